@@ -1,0 +1,361 @@
+/* BitByte: a byte-level language model with ternary weights. The whole public C API.
+ * Handles are opaque. Every function that can fail returns bb_status, gives its result through an out-parameter and, when
+ * it fails, fills the caller's bb_error (which may be NULL). The library never prints, never exits, and installs no signal
+ * handlers. A handle is used by one thread at a time. Arrays are row-major, on the host.
+ * SPDX-License-Identifier: MIT */
+#ifndef BITBYTE_H
+#define BITBYTE_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#if defined(__GNUC__)
+#define BB_API __attribute__((visibility("default")))
+#else
+#define BB_API
+#endif
+
+#define BB_VERSION_MAJOR 0
+#define BB_VERSION_MINOR 1
+#define BB_VERSION_PATCH 0
+
+/* ---- Status ---------------------------------------------------------------------------------------------------------- */
+
+typedef enum bb_status {
+    BB_OK = 0,
+    BB_ERR_ARGUMENT,    /* a value that the caller gave is impossible; the message names it and what is allowed */
+    BB_ERR_IO,          /* the operating system refused: missing file, no permission, full disk */
+    BB_ERR_FORMAT,      /* a file's content is not what it should be; the message names the place */
+    BB_ERR_DATA,        /* no usable training or evaluation data */
+    BB_ERR_MEMORY,      /* not enough memory, found before or while allocating */
+    BB_ERR_UNSUPPORTED, /* not in this build, or not on this processor; the message says how to get it */
+    BB_ERR_NUMERIC,     /* the numbers went wrong (nothing finite is left to work with) */
+    BB_ERR_INTERRUPTED, /* stopped because the caller asked for it */
+    BB_ERR_INTERNAL     /* a bug of ours, or a failure of a library below us */
+} bb_status;
+
+typedef struct bb_error {
+    bb_status code;
+    char message[1024]; /* one line, no final newline: what, where, expected, found */
+} bb_error;
+
+BB_API const char *bb_status_name(bb_status status);
+BB_API const char *bb_version(void); /* "0.1.0" */
+
+/* ---- Device ---------------------------------------------------------------------------------------------------------- */
+
+typedef struct bb_device bb_device;
+
+/* name: "cpu" (oneDNN and SIMD) or "ref" (scalar, the executable definition: slow). threads: 0 takes what the process may
+ * use. Results do not depend on it. A device outlives everything created on it. */
+BB_API bb_status bb_device_open(const char *name, int threads, bb_device **out, bb_error *err);
+BB_API void bb_device_close(bb_device *device);
+BB_API const char *bb_device_name(const bb_device *device);
+BB_API int bb_device_threads(const bb_device *device);
+/* One line on what the processor has and what is used of it, e.g. "avx512 bf16 vnni, oneDNN 2.6.3". */
+BB_API const char *bb_device_description(const bb_device *device);
+/* Bytes of memory that the device has, and that are free now. */
+BB_API void bb_device_memory(const bb_device *device, uint64_t *total_bytes, uint64_t *free_bytes);
+
+/* ---- Model ----------------------------------------------------------------------------------------------------------- */
+
+typedef enum bb_ste { BB_STE_IDENTITY = 0, BB_STE_CLIPPED = 1 } bb_ste; /* the weight gradient's estimator */
+
+typedef struct bb_config {
+    int vocab_size; /* 256: raw bytes */
+    int n_layer, d_model, n_head, n_kv_head, d_ff;
+    double rope_base, norm_eps;
+    bool act_quant; /* per-token int8 inputs of every BitLinear */
+    bb_ste ste;
+} bb_config;
+
+BB_API void bb_config_default(bb_config *config); /* 24 layers, 1536, 12 heads, 4096 */
+BB_API bb_status bb_config_check(const bb_config *config, bb_error *err);
+BB_API uint64_t bb_config_parameters(const bb_config *config);
+
+/* What a run would take, in bytes. All predictions are of the same arenas that the program then allocates. */
+typedef struct bb_memory_estimate {
+    uint64_t parameters, gradients, optimizer, activations, quantized_weights, scratch, total;
+    uint64_t inference_weights, kv_cache, inference_total;
+} bb_memory_estimate;
+
+typedef enum bb_optimizer_kind { BB_OPTIM_ADAMW = 0, BB_OPTIM_ADAMW8BIT = 1 } bb_optimizer_kind;
+
+BB_API bb_status bb_memory_predict(const bb_config *config, bb_optimizer_kind optim, int batch_size, int seq_len, bool recompute,
+                                   bb_memory_estimate *out, bb_error *err);
+
+typedef struct bb_model bb_model;
+
+/* New weights, initialised as SPEC says from `seed`. */
+BB_API bb_status bb_model_create(bb_device *device, const bb_config *config, uint64_t seed, bb_model **out, bb_error *err);
+/* A model file or a checkpoint: any safetensors file with a `config` and the named tensors. Values must be finite. */
+BB_API bb_status bb_model_load(bb_device *device, const char *path, bb_model **out, bb_error *err);
+BB_API bb_status bb_model_save(const bb_model *model, const char *path, bb_error *err);
+BB_API void bb_model_free(bb_model *model);
+BB_API const bb_config *bb_model_config(const bb_model *model);
+BB_API uint64_t bb_model_parameters(const bb_model *model);
+/* The longest sequence it was trained on, in bytes; 2048 where the file does not say. */
+BB_API int bb_model_trained_length(const bb_model *model);
+
+typedef struct bb_tensor_info {
+    const char *name; /* e.g. "blocks.0.attn.q_proj.weight"; lives as long as the model */
+    int rank;         /* 1 or 2 */
+    int64_t shape[2];
+    bool decays;   /* weight decay applies */
+    bool ternary;  /* the weight of a BitLinear */
+} bb_tensor_info;
+
+BB_API int bb_model_tensor_count(const bb_model *model);
+BB_API bb_status bb_model_tensor_info(const bb_model *model, int index, bb_tensor_info *out, bb_error *err);
+/* Copies of a tensor (f32, `count` elements): its values, its gradient. */
+BB_API bb_status bb_model_get_tensor(const bb_model *model, const char *name, float *out, size_t count, bb_error *err);
+BB_API bb_status bb_model_set_tensor(bb_model *model, const char *name, const float *values, size_t count, bb_error *err);
+BB_API bb_status bb_model_get_gradient(const bb_model *model, const char *name, float *out, size_t count, bb_error *err);
+
+/* Sizes the workspace for batches up to (batch_size, seq_len), for training (with gradients) or not; afterwards no call with
+ * such a batch allocates. The calls below do it themselves where it was not done. */
+BB_API bb_status bb_model_reserve(bb_model *model, int batch_size, int seq_len, bool training, bool recompute, bb_error *err);
+/* x: (B,T) bytes -> logits: (B,T,V). */
+BB_API bb_status bb_model_forward(bb_model *model, const uint8_t *x, int batch_size, int seq_len, float *logits, bb_error *err);
+/* Mean cross-entropy in nats of predicting y from x, both (B,T). */
+BB_API bb_status bb_model_loss(bb_model *model, const uint8_t *x, const uint8_t *y, int batch_size, int seq_len, double *loss,
+                               bb_error *err);
+/* The same, and adds scale * d(loss)/d(parameter) to every gradient; when the loss is not finite it adds nothing. */
+BB_API bb_status bb_model_loss_backward(bb_model *model, const uint8_t *x, const uint8_t *y, int batch_size, int seq_len,
+                                        double scale, double *loss, bb_error *err);
+BB_API bb_status bb_model_zero_gradients(bb_model *model, bb_error *err);
+
+/* ---- Quantization and the BitLinear layer ---------------------------------------------------------------------------- */
+
+/* w: (rows, cols) -> q in {-1,0,1}, one scale: w ~ scale * q. */
+BB_API bb_status bb_ternary_quantize(bb_device *device, const float *w, int64_t rows, int64_t cols, int8_t *q, float *scale,
+                                     bb_error *err);
+/* x: (rows, cols) -> q in [-127,127], one scale a row: x[t] ~ scale[t] * q[t]. */
+BB_API bb_status bb_act_quantize(bb_device *device, const float *x, int64_t rows, int64_t cols, int8_t *q, float *scale,
+                                 bb_error *err);
+
+typedef struct bb_bitlinear bb_bitlinear;
+
+/* weight: (out_features, in_features), no bias, drawn from `seed`. */
+BB_API bb_status bb_bitlinear_create(bb_device *device, int in_features, int out_features, bool act_quant, bb_ste ste,
+                                     uint64_t seed, bb_bitlinear **out, bb_error *err);
+BB_API void bb_bitlinear_free(bb_bitlinear *layer);
+BB_API bb_status bb_bitlinear_get_weight(const bb_bitlinear *layer, float *weight, bb_error *err);
+BB_API bb_status bb_bitlinear_set_weight(bb_bitlinear *layer, const float *weight, bb_error *err);
+/* x: (rows, in) -> y: (rows, out). Keeps what backward needs. */
+BB_API bb_status bb_bitlinear_forward(bb_bitlinear *layer, const float *x, int64_t rows, float *y, bb_error *err);
+/* dy: (rows, out) of the last forward -> dx: (rows, in), dweight: (out, in), written, not added. Either may be NULL. */
+BB_API bb_status bb_bitlinear_backward(bb_bitlinear *layer, const float *dy, int64_t rows, float *dx, float *dweight,
+                                       bb_error *err);
+
+/* ---- Data ------------------------------------------------------------------------------------------------------------ */
+
+typedef struct bb_dataset bb_dataset;
+
+/* Shards of raw bytes. data: a directory (its shard_*.bin), a glob, or one file. Draws windows of seq_len + 1 bytes. */
+BB_API bb_status bb_byte_shard_dataset_open(const char *data, int seq_len, uint64_t seed, int rank, int world_size,
+                                            bb_dataset **out, bb_error *err);
+/* One file as a stream of bytes. */
+BB_API bb_status bb_byte_stream_dataset_open(const char *path, int seq_len, uint64_t seed, int rank, int world_size,
+                                             bb_dataset **out, bb_error *err);
+BB_API void bb_dataset_close(bb_dataset *dataset);
+BB_API bb_status bb_dataset_set_seq_len(bb_dataset *dataset, int seq_len, bb_error *err);
+BB_API int bb_dataset_seq_len(const bb_dataset *dataset);
+
+typedef struct bb_dataset_info {
+    int64_t shards, bytes;           /* usable ones */
+    int64_t skipped_shards;          /* shorter than seq_len + 1 */
+    const char *warning;             /* NULL, or one line about the skipped ones */
+} bb_dataset_info;
+BB_API bb_dataset_info bb_dataset_get_info(const bb_dataset *dataset);
+
+/* The next `grad_accum` * `batch_size` * world_size samples of the whole job form a step; this rank's micro-batch
+ * `micro` (0 <= micro < grad_accum) of it. x, y: (batch_size, seq_len). The position moves on at bb_dataset_next_step. */
+BB_API bb_status bb_dataset_batch(bb_dataset *dataset, int batch_size, int grad_accum, int micro, uint8_t *x, uint8_t *y,
+                                  bb_error *err);
+BB_API void bb_dataset_next_step(bb_dataset *dataset, int batch_size, int grad_accum);
+/* Samples seen by the whole job: the only state. */
+BB_API uint64_t bb_dataset_position(const bb_dataset *dataset);
+BB_API void bb_dataset_set_position(bb_dataset *dataset, uint64_t samples);
+
+typedef struct bb_pack_options {
+    const char *const *inputs; /* files and folders; "-" is standard input */
+    int input_count;
+    const char *out_dir;
+    double shard_size_gb; /* 2 (10^9 bytes) */
+    int sep_byte;         /* 0..255 between documents, -1 none */
+    const char *const *exts; /* without the dot; used for files found in folders */
+    int ext_count;
+    double val_frac; /* the last part of the bytes, 0 <= val_frac < 1 */
+    const char *const *json_keys; /* first found wins */
+    int json_key_count;
+    bool strict;       /* stop at the first unreadable or malformed input */
+    bool overwrite;    /* replace the shards of an earlier pack */
+    void (*on_progress)(void *user, int64_t files_done, int64_t files_total, int64_t bytes_done);
+    void (*on_skip)(void *user, const char *path, const char *reason);
+    void *user;
+    const volatile int *stop; /* non-NULL and non-zero: stop, leaving nothing that looks whole */
+} bb_pack_options;
+
+typedef struct bb_pack_result {
+    int64_t files, documents, bytes, val_bytes, shards, val_shards, skipped;
+} bb_pack_result;
+
+BB_API void bb_pack_options_default(bb_pack_options *options);
+BB_API bb_status bb_pack(const bb_pack_options *options, bb_pack_result *result, bb_error *err);
+
+/* ---- Training -------------------------------------------------------------------------------------------------------- */
+
+typedef enum bb_lr_schedule { BB_LR_COSINE = 0, BB_LR_CONSTANT = 1 } bb_lr_schedule;
+
+/* Linear warm-up to base_lr, then cosine to base_lr * min_factor at total_steps, or constant. */
+BB_API double bb_lr_for_step(int64_t step, int64_t warmup_steps, int64_t total_steps, double base_lr, bb_lr_schedule schedule,
+                             double min_factor);
+/* The curriculum: 2048, 4096, 8192 by the fraction done, never over `cap` (0: no cap). */
+BB_API int bb_seq_len_for_step(int64_t step, int64_t total_steps, int cap);
+BB_API double bb_bits_per_byte(double loss_nats);
+
+typedef struct bb_optimizer bb_optimizer;
+typedef struct bb_optimizer_options {
+    bb_optimizer_kind kind;
+    double lr, weight_decay, beta1, beta2, eps;
+    bool decay_all; /* every parameter, not just the 2-D weights */
+} bb_optimizer_options;
+
+BB_API void bb_optimizer_options_default(bb_optimizer_options *options);
+/* For the parameters of `model`, which must outlive it. */
+BB_API bb_status bb_optimizer_create(bb_model *model, const bb_optimizer_options *options, bb_optimizer **out, bb_error *err);
+BB_API void bb_optimizer_free(bb_optimizer *optimizer);
+BB_API bool bb_optimizer_is_8bit(const bb_optimizer *optimizer);
+BB_API uint64_t bb_optimizer_state_bytes(const bb_optimizer *optimizer);
+/* Clips the gradients to global norm max_norm (0: no clip), then one update. A gradient norm that is not finite changes
+ * nothing, and *applied is false. */
+BB_API bb_status bb_optimizer_step(bb_optimizer *optimizer, double lr, double max_norm, double *grad_norm, bool *applied,
+                                   bb_error *err);
+
+/* Dynamic loss scaling, for gradients kept in fp16: doubles every `growth_interval` good steps, halves at an overflow. */
+typedef struct bb_loss_scaler bb_loss_scaler;
+BB_API bb_status bb_loss_scaler_create(double initial_scale, int growth_interval, bool enabled, bb_loss_scaler **out,
+                                       bb_error *err);
+BB_API void bb_loss_scaler_free(bb_loss_scaler *scaler);
+BB_API double bb_loss_scaler_scale(const bb_loss_scaler *scaler); /* 1 when not enabled */
+BB_API void bb_loss_scaler_update(bb_loss_scaler *scaler, bool found_overflow);
+
+typedef struct bb_trainer bb_trainer;
+
+typedef enum bb_train_event_kind {
+    BB_TRAIN_STEP = 0,   /* after every step */
+    BB_TRAIN_VALIDATION, /* val_bpb was measured */
+    BB_TRAIN_SAVED,      /* path holds a whole checkpoint */
+    BB_TRAIN_NOTICE      /* message: something the user should read (skipped step, short shard, …) */
+} bb_train_event_kind;
+
+typedef struct bb_train_event {
+    bb_train_event_kind kind;
+    int64_t step, total_steps; /* steps done, after this one */
+    int seq_len;
+    double loss, bpb, lr, grad_norm, val_bpb;
+    double bytes_per_second, elapsed_seconds, eta_seconds; /* of this call of train */
+    int64_t bytes_seen;    /* trained on, whole job, since the first step ever */
+    int64_t skipped_steps, skipped_micro_batches;
+    bool logged;           /* the step is one of those that go to metrics.jsonl */
+    const char *path, *message;
+} bb_train_event;
+
+typedef struct bb_train_options {
+    int64_t steps, warmup_steps; /* warmup_steps -1: int(warmup_frac * steps) */
+    int64_t stop_at;             /* save and return after this step, the schedule still made for `steps`; 0: off */
+    double warmup_frac;
+    bb_lr_schedule lr_schedule;
+    double lr_min_factor, grad_clip;
+    int batch_size, grad_accum;
+    int seq_len;     /* 0: the curriculum */
+    int seq_len_cap; /* 0: none */
+    bool recompute;  /* keep block inputs alone and recompute the rest in the backward pass */
+    int log_every, save_every, keep; /* keep: newest checkpoints kept, 0 all */
+    const char *out_dir;             /* NULL: nothing is written */
+    bool allow_overwrite;
+    const char *run_config_json;     /* text of config.json to leave in out_dir; NULL: none */
+    const char *val_data;            /* NULL: no validation */
+    int val_every, val_batches, val_seq_len;
+    void (*on_event)(void *user, const bb_train_event *event);
+    void *user;
+} bb_train_options;
+
+BB_API void bb_train_options_default(bb_train_options *options);
+/* Model, optimizer and scaler (may be NULL) are the caller's and outlive the trainer. Reserves the memory of the whole run. */
+BB_API bb_status bb_trainer_create(bb_model *model, bb_optimizer *optimizer, bb_loss_scaler *scaler,
+                                   const bb_train_options *options, bb_trainer **out, bb_error *err);
+BB_API void bb_trainer_free(bb_trainer *trainer);
+/* path: a checkpoint, or a run directory (its latest). Without the optimizer state, training goes on from the same step
+ * with fresh moments. Call before train. */
+BB_API bb_status bb_trainer_resume(bb_trainer *trainer, const char *path, bool load_opt_state, bb_error *err);
+/* Trains until `steps`, `stop_at`, or a stop request (then BB_ERR_INTERRUPTED, after saving). */
+BB_API bb_status bb_trainer_train(bb_trainer *trainer, bb_dataset *dataset, bb_error *err);
+/* Async-signal-safe: finish the step, save, return. */
+BB_API void bb_trainer_request_stop(bb_trainer *trainer);
+BB_API int64_t bb_trainer_step(const bb_trainer *trainer);
+/* The newest checkpoint of a run directory, by its `latest` file or else by name. */
+BB_API bb_status bb_run_latest_checkpoint(const char *run_dir, char *path, size_t path_size, bb_error *err);
+
+/* ---- Evaluation and generation --------------------------------------------------------------------------------------- */
+
+typedef struct bb_eval_options {
+    int seq_len, batch_size;
+    int64_t max_batches; /* 0: everything */
+    void (*on_progress)(void *user, int64_t bytes_done, int64_t bytes_total, double bpb_so_far);
+    void *user;
+    const volatile int *stop;
+} bb_eval_options;
+typedef struct bb_eval_result {
+    double bpb, loss, seconds;
+    int64_t bytes, files; /* bytes scored */
+} bb_eval_result;
+BB_API void bb_eval_options_default(bb_eval_options *options);
+/* data: as for the shard dataset, or "-" for standard input. Every byte but the first of each file is scored once. */
+BB_API bb_status bb_evaluate(bb_model *model, const char *data, const bb_eval_options *options, bb_eval_result *result,
+                             bb_error *err);
+
+typedef struct bb_generate_options {
+    int64_t max_new_bytes;
+    double temperature; /* 0: greedy */
+    int top_k;          /* 0: off */
+    double top_p;       /* 1: off */
+    uint64_t seed;
+    int context_length; /* window of the KV cache in bytes, 0: the trained length */
+    /* Called with each new byte; returning false ends the generation. */
+    bool (*on_byte)(void *user, uint8_t byte);
+    void *user;
+} bb_generate_options;
+typedef struct bb_generate_metrics {
+    int64_t prompt_bytes, new_bytes, context_restarts;
+    double prompt_seconds, decode_seconds, first_byte_seconds;
+    double mean_logprob; /* nats, of the bytes generated, under the unmodified distribution */
+} bb_generate_metrics;
+BB_API void bb_generate_options_default(bb_generate_options *options);
+/* Continues prompt (length may be 0). Past the context window the older half is dropped and the newer half read again from
+ * position 0, so that memory stays constant and positions stay in the trained range. */
+BB_API bb_status bb_generate(bb_model *model, const uint8_t *prompt, size_t prompt_length, const bb_generate_options *options,
+                             bb_generate_metrics *metrics, bb_error *err);
+
+/* ---- Information ----------------------------------------------------------------------------------------------------- */
+
+/* What a model or checkpoint file is, as JSON text (free it with bb_string_free): configuration, parameters, training
+ * state, and per ternary tensor its scale and the shares of -1, 0 and +1. */
+BB_API bb_status bb_describe_file(const char *path, char **json, bb_error *err);
+BB_API void bb_string_free(char *text);
+
+/* Timings of the operations at a model shape and of whole training steps, as JSON text: bytes/s, percent of the peaks
+ * measured in the same call. shape: "S", "M" or "L". */
+BB_API bb_status bb_bench(bb_device *device, const char *shape, int batch_size, int seq_len, int repeats,
+                          void (*on_progress)(void *user, const char *line), void *user, char **json, bb_error *err);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

@@ -1,0 +1,19 @@
+/* What the processor has. The environment variable BITBYTE_CPU = generic | avx2 | avx512 | avx512_vnni | avx512_bf16 lowers it
+ * (each level contains those before it), so that every path can be tested on one machine.
+ * SPDX-License-Identifier: MIT */
+#ifndef BB_CORE_CPU_FEATURES_H
+#define BB_CORE_CPU_FEATURES_H
+
+typedef enum bb_cpu_level {
+    BB_CPU_GENERIC = 0, /* plain C */
+    BB_CPU_AVX2,        /* AVX2 + FMA + F16C */
+    BB_CPU_AVX512,      /* F, BW, DQ, VL */
+    BB_CPU_AVX512_VNNI,
+    BB_CPU_AVX512_BF16  /* VNNI and BF16: Zen 4, Cooper Lake, Sapphire Rapids and later */
+} bb_cpu_level;
+
+/* Read once; later calls return the same. */
+bb_cpu_level bb_cpu_detect(void);
+const char *bb_cpu_level_name(bb_cpu_level level);
+
+#endif

@@ -1,0 +1,43 @@
+/* Files: read-only maps, and writes that a reader never sees half of.
+ * SPDX-License-Identifier: MIT */
+#ifndef BB_CORE_FILE_H
+#define BB_CORE_FILE_H
+
+#include <stdio.h>
+
+#include "core/status.h"
+
+typedef struct bb_file_map {
+    const uint8_t *data; /* NULL when the file is empty */
+    size_t size;
+} bb_file_map;
+
+/* Regular files only; an empty file maps to {NULL, 0}. */
+bb_status bb_file_map_open(const char *path, bb_file_map *out, bb_error *err);
+void bb_file_map_close(bb_file_map *map);
+
+/* Writes beside the final name (path + ".tmp.PID"), then flushes to disk, renames and flushes the directory. */
+typedef struct bb_file_writer {
+    int fd;
+    char *path, *tmp_path;
+    uint64_t written;
+} bb_file_writer;
+
+bb_status bb_file_writer_open(const char *path, bb_file_writer *out, bb_error *err);
+bb_status bb_file_writer_write(bb_file_writer *w, const void *data, size_t size, bb_error *err);
+/* Makes the file real. The writer is closed afterwards, whatever the result; on failure the temporary file is gone and what
+ * stood at path before still stands. */
+bb_status bb_file_writer_commit(bb_file_writer *w, bb_error *err);
+/* Removes the temporary file. Safe after commit and after a failed open. */
+void bb_file_writer_abort(bb_file_writer *w);
+
+/* A whole small file in one call, the same way. */
+bb_status bb_file_replace(const char *path, const void *data, size_t size, bb_error *err);
+/* Reads all of a file ("-": standard input) into memory, NUL-terminated past size; free() it. limit 0: none. */
+bb_status bb_file_read_all(const char *path, size_t limit, uint8_t **data, size_t *size, bb_error *err);
+
+bb_status bb_file_make_dirs(const char *path, bb_error *err);
+/* path + "/" + name, malloc'd. NULL when out of memory. */
+char *bb_file_join(const char *dir, const char *name);
+
+#endif

@@ -1,0 +1,71 @@
+/* The model: parameters, workspace, forward and backward over the operation table.
+ * SPDX-License-Identifier: MIT */
+#ifndef BB_MODEL_BITBYTELM_H
+#define BB_MODEL_BITBYTELM_H
+
+#include "core/arena.h"
+#include "model/block.h"
+#include "model/params.h"
+#include "ops/ops.h"
+
+typedef struct bb_workspace {
+    int64_t max_rows; /* B*T that it is carved for; 0: none yet */
+    int max_seq_len;
+    bool training, recompute;
+    void *memory;
+    size_t bytes;
+    uint8_t *x, *y;       /* (M) bytes, device */
+    float *rope_cos, *rope_sin; /* (max_seq_len, D/2) */
+    float **block_x;      /* host array (L+1): the input of each block, (M,C) f32; the last is norm_f's input.
+                           * Without training all are the same buffer. */
+    bb_block_saved *saved; /* host array (L); with recompute, or without training, all entries name the same memory */
+    float *final_r;       /* (M) */
+    float *h;             /* (M,C) f32: norm_f's output */
+    float *logits;        /* (M,V) f32; dlogits in place */
+    float *nll;           /* (M) f32 */
+    float *dx;            /* (M,C) f32, the residual's gradient */
+    bb_block_scratch scratch;
+    float *host_nll;      /* host (M) */
+} bb_workspace;
+
+struct bb_model {
+    bb_device *device;
+    bb_config config;
+    bb_param_table table;
+    float *params;       /* device, table.total f32 */
+    float *grads;        /* the same shape; NULL until training is reserved */
+    bb_block *blocks;    /* host array (L): where a block's parameters, gradients and prepared weights are */
+    void *quantized;     /* device memory of the prepared weights */
+    size_t quantized_bytes;
+    float *scales;       /* device (L, 6) f32, the segments' scales */
+    bool prepared;       /* the prepared weights belong to the present parameters */
+    int trained_length;
+    bb_workspace ws;
+};
+
+/* After a change of params (optimizer step, load): the prepared weights are made again before their next use. */
+void bb_model_parameters_changed(bb_model *model);
+/* Makes the prepared (quantized) weights if they are not current. */
+void bb_model_prepare(bb_model *model);
+
+/* Applies the weight gradient estimator to the accumulated gradients (a mask for `clipped`, nothing for `identity`): once
+ * a step, after the last micro-batch and before the norm. */
+void bb_model_finish_gradients(bb_model *model);
+
+/* A KV cache that the forward pass fills: k, v: act (L, capacity, Hk*D) on the device; `length` positions are filled. */
+typedef struct bb_kv_cache {
+    void *k, *v;
+    int64_t capacity, length;
+} bb_kv_cache;
+
+/* Bytes of one of the two halves of a cache. */
+size_t bb_kv_cache_bytes(const bb_model *model, int64_t capacity);
+/* Runs n >= 1 bytes at positions length .. length+n-1 (<= capacity) through the model, appends them to the cache, and gives
+ * the logits of the last one (all = false: (V)) or of all (n,V), on the host. Needs bb_model_reserve(1, >= capacity). */
+bb_status bb_model_forward_cached(bb_model *model, bb_kv_cache *cache, const uint8_t *bytes, int64_t n, bool all, float *logits,
+                                  bb_error *err);
+
+/* Checks every parameter for NaN and infinity; the message names `where`, the tensor and the element. */
+bb_status bb_model_check_finite(const bb_model *model, const char *where, bb_error *err);
+
+#endif

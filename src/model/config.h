@@ -1,0 +1,17 @@
+/* The model's configuration as JSON, as it stands in every model file under __metadata__.config.
+ * SPDX-License-Identifier: MIT */
+#ifndef BB_MODEL_CONFIG_H
+#define BB_MODEL_CONFIG_H
+
+#include <jansson.h>
+
+#include "core/status.h"
+
+/* {"vocab_size":…,"n_layer":…,…,"ste":"identity"}; NULL when out of memory. The caller's reference. */
+json_t *bb_config_to_json(const bb_config *config);
+/* Reads and checks one; `where` names the file in messages. Missing n_kv_head means n_head; other keys are required except
+ * rope_base, norm_eps, act_quant and ste, which have SPEC's defaults. Unknown keys are ignored. */
+bb_status bb_config_from_json(const char *text, const char *where, bb_config *out, bb_error *err);
+const char *bb_ste_name(bb_ste ste);
+
+#endif

@@ -1,0 +1,174 @@
+/* The operation table: everything that the model computes, as about 25 coarse operations that each backend fills in.
+ * `ref` is the executable definition (scalar loops, double accumulation); every other backend is tested against it.
+ *
+ * Rules for all entries
+ * - Pointers are to memory of the backend (alloc). Arrays are dense and row-major unless strides are given. Inputs and outputs
+ *   do not overlap unless the entry says so.
+ * - "act" is the backend's activation type, ops->act_dtype: f32 in ref, bf16 in cpu. Rounding to it is the only freedom that a
+ *   backend has beyond the order of its sums; integer results are identical everywhere.
+ * - Entries return void. A backend records its first failure, and sync returns it.
+ * - Results do not depend on the number of threads, and are the same each time.
+ * - "+=" adds to what is there; everything else is overwritten. Any M, T >= 1 and any C, N, K, D allowed by bb_config_check
+ *   must work, multiples of nothing.
+ * SPDX-License-Identifier: MIT */
+#ifndef BB_OPS_OPS_H
+#define BB_OPS_OPS_H
+
+#include <stdbool.h>
+
+#include "core/status.h"
+#include "core/tensor.h"
+
+/* The input of a linear layer, M rows of K: int8 with one scale a row, or unquantized.
+ * I8: data is int8 (M,K) in [-127,127], scale f32 (M). Otherwise data is act or f32 (M,K) as dtype says, and scale is NULL. */
+typedef struct bb_rows {
+    void *data;
+    float *scale;
+    bb_dtype dtype;
+} bb_rows;
+
+enum { BB_MAX_SEGMENTS = 3 };
+
+/* A weight matrix (N,K) prepared for its products. Its rows are up to three tensors one below the other (q, k, v), each with
+ * a scale of its own: row n belongs to the first segment i with n < segment_end[i]. `data` is laid out as the backend likes,
+ * ternary_bytes() long; `scale` is f32 (segments). Both in backend memory. */
+typedef struct bb_ternary {
+    int64_t n, k;
+    int segments;
+    int64_t segment_end[BB_MAX_SEGMENTS];
+    float *scale;
+    void *data;
+} bb_ternary;
+
+/* Attention over B sequences. Row t of a sequence b, head h, element d of q is at q + ((b*Tq + t)*q_stride + h*D + d), o and
+ * do likewise with o_stride (row strides, in elements); of k and v at k + (b*kv_batch_stride + t*kv_stride + (h/(H/Hk))*D + d).
+ * Query t sees keys 0 .. t + (Tk - Tq). 1 <= Tq <= Tk. */
+typedef struct bb_attention {
+    int64_t B, Tq, Tk, H, Hk, D;
+    int64_t q_stride, kv_stride, kv_batch_stride, o_stride;
+} bb_attention;
+
+typedef struct bb_adamw {
+    float lr, beta1, beta2, eps, weight_decay; /* weight_decay 0 for a tensor that does not decay */
+    float grad_scale;                          /* the clip: every gradient is multiplied by it first */
+    float bias_correction1, bias_correction2;  /* 1 - beta^step, step counted from 1 */
+} bb_adamw;
+
+/* Moments in 8 bits: blocks of BB_ADAM8_BLOCK elements, the last one short. q*: uint8 codes (n), absmax*: f32 (ceil(n/256)).
+ * Codes are those of the dynamic map of Dettmers et al. (arXiv 2110.02861): signed for m, unsigned for v. All-zero moments
+ * are the bytes that adamw8bit_init writes. */
+enum { BB_ADAM8_BLOCK = 256 };
+typedef struct bb_adam8_state {
+    uint8_t *m, *v;
+    float *m_absmax, *v_absmax;
+} bb_adam8_state;
+
+typedef struct bb_ops {
+    const char *name;
+    bb_dtype act_dtype;
+
+    /* -- the device ------------------------------------------------------------------------------------------------- */
+    void (*close)(bb_device *dev);
+    /* Waits for all work; the first failure since the last sync, if any. */
+    bb_status (*sync)(bb_device *dev, bb_error *err);
+    /* BB_ALIGN-aligned, zeroed; NULL when there is not enough. */
+    void *(*alloc)(bb_device *dev, size_t bytes);
+    void (*free)(bb_device *dev, void *p, size_t bytes);
+    void (*copy_in)(bb_device *dev, void *dst, const void *host, size_t bytes);
+    void (*copy_out)(bb_device *dev, void *host, const void *src, size_t bytes);
+    void (*copy)(bb_device *dev, void *dst, const void *src, size_t bytes); /* within the device */
+    void (*zero)(bb_device *dev, void *p, size_t bytes);
+    /* x: act (n) <-> host f32 (n) */
+    void (*act_in)(bb_device *dev, void *x, const float *host, int64_t n);
+    void (*act_out)(bb_device *dev, float *host, const void *x, int64_t n);
+
+    /* -- embedding and head ----------------------------------------------------------------------------------------- */
+    /* x[m,:] = E[idx[m],:].  idx: (M) bytes; E: (V,C) f32; x: (M,C) f32. */
+    void (*embedding_forward)(bb_device *dev, float *x, const uint8_t *idx, const float *e, int64_t M, int64_t V, int64_t C);
+    /* dE[idx[m],:] += dx[m,:], m ascending for each row of E. */
+    void (*embedding_backward)(bb_device *dev, float *de, const uint8_t *idx, const float *dx, int64_t M, int64_t V, int64_t C);
+    /* logits[m,v] = sum_c h[m,c] E[v,c].  h: (M,C) f32; logits: (M,V) f32. Never quantized, f32 products. */
+    void (*head_forward)(bb_device *dev, float *logits, const float *h, const float *e, int64_t M, int64_t V, int64_t C);
+    /* dh[m,c] = sum_v dlogits[m,v] E[v,c];  dE[v,c] += sum_m dlogits[m,v] h[m,c].  dh: (M,C) act. */
+    void (*head_backward)(bb_device *dev, void *dh, float *de, const float *dlogits, const float *h, const float *e, int64_t M,
+                          int64_t V, int64_t C);
+    /* nll[m] = logsumexp(logits[m,:]) - logits[m,y[m]], nats. y: (M) bytes; nll: (M) f32. */
+    void (*loss_forward)(bb_device *dev, float *nll, const float *logits, const uint8_t *y, int64_t M, int64_t V);
+    /* dlogits[m,v] = scale * (softmax(logits[m,:])[v] - [v == y[m]]); dlogits may be logits. */
+    void (*loss_backward)(bb_device *dev, float *dlogits, const float *logits, const uint8_t *y, float scale, int64_t M,
+                          int64_t V);
+
+    /* -- norm, rope, activation functions: each writes the input of the linear layer that follows ---------------------- */
+    /* y = x * w * r,  r[m] = 1/sqrt(mean_C(x^2) + eps).  x: (M,C) f32; w: (C) f32; r: (M) f32, kept for backward.
+     * y.dtype I8: quantized row by row in the same pass: s = max(max|y|/127, 1e-8), q = clip(round_half_even(y/s), -127, 127).
+     * arXiv:1910.07467 */
+    void (*rmsnorm_forward)(bb_device *dev, bb_rows y, float *r, const float *x, const float *w, float eps, int64_t M,
+                            int64_t C);
+    /* dx[m,:] += r*(w*dy) - x*r^3/C * sum_c(w*dy*x);  dw += sum_m dy*x*r.  dy: (M,C) act; dx: (M,C) f32. */
+    void (*rmsnorm_backward)(bb_device *dev, float *dx, float *dw, const void *dy, const float *x, const float *w,
+                             const float *r, int64_t M, int64_t C);
+    /* y = x, quantized as above.  x: (M,K) act. y.dtype act: a plain copy. */
+    void (*act_quant)(bb_device *dev, bb_rows y, const void *x, int64_t M, int64_t K);
+    /* Turns heads 0..heads-1 of each row of x: act (B,T,stride), head h at h*D, in place. Pair (i, i + D/2), i < D/2, by the
+     * angle of position (position0 + t):  (a, b) -> (a cos - b sin, b cos + a sin);  inverse turns back (the gradient).
+     * cos, sin: f32 (positions, D/2). */
+    void (*rope)(bb_device *dev, void *x, const float *cos, const float *sin, int64_t position0, bool inverse, int64_t B,
+                 int64_t T, int64_t heads, int64_t D, int64_t stride);
+    /* h = silu(gate) * up.  gate_up: (M,2F) act, gate first; y: (M,F). y.dtype I8: quantized in the same pass.
+     * arXiv:2002.05202 */
+    void (*swiglu_forward)(bb_device *dev, bb_rows y, const void *gate_up, int64_t M, int64_t F);
+    /* d_gate = dh * up * sig(gate) * (1 + gate*(1 - sig(gate)));  d_up = dh * silu(gate).
+     * dh: (M,F) act; d_gate_up: (M,2F) act. */
+    void (*swiglu_backward)(bb_device *dev, void *d_gate_up, const void *gate_up, const void *dh, int64_t M, int64_t F);
+
+    /* -- ternary linear layers (arXiv:2402.17764) --------------------------------------------------------------------- */
+    size_t (*ternary_bytes)(bb_device *dev, int64_t N, int64_t K);
+    /* w: (N,K) f32, the segments one below the other. Per segment: g = max(mean|w|, 1e-8) (mean in double),
+     * q = round_half_even(clip(w/g, -1, 1)). Fills t->scale and t->data; the rest of *t is the caller's. */
+    void (*ternary_quant)(bb_device *dev, const bb_ternary *t, const float *w);
+    /* q: int8 (N,K) row-major, values -1, 0, 1. */
+    void (*ternary_unpack)(bb_device *dev, int8_t *q, const bb_ternary *t);
+    /* y[m,n] = s[m] * g[n] * sum_k x.q[m,k] * t.q[n,k], the sum exact in int32 (x I8), or g[n] * sum_k x[m,k] * t.q[n,k].
+     * y: (M,N) act. */
+    void (*linear_forward)(bb_device *dev, void *y, bb_rows x, const bb_ternary *t, int64_t M);
+    /* y[m,n] = residual[m,n] + (the same).  y, residual: (M,N) f32; y may be residual. */
+    void (*linear_forward_add)(bb_device *dev, float *y, const float *residual, bb_rows x, const bb_ternary *t, int64_t M);
+    /* dx[m,k] = sum_n dy[m,n] * g[n] * t.q[n,k];  dw[n,k] += sum_m dy[m,n] * (s[m] * x.q[m,k]).
+     * dy: (M,N), f32 or act as dy_dtype says; dx: (M,K) act, may be NULL; dw: (N,K) f32. */
+    void (*linear_backward)(bb_device *dev, void *dx, float *dw, const void *dy, bb_dtype dy_dtype, bb_rows x,
+                            const bb_ternary *t, int64_t M);
+    /* The clipped estimator: dw[n,k] = 0 where |w[n,k] / g[n]| > 1. dw, w: (N,K) f32; t gives the scales. */
+    void (*ste_clip)(bb_device *dev, float *dw, const float *w, const bb_ternary *t);
+
+    /* -- attention ---------------------------------------------------------------------------------------------------- */
+    /* o = softmax(q kT / sqrt(D) + causal) v.  q, k, v, o: act, addressed as bb_attention says. lse: (B,H,Tq) f32, the
+     * logsumexp of each row's scaled scores, NULL when no backward follows. Memory linear in T. arXiv:2205.14135 */
+    void (*attention_forward)(bb_device *dev, void *o, float *lse, const void *q, const void *k, const void *v,
+                              const bb_attention *a);
+    /* dq, dk, dv: act, addressed like q, k, v. */
+    void (*attention_backward)(bb_device *dev, void *dq, void *dk, void *dv, const void *d_o, const void *q, const void *k,
+                               const void *v, const void *o, const float *lse, const bb_attention *a);
+
+    /* -- optimizer: one sweep over a tensor --------------------------------------------------------------------------- */
+    /* sum of x^2 in double, over n f32: in tiles of fixed size. Waits for the result. */
+    double (*sum_squares)(bb_device *dev, const float *x, int64_t n);
+    /* m = b1 m + (1-b1) g; v = b2 v + (1-b2) g^2; p = p (1 - lr wd) - lr (m/bc1) / (sqrt(v/bc2) + eps), g scaled first.
+     * arXiv:1711.05101 */
+    void (*adamw_step)(bb_device *dev, float *p, const float *g, float *m, float *v, int64_t n, const bb_adamw *h);
+    void (*adamw8bit_init)(bb_device *dev, bb_adam8_state s, int64_t n);
+    /* The same on decoded moments, which are encoded again block by block with the block's new absmax. */
+    void (*adamw8bit_step)(bb_device *dev, float *p, const float *g, bb_adam8_state s, int64_t n, const bb_adamw *h);
+} bb_ops;
+
+/* A bb_device is an open backend; every backend's own state begins with this. */
+struct bb_device {
+    const bb_ops *ops;
+    int threads;
+    char description[160];
+};
+
+bb_status bb_device_open_ref(bb_device **out, bb_error *err);
+/* threads >= 1 */
+bb_status bb_device_open_cpu(int threads, bb_device **out, bb_error *err);
+
+#endif

@@ -1,0 +1,29 @@
+/* AdamW and its 8-bit form over the model's parameter table.
+ * SPDX-License-Identifier: MIT */
+#ifndef BB_TRAINING_OPTIM_H
+#define BB_TRAINING_OPTIM_H
+
+#include "model/bitbytelm.h"
+
+enum { BB_OPTIM_SMALL_TENSOR = 4096 }; /* the 8-bit form keeps tensors with fewer elements in fp32 */
+
+/* The state of one tensor of the table: either the f32 pair or the 8-bit form. Device memory. */
+typedef struct bb_optimizer_slot {
+    bool is_8bit;
+    float *m, *v;         /* (count) f32 */
+    bb_adam8_state q;
+} bb_optimizer_slot;
+
+struct bb_optimizer {
+    bb_model *model;
+    bb_optimizer_options options;
+    int64_t steps;            /* updates applied */
+    bb_optimizer_slot *slots; /* host array, one per table entry */
+    void *memory;             /* one arena of device memory */
+    size_t bytes;
+};
+
+/* Bytes that the state of this configuration takes. */
+bb_status bb_optimizer_predict(const bb_config *config, bb_optimizer_kind kind, uint64_t *bytes, bb_error *err);
+
+#endif
