@@ -1,0 +1,65 @@
+/* Status codes and their messages.
+ * SPDX-License-Identifier: MIT */
+#include "core/status.h"
+
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+
+#define TEXT(x) #x
+#define VERSION_TEXT(major, minor, patch) TEXT(major) "." TEXT(minor) "." TEXT(patch)
+
+const char *bb_version(void) { return VERSION_TEXT(BB_VERSION_MAJOR, BB_VERSION_MINOR, BB_VERSION_PATCH); }
+
+const char *bb_status_name(bb_status status) {
+    switch (status) {
+    case BB_OK: return "ok";
+    case BB_ERR_ARGUMENT: return "argument";
+    case BB_ERR_IO: return "io";
+    case BB_ERR_FORMAT: return "format";
+    case BB_ERR_DATA: return "data";
+    case BB_ERR_MEMORY: return "memory";
+    case BB_ERR_UNSUPPORTED: return "unsupported";
+    case BB_ERR_NUMERIC: return "numeric";
+    case BB_ERR_INTERRUPTED: return "interrupted";
+    case BB_ERR_INTERNAL: return "internal";
+    }
+    return "unknown";
+}
+
+/* Names out of files stand in messages: without this a crafted file could send line breaks and escape sequences to a terminal.
+ */
+static void replace_control_characters(char *text) {
+    for (; *text; text++) {
+        unsigned char c = (unsigned char)*text;
+        if (c < 0x20 || c == 0x7f) *text = '?';
+    }
+}
+
+bb_status bb_fail(bb_error *err, bb_status code, const char *fmt, ...) {
+    if (!err) return code;
+    char text[sizeof err->message]; /* the arguments may point into err->message */
+    va_list args;
+    va_start(args, fmt);
+    (void)vsnprintf(text, sizeof text, fmt, args);
+    va_end(args);
+    replace_control_characters(text);
+    err->code = code;
+    memcpy(err->message, text, sizeof text);
+    return code;
+}
+
+bb_status bb_fail_prefix(bb_error *err, bb_status code, const char *fmt, ...) {
+    if (!err) return code;
+    char text[sizeof err->message];
+    va_list args;
+    va_start(args, fmt);
+    int wanted = vsnprintf(text, sizeof text, fmt, args);
+    va_end(args);
+    size_t used = wanted < 0 ? 0 : (size_t)wanted < sizeof text ? (size_t)wanted : sizeof text - 1;
+    (void)snprintf(text + used, sizeof text - used, ": %s", err->message);
+    replace_control_characters(text);
+    err->code = code;
+    memcpy(err->message, text, sizeof text);
+    return code;
+}

@@ -1,0 +1,151 @@
+/* The model's configuration: defaults, limits, size, and its JSON form.
+ * SPDX-License-Identifier: MIT */
+#include "model/config.h"
+
+#include <inttypes.h>
+#include <limits.h>
+#include <math.h>
+#include <string.h>
+
+/* Far above any model that could be trained; low enough that no count of elements or bytes overflows 63 bits. */
+enum { MAX_LAYERS = 4096, MAX_D_MODEL = 65536, MAX_D_FF = 1 << 20 };
+
+void bb_config_default(bb_config *config) {
+    *config = (bb_config){.vocab_size = 256,
+                          .n_layer = 24,
+                          .d_model = 1536,
+                          .n_head = 12,
+                          .n_kv_head = 12,
+                          .d_ff = 4096,
+                          .rope_base = 10000.0,
+                          .norm_eps = 1e-6,
+                          .act_quant = true,
+                          .ste = BB_STE_IDENTITY};
+}
+
+static bb_status check_range(const char *key, int value, int max, bb_error *err) {
+    if (value >= 1 && value <= max) return BB_OK;
+    return bb_fail(err, BB_ERR_ARGUMENT, "%s is %d; it must be from 1 to %d", key, value, max);
+}
+
+bb_status bb_config_check(const bb_config *c, bb_error *err) {
+    if (c->vocab_size != 256)
+        return bb_fail(err, BB_ERR_ARGUMENT, "vocab_size is %d; it must be 256, one entry a byte value", c->vocab_size);
+    BB_TRY(check_range("n_layer", c->n_layer, MAX_LAYERS, err));
+    BB_TRY(check_range("d_model", c->d_model, MAX_D_MODEL, err));
+    BB_TRY(check_range("n_head", c->n_head, MAX_D_MODEL, err));
+    BB_TRY(check_range("n_kv_head", c->n_kv_head, MAX_D_MODEL, err));
+    BB_TRY(check_range("d_ff", c->d_ff, MAX_D_FF, err));
+    if (c->d_model % c->n_head)
+        return bb_fail(err, BB_ERR_ARGUMENT, "n_head is %d; it must divide d_model, which is %d", c->n_head, c->d_model);
+    int head_size = c->d_model / c->n_head;
+    if (head_size % 2)
+        return bb_fail(err, BB_ERR_ARGUMENT, "n_head is %d: heads of d_model/n_head = %d/%d = %d; RoPE needs an even head size",
+                       c->n_head, c->d_model, c->n_head, head_size);
+    if (c->n_head % c->n_kv_head)
+        return bb_fail(err, BB_ERR_ARGUMENT, "n_kv_head is %d; it must divide n_head, which is %d", c->n_kv_head, c->n_head);
+    if (!isfinite(c->rope_base) || c->rope_base <= 1.0)
+        return bb_fail(err, BB_ERR_ARGUMENT, "rope_base is %g; it must be finite and above 1", c->rope_base);
+    /* The lower limit keeps it above zero in the f32 arithmetic of the norms. */
+    if (!(c->norm_eps >= 1e-30 && c->norm_eps <= 1.0))
+        return bb_fail(err, BB_ERR_ARGUMENT, "norm_eps is %g; it must be above 0, from 1e-30 to 1", c->norm_eps);
+    if (c->ste != BB_STE_IDENTITY && c->ste != BB_STE_CLIPPED)
+        return bb_fail(err, BB_ERR_ARGUMENT, "ste is %d; it must be identity (%d) or clipped (%d)", (int)c->ste,
+                       BB_STE_IDENTITY, BB_STE_CLIPPED);
+    return BB_OK;
+}
+
+uint64_t bb_config_parameters(const bb_config *c) {
+    uint64_t C = (uint64_t)c->d_model, F = (uint64_t)c->d_ff, kv = (uint64_t)c->n_kv_head * (C / (uint64_t)c->n_head);
+    uint64_t attention = 2 * C * C + 2 * kv * C; /* q, o and k, v */
+    uint64_t mlp = 3 * C * F;                    /* gate_up (2F,C) and down (C,F) */
+    return (uint64_t)c->vocab_size * C + (uint64_t)c->n_layer * (2 * C + attention + mlp) + C;
+}
+
+const char *bb_ste_name(bb_ste ste) { return ste == BB_STE_CLIPPED ? "clipped" : "identity"; }
+
+json_t *bb_config_to_json(const bb_config *c) {
+    return json_pack("{s:i, s:i, s:i, s:i, s:i, s:i, s:f, s:f, s:b, s:s}", "vocab_size", c->vocab_size, "n_layer", c->n_layer,
+                     "d_model", c->d_model, "n_head", c->n_head, "n_kv_head", c->n_kv_head, "d_ff", c->d_ff, "rope_base",
+                     c->rope_base, "norm_eps", c->norm_eps, "act_quant", (int)c->act_quant, "ste", bb_ste_name(c->ste));
+}
+
+static const char *json_type_name(const json_t *value) {
+    static const char *const names[] = {"an object",     "an array", "a string", "an integer",
+                                        "a real number", "true",     "false",    "null"};
+    return names[json_typeof(value)];
+}
+
+/* Leaves *out as it is when the key is absent and not required. */
+static bb_status read_int(const json_t *root, const char *key, bool required, const char *where, int *out, bb_error *err) {
+    const json_t *value = json_object_get(root, key);
+    if (!value) {
+        if (!required) return BB_OK;
+        return bb_fail(err, BB_ERR_FORMAT, "%s: config: %s is missing", where, key);
+    }
+    if (!json_is_integer(value))
+        return bb_fail(err, BB_ERR_FORMAT, "%s: config: %s: expected an integer, found %s", where, key, json_type_name(value));
+    json_int_t n = json_integer_value(value);
+    if (n < INT_MIN || n > INT_MAX)
+        return bb_fail(err, BB_ERR_FORMAT, "%s: config: %s is %" JSON_INTEGER_FORMAT ", out of range", where, key, n);
+    *out = (int)n;
+    return BB_OK;
+}
+
+static bb_status read_real(const json_t *root, const char *key, const char *where, double *out, bb_error *err) {
+    const json_t *value = json_object_get(root, key);
+    if (!value) return BB_OK;
+    if (!json_is_number(value))
+        return bb_fail(err, BB_ERR_FORMAT, "%s: config: %s: expected a number, found %s", where, key, json_type_name(value));
+    *out = json_number_value(value);
+    return BB_OK;
+}
+
+static bb_status read_all(const json_t *root, const char *where, bb_config *c, bb_error *err) {
+    if (!json_is_object(root))
+        return bb_fail(err, BB_ERR_FORMAT, "%s: config: expected an object, found %s", where, json_type_name(root));
+    BB_TRY(read_int(root, "vocab_size", true, where, &c->vocab_size, err));
+    BB_TRY(read_int(root, "n_layer", true, where, &c->n_layer, err));
+    BB_TRY(read_int(root, "d_model", true, where, &c->d_model, err));
+    BB_TRY(read_int(root, "n_head", true, where, &c->n_head, err));
+    c->n_kv_head = c->n_head;
+    BB_TRY(read_int(root, "n_kv_head", false, where, &c->n_kv_head, err));
+    BB_TRY(read_int(root, "d_ff", true, where, &c->d_ff, err));
+    BB_TRY(read_real(root, "rope_base", where, &c->rope_base, err));
+    BB_TRY(read_real(root, "norm_eps", where, &c->norm_eps, err));
+
+    const json_t *act_quant = json_object_get(root, "act_quant");
+    if (act_quant && !json_is_boolean(act_quant))
+        return bb_fail(err, BB_ERR_FORMAT, "%s: config: act_quant: expected true or false, found %s", where,
+                       json_type_name(act_quant));
+    if (act_quant) c->act_quant = json_is_true(act_quant);
+
+    const json_t *ste = json_object_get(root, "ste");
+    if (ste && !json_is_string(ste))
+        return bb_fail(err, BB_ERR_FORMAT, "%s: config: ste: expected a string, found %s", where, json_type_name(ste));
+    if (ste) {
+        const char *name = json_string_value(ste);
+        if (strcmp(name, "identity") == 0)
+            c->ste = BB_STE_IDENTITY;
+        else if (strcmp(name, "clipped") == 0)
+            c->ste = BB_STE_CLIPPED;
+        else
+            return bb_fail(err, BB_ERR_FORMAT, "%s: config: ste: expected \"identity\" or \"clipped\", found \"%s\"", where,
+                           name);
+    }
+    bb_status status = bb_config_check(c, err);
+    if (status != BB_OK) return bb_fail_prefix(err, BB_ERR_FORMAT, "%s: config", where);
+    return BB_OK;
+}
+
+bb_status bb_config_from_json(const char *text, const char *where, bb_config *out, bb_error *err) {
+    json_error_t at;
+    json_t *root = json_loads(text, JSON_REJECT_DUPLICATES, &at);
+    if (!root) return bb_fail(err, BB_ERR_FORMAT, "%s: config: not JSON at byte %d: %s", where, at.position, at.text);
+    bb_config config;
+    bb_config_default(&config);
+    bb_status status = read_all(root, where, &config, err);
+    if (status == BB_OK) *out = config;
+    json_decref(root);
+    return status;
+}
