@@ -86,8 +86,8 @@ typedef struct bb_memory_estimate {
 
 typedef enum bb_optimizer_kind { BB_OPTIM_ADAMW = 0, BB_OPTIM_ADAMW8BIT = 1 } bb_optimizer_kind;
 
-BB_API bb_status bb_memory_predict(const bb_config *config, bb_optimizer_kind optim, int batch_size, int seq_len, bool recompute,
-                                   bb_memory_estimate *out, bb_error *err);
+BB_API bb_status bb_memory_predict(bb_device *device, const bb_config *config, bb_optimizer_kind optim, int batch_size,
+                                   int seq_len, bool recompute, bb_memory_estimate *out, bb_error *err);
 
 typedef struct bb_model bb_model;
 
@@ -106,8 +106,8 @@ typedef struct bb_tensor_info {
     const char *name; /* e.g. "blocks.0.attn.q_proj.weight"; lives as long as the model */
     int rank;         /* 1 or 2 */
     int64_t shape[2];
-    bool decays;   /* weight decay applies */
-    bool ternary;  /* the weight of a BitLinear */
+    bool decays;  /* weight decay applies */
+    bool ternary; /* the weight of a BitLinear */
 } bb_tensor_info;
 
 BB_API int bb_model_tensor_count(const bb_model *model);
@@ -168,9 +168,9 @@ BB_API bb_status bb_dataset_set_seq_len(bb_dataset *dataset, int seq_len, bb_err
 BB_API int bb_dataset_seq_len(const bb_dataset *dataset);
 
 typedef struct bb_dataset_info {
-    int64_t shards, bytes;           /* usable ones */
-    int64_t skipped_shards;          /* shorter than seq_len + 1 */
-    const char *warning;             /* NULL, or one line about the skipped ones */
+    int64_t shards, bytes;  /* usable ones */
+    int64_t skipped_shards; /* shorter than seq_len + 1 */
+    const char *warning;    /* NULL, or one line about the skipped ones */
 } bb_dataset_info;
 BB_API bb_dataset_info bb_dataset_get_info(const bb_dataset *dataset);
 
@@ -187,15 +187,15 @@ typedef struct bb_pack_options {
     const char *const *inputs; /* files and folders; "-" is standard input */
     int input_count;
     const char *out_dir;
-    double shard_size_gb; /* 2 (10^9 bytes) */
-    int sep_byte;         /* 0..255 between documents, -1 none */
+    double shard_size_gb;    /* 2 (10^9 bytes) */
+    int sep_byte;            /* 0..255 between documents, -1 none */
     const char *const *exts; /* without the dot; used for files found in folders */
     int ext_count;
-    double val_frac; /* the last part of the bytes, 0 <= val_frac < 1 */
+    double val_frac;              /* the last part of the bytes, 0 <= val_frac < 1 */
     const char *const *json_keys; /* first found wins */
     int json_key_count;
-    bool strict;       /* stop at the first unreadable or malformed input */
-    bool overwrite;    /* replace the shards of an earlier pack */
+    bool strict;    /* stop at the first unreadable or malformed input */
+    bool overwrite; /* replace the shards of an earlier pack */
     void (*on_progress)(void *user, int64_t files_done, int64_t files_total, int64_t bytes_done);
     void (*on_skip)(void *user, const char *path, const char *reason);
     void *user;
@@ -261,9 +261,9 @@ typedef struct bb_train_event {
     int seq_len;
     double loss, bpb, lr, grad_norm, val_bpb;
     double bytes_per_second, elapsed_seconds, eta_seconds; /* of this call of train */
-    int64_t bytes_seen;    /* trained on, whole job, since the first step ever */
+    int64_t bytes_seen;                                    /* trained on, whole job, since the first step ever */
     int64_t skipped_steps, skipped_micro_batches;
-    bool logged;           /* the step is one of those that go to metrics.jsonl */
+    bool logged; /* the step is one of those that go to metrics.jsonl */
     const char *path, *message;
 } bb_train_event;
 
@@ -274,14 +274,14 @@ typedef struct bb_train_options {
     bb_lr_schedule lr_schedule;
     double lr_min_factor, grad_clip;
     int batch_size, grad_accum;
-    int seq_len;     /* 0: the curriculum */
-    int seq_len_cap; /* 0: none */
-    bool recompute;  /* keep block inputs alone and recompute the rest in the backward pass */
+    int seq_len;                     /* 0: the curriculum */
+    int seq_len_cap;                 /* 0: none */
+    bool recompute;                  /* keep block inputs alone and recompute the rest in the backward pass */
     int log_every, save_every, keep; /* keep: newest checkpoints kept, 0 all */
     const char *out_dir;             /* NULL: nothing is written */
     bool allow_overwrite;
-    const char *run_config_json;     /* text of config.json to leave in out_dir; NULL: none */
-    const char *val_data;            /* NULL: no validation */
+    const char *run_config_json; /* text of config.json to leave in out_dir; NULL: none */
+    const char *val_data;        /* NULL: no validation */
     int val_every, val_batches, val_seq_len;
     void (*on_event)(void *user, const bb_train_event *event);
     void *user;

@@ -14,43 +14,48 @@ typedef struct bb_workspace {
     bool training, recompute;
     void *memory;
     size_t bytes;
-    uint8_t *x, *y;       /* (M) bytes, device */
+    uint8_t *x, *y;             /* (M) bytes, device */
     float *rope_cos, *rope_sin; /* (max_seq_len, D/2) */
-    float **block_x;      /* host array (L+1): the input of each block, (M,C) f32; the last is norm_f's input.
-                           * Without training all are the same buffer. */
-    bb_block_saved *saved; /* host array (L); with recompute, or without training, all entries name the same memory */
-    float *final_r;       /* (M) */
-    float *h;             /* (M,C) f32: norm_f's output */
-    float *logits;        /* (M,V) f32; dlogits in place */
-    float *nll;           /* (M) f32 */
-    float *dx;            /* (M,C) f32, the residual's gradient */
+    float **block_x;            /* host array (L+1): the input of each block, (M,C) f32; the last is norm_f's input.
+                                 * Without training all are the same buffer. */
+    bb_block_saved *saved;      /* host array (L); with recompute, or without training, all entries name the same memory */
+    float *final_r;             /* (M) */
+    float *h;                   /* (M,C) f32: norm_f's output */
+    float *logits;              /* (M,V) f32; dlogits in place */
+    float *nll;                 /* (M) f32 */
+    float *dx;                  /* (M,C) f32, the residual's gradient */
     bb_block_scratch scratch;
-    float *host_nll;      /* host (M) */
+    float *host_nll; /* host (M) */
 } bb_workspace;
 
 struct bb_model {
     bb_device *device;
     bb_config config;
     bb_param_table table;
-    float *params;       /* device, table.total f32 */
-    float *grads;        /* the same shape; NULL until training is reserved */
-    bb_block *blocks;    /* host array (L): where a block's parameters, gradients and prepared weights are */
-    void *quantized;     /* device memory of the prepared weights */
+    float *params;    /* device, table.total f32 */
+    float *grads;     /* the same shape; NULL until training is reserved */
+    bb_block *blocks; /* host array (L): where a block's parameters, gradients and prepared weights are */
+    void *quantized;  /* device memory of the prepared weights */
     size_t quantized_bytes;
-    float *scales;       /* device (L, 6) f32, the segments' scales */
-    bool prepared;       /* the prepared weights belong to the present parameters */
+    bool prepared; /* the prepared weights belong to the present parameters */
     int trained_length;
     bb_workspace ws;
 };
+
+enum { BB_DEFAULT_TRAINED_LENGTH = 2048 }; /* where a file does not say */
+
+/* A model whose parameters are all zero, for a loader to fill. */
+bb_status bb_model_create_empty(bb_device *device, const bb_config *config, bb_model **out, bb_error *err);
 
 /* After a change of params (optimizer step, load): the prepared weights are made again before their next use. */
 void bb_model_parameters_changed(bb_model *model);
 /* Makes the prepared (quantized) weights if they are not current. */
 void bb_model_prepare(bb_model *model);
 
-/* Applies the weight gradient estimator to the accumulated gradients (a mask for `clipped`, nothing for `identity`): once
- * a step, after the last micro-batch and before the norm. */
-void bb_model_finish_gradients(bb_model *model);
+/* Bytes of workspace for batches up to (batch_size, seq_len), and of the prepared weights. */
+size_t bb_workspace_measure(bb_device *device, const bb_config *config, int batch_size, int seq_len, bool training,
+                            bool recompute);
+size_t bb_quantized_measure(bb_device *device, const bb_config *config);
 
 /* A KV cache that the forward pass fills: k, v: act (L, capacity, Hk*D) on the device; `length` positions are filled. */
 typedef struct bb_kv_cache {
@@ -59,7 +64,7 @@ typedef struct bb_kv_cache {
 } bb_kv_cache;
 
 /* Bytes of one of the two halves of a cache. */
-size_t bb_kv_cache_bytes(const bb_model *model, int64_t capacity);
+size_t bb_kv_cache_bytes(bb_device *device, const bb_config *config, int64_t capacity);
 /* Runs n >= 1 bytes at positions length .. length+n-1 (<= capacity) through the model, appends them to the cache, and gives
  * the logits of the last one (all = false: (V)) or of all (n,V), on the host. Needs bb_model_reserve(1, >= capacity). */
 bb_status bb_model_forward_cached(bb_model *model, bb_kv_cache *cache, const uint8_t *bytes, int64_t n, bool all, float *logits,

@@ -8,8 +8,8 @@
 
 typedef struct bb_block {
     /* parameters and their gradients (NULL when not training), device */
-    float *n1, *n2, *dn1, *dn2;                /* (C) */
-    float *w_qkv, *w_o, *w_gate_up, *w_down;   /* (C+2HkD,C) (C,C) (2F,C) (C,F) */
+    float *n1, *n2, *dn1, *dn2;              /* (C) */
+    float *w_qkv, *w_o, *w_gate_up, *w_down; /* (C+2HkD,C) (C,C) (2F,C) (C,F) */
     float *dw_qkv, *dw_o, *dw_gate_up, *dw_down;
     bb_ternary qkv, o, gate_up, down;
 } bb_block;
@@ -33,8 +33,8 @@ typedef struct bb_block_scratch {
 
 /* Where the keys and values of this block go and come from when generating; NULL in training. */
 typedef struct bb_kv_view {
-    void *k, *v;       /* act (capacity, HkD) of this layer */
-    int64_t length;    /* filled before this call */
+    void *k, *v;    /* act (capacity, HkD) of this layer */
+    int64_t length; /* filled before this call */
     int64_t capacity;
 } bb_kv_view;
 
@@ -45,10 +45,10 @@ typedef struct bb_block_shape {
     const float *rope_cos, *rope_sin;
 } bb_block_shape;
 
-void bb_block_saved_carve(bb_block_saved *s, bb_arena *arena, const bb_ops *ops, const bb_block_shape *shape);
-void bb_block_scratch_carve(bb_block_scratch *s, bb_arena *arena, const bb_ops *ops, const bb_block_shape *shape);
+void bb_block_saved_carve(bb_block_saved *s, bb_arena *arena, bb_dtype act, const bb_block_shape *shape);
+void bb_block_scratch_carve(bb_block_scratch *s, bb_arena *arena, bb_dtype act, const bb_block_shape *shape);
 
-/* y (M,C) from x (M,C), f32; y may be x when no backward follows. */
+/* y (M,C) from x (M,C), f32; y may be x when no backward follows, and NULL when only `saved` is wanted (recomputing). */
 void bb_block_forward(bb_device *dev, const bb_block *block, bb_block_saved *saved, float *y, const float *x,
                       const bb_block_shape *shape, const bb_kv_view *kv);
 /* dx: in, the gradient of y; out, the gradient of x. Adds to the block's parameter gradients. */

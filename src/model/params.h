@@ -36,7 +36,7 @@ bb_status bb_param_table_create(const bb_config *config, bb_param_table *out, bb
 void bb_param_table_free(bb_param_table *table);
 /* NULL when there is none of that name. */
 const bb_param *bb_param_find(const bb_param_table *table, const char *name);
-/* Element i of tensor `index`, drawn from seed: a pure function. */
-float bb_param_initial_value(const bb_param_table *table, int index, int64_t i, uint64_t seed);
+/* Elements first .. first+n-1 of tensor `index`, drawn from seed: a pure function of (seed, index, element). */
+void bb_param_initial_values(const bb_param_table *table, int index, int64_t first, int64_t n, uint64_t seed, float *out);
 
 #endif

@@ -1,0 +1,326 @@
+/* The model's life: parameters, gradients, prepared weights and the workspace, each one range of memory.
+ * SPDX-License-Identifier: MIT */
+#include "model/bitbytelm.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { STAGING = 1 << 16 }; /* elements moved between host and device at a time */
+
+static const int segment_params[] = {BB_P_Q, BB_P_K, BB_P_V};
+
+static int64_t head_size(const bb_config *c) { return c->d_model / c->n_head; }
+
+/* ---- prepared weights ------------------------------------------------------------------------------------------------ */
+
+static void carve_ternary(bb_ternary *t, bb_arena *arena, bb_device *dev) {
+    t->data = bb_arena_take(arena, dev->ops->ternary_bytes(dev, t->n, t->k));
+    t->scale = bb_arena_take(arena, (size_t)t->segments * sizeof(float));
+}
+
+static void carve_block_weights(bb_block *b, bb_arena *arena, bb_device *dev, const bb_config *c) {
+    int64_t C = c->d_model, kv = c->n_kv_head * head_size(c), F = c->d_ff;
+    b->qkv = (bb_ternary){.n = C + 2 * kv, .k = C, .segments = 3, .segment_end = {C, C + kv, C + 2 * kv}};
+    b->o = (bb_ternary){.n = C, .k = C, .segments = 1, .segment_end = {C}};
+    b->gate_up = (bb_ternary){.n = 2 * F, .k = C, .segments = 1, .segment_end = {2 * F}};
+    b->down = (bb_ternary){.n = C, .k = F, .segments = 1, .segment_end = {C}};
+    carve_ternary(&b->qkv, arena, dev);
+    carve_ternary(&b->o, arena, dev);
+    carve_ternary(&b->gate_up, arena, dev);
+    carve_ternary(&b->down, arena, dev);
+}
+
+size_t bb_quantized_measure(bb_device *device, const bb_config *config) {
+    bb_arena measure = {0};
+    bb_block block;
+    carve_block_weights(&block, &measure, device, config);
+    return measure.used * (size_t)config->n_layer;
+}
+
+static float *place(float *base, const bb_param_table *t, int index) { return base ? base + t->entries[index].offset : NULL; }
+
+static void point_blocks(bb_model *m) {
+    for (int l = 0; l < m->config.n_layer; l++) {
+        int first = BB_PARAM_FIRST_BLOCK + l * BB_PARAMS_PER_BLOCK;
+        bb_block *b = &m->blocks[l];
+        b->n1 = place(m->params, &m->table, first + BB_P_N1);
+        b->n2 = place(m->params, &m->table, first + BB_P_N2);
+        b->w_qkv = place(m->params, &m->table, first + segment_params[0]);
+        b->w_o = place(m->params, &m->table, first + BB_P_O);
+        b->w_gate_up = place(m->params, &m->table, first + BB_P_GATE_UP);
+        b->w_down = place(m->params, &m->table, first + BB_P_DOWN);
+        b->dn1 = place(m->grads, &m->table, first + BB_P_N1);
+        b->dn2 = place(m->grads, &m->table, first + BB_P_N2);
+        b->dw_qkv = place(m->grads, &m->table, first + segment_params[0]);
+        b->dw_o = place(m->grads, &m->table, first + BB_P_O);
+        b->dw_gate_up = place(m->grads, &m->table, first + BB_P_GATE_UP);
+        b->dw_down = place(m->grads, &m->table, first + BB_P_DOWN);
+    }
+}
+
+void bb_model_parameters_changed(bb_model *model) { model->prepared = false; }
+
+void bb_model_prepare(bb_model *m) {
+    if (m->prepared) return;
+    const bb_ops *ops = m->device->ops;
+    for (int l = 0; l < m->config.n_layer; l++) {
+        bb_block *b = &m->blocks[l];
+        ops->ternary_quant(m->device, &b->qkv, b->w_qkv);
+        ops->ternary_quant(m->device, &b->o, b->w_o);
+        ops->ternary_quant(m->device, &b->gate_up, b->w_gate_up);
+        ops->ternary_quant(m->device, &b->down, b->w_down);
+    }
+    m->prepared = true;
+}
+
+/* ---- workspace ------------------------------------------------------------------------------------------------------- */
+
+static void carve_workspace(bb_workspace *w, bb_arena *arena, bb_device *dev, const bb_config *c, int B, int T) {
+    int64_t M = (int64_t)B * T, C = c->d_model, L = c->n_layer;
+    bb_block_shape shape = {
+        .B = B, .T = T, .C = C, .H = c->n_head, .Hk = c->n_kv_head, .D = head_size(c), .F = c->d_ff, .act_quant = c->act_quant};
+    size_t row_bytes = (size_t)M * sizeof(float);
+    w->x = bb_arena_take(arena, (size_t)M);
+    w->y = bb_arena_take(arena, (size_t)M);
+    w->rope_cos = bb_arena_take(arena, (size_t)(T * (shape.D / 2)) * sizeof(float));
+    w->rope_sin = bb_arena_take(arena, (size_t)(T * (shape.D / 2)) * sizeof(float));
+    w->final_r = bb_arena_take(arena, row_bytes);
+    w->h = bb_arena_take(arena, row_bytes * (size_t)C);
+    w->logits = bb_arena_take(arena, row_bytes * (size_t)c->vocab_size);
+    w->nll = bb_arena_take(arena, row_bytes);
+
+    float *x = NULL;
+    bb_block_saved saved = {0};
+    for (int64_t l = 0; l <= L; l++) {
+        if (w->training || l == 0) x = bb_arena_take(arena, row_bytes * (size_t)C);
+        if (w->block_x) w->block_x[l] = x;
+        if (l == L) break;
+        if ((w->training && !w->recompute) || l == 0) bb_block_saved_carve(&saved, arena, dev->ops->act_dtype, &shape);
+        if (w->saved) w->saved[l] = saved;
+    }
+    if (w->training) {
+        w->dx = bb_arena_take(arena, row_bytes * (size_t)C);
+        bb_block_scratch_carve(&w->scratch, arena, dev->ops->act_dtype, &shape);
+    }
+}
+
+size_t bb_workspace_measure(bb_device *device, const bb_config *config, int batch_size, int seq_len, bool training,
+                            bool recompute) {
+    bb_arena measure = {0};
+    bb_workspace w = {.training = training, .recompute = recompute};
+    carve_workspace(&w, &measure, device, config, batch_size, seq_len);
+    return measure.used;
+}
+
+static void workspace_free(bb_model *m) {
+    bb_workspace *w = &m->ws;
+    if (w->memory) m->device->ops->free(m->device, w->memory, w->bytes);
+    free(w->block_x);
+    free(w->saved);
+    free(w->host_nll);
+    *w = (bb_workspace){0};
+}
+
+/* Angles in double: at position 10^5 an f32 product would be off by 10^-2 radians. */
+static bb_status fill_rope(bb_model *m, int T, bb_error *err) {
+    int64_t half = head_size(&m->config) / 2;
+    size_t n = (size_t)(T * half), bytes = n * sizeof(float);
+    float *host = malloc(2 * bytes);
+    if (!host) return bb_fail(err, BB_ERR_MEMORY, "out of memory for the rotary table of %d positions", T);
+    for (int64_t i = 0; i < half; i++) {
+        double frequency = pow(m->config.rope_base, -(double)i / (double)half);
+        for (int64_t t = 0; t < T; t++) {
+            host[t * half + i] = (float)cos((double)t * frequency);
+            host[(int64_t)n + t * half + i] = (float)sin((double)t * frequency);
+        }
+    }
+    m->device->ops->copy_in(m->device, m->ws.rope_cos, host, bytes);
+    m->device->ops->copy_in(m->device, m->ws.rope_sin, host + n, bytes);
+    bb_status status = m->device->ops->sync(m->device, err);
+    free(host);
+    return status;
+}
+
+bb_status bb_model_reserve(bb_model *m, int batch_size, int seq_len, bool training, bool recompute, bb_error *err) {
+    if (batch_size < 1 || seq_len < 1)
+        return bb_fail(err, BB_ERR_ARGUMENT, "batch_size %d and seq_len %d must be at least 1", batch_size, seq_len);
+    int64_t rows = (int64_t)batch_size * seq_len;
+    bb_workspace *w = &m->ws;
+    if (rows <= w->max_rows && seq_len <= w->max_seq_len && (!training || (w->training && w->recompute == recompute)))
+        return BB_OK;
+    training = training || w->training;
+    if (rows > INT32_MAX / 2)
+        return bb_fail(err, BB_ERR_ARGUMENT, "batch_size %d x seq_len %d is more than one micro-batch can hold", batch_size,
+                       seq_len);
+
+    workspace_free(m);
+    const bb_ops *ops = m->device->ops;
+    bb_status status = BB_OK;
+    if (training && !m->grads) {
+        m->grads = ops->alloc(m->device, (size_t)m->table.total * sizeof(float));
+        if (!m->grads)
+            return bb_fail(err, BB_ERR_MEMORY, "no memory for the gradients: %.1f MB", (double)m->table.total * 4e-6);
+        point_blocks(m);
+    }
+    w->training = training;
+    w->recompute = training && recompute;
+    w->bytes = bb_workspace_measure(m->device, &m->config, batch_size, seq_len, training, w->recompute);
+    w->memory = ops->alloc(m->device, w->bytes);
+    size_t layers = (size_t)m->config.n_layer;
+    w->block_x = calloc(layers + 1, sizeof *w->block_x);
+    w->saved = calloc(layers, sizeof *w->saved);
+    w->host_nll = malloc((size_t)rows * sizeof *w->host_nll);
+    if (!w->memory || !w->block_x || !w->saved || !w->host_nll) {
+        status = bb_fail(err, BB_ERR_MEMORY, "no memory for a workspace of %.1f MB (batch_size %d, seq_len %d%s)",
+                         (double)w->bytes * 1e-6, batch_size, seq_len,
+                         training && !recompute ? "; recomputing activations takes less" : "");
+        goto fail;
+    }
+    bb_arena arena = {.base = w->memory};
+    carve_workspace(w, &arena, m->device, &m->config, batch_size, seq_len);
+    BB_TRY_GOTO(status, fail, fill_rope(m, seq_len, err));
+    w->max_rows = rows;
+    w->max_seq_len = seq_len;
+    return BB_OK;
+fail:
+    workspace_free(m);
+    return status;
+}
+
+/* ---- creation -------------------------------------------------------------------------------------------------------- */
+
+static bb_status initialise(bb_model *m, uint64_t seed, bb_error *err) {
+    float *staging = malloc(STAGING * sizeof(float));
+    if (!staging) return bb_fail(err, BB_ERR_MEMORY, "out of memory while initialising");
+    for (int i = 0; i < m->table.count; i++) {
+        const bb_param *p = &m->table.entries[i];
+        for (int64_t at = 0; at < p->count; at += STAGING) {
+            int64_t n = p->count - at < STAGING ? p->count - at : STAGING;
+            bb_param_initial_values(&m->table, i, at, n, seed, staging);
+            m->device->ops->copy_in(m->device, m->params + p->offset + at, staging, (size_t)n * sizeof(float));
+        }
+    }
+    free(staging);
+    return m->device->ops->sync(m->device, err);
+}
+
+bb_status bb_model_create_empty(bb_device *device, const bb_config *config, bb_model **out, bb_error *err) {
+    *out = NULL;
+    BB_TRY(bb_config_check(config, err));
+    bb_status status = BB_OK;
+    bb_model *m = calloc(1, sizeof *m);
+    if (!m) return bb_fail(err, BB_ERR_MEMORY, "out of memory for a model");
+    m->device = device;
+    m->config = *config;
+    m->trained_length = BB_DEFAULT_TRAINED_LENGTH;
+    BB_TRY_GOTO(status, fail, bb_param_table_create(config, &m->table, err));
+    m->quantized_bytes = bb_quantized_measure(device, config);
+    m->blocks = calloc((size_t)config->n_layer, sizeof *m->blocks);
+    m->params = device->ops->alloc(device, (size_t)m->table.total * sizeof(float));
+    m->quantized = device->ops->alloc(device, m->quantized_bytes);
+    if (!m->blocks || !m->params || !m->quantized) {
+        status = bb_fail(err, BB_ERR_MEMORY, "no memory for a model of %lld parameters: %.1f MB and %.1f MB quantized",
+                         (long long)m->table.total, (double)m->table.total * 4e-6, (double)m->quantized_bytes * 1e-6);
+        goto fail;
+    }
+    bb_arena arena = {.base = m->quantized};
+    for (int l = 0; l < config->n_layer; l++) carve_block_weights(&m->blocks[l], &arena, device, config);
+    point_blocks(m);
+    *out = m;
+    return BB_OK;
+fail:
+    bb_model_free(m);
+    return status;
+}
+
+bb_status bb_model_create(bb_device *device, const bb_config *config, uint64_t seed, bb_model **out, bb_error *err) {
+    BB_TRY(bb_model_create_empty(device, config, out, err));
+    bb_status status = initialise(*out, seed, err);
+    if (status != BB_OK) {
+        bb_model_free(*out);
+        *out = NULL;
+    }
+    return status;
+}
+
+void bb_model_free(bb_model *m) {
+    if (!m) return;
+    const bb_ops *ops = m->device->ops;
+    size_t range = (size_t)m->table.total * sizeof(float);
+    workspace_free(m);
+    if (m->params) ops->free(m->device, m->params, range);
+    if (m->grads) ops->free(m->device, m->grads, range);
+    if (m->quantized) ops->free(m->device, m->quantized, m->quantized_bytes);
+    free(m->blocks);
+    bb_param_table_free(&m->table);
+    free(m);
+}
+
+/* ---- access ---------------------------------------------------------------------------------------------------------- */
+
+const bb_config *bb_model_config(const bb_model *m) { return &m->config; }
+uint64_t bb_model_parameters(const bb_model *m) { return (uint64_t)m->table.total; }
+int bb_model_trained_length(const bb_model *m) { return m->trained_length; }
+int bb_model_tensor_count(const bb_model *m) { return m->table.count; }
+
+bb_status bb_model_tensor_info(const bb_model *m, int index, bb_tensor_info *out, bb_error *err) {
+    if (index < 0 || index >= m->table.count)
+        return bb_fail(err, BB_ERR_ARGUMENT, "tensor index %d is not below %d", index, m->table.count);
+    const bb_param *p = &m->table.entries[index];
+    *out = (bb_tensor_info){
+        .name = p->name, .rank = p->rank, .shape = {p->shape[0], p->shape[1]}, .decays = p->decays, .ternary = p->ternary};
+    return BB_OK;
+}
+
+static bb_status find_tensor(const bb_model *m, const char *name, size_t count, const bb_param **out, bb_error *err) {
+    *out = bb_param_find(&m->table, name);
+    if (!*out) return bb_fail(err, BB_ERR_ARGUMENT, "the model has no tensor named '%s'", name);
+    if ((size_t)(*out)->count != count)
+        return bb_fail(err, BB_ERR_ARGUMENT, "%s has %lld elements, not %zu", name, (long long)(*out)->count, count);
+    return BB_OK;
+}
+
+bb_status bb_model_get_tensor(const bb_model *m, const char *name, float *out, size_t count, bb_error *err) {
+    const bb_param *p;
+    BB_TRY(find_tensor(m, name, count, &p, err));
+    m->device->ops->copy_out(m->device, out, m->params + p->offset, count * sizeof(float));
+    return m->device->ops->sync(m->device, err);
+}
+
+bb_status bb_model_set_tensor(bb_model *m, const char *name, const float *values, size_t count, bb_error *err) {
+    const bb_param *p;
+    BB_TRY(find_tensor(m, name, count, &p, err));
+    m->device->ops->copy_in(m->device, m->params + p->offset, values, count * sizeof(float));
+    bb_model_parameters_changed(m);
+    return m->device->ops->sync(m->device, err);
+}
+
+bb_status bb_model_get_gradient(const bb_model *m, const char *name, float *out, size_t count, bb_error *err) {
+    const bb_param *p;
+    BB_TRY(find_tensor(m, name, count, &p, err));
+    if (!m->grads) return bb_fail(err, BB_ERR_ARGUMENT, "the model has no gradients: nothing was trained yet");
+    m->device->ops->copy_out(m->device, out, m->grads + p->offset, count * sizeof(float));
+    return m->device->ops->sync(m->device, err);
+}
+
+bb_status bb_model_check_finite(const bb_model *m, const char *where, bb_error *err) {
+    float *staging = malloc(STAGING * sizeof(float));
+    if (!staging) return bb_fail(err, BB_ERR_MEMORY, "out of memory while checking %s", where);
+    bb_status status = BB_OK;
+    for (int i = 0; i < m->table.count && status == BB_OK; i++) {
+        const bb_param *p = &m->table.entries[i];
+        for (int64_t at = 0; at < p->count && status == BB_OK; at += STAGING) {
+            int64_t n = p->count - at < STAGING ? p->count - at : STAGING;
+            m->device->ops->copy_out(m->device, staging, m->params + p->offset + at, (size_t)n * sizeof(float));
+            for (int64_t j = 0; j < n; j++)
+                if (!isfinite(staging[j])) {
+                    status = bb_fail(err, BB_ERR_FORMAT, "%s: %s: element %lld is %f, expected a finite number", where, p->name,
+                                     (long long)(at + j), (double)staging[j]);
+                    break;
+                }
+        }
+    }
+    free(staging);
+    return status;
+}

@@ -1,0 +1,157 @@
+/* The passes over the whole model: forward, loss, backward, and the cached forward of generation.
+ * SPDX-License-Identifier: MIT */
+#include <math.h>
+
+#include "model/bitbytelm.h"
+
+static bb_block_shape shape_of(const bb_model *m, int64_t B, int64_t T) {
+    const bb_config *c = &m->config;
+    return (bb_block_shape){.B = B,
+                            .T = T,
+                            .C = c->d_model,
+                            .H = c->n_head,
+                            .Hk = c->n_kv_head,
+                            .D = c->d_model / c->n_head,
+                            .F = c->d_ff,
+                            .norm_eps = (float)c->norm_eps,
+                            .act_quant = c->act_quant,
+                            .rope_cos = m->ws.rope_cos,
+                            .rope_sin = m->ws.rope_sin};
+}
+
+static const float *embedding(const bb_model *m) { return m->params + m->table.entries[BB_PARAM_TOK_EMB].offset; }
+
+static const bb_param *norm_f(const bb_model *m) { return &m->table.entries[m->table.count - 1]; }
+
+/* The last norm and the tied head over rows first .. first+rows-1 of the residual. */
+static void head(bb_model *m, int64_t first, int64_t rows) {
+    const bb_ops *ops = m->device->ops;
+    bb_workspace *w = &m->ws;
+    int64_t C = m->config.d_model;
+    bb_rows h = {.data = w->h, .scale = NULL, .dtype = BB_F32};
+    ops->rmsnorm_forward(m->device, h, w->final_r, w->block_x[m->config.n_layer] + first * C, m->params + norm_f(m)->offset,
+                         (float)m->config.norm_eps, rows, C);
+    ops->head_forward(m->device, w->logits, w->h, embedding(m), rows, m->config.vocab_size, C);
+}
+
+/* ws.x -> the residual after the last block, in ws.block_x[L]. */
+static void blocks_forward(bb_model *m, const bb_block_shape *s, const bb_kv_cache *cache) {
+    bb_workspace *w = &m->ws;
+    const bb_ops *ops = m->device->ops;
+    bb_model_prepare(m);
+    ops->embedding_forward(m->device, w->block_x[0], w->x, embedding(m), s->B * s->T, m->config.vocab_size, s->C);
+    for (int l = 0; l < m->config.n_layer; l++) {
+        bb_kv_view view;
+        if (cache) {
+            int64_t layer = (int64_t)l * cache->capacity * s->Hk * s->D * (int64_t)bb_dtype_bytes(ops->act_dtype);
+            view = (bb_kv_view){.k = (uint8_t *)cache->k + layer,
+                                .v = (uint8_t *)cache->v + layer,
+                                .length = cache->length,
+                                .capacity = cache->capacity};
+        }
+        bb_block_forward(m->device, &m->blocks[l], &w->saved[l], w->block_x[l + 1], w->block_x[l], s, cache ? &view : NULL);
+    }
+}
+
+/* Gradients from ws.logits (holding dlogits) down to the embedding. */
+static void backward(bb_model *m, const bb_block_shape *s) {
+    bb_workspace *w = &m->ws;
+    const bb_ops *ops = m->device->ops;
+    int64_t M = s->B * s->T, C = s->C;
+    int V = m->config.vocab_size, L = m->config.n_layer;
+    float *d_embedding = m->grads + m->table.entries[BB_PARAM_TOK_EMB].offset;
+    void *dh = w->scratch.d_narrow;
+
+    ops->head_backward(m->device, dh, d_embedding, w->logits, w->h, embedding(m), M, V, C);
+    ops->zero(m->device, w->dx, (size_t)(M * C) * sizeof(float));
+    ops->rmsnorm_backward(m->device, w->dx, m->grads + norm_f(m)->offset, dh, w->block_x[L], m->params + norm_f(m)->offset,
+                          w->final_r, M, C);
+    for (int l = L - 1; l >= 0; l--) {
+        bb_block *block = &m->blocks[l];
+        /* the last block's activations are still those of the forward pass */
+        if (w->recompute && l != L - 1) bb_block_forward(m->device, block, &w->saved[l], NULL, w->block_x[l], s, NULL);
+        bb_block_backward(m->device, block, &w->saved[l], &w->scratch, w->dx, w->block_x[l], s);
+        if (m->config.ste == BB_STE_CLIPPED) { /* a mask: applying it to what was accumulated before changes nothing there */
+            ops->ste_clip(m->device, block->dw_qkv, block->w_qkv, &block->qkv);
+            ops->ste_clip(m->device, block->dw_o, block->w_o, &block->o);
+            ops->ste_clip(m->device, block->dw_gate_up, block->w_gate_up, &block->gate_up);
+            ops->ste_clip(m->device, block->dw_down, block->w_down, &block->down);
+        }
+    }
+    ops->embedding_backward(m->device, d_embedding, w->x, w->dx, M, V, C);
+}
+
+/* x (and y) to the device, through the blocks and the head; with y, *loss is the mean of the negative log likelihoods. */
+static bb_status forward(bb_model *m, const bb_block_shape *s, const uint8_t *x, const uint8_t *y, double *loss,
+                         bb_error *err) {
+    bb_workspace *w = &m->ws;
+    const bb_ops *ops = m->device->ops;
+    int64_t M = s->B * s->T;
+    ops->copy_in(m->device, w->x, x, (size_t)M);
+    blocks_forward(m, s, NULL);
+    head(m, 0, M);
+    if (!y) return BB_OK;
+    ops->copy_in(m->device, w->y, y, (size_t)M);
+    ops->loss_forward(m->device, w->nll, w->logits, w->y, M, m->config.vocab_size);
+    ops->copy_out(m->device, w->host_nll, w->nll, (size_t)M * sizeof(float));
+    BB_TRY(ops->sync(m->device, err));
+    double sum = 0;
+    for (int64_t i = 0; i < M; i++) sum += (double)w->host_nll[i];
+    *loss = sum / (double)M;
+    return BB_OK;
+}
+
+bb_status bb_model_forward(bb_model *m, const uint8_t *x, int batch_size, int seq_len, float *logits, bb_error *err) {
+    BB_TRY(bb_model_reserve(m, batch_size, seq_len, false, false, err));
+    bb_block_shape s = shape_of(m, batch_size, seq_len);
+    BB_TRY(forward(m, &s, x, NULL, NULL, err));
+    m->device->ops->copy_out(m->device, logits, m->ws.logits, (size_t)(s.B * s.T * m->config.vocab_size) * sizeof(float));
+    return m->device->ops->sync(m->device, err);
+}
+
+bb_status bb_model_loss(bb_model *m, const uint8_t *x, const uint8_t *y, int batch_size, int seq_len, double *loss,
+                        bb_error *err) {
+    BB_TRY(bb_model_reserve(m, batch_size, seq_len, false, false, err));
+    bb_block_shape s = shape_of(m, batch_size, seq_len);
+    return forward(m, &s, x, y, loss, err);
+}
+
+bb_status bb_model_loss_backward(bb_model *m, const uint8_t *x, const uint8_t *y, int batch_size, int seq_len, double scale,
+                                 double *loss, bb_error *err) {
+    /* the mode of an earlier training reserve stands; without one, keep all activations */
+    BB_TRY(bb_model_reserve(m, batch_size, seq_len, true, m->ws.training && m->ws.recompute, err));
+    bb_block_shape s = shape_of(m, batch_size, seq_len);
+    BB_TRY(forward(m, &s, x, y, loss, err));
+    if (!isfinite(*loss)) return BB_OK;
+    int64_t M = s.B * s.T;
+    m->device->ops->loss_backward(m->device, m->ws.logits, m->ws.logits, m->ws.y, (float)(scale / (double)M), M,
+                                  m->config.vocab_size);
+    backward(m, &s);
+    return m->device->ops->sync(m->device, err);
+}
+
+bb_status bb_model_zero_gradients(bb_model *m, bb_error *err) {
+    if (m->grads) m->device->ops->zero(m->device, m->grads, (size_t)m->table.total * sizeof(float));
+    return m->device->ops->sync(m->device, err);
+}
+
+size_t bb_kv_cache_bytes(bb_device *device, const bb_config *c, int64_t capacity) {
+    return (size_t)(c->n_layer * capacity * c->n_kv_head * (c->d_model / c->n_head)) * bb_dtype_bytes(device->ops->act_dtype);
+}
+
+bb_status bb_model_forward_cached(bb_model *m, bb_kv_cache *cache, const uint8_t *bytes, int64_t n, bool all, float *logits,
+                                  bb_error *err) {
+    if (n < 1 || cache->length + n > cache->capacity || n > m->ws.max_rows || cache->capacity > m->ws.max_seq_len)
+        return bb_fail(err, BB_ERR_ARGUMENT,
+                       "%lld bytes at position %lld do not fit a cache of %lld and a workspace of %lld rows", (long long)n,
+                       (long long)cache->length, (long long)cache->capacity, (long long)m->ws.max_rows);
+    bb_block_shape s = shape_of(m, 1, n);
+    int64_t rows = all ? n : 1;
+    m->device->ops->copy_in(m->device, m->ws.x, bytes, (size_t)n);
+    blocks_forward(m, &s, cache);
+    head(m, n - rows, rows);
+    m->device->ops->copy_out(m->device, logits, m->ws.logits, (size_t)(rows * m->config.vocab_size) * sizeof(float));
+    BB_TRY(m->device->ops->sync(m->device, err));
+    cache->length += n;
+    return BB_OK;
+}
