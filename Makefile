@@ -1,0 +1,113 @@
+# BitByte's front door; CMake does the work. `make help` lists the commands.
+# SPDX-License-Identifier: MIT
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := all
+
+BUILD ?= build
+JOBS ?= $(shell nproc)
+PREFIX ?= /usr/local
+WERROR ?= OFF
+FUZZ_SECONDS ?= 30
+BENCH_ARGS ?=
+SKIP_DEPS ?=
+
+DEPS = $(if $(SKIP_DEPS),true,scripts/install-deps)
+SOURCES = $(shell git ls-files -co --exclude-standard 'include/*.h' 'src/*.[ch]' 'programs/*.[ch]' 'tests/*.[ch]' 'examples/*.c' \
+  2>/dev/null || find include src programs tests examples -name '*.[ch]')
+CLANG_FORMAT = $(or $(shell command -v clang-format-14),clang-format)
+
+# $(call configure,DIR,OPTIONS): Ninja where there is one, and a build folder keeps the generator that it began with.
+configure = generator=(); if [ ! -f $(1)/CMakeCache.txt ] && command -v ninja >/dev/null; then generator=(-G Ninja); fi; \
+  cmake -S . -B $(1) "$${generator[@]}" $(2) >$(1).log 2>&1 || { cat $(1).log; rm -f $(1).log; exit 1; }; rm -f $(1).log
+# Tests run beside each other with threads of their own: waiting threads must not spin on the cores of the others.
+ctest = OMP_WAIT_POLICY=passive ctest --test-dir $(1) -j2 --output-on-failure --no-tests=error
+
+.PHONY: all help deps configure test demo bench check-layers check-format format lint asan ubsan tsan valgrind fuzz install clean
+
+all: configure ## install what is missing and build build/bitbyte
+	@cmake --build $(BUILD) -j $(JOBS)
+
+help: ## this list
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## */\1\t/' | expand -t 16
+
+deps: ## install the Debian packages that are missing
+	@$(DEPS)
+
+configure: deps
+	@$(call configure,$(BUILD),-DBB_WERROR=$(WERROR))
+
+test: all ## build, and run every test
+	@$(call ctest,$(BUILD))
+
+demo: ## train on the King James Bible for three minutes, evaluate, write
+	@scripts/demo
+
+bench: all ## time the operations and a training step
+	@$(BUILD)/bitbyte bench $(BENCH_ARGS)
+
+check-layers: ## includes against the architecture's arrows
+	@scripts/check-layers
+
+check-format: ## clang-format changes nothing
+	@$(if $(SKIP_DEPS),true,scripts/install-deps --lint)
+	@$(CLANG_FORMAT) --dry-run -Werror $(SOURCES)
+	@echo "check-format: $(words $(SOURCES)) files are formatted"
+
+format: ## clang-format all sources
+	@$(if $(SKIP_DEPS),true,scripts/install-deps --lint)
+	@$(CLANG_FORMAT) -i $(SOURCES)
+
+lint: configure ## clang-tidy
+	@$(if $(SKIP_DEPS),true,scripts/install-deps --lint)
+	@printf '%s\n' $(filter-out tests/%,$(filter %.c,$(SOURCES))) | \
+	  xargs -P $(JOBS) -n 4 clang-tidy --quiet -p $(BUILD) 2> >(grep -vE 'warnings? generated|^Suppressed|^Use -header' >&2)
+	@echo "lint: clang-tidy has nothing to say"
+
+asan: ## the tests under AddressSanitizer (with leak detection)
+	@$(if $(SKIP_DEPS),true,scripts/install-deps --sanitizers)
+	@$(call configure,build-asan,-DBB_SANITIZE=address)
+	@cmake --build build-asan -j $(JOBS)
+	@ASAN_OPTIONS=detect_leaks=1:abort_on_error=0 LSAN_OPTIONS=suppressions=$(CURDIR)/tests/suppressions/lsan.txt:print_suppressions=0 \
+	  $(call ctest,build-asan)
+
+ubsan: ## the tests under UndefinedBehaviorSanitizer
+	@$(if $(SKIP_DEPS),true,scripts/install-deps --sanitizers)
+	@$(call configure,build-ubsan,-DBB_SANITIZE=undefined)
+	@cmake --build build-ubsan -j $(JOBS)
+	@UBSAN_OPTIONS=print_stacktrace=1 $(call ctest,build-ubsan)
+
+# gcc's OpenMP library is opaque to TSan and gives false reports; clang's tells it about barriers through archer.
+tsan: ## the threaded operations under ThreadSanitizer
+	@$(if $(SKIP_DEPS),true,scripts/install-deps --sanitizers)
+	@$(call configure,build-tsan,-DBB_SANITIZE=thread -DCMAKE_C_COMPILER=clang)
+	@cmake --build build-tsan -j $(JOBS)
+	@TSAN_OPTIONS=ignore_noninstrumented_modules=1:suppressions=$(CURDIR)/tests/suppressions/tsan.txt \
+	  OMP_TOOL_LIBRARIES=$$(llvm-config --libdir)/libarcher.so $(call ctest,build-tsan) -L threads
+
+# valgrind knows no AVX-512, so ours and oneDNN's kernels are held to AVX2.
+valgrind: ## the tests' programs under valgrind
+	@$(if $(SKIP_DEPS),true,scripts/install-deps --sanitizers)
+	@$(call configure,build-valgrind,"-DBB_TEST_WRAPPER=valgrind;--quiet;--leak-check=full;--errors-for-leak-kinds=definite;--error-exitcode=99;--suppressions=$(CURDIR)/tests/suppressions/valgrind.supp")
+	@cmake --build build-valgrind -j $(JOBS)
+	@BITBYTE_CPU=avx2 ONEDNN_MAX_CPU_ISA=AVX2 $(call ctest,build-valgrind) -LE "script|slow" --timeout 1500
+
+fuzz: ## every fuzz target for FUZZ_SECONDS
+	@$(if $(SKIP_DEPS),true,scripts/install-deps --fuzz)
+	@$(call configure,build-fuzz,-DBB_FUZZ=ON -DBB_TESTS=OFF -DBB_SANITIZE=address$(comma)undefined -DCMAKE_C_COMPILER=clang)
+	@cmake --build build-fuzz -j $(JOBS)
+	@for target in build-fuzz/fuzz/fuzz_*; do \
+	  name=$$(basename $$target); seeds=tests/fuzz/seeds/$${name#fuzz_}; mkdir -p build-fuzz/corpus/$$name; \
+	  echo "== $$name, $(FUZZ_SECONDS) s"; \
+	  $$target -max_total_time=$(FUZZ_SECONDS) -timeout=10 -rss_limit_mb=2048 -print_final_stats=1 \
+	    -artifact_prefix=build-fuzz/$$name- build-fuzz/corpus/$$name $$([ -d $$seeds ] && echo $$seeds) >build-fuzz/$$name.log 2>&1 || \
+	    { tail -n 40 build-fuzz/$$name.log; exit 1; }; \
+	  grep -E 'number_of_executed_units' build-fuzz/$$name.log; done
+
+install: all ## install under PREFIX (/usr/local)
+	@cmake --install $(BUILD) --prefix $(PREFIX)
+
+clean: ## remove the build folders
+	@rm -rf build build-asan build-ubsan build-tsan build-valgrind build-fuzz
+
+comma := ,
