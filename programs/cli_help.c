@@ -1,0 +1,63 @@
+/* Help, made from a command's table.
+ * SPDX-License-Identifier: MIT */
+#include <string.h>
+
+#include "cli_value.h"
+
+enum { WIDTH = 100, COLUMN = 28 };
+
+/* Words of `text` from the current column on, continued at `indent`. Returns the column reached. */
+static int wrap(FILE *out, const char *text, int column, int indent) {
+    bool line_start = true;
+    while (*text) {
+        int length = (int)strcspn(text, " ");
+        if (!line_start && column + 1 + length > WIDTH) {
+            fprintf(out, "\n%*s", indent, "");
+            column = indent;
+            line_start = true;
+        }
+        column += fprintf(out, "%s%.*s", line_start ? "" : " ", length, text);
+        line_start = false;
+        text += length;
+        text += strspn(text, " ");
+    }
+    return column;
+}
+
+static void option_help(const bb_cli_option *option, FILE *out) {
+    int column = fprintf(out, "  --%s", option->name);
+    if (option->choices) {
+        for (int i = 0; option->choices[i]; i++) column += fprintf(out, "%s%s", i ? "|" : " ", option->choices[i]);
+    } else if (option->value) {
+        column += fprintf(out, " %s", option->value);
+    }
+    if (column > COLUMN - 2) {
+        fputc('\n', out);
+        column = 0;
+    }
+    fprintf(out, "%*s", COLUMN - column, "");
+    char text[2048], value[256];
+    bb_cli_value_text(option, value, sizeof value);
+    const char *shown = option->default_text ? option->default_text : value;
+    if (option->type == BB_CLI_FLAG || shown[0] == '\0')
+        snprintf(text, sizeof text, "%s%s", option->help, option->required ? " (required)" : "");
+    else
+        snprintf(text, sizeof text, "%s (default %s)", option->help, shown);
+    wrap(out, text, COLUMN, COLUMN);
+    fputc('\n', out);
+}
+
+void bb_cli_help(const bb_cli_command *command, FILE *out) {
+    fprintf(out, "bitbyte %s: ", command->name);
+    wrap(out, command->summary, 10 + (int)strlen(command->name), 0);
+    fprintf(out, "\n\nUsage: bitbyte %s %s\n", command->name, command->usage);
+    for (int i = 0; i < command->option_count; i++) {
+        const bb_cli_option *option = &command->options[i];
+        if (option->name)
+            option_help(option, out);
+        else
+            fprintf(out, "\n%s\n", option->help);
+    }
+    if (command->examples) fprintf(out, "\nExamples\n%s", command->examples);
+    fprintf(out, "\nOptions take --like_this and --like-this alike, and '--option value' or '--option=value'.\n");
+}

@@ -1,0 +1,16 @@
+/* SIGINT and SIGTERM: the first asks for an orderly stop, the second ends the program at once.
+ * SPDX-License-Identifier: MIT */
+#ifndef BB_PROGRAMS_SIGNALS_H
+#define BB_PROGRAMS_SIGNALS_H
+
+/* on_first (may be NULL) runs in the handler, with `user`: it and `message`'s printing are async-signal-safe only.
+ * message: written to stderr at the first signal, may be NULL. */
+void bb_signals_install(void (*on_first)(void *user), void *user, const char *message);
+/* From here on a signal no longer calls on_first: before `user` goes. */
+void bb_signals_release(void);
+/* Becomes non-zero at the first signal: what the library's `stop` fields want. */
+const volatile int *bb_signals_stop(void);
+/* 128 + the signal that came, 0 when none did. */
+int bb_signals_exit_status(void);
+
+#endif
