@@ -80,7 +80,7 @@ BB_API uint64_t bb_config_parameters(const bb_config *config);
 
 /* What a run would take, in bytes. All predictions are of the same arenas that the program then allocates. */
 typedef struct bb_memory_estimate {
-    uint64_t parameters, gradients, optimizer, activations, quantized_weights, scratch, total;
+    uint64_t parameters, gradients, optimizer, activations, quantized_weights, total;
     uint64_t inference_weights, kv_cache, inference_total;
 } bb_memory_estimate;
 
@@ -233,10 +233,10 @@ BB_API bb_status bb_optimizer_create(bb_model *model, const bb_optimizer_options
 BB_API void bb_optimizer_free(bb_optimizer *optimizer);
 BB_API bool bb_optimizer_is_8bit(const bb_optimizer *optimizer);
 BB_API uint64_t bb_optimizer_state_bytes(const bb_optimizer *optimizer);
-/* Clips the gradients to global norm max_norm (0: no clip), then one update. A gradient norm that is not finite changes
- * nothing, and *applied is false. */
-BB_API bb_status bb_optimizer_step(bb_optimizer *optimizer, double lr, double max_norm, double *grad_norm, bool *applied,
-                                   bb_error *err);
+/* Divides the gradients by loss_scale (1: they carry none), clips them to global norm max_norm (0: no clip), then one update.
+ * A gradient norm that is not finite changes nothing, and *applied is false. */
+BB_API bb_status bb_optimizer_step(bb_optimizer *optimizer, double lr, double max_norm, double loss_scale, double *grad_norm,
+                                   bool *applied, bb_error *err);
 
 /* Dynamic loss scaling, for gradients kept in fp16: doubles every `growth_interval` good steps, halves at an overflow. */
 typedef struct bb_loss_scaler bb_loss_scaler;

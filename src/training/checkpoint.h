@@ -9,15 +9,15 @@
 
 /* Everything besides tensors that a resumed run needs to be the same run. */
 typedef struct bb_training_state {
-    int64_t step;            /* steps done */
-    uint64_t samples;        /* samples seen by the whole job: the data position */
+    int64_t step;     /* steps done */
+    uint64_t samples; /* samples seen by the whole job: the data position */
     int64_t bytes_seen;
     int64_t skipped_steps, skipped_micro_batches;
     int64_t optimizer_steps; /* updates applied: the bias corrections count these */
     int trained_length;      /* longest seq_len so far */
     double scaler_scale;     /* 0: no scaler */
     int scaler_good_steps;
-    uint64_t seed;           /* of the data order */
+    uint64_t seed; /* of the data order */
 } bb_training_state;
 
 /* optimizer and state may be NULL: then a model file. */
@@ -25,6 +25,7 @@ bb_status bb_checkpoint_save(const char *path, const bb_model *model, const bb_o
                              const bb_training_state *state, bb_error *err);
 /* Into an existing model of the same configuration (else an error that names both values). optimizer NULL: its state is not
  * read. A file without training state gives a zero state. Nothing is changed unless all of the file is good. */
-bb_status bb_checkpoint_load(const char *path, bb_model *model, bb_optimizer *optimizer, bb_training_state *state, bb_error *err);
+bb_status bb_checkpoint_load(const char *path, bb_model *model, bb_optimizer *optimizer, bb_training_state *state,
+                             bb_error *err);
 
 #endif

@@ -10,7 +10,7 @@ enum { BB_OPTIM_SMALL_TENSOR = 4096 }; /* the 8-bit form keeps tensors with fewe
 /* The state of one tensor of the table: either the f32 pair or the 8-bit form. Device memory. */
 typedef struct bb_optimizer_slot {
     bool is_8bit;
-    float *m, *v;         /* (count) f32 */
+    float *m, *v; /* (count) f32 */
     bb_adam8_state q;
 } bb_optimizer_slot;
 
@@ -23,6 +23,8 @@ struct bb_optimizer {
     size_t bytes;
 };
 
+/* Blocks of the 8-bit form of a tensor of `count` elements. */
+int64_t bb_optimizer_blocks(int64_t count);
 /* Bytes that the state of this configuration takes. */
 bb_status bb_optimizer_predict(const bb_config *config, bb_optimizer_kind kind, uint64_t *bytes, bb_error *err);
 

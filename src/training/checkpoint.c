@@ -1,0 +1,327 @@
+/* SPDX-License-Identifier: MIT */
+#include "training/checkpoint.h"
+
+#include <jansson.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "format/safetensors.h"
+#include "model/config.h"
+
+enum { PIECE_BYTES = 1 << 20, NAME_BYTES = 64, STATES_PER_TENSOR = 4 };
+
+#define CHECKPOINT_FORMAT "bitbyte"
+
+/* One tensor of the file: its description, and where its bytes are on the device. */
+typedef struct entry {
+    char name[NAME_BYTES];
+    bb_st_tensor tensor;
+    void *device_data;
+} entry;
+
+static void add_entry(entry *list, int *count, const char *prefix, const char *name, bb_st_dtype dtype, int rank,
+                      const int64_t *shape, void *device_data) {
+    entry *e = &list[(*count)++];
+    snprintf(e->name, sizeof e->name, "%s%s", prefix, name);
+    e->tensor = (bb_st_tensor){.dtype = dtype, .rank = rank};
+    uint64_t bytes = bb_st_dtype_bytes(dtype);
+    for (int i = 0; i < rank; i++) {
+        e->tensor.shape[i] = shape[i];
+        bytes *= (uint64_t)shape[i];
+    }
+    e->tensor.bytes = bytes;
+    e->device_data = device_data;
+}
+
+/* The one list of what a checkpoint holds, for writing and for reading: the parameters, then for each its moments. */
+static bb_status list_entries(const bb_model *model, const bb_optimizer *optimizer, entry **out, int *count, bb_error *err) {
+    const bb_param_table *t = &model->table;
+    entry *list = calloc((size_t)t->count * (1 + STATES_PER_TENSOR), sizeof *list);
+    if (!list) return bb_fail(err, BB_ERR_MEMORY, "out of memory for a list of %d tensors", t->count);
+    *count = 0;
+    for (int i = 0; i < t->count; i++) {
+        const bb_param *p = &t->entries[i];
+        add_entry(list, count, "", p->name, BB_ST_F32, p->rank, p->shape, model->params + p->offset);
+    }
+    for (int i = 0; optimizer && i < t->count; i++) {
+        const bb_param *p = &t->entries[i];
+        const bb_optimizer_slot *s = &optimizer->slots[i];
+        int64_t blocks = bb_optimizer_blocks(p->count);
+        if (s->is_8bit) {
+            add_entry(list, count, "opt.m8.", p->name, BB_ST_U8, p->rank, p->shape, s->q.m);
+            add_entry(list, count, "opt.v8.", p->name, BB_ST_U8, p->rank, p->shape, s->q.v);
+            add_entry(list, count, "opt.m8_absmax.", p->name, BB_ST_F32, 1, &blocks, s->q.m_absmax);
+            add_entry(list, count, "opt.v8_absmax.", p->name, BB_ST_F32, 1, &blocks, s->q.v_absmax);
+        } else {
+            add_entry(list, count, "opt.m.", p->name, BB_ST_F32, p->rank, p->shape, s->m);
+            add_entry(list, count, "opt.v.", p->name, BB_ST_F32, p->rank, p->shape, s->v);
+        }
+    }
+    *out = list;
+    return BB_OK;
+}
+
+/* ---- the state as JSON ----------------------------------------------------------------------------------------------- */
+
+static json_t *state_to_json(const bb_training_state *s, const bb_optimizer *optimizer) {
+    return json_pack("{s:I, s:I, s:I, s:I, s:I, s:I, s:i, s:f, s:i, s:I, s:s}", "step", (json_int_t)s->step, "samples",
+                     (json_int_t)s->samples, "bytes_seen", (json_int_t)s->bytes_seen, "skipped_steps",
+                     (json_int_t)s->skipped_steps, "skipped_micro_batches", (json_int_t)s->skipped_micro_batches,
+                     "optimizer_steps", (json_int_t)s->optimizer_steps, "trained_length", s->trained_length, "scaler_scale",
+                     s->scaler_scale, "scaler_good_steps", s->scaler_good_steps, "seed", (json_int_t)s->seed, "optimizer",
+                     !optimizer                        ? "none"
+                     : bb_optimizer_is_8bit(optimizer) ? "adamw8bit"
+                                                       : "adamw");
+}
+
+/* The field's value, or an error that names it. */
+static bb_status read_int(const json_t *object, const char *key, const char *path, json_int_t *out, bb_error *err) {
+    const json_t *v = json_object_get(object, key);
+    if (!json_is_integer(v) || json_integer_value(v) < 0)
+        return bb_fail(err, BB_ERR_FORMAT, "%s: training state: '%s' should be an integer >= 0%s", path, key,
+                       v ? "" : "; it is missing");
+    *out = json_integer_value(v);
+    return BB_OK;
+}
+
+static bb_status state_from_json(const char *text, const char *path, bb_training_state *out, char *optimizer,
+                                 size_t optimizer_size, bb_error *err) {
+    json_error_t at;
+    json_t *o = json_loads(text, JSON_REJECT_DUPLICATES, &at);
+    if (!o) return bb_fail(err, BB_ERR_FORMAT, "%s: training state is not JSON: %s at byte %d", path, at.text, at.position);
+    json_int_t v[9];
+    static const char *const keys[9] = {
+        "step",           "samples",           "bytes_seen", "skipped_steps", "skipped_micro_batches", "optimizer_steps",
+        "trained_length", "scaler_good_steps", "seed"};
+    bb_status status = BB_OK;
+    for (int i = 0; i < 9 && status == BB_OK; i++) status = read_int(o, keys[i], path, &v[i], err);
+    const char *name = json_string_value(json_object_get(o, "optimizer"));
+    if (status == BB_OK && !name) status = bb_fail(err, BB_ERR_FORMAT, "%s: training state: 'optimizer' is missing", path);
+    if (status == BB_OK) {
+        *out = (bb_training_state){.step = v[0],
+                                   .samples = (uint64_t)v[1],
+                                   .bytes_seen = v[2],
+                                   .skipped_steps = v[3],
+                                   .skipped_micro_batches = v[4],
+                                   .optimizer_steps = v[5],
+                                   .trained_length = (int)v[6],
+                                   .scaler_scale = json_number_value(json_object_get(o, "scaler_scale")),
+                                   .scaler_good_steps = (int)v[7],
+                                   .seed = (uint64_t)v[8]};
+        snprintf(optimizer, optimizer_size, "%s", name);
+    }
+    json_decref(o);
+    return status;
+}
+
+/* ---- writing --------------------------------------------------------------------------------------------------------- */
+
+static bb_status write_entries(bb_safetensors_writer *w, bb_device *dev, const entry *list, int count, bb_error *err) {
+    uint8_t *piece = malloc(PIECE_BYTES);
+    if (!piece) return bb_fail(err, BB_ERR_MEMORY, "out of memory while saving");
+    bb_status status = BB_OK;
+    for (int i = 0; i < count && status == BB_OK; i++)
+        for (uint64_t at = 0; at < list[i].tensor.bytes && status == BB_OK; at += PIECE_BYTES) {
+            uint64_t left = list[i].tensor.bytes - at;
+            size_t n = left < PIECE_BYTES ? (size_t)left : (size_t)PIECE_BYTES;
+            dev->ops->copy_out(dev, piece, (const uint8_t *)list[i].device_data + at, n);
+            status = dev->ops->sync(dev, err);
+            if (status == BB_OK) status = bb_safetensors_write(w, piece, n, err);
+        }
+    free(piece);
+    return status;
+}
+
+bb_status bb_checkpoint_save(const char *path, const bb_model *model, const bb_optimizer *optimizer,
+                             const bb_training_state *state, bb_error *err) {
+    entry *list = NULL;
+    int count = 0;
+    bb_st_tensor *tensors = NULL;
+    bb_safetensors_writer *writer = NULL;
+    json_t *config_json = bb_config_to_json(&model->config);
+    json_t *state_json = state ? state_to_json(state, optimizer) : NULL;
+    char *config_text = config_json ? json_dumps(config_json, JSON_COMPACT) : NULL;
+    char *state_text = state_json ? json_dumps(state_json, JSON_COMPACT) : NULL;
+    char length_text[16];
+    bb_status status;
+    if (!config_text || (state && !state_text)) {
+        status = bb_fail(err, BB_ERR_MEMORY, "out of memory while saving %s", path);
+        goto done;
+    }
+    snprintf(length_text, sizeof length_text, "%d", model->trained_length);
+    BB_TRY_GOTO(status, done, list_entries(model, optimizer, &list, &count, err));
+    tensors = calloc((size_t)count, sizeof *tensors);
+    if (!tensors) {
+        status = bb_fail(err, BB_ERR_MEMORY, "out of memory while saving %s", path);
+        goto done;
+    }
+    for (int i = 0; i < count; i++) {
+        tensors[i] = list[i].tensor;
+        tensors[i].name = list[i].name;
+    }
+    bb_st_metadata metadata[] = {{"format", CHECKPOINT_FORMAT},
+                                 {"config", config_text},
+                                 {"trained_length", length_text},
+                                 {"training_state", state_text}};
+    BB_TRY_GOTO(status, done, bb_safetensors_create(path, tensors, count, metadata, state ? 4 : 3, &writer, err));
+    status = write_entries(writer, model->device, list, count, err);
+    if (status == BB_OK)
+        status = bb_safetensors_commit(writer, err);
+    else
+        bb_safetensors_abort(writer);
+done:
+    free(tensors);
+    free(list);
+    free(config_text);
+    free(state_text);
+    json_decref(config_json);
+    json_decref(state_json);
+    return status;
+}
+
+bb_status bb_model_save(const bb_model *model, const char *path, bb_error *err) {
+    return bb_checkpoint_save(path, model, NULL, NULL, err);
+}
+
+/* ---- reading --------------------------------------------------------------------------------------------------------- */
+
+static bb_status read_config(const bb_safetensors *st, bb_config *out, bb_error *err) {
+    const char *text = bb_safetensors_metadata(st, "config");
+    if (!text)
+        return bb_fail(err, BB_ERR_FORMAT, "%s: not a model: __metadata__ has no 'config' (expected its configuration as JSON)",
+                       bb_safetensors_path(st));
+    return bb_config_from_json(text, bb_safetensors_path(st), out, err);
+}
+
+static int trained_length_of(const bb_safetensors *st) {
+    const char *text = bb_safetensors_metadata(st, "trained_length");
+    long n = text ? strtol(text, NULL, 10) : 0;
+    return n > 0 && n <= 1 << 24 ? (int)n : BB_DEFAULT_TRAINED_LENGTH;
+}
+
+/* Every tensor of the list is in the file with its type and shape: checked before anything is changed. */
+static bb_status check_entries(const bb_safetensors *st, const entry *list, int count, bb_error *err) {
+    for (int i = 0; i < count; i++) {
+        const bb_st_tensor *want = &list[i].tensor, *found = NULL;
+        if (want->dtype == BB_ST_F32) {
+            BB_TRY(bb_safetensors_require_f32(st, list[i].name, want->rank, want->shape, &found, err));
+            continue;
+        }
+        found = bb_safetensors_find(st, list[i].name);
+        if (!found) return bb_fail(err, BB_ERR_FORMAT, "%s: tensor '%s' is missing", bb_safetensors_path(st), list[i].name);
+        if (found->dtype != want->dtype || found->bytes != want->bytes)
+            return bb_fail(err, BB_ERR_FORMAT, "%s: tensor '%s': expected %llu bytes of %s, found %llu of %s",
+                           bb_safetensors_path(st), list[i].name, (unsigned long long)want->bytes,
+                           bb_st_dtype_name(want->dtype), (unsigned long long)found->bytes, bb_st_dtype_name(found->dtype));
+    }
+    return BB_OK;
+}
+
+/* Checks that parameters and f32 moments are finite, in the file, before anything is changed. */
+static bb_status check_finite(const bb_safetensors *st, const entry *list, int count, bb_error *err) {
+    for (int i = 0; i < count; i++) {
+        if (list[i].tensor.dtype != BB_ST_F32) continue;
+        const bb_st_tensor *found = bb_safetensors_find(st, list[i].name);
+        for (uint64_t at = 0; at < found->bytes; at += sizeof(uint32_t)) {
+            uint32_t bits;
+            memcpy(&bits, found->data + at, sizeof bits);
+            if ((bits & 0x7f800000u) != 0x7f800000u) continue;
+            return bb_fail(err, BB_ERR_FORMAT, "%s: tensor '%s': element %llu is %s, expected a finite number",
+                           bb_safetensors_path(st), list[i].name, (unsigned long long)(at / sizeof bits),
+                           bits & 0x007fffffu ? "NaN" : "infinite");
+        }
+    }
+    return BB_OK;
+}
+
+static bb_status copy_entries(const bb_safetensors *st, bb_device *dev, const entry *list, int count, bb_error *err) {
+    for (int i = 0; i < count; i++) {
+        const bb_st_tensor *found = bb_safetensors_find(st, list[i].name);
+        dev->ops->copy_in(dev, list[i].device_data, found->data, found->bytes);
+    }
+    return dev->ops->sync(dev, err);
+}
+
+static bb_status load_entries(const bb_safetensors *st, bb_model *model, bb_optimizer *optimizer, bb_error *err) {
+    entry *list = NULL;
+    int count = 0;
+    BB_TRY(list_entries(model, optimizer, &list, &count, err));
+    bb_status status = check_entries(st, list, count, err);
+    if (status == BB_OK) status = check_finite(st, list, count, err);
+    if (status == BB_OK) status = copy_entries(st, model->device, list, count, err);
+    free(list);
+    if (status == BB_OK) {
+        model->trained_length = trained_length_of(st);
+        bb_model_parameters_changed(model);
+    }
+    return status;
+}
+
+bb_status bb_model_load(bb_device *device, const char *path, bb_model **out, bb_error *err) {
+    *out = NULL;
+    bb_safetensors *st;
+    bb_config config;
+    bb_status status;
+    BB_TRY(bb_safetensors_open(path, &st, err));
+    BB_TRY_GOTO(status, done, read_config(st, &config, err));
+    BB_TRY_GOTO(status, done, bb_model_create_empty(device, &config, out, err));
+    status = load_entries(st, *out, NULL, err);
+    if (status != BB_OK) {
+        bb_model_free(*out);
+        *out = NULL;
+    }
+done:
+    bb_safetensors_close(st);
+    return status;
+}
+
+static bb_status same_config(const char *path, const bb_config *file, const bb_config *model, bb_error *err) {
+    const struct {
+        const char *name;
+        double file, model;
+    } values[] = {{"n_layer", file->n_layer, model->n_layer},
+                  {"d_model", file->d_model, model->d_model},
+                  {"n_head", file->n_head, model->n_head},
+                  {"n_kv_head", file->n_kv_head, model->n_kv_head},
+                  {"d_ff", file->d_ff, model->d_ff},
+                  {"rope_base", file->rope_base, model->rope_base},
+                  {"norm_eps", file->norm_eps, model->norm_eps},
+                  {"act_quant", file->act_quant, model->act_quant},
+                  {"ste (0 identity, 1 clipped)", file->ste, model->ste}};
+    for (size_t i = 0; i < sizeof values / sizeof *values; i++)
+        if (values[i].file < values[i].model || values[i].file > values[i].model)
+            return bb_fail(err, BB_ERR_ARGUMENT, "%s: its model has %s %g, this one has %g", path, values[i].name,
+                           values[i].file, values[i].model);
+    return BB_OK;
+}
+
+bb_status bb_checkpoint_load(const char *path, bb_model *model, bb_optimizer *optimizer, bb_training_state *state,
+                             bb_error *err) {
+    bb_safetensors *st;
+    bb_config config;
+    bb_training_state read = {0};
+    char kind[16] = "none";
+    bb_status status;
+    BB_TRY(bb_safetensors_open(path, &st, err));
+    BB_TRY_GOTO(status, done, read_config(st, &config, err));
+    BB_TRY_GOTO(status, done, same_config(path, &config, &model->config, err));
+    const char *text = bb_safetensors_metadata(st, "training_state");
+    if (text) BB_TRY_GOTO(status, done, state_from_json(text, path, &read, kind, sizeof kind, err));
+    if (optimizer) {
+        const char *want = bb_optimizer_is_8bit(optimizer) ? "adamw8bit" : "adamw";
+        if (strcmp(kind, want) != 0) {
+            status = bb_fail(
+                err, BB_ERR_ARGUMENT,
+                "%s: its optimizer state is '%s', this run uses '%s' (--optim %s, or --no_opt_state to start the moments "
+                "afresh)",
+                path, kind, want, kind);
+            goto done;
+        }
+    }
+    BB_TRY_GOTO(status, done, load_entries(st, model, optimizer, err));
+    if (optimizer) optimizer->steps = read.optimizer_steps;
+    if (state) *state = read;
+done:
+    bb_safetensors_close(st);
+    return status;
+}

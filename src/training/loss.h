@@ -1,0 +1,14 @@
+/* The loss scaler's state, which checkpoints keep.
+ * SPDX-License-Identifier: MIT */
+#ifndef BB_TRAINING_LOSS_H
+#define BB_TRAINING_LOSS_H
+
+#include "core/status.h"
+
+struct bb_loss_scaler {
+    bool enabled;
+    double scale;
+    int growth_interval, good_steps;
+};
+
+#endif

@@ -1,0 +1,22 @@
+/* What a run takes, measured by the functions that carve it.
+ * SPDX-License-Identifier: MIT */
+#include "training/optim.h"
+
+bb_status bb_memory_predict(bb_device *device, const bb_config *config, bb_optimizer_kind optim, int batch_size, int seq_len,
+                            bool recompute, bb_memory_estimate *out, bb_error *err) {
+    BB_TRY(bb_config_check(config, err));
+    if (batch_size < 1 || seq_len < 1)
+        return bb_fail(err, BB_ERR_ARGUMENT, "batch_size %d and seq_len %d must be at least 1", batch_size, seq_len);
+    *out = (bb_memory_estimate){0};
+    out->parameters = bb_config_parameters(config) * sizeof(float);
+    out->gradients = out->parameters;
+    BB_TRY(bb_optimizer_predict(config, optim, &out->optimizer, err));
+    out->quantized_weights = bb_quantized_measure(device, config);
+    out->activations = bb_workspace_measure(device, config, batch_size, seq_len, true, recompute);
+    out->total = out->parameters + out->gradients + out->optimizer + out->quantized_weights + out->activations;
+    out->inference_weights = out->parameters + out->quantized_weights;
+    out->kv_cache = 2 * bb_kv_cache_bytes(device, config, seq_len);
+    out->inference_total =
+        out->inference_weights + out->kv_cache + bb_workspace_measure(device, config, 1, seq_len, false, false);
+    return BB_OK;
+}
