@@ -36,30 +36,35 @@ static void replace_control_characters(char *text) {
     }
 }
 
-bb_status bb_fail(bb_error *err, bb_status code, const char *fmt, ...) {
-    if (!err) return code;
+/* Puts what was formatted, and then `tail`, into err. Cuts what does not fit. */
+static void set_message(bb_error *err, bb_status code, const char *tail, const char *fmt, va_list args) {
     char text[sizeof err->message]; /* the arguments may point into err->message */
-    va_list args;
-    va_start(args, fmt);
-    (void)vsnprintf(text, sizeof text, fmt, args);
-    va_end(args);
+    int wanted = vsnprintf(text, sizeof text, fmt, args);
+    size_t used = wanted < 0 ? 0 : (size_t)wanted < sizeof text ? (size_t)wanted : sizeof text - 1;
+    size_t more = strnlen(tail, sizeof text - 1 - used);
+    memcpy(text + used, tail, more);
+    text[used + more] = '\0';
     replace_control_characters(text);
     err->code = code;
-    memcpy(err->message, text, sizeof text);
+    memcpy(err->message, text, used + more + 1);
+}
+
+bb_status bb_fail(bb_error *err, bb_status code, const char *fmt, ...) {
+    if (!err) return code;
+    va_list args;
+    va_start(args, fmt);
+    set_message(err, code, "", fmt, args);
+    va_end(args);
     return code;
 }
 
 bb_status bb_fail_prefix(bb_error *err, bb_status code, const char *fmt, ...) {
     if (!err) return code;
-    char text[sizeof err->message];
+    char old[sizeof err->message + 2] = ": ";
+    memcpy(old + 2, err->message, sizeof err->message);
     va_list args;
     va_start(args, fmt);
-    int wanted = vsnprintf(text, sizeof text, fmt, args);
+    set_message(err, code, old, fmt, args);
     va_end(args);
-    size_t used = wanted < 0 ? 0 : (size_t)wanted < sizeof text ? (size_t)wanted : sizeof text - 1;
-    (void)snprintf(text + used, sizeof text - used, ": %s", err->message);
-    replace_control_characters(text);
-    err->code = code;
-    memcpy(err->message, text, sizeof text);
     return code;
 }

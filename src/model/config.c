@@ -2,7 +2,6 @@
  * SPDX-License-Identifier: MIT */
 #include "model/config.h"
 
-#include <inttypes.h>
 #include <limits.h>
 #include <math.h>
 #include <string.h>

@@ -1,0 +1,260 @@
+/* Files. Every message says the path and the system's reason.
+ * SPDX-License-Identifier: MIT */
+#include "core/file.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+static bb_status fail_errno(bb_error *err, const char *path, const char *what, int error) {
+    return bb_fail(err, error == ENOMEM ? BB_ERR_MEMORY : BB_ERR_IO, "%s: cannot %s: %s", path, what, strerror(error));
+}
+
+static const char *file_type_name(mode_t mode) {
+    if (S_ISREG(mode)) return "a regular file";
+    if (S_ISDIR(mode)) return "a directory";
+    if (S_ISFIFO(mode)) return "a pipe";
+    if (S_ISSOCK(mode)) return "a socket";
+    return "a device";
+}
+
+/* ---- Reading ---------------------------------------------------------------------------------------------------------- */
+
+bb_status bb_file_map_open(const char *path, bb_file_map *out, bb_error *err) {
+    bb_status status = BB_OK;
+    *out = (bb_file_map){0};
+    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK); /* not blocking: a pipe without a writer would wait for ever */
+    if (fd < 0) return fail_errno(err, path, "open", errno);
+    struct stat st;
+    if (fstat(fd, &st) != 0) {
+        status = fail_errno(err, path, "stat", errno);
+        goto done;
+    }
+    if (!S_ISREG(st.st_mode)) {
+        status = bb_fail(err, BB_ERR_IO, "%s: expected a regular file, found %s", path, file_type_name(st.st_mode));
+        goto done;
+    }
+    if (st.st_size == 0) goto done;
+    void *data = mmap(NULL, (size_t)st.st_size, PROT_READ, MAP_PRIVATE, fd, 0);
+    if (data == MAP_FAILED) {
+        status = fail_errno(err, path, "map", errno);
+        goto done;
+    }
+    *out = (bb_file_map){.data = data, .size = (size_t)st.st_size};
+done:
+    close(fd);
+    return status;
+}
+
+void bb_file_map_close(bb_file_map *map) {
+    if (map->data) munmap((void *)map->data, map->size);
+    *map = (bb_file_map){0};
+}
+
+bb_status bb_file_read_all(const char *path, size_t limit, uint8_t **data, size_t *size, bb_error *err) {
+    bb_status status = BB_OK;
+    bool is_stdin = strcmp(path, "-") == 0;
+    const char *name = is_stdin ? "standard input" : path;
+    size_t used = 0, capacity = 0;
+    uint8_t *buffer = NULL;
+    int fd = is_stdin ? STDIN_FILENO : open(path, O_RDONLY | O_CLOEXEC);
+    if (fd < 0) return fail_errno(err, name, "open", errno);
+    for (;;) {
+        if (capacity - used < 2) { /* one byte is kept for the NUL */
+            size_t larger = capacity ? capacity * 2 : 1 << 16;
+            uint8_t *moved = larger > capacity ? realloc(buffer, larger) : NULL;
+            if (!moved) {
+                status = bb_fail(err, BB_ERR_MEMORY, "%s: no memory for %zu bytes", name, larger);
+                goto done;
+            }
+            buffer = moved;
+            capacity = larger;
+        }
+        ssize_t n = read(fd, buffer + used, capacity - used - 1);
+        if (n < 0 && errno == EINTR) continue;
+        if (n < 0) {
+            status = fail_errno(err, name, "read", errno);
+            goto done;
+        }
+        if (n == 0) break;
+        used += (size_t)n;
+        if (limit && used > limit) {
+            status = bb_fail(err, BB_ERR_FORMAT, "%s: expected at most %zu bytes, found more", name, limit);
+            goto done;
+        }
+    }
+    buffer[used] = '\0';
+    *data = buffer;
+    *size = used;
+    buffer = NULL;
+done:
+    free(buffer);
+    if (!is_stdin) close(fd);
+    return status;
+}
+
+/* ---- Writing ---------------------------------------------------------------------------------------------------------- */
+
+/* The name to rename to: what a link leads to, so that the link survives. A rename over a device or a pipe would replace it by
+ * a file, so those are refused. */
+static bb_status resolve_target(const char *path, char **target, bb_error *err) {
+    struct stat st;
+    *target = NULL;
+    if (stat(path, &st) == 0) {
+        if (!S_ISREG(st.st_mode))
+            return bb_fail(err, BB_ERR_IO, "%s: cannot replace it: expected a regular file, found %s", path,
+                           file_type_name(st.st_mode));
+        *target = realpath(path, NULL);
+    } else if (errno == ENOENT && lstat(path, &st) != 0) {
+        *target = strdup(path);
+    }
+    return *target ? BB_OK : fail_errno(err, path, "create", errno);
+}
+
+bb_status bb_file_writer_open(const char *path, bb_file_writer *out, bb_error *err) {
+    *out = (bb_file_writer){.fd = -1};
+    bb_file_writer w = *out;
+    BB_TRY(resolve_target(path, &w.path, err));
+    if (asprintf(&w.tmp_path, "%s.tmp.%ld", w.path, (long)getpid()) < 0) {
+        free(w.path);
+        return bb_fail(err, BB_ERR_MEMORY, "%s: no memory for its name", path);
+    }
+    for (int attempt = 0; attempt < 2 && w.fd < 0; attempt++) {
+        w.fd = open(w.tmp_path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
+        if (w.fd >= 0 || errno != EEXIST) break;
+        /* Left by a killed process that had our number. */
+        if (unlink(w.tmp_path) != 0) break;
+    }
+    if (w.fd < 0) {
+        int error = errno;
+        bb_status status = fail_errno(err, w.tmp_path, "create", error);
+        free(w.path);
+        free(w.tmp_path);
+        return status;
+    }
+    *out = w;
+    return BB_OK;
+}
+
+bb_status bb_file_writer_write(bb_file_writer *w, const void *data, size_t size, bb_error *err) {
+    if (w->fd < 0) return bb_fail(err, BB_ERR_INTERNAL, "write to a file that is closed, or whose writing failed before");
+    const uint8_t *next = data;
+    size_t left = size;
+    while (left > 0) {
+        ssize_t n = write(w->fd, next, left < SSIZE_MAX ? left : SSIZE_MAX);
+        if (n < 0 && errno == EINTR) continue;
+        if (n <= 0) {
+            bb_status status = fail_errno(err, w->path, "write", n < 0 ? errno : ENOSPC);
+            bb_file_writer_abort(w);
+            return status;
+        }
+        next += n;
+        left -= (size_t)n;
+        w->written += (size_t)n;
+    }
+    return BB_OK;
+}
+
+static int flush_to_disk(int fd) {
+    int rc;
+    do rc = fsync(fd);
+    while (rc != 0 && errno == EINTR);
+    return rc;
+}
+
+/* Without this a power cut may forget the rename, though it keeps the data. */
+static bb_status flush_directory_of(const char *path, bb_error *err) {
+    const char *slash = strrchr(path, '/');
+    char *dir = !slash ? strdup(".") : strndup(path, slash == path ? 1 : (size_t)(slash - path));
+    if (!dir) return bb_fail(err, BB_ERR_MEMORY, "%s: no memory for its name", path);
+    bb_status status = BB_OK;
+    int fd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    /* A directory may be writable and not readable, and some file systems know no flush of one: nothing to be done then. */
+    if (fd < 0 && errno != EACCES) status = fail_errno(err, dir, "open", errno);
+    if (fd >= 0 && flush_to_disk(fd) != 0 && errno != EINVAL && errno != ENOTSUP)
+        status = fail_errno(err, dir, "flush the directory", errno);
+    if (fd >= 0) close(fd);
+    free(dir);
+    return status;
+}
+
+bb_status bb_file_writer_commit(bb_file_writer *w, bb_error *err) {
+    if (w->fd < 0) return bb_fail(err, BB_ERR_INTERNAL, "commit of a file that is closed, or whose writing failed before");
+    bb_status status = BB_OK;
+    if (flush_to_disk(w->fd) != 0) {
+        status = fail_errno(err, w->path, "flush to disk", errno);
+        goto done;
+    }
+    int closed = close(w->fd);
+    w->fd = -1;
+    if (closed != 0 && errno != EINTR) {
+        status = fail_errno(err, w->path, "close", errno);
+        goto done;
+    }
+    if (rename(w->tmp_path, w->path) != 0) {
+        status = fail_errno(err, w->path, "replace", errno);
+        goto done;
+    }
+    free(w->tmp_path);
+    w->tmp_path = NULL;
+    status = flush_directory_of(w->path, err);
+done:
+    bb_file_writer_abort(w);
+    return status;
+}
+
+void bb_file_writer_abort(bb_file_writer *w) {
+    if (w->fd >= 0) close(w->fd);
+    if (w->tmp_path) unlink(w->tmp_path);
+    free(w->tmp_path);
+    free(w->path);
+    *w = (bb_file_writer){.fd = -1};
+}
+
+bb_status bb_file_replace(const char *path, const void *data, size_t size, bb_error *err) {
+    bb_file_writer w;
+    BB_TRY(bb_file_writer_open(path, &w, err));
+    BB_TRY(bb_file_writer_write(&w, data, size, err));
+    return bb_file_writer_commit(&w, err);
+}
+
+/* ---- Names ------------------------------------------------------------------------------------------------------------ */
+
+static bb_status make_one_dir(const char *path, bb_error *err) {
+    if (mkdir(path, 0777) == 0) return BB_OK;
+    int error = errno;
+    struct stat st; /* read-only file systems say EROFS, not EEXIST, of directories that are there */
+    if (stat(path, &st) == 0) {
+        if (S_ISDIR(st.st_mode)) return BB_OK;
+        return bb_fail(err, BB_ERR_IO, "%s: expected a directory, found %s", path, file_type_name(st.st_mode));
+    }
+    return fail_errno(err, path, "create the directory", error);
+}
+
+bb_status bb_file_make_dirs(const char *path, bb_error *err) {
+    if (!*path) return bb_fail(err, BB_ERR_ARGUMENT, "the name of a directory is empty");
+    char *copy = strdup(path);
+    if (!copy) return bb_fail(err, BB_ERR_MEMORY, "%s: no memory for its name", path);
+    bb_status status = BB_OK;
+    for (char *at = copy + 1; *at && status == BB_OK; at++) {
+        if (*at != '/') continue;
+        *at = '\0';
+        status = make_one_dir(copy, err);
+        *at = '/';
+    }
+    if (status == BB_OK) status = make_one_dir(copy, err);
+    free(copy);
+    return status;
+}
+
+char *bb_file_join(const char *dir, const char *name) {
+    char *joined;
+    size_t length = strlen(dir);
+    const char *slash = length > 0 && dir[length - 1] != '/' ? "/" : "";
+    return asprintf(&joined, "%s%s%s", dir, slash, name) < 0 ? NULL : joined;
+}
