@@ -77,6 +77,9 @@ typedef struct bb_config {
 BB_API void bb_config_default(bb_config *config); /* 24 layers, 1536, 12 heads, 4096 */
 BB_API bb_status bb_config_check(const bb_config *config, bb_error *err);
 BB_API uint64_t bb_config_parameters(const bb_config *config);
+/* The configuration in a model file or checkpoint, without reading its tensors. trained_length: as bb_model_trained_length,
+ * may be NULL. */
+BB_API bb_status bb_config_load(const char *path, bb_config *out, int *trained_length, bb_error *err);
 
 /* What a run would take, in bytes. All predictions are of the same arenas that the program then allocates. */
 typedef struct bb_memory_estimate {

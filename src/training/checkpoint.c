@@ -257,6 +257,15 @@ static bb_status load_entries(const bb_safetensors *st, bb_model *model, bb_opti
     return status;
 }
 
+bb_status bb_config_load(const char *path, bb_config *out, int *trained_length, bb_error *err) {
+    bb_safetensors *st;
+    BB_TRY(bb_safetensors_open(path, &st, err));
+    bb_status status = read_config(st, out, err);
+    if (status == BB_OK && trained_length) *trained_length = trained_length_of(st);
+    bb_safetensors_close(st);
+    return status;
+}
+
 bb_status bb_model_load(bb_device *device, const char *path, bb_model **out, bb_error *err) {
     *out = NULL;
     bb_safetensors *st;
