@@ -64,11 +64,11 @@ static bb_status list_entries(const bb_model *model, const bb_optimizer *optimiz
 /* ---- the state as JSON ----------------------------------------------------------------------------------------------- */
 
 static json_t *state_to_json(const bb_training_state *s, const bb_optimizer *optimizer) {
-    return json_pack("{s:I, s:I, s:I, s:I, s:I, s:I, s:i, s:f, s:i, s:I, s:s}", "step", (json_int_t)s->step, "samples",
+    return json_pack("{s:I, s:I, s:I, s:I, s:I, s:I, s:i, s:f, s:i, s:s}", "step", (json_int_t)s->step, "samples",
                      (json_int_t)s->samples, "bytes_seen", (json_int_t)s->bytes_seen, "skipped_steps",
                      (json_int_t)s->skipped_steps, "skipped_micro_batches", (json_int_t)s->skipped_micro_batches,
                      "optimizer_steps", (json_int_t)s->optimizer_steps, "trained_length", s->trained_length, "scaler_scale",
-                     s->scaler_scale, "scaler_good_steps", s->scaler_good_steps, "seed", (json_int_t)s->seed, "optimizer",
+                     s->scaler_scale, "scaler_good_steps", s->scaler_good_steps, "optimizer",
                      !optimizer                        ? "none"
                      : bb_optimizer_is_8bit(optimizer) ? "adamw8bit"
                                                        : "adamw");
@@ -89,12 +89,12 @@ static bb_status state_from_json(const char *text, const char *path, bb_training
     json_error_t at;
     json_t *o = json_loads(text, JSON_REJECT_DUPLICATES, &at);
     if (!o) return bb_fail(err, BB_ERR_FORMAT, "%s: training state is not JSON: %s at byte %d", path, at.text, at.position);
-    json_int_t v[9];
-    static const char *const keys[9] = {
-        "step",           "samples",           "bytes_seen", "skipped_steps", "skipped_micro_batches", "optimizer_steps",
-        "trained_length", "scaler_good_steps", "seed"};
+    json_int_t v[8];
+    static const char *const keys[8] = {
+        "step",           "samples",          "bytes_seen", "skipped_steps", "skipped_micro_batches", "optimizer_steps",
+        "trained_length", "scaler_good_steps"};
     bb_status status = BB_OK;
-    for (int i = 0; i < 9 && status == BB_OK; i++) status = read_int(o, keys[i], path, &v[i], err);
+    for (int i = 0; i < 8 && status == BB_OK; i++) status = read_int(o, keys[i], path, &v[i], err);
     const char *name = json_string_value(json_object_get(o, "optimizer"));
     if (status == BB_OK && !name) status = bb_fail(err, BB_ERR_FORMAT, "%s: training state: 'optimizer' is missing", path);
     if (status == BB_OK) {
@@ -106,8 +106,7 @@ static bb_status state_from_json(const char *text, const char *path, bb_training
                                    .optimizer_steps = v[5],
                                    .trained_length = (int)v[6],
                                    .scaler_scale = json_number_value(json_object_get(o, "scaler_scale")),
-                                   .scaler_good_steps = (int)v[7],
-                                   .seed = (uint64_t)v[8]};
+                                   .scaler_good_steps = (int)v[7]};
         snprintf(optimizer, optimizer_size, "%s", name);
     }
     json_decref(o);
@@ -319,11 +318,10 @@ bb_status bb_checkpoint_load(const char *path, bb_model *model, bb_optimizer *op
     if (optimizer) {
         const char *want = bb_optimizer_is_8bit(optimizer) ? "adamw8bit" : "adamw";
         if (strcmp(kind, want) != 0) {
-            status = bb_fail(
-                err, BB_ERR_ARGUMENT,
-                "%s: its optimizer state is '%s', this run uses '%s' (--optim %s, or --no_opt_state to start the moments "
-                "afresh)",
-                path, kind, want, kind);
+            status = bb_fail(err, BB_ERR_ARGUMENT,
+                             "%s: its optimizer state is '%s', this run's is '%s'; start the moments afresh without its state "
+                             "(--no_opt_state)%s",
+                             path, kind, want, strcmp(kind, "none") ? ", or use the same optimizer" : "");
             goto done;
         }
     }

@@ -17,7 +17,6 @@ typedef struct bb_training_state {
     int trained_length;      /* longest seq_len so far */
     double scaler_scale;     /* 0: no scaler */
     int scaler_good_steps;
-    uint64_t seed; /* of the data order */
 } bb_training_state;
 
 /* optimizer and state may be NULL: then a model file. */

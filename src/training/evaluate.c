@@ -1,0 +1,101 @@
+/* Validation: files from start to end in windows that do not overlap, every byte but the first of each scored once.
+ * SPDX-License-Identifier: MIT */
+#include <stdlib.h>
+#include <time.h>
+
+#include "data/byte_source.h"
+#include "model/bitbytelm.h"
+
+typedef struct walk {
+    bb_model *model;
+    const bb_eval_options *options;
+    int rows, row_length; /* windows gathered so far, all of row_length */
+    uint8_t *x, *y;       /* (batch_size, seq_len) */
+    double nats;          /* sum over scored bytes */
+    int64_t scored, total, batches;
+} walk;
+
+void bb_eval_options_default(bb_eval_options *o) { *o = (bb_eval_options){.seq_len = 2048, .batch_size = 1}; }
+
+static bool enough(const walk *w) { return w->options->max_batches > 0 && w->batches >= w->options->max_batches; }
+
+/* Scores the windows gathered so far. */
+static bb_status flush(walk *w, bb_error *err) {
+    if (w->rows == 0) return BB_OK;
+    const bb_eval_options *o = w->options;
+    if (o->stop && *o->stop)
+        return bb_fail(err, BB_ERR_INTERRUPTED, "stopped after %lld of %lld bytes", (long long)w->scored, (long long)w->total);
+    double loss;
+    BB_TRY(bb_model_loss(w->model, w->x, w->y, w->rows, w->row_length, &loss, err));
+    int64_t n = (int64_t)w->rows * w->row_length;
+    w->nats += loss * (double)n;
+    w->scored += n;
+    w->batches++;
+    w->rows = 0;
+    if (o->on_progress) o->on_progress(o->user, w->scored, w->total, bb_bits_per_byte(w->nats / (double)w->scored));
+    return BB_OK;
+}
+
+static bb_status walk_file(walk *w, const bb_byte_file *file, bb_error *err) {
+    const bb_eval_options *o = w->options;
+    size_t size = file->map.size;
+    for (size_t at = 0; at + 1 < size && !enough(w);) {
+        size_t left = size - 1 - at; /* bytes still to be scored */
+        int n = left < (size_t)o->seq_len ? (int)left : o->seq_len;
+        if (n != w->row_length) BB_TRY(flush(w, err));
+        w->row_length = n;
+        memcpy(w->x + (size_t)w->rows * (size_t)n, file->map.data + at, (size_t)n);
+        memcpy(w->y + (size_t)w->rows * (size_t)n, file->map.data + at + 1, (size_t)n);
+        at += (size_t)n;
+        if (++w->rows == o->batch_size) BB_TRY(flush(w, err));
+    }
+    return BB_OK;
+}
+
+bb_status bb_evaluate(bb_model *model, const char *data, const bb_eval_options *options, bb_eval_result *result,
+                      bb_error *err) {
+    if (options->seq_len < 1 || options->batch_size < 1)
+        return bb_fail(err, BB_ERR_ARGUMENT, "seq_len %d and batch_size %d must be at least 1", options->seq_len,
+                       options->batch_size);
+    struct timespec start, end;
+    bb_byte_source source;
+    bb_status status;
+    size_t rows = (size_t)options->batch_size * (size_t)options->seq_len;
+    walk w = {.model = model, .options = options};
+    clock_gettime(CLOCK_MONOTONIC, &start);
+    BB_TRY(bb_byte_source_open(data, true, &source, err));
+    int64_t longest = 0;
+    for (int i = 0; i < source.count; i++) {
+        int64_t scored = source.files[i].map.size ? (int64_t)source.files[i].map.size - 1 : 0;
+        w.total += scored;
+        if (scored > longest) longest = scored;
+    }
+    if (w.total == 0) {
+        status = bb_fail(err, BB_ERR_DATA, "%s: nothing to score: %d file%s, none of at least 2 bytes", data, source.count,
+                         source.count == 1 ? "" : "s");
+        goto done;
+    }
+    w.x = malloc(rows);
+    w.y = malloc(rows);
+    if (!w.x || !w.y) {
+        status = bb_fail(err, BB_ERR_MEMORY, "out of memory for a batch of %zu bytes", rows);
+        goto done;
+    }
+    int seq_len = longest < options->seq_len ? (int)longest : options->seq_len;
+    BB_TRY_GOTO(status, done, bb_model_reserve(model, options->batch_size, seq_len, false, false, err));
+    for (int i = 0; i < source.count && !enough(&w); i++) BB_TRY_GOTO(status, done, walk_file(&w, &source.files[i], err));
+    if (!enough(&w)) BB_TRY_GOTO(status, done, flush(&w, err));
+    clock_gettime(CLOCK_MONOTONIC, &end);
+    double loss = w.nats / (double)w.scored;
+    *result = (bb_eval_result){.bpb = bb_bits_per_byte(loss),
+                               .loss = loss,
+                               .bytes = w.scored,
+                               .files = source.count,
+                               .seconds = (double)(end.tv_sec - start.tv_sec) + 1e-9 * (double)(end.tv_nsec - start.tv_nsec)};
+    status = BB_OK;
+done:
+    free(w.x);
+    free(w.y);
+    bb_byte_source_close(&source);
+    return status;
+}

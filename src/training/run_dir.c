@@ -1,0 +1,238 @@
+/* SPDX-License-Identifier: MIT */
+#include "training/run_dir.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <sys/file.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "core/file.h"
+
+#define METRICS "metrics.jsonl"
+#define LATEST "latest"
+
+static int ascending(const void *a, const void *b) {
+    int64_t x = *(const int64_t *)a, y = *(const int64_t *)b;
+    return (x > y) - (x < y);
+}
+
+/* The step of "step-00002000.safetensors", -1 for any other name. */
+static int64_t step_of(const char *name) {
+    long long step;
+    int end = 0;
+    if (strlen(name) < 20 || sscanf(name, "step-%lld.safetensors%n", &step, &end) != 1 || end == 0 || name[end] != 0 ||
+        step < 0)
+        return -1;
+    return step;
+}
+
+/* The steps that have a checkpoint, ascending, malloc'd. */
+static bb_status list_steps(const char *path, int64_t **steps, int *count, bb_error *err) {
+    *steps = NULL;
+    *count = 0;
+    DIR *d = opendir(path);
+    if (!d) return bb_fail(err, BB_ERR_IO, "%s: cannot read the run directory: %s", path, strerror(errno));
+    int capacity = 0;
+    for (struct dirent *e; (e = readdir(d));) {
+        int64_t step = step_of(e->d_name);
+        if (step < 0) continue;
+        if (*count == capacity) {
+            capacity = capacity ? 2 * capacity : 16;
+            int64_t *grown = realloc(*steps, (size_t)capacity * sizeof **steps);
+            if (!grown) {
+                closedir(d);
+                free(*steps);
+                return bb_fail(err, BB_ERR_MEMORY, "out of memory while reading %s", path);
+            }
+            *steps = grown;
+        }
+        (*steps)[(*count)++] = step;
+    }
+    closedir(d);
+    if (*count) qsort(*steps, (size_t)*count, sizeof **steps, ascending);
+    return BB_OK;
+}
+
+char *bb_run_dir_checkpoint_path(const bb_run_dir *dir, int64_t step) {
+    char name[64];
+    snprintf(name, sizeof name, "step-%08lld.safetensors", (long long)step);
+    return bb_file_join(dir->path, name);
+}
+
+static bb_status remove_checkpoint(const bb_run_dir *dir, int64_t step, bb_error *err) {
+    char *path = bb_run_dir_checkpoint_path(dir, step);
+    if (!path) return bb_fail(err, BB_ERR_MEMORY, "out of memory");
+    bb_status status = BB_OK;
+    if (unlink(path) != 0 && errno != ENOENT)
+        status = bb_fail(err, BB_ERR_IO, "%s: cannot remove the old checkpoint: %s", path, strerror(errno));
+    free(path);
+    return status;
+}
+
+/* What a process that was killed while writing left behind: NAME.tmp.PID. */
+static void remove_temporaries(const bb_run_dir *dir) {
+    DIR *d = opendir(dir->path);
+    if (!d) return;
+    for (struct dirent *e; (e = readdir(d));) {
+        if (!strstr(e->d_name, ".tmp.")) continue;
+        if (strncmp(e->d_name, "step-", 5) && strncmp(e->d_name, LATEST, 6) && strncmp(e->d_name, METRICS, 13) &&
+            strncmp(e->d_name, "config.json", 11))
+            continue;
+        char *path = bb_file_join(dir->path, e->d_name);
+        if (path) unlink(path);
+        free(path);
+    }
+    closedir(d);
+}
+
+static bb_status take_lock(const char *path, int *fd, bb_error *err) {
+    *fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (*fd < 0) return bb_fail(err, BB_ERR_IO, "%s: cannot open the run directory: %s", path, strerror(errno));
+    if (flock(*fd, LOCK_EX | LOCK_NB) != 0 && errno == EWOULDBLOCK)
+        return bb_fail(err, BB_ERR_ARGUMENT, "%s: another process is training in this run directory", path);
+    /* a file system without locks: go on without one */
+    return BB_OK;
+}
+
+static bb_status meet_old_checkpoints(const bb_run_dir *dir, int64_t resume_step, bool allow_overwrite, bb_error *err) {
+    int64_t *steps;
+    int count;
+    BB_TRY(list_steps(dir->path, &steps, &count, err));
+    bb_status status = BB_OK;
+    int64_t newest = count ? steps[count - 1] : -1;
+    if (newest > resume_step && !allow_overwrite) {
+        if (resume_step < 0)
+            status = bb_fail(err, BB_ERR_ARGUMENT,
+                             "%s: holds checkpoints of another run (the newest of step %lld): resume it (--resume %s), choose "
+                             "another --out, or replace it with --allow_overwrite",
+                             dir->path, (long long)newest, dir->path);
+        else
+            status = bb_fail(err, BB_ERR_ARGUMENT,
+                             "%s: holds checkpoints up to step %lld, later than step %lld that this run goes on from: choose "
+                             "another --out, or replace them with --allow_overwrite",
+                             dir->path, (long long)newest, (long long)resume_step);
+    }
+    for (int i = 0; i < count && status == BB_OK; i++)
+        if (steps[i] > resume_step) status = remove_checkpoint(dir, steps[i], err);
+    free(steps);
+    return status;
+}
+
+bb_status bb_run_dir_open(const char *path, int64_t resume_step, bool allow_overwrite, bb_run_dir *out, bb_error *err) {
+    *out = (bb_run_dir){.lock_fd = -1};
+    bb_status status;
+    BB_TRY_GOTO(status, fail, bb_file_make_dirs(path, err));
+    out->path = strdup(path);
+    if (!out->path) {
+        status = bb_fail(err, BB_ERR_MEMORY, "out of memory");
+        goto fail;
+    }
+    BB_TRY_GOTO(status, fail, take_lock(path, &out->lock_fd, err));
+    if (access(path, W_OK | X_OK) != 0) {
+        status = bb_fail(err, BB_ERR_IO, "%s: cannot write to the run directory: %s", path, strerror(errno));
+        goto fail;
+    }
+    BB_TRY_GOTO(status, fail, meet_old_checkpoints(out, resume_step, allow_overwrite, err));
+    remove_temporaries(out);
+    return BB_OK;
+fail:
+    bb_run_dir_close(out);
+    return status;
+}
+
+void bb_run_dir_close(bb_run_dir *dir) {
+    if (dir->lock_fd >= 0) close(dir->lock_fd);
+    free(dir->path);
+    *dir = (bb_run_dir){.lock_fd = -1};
+}
+
+bb_status bb_run_dir_checkpoint_saved(const bb_run_dir *dir, int64_t step, int keep, bb_error *err) {
+    char name[64];
+    int length = snprintf(name, sizeof name, "step-%08lld.safetensors\n", (long long)step);
+    char *latest = bb_file_join(dir->path, LATEST);
+    if (!latest) return bb_fail(err, BB_ERR_MEMORY, "out of memory");
+    bb_status status = bb_file_replace(latest, name, (size_t)length, err);
+    free(latest);
+    if (status != BB_OK || keep <= 0) return status;
+    int64_t *steps;
+    int count;
+    BB_TRY(list_steps(dir->path, &steps, &count, err));
+    for (int i = 0; i < count - keep && status == BB_OK; i++) status = remove_checkpoint(dir, steps[i], err);
+    free(steps);
+    return status;
+}
+
+bb_status bb_run_latest_checkpoint(const char *run_dir, char *path, size_t path_size, bb_error *err) {
+    int64_t *steps;
+    int count;
+    BB_TRY(list_steps(run_dir, &steps, &count, err));
+    int64_t newest = count ? steps[count - 1] : -1;
+    free(steps);
+    if (newest < 0) return bb_fail(err, BB_ERR_IO, "%s: no checkpoint (step-*.safetensors) in this run directory", run_dir);
+    /* A checkpoint takes its name when it is whole, so the newest name is right even where a run was killed before `latest`. */
+    int n = snprintf(path, path_size, "%s/step-%08lld.safetensors", run_dir, (long long)newest);
+    if (n < 0 || (size_t)n >= path_size) return bb_fail(err, BB_ERR_ARGUMENT, "%s: the path is too long", run_dir);
+    return BB_OK;
+}
+
+bb_status bb_run_dir_rewind_metrics(const bb_run_dir *dir, int64_t step, bb_error *err) {
+    char *path = bb_file_join(dir->path, METRICS);
+    if (!path) return bb_fail(err, BB_ERR_MEMORY, "out of memory");
+    uint8_t *text = NULL;
+    size_t size = 0, kept = 0;
+    bb_status status = BB_OK;
+    if (access(path, F_OK) != 0) goto done;
+    BB_TRY_GOTO(status, done, bb_file_read_all(path, 0, &text, &size, err));
+    for (size_t at = 0; at < size;) {
+        uint8_t *end = memchr(text + at, '\n', size - at);
+        if (!end) break; /* a line that was cut off */
+        size_t length = (size_t)(end - (text + at)) + 1;
+        json_t *line = json_loadb((const char *)text + at, length, 0, NULL);
+        const json_t *line_step = json_object_get(line, "step");
+        if (json_is_integer(line_step) && json_integer_value(line_step) <= step) {
+            memmove(text + kept, text + at, length);
+            kept += length;
+        }
+        json_decref(line);
+        at += length;
+    }
+    if (kept < size) status = bb_file_replace(path, text, kept, err);
+done:
+    free(text);
+    free(path);
+    return status;
+}
+
+bb_status bb_run_dir_append_metrics(const bb_run_dir *dir, json_t *line, bb_error *err) {
+    char *text = line ? json_dumps(line, JSON_COMPACT | JSON_REAL_PRECISION(9)) : NULL;
+    char *path = bb_file_join(dir->path, METRICS);
+    json_decref(line);
+    bb_status status = BB_OK;
+    if (!text || !path) {
+        status = bb_fail(err, BB_ERR_MEMORY, "out of memory");
+    } else {
+        FILE *f = fopen(path, "a");
+        if (!f)
+            status = bb_fail(err, BB_ERR_IO, "%s: cannot append: %s", path, strerror(errno));
+        else {
+            bool bad = fprintf(f, "%s\n", text) < 0;
+            bad = fclose(f) != 0 || bad;
+            if (bad) status = bb_fail(err, BB_ERR_IO, "%s: cannot write: %s", path, strerror(errno));
+        }
+    }
+    free(text);
+    free(path);
+    return status;
+}
+
+bool bb_run_dir_contains(const char *dir, const char *path) {
+    const char *slash = strrchr(path, '/');
+    char *parent = slash ? strndup(path, slash == path ? 1 : (size_t)(slash - path)) : strdup(".");
+    struct stat a, b;
+    bool same = parent && stat(parent, &a) == 0 && stat(dir, &b) == 0 && a.st_dev == b.st_dev && a.st_ino == b.st_ino;
+    free(parent);
+    return same;
+}

@@ -1,0 +1,34 @@
+/* The directory that a run leaves: config.json, metrics.jsonl, step-NNNNNNNN.safetensors, latest. docs/FORMAT.md.
+ * SPDX-License-Identifier: MIT */
+#ifndef BB_TRAINING_RUN_DIR_H
+#define BB_TRAINING_RUN_DIR_H
+
+#include <jansson.h>
+
+#include "core/status.h"
+
+typedef struct bb_run_dir {
+    char *path;
+    int lock_fd; /* on the directory itself: one process trains in it */
+} bb_run_dir;
+
+/* Creates the directory if need be and locks it. `resume_step` is the step that this process goes on from, -1 when the
+ * state did not come from this directory. Checkpoints that the run would meet (any for -1, else later ones) are an error, or
+ * removed when `allow_overwrite`. Temporary files of a killed process are removed. */
+bb_status bb_run_dir_open(const char *path, int64_t resume_step, bool allow_overwrite, bb_run_dir *out, bb_error *err);
+void bb_run_dir_close(bb_run_dir *dir);
+
+/* Path of the checkpoint of a step, malloc'd; NULL when out of memory. */
+char *bb_run_dir_checkpoint_path(const bb_run_dir *dir, int64_t step);
+/* Writes `latest`, then removes all but the newest `keep` checkpoints (0: keeps all). */
+bb_status bb_run_dir_checkpoint_saved(const bb_run_dir *dir, int64_t step, int keep, bb_error *err);
+
+/* Drops the lines of steps after `step`, which an earlier process logged and did not save. */
+bb_status bb_run_dir_rewind_metrics(const bb_run_dir *dir, int64_t step, bb_error *err);
+/* Appends one line; steals the reference. */
+bb_status bb_run_dir_append_metrics(const bb_run_dir *dir, json_t *line, bb_error *err);
+
+/* Whether the checkpoint file `path` lies in the directory `dir`. */
+bool bb_run_dir_contains(const char *dir, const char *path);
+
+#endif
