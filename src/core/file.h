@@ -16,7 +16,8 @@ typedef struct bb_file_map {
 bb_status bb_file_map_open(const char *path, bb_file_map *out, bb_error *err);
 void bb_file_map_close(bb_file_map *map);
 
-/* Writes beside the final name (path + ".tmp.PID"), then flushes to disk, renames and flushes the directory. */
+/* Writes beside the final name (path + ".tmp.PID"), then flushes to disk, renames and flushes the directory. A link stays a
+ * link: what it leads to is replaced. Directories, devices and pipes are refused. */
 typedef struct bb_file_writer {
     int fd;
     char *path, *tmp_path;
@@ -24,9 +25,10 @@ typedef struct bb_file_writer {
 } bb_file_writer;
 
 bb_status bb_file_writer_open(const char *path, bb_file_writer *out, bb_error *err);
+/* On failure the temporary file is gone already; whatever follows on this writer but abort fails too. */
 bb_status bb_file_writer_write(bb_file_writer *w, const void *data, size_t size, bb_error *err);
 /* Makes the file real. The writer is closed afterwards, whatever the result; on failure the temporary file is gone and what
- * stood at path before still stands. */
+ * stood at path before still stands (but when only the flush of the directory fails, the new file is there, whole). */
 bb_status bb_file_writer_commit(bb_file_writer *w, bb_error *err);
 /* Removes the temporary file. Safe after commit and after a failed open. */
 void bb_file_writer_abort(bb_file_writer *w);

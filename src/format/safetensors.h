@@ -6,7 +6,17 @@
 
 #include "core/file.h"
 
-typedef enum bb_st_dtype { BB_ST_F32 = 0, BB_ST_F16, BB_ST_BF16, BB_ST_F64, BB_ST_I8, BB_ST_U8, BB_ST_I32, BB_ST_I64, BB_ST_BOOL } bb_st_dtype;
+typedef enum bb_st_dtype {
+    BB_ST_F32 = 0,
+    BB_ST_F16,
+    BB_ST_BF16,
+    BB_ST_F64,
+    BB_ST_I8,
+    BB_ST_U8,
+    BB_ST_I32,
+    BB_ST_I64,
+    BB_ST_BOOL
+} bb_st_dtype;
 
 enum { BB_ST_MAX_RANK = 4 };
 
@@ -25,7 +35,8 @@ size_t bb_st_dtype_bytes(bb_st_dtype t);
 const char *bb_st_dtype_name(bb_st_dtype t);
 
 /* Checks everything before returning: header length against the file, JSON form, types, shapes against byte counts, offsets
- * inside the file, no overlap, no gap. Messages name the path, the tensor, the offset, what was expected and what was found. */
+ * inside the file, no overlap, no gap. The data of a tensor may stand at any address: copy it, or load it unaligned. Messages
+ * name the path, the tensor, the offset, what was expected and what was found. */
 bb_status bb_safetensors_open(const char *path, bb_safetensors **out, bb_error *err);
 void bb_safetensors_close(bb_safetensors *st);
 int bb_safetensors_count(const bb_safetensors *st);
