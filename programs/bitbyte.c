@@ -1,0 +1,85 @@
+/* The program: finds the command and runs it.
+ * SPDX-License-Identifier: MIT */
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "common.h"
+
+static const struct {
+    const char *name;
+    int (*run)(int argc, char **argv);
+    const char *summary;
+} commands[] = {
+    {"pack", bb_cmd_pack, "turn files and folders into shards of bytes to train on"},
+    {"train", bb_cmd_train, "train a model, or go on training one"},
+    {"eval", bb_cmd_eval, "bits per byte of a model on held-out data"},
+    {"generate", bb_cmd_generate, "let a model write"},
+    {"info", bb_cmd_info, "what a model file is, and what memory a run takes"},
+    {"bench", bb_cmd_bench, "time the operations and a training step on this machine"},
+};
+enum { COMMANDS = sizeof commands / sizeof *commands };
+
+static void usage(FILE *out) {
+    fprintf(out, "bitbyte %s: byte-level language models with ternary weights\n\nUsage: bitbyte COMMAND [OPTIONS]\n\n",
+            bb_version());
+    for (int i = 0; i < COMMANDS; i++) fprintf(out, "  %-10s %s\n", commands[i].name, commands[i].summary);
+    fprintf(out, "\n  bitbyte help COMMAND   its options, with their defaults\n"
+                 "  bitbyte --version\n\n"
+                 "From text to a model that writes\n"
+                 "  bitbyte pack --inputs my_texts/ --out_dir data --val_frac 0.05\n"
+                 "  bitbyte train --data data --out runs/first --steps 2000 \\\n"
+                 "      --n_layer 6 --d_model 256 --n_head 4 --d_ff 768 --seq_len 512\n"
+                 "  bitbyte eval runs/first data/val_00000.bin\n"
+                 "  bitbyte generate runs/first --prompt 'In the beginning'\n\n"
+                 "Exit status: 0 done, 1 failed, 2 the command line asks for something impossible, 130 or 143 stopped by a "
+                 "signal.\n");
+}
+
+static int find(const char *name) {
+    for (int i = 0; i < COMMANDS; i++)
+        if (strcmp(commands[i].name, name) == 0) return i;
+    const char *names[COMMANDS + 1] = {NULL};
+    for (int i = 0; i < COMMANDS; i++) names[i] = commands[i].name;
+    const char *nearest = bb_cli_nearest(name, names);
+    if (nearest)
+        fprintf(stderr, "bitbyte: unknown command '%s'; did you mean '%s'?\n", name, nearest);
+    else
+        fprintf(stderr, "bitbyte: unknown command '%s'\n", name);
+    fprintf(stderr, "See 'bitbyte help'.\n");
+    return -1;
+}
+
+static int run(int argc, char **argv) {
+    if (argc < 2) {
+        usage(stderr);
+        return BB_EXIT_USAGE;
+    }
+    const char *word = argv[1];
+    if (strcmp(word, "--version") == 0 || strcmp(word, "version") == 0) {
+        printf("bitbyte %s\n", bb_version());
+        return BB_EXIT_OK;
+    }
+    if (strcmp(word, "help") == 0 || strcmp(word, "--help") == 0 || strcmp(word, "-h") == 0) {
+        if (argc < 3) {
+            usage(stdout);
+            return BB_EXIT_OK;
+        }
+        int which = find(argv[2]);
+        char help[] = "--help";
+        char *arguments[] = {argv[2], help, NULL};
+        return which < 0 ? BB_EXIT_USAGE : commands[which].run(2, arguments);
+    }
+    int which = find(word);
+    return which < 0 ? BB_EXIT_USAGE : commands[which].run(argc - 1, argv + 1);
+}
+
+int main(int argc, char **argv) {
+    int status = run(argc, argv);
+    /* Output that did not arrive is a failure, however well the rest went. */
+    if (fflush(stdout) != 0 || ferror(stdout)) {
+        fprintf(stderr, "bitbyte: cannot write to standard output: %s\n", strerror(errno));
+        if (status == BB_EXIT_OK) status = BB_EXIT_FAILURE;
+    }
+    return status;
+}

@@ -1,0 +1,198 @@
+/* Options and steps that several commands share.
+ * SPDX-License-Identifier: MIT */
+#include "common.h"
+
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+
+#include "progress.h"
+
+const char *const bb_device_choices[] = {"cpu", "ref", NULL};
+const char *const bb_ste_choices[] = {[BB_STE_IDENTITY] = "identity", [BB_STE_CLIPPED] = "clipped", NULL};
+
+bb_status bb_device_args_open(const bb_device_args *args, bb_device **out, bb_error *err) {
+    return bb_device_open(bb_device_choices[args->device], args->threads, out, err);
+}
+
+void bb_model_args_default(bb_model_args *args) {
+    bb_config config;
+    bb_config_default(&config);
+    *args = (bb_model_args){.n_layer = config.n_layer,
+                            .d_model = config.d_model,
+                            .n_head = config.n_head,
+                            .n_kv_head = 0,
+                            .d_ff = config.d_ff,
+                            .no_act_quant = !config.act_quant,
+                            .ste = (int)config.ste,
+                            .rope_base = config.rope_base};
+}
+
+int bb_model_args_from_file(const bb_cli_command *command, bb_model_args *args, const char *path, const bb_config *file) {
+    const struct {
+        const char *name;
+        int *ours;
+        int theirs;
+    } sizes[] = {{"n_layer", &args->n_layer, file->n_layer},
+                 {"d_model", &args->d_model, file->d_model},
+                 {"n_head", &args->n_head, file->n_head},
+                 {"n_kv_head", &args->n_kv_head, file->n_kv_head},
+                 {"d_ff", &args->d_ff, file->d_ff}};
+    for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++) {
+        if (bb_cli_given(command, sizes[i].name) && *sizes[i].ours != sizes[i].theirs)
+            return bb_cli_usage_error(command, "--%s %d contradicts %s, which has %d", sizes[i].name, *sizes[i].ours, path,
+                                      sizes[i].theirs);
+        *sizes[i].ours = sizes[i].theirs;
+    }
+    if (bb_cli_given(command, "rope_base") && (args->rope_base < file->rope_base || args->rope_base > file->rope_base))
+        return bb_cli_usage_error(command, "--rope_base %.17g contradicts %s, which has %.17g", args->rope_base, path,
+                                  file->rope_base);
+    if (args->no_act_quant && file->act_quant)
+        return bb_cli_usage_error(command, "--no_act_quant contradicts %s, which was made with activation quantization", path);
+    if (bb_cli_given(command, "ste") && args->ste != (int)file->ste)
+        return bb_cli_usage_error(command, "--ste %s contradicts %s, which has %s", bb_ste_choices[args->ste], path,
+                                  bb_ste_choices[file->ste]);
+    args->rope_base = file->rope_base;
+    args->no_act_quant = !file->act_quant;
+    args->ste = (int)file->ste;
+    return BB_CLI_GO_ON;
+}
+
+void bb_model_args_config(const bb_model_args *args, bb_config *out) {
+    bb_config_default(out);
+    out->n_layer = args->n_layer;
+    out->d_model = args->d_model;
+    out->n_head = args->n_head;
+    out->n_kv_head = args->n_kv_head ? args->n_kv_head : args->n_head;
+    out->d_ff = args->d_ff;
+    out->rope_base = args->rope_base;
+    out->act_quant = !args->no_act_quant;
+    out->ste = (bb_ste)args->ste;
+}
+
+bb_status bb_model_path(const char *given, char *path, size_t size, bb_error *err) {
+    struct stat info;
+    if (stat(given, &info) == 0 && S_ISDIR(info.st_mode)) return bb_run_latest_checkpoint(given, path, size, err);
+    if ((size_t)snprintf(path, size, "%s", given) < size) return BB_OK;
+    err->code = BB_ERR_ARGUMENT;
+    snprintf(err->message, sizeof err->message, "the path of the model has more than %zu bytes", size - 1);
+    return err->code;
+}
+
+/* ---- memory ---------------------------------------------------------------------------------------------------------- */
+
+void bb_memory_line(const bb_memory_estimate *memory, char *out, size_t size) {
+    const struct {
+        const char *name;
+        uint64_t bytes;
+    } parts[] = {{"parameters", memory->parameters},
+                 {"gradients", memory->gradients},
+                 {"optimizer", memory->optimizer},
+                 {"quantized weights", memory->quantized_weights},
+                 {"activations", memory->activations}};
+    size_t used = 0;
+    out[0] = '\0';
+    for (size_t i = 0; i < sizeof parts / sizeof *parts && used < size; i++)
+        if (parts[i].bytes)
+            used += (size_t)snprintf(out + used, size - used, "%s%s %s", used ? ", " : "", parts[i].name,
+                                     bb_text_bytes(parts[i].bytes).s);
+}
+
+json_t *bb_memory_json(const bb_memory_estimate *memory) {
+    return json_pack("{s:{s:I,s:I,s:I,s:I,s:I,s:I},s:{s:I,s:I,s:I}}", "training", "parameters", (json_int_t)memory->parameters,
+                     "gradients", (json_int_t)memory->gradients, "optimizer", (json_int_t)memory->optimizer,
+                     "quantized_weights", (json_int_t)memory->quantized_weights, "activations", (json_int_t)memory->activations,
+                     "total", (json_int_t)memory->total, "inference", "weights", (json_int_t)memory->inference_weights,
+                     "kv_cache", (json_int_t)memory->kv_cache, "total", (json_int_t)memory->inference_total);
+}
+
+/* ---- JSON ------------------------------------------------------------------------------------------------------------ */
+
+enum { CELL = 160 };
+
+static void scalar_text(const json_t *value, char *out) {
+    switch (json_typeof(value)) {
+    case JSON_STRING: snprintf(out, CELL, "%s", json_string_value(value)); break;
+    case JSON_INTEGER: snprintf(out, CELL, "%lld", (long long)json_integer_value(value)); break;
+    case JSON_REAL: snprintf(out, CELL, "%.4g", json_real_value(value)); break;
+    case JSON_TRUE: snprintf(out, CELL, "yes"); break;
+    case JSON_FALSE: snprintf(out, CELL, "no"); break;
+    case JSON_NULL: snprintf(out, CELL, "-"); break;
+    default: {
+        char *text = json_dumps(value, JSON_COMPACT | JSON_ENCODE_ANY | JSON_REAL_PRECISION(4));
+        snprintf(out, CELL, "%s", text ? text : "?");
+        free(text);
+    }
+    }
+}
+
+/* Columns in the order of the first row's keys. */
+static void show_table(json_t *rows, int indent, FILE *out) {
+    json_t *first = json_array_get(rows, 0), *row, *unused;
+    const char *key;
+    char text[CELL];
+    size_t index;
+    int widths[64] = {0}, column = 0;
+    json_object_foreach(first, key, unused) {
+        if (column == 64) break;
+        widths[column] = (int)strlen(key);
+        json_array_foreach(rows, index, row) {
+            scalar_text(json_object_get(row, key) ? json_object_get(row, key) : json_null(), text);
+            if ((int)strlen(text) > widths[column]) widths[column] = (int)strlen(text);
+        }
+        column++;
+    }
+    for (size_t line = 0; line <= json_array_size(rows); line++) {
+        row = line ? json_array_get(rows, line - 1) : NULL;
+        fprintf(out, "%*s", indent, "");
+        column = 0;
+        json_object_foreach(first, key, unused) {
+            if (column == 64) break;
+            const json_t *value = row ? json_object_get(row, key) : NULL;
+            scalar_text(value ? value : json_null(), text);
+            bool left = json_is_string(json_object_get(first, key));
+            fprintf(out, left ? "%-*s  " : "%*s  ", widths[column++], row ? text : key);
+        }
+        fputc('\n', out);
+    }
+}
+
+static void show_object(json_t *object, int indent, FILE *out) {
+    const char *key;
+    json_t *value;
+    int width = 0;
+    json_object_foreach(object, key, value) if ((int)strlen(key) > width) width = (int)strlen(key);
+    json_object_foreach(object, key, value) {
+        if (json_is_object(value)) {
+            fprintf(out, "%*s%s\n", indent, "", key);
+            show_object(value, indent + 2, out);
+        } else if (json_is_array(value) && json_is_object(json_array_get(value, 0))) {
+            fprintf(out, "%*s%s\n", indent, "", key);
+            show_table(value, indent + 2, out);
+        } else {
+            char text[CELL];
+            scalar_text(value, text);
+            fprintf(out, "%*s%-*s  %s\n", indent, "", width, key, text);
+        }
+    }
+}
+
+void bb_json_show(json_t *json, FILE *out) {
+    if (json_is_object(json))
+        show_object(json, 0, out);
+    else if (json_is_array(json) && json_is_object(json_array_get(json, 0)))
+        show_table(json, 0, out);
+}
+
+void bb_json_line(json_t *json) {
+    char *text = json ? bb_cli_json_text(json, JSON_COMPACT) : NULL;
+    /* Only a lack of memory leaves no text; a line that is missing must not look like success. */
+    if (!text) {
+        fprintf(stderr, "bitbyte: out of memory while writing JSON\n");
+        exit(BB_EXIT_FAILURE);
+    }
+    puts(text);
+    fflush(stdout);
+    free(text);
+    json_decref(json);
+}
