@@ -1,0 +1,30 @@
+/* SPDX-License-Identifier: MIT */
+#include <math.h>
+
+#include "ops/ref/ref.h"
+
+double bb_ref_sum_squares(bb_device *dev, const float *x, int64_t n) {
+    (void)dev;
+    double sum = 0;
+    for (int64_t i = 0; i < n; i++) sum += (double)x[i] * (double)x[i];
+    return sum;
+}
+
+double bb_ref_adamw_element(double p, double g, double *m, double *v, const bb_adamw *h) {
+    double b1 = (double)h->beta1, b2 = (double)h->beta2, lr = (double)h->lr;
+    g *= (double)h->grad_scale;
+    *m = b1 * *m + (1.0 - b1) * g;
+    *v = b2 * *v + (1.0 - b2) * g * g;
+    double m_hat = *m / (double)h->bias_correction1, v_hat = *v / (double)h->bias_correction2;
+    return p * (1.0 - lr * (double)h->weight_decay) - lr * m_hat / (sqrt(v_hat) + (double)h->eps);
+}
+
+void bb_ref_adamw_step(bb_device *dev, float *p, const float *g, float *m, float *v, int64_t n, const bb_adamw *h) {
+    (void)dev;
+    for (int64_t i = 0; i < n; i++) {
+        double mi = (double)m[i], vi = (double)v[i];
+        p[i] = (float)bb_ref_adamw_element((double)p[i], (double)g[i], &mi, &vi, h);
+        m[i] = (float)mi;
+        v[i] = (float)vi;
+    }
+}

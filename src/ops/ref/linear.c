@@ -1,0 +1,59 @@
+/* SPDX-License-Identifier: MIT */
+#include "ops/ref/ref.h"
+
+/* s[m] * g[n] * sum_k x.q[m,k] * t.q[n,k]: the integer sum is exact, and rounded only when the caller stores the result. */
+static double product(bb_rows x, const bb_ternary *t, int64_t m, int64_t n) {
+    const int8_t *w = (const int8_t *)t->data + n * t->k;
+    double g = (double)bb_ref_ternary_scale(t, n);
+    if (x.dtype == BB_I8) {
+        const int8_t *q = (const int8_t *)x.data + m * t->k;
+        int32_t sum = 0;
+        for (int64_t k = 0; k < t->k; k++) sum += q[k] * w[k];
+        return (double)x.scale[m] * g * sum;
+    }
+    const float *f = (const float *)x.data + m * t->k;
+    double sum = 0;
+    for (int64_t k = 0; k < t->k; k++) sum += (double)f[k] * w[k];
+    return g * sum;
+}
+
+void bb_ref_linear_forward(bb_device *dev, void *y, bb_rows x, const bb_ternary *t, int64_t M) {
+    (void)dev;
+    float *out = y;
+    for (int64_t m = 0; m < M; m++)
+        for (int64_t n = 0; n < t->n; n++) out[m * t->n + n] = (float)product(x, t, m, n);
+}
+
+void bb_ref_linear_forward_add(bb_device *dev, float *y, const float *residual, bb_rows x, const bb_ternary *t, int64_t M) {
+    (void)dev;
+    for (int64_t m = 0; m < M; m++)
+        for (int64_t n = 0; n < t->n; n++) {
+            int64_t i = m * t->n + n;
+            y[i] = (float)((double)residual[i] + product(x, t, m, n));
+        }
+}
+
+void bb_ref_linear_backward(bb_device *dev, void *dx, float *dw, const void *dy, bb_dtype dy_dtype, bb_rows x,
+                            const bb_ternary *t, int64_t M) {
+    (void)dev;
+    (void)dy_dtype; /* act is f32 here, so both forms are the same */
+    const float *grad = dy;
+    const int8_t *w = t->data;
+    int64_t N = t->n, K = t->k;
+    if (dx) {
+        float *out = dx;
+        for (int64_t m = 0; m < M; m++)
+            for (int64_t k = 0; k < K; k++) {
+                double sum = 0;
+                for (int64_t n = 0; n < N; n++)
+                    sum += (double)grad[m * N + n] * (double)bb_ref_ternary_scale(t, n) * w[n * K + k];
+                out[m * K + k] = (float)sum;
+            }
+    }
+    for (int64_t n = 0; n < N; n++)
+        for (int64_t k = 0; k < K; k++) {
+            double sum = (double)dw[n * K + k];
+            for (int64_t m = 0; m < M; m++) sum += (double)grad[m * N + n] * bb_ref_load(x, m, k, K);
+            dw[n * K + k] = (float)sum;
+        }
+}

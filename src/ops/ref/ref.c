@@ -1,0 +1,108 @@
+/* Opens the ref backend: its memory is the process's own, and it works in the calling thread.
+ * SPDX-License-Identifier: MIT */
+#include "ops/ref/ref.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "core/arena.h"
+
+static bb_ref *ref_of(bb_device *dev) { return (bb_ref *)dev; }
+
+double *bb_ref_scratch(bb_device *dev, size_t count) {
+    bb_ref *ref = ref_of(dev);
+    if (count > ref->scratch_count) {
+        free(ref->scratch);
+        ref->scratch = malloc(count * sizeof(double));
+        ref->scratch_count = ref->scratch ? count : 0;
+    }
+    if (!ref->scratch && ref->failure.code == BB_OK)
+        bb_fail(&ref->failure, BB_ERR_MEMORY, "ref: no memory for %zu bytes of scratch", count * sizeof(double));
+    return ref->scratch;
+}
+
+static void close_device(bb_device *dev) {
+    free(ref_of(dev)->scratch);
+    free(dev);
+}
+
+static bb_status sync_device(bb_device *dev, bb_error *err) {
+    bb_error failure = ref_of(dev)->failure;
+    ref_of(dev)->failure.code = BB_OK;
+    return failure.code == BB_OK ? BB_OK : bb_fail(err, failure.code, "%s", failure.message);
+}
+
+static void *alloc(bb_device *dev, size_t bytes) {
+    (void)dev;
+    if (bytes > SIZE_MAX - BB_ALIGN) return NULL;
+    size_t rounded = bb_align_up(bytes ? bytes : 1);
+    void *p = aligned_alloc(BB_ALIGN, rounded);
+    return p ? memset(p, 0, rounded) : NULL;
+}
+
+static void release(bb_device *dev, void *p, size_t bytes) {
+    (void)dev;
+    (void)bytes;
+    free(p);
+}
+
+static void copy(bb_device *dev, void *dst, const void *src, size_t bytes) {
+    (void)dev;
+    memcpy(dst, src, bytes);
+}
+
+static void zero(bb_device *dev, void *p, size_t bytes) {
+    (void)dev;
+    memset(p, 0, bytes);
+}
+
+static void act_in(bb_device *dev, void *x, const float *host, int64_t n) { copy(dev, x, host, (size_t)n * sizeof(float)); }
+static void act_out(bb_device *dev, float *host, const void *x, int64_t n) { copy(dev, host, x, (size_t)n * sizeof(float)); }
+
+static const bb_ops ops = {.name = "ref",
+                           .act_dtype = BB_F32,
+                           .close = close_device,
+                           .sync = sync_device,
+                           .alloc = alloc,
+                           .free = release,
+                           .copy_in = copy,
+                           .copy_out = copy,
+                           .copy = copy,
+                           .zero = zero,
+                           .act_in = act_in,
+                           .act_out = act_out,
+                           .embedding_forward = bb_ref_embedding_forward,
+                           .embedding_backward = bb_ref_embedding_backward,
+                           .head_forward = bb_ref_head_forward,
+                           .head_backward = bb_ref_head_backward,
+                           .loss_forward = bb_ref_loss_forward,
+                           .loss_backward = bb_ref_loss_backward,
+                           .rmsnorm_forward = bb_ref_rmsnorm_forward,
+                           .rmsnorm_backward = bb_ref_rmsnorm_backward,
+                           .act_quant = bb_ref_act_quant,
+                           .rope = bb_ref_rope,
+                           .swiglu_forward = bb_ref_swiglu_forward,
+                           .swiglu_backward = bb_ref_swiglu_backward,
+                           .ternary_bytes = bb_ref_ternary_bytes,
+                           .ternary_quant = bb_ref_ternary_quant,
+                           .ternary_unpack = bb_ref_ternary_unpack,
+                           .linear_forward = bb_ref_linear_forward,
+                           .linear_forward_add = bb_ref_linear_forward_add,
+                           .linear_backward = bb_ref_linear_backward,
+                           .ste_clip = bb_ref_ste_clip,
+                           .attention_forward = bb_ref_attention_forward,
+                           .attention_backward = bb_ref_attention_backward,
+                           .sum_squares = bb_ref_sum_squares,
+                           .adamw_step = bb_ref_adamw_step,
+                           .adamw8bit_init = bb_ref_adamw8bit_init,
+                           .adamw8bit_step = bb_ref_adamw8bit_step};
+
+bb_status bb_device_open_ref(bb_device **out, bb_error *err) {
+    bb_ref *ref = calloc(1, sizeof *ref);
+    if (!ref) return bb_fail(err, BB_ERR_MEMORY, "ref: no memory for %zu bytes", sizeof *ref);
+    ref->base.ops = &ops;
+    ref->base.threads = 1;
+    (void)snprintf(ref->base.description, sizeof ref->base.description, "scalar reference, double accumulation, 1 thread");
+    *out = &ref->base;
+    return BB_OK;
+}

@@ -1,0 +1,74 @@
+/* The ref backend's own state, and the entries that its files contribute to the operation table. Scalar loops, sums in double,
+ * activations in f32: written to be read beside the formulas of ops.h, not to be fast.
+ * SPDX-License-Identifier: MIT */
+#ifndef BB_OPS_REF_REF_H
+#define BB_OPS_REF_REF_H
+
+#include "ops/ops.h"
+
+typedef struct bb_ref {
+    bb_device base;
+    bb_error failure; /* the first since the last sync; code BB_OK: none */
+    double *scratch;  /* grown on first use and kept */
+    size_t scratch_count;
+} bb_ref;
+
+/* `count` doubles, contents undefined, valid until the next call; NULL (and a recorded failure) when out of memory. */
+double *bb_ref_scratch(bb_device *dev, size_t count);
+
+/* act_quant.c: the shared quantizer of rows: q = clip(round_half_even(x/s), -127, 127), s = max(max|x|/127, 1e-8).
+ * Stores row m of y, K elements, from x: quantized where y is I8, as it is otherwise. */
+void bb_ref_store_row(bb_rows y, int64_t m, const float *x, int64_t K);
+/* Element i = m*K + k of rows, with its row's scale applied. */
+double bb_ref_load(bb_rows x, int64_t m, int64_t k, int64_t K);
+void bb_ref_act_quant(bb_device *dev, bb_rows y, const void *x, int64_t M, int64_t K);
+
+/* ternary_quant.c */
+size_t bb_ref_ternary_bytes(bb_device *dev, int64_t N, int64_t K);
+void bb_ref_ternary_quant(bb_device *dev, const bb_ternary *t, const float *w);
+void bb_ref_ternary_unpack(bb_device *dev, int8_t *q, const bb_ternary *t);
+void bb_ref_ste_clip(bb_device *dev, float *dw, const float *w, const bb_ternary *t);
+/* The scale of row n. */
+float bb_ref_ternary_scale(const bb_ternary *t, int64_t n);
+
+/* linear.c */
+void bb_ref_linear_forward(bb_device *dev, void *y, bb_rows x, const bb_ternary *t, int64_t M);
+void bb_ref_linear_forward_add(bb_device *dev, float *y, const float *residual, bb_rows x, const bb_ternary *t, int64_t M);
+void bb_ref_linear_backward(bb_device *dev, void *dx, float *dw, const void *dy, bb_dtype dy_dtype, bb_rows x,
+                            const bb_ternary *t, int64_t M);
+
+/* head.c */
+void bb_ref_head_forward(bb_device *dev, float *logits, const float *h, const float *e, int64_t M, int64_t V, int64_t C);
+void bb_ref_head_backward(bb_device *dev, void *dh, float *de, const float *dlogits, const float *h, const float *e, int64_t M,
+                          int64_t V, int64_t C);
+
+/* rmsnorm.c, rope.c, swiglu.c, embedding.c, loss.c */
+void bb_ref_rmsnorm_forward(bb_device *dev, bb_rows y, float *r, const float *x, const float *w, float eps, int64_t M,
+                            int64_t C);
+void bb_ref_rmsnorm_backward(bb_device *dev, float *dx, float *dw, const void *dy, const float *x, const float *w,
+                             const float *r, int64_t M, int64_t C);
+void bb_ref_rope(bb_device *dev, void *x, const float *cos, const float *sin, int64_t position0, bool inverse, int64_t B,
+                 int64_t T, int64_t heads, int64_t D, int64_t stride);
+void bb_ref_swiglu_forward(bb_device *dev, bb_rows y, const void *gate_up, int64_t M, int64_t F);
+void bb_ref_swiglu_backward(bb_device *dev, void *d_gate_up, const void *gate_up, const void *dh, int64_t M, int64_t F);
+void bb_ref_embedding_forward(bb_device *dev, float *x, const uint8_t *idx, const float *e, int64_t M, int64_t V, int64_t C);
+void bb_ref_embedding_backward(bb_device *dev, float *de, const uint8_t *idx, const float *dx, int64_t M, int64_t V, int64_t C);
+void bb_ref_loss_forward(bb_device *dev, float *nll, const float *logits, const uint8_t *y, int64_t M, int64_t V);
+void bb_ref_loss_backward(bb_device *dev, float *dlogits, const float *logits, const uint8_t *y, float scale, int64_t M,
+                          int64_t V);
+
+/* attention.c */
+void bb_ref_attention_forward(bb_device *dev, void *o, float *lse, const void *q, const void *k, const void *v,
+                              const bb_attention *a);
+void bb_ref_attention_backward(bb_device *dev, void *dq, void *dk, void *dv, const void *d_o, const void *q, const void *k,
+                               const void *v, const void *o, const float *lse, const bb_attention *a);
+
+/* adamw.c, adamw8bit.c */
+double bb_ref_sum_squares(bb_device *dev, const float *x, int64_t n);
+void bb_ref_adamw_step(bb_device *dev, float *p, const float *g, float *m, float *v, int64_t n, const bb_adamw *h);
+/* One element of the same: the new p; *m and *v are replaced. */
+double bb_ref_adamw_element(double p, double g, double *m, double *v, const bb_adamw *h);
+void bb_ref_adamw8bit_init(bb_device *dev, bb_adam8_state s, int64_t n);
+void bb_ref_adamw8bit_step(bb_device *dev, float *p, const float *g, bb_adam8_state s, int64_t n, const bb_adamw *h);
+
+#endif
