@@ -1,0 +1,54 @@
+/* The gradient norm and AdamW with f32 moments.
+ * SPDX-License-Identifier: MIT */
+#include "ops/cpu/adamw.h"
+
+enum {
+    NORM_TILE = 65536, /* elements whose squares make one partial sum */
+    STEP_TILE = 4096,
+};
+
+BB_SIMD_INLINE void sum_tile_body(double *out, const float *x, int64_t n) {
+    double sum = 0;
+#pragma omp simd reduction(+ : sum)
+    for (int64_t i = 0; i < n; i++) sum += (double)x[i] * (double)x[i];
+    *out = sum;
+}
+
+BB_SIMD_VARIANTS(sum_tile, (double *out, const float *x, int64_t n), (out, x, n))
+
+double bb_cpu_sum_squares(bb_device *dev, const float *x, int64_t n) {
+    sum_tile_kernel *sum_tile = sum_tile_for(bb_cpu_of(dev)->level);
+    int64_t tiles = (n + NORM_TILE - 1) / NORM_TILE;
+    double *partial = bb_cpu_scratch(dev, (size_t)tiles * sizeof *partial); /* (tiles), for all threads */
+    if (!partial) return 0;
+#pragma omp parallel for num_threads(dev->threads) if (tiles > 1)
+    for (int64_t t = 0; t < tiles; t++) {
+        int64_t begin = t * NORM_TILE;
+        sum_tile(&partial[t], x + begin, n - begin < NORM_TILE ? n - begin : NORM_TILE);
+    }
+    double sum = 0;
+    for (int64_t t = 0; t < tiles; t++) sum += partial[t];
+    return sum;
+}
+
+BB_SIMD_INLINE void step_tile_body(float *p, const float *g, float *m, float *v, int64_t n, const adamw_constants *k) {
+#pragma omp simd
+    for (int64_t i = 0; i < n; i++) {
+        float mi = m[i], vi = v[i];
+        p[i] = adamw_update(p[i], g[i], &mi, &vi, k);
+        m[i] = mi;
+        v[i] = vi;
+    }
+}
+
+BB_SIMD_VARIANTS(step_tile, (float *p, const float *g, float *m, float *v, int64_t n, const adamw_constants *k),
+                 (p, g, m, v, n, k))
+
+void bb_cpu_adamw_step(bb_device *dev, float *p, const float *g, float *m, float *v, int64_t n, const bb_adamw *h) {
+    step_tile_kernel *step_tile = step_tile_for(bb_cpu_of(dev)->level);
+    adamw_constants k = adamw_prepare(h);
+#pragma omp parallel for num_threads(dev->threads) if (n >= BB_SIMD_SERIAL)
+    for (int64_t i = 0; i < n; i += STEP_TILE) {
+        step_tile(p + i, g + i, m + i, v + i, n - i < STEP_TILE ? n - i : STEP_TILE, &k);
+    }
+}
