@@ -198,6 +198,15 @@ static int trained_length_of(const bb_safetensors *st) {
     return n > 0 && n <= 1 << 24 ? (int)n : BB_DEFAULT_TRAINED_LENGTH;
 }
 
+bb_status bb_config_load(const char *path, bb_config *out, int *trained_length, bb_error *err) {
+    bb_safetensors *st;
+    BB_TRY(bb_safetensors_open(path, &st, err));
+    bb_status status = read_config(st, out, err);
+    if (status == BB_OK && trained_length) *trained_length = trained_length_of(st);
+    bb_safetensors_close(st);
+    return status;
+}
+
 /* Every tensor of the list is in the file with its type and shape: checked before anything is changed. */
 static bb_status check_entries(const bb_safetensors *st, const entry *list, int count, bb_error *err) {
     for (int i = 0; i < count; i++) {

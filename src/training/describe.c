@@ -1,0 +1,85 @@
+/* What a model or checkpoint file is, as JSON.
+ * SPDX-License-Identifier: MIT */
+#include <jansson.h>
+#include <math.h>
+#include <stdlib.h>
+
+#include "format/safetensors.h"
+#include "model/config.h"
+#include "model/params.h"
+
+void bb_string_free(char *text) { free(text); }
+
+/* Scale and shares of a ternary weight, by SPEC's rule. data may be unaligned. */
+static json_t *describe_ternary(const bb_param *p, const uint8_t *data) {
+    double sum = 0;
+    int64_t count[3] = {0};
+    float w;
+    for (int64_t i = 0; i < p->count; i++) {
+        memcpy(&w, data + (size_t)i * sizeof w, sizeof w);
+        sum += fabs((double)w);
+    }
+    float g = (float)(sum / (double)p->count);
+    if (!(g > 1e-8f)) g = 1e-8f;
+    for (int64_t i = 0; i < p->count; i++) {
+        memcpy(&w, data + (size_t)i * sizeof w, sizeof w);
+        count[(int)rintf(fminf(fmaxf(w / g, -1), 1)) + 1]++;
+    }
+    double n = (double)p->count;
+    return json_pack("{s:s, s:[I,I], s:f, s:f, s:f, s:f}", "name", p->name, "shape", (json_int_t)p->shape[0],
+                     (json_int_t)p->shape[1], "scale", (double)g, "minus", (double)count[0] / n, "zero", (double)count[1] / n,
+                     "plus", (double)count[2] / n);
+}
+
+static bb_status describe_tensors(const bb_safetensors *st, const bb_param_table *table, json_t *layers, bb_error *err) {
+    for (int i = 0; i < table->count; i++) {
+        const bb_param *p = &table->entries[i];
+        const bb_st_tensor *t;
+        BB_TRY(bb_safetensors_require_f32(st, p->name, p->rank, p->shape, &t, err));
+        if (p->ternary && json_array_append_new(layers, describe_ternary(p, t->data)) != 0)
+            return bb_fail(err, BB_ERR_MEMORY, "out of memory");
+    }
+    return BB_OK;
+}
+
+/* Bytes at two bits a ternary weight, a scale a tensor, the rest in f32. */
+static int64_t packed_bytes(const bb_param_table *table) {
+    int64_t bytes = 0;
+    for (int i = 0; i < table->count; i++) {
+        const bb_param *p = &table->entries[i];
+        bytes += p->ternary ? p->shape[0] * ((p->shape[1] + 3) / 4) + 4 : p->count * 4;
+    }
+    return bytes;
+}
+
+bb_status bb_describe_file(const char *path, char **json, bb_error *err) {
+    *json = NULL;
+    bb_safetensors *st = NULL;
+    bb_param_table table = {0};
+    json_t *layers = json_array(), *root = NULL;
+    bb_config config;
+    bb_status status;
+    BB_TRY_GOTO(status, done, bb_safetensors_open(path, &st, err));
+    const char *text = bb_safetensors_metadata(st, "config"), *state = bb_safetensors_metadata(st, "training_state");
+    const char *trained_length = bb_safetensors_metadata(st, "trained_length");
+    if (!text) {
+        status = bb_fail(err, BB_ERR_FORMAT, "%s: not a model: __metadata__ has no 'config'", path);
+        goto done;
+    }
+    BB_TRY_GOTO(status, done, bb_config_from_json(text, path, &config, err));
+    BB_TRY_GOTO(status, done, bb_param_table_create(&config, &table, err));
+    BB_TRY_GOTO(status, done, describe_tensors(st, &table, layers, err));
+    root = json_pack("{s:s, s:s, s:o, s:I, s:I, s:I, s:O, s:o*, s:o*}", "file", path, "kind", state ? "checkpoint" : "model",
+                     "config", bb_config_to_json(&config), "parameters", (json_int_t)table.total, "file_bytes",
+                     (json_int_t)bb_safetensors_file_bytes(st), "packed_bytes", (json_int_t)packed_bytes(&table), "ternary",
+                     layers, "trained_length", trained_length ? json_integer(strtol(trained_length, NULL, 10)) : NULL,
+                     "training_state", state ? json_loads(state, 0, NULL) : NULL);
+    *json = root ? json_dumps(root, JSON_INDENT(2) | JSON_REAL_PRECISION(9)) : NULL;
+    if (!*json) status = bb_fail(err, BB_ERR_MEMORY, "out of memory while describing %s", path);
+done:
+    json_decref(root);
+    json_decref(layers);
+    bb_param_table_free(&table);
+    bb_safetensors_close(st);
+    return status;
+}
