@@ -265,6 +265,64 @@ static bb_status load_entries(const bb_safetensors *st, bb_model *model, bb_opti
     return status;
 }
 
+/* Every tensor of the list is in the file with its type and shape: checked before anything is changed. */
+static bb_status check_entries(const bb_safetensors *st, const entry *list, int count, bb_error *err) {
+    for (int i = 0; i < count; i++) {
+        const bb_st_tensor *want = &list[i].tensor, *found = NULL;
+        if (want->dtype == BB_ST_F32) {
+            BB_TRY(bb_safetensors_require_f32(st, list[i].name, want->rank, want->shape, &found, err));
+            continue;
+        }
+        found = bb_safetensors_find(st, list[i].name);
+        if (!found) return bb_fail(err, BB_ERR_FORMAT, "%s: tensor '%s' is missing", bb_safetensors_path(st), list[i].name);
+        if (found->dtype != want->dtype || found->bytes != want->bytes)
+            return bb_fail(err, BB_ERR_FORMAT, "%s: tensor '%s': expected %llu bytes of %s, found %llu of %s",
+                           bb_safetensors_path(st), list[i].name, (unsigned long long)want->bytes,
+                           bb_st_dtype_name(want->dtype), (unsigned long long)found->bytes, bb_st_dtype_name(found->dtype));
+    }
+    return BB_OK;
+}
+
+/* Checks that parameters and f32 moments are finite, in the file, before anything is changed. */
+static bb_status check_finite(const bb_safetensors *st, const entry *list, int count, bb_error *err) {
+    for (int i = 0; i < count; i++) {
+        if (list[i].tensor.dtype != BB_ST_F32) continue;
+        const bb_st_tensor *found = bb_safetensors_find(st, list[i].name);
+        for (uint64_t at = 0; at < found->bytes; at += sizeof(uint32_t)) {
+            uint32_t bits;
+            memcpy(&bits, found->data + at, sizeof bits);
+            if ((bits & 0x7f800000u) != 0x7f800000u) continue;
+            return bb_fail(err, BB_ERR_FORMAT, "%s: tensor '%s': element %llu is %s, expected a finite number",
+                           bb_safetensors_path(st), list[i].name, (unsigned long long)(at / sizeof bits),
+                           bits & 0x007fffffu ? "NaN" : "infinite");
+        }
+    }
+    return BB_OK;
+}
+
+static bb_status copy_entries(const bb_safetensors *st, bb_device *dev, const entry *list, int count, bb_error *err) {
+    for (int i = 0; i < count; i++) {
+        const bb_st_tensor *found = bb_safetensors_find(st, list[i].name);
+        dev->ops->copy_in(dev, list[i].device_data, found->data, found->bytes);
+    }
+    return dev->ops->sync(dev, err);
+}
+
+static bb_status load_entries(const bb_safetensors *st, bb_model *model, bb_optimizer *optimizer, bb_error *err) {
+    entry *list = NULL;
+    int count = 0;
+    BB_TRY(list_entries(model, optimizer, &list, &count, err));
+    bb_status status = check_entries(st, list, count, err);
+    if (status == BB_OK) status = check_finite(st, list, count, err);
+    if (status == BB_OK) status = copy_entries(st, model->device, list, count, err);
+    free(list);
+    if (status == BB_OK) {
+        model->trained_length = trained_length_of(st);
+        bb_model_parameters_changed(model);
+    }
+    return status;
+}
+
 bb_status bb_config_load(const char *path, bb_config *out, int *trained_length, bb_error *err) {
     bb_safetensors *st;
     BB_TRY(bb_safetensors_open(path, &st, err));
