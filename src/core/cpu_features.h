@@ -9,7 +9,7 @@ typedef enum bb_cpu_level {
     BB_CPU_AVX2,        /* AVX2 + FMA + F16C */
     BB_CPU_AVX512,      /* F, BW, DQ, VL */
     BB_CPU_AVX512_VNNI,
-    BB_CPU_AVX512_BF16  /* VNNI and BF16: Zen 4, Cooper Lake, Sapphire Rapids and later */
+    BB_CPU_AVX512_BF16 /* VNNI and BF16: Zen 4, Cooper Lake, Sapphire Rapids and later */
 } bb_cpu_level;
 
 /* Read once; later calls return the same. */

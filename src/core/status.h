@@ -11,17 +11,17 @@ bb_status bb_fail(bb_error *err, bb_status code, const char *fmt, ...) __attribu
 /* Puts "prefix: " before the message of an error that is being passed up; returns err's code. */
 bb_status bb_fail_prefix(bb_error *err, bb_status code, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
 
-#define BB_TRY(expr)                                  \
-    do {                                              \
-        bb_status bb_try_status_ = (expr);            \
-        if (bb_try_status_ != BB_OK) return bb_try_status_; \
+#define BB_TRY(expr)                                                                                                           \
+    do {                                                                                                                       \
+        bb_status bb_try_status_ = (expr);                                                                                     \
+        if (bb_try_status_ != BB_OK) return bb_try_status_;                                                                    \
     } while (0)
 
 /* The same where resources are held: jumps to the function's one cleanup label with `status` set. */
-#define BB_TRY_GOTO(status, label, expr)   \
-    do {                                   \
-        (status) = (expr);                 \
-        if ((status) != BB_OK) goto label; \
+#define BB_TRY_GOTO(status, label, expr)                                                                                       \
+    do {                                                                                                                       \
+        (status) = (expr);                                                                                                     \
+        if ((status) != BB_OK) goto label;                                                                                     \
     } while (0)
 
 #endif
