@@ -1,0 +1,135 @@
+/* SPDX-License-Identifier: MIT */
+#include "core/host.h"
+
+#include <inttypes.h>
+#include <limits.h>
+#include <sched.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <string.h>
+
+enum { PATH_BYTES = 2 * PATH_MAX };
+
+/* The number after `key` at the start of a line of a file, e.g. "MemTotal:"; an empty key takes the first line's. */
+static bool read_number(const char *path, const char *key, uint64_t *value) {
+    FILE *file = fopen(path, "re");
+    if (!file) return false;
+    char line[256];
+    bool found = false;
+    while (!found && fgets(line, sizeof line, file))
+        found = strncmp(line, key, strlen(key)) == 0 && sscanf(line + strlen(key), " %" SCNu64, value) == 1;
+    fclose(file);
+    return found;
+}
+
+static bool read_in(const char *dir, const char *name, const char *key, uint64_t *value) {
+    char path[PATH_BYTES + 64];
+    (void)snprintf(path, sizeof path, "%s/%s", dir, name);
+    return read_number(path, key, value);
+}
+
+/* True when `list`, "a,b,c", has `name`. */
+static bool list_has(const char *list, const char *name) {
+    size_t n = strlen(name);
+    for (const char *at = list; (at = strstr(at, name)); at += n)
+        if ((at == list || at[-1] == ',') && (at[n] == ',' || at[n] == '\0')) return true;
+    return false;
+}
+
+typedef struct limits {
+    uint64_t total, free; /* bytes of memory */
+    uint64_t cpus;
+} limits;
+
+static void apply_memory(limits *l, const char *dir, bool v2) {
+    uint64_t limit, used, cache = 0;
+    if (!read_in(dir, v2 ? "memory.max" : "memory.limit_in_bytes", "", &limit) ||
+        !read_in(dir, v2 ? "memory.current" : "memory.usage_in_bytes", "", &used))
+        return; /* "max", or no such controller here */
+    (void)read_in(dir, "memory.stat", v2 ? "inactive_file " : "total_inactive_file ", &cache);
+    used -= cache < used ? cache : used;
+    uint64_t left = limit > used ? limit - used : 0;
+    if (limit < l->total) l->total = limit;
+    if (left < l->free) l->free = left;
+}
+
+static void apply_cpus(limits *l, const char *dir, bool v2) {
+    uint64_t quota, period; /* microseconds */
+    if (v2) {
+        char path[PATH_BYTES + 64];
+        (void)snprintf(path, sizeof path, "%s/cpu.max", dir);
+        FILE *file = fopen(path, "re");
+        if (!file) return;
+        int fields = fscanf(file, "%" SCNu64 " %" SCNu64, &quota, &period);
+        fclose(file);
+        if (fields != 2) return;
+    } else if (!read_in(dir, "cpu.cfs_quota_us", "", &quota) || !read_in(dir, "cpu.cfs_period_us", "", &period)) {
+        return;
+    }
+    if (period == 0 || quota == 0) return;
+    uint64_t cpus = (quota - 1) / period + 1; /* v1 writes "no quota" as -1, which is read as 2^64 - 1 */
+    if (cpus < l->cpus) l->cpus = cpus;
+}
+
+/* A group is held by the limits of those above it too. What its path names may lie outside of the visible tree (a container's
+ * view of its host): levels that are not there have no files, and say nothing. */
+static void apply_group(limits *l, const char *mount, const char *group, bool v2, void (*apply)(limits *, const char *, bool)) {
+    char dir[PATH_BYTES];
+    int length = snprintf(dir, sizeof dir, "%s%s", mount, group);
+    if (length < 0 || (size_t)length >= sizeof dir) return;
+    size_t root_length = strlen(mount);
+    for (;;) {
+        apply(l, dir, v2);
+        char *slash = strrchr(dir, '/');
+        if (!slash || (size_t)(slash - dir) < root_length) return;
+        *slash = '\0';
+    }
+}
+
+static void apply_groups(limits *l, const char *root) {
+    char path[PATH_MAX], line[PATH_MAX];
+    (void)snprintf(path, sizeof path, "%s/proc/self/cgroup", root);
+    FILE *file = fopen(path, "re");
+    if (!file) return;
+    while (fgets(line, sizeof line, file)) {
+        line[strcspn(line, "\n")] = '\0';
+        char *controllers = strchr(line, ':'), *group = controllers ? strchr(controllers + 1, ':') : NULL;
+        if (!group) continue;
+        *controllers++ = '\0';
+        *group++ = '\0';
+        if (*controllers == '\0') {
+            (void)snprintf(path, sizeof path, "%s/sys/fs/cgroup", root);
+            apply_group(l, path, group, true, apply_memory);
+            apply_group(l, path, group, true, apply_cpus);
+        }
+        if (list_has(controllers, "memory")) {
+            (void)snprintf(path, sizeof path, "%s/sys/fs/cgroup/memory", root);
+            apply_group(l, path, group, false, apply_memory);
+        }
+        if (list_has(controllers, "cpu")) {
+            (void)snprintf(path, sizeof path, "%s/sys/fs/cgroup/cpu", root);
+            apply_group(l, path, group, false, apply_cpus);
+        }
+    }
+    fclose(file);
+}
+
+int bb_host_cpus(const char *root) {
+    cpu_set_t set;
+    int count = sched_getaffinity(0, sizeof set, &set) == 0 ? CPU_COUNT(&set) : 1;
+    limits l = {.total = UINT64_MAX, .free = UINT64_MAX, .cpus = (uint64_t)count};
+    apply_groups(&l, root);
+    return (int)l.cpus;
+}
+
+void bb_host_memory(const char *root, uint64_t *total_bytes, uint64_t *free_bytes) {
+    char path[PATH_MAX];
+    uint64_t total_kb, available_kb;
+    *total_bytes = *free_bytes = 0;
+    (void)snprintf(path, sizeof path, "%s/proc/meminfo", root);
+    if (!read_number(path, "MemTotal:", &total_kb) || !read_number(path, "MemAvailable:", &available_kb)) return;
+    limits l = {.total = total_kb * 1024, .free = available_kb * 1024, .cpus = UINT64_MAX};
+    apply_groups(&l, root);
+    *total_bytes = l.total;
+    *free_bytes = l.free;
+}
