@@ -1,0 +1,51 @@
+#!/usr/bin/env bash
+# Installs into a folder, moves it, and builds the example against it: with pkg-config, and with find_package, shared and static.
+# SPDX-License-Identifier: MIT
+set -euo pipefail
+build=$2
+source_dir=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+tmp=$(mktemp -d)
+trap 'rm -rf "$tmp"' EXIT
+fail() { echo "test_install: $1" >&2; exit 1; }
+
+cmake --install "$build" --prefix "$tmp/first" >"$tmp/log" 2>&1 || { cat "$tmp/log"; fail "cmake --install failed"; }
+prefix="$tmp/a place of its own" # moved, and with spaces in the name
+mv "$tmp/first" "$prefix"
+libdir=$(dirname "$(find "$prefix" -name libbitbyte.so)")
+export LD_LIBRARY_PATH=$libdir
+
+version=$("$prefix/bin/bitbyte" --version | grep -oE '[0-9]+\.[0-9]+\.[0-9]+' | head -n 1)
+header_version=$(grep -E '^#define BB_VERSION_(MAJOR|MINOR|PATCH)' "$prefix/include/bitbyte.h" | awk '{print $3}' | paste -sd.)
+[ "$version" = "$header_version" ] || fail "the program says version $version, the header $header_version"
+
+# The shared library shows what the header declares, and nothing else.
+nm -D --defined-only "$libdir/libbitbyte.so" | awk '$2 ~ /[TDBR]/ {print $3}' | sort >"$tmp/exported"
+grep -oE '\bbb_[a-z0-9_]+\(' "$prefix/include/bitbyte.h" | tr -d '(' | sort -u >"$tmp/declared"
+undeclared=$(grep -vE '^(_init|_fini)$' "$tmp/exported" | comm -23 - "$tmp/declared")
+[ -z "$undeclared" ] || fail "exported, but not in bitbyte.h: $undeclared"
+
+export PKG_CONFIG_PATH=$libdir/pkgconfig
+[ "$(pkg-config --modversion bitbyte)" = "$version" ] || fail "pkg-config gives version $(pkg-config --modversion bitbyte)"
+# pkg-config quotes for a shell that reads its words again.
+eval "${CC:-cc} '$source_dir/examples/quick_start.c' -std=c11 -D_GNU_SOURCE $(pkg-config --cflags --libs bitbyte) -lm \
+  -o '$tmp/with_pkg_config'"
+"$tmp/with_pkg_config" "$tmp/run1" >"$tmp/log" 2>&1 || { cat "$tmp/log"; fail "the example built with pkg-config failed"; }
+
+mkdir "$tmp/user"
+cat >"$tmp/user/CMakeLists.txt" <<TEXT
+cmake_minimum_required(VERSION 3.18)
+project(user C)
+find_package(bitbyte $version REQUIRED COMPONENTS static)
+foreach(kind bitbyte static)
+  add_executable(with_\${kind} "$source_dir/examples/quick_start.c")
+  target_compile_definitions(with_\${kind} PRIVATE _GNU_SOURCE)
+  target_link_libraries(with_\${kind} PRIVATE bitbyte::\${kind} m)
+endforeach()
+TEXT
+{ cmake -S "$tmp/user" -B "$tmp/user/build" -DCMAKE_PREFIX_PATH="$prefix" && cmake --build "$tmp/user/build"; } >"$tmp/log" 2>&1 ||
+    { cat "$tmp/log"; fail "find_package(bitbyte) did not build the example"; }
+for kind in bitbyte static; do
+    "$tmp/user/build/with_$kind" "$tmp/run_$kind" >"$tmp/log" 2>&1 || { cat "$tmp/log"; fail "the example built with bitbyte::$kind failed"; }
+done
+ldd "$tmp/user/build/with_static" | grep -q libbitbyte && fail "bitbyte::static links the shared library"
+echo "installed, moved, and used through pkg-config and find_package"
