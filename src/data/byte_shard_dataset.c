@@ -1,0 +1,11 @@
+/* Shards of raw bytes: a directory's, a glob's, or one file.
+ * SPDX-License-Identifier: MIT */
+#include "data/dataset.h"
+
+bb_status bb_byte_shard_dataset_open(const char *data, int seq_len, uint64_t seed, int rank, int world_size, bb_dataset **out,
+                                     bb_error *err) {
+    bb_byte_source source;
+    *out = NULL;
+    BB_TRY(bb_byte_source_open(data, false, &source, err));
+    return bb_dataset_create(&source, data, seq_len, seed, rank, world_size, out, err);
+}

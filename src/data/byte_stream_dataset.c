@@ -1,0 +1,11 @@
+/* One file as a stream of bytes.
+ * SPDX-License-Identifier: MIT */
+#include "data/dataset.h"
+
+bb_status bb_byte_stream_dataset_open(const char *path, int seq_len, uint64_t seed, int rank, int world_size, bb_dataset **out,
+                                      bb_error *err) {
+    bb_byte_source source;
+    *out = NULL;
+    BB_TRY(bb_byte_source_open_file(path, &source, err));
+    return bb_dataset_create(&source, path, seq_len, seed, rank, world_size, out, err);
+}

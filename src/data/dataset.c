@@ -1,0 +1,143 @@
+/* Sampling. A sample is a pure function of (seed, its number, seq_len), so the position is the only state: a resumed run goes
+ * on with the same bytes, and ranks share the work by taking disjoint ranges of numbers.
+ * SPDX-License-Identifier: MIT */
+#include "data/dataset.h"
+
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "core/rng.h"
+
+static uint64_t windows_of(const bb_byte_file *file, int seq_len) {
+    return file->map.size > (size_t)seq_len ? file->map.size - (size_t)seq_len : 0;
+}
+
+static bb_status no_usable_file(const bb_dataset *dataset, int seq_len, bb_error *err) {
+    const bb_byte_file *longest = &dataset->source.files[0];
+    for (int i = 1; i < dataset->source.count; i++)
+        if (dataset->source.files[i].map.size > longest->map.size) longest = &dataset->source.files[i];
+    if (dataset->source.count == 1)
+        return bb_fail(err, BB_ERR_DATA, "%s: %zu bytes, expected at least %" PRId64 " (seq_len %d and one more)",
+                       longest->path, longest->map.size, (int64_t)seq_len + 1, seq_len);
+    return bb_fail(err, BB_ERR_DATA,
+                   "%s: none of its %d files has the %" PRId64
+                   " bytes of a window (seq_len %d and one more); the longest, %s, has %zu",
+                   dataset->name, dataset->source.count, (int64_t)seq_len + 1, seq_len, longest->path, longest->map.size);
+}
+
+bb_status bb_dataset_set_seq_len(bb_dataset *dataset, int seq_len, bb_error *err) {
+    if (seq_len < 1) return bb_fail(err, BB_ERR_ARGUMENT, "seq_len: expected at least 1, found %d", seq_len);
+    const bb_byte_source *source = &dataset->source;
+    bb_dataset_info info = {0};
+    const bb_byte_file *first_skipped = NULL;
+    for (int i = 0; i < source->count; i++) {
+        const bb_byte_file *file = &source->files[i];
+        if (windows_of(file, seq_len) > 0) {
+            info.shards++;
+            info.bytes += (int64_t)file->map.size;
+        } else {
+            info.skipped_shards++;
+            if (!first_skipped) first_skipped = file;
+        }
+    }
+    if (info.shards == 0) return no_usable_file(dataset, seq_len, err); /* nothing has changed yet */
+    uint64_t total = 0;
+    for (int i = 0; i < source->count; i++) {
+        dataset->first_windows[i] = total;
+        total += windows_of(&source->files[i], seq_len);
+    }
+    dataset->first_windows[source->count] = total;
+    if (first_skipped) {
+        snprintf(dataset->warning, sizeof dataset->warning,
+                 "%" PRId64 " of %d shards hold fewer than the %" PRId64
+                 " bytes of a window and are passed over; the first is %s (%zu bytes)",
+                 info.skipped_shards, source->count, (int64_t)seq_len + 1, first_skipped->path, first_skipped->map.size);
+        info.warning = dataset->warning;
+    }
+    dataset->info = info;
+    dataset->seq_len = seq_len;
+    return BB_OK;
+}
+
+bb_status bb_dataset_create(bb_byte_source *source, const char *name, int seq_len, uint64_t seed, int rank, int world_size,
+                            bb_dataset **out, bb_error *err) {
+    bb_status status = BB_OK;
+    bb_dataset *dataset = calloc(1, sizeof *dataset);
+    *out = NULL;
+    if (!dataset) {
+        bb_byte_source_close(source);
+        return bb_fail(err, BB_ERR_MEMORY, "%s: no memory for a dataset", name);
+    }
+    dataset->source = *source;
+    *source = (bb_byte_source){0};
+    dataset->seed = seed;
+    dataset->rank = rank;
+    dataset->world_size = world_size;
+    if (world_size < 1 || rank < 0 || rank >= world_size) {
+        status = bb_fail(err, BB_ERR_ARGUMENT, "rank, world_size: expected 0 <= rank < world_size, found %d and %d", rank,
+                         world_size);
+        goto failed;
+    }
+    dataset->name = strdup(name);
+    dataset->first_windows = calloc((size_t)dataset->source.count + 1, sizeof *dataset->first_windows);
+    if (!dataset->name || !dataset->first_windows) {
+        status = bb_fail(err, BB_ERR_MEMORY, "%s: no memory for a table of %d files", name, dataset->source.count);
+        goto failed;
+    }
+    BB_TRY_GOTO(status, failed, bb_dataset_set_seq_len(dataset, seq_len, err));
+    *out = dataset;
+    return BB_OK;
+failed:
+    bb_dataset_close(dataset);
+    return status;
+}
+
+void bb_dataset_close(bb_dataset *dataset) {
+    if (!dataset) return;
+    bb_byte_source_close(&dataset->source);
+    free(dataset->first_windows);
+    free(dataset->name);
+    free(dataset);
+}
+
+int bb_dataset_seq_len(const bb_dataset *dataset) { return dataset->seq_len; }
+bb_dataset_info bb_dataset_get_info(const bb_dataset *dataset) { return dataset->info; }
+uint64_t bb_dataset_position(const bb_dataset *dataset) { return dataset->position; }
+void bb_dataset_set_position(bb_dataset *dataset, uint64_t samples) { dataset->position = samples; }
+
+const uint8_t *bb_dataset_sample(const bb_dataset *dataset, uint64_t n) {
+    const uint64_t *first = dataset->first_windows;
+    int low = 0, high = dataset->source.count;
+    uint64_t window = bb_rng_below(dataset->seed, BB_STREAM_DATA, n, first[high]);
+    while (high - low > 1) { /* first[low] <= window < first[high]; files without windows fall out, as first[i] == first[i+1] */
+        int middle = low + (high - low) / 2;
+        if (first[middle] <= window)
+            low = middle;
+        else
+            high = middle;
+    }
+    return dataset->source.files[low].map.data + (window - first[low]);
+}
+
+bb_status bb_dataset_batch(bb_dataset *dataset, int batch_size, int grad_accum, int micro, uint8_t *x, uint8_t *y,
+                           bb_error *err) {
+    if (batch_size < 1 || grad_accum < 1)
+        return bb_fail(err, BB_ERR_ARGUMENT, "batch_size, grad_accum: expected at least 1, found %d and %d", batch_size,
+                       grad_accum);
+    if (micro < 0 || micro >= grad_accum)
+        return bb_fail(err, BB_ERR_ARGUMENT, "micro: expected 0 to %d (grad_accum - 1), found %d", grad_accum - 1, micro);
+    uint64_t before = (uint64_t)dataset->rank * (uint64_t)grad_accum + (uint64_t)micro;
+    uint64_t first = dataset->position + before * (uint64_t)batch_size;
+    size_t seq_len = (size_t)dataset->seq_len;
+    for (int row = 0; row < batch_size; row++) {
+        const uint8_t *window = bb_dataset_sample(dataset, first + (uint64_t)row);
+        memcpy(x + (size_t)row * seq_len, window, seq_len);
+        memcpy(y + (size_t)row * seq_len, window + 1, seq_len);
+    }
+    return BB_OK;
+}
+
+void bb_dataset_next_step(bb_dataset *dataset, int batch_size, int grad_accum) {
+    dataset->position += (uint64_t)grad_accum * (uint64_t)batch_size * (uint64_t)dataset->world_size;
+}
