@@ -63,6 +63,12 @@ typedef struct bb_adam8_state {
     float *m_absmax, *v_absmax;
 } bb_adam8_state;
 
+/* What the device can do at most, measured: dense dot products in 10^9 operations (a multiply and an add are two) a second, and
+ * reading memory in 10^9 bytes a second. 0: the device has no such thing. */
+typedef struct bb_peaks {
+    double f32, bf16, int8, read_gb;
+} bb_peaks;
+
 typedef struct bb_ops {
     const char *name;
     bb_dtype act_dtype;
@@ -78,6 +84,8 @@ typedef struct bb_ops {
     void (*copy_out)(bb_device *dev, void *host, const void *src, size_t bytes);
     void (*copy)(bb_device *dev, void *dst, const void *src, size_t bytes); /* within the device */
     void (*zero)(bb_device *dev, void *p, size_t bytes);
+    /* Takes about a second; all threads. */
+    void (*measure_peaks)(bb_device *dev, bb_peaks *out);
     /* x: act (n) <-> host f32 (n) */
     void (*act_in)(bb_device *dev, void *x, const float *host, int64_t n);
     void (*act_out)(bb_device *dev, float *host, const void *x, int64_t n);

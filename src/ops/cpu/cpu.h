@@ -25,6 +25,9 @@ void bb_cpu_fail(bb_device *dev, bb_status code, const char *fmt, ...) __attribu
  * undefined. NULL (and a recorded failure) when out of memory. */
 void *bb_cpu_scratch(bb_device *dev, size_t bytes);
 
+/* peaks.c */
+void bb_cpu_measure_peaks(bb_device *dev, bb_peaks *out);
+
 /* linear.c, ternary_quant.c, head.c */
 size_t bb_cpu_ternary_bytes(bb_device *dev, int64_t N, int64_t K);
 void bb_cpu_ternary_quant(bb_device *dev, const bb_ternary *t, const float *w);
