@@ -1,0 +1,361 @@
+/* Datasets: how files are found, which bytes a sample number draws, and how ranks and resumed runs share the numbers.
+ * SPDX-License-Identifier: MIT */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+#include "core/file.h"
+#include "core/rng.h"
+#include "data/dataset.h"
+
+static char dir[] = "/tmp/bitbyte-dataset-XXXXXX";
+
+/* Files whose bytes tell where they are: two bytes of every four are the offset, one the file. */
+static void write_file(const char *name, size_t size, uint8_t tag) {
+    uint8_t *bytes = malloc(size + 4);
+    assert_non_null(bytes);
+    for (size_t i = 0; i < size + 3; i += 4) {
+        size_t j = i / 4;
+        uint8_t quad[4] = {tag, (uint8_t)j, (uint8_t)(j >> 8), (uint8_t)(255 - tag)};
+        memcpy(bytes + i, quad, i + 4 <= size + 4 ? 4 : size + 4 - i);
+    }
+    char *path = bb_file_join(dir, name);
+    bb_error err;
+    assert_int_equal(bb_file_replace(path, bytes, size, &err), BB_OK);
+    free(path);
+    free(bytes);
+}
+
+static const char *at(const char *name) {
+    static char path[4][256];
+    static int next;
+    next = (next + 1) % 4;
+    snprintf(path[next], sizeof path[next], "%s/%s", dir, name);
+    return path[next];
+}
+
+static bb_dataset *open_shards(const char *data, int seq_len, uint64_t seed, int rank, int world_size) {
+    bb_dataset *dataset = NULL;
+    bb_error err = {0};
+    if (bb_byte_shard_dataset_open(data, seq_len, seed, rank, world_size, &dataset, &err) != BB_OK) fail_msg("%s", err.message);
+    return dataset;
+}
+
+/* The file and the offset that a sample of the dataset begins at, as one window number counted by hand. */
+static int64_t window_number(const bb_dataset *dataset, const uint8_t *window) {
+    int64_t before = 0;
+    for (int i = 0; i < dataset->source.count; i++) {
+        const bb_file_map *map = &dataset->source.files[i].map;
+        int64_t windows = (int64_t)map->size - dataset->seq_len;
+        if (map->data && window >= map->data && window < map->data + map->size) {
+            assert_true(window - map->data < windows);
+            return before + (window - map->data);
+        }
+        if (windows > 0) before += windows;
+    }
+    fail_msg("a sample lies in no file");
+    return -1;
+}
+
+static void test_finds_files(void **state) {
+    (void)state;
+    struct {
+        const char *data;
+        int64_t shards, bytes;
+    } cases[] = {{dir, 3, 300 + 500 + 77},
+                 {at("shard_*.bin"), 3, 300 + 500 + 77},
+                 {at("shard_0000[01].bin"), 2, 800},
+                 {at("other.bin"), 1, 400}};
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        bb_dataset *dataset = open_shards(cases[i].data, 16, 1, 0, 1);
+        bb_dataset_info info = bb_dataset_get_info(dataset);
+        assert_int_equal(info.shards, cases[i].shards);
+        assert_int_equal(info.bytes, cases[i].bytes);
+        assert_int_equal(info.skipped_shards, 0);
+        assert_null(info.warning);
+        for (int k = 1; k < dataset->source.count; k++)
+            assert_true(strcmp(dataset->source.files[k - 1].path, dataset->source.files[k].path) < 0);
+        bb_dataset_close(dataset);
+    }
+    bb_dataset *dataset = open_shards(at("odd[1]dir"), 16, 1, 0, 1); /* a directory's name is never a pattern */
+    assert_int_equal(bb_dataset_get_info(dataset).bytes, 60);
+    bb_dataset_close(dataset);
+}
+
+static void expect_error(const char *data, int seq_len, int rank, int world_size, bb_status code, const char *part) {
+    bb_dataset *dataset = (bb_dataset *)&dataset;
+    bb_error err = {0};
+    assert_int_equal(bb_byte_shard_dataset_open(data, seq_len, 1, rank, world_size, &dataset, &err), code);
+    assert_int_equal(err.code, code);
+    assert_null(dataset);
+    if (!strstr(err.message, part)) fail_msg("\"%s\" lacks \"%s\"", err.message, part);
+}
+
+static void test_says_what_is_wrong(void **state) {
+    (void)state;
+    expect_error(at("none_*.bin"), 16, 0, 1, BB_ERR_DATA, "none_*.bin: no file matches");
+    expect_error(at("absent"), 16, 0, 1, BB_ERR_DATA, "absent: no such file");
+    expect_error(at("empty_dir"), 16, 0, 1, BB_ERR_DATA, "holds no shard_*.bin");
+    expect_error(at("empty_*"), 16, 0, 1, BB_ERR_DATA, "matches directories");
+    expect_error("", 16, 0, 1, BB_ERR_ARGUMENT, "found nothing");
+    expect_error("-", 16, 0, 1, BB_ERR_ARGUMENT, "standard input");
+    expect_error(at("other.bin"), 0, 0, 1, BB_ERR_ARGUMENT, "seq_len");
+    expect_error(at("other.bin"), 16, 2, 2, BB_ERR_ARGUMENT, "found 2 and 2");
+    expect_error(at("other.bin"), 16, -1, 2, BB_ERR_ARGUMENT, "rank");
+    expect_error(at("other.bin"), 400, 0, 1, BB_ERR_DATA, "400 bytes, expected at least 401");
+    expect_error(dir, 500, 0, 1, BB_ERR_DATA, "none of its 3 files has the 501 bytes");
+    expect_error(dir, 500, 0, 1, BB_ERR_DATA, "shard_00001.bin, has 500");
+    expect_error(dir, INT32_MAX, 0, 1, BB_ERR_DATA, "2147483648");
+    bb_dataset *dataset = NULL;
+    bb_error err = {0};
+    assert_int_equal(bb_byte_stream_dataset_open(dir, 16, 1, 0, 1, &dataset, &err), BB_ERR_IO);
+    assert_non_null(strstr(err.message, "a directory"));
+    assert_int_equal(bb_byte_stream_dataset_open(at("shard_*.bin"), 16, 1, 0, 1, &dataset, &err), BB_ERR_IO);
+}
+
+static void test_passes_over_short_shards(void **state) {
+    (void)state;
+    bb_dataset *dataset = open_shards(dir, 77, 1, 0, 1); /* shard_00002.bin has 77 bytes: one too few */
+    bb_dataset_info info = bb_dataset_get_info(dataset);
+    assert_int_equal(info.shards, 2);
+    assert_int_equal(info.bytes, 800);
+    assert_int_equal(info.skipped_shards, 1);
+    assert_non_null(strstr(info.warning, "1 of 3 shards"));
+    assert_non_null(strstr(info.warning, "shard_00002.bin (77 bytes)"));
+    for (uint64_t n = 0; n < 2000; n++) assert_true(window_number(dataset, bb_dataset_sample(dataset, n)) < 300 + 500 - 2 * 77);
+
+    bb_error err = {0};
+    assert_int_equal(bb_dataset_set_seq_len(dataset, 76, &err), BB_OK); /* exactly one window there now */
+    assert_null(bb_dataset_get_info(dataset).warning);
+    assert_int_equal(bb_dataset_get_info(dataset).shards, 3);
+    int hits = 0;
+    for (uint64_t n = 0; n < 4000; n++) hits += window_number(dataset, bb_dataset_sample(dataset, n)) == 300 + 500 - 2 * 76;
+    assert_in_range(hits, 1, 30); /* one window of 649 */
+
+    assert_int_equal(bb_dataset_set_seq_len(dataset, 500, &err), BB_ERR_DATA); /* refused: all stays as it was */
+    assert_int_equal(bb_dataset_seq_len(dataset), 76);
+    assert_int_equal(bb_dataset_get_info(dataset).shards, 3);
+    bb_dataset_close(dataset);
+}
+
+static void test_batches_are_windows(void **state) {
+    (void)state;
+    enum { T = 24, B = 5 };
+    bb_dataset *dataset = open_shards(dir, T, 7, 0, 1);
+    uint8_t x[B * T], y[B * T];
+    bb_error err = {0};
+    for (int step = 0; step < 20; step++) {
+        assert_int_equal(bb_dataset_batch(dataset, B, 1, 0, x, y, &err), BB_OK);
+        for (int b = 0; b < B; b++) {
+            const uint8_t *window = bb_dataset_sample(dataset, bb_dataset_position(dataset) + (uint64_t)b);
+            assert_memory_equal(x + b * T, window, T);
+            assert_memory_equal(y + b * T, window + 1, T);
+        }
+        bb_dataset_next_step(dataset, B, 1);
+    }
+    assert_int_equal(bb_dataset_position(dataset), 20 * B);
+    assert_int_equal(bb_dataset_batch(dataset, 0, 1, 0, x, y, &err), BB_ERR_ARGUMENT);
+    assert_int_equal(bb_dataset_batch(dataset, 1, 2, 2, x, y, &err), BB_ERR_ARGUMENT);
+    assert_int_equal(bb_dataset_batch(dataset, 1, 2, -1, x, y, &err), BB_ERR_ARGUMENT);
+    bb_dataset_close(dataset);
+}
+
+/* The rule that checkpoints and other implementations rely on, written out on its own. */
+static void test_sample_is_a_function_of_seed_number_and_length(void **state) {
+    (void)state;
+    const size_t sizes[3] = {300, 500, 77};
+    bb_dataset *dataset = open_shards(dir, 16, 99, 0, 1);
+    bb_error err = {0};
+    for (int pass = 0; pass < 2; pass++) {
+        int seq_len = pass ? 100 : 16;
+        assert_int_equal(bb_dataset_set_seq_len(dataset, seq_len, &err), BB_OK);
+        for (uint64_t n = 0; n < 500; n++) {
+            uint64_t total = 0;
+            for (int i = 0; i < 3; i++) total += sizes[i] > (size_t)seq_len ? sizes[i] - (size_t)seq_len : 0;
+            uint64_t window = bb_rng_below(99, BB_STREAM_DATA, n, total);
+            int file = 0;
+            while (sizes[file] <= (size_t)seq_len || window >= sizes[file] - (size_t)seq_len) {
+                window -= sizes[file] > (size_t)seq_len ? sizes[file] - (size_t)seq_len : 0;
+                file++;
+            }
+            assert_ptr_equal(bb_dataset_sample(dataset, n), dataset->source.files[file].map.data + window);
+        }
+    }
+    bb_dataset_close(dataset);
+}
+
+static void test_uniform_over_windows(void **state) {
+    (void)state;
+    enum { T = 32, WINDOWS = 300 + 500 + 77 - 3 * T, DRAWS = 400 * WINDOWS };
+    bb_dataset *dataset = open_shards(dir, T, 12345, 0, 1);
+    int *counts = calloc(WINDOWS, sizeof *counts);
+    assert_non_null(counts);
+    for (uint64_t n = 0; n < DRAWS; n++) counts[window_number(dataset, bb_dataset_sample(dataset, n))]++;
+    double expected = (double)DRAWS / WINDOWS, chi_square = 0;
+    for (int i = 0; i < WINDOWS; i++) chi_square += (counts[i] - expected) * (counts[i] - expected) / expected;
+    /* Mean WINDOWS - 1, standard deviation sqrt(2 (WINDOWS - 1)) = 39.5: within 4 of them. */
+    if (chi_square < 780 - 158 || chi_square > 780 + 158) fail_msg("chi-square %.1f, expected 780 +- 158", chi_square);
+    free(counts);
+    bb_dataset_close(dataset);
+}
+
+/* All rows that `world_size` ranks draw in `steps` steps, each as its place in memory relative to its file, in the order of
+ * ranks, micro-batches and rows. Returns how many. */
+static size_t draw_all(int world_size, int batch_size, int grad_accum, int steps, uint8_t *rows, int seq_len) {
+    size_t count = 0;
+    bb_dataset *ranks[4];
+    uint8_t y[64 * 16];
+    bb_error err = {0};
+    for (int r = 0; r < world_size; r++) ranks[r] = open_shards(dir, seq_len, 5, r, world_size);
+    for (int step = 0; step < steps; step++)
+        for (int r = 0; r < world_size; r++) {
+            for (int k = 0; k < grad_accum; k++) {
+                assert_int_equal(bb_dataset_batch(ranks[r], batch_size, grad_accum, k, rows + count * (size_t)seq_len, y, &err),
+                                 BB_OK);
+                count += (size_t)batch_size;
+            }
+            bb_dataset_next_step(ranks[r], batch_size, grad_accum);
+        }
+    for (int r = 0; r < world_size; r++) bb_dataset_close(ranks[r]);
+    return count;
+}
+
+static void test_ranks_share_a_step(void **state) {
+    (void)state;
+    enum { T = 16, GLOBAL = 24, STEPS = 7, BYTES = T * GLOBAL * STEPS };
+    static uint8_t one[BYTES], other[BYTES];
+    assert_int_equal(draw_all(1, 2, 12, STEPS, one, T), GLOBAL * STEPS);
+    /* A rank takes a contiguous run of a step, so in rank order the samples come out as one process draws them. */
+    int splits[][3] = {{1, 4, 6}, {2, 2, 6}, {4, 2, 3}, {4, 6, 1}, {2, 1, 12}};
+    for (size_t i = 0; i < sizeof splits / sizeof *splits; i++) {
+        memset(other, 0, sizeof other);
+        assert_int_equal(draw_all(splits[i][0], splits[i][1], splits[i][2], STEPS, other, T), GLOBAL * STEPS);
+        assert_memory_equal(one, other, BYTES);
+    }
+}
+
+static void test_ranks_are_disjoint(void **state) {
+    (void)state;
+    /* Which numbers a rank uses shows in what it draws: each of its rows is the sample of exactly one number of the step. */
+    enum { T = 16, B = 3, ACCUM = 4, WORLD = 4, STEP = B * ACCUM * WORLD };
+    bool taken[STEP] = {false};
+    uint8_t x[B * T], y[B * T];
+    bb_error err = {0};
+    for (int r = 0; r < WORLD; r++) {
+        bb_dataset *dataset = open_shards(dir, T, 31, r, WORLD);
+        bb_dataset_set_position(dataset, 1000003);
+        for (int k = 0; k < ACCUM; k++) {
+            assert_int_equal(bb_dataset_batch(dataset, B, ACCUM, k, x, y, &err), BB_OK);
+            for (int b = 0; b < B; b++) {
+                int number = -1;
+                for (int n = 0; n < STEP && number < 0; n++)
+                    if (!taken[n] && memcmp(bb_dataset_sample(dataset, 1000003 + (uint64_t)n), x + b * T, T) == 0) number = n;
+                assert_true(number >= 0);
+                taken[number] = true;
+            }
+        }
+        bb_dataset_next_step(dataset, B, ACCUM);
+        assert_int_equal(bb_dataset_position(dataset), 1000003 + STEP);
+        bb_dataset_close(dataset);
+    }
+    for (int n = 0; n < STEP; n++) assert_true(taken[n]);
+}
+
+static void test_position_resumes(void **state) {
+    (void)state;
+    enum { T = 16, B = 4, ACCUM = 3 };
+    uint8_t straight[30][B * T], x[B * T], y[B * T];
+    bb_error err = {0};
+    bb_dataset *dataset = open_shards(dir, T, 8, 1, 2);
+    uint64_t stopped_at = 0;
+    for (int step = 0; step < 10; step++) {
+        if (step == 4) stopped_at = bb_dataset_position(dataset);
+        for (int k = 0; k < ACCUM; k++)
+            assert_int_equal(bb_dataset_batch(dataset, B, ACCUM, k, straight[step * ACCUM + k], y, &err), BB_OK);
+        bb_dataset_next_step(dataset, B, ACCUM);
+    }
+    bb_dataset_close(dataset);
+    assert_int_equal(stopped_at, 4 * B * ACCUM * 2);
+
+    dataset = open_shards(dir, 64, 8, 1, 2); /* opened with another length, then set: the length leaves no trace */
+    bb_dataset_set_position(dataset, stopped_at);
+    assert_int_equal(bb_dataset_set_seq_len(dataset, T, &err), BB_OK);
+    for (int step = 4; step < 10; step++) {
+        for (int k = 0; k < ACCUM; k++) {
+            assert_int_equal(bb_dataset_batch(dataset, B, ACCUM, k, x, y, &err), BB_OK);
+            assert_memory_equal(x, straight[step * ACCUM + k], B * T);
+        }
+        bb_dataset_next_step(dataset, B, ACCUM);
+    }
+    bb_dataset_close(dataset);
+}
+
+static void test_stream_is_one_shard(void **state) {
+    (void)state;
+    bb_dataset *stream = NULL, *shards = open_shards(at("shard_00001.bin"), 20, 3, 0, 1);
+    bb_error err = {0};
+    assert_int_equal(bb_byte_stream_dataset_open(at("shard_00001.bin"), 20, 3, 0, 1, &stream, &err), BB_OK);
+    assert_int_equal(bb_dataset_get_info(stream).shards, 1);
+    assert_int_equal(bb_dataset_get_info(stream).bytes, 500);
+    for (uint64_t n = 0; n < 300; n++)
+        assert_int_equal(window_number(stream, bb_dataset_sample(stream, n)),
+                         window_number(shards, bb_dataset_sample(shards, n)));
+    bb_dataset_close(stream);
+    bb_dataset_close(shards);
+}
+
+static void test_smallest_window(void **state) {
+    (void)state;
+    bb_dataset *dataset = open_shards(at("two.dat"), 1, 0, 0, 1); /* two bytes, one window */
+    uint8_t x = 0, y = 0;
+    bb_error err = {0};
+    assert_int_equal(bb_dataset_batch(dataset, 1, 1, 0, &x, &y, &err), BB_OK);
+    const uint8_t *bytes = dataset->source.files[0].map.data;
+    assert_int_equal(x, bytes[0]);
+    assert_int_equal(y, bytes[1]);
+    bb_dataset_close(dataset);
+}
+
+static int make_files(void **state) {
+    (void)state;
+    if (!mkdtemp(dir)) return -1;
+    if (mkdir(at("empty_dir"), 0777) != 0 || mkdir(at("odd[1]dir"), 0777) != 0) return -1;
+    write_file("shard_00000.bin", 300, 1);
+    write_file("shard_00001.bin", 500, 2);
+    write_file("shard_00002.bin", 77, 3);
+    write_file("shard_00003.bin.part", 900, 4);
+    write_file("val_00000.bin", 900, 5);
+    write_file("other.bin", 400, 6);
+    write_file("two.dat", 2, 7);
+    write_file("odd[1]dir/shard_00000.bin", 60, 8);
+    return 0;
+}
+
+static int remove_files(void **state) {
+    (void)state;
+    char command[sizeof dir + 16];
+    snprintf(command, sizeof command, "rm -rf '%s'", dir);
+    return system(command);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_finds_files),
+        cmocka_unit_test(test_says_what_is_wrong),
+        cmocka_unit_test(test_passes_over_short_shards),
+        cmocka_unit_test(test_batches_are_windows),
+        cmocka_unit_test(test_sample_is_a_function_of_seed_number_and_length),
+        cmocka_unit_test(test_uniform_over_windows),
+        cmocka_unit_test(test_ranks_share_a_step),
+        cmocka_unit_test(test_ranks_are_disjoint),
+        cmocka_unit_test(test_position_resumes),
+        cmocka_unit_test(test_stream_is_one_shard),
+        cmocka_unit_test(test_smallest_window),
+    };
+    return cmocka_run_group_tests(tests, make_files, remove_files);
+}
