@@ -5,66 +5,83 @@
 #include "core/adam8_map.h"
 #include "ops/cpu/adamw.h"
 
-/* The nearest code without a search. A bucket is the floats of one sign with the same exponent and first MANTISSA_BITS of the
- * mantissa: so narrow that at most one edge of the map lies in it. base is the code of the bucket's least value; one comparison
- * with the edge above that gives the code. Magnitudes under 2^-EXPONENTS, all nearest to 0, are one bucket. */
+/* The nearest code in one lookup. A bucket is the floats of one sign with the same exponent and first bits of the mantissa, so
+ * narrow that at most one edge of the map lies in it. Its entry holds the code of its least magnitude, and which of the
+ * remaining bits of a magnitude are the last to have that code; past them it is the next code away from zero. Magnitudes under
+ * 2^-EXPONENTS are all nearest to 0 and share a bucket. */
 enum {
     EXPONENTS = 23,
-    MANTISSA_BITS = 7,
-    SHIFT = 23 - MANTISSA_BITS,
-    SMALL = ((127 - EXPONENTS) << MANTISSA_BITS) - 1, /* the high bits of the floats just under 2^-EXPONENTS */
-    BUCKETS = (EXPONENTS << MANTISSA_BITS) + 2,       /* of each sign; the first is the small, the last is 1.0 */
+    SIGNED_SHIFT = 17, /* buckets of 2^17 floats: 64 in [0.5, 1), where the signed map has 36 entries, the unsigned one 71 */
+    UNSIGNED_SHIFT = 16,
+    SIGNED_BUCKETS = (EXPONENTS << (23 - SIGNED_SHIFT)) + 2, /* of each sign; the first is the small, the last is 1.0 */
+    BUCKETS = 2 * SIGNED_BUCKETS,                            /* also enough for the unsigned map, which has one sign */
     BLOCKS_PER_TASK = 16,
 };
 
 typedef struct encoder {
-    uint8_t base[2 * BUCKETS]; /* those of negative values after the others */
-    float edge[256];           /* bb_adam8_edges and infinity */
+    uint32_t entry[BUCKETS]; /* code << 24 | last; for signed the negative buckets after the others */
     uint8_t zero;
 } encoder;
 
 static encoder encoders[2]; /* [is_signed] */
 static pthread_once_t once = PTHREAD_ONCE_INIT;
 
-static uint8_t search(const float *edge, float x) {
-    uint8_t code = 0;
-    while (edge[code] < x) code++;
+BB_SIMD_INLINE int32_t shift_of(bool is_signed) { return is_signed ? SIGNED_SHIFT : UNSIGNED_SHIFT; }
+
+/* The bucket before that of 2^-EXPONENTS, as the high bits of its floats. */
+BB_SIMD_INLINE int32_t small_of(bool is_signed) { return ((127 - EXPONENTS) << (23 - shift_of(is_signed))) - 1; }
+
+static uint32_t search(const float *edge, float x) {
+    uint32_t code = 0;
+    while (code < 255 && edge[code] < x) code++;
     return code;
+}
+
+static uint32_t make_entry(const float *edge, uint32_t least, bool negative, uint32_t rest) {
+    float x = bb_simd_from_bits(least);
+    uint32_t code = search(edge, negative ? -x : x), last = rest;
+    if (negative && code > 0) last = bb_simd_bits(-edge[code - 1]) - 1 - least; /* the edge itself is past */
+    if (!negative && code < 255) last = bb_simd_bits(edge[code]) - least;
+    return code << 24 | (last < rest ? last : rest);
 }
 
 static void build_encoders(void) {
     for (int s = 0; s < 2; s++) {
+        const float *edge = bb_adam8_edges(s == 1);
         encoder *e = &encoders[s];
-        memcpy(e->edge, bb_adam8_edges(s == 1), 255 * sizeof *e->edge);
-        e->edge[255] = INFINITY;
-        e->zero = search(e->edge, 0);
-        for (uint32_t b = 0; b < BUCKETS; b++) {
-            uint32_t least = (SMALL + b) << SHIFT, greatest = least | ((1u << SHIFT) - 1);
-            e->base[b] = b == 0 ? e->zero : search(e->edge, bb_simd_from_bits(least));
-            e->base[BUCKETS + b] = b == 0 ? e->zero : search(e->edge, -bb_simd_from_bits(greatest));
+        uint32_t rest = (1u << shift_of(s)) - 1;
+        e->zero = (uint8_t)search(edge, 0);
+        for (int32_t i = 0; i < BUCKETS; i++) {
+            bool negative = s == 1 && i >= SIGNED_BUCKETS;
+            int32_t bucket = negative ? i - SIGNED_BUCKETS : i;
+            uint32_t least = (uint32_t)(small_of(s) + bucket) << shift_of(s);
+            e->entry[i] = bucket ? make_entry(edge, least, negative, rest) : (uint32_t)e->zero << 24 | rest;
         }
     }
 }
 
-/* |x| <= 1; NaN gives some code. */
-BB_SIMD_INLINE uint8_t encode(const encoder *e, float x) {
-    uint32_t u = bb_simd_bits(x);
-    int32_t bucket = (int32_t)((u & 0x7fffffffu) >> SHIFT) - SMALL;
-    bucket = bucket < 0 ? 0 : bucket;
-    bucket = bucket > BUCKETS - 1 ? BUCKETS - 1 : bucket;
-    uint8_t code = e->base[bucket + (int32_t)(u >> 31) * BUCKETS];
-    return (uint8_t)(code + (x > e->edge[code]));
-}
-
-/* Codes and absmax of x, n <= BB_ADAM8_BLOCK. */
-BB_SIMD_INLINE void encode_block(const encoder *e, uint8_t *codes, float *absmax, const float *x, int64_t n) {
+/* Codes and absmax of x, n <= BB_ADAM8_BLOCK; x >= 0 unless signed. x becomes the parts of absmax. */
+BB_SIMD_INLINE void encode_block(bool is_signed, uint8_t *codes, float *absmax, float *x, int64_t n) {
+    const encoder *e = &encoders[is_signed];
     float max = bb_simd_absmax(x, n);
     *absmax = max;
     if (max == 0) {
         memset(codes, e->zero, (size_t)n);
         return;
     }
-    for (int64_t i = 0; i < n; i++) codes[i] = encode(e, x[i] / max);
+    int32_t shift = shift_of(is_signed), small = small_of(is_signed), greatest = (is_signed ? SIGNED_BUCKETS : BUCKETS) - 1;
+    uint32_t rest = (1u << shift) - 1;
+#pragma omp simd
+    for (int64_t i = 0; i < n; i++) {
+        uint32_t u = bb_simd_bits(x[i] / max), magnitude = u & 0x7fffffffu;
+        int32_t bucket = (int32_t)(magnitude >> shift) - small;
+        bucket = bucket < 0 ? 0 : bucket;
+        bucket = bucket > greatest ? greatest : bucket; /* NaN */
+        int32_t negative = is_signed ? (int32_t)(u >> 31) : 0;
+        uint32_t entry = e->entry[bucket + negative * SIGNED_BUCKETS];
+        int32_t past = (magnitude & rest) > (entry & 0xffffffu);
+        codes[i] = (uint8_t)((int32_t)(entry >> 24) + (negative ? -past : past));
+    }
 }
 
 /* Elements of whole blocks, the last of which may be short; p, g and s begin at the first. */
@@ -86,8 +103,8 @@ BB_SIMD_INLINE void step_blocks_body(float *p, const float *g, bb_adam8_state s,
             m[i] = mi;
             v[i] = vi;
         }
-        encode_block(&encoders[1], s.m + begin, &s.m_absmax[block], m, count);
-        encode_block(&encoders[0], s.v + begin, &s.v_absmax[block], v, count);
+        encode_block(true, s.m + begin, &s.m_absmax[block], m, count);
+        encode_block(false, s.v + begin, &s.v_absmax[block], v, count);
     }
 }
 
