@@ -49,7 +49,7 @@ static void set_message(bb_error *err, bb_status code, const char *tail, const c
     memcpy(err->message, text, used + more + 1);
 }
 
-bb_status bb_fail(bb_error *err, bb_status code, const char *fmt, ...) {
+bb_status(bb_fail)(bb_error *err, bb_status code, const char *fmt, ...) {
     if (!err) return code;
     va_list args;
     va_start(args, fmt);

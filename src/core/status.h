@@ -8,6 +8,10 @@
 /* Fills err (when not NULL) and returns code, so that a caller writes `return bb_fail(err, …)`. */
 bb_status bb_fail(bb_error *err, bb_status code, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
 
+#ifdef __clang_analyzer__ /* it can't see into status.c: a failure is never BB_OK */
+#define bb_fail(err, code, ...) ((void)bb_fail((err), (code), __VA_ARGS__), (code))
+#endif
+
 /* Puts "prefix: " before the message of an error that is being passed up; returns err's code. */
 bb_status bb_fail_prefix(bb_error *err, bb_status code, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
 
