@@ -1,0 +1,45 @@
+/* The parts of `bitbyte train`: its options, where its configuration comes from, and what it says.
+ * SPDX-License-Identifier: MIT */
+#ifndef BB_PROGRAMS_TRAIN_H
+#define BB_PROGRAMS_TRAIN_H
+
+#include "common.h"
+#include "progress.h"
+
+typedef struct bb_train_args {
+    bb_train_options options; /* what the library takes; pointers and callbacks are filled in later */
+    bb_model_args model;
+    bb_device_args device;
+    const char *data, *out, *val_data, *resume, *init; /* paths, absolute after bb_train_args_read */
+    double lr, wd;
+    int optim, lr_schedule; /* bb_optimizer_kind, bb_lr_schedule */
+    int64_t seed;
+    bool no_ckpt, no_opt_state, allow_overwrite, wd_all, ddp, use_sdpa, json;
+
+    char checkpoint[4096]; /* file to resume from, "" when there is none */
+    char *config_json;     /* what config.json of the run will hold; free() it */
+} bb_train_args;
+
+/* Reads the command line and, when resuming or starting from a file, the configuration that comes with it; checks everything
+ * that needs neither memory nor data. Returns BB_CLI_GO_ON or an exit status. */
+int bb_train_args_read(int argc, char **argv, bb_train_args *args, const bb_cli_command **command);
+/* Length of the longest sequences that the run will train on. */
+int bb_train_longest(const bb_train_options *options);
+
+typedef struct bb_train_report {
+    const bb_train_args *args;
+    bb_progress progress;
+    char saved[4096]; /* the newest checkpoint, "" before the first */
+} bb_train_report;
+
+void bb_train_report_open(bb_train_report *report, const bb_train_args *args);
+/* Everything that is known before the first step. */
+void bb_train_report_summary(bb_train_report *report, bb_device *device, const bb_config *config,
+                             const bb_memory_estimate *memory, uint64_t free_bytes, const bb_dataset_info *data,
+                             int64_t first_step);
+/* The trainer's on_event; user is the report. */
+void bb_train_report_event(void *user, const bb_train_event *event);
+/* How it ended: interrupted or done, and what to type next. */
+void bb_train_report_end(bb_train_report *report, bool interrupted, int64_t step, double seconds);
+
+#endif

@@ -1,0 +1,415 @@
+/* The options of `bitbyte train`, and the configuration that a resumed run or a model file brings.
+ * SPDX-License-Identifier: MIT */
+#include <dirent.h>
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "train.h"
+
+static bb_train_args given; /* one command line a process */
+
+static const char *const optim_choices[] = {[BB_OPTIM_ADAMW] = "adamw", [BB_OPTIM_ADAMW8BIT] = "adamw8bit", NULL};
+static const char *const schedule_choices[] = {[BB_LR_COSINE] = "cosine", [BB_LR_CONSTANT] = "constant", NULL};
+
+/* clang-format off: a table is read by rows */
+static bb_cli_option options[] = {
+    {.help = "Data and run"},
+    {.name = "data",
+     .type = BB_CLI_STRING,
+     .target = &given.data,
+     .value = "DIR|GLOB|FILE",
+     .help = "bytes to train on: a directory (its shard_*.bin), a glob in quotes, or one file (required, unless --resume DIR)"},
+    {.name = "out",
+     .type = BB_CLI_STRING,
+     .target = &given.out,
+     .value = "DIR",
+     .saved = BB_CLI_SAVED_CALL,
+     .help = "run directory: config.json, metrics.jsonl, checkpoints; one that holds checkpoints is refused unless it is "
+             "resumed or --allow_overwrite is given",
+     .default_text = "runs/DATE-TIME; the same directory with --resume DIR"},
+    {.name = "steps",
+     .type = BB_CLI_INT64,
+     .target = &given.options.steps,
+     .value = "N",
+     .range = BB_CLI_AT_LEAST(1),
+     .help = "steps of the whole run; schedules are made for it"},
+    {.name = "stop_at",
+     .type = BB_CLI_INT64,
+     .target = &given.options.stop_at,
+     .value = "N",
+     .range = BB_CLI_AT_LEAST(0),
+     .help = "save and stop after step N, to be resumed later; 0: off",
+     .saved = BB_CLI_SAVED_CALL},
+    {.name = "log_every",
+     .type = BB_CLI_INT,
+     .target = &given.options.log_every,
+     .value = "N",
+     .range = BB_CLI_AT_LEAST(0),
+     .help = "steps between lines here and in metrics.jsonl; 0: only the last",
+     .saved = BB_CLI_SAVED_FREE},
+    {.name = "save_every",
+     .type = BB_CLI_INT,
+     .target = &given.options.save_every,
+     .value = "N",
+     .range = BB_CLI_AT_LEAST(0),
+     .help = "steps between checkpoints; the last step always leaves one",
+     .saved = BB_CLI_SAVED_FREE},
+    {.name = "keep",
+     .type = BB_CLI_INT,
+     .target = &given.options.keep,
+     .value = "N",
+     .range = BB_CLI_AT_LEAST(0),
+     .help = "newest checkpoints that are kept; 0: all",
+     .saved = BB_CLI_SAVED_FREE},
+    {.name = "allow_overwrite",
+     .type = BB_CLI_FLAG,
+     .target = &given.allow_overwrite,
+     .saved = BB_CLI_SAVED_CALL,
+     .help = "start afresh in a directory that holds checkpoints; they are removed"},
+    {.name = "seed",
+     .type = BB_CLI_INT64,
+     .target = &given.seed,
+     .value = "N",
+     .range = BB_CLI_AT_LEAST(0),
+     .help = "of the first weights and of the order of the data"},
+    {.name = "json",
+     .type = BB_CLI_FLAG,
+     .target = &given.json,
+     .saved = BB_CLI_SAVED_CALL,
+     .help = "on standard output, each event as one line of JSON"},
+
+    {.help = "Model"},
+    BB_MODEL_ROWS(given.model),
+    {.name = "init",
+     .type = BB_CLI_STRING,
+     .target = &given.init,
+     .value = "FILE",
+     .saved = BB_CLI_SAVED_CALL,
+     .help = "start from the weights of a model file; its shape is taken too"},
+    {.name = "use_sdpa",
+     .type = BB_CLI_FLAG,
+     .target = &given.use_sdpa,
+     .saved = BB_CLI_SAVED_FREE,
+     .help = "accepted and without effect: the tiled attention, which never holds a whole score matrix, is the only one"},
+
+    {.help = "Batches"},
+    {.name = "batch_size",
+     .type = BB_CLI_INT,
+     .target = &given.options.batch_size,
+     .value = "N",
+     .range = BB_CLI_AT_LEAST(1),
+     .help = "sequences computed at once; memory grows with it"},
+    {.name = "grad_accum",
+     .type = BB_CLI_INT,
+     .target = &given.options.grad_accum,
+     .value = "N",
+     .range = BB_CLI_AT_LEAST(1),
+     .help = "batches whose gradients make one step"},
+    {.name = "seq_len",
+     .type = BB_CLI_INT,
+     .target = &given.options.seq_len,
+     .value = "N",
+     .range = BB_CLI_AT_LEAST(0),
+     .help = "bytes a sequence, for every step",
+     .default_text = "0: the curriculum, 2048 for the first 20% of the steps, 4096 up to 50%, then 8192"},
+    {.name = "seq_len_cap",
+     .type = BB_CLI_INT,
+     .target = &given.options.seq_len_cap,
+     .value = "N",
+     .range = BB_CLI_AT_LEAST(0),
+     .help = "longest sequence of the curriculum; 0: no cap"},
+    {.name = "no_ckpt",
+     .type = BB_CLI_FLAG,
+     .target = &given.no_ckpt,
+     .help = "keep all activations instead of recomputing them in the backward pass: faster, more memory"},
+
+    {.help = "Learning"},
+    {.name = "optim",
+     .type = BB_CLI_CHOICE,
+     .target = &given.optim,
+     .choices = optim_choices,
+     .help = "AdamW with moments in f32, or in blocks of 8 bits: a quarter of the memory"},
+    {.name = "lr",
+     .type = BB_CLI_DOUBLE,
+     .target = &given.lr,
+     .value = "X",
+     .range = BB_CLI_ABOVE(0),
+     .help = "highest learning rate; small models take more, up to about 3e-3"},
+    {.name = "lr_schedule",
+     .type = BB_CLI_CHOICE,
+     .target = &given.lr_schedule,
+     .choices = schedule_choices,
+     .help = "after the warm-up"},
+    {.name = "lr_min_factor",
+     .type = BB_CLI_DOUBLE,
+     .target = &given.options.lr_min_factor,
+     .value = "X",
+     .range = BB_CLI_FROM_TO(0, 1),
+     .help = "the cosine ends at this share of --lr"},
+    {.name = "warmup_frac",
+     .type = BB_CLI_DOUBLE,
+     .target = &given.options.warmup_frac,
+     .value = "X",
+     .range = BB_CLI_FROM_TO(0, 1),
+     .help = "share of the steps in which the rate rises to --lr"},
+    {.name = "warmup_steps",
+     .type = BB_CLI_INT64,
+     .target = &given.options.warmup_steps,
+     .value = "N",
+     .range = BB_CLI_AT_LEAST(0),
+     .help = "the same as a number of steps",
+     .default_text = "warmup_frac of the steps"},
+    {.name = "wd",
+     .type = BB_CLI_DOUBLE,
+     .target = &given.wd,
+     .value = "X",
+     .range = BB_CLI_AT_LEAST(0),
+     .help = "weight decay, on matrices"},
+    {.name = "wd_all", .type = BB_CLI_FLAG, .target = &given.wd_all, .help = "weight decay on norms too"},
+    {.name = "grad_clip",
+     .type = BB_CLI_DOUBLE,
+     .target = &given.options.grad_clip,
+     .value = "X",
+     .range = BB_CLI_AT_LEAST(0),
+     .help = "greatest norm of the whole gradient; 0: no clipping"},
+
+    {.help = "Validation"},
+    {.name = "val_data",
+     .type = BB_CLI_STRING,
+     .target = &given.val_data,
+     .value = "DIR|GLOB|FILE",
+     .saved = BB_CLI_SAVED_FREE,
+     .help = "held-out bytes, e.g. 'data/val_*.bin'; they are scored at the last step too"},
+    {.name = "val_every",
+     .type = BB_CLI_INT,
+     .target = &given.options.val_every,
+     .value = "N",
+     .range = BB_CLI_AT_LEAST(0),
+     .help = "steps between validations; 0: only the last",
+     .saved = BB_CLI_SAVED_FREE},
+    {.name = "val_batches",
+     .type = BB_CLI_INT,
+     .target = &given.options.val_batches,
+     .value = "N",
+     .range = BB_CLI_AT_LEAST(0),
+     .help = "batches a validation; 0: everything",
+     .saved = BB_CLI_SAVED_FREE},
+    {.name = "val_seq_len",
+     .type = BB_CLI_INT,
+     .target = &given.options.val_seq_len,
+     .value = "N",
+     .range = BB_CLI_AT_LEAST(1),
+     .help = "bytes a window of validation",
+     .saved = BB_CLI_SAVED_FREE},
+
+    {.help = "Going on"},
+    {.name = "resume",
+     .type = BB_CLI_STRING,
+     .target = &given.resume,
+     .value = "PATH",
+     .saved = BB_CLI_SAVED_CALL,
+     .help = "a run directory: its newest checkpoint and its configuration, the run goes on as if it had not stopped; or a "
+             "checkpoint file: its weights, step and optimizer state, the rest as given here"},
+    {.name = "no_opt_state",
+     .type = BB_CLI_FLAG,
+     .target = &given.no_opt_state,
+     .saved = BB_CLI_SAVED_CALL,
+     .help = "resume with fresh optimizer moments"},
+
+    {.help = "Machine"},
+    BB_DEVICE_ROWS(given.device),
+    {.name = "ddp",
+     .type = BB_CLI_FLAG,
+     .target = &given.ddp,
+     .saved = BB_CLI_SAVED_FREE,
+     .help = "training in many processes: not in this build"},
+};
+/* clang-format on */
+
+static const bb_cli_command command = {
+    .name = "train",
+    .summary = "train a byte-level model with ternary weights, or go on training one.",
+    .usage = "--data DIR|GLOB|FILE [--out DIR] [options]",
+    .options = options,
+    .option_count = BB_CLI_COUNT(options),
+    .examples = "  A small model, minutes on two cores:\n"
+                "    bitbyte train --data data --out runs/small --steps 1200 --n_layer 4 --d_model 256 --n_head 4 \\\n"
+                "        --d_ff 704 --seq_len 256 --batch_size 8 --grad_accum 1 --lr 3e-3 --no_ckpt \\\n"
+                "        --val_data 'data/val_*.bin' --val_every 200\n"
+                "  Stop it with Ctrl-C: it finishes the step and saves. Then go on, exactly where it was:\n"
+                "    bitbyte train --resume runs/small\n"
+                "  Go on from a checkpoint with other data and another rate, in a new directory:\n"
+                "    bitbyte train --resume runs/small/step-00001200.safetensors --data other --steps 2000 --seq_len 512 "
+                "\\\n        --lr 5e-4 --out runs/other\n"};
+
+static void set_defaults(void) {
+    memset(&given, 0, sizeof given);
+    bb_train_options_default(&given.options);
+    bb_model_args_default(&given.model);
+    bb_optimizer_options optimizer;
+    bb_optimizer_options_default(&optimizer);
+    given.lr = optimizer.lr;
+    given.wd = optimizer.weight_decay;
+    given.optim = BB_OPTIM_ADAMW8BIT;
+    given.options.val_every = 2000;
+}
+
+static int failure(const char *fmt, const char *path, const char *detail) {
+    fprintf(stderr, "bitbyte train: ");
+    fprintf(stderr, fmt, path, detail);
+    fputc('\n', stderr);
+    return BB_EXIT_FAILURE;
+}
+
+/* Paths are kept absolute, so that a run can be resumed from anywhere. Not freed: they live as long as the options. */
+static const char *absolute(const char *path) {
+    if (!path || path[0] == '/' || path[0] == '\0') return path;
+    char *directory = getcwd(NULL, 0), *joined = NULL;
+    if (!directory || asprintf(&joined, "%s/%s", directory, path) < 0) joined = NULL;
+    free(directory);
+    return joined ? joined : path;
+}
+
+static bool is_directory(const char *path) {
+    struct stat info;
+    return stat(path, &info) == 0 && S_ISDIR(info.st_mode);
+}
+
+/* A run killed before its first checkpoint is resumed from its beginning. */
+static bool holds_checkpoints(const char *directory) {
+    DIR *dir = opendir(directory);
+    if (!dir) return false;
+    bool found = false;
+    const struct dirent *entry;
+    while (!found && (entry = readdir(dir)) != NULL) {
+        size_t length = strlen(entry->d_name);
+        found =
+            strncmp(entry->d_name, "step-", 5) == 0 && length > 12 && strcmp(entry->d_name + length - 12, ".safetensors") == 0;
+    }
+    closedir(dir);
+    return found;
+}
+
+/* The saved object stays: options borrow their text from it. */
+static int read_run_config(const char *directory, json_t **saved) {
+    char path[4200];
+    json_error_t where;
+    snprintf(path, sizeof path, "%s/config.json", directory);
+    if (access(path, R_OK) != 0)
+        return failure("%s: cannot read: %s (a run directory has one; to resume from a checkpoint, name the file)", path,
+                       strerror(errno));
+    *saved = json_load_file(path, JSON_REJECT_DUPLICATES, &where);
+    if (!json_is_object(*saved))
+        return failure("%s: expected one JSON object: %s", path, *saved ? "found another value" : where.text);
+    const json_t *version = json_object_get(*saved, "version");
+    if (!json_is_integer(version) || json_integer_value(version) != 1)
+        return failure("%s: expected \"version\": 1%s", path, ", found another; a newer program may have written it");
+    return bb_cli_from_json(&command, *saved, path);
+}
+
+static int resume_from(json_t **saved) {
+    bb_error err;
+    if (is_directory(given.resume)) {
+        int status = read_run_config(given.resume, saved);
+        if (status != BB_CLI_GO_ON) return status;
+        if (!given.out) given.out = given.resume;
+        if (!holds_checkpoints(given.resume)) return BB_CLI_GO_ON;
+        if (bb_run_latest_checkpoint(given.resume, given.checkpoint, sizeof given.checkpoint, &err) != BB_OK)
+            return bb_cli_fail(&command, &err);
+        return BB_CLI_GO_ON;
+    }
+    if (strlen(given.resume) >= sizeof given.checkpoint) return bb_cli_usage_error(&command, "--resume: the path is too long");
+    strcpy(given.checkpoint, given.resume);
+    return BB_CLI_GO_ON;
+}
+
+static const char *default_out(void) {
+    static char name[64];
+    time_t now = time(NULL);
+    struct tm parts;
+    localtime_r(&now, &parts);
+    strftime(name, sizeof name, "runs/%Y%m%d-%H%M%S", &parts);
+    return absolute(name);
+}
+
+/* Every option as it will be, and where the run came from: of a resumed directory, that stays what it was. */
+static int make_config_json(json_t *saved) {
+    if (given.model.n_kv_head == 0) given.model.n_kv_head = given.model.n_head;
+    json_t *object = json_object(), *values = bb_cli_to_json(&command);
+    if (values && json_is_object(saved)) {
+        static const char *const origins[] = {"init", "resume"};
+        for (size_t i = 0; i < sizeof origins / sizeof *origins; i++) {
+            json_t *origin = json_object_get(saved, origins[i]);
+            if (origin) json_object_set(values, origins[i], origin);
+        }
+    }
+    if (object && values && json_object_set_new(object, "format", json_string("bitbyte-run")) == 0 &&
+        json_object_set_new(object, "version", json_integer(1)) == 0 &&
+        json_object_set_new(object, "program", json_string(bb_version())) == 0 && json_object_update(object, values) == 0)
+        given.config_json = bb_cli_json_text(object, JSON_INDENT(2));
+    json_decref(object);
+    json_decref(values);
+    return given.config_json ? BB_CLI_GO_ON : failure("out of memory%s%s", "", "");
+}
+
+static int check(void) {
+    if (given.ddp)
+        return bb_cli_usage_error(&command, "--ddp: this build trains in one process; leave it out (--threads sets how many "
+                                            "threads that process uses)");
+    if (given.resume && given.init)
+        return bb_cli_usage_error(&command, "--resume and --init exclude each other: the first goes on with a run, the second "
+                                            "begins one from a model's weights");
+    if (given.no_opt_state && !given.resume)
+        return bb_cli_usage_error(&command, "--no_opt_state only means something with --resume");
+    if (given.resume && given.resume[0] == '\0') return bb_cli_usage_error(&command, "--resume: expected a path, found ''");
+    return BB_CLI_GO_ON;
+}
+
+int bb_train_args_read(int argc, char **argv, bb_train_args *args, const bb_cli_command **out_command) {
+    *out_command = &command;
+    set_defaults();
+    int status = bb_cli_parse(&command, argc, argv);
+    if (status == BB_CLI_GO_ON) status = check();
+    if (status != BB_CLI_GO_ON) return status;
+    given.data = absolute(given.data);
+    given.val_data = absolute(given.val_data);
+    given.out = absolute(given.out);
+    given.resume = absolute(given.resume);
+    given.init = absolute(given.init);
+
+    json_t *saved = NULL;
+    if (given.resume) status = resume_from(&saved);
+    if (status != BB_CLI_GO_ON) return status;
+    if (!given.data) return bb_cli_usage_error(&command, "--data DIR|GLOB|FILE is missing");
+    if (!given.out) given.out = default_out();
+
+    const char *model_file = given.init ? given.init : given.checkpoint;
+    bb_config config;
+    bb_error err;
+    if (model_file[0] && !saved) {
+        if (bb_config_load(model_file, &config, NULL, &err) != BB_OK) return bb_cli_fail(&command, &err);
+        status = bb_model_args_from_file(&command, &given.model, model_file, &config);
+        if (status != BB_CLI_GO_ON) return status;
+    }
+    bb_model_args_config(&given.model, &config);
+    if (bb_config_check(&config, &err) != BB_OK) return bb_cli_fail(&command, &err);
+
+    status = make_config_json(saved);
+    if (status != BB_CLI_GO_ON) return status;
+    given.options.recompute = !given.no_ckpt;
+    given.options.lr_schedule = (bb_lr_schedule)given.lr_schedule;
+    given.options.out_dir = given.out;
+    given.options.allow_overwrite = given.allow_overwrite;
+    given.options.run_config_json = given.config_json;
+    given.options.val_data = given.val_data;
+    *args = given;
+    return BB_CLI_GO_ON;
+}
+
+int bb_train_longest(const bb_train_options *o) {
+    return o->seq_len ? o->seq_len : bb_seq_len_for_step(o->steps - 1, o->steps, o->seq_len_cap);
+}

@@ -1,0 +1,171 @@
+/* What `bitbyte train` says: a summary, progress, how it ended. For people, or as lines of JSON.
+ * SPDX-License-Identifier: MIT */
+#include <math.h>
+#include <string.h>
+
+#include "train.h"
+
+void bb_train_report_open(bb_train_report *report, const bb_train_args *args) {
+    report->args = args;
+    report->saved[0] = '\0';
+    bb_progress_open(&report->progress, args->json ? stderr : stdout, 0);
+}
+
+/* Sequences are counted phase by phase: the curriculum is constant between few steps. */
+static double bytes_from(const bb_train_options *o, int64_t first_step) {
+    double sequences = (double)o->batch_size * o->grad_accum, bytes = 0;
+    if (o->seq_len) return sequences * o->seq_len * (double)(o->steps - first_step);
+    for (int64_t at = first_step; at < o->steps;) {
+        int length = bb_seq_len_for_step(at, o->steps, o->seq_len_cap);
+        int64_t low = at + 1, high = o->steps; /* the phase's end lies in [low, high] */
+        while (low < high) {
+            int64_t middle = low + (high - low) / 2;
+            if (bb_seq_len_for_step(middle, o->steps, o->seq_len_cap) == length)
+                low = middle + 1;
+            else
+                high = middle;
+        }
+        bytes += sequences * length * (double)(low - at);
+        at = low;
+    }
+    return bytes;
+}
+
+static const char *quote(const char *path) { return strpbrk(path, " \t\"'$`\\*?[]();&|<>#~!") ? "'" : ""; }
+
+static void summary_json(const bb_train_report *report, bb_device *device, const bb_config *config,
+                         const bb_memory_estimate *memory, uint64_t free_bytes, const bb_dataset_info *data, int64_t first_step,
+                         double bytes, double epochs) {
+    const bb_train_args *args = report->args;
+    bb_json_line(json_pack("{s:s,s:s,s:I,s:I,s:I,s:{s:i,s:i,s:i,s:i,s:i},s:s,s:i,s:I,s:I,s:I,s:f,s:f,s:o,s:I}", "event",
+                           "start", "out", args->out, "step", (json_int_t)first_step, "total_steps",
+                           (json_int_t)args->options.steps, "parameters", (json_int_t)bb_config_parameters(config), "model",
+                           "n_layer", config->n_layer, "d_model", config->d_model, "n_head", config->n_head, "n_kv_head",
+                           config->n_kv_head, "d_ff", config->d_ff, "device", bb_device_name(device), "threads",
+                           bb_device_threads(device), "data_shards", (json_int_t)data->shards, "data_bytes",
+                           (json_int_t)data->bytes, "data_skipped_shards", (json_int_t)data->skipped_shards, "run_bytes", bytes,
+                           "epochs", epochs, "memory", bb_memory_json(memory), "memory_free", (json_int_t)free_bytes));
+}
+
+void bb_train_report_summary(bb_train_report *report, bb_device *device, const bb_config *config,
+                             const bb_memory_estimate *memory, uint64_t free_bytes, const bb_dataset_info *data,
+                             int64_t first_step) {
+    const bb_train_args *args = report->args;
+    const bb_train_options *o = &args->options;
+    double bytes = bytes_from(o, first_step), epochs = data->bytes ? bytes / (double)data->bytes : 0;
+    if (args->json) {
+        summary_json(report, device, config, memory, free_bytes, data, first_step, bytes, epochs);
+        return;
+    }
+    FILE *out = report->progress.stream;
+    char line[512], lengths[64];
+    fprintf(out, "model    %s parameters: %d layers, d_model %d, %d heads (%d for keys and values), d_ff %d%s%s\n",
+            bb_text_count(bb_config_parameters(config)).s, config->n_layer, config->d_model, config->n_head, config->n_kv_head,
+            config->d_ff, config->act_quant ? "" : ", inputs not quantized",
+            config->ste == BB_STE_CLIPPED ? ", clipped gradients" : "");
+    if (args->init) fprintf(out, "weights  from %s\n", args->init);
+    fprintf(out, "device   %s, %d thread%s: %s\n", bb_device_name(device), bb_device_threads(device),
+            bb_device_threads(device) == 1 ? "" : "s", bb_device_description(device));
+    bb_memory_line(memory, line, sizeof line);
+    fprintf(out, "memory   %s of %s free: %s\n", bb_text_bytes(memory->total).s, bb_text_bytes(free_bytes).s, line);
+    fprintf(out, "data     %s: %lld shard%s, %s\n", args->data, (long long)data->shards, data->shards == 1 ? "" : "s",
+            bb_text_bytes((uint64_t)data->bytes).s);
+    int first = o->seq_len ? o->seq_len : bb_seq_len_for_step(first_step, o->steps, o->seq_len_cap);
+    int last = bb_train_longest(o);
+    if (first == last)
+        snprintf(lengths, sizeof lengths, "%d bytes", first);
+    else
+        snprintf(lengths, sizeof lengths, "%d bytes, growing to %d", first, last);
+    fprintf(out, "a step   %d x %d sequences of %s: %lld bytes\n", o->batch_size, o->grad_accum, lengths,
+            (long long)o->batch_size * o->grad_accum * first);
+    fprintf(out, "run      steps %lld to %lld, %s: %.3g epoch%s of the data; %s, lr %g\n", (long long)first_step + 1,
+            (long long)o->steps, bb_text_bytes((uint64_t)bytes).s, epochs, epochs > 0.995 && epochs < 1.005 ? "" : "s",
+            args->optim == BB_OPTIM_ADAMW8BIT ? "adamw8bit" : "adamw", args->lr);
+    fprintf(out, "out      %s\n", args->out);
+    if (args->checkpoint[0])
+        fprintf(out, "resumes  %s\n", args->checkpoint);
+    else if (args->resume)
+        fprintf(out, "resumes  %s: no checkpoint yet, from the beginning\n", args->resume);
+    fflush(out);
+}
+
+static json_t *number(double value) { return isfinite(value) ? json_real(value) : json_null(); }
+
+static void event_json(const bb_train_event *e) {
+    switch (e->kind) {
+    case BB_TRAIN_STEP:
+        bb_json_line(json_pack("{s:s,s:I,s:I,s:i,s:o,s:o,s:f,s:o,s:I,s:f,s:f,s:f,s:I,s:I,s:b}", "event", "step", "step",
+                               (json_int_t)e->step, "total_steps", (json_int_t)e->total_steps, "seq_len", e->seq_len, "loss",
+                               number(e->loss), "bpb", number(e->bpb), "lr", e->lr, "grad_norm", number(e->grad_norm), "bytes",
+                               (json_int_t)e->bytes_seen, "bytes_per_s", e->bytes_per_second, "elapsed_s", e->elapsed_seconds,
+                               "eta_s", e->eta_seconds, "skipped", (json_int_t)e->skipped_steps, "skipped_micro",
+                               (json_int_t)e->skipped_micro_batches, "logged", (int)e->logged));
+        break;
+    case BB_TRAIN_VALIDATION:
+        bb_json_line(
+            json_pack("{s:s,s:I,s:o}", "event", "validation", "step", (json_int_t)e->step, "val_bpb", number(e->val_bpb)));
+        break;
+    case BB_TRAIN_SAVED:
+        bb_json_line(json_pack("{s:s,s:I,s:s}", "event", "saved", "step", (json_int_t)e->step, "path", e->path));
+        break;
+    case BB_TRAIN_NOTICE:
+        bb_json_line(json_pack("{s:s,s:I,s:s}", "event", "notice", "step", (json_int_t)e->step, "message", e->message));
+        break;
+    }
+}
+
+static void step_text(const bb_train_event *e, char *out, size_t size) {
+    char skipped[48] = "";
+    if (e->skipped_steps) snprintf(skipped, sizeof skipped, "  skipped %lld", (long long)e->skipped_steps);
+    snprintf(out, size, "step %lld/%lld  seq %d  loss %.4f  bpb %.4f  lr %.3g  grad %.3g  %s/s  eta %s%s", (long long)e->step,
+             (long long)e->total_steps, e->seq_len, e->loss, e->bpb, e->lr, e->grad_norm,
+             bb_text_bytes((uint64_t)e->bytes_per_second).s, bb_text_duration(e->eta_seconds).s, skipped);
+}
+
+void bb_train_report_event(void *user, const bb_train_event *e) {
+    bb_train_report *report = user;
+    bb_progress *progress = &report->progress;
+    if (e->kind == BB_TRAIN_SAVED) snprintf(report->saved, sizeof report->saved, "%s", e->path);
+    if (report->args->json) {
+        event_json(e);
+        return;
+    }
+    char text[256];
+    switch (e->kind) {
+    case BB_TRAIN_STEP:
+        step_text(e, text, sizeof text);
+        if (e->logged)
+            bb_progress_line(progress, "%s", text);
+        else
+            bb_progress_update(progress, "%s", text);
+        break;
+    case BB_TRAIN_VALIDATION:
+        bb_progress_line(progress, "step %lld  validation bpb %.4f", (long long)e->step, e->val_bpb);
+        break;
+    case BB_TRAIN_SAVED: bb_progress_line(progress, "step %lld  saved %s", (long long)e->step, e->path); break;
+    case BB_TRAIN_NOTICE: bb_progress_line(progress, "note: %s", e->message); break;
+    }
+}
+
+void bb_train_report_end(bb_train_report *report, bool interrupted, int64_t step, double seconds) {
+    const bb_train_args *args = report->args;
+    bool complete = step >= args->options.steps;
+    if (args->json) {
+        bb_json_line(json_pack("{s:s,s:I,s:I,s:o,s:f}", "event",
+                               interrupted ? "interrupted"
+                               : complete  ? "done"
+                                           : "stopped",
+                               "step", (json_int_t)step, "total_steps", (json_int_t)args->options.steps, "checkpoint",
+                               report->saved[0] ? json_string_nocheck(report->saved) : json_null(), "seconds", seconds));
+        return;
+    }
+    const char *q = quote(args->out);
+    if (complete) {
+        bb_progress_line(&report->progress, "done: %lld steps, %s", (long long)step, bb_text_duration(seconds).s);
+        bb_progress_line(&report->progress, "let it write:  bitbyte generate %s%s%s --prompt 'TEXT'", q, args->out, q);
+    } else {
+        bb_progress_line(&report->progress, "stopped after step %lld of %lld, %s", (long long)step,
+                         (long long)args->options.steps, report->saved[0] ? "saved" : "nothing new to save");
+        bb_progress_line(&report->progress, "to go on:  bitbyte train --resume %s%s%s", q, args->out, q);
+    }
+}
