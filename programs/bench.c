@@ -1,0 +1,107 @@
+/* bitbyte bench: times the operations and a training step at the shapes that the project compares itself at.
+ * SPDX-License-Identifier: MIT */
+#include <string.h>
+
+#include "common.h"
+#include "progress.h"
+
+enum { SHAPES = 3, ALL = SHAPES };
+static const char *const shape_choices[] = {"S", "M", "L", "all", NULL};
+static const int batch_sizes[SHAPES] = {8, 4, 1};
+
+static struct {
+    bb_device_args device;
+    int shape, batch_size, seq_len, repeats;
+    bool json;
+} args;
+
+/* clang-format off: a table is read by rows */
+static bb_cli_option options[] = {
+    {.help = "What is timed"},
+    {.name = "shape",
+     .type = BB_CLI_CHOICE,
+     .target = &args.shape,
+     .choices = shape_choices,
+     .help = "S: 6 layers of 384, M: 12 of 768, L: 24 of 1536"},
+    {.name = "batch_size",
+     .type = BB_CLI_INT,
+     .target = &args.batch_size,
+     .value = "N",
+     .range = BB_CLI_AT_LEAST(0),
+     .help = "sequences a step",
+     .default_text = "0: 8 at S, 4 at M, 1 at L"},
+    {.name = "seq_len",
+     .type = BB_CLI_INT,
+     .target = &args.seq_len,
+     .value = "N",
+     .range = BB_CLI_AT_LEAST(1),
+     .help = "bytes a sequence"},
+    {.name = "repeats",
+     .type = BB_CLI_INT,
+     .target = &args.repeats,
+     .value = "N",
+     .range = BB_CLI_AT_LEAST(1),
+     .help = "times each is measured; the median is given"},
+    {.help = "Output and machine"},
+    {.name = "json", .type = BB_CLI_FLAG, .target = &args.json, .help = "a JSON array with one object a shape"},
+    BB_DEVICE_ROWS(args.device),
+};
+/* clang-format on */
+
+static const bb_cli_command command = {
+    .name = "bench",
+    .summary = "times the operations and whole training steps, in bytes/s and percent of the peaks that are measured on this "
+               "machine in the same call.",
+    .usage = "[--shape S|M|L|all] [options]",
+    .options = options,
+    .option_count = BB_CLI_COUNT(options),
+    .examples = "  bitbyte bench --shape S --threads 2\n"
+                "  bitbyte bench --shape all --repeats 5 --json >bench.json\n",
+};
+
+static void on_progress(void *user, const char *line) { bb_progress_update(user, "%s", line); }
+
+static bb_status run_shape(bb_device *device, int shape, bb_progress *progress, json_t **out, bb_error *err) {
+    char *text;
+    int batch_size = args.batch_size ? args.batch_size : batch_sizes[shape];
+    bb_status status =
+        bb_bench(device, shape_choices[shape], batch_size, args.seq_len, args.repeats, on_progress, progress, &text, err);
+    bb_progress_clear(progress);
+    if (status != BB_OK) return status;
+    *out = json_loads(text, 0, NULL);
+    bb_string_free(text);
+    if (*out) return BB_OK;
+    err->code = BB_ERR_INTERNAL;
+    strcpy(err->message, "the measurements are no JSON");
+    return err->code;
+}
+
+int bb_cmd_bench(int argc, char **argv) {
+    args.seq_len = 512;
+    args.repeats = 3;
+    int exit_status = bb_cli_parse(&command, argc, argv);
+    if (exit_status != BB_CLI_GO_ON) return exit_status;
+
+    bb_error err;
+    bb_device *device = NULL;
+    bb_progress progress;
+    bb_progress_open(&progress, stderr, 10);
+    json_t *all = json_array();
+    bb_status status = bb_device_args_open(&args.device, &device, &err);
+    int first = args.shape == ALL ? 0 : args.shape, last = args.shape == ALL ? SHAPES - 1 : args.shape;
+    for (int shape = first; shape <= last && status == BB_OK; shape++) {
+        json_t *one;
+        status = run_shape(device, shape, &progress, &one, &err);
+        if (status != BB_OK) break;
+        if (!args.json) {
+            if (shape > first) putchar('\n');
+            bb_json_show(one, stdout);
+            fflush(stdout);
+        }
+        json_array_append_new(all, one);
+    }
+    bb_device_close(device);
+    if (status == BB_OK && args.json) bb_json_line(json_incref(all));
+    json_decref(all);
+    return status == BB_OK ? BB_EXIT_OK : bb_cli_fail(&command, &err);
+}

@@ -1,0 +1,133 @@
+/* bitbyte eval: bits per byte of a model on data that it has not seen.
+ * SPDX-License-Identifier: MIT */
+#include "common.h"
+#include "progress.h"
+#include "signals.h"
+
+enum { DEFAULT_MAX_SEQ_LEN = 2048, ROWS = 4096 };
+
+static struct {
+    bb_device_args device;
+    const char *model, *data;
+    int seq_len, batch_size;
+    int64_t batches;
+    bool json;
+} args;
+
+static bb_cli_option options[] = {
+    {.help = "What is scored"},
+    {.name = "model",
+     .type = BB_CLI_STRING,
+     .target = &args.model,
+     .value = "MODEL",
+     .help = "model file, checkpoint, or run directory (its newest checkpoint)",
+     .position = 1,
+     .required = true},
+    {.name = "data",
+     .type = BB_CLI_STRING,
+     .target = &args.data,
+     .value = "DIR|GLOB|FILE",
+     .help = "held-out bytes: a directory (its shard_*.bin), a glob in quotes, one file, or - for standard input",
+     .position = 2,
+     .required = true},
+    {.name = "seq_len",
+     .type = BB_CLI_INT,
+     .target = &args.seq_len,
+     .value = "N",
+     .help = "bytes a window; each window is read without what came before it",
+     .range = BB_CLI_AT_LEAST(0),
+     .default_text = "0: the trained length, at most 2048"},
+    {.name = "batches",
+     .type = BB_CLI_INT64,
+     .target = &args.batches,
+     .value = "N",
+     .help = "stop after N batches; 0: score everything",
+     .range = BB_CLI_AT_LEAST(0)},
+    {.name = "batch_size",
+     .type = BB_CLI_INT,
+     .target = &args.batch_size,
+     .value = "N",
+     .help = "windows computed at once; changes speed and memory, not the result",
+     .range = BB_CLI_AT_LEAST(0),
+     .default_text = "0: about 4096 bytes at once"},
+    {.help = "Output and machine"},
+    {.name = "json",
+     .type = BB_CLI_FLAG,
+     .target = &args.json,
+     .help = "one JSON object on standard output: bpb, loss (nats), bytes, seconds, files, seq_len, model, data"},
+    BB_DEVICE_ROWS(args.device),
+};
+
+static const bb_cli_command command = {
+    .name = "eval",
+    .summary = "bits per byte of a model on held-out data. Every byte but the first of each file is scored once; the result is "
+               "the same each time.",
+    .usage = "MODEL DATA [options]",
+    .options = options,
+    .option_count = BB_CLI_COUNT(options),
+    .examples = "  bitbyte eval runs/small data/val_00000.bin\n"
+                "  bitbyte eval runs/small --data 'data/val_*.bin' --json\n"
+                "  head -c 100000 book.txt | bitbyte eval runs/small -\n",
+};
+
+static void on_progress(void *user, int64_t bytes_done, int64_t bytes_total, double bpb_so_far) {
+    bb_progress_update(user, "%s of %s bytes, %.4f bits per byte so far", bb_text_count((uint64_t)bytes_done).s,
+                       bb_text_count((uint64_t)bytes_total).s, bpb_so_far);
+}
+
+static void show(const char *path, const bb_eval_options *options_used, const bb_eval_result *result) {
+    if (args.json) {
+        bb_json_line(json_pack("{s:f,s:f,s:I,s:f,s:I,s:i,s:o,s:o}", "bpb", result->bpb, "loss", result->loss, "bytes",
+                               (json_int_t)result->bytes, "seconds", result->seconds, "files", (json_int_t)result->files,
+                               "seq_len", options_used->seq_len, "model", json_string_nocheck(path), "data",
+                               json_string_nocheck(args.data)));
+        return;
+    }
+    double rate = result->seconds > 0 ? (double)result->bytes / result->seconds : 0;
+    printf("%.4f bits per byte (%.4f nats): %lld bytes of %lld file%s, windows of %d, in %s (%s/s)\n", result->bpb,
+           result->loss, (long long)result->bytes, (long long)result->files, result->files == 1 ? "" : "s",
+           options_used->seq_len, bb_text_duration(result->seconds).s, bb_text_bytes((uint64_t)rate).s);
+}
+
+int bb_cmd_eval(int argc, char **argv) {
+    int exit_status = bb_cli_parse(&command, argc, argv);
+    if (exit_status != BB_CLI_GO_ON) return exit_status;
+
+    char path[4096];
+    bb_error err;
+    bb_device *device = NULL;
+    bb_model *model = NULL;
+    bb_eval_options eval_options;
+    bb_eval_result result;
+    bb_progress progress;
+    bb_progress_open(&progress, stderr, 0);
+    bb_signals_install(NULL, NULL, NULL);
+    bb_eval_options_default(&eval_options);
+
+    bb_status status = bb_model_path(args.model, path, sizeof path, &err);
+    if (status == BB_OK) status = bb_device_args_open(&args.device, &device, &err);
+    if (status == BB_OK) status = bb_model_load(device, path, &model, &err);
+    if (status == BB_OK) {
+        int trained = bb_model_trained_length(model);
+        eval_options.seq_len = args.seq_len ? args.seq_len : trained < DEFAULT_MAX_SEQ_LEN ? trained : DEFAULT_MAX_SEQ_LEN;
+        eval_options.batch_size = args.batch_size               ? args.batch_size
+                                  : eval_options.seq_len < ROWS ? ROWS / eval_options.seq_len
+                                                                : 1;
+        eval_options.max_batches = args.batches;
+        eval_options.on_progress = on_progress;
+        eval_options.user = &progress;
+        eval_options.stop = bb_signals_stop();
+        status = bb_evaluate(model, args.data, &eval_options, &result, &err);
+    }
+    bb_progress_clear(&progress);
+    if (status == BB_OK) {
+        show(path, &eval_options, &result);
+        exit_status = BB_EXIT_OK;
+    } else {
+        exit_status = bb_cli_fail(&command, &err);
+        if (status == BB_ERR_INTERRUPTED) exit_status = bb_signals_exit_status();
+    }
+    bb_model_free(model);
+    bb_device_close(device);
+    return exit_status;
+}
