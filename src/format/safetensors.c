@@ -3,9 +3,10 @@
 #include "format/safetensors.h"
 
 #include <inttypes.h>
-#include <jansson.h>
 #include <stdlib.h>
 #include <string.h>
+
+#include "core/json.h"
 
 #if __BYTE_ORDER__ != __ORDER_LITTLE_ENDIAN__
 #error "tensors are read and written as they lie in memory: the format is little-endian"
@@ -195,14 +196,7 @@ static bb_status read_header(bb_safetensors *st, bb_error *err) {
     const char *text = (const char *)st->map.data + LENGTH_BYTES;
     if (length == 0 || text[0] != '{')
         return bb_fail(err, BB_ERR_FORMAT, "%s: byte %d: expected a header that begins with '{'", st->path, LENGTH_BYTES);
-    json_error_t at;
-    st->header = json_loadb(text, (size_t)length, JSON_REJECT_DUPLICATES, &at);
-    if (!st->header && json_error_code(&at) == json_error_out_of_memory)
-        return bb_fail(err, BB_ERR_MEMORY, "%s: no memory for the header of %" PRIu64 " bytes", st->path, length);
-    if (!st->header)
-        return bb_fail(err, BB_ERR_FORMAT, "%s: byte %lld: header: %s", st->path, (long long)LENGTH_BYTES + at.position,
-                       at.text);
-    return BB_OK;
+    return bb_json_parse(text, (size_t)length, st->path, LENGTH_BYTES, &st->header, err);
 }
 
 static bb_status read_tensors(bb_safetensors *st, bb_error *err) {

@@ -6,6 +6,8 @@
 #include <math.h>
 #include <string.h>
 
+#include "core/json.h"
+
 /* Far above any model that could be trained; low enough that no count of elements or bytes overflows 63 bits. */
 enum { MAX_LAYERS = 4096, MAX_D_MODEL = 65536, MAX_D_FF = 1 << 20 };
 
@@ -69,59 +71,50 @@ json_t *bb_config_to_json(const bb_config *c) {
                      c->rope_base, "norm_eps", c->norm_eps, "act_quant", (int)c->act_quant, "ste", bb_ste_name(c->ste));
 }
 
-static const char *json_type_name(const json_t *value) {
-    static const char *const names[] = {"an object",     "an array", "a string", "an integer",
-                                        "a real number", "true",     "false",    "null"};
-    return names[json_typeof(value)];
-}
-
 /* Leaves *out as it is when the key is absent and not required. */
-static bb_status read_int(const json_t *root, const char *key, bool required, const char *where, int *out, bb_error *err) {
+static bb_status read_int(const json_t *root, const char *key, bool required, int *out, bb_error *err) {
     const json_t *value = json_object_get(root, key);
     if (!value) {
         if (!required) return BB_OK;
-        return bb_fail(err, BB_ERR_FORMAT, "%s: config: %s is missing", where, key);
+        return bb_fail(err, BB_ERR_FORMAT, "%s is missing", key);
     }
     if (!json_is_integer(value))
-        return bb_fail(err, BB_ERR_FORMAT, "%s: config: %s: expected an integer, found %s", where, key, json_type_name(value));
+        return bb_fail(err, BB_ERR_FORMAT, "%s: expected an integer, found %s", key, bb_json_type_name(value));
     json_int_t n = json_integer_value(value);
-    if (n < INT_MIN || n > INT_MAX)
-        return bb_fail(err, BB_ERR_FORMAT, "%s: config: %s is %" JSON_INTEGER_FORMAT ", out of range", where, key, n);
+    if (n < INT_MIN || n > INT_MAX) return bb_fail(err, BB_ERR_FORMAT, "%s is %" JSON_INTEGER_FORMAT ", out of range", key, n);
     *out = (int)n;
     return BB_OK;
 }
 
-static bb_status read_real(const json_t *root, const char *key, const char *where, double *out, bb_error *err) {
+static bb_status read_real(const json_t *root, const char *key, double *out, bb_error *err) {
     const json_t *value = json_object_get(root, key);
     if (!value) return BB_OK;
     if (!json_is_number(value))
-        return bb_fail(err, BB_ERR_FORMAT, "%s: config: %s: expected a number, found %s", where, key, json_type_name(value));
+        return bb_fail(err, BB_ERR_FORMAT, "%s: expected a number, found %s", key, bb_json_type_name(value));
     *out = json_number_value(value);
     return BB_OK;
 }
 
-static bb_status read_all(const json_t *root, const char *where, bb_config *c, bb_error *err) {
-    if (!json_is_object(root))
-        return bb_fail(err, BB_ERR_FORMAT, "%s: config: expected an object, found %s", where, json_type_name(root));
-    BB_TRY(read_int(root, "vocab_size", true, where, &c->vocab_size, err));
-    BB_TRY(read_int(root, "n_layer", true, where, &c->n_layer, err));
-    BB_TRY(read_int(root, "d_model", true, where, &c->d_model, err));
-    BB_TRY(read_int(root, "n_head", true, where, &c->n_head, err));
+static bb_status read_all(const json_t *root, bb_config *c, bb_error *err) {
+    if (!json_is_object(root)) return bb_fail(err, BB_ERR_FORMAT, "expected an object, found %s", bb_json_type_name(root));
+    BB_TRY(read_int(root, "vocab_size", true, &c->vocab_size, err));
+    BB_TRY(read_int(root, "n_layer", true, &c->n_layer, err));
+    BB_TRY(read_int(root, "d_model", true, &c->d_model, err));
+    BB_TRY(read_int(root, "n_head", true, &c->n_head, err));
     c->n_kv_head = c->n_head;
-    BB_TRY(read_int(root, "n_kv_head", false, where, &c->n_kv_head, err));
-    BB_TRY(read_int(root, "d_ff", true, where, &c->d_ff, err));
-    BB_TRY(read_real(root, "rope_base", where, &c->rope_base, err));
-    BB_TRY(read_real(root, "norm_eps", where, &c->norm_eps, err));
+    BB_TRY(read_int(root, "n_kv_head", false, &c->n_kv_head, err));
+    BB_TRY(read_int(root, "d_ff", true, &c->d_ff, err));
+    BB_TRY(read_real(root, "rope_base", &c->rope_base, err));
+    BB_TRY(read_real(root, "norm_eps", &c->norm_eps, err));
 
     const json_t *act_quant = json_object_get(root, "act_quant");
     if (act_quant && !json_is_boolean(act_quant))
-        return bb_fail(err, BB_ERR_FORMAT, "%s: config: act_quant: expected true or false, found %s", where,
-                       json_type_name(act_quant));
+        return bb_fail(err, BB_ERR_FORMAT, "act_quant: expected true or false, found %s", bb_json_type_name(act_quant));
     if (act_quant) c->act_quant = json_is_true(act_quant);
 
     const json_t *ste = json_object_get(root, "ste");
     if (ste && !json_is_string(ste))
-        return bb_fail(err, BB_ERR_FORMAT, "%s: config: ste: expected a string, found %s", where, json_type_name(ste));
+        return bb_fail(err, BB_ERR_FORMAT, "ste: expected a string, found %s", bb_json_type_name(ste));
     if (ste) {
         const char *name = json_string_value(ste);
         if (strcmp(name, "identity") == 0)
@@ -129,22 +122,22 @@ static bb_status read_all(const json_t *root, const char *where, bb_config *c, b
         else if (strcmp(name, "clipped") == 0)
             c->ste = BB_STE_CLIPPED;
         else
-            return bb_fail(err, BB_ERR_FORMAT, "%s: config: ste: expected \"identity\" or \"clipped\", found \"%s\"", where,
-                           name);
+            return bb_fail(err, BB_ERR_FORMAT, "ste: expected \"identity\" or \"clipped\", found \"%s\"", name);
     }
-    bb_status status = bb_config_check(c, err);
-    if (status != BB_OK) return bb_fail_prefix(err, BB_ERR_FORMAT, "%s: config", where);
-    return BB_OK;
+    return bb_config_check(c, err);
 }
 
 bb_status bb_config_from_json(const char *text, const char *where, bb_config *out, bb_error *err) {
-    json_error_t at;
-    json_t *root = json_loads(text, JSON_REJECT_DUPLICATES, &at);
-    if (!root) return bb_fail(err, BB_ERR_FORMAT, "%s: config: not JSON at byte %d: %s", where, at.position, at.text);
+    json_t *root = NULL;
+    bb_status status = bb_json_parse(text, strlen(text), "config", 0, &root, err);
+    if (status != BB_OK) return bb_fail_prefix(err, status, "%s", where);
     bb_config config;
     bb_config_default(&config);
-    bb_status status = read_all(root, where, &config, err);
-    if (status == BB_OK) *out = config;
+    status = read_all(root, &config, err);
+    if (status == BB_OK)
+        *out = config;
+    else
+        status = bb_fail_prefix(err, BB_ERR_FORMAT, "%s: config", where);
     json_decref(root);
     return status;
 }

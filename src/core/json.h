@@ -1,0 +1,17 @@
+/* JSON text from files, read by jansson, with our kind of message.
+ * SPDX-License-Identifier: MIT */
+#ifndef BB_CORE_JSON_H
+#define BB_CORE_JSON_H
+
+#include <jansson.h>
+
+#include "core/status.h"
+
+/* Reads `length` bytes of text, in which no object has a key twice. `where` begins the message; `offset` is added to the place
+ * in the text, for text that stands further on in a file. *out is the caller's reference. */
+bb_status bb_json_parse(const char *text, size_t length, const char *where, size_t offset, json_t **out, bb_error *err);
+
+/* "an integer", "true", …; "nothing" for NULL. */
+const char *bb_json_type_name(const json_t *value);
+
+#endif

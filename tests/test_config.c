@@ -1,0 +1,253 @@
+/* The configuration: limits, size, and its JSON form.
+ * SPDX-License-Identifier: MIT */
+#include <limits.h>
+#include <math.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include "model/config.h"
+
+#define assert_message(err, part)                                                                                              \
+    do {                                                                                                                       \
+        if (!strstr((err).message, (part))) fail_msg("'%s' is not in: %s", (part), (err).message);                             \
+    } while (0)
+
+static bb_config default_config(void) {
+    bb_config c;
+    bb_config_default(&c);
+    return c;
+}
+
+static void assert_config_equal(const bb_config *a, const bb_config *b) {
+    assert_int_equal(a->vocab_size, b->vocab_size);
+    assert_int_equal(a->n_layer, b->n_layer);
+    assert_int_equal(a->d_model, b->d_model);
+    assert_int_equal(a->n_head, b->n_head);
+    assert_int_equal(a->n_kv_head, b->n_kv_head);
+    assert_int_equal(a->d_ff, b->d_ff);
+    assert_true(a->rope_base == b->rope_base);
+    assert_true(a->norm_eps == b->norm_eps);
+    assert_int_equal(a->act_quant, b->act_quant);
+    assert_int_equal(a->ste, b->ste);
+}
+
+static void test_default(void **state) {
+    (void)state;
+    bb_config c = default_config();
+    bb_error err;
+    assert_int_equal(bb_config_check(&c, &err), BB_OK);
+    assert_true(bb_config_parameters(&c) == 679945728u); /* SPEC's count, the head tied */
+    assert_true(c.act_quant);
+    assert_int_equal(c.ste, BB_STE_IDENTITY);
+}
+
+static void test_parameters_by_hand(void **state) {
+    (void)state;
+    /* E 256*8; a block: two norms 8, q and o 8*8, k and v 4*8 (2 heads of 4, 1 KV head), gate_up 24*8, down 8*12; norm_f 8. */
+    bb_config c = default_config();
+    c.n_layer = 3, c.d_model = 8, c.n_head = 2, c.n_kv_head = 1, c.d_ff = 12;
+    assert_true(bb_config_parameters(&c) == 256 * 8 + 3 * (16 + 128 + 64 + 192 + 96) + 8);
+}
+
+static void test_largest_fits(void **state) {
+    (void)state;
+    bb_config c = default_config();
+    bb_error err;
+    c.n_layer = 4096, c.d_model = 65536, c.n_head = c.n_kv_head = 512, c.d_ff = 1 << 20;
+    assert_int_equal(bb_config_check(&c, &err), BB_OK);
+    double expected = 256.0 * 65536 + 4096.0 * (2 * 65536.0 + 4 * 65536.0 * 65536 + 3 * 65536.0 * 1048576) + 65536;
+    assert_true(fabs((double)bb_config_parameters(&c) - expected) / expected < 1e-12);
+}
+
+/* Every impossible value: the message names the key, the value and what is allowed. */
+static void test_impossible_values(void **state) {
+    (void)state;
+    bb_config base = default_config();
+    base.n_layer = 2, base.d_model = 64, base.n_head = 4, base.n_kv_head = 2, base.d_ff = 96;
+    bb_error err;
+    assert_int_equal(bb_config_check(&base, &err), BB_OK);
+
+    static const int absurd[] = {0, -1, INT_MIN, INT_MAX};
+    static const struct {
+        const char *key;
+        size_t offset;
+        int over;
+    } sizes[] = {{"n_layer", offsetof(bb_config, n_layer), 4097},
+                 {"d_model", offsetof(bb_config, d_model), 65537},
+                 {"n_head", offsetof(bb_config, n_head), 65537},
+                 {"n_kv_head", offsetof(bb_config, n_kv_head), 65537},
+                 {"d_ff", offsetof(bb_config, d_ff), (1 << 20) + 1}};
+    for (size_t i = 0; i < sizeof sizes / sizeof sizes[0]; i++)
+        for (int k = 0; k < 5; k++) {
+            bb_config c = base;
+            int value = k < 4 ? absurd[k] : sizes[i].over;
+            char expected[96];
+            memcpy((char *)&c + sizes[i].offset, &value, sizeof value);
+            (void)snprintf(expected, sizeof expected, "%s is %d; it must be from 1 to %d", sizes[i].key, value,
+                           sizes[i].over - 1);
+            assert_int_equal(bb_config_check(&c, &err), BB_ERR_ARGUMENT);
+            assert_string_equal(err.message, expected);
+        }
+
+    static const struct {
+        const char *message;
+        bb_config c;
+    } cases[] = {
+#define CONFIG(V, C, H, HK, ROPE, EPS, STE) {V, 2, C, H, HK, 96, ROPE, EPS, true, (bb_ste)(STE)}
+        {"vocab_size is 257; it must be 256", CONFIG(257, 64, 4, 2, 1e4, 1e-6, 0)},
+        {"vocab_size is 0; it must be 256", CONFIG(0, 64, 4, 2, 1e4, 1e-6, 0)},
+        {"n_head is 7; it must divide d_model, which is 64", CONFIG(256, 64, 7, 7, 1e4, 1e-6, 0)},
+        {"n_head is 128; it must divide d_model, which is 64", CONFIG(256, 64, 128, 2, 1e4, 1e-6, 0)},
+        {"60/4 = 15; RoPE needs an even head size", CONFIG(256, 60, 4, 2, 1e4, 1e-6, 0)},
+        {"64/64 = 1; RoPE needs an even head size", CONFIG(256, 64, 64, 2, 1e4, 1e-6, 0)},
+        {"n_kv_head is 3; it must divide n_head, which is 4", CONFIG(256, 64, 4, 3, 1e4, 1e-6, 0)},
+        {"n_kv_head is 8; it must divide n_head, which is 4", CONFIG(256, 64, 4, 8, 1e4, 1e-6, 0)},
+        {"rope_base is 1; it must be finite and above 1", CONFIG(256, 64, 4, 2, 1.0, 1e-6, 0)},
+        {"rope_base is -10000; ", CONFIG(256, 64, 4, 2, -1e4, 1e-6, 0)},
+        {"rope_base is inf; ", CONFIG(256, 64, 4, 2, INFINITY, 1e-6, 0)},
+        {"nan; it must be finite", CONFIG(256, 64, 4, 2, NAN, 1e-6, 0)},
+        {"norm_eps is 0; it must be above 0", CONFIG(256, 64, 4, 2, 1e4, 0.0, 0)},
+        {"norm_eps is -1e-06; ", CONFIG(256, 64, 4, 2, 1e4, -1e-6, 0)},
+        {"norm_eps is 1e-40; ", CONFIG(256, 64, 4, 2, 1e4, 1e-40, 0)},
+        {"norm_eps is inf; ", CONFIG(256, 64, 4, 2, 1e4, INFINITY, 0)},
+        {"nan; it must be above 0", CONFIG(256, 64, 4, 2, 1e4, NAN, 0)},
+        {"ste is 2; it must be identity (0) or clipped (1)", CONFIG(256, 64, 4, 2, 1e4, 1e-6, 2)},
+#undef CONFIG
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        assert_int_equal(bb_config_check(&cases[i].c, &err), BB_ERR_ARGUMENT);
+        assert_message(err, cases[i].message);
+    }
+}
+
+static void test_json_round_trip(void **state) {
+    (void)state;
+    bb_config c = {256, 3, 60, 5, 1, 52, 500000.5, 1.0 / 3e5, false, BB_STE_CLIPPED}, back;
+    bb_error err;
+    for (int i = 0; i < 2; i++) {
+        json_t *json = bb_config_to_json(&c);
+        char *text = json_dumps(json, JSON_COMPACT);
+        json_decref(json);
+        assert_non_null(text);
+        memset(&back, 0x55, sizeof back);
+        assert_int_equal(bb_config_from_json(text, "f", &back, &err), BB_OK);
+        free(text);
+        assert_config_equal(&back, &c);
+        bb_config_default(&c);
+    }
+}
+
+static void test_json_text(void **state) {
+    (void)state;
+    bb_config c = default_config();
+    json_t *json = bb_config_to_json(&c);
+    char *text = json_dumps(json, JSON_COMPACT | JSON_REAL_PRECISION(6));
+    json_decref(json);
+    assert_string_equal(text,
+                        "{\"vocab_size\":256,\"n_layer\":24,\"d_model\":1536,\"n_head\":12,\"n_kv_head\":12,\"d_ff\":4096,"
+                        "\"rope_base\":10000.0,\"norm_eps\":1e-6,\"act_quant\":true,\"ste\":\"identity\"}");
+    free(text);
+}
+
+#define SIZES "\"vocab_size\":256,\"n_layer\":2,\"d_model\":64,\"n_head\":4,\"d_ff\":96"
+
+static void test_json_defaults(void **state) {
+    (void)state;
+    bb_config expected = default_config(), c;
+    bb_error err;
+    expected.n_layer = 2, expected.d_model = 64, expected.n_head = 4, expected.n_kv_head = 4, expected.d_ff = 96;
+    assert_int_equal(bb_config_from_json("{" SIZES ",\"made_by\":{\"someone\":[\"else\"]}}", "f", &c, &err), BB_OK);
+    assert_config_equal(&c, &expected);
+    assert_int_equal(bb_config_from_json("{" SIZES ",\"rope_base\":20000}", "f", &c, &err), BB_OK); /* an integer will do */
+    assert_true(c.rope_base == 20000.0);
+}
+
+static void test_json_refused(void **state) {
+    (void)state;
+    static const struct {
+        const char *text, *message;
+    } cases[] = {
+        {"", "m.safetensors: config: not JSON at byte 0: "},
+        {"{", "m.safetensors: config: not JSON"},
+        {"{" SIZES "} x", "not JSON at byte 66"},
+        {"[1]", "config: expected an object, found an array"},
+        {"{" SIZES ",\"n_layer\":2}", "duplicate object key"},
+        {"{\"n_layer\":2,\"d_model\":64,\"n_head\":4,\"d_ff\":96}", "vocab_size is missing"},
+        {"{\"vocab_size\":256,\"d_model\":64,\"n_head\":4,\"d_ff\":96}", "n_layer is missing"},
+        {"{\"vocab_size\":256,\"n_layer\":2,\"n_head\":4,\"d_ff\":96}", "d_model is missing"},
+        {"{\"vocab_size\":256,\"n_layer\":2,\"d_model\":64,\"d_ff\":96}", "n_head is missing"},
+        {"{\"vocab_size\":256,\"n_layer\":2,\"d_model\":64,\"n_head\":4}", "d_ff is missing"},
+        {"{\"vocab_size\":256.0}", "vocab_size: expected an integer, found a real number"},
+        {"{\"vocab_size\":\"256\"}", "vocab_size: expected an integer, found a string"},
+        {"{\"vocab_size\":4294967552}", "vocab_size is 4294967552, out of range"},
+        {"{\"vocab_size\":-4294967040}", "vocab_size is -4294967040, out of range"},
+        {"{\"vocab_size\":99999999999999999999}", "too big integer"},
+        {"{" SIZES ",\"n_kv_head\":null}", "n_kv_head: expected an integer, found null"},
+        {"{" SIZES ",\"n_kv_head\":3}", "m.safetensors: config: n_kv_head is 3; it must divide n_head"},
+        {"{" SIZES ",\"rope_base\":\"1e4\"}", "rope_base: expected a number, found a string"},
+        {"{" SIZES ",\"rope_base\":1e999}", "real number overflow"},
+        {"{" SIZES ",\"norm_eps\":[]}", "norm_eps: expected a number, found an array"},
+        {"{" SIZES ",\"act_quant\":1}", "act_quant: expected true or false, found an integer"},
+        {"{" SIZES ",\"ste\":true}", "ste: expected a string, found true"},
+        {"{" SIZES ",\"ste\":\"straight\"}", "ste: expected \"identity\" or \"clipped\", found \"straight\""},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        bb_config c = {.n_layer = -77};
+        bb_error err;
+        assert_int_equal(bb_config_from_json(cases[i].text, "m.safetensors", &c, &err), BB_ERR_FORMAT);
+        assert_int_equal(err.code, BB_ERR_FORMAT);
+        assert_message(err, cases[i].message);
+        assert_int_equal(c.n_layer, -77);
+    }
+}
+
+static int allocations_left;
+static void *limited_malloc(size_t size) { return allocations_left-- > 0 ? malloc(size) : NULL; }
+
+/* Without memory, at every point: an error or the right answer, nothing lost (ASan sees to that). */
+static void test_json_without_memory(void **state) {
+    (void)state;
+    json_set_alloc_funcs(limited_malloc, free);
+    int failures = 0;
+    for (int limit = 0;; limit++) {
+        bb_config c;
+        bb_error err;
+        allocations_left = limit;
+        bb_status status = bb_config_from_json("{" SIZES ",\"ste\":\"clipped\"}", "m.safetensors", &c, &err);
+        if (status == BB_OK) {
+            assert_int_equal(c.ste, BB_STE_CLIPPED);
+            break;
+        }
+        assert_true(status == BB_ERR_MEMORY || status == BB_ERR_FORMAT); /* jansson cannot always tell */
+        assert_message(err, "m.safetensors");
+        failures++;
+    }
+    assert_true(failures > 5);
+    for (int limit = 0;; limit++) {
+        bb_config c = default_config();
+        allocations_left = limit;
+        json_t *json = bb_config_to_json(&c);
+        json_decref(json);
+        if (json) break;
+    }
+    json_set_alloc_funcs(malloc, free);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_default),
+        cmocka_unit_test(test_parameters_by_hand),
+        cmocka_unit_test(test_largest_fits),
+        cmocka_unit_test(test_impossible_values),
+        cmocka_unit_test(test_json_round_trip),
+        cmocka_unit_test(test_json_text),
+        cmocka_unit_test(test_json_defaults),
+        cmocka_unit_test(test_json_refused),
+        cmocka_unit_test(test_json_without_memory),
+    };
+    return cmocka_run_group_tests_name("config", tests, NULL, NULL);
+}
