@@ -1,0 +1,25 @@
+/* Any bytes as JSON to pack: they are refused with a place, or give texts that lie in what was read.
+ * SPDX-License-Identifier: MIT */
+#include <string.h>
+
+#include "data/packer.h"
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
+
+static bb_status take(void *user, const void *text, size_t size, bb_error *err) {
+    volatile uint8_t sum = 0;
+    (void)err;
+    for (size_t i = 0; i < size; i++) sum = (uint8_t)(sum + ((const uint8_t *)text)[i]);
+    *(size_t *)user += size;
+    return BB_OK;
+}
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
+    static const char *const keys[] = {"text", "story"};
+    size_t taken = 0;
+    bb_error err;
+    bb_pack_extractor extractor = {.keys = keys, .key_count = 2, .emit = take, .user = &taken};
+    if (bb_pack_extract(&extractor, (const char *)data, size, &err) != BB_OK && strlen(err.message) == 0) abort();
+    if (taken > size) abort(); /* no escape is shorter than what it stands for */
+    return 0;
+}
