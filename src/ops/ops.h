@@ -49,9 +49,9 @@ typedef struct bb_attention {
 } bb_attention;
 
 typedef struct bb_adamw {
-    float lr, beta1, beta2, eps, weight_decay; /* weight_decay 0 for a tensor that does not decay */
-    float grad_scale;                          /* the clip: every gradient is multiplied by it first */
-    float bias_correction1, bias_correction2;  /* 1 - beta^step, step counted from 1 */
+    double lr, beta1, beta2, eps, weight_decay; /* weight_decay 0 for a tensor that does not decay */
+    double grad_scale;                        /* the clip: every gradient is multiplied by it first */
+    double bias_correction1, bias_correction2;  /* 1 - beta^step, step counted from 1 */
 } bb_adamw;
 
 /* Moments in 8 bits: blocks of BB_ADAM8_BLOCK elements, the last one short. q*: uint8 codes (n), absmax*: f32 (ceil(n/256)).

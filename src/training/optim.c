@@ -98,18 +98,18 @@ bb_status bb_optimizer_step(bb_optimizer *o, double lr, double max_norm, double 
 
     const bb_optimizer_options *opt = &o->options;
     double t = (double)(o->steps + 1), scale = max_norm > 0 ? max_norm / (*grad_norm + 1e-6) : 1;
-    bb_adamw h = {.lr = (float)lr,
-                  .beta1 = (float)opt->beta1,
-                  .beta2 = (float)opt->beta2,
-                  .eps = (float)opt->eps,
-                  .grad_scale = (float)((scale < 1 ? scale : 1) / loss_scale),
-                  .bias_correction1 = (float)(1 - pow(opt->beta1, t)),
-                  .bias_correction2 = (float)(1 - pow(opt->beta2, t))};
+    bb_adamw h = {.lr = lr,
+                  .beta1 = opt->beta1,
+                  .beta2 = opt->beta2,
+                  .eps = opt->eps,
+                  .grad_scale = ((scale < 1 ? scale : 1) / loss_scale),
+                  .bias_correction1 = (1 - pow(opt->beta1, t)),
+                  .bias_correction2 = (1 - pow(opt->beta2, t))};
     for (int i = 0; i < model->table.count; i++) {
         const bb_param *p = &model->table.entries[i];
         const bb_optimizer_slot *s = &o->slots[i];
         float *values = model->params + p->offset, *grads = model->grads + p->offset;
-        h.weight_decay = p->decays || opt->decay_all ? (float)opt->weight_decay : 0;
+        h.weight_decay = p->decays || opt->decay_all ? opt->weight_decay : 0;
         if (s->is_8bit)
             dev->ops->adamw8bit_step(dev, values, grads, s->q, p->count, &h);
         else

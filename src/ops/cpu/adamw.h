@@ -17,15 +17,15 @@ typedef struct adamw_constants {
 
 static inline adamw_constants adamw_prepare(const bb_adamw *h) {
     return (adamw_constants){
-        .beta1 = h->beta1,
-        .beta2 = h->beta2,
-        .one_minus_beta1 = 1 - h->beta1,
-        .one_minus_beta2 = 1 - h->beta2,
-        .eps = h->eps,
-        .grad_scale = h->grad_scale,
-        .decay = (float)((double)h->lr * (double)h->weight_decay),
-        .step = (float)((double)h->lr / (double)h->bias_correction1),
-        .inv_sqrt2 = (float)(1 / sqrt((double)h->bias_correction2)),
+        .beta1 = (float)h->beta1,
+        .beta2 = (float)h->beta2,
+        .one_minus_beta1 = (float)(1 - h->beta1),
+        .one_minus_beta2 = (float)(1 - h->beta2),
+        .eps = (float)h->eps,
+        .grad_scale = (float)h->grad_scale,
+        .decay = (float)(h->lr * h->weight_decay),
+        .step = (float)(h->lr / h->bias_correction1),
+        .inv_sqrt2 = (float)(1 / sqrt(h->bias_correction2)),
     };
 }
 

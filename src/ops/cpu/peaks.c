@@ -35,7 +35,9 @@ typedef float (*kernel)(void);
             }                                                                                                                  \
         }                                                                                                                      \
         for (int i = 1; i < ACCUMULATORS; i++) acc[0] = finish(acc[0], acc[i]);                                                \
-        return *(float *)(void *)&acc[0];                                                                                      \
+        float result;                                                                                                          \
+        memcpy(&result, &acc[0], sizeof result);                                                                               \
+        return result;                                                                                                         \
     }
 
 #define FMA512(a, x) _mm512_fmadd_ps(x, x, a)

@@ -11,12 +11,12 @@ double bb_ref_sum_squares(bb_device *dev, const float *x, int64_t n) {
 }
 
 double bb_ref_adamw_element(double p, double g, double *m, double *v, const bb_adamw *h) {
-    double b1 = (double)h->beta1, b2 = (double)h->beta2, lr = (double)h->lr;
-    g *= (double)h->grad_scale;
+    double b1 = h->beta1, b2 = h->beta2, lr = h->lr;
+    g *= h->grad_scale;
     *m = b1 * *m + (1.0 - b1) * g;
     *v = b2 * *v + (1.0 - b2) * g * g;
-    double m_hat = *m / (double)h->bias_correction1, v_hat = *v / (double)h->bias_correction2;
-    return p * (1.0 - lr * (double)h->weight_decay) - lr * m_hat / (sqrt(v_hat) + (double)h->eps);
+    double m_hat = *m / h->bias_correction1, v_hat = *v / h->bias_correction2;
+    return p * (1.0 - lr * h->weight_decay) - lr * m_hat / (sqrt(v_hat) + h->eps);
 }
 
 void bb_ref_adamw_step(bb_device *dev, float *p, const float *g, float *m, float *v, int64_t n, const bb_adamw *h) {
