@@ -1,0 +1,476 @@
+/* safetensors: what is read, what is refused and how it is said, and what is written, byte by byte.
+ * SPDX-License-Identifier: MIT */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+#include <jansson.h>
+
+#include "format/safetensors.h"
+#include "model/config.h"
+#include "scratch.h"
+
+#define assert_message(err, part)                                                                                              \
+    do {                                                                                                                       \
+        if (!strstr((err).message, (part))) fail_msg("'%s' is not in: %s", (part), (err).message);                             \
+    } while (0)
+
+#define COUNT(array) (sizeof(array) / sizeof(array)[0])
+
+/* Length, header, and `data_bytes` bytes that count up from 0. */
+static const char *write_file(uint64_t length, const char *header, size_t data_bytes) {
+    const char *path = scratch_path("f.safetensors");
+    size_t header_bytes = strlen(header);
+    unsigned char *file = calloc(1, 8 + header_bytes + data_bytes + 1);
+    assert_non_null(file);
+    for (int i = 0; i < 8; i++) file[i] = (unsigned char)(length >> (8 * i));
+    memcpy(file + 8, header, header_bytes);
+    for (size_t i = 0; i < data_bytes; i++) file[8 + header_bytes + i] = (unsigned char)i;
+    assert_true(scratch_write(path, file, 8 + header_bytes + data_bytes));
+    free(file);
+    return path;
+}
+
+static void expect_refused(const char *path, bb_status expected, const char *part, const char *other_part) {
+    bb_safetensors *st = (bb_safetensors *)&st;
+    bb_error err = {.code = BB_OK};
+    bb_status status = bb_safetensors_open(path, &st, &err);
+    if (status != expected) fail_msg("status %s, not %s: %s", bb_status_name(status), bb_status_name(expected), err.message);
+    assert_null(st);
+    assert_int_equal(err.code, expected);
+    assert_message(err, path);
+    assert_message(err, part);
+    assert_message(err, other_part);
+    assert_int_equal(bb_safetensors_open(path, &st, NULL), expected);
+}
+
+static void test_no_safetensors_file(void **state) {
+    (void)state;
+    expect_refused(scratch_path("absent"), BB_ERR_IO, "No such file", "open");
+    expect_refused(scratch_dir, BB_ERR_IO, "found a directory", "");
+    const char *path = scratch_path("f");
+    assert_true(scratch_write(path, "", 0));
+    expect_refused(path, BB_ERR_FORMAT, "at least 8 bytes, found 0 bytes", "");
+    assert_true(scratch_write(path, "1234567", 7));
+    expect_refused(path, BB_ERR_FORMAT, "at least 8 bytes, found 7 bytes", "");
+    assert_true(scratch_write(path, "\0\0\0\0\0\0\0\0", 8));
+    expect_refused(path, BB_ERR_FORMAT, "byte 8", "begins with '{'");
+    assert_true(scratch_write(path, "#!/bin/sh\necho\n", 15));
+    expect_refused(path, BB_ERR_FORMAT, "byte 0: expected a header length of at most 100000000", "not a safetensors file?");
+}
+
+static void test_header_length(void **state) {
+    (void)state;
+    expect_refused(write_file(3, "{}", 0), BB_ERR_FORMAT, "byte 0: expected a header of 3 bytes", "end of the file after 2");
+    expect_refused(write_file(100000001, "{}", 0), BB_ERR_FORMAT, "at most 100000000, found 100000001", "byte 0");
+    expect_refused(write_file(UINT64_MAX, "{}", 0), BB_ERR_FORMAT, "found 18446744073709551615", "byte 0");
+    expect_refused(write_file((uint64_t)1 << 63, "{}", 0), BB_ERR_FORMAT, "found 9223372036854775808", "byte 0");
+    expect_refused(write_file(1, "{}", 0), BB_ERR_FORMAT, "not JSON at byte 9", "");
+}
+
+/* t: a tensor's entry. */
+#define ENTRY(dtype, shape, begin, end) "{\"dtype\":" dtype ",\"shape\":" shape ",\"data_offsets\":[" #begin "," #end "]}"
+#define ONE(dtype, shape, begin, end) "{\"t\":" ENTRY(dtype, shape, begin, end) "}"
+#define F32 "\"F32\""
+
+static void test_malformed_headers(void **state) {
+    (void)state;
+    static const struct {
+        const char *header;
+        size_t data_bytes;
+        bb_status status;
+        const char *part, *other_part;
+    } cases[] = {
+        /* not JSON, or not the right JSON */
+        {"hello", 0, BB_ERR_FORMAT, "byte 8", "begins with '{'"},
+        {" {}", 0, BB_ERR_FORMAT, "byte 8", "begins with '{'"},
+        {"[]", 0, BB_ERR_FORMAT, "byte 8", "begins with '{'"},
+        {"{\"t\"}", 0, BB_ERR_FORMAT, "not JSON at byte 13", "':' expected"},
+        {"{}x", 0, BB_ERR_FORMAT, "not JSON at byte 11", "end of file expected"},
+        {"{\"t\xff\":1}", 0, BB_ERR_FORMAT, "not JSON", "unable to decode byte 0xff"},
+        {"{\"t\\u0000\":1}", 0, BB_ERR_FORMAT, "not JSON", ""},
+        {"{\"t\":" ENTRY(F32, "[]", 0, 4) ",\"t\":" ENTRY(F32, "[]", 4, 8) "}", 8, BB_ERR_FORMAT, "duplicate object key",
+         "\"t\""},
+        {"{\"t\":{\"dtype\":" F32 ",\"shape\":[],\"shape\":[],\"data_offsets\":[0,4]}}", 4, BB_ERR_FORMAT, "duplicate",
+         "\"shape\""},
+        {"{\"t\":[]}", 0, BB_ERR_FORMAT, "'t': expected an object", ""},
+        /* metadata */
+        {"{\"__metadata__\":[]}", 0, BB_ERR_FORMAT, "__metadata__: expected an object", ""},
+        {"{\"__metadata__\":{\"step\":5}}", 0, BB_ERR_FORMAT, "'step': expected a string", "__metadata__"},
+        {"{\"__metadata__\":{\"config\":{}}}", 0, BB_ERR_FORMAT, "'config': expected a string", "__metadata__"},
+        /* dtype */
+        {"{\"t\":{\"shape\":[],\"data_offsets\":[0,4]}}", 4, BB_ERR_FORMAT, "'t': dtype: expected a string", ""},
+        {ONE("32", "[]", 0, 4), 4, BB_ERR_FORMAT, "'t': dtype: expected a string", ""},
+        {ONE("\"f32\"", "[]", 0, 4), 4, BB_ERR_FORMAT, "'t': unknown dtype 'f32'", ""},
+        {ONE("\"F8_E4M3\"", "[4]", 0, 4), 4, BB_ERR_UNSUPPORTED, "'t': unsupported dtype F8_E4M3", ""},
+        {ONE("\"U16\"", "[2]", 0, 4), 4, BB_ERR_UNSUPPORTED, "'t': unsupported dtype U16", ""},
+        /* shape */
+        {"{\"t\":{\"dtype\":" F32 ",\"data_offsets\":[0,4]}}", 4, BB_ERR_FORMAT, "'t': shape: expected an array", ""},
+        {ONE(F32, "1", 0, 4), 4, BB_ERR_FORMAT, "'t': shape: expected an array", ""},
+        {ONE(F32, "[1,\"1\"]", 0, 4), 4, BB_ERR_FORMAT, "'t': shape[1]: expected an integer", ""},
+        {ONE(F32, "[1.0]", 0, 4), 4, BB_ERR_FORMAT, "'t': shape[0]: expected an integer", ""},
+        {ONE(F32, "[-1,-1]", 0, 4), 4, BB_ERR_FORMAT, "'t': shape[0]: expected a size, found -1", ""},
+        {ONE(F32, "[1,1,1,1,1]", 0, 4), 4, BB_ERR_UNSUPPORTED, "'t': shape: expected at most 4 dimensions, found 5", ""},
+        {ONE(F32, "[99999999999999999999]", 0, 4), 4, BB_ERR_FORMAT, "too big integer", ""},
+        {ONE(F32, "[4611686018427387904]", 0, 0), 0, BB_ERR_FORMAT, "'t': shape (4611686018427387904) overflows", ""},
+        {ONE(F32, "[4294967296,4294967297]", 0, 4), 4, BB_ERR_FORMAT, "(4294967296, 4294967297) overflows", ""},
+        {ONE("\"I8\"", "[9223372036854775807,2]", 0, 4), 4, BB_ERR_FORMAT, "overflows", ""},
+        {ONE(F32, "[2,3]", 0, 20), 20, BB_ERR_FORMAT, "'t' at byte 65: expected 24 bytes for F32 (2, 3), found 20", ""},
+        {ONE("\"BF16\"", "[2,3]", 0, 24), 24, BB_ERR_FORMAT, "expected 12 bytes for BF16 (2, 3), found 24", ""},
+        /* offsets */
+        {"{\"t\":{\"dtype\":" F32 ",\"shape\":[]}}", 4, BB_ERR_FORMAT, "'t': data_offsets: expected two integers", ""},
+        {"{\"t\":{\"dtype\":" F32 ",\"shape\":[],\"data_offsets\":[0,4,8]}}", 8, BB_ERR_FORMAT,
+         "'t': data_offsets: expected two", ""},
+        {"{\"t\":{\"dtype\":" F32 ",\"shape\":[],\"data_offsets\":[\"0\",4]}}", 4, BB_ERR_FORMAT,
+         "'t': data_offsets: expected two", ""},
+        {"{\"t\":{\"dtype\":" F32 ",\"shape\":[],\"data_offsets\":4}}", 4, BB_ERR_FORMAT, "'t': data_offsets: expected two",
+         ""},
+        {ONE(F32, "[]", -4, 0), 4, BB_ERR_FORMAT, "0 <= begin <= end, found [-4, 0]", "'t'"},
+        {ONE(F32, "[]", 4, 0), 4, BB_ERR_FORMAT, "0 <= begin <= end, found [4, 0]", "'t'"},
+        {ONE(F32, "[]", 0, 4), 3, BB_ERR_FORMAT, "'t': expected its data up to byte 65, found the end of the file at byte 64",
+         "truncated?"},
+        {ONE(F32, "[]", 0, 9223372036854775807), 4, BB_ERR_FORMAT, "found the end of the file", "'t'"},
+        {ONE(F32, "[]", 9223372036854775803, 9223372036854775807), 4, BB_ERR_FORMAT, "found the end of the file", "'t'"},
+        /* the data section */
+        {ONE(F32, "[]", 4, 8), 8, BB_ERR_FORMAT,
+         "'t': expected it at byte 61, after the data section's beginning, found it at byte 65", "a gap"},
+        {ONE(F32, "[]", 0, 4), 5, BB_ERR_FORMAT, "the end of the file at byte 65, after t, found 1 trailing bytes", ""},
+        {"{}", 1, BB_ERR_FORMAT, "found 1 trailing bytes", ""},
+        {"{\"b\":" ENTRY(F32, "[2]", 4, 12) ",\"a\":" ENTRY(F32, "[2]", 0, 8) "}", 12, BB_ERR_FORMAT,
+         "'b': expected it at byte 124, after a, found it at byte 120", "overlap"},
+        {"{\"a\":" ENTRY(F32, "[1]", 0, 4) ",\"b\":" ENTRY(F32, "[1]", 0, 4) "}", 4, BB_ERR_FORMAT, "'b'", "overlap"},
+        {"{\"a\":" ENTRY(F32, "[1]", 0, 4) ",\"b\":" ENTRY(F32, "[1]", 8, 12) "}", 12, BB_ERR_FORMAT, "'b'", "a gap"},
+        {"{\"a\":" ENTRY(F32, "[2]", 0, 8) ",\"b\":" ENTRY(F32, "[0]", 4, 4) "}", 8, BB_ERR_FORMAT, "'b'", "overlap"},
+    };
+    for (size_t i = 0; i < COUNT(cases); i++)
+        expect_refused(write_file(strlen(cases[i].header), cases[i].header, cases[i].data_bytes), cases[i].status,
+                       cases[i].part, cases[i].other_part);
+}
+
+/* A valid file cut short anywhere is refused. */
+static void test_every_truncation(void **state) {
+    (void)state;
+    const char *header = "{\"a\":" ENTRY("\"U8\"", "[5]", 0, 5) ",\"b\":" ENTRY("\"I8\"", "[2,2]", 5, 9) "}";
+    size_t whole = 8 + strlen(header) + 9;
+    bb_safetensors *st;
+    bb_error err;
+    const char *path = write_file(strlen(header), header, 9);
+    assert_int_equal(bb_safetensors_open(path, &st, &err), BB_OK);
+    bb_safetensors_close(st);
+    for (size_t size = whole; size-- > 0;) {
+        assert_int_equal(truncate(path, (off_t)size), 0);
+        expect_refused(path, BB_ERR_FORMAT, "", "");
+    }
+}
+
+static void test_good_files(void **state) {
+    (void)state;
+    bb_safetensors *st;
+    bb_error err;
+    assert_int_equal(bb_safetensors_open(write_file(2, "{}", 0), &st, &err), BB_OK);
+    assert_int_equal(bb_safetensors_count(st), 0);
+    assert_null(bb_safetensors_find(st, "t"));
+    assert_null(bb_safetensors_metadata(st, "t"));
+    bb_safetensors_close(st);
+
+    /* Out of order, an empty tensor between two, a scalar, padding, unknown keys, and data at an odd address. */
+    const char *header = "{\"z\":" ENTRY(
+        "\"I64\"", "[]", 3, 11) ",\"__metadata__\":{\"k\":\"v\",\"\":\"\"},\"a\":"
+                                "{\"more\":1,\"dtype\":\"BOOL\",\"shape\":[3,1,1,1],\"data_offsets\":[0,3]},\"e\":" ENTRY(
+                                    F32, "[7,0]", 3, 3) "} \n ";
+    const char *path = write_file(strlen(header), header, 11);
+    assert_int_equal(bb_safetensors_open(path, &st, &err), BB_OK);
+    assert_string_equal(bb_safetensors_path(st), path);
+    assert_true(bb_safetensors_file_bytes(st) == 8 + strlen(header) + 11);
+    assert_int_equal(bb_safetensors_count(st), 3);
+    static const struct {
+        const char *name;
+        bb_st_dtype dtype;
+        int rank;
+        int64_t shape[BB_ST_MAX_RANK];
+        uint64_t offset, bytes;
+    } expected[] = {
+        {"a", BB_ST_BOOL, 4, {3, 1, 1, 1}, 0, 3}, {"e", BB_ST_F32, 2, {7, 0}, 3, 0}, {"z", BB_ST_I64, 0, {0}, 3, 8}};
+    for (int i = 0; i < 3; i++) {
+        const bb_st_tensor *t = bb_safetensors_at(st, i);
+        assert_ptr_equal(bb_safetensors_find(st, expected[i].name), t);
+        assert_string_equal(t->name, expected[i].name);
+        assert_int_equal(t->dtype, expected[i].dtype);
+        assert_int_equal(t->rank, expected[i].rank);
+        assert_memory_equal(t->shape, expected[i].shape, sizeof t->shape);
+        assert_true(t->offset == expected[i].offset && t->bytes == expected[i].bytes);
+        for (uint64_t k = 0; k < t->bytes; k++) assert_int_equal(t->data[k], t->offset + k);
+    }
+    assert_string_equal(bb_safetensors_metadata(st, "k"), "v");
+    assert_string_equal(bb_safetensors_metadata(st, ""), "");
+    assert_null(bb_safetensors_metadata(st, "dtype"));
+    assert_null(bb_safetensors_find(st, "__metadata__"));
+    bb_safetensors_close(st);
+}
+
+static void test_dtype_table(void **state) {
+    (void)state;
+    static const size_t bytes[] = {4, 2, 2, 8, 1, 1, 4, 8, 1};
+    static const char *const names[] = {"F32", "F16", "BF16", "F64", "I8", "U8", "I32", "I64", "BOOL"};
+    for (int t = BB_ST_F32; t <= BB_ST_BOOL; t++) {
+        assert_int_equal(bb_st_dtype_bytes((bb_st_dtype)t), bytes[t]);
+        assert_string_equal(bb_st_dtype_name((bb_st_dtype)t), names[t]);
+    }
+}
+
+static void test_require_f32(void **state) {
+    (void)state;
+    bb_safetensors *st;
+    const bb_st_tensor *t = NULL;
+    bb_error err;
+    const char *header = "{\"w\":" ENTRY(F32, "[2,3]", 0, 24) ",\"h\":" ENTRY("\"F16\"", "[2,3]", 24, 36) "}";
+    assert_int_equal(bb_safetensors_open(write_file(strlen(header), header, 36), &st, &err), BB_OK);
+    const int64_t shape[] = {2, 3, 1}, other[] = {3, 2};
+    assert_int_equal(bb_safetensors_require_f32(st, "w", 2, shape, &t, &err), BB_OK);
+    assert_ptr_equal(t, bb_safetensors_find(st, "w"));
+    assert_int_equal(bb_safetensors_require_f32(st, "w", 2, other, &t, &err), BB_ERR_FORMAT);
+    assert_message(err, "'w' at byte 122: expected F32 (3, 2), found F32 (2, 3)");
+    assert_int_equal(bb_safetensors_require_f32(st, "w", 3, shape, &t, &err), BB_ERR_FORMAT);
+    assert_message(err, "expected F32 (2, 3, 1), found F32 (2, 3)");
+    assert_int_equal(bb_safetensors_require_f32(st, "h", 2, shape, &t, &err), BB_ERR_FORMAT);
+    assert_message(err, "'h' at byte 146: expected F32 (2, 3), found F16 (2, 3)");
+    assert_int_equal(bb_safetensors_require_f32(st, "x", 2, shape, &t, &err), BB_ERR_FORMAT);
+    assert_message(err, "tensor 'x' is missing");
+    assert_message(err, "f.safetensors");
+    bb_safetensors_close(st);
+}
+
+/* The golden files were written by an independent program. */
+static void test_golden_files(void **state) {
+    (void)state;
+    static const char *const names[] = {"mha", "gqa_clipped", "odd", "no_act_quant", "no_act_quant_clipped"};
+    for (size_t i = 0; i < COUNT(names); i++) {
+        char path[512];
+        bb_safetensors *st;
+        bb_config config;
+        const bb_st_tensor *t;
+        bb_error err;
+        (void)snprintf(path, sizeof path, "%s/%s.safetensors", BB_GOLDEN_DIR, names[i]);
+        if (bb_safetensors_open(path, &st, &err) != BB_OK) fail_msg("%s", err.message);
+        assert_string_equal(bb_safetensors_metadata(st, "format"), "bitbyte-golden");
+        if (bb_config_from_json(bb_safetensors_metadata(st, "config"), path, &config, &err) != BB_OK)
+            fail_msg("%s", err.message);
+        if (bb_safetensors_require_f32(st, "tok_emb.weight", 2, (int64_t[]){256, config.d_model}, &t, &err) != BB_OK)
+            fail_msg("%s", err.message);
+        assert_true(t->bytes == 4 * 256 * (uint64_t)config.d_model);
+        bb_safetensors_close(st);
+    }
+}
+
+/* ---- Writer ----------------------------------------------------------------------------------------------------------- */
+
+static const float weights[6] = {1, -2.5f, 3, 0, 1e-30f, 7};
+static const uint8_t bytes[5] = {9, 8, 7, 6, 5};
+static const bb_st_tensor tensors[] = {{.name = "w", .dtype = BB_ST_F32, .rank = 2, .shape = {2, 3}},
+                                       {.name = "none", .dtype = BB_ST_F16, .rank = 1, .shape = {0}},
+                                       {.name = "\xc3\xa9\"\\", .dtype = BB_ST_U8, .rank = 1, .shape = {5}}};
+static const bb_st_metadata metadata[] = {{"format", "x"}, {"config", "{\"a\":1}"}};
+
+static void write_sample(const char *path) {
+    bb_safetensors_writer *w;
+    bb_error err;
+    if (bb_safetensors_create(path, tensors, 3, metadata, 2, &w, &err) != BB_OK) fail_msg("%s", err.message);
+    assert_int_equal(bb_safetensors_write(w, weights, 10, &err), BB_OK); /* in pieces */
+    assert_int_equal(bb_safetensors_write(w, (const char *)weights + 10, 14, &err), BB_OK);
+    assert_int_equal(bb_safetensors_write(w, bytes, 5, &err), BB_OK);
+    assert_int_equal(bb_safetensors_commit(w, &err), BB_OK);
+}
+
+static void test_written_bytes(void **state) {
+    (void)state;
+    const char *path = scratch_path("f.safetensors");
+    write_sample(path);
+    const char *header = "{\"__metadata__\":{\"format\":\"x\",\"config\":\"{\\\"a\\\":1}\"},"
+                         "\"w\":{\"dtype\":\"F32\",\"shape\":[2,3],\"data_offsets\":[0,24]},"
+                         "\"none\":{\"dtype\":\"F16\",\"shape\":[0],\"data_offsets\":[24,24]},"
+                         "\"\xc3\xa9\\\"\\\\\":{\"dtype\":\"U8\",\"shape\":[5],\"data_offsets\":[24,29]}}";
+    char expected[1024];
+    size_t padded = (8 + strlen(header) + 63) / 64 * 64;
+    memset(expected, ' ', sizeof expected);
+    memset(expected, 0, 8);
+    expected[0] = (char)((padded - 8) & 0xff);
+    expected[1] = (char)((padded - 8) >> 8);
+    memcpy(expected + 8, header, strlen(header));
+    memcpy(expected + padded, weights, 24);
+    memcpy(expected + padded + 24, bytes, 5);
+    assert_true(scratch_holds(path, expected, padded + 29));
+    assert_int_equal(scratch_count_entries(scratch_dir), 1);
+}
+
+static void test_round_trip(void **state) {
+    (void)state;
+    const char *path = scratch_path("f.safetensors");
+    bb_safetensors *st;
+    bb_error err;
+    write_sample(path);
+    assert_int_equal(bb_safetensors_open(path, &st, &err), BB_OK);
+    assert_int_equal(bb_safetensors_count(st), 3);
+    for (int i = 0; i < 3; i++) {
+        const bb_st_tensor *t = bb_safetensors_find(st, tensors[i].name);
+        assert_non_null(t);
+        assert_int_equal(t->dtype, tensors[i].dtype);
+        assert_int_equal(t->rank, tensors[i].rank);
+        assert_memory_equal(t->shape, tensors[i].shape, sizeof t->shape);
+    }
+    assert_memory_equal(bb_safetensors_find(st, "w")->data, weights, sizeof weights);
+    assert_memory_equal(bb_safetensors_find(st, tensors[2].name)->data, bytes, sizeof bytes);
+    assert_string_equal(bb_safetensors_metadata(st, "config"), "{\"a\":1}");
+    bb_safetensors_close(st);
+}
+
+static void test_no_metadata_no_tensors(void **state) {
+    (void)state;
+    const char *path = scratch_path("f.safetensors");
+    bb_safetensors_writer *w;
+    bb_error err;
+    char expected[64];
+    memset(expected, ' ', sizeof expected);
+    memcpy(expected, "\x38\0\0\0\0\0\0\0{}", 10);
+    assert_int_equal(bb_safetensors_create(path, NULL, 0, NULL, 0, &w, &err), BB_OK);
+    assert_int_equal(bb_safetensors_commit(w, &err), BB_OK);
+    assert_true(scratch_holds(path, expected, sizeof expected));
+}
+
+static void test_writer_refuses(void **state) {
+    (void)state;
+    const char *path = scratch_path("f.safetensors");
+    static const struct {
+        bb_st_tensor pair[2];
+        const char *part;
+    } cases[] = {
+        {{{.name = "a"}, {.name = "a"}}, "'a': the name is taken"},
+        {{{.name = "__metadata__"}, {.name = "a"}}, "'__metadata__': the name is taken"},
+        {{{.name = "a", .rank = 5}, {.name = "b"}}, "'a': impossible shape"},
+        {{{.name = "a", .rank = 1, .shape = {-1}}, {.name = "b"}}, "'a': impossible shape"},
+        {{{.name = "a", .rank = 2, .shape = {INT64_MAX, 8}}, {.name = "b"}}, "'a': impossible shape"},
+        {{{.name = "a", .rank = 1, .shape = {INT64_MAX / 8}}, {.name = "b", .rank = 1, .shape = {INT64_MAX / 4}}},
+         "'b': impossible shape"},
+        {{{.name = "a\xff"}, {.name = "b"}}, "expected a name in UTF-8"},
+    };
+    bb_safetensors_writer *w;
+    bb_error err;
+    for (size_t i = 0; i < COUNT(cases); i++) {
+        assert_int_equal(bb_safetensors_create(path, cases[i].pair, 2, NULL, 0, &w, &err), BB_ERR_ARGUMENT);
+        assert_null(w);
+        assert_message(err, path);
+        assert_message(err, cases[i].part);
+    }
+    const bb_st_metadata bad = {"config", "\xff"};
+    assert_int_equal(bb_safetensors_create(path, tensors, 1, &bad, 1, &w, &err), BB_ERR_ARGUMENT);
+    assert_message(err, "metadata 'config': expected UTF-8");
+    assert_int_equal(bb_safetensors_create(scratch_path("absent/f"), tensors, 1, NULL, 0, &w, &err), BB_ERR_IO);
+    assert_message(err, "absent/f");
+    assert_int_equal(scratch_count_entries(scratch_dir), 0);
+}
+
+static void test_wrong_amount_of_data(void **state) {
+    (void)state;
+    const char *path = scratch_path("f.safetensors");
+    bb_safetensors_writer *w;
+    bb_error err;
+    assert_true(scratch_write(path, "old", 3));
+    assert_int_equal(bb_safetensors_create(path, tensors, 1, NULL, 0, &w, &err), BB_OK);
+    assert_int_equal(bb_safetensors_write(w, weights, 23, &err), BB_OK);
+    assert_int_equal(bb_safetensors_write(w, weights, 2, &err), BB_ERR_INTERNAL);
+    assert_int_equal(bb_safetensors_commit(w, &err), BB_ERR_INTERNAL);
+    assert_message(err, "1 bytes are missing");
+    assert_true(scratch_holds(path, "old", 3));
+    assert_int_equal(scratch_count_entries(scratch_dir), 1);
+}
+
+static void test_abort_leaves_the_old_file(void **state) {
+    (void)state;
+    const char *path = scratch_path("f.safetensors");
+    bb_safetensors_writer *w;
+    bb_error err;
+    assert_true(scratch_write(path, "old", 3));
+    assert_int_equal(bb_safetensors_create(path, tensors, 3, NULL, 0, &w, &err), BB_OK);
+    assert_int_equal(bb_safetensors_write(w, weights, 24, &err), BB_OK);
+    assert_int_equal(scratch_count_entries(scratch_dir), 2);
+    bb_safetensors_abort(w);
+    assert_true(scratch_holds(path, "old", 3));
+    assert_int_equal(scratch_count_entries(scratch_dir), 1);
+    bb_safetensors_abort(NULL);
+}
+
+static void test_full_disk(void **state) {
+    (void)state;
+    const char *disk = scratch_path("disk"), *path = scratch_path("disk/f.safetensors");
+    if (!scratch_mount_disk(disk, 64)) skip();
+    write_sample(path);
+    bb_safetensors_writer *w = NULL;
+    bb_error err = {.code = BB_OK};
+    bb_st_tensor large = {.name = "large", .dtype = BB_ST_U8, .rank = 1, .shape = {200000}};
+    char piece[10000] = {0};
+    bb_status status = bb_safetensors_create(path, &large, 1, NULL, 0, &w, &err);
+    for (int i = 0; i < 20 && status == BB_OK; i++) status = bb_safetensors_write(w, piece, sizeof piece, &err);
+    bb_safetensors_abort(w);
+    int entries = scratch_count_entries(disk);
+    bb_safetensors *st = NULL;
+    bb_status old_status = bb_safetensors_open(path, &st, NULL);
+    bool same = st && bb_safetensors_count(st) == 3 && memcmp(bb_safetensors_find(st, "w")->data, weights, sizeof weights) == 0;
+    bb_safetensors_close(st);
+    assert_true(scratch_unmount_disk(disk));
+    assert_int_equal(status, BB_ERR_IO);
+    assert_message(err, "f.safetensors: cannot write: No space left on device");
+    assert_int_equal(entries, 1);
+    assert_int_equal(old_status, BB_OK);
+    assert_true(same);
+}
+
+static int allocations_left;
+static void *limited_malloc(size_t size) { return allocations_left-- > 0 ? malloc(size) : NULL; }
+
+/* jansson without memory, at every point: an error, nothing lost (ASan sees to that), nothing left on the disk. */
+static void test_without_memory(void **state) {
+    (void)state;
+    const char *path = scratch_path("f.safetensors");
+    bb_error err;
+    json_set_alloc_funcs(limited_malloc, free);
+    int failures = 0;
+    for (int limit = 0;; limit++) {
+        bb_safetensors_writer *w;
+        allocations_left = limit;
+        bb_status status = bb_safetensors_create(path, tensors, 3, metadata, 2, &w, &err);
+        bb_safetensors_abort(w);
+        assert_int_equal(scratch_count_entries(scratch_dir), 0);
+        if (status == BB_OK) break;
+        assert_null(w);
+        failures++;
+    }
+    assert_true(failures > 10);
+    json_set_alloc_funcs(malloc, free);
+    write_sample(path);
+    json_set_alloc_funcs(limited_malloc, free);
+    for (int limit = 0;; limit++) {
+        bb_safetensors *st;
+        allocations_left = limit;
+        bb_status status = bb_safetensors_open(path, &st, &err);
+        bb_safetensors_close(st);
+        if (status == BB_OK) break;
+        assert_null(st);
+        assert_message(err, path);
+    }
+    json_set_alloc_funcs(malloc, free);
+}
+
+#define file_test(f) cmocka_unit_test_setup_teardown(f, scratch_create, scratch_remove)
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        file_test(test_no_safetensors_file), file_test(test_header_length),        file_test(test_malformed_headers),
+        file_test(test_every_truncation),    file_test(test_good_files),           file_test(test_require_f32),
+        file_test(test_written_bytes),       file_test(test_round_trip),           file_test(test_no_metadata_no_tensors),
+        file_test(test_writer_refuses),      file_test(test_wrong_amount_of_data), file_test(test_abort_leaves_the_old_file),
+        file_test(test_full_disk),           file_test(test_without_memory),       cmocka_unit_test(test_dtype_table),
+        cmocka_unit_test(test_golden_files),
+    };
+    return cmocka_run_group_tests_name("safetensors", tests, NULL, NULL);
+}
