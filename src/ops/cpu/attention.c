@@ -1,0 +1,76 @@
+/* Attention without the (Tq,Tk) matrix: tiles of queries against tiles of keys, with an online softmax. Scores beyond the causal
+ * diagonal are not computed. A tile of the output is one task's, so nothing depends on which thread runs it. arXiv:2205.14135
+ * SPDX-License-Identifier: MIT */
+#include <omp.h>
+
+#define ATTENTION_TILE "ops/cpu/attention_forward_tile.h"
+#include "ops/cpu/attention_sets.h"
+
+typedef struct forward_functions {
+    size_t (*tile_bytes)(int64_t D);
+    void (*tile)(bb_bf16 *o, float *lse, const bb_bf16 *q, const bb_bf16 *k, const bb_bf16 *v, const bb_attention *a, int64_t b,
+                 int64_t h, int64_t t0, void *scratch);
+    void (*partial)(float *partial, const bb_bf16 *q, const bb_bf16 *k, const bb_bf16 *v, int64_t kv_stride, int64_t keys,
+                    int64_t D, void *scratch);
+    void (*merge)(bb_bf16 *o, float *lse, const float *partials, int64_t count, int64_t D);
+} forward_functions;
+
+#define FORWARD(set) {forward_bytes_##set, forward_tile_##set, direct_partial_##set, direct_merge_##set}
+ATTENTION_TABLE(forward_functions, forward_for, FORWARD)
+
+enum {
+    DIRECT_QUERIES = 4,    /* up to so many, packing the keys costs more than it saves */
+    DIRECT_SERIAL = 1 << 15 /* elements of k under which a second thread costs more than it saves */
+};
+
+static void forward_direct(bb_device *dev, bb_bf16 *o, float *lse, const bb_bf16 *q, const bb_bf16 *k, const bb_bf16 *v,
+                           const bb_attention *a) {
+    const forward_functions *f = &forward_for[bb_cpu_of(dev)->level];
+    int64_t D = a->D, G = a->H / a->Hk, splits = (a->Tk + DIRECT_KEYS - 1) / DIRECT_KEYS, ld = round_up(D, 16) + 16;
+    int64_t tasks = a->B * a->Hk * splits, queries = a->B * a->H * a->Tq;
+    size_t partial_bytes = (size_t)(queries * splits * ld) * sizeof(float), thread_bytes = direct_bytes(D);
+    float *partials = bb_cpu_scratch(dev, partial_bytes + thread_bytes * (size_t)dev->threads);
+    if (!partials) return;
+#pragma omp parallel num_threads(dev->threads) if (a->B * a->Hk * a->Tk * D > DIRECT_SERIAL)
+    {
+        void *scratch = (char *)partials + partial_bytes + thread_bytes * (size_t)omp_get_thread_num();
+#pragma omp for schedule(dynamic)
+        for (int64_t task = 0; task < tasks; task++) {
+            int64_t key0 = task % splits * DIRECT_KEYS, head = task / splits % a->Hk, b = task / splits / a->Hk;
+            int64_t at = b * a->kv_batch_stride + key0 * a->kv_stride + head * D;
+            for (int64_t i = 0; i < G * a->Tq; i++) {
+                int64_t h = head * G + i / a->Tq, t = i % a->Tq;
+                int64_t keys = clamp_to(t + 1 + a->Tk - a->Tq - key0, 0, DIRECT_KEYS);
+                float *partial = partials + (((b * a->H + h) * a->Tq + t) * splits + key0 / DIRECT_KEYS) * ld;
+                if (keys > 0)
+                    f->partial(partial, q + (b * a->Tq + t) * a->q_stride + h * D, k + at, v + at, a->kv_stride, keys, D, scratch);
+            }
+        }
+#pragma omp for
+        for (int64_t row = 0; row < queries; row++) {
+            int64_t t = row % a->Tq, h = row / a->Tq % a->H, b = row / a->Tq / a->H;
+            int64_t count = (t + 1 + a->Tk - a->Tq + DIRECT_KEYS - 1) / DIRECT_KEYS;
+            f->merge(o + (b * a->Tq + t) * a->o_stride + h * D, lse ? lse + row : NULL, partials + row * splits * ld, count, D);
+        }
+    }
+}
+
+void bb_cpu_attention_forward(bb_device *dev, void *o, float *lse, const void *q, const void *k, const void *v,
+                              const bb_attention *a) {
+    if (a->Tq <= DIRECT_QUERIES) {
+        forward_direct(dev, o, lse, q, k, v, a);
+        return;
+    }
+    const forward_functions *f = &forward_for[bb_cpu_of(dev)->level];
+    int64_t tiles = (a->Tq + ATTENTION_QUERIES - 1) / ATTENTION_QUERIES, heads = a->B * a->H;
+    size_t thread_bytes = f->tile_bytes(a->D);
+    char *scratch = bb_cpu_scratch(dev, thread_bytes * (size_t)dev->threads);
+    if (!scratch) return;
+    /* the last tiles, which see most, first: the short ones fill up the end */
+#pragma omp parallel for num_threads(dev->threads) schedule(dynamic)
+    for (int64_t task = 0; task < tiles * heads; task++) {
+        int64_t tile = tiles - 1 - task / heads, head = task % heads;
+        f->tile(o, lse, q, k, v, a, head / a->H, head % a->H, tile * ATTENTION_QUERIES,
+                scratch + thread_bytes * (size_t)omp_get_thread_num());
+    }
+}

@@ -1,0 +1,211 @@
+/* The forward pass for one tile of queries, and for single queries, in the vocabulary of attention_simd.h. Included once for
+ * each set.
+ * SPDX-License-Identifier: MIT */
+#ifndef ATTENTION_QUERIES
+#define ATTENTION_QUERIES 256 /* a task: as many as share a packed tile of keys */
+#define ATTENTION_KEYS 128    /* a packed tile */
+#define ATTENTION_ROWS 32     /* queries that meet it at a time: their scores stay in the first-level cache */
+#define DIRECT_KEYS 512       /* a task of the path for single queries */
+
+#define forward_buffers ATTENTION_NAME(forward_buffers)
+#define carve_forward ATTENTION_NAME(carve_forward)
+#define forward_bytes ATTENTION_NAME(forward_bytes)
+#define scores ATTENTION_NAME(scores)
+#define row_max ATTENTION_NAME(row_max)
+#define softmax ATTENTION_NAME(softmax)
+#define forward_tile ATTENTION_NAME(forward_tile)
+#define direct_partial ATTENTION_NAME(direct_partial)
+#define direct_merge ATTENTION_NAME(direct_merge)
+
+/* Scratch of direct_partial. */
+static inline size_t direct_bytes(int64_t D) { return (size_t)(round_up(D, 16) + DIRECT_KEYS) * sizeof(float); }
+#endif
+
+/* Scratch of a task. Dp: D rounded up to VL. */
+typedef struct forward_buffers {
+    word *q;      /* (QUERIES, D) */
+    word *k;      /* (D, KEYS) */
+    word *v;      /* (KEYS, Dp), rows paired */
+    word *p;      /* (ROWS, KEYS), the weights before division by their sum */
+    float *s;     /* (ROWS, KEYS), raw scores */
+    float *o;     /* (QUERIES, Dp), not yet divided */
+    float *sum;   /* (QUERIES, VL), lane by lane */
+    float *max;   /* (QUERIES), of the scaled scores in units of log2 e */
+    float *alpha; /* (ROWS), 2^(old max - new max) */
+} forward_buffers;
+
+KERNEL forward_buffers carve_forward(bb_arena *arena, int64_t D) {
+    size_t d = (size_t)D, dp = (size_t)round_up(D, VL);
+    forward_buffers f;
+    f.q = bb_arena_take(arena, ATTENTION_QUERIES * d / PER_WORD * sizeof(word));
+    f.k = bb_arena_take(arena, d / PER_WORD * ATTENTION_KEYS * sizeof(word));
+    f.v = bb_arena_take(arena, ATTENTION_KEYS / PER_WORD * dp * sizeof(word));
+    f.p = bb_arena_take(arena, ATTENTION_ROWS * ATTENTION_KEYS / PER_WORD * sizeof(word));
+    f.s = bb_arena_take(arena, ATTENTION_ROWS * ATTENTION_KEYS * sizeof(float));
+    f.o = bb_arena_take(arena, ATTENTION_QUERIES * dp * sizeof(float));
+    f.sum = bb_arena_take(arena, ATTENTION_QUERIES * VL * sizeof(float));
+    f.max = bb_arena_take(arena, ATTENTION_QUERIES * sizeof(float));
+    f.alpha = bb_arena_take(arena, ATTENTION_ROWS * sizeof(float));
+    return f;
+}
+
+KERNEL size_t forward_bytes(int64_t D) {
+    bb_arena measure = {0};
+    carve_forward(&measure, D);
+    return measure.used;
+}
+
+/* s (rows, keys) = q kT, each register block of rows as far as its last row sees: row m sees keys 0..m + diagonal. */
+INLINE void scores(float *s, const word *q, const word *k, int64_t rows, int64_t keys, int64_t diagonal, int64_t D) {
+    for (int64_t n = 0; n < keys; n += NR * VL)
+        for (int64_t m = 0; m < rows; m += ATTENTION_MR) {
+            int64_t seen = clamp_to(m + diagonal + ATTENTION_MR, 0, keys) - n;
+            if (seen <= 0) continue;
+            block_of(s + m * ATTENTION_KEYS + n, ATTENTION_KEYS, q + m * (D / PER_WORD), D / PER_WORD, 1, k + n, ATTENTION_KEYS,
+                     D / PER_WORD, clamp_to((seen + VL - 1) / VL, 1, NR), PRODUCT_SET, NULL);
+        }
+}
+
+INLINE float row_max(const float *s, int64_t n) {
+    vf max = vset1(-INFINITY);
+    int64_t j = 0;
+    for (; j + VL <= n; j += VL) max = vmax(max, vload(s + j));
+    if (j < n) max = vmax(max, vkeep(vload(s + j), n - j, -INFINITY));
+    return vreduce_max(max);
+}
+
+/* The online softmax of a tile of scores: p = 2^(c s - new max); max, sum, alpha brought up to date. rows <= ROWS. */
+INLINE void softmax(const forward_buffers *f, int64_t row0, int64_t rows, int64_t keys, int64_t diagonal, float c, bool first) {
+    float *max = f->max + row0, *sum = f->sum + row0 * VL, tile_max[ATTENTION_ROWS];
+    for (int64_t m = 0; m < rows; m++) tile_max[m] = row_max(f->s + m * ATTENTION_KEYS, clamp_to(m + diagonal + 1, 0, keys));
+    for (int64_t m = 0; m < rows; m += VL) {
+        vf now = vload(tile_max + m) * vset1(c);
+        if (!first) {
+            vf old = vload(max + m);
+            now = vmax(old, now);
+            vstore(f->alpha + m, vexp2(old - now));
+        }
+        vstore(max + m, now);
+    }
+    for (int64_t m = 0; m < rows; m++) {
+        const float *s = f->s + m * ATTENTION_KEYS;
+        word *p = f->p + m * (ATTENTION_KEYS / PER_WORD);
+        vf scale = vset1(c), minus_max = vset1(-max[m]), total = vset1(0.0f);
+        int64_t seen = clamp_to(m + diagonal + 1, 0, keys), j = 0;
+        for (; j + VL <= seen; j += VL) {
+            vf x = vexp2(vfma(vload(s + j), scale, minus_max));
+            total = total + x;
+            store_elements(p, j, x);
+        }
+        if (j < seen) {
+            vf x = vkeep(vexp2(vfma(vload(s + j), scale, minus_max)), seen - j, 0.0f);
+            total = total + x;
+            store_elements(p, j, x);
+            j += VL;
+        }
+        /* as far as the register block reads: at most MR further, and a word */
+        for (; j < seen + ATTENTION_MR + PER_WORD && j < ATTENTION_KEYS; j += VL) store_elements(p, j, vset1(0.0f));
+        vstore(sum + m * VL, first ? total : vfma(vload(sum + m * VL), vset1(f->alpha[m]), total));
+    }
+}
+
+/* Queries t0..t0+QUERIES-1 of head h of sequence b. */
+KERNEL void forward_tile(bb_bf16 *o, float *lse, const bb_bf16 *q, const bb_bf16 *k, const bb_bf16 *v, const bb_attention *a,
+                         int64_t b, int64_t h, int64_t t0, void *scratch) {
+    bb_arena arena = {scratch, 0};
+    int64_t D = a->D, ldv = round_up(D, VL), rows = clamp_to(a->Tq - t0, 0, ATTENTION_QUERIES);
+    int64_t kv_at = b * a->kv_batch_stride + h / (a->H / a->Hk) * D, q_row = b * a->Tq + t0;
+    int64_t see = t0 + a->Tk - a->Tq; /* query m of the tile sees keys 0..m + see */
+    float c = (float)(M_LOG2E / sqrt((double)D));
+    forward_buffers f = carve_forward(&arena, D);
+
+    pack_rows(f.q, q + q_row * a->q_stride + h * D, a->q_stride, rows, round_up(rows, ATTENTION_ROWS), D);
+    for (int64_t key0 = 0; key0 < see + rows; key0 += ATTENTION_KEYS) {
+        int64_t keys = clamp_to(see + rows - key0, 0, ATTENTION_KEYS);
+        pack_transposed(f.k, ATTENTION_KEYS, k + kv_at + key0 * a->kv_stride, a->kv_stride, keys, round_up(keys, 16), D);
+        pack_pairs(f.v, ldv, v + kv_at + key0 * a->kv_stride, a->kv_stride, keys, round_up(keys, 2), D);
+        for (int64_t m = 0; m < rows; m += ATTENTION_ROWS) {
+            int64_t part = clamp_to(round_up(rows - m, ATTENTION_MR), 0, ATTENTION_ROWS), diagonal = m + see - key0;
+            if (diagonal + part <= 0) continue;
+            scores(f.s, f.q + m * (D / PER_WORD), f.k, part, keys, diagonal, D);
+            softmax(&f, m, part, keys, diagonal, c, key0 == 0);
+            if (key0 == 0)
+                accumulate(f.o + m * ldv, ldv, f.p, ATTENTION_KEYS / PER_WORD, 1, f.v, ldv, part, ldv,
+                           (keys + PER_WORD - 1) / PER_WORD, ATTENTION_KEYS, diagonal, PRODUCT_SET, f.alpha);
+            else
+                accumulate(f.o + m * ldv, ldv, f.p, ATTENTION_KEYS / PER_WORD, 1, f.v, ldv, part, ldv,
+                           (keys + PER_WORD - 1) / PER_WORD, ATTENTION_KEYS, diagonal, PRODUCT_SCALE, f.alpha);
+        }
+    }
+    for (int64_t m = 0; m < rows; m++) {
+        float sum = vreduce_add(vload(f.sum + m * VL));
+        bb_bf16 *to = o + (q_row + m) * a->o_stride + h * D;
+        for (int64_t d = 0; d < D; d += VL) store_bf16(to + d, vload(f.o + m * ldv + d) * vset1(1.0f / sum), clamp_to(D - d, 0, VL));
+        if (lse) lse[(b * a->H + h) * a->Tq + t0 + m] = f.max[m] * (float)M_LN2 + logf(sum);
+    }
+}
+
+/* -- few queries, as in decoding: the cache is read in place, once -------------------------------------------------------- */
+/* The keys key0..key0+keys-1 for one query. partial: (Dp + 16), the weighted sum of v, then at Dp the maximum and the sum of the
+ * weights; Dp: D rounded up to 16. k, v: rows of kv_stride. scratch: direct_bytes(D). */
+KERNEL void direct_partial(float *partial, const bb_bf16 *q, const bb_bf16 *k, const bb_bf16 *v, int64_t kv_stride, int64_t keys,
+                           int64_t D, void *scratch) {
+    int64_t whole = D / VL * VL, dp = round_up(D, 16);
+    float *query = scratch, *s = query + dp;
+    vf scale = vset1((float)(M_LOG2E / sqrt((double)D)));
+    for (int64_t d = 0; d < whole; d += VL) vstore(query + d, vload_bf16(q + d) * scale);
+    if (whole < D) vstore(query + whole, vload_bf16_first(q + whole, D - whole) * scale);
+
+    for (int64_t j = 0; j < keys; j++) {
+        const bb_bf16 *key = k + j * kv_stride;
+        vf sum = vset1(0.0f);
+        for (int64_t d = 0; d < whole; d += VL) sum = vfma(vload(query + d), vload_bf16(key + d), sum);
+        if (whole < D) sum = vfma(vload(query + whole), vload_bf16_first(key + whole, D - whole), sum);
+        s[j] = vreduce_add(sum);
+    }
+    float max = row_max(s, keys);
+    vf total = vset1(0.0f), minus_max = vset1(-max);
+    for (int64_t j = 0; j < keys; j += VL) {
+        vf x = vexp2(vload(s + j) + minus_max);
+        if (keys - j < VL) x = vkeep(x, keys - j, 0.0f);
+        total = total + x;
+        vstore(s + j, x);
+    }
+    for (int64_t d = 0; d < D; d += 8 * VL) { /* eight vectors stay in registers */
+        vf sum[8];
+        int64_t left = clamp_to(D - d, 0, 8 * VL);
+        for (int i = 0; i < 8; i++) sum[i] = vset1(0.0f);
+        for (int64_t j = 0; j < keys; j++) {
+            const bb_bf16 *value = v + j * kv_stride + d;
+            vf x = vset1(s[j]);
+            if (left == 8 * VL)
+                for (int i = 0; i < 8; i++) sum[i] = vfma(x, vload_bf16(value + i * VL), sum[i]);
+            else
+                for (int i = 0; i < 8; i++)
+                    sum[i] = vfma(x, vload_bf16_first(value + i * VL, clamp_to(left - i * VL, 0, VL)), sum[i]);
+        }
+        for (int i = 0; i < 8 && i * VL < left; i++) vstore(partial + d + i * VL, sum[i]);
+    }
+    partial[dp] = max;
+    partial[dp + 1] = vreduce_add(total);
+}
+
+/* partials: (count, Dp + 16) of one query, in the order of their keys. */
+KERNEL void direct_merge(bb_bf16 *o, float *lse, const float *partials, int64_t count, int64_t D) {
+    int64_t dp = round_up(D, 16), ld = dp + 16;
+    float max = -INFINITY, total = 0.0f;
+    for (int64_t i = 0; i < count; i++) max = partials[i * ld + dp] > max ? partials[i * ld + dp] : max;
+    vf minus_max = vset1(-max);
+    for (int64_t i = 0; i < count; i++) {
+        float weight[VL];
+        vstore(weight, vexp2(vset1(partials[i * ld + dp]) + minus_max));
+        total += weight[0] * partials[i * ld + dp + 1];
+    }
+    for (int64_t d = 0; d < D; d += VL) {
+        vf sum = vset1(0.0f);
+        for (int64_t i = 0; i < count; i++)
+            sum = vfma(vexp2(vset1(partials[i * ld + dp]) + minus_max), vload(partials + i * ld + d), sum);
+        store_bf16(o + d, sum * vset1(1.0f / total), clamp_to(D - d, 0, VL));
+    }
+    if (lse) *lse = max * (float)M_LN2 + logf(total);
+}

@@ -1,0 +1,49 @@
+/* Compiles ATTENTION_TILE, a header, once for each instruction set: the functions of set s end in _s.
+ * SPDX-License-Identifier: MIT */
+#ifndef BB_OPS_CPU_ATTENTION_SETS_H
+#define BB_OPS_CPU_ATTENTION_SETS_H
+
+#define ATTENTION_SET 0
+#include "ops/cpu/attention_simd.h"
+
+#include "ops/cpu/attention_gemm.h"
+
+#include ATTENTION_TILE
+
+#ifdef __x86_64__
+#undef ATTENTION_SET
+#define ATTENTION_SET 1
+#include "ops/cpu/attention_simd.h"
+
+#include "ops/cpu/attention_gemm.h"
+
+#include ATTENTION_TILE
+
+#undef ATTENTION_SET
+#define ATTENTION_SET 2
+#include "ops/cpu/attention_simd.h"
+
+#include "ops/cpu/attention_gemm.h"
+
+#include ATTENTION_TILE
+
+#undef ATTENTION_SET
+#define ATTENTION_SET 3
+#include "ops/cpu/attention_simd.h"
+
+#include "ops/cpu/attention_gemm.h"
+
+#include ATTENTION_TILE
+
+/* Defines name[level] from FUNCTIONS(set), an initializer. */
+#define ATTENTION_TABLE(type, name, FUNCTIONS)                                                                                 \
+    static const type name[] = {[BB_CPU_GENERIC] = FUNCTIONS(generic),                                                         \
+                                [BB_CPU_AVX2] = FUNCTIONS(avx2),                                                               \
+                                [BB_CPU_AVX512] = FUNCTIONS(avx512),                                                           \
+                                [BB_CPU_AVX512_VNNI] = FUNCTIONS(avx512),                                                      \
+                                [BB_CPU_AVX512_BF16] = FUNCTIONS(avx512bf16)};
+#else
+#define ATTENTION_TABLE(type, name, FUNCTIONS) static const type name[] = {[BB_CPU_GENERIC] = FUNCTIONS(generic)};
+#endif
+
+#endif

@@ -1,0 +1,239 @@
+/* The vocabulary that the attention tiles are written in, for the instruction set ATTENTION_SET. It is included once for each
+ * set, followed by what is built on it, so it has no guard; the names below stand for those of the set being compiled.
+ * A word is what one step of a dot product takes: two bf16 in set BF16, one f32 in the others.
+ * SPDX-License-Identifier: MIT */
+#ifndef ATTENTION_GENERIC
+#define ATTENTION_GENERIC 0
+#define ATTENTION_AVX2 1
+#define ATTENTION_AVX512 2
+#define ATTENTION_BF16 3
+
+#include <math.h>
+
+#include "core/arena.h"
+#include "ops/cpu/cpu.h"
+
+#ifdef __x86_64__
+#include <immintrin.h>
+#endif
+
+#define ATTENTION_JOIN_(a, b) a##_##b
+#define ATTENTION_JOIN(a, b) ATTENTION_JOIN_(a, b)
+#define ATTENTION_NAME(x) ATTENTION_JOIN(x, ATTENTION_SUFFIX)
+
+/* A function of this set; INLINE goes into its callers, so that their constants reach its loops. */
+#define KERNEL ATTENTION_TARGET static
+#define INLINE ATTENTION_TARGET static inline __attribute__((always_inline))
+
+#define vf ATTENTION_NAME(vf)     /* f32 (VL) */
+#define word ATTENTION_NAME(word) /* one word in memory; PER_WORD elements */
+#define wv ATTENTION_NAME(wv)     /* words (VL) */
+#define vload ATTENTION_NAME(vload)
+#define vstore ATTENTION_NAME(vstore)
+#define vset1 ATTENTION_NAME(vset1)
+#define vmax ATTENTION_NAME(vmax)
+#define vfma ATTENTION_NAME(vfma)
+#define vkeep ATTENTION_NAME(vkeep)
+#define vexp2 ATTENTION_NAME(vexp2)
+#define exp2_fraction ATTENTION_NAME(exp2_fraction)
+#define vreduce_max ATTENTION_NAME(vreduce_max)
+#define vreduce_add ATTENTION_NAME(vreduce_add)
+#define vload_bf16 ATTENTION_NAME(vload_bf16)
+#define vload_bf16_first ATTENTION_NAME(vload_bf16_first)
+#define store_bf16 ATTENTION_NAME(store_bf16)
+#define wload ATTENTION_NAME(wload)
+#define wset1 ATTENTION_NAME(wset1)
+#define dot ATTENTION_NAME(dot)
+#define store_elements ATTENTION_NAME(store_elements)
+#define store_pair ATTENTION_NAME(store_pair)
+#endif
+
+#undef ATTENTION_SUFFIX
+#undef ATTENTION_TARGET
+#undef VL
+#undef NR
+#undef PER_WORD
+
+/* -- f32 vectors ---------------------------------------------------------------------------------------------------------- */
+#if ATTENTION_SET >= ATTENTION_AVX512
+#define VL 16
+#define NR 4
+#if ATTENTION_SET == ATTENTION_BF16
+#define ATTENTION_SUFFIX avx512bf16
+#define ATTENTION_TARGET __attribute__((target("avx512f,avx512bw,avx512dq,avx512vl,avx512bf16")))
+#else
+#define ATTENTION_SUFFIX avx512
+#define ATTENTION_TARGET __attribute__((target("avx512f,avx512bw,avx512dq,avx512vl")))
+#endif
+typedef __m512 vf;
+
+INLINE vf vload(const float *p) { return _mm512_loadu_ps(p); }
+INLINE void vstore(float *p, vf x) { _mm512_storeu_ps(p, x); }
+INLINE vf vset1(float x) { return _mm512_set1_ps(x); }
+INLINE vf vmax(vf a, vf b) { return _mm512_max_ps(a, b); }
+INLINE vf vfma(vf a, vf b, vf c) { return _mm512_fmadd_ps(a, b, c); }
+INLINE vf vkeep(vf x, int64_t n, float fill) {
+    return _mm512_mask_mov_ps(_mm512_set1_ps(fill), (__mmask16)((1u << n) - 1), x);
+}
+INLINE float vreduce_max(vf x) { return _mm512_reduce_max_ps(x); }
+INLINE float vreduce_add(vf x) { return _mm512_reduce_add_ps(x); }
+INLINE vf vload_bf16_first(const bb_bf16 *p, int64_t n) {
+    __m256i half = _mm256_maskz_loadu_epi16((__mmask16)((1u << n) - 1), p);
+    return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(half), 16));
+}
+INLINE vf vload_bf16(const bb_bf16 *p) {
+    __m256i half = _mm256_loadu_si256((const __m256i_u *)p);
+    return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(half), 16));
+}
+
+#elif ATTENTION_SET == ATTENTION_AVX2
+#define VL 8
+#define NR 2
+#define ATTENTION_SUFFIX avx2
+#define ATTENTION_TARGET __attribute__((target("avx2,fma")))
+typedef __m256 vf;
+
+INLINE vf vload(const float *p) { return _mm256_loadu_ps(p); }
+INLINE void vstore(float *p, vf x) { _mm256_storeu_ps(p, x); }
+INLINE vf vset1(float x) { return _mm256_set1_ps(x); }
+INLINE vf vmax(vf a, vf b) { return _mm256_max_ps(a, b); }
+INLINE vf vfma(vf a, vf b, vf c) { return _mm256_fmadd_ps(a, b, c); }
+INLINE vf vkeep(vf x, int64_t n, float fill) {
+    __m256i lane = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
+    __m256i kept = _mm256_cmpgt_epi32(_mm256_set1_epi32((int)n), lane);
+    return _mm256_blendv_ps(_mm256_set1_ps(fill), x, _mm256_castsi256_ps(kept));
+}
+INLINE vf vload_bf16(const bb_bf16 *p) {
+    __m128i half = _mm_loadu_si128((const __m128i_u *)p);
+    return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(half), 16));
+}
+
+#else
+#define VL 4
+#define NR 2
+#define ATTENTION_SUFFIX generic
+#define ATTENTION_TARGET
+typedef float vf __attribute__((vector_size(16)));
+typedef int32_t ATTENTION_NAME(vi) __attribute__((vector_size(16)));
+#define vi ATTENTION_NAME(vi)
+#define vselect ATTENTION_NAME(vselect)
+
+INLINE vf vload(const float *p) {
+    vf x;
+    memcpy(&x, p, sizeof x);
+    return x;
+}
+INLINE void vstore(float *p, vf x) { memcpy(p, &x, sizeof x); }
+INLINE vf vset1(float x) { return (vf){x, x, x, x}; }
+INLINE vf vselect(vi mask, vf a, vf b) { return (vf)((mask & (vi)a) | (~mask & (vi)b)); }
+INLINE vf vmax(vf a, vf b) { return vselect(a > b, a, b); }
+INLINE vf vfma(vf a, vf b, vf c) { return a * b + c; }
+INLINE vf vkeep(vf x, int64_t n, float fill) {
+    int32_t k = (int32_t)n;
+    return vselect((vi){0, 1, 2, 3} < (vi){k, k, k, k}, x, vset1(fill));
+}
+INLINE vf vload_bf16(const bb_bf16 *p) {
+    return (vf){bb_f32_from_bf16(p[0]), bb_f32_from_bf16(p[1]), bb_f32_from_bf16(p[2]), bb_f32_from_bf16(p[3])};
+}
+#endif
+
+#if ATTENTION_SET < ATTENTION_AVX512
+INLINE float vreduce_max(vf x) {
+    float t[VL], m;
+    vstore(t, x);
+    m = t[0];
+    for (int i = 1; i < VL; i++) m = t[i] > m ? t[i] : m;
+    return m;
+}
+INLINE float vreduce_add(vf x) {
+    float t[VL], sum;
+    vstore(t, x);
+    sum = t[0];
+    for (int i = 1; i < VL; i++) sum += t[i];
+    return sum;
+}
+INLINE vf vload_bf16_first(const bb_bf16 *p, int64_t n) {
+    float t[VL] = {0};
+    for (int64_t i = 0; i < n; i++) t[i] = bb_f32_from_bf16(p[i]);
+    return vload(t);
+}
+#endif
+
+/* 2^f on [0, 1], relative error below 1.5e-7: a polynomial fitted for the least relative error, exact at 0. */
+INLINE vf exp2_fraction(vf f) {
+    vf p = vfma(f, vset1(0.00186713021f), vset1(0.00901703002f));
+    p = vfma(p, f, vset1(0.0557999133f));
+    p = vfma(p, f, vset1(0.24016445f));
+    p = vfma(p, f, vset1(0.693151312f));
+    return vfma(p, f, vset1(1.0f));
+}
+
+/* 2^t, NaN for NaN; below 2^-126 it may be 0 or 2^-126. */
+INLINE vf vexp2(vf t) {
+#if ATTENTION_SET >= ATTENTION_AVX512
+    return _mm512_scalef_ps(exp2_fraction(_mm512_reduce_ps(t, _MM_FROUND_TO_NEG_INF | _MM_FROUND_NO_EXC)), t);
+#elif ATTENTION_SET == ATTENTION_AVX2
+    /* max and min give their second operand when one is NaN */
+    t = _mm256_min_ps(vset1(127.0f), _mm256_max_ps(vset1(-126.0f), t));
+    vf floor = _mm256_floor_ps(t);
+    __m256i power = _mm256_slli_epi32(_mm256_add_epi32(_mm256_cvtps_epi32(floor), _mm256_set1_epi32(127)), 23);
+    return exp2_fraction(t - floor) * _mm256_castsi256_ps(power);
+#else
+    t = vselect(t < vset1(-126.0f), vset1(-126.0f), vselect(t > vset1(127.0f), vset1(127.0f), t));
+    float parts[VL], powers[VL];
+    vstore(parts, t);
+    for (int i = 0; i < VL; i++) {
+        int32_t floor = parts[i] == parts[i] ? (int32_t)(parts[i] + 126.0f) - 126 : 0;
+        uint32_t bits = (uint32_t)(floor + 127) << 23;
+        memcpy(&powers[i], &bits, sizeof bits);
+        parts[i] -= (float)floor;
+    }
+    return exp2_fraction(vload(parts)) * vload(powers);
+#endif
+}
+
+/* -- words ---------------------------------------------------------------------------------------------------------------- */
+#if ATTENTION_SET == ATTENTION_BF16
+#define PER_WORD 2
+typedef uint32_t word;
+typedef __m512i wv;
+
+INLINE wv wload(const word *p) { return _mm512_loadu_si512(p); }
+INLINE wv wset1(word x) { return _mm512_set1_epi32((int)x); }
+/* acc + the dot products of the words of a and b, lane by lane */
+INLINE vf dot(vf acc, wv a, wv b) { return _mm512_dpbf16_ps(acc, (__m512bh)a, (__m512bh)b); }
+/* y[0..n) = x, n <= VL */
+INLINE void store_bf16(bb_bf16 *y, vf x, int64_t n) {
+    _mm256_mask_storeu_epi16(y, (__mmask16)((1u << n) - 1), (__m256i)_mm512_cvtneps_pbh(x));
+}
+/* Elements j..j+VL-1 of a row of words. */
+INLINE void store_elements(word *row, int64_t j, vf x) {
+    _mm256_storeu_si256((__m256i_u *)((char *)row + j * 2), (__m256i)_mm512_cvtneps_pbh(x));
+}
+/* VL elements of two successive rows, in words that pair the rows: row r of such a matrix begins at (r / PER_WORD) * ld. */
+INLINE void store_pair(word *p, int64_t ld, vf even, vf odd) {
+    const __m512i interleave = _mm512_set_epi16(31, 15, 30, 14, 29, 13, 28, 12, 27, 11, 26, 10, 25, 9, 24, 8, 23, 7, 22, 6, 21, 5,
+                                                20, 4, 19, 3, 18, 2, 17, 1, 16, 0);
+    (void)ld;
+    _mm512_storeu_si512(p, _mm512_permutexvar_epi16(interleave, (__m512i)_mm512_cvtne2ps_pbh(odd, even)));
+}
+
+#else
+#define PER_WORD 1
+typedef float word;
+typedef vf wv;
+
+INLINE wv wload(const word *p) { return vload(p); }
+INLINE wv wset1(word x) { return vset1(x); }
+INLINE vf dot(vf acc, wv a, wv b) { return vfma(a, b, acc); }
+INLINE void store_bf16(bb_bf16 *y, vf x, int64_t n) {
+    float t[VL];
+    vstore(t, x);
+    for (int64_t i = 0; i < n; i++) y[i] = bb_bf16_from_f32(t[i]);
+}
+INLINE void store_elements(word *row, int64_t j, vf x) { vstore(row + j, x); }
+INLINE void store_pair(word *p, int64_t ld, vf even, vf odd) {
+    vstore(p, even);
+    vstore(p + ld, odd);
+}
+#endif
