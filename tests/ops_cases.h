@@ -129,4 +129,9 @@ static inline bb_ternary ops_ternary(ops_session *s, int64_t N, int64_t K, int s
     return t;
 }
 
+static inline void ops_assert_near(double found, double expected, double tolerance, const char *what, int64_t i) {
+    if (!(fabs(found - expected) <= tolerance))
+        fail_msg("%s[%lld]: found %.9g, expected %.9g within %.2g", what, (long long)i, found, expected, tolerance);
+}
+
 #endif

@@ -1,0 +1,159 @@
+/* Opening devices by name, and what the host says it has: laid out in a folder, as control groups of both versions show it.
+ * SPDX-License-Identifier: MIT */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+#include <sched.h>
+
+#include "bitbyte.h"
+#include "core/file.h"
+#include "core/host.h"
+#include "scratch.h"
+
+static void unknown_names_are_errors_that_list_the_known(void **state) {
+    (void)state;
+    const char *const names[] = {"gpu", "", NULL, "CPU"};
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
+        bb_error err = {0};
+        bb_device *device;
+        assert_int_equal(bb_device_open(names[i], 0, &device, &err), BB_ERR_ARGUMENT);
+        assert_null(device);
+        assert_non_null(strstr(err.message, "\"cpu\""));
+        assert_non_null(strstr(err.message, "\"ref\""));
+    }
+}
+
+static void impossible_thread_counts_are_errors(void **state) {
+    (void)state;
+    bb_error err = {0};
+    bb_device *device;
+    assert_int_equal(bb_device_open("cpu", -1, &device, &err), BB_ERR_ARGUMENT);
+    assert_int_equal(bb_device_open("cpu", 100000, &device, &err), BB_ERR_ARGUMENT);
+    assert_non_null(strstr(err.message, "100000"));
+    assert_null(device);
+}
+
+static void devices_say_what_they_are(void **state) {
+    (void)state;
+    const char *const names[] = {"cpu", "ref"};
+    for (size_t i = 0; i < 2; i++) {
+        bb_device *device;
+        uint64_t total, available;
+        assert_int_equal(bb_device_open(names[i], 2, &device, NULL), BB_OK);
+        assert_string_equal(bb_device_name(device), names[i]);
+        assert_int_equal(bb_device_threads(device), i == 0 ? 2 : 1);
+        assert_true(strlen(bb_device_description(device)) > 0);
+        bb_device_memory(device, &total, &available);
+        assert_true(available > 0 && available <= total);
+        bb_device_close(device);
+    }
+    bb_device_close(NULL);
+}
+
+static void zero_threads_takes_what_the_process_may_use(void **state) {
+    (void)state;
+    bb_device *device;
+    assert_int_equal(bb_device_open("cpu", 0, &device, NULL), BB_OK);
+    assert_int_equal(bb_device_threads(device), bb_host_cpus(""));
+    bb_device_close(device);
+}
+
+/* Writes a file of the pretended system. */
+static void lay(const char *root, const char *path, const char *text) {
+    char full[600], dir[600];
+    (void)snprintf(full, sizeof full, "%s%s", root, path);
+    memcpy(dir, full, sizeof dir);
+    *strrchr(dir, '/') = '\0';
+    assert_int_equal(bb_file_make_dirs(dir, NULL), BB_OK);
+    assert_int_equal(bb_file_replace(full, text, strlen(text), NULL), BB_OK);
+}
+
+#define MEMINFO "MemTotal:       1000 kB\nMemFree:         100 kB\nMemAvailable:    800 kB\n"
+#define KB ((uint64_t)1024)
+
+static void assert_memory(const char *root, uint64_t total, uint64_t available) {
+    uint64_t found_total, found_available;
+    bb_host_memory(root, &found_total, &found_available);
+    assert_int_equal(found_total, total);
+    assert_int_equal(found_available, available);
+}
+
+static void memory_without_groups(void **state) {
+    (void)state;
+    const char *root = scratch_path("plain");
+    assert_memory(root, 0, 0); /* nothing there yet */
+    lay(root, "/proc/meminfo", MEMINFO);
+    assert_memory(root, 1000 * KB, 800 * KB);
+    lay(root, "/proc/self/cgroup", "0::/a\n");
+    lay(root, "/sys/fs/cgroup/a/memory.max", "max\n");
+    lay(root, "/sys/fs/cgroup/a/memory.current", "5000\n");
+    assert_memory(root, 1000 * KB, 800 * KB);
+}
+
+/* The group itself may use 600 KB and uses 500, 50 of it droppable cache; the one above holds all its members to 400. */
+static void memory_within_groups_v2(void **state) {
+    (void)state;
+    const char *root = scratch_path("v2");
+    lay(root, "/proc/meminfo", MEMINFO);
+    lay(root, "/proc/self/cgroup", "0::/a/b\n");
+    lay(root, "/sys/fs/cgroup/a/b/memory.max", "614400\n");
+    lay(root, "/sys/fs/cgroup/a/b/memory.current", "512000\n");
+    lay(root, "/sys/fs/cgroup/a/b/memory.stat", "anon 1\ninactive_file 51200\n");
+    assert_memory(root, 600 * KB, 150 * KB);
+    lay(root, "/sys/fs/cgroup/a/memory.max", "409600\n");
+    lay(root, "/sys/fs/cgroup/a/memory.current", "512000\n");
+    assert_memory(root, 400 * KB, 0);
+}
+
+/* A container that sees its host's path and its own mount: only the mount's root is there. */
+static void memory_within_groups_v1(void **state) {
+    (void)state;
+    const char *root = scratch_path("v1");
+    lay(root, "/proc/meminfo", MEMINFO);
+    lay(root, "/proc/self/cgroup", "9:name=systemd:/\n4:hugetlb,memory:/docker/0123\n2:cpu,cpuacct:/docker/0123\n");
+    lay(root, "/sys/fs/cgroup/memory/memory.limit_in_bytes", "307200\n");
+    lay(root, "/sys/fs/cgroup/memory/memory.usage_in_bytes", "102400\n");
+    lay(root, "/sys/fs/cgroup/memory/memory.stat", "inactive_file 1\ntotal_inactive_file 10240\n");
+    assert_memory(root, 300 * KB, 210 * KB);
+    lay(root, "/sys/fs/cgroup/memory/memory.limit_in_bytes", "9223372036854771712\n"); /* none */
+    assert_memory(root, 1000 * KB, 800 * KB);
+}
+
+static void cpu_quotas(void **state) {
+    (void)state;
+    cpu_set_t set;
+    assert_int_equal(sched_getaffinity(0, sizeof set, &set), 0);
+    int all = CPU_COUNT(&set);
+    const char *root = scratch_path("cpus");
+    assert_int_equal(bb_host_cpus(root), all);
+    lay(root, "/proc/self/cgroup", "0::/a\n");
+    lay(root, "/sys/fs/cgroup/a/cpu.max", "max 100000\n");
+    assert_int_equal(bb_host_cpus(root), all);
+    lay(root, "/sys/fs/cgroup/a/cpu.max", "50000 100000\n");
+    assert_int_equal(bb_host_cpus(root), 1);
+    lay(root, "/sys/fs/cgroup/a/cpu.max", "150000 100000\n"); /* rounded up */
+    assert_int_equal(bb_host_cpus(root), all < 2 ? all : 2);
+    lay(root, "/proc/self/cgroup", "2:cpu,cpuacct:/\n");
+    lay(root, "/sys/fs/cgroup/cpu/cpu.cfs_period_us", "100000\n");
+    lay(root, "/sys/fs/cgroup/cpu/cpu.cfs_quota_us", "-1\n");
+    assert_int_equal(bb_host_cpus(root), all);
+    lay(root, "/sys/fs/cgroup/cpu/cpu.cfs_quota_us", "100000\n");
+    assert_int_equal(bb_host_cpus(root), 1);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(unknown_names_are_errors_that_list_the_known),
+        cmocka_unit_test(impossible_thread_counts_are_errors),
+        cmocka_unit_test(devices_say_what_they_are),
+        cmocka_unit_test(zero_threads_takes_what_the_process_may_use),
+        cmocka_unit_test(memory_without_groups),
+        cmocka_unit_test(memory_within_groups_v2),
+        cmocka_unit_test(memory_within_groups_v1),
+        cmocka_unit_test(cpu_quotas),
+    };
+    return cmocka_run_group_tests(tests, scratch_create, scratch_remove);
+}
