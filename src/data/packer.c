@@ -1,0 +1,384 @@
+/* Packing: files in, one stream of documents, shards out. Memory holds one piece of a file, one line or one JSON file, and the
+ * list of files; not the data. Nothing bears its final name before all of it is on disk, and manifest.json comes last.
+ * SPDX-License-Identifier: MIT */
+#include "data/packer.h"
+
+#include <inttypes.h>
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+enum {
+    PIECE_BYTES = 1 << 18,
+    MALFORMED_LINES_REPORTED = 20 /* a file; then they are only counted */
+};
+#define RECORD_LIMIT_BYTES ((size_t)1 << 30) /* a .json file or a line is held whole, beside what the parser makes of it */
+#define PROGRESS_NS 100000000
+
+typedef struct packer {
+    bb_pack_job *job;
+    bb_pack_input *input; /* the one being packed */
+    bb_pack_writer shards, val_shards;
+    bb_pack_mark mark; /* where `input` began */
+    uint8_t *record;   /* (record_capacity) */
+    size_t record_capacity;
+} packer;
+
+static const char *const default_exts[] = {
+    "txt",  "text",  "md",     "rst",  "tex", "org",  "html", "htm", "xml", "csv",  "tsv",   "log",   "srt",
+    "json", "jsonl", "ndjson", "yaml", "yml", "toml", "ini",  "c",   "h",   "cc",   "cpp",   "cxx",   "hpp",
+    "cu",   "cuh",   "s",      "py",   "js",  "jsx",  "ts",   "tsx", "css", "java", "kt",    "go",    "rs",
+    "rb",   "php",   "pl",     "lua",  "sh",  "sql",  "r",    "jl",  "m",   "cs",   "swift", "scala", "hs",
+    "ml",   "clj",   "el",     "lisp", "scm", "erl",  "ex",   "f90", "v",   "vhd",  "cmake", "mk",
+};
+static const char *const default_json_keys[] = {"text", "story", "completion", "content"};
+
+void bb_pack_options_default(bb_pack_options *options) {
+    *options = (bb_pack_options){
+        .shard_size_gb = 2,
+        .exts = default_exts,
+        .ext_count = (int)(sizeof default_exts / sizeof *default_exts),
+        .json_keys = default_json_keys,
+        .json_key_count = (int)(sizeof default_json_keys / sizeof *default_json_keys),
+    };
+}
+
+/* ---- Reports ---------------------------------------------------------------------------------------------------------- */
+
+static int64_t now_ns(void) {
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (int64_t)t.tv_sec * 1000000000 + t.tv_nsec;
+}
+
+static void report_progress(bb_pack_job *job) {
+    const bb_pack_options *o = job->options;
+    if (o->on_progress) o->on_progress(o->user, job->files_done, job->files_total, job->bytes_done);
+    job->last_progress_ns = now_ns();
+}
+
+bb_status bb_pack_tick(bb_pack_job *job, bb_error *err) {
+    if (job->options->stop && *job->options->stop) return bb_fail(err, BB_ERR_INTERRUPTED, "stopped");
+    if (now_ns() - job->last_progress_ns >= PROGRESS_NS) report_progress(job);
+    return BB_OK;
+}
+
+bb_status bb_pack_skip_input(bb_pack_job *job, const char *path, int64_t count, bb_status code, bb_error *err) {
+    if (strcmp(path, "-") == 0) path = "standard input";
+    if (job->options->strict) return bb_fail_prefix(err, code, "%s", path);
+    job->result->skipped += count;
+    if (job->options->on_skip) job->options->on_skip(job->options->user, path, err->message);
+    if (job->skips_kept == BB_PACK_SKIPS_KEPT) return BB_OK;
+    bb_pack_skip *skip = &job->skips[job->skips_kept++];
+    *skip = (bb_pack_skip){strdup(path), strdup(err->message)};
+    return skip->path && skip->reason ? BB_OK : bb_fail(err, BB_ERR_MEMORY, "no memory for the list of skipped inputs");
+}
+
+/* ---- Documents -------------------------------------------------------------------------------------------------------- */
+
+static bb_status write_text(packer *p, const void *text, size_t size, bb_error *err) {
+    p->input->bytes += (int64_t)size;
+    bb_status status = bb_pack_writer_write(&p->shards, text, size, err);
+    p->job->bytes_done = p->shards.total;
+    return status;
+}
+
+/* Separators stand between documents; empty ones are none. */
+static bb_status begin_document(packer *p, bb_error *err) {
+    bool is_first = p->job->result->documents == 0;
+    p->job->result->documents++;
+    p->input->documents++;
+    uint8_t separator = (uint8_t)p->job->options->sep_byte;
+    return is_first || p->job->options->sep_byte < 0 ? BB_OK : bb_pack_writer_write(&p->shards, &separator, 1, err);
+}
+
+static bb_status emit_document(void *user, const void *text, size_t size, bb_error *err) {
+    packer *p = user;
+    BB_TRY(begin_document(p, err));
+    BB_TRY(write_text(p, text, size, err));
+    return bb_pack_tick(p->job, err);
+}
+
+/* As if the input had never been opened. */
+static bb_status forget_input(packer *p, bb_error *err) {
+    p->job->result->documents -= p->input->documents;
+    p->input->documents = p->input->bytes = 0;
+    p->input->skipped = true;
+    BB_TRY(bb_pack_writer_rewind(&p->shards, &p->mark, err));
+    p->job->bytes_done = p->shards.total;
+    return BB_OK;
+}
+
+/* ---- One input -------------------------------------------------------------------------------------------------------- */
+
+/* A failure to read belongs to the input, a failure to write to the pack; the latter is told apart by *fatal. */
+typedef struct outcome {
+    bb_status status;
+    bool fatal;
+} outcome;
+
+static outcome from_reading(bb_status s) { return (outcome){s, s != BB_OK && s != BB_ERR_IO && s != BB_ERR_FORMAT}; }
+static outcome from_writing(bb_status s) { return (outcome){s, s != BB_OK}; }
+
+#define TRY_READING(expr)                                                                                                      \
+    do {                                                                                                                       \
+        outcome try_outcome_ = from_reading(expr);                                                                             \
+        if (try_outcome_.status != BB_OK) return try_outcome_;                                                                 \
+    } while (0)
+#define TRY_WRITING(expr)                                                                                                      \
+    do {                                                                                                                       \
+        outcome try_outcome_ = from_writing(expr);                                                                             \
+        if (try_outcome_.status != BB_OK) return try_outcome_;                                                                 \
+    } while (0)
+
+static bb_status grow_record(packer *p, bb_error *err) {
+    if (p->record_capacity >= RECORD_LIMIT_BYTES)
+        return bb_fail(err, BB_ERR_FORMAT, "a JSON text of more than %zu bytes", RECORD_LIMIT_BYTES);
+    size_t capacity = p->record_capacity ? p->record_capacity * 2 : PIECE_BYTES;
+    uint8_t *moved = realloc(p->record, capacity);
+    if (!moved) return bb_fail(err, BB_ERR_MEMORY, "no memory for a JSON text of %zu bytes", capacity);
+    p->record = moved;
+    p->record_capacity = capacity;
+    return BB_OK;
+}
+
+static outcome pack_raw(packer *p, bb_pack_stream *stream, bb_error *err) {
+    size_t size;
+    for (bool first = true;; first = false) {
+        TRY_READING(bb_pack_stream_read(stream, p->record, PIECE_BYTES, &size, err));
+        if (size == 0) return from_writing(BB_OK);
+        if (first) TRY_WRITING(begin_document(p, err));
+        TRY_WRITING(write_text(p, p->record, size, err));
+        TRY_WRITING(bb_pack_tick(p->job, err));
+    }
+}
+
+/* Malformed JSON is the input's fault; whatever else fails in there failed to write, or has no memory. */
+static outcome extract(bb_pack_extractor *x, const void *text, size_t size, bool one_value, int64_t line, bb_error *err) {
+    bb_status status = bb_pack_extract(x, text, size, one_value, line, err);
+    return status == BB_ERR_FORMAT ? from_reading(status) : from_writing(status);
+}
+
+static bb_pack_extractor new_extractor(packer *p) {
+    const bb_pack_options *o = p->job->options;
+    return (bb_pack_extractor){.keys = o->json_keys, .key_count = o->json_key_count, .emit = emit_document, .user = p};
+}
+
+/* One report for all records of a file that have no text: it is the wrong keys, or a few odd records. */
+static bb_status report_empty_records(packer *p, const bb_pack_extractor *x, int64_t line, bb_error *err) {
+    const bb_pack_options *o = p->job->options;
+    if (x->empty_records == 0) return BB_OK;
+    char keys[256] = "";
+    for (int i = 0; i < o->json_key_count; i++) {
+        size_t used = strlen(keys);
+        snprintf(keys + used, sizeof keys - used, "%s%s", i ? "," : "", o->json_keys[i]);
+    }
+    char first[48] = "";
+    if (line > 0) snprintf(first, sizeof first, "; the first is line %" PRId64, line);
+    bb_fail(err, BB_ERR_FORMAT, "%" PRId64 " of %" PRId64 " records have no text under %s%s", x->empty_records, x->records,
+            keys, first);
+    return bb_pack_skip_input(p->job, p->input->path, x->empty_records, BB_ERR_FORMAT, err);
+}
+
+static outcome pack_json(packer *p, bb_pack_stream *stream, bb_error *err) {
+    size_t used = 0, size;
+    do {
+        if (used == p->record_capacity) TRY_READING(grow_record(p, err));
+        TRY_READING(bb_pack_stream_read(stream, p->record + used, p->record_capacity - used, &size, err));
+        used += size;
+        TRY_WRITING(bb_pack_tick(p->job, err));
+    } while (size > 0);
+    bb_pack_extractor x = new_extractor(p);
+    outcome done = extract(&x, p->record, used, false, 1, err);
+    if (done.status != BB_OK) return done;
+    return from_writing(report_empty_records(p, &x, 0, err));
+}
+
+typedef struct line_state {
+    bb_pack_extractor extractor;
+    int64_t line, malformed, first_empty_line;
+} line_state;
+
+static bb_status take_line(packer *p, line_state *s, const uint8_t *text, size_t size, bb_error *err) {
+    s->line++;
+    int64_t empty_before = s->extractor.empty_records;
+    outcome done = extract(&s->extractor, text, size, true, s->line, err);
+    if (done.fatal) return done.status;
+    if (done.status != BB_OK) {
+        if (s->malformed++ >= MALFORMED_LINES_REPORTED) return BB_OK;
+        return bb_pack_skip_input(p->job, p->input->path, 1, done.status, err);
+    }
+    if (s->first_empty_line == 0 && s->extractor.empty_records > empty_before) s->first_empty_line = s->line;
+    if (s->first_empty_line == s->line && p->job->options->strict)
+        return report_empty_records(p, &s->extractor, s->first_empty_line, err);
+    return BB_OK;
+}
+
+/* Takes the whole lines of record[0..used); returns how many bytes they were. From `searched` on no line's end was looked for.
+ */
+static bb_status take_lines(packer *p, line_state *s, size_t used, size_t searched, size_t *taken, bb_error *err) {
+    *taken = 0;
+    for (const uint8_t *end; (end = memchr(p->record + searched, '\n', used - searched)); searched = *taken) {
+        size_t next = (size_t)(end - p->record) + 1;
+        BB_TRY(take_line(p, s, p->record + *taken, next - *taken, err));
+        *taken = next;
+    }
+    return BB_OK;
+}
+
+static outcome pack_json_lines(packer *p, bb_pack_stream *stream, bb_error *err) {
+    line_state s = {.extractor = new_extractor(p)};
+    size_t used = 0, size, taken;
+    for (;;) {
+        if (used == p->record_capacity) TRY_READING(grow_record(p, err));
+        TRY_READING(bb_pack_stream_read(stream, p->record + used, p->record_capacity - used, &size, err));
+        TRY_WRITING(bb_pack_tick(p->job, err));
+        if (size == 0) break;
+        TRY_WRITING(take_lines(p, &s, used + size, used, &taken, err));
+        used += size;
+        if (taken > 0) memmove(p->record, p->record + taken, used - taken);
+        used -= taken;
+    }
+    if (used > 0) TRY_WRITING(take_line(p, &s, p->record, used, err));
+    if (s.malformed > MALFORMED_LINES_REPORTED) {
+        int64_t more = s.malformed - MALFORMED_LINES_REPORTED;
+        bb_fail(err, BB_ERR_FORMAT, "and %" PRId64 " more malformed lines", more);
+        TRY_WRITING(bb_pack_skip_input(p->job, p->input->path, more, BB_ERR_FORMAT, err));
+    }
+    return from_writing(report_empty_records(p, &s.extractor, s.first_empty_line, err));
+}
+
+static bb_status pack_input(packer *p, bb_error *err) {
+    bb_pack_stream stream;
+    bb_pack_mark_set(&p->mark, &p->shards);
+    outcome done = from_reading(bb_pack_stream_open(p->input->path, p->job->options->stop, &stream, err));
+    if (done.status == BB_OK) {
+        done = p->input->kind == BB_PACK_JSON         ? pack_json(p, &stream, err)
+               : p->input->kind == BB_PACK_JSON_LINES ? pack_json_lines(p, &stream, err)
+                                                      : pack_raw(p, &stream, err);
+        bb_pack_stream_close(&stream);
+    }
+    if (done.fatal) return done.status;
+    if (done.status != BB_OK) {
+        BB_TRY(bb_pack_skip_input(p->job, p->input->path, 1, done.status, err));
+        return forget_input(p, err);
+    }
+    p->job->result->files++;
+    return BB_OK;
+}
+
+/* ---- The whole -------------------------------------------------------------------------------------------------------- */
+
+static bb_status check_options(const bb_pack_options *o, bb_error *err) {
+    if (o->input_count < 1 || !o->inputs) return bb_fail(err, BB_ERR_ARGUMENT, "inputs: expected a file or folder, found none");
+    if (!o->out_dir || !*o->out_dir) return bb_fail(err, BB_ERR_ARGUMENT, "out_dir: expected a directory, found nothing");
+    if (!(o->shard_size_gb * 1e9 >= 1 && o->shard_size_gb <= 1e9))
+        return bb_fail(err, BB_ERR_ARGUMENT, "shard_size_gb: expected at least one byte (1e-9) and at most 1e9, found %g",
+                       o->shard_size_gb);
+    if (o->sep_byte < -1 || o->sep_byte > 255)
+        return bb_fail(err, BB_ERR_ARGUMENT, "sep_byte: expected 0 to 255, or -1 for none, found %d", o->sep_byte);
+    if (!(o->val_frac >= 0 && o->val_frac < 1))
+        return bb_fail(err, BB_ERR_ARGUMENT, "val_frac: expected 0 <= val_frac < 1, found %g", o->val_frac);
+    return BB_OK;
+}
+
+static bb_status no_bytes(const bb_pack_job *job, bb_error *err) {
+    const char *input = job->options->inputs[0];
+    if (job->skips_kept > 0)
+        return bb_fail(err, BB_ERR_DATA, "the inputs give no bytes: %" PRId64 " skipped, the first %s: %s",
+                       job->result->skipped, job->skips[0].path, job->skips[0].reason);
+    if (job->files_total == 0)
+        return bb_fail(err, BB_ERR_DATA, "%s: no file with one of the %d extensions looked for (exts)", input,
+                       job->options->ext_count);
+    return bb_fail(err, BB_ERR_DATA, "the inputs give no bytes: %" PRId64 " files, all of them empty (the first input is %s)",
+                   job->files_total, input);
+}
+
+static bb_status pack_all(packer *p, bb_pack_inputs *inputs, bb_error *err) {
+    bb_pack_job *job = p->job;
+    const bb_pack_options *o = job->options;
+    BB_TRY(bb_pack_find_inputs(job, inputs, err));
+    job->files_total = inputs->count;
+    for (; job->files_done < inputs->count; job->files_done++) {
+        p->input = &inputs->items[job->files_done];
+        BB_TRY(bb_pack_tick(job, err));
+        BB_TRY(pack_input(p, err));
+    }
+    if (p->shards.total == 0) return no_bytes(job, err);
+    BB_TRY(bb_pack_writer_finish(&p->shards, err));
+
+    bb_pack_result *r = job->result;
+    r->bytes = p->shards.total;
+    r->val_bytes = (int64_t)(o->val_frac * (double)r->bytes);
+    if (r->val_bytes >= r->bytes) r->val_bytes = r->bytes - 1; /* rounded up */
+    BB_TRY(bb_pack_writer_move_tail(&p->shards, r->val_bytes, &p->val_shards, job, err));
+    r->shards = p->shards.count;
+    r->val_shards = p->val_shards.count;
+    return BB_OK;
+}
+
+/* Once the names change, a request to stop comes too late: that takes no time. */
+static bb_status publish(packer *p, const bb_pack_inputs *inputs, const bb_pack_dir *dir, bb_error *err) {
+    bb_status status = BB_OK;
+    bool changing = false;
+    bb_file_writer manifest = {.fd = -1};
+    BB_TRY_GOTO(status, done, bb_pack_write_manifest(p->job, inputs, &p->shards, &p->val_shards, &manifest, err));
+    BB_TRY_GOTO(status, done, bb_pack_tick(p->job, err));
+    changing = true;
+    BB_TRY_GOTO(status, done, bb_pack_dir_clear(dir, err));
+    BB_TRY_GOTO(status, done, bb_pack_writer_publish(&p->shards, err));
+    BB_TRY_GOTO(status, done, bb_pack_writer_publish(&p->val_shards, err));
+    BB_TRY_GOTO(status, done, bb_file_writer_commit(&manifest, err));
+    report_progress(p->job);
+done:
+    bb_file_writer_abort(&manifest);
+    if (status != BB_OK && changing) (void)bb_pack_dir_clear(dir, NULL); /* parts of a pack are worse than none */
+    return status;
+}
+
+static void free_job(bb_pack_job *job) {
+    for (int i = 0; job && i < job->skips_kept; i++) {
+        free(job->skips[i].path);
+        free(job->skips[i].reason);
+    }
+    free(job);
+}
+
+bb_status bb_pack(const bb_pack_options *options, bb_pack_result *result, bb_error *err) {
+    bb_status status = BB_OK;
+    bb_error own_err; /* reasons for skipping are taken from it even when the caller wants no message */
+    bb_pack_result own_result;
+    packer p = {0};
+    bb_pack_inputs inputs = {0};
+    bb_pack_dir dir = {.lock = -1};
+    if (!err) err = &own_err;
+    if (!result) result = &own_result;
+    *result = (bb_pack_result){0};
+    BB_TRY(check_options(options, err));
+
+    p.shards.fd = p.val_shards.fd = -1;
+    p.job = calloc(1, sizeof *p.job);
+    if (!p.job) {
+        status = bb_fail(err, BB_ERR_MEMORY, "no memory to pack");
+        goto done;
+    }
+    *p.job = (bb_pack_job){.options = options, .result = result, .last_progress_ns = now_ns()};
+    int64_t shard_bytes = (int64_t)llround(options->shard_size_gb * 1e9);
+    BB_TRY_GOTO(status, done, grow_record(&p, err));
+    BB_TRY_GOTO(status, done, bb_pack_mark_open(&p.mark, err));
+    BB_TRY_GOTO(status, done, bb_pack_dir_open(options->out_dir, options->overwrite, &dir, err));
+    BB_TRY_GOTO(status, done, bb_pack_writer_open(options->out_dir, "shard", shard_bytes, &p.shards, err));
+    BB_TRY_GOTO(status, done, bb_pack_writer_open(options->out_dir, "val", shard_bytes, &p.val_shards, err));
+    BB_TRY_GOTO(status, done, pack_all(&p, &inputs, err));
+    status = publish(&p, &inputs, &dir, err);
+done:
+    bb_pack_writer_close(&p.shards, status == BB_OK);
+    bb_pack_writer_close(&p.val_shards, status == BB_OK);
+    bb_pack_dir_close(&dir, status == BB_OK);
+    bb_pack_mark_close(&p.mark);
+    bb_pack_inputs_free(&inputs);
+    free_job(p.job);
+    free(p.record);
+    return status;
+}

@@ -1,0 +1,78 @@
+/* Texts in JSON. Strings come out as UTF-8, escapes resolved, which is what the parser keeps.
+ * SPDX-License-Identifier: MIT */
+#include <inttypes.h>
+#include <jansson.h>
+#include <string.h>
+
+#include "data/packer.h"
+
+static bb_status search(bb_pack_extractor *x, const json_t *value, bool under_key, int64_t *found, bb_error *err);
+
+static bb_status search_object(bb_pack_extractor *x, const json_t *object, int64_t *found, bb_error *err) {
+    int64_t before = *found;
+    for (int i = 0; i < x->key_count && *found == before; i++) {
+        const json_t *value = json_object_get(object, x->keys[i]);
+        if (value) BB_TRY(search(x, value, true, found, err));
+    }
+    if (*found > before) return BB_OK;
+    const char *key;
+    json_t *value;
+    json_object_foreach((json_t *)object, key, value) BB_TRY(search(x, value, false, found, err));
+    return BB_OK;
+}
+
+/* The parser's limit on nesting bounds the recursion. An empty string is no text: the next key may have one. */
+static bb_status search(bb_pack_extractor *x, const json_t *value, bool under_key, int64_t *found, bb_error *err) {
+    if (json_is_object(value)) return search_object(x, value, found, err);
+    if (json_is_array(value)) {
+        size_t i;
+        json_t *item;
+        json_array_foreach(value, i, item) BB_TRY(search(x, item, under_key, found, err));
+    } else if (under_key && json_string_length(value) > 0) {
+        ++*found;
+        return x->emit(x->user, json_string_value(value), json_string_length(value), err);
+    }
+    return BB_OK;
+}
+
+static bb_status take_record(bb_pack_extractor *x, const json_t *record, bb_error *err) {
+    int64_t found = 0;
+    x->records++;
+    BB_TRY(search(x, record, false, &found, err));
+    if (found == 0) x->empty_records++;
+    return BB_OK;
+}
+
+static bb_status take_value(bb_pack_extractor *x, const json_t *value, bb_error *err) {
+    if (!json_is_array(value)) return take_record(x, value, err);
+    size_t i;
+    json_t *record;
+    json_array_foreach(value, i, record) BB_TRY(take_record(x, record, err));
+    return BB_OK;
+}
+
+static size_t skip_space(const char *text, size_t size, size_t at) {
+    while (at < size && strchr(" \t\r\n", text[at]) && text[at]) at++;
+    return at;
+}
+
+bb_status bb_pack_extract(bb_pack_extractor *x, const char *text, size_t size, bool one_value, int64_t line, bb_error *err) {
+    /* Integers of any length are fine in a record whose text is all we want: as reals they do not overflow. */
+    size_t flags = JSON_DECODE_ANY | JSON_ALLOW_NUL | JSON_DECODE_INT_AS_REAL | (one_value ? 0 : JSON_DISABLE_EOF_CHECK);
+    size_t at = size >= 3 && memcmp(text, "\xef\xbb\xbf", 3) == 0 ? 3 : 0; /* a byte order mark */
+    for (at = skip_space(text, size, at); at < size; at = skip_space(text, size, at)) {
+        json_error_t where;
+        json_t *value = json_loadb(text + at, size - at, flags, &where);
+        if (!value) {
+            for (const char *p = text; (p = memchr(p, '\n', (size_t)(text + at - p))); p++) line++;
+            bool no_memory = json_error_code(&where) == json_error_out_of_memory;
+            return bb_fail(err, no_memory ? BB_ERR_MEMORY : BB_ERR_FORMAT, "line %" PRId64 ": malformed JSON: %s",
+                           line + where.line - 1, where.text);
+        }
+        bb_status status = take_value(x, value, err);
+        json_decref(value);
+        BB_TRY(status);
+        at += (size_t)where.position;
+    }
+    return BB_OK;
+}
