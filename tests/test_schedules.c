@@ -1,0 +1,84 @@
+/* Learning rate, curriculum, bits per byte, loss scaler: at every boundary.
+ * SPDX-License-Identifier: MIT */
+#include "support.h"
+
+static void near(double a, double b) {
+    if (!(fabs(a - b) <= 1e-15 + 1e-12 * fabs(b))) {
+        print_error("%.17g is not %.17g\n", a, b);
+        fail();
+    }
+}
+
+static void test_lr(void **state) {
+    (void)state;
+    const double lr = 2e-4, pi = acos(-1);
+    /* warm-up of 6000 of 200000: the first step is not zero, the last of it is lr */
+    near(bb_lr_for_step(0, 6000, 200000, lr, BB_LR_COSINE, 0.1), lr / 6000);
+    near(bb_lr_for_step(2999, 6000, 200000, lr, BB_LR_COSINE, 0.1), lr / 2);
+    near(bb_lr_for_step(5999, 6000, 200000, lr, BB_LR_COSINE, 0.1), lr);
+    near(bb_lr_for_step(6000, 6000, 200000, lr, BB_LR_COSINE, 0.1), lr);
+    near(bb_lr_for_step(6000 + 97000, 6000, 200000, lr, BB_LR_COSINE, 0.1), lr * 0.55);
+    near(bb_lr_for_step(6000 + 48500, 6000, 200000, lr, BB_LR_COSINE, 0.1), lr * (0.1 + 0.45 * (1 + cos(pi / 4))));
+    near(bb_lr_for_step(199999, 6000, 200000, lr, BB_LR_COSINE, 0.1), lr * (0.1 + 0.45 * (1 + cos(pi * 193999 / 194000))));
+    near(bb_lr_for_step(200000, 6000, 200000, lr, BB_LR_COSINE, 0.1), lr * 0.1);
+    near(bb_lr_for_step(300000, 6000, 200000, lr, BB_LR_COSINE, 0.1), lr * 0.1); /* it does not turn up again */
+    near(bb_lr_for_step(6000, 6000, 200000, lr, BB_LR_CONSTANT, 0.1), lr);
+    near(bb_lr_for_step(199999, 6000, 200000, lr, BB_LR_CONSTANT, 0.1), lr);
+    near(bb_lr_for_step(10, 6000, 200000, lr, BB_LR_CONSTANT, 0.1), lr * 11 / 6000);
+    near(bb_lr_for_step(0, 0, 10, lr, BB_LR_COSINE, 0.1), lr); /* no warm-up */
+    near(bb_lr_for_step(0, 1, 1, lr, BB_LR_COSINE, 0), lr);
+    near(bb_lr_for_step(1, 1, 1, lr, BB_LR_COSINE, 0), lr);
+}
+
+static void test_seq_len(void **state) {
+    (void)state;
+    assert_int_equal(bb_seq_len_for_step(0, 200000, 0), 2048);
+    assert_int_equal(bb_seq_len_for_step(39999, 200000, 0), 2048);
+    assert_int_equal(bb_seq_len_for_step(40000, 200000, 0), 4096);
+    assert_int_equal(bb_seq_len_for_step(99999, 200000, 0), 4096);
+    assert_int_equal(bb_seq_len_for_step(100000, 200000, 0), 8192);
+    assert_int_equal(bb_seq_len_for_step(199999, 200000, 0), 8192);
+    assert_int_equal(bb_seq_len_for_step(0, 200000, 1024), 1024);
+    assert_int_equal(bb_seq_len_for_step(40000, 200000, 3000), 3000);
+    assert_int_equal(bb_seq_len_for_step(39999, 200000, 3000), 2048);
+    assert_int_equal(bb_seq_len_for_step(199999, 200000, 8192), 8192);
+    assert_int_equal(bb_seq_len_for_step(199999, 200000, 1 << 20), 8192);
+    assert_int_equal(bb_seq_len_for_step(0, 1, 0), 2048);
+}
+
+static void test_bits_per_byte(void **state) {
+    (void)state;
+    near(bb_bits_per_byte(log(2)), 1);
+    near(bb_bits_per_byte(log(256)), 8);
+}
+
+static void test_loss_scaler(void **state) {
+    (void)state;
+    bb_loss_scaler *s;
+    assert_ok(bb_loss_scaler_create(1024, 3, true, &s, &test_error));
+    near(bb_loss_scaler_scale(s), 1024);
+    bb_loss_scaler_update(s, false);
+    bb_loss_scaler_update(s, false);
+    near(bb_loss_scaler_scale(s), 1024);
+    bb_loss_scaler_update(s, false);
+    near(bb_loss_scaler_scale(s), 2048);
+    bb_loss_scaler_update(s, false);
+    bb_loss_scaler_update(s, false);
+    bb_loss_scaler_update(s, true); /* an overflow halves, and starts the count again */
+    near(bb_loss_scaler_scale(s), 1024);
+    bb_loss_scaler_update(s, false);
+    bb_loss_scaler_update(s, false);
+    near(bb_loss_scaler_scale(s), 1024);
+    bb_loss_scaler_free(s);
+    assert_ok(bb_loss_scaler_create(1024, 3, false, &s, &test_error));
+    bb_loss_scaler_update(s, true);
+    near(bb_loss_scaler_scale(s), 1);
+    bb_loss_scaler_free(s);
+    assert_fails(bb_loss_scaler_create(-1, 3, true, &s, &test_error), BB_ERR_ARGUMENT, "initial_scale -1");
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_lr), cmocka_unit_test(test_seq_len),
+                                       cmocka_unit_test(test_bits_per_byte), cmocka_unit_test(test_loss_scaler)};
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
