@@ -1,6 +1,6 @@
-/* Attention without the (Tq,Tk) matrix: tiles of queries against tiles of keys, with an online softmax. Scores beyond the causal
- * diagonal are not computed. A tile of the output is one task's, so nothing depends on which thread runs it. arXiv:2205.14135
- * SPDX-License-Identifier: MIT */
+/* Attention without the (Tq,Tk) matrix: tiles of queries against tiles of keys, with an online softmax. Scores beyond the
+ * causal diagonal are not computed. A tile of the output is one task's, so nothing depends on which thread runs it.
+ * arXiv:2205.14135 SPDX-License-Identifier: MIT */
 #include <omp.h>
 
 #define ATTENTION_TILE "ops/cpu/attention_forward_tile.h"
@@ -15,11 +15,12 @@ typedef struct forward_functions {
     void (*merge)(bb_bf16 *o, float *lse, const float *partials, int64_t count, int64_t D);
 } forward_functions;
 
-#define FORWARD(set) {forward_bytes_##set, forward_tile_##set, direct_partial_##set, direct_merge_##set}
+#define FORWARD(set)                                                                                                           \
+    { forward_bytes_##set, forward_tile_##set, direct_partial_##set, direct_merge_##set }
 ATTENTION_TABLE(forward_functions, forward_for, FORWARD)
 
 enum {
-    DIRECT_QUERIES = 4,    /* up to so many, packing the keys costs more than it saves */
+    DIRECT_QUERIES = 4,     /* up to so many, packing the keys costs more than it saves */
     DIRECT_SERIAL = 1 << 15 /* elements of k under which a second thread costs more than it saves */
 };
 
@@ -43,7 +44,8 @@ static void forward_direct(bb_device *dev, bb_bf16 *o, float *lse, const bb_bf16
                 int64_t keys = clamp_to(t + 1 + a->Tk - a->Tq - key0, 0, DIRECT_KEYS);
                 float *partial = partials + (((b * a->H + h) * a->Tq + t) * splits + key0 / DIRECT_KEYS) * ld;
                 if (keys > 0)
-                    f->partial(partial, q + (b * a->Tq + t) * a->q_stride + h * D, k + at, v + at, a->kv_stride, keys, D, scratch);
+                    f->partial(partial, q + (b * a->Tq + t) * a->q_stride + h * D, k + at, v + at, a->kv_stride, keys, D,
+                               scratch);
             }
         }
 #pragma omp for
@@ -66,7 +68,7 @@ void bb_cpu_attention_forward(bb_device *dev, void *o, float *lse, const void *q
     size_t thread_bytes = f->tile_bytes(a->D);
     char *scratch = bb_cpu_scratch(dev, thread_bytes * (size_t)dev->threads);
     if (!scratch) return;
-    /* the last tiles, which see most, first: the short ones fill up the end */
+        /* the last tiles, which see most, first: the short ones fill up the end */
 #pragma omp parallel for num_threads(dev->threads) schedule(dynamic)
     for (int64_t task = 0; task < tiles * heads; task++) {
         int64_t tile = tiles - 1 - task / heads, head = task % heads;

@@ -140,16 +140,17 @@ KERNEL void forward_tile(bb_bf16 *o, float *lse, const bb_bf16 *q, const bb_bf16
     for (int64_t m = 0; m < rows; m++) {
         float sum = vreduce_add(vload(f.sum + m * VL));
         bb_bf16 *to = o + (q_row + m) * a->o_stride + h * D;
-        for (int64_t d = 0; d < D; d += VL) store_bf16(to + d, vload(f.o + m * ldv + d) * vset1(1.0f / sum), clamp_to(D - d, 0, VL));
+        for (int64_t d = 0; d < D; d += VL)
+            store_bf16(to + d, vload(f.o + m * ldv + d) * vset1(1.0f / sum), clamp_to(D - d, 0, VL));
         if (lse) lse[(b * a->H + h) * a->Tq + t0 + m] = f.max[m] * (float)M_LN2 + logf(sum);
     }
 }
 
 /* -- few queries, as in decoding: the cache is read in place, once -------------------------------------------------------- */
-/* The keys key0..key0+keys-1 for one query. partial: (Dp + 16), the weighted sum of v, then at Dp the maximum and the sum of the
- * weights; Dp: D rounded up to 16. k, v: rows of kv_stride. scratch: direct_bytes(D). */
-KERNEL void direct_partial(float *partial, const bb_bf16 *q, const bb_bf16 *k, const bb_bf16 *v, int64_t kv_stride, int64_t keys,
-                           int64_t D, void *scratch) {
+/* The keys key0..key0+keys-1 for one query. partial: (Dp + 16), the weighted sum of v, then at Dp the maximum and the sum of
+ * the weights; Dp: D rounded up to 16. k, v: rows of kv_stride. scratch: direct_bytes(D). */
+KERNEL void direct_partial(float *partial, const bb_bf16 *q, const bb_bf16 *k, const bb_bf16 *v, int64_t kv_stride,
+                           int64_t keys, int64_t D, void *scratch) {
     int64_t whole = D / VL * VL, dp = round_up(D, 16);
     float *query = scratch, *s = query + dp;
     vf scale = vset1((float)(M_LOG2E / sqrt((double)D)));

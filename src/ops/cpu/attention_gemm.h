@@ -21,8 +21,8 @@ static inline int64_t round_up(int64_t x, int64_t multiple) { return (x + multip
 #endif
 
 /* One register block. Word (m, k) of a is at a[m * a_row + k * a_step], of b at b[k * ldb + n]. nr and mode are constants. */
-INLINE void block(float *c, int64_t ldc, const word *a, int64_t a_row, int64_t a_step, const word *b, int64_t ldb, int64_t steps,
-                  int nr, int mode, const float *scale) {
+INLINE void block(float *c, int64_t ldc, const word *a, int64_t a_row, int64_t a_step, const word *b, int64_t ldb,
+                  int64_t steps, int nr, int mode, const float *scale) {
     vf acc[ATTENTION_MR][NR];
     for (int m = 0; m < ATTENTION_MR; m++)
         for (int n = 0; n < nr; n++) {
@@ -70,8 +70,8 @@ INLINE void accumulate(float *c, int64_t ldc, const word *a, int64_t a_row, int6
             int64_t first = clamp_to(m - upper, 0, steps * PER_WORD) / PER_WORD;
             int64_t last = clamp_to(m + lower + ATTENTION_MR + PER_WORD - 1, 0, steps * PER_WORD) / PER_WORD;
             if (first >= last) continue;
-            block_of(c + m * ldc + n, ldc, a + m * a_row + first * a_step, a_row, a_step, b + first * ldb + n, ldb, last - first,
-                     nr, mode, mode == PRODUCT_SCALE ? scale + m : NULL);
+            block_of(c + m * ldc + n, ldc, a + m * a_row + first * a_step, a_row, a_step, b + first * ldb + n, ldb,
+                     last - first, nr, mode, mode == PRODUCT_SCALE ? scale + m : NULL);
         }
     }
 }
@@ -93,8 +93,8 @@ KERNEL void pack_rows(word *dst, const bb_bf16 *src, int64_t stride, int64_t row
 #if PER_WORD == 2
 /* dst (padded / 2, ld): word (r, d) pairs the rows 2r and 2r+1 at column d. ld = D rounded up to VL. */
 KERNEL void pack_pairs(word *dst, int64_t ld, const bb_bf16 *src, int64_t stride, int64_t rows, int64_t padded, int64_t D) {
-    const __m512i low = _mm512_set_epi16(47, 15, 46, 14, 45, 13, 44, 12, 43, 11, 42, 10, 41, 9, 40, 8, 39, 7, 38, 6, 37, 5, 36, 4,
-                                         35, 3, 34, 2, 33, 1, 32, 0);
+    const __m512i low = _mm512_set_epi16(47, 15, 46, 14, 45, 13, 44, 12, 43, 11, 42, 10, 41, 9, 40, 8, 39, 7, 38, 6, 37, 5, 36,
+                                         4, 35, 3, 34, 2, 33, 1, 32, 0);
     const __m512i high = _mm512_add_epi16(low, _mm512_set1_epi16(16));
     for (int64_t r = 0; r < padded; r += 2) {
         word *to = dst + r / 2 * ld;
@@ -136,7 +136,8 @@ INLINE void transpose16(__m512i x[16]) {
 }
 
 /* dst (D / 2, ld): word (d, r) is the pair 2d, 2d+1 of row r. padded % 16 == 0. */
-KERNEL void pack_transposed(word *dst, int64_t ld, const bb_bf16 *src, int64_t stride, int64_t rows, int64_t padded, int64_t D) {
+KERNEL void pack_transposed(word *dst, int64_t ld, const bb_bf16 *src, int64_t stride, int64_t rows, int64_t padded,
+                            int64_t D) {
     for (int64_t r = 0; r < padded; r += 16)
         for (int64_t d = 0; d < D / 2; d += 16) {
             int64_t words = clamp_to(D / 2 - d, 0, 16);
@@ -157,7 +158,8 @@ KERNEL void pack_pairs(word *dst, int64_t ld, const bb_bf16 *src, int64_t stride
 }
 
 /* dst (D, ld): element (d, r) is element d of row r. */
-KERNEL void pack_transposed(word *dst, int64_t ld, const bb_bf16 *src, int64_t stride, int64_t rows, int64_t padded, int64_t D) {
+KERNEL void pack_transposed(word *dst, int64_t ld, const bb_bf16 *src, int64_t stride, int64_t rows, int64_t padded,
+                            int64_t D) {
     for (int64_t r = 0; r < padded; r++)
         for (int64_t d = 0; d < D; d++) dst[d * ld + r] = r < rows ? bb_f32_from_bf16(src[r * stride + d]) : 0.0f;
 }

@@ -72,9 +72,7 @@ INLINE void vstore(float *p, vf x) { _mm512_storeu_ps(p, x); }
 INLINE vf vset1(float x) { return _mm512_set1_ps(x); }
 INLINE vf vmax(vf a, vf b) { return _mm512_max_ps(a, b); }
 INLINE vf vfma(vf a, vf b, vf c) { return _mm512_fmadd_ps(a, b, c); }
-INLINE vf vkeep(vf x, int64_t n, float fill) {
-    return _mm512_mask_mov_ps(_mm512_set1_ps(fill), (__mmask16)((1u << n) - 1), x);
-}
+INLINE vf vkeep(vf x, int64_t n, float fill) { return _mm512_mask_mov_ps(_mm512_set1_ps(fill), (__mmask16)((1u << n) - 1), x); }
 INLINE float vreduce_max(vf x) { return _mm512_reduce_max_ps(x); }
 INLINE float vreduce_add(vf x) { return _mm512_reduce_add_ps(x); }
 INLINE vf vload_bf16_first(const bb_bf16 *p, int64_t n) {
@@ -212,8 +210,8 @@ INLINE void store_elements(word *row, int64_t j, vf x) {
 }
 /* VL elements of two successive rows, in words that pair the rows: row r of such a matrix begins at (r / PER_WORD) * ld. */
 INLINE void store_pair(word *p, int64_t ld, vf even, vf odd) {
-    const __m512i interleave = _mm512_set_epi16(31, 15, 30, 14, 29, 13, 28, 12, 27, 11, 26, 10, 25, 9, 24, 8, 23, 7, 22, 6, 21, 5,
-                                                20, 4, 19, 3, 18, 2, 17, 1, 16, 0);
+    const __m512i interleave = _mm512_set_epi16(31, 15, 30, 14, 29, 13, 28, 12, 27, 11, 26, 10, 25, 9, 24, 8, 23, 7, 22, 6, 21,
+                                                5, 20, 4, 19, 3, 18, 2, 17, 1, 16, 0);
     (void)ld;
     _mm512_storeu_si512(p, _mm512_permutexvar_epi16(interleave, (__m512i)_mm512_cvtne2ps_pbh(odd, even)));
 }
