@@ -88,7 +88,7 @@ json_t *bb_cli_to_json(const bb_cli_command *command);
 /* Fills the options from such an object as each row's `saved` says; options that it lacks stay as they are. `where` names it in
  * messages. Errors are said on stderr; returns BB_CLI_GO_ON or an exit status. */
 int bb_cli_from_json(const bb_cli_command *command, const json_t *saved, const char *where);
-/* JSON text whose numbers are exact and as short as that allows; free() it. NULL when out of memory. */
+/* JSON text whose numbers read back as they were; free() it. NULL when out of memory. */
 char *bb_cli_json_text(json_t *json, size_t flags);
 
 /* The name among `names` (NULL at the end) that `word` was likely meant to be, or NULL. */

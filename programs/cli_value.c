@@ -253,5 +253,5 @@ static int exact_digits(json_t *json, int digits) {
 }
 
 char *bb_cli_json_text(json_t *json, size_t flags) {
-    return json_dumps(json, flags | JSON_REAL_PRECISION((size_t)exact_digits(json, 1)));
+    return json_dumps(json, flags | JSON_REAL_PRECISION((size_t)exact_digits(json, 6)));
 }

@@ -114,12 +114,12 @@ static void scalar_text(const json_t *value, char *out) {
     switch (json_typeof(value)) {
     case JSON_STRING: snprintf(out, CELL, "%s", json_string_value(value)); break;
     case JSON_INTEGER: snprintf(out, CELL, "%lld", (long long)json_integer_value(value)); break;
-    case JSON_REAL: snprintf(out, CELL, "%.4g", json_real_value(value)); break;
+    case JSON_REAL: snprintf(out, CELL, "%.6g", json_real_value(value)); break;
     case JSON_TRUE: snprintf(out, CELL, "yes"); break;
     case JSON_FALSE: snprintf(out, CELL, "no"); break;
     case JSON_NULL: snprintf(out, CELL, "-"); break;
     default: {
-        char *text = json_dumps(value, JSON_COMPACT | JSON_ENCODE_ANY | JSON_REAL_PRECISION(4));
+        char *text = json_dumps(value, JSON_COMPACT | JSON_ENCODE_ANY | JSON_REAL_PRECISION(6));
         snprintf(out, CELL, "%s", text ? text : "?");
         free(text);
     }
@@ -186,9 +186,9 @@ void bb_json_show(json_t *json, FILE *out) {
 
 void bb_json_line(json_t *json) {
     char *text = json ? bb_cli_json_text(json, JSON_COMPACT) : NULL;
-    /* Only a lack of memory leaves no text; a line that is missing must not look like success. */
+    /* A line that is missing must not look like success. */
     if (!text) {
-        fprintf(stderr, "bitbyte: out of memory while writing JSON\n");
+        fprintf(stderr, "bitbyte: cannot write JSON: a path that is not UTF-8, or out of memory\n");
         exit(BB_EXIT_FAILURE);
     }
     puts(text);

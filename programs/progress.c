@@ -94,6 +94,8 @@ bb_text bb_text_duration(double seconds) {
     bb_text text;
     if (!(seconds >= 0) || seconds > 1e10) {
         snprintf(text.s, sizeof text.s, "?");
+    } else if (seconds > 0 && seconds < 0.0995) {
+        snprintf(text.s, sizeof text.s, "%.2gms", 1e3 * seconds);
     } else if (seconds < 9.95) {
         snprintf(text.s, sizeof text.s, "%.1fs", seconds);
     } else {

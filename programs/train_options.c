@@ -10,7 +10,11 @@
 
 #include "train.h"
 
-static bb_train_args given; /* one command line a process */
+enum { RUN_CONFIG_VERSION = 1 };
+
+/* One command line a process: these live as long as it does, and options borrow text from the saved configuration. */
+static bb_train_args given;
+static json_t *saved;
 
 static const char *const optim_choices[] = {[BB_OPTIM_ADAMW] = "adamw", [BB_OPTIM_ADAMW8BIT] = "adamw8bit", NULL};
 static const char *const schedule_choices[] = {[BB_LR_COSINE] = "cosine", [BB_LR_CONSTANT] = "constant", NULL};
@@ -265,13 +269,13 @@ static int failure(const char *fmt, const char *path, const char *detail) {
     return BB_EXIT_FAILURE;
 }
 
-/* Paths are kept absolute, so that a run can be resumed from anywhere. Not freed: they live as long as the options. */
-static const char *absolute(const char *path) {
-    if (!path || path[0] == '/' || path[0] == '\0') return path;
-    char *directory = getcwd(NULL, 0), *joined = NULL;
-    if (!directory || asprintf(&joined, "%s/%s", directory, path) < 0) joined = NULL;
+/* Data and files are kept by absolute paths, so that a run can be resumed from anywhere. What was typed stays where the
+ * working directory has no name. */
+static void make_absolute(const char **path) {
+    if (!*path || (*path)[0] == '/' || (*path)[0] == '\0') return;
+    char *directory = getcwd(NULL, 0), *joined;
+    if (directory && asprintf(&joined, "%s/%s", directory, *path) >= 0) *path = joined;
     free(directory);
-    return joined ? joined : path;
 }
 
 static bool is_directory(const char *path) {
@@ -294,27 +298,26 @@ static bool holds_checkpoints(const char *directory) {
     return found;
 }
 
-/* The saved object stays: options borrow their text from it. */
-static int read_run_config(const char *directory, json_t **saved) {
+static int read_run_config(const char *directory) {
     char path[4200];
     json_error_t where;
     snprintf(path, sizeof path, "%s/config.json", directory);
     if (access(path, R_OK) != 0)
         return failure("%s: cannot read: %s (a run directory has one; to resume from a checkpoint, name the file)", path,
                        strerror(errno));
-    *saved = json_load_file(path, JSON_REJECT_DUPLICATES, &where);
-    if (!json_is_object(*saved))
-        return failure("%s: expected one JSON object: %s", path, *saved ? "found another value" : where.text);
-    const json_t *version = json_object_get(*saved, "version");
-    if (!json_is_integer(version) || json_integer_value(version) != 1)
+    saved = json_load_file(path, JSON_REJECT_DUPLICATES, &where);
+    if (!json_is_object(saved))
+        return failure("%s: expected one JSON object: %s", path, saved ? "found another value" : where.text);
+    const json_t *version = json_object_get(saved, "version");
+    if (!json_is_integer(version) || json_integer_value(version) != RUN_CONFIG_VERSION)
         return failure("%s: expected \"version\": 1%s", path, ", found another; a newer program may have written it");
-    return bb_cli_from_json(&command, *saved, path);
+    return bb_cli_from_json(&command, saved, path);
 }
 
-static int resume_from(json_t **saved) {
+static int resume_from(void) {
     bb_error err;
     if (is_directory(given.resume)) {
-        int status = read_run_config(given.resume, saved);
+        int status = read_run_config(given.resume);
         if (status != BB_CLI_GO_ON) return status;
         if (!given.out) given.out = given.resume;
         if (!holds_checkpoints(given.resume)) return BB_CLI_GO_ON;
@@ -333,27 +336,36 @@ static const char *default_out(void) {
     struct tm parts;
     localtime_r(&now, &parts);
     strftime(name, sizeof name, "runs/%Y%m%d-%H%M%S", &parts);
-    return absolute(name);
+    return name;
 }
 
-/* Every option as it will be, and where the run came from: of a resumed directory, that stays what it was. */
-static int make_config_json(json_t *saved) {
+/* Every option as it will be, and where the run came from: of a resumed directory, that stays what it was. Messages name `out`
+ * and `resume` as they were typed, the file names them so that they are found from anywhere. */
+static int make_config_json(void) {
+    static const char *const origins[] = {"init", "resume"};
+    const char *typed_out = given.out, *typed_resume = given.resume;
     if (given.model.n_kv_head == 0) given.model.n_kv_head = given.model.n_head;
-    json_t *object = json_object(), *values = bb_cli_to_json(&command);
-    if (values && json_is_object(saved)) {
-        static const char *const origins[] = {"init", "resume"};
-        for (size_t i = 0; i < sizeof origins / sizeof *origins; i++) {
-            json_t *origin = json_object_get(saved, origins[i]);
-            if (origin) json_object_set(values, origins[i], origin);
-        }
+    make_absolute(&given.out);
+    make_absolute(&given.resume);
+    json_t *values = bb_cli_to_json(&command);
+    if (given.out != typed_out) free((char *)(uintptr_t)given.out);
+    if (given.resume != typed_resume) free((char *)(uintptr_t)given.resume);
+    given.out = typed_out;
+    given.resume = typed_resume;
+    json_t *object =
+        json_pack("{s:s,s:i,s:s}", "format", "bitbyte-run", "version", RUN_CONFIG_VERSION, "program", bb_version());
+    bool good = object && values && json_object_update(object, values) == 0;
+    for (size_t i = 0; good && i < sizeof origins / sizeof *origins; i++) {
+        json_t *origin = json_object_get(saved, origins[i]);
+        if (origin) good = json_object_set(object, origins[i], origin) == 0;
     }
-    if (object && values && json_object_set_new(object, "format", json_string("bitbyte-run")) == 0 &&
-        json_object_set_new(object, "version", json_integer(1)) == 0 &&
-        json_object_set_new(object, "program", json_string(bb_version())) == 0 && json_object_update(object, values) == 0)
-        given.config_json = bb_cli_json_text(object, JSON_INDENT(2));
+    char *text = good ? bb_cli_json_text(object, JSON_INDENT(2)) : NULL;
+    if (text && asprintf(&given.config_json, "%s\n", text) < 0) given.config_json = NULL;
+    free(text);
     json_decref(object);
     json_decref(values);
-    return given.config_json ? BB_CLI_GO_ON : failure("out of memory%s%s", "", "");
+    return given.config_json ? BB_CLI_GO_ON
+                             : failure("%s%s", "cannot write config.json: ", "a path that is not UTF-8, or out of memory");
 }
 
 static int check(void) {
@@ -375,14 +387,11 @@ int bb_train_args_read(int argc, char **argv, bb_train_args *args, const bb_cli_
     int status = bb_cli_parse(&command, argc, argv);
     if (status == BB_CLI_GO_ON) status = check();
     if (status != BB_CLI_GO_ON) return status;
-    given.data = absolute(given.data);
-    given.val_data = absolute(given.val_data);
-    given.out = absolute(given.out);
-    given.resume = absolute(given.resume);
-    given.init = absolute(given.init);
+    make_absolute(&given.data);
+    make_absolute(&given.val_data);
+    make_absolute(&given.init);
 
-    json_t *saved = NULL;
-    if (given.resume) status = resume_from(&saved);
+    if (given.resume) status = resume_from();
     if (status != BB_CLI_GO_ON) return status;
     if (!given.data) return bb_cli_usage_error(&command, "--data DIR|GLOB|FILE is missing");
     if (!given.out) given.out = default_out();
@@ -398,7 +407,7 @@ int bb_train_args_read(int argc, char **argv, bb_train_args *args, const bb_cli_
     bb_model_args_config(&given.model, &config);
     if (bb_config_check(&config, &err) != BB_OK) return bb_cli_fail(&command, &err);
 
-    status = make_config_json(saved);
+    status = make_config_json();
     if (status != BB_CLI_GO_ON) return status;
     given.options.recompute = !given.no_ckpt;
     given.options.lr_schedule = (bb_lr_schedule)given.lr_schedule;

@@ -59,10 +59,13 @@ void bb_train_report_summary(bb_train_report *report, bb_device *device, const b
     }
     FILE *out = report->progress.stream;
     char line[512], lengths[64];
-    fprintf(out, "model    %s parameters: %d layers, d_model %d, %d heads (%d for keys and values), d_ff %d%s%s\n",
-            bb_text_count(bb_config_parameters(config)).s, config->n_layer, config->d_model, config->n_head, config->n_kv_head,
-            config->d_ff, config->act_quant ? "" : ", inputs not quantized",
-            config->ste == BB_STE_CLIPPED ? ", clipped gradients" : "");
+    char kv_heads[48] = "";
+    if (config->n_kv_head != config->n_head)
+        snprintf(kv_heads, sizeof kv_heads, " (%d for keys and values)", config->n_kv_head);
+    fprintf(out, "model    %s parameters: %d layer%s, d_model %d, %d head%s%s, d_ff %d%s%s\n",
+            bb_text_count(bb_config_parameters(config)).s, config->n_layer, config->n_layer == 1 ? "" : "s", config->d_model,
+            config->n_head, config->n_head == 1 ? "" : "s", kv_heads, config->d_ff,
+            config->act_quant ? "" : ", inputs not quantized", config->ste == BB_STE_CLIPPED ? ", clipped gradients" : "");
     if (args->init) fprintf(out, "weights  from %s\n", args->init);
     fprintf(out, "device   %s, %d thread%s: %s\n", bb_device_name(device), bb_device_threads(device),
             bb_device_threads(device) == 1 ? "" : "s", bb_device_description(device));
@@ -114,12 +117,18 @@ static void event_json(const bb_train_event *e) {
     }
 }
 
-static void step_text(const bb_train_event *e, char *out, size_t size) {
+/* live: what matters most comes first, as a narrow terminal cuts the end. */
+static void step_text(const bb_train_event *e, bool live, char *out, size_t size) {
     char skipped[48] = "";
+    bb_text eta = bb_text_duration(e->eta_seconds), rate = bb_text_bytes((uint64_t)e->bytes_per_second);
     if (e->skipped_steps) snprintf(skipped, sizeof skipped, "  skipped %lld", (long long)e->skipped_steps);
-    snprintf(out, size, "step %lld/%lld  seq %d  loss %.4f  bpb %.4f  lr %.3g  grad %.3g  %s/s  eta %s%s", (long long)e->step,
-             (long long)e->total_steps, e->seq_len, e->loss, e->bpb, e->lr, e->grad_norm,
-             bb_text_bytes((uint64_t)e->bytes_per_second).s, bb_text_duration(e->eta_seconds).s, skipped);
+    if (live)
+        snprintf(out, size, "%lld/%lld eta %s seq %d loss %.3f bpb %.3f lr %.2g grad %.2g %s/s%s", (long long)e->step,
+                 (long long)e->total_steps, eta.s, e->seq_len, e->loss, e->bpb, e->lr, e->grad_norm, rate.s, skipped);
+    else
+        snprintf(out, size, "step %lld/%lld  seq %d  loss %.4f  bpb %.4f  lr %.3g  grad %.3g  %s/s  eta %s%s",
+                 (long long)e->step, (long long)e->total_steps, e->seq_len, e->loss, e->bpb, e->lr, e->grad_norm, rate.s, eta.s,
+                 skipped);
 }
 
 void bb_train_report_event(void *user, const bb_train_event *e) {
@@ -133,7 +142,7 @@ void bb_train_report_event(void *user, const bb_train_event *e) {
     char text[256];
     switch (e->kind) {
     case BB_TRAIN_STEP:
-        step_text(e, text, sizeof text);
+        step_text(e, progress->terminal && !e->logged, text, sizeof text);
         if (e->logged)
             bb_progress_line(progress, "%s", text);
         else
