@@ -60,51 +60,84 @@ static void build_encoders(void) {
     }
 }
 
-/* Codes and absmax of x, n <= BB_ADAM8_BLOCK; x >= 0 unless signed. x becomes the parts of absmax. */
-BB_SIMD_INLINE void encode_block(bool is_signed, uint8_t *codes, float *absmax, float *x, int64_t n) {
-    const encoder *e = &encoders[is_signed];
-    float max = bb_simd_absmax(x, n);
-    *absmax = max;
-    if (max == 0) {
-        memset(codes, e->zero, (size_t)n);
-        return;
+/* Moments of one block on their way through a step. */
+typedef struct moment {
+    float x[BB_ADAM8_BLOCK];
+    uint16_t bucket[BB_ADAM8_BLOCK];
+    uint32_t rest[BB_ADAM8_BLOCK], entry[BB_ADAM8_BLOCK];
+} moment;
+
+/* The table reads stand apart from the kernels, as plain loops over both moments: one load after the other is 1.4 times as fast
+ * as gather instructions, or as what gcc 12 makes of the loop when it may vectorize it. */
+#ifdef __clang__
+#define TABLE_READ static __attribute__((noinline))
+#else
+#define TABLE_READ static __attribute__((noinline, optimize("no-tree-vectorize")))
+#endif
+
+TABLE_READ void read_maps(moment *m, moment *v, const uint8_t *m_codes, const uint8_t *v_codes, int64_t n) {
+    const float *m_map = bb_adam8_map(true), *v_map = bb_adam8_map(false);
+    for (int64_t i = 0; i < n; i++) {
+        m->x[i] = m_map[m_codes[i]];
+        v->x[i] = v_map[v_codes[i]];
     }
+}
+
+TABLE_READ void read_entries(moment *m, moment *v, int64_t n) {
+    for (int64_t i = 0; i < n; i++) {
+        m->entry[i] = encoders[1].entry[m->bucket[i]];
+        v->entry[i] = encoders[0].entry[v->bucket[i]];
+    }
+}
+
+/* x as part of absmax: its bucket, and the rest of its bits. */
+BB_SIMD_INLINE void find_buckets(bool is_signed, moment *a, float absmax, int64_t n) {
     int32_t shift = shift_of(is_signed), small = small_of(is_signed), greatest = (is_signed ? SIGNED_BUCKETS : BUCKETS) - 1;
-    uint32_t rest = (1u << shift) - 1;
+    float divisor = absmax == 0 ? 1 : absmax;
 #pragma omp simd
     for (int64_t i = 0; i < n; i++) {
-        uint32_t u = bb_simd_bits(x[i] / max), magnitude = u & 0x7fffffffu;
+        uint32_t u = bb_simd_bits(a->x[i] / divisor), magnitude = u & 0x7fffffffu;
         int32_t bucket = (int32_t)(magnitude >> shift) - small;
         bucket = bucket < 0 ? 0 : bucket;
         bucket = bucket > greatest ? greatest : bucket; /* NaN */
-        int32_t negative = is_signed ? (int32_t)(u >> 31) : 0;
-        uint32_t entry = e->entry[bucket + negative * SIGNED_BUCKETS];
-        int32_t past = (magnitude & rest) > (entry & 0xffffffu);
-        codes[i] = (uint8_t)((int32_t)(entry >> 24) + (negative ? -past : past));
+        if (is_signed) bucket += (int32_t)(u >> 31) * SIGNED_BUCKETS;
+        a->bucket[i] = (uint16_t)bucket;
+        a->rest[i] = magnitude & ((1u << shift) - 1);
+    }
+}
+
+BB_SIMD_INLINE void write_codes(bool is_signed, uint8_t *codes, const moment *a, int64_t n) {
+#pragma omp simd
+    for (int64_t i = 0; i < n; i++) {
+        int32_t past = a->rest[i] > (a->entry[i] & 0xffffffu);
+        int32_t away = is_signed && a->bucket[i] >= SIGNED_BUCKETS ? -past : past;
+        codes[i] = (uint8_t)((int32_t)(a->entry[i] >> 24) + away);
     }
 }
 
 /* Elements of whole blocks, the last of which may be short; p, g and s begin at the first. */
 BB_SIMD_INLINE void step_blocks_body(float *p, const float *g, bb_adam8_state s, int64_t n, const adamw_constants *k) {
-    const float *m_map = bb_adam8_map(true), *v_map = bb_adam8_map(false);
+    moment m, v;
     for (int64_t begin = 0, block = 0; begin < n; begin += BB_ADAM8_BLOCK, block++) {
         int64_t count = n - begin < BB_ADAM8_BLOCK ? n - begin : BB_ADAM8_BLOCK;
-        float m[BB_ADAM8_BLOCK], v[BB_ADAM8_BLOCK];
         float m_absmax = s.m_absmax[block], v_absmax = s.v_absmax[block];
+        float *pb = p + begin;
+        const float *gb = g + begin;
+        read_maps(&m, &v, s.m + begin, s.v + begin, count);
 #pragma omp simd
         for (int64_t i = 0; i < count; i++) {
-            m[i] = m_map[s.m[begin + i]] * m_absmax;
-            v[i] = v_map[s.v[begin + i]] * v_absmax;
+            float mi = m.x[i] * m_absmax, vi = v.x[i] * v_absmax;
+            pb[i] = adamw_update(pb[i], gb[i], &mi, &vi, k);
+            m.x[i] = mi;
+            v.x[i] = vi;
         }
-#pragma omp simd
-        for (int64_t i = 0; i < count; i++) {
-            float mi = m[i], vi = v[i];
-            p[begin + i] = adamw_update(p[begin + i], g[begin + i], &mi, &vi, k);
-            m[i] = mi;
-            v[i] = vi;
-        }
-        encode_block(true, s.m + begin, &s.m_absmax[block], m, count);
-        encode_block(false, s.v + begin, &s.v_absmax[block], v, count);
+        s.m_absmax[block] = bb_simd_absmax(m.x, count);
+        s.v_absmax[block] = bb_simd_absmax(v.x, count);
+        find_buckets(true, &m, s.m_absmax[block], count);
+        find_buckets(false, &v, s.v_absmax[block], count);
+        read_entries(&m, &v, count);
+        write_codes(true, s.m + begin, &m, count);
+        write_codes(false, s.v + begin, &v, count);
     }
 }
 

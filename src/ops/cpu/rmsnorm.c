@@ -9,7 +9,7 @@ enum {
     MAX_PARTIALS = 64, /* dw is summed in at most this many runs of rows, so that its scratch does not grow with M */
 };
 
-/* Rows m0 .. m1-1. row: (C) scratch */
+/* Rows m0 .. m1-1. row: (C) scratch. In double, as in ref, so that the integers are the same. */
 BB_SIMD_INLINE void forward_rows_body(bb_rows y, float *r, const float *x, const float *w, float eps, float *row, int64_t m0,
                                       int64_t m1, int64_t C) {
     for (int64_t m = m0; m < m1; m++) {
@@ -17,10 +17,10 @@ BB_SIMD_INLINE void forward_rows_body(bb_rows y, float *r, const float *x, const
         double squares = 0;
 #pragma omp simd reduction(+ : squares)
         for (int64_t c = 0; c < C; c++) squares += (double)xm[c] * (double)xm[c];
-        float rm = (float)(1 / sqrt(squares / (double)C + (double)eps));
-        r[m] = rm;
+        double inverse = 1 / sqrt(squares / (double)C + (double)eps);
+        r[m] = (float)inverse;
 #pragma omp simd
-        for (int64_t c = 0; c < C; c++) row[c] = xm[c] * w[c] * rm;
+        for (int64_t c = 0; c < C; c++) row[c] = (float)((double)xm[c] * (double)w[c] * inverse);
         bb_simd_store_row(y, m, row, C);
     }
 }
