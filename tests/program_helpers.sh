@@ -1,0 +1,48 @@
+# Sourced by the tests that drive the program: $bitbyte, an empty working directory that goes away, and checks.
+# SPDX-License-Identifier: MIT
+bitbyte=$(realpath "$1")
+device=${BB_TEST_DEVICE:-cpu}
+tmp=$(mktemp -d)
+cleanup() {
+    trap - EXIT
+    for mounted in "$tmp"/*/; do mountpoint -q "$mounted" && umount "$mounted"; done
+    rm -rf "$tmp"
+}
+trap cleanup EXIT
+cd "$tmp" || exit 1
+
+fail() {
+    printf 'FAILED: %s\n' "$*" >&2
+    [ -f "$tmp/out" ] && head -c 2000 "$tmp/out" >&2
+    [ -f "$tmp/err" ] && head -c 2000 "$tmp/err" >&2
+    exit 1
+}
+# expect STATUS COMMAND…: standard output in out, standard error in err.
+expect() {
+    local want=$1 got=0
+    shift
+    "$@" >"$tmp/out" 2>"$tmp/err" </dev/null || got=$?
+    [ "$got" = "$want" ] || fail "exit status $got instead of $want: $*"
+}
+says() { grep -qF -- "$1" "$tmp/out" || fail "standard output does not say: $1"; }
+complains() { grep -qF -- "$1" "$tmp/err" || fail "standard error does not say: $1"; }
+# json_value FILE NAME: that value of one JSON object; fails when it is none. perl and JSON::PP come with build-essential.
+json_value() {
+    perl -MJSON::PP -e 'local $/; my $j = decode_json(<STDIN>); exists $j->{$ARGV[0]} or die "no $ARGV[0]\n"; my $v = $j->{$ARGV[0]};
+        print ref $v && !JSON::PP::is_bool($v) ? encode_json($v) : $v, "\n"' "$2" <"$1" || fail "$1 is no JSON object with $2"
+}
+# json_lines FILE: every line is a JSON object; prints the `event` of each.
+json_lines() { perl -MJSON::PP -ne 'print decode_json($_)->{event}, "\n"' "$1" || fail "$1 has a line that is no JSON object"; }
+# wait_for FILE TEXT: until the text stands in the file, 20 s at most.
+wait_for() {
+    local tries
+    for ((tries = 0; tries < 400; tries++)); do
+        grep -qF -- "$2" "$1" 2>/dev/null && return
+        sleep 0.05
+    done
+    fail "$1 never said: $2"
+}
+
+# A text and the smallest model that has every part.
+for ((i = 0; i < 400; i++)); do printf 'The %dth line says that %d and %d are not the same.\n' "$i" $((i * 7)) $((i * 7 + 1)); done >text.txt
+tiny=(--n_layer 2 --d_model 32 --n_head 2 --d_ff 48 --seq_len 32 --batch_size 2 --grad_accum 1 --threads 1 --device "$device")

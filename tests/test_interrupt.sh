@@ -1,0 +1,89 @@
+# Signals and sudden ends: a run that is stopped, killed or out of disk can always be resumed.
+# SPDX-License-Identifier: MIT
+set -u
+. "$(dirname "$0")/program_helpers.sh"
+long=(--data text.txt "${tiny[@]}" --steps 1000000)
+
+for case in INT:130 TERM:143; do
+    signal=${case%:*}
+    "$bitbyte" train "${long[@]}" --out "$signal" --log_every 1 >out 2>err &
+    pid=$!
+    wait_for out "step 3/"
+    kill -"$signal" $pid
+    status=0
+    wait $pid || status=$?
+    [ $status = "${case#*:}" ] || fail "exit status $status after SIG$signal"
+    complains "finishing the step"
+    says "bitbyte train --resume $signal"
+    step=$(sed -nE 's/^stopped after step ([0-9]+) .*/\1/p' out)
+    [ -f "$signal/$(printf 'step-%08d.safetensors' "$step")" ] || fail "no checkpoint of step $step after SIG$signal"
+    expect 0 "$bitbyte" train --resume "$signal" --stop_at $((step + 2))
+    says "stopped after step $((step + 2))"
+done
+
+# The second signal does not wait. The pause between the two is shorter than a step of this model.
+"$bitbyte" train --data text.txt --out twice --n_layer 4 --d_model 256 --n_head 4 --d_ff 512 --seq_len 2048 --grad_accum 64 --threads 1 \
+    --device "$device" --steps 10 >out 2>err &
+pid=$!
+wait_for out "out      twice"
+sleep 0.3
+kill -INT $pid
+wait_for err "finishing the step"
+kill -INT $pid
+status=0
+wait $pid || status=$?
+[ $status = 130 ] || fail "exit status $status after a second SIGINT"
+grep -q "stopped after" out && fail "a second SIGINT waited for the end"
+[ -z "$(find twice -name '*.tmp.*')" ] || fail "a second SIGINT left a temporary file"
+
+"$bitbyte" generate INT --max_new_bytes 1000000000 --device "$device" >out 2>err &
+pid=$!
+wait_for err "pass the context"
+sleep 0.3
+kill -INT $pid
+status=0
+wait $pid || status=$?
+[ $status = 130 ] || fail "exit status $status after a SIGINT to generate"
+[ -s out ] || fail "generate wrote nothing before it was stopped"
+
+# kill -9 at random moments of a run that saves at every step.
+"$bitbyte" train --data text.txt "${tiny[@]}" --steps 1000000 --out killed --save_every 1 --keep 3 >out 2>err &
+pid=$!
+wait_for out "saved"
+last=0
+for ((round = 0; round < 20; round++)); do
+    sleep "0.0$((RANDOM % 10))"
+    kill -9 $pid
+    wait $pid 2>/dev/null
+    if [ $round = 19 ]; then break; fi
+    : >out
+    "$bitbyte" train --resume killed --save_every 1 --keep 3 >>out 2>err &
+    pid=$!
+    wait_for out "saved"
+done
+expect 0 "$bitbyte" info killed --json
+json_value out training_state | grep -qE '"step":[0-9]+' || fail "info after kill -9"
+step=$(json_value out training_state | sed -E 's/.*"step":([0-9]+).*/\1/')
+[ "$step" -ge 20 ] || fail "only $step steps after 20 rounds"
+expect 0 "$bitbyte" train --resume killed --stop_at $((step + 1))
+[ -z "$(find killed -name '*.tmp.*')" ] || fail "temporary files of killed runs stay"
+
+# A disk that fills up while saving: an error, and the last good checkpoint stays.
+if unshare -m true 2>/dev/null; then
+    mkdir full
+    bytes=$(wc -c <"$(find killed -name 'step-*' | head -n 1)")
+    cat >full.sh <<'SCRIPT'
+mount -t tmpfs -o size="$2" none full || exit 99
+"$1" train "${@:3}" --out full/run --save_every 1
+status=$?
+[ -z "$(find full -name '*.tmp.*')" ] || exit 98
+"$1" info full/run --json >good.json || exit 97
+exit $status
+SCRIPT
+    expect 1 unshare -m bash full.sh "$bitbyte" $((bytes * 7 / 2 + 65536)) "${long[@]}"
+    complains "No space left on device"
+    json_value good.json training_state | grep -qE '"step":[1-9]' || fail "no good checkpoint after the disk was full"
+else
+    echo "skipped: a full disk (no right to mount)"
+fi
+echo "passed"
