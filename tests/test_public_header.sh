@@ -1,0 +1,44 @@
+#!/usr/bin/env bash
+# bitbyte.h stands alone in C and C++, and the shared library shows just what it declares.
+# SPDX-License-Identifier: MIT
+set -euo pipefail
+build=$2
+source_dir=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+header=$source_dir/include/bitbyte.h
+tmp=$(mktemp -d)
+trap 'rm -rf "$tmp"' EXIT
+fail() { echo "test_public_header: $1" >&2; exit 1; }
+
+# Nothing before it, twice, without GNU extensions, with every warning an error.
+printf '#include "bitbyte.h"\n#include "bitbyte.h"\nconst char *use(void);\nconst char *use(void) { return bb_version(); }\n' >"$tmp/use.c"
+cp "$tmp/use.c" "$tmp/use.cc"
+strict=(-c -I"$source_dir/include" -Wall -Wextra -Wpedantic -Wconversion -Wshadow -Werror)
+for std in c99 c11; do
+    "${CC:-cc}" -std=$std "${strict[@]}" -Wstrict-prototypes "$tmp/use.c" -o "$tmp/use.o" || fail "bitbyte.h is not $std on its own"
+done
+if command -v "${CXX:-c++}" >/dev/null; then
+    for std in c++11 c++17; do
+        "${CXX:-c++}" -std=$std "${strict[@]}" "$tmp/use.cc" -o "$tmp/use.o" || fail "bitbyte.h is not $std on its own"
+        nm -u "$tmp/use.o" | grep -qE ' bb_version$' || fail "in C++ the functions do not have C linkage"
+    done
+else
+    echo "test_public_header: no C++ compiler, so C++ is not checked"
+fi
+
+# Whatever the preprocessor leaves that looks like bb_name( is a function's declaration: comments and macros are gone by then.
+"${CC:-cc}" -E -P "$header" | grep -oE '\bbb_[a-z0-9_]+ *\(' | tr -d ' (' | sort -u >"$tmp/declared"
+[ "$(wc -l <"$tmp/declared")" -gt 50 ] || fail "found only these declarations: $(paste -sd' ' "$tmp/declared")"
+# The sanitizers and the linker add names of their own, which begin with an underscore.
+nm -D --defined-only "$build/libbitbyte.so" | awk '$NF !~ /^_/ {print $NF}' | sort -u >"$tmp/exported"
+missing=$(comm -23 "$tmp/declared" "$tmp/exported" | paste -sd' ')
+[ -z "$missing" ] || fail "declared in bitbyte.h, but not in libbitbyte.so: $missing"
+extra=$(comm -13 "$tmp/declared" "$tmp/exported" | paste -sd' ')
+[ -z "$extra" ] || fail "in libbitbyte.so, but not in bitbyte.h: $extra"
+
+# The same from the static library's side: no name that could clash with a program's own.
+nm --defined-only --extern-only "$build/libbitbyte.a" 2>/dev/null | awk 'NF == 3 && $3 !~ /^(bb_|_)/ {print $3}' | sort -u >"$tmp/clashing"
+[ ! -s "$tmp/clashing" ] || fail "names in libbitbyte.a without the prefix bb_: $(paste -sd' ' "$tmp/clashing")"
+
+lines=$(wc -l <"$header")
+[ "$lines" -lt 500 ] || fail "bitbyte.h has $lines lines; the architecture promises under 500"
+echo "$(wc -l <"$tmp/declared") functions: declared, exported, and nothing else"
