@@ -70,7 +70,7 @@ BB_SIMD_INLINE float bb_simd_exp(float x) {
     p = p * t + 0.5f;
     p = p * t + 1.0f;
     p = p * t + 1.0f;
-    p *= bb_simd_from_bits((uint32_t)(n + 127) << 23);
+    p *= bb_simd_from_bits(((uint32_t)n + 127u) << 23);
     p = x > 88.3f ? INFINITY : p;
     return x < -87.3f ? 0.0f : p;
 }
