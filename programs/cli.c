@@ -98,7 +98,7 @@ static int unknown_option(const bb_cli_command *command, const char *argument, c
 /* "--name" as an argument that names an option of this command. */
 static bool names_an_option(const bb_cli_command *command, const char *argument) {
     if (strncmp(argument, "--", 2) != 0) return false;
-    char name[MAX_NAME];
+    char name[MAX_NAME] = "";
     const char *equals = strchr(argument, '=');
     normalise(argument + 2, equals ? (size_t)(equals - argument - 2) : strlen(argument + 2), name);
     return find(command, name) != NULL;
@@ -144,7 +144,7 @@ static int take_positional(const bb_cli_command *command, const char *text, int 
 static int take_option(const bb_cli_command *command, int argc, char **argv, int *at) {
     const char *argument = argv[*at];
     const char *equals = strchr(argument, '=');
-    char name[MAX_NAME];
+    char name[MAX_NAME] = "";
     const char *start = argument + strspn(argument, "-");
     if (equals && equals < start) equals = NULL;
     normalise(start, equals ? (size_t)(equals - start) : strlen(start), name);

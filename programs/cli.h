@@ -27,8 +27,8 @@ typedef struct bb_cli_list {
 } bb_cli_list;
 
 typedef struct bb_cli_range {
-    bool set;
     double min, max; /* INFINITY: no upper limit */
+    bool set;        /* false: every value that the type has */
     bool above_min;  /* min itself is excluded */
 } bb_cli_range;
 
@@ -56,10 +56,10 @@ typedef struct bb_cli_option {
     bb_cli_range range;
     const char *const *choices; /* BB_CLI_CHOICE: names, NULL at the end */
     const char *default_text;   /* help says this as the default; "" says none */
-    int position;               /* 1, 2, …: may be given without its name at this place; a list there takes all the rest */
+    short position;             /* 1, 2, …: may be given without its name at this place; a list there takes all the rest */
     bool required;
-    bb_cli_saved saved;
     bool given; /* set by the parser */
+    bb_cli_saved saved;
 } bb_cli_option;
 
 typedef struct bb_cli_command {

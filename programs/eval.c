@@ -2,7 +2,6 @@
  * SPDX-License-Identifier: MIT */
 #include "common.h"
 #include "progress.h"
-#include "signals.h"
 
 enum { DEFAULT_MAX_SEQ_LEN = 2048, ROWS = 4096 };
 
@@ -101,7 +100,6 @@ int bb_cmd_eval(int argc, char **argv) {
     bb_eval_result result;
     bb_progress progress;
     bb_progress_open(&progress, stderr, 0);
-    bb_signals_install(NULL, NULL, NULL);
     bb_eval_options_default(&eval_options);
 
     bb_status status = bb_model_path(args.model, path, sizeof path, &err);
@@ -116,7 +114,6 @@ int bb_cmd_eval(int argc, char **argv) {
         eval_options.max_batches = args.batches;
         eval_options.on_progress = on_progress;
         eval_options.user = &progress;
-        eval_options.stop = bb_signals_stop();
         status = bb_evaluate(model, args.data, &eval_options, &result, &err);
     }
     bb_progress_clear(&progress);
@@ -125,7 +122,6 @@ int bb_cmd_eval(int argc, char **argv) {
         exit_status = BB_EXIT_OK;
     } else {
         exit_status = bb_cli_fail(&command, &err);
-        if (status == BB_ERR_INTERRUPTED) exit_status = bb_signals_exit_status();
     }
     bb_model_free(model);
     bb_device_close(device);

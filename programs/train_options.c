@@ -269,13 +269,20 @@ static int failure(const char *fmt, const char *path, const char *detail) {
     return BB_EXIT_FAILURE;
 }
 
-/* Data and files are kept by absolute paths, so that a run can be resumed from anywhere. What was typed stays where the
- * working directory has no name. */
-static void make_absolute(const char **path) {
-    if (!*path || (*path)[0] == '/' || (*path)[0] == '\0') return;
-    char *directory = getcwd(NULL, 0), *joined;
-    if (directory && asprintf(&joined, "%s/%s", directory, *path) >= 0) *path = joined;
+/* The same path from the root on; free() it. NULL where that is what `path` is already, or where the working directory has no
+ * name: then what was typed stays. */
+static char *absolute(const char *path) {
+    if (!path || path[0] == '/' || path[0] == '\0') return NULL;
+    char *directory = getcwd(NULL, 0), *joined = NULL;
+    if (directory && asprintf(&joined, "%s/%s", directory, path) < 0) joined = NULL;
     free(directory);
+    return joined;
+}
+
+/* Data and files are kept by absolute paths, so that a run can be resumed from anywhere. */
+static void make_absolute(const char **path) {
+    char *joined = absolute(*path);
+    if (joined) *path = joined;
 }
 
 static bool is_directory(const char *path) {
@@ -345,13 +352,14 @@ static int make_config_json(void) {
     static const char *const origins[] = {"init", "resume"};
     const char *typed_out = given.out, *typed_resume = given.resume;
     if (given.model.n_kv_head == 0) given.model.n_kv_head = given.model.n_head;
-    make_absolute(&given.out);
-    make_absolute(&given.resume);
+    char *out = absolute(given.out), *resume = absolute(given.resume);
+    if (out) given.out = out;
+    if (resume) given.resume = resume;
     json_t *values = bb_cli_to_json(&command);
-    if (given.out != typed_out) free((char *)(uintptr_t)given.out);
-    if (given.resume != typed_resume) free((char *)(uintptr_t)given.resume);
     given.out = typed_out;
     given.resume = typed_resume;
+    free(out);
+    free(resume);
     json_t *object =
         json_pack("{s:s,s:i,s:s}", "format", "bitbyte-run", "version", RUN_CONFIG_VERSION, "program", bb_version());
     bool good = object && values && json_object_update(object, values) == 0;

@@ -1,6 +1,8 @@
+#!/usr/bin/env bash
 # Signals and sudden ends: a run that is stopped, killed or out of disk can always be resumed.
 # SPDX-License-Identifier: MIT
 set -u
+# shellcheck source=tests/program_helpers.sh
 . "$(dirname "$0")/program_helpers.sh"
 long=(--data text.txt "${tiny[@]}" --steps 1000000)
 

@@ -1,6 +1,8 @@
+#!/usr/bin/env bash
 # One model through the whole program: train, stop, resume, eval, generate, info; and what each refuses.
 # SPDX-License-Identifier: MIT
 set -u
+# shellcheck source=tests/program_helpers.sh
 . "$(dirname "$0")/program_helpers.sh"
 
 # ---- train: what it says and leaves
