@@ -36,6 +36,8 @@ typedef struct bb_cli_range {
     { .set = true, .min = (a), .max = INFINITY }
 #define BB_CLI_ABOVE(a)                                                                                                        \
     { .set = true, .min = (a), .max = INFINITY, .above_min = true }
+#define BB_CLI_ABOVE_TO(a, b)                                                                                                  \
+    { .set = true, .min = (a), .max = (b), .above_min = true }
 #define BB_CLI_FROM_TO(a, b)                                                                                                   \
     { .set = true, .min = (a), .max = (b) }
 

@@ -47,7 +47,7 @@ static void expected_text(const bb_cli_option *option, char *out, size_t size) {
     else if (isinf(range->max))
         snprintf(out, size, "%s %s %s", kind, range->above_min ? "above" : "of at least", min);
     else
-        snprintf(out, size, "%s %s %s to %s", kind, range->above_min ? "above" : "from", min, max);
+        snprintf(out, size, range->above_min ? "%s above %s, at most %s" : "%s from %s to %s", kind, min, max);
 }
 
 static bool in_range(const bb_cli_range *range, double value) {

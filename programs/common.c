@@ -126,32 +126,41 @@ static void scalar_text(const json_t *value, char *out) {
     }
 }
 
-/* Columns in the order of the first row's keys. */
+/* A column for every key that some row has, in the order in which they come up. */
 static void show_table(json_t *rows, int indent, FILE *out) {
-    json_t *first = json_array_get(rows, 0), *row, *unused;
+    enum { COLUMNS = 32 };
+    struct {
+        const char *key;
+        int width;
+        bool left;
+    } columns[COLUMNS];
+    int count = 0;
+    json_t *row, *value;
     const char *key;
     char text[CELL];
     size_t index;
-    int widths[64] = {0}, column = 0;
-    json_object_foreach(first, key, unused) {
-        if (column == 64) break;
-        widths[column] = (int)strlen(key);
-        json_array_foreach(rows, index, row) {
-            scalar_text(json_object_get(row, key) ? json_object_get(row, key) : json_null(), text);
-            if ((int)strlen(text) > widths[column]) widths[column] = (int)strlen(text);
+    json_array_foreach(rows, index, row) {
+        json_object_foreach(row, key, value) {
+            int c = 0;
+            while (c < count && strcmp(columns[c].key, key) != 0) c++;
+            if (c == COLUMNS) continue;
+            if (c == count) {
+                columns[count].key = key;
+                columns[count].width = (int)strlen(key);
+                columns[count++].left = json_is_string(value);
+            }
+            scalar_text(value, text);
+            if ((int)strlen(text) > columns[c].width) columns[c].width = (int)strlen(text);
         }
-        column++;
     }
     for (size_t line = 0; line <= json_array_size(rows); line++) {
         row = line ? json_array_get(rows, line - 1) : NULL;
         fprintf(out, "%*s", indent, "");
-        column = 0;
-        json_object_foreach(first, key, unused) {
-            if (column == 64) break;
-            const json_t *value = row ? json_object_get(row, key) : NULL;
-            scalar_text(value ? value : json_null(), text);
-            bool left = json_is_string(json_object_get(first, key));
-            fprintf(out, left ? "%-*s  " : "%*s  ", widths[column++], row ? text : key);
+        for (int c = 0; c < count; c++) {
+            value = json_object_get(row, columns[c].key);
+            if (value) scalar_text(value, text);
+            const char *cell = !row ? columns[c].key : value ? text : "";
+            fprintf(out, columns[c].left ? "%-*s  " : "%*s  ", columns[c].width, cell);
         }
         fputc('\n', out);
     }

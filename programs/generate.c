@@ -71,7 +71,7 @@ static bb_cli_option options[] = {
      .type = BB_CLI_DOUBLE,
      .target = &args.options.top_p,
      .value = "X",
-     .range = {.set = true, .min = 0, .max = 1, .above_min = true},
+     .range = BB_CLI_ABOVE_TO(0, 1),
      .help = "choose among the likeliest bytes that together have this probability; 1: all"},
     {.name = "seed",
      .type = BB_CLI_INT64,

@@ -117,14 +117,25 @@ static void show_memory(const json_t *memory) {
            bb_text_bytes((uint64_t)json_integer_value(json_object_get(memory, "device_free"))).s);
 }
 
+/* An option that would change nothing is a mistake that is better said. */
+static int check(void) {
+    if (!args.file && !args.memory) return bb_cli_usage_error(&command, "FILE is missing: bitbyte info %s", command.usage);
+    for (int i = 0; i < command.option_count && !args.memory; i++) {
+        const bb_cli_option *option = &options[i];
+        if (option->given && option->target != &args.file && option->target != &args.json)
+            return bb_cli_usage_error(&command, "--%s only means something with --memory", option->name);
+    }
+    return BB_CLI_GO_ON;
+}
+
 int bb_cmd_info(int argc, char **argv) {
     bb_model_args_default(&args.model);
     args.batch_size = 1;
     args.seq_len = 2048;
     args.optim = BB_OPTIM_ADAMW8BIT;
     int exit_status = bb_cli_parse(&command, argc, argv);
+    if (exit_status == BB_CLI_GO_ON) exit_status = check();
     if (exit_status != BB_CLI_GO_ON) return exit_status;
-    if (!args.file && !args.memory) return bb_cli_usage_error(&command, "FILE is missing: bitbyte info %s", command.usage);
 
     char path[4096];
     bb_error err;

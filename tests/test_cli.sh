@@ -100,13 +100,15 @@ complains "DIR|GLOB|FILE is missing"
 expect 2 "$bitbyte" eval model data more
 complains "unexpected argument 'more'"
 expect 2 "$bitbyte" generate model --top_p 0
-complains "expected a number above 0 to 1, found '0'"
+complains "expected a number above 0, at most 1, found '0'"
 expect 2 "$bitbyte" generate model --top_k 257
 complains "from 0 to 256"
 expect 2 "$bitbyte" generate model --prompt a --prompt_file b
 complains "not both"
 expect 2 "$bitbyte" info
 complains "FILE is missing"
+expect 2 "$bitbyte" info text.txt --n_layer 3
+complains "--n_layer only means something with --memory"
 expect 2 "$bitbyte" pack --sep_byte 256
 complains "from -1 to 255, found '256'"
 expect 2 "$bitbyte" bench --shape XL

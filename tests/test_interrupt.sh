@@ -52,7 +52,6 @@ wait $pid || status=$?
 "$bitbyte" train --data text.txt "${tiny[@]}" --steps 1000000 --out killed --save_every 1 --keep 3 >out 2>err &
 pid=$!
 wait_for out "saved"
-last=0
 for ((round = 0; round < 20; round++)); do
     sleep "0.0$((RANDOM % 10))"
     kill -9 $pid
