@@ -18,12 +18,6 @@ version=$("$prefix/bin/bitbyte" --version | grep -oE '[0-9]+\.[0-9]+\.[0-9]+' | 
 header_version=$(grep -E '^#define BB_VERSION_(MAJOR|MINOR|PATCH)' "$prefix/include/bitbyte.h" | awk '{print $3}' | paste -sd.)
 [ "$version" = "$header_version" ] || fail "the program says version $version, the header $header_version"
 
-# The shared library shows what the header declares, and nothing else.
-nm -D --defined-only "$libdir/libbitbyte.so" | awk '$2 ~ /[TDBR]/ {print $3}' | sort >"$tmp/exported"
-grep -oE '\bbb_[a-z0-9_]+\(' "$prefix/include/bitbyte.h" | tr -d '(' | sort -u >"$tmp/declared"
-undeclared=$(grep -vE '^(_init|_fini)$' "$tmp/exported" | comm -23 - "$tmp/declared")
-[ -z "$undeclared" ] || fail "exported, but not in bitbyte.h: $undeclared"
-
 export PKG_CONFIG_PATH=$libdir/pkgconfig
 [ "$(pkg-config --modversion bitbyte)" = "$version" ] || fail "pkg-config gives version $(pkg-config --modversion bitbyte)"
 # pkg-config quotes for a shell that reads its words again.
