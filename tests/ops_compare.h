@@ -1,0 +1,136 @@
+/* One case run on ref, on cpu with one thread and on cpu with two: cpu must agree with ref within what its arithmetic allows,
+ * and with itself bit for bit. A test program fills a table of ops_case and hands it to ops_compare_all.
+ * SPDX-License-Identifier: MIT */
+#ifndef BB_TESTS_OPS_COMPARE_H
+#define BB_TESTS_OPS_COMPARE_H
+
+#include <stdio.h>
+
+#include "ops_cases.h"
+
+/* The unit roundoffs that every tolerance is made of: half the distance of 1 to the next number. */
+#define U_F32 0x1p-24
+#define U_BF16 0x1p-8
+
+enum { OPS_MAX_OUTPUTS = 8, OPS_MAX_DIMS = 8 };
+
+typedef struct ops_output {
+    const char *name;
+    const float *value;  /* (n) */
+    const double *bound; /* (n): the error allowed, from the ref run alone; NULL: none beyond `relative` */
+    int64_t n;
+    double relative; /* the error allowed besides, in parts of what ref gave */
+} ops_output;
+
+typedef struct ops_outputs {
+    ops_output of[OPS_MAX_OUTPUTS];
+    int count;
+} ops_outputs;
+
+typedef struct ops_case {
+    const char *name;
+    void (*run)(ops_session *s, const int64_t *d, ops_outputs *out); /* d: the dimensions, as the function names them */
+    int64_t d[OPS_MAX_DIMS];
+} ops_case;
+
+static bb_device *ops_ref, *ops_cpu[2]; /* cpu with 1 and with 2 threads */
+
+static inline bool ops_is_ref(const ops_session *s) { return s->dev == ops_ref; }
+
+static inline void ops_out(ops_outputs *out, const char *name, const float *value, int64_t n, double relative,
+                           const double *bound) {
+    assert_true(out->count < OPS_MAX_OUTPUTS);
+    out->of[out->count++] = (ops_output){.name = name, .value = value, .bound = bound, .n = n, .relative = relative};
+}
+
+/* The value that an activation has where ref gives x: exact but for its own rounding. */
+static inline float *ops_rounded(float *x, int64_t n) {
+    for (int64_t i = 0; i < n; i++) x[i] = ops_to_bf16((double)x[i]);
+    return x;
+}
+
+static inline void ops_compare_output(const ops_output *cpu, const ops_output *ref) {
+    double worst = 0;
+    int64_t at = -1;
+    for (int64_t i = 0; i < ref->n; i++) {
+        double expected = (double)ref->value[i], error = fabs((double)cpu->value[i] - expected);
+        double allowed = ref->relative * fabs(expected) + (ref->bound ? ref->bound[i] : 0);
+        if (error <= allowed) continue;
+        if (isnan(error) || error - allowed > worst) {
+            worst = error - allowed;
+            at = i;
+            if (isnan(error)) break;
+        }
+    }
+    if (at >= 0)
+        fail_msg("%s[%lld of %lld]: cpu %.9g, ref %.9g, allowed %.3g", ref->name, (long long)at, (long long)ref->n,
+                 (double)cpu->value[at], (double)ref->value[at],
+                 ref->relative * fabs((double)ref->value[at]) + (ref->bound ? ref->bound[at] : 0));
+}
+
+static inline void ops_compare_bits(const ops_output *a, const ops_output *b, const char *how) {
+    for (int64_t i = 0; i < a->n; i++)
+        if (memcmp(&a->value[i], &b->value[i], sizeof(float)) != 0)
+            fail_msg("%s[%lld of %lld]: %.9g and %.9g %s", a->name, (long long)i, (long long)a->n, (double)a->value[i],
+                     (double)b->value[i], how);
+}
+
+static void ops_compare(void **state) {
+    const ops_case *c = *state;
+    enum { RUNS = 4 };
+    bb_device *const devices[RUNS] = {ops_ref, ops_cpu[0], ops_cpu[1], ops_cpu[1]};
+    ops_session sessions[RUNS];
+    ops_outputs out[RUNS] = {0};
+    for (int i = 0; i < RUNS; i++) {
+        sessions[i] = ops_begin(devices[i], 1);
+        c->run(&sessions[i], c->d, &out[i]);
+        assert_int_equal(out[i].count, out[0].count);
+    }
+    for (int j = 0; j < out[0].count; j++) {
+        ops_compare_output(&out[1].of[j], &out[0].of[j]);
+        ops_compare_bits(&out[1].of[j], &out[2].of[j], "on 1 and 2 threads");
+        ops_compare_bits(&out[2].of[j], &out[3].of[j], "in two runs");
+    }
+    for (int i = 0; i < RUNS; i++) ops_end(&sessions[i]);
+}
+
+static int ops_open_devices(void **state) {
+    (void)state;
+    bb_error err;
+    bb_device **const devices[] = {&ops_ref, &ops_cpu[0], &ops_cpu[1]};
+    for (int i = 0; i < 3; i++) {
+        if (bb_device_open(i == 0 ? "ref" : "cpu", i == 0 ? 1 : i, devices[i], &err) != BB_OK) {
+            print_error("%s\n", err.message);
+            return -1;
+        }
+    }
+    print_message("%s\n", bb_device_description(ops_cpu[0]));
+    return 0;
+}
+
+static int ops_close_devices(void **state) {
+    (void)state;
+    bb_device_close(ops_ref);
+    for (int i = 0; i < 2; i++) bb_device_close(ops_cpu[i]);
+    return 0;
+}
+
+/* Every case of a table as a test of its own, then `extra` ones. */
+static inline int ops_compare_all(const ops_case *cases, size_t count, const struct CMUnitTest *extra, size_t extra_count) {
+    enum { MAX_TESTS = 256, NAME_BYTES = 96 };
+    static struct CMUnitTest tests[MAX_TESTS];
+    static char names[MAX_TESTS][NAME_BYTES];
+    if (count + extra_count > MAX_TESTS) return 1;
+    for (size_t i = 0; i < count; i++) {
+        int used = snprintf(names[i], NAME_BYTES, "%s", cases[i].name), last = OPS_MAX_DIMS - 1;
+        while (last > 0 && cases[i].d[last] == 0) last--;
+        for (int j = 0; j <= last && used < NAME_BYTES; j++)
+            used += snprintf(names[i] + used, NAME_BYTES - (size_t)used, " %lld", (long long)cases[i].d[j]);
+        tests[i] =
+            (struct CMUnitTest){.name = names[i], .test_func = ops_compare, .initial_state = (void *)(uintptr_t)&cases[i]};
+    }
+    for (size_t i = 0; i < extra_count; i++) tests[count + i] = extra[i];
+    return _cmocka_run_group_tests("operations", tests, count + extra_count, ops_open_devices, ops_close_devices);
+}
+
+#endif

@@ -1,0 +1,427 @@
+/* Operations on rows and elements, cpu against ref. Tolerances are counted in roundings: U_F32 for each f32 operation of cpu
+ * (ref works in double), n * U_F32 times the sum of magnitudes for a sum of n, EXP for its exponential, U_BF16 for storing.
+ * SPDX-License-Identifier: MIT */
+#include "core/adam8_map.h"
+#include "ops_compare.h"
+
+#define EXP 4e-7 /* relative, of e^x in f32 with its argument's rounding, |x| < 4 */
+
+static double *bounds(ops_session *s, int64_t n) { return ops_host(s, (size_t)n * sizeof(double)); }
+
+enum { ROWS_ACT, ROWS_F32, ROWS_I8 };
+
+static bb_rows rows_of(ops_session *s, int64_t M, int64_t K, int64_t kind) {
+    return ops_rows(s, M, K, kind == ROWS_I8 ? BB_I8 : kind == ROWS_F32 ? BB_F32 : s->dev->ops->act_dtype);
+}
+
+/* Rows y from `forward`, which ran into them; again into f32 rows `exact` on ref. Quantized rows are compared as what they
+ * stand for: each value within half a step of the unquantized one (and a hair, for what rounding did before). */
+static void out_rows(ops_session *s, ops_outputs *out, bb_rows y, int64_t kind, const float *exact, int64_t M, int64_t K,
+                     double relative) {
+    float *value;
+    double *bound = bounds(s, M * K);
+    if (y.dtype == BB_I8) {
+        const float *scale = ops_get_f32(s, y.scale, M);
+        const int8_t *q = ops_get(s, y.data, (size_t)(M * K));
+        value = ops_host_f32(s, M * K);
+        for (int64_t i = 0; i < M * K; i++) {
+            value[i] = ops_is_ref(s) ? exact[i] : scale[i / K] * (float)q[i];
+            bound[i] = (0.5 + 127 * 2 * (relative + U_F32)) * (double)scale[i / K];
+        }
+        ops_out(out, "scale", scale, M, relative + U_F32, NULL);
+        ops_out(out, "scale * q", value, M * K, 0, bound);
+    } else if (kind == ROWS_F32) {
+        ops_out(out, "y", ops_get_f32(s, y.data, M * K), M * K, relative, NULL);
+    } else {
+        ops_out(out, "y", ops_get_act(s, y.data, M * K), M * K, relative + U_BF16, NULL);
+    }
+}
+
+/* M, C, kind of rows */
+static void rmsnorm_forward(ops_session *s, const int64_t *d, ops_outputs *out) {
+    int64_t M = d[0], C = d[1];
+    float *x = ops_put_f32(s, ops_normal_f32(s, M * C, 3.0), M * C), *w = ops_put_f32(s, ops_normal_f32(s, C, 1.0), C);
+    float *r = ops_room(s, (size_t)M * sizeof *r), *exact = ops_room(s, (size_t)(M * C) * sizeof *exact);
+    bb_rows y = rows_of(s, M, C, d[2]);
+    s->dev->ops->rmsnorm_forward(s->dev, (bb_rows){.data = exact, .dtype = BB_F32}, r, x, w, 1e-6f, M, C);
+    s->dev->ops->rmsnorm_forward(s->dev, y, r, x, w, 1e-6f, M, C);
+    ops_out(out, "r", ops_get_f32(s, r, M), M, 2 * U_F32, NULL);
+    out_rows(s, out, y, d[2], exact, M, C, 5 * U_F32); /* r, two products, what ref rounds */
+}
+
+/* M, C */
+static void rmsnorm_backward(ops_session *s, const int64_t *d, ops_outputs *out) {
+    int64_t M = d[0], C = d[1];
+    float *dx0 = ops_normal_f32(s, M * C, 1.0), *dw0 = ops_normal_f32(s, C, 1.0), *dy0 = ops_normal(s, M * C, 1.0);
+    float *x0 = ops_normal_f32(s, M * C, 3.0), *w0 = ops_normal_f32(s, C, 1.0);
+    float *dx = ops_put_f32(s, dx0, M * C), *dw = ops_put_f32(s, dw0, C), *x = ops_put_f32(s, x0, M * C);
+    float *w = ops_put_f32(s, w0, C), *r = ops_room(s, (size_t)M * sizeof *r);
+    void *dy = ops_put_act(s, dy0, M * C);
+    s->dev->ops->rmsnorm_forward(s->dev, rows_of(s, M, C, ROWS_F32), r, x, w, 1e-6f, M, C);
+    s->dev->ops->rmsnorm_backward(s->dev, dx, dw, dy, x, w, r, M, C);
+
+    const float *r0 = ops_get_f32(s, r, M);
+    double *dx_bound = bounds(s, M * C), *dw_bound = bounds(s, C);
+    for (int64_t c = 0; c < C; c++) dw_bound[c] = fabs((double)dw0[c]);
+    for (int64_t m = 0; m < M; m++) {
+        double magnitude = 0, rm = (double)r0[m];
+        for (int64_t c = 0; c < C; c++) {
+            double xw = fabs((double)dy0[m * C + c] * (double)x0[m * C + c]);
+            magnitude += xw * fabs((double)w0[c]);
+            dw_bound[c] += xw * rm;
+        }
+        for (int64_t c = 0; c < C; c++) {
+            int64_t i = m * C + c;
+            double direct = fabs((double)dx0[i]) + fabs(rm * (double)w0[c] * (double)dy0[i]);
+            dx_bound[i] = U_F32 * (6 * direct + (double)(C + 10) * fabs((double)x0[i]) * rm * rm * rm / (double)C * magnitude);
+        }
+    }
+    for (int64_t c = 0; c < C; c++) dw_bound[c] *= (double)(M + 6) * U_F32;
+    ops_out(out, "dx", ops_get_f32(s, dx, M * C), M * C, 0, dx_bound);
+    ops_out(out, "dw", ops_get_f32(s, dw, C), C, 0, dw_bound);
+}
+
+/* Codes and scales, exactly. Rows of many sizes, one of zeros, one below the least scale. M, K, kind of rows */
+static void act_quant(ops_session *s, const int64_t *d, ops_outputs *out) {
+    int64_t M = d[0], K = d[1];
+    float *x = ops_normal(s, M * K, 1.0);
+    for (int64_t i = 0; i < M * K; i++) {
+        static const double sizes[] = {1, 1e3, 1e-4, 0, 1e-9, 127};
+        x[i] = ops_to_bf16((double)x[i] * sizes[i / K % 6]);
+    }
+    bb_rows y = rows_of(s, M, K, d[2]);
+    s->dev->ops->act_quant(s->dev, y, ops_put_act(s, x, M * K), M, K);
+    if (y.dtype != BB_I8) {
+        ops_out(out, "y", ops_get_act(s, y.data, M * K), M * K, 0, NULL);
+        return;
+    }
+    const int8_t *q = ops_get(s, y.data, (size_t)(M * K));
+    float *codes = ops_host_f32(s, M * K);
+    for (int64_t i = 0; i < M * K; i++) codes[i] = (float)q[i];
+    ops_out(out, "q", codes, M * K, 0, NULL);
+    ops_out(out, "scale", ops_get_f32(s, y.scale, M), M, 0, NULL);
+}
+
+/* Gates of all sizes, up to where the sigmoid is 1 in f32, and down to where it is far below the other terms. */
+static float *gates(ops_session *s, int64_t M, int64_t F) {
+    float *x = ops_normal(s, 2 * M * F, 2.0);
+    for (int64_t i = 0; i < M * F; i += 7) {
+        static const float far[] = {100.0f, -60.0f, 30.0f, -30.0f, 0.0f};
+        x[i / F * 2 * F + i % F] = far[i / 7 % 5];
+    }
+    return x;
+}
+
+/* M, F, kind of rows */
+static void swiglu_forward(ops_session *s, const int64_t *d, ops_outputs *out) {
+    int64_t M = d[0], F = d[1];
+    void *gate_up = ops_put_act(s, gates(s, M, F), 2 * M * F);
+    bb_rows y = rows_of(s, M, F, d[2]), exact = rows_of(s, M, F, ROWS_F32);
+    s->dev->ops->swiglu_forward(s->dev, exact, gate_up, M, F);
+    s->dev->ops->swiglu_forward(s->dev, y, gate_up, M, F);
+    out_rows(s, out, y, d[2], exact.data, M, F, 64 * U_F32 + EXP); /* e^x with |x| <= 60 */
+}
+
+/* M, F */
+static void swiglu_backward(ops_session *s, const int64_t *d, ops_outputs *out) {
+    int64_t M = d[0], F = d[1];
+    float *gate_up0 = gates(s, M, F), *dh0 = ops_normal(s, M * F, 1.0);
+    void *gate_up = ops_put_act(s, gate_up0, 2 * M * F), *dh = ops_put_act(s, dh0, M * F),
+         *d_gate_up = ops_put_act(s, gate_up0, 2 * M * F);
+    s->dev->ops->swiglu_backward(s->dev, d_gate_up, gate_up, dh, M, F);
+    double *bound = bounds(s, 2 * M * F);
+    for (int64_t m = 0; m < M; m++)
+        for (int64_t f = 0; f < F; f++) {
+            double g = (double)gate_up0[m * 2 * F + f], up = (double)gate_up0[m * 2 * F + F + f], dhi = (double)dh0[m * F + f];
+            double sigmoid = 1 / (1 + exp(-g)), each = 68 * U_F32 + EXP;
+            bound[m * 2 * F + f] = each * fabs(dhi * up) * sigmoid * (1 + fabs(g)) + 1e-30;
+            bound[m * 2 * F + F + f] = each * fabs(dhi * g) * sigmoid + 1e-30;
+        }
+    ops_out(out, "d_gate_up", ops_get_act(s, d_gate_up, 2 * M * F), 2 * M * F, U_BF16 * (1 + U_BF16), bound);
+}
+
+/* B, T, heads, D, elements of a row past the heads, position0, inverse */
+static void rope(ops_session *s, const int64_t *d, ops_outputs *out) {
+    int64_t B = d[0], T = d[1], heads = d[2], D = d[3], stride = heads * D + d[4], position0 = d[5], n = B * T * stride;
+    int64_t table = (position0 + T) * D / 2;
+    float *x = ops_normal(s, n, 1.0), *cosine = ops_host_f32(s, table), *sine = ops_host_f32(s, table);
+    for (int64_t i = 0; i < table; i++) {
+        double angle = (double)(i / (D / 2)) * pow(10000, -2.0 * (double)(i % (D / 2)) / (double)D);
+        cosine[i] = (float)cos(angle);
+        sine[i] = (float)sin(angle);
+    }
+    void *turned = ops_put_act(s, x, n);
+    s->dev->ops->rope(s->dev, turned, ops_put_f32(s, cosine, table), ops_put_f32(s, sine, table), position0, d[6] != 0, B, T,
+                      heads, D, stride);
+    double *bound = bounds(s, n);
+    for (int64_t i = 0; i < n; i++) {
+        int64_t c = i % stride, partner = c % D < D / 2 ? i + D / 2 : i - D / 2;
+        bool is_turned = c < heads * D; /* the rest of the row, exactly */
+        bound[i] = is_turned ? 4 * U_F32 * (fabs((double)x[i]) + fabs((double)x[partner])) : -U_BF16 * fabs((double)x[i]);
+    }
+    ops_out(out, "x", ops_get_act(s, turned, n), n, U_BF16, bound);
+}
+
+/* M, C, bytes used */
+static void embedding(ops_session *s, const int64_t *d, ops_outputs *out) {
+    int64_t M = d[0], V = 256, C = d[1];
+    uint8_t *idx0 = ops_bytes(s, M, (uint64_t)d[2]), *idx = ops_put(s, idx0, (size_t)M);
+    float *e = ops_put_f32(s, ops_normal_f32(s, V * C, 1.0), V * C), *x = ops_room(s, (size_t)(M * C) * sizeof *x);
+    float *dx0 = ops_normal_f32(s, M * C, 1.0), *de0 = ops_normal_f32(s, V * C, 1.0), *de = ops_put_f32(s, de0, V * C);
+    s->dev->ops->embedding_forward(s->dev, x, idx, e, M, V, C);
+    s->dev->ops->embedding_backward(s->dev, de, idx, ops_put_f32(s, dx0, M * C), M, V, C);
+    double *bound = bounds(s, V * C);
+    for (int64_t i = 0; i < V * C; i++) bound[i] = fabs((double)de0[i]);
+    for (int64_t i = 0; i < M * C; i++) bound[idx0[i / C] * C + i % C] += fabs((double)dx0[i]);
+    for (int64_t i = 0; i < V * C; i++) bound[i] *= (double)(M + 1) * U_F32;
+    ops_out(out, "x", ops_get_f32(s, x, M * C), M * C, 0, NULL);
+    ops_out(out, "de", ops_get_f32(s, de, V * C), V * C, 0, bound);
+}
+
+/* M, V, in place */
+static void loss(ops_session *s, const int64_t *d, ops_outputs *out) {
+    int64_t M = d[0], V = d[1];
+    float *logits0 = ops_normal_f32(s, M * V, 5.0), *logits = ops_put_f32(s, logits0, M * V);
+    float *nll = ops_room(s, (size_t)M * sizeof *nll), *dlogits = d[2] ? logits : ops_put_f32(s, logits0, M * V);
+    uint8_t *y = ops_put(s, ops_bytes(s, M, (uint64_t)V), (size_t)M);
+    const float scale = 0.125f;
+    s->dev->ops->loss_forward(s->dev, nll, logits, y, M, V);
+    s->dev->ops->loss_backward(s->dev, dlogits, logits, y, scale, M, V);
+    double *nll_bound = bounds(s, M), *d_bound = bounds(s, M * V);
+    /* relative, of a probability: x - max is up to 50, so e^x has an argument rounded by 50 U_F32; the sum adds V U_F32 */
+    double each = EXP + (double)(V + 54) * U_F32;
+    for (int64_t m = 0; m < M; m++) {
+        double largest = 0;
+        for (int64_t v = 0; v < V; v++) {
+            largest = fmax(largest, fabs((double)logits0[m * V + v]));
+            d_bound[m * V + v] = (double)scale * (each + U_F32);
+        }
+        nll_bound[m] = each + 4 * U_F32 * largest;
+    }
+    ops_out(out, "nll", ops_get_f32(s, nll, M), M, 0, nll_bound);
+    ops_out(out, "dlogits", ops_get_f32(s, dlogits, M * V), M * V, 0, d_bound);
+}
+
+static const bb_adamw adamw_settings = {.lr = 1e-3,
+                                        .beta1 = 0.9,
+                                        .beta2 = 0.95,
+                                        .eps = 1e-8,
+                                        .weight_decay = 0.1,
+                                        .grad_scale = 0.37,
+                                        .bias_correction1 = 0.271,
+                                        .bias_correction2 = 0.142625};
+
+/* The error of p: its own rounding, and the step's dozen roundings. v >= (1-b2) g^2 keeps the step below lr * 5. */
+static double step_bound(float p, double step) { return 2 * U_F32 * fabs((double)p) + 16 * U_F32 * fabs(step); }
+
+/* n */
+static void adamw(ops_session *s, const int64_t *d, ops_outputs *out) {
+    int64_t n = d[0];
+    const bb_adamw h = adamw_settings;
+    float *p0 = ops_normal_f32(s, n, 1.0), *g0 = ops_normal_f32(s, n, 1.0), *m0 = ops_normal_f32(s, n, 0.1),
+          *v0 = ops_normal_f32(s, n, 0.1);
+    for (int64_t i = 0; i < n; i++) v0[i] *= v0[i];
+    float *p = ops_put_f32(s, p0, n), *m = ops_put_f32(s, m0, n), *v = ops_put_f32(s, v0, n);
+    s->dev->ops->adamw_step(s->dev, p, ops_put_f32(s, g0, n), m, v, n, &h);
+    double *p_bound = bounds(s, n), *m_bound = bounds(s, n);
+    for (int64_t i = 0; i < n; i++) {
+        double g = h.grad_scale * (double)g0[i];
+        m_bound[i] = 4 * U_F32 * (fabs((double)m0[i]) + fabs(g));
+        p_bound[i] =
+            step_bound(p0[i], h.lr * (5 + fabs((double)m0[i]) / h.bias_correction1 / sqrt((double)v0[i] / 0.2 + 1e-30)));
+    }
+    ops_out(out, "p", ops_get_f32(s, p, n), n, 0, p_bound);
+    ops_out(out, "m", ops_get_f32(s, m, n), n, 0, m_bound);
+    ops_out(out, "v", ops_get_f32(s, v, n), n, 6 * U_F32, NULL);
+}
+
+/* A moment's bytes, as what they stand for: the entry of the map nearest to `exact` / absmax. */
+static void out_moment(ops_session *s, ops_outputs *out, const char *name, const uint8_t *codes, const float *absmax,
+                       const double *exact, int64_t n, bool is_signed) {
+    const float *map = bb_adam8_map(is_signed);
+    const uint8_t *code = ops_get(s, codes, (size_t)n);
+    const float *largest = ops_get_f32(s, absmax, (n + BB_ADAM8_BLOCK - 1) / BB_ADAM8_BLOCK);
+    float *value = ops_host_f32(s, n);
+    double *bound = bounds(s, n);
+    for (int64_t i = 0; i < n; i++) {
+        double unit = (double)largest[i / BB_ADAM8_BLOCK], nearest = 2;
+        value[i] = ops_is_ref(s) ? (float)exact[i] : (float)((double)map[code[i]] * unit);
+        if (!ops_is_ref(s)) continue;
+        for (int j = 0; j < 256; j++) nearest = fmin(nearest, fabs((double)map[j] - exact[i] / unit));
+        bound[i] = (nearest + 8 * U_F32) * unit;
+    }
+    ops_out(out, name, value, n, 0, bound);
+}
+
+/* n */
+static void adamw8bit(ops_session *s, const int64_t *d, ops_outputs *out) {
+    int64_t n = d[0], blocks = (n + BB_ADAM8_BLOCK - 1) / BB_ADAM8_BLOCK;
+    const bb_adamw h = adamw_settings;
+    float *p0 = ops_normal_f32(s, n, 1.0), *g0 = ops_normal_f32(s, n, 1.0), *unit0 = ops_normal_f32(s, blocks, 0.1);
+    uint8_t *m_codes = ops_bytes(s, n, 256), *v_codes = ops_bytes(s, n, 256);
+    for (int64_t i = 0; i < n; i++) g0[i] *= powf(10.0f, (float)(-(i % 7)));
+    for (int64_t b = 0; b < blocks; b++) unit0[b] = fabsf(unit0[b]);
+    bb_adam8_state a = {ops_put(s, m_codes, (size_t)n), ops_put(s, v_codes, (size_t)n), ops_put_f32(s, unit0, blocks),
+                        ops_put_f32(s, unit0, blocks)};
+    float *p = ops_put_f32(s, p0, n);
+    s->dev->ops->adamw8bit_step(s->dev, p, ops_put_f32(s, g0, n), a, n, &h);
+
+    double *m = bounds(s, n), *v = bounds(s, n), *p_bound = bounds(s, n);
+    for (int64_t i = 0; i < n; i++) {
+        double g = h.grad_scale * (double)g0[i], unit = (double)unit0[i / BB_ADAM8_BLOCK];
+        m[i] = h.beta1 * (double)bb_adam8_map(true)[m_codes[i]] * unit + (1 - h.beta1) * g;
+        v[i] = h.beta2 * (double)bb_adam8_map(false)[v_codes[i]] * unit + (1 - h.beta2) * g * g;
+        double root = sqrt(v[i] / h.bias_correction2) + h.eps, terms = h.beta1 * unit + (1 - h.beta1) * fabs(g);
+        p_bound[i] = step_bound(p0[i], h.lr * terms / h.bias_correction1 / root);
+    }
+    ops_out(out, "p", ops_get_f32(s, p, n), n, 0, p_bound);
+    ops_out(out, "m_absmax", ops_get_f32(s, a.m_absmax, blocks), blocks, 6 * U_F32, NULL);
+    ops_out(out, "v_absmax", ops_get_f32(s, a.v_absmax, blocks), blocks, 6 * U_F32, NULL);
+    out_moment(s, out, "m", a.m, a.m_absmax, m, n, true);
+    out_moment(s, out, "v", a.v, a.v_absmax, v, n, false);
+}
+
+/* n: the bytes that init writes, and that a step without gradients keeps */
+static void adamw8bit_zero(ops_session *s, const int64_t *d, ops_outputs *out) {
+    int64_t n = d[0], blocks = (n + BB_ADAM8_BLOCK - 1) / BB_ADAM8_BLOCK;
+    float *ones = ops_put_f32(s, ops_normal_f32(s, blocks, 1.0), blocks), *p = ops_put_f32(s, ops_normal_f32(s, n, 1.0), n);
+    bb_adam8_state a = {ops_room(s, (size_t)n), ops_room(s, (size_t)n), ones, ops_room(s, (size_t)blocks * sizeof(float))};
+    s->dev->ops->adamw8bit_init(s->dev, a, n);
+    s->dev->ops->adamw8bit_step(s->dev, p, ops_room(s, (size_t)n * sizeof(float)), a, n, &adamw_settings);
+    const uint8_t *m = ops_get(s, a.m, (size_t)n), *v = ops_get(s, a.v, (size_t)n);
+    float *codes = ops_host_f32(s, 2 * n);
+    for (int64_t i = 0; i < n; i++) codes[i] = (float)m[i], codes[n + i] = (float)v[i];
+    ops_out(out, "codes", codes, 2 * n, 0, NULL);
+    ops_out(out, "m_absmax", ops_get_f32(s, a.m_absmax, blocks), blocks, 0, NULL);
+    ops_out(out, "v_absmax", ops_get_f32(s, a.v_absmax, blocks), blocks, 0, NULL);
+    ops_out(out, "p", ops_get_f32(s, p, n), n, 3 * U_F32, NULL);
+}
+
+/* -- beside the table
+ * ---------------------------------------------------------------------------------------------------------- */
+
+static void sum_squares_agrees(void **state) {
+    (void)state;
+    static const int64_t sizes[] = {1, 2, 15, 1000, 65536, 65537, 300001};
+    for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++) {
+        double sum[3];
+        bb_device *const devices[3] = {ops_ref, ops_cpu[0], ops_cpu[1]};
+        for (int j = 0; j < 3; j++) {
+            ops_session s = ops_begin(devices[j], 1);
+            float *x = ops_put_f32(&s, ops_normal_f32(&s, sizes[i], 1e3), sizes[i]);
+            sum[j] = s.dev->ops->sum_squares(s.dev, x, sizes[i]);
+            ops_end(&s);
+        }
+        /* squares of f32 are exact in double, so only the sum rounds: n 2^-53 */
+        ops_assert_near(sum[1], sum[0], (double)sizes[i] * 0x1p-53 * sum[0], "sum_squares", sizes[i]);
+        assert_true(sum[1] == sum[2]);
+    }
+}
+
+static void activations_round_half_to_even(void **state) {
+    (void)state;
+    ops_session s = ops_begin(ops_cpu[0], 1);
+    enum { N = 1003 };
+    float *x = ops_normal_f32(&s, N, 1.0);
+    const float special[] = {0.0f, -0.0f, INFINITY, -INFINITY, 1.00390625f, 1.01171875f, 1e-40f, 3.4e38f};
+    memcpy(x, special, sizeof special);
+    const float *back = ops_get_act(&s, ops_put_act(&s, x, N), N);
+    for (int i = 0; i < N; i++) {
+        float expected = ops_to_bf16((double)x[i]);
+        assert_memory_equal(&back[i], &expected, sizeof expected);
+    }
+    x[0] = NAN;
+    assert_true(isnan(ops_get_act(&s, ops_put_act(&s, x, 1), 1)[0]));
+    ops_end(&s);
+}
+
+/* A number that is not one must reach the loss, the scale and the norm, from any place: it is what stops a step. */
+static void nan_is_not_lost(void **state) {
+    (void)state;
+    enum { M = 2, C = 37 };
+    for (int which = 0; which < 2; which++) {
+        bb_device *dev = which ? ops_cpu[0] : ops_ref;
+        for (int at = C; at < 2 * C; at += 9) {
+            ops_session s = ops_begin(dev, 1);
+            float *x0 = ops_normal(&s, 2 * M * C, 1.0);
+            x0[at] = NAN;
+            float *x = ops_put_f32(&s, x0, M * C), *w = ops_put_f32(&s, ops_normal(&s, C, 1.0), C);
+            float *r = ops_room(&s, M * sizeof *r), *nll = ops_room(&s, M * sizeof *nll);
+            const uint8_t y[M] = {0, 0};
+            bb_rows rows = ops_rows(&s, M, C, BB_I8);
+            dev->ops->rmsnorm_forward(dev, rows, r, x, w, 1e-6f, M, C);
+            assert_true(isnan(ops_get_f32(&s, rows.scale, M)[1]) && isfinite(ops_get_f32(&s, rows.scale, M)[0]));
+            dev->ops->act_quant(dev, rows, ops_put_act(&s, x0, M * C), M, C);
+            assert_true(isnan(ops_get_f32(&s, rows.scale, M)[1]) && isfinite(ops_get_f32(&s, rows.scale, M)[0]));
+            dev->ops->loss_forward(dev, nll, x, ops_put(&s, y, M), M, C);
+            assert_true(isnan(ops_get_f32(&s, nll, M)[1]) && isfinite(ops_get_f32(&s, nll, M)[0]));
+            assert_true(isnan(dev->ops->sum_squares(dev, x, M * C)));
+            x0[at] = 1.0f;
+            x0[0] = NAN; /* of the first row's gate */
+            dev->ops->swiglu_forward(dev, rows, ops_put_act(&s, x0, 2 * M * C), M, C);
+            assert_true(isnan(ops_get_f32(&s, rows.scale, M)[0]) && isfinite(ops_get_f32(&s, rows.scale, M)[1]));
+            ops_end(&s);
+        }
+    }
+}
+
+static const ops_case cases[] = {
+    {"rmsnorm_forward", rmsnorm_forward, {1, 1, ROWS_F32}},
+    {"rmsnorm_forward", rmsnorm_forward, {3, 20, ROWS_F32}},
+    {"rmsnorm_forward", rmsnorm_forward, {130, 256, ROWS_F32}},
+    {"rmsnorm_forward", rmsnorm_forward, {1, 2, ROWS_ACT}},
+    {"rmsnorm_forward", rmsnorm_forward, {65, 333, ROWS_ACT}},
+    {"rmsnorm_forward", rmsnorm_forward, {1, 17, ROWS_I8}},
+    {"rmsnorm_forward", rmsnorm_forward, {130, 200, ROWS_I8}},
+    {"rmsnorm_forward", rmsnorm_forward, {2, 1536, ROWS_I8}},
+    {"rmsnorm_backward", rmsnorm_backward, {1, 1}},
+    {"rmsnorm_backward", rmsnorm_backward, {1, 40}},
+    {"rmsnorm_backward", rmsnorm_backward, {17, 33}},
+    {"rmsnorm_backward", rmsnorm_backward, {1100, 64}},
+    {"rmsnorm_backward", rmsnorm_backward, {130, 256}},
+    {"act_quant", act_quant, {1, 1, ROWS_I8}},
+    {"act_quant", act_quant, {7, 20, ROWS_I8}},
+    {"act_quant", act_quant, {150, 257, ROWS_I8}},
+    {"act_quant", act_quant, {12, 1536, ROWS_I8}},
+    {"act_quant", act_quant, {9, 21, ROWS_ACT}},
+    {"swiglu_forward", swiglu_forward, {1, 1, ROWS_F32}},
+    {"swiglu_forward", swiglu_forward, {5, 43, ROWS_F32}},
+    {"swiglu_forward", swiglu_forward, {3, 100, ROWS_ACT}},
+    {"swiglu_forward", swiglu_forward, {1, 18, ROWS_I8}},
+    {"swiglu_forward", swiglu_forward, {130, 171, ROWS_I8}},
+    {"swiglu_backward", swiglu_backward, {1, 1}},
+    {"swiglu_backward", swiglu_backward, {5, 43}},
+    {"swiglu_backward", swiglu_backward, {130, 171}},
+    {"rope", rope, {1, 1, 1, 2, 0, 0, 0}},
+    {"rope", rope, {2, 5, 3, 20, 20, 0, 0}},
+    {"rope", rope, {2, 5, 3, 20, 20, 0, 1}},
+    {"rope", rope, {1, 1, 4, 64, 128, 77, 0}},
+    {"rope", rope, {2, 65, 3, 128, 128, 0, 0}},
+    {"rope", rope, {2, 130, 2, 64, 64, 0, 1}},
+    {"embedding", embedding, {1, 1, 256}},
+    {"embedding", embedding, {70, 20, 256}},
+    {"embedding", embedding, {300, 65, 2}},
+    {"embedding", embedding, {500, 96, 256}},
+    {"loss", loss, {1, 2, 0}},
+    {"loss", loss, {5, 256, 0}},
+    {"loss", loss, {5, 256, 1}},
+    {"loss", loss, {130, 256, 1}},
+    {"loss", loss, {33, 250, 0}},
+    {"adamw", adamw, {1}},
+    {"adamw", adamw, {100}},
+    {"adamw", adamw, {70001}},
+    {"adamw8bit", adamw8bit, {1}},
+    {"adamw8bit", adamw8bit, {256}},
+    {"adamw8bit", adamw8bit, {300}},
+    {"adamw8bit", adamw8bit, {20000}},
+    {"adamw8bit_zero", adamw8bit_zero, {300}},
+};
+
+int main(void) {
+    const struct CMUnitTest extra[] = {
+        cmocka_unit_test(sum_squares_agrees),
+        cmocka_unit_test(activations_round_half_to_even),
+        cmocka_unit_test(nan_is_not_lost),
+    };
+    return ops_compare_all(cases, sizeof cases / sizeof *cases, extra, sizeof extra / sizeof *extra);
+}
