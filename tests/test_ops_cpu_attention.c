@@ -1,0 +1,206 @@
+/* Attention, cpu against ref. Where the bounds come from: scores are f32 sums of exact products, so e^score is off by SCORE in
+ * parts; probabilities and their gradients are rounded to bf16 before they meet v, do, q and k; results are stored in bf16.
+ * SPDX-License-Identifier: MIT */
+#include "ops_compare.h"
+
+/* One case's host data. All strides count elements, and leave gaps that must stay as they are. */
+typedef struct inputs {
+    bb_attention a;
+    int64_t q_count, kv_count, o_count, rows; /* rows: of lse */
+    float *q, *k, *v, *d_o;
+} inputs;
+
+enum { GAP = 3 };
+
+/* d: B, Tq, Tk, H, Hk, D, extra rows that k and v have past Tk (a cache that is not full), size of q in tenths */
+static inputs draw(ops_session *s, const int64_t *d) {
+    inputs in = {.a = {.B = d[0], .Tq = d[1], .Tk = d[2], .H = d[3], .Hk = d[4], .D = d[5]}};
+    bb_attention *a = &in.a;
+    a->q_stride = (a->H + 2 * a->Hk) * a->D;
+    a->kv_stride = d[6] ? a->Hk * a->D : a->q_stride;
+    a->kv_batch_stride = (a->Tk + d[6]) * a->kv_stride;
+    a->o_stride = a->H * a->D + GAP;
+    in.q_count = a->B * a->Tq * a->q_stride;
+    in.kv_count = a->B * a->kv_batch_stride;
+    in.o_count = a->B * a->Tq * a->o_stride;
+    in.rows = a->B * a->H * a->Tq;
+    in.q = ops_normal(s, in.q_count, (double)d[7] / 10);
+    in.k = ops_normal(s, in.kv_count, 1.0);
+    in.v = ops_normal(s, in.kv_count, 1.0);
+    in.d_o = ops_normal(s, in.o_count, 1.0);
+    return in;
+}
+
+/* What the bounds of one query row are made of. */
+typedef struct row {
+    int64_t q, o, kv, seen; /* where its elements begin; keys it sees */
+    double score;           /* error of e^(score - lse), in parts */
+    double *p, *weight;     /* (Tk) probabilities; (D) sum of p |v| */
+} row;
+
+static void fill_row(row *r, const inputs *in, int64_t b, int64_t h, int64_t t) {
+    const bb_attention *a = &in->a;
+    r->q = (b * a->Tq + t) * a->q_stride + h * a->D;
+    r->o = (b * a->Tq + t) * a->o_stride + h * a->D;
+    r->kv = b * a->kv_batch_stride + h / (a->H / a->Hk) * a->D;
+    r->seen = t + 1 + a->Tk - a->Tq;
+    double max = -INFINITY, sum = 0, magnitude = 0;
+    for (int64_t j = 0; j < r->seen; j++) {
+        double dot = 0, size = 0;
+        for (int64_t i = 0; i < a->D; i++) {
+            double product = (double)in->q[r->q + i] * (double)in->k[r->kv + j * a->kv_stride + i];
+            dot += product;
+            size += fabs(product);
+        }
+        r->p[j] = dot / sqrt((double)a->D);
+        max = fmax(max, r->p[j]);
+        magnitude = fmax(magnitude, size / sqrt((double)a->D));
+    }
+    for (int64_t j = 0; j < r->seen; j++) sum += r->p[j] = exp(r->p[j] - max);
+    for (int64_t i = 0; i < a->D; i++) r->weight[i] = 0;
+    for (int64_t j = 0; j < r->seen; j++) {
+        r->p[j] /= sum;
+        for (int64_t i = 0; i < a->D; i++) r->weight[i] += r->p[j] * fabs((double)in->v[r->kv + j * a->kv_stride + i]);
+    }
+    /* the sum of D, the scale, the maximum, the exponential; the sum over the keys */
+    r->score = (double)(a->D + 8 + r->seen) * U_F32 * (1 + magnitude) + 4e-7;
+}
+
+static row row_for(ops_session *s, const bb_attention *a) {
+    return (row){.p = ops_host(s, (size_t)a->Tk * sizeof(double)), .weight = ops_host(s, (size_t)a->D * sizeof(double))};
+}
+
+static void forward_bounds(ops_session *s, const inputs *in, double *o, double *lse) {
+    const bb_attention *a = &in->a;
+    row r = row_for(s, a);
+    for (int64_t i = 0; i < in->rows; i++) {
+        fill_row(&r, in, i / a->Tq / a->H, i / a->Tq % a->H, i % a->Tq);
+        lse[i] = 2 * r.score;
+        for (int64_t j = 0; j < a->D; j++)
+            o[r.o + j] = (2 * U_BF16 + 3 * r.score) * r.weight[j]; /* p, and storing o <= weight */
+    }
+}
+
+static void attention_forward(ops_session *s, const int64_t *d, ops_outputs *out) {
+    inputs in = draw(s, d);
+    const bb_attention *a = &in.a;
+    void *o = ops_put_act(s, in.d_o, in.o_count); /* anything: what is in the gaps must stay */
+    float *lse = ops_room(s, (size_t)in.rows * sizeof *lse);
+    const void *q = ops_put_act(s, in.q, in.q_count), *k = ops_put_act(s, in.k, in.kv_count);
+    s->dev->ops->attention_forward(s->dev, o, lse, q, k, ops_put_act(s, in.v, in.kv_count), a);
+    double *o_bound = ops_host(s, (size_t)in.o_count * sizeof *o_bound),
+           *lse_bound = ops_host(s, (size_t)in.rows * sizeof *lse_bound);
+    if (ops_is_ref(s)) forward_bounds(s, &in, o_bound, lse_bound);
+    ops_out(out, "o", ops_get_act(s, o, in.o_count), in.o_count, 0, o_bound);
+    ops_out(out, "lse", ops_get_f32(s, lse, in.rows), in.rows, U_F32, lse_bound);
+}
+
+/* dv[j] sums p do; dS = p (do.v - do.o) has an absolute error from do.o, where o is itself a bf16 (and forward's error is in
+ * it), and from its own rounding, all in proportion to size = sum |do| (|v| + p|v|); dq and dk sum dS k and dS q. */
+static void backward_bounds(ops_session *s, const inputs *in, double *dq, double *dk, double *dv) {
+    const bb_attention *a = &in->a;
+    row r = row_for(s, a);
+    double scale = 1 / sqrt((double)a->D);
+    for (int64_t i = 0; i < in->rows; i++) {
+        fill_row(&r, in, i / a->Tq / a->H, i / a->Tq % a->H, i % a->Tq);
+        double part = 4 * U_BF16 + 6 * r.score;
+        for (int64_t j = 0; j < r.seen; j++) {
+            int64_t at = r.kv + j * a->kv_stride;
+            double size = 0;
+            for (int64_t e = 0; e < a->D; e++)
+                size += fabs((double)in->d_o[r.o + e]) * (fabs((double)in->v[at + e]) + r.weight[e]);
+            for (int64_t e = 0; e < a->D; e++) {
+                dq[r.q + e] += part * scale * r.p[j] * size * fabs((double)in->k[at + e]);
+                dk[at + e] += part * scale * r.p[j] * size * fabs((double)in->q[r.q + e]);
+                dv[at + e] += part * r.p[j] * fabs((double)in->d_o[r.o + e]);
+            }
+        }
+    }
+}
+
+static void attention_backward(ops_session *s, const int64_t *d, ops_outputs *out) {
+    inputs in = draw(s, d);
+    const bb_attention *a = &in.a;
+    void *q = ops_put_act(s, in.q, in.q_count), *k = ops_put_act(s, in.k, in.kv_count), *v = ops_put_act(s, in.v, in.kv_count);
+    void *d_o = ops_put_act(s, in.d_o, in.o_count), *o = ops_put_act(s, in.d_o, in.o_count);
+    void *dq = ops_put_act(s, in.q, in.q_count), *dk = ops_put_act(s, in.k, in.kv_count),
+         *dv = ops_put_act(s, in.v, in.kv_count);
+    float *lse = ops_room(s, (size_t)in.rows * sizeof *lse);
+    s->dev->ops->attention_forward(s->dev, o, lse, q, k, v, a);
+    s->dev->ops->attention_backward(s->dev, dq, dk, dv, d_o, q, k, v, o, lse, a);
+    double *bound[3];
+    for (int i = 0; i < 3; i++) bound[i] = ops_host(s, (size_t)(i ? in.kv_count : in.q_count) * sizeof **bound);
+    if (ops_is_ref(s)) backward_bounds(s, &in, bound[0], bound[1], bound[2]);
+    /* storing: one more rounding of the result itself, but not in the gaps, where the bound is 0 */
+    const float *result[3] = {ops_get_act(s, dq, in.q_count), ops_get_act(s, dk, in.kv_count), ops_get_act(s, dv, in.kv_count)};
+    static const char *const names[3] = {"dq", "dk", "dv"};
+    for (int i = 0; i < 3; i++) {
+        int64_t n = i ? in.kv_count : in.q_count;
+        for (int64_t j = 0; j < n; j++)
+            if (bound[i][j] > 0) bound[i][j] += U_BF16 * fabs((double)result[i][j]);
+        ops_out(out, names[i], result[i], n, 0, bound[i]);
+    }
+}
+
+/* One query a time over a growing cache is the same as all of them at once, within the roundings of o. */
+static void decoding_equals_the_whole(void **state) {
+    (void)state;
+    for (int which = 0; which < 2; which++) {
+        bb_device *dev = which ? ops_cpu[1] : ops_ref;
+        ops_session s = ops_begin(dev, 1);
+        enum { T = 70, H = 6, HK = 2, D = 20 };
+        int64_t width = (H + 2 * HK) * D, n = T * width;
+        float *qkv0 = ops_normal(&s, n, 1.0);
+        unsigned char *qkv = ops_put_act(&s, qkv0, n);
+        size_t act = bb_dtype_bytes(dev->ops->act_dtype);
+        void *all = ops_put_act(&s, qkv0, T * H * D), *one = ops_put_act(&s, qkv0, T * H * D);
+        const unsigned char *k = qkv + H * D * act, *v = k + HK * D * act;
+        bb_attention a = {1, T, T, H, HK, D, width, width, T * width, H * D};
+        dev->ops->attention_forward(dev, all, NULL, qkv, k, v, &a);
+        a.Tq = 1;
+        for (a.Tk = 1; a.Tk <= T; a.Tk++) {
+            size_t at = (size_t)(a.Tk - 1);
+            dev->ops->attention_forward(dev, (unsigned char *)one + at * H * D * act, NULL, qkv + at * (size_t)width * act, k,
+                                        v, &a);
+        }
+        const float *x = ops_get_act(&s, all, T * H * D), *y = ops_get_act(&s, one, T * H * D);
+        double allowed = which ? 2 * U_BF16 * 4 : 0; /* |v| < 4 */
+        for (int i = 0; i < T * H * D; i++) ops_assert_near((double)y[i], (double)x[i], allowed, "o", i);
+        ops_end(&s);
+    }
+}
+
+/* d: B, Tq, Tk, H, Hk, D, extra, size of q in tenths */
+static const ops_case cases[] = {
+    {"attention_forward", attention_forward, {1, 1, 1, 1, 1, 2, 0, 10}},
+    {"attention_forward", attention_forward, {3, 5, 5, 1, 1, 2, 0, 10}},
+    {"attention_forward", attention_forward, {1, 63, 63, 2, 2, 20, 0, 10}},
+    {"attention_forward", attention_forward, {2, 64, 64, 1, 1, 64, 0, 10}},
+    {"attention_forward", attention_forward, {1, 65, 65, 4, 1, 128, 0, 10}},
+    {"attention_forward", attention_forward, {1, 130, 130, 6, 2, 20, 0, 30}},
+    {"attention_forward", attention_forward, {2, 129, 129, 2, 2, 64, 0, 100}},
+    {"attention_forward", attention_forward, {1, 300, 300, 1, 1, 32, 0, 10}},
+    {"attention_forward", attention_forward, {1, 3, 40, 2, 2, 18, 0, 10}},
+    {"attention_forward", attention_forward, {2, 66, 131, 4, 2, 64, 5, 10}},
+    {"attention_forward", attention_forward, {1, 1, 1, 4, 2, 64, 7, 10}},
+    {"attention_forward", attention_forward, {1, 1, 77, 4, 2, 64, 7, 10}},
+    {"attention_forward", attention_forward, {1, 1, 257, 12, 12, 128, 1, 10}},
+    {"attention_forward", attention_forward, {3, 1, 130, 6, 1, 20, 30, 30}},
+    {"attention_forward", attention_forward, {1, 1, 1030, 8, 2, 2, 3, 10}},
+    {"attention_forward", attention_forward, {1, 2, 65, 8, 8, 130, 3, 10}},
+    {"attention_backward", attention_backward, {1, 1, 1, 1, 1, 2, 0, 10}},
+    {"attention_backward", attention_backward, {3, 5, 5, 1, 1, 2, 0, 10}},
+    {"attention_backward", attention_backward, {1, 63, 63, 2, 2, 20, 0, 10}},
+    {"attention_backward", attention_backward, {2, 64, 64, 1, 1, 64, 0, 10}},
+    {"attention_backward", attention_backward, {1, 65, 65, 4, 1, 128, 0, 10}},
+    {"attention_backward", attention_backward, {1, 130, 130, 6, 2, 20, 0, 30}},
+    {"attention_backward", attention_backward, {2, 129, 129, 2, 2, 64, 0, 100}},
+    {"attention_backward", attention_backward, {1, 300, 300, 1, 1, 32, 0, 10}},
+    {"attention_backward", attention_backward, {1, 17, 17, 3, 1, 130, 0, 10}},
+    {"attention_backward", attention_backward, {2, 66, 131, 4, 2, 64, 5, 10}},
+};
+
+int main(void) {
+    const struct CMUnitTest extra[] = {cmocka_unit_test(decoding_equals_the_whole)};
+    return ops_compare_all(cases, sizeof cases / sizeof *cases, extra, 1);
+}
