@@ -18,9 +18,9 @@ __attribute__((format(printf, 2, 3))) static bb_status refuse(bb_error *err, con
     return err->code;
 }
 
-/* The shortest decimal text that reads back as the same number. */
+/* Decimal text that reads back as the same number, no longer than that needs. */
 static void double_text(double value, char *out, size_t size) {
-    for (int digits = 1; digits <= 17; digits++) {
+    for (int digits = 6; digits <= 17; digits++) {
         snprintf(out, size, "%.*g", digits, value);
         if (strtod(out, NULL) == value) return;
     }
