@@ -1,0 +1,42 @@
+#!/usr/bin/env bash
+# kill -9 at random moments, 20 times, during a run that saves every step: the run directory always resumes, and the run that was
+# killed ends with the same checkpoint, bit for bit, as one that was not.
+# SPDX-License-Identifier: MIT
+set -euo pipefail
+bitbyte=$1
+dir=$(mktemp -d)
+trap 'rm -rf "$dir"' EXIT
+fail() { echo "FAILED: $*"; cat "$dir/log" 2>/dev/null; exit 1; }
+
+for i in $(seq 2000); do echo "$i bytes of the text, and $((i * i % 97)) more."; done > "$dir/text"
+train=("$bitbyte" train --data "$dir/text" --steps 400 --seq_len 32 --batch_size 1 --grad_accum 1 --n_layer 2 --d_model 64
+    --n_head 2 --d_ff 128 --lr 1e-3 --seed 3 --threads 1 --log_every 1 --save_every 1 --keep 3)
+
+"${train[@]}" --out "$dir/straight" > "$dir/log" 2>&1 || fail "the run that nothing disturbs"
+
+RANDOM=4
+kills=0
+for i in $(seq 20); do
+    # one kill of four comes before the first step, the others after up to 0.6 s of work
+    delay=0.$(printf %03d $((RANDOM % 600)))
+    if [ -e "$dir/killed/latest" ]; then resume=(--resume "$dir/killed"); else resume=(--out "$dir/killed"); fi
+    if ls "$dir"/killed/step-*.safetensors > /dev/null 2>&1; then resume=(--resume "$dir/killed"); fi
+    "${train[@]}" "${resume[@]}" > "$dir/log" 2>&1 &
+    pid=$!
+    sleep "$delay"
+    if kill -9 "$pid" 2> /dev/null; then kills=$((kills + 1)); fi
+    wait "$pid" 2> /dev/null && status=0 || status=$?
+    [ "$status" = 137 ] || [ "$status" = 0 ] || fail "start $i ended with status $status"
+    for file in "$dir"/killed/step-*.safetensors; do
+        [ -e "$file" ] || continue
+        "$bitbyte" info "$file" --json > /dev/null 2> "$dir/log" || fail "$file is not whole after kill $i"
+    done
+done
+[ "$kills" -ge 10 ] || fail "only $kills of 20 kills met a running process"
+if ls "$dir"/killed/step-*.safetensors > /dev/null 2>&1; then resume=(--resume "$dir/killed"); else resume=(--out "$dir/killed"); fi
+"${train[@]}" "${resume[@]}" > "$dir/log" 2>&1 || fail "the last resume"
+cmp "$dir/straight/step-00000400.safetensors" "$dir/killed/step-00000400.safetensors" || fail "the checkpoints differ"
+if ls "$dir"/killed/*.tmp.* > /dev/null 2>&1; then fail "temporary files were left"; fi
+# every step has its one line, whatever was killed
+[ "$(wc -l < "$dir/killed/metrics.jsonl")" = 400 ] || fail "metrics.jsonl has $(wc -l < "$dir/killed/metrics.jsonl") lines, not 400"
+echo "20 starts, $kills kills, the same checkpoint"

@@ -1,0 +1,332 @@
+/* Training runs: the same bits twice, on any number of threads, and over a stop and a resume; bad steps; the 8-bit optimizer.
+ * SPDX-License-Identifier: MIT */
+#include "support.h"
+
+#include "scratch.h"
+
+typedef struct run {
+    const char *device, *name;
+    int threads;
+    bb_optimizer_kind kind;
+    bool recompute;
+    int64_t steps, stop_at;
+    const char *resume;
+    int seq_len, seq_len_cap, batch_size, grad_accum, val_every, save_every, keep;
+    bool no_opt_state, allow_overwrite;
+    double lr;
+    double last_loss; /* mean of the last 20 logged steps */
+    int losses, validations, saves;
+    double loss_sum;
+} run;
+
+static const bb_config tiny = {.vocab_size = 256,
+                               .n_layer = 2,
+                               .d_model = 48,
+                               .n_head = 4,
+                               .n_kv_head = 2,
+                               .d_ff = 80,
+                               .rope_base = 1e4,
+                               .norm_eps = 1e-6,
+                               .act_quant = true};
+
+static void on_event(void *user, const bb_train_event *e) {
+    run *r = user;
+    if (e->kind == BB_TRAIN_STEP && e->step > e->total_steps - 20) {
+        r->loss_sum += e->loss;
+        r->last_loss = r->loss_sum / ++r->losses;
+    }
+    if (e->kind == BB_TRAIN_VALIDATION) {
+        assert_true(e->val_bpb > 0 && e->val_bpb < 20);
+        r->validations++;
+    }
+    if (e->kind == BB_TRAIN_SAVED) r->saves++;
+}
+
+static const char *text_path(void) { return scratch_path("text.txt"); }
+
+/* English that the repository holds: its own documents, and prose repeated with numbers, 120 KB. */
+static int write_text(void **state) {
+    if (scratch_create(state) != 0) return -1;
+    FILE *f = fopen(text_path(), "wb");
+    if (!f) return -1;
+    static const char *const nouns[] = {"weight", "byte", "model", "river", "letter", "scale", "garden", "window"};
+    static const char *const verbs[] = {"carries", "follows", "rounds", "learns", "opens", "measures", "forgets"};
+    for (int i = 0; i < 2500; i++)
+        fprintf(f, "%d. The %s %s a %s, and the %s %s what the %s gave.\n", i, nouns[i % 8], verbs[i * 3 % 7], nouns[i * 5 % 8],
+                nouns[(i + 3) % 8], verbs[(i + i / 7) % 7], nouns[(i / 3) % 8]);
+    return fclose(f);
+}
+
+static bb_status train(run *r, bb_error *err) {
+    bb_device *device;
+    bb_model *model;
+    bb_optimizer *optimizer;
+    bb_dataset *data;
+    bb_trainer *trainer;
+    bb_optimizer_options oo;
+    bb_train_options to;
+    char out[512];
+    assert_ok(bb_device_open(r->device, r->threads, &device, &test_error));
+    assert_ok(bb_model_create(device, &tiny, 11, &model, &test_error));
+    bb_optimizer_options_default(&oo);
+    oo.kind = r->kind;
+    oo.lr = r->lr > 0 ? r->lr : 3e-3;
+    assert_ok(bb_optimizer_create(model, &oo, &optimizer, &test_error));
+    assert_true(bb_optimizer_is_8bit(optimizer) == (r->kind == BB_OPTIM_ADAMW8BIT));
+    bb_train_options_default(&to);
+    snprintf(out, sizeof out, "%s", scratch_path(r->name));
+    to.out_dir = out;
+    to.steps = r->steps;
+    to.stop_at = r->stop_at;
+    to.seq_len = r->seq_len;
+    to.seq_len_cap = r->seq_len_cap;
+    to.batch_size = r->batch_size ? r->batch_size : 2;
+    to.grad_accum = r->grad_accum ? r->grad_accum : 2;
+    to.recompute = r->recompute;
+    to.log_every = 5;
+    to.save_every = r->save_every;
+    to.keep = r->keep;
+    to.allow_overwrite = r->allow_overwrite;
+    to.on_event = on_event;
+    to.user = r;
+    if (r->val_every) {
+        to.val_data = text_path();
+        to.val_every = r->val_every;
+        to.val_batches = 2;
+        to.val_seq_len = 96;
+    }
+    assert_ok(bb_byte_shard_dataset_open(text_path(), 64, 5, 0, 1, &data, &test_error));
+    bb_status status = bb_trainer_create(model, optimizer, NULL, &to, &trainer, err);
+    if (status == BB_OK && r->resume) status = bb_trainer_resume(trainer, r->resume, !r->no_opt_state, err);
+    if (status == BB_OK) status = bb_trainer_train(trainer, data, err);
+    bb_trainer_free(trainer);
+    bb_dataset_close(data);
+    bb_optimizer_free(optimizer);
+    bb_model_free(model);
+    bb_device_close(device);
+    return status;
+}
+
+static void assert_same_checkpoint(const char *a, const char *b, int step) {
+    char name[2][256];
+    const char *dirs[] = {a, b};
+    uint8_t *data[2];
+    long size[2];
+    for (int i = 0; i < 2; i++) {
+        snprintf(name[i], sizeof name[i], "%s/step-%08d.safetensors", dirs[i], step);
+        FILE *f = fopen(scratch_path(name[i]), "rb");
+        if (!f) print_error("no %s\n", name[i]);
+        assert_non_null(f);
+        fseek(f, 0, SEEK_END);
+        size[i] = ftell(f);
+        rewind(f);
+        data[i] = malloc((size_t)size[i]);
+        assert_int_equal(fread(data[i], 1, (size_t)size[i], f), size[i]);
+        fclose(f);
+    }
+    assert_int_equal(size[0], size[1]);
+    assert_memory_equal(data[0], data[1], (size_t)size[0]);
+    free(data[0]);
+    free(data[1]);
+}
+
+static const run base = {
+    .device = "cpu", .threads = 1, .kind = BB_OPTIM_ADAMW8BIT, .recompute = true, .steps = 12, .seq_len = 64};
+
+static void test_threads_and_recompute_change_nothing(void **state) {
+    (void)state;
+    run one = base, two = base, again = base, all = base;
+    one.name = "one";
+    two.name = "two";
+    two.threads = 2;
+    again.name = "again";
+    again.threads = 3;
+    all.name = "all";
+    all.recompute = false;
+    assert_ok(train(&one, &test_error));
+    assert_ok(train(&two, &test_error));
+    assert_ok(train(&again, &test_error));
+    assert_ok(train(&all, &test_error));
+    assert_same_checkpoint("one", "two", 12);
+    assert_same_checkpoint("one", "again", 12);
+    assert_same_checkpoint("one", "all", 12);
+}
+
+/* 30 steps = 12, stop, resume, 18, with validation on. */
+static void check_resume(const char *device, bb_optimizer_kind kind, const char *name) {
+    char straight[64], parts[64];
+    snprintf(straight, sizeof straight, "straight-%s", name);
+    snprintf(parts, sizeof parts, "parts-%s", name);
+    run a = base;
+    a.device = device;
+    a.kind = kind;
+    a.steps = 30;
+    a.val_every = 7;
+    a.name = straight;
+    run b = a;
+    b.name = parts;
+    b.stop_at = 12;
+    assert_ok(train(&a, &test_error));
+    assert_int_equal(a.validations, 5);
+    assert_ok(train(&b, &test_error));
+    run c = b;
+    char dir[512];
+    snprintf(dir, sizeof dir, "%s", scratch_path(parts));
+    c.stop_at = 0;
+    c.resume = dir;
+    c.threads = 2;
+    assert_ok(train(&c, &test_error));
+    assert_same_checkpoint(straight, parts, 30);
+}
+
+static void test_resume(void **state) {
+    (void)state;
+    check_resume("cpu", BB_OPTIM_ADAMW8BIT, "cpu8");
+    check_resume("cpu", BB_OPTIM_ADAMW, "cpu32");
+    check_resume("ref", BB_OPTIM_ADAMW8BIT, "ref8");
+}
+
+/* The curriculum goes from 2048 to its cap while the run is stopped and resumed around the change. */
+static void test_resume_with_curriculum(void **state) {
+    (void)state;
+    run a = base;
+    a.seq_len = 0;
+    a.seq_len_cap = 2100;
+    a.batch_size = a.grad_accum = 1;
+    a.steps = 30;
+    a.name = "curriculum";
+    run b = a;
+    b.name = "curriculum-parts";
+    b.stop_at = 6;
+    assert_ok(train(&a, &test_error));
+    assert_ok(train(&b, &test_error));
+    char dir[512];
+    snprintf(dir, sizeof dir, "%s", scratch_path("curriculum-parts"));
+    run c = b;
+    c.stop_at = 12;
+    c.resume = dir;
+    assert_ok(train(&c, &test_error));
+    c.stop_at = 0;
+    assert_ok(train(&c, &test_error));
+    assert_same_checkpoint("curriculum", "curriculum-parts", 30);
+}
+
+static void test_no_opt_state(void **state) {
+    (void)state;
+    run a = base, b = base;
+    char file[512];
+    a.name = "moments";
+    assert_ok(train(&a, &test_error));
+    snprintf(file, sizeof file, "%s/step-00000012.safetensors", scratch_path("moments"));
+    b.name = "other-optimizer";
+    b.kind = BB_OPTIM_ADAMW;
+    b.steps = 20;
+    b.resume = file;
+    assert_fails(train(&b, &test_error), BB_ERR_ARGUMENT, "'adamw8bit', this run's is 'adamw'");
+    b.no_opt_state = true;
+    assert_ok(train(&b, &test_error));
+    assert_int_equal(scratch_count_entries(scratch_path("other-optimizer")), 3); /* metrics, latest, step 20 */
+}
+
+static void test_run_directory(void **state) {
+    (void)state;
+    char path[4096], dir[512];
+    run a = base;
+    a.name = "kept";
+    a.save_every = 2;
+    a.keep = 3;
+    assert_ok(train(&a, &test_error));
+    assert_int_equal(a.saves, 6);
+    snprintf(dir, sizeof dir, "%s", scratch_path("kept"));
+    assert_int_equal(scratch_count_entries(dir), 5); /* three checkpoints, latest, metrics.jsonl */
+    assert_true(scratch_holds(scratch_path("kept/latest"), "step-00000012.safetensors\n", 26));
+    assert_ok(bb_run_latest_checkpoint(dir, path, sizeof path, &test_error));
+    assert_non_null(strstr(path, "/step-00000012.safetensors"));
+    assert_fails(bb_run_latest_checkpoint(scratch_path("nowhere"), path, sizeof path, &test_error), BB_ERR_IO, "nowhere");
+
+    run b = a;
+    assert_fails(train(&b, &test_error), BB_ERR_ARGUMENT, "holds checkpoints of another run");
+    /* going on from an older checkpoint would overwrite the newer ones */
+    snprintf(path, sizeof path, "%s/step-00000008.safetensors", dir);
+    b.resume = path;
+    assert_fails(train(&b, &test_error), BB_ERR_ARGUMENT, "up to step 12, later than step 8");
+    b.allow_overwrite = true;
+    b.stop_at = 10;
+    assert_ok(train(&b, &test_error));
+    assert_true(scratch_holds(scratch_path("kept/latest"), "step-00000010.safetensors\n", 26));
+    run c = a;
+    c.allow_overwrite = true;
+    c.saves = 0;
+    assert_ok(train(&c, &test_error));
+    assert_int_equal(c.saves, 6);
+}
+
+/* A loss that is not finite is counted, and the step changes nothing. */
+static void test_bad_steps(void **state) {
+    (void)state;
+    bb_device *device;
+    bb_model *model;
+    bb_optimizer *optimizer;
+    bb_optimizer_options oo;
+    uint8_t x[32] = "a loss that is not finite", y[32] = "counts for nothing";
+    double loss, norm;
+    bool applied;
+    float before[48], after[48], big[48];
+    assert_ok(bb_device_open("cpu", 1, &device, &test_error));
+    assert_ok(bb_model_create(device, &tiny, 1, &model, &test_error));
+    bb_optimizer_options_default(&oo);
+    assert_ok(bb_optimizer_create(model, &oo, &optimizer, &test_error));
+    for (int i = 0; i < 48; i++) big[i] = 3e38f;
+    assert_ok(bb_model_set_tensor(model, "norm_f.weight", big, 48, &test_error));
+    assert_ok(bb_model_loss_backward(model, x, y, 1, 32, 1, &loss, &test_error));
+    assert_false(isfinite(loss));
+    assert_ok(bb_model_get_gradient(model, "norm_f.weight", after, 48, &test_error));
+    for (int i = 0; i < 48; i++) assert_true(after[i] == 0.0f);
+
+    /* finite, but its gradient is not */
+    for (int i = 0; i < 48; i++) big[i] = 1.0f;
+    assert_ok(bb_model_set_tensor(model, "norm_f.weight", big, 48, &test_error));
+    assert_ok(bb_model_loss_backward(model, x, y, 1, 32, 1e300, &loss, &test_error));
+    assert_true(isfinite(loss));
+    assert_ok(bb_model_get_tensor(model, "blocks.0.n1.weight", before, 48, &test_error));
+    assert_ok(bb_optimizer_step(optimizer, 1e-3, 1, 1, &norm, &applied, &test_error));
+    assert_false(applied);
+    assert_ok(bb_model_get_tensor(model, "blocks.0.n1.weight", after, 48, &test_error));
+    assert_memory_equal(before, after, sizeof before);
+    bb_optimizer_free(optimizer);
+    bb_model_free(model);
+    bb_device_close(device);
+}
+
+/* 300 steps of text: the 8-bit optimizer ends within 1% of the f32 one, and both have learned. */
+static void test_8bit_follows_f32(void **state) {
+    (void)state;
+    run a = base;
+    a.steps = 300;
+    a.batch_size = 4;
+    a.grad_accum = 1;
+    a.threads = 0;
+    a.recompute = false;
+    a.name = "f32";
+    a.kind = BB_OPTIM_ADAMW;
+    run b = a;
+    b.name = "8bit";
+    b.kind = BB_OPTIM_ADAMW8BIT;
+    assert_ok(train(&a, &test_error));
+    assert_ok(train(&b, &test_error));
+    print_message("last 20 of 300 losses: adamw %.4f, adamw8bit %.4f (%+.2f%%)\n", a.last_loss, b.last_loss,
+                  100 * (b.last_loss / a.last_loss - 1));
+    assert_true(a.last_loss < 2);
+    assert_true(fabs(b.last_loss / a.last_loss - 1) < 0.01);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_threads_and_recompute_change_nothing),
+                                       cmocka_unit_test(test_resume),
+                                       cmocka_unit_test(test_resume_with_curriculum),
+                                       cmocka_unit_test(test_no_opt_state),
+                                       cmocka_unit_test(test_run_directory),
+                                       cmocka_unit_test(test_bad_steps),
+                                       cmocka_unit_test(test_8bit_follows_f32)};
+    return cmocka_run_group_tests(tests, write_text, scratch_remove);
+}
