@@ -2,20 +2,16 @@
  * SPDX-License-Identifier: MIT */
 #include <setjmp.h>
 #include <stdarg.h>
-#include <stdlib.h>
-#include <string.h>
-#include <sys/stat.h>
-#include <unistd.h>
+#include <stddef.h>
 
 #include <cmocka.h>
 
 #include "core/file.h"
 #include "core/rng.h"
 #include "data/dataset.h"
+#include "scratch.h"
 
-static char dir[] = "/tmp/bitbyte-dataset-XXXXXX";
-
-/* Files whose bytes tell where they are: two bytes of every four are the offset, one the file. */
+/* Content that tells where it is: in every four bytes the file, the place (two), and the file again. */
 static void write_file(const char *name, size_t size, uint8_t tag) {
     uint8_t *bytes = malloc(size + 4);
     assert_non_null(bytes);
@@ -24,20 +20,11 @@ static void write_file(const char *name, size_t size, uint8_t tag) {
         uint8_t quad[4] = {tag, (uint8_t)j, (uint8_t)(j >> 8), (uint8_t)(255 - tag)};
         memcpy(bytes + i, quad, i + 4 <= size + 4 ? 4 : size + 4 - i);
     }
-    char *path = bb_file_join(dir, name);
-    bb_error err;
-    assert_int_equal(bb_file_replace(path, bytes, size, &err), BB_OK);
-    free(path);
+    assert_true(scratch_write(scratch_path(name), bytes, size));
     free(bytes);
 }
 
-static const char *at(const char *name) {
-    static char path[4][256];
-    static int next;
-    next = (next + 1) % 4;
-    snprintf(path[next], sizeof path[next], "%s/%s", dir, name);
-    return path[next];
-}
+static const char *at(const char *name) { return scratch_path(name); }
 
 static bb_dataset *open_shards(const char *data, int seq_len, uint64_t seed, int rank, int world_size) {
     bb_dataset *dataset = NULL;
@@ -67,7 +54,7 @@ static void test_finds_files(void **state) {
     struct {
         const char *data;
         int64_t shards, bytes;
-    } cases[] = {{dir, 3, 300 + 500 + 77},
+    } cases[] = {{scratch_dir, 3, 300 + 500 + 77},
                  {at("shard_*.bin"), 3, 300 + 500 + 77},
                  {at("shard_0000[01].bin"), 2, 800},
                  {at("other.bin"), 1, 400}};
@@ -108,19 +95,19 @@ static void test_says_what_is_wrong(void **state) {
     expect_error(at("other.bin"), 16, 2, 2, BB_ERR_ARGUMENT, "found 2 and 2");
     expect_error(at("other.bin"), 16, -1, 2, BB_ERR_ARGUMENT, "rank");
     expect_error(at("other.bin"), 400, 0, 1, BB_ERR_DATA, "400 bytes, expected at least 401");
-    expect_error(dir, 500, 0, 1, BB_ERR_DATA, "none of its 3 files has the 501 bytes");
-    expect_error(dir, 500, 0, 1, BB_ERR_DATA, "shard_00001.bin, has 500");
-    expect_error(dir, INT32_MAX, 0, 1, BB_ERR_DATA, "2147483648");
+    expect_error(scratch_dir, 500, 0, 1, BB_ERR_DATA, "none of its 3 files has the 501 bytes");
+    expect_error(scratch_dir, 500, 0, 1, BB_ERR_DATA, "shard_00001.bin, has 500");
+    expect_error(scratch_dir, INT32_MAX, 0, 1, BB_ERR_DATA, "2147483648");
     bb_dataset *dataset = NULL;
     bb_error err = {0};
-    assert_int_equal(bb_byte_stream_dataset_open(dir, 16, 1, 0, 1, &dataset, &err), BB_ERR_IO);
+    assert_int_equal(bb_byte_stream_dataset_open(scratch_dir, 16, 1, 0, 1, &dataset, &err), BB_ERR_IO);
     assert_non_null(strstr(err.message, "a directory"));
     assert_int_equal(bb_byte_stream_dataset_open(at("shard_*.bin"), 16, 1, 0, 1, &dataset, &err), BB_ERR_IO);
 }
 
 static void test_passes_over_short_shards(void **state) {
     (void)state;
-    bb_dataset *dataset = open_shards(dir, 77, 1, 0, 1); /* shard_00002.bin has 77 bytes: one too few */
+    bb_dataset *dataset = open_shards(scratch_dir, 77, 1, 0, 1); /* shard_00002.bin has 77 bytes: one too few */
     bb_dataset_info info = bb_dataset_get_info(dataset);
     assert_int_equal(info.shards, 2);
     assert_int_equal(info.bytes, 800);
@@ -146,7 +133,7 @@ static void test_passes_over_short_shards(void **state) {
 static void test_batches_are_windows(void **state) {
     (void)state;
     enum { T = 24, B = 5 };
-    bb_dataset *dataset = open_shards(dir, T, 7, 0, 1);
+    bb_dataset *dataset = open_shards(scratch_dir, T, 7, 0, 1);
     uint8_t x[B * T], y[B * T];
     bb_error err = {0};
     for (int step = 0; step < 20; step++) {
@@ -169,7 +156,7 @@ static void test_batches_are_windows(void **state) {
 static void test_sample_is_a_function_of_seed_number_and_length(void **state) {
     (void)state;
     const size_t sizes[3] = {300, 500, 77};
-    bb_dataset *dataset = open_shards(dir, 16, 99, 0, 1);
+    bb_dataset *dataset = open_shards(scratch_dir, 16, 99, 0, 1);
     bb_error err = {0};
     for (int pass = 0; pass < 2; pass++) {
         int seq_len = pass ? 100 : 16;
@@ -192,7 +179,7 @@ static void test_sample_is_a_function_of_seed_number_and_length(void **state) {
 static void test_uniform_over_windows(void **state) {
     (void)state;
     enum { T = 32, WINDOWS = 300 + 500 + 77 - 3 * T, DRAWS = 400 * WINDOWS };
-    bb_dataset *dataset = open_shards(dir, T, 12345, 0, 1);
+    bb_dataset *dataset = open_shards(scratch_dir, T, 12345, 0, 1);
     int *counts = calloc(WINDOWS, sizeof *counts);
     assert_non_null(counts);
     for (uint64_t n = 0; n < DRAWS; n++) counts[window_number(dataset, bb_dataset_sample(dataset, n))]++;
@@ -211,7 +198,7 @@ static size_t draw_all(int world_size, int batch_size, int grad_accum, int steps
     bb_dataset *ranks[4];
     uint8_t y[64 * 16];
     bb_error err = {0};
-    for (int r = 0; r < world_size; r++) ranks[r] = open_shards(dir, seq_len, 5, r, world_size);
+    for (int r = 0; r < world_size; r++) ranks[r] = open_shards(scratch_dir, seq_len, 5, r, world_size);
     for (int step = 0; step < steps; step++)
         for (int r = 0; r < world_size; r++) {
             for (int k = 0; k < grad_accum; k++) {
@@ -247,7 +234,7 @@ static void test_ranks_are_disjoint(void **state) {
     uint8_t x[B * T], y[B * T];
     bb_error err = {0};
     for (int r = 0; r < WORLD; r++) {
-        bb_dataset *dataset = open_shards(dir, T, 31, r, WORLD);
+        bb_dataset *dataset = open_shards(scratch_dir, T, 31, r, WORLD);
         bb_dataset_set_position(dataset, 1000003);
         for (int k = 0; k < ACCUM; k++) {
             assert_int_equal(bb_dataset_batch(dataset, B, ACCUM, k, x, y, &err), BB_OK);
@@ -271,7 +258,7 @@ static void test_position_resumes(void **state) {
     enum { T = 16, B = 4, ACCUM = 3 };
     uint8_t straight[30][B * T], x[B * T], y[B * T];
     bb_error err = {0};
-    bb_dataset *dataset = open_shards(dir, T, 8, 1, 2);
+    bb_dataset *dataset = open_shards(scratch_dir, T, 8, 1, 2);
     uint64_t stopped_at = 0;
     for (int step = 0; step < 10; step++) {
         if (step == 4) stopped_at = bb_dataset_position(dataset);
@@ -282,7 +269,7 @@ static void test_position_resumes(void **state) {
     bb_dataset_close(dataset);
     assert_int_equal(stopped_at, 4 * B * ACCUM * 2);
 
-    dataset = open_shards(dir, 64, 8, 1, 2); /* opened with another length, then set: the length leaves no trace */
+    dataset = open_shards(scratch_dir, 64, 8, 1, 2); /* opened with another length, then set: the length leaves no trace */
     bb_dataset_set_position(dataset, stopped_at);
     assert_int_equal(bb_dataset_set_seq_len(dataset, T, &err), BB_OK);
     for (int step = 4; step < 10; step++) {
@@ -322,8 +309,7 @@ static void test_smallest_window(void **state) {
 }
 
 static int make_files(void **state) {
-    (void)state;
-    if (!mkdtemp(dir)) return -1;
+    if (scratch_create(state) != 0) return -1;
     if (mkdir(at("empty_dir"), 0777) != 0 || mkdir(at("odd[1]dir"), 0777) != 0) return -1;
     write_file("shard_00000.bin", 300, 1);
     write_file("shard_00001.bin", 500, 2);
@@ -334,13 +320,6 @@ static int make_files(void **state) {
     write_file("two.dat", 2, 7);
     write_file("odd[1]dir/shard_00000.bin", 60, 8);
     return 0;
-}
-
-static int remove_files(void **state) {
-    (void)state;
-    char command[sizeof dir + 16];
-    snprintf(command, sizeof command, "rm -rf '%s'", dir);
-    return system(command);
 }
 
 int main(void) {
@@ -357,5 +336,5 @@ int main(void) {
         cmocka_unit_test(test_stream_is_one_shard),
         cmocka_unit_test(test_smallest_window),
     };
-    return cmocka_run_group_tests(tests, make_files, remove_files);
+    return cmocka_run_group_tests(tests, make_files, scratch_remove);
 }
