@@ -77,8 +77,10 @@ static int run(int argc, char **argv) {
 int main(int argc, char **argv) {
     int status = run(argc, argv);
     /* Output that did not arrive is a failure, however well the rest went. */
-    if (fflush(stdout) != 0 || ferror(stdout)) {
-        fprintf(stderr, "bitbyte: cannot write to standard output: %s\n", strerror(errno));
+    bool failed_before = ferror(stdout) != 0; /* errno has long been something else */
+    if (fflush(stdout) != 0 || failed_before) {
+        fprintf(stderr, "bitbyte: cannot write to standard output%s%s\n", failed_before ? "" : ": ",
+                failed_before ? "" : strerror(errno));
         if (status == BB_EXIT_OK) status = BB_EXIT_FAILURE;
     }
     return status;

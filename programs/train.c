@@ -2,6 +2,7 @@
  * SPDX-License-Identifier: MIT */
 #include "train.h"
 
+#include <signal.h>
 #include <stdlib.h>
 
 #include "signals.h"
@@ -73,6 +74,7 @@ static bb_status open_run(const bb_train_args *args, bb_train_report *report, ru
     options.on_event = bb_train_report_event;
     options.user = report;
     if ((status = bb_trainer_create(r->model, r->optimizer, NULL, &options, &r->trainer, err)) != BB_OK) return status;
+    report->trainer = r->trainer;
     if (args->checkpoint[0]) {
         status = bb_trainer_resume(r->trainer, args->checkpoint, !args->no_opt_state, err);
         if (status != BB_OK) return status;
@@ -112,6 +114,7 @@ int bb_cmd_train(int argc, char **argv) {
     bb_status status = open_run(&args, &report, &r, &err);
     if (status == BB_OK) {
         double start = bb_monotonic_seconds();
+        signal(SIGPIPE, SIG_IGN); /* a closed standard output is met as an error of writing */
         bb_signals_install(request_stop, r.trainer,
                            report.progress.terminal ? "\r\033[Kfinishing the step, then saving (once more: stop at once)\n"
                                                     : "finishing the step, then saving (once more: stop at once)\n");

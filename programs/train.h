@@ -29,7 +29,8 @@ int bb_train_longest(const bb_train_options *options);
 typedef struct bb_train_report {
     const bb_train_args *args;
     bb_progress progress;
-    char saved[4096]; /* the newest checkpoint, "" before the first */
+    bb_trainer *trainer; /* asked to stop when what it says no longer arrives; NULL before it exists */
+    char saved[4096];    /* the newest checkpoint, "" before the first */
 } bb_train_report;
 
 void bb_train_report_open(bb_train_report *report, const bb_train_args *args);

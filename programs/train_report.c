@@ -7,6 +7,7 @@
 
 void bb_train_report_open(bb_train_report *report, const bb_train_args *args) {
     report->args = args;
+    report->trainer = NULL;
     report->saved[0] = '\0';
     bb_progress_open(&report->progress, args->json ? stderr : stdout, 0);
 }
@@ -131,14 +132,8 @@ static void step_text(const bb_train_event *e, bool live, char *out, size_t size
                  skipped);
 }
 
-void bb_train_report_event(void *user, const bb_train_event *e) {
-    bb_train_report *report = user;
+static void event_text(bb_train_report *report, const bb_train_event *e) {
     bb_progress *progress = &report->progress;
-    if (e->kind == BB_TRAIN_SAVED) snprintf(report->saved, sizeof report->saved, "%s", e->path);
-    if (report->args->json) {
-        event_json(e);
-        return;
-    }
     char text[256];
     switch (e->kind) {
     case BB_TRAIN_STEP:
@@ -154,6 +149,17 @@ void bb_train_report_event(void *user, const bb_train_event *e) {
     case BB_TRAIN_SAVED: bb_progress_line(progress, "step %lld  saved %s", (long long)e->step, e->path); break;
     case BB_TRAIN_NOTICE: bb_progress_line(progress, "note: %s", e->message); break;
     }
+}
+
+void bb_train_report_event(void *user, const bb_train_event *e) {
+    bb_train_report *report = user;
+    if (e->kind == BB_TRAIN_SAVED) snprintf(report->saved, sizeof report->saved, "%s", e->path);
+    if (report->args->json)
+        event_json(e);
+    else
+        event_text(report, e);
+    /* Nobody listens any more, e.g. `| head`: save instead of dying with the steps since the last checkpoint. */
+    if (ferror(stdout)) bb_trainer_request_stop(report->trainer);
 }
 
 void bb_train_report_end(bb_train_report *report, bool interrupted, int64_t step, double seconds) {

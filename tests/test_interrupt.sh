@@ -48,6 +48,13 @@ wait $pid || status=$?
 [ $status = 130 ] || fail "exit status $status after a SIGINT to generate"
 [ -s out ] || fail "generate wrote nothing before it was stopped"
 
+# A reader that goes away stops the run, saved.
+"$bitbyte" train "${long[@]}" --out unheard --log_every 1 2>err | grep -m 1 -q "step 2/"
+status=("${PIPESTATUS[@]}")
+[ "${status[0]}" = 1 ] || fail "exit status ${status[0]} when nobody reads"
+complains "standard output"
+[ -f unheard/latest ] || fail "nothing saved when nobody reads"
+
 # kill -9 at random moments of a run that saves at every step.
 "$bitbyte" train --data text.txt "${tiny[@]}" --steps 1000000 --out killed --save_every 1 --keep 3 >out 2>err &
 pid=$!
