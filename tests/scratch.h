@@ -39,7 +39,7 @@ static inline const char *scratch_path(const char *name) {
     static char paths[8][512];
     static int next;
     char *path = paths[next++ % 8];
-    (void)snprintf(path, sizeof paths[0], "%s/%s", scratch_dir, name);
+    (void)snprintf(path, sizeof paths[0], "%.199s/%.300s", scratch_dir, name);
     return path;
 }
 

@@ -117,28 +117,29 @@ static bb_status resolve_target(const char *path, char **target, bb_error *err) 
 }
 
 bb_status bb_file_writer_open(const char *path, bb_file_writer *out, bb_error *err) {
+    bb_status status;
     *out = (bb_file_writer){.fd = -1};
-    bb_file_writer w = *out;
-    BB_TRY(resolve_target(path, &w.path, err));
-    if (asprintf(&w.tmp_path, "%s.tmp.%ld", w.path, (long)getpid()) < 0) {
-        free(w.path);
-        return bb_fail(err, BB_ERR_MEMORY, "%s: no memory for its name", path);
+    char *target = NULL, *tmp = NULL;
+    BB_TRY_GOTO(status, done, resolve_target(path, &target, err));
+    if (asprintf(&tmp, "%s.tmp.%ld", target, (long)getpid()) < 0) {
+        tmp = NULL;
+        status = bb_fail(err, BB_ERR_MEMORY, "%s: no memory for its name", path);
+        goto done;
     }
-    for (int attempt = 0; attempt < 2 && w.fd < 0; attempt++) {
-        w.fd = open(w.tmp_path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
-        if (w.fd >= 0 || errno != EEXIST) break;
-        /* Left by a killed process that had our number. */
-        if (unlink(w.tmp_path) != 0) break;
+    const int flags = O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC;
+    int fd = open(tmp, flags, 0666);
+    /* There already: left by a killed process that had our number. */
+    if (fd < 0 && errno == EEXIST && unlink(tmp) == 0) fd = open(tmp, flags, 0666);
+    if (fd < 0) {
+        status = fail_errno(err, tmp, "create", errno);
+        goto done;
     }
-    if (w.fd < 0) {
-        int error = errno;
-        bb_status status = fail_errno(err, w.tmp_path, "create", error);
-        free(w.path);
-        free(w.tmp_path);
-        return status;
-    }
-    *out = w;
+    *out = (bb_file_writer){.fd = fd, .path = target, .tmp_path = tmp};
     return BB_OK;
+done:
+    free(target);
+    free(tmp);
+    return status;
 }
 
 bb_status bb_file_writer_write(bb_file_writer *w, const void *data, size_t size, bb_error *err) {
