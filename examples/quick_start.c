@@ -312,7 +312,7 @@ int main(int argc, char **argv) {
 
     bb_device *device;
     CHECK(bb_device_open("cpu", /*threads: all*/ 0, &device, &error));
-    printf("BitByte %s on %s, %d threads\n", bb_version(), bb_device_description(device), bb_device_threads(device));
+    printf("BitByte %s on %s: %s\n", bb_version(), bb_device_name(device), bb_device_description(device));
 
     write_text(text);
     pack_shards(text, shards);
