@@ -18,7 +18,7 @@ typedef struct backward_arrays {
 #define backward_bytes ATTENTION_NAME(backward_bytes)
 #define dq_ld ATTENTION_NAME(dq_ld)
 #define row_statistics ATTENTION_NAME(row_statistics)
-#define weights_vector ATTENTION_NAME(weights_vector)
+#define weights_block ATTENTION_NAME(weights_block)
 #define weights ATTENTION_NAME(weights)
 #define store_rows ATTENTION_NAME(store_rows)
 #define backward_keys ATTENTION_NAME(backward_keys)
@@ -27,33 +27,34 @@ typedef struct backward_arrays {
 
 /* Scratch of a task. Dp: D rounded up to VL; G: query heads of a KV head; Tp: Tq rounded up to QUERIES. */
 typedef struct backward_buffers {
-    word *k_transposed, *v_transposed; /* (D, KEYS) */
-    word *k_pairs;                     /* (KEYS, Dp), rows paired */
+    word *k_transposed, *v_transposed; /* panels (D, KEYS) */
+    word *k_pairs;                     /* panels (KEYS, Dp), rows paired */
     word *q_rows, *do_rows;            /* (QUERIES, D) */
-    word *q_pairs, *do_pairs;          /* (QUERIES, Dp), rows paired */
-    word *p_pairs, *ds_pairs;          /* (QUERIES, KEYS), rows paired */
-    word *ds_rows;                     /* (QUERIES, KEYS); with one element a word, ds_pairs itself */
-    float *s, *dp;                     /* (MR, NR * VL) */
+    word *q_pairs, *do_pairs;          /* panels (QUERIES, Dp), rows paired */
+    word *p_pairs, *ds_pairs;          /* (KEYS / VL, QUERIES, VL), rows paired */
+    word *ds_rows;                     /* (QUERIES, KEYS) */
+    float *s, *dp;                     /* (MR, PANEL) */
     float *dk, *dv;                    /* (KEYS, Dp) */
     float *lse, *delta;                /* (G, Tp); lse in units of log2 e, past Tq so large that p is 0 */
 } backward_buffers;
 
 KERNEL backward_buffers carve_backward(bb_arena *arena, const bb_attention *a) {
     size_t d = (size_t)a->D / PER_WORD * sizeof(word), dp = (size_t)round_up(a->D, VL);
+    size_t panels = (size_t)round_up(a->D, PANEL) / PER_WORD * sizeof(word);
     size_t rows = (size_t)(a->H / a->Hk * round_up(a->Tq, ATTENTION_QUERIES));
     backward_buffers f;
     f.k_transposed = bb_arena_take(arena, d * ATTENTION_KEYS);
     f.v_transposed = bb_arena_take(arena, d * ATTENTION_KEYS);
-    f.k_pairs = bb_arena_take(arena, ATTENTION_KEYS / PER_WORD * dp * sizeof(word));
+    f.k_pairs = bb_arena_take(arena, ATTENTION_KEYS * panels);
     f.q_rows = bb_arena_take(arena, d * ATTENTION_QUERIES);
     f.do_rows = bb_arena_take(arena, d * ATTENTION_QUERIES);
-    f.q_pairs = bb_arena_take(arena, ATTENTION_QUERIES / PER_WORD * dp * sizeof(word));
-    f.do_pairs = bb_arena_take(arena, ATTENTION_QUERIES / PER_WORD * dp * sizeof(word));
+    f.q_pairs = bb_arena_take(arena, ATTENTION_QUERIES * panels);
+    f.do_pairs = bb_arena_take(arena, ATTENTION_QUERIES * panels);
     f.p_pairs = bb_arena_take(arena, ATTENTION_QUERIES * ATTENTION_KEYS / PER_WORD * sizeof(word));
     f.ds_pairs = bb_arena_take(arena, ATTENTION_QUERIES * ATTENTION_KEYS / PER_WORD * sizeof(word));
-    f.ds_rows = PER_WORD == 1 ? f.ds_pairs : bb_arena_take(arena, ATTENTION_QUERIES * ATTENTION_KEYS / PER_WORD * sizeof(word));
-    f.s = bb_arena_take(arena, ATTENTION_MR * NR * VL * sizeof(float));
-    f.dp = bb_arena_take(arena, ATTENTION_MR * NR * VL * sizeof(float));
+    f.ds_rows = bb_arena_take(arena, ATTENTION_QUERIES * ATTENTION_KEYS / PER_WORD * sizeof(word));
+    f.s = bb_arena_take(arena, ATTENTION_MR * PANEL * sizeof(float));
+    f.dp = bb_arena_take(arena, ATTENTION_MR * PANEL * sizeof(float));
     f.dk = bb_arena_take(arena, ATTENTION_KEYS * dp * sizeof(float));
     f.dv = bb_arena_take(arena, ATTENTION_KEYS * dp * sizeof(float));
     f.lse = bb_arena_take(arena, rows * sizeof(float));
@@ -77,6 +78,10 @@ KERNEL void row_statistics(float *lse, float *delta, const backward_arrays *x, i
     for (int64_t t = 0; t < a->Tq; t++) {
         int64_t at = (b * a->Tq + t) * a->o_stride + h * D;
         vf sum = vset1(0.0f);
+        if (t + PREFETCH_ROWS < a->Tq) {
+            prefetch_row(x->o + at + PREFETCH_ROWS * a->o_stride, D);
+            prefetch_row(x->d_o + at + PREFETCH_ROWS * a->o_stride, D);
+        }
         for (int64_t d = 0; d < whole; d += VL) sum = vfma(vload_bf16(x->o + at + d), vload_bf16(x->d_o + at + d), sum);
         if (whole < D)
             sum = vfma(vload_bf16_first(x->o + at + whole, D - whole), vload_bf16_first(x->d_o + at + whole, D - whole), sum);
@@ -89,44 +94,45 @@ KERNEL void row_statistics(float *lse, float *delta, const backward_arrays *x, i
     }
 }
 
-/* p and ds of one vector of keys and one query that sees `seen` of them. */
-INLINE void weights_vector(vf *p, vf *ds, const float *s, const float *dp, vf c, float lse, float delta, int64_t seen) {
-    *p = vexp2(vfma(vload(s), c, vset1(-lse)));
-    *ds = *p * (vload(dp) - vset1(delta));
-    if (seen < VL) {
-        *p = vkeep(*p, clamp_to(seen, 0, VL), 0.0f);
-        *ds = vkeep(*ds, clamp_to(seen, 0, VL), 0.0f);
-    }
+/* p and ds from one register block of s and dp, for the queries m.. and nr vectors of keys n..; query r sees keys below
+ * min(keys, r + diagonal + 1). whole: all of them are seen. */
+INLINE void weights_block(const backward_buffers *f, const float *lse, const float *delta, int64_t m, int64_t n, int64_t nr,
+                          int64_t keys, int64_t diagonal, vf c, bool whole) {
+    for (int64_t r = 0; r < ATTENTION_MR; r += 2)
+        for (int64_t i = 0; i < nr; i++) {
+            vf p[2], ds[2];
+            for (int odd = 0; odd < 2; odd++) {
+                int64_t at = (r + odd) * PANEL + i * VL, row = m + r + odd;
+                p[odd] = vexp2(vfma(vload(f->s + at), c, vset1(-lse[row])));
+                ds[odd] = p[odd] * (vload(f->dp + at) - vset1(delta[row]));
+                if (whole) continue;
+                int64_t seen = clamp_to((row + diagonal + 1 < keys ? row + diagonal + 1 : keys) - n - i * VL, 0, VL);
+                p[odd] = vkeep(p[odd], seen, 0.0f);
+                ds[odd] = vkeep(ds[odd], seen, 0.0f);
+            }
+            int64_t to = (n / VL + i) * (ATTENTION_QUERIES / PER_WORD * VL) + (m + r) / PER_WORD * VL;
+            int64_t row = (m + r) * (ATTENTION_KEYS / PER_WORD) + (n + i * VL) / PER_WORD;
+            store_pair(f->p_pairs + to, p[0], p[1]);
+            store_pair_and_rows(f->ds_pairs + to, f->ds_rows + row, f->ds_rows + row + ATTENTION_KEYS / PER_WORD, ds[0], ds[1]);
+        }
 }
 
-/* p and ds of a tile. Query m sees keys 0..m + diagonal; a register block of queries is computed as far as its last one sees.
- */
+/* p and ds of a tile. A register block of queries is computed as far as its last one sees. */
 INLINE void weights(const backward_buffers *f, const float *lse, const float *delta, int64_t rows, int64_t keys,
                     int64_t diagonal, int64_t D) {
     vf c = vset1((float)(M_LOG2E / sqrt((double)D)));
     int64_t d = D / PER_WORD;
-    for (int64_t n = 0; n < keys; n += NR * VL)
+    for (int64_t n = 0; n < keys; n += PANEL)
         for (int64_t m = 0; m < rows; m += ATTENTION_MR) {
             int64_t seen = clamp_to(m + diagonal + ATTENTION_MR, 0, keys) - n;
             if (seen <= 0) continue;
             int64_t nr = clamp_to((seen + VL - 1) / VL, 1, NR);
-            block_of(f->s, NR * VL, f->q_rows + m * d, d, 1, f->k_transposed + n, ATTENTION_KEYS, d, nr, PRODUCT_SET, NULL);
-            block_of(f->dp, NR * VL, f->do_rows + m * d, d, 1, f->v_transposed + n, ATTENTION_KEYS, d, nr, PRODUCT_SET, NULL);
-            for (int64_t r = m; r < m + ATTENTION_MR; r += 2)
-                for (int64_t i = 0; i < nr * VL; i += VL) {
-                    int64_t at = (r - m) * NR * VL + i, to = r / PER_WORD * ATTENTION_KEYS + n + i;
-                    int64_t left = keys - n - i, left0 = r + diagonal + 1 - n - i;
-                    vf p0, p1, ds0, ds1;
-                    weights_vector(&p0, &ds0, f->s + at, f->dp + at, c, lse[r], delta[r], left < left0 ? left : left0);
-                    weights_vector(&p1, &ds1, f->s + at + NR * VL, f->dp + at + NR * VL, c, lse[r + 1], delta[r + 1],
-                                   left < left0 + 1 ? left : left0 + 1);
-                    store_pair(f->p_pairs + to, ATTENTION_KEYS, p0, p1);
-                    store_pair(f->ds_pairs + to, ATTENTION_KEYS, ds0, ds1);
-                    if (PER_WORD > 1) {
-                        store_elements(f->ds_rows + r * (ATTENTION_KEYS / PER_WORD), n + i, ds0);
-                        store_elements(f->ds_rows + (r + 1) * (ATTENTION_KEYS / PER_WORD), n + i, ds1);
-                    }
-                }
+            block_of(f->s, PANEL, f->q_rows + m * d, d, 1, f->k_transposed + n * d, d, nr, PRODUCT_SET, NULL);
+            block_of(f->dp, PANEL, f->do_rows + m * d, d, 1, f->v_transposed + n * d, d, nr, PRODUCT_SET, NULL);
+            if (n + PANEL <= keys && n + PANEL <= m + diagonal + 1)
+                weights_block(f, lse, delta, m, n, NR, keys, diagonal, c, true);
+            else
+                weights_block(f, lse, delta, m, n, nr, keys, diagonal, c, false);
         }
 }
 
@@ -147,6 +153,7 @@ KERNEL void backward_keys(const backward_arrays *x, int64_t b, int64_t head, int
     int64_t D = a->D, G = a->H / a->Hk, ld = round_up(D, VL), padded = round_up(a->Tq, ATTENTION_QUERIES);
     int64_t see = a->Tk - a->Tq; /* query t sees keys 0..t + see */
     float scale = (float)(1.0 / sqrt((double)D));
+    const int64_t pair_panel = ATTENTION_QUERIES / PER_WORD * VL, row_panel = VL * (ATTENTION_KEYS / PER_WORD);
 
     memset(dq, 0, (size_t)(G * padded * ld) * sizeof *dq);
     for (int64_t g = 0; g < G; g++) row_statistics(f.lse + g * padded, f.delta + g * padded, x, b, head * G + g);
@@ -155,9 +162,9 @@ KERNEL void backward_keys(const backward_arrays *x, int64_t b, int64_t head, int
         int64_t keys = clamp_to(a->Tk - key0, 0, ATTENTION_KEYS), at = b * a->kv_batch_stride + key0 * a->kv_stride + head * D;
         int64_t t_first = clamp_to(key0 - see, 0, a->Tq) / ATTENTION_QUERIES * ATTENTION_QUERIES;
         int64_t key_rows = round_up(keys, ATTENTION_MR), key_steps = (keys + PER_WORD - 1) / PER_WORD;
-        pack_transposed(f.k_transposed, ATTENTION_KEYS, x->k + at, a->kv_stride, keys, round_up(keys, 16), D);
-        pack_transposed(f.v_transposed, ATTENTION_KEYS, x->v + at, a->kv_stride, keys, round_up(keys, 16), D);
-        pack_pairs(f.k_pairs, ld, x->k + at, a->kv_stride, keys, round_up(keys, 2), D);
+        pack_transposed(f.k_transposed, x->k + at, a->kv_stride, keys, round_up(keys, 16), D);
+        pack_transposed(f.v_transposed, x->v + at, a->kv_stride, keys, round_up(keys, 16), D);
+        pack_pairs(NULL, f.k_pairs, ATTENTION_KEYS / PER_WORD, x->k + at, a->kv_stride, keys, round_up(keys, 2), D);
         memset(f.dk, 0, (size_t)(key_rows * ld) * sizeof *f.dk);
         memset(f.dv, 0, (size_t)(key_rows * ld) * sizeof *f.dv);
 
@@ -166,18 +173,15 @@ KERNEL void backward_keys(const backward_arrays *x, int64_t b, int64_t head, int
                 int64_t queries = clamp_to(a->Tq - t, 0, ATTENTION_QUERIES), rows = round_up(queries, ATTENTION_MR);
                 int64_t diagonal = t + see - key0, row = b * a->Tq + t, h = (head * G + g) * D;
                 const bb_bf16 *q = x->q + row * a->q_stride + h, *d_o = x->d_o + row * a->o_stride + h;
-                pack_rows(f.q_rows, q, a->q_stride, queries, rows, D);
-                pack_rows(f.do_rows, d_o, a->o_stride, queries, rows, D);
-                pack_pairs(f.q_pairs, ld, q, a->q_stride, queries, rows, D);
-                pack_pairs(f.do_pairs, ld, d_o, a->o_stride, queries, rows, D);
-
+                pack_pairs(f.q_rows, f.q_pairs, ATTENTION_QUERIES / PER_WORD, q, a->q_stride, queries, rows, D);
+                pack_pairs(f.do_rows, f.do_pairs, ATTENTION_QUERIES / PER_WORD, d_o, a->o_stride, queries, rows, D);
                 weights(&f, f.lse + g * padded + t, f.delta + g * padded + t, rows, keys, diagonal, D);
-                accumulate(f.dv, ld, f.p_pairs, 1, ATTENTION_KEYS, f.do_pairs, ld, key_rows, ld, rows / PER_WORD, diagonal,
-                           ATTENTION_QUERIES, PRODUCT_ADD, NULL);
-                accumulate(f.dk, ld, f.ds_pairs, 1, ATTENTION_KEYS, f.q_pairs, ld, key_rows, ld, rows / PER_WORD, diagonal,
-                           ATTENTION_QUERIES, PRODUCT_ADD, NULL);
-                accumulate(dq + (g * padded + t) * ld, ld, f.ds_rows, ATTENTION_KEYS / PER_WORD, 1, f.k_pairs, ld, rows, ld,
-                           key_steps, ATTENTION_KEYS, diagonal, PRODUCT_ADD, NULL);
+                accumulate(f.dv, ld, f.p_pairs, pair_panel, 1, VL, f.do_pairs, ATTENTION_QUERIES / PER_WORD, key_rows, ld,
+                           rows / PER_WORD, diagonal, ATTENTION_QUERIES, PRODUCT_ADD, NULL);
+                accumulate(f.dk, ld, f.ds_pairs, pair_panel, 1, VL, f.q_pairs, ATTENTION_QUERIES / PER_WORD, key_rows, ld,
+                           rows / PER_WORD, diagonal, ATTENTION_QUERIES, PRODUCT_ADD, NULL);
+                accumulate(dq + (g * padded + t) * ld, ld, f.ds_rows, row_panel, ATTENTION_KEYS / PER_WORD, 1, f.k_pairs,
+                           ATTENTION_KEYS / PER_WORD, rows, ld, key_steps, ATTENTION_KEYS, diagonal, PRODUCT_ADD, NULL);
             }
         store_rows(x->dk + at, a->kv_stride, f.dk, ld, scale, keys, D);
         store_rows(x->dv + at, a->kv_stride, f.dv, ld, 1.0f, keys, D);

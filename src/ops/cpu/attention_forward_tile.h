@@ -2,7 +2,7 @@
  * each set.
  * SPDX-License-Identifier: MIT */
 #ifndef ATTENTION_QUERIES
-#define ATTENTION_QUERIES 256 /* a task: as many as share a packed tile of keys */
+#define ATTENTION_QUERIES 512 /* a task: as many as share a packed tile of keys */
 #define ATTENTION_KEYS 128    /* a packed tile */
 #define ATTENTION_ROWS 32     /* queries that meet it at a time: their scores stay in the first-level cache */
 #define DIRECT_KEYS 512       /* a task of the path for single queries */
@@ -39,7 +39,7 @@ KERNEL forward_buffers carve_forward(bb_arena *arena, int64_t D) {
     forward_buffers f;
     f.q = bb_arena_take(arena, ATTENTION_QUERIES * d / PER_WORD * sizeof(word));
     f.k = bb_arena_take(arena, d / PER_WORD * ATTENTION_KEYS * sizeof(word));
-    f.v = bb_arena_take(arena, ATTENTION_KEYS / PER_WORD * dp * sizeof(word));
+    f.v = bb_arena_take(arena, ATTENTION_KEYS / PER_WORD * (size_t)round_up(D, PANEL) * sizeof(word));
     f.p = bb_arena_take(arena, ATTENTION_ROWS * ATTENTION_KEYS / PER_WORD * sizeof(word));
     f.s = bb_arena_take(arena, ATTENTION_ROWS * ATTENTION_KEYS * sizeof(float));
     f.o = bb_arena_take(arena, ATTENTION_QUERIES * dp * sizeof(float));
@@ -57,12 +57,13 @@ KERNEL size_t forward_bytes(int64_t D) {
 
 /* s (rows, keys) = q kT, each register block of rows as far as its last row sees: row m sees keys 0..m + diagonal. */
 INLINE void scores(float *s, const word *q, const word *k, int64_t rows, int64_t keys, int64_t diagonal, int64_t D) {
-    for (int64_t n = 0; n < keys; n += NR * VL)
+    int64_t d = D / PER_WORD;
+    for (int64_t n = 0; n < keys; n += PANEL)
         for (int64_t m = 0; m < rows; m += ATTENTION_MR) {
             int64_t seen = clamp_to(m + diagonal + ATTENTION_MR, 0, keys) - n;
             if (seen <= 0) continue;
-            block_of(s + m * ATTENTION_KEYS + n, ATTENTION_KEYS, q + m * (D / PER_WORD), D / PER_WORD, 1, k + n, ATTENTION_KEYS,
-                     D / PER_WORD, clamp_to((seen + VL - 1) / VL, 1, NR), PRODUCT_SET, NULL);
+            block_of(s + m * ATTENTION_KEYS + n, ATTENTION_KEYS, q + m * d, d, 1, k + n * d, d,
+                     clamp_to((seen + VL - 1) / VL, 1, NR), PRODUCT_SET, NULL);
         }
 }
 
@@ -117,24 +118,26 @@ KERNEL void forward_tile(bb_bf16 *o, float *lse, const bb_bf16 *q, const bb_bf16
     int64_t kv_at = b * a->kv_batch_stride + h / (a->H / a->Hk) * D, q_row = b * a->Tq + t0;
     int64_t see = t0 + a->Tk - a->Tq; /* query m of the tile sees keys 0..m + see */
     float c = (float)(M_LOG2E / sqrt((double)D));
+    const int64_t p_row = ATTENTION_KEYS / PER_WORD;
     forward_buffers f = carve_forward(&arena, D);
 
     pack_rows(f.q, q + q_row * a->q_stride + h * D, a->q_stride, rows, round_up(rows, ATTENTION_ROWS), D);
     for (int64_t key0 = 0; key0 < see + rows; key0 += ATTENTION_KEYS) {
-        int64_t keys = clamp_to(see + rows - key0, 0, ATTENTION_KEYS);
-        pack_transposed(f.k, ATTENTION_KEYS, k + kv_at + key0 * a->kv_stride, a->kv_stride, keys, round_up(keys, 16), D);
-        pack_pairs(f.v, ldv, v + kv_at + key0 * a->kv_stride, a->kv_stride, keys, round_up(keys, 2), D);
+        int64_t keys = clamp_to(see + rows - key0, 0, ATTENTION_KEYS), key_steps = (keys + PER_WORD - 1) / PER_WORD;
+        pack_transposed(f.k, k + kv_at + key0 * a->kv_stride, a->kv_stride, keys, round_up(keys, 16), D);
+        pack_pairs(NULL, f.v, ATTENTION_KEYS / PER_WORD, v + kv_at + key0 * a->kv_stride, a->kv_stride, keys, round_up(keys, 2),
+                   D);
         for (int64_t m = 0; m < rows; m += ATTENTION_ROWS) {
             int64_t part = clamp_to(round_up(rows - m, ATTENTION_MR), 0, ATTENTION_ROWS), diagonal = m + see - key0;
             if (diagonal + part <= 0) continue;
             scores(f.s, f.q + m * (D / PER_WORD), f.k, part, keys, diagonal, D);
             softmax(&f, m, part, keys, diagonal, c, key0 == 0);
             if (key0 == 0)
-                accumulate(f.o + m * ldv, ldv, f.p, ATTENTION_KEYS / PER_WORD, 1, f.v, ldv, part, ldv,
-                           (keys + PER_WORD - 1) / PER_WORD, ATTENTION_KEYS, diagonal, PRODUCT_SET, f.alpha);
+                accumulate(f.o + m * ldv, ldv, f.p, VL * p_row, p_row, 1, f.v, ATTENTION_KEYS / PER_WORD, part, ldv, key_steps,
+                           ATTENTION_KEYS, diagonal, PRODUCT_SET, NULL);
             else
-                accumulate(f.o + m * ldv, ldv, f.p, ATTENTION_KEYS / PER_WORD, 1, f.v, ldv, part, ldv,
-                           (keys + PER_WORD - 1) / PER_WORD, ATTENTION_KEYS, diagonal, PRODUCT_SCALE, f.alpha);
+                accumulate(f.o + m * ldv, ldv, f.p, VL * p_row, p_row, 1, f.v, ATTENTION_KEYS / PER_WORD, part, ldv, key_steps,
+                           ATTENTION_KEYS, diagonal, PRODUCT_SCALE, f.alpha);
         }
     }
     for (int64_t m = 0; m < rows; m++) {

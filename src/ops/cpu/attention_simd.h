@@ -45,6 +45,7 @@
 #define wset1 ATTENTION_NAME(wset1)
 #define dot ATTENTION_NAME(dot)
 #define store_elements ATTENTION_NAME(store_elements)
+#define store_pair_and_rows ATTENTION_NAME(store_pair_and_rows)
 #define store_pair ATTENTION_NAME(store_pair)
 #endif
 
@@ -202,18 +203,29 @@ INLINE wv wset1(word x) { return _mm512_set1_epi32((int)x); }
 INLINE vf dot(vf acc, wv a, wv b) { return _mm512_dpbf16_ps(acc, (__m512bh)a, (__m512bh)b); }
 /* y[0..n) = x, n <= VL */
 INLINE void store_bf16(bb_bf16 *y, vf x, int64_t n) {
-    _mm256_mask_storeu_epi16(y, (__mmask16)((1u << n) - 1), (__m256i)_mm512_cvtneps_pbh(x));
+    if (n == VL) /* a masked store is slow on some processors */
+        _mm256_storeu_si256((__m256i_u *)y, (__m256i)_mm512_cvtneps_pbh(x));
+    else
+        _mm256_mask_storeu_epi16(y, (__mmask16)((1u << n) - 1), (__m256i)_mm512_cvtneps_pbh(x));
 }
 /* Elements j..j+VL-1 of a row of words. */
 INLINE void store_elements(word *row, int64_t j, vf x) {
     _mm256_storeu_si256((__m256i_u *)((char *)row + j * 2), (__m256i)_mm512_cvtneps_pbh(x));
 }
-/* VL elements of two successive rows, in words that pair the rows: row r of such a matrix begins at (r / PER_WORD) * ld. */
-INLINE void store_pair(word *p, int64_t ld, vf even, vf odd) {
+/* VL elements of two successive rows, as words that pair the rows. */
+INLINE void store_pair(word *p, vf even, vf odd) {
     const __m512i interleave = _mm512_set_epi16(31, 15, 30, 14, 29, 13, 28, 12, 27, 11, 26, 10, 25, 9, 24, 8, 23, 7, 22, 6, 21,
                                                 5, 20, 4, 19, 3, 18, 2, 17, 1, 16, 0);
-    (void)ld;
     _mm512_storeu_si512(p, _mm512_permutexvar_epi16(interleave, (__m512i)_mm512_cvtne2ps_pbh(odd, even)));
+}
+/* The same, and row by row as well. */
+INLINE void store_pair_and_rows(word *p, word *row0, word *row1, vf even, vf odd) {
+    const __m512i interleave = _mm512_set_epi16(31, 15, 30, 14, 29, 13, 28, 12, 27, 11, 26, 10, 25, 9, 24, 8, 23, 7, 22, 6, 21,
+                                                5, 20, 4, 19, 3, 18, 2, 17, 1, 16, 0);
+    __m512i both = (__m512i)_mm512_cvtne2ps_pbh(odd, even);
+    _mm512_storeu_si512(p, _mm512_permutexvar_epi16(interleave, both));
+    _mm256_storeu_si256((__m256i_u *)row0, _mm512_castsi512_si256(both));
+    _mm256_storeu_si256((__m256i_u *)row1, _mm512_extracti64x4_epi64(both, 1));
 }
 
 #else
@@ -230,8 +242,13 @@ INLINE void store_bf16(bb_bf16 *y, vf x, int64_t n) {
     for (int64_t i = 0; i < n; i++) y[i] = bb_bf16_from_f32(t[i]);
 }
 INLINE void store_elements(word *row, int64_t j, vf x) { vstore(row + j, x); }
-INLINE void store_pair(word *p, int64_t ld, vf even, vf odd) {
+INLINE void store_pair(word *p, vf even, vf odd) {
     vstore(p, even);
-    vstore(p + ld, odd);
+    vstore(p + VL, odd);
+}
+INLINE void store_pair_and_rows(word *p, word *row0, word *row1, vf even, vf odd) {
+    store_pair(p, even, odd);
+    vstore(row0, even);
+    vstore(row1, odd);
 }
 #endif
