@@ -20,6 +20,7 @@ typedef struct ops_output {
     const double *bound; /* (n): the error allowed, from the ref run alone; NULL: none beyond `relative` */
     int64_t n;
     double relative; /* the error allowed besides, in parts of what ref gave */
+    double by_norm;  /* 0, or what the norm of all errors may be in parts of the norm of what ref gave */
 } ops_output;
 
 typedef struct ops_outputs {
@@ -50,11 +51,15 @@ static inline float *ops_rounded(float *x, int64_t n) {
 }
 
 static inline void ops_compare_output(const ops_output *cpu, const ops_output *ref) {
-    double worst = 0;
+    double worst = 0, error_norm = 0, norm = 0;
     int64_t at = -1;
     for (int64_t i = 0; i < ref->n; i++) {
         double expected = (double)ref->value[i], error = fabs((double)cpu->value[i] - expected);
         double allowed = ref->relative * fabs(expected) + (ref->bound ? ref->bound[i] : 0);
+        if (allowed > 0) { /* not what must be as it was */
+            error_norm += error * error;
+            norm += expected * expected;
+        }
         if (error <= allowed) continue;
         if (isnan(error) || error - allowed > worst) {
             worst = error - allowed;
@@ -66,6 +71,8 @@ static inline void ops_compare_output(const ops_output *cpu, const ops_output *r
         fail_msg("%s[%lld of %lld]: cpu %.9g, ref %.9g, allowed %.3g", ref->name, (long long)at, (long long)ref->n,
                  (double)cpu->value[at], (double)ref->value[at],
                  ref->relative * fabs((double)ref->value[at]) + (ref->bound ? ref->bound[at] : 0));
+    if (ref->by_norm > 0 && !(error_norm <= ref->by_norm * ref->by_norm * norm))
+        fail_msg("%s: error of norm %.3g, allowed %.3g", ref->name, sqrt(error_norm), ref->by_norm * sqrt(norm));
 }
 
 static inline void ops_compare_bits(const ops_output *a, const ops_output *b, const char *how) {

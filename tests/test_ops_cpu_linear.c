@@ -1,0 +1,247 @@
+/* Ternary linear layers and the head, cpu against ref. Integer results exactly; for the rest a bound for each element:
+ * roundings times the sum of the magnitudes of its terms. SPDX-License-Identifier: MIT */
+#include "ops_compare.h"
+
+static double *bounds(ops_session *s, int64_t n) { return ops_host(s, (size_t)n * sizeof(double)); }
+
+/* |w| of the ternary matrix with its scale: (N,K) */
+static double *weight_sizes(ops_session *s, const bb_ternary *t) {
+    int8_t *q = ops_room(s, (size_t)(t->n * t->k));
+    s->dev->ops->ternary_unpack(s->dev, q, t);
+    const int8_t *host_q = ops_get(s, q, (size_t)(t->n * t->k));
+    const float *scale = ops_get_f32(s, t->scale, t->segments);
+    double *size = bounds(s, t->n * t->k);
+    for (int64_t n = 0, segment = 0; n < t->n; n++) {
+        if (n == t->segment_end[segment]) segment++;
+        for (int64_t i = n * t->k; i < (n + 1) * t->k; i++) size[i] = (double)scale[segment] * abs(host_q[i]);
+    }
+    return size;
+}
+
+/* out[m,n] = sum_k a[m,k] b[n,k] where transposed is 0, sum_k a[m,k] b[k,n] where it is 1, sum_k a[k,m] b[k,n] where it is 2.
+ */
+static double *product_sizes(ops_session *s, const double *a, const double *b, int64_t M, int64_t N, int64_t K,
+                             int transposed) {
+    double *out = bounds(s, M * N);
+    for (int64_t m = 0; m < M; m++)
+        for (int64_t n = 0; n < N; n++)
+            for (int64_t k = 0; k < K; k++)
+                out[m * N + n] += a[transposed == 2 ? k * M + m : m * K + k] * b[transposed ? k * N + n : n * K + k];
+    return out;
+}
+
+static double *sizes(ops_session *s, const float *x, int64_t n) {
+    double *size = bounds(s, n);
+    for (int64_t i = 0; i < n; i++) size[i] = fabs((double)x[i]);
+    return size;
+}
+
+/* Codes over the whole range, scales the powers of two from 1/8 to 8. */
+static bb_rows coded_rows(ops_session *s, int64_t M, int64_t K) {
+    int8_t *q = ops_host(s, (size_t)(M * K));
+    float *scale = ops_host_f32(s, M);
+    const uint8_t *drawn = ops_bytes(s, M * K, 255);
+    for (int64_t i = 0; i < M * K; i++) q[i] = (int8_t)(drawn[i] - 127);
+    for (int64_t m = 0; m < M; m++) scale[m] = ldexpf(1.0f, (int)(m % 7) - 3);
+    return (bb_rows){.data = ops_put(s, q, (size_t)(M * K)), .scale = ops_put_f32(s, scale, M), .dtype = BB_I8};
+}
+
+/* N, K, segments: the codes exactly, the scales within one unit in the last place (of f32: the mean is taken in double) */
+static void ternary(ops_session *s, const int64_t *d, ops_outputs *out) {
+    int64_t N = d[0], K = d[1];
+    bb_ternary t = ops_ternary(s, N, K, (int)d[2], ops_normal_f32(s, N * K, 0.05));
+    int8_t *q = ops_room(s, (size_t)(N * K));
+    s->dev->ops->ternary_unpack(s->dev, q, &t);
+    const int8_t *host_q = ops_get(s, q, (size_t)(N * K));
+    float *codes = ops_host_f32(s, N * K);
+    for (int64_t i = 0; i < N * K; i++) codes[i] = (float)host_q[i];
+    ops_out(out, "q", codes, N * K, 0, NULL);
+    ops_out(out, "scale", ops_get_f32(s, t.scale, d[2]), d[2], 2 * U_F32, NULL);
+}
+
+/* Weights that are ties, at the clip, zero, and tensors of zeros alone; segments 3. */
+static void ternary_edges(ops_session *s, const int64_t *d, ops_outputs *out) {
+    static const float pattern[8] = {0.5f, -0.5f, 1.5f, -1.5f, 0.0f, 2.0f, -1.0f, 1.0f}; /* mean magnitude 1 */
+    int64_t N = 4, K = d[0];
+    float *w = ops_host_f32(s, N * K); /* rows 0, 1 | 2 | 3 */
+    for (int64_t i = 0; i < N * K; i++) w[i] = i / K == 2 ? 0.0f : i / K == 3 ? pattern[i % 8] * 1e-9f : pattern[i % 8];
+    bb_ternary t = ops_ternary(s, N, K, 3, w);
+    int8_t *q = ops_room(s, (size_t)(N * K));
+    s->dev->ops->ternary_unpack(s->dev, q, &t);
+    const int8_t *host_q = ops_get(s, q, (size_t)(N * K));
+    float *codes = ops_host_f32(s, N * K), *dw = ops_put_f32(s, ops_normal_f32(s, N * K, 1.0), N * K);
+    for (int64_t i = 0; i < N * K; i++) codes[i] = (float)host_q[i];
+    s->dev->ops->ste_clip(s->dev, dw, ops_put_f32(s, w, N * K), &t);
+    ops_out(out, "q", codes, N * K, 0, NULL);
+    ops_out(out, "scale", ops_get_f32(s, t.scale, 3), 3, 0, NULL);
+    ops_out(out, "dw", ops_get_f32(s, dw, N * K), N * K, 0, NULL);
+}
+
+/* N, K, segments */
+static void ste_clip(ops_session *s, const int64_t *d, ops_outputs *out) {
+    int64_t N = d[0], K = d[1];
+    float *w = ops_normal_f32(s, N * K, 0.05), *dw = ops_put_f32(s, ops_normal_f32(s, N * K, 1.0), N * K);
+    bb_ternary t = ops_ternary(s, N, K, (int)d[2], w);
+    s->dev->ops->ste_clip(s->dev, dw, ops_put_f32(s, w, N * K), &t);
+    ops_out(out, "dw", ops_get_f32(s, dw, N * K), N * K, 0, NULL);
+}
+
+/* M, N, K, segments: with scales that are powers of two and whole residuals nothing is rounded but what is stored, so that
+ * every bit of the int32 sums shows. */
+static void linear_exact(ops_session *s, const int64_t *d, ops_outputs *out) {
+    int64_t M = d[0], N = d[1], K = d[2];
+    static const float scales[BB_MAX_SEGMENTS] = {1.0f, 0.5f, 4.0f};
+    bb_ternary t = ops_ternary(s, N, K, (int)d[3], ops_normal_f32(s, N * K, 0.05));
+    s->dev->ops->copy_in(s->dev, t.scale, scales, (size_t)d[3] * sizeof *scales);
+    bb_rows x = coded_rows(s, M, K);
+    float *residual = ops_host_f32(s, M * N);
+    for (int64_t i = 0; i < M * N; i++) residual[i] = (float)(i % 201 - 100);
+    void *y = ops_put_act(s, residual, M * N);
+    float *sum = ops_put_f32(s, residual, M * N), *elsewhere = ops_room(s, (size_t)(M * N) * sizeof *elsewhere);
+    s->dev->ops->linear_forward(s->dev, y, x, &t, M);
+    s->dev->ops->linear_forward_add(s->dev, elsewhere, sum, x, &t, M);
+    s->dev->ops->linear_forward_add(s->dev, sum, sum, x, &t, M);
+    ops_out(out, "y", ops_rounded(ops_get_act(s, y, M * N), M * N), M * N, 0, NULL);
+    ops_out(out, "y + residual", ops_get_f32(s, elsewhere, M * N), M * N, 0, NULL);
+    ops_out(out, "y + residual, in place", ops_get_f32(s, sum, M * N), M * N, 0, NULL);
+}
+
+/* M, N, K, segments: with the scales that the quantizers give, three f32 products. */
+static void linear_quantized(ops_session *s, const int64_t *d, ops_outputs *out) {
+    int64_t M = d[0], N = d[1], K = d[2];
+    bb_ternary t = ops_ternary(s, N, K, (int)d[3], ops_normal_f32(s, N * K, 0.05));
+    bb_rows x = ops_rows(s, M, K, BB_I8);
+    float *residual0 = ops_normal_f32(s, M * N, 1.0), *residual = ops_put_f32(s, residual0, M * N);
+    void *y = ops_put_act(s, residual0, M * N);
+    float *sum = ops_room(s, (size_t)(M * N) * sizeof *sum);
+    s->dev->ops->act_quant(s->dev, x, ops_put_act(s, ops_normal(s, M * K, 1.0), M * K), M, K);
+    s->dev->ops->linear_forward(s->dev, y, x, &t, M);
+    s->dev->ops->linear_forward_add(s->dev, sum, residual, x, &t, M);
+    const float *host_sum = ops_get_f32(s, sum, M * N);
+    double *bound = bounds(s, M * N);
+    for (int64_t i = 0; i < M * N; i++) bound[i] = 6 * U_F32 * (2 * fabs((double)residual0[i]) + fabs((double)host_sum[i]));
+    ops_out(out, "y", ops_get_act(s, y, M * N), M * N, U_BF16 + 6 * U_F32, NULL);
+    ops_out(out, "y + residual", host_sum, M * N, 0, bound);
+}
+
+/* M, N, K, segments: activations as they are; an f32 sum of K. */
+static void linear_unquantized(ops_session *s, const int64_t *d, ops_outputs *out) {
+    int64_t M = d[0], N = d[1], K = d[2];
+    float *x0 = ops_normal(s, M * K, 1.0), *residual0 = ops_normal_f32(s, M * N, 1.0);
+    bb_ternary t = ops_ternary(s, N, K, (int)d[3], ops_normal_f32(s, N * K, 0.05));
+    bb_rows x = {.data = ops_put_act(s, x0, M * K), .dtype = s->dev->ops->act_dtype};
+    void *y = ops_put_act(s, residual0, M * N);
+    float *sum = ops_room(s, (size_t)(M * N) * sizeof *sum);
+    s->dev->ops->linear_forward(s->dev, y, x, &t, M);
+    s->dev->ops->linear_forward_add(s->dev, sum, ops_put_f32(s, residual0, M * N), x, &t, M);
+    double *bound = NULL, *sum_bound = NULL;
+    if (ops_is_ref(s)) {
+        bound = product_sizes(s, sizes(s, x0, M * K), weight_sizes(s, &t), M, N, K, 0);
+        sum_bound = bounds(s, M * N);
+        for (int64_t i = 0; i < M * N; i++) {
+            bound[i] *= (double)(K + 6) * U_F32;
+            sum_bound[i] = bound[i] + 2 * U_F32 * fabs((double)residual0[i]);
+        }
+    }
+    ops_out(out, "y", ops_get_act(s, y, M * N), M * N, U_BF16 * (1 + U_BF16), bound);
+    ops_out(out, "y + residual", ops_get_f32(s, sum, M * N), M * N, 2 * U_F32, sum_bound);
+}
+
+/* M, N, K, segments, quantized rows, dy in f32, without dx. dy takes a scale (g for dx, s for dw) and becomes bf16: one
+ * rounding a term, two where it was f32; products are exact, sums in f32. */
+static void linear_backward(ops_session *s, const int64_t *d, ops_outputs *out) {
+    int64_t M = d[0], N = d[1], K = d[2];
+    float *x0 = ops_normal(s, M * K, 1.0), *dy0 = d[5] ? ops_normal_f32(s, M * N, 1.0) : ops_normal(s, M * N, 1.0);
+    float *dw0 = ops_normal_f32(s, N * K, 1.0), *dw = ops_put_f32(s, dw0, N * K);
+    bb_ternary t = ops_ternary(s, N, K, (int)d[3], ops_normal_f32(s, N * K, 0.05));
+    bb_rows x = ops_rows(s, M, K, d[4] ? BB_I8 : s->dev->ops->act_dtype);
+    s->dev->ops->act_quant(s->dev, x, ops_put_act(s, x0, M * K), M, K);
+    void *dx = d[6] ? NULL : ops_put_act(s, x0, M * K), *dy = d[5] ? ops_put_f32(s, dy0, M * N) : ops_put_act(s, dy0, M * N);
+    s->dev->ops->linear_backward(s->dev, dx, dw, dy, d[5] ? BB_F32 : s->dev->ops->act_dtype, x, &t, M);
+
+    double *dx_bound = NULL, *dw_bound = NULL, *dy_sizes = sizes(s, dy0, M * N);
+    if (ops_is_ref(s)) {
+        /* a quantized x is at most half a step from x; sizes need no more */
+        dw_bound = product_sizes(s, dy_sizes, sizes(s, x0, M * K), N, K, M, 2);
+        dx_bound = product_sizes(s, dy_sizes, weight_sizes(s, &t), M, K, N, 1);
+        for (int64_t i = 0; i < N * K; i++)
+            dw_bound[i] = (1.02 * (2 * U_BF16 + (double)M * U_F32)) * dw_bound[i] + 4 * U_F32 * fabs((double)dw0[i]);
+        for (int64_t i = 0; i < M * K; i++) dx_bound[i] *= 2 * U_BF16 + (double)N * U_F32;
+    }
+    ops_out(out, "dw", ops_get_f32(s, dw, N * K), N * K, 2 * U_F32, dw_bound);
+    if (d[6]) return;
+    ops_out(out, "dx", ops_get_act(s, dx, M * K), M * K, U_BF16 * (1 + U_BF16), dx_bound);
+    out->of[out->count - 1].by_norm = 2 * U_BF16; /* two or three random roundings, none of them whole */
+}
+
+/* M, V, C: forward in f32 throughout; dh is stored in bf16. */
+static void head(ops_session *s, const int64_t *d, ops_outputs *out) {
+    int64_t M = d[0], V = d[1], C = d[2];
+    float *h0 = ops_normal_f32(s, M * C, 1.0), *e0 = ops_normal_f32(s, V * C, 0.2), *dlogits0 = ops_normal_f32(s, M * V, 1.0);
+    float *de0 = ops_normal_f32(s, V * C, 1.0), *h = ops_put_f32(s, h0, M * C), *e = ops_put_f32(s, e0, V * C);
+    float *logits = ops_room(s, (size_t)(M * V) * sizeof *logits), *de = ops_put_f32(s, de0, V * C);
+    void *dh = ops_put_act(s, h0, M * C);
+    s->dev->ops->head_forward(s->dev, logits, h, e, M, V, C);
+    s->dev->ops->head_backward(s->dev, dh, de, ops_put_f32(s, dlogits0, M * V), h, e, M, V, C);
+    double *bound = NULL, *dh_bound = NULL, *de_bound = NULL;
+    if (ops_is_ref(s)) {
+        double *h_sizes = sizes(s, h0, M * C), *e_sizes = sizes(s, e0, V * C), *d_sizes = sizes(s, dlogits0, M * V);
+        bound = product_sizes(s, h_sizes, e_sizes, M, V, C, 0);
+        dh_bound = product_sizes(s, d_sizes, e_sizes, M, C, V, 1);
+        de_bound = product_sizes(s, d_sizes, h_sizes, V, C, M, 2);
+        for (int64_t i = 0; i < M * V; i++) bound[i] *= (double)(C + 2) * U_F32;
+        for (int64_t i = 0; i < M * C; i++) dh_bound[i] *= (double)(V + 2) * U_F32;
+        for (int64_t i = 0; i < V * C; i++) de_bound[i] = (double)(M + 2) * U_F32 * (de_bound[i] + fabs((double)de0[i]));
+    }
+    ops_out(out, "logits", ops_get_f32(s, logits, M * V), M * V, U_F32, bound);
+    ops_out(out, "dh", ops_get_act(s, dh, M * C), M * C, U_BF16 * (1 + U_BF16), dh_bound);
+    ops_out(out, "de", ops_get_f32(s, de, V * C), V * C, 2 * U_F32, de_bound);
+}
+
+static const ops_case cases[] = {
+    {"ternary", ternary, {1, 1, 1}},
+    {"ternary", ternary, {5, 7, 3}},
+    {"ternary", ternary, {64, 64, 1}},
+    {"ternary", ternary, {96, 33, 2}},
+    {"ternary", ternary, {130, 257, 3}},
+    {"ternary", ternary, {333, 500, 3}},
+    {"ternary_edges", ternary_edges, {8}},
+    {"ternary_edges", ternary_edges, {72}},
+    {"ste_clip", ste_clip, {5, 7, 3}},
+    {"ste_clip", ste_clip, {200, 130, 3}},
+    {"linear_exact", linear_exact, {1, 1, 1, 1}},
+    {"linear_exact", linear_exact, {1, 5, 1536, 3}},
+    {"linear_exact", linear_exact, {3, 9, 20, 1}},
+    {"linear_exact", linear_exact, {1, 260, 333, 3}},
+    {"linear_exact", linear_exact, {2, 31, 65, 2}},
+    {"linear_exact", linear_exact, {5, 64, 64, 1}},
+    {"linear_exact", linear_exact, {17, 48, 100, 3}},
+    {"linear_exact", linear_exact, {64, 128, 96, 1}},
+    {"linear_exact", linear_exact, {65, 192, 128, 3}},
+    {"linear_exact", linear_exact, {130, 129, 127, 2}},
+    {"linear_exact", linear_exact, {300, 80, 520, 3}},
+    {"linear_quantized", linear_quantized, {1, 40, 24, 1}},
+    {"linear_quantized", linear_quantized, {1, 512, 256, 3}},
+    {"linear_quantized", linear_quantized, {33, 70, 90, 3}},
+    {"linear_quantized", linear_quantized, {130, 192, 128, 3}},
+    {"linear_unquantized", linear_unquantized, {1, 3, 5, 1}},
+    {"linear_unquantized", linear_unquantized, {1, 200, 120, 3}},
+    {"linear_unquantized", linear_unquantized, {65, 70, 90, 3}},
+    {"linear_unquantized", linear_unquantized, {130, 192, 128, 2}},
+    {"linear_backward", linear_backward, {1, 1, 1, 1, 1, 0, 0}},
+    {"linear_backward", linear_backward, {1, 40, 24, 3, 1, 1, 0}},
+    {"linear_backward", linear_backward, {5, 17, 20, 3, 1, 0, 0}},
+    {"linear_backward", linear_backward, {65, 70, 90, 3, 1, 0, 0}},
+    {"linear_backward", linear_backward, {65, 70, 90, 3, 0, 0, 0}},
+    {"linear_backward", linear_backward, {65, 70, 90, 2, 0, 1, 0}},
+    {"linear_backward", linear_backward, {64, 128, 96, 1, 1, 1, 0}},
+    {"linear_backward", linear_backward, {130, 193, 127, 3, 1, 1, 0}},
+    {"linear_backward", linear_backward, {130, 192, 128, 3, 1, 0, 1}},
+    {"linear_backward", linear_backward, {600, 80, 72, 1, 1, 0, 0}},
+    {"head", head, {1, 256, 20}},
+    {"head", head, {3, 256, 33}},
+    {"head", head, {65, 256, 64}},
+    {"head", head, {200, 256, 130}},
+};
+
+int main(void) { return ops_compare_all(cases, sizeof cases / sizeof *cases, NULL, 0); }
