@@ -162,14 +162,14 @@ static void test_sample_is_a_function_of_seed_number_and_length(void **state) {
         int seq_len = pass ? 100 : 16;
         assert_int_equal(bb_dataset_set_seq_len(dataset, seq_len, &err), BB_OK);
         for (uint64_t n = 0; n < 500; n++) {
-            uint64_t total = 0;
-            for (int i = 0; i < 3; i++) total += sizes[i] > (size_t)seq_len ? sizes[i] - (size_t)seq_len : 0;
+            uint64_t windows[3], total = 0;
+            for (int i = 0; i < 3; i++) {
+                windows[i] = sizes[i] > (size_t)seq_len ? sizes[i] - (size_t)seq_len : 0;
+                total += windows[i];
+            }
             uint64_t window = bb_rng_below(99, BB_STREAM_DATA, n, total);
             int file = 0;
-            while (sizes[file] <= (size_t)seq_len || window >= sizes[file] - (size_t)seq_len) {
-                window -= sizes[file] > (size_t)seq_len ? sizes[file] - (size_t)seq_len : 0;
-                file++;
-            }
+            for (; file < 2 && window >= windows[file]; file++) window -= windows[file];
             assert_ptr_equal(bb_dataset_sample(dataset, n), dataset->source.files[file].map.data + window);
         }
     }
