@@ -109,6 +109,7 @@ typedef struct bb_ops {
     /* -- norm, rope, activation functions: each writes the input of the linear layer that follows ---------------------- */
     /* y = x * w * r,  r[m] = 1/sqrt(mean_C(x^2) + eps).  x: (M,C) f32; w: (C) f32; r: (M) f32, kept for backward.
      * y.dtype I8: quantized row by row in the same pass: s = max(max|y|/127, 1e-8), q = clip(round_half_even(y/s), -127, 127).
+     * A NaN in a row makes its s NaN, whatever its q.
      * arXiv:1910.07467 */
     void (*rmsnorm_forward)(bb_device *dev, bb_rows y, float *r, const float *x, const float *w, float eps, int64_t M,
                             int64_t C);
