@@ -119,10 +119,15 @@ static inline bb_rows ops_rows(ops_session *s, int64_t M, int64_t K, bb_dtype dt
                      .dtype = dtype};
 }
 
+/* Where segment i of a matrix of N rows ends. */
+static inline int64_t ops_segment_end(int64_t N, int segments, int i) {
+    return i + 1 < segments ? N * (i + 1) / (segments + 1) + 1 : N;
+}
+
 /* Device memory for a matrix of up to three segments, quantized from w: host (N,K). */
 static inline bb_ternary ops_ternary(ops_session *s, int64_t N, int64_t K, int segments, const float *w) {
     bb_ternary t = {.n = N, .k = K, .segments = segments};
-    for (int i = 0; i < segments; i++) t.segment_end[i] = i + 1 < segments ? N * (i + 1) / (segments + 1) + 1 : N;
+    for (int i = 0; i < segments; i++) t.segment_end[i] = ops_segment_end(N, segments, i);
     t.scale = ops_room(s, BB_MAX_SEGMENTS * sizeof(float));
     t.data = ops_room(s, s->dev->ops->ternary_bytes(s->dev, N, K));
     s->dev->ops->ternary_quant(s->dev, &t, ops_put_f32(s, w, N * K));

@@ -86,13 +86,28 @@ static void ste_clip(ops_session *s, const int64_t *d, ops_outputs *out) {
     ops_out(out, "dw", ops_get_f32(s, dw, N * K), N * K, 0, NULL);
 }
 
+/* Weights whose scales are powers of two, exactly: of each two, one is 1.75 and the other 0.25 of the scale, of either sign. */
+static float *weights_of_exact_scale(ops_session *s, int64_t N, int64_t K, int segments) {
+    static const float scales[BB_MAX_SEGMENTS] = {1.0f, 0.5f, 4.0f};
+    float *w = ops_host_f32(s, N * K);
+    const uint8_t *drawn = ops_bytes(s, N * K, 256);
+    for (int64_t i = 0, first = 0, segment = 0; i < N * K; i++) {
+        int64_t end = ops_segment_end(N, segments, (int)segment) * K, pair = first + (i - first) / 2 * 2;
+        float part = pair + 1 == end ? 1.0f : (i == pair) == (drawn[pair] >= 128) ? 1.75f : 0.25f;
+        w[i] = scales[segment] * (drawn[i] & 1 ? part : -part);
+        if (i + 1 == end) {
+            first = end;
+            segment++;
+        }
+    }
+    return w;
+}
+
 /* M, N, K, segments: with scales that are powers of two and whole residuals nothing is rounded but what is stored, so that
  * every bit of the int32 sums shows. */
 static void linear_exact(ops_session *s, const int64_t *d, ops_outputs *out) {
     int64_t M = d[0], N = d[1], K = d[2];
-    static const float scales[BB_MAX_SEGMENTS] = {1.0f, 0.5f, 4.0f};
-    bb_ternary t = ops_ternary(s, N, K, (int)d[3], ops_normal_f32(s, N * K, 0.05));
-    s->dev->ops->copy_in(s->dev, t.scale, scales, (size_t)d[3] * sizeof *scales);
+    bb_ternary t = ops_ternary(s, N, K, (int)d[3], weights_of_exact_scale(s, N, K, (int)d[3]));
     bb_rows x = coded_rows(s, M, K);
     float *residual = ops_host_f32(s, M * N);
     for (int64_t i = 0; i < M * N; i++) residual[i] = (float)(i % 201 - 100);
@@ -101,6 +116,7 @@ static void linear_exact(ops_session *s, const int64_t *d, ops_outputs *out) {
     s->dev->ops->linear_forward(s->dev, y, x, &t, M);
     s->dev->ops->linear_forward_add(s->dev, elsewhere, sum, x, &t, M);
     s->dev->ops->linear_forward_add(s->dev, sum, sum, x, &t, M);
+    ops_out(out, "g", ops_get_f32(s, t.scale, d[3]), d[3], 0, NULL);
     ops_out(out, "y", ops_rounded(ops_get_act(s, y, M * N), M * N), M * N, 0, NULL);
     ops_out(out, "y + residual", ops_get_f32(s, elsewhere, M * N), M * N, 0, NULL);
     ops_out(out, "y + residual, in place", ops_get_f32(s, sum, M * N), M * N, 0, NULL);
