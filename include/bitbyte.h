@@ -206,7 +206,10 @@ typedef struct bb_pack_options {
 } bb_pack_options;
 
 typedef struct bb_pack_result {
-    int64_t files, documents, bytes, val_bytes, shards, val_shards, skipped;
+    int64_t files, documents; /* that were packed */
+    int64_t bytes, val_bytes; /* of all shards; of the val shards among them */
+    int64_t shards, val_shards;
+    int64_t skipped; /* files and records left out */
 } bb_pack_result;
 
 BB_API void bb_pack_options_default(bb_pack_options *options);
