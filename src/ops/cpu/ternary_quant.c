@@ -67,8 +67,7 @@ static void pack_two_bits(uint8_t *out, const int8_t *q, int64_t K) {
     for (int64_t i = 0; i < whole; i++) {
         uint32_t v;
         memcpy(&v, q + 4 * i, sizeof v);
-        v += 0x01010101u; /* each byte is -1, 0 or 1: no carry crosses from one to the next that the mask does not drop */
-        v &= 0x03030303u;
+        v = ((v & 0x03030303u) + 0x01010101u) & 0x03030303u; /* value + 1 in each byte; the mask first, so that nothing carries */
         out[i] = (uint8_t)(v | v >> 6 | v >> 12 | v >> 18);
     }
     if (K % 4) {
