@@ -90,7 +90,7 @@ static void act_quant(ops_session *s, const int64_t *d, ops_outputs *out) {
         x[i] = ops_to_bf16((double)x[i] * sizes[i / K % 6]);
     }
     bb_rows y = rows_of(s, M, K, d[2]);
-    s->dev->ops->act_quant(s->dev, y, ops_put_act(s, x, M * K), M, K);
+    s->dev->ops->act_quant(s->dev, y, ops_put_act(s, x, M * K), s->dev->ops->act_dtype, M, K);
     if (y.dtype != BB_I8) {
         ops_out(out, "y", ops_get_act(s, y.data, M * K), M * K, 0, NULL);
         return;
@@ -351,7 +351,7 @@ static void nan_is_not_lost(void **state) {
             bb_rows rows = ops_rows(&s, M, C, BB_I8);
             dev->ops->rmsnorm_forward(dev, rows, r, x, w, 1e-6f, M, C);
             assert_true(isnan(ops_get_f32(&s, rows.scale, M)[1]) && isfinite(ops_get_f32(&s, rows.scale, M)[0]));
-            dev->ops->act_quant(dev, rows, ops_put_act(&s, x0, M * C), M, C);
+            dev->ops->act_quant(dev, rows, ops_put_act(&s, x0, M * C), dev->ops->act_dtype, M, C);
             assert_true(isnan(ops_get_f32(&s, rows.scale, M)[1]) && isfinite(ops_get_f32(&s, rows.scale, M)[0]));
             dev->ops->loss_forward(dev, nll, x, ops_put(&s, y, M), M, C);
             assert_true(isnan(ops_get_f32(&s, nll, M)[1]) && isfinite(ops_get_f32(&s, nll, M)[0]));

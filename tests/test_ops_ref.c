@@ -55,7 +55,7 @@ static void act_quant_rounds_half_to_even(void **state) {
     float x[10] = {127.0f, 0.5f, 1.5f, 2.5f, -0.5f, -1.5f, -2.5f, -127.0f, 0.4999f, 126.5f};
     const int8_t expected[10] = {127, 0, 2, 2, 0, -2, -2, -127, 0, 126};
     bb_rows y = ops_rows(&s, 1, 10, BB_I8);
-    dev->ops->act_quant(dev, y, x, 1, 10);
+    dev->ops->act_quant(dev, y, x, dev->ops->act_dtype, 1, 10);
     assert_float_equal(y.scale[0], 1.0f, 0.0f);
     assert_memory_equal(y.data, expected, sizeof expected);
     ops_end(&s);
@@ -67,7 +67,7 @@ static void act_quant_of_small_rows(void **state) {
     float x[4][3] = {{0, 0, 0}, {1e-9f, -1e-9f, 0}, {1e-7f, -2e-8f, 0}, {1, NAN, 0}};
     const int8_t expected[3][3] = {{0, 0, 0}, {0, 0, 0}, {10, -2, 0}};
     bb_rows y = ops_rows(&s, 4, 3, BB_I8);
-    dev->ops->act_quant(dev, y, x, 4, 3);
+    dev->ops->act_quant(dev, y, x, dev->ops->act_dtype, 4, 3);
     for (int m = 0; m < 3; m++) assert_float_equal(y.scale[m], 1e-8f, 0.0f);
     assert_memory_equal(y.data, expected, sizeof expected);
     assert_true(isnan(y.scale[3]));
@@ -80,7 +80,7 @@ static void act_quant_uses_the_whole_range_and_no_more(void **state) {
     enum { M = 200, K = 37 };
     float *x = ops_normal_f32(&s, M * K, 3.0);
     bb_rows y = ops_rows(&s, M, K, BB_I8);
-    dev->ops->act_quant(dev, y, x, M, K);
+    dev->ops->act_quant(dev, y, x, dev->ops->act_dtype, M, K);
     for (int m = 0; m < M; m++) {
         const int8_t *q = (const int8_t *)y.data + m * K;
         int largest = 0;
@@ -98,7 +98,7 @@ static void act_quant_copies_where_not_quantized(void **state) {
     ops_session s = ops_begin(dev, 2);
     float *x = ops_normal_f32(&s, 15, 1.0);
     bb_rows y = ops_rows(&s, 3, 5, BB_F32);
-    dev->ops->act_quant(dev, y, x, 3, 5);
+    dev->ops->act_quant(dev, y, x, dev->ops->act_dtype, 3, 5);
     assert_memory_equal(y.data, x, 15 * sizeof(float));
     ops_end(&s);
 }
@@ -147,7 +147,7 @@ static void check_linear(int64_t M, int64_t N, int64_t K, int segments, bb_dtype
     int8_t *q = ops_host(&s, (size_t)(N * K));
     bb_ternary t = ops_ternary(&s, N, K, segments, w);
     bb_rows rows = ops_rows(&s, M, K, dtype);
-    dev->ops->act_quant(dev, rows, x, M, K);
+    dev->ops->act_quant(dev, rows, x, dev->ops->act_dtype, M, K);
     dev->ops->ternary_unpack(dev, q, &t);
 
     double *used = ops_host(&s, (size_t)(M * K) * sizeof *used), *weight = ops_host(&s, (size_t)(N * K) * sizeof *weight);
@@ -261,7 +261,7 @@ static void fused_quantization_equals_two_steps(void **state) {
             dev->ops->swiglu_forward(dev, plain, gate_up, M, C);
             dev->ops->swiglu_forward(dev, fused, gate_up, M, C);
         }
-        dev->ops->act_quant(dev, after, plain.data, M, C);
+        dev->ops->act_quant(dev, after, plain.data, dev->ops->act_dtype, M, C);
         assert_memory_equal(fused.data, after.data, M * C);
         assert_memory_equal(fused.scale, after.scale, M * sizeof(float));
     }

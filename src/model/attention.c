@@ -58,7 +58,7 @@ void bb_attention_block_forward(bb_device *dev, const bb_block *block, bb_block_
     } else {
         ops->attention_forward(dev, sv->att, sv->lse, sv->qkv, at(dev, sv->qkv, row.k), at(dev, sv->qkv, row.v), &a);
     }
-    ops->act_quant(dev, sv->a2, sv->att, M, s->C);
+    ops->act_quant(dev, sv->a2, sv->att, ops->act_dtype, M, s->C);
     ops->linear_forward_add(dev, y, x, sv->a2, &block->o, M);
 }
 

@@ -18,7 +18,8 @@ struct bb_bitlinear {
     size_t bytes;
     /* of the last forward */
     int64_t rows, capacity;
-    void *x, *y; /* act (capacity, in), (capacity, out); dx and dy take their places */
+    float *x, *y; /* (capacity, in), (capacity, out); dy takes y's place */
+    void *dx;     /* act (capacity, in) */
     bb_rows input;
     void *batch_memory;
     size_t batch_bytes;
@@ -34,8 +35,9 @@ static void carve(bb_bitlinear *l, bb_arena *arena) {
 
 static void carve_batch(bb_bitlinear *l, bb_arena *arena, int64_t rows) {
     size_t act = bb_dtype_bytes(l->device->ops->act_dtype);
-    l->x = bb_arena_take(arena, (size_t)(rows * l->in) * act);
-    l->y = bb_arena_take(arena, (size_t)(rows * l->out) * act);
+    l->x = bb_arena_take(arena, (size_t)(rows * l->in) * sizeof(float));
+    l->y = bb_arena_take(arena, (size_t)(rows * l->out) * sizeof(float));
+    l->dx = bb_arena_take(arena, (size_t)(rows * l->in) * act);
     l->input.dtype = l->act_quant ? BB_I8 : l->device->ops->act_dtype;
     l->input.data = bb_arena_take(arena, (size_t)(rows * l->in) * bb_dtype_bytes(l->input.dtype));
     l->input.scale = l->act_quant ? bb_arena_take(arena, (size_t)rows * sizeof(float)) : NULL;
@@ -122,10 +124,12 @@ bb_status bb_bitlinear_forward(bb_bitlinear *l, const float *x, int64_t rows, fl
     BB_TRY(reserve_rows(l, rows, err));
     const bb_ops *ops = l->device->ops;
     l->rows = rows;
-    ops->act_in(l->device, l->x, x, rows * l->in);
-    ops->act_quant(l->device, l->input, l->x, rows, l->in);
-    ops->linear_forward(l->device, l->y, l->input, &l->ternary, rows);
-    ops->act_out(l->device, y, l->y, rows * l->out);
+    size_t y_bytes = (size_t)(rows * l->out) * sizeof(float);
+    ops->copy_in(l->device, l->x, x, (size_t)(rows * l->in) * sizeof(float));
+    ops->act_quant(l->device, l->input, l->x, BB_F32, rows, l->in);
+    ops->zero(l->device, l->y, y_bytes); /* added to nothing, the result stays in f32 */
+    ops->linear_forward_add(l->device, l->y, l->y, l->input, &l->ternary, rows);
+    ops->copy_out(l->device, y, l->y, y_bytes);
     return ops->sync(l->device, err);
 }
 
@@ -135,11 +139,11 @@ bb_status bb_bitlinear_backward(bb_bitlinear *l, const float *dy, int64_t rows, 
                        (long long)l->rows);
     const bb_ops *ops = l->device->ops;
     size_t weight_bytes = (size_t)(l->in * l->out) * sizeof(float);
-    ops->act_in(l->device, l->y, dy, rows * l->out);
+    ops->copy_in(l->device, l->y, dy, (size_t)(rows * l->out) * sizeof(float));
     ops->zero(l->device, l->dweight, weight_bytes);
-    ops->linear_backward(l->device, dx ? l->x : NULL, l->dweight, l->y, ops->act_dtype, l->input, &l->ternary, rows);
+    ops->linear_backward(l->device, dx ? l->dx : NULL, l->dweight, l->y, BB_F32, l->input, &l->ternary, rows);
     if (l->ste == BB_STE_CLIPPED) ops->ste_clip(l->device, l->dweight, l->weight, &l->ternary);
-    if (dx) ops->act_out(l->device, dx, l->x, rows * l->in);
+    if (dx) ops->act_out(l->device, dx, l->dx, rows * l->in);
     if (dweight) ops->copy_out(l->device, dweight, l->dweight, weight_bytes);
     return ops->sync(l->device, err);
 }
@@ -186,15 +190,15 @@ bb_status bb_act_quantize(bb_device *device, const float *x, int64_t rows, int64
                           bb_error *err) {
     BB_TRY(check_matrix(rows, cols, err));
     const bb_ops *ops = device->ops;
-    size_t n = (size_t)(rows * cols), act = bb_align_up(n * bb_dtype_bytes(ops->act_dtype)), i8 = bb_align_up(n);
-    size_t scales = bb_align_up((size_t)rows * sizeof(float)), bytes = act + i8 + scales;
+    size_t n = (size_t)(rows * cols), f32 = bb_align_up(n * sizeof(float)), i8 = bb_align_up(n);
+    size_t scales = bb_align_up((size_t)rows * sizeof(float)), bytes = f32 + i8 + scales;
     void *memory;
     BB_TRY(take_temporary(device, bytes, &memory, err));
     bb_arena arena = {.base = memory};
-    void *device_x = bb_arena_take(&arena, act);
+    float *device_x = bb_arena_take(&arena, f32);
     bb_rows y = {.data = bb_arena_take(&arena, i8), .scale = bb_arena_take(&arena, scales), .dtype = BB_I8};
-    ops->act_in(device, device_x, x, (int64_t)n);
-    ops->act_quant(device, y, device_x, rows, cols);
+    ops->copy_in(device, device_x, x, n * sizeof(float));
+    ops->act_quant(device, y, device_x, BB_F32, rows, cols);
     ops->copy_out(device, q, y.data, n);
     ops->copy_out(device, scale, y.scale, (size_t)rows * sizeof(float));
     bb_status status = ops->sync(device, err);

@@ -50,7 +50,7 @@ typedef struct bb_attention {
 
 typedef struct bb_adamw {
     double lr, beta1, beta2, eps, weight_decay; /* weight_decay 0 for a tensor that does not decay */
-    double grad_scale;                        /* the clip: every gradient is multiplied by it first */
+    double grad_scale;                          /* the clip: every gradient is multiplied by it first */
     double bias_correction1, bias_correction2;  /* 1 - beta^step, step counted from 1 */
 } bb_adamw;
 
@@ -116,8 +116,8 @@ typedef struct bb_ops {
     /* dx[m,:] += r*(w*dy) - x*r^3/C * sum_c(w*dy*x);  dw += sum_m dy*x*r.  dy: (M,C) act; dx: (M,C) f32. */
     void (*rmsnorm_backward)(bb_device *dev, float *dx, float *dw, const void *dy, const float *x, const float *w,
                              const float *r, int64_t M, int64_t C);
-    /* y = x, quantized as above.  x: (M,K) act. y.dtype act: a plain copy. */
-    void (*act_quant)(bb_device *dev, bb_rows y, const void *x, int64_t M, int64_t K);
+    /* y = x, quantized as above.  x: (M,K), f32 or act as x_dtype says. y.dtype not I8: the values, rounded to that type. */
+    void (*act_quant)(bb_device *dev, bb_rows y, const void *x, bb_dtype x_dtype, int64_t M, int64_t K);
     /* Turns heads 0..heads-1 of each row of x: act (B,T,stride), head h at h*D, in place. Pair (i, i + D/2), i < D/2, by the
      * angle of position (position0 + t):  (a, b) -> (a cos - b sin, b cos + a sin);  inverse turns back (the gradient).
      * cos, sin: f32 (positions, D/2). */

@@ -131,7 +131,7 @@ static void run_phase(bench *b, phase p) {
     case QKV: ops->linear_forward(dev, s->qkv, s->a1, &k->qkv, b->M); break;
     case ROPE: ops->rope(dev, s->qkv, w->rope_cos, w->rope_sin, 0, false, b->B, b->T, heads + kv, D, width); break;
     case ATT: ops->attention_forward(dev, s->att, s->lse, qkv, qkv + k_at, qkv + v_at, &a); break;
-    case QUANT_ATT: ops->act_quant(dev, s->a2, s->att, b->M, b->C); break;
+    case QUANT_ATT: ops->act_quant(dev, s->a2, s->att, ops->act_dtype, b->M, b->C); break;
     case OUT: ops->linear_forward_add(dev, s->x_mid, w->block_x[0], s->a2, &k->o, b->M); break;
     case NORM_MLP: ops->rmsnorm_forward(dev, s->a3, s->r2, s->x_mid, k->n2, eps, b->M, b->C); break;
     case GATE_UP: ops->linear_forward(dev, s->gate_up, s->a3, &k->gate_up, b->M); break;

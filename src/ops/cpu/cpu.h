@@ -54,7 +54,7 @@ void bb_cpu_rmsnorm_forward(bb_device *dev, bb_rows y, float *r, const float *x,
                             int64_t C);
 void bb_cpu_rmsnorm_backward(bb_device *dev, float *dx, float *dw, const void *dy, const float *x, const float *w,
                              const float *r, int64_t M, int64_t C);
-void bb_cpu_act_quant(bb_device *dev, bb_rows y, const void *x, int64_t M, int64_t K);
+void bb_cpu_act_quant(bb_device *dev, bb_rows y, const void *x, bb_dtype x_dtype, int64_t M, int64_t K);
 void bb_cpu_swiglu_forward(bb_device *dev, bb_rows y, const void *gate_up, int64_t M, int64_t F);
 void bb_cpu_swiglu_backward(bb_device *dev, void *d_gate_up, const void *gate_up, const void *dh, int64_t M, int64_t F);
 void bb_cpu_embedding_forward(bb_device *dev, float *x, const uint8_t *idx, const float *e, int64_t M, int64_t V, int64_t C);

@@ -21,7 +21,7 @@ double *bb_ref_scratch(bb_device *dev, size_t count);
 void bb_ref_store_row(bb_rows y, int64_t m, const float *x, int64_t K);
 /* Element i = m*K + k of rows, with its row's scale applied. */
 double bb_ref_load(bb_rows x, int64_t m, int64_t k, int64_t K);
-void bb_ref_act_quant(bb_device *dev, bb_rows y, const void *x, int64_t M, int64_t K);
+void bb_ref_act_quant(bb_device *dev, bb_rows y, const void *x, bb_dtype x_dtype, int64_t M, int64_t K);
 
 /* ternary_quant.c */
 size_t bb_ref_ternary_bytes(bb_device *dev, int64_t N, int64_t K);
