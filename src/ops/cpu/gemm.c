@@ -31,7 +31,7 @@ struct bb_gemm {
 };
 
 /* Any height gives the same packed form when asked for with this one. */
-enum { CANONICAL_M = 64, VERSION_BYTES = 32 };
+enum { CANONICAL_M = 64, VERSION_BYTES = 32, TRANSPOSE_TILE = 32 };
 
 const char *bb_gemm_version(void) {
     static char text[VERSION_BYTES];
@@ -213,7 +213,8 @@ void bb_gemm_pack(bb_device *dev, const bb_gemm_op *op, void *packed, const void
         dnnl_exec_arg_t args[] = {{DNNL_ARG_FROM, from}, {DNNL_ARG_TO, to}};
         status = dnnl_primitive_execute(reorder, g->streams[0], 2, args);
     }
-    if (status != dnnl_success) bb_cpu_fail(dev, BB_ERR_INTERNAL, "%s cannot pack a matrix (status %d)", bb_gemm_version(), (int)status);
+    if (status != dnnl_success)
+        bb_cpu_fail(dev, BB_ERR_INTERNAL, "%s cannot pack a matrix (status %d)", bb_gemm_version(), (int)status);
     omp_set_num_threads(threads);
     if (from) dnnl_memory_destroy(from);
     if (to) dnnl_memory_destroy(to);
@@ -229,13 +230,25 @@ void bb_gemm_run(bb_device *dev, const bb_gemm_op *op, void *c, const void *a, c
     dnnl_memory_set_data_handle(args->b, (void *)(uintptr_t)packed);
     dnnl_memory_set_data_handle(args->c, c);
     dnnl_memory_set_data_handle(args->scratch, scratch);
-    dnnl_exec_arg_t list[] = {{DNNL_ARG_SRC, args->a},
-                              {DNNL_ARG_WEIGHTS, args->b},
-                              {DNNL_ARG_DST, args->c},
-                              {DNNL_ARG_SCRATCHPAD, args->scratch}};
+    dnnl_exec_arg_t list[] = {
+        {DNNL_ARG_SRC, args->a}, {DNNL_ARG_WEIGHTS, args->b}, {DNNL_ARG_DST, args->c}, {DNNL_ARG_SCRATCHPAD, args->scratch}};
     dnnl_status_t status = dnnl_primitive_execute(op->primitive, g->streams[thread], 4, list);
     if (status != dnnl_success)
         bb_cpu_fail(dev, BB_ERR_INTERNAL, "%s failed in a matrix product (status %d)", bb_gemm_version(), (int)status);
+}
+
+#define TRANSPOSE(type)                                                                                                        \
+    for (int64_t r0 = 0; r0 < rows; r0 += TRANSPOSE_TILE)                                                                      \
+        for (int64_t c = 0; c < columns; c++)                                                                                  \
+            for (int64_t r = r0; r < rows && r < r0 + TRANSPOSE_TILE; r++)                                                     \
+                ((type *)to)[c * rows + r] = ((const type *)from)[r * from_row + c];
+
+void bb_gemm_transpose(void *to, const void *from, int64_t rows, int64_t columns, int64_t from_row, size_t element) {
+    if (element == sizeof(uint16_t)) {
+        TRANSPOSE(uint16_t)
+    } else {
+        TRANSPOSE(uint32_t)
+    }
 }
 
 void *bb_gemm_shared(bb_device *dev, size_t bytes) {

@@ -37,6 +37,10 @@ size_t bb_gemm_scratch_bytes(const bb_gemm_op *op);
 /* Inside or outside parallel regions. */
 void bb_gemm_run(bb_device *dev, const bb_gemm_op *op, void *c, const void *a, const void *packed, void *scratch);
 
+/* to (columns, rows) = the transpose of from (rows, columns), whose rows are from_row elements apart; elements of 2 or 4 bytes.
+ * A with a_col != 1 would do without, but oneDNN has no fast product of such an A and a packed B. */
+void bb_gemm_transpose(void *to, const void *from, int64_t rows, int64_t columns, int64_t from_row, size_t element);
+
 /* Memory shared by all threads of one operation, kept between calls; contents undefined. */
 void *bb_gemm_shared(bb_device *dev, size_t bytes);
 

@@ -8,8 +8,8 @@ enum { ROW_TILE = 64, CHUNK = 1024 };
 static int64_t at_most(int64_t n, int64_t limit) { return n < limit ? n : limit; }
 
 /* c (M,n) = a (M,k) b, b given by its strides; rows of c go through `store` when it is given (c is then scratch). */
-static void product(bb_device *dev, float *c, bb_bf16 *c_act, const float *a, const float *b, int64_t b_row, int64_t b_col, int64_t M,
-                    int64_t n, int64_t k) {
+static void product(bb_device *dev, float *c, bb_bf16 *c_act, const float *a, const float *b, int64_t b_row, int64_t b_col,
+                    int64_t M, int64_t n, int64_t k) {
     bb_gemm_shape shape = {.kind = BB_GEMM_F32, .m = ROW_TILE, .n = n, .k = k, .a_row = k, .a_col = 1, .c_row = n};
     const bb_gemm_op *whole = M >= ROW_TILE ? bb_gemm_get(dev, &shape) : NULL, *last = NULL;
     shape.m = M % ROW_TILE;
@@ -37,9 +37,16 @@ void bb_cpu_head_forward(bb_device *dev, float *logits, const float *h, const fl
 }
 
 /* de (V,C) += dlogitsT (V, rows) h (rows, C), rows from m0 on. */
-static void embedding_gradient(bb_device *dev, float *de, const float *dlogits, const float *h, int64_t rows, int64_t V, int64_t C) {
-    bb_gemm_shape shape = {
-        .kind = BB_GEMM_F32, .accumulate = true, .m = at_most(V, ROW_TILE), .n = C, .k = rows, .a_row = 1, .a_col = V, .c_row = C};
+static void embedding_gradient(bb_device *dev, float *de, const float *dlogits, const float *h, int64_t rows, int64_t V,
+                               int64_t C) {
+    bb_gemm_shape shape = {.kind = BB_GEMM_F32,
+                           .accumulate = true,
+                           .m = at_most(V, ROW_TILE),
+                           .n = C,
+                           .k = rows,
+                           .a_row = rows,
+                           .a_col = 1,
+                           .c_row = C};
     const bb_gemm_op *whole = bb_gemm_get(dev, &shape), *last = NULL;
     int64_t tile = shape.m;
     shape.m = V % tile;
@@ -51,8 +58,11 @@ static void embedding_gradient(bb_device *dev, float *de, const float *dlogits, 
 #pragma omp parallel for num_threads(dev->threads) schedule(dynamic) if (tiles > 1)
     for (int64_t i = 0; i < tiles; i++) {
         const bb_gemm_op *op = (i + 1) * tile <= V ? whole : last;
-        void *scratch = op ? bb_cpu_scratch(dev, bb_gemm_scratch_bytes(op) + BB_ALIGN) : NULL;
-        if (scratch) bb_gemm_run(dev, op, de + i * tile * C, dlogits + i * tile, packed, scratch);
+        size_t a_bytes = bb_align_up((size_t)(tile * rows) * sizeof(float));
+        uint8_t *scratch = op ? bb_cpu_scratch(dev, a_bytes + bb_gemm_scratch_bytes(op)) : NULL;
+        if (!scratch) continue;
+        bb_gemm_transpose(scratch, dlogits + i * tile, rows, at_most(V - i * tile, tile), V, sizeof(float));
+        bb_gemm_run(dev, op, de + i * tile * C, scratch, packed, scratch + a_bytes);
     }
 }
 

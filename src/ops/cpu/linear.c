@@ -5,9 +5,9 @@
 #include "ops/cpu/ternary.h"
 
 enum {
-    ROW_TILE = 64,   /* rows of a forward or dx tile */
-    DW_ROWS = 64,    /* rows of dW in a tile */
-    DW_CHUNK = 1024  /* tokens whose products are added to dW at once */
+    ROW_TILE = 64,  /* rows of a forward or dx tile */
+    DW_ROWS = 64,   /* rows of dW in a tile */
+    DW_CHUNK = 1024 /* tokens whose products are added to dW at once */
 };
 
 static bb_dtype wide_dtype(bb_device *dev) { return bb_cpu_of(dev)->level >= BB_CPU_AVX512_BF16 ? BB_BF16 : BB_F32; }
@@ -22,23 +22,25 @@ BB_SIMD_INLINE void to_unsigned_body(uint8_t *out, const int8_t *q, int64_t n) {
 #pragma omp simd
     for (int64_t i = 0; i < n; i++) out[i] = (uint8_t)(q[i] ^ 0x80);
 }
-BB_SIMD_VARIANTS(to_unsigned, (uint8_t *out, const int8_t *q, int64_t n), (out, q, n))
+BB_SIMD_VARIANTS(to_unsigned, (uint8_t * out, const int8_t *q, int64_t n), (out, q, n))
 
 /* y = s * g[n] * (acc - offset): y bf16, or y = residual + that in f32. */
-BB_SIMD_INLINE void int_to_act_body(bb_bf16 *y, const int32_t *acc, const int32_t *offsets, const float *g, float s, int64_t n) {
+BB_SIMD_INLINE void int_to_act_body(bb_bf16 *y, const int32_t *acc, const int32_t *offsets, const float *g, float s,
+                                    int64_t n) {
 #pragma omp simd
     for (int64_t i = 0; i < n; i++) y[i] = bb_bf16_from_f32(s * g[i] * (float)(acc[i] - offsets[i]));
 }
-BB_SIMD_VARIANTS(int_to_act, (bb_bf16 *y, const int32_t *acc, const int32_t *offsets, const float *g, float s, int64_t n),
+BB_SIMD_VARIANTS(int_to_act, (bb_bf16 * y, const int32_t *acc, const int32_t *offsets, const float *g, float s, int64_t n),
                  (y, acc, offsets, g, s, n))
 
-BB_SIMD_INLINE void int_add_body(float *y, const float *residual, const int32_t *acc, const int32_t *offsets, const float *g, float s,
-                                 int64_t n) {
+BB_SIMD_INLINE void int_add_body(float *y, const float *residual, const int32_t *acc, const int32_t *offsets, const float *g,
+                                 float s, int64_t n) {
 #pragma omp simd
     for (int64_t i = 0; i < n; i++) y[i] = residual[i] + s * g[i] * (float)(acc[i] - offsets[i]);
 }
 BB_SIMD_VARIANTS(int_add,
-                 (float *y, const float *residual, const int32_t *acc, const int32_t *offsets, const float *g, float s, int64_t n),
+                 (float *y, const float *residual, const int32_t *acc, const int32_t *offsets, const float *g, float s,
+                  int64_t n),
                  (y, residual, acc, offsets, g, s, n))
 
 /* The same from f32 sums. */
@@ -46,31 +48,32 @@ BB_SIMD_INLINE void float_to_act_body(bb_bf16 *y, const float *acc, const float 
 #pragma omp simd
     for (int64_t i = 0; i < n; i++) y[i] = bb_bf16_from_f32(g[i] * acc[i]);
 }
-BB_SIMD_VARIANTS(float_to_act, (bb_bf16 *y, const float *acc, const float *g, int64_t n), (y, acc, g, n))
+BB_SIMD_VARIANTS(float_to_act, (bb_bf16 * y, const float *acc, const float *g, int64_t n), (y, acc, g, n))
 
 BB_SIMD_INLINE void float_add_body(float *y, const float *residual, const float *acc, const float *g, int64_t n) {
 #pragma omp simd
     for (int64_t i = 0; i < n; i++) y[i] = residual[i] + g[i] * acc[i];
 }
-BB_SIMD_VARIANTS(float_add, (float *y, const float *residual, const float *acc, const float *g, int64_t n), (y, residual, acc, g, n))
+BB_SIMD_VARIANTS(float_add, (float *y, const float *residual, const float *acc, const float *g, int64_t n),
+                 (y, residual, acc, g, n))
 
 BB_SIMD_INLINE void scale_to_act_body(bb_bf16 *y, const float *acc, float g, int64_t n) {
 #pragma omp simd
     for (int64_t i = 0; i < n; i++) y[i] = bb_bf16_from_f32(g * acc[i]);
 }
-BB_SIMD_VARIANTS(scale_to_act, (bb_bf16 *y, const float *acc, float g, int64_t n), (y, acc, g, n))
+BB_SIMD_VARIANTS(scale_to_act, (bb_bf16 * y, const float *acc, float g, int64_t n), (y, acc, g, n))
 
 /* out = x * factor (and * g[n] where g is given), from and to any of bf16, f32 and int8. */
-#define CONVERT(name, from_type, load, to_type, store)                                                                     \
-    BB_SIMD_INLINE void name##_body(void *out, const void *in, float factor, const float *g, int64_t n) {                  \
-        const from_type *x = in;                                                                                           \
-        to_type *y = out;                                                                                                  \
-        if (g) {                                                                                                           \
-            _Pragma("omp simd") for (int64_t i = 0; i < n; i++) y[i] = store(load(x[i]) * factor * g[i]);                  \
-        } else {                                                                                                           \
-            _Pragma("omp simd") for (int64_t i = 0; i < n; i++) y[i] = store(load(x[i]) * factor);                         \
-        }                                                                                                                  \
-    }                                                                                                                      \
+#define CONVERT(name, from_type, load, to_type, store)                                                                         \
+    BB_SIMD_INLINE void name##_body(void *out, const void *in, float factor, const float *g, int64_t n) {                      \
+        const from_type *x = in;                                                                                               \
+        to_type *y = out;                                                                                                      \
+        if (g) {                                                                                                               \
+            _Pragma("omp simd") for (int64_t i = 0; i < n; i++) y[i] = store(load(x[i]) * factor * g[i]);                      \
+        } else {                                                                                                               \
+            _Pragma("omp simd") for (int64_t i = 0; i < n; i++) y[i] = store(load(x[i]) * factor);                             \
+        }                                                                                                                      \
+    }                                                                                                                          \
     BB_SIMD_VARIANTS(name, (void *out, const void *in, float factor, const float *g, int64_t n), (out, in, factor, g, n))
 
 #define AS_IS(v) ((float)(v))
@@ -205,7 +208,9 @@ static void linear(bb_device *dev, void *y, const float *residual, bb_rows x, co
     }
 }
 
-void bb_cpu_linear_forward(bb_device *dev, void *y, bb_rows x, const bb_ternary *t, int64_t M) { linear(dev, y, NULL, x, t, M); }
+void bb_cpu_linear_forward(bb_device *dev, void *y, bb_rows x, const bb_ternary *t, int64_t M) {
+    linear(dev, y, NULL, x, t, M);
+}
 
 void bb_cpu_linear_forward_add(bb_device *dev, float *y, const float *residual, bb_rows x, const bb_ternary *t, int64_t M) {
     linear(dev, y, residual, x, t, M);
@@ -270,13 +275,15 @@ static void dx_slab(const backward *b, bb_bf16 *dx, int64_t k0, int64_t width, c
 static void backward_input(const backward *b, bb_bf16 *dx) {
     bb_device *dev = b->dev;
     size_t element = bb_dtype_bytes(b->wide), plain = bb_align_up((size_t)(b->N * b->K) * element);
-    bb_gemm_shape shape = {.kind = b->kind, .m = 1, .n = at_most(b->K, BB_SLAB), .k = b->N, .a_row = b->N, .a_col = 1, .c_row = 1};
+    bb_gemm_shape shape = {
+        .kind = b->kind, .m = 1, .n = at_most(b->K, BB_SLAB), .k = b->N, .a_row = b->N, .a_col = 1, .c_row = 1};
     shape.c_row = shape.n;
     const bb_gemm_op *sizing = bb_gemm_get(dev, &shape);
     uint8_t *weights = sizing ? bb_gemm_shared(dev, plain + bb_gemm_packed_bytes(sizing)) : NULL;
     if (!weights) return;
 #pragma omp parallel for num_threads(dev->threads) schedule(static)
-    for (int64_t n = 0; n < b->N; n++) bb_ternary_expand(&b->parts, b->K, n, 1, b->wide, weights + (size_t)(n * b->K) * element);
+    for (int64_t n = 0; n < b->N; n++)
+        bb_ternary_expand(&b->parts, b->K, n, 1, b->wide, weights + (size_t)(n * b->K) * element);
     for (int64_t k0 = 0; k0 < b->K; k0 += BB_SLAB) dx_slab(b, dx, k0, at_most(b->K - k0, BB_SLAB), weights);
 }
 
@@ -285,14 +292,8 @@ static void backward_weight_chunk(const backward *b, float *dw, int64_t m0, int6
     bb_device *dev = b->dev;
     bb_cpu_level level = bb_cpu_of(dev)->level;
     size_t element = bb_dtype_bytes(b->wide), x_element = bb_dtype_bytes(b->x.dtype);
-    bb_gemm_shape shape = {.kind = b->kind,
-                           .accumulate = true,
-                           .m = DW_ROWS,
-                           .n = b->K,
-                           .k = rows,
-                           .a_row = 1,
-                           .a_col = b->N,
-                           .c_row = b->K};
+    bb_gemm_shape shape = {
+        .kind = b->kind, .accumulate = true, .m = DW_ROWS, .n = b->K, .k = rows, .a_row = rows, .a_col = 1, .c_row = b->K};
     const bb_gemm_op *whole = b->N >= DW_ROWS ? bb_gemm_get(dev, &shape) : NULL, *last = NULL;
     shape.m = b->N % DW_ROWS;
     if (shape.m) last = bb_gemm_get(dev, &shape);
@@ -307,15 +308,20 @@ static void backward_weight_chunk(const backward *b, float *dw, int64_t m0, int6
     for (int64_t r = 0; r < rows; r++) {
         int64_t m = m0 + r;
         convert_dy(dy + (size_t)(r * b->N) * element, dy_row(b, m), b->x.scale ? b->x.scale[m] : 1.0f, NULL, b->N);
-        convert_x(x + (size_t)(r * b->K) * element, (const uint8_t *)b->x.data + (size_t)(m * b->K) * x_element, 1.0f, NULL, b->K);
+        convert_x(x + (size_t)(r * b->K) * element, (const uint8_t *)b->x.data + (size_t)(m * b->K) * x_element, 1.0f, NULL,
+                  b->K);
     }
     bb_gemm_pack(dev, any, packed, x, b->K, 1);
     int64_t tiles = (b->N + DW_ROWS - 1) / DW_ROWS;
 #pragma omp parallel for num_threads(dev->threads) schedule(dynamic) if (tiles > 1)
     for (int64_t i = 0; i < tiles; i++) {
         const bb_gemm_op *op = (i + 1) * DW_ROWS <= b->N ? whole : last;
-        void *scratch = op ? bb_cpu_scratch(dev, bb_gemm_scratch_bytes(op) + BB_ALIGN) : NULL;
-        if (scratch) bb_gemm_run(dev, op, dw + i * DW_ROWS * b->K, dy + (size_t)(i * DW_ROWS) * element, packed, scratch);
+        size_t a_bytes = bb_align_up((size_t)(DW_ROWS * rows) * element);
+        uint8_t *scratch = op ? bb_cpu_scratch(dev, a_bytes + bb_gemm_scratch_bytes(op)) : NULL;
+        if (!scratch) continue;
+        bb_gemm_transpose(scratch, dy + (size_t)(i * DW_ROWS) * element, rows, at_most(b->N - i * DW_ROWS, DW_ROWS), b->N,
+                          element);
+        bb_gemm_run(dev, op, dw + i * DW_ROWS * b->K, scratch, packed, scratch + a_bytes);
     }
 }
 
