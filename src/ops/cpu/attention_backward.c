@@ -19,7 +19,7 @@ typedef struct backward_functions {
     { backward_bytes_##set, dq_ld_##set, backward_keys_##set, finish_dq_##set }
 ATTENTION_TABLE(backward_functions, backward_for, BACKWARD)
 
-enum { FEWEST_TASKS = 8 }; /* with fewer heads than this, the keys of a head are cut into runs */
+enum { FEWEST_TASKS = 16 }; /* with fewer heads than this, the keys of a head are cut into runs */
 
 /* The first key tile of run `run`: runs have about equal work, a tile's being the queries that see it. */
 static int64_t run_begin(const bb_attention *a, int64_t run, int64_t runs) {

@@ -2,7 +2,7 @@
  * each set.
  * SPDX-License-Identifier: MIT */
 #ifndef ATTENTION_QUERIES
-#define ATTENTION_QUERIES 512 /* a task: as many as share a packed tile of keys */
+#define ATTENTION_QUERIES 256 /* a task: as many as share a packed tile of keys */
 #define ATTENTION_KEYS 128    /* a packed tile */
 #define ATTENTION_ROWS 32     /* queries that meet it at a time: their scores stay in the first-level cache */
 #define DIRECT_KEYS 512       /* a task of the path for single queries */
@@ -14,6 +14,7 @@
 #define row_max ATTENTION_NAME(row_max)
 #define softmax ATTENTION_NAME(softmax)
 #define forward_tile ATTENTION_NAME(forward_tile)
+#define weighted_sum ATTENTION_NAME(weighted_sum)
 #define direct_partial ATTENTION_NAME(direct_partial)
 #define direct_merge ATTENTION_NAME(direct_merge)
 
@@ -150,7 +151,22 @@ KERNEL void forward_tile(bb_bf16 *o, float *lse, const bb_bf16 *q, const bb_bf16
 }
 
 /* -- few queries, as in decoding: the cache is read in place, once -------------------------------------------------------- */
-/* The keys key0..key0+keys-1 for one query. partial: (Dp + 16), the weighted sum of v, then at Dp the maximum and the sum of
+/* y (vectors * VL) = sum_j weight[j] v[j,:]. The last vector has only `last` elements where vectors is 1, a constant. */
+INLINE void weighted_sum(float *y, const float *weight, const bb_bf16 *v, int64_t stride, int64_t keys, int vectors,
+                         int64_t last) {
+    vf sum[8];
+    for (int i = 0; i < vectors; i++) sum[i] = vset1(0.0f);
+    for (int64_t j = 0; j < keys; j++, v += stride) {
+        if (j + PREFETCH_ROWS < keys) prefetch_row(v + PREFETCH_ROWS * stride, vectors * VL);
+        if (vectors == 1 && last < VL)
+            sum[0] = vfma(vset1(weight[j]), vload_bf16_first(v, last), sum[0]);
+        else
+            for (int i = 0; i < vectors; i++) sum[i] = vfma(vset1(weight[j]), vload_bf16(v + i * VL), sum[i]);
+    }
+    for (int i = 0; i < vectors; i++) vstore(y + i * VL, sum[i]);
+}
+
+/* The `keys` keys at k for one query. partial: (Dp + 16), the weighted sum of v, then at Dp the maximum and the sum of
  * the weights; Dp: D rounded up to 16. k, v: rows of kv_stride. scratch: direct_bytes(D). */
 KERNEL void direct_partial(float *partial, const bb_bf16 *q, const bb_bf16 *k, const bb_bf16 *v, int64_t kv_stride,
                            int64_t keys, int64_t D, void *scratch) {
@@ -163,6 +179,7 @@ KERNEL void direct_partial(float *partial, const bb_bf16 *q, const bb_bf16 *k, c
     for (int64_t j = 0; j < keys; j++) {
         const bb_bf16 *key = k + j * kv_stride;
         vf sum = vset1(0.0f);
+        if (j + PREFETCH_ROWS < keys) prefetch_row(key + PREFETCH_ROWS * kv_stride, D);
         for (int64_t d = 0; d < whole; d += VL) sum = vfma(vload(query + d), vload_bf16(key + d), sum);
         if (whole < D) sum = vfma(vload(query + whole), vload_bf16_first(key + whole, D - whole), sum);
         s[j] = vreduce_add(sum);
@@ -175,21 +192,10 @@ KERNEL void direct_partial(float *partial, const bb_bf16 *q, const bb_bf16 *k, c
         total = total + x;
         vstore(s + j, x);
     }
-    for (int64_t d = 0; d < D; d += 8 * VL) { /* eight vectors stay in registers */
-        vf sum[8];
-        int64_t left = clamp_to(D - d, 0, 8 * VL);
-        for (int i = 0; i < 8; i++) sum[i] = vset1(0.0f);
-        for (int64_t j = 0; j < keys; j++) {
-            const bb_bf16 *value = v + j * kv_stride + d;
-            vf x = vset1(s[j]);
-            if (left == 8 * VL)
-                for (int i = 0; i < 8; i++) sum[i] = vfma(x, vload_bf16(value + i * VL), sum[i]);
-            else
-                for (int i = 0; i < 8; i++)
-                    sum[i] = vfma(x, vload_bf16_first(value + i * VL, clamp_to(left - i * VL, 0, VL)), sum[i]);
-        }
-        for (int i = 0; i < 8 && i * VL < left; i++) vstore(partial + d + i * VL, sum[i]);
-    }
+    int64_t d = 0;
+    for (; d + 8 * VL <= D; d += 8 * VL) weighted_sum(partial + d, s, v + d, kv_stride, keys, 8, VL);
+    for (; d + 4 * VL <= D; d += 4 * VL) weighted_sum(partial + d, s, v + d, kv_stride, keys, 4, VL);
+    for (; d < D; d += VL) weighted_sum(partial + d, s, v + d, kv_stride, keys, 1, clamp_to(D - d, 0, VL));
     partial[dp] = max;
     partial[dp + 1] = vreduce_add(total);
 }

@@ -179,14 +179,16 @@ KERNEL void pack_transposed(word *dst, const bb_bf16 *src, int64_t stride, int64
     }
 }
 #else
-/* dst_rows: (padded, D) row by row, or NULL. dst: panels (padded, D) up to D rounded up to VL; steps: words of a panel. */
+/* dst_rows: (padded, D) row by row, or NULL. dst: panels (padded, D); steps: words of a panel. */
 KERNEL void pack_pairs(word *dst_rows, word *dst, int64_t steps, const bb_bf16 *src, int64_t stride, int64_t rows,
                        int64_t padded, int64_t D) {
     for (int64_t r = 0; r < padded; r++)
-        for (int64_t d = 0; d < round_up(D, VL); d++) {
-            float x = r < rows && d < D ? bb_f32_from_bf16(src[r * stride + d]) : 0.0f;
-            dst[(d / PANEL * steps + r) * PANEL + d % PANEL] = x;
-            if (dst_rows && d < D) dst_rows[r * D + d] = x;
+        for (int64_t n = 0; n < D; n += PANEL) {
+            int64_t some = r < rows ? clamp_to(D - n, 0, PANEL) : 0;
+            float x[PANEL] = {0};
+            for (int64_t i = 0; i < some; i++) x[i] = bb_f32_from_bf16(src[r * stride + n + i]);
+            memcpy(dst + n * steps + r * PANEL, x, sizeof x);
+            if (dst_rows) memcpy(dst_rows + r * D + n, x, (size_t)clamp_to(D - n, 0, PANEL) * sizeof *x);
         }
 }
 
