@@ -232,7 +232,11 @@ void bb_gemm_run(bb_device *dev, const bb_gemm_op *op, void *c, const void *a, c
     dnnl_memory_set_data_handle(args->scratch, scratch);
     dnnl_exec_arg_t list[] = {
         {DNNL_ARG_SRC, args->a}, {DNNL_ARG_WEIGHTS, args->b}, {DNNL_ARG_DST, args->c}, {DNNL_ARG_SCRATCHPAD, args->scratch}};
+    /* oneDNN counts its threads anew at each run, and takes a region of one thread for none */
+    int threads = omp_get_max_threads();
+    omp_set_num_threads(1);
     dnnl_status_t status = dnnl_primitive_execute(op->primitive, g->streams[thread], 4, list);
+    omp_set_num_threads(threads);
     if (status != dnnl_success)
         bb_cpu_fail(dev, BB_ERR_INTERNAL, "%s failed in a matrix product (status %d)", bb_gemm_version(), (int)status);
 }
