@@ -114,7 +114,11 @@ static void scalar_text(const json_t *value, char *out) {
     switch (json_typeof(value)) {
     case JSON_STRING: snprintf(out, CELL, "%s", json_string_value(value)); break;
     case JSON_INTEGER: snprintf(out, CELL, "%lld", (long long)json_integer_value(value)); break;
-    case JSON_REAL: snprintf(out, CELL, "%.6g", json_real_value(value)); break;
+    case JSON_REAL: {
+        double real = json_real_value(value);
+        snprintf(out, CELL, fabs(real) >= 1000 && fabs(real) < 1e15 ? "%.0f" : "%.4g", real);
+        break;
+    }
     case JSON_TRUE: snprintf(out, CELL, "yes"); break;
     case JSON_FALSE: snprintf(out, CELL, "no"); break;
     case JSON_NULL: snprintf(out, CELL, "-"); break;
@@ -160,9 +164,9 @@ static void show_table(json_t *rows, int indent, FILE *out) {
             value = json_object_get(row, columns[c].key);
             if (value) scalar_text(value, text);
             const char *cell = !row ? columns[c].key : value ? text : "";
-            fprintf(out, columns[c].left ? "%-*s  " : "%*s  ", columns[c].width, cell);
+            fprintf(out, columns[c].left ? "%-*s" : "%*s", columns[c].width, cell);
+            fputs(c + 1 < count ? "  " : "\n", out);
         }
-        fputc('\n', out);
     }
 }
 

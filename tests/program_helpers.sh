@@ -45,5 +45,5 @@ wait_for() {
 }
 
 # A text and the smallest model that has every part.
-for ((i = 0; i < 400; i++)); do printf 'The %dth line says that %d and %d are not the same.\n' "$i" $((i * 7)) $((i * 7 + 1)); done >text.txt
+for ((i = 0; i < 200; i++)); do printf 'The %dth line says that %d and %d are not the same.\n' "$i" $((i * 7)) $((i * 7 + 1)); done >text.txt
 tiny=(--n_layer 2 --d_model 32 --n_head 2 --d_ff 48 --seq_len 32 --batch_size 2 --grad_accum 1 --threads 1 --device "$device")

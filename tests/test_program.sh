@@ -145,7 +145,7 @@ if command -v script >/dev/null; then
     script -qec "stty cols 120; $bitbyte train --data text.txt --out live ${tiny[*]} --steps 40 --log_every 30" typescript </dev/null >/dev/null
     tr '\r' '\n' <typescript | grep -q '/40 eta' || fail "no live line on a terminal"
     grep -q 'step 30/40' typescript || fail "no plain line on a terminal"
-    script -qec "$bitbyte generate run --prompt 'Caf$(printf '\303\251') ' --temperature 3 --max_new_bytes 3000 --seed 1 --device $device" \
+    script -qec "$bitbyte generate run --prompt 'Caf$(printf '\303\251') ' --temperature 3 --max_new_bytes 800 --seed 1 --device $device" \
         typescript </dev/null >/dev/null
     grep -a -q "$(printf '\033\\[2mCaf\303\251 \033\\[0m')" typescript || fail "the prompt is not shown dimmed"
     sed 's/\x1b\[[02]m//g' typescript | tr -d '\r' | iconv -f UTF-8 -t UTF-8 >/dev/null || fail "a terminal was sent broken UTF-8"
