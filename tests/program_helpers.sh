@@ -3,6 +3,8 @@
 # shellcheck shell=bash
 bitbyte=$(realpath "$1")
 device=${BB_TEST_DEVICE:-cpu}
+# Models this small are all waiting: threads must not spin on the cores of other tests.
+export OMP_WAIT_POLICY=passive
 tmp=$(mktemp -d)
 cleanup() {
     trap - EXIT
