@@ -81,18 +81,20 @@ static void rmsnorm_backward(ops_session *s, const int64_t *d, ops_outputs *out)
     ops_out(out, "dw", ops_get_f32(s, dw, C), C, 0, dw_bound);
 }
 
-/* Codes and scales, exactly. Rows of many sizes, one of zeros, one below the least scale. M, K, kind of rows */
+/* Codes and scales, exactly. Rows of many sizes, one of zeros, one below the least scale. M, K, kind of rows, x in f32 */
 static void act_quant(ops_session *s, const int64_t *d, ops_outputs *out) {
     int64_t M = d[0], K = d[1];
-    float *x = ops_normal(s, M * K, 1.0);
+    float *x = ops_normal_f32(s, M * K, 1.0);
     for (int64_t i = 0; i < M * K; i++) {
-        static const double sizes[] = {1, 1e3, 1e-4, 0, 1e-9, 127};
-        x[i] = ops_to_bf16((double)x[i] * sizes[i / K % 6]);
+        static const float sizes[] = {1, 1e3f, 1e-4f, 0, 1e-9f, 127};
+        x[i] *= sizes[i / K % 6];
     }
+    if (!d[3]) ops_rounded(x, M * K);
     bb_rows y = rows_of(s, M, K, d[2]);
-    s->dev->ops->act_quant(s->dev, y, ops_put_act(s, x, M * K), s->dev->ops->act_dtype, M, K);
+    s->dev->ops->act_quant(s->dev, y, d[3] ? ops_put_f32(s, x, M * K) : ops_put_act(s, x, M * K),
+                           d[3] ? BB_F32 : s->dev->ops->act_dtype, M, K);
     if (y.dtype != BB_I8) {
-        ops_out(out, "y", ops_get_act(s, y.data, M * K), M * K, 0, NULL);
+        ops_out(out, "y", ops_rounded(ops_get_act(s, y.data, M * K), M * K), M * K, 0, NULL);
         return;
     }
     const int8_t *q = ops_get(s, y.data, (size_t)(M * K));
@@ -384,6 +386,9 @@ static const ops_case cases[] = {
     {"act_quant", act_quant, {150, 257, ROWS_I8}},
     {"act_quant", act_quant, {12, 1536, ROWS_I8}},
     {"act_quant", act_quant, {9, 21, ROWS_ACT}},
+    {"act_quant", act_quant, {9, 21, ROWS_ACT, 1}},
+    {"act_quant", act_quant, {7, 20, ROWS_I8, 1}},
+    {"act_quant", act_quant, {150, 257, ROWS_I8, 1}},
     {"swiglu_forward", swiglu_forward, {1, 1, ROWS_F32}},
     {"swiglu_forward", swiglu_forward, {5, 43, ROWS_F32}},
     {"swiglu_forward", swiglu_forward, {3, 100, ROWS_ACT}},

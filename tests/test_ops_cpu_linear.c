@@ -142,12 +142,13 @@ static void linear_quantized(ops_session *s, const int64_t *d, ops_outputs *out)
     ops_out(out, "y + residual", host_sum, M * N, 0, bound);
 }
 
-/* M, N, K, segments: activations as they are; an f32 sum of K. */
+/* M, N, K, segments, x in f32: activations as they are; an f32 sum of K. */
 static void linear_unquantized(ops_session *s, const int64_t *d, ops_outputs *out) {
     int64_t M = d[0], N = d[1], K = d[2];
-    float *x0 = ops_normal(s, M * K, 1.0), *residual0 = ops_normal_f32(s, M * N, 1.0);
+    float *x0 = d[4] ? ops_normal_f32(s, M * K, 1.0) : ops_normal(s, M * K, 1.0), *residual0 = ops_normal_f32(s, M * N, 1.0);
     bb_ternary t = ops_ternary(s, N, K, (int)d[3], ops_normal_f32(s, N * K, 0.05));
-    bb_rows x = {.data = ops_put_act(s, x0, M * K), .dtype = s->dev->ops->act_dtype};
+    bb_rows x = {.data = d[4] ? ops_put_f32(s, x0, M * K) : ops_put_act(s, x0, M * K),
+                 .dtype = d[4] ? BB_F32 : s->dev->ops->act_dtype};
     void *y = ops_put_act(s, residual0, M * N);
     float *sum = ops_room(s, (size_t)(M * N) * sizeof *sum);
     s->dev->ops->linear_forward(s->dev, y, x, &t, M);
@@ -165,15 +166,18 @@ static void linear_unquantized(ops_session *s, const int64_t *d, ops_outputs *ou
     ops_out(out, "y + residual", ops_get_f32(s, sum, M * N), M * N, 2 * U_F32, sum_bound);
 }
 
-/* M, N, K, segments, quantized rows, dy in f32, without dx. dy takes a scale (g for dx, s for dw) and becomes bf16: one
- * rounding a term, two where it was f32; products are exact, sums in f32. */
+enum { X_ACT, X_I8, X_F32 };
+
+/* M, N, K, segments, x, dy in f32, without dx. dy takes a scale (g for dx, s for dw) and becomes bf16: one rounding a term, two
+ * where it was f32, one more where x was; products are exact, sums in f32. */
 static void linear_backward(ops_session *s, const int64_t *d, ops_outputs *out) {
     int64_t M = d[0], N = d[1], K = d[2];
-    float *x0 = ops_normal(s, M * K, 1.0), *dy0 = d[5] ? ops_normal_f32(s, M * N, 1.0) : ops_normal(s, M * N, 1.0);
+    float *x0 = d[4] == X_F32 ? ops_normal_f32(s, M * K, 1.0) : ops_normal(s, M * K, 1.0);
+    float *dy0 = d[5] ? ops_normal_f32(s, M * N, 1.0) : ops_normal(s, M * N, 1.0);
     float *dw0 = ops_normal_f32(s, N * K, 1.0), *dw = ops_put_f32(s, dw0, N * K);
     bb_ternary t = ops_ternary(s, N, K, (int)d[3], ops_normal_f32(s, N * K, 0.05));
-    bb_rows x = ops_rows(s, M, K, d[4] ? BB_I8 : s->dev->ops->act_dtype);
-    s->dev->ops->act_quant(s->dev, x, ops_put_act(s, x0, M * K), s->dev->ops->act_dtype, M, K);
+    bb_rows x = ops_rows(s, M, K, d[4] == X_I8 ? BB_I8 : d[4] == X_F32 ? BB_F32 : s->dev->ops->act_dtype);
+    s->dev->ops->act_quant(s->dev, x, ops_put_f32(s, x0, M * K), BB_F32, M, K);
     void *dx = d[6] ? NULL : ops_put_act(s, x0, M * K), *dy = d[5] ? ops_put_f32(s, dy0, M * N) : ops_put_act(s, dy0, M * N);
     s->dev->ops->linear_backward(s->dev, dx, dw, dy, d[5] ? BB_F32 : s->dev->ops->act_dtype, x, &t, M);
 
@@ -183,7 +187,8 @@ static void linear_backward(ops_session *s, const int64_t *d, ops_outputs *out) 
         dw_bound = product_sizes(s, dy_sizes, sizes(s, x0, M * K), N, K, M, FIRST_TRANSPOSED);
         dx_bound = product_sizes(s, dy_sizes, weight_sizes(s, &t), M, K, N, PLAIN);
         for (int64_t i = 0; i < N * K; i++)
-            dw_bound[i] = (1.02 * (2 * U_BF16 + (double)M * U_F32)) * dw_bound[i] + 4 * U_F32 * fabs((double)dw0[i]);
+            dw_bound[i] = (1.02 * ((d[4] == X_F32 ? 3 : 2) * U_BF16 + (double)M * U_F32)) * dw_bound[i] +
+                          4 * U_F32 * fabs((double)dw0[i]);
         for (int64_t i = 0; i < M * K; i++) dx_bound[i] *= 2 * U_BF16 + (double)N * U_F32;
     }
     ops_out(out, "dw", ops_get_f32(s, dw, N * K), N * K, 2 * U_F32, dw_bound);
@@ -245,17 +250,20 @@ static const ops_case cases[] = {
     {"linear_unquantized", linear_unquantized, {1, 3, 5, 1}},
     {"linear_unquantized", linear_unquantized, {1, 200, 120, 3}},
     {"linear_unquantized", linear_unquantized, {65, 70, 90, 3}},
+    {"linear_unquantized", linear_unquantized, {1, 70, 90, 3, 1}},
+    {"linear_unquantized", linear_unquantized, {65, 70, 90, 3, 1}},
     {"linear_unquantized", linear_unquantized, {130, 192, 128, 2}},
-    {"linear_backward", linear_backward, {1, 1, 1, 1, 1, 0, 0}},
-    {"linear_backward", linear_backward, {1, 40, 24, 3, 1, 1, 0}},
-    {"linear_backward", linear_backward, {5, 17, 20, 3, 1, 0, 0}},
-    {"linear_backward", linear_backward, {65, 70, 90, 3, 1, 0, 0}},
-    {"linear_backward", linear_backward, {65, 70, 90, 3, 0, 0, 0}},
-    {"linear_backward", linear_backward, {65, 70, 90, 2, 0, 1, 0}},
-    {"linear_backward", linear_backward, {64, 128, 96, 1, 1, 1, 0}},
-    {"linear_backward", linear_backward, {130, 193, 127, 3, 1, 1, 0}},
-    {"linear_backward", linear_backward, {130, 192, 128, 3, 1, 0, 1}},
-    {"linear_backward", linear_backward, {1100, 40, 24, 1, 1, 0, 0}},
+    {"linear_backward", linear_backward, {1, 1, 1, 1, X_I8, 0, 0}},
+    {"linear_backward", linear_backward, {1, 40, 24, 3, X_I8, 1, 0}},
+    {"linear_backward", linear_backward, {5, 17, 20, 3, X_I8, 0, 0}},
+    {"linear_backward", linear_backward, {65, 70, 90, 3, X_I8, 0, 0}},
+    {"linear_backward", linear_backward, {65, 70, 90, 3, X_ACT, 0, 0}},
+    {"linear_backward", linear_backward, {65, 70, 90, 2, X_ACT, 1, 0}},
+    {"linear_backward", linear_backward, {64, 128, 96, 1, X_I8, 1, 0}},
+    {"linear_backward", linear_backward, {33, 70, 90, 3, X_F32, 1, 0}},
+    {"linear_backward", linear_backward, {130, 193, 127, 3, X_I8, 1, 0}},
+    {"linear_backward", linear_backward, {130, 192, 128, 3, X_I8, 0, 1}},
+    {"linear_backward", linear_backward, {1100, 40, 24, 1, X_I8, 0, 0}},
     {"head", head, {1, 256, 20}},
     {"head", head, {3, 256, 33}},
     {"head", head, {65, 256, 64}},
