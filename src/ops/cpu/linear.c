@@ -178,7 +178,7 @@ static void run_slab(const forward *f, const slab *s, bb_gemm_kind kind) {
 /* Weights of rows n0 .. n0+width-1 expanded and packed for a product with k = K, in shared memory. */
 static const void *pack_expanded_slab(const forward *f, const bb_gemm_op *op, int64_t n0, int64_t width) {
     bb_device *dev = f->dev;
-    bb_dtype dtype = wide_dtype(dev);
+    bb_dtype dtype = f->x.dtype == BB_F32 ? BB_F32 : wide_dtype(dev); /* of the product's kind */
     size_t plain = bb_align_up((size_t)(width * f->K) * bb_dtype_bytes(dtype));
     uint8_t *memory = bb_gemm_shared(dev, plain + bb_gemm_packed_bytes(op));
     if (!memory) return NULL;
