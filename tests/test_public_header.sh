@@ -28,8 +28,8 @@ fi
 # Whatever the preprocessor leaves that looks like bb_name( is a function's declaration: comments and macros are gone by then.
 "${CC:-cc}" -E -P "$header" | grep -oE '\bbb_[a-z0-9_]+ *\(' | tr -d ' (' | sort -u >"$tmp/declared"
 [ "$(wc -l <"$tmp/declared")" -gt 50 ] || fail "found only these declarations: $(paste -sd' ' "$tmp/declared")"
-# The sanitizers and the linker add names of their own, which begin with an underscore.
-nm -D --defined-only "$build/libbitbyte.so" | awk '$NF !~ /^_/ {print $NF}' | sort -u >"$tmp/exported"
+# The sanitizers, the linker and OpenMP add names of their own, which begin with an underscore or a dot.
+nm -D --defined-only "$build/libbitbyte.so" | awk '$NF !~ /^[_.]/ {print $NF}' | sort -u >"$tmp/exported"
 missing=$(comm -23 "$tmp/declared" "$tmp/exported" | paste -sd' ')
 [ -z "$missing" ] || fail "declared in bitbyte.h, but not in libbitbyte.so: $missing"
 extra=$(comm -13 "$tmp/declared" "$tmp/exported" | paste -sd' ')
