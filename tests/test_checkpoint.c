@@ -144,7 +144,13 @@ static void test_damaged_files(void **state) {
 static void test_wrong_contents(void **state) {
     (void)state;
     refused_edit("\"config\"", "\"konfig\"", BB_ERR_FORMAT, "config");
-    refused_edit("\\\"d_model\\\":16", "\\\"d_model\\\":20", BB_ERR_FORMAT, "expected F32 (256, 20), found F32 (256, 16)");
+    /* a model of another width than its tensors */
+    bb_model *loaded;
+    uint8_t *c = edited("\\\"d_model\\\":16", "\\\"d_model\\\":20");
+    assert_true(scratch_write(scratch_path("bad"), c, f.size));
+    assert_fails(bb_model_load(f.device, scratch_path("bad"), &loaded, &test_error), BB_ERR_FORMAT,
+                 "expected F32 (256, 20), found F32 (256, 16)");
+    free(c);
     refused_edit("\\\"n_head\\\":2", "\\\"n_head\\\":3", BB_ERR_FORMAT, "n_head");
     refused_edit("blocks.0.mlp.down.weight", "blocks.0.mlp.town.weight", BB_ERR_FORMAT, "blocks.0.mlp.down.weight");
 }
