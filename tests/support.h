@@ -26,15 +26,21 @@
         }                                                                                                                      \
     } while (0)
 
+/* The error's message holds `part`. */
+#define assert_message(err, part)                                                                                              \
+    do {                                                                                                                       \
+        if (!strstr((err).message, part)) {                                                                                    \
+            print_error("expected '%s' in: %s\n", part, (err).message);                                                        \
+            fail();                                                                                                            \
+        }                                                                                                                      \
+    } while (0)
+
 /* The call fails with this code, and its message holds `part`. */
 #define assert_fails(expr, code, part)                                                                                         \
     do {                                                                                                                       \
         test_error.message[0] = 0;                                                                                             \
         assert_int_equal(expr, code);                                                                                          \
-        if (!strstr(test_error.message, part)) {                                                                               \
-            print_error("expected '%s' in: %s\n", part, test_error.message);                                                   \
-            fail();                                                                                                            \
-        }                                                                                                                      \
+        assert_message(test_error, part);                                                                                      \
     } while (0)
 
 static bb_error test_error;

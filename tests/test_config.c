@@ -1,20 +1,9 @@
 /* The configuration: limits, size, and its JSON form.
  * SPDX-License-Identifier: MIT */
 #include <limits.h>
-#include <math.h>
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stdlib.h>
-#include <string.h>
-
-#include <cmocka.h>
 
 #include "model/config.h"
-
-#define assert_message(err, part)                                                                                              \
-    do {                                                                                                                       \
-        if (!strstr((err).message, (part))) fail_msg("'%s' is not in: %s", (part), (err).message);                             \
-    } while (0)
+#include "support.h"
 
 static bb_config default_config(void) {
     bb_config c;
@@ -38,8 +27,7 @@ static void assert_config_equal(const bb_config *a, const bb_config *b) {
 static void test_default(void **state) {
     (void)state;
     bb_config c = default_config();
-    bb_error err;
-    assert_int_equal(bb_config_check(&c, &err), BB_OK);
+    assert_ok(bb_config_check(&c, &test_error));
     assert_true(bb_config_parameters(&c) == 679945728u); /* SPEC's count, the head tied */
     assert_true(c.act_quant);
     assert_int_equal(c.ste, BB_STE_IDENTITY);
@@ -56,9 +44,8 @@ static void test_parameters_by_hand(void **state) {
 static void test_largest_fits(void **state) {
     (void)state;
     bb_config c = default_config();
-    bb_error err;
     c.n_layer = 4096, c.d_model = 65536, c.n_head = c.n_kv_head = 512, c.d_ff = 1 << 20;
-    assert_int_equal(bb_config_check(&c, &err), BB_OK);
+    assert_ok(bb_config_check(&c, &test_error));
     double expected = 256.0 * 65536 + 4096.0 * (2 * 65536.0 + 4 * 65536.0 * 65536 + 3 * 65536.0 * 1048576) + 65536;
     assert_true(fabs((double)bb_config_parameters(&c) - expected) / expected < 1e-12);
 }
@@ -68,8 +55,7 @@ static void test_impossible_values(void **state) {
     (void)state;
     bb_config base = default_config();
     base.n_layer = 2, base.d_model = 64, base.n_head = 4, base.n_kv_head = 2, base.d_ff = 96;
-    bb_error err;
-    assert_int_equal(bb_config_check(&base, &err), BB_OK);
+    assert_ok(bb_config_check(&base, &test_error));
 
     static const int absurd[] = {0, -1, INT_MIN, INT_MAX};
     static const struct {
@@ -89,8 +75,8 @@ static void test_impossible_values(void **state) {
             memcpy((char *)&c + sizes[i].offset, &value, sizeof value);
             (void)snprintf(expected, sizeof expected, "%s is %d; it must be from 1 to %d", sizes[i].key, value,
                            sizes[i].over - 1);
-            assert_int_equal(bb_config_check(&c, &err), BB_ERR_ARGUMENT);
-            assert_string_equal(err.message, expected);
+            assert_int_equal(bb_config_check(&c, &test_error), BB_ERR_ARGUMENT);
+            assert_string_equal(test_error.message, expected);
         }
 
     static const struct {
@@ -119,22 +105,20 @@ static void test_impossible_values(void **state) {
 #undef CONFIG
     };
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
-        assert_int_equal(bb_config_check(&cases[i].c, &err), BB_ERR_ARGUMENT);
-        assert_message(err, cases[i].message);
+        assert_fails(bb_config_check(&cases[i].c, &test_error), BB_ERR_ARGUMENT, cases[i].message);
     }
 }
 
 static void test_json_round_trip(void **state) {
     (void)state;
     bb_config c = {256, 3, 60, 5, 1, 52, 500000.5, 1.0 / 3e5, false, BB_STE_CLIPPED}, back;
-    bb_error err;
     for (int i = 0; i < 2; i++) {
         json_t *json = bb_config_to_json(&c);
         char *text = json_dumps(json, JSON_COMPACT);
         json_decref(json);
         assert_non_null(text);
         memset(&back, 0x55, sizeof back);
-        assert_int_equal(bb_config_from_json(text, "f", &back, &err), BB_OK);
+        assert_ok(bb_config_from_json(text, "f", &back, &test_error));
         free(text);
         assert_config_equal(&back, &c);
         bb_config_default(&c);
@@ -158,11 +142,10 @@ static void test_json_text(void **state) {
 static void test_json_defaults(void **state) {
     (void)state;
     bb_config expected = default_config(), c;
-    bb_error err;
     expected.n_layer = 2, expected.d_model = 64, expected.n_head = 4, expected.n_kv_head = 4, expected.d_ff = 96;
-    assert_int_equal(bb_config_from_json("{" SIZES ",\"made_by\":{\"someone\":[\"else\"]}}", "f", &c, &err), BB_OK);
+    assert_ok(bb_config_from_json("{" SIZES ",\"made_by\":{\"someone\":[\"else\"]}}", "f", &c, &test_error));
     assert_config_equal(&c, &expected);
-    assert_int_equal(bb_config_from_json("{" SIZES ",\"rope_base\":20000}", "f", &c, &err), BB_OK); /* an integer will do */
+    assert_ok(bb_config_from_json("{" SIZES ",\"rope_base\":20000}", "f", &c, &test_error)); /* an integer will do */
     assert_true(c.rope_base == 20000.0);
 }
 
@@ -197,10 +180,9 @@ static void test_json_refused(void **state) {
     };
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
         bb_config c = {.n_layer = -77};
-        bb_error err;
-        assert_int_equal(bb_config_from_json(cases[i].text, "m.safetensors", &c, &err), BB_ERR_FORMAT);
-        assert_int_equal(err.code, BB_ERR_FORMAT);
-        assert_message(err, cases[i].message);
+        assert_int_equal(bb_config_from_json(cases[i].text, "m.safetensors", &c, &test_error), BB_ERR_FORMAT);
+        assert_int_equal(test_error.code, BB_ERR_FORMAT);
+        assert_message(test_error, cases[i].message);
         assert_int_equal(c.n_layer, -77);
     }
 }
@@ -215,15 +197,14 @@ static void test_json_without_memory(void **state) {
     int failures = 0;
     for (int limit = 0;; limit++) {
         bb_config c;
-        bb_error err;
         allocations_left = limit;
-        bb_status status = bb_config_from_json("{" SIZES ",\"ste\":\"clipped\"}", "m.safetensors", &c, &err);
+        bb_status status = bb_config_from_json("{" SIZES ",\"ste\":\"clipped\"}", "m.safetensors", &c, &test_error);
         if (status == BB_OK) {
             assert_int_equal(c.ste, BB_STE_CLIPPED);
             break;
         }
         assert_true(status == BB_ERR_MEMORY || status == BB_ERR_FORMAT); /* jansson cannot always tell */
-        assert_message(err, "m.safetensors");
+        assert_message(test_error, "m.safetensors");
         failures++;
     }
     assert_true(failures > 5);

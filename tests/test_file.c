@@ -2,16 +2,13 @@
  * SPDX-License-Identifier: MIT */
 #include <errno.h>
 #include <fcntl.h>
-#include <setjmp.h>
 #include <signal.h>
-#include <stdarg.h>
 #include <sys/resource.h>
 #include <sys/syscall.h>
 
-#include <cmocka.h>
-
 #include "core/file.h"
 #include "scratch.h"
+#include "support.h"
 
 /* ---- A system that fails on request: these stand in for the C library's in this program ---- */
 
@@ -78,18 +75,12 @@ static int setup(void **state) {
     return scratch_create(state);
 }
 
-#define assert_message(err, part)                                                                                              \
-    do {                                                                                                                       \
-        if (!strstr((err).message, (part))) fail_msg("'%s' is not in: %s", (part), (err).message);                             \
-    } while (0)
-
 static void test_map_gives_the_bytes(void **state) {
     (void)state;
     const char *path = scratch_path("f");
     bb_file_map map;
-    bb_error err;
     assert_true(scratch_write(path, "some bytes", 10));
-    assert_int_equal(bb_file_map_open(path, &map, &err), BB_OK);
+    assert_ok(bb_file_map_open(path, &map, &test_error));
     assert_int_equal(map.size, 10);
     assert_memory_equal(map.data, "some bytes", 10);
     bb_file_map_close(&map);
@@ -97,7 +88,7 @@ static void test_map_gives_the_bytes(void **state) {
     bb_file_map_close(&map);
 
     assert_true(scratch_write(path, "", 0));
-    assert_int_equal(bb_file_map_open(path, &map, &err), BB_OK);
+    assert_ok(bb_file_map_open(path, &map, &test_error));
     assert_null(map.data);
     assert_int_equal(map.size, 0);
     bb_file_map_close(&map);
@@ -106,18 +97,14 @@ static void test_map_gives_the_bytes(void **state) {
 static void test_map_takes_regular_files_only(void **state) {
     (void)state;
     bb_file_map map;
-    bb_error err;
-    assert_int_equal(bb_file_map_open(scratch_path("absent"), &map, &err), BB_ERR_IO);
-    assert_message(err, scratch_path("absent"));
-    assert_message(err, "No such file");
-    assert_int_equal(bb_file_map_open(scratch_dir, &map, &err), BB_ERR_IO);
-    assert_message(err, scratch_dir);
-    assert_message(err, "found a directory");
-    assert_int_equal(bb_file_map_open("/dev/null", &map, &err), BB_ERR_IO);
-    assert_message(err, "found a device");
+    assert_fails(bb_file_map_open(scratch_path("absent"), &map, &test_error), BB_ERR_IO, scratch_path("absent"));
+    assert_message(test_error, "No such file");
+    assert_fails(bb_file_map_open(scratch_dir, &map, &test_error), BB_ERR_IO, scratch_dir);
+    assert_message(test_error, "found a directory");
+    assert_fails(bb_file_map_open("/dev/null", &map, &test_error), BB_ERR_IO, "found a device");
     assert_int_equal(mkfifo(scratch_path("fifo"), 0600), 0);
-    assert_int_equal(bb_file_map_open(scratch_path("fifo"), &map, &err), BB_ERR_IO); /* and does not wait for a writer */
-    assert_message(err, "found a pipe");
+    assert_int_equal(bb_file_map_open(scratch_path("fifo"), &map, &test_error), BB_ERR_IO); /* and does not wait for a writer */
+    assert_message(test_error, "found a pipe");
 }
 
 static void test_read_all(void **state) {
@@ -125,25 +112,21 @@ static void test_read_all(void **state) {
     const char *path = scratch_path("f");
     uint8_t *data = NULL, big[200000];
     size_t size = 0;
-    bb_error err;
     for (size_t i = 0; i < sizeof big; i++) big[i] = (uint8_t)(i * 7 + i / 251);
     static const size_t sizes[] = {0, 1, 65534, 65535, 65536, 65537, sizeof big};
     for (size_t i = 0; i < sizeof sizes / sizeof sizes[0]; i++) {
         assert_true(scratch_write(path, big, sizes[i]));
-        assert_int_equal(bb_file_read_all(path, sizes[i], &data, &size, &err), BB_OK);
+        assert_ok(bb_file_read_all(path, sizes[i], &data, &size, &test_error));
         assert_int_equal(size, sizes[i]);
         assert_memory_equal(data, big, size);
         assert_int_equal(data[size], 0);
         free(data);
     }
     data = NULL;
-    assert_int_equal(bb_file_read_all(path, sizeof big - 1, &data, &size, &err), BB_ERR_FORMAT);
-    assert_message(err, path);
-    assert_message(err, "at most 199999 bytes");
-    assert_int_equal(bb_file_read_all(scratch_dir, 0, &data, &size, &err), BB_ERR_IO);
-    assert_message(err, "Is a directory");
-    assert_int_equal(bb_file_read_all(scratch_path("absent"), 0, &data, &size, &err), BB_ERR_IO);
-    assert_message(err, "No such file");
+    assert_fails(bb_file_read_all(path, sizeof big - 1, &data, &size, &test_error), BB_ERR_FORMAT, path);
+    assert_message(test_error, "at most 199999 bytes");
+    assert_fails(bb_file_read_all(scratch_dir, 0, &data, &size, &test_error), BB_ERR_IO, "Is a directory");
+    assert_fails(bb_file_read_all(scratch_path("absent"), 0, &data, &size, &test_error), BB_ERR_IO, "No such file");
     assert_null(data);
 }
 
@@ -152,12 +135,11 @@ static void test_read_all_of_standard_input(void **state) {
     int ends[2], kept = dup(STDIN_FILENO);
     uint8_t *data;
     size_t size;
-    bb_error err;
     assert_int_equal(pipe(ends), 0);
     assert_int_equal(write(ends[1], "from a pipe", 11), 11);
     close(ends[1]);
     assert_true(dup2(ends[0], STDIN_FILENO) >= 0);
-    bb_status status = bb_file_read_all("-", 0, &data, &size, &err);
+    bb_status status = bb_file_read_all("-", 0, &data, &size, &test_error);
     dup2(kept, STDIN_FILENO);
     close(kept);
     close(ends[0]);
@@ -170,12 +152,11 @@ static void test_read_all_of_standard_input(void **state) {
 static void test_replace_is_durable(void **state) {
     (void)state;
     const char *path = scratch_path("f");
-    bb_error err;
-    assert_int_equal(bb_file_replace(path, "one", 3, &err), BB_OK);
+    assert_ok(bb_file_replace(path, "one", 3, &test_error));
     assert_true(scratch_holds(path, "one", 3));
     assert_int_equal(faults.fsyncs, 1);
     assert_int_equal(faults.dir_fsyncs, 1);
-    assert_int_equal(bb_file_replace(path, "second", 6, &err), BB_OK);
+    assert_ok(bb_file_replace(path, "second", 6, &test_error));
     assert_true(scratch_holds(path, "second", 6));
     assert_int_equal(scratch_count_entries(scratch_dir), 1);
 }
@@ -183,10 +164,9 @@ static void test_replace_is_durable(void **state) {
 static void test_relative_names(void **state) {
     (void)state;
     char before[512];
-    bb_error err;
     assert_non_null(getcwd(before, sizeof before));
     assert_int_equal(chdir(scratch_dir), 0);
-    bb_status status = bb_file_replace("f", "x", 1, &err);
+    bb_status status = bb_file_replace("f", "x", 1, &test_error);
     assert_int_equal(chdir(before), 0);
     assert_int_equal(status, BB_OK);
     assert_int_equal(faults.dir_fsyncs, 1);
@@ -197,22 +177,21 @@ static void test_nothing_shows_before_commit(void **state) {
     (void)state;
     const char *path = scratch_path("f");
     bb_file_writer w;
-    bb_error err;
     assert_true(scratch_write(path, "old", 3));
-    assert_int_equal(bb_file_writer_open(path, &w, &err), BB_OK);
-    assert_int_equal(bb_file_writer_write(&w, "new ", 4, &err), BB_OK);
-    assert_int_equal(bb_file_writer_write(&w, "text", 4, &err), BB_OK);
+    assert_ok(bb_file_writer_open(path, &w, &test_error));
+    assert_ok(bb_file_writer_write(&w, "new ", 4, &test_error));
+    assert_ok(bb_file_writer_write(&w, "text", 4, &test_error));
     assert_int_equal(w.written, 8);
     assert_true(scratch_holds(path, "old", 3));
     assert_int_equal(scratch_count_entries(scratch_dir), 2);
-    assert_int_equal(bb_file_writer_commit(&w, &err), BB_OK);
+    assert_ok(bb_file_writer_commit(&w, &test_error));
     assert_true(scratch_holds(path, "new text", 8));
     assert_int_equal(scratch_count_entries(scratch_dir), 1);
     bb_file_writer_abort(&w); /* safe after commit */
     assert_true(scratch_holds(path, "new text", 8));
 
-    assert_int_equal(bb_file_writer_open(path, &w, &err), BB_OK);
-    assert_int_equal(bb_file_writer_write(&w, "third", 5, &err), BB_OK);
+    assert_ok(bb_file_writer_open(path, &w, &test_error));
+    assert_ok(bb_file_writer_write(&w, "third", 5, &test_error));
     bb_file_writer_abort(&w);
     assert_true(scratch_holds(path, "new text", 8));
     assert_int_equal(scratch_count_entries(scratch_dir), 1);
@@ -222,34 +201,32 @@ static void test_short_and_interrupted_writes_go_on(void **state) {
     (void)state;
     const char *path = scratch_path("f");
     char data[1000];
-    bb_error err;
     for (size_t i = 0; i < sizeof data; i++) data[i] = (char)i;
     faults.largest_write = 7;
     faults.interruptions = 5;
-    assert_int_equal(bb_file_replace(path, data, sizeof data, &err), BB_OK);
+    assert_ok(bb_file_replace(path, data, sizeof data, &test_error));
     assert_true(scratch_holds(path, data, sizeof data));
     bb_file_writer w;
-    assert_int_equal(bb_file_writer_open(path, &w, &err), BB_OK);
-    assert_int_equal(bb_file_writer_write(&w, data, 10, &err), BB_OK);
+    assert_ok(bb_file_writer_open(path, &w, &test_error));
+    assert_ok(bb_file_writer_write(&w, data, 10, &test_error));
     faults.interruptions = 3; /* of fsync */
-    assert_int_equal(bb_file_writer_commit(&w, &err), BB_OK);
+    assert_ok(bb_file_writer_commit(&w, &test_error));
     assert_int_equal(faults.interruptions, 0);
     assert_true(scratch_holds(path, data, 10));
 }
 
 /* After a failure of any kind: the status, the path and the reason; the old file; nothing else in the folder. */
 static void expect_failed_replace(const char *path, size_t size, const char *reason) {
-    bb_error err;
     char *data = calloc(1, size);
     assert_non_null(data);
     assert_true(scratch_write(path, "old", 3));
-    bb_status status = bb_file_replace(path, data, size, &err);
+    bb_status status = bb_file_replace(path, data, size, &test_error);
     no_faults();
     free(data);
     assert_int_equal(status, BB_ERR_IO);
-    assert_int_equal(err.code, BB_ERR_IO);
-    assert_message(err, path);
-    assert_message(err, reason);
+    assert_int_equal(test_error.code, BB_ERR_IO);
+    assert_message(test_error, path);
+    assert_message(test_error, reason);
     assert_true(scratch_holds(path, "old", 3));
 }
 
@@ -272,13 +249,12 @@ static void test_a_failed_writer_stays_failed(void **state) {
     (void)state;
     const char *path = scratch_path("f");
     bb_file_writer w;
-    bb_error err;
-    assert_int_equal(bb_file_writer_open(path, &w, &err), BB_OK);
+    assert_ok(bb_file_writer_open(path, &w, &test_error));
     faults.disk_left = 0;
-    assert_int_equal(bb_file_writer_write(&w, "abc", 3, &err), BB_ERR_IO);
+    assert_int_equal(bb_file_writer_write(&w, "abc", 3, &test_error), BB_ERR_IO);
     no_faults();
-    assert_int_equal(bb_file_writer_write(&w, "abc", 3, &err), BB_ERR_INTERNAL);
-    assert_int_equal(bb_file_writer_commit(&w, &err), BB_ERR_INTERNAL);
+    assert_int_equal(bb_file_writer_write(&w, "abc", 3, &test_error), BB_ERR_INTERNAL);
+    assert_int_equal(bb_file_writer_commit(&w, &test_error), BB_ERR_INTERNAL);
     bb_file_writer_abort(&w);
     assert_int_equal(scratch_count_entries(scratch_dir), 0);
 }
@@ -311,28 +287,22 @@ static void test_full_disk(void **state) {
 static void test_places_that_cannot_be_written(void **state) {
     (void)state;
     bb_file_writer w;
-    bb_error err;
-    assert_int_equal(bb_file_writer_open(scratch_path("absent/f"), &w, &err), BB_ERR_IO);
-    assert_message(err, "absent/f");
-    assert_message(err, "No such file");
+    assert_fails(bb_file_writer_open(scratch_path("absent/f"), &w, &test_error), BB_ERR_IO, "absent/f");
+    assert_message(test_error, "No such file");
     bb_file_writer_abort(&w); /* safe after a failed open */
-    assert_int_equal(bb_file_writer_open(scratch_dir, &w, &err), BB_ERR_IO);
-    assert_message(err, "found a directory");
-    assert_int_equal(bb_file_writer_open("/dev/null", &w, &err), BB_ERR_IO);
-    assert_message(err, "found a device");
+    assert_fails(bb_file_writer_open(scratch_dir, &w, &test_error), BB_ERR_IO, "found a directory");
+    assert_fails(bb_file_writer_open("/dev/null", &w, &test_error), BB_ERR_IO, "found a device");
     assert_int_equal(symlink("nowhere", scratch_path("dangling")), 0);
-    assert_int_equal(bb_file_writer_open(scratch_path("dangling"), &w, &err), BB_ERR_IO);
-    assert_message(err, "dangling");
+    assert_fails(bb_file_writer_open(scratch_path("dangling"), &w, &test_error), BB_ERR_IO, "dangling");
 }
 
 static void test_links_are_followed(void **state) {
     (void)state;
-    bb_error err;
     struct stat st;
-    assert_int_equal(bb_file_make_dirs(scratch_path("real"), &err), BB_OK);
+    assert_ok(bb_file_make_dirs(scratch_path("real"), &test_error));
     assert_true(scratch_write(scratch_path("real/f"), "old", 3));
     assert_int_equal(symlink("real/f", scratch_path("link")), 0);
-    assert_int_equal(bb_file_replace(scratch_path("link"), "new", 3, &err), BB_OK);
+    assert_ok(bb_file_replace(scratch_path("link"), "new", 3, &test_error));
     assert_int_equal(lstat(scratch_path("link"), &st), 0);
     assert_true(S_ISLNK(st.st_mode));
     assert_true(scratch_holds(scratch_path("real/f"), "new", 3));
@@ -342,12 +312,11 @@ static void test_links_are_followed(void **state) {
  * link that someone put there. */
 static void test_stale_temporary_file(void **state) {
     (void)state;
-    bb_error err;
     char stale[600];
     (void)snprintf(stale, sizeof stale, "%s.tmp.%ld", scratch_path("f"), (long)getpid());
     assert_true(scratch_write(scratch_path("victim"), "keep", 4));
     assert_int_equal(symlink(scratch_path("victim"), stale), 0);
-    assert_int_equal(bb_file_replace(scratch_path("f"), "new", 3, &err), BB_OK);
+    assert_ok(bb_file_replace(scratch_path("f"), "new", 3, &test_error));
     assert_true(scratch_holds(scratch_path("f"), "new", 3));
     assert_true(scratch_holds(scratch_path("victim"), "keep", 4));
     assert_int_equal(scratch_count_entries(scratch_dir), 2);
@@ -356,19 +325,17 @@ static void test_stale_temporary_file(void **state) {
 static void test_make_dirs(void **state) {
     (void)state;
     struct stat st;
-    bb_error err;
-    for (int again = 0; again < 2; again++) assert_int_equal(bb_file_make_dirs(scratch_path("a/b//c/"), &err), BB_OK);
+    for (int again = 0; again < 2; again++) assert_ok(bb_file_make_dirs(scratch_path("a/b//c/"), &test_error));
     assert_int_equal(stat(scratch_path("a/b/c"), &st), 0);
     assert_true(S_ISDIR(st.st_mode));
-    assert_int_equal(bb_file_make_dirs("/", &err), BB_OK);
-    assert_int_equal(bb_file_make_dirs("", &err), BB_ERR_ARGUMENT);
+    assert_ok(bb_file_make_dirs("/", &test_error));
+    assert_int_equal(bb_file_make_dirs("", &test_error), BB_ERR_ARGUMENT);
     assert_true(scratch_write(scratch_path("a/file"), "x", 1));
-    assert_int_equal(bb_file_make_dirs(scratch_path("a/file"), &err), BB_ERR_IO);
-    assert_message(err, "a/file: expected a directory, found a regular file");
-    assert_int_equal(bb_file_make_dirs(scratch_path("a/file/d"), &err), BB_ERR_IO);
-    assert_message(err, "a/file: expected a directory");
-    assert_int_equal(bb_file_make_dirs("/proc/no-such-folder", &err), BB_ERR_IO);
-    assert_message(err, "/proc/no-such-folder: cannot create the directory");
+    assert_fails(bb_file_make_dirs(scratch_path("a/file"), &test_error), BB_ERR_IO,
+                 "a/file: expected a directory, found a regular file");
+    assert_fails(bb_file_make_dirs(scratch_path("a/file/d"), &test_error), BB_ERR_IO, "a/file: expected a directory");
+    assert_fails(bb_file_make_dirs("/proc/no-such-folder", &test_error), BB_ERR_IO,
+                 "/proc/no-such-folder: cannot create the directory");
 }
 
 static void test_join(void **state) {

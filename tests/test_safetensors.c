@@ -1,21 +1,11 @@
 /* safetensors: what is read, what is refused and how it is said, and what is written, byte by byte.
  * SPDX-License-Identifier: MIT */
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
-
-#include <cmocka.h>
 #include <jansson.h>
 
 #include "format/safetensors.h"
 #include "model/config.h"
 #include "scratch.h"
-
-#define assert_message(err, part)                                                                                              \
-    do {                                                                                                                       \
-        if (!strstr((err).message, (part))) fail_msg("'%s' is not in: %s", (part), (err).message);                             \
-    } while (0)
+#include "support.h"
 
 #define COUNT(array) (sizeof(array) / sizeof(array)[0])
 
@@ -35,14 +25,15 @@ static const char *write_file(uint64_t length, const char *header, size_t data_b
 
 static void expect_refused(const char *path, bb_status expected, const char *part, const char *other_part) {
     bb_safetensors *st = (bb_safetensors *)&st;
-    bb_error err = {.code = BB_OK};
-    bb_status status = bb_safetensors_open(path, &st, &err);
-    if (status != expected) fail_msg("status %s, not %s: %s", bb_status_name(status), bb_status_name(expected), err.message);
+    memset(&test_error, 0, sizeof test_error);
+    bb_status status = bb_safetensors_open(path, &st, &test_error);
+    if (status != expected)
+        fail_msg("status %s, not %s: %s", bb_status_name(status), bb_status_name(expected), test_error.message);
     assert_null(st);
-    assert_int_equal(err.code, expected);
-    assert_message(err, path);
-    assert_message(err, part);
-    assert_message(err, other_part);
+    assert_int_equal(test_error.code, expected);
+    assert_message(test_error, path);
+    assert_message(test_error, part);
+    assert_message(test_error, other_part);
     assert_int_equal(bb_safetensors_open(path, &st, NULL), expected);
 }
 
@@ -155,9 +146,8 @@ static void test_every_truncation(void **state) {
     const char *header = "{\"a\":" ENTRY("\"U8\"", "[5]", 0, 5) ",\"b\":" ENTRY("\"I8\"", "[2,2]", 5, 9) "}";
     size_t whole = 8 + strlen(header) + 9;
     bb_safetensors *st;
-    bb_error err;
     const char *path = write_file(strlen(header), header, 9);
-    assert_int_equal(bb_safetensors_open(path, &st, &err), BB_OK);
+    assert_ok(bb_safetensors_open(path, &st, &test_error));
     bb_safetensors_close(st);
     for (size_t size = whole; size-- > 0;) {
         assert_int_equal(truncate(path, (off_t)size), 0);
@@ -168,8 +158,7 @@ static void test_every_truncation(void **state) {
 static void test_good_files(void **state) {
     (void)state;
     bb_safetensors *st;
-    bb_error err;
-    assert_int_equal(bb_safetensors_open(write_file(2, "{}", 0), &st, &err), BB_OK);
+    assert_ok(bb_safetensors_open(write_file(2, "{}", 0), &st, &test_error));
     assert_int_equal(bb_safetensors_count(st), 0);
     assert_null(bb_safetensors_find(st, "t"));
     assert_null(bb_safetensors_metadata(st, "t"));
@@ -181,7 +170,7 @@ static void test_good_files(void **state) {
                                 "{\"more\":1,\"dtype\":\"BOOL\",\"shape\":[3,1,1,1],\"data_offsets\":[0,3]},\"e\":" ENTRY(
                                     F32, "[7,0]", 3, 3) "} \n ";
     const char *path = write_file(strlen(header), header, 11);
-    assert_int_equal(bb_safetensors_open(path, &st, &err), BB_OK);
+    assert_ok(bb_safetensors_open(path, &st, &test_error));
     assert_string_equal(bb_safetensors_path(st), path);
     assert_true(bb_safetensors_file_bytes(st) == 8 + strlen(header) + 11);
     assert_int_equal(bb_safetensors_count(st), 3);
@@ -224,21 +213,19 @@ static void test_require_f32(void **state) {
     (void)state;
     bb_safetensors *st;
     const bb_st_tensor *t = NULL;
-    bb_error err;
     const char *header = "{\"w\":" ENTRY(F32, "[2,3]", 0, 24) ",\"h\":" ENTRY("\"F16\"", "[2,3]", 24, 36) "}";
-    assert_int_equal(bb_safetensors_open(write_file(strlen(header), header, 36), &st, &err), BB_OK);
+    assert_ok(bb_safetensors_open(write_file(strlen(header), header, 36), &st, &test_error));
     const int64_t shape[] = {2, 3, 1}, other[] = {3, 2};
-    assert_int_equal(bb_safetensors_require_f32(st, "w", 2, shape, &t, &err), BB_OK);
+    assert_ok(bb_safetensors_require_f32(st, "w", 2, shape, &t, &test_error));
     assert_ptr_equal(t, bb_safetensors_find(st, "w"));
-    assert_int_equal(bb_safetensors_require_f32(st, "w", 2, other, &t, &err), BB_ERR_FORMAT);
-    assert_message(err, "'w' at byte 122: expected F32 (3, 2), found F32 (2, 3)");
-    assert_int_equal(bb_safetensors_require_f32(st, "w", 3, shape, &t, &err), BB_ERR_FORMAT);
-    assert_message(err, "expected F32 (2, 3, 1), found F32 (2, 3)");
-    assert_int_equal(bb_safetensors_require_f32(st, "h", 2, shape, &t, &err), BB_ERR_FORMAT);
-    assert_message(err, "'h' at byte 146: expected F32 (2, 3), found F16 (2, 3)");
-    assert_int_equal(bb_safetensors_require_f32(st, "x", 2, shape, &t, &err), BB_ERR_FORMAT);
-    assert_message(err, "tensor 'x' is missing");
-    assert_message(err, "f.safetensors");
+    assert_fails(bb_safetensors_require_f32(st, "w", 2, other, &t, &test_error), BB_ERR_FORMAT,
+                 "'w' at byte 122: expected F32 (3, 2), found F32 (2, 3)");
+    assert_fails(bb_safetensors_require_f32(st, "w", 3, shape, &t, &test_error), BB_ERR_FORMAT,
+                 "expected F32 (2, 3, 1), found F32 (2, 3)");
+    assert_fails(bb_safetensors_require_f32(st, "h", 2, shape, &t, &test_error), BB_ERR_FORMAT,
+                 "'h' at byte 146: expected F32 (2, 3), found F16 (2, 3)");
+    assert_fails(bb_safetensors_require_f32(st, "x", 2, shape, &t, &test_error), BB_ERR_FORMAT, "tensor 'x' is missing");
+    assert_message(test_error, "f.safetensors");
     bb_safetensors_close(st);
 }
 
@@ -251,14 +238,11 @@ static void test_golden_files(void **state) {
         bb_safetensors *st;
         bb_config config;
         const bb_st_tensor *t;
-        bb_error err;
         (void)snprintf(path, sizeof path, "%s/%s.safetensors", BB_GOLDEN_DIR, names[i]);
-        if (bb_safetensors_open(path, &st, &err) != BB_OK) fail_msg("%s", err.message);
+        assert_ok(bb_safetensors_open(path, &st, &test_error));
         assert_string_equal(bb_safetensors_metadata(st, "format"), "bitbyte-golden");
-        if (bb_config_from_json(bb_safetensors_metadata(st, "config"), path, &config, &err) != BB_OK)
-            fail_msg("%s", err.message);
-        if (bb_safetensors_require_f32(st, "tok_emb.weight", 2, (int64_t[]){256, config.d_model}, &t, &err) != BB_OK)
-            fail_msg("%s", err.message);
+        assert_ok(bb_config_from_json(bb_safetensors_metadata(st, "config"), path, &config, &test_error));
+        assert_ok(bb_safetensors_require_f32(st, "tok_emb.weight", 2, (int64_t[]){256, config.d_model}, &t, &test_error));
         assert_true(t->bytes == 4 * 256 * (uint64_t)config.d_model);
         bb_safetensors_close(st);
     }
@@ -275,12 +259,11 @@ static const bb_st_metadata metadata[] = {{"format", "x"}, {"config", "{\"a\":1}
 
 static void write_sample(const char *path) {
     bb_safetensors_writer *w;
-    bb_error err;
-    if (bb_safetensors_create(path, tensors, 3, metadata, 2, &w, &err) != BB_OK) fail_msg("%s", err.message);
-    assert_int_equal(bb_safetensors_write(w, weights, 10, &err), BB_OK); /* in pieces */
-    assert_int_equal(bb_safetensors_write(w, (const char *)weights + 10, 14, &err), BB_OK);
-    assert_int_equal(bb_safetensors_write(w, bytes, 5, &err), BB_OK);
-    assert_int_equal(bb_safetensors_commit(w, &err), BB_OK);
+    assert_ok(bb_safetensors_create(path, tensors, 3, metadata, 2, &w, &test_error));
+    assert_ok(bb_safetensors_write(w, weights, 10, &test_error)); /* in pieces */
+    assert_ok(bb_safetensors_write(w, (const char *)weights + 10, 14, &test_error));
+    assert_ok(bb_safetensors_write(w, bytes, 5, &test_error));
+    assert_ok(bb_safetensors_commit(w, &test_error));
 }
 
 static void test_written_bytes(void **state) {
@@ -308,9 +291,8 @@ static void test_round_trip(void **state) {
     (void)state;
     const char *path = scratch_path("f.safetensors");
     bb_safetensors *st;
-    bb_error err;
     write_sample(path);
-    assert_int_equal(bb_safetensors_open(path, &st, &err), BB_OK);
+    assert_ok(bb_safetensors_open(path, &st, &test_error));
     assert_int_equal(bb_safetensors_count(st), 3);
     for (int i = 0; i < 3; i++) {
         const bb_st_tensor *t = bb_safetensors_find(st, tensors[i].name);
@@ -329,12 +311,11 @@ static void test_no_metadata_no_tensors(void **state) {
     (void)state;
     const char *path = scratch_path("f.safetensors");
     bb_safetensors_writer *w;
-    bb_error err;
     char expected[64];
     memset(expected, ' ', sizeof expected);
     memcpy(expected, "\x38\0\0\0\0\0\0\0{}", 10);
-    assert_int_equal(bb_safetensors_create(path, NULL, 0, NULL, 0, &w, &err), BB_OK);
-    assert_int_equal(bb_safetensors_commit(w, &err), BB_OK);
+    assert_ok(bb_safetensors_create(path, NULL, 0, NULL, 0, &w, &test_error));
+    assert_ok(bb_safetensors_commit(w, &test_error));
     assert_true(scratch_holds(path, expected, sizeof expected));
 }
 
@@ -355,18 +336,16 @@ static void test_writer_refuses(void **state) {
         {{{.name = "a\xff"}, {.name = "b"}}, "expected a name in UTF-8"},
     };
     bb_safetensors_writer *w;
-    bb_error err;
     for (size_t i = 0; i < COUNT(cases); i++) {
-        assert_int_equal(bb_safetensors_create(path, cases[i].pair, 2, NULL, 0, &w, &err), BB_ERR_ARGUMENT);
+        assert_int_equal(bb_safetensors_create(path, cases[i].pair, 2, NULL, 0, &w, &test_error), BB_ERR_ARGUMENT);
         assert_null(w);
-        assert_message(err, path);
-        assert_message(err, cases[i].part);
+        assert_message(test_error, path);
+        assert_message(test_error, cases[i].part);
     }
     const bb_st_metadata bad = {"config", "\xff"};
-    assert_int_equal(bb_safetensors_create(path, tensors, 1, &bad, 1, &w, &err), BB_ERR_ARGUMENT);
-    assert_message(err, "metadata 'config': expected UTF-8");
-    assert_int_equal(bb_safetensors_create(scratch_path("absent/f"), tensors, 1, NULL, 0, &w, &err), BB_ERR_IO);
-    assert_message(err, "absent/f");
+    assert_fails(bb_safetensors_create(path, tensors, 1, &bad, 1, &w, &test_error), BB_ERR_ARGUMENT,
+                 "metadata 'config': expected UTF-8");
+    assert_fails(bb_safetensors_create(scratch_path("absent/f"), tensors, 1, NULL, 0, &w, &test_error), BB_ERR_IO, "absent/f");
     assert_int_equal(scratch_count_entries(scratch_dir), 0);
 }
 
@@ -374,13 +353,11 @@ static void test_wrong_amount_of_data(void **state) {
     (void)state;
     const char *path = scratch_path("f.safetensors");
     bb_safetensors_writer *w;
-    bb_error err;
     assert_true(scratch_write(path, "old", 3));
-    assert_int_equal(bb_safetensors_create(path, tensors, 1, NULL, 0, &w, &err), BB_OK);
-    assert_int_equal(bb_safetensors_write(w, weights, 23, &err), BB_OK);
-    assert_int_equal(bb_safetensors_write(w, weights, 2, &err), BB_ERR_INTERNAL);
-    assert_int_equal(bb_safetensors_commit(w, &err), BB_ERR_INTERNAL);
-    assert_message(err, "1 bytes are missing");
+    assert_ok(bb_safetensors_create(path, tensors, 1, NULL, 0, &w, &test_error));
+    assert_ok(bb_safetensors_write(w, weights, 23, &test_error));
+    assert_int_equal(bb_safetensors_write(w, weights, 2, &test_error), BB_ERR_INTERNAL);
+    assert_fails(bb_safetensors_commit(w, &test_error), BB_ERR_INTERNAL, "1 bytes are missing");
     assert_true(scratch_holds(path, "old", 3));
     assert_int_equal(scratch_count_entries(scratch_dir), 1);
 }
@@ -389,10 +366,9 @@ static void test_abort_leaves_the_old_file(void **state) {
     (void)state;
     const char *path = scratch_path("f.safetensors");
     bb_safetensors_writer *w;
-    bb_error err;
     assert_true(scratch_write(path, "old", 3));
-    assert_int_equal(bb_safetensors_create(path, tensors, 3, NULL, 0, &w, &err), BB_OK);
-    assert_int_equal(bb_safetensors_write(w, weights, 24, &err), BB_OK);
+    assert_ok(bb_safetensors_create(path, tensors, 3, NULL, 0, &w, &test_error));
+    assert_ok(bb_safetensors_write(w, weights, 24, &test_error));
     assert_int_equal(scratch_count_entries(scratch_dir), 2);
     bb_safetensors_abort(w);
     assert_true(scratch_holds(path, "old", 3));
@@ -406,11 +382,10 @@ static void test_full_disk(void **state) {
     if (!scratch_mount_disk(disk, 64)) skip();
     write_sample(path);
     bb_safetensors_writer *w = NULL;
-    bb_error err = {.code = BB_OK};
     bb_st_tensor large = {.name = "large", .dtype = BB_ST_U8, .rank = 1, .shape = {200000}};
     char piece[10000] = {0};
-    bb_status status = bb_safetensors_create(path, &large, 1, NULL, 0, &w, &err);
-    for (int i = 0; i < 20 && status == BB_OK; i++) status = bb_safetensors_write(w, piece, sizeof piece, &err);
+    bb_status status = bb_safetensors_create(path, &large, 1, NULL, 0, &w, &test_error);
+    for (int i = 0; i < 20 && status == BB_OK; i++) status = bb_safetensors_write(w, piece, sizeof piece, &test_error);
     bb_safetensors_abort(w);
     int entries = scratch_count_entries(disk);
     bb_safetensors *st = NULL;
@@ -419,7 +394,7 @@ static void test_full_disk(void **state) {
     bb_safetensors_close(st);
     assert_true(scratch_unmount_disk(disk));
     assert_int_equal(status, BB_ERR_IO);
-    assert_message(err, "f.safetensors: cannot write: No space left on device");
+    assert_message(test_error, "f.safetensors: cannot write: No space left on device");
     assert_int_equal(entries, 1);
     assert_int_equal(old_status, BB_OK);
     assert_true(same);
@@ -432,13 +407,12 @@ static void *limited_malloc(size_t size) { return allocations_left-- > 0 ? mallo
 static void test_without_memory(void **state) {
     (void)state;
     const char *path = scratch_path("f.safetensors");
-    bb_error err;
     json_set_alloc_funcs(limited_malloc, free);
     int failures = 0;
     for (int limit = 0;; limit++) {
         bb_safetensors_writer *w;
         allocations_left = limit;
-        bb_status status = bb_safetensors_create(path, tensors, 3, metadata, 2, &w, &err);
+        bb_status status = bb_safetensors_create(path, tensors, 3, metadata, 2, &w, &test_error);
         bb_safetensors_abort(w);
         assert_int_equal(scratch_count_entries(scratch_dir), 0);
         if (status == BB_OK) break;
@@ -452,11 +426,11 @@ static void test_without_memory(void **state) {
     for (int limit = 0;; limit++) {
         bb_safetensors *st;
         allocations_left = limit;
-        bb_status status = bb_safetensors_open(path, &st, &err);
+        bb_status status = bb_safetensors_open(path, &st, &test_error);
         bb_safetensors_close(st);
         if (status == BB_OK) break;
         assert_null(st);
-        assert_message(err, path);
+        assert_message(test_error, path);
     }
     json_set_alloc_funcs(malloc, free);
 }
