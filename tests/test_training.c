@@ -4,8 +4,10 @@
 
 #include "scratch.h"
 
+enum { LAST_STEPS = 50 };
+
 typedef struct run {
-    const char *device, *name;
+    const char *device, *name, *data; /* data NULL: text_path() */
     int threads;
     bb_optimizer_kind kind;
     bool recompute;
@@ -14,7 +16,7 @@ typedef struct run {
     int seq_len, seq_len_cap, batch_size, grad_accum, val_every, save_every, keep;
     bool no_opt_state, allow_overwrite;
     double lr;
-    double last_loss; /* mean of the last 20 logged steps */
+    double last_loss; /* mean of the last LAST_STEPS steps */
     int losses, validations, saves;
     double loss_sum;
 } run;
@@ -31,7 +33,7 @@ static const bb_config tiny = {.vocab_size = 256,
 
 static void on_event(void *user, const bb_train_event *e) {
     run *r = user;
-    if (e->kind == BB_TRAIN_STEP && e->step > e->total_steps - 20) {
+    if (e->kind == BB_TRAIN_STEP && e->step > e->total_steps - LAST_STEPS) {
         r->loss_sum += e->loss;
         r->last_loss = r->loss_sum / ++r->losses;
     }
@@ -44,7 +46,7 @@ static void on_event(void *user, const bb_train_event *e) {
 
 static const char *text_path(void) { return scratch_path("text.txt"); }
 
-/* English that the repository holds: its own documents, and prose repeated with numbers, 120 KB. */
+/* Lines that are alike and never the same, 150 KB: enough for runs that are compared with each other. */
 static int write_text(void **state) {
     if (scratch_create(state) != 0) return -1;
     FILE *f = fopen(text_path(), "wb");
@@ -95,7 +97,8 @@ static bb_status train(run *r, bb_error *err) {
         to.val_batches = 2;
         to.val_seq_len = 96;
     }
-    assert_ok(bb_byte_shard_dataset_open(text_path(), 64, 5, 0, 1, &data, &test_error));
+    assert_ok(
+        bb_byte_shard_dataset_open(r->data ? r->data : text_path(), r->seq_len ? r->seq_len : 64, 5, 0, 1, &data, &test_error));
     bb_status status = bb_trainer_create(model, optimizer, NULL, &to, &trainer, err);
     if (status == BB_OK && r->resume) status = bb_trainer_resume(trainer, r->resume, !r->no_opt_state, err);
     if (status == BB_OK) status = bb_trainer_train(trainer, data, err);
@@ -298,13 +301,22 @@ static void test_bad_steps(void **state) {
     bb_device_close(device);
 }
 
-/* 300 steps of text: the 8-bit optimizer ends within 1% of the f32 one, and both have learned. */
+/* 300 steps of real text: the 8-bit optimizer ends within 1% of the f32 one, and both have learned. */
 static void test_8bit_follows_f32(void **state) {
     (void)state;
+    char text[512], command[1024];
+    snprintf(text, sizeof text, "%s", scratch_path("genesis.txt"));
+    snprintf(command, sizeof command, "bible -f 'gen1:1-deu34:12' < /dev/null > '%s' 2> /dev/null", text);
+    if (system(command) != 0) { /* NOLINT(cert-env33-c): a fixed command of Debian's bible-kjv */
+        print_message("SKIPPED: no text (package bible-kjv)\n");
+        skip();
+    }
     run a = base;
+    a.data = text;
     a.steps = 300;
-    a.batch_size = 4;
+    a.batch_size = 8;
     a.grad_accum = 1;
+    a.seq_len = 128;
     a.threads = 0;
     a.recompute = false;
     a.name = "f32";
@@ -314,9 +326,9 @@ static void test_8bit_follows_f32(void **state) {
     b.kind = BB_OPTIM_ADAMW8BIT;
     assert_ok(train(&a, &test_error));
     assert_ok(train(&b, &test_error));
-    print_message("last 20 of 300 losses: adamw %.4f, adamw8bit %.4f (%+.2f%%)\n", a.last_loss, b.last_loss,
+    print_message("last %d of 300 losses: adamw %.4f, adamw8bit %.4f (%+.2f%%)\n", LAST_STEPS, a.last_loss, b.last_loss,
                   100 * (b.last_loss / a.last_loss - 1));
-    assert_true(a.last_loss < 2);
+    assert_true(a.last_loss < 2.6);
     assert_true(fabs(b.last_loss / a.last_loss - 1) < 0.01);
 }
 
