@@ -2,7 +2,7 @@
  * each set.
  * SPDX-License-Identifier: MIT */
 #ifndef ATTENTION_QUERIES
-#define ATTENTION_QUERIES 256 /* a task: as many as share a packed tile of keys */
+#define ATTENTION_QUERIES 512 /* a task: as many as share a packed tile of keys */
 #define ATTENTION_KEYS 128    /* a packed tile */
 #define ATTENTION_ROWS 32     /* queries that meet it at a time: their scores stay in the first-level cache */
 #define DIRECT_KEYS 512       /* a task of the path for single queries */
