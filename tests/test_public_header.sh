@@ -36,7 +36,7 @@ extra=$(comm -13 "$tmp/declared" "$tmp/exported" | paste -sd' ')
 [ -z "$extra" ] || fail "in libbitbyte.so, but not in bitbyte.h: $extra"
 
 # The same from the static library's side: no name that could clash with a program's own.
-nm --defined-only --extern-only "$build/libbitbyte.a" 2>/dev/null | awk 'NF == 3 && $3 !~ /^(bb_|_)/ {print $3}' | sort -u >"$tmp/clashing"
+nm --defined-only --extern-only "$build/libbitbyte.a" 2>/dev/null | awk 'NF == 3 && $3 !~ /^(bb_|_|[.])/ {print $3}' | sort -u >"$tmp/clashing"
 [ ! -s "$tmp/clashing" ] || fail "names in libbitbyte.a without the prefix bb_: $(paste -sd' ' "$tmp/clashing")"
 
 lines=$(wc -l <"$header")
