@@ -75,9 +75,15 @@ static inline void ops_compare_output(const ops_output *cpu, const ops_output *r
         fail_msg("%s: error of norm %.3g, allowed %.3g", ref->name, sqrt(error_norm), ref->by_norm * sqrt(norm));
 }
 
+static inline uint32_t ops_bits(float x) {
+    uint32_t u;
+    memcpy(&u, &x, sizeof u);
+    return u;
+}
+
 static inline void ops_compare_bits(const ops_output *a, const ops_output *b, const char *how) {
     for (int64_t i = 0; i < a->n; i++)
-        if (memcmp(&a->value[i], &b->value[i], sizeof(float)) != 0)
+        if (ops_bits(a->value[i]) != ops_bits(b->value[i]))
             fail_msg("%s[%lld of %lld]: %.9g and %.9g %s", a->name, (long long)i, (long long)a->n, (double)a->value[i],
                      (double)b->value[i], how);
 }

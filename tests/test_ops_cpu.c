@@ -148,7 +148,8 @@ static void rope(ops_session *s, const int64_t *d, ops_outputs *out) {
     int64_t table = (position0 + T) * D / 2;
     float *x = ops_normal(s, n, 1.0), *cosine = ops_host_f32(s, table), *sine = ops_host_f32(s, table);
     for (int64_t i = 0; i < table; i++) {
-        double angle = (double)(i / (D / 2)) * pow(10000, -2.0 * (double)(i % (D / 2)) / (double)D);
+        int64_t position = i / (D / 2), pair = i % (D / 2);
+        double angle = (double)position * pow(10000, -2.0 * (double)pair / (double)D);
         cosine[i] = (float)cos(angle);
         sine[i] = (float)sin(angle);
     }

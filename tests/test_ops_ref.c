@@ -150,7 +150,7 @@ static void check_linear(int64_t M, int64_t N, int64_t K, int segments, bb_dtype
     dev->ops->act_quant(dev, rows, x, dev->ops->act_dtype, M, K);
     dev->ops->ternary_unpack(dev, q, &t);
 
-    double *used = ops_host(&s, (size_t)(M * K) * sizeof *used), *weight = ops_host(&s, (size_t)(N * K) * sizeof *weight);
+    double *used = ops_room(&s, (size_t)(M * K) * sizeof *used), *weight = ops_room(&s, (size_t)(N * K) * sizeof *weight);
     for (int64_t i = 0; i < M * K; i++)
         used[i] = dtype == BB_I8 ? (double)rows.scale[i / K] * ((const int8_t *)rows.data)[i] : (double)x[i];
     for (int64_t n = 0, segment = 0; n < N; n++) {
@@ -305,7 +305,8 @@ static void rope_turns_and_turns_back(void **state) {
     float *x = ops_normal(&s, N, 1.0), *turned = ops_host_f32(&s, N);
     float *cosine = ops_host_f32(&s, (AT + T) * D / 2), *sine = ops_host_f32(&s, (AT + T) * D / 2);
     for (int i = 0; i < (AT + T) * D / 2; i++) {
-        double angle = (i / (D / 2)) * pow(100.0, -2.0 * (i % (D / 2)) / D);
+        int position = i / (D / 2), pair = i % (D / 2);
+        double angle = position * pow(100.0, -2.0 * pair / D);
         cosine[i] = (float)cos(angle);
         sine[i] = (float)sin(angle);
     }
