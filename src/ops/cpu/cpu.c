@@ -11,7 +11,11 @@
 #include "core/arena.h"
 #include "ops/cpu/gemm.h"
 
-enum { HUGE_PAGE = 2 << 20, ACT_TILE = 65536 };
+#define HUGE_PAGE ((size_t)2 << 20)
+
+enum { ACT_TILE = 65536 };
+
+static size_t whole_pages(size_t bytes) { return (bytes + HUGE_PAGE - 1) & ~(HUGE_PAGE - 1); }
 
 void bb_cpu_fail(bb_device *dev, bb_status code, const char *fmt, ...) {
     bb_cpu *cpu = bb_cpu_of(dev);
@@ -25,27 +29,68 @@ void bb_cpu_fail(bb_device *dev, bb_status code, const char *fmt, ...) {
     va_end(args);
 }
 
-void *bb_cpu_scratch(bb_device *dev, size_t bytes) {
-    bb_cpu *cpu = bb_cpu_of(dev);
-    int thread = omp_get_thread_num();
-    if (bytes > cpu->scratch_bytes[thread]) {
-        free(cpu->scratch[thread]);
-        cpu->scratch_bytes[thread] = bb_align_up(bytes);
-        cpu->scratch[thread] = aligned_alloc(BB_ALIGN, cpu->scratch_bytes[thread]);
-        if (!cpu->scratch[thread]) {
-            cpu->scratch_bytes[thread] = 0;
+/* Large ranges come from the system, zeroed, aligned to huge pages and in them where it has any; small ones from the heap. */
+static void *cpu_alloc(bb_device *dev, size_t bytes) {
+    (void)dev;
+    if (bytes > SIZE_MAX - 2 * HUGE_PAGE) return NULL;
+    bytes = bb_align_up(bytes ? bytes : 1);
+    if (bytes < HUGE_PAGE) {
+        void *p = aligned_alloc(BB_ALIGN, bytes);
+        return p ? memset(p, 0, bytes) : NULL;
+    }
+    size_t wanted = whole_pages(bytes);
+    uint8_t *p = mmap(NULL, wanted + HUGE_PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (p == MAP_FAILED) return NULL;
+    size_t before = -(uintptr_t)p & (HUGE_PAGE - 1);
+    if (before) (void)munmap(p, before);
+    (void)munmap(p + before + wanted, HUGE_PAGE - before);
+    p += before;
+    (void)madvise(p, wanted, MADV_HUGEPAGE); /* advice: a system without them is only slower */
+    return p;
+}
+
+static void cpu_free(bb_device *dev, void *p, size_t bytes) {
+    (void)dev;
+    bytes = bb_align_up(bytes ? bytes : 1);
+    if (p && bytes >= HUGE_PAGE)
+        (void)munmap(p, whole_pages(bytes));
+    else
+        free(p);
+}
+
+/* At least `bytes` at *memory, which may move and lose its contents. */
+static void *grow(bb_device *dev, void **memory, size_t *capacity, size_t bytes) {
+    if (bytes > *capacity) {
+        cpu_free(dev, *memory, *capacity);
+        *capacity = bytes;
+        *memory = cpu_alloc(dev, bytes);
+        if (!*memory) {
+            *capacity = 0;
             bb_cpu_fail(dev, BB_ERR_MEMORY, "no memory for %.1f MB of scratch", (double)bytes * 1e-6);
         }
     }
-    return cpu->scratch[thread];
+    return *memory;
+}
+
+void *bb_cpu_scratch(bb_device *dev, size_t bytes) {
+    bb_cpu *cpu = bb_cpu_of(dev);
+    int thread = omp_get_thread_num();
+    return grow(dev, &cpu->scratch[thread], &cpu->scratch_bytes[thread], bytes);
+}
+
+void *bb_cpu_shared(bb_device *dev, size_t bytes) {
+    bb_cpu *cpu = bb_cpu_of(dev);
+    return grow(dev, &cpu->shared, &cpu->shared_bytes, bytes);
 }
 
 static void cpu_close(bb_device *dev) {
     bb_cpu *cpu = bb_cpu_of(dev);
     bb_gemm_close(dev);
-    for (int i = 0; cpu->scratch && i < dev->threads; i++) free(cpu->scratch[i]);
+    for (int i = 0; cpu->scratch && cpu->scratch_bytes && i < dev->threads; i++)
+        cpu_free(dev, cpu->scratch[i], cpu->scratch_bytes[i]);
     free(cpu->scratch);
     free(cpu->scratch_bytes);
+    cpu_free(dev, cpu->shared, cpu->shared_bytes);
     free(cpu);
 }
 
@@ -54,30 +99,6 @@ static bb_status cpu_sync(bb_device *dev, bb_error *err) {
     bb_error failure = cpu->failure;
     cpu->failure.code = BB_OK;
     return failure.code == BB_OK ? BB_OK : bb_fail(err, failure.code, "%s", failure.message);
-}
-
-/* Large ranges come from the system, zeroed, in huge pages where it has them; small ones from the heap. */
-static void *cpu_alloc(bb_device *dev, size_t bytes) {
-    (void)dev;
-    bytes = bb_align_up(bytes ? bytes : 1);
-    if (bytes >= HUGE_PAGE) {
-        void *p = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-        if (p == MAP_FAILED) return NULL;
-        (void)madvise(p, bytes, MADV_HUGEPAGE); /* advice: a system without them is only slower */
-        return p;
-    }
-    void *p = aligned_alloc(BB_ALIGN, bytes);
-    if (p) memset(p, 0, bytes);
-    return p;
-}
-
-static void cpu_free(bb_device *dev, void *p, size_t bytes) {
-    (void)dev;
-    bytes = bb_align_up(bytes ? bytes : 1);
-    if (bytes >= HUGE_PAGE)
-        (void)munmap(p, bytes);
-    else
-        free(p);
 }
 
 static void cpu_copy(bb_device *dev, void *dst, const void *src, size_t bytes) {

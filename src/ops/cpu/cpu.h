@@ -15,6 +15,8 @@ typedef struct bb_cpu {
     struct bb_gemm *gemm;
     void **scratch; /* per thread, grown on first use and kept */
     size_t *scratch_bytes;
+    void *shared; /* by all threads, likewise */
+    size_t shared_bytes;
 } bb_cpu;
 
 static inline bb_cpu *bb_cpu_of(bb_device *dev) { return (bb_cpu *)dev; }
@@ -24,6 +26,8 @@ void bb_cpu_fail(bb_device *dev, bb_status code, const char *fmt, ...) __attribu
 /* At least `bytes` of BB_ALIGN-aligned scratch of the calling OpenMP thread, the same pointer until a larger request; contents
  * undefined. NULL (and a recorded failure) when out of memory. */
 void *bb_cpu_scratch(bb_device *dev, size_t bytes);
+/* The same, one for all threads of an operation; outside parallel regions. */
+void *bb_cpu_shared(bb_device *dev, size_t bytes);
 
 /* peaks.c */
 void bb_cpu_measure_peaks(bb_device *dev, bb_peaks *out);

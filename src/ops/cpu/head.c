@@ -2,73 +2,90 @@
  * SPDX-License-Identifier: MIT */
 #include "core/arena.h"
 #include "ops/cpu/gemm.h"
+#include "ops/cpu/simd.h"
 
-enum { ROW_TILE = 64, CHUNK = 1024 };
+/* dE is summed in at most PARTS parts, in each over runs of at most RUN tokens, one after the other. */
+enum { PARTS = 8, RUN = 512 };
 
-static int64_t at_most(int64_t n, int64_t limit) { return n < limit ? n : limit; }
+BB_SIMD_INLINE void round_body(bb_bf16 *y, const float *x, int64_t n) {
+#pragma omp simd
+    for (int64_t i = 0; i < n; i++) y[i] = bb_bf16_from_f32(x[i]);
+}
+BB_SIMD_VARIANTS(round, (bb_bf16 * y, const float *x, int64_t n), (y, x, n))
 
-/* c (M,n) = a (M,k) b, b given by its strides; rows of c go through `store` when it is given (c is then scratch). */
-static void product(bb_device *dev, float *c, bb_bf16 *c_act, const float *a, const float *b, int64_t b_row, int64_t b_col,
-                    int64_t M, int64_t n, int64_t k) {
-    bb_gemm_shape shape = {.kind = BB_GEMM_F32, .m = ROW_TILE, .n = n, .k = k, .a_row = k, .a_col = 1, .c_row = n};
-    const bb_gemm_op *whole = M >= ROW_TILE ? bb_gemm_get(dev, &shape) : NULL, *last = NULL;
-    shape.m = M % ROW_TILE;
-    if (shape.m) last = bb_gemm_get(dev, &shape);
-    const bb_gemm_op *any = whole ? whole : last;
-    void *packed = any ? bb_gemm_shared(dev, bb_gemm_packed_bytes(any)) : NULL;
-    if (!packed) return;
-    bb_gemm_pack(dev, any, packed, b, b_row, b_col);
-    int64_t tiles = (M + ROW_TILE - 1) / ROW_TILE;
-    size_t c_bytes = c_act ? bb_align_up((size_t)(ROW_TILE * n) * sizeof(float)) : 0;
-#pragma omp parallel for num_threads(dev->threads) schedule(dynamic) if (tiles > 1)
-    for (int64_t i = 0; i < tiles; i++) {
-        int64_t m0 = i * ROW_TILE, rows = at_most(M - m0, ROW_TILE);
-        const bb_gemm_op *op = rows == ROW_TILE ? whole : last;
-        uint8_t *scratch = op ? bb_cpu_scratch(dev, c_bytes + bb_gemm_scratch_bytes(op) + BB_ALIGN) : NULL;
-        if (!scratch) continue;
-        float *acc = c_act ? (float *)(void *)scratch : c + m0 * n;
-        bb_gemm_run(dev, op, acc, a + m0 * k, packed, scratch + c_bytes);
-        for (int64_t j = 0; c_act && j < rows * n; j++) c_act[m0 * n + j] = bb_bf16_from_f32(acc[j]);
-    }
+BB_SIMD_INLINE void add_body(float *y, const float *x, int64_t n) {
+#pragma omp simd
+    for (int64_t i = 0; i < n; i++) y[i] += x[i];
+}
+BB_SIMD_VARIANTS(add, (float *y, const float *x, int64_t n), (y, x, n))
+
+/* Rows of a (M,k) to rows of y (M,n). */
+typedef struct rows_product {
+    bb_cpu_level level;
+    const float *a;
+    float *y; /* or NULL: */
+    bb_bf16 *y_act;
+    int64_t n, k;
+} rows_product;
+
+static const void *input_rows(const void *context, int64_t m0, int64_t rows, void *room) {
+    const rows_product *p = context;
+    (void)rows;
+    (void)room;
+    return p->a + m0 * p->k;
+}
+
+static void output_rows(const void *context, int64_t m0, int64_t rows, const void *c) {
+    const rows_product *p = context;
+    if (p->y)
+        memcpy(p->y + m0 * p->n, c, (size_t)(rows * p->n) * sizeof(float));
+    else
+        round_for(p->level)(p->y_act + m0 * p->n, c, rows * p->n);
 }
 
 void bb_cpu_head_forward(bb_device *dev, float *logits, const float *h, const float *e, int64_t M, int64_t V, int64_t C) {
-    product(dev, logits, NULL, h, e, 1, C, M, V, C);
+    rows_product p = {.level = bb_cpu_of(dev)->level, .a = h, .y = logits, .n = V, .k = C};
+    bb_gemm_shape shape = {.kind = BB_GEMM_F32, .b_transposed = true, .n = V, .k = C};
+    bb_gemm_rows(dev, &shape, M, e, input_rows, output_rows, &p);
 }
 
-/* de (V,C) += dlogitsT (V, rows) h (rows, C), rows from m0 on. */
-static void embedding_gradient(bb_device *dev, float *de, const float *dlogits, const float *h, int64_t rows, int64_t V,
+/* de (V,C) += dlogitsT (V,M) h (M,C) */
+static void embedding_gradient(bb_device *dev, float *de, const float *dlogits, const float *h, int64_t M, int64_t V,
                                int64_t C) {
-    bb_gemm_shape shape = {.kind = BB_GEMM_F32,
-                           .accumulate = true,
-                           .m = at_most(V, ROW_TILE),
-                           .n = C,
-                           .k = rows,
-                           .a_row = rows,
-                           .a_col = 1,
-                           .c_row = C};
-    const bb_gemm_op *whole = bb_gemm_get(dev, &shape), *last = NULL;
-    int64_t tile = shape.m;
-    shape.m = V % tile;
-    if (shape.m) last = bb_gemm_get(dev, &shape);
-    void *packed = whole ? bb_gemm_shared(dev, bb_gemm_packed_bytes(whole)) : NULL;
-    if (!packed) return;
-    bb_gemm_pack(dev, whole, packed, h, C, 1);
-    int64_t tiles = (V + tile - 1) / tile;
-#pragma omp parallel for num_threads(dev->threads) schedule(dynamic) if (tiles > 1)
-    for (int64_t i = 0; i < tiles; i++) {
-        const bb_gemm_op *op = (i + 1) * tile <= V ? whole : last;
-        size_t a_bytes = bb_align_up((size_t)(tile * rows) * sizeof(float));
-        uint8_t *scratch = op ? bb_cpu_scratch(dev, a_bytes + bb_gemm_scratch_bytes(op)) : NULL;
-        if (!scratch) continue;
-        bb_gemm_transpose(scratch, dlogits + i * tile, rows, at_most(V - i * tile, tile), V, sizeof(float));
-        bb_gemm_run(dev, op, de + i * tile * C, scratch, packed, scratch + a_bytes);
+    int64_t part = (M + PARTS - 1) / PARTS, whole_run = part < RUN ? part : RUN;
+    int64_t parts = (M + part - 1) / part;
+    bb_gemm_shape shape = {.kind = BB_GEMM_F32, .accumulate = true, .a_transposed = true, .m = V, .n = C, .k = whole_run};
+    /* a part is runs of whole_run tokens and one that is shorter; the last part may be shorter than the others */
+    int64_t lengths[3] = {whole_run, part % whole_run, (M - (parts - 1) * part) % whole_run};
+    const bb_gemm_op *ops[3] = {NULL};
+    for (int i = 0; i < 3; i++) {
+        shape.k = lengths[i];
+        if (shape.k && !(ops[i] = bb_gemm_get(dev, &shape))) return;
     }
+    size_t stride = bb_align_up((size_t)(V * C) * sizeof(float)) / sizeof(float);
+    float *sums = bb_cpu_shared(dev, (size_t)parts * stride * sizeof *sums);
+    if (!sums) return;
+#pragma omp parallel for num_threads(dev->threads) schedule(dynamic) if (parts > 1)
+    for (int64_t i = 0; i < parts; i++) {
+        float *sum = sums + (size_t)i * stride;
+        memset(sum, 0, (size_t)(V * C) * sizeof *sum);
+        int64_t end = (i + 1) * part < M ? (i + 1) * part : M;
+        for (int64_t m = i * part, run; m < end; m += run) {
+            run = end - m < whole_run ? end - m : whole_run;
+            const bb_gemm_op *op = run == lengths[0] ? ops[0] : run == lengths[1] ? ops[1] : ops[2];
+            bb_gemm_run(dev, op, sum, dlogits + m * V, h + m * C);
+        }
+    }
+    add_kernel *add = add_for(bb_cpu_of(dev)->level);
+#pragma omp parallel for num_threads(dev->threads) schedule(static) if (V * C > BB_SIMD_SERIAL)
+    for (int64_t v = 0; v < V; v++)
+        for (int64_t i = 0; i < parts; i++) add(de + v * C, sums + (size_t)i * stride + v * C, C);
 }
 
 void bb_cpu_head_backward(bb_device *dev, void *dh, float *de, const float *dlogits, const float *h, const float *e, int64_t M,
                           int64_t V, int64_t C) {
-    product(dev, NULL, dh, dlogits, e, C, 1, M, C, V);
-    for (int64_t m0 = 0; m0 < M; m0 += CHUNK)
-        embedding_gradient(dev, de, dlogits + m0 * V, h + m0 * C, at_most(M - m0, CHUNK), V, C);
+    rows_product p = {.level = bb_cpu_of(dev)->level, .a = dlogits, .y_act = dh, .n = C, .k = V};
+    bb_gemm_shape shape = {.kind = BB_GEMM_F32, .n = C, .k = V};
+    bb_gemm_rows(dev, &shape, M, e, input_rows, output_rows, &p);
+    embedding_gradient(dev, de, dlogits, h, M, V, C);
 }

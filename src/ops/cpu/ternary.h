@@ -1,30 +1,47 @@
-/* How the cpu backend keeps a ternary matrix (N,K): int8 in slabs of rows, each packed as the integer product wants it, for the
- * forward pass; two bits a weight, row-major, from which the backward pass expands bf16; and per row what the epilogue needs.
+/* How the cpu backend keeps a ternary matrix (N,K): in panels of 64 rows, as the integer dot products read it. A panel holds,
+ * for each four columns k, the four values of each of its rows: byte (k/4*64 + row)*4 + k%4 is q + 1. What lies past the last
+ * row or column is zero. Segments begin a panel, so that all rows of one share a scale.
  * SPDX-License-Identifier: MIT */
 #ifndef BB_OPS_CPU_TERNARY_H
 #define BB_OPS_CPU_TERNARY_H
 
-#include "ops/cpu/gemm.h"
+#include "ops/cpu/cpu.h"
 
-enum { BB_SLAB = 512 }; /* rows of W (columns of the product) that a tile covers */
+enum { BB_PANEL = 64 };
 
-typedef struct bb_ternary_parts {
-    int64_t slabs;
-    size_t slab_bytes; /* packed bytes of a full slab; the last one may be smaller */
-    uint8_t *packed;
-    uint8_t *rows;    /* (N, ceil(K/4)): value + 1 in bits 2j, 2j+1 of byte k/4, j = k % 4 */
-    int32_t *offsets; /* (N): 128 * sum of the row, what unsigned activations (code + 128) add to the product */
-    float *scales;    /* (N): the segment's scale */
-    size_t bytes;
-} bb_ternary_parts;
+typedef struct bb_ternary_panel {
+    int64_t first, rows; /* rows first .. first+rows-1 of the matrix, at most BB_PANEL */
+    int segment;
+    uint8_t *data;
+} bb_ternary_panel;
 
-/* Where the parts of data (may be NULL: sizes only) are. */
-bb_ternary_parts bb_ternary_locate(bb_device *dev, void *data, int64_t N, int64_t K);
+static inline size_t bb_ternary_panel_bytes(int64_t K) { return (size_t)((K + 3) / 4) * 4 * BB_PANEL; }
 
-/* Rows of the slab that begins at row n0. */
-static inline int64_t bb_slab_rows(int64_t N, int64_t n0) { return N - n0 < BB_SLAB ? N - n0 : BB_SLAB; }
+static inline int64_t bb_panels_of(int64_t rows) { return (rows + BB_PANEL - 1) / BB_PANEL; }
 
-/* Rows first .. first+n-1 as bf16 (dtype BB_BF16) or f32, (n,K) row-major. One thread. */
-void bb_ternary_expand(const bb_ternary_parts *p, int64_t K, int64_t first, int64_t n, bb_dtype dtype, void *out);
+static inline int64_t bb_segment_begin(const bb_ternary *t, int segment) { return segment ? t->segment_end[segment - 1] : 0; }
+
+static inline int64_t bb_ternary_panels(const bb_ternary *t) {
+    int64_t panels = 0;
+    for (int i = 0; i < t->segments; i++) panels += bb_panels_of(t->segment_end[i] - bb_segment_begin(t, i));
+    return panels;
+}
+
+/* 0 <= index < bb_ternary_panels */
+static inline bb_ternary_panel bb_ternary_panel_at(const bb_ternary *t, int64_t index) {
+    int64_t in_segment = index, begin = 0;
+    int i = 0;
+    for (;; i++) {
+        int64_t panels = bb_panels_of(t->segment_end[i] - begin);
+        if (in_segment < panels) break;
+        in_segment -= panels;
+        begin = t->segment_end[i];
+    }
+    int64_t first = begin + in_segment * BB_PANEL, left = t->segment_end[i] - first;
+    return (bb_ternary_panel){.first = first,
+                              .rows = left < BB_PANEL ? left : BB_PANEL,
+                              .segment = i,
+                              .data = (uint8_t *)t->data + (size_t)index * bb_ternary_panel_bytes(t->k)};
+}
 
 #endif

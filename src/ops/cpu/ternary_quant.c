@@ -1,151 +1,109 @@
 /* SPDX-License-Identifier: MIT */
 #include <math.h>
 
-#include "core/arena.h"
 #include "ops/cpu/simd.h"
 #include "ops/cpu/ternary.h"
 
-enum { MEAN_TILE = 65536 };
+enum { MEAN_LANES = 16, MEAN_TILE = 65536, QUANT_COLUMNS = 256 };
 
-static const bb_gemm_op *slab_op(bb_device *dev, int64_t rows, int64_t K) {
-    return bb_gemm_get(dev, &(bb_gemm_shape){.kind = BB_GEMM_INT8, .m = 1, .n = rows, .k = K, .a_row = K, .a_col = 1, .c_row = rows});
+size_t bb_cpu_ternary_bytes(bb_device *dev, int64_t N, int64_t K) {
+    (void)dev;
+    return (size_t)(bb_panels_of(N) + BB_MAX_SEGMENTS - 1) * bb_ternary_panel_bytes(K);
 }
 
-bb_ternary_parts bb_ternary_locate(bb_device *dev, void *data, int64_t N, int64_t K) {
-    bb_ternary_parts p = {.slabs = (N + BB_SLAB - 1) / BB_SLAB};
-    const bb_gemm_op *op = slab_op(dev, bb_slab_rows(N, 0), K);
-    bb_arena arena = {.base = data};
-    p.slab_bytes = op ? bb_gemm_packed_bytes(op) : 0;
-    p.packed = bb_arena_take(&arena, p.slab_bytes * (size_t)p.slabs);
-    p.rows = bb_arena_take(&arena, (size_t)(N * ((K + 3) / 4)));
-    p.offsets = bb_arena_take(&arena, (size_t)N * sizeof *p.offsets);
-    p.scales = bb_arena_take(&arena, (size_t)N * sizeof *p.scales);
-    p.bytes = arena.used;
-    return p;
-}
-
-size_t bb_cpu_ternary_bytes(bb_device *dev, int64_t N, int64_t K) { return bb_ternary_locate(dev, NULL, N, K).bytes; }
-
+/* The lanes fix the order of the sum for every instruction set. */
 BB_SIMD_INLINE void abs_sum_body(double *sum, const float *w, int64_t n) {
-    double s = 0;
-#pragma omp simd reduction(+ : s)
-    for (int64_t i = 0; i < n; i++) s += (double)fabsf(w[i]);
-    *sum = s;
+    double lanes[MEAN_LANES] = {0};
+    int64_t i = 0;
+    for (; i + MEAN_LANES <= n; i += MEAN_LANES)
+        for (int l = 0; l < MEAN_LANES; l++) lanes[l] += (double)fabsf(w[i + l]);
+    for (; i < n; i++) lanes[i % MEAN_LANES] += (double)fabsf(w[i]);
+    for (int l = 1; l < MEAN_LANES; l++) lanes[0] += lanes[l];
+    *sum = lanes[0];
 }
 BB_SIMD_VARIANTS(abs_sum, (double *sum, const float *w, int64_t n), (sum, w, n))
 
 /* max(mean|w|, 1e-8): tiles of fixed size, summed in order. */
 static float mean_abs(bb_device *dev, const float *w, int64_t n) {
     int64_t tiles = (n + MEAN_TILE - 1) / MEAN_TILE;
-    double *sums = bb_gemm_shared(dev, (size_t)tiles * sizeof *sums), total = 0;
+    double *sums = bb_cpu_shared(dev, (size_t)tiles * sizeof *sums), total = 0;
     if (!sums) return 0;
     abs_sum_kernel *kernel = abs_sum_for(bb_cpu_of(dev)->level);
 #pragma omp parallel for num_threads(dev->threads) schedule(static) if (tiles > 1)
-    for (int64_t i = 0; i < tiles; i++) kernel(&sums[i], w + i * MEAN_TILE, n - i * MEAN_TILE < MEAN_TILE ? n - i * MEAN_TILE : MEAN_TILE);
+    for (int64_t i = 0; i < tiles; i++)
+        kernel(&sums[i], w + i * MEAN_TILE, n - i * MEAN_TILE < MEAN_TILE ? n - i * MEAN_TILE : MEAN_TILE);
     for (int64_t i = 0; i < tiles; i++) total += sums[i];
     return (float)fmax(total / (double)n, 1e-8);
 }
 
-/* q = round_half_even(clip(w / g, -1, 1)), a true division as in ref; *sum: of the row. */
-BB_SIMD_INLINE void quantize_row_body(int8_t *q, int32_t *sum, const float *w, float g, int64_t K) {
-    int32_t s = 0;
-#pragma omp simd reduction(+ : s)
-    for (int64_t k = 0; k < K; k++) {
-        float r = w[k] / g;
-        r = r > 1.0f ? 1.0f : r;
-        r = r < -1.0f ? -1.0f : r;
-        int32_t v = bb_simd_round(r);
-        q[k] = (int8_t)v;
-        s += v;
-    }
-    *sum = s;
+/* The least x with x / g > limit, in f32 division: so a comparison decides as the division would, for every x. The quotient
+ * limit * g / g is exact for the limits used, 1/2 and 1. */
+static float quotient_above(float limit, float g) {
+    float x = limit * g;
+    while (!(x / g > limit) && isfinite(x)) x = nextafterf(x, INFINITY);
+    return x;
 }
-BB_SIMD_VARIANTS(quantize_row, (int8_t *q, int32_t *sum, const float *w, float g, int64_t K), (q, sum, w, g, K))
 
-static void pack_two_bits(uint8_t *out, const int8_t *q, int64_t K) {
-    int64_t whole = K / 4;
-    for (int64_t i = 0; i < whole; i++) {
-        uint32_t v;
-        memcpy(&v, q + 4 * i, sizeof v);
-        v = ((v & 0x03030303u) + 0x01010101u) & 0x03030303u; /* value + 1 in each byte; the mask first, so that nothing carries */
-        out[i] = (uint8_t)(v | v >> 6 | v >> 12 | v >> 18);
-    }
-    if (K % 4) {
-        unsigned last = 0;
-        for (int64_t j = 0; j < K % 4; j++) last |= (unsigned)(q[4 * whole + j] + 1) << (2 * j);
-        out[whole] = (uint8_t)last;
+/* q + 1 for q = round_half_even(clip(w / g, -1, 1)): 1/2 itself becomes 0, NaN -1, both as in ref. */
+BB_SIMD_INLINE void quantize_row_body(uint8_t *q, const float *w, float above_half, int64_t n) {
+#pragma omp simd
+    for (int64_t k = 0; k < n; k++) q[k] = (uint8_t)((w[k] >= above_half) + (w[k] > -above_half));
+}
+BB_SIMD_VARIANTS(quantize_row, (uint8_t * q, const float *w, float above_half, int64_t n), (q, w, above_half, n))
+
+static void quantize_panel(bb_cpu_level level, const bb_ternary_panel *p, const float *w, int64_t K, float above_half) {
+    quantize_row_kernel *quantize_row = quantize_row_for(level);
+    _Alignas(64) uint8_t rows[BB_PANEL][QUANT_COLUMNS];
+    memset(rows, 0, sizeof rows);
+    for (int64_t k0 = 0; k0 < K; k0 += QUANT_COLUMNS) {
+        int64_t columns = K - k0 < QUANT_COLUMNS ? K - k0 : QUANT_COLUMNS;
+        for (int64_t r = 0; r < p->rows; r++) {
+            quantize_row(rows[r], w + (p->first + r) * K + k0, above_half, columns);
+            memset(rows[r] + columns, 0, (size_t)(-columns & 3));
+        }
+        uint8_t *out = p->data + k0 * BB_PANEL;
+        for (int64_t k = 0; k < columns; k += 4)
+            for (int64_t r = 0; r < BB_PANEL; r++, out += 4) memcpy(out, rows[r] + k, 4);
     }
 }
 
 void bb_cpu_ternary_quant(bb_device *dev, const bb_ternary *t, const float *w) {
-    bb_ternary_parts p = bb_ternary_locate(dev, t->data, t->n, t->k);
-    int64_t K = t->k, row_bytes = (K + 3) / 4, first = 0;
+    float above_half[BB_MAX_SEGMENTS];
     for (int i = 0; i < t->segments; i++) {
-        t->scale[i] = mean_abs(dev, w + first * K, (t->segment_end[i] - first) * K);
-        for (int64_t n = first; n < t->segment_end[i]; n++) p.scales[n] = t->scale[i];
-        first = t->segment_end[i];
+        int64_t begin = bb_segment_begin(t, i) * t->k;
+        t->scale[i] = mean_abs(dev, w + begin, t->segment_end[i] * t->k - begin);
+        above_half[i] = quotient_above(0.5f, t->scale[i]);
     }
-    int8_t *q = bb_gemm_shared(dev, (size_t)(BB_SLAB * K));
-    if (!q) return;
-    quantize_row_kernel *kernel = quantize_row_for(bb_cpu_of(dev)->level);
-    for (int64_t slab = 0; slab < p.slabs; slab++) {
-        int64_t n0 = slab * BB_SLAB, rows = bb_slab_rows(t->n, n0);
-#pragma omp parallel for num_threads(dev->threads) schedule(static)
-        for (int64_t r = 0; r < rows; r++) {
-            int64_t n = n0 + r;
-            int32_t sum;
-            kernel(q + r * K, &sum, w + n * K, p.scales[n], K);
-            p.offsets[n] = 128 * sum;
-            pack_two_bits(p.rows + n * row_bytes, q + r * K, K);
-        }
-        const bb_gemm_op *op = slab_op(dev, rows, K);
-        if (op) bb_gemm_pack(dev, op, p.packed + (size_t)slab * p.slab_bytes, q, 1, K);
+    int64_t panels = bb_ternary_panels(t);
+#pragma omp parallel for num_threads(dev->threads) schedule(dynamic) if (t->n * t->k > BB_SIMD_SERIAL)
+    for (int64_t i = 0; i < panels; i++) {
+        bb_ternary_panel p = bb_ternary_panel_at(t, i);
+        quantize_panel(bb_cpu_of(dev)->level, &p, w, t->k, above_half[p.segment]);
     }
-}
-
-/* What the four values of a byte are, in each type. */
-static int8_t byte_int8[256][4];
-static bb_bf16 byte_bf16[256][4];
-static float byte_f32[256][4];
-
-__attribute__((constructor)) static void fill_tables(void) {
-    for (int b = 0; b < 256; b++)
-        for (int j = 0; j < 4; j++) {
-            int v = (b >> (2 * j) & 3) - 1;
-            byte_int8[b][j] = (int8_t)v;
-            byte_f32[b][j] = (float)v;
-            byte_bf16[b][j] = bb_bf16_from_f32((float)v);
-        }
-}
-
-static void expand_row(uint8_t *out, const uint8_t *row, int64_t K, const void *table, size_t element) {
-    size_t four = 4 * element;
-    const uint8_t *values = table;
-    for (int64_t i = 0; i < K / 4; i++) memcpy(out + (size_t)i * four, values + row[i] * four, four);
-    memcpy(out + (size_t)(K / 4) * four, values + row[(K - 1) / 4] * four, (size_t)(K % 4) * element);
-}
-
-void bb_ternary_expand(const bb_ternary_parts *p, int64_t K, int64_t first, int64_t n, bb_dtype dtype, void *out) {
-    const void *table = dtype == BB_I8 ? (const void *)byte_int8 : dtype == BB_BF16 ? (const void *)byte_bf16 : (const void *)byte_f32;
-    size_t element = bb_dtype_bytes(dtype);
-    for (int64_t r = 0; r < n; r++)
-        expand_row((uint8_t *)out + (size_t)(r * K) * element, p->rows + (first + r) * ((K + 3) / 4), K, table, element);
 }
 
 void bb_cpu_ternary_unpack(bb_device *dev, int8_t *q, const bb_ternary *t) {
-    bb_ternary_parts p = bb_ternary_locate(dev, t->data, t->n, t->k);
-    bb_ternary_expand(&p, t->k, 0, t->n, BB_I8, q);
+    int64_t panels = bb_ternary_panels(t), K = t->k;
+#pragma omp parallel for num_threads(dev->threads) schedule(static) if (t->n * K > BB_SIMD_SERIAL)
+    for (int64_t i = 0; i < panels; i++) {
+        bb_ternary_panel p = bb_ternary_panel_at(t, i);
+        for (int64_t r = 0; r < p.rows; r++)
+            for (int64_t k = 0; k < K; k++) q[(p.first + r) * K + k] = (int8_t)(p.data[(k / 4 * BB_PANEL + r) * 4 + k % 4] - 1);
+    }
 }
 
-BB_SIMD_INLINE void clip_row_body(float *dw, const float *w, float g, int64_t K) {
+BB_SIMD_INLINE void clip_body(float *dw, const float *w, float above_one, int64_t n) {
 #pragma omp simd
-    for (int64_t k = 0; k < K; k++) dw[k] = fabsf(w[k] / g) > 1.0f ? 0.0f : dw[k];
+    for (int64_t i = 0; i < n; i++) dw[i] = fabsf(w[i]) >= above_one ? 0.0f : dw[i];
 }
-BB_SIMD_VARIANTS(clip_row, (float *dw, const float *w, float g, int64_t K), (dw, w, g, K))
+BB_SIMD_VARIANTS(clip, (float *dw, const float *w, float above_one, int64_t n), (dw, w, above_one, n))
 
 void bb_cpu_ste_clip(bb_device *dev, float *dw, const float *w, const bb_ternary *t) {
-    bb_ternary_parts p = bb_ternary_locate(dev, t->data, t->n, t->k);
-    clip_row_kernel *kernel = clip_row_for(bb_cpu_of(dev)->level);
-#pragma omp parallel for num_threads(dev->threads) schedule(static) if (t->n * t->k > BB_SIMD_SERIAL)
-    for (int64_t n = 0; n < t->n; n++) kernel(dw + n * t->k, w + n * t->k, p.scales[n], t->k);
+    clip_kernel *clip = clip_for(bb_cpu_of(dev)->level);
+    for (int i = 0; i < t->segments; i++) {
+        int64_t begin = bb_segment_begin(t, i), K = t->k;
+        float above_one = quotient_above(1.0f, t->scale[i]);
+#pragma omp parallel for num_threads(dev->threads) schedule(static) if (t->n * K > BB_SIMD_SERIAL)
+        for (int64_t n = begin; n < t->segment_end[i]; n++) clip(dw + n * K, w + n * K, above_one, K);
+    }
 }

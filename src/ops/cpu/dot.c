@@ -1,0 +1,276 @@
+/* SPDX-License-Identifier: MIT */
+#include "ops/cpu/dot.h"
+
+#if defined(__x86_64__)
+
+#include <immintrin.h>
+
+#define TARGET __attribute__((target("avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx512bf16")))
+#define INLINE static inline __attribute__((always_inline)) TARGET
+
+/* 6 x 64 sums are 24 registers; 4 hold a step of the panel, one a row's 4 bytes. */
+enum { ROWS = 6, VECTORS = 4, LANES = 16, UNROLLED = 4 };
+
+typedef enum dot_kind { DOT_INT8, DOT_BF16 } dot_kind;
+
+typedef __m512i sums[ROWS][VECTORS];
+
+#define EACH_ROW(r) _Pragma("GCC unroll 6") for (int r = 0; r < ROWS; r++) if (r < rows)
+#define EACH_VECTOR(v) _Pragma("GCC unroll 4") for (int v = 0; v < VECTORS; v++)
+
+/* Written as assembler: GCC 12 copies the sums around the intrinsics. */
+INLINE void step(dot_kind kind, int rows, sums acc, const uint8_t *a, int64_t a_stride, const uint8_t *panel) {
+    __m512i b[VECTORS];
+    EACH_VECTOR(v) b[v] = _mm512_loadu_si512(panel + 64 * v);
+    EACH_ROW(r) {
+        int32_t four;
+        memcpy(&four, a + r * a_stride, sizeof four);
+        __m512i row = _mm512_set1_epi32(four);
+        EACH_VECTOR(v) {
+            if (kind == DOT_INT8)
+                __asm__("vpdpbusd %2, %1, %0" : "+v"(acc[r][v]) : "v"(b[v]), "v"(row));
+            else
+                __asm__("vdpbf16ps %2, %1, %0" : "+v"(acc[r][v]) : "v"(b[v]), "v"(row));
+        }
+    }
+}
+
+/* acc += a * panel. a's bytes are a_stride apart from row to row, a_step from step to step. */
+INLINE void multiply(dot_kind kind, int rows, sums acc, const uint8_t *a, int64_t a_stride, int64_t a_step, int64_t steps,
+                     const uint8_t *panel) {
+    int64_t i = 0;
+    for (; i + UNROLLED <= steps; i += UNROLLED) {
+        _Pragma("GCC unroll 4") for (int u = 0; u < UNROLLED; u++)
+            step(kind, rows, acc, a + u * a_step, a_stride, panel + u * BB_DOT_STEP_BYTES);
+        a += UNROLLED * a_step;
+        panel += UNROLLED * BB_DOT_STEP_BYTES;
+    }
+    for (; i < steps; i++) {
+        step(kind, rows, acc, a, a_stride, panel);
+        a += a_step;
+        panel += BB_DOT_STEP_BYTES;
+    }
+}
+
+/* The lanes of 16 (32) columns from `first` on that are there. */
+INLINE __mmask16 lanes16(int64_t columns, int first) {
+    int64_t n = columns - first;
+    return n >= 16 ? (__mmask16)0xffff : n > 0 ? (__mmask16)((1u << n) - 1) : (__mmask16)0;
+}
+
+INLINE __mmask32 lanes32(int64_t columns, int first) {
+    return (__mmask32)lanes16(columns, first) | (__mmask32)lanes16(columns, first + LANES) << 16;
+}
+
+INLINE __m512i round_two(__m512 low, __m512 high) { return (__m512i)_mm512_cvtne2ps_pbh(high, low); }
+
+/* One row of values; `whole`: all 64 columns are there. */
+INLINE void store_row(bool whole, const bb_dot_output *out, int64_t row, const __m512 values[VECTORS]) {
+    int64_t at = row * out->stride;
+    if (out->residual) {
+        float *y = (float *)out->y + at;
+        EACH_VECTOR(v) {
+            __mmask16 lanes = whole ? (__mmask16)0xffff : lanes16(out->columns, LANES * v);
+            __m512 sum = _mm512_add_ps(values[v], _mm512_maskz_loadu_ps(lanes, out->residual + at + LANES * v));
+            _mm512_mask_storeu_ps(y + LANES * v, lanes, sum);
+        }
+        return;
+    }
+    bb_bf16 *y = (bb_bf16 *)out->y + at;
+    _Pragma("GCC unroll 2") for (int v = 0; v < VECTORS; v += 2) {
+        __m512i rounded = round_two(values[v], values[v + 1]);
+        if (whole)
+            _mm512_storeu_si512(y + LANES * v, rounded);
+        else
+            _mm512_mask_storeu_epi16(y + LANES * v, lanes32(out->columns, LANES * v), rounded);
+    }
+}
+
+/* Calls tile(rows, whole, row) for 6 rows at a time, `rows` and `whole` being constants in each call: the registers are those
+ * of the rows that are there. */
+#define TILES(tile, rows, columns, ...)                                                                                        \
+    do {                                                                                                                       \
+        int64_t row = 0;                                                                                                       \
+        if ((columns) == BB_DOT_COLUMNS)                                                                                       \
+            for (; row + ROWS <= (rows); row += ROWS) tile(ROWS, true, row, __VA_ARGS__);                                      \
+        for (; row < (rows); row += ROWS) switch ((rows)-row) {                                                                \
+            case 1: tile(1, false, row, __VA_ARGS__); break;                                                                   \
+            case 2: tile(2, false, row, __VA_ARGS__); break;                                                                   \
+            case 3: tile(3, false, row, __VA_ARGS__); break;                                                                   \
+            case 4: tile(4, false, row, __VA_ARGS__); break;                                                                   \
+            case 5: tile(5, false, row, __VA_ARGS__); break;                                                                   \
+            default: tile(ROWS, false, row, __VA_ARGS__); break;                                                               \
+            }                                                                                                                  \
+    } while (0)
+
+/* ---- int8 ------------------------------------------------------------------------------------------------------------ */
+
+INLINE void int8_tile(int rows, bool whole, int64_t row, const bb_dot_output *out, const int8_t *a, int64_t a_stride,
+                      int64_t steps, const uint8_t *panel, const int32_t *a_sums, const float *s, float g) {
+    sums acc;
+    EACH_ROW(r) EACH_VECTOR(v) acc[r][v] = _mm512_set1_epi32(-a_sums[row + r]);
+    multiply(DOT_INT8, rows, acc, (const uint8_t *)a + row * a_stride, a_stride, 4, steps, panel);
+    EACH_ROW(r) {
+        __m512 scale = _mm512_set1_ps(s[row + r] * g), values[VECTORS];
+        EACH_VECTOR(v) values[v] = _mm512_mul_ps(scale, _mm512_cvtepi32_ps(acc[r][v]));
+        store_row(whole, out, row + r, values);
+    }
+}
+
+TARGET void bb_dot_int8(bb_dot_output out, const int8_t *a, int64_t a_stride, int64_t rows, int64_t steps, const uint8_t *panel,
+                        const int32_t *a_sums, const float *s, float g) {
+    TILES(int8_tile, rows, out.columns, &out, a, a_stride, steps, panel, a_sums, s, g);
+}
+
+TARGET void bb_dot_row_sums(int32_t *row_sums, const int8_t *a, int64_t rows, int64_t K) {
+    const __m512i ones = _mm512_set1_epi8(1);
+    for (int64_t r = 0; r < rows; r++) {
+        __m512i acc = _mm512_setzero_si512();
+        int64_t k = 0;
+        for (; k + 64 <= K; k += 64) acc = _mm512_dpbusd_epi32(acc, ones, _mm512_loadu_si512(a + r * K + k));
+        if (k < K) {
+            __mmask64 lanes = ((__mmask64)1 << (K - k)) - 1;
+            acc = _mm512_dpbusd_epi32(acc, ones, _mm512_maskz_loadu_epi8(lanes, a + r * K + k));
+        }
+        row_sums[r] = _mm512_reduce_add_epi32(acc);
+    }
+}
+
+/* ---- bf16 ------------------------------------------------------------------------------------------------------------ */
+
+INLINE __m512i scaled(__m512i v, __m512 scale) { return _mm512_castps_si512(_mm512_mul_ps(_mm512_castsi512_ps(v), scale)); }
+
+INLINE void bf16_tile(int rows, bool whole, int64_t row, const bb_dot_output *out, int64_t a_stride, const bb_dot_part *parts,
+                      int count) {
+    sums acc;
+    EACH_ROW(r) EACH_VECTOR(v) acc[r][v] = _mm512_setzero_si512();
+    for (int i = 0; i < count; i++) {
+        if (i > 0) { /* the sums stand in units of the last part's scale */
+            __m512 ratio = _mm512_set1_ps(parts[i - 1].g / parts[i].g);
+            EACH_ROW(r) EACH_VECTOR(v) acc[r][v] = scaled(acc[r][v], ratio);
+        }
+        multiply(DOT_BF16, rows, acc, (const uint8_t *)(parts[i].a + row * a_stride), a_stride * 2, 4, parts[i].steps,
+                 parts[i].panel);
+    }
+    __m512 scale = _mm512_set1_ps(parts[count - 1].g);
+    EACH_ROW(r) {
+        __m512 values[VECTORS];
+        EACH_VECTOR(v) values[v] = _mm512_mul_ps(scale, _mm512_castsi512_ps(acc[r][v]));
+        store_row(whole, out, row + r, values);
+    }
+}
+
+TARGET void bb_dot_bf16(bb_dot_output out, int64_t a_stride, int64_t rows, const bb_dot_part *parts, int count) {
+    TILES(bf16_tile, rows, out.columns, &out, a_stride, parts, count);
+}
+
+INLINE void add_tile(int rows, bool whole, int64_t row, float *c, int64_t c_stride, int64_t columns, const uint32_t *a,
+                     int64_t a_stride, int64_t steps, const uint8_t *panel) {
+    sums acc;
+    EACH_ROW(r) EACH_VECTOR(v) acc[r][v] = _mm512_setzero_si512();
+    multiply(DOT_BF16, rows, acc, (const uint8_t *)(a + row), 4, a_stride * 4, steps, panel);
+    EACH_ROW(r) EACH_VECTOR(v) {
+        __mmask16 lanes = whole ? (__mmask16)0xffff : lanes16(columns, LANES * v);
+        float *at = c + (row + r) * c_stride + LANES * v;
+        _mm512_mask_storeu_ps(at, lanes, _mm512_add_ps(_mm512_castsi512_ps(acc[r][v]), _mm512_maskz_loadu_ps(lanes, at)));
+    }
+}
+
+TARGET void bb_dot_add(float *c, int64_t c_stride, int64_t columns, const uint32_t *a, int64_t a_stride, int64_t rows,
+                       int64_t steps, const void *panel) {
+    TILES(add_tile, rows, columns, c, c_stride, columns, a, a_stride, steps, panel);
+}
+
+/* ---- packing --------------------------------------------------------------------------------------------------------- */
+
+INLINE __m512 load_row(const void *row, bb_dtype dtype, int64_t i, __mmask16 lanes) {
+    if (dtype == BB_I8) return _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_maskz_loadu_epi8(lanes, (const int8_t *)row + i)));
+    if (dtype == BB_F32) return _mm512_maskz_loadu_ps(lanes, (const float *)row + i);
+    __m256i half = _mm256_maskz_loadu_epi16(lanes, (const bb_bf16 *)row + i);
+    return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(half), 16));
+}
+
+INLINE __m512i widened(__m512 v) { return _mm512_cvtepu16_epi32((__m256i)_mm512_cvtneps_pbh(v)); }
+
+INLINE void pair_rows(uint32_t *pairs, const void *row0, const void *row1, bb_dtype dtype, float s0, float s1, int64_t n) {
+    __m512 scale0 = _mm512_set1_ps(s0), scale1 = _mm512_set1_ps(s1);
+    for (int64_t i = 0; i < n; i += LANES) {
+        __mmask16 lanes = lanes16(n, (int)i);
+        __m512i low = widened(_mm512_mul_ps(load_row(row0, dtype, i, lanes), scale0));
+        __m512i high = widened(_mm512_mul_ps(load_row(row1, dtype, i, lanes), scale1));
+        _mm512_storeu_si512(pairs + i, _mm512_or_si512(low, _mm512_slli_epi32(high, 16)));
+    }
+}
+
+INLINE void single_row(uint32_t *pairs, const void *row, bb_dtype dtype, float s, int64_t n) {
+    for (int64_t i = 0; i < n; i += LANES)
+        _mm512_storeu_si512(pairs + i, widened(_mm512_mul_ps(load_row(row, dtype, i, lanes16(n, (int)i)), _mm512_set1_ps(s))));
+}
+
+TARGET void bb_dot_pair_rows(uint32_t *pairs, const void *row0, const void *row1, bb_dtype dtype, float s0, float s1,
+                             int64_t n) {
+    if (!row1)
+        single_row(pairs, row0, dtype, s0, n);
+    else if (dtype == BB_I8) /* constants, so that each type has a loop of its own */
+        pair_rows(pairs, row0, row1, BB_I8, s0, s1, n);
+    else if (dtype == BB_BF16)
+        pair_rows(pairs, row0, row1, BB_BF16, s0, s1, n);
+    else
+        pair_rows(pairs, row0, row1, BB_F32, s0, s1, n);
+}
+
+/* bf16 of q for the bytes q + 1 in the low halves of 32 words, whose high halves are zero; for 3, zero too. */
+INLINE __m512i ternary_words(__m512i words) {
+    /* a word's two bytes index the same table: its low half 0..3 for the low bytes of the result, its high half 4..7 */
+    const __m512i table = _mm512_set1_epi64((int64_t)0x003f00bf00800080);
+    __m512i both = _mm512_or_si512(words, _mm512_slli_epi16(words, 8));
+    return _mm512_shuffle_epi8(table, _mm512_add_epi8(both, _mm512_set1_epi16(0x0400)));
+}
+
+TARGET void bb_dot_expand_panel(bb_bf16 *out, const uint8_t *panel, int64_t K) {
+    const __m512i low = _mm512_set1_epi32(0xffff);
+    for (int64_t i = 0; i < (K + 3) / 4; i++, panel += BB_DOT_STEP_BYTES, out += BB_DOT_STEP_BYTES) {
+        EACH_VECTOR(v) {
+            __m512i four = _mm512_loadu_si512(panel + 64 * v); /* 16 columns, 4 k each */
+            __m512i first = _mm512_and_si512(four, low), second = _mm512_srli_epi32(four, 16);
+            /* (k, k+1) as bytes to words */
+            first = _mm512_or_si512(_mm512_and_si512(first, _mm512_set1_epi32(0xff)),
+                                    _mm512_slli_epi32(_mm512_srli_epi32(first, 8), 16));
+            second = _mm512_or_si512(_mm512_and_si512(second, _mm512_set1_epi32(0xff)),
+                                     _mm512_slli_epi32(_mm512_srli_epi32(second, 8), 16));
+            _mm512_storeu_si512(out + 32 * v, ternary_words(first));
+            _mm512_storeu_si512(out + BB_DOT_STEP_BYTES / 2 + 32 * v, ternary_words(second));
+        }
+    }
+}
+
+TARGET void bb_dot_expand_rows(bb_bf16 *out, const uint8_t *panel, int64_t k0, int64_t K) {
+    /* in 8 bytes, two rows of 4 k each: from (row, k) to (k, row) */
+    const int64_t first = 0x0703060205010400, second = 0x0f0b0e0a0d090c08;
+    const __m256i interleave = _mm256_set_epi64x(second, first, second, first);
+    panel += k0 * BB_DOT_COLUMNS;
+    for (int64_t k = 0; k < BB_DOT_COLUMNS; k += 4, panel += BB_DOT_STEP_BYTES) {
+        if (k0 + k >= K) {
+            for (int64_t pair = 0; pair < 32; pair++) memset(out + pair * 128 + k * 2, 0, 16);
+            continue;
+        }
+        for (int64_t pair = 0; pair < 32; pair += 4) { /* of rows */
+            __m256i rows = _mm256_loadu_si256((const __m256i *)(const void *)(panel + pair * 8));
+            __m512i words = ternary_words(_mm512_cvtepu8_epi16(_mm256_shuffle_epi8(rows, interleave)));
+            bb_bf16 *to = out + pair * 128 + k * 2;
+            _mm_storeu_si128((__m128i *)(void *)to, _mm512_castsi512_si128(words));
+            _mm_storeu_si128((__m128i *)(void *)(to + 128), _mm512_extracti32x4_epi32(words, 1));
+            _mm_storeu_si128((__m128i *)(void *)(to + 256), _mm512_extracti32x4_epi32(words, 2));
+            _mm_storeu_si128((__m128i *)(void *)(to + 384), _mm512_extracti32x4_epi32(words, 3));
+        }
+    }
+}
+
+TARGET void bb_dot_round(bb_bf16 *y, const float *x, int64_t n) {
+    for (int64_t i = 0; i < n; i += LANES) {
+        __mmask16 lanes = n - i >= LANES ? (__mmask16)0xffff : (__mmask16)((1u << (n - i)) - 1);
+        _mm256_mask_storeu_epi16(y + i, lanes, (__m256i)_mm512_cvtneps_pbh(_mm512_maskz_loadu_ps(lanes, x + i)));
+    }
+}
+
+#endif

@@ -1,0 +1,61 @@
+/* Tiles of matrix products by AVX-512's dot-product instructions (VNNI for int8, BF16), with what follows the product done
+ * before its sums leave the registers. For processors of level BB_CPU_AVX512_BF16.
+ * A tile is `rows` rows of A times a panel: 64 columns of B, cut into steps of 4 (int8) or 2 (bf16) k; for each step the panel
+ * has 4 bytes of each column, 256 in all, and each row of A has 4 bytes. SPDX-License-Identifier: MIT */
+#ifndef BB_OPS_CPU_DOT_H
+#define BB_OPS_CPU_DOT_H
+
+#include "ops/cpu/cpu.h"
+
+#if defined(__x86_64__)
+
+enum { BB_DOT_COLUMNS = 64, BB_DOT_STEP_BYTES = 256 };
+
+/* Where the tile's rows go: bf16, or f32 added to `residual` when that is given (at the same places; it may be y itself). */
+typedef struct bb_dot_output {
+    void *y;
+    const float *residual;
+    int64_t stride;  /* elements from row to row */
+    int64_t columns; /* 1 .. 64, of the panel's */
+} bb_dot_output;
+
+/* y = s[row] * g * (sum_k a * b - a_sums[row]).  a: int8, its rows a_stride bytes apart; panel: uint8. With b = q + 1 and
+ * a_sums the sums of a's rows, that is the product with q. */
+void bb_dot_int8(bb_dot_output out, const int8_t *a, int64_t a_stride, int64_t rows, int64_t steps, const uint8_t *panel,
+                 const int32_t *a_sums, const float *s, float g);
+
+/* A run of k with a scale of its own. */
+typedef struct bb_dot_part {
+    const bb_bf16 *a;
+    const void *panel; /* bf16 */
+    int64_t steps;
+    float g;
+} bb_dot_part;
+
+/* y = sum over parts of g * (sum_k a * b). Rows of each part's a are a_stride elements apart. */
+void bb_dot_bf16(bb_dot_output out, int64_t a_stride, int64_t rows, const bb_dot_part *parts, int count);
+
+/* c += sum_k a * b, c in f32, its rows c_stride elements apart, `columns` of them. a: pairs of bf16, those of row r and step i
+ * at a[i * a_stride + r]; panel: bf16. */
+void bb_dot_add(float *c, int64_t c_stride, int64_t columns, const uint32_t *a, int64_t a_stride, int64_t rows, int64_t steps,
+                const void *panel);
+
+/* sums[r] = sum_k a[r,k].  a: (rows, K) int8. */
+void bb_dot_row_sums(int32_t *sums, const int8_t *a, int64_t rows, int64_t K);
+
+/* pairs[i] = (row0[i] * s0, row1[i] * s1) in bf16, i < n; n up to the next multiple of 16 is written, with zeros. row1 NULL: as
+ * if of zeros. The rows are of dtype BB_I8, BB_BF16 or BB_F32. */
+void bb_dot_pair_rows(uint32_t *pairs, const void *row0, const void *row1, bb_dtype dtype, float s0, float s1, int64_t n);
+
+/* A panel of ternary.h (64 rows of W, as columns of B) in bf16: 2 * ceil(K/4) steps. */
+void bb_dot_expand_panel(bb_bf16 *out, const uint8_t *panel, int64_t K);
+/* Columns k0 .. k0+63 of the same 64 rows as rows of B, k now the rows of W: 32 steps. k0 % 64 == 0; columns past K are zero.
+ */
+void bb_dot_expand_rows(bb_bf16 *out, const uint8_t *panel, int64_t k0, int64_t K);
+
+/* y = x in bf16, (n). */
+void bb_dot_round(bb_bf16 *y, const float *x, int64_t n);
+
+#endif
+
+#endif

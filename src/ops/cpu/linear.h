@@ -1,0 +1,21 @@
+/* The two ways to a ternary linear layer's products: own tiles of dot products (dot.h), and oneDNN (gemm.h) for the processors
+ * and the element types that those do not cover. linear.c chooses.
+ * SPDX-License-Identifier: MIT */
+#ifndef BB_OPS_CPU_LINEAR_H
+#define BB_OPS_CPU_LINEAR_H
+
+#include "ops/cpu/ternary.h"
+
+/* y: bf16, or f32 with `residual` added when that is given. */
+void bb_linear_gemm_forward(bb_device *dev, void *y, const float *residual, bb_rows x, const bb_ternary *t, int64_t M);
+void bb_linear_gemm_backward(bb_device *dev, bb_bf16 *dx, float *dw, const void *dy, bb_dtype dy_dtype, bb_rows x,
+                             const bb_ternary *t, int64_t M);
+
+#if defined(__x86_64__)
+/* For level BB_CPU_AVX512_BF16; forward for int8 and bf16 rows. */
+void bb_linear_dot_forward(bb_device *dev, void *y, const float *residual, bb_rows x, const bb_ternary *t, int64_t M);
+void bb_linear_dot_backward(bb_device *dev, bb_bf16 *dx, float *dw, const void *dy, bb_dtype dy_dtype, bb_rows x,
+                            const bb_ternary *t, int64_t M);
+#endif
+
+#endif

@@ -1,0 +1,310 @@
+/* The ternary linear layer by dot products: rows of A as they lie in memory where they can be read so, B in panels.
+ * Work is cut by shape alone, and every sum runs over k in one order.
+ * SPDX-License-Identifier: MIT */
+#include "core/arena.h"
+#include "ops/cpu/dot.h"
+#include "ops/cpu/linear.h"
+
+#if defined(__x86_64__)
+
+enum {
+    ROW_TILE = 96,        /* rows of A in a tile; a multiple of the kernel's 6 */
+    FEW_TILES = 16,       /* fewer row tiles than this: columns are cut too */
+    GROUP_BYTES = 384000, /* of panels that stay in the second-level cache while the row tiles pass */
+    SLAB_BYTES = 8000000, /* of panels expanded at a time: within the last-level cache */
+    WEIGHT_TILE = 96,     /* rows of dW in a tile */
+    WEIGHT_TOKENS = 2048, /* tokens whose products are added to dW at once, at most */
+    MIN_PARALLEL = 1 << 16
+};
+
+static int64_t at_most(int64_t n, int64_t limit) { return n < limit ? n : limit; }
+
+static int64_t at_least(int64_t n, int64_t limit) { return n > limit ? n : limit; }
+
+static int64_t tiles_of(int64_t n, int64_t tile) { return (n + tile - 1) / tile; }
+
+/* ---- a product of rows with panels ----------------------------------------------------------------------------------- */
+
+/* Cut into units of a row tile and a group of panels, those of one group one after the other. */
+typedef struct cut {
+    int64_t M, panels, group, row_tiles, units;
+} cut;
+
+static cut make_cut(int64_t M, int64_t panels, size_t panel_bytes) {
+    cut c = {.M = M, .panels = panels, .row_tiles = tiles_of(M, ROW_TILE)};
+    c.group = at_least(GROUP_BYTES / (int64_t)panel_bytes, 1);
+    if (c.row_tiles < FEW_TILES) c.group = at_most(c.group, at_least(panels * c.row_tiles / FEW_TILES, 1));
+    c.units = c.row_tiles * tiles_of(panels, c.group);
+    return c;
+}
+
+typedef struct unit {
+    int64_t m0, rows, panel0, panel1;
+} unit;
+
+static unit unit_at(const cut *c, int64_t index) {
+    int64_t m0 = index % c->row_tiles * ROW_TILE, panel0 = index / c->row_tiles * c->group;
+    return (unit){m0, at_most(c->M - m0, ROW_TILE), panel0, at_most(panel0 + c->group, c->panels)};
+}
+
+/* ---- forward --------------------------------------------------------------------------------------------------------- */
+
+static bb_dot_output output_at(void *y, const float *residual, int64_t N, int64_t m0, int64_t n0, int64_t columns) {
+    int64_t at = m0 * N + n0;
+    if (residual) return (bb_dot_output){(float *)y + at, residual + at, N, columns};
+    return (bb_dot_output){(bb_bf16 *)y + at, NULL, N, columns};
+}
+
+static void forward_int8(bb_device *dev, void *y, const float *residual, bb_rows x, const bb_ternary *t, int64_t M) {
+    int64_t N = t->n, K = t->k, steps = (K + 3) / 4;
+    cut c = make_cut(M, bb_ternary_panels(t), bb_ternary_panel_bytes(K));
+    bool in_place = K % 4 == 0;
+    size_t sums_bytes = ROW_TILE * sizeof(int32_t);
+#pragma omp parallel for num_threads(dev->threads) schedule(dynamic) if (M * N * K > MIN_PARALLEL)
+    for (int64_t i = 0; i < c.units; i++) {
+        unit u = unit_at(&c, i);
+        uint8_t *scratch = bb_cpu_scratch(dev, sums_bytes + (in_place ? 0 : (size_t)(ROW_TILE * steps * 4)));
+        if (!scratch) continue;
+        int32_t *sums = (int32_t *)(void *)scratch;
+        const int8_t *a = (const int8_t *)x.data + u.m0 * K;
+        bb_dot_row_sums(sums, a, u.rows, K);
+        if (!in_place) {
+            int8_t *padded = (int8_t *)scratch + sums_bytes;
+            for (int64_t r = 0; r < u.rows; r++) {
+                memcpy(padded + r * steps * 4, a + r * K, (size_t)K);
+                memset(padded + r * steps * 4 + K, 0, (size_t)(steps * 4 - K));
+            }
+            a = padded;
+        }
+        for (int64_t j = u.panel0; j < u.panel1; j++) {
+            bb_ternary_panel p = bb_ternary_panel_at(t, j);
+            bb_dot_int8(output_at(y, residual, N, u.m0, p.first, p.rows), a, steps * 4, u.rows, steps, p.data, sums,
+                        x.scale + u.m0, t->scale[p.segment]);
+        }
+    }
+}
+
+/* Rows of bf16, as they are, or with a zero behind each where K is odd. */
+static const bb_bf16 *even_rows(const bb_bf16 *x, int64_t rows, int64_t K, bb_bf16 *room) {
+    if (K % 2 == 0) return x;
+    for (int64_t r = 0; r < rows; r++) {
+        memcpy(room + r * (K + 1), x + r * K, (size_t)K * sizeof *x);
+        room[r * (K + 1) + K] = 0;
+    }
+    return room;
+}
+
+static void forward_bf16(bb_device *dev, void *y, const float *residual, bb_rows x, const bb_ternary *t, int64_t M) {
+    int64_t N = t->n, K = t->k, steps = (K + 1) / 2, all = bb_ternary_panels(t);
+    size_t panel_bytes = bb_ternary_panel_bytes(K) * sizeof(bb_bf16);
+    int64_t slab = at_most(at_least(SLAB_BYTES / (int64_t)panel_bytes, 1), all);
+    uint8_t *expanded = bb_cpu_shared(dev, (size_t)slab * panel_bytes);
+    if (!expanded) return;
+    for (int64_t first = 0; first < all; first += slab) {
+        cut c = make_cut(M, at_most(all - first, slab), panel_bytes);
+#pragma omp parallel num_threads(dev->threads) if (M * N * K > MIN_PARALLEL)
+        {
+#pragma omp for schedule(dynamic)
+            for (int64_t j = 0; j < c.panels; j++)
+                bb_dot_expand_panel((bb_bf16 *)(void *)(expanded + (size_t)j * panel_bytes),
+                                    bb_ternary_panel_at(t, first + j).data, K);
+#pragma omp for schedule(dynamic)
+            for (int64_t i = 0; i < c.units; i++) {
+                unit u = unit_at(&c, i);
+                bb_bf16 *room = bb_cpu_scratch(dev, (size_t)(ROW_TILE * steps * 2) * sizeof *room);
+                if (!room) continue;
+                const bb_bf16 *a = even_rows((const bb_bf16 *)x.data + u.m0 * K, u.rows, K, room);
+                for (int64_t j = u.panel0; j < u.panel1; j++) {
+                    bb_ternary_panel p = bb_ternary_panel_at(t, first + j);
+                    bb_dot_part part = {a, expanded + (size_t)j * panel_bytes, steps, t->scale[p.segment]};
+                    bb_dot_bf16(output_at(y, residual, N, u.m0, p.first, p.rows), steps * 2, u.rows, &part, 1);
+                }
+            }
+        }
+    }
+}
+
+void bb_linear_dot_forward(bb_device *dev, void *y, const float *residual, bb_rows x, const bb_ternary *t, int64_t M) {
+    if (x.dtype == BB_I8)
+        forward_int8(dev, y, residual, x, t, M);
+    else
+        forward_bf16(dev, y, residual, x, t, M);
+}
+
+/* ---- backward, dx ---------------------------------------------------------------------------------------------------- */
+
+/* W as B: a panel has 64 columns k of W, and in it each segment's rows are a part, padded to whole panels of W's rows. */
+typedef struct input_gradient {
+    bb_device *dev;
+    bb_bf16 *dx;
+    const void *dy;
+    bb_dtype dy_dtype;
+    const bb_ternary *t;
+    bool in_place;                       /* dy is read where it lies */
+    int64_t a_stride;                    /* else: its rows' distance in scratch */
+    int64_t part_rows[BB_MAX_SEGMENTS];  /* rows of W */
+    int64_t part_begin[BB_MAX_SEGMENTS]; /* where they begin in a row of A */
+    int64_t source_panels, k_panels;     /* of W's rows, and of its columns */
+    size_t panel_bytes;
+    uint8_t *expanded;
+} input_gradient;
+
+static const bb_bf16 *input_gradient_rows(const input_gradient *g, const unit *u, bb_bf16 *room) {
+    int64_t N = g->t->n;
+    if (g->in_place) return (const bb_bf16 *)g->dy + u->m0 * N;
+    for (int64_t r = 0; r < u->rows; r++)
+        for (int i = 0; i < g->t->segments; i++) {
+            int64_t begin = bb_segment_begin(g->t, i), n = g->part_rows[i], from = (u->m0 + r) * N + begin;
+            bb_bf16 *to = room + r * g->a_stride + g->part_begin[i];
+            if (g->dy_dtype == BB_F32)
+                bb_dot_round(to, (const float *)g->dy + from, n);
+            else
+                memcpy(to, (const bb_bf16 *)g->dy + from, (size_t)n * sizeof *to);
+            if (n % 2) to[n] = 0;
+        }
+    return room;
+}
+
+static void input_gradient_unit(const input_gradient *g, const unit *u, int64_t first_panel) {
+    bb_bf16 *room = bb_cpu_scratch(g->dev, g->in_place ? 1 : (size_t)(ROW_TILE * g->a_stride) * sizeof *room);
+    if (!room) return;
+    const bb_bf16 *a = input_gradient_rows(g, u, room);
+    int64_t K = g->t->k;
+    for (int64_t j = u->panel0; j < u->panel1; j++) {
+        const uint8_t *panel = g->expanded + (size_t)j * g->panel_bytes;
+        bb_dot_part parts[BB_MAX_SEGMENTS];
+        for (int i = 0; i < g->t->segments; i++) {
+            parts[i] = (bb_dot_part){a + g->part_begin[i], panel, (g->part_rows[i] + 1) / 2, g->t->scale[i]};
+            panel += bb_panels_of(g->part_rows[i]) * BB_PANEL * BB_PANEL * (int64_t)sizeof(bb_bf16);
+        }
+        int64_t k0 = (first_panel + j) * BB_PANEL;
+        bb_dot_output out = {g->dx + u->m0 * K + k0, NULL, K, at_most(K - k0, BB_PANEL)};
+        bb_dot_bf16(out, g->in_place ? g->t->n : g->a_stride, u->rows, parts, g->t->segments);
+    }
+}
+
+static void input_gradient_slab(const input_gradient *g, int64_t M, int64_t first, int64_t panels) {
+    bb_device *dev = g->dev;
+    cut c = make_cut(M, panels, g->panel_bytes);
+#pragma omp parallel num_threads(dev->threads) if (M * g->t->n * g->t->k > MIN_PARALLEL)
+    {
+#pragma omp for schedule(dynamic)
+        for (int64_t s = 0; s < g->source_panels; s++) {
+            const uint8_t *from = bb_ternary_panel_at(g->t, s).data;
+            for (int64_t j = 0; j < panels; j++) {
+                uint8_t *to = g->expanded + (size_t)j * g->panel_bytes + (size_t)s * BB_PANEL * BB_PANEL * sizeof(bb_bf16);
+                bb_dot_expand_rows((bb_bf16 *)(void *)to, from, (first + j) * BB_PANEL, g->t->k);
+            }
+        }
+#pragma omp for schedule(dynamic)
+        for (int64_t i = 0; i < c.units; i++) {
+            unit u = unit_at(&c, i);
+            input_gradient_unit(g, &u, first);
+        }
+    }
+}
+
+static void input_gradient_all(input_gradient *g, int64_t M) {
+    const bb_ternary *t = g->t;
+    g->in_place = g->dy_dtype == BB_BF16;
+    for (int i = 0; i < t->segments; i++) g->in_place = g->in_place && t->segment_end[i] % 2 == 0;
+    for (int i = 0; i < t->segments; i++) {
+        int64_t begin = bb_segment_begin(t, i);
+        g->part_rows[i] = t->segment_end[i] - begin;
+        g->part_begin[i] = g->in_place ? begin : g->a_stride;
+        g->a_stride += (g->part_rows[i] + 1) / 2 * 2;
+    }
+    g->source_panels = bb_ternary_panels(t);
+    g->k_panels = bb_panels_of(t->k);
+    g->panel_bytes = (size_t)g->source_panels * BB_PANEL * BB_PANEL * sizeof(bb_bf16);
+    int64_t slab = at_most(at_least(SLAB_BYTES / (int64_t)g->panel_bytes, 1), g->k_panels);
+    g->expanded = bb_cpu_shared(g->dev, (size_t)slab * g->panel_bytes);
+    if (!g->expanded) return;
+    for (int64_t first = 0; first < g->k_panels; first += slab)
+        input_gradient_slab(g, M, first, at_most(g->k_panels - first, slab));
+}
+
+/* ---- backward, dW ---------------------------------------------------------------------------------------------------- */
+
+/* For a run of tokens: x is B, in panels of 64 columns, tokens in pairs; dy is A, packed tile by tile, scaled by the token's s.
+ */
+typedef struct weight_gradient {
+    bb_device *dev;
+    float *dw;
+    const uint8_t *dy;
+    bb_dtype dy_dtype;
+    bb_rows x;
+    int64_t N, K, tokens;
+    const float *s; /* (tokens) or NULL */
+    uint32_t *packed_x;
+} weight_gradient;
+
+static const void *row_of(const void *rows, bb_dtype dtype, int64_t row, int64_t length, int64_t column) {
+    return (const uint8_t *)rows + (size_t)(row * length + column) * bb_dtype_bytes(dtype);
+}
+
+/* Tokens 2*pair, 2*pair+1 of x into all panels. */
+static void pack_x(const weight_gradient *g, int64_t pair) {
+    int64_t m = 2 * pair, pairs = (g->tokens + 1) / 2;
+    for (int64_t k = 0; k < g->K; k += BB_PANEL) {
+        const void *row0 = row_of(g->x.data, g->x.dtype, m, g->K, k);
+        const void *row1 = m + 1 < g->tokens ? row_of(g->x.data, g->x.dtype, m + 1, g->K, k) : NULL;
+        bb_dot_pair_rows(g->packed_x + k * pairs + pair * BB_PANEL, row0, row1, g->x.dtype, 1.0f, 1.0f,
+                         at_most(g->K - k, BB_PANEL));
+    }
+}
+
+static void weight_tile(const weight_gradient *g, int64_t n0) {
+    int64_t rows = at_most(g->N - n0, WEIGHT_TILE), pairs = (g->tokens + 1) / 2;
+    uint32_t *packed = bb_cpu_scratch(g->dev, (size_t)(pairs * WEIGHT_TILE) * sizeof *packed);
+    if (!packed) return;
+    for (int64_t pair = 0; pair < pairs; pair++) {
+        int64_t m = 2 * pair;
+        bool both = m + 1 < g->tokens;
+        bb_dot_pair_rows(packed + pair * WEIGHT_TILE, row_of(g->dy, g->dy_dtype, m, g->N, n0),
+                         both ? row_of(g->dy, g->dy_dtype, m + 1, g->N, n0) : NULL, g->dy_dtype, g->s ? g->s[m] : 1.0f,
+                         g->s && both ? g->s[m + 1] : 1.0f, rows);
+    }
+    for (int64_t k = 0; k < g->K; k += BB_PANEL)
+        bb_dot_add(g->dw + n0 * g->K + k, g->K, at_most(g->K - k, BB_PANEL), packed, WEIGHT_TILE, rows, pairs,
+                   g->packed_x + k * pairs);
+}
+
+static void weight_gradient_run(const weight_gradient *g) {
+    bb_device *dev = g->dev;
+    int64_t pairs = (g->tokens + 1) / 2, tiles = tiles_of(g->N, WEIGHT_TILE);
+#pragma omp parallel num_threads(dev->threads) if (g->tokens * g->N * g->K > MIN_PARALLEL)
+    {
+#pragma omp for schedule(static)
+        for (int64_t i = 0; i < pairs; i++) pack_x(g, i);
+#pragma omp for schedule(dynamic)
+        for (int64_t i = 0; i < tiles; i++) weight_tile(g, i * WEIGHT_TILE);
+    }
+}
+
+/* Tokens at once: as many as keep the packed x within SLAB_BYTES. */
+static int64_t tokens_at_once(int64_t K) {
+    int64_t columns = bb_panels_of(K) * BB_PANEL;
+    return at_least(at_most(SLAB_BYTES / (columns * (int64_t)sizeof(bb_bf16)), WEIGHT_TOKENS) / 64 * 64, 64);
+}
+
+void bb_linear_dot_backward(bb_device *dev, bb_bf16 *dx, float *dw, const void *dy, bb_dtype dy_dtype, bb_rows x,
+                            const bb_ternary *t, int64_t M) {
+    weight_gradient g = {.dev = dev, .dw = dw, .dy_dtype = dy_dtype, .x = x, .N = t->n, .K = t->k};
+    int64_t at_once = tokens_at_once(t->k), most = at_most(at_once, M + M % 2);
+    g.packed_x = bb_cpu_shared(dev, (size_t)(most * bb_panels_of(t->k) * BB_PANEL) * sizeof(bb_bf16));
+    if (!g.packed_x) return;
+    for (int64_t m = 0; m < M; m += at_once) {
+        g.tokens = at_most(M - m, at_once);
+        g.dy = row_of(dy, dy_dtype, m, t->n, 0);
+        g.s = x.scale ? x.scale + m : NULL;
+        g.x.data = (void *)(uintptr_t)row_of(x.data, x.dtype, m, t->k, 0);
+        weight_gradient_run(&g);
+    }
+    if (dx) {
+        input_gradient i = {.dev = dev, .dx = dx, .dy = dy, .dy_dtype = dy_dtype, .t = t};
+        input_gradient_all(&i, M);
+    }
+}
+
+#endif

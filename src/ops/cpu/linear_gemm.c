@@ -1,0 +1,247 @@
+/* The ternary linear layer on oneDNN, for any processor: forward u8 x s8 in integers, exact; everything else in f32, with the
+ * scale of each row of W folded into it as it is expanded.
+ * SPDX-License-Identifier: MIT */
+#include "core/arena.h"
+#include "ops/cpu/gemm.h"
+#include "ops/cpu/linear.h"
+#include "ops/cpu/simd.h"
+
+enum {
+    SLAB_BYTES = 4000000, /* of weights expanded at a time */
+    WEIGHT_TILE = 64,     /* rows of dW in a tile */
+    WEIGHT_TOKENS = 512   /* tokens whose products are added to dW at once */
+};
+
+static int64_t at_most(int64_t n, int64_t limit) { return n < limit ? n : limit; }
+
+static int64_t at_least(int64_t n, int64_t limit) { return n > limit ? n : limit; }
+
+/* ---- rows of numbers ------------------------------------------------------------------------------------------------- */
+
+BB_SIMD_INLINE void to_unsigned_body(uint8_t *y, const int8_t *x, int64_t n) {
+#pragma omp simd
+    for (int64_t i = 0; i < n; i++) y[i] = (uint8_t)(x[i] ^ 0x80);
+}
+BB_SIMD_VARIANTS(to_unsigned, (uint8_t * y, const int8_t *x, int64_t n), (y, x, n))
+
+/* y = x * s, x of any dtype */
+BB_SIMD_INLINE void to_f32_body(float *y, const void *x, bb_dtype dtype, float s, int64_t n) {
+    if (dtype == BB_I8) {
+#pragma omp simd
+        for (int64_t i = 0; i < n; i++) y[i] = (float)((const int8_t *)x)[i] * s;
+    } else if (dtype == BB_BF16) {
+#pragma omp simd
+        for (int64_t i = 0; i < n; i++) y[i] = bb_f32_from_bf16(((const bb_bf16 *)x)[i]) * s;
+    } else {
+#pragma omp simd
+        for (int64_t i = 0; i < n; i++) y[i] = ((const float *)x)[i] * s;
+    }
+}
+BB_SIMD_VARIANTS(to_f32, (float *y, const void *x, bb_dtype dtype, float s, int64_t n), (y, x, dtype, s, n))
+
+/* One row of results: y = residual + x, or x rounded to bf16 where there is no residual. */
+BB_SIMD_INLINE void finish_body(void *y, const float *residual, const float *x, int64_t n) {
+    if (residual) {
+#pragma omp simd
+        for (int64_t i = 0; i < n; i++) ((float *)y)[i] = residual[i] + x[i];
+    } else {
+#pragma omp simd
+        for (int64_t i = 0; i < n; i++) ((bb_bf16 *)y)[i] = bb_bf16_from_f32(x[i]);
+    }
+}
+BB_SIMD_VARIANTS(finish, (void *y, const float *residual, const float *x, int64_t n), (y, residual, x, n))
+
+/* x = s * g[n] * (sum[n] - offset[n]), from int32 sums to f32 in place */
+BB_SIMD_INLINE void scale_sums_body(float *x, const int32_t *sums, const int32_t *offset, const float *g, float s, int64_t n) {
+#pragma omp simd
+    for (int64_t i = 0; i < n; i++) x[i] = s * g[i] * (float)(sums[i] - offset[i]);
+}
+BB_SIMD_VARIANTS(scale_sums, (float *x, const int32_t *sums, const int32_t *offset, const float *g, float s, int64_t n),
+                 (x, sums, offset, g, s, n))
+
+static const void *row_of(const void *rows, bb_dtype dtype, int64_t row, int64_t length, int64_t column) {
+    return (const uint8_t *)rows + (size_t)(row * length + column) * bb_dtype_bytes(dtype);
+}
+
+static int8_t value_at(const bb_ternary_panel *p, int64_t row, int64_t k) {
+    return (int8_t)(p->data[(k / 4 * BB_PANEL + row) * 4 + k % 4] - 1);
+}
+
+/* ---- forward --------------------------------------------------------------------------------------------------------- */
+
+/* Columns n0 .. n0+width-1 of y, from the panels of W that hold these rows. */
+typedef struct forward {
+    bb_cpu_level level;
+    bb_rows x;
+    int64_t N, K, n0, width;
+    void *y;
+    const float *residual;
+    float *g;        /* (width) */
+    int32_t *offset; /* (width): 128 * the row's sum of q, what unsigned activations (code + 128) add */
+} forward;
+
+static const void *forward_input(const void *context, int64_t m0, int64_t rows, void *room) {
+    const forward *f = context;
+    const void *x = row_of(f->x.data, f->x.dtype, m0, f->K, 0);
+    if (f->x.dtype == BB_F32) return x;
+    if (f->x.dtype == BB_I8)
+        to_unsigned_for(f->level)(room, x, rows * f->K);
+    else
+        to_f32_for(f->level)(room, x, f->x.dtype, 1.0f, rows * f->K);
+    return room;
+}
+
+static void forward_output(const void *context, int64_t m0, int64_t rows, const void *c) {
+    const forward *f = context;
+    float *row = (float *)(uintptr_t)c;
+    for (int64_t r = 0; r < rows; r++, row += f->width) {
+        int64_t at = (m0 + r) * f->N + f->n0;
+        if (f->x.dtype == BB_I8)
+            scale_sums_for(f->level)(row, (const int32_t *)(const void *)row, f->offset, f->g, f->x.scale[m0 + r], f->width);
+        if (f->residual)
+            finish_for(f->level)((float *)f->y + at, f->residual + at, row, f->width);
+        else
+            finish_for(f->level)((bb_bf16 *)f->y + at, NULL, row, f->width);
+    }
+}
+
+/* The panel's rows as columns of B (K, width): int8, or f32 with the scale in them. */
+static void expand_columns(const forward *f, const bb_ternary *t, const bb_ternary_panel *p, void *b) {
+    int64_t at = p->first - f->n0;
+    float g = t->scale[p->segment];
+    for (int64_t r = 0; r < p->rows; r++) {
+        int32_t sum = 0;
+        for (int64_t k = 0; k < f->K; k++) {
+            int8_t q = value_at(p, r, k);
+            sum += q;
+            if (f->x.dtype == BB_I8)
+                ((int8_t *)b)[k * f->width + at + r] = q;
+            else
+                ((float *)b)[k * f->width + at + r] = (float)q * g;
+        }
+        f->g[at + r] = g;
+        f->offset[at + r] = 128 * sum;
+    }
+}
+
+void bb_linear_gemm_forward(bb_device *dev, void *y, const float *residual, bb_rows x, const bb_ternary *t, int64_t M) {
+    int64_t K = t->k, panels = bb_ternary_panels(t);
+    size_t element = x.dtype == BB_I8 ? 1 : sizeof(float);
+    int64_t slab = at_least(SLAB_BYTES / (K * BB_PANEL * (int64_t)element), 1);
+    size_t g_bytes = bb_align_up((size_t)(slab * BB_PANEL) * sizeof(float));
+    uint8_t *shared = bb_cpu_shared(dev, 2 * g_bytes + (size_t)(slab * BB_PANEL * K) * element);
+    if (!shared) return;
+    forward f = {.level = bb_cpu_of(dev)->level,
+                 .x = x,
+                 .N = t->n,
+                 .K = K,
+                 .y = y,
+                 .residual = residual,
+                 .g = (float *)(void *)shared,
+                 .offset = (int32_t *)(void *)(shared + g_bytes)};
+    for (int64_t first = 0; first < panels; first += slab) {
+        int64_t end = at_most(first + slab, panels);
+        bb_ternary_panel last = bb_ternary_panel_at(t, end - 1);
+        f.n0 = bb_ternary_panel_at(t, first).first;
+        f.width = last.first + last.rows - f.n0;
+        uint8_t *b = shared + 2 * g_bytes;
+#pragma omp parallel for num_threads(dev->threads) schedule(dynamic) if (f.width * K > BB_SIMD_SERIAL)
+        for (int64_t i = first; i < end; i++) {
+            bb_ternary_panel p = bb_ternary_panel_at(t, i);
+            expand_columns(&f, t, &p, b);
+        }
+        bb_gemm_shape shape = {.kind = x.dtype == BB_I8 ? BB_GEMM_INT8 : BB_GEMM_F32, .n = f.width, .k = K};
+        bb_gemm_rows(dev, &shape, M, b, forward_input, forward_output, &f);
+    }
+}
+
+/* ---- backward -------------------------------------------------------------------------------------------------------- */
+
+/* Columns k0 .. k0+width-1 of dx. */
+typedef struct input_gradient {
+    bb_cpu_level level;
+    bb_bf16 *dx;
+    const void *dy;
+    bb_dtype dy_dtype;
+    int64_t N, K, k0, width;
+} input_gradient;
+
+static const void *dy_input(const void *context, int64_t m0, int64_t rows, void *room) {
+    const input_gradient *g = context;
+    const void *dy = row_of(g->dy, g->dy_dtype, m0, g->N, 0);
+    if (g->dy_dtype == BB_F32) return dy;
+    to_f32_for(g->level)(room, dy, g->dy_dtype, 1.0f, rows * g->N);
+    return room;
+}
+
+static void dx_output(const void *context, int64_t m0, int64_t rows, const void *c) {
+    const input_gradient *g = context;
+    for (int64_t r = 0; r < rows; r++)
+        finish_for(g->level)(g->dx + (m0 + r) * g->K + g->k0, NULL, (const float *)c + r * g->width, g->width);
+}
+
+static void input_gradient_all(bb_device *dev, input_gradient *g, const bb_ternary *t, int64_t M) {
+    int64_t slab = at_least(SLAB_BYTES / (g->N * (int64_t)sizeof(float)) / BB_PANEL, 1) * BB_PANEL;
+    float *b = bb_cpu_shared(dev, (size_t)(g->N * slab) * sizeof *b);
+    if (!b) return;
+    int64_t panels = bb_ternary_panels(t);
+    for (g->k0 = 0; g->k0 < g->K; g->k0 += slab) {
+        g->width = at_most(g->K - g->k0, slab);
+#pragma omp parallel for num_threads(dev->threads) schedule(dynamic) if (g->N * g->width > BB_SIMD_SERIAL)
+        for (int64_t i = 0; i < panels; i++) {
+            bb_ternary_panel p = bb_ternary_panel_at(t, i);
+            for (int64_t r = 0; r < p.rows; r++)
+                for (int64_t k = 0; k < g->width; k++)
+                    b[(p.first + r) * g->width + k] = (float)value_at(&p, r, g->k0 + k) * t->scale[p.segment];
+        }
+        bb_gemm_shape shape = {.kind = BB_GEMM_F32, .n = g->width, .k = g->N};
+        bb_gemm_rows(dev, &shape, M, b, dy_input, dx_output, g);
+    }
+}
+
+/* a (columns, rows) = the transpose of rows of dy from column n0 on, each times its token's scale */
+static void transpose_scaled(float *a, const void *dy, bb_dtype dtype, const float *s, int64_t rows, int64_t N, int64_t n0,
+                             int64_t columns) {
+    for (int64_t r = 0; r < rows; r++) {
+        float row[WEIGHT_TILE], scale = s ? s[r] : 1.0f;
+        to_f32_generic(row, row_of(dy, dtype, r, N, n0), dtype, scale, columns);
+        for (int64_t c = 0; c < columns; c++) a[c * rows + r] = row[c];
+    }
+}
+
+/* dw (N,K) += the products of `tokens` tokens; x: (tokens, K) in f32 */
+static void weight_gradient_run(bb_device *dev, float *dw, const void *dy, bb_dtype dy_dtype, const float *s, const float *x,
+                                int64_t tokens, int64_t N, int64_t K) {
+    bb_gemm_shape shape = {.kind = BB_GEMM_F32, .accumulate = true, .m = WEIGHT_TILE, .n = K, .k = tokens};
+    const bb_gemm_op *whole = N >= WEIGHT_TILE ? bb_gemm_get(dev, &shape) : NULL, *last = NULL;
+    shape.m = N % WEIGHT_TILE;
+    if (shape.m) last = bb_gemm_get(dev, &shape);
+#pragma omp parallel for num_threads(dev->threads) schedule(dynamic) if (N > WEIGHT_TILE)
+    for (int64_t n = 0; n < N; n += WEIGHT_TILE) {
+        int64_t columns = at_most(N - n, WEIGHT_TILE);
+        const bb_gemm_op *op = columns == WEIGHT_TILE ? whole : last;
+        float *a = op ? bb_cpu_scratch(dev, (size_t)(WEIGHT_TILE * tokens) * sizeof *a) : NULL;
+        if (!a) continue;
+        transpose_scaled(a, dy, dy_dtype, s, tokens, N, n, columns);
+        bb_gemm_run(dev, op, dw + n * K, a, x);
+    }
+}
+
+void bb_linear_gemm_backward(bb_device *dev, bb_bf16 *dx, float *dw, const void *dy, bb_dtype dy_dtype, bb_rows x,
+                             const bb_ternary *t, int64_t M) {
+    int64_t N = t->n, K = t->k, most = at_most(M, WEIGHT_TOKENS);
+    bb_cpu_level level = bb_cpu_of(dev)->level;
+    float *wide = bb_cpu_shared(dev, (size_t)(most * K) * sizeof *wide);
+    if (!wide) return;
+    for (int64_t m = 0; m < M; m += WEIGHT_TOKENS) {
+        int64_t tokens = at_most(M - m, WEIGHT_TOKENS);
+#pragma omp parallel for num_threads(dev->threads) schedule(static) if (tokens * K > BB_SIMD_SERIAL)
+        for (int64_t r = 0; r < tokens; r++)
+            to_f32_for(level)(wide + r * K, row_of(x.data, x.dtype, m + r, K, 0), x.dtype, 1.0f, K);
+        weight_gradient_run(dev, dw, row_of(dy, dy_dtype, m, N, 0), dy_dtype, x.scale ? x.scale + m : NULL, wide, tokens, N, K);
+    }
+    if (dx) {
+        input_gradient g = {.level = level, .dx = dx, .dy = dy, .dy_dtype = dy_dtype, .N = N, .K = K};
+        input_gradient_all(dev, &g, t, M);
+    }
+}
