@@ -9,7 +9,7 @@
 #define INLINE static inline __attribute__((always_inline)) TARGET
 
 /* 6 x 64 sums are 24 registers; 4 hold a step of the panel, one a row's 4 bytes. */
-enum { ROWS = 6, VECTORS = 4, LANES = 16, UNROLLED = 4 };
+enum { ROWS = 6, VECTORS = 4, LANES = 16, UNROLLED = 4, FETCH_ROWS = 16 };
 
 typedef enum dot_kind { DOT_INT8, DOT_BF16 } dot_kind;
 
@@ -64,6 +64,12 @@ INLINE __mmask32 lanes32(int64_t columns, int first) {
 
 INLINE __m512i round_two(__m512 low, __m512 high) { return (__m512i)_mm512_cvtne2ps_pbh(high, low); }
 
+/* Asks for what store_row will add to, while the product runs. */
+INLINE void fetch_row(const bb_dot_output *out, int64_t row) {
+    const float *residual = out->residual + row * out->stride;
+    EACH_VECTOR(v) _mm_prefetch((const char *)(residual + LANES * v), _MM_HINT_T0);
+}
+
 /* One row of values; `whole`: all 64 columns are there. */
 INLINE void store_row(bool whole, const bb_dot_output *out, int64_t row, const __m512 values[VECTORS]) {
     int64_t at = row * out->stride;
@@ -109,6 +115,7 @@ INLINE void int8_tile(int rows, bool whole, int64_t row, const bb_dot_output *ou
                       int64_t steps, const uint8_t *panel, const int32_t *a_sums, const float *s, float g) {
     sums acc;
     EACH_ROW(r) EACH_VECTOR(v) acc[r][v] = _mm512_set1_epi32(-a_sums[row + r]);
+    if (out->residual) EACH_ROW(r) fetch_row(out, row + r);
     multiply(DOT_INT8, rows, acc, (const uint8_t *)a + row * a_stride, a_stride, 4, steps, panel);
     EACH_ROW(r) {
         __m512 scale = _mm512_set1_ps(s[row + r] * g), values[VECTORS];
@@ -168,6 +175,7 @@ INLINE void add_tile(int rows, bool whole, int64_t row, float *c, int64_t c_stri
                      int64_t a_stride, int64_t steps, const uint8_t *panel) {
     sums acc;
     EACH_ROW(r) EACH_VECTOR(v) acc[r][v] = _mm512_setzero_si512();
+    EACH_ROW(r) EACH_VECTOR(v) _mm_prefetch((const char *)(c + (row + r) * c_stride + LANES * v), _MM_HINT_T0);
     multiply(DOT_BF16, rows, acc, (const uint8_t *)(a + row), 4, a_stride * 4, steps, panel);
     EACH_ROW(r) EACH_VECTOR(v) {
         __mmask16 lanes = whole ? (__mmask16)0xffff : lanes16(columns, LANES * v);
@@ -190,33 +198,38 @@ INLINE __m512 load_row(const void *row, bb_dtype dtype, int64_t i, __mmask16 lan
     return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(half), 16));
 }
 
-INLINE __m512i widened(__m512 v) { return _mm512_cvtepu16_epi32((__m256i)_mm512_cvtneps_pbh(v)); }
-
-INLINE void pair_rows(uint32_t *pairs, const void *row0, const void *row1, bb_dtype dtype, float s0, float s1, int64_t n) {
-    __m512 scale0 = _mm512_set1_ps(s0), scale1 = _mm512_set1_ps(s1);
-    for (int64_t i = 0; i < n; i += LANES) {
-        __mmask16 lanes = lanes16(n, (int)i);
-        __m512i low = widened(_mm512_mul_ps(load_row(row0, dtype, i, lanes), scale0));
-        __m512i high = widened(_mm512_mul_ps(load_row(row1, dtype, i, lanes), scale1));
-        _mm512_storeu_si512(pairs + i, _mm512_or_si512(low, _mm512_slli_epi32(high, 16)));
+/* Two rows a time, that a few pairs on being fetched meanwhile: a tile's rows lie too far apart for the processor to foresee.
+ */
+INLINE void pack_pairs(uint32_t *pairs, int64_t pairs_stride, const uint8_t *x, bb_dtype dtype, int64_t x_bytes, const float *s,
+                       int64_t rows, int64_t n) {
+    const __m512i interleave = _mm512_set_epi16(31, 15, 30, 14, 29, 13, 28, 12, 27, 11, 26, 10, 25, 9, 24, 8, 23, 7, 22, 6, 21,
+                                                5, 20, 4, 19, 3, 18, 2, 17, 1, 16, 0);
+    int64_t row_bytes = n * (int64_t)bb_dtype_bytes(dtype);
+    for (int64_t r = 0; r < rows; r += 2, x += 2 * x_bytes, pairs += pairs_stride) {
+        bool both = r + 1 < rows;
+        if (r + FETCH_ROWS + 1 < rows)
+            for (int64_t i = 0; i < row_bytes; i += 64) {
+                _mm_prefetch((const char *)(x + FETCH_ROWS * x_bytes + i), _MM_HINT_T0);
+                _mm_prefetch((const char *)(x + (FETCH_ROWS + 1) * x_bytes + i), _MM_HINT_T0);
+            }
+        __m512 s0 = _mm512_set1_ps(s ? s[r] : 1.0f), s1 = _mm512_set1_ps(s && both ? s[r + 1] : 1.0f);
+        for (int64_t i = 0; i < n; i += LANES) {
+            __mmask16 lanes = lanes16(n, (int)i);
+            __m512 low = _mm512_mul_ps(load_row(x, dtype, i, lanes), s0);
+            __m512 high = _mm512_mul_ps(load_row(x + x_bytes, dtype, i, both ? lanes : (__mmask16)0), s1);
+            _mm512_storeu_si512(pairs + i, _mm512_permutexvar_epi16(interleave, round_two(low, high)));
+        }
     }
 }
 
-INLINE void single_row(uint32_t *pairs, const void *row, bb_dtype dtype, float s, int64_t n) {
-    for (int64_t i = 0; i < n; i += LANES)
-        _mm512_storeu_si512(pairs + i, widened(_mm512_mul_ps(load_row(row, dtype, i, lanes16(n, (int)i)), _mm512_set1_ps(s))));
-}
-
-TARGET void bb_dot_pair_rows(uint32_t *pairs, const void *row0, const void *row1, bb_dtype dtype, float s0, float s1,
-                             int64_t n) {
-    if (!row1)
-        single_row(pairs, row0, dtype, s0, n);
-    else if (dtype == BB_I8) /* constants, so that each type has a loop of its own */
-        pair_rows(pairs, row0, row1, BB_I8, s0, s1, n);
+TARGET void bb_dot_pack_pairs(uint32_t *pairs, int64_t pairs_stride, const void *x, bb_dtype dtype, int64_t x_stride,
+                              const float *s, int64_t rows, int64_t n) {
+    if (dtype == BB_I8) /* constants, so that each type has a loop of its own */
+        pack_pairs(pairs, pairs_stride, x, BB_I8, x_stride, s, rows, n);
     else if (dtype == BB_BF16)
-        pair_rows(pairs, row0, row1, BB_BF16, s0, s1, n);
+        pack_pairs(pairs, pairs_stride, x, BB_BF16, x_stride * 2, s, rows, n);
     else
-        pair_rows(pairs, row0, row1, BB_F32, s0, s1, n);
+        pack_pairs(pairs, pairs_stride, x, BB_F32, x_stride * 4, s, rows, n);
 }
 
 /* bf16 of q for the bytes q + 1 in the low halves of 32 words, whose high halves are zero; for 3, zero too. */

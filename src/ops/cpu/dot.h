@@ -43,9 +43,11 @@ void bb_dot_add(float *c, int64_t c_stride, int64_t columns, const uint32_t *a, 
 /* sums[r] = sum_k a[r,k].  a: (rows, K) int8. */
 void bb_dot_row_sums(int32_t *sums, const int8_t *a, int64_t rows, int64_t K);
 
-/* pairs[i] = (row0[i] * s0, row1[i] * s1) in bf16, i < n; n up to the next multiple of 16 is written, with zeros. row1 NULL: as
- * if of zeros. The rows are of dtype BB_I8, BB_BF16 or BB_F32. */
-void bb_dot_pair_rows(uint32_t *pairs, const void *row0, const void *row1, bb_dtype dtype, float s0, float s1, int64_t n);
+/* pairs[p * pairs_stride + i] = (s[2p] * x[2p,i], s[2p+1] * x[2p+1,i]) in bf16, for 0 <= 2p < rows; x: (rows, n), its rows
+ * x_stride elements apart, of dtype BB_I8, BB_BF16 or BB_F32; a last odd row is paired with zeros. n up to the next multiple of
+ * 16 is written, with zeros. s NULL: ones. */
+void bb_dot_pack_pairs(uint32_t *pairs, int64_t pairs_stride, const void *x, bb_dtype dtype, int64_t x_stride, const float *s,
+                       int64_t rows, int64_t n);
 
 /* A panel of ternary.h (64 rows of W, as columns of B) in bf16: 2 * ceil(K/4) steps. */
 void bb_dot_expand_panel(bb_bf16 *out, const uint8_t *panel, int64_t K);

@@ -14,6 +14,7 @@ enum {
     SLAB_BYTES = 8000000, /* of panels expanded at a time: within the last-level cache */
     WEIGHT_TILE = 96,     /* rows of dW in a tile */
     WEIGHT_TOKENS = 2048, /* tokens whose products are added to dW at once, at most */
+    PACK_TOKENS = 64,     /* tokens of x packed at a time */
     MIN_PARALLEL = 1 << 16
 };
 
@@ -243,28 +244,19 @@ static const void *row_of(const void *rows, bb_dtype dtype, int64_t row, int64_t
     return (const uint8_t *)rows + (size_t)(row * length + column) * bb_dtype_bytes(dtype);
 }
 
-/* Tokens 2*pair, 2*pair+1 of x into all panels. */
-static void pack_x(const weight_gradient *g, int64_t pair) {
-    int64_t m = 2 * pair, pairs = (g->tokens + 1) / 2;
-    for (int64_t k = 0; k < g->K; k += BB_PANEL) {
-        const void *row0 = row_of(g->x.data, g->x.dtype, m, g->K, k);
-        const void *row1 = m + 1 < g->tokens ? row_of(g->x.data, g->x.dtype, m + 1, g->K, k) : NULL;
-        bb_dot_pair_rows(g->packed_x + k * pairs + pair * BB_PANEL, row0, row1, g->x.dtype, 1.0f, 1.0f,
-                         at_most(g->K - k, BB_PANEL));
-    }
+/* PACK_TOKENS tokens from m0 on, of all columns of x. */
+static void pack_x(const weight_gradient *g, int64_t m0) {
+    int64_t pairs = (g->tokens + 1) / 2;
+    for (int64_t k = 0; k < g->K; k += BB_PANEL)
+        bb_dot_pack_pairs(g->packed_x + k * pairs + m0 / 2 * BB_PANEL, BB_PANEL, row_of(g->x.data, g->x.dtype, m0, g->K, k),
+                          g->x.dtype, g->K, NULL, at_most(g->tokens - m0, PACK_TOKENS), at_most(g->K - k, BB_PANEL));
 }
 
 static void weight_tile(const weight_gradient *g, int64_t n0) {
     int64_t rows = at_most(g->N - n0, WEIGHT_TILE), pairs = (g->tokens + 1) / 2;
     uint32_t *packed = bb_cpu_scratch(g->dev, (size_t)(pairs * WEIGHT_TILE) * sizeof *packed);
     if (!packed) return;
-    for (int64_t pair = 0; pair < pairs; pair++) {
-        int64_t m = 2 * pair;
-        bool both = m + 1 < g->tokens;
-        bb_dot_pair_rows(packed + pair * WEIGHT_TILE, row_of(g->dy, g->dy_dtype, m, g->N, n0),
-                         both ? row_of(g->dy, g->dy_dtype, m + 1, g->N, n0) : NULL, g->dy_dtype, g->s ? g->s[m] : 1.0f,
-                         g->s && both ? g->s[m + 1] : 1.0f, rows);
-    }
+    bb_dot_pack_pairs(packed, WEIGHT_TILE, row_of(g->dy, g->dy_dtype, 0, g->N, n0), g->dy_dtype, g->N, g->s, g->tokens, rows);
     for (int64_t k = 0; k < g->K; k += BB_PANEL)
         bb_dot_add(g->dw + n0 * g->K + k, g->K, at_most(g->K - k, BB_PANEL), packed, WEIGHT_TILE, rows, pairs,
                    g->packed_x + k * pairs);
@@ -272,11 +264,11 @@ static void weight_tile(const weight_gradient *g, int64_t n0) {
 
 static void weight_gradient_run(const weight_gradient *g) {
     bb_device *dev = g->dev;
-    int64_t pairs = (g->tokens + 1) / 2, tiles = tiles_of(g->N, WEIGHT_TILE);
+    int64_t runs = tiles_of(g->tokens, PACK_TOKENS), tiles = tiles_of(g->N, WEIGHT_TILE);
 #pragma omp parallel num_threads(dev->threads) if (g->tokens * g->N * g->K > MIN_PARALLEL)
     {
-#pragma omp for schedule(static)
-        for (int64_t i = 0; i < pairs; i++) pack_x(g, i);
+#pragma omp for schedule(dynamic)
+        for (int64_t i = 0; i < runs; i++) pack_x(g, i * PACK_TOKENS);
 #pragma omp for schedule(dynamic)
         for (int64_t i = 0; i < tiles; i++) weight_tile(g, i * WEIGHT_TILE);
     }
