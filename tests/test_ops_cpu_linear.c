@@ -269,6 +269,8 @@ static const ops_case cases[] = {
     {"linear_backward", linear_backward, {20, 30, 1100, 2, X_I8, 1, 0}},
     {"linear_backward", linear_backward, {20, 1100, 30, 3, X_I8, 0, 0}},
     {"linear_backward", linear_backward, {1100, 40, 24, 1, X_I8, 0, 0}},
+    {"linear_backward", linear_backward, {2100, 20, 70, 1, X_I8, 1, 0}},
+    {"linear_backward", linear_backward, {7, 1801, 70, 3, X_I8, 0, 0}},
     {"head", head, {1, 256, 20}},
     {"head", head, {3, 256, 33}},
     {"head", head, {65, 256, 64}},

@@ -10,8 +10,9 @@
 enum {
     ROW_TILE = 96,        /* rows of A in a tile; a multiple of the kernel's 6 */
     FEW_TILES = 16,       /* fewer row tiles than this: columns are cut too */
-    GROUP_BYTES = 384000, /* of panels that stay in the second-level cache while the row tiles pass */
     SLAB_BYTES = 8000000, /* of panels expanded at a time: within the last-level cache */
+    FEW_ROWS = 1536,      /* of W: its panels serve all their row tiles from the second-level cache as they are */
+    RUN_STEPS = 512,      /* else: in runs of so many steps */
     WEIGHT_TILE = 96,     /* rows of dW in a tile */
     WEIGHT_TOKENS = 2048, /* tokens whose products are added to dW at once, at most */
     PACK_TOKENS = 64,     /* tokens of x packed at a time */
@@ -26,15 +27,15 @@ static int64_t tiles_of(int64_t n, int64_t tile) { return (n + tile - 1) / tile;
 
 /* ---- a product of rows with panels ----------------------------------------------------------------------------------- */
 
-/* Cut into units of a row tile and a group of panels, those of one group one after the other. */
+/* Cut into units of a row tile and a group of panels: all of them (a row tile stays in the second-level cache while the panels
+ * stream past it), fewer where there are few row tiles. */
 typedef struct cut {
     int64_t M, panels, group, row_tiles, units;
 } cut;
 
-static cut make_cut(int64_t M, int64_t panels, size_t panel_bytes) {
-    cut c = {.M = M, .panels = panels, .row_tiles = tiles_of(M, ROW_TILE)};
-    c.group = at_least(GROUP_BYTES / (int64_t)panel_bytes, 1);
-    if (c.row_tiles < FEW_TILES) c.group = at_most(c.group, at_least(panels * c.row_tiles / FEW_TILES, 1));
+static cut make_cut(int64_t M, int64_t panels) {
+    cut c = {.M = M, .panels = panels, .group = panels, .row_tiles = tiles_of(M, ROW_TILE)};
+    if (c.row_tiles < FEW_TILES) c.group = at_least(panels * c.row_tiles / FEW_TILES, 1);
     c.units = c.row_tiles * tiles_of(panels, c.group);
     return c;
 }
@@ -58,7 +59,7 @@ static bb_dot_output output_at(void *y, const float *residual, int64_t N, int64_
 
 static void forward_int8(bb_device *dev, void *y, const float *residual, bb_rows x, const bb_ternary *t, int64_t M) {
     int64_t N = t->n, K = t->k, steps = (K + 3) / 4;
-    cut c = make_cut(M, bb_ternary_panels(t), bb_ternary_panel_bytes(K));
+    cut c = make_cut(M, bb_ternary_panels(t));
     bool in_place = K % 4 == 0;
     size_t sums_bytes = ROW_TILE * sizeof(int32_t);
 #pragma omp parallel for num_threads(dev->threads) schedule(dynamic) if (M * N * K > MIN_PARALLEL)
@@ -102,7 +103,7 @@ static void forward_bf16(bb_device *dev, void *y, const float *residual, bb_rows
     uint8_t *expanded = bb_cpu_shared(dev, (size_t)slab * panel_bytes);
     if (!expanded) return;
     for (int64_t first = 0; first < all; first += slab) {
-        cut c = make_cut(M, at_most(all - first, slab), panel_bytes);
+        cut c = make_cut(M, at_most(all - first, slab));
 #pragma omp parallel num_threads(dev->threads) if (M * N * K > MIN_PARALLEL)
         {
 #pragma omp for schedule(dynamic)
@@ -142,7 +143,7 @@ typedef struct input_gradient {
     bb_dtype dy_dtype;
     const bb_ternary *t;
     bool in_place;                       /* dy is read where it lies */
-    int64_t a_stride;                    /* else: its rows' distance in scratch */
+    int64_t a_stride;                    /* from row to row of A: of dy, or of its copy in scratch */
     int64_t part_rows[BB_MAX_SEGMENTS];  /* rows of W */
     int64_t part_begin[BB_MAX_SEGMENTS]; /* where they begin in a row of A */
     int64_t source_panels, k_panels;     /* of W's rows, and of its columns */
@@ -166,10 +167,30 @@ static const bb_bf16 *input_gradient_rows(const input_gradient *g, const unit *u
     return room;
 }
 
+/* One panel where W has many rows: run by run, so that each run of the panel serves all row tiles from the second-level cache,
+ * the sums waiting in `sums` (ROW_TILE, BB_PANEL). */
+static void input_gradient_by_runs(bb_dot_output out, int64_t a_stride, int64_t rows, const bb_dot_part *parts, int count,
+                                   float *sums) {
+    memset(sums, 0, (size_t)(rows * BB_PANEL) * sizeof *sums);
+    bb_dot_output sum = {sums, sums, BB_PANEL, BB_PANEL};
+    for (int i = 0; i < count; i++) {
+        bb_dot_part run = parts[i];
+        for (int64_t left = parts[i].steps; left > 0; left -= run.steps) {
+            run.steps = at_most(left, RUN_STEPS);
+            bb_dot_bf16(sum, a_stride, rows, &run, 1);
+            run.a += 2 * run.steps;
+            run.panel = (const uint8_t *)run.panel + run.steps * BB_DOT_STEP_BYTES;
+        }
+    }
+    for (int64_t r = 0; r < rows; r++) bb_dot_round((bb_bf16 *)out.y + r * out.stride, sums + r * BB_PANEL, out.columns);
+}
+
 static void input_gradient_unit(const input_gradient *g, const unit *u, int64_t first_panel) {
-    bb_bf16 *room = bb_cpu_scratch(g->dev, g->in_place ? 1 : (size_t)(ROW_TILE * g->a_stride) * sizeof *room);
-    if (!room) return;
-    const bb_bf16 *a = input_gradient_rows(g, u, room);
+    const size_t sums_bytes = ROW_TILE * BB_PANEL * sizeof(float);
+    size_t a_bytes = g->in_place ? 0 : (size_t)(ROW_TILE * g->a_stride) * sizeof(bb_bf16);
+    uint8_t *scratch = bb_cpu_scratch(g->dev, sums_bytes + a_bytes);
+    if (!scratch) return;
+    const bb_bf16 *a = input_gradient_rows(g, u, (bb_bf16 *)(void *)(scratch + sums_bytes));
     int64_t K = g->t->k;
     for (int64_t j = u->panel0; j < u->panel1; j++) {
         const uint8_t *panel = g->expanded + (size_t)j * g->panel_bytes;
@@ -180,13 +201,16 @@ static void input_gradient_unit(const input_gradient *g, const unit *u, int64_t 
         }
         int64_t k0 = (first_panel + j) * BB_PANEL;
         bb_dot_output out = {g->dx + u->m0 * K + k0, NULL, K, at_most(K - k0, BB_PANEL)};
-        bb_dot_bf16(out, g->in_place ? g->t->n : g->a_stride, u->rows, parts, g->t->segments);
+        if (g->t->n <= FEW_ROWS)
+            bb_dot_bf16(out, g->a_stride, u->rows, parts, g->t->segments);
+        else
+            input_gradient_by_runs(out, g->a_stride, u->rows, parts, g->t->segments, (float *)(void *)scratch);
     }
 }
 
 static void input_gradient_slab(const input_gradient *g, int64_t M, int64_t first, int64_t panels) {
     bb_device *dev = g->dev;
-    cut c = make_cut(M, panels, g->panel_bytes);
+    cut c = make_cut(M, panels);
 #pragma omp parallel num_threads(dev->threads) if (M * g->t->n * g->t->k > MIN_PARALLEL)
     {
 #pragma omp for schedule(dynamic)
