@@ -68,8 +68,7 @@ asan: ## the tests under AddressSanitizer (with leak detection)
 	@$(if $(SKIP_DEPS),true,scripts/install-deps --sanitizers)
 	@$(call configure,build-asan,-DBB_SANITIZE=address)
 	@cmake --build build-asan -j $(JOBS)
-	@ASAN_OPTIONS=detect_leaks=1:abort_on_error=0 LSAN_OPTIONS=suppressions=$(CURDIR)/tests/suppressions/lsan.txt:print_suppressions=0 \
-	  $(call ctest,build-asan)
+	@ASAN_OPTIONS=detect_leaks=1 $(call ctest,build-asan)
 
 ubsan: ## the tests under UndefinedBehaviorSanitizer
 	@$(if $(SKIP_DEPS),true,scripts/install-deps --sanitizers)
@@ -82,15 +81,14 @@ tsan: ## the threaded operations under ThreadSanitizer
 	@$(if $(SKIP_DEPS),true,scripts/install-deps --sanitizers)
 	@$(call configure,build-tsan,-DBB_SANITIZE=thread -DCMAKE_C_COMPILER=clang)
 	@cmake --build build-tsan -j $(JOBS)
-	@TSAN_OPTIONS=ignore_noninstrumented_modules=1:suppressions=$(CURDIR)/tests/suppressions/tsan.txt \
-	  OMP_TOOL_LIBRARIES=$$(llvm-config --libdir)/libarcher.so $(call ctest,build-tsan) -L threads
+	@TSAN_OPTIONS=ignore_noninstrumented_modules=1 OMP_TOOL_LIBRARIES=$$(llvm-config --libdir)/libarcher.so $(call ctest,build-tsan) -L threads
 
-# valgrind knows no AVX-512, so ours and oneDNN's kernels are held to AVX2.
+# valgrind knows no AVX-512, so the kernels, oneDNN's among them, are held to AVX2.
 valgrind: ## the tests' programs under valgrind
 	@$(if $(SKIP_DEPS),true,scripts/install-deps --sanitizers)
 	@$(call configure,build-valgrind,"-DBB_TEST_WRAPPER=valgrind;--quiet;--leak-check=full;--errors-for-leak-kinds=definite;--error-exitcode=99;--suppressions=$(CURDIR)/tests/suppressions/valgrind.supp")
 	@cmake --build build-valgrind -j $(JOBS)
-	@BITBYTE_CPU=avx2 ONEDNN_MAX_CPU_ISA=AVX2 $(call ctest,build-valgrind) -LE "script|slow" --timeout 1500
+	@BITBYTE_CPU=avx2 $(call ctest,build-valgrind) -LE "script|slow" --timeout 1500
 
 fuzz: ## every fuzz target for FUZZ_SECONDS
 	@$(if $(SKIP_DEPS),true,scripts/install-deps --fuzz)
