@@ -34,7 +34,7 @@ typedef struct cut {
 } cut;
 
 static cut make_cut(int64_t M, int64_t panels) {
-    cut c = {.M = M, .panels = panels, .group = panels, .row_tiles = tiles_of(M, ROW_TILE)};
+    cut c = {.M = M, .panels = panels, .group = at_least(panels, 1), .row_tiles = tiles_of(M, ROW_TILE)};
     if (c.row_tiles < FEW_TILES) c.group = at_least(panels * c.row_tiles / FEW_TILES, 1);
     c.units = c.row_tiles * tiles_of(panels, c.group);
     return c;
@@ -209,9 +209,8 @@ static void input_gradient_unit(const input_gradient *g, const unit *u, int64_t 
 }
 
 static void input_gradient_slab(const input_gradient *g, int64_t M, int64_t first, int64_t panels) {
-    bb_device *dev = g->dev;
     cut c = make_cut(M, panels);
-#pragma omp parallel num_threads(dev->threads) if (M * g->t->n * g->t->k > MIN_PARALLEL)
+#pragma omp parallel num_threads(g->dev->threads) if (M * g->t->n * g->t->k > MIN_PARALLEL)
     {
 #pragma omp for schedule(dynamic)
         for (int64_t s = 0; s < g->source_panels; s++) {
@@ -242,7 +241,7 @@ static void input_gradient_all(input_gradient *g, int64_t M) {
     g->source_panels = bb_ternary_panels(t);
     g->k_panels = bb_panels_of(t->k);
     g->panel_bytes = (size_t)g->source_panels * BB_PANEL * BB_PANEL * sizeof(bb_bf16);
-    int64_t slab = at_most(at_least(SLAB_BYTES / (int64_t)g->panel_bytes, 1), g->k_panels);
+    int64_t slab = at_most(at_least(SLAB_BYTES / at_least((int64_t)g->panel_bytes, 1), 1), g->k_panels);
     g->expanded = bb_cpu_shared(g->dev, (size_t)slab * g->panel_bytes);
     if (!g->expanded) return;
     for (int64_t first = 0; first < g->k_panels; first += slab)
@@ -287,9 +286,8 @@ static void weight_tile(const weight_gradient *g, int64_t n0) {
 }
 
 static void weight_gradient_run(const weight_gradient *g) {
-    bb_device *dev = g->dev;
     int64_t runs = tiles_of(g->tokens, PACK_TOKENS), tiles = tiles_of(g->N, WEIGHT_TILE);
-#pragma omp parallel num_threads(dev->threads) if (g->tokens * g->N * g->K > MIN_PARALLEL)
+#pragma omp parallel num_threads(g->dev->threads) if (g->tokens * g->N * g->K > MIN_PARALLEL)
     {
 #pragma omp for schedule(dynamic)
         for (int64_t i = 0; i < runs; i++) pack_x(g, i * PACK_TOKENS);

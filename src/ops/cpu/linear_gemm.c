@@ -26,7 +26,7 @@ BB_SIMD_VARIANTS(to_unsigned, (uint8_t * y, const int8_t *x, int64_t n), (y, x, 
 
 /* y = x * s, x of any dtype */
 BB_SIMD_INLINE void to_f32_body(float *y, const void *x, bb_dtype dtype, float s, int64_t n) {
-    if (dtype == BB_I8) {
+    if (dtype == BB_I8) { /* NOLINT(bugprone-branch-clone): the analyzer does not see through the pragma */
 #pragma omp simd
         for (int64_t i = 0; i < n; i++) y[i] = (float)((const int8_t *)x)[i] * s;
     } else if (dtype == BB_BF16) {
