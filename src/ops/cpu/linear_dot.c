@@ -8,15 +8,15 @@
 #if defined(__x86_64__)
 
 enum {
-    ROW_TILE = 96,        /* rows of A in a tile; a multiple of the kernel's 6 */
-    FEW_TILES = 16,       /* fewer row tiles than this: columns are cut too */
-    SLAB_BYTES = 8000000, /* of panels expanded at a time: within the last-level cache */
-    FEW_ROWS = 1536,      /* of W: its panels serve all their row tiles from the second-level cache as they are */
-    RUN_STEPS = 512,      /* else: in runs of so many steps */
-    WEIGHT_TILE = 96,     /* rows of dW in a tile */
-    WEIGHT_TOKENS = 2048, /* tokens whose products are added to dW at once, at most */
-    PACK_TOKENS = 64,     /* tokens of x packed at a time */
-    MIN_PARALLEL = 1 << 16
+    ROW_TILE = 96,         /* rows of A in a tile; a multiple of the kernel's 6 */
+    FEW_TILES = 16,        /* fewer row tiles than this: columns are cut too */
+    SLAB_BYTES = 8000000,  /* of panels expanded at a time: within the last-level cache */
+    FEW_ROWS = 1536,       /* of W: its panels serve all their row tiles from the second-level cache as they are */
+    RUN_STEPS = 512,       /* else: in runs of so many steps */
+    WEIGHT_TILE = 96,      /* rows of dW in a tile */
+    WEIGHT_TOKENS = 2048,  /* tokens whose products are added to dW at once, at most */
+    PACK_TOKENS = 64,      /* tokens of x packed at a time */
+    MIN_PARALLEL = 1 << 18 /* multiplications that pay for waking the threads */
 };
 
 static int64_t at_most(int64_t n, int64_t limit) { return n < limit ? n : limit; }
