@@ -12,13 +12,16 @@ for i in $(seq 2000); do echo "$i bytes of the text, and $((i * i % 97)) more.";
 train=("$bitbyte" train --data "$dir/text" --steps 400 --seq_len 32 --batch_size 1 --grad_accum 1 --n_layer 2 --d_model 64
     --n_head 2 --d_ff 128 --lr 1e-3 --seed 3 --threads 1 --log_every 1 --save_every 1 --keep 3)
 
+microseconds() { local now=${EPOCHREALTIME/[.,]/}; echo "$now"; }
+begin=$(microseconds)
 "${train[@]}" --out "$dir/straight" > "$dir/log" 2>&1 || fail "the run that nothing disturbs"
+whole=$(($(microseconds) - begin))
 
 RANDOM=4
 kills=0
 for i in $(seq 20); do
-    # one kill of four comes before the first step, the others after up to 0.6 s of work
-    delay=0.$(printf %03d $((RANDOM % 600)))
+    # Up to a twelfth of what the whole run takes on this machine: so twenty starts seldom come to its end.
+    delay=$(printf '%d.%06d' 0 $((RANDOM * whole / 12 / 32768 % 1000000)))
     if [ -e "$dir/killed/latest" ]; then resume=(--resume "$dir/killed"); else resume=(--out "$dir/killed"); fi
     if ls "$dir"/killed/step-*.safetensors > /dev/null 2>&1; then resume=(--resume "$dir/killed"); fi
     "${train[@]}" "${resume[@]}" > "$dir/log" 2>&1 &
