@@ -113,13 +113,13 @@ static void linear_exact(ops_session *s, const int64_t *d, ops_outputs *out) {
     bb_rows x = coded_rows(s, M, K);
     float *residual = ops_host_f32(s, M * N);
     for (int64_t i = 0; i < M * N; i++) residual[i] = (float)(i % 201 - 100);
-    void *y = ops_put_act(s, residual, M * N);
-    float *sum = ops_put_f32(s, residual, M * N), *elsewhere = ops_room(s, (size_t)(M * N) * sizeof *elsewhere);
-    s->dev->ops->linear_forward(s->dev, y, x, &t, M);
-    s->dev->ops->linear_forward_add(s->dev, elsewhere, sum, x, &t, M);
-    s->dev->ops->linear_forward_add(s->dev, sum, sum, x, &t, M);
+    float *y = ops_put_f32(s, residual, M * N), *sum = ops_put_f32(s, residual, M * N);
+    float *elsewhere = ops_room(s, (size_t)(M * N) * sizeof *elsewhere);
+    s->dev->ops->linear_forward(s->dev, y, NULL, x, &t, M);
+    s->dev->ops->linear_forward(s->dev, elsewhere, sum, x, &t, M);
+    s->dev->ops->linear_forward(s->dev, sum, sum, x, &t, M);
     ops_out(out, "g", ops_get_f32(s, t.scale, d[3]), d[3], 0, NULL);
-    ops_out(out, "y", ops_rounded(ops_get_act(s, y, M * N), M * N), M * N, 0, NULL);
+    ops_out(out, "y", ops_get_f32(s, y, M * N), M * N, 0, NULL);
     ops_out(out, "y + residual", ops_get_f32(s, elsewhere, M * N), M * N, 0, NULL);
     ops_out(out, "y + residual, in place", ops_get_f32(s, sum, M * N), M * N, 0, NULL);
 }
@@ -130,15 +130,14 @@ static void linear_quantized(ops_session *s, const int64_t *d, ops_outputs *out)
     bb_ternary t = ops_ternary(s, N, K, (int)d[3], ops_normal_f32(s, N * K, 0.05));
     bb_rows x = ops_rows(s, M, K, BB_I8);
     float *residual0 = ops_normal_f32(s, M * N, 1.0), *residual = ops_put_f32(s, residual0, M * N);
-    void *y = ops_put_act(s, residual0, M * N);
-    float *sum = ops_room(s, (size_t)(M * N) * sizeof *sum);
-    s->dev->ops->act_quant(s->dev, x, ops_put_act(s, ops_normal(s, M * K, 1.0), M * K), s->dev->ops->act_dtype, M, K);
-    s->dev->ops->linear_forward(s->dev, y, x, &t, M);
-    s->dev->ops->linear_forward_add(s->dev, sum, residual, x, &t, M);
+    float *y = ops_put_f32(s, residual0, M * N), *sum = ops_room(s, (size_t)(M * N) * sizeof *sum);
+    s->dev->ops->act_quant(s->dev, x, ops_put_f32(s, ops_normal_f32(s, M * K, 1.0), M * K), M, K);
+    s->dev->ops->linear_forward(s->dev, y, NULL, x, &t, M);
+    s->dev->ops->linear_forward(s->dev, sum, residual, x, &t, M);
     const float *host_sum = ops_get_f32(s, sum, M * N);
     double *bound = bounds(s, M * N);
     for (int64_t i = 0; i < M * N; i++) bound[i] = 6 * U_F32 * (2 * fabs((double)residual0[i]) + fabs((double)host_sum[i]));
-    ops_out(out, "y", ops_get_act(s, y, M * N), M * N, U_BF16 + 6 * U_F32, NULL);
+    ops_out(out, "y", ops_get_f32(s, y, M * N), M * N, 6 * U_F32, NULL);
     ops_out(out, "y + residual", host_sum, M * N, 0, bound);
 }
 
@@ -149,10 +148,9 @@ static void linear_unquantized(ops_session *s, const int64_t *d, ops_outputs *ou
     bb_ternary t = ops_ternary(s, N, K, (int)d[3], ops_normal_f32(s, N * K, 0.05));
     bb_rows x = {.data = d[4] ? ops_put_f32(s, x0, M * K) : ops_put_act(s, x0, M * K),
                  .dtype = d[4] ? BB_F32 : s->dev->ops->act_dtype};
-    void *y = ops_put_act(s, residual0, M * N);
-    float *sum = ops_room(s, (size_t)(M * N) * sizeof *sum);
-    s->dev->ops->linear_forward(s->dev, y, x, &t, M);
-    s->dev->ops->linear_forward_add(s->dev, sum, ops_put_f32(s, residual0, M * N), x, &t, M);
+    float *y = ops_put_f32(s, residual0, M * N), *sum = ops_room(s, (size_t)(M * N) * sizeof *sum);
+    s->dev->ops->linear_forward(s->dev, y, NULL, x, &t, M);
+    s->dev->ops->linear_forward(s->dev, sum, ops_put_f32(s, residual0, M * N), x, &t, M);
     double *bound = NULL, *sum_bound = NULL;
     if (ops_is_ref(s)) {
         bound = product_sizes(s, sizes(s, x0, M * K), weight_sizes(s, &t), M, N, K, SECOND_TRANSPOSED);
@@ -162,7 +160,7 @@ static void linear_unquantized(ops_session *s, const int64_t *d, ops_outputs *ou
             sum_bound[i] = bound[i] + 2 * U_F32 * fabs((double)residual0[i]);
         }
     }
-    ops_out(out, "y", ops_get_act(s, y, M * N), M * N, U_BF16 * (1 + U_BF16), bound);
+    ops_out(out, "y", ops_get_f32(s, y, M * N), M * N, 2 * U_F32, bound);
     ops_out(out, "y + residual", ops_get_f32(s, sum, M * N), M * N, 2 * U_F32, sum_bound);
 }
 
@@ -177,7 +175,7 @@ static void linear_backward(ops_session *s, const int64_t *d, ops_outputs *out) 
     float *dw0 = ops_normal_f32(s, N * K, 1.0), *dw = ops_put_f32(s, dw0, N * K);
     bb_ternary t = ops_ternary(s, N, K, (int)d[3], ops_normal_f32(s, N * K, 0.05));
     bb_rows x = ops_rows(s, M, K, d[4] == X_I8 ? BB_I8 : d[4] == X_F32 ? BB_F32 : s->dev->ops->act_dtype);
-    s->dev->ops->act_quant(s->dev, x, ops_put_f32(s, x0, M * K), BB_F32, M, K);
+    s->dev->ops->act_quant(s->dev, x, ops_put_f32(s, x0, M * K), M, K);
     void *dx = d[6] ? NULL : ops_put_act(s, x0, M * K), *dy = d[5] ? ops_put_f32(s, dy0, M * N) : ops_put_act(s, dy0, M * N);
     s->dev->ops->linear_backward(s->dev, dx, dw, dy, d[5] ? BB_F32 : s->dev->ops->act_dtype, x, &t, M);
 

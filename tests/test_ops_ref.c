@@ -55,7 +55,7 @@ static void act_quant_rounds_half_to_even(void **state) {
     float x[10] = {127.0f, 0.5f, 1.5f, 2.5f, -0.5f, -1.5f, -2.5f, -127.0f, 0.4999f, 126.5f};
     const int8_t expected[10] = {127, 0, 2, 2, 0, -2, -2, -127, 0, 126};
     bb_rows y = ops_rows(&s, 1, 10, BB_I8);
-    dev->ops->act_quant(dev, y, x, dev->ops->act_dtype, 1, 10);
+    dev->ops->act_quant(dev, y, x, 1, 10);
     assert_float_equal(y.scale[0], 1.0f, 0.0f);
     assert_memory_equal(y.data, expected, sizeof expected);
     ops_end(&s);
@@ -67,7 +67,7 @@ static void act_quant_of_small_rows(void **state) {
     float x[4][3] = {{0, 0, 0}, {1e-9f, -1e-9f, 0}, {1e-7f, -2e-8f, 0}, {1, NAN, 0}};
     const int8_t expected[3][3] = {{0, 0, 0}, {0, 0, 0}, {10, -2, 0}};
     bb_rows y = ops_rows(&s, 4, 3, BB_I8);
-    dev->ops->act_quant(dev, y, x, dev->ops->act_dtype, 4, 3);
+    dev->ops->act_quant(dev, y, &x[0][0], 4, 3);
     for (int m = 0; m < 3; m++) assert_float_equal(y.scale[m], 1e-8f, 0.0f);
     assert_memory_equal(y.data, expected, sizeof expected);
     assert_true(isnan(y.scale[3]));
@@ -80,7 +80,7 @@ static void act_quant_uses_the_whole_range_and_no_more(void **state) {
     enum { M = 200, K = 37 };
     float *x = ops_normal_f32(&s, M * K, 3.0);
     bb_rows y = ops_rows(&s, M, K, BB_I8);
-    dev->ops->act_quant(dev, y, x, dev->ops->act_dtype, M, K);
+    dev->ops->act_quant(dev, y, x, M, K);
     for (int m = 0; m < M; m++) {
         const int8_t *q = (const int8_t *)y.data + m * K;
         int largest = 0;
@@ -98,7 +98,7 @@ static void act_quant_copies_where_not_quantized(void **state) {
     ops_session s = ops_begin(dev, 2);
     float *x = ops_normal_f32(&s, 15, 1.0);
     bb_rows y = ops_rows(&s, 3, 5, BB_F32);
-    dev->ops->act_quant(dev, y, x, dev->ops->act_dtype, 3, 5);
+    dev->ops->act_quant(dev, y, x, 3, 5);
     assert_memory_equal(y.data, x, 15 * sizeof(float));
     ops_end(&s);
 }
@@ -138,7 +138,8 @@ static void ste_clip_zeroes_above_the_scale(void **state) {
 
 /* -- linear ---------------------------------------------------------------------------------------------------------------- */
 
-/* Forward, forward_add and the straight-through backward, from the formulas of ops.h over what the quantizers gave. */
+/* Forward, with and without a residual, and the straight-through backward, from the formulas of ops.h over what the quantizers
+ * gave. */
 static void check_linear(int64_t M, int64_t N, int64_t K, int segments, bb_dtype dtype) {
     ops_session s = ops_begin(dev, (uint64_t)(M * N * K));
     float *x = ops_normal(&s, M * K, 1.0), *w = ops_normal_f32(&s, N * K, 0.3), *dy = ops_normal(&s, M * N, 1.0);
@@ -147,7 +148,7 @@ static void check_linear(int64_t M, int64_t N, int64_t K, int segments, bb_dtype
     int8_t *q = ops_host(&s, (size_t)(N * K));
     bb_ternary t = ops_ternary(&s, N, K, segments, w);
     bb_rows rows = ops_rows(&s, M, K, dtype);
-    dev->ops->act_quant(dev, rows, x, dev->ops->act_dtype, M, K);
+    dev->ops->act_quant(dev, rows, x, M, K);
     dev->ops->ternary_unpack(dev, q, &t);
 
     double *used = ops_room(&s, (size_t)(M * K) * sizeof *used), *weight = ops_room(&s, (size_t)(N * K) * sizeof *weight);
@@ -159,8 +160,8 @@ static void check_linear(int64_t M, int64_t N, int64_t K, int segments, bb_dtype
     }
 
     memcpy(sum, residual, (size_t)(M * N) * sizeof *sum);
-    dev->ops->linear_forward(dev, y, rows, &t, M);
-    dev->ops->linear_forward_add(dev, sum, sum, rows, &t, M);
+    dev->ops->linear_forward(dev, y, NULL, rows, &t, M);
+    dev->ops->linear_forward(dev, sum, sum, rows, &t, M);
     for (int64_t m = 0; m < M; m++)
         for (int64_t n = 0; n < N; n++) {
             double expected = 0;
@@ -258,10 +259,10 @@ static void fused_quantization_equals_two_steps(void **state) {
             dev->ops->rmsnorm_forward(dev, plain, r, x, w, 1e-6f, M, C);
             dev->ops->rmsnorm_forward(dev, fused, r, x, w, 1e-6f, M, C);
         } else {
-            dev->ops->swiglu_forward(dev, plain, gate_up, M, C);
-            dev->ops->swiglu_forward(dev, fused, gate_up, M, C);
+            dev->ops->swiglu_forward(dev, plain, NULL, gate_up, M, C);
+            dev->ops->swiglu_forward(dev, fused, NULL, gate_up, M, C);
         }
-        dev->ops->act_quant(dev, after, plain.data, dev->ops->act_dtype, M, C);
+        dev->ops->act_quant(dev, after, plain.data, M, C);
         assert_memory_equal(fused.data, after.data, M * C);
         assert_memory_equal(fused.scale, after.scale, M * sizeof(float));
     }
@@ -275,7 +276,7 @@ typedef struct swiglu_case {
 
 static double swiglu_objective(void *context) {
     swiglu_case *g = context;
-    dev->ops->swiglu_forward(dev, (bb_rows){.data = g->y, .dtype = BB_F32}, g->gate_up, g->M, g->F);
+    dev->ops->swiglu_forward(dev, (bb_rows){.data = g->y, .dtype = BB_F32}, NULL, g->gate_up, g->M, g->F);
     return dot(g->y, g->c, g->M * g->F);
 }
 
@@ -310,8 +311,10 @@ static void rope_turns_and_turns_back(void **state) {
         cosine[i] = (float)cos(angle);
         sine[i] = (float)sin(angle);
     }
+    float *kept = ops_host_f32(&s, N);
     memcpy(turned, x, N * sizeof *x);
-    dev->ops->rope(dev, turned, cosine, sine, AT, false, B, T, HEADS, D, STRIDE);
+    dev->ops->rope_forward(dev, turned, kept, cosine, sine, AT, B, T, HEADS, D, STRIDE);
+    assert_memory_equal(kept, turned, N * sizeof *x);
     for (int row = 0; row < B * T; row++)
         for (int c = 0; c < STRIDE; c++) {
             int i = row * STRIDE + c, d = c % D, pair = d % (D / 2);
@@ -322,19 +325,21 @@ static void rope_turns_and_turns_back(void **state) {
                 expected = (double)x[i] * cos(angle) + (double)x[i - D / 2] * sin(angle);
             ops_assert_near((double)turned[i], expected, 1e-6, "rope", i);
         }
-    dev->ops->rope(dev, turned, cosine, sine, AT, true, B, T, HEADS, D, STRIDE);
+    memcpy(turned, x, N * sizeof *x);
+    dev->ops->rope_forward(dev, turned, NULL, cosine, sine, 0, B, T, HEADS, D, STRIDE);
+    dev->ops->rope_backward(dev, turned, cosine, sine, B, T, HEADS, D, STRIDE);
     for (int i = 0; i < N; i++) ops_assert_near((double)turned[i], (double)x[i], 1e-6, "rope there and back", i);
     ops_end(&s);
 }
 
 typedef struct attention_case {
     bb_attention a;
-    float *q, *k, *v, *o, *lse, *c;
+    float *q, *k, *v, *o, *kept, *lse, *c;
 } attention_case;
 
 static double attention_objective(void *context) {
     attention_case *n = context;
-    dev->ops->attention_forward(dev, n->o, n->lse, n->q, n->k, n->v, &n->a);
+    dev->ops->attention_forward(dev, n->o, n->kept, n->lse, n->q, n->k, n->v, &n->a);
     return dot(n->o, n->c, n->a.B * n->a.Tq * n->a.o_stride);
 }
 
@@ -374,10 +379,11 @@ static void check_attention(int64_t B, int64_t Tq, int64_t Tk, int64_t H, int64_
     n.k = kv;
     n.v = kv + Hk * D;
     n.o = ops_host_f32(&s, o_count);
+    n.kept = ops_host_f32(&s, o_count);
     n.lse = ops_host_f32(&s, B * H * Tq);
     attention_objective(&n);
     check_attention_forward(&n);
-    dev->ops->attention_backward(dev, dq, d_kv, d_kv + Hk * D, n.c, n.q, n.k, n.v, n.o, n.lse, &n.a);
+    dev->ops->attention_backward(dev, dq, d_kv, d_kv + Hk * D, n.c, n.q, n.k, n.v, n.kept, n.lse, &n.a);
     assert_gradient(attention_objective, &n, n.q, dq, q_count, "dq"); /* 0 in the gaps, both */
     assert_gradient(attention_objective, &n, kv, d_kv, kv_count, "dk, dv");
     ops_end(&s);
@@ -396,8 +402,8 @@ static void attention_needs_no_lse(void **state) {
     ops_session s = ops_begin(dev, 6);
     bb_attention a = {1, 4, 4, 1, 1, 8, 8, 8, 32, 8};
     float *q = ops_normal(&s, 32, 30.0), *o = ops_host_f32(&s, 32), *again = ops_host_f32(&s, 32), lse[4];
-    dev->ops->attention_forward(dev, o, lse, q, q, q, &a);
-    dev->ops->attention_forward(dev, again, NULL, q, q, q, &a);
+    dev->ops->attention_forward(dev, o, NULL, lse, q, q, q, &a);
+    dev->ops->attention_forward(dev, again, NULL, NULL, q, q, q, &a);
     assert_memory_equal(o, again, 32 * sizeof *o);
     for (int i = 0; i < 32; i++) assert_true(isfinite(o[i])); /* scores in the thousands */
     ops_end(&s);

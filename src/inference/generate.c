@@ -38,7 +38,7 @@ static void context_close(context *c) {
 
 static bb_status context_open(bb_model *model, int64_t capacity, context *c, bb_error *err) {
     *c = (context){.model = model, .cache.capacity = capacity};
-    c->cache_bytes = bb_kv_cache_bytes(model->device, &model->config, capacity);
+    c->cache_bytes = bb_kv_cache_bytes(&model->config, capacity);
     c->cache.k = model->device->ops->alloc(model->device, c->cache_bytes);
     c->cache.v = model->device->ops->alloc(model->device, c->cache_bytes);
     c->bytes = malloc((size_t)capacity);

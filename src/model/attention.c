@@ -10,7 +10,7 @@ static qkv_layout layout_of(const bb_block_shape *s) {
     return (qkv_layout){.width = (s->H + 2 * s->Hk) * s->D, .k = s->H * s->D, .v = (s->H + s->Hk) * s->D};
 }
 
-static void *at(const bb_device *dev, void *base, int64_t element) {
+static void *act_at(const bb_device *dev, void *base, int64_t element) {
     return (unsigned char *)base + element * (int64_t)bb_dtype_bytes(dev->ops->act_dtype);
 }
 
@@ -29,37 +29,38 @@ static bb_attention description_of(const bb_block_shape *s) {
 }
 
 /* Appends this call's keys and values (after RoPE) to the cache. */
-static void fill_cache(bb_device *dev, const bb_kv_view *kv, void *qkv, const bb_block_shape *s) {
-    qkv_layout at_row = layout_of(s);
+static void fill_cache(bb_device *dev, const bb_kv_view *kv, const float *qkv, const bb_block_shape *s) {
+    qkv_layout row = layout_of(s);
     int64_t n = s->Hk * s->D;
-    size_t bytes = (size_t)n * bb_dtype_bytes(dev->ops->act_dtype);
-    for (int64_t t = 0; t < s->T; t++) {
-        dev->ops->copy(dev, at(dev, kv->k, (kv->length + t) * n), at(dev, qkv, t * at_row.width + at_row.k), bytes);
-        dev->ops->copy(dev, at(dev, kv->v, (kv->length + t) * n), at(dev, qkv, t * at_row.width + at_row.v), bytes);
+    for (int64_t t = 0; t < s->T; t++, qkv += row.width) {
+        dev->ops->copy(dev, kv->k + (kv->length + t) * n, qkv + row.k, (size_t)n * sizeof *qkv);
+        dev->ops->copy(dev, kv->v + (kv->length + t) * n, qkv + row.v, (size_t)n * sizeof *qkv);
     }
 }
 
-void bb_attention_block_forward(bb_device *dev, const bb_block *block, bb_block_saved *sv, float *y, const float *x,
-                                const bb_block_shape *s, const bb_kv_view *kv) {
+void bb_attention_block_forward(bb_device *dev, const bb_block *block, bb_block_saved *sv, const bb_block_scratch *scratch,
+                                float *y, const float *x, const bb_block_shape *s, const bb_kv_view *kv) {
     const bb_ops *ops = dev->ops;
     int64_t M = s->B * s->T;
+    float *qkv = scratch->wide, *att = scratch->att;
     qkv_layout row = layout_of(s);
     bb_attention a = description_of(s);
 
     ops->rmsnorm_forward(dev, sv->a1, sv->r1, x, block->n1, s->norm_eps, M, s->C);
-    ops->linear_forward(dev, sv->qkv, sv->a1, &block->qkv, M);
-    ops->rope(dev, sv->qkv, s->rope_cos, s->rope_sin, kv ? kv->length : 0, false, s->B, s->T, s->H + s->Hk, s->D, row.width);
+    ops->linear_forward(dev, qkv, NULL, sv->a1, &block->qkv, M);
+    ops->rope_forward(dev, qkv, sv->qkv, s->rope_cos, s->rope_sin, kv ? kv->length : 0, s->B, s->T, s->H + s->Hk, s->D,
+                      row.width);
     if (kv) {
-        fill_cache(dev, kv, sv->qkv, s);
+        fill_cache(dev, kv, qkv, s);
         a.Tk = kv->length + s->T;
         a.kv_stride = s->Hk * s->D;
         a.kv_batch_stride = kv->capacity * a.kv_stride;
-        ops->attention_forward(dev, sv->att, NULL, sv->qkv, kv->k, kv->v, &a);
+        ops->attention_forward(dev, att, NULL, NULL, qkv, kv->k, kv->v, &a);
     } else {
-        ops->attention_forward(dev, sv->att, sv->lse, sv->qkv, at(dev, sv->qkv, row.k), at(dev, sv->qkv, row.v), &a);
+        ops->attention_forward(dev, att, sv->att, sv->lse, qkv, qkv + row.k, qkv + row.v, &a);
     }
-    ops->act_quant(dev, sv->a2, sv->att, ops->act_dtype, M, s->C);
-    ops->linear_forward_add(dev, y, x, sv->a2, &block->o, M);
+    ops->act_quant(dev, sv->a2, att, M, s->C);
+    ops->linear_forward(dev, y, x, sv->a2, &block->o, M);
 }
 
 void bb_attention_block_backward(bb_device *dev, const bb_block *block, const bb_block_saved *sv,
@@ -71,9 +72,9 @@ void bb_attention_block_backward(bb_device *dev, const bb_block *block, const bb
     void *d_qkv = scratch->d_wide, *d_att = scratch->d_narrow, *d_norm = scratch->d_narrow;
 
     ops->linear_backward(dev, d_att, block->dw_o, dx, BB_F32, sv->a2, &block->o, M);
-    ops->attention_backward(dev, d_qkv, at(dev, d_qkv, row.k), at(dev, d_qkv, row.v), d_att, sv->qkv, at(dev, sv->qkv, row.k),
-                            at(dev, sv->qkv, row.v), sv->att, sv->lse, &a);
-    ops->rope(dev, d_qkv, s->rope_cos, s->rope_sin, 0, true, s->B, s->T, s->H + s->Hk, s->D, row.width);
+    ops->attention_backward(dev, d_qkv, act_at(dev, d_qkv, row.k), act_at(dev, d_qkv, row.v), d_att, sv->qkv,
+                            act_at(dev, sv->qkv, row.k), act_at(dev, sv->qkv, row.v), sv->att, sv->lse, &a);
+    ops->rope_backward(dev, d_qkv, s->rope_cos, s->rope_sin, s->B, s->T, s->H + s->Hk, s->D, row.width);
     ops->linear_backward(dev, d_norm, block->dw_qkv, d_qkv, ops->act_dtype, sv->a1, &block->qkv, M);
     ops->rmsnorm_backward(dev, dx, block->dn1, d_norm, x, block->n1, sv->r1, M, s->C);
 }

@@ -5,8 +5,8 @@
 
 #include "model/block.h"
 
-void bb_attention_block_forward(bb_device *dev, const bb_block *block, bb_block_saved *saved, float *y, const float *x,
-                                const bb_block_shape *shape, const bb_kv_view *kv);
+void bb_attention_block_forward(bb_device *dev, const bb_block *block, bb_block_saved *saved, const bb_block_scratch *scratch,
+                                float *y, const float *x, const bb_block_shape *shape, const bb_kv_view *kv);
 void bb_attention_block_backward(bb_device *dev, const bb_block *block, const bb_block_saved *saved,
                                  const bb_block_scratch *scratch, float *dx, const float *x, const bb_block_shape *shape);
 

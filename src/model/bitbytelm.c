@@ -78,8 +78,15 @@ void bb_model_prepare(bb_model *m) {
 
 static void carve_workspace(bb_workspace *w, bb_arena *arena, bb_device *dev, const bb_config *c, int B, int T) {
     int64_t M = (int64_t)B * T, C = c->d_model, L = c->n_layer;
-    bb_block_shape shape = {
-        .B = B, .T = T, .C = C, .H = c->n_head, .Hk = c->n_kv_head, .D = head_size(c), .F = c->d_ff, .act_quant = c->act_quant};
+    bb_block_shape shape = {.B = B,
+                            .T = T,
+                            .C = C,
+                            .H = c->n_head,
+                            .Hk = c->n_kv_head,
+                            .D = head_size(c),
+                            .F = c->d_ff,
+                            .act_quant = c->act_quant,
+                            .training = w->training};
     size_t row_bytes = (size_t)M * sizeof(float);
     w->x = bb_arena_take(arena, (size_t)M);
     w->y = bb_arena_take(arena, (size_t)M);
@@ -99,10 +106,8 @@ static void carve_workspace(bb_workspace *w, bb_arena *arena, bb_device *dev, co
         if ((w->training && !w->recompute) || l == 0) bb_block_saved_carve(&saved, arena, dev->ops->act_dtype, &shape);
         if (w->saved) w->saved[l] = saved;
     }
-    if (w->training) {
-        w->dx = bb_arena_take(arena, row_bytes * (size_t)C);
-        bb_block_scratch_carve(&w->scratch, arena, dev->ops->act_dtype, &shape);
-    }
+    bb_block_scratch_carve(&w->scratch, arena, dev->ops->act_dtype, &shape);
+    if (w->training) w->dx = bb_arena_take(arena, row_bytes * (size_t)C);
 }
 
 size_t bb_workspace_measure(bb_device *device, const bb_config *config, int batch_size, int seq_len, bool training,

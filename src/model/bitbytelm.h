@@ -57,14 +57,14 @@ size_t bb_workspace_measure(bb_device *device, const bb_config *config, int batc
                             bool recompute);
 size_t bb_quantized_measure(bb_device *device, const bb_config *config);
 
-/* A KV cache that the forward pass fills: k, v: act (L, capacity, Hk*D) on the device; `length` positions are filled. */
+/* A KV cache that the forward pass fills: k, v: f32 (L, capacity, Hk*D) on the device; `length` positions are filled. */
 typedef struct bb_kv_cache {
-    void *k, *v;
+    float *k, *v;
     int64_t capacity, length;
 } bb_kv_cache;
 
 /* Bytes of one of the two halves of a cache. */
-size_t bb_kv_cache_bytes(bb_device *device, const bb_config *config, int64_t capacity);
+size_t bb_kv_cache_bytes(const bb_config *config, int64_t capacity);
 /* Runs n >= 1 bytes at positions length .. length+n-1 (<= capacity) through the model, appends them to the cache, and gives
  * the logits of the last one (all = false: (V)) or of all (n,V), on the host. Needs bb_model_reserve(1, >= capacity). */
 bb_status bb_model_forward_cached(bb_model *model, bb_kv_cache *cache, const uint8_t *bytes, int64_t n, bool all, float *logits,

@@ -126,9 +126,8 @@ bb_status bb_bitlinear_forward(bb_bitlinear *l, const float *x, int64_t rows, fl
     l->rows = rows;
     size_t y_bytes = (size_t)(rows * l->out) * sizeof(float);
     ops->copy_in(l->device, l->x, x, (size_t)(rows * l->in) * sizeof(float));
-    ops->act_quant(l->device, l->input, l->x, BB_F32, rows, l->in);
-    ops->zero(l->device, l->y, y_bytes); /* added to nothing, the result stays in f32 */
-    ops->linear_forward_add(l->device, l->y, l->y, l->input, &l->ternary, rows);
+    ops->act_quant(l->device, l->input, l->x, rows, l->in);
+    ops->linear_forward(l->device, l->y, NULL, l->input, &l->ternary, rows);
     ops->copy_out(l->device, y, l->y, y_bytes);
     return ops->sync(l->device, err);
 }
@@ -198,7 +197,7 @@ bb_status bb_act_quantize(bb_device *device, const float *x, int64_t rows, int64
     float *device_x = bb_arena_take(&arena, f32);
     bb_rows y = {.data = bb_arena_take(&arena, i8), .scale = bb_arena_take(&arena, scales), .dtype = BB_I8};
     ops->copy_in(device, device_x, x, n * sizeof(float));
-    ops->act_quant(device, y, device_x, BB_F32, rows, cols);
+    ops->act_quant(device, y, device_x, rows, cols);
     ops->copy_out(device, q, y.data, n);
     ops->copy_out(device, scale, y.scale, (size_t)rows * sizeof(float));
     bb_status status = ops->sync(device, err);

@@ -12,33 +12,45 @@ static bb_rows carve_rows(bb_arena *arena, bb_dtype act, int64_t M, int64_t K, b
                      .dtype = dtype};
 }
 
+static int64_t qkv_width(const bb_block_shape *s) { return (s->H + 2 * s->Hk) * s->D; }
+
 void bb_block_saved_carve(bb_block_saved *v, bb_arena *arena, bb_dtype act, const bb_block_shape *s) {
-    int64_t M = s->B * s->T, qkv = (s->H + 2 * s->Hk) * s->D;
+    int64_t M = s->B * s->T;
     size_t act_bytes = bb_dtype_bytes(act), f32 = sizeof(float);
+    *v = (bb_block_saved){0};
     v->a1 = carve_rows(arena, act, M, s->C, s->act_quant);
     v->a2 = carve_rows(arena, act, M, s->C, s->act_quant);
     v->a3 = carve_rows(arena, act, M, s->C, s->act_quant);
     v->a4 = carve_rows(arena, act, M, s->F, s->act_quant);
     v->r1 = bb_arena_take(arena, (size_t)M * f32);
     v->r2 = bb_arena_take(arena, (size_t)M * f32);
-    v->qkv = bb_arena_take(arena, (size_t)(M * qkv) * act_bytes);
-    v->att = bb_arena_take(arena, (size_t)(M * s->C) * act_bytes);
-    v->lse = bb_arena_take(arena, (size_t)(M * s->H) * f32);
     v->x_mid = bb_arena_take(arena, (size_t)(M * s->C) * f32);
+    if (!s->training) return;
+    v->qkv = bb_arena_take(arena, (size_t)(M * qkv_width(s)) * act_bytes);
+    v->att = bb_arena_take(arena, (size_t)(M * s->C) * act_bytes);
     v->gate_up = bb_arena_take(arena, (size_t)(2 * M * s->F) * act_bytes);
+    v->lse = bb_arena_take(arena, (size_t)(M * s->H) * f32);
 }
 
 void bb_block_scratch_carve(bb_block_scratch *v, bb_arena *arena, bb_dtype act, const bb_block_shape *s) {
-    int64_t M = s->B * s->T, qkv = (s->H + 2 * s->Hk) * s->D;
+    int64_t M = s->B * s->T, qkv = qkv_width(s);
+    size_t wide = (size_t)(M * (2 * s->F > qkv ? 2 * s->F : qkv)), narrow = (size_t)(M * (s->F > s->C ? s->F : s->C));
     size_t act_bytes = bb_dtype_bytes(act);
-    v->d_wide = bb_arena_take(arena, (size_t)(M * (2 * s->F > qkv ? 2 * s->F : qkv)) * act_bytes);
-    v->d_narrow = bb_arena_take(arena, (size_t)(M * (s->F > s->C ? s->F : s->C)) * act_bytes);
+    bb_arena backward = *arena;
+    *v = (bb_block_scratch){0};
+    v->wide = bb_arena_take(arena, wide * sizeof(float));
+    if (s->training) { /* the two passes of a block do not overlap */
+        v->d_wide = bb_arena_take(&backward, wide * act_bytes);
+        v->d_narrow = bb_arena_take(&backward, narrow * act_bytes);
+        if (backward.used > arena->used) arena->used = backward.used;
+    }
+    v->att = bb_arena_take(arena, (size_t)(M * s->C) * sizeof(float));
 }
 
-void bb_block_forward(bb_device *dev, const bb_block *block, bb_block_saved *saved, float *y, const float *x,
-                      const bb_block_shape *shape, const bb_kv_view *kv) {
-    bb_attention_block_forward(dev, block, saved, saved->x_mid, x, shape, kv);
-    bb_mlp_block_forward(dev, block, saved, y, saved->x_mid, shape);
+void bb_block_forward(bb_device *dev, const bb_block *block, bb_block_saved *saved, const bb_block_scratch *scratch, float *y,
+                      const float *x, const bb_block_shape *shape, const bb_kv_view *kv) {
+    bb_attention_block_forward(dev, block, saved, scratch, saved->x_mid, x, shape, kv);
+    bb_mlp_block_forward(dev, block, saved, scratch, y, saved->x_mid, shape);
 }
 
 void bb_block_backward(bb_device *dev, const bb_block *block, const bb_block_saved *saved, const bb_block_scratch *scratch,

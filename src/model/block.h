@@ -18,22 +18,27 @@ typedef struct bb_block {
 typedef struct bb_block_saved {
     bb_rows a1, a2, a3, a4; /* inputs of qkv (M,C), o (M,C), gate_up (M,C), down (M,F) */
     float *r1, *r2;         /* (M) */
-    void *qkv;              /* act (M, C+2HkD), after RoPE */
-    void *att;              /* act (M, C), attention's output */
-    float *lse;             /* (B,H,T) */
     float *x_mid;           /* (M,C) f32, between the two halves */
-    void *gate_up;          /* act (M,2F) */
+    /* kept for the backward pass; NULL without training */
+    void *qkv;     /* act (M, C+2HkD), after RoPE */
+    void *att;     /* act (M, C), attention's output */
+    void *gate_up; /* act (M,2F) */
+    float *lse;    /* (B,H,T) */
 } bb_block_saved;
 
-/* Of the backward pass alone, shared by all blocks. */
+/* Shared by all blocks. */
 typedef struct bb_block_scratch {
+    /* of the forward pass */
+    float *wide; /* (M, max(2F, C+2HkD)): q, k and v, then gate and up */
+    float *att;  /* (M, C) */
+    /* of the backward pass, in wide's place; NULL without training */
     void *d_wide;   /* act (M, max(2F, C+2HkD)): d_gate_up, then dqkv */
     void *d_narrow; /* act (M, max(F, C)): dh, da, do */
 } bb_block_scratch;
 
 /* Where the keys and values of this block go and come from when generating; NULL in training. */
 typedef struct bb_kv_view {
-    void *k, *v;    /* act (capacity, HkD) of this layer */
+    float *k, *v;   /* (capacity, HkD) of this layer */
     int64_t length; /* filled before this call */
     int64_t capacity;
 } bb_kv_view;
@@ -41,7 +46,7 @@ typedef struct bb_kv_view {
 typedef struct bb_block_shape {
     int64_t B, T, C, H, Hk, D, F;
     float norm_eps;
-    bool act_quant;
+    bool act_quant, training;
     const float *rope_cos, *rope_sin;
 } bb_block_shape;
 
@@ -49,8 +54,8 @@ void bb_block_saved_carve(bb_block_saved *s, bb_arena *arena, bb_dtype act, cons
 void bb_block_scratch_carve(bb_block_scratch *s, bb_arena *arena, bb_dtype act, const bb_block_shape *shape);
 
 /* y (M,C) from x (M,C), f32; y may be x when no backward follows, and NULL when only `saved` is wanted (recomputing). */
-void bb_block_forward(bb_device *dev, const bb_block *block, bb_block_saved *saved, float *y, const float *x,
-                      const bb_block_shape *shape, const bb_kv_view *kv);
+void bb_block_forward(bb_device *dev, const bb_block *block, bb_block_saved *saved, const bb_block_scratch *scratch, float *y,
+                      const float *x, const bb_block_shape *shape, const bb_kv_view *kv);
 /* dx: in, the gradient of y; out, the gradient of x. Adds to the block's parameter gradients. */
 void bb_block_backward(bb_device *dev, const bb_block *block, const bb_block_saved *saved, const bb_block_scratch *scratch,
                        float *dx, const float *x, const bb_block_shape *shape);

@@ -43,13 +43,12 @@ static void blocks_forward(bb_model *m, const bb_block_shape *s, const bb_kv_cac
     for (int l = 0; l < m->config.n_layer; l++) {
         bb_kv_view view;
         if (cache) {
-            int64_t layer = (int64_t)l * cache->capacity * s->Hk * s->D * (int64_t)bb_dtype_bytes(ops->act_dtype);
-            view = (bb_kv_view){.k = (uint8_t *)cache->k + layer,
-                                .v = (uint8_t *)cache->v + layer,
-                                .length = cache->length,
-                                .capacity = cache->capacity};
+            int64_t layer = (int64_t)l * cache->capacity * s->Hk * s->D;
+            view = (bb_kv_view){
+                .k = cache->k + layer, .v = cache->v + layer, .length = cache->length, .capacity = cache->capacity};
         }
-        bb_block_forward(m->device, &m->blocks[l], &w->saved[l], w->block_x[l + 1], w->block_x[l], s, cache ? &view : NULL);
+        bb_block_forward(m->device, &m->blocks[l], &w->saved[l], &w->scratch, w->block_x[l + 1], w->block_x[l], s,
+                         cache ? &view : NULL);
     }
 }
 
@@ -69,7 +68,8 @@ static void backward(bb_model *m, const bb_block_shape *s) {
     for (int l = L - 1; l >= 0; l--) {
         bb_block *block = &m->blocks[l];
         /* the last block's activations are still those of the forward pass */
-        if (w->recompute && l != L - 1) bb_block_forward(m->device, block, &w->saved[l], NULL, w->block_x[l], s, NULL);
+        if (w->recompute && l != L - 1)
+            bb_block_forward(m->device, block, &w->saved[l], &w->scratch, NULL, w->block_x[l], s, NULL);
         bb_block_backward(m->device, block, &w->saved[l], &w->scratch, w->dx, w->block_x[l], s);
         if (m->config.ste == BB_STE_CLIPPED) { /* a mask: applying it to what was accumulated before changes nothing there */
             ops->ste_clip(m->device, block->dw_qkv, block->w_qkv, &block->qkv);
@@ -135,8 +135,8 @@ bb_status bb_model_zero_gradients(bb_model *m, bb_error *err) {
     return m->device->ops->sync(m->device, err);
 }
 
-size_t bb_kv_cache_bytes(bb_device *device, const bb_config *c, int64_t capacity) {
-    return (size_t)(c->n_layer * capacity * c->n_kv_head * (c->d_model / c->n_head)) * bb_dtype_bytes(device->ops->act_dtype);
+size_t bb_kv_cache_bytes(const bb_config *c, int64_t capacity) {
+    return (size_t)(c->n_layer * capacity * c->n_kv_head * (c->d_model / c->n_head)) * sizeof(float);
 }
 
 bb_status bb_model_forward_cached(bb_model *m, bb_kv_cache *cache, const uint8_t *bytes, int64_t n, bool all, float *logits,

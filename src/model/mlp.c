@@ -1,14 +1,14 @@
 /* SPDX-License-Identifier: MIT */
 #include "model/mlp.h"
 
-void bb_mlp_block_forward(bb_device *dev, const bb_block *block, bb_block_saved *sv, float *y, const float *x,
-                          const bb_block_shape *s) {
+void bb_mlp_block_forward(bb_device *dev, const bb_block *block, bb_block_saved *sv, const bb_block_scratch *scratch, float *y,
+                          const float *x, const bb_block_shape *s) {
     const bb_ops *ops = dev->ops;
     int64_t M = s->B * s->T;
     ops->rmsnorm_forward(dev, sv->a3, sv->r2, x, block->n2, s->norm_eps, M, s->C);
-    ops->linear_forward(dev, sv->gate_up, sv->a3, &block->gate_up, M);
-    ops->swiglu_forward(dev, sv->a4, sv->gate_up, M, s->F);
-    if (y) ops->linear_forward_add(dev, y, x, sv->a4, &block->down, M);
+    ops->linear_forward(dev, scratch->wide, NULL, sv->a3, &block->gate_up, M);
+    ops->swiglu_forward(dev, sv->a4, sv->gate_up, scratch->wide, M, s->F);
+    if (y) ops->linear_forward(dev, y, x, sv->a4, &block->down, M);
 }
 
 void bb_mlp_block_backward(bb_device *dev, const bb_block *block, const bb_block_saved *sv, const bb_block_scratch *scratch,

@@ -6,8 +6,8 @@
 #include "model/block.h"
 
 /* y may be NULL: then only `saved` is filled. */
-void bb_mlp_block_forward(bb_device *dev, const bb_block *block, bb_block_saved *saved, float *y, const float *x,
-                          const bb_block_shape *shape);
+void bb_mlp_block_forward(bb_device *dev, const bb_block *block, bb_block_saved *saved, const bb_block_scratch *scratch,
+                          float *y, const float *x, const bb_block_shape *shape);
 void bb_mlp_block_backward(bb_device *dev, const bb_block *block, const bb_block_saved *saved, const bb_block_scratch *scratch,
                            float *dx, const float *x, const bb_block_shape *shape);
 

@@ -4,8 +4,11 @@
  * Rules for all entries
  * - Pointers are to memory of the backend (alloc). Arrays are dense and row-major unless strides are given. Inputs and outputs
  *   do not overlap unless the entry says so.
- * - "act" is the backend's activation type, ops->act_dtype: f32 in ref, bf16 in cpu. Rounding to it is the only freedom that a
- *   backend has beyond the order of its sums; integer results are identical everywhere.
+ * - "act" is the type of what is kept for the backward pass and of the gradients between operations, ops->act_dtype: f32 in
+ * ref, bf16 in cpu. Rounding to it is the only freedom that a backend has beyond the order of its sums. The forward pass does
+ * not round: what stands between two operations is f32 or exact integers, since an error d before a quantizer of step s flips a
+ *   code with probability d/s and so costs sqrt(d s), not d.
+ * - A forward entry's `kept` is a copy for the backward pass; NULL when none follows.
  * - Entries return void. A backend records its first failure, and sync returns it.
  * - Results do not depend on the number of threads, and are the same each time.
  * - "+=" adds to what is there; everything else is overwritten. Any M, T >= 1 and any C, N, K, D allowed by bb_config_check
@@ -41,7 +44,8 @@ typedef struct bb_ternary {
 } bb_ternary;
 
 /* Attention over B sequences. Row t of a sequence b, head h, element d of q is at q + ((b*Tq + t)*q_stride + h*D + d), o and
- * do likewise with o_stride (row strides, in elements); of k and v at k + (b*kv_batch_stride + t*kv_stride + (h/(H/Hk))*D + d).
+ * do likewise with o_stride (row strides, in elements); of k and v at k + (b*kv_batch_stride + t*kv_stride + (h/(H/Hk))*D + d);
+ * the gradients are addressed like what they are the gradients of.
  * Query t sees keys 0 .. t + (Tk - Tq). 1 <= Tq <= Tk. */
 typedef struct bb_attention {
     int64_t B, Tq, Tk, H, Hk, D;
@@ -116,18 +120,21 @@ typedef struct bb_ops {
     /* dx[m,:] += r*(w*dy) - x*r^3/C * sum_c(w*dy*x);  dw += sum_m dy*x*r.  dy: (M,C) act; dx: (M,C) f32. */
     void (*rmsnorm_backward)(bb_device *dev, float *dx, float *dw, const void *dy, const float *x, const float *w,
                              const float *r, int64_t M, int64_t C);
-    /* y = x, quantized as above.  x: (M,K), f32 or act as x_dtype says. y.dtype not I8: the values, rounded to that type. */
-    void (*act_quant)(bb_device *dev, bb_rows y, const void *x, bb_dtype x_dtype, int64_t M, int64_t K);
-    /* Turns heads 0..heads-1 of each row of x: act (B,T,stride), head h at h*D, in place. Pair (i, i + D/2), i < D/2, by the
-     * angle of position (position0 + t):  (a, b) -> (a cos - b sin, b cos + a sin);  inverse turns back (the gradient).
-     * cos, sin: f32 (positions, D/2). */
-    void (*rope)(bb_device *dev, void *x, const float *cos, const float *sin, int64_t position0, bool inverse, int64_t B,
-                 int64_t T, int64_t heads, int64_t D, int64_t stride);
-    /* h = silu(gate) * up.  gate_up: (M,2F) act, gate first; y: (M,F). y.dtype I8: quantized in the same pass.
-     * arXiv:2002.05202 */
-    void (*swiglu_forward)(bb_device *dev, bb_rows y, const void *gate_up, int64_t M, int64_t F);
+    /* y = x, quantized as above.  x: (M,K) f32. y.dtype not I8: the values, rounded to that type. */
+    void (*act_quant)(bb_device *dev, bb_rows y, const float *x, int64_t M, int64_t K);
+    /* Turns heads 0..heads-1 of each row of x: (B,T,width) f32, head h at h*D, in place. Pair (i, i + D/2), i < D/2, by the
+     * angle of position (position0 + t):  (a, b) -> (a cos - b sin, b cos + a sin).  kept: act (B,T,width), whole rows.
+     * cos, sin: f32 (positions, D/2). arXiv:2104.09864 */
+    void (*rope_forward)(bb_device *dev, float *x, void *kept, const float *cos, const float *sin, int64_t position0, int64_t B,
+                         int64_t T, int64_t heads, int64_t D, int64_t width);
+    /* Turns the same heads of dx back by positions 0..T-1.  dx: act (B,T,width), in place. */
+    void (*rope_backward)(bb_device *dev, void *dx, const float *cos, const float *sin, int64_t B, int64_t T, int64_t heads,
+                          int64_t D, int64_t width);
+    /* h = silu(gate) * up.  gate_up: (M,2F) f32, gate first; y: (M,F). y.dtype I8: quantized in the same pass.
+     * kept: act (M,2F), of gate_up. arXiv:2002.05202 */
+    void (*swiglu_forward)(bb_device *dev, bb_rows y, void *kept, const float *gate_up, int64_t M, int64_t F);
     /* d_gate = dh * up * sig(gate) * (1 + gate*(1 - sig(gate)));  d_up = dh * silu(gate).
-     * dh: (M,F) act; d_gate_up: (M,2F) act. */
+     * dh: (M,F) act; gate_up, d_gate_up: (M,2F) act. */
     void (*swiglu_backward)(bb_device *dev, void *d_gate_up, const void *gate_up, const void *dh, int64_t M, int64_t F);
 
     /* -- ternary linear layers (arXiv:2402.17764) --------------------------------------------------------------------- */
@@ -137,11 +144,9 @@ typedef struct bb_ops {
     void (*ternary_quant)(bb_device *dev, const bb_ternary *t, const float *w);
     /* q: int8 (N,K) row-major, values -1, 0, 1. */
     void (*ternary_unpack)(bb_device *dev, int8_t *q, const bb_ternary *t);
-    /* y[m,n] = s[m] * g[n] * sum_k x.q[m,k] * t.q[n,k], the sum exact in int32 (x I8), or g[n] * sum_k x[m,k] * t.q[n,k].
-     * y: (M,N) act. */
-    void (*linear_forward)(bb_device *dev, void *y, bb_rows x, const bb_ternary *t, int64_t M);
-    /* y[m,n] = residual[m,n] + (the same).  y, residual: (M,N) f32; y may be residual. */
-    void (*linear_forward_add)(bb_device *dev, float *y, const float *residual, bb_rows x, const bb_ternary *t, int64_t M);
+    /* y[m,n] = residual[m,n] + s[m] * g[n] * sum_k x.q[m,k] * t.q[n,k], the sum exact in int32 (x I8), or with
+     * g[n] * sum_k x[m,k] * t.q[n,k].  y, residual: (M,N) f32; y may be residual, which is NULL for zeros. */
+    void (*linear_forward)(bb_device *dev, float *y, const float *residual, bb_rows x, const bb_ternary *t, int64_t M);
     /* dx[m,k] = sum_n dy[m,n] * g[n] * t.q[n,k];  dw[n,k] += sum_m dy[m,n] * (s[m] * x.q[m,k]).
      * dy: (M,N), f32 or act as dy_dtype says; dx: (M,K) act, may be NULL; dw: (N,K) f32. */
     void (*linear_backward)(bb_device *dev, void *dx, float *dw, const void *dy, bb_dtype dy_dtype, bb_rows x,
@@ -150,11 +155,11 @@ typedef struct bb_ops {
     void (*ste_clip)(bb_device *dev, float *dw, const float *w, const bb_ternary *t);
 
     /* -- attention ---------------------------------------------------------------------------------------------------- */
-    /* o = softmax(q kT / sqrt(D) + causal) v.  q, k, v, o: act, addressed as bb_attention says. lse: (B,H,Tq) f32, the
-     * logsumexp of each row's scaled scores, NULL when no backward follows. Memory linear in T. arXiv:2205.14135 */
-    void (*attention_forward)(bb_device *dev, void *o, float *lse, const void *q, const void *k, const void *v,
+    /* o = softmax(q kT / sqrt(D) + causal) v.  q, k, v, o: f32, addressed as bb_attention says; kept: act, of o. lse: (B,H,Tq)
+     * f32, the logsumexp of each row's scaled scores, NULL when no backward follows. Memory linear in T. arXiv:2205.14135 */
+    void (*attention_forward)(bb_device *dev, float *o, void *kept, float *lse, const float *q, const float *k, const float *v,
                               const bb_attention *a);
-    /* dq, dk, dv: act, addressed like q, k, v. */
+    /* All act: of the forward pass, what was kept. */
     void (*attention_backward)(bb_device *dev, void *dq, void *dk, void *dv, const void *d_o, const void *q, const void *k,
                                const void *v, const void *o, const float *lse, const bb_attention *a);
 

@@ -15,7 +15,7 @@ bb_status bb_memory_predict(bb_device *device, const bb_config *config, bb_optim
     out->activations = bb_workspace_measure(device, config, batch_size, seq_len, true, recompute);
     out->total = out->parameters + out->gradients + out->optimizer + out->quantized_weights + out->activations;
     out->inference_weights = out->parameters + out->quantized_weights;
-    out->kv_cache = 2 * bb_kv_cache_bytes(device, config, seq_len);
+    out->kv_cache = 2 * bb_kv_cache_bytes(config, seq_len);
     out->inference_total =
         out->inference_weights + out->kv_cache + bb_workspace_measure(device, config, 1, seq_len, false, false);
     return BB_OK;

@@ -3,16 +3,17 @@
  * arXiv:2205.14135 SPDX-License-Identifier: MIT */
 #include <omp.h>
 
+#define ATTENTION_F32
 #define ATTENTION_TILE "ops/cpu/attention_forward_tile.h"
 #include "ops/cpu/attention_sets.h"
 
 typedef struct forward_functions {
     size_t (*tile_bytes)(int64_t D);
-    void (*tile)(bb_bf16 *o, float *lse, const bb_bf16 *q, const bb_bf16 *k, const bb_bf16 *v, const bb_attention *a, int64_t b,
-                 int64_t h, int64_t t0, void *scratch);
-    void (*partial)(float *partial, const bb_bf16 *q, const bb_bf16 *k, const bb_bf16 *v, int64_t kv_stride, int64_t keys,
-                    int64_t D, void *scratch);
-    void (*merge)(bb_bf16 *o, float *lse, const float *partials, int64_t count, int64_t D);
+    void (*tile)(float *o, bb_bf16 *kept, float *lse, const float *q, const float *k, const float *v, const bb_attention *a,
+                 int64_t b, int64_t h, int64_t t0, void *scratch);
+    void (*partial)(float *partial, const float *q, const float *k, const float *v, int64_t kv_stride, int64_t keys, int64_t D,
+                    void *scratch);
+    void (*merge)(float *o, bb_bf16 *kept, float *lse, const float *partials, int64_t count, int64_t D);
 } forward_functions;
 
 #define FORWARD(set)                                                                                                           \
@@ -24,7 +25,7 @@ enum {
     DIRECT_SERIAL = 1 << 15 /* elements of k under which a second thread costs more than it saves */
 };
 
-static void forward_direct(bb_device *dev, bb_bf16 *o, float *lse, const bb_bf16 *q, const bb_bf16 *k, const bb_bf16 *v,
+static void forward_direct(bb_device *dev, float *o, bb_bf16 *kept, float *lse, const float *q, const float *k, const float *v,
                            const bb_attention *a) {
     const forward_functions *f = &forward_for[bb_cpu_of(dev)->level];
     int64_t D = a->D, G = a->H / a->Hk, splits = (a->Tk + DIRECT_KEYS - 1) / DIRECT_KEYS, ld = round_up(D, 16) + 16;
@@ -52,15 +53,16 @@ static void forward_direct(bb_device *dev, bb_bf16 *o, float *lse, const bb_bf16
         for (int64_t row = 0; row < queries; row++) {
             int64_t t = row % a->Tq, h = row / a->Tq % a->H, b = row / a->Tq / a->H;
             int64_t count = (t + 1 + a->Tk - a->Tq + DIRECT_KEYS - 1) / DIRECT_KEYS;
-            f->merge(o + (b * a->Tq + t) * a->o_stride + h * D, lse ? lse + row : NULL, partials + row * splits * ld, count, D);
+            int64_t at = (b * a->Tq + t) * a->o_stride + h * D;
+            f->merge(o + at, kept ? kept + at : NULL, lse ? lse + row : NULL, partials + row * splits * ld, count, D);
         }
     }
 }
 
-void bb_cpu_attention_forward(bb_device *dev, void *o, float *lse, const void *q, const void *k, const void *v,
+void bb_cpu_attention_forward(bb_device *dev, float *o, void *kept, float *lse, const float *q, const float *k, const float *v,
                               const bb_attention *a) {
     if (a->Tq <= DIRECT_QUERIES) {
-        forward_direct(dev, o, lse, q, k, v, a);
+        forward_direct(dev, o, kept, lse, q, k, v, a);
         return;
     }
     const forward_functions *f = &forward_for[bb_cpu_of(dev)->level];
@@ -72,7 +74,7 @@ void bb_cpu_attention_forward(bb_device *dev, void *o, float *lse, const void *q
 #pragma omp parallel for num_threads(dev->threads) schedule(dynamic)
     for (int64_t task = 0; task < tiles * heads; task++) {
         int64_t tile = tiles - 1 - task / heads, head = task % heads;
-        f->tile(o, lse, q, k, v, a, head / a->H, head % a->H, tile * ATTENTION_QUERIES,
+        f->tile(o, kept, lse, q, k, v, a, head / a->H, head % a->H, tile * ATTENTION_QUERIES,
                 scratch + thread_bytes * (size_t)omp_get_thread_num());
     }
 }

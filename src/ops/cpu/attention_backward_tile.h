@@ -25,6 +25,8 @@ typedef struct backward_arrays {
 #define finish_dq ATTENTION_NAME(finish_dq)
 #endif
 
+#include "ops/cpu/attention_pack.h"
+
 /* Scratch of a task. Dp: D rounded up to VL; G: query heads of a KV head; Tp: Tq rounded up to QUERIES. */
 typedef struct backward_buffers {
     word *k_transposed, *v_transposed; /* panels (D, KEYS) */
@@ -79,8 +81,8 @@ KERNEL void row_statistics(float *lse, float *delta, const backward_arrays *x, i
         int64_t at = (b * a->Tq + t) * a->o_stride + h * D;
         vf sum = vset1(0.0f);
         if (t + PREFETCH_ROWS < a->Tq) {
-            prefetch_row(x->o + at + PREFETCH_ROWS * a->o_stride, D);
-            prefetch_row(x->d_o + at + PREFETCH_ROWS * a->o_stride, D);
+            prefetch_row(x->o + at + PREFETCH_ROWS * a->o_stride, (size_t)D * sizeof(bb_bf16));
+            prefetch_row(x->d_o + at + PREFETCH_ROWS * a->o_stride, (size_t)D * sizeof(bb_bf16));
         }
         for (int64_t d = 0; d < whole; d += VL) sum = vfma(vload_bf16(x->o + at + d), vload_bf16(x->d_o + at + d), sum);
         if (whole < D)

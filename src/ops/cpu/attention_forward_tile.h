@@ -1,5 +1,5 @@
-/* The forward pass for one tile of queries, and for single queries, in the vocabulary of attention_simd.h. Included once for
- * each set.
+/* The forward pass for one tile of queries, and for single queries, in the vocabulary of attention_simd.h, all in f32. Included
+ * once for each set but BF16.
  * SPDX-License-Identifier: MIT */
 #ifndef ATTENTION_QUERIES
 #define ATTENTION_QUERIES 512 /* a task: as many as share a packed tile of keys */
@@ -10,6 +10,10 @@
 #define forward_buffers ATTENTION_NAME(forward_buffers)
 #define carve_forward ATTENTION_NAME(carve_forward)
 #define forward_bytes ATTENTION_NAME(forward_bytes)
+#define pack_rows ATTENTION_NAME(pack_rows)
+#define pack_values ATTENTION_NAME(pack_values)
+#define pack_keys ATTENTION_NAME(pack_keys)
+#define store_output ATTENTION_NAME(store_output)
 #define scores ATTENTION_NAME(scores)
 #define row_max ATTENTION_NAME(row_max)
 #define softmax ATTENTION_NAME(softmax)
@@ -24,10 +28,10 @@ static inline size_t direct_bytes(int64_t D) { return (size_t)(round_up(D, 16) +
 
 /* Scratch of a task. Dp: D rounded up to VL. */
 typedef struct forward_buffers {
-    word *q;      /* (QUERIES, D) */
-    word *k;      /* (D, KEYS) */
-    word *v;      /* (KEYS, Dp), rows paired */
-    word *p;      /* (ROWS, KEYS), the weights before division by their sum */
+    float *q;     /* (QUERIES, D) */
+    float *k;     /* panels (D, KEYS) */
+    float *v;     /* panels (KEYS, Dp) */
+    float *p;     /* (ROWS, KEYS), the weights before division by their sum */
     float *s;     /* (ROWS, KEYS), raw scores */
     float *o;     /* (QUERIES, Dp), not yet divided */
     float *sum;   /* (QUERIES, VL), lane by lane */
@@ -38,10 +42,10 @@ typedef struct forward_buffers {
 KERNEL forward_buffers carve_forward(bb_arena *arena, int64_t D) {
     size_t d = (size_t)D, dp = (size_t)round_up(D, VL);
     forward_buffers f;
-    f.q = bb_arena_take(arena, ATTENTION_QUERIES * d / PER_WORD * sizeof(word));
-    f.k = bb_arena_take(arena, d / PER_WORD * ATTENTION_KEYS * sizeof(word));
-    f.v = bb_arena_take(arena, ATTENTION_KEYS / PER_WORD * (size_t)round_up(D, PANEL) * sizeof(word));
-    f.p = bb_arena_take(arena, ATTENTION_ROWS * ATTENTION_KEYS / PER_WORD * sizeof(word));
+    f.q = bb_arena_take(arena, ATTENTION_QUERIES * d * sizeof(float));
+    f.k = bb_arena_take(arena, ATTENTION_KEYS * d * sizeof(float));
+    f.v = bb_arena_take(arena, ATTENTION_KEYS * (size_t)round_up(D, PANEL) * sizeof(float));
+    f.p = bb_arena_take(arena, ATTENTION_ROWS * ATTENTION_KEYS * sizeof(float));
     f.s = bb_arena_take(arena, ATTENTION_ROWS * ATTENTION_KEYS * sizeof(float));
     f.o = bb_arena_take(arena, ATTENTION_QUERIES * dp * sizeof(float));
     f.sum = bb_arena_take(arena, ATTENTION_QUERIES * VL * sizeof(float));
@@ -56,14 +60,59 @@ KERNEL size_t forward_bytes(int64_t D) {
     return measure.used;
 }
 
+/* -- packing: src is (rows, D) with a row stride --------------------------------------------------------------------------- */
+/* dst (padded, D): the rows, then zeros. */
+INLINE void pack_rows(float *dst, const float *src, int64_t stride, int64_t rows, int64_t padded, int64_t D) {
+    size_t bytes = (size_t)D * sizeof *src;
+    for (int64_t r = 0; r < rows; r++) {
+        if (r + PREFETCH_ROWS < rows) prefetch_row(src + (r + PREFETCH_ROWS) * stride, bytes);
+        memcpy(dst + r * D, src + r * stride, bytes);
+    }
+    memset(dst + rows * D, 0, (size_t)(padded - rows) * bytes);
+}
+
+/* dst: panels (KEYS, Dp), of which the rows are filled. */
+INLINE void pack_values(float *dst, const float *src, int64_t stride, int64_t rows, int64_t D) {
+    for (int64_t r = 0; r < rows; r++, src += stride) {
+        if (r + PREFETCH_ROWS < rows) prefetch_row(src + PREFETCH_ROWS * stride, (size_t)D * sizeof *src);
+        for (int64_t d = 0; d < D; d += VL) {
+            float *to = dst + (d / PANEL * ATTENTION_KEYS + r) * PANEL + d % PANEL;
+            vstore(to, D - d >= VL ? vload(src + d) : vload_first(src + d, D - d));
+        }
+    }
+}
+
+/* dst: panels (D, padded): element (d, r) is element d of row r, 0 past the rows. padded % 16 == 0. */
+#if ATTENTION_SET == ATTENTION_AVX512
+KERNEL void pack_keys(float *dst, const float *src, int64_t stride, int64_t rows, int64_t padded, int64_t D) {
+    for (int64_t r = 0; r < padded; r += 16) {
+        for (int64_t i = r + 16; i < r + 32 && i < rows; i++) prefetch_row(src + i * stride, (size_t)D * sizeof *src);
+        for (int64_t d = 0; d < D; d += 16) {
+            int64_t columns = clamp_to(D - d, 0, 16);
+            __mmask16 mask = (__mmask16)((1u << columns) - 1);
+            float *to = dst + (r / PANEL * D + d) * PANEL + r % PANEL;
+            __m512i x[16];
+            for (int i = 0; i < 16; i++) x[i] = _mm512_maskz_loadu_epi32(r + i < rows ? mask : 0, src + (r + i) * stride + d);
+            transpose16(x);
+            for (int64_t i = 0; i < columns; i++) _mm512_storeu_si512(to + i * PANEL, x[i]);
+        }
+    }
+}
+#else
+KERNEL void pack_keys(float *dst, const float *src, int64_t stride, int64_t rows, int64_t padded, int64_t D) {
+    for (int64_t r = 0; r < padded; r++)
+        for (int64_t d = 0; d < D; d++) dst[(r / PANEL * D + d) * PANEL + r % PANEL] = r < rows ? src[r * stride + d] : 0.0f;
+}
+#endif
+
+/* -- a tile ---------------------------------------------------------------------------------------------------------------- */
 /* s (rows, keys) = q kT, each register block of rows as far as its last row sees: row m sees keys 0..m + diagonal. */
-INLINE void scores(float *s, const word *q, const word *k, int64_t rows, int64_t keys, int64_t diagonal, int64_t D) {
-    int64_t d = D / PER_WORD;
+INLINE void scores(float *s, const float *q, const float *k, int64_t rows, int64_t keys, int64_t diagonal, int64_t D) {
     for (int64_t n = 0; n < keys; n += PANEL)
         for (int64_t m = 0; m < rows; m += ATTENTION_MR) {
             int64_t seen = clamp_to(m + diagonal + ATTENTION_MR, 0, keys) - n;
             if (seen <= 0) continue;
-            block_of(s + m * ATTENTION_KEYS + n, ATTENTION_KEYS, q + m * d, d, 1, k + n * d, d,
+            block_of(s + m * ATTENTION_KEYS + n, ATTENTION_KEYS, q + m * D, D, 1, k + n * D, D,
                      clamp_to((seen + VL - 1) / VL, 1, NR), PRODUCT_SET, NULL);
         }
 }
@@ -91,97 +140,103 @@ INLINE void softmax(const forward_buffers *f, int64_t row0, int64_t rows, int64_
     }
     for (int64_t m = 0; m < rows; m++) {
         const float *s = f->s + m * ATTENTION_KEYS;
-        word *p = f->p + m * (ATTENTION_KEYS / PER_WORD);
+        float *p = f->p + m * ATTENTION_KEYS;
         vf scale = vset1(c), minus_max = vset1(-max[m]), total = vset1(0.0f);
         int64_t seen = clamp_to(m + diagonal + 1, 0, keys), j = 0;
         for (; j + VL <= seen; j += VL) {
             vf x = vexp2(vfma(vload(s + j), scale, minus_max));
             total = total + x;
-            store_elements(p, j, x);
+            vstore(p + j, x);
         }
         if (j < seen) {
             vf x = vkeep(vexp2(vfma(vload(s + j), scale, minus_max)), seen - j, 0.0f);
             total = total + x;
-            store_elements(p, j, x);
+            vstore(p + j, x);
             j += VL;
         }
-        /* as far as the register block reads: at most MR further, and a word */
-        for (; j < seen + ATTENTION_MR + PER_WORD && j < ATTENTION_KEYS; j += VL) store_elements(p, j, vset1(0.0f));
+        /* as far as the register block reads: at most MR further */
+        for (; j < seen + ATTENTION_MR && j < ATTENTION_KEYS; j += VL) vstore(p + j, vset1(0.0f));
         vstore(sum + m * VL, first ? total : vfma(vload(sum + m * VL), vset1(f->alpha[m]), total));
     }
 }
 
+/* The D elements of a row of the output, and what is kept of it. */
+INLINE void store_output(float *o, bb_bf16 *kept, const float *x, float scale, int64_t D) {
+    for (int64_t d = 0; d < D; d += VL) {
+        vf y = vload(x + d) * vset1(scale);
+        vstore_first(o + d, y, clamp_to(D - d, 0, VL));
+        if (kept) store_bf16(kept + d, y, clamp_to(D - d, 0, VL));
+    }
+}
+
 /* Queries t0..t0+QUERIES-1 of head h of sequence b. */
-KERNEL void forward_tile(bb_bf16 *o, float *lse, const bb_bf16 *q, const bb_bf16 *k, const bb_bf16 *v, const bb_attention *a,
-                         int64_t b, int64_t h, int64_t t0, void *scratch) {
+KERNEL void forward_tile(float *o, bb_bf16 *kept, float *lse, const float *q, const float *k, const float *v,
+                         const bb_attention *a, int64_t b, int64_t h, int64_t t0, void *scratch) {
     bb_arena arena = {scratch, 0};
     int64_t D = a->D, ldv = round_up(D, VL), rows = clamp_to(a->Tq - t0, 0, ATTENTION_QUERIES);
     int64_t kv_at = b * a->kv_batch_stride + h / (a->H / a->Hk) * D, q_row = b * a->Tq + t0;
     int64_t see = t0 + a->Tk - a->Tq; /* query m of the tile sees keys 0..m + see */
     float c = (float)(M_LOG2E / sqrt((double)D));
-    const int64_t p_row = ATTENTION_KEYS / PER_WORD;
     forward_buffers f = carve_forward(&arena, D);
 
-    pack_rows(f.q, q + q_row * a->q_stride + h * D, a->q_stride, rows, round_up(rows, ATTENTION_ROWS), D);
+    pack_rows(f.q, q + q_row * a->q_stride + h * D, a->q_stride, rows, round_up(rows, ATTENTION_MR), D);
     for (int64_t key0 = 0; key0 < see + rows; key0 += ATTENTION_KEYS) {
-        int64_t keys = clamp_to(see + rows - key0, 0, ATTENTION_KEYS), key_steps = (keys + PER_WORD - 1) / PER_WORD;
-        pack_transposed(f.k, k + kv_at + key0 * a->kv_stride, a->kv_stride, keys, round_up(keys, 16), D);
-        pack_pairs(NULL, f.v, ATTENTION_KEYS / PER_WORD, v + kv_at + key0 * a->kv_stride, a->kv_stride, keys, round_up(keys, 2),
-                   D);
+        int64_t keys = clamp_to(see + rows - key0, 0, ATTENTION_KEYS);
+        pack_keys(f.k, k + kv_at + key0 * a->kv_stride, a->kv_stride, keys, round_up(keys, 16), D);
+        pack_values(f.v, v + kv_at + key0 * a->kv_stride, a->kv_stride, keys, D);
         for (int64_t m = 0; m < rows; m += ATTENTION_ROWS) {
             int64_t part = clamp_to(round_up(rows - m, ATTENTION_MR), 0, ATTENTION_ROWS), diagonal = m + see - key0;
             if (diagonal + part <= 0) continue;
-            scores(f.s, f.q + m * (D / PER_WORD), f.k, part, keys, diagonal, D);
+            scores(f.s, f.q + m * D, f.k, part, keys, diagonal, D);
             softmax(&f, m, part, keys, diagonal, c, key0 == 0);
             if (key0 == 0)
-                accumulate(f.o + m * ldv, ldv, f.p, VL * p_row, p_row, 1, f.v, ATTENTION_KEYS / PER_WORD, part, ldv, key_steps,
-                           ATTENTION_KEYS, diagonal, PRODUCT_SET, NULL);
+                accumulate(f.o + m * ldv, ldv, f.p, VL * ATTENTION_KEYS, ATTENTION_KEYS, 1, f.v, ATTENTION_KEYS, part, ldv,
+                           keys, ATTENTION_KEYS, diagonal, PRODUCT_SET, NULL);
             else
-                accumulate(f.o + m * ldv, ldv, f.p, VL * p_row, p_row, 1, f.v, ATTENTION_KEYS / PER_WORD, part, ldv, key_steps,
-                           ATTENTION_KEYS, diagonal, PRODUCT_SCALE, f.alpha);
+                accumulate(f.o + m * ldv, ldv, f.p, VL * ATTENTION_KEYS, ATTENTION_KEYS, 1, f.v, ATTENTION_KEYS, part, ldv,
+                           keys, ATTENTION_KEYS, diagonal, PRODUCT_SCALE, f.alpha);
         }
     }
     for (int64_t m = 0; m < rows; m++) {
         float sum = vreduce_add(vload(f.sum + m * VL));
-        bb_bf16 *to = o + (q_row + m) * a->o_stride + h * D;
-        for (int64_t d = 0; d < D; d += VL)
-            store_bf16(to + d, vload(f.o + m * ldv + d) * vset1(1.0f / sum), clamp_to(D - d, 0, VL));
+        int64_t at = (q_row + m) * a->o_stride + h * D;
+        store_output(o + at, kept ? kept + at : NULL, f.o + m * ldv, 1.0f / sum, D);
         if (lse) lse[(b * a->H + h) * a->Tq + t0 + m] = f.max[m] * (float)M_LN2 + logf(sum);
     }
 }
 
 /* -- few queries, as in decoding: the cache is read in place, once -------------------------------------------------------- */
 /* y (vectors * VL) = sum_j weight[j] v[j,:]. The last vector has only `last` elements where vectors is 1, a constant. */
-INLINE void weighted_sum(float *y, const float *weight, const bb_bf16 *v, int64_t stride, int64_t keys, int vectors,
+INLINE void weighted_sum(float *y, const float *weight, const float *v, int64_t stride, int64_t keys, int vectors,
                          int64_t last) {
     vf sum[8];
     for (int i = 0; i < vectors; i++) sum[i] = vset1(0.0f);
     for (int64_t j = 0; j < keys; j++, v += stride) {
-        if (j + PREFETCH_ROWS < keys) prefetch_row(v + PREFETCH_ROWS * stride, vectors * VL);
+        if (j + PREFETCH_ROWS < keys) prefetch_row(v + PREFETCH_ROWS * stride, (size_t)vectors * sizeof(vf));
         if (vectors == 1 && last < VL)
-            sum[0] = vfma(vset1(weight[j]), vload_bf16_first(v, last), sum[0]);
+            sum[0] = vfma(vset1(weight[j]), vload_first(v, last), sum[0]);
         else
-            for (int i = 0; i < vectors; i++) sum[i] = vfma(vset1(weight[j]), vload_bf16(v + i * VL), sum[i]);
+            for (int i = 0; i < vectors; i++) sum[i] = vfma(vset1(weight[j]), vload(v + i * VL), sum[i]);
     }
     for (int i = 0; i < vectors; i++) vstore(y + i * VL, sum[i]);
 }
 
 /* The `keys` keys at k for one query. partial: (Dp + 16), the weighted sum of v, then at Dp the maximum and the sum of
  * the weights; Dp: D rounded up to 16. k, v: rows of kv_stride. scratch: direct_bytes(D). */
-KERNEL void direct_partial(float *partial, const bb_bf16 *q, const bb_bf16 *k, const bb_bf16 *v, int64_t kv_stride,
-                           int64_t keys, int64_t D, void *scratch) {
+KERNEL void direct_partial(float *partial, const float *q, const float *k, const float *v, int64_t kv_stride, int64_t keys,
+                           int64_t D, void *scratch) {
     int64_t whole = D / VL * VL, dp = round_up(D, 16);
     float *query = scratch, *s = query + dp;
     vf scale = vset1((float)(M_LOG2E / sqrt((double)D)));
-    for (int64_t d = 0; d < whole; d += VL) vstore(query + d, vload_bf16(q + d) * scale);
-    if (whole < D) vstore(query + whole, vload_bf16_first(q + whole, D - whole) * scale);
+    for (int64_t d = 0; d < whole; d += VL) vstore(query + d, vload(q + d) * scale);
+    if (whole < D) vstore(query + whole, vload_first(q + whole, D - whole) * scale);
 
     for (int64_t j = 0; j < keys; j++) {
-        const bb_bf16 *key = k + j * kv_stride;
+        const float *key = k + j * kv_stride;
         vf sum = vset1(0.0f);
-        if (j + PREFETCH_ROWS < keys) prefetch_row(key + PREFETCH_ROWS * kv_stride, D);
-        for (int64_t d = 0; d < whole; d += VL) sum = vfma(vload(query + d), vload_bf16(key + d), sum);
-        if (whole < D) sum = vfma(vload(query + whole), vload_bf16_first(key + whole, D - whole), sum);
+        if (j + PREFETCH_ROWS < keys) prefetch_row(key + PREFETCH_ROWS * kv_stride, (size_t)D * sizeof *key);
+        for (int64_t d = 0; d < whole; d += VL) sum = vfma(vload(query + d), vload(key + d), sum);
+        if (whole < D) sum = vfma(vload(query + whole), vload_first(key + whole, D - whole), sum);
         s[j] = vreduce_add(sum);
     }
     float max = row_max(s, keys);
@@ -201,7 +256,7 @@ KERNEL void direct_partial(float *partial, const bb_bf16 *q, const bb_bf16 *k, c
 }
 
 /* partials: (count, Dp + 16) of one query, in the order of their keys. */
-KERNEL void direct_merge(bb_bf16 *o, float *lse, const float *partials, int64_t count, int64_t D) {
+KERNEL void direct_merge(float *o, bb_bf16 *kept, float *lse, const float *partials, int64_t count, int64_t D) {
     int64_t dp = round_up(D, 16), ld = dp + 16;
     float max = -INFINITY, total = 0.0f;
     for (int64_t i = 0; i < count; i++) max = partials[i * ld + dp] > max ? partials[i * ld + dp] : max;
@@ -215,7 +270,9 @@ KERNEL void direct_merge(bb_bf16 *o, float *lse, const float *partials, int64_t 
         vf sum = vset1(0.0f);
         for (int64_t i = 0; i < count; i++)
             sum = vfma(vexp2(vset1(partials[i * ld + dp]) + minus_max), vload(partials + i * ld + d), sum);
-        store_bf16(o + d, sum * vset1(1.0f / total), clamp_to(D - d, 0, VL));
+        sum = sum * vset1(1.0f / total);
+        vstore_first(o + d, sum, clamp_to(D - d, 0, VL));
+        if (kept) store_bf16(kept + d, sum, clamp_to(D - d, 0, VL));
     }
     if (lse) *lse = max * (float)M_LN2 + logf(total);
 }

@@ -1,5 +1,5 @@
-/* Compiles ATTENTION_TILE, a header, once for each instruction set: the functions of set s end in _s.
- * SPDX-License-Identifier: MIT */
+/* Compiles ATTENTION_TILE, a header, once for each instruction set: the functions of set s end in _s. With ATTENTION_F32
+ * defined all dot products are those of f32, and set BF16 is left out. SPDX-License-Identifier: MIT */
 #ifndef BB_OPS_CPU_ATTENTION_SETS_H
 #define BB_OPS_CPU_ATTENTION_SETS_H
 
@@ -27,6 +27,10 @@
 
 #include ATTENTION_TILE
 
+#ifdef ATTENTION_F32
+#define ATTENTION_BEST(FUNCTIONS) FUNCTIONS(avx512)
+#else
+#define ATTENTION_BEST(FUNCTIONS) FUNCTIONS(avx512bf16)
 #undef ATTENTION_SET
 #define ATTENTION_SET 3
 #include "ops/cpu/attention_simd.h"
@@ -34,6 +38,7 @@
 #include "ops/cpu/attention_gemm.h"
 
 #include ATTENTION_TILE
+#endif
 
 /* Defines name[level] from FUNCTIONS(set), an initializer. */
 #define ATTENTION_TABLE(type, name, FUNCTIONS)                                                                                 \
@@ -41,7 +46,7 @@
                                 [BB_CPU_AVX2] = FUNCTIONS(avx2),                                                               \
                                 [BB_CPU_AVX512] = FUNCTIONS(avx512),                                                           \
                                 [BB_CPU_AVX512_VNNI] = FUNCTIONS(avx512),                                                      \
-                                [BB_CPU_AVX512_BF16] = FUNCTIONS(avx512bf16)};
+                                [BB_CPU_AVX512_BF16] = ATTENTION_BEST(FUNCTIONS)};
 #else
 #define ATTENTION_TABLE(type, name, FUNCTIONS) static const type name[] = {[BB_CPU_GENERIC] = FUNCTIONS(generic)};
 #endif

@@ -38,6 +38,8 @@
 #define exp2_fraction ATTENTION_NAME(exp2_fraction)
 #define vreduce_max ATTENTION_NAME(vreduce_max)
 #define vreduce_add ATTENTION_NAME(vreduce_add)
+#define vload_first ATTENTION_NAME(vload_first)
+#define vstore_first ATTENTION_NAME(vstore_first)
 #define vload_bf16 ATTENTION_NAME(vload_bf16)
 #define vload_bf16_first ATTENTION_NAME(vload_bf16_first)
 #define store_bf16 ATTENTION_NAME(store_bf16)
@@ -76,6 +78,14 @@ INLINE vf vfma(vf a, vf b, vf c) { return _mm512_fmadd_ps(a, b, c); }
 INLINE vf vkeep(vf x, int64_t n, float fill) { return _mm512_mask_mov_ps(_mm512_set1_ps(fill), (__mmask16)((1u << n) - 1), x); }
 INLINE float vreduce_max(vf x) { return _mm512_reduce_max_ps(x); }
 INLINE float vreduce_add(vf x) { return _mm512_reduce_add_ps(x); }
+/* The first n elements, n <= VL; the rest zeros. */
+INLINE vf vload_first(const float *p, int64_t n) { return _mm512_maskz_loadu_ps((__mmask16)((1u << n) - 1), p); }
+INLINE void vstore_first(float *p, vf x, int64_t n) {
+    if (n == VL) /* a masked store is slow on some processors */
+        _mm512_storeu_ps(p, x);
+    else
+        _mm512_mask_storeu_ps(p, (__mmask16)((1u << n) - 1), x);
+}
 INLINE vf vload_bf16_first(const bb_bf16 *p, int64_t n) {
     __m256i half = _mm256_maskz_loadu_epi16((__mmask16)((1u << n) - 1), p);
     return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(half), 16));
@@ -150,6 +160,16 @@ INLINE float vreduce_add(vf x) {
     sum = t[0];
     for (int i = 1; i < VL; i++) sum += t[i];
     return sum;
+}
+INLINE vf vload_first(const float *p, int64_t n) {
+    float t[VL] = {0};
+    memcpy(t, p, (size_t)n * sizeof *p);
+    return vload(t);
+}
+INLINE void vstore_first(float *p, vf x, int64_t n) {
+    float t[VL];
+    vstore(t, x);
+    memcpy(p, t, (size_t)n * sizeof *p);
 }
 INLINE vf vload_bf16_first(const bb_bf16 *p, int64_t n) {
     float t[VL] = {0};

@@ -37,8 +37,7 @@ size_t bb_cpu_ternary_bytes(bb_device *dev, int64_t N, int64_t K);
 void bb_cpu_ternary_quant(bb_device *dev, const bb_ternary *t, const float *w);
 void bb_cpu_ternary_unpack(bb_device *dev, int8_t *q, const bb_ternary *t);
 void bb_cpu_ste_clip(bb_device *dev, float *dw, const float *w, const bb_ternary *t);
-void bb_cpu_linear_forward(bb_device *dev, void *y, bb_rows x, const bb_ternary *t, int64_t M);
-void bb_cpu_linear_forward_add(bb_device *dev, float *y, const float *residual, bb_rows x, const bb_ternary *t, int64_t M);
+void bb_cpu_linear_forward(bb_device *dev, float *y, const float *residual, bb_rows x, const bb_ternary *t, int64_t M);
 void bb_cpu_linear_backward(bb_device *dev, void *dx, float *dw, const void *dy, bb_dtype dy_dtype, bb_rows x,
                             const bb_ternary *t, int64_t M);
 void bb_cpu_head_forward(bb_device *dev, float *logits, const float *h, const float *e, int64_t M, int64_t V, int64_t C);
@@ -46,20 +45,22 @@ void bb_cpu_head_backward(bb_device *dev, void *dh, float *de, const float *dlog
                           int64_t V, int64_t C);
 
 /* attention.c, attention_backward.c, rope.c */
-void bb_cpu_attention_forward(bb_device *dev, void *o, float *lse, const void *q, const void *k, const void *v,
+void bb_cpu_attention_forward(bb_device *dev, float *o, void *kept, float *lse, const float *q, const float *k, const float *v,
                               const bb_attention *a);
 void bb_cpu_attention_backward(bb_device *dev, void *dq, void *dk, void *dv, const void *d_o, const void *q, const void *k,
                                const void *v, const void *o, const float *lse, const bb_attention *a);
-void bb_cpu_rope(bb_device *dev, void *x, const float *cos, const float *sin, int64_t position0, bool inverse, int64_t B,
-                 int64_t T, int64_t heads, int64_t D, int64_t stride);
+void bb_cpu_rope_forward(bb_device *dev, float *x, void *kept, const float *cos, const float *sin, int64_t position0, int64_t B,
+                         int64_t T, int64_t heads, int64_t D, int64_t width);
+void bb_cpu_rope_backward(bb_device *dev, void *dx, const float *cos, const float *sin, int64_t B, int64_t T, int64_t heads,
+                          int64_t D, int64_t width);
 
 /* rmsnorm.c, act_quant.c, swiglu.c, embedding.c, loss.c */
 void bb_cpu_rmsnorm_forward(bb_device *dev, bb_rows y, float *r, const float *x, const float *w, float eps, int64_t M,
                             int64_t C);
 void bb_cpu_rmsnorm_backward(bb_device *dev, float *dx, float *dw, const void *dy, const float *x, const float *w,
                              const float *r, int64_t M, int64_t C);
-void bb_cpu_act_quant(bb_device *dev, bb_rows y, const void *x, bb_dtype x_dtype, int64_t M, int64_t K);
-void bb_cpu_swiglu_forward(bb_device *dev, bb_rows y, const void *gate_up, int64_t M, int64_t F);
+void bb_cpu_act_quant(bb_device *dev, bb_rows y, const float *x, int64_t M, int64_t K);
+void bb_cpu_swiglu_forward(bb_device *dev, bb_rows y, void *kept, const float *gate_up, int64_t M, int64_t F);
 void bb_cpu_swiglu_backward(bb_device *dev, void *d_gate_up, const void *gate_up, const void *dh, int64_t M, int64_t F);
 void bb_cpu_embedding_forward(bb_device *dev, float *x, const uint8_t *idx, const float *e, int64_t M, int64_t V, int64_t C);
 void bb_cpu_embedding_backward(bb_device *dev, float *de, const uint8_t *idx, const float *dx, int64_t M, int64_t V, int64_t C);

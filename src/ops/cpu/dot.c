@@ -75,12 +75,16 @@ INLINE void fetch_row(const bb_dot_output *out, int64_t row) {
 /* One row of values; `whole`: all 64 columns are there. */
 INLINE void store_row(bool whole, const bb_dot_output *out, int64_t row, const __m512 values[VECTORS]) {
     int64_t at = row * out->stride;
-    if (out->residual) {
+    if (out->dtype == BB_F32) {
         float *y = (float *)out->y + at;
         EACH_VECTOR(v) {
             __mmask16 lanes = whole ? (__mmask16)0xffff : lanes16(out->columns, LANES * v);
-            __m512 sum = _mm512_add_ps(values[v], _mm512_maskz_loadu_ps(lanes, out->residual + at + LANES * v));
-            _mm512_mask_storeu_ps(y + LANES * v, lanes, sum);
+            __m512 sum = values[v];
+            if (out->residual) sum = _mm512_add_ps(sum, _mm512_maskz_loadu_ps(lanes, out->residual + at + LANES * v));
+            if (whole)
+                _mm512_storeu_ps(y + LANES * v, sum);
+            else
+                _mm512_mask_storeu_ps(y + LANES * v, lanes, sum);
         }
         return;
     }

@@ -11,12 +11,13 @@
 
 enum { BB_DOT_COLUMNS = 64, BB_DOT_STEP_BYTES = 256 };
 
-/* Where the tile's rows go: bf16, or f32 added to `residual` when that is given (at the same places; it may be y itself). */
+/* Where the tile's rows go. */
 typedef struct bb_dot_output {
     void *y;
-    const float *residual;
-    int64_t stride;  /* elements from row to row */
-    int64_t columns; /* 1 .. 64, of the panel's */
+    bb_dtype dtype;        /* BB_F32 or BB_BF16 */
+    const float *residual; /* at the same places, added where y is f32; it may be y itself, or NULL */
+    int64_t stride;        /* elements from row to row */
+    int64_t columns;       /* 1 .. 64, of the panel's */
 } bb_dot_output;
 
 /* y = s[row] * g * (sum_k a * b - a_sums[row]).  a: int8, its rows a_stride bytes apart; panel: uint8. With b = q + 1 and

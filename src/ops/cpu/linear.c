@@ -2,7 +2,7 @@
  * SPDX-License-Identifier: MIT */
 #include "ops/cpu/linear.h"
 
-static void forward(bb_device *dev, void *y, const float *residual, bb_rows x, const bb_ternary *t, int64_t M) {
+void bb_cpu_linear_forward(bb_device *dev, float *y, const float *residual, bb_rows x, const bb_ternary *t, int64_t M) {
 #if defined(__x86_64__)
     if (bb_cpu_of(dev)->level >= BB_CPU_AVX512_BF16 && x.dtype != BB_F32) {
         bb_linear_dot_forward(dev, y, residual, x, t, M);
@@ -10,14 +10,6 @@ static void forward(bb_device *dev, void *y, const float *residual, bb_rows x, c
     }
 #endif
     bb_linear_gemm_forward(dev, y, residual, x, t, M);
-}
-
-void bb_cpu_linear_forward(bb_device *dev, void *y, bb_rows x, const bb_ternary *t, int64_t M) {
-    forward(dev, y, NULL, x, t, M);
-}
-
-void bb_cpu_linear_forward_add(bb_device *dev, float *y, const float *residual, bb_rows x, const bb_ternary *t, int64_t M) {
-    forward(dev, y, residual, x, t, M);
 }
 
 void bb_cpu_linear_backward(bb_device *dev, void *dx, float *dw, const void *dy, bb_dtype dy_dtype, bb_rows x,

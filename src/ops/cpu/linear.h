@@ -6,14 +6,13 @@
 
 #include "ops/cpu/ternary.h"
 
-/* y: bf16, or f32 with `residual` added when that is given. */
-void bb_linear_gemm_forward(bb_device *dev, void *y, const float *residual, bb_rows x, const bb_ternary *t, int64_t M);
+void bb_linear_gemm_forward(bb_device *dev, float *y, const float *residual, bb_rows x, const bb_ternary *t, int64_t M);
 void bb_linear_gemm_backward(bb_device *dev, bb_bf16 *dx, float *dw, const void *dy, bb_dtype dy_dtype, bb_rows x,
                              const bb_ternary *t, int64_t M);
 
 #if defined(__x86_64__)
 /* For level BB_CPU_AVX512_BF16; forward for int8 and bf16 rows. */
-void bb_linear_dot_forward(bb_device *dev, void *y, const float *residual, bb_rows x, const bb_ternary *t, int64_t M);
+void bb_linear_dot_forward(bb_device *dev, float *y, const float *residual, bb_rows x, const bb_ternary *t, int64_t M);
 void bb_linear_dot_backward(bb_device *dev, bb_bf16 *dx, float *dw, const void *dy, bb_dtype dy_dtype, bb_rows x,
                             const bb_ternary *t, int64_t M);
 #endif

@@ -51,13 +51,12 @@ static unit unit_at(const cut *c, int64_t index) {
 
 /* ---- forward --------------------------------------------------------------------------------------------------------- */
 
-static bb_dot_output output_at(void *y, const float *residual, int64_t N, int64_t m0, int64_t n0, int64_t columns) {
+static bb_dot_output output_at(float *y, const float *residual, int64_t N, int64_t m0, int64_t n0, int64_t columns) {
     int64_t at = m0 * N + n0;
-    if (residual) return (bb_dot_output){(float *)y + at, residual + at, N, columns};
-    return (bb_dot_output){(bb_bf16 *)y + at, NULL, N, columns};
+    return (bb_dot_output){y + at, BB_F32, residual ? residual + at : NULL, N, columns};
 }
 
-static void forward_int8(bb_device *dev, void *y, const float *residual, bb_rows x, const bb_ternary *t, int64_t M) {
+static void forward_int8(bb_device *dev, float *y, const float *residual, bb_rows x, const bb_ternary *t, int64_t M) {
     int64_t N = t->n, K = t->k, steps = (K + 3) / 4;
     cut c = make_cut(M, bb_ternary_panels(t));
     bool in_place = K % 4 == 0;
@@ -96,7 +95,7 @@ static const bb_bf16 *even_rows(const bb_bf16 *x, int64_t rows, int64_t K, bb_bf
     return room;
 }
 
-static void forward_bf16(bb_device *dev, void *y, const float *residual, bb_rows x, const bb_ternary *t, int64_t M) {
+static void forward_bf16(bb_device *dev, float *y, const float *residual, bb_rows x, const bb_ternary *t, int64_t M) {
     int64_t N = t->n, K = t->k, steps = (K + 1) / 2, all = bb_ternary_panels(t);
     size_t panel_bytes = bb_ternary_panel_bytes(K) * sizeof(bb_bf16);
     int64_t slab = at_most(at_least(SLAB_BYTES / (int64_t)panel_bytes, 1), all);
@@ -126,7 +125,7 @@ static void forward_bf16(bb_device *dev, void *y, const float *residual, bb_rows
     }
 }
 
-void bb_linear_dot_forward(bb_device *dev, void *y, const float *residual, bb_rows x, const bb_ternary *t, int64_t M) {
+void bb_linear_dot_forward(bb_device *dev, float *y, const float *residual, bb_rows x, const bb_ternary *t, int64_t M) {
     if (x.dtype == BB_I8)
         forward_int8(dev, y, residual, x, t, M);
     else
@@ -172,7 +171,7 @@ static const bb_bf16 *input_gradient_rows(const input_gradient *g, const unit *u
 static void input_gradient_by_runs(bb_dot_output out, int64_t a_stride, int64_t rows, const bb_dot_part *parts, int count,
                                    float *sums) {
     memset(sums, 0, (size_t)(rows * BB_PANEL) * sizeof *sums);
-    bb_dot_output sum = {sums, sums, BB_PANEL, BB_PANEL};
+    bb_dot_output sum = {sums, BB_F32, sums, BB_PANEL, BB_PANEL};
     for (int i = 0; i < count; i++) {
         bb_dot_part run = parts[i];
         for (int64_t left = parts[i].steps; left > 0; left -= run.steps) {
@@ -200,7 +199,7 @@ static void input_gradient_unit(const input_gradient *g, const unit *u, int64_t 
             panel += bb_panels_of(g->part_rows[i]) * BB_PANEL * BB_PANEL * (int64_t)sizeof(bb_bf16);
         }
         int64_t k0 = (first_panel + j) * BB_PANEL;
-        bb_dot_output out = {g->dx + u->m0 * K + k0, NULL, K, at_most(K - k0, BB_PANEL)};
+        bb_dot_output out = {g->dx + u->m0 * K + k0, BB_BF16, NULL, K, at_most(K - k0, BB_PANEL)};
         if (g->t->n <= FEW_ROWS)
             bb_dot_bf16(out, g->a_stride, u->rows, parts, g->t->segments);
         else

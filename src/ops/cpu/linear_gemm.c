@@ -39,17 +39,14 @@ BB_SIMD_INLINE void to_f32_body(float *y, const void *x, bb_dtype dtype, float s
 }
 BB_SIMD_VARIANTS(to_f32, (float *y, const void *x, bb_dtype dtype, float s, int64_t n), (y, x, dtype, s, n))
 
-/* One row of results: y = residual + x, or x rounded to bf16 where there is no residual. */
-BB_SIMD_INLINE void finish_body(void *y, const float *residual, const float *x, int64_t n) {
-    if (residual) {
+BB_SIMD_INLINE void add_body(float *y, const float *a, const float *b, int64_t n) {
 #pragma omp simd
-        for (int64_t i = 0; i < n; i++) ((float *)y)[i] = residual[i] + x[i];
-    } else {
-#pragma omp simd
-        for (int64_t i = 0; i < n; i++) ((bb_bf16 *)y)[i] = bb_bf16_from_f32(x[i]);
-    }
+    for (int64_t i = 0; i < n; i++) y[i] = a[i] + b[i];
 }
-BB_SIMD_VARIANTS(finish, (void *y, const float *residual, const float *x, int64_t n), (y, residual, x, n))
+BB_SIMD_VARIANTS(add, (float *y, const float *a, const float *b, int64_t n), (y, a, b, n))
+
+BB_SIMD_INLINE void to_bf16_body(bb_bf16 *y, const float *x, int64_t n) { bb_simd_round_to_bf16(y, x, n); }
+BB_SIMD_VARIANTS(to_bf16, (bb_bf16 * y, const float *x, int64_t n), (y, x, n))
 
 /* x = s * g[n] * (sum[n] - offset[n]), from int32 sums to f32 in place */
 BB_SIMD_INLINE void scale_sums_body(float *x, const int32_t *sums, const int32_t *offset, const float *g, float s, int64_t n) {
@@ -74,7 +71,7 @@ typedef struct forward {
     bb_cpu_level level;
     bb_rows x;
     int64_t N, K, n0, width;
-    void *y;
+    float *y;
     const float *residual;
     float *g;        /* (width) */
     int32_t *offset; /* (width): 128 * the row's sum of q, what unsigned activations (code + 128) add */
@@ -99,9 +96,9 @@ static void forward_output(const void *context, int64_t m0, int64_t rows, const 
         if (f->x.dtype == BB_I8)
             scale_sums_for(f->level)(row, (const int32_t *)(const void *)row, f->offset, f->g, f->x.scale[m0 + r], f->width);
         if (f->residual)
-            finish_for(f->level)((float *)f->y + at, f->residual + at, row, f->width);
+            add_for(f->level)(f->y + at, f->residual + at, row, f->width);
         else
-            finish_for(f->level)((bb_bf16 *)f->y + at, NULL, row, f->width);
+            memcpy(f->y + at, row, (size_t)f->width * sizeof *row);
     }
 }
 
@@ -124,7 +121,7 @@ static void expand_columns(const forward *f, const bb_ternary *t, const bb_terna
     }
 }
 
-void bb_linear_gemm_forward(bb_device *dev, void *y, const float *residual, bb_rows x, const bb_ternary *t, int64_t M) {
+void bb_linear_gemm_forward(bb_device *dev, float *y, const float *residual, bb_rows x, const bb_ternary *t, int64_t M) {
     int64_t K = t->k, panels = bb_ternary_panels(t);
     size_t element = x.dtype == BB_I8 ? 1 : sizeof(float);
     int64_t slab = at_least(SLAB_BYTES / (K * BB_PANEL * (int64_t)element), 1);
@@ -177,7 +174,7 @@ static const void *dy_input(const void *context, int64_t m0, int64_t rows, void 
 static void dx_output(const void *context, int64_t m0, int64_t rows, const void *c) {
     const input_gradient *g = context;
     for (int64_t r = 0; r < rows; r++)
-        finish_for(g->level)(g->dx + (m0 + r) * g->K + g->k0, NULL, (const float *)c + r * g->width, g->width);
+        to_bf16_for(g->level)(g->dx + (m0 + r) * g->K + g->k0, (const float *)c + r * g->width, g->width);
 }
 
 static void input_gradient_all(bb_device *dev, input_gradient *g, const bb_ternary *t, int64_t M) {

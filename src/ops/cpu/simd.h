@@ -75,9 +75,9 @@ BB_SIMD_INLINE float bb_simd_exp(float x) {
     return x < -87.3f ? 0.0f : p;
 }
 
-BB_SIMD_INLINE void bb_simd_widen(float *y, const bb_bf16 *x, int64_t n) {
+BB_SIMD_INLINE void bb_simd_round_to_bf16(bb_bf16 *y, const float *x, int64_t n) {
 #pragma omp simd
-    for (int64_t i = 0; i < n; i++) y[i] = bb_f32_from_bf16(x[i]);
+    for (int64_t i = 0; i < n; i++) y[i] = bb_bf16_from_f32(x[i]);
 }
 
 /* max |x[i]|. The bits of magnitudes are ordered as the magnitudes, NaN above all: it reaches the scale and is not lost. */
@@ -109,9 +109,7 @@ BB_SIMD_INLINE void bb_simd_store_row(bb_rows y, int64_t m, const float *x, int6
     if (y.dtype == BB_I8) {
         y.scale[m] = bb_simd_quantize((int8_t *)y.data + m * n, x, n);
     } else if (y.dtype == BB_BF16) {
-        bb_bf16 *to = (bb_bf16 *)y.data + m * n;
-#pragma omp simd
-        for (int64_t i = 0; i < n; i++) to[i] = bb_bf16_from_f32(x[i]);
+        bb_simd_round_to_bf16((bb_bf16 *)y.data + m * n, x, n);
     } else {
         memcpy((float *)y.data + m * n, x, (size_t)n * sizeof *x);
     }

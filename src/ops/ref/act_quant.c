@@ -27,8 +27,7 @@ double bb_ref_load(bb_rows x, int64_t m, int64_t k, int64_t K) {
     return x.dtype == BB_I8 ? (double)x.scale[m] * ((const int8_t *)x.data)[i] : (double)((const float *)x.data)[i];
 }
 
-void bb_ref_act_quant(bb_device *dev, bb_rows y, const void *x, bb_dtype x_dtype, int64_t M, int64_t K) {
+void bb_ref_act_quant(bb_device *dev, bb_rows y, const float *x, int64_t M, int64_t K) {
     (void)dev;
-    (void)x_dtype; /* act is f32 here */
-    for (int64_t m = 0; m < M; m++) bb_ref_store_row(y, m, (const float *)x + m * K, K);
+    for (int64_t m = 0; m < M; m++) bb_ref_store_row(y, m, x + m * K, K);
 }

@@ -21,7 +21,7 @@ static double dot(const float *x, const float *y, int64_t n) {
     return sum;
 }
 
-void bb_ref_attention_forward(bb_device *dev, void *o, float *lse, const void *q, const void *k, const void *v,
+void bb_ref_attention_forward(bb_device *dev, float *o, void *kept, float *lse, const float *q, const float *k, const float *v,
                               const bb_attention *a) {
     double *p = bb_ref_scratch(dev, (size_t)a->Tk);
     if (!p) return;
@@ -30,21 +30,21 @@ void bb_ref_attention_forward(bb_device *dev, void *o, float *lse, const void *q
     for (int64_t b = 0; b < a->B; b++)
         for (int64_t h = 0; h < a->H; h++)
             for (int64_t t = 0; t < a->Tq; t++) {
-                const float *query = (const float *)q + query_at(a, b, h, t);
-                float *out = (float *)o + output_at(a, b, h, t);
+                const float *query = q + query_at(a, b, h, t);
+                float *out = o + output_at(a, b, h, t);
                 int64_t seen = keys_seen(a, t);
                 double max = -INFINITY, sum = 0;
                 for (int64_t j = 0; j < seen; j++) {
-                    p[j] = scale * dot(query, (const float *)k + key_at(a, b, h / group, j), a->D);
+                    p[j] = scale * dot(query, k + key_at(a, b, h / group, j), a->D);
                     max = fmax(max, p[j]);
                 }
                 for (int64_t j = 0; j < seen; j++) sum += p[j] = exp(p[j] - max);
                 for (int64_t d = 0; d < a->D; d++) {
                     double weighted = 0;
-                    for (int64_t j = 0; j < seen; j++)
-                        weighted += p[j] * (double)((const float *)v + key_at(a, b, h / group, j))[d];
+                    for (int64_t j = 0; j < seen; j++) weighted += p[j] * (double)v[key_at(a, b, h / group, j) + d];
                     out[d] = (float)(weighted / sum);
                 }
+                if (kept) memcpy((float *)kept + output_at(a, b, h, t), out, (size_t)a->D * sizeof *out);
                 if (lse) lse[(b * a->H + h) * a->Tq + t] = (float)(max + log(sum));
             }
 }

@@ -17,19 +17,12 @@ static double product(bb_rows x, const bb_ternary *t, int64_t m, int64_t n) {
     return g * sum;
 }
 
-void bb_ref_linear_forward(bb_device *dev, void *y, bb_rows x, const bb_ternary *t, int64_t M) {
-    (void)dev;
-    float *out = y;
-    for (int64_t m = 0; m < M; m++)
-        for (int64_t n = 0; n < t->n; n++) out[m * t->n + n] = (float)product(x, t, m, n);
-}
-
-void bb_ref_linear_forward_add(bb_device *dev, float *y, const float *residual, bb_rows x, const bb_ternary *t, int64_t M) {
+void bb_ref_linear_forward(bb_device *dev, float *y, const float *residual, bb_rows x, const bb_ternary *t, int64_t M) {
     (void)dev;
     for (int64_t m = 0; m < M; m++)
         for (int64_t n = 0; n < t->n; n++) {
             int64_t i = m * t->n + n;
-            y[i] = (float)((double)residual[i] + product(x, t, m, n));
+            y[i] = (float)((residual ? (double)residual[i] : 0) + product(x, t, m, n));
         }
 }
 

@@ -21,7 +21,7 @@ double *bb_ref_scratch(bb_device *dev, size_t count);
 void bb_ref_store_row(bb_rows y, int64_t m, const float *x, int64_t K);
 /* Element i = m*K + k of rows, with its row's scale applied. */
 double bb_ref_load(bb_rows x, int64_t m, int64_t k, int64_t K);
-void bb_ref_act_quant(bb_device *dev, bb_rows y, const void *x, bb_dtype x_dtype, int64_t M, int64_t K);
+void bb_ref_act_quant(bb_device *dev, bb_rows y, const float *x, int64_t M, int64_t K);
 
 /* ternary_quant.c */
 size_t bb_ref_ternary_bytes(bb_device *dev, int64_t N, int64_t K);
@@ -32,8 +32,7 @@ void bb_ref_ste_clip(bb_device *dev, float *dw, const float *w, const bb_ternary
 float bb_ref_ternary_scale(const bb_ternary *t, int64_t n);
 
 /* linear.c */
-void bb_ref_linear_forward(bb_device *dev, void *y, bb_rows x, const bb_ternary *t, int64_t M);
-void bb_ref_linear_forward_add(bb_device *dev, float *y, const float *residual, bb_rows x, const bb_ternary *t, int64_t M);
+void bb_ref_linear_forward(bb_device *dev, float *y, const float *residual, bb_rows x, const bb_ternary *t, int64_t M);
 void bb_ref_linear_backward(bb_device *dev, void *dx, float *dw, const void *dy, bb_dtype dy_dtype, bb_rows x,
                             const bb_ternary *t, int64_t M);
 
@@ -47,9 +46,11 @@ void bb_ref_rmsnorm_forward(bb_device *dev, bb_rows y, float *r, const float *x,
                             int64_t C);
 void bb_ref_rmsnorm_backward(bb_device *dev, float *dx, float *dw, const void *dy, const float *x, const float *w,
                              const float *r, int64_t M, int64_t C);
-void bb_ref_rope(bb_device *dev, void *x, const float *cos, const float *sin, int64_t position0, bool inverse, int64_t B,
-                 int64_t T, int64_t heads, int64_t D, int64_t stride);
-void bb_ref_swiglu_forward(bb_device *dev, bb_rows y, const void *gate_up, int64_t M, int64_t F);
+void bb_ref_rope_forward(bb_device *dev, float *x, void *kept, const float *cos, const float *sin, int64_t position0, int64_t B,
+                         int64_t T, int64_t heads, int64_t D, int64_t width);
+void bb_ref_rope_backward(bb_device *dev, void *dx, const float *cos, const float *sin, int64_t B, int64_t T, int64_t heads,
+                          int64_t D, int64_t width);
+void bb_ref_swiglu_forward(bb_device *dev, bb_rows y, void *kept, const float *gate_up, int64_t M, int64_t F);
 void bb_ref_swiglu_backward(bb_device *dev, void *d_gate_up, const void *gate_up, const void *dh, int64_t M, int64_t F);
 void bb_ref_embedding_forward(bb_device *dev, float *x, const uint8_t *idx, const float *e, int64_t M, int64_t V, int64_t C);
 void bb_ref_embedding_backward(bb_device *dev, float *de, const uint8_t *idx, const float *dx, int64_t M, int64_t V, int64_t C);
@@ -58,7 +59,7 @@ void bb_ref_loss_backward(bb_device *dev, float *dlogits, const float *logits, c
                           int64_t V);
 
 /* attention.c */
-void bb_ref_attention_forward(bb_device *dev, void *o, float *lse, const void *q, const void *k, const void *v,
+void bb_ref_attention_forward(bb_device *dev, float *o, void *kept, float *lse, const float *q, const float *k, const float *v,
                               const bb_attention *a);
 void bb_ref_attention_backward(bb_device *dev, void *dq, void *dk, void *dv, const void *d_o, const void *q, const void *k,
                                const void *v, const void *o, const float *lse, const bb_attention *a);
