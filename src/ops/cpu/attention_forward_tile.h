@@ -31,8 +31,7 @@ typedef struct forward_buffers {
     float *q;     /* (QUERIES, D) */
     float *k;     /* panels (D, KEYS) */
     float *v;     /* panels (KEYS, Dp) */
-    float *p;     /* (ROWS, KEYS), the weights before division by their sum */
-    float *s;     /* (ROWS, KEYS), raw scores */
+    float *s;     /* (ROWS, KEYS): raw scores, then the weights before division by their sum */
     float *o;     /* (QUERIES, Dp), not yet divided */
     float *sum;   /* (QUERIES, VL), lane by lane */
     float *max;   /* (QUERIES), of the scaled scores in units of log2 e */
@@ -45,7 +44,6 @@ KERNEL forward_buffers carve_forward(bb_arena *arena, int64_t D) {
     f.q = bb_arena_take(arena, ATTENTION_QUERIES * d * sizeof(float));
     f.k = bb_arena_take(arena, ATTENTION_KEYS * d * sizeof(float));
     f.v = bb_arena_take(arena, ATTENTION_KEYS * (size_t)round_up(D, PANEL) * sizeof(float));
-    f.p = bb_arena_take(arena, ATTENTION_ROWS * ATTENTION_KEYS * sizeof(float));
     f.s = bb_arena_take(arena, ATTENTION_ROWS * ATTENTION_KEYS * sizeof(float));
     f.o = bb_arena_take(arena, ATTENTION_QUERIES * dp * sizeof(float));
     f.sum = bb_arena_take(arena, ATTENTION_QUERIES * VL * sizeof(float));
@@ -125,7 +123,7 @@ INLINE float row_max(const float *s, int64_t n) {
     return vreduce_max(max);
 }
 
-/* The online softmax of a tile of scores: p = 2^(c s - new max); max, sum, alpha brought up to date. rows <= ROWS. */
+/* The online softmax of a tile of scores, in place: 2^(c s - new max); max, sum, alpha brought up to date. rows <= ROWS. */
 INLINE void softmax(const forward_buffers *f, int64_t row0, int64_t rows, int64_t keys, int64_t diagonal, float c, bool first) {
     float *max = f->max + row0, *sum = f->sum + row0 * VL, tile_max[ATTENTION_ROWS];
     for (int64_t m = 0; m < rows; m++) tile_max[m] = row_max(f->s + m * ATTENTION_KEYS, clamp_to(m + diagonal + 1, 0, keys));
@@ -139,23 +137,22 @@ INLINE void softmax(const forward_buffers *f, int64_t row0, int64_t rows, int64_
         vstore(max + m, now);
     }
     for (int64_t m = 0; m < rows; m++) {
-        const float *s = f->s + m * ATTENTION_KEYS;
-        float *p = f->p + m * ATTENTION_KEYS;
+        float *s = f->s + m * ATTENTION_KEYS;
         vf scale = vset1(c), minus_max = vset1(-max[m]), total = vset1(0.0f);
         int64_t seen = clamp_to(m + diagonal + 1, 0, keys), j = 0;
         for (; j + VL <= seen; j += VL) {
             vf x = vexp2(vfma(vload(s + j), scale, minus_max));
             total = total + x;
-            vstore(p + j, x);
+            vstore(s + j, x);
         }
         if (j < seen) {
             vf x = vkeep(vexp2(vfma(vload(s + j), scale, minus_max)), seen - j, 0.0f);
             total = total + x;
-            vstore(p + j, x);
+            vstore(s + j, x);
             j += VL;
         }
         /* as far as the register block reads: at most MR further */
-        for (; j < seen + ATTENTION_MR && j < ATTENTION_KEYS; j += VL) vstore(p + j, vset1(0.0f));
+        for (; j < seen + ATTENTION_MR && j < ATTENTION_KEYS; j += VL) vstore(s + j, vset1(0.0f));
         vstore(sum + m * VL, first ? total : vfma(vload(sum + m * VL), vset1(f->alpha[m]), total));
     }
 }
@@ -190,10 +187,10 @@ KERNEL void forward_tile(float *o, bb_bf16 *kept, float *lse, const float *q, co
             scores(f.s, f.q + m * D, f.k, part, keys, diagonal, D);
             softmax(&f, m, part, keys, diagonal, c, key0 == 0);
             if (key0 == 0)
-                accumulate(f.o + m * ldv, ldv, f.p, VL * ATTENTION_KEYS, ATTENTION_KEYS, 1, f.v, ATTENTION_KEYS, part, ldv,
+                accumulate(f.o + m * ldv, ldv, f.s, VL * ATTENTION_KEYS, ATTENTION_KEYS, 1, f.v, ATTENTION_KEYS, part, ldv,
                            keys, ATTENTION_KEYS, diagonal, PRODUCT_SET, NULL);
             else
-                accumulate(f.o + m * ldv, ldv, f.p, VL * ATTENTION_KEYS, ATTENTION_KEYS, 1, f.v, ATTENTION_KEYS, part, ldv,
+                accumulate(f.o + m * ldv, ldv, f.s, VL * ATTENTION_KEYS, ATTENTION_KEYS, 1, f.v, ATTENTION_KEYS, part, ldv,
                            keys, ATTENTION_KEYS, diagonal, PRODUCT_SCALE, f.alpha);
         }
     }
