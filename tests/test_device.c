@@ -9,6 +9,7 @@
 #include <sched.h>
 
 #include "bitbyte.h"
+#include "core/cpu_features.h"
 #include "core/file.h"
 #include "core/host.h"
 #include "scratch.h"
@@ -34,6 +35,38 @@ static void impossible_thread_counts_are_errors(void **state) {
     assert_int_equal(bb_device_open("cpu", 100000, &device, &err), BB_ERR_ARGUMENT);
     assert_non_null(strstr(err.message, "100000"));
     assert_null(device);
+}
+
+static void a_level_that_is_none_is_an_error_that_lists_them(void **state) {
+    (void)state;
+    const char *const levels[] = {"generic", "avx2", "avx512", "avx512_vnni", "avx512_bf16"};
+    const char *set = getenv("BITBYTE_CPU");
+    char before[32] = "";
+    if (set) (void)snprintf(before, sizeof before, "%s", set);
+    bb_error err = {0};
+    bb_device *device;
+    assert_int_equal(setenv("BITBYTE_CPU", "avx3", 1), 0);
+    assert_int_equal(bb_device_open("cpu", 1, &device, &err), BB_ERR_ARGUMENT);
+    assert_null(device);
+    assert_non_null(strstr(err.message, "BITBYTE_CPU is \"avx3\""));
+    for (size_t i = 0; i < sizeof levels / sizeof *levels; i++) assert_non_null(strstr(err.message, levels[i]));
+    assert_int_equal(setenv("BITBYTE_CPU", before, 1), 0); /* empty is none */
+    assert_int_equal(bb_device_open("cpu", 1, &device, &err), BB_OK);
+    bb_device_close(device);
+}
+
+static void a_level_is_lowered_and_never_raised(void **state) {
+    (void)state;
+    bb_error err = {0};
+    bb_cpu_level level;
+    assert_int_equal(bb_cpu_lower(BB_CPU_AVX512, NULL, &level, &err), BB_OK);
+    assert_int_equal(level, BB_CPU_AVX512);
+    assert_int_equal(bb_cpu_lower(BB_CPU_AVX512, "avx512", &level, &err), BB_OK);
+    assert_int_equal(level, BB_CPU_AVX512);
+    assert_int_equal(bb_cpu_lower(BB_CPU_AVX512, "generic", &level, &err), BB_OK);
+    assert_int_equal(level, BB_CPU_GENERIC);
+    assert_int_equal(bb_cpu_lower(BB_CPU_AVX2, "avx512", &level, &err), BB_ERR_UNSUPPORTED);
+    assert_string_equal(err.message, "BITBYTE_CPU asks for avx512; this processor has no more than avx2");
 }
 
 static void devices_say_what_they_are(void **state) {
@@ -148,6 +181,8 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(unknown_names_are_errors_that_list_the_known),
         cmocka_unit_test(impossible_thread_counts_are_errors),
+        cmocka_unit_test(a_level_that_is_none_is_an_error_that_lists_them),
+        cmocka_unit_test(a_level_is_lowered_and_never_raised),
         cmocka_unit_test(devices_say_what_they_are),
         cmocka_unit_test(zero_threads_takes_what_the_process_may_use),
         cmocka_unit_test(memory_without_groups),

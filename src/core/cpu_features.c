@@ -21,10 +21,21 @@ static bb_cpu_level of_processor(void) {
 #endif
 }
 
-bb_cpu_level bb_cpu_detect(void) {
-    bb_cpu_level level = of_processor();
-    const char *wanted = getenv("BITBYTE_CPU");
-    for (int i = 0; wanted && i < (int)level; i++) /* it lowers the level, it never raises it */
-        if (strcmp(wanted, names[i]) == 0) return (bb_cpu_level)i;
-    return level;
+bb_status bb_cpu_lower(bb_cpu_level processor, const char *wanted, bb_cpu_level *out, bb_error *err) {
+    *out = processor;
+    if (!wanted || !*wanted) return BB_OK;
+    for (int i = 0; i < (int)(sizeof names / sizeof *names); i++) {
+        if (strcmp(wanted, names[i])) continue;
+        if (i > (int)processor)
+            return bb_fail(err, BB_ERR_UNSUPPORTED, "BITBYTE_CPU asks for %s; this processor has no more than %s", wanted,
+                           names[processor]);
+        *out = (bb_cpu_level)i;
+        return BB_OK;
+    }
+    return bb_fail(err, BB_ERR_ARGUMENT,
+                   "BITBYTE_CPU is \"%s\"; it may be generic, avx2, avx512, avx512_vnni or avx512_bf16, or not set", wanted);
+}
+
+bb_status bb_cpu_detect(bb_cpu_level *out, bb_error *err) {
+    return bb_cpu_lower(of_processor(), getenv("BITBYTE_CPU"), out, err);
 }

@@ -4,6 +4,8 @@
 #ifndef BB_CORE_CPU_FEATURES_H
 #define BB_CORE_CPU_FEATURES_H
 
+#include "core/status.h"
+
 typedef enum bb_cpu_level {
     BB_CPU_GENERIC = 0, /* plain C */
     BB_CPU_AVX2,        /* AVX2 + FMA + F16C */
@@ -12,8 +14,11 @@ typedef enum bb_cpu_level {
     BB_CPU_AVX512_BF16 /* VNNI and BF16: Zen 4, Cooper Lake, Sapphire Rapids and later */
 } bb_cpu_level;
 
-/* Read once; later calls return the same. */
-bb_cpu_level bb_cpu_detect(void);
+/* The processor's level, or the lower one that BITBYTE_CPU asks for. */
+bb_status bb_cpu_detect(bb_cpu_level *out, bb_error *err);
+/* `processor`, or the level that is called `wanted` (NULL or "": none). A name that isn't one is BB_ERR_ARGUMENT, a level that
+ * the processor lacks BB_ERR_UNSUPPORTED. */
+bb_status bb_cpu_lower(bb_cpu_level processor, const char *wanted, bb_cpu_level *out, bb_error *err);
 const char *bb_cpu_level_name(bb_cpu_level level);
 
 #endif

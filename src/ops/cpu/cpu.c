@@ -174,11 +174,13 @@ static const bb_ops ops = {
 
 bb_status bb_device_open_cpu(int threads, bb_device **out, bb_error *err) {
     *out = NULL;
+    bb_cpu_level level;
+    BB_TRY(bb_cpu_detect(&level, err));
     bb_cpu *cpu = calloc(1, sizeof *cpu);
     if (!cpu) return bb_fail(err, BB_ERR_MEMORY, "out of memory for the cpu device");
     cpu->base.ops = &ops;
     cpu->base.threads = threads;
-    cpu->level = bb_cpu_detect();
+    cpu->level = level;
     cpu->scratch = calloc((size_t)threads, sizeof *cpu->scratch);
     cpu->scratch_bytes = calloc((size_t)threads, sizeof *cpu->scratch_bytes);
     bb_status status = BB_OK;
