@@ -11,7 +11,7 @@ static qkv_layout layout_of(const bb_block_shape *s) {
 }
 
 static void *act_at(const bb_device *dev, void *base, int64_t element) {
-    return (unsigned char *)base + element * (int64_t)bb_dtype_bytes(dev->ops->act_dtype);
+    return bb_rows_at(base, dev->ops->act_dtype, element, 1);
 }
 
 static bb_attention description_of(const bb_block_shape *s) {
@@ -38,18 +38,21 @@ static void fill_cache(bb_device *dev, const bb_kv_view *kv, const float *qkv, c
     }
 }
 
-void bb_attention_block_forward(bb_device *dev, const bb_block *block, bb_block_saved *sv, const bb_block_scratch *scratch,
-                                float *y, const float *x, const bb_block_shape *s, const bb_kv_view *kv) {
+/* Sequences b .. b+n-1. */
+static void forward_sequences(bb_device *dev, const bb_block *block, bb_block_saved *sv, const bb_block_scratch *scratch,
+                              float *y, const float *x, const bb_block_shape *s, const bb_kv_view *kv, int64_t b, int64_t n) {
     const bb_ops *ops = dev->ops;
-    int64_t M = s->B * s->T;
-    float *qkv = scratch->wide, *att = scratch->att;
+    int64_t m = b * s->T, M = n * s->T, C = s->C;
     qkv_layout row = layout_of(s);
     bb_attention a = description_of(s);
+    float *qkv = scratch->wide, *att = scratch->att;
+    bb_rows in = bb_rows_from(sv->a1, m, C), out = bb_rows_from(sv->a2, m, C);
+    a.B = n;
 
-    ops->rmsnorm_forward(dev, sv->a1, sv->r1, x, block->n1, s->norm_eps, M, s->C);
-    ops->linear_forward(dev, qkv, NULL, sv->a1, &block->qkv, M);
-    ops->rope_forward(dev, qkv, sv->qkv, s->rope_cos, s->rope_sin, kv ? kv->length : 0, s->B, s->T, s->H + s->Hk, s->D,
-                      row.width);
+    ops->rmsnorm_forward(dev, in, sv->r1 + m, x + m * C, block->n1, s->norm_eps, M, C);
+    ops->linear_forward(dev, qkv, NULL, in, &block->qkv, M);
+    ops->rope_forward(dev, qkv, bb_rows_at(sv->qkv, ops->act_dtype, m, row.width), s->rope_cos, s->rope_sin,
+                      kv ? kv->length : 0, n, s->T, s->H + s->Hk, s->D, row.width);
     if (kv) {
         fill_cache(dev, kv, qkv, s);
         a.Tk = kv->length + s->T;
@@ -57,10 +60,18 @@ void bb_attention_block_forward(bb_device *dev, const bb_block *block, bb_block_
         a.kv_batch_stride = kv->capacity * a.kv_stride;
         ops->attention_forward(dev, att, NULL, NULL, qkv, kv->k, kv->v, &a);
     } else {
-        ops->attention_forward(dev, att, sv->att, sv->lse, qkv, qkv + row.k, qkv + row.v, &a);
+        ops->attention_forward(dev, att, bb_rows_at(sv->att, ops->act_dtype, m, C), sv->lse ? sv->lse + m * s->H : NULL, qkv,
+                               qkv + row.k, qkv + row.v, &a);
     }
-    ops->act_quant(dev, sv->a2, att, M, s->C);
-    ops->linear_forward(dev, y, x, sv->a2, &block->o, M);
+    ops->act_quant(dev, out, att, M, C);
+    ops->linear_forward(dev, y + m * C, x + m * C, out, &block->o, M);
+}
+
+void bb_attention_block_forward(bb_device *dev, const bb_block *block, bb_block_saved *saved, const bb_block_scratch *scratch,
+                                float *y, const float *x, const bb_block_shape *s, const bb_kv_view *kv) {
+    int64_t most = bb_block_sequences(s);
+    for (int64_t b = 0; b < s->B; b += most)
+        forward_sequences(dev, block, saved, scratch, y, x, s, kv, b, s->B - b < most ? s->B - b : most);
 }
 
 void bb_attention_block_backward(bb_device *dev, const bb_block *block, const bb_block_saved *sv,

@@ -33,18 +33,18 @@ void bb_block_saved_carve(bb_block_saved *v, bb_arena *arena, bb_dtype act, cons
 }
 
 void bb_block_scratch_carve(bb_block_scratch *v, bb_arena *arena, bb_dtype act, const bb_block_shape *s) {
-    int64_t M = s->B * s->T, qkv = qkv_width(s);
-    size_t wide = (size_t)(M * (2 * s->F > qkv ? 2 * s->F : qkv)), narrow = (size_t)(M * (s->F > s->C ? s->F : s->C));
-    size_t act_bytes = bb_dtype_bytes(act);
+    int64_t M = s->B * s->T, qkv = qkv_width(s), rows = bb_block_rows(s);
+    int64_t att_rows = s->T > rows ? s->T : rows; /* also of shorter sequences, and more of them */
+    int64_t att_wide = att_rows * qkv, mlp_wide = rows * 2 * s->F;
     bb_arena backward = *arena;
     *v = (bb_block_scratch){0};
-    v->wide = bb_arena_take(arena, wide * sizeof(float));
-    if (s->training) { /* the two passes of a block do not overlap */
-        v->d_wide = bb_arena_take(&backward, wide * act_bytes);
-        v->d_narrow = bb_arena_take(&backward, narrow * act_bytes);
-        if (backward.used > arena->used) arena->used = backward.used;
-    }
-    v->att = bb_arena_take(arena, (size_t)(M * s->C) * sizeof(float));
+    v->wide = bb_arena_take(arena, (size_t)(att_wide > mlp_wide ? att_wide : mlp_wide) * sizeof(float));
+    v->att = bb_arena_take(arena, (size_t)(att_rows * s->C) * sizeof(float));
+    if (!s->training) return;
+    /* the two passes of a block do not overlap */
+    v->d_wide = bb_arena_take(&backward, (size_t)(M * (2 * s->F > qkv ? 2 * s->F : qkv)) * bb_dtype_bytes(act));
+    v->d_narrow = bb_arena_take(&backward, (size_t)(M * (s->F > s->C ? s->F : s->C)) * bb_dtype_bytes(act));
+    if (backward.used > arena->used) arena->used = backward.used;
 }
 
 void bb_block_forward(bb_device *dev, const bb_block *block, bb_block_saved *saved, const bb_block_scratch *scratch, float *y,

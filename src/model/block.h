@@ -26,11 +26,15 @@ typedef struct bb_block_saved {
     float *lse;    /* (B,H,T) */
 } bb_block_saved;
 
+/* The forward pass takes about so many rows at a time through each half of a block (at least one sequence through attention),
+ * so that what is wide and in f32 is read while it is still in the caches. */
+enum { BB_FORWARD_ROWS = 512 };
+
 /* Shared by all blocks. */
 typedef struct bb_block_scratch {
-    /* of the forward pass */
-    float *wide; /* (M, max(2F, C+2HkD)): q, k and v, then gate and up */
-    float *att;  /* (M, C) */
+    /* of the forward pass, for rows taken at a time */
+    float *wide; /* (rows, C+2HkD): q, k and v; then (rows, 2F): gate and up */
+    float *att;  /* (rows, C) */
     /* of the backward pass, in wide's place; NULL without training */
     void *d_wide;   /* act (M, max(2F, C+2HkD)): d_gate_up, then dqkv */
     void *d_narrow; /* act (M, max(F, C)): dh, da, do */
@@ -49,6 +53,23 @@ typedef struct bb_block_shape {
     bool act_quant, training;
     const float *rope_cos, *rope_sin;
 } bb_block_shape;
+
+/* Rows that the MLP's half takes at a time, and sequences that attention's does. */
+static inline int64_t bb_block_rows(const bb_block_shape *s) {
+    return s->B * s->T < BB_FORWARD_ROWS ? s->B * s->T : BB_FORWARD_ROWS;
+}
+static inline int64_t bb_block_sequences(const bb_block_shape *s) {
+    int64_t n = BB_FORWARD_ROWS / s->T;
+    return n < 1 ? 1 : n < s->B ? n : s->B;
+}
+
+/* x from row `first` on; rows of K. */
+static inline void *bb_rows_at(void *x, bb_dtype dtype, int64_t first, int64_t K) {
+    return x ? (unsigned char *)x + (size_t)(first * K) * bb_dtype_bytes(dtype) : NULL;
+}
+static inline bb_rows bb_rows_from(bb_rows x, int64_t first, int64_t K) {
+    return (bb_rows){bb_rows_at(x.data, x.dtype, first, K), x.scale ? x.scale + first : NULL, x.dtype};
+}
 
 void bb_block_saved_carve(bb_block_saved *s, bb_arena *arena, bb_dtype act, const bb_block_shape *shape);
 void bb_block_scratch_carve(bb_block_scratch *s, bb_arena *arena, bb_dtype act, const bb_block_shape *shape);

@@ -4,11 +4,16 @@
 void bb_mlp_block_forward(bb_device *dev, const bb_block *block, bb_block_saved *sv, const bb_block_scratch *scratch, float *y,
                           const float *x, const bb_block_shape *s) {
     const bb_ops *ops = dev->ops;
-    int64_t M = s->B * s->T;
-    ops->rmsnorm_forward(dev, sv->a3, sv->r2, x, block->n2, s->norm_eps, M, s->C);
-    ops->linear_forward(dev, scratch->wide, NULL, sv->a3, &block->gate_up, M);
-    ops->swiglu_forward(dev, sv->a4, sv->gate_up, scratch->wide, M, s->F);
-    if (y) ops->linear_forward(dev, y, x, sv->a4, &block->down, M);
+    int64_t M = s->B * s->T, C = s->C, F = s->F;
+    int64_t most = bb_block_rows(s);
+    for (int64_t m = 0; m < M; m += most) {
+        int64_t n = M - m < most ? M - m : most;
+        bb_rows in = bb_rows_from(sv->a3, m, C), hidden = bb_rows_from(sv->a4, m, F);
+        ops->rmsnorm_forward(dev, in, sv->r2 + m, x + m * C, block->n2, s->norm_eps, n, C);
+        ops->linear_forward(dev, scratch->wide, NULL, in, &block->gate_up, n);
+        ops->swiglu_forward(dev, hidden, bb_rows_at(sv->gate_up, ops->act_dtype, m, 2 * F), scratch->wide, n, F);
+        if (y) ops->linear_forward(dev, y + m * C, x + m * C, hidden, &block->down, n);
+    }
 }
 
 void bb_mlp_block_backward(bb_device *dev, const bb_block *block, const bb_block_saved *sv, const bb_block_scratch *scratch,

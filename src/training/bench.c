@@ -101,19 +101,20 @@ static phase_info describe_phase(const bench *b, phase p) {
 
 /* One call, on the buffers that the training steps before it have left: values like those of training. */
 static void run_phase(bench *b, phase p) {
-    bb_model *m = b->model;
-    bb_device *dev = m->device;
+    bb_model *model = b->model;
+    bb_device *dev = model->device;
     const bb_ops *ops = dev->ops;
-    bb_workspace *w = &m->ws;
-    const bb_block *k = &m->blocks[0];
+    bb_workspace *w = &model->ws;
+    const bb_block *k = &model->blocks[0];
     const bb_block_saved *s = &w->saved[0];
     size_t act = bb_dtype_bytes(ops->act_dtype);
-    int64_t heads = m->config.n_head, kv = m->config.n_kv_head, D = b->C / heads, width = b->N_qkv;
+    int64_t heads = model->config.n_head, kv = model->config.n_kv_head, D = b->C / heads, width = b->N_qkv;
     uint8_t *qkv = s->qkv, *d_qkv = w->scratch.d_wide;
     float *wide = w->scratch.wide, *att = w->scratch.att;
     size_t k_at = (size_t)(heads * D) * act, v_at = (size_t)((heads + kv) * D) * act;
-    float *embedding = m->params, *d_embedding = m->grads, eps = (float)m->config.norm_eps;
+    float *embedding = model->params, *d_embedding = model->grads, eps = (float)model->config.norm_eps;
     bb_rows h = {.data = w->h, .dtype = BB_F32};
+    bb_block_shape batch = {.B = b->B, .T = b->T};
     bb_attention a = {.B = b->B,
                       .Tq = b->T,
                       .Tk = b->T,
@@ -129,14 +130,32 @@ static void run_phase(bench *b, phase p) {
     switch (p) {
     case EMBED: ops->embedding_forward(dev, w->dx, w->x, embedding, b->M, b->V, b->C); break;
     case NORM_ATT: ops->rmsnorm_forward(dev, s->a1, s->r1, w->block_x[0], k->n1, eps, b->M, b->C); break;
-    case QKV: ops->linear_forward(dev, wide, NULL, s->a1, &k->qkv, b->M); break;
-    case ROPE: ops->rope_forward(dev, wide, s->qkv, w->rope_cos, w->rope_sin, 0, b->B, b->T, heads + kv, D, width); break;
-    case ATT: ops->attention_forward(dev, att, s->att, s->lse, wide, wide + heads * D, wide + (heads + kv) * D, &a); break;
-    case QUANT_ATT: ops->act_quant(dev, s->a2, att, b->M, b->C); break;
+    case QKV:
+    case ROPE:
+    case ATT:
+    case QUANT_ATT:
+        for (int64_t i = 0, n = bb_block_sequences(&batch); i < b->B; i += n) {
+            int64_t m = i * b->T, rows = (a.B = n < b->B - i ? n : b->B - i) * b->T;
+            void *kept = bb_rows_at(s->qkv, ops->act_dtype, m, width), *kept_att = bb_rows_at(s->att, ops->act_dtype, m, b->C);
+            if (p == QKV) ops->linear_forward(dev, wide, NULL, bb_rows_from(s->a1, m, b->C), &k->qkv, rows);
+            if (p == ROPE) ops->rope_forward(dev, wide, kept, w->rope_cos, w->rope_sin, 0, a.B, b->T, heads + kv, D, width);
+            if (p == ATT)
+                ops->attention_forward(dev, att, kept_att, s->lse + m * heads, wide, wide + heads * D, wide + (heads + kv) * D,
+                                       &a);
+            if (p == QUANT_ATT) ops->act_quant(dev, bb_rows_from(s->a2, m, b->C), att, rows, b->C);
+        }
+        break;
     case OUT: ops->linear_forward(dev, s->x_mid, w->block_x[0], s->a2, &k->o, b->M); break;
     case NORM_MLP: ops->rmsnorm_forward(dev, s->a3, s->r2, s->x_mid, k->n2, eps, b->M, b->C); break;
-    case GATE_UP: ops->linear_forward(dev, wide, NULL, s->a3, &k->gate_up, b->M); break;
-    case SWIGLU: ops->swiglu_forward(dev, s->a4, s->gate_up, wide, b->M, b->F); break;
+    case GATE_UP:
+    case SWIGLU:
+        for (int64_t m = 0, most = bb_block_rows(&batch); m < b->M; m += most) {
+            int64_t n = b->M - m < most ? b->M - m : most;
+            void *kept = bb_rows_at(s->gate_up, ops->act_dtype, m, 2 * b->F);
+            if (p == GATE_UP) ops->linear_forward(dev, wide, NULL, bb_rows_from(s->a3, m, b->C), &k->gate_up, n);
+            if (p == SWIGLU) ops->swiglu_forward(dev, bb_rows_from(s->a4, m, b->F), kept, wide, n, b->F);
+        }
+        break;
     case DOWN: ops->linear_forward(dev, w->block_x[1], s->x_mid, s->a4, &k->down, b->M); break;
     case HEAD:
         ops->rmsnorm_forward(dev, h, w->final_r, w->block_x[1], k->n1, eps, b->M, b->C);
@@ -163,10 +182,10 @@ static void run_phase(bench *b, phase p) {
     case B_QKV: ops->linear_backward(dev, w->scratch.d_narrow, k->dw_qkv, d_qkv, ops->act_dtype, s->a1, &k->qkv, b->M); break;
     case B_EMBED: ops->embedding_backward(dev, d_embedding, w->x, w->dx, b->M, b->V, b->C); break;
     case QUANTIZE:
-        bb_model_parameters_changed(m);
-        bb_model_prepare(m);
+        bb_model_parameters_changed(model);
+        bb_model_prepare(model);
         break;
-    case SQUARES: ops->sum_squares(dev, m->grads, m->table.total); break;
+    case SQUARES: ops->sum_squares(dev, model->grads, model->table.total); break;
     case ADAM: bb_optimizer_step(b->optimizer, 0, 0, 1, &norm, &applied, NULL); break;
     default: break;
     }
