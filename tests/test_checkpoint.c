@@ -155,6 +155,22 @@ static void test_wrong_contents(void **state) {
     refused_edit("blocks.0.mlp.down.weight", "blocks.0.mlp.town.weight", BB_ERR_FORMAT, "blocks.0.mlp.down.weight");
 }
 
+static void refused_state(const char *from, const char *to, const char *part) {
+    bb_training_state ts = {.step = -5};
+    uint8_t *c = edited(from, to);
+    assert_true(scratch_write(scratch_path("bad"), c, f.size));
+    assert_fails(bb_checkpoint_load(scratch_path("bad"), f.model, f.optimizer, &ts, &test_error), BB_ERR_FORMAT, part);
+    assert_int_equal(ts.step, -5);
+    free(c);
+}
+
+static void test_wrong_training_state(void **state) {
+    (void)state;
+    refused_state("\\\"step\\\":7", "\\\"step\\\":x", "bad: training state: not JSON at byte 9");
+    refused_state("\\\"step\\\":7", "\\\"stop\\\":7", "bad: training state: step should be an integer >= 0, is nothing");
+    refused_state("\\\"samples\\\":56", "\\\"samples\\\":-6", "samples should be an integer >= 0, is negative");
+}
+
 static void test_not_finite(void **state) {
     (void)state;
     static const struct {
@@ -232,9 +248,9 @@ static void test_describe(void **state) {
 }
 
 int main(void) {
-    const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_round_trip), cmocka_unit_test(test_damaged_files),       cmocka_unit_test(test_wrong_contents),
-        cmocka_unit_test(test_not_finite), cmocka_unit_test(test_other_configuration), cmocka_unit_test(test_full_disk),
-        cmocka_unit_test(test_describe)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_round_trip),     cmocka_unit_test(test_damaged_files),
+                                       cmocka_unit_test(test_wrong_contents), cmocka_unit_test(test_wrong_training_state),
+                                       cmocka_unit_test(test_not_finite),     cmocka_unit_test(test_other_configuration),
+                                       cmocka_unit_test(test_full_disk),      cmocka_unit_test(test_describe)};
     return cmocka_run_group_tests(tests, setup, teardown);
 }

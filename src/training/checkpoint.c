@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: MIT */
 #include "training/checkpoint.h"
 
-#include <jansson.h>
 #include <stdio.h>
 #include <stdlib.h>
 
+#include "core/json.h"
 #include "format/safetensors.h"
 #include "model/config.h"
 
@@ -78,22 +78,21 @@ static json_t *state_to_json(const bb_training_state *s, const bb_optimizer *opt
 static bb_status read_int(const json_t *object, const char *key, const char *path, json_int_t *out, bb_error *err) {
     const json_t *v = json_object_get(object, key);
     if (!json_is_integer(v) || json_integer_value(v) < 0)
-        return bb_fail(err, BB_ERR_FORMAT, "%s: training state: '%s' should be an integer >= 0%s", path, key,
-                       v ? "" : "; it is missing");
+        return bb_fail(err, BB_ERR_FORMAT, "%s: training state: %s should be an integer >= 0, is %s", path, key,
+                       json_is_integer(v) ? "negative" : bb_json_type_name(v));
     *out = json_integer_value(v);
     return BB_OK;
 }
 
 static bb_status state_from_json(const char *text, const char *path, bb_training_state *out, char *optimizer,
                                  size_t optimizer_size, bb_error *err) {
-    json_error_t at;
-    json_t *o = json_loads(text, JSON_REJECT_DUPLICATES, &at);
-    if (!o) return bb_fail(err, BB_ERR_FORMAT, "%s: training state is not JSON: %s at byte %d", path, at.text, at.position);
+    json_t *o;
+    bb_status status = bb_json_parse(text, strlen(text), "training state", 0, &o, err);
+    if (status != BB_OK) return bb_fail_prefix(err, status, "%s", path);
     json_int_t v[8];
     static const char *const keys[8] = {
         "step",           "samples",          "bytes_seen", "skipped_steps", "skipped_micro_batches", "optimizer_steps",
         "trained_length", "scaler_good_steps"};
-    bb_status status = BB_OK;
     for (int i = 0; i < 8 && status == BB_OK; i++) status = read_int(o, keys[i], path, &v[i], err);
     const char *name = json_string_value(json_object_get(o, "optimizer"));
     if (status == BB_OK && !name) status = bb_fail(err, BB_ERR_FORMAT, "%s: training state: 'optimizer' is missing", path);
