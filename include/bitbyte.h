@@ -356,10 +356,19 @@ BB_API bb_status bb_generate(bb_model *model, const uint8_t *prompt, size_t prom
 BB_API bb_status bb_describe_file(const char *path, char **json, bb_error *err);
 BB_API void bb_string_free(char *text);
 
-/* Timings of the operations at a model shape and of whole training steps, as JSON text: bytes/s, percent of the peaks
- * measured in the same call. shape: "S", "M" or "L". */
-BB_API bb_status bb_bench(bb_device *device, const char *shape, int batch_size, int seq_len, int repeats,
-                          void (*on_progress)(void *user, const char *line), void *user, char **json, bb_error *err);
+typedef struct bb_bench_options {
+    const char *shape;       /* "S", "M" or "L" */
+    int batch_size, seq_len; /* 0: the shape's own, and 512 */
+    int repeats;
+    bb_optimizer_kind optim;
+    bool step_only; /* leaves the single operations out */
+    void (*on_progress)(void *user, const char *line);
+    void *user;
+} bb_bench_options;
+BB_API void bb_bench_options_default(bb_bench_options *options);
+/* Timings of whole training steps at a model shape and of their operations, as JSON text: bytes/s, percent of the peaks
+ * measured in the same call. */
+BB_API bb_status bb_bench(bb_device *device, const bb_bench_options *options, char **json, bb_error *err);
 
 #ifdef __cplusplus
 }

@@ -7,12 +7,11 @@
 
 enum { SHAPES = 3, ALL = SHAPES };
 static const char *const shape_choices[] = {"S", "M", "L", "all", NULL};
-static const int batch_sizes[SHAPES] = {8, 4, 1};
 
 static struct {
     bb_device_args device;
-    int shape, batch_size, seq_len, repeats;
-    bool json;
+    int shape, batch_size, seq_len, repeats, optim;
+    bool step_only, json;
 } args;
 
 /* clang-format off: a table is read by rows */
@@ -42,6 +41,8 @@ static bb_cli_option options[] = {
      .value = "N",
      .range = BB_CLI_AT_LEAST(1),
      .help = "times each is measured; the median is given"},
+    {.name = "optim", .type = BB_CLI_CHOICE, .target = &args.optim, .choices = bb_optim_choices, .help = "optimizer"},
+    {.name = "step_only", .type = BB_CLI_FLAG, .target = &args.step_only, .help = "whole steps alone, not each operation"},
     {.help = "Output and machine"},
     {.name = "json", .type = BB_CLI_FLAG, .target = &args.json, .help = "a JSON array with one object a shape"},
     BB_DEVICE_ROWS(args.device),
@@ -62,10 +63,18 @@ static const bb_cli_command command = {
 static void on_progress(void *user, const char *line) { bb_progress_update(user, "%s", line); }
 
 static bb_status run_shape(bb_device *device, int shape, bb_progress *progress, json_t **out, bb_error *err) {
+    bb_bench_options o;
+    bb_bench_options_default(&o);
+    o.shape = shape_choices[shape];
+    o.batch_size = args.batch_size;
+    o.seq_len = args.seq_len;
+    o.repeats = args.repeats;
+    o.optim = (bb_optimizer_kind)args.optim;
+    o.step_only = args.step_only;
+    o.on_progress = on_progress;
+    o.user = progress;
     char *text;
-    int batch_size = args.batch_size ? args.batch_size : batch_sizes[shape];
-    bb_status status =
-        bb_bench(device, shape_choices[shape], batch_size, args.seq_len, args.repeats, on_progress, progress, &text, err);
+    bb_status status = bb_bench(device, &o, &text, err);
     bb_progress_clear(progress);
     if (status != BB_OK) return status;
     *out = json_loads(text, 0, NULL);
@@ -77,8 +86,11 @@ static bb_status run_shape(bb_device *device, int shape, bb_progress *progress, 
 }
 
 int bb_cmd_bench(int argc, char **argv) {
-    args.seq_len = 512;
-    args.repeats = 3;
+    bb_bench_options defaults;
+    bb_bench_options_default(&defaults);
+    args.seq_len = defaults.seq_len;
+    args.repeats = defaults.repeats;
+    args.optim = (int)defaults.optim;
     int exit_status = bb_cli_parse(&command, argc, argv);
     if (exit_status != BB_CLI_GO_ON) return exit_status;
 

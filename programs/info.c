@@ -13,8 +13,6 @@ static struct {
     bool memory, no_ckpt, json;
 } args;
 
-static const char *const optim_choices[] = {[BB_OPTIM_ADAMW] = "adamw", [BB_OPTIM_ADAMW8BIT] = "adamw8bit", NULL};
-
 /* clang-format off: a table is read by rows */
 static bb_cli_option options[] = {
     {.help = "What"},
@@ -42,7 +40,7 @@ static bb_cli_option options[] = {
      .value = "N",
      .range = BB_CLI_AT_LEAST(1),
      .help = "bytes a sequence; also the length of the key/value cache"},
-    {.name = "optim", .type = BB_CLI_CHOICE, .target = &args.optim, .choices = optim_choices, .help = "optimizer"},
+    {.name = "optim", .type = BB_CLI_CHOICE, .target = &args.optim, .choices = bb_optim_choices, .help = "optimizer"},
     {.name = "no_ckpt",
      .type = BB_CLI_FLAG,
      .target = &args.no_ckpt,
@@ -108,7 +106,7 @@ static void show_memory(const json_t *memory) {
     printf("%s parameters\n", bb_text_count((uint64_t)json_integer_value(json_object_get(memory, "model_parameters"))).s);
     char title[160];
     snprintf(title, sizeof title, "training, batch_size %d, seq_len %d, %s, %s", args.batch_size, args.seq_len,
-             optim_choices[args.optim], args.no_ckpt ? "all activations kept" : "activations recomputed");
+             bb_optim_choices[args.optim], args.no_ckpt ? "all activations kept" : "activations recomputed");
     show_bytes(json_object_get(memory, "training"), title);
     snprintf(title, sizeof title, "generating, up to %d bytes", args.seq_len);
     show_bytes(json_object_get(memory, "inference"), title);

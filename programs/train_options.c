@@ -16,7 +16,6 @@ enum { RUN_CONFIG_VERSION = 1 };
 static bb_train_args given;
 static json_t *saved;
 
-static const char *const optim_choices[] = {[BB_OPTIM_ADAMW] = "adamw", [BB_OPTIM_ADAMW8BIT] = "adamw8bit", NULL};
 static const char *const schedule_choices[] = {[BB_LR_COSINE] = "cosine", [BB_LR_CONSTANT] = "constant", NULL};
 
 /* clang-format off: a table is read by rows */
@@ -135,7 +134,7 @@ static bb_cli_option options[] = {
     {.name = "optim",
      .type = BB_CLI_CHOICE,
      .target = &given.optim,
-     .choices = optim_choices,
+     .choices = bb_optim_choices,
      .help = "AdamW with moments in f32, or in blocks of 8 bits: a quarter of the memory"},
     {.name = "lr",
      .type = BB_CLI_DOUBLE,

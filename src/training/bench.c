@@ -95,7 +95,7 @@ static phase_info describe_phase(const bench *b, phase p) {
     case B_EMBED: return (phase_info){"embedding_backward", NULL, 1, 0, 0};
     case QUANTIZE: return (phase_info){"ternary_quant", NULL, 1, 0, 0};
     case SQUARES: return (phase_info){"sum_squares", NULL, 1, 0, 0};
-    default: return (phase_info){"adamw8bit_step", NULL, 1, 0, 0};
+    default: return (phase_info){bb_optimizer_is_8bit(b->optimizer) ? "adamw8bit_step" : "adamw_step", NULL, 1, 0, 0};
     }
 }
 
@@ -226,28 +226,28 @@ static double limit_seconds(const bench *b) {
     return seconds;
 }
 
-static bb_status measure(bench *b, const uint8_t *x, void (*on_progress)(void *, const char *), void *user, json_t *root,
-                         bb_error *err) {
-    double *times = malloc((size_t)b->repeats * sizeof *times), step, gemm = 0, attention = 0, rest = 0;
-    if (!times) return bb_fail(err, BB_ERR_MEMORY, "out of memory");
-    bb_status status = BB_OK;
-    char line[160];
-    BB_TRY_GOTO(status, done, one_step(b, x, err)); /* warms up, and fills the buffers */
+static void tell(const bb_bench_options *o, const char *line) {
+    if (o->on_progress) o->on_progress(o->user, line);
+}
+
+static bb_status measure_steps(bench *b, const uint8_t *x, double *times, double *step, bb_error *err) {
+    BB_TRY(one_step(b, x, err)); /* warms up, and fills the buffers */
     for (int r = 0; r < b->repeats; r++) {
         double start = now();
-        BB_TRY_GOTO(status, done, one_step(b, x, err));
+        BB_TRY(one_step(b, x, err));
         times[r] = now() - start;
     }
-    step = median(times, b->repeats);
-    double limit = limit_seconds(b), bytes = (double)b->M;
-    json_object_set_new(root, "step",
-                        json_pack("{s:f, s:f, s:f, s:f}", "ms", step * 1e3, "bytes_per_s", bytes / step, "limit_bytes_per_s",
-                                  bytes / limit, "percent_of_limit", 100 * limit / step));
+    *step = median(times, b->repeats);
+    return BB_OK;
+}
+
+static void measure_operations(bench *b, double *times, double step, const bb_bench_options *o, json_t *root) {
+    double gemm = 0, attention = 0, rest = 0;
     json_t *list = json_array();
     json_object_set_new(root, "operations", list);
     for (phase p = 0; p < PHASES; p++) {
         phase_info i = describe_phase(b, p);
-        if (on_progress) on_progress(user, i.name);
+        tell(o, i.name);
         run_phase(b, p);
         for (int r = 0; r < b->repeats; r++) {
             double start = now();
@@ -255,45 +255,61 @@ static bb_status measure(bench *b, const uint8_t *x, void (*on_progress)(void *,
             times[r] = now() - start;
         }
         double t = median(times, b->repeats), total = t * i.calls;
-        json_t *o = json_pack("{s:s, s:f, s:f, s:f}", "name", i.name, "calls", i.calls, "ms", t * 1e3, "percent_of_step",
-                              100 * total / step);
+        json_t *one = json_pack("{s:s, s:f, s:f, s:f}", "name", i.name, "calls", i.calls, "ms", t * 1e3, "percent_of_step",
+                                100 * total / step);
         if (i.limit > 0) {
             double g = i.operations / t * 1e-9;
-            json_object_set_new(o, "gops", json_real(g));
-            json_object_set_new(o, "peak", json_string(i.peak));
-            json_object_set_new(o, "percent_of_peak", json_real(100 * g / i.limit));
+            json_object_set_new(one, "gops", json_real(g));
+            json_object_set_new(one, "peak", json_string(i.peak));
+            json_object_set_new(one, "percent_of_peak", json_real(100 * g / i.limit));
         }
-        json_array_append_new(list, o);
+        json_array_append_new(list, one);
         *(p == ATT || p == B_ATT ? &attention : i.limit > 0 ? &gemm : &rest) += total;
     }
     json_object_set_new(root, "shares",
                         json_pack("{s:f, s:f, s:f}", "gemm", 100 * gemm / step, "attention", 100 * attention / step, "rest",
                                   100 * rest / step));
+}
+
+static bb_status measure(bench *b, const uint8_t *x, const bb_bench_options *o, json_t *root, bb_error *err) {
+    double *times = malloc((size_t)b->repeats * sizeof *times), step;
+    if (!times) return bb_fail(err, BB_ERR_MEMORY, "out of memory");
+    bb_status status;
+    char line[160];
+    BB_TRY_GOTO(status, done, measure_steps(b, x, times, &step, err));
+    double limit = limit_seconds(b), bytes = (double)b->M;
+    json_object_set_new(root, "step",
+                        json_pack("{s:f, s:f, s:f, s:f}", "ms", step * 1e3, "bytes_per_s", bytes / step, "limit_bytes_per_s",
+                                  bytes / limit, "percent_of_limit", 100 * limit / step));
+    if (!o->step_only) measure_operations(b, times, step, o, root);
     snprintf(line, sizeof line, "step %.1f ms, %.0f bytes/s, %.0f%% of the limit", step * 1e3, bytes / step,
              100 * limit / step);
-    if (on_progress) on_progress(user, line);
+    tell(o, line);
 done:
     free(times);
     return status;
 }
 
-bb_status bb_bench(bb_device *device, const char *name, int batch_size, int seq_len, int repeats,
-                   void (*on_progress)(void *user, const char *line), void *user, char **json, bb_error *err) {
+void bb_bench_options_default(bb_bench_options *options) {
+    *options = (bb_bench_options){.shape = "S", .seq_len = 512, .repeats = 3, .optim = BB_OPTIM_ADAMW8BIT};
+}
+
+bb_status bb_bench(bb_device *device, const bb_bench_options *o, char **json, bb_error *err) {
     *json = NULL;
     const shape *s = NULL;
     for (size_t i = 0; i < sizeof shapes / sizeof *shapes; i++)
-        if (strcmp(shapes[i].name, name) == 0) s = &shapes[i];
-    if (!s) return bb_fail(err, BB_ERR_ARGUMENT, "shape '%s': expected S, M or L", name);
-    if (batch_size < 0 || seq_len < 0 || repeats < 1)
+        if (strcmp(shapes[i].name, o->shape) == 0) s = &shapes[i];
+    if (!s) return bb_fail(err, BB_ERR_ARGUMENT, "shape '%s': expected S, M or L", o->shape);
+    if (o->batch_size < 0 || o->seq_len < 0 || o->repeats < 1)
         return bb_fail(err, BB_ERR_ARGUMENT, "batch_size %d, seq_len %d, repeats %d: expected 0 or more, and 1 or more",
-                       batch_size, seq_len, repeats);
+                       o->batch_size, o->seq_len, o->repeats);
     bb_config c;
     bb_config_default(&c);
     c.n_layer = s->n_layer;
     c.d_model = s->d_model;
     c.n_head = c.n_kv_head = s->n_head;
     c.d_ff = s->d_ff;
-    bench b = {.B = batch_size ? batch_size : s->batch_size, .T = seq_len ? seq_len : 512, .repeats = repeats};
+    bench b = {.B = o->batch_size ? o->batch_size : s->batch_size, .T = o->seq_len ? o->seq_len : 512, .repeats = o->repeats};
     b.M = b.B * b.T;
     b.C = c.d_model;
     b.F = c.d_ff;
@@ -302,6 +318,7 @@ bb_status bb_bench(bb_device *device, const char *name, int batch_size, int seq_
     b.L = c.n_layer;
     bb_optimizer_options options;
     bb_optimizer_options_default(&options);
+    options.kind = o->optim;
     uint8_t *x = malloc((size_t)b.M + 1);
     json_t *root = NULL;
     bb_status status;
@@ -313,13 +330,13 @@ bb_status bb_bench(bb_device *device, const char *name, int batch_size, int seq_
     BB_TRY_GOTO(status, done, bb_model_create(device, &c, 1, &b.model, err));
     BB_TRY_GOTO(status, done, bb_model_reserve(b.model, (int)b.B, (int)b.T, true, false, err));
     BB_TRY_GOTO(status, done, bb_optimizer_create(b.model, &options, &b.optimizer, err));
-    if (on_progress) on_progress(user, "measuring the peaks");
+    tell(o, "measuring the peaks");
     device->ops->measure_peaks(device, &b.peaks);
     root = json_pack("{s:s, s:s, s:i, s:s, s:I, s:I, s:I, s:{s:f, s:f, s:f, s:f}}", "device", device->ops->name, "description",
-                     device->description, "threads", device->threads, "shape", name, "batch_size", (json_int_t)b.B, "seq_len",
-                     (json_int_t)b.T, "parameters", (json_int_t)b.model->table.total, "peaks", "f32", b.peaks.f32, "bf16",
-                     b.peaks.bf16, "int8", b.peaks.int8, "read_gb", b.peaks.read_gb);
-    BB_TRY_GOTO(status, done, measure(&b, x, on_progress, user, root, err));
+                     device->description, "threads", device->threads, "shape", s->name, "batch_size", (json_int_t)b.B,
+                     "seq_len", (json_int_t)b.T, "parameters", (json_int_t)b.model->table.total, "peaks", "f32", b.peaks.f32,
+                     "bf16", b.peaks.bf16, "int8", b.peaks.int8, "read_gb", b.peaks.read_gb);
+    BB_TRY_GOTO(status, done, measure(&b, x, o, root, err));
     *json = json_dumps(root, JSON_INDENT(2) | JSON_REAL_PRECISION(6));
     if (!*json) status = bb_fail(err, BB_ERR_MEMORY, "out of memory");
 done:

@@ -1,0 +1,36 @@
+#!/usr/bin/env bash
+# bitbyte bench on a step small enough to test with, and our half of bench/compare_torch.py, which reads it.
+# SPDX-License-Identifier: MIT
+set -u
+source_dir=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+# shellcheck source=tests/program_helpers.sh
+. "$source_dir/tests/program_helpers.sh"
+
+small=(--shape S --batch_size 1 --seq_len 16 --repeats 1 --threads 1 --device "$device")
+# The one object of the array, for json_value.
+one() { perl -pe 's/^\[//; s/\]$//' <out >one.json; }
+expect 0 "$bitbyte" bench "${small[@]}" --json
+one
+json_value one.json step | grep -q '"percent_of_limit"' || fail "bench: the step"
+json_value one.json operations | grep -q '"adamw8bit_step"' || fail "bench: the operations, with the optimizer by its name"
+expect 0 "$bitbyte" bench "${small[@]}" --json --step_only --optim adamw
+one
+json_value one.json step | grep -q '"bytes_per_s"' || fail "bench --step_only: the step"
+grep -q '"operations"' one.json && fail "bench --step_only times the operations"
+expect 0 "$bitbyte" bench "${small[@]}" --json --optim adamw
+one
+json_value one.json operations | grep -q '"adamw_step"' || fail "bench --optim adamw: the optimizer by its name"
+
+command -v python3 >/dev/null || { echo "skipped: bench/compare_torch.py (no python3)"; exit 0; }
+compare=(python3 "$source_dir/bench/compare_torch.py" --bitbyte "$bitbyte")
+expect 0 "${compare[@]}" --ours_only --quick --threads 1 --json turns.json
+says "Shape S, 1 x 64 bytes a step, threads: 1"
+says "of the limit"
+grep -Eq '^bitbyte +[1-9][0-9,]* +[0-9]+% +[1-9][0-9,]*$' out || fail "compare_torch: no row of bitbyte"
+perl -MJSON::PP -e 'local $/; my $turn = decode_json(<STDIN>)->[0]{bitbyte}[0]; exit !($turn->{bytes_per_s} > 0 && $turn->{peak_mb} > 1)' \
+    <turns.json || fail "compare_torch --json"
+expect 2 "${compare[@]}" --variants sparse
+complains "expected ternary-f32-eager"
+expect 1 "${compare[@]}" --ours_only --quick --bitbyte missing
+complains "missing: No such file"
+echo "passed"
