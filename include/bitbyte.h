@@ -361,6 +361,7 @@ typedef struct bb_bench_options {
     int batch_size, seq_len; /* 0: the shape's own, and 512 */
     int repeats;
     bb_optimizer_kind optim;
+    bool recompute; /* as training does by default; the limit then counts what is computed twice */
     bool step_only; /* leaves the single operations out */
     void (*on_progress)(void *user, const char *line);
     void *user;

@@ -11,7 +11,7 @@ static const char *const shape_choices[] = {"S", "M", "L", "all", NULL};
 static struct {
     bb_device_args device;
     int shape, batch_size, seq_len, repeats, optim;
-    bool step_only, json;
+    bool recompute, step_only, json;
 } args;
 
 /* clang-format off: a table is read by rows */
@@ -42,6 +42,10 @@ static bb_cli_option options[] = {
      .range = BB_CLI_AT_LEAST(1),
      .help = "times each is measured; the median is given"},
     {.name = "optim", .type = BB_CLI_CHOICE, .target = &args.optim, .choices = bb_optim_choices, .help = "optimizer"},
+    {.name = "recompute",
+     .type = BB_CLI_FLAG,
+     .target = &args.recompute,
+     .help = "computes activations again instead of keeping them, as train does without --no_ckpt; the limit counts it"},
     {.name = "step_only", .type = BB_CLI_FLAG, .target = &args.step_only, .help = "whole steps alone, not each operation"},
     {.help = "Output and machine"},
     {.name = "json", .type = BB_CLI_FLAG, .target = &args.json, .help = "a JSON array with one object a shape"},
@@ -70,6 +74,7 @@ static bb_status run_shape(bb_device *device, int shape, bb_progress *progress, 
     o.seq_len = args.seq_len;
     o.repeats = args.repeats;
     o.optim = (bb_optimizer_kind)args.optim;
+    o.recompute = args.recompute;
     o.step_only = args.step_only;
     o.on_progress = on_progress;
     o.user = progress;

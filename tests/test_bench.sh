@@ -17,6 +17,11 @@ expect 0 "$bitbyte" bench "${small[@]}" --json --step_only --optim adamw
 one
 json_value one.json step | grep -q '"bytes_per_s"' || fail "bench --step_only: the step"
 grep -q '"operations"' one.json && fail "bench --step_only times the operations"
+expect 0 "$bitbyte" bench "${small[@]}" --json --recompute
+one
+json_value one.json step | grep -q '"percent_of_limit"' || fail "bench --recompute: the step"
+json_value one.json operations | perl -ne '$n = $1 if /"linear_forward gate_up".*?"calls": *([0-9.]+)/s; END { exit($n == 11 ? 0 : 1) }' ||
+    fail "bench --recompute: 6 + 5 calls of a block's forward pass"
 expect 0 "$bitbyte" bench "${small[@]}" --json --optim adamw
 one
 json_value one.json operations | grep -q '"adamw_step"' || fail "bench --optim adamw: the optimizer by its name"

@@ -27,7 +27,7 @@ declare -A contract=(
     [generate]="model prompt prompt_file max_new_bytes temperature top_k top_p seed metrics metrics_json threads device"
     [pack]="inputs out_dir shard_size_gb sep_byte exts val_frac json_key strict"
     [info]="file json memory n_layer d_model n_head n_kv_head d_ff batch_size seq_len optim no_ckpt"
-    [bench]="shape threads batch_size seq_len repeats optim step_only json device"
+    [bench]="shape threads batch_size seq_len repeats optim recompute step_only json device"
 )
 for name in "${!contract[@]}"; do
     expect 0 "$bitbyte" help "$name"

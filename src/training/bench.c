@@ -48,6 +48,7 @@ typedef enum phase {
 typedef struct bench {
     bb_model *model;
     bb_optimizer *optimizer;
+    bool recompute;
     bb_peaks peaks;
     int64_t B, T, M, C, F, N_qkv, V, L;
     int repeats;
@@ -68,18 +69,19 @@ typedef struct phase_info {
 static phase_info describe_phase(const bench *b, phase p) {
     double M = (double)b->M, C = (double)b->C, F = (double)b->F, L = (double)b->L, V = (double)b->V;
     double attention = 2 * M * (double)b->T * C, bf16 = b->peaks.bf16 > 0 ? b->peaks.bf16 : b->peaks.f32;
+    double forward = b->recompute ? 2 * L - 1 : L; /* all blocks but the last are computed again, up to their last product */
     double qkv = 2 * M * C * (double)b->N_qkv, out = 2 * M * C * C, gate_up = 4 * M * C * F, down = 2 * M * C * F;
     switch (p) {
     case EMBED: return (phase_info){"embedding_forward", NULL, 1, 0, 0};
-    case NORM_ATT: return (phase_info){"rmsnorm_forward (attention)", NULL, L, 0, 0};
-    case QKV: return (phase_info){"linear_forward qkv", "int8", L, qkv, b->peaks.int8};
-    case ROPE: return (phase_info){"rope_forward", NULL, L, 0, 0};
-    case ATT: return (phase_info){"attention_forward", "f32", L, attention, b->peaks.f32};
-    case QUANT_ATT: return (phase_info){"act_quant", NULL, L, 0, 0};
-    case OUT: return (phase_info){"linear_forward o", "int8", L, out, b->peaks.int8};
-    case NORM_MLP: return (phase_info){"rmsnorm_forward (mlp)", NULL, L, 0, 0};
-    case GATE_UP: return (phase_info){"linear_forward gate_up", "int8", L, gate_up, b->peaks.int8};
-    case SWIGLU: return (phase_info){"swiglu_forward", NULL, L, 0, 0};
+    case NORM_ATT: return (phase_info){"rmsnorm_forward (attention)", NULL, forward, 0, 0};
+    case QKV: return (phase_info){"linear_forward qkv", "int8", forward, qkv, b->peaks.int8};
+    case ROPE: return (phase_info){"rope_forward", NULL, forward, 0, 0};
+    case ATT: return (phase_info){"attention_forward", "f32", forward, attention, b->peaks.f32};
+    case QUANT_ATT: return (phase_info){"act_quant", NULL, forward, 0, 0};
+    case OUT: return (phase_info){"linear_forward o", "int8", forward, out, b->peaks.int8};
+    case NORM_MLP: return (phase_info){"rmsnorm_forward (mlp)", NULL, forward, 0, 0};
+    case GATE_UP: return (phase_info){"linear_forward gate_up", "int8", forward, gate_up, b->peaks.int8};
+    case SWIGLU: return (phase_info){"swiglu_forward", NULL, forward, 0, 0};
     case DOWN: return (phase_info){"linear_forward down", "int8", L, down, b->peaks.int8};
     case HEAD: return (phase_info){"norm_f, head_forward", "f32", 1, 2 * M * C * V, b->peaks.f32};
     case LOSS: return (phase_info){"loss", NULL, 1, 0, 0};
@@ -309,7 +311,10 @@ bb_status bb_bench(bb_device *device, const bb_bench_options *o, char **json, bb
     c.d_model = s->d_model;
     c.n_head = c.n_kv_head = s->n_head;
     c.d_ff = s->d_ff;
-    bench b = {.B = o->batch_size ? o->batch_size : s->batch_size, .T = o->seq_len ? o->seq_len : 512, .repeats = o->repeats};
+    bench b = {.B = o->batch_size ? o->batch_size : s->batch_size,
+               .T = o->seq_len ? o->seq_len : 512,
+               .repeats = o->repeats,
+               .recompute = o->recompute};
     b.M = b.B * b.T;
     b.C = c.d_model;
     b.F = c.d_ff;
@@ -328,14 +333,15 @@ bb_status bb_bench(bb_device *device, const bb_bench_options *o, char **json, bb
     }
     fill_text(x, b.M + 1);
     BB_TRY_GOTO(status, done, bb_model_create(device, &c, 1, &b.model, err));
-    BB_TRY_GOTO(status, done, bb_model_reserve(b.model, (int)b.B, (int)b.T, true, false, err));
+    BB_TRY_GOTO(status, done, bb_model_reserve(b.model, (int)b.B, (int)b.T, true, o->recompute, err));
     BB_TRY_GOTO(status, done, bb_optimizer_create(b.model, &options, &b.optimizer, err));
     tell(o, "measuring the peaks");
     device->ops->measure_peaks(device, &b.peaks);
-    root = json_pack("{s:s, s:s, s:i, s:s, s:I, s:I, s:I, s:{s:f, s:f, s:f, s:f}}", "device", device->ops->name, "description",
-                     device->description, "threads", device->threads, "shape", s->name, "batch_size", (json_int_t)b.B,
-                     "seq_len", (json_int_t)b.T, "parameters", (json_int_t)b.model->table.total, "peaks", "f32", b.peaks.f32,
-                     "bf16", b.peaks.bf16, "int8", b.peaks.int8, "read_gb", b.peaks.read_gb);
+    root = json_pack("{s:s, s:s, s:i, s:s, s:I, s:I, s:b, s:I, s:{s:f, s:f, s:f, s:f}}", "device", device->ops->name,
+                     "description", device->description, "threads", device->threads, "shape", s->name, "batch_size",
+                     (json_int_t)b.B, "seq_len", (json_int_t)b.T, "recompute", (int)b.recompute, "parameters",
+                     (json_int_t)b.model->table.total, "peaks", "f32", b.peaks.f32, "bf16", b.peaks.bf16, "int8", b.peaks.int8,
+                     "read_gb", b.peaks.read_gb);
     BB_TRY_GOTO(status, done, measure(&b, x, o, root, err));
     *json = json_dumps(root, JSON_INDENT(2) | JSON_REAL_PRECISION(6));
     if (!*json) status = bb_fail(err, BB_ERR_MEMORY, "out of memory");
