@@ -166,8 +166,32 @@ static void linear_unquantized(ops_session *s, const int64_t *d, ops_outputs *ou
 
 enum { X_ACT, X_I8, X_F32 };
 
+/* Adds to bound (M,K) what rounding each row of dy * g to steps of its largest / 127 can do, half a step for each q that is not
+ * 0, and returns the norm to expect of all that: such errors are spread evenly over a step. */
+static double quantized_dy_bounds(double *bound, const double *dy_sizes, const double *weights, const bb_ternary *t,
+                                  const float *scale, int64_t M) {
+    int64_t N = t->n, K = t->k;
+    double squares = 0;
+    for (int64_t m = 0; m < M; m++) {
+        double most = 0;
+        for (int64_t n = 0, segment = 0; n < N; n++) {
+            if (n == t->segment_end[segment]) segment++;
+            most = fmax(most, dy_sizes[m * N + n] * (double)scale[segment]);
+        }
+        double step = most / 127;
+        for (int64_t n = 0; n < N; n++)
+            for (int64_t k = 0; k < K; k++)
+                if (weights[n * K + k] > 0) {
+                    bound[m * K + k] += step / 2;
+                    squares += step * step / 12;
+                }
+    }
+    return sqrt(squares);
+}
+
 /* M, N, K, segments, x, dy in f32, without dx. dy takes a scale (g for dx, s for dw) and becomes bf16: one rounding a term, two
- * where it was f32, one more where x was; products are exact, sums in f32. */
+ * where it was f32, one more where x was; products are exact, sums in f32. For dx with x in int8, dy may become int8 instead.
+ */
 static void linear_backward(ops_session *s, const int64_t *d, ops_outputs *out) {
     int64_t M = d[0], N = d[1], K = d[2];
     float *x0 = d[4] == X_F32 ? ops_normal_f32(s, M * K, 1.0) : ops_normal(s, M * K, 1.0);
@@ -179,7 +203,7 @@ static void linear_backward(ops_session *s, const int64_t *d, ops_outputs *out) 
     void *dx = d[6] ? NULL : ops_put_act(s, x0, M * K), *dy = d[5] ? ops_put_f32(s, dy0, M * N) : ops_put_act(s, dy0, M * N);
     s->dev->ops->linear_backward(s->dev, dx, dw, dy, d[5] ? BB_F32 : s->dev->ops->act_dtype, x, &t, M);
 
-    double *dx_bound = NULL, *dw_bound = NULL, *dy_sizes = sizes(s, dy0, M * N);
+    double *dx_bound = NULL, *dw_bound = NULL, *dy_sizes = sizes(s, dy0, M * N), quantized = 0;
     if (ops_is_ref(s)) {
         /* a quantized x is at most half a step from x; sizes need no more */
         dw_bound = product_sizes(s, dy_sizes, sizes(s, x0, M * K), N, K, M, FIRST_TRANSPOSED);
@@ -188,11 +212,18 @@ static void linear_backward(ops_session *s, const int64_t *d, ops_outputs *out) 
             dw_bound[i] = (1.02 * ((d[4] == X_F32 ? 3 : 2) * U_BF16 + (double)M * U_F32)) * dw_bound[i] +
                           4 * U_F32 * fabs((double)dw0[i]);
         for (int64_t i = 0; i < M * K; i++) dx_bound[i] *= 2 * U_BF16 + (double)N * U_F32;
+        if (d[4] == X_I8)
+            quantized =
+                quantized_dy_bounds(dx_bound, dy_sizes, weight_sizes(s, &t), &t, ops_get_f32(s, t.scale, t.segments), M);
     }
     ops_out(out, "dw", ops_get_f32(s, dw, N * K), N * K, 2 * U_F32, dw_bound);
     if (d[6]) return;
-    ops_out(out, "dx", ops_get_act(s, dx, M * K), M * K, U_BF16 * (1 + U_BF16), dx_bound);
-    out->of[out->count - 1].by_norm = 2 * U_BF16; /* two or three random roundings, none of them whole */
+    const float *result = ops_get_act(s, dx, M * K);
+    double squares = 0;
+    for (int64_t i = 0; i < M * K; i++) squares += (double)result[i] * (double)result[i];
+    ops_out(out, "dx", result, M * K, U_BF16 * (1 + U_BF16), dx_bound);
+    /* two or three random roundings, none of them whole; those of few values may add up to more than expected */
+    out->of[out->count - 1].by_norm = 2 * U_BF16 + (quantized > 0 ? 1.5 * quantized / sqrt(squares) : 0);
 }
 
 /* M, V, C: forward in f32 throughout; dh is stored in bf16. */

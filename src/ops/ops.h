@@ -148,7 +148,8 @@ typedef struct bb_ops {
      * g[n] * sum_k x[m,k] * t.q[n,k].  y, residual: (M,N) f32; y may be residual, which is NULL for zeros. */
     void (*linear_forward)(bb_device *dev, float *y, const float *residual, bb_rows x, const bb_ternary *t, int64_t M);
     /* dx[m,k] = sum_n dy[m,n] * g[n] * t.q[n,k];  dw[n,k] += sum_m dy[m,n] * (s[m] * x.q[m,k]).
-     * dy: (M,N), f32 or act as dy_dtype says; dx: (M,K) act, may be NULL; dw: (N,K) f32. */
+     * dy: (M,N), f32 or act as dy_dtype says; dx: (M,K) act, may be NULL; dw: (N,K) f32.
+     * For dx, where x is I8, a backend may quantize the rows dy[m,:] * g as activations are; the sum is then exact. */
     void (*linear_backward)(bb_device *dev, void *dx, float *dw, const void *dy, bb_dtype dy_dtype, bb_rows x,
                             const bb_ternary *t, int64_t M);
     /* The clipped estimator: dw[n,k] = 0 where |w[n,k] / g[n]| > 1. dw, w: (N,K) f32; t gives the scales. */

@@ -332,11 +332,11 @@ bb_status bb_bench(bb_device *device, const bb_bench_options *o, char **json, bb
         goto done;
     }
     fill_text(x, b.M + 1);
+    tell(o, "measuring the peaks");
+    device->ops->measure_peaks(device, &b.peaks); /* before the model is there: it takes memory of its own */
     BB_TRY_GOTO(status, done, bb_model_create(device, &c, 1, &b.model, err));
     BB_TRY_GOTO(status, done, bb_model_reserve(b.model, (int)b.B, (int)b.T, true, o->recompute, err));
     BB_TRY_GOTO(status, done, bb_optimizer_create(b.model, &options, &b.optimizer, err));
-    tell(o, "measuring the peaks");
-    device->ops->measure_peaks(device, &b.peaks);
     root = json_pack("{s:s, s:s, s:i, s:s, s:I, s:I, s:b, s:I, s:{s:f, s:f, s:f, s:f}}", "device", device->ops->name,
                      "description", device->description, "threads", device->threads, "shape", s->name, "batch_size",
                      (json_int_t)b.B, "seq_len", (json_int_t)b.T, "recompute", (int)b.recompute, "parameters",

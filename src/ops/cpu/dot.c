@@ -285,6 +285,53 @@ TARGET void bb_dot_expand_rows(bb_bf16 *out, const uint8_t *panel, int64_t k0, i
     }
 }
 
+TARGET void bb_dot_expand_rows_int8(uint8_t *out, const uint8_t *panel, int64_t k0, int64_t K) {
+    /* 4 rows of 4 k each, transposed */
+    const __m512i transpose = _mm512_broadcast_i32x4(_mm_set_epi8(15, 11, 7, 3, 14, 10, 6, 2, 13, 9, 5, 1, 12, 8, 4, 0));
+    panel += k0 * BB_DOT_COLUMNS;
+    for (int64_t k = 0; k < BB_DOT_COLUMNS && k0 + k < K; k += 4, panel += BB_DOT_STEP_BYTES) EACH_VECTOR(v) { /* of 16 rows */
+            __m512i rows = _mm512_shuffle_epi8(_mm512_loadu_si512(panel + 64 * v), transpose);
+            uint8_t *to = out + 4 * v * BB_DOT_STEP_BYTES + k * 4;
+            _mm_storeu_si128((__m128i *)(void *)to, _mm512_castsi512_si128(rows));
+            _mm_storeu_si128((__m128i *)(void *)(to + BB_DOT_STEP_BYTES), _mm512_extracti32x4_epi32(rows, 1));
+            _mm_storeu_si128((__m128i *)(void *)(to + 2 * BB_DOT_STEP_BYTES), _mm512_extracti32x4_epi32(rows, 2));
+            _mm_storeu_si128((__m128i *)(void *)(to + 3 * BB_DOT_STEP_BYTES), _mm512_extracti32x4_epi32(rows, 3));
+        }
+}
+
+/* ---- quantizing ------------------------------------------------------------------------------------------------------ */
+
+INLINE float absmax(const void *x, bb_dtype dtype, int64_t n) {
+    const __m512i magnitude = _mm512_set1_epi32(0x7fffffff);
+    __m512i most = _mm512_setzero_si512(); /* the bits of magnitudes are ordered as they are, NaN above all */
+    for (int64_t i = 0; i < n; i += LANES)
+        most =
+            _mm512_max_epu32(most, _mm512_and_si512(magnitude, _mm512_castps_si512(load_row(x, dtype, i, lanes16(n - i, 0)))));
+    uint32_t bits = _mm512_reduce_max_epu32(most);
+    float value;
+    memcpy(&value, &bits, sizeof value);
+    return value;
+}
+
+TARGET float bb_dot_absmax(const void *x, bb_dtype dtype, int64_t n) {
+    return dtype == BB_F32 ? absmax(x, BB_F32, n) : absmax(x, BB_BF16, n);
+}
+
+INLINE int32_t quantize(int8_t *q, const void *x, bb_dtype dtype, float scale, int64_t n) {
+    __m512i sum = _mm512_setzero_si512();
+    for (int64_t i = 0; i < n; i += LANES) {
+        __mmask16 lanes = lanes16(n - i, 0);
+        __m512i rounded = _mm512_cvtps_epi32(_mm512_mul_ps(load_row(x, dtype, i, lanes), _mm512_set1_ps(scale)));
+        sum = _mm512_add_epi32(sum, rounded);
+        _mm_mask_storeu_epi8(q + i, lanes, _mm512_cvtepi32_epi8(rounded));
+    }
+    return _mm512_reduce_add_epi32(sum);
+}
+
+TARGET int32_t bb_dot_quantize(int8_t *q, const void *x, bb_dtype dtype, float scale, int64_t n) {
+    return dtype == BB_F32 ? quantize(q, x, BB_F32, scale, n) : quantize(q, x, BB_BF16, scale, n);
+}
+
 TARGET void bb_dot_round(bb_bf16 *y, const float *x, int64_t n) {
     for (int64_t i = 0; i < n; i += LANES) {
         __mmask16 lanes = n - i >= LANES ? (__mmask16)0xffff : (__mmask16)((1u << (n - i)) - 1);

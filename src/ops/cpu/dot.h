@@ -56,6 +56,14 @@ void bb_dot_expand_panel(bb_bf16 *out, const uint8_t *panel, int64_t K);
  */
 void bb_dot_expand_rows(bb_bf16 *out, const uint8_t *panel, int64_t k0, int64_t K);
 
+/* The same as bytes q + 1, for bb_dot_int8: 16 steps. Columns past K are whatever. */
+void bb_dot_expand_rows_int8(uint8_t *out, const uint8_t *panel, int64_t k0, int64_t K);
+
+/* max |x[i]|, NaN if any is; x: (n), BB_F32 or BB_BF16. */
+float bb_dot_absmax(const void *x, bb_dtype dtype, int64_t n);
+/* q[i] = round_half_even(x[i] * scale), for |x[i]| * scale <= 127; returns the sum of q. */
+int32_t bb_dot_quantize(int8_t *q, const void *x, bb_dtype dtype, float scale, int64_t n);
+
 /* y = x in bf16, (n). */
 void bb_dot_round(bb_bf16 *y, const float *x, int64_t n);
 

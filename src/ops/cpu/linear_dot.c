@@ -247,6 +247,85 @@ static void input_gradient_all(input_gradient *g, int64_t M) {
         input_gradient_slab(g, M, first, at_most(g->k_panels - first, slab));
 }
 
+/* ---- backward, dx in int8 -------------------------------------------------------------------------------------------- */
+
+/* dy, with the scales of W in it, quantized row by row as activations are: the product is then exact. W's rows, as k, are
+ * padded to whole panels, segment by segment. */
+typedef struct int8_gradient {
+    bb_device *dev;
+    bb_bf16 *dx;
+    const void *dy;
+    bb_dtype dy_dtype;
+    const bb_ternary *t;
+    int64_t padded; /* W's rows so */
+    uint8_t *expanded;
+} int8_gradient;
+
+/* Rows of A, their sums and scales. */
+static void int8_gradient_rows(const int8_gradient *g, const unit *u, int8_t *a, int32_t *sums, float *scales) {
+    const bb_ternary *t = g->t;
+    size_t element = bb_dtype_bytes(g->dy_dtype);
+    memset(a, 0, (size_t)(u->rows * g->padded));
+    for (int64_t r = 0; r < u->rows; r++, a += g->padded) {
+        const uint8_t *row = (const uint8_t *)g->dy + (size_t)((u->m0 + r) * t->n) * element;
+        float most = 0;
+        for (int i = 0; i < t->segments; i++) {
+            int64_t begin = bb_segment_begin(t, i);
+            float m = t->scale[i] * bb_dot_absmax(row + (size_t)begin * element, g->dy_dtype, t->segment_end[i] - begin);
+            if (!(m <= most)) most = m; /* a NaN stays */
+        }
+        scales[r] = most / 127.0f;
+        sums[r] = 0;
+        int8_t *to = a;
+        for (int i = 0; i < t->segments && scales[r] > 0; i++) {
+            int64_t begin = bb_segment_begin(t, i), n = t->segment_end[i] - begin;
+            sums[r] += bb_dot_quantize(to, row + (size_t)begin * element, g->dy_dtype, t->scale[i] / scales[r], n);
+            to += bb_panels_of(n) * BB_PANEL;
+        }
+    }
+}
+
+static void int8_gradient_unit(const int8_gradient *g, const unit *u, int64_t first_panel) {
+    size_t a_bytes = bb_align_up((size_t)(ROW_TILE * g->padded));
+    uint8_t *scratch = bb_cpu_scratch(g->dev, a_bytes + ROW_TILE * (sizeof(int32_t) + sizeof(float)));
+    if (!scratch) return;
+    int8_t *a = (int8_t *)scratch;
+    int32_t *sums = (int32_t *)(void *)(scratch + a_bytes);
+    float *scales = (float *)(void *)(sums + ROW_TILE);
+    int8_gradient_rows(g, u, a, sums, scales);
+    int64_t K = g->t->k;
+    for (int64_t j = u->panel0; j < u->panel1; j++) {
+        int64_t k0 = (first_panel + j) * BB_PANEL;
+        bb_dot_output out = {g->dx + u->m0 * K + k0, BB_BF16, NULL, K, at_most(K - k0, BB_PANEL)};
+        bb_dot_int8(out, a, g->padded, u->rows, g->padded / 4, g->expanded + j * g->padded * BB_PANEL, sums, scales, 1.0f);
+    }
+}
+
+static void int8_gradient_all(int8_gradient *g, int64_t M) {
+    int64_t source = bb_ternary_panels(g->t), k_panels = bb_panels_of(g->t->k), panel_bytes = source * BB_PANEL * BB_PANEL;
+    int64_t slab = at_most(at_least(SLAB_BYTES / panel_bytes, 1), k_panels);
+    g->padded = source * BB_PANEL;
+    g->expanded = bb_cpu_shared(g->dev, (size_t)(slab * panel_bytes));
+    if (!g->expanded) return;
+    for (int64_t first = 0; first < k_panels; first += slab) {
+        int64_t panels = at_most(k_panels - first, slab);
+        cut c = make_cut(M, panels);
+#pragma omp parallel num_threads(g->dev->threads) if (M * g->t->n * g->t->k > MIN_PARALLEL)
+        {
+#pragma omp for schedule(dynamic)
+            for (int64_t s = 0; s < source; s++)
+                for (int64_t j = 0; j < panels; j++)
+                    bb_dot_expand_rows_int8(g->expanded + j * panel_bytes + s * BB_PANEL * BB_PANEL,
+                                            bb_ternary_panel_at(g->t, s).data, (first + j) * BB_PANEL, g->t->k);
+#pragma omp for schedule(dynamic)
+            for (int64_t i = 0; i < c.units; i++) {
+                unit u = unit_at(&c, i);
+                int8_gradient_unit(g, &u, first);
+            }
+        }
+    }
+}
+
 /* ---- backward, dW ---------------------------------------------------------------------------------------------------- */
 
 /* For a run of tokens: x is B, in panels of 64 columns, tokens in pairs; dy is A, packed tile by tile, scaled by the token's s.
@@ -314,7 +393,10 @@ void bb_linear_dot_backward(bb_device *dev, bb_bf16 *dx, float *dw, const void *
         g.x.data = (void *)(uintptr_t)row_of(x.data, x.dtype, m, t->k, 0);
         weight_gradient_run(&g);
     }
-    if (dx) {
+    if (dx && x.dtype == BB_I8) {
+        int8_gradient i = {.dev = dev, .dx = dx, .dy = dy, .dy_dtype = dy_dtype, .t = t};
+        int8_gradient_all(&i, M);
+    } else if (dx) {
         input_gradient i = {.dev = dev, .dx = dx, .dy = dy, .dy_dtype = dy_dtype, .t = t};
         input_gradient_all(&i, M);
     }
