@@ -81,9 +81,10 @@ BB_API uint64_t bb_config_parameters(const bb_config *config);
  * may be NULL. */
 BB_API bb_status bb_config_load(const char *path, bb_config *out, int *trained_length, bb_error *err);
 
-/* What a run would take, in bytes. All predictions are of the same arenas that the program then allocates. */
+/* What a run would take, in bytes: the same arenas that it then allocates, and about what the device's operations need besides.
+ * The program itself, with its libraries, takes some 20 MB more. */
 typedef struct bb_memory_estimate {
-    uint64_t parameters, gradients, optimizer, activations, quantized_weights, total;
+    uint64_t parameters, gradients, optimizer, activations, quantized_weights, scratch, total;
     uint64_t inference_weights, kv_cache, inference_total;
 } bb_memory_estimate;
 

@@ -86,11 +86,9 @@ void bb_memory_line(const bb_memory_estimate *memory, char *out, size_t size) {
     const struct {
         const char *name;
         uint64_t bytes;
-    } parts[] = {{"parameters", memory->parameters},
-                 {"gradients", memory->gradients},
-                 {"optimizer", memory->optimizer},
-                 {"quantized weights", memory->quantized_weights},
-                 {"activations", memory->activations}};
+    } parts[] = {{"parameters", memory->parameters},   {"gradients", memory->gradients},
+                 {"optimizer", memory->optimizer},     {"quantized weights", memory->quantized_weights},
+                 {"activations", memory->activations}, {"scratch", memory->scratch}};
     size_t used = 0;
     out[0] = '\0';
     for (size_t i = 0; i < sizeof parts / sizeof *parts && used < size; i++)
@@ -100,11 +98,12 @@ void bb_memory_line(const bb_memory_estimate *memory, char *out, size_t size) {
 }
 
 json_t *bb_memory_json(const bb_memory_estimate *memory) {
-    return json_pack("{s:{s:I,s:I,s:I,s:I,s:I,s:I},s:{s:I,s:I,s:I}}", "training", "parameters", (json_int_t)memory->parameters,
-                     "gradients", (json_int_t)memory->gradients, "optimizer", (json_int_t)memory->optimizer,
-                     "quantized_weights", (json_int_t)memory->quantized_weights, "activations", (json_int_t)memory->activations,
-                     "total", (json_int_t)memory->total, "inference", "weights", (json_int_t)memory->inference_weights,
-                     "kv_cache", (json_int_t)memory->kv_cache, "total", (json_int_t)memory->inference_total);
+    return json_pack("{s:{s:I,s:I,s:I,s:I,s:I,s:I,s:I},s:{s:I,s:I,s:I}}", "training", "parameters",
+                     (json_int_t)memory->parameters, "gradients", (json_int_t)memory->gradients, "optimizer",
+                     (json_int_t)memory->optimizer, "quantized_weights", (json_int_t)memory->quantized_weights, "activations",
+                     (json_int_t)memory->activations, "scratch", (json_int_t)memory->scratch, "total",
+                     (json_int_t)memory->total, "inference", "weights", (json_int_t)memory->inference_weights, "kv_cache",
+                     (json_int_t)memory->kv_cache, "total", (json_int_t)memory->inference_total);
 }
 
 /* ---- JSON ------------------------------------------------------------------------------------------------------------ */

@@ -12,6 +12,7 @@
 #include "core/cpu_features.h"
 #include "core/file.h"
 #include "core/host.h"
+#include "ops/cpu/cpu.h"
 #include "scratch.h"
 
 static void unknown_names_are_errors_that_list_the_known(void **state) {
@@ -91,6 +92,30 @@ static void zero_threads_takes_what_the_process_may_use(void **state) {
     bb_device *device;
     assert_int_equal(bb_device_open("cpu", 0, &device, NULL), BB_OK);
     assert_int_equal(bb_device_threads(device), bb_host_cpus(""));
+    bb_device_close(device);
+}
+
+/* One key head and a long sequence: attention's scratch is used whole; of the 12 MB for large matrices, these take little. */
+static void scratch_is_what_was_predicted(void **state) {
+    (void)state;
+    enum { T = 2048, MATRICES = 12 << 20 };
+    static uint8_t x[T];
+    bb_config config;
+    bb_config_default(&config);
+    config.n_layer = 1, config.d_model = 64, config.n_head = 4, config.n_kv_head = 1, config.d_ff = 96;
+    bb_device *device;
+    bb_model *model;
+    bb_memory_estimate memory;
+    double loss;
+    assert_int_equal(bb_device_open("cpu", 3, &device, NULL), BB_OK);
+    assert_int_equal(bb_memory_predict(device, &config, BB_OPTIM_ADAMW, 1, T, true, &memory, NULL), BB_OK);
+    assert_int_equal(bb_model_create(device, &config, 1, &model, NULL), BB_OK);
+    assert_int_equal(bb_model_loss_backward(model, x, x, 1, T, 1, &loss, NULL), BB_OK);
+    const bb_cpu *cpu = bb_cpu_of(device);
+    uint64_t used = cpu->shared_bytes;
+    for (int i = 0; i < 3; i++) used += cpu->scratch_bytes[i];
+    assert_in_range(used, memory.scratch - MATRICES, memory.scratch);
+    bb_model_free(model);
     bb_device_close(device);
 }
 
@@ -185,6 +210,7 @@ int main(void) {
         cmocka_unit_test(a_level_is_lowered_and_never_raised),
         cmocka_unit_test(devices_say_what_they_are),
         cmocka_unit_test(zero_threads_takes_what_the_process_may_use),
+        cmocka_unit_test(scratch_is_what_was_predicted),
         cmocka_unit_test(memory_without_groups),
         cmocka_unit_test(memory_within_groups_v2),
         cmocka_unit_test(memory_within_groups_v1),

@@ -13,7 +13,11 @@ bb_status bb_memory_predict(bb_device *device, const bb_config *config, bb_optim
     BB_TRY(bb_optimizer_predict(config, optim, &out->optimizer, err));
     out->quantized_weights = bb_quantized_measure(device, config);
     out->activations = bb_workspace_measure(device, config, batch_size, seq_len, true, recompute);
-    out->total = out->parameters + out->gradients + out->optimizer + out->quantized_weights + out->activations;
+    int64_t heads = config->n_head;
+    bb_attention attention = {
+        .B = batch_size, .Tq = seq_len, .Tk = seq_len, .H = heads, .Hk = config->n_kv_head, .D = config->d_model / heads};
+    out->scratch = device->ops->scratch_bytes(device, &attention, config->d_model, config->vocab_size);
+    out->total = out->parameters + out->gradients + out->optimizer + out->quantized_weights + out->activations + out->scratch;
     out->inference_weights = out->parameters + out->quantized_weights;
     out->kv_cache = 2 * bb_kv_cache_bytes(config, seq_len);
     out->inference_total =

@@ -32,17 +32,43 @@ static int64_t run_begin(const bb_attention *a, int64_t run, int64_t runs) {
     return tile;
 }
 
+/* How a call is cut up, and what that takes. */
+typedef struct backward_plan {
+    int64_t runs; /* of a head's key tiles */
+    int64_t padded, ld;
+    int64_t part, parts; /* floats of a task's dq; with one run a head, the thread's next task takes its place */
+    size_t thread_bytes;
+} backward_plan;
+
+static backward_plan plan_for(bb_device *dev, const bb_attention *a) {
+    const backward_functions *f = &backward_for[bb_cpu_of(dev)->level];
+    int64_t heads = a->B * a->Hk, tiles = (a->Tk + ATTENTION_KEYS - 1) / ATTENTION_KEYS;
+    backward_plan p = {.runs = clamp_to((FEWEST_TASKS + heads - 1) / heads, 1, tiles),
+                       .padded = round_up(a->Tq, ATTENTION_QUERIES),
+                       .ld = f->dq_ld(a->D),
+                       .thread_bytes = f->bytes(a)};
+    p.part = a->H / a->Hk * p.padded * p.ld;
+    p.parts = p.runs > 1 ? heads * p.runs : dev->threads;
+    return p;
+}
+
+static size_t plan_bytes(bb_device *dev, const backward_plan *p) {
+    return p->thread_bytes * (size_t)dev->threads + (size_t)(p->parts * p->part) * sizeof(float);
+}
+
+size_t bb_cpu_attention_scratch(bb_device *dev, const bb_attention *a) {
+    backward_plan p = plan_for(dev, a);
+    return plan_bytes(dev, &p);
+}
+
 void bb_cpu_attention_backward(bb_device *dev, void *dq, void *dk, void *dv, const void *d_o, const void *q, const void *k,
                                const void *v, const void *o, const float *lse, const bb_attention *a) {
     const backward_functions *f = &backward_for[bb_cpu_of(dev)->level];
     const backward_arrays x = {dq, dk, dv, d_o, q, k, v, o, lse, a};
-    int64_t G = a->H / a->Hk, heads = a->B * a->Hk, padded = round_up(a->Tq, ATTENTION_QUERIES), ld = f->dq_ld(a->D);
-    int64_t tiles = (a->Tk + ATTENTION_KEYS - 1) / ATTENTION_KEYS;
-    int64_t runs = clamp_to((FEWEST_TASKS + heads - 1) / heads, 1, tiles);
-    int64_t part = G * padded * ld; /* floats of a task's dq; with one run a head, the thread's next task takes its place */
-    int64_t parts = runs > 1 ? heads * runs : dev->threads;
-    size_t thread_bytes = f->bytes(a);
-    char *scratch = bb_cpu_scratch(dev, thread_bytes * (size_t)dev->threads + (size_t)(parts * part) * sizeof(float));
+    const backward_plan p = plan_for(dev, a);
+    int64_t G = a->H / a->Hk, heads = a->B * a->Hk, runs = p.runs, part = p.part, padded = p.padded, ld = p.ld;
+    size_t thread_bytes = p.thread_bytes;
+    char *scratch = bb_cpu_scratch(dev, plan_bytes(dev, &p));
     if (!scratch) return;
     float *dq_parts = (float *)(void *)(scratch + thread_bytes * (size_t)dev->threads);
 

@@ -119,6 +119,14 @@ static void cpu_zero(bb_device *dev, void *p, size_t bytes) {
     }
 }
 
+/* Of all threads together, a slab of expanded weights (linear_*.c) or the head's sums; of each, a tile of dW; and attention's
+ * sums, which have another size with every shape. */
+static size_t cpu_scratch_bytes(bb_device *dev, const bb_attention *a, int64_t C, int64_t V) {
+    enum { SLAB = 9000000, TILE = 1 << 20 };
+    size_t head = bb_cpu_head_scratch(a->B * a->Tq, V, C);
+    return (head > SLAB ? head : SLAB) + (size_t)dev->threads * TILE + bb_cpu_attention_scratch(dev, a);
+}
+
 static void cpu_act_in(bb_device *dev, void *x, const float *host, int64_t n) {
     bb_bf16 *out = x;
 #pragma omp parallel for num_threads(dev->threads) if (n > ACT_TILE)
@@ -142,6 +150,7 @@ static const bb_ops ops = {
     .copy_out = cpu_copy,
     .copy = cpu_copy,
     .zero = cpu_zero,
+    .scratch_bytes = cpu_scratch_bytes,
     .measure_peaks = bb_cpu_measure_peaks,
     .act_in = cpu_act_in,
     .act_out = cpu_act_out,

@@ -44,7 +44,10 @@ void bb_cpu_head_forward(bb_device *dev, float *logits, const float *h, const fl
 void bb_cpu_head_backward(bb_device *dev, void *dh, float *de, const float *dlogits, const float *h, const float *e, int64_t M,
                           int64_t V, int64_t C);
 
+size_t bb_cpu_head_scratch(int64_t M, int64_t V, int64_t C);
+
 /* attention.c, attention_backward.c, rope.c */
+size_t bb_cpu_attention_scratch(bb_device *dev, const bb_attention *a);
 void bb_cpu_attention_forward(bb_device *dev, float *o, void *kept, float *lse, const float *q, const float *k, const float *v,
                               const bb_attention *a);
 void bb_cpu_attention_backward(bb_device *dev, void *dq, void *dk, void *dv, const void *d_o, const void *q, const void *k,

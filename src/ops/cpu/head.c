@@ -49,6 +49,12 @@ void bb_cpu_head_forward(bb_device *dev, float *logits, const float *h, const fl
     bb_gemm_rows(dev, &shape, M, e, input_rows, output_rows, &p);
 }
 
+static size_t sum_stride(int64_t V, int64_t C) { return bb_align_up((size_t)(V * C) * sizeof(float)) / sizeof(float); }
+
+size_t bb_cpu_head_scratch(int64_t M, int64_t V, int64_t C) {
+    return (size_t)(M < PARTS ? M : PARTS) * sum_stride(V, C) * sizeof(float);
+}
+
 /* de (V,C) += dlogitsT (V,M) h (M,C) */
 static void embedding_gradient(bb_device *dev, float *de, const float *dlogits, const float *h, int64_t M, int64_t V,
                                int64_t C) {
@@ -62,7 +68,7 @@ static void embedding_gradient(bb_device *dev, float *de, const float *dlogits, 
         shape.k = lengths[i];
         if (shape.k && !(ops[i] = bb_gemm_get(dev, &shape))) return;
     }
-    size_t stride = bb_align_up((size_t)(V * C) * sizeof(float)) / sizeof(float);
+    size_t stride = sum_stride(V, C);
     float *sums = bb_cpu_shared(dev, (size_t)parts * stride * sizeof *sums);
     if (!sums) return;
 #pragma omp parallel for num_threads(dev->threads) schedule(dynamic) if (parts > 1)
