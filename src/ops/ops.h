@@ -88,7 +88,8 @@ typedef struct bb_ops {
     void (*copy_out)(bb_device *dev, void *host, const void *src, size_t bytes);
     void (*copy)(bb_device *dev, void *dst, const void *src, size_t bytes); /* within the device */
     void (*zero)(bb_device *dev, void *p, size_t bytes);
-    /* About the most that the backend's own scratch grows to when a model of width C with V symbols is trained on such batches. */
+    /* About the most that the backend's own scratch grows to when a model of width C with V symbols is trained on such batches.
+     */
     size_t (*scratch_bytes)(bb_device *dev, const bb_attention *a, int64_t C, int64_t V);
     /* Takes about a second; all threads. */
     void (*measure_peaks)(bb_device *dev, bb_peaks *out);

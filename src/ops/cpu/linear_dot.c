@@ -303,7 +303,7 @@ static void int8_gradient_unit(const int8_gradient *g, const unit *u, int64_t fi
 
 static void int8_gradient_all(int8_gradient *g, int64_t M) {
     int64_t source = bb_ternary_panels(g->t), k_panels = bb_panels_of(g->t->k), panel_bytes = source * BB_PANEL * BB_PANEL;
-    int64_t slab = at_most(at_least(SLAB_BYTES / panel_bytes, 1), k_panels);
+    int64_t slab = at_most(at_least(SLAB_BYTES / at_least(panel_bytes, 1), 1), k_panels);
     g->padded = source * BB_PANEL;
     g->expanded = bb_cpu_shared(g->dev, (size_t)(slab * panel_bytes));
     if (!g->expanded) return;
