@@ -129,7 +129,7 @@ static inline bb_ternary ops_ternary(ops_session *s, int64_t N, int64_t K, int s
     bb_ternary t = {.n = N, .k = K, .segments = segments};
     for (int i = 0; i < segments; i++) t.segment_end[i] = ops_segment_end(N, segments, i);
     t.scale = ops_room(s, BB_MAX_SEGMENTS * sizeof(float));
-    t.data = ops_room(s, s->dev->ops->ternary_bytes(s->dev, N, K));
+    t.data = ops_room(s, s->dev->ops->ternary_bytes(s->dev, &t));
     s->dev->ops->ternary_quant(s->dev, &t, ops_put_f32(s, w, N * K));
     return t;
 }

@@ -112,7 +112,7 @@ static void ternary_quant_follows_its_rule(void **state) {
     int8_t q[4][4];
     bb_ternary t = {.n = 4, .k = 4, .segments = 3, .segment_end = {2, 3, 4}};
     t.scale = ops_room(&s, 3 * sizeof(float));
-    t.data = ops_room(&s, dev->ops->ternary_bytes(dev, 4, 4));
+    t.data = ops_room(&s, dev->ops->ternary_bytes(dev, &t));
     dev->ops->ternary_quant(dev, &t, &w[0][0]);
     dev->ops->ternary_unpack(dev, &q[0][0], &t);
     assert_float_equal(t.scale[0], 1.0f, 0.0f);
@@ -129,7 +129,7 @@ static void ste_clip_zeroes_above_the_scale(void **state) {
     const float expected[2][3] = {{1, 2, 3}, {0, 5, 6}}; /* scales 1 and 1.5: |w/g| = 1 stays */
     bb_ternary t = {.n = 2, .k = 3, .segments = 2, .segment_end = {1, 2}};
     t.scale = ops_room(&s, 2 * sizeof(float));
-    t.data = ops_room(&s, dev->ops->ternary_bytes(dev, 2, 3));
+    t.data = ops_room(&s, dev->ops->ternary_bytes(dev, &t));
     dev->ops->ternary_quant(dev, &t, &w[0][0]);
     dev->ops->ste_clip(dev, &dw[0][0], &w[0][0], &t);
     assert_memory_equal(dw, expected, sizeof expected);

@@ -15,7 +15,7 @@ static int64_t head_size(const bb_config *c) { return c->d_model / c->n_head; }
 /* ---- prepared weights ------------------------------------------------------------------------------------------------ */
 
 static void carve_ternary(bb_ternary *t, bb_arena *arena, bb_device *dev) {
-    t->data = bb_arena_take(arena, dev->ops->ternary_bytes(dev, t->n, t->k));
+    t->data = bb_arena_take(arena, dev->ops->ternary_bytes(dev, t));
     t->scale = bb_arena_take(arena, (size_t)t->segments * sizeof(float));
 }
 

@@ -29,7 +29,7 @@ static void carve(bb_bitlinear *l, bb_arena *arena) {
     size_t bytes = (size_t)(l->in * l->out) * sizeof(float);
     l->weight = bb_arena_take(arena, bytes);
     l->dweight = bb_arena_take(arena, bytes);
-    l->ternary.data = bb_arena_take(arena, l->device->ops->ternary_bytes(l->device, l->out, l->in));
+    l->ternary.data = bb_arena_take(arena, l->device->ops->ternary_bytes(l->device, &l->ternary));
     l->ternary.scale = bb_arena_take(arena, sizeof(float));
 }
 
@@ -166,13 +166,13 @@ bb_status bb_ternary_quantize(bb_device *device, const float *w, int64_t rows, i
     BB_TRY(check_matrix(rows, cols, err));
     const bb_ops *ops = device->ops;
     size_t n = (size_t)(rows * cols), f32 = bb_align_up(n * sizeof(float)), i8 = bb_align_up(n);
-    size_t packed = bb_align_up(ops->ternary_bytes(device, rows, cols)), bytes = f32 + i8 + packed + BB_ALIGN;
+    bb_ternary t = {.n = rows, .k = cols, .segments = 1, .segment_end = {rows}};
+    size_t packed = bb_align_up(ops->ternary_bytes(device, &t)), bytes = f32 + i8 + packed + BB_ALIGN;
     void *memory;
     BB_TRY(take_temporary(device, bytes, &memory, err));
     bb_arena arena = {.base = memory};
     float *device_w = bb_arena_take(&arena, f32);
     int8_t *device_q = bb_arena_take(&arena, i8);
-    bb_ternary t = {.n = rows, .k = cols, .segments = 1, .segment_end = {rows}};
     t.data = bb_arena_take(&arena, packed);
     t.scale = bb_arena_take(&arena, sizeof(float));
     ops->copy_in(device, device_w, w, n * sizeof(float));

@@ -141,7 +141,8 @@ typedef struct bb_ops {
     void (*swiglu_backward)(bb_device *dev, void *d_gate_up, const void *gate_up, const void *dh, int64_t M, int64_t F);
 
     /* -- ternary linear layers (arXiv:2402.17764) --------------------------------------------------------------------- */
-    size_t (*ternary_bytes)(bb_device *dev, int64_t N, int64_t K);
+    /* Of t->data, from the shape and the segments. */
+    size_t (*ternary_bytes)(bb_device *dev, const bb_ternary *t);
     /* w: (N,K) f32, the segments one below the other. Per segment: g = max(mean|w|, 1e-8) (mean in double),
      * q = round_half_even(clip(w/g, -1, 1)). Fills t->scale and t->data; the rest of *t is the caller's. */
     void (*ternary_quant)(bb_device *dev, const bb_ternary *t, const float *w);

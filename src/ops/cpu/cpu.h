@@ -33,7 +33,7 @@ void *bb_cpu_shared(bb_device *dev, size_t bytes);
 void bb_cpu_measure_peaks(bb_device *dev, bb_peaks *out);
 
 /* linear.c, ternary_quant.c, head.c */
-size_t bb_cpu_ternary_bytes(bb_device *dev, int64_t N, int64_t K);
+size_t bb_cpu_ternary_bytes(bb_device *dev, const bb_ternary *t);
 void bb_cpu_ternary_quant(bb_device *dev, const bb_ternary *t, const float *w);
 void bb_cpu_ternary_unpack(bb_device *dev, int8_t *q, const bb_ternary *t);
 void bb_cpu_ste_clip(bb_device *dev, float *dw, const float *w, const bb_ternary *t);

@@ -6,9 +6,9 @@
 
 enum { MEAN_LANES = 16, MEAN_TILE = 65536, QUANT_COLUMNS = 256 };
 
-size_t bb_cpu_ternary_bytes(bb_device *dev, int64_t N, int64_t K) {
+size_t bb_cpu_ternary_bytes(bb_device *dev, const bb_ternary *t) {
     (void)dev;
-    return (size_t)(bb_panels_of(N) + BB_MAX_SEGMENTS - 1) * bb_ternary_panel_bytes(K);
+    return (size_t)bb_ternary_panels(t) * bb_ternary_panel_bytes(t->k);
 }
 
 /* The lanes fix the order of the sum for every instruction set. */

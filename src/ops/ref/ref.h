@@ -24,7 +24,7 @@ double bb_ref_load(bb_rows x, int64_t m, int64_t k, int64_t K);
 void bb_ref_act_quant(bb_device *dev, bb_rows y, const float *x, int64_t M, int64_t K);
 
 /* ternary_quant.c */
-size_t bb_ref_ternary_bytes(bb_device *dev, int64_t N, int64_t K);
+size_t bb_ref_ternary_bytes(bb_device *dev, const bb_ternary *t);
 void bb_ref_ternary_quant(bb_device *dev, const bb_ternary *t, const float *w);
 void bb_ref_ternary_unpack(bb_device *dev, int8_t *q, const bb_ternary *t);
 void bb_ref_ste_clip(bb_device *dev, float *dw, const float *w, const bb_ternary *t);

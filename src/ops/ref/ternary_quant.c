@@ -4,9 +4,9 @@
 
 #include "ops/ref/ref.h"
 
-size_t bb_ref_ternary_bytes(bb_device *dev, int64_t N, int64_t K) {
+size_t bb_ref_ternary_bytes(bb_device *dev, const bb_ternary *t) {
     (void)dev;
-    return (size_t)(N * K);
+    return (size_t)(t->n * t->k);
 }
 
 float bb_ref_ternary_scale(const bb_ternary *t, int64_t n) {
