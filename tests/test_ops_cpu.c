@@ -252,16 +252,16 @@ static void adamw(ops_session *s, const int64_t *d, ops_outputs *out) {
 /* A moment's bytes, as what they stand for: the entry of the map nearest to `exact` / absmax. */
 static void out_moment(ops_session *s, ops_outputs *out, const char *name, const uint8_t *codes, const float *absmax,
                        const double *exact, int64_t n, bool is_signed) {
-    const float *map = bb_adam8_map(is_signed);
     const uint8_t *code = ops_get(s, codes, (size_t)n);
     const float *largest = ops_get_f32(s, absmax, (n + BB_ADAM8_BLOCK - 1) / BB_ADAM8_BLOCK);
     float *value = ops_host_f32(s, n);
     double *bound = bounds(s, n);
     for (int64_t i = 0; i < n; i++) {
         double unit = (double)largest[i / BB_ADAM8_BLOCK], nearest = 2;
-        value[i] = ops_is_ref(s) ? (float)exact[i] : (float)((double)map[code[i]] * unit);
+        value[i] = ops_is_ref(s) ? (float)exact[i] : (float)((double)bb_adam8_value(code[i], is_signed) * unit);
         if (!ops_is_ref(s)) continue;
-        for (int j = 0; j < 256; j++) nearest = fmin(nearest, fabs((double)map[j] - exact[i] / unit));
+        for (int j = 0; j < 256; j++)
+            nearest = fmin(nearest, fabs((double)bb_adam8_value((uint8_t)j, is_signed) - exact[i] / unit));
         bound[i] = (nearest + 8 * U_F32) * unit;
     }
     ops_out(out, name, value, n, 0, bound);
@@ -283,8 +283,8 @@ static void adamw8bit(ops_session *s, const int64_t *d, ops_outputs *out) {
     double *m = bounds(s, n), *v = bounds(s, n), *p_bound = bounds(s, n);
     for (int64_t i = 0; i < n; i++) {
         double g = h.grad_scale * (double)g0[i], unit = (double)unit0[i / BB_ADAM8_BLOCK];
-        m[i] = h.beta1 * (double)bb_adam8_map(true)[m_codes[i]] * unit + (1 - h.beta1) * g;
-        v[i] = h.beta2 * (double)bb_adam8_map(false)[v_codes[i]] * unit + (1 - h.beta2) * g * g;
+        m[i] = h.beta1 * (double)bb_adam8_value(m_codes[i], true) * unit + (1 - h.beta1) * g;
+        v[i] = h.beta2 * (double)bb_adam8_value(v_codes[i], false) * unit + (1 - h.beta2) * g * g;
         double root = sqrt(v[i] / h.bias_correction2) + h.eps, terms = h.beta1 * unit + (1 - h.beta1) * fabs(g);
         p_bound[i] = step_bound(p0[i], h.lr * terms / h.bias_correction1 / root);
     }
@@ -309,6 +309,29 @@ static void adamw8bit_zero(ops_session *s, const int64_t *d, ops_outputs *out) {
     ops_out(out, "m_absmax", ops_get_f32(s, a.m_absmax, blocks), blocks, 0, NULL);
     ops_out(out, "v_absmax", ops_get_f32(s, a.v_absmax, blocks), blocks, 0, NULL);
     ops_out(out, "p", ops_get_f32(s, p, n), n, 3 * U_F32, NULL);
+}
+
+/* Moments near the edges between two codes. With betas of 0 they are g and g^2, the same bits in ref and cpu, and so must the
+ * codes be. n */
+static void adamw8bit_codes(ops_session *s, const int64_t *d, ops_outputs *out) {
+    int64_t n = d[0], blocks = (n + BB_ADAM8_BLOCK - 1) / BB_ADAM8_BLOCK;
+    const bb_adamw h = {.lr = 0, .eps = 1e-8, .grad_scale = 1, .bias_correction1 = 1, .bias_correction2 = 1};
+    float *g = ops_normal_f32(s, n, 1e-7); /* how far from the edge, in parts of it */
+    const uint8_t *code = ops_bytes(s, n, 255);
+    for (int64_t i = 0; i < n; i++) {
+        bool is_signed = i & 1;
+        float edge = (bb_adam8_value(code[i], is_signed) + bb_adam8_value((uint8_t)(code[i] + 1), is_signed)) / 2;
+        edge *= 1 + g[i];
+        g[i] = i % BB_ADAM8_BLOCK == 0 ? 1 : is_signed ? edge : sqrtf(edge);
+    }
+    bb_adam8_state a = {ops_room(s, (size_t)n), ops_room(s, (size_t)n), ops_room(s, (size_t)blocks * sizeof(float)),
+                        ops_room(s, (size_t)blocks * sizeof(float))};
+    s->dev->ops->adamw8bit_init(s->dev, a, n);
+    s->dev->ops->adamw8bit_step(s->dev, ops_room(s, (size_t)n * sizeof(float)), ops_put_f32(s, g, n), a, n, &h);
+    const uint8_t *m = ops_get(s, a.m, (size_t)n), *v = ops_get(s, a.v, (size_t)n);
+    float *codes = ops_host_f32(s, 2 * n);
+    for (int64_t i = 0; i < n; i++) codes[i] = (float)m[i], codes[n + i] = (float)v[i];
+    ops_out(out, "codes", codes, 2 * n, 0, NULL);
 }
 
 /* -- beside the table
@@ -379,6 +402,29 @@ static void nan_is_not_lost(void **state) {
     }
 }
 
+/* An 8-bit block keeps it in its absmax, and passes it on to all its parameters. */
+static void nan_is_not_lost_in_8_bits(void **state) {
+    (void)state;
+    enum { N = 2 * BB_ADAM8_BLOCK + 9, BLOCKS = 3 };
+    for (int which = 0; which < 2; which++) {
+        bb_device *dev = which ? ops_cpu[0] : ops_ref;
+        ops_session s = ops_begin(dev, 1);
+        float *g = ops_normal_f32(&s, N, 1.0), *p = ops_room(&s, N * sizeof *p);
+        bb_adam8_state a = {ops_room(&s, N), ops_room(&s, N), ops_room(&s, BLOCKS * sizeof(float)),
+                            ops_room(&s, BLOCKS * sizeof(float))};
+        dev->ops->adamw8bit_init(dev, a, N);
+        g[BB_ADAM8_BLOCK + 77] = NAN;
+        dev->ops->adamw8bit_step(dev, p, ops_put_f32(&s, g, N), a, N, &adamw_settings);
+        g[BB_ADAM8_BLOCK + 77] = 0;
+        dev->ops->adamw8bit_step(dev, p, ops_put_f32(&s, g, N), a, N, &adamw_settings);
+        const float *m = ops_get_f32(&s, a.m_absmax, BLOCKS), *v = ops_get_f32(&s, a.v_absmax, BLOCKS);
+        for (int b = 0; b < BLOCKS; b++) assert_true(isnan(m[b]) == (b == 1) && isnan(v[b]) == (b == 1));
+        const float *p1 = ops_get_f32(&s, p, N);
+        for (int i = 0; i < N; i++) assert_true(isnan(p1[i]) == (i / BB_ADAM8_BLOCK == 1));
+        ops_end(&s);
+    }
+}
+
 static const ops_case cases[] = {
     {"rmsnorm_forward", rmsnorm_forward, {1, 1, ROWS_F32}},
     {"rmsnorm_forward", rmsnorm_forward, {3, 20, ROWS_F32}},
@@ -430,6 +476,8 @@ static const ops_case cases[] = {
     {"adamw8bit", adamw8bit, {300}},
     {"adamw8bit", adamw8bit, {20000}},
     {"adamw8bit_zero", adamw8bit_zero, {300}},
+    {"adamw8bit_codes", adamw8bit_codes, {7}},
+    {"adamw8bit_codes", adamw8bit_codes, {50001}},
 };
 
 int main(void) {
@@ -437,6 +485,7 @@ int main(void) {
         cmocka_unit_test(sum_squares_agrees),
         cmocka_unit_test(activations_round_half_to_even),
         cmocka_unit_test(nan_is_not_lost),
+        cmocka_unit_test(nan_is_not_lost_in_8_bits),
     };
     return ops_compare_all(cases, sizeof cases / sizeof *cases, extra, sizeof extra / sizeof *extra);
 }

@@ -87,7 +87,7 @@ static void adamw8bit_stores_the_nearest_entry(void **state) {
     bb_adam8_state a = moments(&s);
     dev->ops->adamw8bit_step(dev, p, g, a, MOMENTS, &h);
     for (int which = 0; which < 2; which++) {
-        const float *map = bb_adam8_map(which == 0), *absmax = which == 0 ? a.m_absmax : a.v_absmax;
+        const float *absmax = which == 0 ? a.m_absmax : a.v_absmax;
         const uint8_t *code = which == 0 ? a.m : a.v;
         for (int b = 0; b < BLOCKS; b++) {
             float largest = 0.0f;
@@ -99,8 +99,8 @@ static void adamw8bit_stores_the_nearest_entry(void **state) {
             double x = which == 0 ? (double)g[i] : (double)g[i] * (double)g[i];
             x /= (double)absmax[i / BB_ADAM8_BLOCK];
             double nearest = 2;
-            for (int j = 0; j < 256; j++) nearest = fmin(nearest, fabs((double)map[j] - x));
-            ops_assert_near(fabs((double)map[code[i]] - x), nearest, 1e-7, "entry", i);
+            for (int j = 0; j < 256; j++) nearest = fmin(nearest, fabs((double)bb_adam8_value((uint8_t)j, which == 0) - x));
+            ops_assert_near(fabs((double)bb_adam8_value(code[i], which == 0) - x), nearest, 5e-7, "entry", i);
         }
     }
     ops_end(&s);
@@ -123,27 +123,80 @@ static void adamw8bit_codes_survive_decoding(void **state) {
     ops_end(&s);
 }
 
-/* Entries that the authors' own construction gives, and the shape of the table. */
-static void adam8_map_is_the_dynamic_map(void **state) {
-    (void)state;
-    const float *with_sign = bb_adam8_map(true), *without = bb_adam8_map(false);
-    for (int i = 1; i < 256; i++) assert_true(with_sign[i] > with_sign[i - 1] && without[i] > without[i - 1]);
-    for (int i = 1; i < 128; i++) assert_float_equal(with_sign[127 + i], -with_sign[127 - i], 0.0f);
-    assert_true(with_sign[127] == 0.0f && with_sign[255] == 1.0f && without[0] == 0.0f && without[255] == 1.0f);
-    assert_float_equal(with_sign[128], 5.5e-7f, 1e-13f);
-    assert_float_equal(with_sign[129], 3.25e-6f, 1e-12f);
-    assert_float_equal(with_sign[254], 0.99296875f, 1e-7f);
-    assert_float_equal(without[1], 3.25e-7f, 1e-13f);
-    assert_float_equal(without[2], 7.75e-7f, 1e-13f);
-    assert_float_equal(without[254], 0.996484375f, 1e-7f);
-    for (int sign = 0; sign < 2; sign++) {
-        const float *map = bb_adam8_map(sign), *edge = bb_adam8_edges(sign);
-        for (int i = 0; i < 255; i++) {
-            double below = (double)edge[i], above = (double)nextafterf(edge[i], INFINITY);
-            double lower = (double)map[i], upper = (double)map[i + 1];
-            assert_true(below - lower <= upper - below && above - lower > upper - above);
+static int ascending(const void *a, const void *b) {
+    double x = *(const double *)a, y = *(const double *)b;
+    return (x > y) - (x < y);
+}
+
+/* The authors' own construction, in double. */
+static void dynamic_map(double *map, bool is_signed) {
+    int n = 0;
+    double end = 1e-6;
+    for (int e = 0; e < 7; e++, end *= 10) {
+        int parts = 1 << (is_signed ? e : e + 1);
+        for (int i = 0; i < parts; i++) {
+            map[n++] = (0.1 + 0.9 * (i + 0.5) / parts) * end;
+            if (is_signed) map[n++] = -(0.1 + 0.9 * (i + 0.5) / parts) * end;
         }
     }
+    map[n++] = 0;
+    map[n++] = 1;
+    assert_int_equal(n, 256);
+    qsort(map, 256, sizeof *map, ascending);
+}
+
+static void adam8_values_are_those_of_the_dynamic_map(void **state) {
+    (void)state;
+    for (int sign = 0; sign < 2; sign++) {
+        double map[256];
+        dynamic_map(map, sign);
+        for (int c = 0; c < 256; c++) {
+            float value = bb_adam8_value((uint8_t)c, sign);
+            ops_assert_near((double)value, map[c], 3 * 0x1p-24 * fabs(map[c]), "value", c);
+            if (c > 0) assert_true(value > bb_adam8_value((uint8_t)(c - 1), sign));
+            assert_int_equal(bb_adam8_code(value * bb_adam8_scale(1), sign), c);
+        }
+        assert_true(bb_adam8_value(255, sign) == 1.0f && bb_adam8_value(sign ? 127 : 0, sign) == 0.0f);
+    }
+    for (int a = 1; a < 128; a++)
+        assert_true(bb_adam8_value((uint8_t)(127 - a), true) == -bb_adam8_value((uint8_t)(127 + a), true));
+}
+
+/* The code of x >= 0, which is that of -x mirrored: but for the code of 1, for whose mirror image there is none. */
+static int code_of(float x, bool is_signed) {
+    int code = bb_adam8_code(x, is_signed);
+    if (is_signed) assert_int_equal(bb_adam8_code(-x, true), code == 255 ? 0 : 254 - code);
+    return code;
+}
+
+/* The code changes within five roundings, at the scale of the decade, of the midpoint of two values. There every float is
+ * looked at, and from one such place to the next a thousand; the last is an ulp past the greatest. */
+static void adam8_codes_are_those_of_the_nearest_value(void **state) {
+    (void)state;
+    for (int sign = 0; sign < 2; sign++) {
+        float from = 0;
+        for (int c = sign ? 127 : 0; c < 256; c++) {
+            double value = (double)bb_adam8_value((uint8_t)c, sign), next = (double)bb_adam8_value((uint8_t)(c + 1), sign);
+            double edge = (value + next) / 2 / 0.9, off = 5 * 0x1p-24 * pow(10, ceil(log10(next)));
+            float to = c < 255 ? (float)(edge - off) : nextafterf(BB_ADAM8_SCALED(1), 2);
+            for (int i = 0; i <= 1000; i++) assert_int_equal(code_of(fminf(from + (to - from) * (float)i / 1000, to), sign), c);
+            if (c == 255) break;
+            for (int last = c; (double)to <= edge + off; to = nextafterf(to, 2)) {
+                int code = code_of(to, sign);
+                assert_true(code == last || code == c + 1);
+                last = code;
+            }
+            from = to;
+        }
+        assert_int_equal(bb_adam8_code(NAN, sign), bb_adam8_code(0, sign));
+    }
+}
+
+static void adam8_scale_is_finite(void **state) {
+    (void)state;
+    ops_assert_near((double)bb_adam8_scale(0.37f), 1 / 0.9 / 0.37, 1e-6, "scale", 0);
+    assert_true(bb_adam8_scale(FLT_MIN) > 1 && isfinite(bb_adam8_scale(FLT_MIN)) && bb_adam8_scale(FLT_MAX) > 0);
+    assert_true(bb_adam8_scale(0) == 0 && bb_adam8_scale(1e-40f) == 0 && bb_adam8_scale(NAN) == 0);
 }
 
 int main(void) {
@@ -153,7 +206,9 @@ int main(void) {
         cmocka_unit_test(adamw8bit_starts_from_zero_moments),
         cmocka_unit_test(adamw8bit_stores_the_nearest_entry),
         cmocka_unit_test(adamw8bit_codes_survive_decoding),
-        cmocka_unit_test(adam8_map_is_the_dynamic_map),
+        cmocka_unit_test(adam8_values_are_those_of_the_dynamic_map),
+        cmocka_unit_test(adam8_codes_are_those_of_the_nearest_value),
+        cmocka_unit_test(adam8_scale_is_finite),
     };
     return cmocka_run_group_tests(tests, open_device, close_device);
 }

@@ -1,168 +1,179 @@
 /* AdamW with both moments in 8 bits, block by block (arXiv:2110.02861).
  * SPDX-License-Identifier: MIT */
-#include <pthread.h>
-
 #include "core/adam8_map.h"
 #include "ops/cpu/adamw.h"
 
-/* The nearest code in one lookup. A bucket is the floats of one sign with the same exponent and first bits of the mantissa, so
- * narrow that at most one edge of the map lies in it. Its entry holds the code of its least magnitude, and which of the
- * remaining bits of a magnitude are the last to have that code; past them it is the next code away from zero. Magnitudes under
- * 2^-EXPONENTS are all nearest to 0 and share a bucket. */
-enum {
-    EXPONENTS = 23,
-    SIGNED_SHIFT = 17, /* buckets of 2^17 floats: 64 in [0.5, 1), where the signed map has 36 entries, the unsigned one 71 */
-    UNSIGNED_SHIFT = 16,
-    SIGNED_BUCKETS = (EXPONENTS << (23 - SIGNED_SHIFT)) + 2, /* of each sign; the first is the small, the last is 1.0 */
-    BUCKETS = 2 * SIGNED_BUCKETS,                            /* also enough for the unsigned map, which has one sign */
-    BLOCKS_PER_TASK = 16,
-};
-
-typedef struct encoder {
-    uint32_t entry[BUCKETS]; /* code << 24 | last; for signed the negative buckets after the others */
-    uint8_t zero;
-} encoder;
-
-static encoder encoders[2]; /* [is_signed] */
-static pthread_once_t once = PTHREAD_ONCE_INIT;
-
-BB_SIMD_INLINE int32_t shift_of(bool is_signed) { return is_signed ? SIGNED_SHIFT : UNSIGNED_SHIFT; }
-
-/* The bucket before that of 2^-EXPONENTS, as the high bits of its floats. */
-BB_SIMD_INLINE int32_t small_of(bool is_signed) { return ((127 - EXPONENTS) << (23 - shift_of(is_signed))) - 1; }
-
-static uint32_t search(const float *edge, float x) {
-    uint32_t code = 0;
-    while (code < 255 && edge[code] < x) code++;
-    return code;
-}
-
-static uint32_t make_entry(const float *edge, uint32_t least, bool negative, uint32_t rest) {
-    float x = bb_simd_from_bits(least);
-    uint32_t code = search(edge, negative ? -x : x), last = rest;
-    if (negative && code > 0) last = bb_simd_bits(-edge[code - 1]) - 1 - least; /* the edge itself is past */
-    if (!negative && code < 255) last = bb_simd_bits(edge[code]) - least;
-    return code << 24 | (last < rest ? last : rest);
-}
-
-static void build_encoders(void) {
-    for (int s = 0; s < 2; s++) {
-        const float *edge = bb_adam8_edges(s == 1);
-        encoder *e = &encoders[s];
-        uint32_t rest = (1u << shift_of(s)) - 1;
-        e->zero = (uint8_t)search(edge, 0);
-        for (int32_t i = 0; i < BUCKETS; i++) {
-            bool negative = s == 1 && i >= SIGNED_BUCKETS;
-            int32_t bucket = negative ? i - SIGNED_BUCKETS : i;
-            uint32_t least = (uint32_t)(small_of(s) + bucket) << shift_of(s);
-            e->entry[i] = bucket ? make_entry(edge, least, negative, rest) : (uint32_t)e->zero << 24 | rest;
-        }
-    }
-}
-
-/* Moments of one block on their way through a step. */
-typedef struct moment {
-    float x[BB_ADAM8_BLOCK];
-    uint16_t bucket[BB_ADAM8_BLOCK];
-    uint32_t rest[BB_ADAM8_BLOCK], entry[BB_ADAM8_BLOCK];
-} moment;
-
-/* The table reads stand apart from the kernels, as plain loops over both moments: one load after the other is 1.4 times as fast
- * as gather instructions, or as what gcc 12 makes of the loop when it may vectorize it. */
-#ifdef __clang__
-#define TABLE_READ static __attribute__((noinline))
-#else
-#define TABLE_READ static __attribute__((noinline, optimize("no-tree-vectorize")))
+#ifdef __x86_64__
+#include <immintrin.h>
 #endif
 
-TABLE_READ void read_maps(moment *m, moment *v, const uint8_t *m_codes, const uint8_t *v_codes, int64_t n) {
-    const float *m_map = bb_adam8_map(true), *v_map = bb_adam8_map(false);
-    for (int64_t i = 0; i < n; i++) {
-        m->x[i] = m_map[m_codes[i]];
-        v->x[i] = v_map[v_codes[i]];
-    }
-}
+/* ---- codes to values, and back ---------------------------------------------------------------------------------------- */
 
-TABLE_READ void read_entries(moment *m, moment *v, int64_t n) {
-    for (int64_t i = 0; i < n; i++) {
-        m->entry[i] = encoders[1].entry[m->bucket[i]];
-        v->entry[i] = encoders[0].entry[v->bucket[i]];
-    }
-}
+/* x[i] = the value of codes[i]; codes[i] = the code of scale * x[i]. n <= BB_ADAM8_BLOCK, for which x has room and may be
+ * written. */
+typedef struct codec {
+    void (*decode)(float *x, const uint8_t *codes, int64_t n, bool is_signed);
+    void (*encode)(uint8_t *codes, const float *x, float scale, int64_t n, bool is_signed);
+} codec;
 
-/* x as part of absmax: its bucket, and the rest of its bits. */
-BB_SIMD_INLINE void find_buckets(bool is_signed, moment *a, float absmax, int64_t n) {
-    int32_t shift = shift_of(is_signed), small = small_of(is_signed), greatest = (is_signed ? SIGNED_BUCKETS : BUCKETS) - 1;
-    float divisor = absmax == 0 ? 1 : absmax;
+BB_SIMD_INLINE void decode_by_loop(float *x, const uint8_t *codes, int64_t n, bool is_signed) {
 #pragma omp simd
-    for (int64_t i = 0; i < n; i++) {
-        uint32_t u = bb_simd_bits(a->x[i] / divisor), magnitude = u & 0x7fffffffu;
-        int32_t bucket = (int32_t)(magnitude >> shift) - small;
-        bucket = bucket < 0 ? 0 : bucket;
-        bucket = bucket > greatest ? greatest : bucket; /* NaN */
-        if (is_signed) bucket += (int32_t)(u >> 31) * SIGNED_BUCKETS;
-        a->bucket[i] = (uint16_t)bucket;
-        a->rest[i] = magnitude & ((1u << shift) - 1);
-    }
+    for (int64_t i = 0; i < n; i++) x[i] = bb_adam8_value(codes[i], is_signed);
 }
 
-BB_SIMD_INLINE void write_codes(bool is_signed, uint8_t *codes, const moment *a, int64_t n) {
+BB_SIMD_INLINE void encode_by_loop(uint8_t *codes, const float *x, float scale, int64_t n, bool is_signed) {
 #pragma omp simd
+    for (int64_t i = 0; i < n; i++) codes[i] = bb_adam8_code(scale * x[i], is_signed);
+}
+
+/* Compiled for each map. */
+#define CODEC(set, how, target)                                                                                                \
+    target static void decode_##set(float *x, const uint8_t *codes, int64_t n, bool is_signed) {                               \
+        is_signed ? decode_##how(x, codes, n, true) : decode_##how(x, codes, n, false);                                        \
+    }                                                                                                                          \
+    target static void encode_##set(uint8_t *codes, const float *x, float scale, int64_t n, bool is_signed) {                  \
+        is_signed ? encode_##how(codes, x, scale, n, true) : encode_##how(codes, x, scale, n, false);                          \
+    }
+
+CODEC(generic, by_loop, )
+
+#ifdef __x86_64__
+CODEC(avx2, by_loop, __attribute__((target("avx2"))))
+
+/* The same arithmetic in vectors of 16. AVX-512 takes a decade's constants out of a register, where the loops choose among them
+ * in eight steps; an index counts modulo 16. */
+#define AVX512 __attribute__((target("avx512f,avx512bw,avx512dq,avx512vl")))
+
+/* a | (b & sign) */
+AVX512 BB_SIMD_INLINE __m512 with_sign_of(__m512 a, __m512 b) {
+    const __m512i sign = _mm512_set1_epi32(INT32_MIN);
+    return _mm512_castsi512_ps(_mm512_ternarylogic_epi32(_mm512_castps_si512(a), _mm512_castps_si512(b), sign, 0xf8));
+}
+
+AVX512 BB_SIMD_INLINE __m512 values(__m128i codes, bool is_signed) {
+    const __m512 ends = _mm512_maskz_loadu_ps(0xff, bb_adam8_ends); /* at 127 + k, and 0 for k = 0 */
+    const __m512 one = _mm512_set1_ps(1.0f);
+    const __m512i mantissa = _mm512_set1_epi32(0x7fffff);
+    __m512 code = _mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(codes));
+    __m512 twice = _mm512_sub_ps(_mm512_add_ps(code, code), _mm512_set1_ps(254.0f));
+    __m512 t = is_signed ? _mm512_add_ps(_mm512_abs_ps(twice), one) : _mm512_add_ps(code, _mm512_set1_ps(1.5f));
+    __m512i bits = _mm512_castps_si512(t);
+    __m512 end = _mm512_permutexvar_ps(_mm512_srli_epi32(bits, 23), ends);
+    __m512i f1 = _mm512_ternarylogic_epi32(bits, mantissa, _mm512_castps_si512(one), 0xea); /* (bits & mantissa) | one */
+    __m512 f = _mm512_sub_ps(_mm512_castsi512_ps(f1), one);
+    __m512 value = _mm512_mul_ps(end, _mm512_add_ps(_mm512_set1_ps(0.1f), _mm512_mul_ps(_mm512_set1_ps(0.9f), f)));
+    value = _mm512_min_ps(value, one);
+    return is_signed ? with_sign_of(value, twice) : value;
+}
+
+/* Their codes in 32 bits, before they are cut to 0..255. */
+AVX512 BB_SIMD_INLINE __m512i codes_of(__m512 x, bool is_signed) {
+    const __m512 edges = _mm512_maskz_loadu_ps(0xff, bb_adam8_edges[is_signed]);
+    const __m512 factors = _mm512_maskz_loadu_ps(0x1ff, bb_adam8_factors);
+    const __m512i counting = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
+    const __m512i exponents = _mm512_slli_epi32(_mm512_sub_epi32(counting, _mm512_set1_epi32(is_signed)), 23);
+    __m512 a = _mm512_max_ps(is_signed ? _mm512_abs_ps(x) : x, _mm512_set1_ps(BB_ADAM8_LEAST)); /* which NaN becomes */
+    /* From the exponent and the first bits of the mantissa: 32 + k, or one less, for all from LEAST to 1 and beyond. */
+    __m512i k = _mm512_srli_epi32(_mm512_mulhi_epu16(_mm512_castps_si512(a), _mm512_set1_epi32(159 << 16)), 16);
+    k = _mm512_mask_add_epi32(k, _mm512_cmp_ps_mask(a, _mm512_permutexvar_ps(k, edges), _CMP_GT_OQ), k, _mm512_set1_epi32(1));
+    __m512 t = _mm512_add_ps(_mm512_mul_ps(a, _mm512_permutexvar_ps(k, factors)), _mm512_set1_ps(BB_ADAM8_OFFSET));
+    t = _mm512_min_ps(t, _mm512_set1_ps(BB_ADAM8_MOST));
+    t = _mm512_castsi512_ps(_mm512_add_epi32(_mm512_castps_si512(t), _mm512_permutexvar_epi32(k, exponents)));
+    if (!is_signed) return _mm512_sub_epi32(_mm512_cvttps_epi32(t), _mm512_set1_epi32(1));
+    /* half the place, with x's sign, lies as far from 0 as the code from 127 */
+    return _mm512_add_epi32(_mm512_cvttps_epi32(with_sign_of(t, x)), _mm512_set1_epi32(127));
+}
+
+enum { GROUP = 64 }; /* codes that fill a register; BB_ADAM8_BLOCK is a multiple */
+
+AVX512 BB_SIMD_INLINE void decode_by_16(float *x, const uint8_t *codes, int64_t n, bool is_signed) {
+    uint8_t last[GROUP] = {0};
+    for (int64_t i = 0; i < n; i += GROUP) {
+        const uint8_t *group = codes + i;
+        if (n - i < GROUP) group = memcpy(last, group, (size_t)(n - i));
+        for (int j = 0; j < GROUP; j += 16)
+            _mm512_storeu_ps(x + i + j, values(_mm_loadu_si128((const void *)(group + j)), is_signed));
+    }
+}
+
+AVX512 BB_SIMD_INLINE void encode_by_16(uint8_t *codes, const float *x, float scale, int64_t n, bool is_signed) {
+    /* saturating packs work within 128 bits: they leave the first four bytes of each vector, the next four of each, ... */
+    const __m512i in_order = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
+    for (int64_t i = 0; i < n; i += GROUP) {
+        __m512i c[GROUP / 16];
+        for (int j = 0; j < GROUP / 16; j++)
+            c[j] = codes_of(_mm512_mul_ps(_mm512_set1_ps(scale), _mm512_loadu_ps(x + i + 16 * j)), is_signed);
+        __m512i packed = _mm512_packus_epi16(_mm512_packs_epi32(c[0], c[1]), _mm512_packs_epi32(c[2], c[3]));
+        packed = _mm512_permutexvar_epi32(in_order, packed);
+        if (n - i < GROUP)
+            memcpy(codes + i, &packed, (size_t)(n - i));
+        else
+            _mm512_storeu_si512(codes + i, packed);
+    }
+}
+
+CODEC(avx512, by_16, AVX512)
+#endif
+
+static codec codec_for(bb_cpu_level level) {
+#ifdef __x86_64__
+    if (level >= BB_CPU_AVX512) return (codec){decode_avx512, encode_avx512};
+    if (level >= BB_CPU_AVX2) return (codec){decode_avx2, encode_avx2};
+#endif
+    (void)level;
+    return (codec){decode_generic, encode_generic};
+}
+
+/* ---- the step --------------------------------------------------------------------------------------------------------- */
+
+/* m, v: decoded, in parts of their absmax; as they are when it returns. */
+BB_SIMD_INLINE void step_block_body(float *p, const float *g, float *m, float *v, float *m_absmax, float *v_absmax, int64_t n,
+                                    const adamw_constants *k) {
+    adamw_constants of_parts = *k;
+    of_parts.beta1 *= *m_absmax;
+    of_parts.beta2 *= *v_absmax;
+    uint32_t m_most = 0, v_most = 0; /* as in bb_simd_absmax */
+#pragma omp simd reduction(max : m_most, v_most)
     for (int64_t i = 0; i < n; i++) {
-        int32_t past = a->rest[i] > (a->entry[i] & 0xffffffu);
-        int32_t away = is_signed && a->bucket[i] >= SIGNED_BUCKETS ? -past : past;
-        codes[i] = (uint8_t)((int32_t)(a->entry[i] >> 24) + away);
+        float mi = m[i], vi = v[i];
+        p[i] = adamw_update(p[i], g[i], &mi, &vi, &of_parts);
+        m[i] = mi;
+        v[i] = vi;
+        uint32_t mu = bb_simd_bits(mi) & 0x7fffffffu, vu = bb_simd_bits(vi) & 0x7fffffffu;
+        m_most = mu > m_most ? mu : m_most;
+        v_most = vu > v_most ? vu : v_most;
     }
+    *m_absmax = bb_simd_from_bits(m_most);
+    *v_absmax = bb_simd_from_bits(v_most);
 }
 
-/* Elements of whole blocks, the last of which may be short; p, g and s begin at the first. */
-BB_SIMD_INLINE void step_blocks_body(float *p, const float *g, bb_adam8_state s, int64_t n, const adamw_constants *k) {
-    moment m, v;
-    for (int64_t begin = 0, block = 0; begin < n; begin += BB_ADAM8_BLOCK, block++) {
-        int64_t count = n - begin < BB_ADAM8_BLOCK ? n - begin : BB_ADAM8_BLOCK;
-        float m_absmax = s.m_absmax[block], v_absmax = s.v_absmax[block];
-        float *pb = p + begin;
-        const float *gb = g + begin;
-        read_maps(&m, &v, s.m + begin, s.v + begin, count);
-#pragma omp simd
-        for (int64_t i = 0; i < count; i++) {
-            float mi = m.x[i] * m_absmax, vi = v.x[i] * v_absmax;
-            pb[i] = adamw_update(pb[i], gb[i], &mi, &vi, k);
-            m.x[i] = mi;
-            v.x[i] = vi;
-        }
-        s.m_absmax[block] = bb_simd_absmax(m.x, count);
-        s.v_absmax[block] = bb_simd_absmax(v.x, count);
-        find_buckets(true, &m, s.m_absmax[block], count);
-        find_buckets(false, &v, s.v_absmax[block], count);
-        read_entries(&m, &v, count);
-        write_codes(true, s.m + begin, &m, count);
-        write_codes(false, s.v + begin, &v, count);
-    }
-}
-
-BB_SIMD_VARIANTS(step_blocks, (float *p, const float *g, bb_adam8_state s, int64_t n, const adamw_constants *k),
-                 (p, g, s, n, k))
+BB_SIMD_VARIANTS(step_block,
+                 (float *p, const float *g, float *m, float *v, float *m_absmax, float *v_absmax, int64_t n,
+                  const adamw_constants *k),
+                 (p, g, m, v, m_absmax, v_absmax, n, k))
 
 void bb_cpu_adamw8bit_init(bb_device *dev, bb_adam8_state s, int64_t n) {
     (void)dev;
-    pthread_once(&once, build_encoders);
     size_t absmax_bytes = (size_t)((n + BB_ADAM8_BLOCK - 1) / BB_ADAM8_BLOCK) * sizeof(float);
-    memset(s.m, encoders[1].zero, (size_t)n);
-    memset(s.v, encoders[0].zero, (size_t)n);
+    memset(s.m, bb_adam8_code(0, true), (size_t)n);
+    memset(s.v, bb_adam8_code(0, false), (size_t)n);
     memset(s.m_absmax, 0, absmax_bytes);
     memset(s.v_absmax, 0, absmax_bytes);
 }
 
 void bb_cpu_adamw8bit_step(bb_device *dev, float *p, const float *g, bb_adam8_state s, int64_t n, const bb_adamw *h) {
-    pthread_once(&once, build_encoders);
-    step_blocks_kernel *step_blocks = step_blocks_for(bb_cpu_of(dev)->level);
+    step_block_kernel *step_block = step_block_for(bb_cpu_of(dev)->level);
+    codec c = codec_for(bb_cpu_of(dev)->level);
     adamw_constants k = adamw_prepare(h);
-    int64_t task = BLOCKS_PER_TASK * BB_ADAM8_BLOCK;
-#pragma omp parallel for num_threads(dev->threads) if (n >= BB_SIMD_SERIAL)
-    for (int64_t i = 0; i < n; i += task) {
-        int64_t block = i / BB_ADAM8_BLOCK;
-        bb_adam8_state from = {s.m + i, s.v + i, s.m_absmax + block, s.v_absmax + block};
-        step_blocks(p + i, g + i, from, n - i < task ? n - i : task, &k);
+    int64_t blocks = (n + BB_ADAM8_BLOCK - 1) / BB_ADAM8_BLOCK;
+#pragma omp parallel for num_threads(dev->threads) schedule(static) if (n >= BB_SIMD_SERIAL)
+    for (int64_t b = 0; b < blocks; b++) {
+        _Alignas(64) float m[BB_ADAM8_BLOCK], v[BB_ADAM8_BLOCK];
+        int64_t at = b * BB_ADAM8_BLOCK, count = n - at < BB_ADAM8_BLOCK ? n - at : BB_ADAM8_BLOCK;
+        c.decode(m, s.m + at, count, true);
+        c.decode(v, s.v + at, count, false);
+        step_block(p + at, g + at, m, v, &s.m_absmax[b], &s.v_absmax[b], count, &k);
+        c.encode(s.m + at, m, bb_adam8_scale(s.m_absmax[b]), count, true);
+        c.encode(s.v + at, v, bb_adam8_scale(s.v_absmax[b]), count, false);
     }
 }
