@@ -4,7 +4,11 @@
 #include "ops/cpu/simd.h"
 #include "ops/cpu/ternary.h"
 
-enum { MEAN_LANES = 16, MEAN_TILE = 65536, QUANT_COLUMNS = 256 };
+#ifdef __x86_64__
+#include <emmintrin.h>
+#endif
+
+enum { MEAN_LANES = 16, MEAN_TILE = 65536, QUANT_COLUMNS = 256, ROWS_AHEAD = 4 };
 
 size_t bb_cpu_ternary_bytes(bb_device *dev, const bb_ternary *t) {
     (void)dev;
@@ -51,20 +55,62 @@ BB_SIMD_INLINE void quantize_row_body(uint8_t *q, const float *w, float above_ha
 }
 BB_SIMD_VARIANTS(quantize_row, (uint8_t * q, const float *w, float above_half, int64_t n), (q, w, above_half, n))
 
+typedef uint32_t four_quads __attribute__((vector_size(16)));
+
+/* Past the caches where that can be: no panel is read before all are written, and so their lines need not be fetched first. */
+static inline void store(uint8_t *out, four_quads x) {
+#ifdef __x86_64__
+    _mm_stream_si128((__m128i *)(void *)out, (__m128i)x);
+#else
+    memcpy(out, &x, sizeof x);
+#endif
+}
+
+/* What `store` wrote is there for all threads. */
+static inline void finish_stores(void) {
+#ifdef __x86_64__
+    _mm_sfence();
+#endif
+}
+
+/* A quad is four columns of a row. out[(i * BB_PANEL + r) * 4] becomes quad i < quads <= 4 of row r, for four rows from
+ * `first`. */
+static inline void interleave(uint8_t *out, uint8_t rows[BB_PANEL][QUANT_COLUMNS], int64_t first, int64_t column,
+                              int64_t quads) {
+    four_quads r[4], q[4];
+    for (int i = 0; i < 4; i++) memcpy(&r[i], &rows[first + i][column], sizeof r[i]);
+    four_quads low01 = __builtin_shufflevector(r[0], r[1], 0, 4, 1, 5),
+               high01 = __builtin_shufflevector(r[0], r[1], 2, 6, 3, 7);
+    four_quads low23 = __builtin_shufflevector(r[2], r[3], 0, 4, 1, 5),
+               high23 = __builtin_shufflevector(r[2], r[3], 2, 6, 3, 7);
+    q[0] = __builtin_shufflevector(low01, low23, 0, 1, 4, 5);
+    q[1] = __builtin_shufflevector(low01, low23, 2, 3, 6, 7);
+    q[2] = __builtin_shufflevector(high01, high23, 0, 1, 4, 5);
+    q[3] = __builtin_shufflevector(high01, high23, 2, 3, 6, 7);
+    for (int64_t i = 0; i < quads; i++) store(out + (i * BB_PANEL + first) * 4, q[i]);
+}
+
+/* The processor foresees the next columns, not that another row follows. */
+static inline void prefetch(const float *x, int64_t n) {
+    for (int64_t i = 0; i < n; i += 16) __builtin_prefetch(x + i);
+}
+
 static void quantize_panel(bb_cpu_level level, const bb_ternary_panel *p, const float *w, int64_t K, float above_half) {
     quantize_row_kernel *quantize_row = quantize_row_for(level);
     _Alignas(64) uint8_t rows[BB_PANEL][QUANT_COLUMNS];
     memset(rows, 0, sizeof rows);
     for (int64_t k0 = 0; k0 < K; k0 += QUANT_COLUMNS) {
-        int64_t columns = K - k0 < QUANT_COLUMNS ? K - k0 : QUANT_COLUMNS;
+        int64_t columns = K - k0 < QUANT_COLUMNS ? K - k0 : QUANT_COLUMNS, quads = (columns + 3) / 4;
         for (int64_t r = 0; r < p->rows; r++) {
+            if (r + ROWS_AHEAD < p->rows) prefetch(w + (p->first + r + ROWS_AHEAD) * K + k0, columns);
             quantize_row(rows[r], w + (p->first + r) * K + k0, above_half, columns);
             memset(rows[r] + columns, 0, (size_t)(-columns & 3));
         }
-        uint8_t *out = p->data + k0 * BB_PANEL;
-        for (int64_t k = 0; k < columns; k += 4)
-            for (int64_t r = 0; r < BB_PANEL; r++, out += 4) memcpy(out, rows[r] + k, 4);
+        for (int64_t i = 0; i < quads; i += 4)
+            for (int64_t r = 0; r < BB_PANEL; r += 4)
+                interleave(p->data + (k0 + 4 * i) * BB_PANEL, rows, r, 4 * i, quads - i < 4 ? quads - i : 4);
     }
+    finish_stores();
 }
 
 void bb_cpu_ternary_quant(bb_device *dev, const bb_ternary *t, const float *w) {
