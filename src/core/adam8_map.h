@@ -9,8 +9,8 @@
 #include <float.h>
 #include <math.h>
 #include <stdbool.h>
-#include <stdint.h>
-#include <string.h>
+
+#include "core/tensor.h"
 
 /* Into its caller's loops, which are compiled for several instruction sets. */
 #define BB_ADAM8_INLINE static inline __attribute__((always_inline))
@@ -26,48 +26,36 @@ static const float bb_adam8_ends[BB_ADAM8_K] = {1e-6f, 1e-5f, 1e-4f, 1e-3f, 1e-2
 /* Values on their way to a code are divided by 0.9: then 1 + f is such a value's part of its decade's end, plus 8/9. */
 #define BB_ADAM8_SCALED(x) ((float)((x) / 0.9))
 
-/* [is_signed][k - 1], scaled: above it k is the nearest, or one greater. Midpoints of the last value before k and k's first. */
+/* [is_signed][k - 1], scaled: the midpoint of the last value before k's and k's first. What is greater has at least that k. */
 static const float bb_adam8_edges[2][BB_ADAM8_K] = {
     {BB_ADAM8_SCALED(1.625e-7), BB_ADAM8_SCALED(1.45e-6), BB_ADAM8_SCALED(1.225e-5), BB_ADAM8_SCALED(1.1125e-4),
      BB_ADAM8_SCALED(1.05625e-3), BB_ADAM8_SCALED(1.028125e-2), BB_ADAM8_SCALED(1.0140625e-1), BB_ADAM8_SCALED(9.982421875e-1)},
     {BB_ADAM8_SCALED(2.75e-7), BB_ADAM8_SCALED(1.9e-6), BB_ADAM8_SCALED(1.45e-5), BB_ADAM8_SCALED(1.225e-4),
      BB_ADAM8_SCALED(1.1125e-3), BB_ADAM8_SCALED(1.05625e-2), BB_ADAM8_SCALED(1.028125e-1), BB_ADAM8_SCALED(9.96484375e-1)}};
 
-/* [k]: a value times this is a part of its decade's end. Those of the values 0 and 1 give an f within their places. All have
- * nine bits to spare, where k finds room. */
+/* [k]: a value times this is a part of its decade's end. Those of the values 0 and 1 give an f within their places. None needs
+ * the lowest nine bits, where k finds room. */
 static const float bb_adam8_factors[BB_ADAM8_K + 1] = {1e6f, 1e6f, 1e5f, 1e4f, 1e3f, 1e2f, 1e1f, 1e0f, 0.1015625f};
 
 #define BB_ADAM8_OFFSET (8.0f / 9.0f)
 #define BB_ADAM8_MOST 0x1.fffffep0f /* of 1 + f: what is past a decade's last value has the last one's place */
 #define BB_ADAM8_LEAST 0x1p-23f     /* less has the code of 0, as this has */
 
-BB_ADAM8_INLINE float bb_adam8_from_bits(uint32_t u) {
-    float f;
-    memcpy(&f, &u, sizeof f);
-    return f;
-}
-
-BB_ADAM8_INLINE uint32_t bb_adam8_bits(float f) {
-    uint32_t u;
-    memcpy(&u, &f, sizeof u);
-    return u;
-}
-
 BB_ADAM8_INLINE float bb_adam8_value_at(float t) {
-    float f = bb_adam8_from_bits((bb_adam8_bits(t) & 0x7fffffu) | 0x3f800000u) - 1.0f, end = 0.0f;
+    float f = bb_f32_from_bits((bb_bits_of_f32(t) & 0x7fffffu) | 0x3f800000u) - 1.0f, end = 0.0f;
     for (int k = 1; k <= BB_ADAM8_K; k++) end = t >= (float)(1 << k) ? bb_adam8_ends[k - 1] : end;
     float value = end * (0.1f + 0.9f * f);
     return value < 1.0f ? value : 1.0f;
 }
 
 BB_ADAM8_INLINE float bb_adam8_place(float x, bool is_signed) {
-    uint32_t u = bb_adam8_bits(bb_adam8_factors[0]); /* with k in its low bits: one choice instead of two */
+    uint32_t u = bb_bits_of_f32(bb_adam8_factors[0]); /* with k in its low bits: one choice instead of two */
     x = x > BB_ADAM8_LEAST ? x : BB_ADAM8_LEAST;
     for (uint32_t k = 1; k <= BB_ADAM8_K; k++)
-        u = x > bb_adam8_edges[is_signed][k - 1] ? bb_adam8_bits(bb_adam8_factors[k]) | k : u;
-    float t = x * bb_adam8_from_bits(u & ~0x1ffu) + BB_ADAM8_OFFSET;
+        u = x > bb_adam8_edges[is_signed][k - 1] ? bb_bits_of_f32(bb_adam8_factors[k]) | k : u;
+    float t = x * bb_f32_from_bits(u & ~0x1ffu) + BB_ADAM8_OFFSET;
     t = t < BB_ADAM8_MOST ? t : BB_ADAM8_MOST;
-    return bb_adam8_from_bits(bb_adam8_bits(t) + (u << 23));
+    return bb_f32_from_bits(bb_bits_of_f32(t) + (u << 23));
 }
 
 /* The value of a code, from -1 to 1. */

@@ -141,12 +141,12 @@ BB_SIMD_INLINE void step_block_body(float *p, const float *g, float *m, float *v
         p[i] = adamw_update(p[i], g[i], &mi, &vi, &of_parts);
         m[i] = mi;
         v[i] = vi;
-        uint32_t mu = bb_simd_bits(mi) & 0x7fffffffu, vu = bb_simd_bits(vi) & 0x7fffffffu;
+        uint32_t mu = bb_bits_of_f32(mi) & 0x7fffffffu, vu = bb_bits_of_f32(vi) & 0x7fffffffu;
         m_most = mu > m_most ? mu : m_most;
         v_most = vu > v_most ? vu : v_most;
     }
-    *m_absmax = bb_simd_from_bits(m_most);
-    *v_absmax = bb_simd_from_bits(v_most);
+    *m_absmax = bb_f32_from_bits(m_most);
+    *v_absmax = bb_f32_from_bits(v_most);
 }
 
 BB_SIMD_VARIANTS(step_block,

@@ -14,10 +14,10 @@ BB_SIMD_INLINE float row_max(const float *x, int64_t V) {
     int32_t max = INT32_MIN;
 #pragma omp simd reduction(max : max)
     for (int64_t v = 0; v < V; v++) {
-        int32_t i = ordered((int32_t)bb_simd_bits(x[v]));
+        int32_t i = ordered((int32_t)bb_bits_of_f32(x[v]));
         max = i > max ? i : max;
     }
-    return bb_simd_from_bits((uint32_t)ordered(max));
+    return bb_f32_from_bits((uint32_t)ordered(max));
 }
 
 BB_SIMD_INLINE void nll_rows_body(float *nll, const float *logits, const uint8_t *y, int64_t m0, int64_t m1, int64_t V) {

@@ -38,23 +38,11 @@
 /* Under this many elements a second thread costs more than it saves. */
 enum { BB_SIMD_SERIAL = 16384 };
 
-BB_SIMD_INLINE float bb_simd_from_bits(uint32_t u) {
-    float f;
-    memcpy(&f, &u, sizeof f);
-    return f;
-}
-
-BB_SIMD_INLINE uint32_t bb_simd_bits(float f) {
-    uint32_t u;
-    memcpy(&u, &f, sizeof u);
-    return u;
-}
-
 /* 1.5 * 2^23: adding it to |x| < 2^22 leaves x, rounded half to even, in the low bits of the sum. */
 #define BB_SIMD_ROUNDER 0x1.8p23f
 
 BB_SIMD_INLINE int32_t bb_simd_round(float x) {
-    return (int32_t)(bb_simd_bits(x + BB_SIMD_ROUNDER) - bb_simd_bits(BB_SIMD_ROUNDER));
+    return (int32_t)(bb_bits_of_f32(x + BB_SIMD_ROUNDER) - bb_bits_of_f32(BB_SIMD_ROUNDER));
 }
 
 /* e^x, relative error below 2e-7; 0 below -87.3, infinity above 88.3, NaN for NaN. x = n ln 2 + t, ln 2 in two parts, the first
@@ -70,7 +58,7 @@ BB_SIMD_INLINE float bb_simd_exp(float x) {
     p = p * t + 0.5f;
     p = p * t + 1.0f;
     p = p * t + 1.0f;
-    p *= bb_simd_from_bits(((uint32_t)n + 127u) << 23);
+    p *= bb_f32_from_bits(((uint32_t)n + 127u) << 23);
     p = x > 88.3f ? INFINITY : p;
     return x < -87.3f ? 0.0f : p;
 }
@@ -85,10 +73,10 @@ BB_SIMD_INLINE float bb_simd_absmax(const float *x, int64_t n) {
     uint32_t m = 0;
 #pragma omp simd reduction(max : m)
     for (int64_t i = 0; i < n; i++) {
-        uint32_t u = bb_simd_bits(x[i]) & 0x7fffffffu;
+        uint32_t u = bb_bits_of_f32(x[i]) & 0x7fffffffu;
         m = u > m ? u : m;
     }
-    return bb_simd_from_bits(m);
+    return bb_f32_from_bits(m);
 }
 
 /* The activation quantizer for one row: q[i] = clip(round_half_even(x[i]/s), -127, 127); returns s = max(max|x|/127, 1e-8). */
