@@ -271,12 +271,13 @@ static void out_moment(ops_session *s, ops_outputs *out, const char *name, const
 static void adamw8bit(ops_session *s, const int64_t *d, ops_outputs *out) {
     int64_t n = d[0], blocks = (n + BB_ADAM8_BLOCK - 1) / BB_ADAM8_BLOCK;
     const bb_adamw h = adamw_settings;
-    float *p0 = ops_normal_f32(s, n, 1.0), *g0 = ops_normal_f32(s, n, 1.0), *unit0 = ops_normal_f32(s, blocks, 0.1);
+    float *p0 = ops_normal_f32(s, n, 1.0), *g0 = ops_normal_f32(s, n, 1.0), *unit0 = ops_normal_f32(s, blocks, 0.1),
+          *v_unit0 = ops_normal_f32(s, blocks, 0.1);
     uint8_t *m_codes = ops_bytes(s, n, 256), *v_codes = ops_bytes(s, n, 256);
     for (int64_t i = 0; i < n; i++) g0[i] *= powf(10.0f, (float)(-(i % 7)));
-    for (int64_t b = 0; b < blocks; b++) unit0[b] = fabsf(unit0[b]);
+    for (int64_t b = 0; b < blocks; b++) unit0[b] = fabsf(unit0[b]), v_unit0[b] = fabsf(v_unit0[b]);
     bb_adam8_state a = {ops_put(s, m_codes, (size_t)n), ops_put(s, v_codes, (size_t)n), ops_put_f32(s, unit0, blocks),
-                        ops_put_f32(s, unit0, blocks)};
+                        ops_put_f32(s, v_unit0, blocks)};
     float *p = ops_put_f32(s, p0, n);
     s->dev->ops->adamw8bit_step(s->dev, p, ops_put_f32(s, g0, n), a, n, &h);
 
@@ -284,7 +285,8 @@ static void adamw8bit(ops_session *s, const int64_t *d, ops_outputs *out) {
     for (int64_t i = 0; i < n; i++) {
         double g = h.grad_scale * (double)g0[i], unit = (double)unit0[i / BB_ADAM8_BLOCK];
         m[i] = h.beta1 * (double)bb_adam8_value(m_codes[i], true) * unit + (1 - h.beta1) * g;
-        v[i] = h.beta2 * (double)bb_adam8_value(v_codes[i], false) * unit + (1 - h.beta2) * g * g;
+        v[i] =
+            h.beta2 * (double)bb_adam8_value(v_codes[i], false) * (double)v_unit0[i / BB_ADAM8_BLOCK] + (1 - h.beta2) * g * g;
         double root = sqrt(v[i] / h.bias_correction2) + h.eps, terms = h.beta1 * unit + (1 - h.beta1) * fabs(g);
         p_bound[i] = step_bound(p0[i], h.lr * terms / h.bias_correction1 / root);
     }
