@@ -50,13 +50,10 @@ static bb_model *new_model(bb_device *device, const bb_config *config) {
 
 /* Feeds x in pieces of the given lengths (the last repeats) and compares every position's logits with the full forward's. */
 static double compare_cached(bb_model *model, const uint8_t *x, const float *full, int first_piece, int piece) {
-    bb_device *dev = model->device;
-    bb_kv_cache cache = {.capacity = T};
-    size_t bytes = bb_kv_cache_bytes(&model->config, T);
+    bb_kv_cache cache;
     float *logits = malloc((size_t)T * V * sizeof *logits);
     double worst = 0;
-    cache.k = dev->ops->alloc(dev, bytes);
-    cache.v = dev->ops->alloc(dev, bytes);
+    assert_ok(bb_kv_cache_open(model, T, &cache, &test_error));
     for (int at = 0; at < T;) {
         int n = at == 0 ? first_piece : piece;
         if (n > T - at) n = T - at;
@@ -66,8 +63,7 @@ static double compare_cached(bb_model *model, const uint8_t *x, const float *ful
     }
     assert_int_equal(cache.length, T);
     assert_fails(bb_model_forward_cached(model, &cache, x, 1, false, logits, &test_error), BB_ERR_ARGUMENT, "do not fit");
-    dev->ops->free(dev, cache.k, bytes);
-    dev->ops->free(dev, cache.v, bytes);
+    bb_kv_cache_close(&cache);
     free(logits);
     return worst;
 }

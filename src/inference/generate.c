@@ -12,7 +12,6 @@
 typedef struct context {
     bb_model *model;
     bb_kv_cache cache;
-    size_t cache_bytes;
     uint8_t *bytes; /* (capacity), those at positions 0 .. cache.length-1 */
     float *logits;  /* (V), after the last byte */
     int64_t restarts;
@@ -29,26 +28,20 @@ static double now(void) {
 }
 
 static void context_close(context *c) {
-    const bb_ops *ops = c->model->device->ops;
-    if (c->cache.k) ops->free(c->model->device, c->cache.k, c->cache_bytes);
-    if (c->cache.v) ops->free(c->model->device, c->cache.v, c->cache_bytes);
+    bb_kv_cache_close(&c->cache);
     free(c->bytes);
     free(c->logits);
 }
 
 static bb_status context_open(bb_model *model, int64_t capacity, context *c, bb_error *err) {
-    *c = (context){.model = model, .cache.capacity = capacity};
-    c->cache_bytes = bb_kv_cache_bytes(&model->config, capacity);
-    c->cache.k = model->device->ops->alloc(model->device, c->cache_bytes);
-    c->cache.v = model->device->ops->alloc(model->device, c->cache_bytes);
+    *c = (context){.model = model};
     c->bytes = malloc((size_t)capacity);
     c->logits = malloc((size_t)model->config.vocab_size * sizeof *c->logits);
     bb_status status = BB_OK;
-    if (!c->cache.k || !c->cache.v || !c->bytes || !c->logits)
-        status = bb_fail(err, BB_ERR_MEMORY, "no memory for a KV cache of %lld bytes of context: %.1f MB", (long long)capacity,
-                         2e-6 * (double)c->cache_bytes);
+    if (!c->bytes || !c->logits)
+        status = bb_fail(err, BB_ERR_MEMORY, "no memory for %lld bytes of context", (long long)capacity);
     else
-        status = bb_model_reserve(model, 1, (int)capacity, false, false, err);
+        status = bb_kv_cache_open(model, capacity, &c->cache, err);
     if (status != BB_OK) context_close(c);
     return status;
 }

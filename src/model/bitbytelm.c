@@ -76,8 +76,8 @@ void bb_model_prepare(bb_model *m) {
 
 /* ---- workspace ------------------------------------------------------------------------------------------------------- */
 
-static void carve_workspace(bb_workspace *w, bb_arena *arena, bb_device *dev, const bb_config *c, int B, int T) {
-    int64_t M = (int64_t)B * T, C = c->d_model, L = c->n_layer;
+static void carve_workspace(bb_workspace *w, bb_arena *arena, bb_device *dev, const bb_config *c, int64_t B, int64_t T) {
+    int64_t M = B * T, C = c->d_model, L = c->n_layer;
     bb_block_shape shape = {.B = B,
                             .T = T,
                             .C = C,
@@ -90,8 +90,8 @@ static void carve_workspace(bb_workspace *w, bb_arena *arena, bb_device *dev, co
     size_t row_bytes = (size_t)M * sizeof(float);
     w->x = bb_arena_take(arena, (size_t)M);
     w->y = bb_arena_take(arena, (size_t)M);
-    w->rope_cos = bb_arena_take(arena, (size_t)(T * (shape.D / 2)) * sizeof(float));
-    w->rope_sin = bb_arena_take(arena, (size_t)(T * (shape.D / 2)) * sizeof(float));
+    w->rope_cos = bb_arena_take(arena, (size_t)(w->positions * (shape.D / 2)) * sizeof(float));
+    w->rope_sin = bb_arena_take(arena, (size_t)(w->positions * (shape.D / 2)) * sizeof(float));
     w->final_r = bb_arena_take(arena, row_bytes);
     w->h = bb_arena_take(arena, row_bytes * (size_t)C);
     w->logits = bb_arena_take(arena, row_bytes * (size_t)c->vocab_size);
@@ -113,8 +113,17 @@ static void carve_workspace(bb_workspace *w, bb_arena *arena, bb_device *dev, co
 size_t bb_workspace_measure(bb_device *device, const bb_config *config, int batch_size, int seq_len, bool training,
                             bool recompute) {
     bb_arena measure = {0};
-    bb_workspace w = {.training = training, .recompute = recompute};
+    bb_workspace w = {.training = training, .recompute = recompute, .positions = seq_len};
     carve_workspace(&w, &measure, device, config, batch_size, seq_len);
+    return measure.used;
+}
+
+static int64_t prefill_rows(int64_t capacity) { return capacity < BB_PREFILL_ROWS ? capacity : BB_PREFILL_ROWS; }
+
+size_t bb_cache_workspace_measure(bb_device *device, const bb_config *config, int64_t capacity) {
+    bb_arena measure = {0};
+    bb_workspace w = {.positions = capacity};
+    carve_workspace(&w, &measure, device, config, 1, prefill_rows(capacity));
     return measure.used;
 }
 
@@ -128,11 +137,11 @@ static void workspace_free(bb_model *m) {
 }
 
 /* Angles in double: at position 10^5 an f32 product would be off by 10^-2 radians. */
-static bb_status fill_rope(bb_model *m, int T, bb_error *err) {
-    int64_t half = head_size(&m->config) / 2;
+static bb_status fill_rope(bb_model *m, bb_error *err) {
+    int64_t T = m->ws.positions, half = head_size(&m->config) / 2;
     size_t n = (size_t)(T * half), bytes = n * sizeof(float);
     float *host = malloc(2 * bytes);
-    if (!host) return bb_fail(err, BB_ERR_MEMORY, "out of memory for the rotary table of %d positions", T);
+    if (!host) return bb_fail(err, BB_ERR_MEMORY, "out of memory for the rotary table of %lld positions", (long long)T);
     for (int64_t i = 0; i < half; i++) {
         double frequency = pow(m->config.rope_base, -(double)i / (double)half);
         for (int64_t t = 0; t < T; t++) {
@@ -147,50 +156,88 @@ static bb_status fill_rope(bb_model *m, int T, bb_error *err) {
     return status;
 }
 
+/* The workspace for (B,T) with so many positions, in place of the present one. */
+static bb_status replace_workspace(bb_model *m, int64_t B, int64_t T, int64_t positions, bool training, bool recompute,
+                                   bb_error *err) {
+    bb_workspace *w = &m->ws;
+    const bb_ops *ops = m->device->ops;
+    bb_status status = BB_OK;
+    workspace_free(m);
+    w->training = training;
+    w->recompute = training && recompute;
+    w->positions = positions;
+    bb_arena measure = {0};
+    bb_workspace sizes = {.training = training, .recompute = w->recompute, .positions = positions};
+    carve_workspace(&sizes, &measure, m->device, &m->config, B, T);
+    w->bytes = measure.used;
+    w->memory = ops->alloc(m->device, w->bytes);
+    size_t layers = (size_t)m->config.n_layer;
+    w->block_x = calloc(layers + 1, sizeof *w->block_x);
+    w->saved = calloc(layers, sizeof *w->saved);
+    w->host_nll = malloc((size_t)(B * T) * sizeof *w->host_nll);
+    if (!w->memory || !w->block_x || !w->saved || !w->host_nll) {
+        status = bb_fail(err, BB_ERR_MEMORY, "no memory for a workspace of %.1f MB (batch_size %lld, seq_len %lld%s)",
+                         (double)w->bytes * 1e-6, (long long)B, (long long)T,
+                         training && !recompute ? "; recomputing activations takes less" : "");
+        goto fail;
+    }
+    bb_arena arena = {.base = w->memory};
+    carve_workspace(w, &arena, m->device, &m->config, B, T);
+    BB_TRY_GOTO(status, fail, fill_rope(m, err));
+    w->max_rows = B * T;
+    return BB_OK;
+fail:
+    workspace_free(m);
+    return status;
+}
+
 bb_status bb_model_reserve(bb_model *m, int batch_size, int seq_len, bool training, bool recompute, bb_error *err) {
     if (batch_size < 1 || seq_len < 1)
         return bb_fail(err, BB_ERR_ARGUMENT, "batch_size %d and seq_len %d must be at least 1", batch_size, seq_len);
     int64_t rows = (int64_t)batch_size * seq_len;
     bb_workspace *w = &m->ws;
-    if (rows <= w->max_rows && seq_len <= w->max_seq_len && (!training || (w->training && w->recompute == recompute)))
+    if (rows <= w->max_rows && seq_len <= w->positions && (!training || (w->training && w->recompute == recompute)))
         return BB_OK;
     training = training || w->training;
     if (rows > INT32_MAX / 2)
         return bb_fail(err, BB_ERR_ARGUMENT, "batch_size %d x seq_len %d is more than one micro-batch can hold", batch_size,
                        seq_len);
-
-    workspace_free(m);
-    const bb_ops *ops = m->device->ops;
-    bb_status status = BB_OK;
     if (training && !m->grads) {
-        m->grads = ops->alloc(m->device, (size_t)m->table.total * sizeof(float));
+        workspace_free(m);
+        m->grads = m->device->ops->alloc(m->device, (size_t)m->table.total * sizeof(float));
         if (!m->grads)
             return bb_fail(err, BB_ERR_MEMORY, "no memory for the gradients: %.1f MB", (double)m->table.total * 4e-6);
         point_blocks(m);
     }
-    w->training = training;
-    w->recompute = training && recompute;
-    w->bytes = bb_workspace_measure(m->device, &m->config, batch_size, seq_len, training, w->recompute);
-    w->memory = ops->alloc(m->device, w->bytes);
-    size_t layers = (size_t)m->config.n_layer;
-    w->block_x = calloc(layers + 1, sizeof *w->block_x);
-    w->saved = calloc(layers, sizeof *w->saved);
-    w->host_nll = malloc((size_t)rows * sizeof *w->host_nll);
-    if (!w->memory || !w->block_x || !w->saved || !w->host_nll) {
-        status = bb_fail(err, BB_ERR_MEMORY, "no memory for a workspace of %.1f MB (batch_size %d, seq_len %d%s)",
-                         (double)w->bytes * 1e-6, batch_size, seq_len,
-                         training && !recompute ? "; recomputing activations takes less" : "");
-        goto fail;
-    }
-    bb_arena arena = {.base = w->memory};
-    carve_workspace(w, &arena, m->device, &m->config, batch_size, seq_len);
-    BB_TRY_GOTO(status, fail, fill_rope(m, seq_len, err));
-    w->max_rows = rows;
-    w->max_seq_len = seq_len;
+    return replace_workspace(m, batch_size, seq_len, seq_len > w->positions ? seq_len : w->positions, training, recompute, err);
+}
+
+/* ---- the cache of keys and values ------------------------------------------------------------------------------------ */
+
+size_t bb_kv_cache_bytes(const bb_config *c, int64_t capacity) {
+    return 2 * (size_t)(c->n_layer * capacity * c->n_kv_head * head_size(c)) * sizeof(float);
+}
+
+bb_status bb_kv_cache_open(bb_model *m, int64_t capacity, bb_kv_cache *out, bb_error *err) {
+    int64_t rows = prefill_rows(capacity);
+    *out = (bb_kv_cache){.device = m->device, .capacity = capacity, .bytes = bb_kv_cache_bytes(&m->config, capacity)};
+    if (capacity < 1) return bb_fail(err, BB_ERR_ARGUMENT, "a cache of %lld positions", (long long)capacity);
+    if (m->ws.max_rows < rows || m->ws.positions < capacity)
+        BB_TRY(replace_workspace(m, 1, m->ws.max_rows > rows ? m->ws.max_rows : rows,
+                                 m->ws.positions > capacity ? m->ws.positions : capacity, m->ws.training, m->ws.recompute,
+                                 err));
+    out->memory = m->device->ops->alloc(m->device, out->bytes);
+    if (!out->memory)
+        return bb_fail(err, BB_ERR_MEMORY, "no memory for a KV cache of %lld bytes of context: %.1f MB", (long long)capacity,
+                       1e-6 * (double)out->bytes);
+    out->k = out->memory;
+    out->v = out->k + out->bytes / 2 / sizeof *out->v;
     return BB_OK;
-fail:
-    workspace_free(m);
-    return status;
+}
+
+void bb_kv_cache_close(bb_kv_cache *cache) {
+    if (cache->memory) cache->device->ops->free(cache->device, cache->memory, cache->bytes);
+    *cache = (bb_kv_cache){0};
 }
 
 /* ---- creation -------------------------------------------------------------------------------------------------------- */

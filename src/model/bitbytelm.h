@@ -9,13 +9,13 @@
 #include "ops/ops.h"
 
 typedef struct bb_workspace {
-    int64_t max_rows; /* B*T that it is carved for; 0: none yet */
-    int max_seq_len;
+    int64_t max_rows;  /* B*T that it is carved for; 0: none yet */
+    int64_t positions; /* in the rotary table */
     bool training, recompute;
     void *memory;
     size_t bytes;
     uint8_t *x, *y;             /* (M) bytes, device */
-    float *rope_cos, *rope_sin; /* (max_seq_len, D/2) */
+    float *rope_cos, *rope_sin; /* (positions, D/2) */
     float **block_x;            /* host array (L+1): the input of each block, (M,C) f32; the last is norm_f's input.
                                  * Without training all are the same buffer. */
     bb_block_saved *saved;      /* host array (L); with recompute, or without training, all entries name the same memory */
@@ -52,21 +52,31 @@ void bb_model_parameters_changed(bb_model *model);
 /* Makes the prepared (quantized) weights if they are not current. */
 void bb_model_prepare(bb_model *model);
 
-/* Bytes of workspace for batches up to (batch_size, seq_len), and of the prepared weights. */
+/* Bytes of workspace for batches up to (batch_size, seq_len), of that for a cache, and of the prepared weights. */
 size_t bb_workspace_measure(bb_device *device, const bb_config *config, int batch_size, int seq_len, bool training,
                             bool recompute);
+size_t bb_cache_workspace_measure(bb_device *device, const bb_config *config, int64_t capacity);
 size_t bb_quantized_measure(bb_device *device, const bb_config *config);
 
-/* A KV cache that the forward pass fills: k, v: f32 (L, capacity, Hk*D) on the device; `length` positions are filled. */
+/* The keys and values of the bytes so far, which the cached forward pass reads and fills. */
 typedef struct bb_kv_cache {
-    float *k, *v;
-    int64_t capacity, length;
+    bb_device *device;
+    void *memory;
+    size_t bytes;
+    float *k, *v;     /* (L, capacity, Hk*D) on the device */
+    int64_t capacity; /* positions */
+    int64_t length;   /* filled positions; the caller may set it back, to read on from there with other bytes */
 } bb_kv_cache;
 
-/* Bytes of one of the two halves of a cache. */
+enum { BB_PREFILL_ROWS = 256 }; /* so many bytes go through the model at once: the workspace stays small */
+
+/* Bytes of a cache. */
 size_t bb_kv_cache_bytes(const bb_config *config, int64_t capacity);
+/* An empty cache, and the model's workspace for reading into it. */
+bb_status bb_kv_cache_open(bb_model *model, int64_t capacity, bb_kv_cache *out, bb_error *err);
+void bb_kv_cache_close(bb_kv_cache *cache);
 /* Runs n >= 1 bytes at positions length .. length+n-1 (<= capacity) through the model, appends them to the cache, and gives
- * the logits of the last one (all = false: (V)) or of all (n,V), on the host. Needs bb_model_reserve(1, >= capacity). */
+ * the logits of the last one (all = false: (V)) or of all (n,V), on the host. */
 bb_status bb_model_forward_cached(bb_model *model, bb_kv_cache *cache, const uint8_t *bytes, int64_t n, bool all, float *logits,
                                   bb_error *err);
 

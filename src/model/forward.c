@@ -135,23 +135,31 @@ bb_status bb_model_zero_gradients(bb_model *m, bb_error *err) {
     return m->device->ops->sync(m->device, err);
 }
 
-size_t bb_kv_cache_bytes(const bb_config *c, int64_t capacity) {
-    return (size_t)(c->n_layer * capacity * c->n_kv_head * (c->d_model / c->n_head)) * sizeof(float);
+/* The logits of the last `wanted` of n <= max_rows bytes. */
+static bb_status forward_piece(bb_model *m, bb_kv_cache *cache, const uint8_t *bytes, int64_t n, int64_t wanted, float *logits,
+                               bb_error *err) {
+    bb_block_shape s = shape_of(m, 1, n);
+    m->device->ops->copy_in(m->device, m->ws.x, bytes, (size_t)n);
+    blocks_forward(m, &s, cache);
+    if (wanted) {
+        head(m, n - wanted, wanted);
+        m->device->ops->copy_out(m->device, logits, m->ws.logits, (size_t)(wanted * m->config.vocab_size) * sizeof(float));
+    }
+    BB_TRY(m->device->ops->sync(m->device, err));
+    cache->length += n;
+    return BB_OK;
 }
 
 bb_status bb_model_forward_cached(bb_model *m, bb_kv_cache *cache, const uint8_t *bytes, int64_t n, bool all, float *logits,
                                   bb_error *err) {
-    if (n < 1 || cache->length + n > cache->capacity || n > m->ws.max_rows || cache->capacity > m->ws.max_seq_len)
-        return bb_fail(err, BB_ERR_ARGUMENT,
-                       "%lld bytes at position %lld do not fit a cache of %lld and a workspace of %lld rows", (long long)n,
-                       (long long)cache->length, (long long)cache->capacity, (long long)m->ws.max_rows);
-    bb_block_shape s = shape_of(m, 1, n);
-    int64_t rows = all ? n : 1;
-    m->device->ops->copy_in(m->device, m->ws.x, bytes, (size_t)n);
-    blocks_forward(m, &s, cache);
-    head(m, n - rows, rows);
-    m->device->ops->copy_out(m->device, logits, m->ws.logits, (size_t)(rows * m->config.vocab_size) * sizeof(float));
-    BB_TRY(m->device->ops->sync(m->device, err));
-    cache->length += n;
+    if (n < 1 || cache->length < 0 || cache->length + n > cache->capacity)
+        return bb_fail(err, BB_ERR_ARGUMENT, "%lld bytes at position %lld do not fit a cache of %lld", (long long)n,
+                       (long long)cache->length, (long long)cache->capacity);
+    for (int64_t at = 0; at < n; at += BB_PREFILL_ROWS) {
+        int64_t piece = n - at < BB_PREFILL_ROWS ? n - at : BB_PREFILL_ROWS;
+        int64_t wanted = all ? piece : at + piece == n;
+        BB_TRY(forward_piece(m, cache, bytes + at, piece, wanted, logits, err));
+        logits += wanted * m->config.vocab_size;
+    }
     return BB_OK;
 }

@@ -19,8 +19,7 @@ bb_status bb_memory_predict(bb_device *device, const bb_config *config, bb_optim
     out->scratch = device->ops->scratch_bytes(device, &attention, config->d_model, config->vocab_size);
     out->total = out->parameters + out->gradients + out->optimizer + out->quantized_weights + out->activations + out->scratch;
     out->inference_weights = out->parameters + out->quantized_weights;
-    out->kv_cache = 2 * bb_kv_cache_bytes(config, seq_len);
-    out->inference_total =
-        out->inference_weights + out->kv_cache + bb_workspace_measure(device, config, 1, seq_len, false, false);
+    out->kv_cache = bb_kv_cache_bytes(config, seq_len);
+    out->inference_total = out->inference_weights + out->kv_cache + bb_cache_workspace_measure(device, config, seq_len);
     return BB_OK;
 }
