@@ -34,19 +34,25 @@ static bb_dataset *open_shards(const char *data, int seq_len, uint64_t seed, int
 }
 
 /* The file and the offset that a sample of the dataset begins at, as one window number counted by hand. */
-static int64_t window_number(const bb_dataset *dataset, const uint8_t *window) {
+static int64_t window_number(const bb_dataset *dataset, bb_window window) {
     int64_t before = 0;
-    for (int i = 0; i < dataset->source.count; i++) {
-        const bb_file_map *map = &dataset->source.files[i].map;
-        int64_t windows = (int64_t)map->size - dataset->seq_len;
-        if (map->data && window >= map->data && window < map->data + map->size) {
-            assert_true(window - map->data < windows);
-            return before + (window - map->data);
-        }
+    for (int i = 0; i < window.file; i++) {
+        int64_t windows = dataset->source.files[i].size - dataset->seq_len;
         if (windows > 0) before += windows;
     }
-    fail_msg("a sample lies in no file");
-    return -1;
+    assert_in_range(window.offset, 0, dataset->source.files[window.file].size - dataset->seq_len - 1);
+    return before + window.offset;
+}
+
+/* The `size` bytes of a file of the dataset from `offset` on, as another reader sees them. Valid until the next call. */
+static const uint8_t *bytes_at(const bb_dataset *dataset, bb_window window, size_t size) {
+    static uint8_t bytes[512];
+    FILE *f = fopen(dataset->source.files[window.file].path, "rb");
+    assert_non_null(f);
+    assert_int_equal(fseek(f, (long)window.offset, SEEK_SET), 0);
+    assert_int_equal(fread(bytes, 1, size, f), size);
+    (void)fclose(f);
+    return bytes;
 }
 
 static void test_finds_files(void **state) {
@@ -139,7 +145,8 @@ static void test_batches_are_windows(void **state) {
     for (int step = 0; step < 20; step++) {
         assert_int_equal(bb_dataset_batch(dataset, B, 1, 0, x, y, &err), BB_OK);
         for (int b = 0; b < B; b++) {
-            const uint8_t *window = bb_dataset_sample(dataset, bb_dataset_position(dataset) + (uint64_t)b);
+            bb_window sample = bb_dataset_sample(dataset, bb_dataset_position(dataset) + (uint64_t)b);
+            const uint8_t *window = bytes_at(dataset, sample, T + 1);
             assert_memory_equal(x + b * T, window, T);
             assert_memory_equal(y + b * T, window + 1, T);
         }
@@ -170,7 +177,9 @@ static void test_sample_is_a_function_of_seed_number_and_length(void **state) {
             uint64_t window = bb_rng_below(99, BB_STREAM_DATA, n, total);
             int file = 0;
             for (; file < 2 && window >= windows[file]; file++) window -= windows[file];
-            assert_ptr_equal(bb_dataset_sample(dataset, n), dataset->source.files[file].map.data + window);
+            bb_window sample = bb_dataset_sample(dataset, n);
+            assert_int_equal(sample.file, file);
+            assert_int_equal(sample.offset, window);
         }
     }
     bb_dataset_close(dataset);
@@ -241,7 +250,9 @@ static void test_ranks_are_disjoint(void **state) {
             for (int b = 0; b < B; b++) {
                 int number = -1;
                 for (int n = 0; n < STEP && number < 0; n++)
-                    if (!taken[n] && memcmp(bb_dataset_sample(dataset, 1000003 + (uint64_t)n), x + b * T, T) == 0) number = n;
+                    if (!taken[n] &&
+                        memcmp(bytes_at(dataset, bb_dataset_sample(dataset, 1000003 + (uint64_t)n), T), x + b * T, T) == 0)
+                        number = n;
                 assert_true(number >= 0);
                 taken[number] = true;
             }
@@ -302,9 +313,79 @@ static void test_smallest_window(void **state) {
     uint8_t x = 0, y = 0;
     bb_error err = {0};
     assert_int_equal(bb_dataset_batch(dataset, 1, 1, 0, &x, &y, &err), BB_OK);
-    const uint8_t *bytes = dataset->source.files[0].map.data;
+    const uint8_t *bytes = bytes_at(dataset, (bb_window){0}, 2);
     assert_int_equal(x, bytes[0]);
     assert_int_equal(y, bytes[1]);
+    bb_dataset_close(dataset);
+}
+
+static void expect_read_error(bb_dataset *dataset, bb_status code, const char *part) {
+    uint8_t x[16], y[16];
+    bb_error err = {0};
+    assert_int_equal(bb_dataset_batch(dataset, 1, 1, 0, x, y, &err), code);
+    if (!strstr(err.message, part)) fail_msg("\"%s\" lacks \"%s\"", err.message, part);
+}
+
+/* Under the dataset a file shrinks, goes away, or another takes its name: an error that names it, no signal. One that grows or
+ * is written to is none. */
+static void test_damage_while_open(void **state) {
+    (void)state;
+    write_file("worn.bin", 8192, 9);
+    bb_dataset *dataset = open_shards(at("worn.bin"), 16, 1, 0, 1);
+    uint8_t x[16], y[16];
+    bb_error err = {0};
+    assert_int_equal(truncate(at("worn.bin"), 9000), 0);
+    assert_int_equal(bb_dataset_batch(dataset, 1, 1, 0, x, y, &err), BB_OK);
+    assert_int_equal(truncate(at("worn.bin"), 8191), 0);
+    expect_read_error(dataset, BB_ERR_DATA, "worn.bin: expected 8192 bytes, found 8191");
+    assert_int_equal(truncate(at("worn.bin"), 0), 0);
+    expect_read_error(dataset, BB_ERR_DATA, "found 0: it shrank");
+    bb_dataset_close(dataset);
+
+    write_file("worn.bin", 8192, 9);
+    dataset = open_shards(at("worn.bin"), 16, 1, 0, 1);
+    write_file("worn2.bin", 8192, 9);
+    assert_int_equal(rename(at("worn2.bin"), at("worn.bin")), 0);
+    expect_read_error(dataset, BB_ERR_DATA, "worn.bin: it was removed or replaced");
+    bb_dataset_close(dataset);
+
+    dataset = open_shards(at("worn.bin"), 16, 1, 0, 1);
+    assert_int_equal(unlink(at("worn.bin")), 0);
+    expect_read_error(dataset, BB_ERR_DATA, "worn.bin: it was removed or replaced");
+    bb_dataset_close(dataset);
+}
+
+/* More files than are held open: the same samples, and what is found on opening one again is looked at again. */
+static void test_many_files(void **state) {
+    (void)state;
+    enum { FILES = BB_BYTE_SOURCE_OPEN + 40, T = 8 };
+    char name[64];
+    assert_int_equal(mkdir(at("many"), 0777), 0);
+    for (int i = 0; i < FILES; i++) {
+        snprintf(name, sizeof name, "many/shard_%05d.bin", i);
+        write_file(name, 40, (uint8_t)i);
+    }
+    bb_dataset *dataset = open_shards(at("many"), T, 3, 0, 1);
+    uint8_t x[T], y[T];
+    bb_error err = {0};
+    for (int n = 0; n < 3000; n++) {
+        bb_window sample = bb_dataset_sample(dataset, (uint64_t)n);
+        assert_int_equal(bb_dataset_batch(dataset, 1, 1, 0, x, y, &err), BB_OK);
+        assert_memory_equal(x, bytes_at(dataset, sample, T), T);
+        assert_in_range(dataset->source.open, BB_BYTE_SOURCE_OPEN - 1, BB_BYTE_SOURCE_OPEN);
+        bb_dataset_next_step(dataset, 1, 1);
+    }
+    int closed = 0;
+    while (dataset->source.files[closed].fd >= 0) closed++;
+    assert_true(closed < FILES);
+    write_file("many/new", 40, 1); /* while the other is there, so that it is another inode */
+    snprintf(name, sizeof name, "many/shard_%05d.bin", closed);
+    assert_int_equal(unlink(at(name)), 0);
+    assert_int_equal(bb_byte_source_read(&dataset->source, closed, 0, x, T, &err), BB_ERR_IO);
+    assert_non_null(strstr(err.message, name));
+    assert_int_equal(rename(at("many/new"), at(name)), 0);
+    assert_int_equal(bb_byte_source_read(&dataset->source, closed, 0, x, T, &err), BB_ERR_DATA);
+    assert_non_null(strstr(err.message, "another file has taken its place"));
     bb_dataset_close(dataset);
 }
 
@@ -335,6 +416,8 @@ int main(void) {
         cmocka_unit_test(test_position_resumes),
         cmocka_unit_test(test_stream_is_one_shard),
         cmocka_unit_test(test_smallest_window),
+        cmocka_unit_test(test_damage_while_open),
+        cmocka_unit_test(test_many_files),
     };
     return cmocka_run_group_tests(tests, make_files, scratch_remove);
 }

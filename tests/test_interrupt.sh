@@ -55,6 +55,21 @@ status=("${PIPESTATUS[@]}")
 complains "standard output"
 [ -f unheard/latest ] || fail "nothing saved when nobody reads"
 
+# Data that shrinks or goes away under a run: an error that names the file, no signal, and what was saved stays.
+for damage in shrunk removed; do
+    cp text.txt $damage.txt
+    "$bitbyte" train --data $damage.txt "${tiny[@]}" --steps 1000000 --out $damage --log_every 1 --save_every 1 --keep 2 >out 2>err &
+    pid=$!
+    wait_for out "step 3/"
+    if [ $damage = shrunk ]; then truncate -s 100 $damage.txt; else rm $damage.txt; fi
+    status=0
+    wait $pid || status=$?
+    [ $status = 1 ] || fail "exit status $status when its data was $damage"
+    complains "$damage.txt"
+    complains "while it was in use"
+    expect 0 "$bitbyte" info $damage
+done
+
 # A disk that fills up while saving: an error, and the last good checkpoint stays.
 if unshare -m true 2>/dev/null; then
     mkdir full

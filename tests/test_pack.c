@@ -1,5 +1,6 @@
 /* The packer: which inputs it takes, what their bytes become, and what it says of those that it cannot read.
  * SPDX-License-Identifier: MIT */
+#include "data/packer.h"
 #include "pack_files.h"
 
 #define RUN(run, out, ...)                                                                                                     \
@@ -425,12 +426,33 @@ static void test_impossible_options(void **state) {
     expect_option_error(negative_val, "val_frac");
 }
 
+/* A file that is cut short while it is read is not taken for a shorter one. */
+static void test_input_that_shrinks(void **state) {
+    (void)state;
+    enum { SIZE = 3 * BB_PACK_STREAM_BYTES };
+    static uint8_t bytes[SIZE];
+    bb_pack_stream stream;
+    bb_error err = {0};
+    size_t n = 0;
+    put_bytes("shrinks", bytes, SIZE);
+    assert_int_equal(bb_pack_stream_open(at("shrinks"), NULL, &stream, &err), BB_OK);
+    assert_int_equal(bb_pack_stream_read(&stream, bytes, SIZE, &n, &err), BB_OK);
+    assert_int_equal(truncate(at("shrinks"), BB_PACK_STREAM_BYTES + 10), 0);
+    bb_status status;
+    do status = bb_pack_stream_read(&stream, bytes, SIZE, &n, &err);
+    while (status == BB_OK && n > 0);
+    assert_int_equal(status, BB_ERR_IO);
+    assert_non_null(strstr(err.message, "expected 786432 bytes, found 262154"));
+    bb_pack_stream_close(&stream);
+}
+
 int main(void) {
 #define TEST(name) cmocka_unit_test_teardown(name, empty_scratch)
     const struct CMUnitTest tests[] = {
         TEST(test_folder_is_sorted_by_path),
         TEST(test_extensions),
         TEST(test_inputs_keep_their_order_and_come_once),
+        TEST(test_input_that_shrinks),
         TEST(test_out_dir_is_no_input),
         TEST(test_separators),
         TEST(test_decompresses_by_content),

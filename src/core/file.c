@@ -25,28 +25,53 @@ static const char *file_type_name(mode_t mode) {
 
 /* ---- Reading ---------------------------------------------------------------------------------------------------------- */
 
-bb_status bb_file_map_open(const char *path, bb_file_map *out, bb_error *err) {
+bb_status bb_file_open(const char *path, int *fd, struct stat *st, bb_error *err) {
     bb_status status = BB_OK;
-    *out = (bb_file_map){0};
-    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK); /* not blocking: a pipe without a writer would wait for ever */
-    if (fd < 0) return fail_errno(err, path, "open", errno);
-    struct stat st;
-    if (fstat(fd, &st) != 0) {
+    *fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK); /* not blocking: a pipe without a writer would wait for ever */
+    if (*fd < 0) return fail_errno(err, path, "open", errno);
+    if (fstat(*fd, st) != 0)
         status = fail_errno(err, path, "stat", errno);
-        goto done;
+    else if (!S_ISREG(st->st_mode))
+        status = bb_fail(err, BB_ERR_IO, "%s: expected a regular file, found %s", path, file_type_name(st->st_mode));
+    if (status == BB_OK) return BB_OK;
+    close(*fd);
+    *fd = -1;
+    return status;
+}
+
+bb_status bb_file_read_at(int fd, const char *path, uint64_t offset, void *data, size_t size, bb_error *err) {
+    uint8_t *next = data;
+    while (size > 0) {
+        ssize_t n = pread(fd, next, size < SSIZE_MAX ? size : SSIZE_MAX, (off_t)offset);
+        if (n < 0 && errno == EINTR) continue;
+        if (n < 0)
+            return bb_fail(err, BB_ERR_IO, "%s: cannot read %zu bytes at byte %llu: %s", path, size, (unsigned long long)offset,
+                           strerror(errno));
+        if (n == 0)
+            return bb_fail(err, BB_ERR_DATA, "%s: expected %zu more bytes at byte %llu, found its end: it shrank while in use",
+                           path, size, (unsigned long long)offset);
+        next += n;
+        offset += (uint64_t)n;
+        size -= (size_t)n;
     }
-    if (!S_ISREG(st.st_mode)) {
-        status = bb_fail(err, BB_ERR_IO, "%s: expected a regular file, found %s", path, file_type_name(st.st_mode));
-        goto done;
-    }
-    if (st.st_size == 0) goto done;
-    void *data = mmap(NULL, (size_t)st.st_size, PROT_READ, MAP_PRIVATE, fd, 0);
-    if (data == MAP_FAILED) {
-        status = fail_errno(err, path, "map", errno);
-        goto done;
-    }
-    *out = (bb_file_map){.data = data, .size = (size_t)st.st_size};
-done:
+    return BB_OK;
+}
+
+bb_status bb_file_map_fd(int fd, const char *path, size_t size, bb_file_map *out, bb_error *err) {
+    *out = (bb_file_map){0};
+    if (size == 0) return BB_OK;
+    void *data = mmap(NULL, size, PROT_READ, MAP_PRIVATE, fd, 0);
+    if (data == MAP_FAILED) return fail_errno(err, path, "map", errno);
+    *out = (bb_file_map){.data = data, .size = size};
+    return BB_OK;
+}
+
+bb_status bb_file_map_open(const char *path, bb_file_map *out, bb_error *err) {
+    struct stat st;
+    int fd;
+    *out = (bb_file_map){0};
+    BB_TRY(bb_file_open(path, &fd, &st, err));
+    bb_status status = bb_file_map_fd(fd, path, (size_t)st.st_size, out, err);
     close(fd);
     return status;
 }

@@ -1,4 +1,4 @@
-/* From a directory, a glob or a file name to mapped bytes.
+/* From a directory, a glob or a file name to bytes.
  * SPDX-License-Identifier: MIT */
 #include "data/byte_source.h"
 
@@ -7,7 +7,7 @@
 #include <limits.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
+#include <unistd.h>
 
 static const char shard_pattern[] = "shard_*.bin";
 
@@ -30,17 +30,73 @@ static char *glob_below(const char *prefix, const char *pattern) {
     return joined;
 }
 
-static bb_status map_file(const char *path, bb_byte_source *out, bb_error *err) {
+/* ---- Reading ---------------------------------------------------------------------------------------------------------- */
+
+static void close_least_used(bb_byte_source *source) {
+    bb_byte_file *oldest = NULL;
+    for (int i = 0; i < source->count; i++) {
+        bb_byte_file *file = &source->files[i];
+        if (file->fd >= 0 && (!oldest || file->used < oldest->used)) oldest = file;
+    }
+    if (!oldest) return;
+    close(oldest->fd);
+    oldest->fd = -1;
+    source->open--;
+}
+
+static bb_status open_file(bb_byte_source *source, bb_byte_file *file, struct stat *st, bb_error *err) {
+    if (source->open >= BB_BYTE_SOURCE_OPEN) close_least_used(source);
+    BB_TRY(bb_file_open(file->path, &file->fd, st, err));
+    source->open++;
+    return BB_OK;
+}
+
+/* The file is still the one that was opened first, and as long. */
+static bb_status check_unchanged(const bb_byte_file *file, const struct stat *st, bb_error *err) {
+    if (st->st_dev != file->device || st->st_ino != file->inode)
+        return bb_fail(err, BB_ERR_DATA, "%s: another file has taken its place while it was in use", file->path);
+    if (file->named && st->st_nlink == 0)
+        return bb_fail(err, BB_ERR_DATA, "%s: it was removed or replaced while it was in use", file->path);
+    if (st->st_size < file->size)
+        return bb_fail(err, BB_ERR_DATA, "%s: expected %lld bytes, found %lld: it shrank while it was in use", file->path,
+                       (long long)file->size, (long long)st->st_size);
+    return BB_OK;
+}
+
+bb_status bb_byte_source_read(bb_byte_source *source, int number, int64_t offset, void *bytes, size_t size, bb_error *err) {
+    bb_byte_file *file = &source->files[number];
+    if (file->owned) {
+        memcpy(bytes, file->owned + offset, size);
+        return BB_OK;
+    }
+    struct stat st;
+    file->used = ++source->reads;
+    if (file->fd < 0)
+        BB_TRY(open_file(source, file, &st, err));
+    else if (fstat(file->fd, &st) != 0)
+        return bb_fail(err, BB_ERR_IO, "%s: cannot stat: %s", file->path, strerror(errno));
+    BB_TRY(check_unchanged(file, &st, err));
+    return bb_file_read_at(file->fd, file->path, (uint64_t)offset, bytes, size, err);
+}
+
+/* ---- Finding ---------------------------------------------------------------------------------------------------------- */
+
+static bb_status add_file(const char *path, bb_byte_source *out, bb_error *err) {
     bb_byte_file *file = &out->files[out->count];
-    *file = (bb_byte_file){.path = strdup(path)};
+    struct stat st;
+    *file = (bb_byte_file){.path = strdup(path), .fd = -1};
     if (!file->path) return no_memory(path, err);
-    bb_status status = bb_file_map_open(path, &file->map, err);
+    bb_status status = open_file(out, file, &st, err);
     if (status != BB_OK) {
         free(file->path);
         return status;
     }
+    file->size = st.st_size;
+    file->device = st.st_dev;
+    file->inode = st.st_ino;
+    file->named = st.st_nlink > 0;
     out->count++;
-    out->total_bytes += (int64_t)file->map.size;
+    out->total_bytes += file->size;
     return BB_OK;
 }
 
@@ -55,7 +111,7 @@ static bb_status read_stdin(bb_byte_source *out, bb_error *err) {
         free(name);
         return no_memory("standard input", err);
     }
-    out->files[0] = (bb_byte_file){.path = name, .map = {bytes, size}, .owned = bytes};
+    out->files[0] = (bb_byte_file){.path = name, .size = (int64_t)size, .owned = bytes, .fd = -1};
     out->count = 1;
     out->total_bytes = (int64_t)size;
     return BB_OK;
@@ -87,7 +143,7 @@ static bb_status open_matches(const char *data, const char *pattern, bb_byte_sou
     for (size_t i = 0; i < matches.gl_pathc; i++) {
         struct stat st;
         if (stat(matches.gl_pathv[i], &st) == 0 && S_ISDIR(st.st_mode)) continue;
-        BB_TRY_GOTO(status, done, map_file(matches.gl_pathv[i], out, err));
+        BB_TRY_GOTO(status, done, add_file(matches.gl_pathv[i], out, err));
     }
     if (out->count == 0) status = bb_fail(err, BB_ERR_DATA, "%s: matches directories, no file", data);
 done:
@@ -128,7 +184,7 @@ bb_status bb_byte_source_open_file(const char *path, bb_byte_source *out, bb_err
     if (!path || !*path) return bb_fail(err, BB_ERR_ARGUMENT, "data: expected the name of a file, found nothing");
     out->files = calloc(1, sizeof *out->files);
     if (!out->files) return no_memory(path, err);
-    bb_status status = map_file(path, out, err);
+    bb_status status = add_file(path, out, err);
     if (status != BB_OK) bb_byte_source_close(out);
     return status;
 }
@@ -136,10 +192,8 @@ bb_status bb_byte_source_open_file(const char *path, bb_byte_source *out, bb_err
 void bb_byte_source_close(bb_byte_source *source) {
     for (int i = 0; i < source->count; i++) {
         bb_byte_file *file = &source->files[i];
-        if (file->owned)
-            free(file->owned);
-        else
-            bb_file_map_close(&file->map);
+        if (file->fd >= 0) close(file->fd);
+        free(file->owned);
         free(file->path);
     }
     free(source->files);

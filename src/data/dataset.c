@@ -10,20 +10,20 @@
 #include "core/rng.h"
 
 static uint64_t windows_of(const bb_byte_file *file, int seq_len) {
-    return file->map.size > (size_t)seq_len ? file->map.size - (size_t)seq_len : 0;
+    return file->size > seq_len ? (uint64_t)(file->size - seq_len) : 0;
 }
 
 static bb_status no_usable_file(const bb_dataset *dataset, int seq_len, bb_error *err) {
     const bb_byte_file *longest = &dataset->source.files[0];
     for (int i = 1; i < dataset->source.count; i++)
-        if (dataset->source.files[i].map.size > longest->map.size) longest = &dataset->source.files[i];
+        if (dataset->source.files[i].size > longest->size) longest = &dataset->source.files[i];
     if (dataset->source.count == 1)
-        return bb_fail(err, BB_ERR_DATA, "%s: %zu bytes, expected at least %" PRId64 " (seq_len %d and one more)",
-                       longest->path, longest->map.size, (int64_t)seq_len + 1, seq_len);
+        return bb_fail(err, BB_ERR_DATA, "%s: %" PRId64 " bytes, expected at least %" PRId64 " (seq_len %d and one more)",
+                       longest->path, longest->size, (int64_t)seq_len + 1, seq_len);
     return bb_fail(err, BB_ERR_DATA,
                    "%s: none of its %d files has the %" PRId64
-                   " bytes of a window (seq_len %d and one more); the longest, %s, has %zu",
-                   dataset->name, dataset->source.count, (int64_t)seq_len + 1, seq_len, longest->path, longest->map.size);
+                   " bytes of a window (seq_len %d and one more); the longest, %s, has %" PRId64,
+                   dataset->name, dataset->source.count, (int64_t)seq_len + 1, seq_len, longest->path, longest->size);
 }
 
 bb_status bb_dataset_set_seq_len(bb_dataset *dataset, int seq_len, bb_error *err) {
@@ -35,13 +35,16 @@ bb_status bb_dataset_set_seq_len(bb_dataset *dataset, int seq_len, bb_error *err
         const bb_byte_file *file = &source->files[i];
         if (windows_of(file, seq_len) > 0) {
             info.shards++;
-            info.bytes += (int64_t)file->map.size;
+            info.bytes += file->size;
         } else {
             info.skipped_shards++;
             if (!first_skipped) first_skipped = file;
         }
     }
     if (info.shards == 0) return no_usable_file(dataset, seq_len, err); /* nothing has changed yet */
+    uint8_t *window = realloc(dataset->window, (size_t)seq_len + 1);
+    if (!window) return bb_fail(err, BB_ERR_MEMORY, "%s: no memory for a window of %d bytes", dataset->name, seq_len);
+    dataset->window = window;
     uint64_t total = 0;
     for (int i = 0; i < source->count; i++) {
         dataset->first_windows[i] = total;
@@ -51,8 +54,8 @@ bb_status bb_dataset_set_seq_len(bb_dataset *dataset, int seq_len, bb_error *err
     if (first_skipped) {
         snprintf(dataset->warning, sizeof dataset->warning,
                  "%" PRId64 " of %d shards hold fewer than the %" PRId64
-                 " bytes of a window and are passed over; the first is %s (%zu bytes)",
-                 info.skipped_shards, source->count, (int64_t)seq_len + 1, first_skipped->path, first_skipped->map.size);
+                 " bytes of a window and are passed over; the first is %s (%" PRId64 " bytes)",
+                 info.skipped_shards, source->count, (int64_t)seq_len + 1, first_skipped->path, first_skipped->size);
         info.warning = dataset->warning;
     }
     dataset->info = info;
@@ -97,6 +100,7 @@ void bb_dataset_close(bb_dataset *dataset) {
     if (!dataset) return;
     bb_byte_source_close(&dataset->source);
     free(dataset->first_windows);
+    free(dataset->window);
     free(dataset->name);
     free(dataset);
 }
@@ -106,7 +110,7 @@ bb_dataset_info bb_dataset_get_info(const bb_dataset *dataset) { return dataset-
 uint64_t bb_dataset_position(const bb_dataset *dataset) { return dataset->position; }
 void bb_dataset_set_position(bb_dataset *dataset, uint64_t samples) { dataset->position = samples; }
 
-const uint8_t *bb_dataset_sample(const bb_dataset *dataset, uint64_t n) {
+bb_window bb_dataset_sample(const bb_dataset *dataset, uint64_t n) {
     const uint64_t *first = dataset->first_windows;
     int low = 0, high = dataset->source.count;
     uint64_t window = bb_rng_below(dataset->seed, BB_STREAM_DATA, n, first[high]);
@@ -117,7 +121,7 @@ const uint8_t *bb_dataset_sample(const bb_dataset *dataset, uint64_t n) {
         else
             high = middle;
     }
-    return dataset->source.files[low].map.data + (window - first[low]);
+    return (bb_window){.file = low, .offset = (int64_t)(window - first[low])};
 }
 
 bb_status bb_dataset_batch(bb_dataset *dataset, int batch_size, int grad_accum, int micro, uint8_t *x, uint8_t *y,
@@ -131,9 +135,10 @@ bb_status bb_dataset_batch(bb_dataset *dataset, int batch_size, int grad_accum, 
     uint64_t first = dataset->position + before * (uint64_t)batch_size;
     size_t seq_len = (size_t)dataset->seq_len;
     for (int row = 0; row < batch_size; row++) {
-        const uint8_t *window = bb_dataset_sample(dataset, first + (uint64_t)row);
-        memcpy(x + (size_t)row * seq_len, window, seq_len);
-        memcpy(y + (size_t)row * seq_len, window + 1, seq_len);
+        bb_window w = bb_dataset_sample(dataset, first + (uint64_t)row);
+        BB_TRY(bb_byte_source_read(&dataset->source, w.file, w.offset, dataset->window, seq_len + 1, err));
+        memcpy(x + (size_t)row * seq_len, dataset->window, seq_len);
+        memcpy(y + (size_t)row * seq_len, dataset->window + 1, seq_len);
     }
     return BB_OK;
 }

@@ -70,11 +70,12 @@ typedef struct bb_pack_stream {
     ZSTD_DStream *zstd;
     uint8_t *input; /* (BB_PACK_STREAM_BYTES): as read from the file */
     size_t input_used, input_size;
-    int64_t offset; /* in the file, of the first byte of `input` */
-    bool ended;     /* the file is read to its end */
-    bool inside;    /* in the middle of a gzip member or a zstd frame */
-    bool started;   /* at least one of them is behind us */
-    bool full;      /* the last call filled its output: the decompressor may hold more, without more input */
+    int64_t offset;     /* in the file, of the first byte of `input` */
+    int64_t file_bytes; /* of a regular file, when it was opened; else 0 */
+    bool ended;         /* the file is read to its end */
+    bool inside;        /* in the middle of a gzip member or a zstd frame */
+    bool started;       /* at least one of them is behind us */
+    bool full;          /* the last call filled its output: the decompressor may hold more, without more input */
     const volatile int *stop;
 } bb_pack_stream;
 

@@ -6,6 +6,7 @@
 #include <poll.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "data/packer.h"
@@ -37,6 +38,10 @@ static bb_status fill(bb_pack_stream *s, size_t wanted, bb_error *err) {
         if (n < 0) return bb_fail(err, BB_ERR_IO, "cannot read: %s", strerror(errno));
         s->ended = n == 0;
         s->input_size += (size_t)n;
+        int64_t found = s->offset + (int64_t)s->input_size;
+        if (s->ended && found < s->file_bytes)
+            return bb_fail(err, BB_ERR_IO, "expected %" PRId64 " bytes, found %" PRId64 ": it shrank while it was read",
+                           s->file_bytes, found);
     }
     return BB_OK;
 }
@@ -70,6 +75,8 @@ bb_status bb_pack_stream_open(const char *path, const volatile int *stop, bb_pac
                                 : bb_fail(err, BB_ERR_IO, "cannot open: %s", strerror(errno));
         goto failed;
     }
+    struct stat st;
+    if (fstat(out->fd, &st) == 0 && S_ISREG(st.st_mode) && out->fd != STDIN_FILENO) out->file_bytes = st.st_size;
     out->input = malloc(BB_PACK_STREAM_BYTES);
     if (!out->input) {
         status = bb_fail(err, BB_ERR_MEMORY, "no memory to read it");

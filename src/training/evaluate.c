@@ -1,6 +1,7 @@
 /* Validation: files from start to end in windows that do not overlap, every byte but the first of each scored once.
  * SPDX-License-Identifier: MIT */
 #include <stdlib.h>
+#include <string.h>
 #include <time.h>
 
 #include "data/byte_source.h"
@@ -11,6 +12,7 @@ typedef struct walk {
     const bb_eval_options *options;
     int rows, row_length; /* windows gathered so far, all of row_length */
     uint8_t *x, *y;       /* (batch_size, seq_len) */
+    uint8_t *window;      /* (seq_len + 1) */
     double nats;          /* sum over scored bytes */
     int64_t scored, total, batches;
 } walk;
@@ -36,17 +38,18 @@ static bb_status flush(walk *w, bb_error *err) {
     return BB_OK;
 }
 
-static bb_status walk_file(walk *w, const bb_byte_file *file, bb_error *err) {
+static bb_status walk_file(walk *w, bb_byte_source *source, int file, bb_error *err) {
     const bb_eval_options *o = w->options;
-    size_t size = file->map.size;
-    for (size_t at = 0; at + 1 < size && !enough(w);) {
-        size_t left = size - 1 - at; /* bytes still to be scored */
-        int n = left < (size_t)o->seq_len ? (int)left : o->seq_len;
+    int64_t size = source->files[file].size;
+    for (int64_t at = 0; at + 1 < size && !enough(w);) {
+        int64_t left = size - 1 - at; /* bytes still to be scored */
+        int n = left < o->seq_len ? (int)left : o->seq_len;
         if (n != w->row_length) BB_TRY(flush(w, err));
         w->row_length = n;
-        memcpy(w->x + (size_t)w->rows * (size_t)n, file->map.data + at, (size_t)n);
-        memcpy(w->y + (size_t)w->rows * (size_t)n, file->map.data + at + 1, (size_t)n);
-        at += (size_t)n;
+        BB_TRY(bb_byte_source_read(source, file, at, w->window, (size_t)n + 1, err));
+        memcpy(w->x + (size_t)w->rows * (size_t)n, w->window, (size_t)n);
+        memcpy(w->y + (size_t)w->rows * (size_t)n, w->window + 1, (size_t)n);
+        at += n;
         if (++w->rows == o->batch_size) BB_TRY(flush(w, err));
     }
     return BB_OK;
@@ -66,7 +69,7 @@ bb_status bb_evaluate(bb_model *model, const char *data, const bb_eval_options *
     BB_TRY(bb_byte_source_open(data, true, &source, err));
     int64_t longest = 0;
     for (int i = 0; i < source.count; i++) {
-        int64_t scored = source.files[i].map.size ? (int64_t)source.files[i].map.size - 1 : 0;
+        int64_t scored = source.files[i].size ? source.files[i].size - 1 : 0;
         w.total += scored;
         if (scored > longest) longest = scored;
     }
@@ -77,13 +80,14 @@ bb_status bb_evaluate(bb_model *model, const char *data, const bb_eval_options *
     }
     w.x = malloc(rows);
     w.y = malloc(rows);
-    if (!w.x || !w.y) {
+    w.window = malloc((size_t)options->seq_len + 1);
+    if (!w.x || !w.y || !w.window) {
         status = bb_fail(err, BB_ERR_MEMORY, "out of memory for a batch of %zu bytes", rows);
         goto done;
     }
     int seq_len = longest < options->seq_len ? (int)longest : options->seq_len;
     BB_TRY_GOTO(status, done, bb_model_reserve(model, options->batch_size, seq_len, false, false, err));
-    for (int i = 0; i < source.count && !enough(&w); i++) BB_TRY_GOTO(status, done, walk_file(&w, &source.files[i], err));
+    for (int i = 0; i < source.count && !enough(&w); i++) BB_TRY_GOTO(status, done, walk_file(&w, &source, i, err));
     if (!enough(&w)) BB_TRY_GOTO(status, done, flush(&w, err));
     clock_gettime(CLOCK_MONOTONIC, &end);
     double loss = w.nats / (double)w.scored;
@@ -96,6 +100,7 @@ bb_status bb_evaluate(bb_model *model, const char *data, const bb_eval_options *
 done:
     free(w.x);
     free(w.y);
+    free(w.window);
     bb_byte_source_close(&source);
     return status;
 }
