@@ -34,10 +34,12 @@ enum { BB_MAX_SEGMENTS = 3 };
 
 /* A weight matrix (N,K) prepared for its products. Its rows are up to three tensors one below the other (q, k, v), each with
  * a scale of its own: row n belongs to the first segment i with n < segment_end[i]. `data` is laid out as the backend likes,
- * ternary_bytes() long; `scale` is f32 (segments). Both in backend memory. */
+ * ternary_bytes() long; `scale` is f32 (segments). Both in backend memory. `packed`: at 2 bits a weight, for inference: it has
+ * a forward product alone. */
 typedef struct bb_ternary {
     int64_t n, k;
     int segments;
+    bool packed;
     int64_t segment_end[BB_MAX_SEGMENTS];
     float *scale;
     void *data;
@@ -146,9 +148,13 @@ typedef struct bb_ops {
     /* w: (N,K) f32, the segments one below the other. Per segment: g = max(mean|w|, 1e-8) (mean in double),
      * q = round_half_even(clip(w/g, -1, 1)). Fills t->scale and t->data; the rest of *t is the caller's. */
     void (*ternary_quant)(bb_device *dev, const bb_ternary *t, const float *w);
+    /* The data of a packed matrix from codes: uint8 (N, ceil(K/4)), where bits 2(k%4) and 2(k%4)+1 of byte k/4 of a row are
+     * q + 1 <= 2. The bits past K may be anything. t->scale is the caller's. */
+    void (*ternary_load)(bb_device *dev, const bb_ternary *t, const uint8_t *codes);
     /* q: int8 (N,K) row-major, values -1, 0, 1. */
     void (*ternary_unpack)(bb_device *dev, int8_t *q, const bb_ternary *t);
-    /* y[m,n] = residual[m,n] + s[m] * g[n] * sum_k x.q[m,k] * t.q[n,k], the sum exact in int32 (x I8), or with
+    /* A row's result does not depend on M or on its place among the rows, where x is I8 or t packed.
+     * y[m,n] = residual[m,n] + s[m] * g[n] * sum_k x.q[m,k] * t.q[n,k], the sum exact in int32 (x I8), or with
      * g[n] * sum_k x[m,k] * t.q[n,k].  y, residual: (M,N) f32; y may be residual, which is NULL for zeros. */
     void (*linear_forward)(bb_device *dev, float *y, const float *residual, bb_rows x, const bb_ternary *t, int64_t M);
     /* dx[m,k] = sum_n dy[m,n] * g[n] * t.q[n,k];  dw[n,k] += sum_m dy[m,n] * (s[m] * x.q[m,k]).
@@ -185,6 +191,18 @@ struct bb_device {
     int threads;
     char description[160];
 };
+
+/* Segment i of t as a matrix of its own, in the same memory. */
+static inline bb_ternary bb_ternary_segment(bb_device *dev, const bb_ternary *t, int i) {
+    bb_ternary before = *t, segment = *t;
+    before.segments = i;
+    before.n = i ? t->segment_end[i - 1] : 0;
+    segment.segments = 1;
+    segment.n = segment.segment_end[0] = t->segment_end[i] - before.n;
+    segment.scale = t->scale + i;
+    segment.data = (unsigned char *)t->data + (i ? dev->ops->ternary_bytes(dev, &before) : 0);
+    return segment;
+}
 
 bb_status bb_device_open_ref(bb_device **out, bb_error *err);
 /* threads >= 1 */

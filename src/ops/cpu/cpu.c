@@ -169,6 +169,7 @@ static const bb_ops ops = {
     .swiglu_backward = bb_cpu_swiglu_backward,
     .ternary_bytes = bb_cpu_ternary_bytes,
     .ternary_quant = bb_cpu_ternary_quant,
+    .ternary_load = bb_cpu_ternary_load,
     .ternary_unpack = bb_cpu_ternary_unpack,
     .linear_forward = bb_cpu_linear_forward,
     .linear_backward = bb_cpu_linear_backward,

@@ -35,6 +35,7 @@ void bb_cpu_measure_peaks(bb_device *dev, bb_peaks *out);
 /* linear.c, ternary_quant.c, head.c */
 size_t bb_cpu_ternary_bytes(bb_device *dev, const bb_ternary *t);
 void bb_cpu_ternary_quant(bb_device *dev, const bb_ternary *t, const float *w);
+void bb_cpu_ternary_load(bb_device *dev, const bb_ternary *t, const uint8_t *codes);
 void bb_cpu_ternary_unpack(bb_device *dev, int8_t *q, const bb_ternary *t);
 void bb_cpu_ste_clip(bb_device *dev, float *dw, const float *w, const bb_ternary *t);
 void bb_cpu_linear_forward(bb_device *dev, float *y, const float *residual, bb_rows x, const bb_ternary *t, int64_t M);

@@ -118,14 +118,13 @@ static dnnl_status_t make_arguments(arguments *out, dnnl_engine_t engine, const 
 
 static dnnl_status_t make_op(const struct bb_gemm *g, bb_gemm_op *op, int threads) {
     const bb_gemm_shape *s = &op->shape;
-    bool ints = s->kind == BB_GEMM_INT8;
     dnnl_memory_desc_t a, b, c;
     dnnl_matmul_desc_t matmul;
     dnnl_primitive_attr_t attributes = NULL;
     dnnl_primitive_desc_t desc = NULL;
-    dnnl_status_t status = describe_matrix(&a, s->m, s->k, s->a_transposed, ints ? dnnl_u8 : dnnl_f32);
-    if (!status) status = describe_matrix(&b, s->k, s->n, s->b_transposed, ints ? dnnl_s8 : dnnl_f32);
-    if (!status) status = describe_matrix(&c, s->m, s->n, false, ints ? dnnl_s32 : dnnl_f32);
+    dnnl_status_t status = describe_matrix(&a, s->m, s->k, s->a_transposed, dnnl_f32);
+    if (!status) status = describe_matrix(&b, s->k, s->n, s->b_transposed, dnnl_f32);
+    if (!status) status = describe_matrix(&c, s->m, s->n, false, dnnl_f32);
     if (!status) status = dnnl_matmul_desc_init(&matmul, &a, &b, NULL, &c);
     if (!status) status = make_attributes(&attributes, s->accumulate);
     if (!status) status = dnnl_primitive_desc_create(&desc, &matmul, attributes, g->engine, NULL);
@@ -139,8 +138,8 @@ static dnnl_status_t make_op(const struct bb_gemm *g, bb_gemm_op *op, int thread
 }
 
 static bool same_shape(const bb_gemm_shape *a, const bb_gemm_shape *b) {
-    return a->kind == b->kind && a->accumulate == b->accumulate && a->a_transposed == b->a_transposed &&
-           a->b_transposed == b->b_transposed && a->m == b->m && a->n == b->n && a->k == b->k;
+    return a->accumulate == b->accumulate && a->a_transposed == b->a_transposed && a->b_transposed == b->b_transposed &&
+           a->m == b->m && a->n == b->n && a->k == b->k;
 }
 
 const bb_gemm_op *bb_gemm_get(bb_device *dev, const bb_gemm_shape *shape) {
@@ -161,8 +160,8 @@ const bb_gemm_op *bb_gemm_get(bb_device *dev, const bb_gemm_shape *shape) {
     omp_set_num_threads(threads);
     if (status != dnnl_success) {
         free_op(op, dev->threads);
-        bb_cpu_fail(dev, BB_ERR_INTERNAL, "%s has no product of kind %d, %lld x %lld x %lld (status %d)", bb_gemm_version(),
-                    (int)shape->kind, (long long)shape->m, (long long)shape->n, (long long)shape->k, (int)status);
+        bb_cpu_fail(dev, BB_ERR_INTERNAL, "%s has no product of %lld x %lld x %lld (status %d)", bb_gemm_version(),
+                    (long long)shape->m, (long long)shape->n, (long long)shape->k, (int)status);
         return NULL;
     }
     op->next = g->ops;
@@ -195,7 +194,7 @@ void bb_gemm_rows(bb_device *dev, const bb_gemm_shape *shape, int64_t M, const v
     s.m = M % ROW_TILE;
     if (s.m) last = bb_gemm_get(dev, &s);
     int64_t tiles = (M + ROW_TILE - 1) / ROW_TILE;
-    size_t a_bytes = bb_align_up((size_t)(ROW_TILE * s.k) * (s.kind == BB_GEMM_INT8 ? 1 : sizeof(float)));
+    size_t a_bytes = bb_align_up((size_t)(ROW_TILE * s.k) * sizeof(float));
     size_t c_bytes = (size_t)(ROW_TILE * s.n) * sizeof(float);
 #pragma omp parallel for num_threads(dev->threads) schedule(dynamic) if (tiles > 1)
     for (int64_t i = 0; i < tiles; i++) {

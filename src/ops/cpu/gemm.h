@@ -1,4 +1,4 @@
-/* Matrix products on oneDNN: f32, and integers where linear_dot.h has no kernel for the processor. Each call is one tile,
+/* Matrix products on oneDNN, in f32. Each call is one tile,
  * computed by the calling thread alone inside our own parallel region: so a result does not depend on the number of threads.
  * SPDX-License-Identifier: MIT */
 #ifndef BB_OPS_CPU_GEMM_H
@@ -6,15 +6,9 @@
 
 #include "ops/cpu/cpu.h"
 
-typedef enum bb_gemm_kind {
-    BB_GEMM_INT8 = 0, /* u8 x s8 -> s32, exact for B in {-1, 0, 1} */
-    BB_GEMM_F32
-} bb_gemm_kind;
-
 /* C (m,n) = A (m,k) B (k,n), or C += where `accumulate`. All dense and row-major; A is stored (k,m) where `a_transposed`, B
  * (n,k) where `b_transposed`. (oneDNN 2.6 has fast products of dense matrices only.) */
 typedef struct bb_gemm_shape {
-    bb_gemm_kind kind;
     bool accumulate, a_transposed, b_transposed;
     int64_t m, n, k;
 } bb_gemm_shape;

@@ -45,7 +45,7 @@ static void output_rows(const void *context, int64_t m0, int64_t rows, const voi
 
 void bb_cpu_head_forward(bb_device *dev, float *logits, const float *h, const float *e, int64_t M, int64_t V, int64_t C) {
     rows_product p = {.level = bb_cpu_of(dev)->level, .a = h, .y = logits, .n = V, .k = C};
-    bb_gemm_shape shape = {.kind = BB_GEMM_F32, .b_transposed = true, .n = V, .k = C};
+    bb_gemm_shape shape = {.b_transposed = true, .n = V, .k = C};
     bb_gemm_rows(dev, &shape, M, e, input_rows, output_rows, &p);
 }
 
@@ -60,7 +60,7 @@ static void embedding_gradient(bb_device *dev, float *de, const float *dlogits, 
                                int64_t C) {
     int64_t part = (M + PARTS - 1) / PARTS, whole_run = part < RUN ? part : RUN;
     int64_t parts = (M + part - 1) / part;
-    bb_gemm_shape shape = {.kind = BB_GEMM_F32, .accumulate = true, .a_transposed = true, .m = V, .n = C, .k = whole_run};
+    bb_gemm_shape shape = {.accumulate = true, .a_transposed = true, .m = V, .n = C, .k = whole_run};
     /* a part is runs of whole_run tokens and one that is shorter; the last part may be shorter than the others */
     int64_t lengths[3] = {whole_run, part % whole_run, (M - (parts - 1) * part) % whole_run};
     const bb_gemm_op *ops[3] = {NULL};
@@ -91,7 +91,7 @@ static void embedding_gradient(bb_device *dev, float *de, const float *dlogits, 
 void bb_cpu_head_backward(bb_device *dev, void *dh, float *de, const float *dlogits, const float *h, const float *e, int64_t M,
                           int64_t V, int64_t C) {
     rows_product p = {.level = bb_cpu_of(dev)->level, .a = dlogits, .y_act = dh, .n = C, .k = V};
-    bb_gemm_shape shape = {.kind = BB_GEMM_F32, .n = C, .k = V};
+    bb_gemm_shape shape = {.n = C, .k = V};
     bb_gemm_rows(dev, &shape, M, e, input_rows, output_rows, &p);
     embedding_gradient(dev, de, dlogits, h, M, V, C);
 }

@@ -1,11 +1,16 @@
-/* The two ways to a ternary linear layer's products: own tiles of dot products (dot.h), and oneDNN (gemm.h) for the processors
- * and the element types that those do not cover. linear.c chooses.
- * SPDX-License-Identifier: MIT */
+/* The ways to a ternary linear layer's products: integers on any processor (linear_int8.c), own tiles of dot products where the
+ * processor has AVX-512 with VNNI and BF16 (dot.h), and oneDNN (gemm.h) for what is not in integers elsewhere. linear.c
+ * chooses. SPDX-License-Identifier: MIT */
 #ifndef BB_OPS_CPU_LINEAR_H
 #define BB_OPS_CPU_LINEAR_H
 
 #include "ops/cpu/ternary.h"
 
+/* x in int8, t in either layout. */
+void bb_linear_int8_forward(bb_device *dev, float *y, const float *residual, bb_rows x, const bb_ternary *t, int64_t M);
+/* x not in int8, t packed. */
+void bb_linear_packed_float_forward(bb_device *dev, float *y, const float *residual, bb_rows x, const bb_ternary *t, int64_t M);
+/* x not in int8, t not packed. */
 void bb_linear_gemm_forward(bb_device *dev, float *y, const float *residual, bb_rows x, const bb_ternary *t, int64_t M);
 void bb_linear_gemm_backward(bb_device *dev, bb_bf16 *dx, float *dw, const void *dy, bb_dtype dy_dtype, bb_rows x,
                              const bb_ternary *t, int64_t M);

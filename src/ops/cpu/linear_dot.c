@@ -97,7 +97,7 @@ static const bb_bf16 *even_rows(const bb_bf16 *x, int64_t rows, int64_t K, bb_bf
 
 static void forward_bf16(bb_device *dev, float *y, const float *residual, bb_rows x, const bb_ternary *t, int64_t M) {
     int64_t N = t->n, K = t->k, steps = (K + 1) / 2, all = bb_ternary_panels(t);
-    size_t panel_bytes = bb_ternary_panel_bytes(K) * sizeof(bb_bf16);
+    size_t panel_bytes = bb_ternary_panel_bytes(t) * sizeof(bb_bf16);
     int64_t slab = at_most(at_least(SLAB_BYTES / (int64_t)panel_bytes, 1), all);
     uint8_t *expanded = bb_cpu_shared(dev, (size_t)slab * panel_bytes);
     if (!expanded) return;

@@ -1,6 +1,5 @@
-/* The ternary linear layer on oneDNN, for any processor: forward u8 x s8 in integers, exact; everything else in f32, with the
- * scale of each row of W folded into it as it is expanded.
- * SPDX-License-Identifier: MIT */
+/* The ternary linear layer on oneDNN, for any processor, in f32: rows that are not quantized, and the backward pass. The scale
+ * of each row of W is folded into it as it is expanded. SPDX-License-Identifier: MIT */
 #include "core/arena.h"
 #include "ops/cpu/gemm.h"
 #include "ops/cpu/linear.h"
@@ -17,12 +16,6 @@ static int64_t at_most(int64_t n, int64_t limit) { return n < limit ? n : limit;
 static int64_t at_least(int64_t n, int64_t limit) { return n > limit ? n : limit; }
 
 /* ---- rows of numbers ------------------------------------------------------------------------------------------------- */
-
-BB_SIMD_INLINE void to_unsigned_body(uint8_t *y, const int8_t *x, int64_t n) {
-#pragma omp simd
-    for (int64_t i = 0; i < n; i++) y[i] = (uint8_t)(x[i] ^ 0x80);
-}
-BB_SIMD_VARIANTS(to_unsigned, (uint8_t * y, const int8_t *x, int64_t n), (y, x, n))
 
 /* y = x * s, x of any dtype */
 BB_SIMD_INLINE void to_f32_body(float *y, const void *x, bb_dtype dtype, float s, int64_t n) {
@@ -48,14 +41,6 @@ BB_SIMD_VARIANTS(add, (float *y, const float *a, const float *b, int64_t n), (y,
 BB_SIMD_INLINE void to_bf16_body(bb_bf16 *y, const float *x, int64_t n) { bb_simd_round_to_bf16(y, x, n); }
 BB_SIMD_VARIANTS(to_bf16, (bb_bf16 * y, const float *x, int64_t n), (y, x, n))
 
-/* x = s * g[n] * (sum[n] - offset[n]), from int32 sums to f32 in place */
-BB_SIMD_INLINE void scale_sums_body(float *x, const int32_t *sums, const int32_t *offset, const float *g, float s, int64_t n) {
-#pragma omp simd
-    for (int64_t i = 0; i < n; i++) x[i] = s * g[i] * (float)(sums[i] - offset[i]);
-}
-BB_SIMD_VARIANTS(scale_sums, (float *x, const int32_t *sums, const int32_t *offset, const float *g, float s, int64_t n),
-                 (x, sums, offset, g, s, n))
-
 static const void *row_of(const void *rows, bb_dtype dtype, int64_t row, int64_t length, int64_t column) {
     return (const uint8_t *)rows + (size_t)(row * length + column) * bb_dtype_bytes(dtype);
 }
@@ -73,28 +58,21 @@ typedef struct forward {
     int64_t N, K, n0, width;
     float *y;
     const float *residual;
-    float *g;        /* (width) */
-    int32_t *offset; /* (width): 128 * the row's sum of q, what unsigned activations (code + 128) add */
 } forward;
 
 static const void *forward_input(const void *context, int64_t m0, int64_t rows, void *room) {
     const forward *f = context;
     const void *x = row_of(f->x.data, f->x.dtype, m0, f->K, 0);
     if (f->x.dtype == BB_F32) return x;
-    if (f->x.dtype == BB_I8)
-        to_unsigned_for(f->level)(room, x, rows * f->K);
-    else
-        to_f32_for(f->level)(room, x, f->x.dtype, 1.0f, rows * f->K);
+    to_f32_for(f->level)(room, x, f->x.dtype, 1.0f, rows * f->K);
     return room;
 }
 
 static void forward_output(const void *context, int64_t m0, int64_t rows, const void *c) {
     const forward *f = context;
-    float *row = (float *)(uintptr_t)c;
+    const float *row = c;
     for (int64_t r = 0; r < rows; r++, row += f->width) {
         int64_t at = (m0 + r) * f->N + f->n0;
-        if (f->x.dtype == BB_I8)
-            scale_sums_for(f->level)(row, (const int32_t *)(const void *)row, f->offset, f->g, f->x.scale[m0 + r], f->width);
         if (f->residual)
             add_for(f->level)(f->y + at, f->residual + at, row, f->width);
         else
@@ -102,52 +80,31 @@ static void forward_output(const void *context, int64_t m0, int64_t rows, const 
     }
 }
 
-/* The panel's rows as columns of B (K, width): int8, or f32 with the scale in them. */
-static void expand_columns(const forward *f, const bb_ternary *t, const bb_ternary_panel *p, void *b) {
+/* The panel's rows, times their scale, as columns of B (K, width). */
+static void expand_columns(const forward *f, const bb_ternary *t, const bb_ternary_panel *p, float *b) {
     int64_t at = p->first - f->n0;
     float g = t->scale[p->segment];
-    for (int64_t r = 0; r < p->rows; r++) {
-        int32_t sum = 0;
-        for (int64_t k = 0; k < f->K; k++) {
-            int8_t q = value_at(p, r, k);
-            sum += q;
-            if (f->x.dtype == BB_I8)
-                ((int8_t *)b)[k * f->width + at + r] = q;
-            else
-                ((float *)b)[k * f->width + at + r] = (float)q * g;
-        }
-        f->g[at + r] = g;
-        f->offset[at + r] = 128 * sum;
-    }
+    for (int64_t r = 0; r < p->rows; r++)
+        for (int64_t k = 0; k < f->K; k++) b[k * f->width + at + r] = (float)value_at(p, r, k) * g;
 }
 
 void bb_linear_gemm_forward(bb_device *dev, float *y, const float *residual, bb_rows x, const bb_ternary *t, int64_t M) {
     int64_t K = t->k, panels = bb_ternary_panels(t);
-    size_t element = x.dtype == BB_I8 ? 1 : sizeof(float);
-    int64_t slab = at_least(SLAB_BYTES / (K * BB_PANEL * (int64_t)element), 1);
-    size_t g_bytes = bb_align_up((size_t)(slab * BB_PANEL) * sizeof(float));
-    uint8_t *shared = bb_cpu_shared(dev, 2 * g_bytes + (size_t)(slab * BB_PANEL * K) * element);
-    if (!shared) return;
-    forward f = {.level = bb_cpu_of(dev)->level,
-                 .x = x,
-                 .N = t->n,
-                 .K = K,
-                 .y = y,
-                 .residual = residual,
-                 .g = (float *)(void *)shared,
-                 .offset = (int32_t *)(void *)(shared + g_bytes)};
+    int64_t slab = at_least(SLAB_BYTES / (K * BB_PANEL * (int64_t)sizeof(float)), 1);
+    float *b = bb_cpu_shared(dev, (size_t)(slab * BB_PANEL * K) * sizeof *b);
+    if (!b) return;
+    forward f = {.level = bb_cpu_of(dev)->level, .x = x, .N = t->n, .K = K, .y = y, .residual = residual};
     for (int64_t first = 0; first < panels; first += slab) {
         int64_t end = at_most(first + slab, panels);
         bb_ternary_panel last = bb_ternary_panel_at(t, end - 1);
         f.n0 = bb_ternary_panel_at(t, first).first;
         f.width = last.first + last.rows - f.n0;
-        uint8_t *b = shared + 2 * g_bytes;
 #pragma omp parallel for num_threads(dev->threads) schedule(dynamic) if (f.width * K > BB_SIMD_SERIAL)
         for (int64_t i = first; i < end; i++) {
             bb_ternary_panel p = bb_ternary_panel_at(t, i);
             expand_columns(&f, t, &p, b);
         }
-        bb_gemm_shape shape = {.kind = x.dtype == BB_I8 ? BB_GEMM_INT8 : BB_GEMM_F32, .n = f.width, .k = K};
+        bb_gemm_shape shape = {.n = f.width, .k = K};
         bb_gemm_rows(dev, &shape, M, b, forward_input, forward_output, &f);
     }
 }
@@ -191,7 +148,7 @@ static void input_gradient_all(bb_device *dev, input_gradient *g, const bb_terna
                 for (int64_t k = 0; k < g->width; k++)
                     b[(p.first + r) * g->width + k] = (float)value_at(&p, r, g->k0 + k) * t->scale[p.segment];
         }
-        bb_gemm_shape shape = {.kind = BB_GEMM_F32, .n = g->width, .k = g->N};
+        bb_gemm_shape shape = {.n = g->width, .k = g->N};
         bb_gemm_rows(dev, &shape, M, b, dy_input, dx_output, g);
     }
 }
@@ -209,7 +166,7 @@ static void transpose_scaled(float *a, const void *dy, bb_dtype dtype, const flo
 /* dw (N,K) += the products of `tokens` tokens; x: (tokens, K) in f32 */
 static void weight_gradient_run(bb_device *dev, float *dw, const void *dy, bb_dtype dy_dtype, const float *s, const float *x,
                                 int64_t tokens, int64_t N, int64_t K) {
-    bb_gemm_shape shape = {.kind = BB_GEMM_F32, .accumulate = true, .m = WEIGHT_TILE, .n = K, .k = tokens};
+    bb_gemm_shape shape = {.accumulate = true, .m = WEIGHT_TILE, .n = K, .k = tokens};
     const bb_gemm_op *whole = N >= WEIGHT_TILE ? bb_gemm_get(dev, &shape) : NULL, *last = NULL;
     shape.m = N % WEIGHT_TILE;
     if (shape.m) last = bb_gemm_get(dev, &shape);

@@ -1,6 +1,7 @@
 /* How the cpu backend keeps a ternary matrix (N,K): in panels of 64 rows, as the integer dot products read it. A panel holds,
- * for each four columns k, the four values of each of its rows: byte (k/4*64 + row)*4 + k%4 is q + 1. What lies past the last
- * row or column is zero. Segments begin a panel, so that all rows of one share a scale.
+ * for each four columns k, the four values of each of its rows: byte (k/4*64 + row)*4 + k%4 is q + 1. Packed, four such groups
+ * of columns share their bytes: of byte (k/16*64 + row)*4 + k%4 the bits 2i and 2i+1, i = k/4%4. What lies past the last row or
+ * column is zero. Segments begin a panel, so that all rows of one share a scale.
  * SPDX-License-Identifier: MIT */
 #ifndef BB_OPS_CPU_TERNARY_H
 #define BB_OPS_CPU_TERNARY_H
@@ -15,7 +16,12 @@ typedef struct bb_ternary_panel {
     uint8_t *data;
 } bb_ternary_panel;
 
-static inline size_t bb_ternary_panel_bytes(int64_t K) { return (size_t)((K + 3) / 4) * 4 * BB_PANEL; }
+/* Groups of four columns, in a packed matrix as many as whole bytes hold. */
+static inline int64_t bb_ternary_steps(const bb_ternary *t) { return t->packed ? (t->k + 15) / 16 * 4 : (t->k + 3) / 4; }
+
+static inline size_t bb_ternary_panel_bytes(const bb_ternary *t) {
+    return (size_t)bb_ternary_steps(t) * (t->packed ? BB_PANEL : 4 * BB_PANEL);
+}
 
 static inline int64_t bb_panels_of(int64_t rows) { return (rows + BB_PANEL - 1) / BB_PANEL; }
 
@@ -41,7 +47,7 @@ static inline bb_ternary_panel bb_ternary_panel_at(const bb_ternary *t, int64_t 
     return (bb_ternary_panel){.first = first,
                               .rows = left < BB_PANEL ? left : BB_PANEL,
                               .segment = i,
-                              .data = (uint8_t *)t->data + (size_t)index * bb_ternary_panel_bytes(t->k)};
+                              .data = (uint8_t *)t->data + (size_t)index * bb_ternary_panel_bytes(t)};
 }
 
 #endif

@@ -12,7 +12,7 @@ enum { MEAN_LANES = 16, MEAN_TILE = 65536, QUANT_COLUMNS = 256, ROWS_AHEAD = 4 }
 
 size_t bb_cpu_ternary_bytes(bb_device *dev, const bb_ternary *t) {
     (void)dev;
-    return (size_t)bb_ternary_panels(t) * bb_ternary_panel_bytes(t->k);
+    return (size_t)bb_ternary_panels(t) * bb_ternary_panel_bytes(t);
 }
 
 /* The lanes fix the order of the sum for every instruction set. */
@@ -95,7 +95,18 @@ static inline void prefetch(const float *x, int64_t n) {
     for (int64_t i = 0; i < n; i += 16) __builtin_prefetch(x + i);
 }
 
-static void quantize_panel(bb_cpu_level level, const bb_ternary_panel *p, const float *w, int64_t K, float above_half) {
+/* Codes of 16 columns to each of 64 rows' four bytes of a packed block: see ternary.h. */
+static inline void pack_block(uint8_t *out, uint8_t rows[BB_PANEL][QUANT_COLUMNS], int64_t column) {
+    for (int64_t r = 0; r < BB_PANEL; r++) {
+        uint32_t four[4];
+        memcpy(four, &rows[r][column], sizeof four);
+        uint32_t packed = four[0] | four[1] << 2 | four[2] << 4 | four[3] << 6;
+        memcpy(out + 4 * r, &packed, sizeof packed);
+    }
+}
+
+static void quantize_panel(bb_cpu_level level, const bb_ternary_panel *p, bool packed, const float *w, int64_t K,
+                           float above_half) {
     quantize_row_kernel *quantize_row = quantize_row_for(level);
     _Alignas(64) uint8_t rows[BB_PANEL][QUANT_COLUMNS];
     memset(rows, 0, sizeof rows);
@@ -104,8 +115,10 @@ static void quantize_panel(bb_cpu_level level, const bb_ternary_panel *p, const 
         for (int64_t r = 0; r < p->rows; r++) {
             if (r + ROWS_AHEAD < p->rows) prefetch(w + (p->first + r + ROWS_AHEAD) * K + k0, columns);
             quantize_row(rows[r], w + (p->first + r) * K + k0, above_half, columns);
-            memset(rows[r] + columns, 0, (size_t)(-columns & 3));
+            memset(rows[r] + columns, 0, (size_t)(-columns & 15));
         }
+        for (int64_t k = 0; packed && k < columns; k += 16) pack_block(p->data + (k0 + k) / 4 * BB_PANEL, rows, k);
+        if (packed) continue;
         for (int64_t i = 0; i < quads; i += 4)
             for (int64_t r = 0; r < BB_PANEL; r += 4)
                 interleave(p->data + (k0 + 4 * i) * BB_PANEL, rows, r, 4 * i, quads - i < 4 ? quads - i : 4);
@@ -124,8 +137,13 @@ void bb_cpu_ternary_quant(bb_device *dev, const bb_ternary *t, const float *w) {
 #pragma omp parallel for num_threads(dev->threads) schedule(dynamic) if (t->n * t->k > BB_SIMD_SERIAL)
     for (int64_t i = 0; i < panels; i++) {
         bb_ternary_panel p = bb_ternary_panel_at(t, i);
-        quantize_panel(bb_cpu_of(dev)->level, &p, w, t->k, above_half[p.segment]);
+        quantize_panel(bb_cpu_of(dev)->level, &p, t->packed, w, t->k, above_half[p.segment]);
     }
+}
+
+static int8_t value_at(const bb_ternary_panel *p, bool packed, int64_t row, int64_t k) {
+    if (!packed) return (int8_t)(p->data[(k / 4 * BB_PANEL + row) * 4 + k % 4] - 1);
+    return (int8_t)((p->data[(k / 16 * BB_PANEL + row) * 4 + k % 4] >> k / 4 % 4 * 2 & 3) - 1);
 }
 
 void bb_cpu_ternary_unpack(bb_device *dev, int8_t *q, const bb_ternary *t) {
@@ -134,7 +152,42 @@ void bb_cpu_ternary_unpack(bb_device *dev, int8_t *q, const bb_ternary *t) {
     for (int64_t i = 0; i < panels; i++) {
         bb_ternary_panel p = bb_ternary_panel_at(t, i);
         for (int64_t r = 0; r < p.rows; r++)
-            for (int64_t k = 0; k < K; k++) q[(p.first + r) * K + k] = (int8_t)(p.data[(k / 4 * BB_PANEL + r) * 4 + k % 4] - 1);
+            for (int64_t k = 0; k < K; k++) q[(p.first + r) * K + k] = value_at(&p, t->packed, r, k);
+    }
+}
+
+/* Four bytes of codes in the order of columns to a row's four bytes of a packed block: a 4 x 4 transpose of pairs of bits. */
+static inline uint32_t transpose_codes(uint32_t x) {
+    uint32_t t = (x ^ x >> 6) & 0x00cc00ccu;
+    x ^= t ^ t << 6;
+    t = (x ^ x >> 12) & 0x0000f0f0u;
+    return x ^ t ^ t << 12;
+}
+
+/* Past column K, zero. */
+static inline uint32_t load_codes(const uint8_t *row, int64_t bytes, int64_t at, int64_t K) {
+    uint32_t x = 0;
+    memcpy(&x, row + at, (size_t)(bytes - at < 4 ? bytes - at : 4));
+    return K - 4 * at < 16 ? x & ((1u << 2 * (K - 4 * at)) - 1) : x;
+}
+
+/* A row's codes are read by lines, a panel's blocks are written whole. */
+static void load_panel(const bb_ternary_panel *p, const uint8_t *codes, int64_t row_bytes, int64_t K) {
+    enum { LINE = 64 };
+    for (int64_t at = 0; at < row_bytes; at += LINE)
+        for (int64_t r = 0; r < p->rows; r++)
+            for (int64_t i = at; i < at + LINE && i < row_bytes; i += 4) {
+                uint32_t x = transpose_codes(load_codes(codes + (p->first + r) * row_bytes, row_bytes, i, K));
+                memcpy(p->data + (i * BB_PANEL) + 4 * r, &x, sizeof x);
+            }
+}
+
+void bb_cpu_ternary_load(bb_device *dev, const bb_ternary *t, const uint8_t *codes) {
+    int64_t panels = bb_ternary_panels(t), K = t->k, row_bytes = (K + 3) / 4;
+#pragma omp parallel for num_threads(dev->threads) schedule(dynamic) if (t->n * K > BB_SIMD_SERIAL)
+    for (int64_t i = 0; i < panels; i++) {
+        bb_ternary_panel p = bb_ternary_panel_at(t, i);
+        load_panel(&p, codes, row_bytes, K);
     }
 }
 

@@ -3,17 +3,16 @@
 
 /* s[m] * g[n] * sum_k x.q[m,k] * t.q[n,k]: the integer sum is exact, and rounded only when the caller stores the result. */
 static double product(bb_rows x, const bb_ternary *t, int64_t m, int64_t n) {
-    const int8_t *w = (const int8_t *)t->data + n * t->k;
     double g = (double)bb_ref_ternary_scale(t, n);
     if (x.dtype == BB_I8) {
         const int8_t *q = (const int8_t *)x.data + m * t->k;
         int32_t sum = 0;
-        for (int64_t k = 0; k < t->k; k++) sum += q[k] * w[k];
+        for (int64_t k = 0; k < t->k; k++) sum += q[k] * bb_ref_ternary_at(t, n, k);
         return (double)x.scale[m] * g * sum;
     }
     const float *f = (const float *)x.data + m * t->k;
     double sum = 0;
-    for (int64_t k = 0; k < t->k; k++) sum += (double)f[k] * w[k];
+    for (int64_t k = 0; k < t->k; k++) sum += (double)f[k] * bb_ref_ternary_at(t, n, k);
     return g * sum;
 }
 
@@ -31,7 +30,6 @@ void bb_ref_linear_backward(bb_device *dev, void *dx, float *dw, const void *dy,
     (void)dev;
     (void)dy_dtype; /* act is f32 here, so both forms are the same */
     const float *grad = dy;
-    const int8_t *w = t->data;
     int64_t N = t->n, K = t->k;
     if (dx) {
         float *out = dx;
@@ -39,7 +37,7 @@ void bb_ref_linear_backward(bb_device *dev, void *dx, float *dw, const void *dy,
             for (int64_t k = 0; k < K; k++) {
                 double sum = 0;
                 for (int64_t n = 0; n < N; n++)
-                    sum += (double)grad[m * N + n] * (double)bb_ref_ternary_scale(t, n) * w[n * K + k];
+                    sum += (double)grad[m * N + n] * (double)bb_ref_ternary_scale(t, n) * bb_ref_ternary_at(t, n, k);
                 out[m * K + k] = (float)sum;
             }
     }

@@ -28,6 +28,9 @@ size_t bb_ref_ternary_bytes(bb_device *dev, const bb_ternary *t);
 void bb_ref_ternary_quant(bb_device *dev, const bb_ternary *t, const float *w);
 void bb_ref_ternary_unpack(bb_device *dev, int8_t *q, const bb_ternary *t);
 void bb_ref_ste_clip(bb_device *dev, float *dw, const float *w, const bb_ternary *t);
+void bb_ref_ternary_load(bb_device *dev, const bb_ternary *t, const uint8_t *codes);
+/* q of row n, column k. */
+int8_t bb_ref_ternary_at(const bb_ternary *t, int64_t n, int64_t k);
 /* The scale of row n. */
 float bb_ref_ternary_scale(const bb_ternary *t, int64_t n);
 

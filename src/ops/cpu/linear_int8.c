@@ -1,0 +1,146 @@
+/* The ternary linear layer's forward pass in integers, on any processor; and, for packed matrices, of rows that are not
+ * quantized. Each output is a sum over k in one order, whatever M: so a row's result does not depend on the batch it is in.
+ * SPDX-License-Identifier: MIT */
+#include "core/arena.h"
+#include "ops/cpu/linear.h"
+#include "ops/cpu/simd.h"
+#include "ops/cpu/ternary_dot.h"
+
+enum {
+    ROW_TILE = 48,    /* rows of x that meet a panel while it is in the first-level cache */
+    PANEL_GROUP = 8,  /* panels that row tiles take in turn, where there are several: one reading of the matrix serves all */
+    PARALLEL = 400000 /* multiplications that pay for waking the threads */
+};
+
+BB_SIMD_INLINE void row_sum_body(int32_t *sum, const int8_t *x, int64_t n) {
+    int32_t total = 0;
+#pragma omp simd reduction(+ : total)
+    for (int64_t k = 0; k < n; k++) total += x[k];
+    *sum = total;
+}
+BB_SIMD_VARIANTS(row_sum, (int32_t * sum, const int8_t *x, int64_t n), (sum, x, n))
+
+/* y = residual + scale * (sums - offset); y may be residual, which is NULL for zeros. */
+BB_SIMD_INLINE void finish_row_body(float *y, const float *residual, const int32_t *sums, int32_t offset, float scale,
+                                    int64_t n) {
+    if (residual) { /* NOLINT(bugprone-branch-clone): the analyzer does not see through the pragma */
+#pragma omp simd
+        for (int64_t i = 0; i < n; i++) y[i] = scale * (float)(sums[i] - offset) + residual[i];
+    } else {
+#pragma omp simd
+        for (int64_t i = 0; i < n; i++) y[i] = scale * (float)(sums[i] - offset);
+    }
+}
+BB_SIMD_VARIANTS(finish_row, (float *y, const float *residual, const int32_t *sums, int32_t offset, float scale, int64_t n),
+                 (y, residual, sums, offset, scale, n))
+
+/* A thread's rows of x, as the kernels read them. */
+typedef struct row_tile {
+    int32_t *sums;    /* (ROW_TILE, BB_PANEL), of products */
+    int32_t *offsets; /* (ROW_TILE): the sums of the rows, by which codes q + 1 give more than q */
+    int8_t *padded;   /* (ROW_TILE, stride), where rows do not end with a step */
+    const int8_t *rows;
+    int64_t index, count;
+} row_tile;
+
+static size_t carve_row_tile(row_tile *tile, void *memory, int64_t stride, bool in_place) {
+    bb_arena arena = {.base = memory};
+    *tile = (row_tile){.index = -1};
+    tile->sums = bb_arena_take(&arena, ROW_TILE * BB_PANEL * sizeof(int32_t));
+    tile->offsets = bb_arena_take(&arena, ROW_TILE * sizeof(int32_t));
+    if (!in_place) tile->padded = bb_arena_take(&arena, (size_t)(ROW_TILE * stride));
+    return arena.used;
+}
+
+static void take_rows(row_tile *tile, int64_t index, bb_cpu_level level, const int8_t *x, int64_t M, int64_t K,
+                      int64_t stride) {
+    tile->index = index;
+    tile->count = M - index * ROW_TILE < ROW_TILE ? M - index * ROW_TILE : ROW_TILE;
+    tile->rows = x + index * ROW_TILE * K;
+    for (int64_t r = 0; r < tile->count; r++) row_sum_for(level)(&tile->offsets[r], tile->rows + r * K, K);
+    if (!tile->padded) return;
+    for (int64_t r = 0; r < tile->count; r++) {
+        memcpy(tile->padded + r * stride, tile->rows + r * K, (size_t)K);
+        memset(tile->padded + r * stride + K, 0, (size_t)(stride - K));
+    }
+    tile->rows = tile->padded;
+}
+
+void bb_linear_int8_forward(bb_device *dev, float *y, const float *residual, bb_rows x, const bb_ternary *t, int64_t M) {
+    bb_cpu_level level = bb_cpu_of(dev)->level;
+    bb_ternary_dot *dot = bb_ternary_dot_for(level);
+    finish_row_kernel *finish_row = finish_row_for(level);
+    int64_t K = t->k, N = t->n, steps = bb_ternary_steps(t), stride = 4 * steps, panels = bb_ternary_panels(t);
+    int64_t tiles = (M + ROW_TILE - 1) / ROW_TILE, group = tiles > 1 ? PANEL_GROUP : 1;
+    int64_t units = (panels + group - 1) / group * tiles;
+    /* one row tile: each thread reads a contiguous part of the matrix */
+    int64_t chunk = tiles > 1 ? 1 : (units + dev->threads - 1) / dev->threads; /* NOLINT: read by the pragma below */
+#pragma omp parallel num_threads(dev->threads) if (M * N * K > PARALLEL)
+    {
+        row_tile tile;
+        bool in_place = stride == K;
+        void *memory = bb_cpu_scratch(dev, carve_row_tile(&tile, NULL, stride, in_place));
+        if (memory) carve_row_tile(&tile, memory, stride, in_place);
+#pragma omp for schedule(dynamic, chunk)
+        for (int64_t i = 0; i < units; i++) {
+            if (!memory) continue;
+            if (tile.index != i % tiles) take_rows(&tile, i % tiles, level, x.data, M, K, stride);
+            int64_t first = i / tiles * group, end = first + group < panels ? first + group : panels;
+            for (int64_t j = first; j < end; j++) {
+                bb_ternary_panel p = bb_ternary_panel_at(t, j);
+                float g = t->scale[p.segment];
+                dot(tile.sums, tile.rows, stride, tile.count, steps, p.data, t->packed);
+                for (int64_t r = 0; r < tile.count; r++) {
+                    int64_t m = tile.index * ROW_TILE + r, at = m * N + p.first;
+                    finish_row(y + at, residual ? residual + at : NULL, tile.sums + r * BB_PANEL, tile.offsets[r],
+                               x.scale[m] * g, p.rows);
+                }
+            }
+        }
+    }
+}
+
+/* ---- rows that are not quantized, packed matrices -------------------------------------------------------------------- */
+
+/* q of a packed panel: (K, BB_PANEL) f32 */
+BB_SIMD_INLINE void expand_body(float *q, const uint8_t *panel, int64_t K) {
+    for (int64_t k = 0; k < K; k++) {
+        const uint8_t *codes = panel + k / 16 * 4 * BB_PANEL + k % 4;
+        int shift = (int)(k % 16 / 4) * 2;
+        for (int n = 0; n < BB_PANEL; n++) q[k * BB_PANEL + n] = (float)((codes[4 * n] >> shift & 3) - 1);
+    }
+}
+BB_SIMD_VARIANTS(expand, (float *q, const uint8_t *panel, int64_t K), (q, panel, K))
+
+BB_SIMD_INLINE void float_row_body(float *y, const float *residual, const float *x, const float *q, float g, int64_t K,
+                                   int64_t n) {
+    float sums[BB_PANEL] = {0};
+    for (int64_t k = 0; k < K; k++, q += BB_PANEL)
+        for (int i = 0; i < BB_PANEL; i++) sums[i] += x[k] * q[i];
+    for (int64_t i = 0; i < n; i++) y[i] = (residual ? residual[i] : 0.0f) + g * sums[i];
+}
+BB_SIMD_VARIANTS(float_row, (float *y, const float *residual, const float *x, const float *q, float g, int64_t K, int64_t n),
+                 (y, residual, x, q, g, K, n))
+
+void bb_linear_packed_float_forward(bb_device *dev, float *y, const float *residual, bb_rows x, const bb_ternary *t,
+                                    int64_t M) {
+    bb_cpu_level level = bb_cpu_of(dev)->level;
+    int64_t K = t->k, N = t->n, panels = bb_ternary_panels(t);
+    const float *rows = x.data;
+    if (x.dtype == BB_BF16) {
+        float *wide = bb_cpu_shared(dev, (size_t)(M * K) * sizeof *wide);
+        if (!wide) return;
+        for (int64_t i = 0; i < M * K; i++) wide[i] = bb_f32_from_bf16(((const bb_bf16 *)x.data)[i]);
+        rows = wide;
+    }
+#pragma omp parallel for num_threads(dev->threads) schedule(static) if (M * N * K > PARALLEL)
+    for (int64_t j = 0; j < panels; j++) {
+        bb_ternary_panel p = bb_ternary_panel_at(t, j);
+        float *q = bb_cpu_scratch(dev, (size_t)(K * BB_PANEL) * sizeof *q);
+        if (!q) continue;
+        expand_for(level)(q, p.data, K);
+        for (int64_t m = 0; m < M; m++)
+            float_row_for(level)(y + m * N + p.first, residual ? residual + m * N + p.first : NULL, rows + m * K, q,
+                                 t->scale[p.segment], K, p.rows);
+    }
+}

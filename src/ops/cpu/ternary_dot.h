@@ -1,0 +1,21 @@
+/* Dot products of int8 rows with a panel of a ternary matrix, in either of its layouts (ternary.h): integers, exact, one kernel
+ * for each instruction set. SPDX-License-Identifier: MIT */
+#ifndef BB_OPS_CPU_TERNARY_DOT_H
+#define BB_OPS_CPU_TERNARY_DOT_H
+
+#include "ops/cpu/ternary.h"
+
+/* sums[r,n] = sum_k a[r,k] * b[n,k] for the panel's 64 rows n, b = q + 1, over 4 * steps columns k.
+ * sums: (rows, BB_PANEL); a: int8, rows a_stride bytes apart, zeros past K. packed: 2 bits a weight, steps % 4 == 0. */
+typedef void bb_ternary_dot(int32_t *sums, const int8_t *a, int64_t a_stride, int64_t rows, int64_t steps, const uint8_t *panel,
+                            bool packed);
+
+bb_ternary_dot *bb_ternary_dot_for(bb_cpu_level level);
+
+bb_ternary_dot bb_ternary_dot_generic;
+#if defined(__x86_64__)
+bb_ternary_dot bb_ternary_dot_avx2;
+bb_ternary_dot bb_ternary_dot_vnni; /* AVX-512 with VNNI */
+#endif
+
+#endif
