@@ -1,5 +1,9 @@
 /* Ternary linear layers and the head, cpu against ref. Integer results exactly; for the rest a bound for each element:
  * roundings times the sum of the magnitudes of its terms. SPDX-License-Identifier: MIT */
+#include <pthread.h>
+#include <signal.h>
+#include <sys/time.h>
+
 #include "ops_compare.h"
 
 static double *bounds(ops_session *s, int64_t n) { return ops_host(s, (size_t)n * sizeof(double)); }
@@ -295,6 +299,79 @@ static void head(ops_session *s, const int64_t *d, ops_outputs *out) {
     ops_out(out, "de", ops_get_f32(s, de, V * C), V * C, 2 * U_F32, de_bound);
 }
 
+/* Rows of dy that have no scale: of zeros (dx is exactly zero), too small for a finite one (finite), not numbers (they stay
+ * so); beside an ordinary row. On cpu alone: what tiny values give is a backend's own. */
+static void rows_without_scale(void **state) {
+    (void)state;
+    enum { M = 4, N = 70, K = 90 };
+    for (int f32 = 0; f32 < 2; f32++) {
+        ops_session session = ops_begin(ops_cpu[1], 1), *s = &session;
+        float *dy0 = ops_normal(s, (int64_t)M * N, 1.0), *dw = ops_put_f32(s, ops_host_f32(s, (int64_t)N * K), (int64_t)N * K);
+        for (int i = 0; i < N; i++) {
+            dy0[i] = 0;
+            dy0[N + i] = i % 2 ? 1e-38f : -3e-39f;
+            if (i == 7) dy0[2 * N + i] = NAN;
+        }
+        bb_ternary t = ops_ternary(s, N, K, 2, ops_normal_f32(s, (int64_t)N * K, 0.05));
+        bb_rows x = ops_rows(s, M, K, BB_I8);
+        s->dev->ops->act_quant(s->dev, x, ops_put_f32(s, ops_normal_f32(s, (int64_t)M * K, 1.0), (int64_t)M * K), M, K);
+        void *dx = ops_put_act(s, ops_normal(s, (int64_t)M * K, 1.0), (int64_t)M * K);
+        void *dy = f32 ? ops_put_f32(s, dy0, (int64_t)M * N) : ops_put_act(s, dy0, (int64_t)M * N);
+        s->dev->ops->linear_backward(s->dev, dx, dw, dy, f32 ? BB_F32 : s->dev->ops->act_dtype, x, &t, M);
+        const float *result = ops_get_act(s, dx, (int64_t)M * K);
+        bool any = false;
+        for (int k = 0; k < K; k++) {
+            assert_true(result[k] == 0);
+            assert_true(fabsf(result[K + k]) < 1e-35f);
+            assert_true(isnan(result[2 * K + k]));
+            assert_true(isfinite(result[3 * K + k]));
+            any = any || result[3 * K + k] != 0;
+        }
+        assert_true(any);
+        ops_end(s);
+    }
+}
+
+static pthread_t signalled;
+static const char *stack_low, *stack_high; /* its stack */
+static volatile sig_atomic_t ticks, ticks_elsewhere;
+
+static void on_tick(int number) {
+    (void)number;
+    volatile char here = 0;
+    if (!pthread_equal(pthread_self(), signalled)) return; /* waiting threads of OpenMP get some */
+    ticks++;
+    if ((const char *)&here < stack_low || (const char *)&here >= stack_high) ticks_elsewhere++;
+}
+
+/* A signal handler is called on the thread's own stack, whatever a product does with the stack pointer. */
+static void signals_meet_the_stack(void **state) {
+    (void)state;
+    enum { M = 96, V = 256, C = 512, TICKS = 100 };
+    ops_session session = ops_begin(ops_cpu[0], 1), *s = &session;
+    float *h = ops_put_f32(s, ops_normal_f32(s, (int64_t)M * C, 1.0), (int64_t)M * C);
+    float *e = ops_put_f32(s, ops_normal_f32(s, (int64_t)V * C, 1.0), (int64_t)V * C);
+    float *logits = ops_room(s, (size_t)M * V * sizeof *logits);
+    pthread_attr_t attributes;
+    void *low;
+    size_t size;
+    assert_int_equal(pthread_getattr_np(pthread_self(), &attributes), 0);
+    assert_int_equal(pthread_attr_getstack(&attributes, &low, &size), 0);
+    pthread_attr_destroy(&attributes);
+    signalled = pthread_self();
+    stack_low = low;
+    stack_high = stack_low + size;
+    struct sigaction action = {.sa_handler = on_tick, .sa_flags = SA_RESTART}, before;
+    struct itimerval each = {{0, 500}, {0, 500}}, off = {{0, 0}, {0, 0}};
+    assert_int_equal(sigaction(SIGALRM, &action, &before), 0);
+    assert_int_equal(setitimer(ITIMER_REAL, &each, NULL), 0);
+    while (ticks < TICKS) s->dev->ops->head_forward(s->dev, logits, h, e, M, V, C);
+    assert_int_equal(setitimer(ITIMER_REAL, &off, NULL), 0);
+    assert_int_equal(sigaction(SIGALRM, &before, NULL), 0);
+    ops_end(s);
+    assert_int_equal(ticks_elsewhere, 0);
+}
+
 static const ops_case cases[] = {
     {"ternary", ternary, {1, 1, 1}},
     {"ternary", ternary, {5, 7, 3}},
@@ -382,4 +459,7 @@ static const ops_case cases[] = {
     {"head", head, {130, 256, 70}},
 };
 
-int main(void) { return ops_compare_all(cases, sizeof cases / sizeof *cases, NULL, 0); }
+int main(void) {
+    const struct CMUnitTest extra[] = {cmocka_unit_test(rows_without_scale), cmocka_unit_test(signals_meet_the_stack)};
+    return ops_compare_all(cases, sizeof cases / sizeof *cases, extra, sizeof extra / sizeof *extra);
+}

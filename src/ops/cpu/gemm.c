@@ -3,6 +3,7 @@
 
 #include <dnnl.h>
 #include <omp.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 
@@ -169,6 +170,18 @@ const bb_gemm_op *bb_gemm_get(bb_device *dev, const bb_gemm_shape *shape) {
     return op;
 }
 
+/* oneDNN's f32 products below AVX-512 put the stack pointer into their scratch memory while they run (2.6.3: jit_avx_gemm_f32):
+ * a signal handler called there would write its frame over the heap. So a product is not interrupted; what is about the thread
+ * itself (SIGSEGV and its kind) cannot be put off, and is not. */
+static sigset_t hold_signals(void) {
+    static const int own[] = {SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGTRAP, SIGABRT};
+    sigset_t held, before;
+    sigfillset(&held);
+    for (size_t i = 0; i < sizeof own / sizeof *own; i++) sigdelset(&held, own[i]);
+    pthread_sigmask(SIG_SETMASK, &held, &before);
+    return before;
+}
+
 void bb_gemm_run(bb_device *dev, const bb_gemm_op *op, void *c, const void *a, const void *b) {
     int thread = omp_get_thread_num();
     arguments *args = &op->arguments[thread];
@@ -180,7 +193,9 @@ void bb_gemm_run(bb_device *dev, const bb_gemm_op *op, void *c, const void *a, c
     /* oneDNN counts its threads anew at each run, and takes a region of one thread for none */
     int threads = omp_get_max_threads();
     omp_set_num_threads(1);
+    sigset_t before = hold_signals();
     dnnl_status_t status = dnnl_primitive_execute(op->primitive, bb_cpu_of(dev)->gemm->streams[thread], 4, list);
+    pthread_sigmask(SIG_SETMASK, &before, NULL);
     omp_set_num_threads(threads);
     if (status != dnnl_success)
         bb_cpu_fail(dev, BB_ERR_INTERNAL, "%s failed in a matrix product (status %d)", bb_gemm_version(), (int)status);

@@ -19,6 +19,9 @@ enum {
     MIN_PARALLEL = 1 << 18 /* multiplications that pay for waking the threads */
 };
 
+/* Of a quantized row of dy: smaller, and its reciprocal might be infinite. Such a row counts as zeros. */
+static const float least_step = 1e-30f;
+
 static int64_t at_most(int64_t n, int64_t limit) { return n < limit ? n : limit; }
 
 static int64_t at_least(int64_t n, int64_t limit) { return n > limit ? n : limit; }
@@ -134,14 +137,17 @@ void bb_linear_dot_forward(bb_device *dev, float *y, const float *residual, bb_r
 
 /* ---- backward, dx ---------------------------------------------------------------------------------------------------- */
 
-/* W as B: a panel has 64 columns k of W, and in it each segment's rows are a part, padded to whole panels of W's rows. */
+/* W as B: a panel has 64 columns k of W, and in it each segment's rows are a part, padded to whole panels of W's rows.
+ * In bf16, or, where the layer's input is int8, in int8 too: dy, with the scales of W in it, is then quantized row by row as
+ * activations are, and the product is exact. */
 typedef struct input_gradient {
     bb_device *dev;
     bb_bf16 *dx;
     const void *dy;
     bb_dtype dy_dtype;
     const bb_ternary *t;
-    bool in_place;                       /* dy is read where it lies */
+    bool int8;
+    bool in_place;                       /* dy is read where it lies; of bf16, as the parts are */
     int64_t a_stride;                    /* from row to row of A: of dy, or of its copy in scratch */
     int64_t part_rows[BB_MAX_SEGMENTS];  /* rows of W */
     int64_t part_begin[BB_MAX_SEGMENTS]; /* where they begin in a row of A */
@@ -207,66 +213,12 @@ static void input_gradient_unit(const input_gradient *g, const unit *u, int64_t 
     }
 }
 
-static void input_gradient_slab(const input_gradient *g, int64_t M, int64_t first, int64_t panels) {
-    cut c = make_cut(M, panels);
-#pragma omp parallel num_threads(g->dev->threads) if (M * g->t->n * g->t->k > MIN_PARALLEL)
-    {
-#pragma omp for schedule(dynamic)
-        for (int64_t s = 0; s < g->source_panels; s++) {
-            const uint8_t *from = bb_ternary_panel_at(g->t, s).data;
-            for (int64_t j = 0; j < panels; j++) {
-                uint8_t *to = g->expanded + (size_t)j * g->panel_bytes + (size_t)s * BB_PANEL * BB_PANEL * sizeof(bb_bf16);
-                bb_dot_expand_rows((bb_bf16 *)(void *)to, from, (first + j) * BB_PANEL, g->t->k);
-            }
-        }
-#pragma omp for schedule(dynamic)
-        for (int64_t i = 0; i < c.units; i++) {
-            unit u = unit_at(&c, i);
-            input_gradient_unit(g, &u, first);
-        }
-    }
-}
-
-static void input_gradient_all(input_gradient *g, int64_t M) {
-    const bb_ternary *t = g->t;
-    g->in_place = g->dy_dtype == BB_BF16;
-    for (int i = 0; i < t->segments; i++) g->in_place = g->in_place && t->segment_end[i] % 2 == 0;
-    for (int i = 0; i < t->segments; i++) {
-        int64_t begin = bb_segment_begin(t, i);
-        g->part_rows[i] = t->segment_end[i] - begin;
-        g->part_begin[i] = g->in_place ? begin : g->a_stride;
-        g->a_stride += (g->part_rows[i] + 1) / 2 * 2;
-    }
-    g->source_panels = bb_ternary_panels(t);
-    g->k_panels = bb_panels_of(t->k);
-    g->panel_bytes = (size_t)g->source_panels * BB_PANEL * BB_PANEL * sizeof(bb_bf16);
-    int64_t slab = at_most(at_least(SLAB_BYTES / at_least((int64_t)g->panel_bytes, 1), 1), g->k_panels);
-    g->expanded = bb_cpu_shared(g->dev, (size_t)slab * g->panel_bytes);
-    if (!g->expanded) return;
-    for (int64_t first = 0; first < g->k_panels; first += slab)
-        input_gradient_slab(g, M, first, at_most(g->k_panels - first, slab));
-}
-
-/* ---- backward, dx in int8 -------------------------------------------------------------------------------------------- */
-
-/* dy, with the scales of W in it, quantized row by row as activations are: the product is then exact. W's rows, as k, are
- * padded to whole panels, segment by segment. */
-typedef struct int8_gradient {
-    bb_device *dev;
-    bb_bf16 *dx;
-    const void *dy;
-    bb_dtype dy_dtype;
-    const bb_ternary *t;
-    int64_t padded; /* W's rows so */
-    uint8_t *expanded;
-} int8_gradient;
-
 /* Rows of A, their sums and scales. */
-static void int8_gradient_rows(const int8_gradient *g, const unit *u, int8_t *a, int32_t *sums, float *scales) {
+static void int8_gradient_rows(const input_gradient *g, const unit *u, int8_t *a, int32_t *sums, float *scales) {
     const bb_ternary *t = g->t;
     size_t element = bb_dtype_bytes(g->dy_dtype);
-    memset(a, 0, (size_t)(u->rows * g->padded));
-    for (int64_t r = 0; r < u->rows; r++, a += g->padded) {
+    memset(a, 0, (size_t)(u->rows * g->a_stride));
+    for (int64_t r = 0; r < u->rows; r++, a += g->a_stride) {
         const uint8_t *row = (const uint8_t *)g->dy + (size_t)((u->m0 + r) * t->n) * element;
         float most = 0;
         for (int i = 0; i < t->segments; i++) {
@@ -275,6 +227,7 @@ static void int8_gradient_rows(const int8_gradient *g, const unit *u, int8_t *a,
             if (!(m <= most)) most = m; /* a NaN stays */
         }
         scales[r] = most / 127.0f;
+        if (scales[r] < least_step) scales[r] = 0;
         sums[r] = 0;
         int8_t *to = a;
         for (int i = 0; i < t->segments && scales[r] > 0; i++) {
@@ -285,8 +238,8 @@ static void int8_gradient_rows(const int8_gradient *g, const unit *u, int8_t *a,
     }
 }
 
-static void int8_gradient_unit(const int8_gradient *g, const unit *u, int64_t first_panel) {
-    size_t a_bytes = bb_align_up((size_t)(ROW_TILE * g->padded));
+static void int8_gradient_unit(const input_gradient *g, const unit *u, int64_t first_panel) {
+    size_t a_bytes = bb_align_up((size_t)(ROW_TILE * g->a_stride));
     uint8_t *scratch = bb_cpu_scratch(g->dev, a_bytes + ROW_TILE * (sizeof(int32_t) + sizeof(float)));
     if (!scratch) return;
     int8_t *a = (int8_t *)scratch;
@@ -297,33 +250,68 @@ static void int8_gradient_unit(const int8_gradient *g, const unit *u, int64_t fi
     for (int64_t j = u->panel0; j < u->panel1; j++) {
         int64_t k0 = (first_panel + j) * BB_PANEL;
         bb_dot_output out = {g->dx + u->m0 * K + k0, BB_BF16, NULL, K, at_most(K - k0, BB_PANEL)};
-        bb_dot_int8(out, a, g->padded, u->rows, g->padded / 4, g->expanded + j * g->padded * BB_PANEL, sums, scales, 1.0f);
+        bb_dot_int8(out, a, g->a_stride, u->rows, g->a_stride / 4, g->expanded + (size_t)j * g->panel_bytes, sums, scales,
+                    1.0f);
     }
 }
 
-static void int8_gradient_all(int8_gradient *g, int64_t M) {
-    int64_t source = bb_ternary_panels(g->t), k_panels = bb_panels_of(g->t->k), panel_bytes = source * BB_PANEL * BB_PANEL;
-    int64_t slab = at_most(at_least(SLAB_BYTES / at_least(panel_bytes, 1), 1), k_panels);
-    g->padded = source * BB_PANEL;
-    g->expanded = bb_cpu_shared(g->dev, (size_t)(slab * panel_bytes));
-    if (!g->expanded) return;
-    for (int64_t first = 0; first < k_panels; first += slab) {
-        int64_t panels = at_most(k_panels - first, slab);
-        cut c = make_cut(M, panels);
+/* 64 rows of W in a panel. */
+static size_t square_bytes(const input_gradient *g) {
+    return BB_PANEL * BB_PANEL * (g->int8 ? sizeof(int8_t) : sizeof(bb_bf16));
+}
+
+static void input_gradient_slab(const input_gradient *g, int64_t M, int64_t first, int64_t panels) {
+    cut c = make_cut(M, panels);
 #pragma omp parallel num_threads(g->dev->threads) if (M * g->t->n * g->t->k > MIN_PARALLEL)
-        {
+    {
 #pragma omp for schedule(dynamic)
-            for (int64_t s = 0; s < source; s++)
-                for (int64_t j = 0; j < panels; j++)
-                    bb_dot_expand_rows_int8(g->expanded + j * panel_bytes + s * BB_PANEL * BB_PANEL,
-                                            bb_ternary_panel_at(g->t, s).data, (first + j) * BB_PANEL, g->t->k);
-#pragma omp for schedule(dynamic)
-            for (int64_t i = 0; i < c.units; i++) {
-                unit u = unit_at(&c, i);
-                int8_gradient_unit(g, &u, first);
+        for (int64_t s = 0; s < g->source_panels; s++) {
+            const uint8_t *from = bb_ternary_panel_at(g->t, s).data;
+            for (int64_t j = 0; j < panels; j++) {
+                uint8_t *to = g->expanded + (size_t)j * g->panel_bytes + (size_t)s * square_bytes(g);
+                if (g->int8)
+                    bb_dot_expand_rows_int8(to, from, (first + j) * BB_PANEL, g->t->k);
+                else
+                    bb_dot_expand_rows((bb_bf16 *)(void *)to, from, (first + j) * BB_PANEL, g->t->k);
             }
         }
+#pragma omp for schedule(dynamic)
+        for (int64_t i = 0; i < c.units; i++) {
+            unit u = unit_at(&c, i);
+            if (g->int8)
+                int8_gradient_unit(g, &u, first);
+            else
+                input_gradient_unit(g, &u, first);
+        }
     }
+}
+
+/* Where the segments' parts begin in a row of A, in bf16. */
+static void lay_out_parts(input_gradient *g) {
+    const bb_ternary *t = g->t;
+    g->in_place = g->dy_dtype == BB_BF16;
+    for (int i = 0; i < t->segments; i++) g->in_place = g->in_place && t->segment_end[i] % 2 == 0;
+    for (int i = 0; i < t->segments; i++) {
+        int64_t begin = bb_segment_begin(t, i);
+        g->part_rows[i] = t->segment_end[i] - begin;
+        g->part_begin[i] = g->in_place ? begin : g->a_stride;
+        g->a_stride += (g->part_rows[i] + 1) / 2 * 2;
+    }
+}
+
+static void input_gradient_all(input_gradient *g, int64_t M) {
+    g->source_panels = bb_ternary_panels(g->t);
+    g->k_panels = bb_panels_of(g->t->k);
+    g->panel_bytes = (size_t)g->source_panels * square_bytes(g);
+    if (g->int8)
+        g->a_stride = g->source_panels * BB_PANEL;
+    else
+        lay_out_parts(g);
+    int64_t slab = at_most(at_least(SLAB_BYTES / at_least((int64_t)g->panel_bytes, 1), 1), g->k_panels);
+    g->expanded = bb_cpu_shared(g->dev, (size_t)slab * g->panel_bytes);
+    if (!g->expanded) return;
+    for (int64_t first = 0; first < g->k_panels; first += slab)
+        input_gradient_slab(g, M, first, at_most(g->k_panels - first, slab));
 }
 
 /* ---- backward, dW ---------------------------------------------------------------------------------------------------- */
@@ -393,11 +381,8 @@ void bb_linear_dot_backward(bb_device *dev, bb_bf16 *dx, float *dw, const void *
         g.x.data = (void *)(uintptr_t)row_of(x.data, x.dtype, m, t->k, 0);
         weight_gradient_run(&g);
     }
-    if (dx && x.dtype == BB_I8) {
-        int8_gradient i = {.dev = dev, .dx = dx, .dy = dy, .dy_dtype = dy_dtype, .t = t};
-        int8_gradient_all(&i, M);
-    } else if (dx) {
-        input_gradient i = {.dev = dev, .dx = dx, .dy = dy, .dy_dtype = dy_dtype, .t = t};
+    if (dx) {
+        input_gradient i = {.dev = dev, .dx = dx, .dy = dy, .dy_dtype = dy_dtype, .t = t, .int8 = x.dtype == BB_I8};
         input_gradient_all(&i, M);
     }
 }
