@@ -1,6 +1,8 @@
 /* safetensors: what is read, what is refused and how it is said, and what is written, byte by byte.
  * SPDX-License-Identifier: MIT */
+#include <inttypes.h>
 #include <jansson.h>
+#include <xxhash.h>
 
 #include "format/safetensors.h"
 #include "model/config.h"
@@ -270,10 +272,17 @@ static void test_written_bytes(void **state) {
     (void)state;
     const char *path = scratch_path("f.safetensors");
     write_sample(path);
-    const char *header = "{\"__metadata__\":{\"format\":\"x\",\"config\":\"{\\\"a\\\":1}\"},"
-                         "\"w\":{\"dtype\":\"F32\",\"shape\":[2,3],\"data_offsets\":[0,24]},"
-                         "\"none\":{\"dtype\":\"F16\",\"shape\":[0],\"data_offsets\":[24,24]},"
-                         "\"\xc3\xa9\\\"\\\\\":{\"dtype\":\"U8\",\"shape\":[5],\"data_offsets\":[24,29]}}";
+    char header[1024];
+    /* docs/FORMAT.md's rule, written out: keys in ascending order, keys and values with their NULs */
+    static const char text[] = "config\0{\"a\":1}\0format\0x";
+    (void)snprintf(header, sizeof header,
+                   "{\"__metadata__\":{\"format\":\"x\",\"config\":\"{\\\"a\\\":1}\","
+                   "\"tensor_xxh3\":\"{\\\"__metadata__\\\":\\\"%016" PRIx64 "\\\",\\\"w\\\":\\\"%016" PRIx64
+                   "\\\",\\\"none\\\":\\\"2d06800538d394c2\\\",\\\"\xc3\xa9\\\\\\\"\\\\\\\\\\\":\\\"%016" PRIx64 "\\\"}\"},"
+                   "\"w\":{\"dtype\":\"F32\",\"shape\":[2,3],\"data_offsets\":[0,24]},"
+                   "\"none\":{\"dtype\":\"F16\",\"shape\":[0],\"data_offsets\":[24,24]},"
+                   "\"\xc3\xa9\\\"\\\\\":{\"dtype\":\"U8\",\"shape\":[5],\"data_offsets\":[24,29]}}",
+                   XXH3_64bits(text, sizeof text), XXH3_64bits(weights, sizeof weights), XXH3_64bits(bytes, sizeof bytes));
     char expected[1024];
     size_t padded = (8 + strlen(header) + 63) / 64 * 64;
     memset(expected, ' ', sizeof expected);
@@ -307,13 +316,75 @@ static void test_round_trip(void **state) {
     bb_safetensors_close(st);
 }
 
+/* Every byte of the data, and what the metadata say, is covered by a checksum; a file without them is as good as before. */
+static void test_checksums(void **state) {
+    (void)state;
+    const char *path = scratch_path("f.safetensors"), *bad = scratch_path("bad.safetensors");
+    bb_safetensors *st;
+    uint8_t *file;
+    size_t size;
+    write_sample(path);
+    assert_ok(bb_file_read_all(path, 0, &file, &size, &test_error));
+    for (size_t from_end = 0; from_end <= 29; from_end++) {
+        if (from_end) file[size - from_end] ^= 0x10;
+        assert_true(scratch_write(bad, file, size));
+        if (from_end) file[size - from_end] ^= 0x10;
+        assert_ok(bb_safetensors_open(bad, &st, &test_error));
+        assert_true(bb_safetensors_has_checksums(st));
+        assert_ok(bb_safetensors_check_metadata(st, &test_error));
+        for (int i = 0; i < 3; i++) {
+            const bb_st_tensor *t = bb_safetensors_find(st, tensors[i].name);
+            bool damaged = (i == 0 && from_end > 5) || (i == 2 && from_end > 0 && from_end <= 5);
+            if (damaged)
+                assert_fails(bb_safetensors_scan(st, t, NULL, NULL, &test_error), BB_ERR_FORMAT,
+                             "is damaged: expected the checksum");
+            else
+                assert_ok(bb_safetensors_scan(st, t, NULL, NULL, &test_error));
+        }
+        bb_safetensors_close(st);
+    }
+    uint8_t *value = memmem(file, size, "\"x\"", 3);
+    assert_non_null(value);
+    value[1] = 'y';
+    assert_true(scratch_write(bad, file, size));
+    assert_ok(bb_safetensors_open(bad, &st, &test_error));
+    assert_fails(bb_safetensors_check_metadata(st, &test_error), BB_ERR_FORMAT, "'__metadata__' is damaged");
+    bb_safetensors_close(st);
+
+    uint8_t *key = memmem(file, size, "tensor_xxh3", 11);
+    assert_non_null(key);
+    key[0] = 'T'; /* another key: then it has none */
+    assert_true(scratch_write(bad, file, size));
+    assert_ok(bb_safetensors_open(bad, &st, &test_error));
+    assert_false(bb_safetensors_has_checksums(st));
+    assert_ok(bb_safetensors_check_metadata(st, &test_error));
+    for (int i = 0; i < 3; i++) assert_ok(bb_safetensors_scan(st, bb_safetensors_at(st, i), NULL, NULL, &test_error));
+    bb_safetensors_close(st);
+    key[0] = 't';
+    memcpy(memmem(file, size, "w\\\":", 4), "v", 1);
+    assert_true(scratch_write(bad, file, size));
+    assert_fails(bb_safetensors_open(bad, &st, &test_error), BB_ERR_FORMAT, "tensor 'w' has none");
+    free(file);
+
+    /* cut off under the reader: an error, no SIGBUS */
+    write_sample(path);
+    assert_ok(bb_safetensors_open(path, &st, &test_error));
+    assert_int_equal(truncate(path, 40), 0);
+    assert_fails(bb_safetensors_scan(st, bb_safetensors_find(st, "w"), NULL, NULL, &test_error), BB_ERR_DATA,
+                 "it shrank while in use");
+    bb_safetensors_close(st);
+    assert_int_equal(unlink(bad), 0);
+}
+
 static void test_no_metadata_no_tensors(void **state) {
     (void)state;
     const char *path = scratch_path("f.safetensors");
     bb_safetensors_writer *w;
-    char expected[64];
+    static const char text[] = "\x78\0\0\0\0\0\0\0{\"__metadata__\":{\"tensor_xxh3\":\"{\\\"__metadata__\\\":"
+                               "\\\"2d06800538d394c2\\\"}\"}}"; /* the sum of nothing */
+    char expected[128];
     memset(expected, ' ', sizeof expected);
-    memcpy(expected, "\x38\0\0\0\0\0\0\0{}", 10);
+    memcpy(expected, text, sizeof text - 1);
     assert_ok(bb_safetensors_create(path, NULL, 0, NULL, 0, &w, &test_error));
     assert_ok(bb_safetensors_commit(w, &test_error));
     assert_true(scratch_holds(path, expected, sizeof expected));
@@ -439,11 +510,22 @@ static void test_without_memory(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        file_test(test_no_safetensors_file), file_test(test_header_length),        file_test(test_malformed_headers),
-        file_test(test_every_truncation),    file_test(test_good_files),           file_test(test_require_f32),
-        file_test(test_written_bytes),       file_test(test_round_trip),           file_test(test_no_metadata_no_tensors),
-        file_test(test_writer_refuses),      file_test(test_wrong_amount_of_data), file_test(test_abort_leaves_the_old_file),
-        file_test(test_full_disk),           file_test(test_without_memory),       cmocka_unit_test(test_dtype_table),
+        file_test(test_no_safetensors_file),
+        file_test(test_header_length),
+        file_test(test_malformed_headers),
+        file_test(test_every_truncation),
+        file_test(test_good_files),
+        file_test(test_require_f32),
+        file_test(test_written_bytes),
+        file_test(test_round_trip),
+        file_test(test_checksums),
+        file_test(test_no_metadata_no_tensors),
+        file_test(test_writer_refuses),
+        file_test(test_wrong_amount_of_data),
+        file_test(test_abort_leaves_the_old_file),
+        file_test(test_full_disk),
+        file_test(test_without_memory),
+        cmocka_unit_test(test_dtype_table),
         cmocka_unit_test(test_golden_files),
     };
     return cmocka_run_group_tests_name("safetensors", tests, NULL, NULL);

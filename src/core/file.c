@@ -167,12 +167,14 @@ done:
     return status;
 }
 
-bb_status bb_file_writer_write(bb_file_writer *w, const void *data, size_t size, bb_error *err) {
+/* offset -1: at the end. */
+static bb_status write_all(bb_file_writer *w, int64_t offset, const void *data, size_t size, bb_error *err) {
     if (w->fd < 0) return bb_fail(err, BB_ERR_INTERNAL, "write to a file that is closed, or whose writing failed before");
     const uint8_t *next = data;
     size_t left = size;
     while (left > 0) {
-        ssize_t n = write(w->fd, next, left < SSIZE_MAX ? left : SSIZE_MAX);
+        size_t most = left < SSIZE_MAX ? left : SSIZE_MAX;
+        ssize_t n = offset < 0 ? write(w->fd, next, most) : pwrite(w->fd, next, most, (off_t)offset);
         if (n < 0 && errno == EINTR) continue;
         if (n <= 0) {
             bb_status status = fail_errno(err, w->path, "write", n < 0 ? errno : ENOSPC);
@@ -181,9 +183,21 @@ bb_status bb_file_writer_write(bb_file_writer *w, const void *data, size_t size,
         }
         next += n;
         left -= (size_t)n;
-        w->written += (size_t)n;
+        if (offset >= 0) offset += n;
     }
     return BB_OK;
+}
+
+bb_status bb_file_writer_write(bb_file_writer *w, const void *data, size_t size, bb_error *err) {
+    BB_TRY(write_all(w, -1, data, size, err));
+    w->written += size;
+    return BB_OK;
+}
+
+bb_status bb_file_writer_patch(bb_file_writer *w, uint64_t offset, const void *data, size_t size, bb_error *err) {
+    if (offset > w->written || size > w->written - offset)
+        return bb_fail(err, BB_ERR_INTERNAL, "a patch past what was written");
+    return write_all(w, (int64_t)offset, data, size, err);
 }
 
 static int flush_to_disk(int fd) {

@@ -36,6 +36,8 @@ typedef struct bb_file_writer {
 bb_status bb_file_writer_open(const char *path, bb_file_writer *out, bb_error *err);
 /* On failure the temporary file is gone already; whatever follows on this writer but abort fails too. */
 bb_status bb_file_writer_write(bb_file_writer *w, const void *data, size_t size, bb_error *err);
+/* Writes over bytes that were written before. */
+bb_status bb_file_writer_patch(bb_file_writer *w, uint64_t offset, const void *data, size_t size, bb_error *err);
 /* Makes the file real. The writer is closed afterwards, whatever the result; on failure the temporary file is gone and what
  * stood at path before still stands (but when only the flush of the directory fails, the new file is there, whole). */
 bb_status bb_file_writer_commit(bb_file_writer *w, bb_error *err);

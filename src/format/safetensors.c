@@ -1,24 +1,29 @@
-/* safetensors, as https://github.com/huggingface/safetensors describes it (see docs/FORMAT.md): reader and writer.
+/* safetensors, as https://github.com/huggingface/safetensors describes it (see docs/FORMAT.md): the
+ * reader, and the checksums.
  * SPDX-License-Identifier: MIT */
 #include "format/safetensors.h"
 
 #include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
+#include <xxhash.h>
 
 #include "core/json.h"
+#include "format/safetensors_shared.h"
 
 #if __BYTE_ORDER__ != __ORDER_LITTLE_ENDIAN__
 #error "tensors are read and written as they lie in memory: the format is little-endian"
 #endif
 
-enum { LENGTH_BYTES = 8, MAX_HEADER_BYTES = 100000000, DATA_ALIGN = 64 };
-static const char METADATA_KEY[] = "__metadata__";
+enum { PIECE_BYTES = 1 << 20 };
 
 struct bb_safetensors {
     char *path;
+    int fd;
     bb_file_map map;
-    json_t *header; /* owns the names and the metadata */
+    json_t *header;    /* owns the names and the metadata */
+    json_t *checksums; /* name -> 16 hexadecimal digits, NULL: the file has none */
     uint64_t data_start;
     int count;
     bb_st_tensor *tensors;        /* (count), by offset */
@@ -54,12 +59,44 @@ static shape_text format_shape(int rank, const int64_t *shape) {
     return s;
 }
 
-/* False when the product does not fit. */
-static bool tensor_bytes(const bb_st_tensor *t, uint64_t *bytes) {
+bool bb_st_tensor_bytes(const bb_st_tensor *t, uint64_t *bytes) {
     *bytes = bb_st_dtype_bytes(t->dtype);
     for (int i = 0; i < t->rank; i++)
         if (__builtin_mul_overflow(*bytes, (uint64_t)t->shape[i], bytes)) return false;
     return *bytes <= INT64_MAX;
+}
+
+bb_st_sum_text bb_st_sum_format(uint64_t sum) {
+    bb_st_sum_text s;
+    (void)snprintf(s.text, sizeof s.text, "%016" PRIx64, sum);
+    return s;
+}
+
+static int compare_keys(const void *a, const void *b) { return strcmp(*(const char *const *)a, *(const char *const *)b); }
+
+bool bb_st_sum_metadata(const json_t *metadata, uint64_t *sum) {
+    size_t count = 0;
+    const char **keys = calloc(json_object_size(metadata) + 1, sizeof *keys);
+    XXH3_state_t *hash = XXH3_createState();
+    bool good = keys && hash;
+    const char *key;
+    const json_t *value;
+    if (!good) goto done;
+    json_object_foreach((json_t *)metadata, key, value) {
+        if (strcmp(key, BB_ST_CHECKSUMS) != 0) keys[count++] = key;
+    }
+    qsort(keys, count, sizeof *keys, compare_keys);
+    XXH3_64bits_reset(hash);
+    for (size_t i = 0; i < count; i++) {
+        const char *text = json_string_value(json_object_get(metadata, keys[i]));
+        XXH3_64bits_update(hash, keys[i], strlen(keys[i]) + 1);
+        XXH3_64bits_update(hash, text, strlen(text) + 1);
+    }
+    *sum = XXH3_64bits_digest(hash);
+done:
+    XXH3_freeState(hash);
+    free(keys);
+    return good;
 }
 
 /* ---- Reader ----------------------------------------------------------------------------------------------------------- */
@@ -117,7 +154,7 @@ static bb_status read_offsets(const bb_safetensors *st, const char *name, const 
     t->offset = (uint64_t)begin;
     t->bytes = (uint64_t)(end - begin);
     uint64_t expected = 0;
-    if (!tensor_bytes(t, &expected))
+    if (!bb_st_tensor_bytes(t, &expected))
         return bb_fail(err, BB_ERR_FORMAT, "%s: tensor '%s': shape %s overflows", st->path, name,
                        format_shape(t->rank, t->shape).text);
     if (t->bytes != expected)
@@ -130,13 +167,34 @@ static bb_status read_offsets(const bb_safetensors *st, const char *name, const 
 }
 
 static bb_status read_metadata(const bb_safetensors *st, const json_t *metadata, bb_error *err) {
-    if (!json_is_object(metadata)) return bb_fail(err, BB_ERR_FORMAT, "%s: %s: expected an object", st->path, METADATA_KEY);
+    if (!json_is_object(metadata)) return bb_fail(err, BB_ERR_FORMAT, "%s: %s: expected an object", st->path, BB_ST_METADATA);
     const char *key;
     const json_t *value;
     json_object_foreach((json_t *)metadata, key, value) {
         if (!json_is_string(value))
-            return bb_fail(err, BB_ERR_FORMAT, "%s: %s: '%s': expected a string", st->path, METADATA_KEY, key);
+            return bb_fail(err, BB_ERR_FORMAT, "%s: %s: '%s': expected a string", st->path, BB_ST_METADATA, key);
     }
+    return BB_OK;
+}
+
+static bb_status read_checksums(bb_safetensors *st, bb_error *err) {
+    const char *text = bb_safetensors_metadata(st, BB_ST_CHECKSUMS), *name;
+    const json_t *value;
+    if (!text) return BB_OK;
+    bb_status status = bb_json_parse(text, strlen(text), "checksums ('tensor_xxh3')", 0, &st->checksums, err);
+    if (status != BB_OK) return bb_fail_prefix(err, status, "%s", st->path);
+    if (!json_is_object(st->checksums))
+        return bb_fail(err, BB_ERR_FORMAT, "%s: checksums ('tensor_xxh3'): expected an object", st->path);
+    json_object_foreach(st->checksums, name, value) {
+        const char *digits = json_string_value(value);
+        if (!digits || strlen(digits) != 16 || strspn(digits, "0123456789abcdef") != 16)
+            return bb_fail(err, BB_ERR_FORMAT, "%s: checksums ('tensor_xxh3'): '%s': expected 16 hexadecimal digits", st->path,
+                           name);
+    }
+    for (int i = 0; i < st->count; i++)
+        if (!json_object_get(st->checksums, st->tensors[i].name))
+            return bb_fail(err, BB_ERR_FORMAT, "%s: checksums ('tensor_xxh3'): tensor '%s' has none", st->path,
+                           st->tensors[i].name);
     return BB_OK;
 }
 
@@ -179,24 +237,24 @@ static bb_status check_places(const bb_safetensors *st, bb_error *err) {
 }
 
 static bb_status read_header(bb_safetensors *st, bb_error *err) {
-    if (st->map.size < LENGTH_BYTES)
+    if (st->map.size < BB_ST_LENGTH_BYTES)
         return bb_fail(err, BB_ERR_FORMAT, "%s: expected a safetensors file of at least %d bytes, found %zu bytes", st->path,
-                       LENGTH_BYTES, st->map.size);
+                       BB_ST_LENGTH_BYTES, st->map.size);
     uint64_t length;
     memcpy(&length, st->map.data, sizeof length);
-    if (length > MAX_HEADER_BYTES)
+    if (length > BB_ST_MAX_HEADER_BYTES)
         return bb_fail(err, BB_ERR_FORMAT,
                        "%s: byte 0: expected a header length of at most %d, found %" PRIu64 ": not a safetensors file?",
-                       st->path, MAX_HEADER_BYTES, length);
-    if (length > st->map.size - LENGTH_BYTES)
+                       st->path, BB_ST_MAX_HEADER_BYTES, length);
+    if (length > st->map.size - BB_ST_LENGTH_BYTES)
         return bb_fail(err, BB_ERR_FORMAT,
                        "%s: byte 0: expected a header of %" PRIu64 " bytes, found the end of the file after %zu: truncated?",
-                       st->path, length, st->map.size - LENGTH_BYTES);
-    st->data_start = LENGTH_BYTES + length;
-    const char *text = (const char *)st->map.data + LENGTH_BYTES;
+                       st->path, length, st->map.size - BB_ST_LENGTH_BYTES);
+    st->data_start = BB_ST_LENGTH_BYTES + length;
+    const char *text = (const char *)st->map.data + BB_ST_LENGTH_BYTES;
     if (length == 0 || text[0] != '{')
-        return bb_fail(err, BB_ERR_FORMAT, "%s: byte %d: expected a header that begins with '{'", st->path, LENGTH_BYTES);
-    return bb_json_parse(text, (size_t)length, st->path, LENGTH_BYTES, &st->header, err);
+        return bb_fail(err, BB_ERR_FORMAT, "%s: byte %d: expected a header that begins with '{'", st->path, BB_ST_LENGTH_BYTES);
+    return bb_json_parse(text, (size_t)length, st->path, BB_ST_LENGTH_BYTES, &st->header, err);
 }
 
 static bb_status read_tensors(bb_safetensors *st, bb_error *err) {
@@ -207,7 +265,7 @@ static bb_status read_tensors(bb_safetensors *st, bb_error *err) {
     const char *name;
     const json_t *entry;
     json_object_foreach(st->header, name, entry) {
-        if (strcmp(name, METADATA_KEY) == 0) {
+        if (strcmp(name, BB_ST_METADATA) == 0) {
             BB_TRY(read_metadata(st, entry, err));
             continue;
         }
@@ -231,14 +289,18 @@ bb_status bb_safetensors_open(const char *path, bb_safetensors **out, bb_error *
     bb_status status;
     *out = NULL;
     bb_safetensors *st = calloc(1, sizeof *st);
+    struct stat file;
+    if (st) st->fd = -1;
     if (st) st->path = strdup(path);
     if (!st || !st->path) {
         status = bb_fail(err, BB_ERR_MEMORY, "%s: no memory to open it", path);
         goto failed;
     }
-    BB_TRY_GOTO(status, failed, bb_file_map_open(path, &st->map, err));
+    BB_TRY_GOTO(status, failed, bb_file_open(path, &st->fd, &file, err));
+    BB_TRY_GOTO(status, failed, bb_file_map_fd(st->fd, path, (size_t)file.st_size, &st->map, err));
     BB_TRY_GOTO(status, failed, read_header(st, err));
     BB_TRY_GOTO(status, failed, read_tensors(st, err));
+    BB_TRY_GOTO(status, failed, read_checksums(st, err));
     *out = st;
     return BB_OK;
 failed:
@@ -249,7 +311,9 @@ failed:
 void bb_safetensors_close(bb_safetensors *st) {
     if (!st) return;
     json_decref(st->header);
+    json_decref(st->checksums);
     bb_file_map_close(&st->map);
+    if (st->fd >= 0) close(st->fd);
     free(st->by_name);
     free(st->tensors);
     free(st->path);
@@ -266,7 +330,7 @@ const bb_st_tensor *bb_safetensors_find(const bb_safetensors *st, const char *na
 }
 
 const char *bb_safetensors_metadata(const bb_safetensors *st, const char *key) {
-    return json_string_value(json_object_get(json_object_get(st->header, METADATA_KEY), key));
+    return json_string_value(json_object_get(json_object_get(st->header, BB_ST_METADATA), key));
 }
 
 const char *bb_safetensors_path(const bb_safetensors *st) { return st->path; }
@@ -284,100 +348,41 @@ bb_status bb_safetensors_require_f32(const bb_safetensors *st, const char *name,
     return BB_OK;
 }
 
-/* ---- Writer ----------------------------------------------------------------------------------------------------------- */
+bool bb_safetensors_has_checksums(const bb_safetensors *st) { return st->checksums != NULL; }
 
-struct bb_safetensors_writer {
-    bb_file_writer file;
-    uint64_t left; /* bytes of tensors still to come */
-};
-
-static bb_status put_metadata(json_t *header, const char *path, const bb_st_metadata *metadata, int count, bb_error *err) {
-    json_t *object = json_object();
-    if (json_object_set_new(header, METADATA_KEY, object) != 0) return bb_fail(err, BB_ERR_MEMORY, "%s: no memory", path);
-    for (int i = 0; i < count; i++)
-        if (json_object_set_new(object, metadata[i].key, json_string(metadata[i].value)) != 0)
-            return bb_fail(err, BB_ERR_ARGUMENT, "%s: metadata '%s': expected UTF-8 text", path, metadata[i].key);
-    return BB_OK;
+static bb_status compare_sums(const bb_safetensors *st, const char *what, const char *name, uint64_t sum, bb_error *err) {
+    const char *expected = json_string_value(json_object_get(st->checksums, name));
+    if (!expected || strcmp(expected, bb_st_sum_format(sum).text) == 0) return BB_OK;
+    return bb_fail(err, BB_ERR_FORMAT, "%s: %s'%s' is damaged: expected the checksum %s, found %s", st->path, what, name,
+                   expected, bb_st_sum_format(sum).text);
 }
 
-static bb_status put_tensor(json_t *header, const char *path, const bb_st_tensor *t, uint64_t *end, bb_error *err) {
-    uint64_t bytes = 0, begin = *end;
-    bool fits = t->rank >= 0 && t->rank <= BB_ST_MAX_RANK;
-    for (int i = 0; fits && i < t->rank; i++) fits = t->shape[i] >= 0;
-    fits = fits && tensor_bytes(t, &bytes) && !__builtin_add_overflow(begin, bytes, end) && *end <= INT64_MAX;
-    if (!fits) return bb_fail(err, BB_ERR_ARGUMENT, "%s: tensor '%s': impossible shape", path, t->name);
-    if (strcmp(t->name, METADATA_KEY) == 0 || json_object_get(header, t->name))
-        return bb_fail(err, BB_ERR_ARGUMENT, "%s: tensor '%s': the name is taken", path, t->name);
-    json_t *shape = json_array();
-    for (int i = 0; i < t->rank; i++)
-        if (json_array_append_new(shape, json_integer(t->shape[i])) != 0) break;
-    json_t *entry = json_pack("{s:s, s:o, s:[I, I]}", "dtype", bb_st_dtype_name(t->dtype), "shape", shape, "data_offsets",
-                              (json_int_t)begin, (json_int_t)*end);
-    if (json_array_size(json_object_get(entry, "shape")) != (size_t)t->rank || json_object_set_new(header, t->name, entry) != 0)
-        return bb_fail(err, BB_ERR_ARGUMENT, "%s: tensor '%s': expected a name in UTF-8", path, t->name);
-    return BB_OK;
+bb_status bb_safetensors_check_metadata(const bb_safetensors *st, bb_error *err) {
+    uint64_t sum;
+    const json_t *metadata = json_object_get(st->header, BB_ST_METADATA);
+    if (!st->checksums) return BB_OK;
+    if (!bb_st_sum_metadata(metadata, &sum)) return bb_fail(err, BB_ERR_MEMORY, "%s: no memory to check it", st->path);
+    return compare_sums(st, "", BB_ST_METADATA, sum, err);
 }
 
-/* Length and JSON, padded with spaces so that the data begins at a multiple of DATA_ALIGN. */
-static bb_status write_header(bb_file_writer *file, const json_t *header, bb_error *err) {
-    bb_status status;
-    unsigned char *block = NULL;
-    size_t length = json_dumpb(header, NULL, 0, JSON_COMPACT);
-    size_t total = (LENGTH_BYTES + length + DATA_ALIGN - 1) / DATA_ALIGN * DATA_ALIGN;
-    uint64_t padded = total - LENGTH_BYTES;
-    if (length == 0 || padded > MAX_HEADER_BYTES)
-        return bb_fail(err, BB_ERR_ARGUMENT, "%s: header of %zu bytes: expected 1 to %d", file->path, length, MAX_HEADER_BYTES);
-    block = malloc(total);
-    if (!block) return bb_fail(err, BB_ERR_MEMORY, "%s: no memory for the header of %zu bytes", file->path, total);
-    memset(block, ' ', total);
-    memcpy(block, &padded, LENGTH_BYTES);
-    json_dumpb(header, (char *)block + LENGTH_BYTES, length, JSON_COMPACT);
-    status = bb_file_writer_write(file, block, total, err);
-    free(block);
-    return status;
-}
-
-bb_status bb_safetensors_create(const char *path, const bb_st_tensor *tensors, int count, const bb_st_metadata *metadata,
-                                int metadata_count, bb_safetensors_writer **out, bb_error *err) {
-    bb_status status;
-    *out = NULL;
-    json_t *header = json_object();
-    bb_safetensors_writer *w = calloc(1, sizeof *w);
-    if (w) w->file.fd = -1;
-    if (!header || !w) {
-        status = bb_fail(err, BB_ERR_MEMORY, "%s: no memory to write it", path);
+bb_status bb_safetensors_scan(const bb_safetensors *st, const bb_st_tensor *t, bb_st_visit visit, void *user, bb_error *err) {
+    bb_status status = BB_OK;
+    uint8_t *piece = malloc(PIECE_BYTES);
+    XXH3_state_t *hash = st->checksums ? XXH3_createState() : NULL;
+    if (!piece || (st->checksums && !hash)) {
+        status = bb_fail(err, BB_ERR_MEMORY, "%s: no memory to read it", st->path);
         goto done;
     }
-    if (metadata_count > 0) BB_TRY_GOTO(status, done, put_metadata(header, path, metadata, metadata_count, err));
-    for (int i = 0; i < count; i++) BB_TRY_GOTO(status, done, put_tensor(header, path, &tensors[i], &w->left, err));
-    BB_TRY_GOTO(status, done, bb_file_writer_open(path, &w->file, err));
-    BB_TRY_GOTO(status, done, write_header(&w->file, header, err));
-    *out = w;
-    w = NULL;
+    if (hash) XXH3_64bits_reset(hash);
+    for (uint64_t at = 0; at < t->bytes; at += PIECE_BYTES) {
+        size_t n = t->bytes - at < PIECE_BYTES ? (size_t)(t->bytes - at) : (size_t)PIECE_BYTES;
+        BB_TRY_GOTO(status, done, bb_file_read_at(st->fd, st->path, st->data_start + t->offset + at, piece, n, err));
+        if (hash) XXH3_64bits_update(hash, piece, n);
+        if (visit) BB_TRY_GOTO(status, done, visit(user, t, at, piece, n, err));
+    }
+    if (hash) status = compare_sums(st, "tensor ", t->name, XXH3_64bits_digest(hash), err);
 done:
-    bb_safetensors_abort(w);
-    json_decref(header);
+    XXH3_freeState(hash);
+    free(piece);
     return status;
-}
-
-bb_status bb_safetensors_write(bb_safetensors_writer *w, const void *data, size_t bytes, bb_error *err) {
-    if (bytes > w->left)
-        return bb_fail(err, BB_ERR_INTERNAL, "expected at most %" PRIu64 " more bytes of tensors, found %zu", w->left, bytes);
-    BB_TRY(bb_file_writer_write(&w->file, data, bytes, err));
-    w->left -= bytes;
-    return BB_OK;
-}
-
-bb_status bb_safetensors_commit(bb_safetensors_writer *w, bb_error *err) {
-    bb_status status =
-        w->left > 0 ? bb_fail(err, BB_ERR_INTERNAL, "the tensors are not complete: %" PRIu64 " bytes are missing", w->left)
-                    : bb_file_writer_commit(&w->file, err);
-    bb_safetensors_abort(w);
-    return status;
-}
-
-void bb_safetensors_abort(bb_safetensors_writer *w) {
-    if (!w) return;
-    bb_file_writer_abort(&w->file);
-    free(w);
 }

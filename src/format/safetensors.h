@@ -1,5 +1,5 @@
-/* safetensors: an 8-byte little-endian header length, a JSON header, raw little-endian data.
- * The reader maps the file and trusts nothing in it; the writer leaves a whole file or none.
+/* safetensors: an 8-byte little-endian header length, a JSON header, raw little-endian data. The reader maps the file and
+ * trusts nothing in it; the writer leaves a whole file or none, with the checksums of docs/FORMAT.md in its metadata.
  * SPDX-License-Identifier: MIT */
 #ifndef BB_FORMAT_SAFETENSORS_H
 #define BB_FORMAT_SAFETENSORS_H
@@ -50,6 +50,16 @@ uint64_t bb_safetensors_file_bytes(const bb_safetensors *st);
 /* Finds `name` and checks dtype F32 and shape; shape errors say both shapes. */
 bb_status bb_safetensors_require_f32(const bb_safetensors *st, const char *name, int rank, const int64_t *shape,
                                      const bb_st_tensor **out, bb_error *err);
+
+/* Gives all of a tensor's bytes to `visit` (may be NULL), in pieces of at most 1 MiB, read with pread: a file that shrinks or a
+ * disk that fails is an error here, where the map would raise SIGBUS. Where the file has a checksum of the tensor, a sum that
+ * differs is BB_ERR_FORMAT. The first failure of `visit` ends it. */
+typedef bb_status (*bb_st_visit)(void *user, const bb_st_tensor *t, uint64_t at, const uint8_t *piece, size_t size,
+                                 bb_error *err);
+bb_status bb_safetensors_scan(const bb_safetensors *st, const bb_st_tensor *t, bb_st_visit visit, void *user, bb_error *err);
+/* Whether the file has checksums, and whether its metadata are what the writer made of them. */
+bool bb_safetensors_has_checksums(const bb_safetensors *st);
+bb_status bb_safetensors_check_metadata(const bb_safetensors *st, bb_error *err);
 
 typedef struct bb_safetensors_writer bb_safetensors_writer;
 typedef struct bb_st_metadata {

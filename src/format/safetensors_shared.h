@@ -1,0 +1,26 @@
+/* What the reader and the writer of safetensors share.
+ * SPDX-License-Identifier: MIT */
+#ifndef BB_FORMAT_SAFETENSORS_SHARED_H
+#define BB_FORMAT_SAFETENSORS_SHARED_H
+
+#include <jansson.h>
+
+#include "format/safetensors.h"
+
+enum { BB_ST_LENGTH_BYTES = 8, BB_ST_MAX_HEADER_BYTES = 100000000 };
+
+#define BB_ST_METADATA "__metadata__"
+#define BB_ST_CHECKSUMS "tensor_xxh3" /* the metadata's key of the checksums */
+
+/* False when the product does not fit. */
+bool bb_st_tensor_bytes(const bb_st_tensor *t, uint64_t *bytes);
+
+/* A checksum as it stands in the file. */
+typedef struct bb_st_sum_text {
+    char text[17];
+} bb_st_sum_text;
+bb_st_sum_text bb_st_sum_format(uint64_t sum);
+/* XXH3-64 of every other key and value of the metadata, each with its NUL, the keys in ascending order. False: no memory. */
+bool bb_st_sum_metadata(const json_t *metadata, uint64_t *sum);
+
+#endif
