@@ -85,6 +85,7 @@ BB_API bb_status bb_config_load(const char *path, bb_config *out, int *trained_l
  * The program itself, with its libraries, takes some 20 MB more. */
 typedef struct bb_memory_estimate {
     uint64_t parameters, gradients, optimizer, activations, quantized_weights, scratch, total;
+    uint64_t checkpoint_copy; /* that a checkpoint is written from; in the total */
     uint64_t inference_weights, kv_cache, inference_total;
 } bb_memory_estimate;
 
@@ -258,7 +259,7 @@ typedef struct bb_trainer bb_trainer;
 typedef enum bb_train_event_kind {
     BB_TRAIN_STEP = 0,   /* after every step */
     BB_TRAIN_VALIDATION, /* val_bpb was measured */
-    BB_TRAIN_SAVED,      /* path holds a whole checkpoint */
+    BB_TRAIN_SAVED,      /* path holds a whole checkpoint of `step`, which may have been some steps ago */
     BB_TRAIN_NOTICE      /* message: something the user should read (skipped step, short shard, …) */
 } bb_train_event_kind;
 
@@ -270,7 +271,8 @@ typedef struct bb_train_event {
     double bytes_per_second, elapsed_seconds, eta_seconds; /* of this call of train */
     int64_t bytes_seen;                                    /* trained on, whole job, since the first step ever */
     int64_t skipped_steps, skipped_micro_batches;
-    bool logged; /* the step is one of those that go to metrics.jsonl */
+    bool logged;          /* the step is one of those that go to metrics.jsonl */
+    double pause_seconds; /* of BB_TRAIN_SAVED: how long training stood still for it */
     const char *path, *message;
 } bb_train_event;
 
@@ -285,6 +287,8 @@ typedef struct bb_train_options {
     int seq_len_cap;                 /* 0: none */
     bool recompute;                  /* keep block inputs alone and recompute the rest in the backward pass */
     int log_every, save_every, keep; /* keep: newest checkpoints kept, 0 all */
+    int keep_every;                  /* those of steps that it divides are kept besides; 0: off */
+    bool save_sync;                  /* training waits while a checkpoint is written: less memory, checkpoint_copy */
     const char *out_dir;             /* NULL: nothing is written */
     bool allow_overwrite;
     const char *run_config_json; /* text of config.json to leave in out_dir; NULL: none */
@@ -299,16 +303,24 @@ BB_API void bb_train_options_default(bb_train_options *options);
 BB_API bb_status bb_trainer_create(bb_model *model, bb_optimizer *optimizer, bb_loss_scaler *scaler,
                                    const bb_train_options *options, bb_trainer **out, bb_error *err);
 BB_API void bb_trainer_free(bb_trainer *trainer);
-/* path: a checkpoint, or a run directory (its latest). Without the optimizer state, training goes on from the same step
- * with fresh moments. Call before train. */
+/* path: a checkpoint, or a run directory: its newest checkpoint that is not damaged; a BB_TRAIN_NOTICE names each that is
+ * passed over. Without the optimizer state, training goes on from the same step with fresh moments. Call before train. */
 BB_API bb_status bb_trainer_resume(bb_trainer *trainer, const char *path, bool load_opt_state, bb_error *err);
 /* Trains until `steps`, `stop_at`, or a stop request (then BB_ERR_INTERRUPTED, after saving). */
 BB_API bb_status bb_trainer_train(bb_trainer *trainer, bb_dataset *dataset, bb_error *err);
 /* Async-signal-safe: finish the step, save, return. */
 BB_API void bb_trainer_request_stop(bb_trainer *trainer);
 BB_API int64_t bb_trainer_step(const bb_trainer *trainer);
-/* The newest checkpoint of a run directory, by its `latest` file or else by name. */
+/* The checkpoint that resume took, NULL where there was none. */
+BB_API const char *bb_trainer_resumed_from(const bb_trainer *trainer);
+/* The newest checkpoint of a run directory, by its name; of those before step `before`. */
 BB_API bb_status bb_run_latest_checkpoint(const char *run_dir, char *path, size_t path_size, bb_error *err);
+BB_API bb_status bb_run_checkpoint_before(const char *run_dir, int64_t before, char *path, size_t path_size, bb_error *err);
+/* Gives the checkpoints of a run directory to `take`, from the newest on, until one is not damaged (BB_ERR_IO, BB_ERR_FORMAT,
+ * BB_ERR_DATA), and returns what `take` did. on_damaged (may be NULL) is told of each that is. */
+BB_API bb_status bb_run_newest_good(const char *run_dir, bb_status (*take)(void *user, const char *path, bb_error *err),
+                                    void (*on_damaged)(void *user, const char *path, const char *reason), void *user,
+                                    bb_error *err);
 
 /* ---- Evaluation and generation --------------------------------------------------------------------------------------- */
 
@@ -355,6 +367,10 @@ BB_API bb_status bb_generate(bb_model *model, const uint8_t *prompt, size_t prom
 /* What a model or checkpoint file is, as JSON text (free it with bb_string_free): configuration, parameters, training
  * state, and per ternary tensor its scale and the shares of -1, 0 and +1. */
 BB_API bb_status bb_describe_file(const char *path, char **json, bb_error *err);
+/* Reads all of a model or checkpoint file and compares it with its checksums (docs/FORMAT.md), its values with what a model may
+ * hold. As JSON text: `good`, and `failures`, each with its `tensor` and `reason`. BB_OK however bad the content is. */
+BB_API bb_status bb_verify_file(const char *path, void (*on_progress)(void *user, int64_t bytes_done, int64_t bytes_total),
+                                void *user, bool *good, char **json, bb_error *err);
 BB_API void bb_string_free(char *text);
 
 typedef struct bb_bench_options {

@@ -71,13 +71,48 @@ void bb_model_args_config(const bb_model_args *args, bb_config *out) {
     out->ste = (bb_ste)args->ste;
 }
 
-bb_status bb_model_path(const char *given, char *path, size_t size, bb_error *err) {
-    struct stat info;
-    if (stat(given, &info) == 0 && S_ISDIR(info.st_mode)) return bb_run_latest_checkpoint(given, path, size, err);
-    if ((size_t)snprintf(path, size, "%s", given) < size) return BB_OK;
+typedef struct search {
+    bb_status (*take)(void *user, const char *path, bb_error *err);
+    void *user;
+    char *path;
+    size_t size;
+} search;
+
+static bb_status take_path(void *user, const char *path, bb_error *err) {
+    search *s = user;
+    if ((size_t)snprintf(s->path, s->size, "%s", path) < s->size) return s->take(s->user, path, err);
     err->code = BB_ERR_ARGUMENT;
-    snprintf(err->message, sizeof err->message, "the path of the model has more than %zu bytes", size - 1);
+    snprintf(err->message, sizeof err->message, "the path of the model has more than %zu bytes", s->size - 1);
     return err->code;
+}
+
+static void say_damaged(void *user, const char *path, const char *reason) {
+    (void)user;
+    (void)path;
+    fprintf(stderr, "note: a damaged checkpoint is passed over for the one before it: %s\n", reason);
+}
+
+bb_status bb_model_find(const char *given, bb_status (*take)(void *user, const char *path, bb_error *err), void *user,
+                        char *path, size_t size, bb_error *err) {
+    struct stat info;
+    search s = {.take = take, .user = user, .path = path, .size = size};
+    if (stat(given, &info) == 0 && S_ISDIR(info.st_mode)) return bb_run_newest_good(given, take_path, say_damaged, &s, err);
+    return take_path(&s, given, err);
+}
+
+typedef struct loading {
+    bb_device *device;
+    bb_model **out;
+} loading;
+
+static bb_status take_model(void *user, const char *path, bb_error *err) {
+    const loading *l = user;
+    return bb_model_load(l->device, path, l->out, err);
+}
+
+bb_status bb_model_open(bb_device *device, const char *given, char *path, size_t size, bb_model **out, bb_error *err) {
+    loading l = {.device = device, .out = out};
+    return bb_model_find(given, take_model, &l, path, size, err);
 }
 
 /* ---- memory ---------------------------------------------------------------------------------------------------------- */
@@ -86,9 +121,13 @@ void bb_memory_line(const bb_memory_estimate *memory, char *out, size_t size) {
     const struct {
         const char *name;
         uint64_t bytes;
-    } parts[] = {{"parameters", memory->parameters},   {"gradients", memory->gradients},
-                 {"optimizer", memory->optimizer},     {"quantized weights", memory->quantized_weights},
-                 {"activations", memory->activations}, {"scratch", memory->scratch}};
+    } parts[] = {{"parameters", memory->parameters},
+                 {"gradients", memory->gradients},
+                 {"optimizer", memory->optimizer},
+                 {"quantized weights", memory->quantized_weights},
+                 {"activations", memory->activations},
+                 {"scratch", memory->scratch},
+                 {"checkpoint copy", memory->checkpoint_copy}};
     size_t used = 0;
     out[0] = '\0';
     for (size_t i = 0; i < sizeof parts / sizeof *parts && used < size; i++)
@@ -98,12 +137,13 @@ void bb_memory_line(const bb_memory_estimate *memory, char *out, size_t size) {
 }
 
 json_t *bb_memory_json(const bb_memory_estimate *memory) {
-    return json_pack("{s:{s:I,s:I,s:I,s:I,s:I,s:I,s:I},s:{s:I,s:I,s:I}}", "training", "parameters",
+    return json_pack("{s:{s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I},s:{s:I,s:I,s:I}}", "training", "parameters",
                      (json_int_t)memory->parameters, "gradients", (json_int_t)memory->gradients, "optimizer",
                      (json_int_t)memory->optimizer, "quantized_weights", (json_int_t)memory->quantized_weights, "activations",
-                     (json_int_t)memory->activations, "scratch", (json_int_t)memory->scratch, "total",
-                     (json_int_t)memory->total, "inference", "weights", (json_int_t)memory->inference_weights, "kv_cache",
-                     (json_int_t)memory->kv_cache, "total", (json_int_t)memory->inference_total);
+                     (json_int_t)memory->activations, "scratch", (json_int_t)memory->scratch, "checkpoint_copy",
+                     (json_int_t)memory->checkpoint_copy, "total", (json_int_t)memory->total, "inference", "weights",
+                     (json_int_t)memory->inference_weights, "kv_cache", (json_int_t)memory->kv_cache, "total",
+                     (json_int_t)memory->inference_total);
 }
 
 /* ---- JSON ------------------------------------------------------------------------------------------------------------ */

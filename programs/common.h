@@ -94,8 +94,12 @@ void bb_model_args_default(bb_model_args *args);
 int bb_model_args_from_file(const bb_cli_command *command, bb_model_args *args, const char *path, const bb_config *file);
 void bb_model_args_config(const bb_model_args *args, bb_config *out);
 
-/* A model file as it was given, or the newest checkpoint of a run directory. */
-bb_status bb_model_path(const char *given, char *path, size_t size, bb_error *err);
+/* Gives `take` the file as it was given, or of a run directory the newest checkpoint that is not damaged; each that is gets a
+ * line on standard error. path: what was taken. */
+bb_status bb_model_find(const char *given, bb_status (*take)(void *user, const char *path, bb_error *err), void *user,
+                        char *path, size_t size, bb_error *err);
+/* The same, loaded. */
+bb_status bb_model_open(bb_device *device, const char *given, char *path, size_t size, bb_model **out, bb_error *err);
 
 /* "parameters 4.3 MB, gradients 4.3 MB, …" of what training takes. */
 void bb_memory_line(const bb_memory_estimate *memory, char *out, size_t size);

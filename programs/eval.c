@@ -102,9 +102,8 @@ int bb_cmd_eval(int argc, char **argv) {
     bb_progress_open(&progress, stderr, 0);
     bb_eval_options_default(&eval_options);
 
-    bb_status status = bb_model_path(args.model, path, sizeof path, &err);
-    if (status == BB_OK) status = bb_device_args_open(&args.device, &device, &err);
-    if (status == BB_OK) status = bb_model_load(device, path, &model, &err);
+    bb_status status = bb_device_args_open(&args.device, &device, &err);
+    if (status == BB_OK) status = bb_model_open(device, args.model, path, sizeof path, &model, &err);
     if (status == BB_OK) {
         int trained = bb_model_trained_length(model);
         eval_options.seq_len = args.seq_len ? args.seq_len : trained < DEFAULT_MAX_SEQ_LEN ? trained : DEFAULT_MAX_SEQ_LEN;

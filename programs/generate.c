@@ -239,9 +239,8 @@ int bb_cmd_generate(int argc, char **argv) {
     bb_model *model = NULL;
     uint8_t *prompt = NULL;
     size_t length = 0;
-    bb_status status = bb_model_path(args.model, path, sizeof path, &err);
-    if (status == BB_OK) status = bb_device_args_open(&args.device, &device, &err);
-    if (status == BB_OK) status = bb_model_load(device, path, &model, &err);
+    bb_status status = bb_device_args_open(&args.device, &device, &err);
+    if (status == BB_OK) status = bb_model_open(device, args.model, path, sizeof path, &model, &err);
     if (status == BB_OK) status = read_prompt(&prompt, &length, &err);
     if (status == BB_OK) {
         bb_signals_install(NULL, NULL, NULL);

@@ -1,6 +1,8 @@
 /* bitbyte info: what a model file is, and the memory that a model takes.
  * SPDX-License-Identifier: MIT */
 #include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
 
 #include "common.h"
 #include "progress.h"
@@ -10,7 +12,7 @@ static struct {
     bb_device_args device;
     const char *file;
     int batch_size, seq_len, optim;
-    bool memory, no_ckpt, json;
+    bool memory, verify, no_ckpt, json;
 } args;
 
 /* clang-format off: a table is read by rows */
@@ -21,8 +23,12 @@ static bb_cli_option options[] = {
      .target = &args.file,
      .value = "FILE",
      .position = 1,
-     .help = "model file, checkpoint, or run directory (its newest checkpoint)"},
+     .help = "model file, checkpoint, or run directory (its newest checkpoint; with --verify all of them)"},
     {.name = "json", .type = BB_CLI_FLAG, .target = &args.json, .help = "as one JSON object"},
+    {.name = "verify",
+     .type = BB_CLI_FLAG,
+     .target = &args.verify,
+     .help = "read all of it and compare it with its checksums; exit status 1 when something is damaged"},
     {.help = "Memory"},
     {.name = "memory",
      .type = BB_CLI_FLAG,
@@ -53,25 +59,101 @@ static bb_cli_option options[] = {
 static const bb_cli_command command = {
     .name = "info",
     .summary = "what a model or checkpoint is: configuration, parameters, step, share of -1, 0 and +1 in each ternary matrix, "
-               "scales, sizes. With --memory, what a run would take.",
-    .usage = "FILE [--json] | --memory [FILE] [options]",
+               "scales, sizes. With --verify, whether it is whole; with --memory, what a run would take.",
+    .usage = "FILE [--verify] [--json] | --memory [FILE] [options]",
     .options = options,
     .option_count = BB_CLI_COUNT(options),
     .examples = "  bitbyte info runs/small\n"
+                "  bitbyte info --verify runs/small\n"
                 "  bitbyte info --memory --n_layer 12 --d_model 768 --d_ff 2048 --batch_size 4 --seq_len 2048\n"
                 "  bitbyte info --memory runs/small --json\n",
 };
 
-static json_t *describe(const char *path, bb_error *err) {
+static bb_status describe(void *user, const char *path, bb_error *err) {
     char *text;
-    if (bb_describe_file(path, &text, err) != BB_OK) return NULL;
+    bb_status status = bb_describe_file(path, &text, err);
+    if (status != BB_OK) return status;
     json_t *json = json_loads(text, 0, NULL);
     bb_string_free(text);
-    if (!json) {
-        err->code = BB_ERR_INTERNAL;
-        snprintf(err->message, sizeof err->message, "%.900s: the description is no JSON", path);
+    *(json_t **)user = json;
+    if (json) return BB_OK;
+    err->code = BB_ERR_INTERNAL;
+    snprintf(err->message, sizeof err->message, "%.900s: the description is no JSON", path);
+    return err->code;
+}
+
+static bb_status take_config(void *user, const char *path, bb_error *err) { return bb_config_load(path, user, NULL, err); }
+
+/* ---- whole or not ---------------------------------------------------------------------------------------------------- */
+
+typedef struct verification {
+    json_t *files;
+    bb_progress progress;
+    const char *path; /* of the file that is being read */
+    int damaged;
+} verification;
+
+static void on_progress(void *user, int64_t bytes_done, int64_t bytes_total) {
+    verification *v = user;
+    bb_progress_update(&v->progress, "%s: %s of %s", v->path, bb_text_bytes((uint64_t)bytes_done).s,
+                       bb_text_bytes((uint64_t)bytes_total).s);
+}
+
+static bb_status verify_file(verification *v, const char *path, bb_error *err) {
+    char *text;
+    bool good;
+    v->path = path;
+    bb_status status = bb_verify_file(path, on_progress, v, &good, &text, err);
+    if (status != BB_OK) return status;
+    if (!good) v->damaged++;
+    json_array_append_new(v->files, json_loads(text, 0, NULL));
+    bb_string_free(text);
+    return BB_OK;
+}
+
+static bb_status verify_all(verification *v, bb_error *err) {
+    struct stat info;
+    if (stat(args.file, &info) != 0 || !S_ISDIR(info.st_mode)) return verify_file(v, args.file, err);
+    char path[4096];
+    long long step;
+    bb_status status = bb_run_checkpoint_before(args.file, INT64_MAX, path, sizeof path, err);
+    while (status == BB_OK) {
+        if ((status = verify_file(v, path, err)) != BB_OK) return status;
+        if (sscanf(path + strlen(args.file), "/step-%lld", &step) != 1) break;
+        bb_error none_left;
+        if (bb_run_checkpoint_before(args.file, step, path, sizeof path, &none_left) != BB_OK) break;
     }
-    return json;
+    return status;
+}
+
+static int verify(void) {
+    verification v = {.files = json_array()};
+    bb_error err;
+    bb_progress_open(&v.progress, stderr, 0);
+    bb_status status = verify_all(&v, &err);
+    bb_progress_clear(&v.progress);
+    size_t i, j;
+    json_t *file, *failure;
+    if (status != BB_OK) {
+        json_decref(v.files);
+        return bb_cli_fail(&command, &err);
+    }
+    if (args.json) {
+        bb_json_line(json_pack("{s:b,s:o}", "good", v.damaged == 0, "files", v.files));
+        return v.damaged ? BB_EXIT_FAILURE : BB_EXIT_OK;
+    }
+    json_array_foreach(v.files, i, file) {
+        bool good = json_is_true(json_object_get(file, "good"));
+        bool sums = json_is_true(json_object_get(file, "checksums"));
+        printf("%s: %s, %lld tensors of %s%s\n", json_string_value(json_object_get(file, "file")), good ? "good" : "DAMAGED",
+               (long long)json_integer_value(json_object_get(file, "tensors")),
+               bb_text_bytes((uint64_t)json_integer_value(json_object_get(file, "bytes"))).s,
+               good && !sums ? "; it has no checksums to compare them with" : "");
+        json_array_foreach(json_object_get(file, "failures"), j, failure)
+            printf("  %s\n", json_string_value(json_object_get(failure, "reason")));
+    }
+    json_decref(v.files);
+    return v.damaged ? BB_EXIT_FAILURE : BB_EXIT_OK;
 }
 
 static json_t *predict(bb_error *err) {
@@ -117,10 +199,12 @@ static void show_memory(const json_t *memory) {
 
 /* An option that would change nothing is a mistake that is better said. */
 static int check(void) {
+    if (args.verify && (args.memory || !args.file))
+        return bb_cli_usage_error(&command, args.file ? "give --verify or --memory, not both" : "--verify: FILE is missing");
     if (!args.file && !args.memory) return bb_cli_usage_error(&command, "FILE is missing: bitbyte info %s", command.usage);
     for (int i = 0; i < command.option_count && !args.memory; i++) {
         const bb_cli_option *option = &options[i];
-        if (option->given && option->target != &args.file && option->target != &args.json)
+        if (option->given && option->target != &args.file && option->target != &args.json && option->target != &args.verify)
             return bb_cli_usage_error(&command, "--%s only means something with --memory", option->name);
     }
     return BB_CLI_GO_ON;
@@ -139,13 +223,17 @@ int bb_cmd_info(int argc, char **argv) {
     bb_error err;
     bb_config config;
     json_t *json = NULL;
-    if (args.file && bb_model_path(args.file, path, sizeof path, &err) != BB_OK) return bb_cli_fail(&command, &err);
+    if (args.verify) return verify();
     if (args.memory && args.file) {
-        if (bb_config_load(path, &config, NULL, &err) != BB_OK) return bb_cli_fail(&command, &err);
+        if (bb_model_find(args.file, take_config, &config, path, sizeof path, &err) != BB_OK)
+            return bb_cli_fail(&command, &err);
         exit_status = bb_model_args_from_file(&command, &args.model, path, &config);
         if (exit_status != BB_CLI_GO_ON) return exit_status;
     }
-    json = args.memory ? predict(&err) : describe(path, &err);
+    if (args.memory)
+        json = predict(&err);
+    else
+        (void)bb_model_find(args.file, describe, &json, path, sizeof path, &err);
     if (!json) return bb_cli_fail(&command, &err);
     if (args.json) {
         bb_json_line(json);

@@ -15,9 +15,10 @@ typedef struct run {
     bb_trainer *trainer;
 } run;
 
-/* What the run takes at its longest sequences, and whether that is there. A validation with longer windows needs its own. */
+/* What the run takes at its longest sequences, and whether that is there: if need be, without the copy that checkpoints are
+ * written from (*no_copy). A validation with longer windows needs its own. */
 static bb_status check_memory(const bb_train_args *args, bb_device *device, const bb_config *config, bb_memory_estimate *memory,
-                              uint64_t *free_bytes, bb_error *err) {
+                              uint64_t *free_bytes, bool *no_copy, bb_error *err) {
     const bb_train_options *o = &args->options;
     uint64_t total_bytes;
     int longest = bb_train_longest(o);
@@ -31,6 +32,11 @@ static bb_status check_memory(const bb_train_args *args, bb_device *device, cons
     }
     if (status != BB_OK) return status;
     bb_device_memory(device, &total_bytes, free_bytes);
+    *no_copy = o->save_sync || memory->total > *free_bytes;
+    if (*no_copy) {
+        memory->total -= memory->checkpoint_copy;
+        memory->checkpoint_copy = 0;
+    }
     if (memory->total <= *free_bytes) return BB_OK;
     char line[512];
     bb_memory_line(memory, line, sizeof line);
@@ -47,10 +53,11 @@ static bb_status open_run(const bb_train_args *args, bb_train_report *report, ru
     bb_config config;
     bb_memory_estimate memory;
     uint64_t free_bytes;
+    bool no_copy;
     bb_status status;
     bb_model_args_config(&args->model, &config);
     if ((status = bb_device_args_open(&args->device, &r->device, err)) != BB_OK) return status;
-    if ((status = check_memory(args, r->device, &config, &memory, &free_bytes, err)) != BB_OK) return status;
+    if ((status = check_memory(args, r->device, &config, &memory, &free_bytes, &no_copy, err)) != BB_OK) return status;
     /* Opened at the longest sequences first: data that is too short for them is found now, not halfway. */
     status =
         bb_byte_shard_dataset_open(args->data, bb_train_longest(&args->options), (uint64_t)args->seed, 0, 1, &r->dataset, err);
@@ -73,6 +80,7 @@ static bb_status open_run(const bb_train_args *args, bb_train_report *report, ru
     bb_train_options options = args->options;
     options.on_event = bb_train_report_event;
     options.user = report;
+    options.save_sync = no_copy;
     if ((status = bb_trainer_create(r->model, r->optimizer, NULL, &options, &r->trainer, err)) != BB_OK) return status;
     report->trainer = r->trainer;
     if (args->checkpoint[0]) {
@@ -86,6 +94,8 @@ static bb_status open_run(const bb_train_args *args, bb_train_report *report, ru
                  (long long)args->options.stop_at, (long long)step);
         return err->code;
     }
+    if (no_copy && !args->options.save_sync)
+        bb_train_report_note(report, "no memory for a copy to save from: training will wait while a checkpoint is written");
     bb_dataset_info data = bb_dataset_get_info(r->dataset);
     bb_train_report_summary(report, r->device, &config, &memory, free_bytes, &data, step);
     return BB_OK;

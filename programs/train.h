@@ -16,7 +16,7 @@ typedef struct bb_train_args {
     int64_t seed;
     bool no_ckpt, no_opt_state, allow_overwrite, wd_all, ddp, use_sdpa, json;
 
-    char checkpoint[4096]; /* file to resume from, "" when there is none */
+    char checkpoint[4096]; /* file or run directory to resume from, "" when there is none */
     char *config_json;     /* what config.json of the run will hold; free() it */
 } bb_train_args;
 
@@ -38,6 +38,8 @@ void bb_train_report_open(bb_train_report *report, const bb_train_args *args);
 void bb_train_report_summary(bb_train_report *report, bb_device *device, const bb_config *config,
                              const bb_memory_estimate *memory, uint64_t free_bytes, const bb_dataset_info *data,
                              int64_t first_step);
+/* Something that the user should read, before the first step. */
+void bb_train_report_note(bb_train_report *report, const char *message);
 /* The trainer's on_event; user is the report. */
 void bb_train_report_event(void *user, const bb_train_event *event);
 /* How it ended: interrupted or done, and what to type next. */

@@ -68,6 +68,19 @@ static bb_cli_option options[] = {
      .range = BB_CLI_AT_LEAST(0),
      .help = "newest checkpoints that are kept; 0: all",
      .saved = BB_CLI_SAVED_FREE},
+    {.name = "keep_every",
+     .type = BB_CLI_INT,
+     .target = &given.options.keep_every,
+     .value = "N",
+     .range = BB_CLI_AT_LEAST(0),
+     .help = "with --keep, checkpoints of steps that N divides are kept for ever; 0: none is",
+     .saved = BB_CLI_SAVED_FREE},
+    {.name = "save_sync",
+     .type = BB_CLI_FLAG,
+     .target = &given.options.save_sync,
+     .help = "wait while a checkpoint is written, instead of training on while it is written from a copy: less memory; done "
+             "without asking where the copy does not fit",
+     .saved = BB_CLI_SAVED_FREE},
     {.name = "allow_overwrite",
      .type = BB_CLI_FLAG,
      .target = &given.allow_overwrite,
@@ -215,8 +228,10 @@ static bb_cli_option options[] = {
      .target = &given.resume,
      .value = "PATH",
      .saved = BB_CLI_SAVED_CALL,
-     .help = "a run directory: its newest checkpoint and its configuration, the run goes on as if it had not stopped; or a "
-             "checkpoint file: its weights, step and optimizer state, the rest as given here"},
+     .help =
+         "a run directory: its newest checkpoint that is not damaged and its configuration, the run goes on as if it had not "
+         "stopped; or a "
+         "checkpoint file: its weights, step and optimizer state, the rest as given here"},
     {.name = "no_opt_state",
      .type = BB_CLI_FLAG,
      .target = &given.no_opt_state,
@@ -321,15 +336,11 @@ static int read_run_config(const char *directory) {
 }
 
 static int resume_from(void) {
-    bb_error err;
     if (is_directory(given.resume)) {
         int status = read_run_config(given.resume);
         if (status != BB_CLI_GO_ON) return status;
         if (!given.out) given.out = given.resume;
-        if (!holds_checkpoints(given.resume)) return BB_CLI_GO_ON;
-        if (bb_run_latest_checkpoint(given.resume, given.checkpoint, sizeof given.checkpoint, &err) != BB_OK)
-            return bb_cli_fail(&command, &err);
-        return BB_CLI_GO_ON;
+        if (!holds_checkpoints(given.resume)) return BB_CLI_GO_ON; /* else the trainer takes the newest that is not damaged */
     }
     if (strlen(given.resume) >= sizeof given.checkpoint) return bb_cli_usage_error(&command, "--resume: the path is too long");
     strcpy(given.checkpoint, given.resume);

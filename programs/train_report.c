@@ -87,7 +87,7 @@ void bb_train_report_summary(bb_train_report *report, bb_device *device, const b
             args->optim == BB_OPTIM_ADAMW8BIT ? "adamw8bit" : "adamw", args->lr);
     fprintf(out, "out      %s\n", args->out);
     if (args->checkpoint[0])
-        fprintf(out, "resumes  %s\n", args->checkpoint);
+        fprintf(out, "resumes  %s\n", bb_trainer_resumed_from(report->trainer));
     else if (args->resume)
         fprintf(out, "resumes  %s: no checkpoint yet, from the beginning\n", args->resume);
     fflush(out);
@@ -110,7 +110,8 @@ static void event_json(const bb_train_event *e) {
             json_pack("{s:s,s:I,s:o}", "event", "validation", "step", (json_int_t)e->step, "val_bpb", number(e->val_bpb)));
         break;
     case BB_TRAIN_SAVED:
-        bb_json_line(json_pack("{s:s,s:I,s:s}", "event", "saved", "step", (json_int_t)e->step, "path", e->path));
+        bb_json_line(json_pack("{s:s,s:I,s:s,s:f}", "event", "saved", "step", (json_int_t)e->step, "path", e->path, "pause_s",
+                               e->pause_seconds));
         break;
     case BB_TRAIN_NOTICE:
         bb_json_line(json_pack("{s:s,s:I,s:s}", "event", "notice", "step", (json_int_t)e->step, "message", e->message));
@@ -160,6 +161,11 @@ void bb_train_report_event(void *user, const bb_train_event *e) {
         event_text(report, e);
     /* Nobody listens any more, e.g. `| head`: save instead of dying with the steps since the last checkpoint. */
     if (ferror(stdout)) bb_trainer_request_stop(report->trainer);
+}
+
+void bb_train_report_note(bb_train_report *report, const char *message) {
+    bb_train_event e = {.kind = BB_TRAIN_NOTICE, .step = bb_trainer_step(report->trainer), .message = message};
+    bb_train_report_event(report, &e);
 }
 
 void bb_train_report_end(bb_train_report *report, bool interrupted, int64_t step, double seconds) {

@@ -25,8 +25,9 @@ else
     echo "test_public_header: no C++ compiler, so C++ is not checked"
 fi
 
-# Whatever the preprocessor leaves that looks like bb_name( is a function's declaration: comments and macros are gone by then.
-"${CC:-cc}" -E -P "$header" | grep -oE '\bbb_[a-z0-9_]+ *\(' | tr -d ' (' | sort -u >"$tmp/declared"
+# Whatever the preprocessor leaves that looks like bb_name( is a function's declaration: comments and macros are gone by then; and
+# with bb_name (* begins the type of a function's pointer.
+"${CC:-cc}" -E -P "$header" | grep -oE '\bbb_[a-z0-9_]+ *\([^*]' | sed 's/ *(.$//' | sort -u >"$tmp/declared"
 [ "$(wc -l <"$tmp/declared")" -gt 50 ] || fail "found only these declarations: $(paste -sd' ' "$tmp/declared")"
 # The sanitizers, the linker and OpenMP add names of their own, which begin with an underscore or a dot.
 nm -D --defined-only "$build/libbitbyte.so" | awk '$NF !~ /^[_.]/ {print $NF}' | sort -u >"$tmp/exported"

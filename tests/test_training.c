@@ -14,7 +14,8 @@ typedef struct run {
     int64_t steps, stop_at;
     const char *resume;
     int seq_len, seq_len_cap, batch_size, grad_accum, val_every, save_every, keep;
-    bool no_opt_state, allow_overwrite;
+    int keep_every;
+    bool no_opt_state, allow_overwrite, save_sync;
     double lr;
     double last_loss; /* mean of the last LAST_STEPS steps */
     int losses, validations, saves;
@@ -88,6 +89,8 @@ static bb_status train(run *r, bb_error *err) {
     to.log_every = 5;
     to.save_every = r->save_every;
     to.keep = r->keep;
+    to.keep_every = r->keep_every;
+    to.save_sync = r->save_sync;
     to.allow_overwrite = r->allow_overwrite;
     to.on_event = on_event;
     to.user = r;
@@ -262,6 +265,18 @@ static void test_run_directory(void **state) {
     c.saves = 0;
     assert_ok(train(&c, &test_error));
     assert_int_equal(c.saves, 6);
+
+    /* steps 4 and 8 stay for ever; written while training waits, they are the same */
+    run d = a;
+    d.name = "every";
+    d.keep = 1;
+    d.keep_every = 4;
+    d.save_sync = true;
+    assert_ok(train(&d, &test_error));
+    assert_int_equal(scratch_count_entries(scratch_path("every")), 5); /* 4, 8, 12, latest, metrics.jsonl */
+    assert_int_equal(access(scratch_path("every/step-00000004.safetensors"), F_OK), 0);
+    assert_int_equal(access(scratch_path("every/step-00000008.safetensors"), F_OK), 0);
+    assert_same_checkpoint("kept", "every", 12);
 }
 
 /* A loss that is not finite is counted, and the step changes nothing. */

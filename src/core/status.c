@@ -68,3 +68,5 @@ bb_status bb_fail_prefix(bb_error *err, bb_status code, const char *fmt, ...) {
     va_end(args);
     return code;
 }
+
+bool bb_status_is_damage(bb_status status) { return status == BB_ERR_IO || status == BB_ERR_FORMAT || status == BB_ERR_DATA; }

@@ -12,6 +12,10 @@ bb_status bb_fail(bb_error *err, bb_status code, const char *fmt, ...) __attribu
 #define bb_fail(err, code, ...) ((void)bb_fail((err), (code), __VA_ARGS__), (code))
 #endif
 
+/* Whether a failure to read a file tells that this file is bad, so that another may do: not a lack of memory, nor a wrong
+ * argument. */
+bool bb_status_is_damage(bb_status status);
+
 /* Puts "prefix: " before the message of an error that is being passed up; returns err's code. */
 bb_status bb_fail_prefix(bb_error *err, bb_status code, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
 

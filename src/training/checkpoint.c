@@ -12,11 +12,12 @@ enum { PIECE_BYTES = 1 << 20, NAME_BYTES = 64, STATES_PER_TENSOR = 4 };
 
 #define CHECKPOINT_FORMAT "bitbyte"
 
-/* One tensor of the file: its description, and where its bytes are on the device. */
+/* One tensor of the file: its description, where its bytes are on the device, and their copy, if there is one. */
 typedef struct entry {
     char name[NAME_BYTES];
     bb_st_tensor tensor;
     void *device_data;
+    uint8_t *copy;
 } entry;
 
 static void add_entry(entry *list, int *count, const char *prefix, const char *name, bb_st_dtype dtype, int rank,
@@ -114,66 +115,124 @@ static bb_status state_from_json(const char *text, const char *path, bb_training
 
 /* ---- writing --------------------------------------------------------------------------------------------------------- */
 
-static bb_status write_entries(bb_safetensors_writer *w, bb_device *dev, const entry *list, int count, bb_error *err) {
-    uint8_t *piece = malloc(PIECE_BYTES);
-    if (!piece) return bb_fail(err, BB_ERR_MEMORY, "out of memory while saving");
+struct bb_checkpoint_image {
+    bb_device *device;
+    entry *list;
+    bb_st_tensor *tensors; /* (count), the list's */
+    int count;
+    uint8_t *copy; /* of all tensors; NULL: they are read from the device while they are written */
+    char *config_text, *state_text;
+    char length_text[16];
+};
+
+bb_status bb_checkpoint_image_create(const bb_model *model, const bb_optimizer *optimizer, bool copy, bb_checkpoint_image **out,
+                                     bb_error *err) {
+    *out = NULL;
     bb_status status = BB_OK;
-    for (int i = 0; i < count && status == BB_OK; i++)
-        for (uint64_t at = 0; at < list[i].tensor.bytes && status == BB_OK; at += PIECE_BYTES) {
-            uint64_t left = list[i].tensor.bytes - at;
-            size_t n = left < PIECE_BYTES ? (size_t)left : (size_t)PIECE_BYTES;
-            dev->ops->copy_out(dev, piece, (const uint8_t *)list[i].device_data + at, n);
-            status = dev->ops->sync(dev, err);
-            if (status == BB_OK) status = bb_safetensors_write(w, piece, n, err);
-        }
+    bb_checkpoint_image *image = calloc(1, sizeof *image);
+    if (!image) return bb_fail(err, BB_ERR_MEMORY, "out of memory for a checkpoint");
+    image->device = model->device;
+    json_t *config = bb_config_to_json(&model->config);
+    image->config_text = config ? json_dumps(config, JSON_COMPACT) : NULL;
+    json_decref(config);
+    BB_TRY_GOTO(status, fail, list_entries(model, optimizer, &image->list, &image->count, err));
+    image->tensors = calloc((size_t)image->count, sizeof *image->tensors);
+    size_t bytes = 0;
+    for (int i = 0; i < image->count; i++) bytes += (size_t)image->list[i].tensor.bytes;
+    if (copy) image->copy = malloc(bytes);
+    if (!image->config_text || !image->tensors || (copy && !image->copy)) {
+        status = bb_fail(err, BB_ERR_MEMORY, "no memory for a checkpoint%s: %.1f MB", copy ? " and its copy" : "",
+                         copy ? (double)bytes * 1e-6 : 0.0);
+        goto fail;
+    }
+    if (copy) memset(image->copy, 0xff, bytes); /* the pages are there now, and not at the first save */
+    uint8_t *at = image->copy;
+    for (int i = 0; i < image->count; i++) {
+        entry *e = &image->list[i];
+        image->tensors[i] = e->tensor;
+        image->tensors[i].name = e->name;
+        if (!copy) continue;
+        e->copy = at;
+        at += e->tensor.bytes;
+    }
+    *out = image;
+    return BB_OK;
+fail:
+    bb_checkpoint_image_free(image);
+    return status;
+}
+
+void bb_checkpoint_image_free(bb_checkpoint_image *image) {
+    if (!image) return;
+    free(image->list);
+    free(image->tensors);
+    free(image->copy);
+    free(image->config_text);
+    free(image->state_text);
+    free(image);
+}
+
+bb_status bb_checkpoint_image_take(bb_checkpoint_image *image, const bb_model *model, const bb_optimizer *optimizer,
+                                   const bb_training_state *state, bb_error *err) {
+    free(image->state_text);
+    image->state_text = NULL;
+    if (state) {
+        json_t *json = state_to_json(state, optimizer);
+        image->state_text = json ? json_dumps(json, JSON_COMPACT) : NULL;
+        json_decref(json);
+        if (!image->state_text) return bb_fail(err, BB_ERR_MEMORY, "out of memory while saving");
+    }
+    snprintf(image->length_text, sizeof image->length_text, "%d", model->trained_length);
+    if (!image->copy) return BB_OK;
+    bb_device *dev = image->device;
+    for (int i = 0; i < image->count; i++)
+        dev->ops->copy_out(dev, image->list[i].copy, image->list[i].device_data, (size_t)image->list[i].tensor.bytes);
+    return dev->ops->sync(dev, err);
+}
+
+static bb_status write_from_device(bb_safetensors_writer *w, bb_device *dev, const entry *e, uint8_t *piece, bb_error *err) {
+    for (uint64_t at = 0; at < e->tensor.bytes; at += PIECE_BYTES) {
+        uint64_t left = e->tensor.bytes - at;
+        size_t n = left < PIECE_BYTES ? (size_t)left : (size_t)PIECE_BYTES;
+        dev->ops->copy_out(dev, piece, (const uint8_t *)e->device_data + at, n);
+        BB_TRY(dev->ops->sync(dev, err));
+        BB_TRY(bb_safetensors_write(w, piece, n, err));
+    }
+    return BB_OK;
+}
+
+bb_status bb_checkpoint_image_write(const bb_checkpoint_image *image, const char *path, bb_error *err) {
+    bb_safetensors_writer *writer = NULL;
+    bb_status status;
+    bb_st_metadata metadata[] = {{"format", CHECKPOINT_FORMAT},
+                                 {"config", image->config_text},
+                                 {"trained_length", image->length_text},
+                                 {"training_state", image->state_text}};
+    uint8_t *piece = image->copy ? NULL : malloc(PIECE_BYTES);
+    if (!image->copy && !piece) return bb_fail(err, BB_ERR_MEMORY, "out of memory while saving %s", path);
+    BB_TRY_GOTO(status, done,
+                bb_safetensors_create(path, image->tensors, image->count, metadata, image->state_text ? 4 : 3, &writer, err));
+    for (int i = 0; i < image->count && status == BB_OK; i++) {
+        const entry *e = &image->list[i];
+        status = e->copy ? bb_safetensors_write(writer, e->copy, (size_t)e->tensor.bytes, err)
+                         : write_from_device(writer, image->device, e, piece, err);
+    }
+    if (status == BB_OK)
+        status = bb_safetensors_commit(writer, err);
+    else
+        bb_safetensors_abort(writer);
+done:
     free(piece);
     return status;
 }
 
 bb_status bb_checkpoint_save(const char *path, const bb_model *model, const bb_optimizer *optimizer,
                              const bb_training_state *state, bb_error *err) {
-    entry *list = NULL;
-    int count = 0;
-    bb_st_tensor *tensors = NULL;
-    bb_safetensors_writer *writer = NULL;
-    json_t *config_json = bb_config_to_json(&model->config);
-    json_t *state_json = state ? state_to_json(state, optimizer) : NULL;
-    char *config_text = config_json ? json_dumps(config_json, JSON_COMPACT) : NULL;
-    char *state_text = state_json ? json_dumps(state_json, JSON_COMPACT) : NULL;
-    char length_text[16];
-    bb_status status;
-    if (!config_text || (state && !state_text)) {
-        status = bb_fail(err, BB_ERR_MEMORY, "out of memory while saving %s", path);
-        goto done;
-    }
-    snprintf(length_text, sizeof length_text, "%d", model->trained_length);
-    BB_TRY_GOTO(status, done, list_entries(model, optimizer, &list, &count, err));
-    tensors = calloc((size_t)count, sizeof *tensors);
-    if (!tensors) {
-        status = bb_fail(err, BB_ERR_MEMORY, "out of memory while saving %s", path);
-        goto done;
-    }
-    for (int i = 0; i < count; i++) {
-        tensors[i] = list[i].tensor;
-        tensors[i].name = list[i].name;
-    }
-    bb_st_metadata metadata[] = {{"format", CHECKPOINT_FORMAT},
-                                 {"config", config_text},
-                                 {"trained_length", length_text},
-                                 {"training_state", state_text}};
-    BB_TRY_GOTO(status, done, bb_safetensors_create(path, tensors, count, metadata, state ? 4 : 3, &writer, err));
-    status = write_entries(writer, model->device, list, count, err);
-    if (status == BB_OK)
-        status = bb_safetensors_commit(writer, err);
-    else
-        bb_safetensors_abort(writer);
-done:
-    free(tensors);
-    free(list);
-    free(config_text);
-    free(state_text);
-    json_decref(config_json);
-    json_decref(state_json);
+    bb_checkpoint_image *image;
+    BB_TRY(bb_checkpoint_image_create(model, optimizer, false, &image, err));
+    bb_status status = bb_checkpoint_image_take(image, model, optimizer, state, err);
+    if (status == BB_OK) status = bb_checkpoint_image_write(image, path, err);
+    bb_checkpoint_image_free(image);
     return status;
 }
 
@@ -183,12 +242,20 @@ bb_status bb_model_save(const bb_model *model, const char *path, bb_error *err) 
 
 /* ---- reading --------------------------------------------------------------------------------------------------------- */
 
-static bb_status read_config(const bb_safetensors *st, bb_config *out, bb_error *err) {
+bb_status bb_checkpoint_read_config(const bb_safetensors *st, bb_config *out, bb_error *err) {
     const char *text = bb_safetensors_metadata(st, "config");
     if (!text)
         return bb_fail(err, BB_ERR_FORMAT, "%s: not a model: __metadata__ has no 'config' (expected its configuration as JSON)",
                        bb_safetensors_path(st));
     return bb_config_from_json(text, bb_safetensors_path(st), out, err);
+}
+
+bb_status bb_checkpoint_read_state(const bb_safetensors *st, bb_training_state *out, char *optimizer, size_t optimizer_size,
+                                   bb_error *err) {
+    const char *text = bb_safetensors_metadata(st, "training_state");
+    *out = (bb_training_state){0};
+    snprintf(optimizer, optimizer_size, "none");
+    return text ? state_from_json(text, bb_safetensors_path(st), out, optimizer, optimizer_size, err) : BB_OK;
 }
 
 static int trained_length_of(const bb_safetensors *st) {
@@ -200,7 +267,7 @@ static int trained_length_of(const bb_safetensors *st) {
 bb_status bb_config_load(const char *path, bb_config *out, int *trained_length, bb_error *err) {
     bb_safetensors *st;
     BB_TRY(bb_safetensors_open(path, &st, err));
-    bb_status status = read_config(st, out, err);
+    bb_status status = bb_checkpoint_read_config(st, out, err);
     if (status == BB_OK && trained_length) *trained_length = trained_length_of(st);
     bb_safetensors_close(st);
     return status;
@@ -224,29 +291,47 @@ static bb_status check_entries(const bb_safetensors *st, const entry *list, int 
     return BB_OK;
 }
 
-/* Checks that parameters and f32 moments are finite, in the file, before anything is changed. */
-static bb_status check_finite(const bb_safetensors *st, const entry *list, int count, bb_error *err) {
-    for (int i = 0; i < count; i++) {
-        if (list[i].tensor.dtype != BB_ST_F32) continue;
-        const bb_st_tensor *found = bb_safetensors_find(st, list[i].name);
-        for (uint64_t at = 0; at < found->bytes; at += sizeof(uint32_t)) {
-            uint32_t bits;
-            memcpy(&bits, found->data + at, sizeof bits);
-            if ((bits & 0x7f800000u) != 0x7f800000u) continue;
-            return bb_fail(err, BB_ERR_FORMAT, "%s: tensor '%s': element %llu is %s, expected a finite number",
-                           bb_safetensors_path(st), list[i].name, (unsigned long long)(at / sizeof bits),
-                           bits & 0x007fffffu ? "NaN" : "infinite");
-        }
+bb_status bb_checkpoint_check_finite(void *user, const bb_st_tensor *t, uint64_t at, const uint8_t *piece, size_t size,
+                                     bb_error *err) {
+    const char *path = user;
+    if (t->dtype != BB_ST_F32) return BB_OK;
+    for (size_t i = 0; i < size; i += sizeof(uint32_t)) {
+        uint32_t bits;
+        memcpy(&bits, piece + i, sizeof bits);
+        if ((bits & 0x7f800000u) != 0x7f800000u) continue;
+        return bb_fail(err, BB_ERR_FORMAT, "%s: tensor '%s': element %llu is %s, expected a finite number", path, t->name,
+                       (unsigned long long)((at + i) / sizeof bits), bits & 0x007fffffu ? "NaN" : "infinite");
     }
     return BB_OK;
 }
 
+/* All that the file holds of the list is as it was written, and finite: before anything is changed. */
+static bb_status check_content(const bb_safetensors *st, const entry *list, int count, bb_error *err) {
+    BB_TRY(bb_safetensors_check_metadata(st, err));
+    for (int i = 0; i < count; i++)
+        BB_TRY(bb_safetensors_scan(st, bb_safetensors_find(st, list[i].name), bb_checkpoint_check_finite,
+                                   (void *)bb_safetensors_path(st), err));
+    return BB_OK;
+}
+
+typedef struct destination {
+    bb_device *device;
+    uint8_t *data;
+} destination;
+
+static bb_status copy_piece(void *user, const bb_st_tensor *t, uint64_t at, const uint8_t *piece, size_t size, bb_error *err) {
+    const destination *to = user;
+    (void)t;
+    to->device->ops->copy_in(to->device, to->data + at, piece, size);
+    return to->device->ops->sync(to->device, err);
+}
+
 static bb_status copy_entries(const bb_safetensors *st, bb_device *dev, const entry *list, int count, bb_error *err) {
     for (int i = 0; i < count; i++) {
-        const bb_st_tensor *found = bb_safetensors_find(st, list[i].name);
-        dev->ops->copy_in(dev, list[i].device_data, found->data, found->bytes);
+        destination to = {.device = dev, .data = list[i].device_data};
+        BB_TRY(bb_safetensors_scan(st, bb_safetensors_find(st, list[i].name), copy_piece, &to, err));
     }
-    return dev->ops->sync(dev, err);
+    return BB_OK;
 }
 
 static bb_status load_entries(const bb_safetensors *st, bb_model *model, bb_optimizer *optimizer, bb_error *err) {
@@ -254,7 +339,7 @@ static bb_status load_entries(const bb_safetensors *st, bb_model *model, bb_opti
     int count = 0;
     BB_TRY(list_entries(model, optimizer, &list, &count, err));
     bb_status status = check_entries(st, list, count, err);
-    if (status == BB_OK) status = check_finite(st, list, count, err);
+    if (status == BB_OK) status = check_content(st, list, count, err);
     if (status == BB_OK) status = copy_entries(st, model->device, list, count, err);
     free(list);
     if (status == BB_OK) {
@@ -270,7 +355,7 @@ bb_status bb_model_load(bb_device *device, const char *path, bb_model **out, bb_
     bb_config config;
     bb_status status;
     BB_TRY(bb_safetensors_open(path, &st, err));
-    BB_TRY_GOTO(status, done, read_config(st, &config, err));
+    BB_TRY_GOTO(status, done, bb_checkpoint_read_config(st, &config, err));
     BB_TRY_GOTO(status, done, bb_model_create_empty(device, &config, out, err));
     status = load_entries(st, *out, NULL, err);
     if (status != BB_OK) {
@@ -306,14 +391,13 @@ bb_status bb_checkpoint_load(const char *path, bb_model *model, bb_optimizer *op
                              bb_error *err) {
     bb_safetensors *st;
     bb_config config;
-    bb_training_state read = {0};
-    char kind[16] = "none";
+    bb_training_state read;
+    char kind[16];
     bb_status status;
     BB_TRY(bb_safetensors_open(path, &st, err));
-    BB_TRY_GOTO(status, done, read_config(st, &config, err));
+    BB_TRY_GOTO(status, done, bb_checkpoint_read_config(st, &config, err));
     BB_TRY_GOTO(status, done, same_config(path, &config, &model->config, err));
-    const char *text = bb_safetensors_metadata(st, "training_state");
-    if (text) BB_TRY_GOTO(status, done, state_from_json(text, path, &read, kind, sizeof kind, err));
+    BB_TRY_GOTO(status, done, bb_checkpoint_read_state(st, &read, kind, sizeof kind, err));
     if (optimizer) {
         const char *want = bb_optimizer_is_8bit(optimizer) ? "adamw8bit" : "adamw";
         if (strcmp(kind, want) != 0) {

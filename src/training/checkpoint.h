@@ -4,6 +4,7 @@
 #ifndef BB_TRAINING_CHECKPOINT_H
 #define BB_TRAINING_CHECKPOINT_H
 
+#include "format/safetensors.h"
 #include "model/bitbytelm.h"
 #include "training/optim.h"
 
@@ -19,6 +20,16 @@ typedef struct bb_training_state {
     int scaler_good_steps;
 } bb_training_state;
 
+/* What a checkpoint will hold. With `copy`, take copies it all to memory of the host, and write needs neither model nor
+ * optimizer nor device: another thread may do it. Without, take notes the state alone, and write reads the tensors. */
+typedef struct bb_checkpoint_image bb_checkpoint_image;
+bb_status bb_checkpoint_image_create(const bb_model *model, const bb_optimizer *optimizer, bool copy, bb_checkpoint_image **out,
+                                     bb_error *err);
+void bb_checkpoint_image_free(bb_checkpoint_image *image);
+bb_status bb_checkpoint_image_take(bb_checkpoint_image *image, const bb_model *model, const bb_optimizer *optimizer,
+                                   const bb_training_state *state, bb_error *err);
+bb_status bb_checkpoint_image_write(const bb_checkpoint_image *image, const char *path, bb_error *err);
+
 /* optimizer and state may be NULL: then a model file. */
 bb_status bb_checkpoint_save(const char *path, const bb_model *model, const bb_optimizer *optimizer,
                              const bb_training_state *state, bb_error *err);
@@ -26,5 +37,13 @@ bb_status bb_checkpoint_save(const char *path, const bb_model *model, const bb_o
  * read. A file without training state gives a zero state. Nothing is changed unless all of the file is good. */
 bb_status bb_checkpoint_load(const char *path, bb_model *model, bb_optimizer *optimizer, bb_training_state *state,
                              bb_error *err);
+
+/* Parts of reading. A file without training state gives a zero one, of the optimizer "none". */
+bb_status bb_checkpoint_read_config(const bb_safetensors *st, bb_config *out, bb_error *err);
+bb_status bb_checkpoint_read_state(const bb_safetensors *st, bb_training_state *out, char *optimizer, size_t optimizer_size,
+                                   bb_error *err);
+/* A bb_st_visit whose user is the path, for messages: every F32 value is finite. */
+bb_status bb_checkpoint_check_finite(void *user, const bb_st_tensor *t, uint64_t at, const uint8_t *piece, size_t size,
+                                     bb_error *err);
 
 #endif

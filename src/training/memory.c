@@ -17,7 +17,9 @@ bb_status bb_memory_predict(bb_device *device, const bb_config *config, bb_optim
     bb_attention attention = {
         .B = batch_size, .Tq = seq_len, .Tk = seq_len, .H = heads, .Hk = config->n_kv_head, .D = config->d_model / heads};
     out->scratch = device->ops->scratch_bytes(device, &attention, config->d_model, config->vocab_size);
-    out->total = out->parameters + out->gradients + out->optimizer + out->quantized_weights + out->activations + out->scratch;
+    out->checkpoint_copy = out->parameters + out->optimizer;
+    out->total = out->parameters + out->gradients + out->optimizer + out->quantized_weights + out->activations + out->scratch +
+                 out->checkpoint_copy;
     out->inference_weights = out->parameters + out->quantized_weights;
     out->kv_cache = bb_kv_cache_bytes(config, seq_len);
     out->inference_total = out->inference_weights + out->kv_cache + bb_cache_workspace_measure(device, config, seq_len);

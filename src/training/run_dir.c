@@ -14,6 +14,7 @@
 
 #define METRICS "metrics.jsonl"
 #define LATEST "latest"
+#define DAMAGED ".damaged"
 
 static int ascending(const void *a, const void *b) {
     int64_t x = *(const int64_t *)a, y = *(const int64_t *)b;
@@ -28,6 +29,11 @@ static int64_t step_of(const char *name) {
         step < 0)
         return -1;
     return step;
+}
+
+int64_t bb_run_dir_step_of(const char *path) {
+    const char *slash = strrchr(path, '/');
+    return step_of(slash ? slash + 1 : path);
 }
 
 /* The steps that have a checkpoint, ascending, malloc'd. */
@@ -98,12 +104,33 @@ static bb_status take_lock(const char *path, int *fd, bb_error *err) {
     return BB_OK;
 }
 
-static bb_status meet_old_checkpoints(const bb_run_dir *dir, int64_t resume_step, bool allow_overwrite, bb_error *err) {
+/* It keeps its content for those who want to look, and leaves its name to the run that comes to this step again. */
+static bb_status put_aside(const bb_run_dir *dir, int64_t step, bb_error *err) {
+    char *path = bb_run_dir_checkpoint_path(dir, step), *aside = NULL;
+    if (path && asprintf(&aside, "%s" DAMAGED, path) < 0) aside = NULL;
+    bb_status status = BB_OK;
+    if (!aside)
+        status = bb_fail(err, BB_ERR_MEMORY, "out of memory");
+    else if (rename(path, aside) != 0)
+        status = bb_fail(err, BB_ERR_IO, "%s: cannot put the damaged checkpoint aside: %s", path, strerror(errno));
+    free(path);
+    free(aside);
+    return status;
+}
+
+static bb_status meet_old_checkpoints(const bb_run_dir *dir, int64_t resume_step, int64_t damaged_step, bool allow_overwrite,
+                                      bb_error *err) {
     int64_t *steps;
     int count;
     BB_TRY(list_steps(dir->path, &steps, &count, err));
     bb_status status = BB_OK;
     int64_t newest = count ? steps[count - 1] : -1;
+    if (newest <= damaged_step) {
+        for (; count && steps[count - 1] > resume_step && status == BB_OK; count--)
+            status = put_aside(dir, steps[count - 1], err);
+        newest = count ? steps[count - 1] : -1;
+    }
+    if (status != BB_OK) goto done;
     if (newest > resume_step && !allow_overwrite) {
         if (resume_step < 0)
             status = bb_fail(err, BB_ERR_ARGUMENT,
@@ -118,11 +145,13 @@ static bb_status meet_old_checkpoints(const bb_run_dir *dir, int64_t resume_step
     }
     for (int i = 0; i < count && status == BB_OK; i++)
         if (steps[i] > resume_step) status = remove_checkpoint(dir, steps[i], err);
+done:
     free(steps);
     return status;
 }
 
-bb_status bb_run_dir_open(const char *path, int64_t resume_step, bool allow_overwrite, bb_run_dir *out, bb_error *err) {
+bb_status bb_run_dir_open(const char *path, int64_t resume_step, int64_t damaged_step, bool allow_overwrite, bb_run_dir *out,
+                          bb_error *err) {
     *out = (bb_run_dir){.lock_fd = -1};
     bb_status status;
     BB_TRY_GOTO(status, fail, bb_file_make_dirs(path, err));
@@ -136,7 +165,7 @@ bb_status bb_run_dir_open(const char *path, int64_t resume_step, bool allow_over
         status = bb_fail(err, BB_ERR_IO, "%s: cannot write to the run directory: %s", path, strerror(errno));
         goto fail;
     }
-    BB_TRY_GOTO(status, fail, meet_old_checkpoints(out, resume_step, allow_overwrite, err));
+    BB_TRY_GOTO(status, fail, meet_old_checkpoints(out, resume_step, damaged_step, allow_overwrite, err));
     remove_temporaries(out);
     return BB_OK;
 fail:
@@ -150,26 +179,28 @@ void bb_run_dir_close(bb_run_dir *dir) {
     *dir = (bb_run_dir){.lock_fd = -1};
 }
 
-bb_status bb_run_dir_checkpoint_saved(const bb_run_dir *dir, int64_t step, int keep, bb_error *err) {
+bb_status bb_run_dir_checkpoint_saved(const bb_run_dir *dir, int64_t step, const bb_keep *keep, bb_error *err) {
     char name[64];
     int length = snprintf(name, sizeof name, "step-%08lld.safetensors\n", (long long)step);
     char *latest = bb_file_join(dir->path, LATEST);
     if (!latest) return bb_fail(err, BB_ERR_MEMORY, "out of memory");
     bb_status status = bb_file_replace(latest, name, (size_t)length, err);
     free(latest);
-    if (status != BB_OK || keep <= 0) return status;
+    if (status != BB_OK || keep->newest <= 0) return status;
     int64_t *steps;
     int count;
     BB_TRY(list_steps(dir->path, &steps, &count, err));
-    for (int i = 0; i < count - keep && status == BB_OK; i++) status = remove_checkpoint(dir, steps[i], err);
+    for (int i = 0; i < count - keep->newest && status == BB_OK; i++)
+        if (keep->every <= 0 || steps[i] % keep->every != 0) status = remove_checkpoint(dir, steps[i], err);
     free(steps);
     return status;
 }
 
-bb_status bb_run_latest_checkpoint(const char *run_dir, char *path, size_t path_size, bb_error *err) {
+bb_status bb_run_checkpoint_before(const char *run_dir, int64_t before, char *path, size_t path_size, bb_error *err) {
     int64_t *steps;
     int count;
     BB_TRY(list_steps(run_dir, &steps, &count, err));
+    while (count && steps[count - 1] >= before) count--;
     int64_t newest = count ? steps[count - 1] : -1;
     free(steps);
     if (newest < 0) return bb_fail(err, BB_ERR_IO, "%s: no checkpoint (step-*.safetensors) in this run directory", run_dir);
@@ -177,6 +208,29 @@ bb_status bb_run_latest_checkpoint(const char *run_dir, char *path, size_t path_
     int n = snprintf(path, path_size, "%s/step-%08lld.safetensors", run_dir, (long long)newest);
     if (n < 0 || (size_t)n >= path_size) return bb_fail(err, BB_ERR_ARGUMENT, "%s: the path is too long", run_dir);
     return BB_OK;
+}
+
+bb_status bb_run_latest_checkpoint(const char *run_dir, char *path, size_t path_size, bb_error *err) {
+    return bb_run_checkpoint_before(run_dir, INT64_MAX, path, path_size, err);
+}
+
+bb_status bb_run_newest_good(const char *run_dir, bb_status (*take)(void *user, const char *path, bb_error *err),
+                             void (*on_damaged)(void *user, const char *path, const char *reason), void *user, bb_error *err) {
+    char path[4096];
+    bb_error first = {.code = BB_OK}, failure;
+    for (int64_t before = INT64_MAX;; before = bb_run_dir_step_of(path)) {
+        bb_status status = bb_run_checkpoint_before(run_dir, before, path, sizeof path, &failure);
+        if (status == BB_OK)
+            status = take(user, path, &failure);
+        else if (first.code != BB_OK && status == BB_ERR_IO)
+            return bb_fail(err, first.code, "%s: every checkpoint is damaged; the newest: %.800s", run_dir, first.message);
+        else
+            return bb_fail(err, status, "%s", failure.message);
+        if (status == BB_OK) return BB_OK;
+        if (!bb_status_is_damage(status)) return bb_fail(err, status, "%s", failure.message);
+        if (on_damaged) on_damaged(user, path, failure.message);
+        if (first.code == BB_OK) first = failure;
+    }
 }
 
 bb_status bb_run_dir_rewind_metrics(const bb_run_dir *dir, int64_t step, bb_error *err) {

@@ -12,16 +12,25 @@ typedef struct bb_run_dir {
     int lock_fd; /* on the directory itself: one process trains in it */
 } bb_run_dir;
 
+/* Which checkpoints stay when a new one is saved: the `newest` (0: all), and those of steps that `every` divides (0: none). */
+typedef struct bb_keep {
+    int newest, every;
+} bb_keep;
+
 /* Creates the directory if need be and locks it. `resume_step` is the step that this process goes on from, -1 when the
  * state did not come from this directory. Checkpoints that the run would meet (any for -1, else later ones) are an error, or
- * removed when `allow_overwrite`. Temporary files of a killed process are removed. */
-bb_status bb_run_dir_open(const char *path, int64_t resume_step, bool allow_overwrite, bb_run_dir *out, bb_error *err);
+ * removed when `allow_overwrite`; but later ones up to `damaged_step`, which were found damaged, are put aside: ".damaged" is
+ * added to their names. Temporary files of a killed process are removed. */
+bb_status bb_run_dir_open(const char *path, int64_t resume_step, int64_t damaged_step, bool allow_overwrite, bb_run_dir *out,
+                          bb_error *err);
 void bb_run_dir_close(bb_run_dir *dir);
 
 /* Path of the checkpoint of a step, malloc'd; NULL when out of memory. */
 char *bb_run_dir_checkpoint_path(const bb_run_dir *dir, int64_t step);
-/* Writes `latest`, then removes all but the newest `keep` checkpoints (0: keeps all). */
-bb_status bb_run_dir_checkpoint_saved(const bb_run_dir *dir, int64_t step, int keep, bb_error *err);
+/* The step in the name of a checkpoint's path, -1 where it is not one of ours. */
+int64_t bb_run_dir_step_of(const char *path);
+/* Writes `latest`, then removes what `keep` does not keep. */
+bb_status bb_run_dir_checkpoint_saved(const bb_run_dir *dir, int64_t step, const bb_keep *keep, bb_error *err);
 
 /* Drops the lines of steps after `step`, which an earlier process logged and did not save. */
 bb_status bb_run_dir_rewind_metrics(const bb_run_dir *dir, int64_t step, bb_error *err);

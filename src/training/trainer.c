@@ -13,6 +13,7 @@
 #include "training/checkpoint.h"
 #include "training/loss.h"
 #include "training/run_dir.h"
+#include "training/saver.h"
 
 struct bb_trainer {
     bb_model *model;
@@ -21,8 +22,10 @@ struct bb_trainer {
     bb_train_options options;
     int64_t warmup_steps;
     bb_training_state state;
-    char *resumed_from; /* the checkpoint's path, NULL: a fresh start */
-    bb_run_dir run_dir; /* path NULL: nothing is written */
+    char *resumed_from;   /* the checkpoint's path, NULL: a fresh start */
+    int64_t damaged_step; /* checkpoints after resumed_from up to this step are damaged; -1: there are none */
+    bb_run_dir run_dir;   /* path NULL: nothing is written */
+    bb_saver *saver;
     volatile sig_atomic_t stop;
     uint8_t *x, *y; /* (batch_size, longest seq_len) */
     int val_batch;
@@ -63,6 +66,7 @@ static bb_status check_options(const bb_train_options *o, bb_error *err) {
                   {"log_every", o->log_every, 0},
                   {"save_every", o->save_every, 0},
                   {"keep", o->keep, 0},
+                  {"keep_every", o->keep_every, 0},
                   {"stop_at", o->stop_at, 0},
                   {"val_every", o->val_every, 0},
                   {"val_batches", o->val_batches, 0},
@@ -96,6 +100,7 @@ bb_status bb_trainer_create(bb_model *model, bb_optimizer *optimizer, bb_loss_sc
     t->scaler = scaler;
     t->options = *options;
     t->run_dir.lock_fd = -1;
+    t->damaged_step = -1;
     t->warmup_steps =
         options->warmup_steps >= 0 ? options->warmup_steps : (int64_t)(options->warmup_frac * (double)options->steps);
 
@@ -124,7 +129,6 @@ fail:
 
 void bb_trainer_free(bb_trainer *t) {
     if (!t) return;
-    bb_run_dir_close(&t->run_dir);
     free(t->resumed_from);
     free(t->x);
     free(t->y);
@@ -133,27 +137,6 @@ void bb_trainer_free(bb_trainer *t) {
 
 void bb_trainer_request_stop(bb_trainer *t) { t->stop = 1; }
 int64_t bb_trainer_step(const bb_trainer *t) { return t->state.step; }
-
-bb_status bb_trainer_resume(bb_trainer *t, const char *path, bool load_opt_state, bb_error *err) {
-    char latest[4096];
-    struct stat st;
-    if (stat(path, &st) == 0 && S_ISDIR(st.st_mode)) {
-        BB_TRY(bb_run_latest_checkpoint(path, latest, sizeof latest, err));
-        path = latest;
-    }
-    bb_training_state state;
-    BB_TRY(bb_checkpoint_load(path, t->model, load_opt_state ? t->optimizer : NULL, &state, err));
-    char *copy = strdup(path);
-    if (!copy) return bb_fail(err, BB_ERR_MEMORY, "out of memory");
-    free(t->resumed_from);
-    t->resumed_from = copy;
-    t->state = state;
-    if (t->scaler && state.scaler_scale > 0) {
-        t->scaler->scale = state.scaler_scale;
-        t->scaler->good_steps = state.scaler_good_steps;
-    }
-    return BB_OK;
-}
 
 /* ---- events ---------------------------------------------------------------------------------------------------------- */
 
@@ -177,7 +160,7 @@ static bb_train_event event_of(const bb_trainer *t, bb_train_event_kind kind) {
 
 static void notice(const bb_trainer *t, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 static void notice(const bb_trainer *t, const char *fmt, ...) {
-    char message[512];
+    char message[1200];
     va_list args;
     va_start(args, fmt);
     vsnprintf(message, sizeof message, fmt, args);
@@ -202,24 +185,64 @@ static bb_status log_metrics(const bb_trainer *t, const bb_train_event *e, bb_er
     return bb_run_dir_append_metrics(&t->run_dir, line, err);
 }
 
+/* ---- going on -------------------------------------------------------------------------------------------------------- */
+
+typedef struct resume_request {
+    bb_trainer *trainer;
+    bool load_opt_state;
+} resume_request;
+
+static bb_status resume_from(void *user, const char *path, bb_error *err) {
+    const resume_request *request = user;
+    bb_trainer *t = request->trainer;
+    bb_training_state state;
+    BB_TRY(bb_checkpoint_load(path, t->model, request->load_opt_state ? t->optimizer : NULL, &state, err));
+    char *copy = strdup(path);
+    if (!copy) return bb_fail(err, BB_ERR_MEMORY, "out of memory");
+    free(t->resumed_from);
+    t->resumed_from = copy;
+    t->state = state;
+    if (t->scaler && state.scaler_scale > 0) {
+        t->scaler->scale = state.scaler_scale;
+        t->scaler->good_steps = state.scaler_good_steps;
+    }
+    return BB_OK;
+}
+
+static void on_damaged(void *user, const char *path, const char *reason) {
+    bb_trainer *t = ((const resume_request *)user)->trainer;
+    if (t->damaged_step < 0) t->damaged_step = bb_run_dir_step_of(path);
+    notice(t, "a damaged checkpoint is passed over for the one before it: %s", reason);
+}
+
+bb_status bb_trainer_resume(bb_trainer *t, const char *path, bool load_opt_state, bb_error *err) {
+    resume_request request = {.trainer = t, .load_opt_state = load_opt_state};
+    struct stat st;
+    t->damaged_step = -1;
+    if (stat(path, &st) == 0 && S_ISDIR(st.st_mode)) return bb_run_newest_good(path, resume_from, on_damaged, &request, err);
+    return resume_from(&request, path, err);
+}
+
+const char *bb_trainer_resumed_from(const bb_trainer *t) { return t->resumed_from; }
+
 /* ---- parts of a step ------------------------------------------------------------------------------------------------- */
+
+static void on_saved(void *user, int64_t step, const char *path, double paused_seconds) {
+    const bb_trainer *t = user;
+    bb_train_event e = event_of(t, BB_TRAIN_SAVED);
+    e.step = step;
+    e.path = path;
+    e.pause_seconds = paused_seconds;
+    emit(t, &e);
+}
 
 static bb_status save(bb_trainer *t, bb_error *err) {
     if (!t->run_dir.path) return BB_OK;
+    bb_keep keep = {.newest = t->options.keep, .every = t->options.keep_every};
     t->state.optimizer_steps = t->optimizer->steps;
     t->state.scaler_scale = t->scaler && t->scaler->enabled ? t->scaler->scale : 0;
     t->state.scaler_good_steps = t->scaler ? t->scaler->good_steps : 0;
-    char *path = bb_run_dir_checkpoint_path(&t->run_dir, t->state.step);
-    if (!path) return bb_fail(err, BB_ERR_MEMORY, "out of memory");
-    bb_status status = bb_checkpoint_save(path, t->model, t->optimizer, &t->state, err);
-    if (status == BB_OK) status = bb_run_dir_checkpoint_saved(&t->run_dir, t->state.step, t->options.keep, err);
-    if (status == BB_OK) {
-        bb_train_event e = event_of(t, BB_TRAIN_SAVED);
-        e.path = path;
-        emit(t, &e);
-    }
-    free(path);
-    return status;
+    return bb_saver_save(t->saver, &t->state, &keep, err);
 }
 
 static bb_status validate(bb_trainer *t, bb_error *err) {
@@ -301,8 +324,13 @@ static bb_status open_run_dir(bb_trainer *t, bb_error *err) {
     const bb_train_options *o = &t->options;
     if (!o->out_dir) return BB_OK;
     bool own = t->resumed_from && bb_run_dir_contains(o->out_dir, t->resumed_from);
-    BB_TRY(bb_run_dir_open(o->out_dir, own ? t->state.step : -1, o->allow_overwrite, &t->run_dir, err));
+    BB_TRY(bb_run_dir_open(o->out_dir, own ? t->state.step : -1, own ? t->damaged_step : -1, o->allow_overwrite, &t->run_dir,
+                           err));
     BB_TRY(bb_run_dir_rewind_metrics(&t->run_dir, own ? t->state.step : -1, err));
+    bool background = !o->save_sync;
+    BB_TRY(bb_saver_create(t->model, t->optimizer, &t->run_dir, &background, on_saved, t, &t->saver, err));
+    if (!background && !o->save_sync)
+        notice(t, "there is no memory for a copy to save from: training will wait while a checkpoint is written");
     if (!o->run_config_json) return BB_OK;
     char *path = bb_file_join(o->out_dir, "config.json");
     if (!path) return bb_fail(err, BB_ERR_MEMORY, "out of memory");
@@ -336,6 +364,7 @@ static bb_status run(bb_trainer *t, bb_dataset *dataset, bb_error *err) {
             BB_TRY(save(t, err));
             saved_step = s->step;
         }
+        BB_TRY(bb_saver_poll(t->saver, err));
     }
     if (saved_step != s->step && s->step > t->first_step) BB_TRY(save(t, err));
     if (t->stop && s->step < end)
@@ -350,8 +379,14 @@ bb_status bb_trainer_train(bb_trainer *t, bb_dataset *dataset, bb_error *err) {
         notice(t, "nothing to do: %lld steps are done already", (long long)t->state.step);
         return BB_OK;
     }
-    BB_TRY(open_run_dir(t, err));
-    bb_status status = run(t, dataset, err);
+    bb_error unsaved;
+    bb_status status = open_run_dir(t, err);
+    if (status == BB_OK) status = run(t, dataset, err);
+    /* The last checkpoint is on disk, or known not to be, before this returns. What ended the run is said first. */
+    bb_status last = bb_saver_wait(t->saver, &unsaved);
+    if (last != BB_OK && (status == BB_OK || status == BB_ERR_INTERRUPTED)) status = bb_fail(err, last, "%s", unsaved.message);
+    bb_saver_free(t->saver);
+    t->saver = NULL;
     bb_run_dir_close(&t->run_dir);
     return status;
 }

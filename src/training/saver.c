@@ -1,0 +1,125 @@
+/* SPDX-License-Identifier: MIT */
+#include "training/saver.h"
+
+#include <pthread.h>
+#include <signal.h>
+#include <stdatomic.h>
+#include <stdlib.h>
+#include <time.h>
+
+struct bb_saver {
+    const bb_model *model;
+    const bb_optimizer *optimizer;
+    const bb_run_dir *dir;
+    bb_checkpoint_image *image;
+    bool background;
+    bb_saver_saved on_saved;
+    void *user;
+    /* of the save under way */
+    bool under_way;
+    int64_t step;
+    bb_keep keep;
+    char *path;
+    double paused_seconds;
+    pthread_t thread;
+    /* by the thread; read when it has ended */
+    atomic_bool ended;
+    bb_status status;
+    bb_error error;
+};
+
+static double now(void) {
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+}
+
+bb_status bb_saver_create(const bb_model *model, const bb_optimizer *optimizer, const bb_run_dir *dir, bool *background,
+                          bb_saver_saved on_saved, void *user, bb_saver **out, bb_error *err) {
+    *out = NULL;
+    bb_saver *s = calloc(1, sizeof *s);
+    if (!s) return bb_fail(err, BB_ERR_MEMORY, "out of memory for saving");
+    s->model = model;
+    s->optimizer = optimizer;
+    s->dir = dir;
+    s->on_saved = on_saved;
+    s->user = user;
+    bb_status status = BB_ERR_MEMORY;
+    if (*background) status = bb_checkpoint_image_create(model, optimizer, true, &s->image, err);
+    *background = s->background = status == BB_OK;
+    if (status == BB_ERR_MEMORY) status = bb_checkpoint_image_create(model, optimizer, false, &s->image, err);
+    if (status == BB_OK)
+        *out = s;
+    else
+        bb_saver_free(s);
+    return status;
+}
+
+static bb_status write_checkpoint(bb_saver *s, bb_error *err) {
+    BB_TRY(bb_checkpoint_image_write(s->image, s->path, err));
+    return bb_run_dir_checkpoint_saved(s->dir, s->step, &s->keep, err);
+}
+
+static void *write_in_background(void *saver) {
+    bb_saver *s = saver;
+    s->status = write_checkpoint(s, &s->error);
+    atomic_store_explicit(&s->ended, true, memory_order_release);
+    return NULL;
+}
+
+/* The program's signals stay with the thread that trains. */
+static bool start_thread(bb_saver *s) {
+    sigset_t all, before;
+    sigfillset(&all);
+    if (pthread_sigmask(SIG_SETMASK, &all, &before) != 0) return false;
+    bool started = pthread_create(&s->thread, NULL, write_in_background, s) == 0;
+    (void)pthread_sigmask(SIG_SETMASK, &before, NULL);
+    return started;
+}
+
+static bb_status finish(bb_saver *s, bb_status status) {
+    s->under_way = false;
+    if (status == BB_OK && s->on_saved) s->on_saved(s->user, s->step, s->path, s->paused_seconds);
+    free(s->path);
+    s->path = NULL;
+    return status;
+}
+
+bb_status bb_saver_wait(bb_saver *s, bb_error *err) {
+    if (!s || !s->under_way) return BB_OK;
+    pthread_join(s->thread, NULL);
+    bb_status status = s->status;
+    if (status != BB_OK) bb_fail(err, status, "%s", s->error.message);
+    return finish(s, status);
+}
+
+bb_status bb_saver_poll(bb_saver *s, bb_error *err) {
+    if (!s || !s->under_way || !atomic_load_explicit(&s->ended, memory_order_acquire)) return BB_OK;
+    return bb_saver_wait(s, err);
+}
+
+bb_status bb_saver_save(bb_saver *s, const bb_training_state *state, const bb_keep *keep, bb_error *err) {
+    double begin = now();
+    BB_TRY(bb_saver_wait(s, err));
+    BB_TRY(bb_checkpoint_image_take(s->image, s->model, s->optimizer, state, err));
+    s->path = bb_run_dir_checkpoint_path(s->dir, state->step);
+    if (!s->path) return bb_fail(err, BB_ERR_MEMORY, "out of memory while saving");
+    s->step = state->step;
+    s->keep = *keep;
+    atomic_store(&s->ended, false);
+    s->under_way = s->background && start_thread(s);
+    s->paused_seconds = now() - begin;
+    if (s->under_way) return BB_OK;
+    bb_status status = write_checkpoint(s, err);
+    s->paused_seconds = now() - begin;
+    return finish(s, status);
+}
+
+void bb_saver_free(bb_saver *s) {
+    if (!s) return;
+    bb_error ignored;
+    s->on_saved = NULL;
+    (void)bb_saver_wait(s, &ignored);
+    bb_checkpoint_image_free(s->image);
+    free(s);
+}

@@ -1,0 +1,29 @@
+/* Saves checkpoints of a run: from a copy, by a thread of its own, so that training stands still for the copy alone.
+ * SPDX-License-Identifier: MIT */
+#ifndef BB_TRAINING_SAVER_H
+#define BB_TRAINING_SAVER_H
+
+#include "training/checkpoint.h"
+#include "training/run_dir.h"
+
+typedef struct bb_saver bb_saver;
+
+/* Called by save, poll and wait, on the thread that calls them, when a checkpoint is whole and on disk. paused_seconds: how
+ * long the saver kept its caller waiting for it. */
+typedef void (*bb_saver_saved)(void *user, int64_t step, const char *path, double paused_seconds);
+
+/* background: with a copy and a thread; where there is no memory for the copy, *background becomes false. What is given here
+ * outlives the saver. */
+bb_status bb_saver_create(const bb_model *model, const bb_optimizer *optimizer, const bb_run_dir *dir, bool *background,
+                          bb_saver_saved on_saved, void *user, bb_saver **out, bb_error *err);
+/* Waits for the save that is being written, if there is one, and loses its result: wait first. */
+void bb_saver_free(bb_saver *saver);
+/* Saves the model and the optimizer as they are now. A save that is still being written is waited for first, and its failure
+ * returned: which checkpoints a run leaves does not depend on the speed of its disk. */
+bb_status bb_saver_save(bb_saver *saver, const bb_training_state *state, const bb_keep *keep, bb_error *err);
+/* The result of a save that has ended since the last call; BB_OK while there is none. */
+bb_status bb_saver_poll(bb_saver *saver, bb_error *err);
+/* The same, and waits for it. */
+bb_status bb_saver_wait(bb_saver *saver, bb_error *err);
+
+#endif

@@ -1,0 +1,81 @@
+/* Reads all of a model file or checkpoint and says, tensor by tensor, what is wrong with it.
+ * SPDX-License-Identifier: MIT */
+#include <jansson.h>
+#include <stdlib.h>
+
+#include "model/config.h"
+#include "training/checkpoint.h"
+
+typedef struct check {
+    const char *path;
+    json_t *failures;
+    void (*on_progress)(void *user, int64_t bytes_done, int64_t bytes_total);
+    void *user;
+    int64_t done, total;
+} check;
+
+/* Notes a failure of the file's content and goes on; what says nothing about it, such as a lack of memory, ends the check. */
+static bb_status note(const check *c, bb_status status, const char *tensor, bb_error *err) {
+    if (!bb_status_is_damage(status)) return status;
+    json_t *failure = json_pack("{s:s?, s:o}", "tensor", tensor, "reason", json_string_nocheck(err->message));
+    return json_array_append_new(c->failures, failure) == 0 ? BB_OK : bb_fail(err, BB_ERR_MEMORY, "out of memory");
+}
+
+static bb_status visit(void *user, const bb_st_tensor *t, uint64_t at, const uint8_t *piece, size_t size, bb_error *err) {
+    check *c = user;
+    c->done += (int64_t)size;
+    if (c->on_progress) c->on_progress(c->user, c->done, c->total);
+    return bb_checkpoint_check_finite((void *)c->path, t, at, piece, size, err);
+}
+
+static bb_status check_metadata(const check *c, const bb_safetensors *st, bb_error *err) {
+    bb_config config;
+    bb_param_table table = {0};
+    bb_training_state state;
+    char optimizer[16];
+    BB_TRY(note(c, bb_safetensors_check_metadata(st, err), "__metadata__", err));
+    BB_TRY(note(c, bb_checkpoint_read_state(st, &state, optimizer, sizeof optimizer, err), "__metadata__", err));
+    bb_status status = bb_checkpoint_read_config(st, &config, err);
+    if (status != BB_OK) return note(c, status, "__metadata__", err);
+    BB_TRY(bb_param_table_create(&config, &table, err));
+    for (int i = 0; i < table.count && status == BB_OK; i++) {
+        const bb_param *p = &table.entries[i];
+        const bb_st_tensor *t;
+        status = note(c, bb_safetensors_require_f32(st, p->name, p->rank, p->shape, &t, err), p->name, err);
+    }
+    bb_param_table_free(&table);
+    return status;
+}
+
+bb_status bb_verify_file(const char *path, void (*on_progress)(void *user, int64_t bytes_done, int64_t bytes_total), void *user,
+                         bool *good, char **json, bb_error *err) {
+    check c = {.path = path, .failures = json_array(), .on_progress = on_progress, .user = user};
+    bb_safetensors *st = NULL;
+    bb_error ignored, *why = err ? err : &ignored;
+    *json = NULL;
+    *good = false;
+    bb_status status = bb_safetensors_open(path, &st, why);
+    if (status == BB_ERR_FORMAT) {
+        status = note(&c, status, NULL, why);
+    } else if (status == BB_OK) {
+        int count = bb_safetensors_count(st);
+        for (int i = 0; i < count; i++) c.total += (int64_t)bb_safetensors_at(st, i)->bytes;
+        status = check_metadata(&c, st, why);
+        for (int i = 0; i < count && status == BB_OK; i++) {
+            const bb_st_tensor *t = bb_safetensors_at(st, i);
+            status = note(&c, bb_safetensors_scan(st, t, visit, &c, why), t->name, why);
+        }
+    }
+    if (status != BB_OK) goto done;
+    *good = json_array_size(c.failures) == 0;
+    json_t *root = json_pack("{s:o, s:b, s:b, s:i, s:I, s:O}", "file", json_string_nocheck(path), "good", (int)*good,
+                             "checksums", st && bb_safetensors_has_checksums(st), "tensors", st ? bb_safetensors_count(st) : 0,
+                             "bytes", (json_int_t)c.total, "failures", c.failures);
+    *json = root ? json_dumps(root, JSON_INDENT(2)) : NULL;
+    json_decref(root);
+    if (!*json) status = bb_fail(err, BB_ERR_MEMORY, "out of memory while checking %s", path);
+done:
+    json_decref(c.failures);
+    bb_safetensors_close(st);
+    return status;
+}

@@ -1,0 +1,163 @@
+/* Saving by a thread: the file holds what the model was when the save began, whatever happens to the model meanwhile; failures
+ * arrive; nothing is written twice or out of order.
+ * SPDX-License-Identifier: MIT */
+#include "support.h"
+
+#include <unistd.h>
+
+#include "core/file.h"
+#include "scratch.h"
+#include "training/saver.h"
+
+/* Large enough that writing it takes longer than changing it. */
+static const bb_config shape = {.vocab_size = 256,
+                                .n_layer = 2,
+                                .d_model = 256,
+                                .n_head = 4,
+                                .n_kv_head = 4,
+                                .d_ff = 512,
+                                .rope_base = 1e4,
+                                .norm_eps = 1e-6,
+                                .act_quant = true};
+
+typedef struct fixture {
+    bb_device *device;
+    bb_model *model;
+    bb_optimizer *optimizer;
+    bb_run_dir dir;
+    bb_saver *saver;
+    int saved, last;
+} fixture;
+
+static fixture f;
+
+static void on_saved(void *user, int64_t step, const char *path, double paused_seconds) {
+    assert_ptr_equal(user, &f);
+    assert_int_equal(step, bb_run_dir_step_of(path));
+    assert_true(step > f.last);
+    assert_true(paused_seconds >= 0 && paused_seconds < 60);
+    assert_int_equal(access(path, R_OK), 0);
+    f.last = (int)step;
+    f.saved++;
+}
+
+static int setup(void **state) {
+    bb_optimizer_options options;
+    f = (fixture){.last = -1};
+    if (scratch_create(state)) return -1;
+    bb_optimizer_options_default(&options);
+    assert_ok(bb_device_open("cpu", 2, &f.device, &test_error));
+    assert_ok(bb_model_create(f.device, &shape, 5, &f.model, &test_error));
+    assert_ok(bb_optimizer_create(f.model, &options, &f.optimizer, &test_error));
+    assert_ok(bb_run_dir_open(scratch_path("run"), -1, -1, false, &f.dir, &test_error));
+    return 0;
+}
+
+static int teardown(void **state) {
+    bb_saver_free(f.saver);
+    bb_run_dir_close(&f.dir);
+    bb_optimizer_free(f.optimizer);
+    bb_model_free(f.model);
+    bb_device_close(f.device);
+    return scratch_remove(state);
+}
+
+static void open_saver(bool background) {
+    bool is_background = background;
+    assert_ok(bb_saver_create(f.model, f.optimizer, &f.dir, &is_background, on_saved, &f, &f.saver, &test_error));
+    assert_int_equal(is_background, background);
+}
+
+static const bb_keep keep_all = {0};
+
+/* Fills the model with one value, as an optimizer's step would change it. */
+static void fill(float value) {
+    for (int64_t i = 0; i < f.model->table.total; i++) f.model->params[i] = value;
+}
+
+static void check_steps(bool background) {
+    open_saver(background);
+    for (int step = 1; step <= 8; step++) {
+        fill((float)step);
+        bb_training_state ts = {.step = step, .samples = 3 * (uint64_t)step};
+        assert_ok(bb_saver_save(f.saver, &ts, &keep_all, &test_error));
+        fill(-1); /* while it is written */
+        assert_ok(bb_saver_poll(f.saver, &test_error));
+    }
+    assert_ok(bb_saver_wait(f.saver, &test_error));
+    assert_int_equal(f.saved, 8);
+    assert_ok(bb_saver_wait(f.saver, &test_error)); /* nothing to wait for: nothing happens */
+    assert_int_equal(f.saved, 8);
+    for (int step = 1; step <= 8; step++) {
+        bb_training_state ts;
+        char *path = bb_run_dir_checkpoint_path(&f.dir, step);
+        assert_ok(bb_checkpoint_load(path, f.model, f.optimizer, &ts, &test_error));
+        assert_int_equal(ts.step, step);
+        assert_int_equal(ts.samples, 3 * step);
+        for (int64_t i = 0; i < f.model->table.total; i++) assert_true(f.model->params[i] == (float)step);
+        free(path);
+    }
+    assert_true(scratch_holds(scratch_path("run/latest"), "step-00000008.safetensors\n", 26));
+}
+
+static void test_background(void **state) {
+    (void)state;
+    check_steps(true);
+}
+
+static void test_while_waiting(void **state) {
+    (void)state;
+    check_steps(false);
+}
+
+/* A directory in the way of the next checkpoint: its save fails, said by poll, wait or the next save; those before stay. */
+static void test_failure_arrives(void **state) {
+    (void)state;
+    open_saver(true);
+    bb_training_state ts = {.step = 1};
+    assert_ok(bb_saver_save(f.saver, &ts, &keep_all, &test_error));
+    assert_ok(bb_saver_wait(f.saver, &test_error));
+    for (int way = 0; way < 3; way++) {
+        ts.step = 2 + way;
+        char *path = bb_run_dir_checkpoint_path(&f.dir, ts.step);
+        assert_int_equal(mkdir(path, 0777), 0);
+        free(path);
+        assert_ok(bb_saver_save(f.saver, &ts, &keep_all, &test_error));
+        bb_status status = BB_OK;
+        test_error.message[0] = 0;
+        if (way == 0) {
+            for (int i = 0; i < 2000 && status == BB_OK; i++, usleep(1000)) status = bb_saver_poll(f.saver, &test_error);
+        } else if (way == 1) {
+            status = bb_saver_wait(f.saver, &test_error);
+        } else {
+            ts.step = 9;
+            status = bb_saver_save(f.saver, &ts, &keep_all, &test_error);
+        }
+        assert_int_equal(status, BB_ERR_IO);
+        assert_message(test_error, "a directory");
+        assert_ok(bb_saver_poll(f.saver, &test_error)); /* said once */
+    }
+    assert_int_equal(f.saved, 1);
+    assert_true(scratch_holds(scratch_path("run/latest"), "step-00000001.safetensors\n", 26));
+    assert_int_equal(scratch_count_entries(scratch_path("run")), 5); /* the checkpoint, latest, three directories */
+}
+
+/* Freed while it writes: it is waited for, and nothing is left half-written. */
+static void test_freed_while_writing(void **state) {
+    (void)state;
+    open_saver(true);
+    bb_training_state ts = {.step = 1};
+    assert_ok(bb_saver_save(f.saver, &ts, &keep_all, &test_error));
+    bb_saver_free(f.saver);
+    f.saver = NULL;
+    assert_int_equal(f.saved, 0);
+    assert_int_equal(scratch_count_entries(scratch_path("run")), 2);
+    assert_ok(bb_checkpoint_load(scratch_path("run/step-00000001.safetensors"), f.model, f.optimizer, &ts, &test_error));
+}
+
+int main(void) {
+#define saver_test(t) cmocka_unit_test_setup_teardown(t, setup, teardown)
+    const struct CMUnitTest tests[] = {saver_test(test_background), saver_test(test_while_waiting),
+                                       saver_test(test_failure_arrives), saver_test(test_freed_while_writing)};
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
