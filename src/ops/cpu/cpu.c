@@ -102,8 +102,16 @@ static bb_status cpu_sync(bb_device *dev, bb_error *err) {
 }
 
 static void cpu_copy(bb_device *dev, void *dst, const void *src, size_t bytes) {
-    (void)dev;
-    memcpy(dst, src, bytes);
+    if (bytes < HUGE_PAGE) {
+        memcpy(dst, src, bytes);
+        return;
+    }
+    int64_t tiles = (int64_t)((bytes + HUGE_PAGE - 1) / HUGE_PAGE);
+#pragma omp parallel for num_threads(dev->threads) schedule(static)
+    for (int64_t i = 0; i < tiles; i++) {
+        size_t at = (size_t)i * HUGE_PAGE, n = bytes - at < HUGE_PAGE ? bytes - at : HUGE_PAGE;
+        memcpy((uint8_t *)dst + at, (const uint8_t *)src + at, n);
+    }
 }
 
 static void cpu_zero(bb_device *dev, void *p, size_t bytes) {
