@@ -322,7 +322,7 @@ BB_API bb_status bb_run_newest_good(const char *run_dir, bb_status (*take)(void 
                                     void (*on_damaged)(void *user, const char *path, const char *reason), void *user,
                                     bb_error *err);
 
-/* ---- Evaluation and generation --------------------------------------------------------------------------------------- */
+/* ---- Evaluation ------------------------------------------------------------------------------------------------------ */
 
 typedef struct bb_eval_options {
     int seq_len, batch_size;
@@ -340,25 +340,85 @@ BB_API void bb_eval_options_default(bb_eval_options *options);
 BB_API bb_status bb_evaluate(bb_model *model, const char *data, const bb_eval_options *options, bb_eval_result *result,
                              bb_error *err);
 
+/* ---- Generation ------------------------------------------------------------------------------------------------------ */
+
+typedef struct bb_bytes {
+    const uint8_t *data;
+    size_t size;
+} bb_bytes;
+
+/* Guessing bytes from what stood in the text before, and verifying several in one pass: changes the speed, and no byte of what
+ * is generated. */
+typedef enum bb_speculate {
+    BB_SPECULATE_OFF = 0,
+    BB_SPECULATE_AUTO,  /* as many at a time as pay, by what guesses and passes have done so far; none where none pays */
+    BB_SPECULATE_ALWAYS /* whatever it costs */
+} bb_speculate;
+
 typedef struct bb_generate_options {
     int64_t max_new_bytes;
-    double temperature; /* 0: greedy */
-    int top_k;          /* 0: off */
-    double top_p;       /* 1: off */
-    uint64_t seed;
-    int context_length; /* window of the KV cache in bytes, 0: the trained length */
-    /* Called with each new byte; returning false ends the generation. */
+    /* How a byte is drawn from the logits, in this order. */
+    double repetition_penalty; /* 1: off; a byte that stands among the last repetition_window ones of the text, prompt included,
+                                * has its logit divided by it where that is positive, else multiplied */
+    int repetition_window;     /* 1..65536 */
+    double temperature;        /* divides the logits; 0: the likeliest byte, and nothing below applies */
+    int top_k;                 /* only the k likeliest; 0: off */
+    double top_p;              /* of those the fewest likeliest that together reach this share of their probability; 1: off */
+    double min_p;              /* of those the ones at least this times as likely as the likeliest; 0: off */
+    uint64_t seed;             /* draw i of a text depends on nothing but (seed, i) and the logits */
+    /* Ends as soon as what is generated ends with one of these (the longest, if with several). It is neither given to on_byte
+     * nor kept in the context; bytes that may be the beginning of one are held back until that is decided. */
+    const bb_bytes *stops;
+    int stop_count;
+    bb_speculate speculate;
+    int context_length; /* bb_generate: as in bb_session_options */
+    /* Called with each new byte; returning false ends the generation after it. */
     bool (*on_byte)(void *user, uint8_t byte);
     void *user;
 } bb_generate_options;
 typedef struct bb_generate_metrics {
-    int64_t prompt_bytes, new_bytes, context_restarts;
+    int64_t prompt_bytes, new_bytes; /* drawn, those of a stop text among them */
+    int64_t context_restarts;        /* how often the window was full */
+    int stop;                        /* the stop text that ended it; -1: none */
+    int64_t passes, drafted,
+        accepted; /* through the model after the prompt; bytes guessed and verified; those that were right */
     double prompt_seconds, decode_seconds, first_byte_seconds;
     double mean_logprob; /* nats, of the bytes generated, under the unmodified distribution */
 } bb_generate_metrics;
 BB_API void bb_generate_options_default(bb_generate_options *options);
-/* Continues prompt (length may be 0). Past the context window the older half is dropped and the newer half read again from
- * position 0, so that memory stays constant and positions stay in the trained range. */
+
+/* A text that goes on: bytes that were fed and bytes that were generated, with the KV cache of the newest of them. Past the
+ * window its older half is dropped and the newer half read again from position 0, so that memory stays constant and positions
+ * stay in the trained range. Of a longer piece of text than the window has room for, the last bytes are read: up to three
+ * quarters of a window. A model may have several sessions; no two calls on them at the same time. */
+typedef struct bb_session bb_session;
+typedef struct bb_session_options {
+    int context_length; /* bytes that the model sees at once, the window; 0: its trained length */
+    /* NULL, or called now and then while many bytes are read; returning false ends that: BB_ERR_INTERRUPTED, and the text is
+     * what was read until then. */
+    bool (*on_read)(void *user, int64_t done, int64_t total);
+    void *user;
+} bb_session_options;
+BB_API void bb_session_options_default(bb_session_options *options);
+BB_API bb_status bb_session_open(bb_model *model, const bb_session_options *options, bb_session **out, bb_error *err);
+BB_API void bb_session_close(bb_session *session);
+/* Appends bytes and reads them. Zero bytes are none. */
+BB_API bb_status bb_session_feed(bb_session *session, const uint8_t *bytes, size_t count, bb_error *err);
+/* Goes on from the text, which grows by what on_byte was given; an empty text begins after a newline. metrics (may be NULL):
+ * prompt_* are of what was fed since the session was opened or last generated. */
+BB_API bb_status bb_session_generate(bb_session *session, const bb_generate_options *options, bb_generate_metrics *metrics,
+                                     bb_error *err);
+/* Bytes of text, forgotten ones included. */
+BB_API int64_t bb_session_length(const bb_session *session);
+/* Remembers the present end of the text, in place of an earlier mark; rewind forgets all that came after it, as often as one
+ * likes: what is then generated with the same options is the same. It is as good as free while the window has not slid since
+ * the mark, else the marked window is read again. */
+BB_API bb_status bb_session_mark(bb_session *session, bb_error *err);
+BB_API bb_status bb_session_rewind(bb_session *session, bb_error *err);
+/* An empty text again, and no mark. */
+BB_API void bb_session_clear(bb_session *session);
+
+/* One session for one text: opens, feeds the prompt (length may be 0), generates, closes. */
 BB_API bb_status bb_generate(bb_model *model, const uint8_t *prompt, size_t prompt_length, const bb_generate_options *options,
                              bb_generate_metrics *metrics, bb_error *err);
 

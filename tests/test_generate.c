@@ -1,9 +1,8 @@
-/* Generation: the KV cache against the full forward pass, the context window, the sampler.
+/* Generation: the KV cache against the full forward pass, the context window.
  * SPDX-License-Identifier: MIT */
 #include "support.h"
 
 #include "core/rng.h"
-#include "inference/sampler.h"
 #include "model/bitbytelm.h"
 
 enum { T = 40, V = 256 };
@@ -197,59 +196,9 @@ static void test_context_window(void **state) {
     bb_device_close(device);
 }
 
-/* Draws many times and compares the counts with the stated distribution: chi-square, p about 1e-6 at the bound. */
-static void check_distribution(bb_sampler s, const float *logits, int vocab, const double *p) {
-    enum { N = 20000 };
-    int count[16] = {0};
-    for (int i = 0; i < N; i++) count[bb_sampler_draw(&s, logits, vocab, (uint64_t)i)]++;
-    double chi2 = 0;
-    int cells = 0;
-    for (int v = 0; v < vocab; v++) {
-        if (p[v] <= 0) {
-            assert_int_equal(count[v], 0);
-            continue;
-        }
-        double expected = N * p[v], d = count[v] - expected;
-        chi2 += d * d / expected;
-        cells++;
-    }
-    assert_true(chi2 < cells + 5 * sqrt(2.0 * cells) + 10);
-}
-
-static void test_sampler(void **state) {
-    (void)state;
-    const float logits[] = {0.0f, 1.0f, 2.0f, 0.5f, -1.0f};
-    double p[5], total = 0;
-    bb_sampler s = {.temperature = 1, .top_p = 1, .seed = 5};
-    for (int i = 0; i < 5; i++) total += p[i] = exp((double)logits[i]);
-    for (int i = 0; i < 5; i++) p[i] /= total;
-    check_distribution(s, logits, 5, p);
-    for (int i = 0; i < 5; i++) assert_true(fabs(bb_sampler_logprob(logits, 5, i) - log(p[i])) < 1e-12);
-
-    s.temperature = 0.5;
-    double q[5];
-    total = 0;
-    for (int i = 0; i < 5; i++) total += q[i] = exp(2 * (double)logits[i]);
-    for (int i = 0; i < 5; i++) q[i] /= total;
-    check_distribution(s, logits, 5, q);
-
-    s = (bb_sampler){.temperature = 1, .top_k = 2, .top_p = 1, .seed = 6};
-    const double top2[] = {0, p[1] / (p[1] + p[2]), p[2] / (p[1] + p[2]), 0, 0};
-    check_distribution(s, logits, 5, top2);
-
-    /* p = 0.09 0.24 0.64 0.14 0.03 or so: 0.7 is reached by the two likeliest */
-    s = (bb_sampler){.temperature = 1, .top_p = 0.7, .seed = 7};
-    assert_true(p[2] < 0.7 && p[2] + p[1] >= 0.7);
-    check_distribution(s, logits, 5, top2);
-
-    s = (bb_sampler){.temperature = 0, .top_p = 1};
-    const float ties[] = {1.0f, 3.0f, 3.0f};
-    assert_int_equal(bb_sampler_draw(&s, ties, 3, 0), 1);
-}
-
 int main(void) {
     const struct CMUnitTest tests[] = {cmocka_unit_test(test_cache_ref), cmocka_unit_test(test_cache_cpu),
-                                       cmocka_unit_test(test_greedy_equals_full_forward), cmocka_unit_test(test_context_window),
-                                       cmocka_unit_test(test_sampler)};
+                                       cmocka_unit_test(test_greedy_equals_full_forward),
+                                       cmocka_unit_test(test_context_window)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -2,55 +2,133 @@
 #include "inference/sampler.h"
 
 #include <math.h>
-#include <stdlib.h>
 
 #include "core/rng.h"
 
-typedef struct candidate {
-    int id;
-    double weight; /* the logit, then its probability up to a factor */
-} candidate;
+/* Bytes still in question. `weight` is the probability up to a common factor; the likeliest has 1. */
+typedef struct candidates {
+    int id[BB_SAMPLER_MAX_VOCAB];
+    double weight[BB_SAMPLER_MAX_VOCAB];
+    int count;
+} candidates;
 
-/* Likeliest first; equals by id, so that the order is total. */
-static int by_weight(const void *a, const void *b) {
-    const candidate *x = a, *y = b;
-    if (x->weight > y->weight) return -1;
-    if (x->weight < y->weight) return 1;
-    return x->id - y->id;
+bb_sampler bb_sampler_from(const bb_generate_options *o) {
+    return (bb_sampler){.repetition_penalty = o->repetition_penalty,
+                        .repetition_window = o->repetition_window,
+                        .temperature = o->temperature,
+                        .top_k = o->top_k,
+                        .top_p = o->top_p,
+                        .min_p = o->min_p,
+                        .seed = o->seed};
 }
 
 bb_status bb_sampler_check(const bb_sampler *s, bb_error *err) {
+    if (!(s->repetition_penalty > 0) || !isfinite(s->repetition_penalty))
+        return bb_fail(err, BB_ERR_ARGUMENT, "repetition_penalty %g must be above 0 (1: off)", s->repetition_penalty);
+    if (s->repetition_window < 1 || s->repetition_window > BB_SAMPLER_MAX_WINDOW)
+        return bb_fail(err, BB_ERR_ARGUMENT, "repetition_window %d must be from 1 to %d bytes", s->repetition_window,
+                       BB_SAMPLER_MAX_WINDOW);
     if (!(s->temperature >= 0) || !isfinite(s->temperature))
         return bb_fail(err, BB_ERR_ARGUMENT, "temperature %g must be 0 (greedy) or more", s->temperature);
     if (s->top_k < 0) return bb_fail(err, BB_ERR_ARGUMENT, "top_k %d must be 0 (off) or more", s->top_k);
     if (!(s->top_p > 0 && s->top_p <= 1))
         return bb_fail(err, BB_ERR_ARGUMENT, "top_p %g must be above 0 and at most 1", s->top_p);
+    if (!(s->min_p >= 0 && s->min_p <= 1)) return bb_fail(err, BB_ERR_ARGUMENT, "min_p %g must be from 0 (off) to 1", s->min_p);
     return BB_OK;
 }
 
-int bb_sampler_draw(const bb_sampler *s, const float *logits, int vocab, uint64_t index) {
-    candidate list[BB_SAMPLER_MAX_VOCAB];
-    for (int i = 0; i < vocab; i++) list[i] = (candidate){.id = i, .weight = (double)logits[i]};
-    qsort(list, (size_t)vocab, sizeof *list, by_weight);
-    if (s->temperature <= 0) return list[0].id;
+/* Keskar et al., "CTRL", 2019, with the sign taken care of: a penalty above 1 always makes a seen byte less likely. */
+static void penalize(const bb_sampler *s, double *logits, int vocab, const int32_t *seen) {
+    for (int i = 0; i < vocab; i++)
+        if (seen[i] > 0) logits[i] = logits[i] > 0 ? logits[i] / s->repetition_penalty : logits[i] * s->repetition_penalty;
+}
 
-    double best = list[0].weight, total = 0;
-    int n = s->top_k > 0 && s->top_k < vocab ? s->top_k : vocab;
-    for (int i = 0; i < n; i++) total += list[i].weight = exp((list[i].weight - best) / s->temperature);
-    if (s->top_p < 1) { /* the fewest whose probabilities reach top_p */
-        double kept = 0;
-        int i = 0;
-        do kept += list[i++].weight;
-        while (i < n && kept < s->top_p * total);
-        n = i;
-        total = kept;
+static bool likelier(const candidates *c, int a, int b) {
+    if (c->weight[a] > c->weight[b]) return true;
+    return !(c->weight[a] < c->weight[b]) && c->id[a] < c->id[b];
+}
+
+static void swap(candidates *c, int a, int b) {
+    int id = c->id[a];
+    double weight = c->weight[a];
+    c->id[a] = c->id[b];
+    c->weight[a] = c->weight[b];
+    c->id[b] = id;
+    c->weight[b] = weight;
+}
+
+static void sift_down(candidates *c, int at, int count) {
+    for (int child; (child = 2 * at + 1) < count; at = child) {
+        if (child + 1 < count && likelier(c, child + 1, child)) child++;
+        if (!likelier(c, child, at)) return;
+        swap(c, child, at);
+    }
+}
+
+/* Leaves the likeliest: at most `most` of them, and no more than it takes to reach `share` of their total. A heap: what is cut
+ * off is never put in order, and few are left as a rule. They end in falling order. */
+static void keep_likeliest(candidates *c, int most, double share) {
+    candidates kept;
+    double total = 0, sum = 0;
+    int left = c->count;
+    kept.count = 0;
+    for (int i = left / 2 - 1; i >= 0; i--) sift_down(c, i, left);
+    bool early = most >= left; /* the total is known before anything is taken */
+    if (early)
+        for (int i = 0; i < left; i++) total += c->weight[i];
+    while (left > 0 && kept.count < most && !(early && share < 1 && sum >= share * total)) {
+        kept.id[kept.count] = c->id[0];
+        kept.weight[kept.count] = c->weight[0];
+        sum += c->weight[0];
+        kept.count++;
+        swap(c, 0, --left);
+        sift_down(c, 0, left);
+    }
+    if (!early && share < 1) {
+        total = sum;
+        sum = 0;
+        int n = 0;
+        while (n < kept.count && (n == 0 || sum < share * total)) sum += kept.weight[n++];
+        kept.count = n;
+    }
+    for (int i = 0; i < kept.count; i++) {
+        c->id[i] = kept.id[i];
+        c->weight[i] = kept.weight[i];
+    }
+    c->count = kept.count;
+}
+
+int bb_sampler_draw(const bb_sampler *s, const float *logits, int vocab, const int32_t *seen, uint64_t index) {
+    double value[BB_SAMPLER_MAX_VOCAB];
+    candidates c;
+    for (int i = 0; i < vocab; i++) value[i] = (double)logits[i];
+    if (s->repetition_penalty > 1 || s->repetition_penalty < 1) penalize(s, value, vocab, seen);
+    int best = 0;
+    for (int i = 1; i < vocab; i++)
+        if (value[i] > value[best]) best = i;
+    if (s->temperature <= 0) return best;
+
+    for (int i = 0; i < vocab; i++) {
+        c.id[i] = i;
+        c.weight[i] = exp((value[i] - value[best]) / s->temperature);
+    }
+    c.count = vocab;
+    int most = s->top_k > 0 && s->top_k < vocab ? s->top_k : vocab;
+    if (most < vocab || s->top_p < 1) keep_likeliest(&c, most, s->top_p);
+    double total = 0;
+    int n = 0;
+    for (int i = 0; i < c.count; i++) {
+        if (c.weight[i] < s->min_p) continue; /* the likeliest has weight 1 */
+        c.id[n] = c.id[i];
+        total += c.weight[n++] = c.weight[i];
     }
     double left = bb_rng_uniform(s->seed, BB_STREAM_SAMPLER, index) * total;
-    for (int i = 0; i < n - 1; i++) {
-        left -= list[i].weight;
-        if (left < 0) return list[i].id;
+    int drawn = best;
+    for (int i = 0; i < n && left >= 0; i++) { /* the last one also takes what rounding leaves over */
+        drawn = c.id[i];
+        left -= c.weight[i];
     }
-    return list[n - 1].id;
+    return drawn;
 }
 
 double bb_sampler_logprob(const float *logits, int vocab, int id) {

@@ -1,0 +1,141 @@
+/* SPDX-License-Identifier: MIT */
+#include "inference/context.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+bb_status bb_context_open(bb_model *model, int64_t capacity, bb_context *c, bb_error *err) {
+    *c = (bb_context){.model = model, .logits_at = -1};
+    if (capacity < 1 || capacity > BB_CONTEXT_MAX_LENGTH)
+        return bb_fail(err, BB_ERR_ARGUMENT, "context_length %lld must be from 1 to %d", (long long)capacity,
+                       BB_CONTEXT_MAX_LENGTH);
+    c->memory = capacity > BB_CONTEXT_MEMORY ? capacity : BB_CONTEXT_MEMORY;
+    c->text = malloc(2 * (size_t)c->memory);
+    c->logits = malloc(BB_CONTEXT_ROWS * (size_t)model->config.vocab_size * sizeof *c->logits);
+    bb_status status = BB_OK;
+    if (!c->text || !c->logits)
+        status = bb_fail(err, BB_ERR_MEMORY, "no memory for %lld bytes of context", (long long)capacity);
+    else
+        status = bb_kv_cache_open(model, capacity, &c->cache, err);
+    if (status != BB_OK) bb_context_close(c);
+    return status;
+}
+
+static void drop_mark(bb_context *c) {
+    free(c->mark.text);
+    free(c->mark.logits);
+    c->mark = (bb_context_mark){.text = NULL};
+}
+
+void bb_context_close(bb_context *c) {
+    bb_kv_cache_close(&c->cache);
+    free(c->text);
+    free(c->logits);
+    drop_mark(c);
+}
+
+int64_t bb_context_room(const bb_context *c) { return c->cache.capacity - (c->end - c->first); }
+
+void bb_context_append(bb_context *c, const uint8_t *bytes, int64_t n) {
+    int64_t room = 2 * c->memory, held = c->end - c->base;
+    if (held + n > room) { /* the newest bytes of both together, as many as are kept */
+        int64_t skipped = n > c->memory ? n - c->memory : 0, keep = c->memory - (n - skipped);
+        if (keep > held) keep = held;
+        memmove(c->text, c->text + held - keep, (size_t)keep);
+        if (skipped) { /* what is left out was never there to be read */
+            c->end += skipped;
+            bytes += skipped;
+            n -= skipped;
+        }
+        c->base = c->end - keep;
+        held = keep;
+    }
+    memcpy(c->text + held, bytes, (size_t)n);
+    c->end += n;
+}
+
+static int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
+
+void bb_context_cut(bb_context *c, int64_t end) {
+    c->end = end;
+    if (c->mark.text && c->mark.end > end) drop_mark(c);
+    if (c->first >= end) { /* all of the window is gone: what stands before it is to be read again */
+        c->first = end - smaller(end - c->base, c->cache.capacity - c->cache.capacity / 4);
+        c->cache.length = 0;
+    }
+    c->cache.length = smaller(c->cache.length, end - c->first);
+}
+
+/* Unread bytes do not fit the window: makes a new one of the newest bytes, to be read from position 0. */
+static void slide(bb_context *c) {
+    int64_t capacity = c->cache.capacity, unread = c->end - (c->first + c->cache.length);
+    int64_t most = capacity > 1 ? capacity - capacity / 4 : 1, keep = smaller(capacity / 2 + unread, most);
+    if (c->cache.length > 0) c->restarts++;
+    c->first = c->end - smaller(keep, c->end - c->base);
+    c->cache.length = 0;
+}
+
+bb_status bb_context_read(bb_context *c, int rows, bb_error *err) {
+    if (bb_context_room(c) < 0) slide(c);
+    int64_t unread = c->end - (c->first + c->cache.length);
+    if (unread == 0 && c->logits_at != c->end && c->end > c->first) { /* after a cut: the last byte once more */
+        c->cache.length--;
+        unread = 1;
+    }
+    for (int64_t done = 0; done < unread;) {
+        int64_t n = smaller(unread - done, BB_CONTEXT_PIECE), at = c->first + c->cache.length;
+        BB_TRY(bb_model_forward_cached(c->model, &c->cache, bb_context_at(c, at), n, rows > 1, c->logits, err));
+        done += n;
+        c->logits_at = rows > 1 ? -1 : at + n;
+        if (c->on_read && unread > BB_CONTEXT_PIECE && !c->on_read(c->user, done, unread)) {
+            bb_context_cut(c, at + n);
+            return bb_fail(err, BB_ERR_INTERRUPTED, "stopped after reading %lld of %lld bytes", (long long)done,
+                           (long long)unread);
+        }
+    }
+    return BB_OK;
+}
+
+bb_status bb_context_set_mark(bb_context *c, bb_error *err) {
+    size_t bytes = (size_t)(c->end - c->base), logits = (size_t)c->model->config.vocab_size * sizeof *c->logits;
+    drop_mark(c);
+    bb_context_mark m = {.base = c->base,
+                         .end = c->end,
+                         .first = c->first,
+                         .cached = c->cache.length,
+                         .logits_at = c->logits_at,
+                         .restarts = c->restarts,
+                         .text = malloc(bytes + 1),
+                         .logits = malloc(logits)};
+    c->mark = m;
+    if (!m.text || !m.logits) {
+        drop_mark(c);
+        return bb_fail(err, BB_ERR_MEMORY, "out of memory for a mark of %zu bytes", bytes);
+    }
+    memcpy(m.text, c->text, bytes);
+    memcpy(m.logits, c->logits, logits);
+    return BB_OK;
+}
+
+void bb_context_return(bb_context *c) {
+    bb_context_mark *m = &c->mark;
+    memcpy(c->text, m->text, (size_t)(m->end - m->base));
+    memcpy(c->logits, m->logits, (size_t)c->model->config.vocab_size * sizeof *c->logits);
+    c->base = m->base;
+    c->end = m->end;
+    c->logits_at = m->logits_at;
+    /* the cache still begins with the mark's bytes unless another window was read over them */
+    bool same = c->first == m->first && c->restarts == m->restarts && c->cache.length >= m->cached;
+    c->first = m->first;
+    c->cache.length = same ? m->cached : 0;
+    if (same || m->end == m->first) return;
+    c->logits_at = -1;
+    m->restarts = c->restarts; /* once read again, it is this window */
+}
+
+void bb_context_clear(bb_context *c) {
+    drop_mark(c);
+    c->base = c->end = c->first = 0;
+    c->cache.length = 0;
+    c->logits_at = -1;
+}

@@ -1,0 +1,357 @@
+/* Sessions: speculation changes no byte, stop texts, marks, the window, feeding in pieces.
+ * SPDX-License-Identifier: MIT */
+#include "support.h"
+
+#include "core/rng.h"
+#include "model/bitbytelm.h"
+
+enum { V = 256, MOST = 12000 };
+
+static const bb_config small_config = {.vocab_size = V,
+                                       .n_layer = 2,
+                                       .d_model = 32,
+                                       .n_head = 2,
+                                       .n_kv_head = 1,
+                                       .d_ff = 48,
+                                       .rope_base = 1e4,
+                                       .norm_eps = 1e-6,
+                                       .act_quant = true};
+
+typedef struct output {
+    uint8_t bytes[MOST];
+    int count, stop_after; /* 0: never */
+} output;
+
+static bool collect(void *user, uint8_t byte) {
+    output *o = user;
+    o->bytes[o->count++] = byte;
+    return o->count != o->stop_after;
+}
+
+typedef struct fixture {
+    bb_device *device;
+    bb_model *model;
+} fixture;
+
+static fixture open_model(const char *device_name) {
+    fixture f;
+    assert_ok(bb_device_open(device_name, 0, &f.device, &test_error));
+    assert_ok(bb_model_create(f.device, &small_config, 3, &f.model, &test_error));
+    return f;
+}
+
+static void close_model(fixture f) {
+    bb_model_free(f.model);
+    bb_device_close(f.device);
+}
+
+static bb_session *open_session(bb_model *model, int context_length) {
+    bb_session_options o;
+    bb_session *session;
+    bb_session_options_default(&o);
+    o.context_length = context_length;
+    assert_ok(bb_session_open(model, &o, &session, &test_error));
+    return session;
+}
+
+static void feed(bb_session *session, const char *text) {
+    assert_ok(bb_session_feed(session, (const uint8_t *)text, strlen(text), &test_error));
+}
+
+static bb_generate_metrics go_on(bb_session *session, bb_generate_options o, output *out) {
+    bb_generate_metrics m;
+    out->count = 0;
+    o.on_byte = collect;
+    o.user = out;
+    assert_ok(bb_session_generate(session, &o, &m, &test_error));
+    return m;
+}
+
+static bb_generate_options greedy(int64_t n) {
+    bb_generate_options o;
+    bb_generate_options_default(&o);
+    o.temperature = 0;
+    o.max_new_bytes = n;
+    o.speculate = BB_SPECULATE_OFF;
+    return o;
+}
+
+static void assert_same(const output *a, const output *b) {
+    assert_int_equal(a->count, b->count);
+    assert_memory_equal(a->bytes, b->bytes, (size_t)a->count);
+}
+
+/* The same bytes with and without guesses, from the same state; returns what the guesses did. */
+static bb_generate_metrics compare_speculation(bb_session *session, bb_generate_options o, output *plain) {
+    static output guessed;
+    guessed.stop_after = plain->stop_after;
+    o.speculate = BB_SPECULATE_OFF;
+    assert_ok(bb_session_mark(session, &test_error));
+    bb_generate_metrics without = go_on(session, o, plain);
+    int64_t length = bb_session_length(session);
+    assert_int_equal(without.drafted, 0);
+    assert_ok(bb_session_rewind(session, &test_error));
+    o.speculate = BB_SPECULATE_ALWAYS;
+    bb_generate_metrics with = go_on(session, o, &guessed);
+    assert_same(plain, &guessed);
+    assert_int_equal(bb_session_length(session), length);
+    assert_int_equal(with.new_bytes, without.new_bytes);
+    assert_int_equal(with.context_restarts, without.context_restarts);
+    assert_int_equal(with.stop, without.stop);
+    assert_true(with.mean_logprob >= without.mean_logprob && with.mean_logprob <= without.mean_logprob);
+    if (!plain->stop_after && with.stop < 0 && with.new_bytes > 0)
+        assert_int_equal(with.passes + with.accepted, with.new_bytes - 1);
+    return with;
+}
+
+/* An untrained model, greedy, falls into repeating itself: nearly every guess is right. One that is drawn from is seldom
+ * guessed, unless the temperature is low. */
+static void test_speculation(void **state) {
+    (void)state;
+    fixture f = open_model("ref");
+    bb_session *session = open_session(f.model, 200);
+    static output out;
+    feed(session, "The quick brown fox jumps over the lazy dog. The quick brown fox ");
+    bb_generate_metrics m = compare_speculation(session, greedy(10000), &out);
+    assert_int_equal(m.new_bytes, 10000);
+    assert_true(m.accepted > 5000);
+    assert_true(m.context_restarts > 50);
+
+    int64_t right = 0, wrong = 0;
+    for (uint64_t seed = 0; seed < 12; seed++) {
+        bb_generate_options o = greedy(300);
+        o.temperature = seed % 3 == 0 ? 0.3 : 0.7;
+        o.top_k = seed % 2 ? 3 : 0;
+        o.repetition_penalty = seed % 4 == 3 ? 1.1 : 1;
+        o.seed = seed;
+        m = compare_speculation(session, o, &out);
+        right += m.accepted;
+        wrong += m.drafted - m.accepted;
+    }
+    assert_true(right > 100 && wrong > 100);
+    bb_session_close(session);
+    close_model(f);
+}
+
+/* Chance never shows: what the program chooses by time is one of the same choices. */
+static void test_speculation_auto(void **state) {
+    (void)state;
+    fixture f = open_model("ref");
+    bb_session *session = open_session(f.model, 0);
+    static output plain, automatic;
+    feed(session, "again and again and again and ");
+    assert_ok(bb_session_mark(session, &test_error));
+    go_on(session, greedy(1000), &plain);
+    assert_ok(bb_session_rewind(session, &test_error));
+    bb_generate_options o = greedy(1000);
+    o.speculate = BB_SPECULATE_AUTO;
+    go_on(session, o, &automatic);
+    assert_same(&plain, &automatic);
+    bb_session_close(session);
+    close_model(f);
+}
+
+/* The stop texts are cut out of a known continuation, so that they come for certain. */
+static void test_stop(void **state) {
+    (void)state;
+    fixture f = open_model("ref");
+    bb_session *session = open_session(f.model, 0);
+    static output all, out, next;
+    bb_generate_options o = greedy(120);
+    o.temperature = 3; /* varied bytes */
+    feed(session, "prompt");
+    assert_ok(bb_session_mark(session, &test_error));
+    go_on(session, o, &all);
+    assert_int_equal(all.count, 120);
+
+    for (int length = 1; length <= 5; length++) {
+        int at = 60;
+        bb_bytes stop = {all.bytes + at, (size_t)length};
+        while (memcmp(all.bytes + at - 1, stop.data, stop.size) == 0) at--; /* its first place */
+        int first = 0;
+        while (memcmp(all.bytes + first, stop.data, stop.size) != 0) first++;
+        o.stops = &stop;
+        o.stop_count = 1;
+        assert_ok(bb_session_rewind(session, &test_error));
+        bb_generate_metrics m = compare_speculation(session, o, &out);
+        assert_int_equal(m.stop, 0);
+        assert_int_equal(out.count, first);
+        assert_memory_equal(out.bytes, all.bytes, (size_t)first);
+        assert_int_equal(m.new_bytes, first + length);
+        assert_int_equal(bb_session_length(session), 6 + first); /* nor is it in the text */
+        assert_ok(bb_session_mark(session, &test_error));
+        /* what follows is what follows that text, however it came to be */
+        bb_generate_options rest = greedy(30);
+        go_on(session, rest, &next);
+        bb_session_clear(session);
+        feed(session, "prompt");
+        assert_ok(bb_session_feed(session, out.bytes, (size_t)out.count, &test_error));
+        go_on(session, rest, &out);
+        assert_same(&out, &next);
+        bb_session_clear(session);
+        feed(session, "prompt");
+        assert_ok(bb_session_mark(session, &test_error));
+    }
+
+    /* A beginning of a stop text is held back, and shown when it turns out to be none: here at the end of the generation. */
+    uint8_t never[4];
+    memcpy(never, all.bytes + 117, 3);
+    never[3] = (uint8_t)(all.bytes[119] + 1);
+    bb_bytes stops[2] = {{never, 4}, {(const uint8_t *)"\x01\x02\x03 not this", 12}};
+    o.stops = stops;
+    o.stop_count = 2;
+    bb_generate_metrics m = go_on(session, o, &out);
+    assert_int_equal(m.stop, -1);
+    assert_same(&all, &out);
+
+    /* Two that end together: the longer one goes. */
+    bb_bytes both[2] = {{all.bytes + 50, 2}, {all.bytes + 48, 4}};
+    o.stops = both;
+    o.max_new_bytes = 52;
+    assert_ok(bb_session_rewind(session, &test_error));
+    m = go_on(session, o, &out);
+    if (out.count == 48) assert_int_equal(m.stop, 1);
+    assert_true(m.stop >= 0 && out.count <= 48);
+    const bb_bytes empty = {all.bytes, 0};
+    o.stops = &empty;
+    o.stop_count = 1;
+    assert_fails(bb_session_generate(session, &o, NULL, &test_error), BB_ERR_ARGUMENT, "stop text 1");
+    bb_session_close(session);
+    close_model(f);
+}
+
+/* Samples that share a prompt are those that each would be alone, also where one has driven the prompt out of the window. */
+static void test_mark(void **state) {
+    (void)state;
+    fixture f = open_model("ref");
+    for (int window = 24; window <= 96; window += 24) {
+        for (int prompt_length = 1; prompt_length <= 70; prompt_length += 23) {
+            static output alone[3], out;
+            char prompt[80];
+            for (int i = 0; i < prompt_length; i++) prompt[i] = (char)('a' + i % 26);
+            prompt[prompt_length] = '\0';
+            bb_generate_options o = greedy(40);
+            o.temperature = 2;
+            o.repetition_penalty = 1.1;
+            o.context_length = window;
+            o.on_byte = collect;
+            for (uint64_t i = 0; i < 3; i++) {
+                alone[i].count = 0;
+                o.user = &alone[i];
+                o.seed = 7 + i;
+                assert_ok(bb_generate(f.model, (const uint8_t *)prompt, (size_t)prompt_length, &o, NULL, &test_error));
+            }
+            assert_memory_not_equal(alone[0].bytes, alone[1].bytes, 40);
+            bb_session *session = open_session(f.model, window);
+            assert_fails(bb_session_rewind(session, &test_error), BB_ERR_ARGUMENT, "no mark");
+            feed(session, prompt);
+            assert_ok(bb_session_mark(session, &test_error));
+            for (uint64_t i = 0; i < 6; i++) {
+                if (i) assert_ok(bb_session_rewind(session, &test_error));
+                o.seed = 7 + i % 3;
+                bb_generate_metrics m = go_on(session, o, &out);
+                assert_int_equal(m.prompt_bytes, i ? 0 : prompt_length);
+                assert_same(&out, &alone[i % 3]);
+                assert_int_equal(bb_session_length(session), prompt_length + 40);
+            }
+            bb_session_close(session);
+        }
+    }
+    close_model(f);
+}
+
+/* A text fed in pieces is the text; what was generated is part of it; one that on_byte ends is cut there. */
+static void test_feed(void **state) {
+    (void)state;
+    fixture f = open_model("ref");
+    bb_session *session = open_session(f.model, 64), *other = open_session(f.model, 64);
+    static output a, b, c;
+    bb_generate_options o = greedy(20);
+    feed(session, "in ");
+    feed(session, "");
+    feed(session, "one piece or ");
+    feed(session, "several");
+    feed(other, "in one piece or several");
+    bb_generate_metrics m = go_on(session, o, &a);
+    assert_int_equal(m.prompt_bytes, 23);
+    go_on(other, o, &b);
+    assert_same(&a, &b);
+    a.stop_after = 7;
+    go_on(session, o, &a);
+    assert_int_equal(a.count, 7);
+    assert_int_equal(bb_session_length(session), 50);
+    assert_ok(bb_session_feed(other, a.bytes, 7, &test_error));
+    go_on(session, o, &b);
+    go_on(other, o, &c);
+    assert_same(&b, &c);
+    /* an empty text begins after a newline */
+    bb_session_clear(session);
+    bb_session_clear(other);
+    assert_int_equal(bb_session_length(session), 0);
+    feed(other, "\n");
+    go_on(session, o, &b);
+    go_on(other, o, &c);
+    assert_same(&b, &c);
+    /* far more than is ever kept: the last bytes count, three quarters of a window */
+    size_t big = 700000;
+    uint8_t *many = malloc(big);
+    for (size_t i = 0; i < big; i++) many[i] = (uint8_t)bb_rng_below(5, BB_STREAM_TEST, i, V);
+    bb_session_clear(session);
+    bb_session_clear(other);
+    assert_ok(bb_session_feed(session, many, 100, &test_error));
+    assert_ok(bb_session_feed(session, many + 100, big - 100, &test_error));
+    assert_ok(bb_session_feed(other, many + big - 48, 48, &test_error));
+    assert_int_equal(bb_session_length(session), big);
+    go_on(session, o, &b);
+    go_on(other, o, &c);
+    assert_same(&b, &c);
+    free(many);
+    bb_session_close(session);
+    bb_session_close(other);
+    bb_session_options bad;
+    bb_session_options_default(&bad);
+    bad.context_length = -1;
+    assert_fails(bb_session_open(f.model, &bad, &session, &test_error), BB_ERR_ARGUMENT, "context_length -1");
+    close_model(f);
+}
+
+static bool stop_reading(void *user, int64_t done, int64_t total) {
+    int *calls = user;
+    assert_true(done > 0 && done <= total);
+    return ++*calls < 2;
+}
+
+/* Reading can be ended: the text is then what was read. */
+static void test_interrupted_feed(void **state) {
+    (void)state;
+    fixture f = open_model("ref");
+    static output a, b;
+    uint8_t text[1600];
+    for (int i = 0; i < 1600; i++) text[i] = (uint8_t)('a' + i % 23);
+    bb_session *session, *other = open_session(f.model, 2000);
+    bb_session_options o;
+    int calls = 0;
+    bb_session_options_default(&o);
+    o.context_length = 2000;
+    o.on_read = stop_reading;
+    o.user = &calls;
+    assert_ok(bb_session_open(f.model, &o, &session, &test_error));
+    assert_fails(bb_session_feed(session, text, sizeof text, &test_error), BB_ERR_INTERRUPTED, "of 1600 bytes");
+    assert_int_equal(calls, 2);
+    int64_t length = bb_session_length(session);
+    assert_true(length > 0 && length < 1600);
+    assert_ok(bb_session_feed(other, text, (size_t)length, &test_error));
+    go_on(session, greedy(10), &a);
+    go_on(other, greedy(10), &b);
+    assert_same(&a, &b);
+    bb_session_close(session);
+    bb_session_close(other);
+    close_model(f);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_speculation), cmocka_unit_test(test_speculation_auto),
+                                       cmocka_unit_test(test_stop),        cmocka_unit_test(test_mark),
+                                       cmocka_unit_test(test_feed),        cmocka_unit_test(test_interrupted_feed)};
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
