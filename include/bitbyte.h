@@ -282,6 +282,8 @@ typedef struct bb_train_options {
     double warmup_frac;
     bb_lr_schedule lr_schedule;
     double lr_min_factor, grad_clip;
+    double spike_skip; /* a loss or gradient norm so many standard deviations over the mean of the last 64 applied steps is
+                          skipped; 0: off. Ten skipped in a row end the run with BB_ERR_NUMERIC */
     int batch_size, grad_accum;
     int seq_len;                     /* 0: the curriculum */
     int seq_len_cap;                 /* 0: none */

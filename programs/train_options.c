@@ -192,6 +192,14 @@ static bb_cli_option options[] = {
      .value = "X",
      .range = BB_CLI_AT_LEAST(0),
      .help = "greatest norm of the whole gradient; 0: no clipping"},
+    {.name = "spike_skip",
+     .type = BB_CLI_DOUBLE,
+     .target = &given.options.spike_skip,
+     .value = "Z",
+     .range = BB_CLI_AT_LEAST(0),
+     .help = "leave a step out whose loss or gradient norm is Z standard deviations over the mean of the last 64, e.g. 6; 0: "
+             "only what is not finite; ten in a row end the run",
+     .saved = BB_CLI_SAVED_FREE},
 
     {.help = "Validation"},
     {.name = "val_data",

@@ -14,7 +14,9 @@ typedef struct run {
     int64_t steps, stop_at;
     const char *resume;
     int seq_len, seq_len_cap, batch_size, grad_accum, val_every, save_every, keep;
-    int keep_every;
+    int keep_every, poison_at; /* poison_at: after this step the weights give no finite loss; 0: never */
+    double spike_skip;
+    bb_model *model;
     bool no_opt_state, allow_overwrite, save_sync;
     double lr;
     double last_loss; /* mean of the last LAST_STEPS steps */
@@ -43,6 +45,11 @@ static void on_event(void *user, const bb_train_event *e) {
         r->validations++;
     }
     if (e->kind == BB_TRAIN_SAVED) r->saves++;
+    if (e->kind == BB_TRAIN_SAVED && r->poison_at && e->step == r->poison_at) {
+        float huge[48];
+        for (int i = 0; i < 48; i++) huge[i] = 3e38f;
+        assert_ok(bb_model_set_tensor(r->model, "norm_f.weight", huge, 48, &test_error));
+    }
 }
 
 static const char *text_path(void) { return scratch_path("text.txt"); }
@@ -90,7 +97,9 @@ static bb_status train(run *r, bb_error *err) {
     to.save_every = r->save_every;
     to.keep = r->keep;
     to.keep_every = r->keep_every;
-    to.save_sync = r->save_sync;
+    to.save_sync = r->save_sync || r->poison_at; /* a save is then reported before the next step */
+    to.spike_skip = r->spike_skip;
+    r->model = model;
     to.allow_overwrite = r->allow_overwrite;
     to.on_event = on_event;
     to.user = r;
@@ -316,6 +325,89 @@ static void test_bad_steps(void **state) {
     bb_device_close(device);
 }
 
+static int64_t skipped_of(const char *name, int step) {
+    char path[512], *text;
+    snprintf(path, sizeof path, "%s/step-%08d.safetensors", scratch_path(name), step);
+    assert_ok(bb_describe_file(path, &text, &test_error));
+    const char *at = strstr(text, "\"skipped_steps\": ");
+    assert_non_null(at);
+    int64_t n = strtoll(at + strlen("\"skipped_steps\": "), NULL, 10);
+    bb_string_free(text);
+    return n;
+}
+
+/* Noise in a text makes spikes. They are left out, as many over a stop and a resume, to the same bits; without the option, or
+ * with a great one, none is. */
+static void test_spikes(void **state) {
+    (void)state;
+    char text[512];
+    snprintf(text, sizeof text, "%s", scratch_path("noisy.txt"));
+    FILE *f = fopen(text, "wb");
+    assert_non_null(f);
+    for (int i = 0; i < 4000; i++) {
+        if (i % 100 == 7)
+            for (unsigned j = 0; j < 200; j++) fputc((int)((j * j * 2654435761u + (unsigned)i * 40503u) >> 24), f);
+        fprintf(f, "a line of text that is always the same, all of it\n");
+    }
+    assert_int_equal(fclose(f), 0);
+    run a = base, b, c;
+    a.data = text;
+    a.batch_size = 1;
+    a.grad_accum = 1;
+    a.steps = 260;
+    a.spike_skip = 4;
+    a.name = "spikes";
+    assert_ok(train(&a, &test_error));
+    int64_t skipped = skipped_of("spikes", 260);
+    print_message("%lld of 260 steps were spikes\n", (long long)skipped);
+    assert_in_range(skipped, 1, 40);
+    b = a;
+    b.name = "spikes-parts";
+    b.stop_at = 131;
+    assert_ok(train(&b, &test_error));
+    char dir[512];
+    snprintf(dir, sizeof dir, "%s", scratch_path("spikes-parts"));
+    b.resume = dir;
+    b.stop_at = 0;
+    assert_ok(train(&b, &test_error));
+    assert_same_checkpoint("spikes", "spikes-parts", 260);
+    c = a;
+    c.spike_skip = 1e9;
+    c.name = "no-spikes";
+    assert_ok(train(&c, &test_error));
+    assert_int_equal(skipped_of("no-spikes", 260), 0);
+}
+
+/* Weights that give nothing finite, from step 5 on: ten steps are skipped, then the run ends; what was good stays, alone. */
+static void test_ten_skipped_in_a_row(void **state) {
+    (void)state;
+    run a = base;
+    a.name = "hopeless";
+    a.steps = 40;
+    a.save_every = 1;
+    a.keep = 1;
+    a.poison_at = 5;
+    assert_fails(train(&a, &test_error), BB_ERR_NUMERIC, "10 steps in a row were skipped, up to step 15");
+    assert_message(test_error, "lower --lr");
+    assert_true(scratch_holds(scratch_path("hopeless/latest"), "step-00000005.safetensors\n", 26));
+    assert_int_equal(scratch_count_entries(scratch_path("hopeless")), 3); /* the checkpoint, latest, metrics.jsonl */
+    assert_int_equal(a.saves, 5);
+    /* stopped on the way there: saved, and the good one stays beside it; resumed, it counts on */
+    run b = a;
+    b.name = "stopped";
+    b.saves = 0;
+    b.stop_at = 9;
+    assert_ok(train(&b, &test_error));
+    assert_int_equal(b.saves, 6);
+    assert_int_equal(scratch_count_entries(scratch_path("stopped")), 4);
+    char dir[512];
+    snprintf(dir, sizeof dir, "%s", scratch_path("stopped"));
+    b.resume = dir;
+    b.stop_at = 0;
+    b.poison_at = 0;
+    assert_fails(train(&b, &test_error), BB_ERR_NUMERIC, "up to step 15");
+}
+
 /* 300 steps of real text: the 8-bit optimizer ends within 1% of the f32 one, and both have learned. */
 static void test_8bit_follows_f32(void **state) {
     (void)state;
@@ -354,6 +446,8 @@ int main(void) {
                                        cmocka_unit_test(test_no_opt_state),
                                        cmocka_unit_test(test_run_directory),
                                        cmocka_unit_test(test_bad_steps),
+                                       cmocka_unit_test(test_spikes),
+                                       cmocka_unit_test(test_ten_skipped_in_a_row),
                                        cmocka_unit_test(test_8bit_follows_f32)};
     return cmocka_run_group_tests(tests, write_text, scratch_remove);
 }

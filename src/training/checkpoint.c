@@ -64,15 +64,31 @@ static bb_status list_entries(const bb_model *model, const bb_optimizer *optimiz
 
 /* ---- the state as JSON ----------------------------------------------------------------------------------------------- */
 
+static json_t *window_to_json(const bb_spike_window *w) {
+    json_t *loss = json_array(), *grad_norm = json_array();
+    bool good = loss && grad_norm;
+    for (int i = 0; i < w->count && good; i++)
+        good = json_array_append_new(loss, json_real(w->loss[i])) == 0 &&
+               json_array_append_new(grad_norm, json_real(w->grad_norm[i])) == 0;
+    json_t *window = json_pack("{s:o, s:o}", "loss", loss, "grad_norm", grad_norm);
+    if (good) return window;
+    json_decref(window);
+    return NULL;
+}
+
 static json_t *state_to_json(const bb_training_state *s, const bb_optimizer *optimizer) {
-    return json_pack("{s:I, s:I, s:I, s:I, s:I, s:I, s:i, s:f, s:i, s:s}", "step", (json_int_t)s->step, "samples",
-                     (json_int_t)s->samples, "bytes_seen", (json_int_t)s->bytes_seen, "skipped_steps",
-                     (json_int_t)s->skipped_steps, "skipped_micro_batches", (json_int_t)s->skipped_micro_batches,
-                     "optimizer_steps", (json_int_t)s->optimizer_steps, "trained_length", s->trained_length, "scaler_scale",
-                     s->scaler_scale, "scaler_good_steps", s->scaler_good_steps, "optimizer",
-                     !optimizer                        ? "none"
-                     : bb_optimizer_is_8bit(optimizer) ? "adamw8bit"
-                                                       : "adamw");
+    json_t *state =
+        json_pack("{s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:i, s:f, s:i, s:s}", "step", (json_int_t)s->step, "samples",
+                  (json_int_t)s->samples, "bytes_seen", (json_int_t)s->bytes_seen, "skipped_steps",
+                  (json_int_t)s->skipped_steps, "skipped_in_a_row", (json_int_t)s->skipped_in_a_row, "skipped_micro_batches",
+                  (json_int_t)s->skipped_micro_batches, "optimizer_steps", (json_int_t)s->optimizer_steps, "trained_length",
+                  s->trained_length, "scaler_scale", s->scaler_scale, "scaler_good_steps", s->scaler_good_steps, "optimizer",
+                  !optimizer                        ? "none"
+                  : bb_optimizer_is_8bit(optimizer) ? "adamw8bit"
+                                                    : "adamw");
+    if (s->spikes.count == 0 || json_object_set_new(state, "spike_window", window_to_json(&s->spikes)) == 0) return state;
+    json_decref(state);
+    return NULL;
 }
 
 /* The field's value, or an error that names it. */
@@ -82,6 +98,25 @@ static bb_status read_int(const json_t *object, const char *key, const char *pat
         return bb_fail(err, BB_ERR_FORMAT, "%s: training state: %s should be an integer >= 0, is %s", path, key,
                        json_is_integer(v) ? "negative" : bb_json_type_name(v));
     *out = json_integer_value(v);
+    return BB_OK;
+}
+
+/* Absent: an empty one. */
+static bb_status read_window(const json_t *window, const char *path, bb_spike_window *out, bb_error *err) {
+    const json_t *loss = json_object_get(window, "loss"), *grad_norm = json_object_get(window, "grad_norm");
+    size_t count = json_array_size(loss);
+    *out = (bb_spike_window){0};
+    if (!window) return BB_OK;
+    if (!json_is_array(loss) || count > BB_SPIKE_WINDOW || json_array_size(grad_norm) != count)
+        return bb_fail(err, BB_ERR_FORMAT,
+                       "%s: training state: spike_window should be two arrays of the same length, at most %d numbers", path,
+                       BB_SPIKE_WINDOW);
+    for (size_t i = 0; i < count; i++) {
+        const json_t *l = json_array_get(loss, i), *g = json_array_get(grad_norm, i);
+        if (!json_is_number(l) || !json_is_number(g))
+            return bb_fail(err, BB_ERR_FORMAT, "%s: training state: spike_window: expected numbers", path);
+        bb_spike_add(out, json_number_value(l), json_number_value(g));
+    }
     return BB_OK;
 }
 
@@ -95,6 +130,11 @@ static bb_status state_from_json(const char *text, const char *path, bb_training
         "step",           "samples",          "bytes_seen", "skipped_steps", "skipped_micro_batches", "optimizer_steps",
         "trained_length", "scaler_good_steps"};
     for (int i = 0; i < 8 && status == BB_OK; i++) status = read_int(o, keys[i], path, &v[i], err);
+    json_int_t in_a_row = 0; /* files of version 0.1.0 have none */
+    if (status == BB_OK && json_object_get(o, "skipped_in_a_row"))
+        status = read_int(o, "skipped_in_a_row", path, &in_a_row, err);
+    bb_spike_window spikes;
+    if (status == BB_OK) status = read_window(json_object_get(o, "spike_window"), path, &spikes, err);
     const char *name = json_string_value(json_object_get(o, "optimizer"));
     if (status == BB_OK && !name) status = bb_fail(err, BB_ERR_FORMAT, "%s: training state: 'optimizer' is missing", path);
     if (status == BB_OK) {
@@ -106,7 +146,9 @@ static bb_status state_from_json(const char *text, const char *path, bb_training
                                    .optimizer_steps = v[5],
                                    .trained_length = (int)v[6],
                                    .scaler_scale = json_number_value(json_object_get(o, "scaler_scale")),
-                                   .scaler_good_steps = (int)v[7]};
+                                   .scaler_good_steps = (int)v[7],
+                                   .skipped_in_a_row = in_a_row,
+                                   .spikes = spikes};
         snprintf(optimizer, optimizer_size, "%s", name);
     }
     json_decref(o);

@@ -7,6 +7,7 @@
 #include "format/safetensors.h"
 #include "model/bitbytelm.h"
 #include "training/optim.h"
+#include "training/spikes.h"
 
 /* Everything besides tensors that a resumed run needs to be the same run. */
 typedef struct bb_training_state {
@@ -18,6 +19,8 @@ typedef struct bb_training_state {
     int trained_length;      /* longest seq_len so far */
     double scaler_scale;     /* 0: no scaler */
     int scaler_good_steps;
+    int64_t skipped_in_a_row; /* the newest steps, without one that was applied */
+    bb_spike_window spikes;   /* count 0 where spikes are not looked for */
 } bb_training_state;
 
 /* What a checkpoint will hold. With `copy`, take copies it all to memory of the host, and write needs neither model nor

@@ -58,6 +58,7 @@ bb_status bb_optimizer_create(bb_model *model, const bb_optimizer_options *optio
     if (!o) return bb_fail(err, BB_ERR_MEMORY, "out of memory for an optimizer");
     o->model = model;
     o->options = *options;
+    o->norm_limit = INFINITY;
     o->slots = calloc((size_t)model->table.count, sizeof *o->slots);
     bb_arena measure = {0};
     carve_slots(&model->table, options->kind, NULL, &measure);
@@ -94,7 +95,7 @@ bb_status bb_optimizer_step(bb_optimizer *o, double lr, double max_norm, double 
     if (!model->grads) return bb_fail(err, BB_ERR_ARGUMENT, "an optimizer step before any backward pass");
     *grad_norm = sqrt(dev->ops->sum_squares(dev, model->grads, model->table.total)) / loss_scale;
     BB_TRY(dev->ops->sync(dev, err));
-    if (!isfinite(*grad_norm)) return BB_OK;
+    if (!isfinite(*grad_norm) || *grad_norm > o->norm_limit) return BB_OK;
 
     const bb_optimizer_options *opt = &o->options;
     double t = (double)(o->steps + 1), scale = max_norm > 0 ? max_norm / (*grad_norm + 1e-6) : 1;

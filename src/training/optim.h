@@ -18,6 +18,7 @@ struct bb_optimizer {
     bb_model *model;
     bb_optimizer_options options;
     int64_t steps;            /* updates applied */
+    double norm_limit;        /* a gradient norm above it changes nothing, as one that is not finite; INFINITY: none */
     bb_optimizer_slot *slots; /* host array, one per table entry */
     void *memory;             /* one arena of device memory */
     size_t bytes;

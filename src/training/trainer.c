@@ -80,6 +80,7 @@ static bb_status check_options(const bb_train_options *o, bb_error *err) {
         return bb_fail(err, BB_ERR_ARGUMENT, "warmup_frac %g must be from 0 to 1", o->warmup_frac);
     if (!(o->lr_min_factor >= 0 && o->lr_min_factor <= 1))
         return bb_fail(err, BB_ERR_ARGUMENT, "lr_min_factor %g must be from 0 to 1", o->lr_min_factor);
+    if (!(o->spike_skip >= 0)) return bb_fail(err, BB_ERR_ARGUMENT, "spike_skip %g must not be negative", o->spike_skip);
     if (!(o->grad_clip >= 0)) return bb_fail(err, BB_ERR_ARGUMENT, "grad_clip %g must not be negative", o->grad_clip);
     return BB_OK;
 }
@@ -239,6 +240,7 @@ static void on_saved(void *user, int64_t step, const char *path, double paused_s
 static bb_status save(bb_trainer *t, bb_error *err) {
     if (!t->run_dir.path) return BB_OK;
     bb_keep keep = {.newest = t->options.keep, .every = t->options.keep_every};
+    if (t->state.skipped_in_a_row > 0) keep.newest = 0; /* those before it may be all that is good */
     t->state.optimizer_steps = t->optimizer->steps;
     t->state.scaler_scale = t->scaler && t->scaler->enabled ? t->scaler->scale : 0;
     t->state.scaler_good_steps = t->scaler ? t->scaler->good_steps : 0;
@@ -280,6 +282,40 @@ static bb_status accumulate(bb_trainer *t, bb_dataset *dataset, int seq_len, dou
     return BB_OK;
 }
 
+/* What a step that was applied, or not, leaves in the state. */
+static void judged(bb_trainer *t, bool applied, double loss, double grad_norm, double loss_limit) {
+    bb_training_state *s = &t->state;
+    if (applied) {
+        s->skipped_in_a_row = 0;
+        if (t->options.spike_skip > 0)
+            bb_spike_add(&s->spikes, loss, grad_norm);
+        else
+            s->spikes.count = 0;
+        return;
+    }
+    const char *what = isfinite(loss) && loss <= loss_limit ? "the gradient norm" : "the loss";
+    double value = isfinite(loss) && loss <= loss_limit ? grad_norm : loss;
+    double limit = isfinite(loss) && loss <= loss_limit ? t->optimizer->norm_limit : loss_limit;
+    s->skipped_steps++;
+    if (!(t->scaler && t->scaler->enabled)) s->skipped_in_a_row++; /* to look for its scale, a scaler skips many */
+    if (isfinite(value))
+        notice(t, "step %lld was skipped: %s %.4g is a spike, over %.4g (%lld skipped so far)", (long long)s->step, what, value,
+               limit, (long long)s->skipped_steps);
+    else
+        notice(t, "step %lld was skipped: %s is not finite (%lld skipped so far)", (long long)s->step, what,
+               (long long)s->skipped_steps);
+}
+
+static bb_status too_many_skipped(const bb_trainer *t, bb_error *err) {
+    return bb_fail(
+        err, BB_ERR_NUMERIC,
+        "%d steps in a row were skipped, up to step %lld: training does not recover from this by itself. Nothing was "
+        "saved since; take a checkpoint from before (--resume FILE --out DIR) with a lower --lr, a longer warm-up, a "
+        "smaller --grad_clip%s",
+        BB_SKIPPED_IN_A_ROW, (long long)t->state.step,
+        t->options.spike_skip > 0 ? ", or a larger --spike_skip" : ", or --spike_skip 6");
+}
+
 static bb_status train_step(bb_trainer *t, bb_dataset *dataset, bb_train_event *e, bb_error *err) {
     const bb_train_options *o = &t->options;
     bb_training_state *s = &t->state;
@@ -292,17 +328,16 @@ static bb_status train_step(bb_trainer *t, bb_dataset *dataset, bb_train_event *
     bool applied = false;
     BB_TRY(accumulate(t, dataset, seq_len, &loss, err));
     double loss_scale = t->scaler ? bb_loss_scaler_scale(t->scaler) : 1;
-    if (isfinite(loss)) BB_TRY(bb_optimizer_step(t->optimizer, lr, o->grad_clip, loss_scale, &grad_norm, &applied, err));
+    double loss_limit = bb_spike_limit(s->spikes.loss, s->spikes.count, o->spike_skip);
+    t->optimizer->norm_limit = bb_spike_limit(s->spikes.grad_norm, s->spikes.count, o->spike_skip);
+    if (isfinite(loss) && loss <= loss_limit)
+        BB_TRY(bb_optimizer_step(t->optimizer, lr, o->grad_clip, loss_scale, &grad_norm, &applied, err));
     if (t->scaler) bb_loss_scaler_update(t->scaler, !applied);
     bb_dataset_next_step(dataset, o->batch_size, o->grad_accum);
     s->bytes_seen += (int64_t)(bb_dataset_position(dataset) - s->samples) * seq_len;
     s->samples = bb_dataset_position(dataset);
     s->step++;
-    if (!applied) {
-        s->skipped_steps++;
-        notice(t, "step %lld was skipped: %s is not finite (%lld skipped so far)", (long long)s->step,
-               isfinite(loss) ? "the gradient norm" : "the loss", (long long)s->skipped_steps);
-    }
+    judged(t, applied, loss, grad_norm, loss_limit);
 
     *e = event_of(t, BB_TRAIN_STEP);
     e->seq_len = seq_len;
@@ -360,7 +395,8 @@ static bb_status run(bb_trainer *t, bb_dataset *dataset, bb_error *err) {
             t->last_log_bytes = s->bytes_seen;
         }
         if (o->val_data && (every(s->step, o->val_every) || s->step == o->steps)) BB_TRY(validate(t, err));
-        if (every(s->step, o->save_every)) {
+        if (s->skipped_in_a_row >= BB_SKIPPED_IN_A_ROW) return too_many_skipped(t, err);
+        if (every(s->step, o->save_every) && s->skipped_in_a_row == 0) {
             BB_TRY(save(t, err));
             saved_step = s->step;
         }
