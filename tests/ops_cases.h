@@ -125,17 +125,13 @@ static inline int64_t ops_segment_end(int64_t N, int segments, int i) {
 }
 
 /* Device memory for a matrix of up to three segments, quantized from w: host (N,K). */
-static inline bb_ternary ops_ternary_as(ops_session *s, bool packed, int64_t N, int64_t K, int segments, const float *w) {
-    bb_ternary t = {.n = N, .k = K, .segments = segments, .packed = packed};
+static inline bb_ternary ops_ternary(ops_session *s, int64_t N, int64_t K, int segments, const float *w) {
+    bb_ternary t = {.n = N, .k = K, .segments = segments};
     for (int i = 0; i < segments; i++) t.segment_end[i] = ops_segment_end(N, segments, i);
     t.scale = ops_room(s, BB_MAX_SEGMENTS * sizeof(float));
     t.data = ops_room(s, s->dev->ops->ternary_bytes(s->dev, &t));
     s->dev->ops->ternary_quant(s->dev, &t, ops_put_f32(s, w, N * K));
     return t;
-}
-
-static inline bb_ternary ops_ternary(ops_session *s, int64_t N, int64_t K, int segments, const float *w) {
-    return ops_ternary_as(s, false, N, K, segments, w);
 }
 
 static inline void ops_assert_near(double found, double expected, double tolerance, const char *what, int64_t i) {

@@ -30,16 +30,14 @@ typedef struct bb_rows {
     bb_dtype dtype;
 } bb_rows;
 
-enum { BB_MAX_SEGMENTS = 3 };
+enum { BB_MAX_SEGMENTS = 3, BB_FEW_ROWS = 16 };
 
 /* A weight matrix (N,K) prepared for its products. Its rows are up to three tensors one below the other (q, k, v), each with
  * a scale of its own: row n belongs to the first segment i with n < segment_end[i]. `data` is laid out as the backend likes,
- * ternary_bytes() long; `scale` is f32 (segments). Both in backend memory. `packed`: at 2 bits a weight, for inference: it has
- * a forward product alone. */
+ * ternary_bytes() long; `scale` is f32 (segments). Both in backend memory. */
 typedef struct bb_ternary {
     int64_t n, k;
     int segments;
-    bool packed;
     int64_t segment_end[BB_MAX_SEGMENTS];
     float *scale;
     void *data;
@@ -148,12 +146,12 @@ typedef struct bb_ops {
     /* w: (N,K) f32, the segments one below the other. Per segment: g = max(mean|w|, 1e-8) (mean in double),
      * q = round_half_even(clip(w/g, -1, 1)). Fills t->scale and t->data; the rest of *t is the caller's. */
     void (*ternary_quant)(bb_device *dev, const bb_ternary *t, const float *w);
-    /* The data of a packed matrix from codes: uint8 (N, ceil(K/4)), where bits 2(k%4) and 2(k%4)+1 of byte k/4 of a row are
+    /* t->data from codes: uint8 (N, ceil(K/4)), where bits 2(k%4) and 2(k%4)+1 of byte k/4 of a row are
      * q + 1 <= 2. The bits past K may be anything. t->scale is the caller's. */
     void (*ternary_load)(bb_device *dev, const bb_ternary *t, const uint8_t *codes);
     /* q: int8 (N,K) row-major, values -1, 0, 1. */
     void (*ternary_unpack)(bb_device *dev, int8_t *q, const bb_ternary *t);
-    /* A row's result does not depend on M or on its place among the rows, where x is I8 or t packed.
+    /* Of up to BB_FEW_ROWS rows, and of any number where x is I8, a row's result depends neither on M nor on its place.
      * y[m,n] = residual[m,n] + s[m] * g[n] * sum_k x.q[m,k] * t.q[n,k], the sum exact in int32 (x I8), or with
      * g[n] * sum_k x[m,k] * t.q[n,k].  y, residual: (M,N) f32; y may be residual, which is NULL for zeros. */
     void (*linear_forward)(bb_device *dev, float *y, const float *residual, bb_rows x, const bb_ternary *t, int64_t M);

@@ -250,11 +250,11 @@ INLINE __m512i ternary_words(__m512i words) {
     return _mm512_shuffle_epi8(table, _mm512_add_epi8(both, _mm512_set1_epi16(0x0400)));
 }
 
-TARGET void bb_dot_expand_panel(bb_bf16 *out, const uint8_t *panel, int64_t K) {
+TARGET void bb_dot_expand_panel(bb_bf16 *out, const uint8_t *from, int64_t steps) {
     const __m512i low = _mm512_set1_epi32(0xffff);
-    for (int64_t i = 0; i < (K + 3) / 4; i++, panel += BB_DOT_STEP_BYTES, out += BB_DOT_STEP_BYTES) {
+    for (int64_t i = 0; i < steps; i++, from += BB_DOT_STEP_BYTES, out += BB_DOT_STEP_BYTES) {
         EACH_VECTOR(v) {
-            __m512i four = _mm512_loadu_si512(panel + 64 * v); /* 16 columns, 4 k each */
+            __m512i four = _mm512_loadu_si512(from + 64 * v); /* 16 columns, 4 k each */
             __m512i first = _mm512_and_si512(four, low), second = _mm512_srli_epi32(four, 16);
             /* (k, k+1) as bytes to words */
             first = _mm512_or_si512(_mm512_and_si512(first, _mm512_set1_epi32(0xff)),
@@ -267,18 +267,17 @@ TARGET void bb_dot_expand_panel(bb_bf16 *out, const uint8_t *panel, int64_t K) {
     }
 }
 
-TARGET void bb_dot_expand_rows(bb_bf16 *out, const uint8_t *panel, int64_t k0, int64_t K) {
+TARGET void bb_dot_expand_rows(bb_bf16 *out, const uint8_t *from, int64_t columns) {
     /* in 8 bytes, two rows of 4 k each: from (row, k) to (k, row) */
     const int64_t first = 0x0703060205010400, second = 0x0f0b0e0a0d090c08;
     const __m256i interleave = _mm256_set_epi64x(second, first, second, first);
-    panel += k0 * BB_DOT_COLUMNS;
-    for (int64_t k = 0; k < BB_DOT_COLUMNS; k += 4, panel += BB_DOT_STEP_BYTES) {
-        if (k0 + k >= K) {
+    for (int64_t k = 0; k < BB_DOT_COLUMNS; k += 4, from += BB_DOT_STEP_BYTES) {
+        if (k >= columns) {
             for (int64_t pair = 0; pair < 32; pair++) memset(out + pair * 128 + k * 2, 0, 16);
             continue;
         }
         for (int64_t pair = 0; pair < 32; pair += 4) { /* of rows */
-            __m256i rows = _mm256_loadu_si256((const __m256i *)(const void *)(panel + pair * 8));
+            __m256i rows = _mm256_loadu_si256((const __m256i *)(const void *)(from + pair * 8));
             __m512i words = ternary_words(_mm512_cvtepu8_epi16(_mm256_shuffle_epi8(rows, interleave)));
             bb_bf16 *to = out + pair * 128 + k * 2;
             _mm_storeu_si128((__m128i *)(void *)to, _mm512_castsi512_si128(words));
@@ -289,12 +288,11 @@ TARGET void bb_dot_expand_rows(bb_bf16 *out, const uint8_t *panel, int64_t k0, i
     }
 }
 
-TARGET void bb_dot_expand_rows_int8(uint8_t *out, const uint8_t *panel, int64_t k0, int64_t K) {
+TARGET void bb_dot_expand_rows_int8(uint8_t *out, const uint8_t *from, int64_t columns) {
     /* 4 rows of 4 k each, transposed */
     const __m512i transpose = _mm512_broadcast_i32x4(_mm_set_epi8(15, 11, 7, 3, 14, 10, 6, 2, 13, 9, 5, 1, 12, 8, 4, 0));
-    panel += k0 * BB_DOT_COLUMNS;
-    for (int64_t k = 0; k < BB_DOT_COLUMNS && k0 + k < K; k += 4, panel += BB_DOT_STEP_BYTES) EACH_VECTOR(v) { /* of 16 rows */
-            __m512i rows = _mm512_shuffle_epi8(_mm512_loadu_si512(panel + 64 * v), transpose);
+    for (int64_t k = 0; k < BB_DOT_COLUMNS && k < columns; k += 4, from += BB_DOT_STEP_BYTES) EACH_VECTOR(v) { /* of 16 rows */
+            __m512i rows = _mm512_shuffle_epi8(_mm512_loadu_si512(from + 64 * v), transpose);
             uint8_t *to = out + 4 * v * BB_DOT_STEP_BYTES + k * 4;
             _mm_storeu_si128((__m128i *)(void *)to, _mm512_castsi512_si128(rows));
             _mm_storeu_si128((__m128i *)(void *)(to + BB_DOT_STEP_BYTES), _mm512_extracti32x4_epi32(rows, 1));

@@ -50,14 +50,12 @@ void bb_dot_row_sums(int32_t *sums, const int8_t *a, int64_t rows, int64_t K);
 void bb_dot_pack_pairs(uint32_t *pairs, int64_t pairs_stride, const void *x, bb_dtype dtype, int64_t x_stride, const float *s,
                        int64_t rows, int64_t n);
 
-/* A panel of ternary.h (64 rows of W, as columns of B) in bf16: 2 * ceil(K/4) steps. */
-void bb_dot_expand_panel(bb_bf16 *out, const uint8_t *panel, int64_t K);
-/* Columns k0 .. k0+63 of the same 64 rows as rows of B, k now the rows of W: 32 steps. k0 % 64 == 0; columns past K are zero.
- */
-void bb_dot_expand_rows(bb_bf16 *out, const uint8_t *panel, int64_t k0, int64_t K);
-
-/* The same as bytes q + 1, for bb_dot_int8: 16 steps. Columns past K are whatever. */
-void bb_dot_expand_rows_int8(uint8_t *out, const uint8_t *panel, int64_t k0, int64_t K);
+/* Expanded steps of a panel of ternary.h (64 rows of W, as columns of B) in bf16: two steps from each. */
+void bb_dot_expand_panel(bb_bf16 *out, const uint8_t *from, int64_t steps);
+/* The first 64 columns of the same 64 rows as rows of B, k now the rows of W: 32 steps. Where there are fewer, zeros follow. */
+void bb_dot_expand_rows(bb_bf16 *out, const uint8_t *from, int64_t columns);
+/* The same as bytes q + 1, for bb_dot_int8: 16 steps. Where there are fewer columns, anything follows. */
+void bb_dot_expand_rows_int8(uint8_t *out, const uint8_t *from, int64_t columns);
 
 /* max |x[i]|, NaN if any is; x: (n), BB_F32 or BB_BF16. */
 float bb_dot_absmax(const void *x, bb_dtype dtype, int64_t n);

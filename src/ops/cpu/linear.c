@@ -3,26 +3,23 @@
 #include "ops/cpu/linear.h"
 
 void bb_cpu_linear_forward(bb_device *dev, float *y, const float *residual, bb_rows x, const bb_ternary *t, int64_t M) {
+    bool few = M <= BB_FEW_ROWS;
 #if defined(__x86_64__)
-    if (bb_cpu_of(dev)->level >= BB_CPU_AVX512_BF16 && x.dtype != BB_F32 && !t->packed) {
+    if (bb_cpu_of(dev)->level >= BB_CPU_AVX512_BF16 && x.dtype != BB_F32 && !few) {
         bb_linear_dot_forward(dev, y, residual, x, t, M);
         return;
     }
 #endif
     if (x.dtype == BB_I8)
         bb_linear_int8_forward(dev, y, residual, x, t, M);
-    else if (t->packed)
-        bb_linear_packed_float_forward(dev, y, residual, x, t, M);
+    else if (few)
+        bb_linear_few_forward(dev, y, residual, x, t, M);
     else
         bb_linear_gemm_forward(dev, y, residual, x, t, M);
 }
 
 void bb_cpu_linear_backward(bb_device *dev, void *dx, float *dw, const void *dy, bb_dtype dy_dtype, bb_rows x,
                             const bb_ternary *t, int64_t M) {
-    if (t->packed) {
-        bb_cpu_fail(dev, BB_ERR_INTERNAL, "a packed matrix has no backward product");
-        return;
-    }
 #if defined(__x86_64__)
     if (bb_cpu_of(dev)->level >= BB_CPU_AVX512_BF16) {
         bb_linear_dot_backward(dev, dx, dw, dy, dy_dtype, x, t, M);

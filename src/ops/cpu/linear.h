@@ -6,11 +6,11 @@
 
 #include "ops/cpu/ternary.h"
 
-/* x in int8, t in either layout. */
+/* x in int8. */
 void bb_linear_int8_forward(bb_device *dev, float *y, const float *residual, bb_rows x, const bb_ternary *t, int64_t M);
-/* x not in int8, t packed. */
-void bb_linear_packed_float_forward(bb_device *dev, float *y, const float *residual, bb_rows x, const bb_ternary *t, int64_t M);
-/* x not in int8, t not packed. */
+/* x not in int8; a row's result does not depend on M. */
+void bb_linear_few_forward(bb_device *dev, float *y, const float *residual, bb_rows x, const bb_ternary *t, int64_t M);
+/* x not in int8. */
 void bb_linear_gemm_forward(bb_device *dev, float *y, const float *residual, bb_rows x, const bb_ternary *t, int64_t M);
 void bb_linear_gemm_backward(bb_device *dev, bb_bf16 *dx, float *dw, const void *dy, bb_dtype dy_dtype, bb_rows x,
                              const bb_ternary *t, int64_t M);

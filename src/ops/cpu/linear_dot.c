@@ -59,31 +59,54 @@ static bb_dot_output output_at(float *y, const float *residual, int64_t N, int64
     return (bb_dot_output){y + at, BB_F32, residual ? residual + at : NULL, N, columns};
 }
 
-static void forward_int8(bb_device *dev, float *y, const float *residual, bb_rows x, const bb_ternary *t, int64_t M) {
-    int64_t N = t->n, K = t->k, steps = (K + 3) / 4;
-    cut c = make_cut(M, bb_ternary_panels(t));
-    bool in_place = K % 4 == 0;
+/* A tile of int8 rows, padded to whole blocks of W. */
+typedef struct int8_rows {
+    const int8_t *a;
+    int64_t stride;
+    int32_t *sums; /* (ROW_TILE) */
+} int8_rows;
+
+static bool take_int8_rows(bb_device *dev, bb_rows x, const unit *u, const bb_ternary *t, int8_rows *out) {
+    int64_t K = t->k, stride = bb_ternary_blocks(t) * BB_BLOCK_COLUMNS;
     size_t sums_bytes = ROW_TILE * sizeof(int32_t);
-#pragma omp parallel for num_threads(dev->threads) schedule(dynamic) if (M * N * K > MIN_PARALLEL)
-    for (int64_t i = 0; i < c.units; i++) {
-        unit u = unit_at(&c, i);
-        uint8_t *scratch = bb_cpu_scratch(dev, sums_bytes + (in_place ? 0 : (size_t)(ROW_TILE * steps * 4)));
-        if (!scratch) continue;
-        int32_t *sums = (int32_t *)(void *)scratch;
-        const int8_t *a = (const int8_t *)x.data + u.m0 * K;
-        bb_dot_row_sums(sums, a, u.rows, K);
-        if (!in_place) {
-            int8_t *padded = (int8_t *)scratch + sums_bytes;
-            for (int64_t r = 0; r < u.rows; r++) {
-                memcpy(padded + r * steps * 4, a + r * K, (size_t)K);
-                memset(padded + r * steps * 4 + K, 0, (size_t)(steps * 4 - K));
+    uint8_t *scratch = bb_cpu_scratch(dev, sums_bytes + (stride == K ? 0 : (size_t)(ROW_TILE * stride)));
+    if (!scratch) return false;
+    *out = (int8_rows){(const int8_t *)x.data + u->m0 * K, stride, (int32_t *)(void *)scratch};
+    bb_dot_row_sums(out->sums, out->a, u->rows, K);
+    if (stride == K) return true;
+    int8_t *padded = (int8_t *)scratch + sums_bytes;
+    for (int64_t r = 0; r < u->rows; r++) {
+        memcpy(padded + r * stride, out->a + r * K, (size_t)K);
+        memset(padded + r * stride + K, 0, (size_t)(stride - K));
+    }
+    out->a = padded;
+    return true;
+}
+
+static void forward_int8(bb_device *dev, float *y, const float *residual, bb_rows x, const bb_ternary *t, int64_t M) {
+    int64_t N = t->n, steps = bb_ternary_steps(t), all = bb_ternary_panels(t), panel_bytes = steps * BB_STEP_BYTES;
+    int64_t slab = at_most(at_least(SLAB_BYTES / panel_bytes, 1), all);
+    uint8_t *expanded = bb_cpu_shared(dev, (size_t)(slab * panel_bytes));
+    if (!expanded) return;
+    for (int64_t first = 0; first < all; first += slab) {
+        cut c = make_cut(M, at_most(all - first, slab));
+#pragma omp parallel num_threads(dev->threads) if (M * N * t->k > MIN_PARALLEL)
+        {
+#pragma omp for schedule(dynamic)
+            for (int64_t j = 0; j < c.panels; j++)
+                bb_ternary_expand(bb_cpu_of(dev)->level, expanded + j * panel_bytes, bb_ternary_panel_at(t, first + j).data,
+                                  bb_ternary_blocks(t));
+#pragma omp for schedule(dynamic)
+            for (int64_t i = 0; i < c.units; i++) {
+                unit u = unit_at(&c, i);
+                int8_rows rows;
+                if (!take_int8_rows(dev, x, &u, t, &rows)) continue;
+                for (int64_t j = u.panel0; j < u.panel1; j++) {
+                    bb_ternary_panel p = bb_ternary_panel_at(t, first + j);
+                    bb_dot_int8(output_at(y, residual, N, u.m0, p.first, p.rows), rows.a, rows.stride, u.rows, steps,
+                                expanded + j * panel_bytes, rows.sums, x.scale + u.m0, t->scale[p.segment]);
+                }
             }
-            a = padded;
-        }
-        for (int64_t j = u.panel0; j < u.panel1; j++) {
-            bb_ternary_panel p = bb_ternary_panel_at(t, j);
-            bb_dot_int8(output_at(y, residual, N, u.m0, p.first, p.rows), a, steps * 4, u.rows, steps, p.data, sums,
-                        x.scale + u.m0, t->scale[p.segment]);
         }
     }
 }
@@ -100,7 +123,8 @@ static const bb_bf16 *even_rows(const bb_bf16 *x, int64_t rows, int64_t K, bb_bf
 
 static void forward_bf16(bb_device *dev, float *y, const float *residual, bb_rows x, const bb_ternary *t, int64_t M) {
     int64_t N = t->n, K = t->k, steps = (K + 1) / 2, all = bb_ternary_panels(t);
-    size_t panel_bytes = bb_ternary_panel_bytes(t) * sizeof(bb_bf16);
+    int64_t source_steps = bb_ternary_steps(t);
+    size_t panel_bytes = (size_t)source_steps * BB_STEP_BYTES * sizeof(bb_bf16);
     int64_t slab = at_most(at_least(SLAB_BYTES / (int64_t)panel_bytes, 1), all);
     uint8_t *expanded = bb_cpu_shared(dev, (size_t)slab * panel_bytes);
     if (!expanded) return;
@@ -109,9 +133,12 @@ static void forward_bf16(bb_device *dev, float *y, const float *residual, bb_row
 #pragma omp parallel num_threads(dev->threads) if (M * N * K > MIN_PARALLEL)
         {
 #pragma omp for schedule(dynamic)
-            for (int64_t j = 0; j < c.panels; j++)
-                bb_dot_expand_panel((bb_bf16 *)(void *)(expanded + (size_t)j * panel_bytes),
-                                    bb_ternary_panel_at(t, first + j).data, K);
+            for (int64_t j = 0; j < c.panels; j++) {
+                uint8_t *codes = bb_cpu_scratch(dev, (size_t)(source_steps * BB_STEP_BYTES));
+                if (!codes) continue;
+                bb_ternary_expand(bb_cpu_of(dev)->level, codes, bb_ternary_panel_at(t, first + j).data, bb_ternary_blocks(t));
+                bb_dot_expand_panel((bb_bf16 *)(void *)(expanded + (size_t)j * panel_bytes), codes, source_steps);
+            }
 #pragma omp for schedule(dynamic)
             for (int64_t i = 0; i < c.units; i++) {
                 unit u = unit_at(&c, i);
@@ -268,11 +295,16 @@ static void input_gradient_slab(const input_gradient *g, int64_t M, int64_t firs
         for (int64_t s = 0; s < g->source_panels; s++) {
             const uint8_t *from = bb_ternary_panel_at(g->t, s).data;
             for (int64_t j = 0; j < panels; j++) {
+                enum { BLOCKS = BB_PANEL / BB_BLOCK_COLUMNS };
+                _Alignas(64) uint8_t square[BB_PANEL * BB_PANEL];
                 uint8_t *to = g->expanded + (size_t)j * g->panel_bytes + (size_t)s * square_bytes(g);
+                int64_t block = (first + j) * BLOCKS, columns = g->t->k - (first + j) * BB_PANEL;
+                bb_ternary_expand(bb_cpu_of(g->dev)->level, square, from + block * BB_BLOCK_BYTES,
+                                  at_most(bb_ternary_blocks(g->t) - block, BLOCKS));
                 if (g->int8)
-                    bb_dot_expand_rows_int8(to, from, (first + j) * BB_PANEL, g->t->k);
+                    bb_dot_expand_rows_int8(to, square, columns);
                 else
-                    bb_dot_expand_rows((bb_bf16 *)(void *)to, from, (first + j) * BB_PANEL, g->t->k);
+                    bb_dot_expand_rows((bb_bf16 *)(void *)to, square, columns);
             }
         }
 #pragma omp for schedule(dynamic)

@@ -45,8 +45,11 @@ static const void *row_of(const void *rows, bb_dtype dtype, int64_t row, int64_t
     return (const uint8_t *)rows + (size_t)(row * length + column) * bb_dtype_bytes(dtype);
 }
 
-static int8_t value_at(const bb_ternary_panel *p, int64_t row, int64_t k) {
-    return (int8_t)(p->data[(k / 4 * BB_PANEL + row) * 4 + k % 4] - 1);
+/* A panel's steps (ternary.h), in the thread's scratch. */
+static const uint8_t *expand_panel(bb_device *dev, const bb_ternary *t, const bb_ternary_panel *p) {
+    uint8_t *steps = bb_cpu_scratch(dev, 4 * bb_ternary_panel_bytes(t));
+    if (steps) bb_ternary_expand(bb_cpu_of(dev)->level, steps, p->data, bb_ternary_blocks(t));
+    return steps;
 }
 
 /* ---- forward --------------------------------------------------------------------------------------------------------- */
@@ -81,11 +84,13 @@ static void forward_output(const void *context, int64_t m0, int64_t rows, const 
 }
 
 /* The panel's rows, times their scale, as columns of B (K, width). */
-static void expand_columns(const forward *f, const bb_ternary *t, const bb_ternary_panel *p, float *b) {
+static void expand_columns(bb_device *dev, const forward *f, const bb_ternary *t, const bb_ternary_panel *p, float *b) {
+    const uint8_t *steps = expand_panel(dev, t, p);
+    if (!steps) return;
     int64_t at = p->first - f->n0;
     float g = t->scale[p->segment];
     for (int64_t r = 0; r < p->rows; r++)
-        for (int64_t k = 0; k < f->K; k++) b[k * f->width + at + r] = (float)value_at(p, r, k) * g;
+        for (int64_t k = 0; k < f->K; k++) b[k * f->width + at + r] = (float)bb_ternary_value(steps, r, k) * g;
 }
 
 void bb_linear_gemm_forward(bb_device *dev, float *y, const float *residual, bb_rows x, const bb_ternary *t, int64_t M) {
@@ -102,7 +107,7 @@ void bb_linear_gemm_forward(bb_device *dev, float *y, const float *residual, bb_
 #pragma omp parallel for num_threads(dev->threads) schedule(dynamic) if (f.width * K > BB_SIMD_SERIAL)
         for (int64_t i = first; i < end; i++) {
             bb_ternary_panel p = bb_ternary_panel_at(t, i);
-            expand_columns(&f, t, &p, b);
+            expand_columns(dev, &f, t, &p, b);
         }
         bb_gemm_shape shape = {.n = f.width, .k = K};
         bb_gemm_rows(dev, &shape, M, b, forward_input, forward_output, &f);
@@ -144,9 +149,10 @@ static void input_gradient_all(bb_device *dev, input_gradient *g, const bb_terna
 #pragma omp parallel for num_threads(dev->threads) schedule(dynamic) if (g->N * g->width > BB_SIMD_SERIAL)
         for (int64_t i = 0; i < panels; i++) {
             bb_ternary_panel p = bb_ternary_panel_at(t, i);
-            for (int64_t r = 0; r < p.rows; r++)
+            const uint8_t *steps = expand_panel(dev, t, &p);
+            for (int64_t r = 0; steps && r < p.rows; r++)
                 for (int64_t k = 0; k < g->width; k++)
-                    b[(p.first + r) * g->width + k] = (float)value_at(&p, r, g->k0 + k) * t->scale[p.segment];
+                    b[(p.first + r) * g->width + k] = (float)bb_ternary_value(steps, r, g->k0 + k) * t->scale[p.segment];
         }
         bb_gemm_shape shape = {.n = g->width, .k = g->N};
         bb_gemm_rows(dev, &shape, M, b, dy_input, dx_output, g);

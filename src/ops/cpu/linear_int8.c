@@ -1,6 +1,6 @@
-/* The ternary linear layer's forward pass in integers, on any processor; and, for packed matrices, of rows that are not
- * quantized. Each output is a sum over k in one order, whatever M: so a row's result does not depend on the batch it is in.
- * SPDX-License-Identifier: MIT */
+/* The ternary linear layer's forward pass in integers, on any processor; and of few rows that are not quantized. Each output is
+ * a sum over k in one order, whatever M: so a row's result does not depend on the batch it is in. SPDX-License-Identifier: MIT
+ */
 #include "core/arena.h"
 #include "ops/cpu/linear.h"
 #include "ops/cpu/simd.h"
@@ -38,7 +38,7 @@ BB_SIMD_VARIANTS(finish_row, (float *y, const float *residual, const int32_t *su
 typedef struct row_tile {
     int32_t *sums;    /* (ROW_TILE, BB_PANEL), of products */
     int32_t *offsets; /* (ROW_TILE): the sums of the rows, by which codes q + 1 give more than q */
-    int8_t *padded;   /* (ROW_TILE, stride), where rows do not end with a step */
+    int8_t *padded;   /* (ROW_TILE, stride), where rows do not end with a block */
     const int8_t *rows;
     int64_t index, count;
 } row_tile;
@@ -70,7 +70,8 @@ void bb_linear_int8_forward(bb_device *dev, float *y, const float *residual, bb_
     bb_cpu_level level = bb_cpu_of(dev)->level;
     bb_ternary_dot *dot = bb_ternary_dot_for(level);
     finish_row_kernel *finish_row = finish_row_for(level);
-    int64_t K = t->k, N = t->n, steps = bb_ternary_steps(t), stride = 4 * steps, panels = bb_ternary_panels(t);
+    int64_t K = t->k, N = t->n, blocks = bb_ternary_blocks(t), stride = blocks * BB_BLOCK_COLUMNS,
+            panels = bb_ternary_panels(t);
     int64_t tiles = (M + ROW_TILE - 1) / ROW_TILE, group = tiles > 1 ? PANEL_GROUP : 1;
     int64_t units = (panels + group - 1) / group * tiles;
     /* one row tile: each thread reads a contiguous part of the matrix */
@@ -89,7 +90,7 @@ void bb_linear_int8_forward(bb_device *dev, float *y, const float *residual, bb_
             for (int64_t j = first; j < end; j++) {
                 bb_ternary_panel p = bb_ternary_panel_at(t, j);
                 float g = t->scale[p.segment];
-                dot(tile.sums, tile.rows, stride, tile.count, steps, p.data, t->packed);
+                dot(tile.sums, tile.rows, stride, tile.count, blocks, p.data);
                 for (int64_t r = 0; r < tile.count; r++) {
                     int64_t m = tile.index * ROW_TILE + r, at = m * N + p.first;
                     finish_row(y + at, residual ? residual + at : NULL, tile.sums + r * BB_PANEL, tile.offsets[r],
@@ -100,17 +101,17 @@ void bb_linear_int8_forward(bb_device *dev, float *y, const float *residual, bb_
     }
 }
 
-/* ---- rows that are not quantized, packed matrices -------------------------------------------------------------------- */
+/* ---- few rows that are not quantized ------------------------------------------------------------------------------- */
 
-/* q of a packed panel: (K, BB_PANEL) f32 */
-BB_SIMD_INLINE void expand_body(float *q, const uint8_t *panel, int64_t K) {
+/* q of a panel: (K, BB_PANEL) f32 */
+BB_SIMD_INLINE void columns_body(float *q, const uint8_t *panel, int64_t K) {
     for (int64_t k = 0; k < K; k++) {
         const uint8_t *codes = panel + k / 16 * 4 * BB_PANEL + k % 4;
         int shift = (int)(k % 16 / 4) * 2;
         for (int n = 0; n < BB_PANEL; n++) q[k * BB_PANEL + n] = (float)((codes[4 * n] >> shift & 3) - 1);
     }
 }
-BB_SIMD_VARIANTS(expand, (float *q, const uint8_t *panel, int64_t K), (q, panel, K))
+BB_SIMD_VARIANTS(columns, (float *q, const uint8_t *panel, int64_t K), (q, panel, K))
 
 BB_SIMD_INLINE void float_row_body(float *y, const float *residual, const float *x, const float *q, float g, int64_t K,
                                    int64_t n) {
@@ -122,8 +123,7 @@ BB_SIMD_INLINE void float_row_body(float *y, const float *residual, const float 
 BB_SIMD_VARIANTS(float_row, (float *y, const float *residual, const float *x, const float *q, float g, int64_t K, int64_t n),
                  (y, residual, x, q, g, K, n))
 
-void bb_linear_packed_float_forward(bb_device *dev, float *y, const float *residual, bb_rows x, const bb_ternary *t,
-                                    int64_t M) {
+void bb_linear_few_forward(bb_device *dev, float *y, const float *residual, bb_rows x, const bb_ternary *t, int64_t M) {
     bb_cpu_level level = bb_cpu_of(dev)->level;
     int64_t K = t->k, N = t->n, panels = bb_ternary_panels(t);
     const float *rows = x.data;
@@ -138,7 +138,7 @@ void bb_linear_packed_float_forward(bb_device *dev, float *y, const float *resid
         bb_ternary_panel p = bb_ternary_panel_at(t, j);
         float *q = bb_cpu_scratch(dev, (size_t)(K * BB_PANEL) * sizeof *q);
         if (!q) continue;
-        expand_for(level)(q, p.data, K);
+        columns_for(level)(q, p.data, K);
         for (int64_t m = 0; m < M; m++)
             float_row_for(level)(y + m * N + p.first, residual ? residual + m * N + p.first : NULL, rows + m * K, q,
                                  t->scale[p.segment], K, p.rows);

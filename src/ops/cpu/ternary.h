@@ -1,14 +1,13 @@
-/* How the cpu backend keeps a ternary matrix (N,K): in panels of 64 rows, as the integer dot products read it. A panel holds,
- * for each four columns k, the four values of each of its rows: byte (k/4*64 + row)*4 + k%4 is q + 1. Packed, four such groups
- * of columns share their bytes: of byte (k/16*64 + row)*4 + k%4 the bits 2i and 2i+1, i = k/4%4. What lies past the last row or
- * column is zero. Segments begin a panel, so that all rows of one share a scale.
- * SPDX-License-Identifier: MIT */
+/* How the cpu backend keeps a ternary matrix (N,K): at 2 bits a weight, in panels of 64 rows, as the integer dot products read
+ * it. Those take a step at a time: four columns k of each of the 64 rows, a byte q + 1 each, byte row*4 + k%4 of 256. Four
+ * steps share a block of as many bytes, step i in the bits 2i and 2i+1. What lies past the last row or column is zero. Segments
+ * begin a panel, so that all rows of one share a scale. SPDX-License-Identifier: MIT */
 #ifndef BB_OPS_CPU_TERNARY_H
 #define BB_OPS_CPU_TERNARY_H
 
 #include "ops/cpu/cpu.h"
 
-enum { BB_PANEL = 64 };
+enum { BB_PANEL = 64, BB_BLOCK_COLUMNS = 16, BB_BLOCK_BYTES = 4 * BB_PANEL, BB_STEP_BYTES = 4 * BB_PANEL };
 
 typedef struct bb_ternary_panel {
     int64_t first, rows; /* rows first .. first+rows-1 of the matrix, at most BB_PANEL */
@@ -16,12 +15,10 @@ typedef struct bb_ternary_panel {
     uint8_t *data;
 } bb_ternary_panel;
 
-/* Groups of four columns, in a packed matrix as many as whole bytes hold. */
-static inline int64_t bb_ternary_steps(const bb_ternary *t) { return t->packed ? (t->k + 15) / 16 * 4 : (t->k + 3) / 4; }
-
-static inline size_t bb_ternary_panel_bytes(const bb_ternary *t) {
-    return (size_t)bb_ternary_steps(t) * (t->packed ? BB_PANEL : 4 * BB_PANEL);
-}
+/* Of a panel. */
+static inline int64_t bb_ternary_blocks(const bb_ternary *t) { return (t->k + BB_BLOCK_COLUMNS - 1) / BB_BLOCK_COLUMNS; }
+static inline int64_t bb_ternary_steps(const bb_ternary *t) { return 4 * bb_ternary_blocks(t); }
+static inline size_t bb_ternary_panel_bytes(const bb_ternary *t) { return (size_t)bb_ternary_blocks(t) * BB_BLOCK_BYTES; }
 
 static inline int64_t bb_panels_of(int64_t rows) { return (rows + BB_PANEL - 1) / BB_PANEL; }
 
@@ -48,6 +45,13 @@ static inline bb_ternary_panel bb_ternary_panel_at(const bb_ternary *t, int64_t 
                               .rows = left < BB_PANEL ? left : BB_PANEL,
                               .segment = i,
                               .data = (uint8_t *)t->data + (size_t)index * bb_ternary_panel_bytes(t)};
+}
+
+/* The steps of `blocks` blocks: four of BB_STEP_BYTES each. */
+void bb_ternary_expand(bb_cpu_level level, uint8_t *steps, const uint8_t *panel, int64_t blocks);
+/* q of a row and column of expanded steps. */
+static inline int8_t bb_ternary_value(const uint8_t *steps, int64_t row, int64_t k) {
+    return (int8_t)(steps[(k / 4 * BB_PANEL + row) * 4 + k % 4] - 1);
 }
 
 #endif

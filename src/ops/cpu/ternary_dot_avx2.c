@@ -16,13 +16,14 @@
 #define INLINE static inline __attribute__((always_inline)) TARGET
 
 enum {
-    STEP_BYTES = 4 * BB_PANEL,
     VECTORS = 8, /* a panel's 64 rows, 8 a vector */
     CRUMBS = 4,
-    ROWS = 4,       /* of a in a tile */
-    RUN_STEPS = 64, /* each adds at most 2 * 2 * 127 to a sum: 64 * 508 < 2^15 */
-    AHEAD = 3072    /* bytes that a packed panel is fetched ahead; panels follow each other */
+    ROWS = 4,    /* of a in a tile */
+    AHEAD = 3072 /* bytes that a panel is fetched ahead; panels follow each other */
 };
+
+/* A step adds at most 2 * 2 * 127 to a 16-bit sum. */
+_Static_assert(BB_TERNARY_DOT_RUN * 4 * 508 < 1 << 15, "the sums of a run fit");
 
 typedef __m256i tile_sums[ROWS][VECTORS];
 
@@ -51,7 +52,7 @@ INLINE void fetch(const uint8_t *panel, int vectors) {
     for (int i = 0; i < 32 * vectors; i += 64) _mm_prefetch((const char *)panel + AHEAD + i, _MM_HINT_T0);
 }
 
-/* One packed block, 16 columns, one row of a: each vector is loaded once. */
+/* One block, one row of a: each vector is loaded once. */
 INLINE void block_of_one(__m256i *sums, int vectors, const int8_t *a, const uint8_t *panel) {
     __m256i a0 = four(a), a1 = four(a + 4), a2 = four(a + 8), a3 = four(a + 12);
     EACH_VECTOR(v) {
@@ -69,28 +70,23 @@ INLINE void step(int rows, int vectors, tile_sums acc, const int8_t *a, int64_t 
     }
 }
 
-/* sums += what at most RUN_STEPS steps give for `rows` rows and 8 * vectors columns; rows, vectors and packed are constants. */
-INLINE void tile(bool packed, int rows, int vectors, int32_t *sums, const int8_t *a, int64_t a_stride, int64_t steps,
+/* sums += what a run of blocks gives for `rows` rows and 8 * vectors columns. `panel` is the panel's bytes, or its steps where
+ * they are expanded. expanded, rows and vectors are constants. */
+INLINE void tile(bool expanded, int rows, int vectors, int32_t *sums, const int8_t *a, int64_t a_stride, int64_t blocks,
                  const uint8_t *panel) {
     tile_sums acc;
     __m256i codes[VECTORS];
     EACH_ROW(r) EACH_VECTOR(v) acc[r][v] = _mm256_setzero_si256();
-    if (packed) {
-        for (int64_t i = 0; i < steps; i += CRUMBS, a += 4 * CRUMBS, panel += STEP_BYTES) {
-            fetch(panel, vectors);
-            if (rows == 1) {
-                block_of_one(acc[0], vectors, a, panel);
-                continue;
-            }
-            EACH_CRUMB(c) {
-                EACH_VECTOR(v) codes[v] = crumb(load(panel + 32 * v), c);
-                step(rows, vectors, acc, a + 4 * c, a_stride, codes);
-            }
+    for (int64_t i = 0; i < blocks; i++, a += BB_BLOCK_COLUMNS, panel += expanded ? CRUMBS * BB_STEP_BYTES : BB_BLOCK_BYTES) {
+        if (!expanded) fetch(panel, vectors);
+        if (!expanded && rows == 1) {
+            block_of_one(acc[0], vectors, a, panel);
+            continue;
         }
-    } else {
-        for (int64_t i = 0; i < steps; i++, a += 4, panel += STEP_BYTES) {
-            EACH_VECTOR(v) codes[v] = load(panel + 32 * v);
-            step(rows, vectors, acc, a, a_stride, codes);
+        EACH_CRUMB(c) {
+            EACH_VECTOR(v)
+            codes[v] = expanded ? load(panel + c * BB_STEP_BYTES + 32 * v) : crumb(load(panel + 32 * v), c);
+            step(rows, vectors, acc, a + 4 * c, a_stride, codes);
         }
     }
     EACH_ROW(r) EACH_VECTOR(v) {
@@ -101,37 +97,39 @@ INLINE void tile(bool packed, int rows, int vectors, int32_t *sums, const int8_t
 }
 
 /* A tile's sums find room in the registers: so many rows, so many vectors. */
-INLINE void rows_of(bool packed, int rows, int vectors, int32_t *sums, const int8_t *a, int64_t a_stride, int64_t steps,
+INLINE void rows_of(bool expanded, int rows, int vectors, int32_t *sums, const int8_t *a, int64_t a_stride, int64_t blocks,
                     const uint8_t *panel) {
-    for (int v = 0; v < VECTORS; v += vectors) tile(packed, rows, vectors, sums + 8 * v, a, a_stride, steps, panel + 32 * v);
+    for (int v = 0; v < VECTORS; v += vectors) tile(expanded, rows, vectors, sums + 8 * v, a, a_stride, blocks, panel + 32 * v);
 }
 
-INLINE void dot(bool packed, int32_t *sums, const int8_t *a, int64_t a_stride, int64_t rows, int64_t steps,
+INLINE void run(bool expanded, int32_t *sums, const int8_t *a, int64_t a_stride, int64_t rows, int64_t blocks,
                 const uint8_t *panel) {
-    memset(sums, 0, (size_t)(rows * BB_PANEL) * sizeof *sums);
-    int64_t step_bytes = packed ? STEP_BYTES / CRUMBS : STEP_BYTES;
-    for (int64_t done = 0; done < steps; done += RUN_STEPS) { /* a run of the panel stays in the first-level cache */
-        int64_t run = steps - done < RUN_STEPS ? steps - done : RUN_STEPS;
-        const uint8_t *p = panel + done * step_bytes;
-        for (int64_t r = 0; r < rows; r += ROWS) {
-            int32_t *s = sums + r * BB_PANEL;
-            const int8_t *x = a + r * a_stride + 4 * done;
-            switch (rows - r) {
-            case 1: rows_of(packed, 1, 8, s, x, a_stride, run, p); break;
-            case 2: rows_of(packed, 2, 4, s, x, a_stride, run, p); break;
-            case 3: rows_of(packed, 3, 2, s, x, a_stride, run, p); break;
-            default: rows_of(packed, ROWS, 2, s, x, a_stride, run, p); break;
-            }
-        }
+    for (; rows >= ROWS; rows -= ROWS, sums += ROWS * BB_PANEL, a += ROWS * a_stride)
+        rows_of(expanded, ROWS, 2, sums, a, a_stride, blocks, panel);
+    switch (rows) {
+    case 1: rows_of(expanded, 1, 8, sums, a, a_stride, blocks, panel); break;
+    case 2: rows_of(expanded, 2, 4, sums, a, a_stride, blocks, panel); break;
+    case 3: rows_of(expanded, 3, 2, sums, a, a_stride, blocks, panel); break;
+    default: break;
     }
 }
 
-TARGET void bb_ternary_dot_avx2(int32_t *sums, const int8_t *a, int64_t a_stride, int64_t rows, int64_t steps,
-                                const uint8_t *panel, bool packed) {
-    if (packed)
-        dot(true, sums, a, a_stride, rows, steps, panel);
-    else
-        dot(false, sums, a, a_stride, rows, steps, panel);
+TARGET void bb_ternary_dot_avx2(int32_t *sums, const int8_t *a, int64_t a_stride, int64_t rows, int64_t blocks,
+                                const uint8_t *panel) {
+    memset(sums, 0, (size_t)(rows * BB_PANEL) * sizeof *sums);
+    /* a run stays in the first-level cache */
+    for (int64_t left = blocks; left > 0; left -= BB_TERNARY_DOT_RUN) {
+        int64_t n = left < BB_TERNARY_DOT_RUN ? left : BB_TERNARY_DOT_RUN;
+        if (rows < BB_TERNARY_DOT_MANY) {
+            run(false, sums, a, a_stride, rows, n, panel);
+        } else {
+            _Alignas(64) uint8_t steps[BB_TERNARY_DOT_RUN * 4 * BB_STEP_BYTES];
+            bb_ternary_expand(BB_CPU_AVX2, steps, panel, n);
+            run(true, sums, a, a_stride, rows, n, steps);
+        }
+        a += n * BB_BLOCK_COLUMNS;
+        panel += n * BB_BLOCK_BYTES;
+    }
 }
 
 #endif

@@ -73,21 +73,18 @@ static inline void finish_stores(void) {
 #endif
 }
 
-/* A quad is four columns of a row. out[(i * BB_PANEL + r) * 4] becomes quad i < quads <= 4 of row r, for four rows from
- * `first`. */
-static inline void interleave(uint8_t *out, uint8_t rows[BB_PANEL][QUANT_COLUMNS], int64_t first, int64_t column,
-                              int64_t quads) {
-    four_quads r[4], q[4];
+/* Rows first .. first+3 of a block: of each, 16 columns as bytes from `column` on, a quad being four of them. */
+static inline void pack_rows(uint8_t *block, uint8_t rows[BB_PANEL][QUANT_COLUMNS], int64_t first, int64_t column) {
+    four_quads r[4];
     for (int i = 0; i < 4; i++) memcpy(&r[i], &rows[first + i][column], sizeof r[i]);
     four_quads low01 = __builtin_shufflevector(r[0], r[1], 0, 4, 1, 5),
                high01 = __builtin_shufflevector(r[0], r[1], 2, 6, 3, 7);
     four_quads low23 = __builtin_shufflevector(r[2], r[3], 0, 4, 1, 5),
                high23 = __builtin_shufflevector(r[2], r[3], 2, 6, 3, 7);
-    q[0] = __builtin_shufflevector(low01, low23, 0, 1, 4, 5);
-    q[1] = __builtin_shufflevector(low01, low23, 2, 3, 6, 7);
-    q[2] = __builtin_shufflevector(high01, high23, 0, 1, 4, 5);
-    q[3] = __builtin_shufflevector(high01, high23, 2, 3, 6, 7);
-    for (int64_t i = 0; i < quads; i++) store(out + (i * BB_PANEL + first) * 4, q[i]);
+    store(block + 4 * first, __builtin_shufflevector(low01, low23, 0, 1, 4, 5) |
+                                 __builtin_shufflevector(low01, low23, 2, 3, 6, 7) << 2 |
+                                 __builtin_shufflevector(high01, high23, 0, 1, 4, 5) << 4 |
+                                 __builtin_shufflevector(high01, high23, 2, 3, 6, 7) << 6);
 }
 
 /* The processor foresees the next columns, not that another row follows. */
@@ -95,33 +92,20 @@ static inline void prefetch(const float *x, int64_t n) {
     for (int64_t i = 0; i < n; i += 16) __builtin_prefetch(x + i);
 }
 
-/* Codes of 16 columns to each of 64 rows' four bytes of a packed block: see ternary.h. */
-static inline void pack_block(uint8_t *out, uint8_t rows[BB_PANEL][QUANT_COLUMNS], int64_t column) {
-    for (int64_t r = 0; r < BB_PANEL; r++) {
-        uint32_t four[4];
-        memcpy(four, &rows[r][column], sizeof four);
-        uint32_t packed = four[0] | four[1] << 2 | four[2] << 4 | four[3] << 6;
-        memcpy(out + 4 * r, &packed, sizeof packed);
-    }
-}
-
-static void quantize_panel(bb_cpu_level level, const bb_ternary_panel *p, bool packed, const float *w, int64_t K,
-                           float above_half) {
+static void quantize_panel(bb_cpu_level level, const bb_ternary_panel *p, const float *w, int64_t K, float above_half) {
     quantize_row_kernel *quantize_row = quantize_row_for(level);
     _Alignas(64) uint8_t rows[BB_PANEL][QUANT_COLUMNS];
     memset(rows, 0, sizeof rows);
     for (int64_t k0 = 0; k0 < K; k0 += QUANT_COLUMNS) {
-        int64_t columns = K - k0 < QUANT_COLUMNS ? K - k0 : QUANT_COLUMNS, quads = (columns + 3) / 4;
+        int64_t columns = K - k0 < QUANT_COLUMNS ? K - k0 : QUANT_COLUMNS;
         for (int64_t r = 0; r < p->rows; r++) {
             if (r + ROWS_AHEAD < p->rows) prefetch(w + (p->first + r + ROWS_AHEAD) * K + k0, columns);
             quantize_row(rows[r], w + (p->first + r) * K + k0, above_half, columns);
             memset(rows[r] + columns, 0, (size_t)(-columns & 15));
         }
-        for (int64_t k = 0; packed && k < columns; k += 16) pack_block(p->data + (k0 + k) / 4 * BB_PANEL, rows, k);
-        if (packed) continue;
-        for (int64_t i = 0; i < quads; i += 4)
+        for (int64_t k = 0; k < columns; k += BB_BLOCK_COLUMNS)
             for (int64_t r = 0; r < BB_PANEL; r += 4)
-                interleave(p->data + (k0 + 4 * i) * BB_PANEL, rows, r, 4 * i, quads - i < 4 ? quads - i : 4);
+                pack_rows(p->data + (k0 + k) / BB_BLOCK_COLUMNS * BB_BLOCK_BYTES, rows, r, k);
     }
     finish_stores();
 }
@@ -137,13 +121,20 @@ void bb_cpu_ternary_quant(bb_device *dev, const bb_ternary *t, const float *w) {
 #pragma omp parallel for num_threads(dev->threads) schedule(dynamic) if (t->n * t->k > BB_SIMD_SERIAL)
     for (int64_t i = 0; i < panels; i++) {
         bb_ternary_panel p = bb_ternary_panel_at(t, i);
-        quantize_panel(bb_cpu_of(dev)->level, &p, t->packed, w, t->k, above_half[p.segment]);
+        quantize_panel(bb_cpu_of(dev)->level, &p, w, t->k, above_half[p.segment]);
     }
 }
 
-static int8_t value_at(const bb_ternary_panel *p, bool packed, int64_t row, int64_t k) {
-    if (!packed) return (int8_t)(p->data[(k / 4 * BB_PANEL + row) * 4 + k % 4] - 1);
-    return (int8_t)((p->data[(k / 16 * BB_PANEL + row) * 4 + k % 4] >> k / 4 % 4 * 2 & 3) - 1);
+BB_SIMD_INLINE void expand_body(uint8_t *steps, const uint8_t *panel, int64_t blocks) {
+    for (int64_t i = 0; i < blocks; i++, panel += BB_BLOCK_BYTES)
+        for (int step = 0; step < 4; step++, steps += BB_STEP_BYTES)
+#pragma omp simd
+            for (int j = 0; j < BB_STEP_BYTES; j++) steps[j] = (uint8_t)(panel[j] >> 2 * step & 3);
+}
+BB_SIMD_VARIANTS(expand, (uint8_t * steps, const uint8_t *panel, int64_t blocks), (steps, panel, blocks))
+
+void bb_ternary_expand(bb_cpu_level level, uint8_t *steps, const uint8_t *panel, int64_t blocks) {
+    expand_for(level)(steps, panel, blocks);
 }
 
 void bb_cpu_ternary_unpack(bb_device *dev, int8_t *q, const bb_ternary *t) {
@@ -151,12 +142,17 @@ void bb_cpu_ternary_unpack(bb_device *dev, int8_t *q, const bb_ternary *t) {
 #pragma omp parallel for num_threads(dev->threads) schedule(static) if (t->n * K > BB_SIMD_SERIAL)
     for (int64_t i = 0; i < panels; i++) {
         bb_ternary_panel p = bb_ternary_panel_at(t, i);
-        for (int64_t r = 0; r < p.rows; r++)
-            for (int64_t k = 0; k < K; k++) q[(p.first + r) * K + k] = value_at(&p, t->packed, r, k);
+        for (int64_t k = 0; k < K; k += BB_BLOCK_COLUMNS) {
+            uint8_t steps[4 * BB_STEP_BYTES];
+            int64_t columns = K - k < BB_BLOCK_COLUMNS ? K - k : BB_BLOCK_COLUMNS;
+            bb_ternary_expand(bb_cpu_of(dev)->level, steps, p.data + k / BB_BLOCK_COLUMNS * BB_BLOCK_BYTES, 1);
+            for (int64_t r = 0; r < p.rows; r++)
+                for (int64_t j = 0; j < columns; j++) q[(p.first + r) * K + k + j] = bb_ternary_value(steps, r, j);
+        }
     }
 }
 
-/* Four bytes of codes in the order of columns to a row's four bytes of a packed block: a 4 x 4 transpose of pairs of bits. */
+/* Four bytes of codes in the order of columns to a row's four bytes of a block: a 4 x 4 transpose of pairs of bits. */
 static inline uint32_t transpose_codes(uint32_t x) {
     uint32_t t = (x ^ x >> 6) & 0x00cc00ccu;
     x ^= t ^ t << 6;

@@ -1,10 +1,9 @@
-/* A ternary matrix is stored as int8 (N,K), row-major; packed, as the codes that ternary_load takes.
- * SPDX-License-Identifier: MIT */
+/* A ternary matrix is stored as the codes that ternary_load takes. SPDX-License-Identifier: MIT */
 #include <math.h>
 
 #include "ops/ref/ref.h"
 
-static int64_t row_bytes(const bb_ternary *t) { return t->packed ? (t->k + 3) / 4 : t->k; }
+static int64_t row_bytes(const bb_ternary *t) { return (t->k + 3) / 4; }
 
 size_t bb_ref_ternary_bytes(bb_device *dev, const bb_ternary *t) {
     (void)dev;
@@ -12,15 +11,10 @@ size_t bb_ref_ternary_bytes(bb_device *dev, const bb_ternary *t) {
 }
 
 int8_t bb_ref_ternary_at(const bb_ternary *t, int64_t n, int64_t k) {
-    if (!t->packed) return ((const int8_t *)t->data)[n * t->k + k];
     return (int8_t)((((const uint8_t *)t->data)[n * row_bytes(t) + k / 4] >> k % 4 * 2 & 3) - 1);
 }
 
 static void put(const bb_ternary *t, int64_t n, int64_t k, int8_t q) {
-    if (!t->packed) {
-        ((int8_t *)t->data)[n * t->k + k] = q;
-        return;
-    }
     uint8_t *byte = (uint8_t *)t->data + n * row_bytes(t) + k / 4;
     *byte = (uint8_t)((*byte & ~(3 << k % 4 * 2)) | (q + 1) << k % 4 * 2);
 }
