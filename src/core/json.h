@@ -14,4 +14,7 @@ bb_status bb_json_parse(const char *text, size_t length, const char *where, size
 /* "an integer", "true", …; "nothing" for NULL. */
 const char *bb_json_type_name(const json_t *value);
 
+/* The value as text, malloc'd; NULL: no memory, or no value. In json_dumps a lack of memory leaves pieces out of the text. */
+char *bb_json_text(const json_t *value, size_t flags);
+
 #endif

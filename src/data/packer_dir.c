@@ -12,6 +12,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "core/json.h"
 #include "data/packer.h"
 
 static const char manifest_name[] = "manifest.json";
@@ -160,7 +161,7 @@ static bb_status no_memory(bb_error *err) { return bb_fail(err, BB_ERR_MEMORY, "
 
 /* Takes value over. layout: JSON_INDENT(n), or 0 for one line. */
 static bb_status write_member(bb_file_writer *file, const char *key, json_t *value, size_t layout, bb_error *err) {
-    char *text = value ? json_dumps(value, JSON_ENCODE_ANY | JSON_REAL_PRECISION(15) | layout) : NULL;
+    char *text = value ? bb_json_text(value, JSON_ENCODE_ANY | JSON_REAL_PRECISION(15) | layout) : NULL;
     json_decref(value);
     char *line = NULL;
     if (!text || asprintf(&line, "\"%s\": %s,\n", key, text) < 0) line = NULL;
@@ -178,7 +179,7 @@ static bb_status write_inputs(bb_file_writer *file, const bb_pack_inputs *inputs
         if (input->skipped) continue;
         json_t *entry = json_pack("{s:o, s:I, s:I}", "path", json_name(input->path), "documents", (json_int_t)input->documents,
                                   "bytes", (json_int_t)input->bytes);
-        char *text = entry ? json_dumps(entry, 0) : NULL;
+        char *text = entry ? bb_json_text(entry, 0) : NULL;
         json_decref(entry);
         bb_status status = text ? bb_file_writer_write(file, before, strlen(before), err) : no_memory(err);
         if (status == BB_OK) status = bb_file_writer_write(file, text, strlen(text), err);

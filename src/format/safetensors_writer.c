@@ -5,6 +5,7 @@
 #include <string.h>
 #include <xxhash.h>
 
+#include "core/json.h"
 #include "format/safetensors_shared.h"
 
 enum { DATA_ALIGN = 64 };
@@ -96,7 +97,7 @@ static bb_status write_header(bb_file_writer *file, const json_t *header, bool a
 
 /* The checksums so far become text in the metadata, always of the same length. */
 static bb_status put_checksums(const bb_safetensors_writer *w, const char *path, bb_error *err) {
-    char *text = json_dumps(w->checksums, JSON_COMPACT);
+    char *text = bb_json_text(w->checksums, JSON_COMPACT);
     bb_status status =
         text ? put_text(json_object_get(w->header, BB_ST_METADATA), path, BB_ST_CHECKSUMS, text, err) : no_memory(path, err);
     free(text);

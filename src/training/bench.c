@@ -5,6 +5,7 @@
 #include <string.h>
 #include <time.h>
 
+#include "core/json.h"
 #include "core/rng.h"
 #include "training/optim.h"
 
@@ -343,7 +344,7 @@ bb_status bb_bench(bb_device *device, const bb_bench_options *o, char **json, bb
                      (json_int_t)b.model->table.total, "peaks", "f32", b.peaks.f32, "bf16", b.peaks.bf16, "int8", b.peaks.int8,
                      "read_gb", b.peaks.read_gb);
     BB_TRY_GOTO(status, done, measure(&b, x, o, root, err));
-    *json = json_dumps(root, JSON_INDENT(2) | JSON_REAL_PRECISION(6));
+    *json = bb_json_text(root, JSON_INDENT(2) | JSON_REAL_PRECISION(6));
     if (!*json) status = bb_fail(err, BB_ERR_MEMORY, "out of memory");
 done:
     json_decref(root);

@@ -175,7 +175,7 @@ bb_status bb_checkpoint_image_create(const bb_model *model, const bb_optimizer *
     if (!image) return bb_fail(err, BB_ERR_MEMORY, "out of memory for a checkpoint");
     image->device = model->device;
     json_t *config = bb_config_to_json(&model->config);
-    image->config_text = config ? json_dumps(config, JSON_COMPACT) : NULL;
+    image->config_text = config ? bb_json_text(config, JSON_COMPACT) : NULL;
     json_decref(config);
     BB_TRY_GOTO(status, fail, list_entries(model, optimizer, &image->list, &image->count, err));
     image->tensors = calloc((size_t)image->count, sizeof *image->tensors);
@@ -220,7 +220,7 @@ bb_status bb_checkpoint_image_take(bb_checkpoint_image *image, const bb_model *m
     image->state_text = NULL;
     if (state) {
         json_t *json = state_to_json(state, optimizer);
-        image->state_text = json ? json_dumps(json, JSON_COMPACT) : NULL;
+        image->state_text = json ? bb_json_text(json, JSON_COMPACT) : NULL;
         json_decref(json);
         if (!image->state_text) return bb_fail(err, BB_ERR_MEMORY, "out of memory while saving");
     }

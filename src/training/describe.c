@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "core/json.h"
 #include "format/safetensors.h"
 #include "model/config.h"
 #include "model/params.h"
@@ -74,8 +75,8 @@ bb_status bb_describe_file(const char *path, char **json, bb_error *err) {
                      "config", bb_config_to_json(&config), "parameters", (json_int_t)table.total, "file_bytes",
                      (json_int_t)bb_safetensors_file_bytes(st), "packed_bytes", (json_int_t)packed_bytes(&table), "ternary",
                      layers, "trained_length", trained_length ? json_integer(strtol(trained_length, NULL, 10)) : NULL,
-                     "training_state", state ? json_loads(state, 0, NULL) : NULL);
-    *json = root ? json_dumps(root, JSON_INDENT(2) | JSON_REAL_PRECISION(9)) : NULL;
+                     "training_state", state ? json_loadb(state, strlen(state), 0, NULL) : NULL);
+    *json = root ? bb_json_text(root, JSON_INDENT(2) | JSON_REAL_PRECISION(9)) : NULL;
     if (!*json) status = bb_fail(err, BB_ERR_MEMORY, "out of memory while describing %s", path);
 done:
     json_decref(root);

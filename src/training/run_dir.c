@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 #include "core/file.h"
+#include "core/json.h"
 
 #define METRICS "metrics.jsonl"
 #define LATEST "latest"
@@ -150,6 +151,16 @@ done:
     return status;
 }
 
+static bb_status write_latest(const bb_run_dir *dir, int64_t step, bb_error *err) {
+    char name[64];
+    int length = snprintf(name, sizeof name, "step-%08lld.safetensors\n", (long long)step);
+    char *latest = bb_file_join(dir->path, LATEST);
+    if (!latest) return bb_fail(err, BB_ERR_MEMORY, "out of memory");
+    bb_status status = bb_file_replace(latest, name, (size_t)length, err);
+    free(latest);
+    return status;
+}
+
 bb_status bb_run_dir_open(const char *path, int64_t resume_step, int64_t damaged_step, bool allow_overwrite, bb_run_dir *out,
                           bb_error *err) {
     *out = (bb_run_dir){.lock_fd = -1};
@@ -167,6 +178,8 @@ bb_status bb_run_dir_open(const char *path, int64_t resume_step, int64_t damaged
     }
     BB_TRY_GOTO(status, fail, meet_old_checkpoints(out, resume_step, damaged_step, allow_overwrite, err));
     remove_temporaries(out);
+    /* Late where a run was killed before it wrote it, or names a checkpoint that was put aside. */
+    if (resume_step >= 0) BB_TRY_GOTO(status, fail, write_latest(out, resume_step, err));
     return BB_OK;
 fail:
     bb_run_dir_close(out);
@@ -180,12 +193,7 @@ void bb_run_dir_close(bb_run_dir *dir) {
 }
 
 bb_status bb_run_dir_checkpoint_saved(const bb_run_dir *dir, int64_t step, const bb_keep *keep, bb_error *err) {
-    char name[64];
-    int length = snprintf(name, sizeof name, "step-%08lld.safetensors\n", (long long)step);
-    char *latest = bb_file_join(dir->path, LATEST);
-    if (!latest) return bb_fail(err, BB_ERR_MEMORY, "out of memory");
-    bb_status status = bb_file_replace(latest, name, (size_t)length, err);
-    free(latest);
+    bb_status status = write_latest(dir, step, err);
     if (status != BB_OK || keep->newest <= 0) return status;
     int64_t *steps;
     int count;
@@ -239,7 +247,10 @@ bb_status bb_run_dir_rewind_metrics(const bb_run_dir *dir, int64_t step, bb_erro
     uint8_t *text = NULL;
     size_t size = 0, kept = 0;
     bb_status status = BB_OK;
-    if (access(path, F_OK) != 0) goto done;
+    if (access(path, F_OK) != 0) {
+        if (errno != ENOENT) status = bb_fail(err, BB_ERR_IO, "%s: cannot look it up: %s", path, strerror(errno));
+        goto done;
+    }
     BB_TRY_GOTO(status, done, bb_file_read_all(path, 0, &text, &size, err));
     for (size_t at = 0; at < size;) {
         uint8_t *end = memchr(text + at, '\n', size - at);
@@ -262,7 +273,7 @@ done:
 }
 
 bb_status bb_run_dir_append_metrics(const bb_run_dir *dir, json_t *line, bb_error *err) {
-    char *text = line ? json_dumps(line, JSON_COMPACT | JSON_REAL_PRECISION(9)) : NULL;
+    char *text = line ? bb_json_text(line, JSON_COMPACT | JSON_REAL_PRECISION(9)) : NULL;
     char *path = bb_file_join(dir->path, METRICS);
     json_decref(line);
     bb_status status = BB_OK;
@@ -283,11 +294,20 @@ bb_status bb_run_dir_append_metrics(const bb_run_dir *dir, json_t *line, bb_erro
     return status;
 }
 
-bool bb_run_dir_contains(const char *dir, const char *path) {
+bb_status bb_run_dir_contains(const char *dir, const char *path, bool *contains, bb_error *err) {
     const char *slash = strrchr(path, '/');
     char *parent = slash ? strndup(path, slash == path ? 1 : (size_t)(slash - path)) : strdup(".");
     struct stat a, b;
-    bool same = parent && stat(parent, &a) == 0 && stat(dir, &b) == 0 && a.st_dev == b.st_dev && a.st_ino == b.st_ino;
+    bb_status status = BB_OK;
+    *contains = false;
+    if (!parent)
+        status = bb_fail(err, BB_ERR_MEMORY, "out of memory");
+    else if (stat(parent, &a) != 0)
+        status = bb_fail(err, BB_ERR_IO, "%s: cannot stat: %s", parent, strerror(errno));
+    else if (stat(dir, &b) == 0)
+        *contains = a.st_dev == b.st_dev && a.st_ino == b.st_ino;
+    else if (errno != ENOENT)
+        status = bb_fail(err, BB_ERR_IO, "%s: cannot stat: %s", dir, strerror(errno));
     free(parent);
-    return same;
+    return status;
 }

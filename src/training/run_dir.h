@@ -37,7 +37,7 @@ bb_status bb_run_dir_rewind_metrics(const bb_run_dir *dir, int64_t step, bb_erro
 /* Appends one line; steals the reference. */
 bb_status bb_run_dir_append_metrics(const bb_run_dir *dir, json_t *line, bb_error *err);
 
-/* Whether the checkpoint file `path` lies in the directory `dir`. */
-bool bb_run_dir_contains(const char *dir, const char *path);
+/* Whether the checkpoint file `path` lies in the directory `dir`, which need not be there. */
+bb_status bb_run_dir_contains(const char *dir, const char *path, bool *contains, bb_error *err);
 
 #endif

@@ -358,7 +358,8 @@ static bool every(int64_t step, int n) { return n > 0 && step % n == 0; }
 static bb_status open_run_dir(bb_trainer *t, bb_error *err) {
     const bb_train_options *o = &t->options;
     if (!o->out_dir) return BB_OK;
-    bool own = t->resumed_from && bb_run_dir_contains(o->out_dir, t->resumed_from);
+    bool own = false;
+    if (t->resumed_from) BB_TRY(bb_run_dir_contains(o->out_dir, t->resumed_from, &own, err));
     BB_TRY(bb_run_dir_open(o->out_dir, own ? t->state.step : -1, own ? t->damaged_step : -1, o->allow_overwrite, &t->run_dir,
                            err));
     BB_TRY(bb_run_dir_rewind_metrics(&t->run_dir, own ? t->state.step : -1, err));

@@ -3,6 +3,7 @@
 #include <jansson.h>
 #include <stdlib.h>
 
+#include "core/json.h"
 #include "model/config.h"
 #include "training/checkpoint.h"
 
@@ -71,7 +72,7 @@ bb_status bb_verify_file(const char *path, void (*on_progress)(void *user, int64
     json_t *root = json_pack("{s:o, s:b, s:b, s:i, s:I, s:O}", "file", json_string_nocheck(path), "good", (int)*good,
                              "checksums", st && bb_safetensors_has_checksums(st), "tensors", st ? bb_safetensors_count(st) : 0,
                              "bytes", (json_int_t)c.total, "failures", c.failures);
-    *json = root ? json_dumps(root, JSON_INDENT(2)) : NULL;
+    *json = root ? bb_json_text(root, JSON_INDENT(2)) : NULL;
     json_decref(root);
     if (!*json) status = bb_fail(err, BB_ERR_MEMORY, "out of memory while checking %s", path);
 done:
