@@ -9,7 +9,6 @@ JOBS ?= $(shell nproc)
 PREFIX ?= /usr/local
 WERROR ?= OFF
 FUZZ_SECONDS ?= 30
-SOAK_SECONDS ?= 3600
 BENCH_ARGS ?=
 SKIP_DEPS ?=
 
@@ -24,7 +23,7 @@ configure = generator=(); if [ ! -f $(1)/CMakeCache.txt ] && command -v ninja >/
 # Tests run beside each other with threads of their own: waiting threads must not spin on the cores of the others.
 ctest = OMP_WAIT_POLICY=passive ctest --test-dir $(1) -j2 --output-on-failure --no-tests=error
 
-.PHONY: all help deps configure test demo bench check-layers check-format format lint asan ubsan tsan valgrind soak fuzz install clean
+.PHONY: all help deps configure test demo bench check-layers check-format format lint asan ubsan tsan valgrind fuzz install clean
 
 all: configure ## install what is missing and build build/bitbyte
 	@cmake --build $(BUILD) -j $(JOBS)
@@ -90,9 +89,6 @@ valgrind: ## the tests' programs under valgrind
 	@$(call configure,build-valgrind,"-DBB_TEST_WRAPPER=valgrind;--quiet;--leak-check=full;--errors-for-leak-kinds=definite;--error-exitcode=99;--suppressions=$(CURDIR)/tests/suppressions/valgrind.supp")
 	@cmake --build build-valgrind -j $(JOBS)
 	@BITBYTE_CPU=avx2 $(call ctest,build-valgrind) -LE "script|slow" --timeout 1500
-
-soak: all ## train under kills, stops and full disks for SOAK_SECONDS (3600), to the same checkpoint each time
-	@tests/soak.sh $(BUILD)/bitbyte $(SOAK_SECONDS)
 
 fuzz: ## every fuzz target for FUZZ_SECONDS
 	@$(if $(SKIP_DEPS),true,scripts/install-deps --fuzz)

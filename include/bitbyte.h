@@ -100,7 +100,12 @@ typedef struct bb_model bb_model;
 BB_API bb_status bb_model_create(bb_device *device, const bb_config *config, uint64_t seed, bb_model **out, bb_error *err);
 /* A model file or a checkpoint: any safetensors file with a `config` and the named tensors. Values must be finite. */
 BB_API bb_status bb_model_load(bb_device *device, const char *path, bb_model **out, bb_error *err);
+/* The same for bb_model_forward, bb_model_loss, bb_evaluate and bb_generate alone: ternary weights are held at two bits each
+ * and in no other form, and give the same logits. Takes packed files too. */
+BB_API bb_status bb_model_load_for_inference(bb_device *device, const char *path, bb_model **out, bb_error *err);
 BB_API bb_status bb_model_save(const bb_model *model, const char *path, bb_error *err);
+/* A model that was loaded for inference, ternary weights at two bits each: a sixteenth of a model file. */
+BB_API bb_status bb_model_export_packed(const bb_model *model, const char *path, bb_error *err);
 BB_API void bb_model_free(bb_model *model);
 BB_API const bb_config *bb_model_config(const bb_model *model);
 BB_API uint64_t bb_model_parameters(const bb_model *model);
@@ -117,7 +122,7 @@ typedef struct bb_tensor_info {
 
 BB_API int bb_model_tensor_count(const bb_model *model);
 BB_API bb_status bb_model_tensor_info(const bb_model *model, int index, bb_tensor_info *out, bb_error *err);
-/* Copies of a tensor (f32, `count` elements): its values, its gradient. */
+/* Copies of a tensor (f32, `count` elements): its values (g * q of a ternary one in a model for inference), its gradient. */
 BB_API bb_status bb_model_get_tensor(const bb_model *model, const char *name, float *out, size_t count, bb_error *err);
 BB_API bb_status bb_model_set_tensor(bb_model *model, const char *name, const float *values, size_t count, bb_error *err);
 BB_API bb_status bb_model_get_gradient(const bb_model *model, const char *name, float *out, size_t count, bb_error *err);
@@ -357,6 +362,9 @@ typedef enum bb_speculate {
     BB_SPECULATE_ALWAYS /* whatever it costs */
 } bb_speculate;
 
+/* How the keys and values of past bytes are held: int8, a scale for each position and head, or f32, four times as large. */
+typedef enum bb_kv_type { BB_KV_INT8 = 0, BB_KV_F32 } bb_kv_type;
+
 typedef struct bb_generate_options {
     int64_t max_new_bytes;
     /* How a byte is drawn from the logits, in this order. */
@@ -374,6 +382,7 @@ typedef struct bb_generate_options {
     int stop_count;
     bb_speculate speculate;
     int context_length; /* bb_generate: as in bb_session_options */
+    bb_kv_type kv_cache;
     /* Called with each new byte; returning false ends the generation after it. */
     bool (*on_byte)(void *user, uint8_t byte);
     void *user;
@@ -396,6 +405,7 @@ BB_API void bb_generate_options_default(bb_generate_options *options);
 typedef struct bb_session bb_session;
 typedef struct bb_session_options {
     int context_length; /* bytes that the model sees at once, the window; 0: its trained length */
+    bb_kv_type kv_cache;
     /* NULL, or called now and then while many bytes are read; returning false ends that: BB_ERR_INTERRUPTED, and the text is
      * what was read until then. */
     bool (*on_read)(void *user, int64_t done, int64_t total);
@@ -449,6 +459,19 @@ BB_API void bb_bench_options_default(bb_bench_options *options);
 /* Timings of whole training steps at a model shape and of their operations, as JSON text: bytes/s, percent of the peaks
  * measured in the same call. */
 BB_API bb_status bb_bench(bb_device *device, const bb_bench_options *options, char **json, bb_error *err);
+
+typedef struct bb_decode_bench_options {
+    const char *shape; /* "S", "M" or "L" */
+    int repeats;
+    bb_kv_type kv_cache;
+    void (*on_progress)(void *user, const char *line);
+    void *user;
+} bb_decode_bench_options;
+BB_API void bb_decode_bench_options_default(bb_decode_bench_options *options);
+/* Timings of inference at a model shape with random weights, as JSON text: bytes/s from an empty context and at positions 1,024
+ * and 4,096, of reading 512 bytes, loading a packed file that is not in memory, and resident memory; percent of the peaks
+ * measured in the same call. Writes the model to TMPDIR for a moment. */
+BB_API bb_status bb_bench_decode(bb_device *device, const bb_decode_bench_options *options, char **json, bb_error *err);
 
 #ifdef __cplusplus
 }

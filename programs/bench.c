@@ -8,10 +8,13 @@
 enum { SHAPES = 3, ALL = SHAPES };
 static const char *const shape_choices[] = {"S", "M", "L", "all", NULL};
 
+static const char *const kv_choices[] = {[BB_KV_INT8] = "int8", [BB_KV_F32] = "f32", NULL};
+
 static struct {
     bb_device_args device;
     int shape, batch_size, seq_len, repeats, optim;
-    bool recompute, step_only, json;
+    int kv_cache;
+    bool decode, recompute, step_only, json;
 } args;
 
 /* clang-format off: a table is read by rows */
@@ -22,6 +25,17 @@ static bb_cli_option options[] = {
      .target = &args.shape,
      .choices = shape_choices,
      .help = "S: 6 layers of 384, M: 12 of 768, L: 24 of 1536"},
+    {.name = "decode",
+     .type = BB_CLI_FLAG,
+     .target = &args.decode,
+     .help =
+         "inference instead of training: bytes/s from an empty context and at positions 1,024 and 4,096, reading 512 bytes, "
+         "loading, memory"},
+    {.name = "kv_cache",
+     .type = BB_CLI_CHOICE,
+     .target = &args.kv_cache,
+     .choices = kv_choices,
+     .help = "with --decode: what is kept of past bytes"},
     {.name = "batch_size",
      .type = BB_CLI_INT,
      .target = &args.batch_size,
@@ -55,18 +69,33 @@ static bb_cli_option options[] = {
 
 static const bb_cli_command command = {
     .name = "bench",
-    .summary = "times the operations and whole training steps, in bytes/s and percent of the peaks that are measured on this "
+    .summary = "times the operations and whole training steps, or inference, in bytes/s and percent of the peaks that are "
+               "measured on this "
                "machine in the same call.",
     .usage = "[--shape S|M|L|all] [options]",
     .options = options,
     .option_count = BB_CLI_COUNT(options),
     .examples = "  bitbyte bench --shape S --threads 2\n"
+                "  bitbyte bench --shape L --decode\n"
                 "  bitbyte bench --shape all --repeats 5 --json >bench.json\n",
 };
 
 static void on_progress(void *user, const char *line) { bb_progress_update(user, "%s", line); }
 
 static bb_status run_shape(bb_device *device, int shape, bb_progress *progress, json_t **out, bb_error *err) {
+    char *text;
+    bb_status status;
+    if (args.decode) {
+        bb_decode_bench_options d;
+        bb_decode_bench_options_default(&d);
+        d.shape = shape_choices[shape];
+        d.repeats = args.repeats;
+        d.kv_cache = (bb_kv_type)args.kv_cache;
+        d.on_progress = on_progress;
+        d.user = progress;
+        status = bb_bench_decode(device, &d, &text, err);
+        goto done;
+    }
     bb_bench_options o;
     bb_bench_options_default(&o);
     o.shape = shape_choices[shape];
@@ -78,8 +107,8 @@ static bb_status run_shape(bb_device *device, int shape, bb_progress *progress, 
     o.step_only = args.step_only;
     o.on_progress = on_progress;
     o.user = progress;
-    char *text;
-    bb_status status = bb_bench(device, &o, &text, err);
+    status = bb_bench(device, &o, &text, err);
+done:
     bb_progress_clear(progress);
     if (status != BB_OK) return status;
     *out = json_loads(text, 0, NULL);

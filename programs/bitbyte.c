@@ -16,6 +16,7 @@ static const struct {
     {"train", bb_cmd_train, "train a model, or go on training one"},
     {"eval", bb_cmd_eval, "bits per byte of a model on held-out data"},
     {"generate", bb_cmd_generate, "let a model write"},
+    {"export", bb_cmd_export, "write a model at two bits a weight, to run it elsewhere"},
     {"info", bb_cmd_info, "what a model file is, and what memory a run takes"},
     {"bench", bb_cmd_bench, "time the operations and a training step on this machine"},
 };

@@ -107,7 +107,7 @@ typedef struct loading {
 
 static bb_status take_model(void *user, const char *path, bb_error *err) {
     const loading *l = user;
-    return bb_model_load(l->device, path, l->out, err);
+    return bb_model_load_for_inference(l->device, path, l->out, err);
 }
 
 bb_status bb_model_open(bb_device *device, const char *given, char *path, size_t size, bb_model **out, bb_error *err) {

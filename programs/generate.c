@@ -14,11 +14,14 @@ static struct {
     bb_generate_options options;
     bb_device_args device;
     const char *model, *prompt, *prompt_file, *metrics_json;
+    int kv_cache;
     int64_t seed;
     bool metrics, echo, no_echo;
 } args;
 
 /* clang-format off: a table is read by rows */
+static const char *const kv_choices[] = {[BB_KV_INT8] = "int8", [BB_KV_F32] = "f32", NULL};
+
 static bb_cli_option options[] = {
     {.help = "What is continued"},
     {.name = "model",
@@ -54,6 +57,11 @@ static bb_cli_option options[] = {
      .help = "bytes that the model sees at once; when they are full the older half is dropped, so that writing can go on for "
              "ever in the same memory",
      .default_text = "0: the length it was trained on"},
+    {.name = "kv_cache",
+     .type = BB_CLI_CHOICE,
+     .target = &args.kv_cache,
+     .choices = kv_choices,
+     .help = "what the model keeps of those bytes: int8 is a quarter of f32, and faster the longer the context"},
     {.help = "How bytes are chosen"},
     {.name = "temperature",
      .type = BB_CLI_DOUBLE,
@@ -211,6 +219,7 @@ static bb_status generate(bb_model *model, const char *model_path, const uint8_t
     bb_utf8_out_open(&text, stdout, !terminal);
     if (args.echo || (terminal && !args.no_echo)) show_prompt(&text, prompt, length, terminal);
     text.invalid = 0;
+    args.options.kv_cache = (bb_kv_type)args.kv_cache;
     args.options.on_byte = on_byte;
     args.options.user = &text;
     args.options.seed = (uint64_t)args.seed;

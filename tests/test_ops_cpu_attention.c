@@ -150,6 +150,102 @@ static void attention_backward(ops_session *s, const int64_t *d, ops_outputs *ou
     }
 }
 
+/* What rounding q to steps of 1/32767 of its largest element adds to e^score, in parts. */
+static double rounded_query(const inputs *in, const row *r) {
+    const bb_attention *a = &in->a;
+    double most = 0, size = 0;
+    for (int64_t i = 0; i < a->D; i++) most = fmax(most, fabs((double)in->q[r->q + i]));
+    for (int64_t j = 0; j < r->seen; j++) {
+        double sum = 0;
+        for (int64_t i = 0; i < a->D; i++) sum += fabs((double)in->k[r->kv + j * a->kv_stride + i]);
+        size = fmax(size, sum);
+    }
+    return most / 65534 * size / sqrt((double)a->D);
+}
+
+/* d as of draw, B = 1, then int8: positions appended in two goes; the codes and scales exactly, then attention. */
+static void attention_cached(ops_session *s, const int64_t *d, ops_outputs *out) {
+    int64_t shape[8];
+    memcpy(shape, d, sizeof shape);
+    bool codes = d[6] >= 1000; /* extra rows, and 1000 for int8 */
+    shape[6] = 1 + d[6] % 1000;
+    inputs in = draw(s, shape, ops_normal_f32);
+    bb_attention *a = &in.a;
+    int64_t width = bb_kv_width(a->D), rows = a->Tk + shape[6] - 1, kv_rows = a->Hk * rows;
+    size_t bytes = codes ? (size_t)(kv_rows * width) : (size_t)(kv_rows * a->D) * sizeof(float);
+    bb_kv kv = {.dtype = codes ? BB_I8 : BB_F32, .capacity = rows, .k = ops_room(s, bytes), .v = ops_room(s, bytes)};
+    kv.k_scale = ops_room(s, (size_t)kv_rows * sizeof(float));
+    kv.v_scale = ops_room(s, (size_t)kv_rows * sizeof(float));
+    const float *k = ops_put_f32(s, in.k, in.kv_count), *v = ops_put_f32(s, in.v, in.kv_count);
+    int64_t first = a->Tk / 3;
+    if (first) s->dev->ops->kv_append(s->dev, &kv, 0, k, v, a->kv_stride, first, a->Hk, a->D);
+    s->dev->ops->kv_append(s->dev, &kv, first, k + first * a->kv_stride, v + first * a->kv_stride, a->kv_stride, a->Tk - first,
+                           a->Hk, a->D);
+    float *o = ops_put_f32(s, in.d_o, in.o_count);
+    s->dev->ops->attention_cached(s->dev, o, ops_put_f32(s, in.q, in.q_count), &kv, a);
+
+    double *o_bound = ops_host(s, (size_t)in.o_count * sizeof *o_bound);
+    if (codes) {
+        const int8_t *k_codes = ops_get(s, kv.k, bytes), *v_codes = ops_get(s, kv.v, bytes);
+        const float *k_scale = ops_get_f32(s, kv.k_scale, kv_rows), *v_scale = ops_get_f32(s, kv.v_scale, kv_rows);
+        float *values = ops_host_f32(s, 2 * kv_rows * width);
+        for (int64_t i = 0; i < kv_rows * width; i++) {
+            values[2 * i] = (float)k_codes[i];
+            values[2 * i + 1] = (float)v_codes[i];
+        }
+        ops_out(out, "codes", values, 2 * kv_rows * width, 0, NULL);
+        ops_out(out, "k scales", k_scale, kv_rows, 0, NULL);
+        ops_out(out, "v scales", v_scale, kv_rows, 0, NULL);
+        /* from here on, the keys and values are what the cache holds */
+        for (int64_t t = 0; t < a->Tk; t++)
+            for (int64_t i = 0; i < a->Hk * a->D; i++) {
+                int64_t at = i / a->D * rows + t;
+                in.k[t * a->kv_stride + i] = k_scale[at] * (float)k_codes[at * width + i % a->D];
+                in.v[t * a->kv_stride + i] = v_scale[at] * (float)v_codes[at * width + i % a->D];
+            }
+    }
+    if (ops_is_ref(s)) {
+        row r = row_for(s, a);
+        for (int64_t i = 0; i < in.rows; i++) {
+            fill_row(&r, &in, 0, i / a->Tq, i % a->Tq);
+            double score = r.score + (codes ? rounded_query(&in, &r) + 4 * U_F32 : 0);
+            for (int64_t j = 0; j < a->D; j++) o_bound[r.o + j] = 3 * score * r.weight[j];
+        }
+    }
+    ops_out(out, "o", ops_get_f32(s, o, in.o_count), in.o_count, 0, o_bound);
+}
+
+/* Few queries at once get, bit for bit, what each gets alone. */
+static void few_queries_are_each_as_alone(void **state) {
+    (void)state;
+    enum { T = 600, H = 6, HK = 2, D = 20, WIDTH = (H + 2 * HK) * D };
+    for (int codes = 0; codes < 2; codes++) {
+        ops_session s = ops_begin(ops_cpu[1], 1);
+        float *qkv = ops_put_f32(&s, ops_normal_f32(&s, T * WIDTH, 1.0), T * WIDTH);
+        float *all = ops_room(&s, BB_FEW_ROWS * H * D * sizeof *all), *one = ops_room(&s, H * D * sizeof *one);
+        bb_kv kv = {.dtype = codes ? BB_I8 : BB_F32, .capacity = T};
+        kv.k = ops_room(&s, (size_t)(HK * T * D) * 4);
+        kv.v = ops_room(&s, (size_t)(HK * T * D) * 4);
+        kv.k_scale = ops_room(&s, HK * T * sizeof(float));
+        kv.v_scale = ops_room(&s, HK * T * sizeof(float));
+        ops_cpu[1]->ops->kv_append(ops_cpu[1], &kv, 0, qkv + H * D, qkv + (H + HK) * D, WIDTH, T, HK, D);
+        for (int64_t n = 2; n <= BB_FEW_ROWS; n++) {
+            int64_t first = T - n - (n % 3 ? 0 : 88); /* also across the 512th key */
+            bb_attention a = {.B = 1, .Tq = n, .Tk = first + n, .H = H, .Hk = HK, .D = D, .q_stride = WIDTH, .o_stride = H * D};
+            ops_cpu[1]->ops->attention_cached(ops_cpu[1], all, qkv + first * WIDTH, &kv, &a);
+            for (int64_t t = 0; t < n; t++) {
+                a.Tq = 1;
+                a.Tk = first + t + 1;
+                ops_cpu[1]->ops->attention_cached(ops_cpu[1], one, qkv + (first + t) * WIDTH, &kv, &a);
+                assert_memory_equal(ops_get_f32(&s, one, H * D), ops_get_f32(&s, all + t * H * D, H * D),
+                                    H * D * sizeof(float));
+                for (int i = 0; i < 2; i++) free(s.host[--s.host_count]);
+            }
+        }
+        ops_end(&s);
+    }
+}
+
 /* One query a time over a growing cache is the same as all of them at once, but for the order of sums. */
 static void decoding_equals_the_whole(void **state) {
     (void)state;
@@ -193,6 +289,17 @@ static const ops_case cases[] = {
     {"attention_forward", attention_forward, {3, 1, 130, 6, 1, 20, 30, 30}},
     {"attention_forward", attention_forward, {1, 1, 1030, 8, 2, 2, 3, 10}},
     {"attention_forward", attention_forward, {1, 2, 65, 8, 8, 130, 3, 10}},
+    {"attention_cached", attention_cached, {1, 1, 1, 1, 1, 2, 1000, 10}},
+    {"attention_cached", attention_cached, {1, 1, 77, 4, 2, 64, 1007, 10}},
+    {"attention_cached", attention_cached, {1, 1, 1030, 8, 2, 2, 1003, 10}},
+    {"attention_cached", attention_cached, {1, 1, 257, 12, 12, 128, 1001, 10}},
+    {"attention_cached", attention_cached, {1, 5, 600, 4, 4, 130, 1000, 30}},
+    {"attention_cached", attention_cached, {1, 16, 40, 3, 1, 18, 1002, 100}},
+    {"attention_cached", attention_cached, {1, 17, 40, 3, 1, 18, 1002, 100}},
+    {"attention_cached", attention_cached, {1, 130, 300, 2, 2, 64, 1005, 10}},
+    {"attention_cached", attention_cached, {1, 70, 70, 4, 2, 20, 1000, 10}},
+    {"attention_cached", attention_cached, {1, 1, 77, 4, 2, 64, 7, 10}},
+    {"attention_cached", attention_cached, {1, 20, 77, 4, 2, 30, 7, 10}},
     {"attention_backward", attention_backward, {1, 1, 1, 1, 1, 2, 0, 10}},
     {"attention_backward", attention_backward, {3, 5, 5, 1, 1, 2, 0, 10}},
     {"attention_backward", attention_backward, {1, 63, 63, 2, 2, 20, 0, 10}},
@@ -206,6 +313,7 @@ static const ops_case cases[] = {
 };
 
 int main(void) {
-    const struct CMUnitTest extra[] = {cmocka_unit_test(decoding_equals_the_whole)};
-    return ops_compare_all(cases, sizeof cases / sizeof *cases, extra, 1);
+    const struct CMUnitTest extra[] = {cmocka_unit_test(decoding_equals_the_whole),
+                                       cmocka_unit_test(few_queries_are_each_as_alone)};
+    return ops_compare_all(cases, sizeof cases / sizeof *cases, extra, 2);
 }

@@ -4,7 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-bb_status bb_context_open(bb_model *model, int64_t capacity, bb_context *c, bb_error *err) {
+bb_status bb_context_open(bb_model *model, int64_t capacity, bb_kv_type type, bb_context *c, bb_error *err) {
     *c = (bb_context){.model = model, .logits_at = -1};
     if (capacity < 1 || capacity > BB_CONTEXT_MAX_LENGTH)
         return bb_fail(err, BB_ERR_ARGUMENT, "context_length %lld must be from 1 to %d", (long long)capacity,
@@ -16,7 +16,7 @@ bb_status bb_context_open(bb_model *model, int64_t capacity, bb_context *c, bb_e
     if (!c->text || !c->logits)
         status = bb_fail(err, BB_ERR_MEMORY, "no memory for %lld bytes of context", (long long)capacity);
     else
-        status = bb_kv_cache_open(model, capacity, &c->cache, err);
+        status = bb_kv_cache_open(model, capacity, type == BB_KV_F32 ? BB_F32 : BB_I8, &c->cache, err);
     if (status != BB_OK) bb_context_close(c);
     return status;
 }

@@ -37,7 +37,7 @@ typedef struct bb_context {
 } bb_context;
 
 /* capacity: bytes of the window, 1 .. BB_CONTEXT_MAX_LENGTH. */
-bb_status bb_context_open(bb_model *model, int64_t capacity, bb_context *out, bb_error *err);
+bb_status bb_context_open(bb_model *model, int64_t capacity, bb_kv_type type, bb_context *out, bb_error *err);
 void bb_context_close(bb_context *c);
 
 /* The byte at a position, base <= position < end, and those after it. Until the next append. */

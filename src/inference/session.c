@@ -47,7 +47,8 @@ bb_status bb_session_open(bb_model *model, const bb_session_options *o, bb_sessi
     *out = NULL;
     bb_session *s = calloc(1, sizeof *s);
     if (!s) return bb_fail(err, BB_ERR_MEMORY, "out of memory for a session");
-    bb_status status = bb_context_open(model, o->context_length ? o->context_length : model->trained_length, &s->context, err);
+    bb_status status =
+        bb_context_open(model, o->context_length ? o->context_length : model->trained_length, o->kv_cache, &s->context, err);
     if (status == BB_OK) {
         s->context.on_read = o->on_read;
         s->context.user = o->user;
@@ -231,6 +232,7 @@ bb_status bb_generate(bb_model *model, const uint8_t *prompt, size_t prompt_leng
     bb_session *session;
     bb_session_options_default(&session_options);
     session_options.context_length = o->context_length;
+    session_options.kv_cache = o->kv_cache;
     BB_TRY(bb_session_open(model, &session_options, &session, err));
     bb_status status = bb_session_feed(session, prompt, prompt_length, err);
     if (status == BB_OK) status = bb_session_generate(session, o, metrics, err);

@@ -28,16 +28,6 @@ static bb_attention description_of(const bb_block_shape *s) {
                           .o_stride = s->C};
 }
 
-/* Appends this call's keys and values (after RoPE) to the cache. */
-static void fill_cache(bb_device *dev, const bb_kv_view *kv, const float *qkv, const bb_block_shape *s) {
-    qkv_layout row = layout_of(s);
-    int64_t n = s->Hk * s->D;
-    for (int64_t t = 0; t < s->T; t++, qkv += row.width) {
-        dev->ops->copy(dev, kv->k + (kv->length + t) * n, qkv + row.k, (size_t)n * sizeof *qkv);
-        dev->ops->copy(dev, kv->v + (kv->length + t) * n, qkv + row.v, (size_t)n * sizeof *qkv);
-    }
-}
-
 /* Sequences b .. b+n-1. */
 static void forward_sequences(bb_device *dev, const bb_block *block, bb_block_saved *sv, const bb_block_scratch *scratch,
                               float *y, const float *x, const bb_block_shape *s, const bb_kv_view *kv, int64_t b, int64_t n) {
@@ -54,11 +44,9 @@ static void forward_sequences(bb_device *dev, const bb_block *block, bb_block_sa
     ops->rope_forward(dev, qkv, bb_rows_at(sv->qkv, ops->act_dtype, m, row.width), s->rope_cos, s->rope_sin,
                       kv ? kv->length : 0, n, s->T, s->H + s->Hk, s->D, row.width);
     if (kv) {
-        fill_cache(dev, kv, qkv, s);
+        ops->kv_append(dev, &kv->kv, kv->length, qkv + row.k, qkv + row.v, row.width, M, s->Hk, s->D);
         a.Tk = kv->length + s->T;
-        a.kv_stride = s->Hk * s->D;
-        a.kv_batch_stride = kv->capacity * a.kv_stride;
-        ops->attention_forward(dev, att, NULL, NULL, qkv, kv->k, kv->v, &a);
+        ops->attention_cached(dev, att, qkv, &kv->kv, &a);
     } else {
         ops->attention_forward(dev, att, bb_rows_at(sv->att, ops->act_dtype, m, C), sv->lse ? sv->lse + m * s->H : NULL, qkv,
                                qkv + row.k, qkv + row.v, &a);

@@ -38,7 +38,9 @@ size_t bb_quantized_measure(bb_device *device, const bb_config *config) {
     return measure.used * (size_t)config->n_layer;
 }
 
-static float *place(float *base, const bb_param_table *t, int index) { return base ? base + t->entries[index].offset : NULL; }
+static float *place(float *base, const bb_param_table *t, int index) {
+    return base && t->entries[index].offset >= 0 ? base + t->entries[index].offset : NULL;
+}
 
 static void point_blocks(bb_model *m) {
     for (int l = 0; l < m->config.n_layer; l++) {
@@ -59,10 +61,22 @@ static void point_blocks(bb_model *m) {
     }
 }
 
+bb_ternary bb_model_ternary(const bb_model *m, int index) {
+    const bb_block *b = &m->blocks[(index - BB_PARAM_FIRST_BLOCK) / BB_PARAMS_PER_BLOCK];
+    switch ((index - BB_PARAM_FIRST_BLOCK) % BB_PARAMS_PER_BLOCK) {
+    case BB_P_Q: return bb_ternary_segment(m->device, &b->qkv, 0);
+    case BB_P_K: return bb_ternary_segment(m->device, &b->qkv, 1);
+    case BB_P_V: return bb_ternary_segment(m->device, &b->qkv, 2);
+    case BB_P_O: return b->o;
+    case BB_P_GATE_UP: return b->gate_up;
+    default: return b->down;
+    }
+}
+
 void bb_model_parameters_changed(bb_model *model) { model->prepared = false; }
 
 void bb_model_prepare(bb_model *m) {
-    if (m->prepared) return;
+    if (m->prepared || m->for_inference) return;
     const bb_ops *ops = m->device->ops;
     for (int l = 0; l < m->config.n_layer; l++) {
         bb_block *b = &m->blocks[l];
@@ -198,6 +212,9 @@ bb_status bb_model_reserve(bb_model *m, int batch_size, int seq_len, bool traini
     bb_workspace *w = &m->ws;
     if (rows <= w->max_rows && seq_len <= w->positions && (!training || (w->training && w->recompute == recompute)))
         return BB_OK;
+    if (training && m->for_inference)
+        return bb_fail(err, BB_ERR_ARGUMENT,
+                       "a model that was loaded for inference can't be trained: it has no weights but the ternary ones");
     training = training || w->training;
     if (rows > INT32_MAX / 2)
         return bb_fail(err, BB_ERR_ARGUMENT, "batch_size %d x seq_len %d is more than one micro-batch can hold", batch_size,
@@ -214,29 +231,49 @@ bb_status bb_model_reserve(bb_model *m, int batch_size, int seq_len, bool traini
 
 /* ---- the cache of keys and values ------------------------------------------------------------------------------------ */
 
-size_t bb_kv_cache_bytes(const bb_config *c, int64_t capacity) {
-    return 2 * (size_t)(c->n_layer * capacity * c->n_kv_head * head_size(c)) * sizeof(float);
+static void carve_layer(bb_kv *kv, bb_arena *arena, const bb_config *c, int64_t capacity, bb_dtype dtype) {
+    int64_t D = head_size(c), rows = capacity * c->n_kv_head;
+    size_t bytes = dtype == BB_I8 ? (size_t)(rows * bb_kv_width(D)) : (size_t)(rows * D) * sizeof(float);
+    *kv = (bb_kv){.dtype = dtype, .capacity = capacity};
+    kv->k = bb_arena_take(arena, bytes);
+    kv->v = bb_arena_take(arena, bytes);
+    if (dtype != BB_I8) return;
+    kv->k_scale = bb_arena_take(arena, (size_t)rows * sizeof(float));
+    kv->v_scale = bb_arena_take(arena, (size_t)rows * sizeof(float));
 }
 
-bb_status bb_kv_cache_open(bb_model *m, int64_t capacity, bb_kv_cache *out, bb_error *err) {
+size_t bb_kv_cache_bytes(const bb_config *c, int64_t capacity, bb_dtype dtype) {
+    bb_arena measure = {0};
+    bb_kv kv;
+    carve_layer(&kv, &measure, c, capacity, dtype);
+    return (size_t)c->n_layer * measure.used;
+}
+
+bb_status bb_kv_cache_open(bb_model *m, int64_t capacity, bb_dtype dtype, bb_kv_cache *out, bb_error *err) {
     int64_t rows = prefill_rows(capacity);
-    *out = (bb_kv_cache){.device = m->device, .capacity = capacity, .bytes = bb_kv_cache_bytes(&m->config, capacity)};
-    if (capacity < 1) return bb_fail(err, BB_ERR_ARGUMENT, "a cache of %lld positions", (long long)capacity);
+    *out = (bb_kv_cache){.device = m->device, .capacity = capacity, .layer_count = m->config.n_layer};
+    if (capacity < 1 || (dtype != BB_I8 && dtype != BB_F32))
+        return bb_fail(err, BB_ERR_ARGUMENT, "a cache of %lld positions, of type %d", (long long)capacity, (int)dtype);
     if (m->ws.max_rows < rows || m->ws.positions < capacity)
         BB_TRY(replace_workspace(m, 1, m->ws.max_rows > rows ? m->ws.max_rows : rows,
                                  m->ws.positions > capacity ? m->ws.positions : capacity, m->ws.training, m->ws.recompute,
                                  err));
+    out->bytes = bb_kv_cache_bytes(&m->config, capacity, dtype);
     out->memory = m->device->ops->alloc(m->device, out->bytes);
-    if (!out->memory)
+    out->layers = calloc((size_t)out->layer_count, sizeof *out->layers);
+    if (!out->memory || !out->layers) {
+        bb_kv_cache_close(out);
         return bb_fail(err, BB_ERR_MEMORY, "no memory for a KV cache of %lld bytes of context: %.1f MB", (long long)capacity,
-                       1e-6 * (double)out->bytes);
-    out->k = out->memory;
-    out->v = out->k + out->bytes / 2 / sizeof *out->v;
+                       1e-6 * (double)bb_kv_cache_bytes(&m->config, capacity, dtype));
+    }
+    bb_arena arena = {.base = out->memory};
+    for (int l = 0; l < out->layer_count; l++) carve_layer(&out->layers[l], &arena, &m->config, capacity, dtype);
     return BB_OK;
 }
 
 void bb_kv_cache_close(bb_kv_cache *cache) {
     if (cache->memory) cache->device->ops->free(cache->device, cache->memory, cache->bytes);
+    free(cache->layers);
     *cache = (bb_kv_cache){0};
 }
 
@@ -257,7 +294,7 @@ static bb_status initialise(bb_model *m, uint64_t seed, bb_error *err) {
     return m->device->ops->sync(m->device, err);
 }
 
-bb_status bb_model_create_empty(bb_device *device, const bb_config *config, bb_model **out, bb_error *err) {
+static bb_status create(bb_device *device, const bb_config *config, bool for_inference, bb_model **out, bb_error *err) {
     *out = NULL;
     BB_TRY(bb_config_check(config, err));
     bb_status status = BB_OK;
@@ -266,14 +303,15 @@ bb_status bb_model_create_empty(bb_device *device, const bb_config *config, bb_m
     m->device = device;
     m->config = *config;
     m->trained_length = BB_DEFAULT_TRAINED_LENGTH;
-    BB_TRY_GOTO(status, fail, bb_param_table_create(config, &m->table, err));
+    m->for_inference = for_inference;
+    BB_TRY_GOTO(status, fail, bb_param_table_create(config, for_inference, &m->table, err));
     m->quantized_bytes = bb_quantized_measure(device, config);
     m->blocks = calloc((size_t)config->n_layer, sizeof *m->blocks);
-    m->params = device->ops->alloc(device, (size_t)m->table.total * sizeof(float));
+    m->params = device->ops->alloc(device, (size_t)m->table.held * sizeof(float));
     m->quantized = device->ops->alloc(device, m->quantized_bytes);
     if (!m->blocks || !m->params || !m->quantized) {
         status = bb_fail(err, BB_ERR_MEMORY, "no memory for a model of %lld parameters: %.1f MB and %.1f MB quantized",
-                         (long long)m->table.total, (double)m->table.total * 4e-6, (double)m->quantized_bytes * 1e-6);
+                         (long long)m->table.total, (double)m->table.held * 4e-6, (double)m->quantized_bytes * 1e-6);
         goto fail;
     }
     bb_arena arena = {.base = m->quantized};
@@ -284,6 +322,14 @@ bb_status bb_model_create_empty(bb_device *device, const bb_config *config, bb_m
 fail:
     bb_model_free(m);
     return status;
+}
+
+bb_status bb_model_create_empty(bb_device *device, const bb_config *config, bb_model **out, bb_error *err) {
+    return create(device, config, false, out, err);
+}
+
+bb_status bb_model_create_for_inference(bb_device *device, const bb_config *config, bb_model **out, bb_error *err) {
+    return create(device, config, true, out, err);
 }
 
 bb_status bb_model_create(bb_device *device, const bb_config *config, uint64_t seed, bb_model **out, bb_error *err) {
@@ -299,7 +345,7 @@ bb_status bb_model_create(bb_device *device, const bb_config *config, uint64_t s
 void bb_model_free(bb_model *m) {
     if (!m) return;
     const bb_ops *ops = m->device->ops;
-    size_t range = (size_t)m->table.total * sizeof(float);
+    size_t range = (size_t)m->table.held * sizeof(float);
     workspace_free(m);
     if (m->params) ops->free(m->device, m->params, range);
     if (m->grads) ops->free(m->device, m->grads, range);
@@ -333,9 +379,33 @@ static bb_status find_tensor(const bb_model *m, const char *name, size_t count, 
     return BB_OK;
 }
 
+/* g * q of a ternary tensor. */
+static bb_status get_ternary(const bb_model *m, const bb_param *p, float *out, bb_error *err) {
+    bb_device *dev = m->device;
+    bb_ternary t = bb_model_ternary(m, (int)(p - m->table.entries));
+    size_t count = (size_t)p->count;
+    float scale = 0;
+    bb_status status = BB_OK;
+    int8_t *device_q = dev->ops->alloc(dev, count), *q = malloc(count);
+    if (!device_q || !q) {
+        status = bb_fail(err, BB_ERR_MEMORY, "no memory to unpack %s: %.1f MB", p->name, 2e-6 * (double)count);
+        goto done;
+    }
+    dev->ops->ternary_unpack(dev, device_q, &t);
+    dev->ops->copy_out(dev, q, device_q, count);
+    dev->ops->copy_out(dev, &scale, t.scale, sizeof scale);
+    BB_TRY_GOTO(status, done, dev->ops->sync(dev, err));
+    for (size_t i = 0; i < count; i++) out[i] = scale * (float)q[i];
+done:
+    if (device_q) dev->ops->free(dev, device_q, count);
+    free(q);
+    return status;
+}
+
 bb_status bb_model_get_tensor(const bb_model *m, const char *name, float *out, size_t count, bb_error *err) {
     const bb_param *p;
     BB_TRY(find_tensor(m, name, count, &p, err));
+    if (p->offset < 0) return get_ternary(m, p, out, err);
     m->device->ops->copy_out(m->device, out, m->params + p->offset, count * sizeof(float));
     return m->device->ops->sync(m->device, err);
 }
@@ -343,6 +413,8 @@ bb_status bb_model_get_tensor(const bb_model *m, const char *name, float *out, s
 bb_status bb_model_set_tensor(bb_model *m, const char *name, const float *values, size_t count, bb_error *err) {
     const bb_param *p;
     BB_TRY(find_tensor(m, name, count, &p, err));
+    if (p->offset < 0)
+        return bb_fail(err, BB_ERR_ARGUMENT, "%s is ternary in a model that was loaded for inference: it can't be set", name);
     m->device->ops->copy_in(m->device, m->params + p->offset, values, count * sizeof(float));
     bb_model_parameters_changed(m);
     return m->device->ops->sync(m->device, err);
@@ -354,25 +426,4 @@ bb_status bb_model_get_gradient(const bb_model *m, const char *name, float *out,
     if (!m->grads) return bb_fail(err, BB_ERR_ARGUMENT, "the model has no gradients: nothing was trained yet");
     m->device->ops->copy_out(m->device, out, m->grads + p->offset, count * sizeof(float));
     return m->device->ops->sync(m->device, err);
-}
-
-bb_status bb_model_check_finite(const bb_model *m, const char *where, bb_error *err) {
-    float *staging = malloc(STAGING * sizeof(float));
-    if (!staging) return bb_fail(err, BB_ERR_MEMORY, "out of memory while checking %s", where);
-    bb_status status = BB_OK;
-    for (int i = 0; i < m->table.count && status == BB_OK; i++) {
-        const bb_param *p = &m->table.entries[i];
-        for (int64_t at = 0; at < p->count && status == BB_OK; at += STAGING) {
-            int64_t n = p->count - at < STAGING ? p->count - at : STAGING;
-            m->device->ops->copy_out(m->device, staging, m->params + p->offset + at, (size_t)n * sizeof(float));
-            for (int64_t j = 0; j < n; j++)
-                if (!isfinite(staging[j])) {
-                    status = bb_fail(err, BB_ERR_FORMAT, "%s: %s: element %lld is %f, expected a finite number", where, p->name,
-                                     (long long)(at + j), (double)staging[j]);
-                    break;
-                }
-        }
-    }
-    free(staging);
-    return status;
 }

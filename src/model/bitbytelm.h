@@ -32,10 +32,11 @@ struct bb_model {
     bb_device *device;
     bb_config config;
     bb_param_table table;
-    float *params;    /* device, table.total f32 */
-    float *grads;     /* the same shape; NULL until training is reserved */
-    bb_block *blocks; /* host array (L): where a block's parameters, gradients and prepared weights are */
-    void *quantized;  /* device memory of the prepared weights */
+    bool for_inference; /* it holds no f32 of its ternary weights */
+    float *params;      /* device, table.held f32 */
+    float *grads;       /* the same shape; NULL until training is reserved */
+    bb_block *blocks;   /* host array (L): where a block's parameters, gradients and prepared weights are */
+    void *quantized;    /* device memory of the prepared weights */
     size_t quantized_bytes;
     bool prepared; /* the prepared weights belong to the present parameters */
     int trained_length;
@@ -44,8 +45,11 @@ struct bb_model {
 
 enum { BB_DEFAULT_TRAINED_LENGTH = 2048 }; /* where a file does not say */
 
-/* A model whose parameters are all zero, for a loader to fill. */
+/* A model whose parameters are all zero, for a loader to fill. For inference, a loader fills the ternary tensors too. */
 bb_status bb_model_create_empty(bb_device *device, const bb_config *config, bb_model **out, bb_error *err);
+bb_status bb_model_create_for_inference(bb_device *device, const bb_config *config, bb_model **out, bb_error *err);
+/* The prepared weight of ternary tensor `index` of the table: one segment, in the model's memory. */
+bb_ternary bb_model_ternary(const bb_model *model, int index);
 
 /* After a change of params (optimizer step, load): the prepared weights are made again before their next use. */
 void bb_model_parameters_changed(bb_model *model);
@@ -61,26 +65,24 @@ size_t bb_quantized_measure(bb_device *device, const bb_config *config);
 /* The keys and values of the bytes so far, which the cached forward pass reads and fills. */
 typedef struct bb_kv_cache {
     bb_device *device;
-    void *memory;
+    void *memory; /* device: of all layers */
     size_t bytes;
-    float *k, *v;     /* (L, capacity, Hk*D) on the device */
+    bb_kv *layers; /* host (layer_count) */
+    int layer_count;
     int64_t capacity; /* positions */
     int64_t length;   /* filled positions; the caller may set it back, to read on from there with other bytes */
 } bb_kv_cache;
 
 enum { BB_PREFILL_ROWS = 256 }; /* so many bytes go through the model at once: the workspace stays small */
 
-/* Bytes of a cache. */
-size_t bb_kv_cache_bytes(const bb_config *config, int64_t capacity);
+/* Bytes of a cache with keys and values in dtype, BB_I8 or BB_F32. */
+size_t bb_kv_cache_bytes(const bb_config *config, int64_t capacity, bb_dtype dtype);
 /* An empty cache, and the model's workspace for reading into it. */
-bb_status bb_kv_cache_open(bb_model *model, int64_t capacity, bb_kv_cache *out, bb_error *err);
+bb_status bb_kv_cache_open(bb_model *model, int64_t capacity, bb_dtype dtype, bb_kv_cache *out, bb_error *err);
 void bb_kv_cache_close(bb_kv_cache *cache);
 /* Runs n >= 1 bytes at positions length .. length+n-1 (<= capacity) through the model, appends them to the cache, and gives
  * the logits of the last one (all = false: (V)) or of all (n,V), on the host. */
 bb_status bb_model_forward_cached(bb_model *model, bb_kv_cache *cache, const uint8_t *bytes, int64_t n, bool all, float *logits,
                                   bb_error *err);
-
-/* Checks every parameter for NaN and infinity; the message names `where`, the tensor and the element. */
-bb_status bb_model_check_finite(const bb_model *model, const char *where, bb_error *err);
 
 #endif

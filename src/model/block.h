@@ -42,9 +42,8 @@ typedef struct bb_block_scratch {
 
 /* Where the keys and values of this block go and come from when generating; NULL in training. */
 typedef struct bb_kv_view {
-    float *k, *v;   /* (capacity, HkD) of this layer */
+    bb_kv kv;       /* of this layer */
     int64_t length; /* filled before this call */
-    int64_t capacity;
 } bb_kv_view;
 
 typedef struct bb_block_shape {

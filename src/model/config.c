@@ -141,3 +141,21 @@ bb_status bb_config_from_json(const char *text, const char *where, bb_config *ou
     json_decref(root);
     return status;
 }
+
+bb_status bb_config_of_shape(const char *name, bb_config *out, int *batch_size, bb_error *err) {
+    static const struct {
+        const char *name;
+        int n_layer, d_model, n_head, d_ff, batch_size;
+    } shapes[] = {{"S", 6, 384, 6, 1024, 8}, {"M", 12, 768, 12, 2048, 4}, {"L", 24, 1536, 12, 4096, 1}};
+    for (size_t i = 0; i < sizeof shapes / sizeof *shapes; i++) {
+        if (strcmp(shapes[i].name, name) != 0) continue;
+        bb_config_default(out);
+        out->n_layer = shapes[i].n_layer;
+        out->d_model = shapes[i].d_model;
+        out->n_head = out->n_kv_head = shapes[i].n_head;
+        out->d_ff = shapes[i].d_ff;
+        if (batch_size) *batch_size = shapes[i].batch_size;
+        return BB_OK;
+    }
+    return bb_fail(err, BB_ERR_ARGUMENT, "shape '%s': expected S, M or L", name);
+}

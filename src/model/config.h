@@ -12,6 +12,8 @@ json_t *bb_config_to_json(const bb_config *config);
 /* Reads and checks one; `where` names the file in messages. Missing n_kv_head means n_head; other keys are required except
  * rope_base, norm_eps, act_quant and ste, which have SPEC's defaults. Unknown keys are ignored. */
 bb_status bb_config_from_json(const char *text, const char *where, bb_config *out, bb_error *err);
+/* The shapes that benchmarks name: S, M and L. batch_size: sequences a training step of the benchmarks, may be NULL. */
+bb_status bb_config_of_shape(const char *name, bb_config *out, int *batch_size, bb_error *err);
 const char *bb_ste_name(bb_ste ste);
 
 #endif

@@ -42,11 +42,7 @@ static void blocks_forward(bb_model *m, const bb_block_shape *s, const bb_kv_cac
     ops->embedding_forward(m->device, w->block_x[0], w->x, embedding(m), s->B * s->T, m->config.vocab_size, s->C);
     for (int l = 0; l < m->config.n_layer; l++) {
         bb_kv_view view;
-        if (cache) {
-            int64_t layer = (int64_t)l * cache->capacity * s->Hk * s->D;
-            view = (bb_kv_view){
-                .k = cache->k + layer, .v = cache->v + layer, .length = cache->length, .capacity = cache->capacity};
-        }
+        if (cache) view = (bb_kv_view){.kv = cache->layers[l], .length = cache->length};
         bb_block_forward(m->device, &m->blocks[l], &w->saved[l], &w->scratch, w->block_x[l + 1], w->block_x[l], s,
                          cache ? &view : NULL);
     }

@@ -8,21 +8,23 @@
 
 #include "core/rng.h"
 
-static void add(bb_param_table *t, const char *name, int64_t rows, int64_t cols, bb_init init) {
+static void add(bb_param_table *t, bool for_inference, const char *name, int64_t rows, int64_t cols, bb_init init) {
     bb_param *p = &t->entries[t->count++];
     snprintf(p->name, sizeof p->name, "%s", name);
     p->rank = cols ? 2 : 1;
     p->shape[0] = rows;
     p->shape[1] = cols ? cols : 1;
     p->count = p->shape[0] * p->shape[1];
-    p->offset = t->total;
     p->init = init;
     p->decays = p->rank == 2;
     p->ternary = init == BB_INIT_UNIFORM;
+    bool held = !(p->ternary && for_inference);
+    p->offset = held ? t->held : -1;
     t->total += p->count;
+    if (held) t->held += p->count;
 }
 
-bb_status bb_param_table_create(const bb_config *c, bb_param_table *out, bb_error *err) {
+bb_status bb_param_table_create(const bb_config *c, bool for_inference, bb_param_table *out, bb_error *err) {
     *out = (bb_param_table){0};
     size_t n = (size_t)(BB_PARAM_FIRST_BLOCK + c->n_layer * BB_PARAMS_PER_BLOCK + 1);
     out->entries = calloc(n, sizeof *out->entries);
@@ -43,14 +45,14 @@ bb_status bb_param_table_create(const bb_config *c, bb_param_table *out, bb_erro
         [BB_P_GATE_UP] = {"mlp.gate_up.weight", 2 * F, C, BB_INIT_UNIFORM},
         [BB_P_DOWN] = {"mlp.down.weight", C, F, BB_INIT_UNIFORM},
     };
-    add(out, "tok_emb.weight", c->vocab_size, C, BB_INIT_NORMAL);
+    add(out, for_inference, "tok_emb.weight", c->vocab_size, C, BB_INIT_NORMAL);
     for (int l = 0; l < c->n_layer; l++)
         for (int i = 0; i < BB_PARAMS_PER_BLOCK; i++) {
             char name[sizeof out->entries->name];
             snprintf(name, sizeof name, "blocks.%d.%s", l, block[i].suffix);
-            add(out, name, block[i].rows, block[i].cols, block[i].init);
+            add(out, for_inference, name, block[i].rows, block[i].cols, block[i].init);
         }
-    add(out, "norm_f.weight", C, 0, BB_INIT_ONES);
+    add(out, for_inference, "norm_f.weight", C, 0, BB_INIT_ONES);
     return BB_OK;
 }
 

@@ -30,6 +30,7 @@ typedef struct bb_rows {
     bb_dtype dtype;
 } bb_rows;
 
+/* Up to BB_FEW_ROWS rows, linear_forward, head_forward and attention_cached compute a row as they would alone, bit for bit. */
 enum { BB_MAX_SEGMENTS = 3, BB_FEW_ROWS = 16 };
 
 /* A weight matrix (N,K) prepared for its products. Its rows are up to three tensors one below the other (q, k, v), each with
@@ -51,6 +52,17 @@ typedef struct bb_attention {
     int64_t B, Tq, Tk, H, Hk, D;
     int64_t q_stride, kv_stride, kv_batch_stride, o_stride;
 } bb_attention;
+
+/* The keys and values of one sequence in one layer, for `capacity` positions. F32: k and v are (capacity, Hk*D). I8: they are
+ * codes (Hk, capacity, bb_kv_width(D)), zeros past D, each row with a scale: (Hk, capacity) f32. */
+typedef struct bb_kv {
+    void *k, *v;
+    float *k_scale, *v_scale; /* NULL for F32 */
+    bb_dtype dtype;
+    int64_t capacity;
+} bb_kv;
+
+static inline int64_t bb_kv_width(int64_t D) { return (D + 15) / 16 * 16; }
 
 typedef struct bb_adamw {
     double lr, beta1, beta2, eps, weight_decay; /* weight_decay 0 for a tensor that does not decay */
@@ -168,6 +180,13 @@ typedef struct bb_ops {
      * f32, the logsumexp of each row's scaled scores, NULL when no backward follows. Memory linear in T. arXiv:2205.14135 */
     void (*attention_forward)(bb_device *dev, float *o, void *kept, float *lse, const float *q, const float *k, const float *v,
                               const bb_attention *a);
+    /* Positions first .. first+n-1 of kv from rows t of k and v: f32, Hk*D elements from k + t*stride on. I8: each head's row
+     * is quantized as act_quant does. */
+    void (*kv_append)(bb_device *dev, const bb_kv *kv, int64_t first, const float *k, const float *v, int64_t stride, int64_t n,
+                      int64_t Hk, int64_t D);
+    /* attention_forward of one sequence, a->B = 1, whose keys and values are the first Tk of kv; kv_stride and kv_batch_stride
+     * of a are not read. For I8 a backend may round q to 15 bits. */
+    void (*attention_cached)(bb_device *dev, float *o, const float *q, const bb_kv *kv, const bb_attention *a);
     /* All act: of the forward pass, what was kept. */
     void (*attention_backward)(bb_device *dev, void *dq, void *dk, void *dv, const void *d_o, const void *q, const void *k,
                                const void *v, const void *o, const float *lse, const bb_attention *a);

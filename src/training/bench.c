@@ -7,14 +7,8 @@
 
 #include "core/json.h"
 #include "core/rng.h"
+#include "model/config.h"
 #include "training/optim.h"
-
-typedef struct shape {
-    const char *name;
-    int n_layer, d_model, n_head, d_ff, batch_size;
-} shape;
-
-static const shape shapes[] = {{"S", 6, 384, 6, 1024, 8}, {"M", 12, 768, 12, 2048, 4}, {"L", 24, 1536, 12, 4096, 1}};
 
 typedef enum phase {
     EMBED,
@@ -299,20 +293,13 @@ void bb_bench_options_default(bb_bench_options *options) {
 
 bb_status bb_bench(bb_device *device, const bb_bench_options *o, char **json, bb_error *err) {
     *json = NULL;
-    const shape *s = NULL;
-    for (size_t i = 0; i < sizeof shapes / sizeof *shapes; i++)
-        if (strcmp(shapes[i].name, o->shape) == 0) s = &shapes[i];
-    if (!s) return bb_fail(err, BB_ERR_ARGUMENT, "shape '%s': expected S, M or L", o->shape);
+    bb_config c;
+    int batch_size;
+    BB_TRY(bb_config_of_shape(o->shape, &c, &batch_size, err));
     if (o->batch_size < 0 || o->seq_len < 0 || o->repeats < 1)
         return bb_fail(err, BB_ERR_ARGUMENT, "batch_size %d, seq_len %d, repeats %d: expected 0 or more, and 1 or more",
                        o->batch_size, o->seq_len, o->repeats);
-    bb_config c;
-    bb_config_default(&c);
-    c.n_layer = s->n_layer;
-    c.d_model = s->d_model;
-    c.n_head = c.n_kv_head = s->n_head;
-    c.d_ff = s->d_ff;
-    bench b = {.B = o->batch_size ? o->batch_size : s->batch_size,
+    bench b = {.B = o->batch_size ? o->batch_size : batch_size,
                .T = o->seq_len ? o->seq_len : 512,
                .repeats = o->repeats,
                .recompute = o->recompute};
@@ -339,7 +326,7 @@ bb_status bb_bench(bb_device *device, const bb_bench_options *o, char **json, bb
     BB_TRY_GOTO(status, done, bb_model_reserve(b.model, (int)b.B, (int)b.T, true, o->recompute, err));
     BB_TRY_GOTO(status, done, bb_optimizer_create(b.model, &options, &b.optimizer, err));
     root = json_pack("{s:s, s:s, s:i, s:s, s:I, s:I, s:b, s:I, s:{s:f, s:f, s:f, s:f}}", "device", device->ops->name,
-                     "description", device->description, "threads", device->threads, "shape", s->name, "batch_size",
+                     "description", device->description, "threads", device->threads, "shape", o->shape, "batch_size",
                      (json_int_t)b.B, "seq_len", (json_int_t)b.T, "recompute", (int)b.recompute, "parameters",
                      (json_int_t)b.model->table.total, "peaks", "f32", b.peaks.f32, "bf16", b.peaks.bf16, "int8", b.peaks.int8,
                      "read_gb", b.peaks.read_gb);

@@ -7,10 +7,9 @@
 #include "core/json.h"
 #include "format/safetensors.h"
 #include "model/config.h"
+#include "modelfile/model_file.h"
 
 enum { PIECE_BYTES = 1 << 20, NAME_BYTES = 64, STATES_PER_TENSOR = 4 };
-
-#define CHECKPOINT_FORMAT "bitbyte"
 
 /* One tensor of the file: its description, where its bytes are on the device, and their copy, if there is one. */
 typedef struct entry {
@@ -246,7 +245,7 @@ static bb_status write_from_device(bb_safetensors_writer *w, bb_device *dev, con
 bb_status bb_checkpoint_image_write(const bb_checkpoint_image *image, const char *path, bb_error *err) {
     bb_safetensors_writer *writer = NULL;
     bb_status status;
-    bb_st_metadata metadata[] = {{"format", CHECKPOINT_FORMAT},
+    bb_st_metadata metadata[] = {{"format", BB_MODEL_FILE_FORMAT},
                                  {"config", image->config_text},
                                  {"trained_length", image->length_text},
                                  {"training_state", image->state_text}};
@@ -279,18 +278,13 @@ bb_status bb_checkpoint_save(const char *path, const bb_model *model, const bb_o
 }
 
 bb_status bb_model_save(const bb_model *model, const char *path, bb_error *err) {
+    if (model->for_inference)
+        return bb_fail(err, BB_ERR_ARGUMENT, "%s: a model that was loaded for inference is saved by bb_model_export_packed",
+                       path);
     return bb_checkpoint_save(path, model, NULL, NULL, err);
 }
 
 /* ---- reading --------------------------------------------------------------------------------------------------------- */
-
-bb_status bb_checkpoint_read_config(const bb_safetensors *st, bb_config *out, bb_error *err) {
-    const char *text = bb_safetensors_metadata(st, "config");
-    if (!text)
-        return bb_fail(err, BB_ERR_FORMAT, "%s: not a model: __metadata__ has no 'config' (expected its configuration as JSON)",
-                       bb_safetensors_path(st));
-    return bb_config_from_json(text, bb_safetensors_path(st), out, err);
-}
 
 bb_status bb_checkpoint_read_state(const bb_safetensors *st, bb_training_state *out, char *optimizer, size_t optimizer_size,
                                    bb_error *err) {
@@ -298,21 +292,6 @@ bb_status bb_checkpoint_read_state(const bb_safetensors *st, bb_training_state *
     *out = (bb_training_state){0};
     snprintf(optimizer, optimizer_size, "none");
     return text ? state_from_json(text, bb_safetensors_path(st), out, optimizer, optimizer_size, err) : BB_OK;
-}
-
-static int trained_length_of(const bb_safetensors *st) {
-    const char *text = bb_safetensors_metadata(st, "trained_length");
-    long n = text ? strtol(text, NULL, 10) : 0;
-    return n > 0 && n <= 1 << 24 ? (int)n : BB_DEFAULT_TRAINED_LENGTH;
-}
-
-bb_status bb_config_load(const char *path, bb_config *out, int *trained_length, bb_error *err) {
-    bb_safetensors *st;
-    BB_TRY(bb_safetensors_open(path, &st, err));
-    bb_status status = bb_checkpoint_read_config(st, out, err);
-    if (status == BB_OK && trained_length) *trained_length = trained_length_of(st);
-    bb_safetensors_close(st);
-    return status;
 }
 
 /* Every tensor of the list is in the file with its type and shape: checked before anything is changed. */
@@ -333,25 +312,11 @@ static bb_status check_entries(const bb_safetensors *st, const entry *list, int 
     return BB_OK;
 }
 
-bb_status bb_checkpoint_check_finite(void *user, const bb_st_tensor *t, uint64_t at, const uint8_t *piece, size_t size,
-                                     bb_error *err) {
-    const char *path = user;
-    if (t->dtype != BB_ST_F32) return BB_OK;
-    for (size_t i = 0; i < size; i += sizeof(uint32_t)) {
-        uint32_t bits;
-        memcpy(&bits, piece + i, sizeof bits);
-        if ((bits & 0x7f800000u) != 0x7f800000u) continue;
-        return bb_fail(err, BB_ERR_FORMAT, "%s: tensor '%s': element %llu is %s, expected a finite number", path, t->name,
-                       (unsigned long long)((at + i) / sizeof bits), bits & 0x007fffffu ? "NaN" : "infinite");
-    }
-    return BB_OK;
-}
-
 /* All that the file holds of the list is as it was written, and finite: before anything is changed. */
 static bb_status check_content(const bb_safetensors *st, const entry *list, int count, bb_error *err) {
     BB_TRY(bb_safetensors_check_metadata(st, err));
     for (int i = 0; i < count; i++)
-        BB_TRY(bb_safetensors_scan(st, bb_safetensors_find(st, list[i].name), bb_checkpoint_check_finite,
+        BB_TRY(bb_safetensors_scan(st, bb_safetensors_find(st, list[i].name), bb_model_file_check_finite,
                                    (void *)bb_safetensors_path(st), err));
     return BB_OK;
 }
@@ -379,13 +344,19 @@ static bb_status copy_entries(const bb_safetensors *st, bb_device *dev, const en
 static bb_status load_entries(const bb_safetensors *st, bb_model *model, bb_optimizer *optimizer, bb_error *err) {
     entry *list = NULL;
     int count = 0;
+    if (bb_model_file_is_packed(st))
+        return bb_fail(
+            err, BB_ERR_ARGUMENT,
+            "%s: its weights are packed at two bits, for eval and generate; training needs the checkpoint that it was "
+            "exported from",
+            bb_safetensors_path(st));
     BB_TRY(list_entries(model, optimizer, &list, &count, err));
     bb_status status = check_entries(st, list, count, err);
     if (status == BB_OK) status = check_content(st, list, count, err);
     if (status == BB_OK) status = copy_entries(st, model->device, list, count, err);
     free(list);
     if (status == BB_OK) {
-        model->trained_length = trained_length_of(st);
+        model->trained_length = bb_model_file_trained_length(st);
         bb_model_parameters_changed(model);
     }
     return status;
@@ -397,7 +368,7 @@ bb_status bb_model_load(bb_device *device, const char *path, bb_model **out, bb_
     bb_config config;
     bb_status status;
     BB_TRY(bb_safetensors_open(path, &st, err));
-    BB_TRY_GOTO(status, done, bb_checkpoint_read_config(st, &config, err));
+    BB_TRY_GOTO(status, done, bb_model_file_config(st, &config, err));
     BB_TRY_GOTO(status, done, bb_model_create_empty(device, &config, out, err));
     status = load_entries(st, *out, NULL, err);
     if (status != BB_OK) {
@@ -437,7 +408,7 @@ bb_status bb_checkpoint_load(const char *path, bb_model *model, bb_optimizer *op
     char kind[16];
     bb_status status;
     BB_TRY(bb_safetensors_open(path, &st, err));
-    BB_TRY_GOTO(status, done, bb_checkpoint_read_config(st, &config, err));
+    BB_TRY_GOTO(status, done, bb_model_file_config(st, &config, err));
     BB_TRY_GOTO(status, done, same_config(path, &config, &model->config, err));
     BB_TRY_GOTO(status, done, bb_checkpoint_read_state(st, &read, kind, sizeof kind, err));
     if (optimizer) {

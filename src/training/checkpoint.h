@@ -42,11 +42,7 @@ bb_status bb_checkpoint_load(const char *path, bb_model *model, bb_optimizer *op
                              bb_error *err);
 
 /* Parts of reading. A file without training state gives a zero one, of the optimizer "none". */
-bb_status bb_checkpoint_read_config(const bb_safetensors *st, bb_config *out, bb_error *err);
 bb_status bb_checkpoint_read_state(const bb_safetensors *st, bb_training_state *out, char *optimizer, size_t optimizer_size,
                                    bb_error *err);
-/* A bb_st_visit whose user is the path, for messages: every F32 value is finite. */
-bb_status bb_checkpoint_check_finite(void *user, const bb_st_tensor *t, uint64_t at, const uint8_t *piece, size_t size,
-                                     bb_error *err);
 
 #endif

@@ -9,8 +9,32 @@
 #include "format/safetensors.h"
 #include "model/config.h"
 #include "model/params.h"
+#include "modelfile/model_file.h"
 
 void bb_string_free(char *text) { free(text); }
+
+/* count: of -1, 0 and +1 among the elements of p. */
+static json_t *describe_shares(const bb_param *p, float g, const int64_t count[3]) {
+    double n = (double)p->count;
+    return json_pack("{s:s, s:[I,I], s:f, s:f, s:f, s:f}", "name", p->name, "shape", (json_int_t)p->shape[0],
+                     (json_int_t)p->shape[1], "scale", (double)g, "minus", (double)count[0] / n, "zero", (double)count[1] / n,
+                     "plus", (double)count[2] / n);
+}
+
+/* Of a packed weight; NULL with an error where a code is none. */
+static bb_status describe_packed(const bb_safetensors *st, const bb_param *p, json_t **out, bb_error *err) {
+    const bb_st_tensor *t;
+    float g;
+    int64_t count[4] = {0}, row_bytes = (p->shape[1] + 3) / 4;
+    BB_TRY(bb_model_file_packed_tensor(st, p, &t, &g, err));
+    for (int64_t n = 0; n < p->shape[0]; n++)
+        for (int64_t k = 0; k < p->shape[1]; k++) count[t->data[n * row_bytes + k / 4] >> k % 4 * 2 & 3]++;
+    if (count[3])
+        return bb_fail(err, BB_ERR_FORMAT, "%s: tensor '%s': expected codes 0 to 2, found a 3", bb_safetensors_path(st),
+                       p->name);
+    *out = describe_shares(p, g, count);
+    return BB_OK;
+}
 
 /* Scale and shares of a ternary weight, by SPEC's rule. data may be unaligned. */
 static json_t *describe_ternary(const bb_param *p, const uint8_t *data) {
@@ -27,16 +51,19 @@ static json_t *describe_ternary(const bb_param *p, const uint8_t *data) {
         memcpy(&w, data + (size_t)i * sizeof w, sizeof w);
         count[(int)rintf(fminf(fmaxf(w / g, -1), 1)) + 1]++;
     }
-    double n = (double)p->count;
-    return json_pack("{s:s, s:[I,I], s:f, s:f, s:f, s:f}", "name", p->name, "shape", (json_int_t)p->shape[0],
-                     (json_int_t)p->shape[1], "scale", (double)g, "minus", (double)count[0] / n, "zero", (double)count[1] / n,
-                     "plus", (double)count[2] / n);
+    return describe_shares(p, g, count);
 }
 
 static bb_status describe_tensors(const bb_safetensors *st, const bb_param_table *table, json_t *layers, bb_error *err) {
     for (int i = 0; i < table->count; i++) {
         const bb_param *p = &table->entries[i];
-        const bb_st_tensor *t;
+        const bb_st_tensor *t = bb_safetensors_find(st, p->name);
+        json_t *layer = NULL;
+        if (p->ternary && t && t->dtype == BB_ST_U8) {
+            BB_TRY(describe_packed(st, p, &layer, err));
+            if (json_array_append_new(layers, layer) != 0) return bb_fail(err, BB_ERR_MEMORY, "out of memory");
+            continue;
+        }
         BB_TRY(bb_safetensors_require_f32(st, p->name, p->rank, p->shape, &t, err));
         if (p->ternary && json_array_append_new(layers, describe_ternary(p, t->data)) != 0)
             return bb_fail(err, BB_ERR_MEMORY, "out of memory");
@@ -69,9 +96,12 @@ bb_status bb_describe_file(const char *path, char **json, bb_error *err) {
         goto done;
     }
     BB_TRY_GOTO(status, done, bb_config_from_json(text, path, &config, err));
-    BB_TRY_GOTO(status, done, bb_param_table_create(&config, &table, err));
+    BB_TRY_GOTO(status, done, bb_param_table_create(&config, false, &table, err));
     BB_TRY_GOTO(status, done, describe_tensors(st, &table, layers, err));
-    root = json_pack("{s:s, s:s, s:o, s:I, s:I, s:I, s:O, s:o*, s:o*}", "file", path, "kind", state ? "checkpoint" : "model",
+    root = json_pack("{s:s, s:s, s:o, s:I, s:I, s:I, s:O, s:o*, s:o*}", "file", path, "kind",
+                     state                         ? "checkpoint"
+                     : bb_model_file_is_packed(st) ? "packed model"
+                                                   : "model",
                      "config", bb_config_to_json(&config), "parameters", (json_int_t)table.total, "file_bytes",
                      (json_int_t)bb_safetensors_file_bytes(st), "packed_bytes", (json_int_t)packed_bytes(&table), "ternary",
                      layers, "trained_length", trained_length ? json_integer(strtol(trained_length, NULL, 10)) : NULL,

@@ -7,6 +7,7 @@ bb_status bb_memory_predict(bb_device *device, const bb_config *config, bb_optim
     BB_TRY(bb_config_check(config, err));
     if (batch_size < 1 || seq_len < 1)
         return bb_fail(err, BB_ERR_ARGUMENT, "batch_size %d and seq_len %d must be at least 1", batch_size, seq_len);
+    bb_param_table table;
     *out = (bb_memory_estimate){0};
     out->parameters = bb_config_parameters(config) * sizeof(float);
     out->gradients = out->parameters;
@@ -20,8 +21,10 @@ bb_status bb_memory_predict(bb_device *device, const bb_config *config, bb_optim
     out->checkpoint_copy = out->parameters + out->optimizer;
     out->total = out->parameters + out->gradients + out->optimizer + out->quantized_weights + out->activations + out->scratch +
                  out->checkpoint_copy;
-    out->inference_weights = out->parameters + out->quantized_weights;
-    out->kv_cache = bb_kv_cache_bytes(config, seq_len);
+    BB_TRY(bb_param_table_create(config, true, &table, err));
+    out->inference_weights = (uint64_t)table.held * sizeof(float) + out->quantized_weights;
+    bb_param_table_free(&table);
+    out->kv_cache = bb_kv_cache_bytes(config, seq_len, BB_I8);
     out->inference_total = out->inference_weights + out->kv_cache + bb_cache_workspace_measure(device, config, seq_len);
     return BB_OK;
 }

@@ -31,7 +31,7 @@ static void carve_slots(const bb_param_table *table, bb_optimizer_kind kind, bb_
 
 bb_status bb_optimizer_predict(const bb_config *config, bb_optimizer_kind kind, uint64_t *bytes, bb_error *err) {
     bb_param_table table;
-    BB_TRY(bb_param_table_create(config, &table, err));
+    BB_TRY(bb_param_table_create(config, false, &table, err));
     bb_arena measure = {0};
     carve_slots(&table, kind, NULL, &measure);
     *bytes = measure.used;
@@ -53,6 +53,7 @@ static bb_status check_options(const bb_optimizer_options *o, bb_error *err) {
 bb_status bb_optimizer_create(bb_model *model, const bb_optimizer_options *options, bb_optimizer **out, bb_error *err) {
     *out = NULL;
     BB_TRY(check_options(options, err));
+    if (model->for_inference) return bb_fail(err, BB_ERR_ARGUMENT, "a model that was loaded for inference can't be trained");
     bb_device *dev = model->device;
     bb_optimizer *o = calloc(1, sizeof *o);
     if (!o) return bb_fail(err, BB_ERR_MEMORY, "out of memory for an optimizer");

@@ -5,10 +5,12 @@
 
 #include "core/json.h"
 #include "model/config.h"
+#include "modelfile/model_file.h"
 #include "training/checkpoint.h"
 
 typedef struct check {
     const char *path;
+    bool packed; /* tensors of U8 are codes */
     json_t *failures;
     void (*on_progress)(void *user, int64_t bytes_done, int64_t bytes_total);
     void *user;
@@ -26,7 +28,8 @@ static bb_status visit(void *user, const bb_st_tensor *t, uint64_t at, const uin
     check *c = user;
     c->done += (int64_t)size;
     if (c->on_progress) c->on_progress(c->user, c->done, c->total);
-    return bb_checkpoint_check_finite((void *)c->path, t, at, piece, size, err);
+    if (c->packed && t->dtype == BB_ST_U8) return bb_model_file_check_codes(c->path, t, at, piece, size, err);
+    return bb_model_file_check_finite((void *)c->path, t, at, piece, size, err);
 }
 
 static bb_status check_metadata(const check *c, const bb_safetensors *st, bb_error *err) {
@@ -36,13 +39,17 @@ static bb_status check_metadata(const check *c, const bb_safetensors *st, bb_err
     char optimizer[16];
     BB_TRY(note(c, bb_safetensors_check_metadata(st, err), "__metadata__", err));
     BB_TRY(note(c, bb_checkpoint_read_state(st, &state, optimizer, sizeof optimizer, err), "__metadata__", err));
-    bb_status status = bb_checkpoint_read_config(st, &config, err);
+    bb_status status = bb_model_file_config(st, &config, err);
     if (status != BB_OK) return note(c, status, "__metadata__", err);
-    BB_TRY(bb_param_table_create(&config, &table, err));
+    BB_TRY(bb_param_table_create(&config, false, &table, err));
     for (int i = 0; i < table.count && status == BB_OK; i++) {
         const bb_param *p = &table.entries[i];
         const bb_st_tensor *t;
-        status = note(c, bb_safetensors_require_f32(st, p->name, p->rank, p->shape, &t, err), p->name, err);
+        float scale;
+        bool packed = p->ternary && bb_model_file_is_packed(st);
+        bb_status found = packed ? bb_model_file_packed_tensor(st, p, &t, &scale, err)
+                                 : bb_safetensors_require_f32(st, p->name, p->rank, p->shape, &t, err);
+        status = note(c, found, p->name, err);
     }
     bb_param_table_free(&table);
     return status;
@@ -61,6 +68,7 @@ bb_status bb_verify_file(const char *path, void (*on_progress)(void *user, int64
     } else if (status == BB_OK) {
         int count = bb_safetensors_count(st);
         for (int i = 0; i < count; i++) c.total += (int64_t)bb_safetensors_at(st, i)->bytes;
+        c.packed = bb_model_file_is_packed(st);
         status = check_metadata(&c, st, why);
         for (int i = 0; i < count && status == BB_OK; i++) {
             const bb_st_tensor *t = bb_safetensors_at(st, i);

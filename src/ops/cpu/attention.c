@@ -9,21 +9,36 @@
 
 typedef struct forward_functions {
     size_t (*tile_bytes)(int64_t D);
-    void (*tile)(float *o, bb_bf16 *kept, float *lse, const float *q, const float *k, const float *v, const bb_attention *a,
-                 int64_t b, int64_t h, int64_t t0, void *scratch);
+    void (*tile)(float *o, bb_bf16 *kept, float *lse, const float *q, const float *k, const float *v, const cached_rows *codes,
+                 const bb_attention *a, int64_t b, int64_t h, int64_t t0, void *scratch);
     void (*partial)(float *partial, const float *q, const float *k, const float *v, int64_t kv_stride, int64_t keys, int64_t D,
                     void *scratch);
+    void (*query)(cached_q *out, const float *q, int64_t D);
+    void (*cached)(float *partial, const cached_q *q, const cached_rows *rows, int64_t keys, int64_t D, void *scratch);
     void (*merge)(float *o, bb_bf16 *kept, float *lse, const float *partials, int64_t count, int64_t D);
 } forward_functions;
 
 #define FORWARD(set)                                                                                                           \
-    { forward_bytes_##set, forward_tile_##set, direct_partial_##set, direct_merge_##set }
+    {                                                                                                                          \
+        forward_bytes_##set, forward_tile_##set, direct_partial_##set, cached_query_##set, cached_partial_##set,               \
+            direct_merge_##set                                                                                                 \
+    }
 ATTENTION_TABLE(forward_functions, forward_for, FORWARD)
 
 enum {
-    DIRECT_QUERIES = 4,     /* up to so many, packing the keys costs more than it saves */
-    DIRECT_SERIAL = 1 << 15 /* elements of k under which a second thread costs more than it saves */
+    DIRECT_QUERIES = BB_FEW_ROWS, /* up to so many, packing the keys hardly pays */
+    DIRECT_SERIAL = 1 << 15       /* elements of k under which a second thread costs more than it saves */
 };
+
+/* Head h of the cache from a position on. */
+static cached_rows codes_of(const bb_kv *kv, int64_t h, int64_t position, int64_t D) {
+    int64_t width = bb_kv_width(D), row = h * kv->capacity + position;
+    return (cached_rows){.k = (const int8_t *)kv->k + row * width,
+                         .v = (const int8_t *)kv->v + row * width,
+                         .k_scale = kv->k_scale + row,
+                         .v_scale = kv->v_scale + row,
+                         .width = width};
+}
 
 static void forward_direct(bb_device *dev, float *o, bb_bf16 *kept, float *lse, const float *q, const float *k, const float *v,
                            const bb_attention *a) {
@@ -59,12 +74,9 @@ static void forward_direct(bb_device *dev, float *o, bb_bf16 *kept, float *lse, 
     }
 }
 
-void bb_cpu_attention_forward(bb_device *dev, float *o, void *kept, float *lse, const float *q, const float *k, const float *v,
-                              const bb_attention *a) {
-    if (a->Tq <= DIRECT_QUERIES) {
-        forward_direct(dev, o, kept, lse, q, k, v, a);
-        return;
-    }
+/* All queries in tiles; kv NULL: the keys and values are k and v. */
+static void forward_tiles(bb_device *dev, float *o, bb_bf16 *kept, float *lse, const float *q, const float *k, const float *v,
+                          const bb_kv *kv, const bb_attention *a) {
     const forward_functions *f = &forward_for[bb_cpu_of(dev)->level];
     int64_t tiles = (a->Tq + ATTENTION_QUERIES - 1) / ATTENTION_QUERIES, heads = a->B * a->H;
     size_t thread_bytes = f->tile_bytes(a->D);
@@ -74,7 +86,71 @@ void bb_cpu_attention_forward(bb_device *dev, float *o, void *kept, float *lse, 
 #pragma omp parallel for num_threads(dev->threads) schedule(dynamic)
     for (int64_t task = 0; task < tiles * heads; task++) {
         int64_t tile = tiles - 1 - task / heads, head = task % heads;
-        f->tile(o, kept, lse, q, k, v, a, head / a->H, head % a->H, tile * ATTENTION_QUERIES,
+        cached_rows codes;
+        if (kv) codes = codes_of(kv, head % a->H / (a->H / a->Hk), 0, a->D);
+        f->tile(o, kept, lse, q, k, v, kv ? &codes : NULL, a, head / a->H, head % a->H, tile * ATTENTION_QUERIES,
                 scratch + thread_bytes * (size_t)omp_get_thread_num());
+    }
+}
+
+void bb_cpu_attention_forward(bb_device *dev, float *o, void *kept, float *lse, const float *q, const float *k, const float *v,
+                              const bb_attention *a) {
+    if (a->Tq <= DIRECT_QUERIES)
+        forward_direct(dev, o, kept, lse, q, k, v, a);
+    else
+        forward_tiles(dev, o, kept, lse, q, k, v, NULL, a);
+}
+
+/* ---- the cache ------------------------------------------------------------------------------------------------------- */
+
+/* As forward_direct: what the cache holds in int8 is read once. */
+static void cached_direct(bb_device *dev, float *o, const float *q, const bb_kv *kv, const bb_attention *a) {
+    const forward_functions *f = &forward_for[bb_cpu_of(dev)->level];
+    int64_t D = a->D, G = a->H / a->Hk, splits = (a->Tk + DIRECT_KEYS - 1) / DIRECT_KEYS, ld = round_up(D, 16) + 16;
+    int64_t queries = a->H * a->Tq, step_count = round_up(D, 32);
+    size_t partial_bytes = bb_align_up((size_t)(queries * splits * ld) * sizeof(float));
+    size_t query_bytes = bb_align_up((size_t)queries * sizeof(cached_q));
+    size_t steps_bytes = bb_align_up((size_t)(queries * step_count) * sizeof(int16_t)), thread_bytes = cached_bytes();
+    char *memory = bb_cpu_shared(dev, partial_bytes + query_bytes + steps_bytes + thread_bytes * (size_t)dev->threads);
+    if (!memory) return;
+    float *partials = (float *)(void *)memory;
+    cached_q *query = (cached_q *)(void *)(memory + partial_bytes);
+    int16_t *steps = (int16_t *)(void *)(memory + partial_bytes + query_bytes);
+    char *scratch = memory + partial_bytes + query_bytes + steps_bytes;
+    for (int64_t i = 0; i < queries; i++) { /* query i: head i / Tq, row i % Tq */
+        query[i].steps = steps + i * step_count;
+        f->query(&query[i], q + i % a->Tq * a->q_stride + i / a->Tq * D, D);
+    }
+#pragma omp parallel num_threads(dev->threads) if (a->Hk * a->Tk * D > DIRECT_SERIAL)
+    {
+#pragma omp for schedule(dynamic)
+        for (int64_t task = 0; task < a->Hk * splits; task++) {
+            int64_t key0 = task % splits * DIRECT_KEYS, head = task / splits;
+            cached_rows rows = codes_of(kv, head, key0, D);
+            for (int64_t i = head * G * a->Tq; i < (head + 1) * G * a->Tq; i++) {
+                int64_t keys = clamp_to(i % a->Tq + 1 + a->Tk - a->Tq - key0, 0, DIRECT_KEYS);
+                if (keys > 0)
+                    f->cached(partials + (i * splits + key0 / DIRECT_KEYS) * ld, &query[i], &rows, keys, D,
+                              scratch + thread_bytes * (size_t)omp_get_thread_num());
+            }
+        }
+#pragma omp for
+        for (int64_t i = 0; i < queries; i++) {
+            int64_t count = (i % a->Tq + 1 + a->Tk - a->Tq + DIRECT_KEYS - 1) / DIRECT_KEYS;
+            f->merge(o + i % a->Tq * a->o_stride + i / a->Tq * D, NULL, NULL, partials + i * splits * ld, count, D);
+        }
+    }
+}
+
+void bb_cpu_attention_cached(bb_device *dev, float *o, const float *q, const bb_kv *kv, const bb_attention *a) {
+    if (kv->dtype == BB_F32) {
+        bb_attention plain = *a;
+        plain.kv_stride = a->Hk * a->D;
+        plain.kv_batch_stride = 0;
+        bb_cpu_attention_forward(dev, o, NULL, NULL, q, kv->k, kv->v, &plain);
+    } else if (a->Tq <= DIRECT_QUERIES) {
+        cached_direct(dev, o, q, kv, a);
+    } else {
+        forward_tiles(dev, o, NULL, NULL, q, NULL, NULL, kv, a);
     }
 }

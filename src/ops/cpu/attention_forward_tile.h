@@ -36,6 +36,7 @@ typedef struct forward_buffers {
     float *sum;   /* (QUERIES, VL), lane by lane */
     float *max;   /* (QUERIES), of the scaled scores in units of log2 e */
     float *alpha; /* (ROWS), 2^(old max - new max) */
+    float *wide;  /* (2, KEYS, D) and a vector: keys and values that are cached as codes */
 } forward_buffers;
 
 KERNEL forward_buffers carve_forward(bb_arena *arena, int64_t D) {
@@ -49,6 +50,7 @@ KERNEL forward_buffers carve_forward(bb_arena *arena, int64_t D) {
     f.sum = bb_arena_take(arena, ATTENTION_QUERIES * VL * sizeof(float));
     f.max = bb_arena_take(arena, ATTENTION_QUERIES * sizeof(float));
     f.alpha = bb_arena_take(arena, ATTENTION_ROWS * sizeof(float));
+    f.wide = bb_arena_take(arena, (2 * ATTENTION_KEYS * d + VL) * sizeof(float));
     return f;
 }
 
@@ -57,6 +59,16 @@ KERNEL size_t forward_bytes(int64_t D) {
     carve_forward(&measure, D);
     return measure.used;
 }
+
+INLINE float row_max(const float *s, int64_t n) {
+    vf max = vset1(-INFINITY);
+    int64_t j = 0;
+    for (; j + VL <= n; j += VL) max = vmax(max, vload(s + j));
+    if (j < n) max = vmax(max, vkeep(vload(s + j), n - j, -INFINITY));
+    return vreduce_max(max);
+}
+
+#include "ops/cpu/attention_cached_tile.h"
 
 /* -- packing: src is (rows, D) with a row stride --------------------------------------------------------------------------- */
 /* dst (padded, D): the rows, then zeros. */
@@ -115,14 +127,6 @@ INLINE void scores(float *s, const float *q, const float *k, int64_t rows, int64
         }
 }
 
-INLINE float row_max(const float *s, int64_t n) {
-    vf max = vset1(-INFINITY);
-    int64_t j = 0;
-    for (; j + VL <= n; j += VL) max = vmax(max, vload(s + j));
-    if (j < n) max = vmax(max, vkeep(vload(s + j), n - j, -INFINITY));
-    return vreduce_max(max);
-}
-
 /* The online softmax of a tile of scores, in place: 2^(c s - new max); max, sum, alpha brought up to date. rows <= ROWS. */
 INLINE void softmax(const forward_buffers *f, int64_t row0, int64_t rows, int64_t keys, int64_t diagonal, float c, bool first) {
     float *max = f->max + row0, *sum = f->sum + row0 * VL, tile_max[ATTENTION_ROWS];
@@ -166,9 +170,9 @@ INLINE void store_output(float *o, bb_bf16 *kept, const float *x, float scale, i
     }
 }
 
-/* Queries t0..t0+QUERIES-1 of head h of sequence b. */
+/* Queries t0..t0+QUERIES-1 of head h of sequence b. codes: NULL, or where the keys and values are instead of at k and v. */
 KERNEL void forward_tile(float *o, bb_bf16 *kept, float *lse, const float *q, const float *k, const float *v,
-                         const bb_attention *a, int64_t b, int64_t h, int64_t t0, void *scratch) {
+                         const cached_rows *codes, const bb_attention *a, int64_t b, int64_t h, int64_t t0, void *scratch) {
     bb_arena arena = {scratch, 0};
     int64_t D = a->D, ldv = round_up(D, VL), rows = clamp_to(a->Tq - t0, 0, ATTENTION_QUERIES);
     int64_t kv_at = b * a->kv_batch_stride + h / (a->H / a->Hk) * D, q_row = b * a->Tq + t0;
@@ -179,8 +183,16 @@ KERNEL void forward_tile(float *o, bb_bf16 *kept, float *lse, const float *q, co
     pack_rows(f.q, q + q_row * a->q_stride + h * D, a->q_stride, rows, round_up(rows, ATTENTION_MR), D);
     for (int64_t key0 = 0; key0 < see + rows; key0 += ATTENTION_KEYS) {
         int64_t keys = clamp_to(see + rows - key0, 0, ATTENTION_KEYS);
-        pack_keys(f.k, k + kv_at + key0 * a->kv_stride, a->kv_stride, keys, round_up(keys, 16), D);
-        pack_values(f.v, v + kv_at + key0 * a->kv_stride, a->kv_stride, keys, D);
+        if (codes) {
+            float *wide_v = f.wide + ATTENTION_KEYS * D;
+            expand_codes(f.wide, codes->k + key0 * codes->width, codes->k_scale + key0, codes->width, keys, D);
+            pack_keys(f.k, f.wide, D, keys, round_up(keys, 16), D);
+            expand_codes(wide_v, codes->v + key0 * codes->width, codes->v_scale + key0, codes->width, keys, D);
+            pack_values(f.v, wide_v, D, keys, D);
+        } else {
+            pack_keys(f.k, k + kv_at + key0 * a->kv_stride, a->kv_stride, keys, round_up(keys, 16), D);
+            pack_values(f.v, v + kv_at + key0 * a->kv_stride, a->kv_stride, keys, D);
+        }
         for (int64_t m = 0; m < rows; m += ATTENTION_ROWS) {
             int64_t part = clamp_to(round_up(rows - m, ATTENTION_MR), 0, ATTENTION_ROWS), diagonal = m + see - key0;
             if (diagonal + part <= 0) continue;

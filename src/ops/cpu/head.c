@@ -43,7 +43,30 @@ static void output_rows(const void *context, int64_t m0, int64_t rows, const voi
         round_for(p->level)(p->y_act + m0 * p->n, c, rows * p->n);
 }
 
+enum { DOT_LANES = 32 };
+
+/* logits of all M rows for one symbol: e is (C); the order of a sum does not depend on M. */
+BB_SIMD_INLINE void symbol_body(float *logits, const float *h, const float *e, int64_t M, int64_t V, int64_t C) {
+    for (int64_t m = 0; m < M; m++, h += C) {
+        float lanes[DOT_LANES] = {0}, sum = 0;
+        int64_t c = 0;
+        for (; c + DOT_LANES <= C; c += DOT_LANES)
+            for (int l = 0; l < DOT_LANES; l++) lanes[l] += h[c + l] * e[c + l];
+        for (; c < C; c++) lanes[c % DOT_LANES] += h[c] * e[c];
+        for (int l = 0; l < DOT_LANES; l++) sum += lanes[l];
+        logits[m * V] = sum;
+    }
+}
+BB_SIMD_VARIANTS(symbol, (float *logits, const float *h, const float *e, int64_t M, int64_t V, int64_t C),
+                 (logits, h, e, M, V, C))
+
 void bb_cpu_head_forward(bb_device *dev, float *logits, const float *h, const float *e, int64_t M, int64_t V, int64_t C) {
+    if (M <= BB_FEW_ROWS) {
+        symbol_kernel *symbol = symbol_for(bb_cpu_of(dev)->level);
+#pragma omp parallel for num_threads(dev->threads) schedule(static) if (M * V * C > BB_SIMD_SERIAL)
+        for (int64_t v = 0; v < V; v++) symbol(logits + v, h, e + v * C, M, V, C);
+        return;
+    }
     rows_product p = {.level = bb_cpu_of(dev)->level, .a = h, .y = logits, .n = V, .k = C};
     bb_gemm_shape shape = {.b_transposed = true, .n = V, .k = C};
     bb_gemm_rows(dev, &shape, M, e, input_rows, output_rows, &p);

@@ -1,0 +1,73 @@
+/* bitbyte export: a model for other uses than training.
+ * SPDX-License-Identifier: MIT */
+#include <string.h>
+#include <sys/stat.h>
+
+#include "common.h"
+#include "progress.h"
+
+static struct {
+    bb_device_args device;
+    const char *model, *out;
+    bool json;
+} args;
+
+static bb_cli_option options[] = {
+    {.help = "What"},
+    {.name = "model",
+     .type = BB_CLI_STRING,
+     .target = &args.model,
+     .value = "MODEL",
+     .help = "model file, checkpoint, or run directory (its newest checkpoint)",
+     .position = 1,
+     .required = true},
+    {.name = "out",
+     .type = BB_CLI_STRING,
+     .target = &args.out,
+     .value = "FILE",
+     .help = "file to write; one that is there is replaced once the new one is whole",
+     .required = true},
+    {.help = "Output and machine"},
+    {.name = "json",
+     .type = BB_CLI_FLAG,
+     .target = &args.json,
+     .help = "one JSON object on standard output: model, out, bytes"},
+    BB_DEVICE_ROWS(args.device),
+};
+
+static const bb_cli_command command = {
+    .name = "export",
+    .summary =
+        "writes a model with its ternary weights at two bits each, for eval and generate: a sixteenth of the checkpoint's "
+        "weights, the same predictions to the last bit. It can't be trained further: keep the checkpoint for that.",
+    .usage = "MODEL --out FILE [options]",
+    .options = options,
+    .option_count = BB_CLI_COUNT(options),
+    .examples = "  bitbyte export runs/small --out small.safetensors\n"
+                "  bitbyte generate small.safetensors --prompt 'Once'\n",
+};
+
+int bb_cmd_export(int argc, char **argv) {
+    int exit_status = bb_cli_parse(&command, argc, argv);
+    if (exit_status != BB_CLI_GO_ON) return exit_status;
+
+    char path[4096];
+    bb_error err;
+    bb_device *device = NULL;
+    bb_model *model = NULL;
+    struct stat before, after;
+    bb_status status = bb_device_args_open(&args.device, &device, &err);
+    if (status == BB_OK) status = bb_model_open(device, args.model, path, sizeof path, &model, &err);
+    if (status == BB_OK) status = bb_model_export_packed(model, args.out, &err);
+    if (status == BB_OK && args.json) {
+        bb_json_line(json_pack("{s:o,s:o,s:I}", "model", json_string_nocheck(path), "out", json_string_nocheck(args.out),
+                               "bytes", stat(args.out, &after) == 0 ? (json_int_t)after.st_size : (json_int_t)0));
+    } else if (status == BB_OK && stat(path, &before) == 0 && stat(args.out, &after) == 0) {
+        printf("%s: %s, from %s of %s\n", args.out, bb_text_bytes((uint64_t)after.st_size).s, path,
+               bb_text_bytes((uint64_t)before.st_size).s);
+    }
+    exit_status = status == BB_OK ? BB_EXIT_OK : bb_cli_fail(&command, &err);
+    bb_model_free(model);
+    bb_device_close(device);
+    return exit_status;
+}

@@ -1,0 +1,246 @@
+/* Timings of decoding and of reading a prompt with random weights, against the peaks of the same minute.
+ * SPDX-License-Identifier: MIT */
+#include <fcntl.h>
+#include <jansson.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "core/rng.h"
+#include "model/bitbytelm.h"
+#include "model/config.h"
+
+enum { PROMPT = 512, TOKENS = 64, FILL_ROWS = 256, CAPACITY = 4096 + TOKENS, MAX_REPEATS = 1000 };
+
+static const int64_t positions[] = {0, 1024, 4096};
+enum { POSITIONS = sizeof positions / sizeof *positions };
+
+static double now(void) {
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+}
+
+static int ascending(const void *a, const void *b) {
+    double x = *(const double *)a, y = *(const double *)b;
+    return (x > y) - (x < y);
+}
+
+static double median(double *v, int n) {
+    qsort(v, (size_t)n, sizeof *v, ascending);
+    return n % 2 ? v[n / 2] : (v[n / 2 - 1] + v[n / 2]) / 2;
+}
+
+static uint8_t text_at(int64_t i) { return (uint8_t)(' ' + bb_rng_below(1, BB_STREAM_BENCH, (uint64_t)i, 90)); }
+
+/* ---- a model of random weights ------------------------------------------------------------------------------------------ */
+
+/* n bytes of codes: of each two random bits 3 becomes 1. */
+static void draw_codes(uint8_t *codes, size_t n, uint64_t stream) {
+    for (size_t i = 0; i < n; i += 16) {
+        uint32_t words[4];
+        bb_philox(1, stream, i, words);
+        for (int j = 0; j < 4; j++) words[j] ^= (words[j] & words[j] >> 1 & 0x55555555u) << 1;
+        memcpy(codes + i, words, n - i < sizeof words ? n - i : sizeof words);
+    }
+}
+
+static bb_status fill(bb_model *m, bb_error *err) {
+    bb_device *dev = m->device;
+    bb_status status = BB_OK;
+    for (int i = 0; i < m->table.count && status == BB_OK; i++) {
+        const bb_param *p = &m->table.entries[i];
+        size_t bytes = p->ternary ? (size_t)(p->shape[0] * ((p->shape[1] + 3) / 4)) : (size_t)p->count * sizeof(float);
+        uint8_t *host = malloc(bytes), *device = p->ternary ? dev->ops->alloc(dev, bytes) : NULL;
+        if (!host || (p->ternary && !device)) {
+            status = bb_fail(err, BB_ERR_MEMORY, "no memory for %s: %.1f MB", p->name, (double)bytes * 1e-6);
+        } else if (p->ternary) {
+            bb_ternary t = bb_model_ternary(m, i);
+            float scale = 0.02f;
+            draw_codes(host, bytes, BB_STREAM_INIT + (uint64_t)i);
+            dev->ops->copy_in(dev, device, host, bytes);
+            dev->ops->copy_in(dev, t.scale, &scale, sizeof scale);
+            dev->ops->ternary_load(dev, &t, device);
+        } else {
+            bb_param_initial_values(&m->table, i, 0, p->count, 1, (float *)(void *)host);
+            dev->ops->copy_in(dev, m->params + p->offset, host, bytes);
+        }
+        if (status == BB_OK) status = dev->ops->sync(dev, err);
+        if (device) dev->ops->free(dev, device, bytes);
+        free(host);
+    }
+    return status;
+}
+
+/* The same model once more, from a file that is not in memory. */
+static bb_status load_cold(bb_device *dev, const bb_config *config, bb_model **model, double *seconds, bb_error *err) {
+    const char *folder = getenv("TMPDIR");
+    char path[512];
+    (void)snprintf(path, sizeof path, "%s/bitbyte-bench-%ld.safetensors", folder && *folder ? folder : "/tmp", (long)getpid());
+    *model = NULL;
+    bb_model *drawn;
+    BB_TRY(bb_model_create_for_inference(dev, config, &drawn, err));
+    bb_status status = fill(drawn, err);
+    if (status == BB_OK) status = bb_model_export_packed(drawn, path, err);
+    bb_model_free(drawn);
+    if (status == BB_OK) {
+        int fd = open(path, O_RDONLY | O_CLOEXEC);
+        if (fd >= 0) {
+            (void)posix_fadvise(fd, 0, 0, POSIX_FADV_DONTNEED);
+            close(fd);
+        }
+        double start = now();
+        status = bb_model_load_for_inference(dev, path, model, err);
+        *seconds = now() - start;
+    }
+    (void)unlink(path);
+    return status;
+}
+
+/* Fills positions of the cache, up to `length`, with random rows. */
+static bb_status fill_cache(bb_model *m, bb_kv_cache *cache, int64_t length, bb_error *err) {
+    bb_device *dev = m->device;
+    int64_t D = m->config.d_model / m->config.n_head, width = m->config.n_kv_head * D;
+    size_t count = (size_t)(FILL_ROWS * width), bytes = count * sizeof(float);
+    float *host = malloc(bytes), *rows = dev->ops->alloc(dev, bytes);
+    if (!host || !rows) {
+        free(host);
+        if (rows) dev->ops->free(dev, rows, bytes);
+        return bb_fail(err, BB_ERR_MEMORY, "no memory for %d rows", FILL_ROWS);
+    }
+    for (size_t i = 0; i < count; i++) host[i] = (float)bb_rng_uniform(2, BB_STREAM_BENCH, i) - 0.5f;
+    dev->ops->copy_in(dev, rows, host, bytes);
+    for (int l = 0; l < cache->layer_count; l++)
+        for (int64_t at = 0; at < length; at += FILL_ROWS)
+            dev->ops->kv_append(dev, &cache->layers[l], at, rows, rows, width,
+                                length - at < FILL_ROWS ? length - at : FILL_ROWS, m->config.n_kv_head, D);
+    bb_status status = dev->ops->sync(dev, err);
+    dev->ops->free(dev, rows, bytes);
+    free(host);
+    return status;
+}
+
+/* ---- measuring ----------------------------------------------------------------------------------------------------------- */
+
+typedef struct bench {
+    const bb_decode_bench_options *options;
+    bb_model *model;
+    bb_kv_cache cache;
+    bb_peaks peaks;
+    double weight_bytes; /* read for each byte: packed weights and the head */
+    double *times;       /* (repeats) */
+    float *logits;       /* (V) */
+} bench;
+
+static void tell(const bench *b, const char *line) {
+    if (b->options->on_progress) b->options->on_progress(b->options->user, line);
+}
+
+static bb_status decode(bench *b, int64_t position, bb_error *err) {
+    b->cache.length = position;
+    for (int64_t i = 0; i < TOKENS; i++) {
+        uint8_t byte = text_at(position + i);
+        BB_TRY(bb_model_forward_cached(b->model, &b->cache, &byte, 1, false, b->logits, err));
+    }
+    return BB_OK;
+}
+
+static bb_status measure_decode(bench *b, json_t *root, bb_error *err) {
+    const bb_config *c = &b->model->config;
+    double row = (double)bb_kv_cache_bytes(c, 1024, b->cache.layers[0].dtype) / 1024;
+    json_t *list = json_array();
+    json_object_set_new(root, "decode", list);
+    BB_TRY(fill_cache(b->model, &b->cache, positions[POSITIONS - 1], err));
+    for (int i = 0; i < POSITIONS; i++) {
+        char line[96];
+        for (int r = -1; r < b->options->repeats; r++) { /* the first is not counted */
+            double start = now();
+            BB_TRY(decode(b, positions[i], err));
+            if (r >= 0) b->times[r] = (now() - start) / TOKENS;
+        }
+        double t = median(b->times, b->options->repeats);
+        double bytes = b->weight_bytes + row * ((double)positions[i] + TOKENS / 2.0);
+        json_array_append_new(list, json_pack("{s:I, s:f, s:f, s:f}", "position", (json_int_t)positions[i], "bytes_per_s",
+                                              1 / t, "read_mb", bytes * 1e-6, "percent_of_bandwidth",
+                                              100 * bytes / (b->peaks.read_gb * 1e9) / t));
+        (void)snprintf(line, sizeof line, "position %lld: %.1f bytes/s", (long long)positions[i], 1 / t);
+        tell(b, line);
+    }
+    return BB_OK;
+}
+
+static bb_status measure_prefill(bench *b, json_t *root, bb_error *err) {
+    uint8_t prompt[PROMPT];
+    for (int i = 0; i < PROMPT; i++) prompt[i] = text_at(i);
+    for (int r = -1; r < b->options->repeats; r++) {
+        double start = now();
+        b->cache.length = 0;
+        BB_TRY(bb_model_forward_cached(b->model, &b->cache, prompt, PROMPT, false, b->logits, err));
+        if (r >= 0) b->times[r] = now() - start;
+    }
+    double t = median(b->times, b->options->repeats);
+    double gops = 2e-9 * PROMPT * (double)(b->model->table.total - b->model->table.held) / t;
+    json_object_set_new(root, "prefill",
+                        json_pack("{s:i, s:f, s:f, s:f}", "bytes", PROMPT, "bytes_per_s", PROMPT / t, "gops", gops,
+                                  "percent_of_int8_peak", b->peaks.int8 > 0 ? 100 * gops / b->peaks.int8 : 0));
+    return BB_OK;
+}
+
+/* What the process has in memory now; 0 where the system does not say. */
+static double resident_bytes(void) {
+    long long pages = 0, all = 0;
+    FILE *file = fopen("/proc/self/statm", "r");
+    if (file && fscanf(file, "%lld %lld", &all, &pages) != 2) pages = 0;
+    if (file) fclose(file);
+    return (double)pages * (double)sysconf(_SC_PAGESIZE);
+}
+
+void bb_decode_bench_options_default(bb_decode_bench_options *o) { *o = (bb_decode_bench_options){.shape = "S", .repeats = 3}; }
+
+bb_status bb_bench_decode(bb_device *device, const bb_decode_bench_options *o, char **json, bb_error *err) {
+    *json = NULL;
+    bench b = {.options = o};
+    bb_config config;
+    double load_seconds = 0;
+    json_t *root = NULL;
+    BB_TRY(bb_config_of_shape(o->shape, &config, NULL, err));
+    if (o->repeats < 1 || o->repeats > MAX_REPEATS)
+        return bb_fail(err, BB_ERR_ARGUMENT, "repeats %d: expected 1 to %d", o->repeats, MAX_REPEATS);
+    bb_status status;
+    b.times = malloc((size_t)o->repeats * sizeof *b.times);
+    b.logits = malloc((size_t)config.vocab_size * sizeof *b.logits);
+    if (!b.times || !b.logits) {
+        status = bb_fail(err, BB_ERR_MEMORY, "out of memory");
+        goto done;
+    }
+    tell(&b, "measuring the peaks");
+    device->ops->measure_peaks(device, &b.peaks); /* before the model is there: it takes memory of its own */
+    tell(&b, "drawing, writing and loading the model");
+    BB_TRY_GOTO(status, done, load_cold(device, &config, &b.model, &load_seconds, err));
+    BB_TRY_GOTO(status, done, bb_kv_cache_open(b.model, CAPACITY, o->kv_cache == BB_KV_F32 ? BB_F32 : BB_I8, &b.cache, err));
+    b.weight_bytes = (double)b.model->quantized_bytes + 4.0 * config.vocab_size * config.d_model;
+    root = json_pack("{s:s, s:s, s:i, s:s, s:I, s:s, s:{s:f, s:f}}", "device", device->ops->name, "description",
+                     device->description, "threads", device->threads, "shape", o->shape, "parameters",
+                     (json_int_t)b.model->table.total, "kv_cache", o->kv_cache == BB_KV_F32 ? "f32" : "int8", "peaks", "int8",
+                     b.peaks.int8, "read_gb", b.peaks.read_gb);
+    BB_TRY_GOTO(status, done, measure_decode(&b, root, err));
+    BB_TRY_GOTO(status, done, measure_prefill(&b, root, err));
+    double needed = (double)b.model->quantized_bytes + 4.0 * (double)b.model->table.held + (double)b.cache.bytes;
+    double resident = resident_bytes();
+    json_object_set_new(root, "load_ms", json_real(load_seconds * 1e3));
+    json_object_set_new(root, "memory",
+                        json_pack("{s:f, s:f, s:f, s:f}", "weights_mb", (needed - (double)b.cache.bytes) * 1e-6, "kv_cache_mb",
+                                  (double)b.cache.bytes * 1e-6, "resident_mb", resident * 1e-6, "resident_over_both",
+                                  resident / needed));
+    *json = json_dumps(root, JSON_INDENT(2) | JSON_REAL_PRECISION(6));
+    if (!*json) status = bb_fail(err, BB_ERR_MEMORY, "out of memory");
+done:
+    json_decref(root);
+    bb_kv_cache_close(&b.cache);
+    bb_model_free(b.model);
+    free(b.times);
+    free(b.logits);
+    return status;
+}

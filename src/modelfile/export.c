@@ -1,0 +1,128 @@
+/* Writing a model that was loaded for inference: two bits a ternary weight, the rest in f32.
+ * SPDX-License-Identifier: MIT */
+#include <jansson.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "model/bitbytelm.h"
+#include "model/config.h"
+#include "modelfile/model_file.h"
+
+enum { NAME_BYTES = 64 };
+
+/* One tensor of the file: parameter `param`, or its scale. */
+typedef struct entry {
+    char name[NAME_BYTES];
+    int param;
+    bool scale;
+} entry;
+
+static int list_entries(const bb_param_table *table, entry *list, bb_st_tensor *tensors) {
+    int n = 0;
+    for (int i = 0; i < table->count; i++) {
+        const bb_param *p = &table->entries[i];
+        (void)snprintf(list[n].name, NAME_BYTES, "%s", p->name);
+        list[n].param = i;
+        tensors[n] =
+            (bb_st_tensor){.name = list[n].name, .dtype = BB_ST_F32, .rank = p->rank, .shape = {p->shape[0], p->shape[1]}};
+        if (p->ternary) {
+            tensors[n].dtype = BB_ST_U8;
+            tensors[n].shape[1] = (p->shape[1] + 3) / 4;
+            n++;
+            (void)snprintf(list[n].name, NAME_BYTES, "%s" BB_SCALE_SUFFIX, p->name);
+            list[n].param = i;
+            list[n].scale = true;
+            tensors[n] = (bb_st_tensor){.name = list[n].name, .dtype = BB_ST_F32, .rank = 1, .shape = {1}};
+        }
+        n++;
+    }
+    return n;
+}
+
+/* codes (N, ceil(K/4)) from q (N,K), in place: a row's codes are shorter than its q. */
+static void codes_of(int8_t *q, int64_t N, int64_t K) {
+    uint8_t *codes = (uint8_t *)q;
+    int64_t row_bytes = (K + 3) / 4;
+    for (int64_t n = 0; n < N; n++)
+        for (int64_t i = 0; i < row_bytes; i++) {
+            unsigned byte = 0;
+            for (int64_t k = 4 * i; k < 4 * i + 4 && k < K; k++) byte |= (unsigned)(q[n * K + k] + 1) << k % 4 * 2;
+            codes[n * row_bytes + i] = (uint8_t)byte;
+        }
+}
+
+static bb_status write_ternary(const bb_model *m, int index, bb_safetensors_writer *w, bb_error *err) {
+    const bb_param *p = &m->table.entries[index];
+    bb_device *dev = m->device;
+    bb_ternary t = bb_model_ternary(m, index);
+    size_t count = (size_t)p->count;
+    bb_status status = BB_OK;
+    int8_t *device_q = dev->ops->alloc(dev, count), *q = malloc(count);
+    if (!device_q || !q) {
+        status = bb_fail(err, BB_ERR_MEMORY, "no memory to write %s: %.1f MB", p->name, 2e-6 * (double)count);
+        goto done;
+    }
+    dev->ops->ternary_unpack(dev, device_q, &t);
+    dev->ops->copy_out(dev, q, device_q, count);
+    BB_TRY_GOTO(status, done, dev->ops->sync(dev, err));
+    codes_of(q, p->shape[0], p->shape[1]);
+    status = bb_safetensors_write(w, q, (size_t)(p->shape[0] * ((p->shape[1] + 3) / 4)), err);
+done:
+    if (device_q) dev->ops->free(dev, device_q, count);
+    free(q);
+    return status;
+}
+
+static bb_status write_values(const bb_model *m, const float *values, size_t count, bb_safetensors_writer *w, bb_error *err) {
+    float *host = malloc(count * sizeof *host);
+    if (!host) return bb_fail(err, BB_ERR_MEMORY, "no memory to write %.1f MB", (double)count * 4e-6);
+    m->device->ops->copy_out(m->device, host, values, count * sizeof *host);
+    bb_status status = m->device->ops->sync(m->device, err);
+    if (status == BB_OK) status = bb_safetensors_write(w, host, count * sizeof *host, err);
+    free(host);
+    return status;
+}
+
+static bb_status write_entries(const bb_model *m, const entry *list, int count, bb_safetensors_writer *w, bb_error *err) {
+    for (int i = 0; i < count; i++) {
+        const bb_param *p = &m->table.entries[list[i].param];
+        if (list[i].scale)
+            BB_TRY(write_values(m, bb_model_ternary(m, list[i].param).scale, 1, w, err));
+        else if (p->ternary)
+            BB_TRY(write_ternary(m, list[i].param, w, err));
+        else
+            BB_TRY(write_values(m, m->params + p->offset, (size_t)p->count, w, err));
+    }
+    return BB_OK;
+}
+
+bb_status bb_model_export_packed(const bb_model *m, const char *path, bb_error *err) {
+    if (!m->for_inference)
+        return bb_fail(err, BB_ERR_ARGUMENT, "%s: only a model that was loaded for inference is packed", path);
+    size_t most = 2 * (size_t)m->table.count;
+    entry *list = calloc(most, sizeof *list);
+    bb_st_tensor *tensors = calloc(most, sizeof *tensors);
+    json_t *config = bb_config_to_json(&m->config);
+    char *config_text = config ? json_dumps(config, JSON_COMPACT) : NULL, length_text[16];
+    bb_safetensors_writer *writer = NULL;
+    bb_status status;
+    if (!list || !tensors || !config_text) {
+        status = bb_fail(err, BB_ERR_MEMORY, "%s: no memory to write it", path);
+        goto done;
+    }
+    (void)snprintf(length_text, sizeof length_text, "%d", m->trained_length);
+    bb_st_metadata metadata[] = {{"format", BB_PACKED_FILE_FORMAT}, {"config", config_text}, {"trained_length", length_text}};
+    int count = list_entries(&m->table, list, tensors);
+    BB_TRY_GOTO(status, done, bb_safetensors_create(path, tensors, count, metadata, 3, &writer, err));
+    status = write_entries(m, list, count, writer, err);
+    if (status == BB_OK)
+        status = bb_safetensors_commit(writer, err);
+    else
+        bb_safetensors_abort(writer);
+done:
+    free(list);
+    free(tensors);
+    free(config_text);
+    json_decref(config);
+    return status;
+}

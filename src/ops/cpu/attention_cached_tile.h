@@ -1,0 +1,156 @@
+/* Keys and values in int8, one scale a row, in the vocabulary of attention_simd.h: for few queries read in place, once, for
+ * many expanded tile by tile. Included by attention_forward_tile.h, once for each set. SPDX-License-Identifier: MIT */
+#ifndef ATTENTION_CODES
+#define ATTENTION_CODES
+#define load_codes ATTENTION_NAME(load_codes)
+#define expand_codes ATTENTION_NAME(expand_codes)
+#define key_sums ATTENTION_NAME(key_sums)
+#define score_keys ATTENTION_NAME(score_keys)
+#define weighted_codes ATTENTION_NAME(weighted_codes)
+#define cached_query ATTENTION_NAME(cached_query)
+#define cached_partial ATTENTION_NAME(cached_partial)
+
+enum { CODES_AHEAD = 2048, KEYS_AT_ONCE = 4 };
+
+/* A query as cached_partial reads it: int16 steps, so that its products with codes are integers whose sum fits 32 bits. */
+typedef struct cached_q {
+    float scale;    /* of a step, times log2 e / sqrt(D) */
+    int16_t *steps; /* (D rounded up to 32), zeros past D */
+} cached_q;
+
+/* The rows of one head, from some position on. */
+typedef struct cached_rows {
+    const int8_t *k, *v; /* (keys, width) */
+    const float *k_scale, *v_scale;
+    int64_t width;
+} cached_rows;
+
+/* Scratch of cached_partial. */
+static inline size_t cached_bytes(void) { return 2 * DIRECT_KEYS * sizeof(float); }
+#endif
+
+/* VL codes as f32. */
+#if ATTENTION_SET >= ATTENTION_AVX512
+INLINE vf load_codes(const int8_t *p) {
+    return _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128((const __m128i_u *)p)));
+}
+#elif ATTENTION_SET == ATTENTION_AVX2
+INLINE vf load_codes(const int8_t *p) {
+    return _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64((const __m128i_u *)p)));
+}
+#else
+INLINE vf load_codes(const int8_t *p) { return (vf){(float)p[0], (float)p[1], (float)p[2], (float)p[3]}; }
+#endif
+
+/* dst (rows, D) = scale[r] * codes[r]. dst has room for a vector more. */
+INLINE void expand_codes(float *dst, const int8_t *codes, const float *scale, int64_t width, int64_t rows, int64_t D) {
+    for (int64_t r = 0; r < rows; r++)
+        for (int64_t d = 0; d < D; d += VL) vstore(dst + r * D + d, load_codes(codes + r * width + d) * vset1(scale[r]));
+}
+
+/* sums[j] = sum_d q[d] k[j,d] for 4 keys, exact. */
+#if ATTENTION_SET >= ATTENTION_AVX512
+INLINE void key_sums(int32_t *sums, const int16_t *q, const int8_t *k, int64_t width) {
+    __m512i sum[KEYS_AT_ONCE];
+    for (int j = 0; j < KEYS_AT_ONCE; j++) sum[j] = _mm512_setzero_si512();
+    int64_t d = 0;
+    for (; d + 32 <= width; d += 32) {
+        __m512i x = _mm512_loadu_si512(q + d);
+        for (int j = 0; j < KEYS_AT_ONCE; j++) {
+            __m512i y = _mm512_cvtepi8_epi16(_mm256_loadu_si256((const __m256i_u *)(k + j * width + d)));
+            sum[j] = _mm512_add_epi32(sum[j], _mm512_madd_epi16(x, y));
+        }
+    }
+    if (d < width) /* 16 more */
+        for (int j = 0; j < KEYS_AT_ONCE; j++) {
+            __m512i y = _mm512_cvtepi8_epi16(_mm256_zextsi128_si256(_mm_loadu_si128((const __m128i_u *)(k + j * width + d))));
+            sum[j] = _mm512_add_epi32(sum[j], _mm512_madd_epi16(_mm512_loadu_si512(q + d), y));
+        }
+    for (int j = 0; j < KEYS_AT_ONCE; j++) sums[j] = _mm512_reduce_add_epi32(sum[j]);
+}
+#elif ATTENTION_SET == ATTENTION_AVX2
+INLINE void key_sums(int32_t *sums, const int16_t *q, const int8_t *k, int64_t width) {
+    __m256i sum[KEYS_AT_ONCE];
+    for (int j = 0; j < KEYS_AT_ONCE; j++) sum[j] = _mm256_setzero_si256();
+    for (int64_t d = 0; d < width; d += 16) {
+        __m256i x = _mm256_loadu_si256((const __m256i_u *)(q + d));
+        for (int j = 0; j < KEYS_AT_ONCE; j++) {
+            __m256i y = _mm256_cvtepi8_epi16(_mm_loadu_si128((const __m128i_u *)(k + j * width + d)));
+            sum[j] = _mm256_add_epi32(sum[j], _mm256_madd_epi16(x, y));
+        }
+    }
+    __m256i both = _mm256_hadd_epi32(_mm256_hadd_epi32(sum[0], sum[1]), _mm256_hadd_epi32(sum[2], sum[3]));
+    _mm_storeu_si128((__m128i_u *)sums, _mm_add_epi32(_mm256_castsi256_si128(both), _mm256_extracti128_si256(both, 1)));
+}
+#else
+INLINE void key_sums(int32_t *sums, const int16_t *q, const int8_t *k, int64_t width) {
+    for (int j = 0; j < KEYS_AT_ONCE; j++) {
+        int32_t sum = 0;
+        for (int64_t d = 0; d < width; d++) sum += q[d] * k[j * width + d];
+        sums[j] = sum;
+    }
+}
+#endif
+
+/* s[j] = the scaled scores of keys 0 .. keys-1, in units of log2 e. s has room for 4 more. */
+INLINE void score_keys(float *s, const cached_q *q, const cached_rows *rows, int64_t keys) {
+    for (int64_t j = 0; j < keys; j += KEYS_AT_ONCE) {
+        int32_t sums[KEYS_AT_ONCE];
+        const int8_t *k = rows->k + j * rows->width;
+        for (int64_t i = 0; i < KEYS_AT_ONCE * rows->width; i += 64) __builtin_prefetch(k + CODES_AHEAD + i);
+        if (keys - j >= KEYS_AT_ONCE) {
+            key_sums(sums, q->steps, k, rows->width);
+        } else { /* not past the last */
+            for (int64_t i = 0; i < keys - j; i++) {
+                sums[i] = 0;
+                for (int64_t d = 0; d < rows->width; d++) sums[i] += q->steps[d] * k[i * rows->width + d];
+            }
+        }
+        for (int64_t i = 0; i < KEYS_AT_ONCE && j + i < keys; i++)
+            s[j + i] = (float)sums[i] * (q->scale * rows->k_scale[j + i]);
+    }
+}
+
+/* y (vectors * VL) = sum_j weight[j] codes[j,:] */
+INLINE void weighted_codes(float *y, const float *weight, const int8_t *v, int64_t width, int64_t keys, int vectors) {
+    vf sum[8];
+    for (int i = 0; i < vectors; i++) sum[i] = vset1(0.0f);
+    for (int64_t j = 0; j < keys; j++, v += width) {
+        vf w = vset1(weight[j]);
+        __builtin_prefetch(v + CODES_AHEAD);
+        for (int i = 0; i < vectors; i++) sum[i] = vfma(w, load_codes(v + i * VL), sum[i]);
+    }
+    for (int i = 0; i < vectors; i++) vstore(y + i * VL, sum[i]);
+}
+
+/* The query in steps of its largest magnitude over `limit`. */
+KERNEL void cached_query(cached_q *out, const float *q, int64_t D) {
+    float most = 0.0f, limit = 32767.0f;
+    /* 127 * limit * D < 2^31 */
+    if (D > 512) limit = (float)(INT32_MAX / (127 * D));
+    for (int64_t d = 0; d < D; d++) most = fabsf(q[d]) > most ? fabsf(q[d]) : most;
+    float step = most / limit, inverse = most > 0.0f ? limit / most : 0.0f;
+    for (int64_t d = 0; d < D; d++) out->steps[d] = (int16_t)lrintf(q[d] * inverse);
+    memset(out->steps + D, 0, (size_t)(round_up(D, 32) - D) * sizeof *out->steps);
+    out->scale = step * (float)(M_LOG2E / sqrt((double)D));
+}
+
+/* As direct_partial: (Dp + 16), the weighted sum, the maximum and the sum of the weights; keys <= DIRECT_KEYS. */
+KERNEL void cached_partial(float *partial, const cached_q *q, const cached_rows *rows, int64_t keys, int64_t D, void *scratch) {
+    float *s = scratch, *weight = s + DIRECT_KEYS;
+    int64_t dp = round_up(D, 16), d = 0;
+    score_keys(s, q, rows, keys);
+    float max = row_max(s, keys);
+    vf total = vset1(0.0f), minus_max = vset1(-max);
+    for (int64_t j = 0; j < keys; j += VL) {
+        vf x = vexp2(vload(s + j) + minus_max), scale = vload_first(rows->v_scale + j, clamp_to(keys - j, 0, VL));
+        if (keys - j < VL) x = vkeep(x, keys - j, 0.0f);
+        total = total + x;
+        vstore(weight + j, x * scale);
+    }
+    for (; d + 8 * VL <= dp; d += 8 * VL) weighted_codes(partial + d, weight, rows->v + d, rows->width, keys, 8);
+    for (; d + 4 * VL <= dp; d += 4 * VL) weighted_codes(partial + d, weight, rows->v + d, rows->width, keys, 4);
+    for (; d < dp; d += VL) weighted_codes(partial + d, weight, rows->v + d, rows->width, keys, 1);
+    partial[dp] = max;
+    partial[dp + 1] = vreduce_add(total);
+}

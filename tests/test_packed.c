@@ -1,0 +1,266 @@
+/* Models for inference: from f32 files and from packed ones the same numbers to the last bit, in little memory; what can't be
+ * done with them, and what packed files are refused.
+ * SPDX-License-Identifier: MIT */
+#include "support.h"
+
+#include "core/file.h"
+#include "core/rng.h"
+#include "format/safetensors.h"
+#include "model/bitbytelm.h"
+#include "modelfile/model_file.h"
+#include "scratch.h"
+
+enum { V = 256, T = 33 };
+
+#define CONFIG(layers, width, heads, kv, inner, quant)                                                                         \
+    {                                                                                                                          \
+        .vocab_size = V, .n_layer = (layers), .d_model = (width), .n_head = (heads), .n_kv_head = (kv), .d_ff = (inner),       \
+        .rope_base = 1e4, .norm_eps = 1e-6, .act_quant = (quant)                                                               \
+    }
+/* widths that are multiples of nothing, of 4, of 16; segments that end within a panel */
+static const bb_config configs[] = {CONFIG(2, 64, 4, 4, 96, true), CONFIG(2, 60, 6, 2, 53, true),
+                                    CONFIG(1, 90, 3, 1, 130, true), CONFIG(1, 36, 2, 2, 70, false)};
+
+static bb_device *open_device(const char *name) {
+    bb_device *device;
+    assert_ok(bb_device_open(name, 2, &device, &test_error));
+    return device;
+}
+
+static void fill_bytes(uint8_t *x, int n) {
+    for (int i = 0; i < n; i++) x[i] = (uint8_t)bb_rng_below(7, BB_STREAM_TEST, (uint64_t)i, V);
+}
+
+static bool same_bits(const float *a, const float *b, size_t n) { return memcmp(a, b, n * sizeof *a) == 0; }
+
+static void logits_of(bb_model *model, const uint8_t *x, float *logits) {
+    assert_ok(bb_model_forward(model, x, 1, T, logits, &test_error));
+}
+
+static void check_same_logits(const char *device_name) {
+    bb_device *device = open_device(device_name);
+    uint8_t x[T];
+    fill_bytes(x, T);
+    for (size_t i = 0; i < sizeof configs / sizeof *configs; i++) {
+        static float trained[T * V], loaded[T * V], packed[T * V];
+        bb_model *model;
+        assert_ok(bb_model_create(device, &configs[i], 3, &model, &test_error));
+        model->trained_length = 77;
+        assert_ok(bb_model_save(model, scratch_path("f32.safetensors"), &test_error));
+        logits_of(model, x, trained);
+        bb_model_free(model);
+
+        assert_ok(bb_model_load_for_inference(device, scratch_path("f32.safetensors"), &model, &test_error));
+        assert_int_equal(bb_model_trained_length(model), 77);
+        logits_of(model, x, loaded);
+        assert_ok(bb_model_export_packed(model, scratch_path("packed.safetensors"), &test_error));
+        bb_model_free(model);
+
+        assert_ok(bb_model_load_for_inference(device, scratch_path("packed.safetensors"), &model, &test_error));
+        assert_int_equal(bb_model_trained_length(model), 77);
+        logits_of(model, x, packed);
+        assert_ok(bb_model_export_packed(model, scratch_path("again.safetensors"), &test_error));
+        bb_model_free(model);
+
+        if (configs[i].act_quant)
+            assert_true(same_bits(trained, loaded, T * V));
+        else /* another order of f32 sums; bf16 between the layers */
+            assert_true(relative_error(loaded, trained, T * V) < 5e-3);
+        assert_true(same_bits(loaded, packed, T * V));
+        uint8_t *first, *second;
+        size_t first_size, second_size;
+        assert_ok(bb_file_read_all(scratch_path("packed.safetensors"), 0, &first, &first_size, &test_error));
+        assert_ok(bb_file_read_all(scratch_path("again.safetensors"), 0, &second, &second_size, &test_error));
+        assert_int_equal(first_size, second_size);
+        assert_memory_equal(first, second, first_size);
+        free(first);
+        free(second);
+    }
+    bb_device_close(device);
+}
+
+static void test_same_logits_ref(void **state) {
+    (void)state;
+    check_same_logits("ref");
+}
+
+static void test_same_logits_cpu(void **state) {
+    (void)state;
+    check_same_logits("cpu");
+}
+
+static void test_what_it_holds(void **state) {
+    (void)state;
+    bb_device *device = open_device("cpu");
+    bb_model *model, *loaded;
+    assert_ok(bb_model_create(device, &configs[1], 5, &model, &test_error));
+    assert_ok(bb_model_save(model, scratch_path("f32.safetensors"), &test_error));
+    assert_ok(bb_model_load_for_inference(device, scratch_path("f32.safetensors"), &loaded, &test_error));
+    assert_int_equal(bb_model_parameters(loaded), bb_model_parameters(model));
+    for (int i = 0; i < bb_model_tensor_count(model); i++) {
+        bb_tensor_info info;
+        assert_ok(bb_model_tensor_info(loaded, i, &info, &test_error));
+        size_t n = (size_t)(info.shape[0] * info.shape[1]);
+        float *weights = malloc(n * sizeof *weights), *held = malloc(n * sizeof *held), scale;
+        int8_t *q = malloc(n);
+        assert_ok(bb_model_get_tensor(model, info.name, weights, n, &test_error));
+        assert_ok(bb_model_get_tensor(loaded, info.name, held, n, &test_error));
+        if (info.ternary) {
+            assert_ok(bb_ternary_quantize(device, weights, info.shape[0], info.shape[1], q, &scale, &test_error));
+            for (size_t j = 0; j < n; j++) weights[j] = scale * (float)q[j];
+        }
+        assert_true(same_bits(held, weights, n));
+        if (info.ternary)
+            assert_fails(bb_model_set_tensor(loaded, info.name, held, n, &test_error), BB_ERR_ARGUMENT, "for inference");
+        free(weights);
+        free(held);
+        free(q);
+    }
+    /* what takes f32 weights is refused, and leaves the model as it was */
+    bb_optimizer_options options;
+    bb_optimizer *optimizer;
+    uint8_t x[T];
+    double loss;
+    fill_bytes(x, T);
+    bb_optimizer_options_default(&options);
+    assert_fails(bb_optimizer_create(loaded, &options, &optimizer, &test_error), BB_ERR_ARGUMENT, "for inference");
+    assert_fails(bb_model_loss_backward(loaded, x, x, 1, T, 1, &loss, &test_error), BB_ERR_ARGUMENT, "for inference");
+    assert_fails(bb_model_save(loaded, scratch_path("no.safetensors"), &test_error), BB_ERR_ARGUMENT, "for inference");
+    assert_fails(bb_model_export_packed(model, scratch_path("no.safetensors"), &test_error), BB_ERR_ARGUMENT, "for inference");
+    assert_ok(bb_model_loss(loaded, x, x, 1, T, &loss, &test_error));
+    bb_model_free(loaded);
+    bb_model_free(model);
+    bb_device_close(device);
+}
+
+/* ---- files that are refused ------------------------------------------------------------------------------------------- */
+
+static const char Q[] = "blocks.0.attn.q_proj.weight", Q_SCALE[] = "blocks.0.attn.q_proj.weight_scale";
+
+typedef struct change {
+    const char *tensor; /* whose entry or data is changed; renamed to `rename` where that is given */
+    const char *rename; /* so that it is missing */
+    int64_t columns;    /* of a matrix, in place of the right ones; 0: no change */
+    int64_t byte;       /* of its data, becomes `value`; -1: none */
+    uint8_t value[sizeof(float)];
+    int value_bytes;
+} change;
+
+/* Copies the file without its checksums, with one change. */
+static void write_changed(const char *from, const char *to, const change *c) {
+    bb_safetensors *st;
+    bb_safetensors_writer *w;
+    assert_ok(bb_safetensors_open(from, &st, &test_error));
+    int count = bb_safetensors_count(st);
+    bb_st_tensor *tensors = calloc((size_t)count, sizeof *tensors);
+    bb_st_metadata metadata[] = {{"format", bb_safetensors_metadata(st, "format")},
+                                 {"config", bb_safetensors_metadata(st, "config")}};
+    for (int i = 0; i < count; i++) {
+        tensors[i] = *bb_safetensors_at(st, i);
+        if (strcmp(tensors[i].name, c->tensor) != 0) continue;
+        if (c->rename) tensors[i].name = c->rename;
+        if (c->columns) tensors[i].shape[1] = c->columns;
+    }
+    assert_ok(bb_safetensors_create(to, tensors, count, metadata, 2, &w, &test_error));
+    for (int i = 0; i < count; i++) {
+        const bb_st_tensor *t = bb_safetensors_at(st, i);
+        uint8_t *data = malloc(t->bytes);
+        memcpy(data, t->data, t->bytes);
+        bool changed = strcmp(t->name, c->tensor) == 0;
+        if (changed && c->byte >= 0) memcpy(data + c->byte, c->value, (size_t)c->value_bytes);
+        size_t bytes = changed && c->columns ? (size_t)(t->shape[0] * c->columns) : (size_t)t->bytes;
+        assert_true(bytes <= t->bytes);
+        assert_ok(bb_safetensors_write(w, data, bytes, &test_error));
+        free(data);
+    }
+    assert_ok(bb_safetensors_commit(w, &test_error));
+    free(tensors);
+    bb_safetensors_close(st);
+}
+
+static void test_bad_files(void **state) {
+    (void)state;
+    static const struct {
+        change change;
+        const char *part;
+    } cases[] = {
+        {{.tensor = Q, .byte = 7, .value = {0x0c}, .value_bytes = 1}, "byte 7 is 0x0c: expected codes 0 to 2, found a 3"},
+        {{.tensor = Q, .byte = 1023, .value = {0xc0}, .value_bytes = 1}, "byte 1023 is 0xc0"},
+        {{.tensor = Q, .columns = 15, .byte = -1}, "expected U8 (64,16), found 960 bytes of U8"},
+        {{.tensor = Q, .rename = "other", .byte = -1}, "'blocks.0.attn.q_proj.weight' is missing"},
+        {{.tensor = Q_SCALE, .rename = "other", .byte = -1}, "'blocks.0.attn.q_proj.weight_scale' is missing"},
+        {{.tensor = Q_SCALE, .value = {0, 0, 0xc0, 0x7f}, .value_bytes = 4}, "expected a finite scale above 0, found nan"},
+        {{.tensor = Q_SCALE, .value = {0, 0, 0x80, 0x7f}, .value_bytes = 4}, "expected a finite scale above 0, found inf"},
+        {{.tensor = Q_SCALE, .value = {0, 0, 0x80, 0xbf}, .value_bytes = 4}, "expected a finite scale above 0, found -1"},
+        {{.tensor = "norm_f.weight", .byte = 8, .value = {0, 0, 0xc0, 0x7f}, .value_bytes = 4}, "element 2 is NaN"},
+    };
+    bb_device *device = open_device("cpu");
+    bb_model *model;
+    assert_ok(bb_model_create(device, &configs[0], 5, &model, &test_error));
+    assert_ok(bb_model_save(model, scratch_path("f32.safetensors"), &test_error));
+    bb_model_free(model);
+    assert_ok(bb_model_load_for_inference(device, scratch_path("f32.safetensors"), &model, &test_error));
+    assert_ok(bb_model_export_packed(model, scratch_path("packed.safetensors"), &test_error));
+    bb_model_free(model);
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        write_changed(scratch_path("packed.safetensors"), scratch_path("bad.safetensors"), &cases[i].change);
+        assert_fails(bb_model_load_for_inference(device, scratch_path("bad.safetensors"), &model, &test_error), BB_ERR_FORMAT,
+                     cases[i].part);
+        assert_message(test_error, "bad.safetensors");
+        assert_null(model);
+    }
+    /* a packed model can't be trained, and says what could be */
+    assert_fails(bb_model_load(device, scratch_path("packed.safetensors"), &model, &test_error), BB_ERR_ARGUMENT,
+                 "packed at two bits");
+    assert_message(test_error, "the checkpoint that it was exported from");
+    bb_device_close(device);
+}
+
+/* ---- memory ---------------------------------------------------------------------------------------------------------- */
+
+static uint64_t resident_bytes(void) {
+    unsigned long long kilobytes = 0;
+    char line[256];
+    FILE *status = fopen("/proc/self/status", "r");
+    while (status && fgets(line, sizeof line, status))
+        if (sscanf(line, "VmRSS: %llu kB", &kilobytes) == 1) break;
+    if (status) fclose(status);
+    return kilobytes * 1024;
+}
+
+/* 24 M parameters, 96 MB as f32: resident memory grows by the packed weights, a cache, a quarter of both, and the workspace of
+ * so small a model. */
+static void test_memory(void **state) {
+    (void)state;
+    enum { CONTEXT = 2048 };
+    const bb_config config = CONFIG(8, 512, 8, 8, 1408, true);
+    bb_device *device = open_device("cpu");
+    bb_model *model;
+    bb_kv_cache cache;
+    uint8_t x[T];
+    float logits[V];
+    fill_bytes(x, T);
+    assert_ok(bb_model_create(device, &config, 5, &model, &test_error));
+    assert_ok(bb_model_save(model, scratch_path("f32.safetensors"), &test_error));
+    bb_model_free(model);
+    uint64_t before = resident_bytes();
+    if (before == 0) skip();
+    assert_ok(bb_model_load_for_inference(device, scratch_path("f32.safetensors"), &model, &test_error));
+    assert_ok(bb_kv_cache_open(model, CONTEXT, BB_I8, &cache, &test_error));
+    memset(cache.memory, 0, cache.bytes); /* all of it is there, as after so many bytes */
+    assert_ok(bb_model_forward_cached(model, &cache, x, T, false, logits, &test_error));
+    uint64_t grown = resident_bytes() - before;
+    double needed = 4.0 * (double)model->table.held + (double)model->quantized_bytes + (double)cache.bytes;
+    if (!((double)grown <= 1.25 * needed + (double)model->ws.bytes))
+        fail_msg("%llu bytes more, for %.0f", (unsigned long long)grown, needed);
+    bb_kv_cache_close(&cache);
+    bb_model_free(model);
+    bb_device_close(device);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_same_logits_ref), cmocka_unit_test(test_same_logits_cpu),
+                                       cmocka_unit_test(test_what_it_holds), cmocka_unit_test(test_bad_files),
+                                       cmocka_unit_test(test_memory)};
+    return cmocka_run_group_tests(tests, scratch_create, scratch_remove);
+}
