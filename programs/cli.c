@@ -156,7 +156,7 @@ static int take_option(const bb_cli_command *command, int argc, char **argv, int
         option->given = true;
         return BB_CLI_GO_ON;
     }
-    if (option->type == BB_CLI_LIST) {
+    if (option->type == BB_CLI_LIST && !option->one_each) {
         if (equals) return take_item(command, option, equals + 1, argc);
         int first = *at;
         while (*at + 1 < argc && strncmp(argv[*at + 1], "--", 2) != 0) {
@@ -166,13 +166,14 @@ static int take_option(const bb_cli_command *command, int argc, char **argv, int
         if (*at == first) return bb_cli_usage_error(command, "--%s needs at least one %s after it", name, option->value);
         return BB_CLI_GO_ON;
     }
-    if (equals) return take_value(command, option, equals + 1);
+    bool list = option->type == BB_CLI_LIST;
+    if (equals) return list ? take_item(command, option, equals + 1, argc) : take_value(command, option, equals + 1);
     if (*at + 1 >= argc) return bb_cli_usage_error(command, "--%s needs a value: %s", name, option->value);
     const char *value = argv[++*at];
     if (names_an_option(command, value))
         return bb_cli_usage_error(command, "--%s needs a value, found the option '%s' (write --%s=%s if that is the value)",
                                   name, value, name, value);
-    return take_value(command, option, value);
+    return list ? take_item(command, option, value, argc) : take_value(command, option, value);
 }
 
 int bb_cli_parse(const bb_cli_command *command, int argc, char **argv) {

@@ -58,9 +58,10 @@ typedef struct bb_cli_option {
     bb_cli_range range;
     const char *const *choices; /* BB_CLI_CHOICE: names, NULL at the end */
     const char *default_text;   /* help says this as the default; "" says none */
-    short position;             /* 1, 2, …: may be given without its name at this place; a list there takes all the rest */
+    signed char position;       /* 1, 2, …: may be given without its name at this place; a list there takes all the rest */
     bool required;
-    bool given; /* set by the parser */
+    bool one_each; /* BB_CLI_LIST: takes one argument each time that it is given */
+    bool given;    /* set by the parser */
     bb_cli_saved saved;
 } bb_cli_option;
 

@@ -32,19 +32,37 @@ static void on_signal(int number) {
     errno = saved_errno;
 }
 
-void bb_signals_install(void (*on_first)(void *user), void *user, const char *message) {
-    first_user = user;
-    first_message = message;
-    first_action = on_first;
+static void on_interrupt(int number) { received = number; }
+
+static void handle(int number, void (*handler)(int)) {
     struct sigaction action;
     memset(&action, 0, sizeof action);
-    action.sa_handler = on_signal;
+    action.sa_handler = handler;
     action.sa_flags = SA_RESTART;
     sigemptyset(&action.sa_mask);
     sigaddset(&action.sa_mask, SIGINT);
     sigaddset(&action.sa_mask, SIGTERM);
-    sigaction(SIGINT, &action, NULL);
-    sigaction(SIGTERM, &action, NULL);
+    sigaction(number, &action, NULL);
+}
+
+void bb_signals_install(void (*on_first)(void *user), void *user, const char *message) {
+    first_user = user;
+    first_message = message;
+    first_action = on_first;
+    handle(SIGINT, on_signal);
+    handle(SIGTERM, on_signal);
+}
+
+void bb_signals_catch_interrupts(void) {
+    received = 0;
+    handle(SIGTERM, SIG_DFL);
+    handle(SIGINT, on_interrupt);
+}
+
+void bb_signals_uninstall(void) {
+    handle(SIGINT, SIG_DFL);
+    handle(SIGTERM, SIG_DFL);
+    received = 0;
 }
 
 void bb_signals_release(void) { first_action = NULL; }

@@ -31,7 +31,7 @@ static bool continues(const bb_utf8_out *u, uint8_t byte) {
 static void invalid(bb_utf8_out *u) {
     u->invalid++;
     u->have = 0;
-    if (!u->raw) fputs(replacement, u->out);
+    if (!u->raw && u->out) fputs(replacement, u->out);
 }
 
 static bool steers(const bb_utf8_out *u) {
@@ -41,7 +41,7 @@ static bool steers(const bb_utf8_out *u) {
 }
 
 void bb_utf8_out_byte(bb_utf8_out *u, uint8_t byte) {
-    if (u->raw) fputc(byte, u->out);
+    if (u->raw && u->out) fputc(byte, u->out);
     if (u->have > 0 && !continues(u, byte)) invalid(u);
     if (u->have == 0) {
         u->need = length_of(byte);
@@ -52,8 +52,8 @@ void bb_utf8_out_byte(bb_utf8_out *u, uint8_t byte) {
     }
     u->pending[u->have++] = byte;
     if (u->have < u->need) return;
-    if (!u->raw) {
-        if (steers(u))
+    if (!u->raw && u->out) {
+        if (steers(u) && !u->keep_controls)
             fputs(replacement, u->out);
         else
             fwrite(u->pending, 1, (size_t)u->have, u->out);

@@ -8,8 +8,9 @@
 #include <stdio.h>
 
 typedef struct bb_utf8_out {
-    FILE *out;
+    FILE *out;          /* NULL: nothing is written, invalid places are counted */
     bool raw;           /* write every byte as it is, at once */
+    bool keep_controls; /* not raw: control characters are written too */
     uint8_t pending[4]; /* the beginning of a character */
     int have, need;     /* bytes in pending; bytes of the whole character */
     int64_t invalid;    /* places that are no UTF-8, in either mode */

@@ -133,6 +133,47 @@ static void test_speculation(void **state) {
     close_model(f);
 }
 
+/* What the identity rests on: a row's logits are the same bits in a pass of 1 row as in one of up to 16, wherever it stands. */
+static void check_rows(const char *device_name, const bb_config *config, int length) {
+    static const int pieces[] = {1, 2, 3, 4, 5, 8, 11, 16};
+    bb_device *device;
+    bb_model *model;
+    bb_kv_cache one, many;
+    assert_ok(bb_device_open(device_name, 0, &device, &test_error));
+    assert_ok(bb_model_create(device, config, 3, &model, &test_error));
+    assert_ok(bb_kv_cache_open(model, length, &one, &test_error));
+    assert_ok(bb_kv_cache_open(model, length, &many, &test_error));
+    float *expected = malloc(16 * V * sizeof *expected), *found = malloc(16 * V * sizeof *found);
+    int64_t at = 0;
+    for (int round = 0; at < length; round++) {
+        uint8_t x[16];
+        int64_t n = pieces[round % 8];
+        if (n > length - at) n = length - at;
+        for (int64_t i = 0; i < n; i++) {
+            x[i] = (uint8_t)bb_rng_below(7, BB_STREAM_TEST, (uint64_t)(at + i), V);
+            assert_ok(bb_model_forward_cached(model, &one, &x[i], 1, true, expected + i * V, &test_error));
+        }
+        assert_ok(bb_model_forward_cached(model, &many, x, n, true, found, &test_error));
+        if (memcmp(expected, found, (size_t)n * V * sizeof *found) != 0) {
+            print_error("%s: %d rows at position %d differ from one at a time by %g\n", device_name, (int)n, (int)at,
+                        relative_error(found, expected, (size_t)n * V));
+            fail();
+        }
+        at += n;
+    }
+    free(expected);
+    free(found);
+    bb_kv_cache_close(&one);
+    bb_kv_cache_close(&many);
+    bb_model_free(model);
+    bb_device_close(device);
+}
+
+static void test_rows(void **state) {
+    (void)state;
+    check_rows("ref", &small_config, 70);
+}
+
 /* Chance never shows: what the program chooses by time is one of the same choices. */
 static void test_speculation_auto(void **state) {
     (void)state;
@@ -350,8 +391,12 @@ static void test_interrupted_feed(void **state) {
 }
 
 int main(void) {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_speculation), cmocka_unit_test(test_speculation_auto),
-                                       cmocka_unit_test(test_stop),        cmocka_unit_test(test_mark),
-                                       cmocka_unit_test(test_feed),        cmocka_unit_test(test_interrupted_feed)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_rows),
+                                       cmocka_unit_test(test_speculation),
+                                       cmocka_unit_test(test_speculation_auto),
+                                       cmocka_unit_test(test_stop),
+                                       cmocka_unit_test(test_mark),
+                                       cmocka_unit_test(test_feed),
+                                       cmocka_unit_test(test_interrupted_feed)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,0 +1,190 @@
+#!/usr/bin/env bash
+# bitbyte generate: stop texts, samples, prompts, JSON, and conversations by a pipe and on a terminal.
+# SPDX-License-Identifier: MIT
+set -u
+# shellcheck source=tests/program_helpers.sh
+. "$(dirname "$0")/program_helpers.sh"
+expect 0 "$bitbyte" train --data text.txt --out run "${tiny[@]}" --steps 30 --lr 3e-3
+generate=("$bitbyte" generate run --device "$device" --context_length 400)
+
+# ---- stop texts: cut out of what is generated without them, so that they come; not written, nor what follows
+expect 0 "${generate[@]}" --prompt "The " --max_new_bytes 60 --seed 3
+cp out whole
+for length in 1 2 5; do
+    stop=$(head -c $((20 + length)) whole | tail -c $length | xxd -p -c 99 | sed 's/../\\x&/g')
+    expect 0 "${generate[@]}" --prompt "The " --max_new_bytes 60 --seed 3 --stop "not here" --stop "$stop"
+    [ "$(wc -c <out)" -le 20 ] || fail "generate --stop of $length bytes wrote too much"
+    cmp -n "$(wc -c <out)" out whole || fail "generate --stop of $length bytes changed the text"
+    head -c $(($(wc -c <out) + length)) whole | tail -c $length >cut
+    printf '%b' "$stop" | cmp - cut || fail "generate --stop of $length bytes ended elsewhere"
+done
+# one that never becomes whole is written in the end
+stop=$(tail -c 3 whole | xxd -p -c 99 | sed 's/../\\x&/g')'\x00'
+expect 0 "${generate[@]}" --prompt "The " --max_new_bytes 60 --seed 3 --stop "$stop"
+cmp out whole || fail "what might have been a stop text was lost"
+expect 2 "${generate[@]}" --stop ''
+complains "stop text 1 has 0 bytes"
+expect 2 "${generate[@]}" --stop 'a\q'
+complains "unknown escape '\\q' in 'a\\q'"
+expect 2 "${generate[@]}" --stop '\x1'
+complains "unknown escape"
+expect 2 "${generate[@]}" --stop
+complains "--stop needs a value: TEXT"
+
+# ---- samples: each is the one that its seed gives alone
+for seed in 3 4 5; do
+    expect 0 "${generate[@]}" --prompt "The " --max_new_bytes 40 --seed $seed
+    cp out alone$seed
+done
+expect 0 "${generate[@]}" --prompt "The " --max_new_bytes 40 --seed 3 --n 3
+for seed in 3 4 5; do
+    printf -- '--- sample %d of 3, seed %d ---\n' $((seed - 2)) $seed
+    cat alone$seed
+    echo
+done >expected
+cmp out expected || fail "generate --n 3 is not three times --n 1"
+# also where each goes past the window and drives the prompt out
+for seed in 3 4; do
+    expect 0 "${generate[@]}" --context_length 32 --prompt "The " --max_new_bytes 90 --seed $seed
+    cp out alone$seed
+done
+expect 0 "${generate[@]}" --context_length 32 --prompt "The " --max_new_bytes 90 --seed 3 --n 2 --json --metrics_json metrics.json
+perl -MJSON::PP -e 'local $/; my $j = decode_json(<STDIN>);
+    for my $s (@{$j->{samples}}) {
+        open my $f, "<:raw", "alone$s->{seed}"; my $alone = <$f>; my $text = $s->{text};
+        utf8::encode($text); $text = pack "H*", $s->{hex} if defined $s->{hex};
+        die "sample of seed $s->{seed}" unless $text eq $alone && $s->{text_bytes} == 90 && $s->{context_restarts} > 0 && $s->{stop} == -1;
+    }
+    die "samples" unless @{$j->{samples}} == 2 && $j->{new_bytes} == 180 && $j->{min_p} == 0 && exists $j->{accepted}' <out ||
+    fail "generate --json"
+json_value metrics.json samples | grep -q '"text"' && fail "--metrics_json holds the texts"
+[ "$(json_value metrics.json new_bytes)" = 180 ] || fail "generate --metrics_json: all samples' bytes"
+# bytes that are no UTF-8
+expect 0 "${generate[@]}" --temperature 50 --max_new_bytes 64 --json
+json_value out samples | grep -qE '"hex":"([0-9a-f]{2}){64}"' || fail "generate --json: bytes that are no UTF-8"
+expect 2 "${generate[@]}" --n 0
+complains "from 1 to 10000"
+
+# ---- the sampler's options do something, and the same each time
+for option in "--min_p 1" "--top_k 1" "--temperature 0" "--top_p 0.000001"; do
+    # shellcheck disable=SC2086
+    expect 0 "${generate[@]}" --prompt "The " --max_new_bytes 30 $option
+    [ -f likeliest ] || cp out likeliest
+    cmp out likeliest || fail "generate $option is not the likeliest text"
+done
+expect 0 "${generate[@]}" --prompt "The " --max_new_bytes 30 --temperature 0 --repetition_penalty 3 --repetition_window 20
+cmp -s out likeliest && fail "--repetition_penalty changes nothing"
+[ "$(fold -w 1 out | sort | uniq | wc -l)" -gt "$(fold -w 1 likeliest | sort | uniq | wc -l)" ] ||
+    fail "--repetition_penalty does not make bytes rarer"
+expect 2 "${generate[@]}" --repetition_penalty 0
+complains "above 0"
+expect 2 "${generate[@]}" --min_p 2
+complains "from 0 to 1"
+
+# ---- guesses change no byte
+expect 0 "${generate[@]}" --prompt "The " --max_new_bytes 300 --temperature 0.2 --speculate off
+cp out plain
+for speculate in auto always; do
+    expect 0 "${generate[@]}" --prompt "The " --max_new_bytes 300 --temperature 0.2 --speculate $speculate --metrics
+    cmp out plain || fail "generate --speculate $speculate changes the text"
+    complains "guessed "
+done
+
+# ---- prompts: standard input, every byte of it; longer than the window
+printf 'The \0\xff\n' >binary
+"${generate[@]}" --prompt_file binary --max_new_bytes 40 --seed 3 >from_file 2>err || fail "generate --prompt_file"
+"${generate[@]}" --prompt - --max_new_bytes 40 --seed 3 <binary >out 2>err || fail "generate --prompt -"
+cmp out from_file || fail "generate --prompt - differs from the file"
+"${generate[@]}" - --max_new_bytes 40 --seed 3 <binary >out 2>err || fail "generate -"
+cmp out from_file || fail "generate - differs from the file"
+"${generate[@]}" --prompt - --echo --max_new_bytes 0 <binary >out 2>err || fail "generate --echo"
+cmp out binary || fail "the prompt is not echoed byte for byte"
+"${generate[@]}" --prompt - --max_new_bytes 20 <text.txt >out 2>err || fail "a prompt longer than the window"
+[ "$(wc -c <out)" = 20 ] || fail "a prompt longer than the window: bytes"
+
+# ---- a conversation by a pipe
+conversation() { "${generate[@]}" --interactive --max_new_bytes 20 --temperature 0 "$@" >out 2>err; }
+conversation <<<"The " || fail "generate --interactive"
+expect 0 "${generate[@]}" --prompt "The " --max_new_bytes 20 --temperature 0
+first=$(cat out)
+printf 'The \n//x\n\n' | conversation --line_prefix '<' --line_suffix '>' --prompt 'P' || fail "generate --interactive with a prompt"
+cp out talk
+# the same by hand: each answer is part of the text
+expect 0 "${generate[@]}" --prompt "P<The >" --max_new_bytes 20 --temperature 0
+cp out answers
+printf 'P<The >%s</x>' "$(cat answers)" >so_far
+expect 0 "${generate[@]}" --prompt_file so_far --max_new_bytes 40 --temperature 0
+{ cat answers; echo; head -c 20 out; echo; tail -c 20 out; echo; } | tr -s '\n' >expected
+tr -s '\n' <talk | cmp - expected || fail "generate --interactive does not go on from what was said"
+printf 'The \n/again\n/reset\nThe \n/nonsense\n/quit\nThe \n' | conversation || fail "generate --interactive with commands"
+[ "$(grep -cF -- "$(head -n 1 <<<"$first")" out)" = 3 ] || fail "/again and /reset"
+complains "there is no command /nonsense"
+complains "/again"
+conversation </dev/null || fail "generate --interactive without a line"
+[ ! -s out ] || fail "generate --interactive without a line wrote something"
+echo /again | conversation || fail "/again before anything"
+complains "no answer yet"
+expect 2 "${generate[@]}" --interactive --n 2
+complains "/again"
+expect 2 "${generate[@]}" --interactive --prompt -
+complains "standard input"
+expect 2 "${generate[@]}" --line_prefix x
+complains "--interactive"
+
+# ---- and on a terminal: edited lines, history, Ctrl-C, Ctrl-D
+if ! command -v script >/dev/null; then
+    echo "skipped: conversations on a terminal (no script from util-linux)"
+    echo "passed"
+    exit 0
+fi
+export TERM=xterm
+# type_in COMMAND: what comes on descriptor 3 is typed; the screen is in typescript.
+start_typing() {
+    rm -f keys typescript
+    mkfifo keys
+    script -qefc "$1" typescript <keys >/dev/null 2>&1 &
+    typist=$!
+    exec 3>keys
+}
+end_typing() {
+    exec 3>&-
+    status=0
+    wait $typist || status=$?
+}
+start_typing "${generate[*]} --interactive --temperature 0 --max_new_bytes 20"
+for ((tries = 0; tries < 400; tries++)); do grep -qa -e '/help says more' -e 'needs libedit' typescript 2>/dev/null && break; sleep 0.05; done
+if grep -qa 'needs libedit' typescript; then
+    end_typing
+    [ $status = 1 ] || fail "exit status $status without libedit"
+    echo "skipped: the line editor (this build has no libedit)"
+    echo "passed"
+    exit 0
+fi
+wait_for typescript "> "
+printf 'Thx\177e \r' >&3 # a key taken back
+line=$(head -n 1 <<<"$first")
+wait_for typescript "$line"
+printf 'half a line\003' >&3 # Ctrl-C: away with the line, not with the program
+wait_for typescript '^C'
+printf '/reset\r' >&3
+sleep 0.3
+printf '\033[A\033[A\r' >&3 # the line before the last
+for ((tries = 0; tries < 400; tries++)); do [ "$(grep -caF -- "$line" typescript)" -ge 2 ] && break; sleep 0.05; done
+[ "$(grep -caF -- "$line" typescript)" -ge 2 ] || fail "history: the first line again gave another answer"
+printf '\004' >&3 # Ctrl-D
+end_typing
+[ $status = 0 ] || fail "exit status $status after Ctrl-D"
+
+start_typing "${generate[*]} --interactive --max_new_bytes 1000000000"
+wait_for typescript "> "
+printf 'The \r' >&3
+sleep 1
+printf '\003' >&3 # stops the answer
+sleep 0.5
+printf '/help\r' >&3
+wait_for typescript "forget everything"
+printf '/quit\r' >&3
+end_typing
+[ $status = 0 ] || fail "exit status $status after an answer that was stopped"
+[ "$(wc -c <typescript)" -gt 300 ] || fail "no answer was streamed"
+echo "passed"
