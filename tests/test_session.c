@@ -134,15 +134,15 @@ static void test_speculation(void **state) {
 }
 
 /* What the identity rests on: a row's logits are the same bits in a pass of 1 row as in one of up to 16, wherever it stands. */
-static void check_rows(const char *device_name, const bb_config *config, int length) {
+static void check_rows(const char *device_name, const bb_config *config, bb_dtype cached, int length) {
     static const int pieces[] = {1, 2, 3, 4, 5, 8, 11, 16};
     bb_device *device;
     bb_model *model;
     bb_kv_cache one, many;
     assert_ok(bb_device_open(device_name, 0, &device, &test_error));
     assert_ok(bb_model_create(device, config, 3, &model, &test_error));
-    assert_ok(bb_kv_cache_open(model, length, &one, &test_error));
-    assert_ok(bb_kv_cache_open(model, length, &many, &test_error));
+    assert_ok(bb_kv_cache_open(model, length, cached, &one, &test_error));
+    assert_ok(bb_kv_cache_open(model, length, cached, &many, &test_error));
     float *expected = malloc(16 * V * sizeof *expected), *found = malloc(16 * V * sizeof *found);
     int64_t at = 0;
     for (int round = 0; at < length; round++) {
@@ -171,7 +171,28 @@ static void check_rows(const char *device_name, const bb_config *config, int len
 
 static void test_rows(void **state) {
     (void)state;
-    check_rows("ref", &small_config, 70);
+    check_rows("ref", &small_config, BB_I8, 70);
+    check_rows("ref", &small_config, BB_F32, 70);
+    bb_config c = small_config;
+    check_rows("cpu", &c, BB_I8, 600);
+    check_rows("cpu", &c, BB_F32, 600);
+    c = (bb_config){.vocab_size = V,
+                    .n_layer = 2,
+                    .d_model = 180,
+                    .n_head = 6,
+                    .n_kv_head = 3,
+                    .d_ff = 300,
+                    .rope_base = 1e4,
+                    .norm_eps = 1e-6,
+                    .act_quant = true};
+    check_rows("cpu", &c, BB_I8, 300);
+    check_rows("cpu", &c, BB_F32, 300);
+    c.d_model = 384;
+    c.n_kv_head = 6;
+    c.d_ff = 1024;
+    check_rows("cpu", &c, BB_I8, 200);
+    c.act_quant = false;
+    check_rows("cpu", &c, BB_I8, 200);
 }
 
 /* Chance never shows: what the program chooses by time is one of the same choices. */

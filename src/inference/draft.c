@@ -9,11 +9,11 @@
 enum { CHAIN = 16, FARTHEST = 64, LONG = 32 };
 
 /* Texts change, and the load of a machine: what an old guess or an old time counts beside a new one. */
-static const double habit = 1 - 1.0 / 64, load = 1 - 1.0 / 16, burden = 1 - 1.0 / 4;
+static const double habit = 1 - 1.0 / 64, load = 1 - 1.0 / 16, burden = 1 - 1.0 / 2;
 /* That a longer pass is dear is believed less with every byte on which it isn't tried: half as much after 2,800. */
 static const double belief = 1 - 1.0 / 4096;
 /* A pass is made longer when that promises at least this much more. */
-static const double worth_it = 1.05;
+static const double worth_it = 1.1;
 
 static const int sizes[BB_DRAFT_SIZES] = {1, 2, 4, 8, 16};
 
@@ -32,7 +32,7 @@ bb_status bb_draft_open(bb_draft *d, bb_error *err) {
         d->tries[b] = 1;
         d->hits[b] = 0.4 + 0.1 * b;
     }
-    for (int i = 1; i < BB_DRAFT_SIZES; i++) d->excess[i] = 0.05 * (sizes[i] - 1);
+    d->excess[1] = 0.05; /* the first pass tells */
     if (d->newest && d->previous) return BB_OK;
     bb_draft_close(d);
     return bb_fail(err, BB_ERR_MEMORY, "out of memory for the n-grams of a text");
@@ -111,6 +111,17 @@ void bb_draft_push(bb_draft *d, const bb_context *c) {
     look_up(d, c);
 }
 
+/* What a pass of a size takes above one over one byte. One that was never tried takes twice what half of its rows do: a text
+ * whose guesses are poor never pays for the dear ones. */
+static double excess_of(const bb_draft *d, int size) {
+    double excess = d->excess[size];
+    for (int i = size, factor = 1; i > 1 && !d->timed[i]; i--) {
+        factor *= 2;
+        excess = factor * d->excess[i - 1];
+    }
+    return excess;
+}
+
 /* Rows of the pass that gives most bytes in the time of a pass over one. */
 static int best_rows(const bb_draft *d, int64_t most) {
     double expected = 1, all_right = 1, best = worth_it; /* bytes that a pass gives; and that in the time of a pass over one */
@@ -121,7 +132,7 @@ static int best_rows(const bb_draft *d, int64_t most) {
             all_right *= d->hits[b] / d->tries[b];
             expected += all_right;
         }
-        double rate = expected / (1 + d->excess[i]);
+        double rate = expected / (1 + excess_of(d, i));
         if (rate <= best) continue;
         best = rate;
         rows = sizes[i];
@@ -152,5 +163,6 @@ void bb_draft_timed(bb_draft *d, int rows, double seconds) {
         if (sizes[i] != rows || d->seconds <= 0) continue;
         double excess = fmin(fmax(seconds / d->seconds - 1, 0), rows - 1);
         d->excess[i] = burden * d->excess[i] + (1 - burden) * excess;
+        d->timed[i] = true;
     }
 }

@@ -24,6 +24,7 @@ typedef struct bb_draft {
     double hits[BB_DRAFT_BUCKETS], tries[BB_DRAFT_BUCKETS]; /* of guesses, whether they were read ahead or not, fading */
     double seconds;                                         /* that a pass over one byte takes; 0: not known */
     double excess[BB_DRAFT_SIZES];                          /* what a pass of each size takes above that, as a share of it */
+    bool timed[BB_DRAFT_SIZES];                             /* by a pass; else by the size before it */
 } bb_draft;
 
 bb_status bb_draft_open(bb_draft *out, bb_error *err);
