@@ -81,8 +81,7 @@ static void test_batches_cpu(void **state) {
 }
 
 /* All at once, in pieces longer than the model takes, and byte by byte, against the full pass. f32: to the order of sums, until
- * that changes one code of a quantizer's, which every later byte sees. int8: as these random weights have it; what it costs a
- * trained model is measured in docs/PERFORMANCE.md. */
+ * that changes one code of a quantizer's, which every later byte sees. int8: as these random weights have it. */
 static void test_near_the_full_pass(void **state) {
     (void)state;
     static uint8_t x[T];
