@@ -16,9 +16,9 @@ import tempfile
 import time
 import warnings
 
-ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-# layers, width, heads, d_ff, sequences a step: those of `bitbyte bench`
-SHAPES = {"S": (6, 384, 6, 1024, 8), "M": (12, 768, 12, 2048, 4), "L": (24, 1536, 12, 4096, 1)}
+from common import BITBYTE, SHAPES, Failed, choices, ended, measured, peak_mb, print_table, write_json
+
+BATCH_SIZES = {"S": 8, "M": 4, "L": 1}  # sequences a step: those of `bitbyte bench`
 VARIANTS = [
     f"{layers}-{dtype}-{how}" for layers in ("ternary", "dense") for dtype in ("f32", "bf16") for how in ("eager", "compiled")
 ]
@@ -26,18 +26,10 @@ VARIANTS = [
 TORCH_ENV = {"MALLOC_MMAP_THRESHOLD_": str(1 << 34), "MALLOC_TRIM_THRESHOLD_": str(1 << 34), "THP_MEM_ALLOC_ENABLE": "1"}
 
 
-def peak_mb(usage):
-    return usage.ru_maxrss * 1024 / 1e6
-
-
-class PeerFailed(Exception):
-    pass
-
-
 def torch_model(torch, shape, B, T, ternary, bf16):
     """The model of tests/golden/reference.py in torch's fused operations: its parameters, and a function x, y -> loss."""
     F = torch.nn.functional
-    n_layer, C, H, d_ff, _ = shape
+    n_layer, C, H, d_ff = shape
     D, V = C // H, 256
 
     class WeightQuant(torch.autograd.Function):
@@ -132,7 +124,7 @@ def torch_child(args):
     torch.manual_seed(1)
     layers, dtype, how = args.variants[0].split("-")
     shape = SHAPES[args.shapes[0]]
-    B, T = args.batch_size or shape[4], args.seq_len
+    B, T = args.batch_size or BATCH_SIZES[args.shapes[0]], args.seq_len
     params, loss_of = torch_model(torch, shape, B, T, layers == "ternary", dtype == "bf16")
     if how == "compiled":
         loss_of = torch.compile(loss_of, fullgraph=True)
@@ -189,7 +181,7 @@ class TorchPeer:
         status = self.process.wait()
         self.errors.seek(0)
         sys.stderr.writelines(self.errors.readlines()[-30:])
-        raise PeerFailed(f"killed by signal {-status}" if status < 0 else f"exit status {status}")
+        raise Failed(ended(status))
 
     def turn(self):
         try:
@@ -208,16 +200,11 @@ def bitbyte_turn(args, shape, threads):
     command = [args.bitbyte, "bench", "--json", "--step_only", "--optim", "adamw", "--shape", shape, "--threads", str(threads)]
     command += ["--repeats", str(args.repeats), "--batch_size", str(args.batch_size), "--seq_len", str(args.seq_len)]
     try:
-        process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
-    except OSError as error:
-        sys.exit(f"compare_torch: {args.bitbyte}: {error.strerror}")
-    text = process.stdout.read()
-    _, status, usage = os.wait4(process.pid, 0)
-    process.returncode = os.waitstatus_to_exitcode(status)
-    if process.returncode != 0:
-        sys.exit(f"compare_torch: {' '.join(command)}: exit status {process.returncode}")
+        text, _, peak = measured(command)
+    except Failed as failure:
+        sys.exit(f"{failure.output}compare_torch: {failure}")
     (result,) = json.loads(text)
-    return {**result, **result["step"], "peak_mb": peak_mb(usage)}
+    return {**result, **result["step"], "peak_mb": peak}
 
 
 def compare(args, shape, threads):
@@ -232,7 +219,7 @@ def compare(args, shape, threads):
             for _ in range(args.rounds):
                 ours.append(bitbyte_turn(args, shape, threads))
                 row["rounds"].append({"bitbyte": ours[-1], "torch": peer.turn()})
-        except PeerFailed as failure:
+        except Failed as failure:
             row["failed"] = str(failure)
         finally:
             peer.close()
@@ -272,22 +259,10 @@ def show(result):
         shown = figures([r["torch"] for r in rounds], [r["bitbyte"]["limit_bytes_per_s"] for r in rounds])
         spread = f"{statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})"
         rows.append((f"torch {row['variant']}", *shown, spread))
-    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    for name, *cells in rows:
-        print("  ".join([name.ljust(widths[0])] + [c.rjust(w) for c, w in zip(cells, widths[1:])]).rstrip(), flush=True)
+    print_table(rows)
 
 
 def main():
-    def choices(known, kind=str):
-        def parse(text):
-            values = [kind(v) for v in text.split(",")]
-            unknown = [v for v in values if known and v not in known]
-            if unknown or (not known and min(values) < 1):
-                raise argparse.ArgumentTypeError(f"expected {', '.join(known) or 'numbers from 1'}, found '{text}'")
-            return values
-
-        return parse
-
     p = argparse.ArgumentParser(description="Trains one model with bitbyte and with PyTorch, turn by turn.", allow_abbrev=False)
     p.add_argument("--shapes", type=choices(SHAPES), default=["S", "M"], metavar="S,M,L", help="model shapes (default S,M)")
     p.add_argument("--threads", type=choices((), int), default=[1, 2], metavar="1,2", help="numbers of threads (default 1,2)")
@@ -303,7 +278,7 @@ def main():
     )
     p.add_argument("--ours_only", "--ours-only", action="store_true", help="leave torch out")
     p.add_argument("--json", metavar="FILE", help="write every turn's figures there")
-    p.add_argument("--bitbyte", metavar="PROGRAM", default=os.path.join(ROOT, "build", "bitbyte"), help="(default %(default)s)")
+    p.add_argument("--bitbyte", metavar="PROGRAM", default=BITBYTE, help="(default %(default)s)")
     p.add_argument("--child", action="store_true", help=argparse.SUPPRESS)
     args = p.parse_args()
     if args.quick:
@@ -322,8 +297,7 @@ def main():
             results.append(compare(args, shape, threads))
             show(results[-1])
     if args.json:
-        with open(args.json, "w") as file:
-            json.dump(results, file, indent=1)
+        write_json(args.json, results)
 
 
 if __name__ == "__main__":
