@@ -1,6 +1,8 @@
 /* The ternary linear layer by dot products: rows of A as they lie in memory where they can be read so, B in panels.
  * Work is cut by shape alone, and every sum runs over k in one order.
  * SPDX-License-Identifier: MIT */
+#include <math.h>
+
 #include "core/arena.h"
 #include "ops/cpu/dot.h"
 #include "ops/cpu/linear.h"
@@ -251,7 +253,7 @@ static void int8_gradient_rows(const input_gradient *g, const unit *u, int8_t *a
         for (int i = 0; i < t->segments; i++) {
             int64_t begin = bb_segment_begin(t, i);
             float m = t->scale[i] * bb_dot_absmax(row + (size_t)begin * element, g->dy_dtype, t->segment_end[i] - begin);
-            if (!(m <= most)) most = m; /* a NaN stays */
+            if (m > most || isnan(m)) most = m; /* a NaN stays */
         }
         scales[r] = most / 127.0f;
         if (scales[r] < least_step) scales[r] = 0;
