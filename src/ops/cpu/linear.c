@@ -1,4 +1,5 @@
-/* The ternary linear layer: forward in integers, exact; backward in bf16 with f32 sums, in f32 where the processor has no bf16.
+/* The ternary linear layer: forward in integers, exact; backward dx likewise, of quantized rows of dy, and dW in bf16 with f32
+ * sums, in f32 where the processor has no bf16. What is not quantized is in bf16 or f32 throughout.
  * SPDX-License-Identifier: MIT */
 #include "ops/cpu/linear.h"
 
@@ -18,6 +19,19 @@ void bb_cpu_linear_forward(bb_device *dev, float *y, const float *residual, bb_r
         bb_linear_gemm_forward(dev, y, residual, x, t, M);
 }
 
+/* dW on processors without BF16. Where there is AVX-512, oneDNN's vectors of f32 are twice as wide as those in linear_int16.c.
+ */
+static void weight_gradient(bb_device *dev, float *dw, const void *dy, bb_dtype dy_dtype, bb_rows x, const bb_ternary *t,
+                            int64_t M) {
+#if defined(__x86_64__)
+    if (x.dtype == BB_I8 && bb_cpu_of(dev)->level == BB_CPU_AVX2) {
+        bb_linear_int16_weight_gradient(dev, dw, dy, dy_dtype, x, t, M);
+        return;
+    }
+#endif
+    bb_linear_gemm_weight_gradient(dev, dw, dy, dy_dtype, x, t, M);
+}
+
 void bb_cpu_linear_backward(bb_device *dev, void *dx, float *dw, const void *dy, bb_dtype dy_dtype, bb_rows x,
                             const bb_ternary *t, int64_t M) {
 #if defined(__x86_64__)
@@ -26,5 +40,10 @@ void bb_cpu_linear_backward(bb_device *dev, void *dx, float *dw, const void *dy,
         return;
     }
 #endif
-    bb_linear_gemm_backward(dev, dx, dw, dy, dy_dtype, x, t, M);
+    weight_gradient(dev, dw, dy, dy_dtype, x, t, M);
+    if (!dx) return;
+    if (x.dtype == BB_I8)
+        bb_linear_int8_input_gradient(dev, dx, dy, dy_dtype, t, M);
+    else
+        bb_linear_gemm_input_gradient(dev, dx, dy, dy_dtype, t, M);
 }

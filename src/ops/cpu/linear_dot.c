@@ -21,9 +21,6 @@ enum {
     MIN_PARALLEL = 1 << 18 /* multiplications that pay for waking the threads */
 };
 
-/* Of a quantized row of dy: smaller, and its reciprocal might be infinite. Such a row counts as zeros. */
-static const float least_step = 1e-30f;
-
 static int64_t at_most(int64_t n, int64_t limit) { return n < limit ? n : limit; }
 
 static int64_t at_least(int64_t n, int64_t limit) { return n > limit ? n : limit; }
@@ -256,7 +253,7 @@ static void int8_gradient_rows(const input_gradient *g, const unit *u, int8_t *a
             if (m > most || isnan(m)) most = m; /* a NaN stays */
         }
         scales[r] = most / 127.0f;
-        if (scales[r] < least_step) scales[r] = 0;
+        if (scales[r] < BB_LEAST_GRADIENT_STEP) scales[r] = 0;
         sums[r] = 0;
         int8_t *to = a;
         for (int i = 0; i < t->segments && scales[r] > 0; i++) {

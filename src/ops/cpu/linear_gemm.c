@@ -1,4 +1,5 @@
-/* The ternary linear layer on oneDNN, for any processor, in f32: rows that are not quantized, and the backward pass. The scale
+/* The ternary linear layer on oneDNN, for any processor, in f32: rows that are not quantized, and in the
+ * backward pass their dx, and any dW. The scale
  * of each row of W is folded into it as it is expanded. SPDX-License-Identifier: MIT */
 #include "core/arena.h"
 #include "ops/cpu/gemm.h"
@@ -187,8 +188,14 @@ static void weight_gradient_run(bb_device *dev, float *dw, const void *dy, bb_dt
     }
 }
 
-void bb_linear_gemm_backward(bb_device *dev, bb_bf16 *dx, float *dw, const void *dy, bb_dtype dy_dtype, bb_rows x,
-                             const bb_ternary *t, int64_t M) {
+void bb_linear_gemm_input_gradient(bb_device *dev, bb_bf16 *dx, const void *dy, bb_dtype dy_dtype, const bb_ternary *t,
+                                   int64_t M) {
+    input_gradient g = {.level = bb_cpu_of(dev)->level, .dx = dx, .dy = dy, .dy_dtype = dy_dtype, .N = t->n, .K = t->k};
+    input_gradient_all(dev, &g, t, M);
+}
+
+void bb_linear_gemm_weight_gradient(bb_device *dev, float *dw, const void *dy, bb_dtype dy_dtype, bb_rows x,
+                                    const bb_ternary *t, int64_t M) {
     int64_t N = t->n, K = t->k, most = at_most(M, WEIGHT_TOKENS);
     bb_cpu_level level = bb_cpu_of(dev)->level;
     float *wide = bb_cpu_shared(dev, (size_t)(most * K) * sizeof *wide);
@@ -199,9 +206,5 @@ void bb_linear_gemm_backward(bb_device *dev, bb_bf16 *dx, float *dw, const void 
         for (int64_t r = 0; r < tokens; r++)
             to_f32_for(level)(wide + r * K, row_of(x.data, x.dtype, m + r, K, 0), x.dtype, 1.0f, K);
         weight_gradient_run(dev, dw, row_of(dy, dy_dtype, m, N, 0), dy_dtype, x.scale ? x.scale + m : NULL, wide, tokens, N, K);
-    }
-    if (dx) {
-        input_gradient g = {.level = level, .dx = dx, .dy = dy, .dy_dtype = dy_dtype, .N = N, .K = K};
-        input_gradient_all(dev, &g, t, M);
     }
 }

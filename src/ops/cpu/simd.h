@@ -79,16 +79,21 @@ BB_SIMD_INLINE float bb_simd_absmax(const float *x, int64_t n) {
     return bb_f32_from_bits(m);
 }
 
-/* The activation quantizer for one row: q[i] = clip(round_half_even(x[i]/s), -127, 127); returns s = max(max|x|/127, 1e-8). */
-BB_SIMD_INLINE float bb_simd_quantize(int8_t *q, const float *x, int64_t n) {
-    float s = bb_simd_absmax(x, n) / 127.0f;
-    if (s < 1e-8f) s = 1e-8f;
+/* q[i] = clip(round_half_even(x[i]/s), -127, 127) */
+BB_SIMD_INLINE void bb_simd_quantize_by(int8_t *q, const float *x, float s, int64_t n) {
 #pragma omp simd
     for (int64_t i = 0; i < n; i++) {
         int32_t v = bb_simd_round(x[i] / s);
         v = v > 127 ? 127 : v;
         q[i] = (int8_t)(v < -127 ? -127 : v);
     }
+}
+
+/* The activation quantizer for one row: q from x by s, which is returned: max(max|x|/127, 1e-8). */
+BB_SIMD_INLINE float bb_simd_quantize(int8_t *q, const float *x, int64_t n) {
+    float s = bb_simd_absmax(x, n) / 127.0f;
+    if (s < 1e-8f) s = 1e-8f;
+    bb_simd_quantize_by(q, x, s, n);
     return s;
 }
 
