@@ -13,6 +13,19 @@ expect 0 "$bitbyte" bench "${small[@]}" --json
 one
 json_value one.json step | grep -q '"percent_of_limit"' || fail "bench: the step"
 json_value one.json operations | grep -q '"adamw8bit_step"' || fail "bench: the operations, with the optimizer by its name"
+# What the processor has is what the kernel says it has, of the names that are asked for.
+processor=$(json_value one.json processor)
+case $processor in
+    "sse2 "*)
+        flags=" $(sed -n '/^flags/{s/.*: //p;q}' /proc/cpuinfo) "
+        for name in sse2 sse4_1 avx avx2 fma f16c avx_vnni avx512f avx512bw avx512dq avx512vl avx512_vnni avx512_bf16 amx_bf16 amx_int8; do
+            case $flags in *" $name "*) kernel=there ;; *) kernel=missing ;; esac
+            case " $processor " in *" $name "*) ours=there ;; *) ours=missing ;; esac
+            [ $kernel = $ours ] || fail "bench: $name is $ours in \"$processor\", $kernel in /proc/cpuinfo"
+        done ;;
+    neon*) ;;
+    *) fail "bench: processor is \"$processor\"" ;;
+esac
 expect 0 "$bitbyte" bench "${small[@]}" --json --step_only --optim adamw
 one
 json_value one.json step | grep -q '"bytes_per_s"' || fail "bench --step_only: the step"

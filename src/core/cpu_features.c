@@ -1,8 +1,14 @@
 /* SPDX-License-Identifier: MIT */
 #include "core/cpu_features.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#if defined(__x86_64__)
+#include <cpuid.h>
+#elif defined(__aarch64__)
+#include <sys/auxv.h>
+#endif
 
 static const char *const names[] = {"generic", "avx2", "avx512", "avx512_vnni", "avx512_bf16"};
 
@@ -39,3 +45,53 @@ bb_status bb_cpu_lower(bb_cpu_level processor, const char *wanted, bb_cpu_level 
 bb_status bb_cpu_detect(bb_cpu_level *out, bb_error *err) {
     return bb_cpu_lower(of_processor(), getenv("BITBYTE_CPU"), out, err);
 }
+
+typedef struct feature {
+    const char *name;
+    bool there;
+} feature;
+
+/* Writes what is there of an architecture's features; `base` is what every processor of it has. */
+static void list_features(char *out, size_t size, const char *base, const feature *features, size_t count) {
+    size_t n = (size_t)snprintf(out, size, "%s", base);
+    for (size_t i = 0; i < count && n < size; i++)
+        if (features[i].there) n += (size_t)snprintf(out + n, size - n, " %s", features[i].name);
+}
+
+#if defined(__x86_64__)
+/* AVX and AVX-512 are there if the system keeps their registers too, which the compiler's own answer counts in and CPUID's bits
+ * do not. */
+void bb_cpu_features(char *out, size_t size) {
+    unsigned a, b, c = 0, d = 0, leaf1_c = 0, leaf7_d = 0, leaf7_1_a = 0;
+    if (__get_cpuid(1, &a, &b, &c, &d)) leaf1_c = c;
+    if (__get_cpuid_count(7, 0, &a, &b, &c, &d)) {
+        leaf7_d = d;
+        if (a >= 1 && __get_cpuid_count(7, 1, &a, &b, &c, &d)) leaf7_1_a = a;
+    }
+    bool avx = __builtin_cpu_supports("avx"), avx512 = __builtin_cpu_supports("avx512f");
+    const feature features[] = {{"sse4_1", __builtin_cpu_supports("sse4.1")},
+                                {"avx", avx},
+                                {"avx2", __builtin_cpu_supports("avx2")},
+                                {"fma", __builtin_cpu_supports("fma")},
+                                {"f16c", avx && (leaf1_c >> 29 & 1)},
+                                {"avx_vnni", avx && (leaf7_1_a >> 4 & 1)},
+                                {"avx512f", avx512},
+                                {"avx512bw", __builtin_cpu_supports("avx512bw")},
+                                {"avx512dq", __builtin_cpu_supports("avx512dq")},
+                                {"avx512vl", __builtin_cpu_supports("avx512vl")},
+                                {"avx512_vnni", __builtin_cpu_supports("avx512vnni")},
+                                {"avx512_bf16", __builtin_cpu_supports("avx512bf16")},
+                                {"amx_bf16", avx512 && (leaf7_d >> 22 & 1)},
+                                {"amx_int8", avx512 && (leaf7_d >> 25 & 1)}};
+    list_features(out, size, "sse2", features, sizeof features / sizeof *features);
+}
+#elif defined(__aarch64__)
+void bb_cpu_features(char *out, size_t size) {
+    unsigned long one = getauxval(AT_HWCAP), two = getauxval(AT_HWCAP2);
+    const feature features[] = {{"fp16", one & HWCAP_ASIMDHP}, {"dotprod", one & HWCAP_ASIMDDP}, {"sve", one & HWCAP_SVE},
+                                {"sve2", two & HWCAP2_SVE2},   {"i8mm", two & HWCAP2_I8MM},      {"bf16", two & HWCAP2_BF16}};
+    list_features(out, size, "neon", features, sizeof features / sizeof *features);
+}
+#else
+void bb_cpu_features(char *out, size_t size) { list_features(out, size, "none that is known", NULL, 0); }
+#endif

@@ -21,4 +21,9 @@ bb_status bb_cpu_detect(bb_cpu_level *out, bb_error *err);
 bb_status bb_cpu_lower(bb_cpu_level processor, const char *wanted, bb_cpu_level *out, bb_error *err);
 const char *bb_cpu_level_name(bb_cpu_level level);
 
+enum { BB_CPU_FEATURES_BYTES = 160 };
+/* What the processor has of the instruction sets that kernels, ours or a library's, are written for, whatever BITBYTE_CPU says:
+ * e.g. "sse2 sse4_1 avx avx2 fma f16c" (the kernel's names) or "neon fp16 dotprod". At most size - 1 characters. */
+void bb_cpu_features(char *out, size_t size);
+
 #endif

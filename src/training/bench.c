@@ -5,6 +5,7 @@
 #include <string.h>
 #include <time.h>
 
+#include "core/cpu_features.h"
 #include "core/json.h"
 #include "core/rng.h"
 #include "model/config.h"
@@ -315,6 +316,8 @@ bb_status bb_bench(bb_device *device, const bb_bench_options *o, char **json, bb
     uint8_t *x = malloc((size_t)b.M + 1);
     json_t *root = NULL;
     bb_status status;
+    char processor[BB_CPU_FEATURES_BYTES];
+    bb_cpu_features(processor, sizeof processor);
     if (!x) {
         status = bb_fail(err, BB_ERR_MEMORY, "out of memory");
         goto done;
@@ -325,9 +328,9 @@ bb_status bb_bench(bb_device *device, const bb_bench_options *o, char **json, bb
     BB_TRY_GOTO(status, done, bb_model_create(device, &c, 1, &b.model, err));
     BB_TRY_GOTO(status, done, bb_model_reserve(b.model, (int)b.B, (int)b.T, true, o->recompute, err));
     BB_TRY_GOTO(status, done, bb_optimizer_create(b.model, &options, &b.optimizer, err));
-    root = json_pack("{s:s, s:s, s:i, s:s, s:I, s:I, s:b, s:I, s:{s:f, s:f, s:f, s:f}}", "device", device->ops->name,
-                     "description", device->description, "threads", device->threads, "shape", o->shape, "batch_size",
-                     (json_int_t)b.B, "seq_len", (json_int_t)b.T, "recompute", (int)b.recompute, "parameters",
+    root = json_pack("{s:s, s:s, s:s, s:i, s:s, s:I, s:I, s:b, s:I, s:{s:f, s:f, s:f, s:f}}", "processor", processor, "device",
+                     device->ops->name, "description", device->description, "threads", device->threads, "shape", o->shape,
+                     "batch_size", (json_int_t)b.B, "seq_len", (json_int_t)b.T, "recompute", (int)b.recompute, "parameters",
                      (json_int_t)b.model->table.total, "peaks", "f32", b.peaks.f32, "bf16", b.peaks.bf16, "int8", b.peaks.int8,
                      "read_gb", b.peaks.read_gb);
     BB_TRY_GOTO(status, done, measure(&b, x, o, root, err));
