@@ -177,7 +177,7 @@ void bb_linear_int8_input_gradient(bb_device *dev, bb_bf16 *dx, const void *dy, 
     g.source_panels = bb_ternary_panels(t);
     g.stride = g.source_panels * BB_PANEL;
     g.panel_bytes = (size_t)(g.source_panels * SQUARE_BLOCKS * BB_BLOCK_BYTES);
-    int64_t panels = bb_panels_of(t->k), most = SLAB_BYTES / (int64_t)g.panel_bytes;
+    int64_t panels = bb_panels_of(t->k), most = g.panel_bytes > 0 ? SLAB_BYTES / (int64_t)g.panel_bytes : 1;
     if (most < 1) most = 1;
     if (most > panels) most = panels;
     g.transposed = bb_cpu_shared(dev, (size_t)most * g.panel_bytes);
