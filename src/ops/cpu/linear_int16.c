@@ -62,7 +62,7 @@ TARGET static void pack_x(const weight_gradient *g, int64_t first, int64_t end) 
 INLINE void scaled_row(float *row, const weight_gradient *g, int64_t token, int64_t n0, int64_t n) {
     const void *dy = g->dy + (size_t)(token * g->N + n0) * bb_dtype_bytes(g->dy_dtype);
     float s = g->s[token];
-    if (g->dy_dtype == BB_F32) {
+    if (g->dy_dtype == BB_F32) { /* NOLINT(bugprone-branch-clone): the analyzer does not see through the pragma */
 #pragma omp simd
         for (int64_t i = 0; i < n; i++) row[i] = ((const float *)dy)[i] * s;
     } else {

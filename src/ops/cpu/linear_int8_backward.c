@@ -32,7 +32,7 @@ typedef struct input_gradient {
 /* ---- rows of dy ------------------------------------------------------------------------------------------------------ */
 
 BB_SIMD_INLINE void widen(float *y, const void *x, bb_dtype dtype, float g, int64_t n) {
-    if (dtype == BB_F32) {
+    if (dtype == BB_F32) { /* NOLINT(bugprone-branch-clone): the analyzer does not see through the pragma */
 #pragma omp simd
         for (int64_t i = 0; i < n; i++) y[i] = ((const float *)x)[i] * g;
     } else {
