@@ -36,7 +36,8 @@ typedef enum bb_status {
     BB_ERR_UNSUPPORTED, /* not in this build, or not on this processor; the message says how to get it */
     BB_ERR_NUMERIC,     /* the numbers went wrong (nothing finite is left to work with) */
     BB_ERR_INTERRUPTED, /* stopped because the caller asked for it */
-    BB_ERR_INTERNAL     /* a bug of ours, or a failure of a library below us */
+    BB_ERR_INTERNAL,    /* a bug of ours, or a failure of a library below us */
+    BB_ERR_PEER         /* another process of the job, its host, or the network to it is gone */
 } bb_status;
 
 typedef struct bb_error {
@@ -62,6 +63,35 @@ BB_API const char *bb_device_description(const bb_device *device);
 /* Bytes of memory that the device has, and that are free now. */
 BB_API void bb_device_memory(const bb_device *device, uint64_t *total_bytes, uint64_t *free_bytes);
 
+/* ---- Processes that train together ------------------------------------------------------------------------------------ */
+
+/* A job of `size` processes, the ranks 0 .. size-1. All of them make the same calls in the same order. */
+typedef struct bb_dist bb_dist;
+
+/* engine: "single" (this process alone) or "mpi" (the processes that mpirun or srun started; once in a process).
+ * BB_ERR_UNSUPPORTED in a build without MPI. */
+BB_API bb_status bb_dist_open(const char *engine, bb_dist **out, bb_error *err);
+/* Waits for the other ranks, which call it too. After a failure it only frees. */
+BB_API void bb_dist_close(bb_dist *dist);
+/* Ends every process of the job, this one included, with an exit status: after an error that the other ranks do not know of,
+ * for which they would wait. Does not return. */
+BB_API void bb_dist_abort(bb_dist *dist, int exit_status);
+BB_API int bb_dist_rank(const bb_dist *dist);
+BB_API int bb_dist_size(const bb_dist *dist);
+BB_API int bb_dist_local_size(const bb_dist *dist); /* ranks on this host */
+BB_API const char *bb_dist_host(const bb_dist *dist, int rank);
+/* Threads for this rank's device: the processors that it may use, shared out among the ranks of the same processors. */
+BB_API int bb_dist_threads(const bb_dist *dist);
+/* Seconds without a sign of life after which a rank is given up (20). One that is busy gives them too. */
+BB_API void bb_dist_set_timeout(bb_dist *dist, int seconds);
+/* All ranks give their status, and all get the same one: BB_OK when it is everybody's, else the failure of the lowest rank that
+ * has one, its message with "rank 2 on HOST: " before it. */
+BB_API bb_status bb_dist_agree(bb_dist *dist, bb_status mine, bb_error *err);
+/* values: (size), one of each rank. */
+BB_API bb_status bb_dist_all_gather_u64(bb_dist *dist, uint64_t mine, uint64_t *values, bb_error *err);
+/* Seconds that this rank has waited for others, in all calls so far. */
+BB_API double bb_dist_wait_seconds(const bb_dist *dist);
+
 /* ---- Model ----------------------------------------------------------------------------------------------------------- */
 
 typedef enum bb_ste { BB_STE_IDENTITY = 0, BB_STE_CLIPPED = 1 } bb_ste; /* the weight gradient's estimator */
@@ -86,6 +116,7 @@ BB_API bb_status bb_config_load(const char *path, bb_config *out, int *trained_l
 typedef struct bb_memory_estimate {
     uint64_t parameters, gradients, optimizer, activations, quantized_weights, scratch, total;
     uint64_t checkpoint_copy; /* that a checkpoint is written from; in the total */
+    uint64_t reduction;       /* partial sums of gradients, and what exchanges them; in the total */
     uint64_t inference_weights, kv_cache, inference_total;
 } bb_memory_estimate;
 
@@ -224,6 +255,12 @@ BB_API bb_status bb_pack(const bb_pack_options *options, bb_pack_result *result,
 
 /* ---- Training -------------------------------------------------------------------------------------------------------- */
 
+/* The order in which gradients are added. Either way the same number of ranks gives the same bits.
+ * EXACT: by micro-batch, so that 1, 2, 4, … ranks that share the same micro-batches (a multiple of their number) end with the
+ * same checkpoint, bit for bit; takes time and memory where a rank has several micro-batches a step. FAST: each rank adds its
+ * own in place, then ranks are added. */
+typedef enum bb_reduce { BB_REDUCE_FAST = 0, BB_REDUCE_EXACT = 1 } bb_reduce;
+
 typedef enum bb_lr_schedule { BB_LR_COSINE = 0, BB_LR_CONSTANT = 1 } bb_lr_schedule;
 
 /* Linear warm-up to base_lr, then cosine to base_lr * min_factor at total_steps, or constant. */
@@ -278,6 +315,7 @@ typedef struct bb_train_event {
     int64_t skipped_steps, skipped_micro_batches;
     bool logged;          /* the step is one of those that go to metrics.jsonl */
     double pause_seconds; /* of BB_TRAIN_SAVED: how long training stood still for it */
+    double wait_share;    /* of the time since the last logged step: waiting for other ranks, mean over ranks */
     const char *path, *message;
 } bb_train_event;
 
@@ -289,13 +327,18 @@ typedef struct bb_train_options {
     double lr_min_factor, grad_clip;
     double spike_skip; /* a loss or gradient norm so many standard deviations over the mean of the last 64 applied steps is
                           skipped; 0: off. Ten skipped in a row end the run with BB_ERR_NUMERIC */
-    int batch_size, grad_accum;
+    int batch_size, grad_accum; /* of each rank */
+    int64_t global_batch;       /* sequences of a step in the whole job, grad_accum unused; 0: by the two above */
+    bb_dist *dist;              /* NULL: this process alone. Outlives the trainer */
+    bb_reduce reduce;
     int seq_len;                     /* 0: the curriculum */
     int seq_len_cap;                 /* 0: none */
     bool recompute;                  /* keep block inputs alone and recompute the rest in the backward pass */
     int log_every, save_every, keep; /* keep: newest checkpoints kept, 0 all */
     int keep_every;                  /* those of steps that it divides are kept besides; 0: off */
     bool save_sync;                  /* training waits while a checkpoint is written: less memory, checkpoint_copy */
+    double save_minutes;             /* saves also when so long ago; 0: off */
+    double max_minutes;              /* saves and returns before so long after the creation; 0: off */
     const char *out_dir;             /* NULL: nothing is written */
     bool allow_overwrite;
     const char *run_config_json; /* text of config.json to leave in out_dir; NULL: none */
@@ -306,20 +349,27 @@ typedef struct bb_train_options {
 } bb_train_options;
 
 BB_API void bb_train_options_default(bb_train_options *options);
-/* Model, optimizer and scaler (may be NULL) are the caller's and outlive the trainer. Reserves the memory of the whole run. */
+/* What these options add to bb_memory_predict on this rank: partial sums of gradients, and what exchanges them. */
+BB_API bb_status bb_memory_predict_reduction(const bb_config *config, const bb_train_options *options, uint64_t *bytes,
+                                             bb_error *err);
+/* Model, optimizer and scaler (may be NULL) are the caller's and outlive the trainer. Reserves the memory of the whole run.
+ * With several ranks every rank has its own of each, and its own data set over the same data, opened as rank 0 of 1: the
+ * trainer takes the rank's part of each step. Rank 0 alone writes files and has events. */
 BB_API bb_status bb_trainer_create(bb_model *model, bb_optimizer *optimizer, bb_loss_scaler *scaler,
                                    const bb_train_options *options, bb_trainer **out, bb_error *err);
 BB_API void bb_trainer_free(bb_trainer *trainer);
 /* path: a checkpoint, or a run directory: its newest checkpoint that is not damaged; a BB_TRAIN_NOTICE names each that is
  * passed over. Without the optimizer state, training goes on from the same step with fresh moments. Call before train. */
 BB_API bb_status bb_trainer_resume(bb_trainer *trainer, const char *path, bool load_opt_state, bb_error *err);
-/* Trains until `steps`, `stop_at`, or a stop request (then BB_ERR_INTERRUPTED, after saving). */
+/* Trains until `steps`, `stop_at`, `max_minutes`, or a stop request (then BB_ERR_INTERRUPTED, after saving). A request to one
+ * rank stops all. When it fails on one rank, the others wait for it: end them with bb_dist_abort. */
 BB_API bb_status bb_trainer_train(bb_trainer *trainer, bb_dataset *dataset, bb_error *err);
 /* Async-signal-safe: finish the step, save, return. */
 BB_API void bb_trainer_request_stop(bb_trainer *trainer);
 BB_API int64_t bb_trainer_step(const bb_trainer *trainer);
 /* The checkpoint that resume took, NULL where there was none. */
 BB_API const char *bb_trainer_resumed_from(const bb_trainer *trainer);
+BB_API bool bb_trainer_out_of_time(const bb_trainer *trainer); /* train returned because of max_minutes */
 /* The newest checkpoint of a run directory, by its name; of those before step `before`. */
 BB_API bb_status bb_run_latest_checkpoint(const char *run_dir, char *path, size_t path_size, bb_error *err);
 BB_API bb_status bb_run_checkpoint_before(const char *run_dir, int64_t before, char *path, size_t path_size, bb_error *err);

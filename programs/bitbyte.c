@@ -26,16 +26,18 @@ static void usage(FILE *out) {
     fprintf(out, "bitbyte %s: byte-level language models with ternary weights\n\nUsage: bitbyte COMMAND [OPTIONS]\n\n",
             bb_version());
     for (int i = 0; i < COMMANDS; i++) fprintf(out, "  %-10s %s\n", commands[i].name, commands[i].summary);
-    fprintf(out, "\n  bitbyte help COMMAND   its options, with their defaults\n"
-                 "  bitbyte --version\n\n"
-                 "From text to a model that writes\n"
-                 "  bitbyte pack --inputs my_texts/ --out_dir data --val_frac 0.05\n"
-                 "  bitbyte train --data data --out runs/first --steps 2000 \\\n"
-                 "      --n_layer 6 --d_model 256 --n_head 4 --d_ff 768 --seq_len 512\n"
-                 "  bitbyte eval runs/first data/val_00000.bin\n"
-                 "  bitbyte generate runs/first --prompt 'In the beginning'\n\n"
-                 "Exit status: 0 done, 1 failed, 2 the command line asks for something impossible, 130 or 143 stopped by a "
-                 "signal.\n");
+    fprintf(
+        out,
+        "\n  bitbyte help COMMAND   its options, with their defaults\n"
+        "  bitbyte --version\n\n"
+        "From text to a model that writes\n"
+        "  bitbyte pack --inputs my_texts/ --out_dir data --val_frac 0.05\n"
+        "  bitbyte train --data data --out runs/first --steps 2000 \\\n"
+        "      --n_layer 6 --d_model 256 --n_head 4 --d_ff 768 --seq_len 512\n"
+        "  bitbyte eval runs/first data/val_00000.bin\n"
+        "  bitbyte generate runs/first --prompt 'In the beginning'\n\n"
+        "Exit status: 0 done, 1 failed, 2 the command line asks for something impossible, 3 stopped by --max_minutes, 130 or\n"
+        "143 stopped by a signal.\n");
 }
 
 static int find(const char *name) {

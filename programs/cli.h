@@ -8,7 +8,7 @@
 
 #include "bitbyte.h"
 
-enum { BB_EXIT_OK = 0, BB_EXIT_FAILURE = 1, BB_EXIT_USAGE = 2, BB_CLI_GO_ON = -1 };
+enum { BB_EXIT_OK = 0, BB_EXIT_FAILURE = 1, BB_EXIT_USAGE = 2, BB_EXIT_OUT_OF_TIME = 3, BB_CLI_GO_ON = -1 };
 
 typedef enum bb_cli_type {
     BB_CLI_FLAG,   /* bool: true when given, takes no value */
@@ -85,6 +85,11 @@ int bb_cli_usage_error(const bb_cli_command *command, const char *fmt, ...) __at
 /* Prints "bitbyte NAME: message" and returns the exit status for the code: an impossible argument is a usage error, every
  * other one a failure. */
 int bb_cli_fail(const bb_cli_command *command, const bb_error *err);
+
+/* The same for a failure in words; returns BB_EXIT_FAILURE. */
+int bb_cli_failure(const bb_cli_command *command, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+/* From now on messages go to `held` instead of standard error; NULL: to standard error again. */
+void bb_cli_hold(bb_error *held);
 
 /* Every option's value as a JSON object, by name. NULL when out of memory. */
 json_t *bb_cli_to_json(const bb_cli_command *command);

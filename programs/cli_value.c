@@ -201,11 +201,8 @@ int bb_cli_from_json(const bb_cli_command *command, const json_t *saved, const c
         const json_t *value = option->name ? json_object_get(saved, option->name) : NULL;
         if (!value || option->saved == BB_CLI_SAVED_CALL) continue;
         char theirs[4096], ours[4096];
-        if (!saved_text(option, value, theirs, sizeof theirs)) {
-            fprintf(stderr, "bitbyte %s: %s: \"%s\" does not hold a value of that option\n", command->name, where,
-                    option->name);
-            return BB_EXIT_FAILURE;
-        }
+        if (!saved_text(option, value, theirs, sizeof theirs))
+            return bb_cli_failure(command, "%s: \"%s\" does not hold a value of that option", where, option->name);
         bb_cli_value_text(option, ours, sizeof ours);
         /* A default may lie outside the range that can be typed: equal is good enough. */
         if (strcmp(theirs, ours) == 0) continue;
@@ -223,10 +220,7 @@ int bb_cli_from_json(const bb_cli_command *command, const json_t *saved, const c
             *(const char **)option->target = json_is_null(value) ? NULL : json_string_value(value);
         } else {
             bb_error err;
-            if (bb_cli_value_set(option, theirs, &err) != BB_OK) {
-                fprintf(stderr, "bitbyte %s: %s: %s\n", command->name, where, err.message);
-                return BB_EXIT_FAILURE;
-            }
+            if (bb_cli_value_set(option, theirs, &err) != BB_OK) return bb_cli_failure(command, "%s: %s", where, err.message);
         }
     }
     return BB_CLI_GO_ON;

@@ -121,13 +121,10 @@ void bb_memory_line(const bb_memory_estimate *memory, char *out, size_t size) {
     const struct {
         const char *name;
         uint64_t bytes;
-    } parts[] = {{"parameters", memory->parameters},
-                 {"gradients", memory->gradients},
-                 {"optimizer", memory->optimizer},
-                 {"quantized weights", memory->quantized_weights},
-                 {"activations", memory->activations},
-                 {"scratch", memory->scratch},
-                 {"checkpoint copy", memory->checkpoint_copy}};
+    } parts[] = {{"parameters", memory->parameters},   {"gradients", memory->gradients},
+                 {"optimizer", memory->optimizer},     {"quantized weights", memory->quantized_weights},
+                 {"activations", memory->activations}, {"scratch", memory->scratch},
+                 {"gradient sums", memory->reduction}, {"checkpoint copy", memory->checkpoint_copy}};
     size_t used = 0;
     out[0] = '\0';
     for (size_t i = 0; i < sizeof parts / sizeof *parts && used < size; i++)

@@ -4,10 +4,12 @@
 
 #include <signal.h>
 #include <stdlib.h>
+#include <unistd.h>
 
 #include "signals.h"
 
 typedef struct run {
+    bb_dist *dist;
     bb_device *device;
     bb_model *model;
     bb_optimizer *optimizer;
@@ -31,33 +33,34 @@ static bb_status check_memory(const bb_train_args *args, bb_device *device, cons
         if (status == BB_OK && validation.total > memory->total) *memory = validation;
     }
     if (status != BB_OK) return status;
+    status = bb_memory_predict_reduction(config, o, &memory->reduction, err);
+    if (status != BB_OK) return status;
+    memory->total += memory->reduction;
     bb_device_memory(device, &total_bytes, free_bytes);
-    *no_copy = o->save_sync || memory->total > *free_bytes;
+    uint64_t here = (uint64_t)bb_dist_local_size(o->dist), copy = memory->checkpoint_copy; /* rank 0's alone */
+    *no_copy = o->save_sync || bb_dist_rank(o->dist) > 0 || (memory->total - copy) * here + copy > *free_bytes;
     if (*no_copy) {
-        memory->total -= memory->checkpoint_copy;
+        memory->total -= copy;
         memory->checkpoint_copy = 0;
     }
-    if (memory->total <= *free_bytes) return BB_OK;
+    if ((memory->total - memory->checkpoint_copy) * here + memory->checkpoint_copy <= *free_bytes) return BB_OK;
+    char ranks[64] = "";
+    if (here > 1) snprintf(ranks, sizeof ranks, " in each of the %d ranks of this host", (int)here);
     char line[512];
     bb_memory_line(memory, line, sizeof line);
     err->code = BB_ERR_MEMORY;
     snprintf(err->message, sizeof err->message,
-             "this run needs %s of memory, %s of %s is free: %s. Less of it: a smaller --batch_size (more --grad_accum), "
+             "this run needs %s of memory%s, %s of %s is free: %s. Less of it: a smaller --batch_size (more --grad_accum), "
              "--seq_len_cap%s%s, or a smaller model",
-             bb_text_bytes(memory->total).s, bb_text_bytes(*free_bytes).s, bb_text_bytes(total_bytes).s, line,
+             bb_text_bytes(memory->total).s, ranks, bb_text_bytes(*free_bytes).s, bb_text_bytes(total_bytes).s, line,
              o->recompute ? "" : ", no --no_ckpt", args->optim == BB_OPTIM_ADAMW ? ", --optim adamw8bit" : "");
     return err->code;
 }
 
-static bb_status open_run(const bb_train_args *args, bb_train_report *report, run *r, bb_error *err) {
-    bb_config config;
-    bb_memory_estimate memory;
-    uint64_t free_bytes;
-    bool no_copy;
+/* What the run works with, on this rank. */
+static bb_status open_parts(const bb_train_args *args, bb_train_report *report, const bb_config *config, bool no_copy, run *r,
+                            bb_error *err) {
     bb_status status;
-    bb_model_args_config(&args->model, &config);
-    if ((status = bb_device_args_open(&args->device, &r->device, err)) != BB_OK) return status;
-    if ((status = check_memory(args, r->device, &config, &memory, &free_bytes, &no_copy, err)) != BB_OK) return status;
     /* Opened at the longest sequences first: data that is too short for them is found now, not halfway. */
     status =
         bb_byte_shard_dataset_open(args->data, bb_train_longest(&args->options), (uint64_t)args->seed, 0, 1, &r->dataset, err);
@@ -66,7 +69,7 @@ static bb_status open_run(const bb_train_args *args, bb_train_report *report, ru
     if (args->init)
         status = bb_model_load(r->device, args->init, &r->model, err);
     else
-        status = bb_model_create(r->device, &config, (uint64_t)args->seed, &r->model, err);
+        status = bb_model_create(r->device, config, (uint64_t)args->seed, &r->model, err);
     if (status != BB_OK) return status;
 
     bb_optimizer_options optimizer;
@@ -94,11 +97,38 @@ static bb_status open_run(const bb_train_args *args, bb_train_report *report, ru
                  (long long)args->options.stop_at, (long long)step);
         return err->code;
     }
-    if (no_copy && !args->options.save_sync)
-        bb_train_report_note(report, "no memory for a copy to save from: training will wait while a checkpoint is written");
-    bb_dataset_info data = bb_dataset_get_info(r->dataset);
-    bb_train_report_summary(report, r->device, &config, &memory, free_bytes, &data, step);
     return BB_OK;
+}
+
+static bb_status open_run(const bb_train_args *args, bb_train_report *report, run *r, bb_error *err) {
+    bb_config config;
+    bb_memory_estimate memory = {0};
+    uint64_t free_bytes = 0;
+    bool no_copy = false;
+    bb_status status;
+    bb_model_args_config(&args->model, &config);
+    bb_device_args device_args = args->device;
+    if (device_args.threads == 0 && bb_dist_size(r->dist) > 1) device_args.threads = bb_dist_threads(r->dist);
+    status = bb_device_args_open(&device_args, &r->device, err);
+    if (status == BB_OK) status = check_memory(args, r->device, &config, &memory, &free_bytes, &no_copy, err);
+    /* No rank takes memory before all have looked at what is free. */
+    if ((status = bb_dist_agree(r->dist, status, err)) != BB_OK) return status;
+    status = open_parts(args, report, &config, no_copy, r, err);
+    if ((status = bb_dist_agree(r->dist, status, err)) != BB_OK) return status;
+    uint64_t *of_ranks = calloc((size_t)bb_dist_size(r->dist), sizeof *of_ranks);
+    if (!of_ranks) {
+        err->code = BB_ERR_MEMORY;
+        snprintf(err->message, sizeof err->message, "out of memory");
+        return err->code;
+    }
+    status = bb_dist_all_gather_u64(r->dist, memory.total, of_ranks, err);
+    bb_dataset_info data = bb_dataset_get_info(r->dataset);
+    if (no_copy && !args->options.save_sync && bb_dist_rank(r->dist) == 0)
+        bb_train_report_note(report, "no memory for a copy to save from: training will wait while a checkpoint is written");
+    if (status == BB_OK)
+        bb_train_report_summary(report, r->device, &config, &memory, of_ranks, free_bytes, &data, bb_trainer_step(r->trainer));
+    free(of_ranks);
+    return status;
 }
 
 static void close_run(run *r) {
@@ -107,27 +137,99 @@ static void close_run(run *r) {
     bb_model_free(r->model);
     bb_dataset_close(r->dataset);
     bb_device_close(r->device);
+    bb_dist_close(r->dist);
 }
 
 static void request_stop(void *trainer) { bb_trainer_request_stop(trainer); }
 
+/* How many processes a launcher started, by the environment that it gives them. */
+static int launched(void) {
+    static const char *const names[] = {"OMPI_COMM_WORLD_SIZE", "PMI_SIZE"};
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
+        const char *text = getenv(names[i]);
+        if (text && atoi(text) > 1) return atoi(text);
+    }
+    return 1;
+}
+
+static int fail_alone(const char *message, int exit_status) {
+    fprintf(stderr, "bitbyte train: %s\n", message);
+    return exit_status;
+}
+
+/* This process alone, or with --ddp those that were started together; of these, rank 0 alone speaks. */
+static int open_ranks(int argc, char **argv, bb_dist **out) {
+    bb_error err;
+    bool ranks = bb_train_wants_ranks(argc, argv);
+    if (!ranks && launched() > 1)
+        return fail_alone(
+            "mpirun started several processes, each of which would train by itself: --ddp makes them ranks of one run",
+            BB_EXIT_USAGE);
+    if (bb_dist_open(ranks ? "mpi" : "single", out, &err) != BB_OK) {
+        fprintf(stderr, "bitbyte train: %s%s\n", ranks ? "--ddp: " : "", err.message);
+        return BB_EXIT_FAILURE;
+    }
+    if (bb_dist_rank(*out) > 0 && !freopen("/dev/null", "w", stdout)) return BB_EXIT_FAILURE;
+    return BB_CLI_GO_ON;
+}
+
+/* A failure that all ranks know of: rank 0 says it. */
+static int fail_together(const bb_cli_command *command, const bb_dist *dist, const bb_error *err) {
+    bb_error unsaid;
+    if (bb_dist_rank(dist) > 0) bb_cli_hold(&unsaid);
+    int exit_status = bb_cli_fail(command, err);
+    bb_cli_hold(NULL);
+    return exit_status;
+}
+
+/* The command line, read by all ranks: where one can't, e.g. as it does not see a file, none goes on. */
+static int read_args(int argc, char **argv, bb_dist *dist, bb_train_args *args, const bb_cli_command **command) {
+    if (bb_dist_size(dist) == 1) return bb_train_args_read(argc, argv, dist, args, command);
+    bb_error err = {.code = BB_OK};
+    bb_cli_hold(&err);
+    int exit_status = bb_train_args_read(argc, argv, dist, args, command);
+    bb_cli_hold(NULL);
+    if (bb_dist_agree(dist, err.code, &err) == BB_OK) return exit_status;
+    return fail_together(*command, dist, &err);
+}
+
+/* The others wait for this rank: say what happened, and end them. Where several failed, the lowest speaks and ends all. */
+static void end_job(const bb_cli_command *command, bb_dist *dist, bb_error *err) {
+    char message[sizeof err->message];
+    if (bb_dist_rank(dist) > 0) sleep(1);
+    snprintf(message, sizeof message, "%s", err->message);
+    if (err->code != BB_ERR_PEER) /* these name the rank already */
+        snprintf(err->message, sizeof err->message, "rank %d on %s: %.800s", bb_dist_rank(dist),
+                 bb_dist_host(dist, bb_dist_rank(dist)), message);
+    bb_dist_abort(dist, bb_cli_fail(command, err));
+}
+
 int bb_cmd_train(int argc, char **argv) {
     bb_train_args args;
-    const bb_cli_command *command;
-    int exit_status = bb_train_args_read(argc, argv, &args, &command);
-    if (exit_status != BB_CLI_GO_ON) return exit_status;
-
+    const bb_cli_command *command = NULL;
     run r = {0};
+    int exit_status = open_ranks(argc, argv, &r.dist);
+    if (exit_status != BB_CLI_GO_ON) return exit_status;
+    exit_status = read_args(argc, argv, r.dist, &args, &command);
+    if (exit_status != BB_CLI_GO_ON) {
+        bb_dist_close(r.dist);
+        return exit_status;
+    }
+    bb_dist_set_timeout(r.dist, args.dist_timeout);
+
     bb_error err;
     bb_train_report report;
     bb_train_report_open(&report, &args);
     bb_status status = open_run(&args, &report, &r, &err);
-    if (status == BB_OK) {
+    bool training = status == BB_OK, alone = bb_dist_size(r.dist) == 1;
+    if (training) {
         double start = bb_monotonic_seconds();
         signal(SIGPIPE, SIG_IGN); /* a closed standard output is met as an error of writing */
+        /* With ranks the trainer says who was asked: a launcher sends signals to all when it ends a job, too. */
         bb_signals_install(request_stop, r.trainer,
-                           report.progress.terminal ? "\r\033[Kfinishing the step, then saving (once more: stop at once)\n"
-                                                    : "finishing the step, then saving (once more: stop at once)\n");
+                           !alone                     ? NULL
+                           : report.progress.terminal ? "\r\033[Kfinishing the step, then saving (once more: stop at once)\n"
+                                                      : "finishing the step, then saving (once more: stop at once)\n");
         status = bb_trainer_train(r.trainer, r.dataset, &err);
         bb_signals_release();
         if (status == BB_OK || status == BB_ERR_INTERRUPTED)
@@ -137,8 +239,12 @@ int bb_cmd_train(int argc, char **argv) {
     exit_status = BB_EXIT_OK;
     if (status == BB_ERR_INTERRUPTED)
         exit_status = bb_signals_exit_status();
+    else if (status == BB_OK && bb_trainer_out_of_time(r.trainer))
+        exit_status = BB_EXIT_OUT_OF_TIME;
+    else if (training && status != BB_OK && !alone)
+        end_job(command, r.dist, &err);
     else if (status != BB_OK)
-        exit_status = bb_cli_fail(command, &err);
+        exit_status = fail_together(command, r.dist, &err);
     close_run(&r);
     free(args.config_json);
     return exit_status;

@@ -12,7 +12,8 @@ typedef struct bb_train_args {
     bb_device_args device;
     const char *data, *out, *val_data, *resume, *init; /* paths, absolute after bb_train_args_read */
     double lr, wd;
-    int optim, lr_schedule; /* bb_optimizer_kind, bb_lr_schedule */
+    int optim, lr_schedule, reduce; /* bb_optimizer_kind, bb_lr_schedule, bb_reduce */
+    int dist_timeout;
     int64_t seed;
     bool no_ckpt, no_opt_state, allow_overwrite, wd_all, ddp, use_sdpa, json;
 
@@ -20,9 +21,11 @@ typedef struct bb_train_args {
     char *config_json;     /* what config.json of the run will hold; free() it */
 } bb_train_args;
 
+/* Whether the command line says --ddp: asked before it is read, since then the ranks read it together. */
+bool bb_train_wants_ranks(int argc, char **argv);
 /* Reads the command line and, when resuming or starting from a file, the configuration that comes with it; checks everything
  * that needs neither memory nor data. Returns BB_CLI_GO_ON or an exit status. */
-int bb_train_args_read(int argc, char **argv, bb_train_args *args, const bb_cli_command **command);
+int bb_train_args_read(int argc, char **argv, bb_dist *dist, bb_train_args *args, const bb_cli_command **command);
 /* Length of the longest sequences that the run will train on. */
 int bb_train_longest(const bb_train_options *options);
 
@@ -34,10 +37,10 @@ typedef struct bb_train_report {
 } bb_train_report;
 
 void bb_train_report_open(bb_train_report *report, const bb_train_args *args);
-/* Everything that is known before the first step. */
+/* Everything that is known before the first step. memory_of_ranks: bytes, one of each rank. */
 void bb_train_report_summary(bb_train_report *report, bb_device *device, const bb_config *config,
-                             const bb_memory_estimate *memory, uint64_t free_bytes, const bb_dataset_info *data,
-                             int64_t first_step);
+                             const bb_memory_estimate *memory, const uint64_t *memory_of_ranks, uint64_t free_bytes,
+                             const bb_dataset_info *data, int64_t first_step);
 /* Something that the user should read, before the first step. */
 void bb_train_report_note(bb_train_report *report, const char *message);
 /* The trainer's on_event; user is the report. */

@@ -16,6 +16,7 @@ enum { RUN_CONFIG_VERSION = 1 };
 static bb_train_args given;
 static json_t *saved;
 
+static const char *const reduce_choices[] = {[BB_REDUCE_FAST] = "fast", [BB_REDUCE_EXACT] = "exact", NULL};
 static const char *const schedule_choices[] = {[BB_LR_COSINE] = "cosine", [BB_LR_CONSTANT] = "constant", NULL};
 
 /* clang-format off: a table is read by rows */
@@ -61,6 +62,21 @@ static bb_cli_option options[] = {
      .range = BB_CLI_AT_LEAST(0),
      .help = "steps between checkpoints; the last step always leaves one",
      .saved = BB_CLI_SAVED_FREE},
+    {.name = "save_minutes",
+     .type = BB_CLI_DOUBLE,
+     .target = &given.options.save_minutes,
+     .value = "X",
+     .range = BB_CLI_AT_LEAST(0),
+     .help = "a checkpoint also when the last one is so old; 0: off",
+     .saved = BB_CLI_SAVED_FREE},
+    {.name = "max_minutes",
+     .type = BB_CLI_DOUBLE,
+     .target = &given.options.max_minutes,
+     .value = "X",
+     .range = BB_CLI_AT_LEAST(0),
+     .help =
+         "save and end, with exit status 3, while there is still time for it before so many minutes: a queue's limit; 0: off",
+     .saved = BB_CLI_SAVED_CALL},
     {.name = "keep",
      .type = BB_CLI_INT,
      .target = &given.options.keep,
@@ -124,7 +140,7 @@ static bb_cli_option options[] = {
      .target = &given.options.grad_accum,
      .value = "N",
      .range = BB_CLI_AT_LEAST(1),
-     .help = "batches whose gradients make one step"},
+     .help = "batches of each rank whose gradients make one step"},
     {.name = "seq_len",
      .type = BB_CLI_INT,
      .target = &given.options.seq_len,
@@ -248,11 +264,37 @@ static bb_cli_option options[] = {
 
     {.help = "Machine"},
     BB_DEVICE_ROWS(given.device),
+
+    {.help = "Many processes"},
     {.name = "ddp",
      .type = BB_CLI_FLAG,
      .target = &given.ddp,
+     .saved = BB_CLI_SAVED_CALL,
+     .help =
+         "train in the processes that mpirun or srun started, the ranks: each takes its part of every step, and all hold the "
+         "same weights. Data and checkpoints must be under the same paths on every host"},
+    {.name = "global_batch",
+     .type = BB_CLI_INT64,
+     .target = &given.options.global_batch,
+     .value = "N",
+     .range = BB_CLI_AT_LEAST(1),
+     .help = "sequences of a step in all ranks together; instead of --grad_accum. A run keeps it when it goes on with another "
+             "number of ranks",
+     .default_text = "batch_size x grad_accum x ranks"},
+    {.name = "reduce",
+     .type = BB_CLI_CHOICE,
+     .target = &given.reduce,
+     .choices = reduce_choices,
      .saved = BB_CLI_SAVED_FREE,
-     .help = "training in many processes: not in this build"},
+     .help = "order of the sum of gradients. fast: within a rank, then over ranks. exact: by batch, so that 1, 2, 4, ... ranks "
+             "give the same weights, bit for bit; costs memory where a rank has several batches a step"},
+    {.name = "dist_timeout",
+     .type = BB_CLI_INT,
+     .target = &given.dist_timeout,
+     .value = "SECONDS",
+     .range = BB_CLI_AT_LEAST(1),
+     .saved = BB_CLI_SAVED_FREE,
+     .help = "the run ends when a rank gave no sign of life for so long; one that is busy gives them"},
 };
 /* clang-format on */
 
@@ -270,7 +312,9 @@ static const bb_cli_command command = {
                 "    bitbyte train --resume runs/small\n"
                 "  Go on from a checkpoint with other data and another rate, in a new directory:\n"
                 "    bitbyte train --resume runs/small/step-00001200.safetensors --data other --steps 2000 --seq_len 512 "
-                "\\\n        --lr 5e-4 --out runs/other\n"};
+                "\\\n        --lr 5e-4 --out runs/other\n"
+                "  Four processes, here or on several hosts (see docs/QUICK_START.md):\n"
+                "    mpirun -np 4 bitbyte train --ddp --data data --out runs/four\n"};
 
 static void set_defaults(void) {
     memset(&given, 0, sizeof given);
@@ -282,13 +326,8 @@ static void set_defaults(void) {
     given.wd = optimizer.weight_decay;
     given.optim = BB_OPTIM_ADAMW8BIT;
     given.options.val_every = 2000;
-}
-
-static int failure(const char *fmt, const char *path, const char *detail) {
-    fprintf(stderr, "bitbyte train: ");
-    fprintf(stderr, fmt, path, detail);
-    fputc('\n', stderr);
-    return BB_EXIT_FAILURE;
+    given.reduce = (int)given.options.reduce;
+    given.dist_timeout = 20;
 }
 
 /* The same path from the root on; free() it. NULL where that is what `path` is already, or where the working directory has no
@@ -332,14 +371,16 @@ static int read_run_config(const char *directory) {
     json_error_t where;
     snprintf(path, sizeof path, "%s/config.json", directory);
     if (access(path, R_OK) != 0)
-        return failure("%s: cannot read: %s (a run directory has one; to resume from a checkpoint, name the file)", path,
-                       strerror(errno));
+        return bb_cli_failure(&command,
+                              "%s: cannot read: %s (a run directory has one; to resume from a checkpoint, name the file)", path,
+                              strerror(errno));
     saved = json_load_file(path, JSON_REJECT_DUPLICATES, &where);
     if (!json_is_object(saved))
-        return failure("%s: expected one JSON object: %s", path, saved ? "found another value" : where.text);
+        return bb_cli_failure(&command, "%s: expected one JSON object: %s", path, saved ? "found another value" : where.text);
     const json_t *version = json_object_get(saved, "version");
     if (!json_is_integer(version) || json_integer_value(version) != RUN_CONFIG_VERSION)
-        return failure("%s: expected \"version\": 1%s", path, ", found another; a newer program may have written it");
+        return bb_cli_failure(&command, "%s: expected \"version\": 1, found another; a newer program may have written it",
+                              path);
     return bb_cli_from_json(&command, saved, path);
 }
 
@@ -391,13 +432,14 @@ static int make_config_json(void) {
     json_decref(object);
     json_decref(values);
     return given.config_json ? BB_CLI_GO_ON
-                             : failure("%s%s", "cannot write config.json: ", "a path that is not UTF-8, or out of memory");
+                             : bb_cli_failure(&command, "cannot write config.json: a path that is not UTF-8, or out of memory");
 }
 
 static int check(void) {
-    if (given.ddp)
-        return bb_cli_usage_error(&command, "--ddp: this build trains in one process; leave it out (--threads sets how many "
-                                            "threads that process uses)");
+    if (bb_cli_given(&command, "global_batch") && bb_cli_given(&command, "grad_accum"))
+        return bb_cli_usage_error(&command,
+                                  "--global_batch and --grad_accum exclude each other: the first says how many sequences "
+                                  "make a step, the second how many batches of each rank");
     if (given.resume && given.init)
         return bb_cli_usage_error(&command, "--resume and --init exclude each other: the first goes on with a run, the second "
                                             "begins one from a model's weights");
@@ -407,7 +449,13 @@ static int check(void) {
     return BB_CLI_GO_ON;
 }
 
-int bb_train_args_read(int argc, char **argv, bb_train_args *args, const bb_cli_command **out_command) {
+bool bb_train_wants_ranks(int argc, char **argv) {
+    for (int i = 1; i < argc && strcmp(argv[i], "--") != 0; i++)
+        if (strcmp(argv[i], "--ddp") == 0) return true;
+    return false;
+}
+
+int bb_train_args_read(int argc, char **argv, bb_dist *dist, bb_train_args *args, const bb_cli_command **out_command) {
     *out_command = &command;
     set_defaults();
     int status = bb_cli_parse(&command, argc, argv);
@@ -433,9 +481,15 @@ int bb_train_args_read(int argc, char **argv, bb_train_args *args, const bb_cli_
     bb_model_args_config(&given.model, &config);
     if (bb_config_check(&config, &err) != BB_OK) return bb_cli_fail(&command, &err);
 
+    given.options.dist = dist;
+    /* A configuration from before there were ranks is one rank's. */
+    if (given.options.global_batch == 0)
+        given.options.global_batch =
+            (int64_t)given.options.batch_size * given.options.grad_accum * (saved ? 1 : bb_dist_size(dist));
     status = make_config_json();
     if (status != BB_CLI_GO_ON) return status;
     given.options.recompute = !given.no_ckpt;
+    given.options.reduce = (bb_reduce)given.reduce;
     given.options.lr_schedule = (bb_lr_schedule)given.lr_schedule;
     given.options.out_dir = given.out;
     given.options.allow_overwrite = given.allow_overwrite;

@@ -14,7 +14,7 @@ void bb_train_report_open(bb_train_report *report, const bb_train_args *args) {
 
 /* Sequences are counted phase by phase: the curriculum is constant between few steps. */
 static double bytes_from(const bb_train_options *o, int64_t first_step) {
-    double sequences = (double)o->batch_size * o->grad_accum, bytes = 0;
+    double sequences = (double)o->global_batch, bytes = 0;
     if (o->seq_len) return sequences * o->seq_len * (double)(o->steps - first_step);
     for (int64_t at = first_step; at < o->steps;) {
         int length = bb_seq_len_for_step(at, o->steps, o->seq_len_cap);
@@ -34,28 +34,52 @@ static double bytes_from(const bb_train_options *o, int64_t first_step) {
 
 static const char *quote(const char *path) { return strpbrk(path, " \t\"'$`\\*?[]();&|<>#~!") ? "'" : ""; }
 
+static json_t *ranks_json(const bb_dist *dist, const uint64_t *memory_of_ranks) {
+    json_t *ranks = json_array();
+    for (int r = 0; r < bb_dist_size(dist); r++)
+        json_array_append_new(ranks, json_pack("{s:i,s:s,s:I}", "rank", r, "host", bb_dist_host(dist, r), "memory",
+                                               (json_int_t)memory_of_ranks[r]));
+    return ranks;
+}
+
+/* Rank by rank, runs of the same host and memory together. */
+static void ranks_text(const bb_dist *dist, const uint64_t *memory_of_ranks, FILE *out) {
+    for (int r = 0, size = bb_dist_size(dist), first = 0; r < size; r++) {
+        if (r + 1 < size && memory_of_ranks[r + 1] == memory_of_ranks[first] &&
+            strcmp(bb_dist_host(dist, r + 1), bb_dist_host(dist, first)) == 0)
+            continue;
+        if (first == r)
+            fprintf(out, "rank     %d on %s: %s of memory\n", r, bb_dist_host(dist, r), bb_text_bytes(memory_of_ranks[r]).s);
+        else
+            fprintf(out, "ranks    %d to %d on %s: %s of memory each\n", first, r, bb_dist_host(dist, r),
+                    bb_text_bytes(memory_of_ranks[r]).s);
+        first = r + 1;
+    }
+}
+
 static void summary_json(const bb_train_report *report, bb_device *device, const bb_config *config,
-                         const bb_memory_estimate *memory, uint64_t free_bytes, const bb_dataset_info *data, int64_t first_step,
-                         double bytes, double epochs) {
+                         const bb_memory_estimate *memory, const uint64_t *memory_of_ranks, uint64_t free_bytes,
+                         const bb_dataset_info *data, int64_t first_step, double bytes, double epochs) {
     const bb_train_args *args = report->args;
-    bb_json_line(json_pack("{s:s,s:s,s:I,s:I,s:I,s:{s:i,s:i,s:i,s:i,s:i},s:s,s:i,s:I,s:I,s:I,s:f,s:f,s:o,s:I}", "event",
+    bb_json_line(json_pack("{s:s,s:s,s:I,s:I,s:I,s:{s:i,s:i,s:i,s:i,s:i},s:s,s:i,s:I,s:I,s:I,s:f,s:f,s:o,s:o,s:I}", "event",
                            "start", "out", args->out, "step", (json_int_t)first_step, "total_steps",
                            (json_int_t)args->options.steps, "parameters", (json_int_t)bb_config_parameters(config), "model",
                            "n_layer", config->n_layer, "d_model", config->d_model, "n_head", config->n_head, "n_kv_head",
                            config->n_kv_head, "d_ff", config->d_ff, "device", bb_device_name(device), "threads",
                            bb_device_threads(device), "data_shards", (json_int_t)data->shards, "data_bytes",
                            (json_int_t)data->bytes, "data_skipped_shards", (json_int_t)data->skipped_shards, "run_bytes", bytes,
-                           "epochs", epochs, "memory", bb_memory_json(memory), "memory_free", (json_int_t)free_bytes));
+                           "epochs", epochs, "ranks", ranks_json(args->options.dist, memory_of_ranks), "memory",
+                           bb_memory_json(memory), "memory_free", (json_int_t)free_bytes));
 }
 
 void bb_train_report_summary(bb_train_report *report, bb_device *device, const bb_config *config,
-                             const bb_memory_estimate *memory, uint64_t free_bytes, const bb_dataset_info *data,
-                             int64_t first_step) {
+                             const bb_memory_estimate *memory, const uint64_t *memory_of_ranks, uint64_t free_bytes,
+                             const bb_dataset_info *data, int64_t first_step) {
     const bb_train_args *args = report->args;
     const bb_train_options *o = &args->options;
     double bytes = bytes_from(o, first_step), epochs = data->bytes ? bytes / (double)data->bytes : 0;
     if (args->json) {
-        summary_json(report, device, config, memory, free_bytes, data, first_step, bytes, epochs);
+        summary_json(report, device, config, memory, memory_of_ranks, free_bytes, data, first_step, bytes, epochs);
         return;
     }
     FILE *out = report->progress.stream;
@@ -72,6 +96,7 @@ void bb_train_report_summary(bb_train_report *report, bb_device *device, const b
             bb_device_threads(device) == 1 ? "" : "s", bb_device_description(device));
     bb_memory_line(memory, line, sizeof line);
     fprintf(out, "memory   %s of %s free: %s\n", bb_text_bytes(memory->total).s, bb_text_bytes(free_bytes).s, line);
+    if (bb_dist_size(o->dist) > 1) ranks_text(o->dist, memory_of_ranks, out);
     fprintf(out, "data     %s: %lld shard%s, %s\n", args->data, (long long)data->shards, data->shards == 1 ? "" : "s",
             bb_text_bytes((uint64_t)data->bytes).s);
     int first = o->seq_len ? o->seq_len : bb_seq_len_for_step(first_step, o->steps, o->seq_len_cap);
@@ -80,8 +105,8 @@ void bb_train_report_summary(bb_train_report *report, bb_device *device, const b
         snprintf(lengths, sizeof lengths, "%d bytes", first);
     else
         snprintf(lengths, sizeof lengths, "%d bytes, growing to %d", first, last);
-    fprintf(out, "a step   %d x %d sequences of %s: %lld bytes\n", o->batch_size, o->grad_accum, lengths,
-            (long long)o->batch_size * o->grad_accum * first);
+    fprintf(out, "a step   %d x %lld sequences of %s: %lld bytes\n", o->batch_size, (long long)o->global_batch / o->batch_size,
+            lengths, (long long)o->global_batch * first);
     fprintf(out, "run      steps %lld to %lld, %s: %.3g epoch%s of the data; %s, lr %g\n", (long long)first_step + 1,
             (long long)o->steps, bb_text_bytes((uint64_t)bytes).s, epochs, epochs > 0.995 && epochs < 1.005 ? "" : "s",
             args->optim == BB_OPTIM_ADAMW8BIT ? "adamw8bit" : "adamw", args->lr);
@@ -98,12 +123,12 @@ static json_t *number(double value) { return isfinite(value) ? json_real(value) 
 static void event_json(const bb_train_event *e) {
     switch (e->kind) {
     case BB_TRAIN_STEP:
-        bb_json_line(json_pack("{s:s,s:I,s:I,s:i,s:o,s:o,s:f,s:o,s:I,s:f,s:f,s:f,s:I,s:I,s:b}", "event", "step", "step",
+        bb_json_line(json_pack("{s:s,s:I,s:I,s:i,s:o,s:o,s:f,s:o,s:I,s:f,s:f,s:f,s:I,s:I,s:f,s:b}", "event", "step", "step",
                                (json_int_t)e->step, "total_steps", (json_int_t)e->total_steps, "seq_len", e->seq_len, "loss",
                                number(e->loss), "bpb", number(e->bpb), "lr", e->lr, "grad_norm", number(e->grad_norm), "bytes",
                                (json_int_t)e->bytes_seen, "bytes_per_s", e->bytes_per_second, "elapsed_s", e->elapsed_seconds,
                                "eta_s", e->eta_seconds, "skipped", (json_int_t)e->skipped_steps, "skipped_micro",
-                               (json_int_t)e->skipped_micro_batches, "logged", (int)e->logged));
+                               (json_int_t)e->skipped_micro_batches, "wait_share", e->wait_share, "logged", (int)e->logged));
         break;
     case BB_TRAIN_VALIDATION:
         bb_json_line(
@@ -121,9 +146,11 @@ static void event_json(const bb_train_event *e) {
 
 /* live: what matters most comes first, as a narrow terminal cuts the end. */
 static void step_text(const bb_train_event *e, bool live, char *out, size_t size) {
-    char skipped[48] = "";
+    char skipped[80] = "";
     bb_text eta = bb_text_duration(e->eta_seconds), rate = bb_text_bytes((uint64_t)e->bytes_per_second);
     if (e->skipped_steps) snprintf(skipped, sizeof skipped, "  skipped %lld", (long long)e->skipped_steps);
+    if (e->wait_share > 0)
+        snprintf(skipped + strlen(skipped), sizeof skipped - strlen(skipped), "  waits %.1f%%", 100 * e->wait_share);
     if (live)
         snprintf(out, size, "%lld/%lld eta %s seq %d loss %.3f bpb %.3f lr %.2g grad %.2g %s/s%s", (long long)e->step,
                  (long long)e->total_steps, eta.s, e->seq_len, e->loss, e->bpb, e->lr, e->grad_norm, rate.s, skipped);

@@ -357,6 +357,28 @@ static void sum_squares_agrees(void **state) {
     }
 }
 
+/* One rounding of one exact sum each: every backend gives the same bits. */
+static void add_agrees(void **state) {
+    (void)state;
+    static const int64_t sizes[] = {1, 2, 15, 1000, 4096, 4097, 300001};
+    bb_device *const devices[3] = {ops_ref, ops_cpu[0], ops_cpu[1]};
+    for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++) {
+        int64_t n = sizes[i];
+        float *sum[3];
+        for (int j = 0; j < 3; j++) {
+            ops_session s = ops_begin(devices[j], 1);
+            float *x = ops_put_f32(&s, ops_normal_f32(&s, n, 1e3), n), *y = ops_put_f32(&s, ops_normal_f32(&s, n, 1), n);
+            s.dev->ops->add(s.dev, y, x, n);
+            sum[j] = malloc((size_t)n * sizeof(float));
+            s.dev->ops->copy_out(s.dev, sum[j], y, (size_t)n * sizeof(float));
+            ops_end(&s);
+        }
+        assert_memory_equal(sum[0], sum[1], (size_t)n * sizeof(float));
+        assert_memory_equal(sum[0], sum[2], (size_t)n * sizeof(float));
+        for (int j = 0; j < 3; j++) free(sum[j]);
+    }
+}
+
 static void activations_round_half_to_even(void **state) {
     (void)state;
     ops_session s = ops_begin(ops_cpu[0], 1);
@@ -485,6 +507,7 @@ static const ops_case cases[] = {
 int main(void) {
     const struct CMUnitTest extra[] = {
         cmocka_unit_test(sum_squares_agrees),
+        cmocka_unit_test(add_agrees),
         cmocka_unit_test(activations_round_half_to_even),
         cmocka_unit_test(nan_is_not_lost),
         cmocka_unit_test(nan_is_not_lost_in_8_bits),

@@ -23,6 +23,7 @@ const char *bb_status_name(bb_status status) {
     case BB_ERR_NUMERIC: return "numeric";
     case BB_ERR_INTERRUPTED: return "interrupted";
     case BB_ERR_INTERNAL: return "internal";
+    case BB_ERR_PEER: return "peer";
     }
     return "unknown";
 }

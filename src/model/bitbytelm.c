@@ -73,6 +73,13 @@ bb_ternary bb_model_ternary(const bb_model *m, int index) {
     }
 }
 
+float *bb_model_swap_gradients(bb_model *m, float *grads) {
+    float *old = m->grads;
+    m->grads = grads;
+    point_blocks(m);
+    return old;
+}
+
 void bb_model_parameters_changed(bb_model *model) { model->prepared = false; }
 
 void bb_model_prepare(bb_model *m) {

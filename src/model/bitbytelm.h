@@ -41,6 +41,10 @@ struct bb_model {
     bool prepared; /* the prepared weights belong to the present parameters */
     int trained_length;
     bb_workspace ws;
+    /* Called in a backward pass when it adds nothing more to the gradients from element `first` on: first goes down from pass
+     * to pass of a block until it is 0. NULL: nobody. */
+    void (*on_gradients)(void *user, int64_t first);
+    void *on_gradients_user;
 };
 
 enum { BB_DEFAULT_TRAINED_LENGTH = 2048 }; /* where a file does not say */
@@ -51,6 +55,8 @@ bb_status bb_model_create_for_inference(bb_device *device, const bb_config *conf
 /* The prepared weight of ternary tensor `index` of the table: one segment, in the model's memory. */
 bb_ternary bb_model_ternary(const bb_model *model, int index);
 
+/* Gives the model another range for its gradients, table.total f32; the old one is the caller's. */
+float *bb_model_swap_gradients(bb_model *model, float *grads);
 /* After a change of params (optimizer step, load): the prepared weights are made again before their next use. */
 void bb_model_parameters_changed(bb_model *model);
 /* Makes the prepared (quantized) weights if they are not current. */

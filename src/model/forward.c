@@ -48,6 +48,10 @@ static void blocks_forward(bb_model *m, const bb_block_shape *s, const bb_kv_cac
     }
 }
 
+static void gradients_done(const bb_model *m, int64_t first) {
+    if (m->on_gradients) m->on_gradients(m->on_gradients_user, first);
+}
+
 /* Gradients from ws.logits (holding dlogits) down to the embedding. */
 static void backward(bb_model *m, const bb_block_shape *s) {
     bb_workspace *w = &m->ws;
@@ -61,6 +65,7 @@ static void backward(bb_model *m, const bb_block_shape *s) {
     ops->zero(m->device, w->dx, (size_t)(M * C) * sizeof(float));
     ops->rmsnorm_backward(m->device, w->dx, m->grads + norm_f(m)->offset, dh, w->block_x[L], m->params + norm_f(m)->offset,
                           w->final_r, M, C);
+    gradients_done(m, norm_f(m)->offset);
     for (int l = L - 1; l >= 0; l--) {
         bb_block *block = &m->blocks[l];
         /* the last block's activations are still those of the forward pass */
@@ -73,8 +78,10 @@ static void backward(bb_model *m, const bb_block_shape *s) {
             ops->ste_clip(m->device, block->dw_gate_up, block->w_gate_up, &block->gate_up);
             ops->ste_clip(m->device, block->dw_down, block->w_down, &block->down);
         }
+        gradients_done(m, m->table.entries[BB_PARAM_FIRST_BLOCK + l * BB_PARAMS_PER_BLOCK].offset);
     }
     ops->embedding_backward(m->device, d_embedding, w->x, w->dx, M, V, C);
+    gradients_done(m, 0);
 }
 
 /* x (and y) to the device, through the blocks and the head; with y, *loss is the mean of the negative log likelihoods. */

@@ -88,6 +88,7 @@ typedef struct bb_peaks {
 typedef struct bb_ops {
     const char *name;
     bb_dtype act_dtype;
+    bool host_memory; /* alloc gives memory of the host: other code may read and write it between syncs */
 
     /* -- the device ------------------------------------------------------------------------------------------------- */
     void (*close)(bb_device *dev);
@@ -194,6 +195,8 @@ typedef struct bb_ops {
     /* -- optimizer: one sweep over a tensor --------------------------------------------------------------------------- */
     /* sum of x^2 in double, over n f32: in tiles of fixed size. Waits for the result. */
     double (*sum_squares)(bb_device *dev, const float *x, int64_t n);
+    /* y += x, n f32 */
+    void (*add)(bb_device *dev, float *y, const float *x, int64_t n);
     /* m = b1 m + (1-b1) g; v = b2 v + (1-b2) g^2; p = p (1 - lr wd) - lr (m/bc1) / (sqrt(v/bc2) + eps), g scaled first.
      * arXiv:1711.05101 */
     void (*adamw_step)(bb_device *dev, float *p, const float *g, float *m, float *v, int64_t n, const bb_adamw *h);

@@ -1,5 +1,6 @@
 /* What a run takes, measured by the functions that carve it.
  * SPDX-License-Identifier: MIT */
+#include "training/gradients.h"
 #include "training/optim.h"
 
 bb_status bb_memory_predict(bb_device *device, const bb_config *config, bb_optimizer_kind optim, int batch_size, int seq_len,
@@ -26,5 +27,15 @@ bb_status bb_memory_predict(bb_device *device, const bb_config *config, bb_optim
     bb_param_table_free(&table);
     out->kv_cache = bb_kv_cache_bytes(config, seq_len, BB_I8);
     out->inference_total = out->inference_weights + out->kv_cache + bb_cache_workspace_measure(device, config, seq_len);
+    return BB_OK;
+}
+
+bb_status bb_memory_predict_reduction(const bb_config *config, const bb_train_options *options, uint64_t *bytes,
+                                      bb_error *err) {
+    bb_dist alone = {.size = 1}; /* one process exchanges nothing */
+    const bb_dist *dist = options->dist ? options->dist : &alone;
+    bb_micro_run run;
+    BB_TRY(bb_micro_run_of(options, dist->rank, dist->size, &run, err));
+    *bytes = bb_gradients_predict((int64_t)bb_config_parameters(config), options->dist, run.count, options->reduce);
     return BB_OK;
 }

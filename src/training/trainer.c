@@ -8,9 +8,13 @@
 #include <stdlib.h>
 #include <sys/stat.h>
 #include <time.h>
+#include <xxhash.h>
 
 #include "core/file.h"
+#include "data/dataset.h"
+#include "dist/dist.h"
 #include "training/checkpoint.h"
+#include "training/gradients.h"
 #include "training/loss.h"
 #include "training/run_dir.h"
 #include "training/saver.h"
@@ -26,11 +30,25 @@ struct bb_trainer {
     int64_t damaged_step; /* checkpoints after resumed_from up to this step are damaged; -1: there are none */
     bb_run_dir run_dir;   /* path NULL: nothing is written */
     bb_saver *saver;
-    volatile sig_atomic_t stop;
+    volatile sig_atomic_t stop; /* asked of this rank */
+    bb_dist *dist, *alone;      /* alone: opened here, where the caller gave none */
+    bb_micro_run run;
+    bb_gradients gradients;
+    struct rank_report *reports;         /* (size): what every rank says after its micro-batches, and their losses */
+    size_t report_bytes;                 /* of one */
+    bool stopping, save_due, time_is_up; /* decided by all ranks */
+    double created, last_save, longest_step, longest_save, save_began, waited, logged_wait;
     uint8_t *x, *y; /* (batch_size, longest seq_len) */
     int val_batch;
     double started, last_log_time;
     int64_t last_log_bytes, first_step;
+};
+
+/* Once a step, from every rank to all. */
+struct rank_report {
+    int64_t stop, save_due, time_is_up; /* the last two count from rank 0 alone */
+    double waited;                      /* seconds in the step before */
+    double losses[];                    /* of its micro-batches, as many as the longest run has */
 };
 
 static double now(void) {
@@ -47,6 +65,7 @@ void bb_train_options_default(bb_train_options *o) {
                             .grad_clip = 1.0,
                             .batch_size = 1,
                             .grad_accum = 8,
+                            .reduce = BB_REDUCE_FAST,
                             .recompute = true,
                             .log_every = 50,
                             .save_every = 2000,
@@ -61,6 +80,7 @@ static bb_status check_options(const bb_train_options *o, bb_error *err) {
     } counts[] = {{"steps", o->steps, 1},
                   {"batch_size", o->batch_size, 1},
                   {"grad_accum", o->grad_accum, 1},
+                  {"global_batch", o->global_batch, 0},
                   {"seq_len", o->seq_len, 0},
                   {"seq_len_cap", o->seq_len_cap, 0},
                   {"log_every", o->log_every, 0},
@@ -81,12 +101,36 @@ static bb_status check_options(const bb_train_options *o, bb_error *err) {
     if (!(o->lr_min_factor >= 0 && o->lr_min_factor <= 1))
         return bb_fail(err, BB_ERR_ARGUMENT, "lr_min_factor %g must be from 0 to 1", o->lr_min_factor);
     if (!(o->spike_skip >= 0)) return bb_fail(err, BB_ERR_ARGUMENT, "spike_skip %g must not be negative", o->spike_skip);
+    if (!(o->save_minutes >= 0) || !(o->max_minutes >= 0))
+        return bb_fail(err, BB_ERR_ARGUMENT, "save_minutes %g and max_minutes %g must not be negative", o->save_minutes,
+                       o->max_minutes);
     if (!(o->grad_clip >= 0)) return bb_fail(err, BB_ERR_ARGUMENT, "grad_clip %g must not be negative", o->grad_clip);
     return BB_OK;
 }
 
 static int seq_len_of(const bb_train_options *o, int64_t step) {
     return o->seq_len ? o->seq_len : bb_seq_len_for_step(step, o->steps, o->seq_len_cap);
+}
+
+/* The processes, this rank's part of a step, and what sums it. */
+static bb_status open_ranks(bb_trainer *t, bb_error *err) {
+    if (!t->options.dist) BB_TRY(bb_dist_open_single(&t->alone, err));
+    t->dist = t->options.dist ? t->options.dist : t->alone;
+    int size = t->dist->size;
+    if (size > 1 && !t->model->device->ops->host_memory)
+        return bb_fail(err, BB_ERR_UNSUPPORTED,
+                       "training in %d processes works where tensors are in the host's memory; device %s has its own", size,
+                       t->model->device->ops->name);
+    BB_TRY(bb_micro_run_of(&t->options, t->dist->rank, size, &t->run, err));
+    size_t longest = (size_t)(t->run.total + size - 1) / (size_t)size;
+    t->report_bytes = sizeof *t->reports + longest * sizeof *t->reports->losses;
+    t->reports = calloc((size_t)size + 1, t->report_bytes); /* the last is this rank's own, to be sent */
+    if (!t->reports) return bb_fail(err, BB_ERR_MEMORY, "out of memory for the losses of %d micro-batches", t->run.total);
+    return bb_gradients_open(t->model, t->dist, t->run.count, t->options.reduce, &t->gradients, err);
+}
+
+static struct rank_report *report_of(const bb_trainer *t, int rank) {
+    return (struct rank_report *)(void *)((unsigned char *)t->reports + (size_t)rank * t->report_bytes);
 }
 
 bb_status bb_trainer_create(bb_model *model, bb_optimizer *optimizer, bb_loss_scaler *scaler, const bb_train_options *options,
@@ -102,6 +146,7 @@ bb_status bb_trainer_create(bb_model *model, bb_optimizer *optimizer, bb_loss_sc
     t->options = *options;
     t->run_dir.lock_fd = -1;
     t->damaged_step = -1;
+    t->created = now();
     t->warmup_steps =
         options->warmup_steps >= 0 ? options->warmup_steps : (int64_t)(options->warmup_frac * (double)options->steps);
 
@@ -115,6 +160,7 @@ bb_status bb_trainer_create(bb_model *model, bb_optimizer *optimizer, bb_loss_sc
     }
     int batch = (int)((rows + (size_t)widest - 1) / (size_t)widest);
     BB_TRY_GOTO(status, fail, bb_model_reserve(model, batch, widest, true, options->recompute, err));
+    BB_TRY_GOTO(status, fail, open_ranks(t, err));
     t->x = malloc(rows);
     t->y = malloc(rows);
     if (!t->x || !t->y) {
@@ -130,6 +176,9 @@ fail:
 
 void bb_trainer_free(bb_trainer *t) {
     if (!t) return;
+    bb_gradients_close(&t->gradients);
+    bb_dist_close(t->alone);
+    free(t->reports);
     free(t->resumed_from);
     free(t->x);
     free(t->y);
@@ -138,11 +187,12 @@ void bb_trainer_free(bb_trainer *t) {
 
 void bb_trainer_request_stop(bb_trainer *t) { t->stop = 1; }
 int64_t bb_trainer_step(const bb_trainer *t) { return t->state.step; }
+bool bb_trainer_out_of_time(const bb_trainer *t) { return t->time_is_up; }
 
 /* ---- events ---------------------------------------------------------------------------------------------------------- */
 
 static void emit(const bb_trainer *t, const bb_train_event *event) {
-    if (t->options.on_event) t->options.on_event(t->options.user, event);
+    if (t->options.on_event && t->dist->rank == 0) t->options.on_event(t->options.user, event);
 }
 
 static bb_train_event event_of(const bb_trainer *t, bb_train_event_kind kind) {
@@ -179,10 +229,11 @@ static bb_status log_metrics(const bb_trainer *t, const bb_train_event *e, bb_er
     json_t *line =
         e->kind == BB_TRAIN_VALIDATION
             ? json_pack("{s:I, s:o}", "step", (json_int_t)e->step, "val_bpb", number(e->val_bpb))
-            : json_pack("{s:I, s:o, s:o, s:f, s:i, s:o, s:I, s:f, s:I, s:I}", "step", (json_int_t)e->step, "loss",
+            : json_pack("{s:I, s:o, s:o, s:f, s:i, s:o, s:I, s:f, s:I, s:I, s:o*}", "step", (json_int_t)e->step, "loss",
                         number(e->loss), "bpb", number(e->bpb), "lr", e->lr, "seq_len", e->seq_len, "grad_norm",
                         number(e->grad_norm), "bytes", (json_int_t)e->bytes_seen, "bytes_per_s", e->bytes_per_second, "skipped",
-                        (json_int_t)e->skipped_steps, "skipped_micro", (json_int_t)e->skipped_micro_batches);
+                        (json_int_t)e->skipped_steps, "skipped_micro", (json_int_t)e->skipped_micro_batches, "wait_share",
+                        t->dist->size > 1 ? json_real(e->wait_share) : NULL);
     return bb_run_dir_append_metrics(&t->run_dir, line, err);
 }
 
@@ -228,9 +279,30 @@ const char *bb_trainer_resumed_from(const bb_trainer *t) { return t->resumed_fro
 
 /* ---- parts of a step ------------------------------------------------------------------------------------------------- */
 
+/* Ranks that have drifted apart, or never were the same, would go on without a sign of it. */
+static bb_status same_everywhere(bb_trainer *t, bb_error *err) {
+    int size = t->dist->size;
+    if (size == 1) return BB_OK;
+    uint64_t mine = XXH3_64bits(t->model->params, (size_t)t->model->table.total * sizeof(float)),
+             *all = calloc((size_t)size, sizeof *all);
+    if (!all) return bb_fail(err, BB_ERR_MEMORY, "out of memory");
+    mine ^= (uint64_t)t->state.step << 32 ^ t->state.samples;
+    bb_status status = bb_dist_all_gather_u64(t->dist, mine, all, err);
+    for (int r = 1; r < size && status == BB_OK; r++)
+        if (all[r] != all[0])
+            status = bb_fail(err, BB_ERR_ARGUMENT,
+                             "at step %lld rank %d on %s has not the weights of rank 0 on %s: the same program, --seed, and "
+                             "checkpoint on every host?",
+                             (long long)t->state.step, r, bb_dist_host(t->dist, r), bb_dist_host(t->dist, 0));
+    free(all);
+    return status;
+}
+
 static void on_saved(void *user, int64_t step, const char *path, double paused_seconds) {
-    const bb_trainer *t = user;
+    bb_trainer *t = user;
     bb_train_event e = event_of(t, BB_TRAIN_SAVED);
+    double took = now() - t->save_began;
+    if (took > t->longest_save) t->longest_save = took;
     e.step = step;
     e.path = path;
     e.pause_seconds = paused_seconds;
@@ -238,16 +310,21 @@ static void on_saved(void *user, int64_t step, const char *path, double paused_s
 }
 
 static bb_status save(bb_trainer *t, bb_error *err) {
+    BB_TRY(same_everywhere(t, err));
     if (!t->run_dir.path) return BB_OK;
     bb_keep keep = {.newest = t->options.keep, .every = t->options.keep_every};
     if (t->state.skipped_in_a_row > 0) keep.newest = 0; /* those before it may be all that is good */
     t->state.optimizer_steps = t->optimizer->steps;
     t->state.scaler_scale = t->scaler && t->scaler->enabled ? t->scaler->scale : 0;
     t->state.scaler_good_steps = t->scaler ? t->scaler->good_steps : 0;
+    BB_TRY(bb_saver_wait(t->saver, err));
+    t->last_save = t->save_began = now();
     return bb_saver_save(t->saver, &t->state, &keep, err);
 }
 
+/* By rank 0; the others go on to the next step, and wait there. */
 static bb_status validate(bb_trainer *t, bb_error *err) {
+    if (t->dist->rank != 0) return BB_OK;
     bb_eval_options o;
     bb_eval_options_default(&o);
     o.seq_len = t->options.val_seq_len;
@@ -261,25 +338,61 @@ static bb_status validate(bb_trainer *t, bb_error *err) {
     return log_metrics(t, &e, err);
 }
 
-/* Gradients of one step. *loss: the mean over the finite micro-batches, NaN when there was none. */
-static bb_status accumulate(bb_trainer *t, bb_dataset *dataset, int seq_len, double *loss, bb_error *err) {
+/* Every rank's report to all, and what follows from them: the loss, in the order of the micro-batches, NaN when none was
+ * finite; what to do after this step. */
+static bb_status exchange_reports(bb_trainer *t, double *loss, bb_error *err) {
     const bb_train_options *o = &t->options;
-    double scale = (t->scaler ? bb_loss_scaler_scale(t->scaler) : 1) / o->grad_accum, sum = 0;
-    int finite = 0;
-    BB_TRY(bb_model_zero_gradients(t->model, err));
-    for (int micro = 0; micro < o->grad_accum; micro++) {
-        double micro_loss;
-        BB_TRY(bb_dataset_batch(dataset, o->batch_size, o->grad_accum, micro, t->x, t->y, err));
-        BB_TRY(bb_model_loss_backward(t->model, t->x, t->y, o->batch_size, seq_len, scale, &micro_loss, err));
-        if (isfinite(micro_loss)) {
-            sum += micro_loss;
-            finite++;
-        } else {
-            t->state.skipped_micro_batches++;
+    int size = t->dist->size, finite = 0;
+    double sum = 0, waited = 0, t_now = now();
+    struct rank_report *own = report_of(t, size);
+    own->stop = t->stop;
+    own->save_due = o->save_minutes > 0 && t_now - t->last_save >= 60 * o->save_minutes;
+    /* after this step there must be time for one more and a save */
+    double needed = t->longest_step + (t->longest_step > t->longest_save ? t->longest_step : t->longest_save);
+    own->time_is_up = o->max_minutes > 0 && t_now - t->created + needed >= 60 * o->max_minutes;
+    own->waited = t->waited;
+    double before = bb_dist_wait_seconds(t->dist);
+    BB_TRY(t->dist->engine->all_gather(t->dist, own, t->reports, t->report_bytes, err));
+    int asked = -1;
+    for (int r = 0; r < size; r++) {
+        const struct rank_report *report = report_of(t, r);
+        bb_micro_run run;
+        BB_TRY(bb_micro_run_of(o, r, size, &run, err));
+        if (report->stop && asked < 0) asked = r;
+        waited += report->waited;
+        for (int i = 0; i < run.count; i++) {
+            if (isfinite(report->losses[i])) {
+                sum += report->losses[i];
+                finite++;
+            } else {
+                t->state.skipped_micro_batches++;
+            }
         }
     }
+    if (asked >= 0 && !t->stopping && size > 1)
+        notice(t, "rank %d on %s was asked to stop: all finish this step, then rank 0 saves", asked,
+               bb_dist_host(t->dist, asked));
+    t->stopping = t->stopping || asked >= 0;
+    t->save_due = report_of(t, 0)->save_due != 0;
+    t->time_is_up = report_of(t, 0)->time_is_up != 0;
+    t->logged_wait += waited / size;
+    BB_TRY(bb_gradients_finish(&t->gradients, err));
+    t->waited = bb_dist_wait_seconds(t->dist) - before;
     *loss = finite ? sum / finite : NAN;
     return BB_OK;
+}
+
+/* Gradients of one step, the sum over all ranks. *loss: the mean over the finite micro-batches, NaN when there was none. */
+static bb_status accumulate(bb_trainer *t, bb_dataset *dataset, int seq_len, double *loss, bb_error *err) {
+    int batch_size = t->options.batch_size;
+    double scale = (t->scaler ? bb_loss_scaler_scale(t->scaler) : 1) / t->run.total;
+    struct rank_report *own = report_of(t, t->dist->size);
+    BB_TRY(bb_gradients_begin(&t->gradients, err));
+    for (int i = 0; i < t->run.count; i++) {
+        BB_TRY(bb_dataset_batch(dataset, batch_size, t->run.total, t->run.first + i, t->x, t->y, err));
+        BB_TRY(bb_gradients_micro(&t->gradients, t->x, t->y, batch_size, seq_len, scale, &own->losses[i], err));
+    }
+    return exchange_reports(t, loss, err);
 }
 
 /* What a step that was applied, or not, leaves in the state. */
@@ -323,7 +436,7 @@ static bb_status train_step(bb_trainer *t, bb_dataset *dataset, bb_train_event *
     if (bb_dataset_seq_len(dataset) != seq_len) BB_TRY(bb_dataset_set_seq_len(dataset, seq_len, err));
     if (seq_len > s->trained_length) t->model->trained_length = s->trained_length = seq_len;
 
-    double loss, grad_norm = NAN;
+    double loss, grad_norm = NAN, begin = now();
     double lr = bb_lr_for_step(s->step, t->warmup_steps, o->steps, t->optimizer->options.lr, o->lr_schedule, o->lr_min_factor);
     bool applied = false;
     BB_TRY(accumulate(t, dataset, seq_len, &loss, err));
@@ -333,7 +446,7 @@ static bb_status train_step(bb_trainer *t, bb_dataset *dataset, bb_train_event *
     if (isfinite(loss) && loss <= loss_limit)
         BB_TRY(bb_optimizer_step(t->optimizer, lr, o->grad_clip, loss_scale, &grad_norm, &applied, err));
     if (t->scaler) bb_loss_scaler_update(t->scaler, !applied);
-    bb_dataset_next_step(dataset, o->batch_size, o->grad_accum);
+    bb_dataset_next_step(dataset, o->batch_size, t->run.total);
     s->bytes_seen += (int64_t)(bb_dataset_position(dataset) - s->samples) * seq_len;
     s->samples = bb_dataset_position(dataset);
     s->step++;
@@ -345,7 +458,9 @@ static bb_status train_step(bb_trainer *t, bb_dataset *dataset, bb_train_event *
     e->bpb = bb_bits_per_byte(loss);
     e->lr = lr;
     e->grad_norm = grad_norm;
-    double span = t->started + e->elapsed_seconds - t->last_log_time;
+    double step_seconds = now() - begin, span = t->started + e->elapsed_seconds - t->last_log_time;
+    if (step_seconds > t->longest_step) t->longest_step = step_seconds;
+    e->wait_share = span > t->logged_wait ? t->logged_wait / span : span > 0; /* a step's waiting is known in the next one */
     e->bytes_per_second = span > 0 ? (double)(s->bytes_seen - t->last_log_bytes) / span : 0;
     e->eta_seconds = e->elapsed_seconds / (double)(s->step - t->first_step) * (double)(o->steps - s->step);
     return BB_OK;
@@ -357,7 +472,7 @@ static bool every(int64_t step, int n) { return n > 0 && step % n == 0; }
 
 static bb_status open_run_dir(bb_trainer *t, bb_error *err) {
     const bb_train_options *o = &t->options;
-    if (!o->out_dir) return BB_OK;
+    if (!o->out_dir || t->dist->rank != 0) return BB_OK;
     bool own = false;
     if (t->resumed_from) BB_TRY(bb_run_dir_contains(o->out_dir, t->resumed_from, &own, err));
     BB_TRY(bb_run_dir_open(o->out_dir, own ? t->state.step : -1, own ? t->damaged_step : -1, o->allow_overwrite, &t->run_dir,
@@ -383,9 +498,12 @@ static bb_status run(bb_trainer *t, bb_dataset *dataset, bb_error *err) {
     t->started = t->last_log_time = now();
     t->last_log_bytes = s->bytes_seen;
     t->first_step = s->step;
+    t->last_save = t->started;
+    t->logged_wait = t->waited = 0;
+    t->stopping = t->dist->size == 1 && t->stop;
 
     int64_t saved_step = -1;
-    while (s->step < end && !t->stop) {
+    while (s->step < end && !t->stopping && !t->time_is_up) {
         bb_train_event e;
         BB_TRY(train_step(t, dataset, &e, err));
         e.logged = every(s->step, o->log_every) || s->step == o->steps;
@@ -394,17 +512,19 @@ static bb_status run(bb_trainer *t, bb_dataset *dataset, bb_error *err) {
             BB_TRY(log_metrics(t, &e, err));
             t->last_log_time = now();
             t->last_log_bytes = s->bytes_seen;
+            t->logged_wait = 0;
         }
         if (o->val_data && (every(s->step, o->val_every) || s->step == o->steps)) BB_TRY(validate(t, err));
         if (s->skipped_in_a_row >= BB_SKIPPED_IN_A_ROW) return too_many_skipped(t, err);
-        if (every(s->step, o->save_every) && s->skipped_in_a_row == 0) {
+        if ((every(s->step, o->save_every) || t->save_due) && s->skipped_in_a_row == 0) {
             BB_TRY(save(t, err));
             saved_step = s->step;
         }
         BB_TRY(bb_saver_poll(t->saver, err));
+        if (t->dist->size == 1 && t->stop) t->stopping = true; /* nobody else need know */
     }
     if (saved_step != s->step && s->step > t->first_step) BB_TRY(save(t, err));
-    if (t->stop && s->step < end)
+    if (t->stopping && s->step < end)
         return bb_fail(err, BB_ERR_INTERRUPTED, "stopped at step %lld of %lld", (long long)s->step, (long long)o->steps);
     return BB_OK;
 }
@@ -412,12 +532,18 @@ static bb_status run(bb_trainer *t, bb_dataset *dataset, bb_error *err) {
 bb_status bb_trainer_train(bb_trainer *t, bb_dataset *dataset, bb_error *err) {
     const char *warning = bb_dataset_get_info(dataset).warning;
     if (warning) notice(t, "%s", warning);
+    if (t->dist->size > 1 && dataset->world_size != 1)
+        return bb_fail(err, BB_ERR_ARGUMENT,
+                       "the data set was opened as rank %d of %d: a trainer with ranks takes their parts itself, of a data set "
+                       "opened as rank 0 of 1",
+                       dataset->rank, dataset->world_size);
     if (t->state.step >= t->options.steps) {
         notice(t, "nothing to do: %lld steps are done already", (long long)t->state.step);
         return BB_OK;
     }
     bb_error unsaved;
-    bb_status status = open_run_dir(t, err);
+    bb_status status = bb_dist_agree(t->dist, open_run_dir(t, err), err);
+    if (status == BB_OK) status = same_everywhere(t, err);
     if (status == BB_OK) status = run(t, dataset, err);
     /* The last checkpoint is on disk, or known not to be, before this returns. What ended the run is said first. */
     bb_status last = bb_saver_wait(t->saver, &unsaved);

@@ -31,6 +31,19 @@ double bb_cpu_sum_squares(bb_device *dev, const float *x, int64_t n) {
     return sum;
 }
 
+BB_SIMD_INLINE void add_tile_body(float *y, const float *x, int64_t n) {
+#pragma omp simd
+    for (int64_t i = 0; i < n; i++) y[i] += x[i];
+}
+
+BB_SIMD_VARIANTS(add_tile, (float *y, const float *x, int64_t n), (y, x, n))
+
+void bb_cpu_add(bb_device *dev, float *y, const float *x, int64_t n) {
+    add_tile_kernel *add_tile = add_tile_for(bb_cpu_of(dev)->level);
+#pragma omp parallel for num_threads(dev->threads) if (n >= BB_SIMD_SERIAL)
+    for (int64_t i = 0; i < n; i += STEP_TILE) add_tile(y + i, x + i, n - i < STEP_TILE ? n - i : STEP_TILE);
+}
+
 BB_SIMD_INLINE void step_tile_body(float *p, const float *g, float *m, float *v, int64_t n, const adamw_constants *k) {
 #pragma omp simd
     for (int64_t i = 0; i < n; i++) {

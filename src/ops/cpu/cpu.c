@@ -150,6 +150,7 @@ static void cpu_act_out(bb_device *dev, float *host, const void *x, int64_t n) {
 static const bb_ops ops = {
     .name = "cpu",
     .act_dtype = BB_BF16,
+    .host_memory = true,
     .close = cpu_close,
     .sync = cpu_sync,
     .alloc = cpu_alloc,
@@ -187,6 +188,7 @@ static const bb_ops ops = {
     .attention_cached = bb_cpu_attention_cached,
     .attention_backward = bb_cpu_attention_backward,
     .sum_squares = bb_cpu_sum_squares,
+    .add = bb_cpu_add,
     .adamw_step = bb_cpu_adamw_step,
     .adamw8bit_init = bb_cpu_adamw8bit_init,
     .adamw8bit_step = bb_cpu_adamw8bit_step,

@@ -10,6 +10,11 @@ double bb_ref_sum_squares(bb_device *dev, const float *x, int64_t n) {
     return sum;
 }
 
+void bb_ref_add(bb_device *dev, float *y, const float *x, int64_t n) {
+    (void)dev;
+    for (int64_t i = 0; i < n; i++) y[i] += x[i];
+}
+
 double bb_ref_adamw_element(double p, double g, double *m, double *v, const bb_adamw *h) {
     double b1 = h->beta1, b2 = h->beta2, lr = h->lr;
     g *= h->grad_scale;

@@ -70,6 +70,7 @@ static void act_out(bb_device *dev, float *host, const void *x, int64_t n) { cop
 
 static const bb_ops ops = {.name = "ref",
                            .act_dtype = BB_F32,
+                           .host_memory = true,
                            .close = close_device,
                            .sync = sync_device,
                            .alloc = alloc,
@@ -106,6 +107,7 @@ static const bb_ops ops = {.name = "ref",
                            .attention_cached = bb_ref_attention_cached,
                            .attention_backward = bb_ref_attention_backward,
                            .sum_squares = bb_ref_sum_squares,
+                           .add = bb_ref_add,
                            .adamw_step = bb_ref_adamw_step,
                            .adamw8bit_init = bb_ref_adamw8bit_init,
                            .adamw8bit_step = bb_ref_adamw8bit_step};

@@ -1,0 +1,69 @@
+/* The parts of the MPI engine. MPI is called from two threads, one at a time (MPI_THREAD_SERIALIZED): the caller's, and one of
+ * the engine's own that moves data while the caller computes and exchanges signs of life.
+ * SPDX-License-Identifier: MIT */
+#ifndef BB_DIST_MPI_ENGINE_H
+#define BB_DIST_MPI_ENGINE_H
+
+#include <mpi.h>
+#include <pthread.h>
+
+#include "dist/dist.h"
+
+enum { BB_MPI_QUEUE = 64, BB_MPI_ACTIVE = 4 }; /* ranges started and not yet done; of these, moving at the same time */
+
+typedef enum bb_mpi_phase { BB_MPI_QUEUED = 0, BB_MPI_REDUCING, BB_MPI_GATHERING, BB_MPI_DONE } bb_mpi_phase;
+
+typedef struct bb_mpi_op {
+    bb_dist_kind kind;
+    bb_mpi_phase phase;
+    bb_dist_range range;
+} bb_mpi_op;
+
+/* What the op numbered n uses is slot n % BB_MPI_ACTIVE. */
+typedef struct bb_mpi_slot {
+    MPI_Request *requests; /* (2 (size - 1)) */
+    int count;
+    float *staging; /* what the other ranks sent of this one's part */
+    size_t staging_bytes;
+} bb_mpi_slot;
+
+typedef struct bb_mpi {
+    bb_dist base;
+    MPI_Comm work, beats;
+    bool owns_mpi; /* this engine called MPI_Init */
+
+    pthread_mutex_t lock; /* held for every MPI call and for all below */
+    pthread_cond_t wake;
+    pthread_t thread;
+    bool thread_runs, closing;
+    bb_error failure; /* the first; code BB_OK: none */
+
+    bb_mpi_op ops[BB_MPI_QUEUE]; /* number n is at n % BB_MPI_QUEUE */
+    int64_t oldest, next;        /* numbers: of the first that is not done, and of the next start */
+    bb_mpi_slot slots[BB_MPI_ACTIVE];
+    const float **parts; /* (size), for a sum */
+
+    /* signs of life, in a ring: from the rank before this one, to the one after it */
+    int64_t beat_in, beat_out;
+    MPI_Request request_in, request_out;
+    int missed;                /* seconds without one */
+    bool ending, before_ended; /* this rank said goodbye; the one before it did */
+} bb_mpi;
+
+/* Records the first failure, from an MPI error code or in words. */
+void bb_mpi_check(bb_mpi *m, int code, const char *doing);
+void bb_mpi_fail(bb_mpi *m, bb_status code, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
+/* Calls done() with the lock held until it is true or something failed. */
+bb_status bb_mpi_wait(bb_mpi *m, bool (*done)(bb_mpi *m, void *user), void *user, bb_error *err);
+
+/* mpi_ranges.c; the lock is held where it says `locked` */
+bb_status bb_mpi_start(bb_dist *d, bb_dist_kind kind, bb_dist_range range, bb_error *err);
+bb_status bb_mpi_wait_ranges(bb_dist *d, bb_error *err);
+void bb_mpi_progress_locked(bb_mpi *m);
+
+/* mpi_watch.c */
+bb_status bb_mpi_watch_open(bb_mpi *m, bb_error *err);
+/* Says goodbye to the neighbours. After it no sign of life is under way. */
+void bb_mpi_watch_close(bb_mpi *m);
+
+#endif

@@ -1,0 +1,121 @@
+/* Ranges in motion. A sum is a direct exchange: every rank sends each other one its part of the range, adds what it receives in
+ * the order of the tree, and sends the sum to all. That moves as many bytes as a ring, 2 (size-1)/size of the range each way,
+ * in two steps instead of 2 (size-1), and the order of the sum is ours, whatever arrives first. SPDX-License-Identifier: MIT */
+#ifdef BB_HAVE_MPI
+#include <stdlib.h>
+
+#include "dist/mpi_engine.h"
+
+enum { TAGS = 8192 }; /* op numbers are told apart modulo this; BB_MPI_QUEUE is far below */
+
+static bb_mpi_op *op_of(bb_mpi *m, int64_t number) { return &m->ops[number % BB_MPI_QUEUE]; }
+static int tag_of(int64_t number, bb_mpi_phase phase) { return (int)(number % TAGS) * 2 + (phase == BB_MPI_GATHERING); }
+
+static void receive(bb_mpi *m, bb_mpi_slot *slot, float *x, int64_t n, int from, int tag) {
+    if (n == 0) return;
+    bb_mpi_check(m, MPI_Irecv(x, (int)n, MPI_FLOAT, from, tag, m->work, &slot->requests[slot->count]), "receiving");
+    slot->count++;
+}
+
+static void send(bb_mpi *m, bb_mpi_slot *slot, const float *x, int64_t n, int to, int tag) {
+    if (n == 0) return;
+    bb_mpi_check(m, MPI_Isend(x, (int)n, MPI_FLOAT, to, tag, m->work, &slot->requests[slot->count]), "sending");
+    slot->count++;
+    m->base.sent_bytes += n * (int64_t)sizeof(float);
+}
+
+/* Posts all receives and sends of a phase. Every rank begins with the one after it, so that not all send to the same one. */
+static void begin_phase(bb_mpi *m, int64_t number, bb_mpi_phase phase) {
+    bb_mpi_op *op = op_of(m, number);
+    bb_mpi_slot *slot = &m->slots[number % BB_MPI_ACTIVE];
+    const int64_t *cut = op->range.cut;
+    int rank = m->base.rank, size = m->base.size, tag = tag_of(number, phase);
+    int64_t own = cut[rank + 1] - cut[rank];
+    op->phase = phase;
+    slot->count = 0;
+    size_t bytes = (size_t)own * (size_t)(size - 1) * sizeof(float);
+    if (phase == BB_MPI_REDUCING && slot->staging_bytes < bytes) {
+        free(slot->staging);
+        slot->staging = malloc(bytes);
+        slot->staging_bytes = slot->staging ? bytes : 0;
+        if (!slot->staging) {
+            bb_mpi_fail(m, BB_ERR_MEMORY, "out of memory for %zu bytes of gradients that other ranks send", bytes);
+            return;
+        }
+    }
+    for (int i = 1; i < size; i++) {
+        int from = (rank + size - i) % size;
+        if (phase == BB_MPI_REDUCING)
+            receive(m, slot, slot->staging + (i - 1) * own, own, from, tag);
+        else
+            receive(m, slot, op->range.x + cut[from], cut[from + 1] - cut[from], from, tag);
+    }
+    for (int i = 1; i < size; i++) {
+        int to = (rank + i) % size;
+        if (phase == BB_MPI_REDUCING)
+            send(m, slot, op->range.x + cut[to], cut[to + 1] - cut[to], to, tag);
+        else
+            send(m, slot, op->range.x + cut[rank], own, to, tag);
+    }
+}
+
+static void sum_parts(bb_mpi *m, int64_t number) {
+    bb_mpi_op *op = op_of(m, number);
+    const bb_mpi_slot *slot = &m->slots[number % BB_MPI_ACTIVE];
+    int rank = m->base.rank, size = m->base.size;
+    int64_t begin = op->range.cut[rank], own = op->range.cut[rank + 1] - begin;
+    for (int i = 1; i < size; i++) m->parts[(rank + size - i) % size] = slot->staging + (i - 1) * own;
+    m->parts[rank] = op->range.x + begin;
+    bb_dist_tree_sum(op->range.x + begin, m->parts, size, own);
+}
+
+/* As far as it goes without waiting. */
+static void advance(bb_mpi *m, int64_t number) {
+    bb_mpi_op *op = op_of(m, number);
+    bb_mpi_slot *slot = &m->slots[number % BB_MPI_ACTIVE];
+    if (op->phase == BB_MPI_QUEUED) begin_phase(m, number, op->kind == BB_DIST_ALL_GATHER ? BB_MPI_GATHERING : BB_MPI_REDUCING);
+    while (op->phase != BB_MPI_DONE && m->failure.code == BB_OK) {
+        int flag = 0;
+        bb_mpi_check(m, MPI_Testall(slot->count, slot->requests, &flag, MPI_STATUSES_IGNORE), "an exchange of gradients");
+        if (!flag) return;
+        bool reduced = op->phase == BB_MPI_REDUCING;
+        if (reduced) sum_parts(m, number);
+        if (reduced && op->kind == BB_DIST_ALL_REDUCE)
+            begin_phase(m, number, BB_MPI_GATHERING);
+        else
+            op->phase = BB_MPI_DONE;
+    }
+}
+
+void bb_mpi_progress_locked(bb_mpi *m) {
+    int64_t end = m->next < m->oldest + BB_MPI_ACTIVE ? m->next : m->oldest + BB_MPI_ACTIVE;
+    for (int64_t i = m->oldest; i < end && m->failure.code == BB_OK; i++)
+        if (op_of(m, i)->phase != BB_MPI_DONE) advance(m, i);
+    while (m->oldest < m->next && op_of(m, m->oldest)->phase == BB_MPI_DONE) m->oldest++;
+}
+
+static bool has_room(bb_mpi *m, void *user) {
+    (void)user;
+    return m->next - m->oldest < BB_MPI_QUEUE;
+}
+
+static bool all_done(bb_mpi *m, void *user) {
+    (void)user;
+    return m->next == m->oldest;
+}
+
+bb_status bb_mpi_start(bb_dist *d, bb_dist_kind kind, bb_dist_range range, bb_error *err) {
+    bb_mpi *m = (bb_mpi *)d;
+    if (d->size == 1) return BB_OK;
+    BB_TRY(bb_mpi_wait(m, has_room, NULL, err));
+    pthread_mutex_lock(&m->lock);
+    *op_of(m, m->next) = (bb_mpi_op){.kind = kind, .range = range};
+    m->next++;
+    bb_mpi_progress_locked(m);
+    pthread_cond_signal(&m->wake);
+    pthread_mutex_unlock(&m->lock);
+    return BB_OK;
+}
+
+bb_status bb_mpi_wait_ranges(bb_dist *d, bb_error *err) { return bb_mpi_wait((bb_mpi *)d, all_done, NULL, err); }
+#endif

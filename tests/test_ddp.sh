@@ -1,0 +1,144 @@
+#!/usr/bin/env bash
+# Training in several processes: the same checkpoint from 1, 2 and 4 ranks, on any of which it resumes; and what happens when a rank
+# is asked to stop, is killed, hangs, or cannot see the data. Needs an MPI, in the build and with its mpirun.
+# SPDX-License-Identifier: MIT
+set -u
+# shellcheck source=tests/program_helpers.sh
+. "$(dirname "$0")/program_helpers.sh"
+
+"$bitbyte" train --ddp --data missing >out 2>err
+if grep -qF "without MPI" err; then
+    echo "skipped: this build is without MPI"
+    exit 77
+fi
+command -v mpirun >/dev/null || { echo "skipped: no mpirun"; exit 77; }
+export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1
+export ASAN_OPTIONS=detect_leaks=0 # Open MPI keeps what it allocated
+
+# ranks N ARGUMENTS…: a job of N ranks, whatever processors there are
+ranks() { timeout 60 mpirun ${quiet--q} --oversubscribe --bind-to none -np "$1" "$bitbyte" train --ddp "${@:2}"; }
+model=(--data text.txt --n_layer 2 --d_model 32 --n_head 2 --d_ff 48 --seq_len 32 --batch_size 1 --threads 1 --device "$device"
+    --seed 3 --lr 1e-3)
+last() { echo "$1/$(printf 'step-%08d.safetensors' "$2")"; }
+same() { cmp -s "$(last "$1" "$3")" "$(last "$2" "$3")" || fail "the checkpoints of $1 and $2 differ"; }
+
+# ---- one result, by micro-batch: however many ranks, and on any number of them after a stop
+exact=("${model[@]}" --reduce exact --global_batch 8 --steps 8)
+expect 0 "$bitbyte" train "${exact[@]}" --out one
+expect 0 ranks 2 "${exact[@]}" --out two
+says "rank     1 on "
+expect 0 ranks 4 "${exact[@]}" --out four --save_every 4
+same one two 8
+same one four 8
+[ "$(wc -l <four/metrics.jsonl)" = 1 ] || fail "metrics.jsonl of 4 ranks has $(wc -l <four/metrics.jsonl) lines, not 1"
+for count in 1 2; do
+    mkdir "again$count"
+    cp four/config.json four/step-00000004.safetensors "again$count"
+    if [ $count = 1 ]; then
+        expect 0 "$bitbyte" train --resume again1
+    else
+        expect 0 ranks $count --resume "again$count"
+    fi
+    same one "again$count" 8
+done
+# fast: the same ranks, the same bits; three ranks share 8 batches as 2, 3 and 3
+expect 0 ranks 3 "${model[@]}" --global_batch 8 --steps 4 --out three
+expect 0 ranks 3 "${model[@]}" --global_batch 8 --steps 4 --out three_again
+same three three_again 4
+
+# ---- mistakes: said once, by rank 0
+expect 2 ranks 2 "${model[@]}" --nonsense
+complains "unknown option '--nonsense'"
+[ "$(grep -c nonsense err)" = 1 ] || fail "a mistake of the command line is said more than once"
+expect 2 ranks 3 "${model[@]}" --global_batch 2
+complains "too little for 3 ranks"
+expect 2 timeout 60 mpirun -q --oversubscribe -np 2 "$bitbyte" train "${model[@]}"
+complains "--ddp makes them ranks of one run"
+# one rank in a place where the data is not
+cat >elsewhere.sh <<'SCRIPT'
+if [ "${OMPI_COMM_WORLD_RANK:-0}" = 1 ]; then cd elsewhere || exit 1; fi
+exec "$@"
+SCRIPT
+mkdir elsewhere
+expect 1 timeout 60 mpirun -q --oversubscribe -np 3 bash elsewhere.sh "$bitbyte" train --ddp "${model[@]}" --out unseen
+complains "rank 1 on "
+complains "no such file"
+[ ! -e unseen ] || fail "a run that could not start left its directory"
+
+# ---- a stop, a death, a disk that is full, a rank that hangs
+# begin NAME ARGUMENTS…: a long job of 3 ranks in the background; rank_of K: the process of its rank K
+begin() {
+    quiet='' ranks 3 "${model[@]}" --steps 1000000 --save_every 3 --log_every 1 --dist_timeout 3 --out "$1" "${@:2}" >out 2>err &
+    job=$!
+    wait_for out "step 4/"
+}
+rank_of() {
+    local pid
+    for pid in $(pgrep -f -- "--out $name"); do
+        tr '\0' '\n' <"/proc/$pid/environ" 2>/dev/null | grep -qx "OMPI_COMM_WORLD_RANK=$1" && echo "$pid" && return
+    done
+    fail "no process of rank $1"
+}
+ended() { # STATUS SECONDS: of the job
+    local start=$SECONDS got=0
+    wait "$job" || got=$?
+    [ "$got" = "$1" ] || fail "exit status $got instead of $1: $name"
+    [ $((SECONDS - start)) -le "$2" ] || fail "$name took $((SECONDS - start)) seconds to end"
+}
+goes_on() {
+    local step
+    step=$(ls "$name" | sed -nE 's/^step-0*([0-9]+)\.safetensors$/\1/p' | sort -n | tail -n 1)
+    expect 0 ranks 2 --resume "$name" --stop_at $((step + 1))
+    says "stopped after step $((step + 1))"
+}
+
+name=asked
+begin asked
+kill -TERM "$(rank_of 1)"
+ended 143 15
+says "rank 1 on "
+says "was asked to stop"
+says "stopped after step"
+[ "$(grep -c ' saved ' out)" = "$(grep ' saved ' out | sort -u | wc -l)" ] || fail "a stop saved more than once"
+goes_on
+
+name=killed
+begin killed
+kill -KILL "$(rank_of 2)"
+ended 137 15
+complains "rank 2 with PID" # Open MPI says so
+goes_on
+
+name=hung
+begin hung
+victim=$(rank_of 1)
+kill -STOP "$victim"
+ended 1 15
+complains "rank 1 on "
+complains "gave no sign of life for 3 seconds"
+kill -KILL "$victim" 2>/dev/null
+goes_on
+
+expect 3 ranks 2 "${model[@]}" --steps 1000000 --max_minutes 0.05 --save_minutes 0.01 --out timed
+says "stopped after step"
+[ "$(grep -c ' saved ' out)" -ge 2 ] || fail "--save_minutes saved $(grep -c ' saved ' out) times"
+
+if unshare -m true 2>/dev/null; then
+    mkdir full
+    bytes=$(wc -c <"$(last one 8)")
+    cat >full.sh <<'SCRIPT'
+mount -t tmpfs -o size="$1" none full || exit 99
+"${@:2}"
+status=$?
+cp -r full/run full_run
+exit $status
+SCRIPT
+    expect 1 unshare -m bash full.sh $((bytes * 5 / 2)) timeout 60 mpirun -q --oversubscribe -np 2 "$bitbyte" train --ddp \
+        "${model[@]}" --steps 1000 --save_every 1 --out full/run
+    complains "rank 0 on "
+    complains "No space left on device"
+    expect 0 "$bitbyte" info full_run --json
+else
+    echo "skipped: a full disk (no right to mount)"
+fi
+echo "passed"
