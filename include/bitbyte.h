@@ -58,7 +58,7 @@ BB_API bb_status bb_device_open(const char *name, int threads, bb_device **out, 
 BB_API void bb_device_close(bb_device *device);
 BB_API const char *bb_device_name(const bb_device *device);
 BB_API int bb_device_threads(const bb_device *device);
-/* One line on what is used of the processor, and the library below, e.g. "avx512_bf16, oneDNN 2.6.3". */
+/* One line on what is used of the processor, and the library below, e.g. "avx512_amx, oneDNN 2.6.3". */
 BB_API const char *bb_device_description(const bb_device *device);
 /* Bytes of memory that the device has, and that are free now. */
 BB_API void bb_device_memory(const bb_device *device, uint64_t *total_bytes, uint64_t *free_bytes);

@@ -40,7 +40,7 @@ static void impossible_thread_counts_are_errors(void **state) {
 
 static void a_level_that_is_none_is_an_error_that_lists_them(void **state) {
     (void)state;
-    const char *const levels[] = {"generic", "avx2", "avx512", "avx512_vnni", "avx512_bf16"};
+    const char *const levels[] = {"generic", "avx2", "avx512", "avx512_vnni", "avx512_bf16", "avx512_amx"};
     const char *set = getenv("BITBYTE_CPU");
     char before[32] = "";
     if (set) (void)snprintf(before, sizeof before, "%s", set);

@@ -372,6 +372,34 @@ static void signals_meet_the_stack(void **state) {
     assert_int_equal(ticks_elsewhere, 0);
 }
 
+/* What a processor keeps in registers of its own for a product (AMX's tiles) outlives a signal. */
+static void signals_leave_products_as_they_are(void **state) {
+    (void)state;
+    enum { M = 90, N = 200, K = 700, TICKS = 50 };
+    ops_session session = ops_begin(ops_cpu[1], 1), *s = &session;
+    bb_ternary t = ops_ternary(s, N, K, 1, ops_normal_f32(s, (int64_t)N * K, 0.05));
+    bb_rows x = ops_rows(s, M, K, BB_I8);
+    s->dev->ops->act_quant(s->dev, x, ops_put_f32(s, ops_normal_f32(s, (int64_t)M * K, 1.0), (int64_t)M * K), M, K);
+    float *y = ops_room(s, (size_t)M * N * sizeof *y);
+    s->dev->ops->linear_forward(s->dev, y, NULL, x, &t, M);
+    const float *undisturbed = ops_get_f32(s, y, (int64_t)M * N);
+    struct sigaction action = {.sa_handler = on_tick, .sa_flags = SA_RESTART}, before;
+    struct itimerval each = {{0, 200}, {0, 200}}, off = {{0, 0}, {0, 0}};
+    signalled = pthread_self();
+    ticks = 0;
+    assert_int_equal(sigaction(SIGALRM, &action, &before), 0);
+    assert_int_equal(setitimer(ITIMER_REAL, &each, NULL), 0);
+    bool same = true;
+    while (ticks < TICKS) {
+        s->dev->ops->linear_forward(s->dev, y, NULL, x, &t, M);
+        same = same && memcmp(y, undisturbed, (size_t)M * N * sizeof *y) == 0;
+    }
+    assert_int_equal(setitimer(ITIMER_REAL, &off, NULL), 0);
+    assert_int_equal(sigaction(SIGALRM, &before, NULL), 0);
+    ops_end(s);
+    assert_true(same);
+}
+
 static const ops_case cases[] = {
     {"ternary", ternary, {1, 1, 1}},
     {"ternary", ternary, {5, 7, 3}},
@@ -400,6 +428,9 @@ static const ops_case cases[] = {
     {"linear_exact", linear_exact, {130, 129, 127, 2}},
     {"linear_exact", linear_exact, {300, 80, 520, 3}},
     {"linear_exact", linear_exact, {1, 700, 40, 3}},
+    {"linear_exact", linear_exact, {48, 33, 449, 2}},
+    {"linear_exact", linear_exact, {79, 96, 64, 1}},
+    {"linear_exact", linear_exact, {112, 97, 191, 3}},
     {"linear_exact", linear_exact, {70, 1030, 24, 2}},
     {"linear_exact", linear_exact, {1, 64, 4096, 1}},
     {"linear_exact", linear_exact, {4, 200, 1030, 3}},
@@ -433,6 +464,8 @@ static const ops_case cases[] = {
     {"linear_backward", linear_backward, {1100, 40, 24, 1, X_I8, 0, 0}},
     {"linear_backward", linear_backward, {2100, 20, 70, 1, X_I8, 1, 0}},
     {"linear_backward", linear_backward, {7, 1801, 70, 3, X_I8, 0, 0}},
+    {"linear_backward", linear_backward, {48, 112, 65, 1, X_I8, 1, 0}},
+    {"linear_backward", linear_backward, {31, 47, 97, 2, X_ACT, 0, 0}},
     {"head", head, {1, 256, 20}},
     {"head", head, {3, 256, 33}},
     {"head", head, {65, 256, 64}},
@@ -440,6 +473,7 @@ static const ops_case cases[] = {
 };
 
 int main(void) {
-    const struct CMUnitTest extra[] = {cmocka_unit_test(rows_without_scale), cmocka_unit_test(signals_meet_the_stack)};
+    const struct CMUnitTest extra[] = {cmocka_unit_test(rows_without_scale), cmocka_unit_test(signals_meet_the_stack),
+                                       cmocka_unit_test(signals_leave_products_as_they_are)};
     return ops_compare_all(cases, sizeof cases / sizeof *cases, extra, sizeof extra / sizeof *extra);
 }

@@ -6,13 +6,35 @@
 #include <string.h>
 #if defined(__x86_64__)
 #include <cpuid.h>
+#ifdef __linux__
+#include <sys/syscall.h>
+#include <unistd.h>
+#endif
 #elif defined(__aarch64__)
 #include <sys/auxv.h>
 #endif
 
-static const char *const names[] = {"generic", "avx2", "avx512", "avx512_vnni", "avx512_bf16"};
+static const char *const names[] = {"generic", "avx2", "avx512", "avx512_vnni", "avx512_bf16", "avx512_amx"};
 
 const char *bb_cpu_level_name(bb_cpu_level level) { return names[level]; }
+
+#if defined(__x86_64__)
+/* Tiles with int8 and bf16, as CPUID has them, and the system lets this process use them: it keeps their registers (XCR0), but
+ * only for processes that have asked, which this does, for all threads. */
+static bool may_use_amx(void) {
+#ifdef __linux__
+    enum { REQUEST_PERMISSION = 0x1023, TILE_DATA = 18 }; /* ARCH_REQ_XCOMP_PERM, XFEATURE_XTILE_DATA */
+    const unsigned bits = 1u << 22 | 1u << 24 | 1u << 25, osxsave = 1u << 27, tile_state = 3u << 17;
+    unsigned a, b, c, d, low, high;
+    if (!__get_cpuid(1, &a, &b, &c, &d) || !(c & osxsave)) return false;
+    if (!__get_cpuid_count(7, 0, &a, &b, &c, &d) || (d & bits) != bits) return false;
+    __asm__("xgetbv" : "=a"(low), "=d"(high) : "c"(0));
+    return (low & tile_state) == tile_state && syscall(SYS_arch_prctl, REQUEST_PERMISSION, TILE_DATA) == 0;
+#else
+    return false;
+#endif
+}
+#endif
 
 static bb_cpu_level of_processor(void) {
 #if defined(__x86_64__)
@@ -21,7 +43,8 @@ static bb_cpu_level of_processor(void) {
           __builtin_cpu_supports("avx512vl")))
         return BB_CPU_AVX2;
     if (!__builtin_cpu_supports("avx512vnni")) return BB_CPU_AVX512;
-    return __builtin_cpu_supports("avx512bf16") ? BB_CPU_AVX512_BF16 : BB_CPU_AVX512_VNNI;
+    if (!__builtin_cpu_supports("avx512bf16")) return BB_CPU_AVX512_VNNI;
+    return may_use_amx() ? BB_CPU_AVX512_AMX : BB_CPU_AVX512_BF16;
 #else
     return BB_CPU_GENERIC;
 #endif
@@ -39,7 +62,8 @@ bb_status bb_cpu_lower(bb_cpu_level processor, const char *wanted, bb_cpu_level 
         return BB_OK;
     }
     return bb_fail(err, BB_ERR_ARGUMENT,
-                   "BITBYTE_CPU is \"%s\"; it may be generic, avx2, avx512, avx512_vnni or avx512_bf16, or not set", wanted);
+                   "BITBYTE_CPU is \"%s\"; it may be generic, avx2, avx512, avx512_vnni, avx512_bf16 or avx512_amx, or not set",
+                   wanted);
 }
 
 bb_status bb_cpu_detect(bb_cpu_level *out, bb_error *err) {

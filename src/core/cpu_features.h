@@ -1,5 +1,5 @@
-/* What the processor has. The environment variable BITBYTE_CPU = generic | avx2 | avx512 | avx512_vnni | avx512_bf16 lowers it
- * (each level contains those before it), so that every path can be tested on one machine.
+/* What the processor has. The environment variable BITBYTE_CPU = generic | avx2 | avx512 | avx512_vnni | avx512_bf16 |
+ * avx512_amx lowers it (each level contains those before it), so that every path can be tested on one machine.
  * SPDX-License-Identifier: MIT */
 #ifndef BB_CORE_CPU_FEATURES_H
 #define BB_CORE_CPU_FEATURES_H
@@ -11,7 +11,8 @@ typedef enum bb_cpu_level {
     BB_CPU_AVX2,        /* AVX2 + FMA + F16C */
     BB_CPU_AVX512,      /* F, BW, DQ, VL */
     BB_CPU_AVX512_VNNI,
-    BB_CPU_AVX512_BF16 /* VNNI and BF16: Zen 4, Cooper Lake, Sapphire Rapids and later */
+    BB_CPU_AVX512_BF16, /* VNNI and BF16: Zen 4, Cooper Lake and later */
+    BB_CPU_AVX512_AMX   /* tiles of int8 and bf16 too, and the system's leave to use them: Sapphire Rapids and later */
 } bb_cpu_level;
 
 /* The processor's level, or the lower one that BITBYTE_CPU asks for. */

@@ -103,7 +103,7 @@ KERNEL void pack_keys(float *dst, const float *src, int64_t stride, int64_t rows
             float *to = dst + (r / PANEL * D + d) * PANEL + r % PANEL;
             __m512i x[16];
             for (int i = 0; i < 16; i++) x[i] = _mm512_maskz_loadu_epi32(r + i < rows ? mask : 0, src + (r + i) * stride + d);
-            transpose16(x);
+            bb_transpose16(x);
             for (int64_t i = 0; i < columns; i++) _mm512_storeu_si512(to + i * PANEL, x[i]);
         }
     }

@@ -8,7 +8,6 @@
 #define block ATTENTION_NAME(block)
 #define block_of ATTENTION_NAME(block_of)
 #define accumulate ATTENTION_NAME(accumulate)
-#define transpose16 ATTENTION_NAME(transpose16)
 
 /* What a product does to c: c = ab, c += ab, or c[m,:] = scale[m] c[m,:] + ab. */
 enum { PRODUCT_SET, PRODUCT_ADD, PRODUCT_SCALE };
@@ -81,32 +80,3 @@ INLINE void accumulate(float *c, int64_t ldc, const word *a, int64_t a_panel, in
 }
 
 /* A right-hand side (K, N) is packed in panels of PANEL columns: word (k, n) at (n / PANEL * steps + k) * PANEL + n % PANEL. */
-
-#if ATTENTION_SET >= ATTENTION_AVX512
-/* 16 rows of 16 words. */
-INLINE void transpose16(__m512i x[16]) {
-    __m512i t[16];
-    for (int i = 0; i < 8; i++) {
-        t[2 * i] = _mm512_unpacklo_epi32(x[2 * i], x[2 * i + 1]);
-        t[2 * i + 1] = _mm512_unpackhi_epi32(x[2 * i], x[2 * i + 1]);
-    }
-    for (int i = 0; i < 4; i++) {
-        x[4 * i] = _mm512_unpacklo_epi64(t[4 * i], t[4 * i + 2]);
-        x[4 * i + 1] = _mm512_unpackhi_epi64(t[4 * i], t[4 * i + 2]);
-        x[4 * i + 2] = _mm512_unpacklo_epi64(t[4 * i + 1], t[4 * i + 3]);
-        x[4 * i + 3] = _mm512_unpackhi_epi64(t[4 * i + 1], t[4 * i + 3]);
-    }
-    for (int i = 0; i < 4; i++) {
-        t[i] = _mm512_shuffle_i32x4(x[i], x[4 + i], 0x88);
-        t[4 + i] = _mm512_shuffle_i32x4(x[i], x[4 + i], 0xdd);
-        t[8 + i] = _mm512_shuffle_i32x4(x[8 + i], x[12 + i], 0x88);
-        t[12 + i] = _mm512_shuffle_i32x4(x[8 + i], x[12 + i], 0xdd);
-    }
-    for (int i = 0; i < 4; i++) {
-        x[i] = _mm512_shuffle_i32x4(t[i], t[8 + i], 0x88);
-        x[8 + i] = _mm512_shuffle_i32x4(t[i], t[8 + i], 0xdd);
-        x[4 + i] = _mm512_shuffle_i32x4(t[4 + i], t[12 + i], 0x88);
-        x[12 + i] = _mm512_shuffle_i32x4(t[4 + i], t[12 + i], 0xdd);
-    }
-}
-#endif

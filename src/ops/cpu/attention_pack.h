@@ -67,7 +67,7 @@ KERNEL void pack_transposed(word *dst, const bb_bf16 *src, int64_t stride, int64
                 for (int i = 0; i < 16; i++, from += stride) x[i] = _mm512_maskz_loadu_epi32(mask, from);
             else
                 for (int i = 0; i < 16; i++, from += stride) x[i] = _mm512_maskz_loadu_epi32(r + i < rows ? mask : 0, from);
-            transpose16(x);
+            bb_transpose16(x);
             if (words == 16)
                 for (int64_t i = 0; i < 16; i++) _mm512_storeu_si512(to + i * PANEL, x[i]);
             else

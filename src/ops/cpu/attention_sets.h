@@ -46,7 +46,8 @@
                                 [BB_CPU_AVX2] = FUNCTIONS(avx2),                                                               \
                                 [BB_CPU_AVX512] = FUNCTIONS(avx512),                                                           \
                                 [BB_CPU_AVX512_VNNI] = FUNCTIONS(avx512),                                                      \
-                                [BB_CPU_AVX512_BF16] = ATTENTION_BEST(FUNCTIONS)};
+                                [BB_CPU_AVX512_BF16] = ATTENTION_BEST(FUNCTIONS),                                              \
+                                [BB_CPU_AVX512_AMX] = ATTENTION_BEST(FUNCTIONS)};
 #else
 #define ATTENTION_TABLE(type, name, FUNCTIONS) static const type name[] = {[BB_CPU_GENERIC] = FUNCTIONS(generic)};
 #endif

@@ -12,6 +12,7 @@
 
 #include "core/arena.h"
 #include "ops/cpu/cpu.h"
+#include "ops/cpu/transpose.h"
 
 #ifdef __x86_64__
 #include <immintrin.h>

@@ -3,19 +3,11 @@
 
 #if defined(__x86_64__)
 
-#include <immintrin.h>
-
-/* Instrumented tiles take gcc half a minute, but clang minutes and gigabytes. */
-#if defined(__clang__)
-#define UNINSTRUMENTED no_sanitize("address", "undefined")
-#else
-#define UNINSTRUMENTED
-#endif
-#define TARGET __attribute__((target("avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx512bf16"), UNINSTRUMENTED))
-#define INLINE static inline __attribute__((always_inline)) TARGET
+#include "ops/cpu/amx.h"
+#include "ops/cpu/dot_simd.h"
 
 /* 6 x 64 sums are 24 registers; 4 hold a step of the panel, one a row's 4 bytes. */
-enum { ROWS = 6, VECTORS = 4, LANES = 16, UNROLLED = 4, FETCH_ROWS = 16 };
+enum { ROWS = 6, VECTORS = 4, UNROLLED = 4, FETCH_ROWS = 16 };
 
 typedef enum dot_kind { DOT_INT8, DOT_BF16 } dot_kind;
 
@@ -57,18 +49,6 @@ INLINE void multiply(dot_kind kind, int rows, sums acc, const uint8_t *a, int64_
         panel += BB_DOT_STEP_BYTES;
     }
 }
-
-/* The lanes of 16 (32) columns from `first` on that are there. */
-INLINE __mmask16 lanes16(int64_t columns, int first) {
-    int64_t n = columns - first;
-    return n >= 16 ? (__mmask16)0xffff : n > 0 ? (__mmask16)((1u << n) - 1) : (__mmask16)0;
-}
-
-INLINE __mmask32 lanes32(int64_t columns, int first) {
-    return (__mmask32)lanes16(columns, first) | (__mmask32)lanes16(columns, first + LANES) << 16;
-}
-
-INLINE __m512i round_two(__m512 low, __m512 high) { return (__m512i)_mm512_cvtne2ps_pbh(high, low); }
 
 /* Asks for what store_row will add to, while the product runs. */
 INLINE void fetch_row(const bb_dot_output *out, int64_t row) {
@@ -134,8 +114,8 @@ INLINE void int8_tile(int rows, bool whole, int64_t row, const bb_dot_output *ou
     }
 }
 
-TARGET void bb_dot_int8(bb_dot_output out, const int8_t *a, int64_t a_stride, int64_t rows, int64_t steps, const uint8_t *panel,
-                        const int32_t *a_sums, const float *s, float g) {
+TARGET static void dot_int8(bb_dot_output out, const int8_t *a, int64_t a_stride, int64_t rows, int64_t steps,
+                            const uint8_t *panel, const int32_t *a_sums, const float *s, float g) {
     TILES(int8_tile, rows, out.columns, &out, a, a_stride, steps, panel, a_sums, s, g);
 }
 
@@ -194,9 +174,9 @@ INLINE void add_tile(int rows, bool whole, int64_t row, float *c, int64_t c_stri
     }
 }
 
-TARGET void bb_dot_add(float *c, int64_t c_stride, int64_t columns, const uint32_t *a, int64_t a_stride, int64_t rows,
-                       int64_t steps, const void *panel) {
-    TILES(add_tile, rows, columns, c, c_stride, columns, a, a_stride, steps, panel);
+TARGET static void dot_add(float *c, int64_t c_stride, int64_t columns, const uint32_t *left, int64_t rows, int64_t steps,
+                           const void *panel) {
+    TILES(add_tile, rows, columns, c, c_stride, columns, left, BB_DOT_LEFT_ROWS, steps, panel);
 }
 
 /* ---- packing --------------------------------------------------------------------------------------------------------- */
@@ -240,6 +220,21 @@ TARGET void bb_dot_pack_pairs(uint32_t *pairs, int64_t pairs_stride, const void 
         pack_pairs(pairs, pairs_stride, x, BB_BF16, x_stride * 2, s, rows, n);
     else
         pack_pairs(pairs, pairs_stride, x, BB_F32, x_stride * 4, s, rows, n);
+}
+
+static void dot_pack_left(uint32_t *left, const void *x, bb_dtype dtype, int64_t x_stride, const float *s, int64_t tokens,
+                          int64_t steps, int64_t rows) {
+    (void)steps; /* pairs need no others */
+    bb_dot_pack_pairs(left, BB_DOT_LEFT_ROWS, x, dtype, x_stride, s, tokens, rows);
+}
+
+static void nothing(void) {}
+
+const bb_dot_set *bb_dot_set_for(bb_cpu_level level) {
+    static const bb_dot_set avx512 = {1, nothing, nothing, dot_int8, dot_add, dot_pack_left};
+    static const bb_dot_set amx = {BB_AMX_WORDS,    bb_amx_open,    bb_amx_close,
+                                   bb_dot_amx_int8, bb_dot_amx_add, bb_dot_amx_pack_left};
+    return level >= BB_CPU_AVX512_AMX ? &amx : &avx512;
 }
 
 /* bf16 of q for the bytes q + 1 in the low halves of 32 words, whose high halves are zero; for 3, zero too. */

@@ -1,5 +1,5 @@
-/* Tiles of matrix products by AVX-512's dot-product instructions (VNNI for int8, BF16), with what follows the product done
- * before its sums leave the registers. For processors of level BB_CPU_AVX512_BF16.
+/* Tiles of matrix products by AVX-512's dot-product instructions (VNNI for int8, BF16) or by AMX, with what follows the product
+ * done before its sums leave the caches nearest. For processors of level BB_CPU_AVX512_BF16 and above.
  * A tile is `rows` rows of A times a panel: 64 columns of B, cut into steps of 4 (int8) or 2 (bf16) k; for each step the panel
  * has 4 bytes of each column, 256 in all, and each row of A has 4 bytes. SPDX-License-Identifier: MIT */
 #ifndef BB_OPS_CPU_DOT_H
@@ -20,10 +20,36 @@ typedef struct bb_dot_output {
     int64_t columns;       /* 1 .. 64, of the panel's */
 } bb_dot_output;
 
-/* y = s[row] * g * (sum_k a * b - a_sums[row]).  a: int8, its rows a_stride bytes apart; panel: uint8. With b = q + 1 and
- * a_sums the sums of a's rows, that is the product with q. */
-void bb_dot_int8(bb_dot_output out, const int8_t *a, int64_t a_stride, int64_t rows, int64_t steps, const uint8_t *panel,
+/* What differs between instruction sets. */
+typedef struct bb_dot_set {
+    int64_t steps; /* those of int8() and add() are a multiple of this */
+    /* Around these products, on each thread. */
+    void (*open)(void);
+    void (*close)(void);
+    /* y = s[row] * g * (sum_k a * b - a_sums[row]).  a: int8, its rows a_stride bytes apart; panel: uint8. With b = q + 1 and
+     * a_sums the sums of a's rows, that is the product with q. */
+    void (*int8)(bb_dot_output out, const int8_t *a, int64_t a_stride, int64_t rows, int64_t steps, const uint8_t *panel,
                  const int32_t *a_sums, const float *s, float g);
+    /* c += sum_k a * b, c in f32, its rows c_stride elements apart, `columns` of them; panel: bf16. left: a, k first: */
+    void (*add)(float *c, int64_t c_stride, int64_t columns, const uint32_t *left, int64_t rows, int64_t steps,
+                const void *panel);
+    /* packed from x (tokens, rows), its rows x_stride elements apart, times s (tokens) or, where that is NULL, as it is: step i
+     * has the tokens 2i and 2i + 1, zeros where there are none. left: (steps, BB_DOT_LEFT_ROWS), rows at most so many. */
+    void (*pack_left)(uint32_t *left, const void *x, bb_dtype dtype, int64_t x_stride, const float *s, int64_t tokens,
+                      int64_t steps, int64_t rows);
+} bb_dot_set;
+
+enum { BB_DOT_LEFT_ROWS = 96 };
+
+const bb_dot_set *bb_dot_set_for(bb_cpu_level level);
+
+/* AMX; on level BB_CPU_AVX512_AMX. */
+void bb_dot_amx_int8(bb_dot_output out, const int8_t *a, int64_t a_stride, int64_t rows, int64_t steps, const uint8_t *panel,
+                     const int32_t *a_sums, const float *s, float g);
+void bb_dot_amx_add(float *c, int64_t c_stride, int64_t columns, const uint32_t *left, int64_t rows, int64_t steps,
+                    const void *panel);
+void bb_dot_amx_pack_left(uint32_t *left, const void *x, bb_dtype dtype, int64_t x_stride, const float *s, int64_t tokens,
+                          int64_t steps, int64_t rows);
 
 /* A run of k with a scale of its own. */
 typedef struct bb_dot_part {
@@ -35,11 +61,6 @@ typedef struct bb_dot_part {
 
 /* y = sum over parts of g * (sum_k a * b). Rows of each part's a are a_stride elements apart. */
 void bb_dot_bf16(bb_dot_output out, int64_t a_stride, int64_t rows, const bb_dot_part *parts, int count);
-
-/* c += sum_k a * b, c in f32, its rows c_stride elements apart, `columns` of them. a: pairs of bf16, those of row r and step i
- * at a[i * a_stride + r]; panel: bf16. */
-void bb_dot_add(float *c, int64_t c_stride, int64_t columns, const uint32_t *a, int64_t a_stride, int64_t rows, int64_t steps,
-                const void *panel);
 
 /* sums[r] = sum_k a[r,k].  a: (rows, K) int8. */
 void bb_dot_row_sums(int32_t *sums, const int8_t *a, int64_t rows, int64_t K);

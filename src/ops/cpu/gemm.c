@@ -41,8 +41,9 @@ static void lower_isa(bb_cpu_level level) {
     static const dnnl_cpu_isa_t isa[] = {[BB_CPU_GENERIC] = dnnl_cpu_isa_sse41,
                                          [BB_CPU_AVX2] = dnnl_cpu_isa_avx2,
                                          [BB_CPU_AVX512] = dnnl_cpu_isa_avx512_core,
-                                         [BB_CPU_AVX512_VNNI] = dnnl_cpu_isa_avx512_core_vnni};
-    if (level < BB_CPU_AVX512_BF16) dnnl_set_max_cpu_isa(isa[level]);
+                                         [BB_CPU_AVX512_VNNI] = dnnl_cpu_isa_avx512_core_vnni,
+                                         [BB_CPU_AVX512_BF16] = dnnl_cpu_isa_avx512_core_bf16};
+    if (level < BB_CPU_AVX512_AMX) dnnl_set_max_cpu_isa(isa[level]);
 }
 
 bb_status bb_gemm_open(bb_device *dev, bb_error *err) {

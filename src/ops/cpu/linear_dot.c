@@ -15,7 +15,6 @@ enum {
     SLAB_BYTES = 8000000,  /* of panels expanded at a time: within the last-level cache */
     FEW_ROWS = 1536,       /* of W: its panels serve all their row tiles from the second-level cache as they are */
     RUN_STEPS = 512,       /* else: in runs of so many steps */
-    WEIGHT_TILE = 96,      /* rows of dW in a tile */
     WEIGHT_TOKENS = 2048,  /* tokens whose products are added to dW at once, at most */
     PACK_TOKENS = 64,      /* tokens of x packed at a time */
     MIN_PARALLEL = 1 << 18 /* multiplications that pay for waking the threads */
@@ -26,6 +25,10 @@ static int64_t at_most(int64_t n, int64_t limit) { return n < limit ? n : limit;
 static int64_t at_least(int64_t n, int64_t limit) { return n > limit ? n : limit; }
 
 static int64_t tiles_of(int64_t n, int64_t tile) { return (n + tile - 1) / tile; }
+
+static int64_t round_up(int64_t n, int64_t multiple) { return tiles_of(n, multiple) * multiple; }
+
+static const bb_dot_set *set_of(bb_device *dev) { return bb_dot_set_for(bb_cpu_of(dev)->level); }
 
 /* ---- a product of rows with panels ----------------------------------------------------------------------------------- */
 
@@ -58,15 +61,15 @@ static bb_dot_output output_at(float *y, const float *residual, int64_t N, int64
     return (bb_dot_output){y + at, BB_F32, residual ? residual + at : NULL, N, columns};
 }
 
-/* A tile of int8 rows, padded to whole blocks of W. */
+/* A tile of int8 rows, padded to whole steps. */
 typedef struct int8_rows {
     const int8_t *a;
     int64_t stride;
     int32_t *sums; /* (ROW_TILE) */
 } int8_rows;
 
-static bool take_int8_rows(bb_device *dev, bb_rows x, const unit *u, const bb_ternary *t, int8_rows *out) {
-    int64_t K = t->k, stride = bb_ternary_blocks(t) * BB_BLOCK_COLUMNS;
+static bool take_int8_rows(bb_device *dev, bb_rows x, const unit *u, int64_t K, int64_t steps, int8_rows *out) {
+    int64_t stride = 4 * steps;
     size_t sums_bytes = ROW_TILE * sizeof(int32_t);
     uint8_t *scratch = bb_cpu_scratch(dev, sums_bytes + (stride == K ? 0 : (size_t)(ROW_TILE * stride)));
     if (!scratch) return false;
@@ -82,8 +85,16 @@ static bool take_int8_rows(bb_device *dev, bb_rows x, const unit *u, const bb_te
     return true;
 }
 
+static void expand_int8(uint8_t *out, bb_cpu_level level, const bb_ternary *t, int64_t panel, int64_t steps) {
+    int64_t there = bb_ternary_steps(t);
+    bb_ternary_expand(level, out, bb_ternary_panel_at(t, panel).data, bb_ternary_blocks(t));
+    memset(out + there * BB_STEP_BYTES, 0, (size_t)((steps - there) * BB_STEP_BYTES));
+}
+
 static void forward_int8(bb_device *dev, float *y, const float *residual, bb_rows x, const bb_ternary *t, int64_t M) {
-    int64_t N = t->n, steps = bb_ternary_steps(t), all = bb_ternary_panels(t), panel_bytes = steps * BB_STEP_BYTES;
+    const bb_dot_set *set = set_of(dev);
+    int64_t N = t->n, steps = round_up(bb_ternary_steps(t), set->steps), all = bb_ternary_panels(t);
+    int64_t panel_bytes = steps * BB_STEP_BYTES;
     int64_t slab = at_most(at_least(SLAB_BYTES / panel_bytes, 1), all);
     uint8_t *expanded = bb_cpu_shared(dev, (size_t)(slab * panel_bytes));
     if (!expanded) return;
@@ -93,19 +104,20 @@ static void forward_int8(bb_device *dev, float *y, const float *residual, bb_row
         {
 #pragma omp for schedule(dynamic)
             for (int64_t j = 0; j < c.panels; j++)
-                bb_ternary_expand(bb_cpu_of(dev)->level, expanded + j * panel_bytes, bb_ternary_panel_at(t, first + j).data,
-                                  bb_ternary_blocks(t));
+                expand_int8(expanded + j * panel_bytes, bb_cpu_of(dev)->level, t, first + j, steps);
+            set->open();
 #pragma omp for schedule(dynamic)
             for (int64_t i = 0; i < c.units; i++) {
                 unit u = unit_at(&c, i);
                 int8_rows rows;
-                if (!take_int8_rows(dev, x, &u, t, &rows)) continue;
+                if (!take_int8_rows(dev, x, &u, t->k, steps, &rows)) continue;
                 for (int64_t j = u.panel0; j < u.panel1; j++) {
                     bb_ternary_panel p = bb_ternary_panel_at(t, first + j);
-                    bb_dot_int8(output_at(y, residual, N, u.m0, p.first, p.rows), rows.a, rows.stride, u.rows, steps,
-                                expanded + j * panel_bytes, rows.sums, x.scale + u.m0, t->scale[p.segment]);
+                    set->int8(output_at(y, residual, N, u.m0, p.first, p.rows), rows.a, rows.stride, u.rows, steps,
+                              expanded + j * panel_bytes, rows.sums, x.scale + u.m0, t->scale[p.segment]);
                 }
             }
+            set->close();
         }
     }
 }
@@ -168,6 +180,7 @@ void bb_linear_dot_forward(bb_device *dev, float *y, const float *residual, bb_r
  * activations are, and the product is exact. */
 typedef struct input_gradient {
     bb_device *dev;
+    const bb_dot_set *set;
     bb_bf16 *dx;
     const void *dy;
     bb_dtype dy_dtype;
@@ -276,8 +289,8 @@ static void int8_gradient_unit(const input_gradient *g, const unit *u, int64_t f
     for (int64_t j = u->panel0; j < u->panel1; j++) {
         int64_t k0 = (first_panel + j) * BB_PANEL;
         bb_dot_output out = {g->dx + u->m0 * K + k0, BB_BF16, NULL, K, at_most(K - k0, BB_PANEL)};
-        bb_dot_int8(out, a, g->a_stride, u->rows, g->a_stride / 4, g->expanded + (size_t)j * g->panel_bytes, sums, scales,
-                    1.0f);
+        g->set->int8(out, a, g->a_stride, u->rows, g->a_stride / 4, g->expanded + (size_t)j * g->panel_bytes, sums, scales,
+                     1.0f);
     }
 }
 
@@ -306,6 +319,7 @@ static void input_gradient_slab(const input_gradient *g, int64_t M, int64_t firs
                     bb_dot_expand_rows((bb_bf16 *)(void *)to, square, columns);
             }
         }
+        g->set->open();
 #pragma omp for schedule(dynamic)
         for (int64_t i = 0; i < c.units; i++) {
             unit u = unit_at(&c, i);
@@ -314,6 +328,7 @@ static void input_gradient_slab(const input_gradient *g, int64_t M, int64_t firs
             else
                 input_gradient_unit(g, &u, first);
         }
+        g->set->close();
     }
 }
 
@@ -351,11 +366,12 @@ static void input_gradient_all(input_gradient *g, int64_t M) {
  */
 typedef struct weight_gradient {
     bb_device *dev;
+    const bb_dot_set *set;
     float *dw;
     const uint8_t *dy;
     bb_dtype dy_dtype;
     bb_rows x;
-    int64_t N, K, tokens;
+    int64_t N, K, tokens, steps;
     const float *s; /* (tokens) or NULL */
     uint32_t *packed_x;
 } weight_gradient;
@@ -364,32 +380,37 @@ static const void *row_of(const void *rows, bb_dtype dtype, int64_t row, int64_t
     return (const uint8_t *)rows + (size_t)(row * length + column) * bb_dtype_bytes(dtype);
 }
 
-/* PACK_TOKENS tokens from m0 on, of all columns of x. */
+/* PACK_TOKENS tokens from m0 on, of all columns of x; zeros past the last. */
 static void pack_x(const weight_gradient *g, int64_t m0) {
-    int64_t pairs = (g->tokens + 1) / 2;
-    for (int64_t k = 0; k < g->K; k += BB_PANEL)
-        bb_dot_pack_pairs(g->packed_x + k * pairs + m0 / 2 * BB_PANEL, BB_PANEL, row_of(g->x.data, g->x.dtype, m0, g->K, k),
-                          g->x.dtype, g->K, NULL, at_most(g->tokens - m0, PACK_TOKENS), at_most(g->K - k, BB_PANEL));
+    int64_t tokens = at_most(g->tokens - m0, PACK_TOKENS), pairs = (tokens + 1) / 2;
+    int64_t zeros = at_most(g->steps - m0 / 2, PACK_TOKENS / 2) - pairs;
+    for (int64_t k = 0; k < g->K; k += BB_PANEL) {
+        uint32_t *to = g->packed_x + k * g->steps + m0 / 2 * BB_PANEL;
+        bb_dot_pack_pairs(to, BB_PANEL, row_of(g->x.data, g->x.dtype, m0, g->K, k), g->x.dtype, g->K, NULL, tokens,
+                          at_most(g->K - k, BB_PANEL));
+        memset(to + pairs * BB_PANEL, 0, (size_t)(zeros * BB_PANEL) * sizeof *to);
+    }
 }
 
 static void weight_tile(const weight_gradient *g, int64_t n0) {
-    int64_t rows = at_most(g->N - n0, WEIGHT_TILE), pairs = (g->tokens + 1) / 2;
-    uint32_t *packed = bb_cpu_scratch(g->dev, (size_t)(pairs * WEIGHT_TILE) * sizeof *packed);
-    if (!packed) return;
-    bb_dot_pack_pairs(packed, WEIGHT_TILE, row_of(g->dy, g->dy_dtype, 0, g->N, n0), g->dy_dtype, g->N, g->s, g->tokens, rows);
+    int64_t rows = at_most(g->N - n0, BB_DOT_LEFT_ROWS);
+    uint32_t *left = bb_cpu_scratch(g->dev, (size_t)(g->steps * BB_DOT_LEFT_ROWS) * sizeof *left);
+    if (!left) return;
+    g->set->pack_left(left, row_of(g->dy, g->dy_dtype, 0, g->N, n0), g->dy_dtype, g->N, g->s, g->tokens, g->steps, rows);
     for (int64_t k = 0; k < g->K; k += BB_PANEL)
-        bb_dot_add(g->dw + n0 * g->K + k, g->K, at_most(g->K - k, BB_PANEL), packed, WEIGHT_TILE, rows, pairs,
-                   g->packed_x + k * pairs);
+        g->set->add(g->dw + n0 * g->K + k, g->K, at_most(g->K - k, BB_PANEL), left, rows, g->steps, g->packed_x + k * g->steps);
 }
 
 static void weight_gradient_run(const weight_gradient *g) {
-    int64_t runs = tiles_of(g->tokens, PACK_TOKENS), tiles = tiles_of(g->N, WEIGHT_TILE);
+    int64_t runs = tiles_of(g->tokens, PACK_TOKENS), tiles = tiles_of(g->N, BB_DOT_LEFT_ROWS);
 #pragma omp parallel num_threads(g->dev->threads) if (g->tokens * g->N * g->K > MIN_PARALLEL)
     {
 #pragma omp for schedule(dynamic)
         for (int64_t i = 0; i < runs; i++) pack_x(g, i * PACK_TOKENS);
+        g->set->open();
 #pragma omp for schedule(dynamic)
-        for (int64_t i = 0; i < tiles; i++) weight_tile(g, i * WEIGHT_TILE);
+        for (int64_t i = 0; i < tiles; i++) weight_tile(g, i * BB_DOT_LEFT_ROWS);
+        g->set->close();
     }
 }
 
@@ -401,19 +422,21 @@ static int64_t tokens_at_once(int64_t K) {
 
 void bb_linear_dot_backward(bb_device *dev, bb_bf16 *dx, float *dw, const void *dy, bb_dtype dy_dtype, bb_rows x,
                             const bb_ternary *t, int64_t M) {
-    weight_gradient g = {.dev = dev, .dw = dw, .dy_dtype = dy_dtype, .x = x, .N = t->n, .K = t->k};
-    int64_t at_once = tokens_at_once(t->k), most = at_most(at_once, M + M % 2);
+    weight_gradient g = {.dev = dev, .set = set_of(dev), .dw = dw, .dy_dtype = dy_dtype, .x = x, .N = t->n, .K = t->k};
+    int64_t at_once = tokens_at_once(t->k), most = at_most(at_once, round_up(M, 2 * g.set->steps));
     g.packed_x = bb_cpu_shared(dev, (size_t)(most * bb_panels_of(t->k) * BB_PANEL) * sizeof(bb_bf16));
     if (!g.packed_x) return;
     for (int64_t m = 0; m < M; m += at_once) {
         g.tokens = at_most(M - m, at_once);
+        g.steps = round_up((g.tokens + 1) / 2, g.set->steps);
         g.dy = row_of(dy, dy_dtype, m, t->n, 0);
         g.s = x.scale ? x.scale + m : NULL;
         g.x.data = (void *)(uintptr_t)row_of(x.data, x.dtype, m, t->k, 0);
         weight_gradient_run(&g);
     }
     if (dx) {
-        input_gradient i = {.dev = dev, .dx = dx, .dy = dy, .dy_dtype = dy_dtype, .t = t, .int8 = x.dtype == BB_I8};
+        input_gradient i = {
+            .dev = dev, .set = g.set, .dx = dx, .dy = dy, .dy_dtype = dy_dtype, .t = t, .int8 = x.dtype == BB_I8};
         input_gradient_all(&i, M);
     }
 }

@@ -3,6 +3,7 @@
 #include <omp.h>
 #include <time.h>
 
+#include "ops/cpu/amx.h"
 #include "ops/cpu/cpu.h"
 
 /* The best of many short runs: whatever else the machine does, it doesn't do all the time. */
@@ -53,6 +54,26 @@ KERNEL(int8_vnni, zmm, ONES_INT8, "vpdpbusd %%zmm15, %%zmm15, %%zmm\\i")
 KERNEL(f32_avx2, ymm, ONE_F32, "vfmadd231ps %%ymm15, %%ymm15, %%ymm\\i")
 KERNEL(int8_avx2, ymm, ONES_INT8,
        "vpmaddubsw %%ymm15, %%ymm15, %%ymm14\n vpmaddwd %%ymm15, %%ymm14, %%ymm14\n vpaddd %%ymm14, %%ymm\\i, %%ymm\\i")
+
+/* Tiles of 16 x 64 bytes: four of sums, two of each side, as in the products (dot_amx.c). */
+enum { TILE_ITERATIONS = ITERATIONS / 8, TILE_PRODUCTS = 4 };
+
+#define TILE_KERNEL(name, instruction)                                                                                         \
+    static void name(void) {                                                                                                   \
+        int n = TILE_ITERATIONS;                                                                                               \
+        bb_amx_open();                                                                                                         \
+        __asm__ volatile("tilezero %%tmm0\n tilezero %%tmm1\n tilezero %%tmm2\n tilezero %%tmm3\n tilezero %%tmm4\n"           \
+                         "tilezero %%tmm5\n tilezero %%tmm6\n tilezero %%tmm7\n .p2align 6\n 1:\n" instruction                 \
+                         " %%tmm6, %%tmm4, %%tmm0\n" instruction " %%tmm7, %%tmm4, %%tmm1\n" instruction                       \
+                         " %%tmm6, %%tmm5, %%tmm2\n" instruction " %%tmm7, %%tmm5, %%tmm3\n decl %0\n jnz 1b\n"                \
+                         : "+&r"(n)                                                                                            \
+                         :                                                                                                     \
+                         : "cc");                                                                                              \
+        bb_amx_close();                                                                                                        \
+    }
+
+TILE_KERNEL(int8_amx, "tdpbsud")
+TILE_KERNEL(bf16_amx, "tdpbf16ps")
 #endif
 
 typedef float f32x4 __attribute__((vector_size(16)));
@@ -68,14 +89,14 @@ static void f32_generic(void) {
     (void)sink;
 }
 
-/* operations: of one product. */
+/* operations: of a run. */
 static double rate(bb_device *dev, kernel run, double operations) {
     double best = 0;
     for (int r = 0; r < REPEATS; r++) {
         double start = now();
 #pragma omp parallel num_threads(dev->threads)
         run();
-        double g = operations * ITERATIONS * SUMS * dev->threads / (now() - start) * 1e-9;
+        double g = operations * dev->threads / (now() - start) * 1e-9;
         if (g > best) best = g;
     }
     return best;
@@ -111,21 +132,32 @@ static double read_rate(bb_device *dev) {
     return best;
 }
 
+/* operations: of one product. */
+static double vector_rate(bb_device *dev, kernel run, double operations) {
+    return rate(dev, run, operations * ITERATIONS * SUMS);
+}
+
 void bb_cpu_measure_peaks(bb_device *dev, bb_peaks *out) {
     *out = (bb_peaks){.read_gb = read_rate(dev)};
 #if defined(__x86_64__)
     bb_cpu_level level = bb_cpu_of(dev)->level;
     if (level >= BB_CPU_AVX512) {
-        out->f32 = rate(dev, f32_avx512, 32);
-        out->int8 = level >= BB_CPU_AVX512_VNNI ? rate(dev, int8_vnni, 128) : rate(dev, int8_avx2, 64);
-        out->bf16 = level >= BB_CPU_AVX512_BF16 ? rate(dev, bf16_avx512, 64) : 0;
+        out->f32 = vector_rate(dev, f32_avx512, 32);
+        if (level >= BB_CPU_AVX512_AMX) {
+            const double operations = 2.0 * 16 * 16 * TILE_PRODUCTS * TILE_ITERATIONS; /* times the k of a product */
+            out->int8 = rate(dev, int8_amx, operations * 64);
+            out->bf16 = rate(dev, bf16_amx, operations * 32);
+            return;
+        }
+        out->int8 = level >= BB_CPU_AVX512_VNNI ? vector_rate(dev, int8_vnni, 128) : vector_rate(dev, int8_avx2, 64);
+        out->bf16 = level >= BB_CPU_AVX512_BF16 ? vector_rate(dev, bf16_avx512, 64) : 0;
         return;
     }
     if (level >= BB_CPU_AVX2) {
-        out->f32 = rate(dev, f32_avx2, 16);
-        out->int8 = rate(dev, int8_avx2, 64);
+        out->f32 = vector_rate(dev, f32_avx2, 16);
+        out->int8 = vector_rate(dev, int8_avx2, 64);
         return;
     }
 #endif
-    out->f32 = rate(dev, f32_generic, 8);
+    out->f32 = vector_rate(dev, f32_generic, 8);
 }
