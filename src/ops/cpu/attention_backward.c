@@ -6,6 +6,9 @@
 
 #define ATTENTION_TILE "ops/cpu/attention_backward_tile.h"
 #include "ops/cpu/attention_sets.h"
+#ifdef __x86_64__
+#include "ops/cpu/attention_backward_amx.h"
+#endif
 
 typedef struct backward_functions {
     size_t (*bytes)(const bb_attention *a);

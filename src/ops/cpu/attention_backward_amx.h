@@ -1,0 +1,298 @@
+/* The backward pass over a run of key tiles on AMX, as attention_backward_tile.h, in the vocabulary of set BF16. Scores are
+ * computed transposed, keys in rows: so p and ds come out as the left sides that dv and dk want, and dq is summed transposed.
+ * Everything is padded with zeros to blocks of 32. SPDX-License-Identifier: MIT */
+#ifndef BB_OPS_CPU_ATTENTION_BACKWARD_AMX_H
+#define BB_OPS_CPU_ATTENTION_BACKWARD_AMX_H
+
+#include "ops/cpu/amx.h"
+
+enum {
+    AMX_SIDE = 2 * BB_AMX_ROWS, /* of a block: rows, columns, and k of a product */
+    AMX_KEY_BLOCKS = ATTENTION_KEYS / AMX_SIDE,
+    AMX_QUERY_BLOCKS = ATTENTION_QUERIES / AMX_SIDE
+};
+
+/* Scratch of a task. Dp: D rounded up to 32; G, Tp as in attention_backward_tile.h. */
+typedef struct amx_buffers {
+    word *q_transposed, *do_transposed; /* (G, Tp / 32, Dp / 2, 32): words of two d, a query a column */
+    word *q_pairs, *do_pairs;           /* (G, Tp / 32, 16, Dp): words of two queries */
+    bb_bf16 *k_rows, *v_rows;           /* (KEYS, Dp) */
+    bb_bf16 *k_columns;                 /* (Dp, KEYS) */
+    bb_bf16 *p, *ds;                    /* (KEYS, QUERIES) */
+    word *ds_pairs;                     /* (KEYS / 2, QUERIES): words of two keys */
+    float *s, *dp;                      /* (32, 32) */
+    float *dk, *dv;                     /* (KEYS, Dp) */
+    float *lse, *delta;                 /* (G, Tp) */
+} amx_buffers;
+
+KERNEL amx_buffers carve_amx(bb_arena *arena, const bb_attention *a) {
+    size_t dp = (size_t)round_up(a->D, AMX_SIDE), rows = (size_t)(a->H / a->Hk * round_up(a->Tq, ATTENTION_QUERIES));
+    size_t bf16 = sizeof(bb_bf16), f32 = sizeof(float), scores = ATTENTION_KEYS * ATTENTION_QUERIES * bf16;
+    amx_buffers f;
+    f.q_transposed = bb_arena_take(arena, rows * dp * bf16);
+    f.do_transposed = bb_arena_take(arena, rows * dp * bf16);
+    f.q_pairs = bb_arena_take(arena, rows * dp * bf16);
+    f.do_pairs = bb_arena_take(arena, rows * dp * bf16);
+    f.k_rows = bb_arena_take(arena, ATTENTION_KEYS * dp * bf16);
+    f.v_rows = bb_arena_take(arena, ATTENTION_KEYS * dp * bf16);
+    f.k_columns = bb_arena_take(arena, ATTENTION_KEYS * dp * bf16);
+    f.p = bb_arena_take(arena, scores);
+    f.ds = bb_arena_take(arena, scores);
+    f.ds_pairs = bb_arena_take(arena, scores);
+    f.s = bb_arena_take(arena, AMX_SIDE * AMX_SIDE * f32);
+    f.dp = bb_arena_take(arena, AMX_SIDE * AMX_SIDE * f32);
+    f.dk = bb_arena_take(arena, ATTENTION_KEYS * dp * f32);
+    f.dv = bb_arena_take(arena, ATTENTION_KEYS * dp * f32);
+    f.lse = bb_arena_take(arena, rows * f32);
+    f.delta = bb_arena_take(arena, rows * f32);
+    return f;
+}
+
+KERNEL size_t backward_bytes_avx512amx(const bb_attention *a) {
+    bb_arena measure = {0};
+    carve_amx(&measure, a);
+    return measure.used;
+}
+
+/* A task's dq is (G, Tp / 32, Dp, 32). */
+KERNEL int64_t dq_ld_avx512amx(int64_t D) { return round_up(D, AMX_SIDE); }
+
+/* ---- packing --------------------------------------------------------------------------------------------------------- */
+
+/* 16 rows of 32 elements, the first `rows` and `n` of which are there; the others zeros. */
+INLINE void load_square(__m512i x[16], const bb_bf16 *src, int64_t stride, int64_t rows, int64_t n) {
+    __mmask32 mask = n >= 32 ? 0xffffffffu : (__mmask32)((1u << n) - 1);
+    for (int r = 0; r < 16; r++) x[r] = r < rows ? _mm512_maskz_loadu_epi16(mask, src + r * stride) : _mm512_setzero_si512();
+}
+
+/* Rows 2i and 2i + 1 become words: of columns 0..15 in low[i], of 16..31 in high[i]. */
+INLINE void pair_rows(__m512i low[8], __m512i high[8], const __m512i x[16]) {
+    const __m512i first = _mm512_set_epi16(47, 15, 46, 14, 45, 13, 44, 12, 43, 11, 42, 10, 41, 9, 40, 8, 39, 7, 38, 6, 37, 5,
+                                           36, 4, 35, 3, 34, 2, 33, 1, 32, 0);
+    const __m512i second = _mm512_add_epi16(first, _mm512_set1_epi16(16));
+    for (int i = 0; i < 8; i++) {
+        low[i] = _mm512_permutex2var_epi16(x[2 * i], first, x[2 * i + 1]);
+        high[i] = _mm512_permutex2var_epi16(x[2 * i], second, x[2 * i + 1]);
+    }
+}
+
+/* `rows` rows, as q_transposed and q_pairs want them. */
+KERNEL void pack_queries(word *transposed, word *pairs, const bb_bf16 *src, int64_t stride, int64_t rows, int64_t padded,
+                         int64_t D) {
+    int64_t dp = round_up(D, AMX_SIDE);
+    for (int64_t r = 0; r < padded; r += 16)
+        for (int64_t d = 0; d < D; d += 32) {
+            word *to = transposed + r / AMX_SIDE * (AMX_SIDE * dp / 2) + d / 2 * AMX_SIDE + r % AMX_SIDE;
+            word *pair = pairs + r / 2 * dp + d;
+            __m512i x[16], low[8], high[8];
+            for (int64_t i = r + 16; i < r + 32 && i < rows; i++) __builtin_prefetch(src + i * stride + d);
+            load_square(x, src + r * stride + d, stride, rows - r, D - d);
+            pair_rows(low, high, x);
+            for (int i = 0; i < 8; i++, pair += dp) {
+                _mm512_storeu_si512(pair, low[i]);
+                _mm512_storeu_si512(pair + 16, high[i]);
+            }
+            bb_transpose16(x);
+            for (int i = 0; i < 16; i++) _mm512_storeu_si512(to + i * AMX_SIDE, x[i]);
+        }
+}
+
+/* `keys` rows up to KEYS: as rows, and, where columns is not NULL, as columns. */
+KERNEL void pack_keys(bb_bf16 *rows, bb_bf16 *columns, const bb_bf16 *src, int64_t stride, int64_t keys, int64_t D) {
+    int64_t dp = round_up(D, AMX_SIDE);
+    for (int64_t r = 0; r < ATTENTION_KEYS; r += 32)
+        for (int64_t d = 0; d < D; d += 32) {
+            __m512i x[16], low[16], high[16];
+            for (int half = 0; half < 2; half++) {
+                int64_t at = r + 16 * half;
+                load_square(x, src + at * stride + d, stride, keys - at, D - d);
+                for (int i = 0; i < 16; i++) _mm512_storeu_si512(rows + (at + i) * dp + d, x[i]);
+                if (columns) pair_rows(low + 8 * half, high + 8 * half, x);
+            }
+            if (!columns) continue;
+            bb_transpose16(low);
+            bb_transpose16(high);
+            for (int i = 0; i < 16; i++) {
+                _mm512_storeu_si512(columns + (d + i) * ATTENTION_KEYS + r, low[i]);
+                _mm512_storeu_si512(columns + (d + 16 + i) * ATTENTION_KEYS + r, high[i]);
+            }
+        }
+}
+
+/* ---- products of 32 x 32 --------------------------------------------------------------------------------------------- */
+
+/* A product's sides: 32 elements on, one is `a_step` and `b_step` bytes farther. */
+typedef struct amx_sides {
+    const void *a, *b;
+    int64_t a_stride, b_stride; /* bytes from row to row */
+    int64_t a_step, b_step;
+} amx_sides;
+
+/* c, whose rows are c_stride bytes apart, becomes, or with `add` grows by, the product over `steps` times 32 elements. */
+INLINE void amx_product(bool add, float *c, int64_t c_stride, amx_sides x, int64_t steps) {
+    float *below = c + BB_AMX_ROWS * c_stride / (int64_t)sizeof *c;
+    const char *a = x.a, *b = x.b;
+    if (add) {
+        BB_AMX_LOAD(0, c, c_stride);
+        BB_AMX_LOAD(1, c + BB_AMX_WORDS, c_stride);
+        BB_AMX_LOAD(2, below, c_stride);
+        BB_AMX_LOAD(3, below + BB_AMX_WORDS, c_stride);
+    } else {
+        BB_AMX_ZERO(0);
+        BB_AMX_ZERO(1);
+        BB_AMX_ZERO(2);
+        BB_AMX_ZERO(3);
+    }
+    for (int64_t i = 0; i < steps; i++, a += x.a_step, b += x.b_step) {
+        BB_AMX_LOAD(6, b, x.b_stride);
+        BB_AMX_LOAD(4, a, x.a_stride);
+        BB_AMX_BF16(0, 4, 6);
+        BB_AMX_LOAD(7, b + BB_AMX_BYTES, x.b_stride);
+        BB_AMX_BF16(1, 4, 7);
+        BB_AMX_LOAD(5, a + BB_AMX_ROWS * x.a_stride, x.a_stride);
+        BB_AMX_BF16(2, 5, 6);
+        BB_AMX_BF16(3, 5, 7);
+    }
+    BB_AMX_STORE(0, c, c_stride);
+    BB_AMX_STORE(1, c + BB_AMX_WORDS, c_stride);
+    BB_AMX_STORE(2, below, c_stride);
+    BB_AMX_STORE(3, below + BB_AMX_WORDS, c_stride);
+}
+
+/* ---- the pass -------------------------------------------------------------------------------------------------------- */
+
+/* p and ds of 32 keys and 32 queries, which begin at these places of the tile; query r sees keys up to r + diagonal of it. */
+INLINE void amx_weights(const amx_buffers *f, const float *lse, const float *delta, int64_t key, int64_t query,
+                        int64_t diagonal, vf c, bool whole) {
+    for (int64_t r = 0; r < AMX_SIDE; r += 2) {
+        vf p[2][2], ds[2][2];
+        for (int odd = 0; odd < 2; odd++)
+            for (int i = 0; i < 2; i++) {
+                int64_t at = (r + odd) * AMX_SIDE + i * VL, column = query + i * VL;
+                p[odd][i] = vexp2(vfma(vload(f->s + at), c, vset1(0.0f) - vload(lse + column)));
+                ds[odd][i] = p[odd][i] * (vload(f->dp + at) - vload(delta + column));
+                if (whole) continue;
+                int64_t unseen = clamp_to(key + r + odd - diagonal - column, 0, VL); /* queries before the first that sees it */
+                __mmask16 seen = (__mmask16)(0xffffu << unseen);
+                p[odd][i] = _mm512_maskz_mov_ps(seen, p[odd][i]);
+                ds[odd][i] = _mm512_maskz_mov_ps(seen, ds[odd][i]);
+            }
+        int64_t to = (key + r) * ATTENTION_QUERIES + query;
+        for (int odd = 0; odd < 2; odd++) {
+            _mm512_store_si512(f->p + to + odd * ATTENTION_QUERIES, (__m512i)_mm512_cvtne2ps_pbh(p[odd][1], p[odd][0]));
+            _mm512_store_si512(f->ds + to + odd * ATTENTION_QUERIES, (__m512i)_mm512_cvtne2ps_pbh(ds[odd][1], ds[odd][0]));
+        }
+        for (int i = 0; i < 2; i++)
+            store_pair(f->ds_pairs + (key + r) / 2 * ATTENTION_QUERIES + query + i * VL, ds[0][i], ds[1][i]);
+    }
+}
+
+/* A tile of queries, packed, against the tile of keys that is packed in f: dk and dv in f, and dq (2, Dp, 32), grow by it. */
+KERNEL void amx_tile(const amx_buffers *f, float *dq, int64_t packed, const float *lse, const float *delta, int64_t keys,
+                     int64_t diagonal, int64_t D) {
+    int64_t dp = round_up(D, AMX_SIDE), d_steps = dp / AMX_SIDE, block_words = AMX_SIDE * dp / 2;
+    int64_t key_blocks = (keys + AMX_SIDE - 1) / AMX_SIDE, row_bytes = dp * 2, block_bytes = AMX_SIDE * (int64_t)sizeof(float);
+    const int64_t score_bytes = ATTENTION_QUERIES * 2, pair_bytes = ATTENTION_QUERIES * 4;
+    vf c = vset1((float)(M_LOG2E / sqrt((double)D)));
+    /* of a block of queries, the last block of keys that it sees; -1: none */
+    int64_t last[AMX_QUERY_BLOCKS];
+    for (int64_t i = 0; i < AMX_QUERY_BLOCKS; i++) {
+        int64_t sees = i * AMX_SIDE + AMX_SIDE - 1 + diagonal;
+        last[i] = sees < 0 ? -1 : clamp_to(sees / AMX_SIDE, 0, key_blocks - 1);
+        const word *q = f->q_transposed + packed * dp / 2 + i * block_words;
+        const word *d_o = f->do_transposed + packed * dp / 2 + i * block_words;
+        for (int64_t j = 0; j <= last[i]; j++) {
+            int64_t row = j * AMX_SIDE * dp;
+            amx_product(false, f->s, block_bytes,
+                        (amx_sides){f->k_rows + row, q, row_bytes, block_bytes, BB_AMX_BYTES, BB_AMX_ROWS * block_bytes},
+                        d_steps);
+            amx_product(false, f->dp, block_bytes,
+                        (amx_sides){f->v_rows + row, d_o, row_bytes, block_bytes, BB_AMX_BYTES, BB_AMX_ROWS * block_bytes},
+                        d_steps);
+            if ((j + 1) * AMX_SIDE - 1 <= i * AMX_SIDE + diagonal)
+                amx_weights(f, lse, delta, j * AMX_SIDE, i * AMX_SIDE, diagonal, c, true);
+            else
+                amx_weights(f, lse, delta, j * AMX_SIDE, i * AMX_SIDE, diagonal, c, false);
+        }
+    }
+    for (int64_t j = 0; j < key_blocks; j++) {
+        int64_t first = 0; /* block of queries that sees these keys, as do those after it */
+        while (first < AMX_QUERY_BLOCKS && last[first] < j) first++;
+        int64_t steps = AMX_QUERY_BLOCKS - first, at = j * AMX_SIDE * ATTENTION_QUERIES + first * AMX_SIDE;
+        if (steps == 0) break;
+        for (int64_t d = 0; d < dp; d += AMX_SIDE) {
+            int64_t to = j * AMX_SIDE * dp + d, from = (packed / AMX_SIDE + first) * block_words + d;
+            amx_product(true, f->dv + to, dp * 4,
+                        (amx_sides){f->p + at, f->do_pairs + from, score_bytes, dp * 4, BB_AMX_BYTES, block_words * 4}, steps);
+            amx_product(true, f->dk + to, dp * 4,
+                        (amx_sides){f->ds + at, f->q_pairs + from, score_bytes, dp * 4, BB_AMX_BYTES, block_words * 4}, steps);
+        }
+    }
+    for (int64_t i = 0; i < AMX_QUERY_BLOCKS; i++)
+        for (int64_t d = 0; d < dp; d += AMX_SIDE)
+            amx_product(true, dq + (i * dp + d) * AMX_SIDE, block_bytes,
+                        (amx_sides){f->k_columns + d * ATTENTION_KEYS, f->ds_pairs + i * AMX_SIDE, ATTENTION_KEYS * 2,
+                                    pair_bytes, BB_AMX_BYTES, BB_AMX_ROWS * pair_bytes},
+                        last[i] + 1);
+}
+
+/* As backward_keys. */
+KERNEL void backward_keys_avx512amx(const backward_arrays *x, int64_t b, int64_t head, int64_t first, int64_t last, float *dq,
+                                    void *scratch) {
+    const bb_attention *a = x->a;
+    bb_arena arena = {scratch, 0};
+    amx_buffers f = carve_amx(&arena, a);
+    int64_t D = a->D, G = a->H / a->Hk, dp = round_up(D, AMX_SIDE), padded = round_up(a->Tq, ATTENTION_QUERIES);
+    int64_t see = a->Tk - a->Tq, half = padded * dp / 2; /* words of a head */
+    float scale = (float)(1.0 / sqrt((double)D));
+
+    memset(dq, 0, (size_t)(G * padded * dp) * sizeof *dq);
+    for (int64_t g = 0; g < G; g++) {
+        int64_t row = b * a->Tq, h = (head * G + g) * D;
+        row_statistics(f.lse + g * padded, f.delta + g * padded, x, b, head * G + g);
+        pack_queries(f.q_transposed + g * half, f.q_pairs + g * half, x->q + row * a->q_stride + h, a->q_stride, a->Tq, padded,
+                     D);
+        pack_queries(f.do_transposed + g * half, f.do_pairs + g * half, x->d_o + row * a->o_stride + h, a->o_stride, a->Tq,
+                     padded, D);
+    }
+    bb_amx_open();
+    for (int64_t key0 = first * ATTENTION_KEYS; key0 < last * ATTENTION_KEYS && key0 < a->Tk; key0 += ATTENTION_KEYS) {
+        int64_t keys = clamp_to(a->Tk - key0, 0, ATTENTION_KEYS), at = b * a->kv_batch_stride + key0 * a->kv_stride + head * D;
+        int64_t t_first = clamp_to(key0 - see, 0, a->Tq) / ATTENTION_QUERIES * ATTENTION_QUERIES;
+        pack_keys(f.k_rows, f.k_columns, x->k + at, a->kv_stride, keys, D);
+        pack_keys(f.v_rows, NULL, x->v + at, a->kv_stride, keys, D);
+        memset(f.dk, 0, (size_t)(ATTENTION_KEYS * dp) * sizeof *f.dk);
+        memset(f.dv, 0, (size_t)(ATTENTION_KEYS * dp) * sizeof *f.dv);
+        for (int64_t g = 0; g < G; g++)
+            for (int64_t t = t_first; t < a->Tq; t += ATTENTION_QUERIES)
+                amx_tile(&f, dq + (g * padded + t) * dp, g * padded + t, f.lse + g * padded + t, f.delta + g * padded + t, keys,
+                         t + see - key0, D);
+        store_rows(x->dk + at, a->kv_stride, f.dk, dp, scale, keys, D);
+        store_rows(x->dv + at, a->kv_stride, f.dv, dp, 1.0f, keys, D);
+    }
+    bb_amx_close();
+}
+
+/* As finish_dq. */
+KERNEL void finish_dq_avx512amx(const backward_arrays *x, int64_t b, int64_t h, int64_t t, int64_t rows, float *parts,
+                                int64_t count, int64_t stride) {
+    const bb_attention *a = x->a;
+    int64_t D = a->D, dp = round_up(D, AMX_SIDE);
+    vf scale = vset1((float)(1.0 / sqrt((double)D)));
+    for (int64_t r = 0; r < rows; r += 16)
+        for (int64_t d = 0; d < D; d += 16) {
+            const float *from = parts + r / AMX_SIDE * (AMX_SIDE * dp) + d * AMX_SIDE + r % AMX_SIDE;
+            bb_bf16 *to = x->dq + (b * a->Tq + t + r) * a->q_stride + h * D + d;
+            __m512i y[16];
+            for (int i = 0; i < 16; i++) {
+                vf sum = vload(from + i * AMX_SIDE);
+                for (int64_t part = 1; part < count; part++) sum = sum + vload(from + part * stride + i * AMX_SIDE);
+                y[i] = _mm512_castps_si512(sum * scale);
+            }
+            bb_transpose16(y);
+            for (int i = 0; i < 16 && r + i < rows; i++)
+                store_bf16(to + i * a->q_stride, _mm512_castsi512_ps(y[i]), clamp_to(D - d, 0, VL));
+        }
+}
+
+#endif
