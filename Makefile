@@ -68,7 +68,7 @@ asan: ## the tests under AddressSanitizer (with leak detection)
 	@$(if $(SKIP_DEPS),true,scripts/install-deps --sanitizers)
 	@$(call configure,build-asan,-DBB_SANITIZE=address)
 	@cmake --build build-asan -j $(JOBS)
-	@ASAN_OPTIONS=detect_leaks=1 $(call ctest,build-asan)
+	@ASAN_OPTIONS=detect_leaks=1 LSAN_OPTIONS=suppressions=$(CURDIR)/tests/suppressions/lsan.supp:print_suppressions=0 $(call ctest,build-asan)
 
 ubsan: ## the tests under UndefinedBehaviorSanitizer
 	@$(if $(SKIP_DEPS),true,scripts/install-deps --sanitizers)
