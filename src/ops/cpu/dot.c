@@ -175,7 +175,8 @@ INLINE void add_tile(int rows, bool whole, int64_t row, float *c, int64_t c_stri
 }
 
 TARGET static void dot_add(float *c, int64_t c_stride, int64_t columns, const uint32_t *left, int64_t rows, int64_t steps,
-                           const void *panel) {
+                           const void *panel, const void *next) {
+    (void)next;
     TILES(add_tile, rows, columns, c, c_stride, columns, left, BB_DOT_LEFT_ROWS, steps, panel);
 }
 
@@ -231,9 +232,9 @@ static void dot_pack_left(uint32_t *left, const void *x, bb_dtype dtype, int64_t
 static void nothing(void) {}
 
 const bb_dot_set *bb_dot_set_for(bb_cpu_level level) {
-    static const bb_dot_set avx512 = {1, nothing, nothing, dot_int8, dot_add, dot_pack_left};
-    static const bb_dot_set amx = {BB_AMX_WORDS,    bb_amx_open,    bb_amx_close,
-                                   bb_dot_amx_int8, bb_dot_amx_add, bb_dot_amx_pack_left};
+    static const bb_dot_set avx512 = {1, 96, INT64_MAX, 2048, nothing, nothing, dot_int8, dot_add, dot_pack_left};
+    static const bb_dot_set amx = {
+        BB_AMX_WORDS, 192, 1024, 512, bb_amx_open, bb_amx_close, bb_dot_amx_int8, bb_dot_amx_add, bb_dot_amx_pack_left};
     return level >= BB_CPU_AVX512_AMX ? &amx : &avx512;
 }
 

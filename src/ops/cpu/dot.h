@@ -23,6 +23,9 @@ typedef struct bb_dot_output {
 /* What differs between instruction sets. */
 typedef struct bb_dot_set {
     int64_t steps; /* those of int8() and add() are a multiple of this */
+    /* of dW, the most that is worked on at a time: rows and columns, whose sums stay in the second-level cache with the rows of
+     * so many tokens, which are packed anew for each */
+    int64_t rows, columns, tokens;
     /* Around these products, on each thread. */
     void (*open)(void);
     void (*close)(void);
@@ -30,16 +33,17 @@ typedef struct bb_dot_set {
      * a_sums the sums of a's rows, that is the product with q. */
     void (*int8)(bb_dot_output out, const int8_t *a, int64_t a_stride, int64_t rows, int64_t steps, const uint8_t *panel,
                  const int32_t *a_sums, const float *s, float g);
-    /* c += sum_k a * b, c in f32, its rows c_stride elements apart, `columns` of them; panel: bf16. left: a, k first: */
+    /* c += sum_k a * b, c in f32, its rows c_stride elements apart, `columns` of them; panel: bf16; next: the panel that the
+     * next call is for, or NULL. left: a, k first: */
     void (*add)(float *c, int64_t c_stride, int64_t columns, const uint32_t *left, int64_t rows, int64_t steps,
-                const void *panel);
+                const void *panel, const void *next);
     /* packed from x (tokens, rows), its rows x_stride elements apart, times s (tokens) or, where that is NULL, as it is: step i
-     * has the tokens 2i and 2i + 1, zeros where there are none. left: (steps, BB_DOT_LEFT_ROWS), rows at most so many. */
+     * has the tokens 2i and 2i + 1, zeros where there are none. left: (steps, BB_DOT_LEFT_ROWS), rows at most `rows`. */
     void (*pack_left)(uint32_t *left, const void *x, bb_dtype dtype, int64_t x_stride, const float *s, int64_t tokens,
                       int64_t steps, int64_t rows);
 } bb_dot_set;
 
-enum { BB_DOT_LEFT_ROWS = 96 };
+enum { BB_DOT_LEFT_ROWS = 384 };
 
 const bb_dot_set *bb_dot_set_for(bb_cpu_level level);
 
@@ -47,7 +51,7 @@ const bb_dot_set *bb_dot_set_for(bb_cpu_level level);
 void bb_dot_amx_int8(bb_dot_output out, const int8_t *a, int64_t a_stride, int64_t rows, int64_t steps, const uint8_t *panel,
                      const int32_t *a_sums, const float *s, float g);
 void bb_dot_amx_add(float *c, int64_t c_stride, int64_t columns, const uint32_t *left, int64_t rows, int64_t steps,
-                    const void *panel);
+                    const void *panel, const void *next);
 void bb_dot_amx_pack_left(uint32_t *left, const void *x, bb_dtype dtype, int64_t x_stride, const float *s, int64_t tokens,
                           int64_t steps, int64_t rows);
 

@@ -15,7 +15,9 @@ enum {
     SLAB_BYTES = 8000000,  /* of panels expanded at a time: within the last-level cache */
     FEW_ROWS = 1536,       /* of W: its panels serve all their row tiles from the second-level cache as they are */
     RUN_STEPS = 512,       /* else: in runs of so many steps */
-    WEIGHT_TOKENS = 2048,  /* tokens whose products are added to dW at once, at most */
+    FEW_WEIGHT_TILES = 6,  /* fewer tiles of dW than this are cut further, */
+    LEAST_ROWS = 96,       /* down to so many rows */
+    LEAST_COLUMNS = 192,   /* and columns */
     PACK_TOKENS = 64,      /* tokens of x packed at a time */
     MIN_PARALLEL = 1 << 18 /* multiplications that pay for waking the threads */
 };
@@ -392,38 +394,68 @@ static void pack_x(const weight_gradient *g, int64_t m0) {
     }
 }
 
-static void weight_tile(const weight_gradient *g, int64_t n0) {
-    int64_t rows = at_most(g->N - n0, BB_DOT_LEFT_ROWS);
-    uint32_t *left = bb_cpu_scratch(g->dev, (size_t)(g->steps * BB_DOT_LEFT_ROWS) * sizeof *left);
+/* dW is cut into tiles of this size, smaller ones where that gives few. */
+typedef struct weight_cut {
+    int64_t rows, columns, row_tiles, tiles;
+} weight_cut;
+
+static weight_cut cut_weights(const weight_gradient *g) {
+    weight_cut c = {.rows = g->set->rows, .columns = at_most(g->set->columns, round_up(g->K, BB_PANEL))};
+    for (;;) {
+        c.row_tiles = tiles_of(g->N, c.rows);
+        c.tiles = c.row_tiles * tiles_of(g->K, c.columns);
+        if (c.tiles >= FEW_WEIGHT_TILES || g->set->columns == INT64_MAX) return c;
+        if (c.rows > LEAST_ROWS && c.rows >= c.columns / 2)
+            c.rows /= 2;
+        else if (c.columns > LEAST_COLUMNS)
+            c.columns = round_up(c.columns / 2, BB_PANEL);
+        else
+            return c;
+    }
+}
+
+static void weight_tile(const weight_gradient *g, const weight_cut *c, int64_t index) {
+    int64_t n0 = index % c->row_tiles * c->rows, k0 = index / c->row_tiles * c->columns;
+    int64_t rows = at_most(g->N - n0, c->rows), end = at_most(g->K - k0, c->columns) + k0, most = g->set->tokens;
+    uint32_t *left = bb_cpu_scratch(g->dev, (size_t)(at_most(g->steps, most / 2) * BB_DOT_LEFT_ROWS) * sizeof *left);
     if (!left) return;
-    g->set->pack_left(left, row_of(g->dy, g->dy_dtype, 0, g->N, n0), g->dy_dtype, g->N, g->s, g->tokens, g->steps, rows);
-    for (int64_t k = 0; k < g->K; k += BB_PANEL)
-        g->set->add(g->dw + n0 * g->K + k, g->K, at_most(g->K - k, BB_PANEL), left, rows, g->steps, g->packed_x + k * g->steps);
+    for (int64_t m = 0; m < g->tokens; m += most) {
+        int64_t steps = at_most(g->steps - m / 2, most / 2);
+        g->set->pack_left(left, row_of(g->dy, g->dy_dtype, m, g->N, n0), g->dy_dtype, g->N, g->s ? g->s + m : NULL,
+                          at_most(g->tokens - m, most), steps, rows);
+        for (int64_t k = k0; k < end; k += BB_PANEL) {
+            const uint32_t *panel = g->packed_x + k * g->steps + m / 2 * BB_PANEL;
+            g->set->add(g->dw + n0 * g->K + k, g->K, at_most(g->K - k, BB_PANEL), left, rows, steps, panel,
+                        k + BB_PANEL < end ? panel + BB_PANEL * g->steps : NULL);
+        }
+    }
 }
 
 static void weight_gradient_run(const weight_gradient *g) {
-    int64_t runs = tiles_of(g->tokens, PACK_TOKENS), tiles = tiles_of(g->N, BB_DOT_LEFT_ROWS);
+    int64_t runs = tiles_of(g->tokens, PACK_TOKENS);
+    weight_cut c = cut_weights(g);
 #pragma omp parallel num_threads(g->dev->threads) if (g->tokens * g->N * g->K > MIN_PARALLEL)
     {
 #pragma omp for schedule(dynamic)
         for (int64_t i = 0; i < runs; i++) pack_x(g, i * PACK_TOKENS);
         g->set->open();
 #pragma omp for schedule(dynamic)
-        for (int64_t i = 0; i < tiles; i++) weight_tile(g, i * BB_DOT_LEFT_ROWS);
+        for (int64_t i = 0; i < c.tiles; i++) weight_tile(g, &c, i);
         g->set->close();
     }
 }
 
-/* Tokens at once: as many as keep the packed x within SLAB_BYTES. */
-static int64_t tokens_at_once(int64_t K) {
+/* Tokens whose x is packed at once: within SLAB_BYTES, in runs of about the same length. */
+static int64_t tokens_at_once(int64_t K, int64_t M) {
     int64_t columns = bb_panels_of(K) * BB_PANEL;
-    return at_least(at_most(SLAB_BYTES / (columns * (int64_t)sizeof(bb_bf16)), WEIGHT_TOKENS) / 64 * 64, 64);
+    int64_t most = at_least(SLAB_BYTES / (columns * (int64_t)sizeof(bb_bf16)) / PACK_TOKENS, 1) * PACK_TOKENS;
+    return round_up(tiles_of(M, tiles_of(M, most)), PACK_TOKENS);
 }
 
 void bb_linear_dot_backward(bb_device *dev, bb_bf16 *dx, float *dw, const void *dy, bb_dtype dy_dtype, bb_rows x,
                             const bb_ternary *t, int64_t M) {
     weight_gradient g = {.dev = dev, .set = set_of(dev), .dw = dw, .dy_dtype = dy_dtype, .x = x, .N = t->n, .K = t->k};
-    int64_t at_once = tokens_at_once(t->k), most = at_most(at_once, round_up(M, 2 * g.set->steps));
+    int64_t at_once = tokens_at_once(t->k, M), most = at_most(at_once, round_up(M, 2 * g.set->steps));
     g.packed_x = bb_cpu_shared(dev, (size_t)(most * bb_panels_of(t->k) * BB_PANEL) * sizeof(bb_bf16));
     if (!g.packed_x) return;
     for (int64_t m = 0; m < M; m += at_once) {
