@@ -274,7 +274,9 @@ typedef struct bb_optimizer bb_optimizer;
 typedef struct bb_optimizer_options {
     bb_optimizer_kind kind;
     double lr, weight_decay, beta1, beta2, eps;
-    bool decay_all; /* every parameter, not just the 2-D weights */
+    bool decay_all;      /* every parameter, not just the 2-D weights */
+    bb_dist *share_over; /* each of its ranks holds a part of the moments (ZeRO stage 1), for a trainer with the same dist,
+                            which alone may then call step; the results are the same. NULL: all of them are here. Outlives it */
 } bb_optimizer_options;
 
 BB_API void bb_optimizer_options_default(bb_optimizer_options *options);
@@ -282,7 +284,7 @@ BB_API void bb_optimizer_options_default(bb_optimizer_options *options);
 BB_API bb_status bb_optimizer_create(bb_model *model, const bb_optimizer_options *options, bb_optimizer **out, bb_error *err);
 BB_API void bb_optimizer_free(bb_optimizer *optimizer);
 BB_API bool bb_optimizer_is_8bit(const bb_optimizer *optimizer);
-BB_API uint64_t bb_optimizer_state_bytes(const bb_optimizer *optimizer);
+BB_API uint64_t bb_optimizer_state_bytes(const bb_optimizer *optimizer); /* in this process */
 /* Divides the gradients by loss_scale (1: they carry none), clips them to global norm max_norm (0: no clip), then one update.
  * A gradient norm that is not finite changes nothing, and *applied is false. */
 BB_API bb_status bb_optimizer_step(bb_optimizer *optimizer, double lr, double max_norm, double loss_scale, double *grad_norm,
@@ -315,7 +317,9 @@ typedef struct bb_train_event {
     int64_t skipped_steps, skipped_micro_batches;
     bool logged;          /* the step is one of those that go to metrics.jsonl */
     double pause_seconds; /* of BB_TRAIN_SAVED: how long training stood still for it */
-    double wait_share;    /* of the time since the last logged step: waiting for other ranks, mean over ranks */
+    /* Of the time since the last logged step: that ranks waited for others, their mean; and of each step the least, which even
+     * the last rank waited, so that it is communication that computing did not hide. */
+    double wait_share, exposed_share;
     const char *path, *message;
 } bb_train_event;
 
@@ -349,9 +353,10 @@ typedef struct bb_train_options {
 } bb_train_options;
 
 BB_API void bb_train_options_default(bb_train_options *options);
-/* What these options add to bb_memory_predict on this rank: partial sums of gradients, and what exchanges them. */
-BB_API bb_status bb_memory_predict_reduction(const bb_config *config, const bb_train_options *options, uint64_t *bytes,
-                                             bb_error *err);
+/* Makes of bb_memory_predict's estimate what this rank takes with these options: adds partial sums of gradients and what
+ * exchanges them, and leaves out the moments that other ranks hold. */
+BB_API bb_status bb_memory_predict_rank(const bb_config *config, const bb_train_options *options,
+                                        const bb_optimizer_options *optimizer, bb_memory_estimate *estimate, bb_error *err);
 /* Model, optimizer and scaler (may be NULL) are the caller's and outlive the trainer. Reserves the memory of the whole run.
  * With several ranks every rank has its own of each, and its own data set over the same data, opened as rank 0 of 1: the
  * trainer takes the rank's part of each step. Rank 0 alone writes files and has events. */
@@ -369,6 +374,8 @@ BB_API void bb_trainer_request_stop(bb_trainer *trainer);
 BB_API int64_t bb_trainer_step(const bb_trainer *trainer);
 /* The checkpoint that resume took, NULL where there was none. */
 BB_API const char *bb_trainer_resumed_from(const bb_trainer *trainer);
+/* The shares of an event, of the whole call of train. 0 for one process. */
+BB_API void bb_trainer_wait_shares(const bb_trainer *trainer, double *wait_share, double *exposed_share);
 BB_API bool bb_trainer_out_of_time(const bb_trainer *trainer); /* train returned because of max_minutes */
 /* The newest checkpoint of a run directory, by its name; of those before step `before`. */
 BB_API bb_status bb_run_latest_checkpoint(const char *run_dir, char *path, size_t path_size, bb_error *err);

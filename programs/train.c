@@ -19,23 +19,21 @@ typedef struct run {
 
 /* What the run takes at its longest sequences, and whether that is there: if need be, without the copy that checkpoints are
  * written from (*no_copy). A validation with longer windows needs its own. */
-static bb_status check_memory(const bb_train_args *args, bb_device *device, const bb_config *config, bb_memory_estimate *memory,
-                              uint64_t *free_bytes, bool *no_copy, bb_error *err) {
+static bb_status check_memory(const bb_train_args *args, bb_device *device, const bb_config *config,
+                              const bb_optimizer_options *optimizer, bb_memory_estimate *memory, uint64_t *free_bytes,
+                              bool *no_copy, bb_error *err) {
     const bb_train_options *o = &args->options;
     uint64_t total_bytes;
     int longest = bb_train_longest(o);
-    bb_status status =
-        bb_memory_predict(device, config, (bb_optimizer_kind)args->optim, o->batch_size, longest, o->recompute, memory, err);
+    bb_status status = bb_memory_predict(device, config, optimizer->kind, o->batch_size, longest, o->recompute, memory, err);
     if (status == BB_OK && args->val_data && o->val_seq_len > longest) {
         bb_memory_estimate validation;
-        status = bb_memory_predict(device, config, (bb_optimizer_kind)args->optim, 1, o->val_seq_len, o->recompute, &validation,
-                                   err);
+        status = bb_memory_predict(device, config, optimizer->kind, 1, o->val_seq_len, o->recompute, &validation, err);
         if (status == BB_OK && validation.total > memory->total) *memory = validation;
     }
     if (status != BB_OK) return status;
-    status = bb_memory_predict_reduction(config, o, &memory->reduction, err);
+    status = bb_memory_predict_rank(config, o, optimizer, memory, err);
     if (status != BB_OK) return status;
-    memory->total += memory->reduction;
     bb_device_memory(device, &total_bytes, free_bytes);
     uint64_t here = (uint64_t)bb_dist_local_size(o->dist), copy = memory->checkpoint_copy; /* rank 0's alone */
     *no_copy = o->save_sync || bb_dist_rank(o->dist) > 0 || (memory->total - copy) * here + copy > *free_bytes;
@@ -58,8 +56,8 @@ static bb_status check_memory(const bb_train_args *args, bb_device *device, cons
 }
 
 /* What the run works with, on this rank. */
-static bb_status open_parts(const bb_train_args *args, bb_train_report *report, const bb_config *config, bool no_copy, run *r,
-                            bb_error *err) {
+static bb_status open_parts(const bb_train_args *args, bb_train_report *report, const bb_config *config,
+                            const bb_optimizer_options *optimizer, bool no_copy, run *r, bb_error *err) {
     bb_status status;
     /* Opened at the longest sequences first: data that is too short for them is found now, not halfway. */
     status =
@@ -72,13 +70,7 @@ static bb_status open_parts(const bb_train_args *args, bb_train_report *report, 
         status = bb_model_create(r->device, config, (uint64_t)args->seed, &r->model, err);
     if (status != BB_OK) return status;
 
-    bb_optimizer_options optimizer;
-    bb_optimizer_options_default(&optimizer);
-    optimizer.kind = (bb_optimizer_kind)args->optim;
-    optimizer.lr = args->lr;
-    optimizer.weight_decay = args->wd;
-    optimizer.decay_all = args->wd_all;
-    if ((status = bb_optimizer_create(r->model, &optimizer, &r->optimizer, err)) != BB_OK) return status;
+    if ((status = bb_optimizer_create(r->model, optimizer, &r->optimizer, err)) != BB_OK) return status;
 
     bb_train_options options = args->options;
     options.on_event = bb_train_report_event;
@@ -100,6 +92,17 @@ static bb_status open_parts(const bb_train_args *args, bb_train_report *report, 
     return BB_OK;
 }
 
+static bb_optimizer_options optimizer_options(const bb_train_args *args, bb_dist *dist) {
+    bb_optimizer_options optimizer;
+    bb_optimizer_options_default(&optimizer);
+    optimizer.kind = (bb_optimizer_kind)args->optim;
+    optimizer.lr = args->lr;
+    optimizer.weight_decay = args->wd;
+    optimizer.decay_all = args->wd_all;
+    optimizer.share_over = args->zero ? dist : NULL;
+    return optimizer;
+}
+
 static bb_status open_run(const bb_train_args *args, bb_train_report *report, run *r, bb_error *err) {
     bb_config config;
     bb_memory_estimate memory = {0};
@@ -107,27 +110,21 @@ static bb_status open_run(const bb_train_args *args, bb_train_report *report, ru
     bool no_copy = false;
     bb_status status;
     bb_model_args_config(&args->model, &config);
+    bb_optimizer_options optimizer = optimizer_options(args, r->dist);
     bb_device_args device_args = args->device;
     if (device_args.threads == 0 && bb_dist_size(r->dist) > 1) device_args.threads = bb_dist_threads(r->dist);
     status = bb_device_args_open(&device_args, &r->device, err);
-    if (status == BB_OK) status = check_memory(args, r->device, &config, &memory, &free_bytes, &no_copy, err);
+    if (status == BB_OK) status = check_memory(args, r->device, &config, &optimizer, &memory, &free_bytes, &no_copy, err);
     /* No rank takes memory before all have looked at what is free. */
     if ((status = bb_dist_agree(r->dist, status, err)) != BB_OK) return status;
-    status = open_parts(args, report, &config, no_copy, r, err);
+    status = open_parts(args, report, &config, &optimizer, no_copy, r, err);
     if ((status = bb_dist_agree(r->dist, status, err)) != BB_OK) return status;
-    uint64_t *of_ranks = calloc((size_t)bb_dist_size(r->dist), sizeof *of_ranks);
-    if (!of_ranks) {
-        err->code = BB_ERR_MEMORY;
-        snprintf(err->message, sizeof err->message, "out of memory");
-        return err->code;
-    }
-    status = bb_dist_all_gather_u64(r->dist, memory.total, of_ranks, err);
+    status = bb_train_report_memory(report, memory.total, bb_optimizer_state_bytes(r->optimizer), err);
     bb_dataset_info data = bb_dataset_get_info(r->dataset);
     if (no_copy && !args->options.save_sync && bb_dist_rank(r->dist) == 0)
         bb_train_report_note(report, "no memory for a copy to save from: training will wait while a checkpoint is written");
     if (status == BB_OK)
-        bb_train_report_summary(report, r->device, &config, &memory, of_ranks, free_bytes, &data, bb_trainer_step(r->trainer));
-    free(of_ranks);
+        bb_train_report_summary(report, r->device, &config, &memory, free_bytes, &data, bb_trainer_step(r->trainer));
     return status;
 }
 
@@ -219,8 +216,8 @@ int bb_cmd_train(int argc, char **argv) {
 
     bb_error err;
     bb_train_report report;
-    bb_train_report_open(&report, &args);
-    bb_status status = open_run(&args, &report, &r, &err);
+    bb_status status = bb_dist_agree(r.dist, bb_train_report_open(&report, &args, &err), &err);
+    if (status == BB_OK) status = open_run(&args, &report, &r, &err);
     bool training = status == BB_OK, alone = bb_dist_size(r.dist) == 1;
     if (training) {
         double start = bb_monotonic_seconds();
@@ -232,8 +229,15 @@ int bb_cmd_train(int argc, char **argv) {
                                                       : "finishing the step, then saving (once more: stop at once)\n");
         status = bb_trainer_train(r.trainer, r.dataset, &err);
         bb_signals_release();
-        if (status == BB_OK || status == BB_ERR_INTERRUPTED)
-            bb_train_report_end(&report, status != BB_OK, bb_trainer_step(r.trainer), bb_monotonic_seconds() - start);
+        if (status == BB_OK || status == BB_ERR_INTERRUPTED) {
+            bb_error unsaid;
+            bb_status told = bb_train_report_end(&report, status != BB_OK, bb_trainer_step(r.trainer),
+                                                 bb_monotonic_seconds() - start, &unsaid);
+            if (told != BB_OK) {
+                status = told;
+                err = unsaid;
+            }
+        }
     }
     bb_progress_clear(&report.progress);
     exit_status = BB_EXIT_OK;
@@ -246,6 +250,7 @@ int bb_cmd_train(int argc, char **argv) {
     else if (status != BB_OK)
         exit_status = fail_together(command, r.dist, &err);
     close_run(&r);
+    bb_train_report_close(&report);
     free(args.config_json);
     return exit_status;
 }

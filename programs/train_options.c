@@ -288,6 +288,15 @@ static bb_cli_option options[] = {
      .saved = BB_CLI_SAVED_FREE,
      .help = "order of the sum of gradients. fast: within a rank, then over ranks. exact: by batch, so that 1, 2, 4, ... ranks "
              "give the same weights, bit for bit; costs memory where a rank has several batches a step"},
+    {.name = "zero",
+     .type = BB_CLI_INT,
+     .target = &given.zero,
+     .value = "N",
+     .range = BB_CLI_AT_LEAST(0),
+     .saved = BB_CLI_SAVED_FREE,
+     .help =
+         "1: the ranks share out the optimizer's moments, each holds and updates its part; the results are the same. 0: every "
+         "rank holds all of them"},
     {.name = "dist_timeout",
      .type = BB_CLI_INT,
      .target = &given.dist_timeout,
@@ -440,6 +449,14 @@ static int check(void) {
         return bb_cli_usage_error(&command,
                                   "--global_batch and --grad_accum exclude each other: the first says how many sequences "
                                   "make a step, the second how many batches of each rank");
+    if (given.zero > 1)
+        return bb_cli_usage_error(&command,
+                                  "--zero %d: expected 0 or 1; what is shared out is the optimizer's state (stage 1), not "
+                                  "gradients or weights",
+                                  given.zero);
+    if (given.zero == 1 && !given.ddp)
+        return bb_cli_usage_error(&command,
+                                  "--zero 1 shares the optimizer's state out over the ranks of --ddp, which is not given");
     if (given.resume && given.init)
         return bb_cli_usage_error(&command, "--resume and --init exclude each other: the first goes on with a run, the second "
                                             "begins one from a model's weights");

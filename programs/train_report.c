@@ -1,15 +1,42 @@
 /* What `bitbyte train` says: a summary, progress, how it ended. For people, or as lines of JSON.
  * SPDX-License-Identifier: MIT */
 #include <math.h>
+#include <stddef.h>
+#include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 
 #include "train.h"
 
-void bb_train_report_open(bb_train_report *report, const bb_train_args *args) {
-    report->args = args;
-    report->trainer = NULL;
-    report->saved[0] = '\0';
+bb_status bb_train_report_open(bb_train_report *report, const bb_train_args *args, bb_error *err) {
+    *report = (bb_train_report){.args = args};
     bb_progress_open(&report->progress, args->json ? stderr : stdout, 0);
+    report->ranks = calloc((size_t)bb_dist_size(args->options.dist), sizeof *report->ranks);
+    if (report->ranks) return BB_OK;
+    snprintf(err->message, sizeof err->message, "out of memory");
+    return err->code = BB_ERR_MEMORY;
+}
+
+void bb_train_report_close(bb_train_report *report) { free(report->ranks); }
+
+/* A number of each rank to all. */
+static bb_status gather(bb_train_report *report, uint64_t mine, size_t field, bb_error *err) {
+    bb_dist *dist = report->args->options.dist;
+    uint64_t *all = calloc((size_t)bb_dist_size(dist), sizeof *all);
+    bb_status status = BB_ERR_MEMORY;
+    if (all)
+        status = bb_dist_all_gather_u64(dist, mine, all, err);
+    else
+        snprintf(err->message, sizeof err->message, "out of memory");
+    for (int r = 0; r < bb_dist_size(dist) && status == BB_OK; r++)
+        memcpy((unsigned char *)&report->ranks[r] + field, &all[r], sizeof all[r]);
+    free(all);
+    return err->code = status;
+}
+
+bb_status bb_train_report_memory(bb_train_report *report, uint64_t predicted, uint64_t optimizer, bb_error *err) {
+    bb_status status = gather(report, predicted, offsetof(bb_rank_memory, predicted), err);
+    return status == BB_OK ? gather(report, optimizer, offsetof(bb_rank_memory, optimizer), err) : status;
 }
 
 /* Sequences are counted phase by phase: the curriculum is constant between few steps. */
@@ -34,52 +61,58 @@ static double bytes_from(const bb_train_options *o, int64_t first_step) {
 
 static const char *quote(const char *path) { return strpbrk(path, " \t\"'$`\\*?[]();&|<>#~!") ? "'" : ""; }
 
-static json_t *ranks_json(const bb_dist *dist, const uint64_t *memory_of_ranks) {
+static json_t *ranks_json(const bb_train_report *report) {
+    const bb_dist *dist = report->args->options.dist;
     json_t *ranks = json_array();
-    for (int r = 0; r < bb_dist_size(dist); r++)
-        json_array_append_new(ranks, json_pack("{s:i,s:s,s:I}", "rank", r, "host", bb_dist_host(dist, r), "memory",
-                                               (json_int_t)memory_of_ranks[r]));
+    for (int r = 0; r < bb_dist_size(dist); r++) {
+        const bb_rank_memory *m = &report->ranks[r];
+        json_array_append_new(ranks, json_pack("{s:i,s:s,s:I,s:I,s:o*}", "rank", r, "host", bb_dist_host(dist, r), "memory",
+                                               (json_int_t)m->predicted, "optimizer", (json_int_t)m->optimizer, "memory_peak",
+                                               m->peak ? json_integer((json_int_t)m->peak) : NULL));
+    }
     return ranks;
 }
 
-/* Rank by rank, runs of the same host and memory together. */
-static void ranks_text(const bb_dist *dist, const uint64_t *memory_of_ranks, FILE *out) {
+/* Rank by rank; with the same memory on the same host, they are one line. */
+static void ranks_text(bb_train_report *report) {
+    const bb_dist *dist = report->args->options.dist;
     for (int r = 0, size = bb_dist_size(dist), first = 0; r < size; r++) {
-        if (r + 1 < size && memory_of_ranks[r + 1] == memory_of_ranks[first] &&
+        const bb_rank_memory *m = &report->ranks[r];
+        if (r + 1 < size && memcmp(&report->ranks[r + 1], &report->ranks[first], sizeof *m) == 0 &&
             strcmp(bb_dist_host(dist, r + 1), bb_dist_host(dist, first)) == 0)
             continue;
-        if (first == r)
-            fprintf(out, "rank     %d on %s: %s of memory\n", r, bb_dist_host(dist, r), bb_text_bytes(memory_of_ranks[r]).s);
-        else
-            fprintf(out, "ranks    %d to %d on %s: %s of memory each\n", first, r, bb_dist_host(dist, r),
-                    bb_text_bytes(memory_of_ranks[r]).s);
+        char peak[128] = "", ranks[64];
+        if (m->peak) snprintf(peak, sizeof peak, "%s resident at the most, predicted ", bb_text_bytes(m->peak).s);
+        snprintf(ranks, sizeof ranks, first == r ? "rank     %d" : "ranks    %d to %d", first, r);
+        bb_progress_line(&report->progress, "%s on %s: %s%s of memory%s, the optimizer's state %s", ranks,
+                         bb_dist_host(dist, r), peak, bb_text_bytes(m->predicted).s, first == r ? "" : " each",
+                         bb_text_bytes(m->optimizer).s);
         first = r + 1;
     }
 }
 
 static void summary_json(const bb_train_report *report, bb_device *device, const bb_config *config,
-                         const bb_memory_estimate *memory, const uint64_t *memory_of_ranks, uint64_t free_bytes,
-                         const bb_dataset_info *data, int64_t first_step, double bytes, double epochs) {
+                         const bb_memory_estimate *memory, uint64_t free_bytes, const bb_dataset_info *data, int64_t first_step,
+                         double bytes, double epochs) {
     const bb_train_args *args = report->args;
-    bb_json_line(json_pack("{s:s,s:s,s:I,s:I,s:I,s:{s:i,s:i,s:i,s:i,s:i},s:s,s:i,s:I,s:I,s:I,s:f,s:f,s:o,s:o,s:I}", "event",
-                           "start", "out", args->out, "step", (json_int_t)first_step, "total_steps",
-                           (json_int_t)args->options.steps, "parameters", (json_int_t)bb_config_parameters(config), "model",
-                           "n_layer", config->n_layer, "d_model", config->d_model, "n_head", config->n_head, "n_kv_head",
-                           config->n_kv_head, "d_ff", config->d_ff, "device", bb_device_name(device), "threads",
-                           bb_device_threads(device), "data_shards", (json_int_t)data->shards, "data_bytes",
-                           (json_int_t)data->bytes, "data_skipped_shards", (json_int_t)data->skipped_shards, "run_bytes", bytes,
-                           "epochs", epochs, "ranks", ranks_json(args->options.dist, memory_of_ranks), "memory",
-                           bb_memory_json(memory), "memory_free", (json_int_t)free_bytes));
+    bb_json_line(json_pack(
+        "{s:s,s:s,s:I,s:I,s:I,s:{s:i,s:i,s:i,s:i,s:i},s:s,s:i,s:I,s:I,s:I,s:f,s:f,s:o,s:o,s:I}", "event", "start", "out",
+        args->out, "step", (json_int_t)first_step, "total_steps", (json_int_t)args->options.steps, "parameters",
+        (json_int_t)bb_config_parameters(config), "model", "n_layer", config->n_layer, "d_model", config->d_model, "n_head",
+        config->n_head, "n_kv_head", config->n_kv_head, "d_ff", config->d_ff, "device", bb_device_name(device), "threads",
+        bb_device_threads(device), "data_shards", (json_int_t)data->shards, "data_bytes", (json_int_t)data->bytes,
+        "data_skipped_shards", (json_int_t)data->skipped_shards, "run_bytes", bytes, "epochs", epochs, "ranks",
+        ranks_json(report), "memory", bb_memory_json(memory), "memory_free", (json_int_t)free_bytes));
 }
 
 void bb_train_report_summary(bb_train_report *report, bb_device *device, const bb_config *config,
-                             const bb_memory_estimate *memory, const uint64_t *memory_of_ranks, uint64_t free_bytes,
-                             const bb_dataset_info *data, int64_t first_step) {
+                             const bb_memory_estimate *memory, uint64_t free_bytes, const bb_dataset_info *data,
+                             int64_t first_step) {
     const bb_train_args *args = report->args;
     const bb_train_options *o = &args->options;
     double bytes = bytes_from(o, first_step), epochs = data->bytes ? bytes / (double)data->bytes : 0;
     if (args->json) {
-        summary_json(report, device, config, memory, memory_of_ranks, free_bytes, data, first_step, bytes, epochs);
+        summary_json(report, device, config, memory, free_bytes, data, first_step, bytes, epochs);
         return;
     }
     FILE *out = report->progress.stream;
@@ -96,7 +129,7 @@ void bb_train_report_summary(bb_train_report *report, bb_device *device, const b
             bb_device_threads(device) == 1 ? "" : "s", bb_device_description(device));
     bb_memory_line(memory, line, sizeof line);
     fprintf(out, "memory   %s of %s free: %s\n", bb_text_bytes(memory->total).s, bb_text_bytes(free_bytes).s, line);
-    if (bb_dist_size(o->dist) > 1) ranks_text(o->dist, memory_of_ranks, out);
+    if (bb_dist_size(o->dist) > 1) ranks_text(report);
     fprintf(out, "data     %s: %lld shard%s, %s\n", args->data, (long long)data->shards, data->shards == 1 ? "" : "s",
             bb_text_bytes((uint64_t)data->bytes).s);
     int first = o->seq_len ? o->seq_len : bb_seq_len_for_step(first_step, o->steps, o->seq_len_cap);
@@ -123,12 +156,13 @@ static json_t *number(double value) { return isfinite(value) ? json_real(value) 
 static void event_json(const bb_train_event *e) {
     switch (e->kind) {
     case BB_TRAIN_STEP:
-        bb_json_line(json_pack("{s:s,s:I,s:I,s:i,s:o,s:o,s:f,s:o,s:I,s:f,s:f,s:f,s:I,s:I,s:f,s:b}", "event", "step", "step",
+        bb_json_line(json_pack("{s:s,s:I,s:I,s:i,s:o,s:o,s:f,s:o,s:I,s:f,s:f,s:f,s:I,s:I,s:f,s:f,s:b}", "event", "step", "step",
                                (json_int_t)e->step, "total_steps", (json_int_t)e->total_steps, "seq_len", e->seq_len, "loss",
                                number(e->loss), "bpb", number(e->bpb), "lr", e->lr, "grad_norm", number(e->grad_norm), "bytes",
                                (json_int_t)e->bytes_seen, "bytes_per_s", e->bytes_per_second, "elapsed_s", e->elapsed_seconds,
                                "eta_s", e->eta_seconds, "skipped", (json_int_t)e->skipped_steps, "skipped_micro",
-                               (json_int_t)e->skipped_micro_batches, "wait_share", e->wait_share, "logged", (int)e->logged));
+                               (json_int_t)e->skipped_micro_batches, "wait_share", e->wait_share, "exposed_share",
+                               e->exposed_share, "logged", (int)e->logged));
         break;
     case BB_TRAIN_VALIDATION:
         bb_json_line(
@@ -195,19 +229,31 @@ void bb_train_report_note(bb_train_report *report, const char *message) {
     bb_train_report_event(report, &e);
 }
 
-void bb_train_report_end(bb_train_report *report, bool interrupted, int64_t step, double seconds) {
+bb_status bb_train_report_end(bb_train_report *report, bool interrupted, int64_t step, double seconds, bb_error *err) {
     const bb_train_args *args = report->args;
     bool complete = step >= args->options.steps;
+    struct rusage used;
+    double wait_share, exposed_share;
+    bb_trainer_wait_shares(report->trainer, &wait_share, &exposed_share);
+    uint64_t peak = getrusage(RUSAGE_SELF, &used) == 0 ? (uint64_t)used.ru_maxrss * 1024 : 0;
+    bb_status status = gather(report, peak, offsetof(bb_rank_memory, peak), err);
+    if (status != BB_OK) return status;
     if (args->json) {
-        bb_json_line(json_pack("{s:s,s:I,s:I,s:o,s:f}", "event",
+        bb_json_line(json_pack("{s:s,s:I,s:I,s:o,s:f,s:f,s:f,s:o}", "event",
                                interrupted ? "interrupted"
                                : complete  ? "done"
                                            : "stopped",
                                "step", (json_int_t)step, "total_steps", (json_int_t)args->options.steps, "checkpoint",
-                               report->saved[0] ? json_string_nocheck(report->saved) : json_null(), "seconds", seconds));
-        return;
+                               report->saved[0] ? json_string_nocheck(report->saved) : json_null(), "seconds", seconds,
+                               "wait_share", wait_share, "exposed_share", exposed_share, "ranks", ranks_json(report)));
+        return BB_OK;
     }
     const char *q = quote(args->out);
+    if (bb_dist_size(args->options.dist) > 1) {
+        ranks_text(report);
+        bb_progress_line(&report->progress, "waiting  %.1f%% of the time, %.1f%% for communication that computing did not hide",
+                         100 * wait_share, 100 * exposed_share);
+    }
     if (complete) {
         bb_progress_line(&report->progress, "done: %lld steps, %s", (long long)step, bb_text_duration(seconds).s);
         bb_progress_line(&report->progress, "let it write:  bitbyte generate %s%s%s --prompt 'TEXT'", q, args->out, q);
@@ -216,4 +262,5 @@ void bb_train_report_end(bb_train_report *report, bool interrupted, int64_t step
                          (long long)args->options.steps, report->saved[0] ? "saved" : "nothing new to save");
         bb_progress_line(&report->progress, "to go on:  bitbyte train --resume %s%s%s", q, args->out, q);
     }
+    return BB_OK;
 }

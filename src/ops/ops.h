@@ -64,6 +64,8 @@ typedef struct bb_kv {
 
 static inline int64_t bb_kv_width(int64_t D) { return (D + 15) / 16 * 16; }
 
+enum { BB_NORM_TILE = 4096 };
+
 typedef struct bb_adamw {
     double lr, beta1, beta2, eps, weight_decay; /* weight_decay 0 for a tensor that does not decay */
     double grad_scale;                          /* the clip: every gradient is multiplied by it first */
@@ -193,8 +195,9 @@ typedef struct bb_ops {
                                const void *v, const void *o, const float *lse, const bb_attention *a);
 
     /* -- optimizer: one sweep over a tensor --------------------------------------------------------------------------- */
-    /* sum of x^2 in double, over n f32: in tiles of fixed size. Waits for the result. */
-    double (*sum_squares)(bb_device *dev, const float *x, int64_t n);
+    /* sums[t] = the sum of x[i]^2 in double over tile t: BB_NORM_TILE elements from t*BB_NORM_TILE on, fewer in the last one.
+     * x: n f32; sums: host (ceil(n / BB_NORM_TILE)). Waits for the result. */
+    void (*sum_squares)(bb_device *dev, double *sums, const float *x, int64_t n);
     /* y += x, n f32 */
     void (*add)(bb_device *dev, float *y, const float *x, int64_t n);
     /* m = b1 m + (1-b1) g; v = b2 v + (1-b2) g^2; p = p (1 - lr wd) - lr (m/bc1) / (sqrt(v/bc2) + eps), g scaled first.

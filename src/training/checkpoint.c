@@ -3,7 +3,9 @@
 
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
+#include "core/arena.h"
 #include "core/json.h"
 #include "format/safetensors.h"
 #include "model/config.h"
@@ -11,26 +13,26 @@
 
 enum { PIECE_BYTES = 1 << 20, NAME_BYTES = 64, STATES_PER_TENSOR = 4 };
 
-/* One tensor of the file: its description, where its bytes are on the device, and their copy, if there is one. */
+/* What of a parameter a tensor of the file holds. */
+typedef enum field { VALUES, M, V, M8, V8, M8_ABSMAX, V8_ABSMAX } field;
+
 typedef struct entry {
     char name[NAME_BYTES];
     bb_st_tensor tensor;
-    void *device_data;
-    uint8_t *copy;
+    int param; /* of the table */
+    field field;
 } entry;
 
-static void add_entry(entry *list, int *count, const char *prefix, const char *name, bb_st_dtype dtype, int rank,
-                      const int64_t *shape, void *device_data) {
+static void add_entry(entry *list, int *count, const char *prefix, const bb_param *p, int param, field what) {
+    bool codes = what == M8 || what == V8, absmax = what == M8_ABSMAX || what == V8_ABSMAX;
     entry *e = &list[(*count)++];
-    snprintf(e->name, sizeof e->name, "%s%s", prefix, name);
-    e->tensor = (bb_st_tensor){.dtype = dtype, .rank = rank};
-    uint64_t bytes = bb_st_dtype_bytes(dtype);
-    for (int i = 0; i < rank; i++) {
-        e->tensor.shape[i] = shape[i];
-        bytes *= (uint64_t)shape[i];
-    }
-    e->tensor.bytes = bytes;
-    e->device_data = device_data;
+    snprintf(e->name, sizeof e->name, "%s%s", prefix, p->name);
+    e->param = param;
+    e->field = what;
+    e->tensor = (bb_st_tensor){.dtype = codes ? BB_ST_U8 : BB_ST_F32, .rank = absmax ? 1 : p->rank};
+    int64_t blocks = bb_optimizer_blocks(p->count);
+    memcpy(e->tensor.shape, absmax ? &blocks : p->shape, (size_t)e->tensor.rank * sizeof *p->shape);
+    e->tensor.bytes = (uint64_t)(absmax ? blocks : p->count) * bb_st_dtype_bytes(e->tensor.dtype);
 }
 
 /* The one list of what a checkpoint holds, for writing and for reading: the parameters, then for each its moments. */
@@ -39,26 +41,66 @@ static bb_status list_entries(const bb_model *model, const bb_optimizer *optimiz
     entry *list = calloc((size_t)t->count * (1 + STATES_PER_TENSOR), sizeof *list);
     if (!list) return bb_fail(err, BB_ERR_MEMORY, "out of memory for a list of %d tensors", t->count);
     *count = 0;
-    for (int i = 0; i < t->count; i++) {
-        const bb_param *p = &t->entries[i];
-        add_entry(list, count, "", p->name, BB_ST_F32, p->rank, p->shape, model->params + p->offset);
-    }
+    for (int i = 0; i < t->count; i++) add_entry(list, count, "", &t->entries[i], i, VALUES);
     for (int i = 0; optimizer && i < t->count; i++) {
         const bb_param *p = &t->entries[i];
-        const bb_optimizer_slot *s = &optimizer->slots[i];
-        int64_t blocks = bb_optimizer_blocks(p->count);
-        if (s->is_8bit) {
-            add_entry(list, count, "opt.m8.", p->name, BB_ST_U8, p->rank, p->shape, s->q.m);
-            add_entry(list, count, "opt.v8.", p->name, BB_ST_U8, p->rank, p->shape, s->q.v);
-            add_entry(list, count, "opt.m8_absmax.", p->name, BB_ST_F32, 1, &blocks, s->q.m_absmax);
-            add_entry(list, count, "opt.v8_absmax.", p->name, BB_ST_F32, 1, &blocks, s->q.v_absmax);
+        if (bb_optimizer_packs(optimizer->options.kind, p->count)) {
+            add_entry(list, count, "opt.m8.", p, i, M8);
+            add_entry(list, count, "opt.v8.", p, i, V8);
+            add_entry(list, count, "opt.m8_absmax.", p, i, M8_ABSMAX);
+            add_entry(list, count, "opt.v8_absmax.", p, i, V8_ABSMAX);
         } else {
-            add_entry(list, count, "opt.m.", p->name, BB_ST_F32, p->rank, p->shape, s->m);
-            add_entry(list, count, "opt.v.", p->name, BB_ST_F32, p->rank, p->shape, s->v);
+            add_entry(list, count, "opt.m.", p, i, M);
+            add_entry(list, count, "opt.v.", p, i, V);
         }
     }
     *out = list;
     return BB_OK;
+}
+
+/* ---- where the bytes of an entry are --------------------------------------------------------------------------------- */
+
+/* On the device, or in a copy. */
+typedef struct places {
+    const bb_param_table *table;
+    float *params;
+    const bb_shards *shards;        /* of the optimizer; NULL: there is none */
+    const bb_optimizer_slot *slots; /* one per piece */
+} places;
+
+/* A parameter's values are one part, its moments one from each piece. */
+typedef struct part {
+    void *data; /* NULL: another rank has it */
+    size_t bytes;
+    int rank; /* that has it, where data is NULL */
+} part;
+
+static places places_of(const bb_model *model, const bb_optimizer *optimizer) {
+    return (places){.table = &model->table,
+                    .params = model->params,
+                    .shards = optimizer ? &optimizer->shards : NULL,
+                    .slots = optimizer ? optimizer->slots : NULL};
+}
+
+static int part_count(const places *from, const entry *e) {
+    return e->field == VALUES ? 1 : from->shards->first_piece[e->param + 1] - from->shards->first_piece[e->param];
+}
+
+static part part_of(const places *from, const entry *e, int index) {
+    if (e->field == VALUES)
+        return (part){.data = from->params + from->table->entries[e->param].offset, .bytes = (size_t)e->tensor.bytes};
+    int i = from->shards->first_piece[e->param] + index;
+    const bb_piece *p = &from->shards->pieces[i];
+    const bb_optimizer_slot *s = &from->slots[i];
+    size_t n = (size_t)p->count, blocks = (size_t)bb_optimizer_blocks(p->count);
+    switch (e->field) {
+    case M8: return (part){s->q.m, n, p->rank};
+    case V8: return (part){s->q.v, n, p->rank};
+    case M8_ABSMAX: return (part){s->q.m_absmax, blocks * sizeof(float), p->rank};
+    case V8_ABSMAX: return (part){s->q.v_absmax, blocks * sizeof(float), p->rank};
+    case M: return (part){s->m, n * sizeof(float), p->rank};
+    default: return (part){s->v, n * sizeof(float), p->rank};
+    }
 }
 
 /* ---- the state as JSON ----------------------------------------------------------------------------------------------- */
@@ -158,13 +200,46 @@ static bb_status state_from_json(const char *text, const char *path, bb_training
 
 struct bb_checkpoint_image {
     bb_device *device;
+    bb_dist *dist; /* that the optimizer's state is shared out over, or NULL */
     entry *list;
     bb_st_tensor *tensors; /* (count), the list's */
     int count;
-    uint8_t *copy; /* of all tensors; NULL: they are read from the device while they are written */
+    places from;
+    uint8_t *copy;            /* the parameters, then the state of each rank as it lies there; NULL: tensors are read from the
+                                 device while they are written */
+    size_t copy_bytes, *ends; /* ends: (ranks + 1) in copy, of the parameters and of each rank's state */
+    bb_optimizer_slot *slots; /* in copy */
     char *config_text, *state_text;
     char length_text[16];
 };
+
+/* Measures, or carves. */
+static void lay_out_copy(bb_checkpoint_image *image, const bb_model *model, const bb_optimizer *optimizer) {
+    bb_arena arena = {.base = image->copy};
+    image->from.params = bb_arena_take(&arena, (size_t)model->table.total * sizeof(float));
+    image->ends[0] = arena.used;
+    for (int r = 0, ranks = image->dist ? image->dist->size : 1; r < ranks && optimizer; r++) {
+        bb_optimizer_carve(&model->table, &optimizer->shards, r, optimizer->options.kind, image->slots, &arena);
+        image->ends[r + 1] = arena.used;
+    }
+    image->copy_bytes = arena.used;
+}
+
+static bb_status make_copy(bb_checkpoint_image *image, const bb_model *model, const bb_optimizer *optimizer, bb_error *err) {
+    size_t pieces = optimizer ? (size_t)optimizer->shards.piece_count : 0, ranks = image->dist ? (size_t)image->dist->size : 1;
+    image->ends = calloc(ranks + 1, sizeof *image->ends);
+    image->slots = calloc(pieces + 1, sizeof *image->slots);
+    if (!image->ends || !image->slots) return bb_fail(err, BB_ERR_MEMORY, "out of memory for a checkpoint");
+    image->from.slots = image->slots;
+    lay_out_copy(image, model, optimizer);
+    image->copy = aligned_alloc(BB_ALIGN, image->copy_bytes);
+    if (!image->copy)
+        return bb_fail(err, BB_ERR_MEMORY, "no memory for a checkpoint and its copy: %.1f MB",
+                       (double)image->copy_bytes * 1e-6);
+    memset(image->copy, 0xff, image->copy_bytes); /* the pages are there now, and not at the first save */
+    lay_out_copy(image, model, optimizer);
+    return BB_OK;
+}
 
 bb_status bb_checkpoint_image_create(const bb_model *model, const bb_optimizer *optimizer, bool copy, bb_checkpoint_image **out,
                                      bb_error *err) {
@@ -173,29 +248,22 @@ bb_status bb_checkpoint_image_create(const bb_model *model, const bb_optimizer *
     bb_checkpoint_image *image = calloc(1, sizeof *image);
     if (!image) return bb_fail(err, BB_ERR_MEMORY, "out of memory for a checkpoint");
     image->device = model->device;
+    image->dist = optimizer ? optimizer->dist : NULL;
+    image->from = places_of(model, optimizer);
     json_t *config = bb_config_to_json(&model->config);
     image->config_text = config ? bb_json_text(config, JSON_COMPACT) : NULL;
     json_decref(config);
     BB_TRY_GOTO(status, fail, list_entries(model, optimizer, &image->list, &image->count, err));
     image->tensors = calloc((size_t)image->count, sizeof *image->tensors);
-    size_t bytes = 0;
-    for (int i = 0; i < image->count; i++) bytes += (size_t)image->list[i].tensor.bytes;
-    if (copy) image->copy = malloc(bytes);
-    if (!image->config_text || !image->tensors || (copy && !image->copy)) {
-        status = bb_fail(err, BB_ERR_MEMORY, "no memory for a checkpoint%s: %.1f MB", copy ? " and its copy" : "",
-                         copy ? (double)bytes * 1e-6 : 0.0);
+    if (!image->config_text || !image->tensors) {
+        status = bb_fail(err, BB_ERR_MEMORY, "out of memory for a checkpoint");
         goto fail;
     }
-    if (copy) memset(image->copy, 0xff, bytes); /* the pages are there now, and not at the first save */
-    uint8_t *at = image->copy;
     for (int i = 0; i < image->count; i++) {
-        entry *e = &image->list[i];
-        image->tensors[i] = e->tensor;
-        image->tensors[i].name = e->name;
-        if (!copy) continue;
-        e->copy = at;
-        at += e->tensor.bytes;
+        image->tensors[i] = image->list[i].tensor;
+        image->tensors[i].name = image->list[i].name;
     }
+    if (copy) BB_TRY_GOTO(status, fail, make_copy(image, model, optimizer, err));
     *out = image;
     return BB_OK;
 fail:
@@ -208,9 +276,23 @@ void bb_checkpoint_image_free(bb_checkpoint_image *image) {
     free(image->list);
     free(image->tensors);
     free(image->copy);
+    free(image->ends);
+    free(image->slots);
     free(image->config_text);
     free(image->state_text);
     free(image);
+}
+
+static bb_status take_copy(bb_checkpoint_image *image, const bb_model *model, const bb_optimizer *optimizer, bb_error *err) {
+    bb_device *dev = image->device;
+    dev->ops->copy_out(dev, image->copy, model->params, (size_t)model->table.total * sizeof(float));
+    if (optimizer && optimizer->bytes > 0)
+        dev->ops->copy_out(dev, image->copy + image->ends[0], optimizer->memory, optimizer->bytes);
+    BB_TRY(dev->ops->sync(dev, err));
+    for (int r = 1; image->dist && r < image->dist->size; r++)
+        BB_TRY(image->dist->engine->transfer(image->dist, image->copy + image->ends[r], image->ends[r + 1] - image->ends[r], r,
+                                             0, err));
+    return BB_OK;
 }
 
 bb_status bb_checkpoint_image_take(bb_checkpoint_image *image, const bb_model *model, const bb_optimizer *optimizer,
@@ -224,20 +306,30 @@ bb_status bb_checkpoint_image_take(bb_checkpoint_image *image, const bb_model *m
         if (!image->state_text) return bb_fail(err, BB_ERR_MEMORY, "out of memory while saving");
     }
     snprintf(image->length_text, sizeof image->length_text, "%d", model->trained_length);
-    if (!image->copy) return BB_OK;
-    bb_device *dev = image->device;
-    for (int i = 0; i < image->count; i++)
-        dev->ops->copy_out(dev, image->list[i].copy, image->list[i].device_data, (size_t)image->list[i].tensor.bytes);
-    return dev->ops->sync(dev, err);
+    return image->copy ? take_copy(image, model, optimizer, err) : BB_OK;
 }
 
-static bb_status write_from_device(bb_safetensors_writer *w, bb_device *dev, const entry *e, uint8_t *piece, bb_error *err) {
-    for (uint64_t at = 0; at < e->tensor.bytes; at += PIECE_BYTES) {
-        uint64_t left = e->tensor.bytes - at;
-        size_t n = left < PIECE_BYTES ? (size_t)left : (size_t)PIECE_BYTES;
-        dev->ops->copy_out(dev, piece, (const uint8_t *)e->device_data + at, n);
-        BB_TRY(dev->ops->sync(dev, err));
-        BB_TRY(bb_safetensors_write(w, piece, n, err));
+/* A part that is not in a copy, through a buffer: to the file, on the rank that writes it; else (writer NULL) to that rank. */
+static bb_status move_part(bb_safetensors_writer *writer, bb_device *dev, bb_dist *dist, const part *p, uint8_t *buffer,
+                           bb_error *err) {
+    for (size_t at = 0; at < p->bytes; at += PIECE_BYTES) {
+        size_t n = p->bytes - at < PIECE_BYTES ? p->bytes - at : (size_t)PIECE_BYTES;
+        if (p->data) {
+            dev->ops->copy_out(dev, buffer, (const uint8_t *)p->data + at, n);
+            BB_TRY(dev->ops->sync(dev, err));
+        }
+        if (!p->data || !writer) BB_TRY(dist->engine->transfer(dist, buffer, n, p->rank, 0, err));
+        if (writer) BB_TRY(bb_safetensors_write(writer, buffer, n, err));
+    }
+    return BB_OK;
+}
+
+static bb_status write_entry(const bb_checkpoint_image *image, bb_safetensors_writer *writer, const entry *e, uint8_t *buffer,
+                             bb_error *err) {
+    for (int i = 0, parts = part_count(&image->from, e); i < parts; i++) {
+        part p = part_of(&image->from, e, i);
+        BB_TRY(image->copy ? bb_safetensors_write(writer, p.data, p.bytes, err)
+                           : move_part(writer, image->device, image->dist, &p, buffer, err));
     }
     return BB_OK;
 }
@@ -249,21 +341,37 @@ bb_status bb_checkpoint_image_write(const bb_checkpoint_image *image, const char
                                  {"config", image->config_text},
                                  {"trained_length", image->length_text},
                                  {"training_state", image->state_text}};
-    uint8_t *piece = image->copy ? NULL : malloc(PIECE_BYTES);
-    if (!image->copy && !piece) return bb_fail(err, BB_ERR_MEMORY, "out of memory while saving %s", path);
+    uint8_t *buffer = image->copy ? NULL : malloc(PIECE_BYTES);
+    if (!image->copy && !buffer) return bb_fail(err, BB_ERR_MEMORY, "out of memory while saving %s", path);
     BB_TRY_GOTO(status, done,
                 bb_safetensors_create(path, image->tensors, image->count, metadata, image->state_text ? 4 : 3, &writer, err));
-    for (int i = 0; i < image->count && status == BB_OK; i++) {
-        const entry *e = &image->list[i];
-        status = e->copy ? bb_safetensors_write(writer, e->copy, (size_t)e->tensor.bytes, err)
-                         : write_from_device(writer, image->device, e, piece, err);
-    }
+    for (int i = 0; i < image->count && status == BB_OK; i++) status = write_entry(image, writer, &image->list[i], buffer, err);
     if (status == BB_OK)
         status = bb_safetensors_commit(writer, err);
     else
         bb_safetensors_abort(writer);
 done:
-    free(piece);
+    free(buffer);
+    return status;
+}
+
+bb_status bb_checkpoint_contribute(const bb_optimizer *optimizer, bool copy, bb_error *err) {
+    bb_dist *dist = optimizer->dist;
+    if (copy) return dist->engine->transfer(dist, optimizer->memory, optimizer->bytes, dist->rank, 0, err);
+    const bb_model *model = optimizer->model;
+    places from = places_of(model, optimizer);
+    entry *list = NULL;
+    int count = 0;
+    uint8_t *buffer = malloc(PIECE_BYTES);
+    bb_status status =
+        buffer ? list_entries(model, optimizer, &list, &count, err) : bb_fail(err, BB_ERR_MEMORY, "out of memory while saving");
+    for (int i = 0; i < count && status == BB_OK; i++)
+        for (int j = 0, parts = part_count(&from, &list[i]); j < parts && status == BB_OK; j++) {
+            part p = part_of(&from, &list[i], j);
+            if (p.data && list[i].field != VALUES) status = move_part(NULL, model->device, dist, &p, buffer, err);
+        }
+    free(list);
+    free(buffer);
     return status;
 }
 
@@ -323,20 +431,31 @@ static bb_status check_content(const bb_safetensors *st, const entry *list, int 
 
 typedef struct destination {
     bb_device *device;
-    uint8_t *data;
+    const places *to;
+    const entry *entry;
 } destination;
 
+/* To each part that is here, what of the piece it holds. */
 static bb_status copy_piece(void *user, const bb_st_tensor *t, uint64_t at, const uint8_t *piece, size_t size, bb_error *err) {
-    const destination *to = user;
+    const destination *d = user;
+    uint64_t begin = 0;
     (void)t;
-    to->device->ops->copy_in(to->device, to->data + at, piece, size);
-    return to->device->ops->sync(to->device, err);
+    for (int i = 0, parts = part_count(d->to, d->entry); i < parts && begin < at + size; i++) {
+        part p = part_of(d->to, d->entry, i);
+        uint64_t from = begin > at ? begin : at, end = begin + p.bytes < at + size ? begin + p.bytes : at + size;
+        if (p.data && from < end)
+            d->device->ops->copy_in(d->device, (uint8_t *)p.data + (from - begin), piece + (from - at), (size_t)(end - from));
+        begin += p.bytes;
+    }
+    return d->device->ops->sync(d->device, err);
 }
 
-static bb_status copy_entries(const bb_safetensors *st, bb_device *dev, const entry *list, int count, bb_error *err) {
+static bb_status copy_entries(const bb_safetensors *st, bb_model *model, bb_optimizer *optimizer, const entry *list, int count,
+                              bb_error *err) {
+    places to = places_of(model, optimizer);
     for (int i = 0; i < count; i++) {
-        destination to = {.device = dev, .data = list[i].device_data};
-        BB_TRY(bb_safetensors_scan(st, bb_safetensors_find(st, list[i].name), copy_piece, &to, err));
+        destination d = {.device = model->device, .to = &to, .entry = &list[i]};
+        BB_TRY(bb_safetensors_scan(st, bb_safetensors_find(st, list[i].name), copy_piece, &d, err));
     }
     return BB_OK;
 }
@@ -353,7 +472,7 @@ static bb_status load_entries(const bb_safetensors *st, bb_model *model, bb_opti
     BB_TRY(list_entries(model, optimizer, &list, &count, err));
     bb_status status = check_entries(st, list, count, err);
     if (status == BB_OK) status = check_content(st, list, count, err);
-    if (status == BB_OK) status = copy_entries(st, model->device, list, count, err);
+    if (status == BB_OK) status = copy_entries(st, model, optimizer, list, count, err);
     free(list);
     if (status == BB_OK) {
         model->trained_length = bb_model_file_trained_length(st);

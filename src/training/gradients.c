@@ -3,9 +3,6 @@
 
 #include <stdlib.h>
 
-/* Elements: what is exchanged at a time. Below the first, messages are all latency; above the second, buffers grow and what is
- * left to exchange after the last block shows. */
-enum { BUCKET_LEAST = 1 << 20, BUCKET_MOST = 1 << 22, UNIT = 4096 };
 enum { MICROS_MOST = 1 << 24 };
 
 bb_status bb_micro_run_of(const bb_train_options *o, int rank, int size, bb_micro_run *out, bb_error *err) {
@@ -37,62 +34,14 @@ static int halvings(int micros, bb_reduce reduce) {
     return levels;
 }
 
-/* ---- what is exchanged at a time --------------------------------------------------------------------------------------- */
-
-/* The last place at or before `at` where ranks may divide a range: a tensor's beginning, or a multiple of UNIT from there. */
-static int64_t divisible(const bb_param_table *t, int64_t at) {
-    int low = 0, high = t->count; /* entries[low].offset <= at < entries[high].offset */
-    if (at >= t->total) return t->total;
-    while (high - low > 1) {
-        int middle = low + (high - low) / 2;
-        if (t->entries[middle].offset <= at)
-            low = middle;
-        else
-            high = middle;
-    }
-    int64_t offset = t->entries[low].offset;
-    return offset + (at - offset) / UNIT * UNIT;
-}
-
-static void add_bucket(bb_gradients *g, int64_t begin, int64_t end) {
-    const bb_param_table *t = &g->model->table;
-    int size = g->dist->size;
-    bb_bucket *b = &g->buckets[g->bucket_count];
-    *b = (bb_bucket){.begin = begin, .count = end - begin, .cut = g->cuts + (int64_t)g->bucket_count * (size + 1)};
-    g->bucket_count++;
-    for (int r = 0; r <= size; r++) {
-        int64_t at = r == size ? end : divisible(t, begin + b->count * r / size);
-        b->cut[r] = (at > begin ? at : begin) - begin;
-    }
-}
-
-/* From the end of the parameters down, divided where a block begins, and within what is large. Only shapes decide. */
-static bb_status make_buckets(bb_gradients *g, bb_error *err) {
-    const bb_param_table *t = &g->model->table;
-    size_t most = (size_t)g->model->config.n_layer + 2 + (size_t)(t->total / (BUCKET_MOST / 2));
-    g->buckets = calloc(most, sizeof *g->buckets);
-    g->cuts = calloc(most * (size_t)(g->dist->size + 1), sizeof *g->cuts);
-    if (!g->buckets || !g->cuts) return bb_fail(err, BB_ERR_MEMORY, "out of memory for a list of %zu ranges", most);
-    int64_t end = t->total;
-    for (int l = g->model->config.n_layer; l >= 0; l--) { /* the norm with the last block, the embedding with the first */
-        int64_t begin = l ? t->entries[BB_PARAM_FIRST_BLOCK + (l - 1) * BB_PARAMS_PER_BLOCK].offset : 0;
-        if (end - begin < BUCKET_LEAST && l > 0) continue;
-        int64_t pieces = (end - begin + BUCKET_MOST - 1) / BUCKET_MOST, count = end - begin;
-        for (int64_t i = pieces; i > 0; i--) {
-            int64_t from = i == 1 ? begin : divisible(t, begin + count * (i - 1) / pieces);
-            if (from < end) add_bucket(g, from, end);
-            end = from;
-        }
-    }
-    return BB_OK;
-}
-
 /* ---- opening ----------------------------------------------------------------------------------------------------------- */
 
 static size_t range_bytes(const bb_gradients *g) { return (size_t)g->model->table.total * sizeof(float); }
 
-bb_status bb_gradients_open(bb_model *model, bb_dist *dist, int micros, bb_reduce reduce, bb_gradients *g, bb_error *err) {
+bb_status bb_gradients_open(bb_model *model, bb_dist *dist, int micros, bb_reduce reduce, bool own_parts, bb_gradients *g,
+                            bb_error *err) {
     *g = (bb_gradients){.model = model, .dist = dist, .micros = micros, .levels = halvings(micros, reduce)};
+    g->kind = own_parts ? BB_DIST_REDUCE_SCATTER : BB_DIST_ALL_REDUCE;
     g->per_leaf = micros >> g->levels;
     bb_status status = BB_OK;
     for (int i = 0; i < g->levels && status == BB_OK; i++) {
@@ -101,7 +50,7 @@ bb_status bb_gradients_open(bb_model *model, bb_dist *dist, int micros, bb_reduc
             status = bb_fail(err, BB_ERR_MEMORY, "no memory for %d partial sums of gradients, %.1f MB each", g->levels,
                              (double)range_bytes(g) * 1e-6);
     }
-    if (status == BB_OK && dist->size > 1) status = make_buckets(g, err);
+    if (status == BB_OK) status = bb_shards_create(&model->table, dist->size, &g->shards, err);
     if (status != BB_OK) bb_gradients_close(g);
     return status;
 }
@@ -110,15 +59,13 @@ void bb_gradients_close(bb_gradients *g) {
     if (!g->model) return;
     for (int i = 0; i < g->levels; i++)
         if (g->partial[i]) g->model->device->ops->free(g->model->device, g->partial[i], range_bytes(g));
-    free(g->buckets);
-    free(g->cuts);
+    bb_shards_free(&g->shards);
     *g = (bb_gradients){0};
 }
 
 uint64_t bb_gradients_predict(int64_t parameters, const bb_dist *dist, int micros, bb_reduce reduce) {
     uint64_t partial = (uint64_t)halvings(micros, reduce) * (uint64_t)parameters * sizeof(float);
-    int64_t largest = parameters < BUCKET_MOST ? parameters : BUCKET_MOST;
-    return !dist ? partial : partial + dist->engine->buffer_bytes(dist->size, largest);
+    return !dist ? partial : partial + dist->engine->buffer_bytes(dist->size, bb_shards_longest(parameters));
 }
 
 /* ---- a step ------------------------------------------------------------------------------------------------------------ */
@@ -138,13 +85,14 @@ static void gradients_final(void *user, int64_t first) {
     if (first >= g->final_from) return;
     for (int i = 0; i < g->levels; i++) dev->ops->add(dev, grads + first, g->partial[i] + first, g->final_from - first);
     g->final_from = first;
-    for (; g->next_bucket < g->bucket_count && g->buckets[g->next_bucket].begin >= first; g->next_bucket++) {
-        const bb_bucket *b = &g->buckets[g->next_bucket];
+    const bb_shards *s = &g->shards;
+    for (; g->next_bucket < s->bucket_count && s->buckets[g->next_bucket].begin >= first; g->next_bucket++) {
+        const bb_bucket *b = &s->buckets[g->next_bucket];
         if (g->failure.code != BB_OK) return;
         g->failure.code = dev->ops->sync(dev, &g->failure);
         if (g->failure.code == BB_OK)
-            g->failure.code = g->dist->engine->start(g->dist, BB_DIST_ALL_REDUCE,
-                                                     (bb_dist_range){.x = grads + b->begin, .cut = b->cut}, &g->failure);
+            g->failure.code =
+                g->dist->engine->start(g->dist, g->kind, (bb_dist_range){.x = grads + b->begin, .cut = b->cut}, &g->failure);
     }
 }
 

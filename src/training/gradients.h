@@ -14,14 +14,9 @@
 
 #include "dist/dist.h"
 #include "model/bitbytelm.h"
+#include "training/shards.h"
 
 enum { BB_GRADIENT_LEVELS = 30 };
-
-/* A range of the parameters (and gradients) that is summed over ranks at a time, shared out among them at `cut`. */
-typedef struct bb_bucket {
-    int64_t begin, count;
-    int64_t *cut; /* (size + 1), from begin on */
-} bb_bucket;
 
 /* A step has `total` micro-batches; a rank takes `count` of them from `first` on. */
 typedef struct bb_micro_run {
@@ -36,23 +31,23 @@ typedef struct bb_gradients {
     int micros;                         /* of a step, in this process */
     int per_leaf, levels;               /* micro-batches added in place; halvings above that */
     float *partial[BB_GRADIENT_LEVELS]; /* (levels) device, like model->grads */
-    bb_bucket *buckets;                 /* from the last parameters to the first */
-    int bucket_count;
-    int64_t *cuts;
+    bb_dist_kind kind;                  /* of the sum over ranks */
+    bb_shards shards;
     /* of the present step */
     int micro, next_bucket;
     int64_t final_from; /* gradients from here on are this process's sum */
     bb_error failure;   /* of the callback; code BB_OK: none */
 } bb_gradients;
 
-/* model has its gradients reserved. */
-bb_status bb_gradients_open(bb_model *model, bb_dist *dist, int micros, bb_reduce reduce, bb_gradients *out, bb_error *err);
+/* model has its gradients reserved. own_parts: each rank gets the sum of its own parts alone (bb_shards). */
+bb_status bb_gradients_open(bb_model *model, bb_dist *dist, int micros, bb_reduce reduce, bool own_parts, bb_gradients *out,
+                            bb_error *err);
 void bb_gradients_close(bb_gradients *g);
 /* Bytes of partial sums and of the exchange's buffers; dist NULL: one process. */
 uint64_t bb_gradients_predict(int64_t parameters, const bb_dist *dist, int micros, bb_reduce reduce);
 
 /* A step: begin, then each micro-batch in turn (x, y, scale, loss as in bb_model_loss_backward), then finish, after which
- * model->grads is the sum over all ranks. */
+ * model->grads is the sum over all ranks, or of own_parts, is it there and undefined elsewhere. */
 bb_status bb_gradients_begin(bb_gradients *g, bb_error *err);
 bb_status bb_gradients_micro(bb_gradients *g, const uint8_t *x, const uint8_t *y, int batch_size, int seq_len, double scale,
                              double *loss, bb_error *err);

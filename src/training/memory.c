@@ -12,7 +12,7 @@ bb_status bb_memory_predict(bb_device *device, const bb_config *config, bb_optim
     *out = (bb_memory_estimate){0};
     out->parameters = bb_config_parameters(config) * sizeof(float);
     out->gradients = out->parameters;
-    BB_TRY(bb_optimizer_predict(config, optim, &out->optimizer, err));
+    BB_TRY(bb_optimizer_predict(config, optim, 0, 1, &out->optimizer, err));
     out->quantized_weights = bb_quantized_measure(device, config);
     out->activations = bb_workspace_measure(device, config, batch_size, seq_len, true, recompute);
     int64_t heads = config->n_head;
@@ -30,12 +30,18 @@ bb_status bb_memory_predict(bb_device *device, const bb_config *config, bb_optim
     return BB_OK;
 }
 
-bb_status bb_memory_predict_reduction(const bb_config *config, const bb_train_options *options, uint64_t *bytes,
-                                      bb_error *err) {
+bb_status bb_memory_predict_rank(const bb_config *config, const bb_train_options *options,
+                                 const bb_optimizer_options *optimizer, bb_memory_estimate *estimate, bb_error *err) {
     bb_dist alone = {.size = 1}; /* one process exchanges nothing */
     const bb_dist *dist = options->dist ? options->dist : &alone;
     bb_micro_run run;
     BB_TRY(bb_micro_run_of(options, dist->rank, dist->size, &run, err));
-    *bytes = bb_gradients_predict((int64_t)bb_config_parameters(config), options->dist, run.count, options->reduce);
+    estimate->reduction =
+        bb_gradients_predict((int64_t)bb_config_parameters(config), options->dist, run.count, options->reduce);
+    estimate->total += estimate->reduction;
+    if (!optimizer->share_over) return BB_OK;
+    estimate->total -= estimate->optimizer;
+    BB_TRY(bb_optimizer_predict(config, optimizer->kind, dist->rank, dist->size, &estimate->optimizer, err));
+    estimate->total += estimate->optimizer;
     return BB_OK;
 }

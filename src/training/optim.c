@@ -4,6 +4,11 @@
 #include <math.h>
 #include <stdlib.h>
 
+#include "core/arena.h"
+
+_Static_assert(BB_SHARD_UNIT % BB_NORM_TILE == 0 && BB_SHARD_UNIT % BB_ADAM8_BLOCK == 0,
+               "pieces divide neither tiles nor blocks");
+
 void bb_optimizer_options_default(bb_optimizer_options *o) {
     *o = (bb_optimizer_options){
         .kind = BB_OPTIM_ADAMW8BIT, .lr = 2e-4, .weight_decay = 0.1, .beta1 = 0.9, .beta2 = 0.95, .eps = 1e-8};
@@ -11,11 +16,19 @@ void bb_optimizer_options_default(bb_optimizer_options *o) {
 
 int64_t bb_optimizer_blocks(int64_t count) { return (count + BB_ADAM8_BLOCK - 1) / BB_ADAM8_BLOCK; }
 
-static void carve_slots(const bb_param_table *table, bb_optimizer_kind kind, bb_optimizer_slot *slots, bb_arena *arena) {
-    for (int i = 0; i < table->count; i++) {
-        size_t n = (size_t)table->entries[i].count;
-        size_t blocks = (size_t)bb_optimizer_blocks(table->entries[i].count);
-        bb_optimizer_slot s = {.is_8bit = kind == BB_OPTIM_ADAMW8BIT && n >= BB_OPTIM_SMALL_TENSOR};
+bool bb_optimizer_packs(bb_optimizer_kind kind, int64_t count) {
+    return kind == BB_OPTIM_ADAMW8BIT && count >= BB_OPTIM_SMALL_TENSOR;
+}
+
+static int64_t norm_tiles(int64_t count) { return (count + BB_NORM_TILE - 1) / BB_NORM_TILE; }
+
+void bb_optimizer_carve(const bb_param_table *table, const bb_shards *shards, int rank, bb_optimizer_kind kind,
+                        bb_optimizer_slot *slots, bb_arena *arena) {
+    for (int i = 0; i < shards->piece_count; i++) {
+        const bb_piece *p = &shards->pieces[i];
+        if (p->rank != rank) continue;
+        size_t n = (size_t)p->count, blocks = (size_t)bb_optimizer_blocks(p->count);
+        bb_optimizer_slot s = {.is_8bit = bb_optimizer_packs(kind, table->entries[p->param].count)};
         if (s.is_8bit) {
             s.q.m = bb_arena_take(arena, n);
             s.q.v = bb_arena_take(arena, n);
@@ -29,14 +42,20 @@ static void carve_slots(const bb_param_table *table, bb_optimizer_kind kind, bb_
     }
 }
 
-bb_status bb_optimizer_predict(const bb_config *config, bb_optimizer_kind kind, uint64_t *bytes, bb_error *err) {
+bb_status bb_optimizer_predict(const bb_config *config, bb_optimizer_kind kind, int rank, int size, uint64_t *bytes,
+                               bb_error *err) {
     bb_param_table table;
+    bb_shards shards;
     BB_TRY(bb_param_table_create(config, false, &table, err));
-    bb_arena measure = {0};
-    carve_slots(&table, kind, NULL, &measure);
-    *bytes = measure.used;
+    bb_status status = bb_shards_create(&table, size, &shards, err);
+    if (status == BB_OK) {
+        bb_arena measure = {0};
+        bb_optimizer_carve(&table, &shards, rank, kind, NULL, &measure);
+        *bytes = measure.used;
+        bb_shards_free(&shards);
+    }
     bb_param_table_free(&table);
-    return BB_OK;
+    return status;
 }
 
 static bb_status check_options(const bb_optimizer_options *o, bb_error *err) {
@@ -50,6 +69,13 @@ static bb_status check_options(const bb_optimizer_options *o, bb_error *err) {
     return BB_OK;
 }
 
+static int64_t tiles_of(const bb_shards *s, int rank) {
+    int64_t tiles = 0;
+    for (int i = 0; i < s->piece_count; i++)
+        if (s->pieces[i].rank == rank) tiles += norm_tiles(s->pieces[i].count);
+    return tiles;
+}
+
 bb_status bb_optimizer_create(bb_model *model, const bb_optimizer_options *options, bb_optimizer **out, bb_error *err) {
     *out = NULL;
     BB_TRY(check_options(options, err));
@@ -59,43 +85,126 @@ bb_status bb_optimizer_create(bb_model *model, const bb_optimizer_options *optio
     if (!o) return bb_fail(err, BB_ERR_MEMORY, "out of memory for an optimizer");
     o->model = model;
     o->options = *options;
+    o->dist = options->share_over && options->share_over->size > 1 ? options->share_over : NULL;
     o->norm_limit = INFINITY;
-    o->slots = calloc((size_t)model->table.count, sizeof *o->slots);
+    bb_status status;
+    int rank = o->dist ? o->dist->rank : 0, size = o->dist ? o->dist->size : 1;
+    BB_TRY_GOTO(status, fail, bb_shards_create(&model->table, size, &o->shards, err));
+    o->slots = calloc((size_t)o->shards.piece_count, sizeof *o->slots);
     bb_arena measure = {0};
-    carve_slots(&model->table, options->kind, NULL, &measure);
+    bb_optimizer_carve(&model->table, &o->shards, rank, options->kind, NULL, &measure);
     o->bytes = measure.used;
-    o->memory = dev->ops->alloc(dev, o->bytes);
-    if (!o->slots || !o->memory) {
-        bb_status status = bb_fail(err, BB_ERR_MEMORY, "no memory for the optimizer's state: %.1f MB", (double)o->bytes * 1e-6);
-        bb_optimizer_free(o);
-        return status;
+    if (o->bytes > 0) o->memory = dev->ops->alloc(dev, o->bytes); /* of many ranks some may have nothing */
+    for (int r = 0; r < size; r++) {
+        int64_t tiles = tiles_of(&o->shards, r);
+        if (tiles > o->most_tiles) o->most_tiles = tiles;
+    }
+    o->squares = calloc((size_t)(o->most_tiles * (o->dist ? size + 1 : 1)), sizeof *o->squares);
+    o->taken = calloc((size_t)size, sizeof *o->taken);
+    if (!o->slots || (o->bytes > 0 && !o->memory) || !o->squares || !o->taken) {
+        status = bb_fail(err, BB_ERR_MEMORY, "no memory for the optimizer's state: %.1f MB", (double)o->bytes * 1e-6);
+        goto fail;
     }
     bb_arena arena = {.base = o->memory};
-    carve_slots(&model->table, options->kind, o->slots, &arena);
-    for (int i = 0; i < model->table.count; i++)
-        if (o->slots[i].is_8bit) dev->ops->adamw8bit_init(dev, o->slots[i].q, model->table.entries[i].count);
+    bb_optimizer_carve(&model->table, &o->shards, rank, options->kind, o->slots, &arena);
+    for (int i = 0; i < o->shards.piece_count; i++)
+        if (o->slots[i].is_8bit) dev->ops->adamw8bit_init(dev, o->slots[i].q, o->shards.pieces[i].count);
     *out = o;
     return dev->ops->sync(dev, err);
+fail:
+    bb_optimizer_free(o);
+    return status;
 }
 
 void bb_optimizer_free(bb_optimizer *o) {
     if (!o) return;
     if (o->memory) o->model->device->ops->free(o->model->device, o->memory, o->bytes);
+    bb_shards_free(&o->shards);
     free(o->slots);
+    free(o->squares);
+    free(o->taken);
     free(o);
 }
 
 bool bb_optimizer_is_8bit(const bb_optimizer *o) { return o->options.kind == BB_OPTIM_ADAMW8BIT; }
 uint64_t bb_optimizer_state_bytes(const bb_optimizer *o) { return o->bytes; }
 
+/* ---- a step ------------------------------------------------------------------------------------------------------------ */
+
+static int64_t offset_of(const bb_optimizer *o, const bb_piece *p) {
+    return o->model->table.entries[p->param].offset + p->first;
+}
+
+static bool is_own(const bb_optimizer *o, const bb_piece *p) { return !o->dist || p->rank == o->dist->rank; }
+
+bb_status bb_optimizer_grad_norm(bb_optimizer *o, double *norm, bb_error *err) {
+    bb_device *dev = o->model->device;
+    const bb_shards *s = &o->shards;
+    int64_t done = 0;
+    for (int i = 0; i < s->piece_count; i++) {
+        const bb_piece *p = &s->pieces[i];
+        if (!is_own(o, p)) continue;
+        dev->ops->sum_squares(dev, o->squares + done, o->model->grads + offset_of(o, p), p->count);
+        done += norm_tiles(p->count);
+    }
+    BB_TRY(dev->ops->sync(dev, err));
+    double sum = 0;
+    if (!o->dist) {
+        for (int64_t t = 0; t < done; t++) sum += o->squares[t];
+        *norm = sqrt(sum);
+        return BB_OK;
+    }
+    int size = o->dist->size;
+    double *all = o->squares + o->most_tiles;
+    BB_TRY(o->dist->engine->all_gather(o->dist, o->squares, all, (size_t)o->most_tiles * sizeof *all, err));
+    for (int r = 0; r < size; r++) o->taken[r] = 0;
+    for (int i = 0; i < s->piece_count; i++) { /* in the order of the parameters, whoever has them */
+        const bb_piece *p = &s->pieces[i];
+        const double *theirs = all + p->rank * o->most_tiles + o->taken[p->rank];
+        int64_t tiles = norm_tiles(p->count);
+        for (int64_t t = 0; t < tiles; t++) sum += theirs[t];
+        o->taken[p->rank] += tiles;
+    }
+    *norm = sqrt(sum);
+    return BB_OK;
+}
+
+static void update_piece(bb_optimizer *o, int index, bb_adamw *h) {
+    bb_model *model = o->model;
+    bb_device *dev = model->device;
+    const bb_piece *p = &o->shards.pieces[index];
+    const bb_optimizer_slot *s = &o->slots[index];
+    float *values = model->params + offset_of(o, p), *grads = model->grads + offset_of(o, p);
+    h->weight_decay = model->table.entries[p->param].decays || o->options.decay_all ? o->options.weight_decay : 0;
+    if (s->is_8bit)
+        dev->ops->adamw8bit_step(dev, values, grads, s->q, p->count, h);
+    else
+        dev->ops->adamw_step(dev, values, grads, s->m, s->v, p->count, h);
+}
+
+/* Bucket by bucket, each rank its pieces; a bucket's weights go to all while the next is updated. */
+static bb_status update_own(bb_optimizer *o, bb_adamw *h, bb_error *err) {
+    bb_device *dev = o->model->device;
+    const bb_shards *s = &o->shards;
+    int i = 0;
+    for (int b = s->bucket_count - 1; b >= 0; b--) {
+        const bb_bucket *bucket = &s->buckets[b];
+        for (; i < s->piece_count && offset_of(o, &s->pieces[i]) < bucket->begin + bucket->count; i++)
+            if (is_own(o, &s->pieces[i])) update_piece(o, i, h);
+        BB_TRY(dev->ops->sync(dev, err));
+        BB_TRY(o->dist->engine->start(o->dist, BB_DIST_ALL_GATHER,
+                                      (bb_dist_range){.x = o->model->params + bucket->begin, .cut = bucket->cut}, err));
+    }
+    return o->dist->engine->wait(o->dist, err);
+}
+
 bb_status bb_optimizer_step(bb_optimizer *o, double lr, double max_norm, double loss_scale, double *grad_norm, bool *applied,
                             bb_error *err) {
     bb_model *model = o->model;
-    bb_device *dev = model->device;
     *applied = false;
     if (!model->grads) return bb_fail(err, BB_ERR_ARGUMENT, "an optimizer step before any backward pass");
-    *grad_norm = sqrt(dev->ops->sum_squares(dev, model->grads, model->table.total)) / loss_scale;
-    BB_TRY(dev->ops->sync(dev, err));
+    BB_TRY(bb_optimizer_grad_norm(o, grad_norm, err));
+    *grad_norm /= loss_scale;
     if (!isfinite(*grad_norm) || *grad_norm > o->norm_limit) return BB_OK;
 
     const bb_optimizer_options *opt = &o->options;
@@ -107,18 +216,14 @@ bb_status bb_optimizer_step(bb_optimizer *o, double lr, double max_norm, double 
                   .grad_scale = ((scale < 1 ? scale : 1) / loss_scale),
                   .bias_correction1 = (1 - pow(opt->beta1, t)),
                   .bias_correction2 = (1 - pow(opt->beta2, t))};
-    for (int i = 0; i < model->table.count; i++) {
-        const bb_param *p = &model->table.entries[i];
-        const bb_optimizer_slot *s = &o->slots[i];
-        float *values = model->params + p->offset, *grads = model->grads + p->offset;
-        h.weight_decay = p->decays || opt->decay_all ? opt->weight_decay : 0;
-        if (s->is_8bit)
-            dev->ops->adamw8bit_step(dev, values, grads, s->q, p->count, &h);
-        else
-            dev->ops->adamw_step(dev, values, grads, s->m, s->v, p->count, &h);
+    if (o->dist) {
+        BB_TRY(update_own(o, &h, err));
+    } else {
+        for (int i = 0; i < o->shards.piece_count; i++) update_piece(o, i, &h);
+        BB_TRY(model->device->ops->sync(model->device, err));
     }
     o->steps++;
     bb_model_parameters_changed(model);
     *applied = true;
-    return dev->ops->sync(dev, err);
+    return BB_OK;
 }

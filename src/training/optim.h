@@ -1,13 +1,16 @@
-/* AdamW and its 8-bit form over the model's parameter table.
+/* AdamW and its 8-bit form over the model's parameter table; the moments all here, or shared out over ranks (ZeRO stage 1,
+ * arXiv:1910.02054): each rank updates the pieces whose moments it holds, and gives the new weights to the others.
  * SPDX-License-Identifier: MIT */
 #ifndef BB_TRAINING_OPTIM_H
 #define BB_TRAINING_OPTIM_H
 
+#include "dist/dist.h"
 #include "model/bitbytelm.h"
+#include "training/shards.h"
 
 enum { BB_OPTIM_SMALL_TENSOR = 4096 }; /* the 8-bit form keeps tensors with fewer elements in fp32 */
 
-/* The state of one tensor of the table: either the f32 pair or the 8-bit form. Device memory. */
+/* The state of one piece: either the f32 pair or the 8-bit form. All NULL where another rank holds it. */
 typedef struct bb_optimizer_slot {
     bool is_8bit;
     float *m, *v; /* (count) f32 */
@@ -17,16 +20,28 @@ typedef struct bb_optimizer_slot {
 struct bb_optimizer {
     bb_model *model;
     bb_optimizer_options options;
+    bb_dist *dist;            /* that the state is shared out over; NULL: it is all here */
     int64_t steps;            /* updates applied */
     double norm_limit;        /* a gradient norm above it changes nothing, as one that is not finite; INFINITY: none */
-    bb_optimizer_slot *slots; /* host array, one per table entry */
-    void *memory;             /* one arena of device memory */
+    bb_shards shards;         /* of one rank where dist is NULL */
+    bb_optimizer_slot *slots; /* host array, one per piece */
+    void *memory;             /* one arena of device memory: this rank's pieces */
     size_t bytes;
+    double *squares; /* host: sums of tiles of the gradients, for the norm: this rank's, then rank after rank most_tiles each */
+    int64_t most_tiles, *taken; /* taken: (ranks), a place in the tiles of each */
 };
 
-/* Blocks of the 8-bit form of a tensor of `count` elements. */
+/* Whether a tensor of so many elements has its moments in 8 bits. */
+bool bb_optimizer_packs(bb_optimizer_kind kind, int64_t count);
+/* Blocks of the 8-bit form of so many elements. */
 int64_t bb_optimizer_blocks(int64_t count);
-/* Bytes that the state of this configuration takes. */
-bb_status bb_optimizer_predict(const bb_config *config, bb_optimizer_kind kind, uint64_t *bytes, bb_error *err);
+/* Bytes that the state of this configuration takes on a rank; size 1: all of it. */
+bb_status bb_optimizer_predict(const bb_config *config, bb_optimizer_kind kind, int rank, int size, uint64_t *bytes,
+                               bb_error *err);
+/* Fills slots (one per piece) with the places of a rank's state in an arena; slots may be NULL, to measure. */
+void bb_optimizer_carve(const bb_param_table *table, const bb_shards *shards, int rank, bb_optimizer_kind kind,
+                        bb_optimizer_slot *slots, bb_arena *arena);
+/* The global norm of the gradients, the same bits however the state is shared out. */
+bb_status bb_optimizer_grad_norm(bb_optimizer *optimizer, double *norm, bb_error *err);
 
 #endif

@@ -26,10 +26,11 @@ struct bb_trainer {
     bb_train_options options;
     int64_t warmup_steps;
     bb_training_state state;
-    char *resumed_from;   /* the checkpoint's path, NULL: a fresh start */
-    int64_t damaged_step; /* checkpoints after resumed_from up to this step are damaged; -1: there are none */
-    bb_run_dir run_dir;   /* path NULL: nothing is written */
-    bb_saver *saver;
+    char *resumed_from;         /* the checkpoint's path, NULL: a fresh start */
+    int64_t damaged_step;       /* checkpoints after resumed_from up to this step are damaged; -1: there are none */
+    bb_run_dir run_dir;         /* path NULL: nothing is written */
+    bb_saver *saver;            /* of rank 0 */
+    bool from_copy;             /* it writes from a copy: known to all ranks */
     volatile sig_atomic_t stop; /* asked of this rank */
     bb_dist *dist, *alone;      /* alone: opened here, where the caller gave none */
     bb_micro_run run;
@@ -37,10 +38,14 @@ struct bb_trainer {
     struct rank_report *reports;         /* (size): what every rank says after its micro-batches, and their losses */
     size_t report_bytes;                 /* of one */
     bool stopping, save_due, time_is_up; /* decided by all ranks */
-    double created, last_save, longest_step, longest_save, save_began, waited, logged_wait;
-    uint8_t *x, *y; /* (batch_size, longest seq_len) */
+    double created, last_save, longest_step, longest_save, save_began;
+    struct waits { /* seconds */
+        double mean, least;
+    } logged_waits, all_waits; /* over ranks, step by step: since the last logged one, and of this call of train */
+    double waited;             /* this rank in the step before */
+    uint8_t *x, *y;            /* (batch_size, longest seq_len) */
     int val_batch;
-    double started, last_log_time;
+    double started, ended, last_log_time;
     int64_t last_log_bytes, first_step;
 };
 
@@ -126,7 +131,10 @@ static bb_status open_ranks(bb_trainer *t, bb_error *err) {
     t->report_bytes = sizeof *t->reports + longest * sizeof *t->reports->losses;
     t->reports = calloc((size_t)size + 1, t->report_bytes); /* the last is this rank's own, to be sent */
     if (!t->reports) return bb_fail(err, BB_ERR_MEMORY, "out of memory for the losses of %d micro-batches", t->run.total);
-    return bb_gradients_open(t->model, t->dist, t->run.count, t->options.reduce, &t->gradients, err);
+    if (t->optimizer->dist && t->optimizer->dist != t->dist)
+        return bb_fail(err, BB_ERR_ARGUMENT, "the optimizer's state is shared out over ranks that are not the trainer's");
+    return bb_gradients_open(t->model, t->dist, t->run.count, t->options.reduce, t->optimizer->dist != NULL, &t->gradients,
+                             err);
 }
 
 static struct rank_report *report_of(const bb_trainer *t, int rank) {
@@ -185,8 +193,16 @@ void bb_trainer_free(bb_trainer *t) {
     free(t);
 }
 
+static double share(double part, double whole) { return part < whole ? part / whole : whole > 0; }
+
 void bb_trainer_request_stop(bb_trainer *t) { t->stop = 1; }
 int64_t bb_trainer_step(const bb_trainer *t) { return t->state.step; }
+void bb_trainer_wait_shares(const bb_trainer *t, double *wait_share, double *exposed_share) {
+    double span = t->ended - t->started;
+    *wait_share = share(t->all_waits.mean + t->logged_waits.mean, span);
+    *exposed_share = share(t->all_waits.least + t->logged_waits.least, span);
+}
+
 bool bb_trainer_out_of_time(const bb_trainer *t) { return t->time_is_up; }
 
 /* ---- events ---------------------------------------------------------------------------------------------------------- */
@@ -229,11 +245,12 @@ static bb_status log_metrics(const bb_trainer *t, const bb_train_event *e, bb_er
     json_t *line =
         e->kind == BB_TRAIN_VALIDATION
             ? json_pack("{s:I, s:o}", "step", (json_int_t)e->step, "val_bpb", number(e->val_bpb))
-            : json_pack("{s:I, s:o, s:o, s:f, s:i, s:o, s:I, s:f, s:I, s:I, s:o*}", "step", (json_int_t)e->step, "loss",
+            : json_pack("{s:I, s:o, s:o, s:f, s:i, s:o, s:I, s:f, s:I, s:I, s:o*, s:o*}", "step", (json_int_t)e->step, "loss",
                         number(e->loss), "bpb", number(e->bpb), "lr", e->lr, "seq_len", e->seq_len, "grad_norm",
                         number(e->grad_norm), "bytes", (json_int_t)e->bytes_seen, "bytes_per_s", e->bytes_per_second, "skipped",
                         (json_int_t)e->skipped_steps, "skipped_micro", (json_int_t)e->skipped_micro_batches, "wait_share",
-                        t->dist->size > 1 ? json_real(e->wait_share) : NULL);
+                        t->dist->size > 1 ? json_real(e->wait_share) : NULL, "exposed_share",
+                        t->dist->size > 1 ? json_real(e->exposed_share) : NULL);
     return bb_run_dir_append_metrics(&t->run_dir, line, err);
 }
 
@@ -311,7 +328,8 @@ static void on_saved(void *user, int64_t step, const char *path, double paused_s
 
 static bb_status save(bb_trainer *t, bb_error *err) {
     BB_TRY(same_everywhere(t, err));
-    if (!t->run_dir.path) return BB_OK;
+    if (!t->options.out_dir) return BB_OK;
+    if (t->dist->rank > 0) return t->optimizer->dist ? bb_checkpoint_contribute(t->optimizer, t->from_copy, err) : BB_OK;
     bb_keep keep = {.newest = t->options.keep, .every = t->options.keep_every};
     if (t->state.skipped_in_a_row > 0) keep.newest = 0; /* those before it may be all that is good */
     t->state.optimizer_steps = t->optimizer->steps;
@@ -343,7 +361,7 @@ static bb_status validate(bb_trainer *t, bb_error *err) {
 static bb_status exchange_reports(bb_trainer *t, double *loss, bb_error *err) {
     const bb_train_options *o = &t->options;
     int size = t->dist->size, finite = 0;
-    double sum = 0, waited = 0, t_now = now();
+    double sum = 0, waited = 0, least = INFINITY, t_now = now();
     struct rank_report *own = report_of(t, size);
     own->stop = t->stop;
     own->save_due = o->save_minutes > 0 && t_now - t->last_save >= 60 * o->save_minutes;
@@ -351,7 +369,6 @@ static bb_status exchange_reports(bb_trainer *t, double *loss, bb_error *err) {
     double needed = t->longest_step + (t->longest_step > t->longest_save ? t->longest_step : t->longest_save);
     own->time_is_up = o->max_minutes > 0 && t_now - t->created + needed >= 60 * o->max_minutes;
     own->waited = t->waited;
-    double before = bb_dist_wait_seconds(t->dist);
     BB_TRY(t->dist->engine->all_gather(t->dist, own, t->reports, t->report_bytes, err));
     int asked = -1;
     for (int r = 0; r < size; r++) {
@@ -360,6 +377,7 @@ static bb_status exchange_reports(bb_trainer *t, double *loss, bb_error *err) {
         BB_TRY(bb_micro_run_of(o, r, size, &run, err));
         if (report->stop && asked < 0) asked = r;
         waited += report->waited;
+        least = report->waited < least ? report->waited : least;
         for (int i = 0; i < run.count; i++) {
             if (isfinite(report->losses[i])) {
                 sum += report->losses[i];
@@ -375,9 +393,9 @@ static bb_status exchange_reports(bb_trainer *t, double *loss, bb_error *err) {
     t->stopping = t->stopping || asked >= 0;
     t->save_due = report_of(t, 0)->save_due != 0;
     t->time_is_up = report_of(t, 0)->time_is_up != 0;
-    t->logged_wait += waited / size;
+    t->logged_waits.mean += waited / size;
+    t->logged_waits.least += least;
     BB_TRY(bb_gradients_finish(&t->gradients, err));
-    t->waited = bb_dist_wait_seconds(t->dist) - before;
     *loss = finite ? sum / finite : NAN;
     return BB_OK;
 }
@@ -436,7 +454,7 @@ static bb_status train_step(bb_trainer *t, bb_dataset *dataset, bb_train_event *
     if (bb_dataset_seq_len(dataset) != seq_len) BB_TRY(bb_dataset_set_seq_len(dataset, seq_len, err));
     if (seq_len > s->trained_length) t->model->trained_length = s->trained_length = seq_len;
 
-    double loss, grad_norm = NAN, begin = now();
+    double loss, grad_norm = NAN, begin = now(), waited_before = bb_dist_wait_seconds(t->dist);
     double lr = bb_lr_for_step(s->step, t->warmup_steps, o->steps, t->optimizer->options.lr, o->lr_schedule, o->lr_min_factor);
     bool applied = false;
     BB_TRY(accumulate(t, dataset, seq_len, &loss, err));
@@ -445,6 +463,7 @@ static bb_status train_step(bb_trainer *t, bb_dataset *dataset, bb_train_event *
     t->optimizer->norm_limit = bb_spike_limit(s->spikes.grad_norm, s->spikes.count, o->spike_skip);
     if (isfinite(loss) && loss <= loss_limit)
         BB_TRY(bb_optimizer_step(t->optimizer, lr, o->grad_clip, loss_scale, &grad_norm, &applied, err));
+    t->waited = bb_dist_wait_seconds(t->dist) - waited_before;
     if (t->scaler) bb_loss_scaler_update(t->scaler, !applied);
     bb_dataset_next_step(dataset, o->batch_size, t->run.total);
     s->bytes_seen += (int64_t)(bb_dataset_position(dataset) - s->samples) * seq_len;
@@ -460,7 +479,8 @@ static bb_status train_step(bb_trainer *t, bb_dataset *dataset, bb_train_event *
     e->grad_norm = grad_norm;
     double step_seconds = now() - begin, span = t->started + e->elapsed_seconds - t->last_log_time;
     if (step_seconds > t->longest_step) t->longest_step = step_seconds;
-    e->wait_share = span > t->logged_wait ? t->logged_wait / span : span > 0; /* a step's waiting is known in the next one */
+    e->wait_share = share(t->logged_waits.mean, span); /* a step's waiting is known in the next one */
+    e->exposed_share = share(t->logged_waits.least, span);
     e->bytes_per_second = span > 0 ? (double)(s->bytes_seen - t->last_log_bytes) / span : 0;
     e->eta_seconds = e->elapsed_seconds / (double)(s->step - t->first_step) * (double)(o->steps - s->step);
     return BB_OK;
@@ -478,9 +498,9 @@ static bb_status open_run_dir(bb_trainer *t, bb_error *err) {
     BB_TRY(bb_run_dir_open(o->out_dir, own ? t->state.step : -1, own ? t->damaged_step : -1, o->allow_overwrite, &t->run_dir,
                            err));
     BB_TRY(bb_run_dir_rewind_metrics(&t->run_dir, own ? t->state.step : -1, err));
-    bool background = !o->save_sync;
-    BB_TRY(bb_saver_create(t->model, t->optimizer, &t->run_dir, &background, on_saved, t, &t->saver, err));
-    if (!background && !o->save_sync)
+    t->from_copy = !o->save_sync;
+    BB_TRY(bb_saver_create(t->model, t->optimizer, &t->run_dir, &t->from_copy, on_saved, t, &t->saver, err));
+    if (!t->from_copy && !o->save_sync)
         notice(t, "there is no memory for a copy to save from: training will wait while a checkpoint is written");
     if (!o->run_config_json) return BB_OK;
     char *path = bb_file_join(o->out_dir, "config.json");
@@ -488,6 +508,14 @@ static bb_status open_run_dir(bb_trainer *t, bb_error *err) {
     bb_status status = bb_file_replace(path, o->run_config_json, strlen(o->run_config_json), err);
     free(path);
     return status;
+}
+
+/* What rank 0 decided as it opened its folder. */
+static bb_status learn_how_to_save(bb_trainer *t, bb_error *err) {
+    int64_t from_copy = t->from_copy;
+    BB_TRY(bb_dist_max_i64(t->dist, &from_copy, 1, err));
+    t->from_copy = from_copy != 0;
+    return BB_OK;
 }
 
 static bb_status run(bb_trainer *t, bb_dataset *dataset, bb_error *err) {
@@ -499,7 +527,8 @@ static bb_status run(bb_trainer *t, bb_dataset *dataset, bb_error *err) {
     t->last_log_bytes = s->bytes_seen;
     t->first_step = s->step;
     t->last_save = t->started;
-    t->logged_wait = t->waited = 0;
+    t->waited = t->ended = 0;
+    t->logged_waits = t->all_waits = (struct waits){0};
     t->stopping = t->dist->size == 1 && t->stop;
 
     int64_t saved_step = -1;
@@ -512,7 +541,9 @@ static bb_status run(bb_trainer *t, bb_dataset *dataset, bb_error *err) {
             BB_TRY(log_metrics(t, &e, err));
             t->last_log_time = now();
             t->last_log_bytes = s->bytes_seen;
-            t->logged_wait = 0;
+            t->all_waits.mean += t->logged_waits.mean;
+            t->all_waits.least += t->logged_waits.least;
+            t->logged_waits = (struct waits){0};
         }
         if (o->val_data && (every(s->step, o->val_every) || s->step == o->steps)) BB_TRY(validate(t, err));
         if (s->skipped_in_a_row >= BB_SKIPPED_IN_A_ROW) return too_many_skipped(t, err);
@@ -543,11 +574,13 @@ bb_status bb_trainer_train(bb_trainer *t, bb_dataset *dataset, bb_error *err) {
     }
     bb_error unsaved;
     bb_status status = bb_dist_agree(t->dist, open_run_dir(t, err), err);
+    if (status == BB_OK) status = learn_how_to_save(t, err);
     if (status == BB_OK) status = same_everywhere(t, err);
     if (status == BB_OK) status = run(t, dataset, err);
     /* The last checkpoint is on disk, or known not to be, before this returns. What ended the run is said first. */
     bb_status last = bb_saver_wait(t->saver, &unsaved);
     if (last != BB_OK && (status == BB_OK || status == BB_ERR_INTERRUPTED)) status = bb_fail(err, last, "%s", unsaved.message);
+    t->ended = now();
     bb_saver_free(t->saver);
     t->saver = NULL;
     bb_run_dir_close(&t->run_dir);

@@ -2,10 +2,7 @@
  * SPDX-License-Identifier: MIT */
 #include "ops/cpu/adamw.h"
 
-enum {
-    NORM_TILE = 65536, /* elements whose squares make one partial sum */
-    STEP_TILE = 4096,
-};
+enum { STEP_TILE = 4096 };
 
 BB_SIMD_INLINE void sum_tile_body(double *out, const float *x, int64_t n) {
     double sum = 0;
@@ -16,19 +13,11 @@ BB_SIMD_INLINE void sum_tile_body(double *out, const float *x, int64_t n) {
 
 BB_SIMD_VARIANTS(sum_tile, (double *out, const float *x, int64_t n), (out, x, n))
 
-double bb_cpu_sum_squares(bb_device *dev, const float *x, int64_t n) {
+void bb_cpu_sum_squares(bb_device *dev, double *sums, const float *x, int64_t n) {
     sum_tile_kernel *sum_tile = sum_tile_for(bb_cpu_of(dev)->level);
-    int64_t tiles = (n + NORM_TILE - 1) / NORM_TILE;
-    double *partial = bb_cpu_scratch(dev, (size_t)tiles * sizeof *partial); /* (tiles), for all threads */
-    if (!partial) return 0;
-#pragma omp parallel for num_threads(dev->threads) if (tiles > 1)
-    for (int64_t t = 0; t < tiles; t++) {
-        int64_t begin = t * NORM_TILE;
-        sum_tile(&partial[t], x + begin, n - begin < NORM_TILE ? n - begin : NORM_TILE);
-    }
-    double sum = 0;
-    for (int64_t t = 0; t < tiles; t++) sum += partial[t];
-    return sum;
+#pragma omp parallel for num_threads(dev->threads) if (n >= BB_SIMD_SERIAL)
+    for (int64_t i = 0; i < n; i += BB_NORM_TILE)
+        sum_tile(&sums[i / BB_NORM_TILE], x + i, n - i < BB_NORM_TILE ? n - i : BB_NORM_TILE);
 }
 
 BB_SIMD_INLINE void add_tile_body(float *y, const float *x, int64_t n) {

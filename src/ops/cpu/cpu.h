@@ -76,7 +76,7 @@ void bb_cpu_loss_backward(bb_device *dev, float *dlogits, const float *logits, c
                           int64_t V);
 
 /* adamw.c, adamw8bit.c */
-double bb_cpu_sum_squares(bb_device *dev, const float *x, int64_t n);
+void bb_cpu_sum_squares(bb_device *dev, double *sums, const float *x, int64_t n);
 void bb_cpu_add(bb_device *dev, float *y, const float *x, int64_t n);
 void bb_cpu_adamw_step(bb_device *dev, float *p, const float *g, float *m, float *v, int64_t n, const bb_adamw *h);
 void bb_cpu_adamw8bit_init(bb_device *dev, bb_adam8_state s, int64_t n);

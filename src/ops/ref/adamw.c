@@ -3,11 +3,13 @@
 
 #include "ops/ref/ref.h"
 
-double bb_ref_sum_squares(bb_device *dev, const float *x, int64_t n) {
+void bb_ref_sum_squares(bb_device *dev, double *sums, const float *x, int64_t n) {
     (void)dev;
-    double sum = 0;
-    for (int64_t i = 0; i < n; i++) sum += (double)x[i] * (double)x[i];
-    return sum;
+    for (int64_t i = 0; i < n; i++) {
+        double *sum = &sums[i / BB_NORM_TILE];
+        if (i % BB_NORM_TILE == 0) *sum = 0;
+        *sum += (double)x[i] * (double)x[i];
+    }
 }
 
 void bb_ref_add(bb_device *dev, float *y, const float *x, int64_t n) {

@@ -71,7 +71,7 @@ void bb_ref_attention_backward(bb_device *dev, void *dq, void *dk, void *dv, con
                                const void *v, const void *o, const float *lse, const bb_attention *a);
 
 /* adamw.c, adamw8bit.c */
-double bb_ref_sum_squares(bb_device *dev, const float *x, int64_t n);
+void bb_ref_sum_squares(bb_device *dev, double *sums, const float *x, int64_t n);
 void bb_ref_add(bb_device *dev, float *y, const float *x, int64_t n);
 void bb_ref_adamw_step(bb_device *dev, float *p, const float *g, float *m, float *v, int64_t n, const bb_adamw *h);
 /* One element of the same: the new p; *m and *v are replaced. */

@@ -1,0 +1,37 @@
+/* How ranks share out the parameters: the ranges that are exchanged at a time, and of these each rank's part. Only shapes and
+ * the number of ranks decide. SPDX-License-Identifier: MIT */
+#ifndef BB_TRAINING_SHARDS_H
+#define BB_TRAINING_SHARDS_H
+
+#include "model/params.h"
+
+/* A range of the parameters (and gradients) that is exchanged at a time, shared out among the ranks at `cut`. */
+typedef struct bb_bucket {
+    int64_t begin, count;
+    int64_t *cut; /* (size + 1), from begin on */
+} bb_bucket;
+
+/* A part of one tensor, which one rank updates. It begins at a multiple of BB_SHARD_UNIT from the tensor's beginning. */
+typedef struct bb_piece {
+    int param, rank; /* param: of the table */
+    int64_t first, count;
+} bb_piece;
+
+/* A multiple of the blocks of 8-bit moments and of the tiles of the norm, so that no sum is divided. */
+enum { BB_SHARD_UNIT = 4096 };
+
+typedef struct bb_shards {
+    bb_bucket *buckets; /* from the last parameters to the first; none for one rank */
+    int bucket_count;
+    bb_piece *pieces; /* of all ranks, in the order of the parameters; for one rank these are the tensors */
+    int piece_count;
+    int *first_piece; /* (table.count + 1): of each tensor */
+    int64_t *cuts;    /* the buckets' */
+} bb_shards;
+
+bb_status bb_shards_create(const bb_param_table *table, int size, bb_shards *out, bb_error *err);
+void bb_shards_free(bb_shards *shards);
+/* Elements of the longest bucket of a table of so many parameters, at the most. */
+int64_t bb_shards_longest(int64_t parameters);
+
+#endif
