@@ -76,6 +76,9 @@ BB_API void bb_dist_close(bb_dist *dist);
 /* Ends every process of the job, this one included, with an exit status: after an error that the other ranks do not know of,
  * for which they would wait. Does not return. */
 BB_API void bb_dist_abort(bb_dist *dist, int exit_status);
+/* Before that, where a rank says why it ends the job: of several that fail, the first returns at once (within about a second),
+ * the others when that one has not ended the job after some seconds. So a failure is said once. */
+BB_API void bb_dist_wait_to_report(bb_dist *dist);
 BB_API int bb_dist_rank(const bb_dist *dist);
 BB_API int bb_dist_size(const bb_dist *dist);
 BB_API int bb_dist_local_size(const bb_dist *dist); /* ranks on this host */

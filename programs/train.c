@@ -190,10 +190,10 @@ static int read_args(int argc, char **argv, bb_dist *dist, bb_train_args *args, 
     return fail_together(*command, dist, &err);
 }
 
-/* The others wait for this rank: say what happened, and end them. Where several failed, the lowest speaks and ends all. */
+/* The others wait for this rank: say what happened, and end them. */
 static void end_job(const bb_cli_command *command, bb_dist *dist, bb_error *err) {
     char message[sizeof err->message];
-    if (bb_dist_rank(dist) > 0) sleep(1);
+    bb_dist_wait_to_report(dist);
     snprintf(message, sizeof message, "%s", err->message);
     if (err->code != BB_ERR_PEER) /* these name the rank already */
         snprintf(err->message, sizeof err->message, "rank %d on %s: %.800s", bb_dist_rank(dist),

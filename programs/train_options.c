@@ -394,6 +394,9 @@ static int read_run_config(const char *directory) {
 }
 
 static int resume_from(void) {
+    if (access(given.resume, R_OK) != 0)
+        return bb_cli_failure(&command, "%s: cannot read: %s (--resume takes a run directory or a checkpoint)", given.resume,
+                              strerror(errno));
     if (is_directory(given.resume)) {
         int status = read_run_config(given.resume);
         if (status != BB_CLI_GO_ON) return status;

@@ -23,6 +23,10 @@ void bb_dist_abort(bb_dist *d, int exit_status) {
     abort(); /* an engine's abort does not return */
 }
 
+void bb_dist_wait_to_report(bb_dist *d) {
+    if (d->size > 1) d->engine->wait_to_report(d);
+}
+
 int bb_dist_rank(const bb_dist *d) { return d->rank; }
 int bb_dist_size(const bb_dist *d) { return d->size; }
 int bb_dist_local_size(const bb_dist *d) { return d->local_size; }

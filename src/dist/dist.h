@@ -30,6 +30,7 @@ typedef struct bb_dist_engine {
     const char *name;
     void (*close)(bb_dist *d);
     void (*abort)(bb_dist *d, int exit_status);
+    void (*wait_to_report)(bb_dist *d);
     /* all: (size, bytes), rank after rank */
     bb_status (*all_gather)(bb_dist *d, const void *mine, void *all, size_t bytes, bb_error *err);
     bb_status (*broadcast)(bb_dist *d, void *data, size_t bytes, int root, bb_error *err);

@@ -146,6 +146,7 @@ static void release(bb_mpi *m) {
         free(m->slots[i].staging);
     }
     free(m->parts);
+    free(m->peers);
     free(m->base.hosts);
     pthread_mutex_destroy(&m->lock);
     pthread_cond_destroy(&m->wake);
@@ -167,7 +168,9 @@ static void mpi_close(bb_dist *d) {
 
 static void mpi_abort(bb_dist *d, int exit_status) {
     (void)d; /* no lock: this must not wait for anything */
-    /* The launcher is asked to end all others; where it can't be reached, this process ends all the same. */
+    /* The launcher is asked to end all others; where it can't be reached, this process ends all the same. A launcher that can't
+     * reach a host itself would wait for it, for a quarter of an hour. */
+    bb_mpi_end_launcher(ABORT_SECONDS + 1);
     signal(SIGALRM, SIG_DFL);
     alarm(ABORT_SECONDS);
     MPI_Abort(MPI_COMM_WORLD, exit_status);
@@ -179,6 +182,7 @@ static void mpi_abort(bb_dist *d, int exit_status) {
 static const bb_dist_engine engine = {.name = "mpi",
                                       .close = mpi_close,
                                       .abort = mpi_abort,
+                                      .wait_to_report = bb_mpi_wait_to_report,
                                       .all_gather = mpi_all_gather,
                                       .broadcast = mpi_broadcast,
                                       .transfer = mpi_transfer,

@@ -27,6 +27,15 @@ typedef struct bb_mpi_slot {
     size_t staging_bytes;
 } bb_mpi_slot;
 
+/* Another rank that this one watches. */
+typedef struct bb_mpi_peer {
+    int rank;
+    int64_t in, out;
+    MPI_Request request_in, request_out;
+    int missed; /* seconds without a sign of life */
+    bool ended; /* it said goodbye */
+} bb_mpi_peer;
+
 typedef struct bb_mpi {
     bb_dist base;
     MPI_Comm work, beats;
@@ -43,11 +52,12 @@ typedef struct bb_mpi {
     bb_mpi_slot slots[BB_MPI_ACTIVE];
     const float **parts; /* (size), for a sum */
 
-    /* signs of life, in a ring: from the rank before this one, to the one after it */
-    int64_t beat_in, beat_out;
-    MPI_Request request_in, request_out;
-    int missed;                /* seconds without one */
-    bool ending, before_ended; /* this rank said goodbye; the one before it did */
+    /* signs of life: between rank 0, which is where the launcher is or next to it, and every other */
+    bb_mpi_peer *peers;
+    int peer_count;
+    bool ending;      /* this rank said goodbye */
+    bool failing;     /* it has a failure to report */
+    int first_failed; /* the rank that is to report its failure, -1: none; known to rank 0, and to that rank */
 } bb_mpi;
 
 /* Records the first failure, from an MPI error code or in words. */
@@ -63,7 +73,11 @@ void bb_mpi_progress_locked(bb_mpi *m);
 
 /* mpi_watch.c */
 bb_status bb_mpi_watch_open(bb_mpi *m, bb_error *err);
-/* Says goodbye to the neighbours. After it no sign of life is under way. */
+/* Says goodbye to those who watch this rank. After it no sign of life is under way. */
 void bb_mpi_watch_close(bb_mpi *m);
+void bb_mpi_wait_to_report(bb_dist *d);
+
+/* mpi_launcher.c: ends the program that started this rank, some seconds from now, should it still run then. */
+void bb_mpi_end_launcher(int after_seconds);
 
 #endif

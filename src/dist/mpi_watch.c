@@ -1,54 +1,69 @@
-/* The engine's own thread: it moves ranges on while the caller computes, and exchanges signs of life. Every rank tells the next
- * one each second that it lives. Time is counted in the seconds in which this thread itself ran, so that a job that was stopped
- * as a whole, and goes on, is not taken for one that lost its ranks.
- * SPDX-License-Identifier: MIT */
+/* The engine's own thread: it moves ranges on while the caller computes, and exchanges signs of life. Each second every rank
+ * tells rank 0 that it lives, and rank 0 all others: so what is gone is found by one rank, which the launcher can hear, and
+ * said once. Time is counted in the seconds in which this thread itself ran, so that a job that was stopped as a whole, and
+ * goes on, is not taken for one that lost its ranks. SPDX-License-Identifier: MIT */
 #ifdef BB_HAVE_MPI
-#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
 #include <time.h>
 
 #include "dist/mpi_engine.h"
 
-enum { ALIVE = 1, GOODBYE = 2, BEAT_TAG = 1, MOVING_NS = 300000, IDLE_NS = 100000000 };
+/* What is said: FAILING asks rank 0 for the word, which it gives, with REPORT, to the first that asks. */
+enum { ALIVE = 1, GOODBYE, FAILING, REPORT };
+enum { REPORT_SECONDS = 8 }; /* for the rank that reports first to end the job */
+enum { BEAT_TAG = 1, MOVING_NS = 300000, IDLE_NS = 100000000 };
 
-static int before(const bb_mpi *m) { return (m->base.rank + m->base.size - 1) % m->base.size; }
-static int after(const bb_mpi *m) { return (m->base.rank + 1) % m->base.size; }
-
-static void post_receive(bb_mpi *m) {
-    bb_mpi_check(m, MPI_Irecv(&m->beat_in, 1, MPI_INT64_T, before(m), BEAT_TAG, m->beats, &m->request_in), "watching");
+static void post_receive(bb_mpi *m, bb_mpi_peer *p) {
+    bb_mpi_check(m, MPI_Irecv(&p->in, 1, MPI_INT64_T, p->rank, BEAT_TAG, m->beats, &p->request_in), "watching");
 }
 
 /* Takes what arrived; true when something did. */
-static bool hear(bb_mpi *m) {
+static bool hear(bb_mpi *m, bb_mpi_peer *p) {
     bool heard = false;
-    while (!m->before_ended && m->failure.code == BB_OK) {
+    while (!p->ended && m->failure.code == BB_OK) {
         int flag = 0;
-        bb_mpi_check(m, MPI_Test(&m->request_in, &flag, MPI_STATUS_IGNORE), "watching");
+        bb_mpi_check(m, MPI_Test(&p->request_in, &flag, MPI_STATUS_IGNORE), "watching");
         if (!flag) break;
         heard = true;
-        m->before_ended = m->beat_in == GOODBYE;
-        if (!m->before_ended) post_receive(m);
+        p->ended = p->in == GOODBYE;
+        if (p->in == FAILING && m->first_failed < 0) m->first_failed = p->rank;
+        if (p->in == REPORT) m->first_failed = m->base.rank;
+        if (!p->ended) post_receive(m, p);
     }
     return heard;
 }
 
-static void say(bb_mpi *m, int64_t what) {
-    m->beat_out = what;
-    bb_mpi_check(m, MPI_Isend(&m->beat_out, 1, MPI_INT64_T, after(m), BEAT_TAG, m->beats, &m->request_out), "watching");
+static void say(bb_mpi *m, bb_mpi_peer *p, int64_t what) {
+    p->out = what;
+    bb_mpi_check(m, MPI_Isend(&p->out, 1, MPI_INT64_T, p->rank, BEAT_TAG, m->beats, &p->request_out), "watching");
 }
 
-static bool said(bb_mpi *m) {
+static bool said(bb_mpi *m, bb_mpi_peer *p) {
     int flag = 0;
-    bb_mpi_check(m, MPI_Test(&m->request_out, &flag, MPI_STATUS_IGNORE), "watching");
+    bb_mpi_check(m, MPI_Test(&p->request_out, &flag, MPI_STATUS_IGNORE), "watching");
     return flag != 0;
 }
 
 static void beat(bb_mpi *m) {
-    m->missed = hear(m) || m->before_ended ? 0 : m->missed + 1;
-    if (m->missed >= m->base.timeout_seconds)
-        bb_mpi_fail(m, BB_ERR_PEER,
-                    "rank %d on %s gave no sign of life for %d seconds: its process hangs, or its host or the network is gone",
-                    before(m), m->base.hosts[before(m)], m->missed);
-    if (!m->ending && said(m)) say(m, ALIVE);
+    int silent = 0;
+    const bb_mpi_peer *first = m->peers, *longest = m->peers; /* there is one at least */
+    for (int i = 0; i < m->peer_count; i++) {
+        bb_mpi_peer *p = &m->peers[i];
+        p->missed = hear(m, p) || p->ended ? 0 : p->missed + 1;
+        if (p->missed > longest->missed) longest = p;
+        if (!m->ending && said(m, p)) say(m, p, m->failing ? FAILING : p->rank == m->first_failed ? REPORT : ALIVE);
+    }
+    if (longest->missed < m->base.timeout_seconds) return;
+    for (int i = 0; i < m->peer_count; i++) { /* what went with it went within a second */
+        if (m->peers[i].missed < m->base.timeout_seconds - 1 || m->peers[i].missed == 0) continue;
+        if (silent++ == 0) first = &m->peers[i];
+    }
+    char others[32] = "";
+    if (silent > 1) snprintf(others, sizeof others, ", one of %d,", silent);
+    bb_mpi_fail(m, BB_ERR_PEER,
+                "rank %d on %s%s gave no sign of life for %d seconds: its process hangs, or its host or the network is gone",
+                first->rank, m->base.hosts[first->rank], others, longest->missed);
 }
 
 static int64_t nanoseconds(clockid_t clock) {
@@ -80,29 +95,46 @@ static void *run(void *user) {
 }
 
 bb_status bb_mpi_watch_open(bb_mpi *m, bb_error *err) {
-    m->request_in = m->request_out = MPI_REQUEST_NULL;
+    m->first_failed = -1;
     if (m->base.size == 1) return BB_OK;
-    post_receive(m);
-    say(m, ALIVE);
+    int count = m->base.rank == 0 ? m->base.size - 1 : 1;
+    m->peers = calloc((size_t)count, sizeof *m->peers);
+    if (!m->peers) return bb_fail(err, BB_ERR_MEMORY, "out of memory for a watch over %d processes", count);
+    m->peer_count = count;
+    for (int i = 0; i < count; i++) {
+        m->peers[i].rank = m->base.rank == 0 ? i + 1 : 0;
+        post_receive(m, &m->peers[i]);
+        say(m, &m->peers[i], ALIVE);
+    }
     if (pthread_create(&m->thread, NULL, run, m) != 0)
         return bb_fail(err, BB_ERR_MEMORY, "no thread for the exchange between processes");
     m->thread_runs = true;
     return BB_OK;
 }
 
+static bool all_said(bb_mpi *m) {
+    bool all = true;
+    for (int i = 0; i < m->peer_count; i++) all = said(m, &m->peers[i]) && all;
+    return all;
+}
+
 static bool goodbye_said(bb_mpi *m, void *user) {
     (void)user;
-    if (!said(m)) return false;
+    if (!all_said(m)) return false;
     if (m->ending) return true;
     m->ending = true;
-    say(m, GOODBYE);
-    return said(m);
+    for (int i = 0; i < m->peer_count; i++) say(m, &m->peers[i], GOODBYE);
+    return all_said(m);
 }
 
 static bool goodbye_heard(bb_mpi *m, void *user) {
     (void)user;
-    hear(m);
-    return m->before_ended;
+    bool all = true;
+    for (int i = 0; i < m->peer_count; i++) {
+        hear(m, &m->peers[i]);
+        all = m->peers[i].ended && all;
+    }
+    return all;
 }
 
 void bb_mpi_watch_close(bb_mpi *m) {
@@ -115,5 +147,32 @@ void bb_mpi_watch_close(bb_mpi *m) {
     pthread_mutex_unlock(&m->lock);
     pthread_join(m->thread, NULL);
     m->thread_runs = false;
+}
+
+static void pause_ns(int64_t ns) {
+    struct timespec t = {.tv_sec = ns / 1000000000, .tv_nsec = ns % 1000000000};
+    nanosleep(&t, NULL);
+}
+
+void bb_mpi_wait_to_report(bb_dist *d) {
+    bb_mpi *m = (bb_mpi *)d;
+    int64_t end = nanoseconds(CLOCK_MONOTONIC) + REPORT_SECONDS * (int64_t)1000000000;
+    bool own = false, cut_off = false;
+    while (!own && !cut_off && nanoseconds(CLOCK_MONOTONIC) < end) {
+        pthread_mutex_lock(&m->lock);
+        bool asks = !m->failing;
+        m->failing = true;
+        if (d->rank == 0 && m->first_failed < 0) m->first_failed = 0;
+        own = m->first_failed == d->rank;
+        cut_off = m->failure.code != BB_OK;
+        if (!own && !cut_off && d->rank > 0) {
+            if (asks && said(m, m->peers)) say(m, m->peers, FAILING);
+            hear(m, m->peers);
+        }
+        pthread_mutex_unlock(&m->lock);
+        pause_ns(10000000);
+    }
+    /* Without rank 0 there is nobody to ask: the next one speaks. */
+    if (!own && cut_off && d->rank > 0) pause_ns((d->rank == 1 ? 1 : 3) * (int64_t)1000000000);
 }
 #endif
