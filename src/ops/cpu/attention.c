@@ -37,7 +37,8 @@ static cached_rows codes_of(const bb_kv *kv, int64_t h, int64_t position, int64_
                          .v = (const int8_t *)kv->v + row * width,
                          .k_scale = kv->k_scale + row,
                          .v_scale = kv->v_scale + row,
-                         .width = width};
+                         .width = width,
+                         .next = (const int8_t *)kv->v + row * width};
 }
 
 static void forward_direct(bb_device *dev, float *o, bb_bf16 *kept, float *lse, const float *q, const float *k, const float *v,
@@ -107,7 +108,9 @@ void bb_cpu_attention_forward(bb_device *dev, float *o, void *kept, float *lse, 
 static void cached_direct(bb_device *dev, float *o, const float *q, const bb_kv *kv, const bb_attention *a) {
     const forward_functions *f = &forward_for[bb_cpu_of(dev)->level];
     int64_t D = a->D, G = a->H / a->Hk, splits = (a->Tk + DIRECT_KEYS - 1) / DIRECT_KEYS, ld = round_up(D, 16) + 16;
-    int64_t queries = a->H * a->Tq, step_count = round_up(D, 32);
+    int64_t queries = a->H * a->Tq, step_count = round_up(D, 32), tasks = a->Hk * splits;
+    /* each thread reads a contiguous part of the cache */
+    int64_t chunk = (tasks + dev->threads - 1) / dev->threads; /* NOLINT: read by the pragma below */
     size_t partial_bytes = bb_align_up((size_t)(queries * splits * ld) * sizeof(float));
     size_t query_bytes = bb_align_up((size_t)queries * sizeof(cached_q));
     size_t steps_bytes = bb_align_up((size_t)(queries * step_count) * sizeof(int16_t)), thread_bytes = cached_bytes();
@@ -123,10 +126,11 @@ static void cached_direct(bb_device *dev, float *o, const float *q, const bb_kv 
     }
 #pragma omp parallel num_threads(dev->threads) if (a->Hk * a->Tk * D > DIRECT_SERIAL)
     {
-#pragma omp for schedule(dynamic)
-        for (int64_t task = 0; task < a->Hk * splits; task++) {
+#pragma omp for schedule(dynamic, chunk)
+        for (int64_t task = 0; task < tasks; task++) {
             int64_t key0 = task % splits * DIRECT_KEYS, head = task / splits;
             cached_rows rows = codes_of(kv, head, key0, D);
+            if (task + 1 < tasks) rows.next = codes_of(kv, (task + 1) / splits, (task + 1) % splits * DIRECT_KEYS, D).k;
             for (int64_t i = head * G * a->Tq; i < (head + 1) * G * a->Tq; i++) {
                 int64_t keys = clamp_to(i % a->Tq + 1 + a->Tk - a->Tq - key0, 0, DIRECT_KEYS);
                 if (keys > 0)

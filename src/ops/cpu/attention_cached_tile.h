@@ -7,10 +7,14 @@
 #define key_sums ATTENTION_NAME(key_sums)
 #define score_keys ATTENTION_NAME(score_keys)
 #define weighted_codes ATTENTION_NAME(weighted_codes)
+#define codes_ahead ATTENTION_NAME(codes_ahead)
+#define fetch_line ATTENTION_NAME(fetch_line)
+#define sum_lanes ATTENTION_NAME(sum_lanes)
 #define cached_query ATTENTION_NAME(cached_query)
 #define cached_partial ATTENTION_NAME(cached_partial)
 
-enum { CODES_AHEAD = 2048, KEYS_AT_ONCE = 4 };
+/* Bytes that keys and values are fetched ahead, into the second-level cache. */
+enum { CODES_AHEAD = 10240 };
 
 /* A query as cached_partial reads it: int16 steps, so that its products with codes are integers whose sum fits 32 bits. */
 typedef struct cached_q {
@@ -23,6 +27,7 @@ typedef struct cached_rows {
     const int8_t *k, *v; /* (keys, width) */
     const float *k_scale, *v_scale;
     int64_t width;
+    const int8_t *next; /* what will be read after them */
 } cached_rows;
 
 /* Scratch of cached_partial. */
@@ -48,76 +53,112 @@ INLINE void expand_codes(float *dst, const int8_t *codes, const float *scale, in
         for (int64_t d = 0; d < D; d += VL) vstore(dst + r * D + d, load_codes(codes + r * width + d) * vset1(scale[r]));
 }
 
-/* sums[j] = sum_d q[d] k[j,d] for 4 keys, exact. */
+/* What lies CODES_AHEAD of place `at` in a block of `size` bytes, or as far into what follows it. It is to be fetched line by
+ * line between the products: memory then is never waited for, nor idle. */
+INLINE const int8_t *codes_ahead(const int8_t *block, int64_t at, int64_t size, const int8_t *next) {
+    int64_t place = at + CODES_AHEAD;
+    return place < size ? block + place : next + (place - size);
+}
+INLINE void fetch_line(const int8_t *line) { __builtin_prefetch(line, 0, 2); }
+
+#undef KEYS_AT_ONCE
+/* sums[j] = sum_d q[d] k[j,d] for `keys` keys, a constant of 1 or KEYS_AT_ONCE; exact. As many bytes are fetched at
+ * `ahead`. */
 #if ATTENTION_SET >= ATTENTION_AVX512
-INLINE void key_sums(int32_t *sums, const int16_t *q, const int8_t *k, int64_t width) {
-    __m512i sum[KEYS_AT_ONCE];
-    for (int j = 0; j < KEYS_AT_ONCE; j++) sum[j] = _mm512_setzero_si512();
-    int64_t d = 0;
-    for (; d + 32 <= width; d += 32) {
-        __m512i x = _mm512_loadu_si512(q + d);
-        for (int j = 0; j < KEYS_AT_ONCE; j++) {
-            __m512i y = _mm512_cvtepi8_epi16(_mm256_loadu_si256((const __m256i_u *)(k + j * width + d)));
-            sum[j] = _mm512_add_epi32(sum[j], _mm512_madd_epi16(x, y));
+#define KEYS_AT_ONCE 16
+/* Element j: the sum of x[j]'s. */
+INLINE __m512i sum_lanes(__m512i x[16]) {
+    for (int i = 0; i < 8; i++)
+        x[i] = _mm512_add_epi32(_mm512_unpacklo_epi32(x[2 * i], x[2 * i + 1]), _mm512_unpackhi_epi32(x[2 * i], x[2 * i + 1]));
+    for (int i = 0; i < 4; i++)
+        x[i] = _mm512_add_epi32(_mm512_unpacklo_epi64(x[2 * i], x[2 * i + 1]), _mm512_unpackhi_epi64(x[2 * i], x[2 * i + 1]));
+    for (int n = 2; n > 0; n--)
+        for (int i = 0; i < n; i++)
+            x[i] = _mm512_add_epi32(_mm512_shuffle_i32x4(x[2 * i], x[2 * i + 1], 0x88),
+                                    _mm512_shuffle_i32x4(x[2 * i], x[2 * i + 1], 0xdd));
+    return x[0];
+}
+INLINE void key_sums(int keys, int32_t *sums, const int16_t *q, const int8_t *k, int64_t width, const int8_t *ahead) {
+    __m512i lanes[KEYS_AT_ONCE];
+#pragma GCC unroll 1 /* loads that each go on by the same stride are foreseen by the processor */
+    for (int j = 0; j < keys; j++, k += width) {
+        __m512i sum = _mm512_setzero_si512();
+        int64_t d = 0;
+        for (; d + 64 <= width; d += 64, ahead += 64) {
+            fetch_line(ahead);
+            __m512i low = _mm512_cvtepi8_epi16(_mm256_loadu_si256((const __m256i_u *)(k + d)));
+            __m512i high = _mm512_cvtepi8_epi16(_mm256_loadu_si256((const __m256i_u *)(k + d + 32)));
+            sum = _mm512_add_epi32(sum, _mm512_madd_epi16(_mm512_loadu_si512(q + d), low));
+            sum = _mm512_add_epi32(sum, _mm512_madd_epi16(_mm512_loadu_si512(q + d + 32), high));
         }
+        for (; d < width; d += 16) {
+            __m512i codes = _mm512_cvtepi8_epi16(_mm256_zextsi128_si256(_mm_loadu_si128((const __m128i_u *)(k + d))));
+            __m512i steps = _mm512_zextsi256_si512(_mm256_loadu_si256((const __m256i_u *)(q + d)));
+            sum = _mm512_add_epi32(sum, _mm512_madd_epi16(steps, codes));
+        }
+        lanes[j] = sum;
     }
-    if (d < width) /* 16 more */
-        for (int j = 0; j < KEYS_AT_ONCE; j++) {
-            __m512i y = _mm512_cvtepi8_epi16(_mm256_zextsi128_si256(_mm_loadu_si128((const __m128i_u *)(k + j * width + d))));
-            sum[j] = _mm512_add_epi32(sum[j], _mm512_madd_epi16(_mm512_loadu_si512(q + d), y));
-        }
-    for (int j = 0; j < KEYS_AT_ONCE; j++) sums[j] = _mm512_reduce_add_epi32(sum[j]);
+    if (keys == KEYS_AT_ONCE)
+        _mm512_storeu_si512(sums, sum_lanes(lanes));
+    else
+        for (int j = 0; j < keys; j++) sums[j] = _mm512_reduce_add_epi32(lanes[j]);
 }
 #elif ATTENTION_SET == ATTENTION_AVX2
-INLINE void key_sums(int32_t *sums, const int16_t *q, const int8_t *k, int64_t width) {
+#define KEYS_AT_ONCE 4
+INLINE void key_sums(int keys, int32_t *sums, const int16_t *q, const int8_t *k, int64_t width, const int8_t *ahead) {
     __m256i sum[KEYS_AT_ONCE];
     for (int j = 0; j < KEYS_AT_ONCE; j++) sum[j] = _mm256_setzero_si256();
     for (int64_t d = 0; d < width; d += 16) {
         __m256i x = _mm256_loadu_si256((const __m256i_u *)(q + d));
-        for (int j = 0; j < KEYS_AT_ONCE; j++) {
+        for (int j = 0; j < keys; j++) {
+            if (d % 64 == 0) fetch_line(ahead + d * keys + 64 * j);
             __m256i y = _mm256_cvtepi8_epi16(_mm_loadu_si128((const __m128i_u *)(k + j * width + d)));
             sum[j] = _mm256_add_epi32(sum[j], _mm256_madd_epi16(x, y));
         }
     }
     __m256i both = _mm256_hadd_epi32(_mm256_hadd_epi32(sum[0], sum[1]), _mm256_hadd_epi32(sum[2], sum[3]));
-    _mm_storeu_si128((__m128i_u *)sums, _mm_add_epi32(_mm256_castsi256_si128(both), _mm256_extracti128_si256(both, 1)));
+    int32_t four[KEYS_AT_ONCE];
+    _mm_storeu_si128((__m128i_u *)four, _mm_add_epi32(_mm256_castsi256_si128(both), _mm256_extracti128_si256(both, 1)));
+    for (int j = 0; j < keys; j++) sums[j] = four[j];
 }
 #else
-INLINE void key_sums(int32_t *sums, const int16_t *q, const int8_t *k, int64_t width) {
-    for (int j = 0; j < KEYS_AT_ONCE; j++) {
+#define KEYS_AT_ONCE 4
+INLINE void key_sums(int keys, int32_t *sums, const int16_t *q, const int8_t *k, int64_t width, const int8_t *ahead) {
+    for (int j = 0; j < keys; j++) {
         int32_t sum = 0;
+        for (int64_t d = 0; d < width; d += 64) fetch_line(ahead + j * width + d);
         for (int64_t d = 0; d < width; d++) sum += q[d] * k[j * width + d];
         sums[j] = sum;
     }
 }
 #endif
 
-/* s[j] = the scaled scores of keys 0 .. keys-1, in units of log2 e. s has room for 4 more. */
+/* s[j] = the scaled scores of keys 0 .. keys-1, in units of log2 e. */
 INLINE void score_keys(float *s, const cached_q *q, const cached_rows *rows, int64_t keys) {
-    for (int64_t j = 0; j < keys; j += KEYS_AT_ONCE) {
+    int64_t width = rows->width, j = 0;
+    for (; j + KEYS_AT_ONCE <= keys; j += KEYS_AT_ONCE) {
         int32_t sums[KEYS_AT_ONCE];
-        const int8_t *k = rows->k + j * rows->width;
-        for (int64_t i = 0; i < KEYS_AT_ONCE * rows->width; i += 64) __builtin_prefetch(k + CODES_AHEAD + i);
-        if (keys - j >= KEYS_AT_ONCE) {
-            key_sums(sums, q->steps, k, rows->width);
-        } else { /* not past the last */
-            for (int64_t i = 0; i < keys - j; i++) {
-                sums[i] = 0;
-                for (int64_t d = 0; d < rows->width; d++) sums[i] += q->steps[d] * k[i * rows->width + d];
-            }
-        }
-        for (int64_t i = 0; i < KEYS_AT_ONCE && j + i < keys; i++)
-            s[j + i] = (float)sums[i] * (q->scale * rows->k_scale[j + i]);
+        const int8_t *ahead = codes_ahead(rows->k, j * width, keys * width, rows->v);
+        key_sums(KEYS_AT_ONCE, sums, q->steps, rows->k + j * width, width, ahead);
+        for (int i = 0; i < KEYS_AT_ONCE; i++) s[j + i] = (float)sums[i] * (q->scale * rows->k_scale[j + i]);
+    }
+    for (; j < keys; j++) {
+        int32_t sum;
+        key_sums(1, &sum, q->steps, rows->k + j * width, width, codes_ahead(rows->k, j * width, keys * width, rows->v));
+        s[j] = (float)sum * (q->scale * rows->k_scale[j]);
     }
 }
 
-/* y (vectors * VL) = sum_j weight[j] codes[j,:] */
-INLINE void weighted_codes(float *y, const float *weight, const int8_t *v, int64_t width, int64_t keys, int vectors) {
+/* y (vectors * VL) = sum_j weight[j] codes[j,d..] */
+INLINE void weighted_codes(float *y, const float *weight, const cached_rows *rows, int64_t d, int64_t keys, int vectors) {
+    int64_t width = rows->width, size = keys * width;
+    const int8_t *v = rows->v + d;
     vf sum[8];
     for (int i = 0; i < vectors; i++) sum[i] = vset1(0.0f);
     for (int64_t j = 0; j < keys; j++, v += width) {
+        const int8_t *ahead = codes_ahead(rows->v, j * width + d, size, rows->next);
         vf w = vset1(weight[j]);
-        __builtin_prefetch(v + CODES_AHEAD);
+        for (int i = 0; i < vectors; i += 64 / VL) fetch_line(ahead + i * VL);
         for (int i = 0; i < vectors; i++) sum[i] = vfma(w, load_codes(v + i * VL), sum[i]);
     }
     for (int i = 0; i < vectors; i++) vstore(y + i * VL, sum[i]);
@@ -148,9 +189,9 @@ KERNEL void cached_partial(float *partial, const cached_q *q, const cached_rows 
         total = total + x;
         vstore(weight + j, x * scale);
     }
-    for (; d + 8 * VL <= dp; d += 8 * VL) weighted_codes(partial + d, weight, rows->v + d, rows->width, keys, 8);
-    for (; d + 4 * VL <= dp; d += 4 * VL) weighted_codes(partial + d, weight, rows->v + d, rows->width, keys, 4);
-    for (; d < dp; d += VL) weighted_codes(partial + d, weight, rows->v + d, rows->width, keys, 1);
+    for (; d + 8 * VL <= dp; d += 8 * VL) weighted_codes(partial + d, weight, rows, d, keys, 8);
+    for (; d + 4 * VL <= dp; d += 4 * VL) weighted_codes(partial + d, weight, rows, d, keys, 4);
+    for (; d < dp; d += VL) weighted_codes(partial + d, weight, rows, d, keys, 1);
     partial[dp] = max;
     partial[dp + 1] = vreduce_add(total);
 }

@@ -7,9 +7,9 @@
 #include "ops/cpu/cpu.h"
 
 /* The best of many short runs: whatever else the machine does, it doesn't do all the time. */
-enum { ITERATIONS = 500000, SUMS = 24, REPEATS = 100, READ_REPEATS = 10 };
+enum { ITERATIONS = 500000, SUMS = 24, REPEATS = 100, READ_REPEATS = 10, READ_AHEAD = 8192 };
 
-static const size_t read_bytes = (size_t)256 << 20; /* well past any cache */
+static const size_t read_bytes = (size_t)512 << 20; /* past most caches */
 
 static double now(void) {
     struct timespec t;
@@ -119,8 +119,11 @@ static double read_rate(bb_device *dev) {
         {
             const uint64_t *mine = data + part * omp_get_thread_num();
             uint64_t sum[8] = {0};
-            for (int64_t i = 0; i + 8 <= part; i += 8)
+            for (int64_t i = 0; i + 8 <= part; i += 8) {
+                /* what the processor fetches of its own accord leaves up to a quarter of the rate unused */
+                if (r % 2) __builtin_prefetch((const char *)(mine + i) + READ_AHEAD, 0, 2);
                 for (int j = 0; j < 8; j++) sum[j] ^= mine[i + j];
+            }
             for (int j = 1; j < 8; j++) sum[0] ^= sum[j];
 #pragma omp critical
             sink = sink ^ sum[0];

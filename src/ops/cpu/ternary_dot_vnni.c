@@ -18,17 +18,15 @@
 enum {
     VECTORS = 4, /* a panel's 64 rows, 16 a vector */
     CRUMBS = 4,
-    ROWS = 6,    /* of a in a tile: 24 sums */
-    AHEAD = 3072 /* bytes that a panel is fetched ahead; panels follow each other */
+    ROWS = 6,     /* of a in a tile of expanded steps: 24 sums */
+    SUMS = 24,    /* of a tile of packed ones, at most */
+    AHEAD = 10240 /* bytes that a panel is fetched ahead, into the second-level cache; panels follow each other */
 };
 
-typedef __m512i tile_sums[ROWS][CRUMBS][VECTORS];
-
-#define EACH_ROW(r) _Pragma("GCC unroll 6") for (int r = 0; r < rows; r++)
-#define EACH_VECTOR(v) _Pragma("GCC unroll 4") for (int v = 0; v < VECTORS; v++)
+#define EACH_ROW(r) _Pragma("GCC unroll 24") for (int r = 0; r < rows; r++)
+#define EACH_SUM(i) _Pragma("GCC unroll 24") for (int i = 0; i < rows * chains; i++)
+#define EACH_VECTOR(v) _Pragma("GCC unroll 4") for (int v = 0; v < vectors; v++)
 #define EACH_CRUMB(c) _Pragma("GCC unroll 4") for (int c = 0; c < CRUMBS; c++)
-
-INLINE __m512i crumb(__m512i x, int c) { return _mm512_and_si512(c ? _mm512_srli_epi16(x, 2 * c) : x, _mm512_set1_epi8(3)); }
 
 /* Written as assembler: GCC 12 copies the sums around the intrinsic. */
 INLINE __m512i add(__m512i sum, __m512i codes, __m512i a) {
@@ -36,51 +34,99 @@ INLINE __m512i add(__m512i sum, __m512i codes, __m512i a) {
     return sum;
 }
 
-/* Four columns; `chain` says to which of a row's sums they go. */
-INLINE void step(int rows, int chain, tile_sums acc, const int8_t *a, int64_t a_stride, const __m512i *codes) {
-    EACH_ROW(r) {
-        int32_t bytes;
-        memcpy(&bytes, a + r * a_stride, sizeof bytes);
-        __m512i x = _mm512_set1_epi32(bytes);
-        EACH_VECTOR(v) acc[r][chain][v] = add(acc[r][chain][v], codes[v], x);
-    }
+/* The same 4 bytes for each of 16 rows. */
+INLINE __m512i four(const int8_t *a) {
+    int32_t bytes;
+    memcpy(&bytes, a, sizeof bytes);
+    return _mm512_set1_epi32(bytes);
 }
 
-/* sums += what the blocks give for `rows` rows. `panel` is the panel's bytes, or its steps where they are expanded. Few rows
- * have several sums each, so that no product waits for the one before it. expanded, rows and chains are constants. */
-INLINE void tile(bool expanded, int rows, int chains, int32_t *sums, const int8_t *a, int64_t a_stride, int64_t blocks,
-                 const uint8_t *panel) {
-    tile_sums acc;
-    __m512i codes[VECTORS], x[VECTORS];
-    EACH_ROW(r) for (int c = 0; c < chains; c++) EACH_VECTOR(v) acc[r][c][v] = _mm512_setzero_si512();
-    for (int64_t i = 0; i < blocks; i++, a += BB_BLOCK_COLUMNS, panel += expanded ? CRUMBS * BB_STEP_BYTES : BB_BLOCK_BYTES) {
-        if (!expanded) EACH_VECTOR(v) {
-                x[v] = _mm512_loadu_si512(panel + 64 * v);
-                _mm_prefetch((const char *)panel + AHEAD + 64 * v, _MM_HINT_T0);
+/* Column group c's codes, times 4 for each place that they are not shifted down: a row's sum c % chains takes them so. The more
+ * sums a row has the fewer shifts there are, and the fewer products wait for the one before. */
+INLINE __m512i crumb(__m512i x, int c, int chains) {
+    int place = c % chains, shift = c - place;
+    return _mm512_and_si512(shift ? _mm512_srli_epi16(x, 2 * shift) : x, _mm512_set1_epi8((char)(3 << 2 * place)));
+}
+
+/* sums += what a run of packed blocks gives for `rows` rows. rows and chains are constants. The panel's vectors are taken one
+ * after the other: the first reads every fourth line of the run, which lets the processor fetch the others meanwhile. Memory is
+ * read at 21.5 GB/s by one thread of a Granite Rapids that way, and at 17 to 18.5 line by line. */
+INLINE void packed(int rows, int chains, int32_t *sums, const int8_t *a, int64_t a_stride, int64_t blocks, const uint8_t *run) {
+    const char *ahead = (const char *)run + AHEAD;
+    for (int v = 0; v < VECTORS; v++, run += 64, sums += 16) {
+        __m512i acc[SUMS];
+        EACH_SUM(i) acc[i] = _mm512_setzero_si512();
+        for (int64_t i = 0; i < blocks; i++, ahead += 64) {
+            _mm_prefetch(ahead, _MM_HINT_T1);
+            __m512i x = _mm512_loadu_si512(run + i * BB_BLOCK_BYTES);
+            EACH_CRUMB(c) {
+                __m512i codes = crumb(x, c, chains);
+                EACH_ROW(r) {
+                    __m512i *sum = acc + r * chains + c % chains;
+                    *sum = add(*sum, codes, four(a + r * a_stride + i * BB_BLOCK_COLUMNS + 4 * c));
+                }
             }
-        EACH_CRUMB(c) {
-            EACH_VECTOR(v) codes[v] = expanded ? _mm512_loadu_si512(panel + c * BB_STEP_BYTES + 64 * v) : crumb(x[v], c);
-            step(rows, c % chains, acc, a + 4 * c, a_stride, codes);
+        }
+        EACH_ROW(r) {
+            int32_t *to = sums + r * BB_PANEL;
+            __m512i sum = _mm512_add_epi32(_mm512_loadu_si512(to), acc[r * chains]);
+            for (int c = 1; c < chains; c++)
+                sum = _mm512_add_epi32(sum, _mm512_srai_epi32(acc[r * chains + c], (unsigned)(2 * c)));
+            _mm512_storeu_si512(to, sum);
         }
     }
-    EACH_ROW(r) EACH_VECTOR(v) {
-        int32_t *to = sums + r * BB_PANEL + 16 * v;
-        __m512i sum = _mm512_add_epi32(_mm512_loadu_si512(to), acc[r][0][v]);
-        for (int c = 1; c < chains; c++) sum = _mm512_add_epi32(sum, acc[r][c][v]);
-        _mm512_storeu_si512(to, sum);
+}
+
+INLINE void few(int32_t *sums, const int8_t *a, int64_t a_stride, int64_t rows, int64_t blocks, const uint8_t *run) {
+    switch (rows) {
+#define CASE(n)                                                                                                                \
+    case n: packed(n, n <= SUMS / 4 ? 4 : n <= SUMS / 2 ? 2 : 1, sums, a, a_stride, blocks, run); break
+        CASE(1);
+        CASE(2);
+        CASE(3);
+        CASE(4);
+        CASE(5);
+        CASE(6);
+        CASE(7);
+        CASE(8);
+        CASE(9);
+        CASE(10);
+        CASE(11);
+        CASE(12);
+        CASE(13);
+        CASE(14);
+        CASE(15);
+        CASE(16);
+#undef CASE
+    default: break;
     }
 }
 
-INLINE void run(bool expanded, int32_t *sums, const int8_t *a, int64_t a_stride, int64_t rows, int64_t blocks,
-                const uint8_t *panel) {
+/* sums += what expanded steps give for `rows` rows, a constant. */
+INLINE void expanded(int rows, int32_t *sums, const int8_t *a, int64_t a_stride, int64_t blocks, const uint8_t *steps) {
+    enum { vectors = VECTORS };
+    __m512i acc[ROWS][VECTORS];
+    EACH_ROW(r) EACH_VECTOR(v) acc[r][v] = _mm512_loadu_si512(sums + r * BB_PANEL + 16 * v);
+    for (int64_t i = 0; i < blocks * CRUMBS; i++, a += 4, steps += BB_STEP_BYTES) {
+        __m512i codes[VECTORS];
+        EACH_VECTOR(v) codes[v] = _mm512_loadu_si512(steps + 64 * v);
+        EACH_ROW(r) {
+            __m512i bytes = four(a + r * a_stride);
+            EACH_VECTOR(v) acc[r][v] = add(acc[r][v], codes[v], bytes);
+        }
+    }
+    EACH_ROW(r) EACH_VECTOR(v) _mm512_storeu_si512(sums + r * BB_PANEL + 16 * v, acc[r][v]);
+}
+
+INLINE void many(int32_t *sums, const int8_t *a, int64_t a_stride, int64_t rows, int64_t blocks, const uint8_t *steps) {
     for (; rows >= ROWS; rows -= ROWS, sums += ROWS * BB_PANEL, a += ROWS * a_stride)
-        tile(expanded, ROWS, 1, sums, a, a_stride, blocks, panel);
+        expanded(ROWS, sums, a, a_stride, blocks, steps);
     switch (rows) {
-    case 1: tile(expanded, 1, 4, sums, a, a_stride, blocks, panel); break;
-    case 2: tile(expanded, 2, 2, sums, a, a_stride, blocks, panel); break;
-    case 3: tile(expanded, 3, 2, sums, a, a_stride, blocks, panel); break;
-    case 4: tile(expanded, 4, 1, sums, a, a_stride, blocks, panel); break;
-    case 5: tile(expanded, 5, 1, sums, a, a_stride, blocks, panel); break;
+    case 1: expanded(1, sums, a, a_stride, blocks, steps); break;
+    case 2: expanded(2, sums, a, a_stride, blocks, steps); break;
+    case 3: expanded(3, sums, a, a_stride, blocks, steps); break;
+    case 4: expanded(4, sums, a, a_stride, blocks, steps); break;
+    case 5: expanded(5, sums, a, a_stride, blocks, steps); break;
     default: break;
     }
 }
@@ -88,15 +134,16 @@ INLINE void run(bool expanded, int32_t *sums, const int8_t *a, int64_t a_stride,
 TARGET void bb_ternary_dot_vnni(int32_t *sums, const int8_t *a, int64_t a_stride, int64_t rows, int64_t blocks,
                                 const uint8_t *panel) {
     memset(sums, 0, (size_t)(rows * BB_PANEL) * sizeof *sums);
-    if (rows < BB_TERNARY_DOT_MANY) {
-        run(false, sums, a, a_stride, rows, blocks, panel);
-        return;
-    }
+    /* a run stays in the first-level cache */
     for (int64_t left = blocks; left > 0; left -= BB_TERNARY_DOT_RUN) {
-        _Alignas(64) uint8_t steps[BB_TERNARY_DOT_RUN * 4 * BB_STEP_BYTES];
         int64_t n = left < BB_TERNARY_DOT_RUN ? left : BB_TERNARY_DOT_RUN;
-        bb_ternary_expand(BB_CPU_AVX512, steps, panel, n);
-        run(true, sums, a, a_stride, rows, n, steps);
+        if (rows <= BB_TERNARY_DOT_MANY) {
+            few(sums, a, a_stride, rows, n, panel);
+        } else {
+            _Alignas(64) uint8_t steps[BB_TERNARY_DOT_RUN * 4 * BB_STEP_BYTES];
+            bb_ternary_expand(BB_CPU_AVX512, steps, panel, n);
+            many(sums, a, a_stride, rows, n, steps);
+        }
         a += n * BB_BLOCK_COLUMNS;
         panel += n * BB_BLOCK_BYTES;
     }
