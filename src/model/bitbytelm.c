@@ -106,6 +106,7 @@ static void carve_workspace(bb_workspace *w, bb_arena *arena, bb_device *dev, co
                             .Hk = c->n_kv_head,
                             .D = head_size(c),
                             .F = c->d_ff,
+                            .rows = dev->forward_rows,
                             .act_quant = c->act_quant,
                             .training = w->training};
     size_t row_bytes = (size_t)M * sizeof(float);

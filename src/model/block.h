@@ -26,10 +26,6 @@ typedef struct bb_block_saved {
     float *lse;    /* (B,H,T) */
 } bb_block_saved;
 
-/* The forward pass takes about so many rows at a time through each half of a block (at least one sequence through attention),
- * so that what is wide and in f32 is read while it is still in the caches. */
-enum { BB_FORWARD_ROWS = 512 };
-
 /* Shared by all blocks. */
 typedef struct bb_block_scratch {
     /* of the forward pass, for rows taken at a time */
@@ -48,17 +44,16 @@ typedef struct bb_kv_view {
 
 typedef struct bb_block_shape {
     int64_t B, T, C, H, Hk, D, F;
+    int64_t rows; /* the device's forward_rows: about so many go through each half of a block at a time */
     float norm_eps;
     bool act_quant, training;
     const float *rope_cos, *rope_sin;
 } bb_block_shape;
 
-/* Rows that the MLP's half takes at a time, and sequences that attention's does. */
-static inline int64_t bb_block_rows(const bb_block_shape *s) {
-    return s->B * s->T < BB_FORWARD_ROWS ? s->B * s->T : BB_FORWARD_ROWS;
-}
+/* Rows that the MLP's half takes at a time, and sequences that attention's does, at least one. */
+static inline int64_t bb_block_rows(const bb_block_shape *s) { return s->B * s->T < s->rows ? s->B * s->T : s->rows; }
 static inline int64_t bb_block_sequences(const bb_block_shape *s) {
-    int64_t n = BB_FORWARD_ROWS / s->T;
+    int64_t n = s->rows / s->T;
     return n < 1 ? 1 : n < s->B ? n : s->B;
 }
 

@@ -13,6 +13,7 @@ static bb_block_shape shape_of(const bb_model *m, int64_t B, int64_t T) {
                             .Hk = c->n_kv_head,
                             .D = c->d_model / c->n_head,
                             .F = c->d_ff,
+                            .rows = m->device->forward_rows,
                             .norm_eps = (float)c->norm_eps,
                             .act_quant = c->act_quant,
                             .rope_cos = m->ws.rope_cos,

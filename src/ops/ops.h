@@ -212,6 +212,7 @@ typedef struct bb_ops {
 struct bb_device {
     const bb_ops *ops;
     int threads;
+    int64_t forward_rows; /* rows that the forward pass should take at a time; no result depends on it */
     char description[160];
 };
 

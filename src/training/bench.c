@@ -112,7 +112,7 @@ static void run_phase(bench *b, phase p) {
     size_t k_at = (size_t)(heads * D) * act, v_at = (size_t)((heads + kv) * D) * act;
     float *embedding = model->params, *d_embedding = model->grads, eps = (float)model->config.norm_eps;
     bb_rows h = {.data = w->h, .dtype = BB_F32};
-    bb_block_shape batch = {.B = b->B, .T = b->T};
+    bb_block_shape batch = {.B = b->B, .T = b->T, .rows = dev->forward_rows};
     bb_attention a = {.B = b->B,
                       .Tq = b->T,
                       .Tk = b->T,

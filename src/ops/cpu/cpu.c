@@ -202,6 +202,9 @@ bb_status bb_device_open_cpu(int threads, bb_device **out, bb_error *err) {
     if (!cpu) return bb_fail(err, BB_ERR_MEMORY, "out of memory for the cpu device");
     cpu->base.ops = &ops;
     cpu->base.threads = threads;
+    /* What is wide and in f32 is read while it is in the caches; with AMX, waiting for one another costs more than that saves.
+     */
+    cpu->base.forward_rows = level >= BB_CPU_AVX512_AMX ? 2048 : 512;
     cpu->level = level;
     cpu->scratch = calloc((size_t)threads, sizeof *cpu->scratch);
     cpu->scratch_bytes = calloc((size_t)threads, sizeof *cpu->scratch_bytes);

@@ -7,7 +7,7 @@
 #include "ops/cpu/dot_simd.h"
 
 /* 6 x 64 sums are 24 registers; 4 hold a step of the panel, one a row's 4 bytes. */
-enum { ROWS = 6, VECTORS = 4, UNROLLED = 4, FETCH_ROWS = 16 };
+enum { ROWS = 6, VECTORS = 4, UNROLLED = 4, FETCH_ROWS = 16, LEFT_ROWS = 96 /* of A, packed for dW */ };
 
 typedef enum dot_kind { DOT_INT8, DOT_BF16 } dot_kind;
 
@@ -177,7 +177,7 @@ INLINE void add_tile(int rows, bool whole, int64_t row, float *c, int64_t c_stri
 TARGET static void dot_add(float *c, int64_t c_stride, int64_t columns, const uint32_t *left, int64_t rows, int64_t steps,
                            const void *panel, const void *next) {
     (void)next;
-    TILES(add_tile, rows, columns, c, c_stride, columns, left, BB_DOT_LEFT_ROWS, steps, panel);
+    TILES(add_tile, rows, columns, c, c_stride, columns, left, LEFT_ROWS, steps, panel);
 }
 
 /* ---- packing --------------------------------------------------------------------------------------------------------- */
@@ -226,15 +226,15 @@ TARGET void bb_dot_pack_pairs(uint32_t *pairs, int64_t pairs_stride, const void 
 static void dot_pack_left(uint32_t *left, const void *x, bb_dtype dtype, int64_t x_stride, const float *s, int64_t tokens,
                           int64_t steps, int64_t rows) {
     (void)steps; /* pairs need no others */
-    bb_dot_pack_pairs(left, BB_DOT_LEFT_ROWS, x, dtype, x_stride, s, tokens, rows);
+    bb_dot_pack_pairs(left, LEFT_ROWS, x, dtype, x_stride, s, tokens, rows);
 }
 
 static void nothing(void) {}
 
 const bb_dot_set *bb_dot_set_for(bb_cpu_level level) {
-    static const bb_dot_set avx512 = {1, 96, INT64_MAX, 2048, nothing, nothing, dot_int8, dot_add, dot_pack_left};
+    static const bb_dot_set avx512 = {1, LEFT_ROWS, INT64_MAX, 2048, nothing, nothing, dot_int8, dot_add, dot_pack_left};
     static const bb_dot_set amx = {
-        BB_AMX_WORDS, 192, 1024, 512, bb_amx_open, bb_amx_close, bb_dot_amx_int8, bb_dot_amx_add, bb_dot_amx_pack_left};
+        BB_AMX_WORDS, 192, 768, 1024, bb_amx_open, bb_amx_close, bb_dot_amx_int8, bb_dot_amx_add, bb_dot_amx_pack_left};
     return level >= BB_CPU_AVX512_AMX ? &amx : &avx512;
 }
 

@@ -38,12 +38,10 @@ typedef struct bb_dot_set {
     void (*add)(float *c, int64_t c_stride, int64_t columns, const uint32_t *left, int64_t rows, int64_t steps,
                 const void *panel, const void *next);
     /* packed from x (tokens, rows), its rows x_stride elements apart, times s (tokens) or, where that is NULL, as it is: step i
-     * has the tokens 2i and 2i + 1, zeros where there are none. left: (steps, BB_DOT_LEFT_ROWS), rows at most `rows`. */
+     * has the tokens 2i and 2i + 1, zeros where there are none. left: `steps` times the most rows words. */
     void (*pack_left)(uint32_t *left, const void *x, bb_dtype dtype, int64_t x_stride, const float *s, int64_t tokens,
                       int64_t steps, int64_t rows);
 } bb_dot_set;
-
-enum { BB_DOT_LEFT_ROWS = 384 };
 
 const bb_dot_set *bb_dot_set_for(bb_cpu_level level);
 

@@ -12,8 +12,8 @@
 enum {
     SIDE = 2 * BB_AMX_ROWS, /* of a block of sums */
     STEPS = BB_AMX_WORDS,   /* of a panel in a tile */
-    RUN = 16,    /* products of bf16 on a block at a time: for half a panel and a block of A to stay in the first-level cache */
-    PACKED = 64, /* columns at a time */
+    RUN = 32,               /* products of bf16 on a block at a time: more would not stay in the caches, fewer end too often */
+    PACKED = 64,            /* columns at a time */
     TILE_BYTES = BB_AMX_ROWS * BB_AMX_BYTES,     /* of A, packed */
     TILE_PANEL_BYTES = STEPS * BB_DOT_STEP_BYTES /* of the panel, from one product to the next */
 };

@@ -417,7 +417,7 @@ static weight_cut cut_weights(const weight_gradient *g) {
 static void weight_tile(const weight_gradient *g, const weight_cut *c, int64_t index) {
     int64_t n0 = index % c->row_tiles * c->rows, k0 = index / c->row_tiles * c->columns;
     int64_t rows = at_most(g->N - n0, c->rows), end = at_most(g->K - k0, c->columns) + k0, most = g->set->tokens;
-    uint32_t *left = bb_cpu_scratch(g->dev, (size_t)(at_most(g->steps, most / 2) * BB_DOT_LEFT_ROWS) * sizeof *left);
+    uint32_t *left = bb_cpu_scratch(g->dev, (size_t)(at_most(g->steps, most / 2) * g->set->rows) * sizeof *left);
     if (!left) return;
     for (int64_t m = 0; m < g->tokens; m += most) {
         int64_t steps = at_most(g->steps - m / 2, most / 2);

@@ -117,6 +117,7 @@ bb_status bb_device_open_ref(bb_device **out, bb_error *err) {
     if (!ref) return bb_fail(err, BB_ERR_MEMORY, "ref: no memory for %zu bytes", sizeof *ref);
     ref->base.ops = &ops;
     ref->base.threads = 1;
+    ref->base.forward_rows = 512;
     (void)snprintf(ref->base.description, sizeof ref->base.description, "scalar reference, double accumulation, 1 thread");
     *out = &ref->base;
     return BB_OK;
