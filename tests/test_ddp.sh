@@ -65,6 +65,15 @@ complains "rank 1 on "
 complains "no such file"
 [ ! -e unseen ] || fail "a run that could not start left its directory"
 
+# one rank that begins with other weights
+cat >other.sh <<'SCRIPT'
+if [ "${OMPI_COMM_WORLD_RANK:-0}" = 1 ]; then set -- "${@/%3/4}"; fi # --seed 3 becomes 4
+exec "$@"
+SCRIPT
+expect 2 timeout 60 mpirun -q --oversubscribe -np 2 bash other.sh "$bitbyte" train --ddp "${model[@]}" --steps 9 --out apart
+complains "at step 0 rank 1 on "
+complains "has not the weights of rank 0"
+
 # ---- a stop, a death, a disk that is full, a rank that hangs
 # begin NAME ARGUMENTS…: a long job of 3 ranks in the background; rank_of K: the process of its rank K
 begin() {

@@ -81,6 +81,7 @@ static void check_steps(bool background) {
         fill((float)step);
         bb_training_state ts = {.step = step, .samples = 3 * (uint64_t)step};
         assert_ok(bb_saver_save(f.saver, &ts, &keep_all, &test_error));
+        bb_saver_copied(f.saver);
         fill(-1); /* while it is written */
         assert_ok(bb_saver_poll(f.saver, &test_error));
     }

@@ -283,16 +283,27 @@ void bb_checkpoint_image_free(bb_checkpoint_image *image) {
     free(image);
 }
 
-static bb_status take_copy(bb_checkpoint_image *image, const bb_model *model, const bb_optimizer *optimizer, bb_error *err) {
+/* What is here, to the copy. */
+static void copy_own(const bb_checkpoint_image *image, const bb_model *model, const bb_optimizer *optimizer) {
     bb_device *dev = image->device;
     dev->ops->copy_out(dev, image->copy, model->params, (size_t)model->table.total * sizeof(float));
     if (optimizer && optimizer->bytes > 0)
         dev->ops->copy_out(dev, image->copy + image->ends[0], optimizer->memory, optimizer->bytes);
+}
+
+static bb_status take_copy(const bb_checkpoint_image *image, const bb_model *model, const bb_optimizer *optimizer,
+                           bb_error *err) {
+    bb_device *dev = image->device;
+    if (!dev->ops->host_memory) copy_own(image, model, optimizer);
     BB_TRY(dev->ops->sync(dev, err));
     for (int r = 1; image->dist && r < image->dist->size; r++)
         BB_TRY(image->dist->engine->transfer(image->dist, image->copy + image->ends[r], image->ends[r + 1] - image->ends[r], r,
                                              0, err));
     return BB_OK;
+}
+
+void bb_checkpoint_image_copy(bb_checkpoint_image *image, const bb_model *model, const bb_optimizer *optimizer) {
+    if (image->copy && image->device->ops->host_memory) copy_own(image, model, optimizer);
 }
 
 bb_status bb_checkpoint_image_take(bb_checkpoint_image *image, const bb_model *model, const bb_optimizer *optimizer,

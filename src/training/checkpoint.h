@@ -23,16 +23,19 @@ typedef struct bb_training_state {
     bb_spike_window spikes;   /* count 0 where spikes are not looked for */
 } bb_training_state;
 
-/* What a checkpoint will hold. With `copy`, take copies it all to memory of the host, and write reads nothing that training
- * changes: another thread may do it. Without, take notes the state alone, and write reads the tensors. An optimizer whose state
- * is shared out over ranks has its image on rank 0; the others help, with a contribute for each take (copy) or write (none).
- * What comes out is the same file as of a state in one place. */
+/* What a checkpoint will hold. With `copy` it is copied to memory of the host, by take (what is not in the host's memory, or is
+ * on other ranks) and by copy (the rest), and write needs neither model nor optimizer nor device. copy and write may be called
+ * by another thread, while nothing changes model and optimizer before copy has returned. Without `copy`, take notes the state
+ * alone, and write reads the tensors. An optimizer whose state is shared out over ranks has its image on rank 0; the others
+ * help, with a contribute for each take (with `copy`) or write (without). What comes out is the same file as of a state in one
+ * place. */
 typedef struct bb_checkpoint_image bb_checkpoint_image;
 bb_status bb_checkpoint_image_create(const bb_model *model, const bb_optimizer *optimizer, bool copy, bb_checkpoint_image **out,
                                      bb_error *err);
 void bb_checkpoint_image_free(bb_checkpoint_image *image);
 bb_status bb_checkpoint_image_take(bb_checkpoint_image *image, const bb_model *model, const bb_optimizer *optimizer,
                                    const bb_training_state *state, bb_error *err);
+void bb_checkpoint_image_copy(bb_checkpoint_image *image, const bb_model *model, const bb_optimizer *optimizer);
 bb_status bb_checkpoint_image_write(const bb_checkpoint_image *image, const char *path, bb_error *err);
 
 /* On the ranks but 0: sends what they hold of the optimizer's state. */

@@ -22,6 +22,9 @@ struct bb_saver {
     char *path;
     double paused_seconds;
     pthread_t thread;
+    pthread_mutex_t lock; /* of is_copied */
+    pthread_cond_t changed;
+    bool is_copied; /* or never will be */
     /* by the thread; read when it has ended */
     atomic_bool ended;
     bb_status status;
@@ -44,6 +47,9 @@ bb_status bb_saver_create(const bb_model *model, const bb_optimizer *optimizer, 
     s->dir = dir;
     s->on_saved = on_saved;
     s->user = user;
+    s->is_copied = true;
+    pthread_mutex_init(&s->lock, NULL);
+    pthread_cond_init(&s->changed, NULL);
     bb_status status = BB_ERR_MEMORY;
     if (*background) status = bb_checkpoint_image_create(model, optimizer, true, &s->image, err);
     *background = s->background = status == BB_OK;
@@ -60,8 +66,17 @@ static bb_status write_checkpoint(bb_saver *s, bb_error *err) {
     return bb_run_dir_checkpoint_saved(s->dir, s->step, &s->keep, err);
 }
 
+static void set_copied(bb_saver *s, bool is_copied) {
+    pthread_mutex_lock(&s->lock);
+    s->is_copied = is_copied;
+    pthread_cond_signal(&s->changed);
+    pthread_mutex_unlock(&s->lock);
+}
+
 static void *write_in_background(void *saver) {
     bb_saver *s = saver;
+    bb_checkpoint_image_copy(s->image, s->model, s->optimizer);
+    set_copied(s, true);
     s->status = write_checkpoint(s, &s->error);
     atomic_store_explicit(&s->ended, true, memory_order_release);
     return NULL;
@@ -93,6 +108,15 @@ bb_status bb_saver_wait(bb_saver *s, bb_error *err) {
     return finish(s, status);
 }
 
+void bb_saver_copied(bb_saver *s) {
+    if (!s) return;
+    double begin = now();
+    pthread_mutex_lock(&s->lock);
+    while (!s->is_copied) pthread_cond_wait(&s->changed, &s->lock);
+    pthread_mutex_unlock(&s->lock);
+    s->paused_seconds += now() - begin;
+}
+
 bb_status bb_saver_poll(bb_saver *s, bb_error *err) {
     if (!s || !s->under_way || !atomic_load_explicit(&s->ended, memory_order_acquire)) return BB_OK;
     return bb_saver_wait(s, err);
@@ -107,9 +131,12 @@ bb_status bb_saver_save(bb_saver *s, const bb_training_state *state, const bb_ke
     s->step = state->step;
     s->keep = *keep;
     atomic_store(&s->ended, false);
+    set_copied(s, false);
     s->under_way = s->background && start_thread(s);
     s->paused_seconds = now() - begin;
     if (s->under_way) return BB_OK;
+    bb_checkpoint_image_copy(s->image, s->model, s->optimizer);
+    set_copied(s, true);
     bb_status status = write_checkpoint(s, err);
     s->paused_seconds = now() - begin;
     return finish(s, status);
@@ -121,5 +148,7 @@ void bb_saver_free(bb_saver *s) {
     s->on_saved = NULL;
     (void)bb_saver_wait(s, &ignored);
     bb_checkpoint_image_free(s->image);
+    pthread_mutex_destroy(&s->lock);
+    pthread_cond_destroy(&s->changed);
     free(s);
 }

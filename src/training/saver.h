@@ -1,4 +1,5 @@
-/* Saves checkpoints of a run: from a copy, by a thread of its own, so that training stands still for the copy alone.
+/* Saves checkpoints of a run by a thread of its own, which copies everything first and writes the copy. Training stands still
+ * only where it would change what is not copied yet: the next step's update, a whole forward and backward pass later.
  * SPDX-License-Identifier: MIT */
 #ifndef BB_TRAINING_SAVER_H
 #define BB_TRAINING_SAVER_H
@@ -9,7 +10,7 @@
 typedef struct bb_saver bb_saver;
 
 /* Called by save, poll and wait, on the thread that calls them, when a checkpoint is whole and on disk. paused_seconds: how
- * long the saver kept its caller waiting for it. */
+ * long save and copied kept their callers waiting for it. */
 typedef void (*bb_saver_saved)(void *user, int64_t step, const char *path, double paused_seconds);
 
 /* background: with a copy and a thread; where there is no memory for the copy, *background becomes false. What is given here
@@ -18,9 +19,12 @@ bb_status bb_saver_create(const bb_model *model, const bb_optimizer *optimizer, 
                           bb_saver_saved on_saved, void *user, bb_saver **out, bb_error *err);
 /* Waits for the save that is being written, if there is one, and loses its result: wait first. */
 void bb_saver_free(bb_saver *saver);
-/* Saves the model and the optimizer as they are now. A save that is still being written is waited for first, and its failure
- * returned: which checkpoints a run leaves does not depend on the speed of its disk. */
+/* Saves the model and the optimizer as they are now; bb_saver_copied tells when they may change. A save that is still being
+ * written is waited for first, and its failure returned: which checkpoints a run leaves does not depend on the speed of its
+ * disk. */
 bb_status bb_saver_save(bb_saver *saver, const bb_training_state *state, const bb_keep *keep, bb_error *err);
+/* Waits until what is saved is copied, or written. */
+void bb_saver_copied(bb_saver *saver);
 /* The result of a save that has ended since the last call; BB_OK while there is none. */
 bb_status bb_saver_poll(bb_saver *saver, bb_error *err);
 /* The same, and waits for it. */

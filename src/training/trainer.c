@@ -18,6 +18,7 @@
 #include "training/loss.h"
 #include "training/run_dir.h"
 #include "training/saver.h"
+#include "training/train_options.h"
 
 struct bb_trainer {
     bb_model *model;
@@ -49,9 +50,12 @@ struct bb_trainer {
     int64_t last_log_bytes, first_step;
 };
 
+enum { WEIGHT_PARTS = 64 };
+
 /* Once a step, from every rank to all. */
 struct rank_report {
     int64_t stop, save_due, time_is_up; /* the last two count from rank 0 alone */
+    uint64_t weights;                   /* sum of a part of them */
     double waited;                      /* seconds in the step before */
     double losses[];                    /* of its micro-batches, as many as the longest run has */
 };
@@ -60,57 +64,6 @@ static double now(void) {
     struct timespec t;
     clock_gettime(CLOCK_MONOTONIC, &t);
     return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
-}
-
-void bb_train_options_default(bb_train_options *o) {
-    *o = (bb_train_options){.steps = 200000,
-                            .warmup_steps = -1,
-                            .warmup_frac = 0.03,
-                            .lr_min_factor = 0.1,
-                            .grad_clip = 1.0,
-                            .batch_size = 1,
-                            .grad_accum = 8,
-                            .reduce = BB_REDUCE_FAST,
-                            .recompute = true,
-                            .log_every = 50,
-                            .save_every = 2000,
-                            .val_batches = 16,
-                            .val_seq_len = 2048};
-}
-
-static bb_status check_options(const bb_train_options *o, bb_error *err) {
-    const struct {
-        const char *name;
-        int64_t value, least;
-    } counts[] = {{"steps", o->steps, 1},
-                  {"batch_size", o->batch_size, 1},
-                  {"grad_accum", o->grad_accum, 1},
-                  {"global_batch", o->global_batch, 0},
-                  {"seq_len", o->seq_len, 0},
-                  {"seq_len_cap", o->seq_len_cap, 0},
-                  {"log_every", o->log_every, 0},
-                  {"save_every", o->save_every, 0},
-                  {"keep", o->keep, 0},
-                  {"keep_every", o->keep_every, 0},
-                  {"stop_at", o->stop_at, 0},
-                  {"val_every", o->val_every, 0},
-                  {"val_batches", o->val_batches, 0},
-                  {"val_seq_len", o->val_seq_len, 1},
-                  {"warmup_steps", o->warmup_steps, -1}};
-    for (size_t i = 0; i < sizeof counts / sizeof *counts; i++)
-        if (counts[i].value < counts[i].least)
-            return bb_fail(err, BB_ERR_ARGUMENT, "%s %lld must be at least %lld", counts[i].name, (long long)counts[i].value,
-                           (long long)counts[i].least);
-    if (!(o->warmup_frac >= 0 && o->warmup_frac <= 1))
-        return bb_fail(err, BB_ERR_ARGUMENT, "warmup_frac %g must be from 0 to 1", o->warmup_frac);
-    if (!(o->lr_min_factor >= 0 && o->lr_min_factor <= 1))
-        return bb_fail(err, BB_ERR_ARGUMENT, "lr_min_factor %g must be from 0 to 1", o->lr_min_factor);
-    if (!(o->spike_skip >= 0)) return bb_fail(err, BB_ERR_ARGUMENT, "spike_skip %g must not be negative", o->spike_skip);
-    if (!(o->save_minutes >= 0) || !(o->max_minutes >= 0))
-        return bb_fail(err, BB_ERR_ARGUMENT, "save_minutes %g and max_minutes %g must not be negative", o->save_minutes,
-                       o->max_minutes);
-    if (!(o->grad_clip >= 0)) return bb_fail(err, BB_ERR_ARGUMENT, "grad_clip %g must not be negative", o->grad_clip);
-    return BB_OK;
 }
 
 static int seq_len_of(const bb_train_options *o, int64_t step) {
@@ -144,7 +97,7 @@ static struct rank_report *report_of(const bb_trainer *t, int rank) {
 bb_status bb_trainer_create(bb_model *model, bb_optimizer *optimizer, bb_loss_scaler *scaler, const bb_train_options *options,
                             bb_trainer **out, bb_error *err) {
     *out = NULL;
-    BB_TRY(check_options(options, err));
+    BB_TRY(bb_train_options_check(options, err));
     bb_status status;
     bb_trainer *t = calloc(1, sizeof *t);
     if (!t) return bb_fail(err, BB_ERR_MEMORY, "out of memory for a trainer");
@@ -296,21 +249,31 @@ const char *bb_trainer_resumed_from(const bb_trainer *t) { return t->resumed_fro
 
 /* ---- parts of a step ------------------------------------------------------------------------------------------------- */
 
-/* Ranks that have drifted apart, or never were the same, would go on without a sign of it. */
+/* Ranks that have drifted apart, or never were the same, would go on without a sign of it: each step compares a part of the
+ * weights, and WEIGHT_PARTS steps all of them. */
+static uint64_t weights_sum(const bb_trainer *t, int part) {
+    int64_t n = t->model->table.total, begin = n * part / WEIGHT_PARTS, end = n * (part + 1) / WEIGHT_PARTS;
+    uint64_t sum = XXH3_64bits(t->model->params + begin, (size_t)(end - begin) * sizeof(float));
+    return sum ^ (uint64_t)t->state.step << 32 ^ t->state.samples;
+}
+
+static bb_status ranks_differ(const bb_trainer *t, int rank, bb_error *err) {
+    return bb_fail(
+        err, BB_ERR_ARGUMENT,
+        "at step %lld rank %d on %s has not the weights of rank 0 on %s: the same program, --seed, and checkpoint on "
+        "every host?",
+        (long long)t->state.step, rank, bb_dist_host(t->dist, rank), bb_dist_host(t->dist, 0));
+}
+
 static bb_status same_everywhere(bb_trainer *t, bb_error *err) {
     int size = t->dist->size;
     if (size == 1) return BB_OK;
-    uint64_t mine = XXH3_64bits(t->model->params, (size_t)t->model->table.total * sizeof(float)),
-             *all = calloc((size_t)size, sizeof *all);
+    uint64_t mine = 0, *all = calloc((size_t)size, sizeof *all);
     if (!all) return bb_fail(err, BB_ERR_MEMORY, "out of memory");
-    mine ^= (uint64_t)t->state.step << 32 ^ t->state.samples;
+    for (int part = 0; part < WEIGHT_PARTS; part++) mine = mine * 31 + weights_sum(t, part);
     bb_status status = bb_dist_all_gather_u64(t->dist, mine, all, err);
     for (int r = 1; r < size && status == BB_OK; r++)
-        if (all[r] != all[0])
-            status = bb_fail(err, BB_ERR_ARGUMENT,
-                             "at step %lld rank %d on %s has not the weights of rank 0 on %s: the same program, --seed, and "
-                             "checkpoint on every host?",
-                             (long long)t->state.step, r, bb_dist_host(t->dist, r), bb_dist_host(t->dist, 0));
+        if (all[r] != all[0]) status = ranks_differ(t, r, err);
     free(all);
     return status;
 }
@@ -327,7 +290,6 @@ static void on_saved(void *user, int64_t step, const char *path, double paused_s
 }
 
 static bb_status save(bb_trainer *t, bb_error *err) {
-    BB_TRY(same_everywhere(t, err));
     if (!t->options.out_dir) return BB_OK;
     if (t->dist->rank > 0) return t->optimizer->dist ? bb_checkpoint_contribute(t->optimizer, t->from_copy, err) : BB_OK;
     bb_keep keep = {.newest = t->options.keep, .every = t->options.keep_every};
@@ -369,6 +331,7 @@ static bb_status exchange_reports(bb_trainer *t, double *loss, bb_error *err) {
     double needed = t->longest_step + (t->longest_step > t->longest_save ? t->longest_step : t->longest_save);
     own->time_is_up = o->max_minutes > 0 && t_now - t->created + needed >= 60 * o->max_minutes;
     own->waited = t->waited;
+    own->weights = size > 1 ? weights_sum(t, (int)(t->state.step % WEIGHT_PARTS)) : 0;
     BB_TRY(t->dist->engine->all_gather(t->dist, own, t->reports, t->report_bytes, err));
     int asked = -1;
     for (int r = 0; r < size; r++) {
@@ -376,6 +339,7 @@ static bb_status exchange_reports(bb_trainer *t, double *loss, bb_error *err) {
         bb_micro_run run;
         BB_TRY(bb_micro_run_of(o, r, size, &run, err));
         if (report->stop && asked < 0) asked = r;
+        if (report->weights != report_of(t, 0)->weights) return ranks_differ(t, r, err);
         waited += report->waited;
         least = report->waited < least ? report->waited : least;
         for (int i = 0; i < run.count; i++) {
@@ -454,13 +418,14 @@ static bb_status train_step(bb_trainer *t, bb_dataset *dataset, bb_train_event *
     if (bb_dataset_seq_len(dataset) != seq_len) BB_TRY(bb_dataset_set_seq_len(dataset, seq_len, err));
     if (seq_len > s->trained_length) t->model->trained_length = s->trained_length = seq_len;
 
-    double loss, grad_norm = NAN, begin = now(), waited_before = bb_dist_wait_seconds(t->dist);
+    double loss = NAN, grad_norm = NAN, begin = now(), waited_before = bb_dist_wait_seconds(t->dist);
     double lr = bb_lr_for_step(s->step, t->warmup_steps, o->steps, t->optimizer->options.lr, o->lr_schedule, o->lr_min_factor);
     bool applied = false;
     BB_TRY(accumulate(t, dataset, seq_len, &loss, err));
     double loss_scale = t->scaler ? bb_loss_scaler_scale(t->scaler) : 1;
     double loss_limit = bb_spike_limit(s->spikes.loss, s->spikes.count, o->spike_skip);
     t->optimizer->norm_limit = bb_spike_limit(s->spikes.grad_norm, s->spikes.count, o->spike_skip);
+    bb_saver_copied(t->saver);
     if (isfinite(loss) && loss <= loss_limit)
         BB_TRY(bb_optimizer_step(t->optimizer, lr, o->grad_clip, loss_scale, &grad_norm, &applied, err));
     t->waited = bb_dist_wait_seconds(t->dist) - waited_before;

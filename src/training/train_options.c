@@ -1,0 +1,53 @@
+/* SPDX-License-Identifier: MIT */
+#include "training/train_options.h"
+
+void bb_train_options_default(bb_train_options *o) {
+    *o = (bb_train_options){.steps = 200000,
+                            .warmup_steps = -1,
+                            .warmup_frac = 0.03,
+                            .lr_min_factor = 0.1,
+                            .grad_clip = 1.0,
+                            .batch_size = 1,
+                            .grad_accum = 8,
+                            .reduce = BB_REDUCE_FAST,
+                            .recompute = true,
+                            .log_every = 50,
+                            .save_every = 2000,
+                            .val_batches = 16,
+                            .val_seq_len = 2048};
+}
+
+bb_status bb_train_options_check(const bb_train_options *o, bb_error *err) {
+    const struct {
+        const char *name;
+        int64_t value, least;
+    } counts[] = {{"steps", o->steps, 1},
+                  {"batch_size", o->batch_size, 1},
+                  {"grad_accum", o->grad_accum, 1},
+                  {"global_batch", o->global_batch, 0},
+                  {"seq_len", o->seq_len, 0},
+                  {"seq_len_cap", o->seq_len_cap, 0},
+                  {"log_every", o->log_every, 0},
+                  {"save_every", o->save_every, 0},
+                  {"keep", o->keep, 0},
+                  {"keep_every", o->keep_every, 0},
+                  {"stop_at", o->stop_at, 0},
+                  {"val_every", o->val_every, 0},
+                  {"val_batches", o->val_batches, 0},
+                  {"val_seq_len", o->val_seq_len, 1},
+                  {"warmup_steps", o->warmup_steps, -1}};
+    for (size_t i = 0; i < sizeof counts / sizeof *counts; i++)
+        if (counts[i].value < counts[i].least)
+            return bb_fail(err, BB_ERR_ARGUMENT, "%s %lld must be at least %lld", counts[i].name, (long long)counts[i].value,
+                           (long long)counts[i].least);
+    if (!(o->warmup_frac >= 0 && o->warmup_frac <= 1))
+        return bb_fail(err, BB_ERR_ARGUMENT, "warmup_frac %g must be from 0 to 1", o->warmup_frac);
+    if (!(o->lr_min_factor >= 0 && o->lr_min_factor <= 1))
+        return bb_fail(err, BB_ERR_ARGUMENT, "lr_min_factor %g must be from 0 to 1", o->lr_min_factor);
+    if (!(o->spike_skip >= 0)) return bb_fail(err, BB_ERR_ARGUMENT, "spike_skip %g must not be negative", o->spike_skip);
+    if (!(o->save_minutes >= 0) || !(o->max_minutes >= 0))
+        return bb_fail(err, BB_ERR_ARGUMENT, "save_minutes %g and max_minutes %g must not be negative", o->save_minutes,
+                       o->max_minutes);
+    if (!(o->grad_clip >= 0)) return bb_fail(err, BB_ERR_ARGUMENT, "grad_clip %g must not be negative", o->grad_clip);
+    return BB_OK;
+}
