@@ -39,6 +39,22 @@ expect 0 "$bitbyte" bench "${small[@]}" --json --optim adamw
 one
 json_value one.json operations | grep -q '"adamw_step"' || fail "bench --optim adamw: the optimizer by its name"
 
+# Inference has one shape and fixed positions: too much for the slow backend.
+if [ "$device" = cpu ]; then
+    for cache in int8 f32; do
+        expect 0 "$bitbyte" bench --decode --shape S --repeats 1 --threads 1 --kv_cache $cache --json
+        one
+        [ "$(json_value one.json kv_cache)" = $cache ] || fail "bench --decode: not the $cache cache"
+        [ "$(json_value one.json decode | grep -o '"bytes_per_s":[1-9]' | wc -l)" = 3 ] || fail "bench --decode: three positions"
+        json_value one.json prefill | grep -q '"bytes_per_s":[1-9]' || fail "bench --decode: reading a prompt"
+        json_value one.json memory | grep -q '"resident_over_both":[1-9]' || fail "bench --decode: memory"
+    done
+    expect 0 "$bitbyte" bench --decode --shape S --repeats 1 --threads 1
+    says 4096
+fi
+expect 2 "$bitbyte" bench --decode --kv_cache int4
+complains "int4"
+
 command -v python3 >/dev/null || { echo "skipped: bench/compare_torch.py (no python3)"; exit 0; }
 compare=(python3 "$source_dir/bench/compare_torch.py" --bitbyte "$bitbyte")
 expect 0 "${compare[@]}" --ours_only --quick --threads 1 --json turns.json
