@@ -3,6 +3,7 @@
 
 bb_ternary_dot *bb_ternary_dot_for(bb_cpu_level level) {
 #if defined(__x86_64__)
+    if (level >= BB_CPU_AVX512_AMX) return bb_ternary_dot_amx;
     if (level >= BB_CPU_AVX512_VNNI) return bb_ternary_dot_vnni;
     if (level >= BB_CPU_AVX2) return bb_ternary_dot_avx2;
 #endif

@@ -19,6 +19,7 @@ bb_ternary_dot bb_ternary_dot_generic;
 #if defined(__x86_64__)
 bb_ternary_dot bb_ternary_dot_avx2;
 bb_ternary_dot bb_ternary_dot_vnni; /* AVX-512 with VNNI */
+bb_ternary_dot bb_ternary_dot_amx;
 #endif
 
 #endif
