@@ -393,6 +393,8 @@ BB_API bb_status bb_run_newest_good(const char *run_dir, bb_status (*take)(void 
 
 typedef struct bb_eval_options {
     int seq_len, batch_size;
+    bool sliding; /* every byte is seen as bb_generate's window sees it: after at least half of seq_len, at a file's beginning
+                     less */
     int64_t max_batches; /* 0: everything */
     void (*on_progress)(void *user, int64_t bytes_done, int64_t bytes_total, double bpb_so_far);
     void *user;

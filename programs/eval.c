@@ -10,7 +10,7 @@ static struct {
     const char *model, *data;
     int seq_len, batch_size;
     int64_t batches;
-    bool json;
+    bool sliding, json;
 } args;
 
 static bb_cli_option options[] = {
@@ -36,6 +36,12 @@ static bb_cli_option options[] = {
      .help = "bytes a window; each window is read without what came before it",
      .range = BB_CLI_AT_LEAST(0),
      .default_text = "0: the trained length, at most 2048"},
+    {.name = "sliding",
+     .type = BB_CLI_FLAG,
+     .target = &args.sliding,
+     .help =
+         "windows overlap by half and the later half is scored, as generate's window sees a text that goes on for ever; takes "
+         "twice the time"},
     {.name = "batches",
      .type = BB_CLI_INT64,
      .target = &args.batches,
@@ -53,7 +59,7 @@ static bb_cli_option options[] = {
     {.name = "json",
      .type = BB_CLI_FLAG,
      .target = &args.json,
-     .help = "one JSON object on standard output: bpb, loss (nats), bytes, seconds, files, seq_len, model, data"},
+     .help = "one JSON object on standard output: bpb, loss (nats), bytes, seconds, files, seq_len, sliding, model, data"},
     BB_DEVICE_ROWS(args.device),
 };
 
@@ -76,16 +82,17 @@ static void on_progress(void *user, int64_t bytes_done, int64_t bytes_total, dou
 
 static void show(const char *path, const bb_eval_options *options_used, const bb_eval_result *result) {
     if (args.json) {
-        bb_json_line(json_pack("{s:f,s:f,s:I,s:f,s:I,s:i,s:o,s:o}", "bpb", result->bpb, "loss", result->loss, "bytes",
+        bb_json_line(json_pack("{s:f,s:f,s:I,s:f,s:I,s:i,s:b,s:o,s:o}", "bpb", result->bpb, "loss", result->loss, "bytes",
                                (json_int_t)result->bytes, "seconds", result->seconds, "files", (json_int_t)result->files,
-                               "seq_len", options_used->seq_len, "model", json_string_nocheck(path), "data",
-                               json_string_nocheck(args.data)));
+                               "seq_len", options_used->seq_len, "sliding", options_used->sliding, "model",
+                               json_string_nocheck(path), "data", json_string_nocheck(args.data)));
         return;
     }
     double rate = result->seconds > 0 ? (double)result->bytes / result->seconds : 0;
-    printf("%.4f bits per byte (%.4f nats): %lld bytes of %lld file%s, windows of %d, in %s (%s/s)\n", result->bpb,
+    printf("%.4f bits per byte (%.4f nats): %lld bytes of %lld file%s, windows of %d%s, in %s (%s/s)\n", result->bpb,
            result->loss, (long long)result->bytes, (long long)result->files, result->files == 1 ? "" : "s",
-           options_used->seq_len, bb_text_duration(result->seconds).s, bb_text_bytes((uint64_t)rate).s);
+           options_used->seq_len, options_used->sliding ? " that slide by half" : "", bb_text_duration(result->seconds).s,
+           bb_text_bytes((uint64_t)rate).s);
 }
 
 int bb_cmd_eval(int argc, char **argv) {
@@ -111,6 +118,7 @@ int bb_cmd_eval(int argc, char **argv) {
                                   : eval_options.seq_len < ROWS ? ROWS / eval_options.seq_len
                                                                 : 1;
         eval_options.max_batches = args.batches;
+        eval_options.sliding = args.sliding;
         eval_options.on_progress = on_progress;
         eval_options.user = &progress;
         status = bb_evaluate(model, args.data, &eval_options, &result, &err);

@@ -100,6 +100,22 @@ expect 0 "$bitbyte" eval run --data text.txt --json --device "$device" --batch_s
 [ "$(json_value out bpb | cut -c1-8)" = "$(cut -c1-8 <<<"$bpb")" ] || fail "eval: the result depends on the batch size"
 "$bitbyte" eval run --data - --json --device "$device" <text.txt >out 2>err || fail "eval from standard input"
 [ "$(json_value out bpb)" = "$bpb" ] || fail "eval: standard input differs from the file"
+# A window that slides by half: what the second one scores is the whole of it less its first half.
+size=64 nats=()
+head -c $((size + size / 2 + 1)) text.txt >slid
+head -c $((size + 1)) slid >piece_0
+tail -c $((size + 1)) slid >piece_1
+head -c $((size / 2 + 1)) piece_1 >piece_2
+for piece in piece_0 piece_1 piece_2; do
+    expect 0 "$bitbyte" eval run $piece --seq_len $size --json --device "$device"
+    nats+=("$(json_value out loss)")
+done
+expect 0 "$bitbyte" eval run slid --seq_len $size --sliding --json --device "$device"
+[ "$(json_value out bytes)" = $((size + size / 2)) ] || fail "eval --sliding: every byte but the first is scored once"
+awk -v all="$(json_value out loss)" -v a="${nats[0]}" -v b="${nats[1]}" -v c="${nats[2]}" \
+    'BEGIN { d = 1.5 * all - (a + b - c / 2); exit !(d < 1e-5 && d > -1e-5) }' || fail "eval --sliding: not the windows' later halves"
+expect 2 "$bitbyte" eval run slid --seq_len 1 --sliding --device "$device"
+complains "slides"
 printf 'ab' >two
 expect 0 "$bitbyte" eval run two --json --device "$device"
 [ "$(json_value out bytes)" = 1 ] || fail "eval: a file shorter than a window"

@@ -1,5 +1,5 @@
-/* Validation: files from start to end in windows that do not overlap, every byte but the first of each scored once.
- * SPDX-License-Identifier: MIT */
+/* Validation: files from start to end in windows that do not overlap, or overlap by half, every byte but the first of each
+ * scored once. SPDX-License-Identifier: MIT */
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
@@ -11,6 +11,7 @@ typedef struct walk {
     bb_model *model;
     const bb_eval_options *options;
     int rows, row_length; /* windows gathered so far, all of row_length */
+    int skip;             /* the first bytes of each were scored in the window before it */
     uint8_t *x, *y;       /* (batch_size, seq_len) */
     uint8_t *window;      /* (seq_len + 1) */
     double nats;          /* sum over scored bytes */
@@ -29,8 +30,13 @@ static bb_status flush(walk *w, bb_error *err) {
         return bb_fail(err, BB_ERR_INTERRUPTED, "stopped after %lld of %lld bytes", (long long)w->scored, (long long)w->total);
     double loss;
     BB_TRY(bb_model_loss(w->model, w->x, w->y, w->rows, w->row_length, &loss, err));
-    int64_t n = (int64_t)w->rows * w->row_length;
-    w->nats += loss * (double)n;
+    int64_t n = (int64_t)w->rows * (w->row_length - w->skip);
+    if (w->skip == 0) {
+        w->nats += loss * (double)n;
+    } else {
+        for (int r = 0; r < w->rows; r++)
+            for (int t = w->skip; t < w->row_length; t++) w->nats += (double)w->model->ws.host_nll[r * w->row_length + t];
+    }
     w->scored += n;
     w->batches++;
     w->rows = 0;
@@ -41,15 +47,18 @@ static bb_status flush(walk *w, bb_error *err) {
 static bb_status walk_file(walk *w, bb_byte_source *source, int file, bb_error *err) {
     const bb_eval_options *o = w->options;
     int64_t size = source->files[file].size;
-    for (int64_t at = 0; at + 1 < size && !enough(w);) {
-        int64_t left = size - 1 - at; /* bytes still to be scored */
+    int64_t scored = 0; /* of the file's size - 1 bytes */
+    while (scored + 1 < size && !enough(w)) {
+        int skip = o->sliding && scored > 0 ? o->seq_len / 2 : 0;
+        int64_t at = scored - skip, left = size - 1 - at;
         int n = left < o->seq_len ? (int)left : o->seq_len;
-        if (n != w->row_length) BB_TRY(flush(w, err));
+        if (n != w->row_length || skip != w->skip) BB_TRY(flush(w, err));
         w->row_length = n;
+        w->skip = skip;
         BB_TRY(bb_byte_source_read(source, file, at, w->window, (size_t)n + 1, err));
         memcpy(w->x + (size_t)w->rows * (size_t)n, w->window, (size_t)n);
         memcpy(w->y + (size_t)w->rows * (size_t)n, w->window + 1, (size_t)n);
-        at += n;
+        scored = at + n;
         if (++w->rows == o->batch_size) BB_TRY(flush(w, err));
     }
     return BB_OK;
@@ -60,6 +69,8 @@ bb_status bb_evaluate(bb_model *model, const char *data, const bb_eval_options *
     if (options->seq_len < 1 || options->batch_size < 1)
         return bb_fail(err, BB_ERR_ARGUMENT, "seq_len %d and batch_size %d must be at least 1", options->seq_len,
                        options->batch_size);
+    if (options->sliding && options->seq_len < 2)
+        return bb_fail(err, BB_ERR_ARGUMENT, "seq_len %d: a window that slides by half of it has at least 2", options->seq_len);
     struct timespec start, end;
     bb_byte_source source;
     bb_status status;
