@@ -9,6 +9,7 @@ JOBS ?= $(shell nproc)
 PREFIX ?= /usr/local
 WERROR ?= OFF
 FUZZ_SECONDS ?= 30
+SOAK_SECONDS ?= 3600
 BENCH_ARGS ?=
 SKIP_DEPS ?=
 
@@ -23,7 +24,7 @@ configure = generator=(); if [ ! -f $(1)/CMakeCache.txt ] && command -v ninja >/
 # Tests run beside each other with threads of their own: waiting threads must not spin on the cores of the others.
 ctest = OMP_WAIT_POLICY=passive ctest --test-dir $(1) -j2 --output-on-failure --no-tests=error
 
-.PHONY: all help deps configure test demo bench check-layers check-format format lint asan ubsan tsan valgrind test-aarch64 fuzz install clean
+.PHONY: all help deps configure test soak demo bench check-layers check-format format lint asan ubsan tsan valgrind test-aarch64 fuzz install clean
 
 all: configure ## install what is missing and build build/bitbyte
 	@cmake --build $(BUILD) -j $(JOBS)
@@ -39,6 +40,9 @@ configure: deps
 
 test: all ## build, and run every test
 	@$(call ctest,$(BUILD))
+
+soak: all ## train under kills, stops, full disks and changing ranks for SOAK_SECONDS, against a twin that nothing disturbs
+	@bash tests/soak.sh $(BUILD)/bitbyte $(SOAK_SECONDS)
 
 demo: ## train on the King James Bible for three minutes, evaluate, write
 	@scripts/demo
