@@ -33,7 +33,7 @@ model=(--data "$tmp/data/text" --n_layer 2 --d_model 32 --n_head 2 --d_ff 48 --s
 
 # job HOSTS ARGUMENTS…: ranks on these hosts; never -q, as Open MPI's words count among the messages.
 job() {
-    hosts_mpirun --oversubscribe --bind-to none --host "$1" \
+    hosts_mpirun --oversubscribe --bind-to none -x ASAN_OPTIONS --host "$1" \
         "$bitbyte" train --ddp "${@:2}"
 }
 last() { echo "$1/$(printf 'step-%08d.safetensors' "$2")"; }
