@@ -29,6 +29,14 @@ expect() {
 }
 says() { grep -qF -- "$1" "$tmp/out" || fail "standard output does not say: $1"; }
 complains() { grep -qF -- "$1" "$tmp/err" || fail "standard error does not say: $1"; }
+# needs_mpi: skips the test without MPI in the build or its mpirun; from here on mpirun may be called.
+needs_mpi() {
+    "$bitbyte" train --ddp --data missing >out 2>err
+    if grep -qF "without MPI" err; then echo "skipped: this build is without MPI"; exit 77; fi
+    command -v mpirun >/dev/null || { echo "skipped: no mpirun"; exit 77; }
+    export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1
+    export ASAN_OPTIONS=detect_leaks=0 # Open MPI keeps what it allocated
+}
 # json_value FILE NAME: that value of one JSON object; fails when it is none. perl and JSON::PP come with build-essential.
 json_value() {
     perl -MJSON::PP -e 'local $/; my $j = decode_json(<STDIN>); exists $j->{$ARGV[0]} or die "no $ARGV[0]\n"; my $v = $j->{$ARGV[0]};

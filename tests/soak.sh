@@ -11,18 +11,13 @@
 set -u
 seconds=${2:-3600}
 seed=${3:-$RANDOM}
-why_not=
-command -v mpirun >/dev/null || why_not="no mpirun"
-case $("$1" train --ddp --data missing 2>&1) in *"without MPI"*) why_not="this build is without MPI" ;; esac
-[ -z "$why_not" ] || { echo "skipped: $why_not"; exit 77; }
 # A disk that fills up is a mount of its own, which goes with this process.
 if [ -z "${BB_SOAK_MOUNTS-}" ] && unshare --mount true 2>/dev/null; then
     BB_SOAK_MOUNTS=1 exec unshare --mount bash "$0" "$1" "$seconds" "$seed"
 fi
 # shellcheck source=tests/program_helpers.sh
 . "$(dirname "$0")/program_helpers.sh"
-export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1
-export ASAN_OPTIONS=detect_leaks=0 # Open MPI keeps what it allocated
+needs_mpi
 RANDOM=$seed
 begin=$SECONDS
 STRETCH=2000

@@ -6,11 +6,8 @@ set -u
 guide=$(cd "$(dirname "$0")/.." && pwd)/docs/QUICK_START.md
 # shellcheck source=tests/program_helpers.sh
 . "$(dirname "$0")/program_helpers.sh"
-mpirun=$(command -v mpirun) || { echo "skipped: no mpirun"; exit 77; }
-"$bitbyte" train --ddp --data missing >out 2>err
-if grep -qF "without MPI" err; then echo "skipped: this build is without MPI"; exit 77; fi
-export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1
-export ASAN_OPTIONS=detect_leaks=0 # Open MPI keeps what it allocated
+needs_mpi
+mpirun=$(command -v mpirun)
 
 # block NAME: the block under <!-- NAME -->
 block() { awk -v mark="<!-- $1 -->" '$0 == mark { marked = 1; next } /^```/ && inside { exit } /^```/ && marked { inside = 1; next } inside' "$guide"; }

@@ -12,14 +12,7 @@ why_not=$(hosts_possible) || { echo "skipped: several hosts on one machine: $why
 # shellcheck source=tests/program_helpers.sh
 . "$(dirname "$0")/program_helpers.sh"
 
-"$bitbyte" train --ddp --data missing >out 2>err
-if grep -qF "without MPI" err; then
-    echo "skipped: this build is without MPI"
-    exit 77
-fi
-command -v mpirun >/dev/null || { echo "skipped: no mpirun"; exit 77; }
-export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1
-export ASAN_OPTIONS=detect_leaks=0 # Open MPI keeps what it allocated
+needs_mpi
 mkdir hosts data full
 mount -t tmpfs none full || fail "no tmpfs"
 trap 'hosts_close; cleanup' EXIT

@@ -12,14 +12,7 @@ expect 2 "$bitbyte" train --data text.txt --zero 2
 complains "--zero 2: expected 0 or 1"
 expect 2 "$bitbyte" train --data text.txt --zero -1
 complains "--zero"
-"$bitbyte" train --ddp --data missing >out 2>err
-if grep -qF "without MPI" err; then
-    echo "skipped: this build is without MPI"
-    exit 77
-fi
-command -v mpirun >/dev/null || { echo "skipped: no mpirun"; exit 77; }
-export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1
-export ASAN_OPTIONS=detect_leaks=0 # Open MPI keeps what it allocated
+needs_mpi
 
 # ranks N ARGUMENTS…: a job of N ranks, whatever processors there are
 ranks() { timeout 120 mpirun --oversubscribe --bind-to none -np "$1" "$bitbyte" train --ddp "${@:2}"; }
