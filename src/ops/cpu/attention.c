@@ -6,6 +6,9 @@
 #define ATTENTION_F32
 #define ATTENTION_TILE "ops/cpu/attention_forward_tile.h"
 #include "ops/cpu/attention_sets.h"
+#ifdef __x86_64__
+#include "ops/cpu/attention_forward_amx.h"
+#endif
 
 typedef struct forward_functions {
     size_t (*tile_bytes)(int64_t D);

@@ -4,13 +4,9 @@
 #ifndef BB_OPS_CPU_ATTENTION_BACKWARD_AMX_H
 #define BB_OPS_CPU_ATTENTION_BACKWARD_AMX_H
 
-#include "ops/cpu/amx.h"
+#include "ops/cpu/attention_amx.h"
 
-enum {
-    AMX_SIDE = 2 * BB_AMX_ROWS, /* of a block: rows, columns, and k of a product */
-    AMX_KEY_BLOCKS = ATTENTION_KEYS / AMX_SIDE,
-    AMX_QUERY_BLOCKS = ATTENTION_QUERIES / AMX_SIDE
-};
+enum { AMX_KEY_BLOCKS = ATTENTION_KEYS / AMX_SIDE, AMX_QUERY_BLOCKS = ATTENTION_QUERIES / AMX_SIDE };
 
 /* Scratch of a task. Dp: D rounded up to 32; G, Tp as in attention_backward_tile.h. */
 typedef struct amx_buffers {
@@ -121,28 +117,10 @@ KERNEL void pack_keys(bb_bf16 *rows, bb_bf16 *columns, const bb_bf16 *src, int64
 
 /* ---- products of 32 x 32 --------------------------------------------------------------------------------------------- */
 
-/* A product's sides: 32 elements on, one is `a_step` and `b_step` bytes farther. */
-typedef struct amx_sides {
-    const void *a, *b;
-    int64_t a_stride, b_stride; /* bytes from row to row */
-    int64_t a_step, b_step;
-} amx_sides;
-
 /* c, whose rows are c_stride bytes apart, becomes, or with `add` grows by, the product over `steps` times 32 elements. */
 INLINE void amx_product(bool add, float *c, int64_t c_stride, amx_sides x, int64_t steps) {
-    float *below = c + BB_AMX_ROWS * c_stride / (int64_t)sizeof *c;
     const char *a = x.a, *b = x.b;
-    if (add) {
-        BB_AMX_LOAD(0, c, c_stride);
-        BB_AMX_LOAD(1, c + BB_AMX_WORDS, c_stride);
-        BB_AMX_LOAD(2, below, c_stride);
-        BB_AMX_LOAD(3, below + BB_AMX_WORDS, c_stride);
-    } else {
-        BB_AMX_ZERO(0);
-        BB_AMX_ZERO(1);
-        BB_AMX_ZERO(2);
-        BB_AMX_ZERO(3);
-    }
+    amx_begin(add, c, c_stride);
     for (int64_t i = 0; i < steps; i++, a += x.a_step, b += x.b_step) {
         BB_AMX_LOAD(6, b, x.b_stride);
         BB_AMX_LOAD(4, a, x.a_stride);
@@ -153,10 +131,7 @@ INLINE void amx_product(bool add, float *c, int64_t c_stride, amx_sides x, int64
         BB_AMX_BF16(2, 5, 6);
         BB_AMX_BF16(3, 5, 7);
     }
-    BB_AMX_STORE(0, c, c_stride);
-    BB_AMX_STORE(1, c + BB_AMX_WORDS, c_stride);
-    BB_AMX_STORE(2, below, c_stride);
-    BB_AMX_STORE(3, below + BB_AMX_WORDS, c_stride);
+    amx_end(c, c_stride);
 }
 
 /* ---- the pass -------------------------------------------------------------------------------------------------------- */

@@ -16,7 +16,10 @@
 #define store_output ATTENTION_NAME(store_output)
 #define scores ATTENTION_NAME(scores)
 #define row_max ATTENTION_NAME(row_max)
+#define update_max ATTENTION_NAME(update_max)
 #define softmax ATTENTION_NAME(softmax)
+#define store_tile ATTENTION_NAME(store_tile)
+#define tile_rows ATTENTION_NAME(tile_rows)
 #define forward_tile ATTENTION_NAME(forward_tile)
 #define weighted_sum ATTENTION_NAME(weighted_sum)
 #define direct_partial ATTENTION_NAME(direct_partial)
@@ -24,6 +27,12 @@
 
 /* Scratch of direct_partial. */
 static inline size_t direct_bytes(int64_t D) { return (size_t)(round_up(D, 16) + DIRECT_KEYS) * sizeof(float); }
+
+/* Rows in f32, `stride` elements apart. */
+typedef struct wide_rows {
+    const float *at;
+    int64_t stride;
+} wide_rows;
 #endif
 
 /* Scratch of a task. Dp: D rounded up to VL. */
@@ -127,19 +136,26 @@ INLINE void scores(float *s, const float *q, const float *k, int64_t rows, int64
         }
 }
 
-/* The online softmax of a tile of scores, in place: 2^(c s - new max); max, sum, alpha brought up to date. rows <= ROWS. */
-INLINE void softmax(const forward_buffers *f, int64_t row0, int64_t rows, int64_t keys, int64_t diagonal, float c, bool first) {
-    float *max = f->max + row0, *sum = f->sum + row0 * VL, tile_max[ATTENTION_ROWS];
-    for (int64_t m = 0; m < rows; m++) tile_max[m] = row_max(f->s + m * ATTENTION_KEYS, clamp_to(m + diagonal + 1, 0, keys));
+/* The maxima of rows row0.. of the tile brought up to date, and alpha, from their scores s. rows <= ROWS. */
+INLINE void update_max(float *max, float *alpha, const float *s, int64_t rows, int64_t keys, int64_t diagonal, float c,
+                       bool first) {
+    float tile_max[ATTENTION_ROWS];
+    for (int64_t m = 0; m < rows; m++) tile_max[m] = row_max(s + m * ATTENTION_KEYS, clamp_to(m + diagonal + 1, 0, keys));
     for (int64_t m = 0; m < rows; m += VL) {
         vf now = vload(tile_max + m) * vset1(c);
         if (!first) {
             vf old = vload(max + m);
             now = vmax(old, now);
-            vstore(f->alpha + m, vexp2(old - now));
+            vstore(alpha + m, vexp2(old - now));
         }
         vstore(max + m, now);
     }
+}
+
+/* The online softmax of a tile of scores, in place: 2^(c s - new max); max, sum, alpha brought up to date. rows <= ROWS. */
+INLINE void softmax(const forward_buffers *f, int64_t row0, int64_t rows, int64_t keys, int64_t diagonal, float c, bool first) {
+    float *max = f->max + row0, *sum = f->sum + row0 * VL;
+    update_max(max, f->alpha, f->s, rows, keys, diagonal, c, first);
     for (int64_t m = 0; m < rows; m++) {
         float *s = f->s + m * ATTENTION_KEYS;
         vf scale = vset1(c), minus_max = vset1(-max[m]), total = vset1(0.0f);
@@ -170,29 +186,49 @@ INLINE void store_output(float *o, bb_bf16 *kept, const float *x, float scale, i
     }
 }
 
+/* The output of the tile: rows of f->o, which are ldv apart, divided by their sums. */
+INLINE void store_tile(float *o, bb_bf16 *kept, float *lse, const forward_buffers *f, int64_t ldv, const bb_attention *a,
+                       int64_t b, int64_t h, int64_t t0, int64_t rows) {
+    for (int64_t m = 0; m < rows; m++) {
+        float sum = vreduce_add(vload(f->sum + m * VL));
+        int64_t at = (b * a->Tq + t0 + m) * a->o_stride + h * a->D;
+        store_output(o + at, kept ? kept + at : NULL, f->o + m * ldv, 1.0f / sum, a->D);
+        if (lse) lse[(b * a->H + h) * a->Tq + t0 + m] = f->max[m] * (float)M_LN2 + logf(sum);
+    }
+}
+
+/* The tile of `keys` keys, and values, from key0 on. */
+INLINE void tile_rows(wide_rows *keys_at, wide_rows *values_at, const forward_buffers *f, const float *k, const float *v,
+                      const cached_rows *codes, const bb_attention *a, int64_t b, int64_t h, int64_t key0, int64_t keys) {
+    int64_t D = a->D, at = b * a->kv_batch_stride + key0 * a->kv_stride + h / (a->H / a->Hk) * D;
+    if (codes) {
+        float *wide_v = f->wide + ATTENTION_KEYS * D;
+        expand_codes(f->wide, codes->k + key0 * codes->width, codes->k_scale + key0, codes->width, keys, D);
+        expand_codes(wide_v, codes->v + key0 * codes->width, codes->v_scale + key0, codes->width, keys, D);
+        *keys_at = (wide_rows){f->wide, D};
+        *values_at = (wide_rows){wide_v, D};
+    } else {
+        *keys_at = (wide_rows){k + at, a->kv_stride};
+        *values_at = (wide_rows){v + at, a->kv_stride};
+    }
+}
+
 /* Queries t0..t0+QUERIES-1 of head h of sequence b. codes: NULL, or where the keys and values are instead of at k and v. */
 KERNEL void forward_tile(float *o, bb_bf16 *kept, float *lse, const float *q, const float *k, const float *v,
                          const cached_rows *codes, const bb_attention *a, int64_t b, int64_t h, int64_t t0, void *scratch) {
     bb_arena arena = {scratch, 0};
     int64_t D = a->D, ldv = round_up(D, VL), rows = clamp_to(a->Tq - t0, 0, ATTENTION_QUERIES);
-    int64_t kv_at = b * a->kv_batch_stride + h / (a->H / a->Hk) * D, q_row = b * a->Tq + t0;
-    int64_t see = t0 + a->Tk - a->Tq; /* query m of the tile sees keys 0..m + see */
+    int64_t q_row = b * a->Tq + t0, see = t0 + a->Tk - a->Tq; /* query m of the tile sees keys 0..m + see */
     float c = (float)(M_LOG2E / sqrt((double)D));
     forward_buffers f = carve_forward(&arena, D);
 
     pack_rows(f.q, q + q_row * a->q_stride + h * D, a->q_stride, rows, round_up(rows, ATTENTION_MR), D);
     for (int64_t key0 = 0; key0 < see + rows; key0 += ATTENTION_KEYS) {
         int64_t keys = clamp_to(see + rows - key0, 0, ATTENTION_KEYS);
-        if (codes) {
-            float *wide_v = f.wide + ATTENTION_KEYS * D;
-            expand_codes(f.wide, codes->k + key0 * codes->width, codes->k_scale + key0, codes->width, keys, D);
-            pack_keys(f.k, f.wide, D, keys, round_up(keys, 16), D);
-            expand_codes(wide_v, codes->v + key0 * codes->width, codes->v_scale + key0, codes->width, keys, D);
-            pack_values(f.v, wide_v, D, keys, D);
-        } else {
-            pack_keys(f.k, k + kv_at + key0 * a->kv_stride, a->kv_stride, keys, round_up(keys, 16), D);
-            pack_values(f.v, v + kv_at + key0 * a->kv_stride, a->kv_stride, keys, D);
-        }
+        wide_rows key_rows, value_rows;
+        tile_rows(&key_rows, &value_rows, &f, k, v, codes, a, b, h, key0, keys);
+        pack_keys(f.k, key_rows.at, key_rows.stride, keys, round_up(keys, 16), D);
+        pack_values(f.v, value_rows.at, value_rows.stride, keys, D);
         for (int64_t m = 0; m < rows; m += ATTENTION_ROWS) {
             int64_t part = clamp_to(round_up(rows - m, ATTENTION_MR), 0, ATTENTION_ROWS), diagonal = m + see - key0;
             if (diagonal + part <= 0) continue;
@@ -206,12 +242,7 @@ KERNEL void forward_tile(float *o, bb_bf16 *kept, float *lse, const float *q, co
                            keys, ATTENTION_KEYS, diagonal, PRODUCT_SCALE, f.alpha);
         }
     }
-    for (int64_t m = 0; m < rows; m++) {
-        float sum = vreduce_add(vload(f.sum + m * VL));
-        int64_t at = (q_row + m) * a->o_stride + h * D;
-        store_output(o + at, kept ? kept + at : NULL, f.o + m * ldv, 1.0f / sum, D);
-        if (lse) lse[(b * a->H + h) * a->Tq + t0 + m] = f.max[m] * (float)M_LN2 + logf(sum);
-    }
+    store_tile(o, kept, lse, &f, ldv, a, b, h, t0, rows);
 }
 
 /* -- few queries, as in decoding: the cache is read in place, once -------------------------------------------------------- */

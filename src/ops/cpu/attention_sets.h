@@ -1,5 +1,5 @@
 /* Compiles ATTENTION_TILE, a header, once for each instruction set: the functions of set s end in _s. With ATTENTION_F32
- * defined all dot products are those of f32, and set BF16 is left out, as is AMX, whose functions the including file has.
+ * defined all dot products are as exact as f32's, and set BF16 is left out. The functions for AMX the including file has.
  * SPDX-License-Identifier: MIT */
 #ifndef BB_OPS_CPU_ATTENTION_SETS_H
 #define BB_OPS_CPU_ATTENTION_SETS_H
@@ -30,10 +30,8 @@
 
 #ifdef ATTENTION_F32
 #define ATTENTION_BEST(FUNCTIONS) FUNCTIONS(avx512)
-#define ATTENTION_TILES(FUNCTIONS) FUNCTIONS(avx512)
 #else
 #define ATTENTION_BEST(FUNCTIONS) FUNCTIONS(avx512bf16)
-#define ATTENTION_TILES(FUNCTIONS) FUNCTIONS(avx512amx)
 #undef ATTENTION_SET
 #define ATTENTION_SET 3
 #include "ops/cpu/attention_simd.h"
@@ -50,7 +48,7 @@
                                 [BB_CPU_AVX512] = FUNCTIONS(avx512),                                                           \
                                 [BB_CPU_AVX512_VNNI] = FUNCTIONS(avx512),                                                      \
                                 [BB_CPU_AVX512_BF16] = ATTENTION_BEST(FUNCTIONS),                                              \
-                                [BB_CPU_AVX512_AMX] = ATTENTION_TILES(FUNCTIONS)};
+                                [BB_CPU_AVX512_AMX] = FUNCTIONS(avx512amx)};
 #else
 #define ATTENTION_TABLE(type, name, FUNCTIONS) static const type name[] = {[BB_CPU_GENERIC] = FUNCTIONS(generic)};
 #endif
