@@ -69,7 +69,8 @@ BB_API void bb_device_memory(const bb_device *device, uint64_t *total_bytes, uin
 typedef struct bb_dist bb_dist;
 
 /* engine: "single" (this process alone) or "mpi" (the processes that mpirun or srun started; once in a process).
- * BB_ERR_UNSUPPORTED in a build without MPI. */
+ * BB_ERR_UNSUPPORTED in a build without MPI. Where a process of the job does not come, MPI waits for it for ever: after half a
+ * minute this process then says so on standard error, and ends with status 1. bb_dist_close does the same. */
 BB_API bb_status bb_dist_open(const char *engine, bb_dist **out, bb_error *err);
 /* Waits for the other ranks, which call it too. After a failure it only frees. */
 BB_API void bb_dist_close(bb_dist *dist);

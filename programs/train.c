@@ -4,6 +4,8 @@
 
 #include <signal.h>
 #include <stdlib.h>
+#include <string.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "signals.h"
@@ -190,14 +192,28 @@ static int read_args(int argc, char **argv, bb_dist *dist, bb_train_args *args, 
     return fail_together(*command, dist, &err);
 }
 
+/* In the run's errors.log, too: what carries standard error away may be what failed. */
+static void log_failure(const char *dir, const char *message) {
+    char path[4096], when[32];
+    time_t now = time(NULL);
+    struct tm utc;
+    if (snprintf(path, sizeof path, "%s/errors.log", dir) >= (int)sizeof path || !gmtime_r(&now, &utc)) return;
+    strftime(when, sizeof when, "%Y-%m-%dT%H:%M:%SZ", &utc);
+    FILE *log = fopen(path, "a");
+    if (!log) return;
+    fprintf(log, "%s %s\n", when, message);
+    fclose(log);
+}
+
 /* The others wait for this rank: say what happened, and end them. */
-static void end_job(const bb_cli_command *command, bb_dist *dist, bb_error *err) {
+static void end_job(const bb_cli_command *command, const bb_train_args *args, bb_dist *dist, bb_error *err) {
     char message[sizeof err->message];
     bb_dist_wait_to_report(dist);
     snprintf(message, sizeof message, "%s", err->message);
-    if (err->code != BB_ERR_PEER) /* these name the rank already */
+    if (strncmp(message, "rank ", 5) != 0 && strncmp(message, "all ", 4) != 0) /* what ranks agreed on names one already */
         snprintf(err->message, sizeof err->message, "rank %d on %s: %.800s", bb_dist_rank(dist),
                  bb_dist_host(dist, bb_dist_rank(dist)), message);
+    log_failure(args->out, err->message);
     bb_dist_abort(dist, bb_cli_fail(command, err));
 }
 
@@ -246,7 +262,7 @@ int bb_cmd_train(int argc, char **argv) {
     else if (status == BB_OK && bb_trainer_out_of_time(r.trainer))
         exit_status = BB_EXIT_OUT_OF_TIME;
     else if (training && status != BB_OK && !alone)
-        end_job(command, r.dist, &err);
+        end_job(command, &args, r.dist, &err);
     else if (status != BB_OK)
         exit_status = fail_together(command, r.dist, &err);
     close_run(&r);

@@ -5,6 +5,7 @@
 # shellcheck shell=bash
 declare -A host_holder=() host_pid=()
 hosts_dir=
+hosts_agent= # what mpirun starts the other hosts with
 
 # hosts_possible: whether this machine and this user can; says why not.
 hosts_possible() {
@@ -48,6 +49,7 @@ hosts_open() {
         hosts_hold "$name" "${options[@]}" || return 1
         host_run "$name" hostname "$name" || return 1
         echo "${host_pid[$name]}" >"$hosts_dir/$name.pid"
+        echo "10.77.0.$number" >"$hosts_dir/$name.address"
         [ $number -gt 1 ] || cp "$hosts_dir/$name.pid" "$hosts_dir/first.pid"
         nsenter -t "${host_pid[switch]}" --net ip link add name "$name" type veth peer name eth0 netns "${host_pid[$name]}" &&
             nsenter -t "${host_pid[switch]}" --net ip link set "$name" master s up &&
@@ -61,7 +63,31 @@ shift
 exec env -i PATH="$PATH" HOME="$HOME" OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1 \
     nsenter -t "$pid" --all sh -c "cd '$PWD' && $*"
 AGENT
-    chmod +x "$hosts_dir/agent"
+    # The same under the name ssh, with what ServerAliveInterval does: a host that is there refuses a connection to a port without a
+    # server at once; one that is cut off does not answer.
+    mkdir "$hosts_dir/bin"
+    cat >"$hosts_dir/bin/ssh" <<'SSH'
+#!/usr/bin/env bash
+dir=$(dirname "$(dirname "$0")") interval=0 most=3 missed=0
+while [ "$1" = -o ]; do
+    case $2 in ServerAliveInterval=*) interval=${2#*=} ;; ServerAliveCountMax=*) most=${2#*=} ;; esac
+    shift 2
+done
+"$dir/agent" "$@" &
+session=$!
+while [ "$interval" -gt 0 ]; do
+    begin=$SECONDS
+    timeout "$interval" bash -c ": </dev/tcp/$(cat "$dir/$1.address")/9" 2>/dev/null
+    if [ $? = 124 ]; then missed=$((missed + 1)); else missed=0; fi
+    if [ $missed -ge "$most" ]; then kill -KILL $session; exit 255; fi
+    # Nothing is heard of a session's end on a host that does not answer.
+    if [ $missed = 0 ] && ! kill -0 $session; then break; fi
+    while [ $((SECONDS - begin)) -lt "$interval" ] && { [ $missed -gt 0 ] || kill -0 $session; }; do sleep 0.2; done
+done 2>/dev/null
+wait $session
+SSH
+    chmod +x "$hosts_dir/agent" "$hosts_dir/bin/ssh"
+    hosts_agent=$hosts_dir/agent
 }
 
 # host_run NAME COMMAND…: there, in the present folder as that host sees it.
@@ -74,7 +100,7 @@ host_join() { nsenter -t "${host_pid[switch]}" --net ip link set "$1" master s; 
 # hosts_mpirun ARGUMENTS…: mpirun on the first host. It ends with this shell.
 hosts_mpirun() {
     local command=(setpriv --pdeathsig KILL nsenter -t "$(cat "$hosts_dir/first.pid")" --net --uts --ipc --mount
-        sh -c 'cd "$0" && exec mpirun "$@"' "$PWD" --mca plm_rsh_agent "$hosts_dir/agent" --mca orte_tmpdir_base "$hosts_dir" "$@")
+        sh -c 'cd "$0" && exec mpirun "$@"' "$PWD" --mca plm_rsh_agent "$hosts_agent" --mca orte_tmpdir_base "$hosts_dir" "$@")
     [ "$BASH_SUBSHELL" = 0 ] || exec "${command[@]}" # in the background: then it is that shell's child
     "${command[@]}"
 }

@@ -25,7 +25,7 @@ TIMEOUT=3
 
 events=(nothing kill_rank kill_all stop_rank stop_all hang)
 mkdir disk
-if [ -n "${BB_SOAK_MOUNTS-}" ] && mount -t tmpfs -o size=16m none disk; then
+if [ -n "${BB_SOAK_MOUNTS-}" ] && mount -t tmpfs -o size=400m none disk; then
     events+=(fill_disk)
 else
     echo "left out: full disks (no right to mount)"
@@ -107,7 +107,7 @@ while :; do
         stop_rank) allowed+="143 "; tell TERM "$(one_of $(ranks))" ;;
         stop_all) allowed+="143 130 1 "; tell TERM "$job" ;; # mpirun tells its ranks, and waits a second for them
         hang) allowed+="1 137 "; hung=$(one_of $(ranks)); tell STOP "$hung" ;;
-        fill_disk) allowed+="1 137 "; head -c 100m /dev/zero >disk/filler 2>/dev/null ;;
+        fill_disk) allowed+="1 137 "; head -c 500m /dev/zero >disk/filler 2>/dev/null ;;
     esac
     if [ "$event" = nothing ]; then ended 3000; else ended 600; fi
     [ -z "$hung" ] || tell KILL "$hung"

@@ -94,6 +94,15 @@ goes_on() {
     says "stopped after step $((step + 1))"
 }
 
+# One that does not come: MPI's start waits for it. Looked at below, as this takes half a minute.
+cat >late.sh <<'SCRIPT'
+[ "${OMPI_COMM_WORLD_RANK:-0}" != 1 ] || kill -STOP $$
+exec "$@"
+SCRIPT
+timeout 60 mpirun -q --oversubscribe -np 3 bash late.sh "$bitbyte" train --ddp "${model[@]}" --steps 9 --out late >late_out 2>late_err \
+    </dev/null &
+late=$!
+
 name=asked
 begin asked
 kill -TERM "$(rank_of 1)"
@@ -120,6 +129,14 @@ complains "rank 1 on "
 complains "gave no sign of life for 3 seconds"
 kill -KILL "$victim" 2>/dev/null
 goes_on
+
+wait $late
+status=$?
+[ $status = 1 ] || fail "a rank that does not come: exit status $status: $(cat late_err)"
+[ "$(grep -c '^bitbyte' late_err)" = 1 ] || fail "a rank that does not come: $(cat late_err)"
+grep -q "^bitbyte: rank 0 on .*: MPI did not start within 24 seconds: one of the job's 3 processes hangs" late_err ||
+    fail "a rank that does not come: $(cat late_err)"
+[ ! -e late ] || fail "a run that could not start left its directory"
 
 expect 3 ranks 2 "${model[@]}" --steps 1000000 --max_minutes 0.05 --save_minutes 0.01 --out timed
 says "stopped after step"

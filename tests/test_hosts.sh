@@ -1,9 +1,10 @@
 #!/usr/bin/env bash
 # Training on several hosts, which are namespaces of this machine: the same checkpoint as from one process; and one host's trouble
-# (a rank killed, its cable pulled, its disk full, its data hidden or cut short, a stop asked of one rank): the job ends within 30
+# (a rank killed, its cable pulled, or the launcher's, its disk full, its data hidden or cut short, a stop asked of one rank): the job ends within 30
 # seconds with one message that names rank and host, and goes on to the same bits. Needs root and an MPI.
 # SPDX-License-Identifier: MIT
 set -u
+guide=$(cd "$(dirname "$0")/.." && pwd)/docs/QUICK_START.md
 # shellcheck source=tests/hosts.sh
 . "$(dirname "$0")/hosts.sh"
 why_not=$(hosts_possible) || { echo "skipped: several hosts on one machine: $why_not"; exit 77; }
@@ -16,7 +17,7 @@ needs_mpi
 mkdir hosts data full
 mount -t tmpfs none full || fail "no tmpfs"
 trap 'hosts_close; cleanup' EXIT
-hosts_open "$tmp/hosts" node1 node2 || fail "the hosts do not start"
+hosts_open "$tmp/hosts" node1 node2 node3 || fail "the hosts do not start"
 
 # One file, seen by each host in a place of its own: what happens to one host's copy does not to the other's.
 cp text.txt data/text
@@ -101,6 +102,25 @@ begin node1:2,node2:2
 host_cut node2
 ended 137 "rank 0 on node1: rank 2 on node2, one of 2, gave no sign of life for "
 host_join node2
+goes_on
+
+# mpirun on a host without ranks, which is cut off: the ranks end, and it ends by the guide's agent.
+name=alone
+awk '$0 == "<!-- agent -->" { marked = 1; next } /^```/ && inside { exit } /^```/ && marked { inside = 1; next } inside' "$guide" >agent
+grep -q '^ssh ' agent || fail "no agent in $guide"
+if command -v shellcheck >/dev/null; then shellcheck agent || fail "the agent"; fi
+chmod +x agent
+hosts_agent=$tmp/agent
+PATH=$tmp/hosts/bin:$PATH begin node2:2,node3:2
+hosts_agent=$tmp/hosts/agent
+host_cut node1
+until_gone ranks
+wait "$job" && fail "$name: exit status 0"
+complains "the connection is lost"
+grep -qF 'Z rank 0 on node2: the launcher, on another host, gave no sign of life for 5 seconds: ' alone/errors.log ||
+    fail "$name: errors.log says $(cat alone/errors.log)"
+[ "$(wc -l <alone/errors.log)" = 1 ] || fail "$name: not one message in errors.log"
+host_join node1
 goes_on
 
 # Any rank can be asked; one checkpoint, at the end of the same step on all.

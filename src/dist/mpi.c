@@ -159,21 +159,28 @@ static void mpi_close(bb_dist *d) {
     (void)bb_dist_barrier(d, &ignored); /* signs of life go on until all are here */
     bb_mpi_watch_close(m);
     if (m->failure.code == BB_OK) { /* otherwise MPI would wait for what is gone */
+        bb_mpi_guard guard;
+        bb_mpi_guard_begin(&guard, "end");
+        bb_mpi_ask_no_more();
         MPI_Comm_free(&m->beats);
         MPI_Comm_free(&m->work);
         if (m->owns_mpi) MPI_Finalize();
+        bb_mpi_guard_end(&guard);
     }
     release(m);
 }
 
 static void mpi_abort(bb_dist *d, int exit_status) {
-    (void)d; /* no lock: this must not wait for anything */
     /* The launcher is asked to end all others; where it can't be reached, this process ends all the same. A launcher that can't
      * reach a host itself would wait for it, for a quarter of an hour. */
-    bb_mpi_end_launcher(ABORT_SECONDS + 1);
+    bool launcher_lost = mpi_of(d)->launcher_lost; /* no lock: this must not wait for anything */
+    bb_mpi_end_launcher(launcher_lost ? 2 : ABORT_SECONDS + 1);
     signal(SIGALRM, SIG_DFL);
     alarm(ABORT_SECONDS);
-    MPI_Abort(MPI_COMM_WORLD, exit_status);
+    if (launcher_lost)
+        bb_mpi_order_end(mpi_of(d));
+    else
+        MPI_Abort(MPI_COMM_WORLD, exit_status);
     _exit(exit_status);
 }
 
@@ -225,8 +232,7 @@ static bb_status start_mpi(bool *owns, bb_error *err) {
     return BB_OK;
 }
 
-bb_status bb_dist_open_mpi(bb_dist **out, bb_error *err) {
-    *out = NULL;
+static bb_status open_engine(bb_dist **out, bb_error *err) {
     bool owns = false;
     BB_TRY(start_mpi(&owns, err));
     bb_mpi *m = calloc(1, sizeof *m);
@@ -261,5 +267,14 @@ bb_status bb_dist_open_mpi(bb_dist **out, bb_error *err) {
     }
     *out = &m->base;
     return BB_OK;
+}
+
+bb_status bb_dist_open_mpi(bb_dist **out, bb_error *err) {
+    *out = NULL;
+    bb_mpi_guard guard;
+    bb_mpi_guard_begin(&guard, "start");
+    bb_status status = open_engine(out, err);
+    bb_mpi_guard_end(&guard);
+    return status;
 }
 #endif

@@ -55,8 +55,11 @@ typedef struct bb_mpi {
     /* signs of life: between rank 0, which is where the launcher is or next to it, and every other */
     bb_mpi_peer *peers;
     int peer_count;
-    bool ending;      /* this rank said goodbye */
-    bool failing;     /* it has a failure to report */
+    bool ending;  /* this rank said goodbye */
+    bool failing; /* it has a failure to report */
+    int answers;  /* the last number of the launcher's, and the seconds since it changed; rank 0 alone */
+    int missed_answers;
+    bool launcher_lost;
     int first_failed; /* the rank that is to report its failure, -1: none; known to rank 0, and to that rank */
 } bb_mpi;
 
@@ -76,8 +79,26 @@ bb_status bb_mpi_watch_open(bb_mpi *m, bb_error *err);
 /* Says goodbye to those who watch this rank. After it no sign of life is under way. */
 void bb_mpi_watch_close(bb_mpi *m);
 void bb_mpi_wait_to_report(bb_dist *d);
+/* By rank 0, without a launcher: the other ranks end. */
+void bb_mpi_order_end(bb_mpi *m);
+
+/* mpi_guard.c: should `doing` ("start", "end") take too long between the two calls, this process ends with a message. */
+typedef struct bb_mpi_guard {
+    pthread_mutex_t lock;
+    pthread_cond_t wake;
+    pthread_t thread;
+    const char *doing;
+    bool runs, over;
+} bb_mpi_guard;
+void bb_mpi_guard_begin(bb_mpi_guard *g, const char *doing);
+void bb_mpi_guard_end(bb_mpi_guard *g);
 
 /* mpi_launcher.c: ends the program that started this rank, some seconds from now, should it still run then. */
 void bb_mpi_end_launcher(int after_seconds);
+/* Asks mpirun each second whether it is there, when it is on another host than this rank, until told to ask no more; that
+ * waits for the last answer. */
+void bb_mpi_ask_launcher(void);
+void bb_mpi_ask_no_more(void);
+int bb_mpi_launcher_answers(void); /* so far, -1: it is not asked */
 
 #endif

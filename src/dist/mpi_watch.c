@@ -1,21 +1,30 @@
 /* The engine's own thread: it moves ranges on while the caller computes, and exchanges signs of life. Each second every rank
  * tells rank 0 that it lives, and rank 0 all others: so what is gone is found by one rank, which the launcher can hear, and
- * said once. Time is counted in the seconds in which this thread itself ran, so that a job that was stopped as a whole, and
- * goes on, is not taken for one that lost its ranks. SPDX-License-Identifier: MIT */
+ * said once. Rank 0 watches the launcher, too, where that is on another host. Time is counted in the seconds in which this
+ * thread itself ran, so that a job that was stopped as a whole, and goes on, is not taken for one that lost its ranks.
+ * SPDX-License-Identifier: MIT */
 #ifdef BB_HAVE_MPI
 #include <stdio.h>
 #include <stdlib.h>
 #include <time.h>
+#include <unistd.h>
 
 #include "dist/mpi_engine.h"
 
-/* What is said: FAILING asks rank 0 for the word, which it gives, with REPORT, to the first that asks. */
-enum { ALIVE = 1, GOODBYE, FAILING, REPORT };
+/* What is said: FAILING asks rank 0 for the word, which it gives, with REPORT, to the first that asks. END
+ * is its order when there is no launcher to end the others. */
+enum { ALIVE = 1, GOODBYE, FAILING, REPORT, END };
 enum { REPORT_SECONDS = 8 }; /* for the rank that reports first to end the job */
 enum { BEAT_TAG = 1, MOVING_NS = 300000, IDLE_NS = 100000000 };
 
 static void post_receive(bb_mpi *m, bb_mpi_peer *p) {
     bb_mpi_check(m, MPI_Irecv(&p->in, 1, MPI_INT64_T, p->rank, BEAT_TAG, m->beats, &p->request_in), "watching");
+}
+
+/* As the launcher would end this process, and its daemon here. */
+_Noreturn static void end_now(void) {
+    bb_mpi_end_launcher(1);
+    _exit(1);
 }
 
 /* Takes what arrived; true when something did. */
@@ -29,6 +38,7 @@ static bool hear(bb_mpi *m, bb_mpi_peer *p) {
         p->ended = p->in == GOODBYE;
         if (p->in == FAILING && m->first_failed < 0) m->first_failed = p->rank;
         if (p->in == REPORT) m->first_failed = m->base.rank;
+        if (p->in == END) end_now();
         if (!p->ended) post_receive(m, p);
     }
     return heard;
@@ -45,6 +55,19 @@ static bool said(bb_mpi *m, bb_mpi_peer *p) {
     return flag != 0;
 }
 
+/* missed: seconds without a sign of life from some rank. What a rank and the launcher share is told as the rank's. */
+static void watch_launcher(bb_mpi *m, int missed) {
+    int answers = bb_mpi_launcher_answers();
+    m->missed_answers = answers < 0 || answers != m->answers ? 0 : m->missed_answers + 1;
+    m->answers = answers;
+    if (m->missed_answers < m->base.timeout_seconds || missed > 2) return;
+    m->launcher_lost = true;
+    bb_mpi_fail(
+        m, BB_ERR_PEER,
+        "the launcher, on another host, gave no sign of life for %d seconds: it hangs, or its host or the network is gone",
+        m->missed_answers);
+}
+
 static void beat(bb_mpi *m) {
     int silent = 0;
     const bb_mpi_peer *first = m->peers, *longest = m->peers; /* there is one at least */
@@ -54,6 +77,7 @@ static void beat(bb_mpi *m) {
         if (p->missed > longest->missed) longest = p;
         if (!m->ending && said(m, p)) say(m, p, m->failing ? FAILING : p->rank == m->first_failed ? REPORT : ALIVE);
     }
+    watch_launcher(m, longest->missed);
     if (longest->missed < m->base.timeout_seconds) return;
     for (int i = 0; i < m->peer_count; i++) { /* what went with it went within a second */
         if (m->peers[i].missed < m->base.timeout_seconds - 1 || m->peers[i].missed == 0) continue;
@@ -97,6 +121,7 @@ static void *run(void *user) {
 bb_status bb_mpi_watch_open(bb_mpi *m, bb_error *err) {
     m->first_failed = -1;
     if (m->base.size == 1) return BB_OK;
+    if (m->base.rank == 0 && m->owns_mpi) bb_mpi_ask_launcher();
     int count = m->base.rank == 0 ? m->base.size - 1 : 1;
     m->peers = calloc((size_t)count, sizeof *m->peers);
     if (!m->peers) return bb_fail(err, BB_ERR_MEMORY, "out of memory for a watch over %d processes", count);
@@ -174,5 +199,17 @@ void bb_mpi_wait_to_report(bb_dist *d) {
     }
     /* Without rank 0 there is nobody to ask: the next one speaks. */
     if (!own && cut_off && d->rank > 0) pause_ns((d->rank == 1 ? 1 : 3) * (int64_t)1000000000);
+}
+
+void bb_mpi_order_end(bb_mpi *m) {
+    bool ordered = false;
+    for (int tries = 0; tries < 100; tries++) { /* a second, in which the orders leave */
+        pthread_mutex_lock(&m->lock);
+        bool all = all_said(m);
+        for (int i = 0; i < m->peer_count && all && !ordered; i++) say(m, &m->peers[i], END);
+        ordered = ordered || all;
+        pthread_mutex_unlock(&m->lock);
+        pause_ns(10000000);
+    }
 }
 #endif
