@@ -33,7 +33,7 @@ fi
 run=$tmp/disk/run
 model=(--data "$tmp/text.txt" --n_layer 2 --d_model 32 --n_head 2 --d_ff 48 --seq_len 16 --batch_size 1 --global_batch 8 --threads 1
     --device "$device" --seed 5 --lr 1e-3 --reduce exact --steps 1000000 --save_every 7 --keep 3 --log_every 1
-    --dist_timeout $TIMEOUT)
+    --dist_timeout "$TIMEOUT")
 
 # start RANKS ZERO DIR STOP_AT: in the background, from where the run is
 start() {

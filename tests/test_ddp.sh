@@ -9,6 +9,7 @@ set -u
 needs_mpi
 
 # ranks N ARGUMENTS…: a job of N ranks, whatever processors there are
+# shellcheck disable=SC2086 # $quiet may be no word at all
 ranks() { timeout 60 mpirun ${quiet--q} --oversubscribe --bind-to none -np "$1" "$bitbyte" train --ddp "${@:2}"; }
 model=(--data text.txt --n_layer 2 --d_model 32 --n_head 2 --d_ff 48 --seq_len 32 --batch_size 1 --threads 1 --device "$device"
     --seed 3 --lr 1e-3)
@@ -89,7 +90,7 @@ ended() { # STATUS SECONDS: of the job
 }
 goes_on() {
     local step
-    step=$(ls "$name" | sed -nE 's/^step-0*([0-9]+)\.safetensors$/\1/p' | sort -n | tail -n 1)
+    step=$(find "$name" -name 'step-*.safetensors' | sed -E 's/.*step-0*([0-9]+)\.safetensors/\1/' | sort -n | tail -n 1)
     expect 0 ranks 2 --resume "$name" --stop_at $((step + 1))
     says "stopped after step $((step + 1))"
 }
