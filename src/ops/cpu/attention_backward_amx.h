@@ -6,7 +6,12 @@
 
 #include "ops/cpu/attention_amx.h"
 
-enum { AMX_KEY_BLOCKS = ATTENTION_KEYS / AMX_SIDE, AMX_QUERY_BLOCKS = ATTENTION_QUERIES / AMX_SIDE };
+enum {
+    AMX_KEY_BLOCKS = ATTENTION_KEYS / AMX_SIDE,
+    AMX_QUERIES = 256, /* a tile: dk and dv go through the tile registers once for all of it */
+    AMX_QUERY_BLOCKS = AMX_QUERIES / AMX_SIDE,
+    AMX_BLOCK = AMX_SIDE * AMX_SIDE
+};
 
 /* Scratch of a task. Dp: D rounded up to 32; G, Tp as in attention_backward_tile.h. */
 typedef struct amx_buffers {
@@ -14,16 +19,16 @@ typedef struct amx_buffers {
     word *q_pairs, *do_pairs;           /* (G, Tp / 32, 16, Dp): words of two queries */
     bb_bf16 *k_rows, *v_rows;           /* (KEYS, Dp) */
     bb_bf16 *k_columns;                 /* (Dp, KEYS) */
-    bb_bf16 *p, *ds;                    /* (KEYS, QUERIES) */
-    word *ds_pairs;                     /* (KEYS / 2, QUERIES): words of two keys */
-    float *s, *dp;                      /* (32, 32) */
+    bb_bf16 *p, *ds;                    /* (KEYS / 32, QUERIES / 32, 32, 32) */
+    word *ds_pairs;                     /* (QUERIES / 32, KEYS / 32, 16, 32): words of two keys */
+    float *s, *dp;                      /* twice (32, 32) */
     float *dk, *dv;                     /* (KEYS, Dp) */
     float *lse, *delta;                 /* (G, Tp) */
 } amx_buffers;
 
 KERNEL amx_buffers carve_amx(bb_arena *arena, const bb_attention *a) {
     size_t dp = (size_t)round_up(a->D, AMX_SIDE), rows = (size_t)(a->H / a->Hk * round_up(a->Tq, ATTENTION_QUERIES));
-    size_t bf16 = sizeof(bb_bf16), f32 = sizeof(float), scores = ATTENTION_KEYS * ATTENTION_QUERIES * bf16;
+    size_t bf16 = sizeof(bb_bf16), f32 = sizeof(float), scores = ATTENTION_KEYS * AMX_QUERIES * bf16;
     amx_buffers f;
     f.q_transposed = bb_arena_take(arena, rows * dp * bf16);
     f.do_transposed = bb_arena_take(arena, rows * dp * bf16);
@@ -35,8 +40,8 @@ KERNEL amx_buffers carve_amx(bb_arena *arena, const bb_attention *a) {
     f.p = bb_arena_take(arena, scores);
     f.ds = bb_arena_take(arena, scores);
     f.ds_pairs = bb_arena_take(arena, scores);
-    f.s = bb_arena_take(arena, AMX_SIDE * AMX_SIDE * f32);
-    f.dp = bb_arena_take(arena, AMX_SIDE * AMX_SIDE * f32);
+    f.s = bb_arena_take(arena, 2 * AMX_BLOCK * f32);
+    f.dp = bb_arena_take(arena, 2 * AMX_BLOCK * f32);
     f.dk = bb_arena_take(arena, ATTENTION_KEYS * dp * f32);
     f.dv = bb_arena_take(arena, ATTENTION_KEYS * dp * f32);
     f.lse = bb_arena_take(arena, rows * f32);
@@ -115,10 +120,52 @@ KERNEL void pack_keys(bb_bf16 *rows, bb_bf16 *columns, const bb_bf16 *src, int64
         }
 }
 
-/* ---- products of 32 x 32 --------------------------------------------------------------------------------------------- */
+/* ---- the pass -------------------------------------------------------------------------------------------------------- */
 
-/* c, whose rows are c_stride bytes apart, becomes, or with `add` grows by, the product over `steps` times 32 elements. */
-INLINE void amx_product(bool add, float *c, int64_t c_stride, amx_sides x, int64_t steps) {
+/* A block of scores whose p and ds are yet to be computed, for rows `row` .. 31. */
+typedef struct amx_pending {
+    const float *s, *dp, *lse, *delta; /* (32, 32) and of its queries */
+    bb_bf16 *p, *ds;
+    word *ds_pairs;
+    int64_t row;
+    int64_t diagonal; /* query i of it sees keys up to i + diagonal of it */
+} amx_pending;
+
+/* Two rows of it. whole: all its queries see all its keys. */
+INLINE void amx_weigh_two(const amx_pending *w, vf c, bool whole) {
+    int64_t r = w->row;
+    vf p[2][2], ds[2][2];
+    for (int odd = 0; odd < 2; odd++)
+        for (int i = 0; i < 2; i++) {
+            int64_t at = (r + odd) * AMX_SIDE + i * VL;
+            p[odd][i] = vexp2(vfma(vload(w->s + at), c, vset1(0.0f) - vload(w->lse + i * VL)));
+            ds[odd][i] = p[odd][i] * (vload(w->dp + at) - vload(w->delta + i * VL));
+            if (whole) continue;
+            int64_t unseen = clamp_to(r + odd - w->diagonal - i * VL, 0, VL); /* queries before the first that sees it */
+            __mmask16 seen = (__mmask16)(0xffffu << unseen);
+            p[odd][i] = _mm512_maskz_mov_ps(seen, p[odd][i]);
+            ds[odd][i] = _mm512_maskz_mov_ps(seen, ds[odd][i]);
+        }
+    for (int odd = 0; odd < 2; odd++) {
+        _mm512_store_si512(w->p + (r + odd) * AMX_SIDE, (__m512i)_mm512_cvtne2ps_pbh(p[odd][1], p[odd][0]));
+        _mm512_store_si512(w->ds + (r + odd) * AMX_SIDE, (__m512i)_mm512_cvtne2ps_pbh(ds[odd][1], ds[odd][0]));
+    }
+    for (int i = 0; i < 2; i++) store_pair(w->ds_pairs + r / 2 * AMX_SIDE + i * VL, ds[0][i], ds[1][i]);
+}
+
+/* `count` rows of it, as far as there are any. */
+INLINE void amx_weigh(amx_pending *w, int64_t count, vf c) {
+    int64_t end = clamp_to(w->row + count, 0, AMX_SIDE);
+    if (w->diagonal >= AMX_SIDE - 1)
+        for (; w->row < end; w->row += 2) amx_weigh_two(w, c, true);
+    else
+        for (; w->row < end; w->row += 2) amx_weigh_two(w, c, false);
+}
+
+/* c, whose rows are c_stride bytes apart, becomes, or with `add` grows by, the product over `steps` times 32 elements. With
+ * each of them `each` rows of `meanwhile` are weighed, while the tiles are busy. */
+INLINE void amx_product(bool add, float *c, int64_t c_stride, amx_sides x, int64_t steps, amx_pending *meanwhile, int64_t each,
+                        vf scale) {
     const char *a = x.a, *b = x.b;
     amx_begin(add, c, c_stride);
     for (int64_t i = 0; i < steps; i++, a += x.a_step, b += x.b_step) {
@@ -130,85 +177,77 @@ INLINE void amx_product(bool add, float *c, int64_t c_stride, amx_sides x, int64
         BB_AMX_LOAD(5, a + BB_AMX_ROWS * x.a_stride, x.a_stride);
         BB_AMX_BF16(2, 5, 6);
         BB_AMX_BF16(3, 5, 7);
+        if (meanwhile) amx_weigh(meanwhile, each, scale);
     }
     amx_end(c, c_stride);
 }
 
-/* ---- the pass -------------------------------------------------------------------------------------------------------- */
-
-/* p and ds of 32 keys and 32 queries, which begin at these places of the tile; query r sees keys up to r + diagonal of it. */
-INLINE void amx_weights(const amx_buffers *f, const float *lse, const float *delta, int64_t key, int64_t query,
-                        int64_t diagonal, vf c, bool whole) {
-    for (int64_t r = 0; r < AMX_SIDE; r += 2) {
-        vf p[2][2], ds[2][2];
-        for (int odd = 0; odd < 2; odd++)
-            for (int i = 0; i < 2; i++) {
-                int64_t at = (r + odd) * AMX_SIDE + i * VL, column = query + i * VL;
-                p[odd][i] = vexp2(vfma(vload(f->s + at), c, vset1(0.0f) - vload(lse + column)));
-                ds[odd][i] = p[odd][i] * (vload(f->dp + at) - vload(delta + column));
-                if (whole) continue;
-                int64_t unseen = clamp_to(key + r + odd - diagonal - column, 0, VL); /* queries before the first that sees it */
-                __mmask16 seen = (__mmask16)(0xffffu << unseen);
-                p[odd][i] = _mm512_maskz_mov_ps(seen, p[odd][i]);
-                ds[odd][i] = _mm512_maskz_mov_ps(seen, ds[odd][i]);
-            }
-        int64_t to = (key + r) * ATTENTION_QUERIES + query;
-        for (int odd = 0; odd < 2; odd++) {
-            _mm512_store_si512(f->p + to + odd * ATTENTION_QUERIES, (__m512i)_mm512_cvtne2ps_pbh(p[odd][1], p[odd][0]));
-            _mm512_store_si512(f->ds + to + odd * ATTENTION_QUERIES, (__m512i)_mm512_cvtne2ps_pbh(ds[odd][1], ds[odd][0]));
-        }
-        for (int i = 0; i < 2; i++)
-            store_pair(f->ds_pairs + (key + r) / 2 * ATTENTION_QUERIES + query + i * VL, ds[0][i], ds[1][i]);
-    }
-}
-
-/* A tile of queries, packed, against the tile of keys that is packed in f: dk and dv in f, and dq (2, Dp, 32), grow by it. */
-KERNEL void amx_tile(const amx_buffers *f, float *dq, int64_t packed, const float *lse, const float *delta, int64_t keys,
-                     int64_t diagonal, int64_t D) {
-    int64_t dp = round_up(D, AMX_SIDE), d_steps = dp / AMX_SIDE, block_words = AMX_SIDE * dp / 2;
-    int64_t key_blocks = (keys + AMX_SIDE - 1) / AMX_SIDE, row_bytes = dp * 2, block_bytes = AMX_SIDE * (int64_t)sizeof(float);
-    const int64_t score_bytes = ATTENTION_QUERIES * 2, pair_bytes = ATTENTION_QUERIES * 4;
+/* Of `blocks` blocks of queries, packed, and the tile of keys that is packed in f, p and ds. last: of each block of queries,
+ * the last block of keys that it sees; -1: none. */
+KERNEL void amx_weights(const amx_buffers *f, const int64_t *last, int64_t blocks, int64_t packed, const float *lse,
+                        const float *delta, int64_t diagonal, int64_t D) {
+    int64_t dp = round_up(D, AMX_SIDE), d_steps = dp / AMX_SIDE, block_words = AMX_SIDE * dp / 2, odd = 0;
+    int64_t row_bytes = dp * 2, block_bytes = AMX_SIDE * (int64_t)sizeof(float), each = round_up(16 / d_steps, 2);
     vf c = vset1((float)(M_LOG2E / sqrt((double)D)));
-    /* of a block of queries, the last block of keys that it sees; -1: none */
-    int64_t last[AMX_QUERY_BLOCKS];
-    for (int64_t i = 0; i < AMX_QUERY_BLOCKS; i++) {
-        int64_t sees = i * AMX_SIDE + AMX_SIDE - 1 + diagonal;
-        last[i] = sees < 0 ? -1 : clamp_to(sees / AMX_SIDE, 0, key_blocks - 1);
+    amx_pending before = {.row = AMX_SIDE}; /* nothing to do */
+    for (int64_t i = 0; i < blocks; i++) {
         const word *q = f->q_transposed + packed * dp / 2 + i * block_words;
         const word *d_o = f->do_transposed + packed * dp / 2 + i * block_words;
-        for (int64_t j = 0; j <= last[i]; j++) {
-            int64_t row = j * AMX_SIDE * dp;
-            amx_product(false, f->s, block_bytes,
+        for (int64_t j = 0; j <= last[i]; j++, odd ^= 1) {
+            float *s = f->s + odd * AMX_BLOCK, *d_p = f->dp + odd * AMX_BLOCK;
+            int64_t row = j * AMX_SIDE * dp, at = (j * AMX_QUERY_BLOCKS + i) * AMX_BLOCK;
+            amx_product(false, s, block_bytes,
                         (amx_sides){f->k_rows + row, q, row_bytes, block_bytes, BB_AMX_BYTES, BB_AMX_ROWS * block_bytes},
-                        d_steps);
-            amx_product(false, f->dp, block_bytes,
+                        d_steps, &before, each, c);
+            amx_product(false, d_p, block_bytes,
                         (amx_sides){f->v_rows + row, d_o, row_bytes, block_bytes, BB_AMX_BYTES, BB_AMX_ROWS * block_bytes},
-                        d_steps);
-            if ((j + 1) * AMX_SIDE - 1 <= i * AMX_SIDE + diagonal)
-                amx_weights(f, lse, delta, j * AMX_SIDE, i * AMX_SIDE, diagonal, c, true);
-            else
-                amx_weights(f, lse, delta, j * AMX_SIDE, i * AMX_SIDE, diagonal, c, false);
+                        d_steps, &before, each, c);
+            amx_weigh(&before, AMX_SIDE, c);
+            before = (amx_pending){s,
+                                   d_p,
+                                   lse + i * AMX_SIDE,
+                                   delta + i * AMX_SIDE,
+                                   f->p + at,
+                                   f->ds + at,
+                                   f->ds_pairs + (i * AMX_KEY_BLOCKS + j) * (AMX_BLOCK / 2),
+                                   0,
+                                   (i - j) * AMX_SIDE + diagonal};
         }
     }
+    amx_weigh(&before, AMX_SIDE, c);
+}
+
+/* `blocks` blocks of queries, packed, against the tile of keys that is packed in f: dk and dv in f, and dq (blocks, Dp, 32),
+ * grow by it. */
+KERNEL void amx_tile(const amx_buffers *f, float *dq, int64_t blocks, int64_t packed, const float *lse, const float *delta,
+                     int64_t keys, int64_t diagonal, int64_t D) {
+    int64_t dp = round_up(D, AMX_SIDE), block_words = AMX_SIDE * dp / 2, dp_bytes = dp * (int64_t)sizeof(float);
+    int64_t key_blocks = (keys + AMX_SIDE - 1) / AMX_SIDE, last[AMX_QUERY_BLOCKS];
+    const int64_t block_bytes = AMX_SIDE * (int64_t)sizeof(float), p_bytes = AMX_BLOCK * (int64_t)sizeof(bb_bf16);
+    for (int64_t i = 0; i < blocks; i++) {
+        int64_t sees = i * AMX_SIDE + AMX_SIDE - 1 + diagonal;
+        last[i] = sees < 0 ? -1 : clamp_to(sees / AMX_SIDE, 0, key_blocks - 1);
+    }
+    amx_weights(f, last, blocks, packed, lse, delta, diagonal, D);
     for (int64_t j = 0; j < key_blocks; j++) {
         int64_t first = 0; /* block of queries that sees these keys, as do those after it */
-        while (first < AMX_QUERY_BLOCKS && last[first] < j) first++;
-        int64_t steps = AMX_QUERY_BLOCKS - first, at = j * AMX_SIDE * ATTENTION_QUERIES + first * AMX_SIDE;
+        while (first < blocks && last[first] < j) first++;
+        int64_t steps = blocks - first, at = (j * AMX_QUERY_BLOCKS + first) * AMX_BLOCK;
         if (steps == 0) break;
         for (int64_t d = 0; d < dp; d += AMX_SIDE) {
             int64_t to = j * AMX_SIDE * dp + d, from = (packed / AMX_SIDE + first) * block_words + d;
-            amx_product(true, f->dv + to, dp * 4,
-                        (amx_sides){f->p + at, f->do_pairs + from, score_bytes, dp * 4, BB_AMX_BYTES, block_words * 4}, steps);
-            amx_product(true, f->dk + to, dp * 4,
-                        (amx_sides){f->ds + at, f->q_pairs + from, score_bytes, dp * 4, BB_AMX_BYTES, block_words * 4}, steps);
+            amx_sides v = {f->p + at, f->do_pairs + from, BB_AMX_BYTES, dp_bytes, p_bytes, block_words * 4};
+            amx_sides k = {f->ds + at, f->q_pairs + from, BB_AMX_BYTES, dp_bytes, p_bytes, block_words * 4};
+            amx_product(true, f->dv + to, dp_bytes, v, steps, NULL, 0, vset1(0.0f));
+            amx_product(true, f->dk + to, dp_bytes, k, steps, NULL, 0, vset1(0.0f));
         }
     }
-    for (int64_t i = 0; i < AMX_QUERY_BLOCKS; i++)
+    for (int64_t i = 0; i < blocks; i++)
         for (int64_t d = 0; d < dp; d += AMX_SIDE)
             amx_product(true, dq + (i * dp + d) * AMX_SIDE, block_bytes,
-                        (amx_sides){f->k_columns + d * ATTENTION_KEYS, f->ds_pairs + i * AMX_SIDE, ATTENTION_KEYS * 2,
-                                    pair_bytes, BB_AMX_BYTES, BB_AMX_ROWS * pair_bytes},
-                        last[i] + 1);
+                        (amx_sides){f->k_columns + d * ATTENTION_KEYS, f->ds_pairs + i * AMX_KEY_BLOCKS * (AMX_BLOCK / 2),
+                                    ATTENTION_KEYS * 2, block_bytes, BB_AMX_BYTES, p_bytes},
+                        last[i] + 1, NULL, 0, vset1(0.0f));
 }
 
 /* As backward_keys. */
@@ -239,9 +278,12 @@ KERNEL void backward_keys_avx512amx(const backward_arrays *x, int64_t b, int64_t
         memset(f.dk, 0, (size_t)(ATTENTION_KEYS * dp) * sizeof *f.dk);
         memset(f.dv, 0, (size_t)(ATTENTION_KEYS * dp) * sizeof *f.dv);
         for (int64_t g = 0; g < G; g++)
-            for (int64_t t = t_first; t < a->Tq; t += ATTENTION_QUERIES)
-                amx_tile(&f, dq + (g * padded + t) * dp, g * padded + t, f.lse + g * padded + t, f.delta + g * padded + t, keys,
-                         t + see - key0, D);
+            for (int64_t t = t_first; t < a->Tq; t += AMX_QUERIES) {
+                int64_t blocks = clamp_to((a->Tq - t + AMX_SIDE - 1) / AMX_SIDE, 1, AMX_QUERY_BLOCKS),
+                        at_query = g * padded + t;
+                amx_tile(&f, dq + at_query * dp, blocks, at_query, f.lse + at_query, f.delta + at_query, keys, t + see - key0,
+                         D);
+            }
         store_rows(x->dk + at, a->kv_stride, f.dk, dp, scale, keys, D);
         store_rows(x->dv + at, a->kv_stride, f.dv, dp, 1.0f, keys, D);
     }

@@ -231,10 +231,16 @@ static void dot_pack_left(uint32_t *left, const void *x, bb_dtype dtype, int64_t
 
 static void nothing(void) {}
 
+/* What was stored past the caches is there for the other threads before they are told. */
+static void close_tiles(void) {
+    _mm_sfence();
+    bb_amx_close();
+}
+
 const bb_dot_set *bb_dot_set_for(bb_cpu_level level) {
     static const bb_dot_set avx512 = {1, LEFT_ROWS, INT64_MAX, 2048, nothing, nothing, dot_int8, dot_add, dot_pack_left};
     static const bb_dot_set amx = {
-        BB_AMX_WORDS, 192, 768, 1024, bb_amx_open, bb_amx_close, bb_dot_amx_int8, bb_dot_amx_add, bb_dot_amx_pack_left};
+        BB_AMX_WORDS, 192, 768, 1024, bb_amx_open, close_tiles, bb_dot_amx_int8, bb_dot_amx_add, bb_dot_amx_pack_left};
     return level >= BB_CPU_AVX512_AMX ? &amx : &avx512;
 }
 

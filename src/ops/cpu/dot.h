@@ -18,6 +18,7 @@ typedef struct bb_dot_output {
     const float *residual; /* at the same places, added where y is f32; it may be y itself, or NULL */
     int64_t stride;        /* elements from row to row */
     int64_t columns;       /* 1 .. 64, of the panel's */
+    bool past_caches;      /* more than they hold is written before any of it is read */
 } bb_dot_output;
 
 /* What differs between instruction sets. */

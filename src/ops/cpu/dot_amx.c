@@ -27,6 +27,7 @@ typedef struct after {
     const int32_t *a_sums;
     const float *s;
     float g;
+    bool past_caches; /* as out's, where what is written is whole lines */
 } after;
 
 /* Rows of sums that wait for it. Pointers that move on with each row: what is done between two products must be little. */
@@ -68,7 +69,9 @@ INLINE void finish_row(amx_kind kind, bool whole, const after *then, const pendi
         float *y = (float *)out->y + at + v * LANES;
         __mmask16 lanes = whole ? (__mmask16)0xffff : lanes16(p->columns, v * LANES);
         if (out->residual) values[v] = _mm512_add_ps(values[v], _mm512_maskz_loadu_ps(lanes, out->residual + at + v * LANES));
-        if (whole)
+        if (whole && then->past_caches)
+            _mm512_stream_ps(y, values[v]);
+        else if (whole)
             _mm512_storeu_ps(y, values[v]);
         else
             _mm512_mask_storeu_ps(y, lanes, values[v]);
@@ -180,14 +183,14 @@ INLINE void products(amx_kind kind, left_side a, int64_t block_bytes, int64_t ro
 
 TARGET void bb_dot_amx_int8(bb_dot_output out, const int8_t *a, int64_t a_stride, int64_t rows, int64_t steps,
                             const uint8_t *panel, const int32_t *a_sums, const float *s, float g) {
-    after then = {out, a_sums, s, g};
+    after then = {out, a_sums, s, g, out.past_caches && ((uintptr_t)out.y | (uintptr_t)(4 * out.stride)) % 64 == 0};
     left_side left = {(const uint8_t *)a, a_stride, BB_AMX_ROWS * a_stride, BB_AMX_BYTES};
     products(AMX_INT8, left, SIDE * a_stride, rows, panel, steps / STEPS, NULL, &then);
 }
 
 TARGET void bb_dot_amx_add(float *c, int64_t c_stride, int64_t columns, const uint32_t *left, int64_t rows, int64_t steps,
                            const void *panel, const void *next) {
-    after then = {.out = {c, BB_F32, c, c_stride, columns}};
+    after then = {.out = {c, BB_F32, c, c_stride, columns, false}};
     int64_t half = steps / STEPS * TILE_BYTES;
     left_side a = {(const uint8_t *)left, BB_AMX_BYTES, half, TILE_BYTES};
     for (int64_t rest = steps / STEPS, count; rest > 0; rest -= count) {

@@ -10,16 +10,17 @@
 #if defined(__x86_64__)
 
 enum {
-    ROW_TILE = 96,         /* rows of A in a tile; a multiple of the kernel's 6 */
-    FEW_TILES = 16,        /* fewer row tiles than this: columns are cut too */
-    SLAB_BYTES = 8000000,  /* of panels expanded at a time: within the last-level cache */
-    FEW_ROWS = 1536,       /* of W: its panels serve all their row tiles from the second-level cache as they are */
-    RUN_STEPS = 512,       /* else: in runs of so many steps */
-    FEW_WEIGHT_TILES = 6,  /* fewer tiles of dW than this are cut further, */
-    LEAST_ROWS = 96,       /* down to so many rows */
-    LEAST_COLUMNS = 192,   /* and columns */
-    PACK_TOKENS = 64,      /* tokens of x packed at a time */
-    MIN_PARALLEL = 1 << 18 /* multiplications that pay for waking the threads */
+    ROW_TILE = 96,           /* rows of A in a tile; a multiple of the kernel's 6 */
+    FEW_TILES = 16,          /* fewer row tiles than this: columns are cut too */
+    SLAB_BYTES = 8000000,    /* of panels expanded at a time: within the last-level cache */
+    CACHED_BYTES = 12000000, /* of an output: more of it is not read from the second-level caches */
+    FEW_ROWS = 1536,         /* of W: its panels serve all their row tiles from the second-level cache as they are */
+    RUN_STEPS = 512,         /* else: in runs of so many steps */
+    FEW_WEIGHT_TILES = 6,    /* fewer tiles of dW than this are cut further, */
+    LEAST_ROWS = 96,         /* down to so many rows */
+    LEAST_COLUMNS = 192,     /* and columns */
+    PACK_TOKENS = 64,        /* tokens of x packed at a time */
+    MIN_PARALLEL = 1 << 18   /* multiplications that pay for waking the threads */
 };
 
 static int64_t at_most(int64_t n, int64_t limit) { return n < limit ? n : limit; }
@@ -58,9 +59,10 @@ static unit unit_at(const cut *c, int64_t index) {
 
 /* ---- forward --------------------------------------------------------------------------------------------------------- */
 
-static bb_dot_output output_at(float *y, const float *residual, int64_t N, int64_t m0, int64_t n0, int64_t columns) {
+static bb_dot_output output_at(float *y, const float *residual, int64_t N, int64_t m0, int64_t n0, int64_t columns,
+                               bool past_caches) {
     int64_t at = m0 * N + n0;
-    return (bb_dot_output){y + at, BB_F32, residual ? residual + at : NULL, N, columns};
+    return (bb_dot_output){y + at, BB_F32, residual ? residual + at : NULL, N, columns, past_caches};
 }
 
 /* A tile of int8 rows, padded to whole steps. */
@@ -98,6 +100,7 @@ static void forward_int8(bb_device *dev, float *y, const float *residual, bb_row
     int64_t N = t->n, steps = round_up(bb_ternary_steps(t), set->steps), all = bb_ternary_panels(t);
     int64_t panel_bytes = steps * BB_STEP_BYTES;
     int64_t slab = at_most(at_least(SLAB_BYTES / panel_bytes, 1), all);
+    bool past_caches = !residual && M * N * (int64_t)sizeof *y > CACHED_BYTES;
     uint8_t *expanded = bb_cpu_shared(dev, (size_t)(slab * panel_bytes));
     if (!expanded) return;
     for (int64_t first = 0; first < all; first += slab) {
@@ -115,7 +118,7 @@ static void forward_int8(bb_device *dev, float *y, const float *residual, bb_row
                 if (!take_int8_rows(dev, x, &u, t->k, steps, &rows)) continue;
                 for (int64_t j = u.panel0; j < u.panel1; j++) {
                     bb_ternary_panel p = bb_ternary_panel_at(t, first + j);
-                    set->int8(output_at(y, residual, N, u.m0, p.first, p.rows), rows.a, rows.stride, u.rows, steps,
+                    set->int8(output_at(y, residual, N, u.m0, p.first, p.rows, past_caches), rows.a, rows.stride, u.rows, steps,
                               expanded + j * panel_bytes, rows.sums, x.scale + u.m0, t->scale[p.segment]);
                 }
             }
@@ -161,7 +164,7 @@ static void forward_bf16(bb_device *dev, float *y, const float *residual, bb_row
                 for (int64_t j = u.panel0; j < u.panel1; j++) {
                     bb_ternary_panel p = bb_ternary_panel_at(t, first + j);
                     bb_dot_part part = {a, expanded + (size_t)j * panel_bytes, steps, t->scale[p.segment]};
-                    bb_dot_bf16(output_at(y, residual, N, u.m0, p.first, p.rows), steps * 2, u.rows, &part, 1);
+                    bb_dot_bf16(output_at(y, residual, N, u.m0, p.first, p.rows, false), steps * 2, u.rows, &part, 1);
                 }
             }
         }
@@ -218,7 +221,7 @@ static const bb_bf16 *input_gradient_rows(const input_gradient *g, const unit *u
 static void input_gradient_by_runs(bb_dot_output out, int64_t a_stride, int64_t rows, const bb_dot_part *parts, int count,
                                    float *sums) {
     memset(sums, 0, (size_t)(rows * BB_PANEL) * sizeof *sums);
-    bb_dot_output sum = {sums, BB_F32, sums, BB_PANEL, BB_PANEL};
+    bb_dot_output sum = {sums, BB_F32, sums, BB_PANEL, BB_PANEL, false};
     for (int i = 0; i < count; i++) {
         bb_dot_part run = parts[i];
         for (int64_t left = parts[i].steps; left > 0; left -= run.steps) {
@@ -246,7 +249,7 @@ static void input_gradient_unit(const input_gradient *g, const unit *u, int64_t 
             panel += bb_panels_of(g->part_rows[i]) * BB_PANEL * BB_PANEL * (int64_t)sizeof(bb_bf16);
         }
         int64_t k0 = (first_panel + j) * BB_PANEL;
-        bb_dot_output out = {g->dx + u->m0 * K + k0, BB_BF16, NULL, K, at_most(K - k0, BB_PANEL)};
+        bb_dot_output out = {g->dx + u->m0 * K + k0, BB_BF16, NULL, K, at_most(K - k0, BB_PANEL), false};
         if (g->t->n <= FEW_ROWS)
             bb_dot_bf16(out, g->a_stride, u->rows, parts, g->t->segments);
         else
@@ -290,7 +293,7 @@ static void int8_gradient_unit(const input_gradient *g, const unit *u, int64_t f
     int64_t K = g->t->k;
     for (int64_t j = u->panel0; j < u->panel1; j++) {
         int64_t k0 = (first_panel + j) * BB_PANEL;
-        bb_dot_output out = {g->dx + u->m0 * K + k0, BB_BF16, NULL, K, at_most(K - k0, BB_PANEL)};
+        bb_dot_output out = {g->dx + u->m0 * K + k0, BB_BF16, NULL, K, at_most(K - k0, BB_PANEL), false};
         g->set->int8(out, a, g->a_stride, u->rows, g->a_stride / 4, g->expanded + (size_t)j * g->panel_bytes, sums, scales,
                      1.0f);
     }

@@ -15,6 +15,7 @@ BB_SIMD_INLINE void forward_rows_body(bb_rows y, float *r, const float *x, const
     for (int64_t m = m0; m < m1; m++) {
         const float *xm = x + m * C;
         double squares = 0;
+        BB_SIMD_PREFETCH(xm + C, C * (int64_t)sizeof *xm, 0);
 #pragma omp simd reduction(+ : squares)
         for (int64_t c = 0; c < C; c++) squares += (double)xm[c] * (double)xm[c];
         double inverse = 1 / sqrt(squares / (double)C + (double)eps);

@@ -38,6 +38,11 @@
 /* Under this many elements a second thread costs more than it saves. */
 enum { BB_SIMD_SERIAL = 16384 };
 
+/* Asks for the lines of `bytes` bytes: processors foresee a stream, but not far enough, and not past the page. They need not be
+ * there. to_write: a constant, as __builtin_prefetch has it. */
+#define BB_SIMD_PREFETCH(p, bytes, to_write)                                                                                   \
+    for (int64_t line = 0; line < (int64_t)(bytes); line += 64) __builtin_prefetch((const char *)(p) + line, to_write)
+
 /* 1.5 * 2^23: adding it to |x| < 2^22 leaves x, rounded half to even, in the low bits of the sum. */
 #define BB_SIMD_ROUNDER 0x1.8p23f
 
