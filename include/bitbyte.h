@@ -280,7 +280,8 @@ typedef struct bb_optimizer_options {
     double lr, weight_decay, beta1, beta2, eps;
     bool decay_all;      /* every parameter, not just the 2-D weights */
     bb_dist *share_over; /* each of its ranks holds a part of the moments (ZeRO stage 1), for a trainer with the same dist,
-                            which alone may then call step; the results are the same. NULL: all of them are here. Outlives it */
+                            which alone may then call step; the results are the same. NULL: all of them are here. Outlives it.
+                            Until train returns, a rank's f32 values of the weights that others update are those of before */
 } bb_optimizer_options;
 
 BB_API void bb_optimizer_options_default(bb_optimizer_options *options);

@@ -60,7 +60,8 @@ static void ranges_are_reduced_and_gathered(void **state) {
             x[j] = malloc((size_t)n * sizeof *x[j] + 1);
             for (int r = 0; r <= size; r++) cut[r] = r < size && j % 2 ? (n * r / size) & ~(int64_t)15 : n * r / size;
             for (int64_t i = 0; i < n; i++) x[j][i] = value(rank, i + j);
-            assert_ok(dist->engine->start(dist, (bb_dist_kind)kind, (bb_dist_range){.x = x[j], .cut = cut}, &test_error));
+            assert_ok(dist->engine->start(dist, (bb_dist_kind)kind,
+                                          (bb_dist_range){.x = x[j], .cut = cut, .width = sizeof(float)}, &test_error));
         }
         assert_ok(dist->engine->wait(dist, &test_error));
         for (int j = 0; j < RANGES; j++) {

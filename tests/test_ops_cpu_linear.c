@@ -238,8 +238,9 @@ static double quantized_dy_bounds(double *bound, const double *dy_sizes, const d
     return sqrt(squares);
 }
 
-/* M, N, K, segments, x, dy in f32, without dx. dy takes a scale (g for dx, s for dw) and becomes bf16: one rounding a term, two
- * where it was f32, one more where x was; products are exact, sums in f32. For dx with x in int8, dy may become int8 instead.
+/* M, N, K, segments, x, dy in f32, without dx, dw overwritten. dy takes a scale (g for dx, s for dw) and becomes bf16: one
+ * rounding a term, two where it was f32, one more where x was; products are exact, sums in f32. For dx with x in int8, dy may
+ * become int8 instead.
  */
 static void linear_backward(ops_session *s, const int64_t *d, ops_outputs *out) {
     int64_t M = d[0], N = d[1], K = d[2];
@@ -250,7 +251,7 @@ static void linear_backward(ops_session *s, const int64_t *d, ops_outputs *out) 
     bb_rows x = ops_rows(s, M, K, d[4] == X_I8 ? BB_I8 : d[4] == X_F32 ? BB_F32 : s->dev->ops->act_dtype);
     s->dev->ops->act_quant(s->dev, x, ops_put_f32(s, x0, M * K), M, K);
     void *dx = d[6] ? NULL : ops_put_act(s, x0, M * K), *dy = d[5] ? ops_put_f32(s, dy0, M * N) : ops_put_act(s, dy0, M * N);
-    s->dev->ops->linear_backward(s->dev, dx, dw, dy, d[5] ? BB_F32 : s->dev->ops->act_dtype, x, &t, M);
+    s->dev->ops->linear_backward(s->dev, dx, dw, !d[7], dy, d[5] ? BB_F32 : s->dev->ops->act_dtype, x, &t, M);
 
     double *dx_bound = NULL, *dw_bound = NULL, *dy_sizes = sizes(s, dy0, M * N), quantized = 0;
     if (ops_is_ref(s)) {
@@ -317,7 +318,7 @@ static void rows_without_scale(void **state) {
         s->dev->ops->act_quant(s->dev, x, ops_put_f32(s, ops_normal_f32(s, (int64_t)M * K, 1.0), (int64_t)M * K), M, K);
         void *dx = ops_put_act(s, ops_normal(s, (int64_t)M * K, 1.0), (int64_t)M * K);
         void *dy = f32 ? ops_put_f32(s, dy0, (int64_t)M * N) : ops_put_act(s, dy0, (int64_t)M * N);
-        s->dev->ops->linear_backward(s->dev, dx, dw, dy, f32 ? BB_F32 : s->dev->ops->act_dtype, x, &t, M);
+        s->dev->ops->linear_backward(s->dev, dx, dw, true, dy, f32 ? BB_F32 : s->dev->ops->act_dtype, x, &t, M);
         const float *result = ops_get_act(s, dx, (int64_t)M * K);
         bool any = false;
         for (int k = 0; k < K; k++) {
@@ -454,16 +455,21 @@ static const ops_case cases[] = {
     {"linear_backward", linear_backward, {1, 40, 24, 3, X_I8, 1, 0}},
     {"linear_backward", linear_backward, {5, 17, 20, 3, X_I8, 0, 0}},
     {"linear_backward", linear_backward, {65, 70, 90, 3, X_I8, 0, 0}},
+    {"linear_backward", linear_backward, {65, 70, 90, 3, X_I8, 0, 0, 1}},
     {"linear_backward", linear_backward, {65, 70, 90, 3, X_ACT, 0, 0}},
     {"linear_backward", linear_backward, {65, 70, 90, 2, X_ACT, 1, 0}},
+    {"linear_backward", linear_backward, {65, 70, 90, 2, X_ACT, 1, 0, 1}},
     {"linear_backward", linear_backward, {64, 128, 96, 1, X_I8, 1, 0}},
     {"linear_backward", linear_backward, {33, 70, 90, 3, X_F32, 1, 0}},
+    {"linear_backward", linear_backward, {33, 70, 90, 3, X_F32, 1, 0, 1}},
     {"linear_backward", linear_backward, {130, 193, 127, 3, X_I8, 1, 0}},
+    {"linear_backward", linear_backward, {130, 193, 127, 3, X_I8, 1, 0, 1}},
     {"linear_backward", linear_backward, {130, 192, 128, 3, X_I8, 0, 1}},
     {"linear_backward", linear_backward, {20, 30, 1100, 2, X_I8, 1, 0}},
     {"linear_backward", linear_backward, {20, 1100, 30, 3, X_I8, 0, 0}},
     {"linear_backward", linear_backward, {1100, 40, 24, 1, X_I8, 0, 0}},
     {"linear_backward", linear_backward, {2100, 20, 70, 1, X_I8, 1, 0}},
+    {"linear_backward", linear_backward, {2100, 20, 70, 1, X_I8, 1, 0, 1}},
     {"linear_backward", linear_backward, {7, 1801, 70, 3, X_I8, 0, 0}},
     {"linear_backward", linear_backward, {48, 112, 65, 1, X_I8, 1, 0}},
     {"linear_backward", linear_backward, {31, 47, 97, 2, X_ACT, 0, 0}},

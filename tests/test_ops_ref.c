@@ -173,7 +173,7 @@ static void check_linear(int64_t M, int64_t N, int64_t K, int segments, bb_dtype
 
     float *dw_before = ops_host_f32(&s, N * K);
     memcpy(dw_before, dw, (size_t)(N * K) * sizeof *dw);
-    dev->ops->linear_backward(dev, dx, dw, dy, BB_F32, rows, &t, M);
+    dev->ops->linear_backward(dev, dx, dw, true, dy, BB_F32, rows, &t, M);
     for (int64_t m = 0; m < M; m++)
         for (int64_t k = 0; k < K; k++) {
             double expected = 0;
@@ -188,7 +188,7 @@ static void check_linear(int64_t M, int64_t N, int64_t K, int segments, bb_dtype
         }
 
     memcpy(dw, dw_before, (size_t)(N * K) * sizeof *dw);
-    dev->ops->linear_backward(dev, NULL, dw, dy, BB_F32, rows, &t, M); /* without dx */
+    dev->ops->linear_backward(dev, NULL, dw, true, dy, BB_F32, rows, &t, M); /* without dx */
     assert_true(max_abs(dw, N * K) > 0 && memcmp(dw, dw_before, (size_t)(N * K) * sizeof *dw) != 0);
     ops_end(&s);
 }

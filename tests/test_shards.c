@@ -39,11 +39,15 @@ static void pieces_cover_all_once(const bb_param_table *t, const bb_shards *s, i
         assert_true(t->entries[p->param].offset + p->first == at);
         assert_true(p->first + p->count <= t->entries[p->param].count);
         assert_true(p->first % BB_NORM_TILE == 0 && p->first % BB_ADAM8_BLOCK == 0);
+        int64_t columns = t->entries[p->param].shape[1];
+        if (s->whole_rows && t->entries[p->param].ternary)
+            assert_true(p->first % (BB_TERNARY_ROWS * columns) == 0 && p->count % columns == 0);
         assert_true(s->first_piece[p->param] <= i && i < s->first_piece[p->param + 1]);
         at += p->count;
     }
     assert_true(at == t->total);
     if (size == 1) assert_int_equal(s->piece_count, t->count);
+    assert_true(s->whole_rows == (size <= 16));
 }
 
 static void buckets_agree_with_pieces(const bb_param_table *t, const bb_shards *s, int size) {
@@ -67,12 +71,26 @@ static void buckets_agree_with_pieces(const bb_param_table *t, const bb_shards *
     if (size > 1) assert_true(end == 0 && i == 0);
 }
 
+/* The most elements that can't be divided. */
+static int64_t largest_unit(const bb_param_table *t, bool whole_rows) {
+    int64_t most = BB_SHARD_UNIT;
+    for (int i = 0; i < t->count; i++) {
+        const bb_param *p = &t->entries[i];
+        int64_t rows = BB_TERNARY_ROWS * p->shape[1], unit = rows;
+        if (!p->ternary || !whole_rows) continue;
+        while (unit % BB_SHARD_UNIT != 0 && unit < p->count) unit += rows;
+        if (unit > p->count) unit = p->count;
+        if (unit > most) most = unit;
+    }
+    return most;
+}
+
 /* No rank has more than its share and a unit of each bucket. */
 static void shares_are_even(const bb_param_table *t, const bb_shards *s, int size) {
     for (int r = 0; r < size; r++) {
         int64_t sum = 0;
         for (int i = 0; i < s->piece_count; i++) sum += s->pieces[i].rank == r ? s->pieces[i].count : 0;
-        assert_true(sum <= t->total / size + (int64_t)(s->bucket_count + 1) * BB_SHARD_UNIT);
+        assert_true(sum <= t->total / size + (int64_t)(s->bucket_count + 1) * largest_unit(t, s->whole_rows));
     }
 }
 

@@ -21,8 +21,9 @@ typedef enum bb_dist_kind {
 
 /* A range that ranks share out: rank r's part is elements cut[r] .. cut[r+1]-1 of x, cut[0] = 0. Parts may be empty. */
 typedef struct bb_dist_range {
-    float *x;
+    void *x;
     const int64_t *cut; /* (size + 1), lives until the wait; at most BB_DIST_MAX_PART elements a part */
+    int width;          /* bytes an element, at most 4; what is summed is f32 */
 } bb_dist_range;
 enum { BB_DIST_MAX_PART = 1 << 28 };
 

@@ -11,24 +11,27 @@ enum { TAGS = 8192 }; /* op numbers are told apart modulo this; BB_MPI_QUEUE is 
 static bb_mpi_op *op_of(bb_mpi *m, int64_t number) { return &m->ops[number % BB_MPI_QUEUE]; }
 static int tag_of(int64_t number, bb_mpi_phase phase) { return (int)(number % TAGS) * 2 + (phase == BB_MPI_GATHERING); }
 
-static void receive(bb_mpi *m, bb_mpi_slot *slot, float *x, int64_t n, int from, int tag) {
-    if (n == 0) return;
-    bb_mpi_check(m, MPI_Irecv(x, (int)n, MPI_FLOAT, from, tag, m->work, &slot->requests[slot->count]), "receiving");
+static void receive(bb_mpi *m, bb_mpi_slot *slot, void *x, int64_t bytes, int from, int tag) {
+    if (bytes == 0) return;
+    bb_mpi_check(m, MPI_Irecv(x, (int)bytes, MPI_BYTE, from, tag, m->work, &slot->requests[slot->count]), "receiving");
     slot->count++;
 }
 
-static void send(bb_mpi *m, bb_mpi_slot *slot, const float *x, int64_t n, int to, int tag) {
-    if (n == 0) return;
-    bb_mpi_check(m, MPI_Isend(x, (int)n, MPI_FLOAT, to, tag, m->work, &slot->requests[slot->count]), "sending");
+static void send(bb_mpi *m, bb_mpi_slot *slot, const void *x, int64_t bytes, int to, int tag) {
+    if (bytes == 0) return;
+    bb_mpi_check(m, MPI_Isend(x, (int)bytes, MPI_BYTE, to, tag, m->work, &slot->requests[slot->count]), "sending");
     slot->count++;
-    m->base.sent_bytes += n * (int64_t)sizeof(float);
+    m->base.sent_bytes += bytes;
 }
+
+_Static_assert(BB_DIST_MAX_PART <= INT32_MAX / 4, "a part is one message, whose length is an int");
 
 /* Posts all receives and sends of a phase. Every rank begins with the one after it, so that not all send to the same one. */
 static void begin_phase(bb_mpi *m, int64_t number, bb_mpi_phase phase) {
     bb_mpi_op *op = op_of(m, number);
     bb_mpi_slot *slot = &m->slots[number % BB_MPI_ACTIVE];
-    const int64_t *cut = op->range.cut;
+    const int64_t *cut = op->range.cut, width = op->range.width;
+    unsigned char *x = op->range.x;
     int rank = m->base.rank, size = m->base.size, tag = tag_of(number, phase);
     int64_t own = cut[rank + 1] - cut[rank];
     op->phase = phase;
@@ -46,16 +49,16 @@ static void begin_phase(bb_mpi *m, int64_t number, bb_mpi_phase phase) {
     for (int i = 1; i < size; i++) {
         int from = (rank + size - i) % size;
         if (phase == BB_MPI_REDUCING)
-            receive(m, slot, slot->staging + (i - 1) * own, own, from, tag);
+            receive(m, slot, slot->staging + (i - 1) * own, own * width, from, tag);
         else
-            receive(m, slot, op->range.x + cut[from], cut[from + 1] - cut[from], from, tag);
+            receive(m, slot, x + cut[from] * width, (cut[from + 1] - cut[from]) * width, from, tag);
     }
     for (int i = 1; i < size; i++) {
         int to = (rank + i) % size;
         if (phase == BB_MPI_REDUCING)
-            send(m, slot, op->range.x + cut[to], cut[to + 1] - cut[to], to, tag);
+            send(m, slot, x + cut[to] * width, (cut[to + 1] - cut[to]) * width, to, tag);
         else
-            send(m, slot, op->range.x + cut[rank], own, to, tag);
+            send(m, slot, x + cut[rank] * width, own * width, to, tag);
     }
 }
 
@@ -65,8 +68,9 @@ static void sum_parts(bb_mpi *m, int64_t number) {
     int rank = m->base.rank, size = m->base.size;
     int64_t begin = op->range.cut[rank], own = op->range.cut[rank + 1] - begin;
     for (int i = 1; i < size; i++) m->parts[(rank + size - i) % size] = slot->staging + (i - 1) * own;
-    m->parts[rank] = op->range.x + begin;
-    bb_dist_tree_sum(op->range.x + begin, m->parts, size, own);
+    float *sum = (float *)op->range.x + begin;
+    m->parts[rank] = sum;
+    bb_dist_tree_sum(sum, m->parts, size, own);
 }
 
 /* As far as it goes without waiting. */

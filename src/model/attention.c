@@ -70,10 +70,10 @@ void bb_attention_block_backward(bb_device *dev, const bb_block *block, const bb
     bb_attention a = description_of(s);
     void *d_qkv = scratch->d_wide, *d_att = scratch->d_narrow, *d_norm = scratch->d_narrow;
 
-    ops->linear_backward(dev, d_att, block->dw_o, dx, BB_F32, sv->a2, &block->o, M);
+    ops->linear_backward(dev, d_att, block->dw_o, s->add_gradients, dx, BB_F32, sv->a2, &block->o, M);
     ops->attention_backward(dev, d_qkv, act_at(dev, d_qkv, row.k), act_at(dev, d_qkv, row.v), d_att, sv->qkv,
                             act_at(dev, sv->qkv, row.k), act_at(dev, sv->qkv, row.v), sv->att, sv->lse, &a);
     ops->rope_backward(dev, d_qkv, s->rope_cos, s->rope_sin, s->B, s->T, s->H + s->Hk, s->D, row.width);
-    ops->linear_backward(dev, d_norm, block->dw_qkv, d_qkv, ops->act_dtype, sv->a1, &block->qkv, M);
+    ops->linear_backward(dev, d_norm, block->dw_qkv, s->add_gradients, d_qkv, ops->act_dtype, sv->a1, &block->qkv, M);
     ops->rmsnorm_backward(dev, dx, block->dn1, d_norm, x, block->n1, sv->r1, M, s->C);
 }

@@ -14,27 +14,30 @@ static int64_t head_size(const bb_config *c) { return c->d_model / c->n_head; }
 
 /* ---- prepared weights ------------------------------------------------------------------------------------------------ */
 
-static void carve_ternary(bb_ternary *t, bb_arena *arena, bb_device *dev) {
-    t->data = bb_arena_take(arena, dev->ops->ternary_bytes(dev, t));
-    t->scale = bb_arena_take(arena, (size_t)t->segments * sizeof(float));
-}
-
-static void carve_block_weights(bb_block *b, bb_arena *arena, bb_device *dev, const bb_config *c) {
+/* The codes of all blocks lie one behind the other, in the order of the parameters; behind them the scales. */
+static void carve_weights(bb_block *blocks, bb_arena *arena, bb_device *dev, const bb_config *c) {
     int64_t C = c->d_model, kv = c->n_kv_head * head_size(c), F = c->d_ff;
-    b->qkv = (bb_ternary){.n = C + 2 * kv, .k = C, .segments = 3, .segment_end = {C, C + kv, C + 2 * kv}};
-    b->o = (bb_ternary){.n = C, .k = C, .segments = 1, .segment_end = {C}};
-    b->gate_up = (bb_ternary){.n = 2 * F, .k = C, .segments = 1, .segment_end = {2 * F}};
-    b->down = (bb_ternary){.n = C, .k = F, .segments = 1, .segment_end = {C}};
-    carve_ternary(&b->qkv, arena, dev);
-    carve_ternary(&b->o, arena, dev);
-    carve_ternary(&b->gate_up, arena, dev);
-    carve_ternary(&b->down, arena, dev);
+    for (int l = 0; l < c->n_layer; l++) {
+        bb_block *b = &blocks[l];
+        b->qkv = (bb_ternary){.n = C + 2 * kv, .k = C, .segments = 3, .segment_end = {C, C + kv, C + 2 * kv}};
+        b->o = (bb_ternary){.n = C, .k = C, .segments = 1, .segment_end = {C}};
+        b->gate_up = (bb_ternary){.n = 2 * F, .k = C, .segments = 1, .segment_end = {2 * F}};
+        b->down = (bb_ternary){.n = C, .k = F, .segments = 1, .segment_end = {C}};
+        bb_ternary *all[] = {&b->qkv, &b->o, &b->gate_up, &b->down};
+        for (int i = 0; i < 4; i++) all[i]->data = bb_arena_take(arena, dev->ops->ternary_bytes(dev, all[i]));
+    }
+    for (int l = 0; l < c->n_layer; l++) {
+        bb_ternary *all[] = {&blocks[l].qkv, &blocks[l].o, &blocks[l].gate_up, &blocks[l].down};
+        for (int i = 0; i < 4; i++) all[i]->scale = bb_arena_take(arena, (size_t)all[i]->segments * sizeof(float));
+    }
 }
 
 size_t bb_quantized_measure(bb_device *device, const bb_config *config) {
     bb_arena measure = {0};
     bb_block block;
-    carve_block_weights(&block, &measure, device, config);
+    bb_config one = *config;
+    one.n_layer = 1;
+    carve_weights(&block, &measure, device, &one);
     return measure.used * (size_t)config->n_layer;
 }
 
@@ -323,7 +326,7 @@ static bb_status create(bb_device *device, const bb_config *config, bool for_inf
         goto fail;
     }
     bb_arena arena = {.base = m->quantized};
-    for (int l = 0; l < config->n_layer; l++) carve_block_weights(&m->blocks[l], &arena, device, config);
+    carve_weights(m->blocks, &arena, device, config);
     point_blocks(m);
     *out = m;
     return BB_OK;
@@ -432,6 +435,9 @@ bb_status bb_model_get_gradient(const bb_model *m, const char *name, float *out,
     const bb_param *p;
     BB_TRY(find_tensor(m, name, count, &p, err));
     if (!m->grads) return bb_fail(err, BB_ERR_ARGUMENT, "the model has no gradients: nothing was trained yet");
-    m->device->ops->copy_out(m->device, out, m->grads + p->offset, count * sizeof(float));
+    if (m->gradients_empty)
+        memset(out, 0, count * sizeof *out);
+    else
+        m->device->ops->copy_out(m->device, out, m->grads + p->offset, count * sizeof(float));
     return m->device->ops->sync(m->device, err);
 }

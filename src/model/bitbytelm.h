@@ -32,11 +32,12 @@ struct bb_model {
     bb_device *device;
     bb_config config;
     bb_param_table table;
-    bool for_inference; /* it holds no f32 of its ternary weights */
-    float *params;      /* device, table.held f32 */
-    float *grads;       /* the same shape; NULL until training is reserved */
-    bb_block *blocks;   /* host array (L): where a block's parameters, gradients and prepared weights are */
-    void *quantized;    /* device memory of the prepared weights */
+    bool for_inference;   /* it holds no f32 of its ternary weights */
+    float *params;        /* device, table.held f32 */
+    float *grads;         /* the same shape; NULL until training is reserved */
+    bool gradients_empty; /* all zero, whatever stands in grads: the next backward pass overwrites it */
+    bb_block *blocks;     /* host array (L): where a block's parameters, gradients and prepared weights are */
+    void *quantized;      /* device memory of the prepared weights */
     size_t quantized_bytes;
     bool prepared; /* the prepared weights belong to the present parameters */
     int trained_length;
@@ -55,6 +56,8 @@ bb_status bb_model_create_for_inference(bb_device *device, const bb_config *conf
 /* The prepared weight of ternary tensor `index` of the table: one segment, in the model's memory. */
 bb_ternary bb_model_ternary(const bb_model *model, int index);
 
+/* Writes the zeros of gradients that are empty, before something else than a backward pass uses them. */
+bb_status bb_model_settle_gradients(bb_model *model, bb_error *err);
 /* Gives the model another range for its gradients, table.total f32; the old one is the caller's. */
 float *bb_model_swap_gradients(bb_model *model, float *grads);
 /* After a change of params (optimizer step, load): the prepared weights are made again before their next use. */

@@ -47,6 +47,7 @@ typedef struct bb_block_shape {
     int64_t rows; /* the device's forward_rows: about so many go through each half of a block at a time */
     float norm_eps;
     bool act_quant, training;
+    bool add_gradients; /* to what is there; else those of the ternary weights are overwritten */
     const float *rope_cos, *rope_sin;
 } bb_block_shape;
 

@@ -53,6 +53,14 @@ static void gradients_done(const bb_model *m, int64_t first) {
     if (m->on_gradients) m->on_gradients(m->on_gradients_user, first);
 }
 
+/* Those that backward adds to in any case; the rest it overwrites. */
+static void zero_small_gradients(bb_model *m) {
+    for (int i = 0; i < m->table.count; i++) {
+        const bb_param *p = &m->table.entries[i];
+        if (!p->ternary) m->device->ops->zero(m->device, m->grads + p->offset, (size_t)p->count * sizeof(float));
+    }
+}
+
 /* Gradients from ws.logits (holding dlogits) down to the embedding. */
 static void backward(bb_model *m, const bb_block_shape *s) {
     bb_workspace *w = &m->ws;
@@ -62,6 +70,8 @@ static void backward(bb_model *m, const bb_block_shape *s) {
     float *d_embedding = m->grads + m->table.entries[BB_PARAM_TOK_EMB].offset;
     void *dh = w->scratch.d_narrow;
 
+    if (!s->add_gradients) zero_small_gradients(m);
+    m->gradients_empty = false;
     ops->head_backward(m->device, dh, d_embedding, w->logits, w->h, embedding(m), M, V, C);
     ops->zero(m->device, w->dx, (size_t)(M * C) * sizeof(float));
     ops->rmsnorm_backward(m->device, w->dx, m->grads + norm_f(m)->offset, dh, w->block_x[L], m->params + norm_f(m)->offset,
@@ -125,6 +135,7 @@ bb_status bb_model_loss_backward(bb_model *m, const uint8_t *x, const uint8_t *y
     /* the mode of an earlier training reserve stands; without one, keep all activations */
     BB_TRY(bb_model_reserve(m, batch_size, seq_len, true, m->ws.training && m->ws.recompute, err));
     bb_block_shape s = shape_of(m, batch_size, seq_len);
+    s.add_gradients = !m->gradients_empty;
     BB_TRY(forward(m, &s, x, y, loss, err));
     if (!isfinite(*loss)) return BB_OK;
     int64_t M = s.B * s.T;
@@ -135,6 +146,14 @@ bb_status bb_model_loss_backward(bb_model *m, const uint8_t *x, const uint8_t *y
 }
 
 bb_status bb_model_zero_gradients(bb_model *m, bb_error *err) {
+    (void)err;
+    m->gradients_empty = true;
+    return BB_OK;
+}
+
+bb_status bb_model_settle_gradients(bb_model *m, bb_error *err) {
+    if (!m->gradients_empty) return BB_OK;
+    m->gradients_empty = false;
     if (m->grads) m->device->ops->zero(m->device, m->grads, (size_t)m->table.total * sizeof(float));
     return m->device->ops->sync(m->device, err);
 }

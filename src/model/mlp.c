@@ -21,8 +21,9 @@ void bb_mlp_block_backward(bb_device *dev, const bb_block *block, const bb_block
     const bb_ops *ops = dev->ops;
     int64_t M = s->B * s->T;
     void *d_h = scratch->d_narrow, *d_gate_up = scratch->d_wide, *d_norm = scratch->d_narrow;
-    ops->linear_backward(dev, d_h, block->dw_down, dx, BB_F32, sv->a4, &block->down, M);
+    ops->linear_backward(dev, d_h, block->dw_down, s->add_gradients, dx, BB_F32, sv->a4, &block->down, M);
     ops->swiglu_backward(dev, d_gate_up, sv->gate_up, d_h, M, s->F);
-    ops->linear_backward(dev, d_norm, block->dw_gate_up, d_gate_up, ops->act_dtype, sv->a3, &block->gate_up, M);
+    ops->linear_backward(dev, d_norm, block->dw_gate_up, s->add_gradients, d_gate_up, ops->act_dtype, sv->a3, &block->gate_up,
+                         M);
     ops->rmsnorm_backward(dev, dx, block->dn2, d_norm, x, block->n2, sv->r2, M, s->C);
 }

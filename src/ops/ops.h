@@ -17,6 +17,7 @@
 #ifndef BB_OPS_OPS_H
 #define BB_OPS_OPS_H
 
+#include <math.h>
 #include <stdbool.h>
 
 #include "core/status.h"
@@ -32,6 +33,9 @@ typedef struct bb_rows {
 
 /* Up to BB_FEW_ROWS rows, linear_forward, head_forward and attention_cached compute a row as they would alone, bit for bit. */
 enum { BB_MAX_SEGMENTS = 3, BB_FEW_ROWS = 16 };
+
+/* Rows of a prepared matrix that a backend stores as one, at the most (it divides this). */
+enum { BB_TERNARY_ROWS = 64 };
 
 /* A weight matrix (N,K) prepared for its products. Its rows are up to three tensors one below the other (q, k, v), each with
  * a scale of its own: row n belongs to the first segment i with n < segment_end[i]. `data` is laid out as the backend likes,
@@ -65,6 +69,9 @@ typedef struct bb_kv {
 static inline int64_t bb_kv_width(int64_t D) { return (D + 15) / 16 * 16; }
 
 enum { BB_NORM_TILE = 4096 };
+
+/* g of n weights, the sum of whose absolute values is given. */
+static inline float bb_absmean_scale(double sum, int64_t n) { return (float)fmax(sum / (double)n, 1e-8); }
 
 typedef struct bb_adamw {
     double lr, beta1, beta2, eps, weight_decay; /* weight_decay 0 for a tensor that does not decay */
@@ -158,9 +165,15 @@ typedef struct bb_ops {
     /* -- ternary linear layers (arXiv:2402.17764) --------------------------------------------------------------------- */
     /* Of t->data, from the shape and the segments. */
     size_t (*ternary_bytes)(bb_device *dev, const bb_ternary *t);
-    /* w: (N,K) f32, the segments one below the other. Per segment: g = max(mean|w|, 1e-8) (mean in double),
+    /* w: (N,K) f32, the segments one below the other. Per segment: g = max(mean|w|, 1e-8) (mean in double, by tiles),
      * q = round_half_even(clip(w/g, -1, 1)). Fills t->scale and t->data; the rest of *t is the caller's. */
     void (*ternary_quant)(bb_device *dev, const bb_ternary *t, const float *w);
+    /* Rows first .. first+rows-1 of a t of one segment, with the scale that t->scale holds; first is a multiple of
+     * BB_TERNARY_ROWS. They are the bytes of t->data that ternary_bytes gives for as many rows. w: the whole (N,K). */
+    void (*ternary_quant_rows)(bb_device *dev, const bb_ternary *t, const float *w, int64_t first, int64_t rows);
+    /* sums[t] = the sum of |w[i]| in double over tile t, of BB_NORM_TILE elements, as sum_squares. A scale is
+     * bb_absmean_scale of the sum of a segment's tiles in their order. */
+    void (*sum_abs)(bb_device *dev, double *sums, const float *w, int64_t n);
     /* t->data from codes: uint8 (N, ceil(K/4)), where bits 2(k%4) and 2(k%4)+1 of byte k/4 of a row are
      * q + 1 <= 2. The bits past K may be anything. t->scale is the caller's. */
     void (*ternary_load)(bb_device *dev, const bb_ternary *t, const uint8_t *codes);
@@ -170,10 +183,11 @@ typedef struct bb_ops {
      * y[m,n] = residual[m,n] + s[m] * g[n] * sum_k x.q[m,k] * t.q[n,k], the sum exact in int32 (x I8), or with
      * g[n] * sum_k x[m,k] * t.q[n,k].  y, residual: (M,N) f32; y may be residual, which is NULL for zeros. */
     void (*linear_forward)(bb_device *dev, float *y, const float *residual, bb_rows x, const bb_ternary *t, int64_t M);
-    /* dx[m,k] = sum_n dy[m,n] * g[n] * t.q[n,k];  dw[n,k] += sum_m dy[m,n] * (s[m] * x.q[m,k]).
-     * dy: (M,N), f32 or act as dy_dtype says; dx: (M,K) act, may be NULL; dw: (N,K) f32.
-     * For dx, where x is I8, a backend may quantize the rows dy[m,:] * g as activations are; the sum is then exact. */
-    void (*linear_backward)(bb_device *dev, void *dx, float *dw, const void *dy, bb_dtype dy_dtype, bb_rows x,
+    /* dx[m,k] = sum_n dy[m,n] * g[n] * t.q[n,k];  dw[n,k] (+)= sum_m dy[m,n] * (s[m] * x.q[m,k]).
+     * dy: (M,N), f32 or act as dy_dtype says; dx: (M,K) act, may be NULL; dw: (N,K) f32, added to where `add`, else
+     * overwritten. For dx, where x is I8, a backend may quantize the rows dy[m,:] * g as activations are; the sum is then
+     * exact. */
+    void (*linear_backward)(bb_device *dev, void *dx, float *dw, bool add, const void *dy, bb_dtype dy_dtype, bb_rows x,
                             const bb_ternary *t, int64_t M);
     /* The clipped estimator: dw[n,k] = 0 where |w[n,k] / g[n]| > 1. dw, w: (N,K) f32; t gives the scales. */
     void (*ste_clip)(bb_device *dev, float *dw, const float *w, const bb_ternary *t);

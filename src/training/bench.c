@@ -164,20 +164,22 @@ static void run_phase(bench *b, phase p) {
         ops->loss_backward(dev, w->logits, w->logits, w->y, 1 / (float)b->M, b->M, b->V);
         break;
     case B_HEAD: ops->head_backward(dev, w->scratch.d_narrow, d_embedding, w->logits, w->h, embedding, b->M, b->V, b->C); break;
-    case B_DOWN: ops->linear_backward(dev, w->scratch.d_narrow, k->dw_down, w->dx, BB_F32, s->a4, &k->down, b->M); break;
+    case B_DOWN: ops->linear_backward(dev, w->scratch.d_narrow, k->dw_down, false, w->dx, BB_F32, s->a4, &k->down, b->M); break;
     case B_SWIGLU: ops->swiglu_backward(dev, w->scratch.d_wide, s->gate_up, w->scratch.d_narrow, b->M, b->F); break;
     case B_GATE_UP:
-        ops->linear_backward(dev, w->scratch.d_narrow, k->dw_gate_up, w->scratch.d_wide, ops->act_dtype, s->a3, &k->gate_up,
-                             b->M);
+        ops->linear_backward(dev, w->scratch.d_narrow, k->dw_gate_up, false, w->scratch.d_wide, ops->act_dtype, s->a3,
+                             &k->gate_up, b->M);
         break;
     case B_NORM: ops->rmsnorm_backward(dev, w->dx, k->dn2, w->scratch.d_narrow, s->x_mid, k->n2, s->r2, b->M, b->C); break;
-    case B_OUT: ops->linear_backward(dev, w->scratch.d_narrow, k->dw_o, w->dx, BB_F32, s->a2, &k->o, b->M); break;
+    case B_OUT: ops->linear_backward(dev, w->scratch.d_narrow, k->dw_o, false, w->dx, BB_F32, s->a2, &k->o, b->M); break;
     case B_ATT:
         ops->attention_backward(dev, d_qkv, d_qkv + k_at, d_qkv + v_at, w->scratch.d_narrow, qkv, qkv + k_at, qkv + v_at,
                                 s->att, s->lse, &a);
         break;
     case B_ROPE: ops->rope_backward(dev, d_qkv, w->rope_cos, w->rope_sin, b->B, b->T, heads + kv, D, width); break;
-    case B_QKV: ops->linear_backward(dev, w->scratch.d_narrow, k->dw_qkv, d_qkv, ops->act_dtype, s->a1, &k->qkv, b->M); break;
+    case B_QKV:
+        ops->linear_backward(dev, w->scratch.d_narrow, k->dw_qkv, false, d_qkv, ops->act_dtype, s->a1, &k->qkv, b->M);
+        break;
     case B_EMBED: ops->embedding_backward(dev, d_embedding, w->x, w->dx, b->M, b->V, b->C); break;
     case QUANTIZE:
         bb_model_parameters_changed(model);

@@ -91,8 +91,8 @@ static void gradients_final(void *user, int64_t first) {
         if (g->failure.code != BB_OK) return;
         g->failure.code = dev->ops->sync(dev, &g->failure);
         if (g->failure.code == BB_OK)
-            g->failure.code =
-                g->dist->engine->start(g->dist, g->kind, (bb_dist_range){.x = grads + b->begin, .cut = b->cut}, &g->failure);
+            g->failure.code = g->dist->engine->start(
+                g->dist, g->kind, (bb_dist_range){.x = grads + b->begin, .cut = b->cut, .width = sizeof *grads}, &g->failure);
     }
 }
 
@@ -116,7 +116,8 @@ bb_status bb_gradients_micro(bb_gradients *g, const uint8_t *x, const uint8_t *y
     bb_status status = bb_model_loss_backward(model, x, y, batch_size, seq_len, scale, loss, err);
     model->on_gradients = NULL;
     BB_TRY(status);
-    if (last) gradients_final(g, 0); /* also where the loss was not finite and nothing was called back */
+    BB_TRY(bb_model_settle_gradients(model, err)); /* where the loss was not finite */
+    if (last) gradients_final(g, 0);               /* also where the loss was not finite and nothing was called back */
     if (g->failure.code != BB_OK) {
         if (err) *err = g->failure;
         return g->failure.code;

@@ -87,6 +87,7 @@ bb_status bb_optimizer_create(bb_model *model, const bb_optimizer_options *optio
     o->options = *options;
     o->dist = options->share_over && options->share_over->size > 1 ? options->share_over : NULL;
     o->norm_limit = INFINITY;
+    o->exchange.model = model;
     bb_status status;
     int rank = o->dist ? o->dist->rank : 0, size = o->dist ? o->dist->size : 1;
     BB_TRY_GOTO(status, fail, bb_shards_create(&model->table, size, &o->shards, err));
@@ -109,6 +110,7 @@ bb_status bb_optimizer_create(bb_model *model, const bb_optimizer_options *optio
     bb_optimizer_carve(&model->table, &o->shards, rank, options->kind, o->slots, &arena);
     for (int i = 0; i < o->shards.piece_count; i++)
         if (o->slots[i].is_8bit) dev->ops->adamw8bit_init(dev, o->slots[i].q, o->shards.pieces[i].count);
+    if (o->dist) BB_TRY_GOTO(status, fail, bb_weight_exchange_open(model, o->dist, &o->shards, &o->exchange, err));
     *out = o;
     return dev->ops->sync(dev, err);
 fail:
@@ -119,6 +121,7 @@ fail:
 void bb_optimizer_free(bb_optimizer *o) {
     if (!o) return;
     if (o->memory) o->model->device->ops->free(o->model->device, o->memory, o->bytes);
+    bb_weight_exchange_close(&o->exchange);
     bb_shards_free(&o->shards);
     free(o->slots);
     free(o->squares);
@@ -182,27 +185,12 @@ static void update_piece(bb_optimizer *o, int index, bb_adamw *h) {
         dev->ops->adamw_step(dev, values, grads, s->m, s->v, p->count, h);
 }
 
-/* Bucket by bucket, each rank its pieces; a bucket's weights go to all while the next is updated. */
-static bb_status update_own(bb_optimizer *o, bb_adamw *h, bb_error *err) {
-    bb_device *dev = o->model->device;
-    const bb_shards *s = &o->shards;
-    int i = 0;
-    for (int b = s->bucket_count - 1; b >= 0; b--) {
-        const bb_bucket *bucket = &s->buckets[b];
-        for (; i < s->piece_count && offset_of(o, &s->pieces[i]) < bucket->begin + bucket->count; i++)
-            if (is_own(o, &s->pieces[i])) update_piece(o, i, h);
-        BB_TRY(dev->ops->sync(dev, err));
-        BB_TRY(o->dist->engine->start(o->dist, BB_DIST_ALL_GATHER,
-                                      (bb_dist_range){.x = o->model->params + bucket->begin, .cut = bucket->cut}, err));
-    }
-    return o->dist->engine->wait(o->dist, err);
-}
-
 bb_status bb_optimizer_step(bb_optimizer *o, double lr, double max_norm, double loss_scale, double *grad_norm, bool *applied,
                             bb_error *err) {
     bb_model *model = o->model;
     *applied = false;
     if (!model->grads) return bb_fail(err, BB_ERR_ARGUMENT, "an optimizer step before any backward pass");
+    BB_TRY(bb_model_settle_gradients(model, err));
     BB_TRY(bb_optimizer_grad_norm(o, grad_norm, err));
     *grad_norm /= loss_scale;
     if (!isfinite(*grad_norm) || *grad_norm > o->norm_limit) return BB_OK;
@@ -216,14 +204,14 @@ bb_status bb_optimizer_step(bb_optimizer *o, double lr, double max_norm, double 
                   .grad_scale = ((scale < 1 ? scale : 1) / loss_scale),
                   .bias_correction1 = (1 - pow(opt->beta1, t)),
                   .bias_correction2 = (1 - pow(opt->beta2, t))};
-    if (o->dist) {
-        BB_TRY(update_own(o, &h, err));
-    } else {
-        for (int i = 0; i < o->shards.piece_count; i++) update_piece(o, i, &h);
-        BB_TRY(model->device->ops->sync(model->device, err));
-    }
+    for (int i = 0; i < o->shards.piece_count; i++)
+        if (is_own(o, &o->shards.pieces[i])) update_piece(o, i, &h);
+    BB_TRY(model->device->ops->sync(model->device, err));
+    if (o->dist)
+        BB_TRY(bb_weight_exchange_after_update(&o->exchange, err));
+    else
+        bb_model_parameters_changed(model);
     o->steps++;
-    bb_model_parameters_changed(model);
     *applied = true;
     return BB_OK;
 }

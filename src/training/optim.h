@@ -7,6 +7,7 @@
 #include "dist/dist.h"
 #include "model/bitbytelm.h"
 #include "training/shards.h"
+#include "training/weight_exchange.h"
 
 enum { BB_OPTIM_SMALL_TENSOR = 4096 }; /* the 8-bit form keeps tensors with fewer elements in fp32 */
 
@@ -28,7 +29,8 @@ struct bb_optimizer {
     void *memory;             /* one arena of device memory: this rank's pieces */
     size_t bytes;
     double *squares; /* host: sums of tiles of the gradients, for the norm: this rank's, then rank after rank most_tiles each */
-    int64_t most_tiles, *taken; /* taken: (ranks), a place in the tiles of each */
+    int64_t most_tiles, *taken;  /* taken: (ranks), a place in the tiles of each */
+    bb_weight_exchange exchange; /* with dist's ranks; of the model alone where dist is NULL */
 };
 
 /* Whether a tensor of so many elements has its moments in 8 bits. */

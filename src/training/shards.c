@@ -3,11 +3,16 @@
 
 #include <stdlib.h>
 
+#include "ops/ops.h"
+
 /* Elements: what is exchanged at a time. Below the first, messages are all latency; above the second, buffers grow and what is
  * left to exchange after the last block shows. */
-enum { BUCKET_LEAST = 1 << 20, BUCKET_MOST = 1 << 22 };
+enum { BUCKET_LEAST = 1 << 20, BUCKET_MOST = 1 << 22, UNIT_MOST = BUCKET_MOST / 4 };
 
-int64_t bb_shards_longest(int64_t parameters) { return parameters < BUCKET_MOST ? parameters : BUCKET_MOST; }
+int64_t bb_shards_longest(int64_t parameters) {
+    int64_t most = BUCKET_MOST + UNIT_MOST; /* where a bucket begins is rounded to a unit */
+    return parameters < most ? parameters : most;
+}
 
 static int layers_of(const bb_param_table *t) { return (t->count - BB_PARAM_FIRST_BLOCK) / BB_PARAMS_PER_BLOCK; }
 
@@ -24,12 +29,29 @@ static int param_at(const bb_param_table *t, int64_t at) {
     return low;
 }
 
-/* The last place at or before `at` where ranks may divide a range: a tensor's beginning, or a multiple of the unit from there.
+/* The least multiple of BB_SHARD_UNIT that is whole rows of codes too. */
+static int64_t unit_of(const bb_param *p, bool whole_rows) {
+    int64_t rows = BB_TERNARY_ROWS * p->shape[1], unit = BB_SHARD_UNIT;
+    if (!p->ternary || !whole_rows) return unit;
+    while (unit % rows != 0) unit += BB_SHARD_UNIT;
+    return unit;
+}
+
+static bool can_be_whole_rows(const bb_param_table *t, int size) {
+    for (int i = 0; i < t->count; i++) {
+        const bb_param *p = &t->entries[i];
+        if (p->count > UNIT_MOST && unit_of(p, true) > UNIT_MOST) return false;
+    }
+    return size <= BB_SHARD_WHOLE_ROWS;
+}
+
+/* The last place at or before `at` where ranks may divide a range: a tensor's beginning, or a multiple of its unit from there.
  */
-static int64_t divisible(const bb_param_table *t, int64_t at) {
+static int64_t divisible(const bb_param_table *t, int64_t at, bool whole_rows) {
     if (at >= t->total) return t->total;
-    int64_t offset = t->entries[param_at(t, at)].offset;
-    return offset + (at - offset) / BB_SHARD_UNIT * BB_SHARD_UNIT;
+    const bb_param *p = &t->entries[param_at(t, at)];
+    int64_t unit = unit_of(p, whole_rows);
+    return p->offset + (at - p->offset) / unit * unit;
 }
 
 static void add_bucket(bb_shards *s, const bb_param_table *t, int size, int64_t begin, int64_t end) {
@@ -37,7 +59,7 @@ static void add_bucket(bb_shards *s, const bb_param_table *t, int size, int64_t 
     *b = (bb_bucket){.begin = begin, .count = end - begin, .cut = s->cuts + (int64_t)s->bucket_count * (size + 1)};
     s->bucket_count++;
     for (int r = 0; r <= size; r++) {
-        int64_t at = r == size ? end : divisible(t, begin + b->count * r / size);
+        int64_t at = r == size ? end : divisible(t, begin + b->count * r / size, s->whole_rows);
         b->cut[r] = (at > begin ? at : begin) - begin;
     }
 }
@@ -55,7 +77,7 @@ static bb_status make_buckets(bb_shards *s, const bb_param_table *t, int size, b
         if (end - begin < BUCKET_LEAST && l > 0) continue;
         int64_t parts = (end - begin + BUCKET_MOST - 1) / BUCKET_MOST, count = end - begin;
         for (int64_t i = parts; i > 0; i--) {
-            int64_t from = i == 1 ? begin : divisible(t, begin + count * (i - 1) / parts);
+            int64_t from = i == 1 ? begin : divisible(t, begin + count * (i - 1) / parts, s->whole_rows);
             if (from < end) add_bucket(s, t, size, from, end);
             end = from;
         }
@@ -93,7 +115,7 @@ static bb_status make_pieces(bb_shards *s, const bb_param_table *t, int size, bb
 }
 
 bb_status bb_shards_create(const bb_param_table *table, int size, bb_shards *out, bb_error *err) {
-    *out = (bb_shards){0};
+    *out = (bb_shards){.whole_rows = can_be_whole_rows(table, size)};
     bb_status status = size > 1 ? make_buckets(out, table, size, err) : BB_OK;
     if (status == BB_OK) status = make_pieces(out, table, size, err);
     if (status != BB_OK) bb_shards_free(out);

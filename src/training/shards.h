@@ -3,6 +3,8 @@
 #ifndef BB_TRAINING_SHARDS_H
 #define BB_TRAINING_SHARDS_H
 
+#include <stdbool.h>
+
 #include "model/params.h"
 
 /* A range of the parameters (and gradients) that is exchanged at a time, shared out among the ranks at `cut`. */
@@ -11,7 +13,8 @@ typedef struct bb_bucket {
     int64_t *cut; /* (size + 1), from begin on */
 } bb_bucket;
 
-/* A part of one tensor, which one rank updates. It begins at a multiple of BB_SHARD_UNIT from the tensor's beginning. */
+/* A part of one tensor, which one rank updates. It begins at a multiple of BB_SHARD_UNIT from the tensor's beginning; of a
+ * ternary tensor, where whole_rows says so, at a multiple of BB_TERNARY_ROWS rows. */
 typedef struct bb_piece {
     int param, rank; /* param: of the table */
     int64_t first, count;
@@ -19,6 +22,9 @@ typedef struct bb_piece {
 
 /* A multiple of the blocks of 8-bit moments and of the tiles of the norm, so that no sum is divided. */
 enum { BB_SHARD_UNIT = 4096 };
+/* Up to so many ranks, parts of ternary tensors are whole rows of codes, so that a rank can quantize its own. Among more of
+ * them, parts that coarse would be uneven: a bucket has a few dozen. */
+enum { BB_SHARD_WHOLE_ROWS = 16 };
 
 typedef struct bb_shards {
     bb_bucket *buckets; /* from the last parameters to the first; none for one rank */
@@ -27,6 +33,7 @@ typedef struct bb_shards {
     int piece_count;
     int *first_piece; /* (table.count + 1): of each tensor */
     int64_t *cuts;    /* the buckets' */
+    bool whole_rows;
 } bb_shards;
 
 bb_status bb_shards_create(const bb_param_table *table, int size, bb_shards *out, bb_error *err);

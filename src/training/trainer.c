@@ -8,7 +8,6 @@
 #include <stdlib.h>
 #include <sys/stat.h>
 #include <time.h>
-#include <xxhash.h>
 
 #include "core/file.h"
 #include "data/dataset.h"
@@ -252,8 +251,7 @@ const char *bb_trainer_resumed_from(const bb_trainer *t) { return t->resumed_fro
 /* Ranks that have drifted apart, or never were the same, would go on without a sign of it: each step compares a part of the
  * weights, and WEIGHT_PARTS steps all of them. */
 static uint64_t weights_sum(const bb_trainer *t, int part) {
-    int64_t n = t->model->table.total, begin = n * part / WEIGHT_PARTS, end = n * (part + 1) / WEIGHT_PARTS;
-    uint64_t sum = XXH3_64bits(t->model->params + begin, (size_t)(end - begin) * sizeof(float));
+    uint64_t sum = bb_weight_exchange_sum(&t->optimizer->exchange, part, WEIGHT_PARTS);
     return sum ^ (uint64_t)t->state.step << 32 ^ t->state.samples;
 }
 
@@ -291,6 +289,7 @@ static void on_saved(void *user, int64_t step, const char *path, double paused_s
 
 static bb_status save(bb_trainer *t, bb_error *err) {
     if (!t->options.out_dir) return BB_OK;
+    if (t->optimizer->dist) BB_TRY(bb_weight_exchange_f32(&t->optimizer->exchange, err));
     if (t->dist->rank > 0) return t->optimizer->dist ? bb_checkpoint_contribute(t->optimizer, t->from_copy, err) : BB_OK;
     bb_keep keep = {.newest = t->options.keep, .every = t->options.keep_every};
     if (t->state.skipped_in_a_row > 0) keep.newest = 0; /* those before it may be all that is good */
@@ -520,6 +519,8 @@ static bb_status run(bb_trainer *t, bb_dataset *dataset, bb_error *err) {
         if (t->dist->size == 1 && t->stop) t->stopping = true; /* nobody else need know */
     }
     if (saved_step != s->step && s->step > t->first_step) BB_TRY(save(t, err));
+    if (t->optimizer->dist)
+        BB_TRY(bb_weight_exchange_f32(&t->optimizer->exchange, err)); /* the model is whole after training */
     if (t->stopping && s->step < end)
         return bb_fail(err, BB_ERR_INTERRUPTED, "stopped at step %lld of %lld", (long long)s->step, (long long)o->steps);
     return BB_OK;

@@ -35,11 +35,13 @@ void bb_cpu_measure_peaks(bb_device *dev, bb_peaks *out);
 /* linear.c, ternary_quant.c, head.c */
 size_t bb_cpu_ternary_bytes(bb_device *dev, const bb_ternary *t);
 void bb_cpu_ternary_quant(bb_device *dev, const bb_ternary *t, const float *w);
+void bb_cpu_ternary_quant_rows(bb_device *dev, const bb_ternary *t, const float *w, int64_t first, int64_t rows);
+void bb_cpu_sum_abs(bb_device *dev, double *sums, const float *w, int64_t n);
 void bb_cpu_ternary_load(bb_device *dev, const bb_ternary *t, const uint8_t *codes);
 void bb_cpu_ternary_unpack(bb_device *dev, int8_t *q, const bb_ternary *t);
 void bb_cpu_ste_clip(bb_device *dev, float *dw, const float *w, const bb_ternary *t);
 void bb_cpu_linear_forward(bb_device *dev, float *y, const float *residual, bb_rows x, const bb_ternary *t, int64_t M);
-void bb_cpu_linear_backward(bb_device *dev, void *dx, float *dw, const void *dy, bb_dtype dy_dtype, bb_rows x,
+void bb_cpu_linear_backward(bb_device *dev, void *dx, float *dw, bool add, const void *dy, bb_dtype dy_dtype, bb_rows x,
                             const bb_ternary *t, int64_t M);
 void bb_cpu_head_forward(bb_device *dev, float *logits, const float *h, const float *e, int64_t M, int64_t V, int64_t C);
 void bb_cpu_head_backward(bb_device *dev, void *dh, float *de, const float *dlogits, const float *h, const float *e, int64_t M,

@@ -161,8 +161,8 @@ TARGET void bb_dot_bf16(bb_dot_output out, int64_t a_stride, int64_t rows, const
     TILES(bf16_tile, rows, out.columns, &out, a_stride, parts, count);
 }
 
-INLINE void add_tile(int rows, bool whole, int64_t row, float *c, int64_t c_stride, int64_t columns, const uint32_t *a,
-                     int64_t a_stride, int64_t steps, const uint8_t *panel) {
+INLINE void add_tile(int rows, bool whole, int64_t row, float *c, bool add, int64_t c_stride, int64_t columns,
+                     const uint32_t *a, int64_t a_stride, int64_t steps, const uint8_t *panel) {
     sums acc;
     EACH_ROW(r) EACH_VECTOR(v) acc[r][v] = _mm512_setzero_si512();
     EACH_ROW(r) EACH_VECTOR(v) _mm_prefetch((const char *)(c + (row + r) * c_stride + LANES * v), _MM_HINT_T0);
@@ -170,14 +170,15 @@ INLINE void add_tile(int rows, bool whole, int64_t row, float *c, int64_t c_stri
     EACH_ROW(r) EACH_VECTOR(v) {
         __mmask16 lanes = whole ? (__mmask16)0xffff : lanes16(columns, LANES * v);
         float *at = c + (row + r) * c_stride + LANES * v;
-        _mm512_mask_storeu_ps(at, lanes, _mm512_add_ps(_mm512_castsi512_ps(acc[r][v]), _mm512_maskz_loadu_ps(lanes, at)));
+        __m512 before = add ? _mm512_maskz_loadu_ps(lanes, at) : _mm512_setzero_ps();
+        _mm512_mask_storeu_ps(at, lanes, _mm512_add_ps(_mm512_castsi512_ps(acc[r][v]), before));
     }
 }
 
-TARGET static void dot_add(float *c, int64_t c_stride, int64_t columns, const uint32_t *left, int64_t rows, int64_t steps,
-                           const void *panel, const void *next) {
+TARGET static void dot_add(float *c, bool add, int64_t c_stride, int64_t columns, const uint32_t *left, int64_t rows,
+                           int64_t steps, const void *panel, const void *next) {
     (void)next;
-    TILES(add_tile, rows, columns, c, c_stride, columns, left, LEFT_ROWS, steps, panel);
+    TILES(add_tile, rows, columns, c, add, c_stride, columns, left, LEFT_ROWS, steps, panel);
 }
 
 /* ---- packing --------------------------------------------------------------------------------------------------------- */

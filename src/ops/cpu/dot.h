@@ -34,9 +34,9 @@ typedef struct bb_dot_set {
      * a_sums the sums of a's rows, that is the product with q. */
     void (*int8)(bb_dot_output out, const int8_t *a, int64_t a_stride, int64_t rows, int64_t steps, const uint8_t *panel,
                  const int32_t *a_sums, const float *s, float g);
-    /* c += sum_k a * b, c in f32, its rows c_stride elements apart, `columns` of them; panel: bf16; next: the panel that the
-     * next call is for, or NULL. left: a, k first: */
-    void (*add)(float *c, int64_t c_stride, int64_t columns, const uint32_t *left, int64_t rows, int64_t steps,
+    /* c = (add ? c : 0) + sum_k a * b, c in f32, its rows c_stride elements apart, `columns` of them; panel: bf16; next: the
+     * panel that the next call is for, or NULL. left: a, k first: */
+    void (*add)(float *c, bool add, int64_t c_stride, int64_t columns, const uint32_t *left, int64_t rows, int64_t steps,
                 const void *panel, const void *next);
     /* packed from x (tokens, rows), its rows x_stride elements apart, times s (tokens) or, where that is NULL, as it is: step i
      * has the tokens 2i and 2i + 1, zeros where there are none. left: `steps` times the most rows words. */
@@ -49,7 +49,7 @@ const bb_dot_set *bb_dot_set_for(bb_cpu_level level);
 /* AMX; on level BB_CPU_AVX512_AMX. */
 void bb_dot_amx_int8(bb_dot_output out, const int8_t *a, int64_t a_stride, int64_t rows, int64_t steps, const uint8_t *panel,
                      const int32_t *a_sums, const float *s, float g);
-void bb_dot_amx_add(float *c, int64_t c_stride, int64_t columns, const uint32_t *left, int64_t rows, int64_t steps,
+void bb_dot_amx_add(float *c, bool add, int64_t c_stride, int64_t columns, const uint32_t *left, int64_t rows, int64_t steps,
                     const void *panel, const void *next);
 void bb_dot_amx_pack_left(uint32_t *left, const void *x, bb_dtype dtype, int64_t x_stride, const float *s, int64_t tokens,
                           int64_t steps, int64_t rows);

@@ -91,10 +91,10 @@ INLINE void finish_rows(amx_kind kind, pending *p, int64_t count, const after *t
 }
 
 /* Asks for what the sums of these rows will be added to: they lie too far apart for the processor to foresee. */
-INLINE void fetch_rows(const bb_dot_output *out, int64_t row, int64_t end, int64_t column) {
-    if (!out->residual) return;
+INLINE void fetch_rows(const float *from, int64_t stride, int64_t row, int64_t end, int64_t column) {
+    if (!from) return;
     for (; row < end; row++) {
-        const float *at = out->residual + row * out->stride + column;
+        const float *at = from + row * stride + column;
         _mm_prefetch((const char *)at, _MM_HINT_T0);
         _mm_prefetch((const char *)(at + SIDE - 1), _MM_HINT_T0);
     }
@@ -112,6 +112,8 @@ INLINE void fetch_ahead(pending *p) {
 INLINE void product(amx_kind kind, bool both, left_side a, const uint8_t *panel, int64_t products, int64_t row, int64_t rows,
                     int64_t column, int32_t *sums, pending *p, const after *then) {
     int64_t each = (SIDE + products - 1) / products, fetched = row;
+    /* dW is out of the caches, whether it is added to or not */
+    const float *fetch = kind == AMX_BF16 ? then->out.y : then->out.residual;
     BB_AMX_ZERO(0);
     BB_AMX_ZERO(1);
     if (both) {
@@ -138,7 +140,7 @@ INLINE void product(amx_kind kind, bool both, left_side a, const uint8_t *panel,
                 BB_AMX_BF16(3, 5, 7);
             }
         }
-        fetch_rows(&then->out, fetched, fetched + each < row + rows ? fetched + each : row + rows, column);
+        fetch_rows(fetch, then->out.stride, fetched, fetched + each < row + rows ? fetched + each : row + rows, column);
         fetched += each;
         fetch_ahead(p);
         finish_rows(kind, p, each, then);
@@ -188,14 +190,15 @@ TARGET void bb_dot_amx_int8(bb_dot_output out, const int8_t *a, int64_t a_stride
     products(AMX_INT8, left, SIDE * a_stride, rows, panel, steps / STEPS, NULL, &then);
 }
 
-TARGET void bb_dot_amx_add(float *c, int64_t c_stride, int64_t columns, const uint32_t *left, int64_t rows, int64_t steps,
-                           const void *panel, const void *next) {
-    after then = {.out = {c, BB_F32, c, c_stride, columns, false}};
+TARGET void bb_dot_amx_add(float *c, bool add, int64_t c_stride, int64_t columns, const uint32_t *left, int64_t rows,
+                           int64_t steps, const void *panel, const void *next) {
+    after then = {.out = {c, BB_F32, add ? c : NULL, c_stride, columns, false}};
     int64_t half = steps / STEPS * TILE_BYTES;
     left_side a = {(const uint8_t *)left, BB_AMX_BYTES, half, TILE_BYTES};
     for (int64_t rest = steps / STEPS, count; rest > 0; rest -= count) {
         count = rest < RUN ? rest : RUN;
         products(AMX_BF16, a, 2 * half, rows, panel, count, next, &then);
+        then.out.residual = c;
         a.rows += count * TILE_BYTES;
         panel = (const uint8_t *)panel + count * TILE_PANEL_BYTES;
         next = next ? (const uint8_t *)next + count * TILE_PANEL_BYTES : NULL;

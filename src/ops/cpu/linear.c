@@ -32,14 +32,15 @@ static void weight_gradient(bb_device *dev, float *dw, const void *dy, bb_dtype 
     bb_linear_gemm_weight_gradient(dev, dw, dy, dy_dtype, x, t, M);
 }
 
-void bb_cpu_linear_backward(bb_device *dev, void *dx, float *dw, const void *dy, bb_dtype dy_dtype, bb_rows x,
+void bb_cpu_linear_backward(bb_device *dev, void *dx, float *dw, bool add, const void *dy, bb_dtype dy_dtype, bb_rows x,
                             const bb_ternary *t, int64_t M) {
 #if defined(__x86_64__)
     if (bb_cpu_of(dev)->level >= BB_CPU_AVX512_BF16) {
-        bb_linear_dot_backward(dev, dx, dw, dy, dy_dtype, x, t, M);
+        bb_linear_dot_backward(dev, dx, dw, add, dy, dy_dtype, x, t, M);
         return;
     }
 #endif
+    if (!add) dev->ops->zero(dev, dw, (size_t)(t->n * t->k) * sizeof *dw);
     weight_gradient(dev, dw, dy, dy_dtype, x, t, M);
     if (!dx) return;
     if (x.dtype == BB_I8)

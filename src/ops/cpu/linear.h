@@ -31,7 +31,7 @@ void bb_linear_int16_weight_gradient(bb_device *dev, float *dw, const void *dy, 
                                      const bb_ternary *t, int64_t M);
 /* For level BB_CPU_AVX512_BF16; forward for int8 and bf16 rows. */
 void bb_linear_dot_forward(bb_device *dev, float *y, const float *residual, bb_rows x, const bb_ternary *t, int64_t M);
-void bb_linear_dot_backward(bb_device *dev, bb_bf16 *dx, float *dw, const void *dy, bb_dtype dy_dtype, bb_rows x,
+void bb_linear_dot_backward(bb_device *dev, bb_bf16 *dx, float *dw, bool add, const void *dy, bb_dtype dy_dtype, bb_rows x,
                             const bb_ternary *t, int64_t M);
 #endif
 

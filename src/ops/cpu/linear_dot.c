@@ -1,5 +1,5 @@
 /* The ternary linear layer by dot products: rows of A as they lie in memory where they can be read so, B in panels.
- * Work is cut by shape alone, and every sum runs over k in one order.
+ * However work is cut, every sum runs over k in one order.
  * SPDX-License-Identifier: MIT */
 #include <math.h>
 
@@ -11,7 +11,7 @@
 
 enum {
     ROW_TILE = 96,           /* rows of A in a tile; a multiple of the kernel's 6 */
-    FEW_TILES = 16,          /* fewer row tiles than this: columns are cut too */
+    FEW_TILES = 8,           /* fewer row tiles for a thread than this: columns are cut too */
     SLAB_BYTES = 8000000,    /* of panels expanded at a time: within the last-level cache */
     CACHED_BYTES = 12000000, /* of an output: more of it is not read from the second-level caches */
     FEW_ROWS = 1536,         /* of W: its panels serve all their row tiles from the second-level cache as they are */
@@ -41,9 +41,10 @@ typedef struct cut {
     int64_t M, panels, group, row_tiles, units;
 } cut;
 
-static cut make_cut(int64_t M, int64_t panels) {
+static cut make_cut(const bb_device *dev, int64_t M, int64_t panels) {
     cut c = {.M = M, .panels = panels, .group = at_least(panels, 1), .row_tiles = tiles_of(M, ROW_TILE)};
-    if (c.row_tiles < FEW_TILES) c.group = at_least(panels * c.row_tiles / FEW_TILES, 1);
+    int64_t few = (int64_t)FEW_TILES * dev->threads;
+    if (c.row_tiles < few) c.group = at_least(panels * c.row_tiles / few, 1);
     c.units = c.row_tiles * tiles_of(panels, c.group);
     return c;
 }
@@ -104,7 +105,7 @@ static void forward_int8(bb_device *dev, float *y, const float *residual, bb_row
     uint8_t *expanded = bb_cpu_shared(dev, (size_t)(slab * panel_bytes));
     if (!expanded) return;
     for (int64_t first = 0; first < all; first += slab) {
-        cut c = make_cut(M, at_most(all - first, slab));
+        cut c = make_cut(dev, M, at_most(all - first, slab));
 #pragma omp parallel num_threads(dev->threads) if (M * N * t->k > MIN_PARALLEL)
         {
 #pragma omp for schedule(dynamic)
@@ -145,7 +146,7 @@ static void forward_bf16(bb_device *dev, float *y, const float *residual, bb_row
     uint8_t *expanded = bb_cpu_shared(dev, (size_t)slab * panel_bytes);
     if (!expanded) return;
     for (int64_t first = 0; first < all; first += slab) {
-        cut c = make_cut(M, at_most(all - first, slab));
+        cut c = make_cut(dev, M, at_most(all - first, slab));
 #pragma omp parallel num_threads(dev->threads) if (M * N * K > MIN_PARALLEL)
         {
 #pragma omp for schedule(dynamic)
@@ -305,7 +306,7 @@ static size_t square_bytes(const input_gradient *g) {
 }
 
 static void input_gradient_slab(const input_gradient *g, int64_t M, int64_t first, int64_t panels) {
-    cut c = make_cut(M, panels);
+    cut c = make_cut(g->dev, M, panels);
 #pragma omp parallel num_threads(g->dev->threads) if (M * g->t->n * g->t->k > MIN_PARALLEL)
     {
 #pragma omp for schedule(dynamic)
@@ -373,6 +374,7 @@ typedef struct weight_gradient {
     bb_device *dev;
     const bb_dot_set *set;
     float *dw;
+    bool add; /* to what is in dw */
     const uint8_t *dy;
     bb_dtype dy_dtype;
     bb_rows x;
@@ -428,7 +430,7 @@ static void weight_tile(const weight_gradient *g, const weight_cut *c, int64_t i
                           at_most(g->tokens - m, most), steps, rows);
         for (int64_t k = k0; k < end; k += BB_PANEL) {
             const uint32_t *panel = g->packed_x + k * g->steps + m / 2 * BB_PANEL;
-            g->set->add(g->dw + n0 * g->K + k, g->K, at_most(g->K - k, BB_PANEL), left, rows, steps, panel,
+            g->set->add(g->dw + n0 * g->K + k, g->add || m > 0, g->K, at_most(g->K - k, BB_PANEL), left, rows, steps, panel,
                         k + BB_PANEL < end ? panel + BB_PANEL * g->steps : NULL);
         }
     }
@@ -455,7 +457,7 @@ static int64_t tokens_at_once(int64_t K, int64_t M) {
     return round_up(tiles_of(M, tiles_of(M, most)), PACK_TOKENS);
 }
 
-void bb_linear_dot_backward(bb_device *dev, bb_bf16 *dx, float *dw, const void *dy, bb_dtype dy_dtype, bb_rows x,
+void bb_linear_dot_backward(bb_device *dev, bb_bf16 *dx, float *dw, bool add, const void *dy, bb_dtype dy_dtype, bb_rows x,
                             const bb_ternary *t, int64_t M) {
     weight_gradient g = {.dev = dev, .set = set_of(dev), .dw = dw, .dy_dtype = dy_dtype, .x = x, .N = t->n, .K = t->k};
     int64_t at_once = tokens_at_once(t->k, M), most = at_most(at_once, round_up(M, 2 * g.set->steps));
@@ -467,6 +469,7 @@ void bb_linear_dot_backward(bb_device *dev, bb_bf16 *dx, float *dw, const void *
         g.dy = row_of(dy, dy_dtype, m, t->n, 0);
         g.s = x.scale ? x.scale + m : NULL;
         g.x.data = (void *)(uintptr_t)row_of(x.data, x.dtype, m, t->k, 0);
+        g.add = add || m > 0;
         weight_gradient_run(&g);
     }
     if (dx) {

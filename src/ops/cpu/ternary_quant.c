@@ -8,7 +8,7 @@
 #include <emmintrin.h>
 #endif
 
-enum { MEAN_LANES = 16, MEAN_TILE = 65536, QUANT_COLUMNS = 256, ROWS_AHEAD = 4 };
+enum { SUM_LANES = 16, QUANT_COLUMNS = 256, ROWS_AHEAD = 4 };
 
 size_t bb_cpu_ternary_bytes(bb_device *dev, const bb_ternary *t) {
     (void)dev;
@@ -17,27 +17,30 @@ size_t bb_cpu_ternary_bytes(bb_device *dev, const bb_ternary *t) {
 
 /* The lanes fix the order of the sum for every instruction set. */
 BB_SIMD_INLINE void abs_sum_body(double *sum, const float *w, int64_t n) {
-    double lanes[MEAN_LANES] = {0};
+    double lanes[SUM_LANES] = {0};
     int64_t i = 0;
-    for (; i + MEAN_LANES <= n; i += MEAN_LANES)
-        for (int l = 0; l < MEAN_LANES; l++) lanes[l] += (double)fabsf(w[i + l]);
-    for (; i < n; i++) lanes[i % MEAN_LANES] += (double)fabsf(w[i]);
-    for (int l = 1; l < MEAN_LANES; l++) lanes[0] += lanes[l];
+    for (; i + SUM_LANES <= n; i += SUM_LANES)
+        for (int l = 0; l < SUM_LANES; l++) lanes[l] += (double)fabsf(w[i + l]);
+    for (; i < n; i++) lanes[i % SUM_LANES] += (double)fabsf(w[i]);
+    for (int l = 1; l < SUM_LANES; l++) lanes[0] += lanes[l];
     *sum = lanes[0];
 }
 BB_SIMD_VARIANTS(abs_sum, (double *sum, const float *w, int64_t n), (sum, w, n))
 
-/* max(mean|w|, 1e-8): tiles of fixed size, summed in order. */
+void bb_cpu_sum_abs(bb_device *dev, double *sums, const float *w, int64_t n) {
+    abs_sum_kernel *kernel = abs_sum_for(bb_cpu_of(dev)->level);
+#pragma omp parallel for num_threads(dev->threads) schedule(static) if (n >= BB_SIMD_SERIAL)
+    for (int64_t i = 0; i < n; i += BB_NORM_TILE)
+        kernel(&sums[i / BB_NORM_TILE], w + i, n - i < BB_NORM_TILE ? n - i : BB_NORM_TILE);
+}
+
 static float mean_abs(bb_device *dev, const float *w, int64_t n) {
-    int64_t tiles = (n + MEAN_TILE - 1) / MEAN_TILE;
+    int64_t tiles = (n + BB_NORM_TILE - 1) / BB_NORM_TILE;
     double *sums = bb_cpu_shared(dev, (size_t)tiles * sizeof *sums), total = 0;
     if (!sums) return 0;
-    abs_sum_kernel *kernel = abs_sum_for(bb_cpu_of(dev)->level);
-#pragma omp parallel for num_threads(dev->threads) schedule(static) if (tiles > 1)
-    for (int64_t i = 0; i < tiles; i++)
-        kernel(&sums[i], w + i * MEAN_TILE, n - i * MEAN_TILE < MEAN_TILE ? n - i * MEAN_TILE : MEAN_TILE);
+    bb_cpu_sum_abs(dev, sums, w, n);
     for (int64_t i = 0; i < tiles; i++) total += sums[i];
-    return (float)fmax(total / (double)n, 1e-8);
+    return bb_absmean_scale(total, n);
 }
 
 /* The least x with x / g > limit, in f32 division: so a comparison decides as the division would, for every x. The quotient
@@ -110,6 +113,16 @@ static void quantize_panel(bb_cpu_level level, const bb_ternary_panel *p, const 
     finish_stores();
 }
 
+/* Panels begin .. end-1, each with what above_half holds for its segment. */
+static void quantize_panels(bb_device *dev, const bb_ternary *t, const float *w, const float *above_half, int64_t begin,
+                            int64_t end) {
+#pragma omp parallel for num_threads(dev->threads) schedule(dynamic) if ((end - begin) * BB_PANEL * t->k > BB_SIMD_SERIAL)
+    for (int64_t i = begin; i < end; i++) {
+        bb_ternary_panel p = bb_ternary_panel_at(t, i);
+        quantize_panel(bb_cpu_of(dev)->level, &p, w, t->k, above_half[p.segment]);
+    }
+}
+
 void bb_cpu_ternary_quant(bb_device *dev, const bb_ternary *t, const float *w) {
     float above_half[BB_MAX_SEGMENTS];
     for (int i = 0; i < t->segments; i++) {
@@ -117,12 +130,14 @@ void bb_cpu_ternary_quant(bb_device *dev, const bb_ternary *t, const float *w) {
         t->scale[i] = mean_abs(dev, w + begin, t->segment_end[i] * t->k - begin);
         above_half[i] = quotient_above(0.5f, t->scale[i]);
     }
-    int64_t panels = bb_ternary_panels(t);
-#pragma omp parallel for num_threads(dev->threads) schedule(dynamic) if (t->n * t->k > BB_SIMD_SERIAL)
-    for (int64_t i = 0; i < panels; i++) {
-        bb_ternary_panel p = bb_ternary_panel_at(t, i);
-        quantize_panel(bb_cpu_of(dev)->level, &p, w, t->k, above_half[p.segment]);
-    }
+    quantize_panels(dev, t, w, above_half, 0, bb_ternary_panels(t));
+}
+
+_Static_assert(BB_TERNARY_ROWS % BB_PANEL == 0, "rows begin in the middle of a panel");
+
+void bb_cpu_ternary_quant_rows(bb_device *dev, const bb_ternary *t, const float *w, int64_t first, int64_t rows) {
+    float above_half = quotient_above(0.5f, *t->scale);
+    quantize_panels(dev, t, w, &above_half, first / BB_PANEL, bb_panels_of(first + rows));
 }
 
 BB_SIMD_INLINE void expand_body(uint8_t *steps, const uint8_t *panel, int64_t blocks) {

@@ -25,7 +25,7 @@ void bb_ref_linear_forward(bb_device *dev, float *y, const float *residual, bb_r
         }
 }
 
-void bb_ref_linear_backward(bb_device *dev, void *dx, float *dw, const void *dy, bb_dtype dy_dtype, bb_rows x,
+void bb_ref_linear_backward(bb_device *dev, void *dx, float *dw, bool add, const void *dy, bb_dtype dy_dtype, bb_rows x,
                             const bb_ternary *t, int64_t M) {
     (void)dev;
     (void)dy_dtype; /* act is f32 here, so both forms are the same */
@@ -43,7 +43,7 @@ void bb_ref_linear_backward(bb_device *dev, void *dx, float *dw, const void *dy,
     }
     for (int64_t n = 0; n < N; n++)
         for (int64_t k = 0; k < K; k++) {
-            double sum = (double)dw[n * K + k];
+            double sum = add ? (double)dw[n * K + k] : 0;
             for (int64_t m = 0; m < M; m++) sum += (double)grad[m * N + n] * bb_ref_load(x, m, k, K);
             dw[n * K + k] = (float)sum;
         }

@@ -26,6 +26,8 @@ void bb_ref_act_quant(bb_device *dev, bb_rows y, const float *x, int64_t M, int6
 /* ternary_quant.c */
 size_t bb_ref_ternary_bytes(bb_device *dev, const bb_ternary *t);
 void bb_ref_ternary_quant(bb_device *dev, const bb_ternary *t, const float *w);
+void bb_ref_ternary_quant_rows(bb_device *dev, const bb_ternary *t, const float *w, int64_t first, int64_t rows);
+void bb_ref_sum_abs(bb_device *dev, double *sums, const float *w, int64_t n);
 void bb_ref_ternary_unpack(bb_device *dev, int8_t *q, const bb_ternary *t);
 void bb_ref_ste_clip(bb_device *dev, float *dw, const float *w, const bb_ternary *t);
 void bb_ref_ternary_load(bb_device *dev, const bb_ternary *t, const uint8_t *codes);
@@ -36,7 +38,7 @@ float bb_ref_ternary_scale(const bb_ternary *t, int64_t n);
 
 /* linear.c */
 void bb_ref_linear_forward(bb_device *dev, float *y, const float *residual, bb_rows x, const bb_ternary *t, int64_t M);
-void bb_ref_linear_backward(bb_device *dev, void *dx, float *dw, const void *dy, bb_dtype dy_dtype, bb_rows x,
+void bb_ref_linear_backward(bb_device *dev, void *dx, float *dw, bool add, const void *dy, bb_dtype dy_dtype, bb_rows x,
                             const bb_ternary *t, int64_t M);
 
 /* head.c */

@@ -25,17 +25,33 @@ float bb_ref_ternary_scale(const bb_ternary *t, int64_t n) {
     return t->scale[i];
 }
 
-void bb_ref_ternary_quant(bb_device *dev, const bb_ternary *t, const float *w) {
+static double tile_sum(const float *w, int64_t n) {
+    double sum = 0;
+    for (int64_t i = 0; i < n && i < BB_NORM_TILE; i++) sum += fabs((double)w[i]);
+    return sum;
+}
+
+void bb_ref_sum_abs(bb_device *dev, double *sums, const float *w, int64_t n) {
     (void)dev;
-    int64_t first = 0;
+    for (int64_t i = 0; i < n; i += BB_NORM_TILE) sums[i / BB_NORM_TILE] = tile_sum(w + i, n - i);
+}
+
+void bb_ref_ternary_quant_rows(bb_device *dev, const bb_ternary *t, const float *w, int64_t first, int64_t rows) {
+    (void)dev;
+    for (int64_t n = first; n < first + rows; n++)
+        for (int64_t k = 0; k < t->k; k++)
+            put(t, n, k, (int8_t)rintf(fminf(fmaxf(w[n * t->k + k] / t->scale[0], -1.0f), 1.0f)));
+}
+
+void bb_ref_ternary_quant(bb_device *dev, const bb_ternary *t, const float *w) {
     for (int i = 0; i < t->segments; i++) {
-        int64_t end = t->segment_end[i] * t->k;
+        bb_ternary segment = bb_ternary_segment(dev, t, i);
         double sum = 0;
-        for (int64_t j = first; j < end; j++) sum += fabs((double)w[j]);
-        float g = (float)fmax(sum / (double)(end - first), 1e-8);
-        for (int64_t j = first; j < end; j++) put(t, j / t->k, j % t->k, (int8_t)rintf(fminf(fmaxf(w[j] / g, -1.0f), 1.0f)));
-        t->scale[i] = g;
-        first = end;
+        int64_t n = segment.n * t->k;
+        for (int64_t j = 0; j < n; j += BB_NORM_TILE) sum += tile_sum(w + j, n - j);
+        *segment.scale = bb_absmean_scale(sum, n);
+        bb_ref_ternary_quant_rows(dev, &segment, w, 0, segment.n);
+        w += n;
     }
 }
 

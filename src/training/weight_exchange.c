@@ -1,0 +1,230 @@
+/* SPDX-License-Identifier: MIT */
+#include "training/weight_exchange.h"
+
+#include <stdlib.h>
+#include <xxhash.h>
+
+#include "ops/ops.h"
+
+static const bb_param *param_of(const bb_weight_exchange *x, const bb_piece *p) { return &x->model->table.entries[p->param]; }
+static float *values_of(const bb_weight_exchange *x, const bb_piece *p) {
+    return x->model->params + param_of(x, p)->offset + p->first;
+}
+static bool is_own(const bb_weight_exchange *x, const bb_piece *p) { return p->rank == x->dist->rank; }
+static int64_t tiles_of(int64_t count) { return (count + BB_NORM_TILE - 1) / BB_NORM_TILE; }
+
+/* ---- where things are ------------------------------------------------------------------------------------------------ */
+
+/* Where the codes of element `at` are, or the first ones behind it: bytes from the model's first on. `at` begins a tensor, or
+ * is a place where ranks may divide one. */
+static int64_t code_place(const bb_weight_exchange *x, int64_t at) {
+    const bb_model *m = x->model;
+    const bb_param_table *t = &m->table;
+    int last = -1;
+    for (int i = 0; i < t->count; i++) {
+        const bb_param *p = &t->entries[i];
+        if (!p->ternary) continue;
+        last = i;
+        if (p->offset + p->count <= at) continue;
+        bb_ternary ternary = bb_model_ternary(m, i);
+        ternary.n = ternary.segment_end[0] = at > p->offset ? (at - p->offset) / p->shape[1] : 0;
+        return (unsigned char *)ternary.data - (unsigned char *)m->quantized +
+               (int64_t)(ternary.n ? m->device->ops->ternary_bytes(m->device, &ternary) : 0);
+    }
+    bb_ternary ternary = bb_model_ternary(m, last);
+    return (unsigned char *)ternary.data - (unsigned char *)m->quantized +
+           (int64_t)m->device->ops->ternary_bytes(m->device, &ternary);
+}
+
+static int64_t *code_cut(const bb_weight_exchange *x, int bucket) {
+    return x->code_cuts + (int64_t)bucket * (x->dist->size + 1);
+}
+
+static void place_codes(bb_weight_exchange *x) {
+    for (int b = 0; b < x->shards->bucket_count; b++) {
+        const bb_bucket *bucket = &x->shards->buckets[b];
+        int64_t begin = code_place(x, bucket->begin);
+        for (int r = 0; r <= x->dist->size; r++) code_cut(x, b)[r] = code_place(x, bucket->begin + bucket->cut[r]) - begin;
+    }
+}
+
+/* Fills plain_cut; gives the tiles that the rank with the most has. */
+static int64_t measure(bb_weight_exchange *x) {
+    int64_t most = 0, plain = 0;
+    for (int r = 0; r < x->dist->size; r++) {
+        int64_t tiles = 0;
+        x->plain_cut[r] = plain;
+        for (int i = 0; i < x->shards->piece_count; i++) {
+            const bb_piece *p = &x->shards->pieces[i];
+            if (p->rank != r) continue;
+            if (param_of(x, p)->ternary)
+                tiles += tiles_of(p->count);
+            else
+                plain += p->count;
+        }
+        if (tiles > most) most = tiles;
+    }
+    x->plain_cut[x->dist->size] = plain;
+    return most;
+}
+
+bb_status bb_weight_exchange_open(bb_model *model, bb_dist *dist, const bb_shards *shards, bb_weight_exchange *out,
+                                  bb_error *err) {
+    size_t size = (size_t)dist->size;
+    bb_weight_exchange *x = out;
+    *x = (bb_weight_exchange){.model = model, .dist = dist, .shards = shards};
+    x->codes = shards->whole_rows && model->config.ste != BB_STE_CLIPPED && model->device->ops->host_memory;
+    if (!x->codes) return BB_OK;
+    x->code_cuts = calloc((size_t)shards->bucket_count * (size + 1), sizeof *x->code_cuts);
+    x->plain_cut = calloc(size + 1, sizeof *x->plain_cut);
+    x->taken = calloc(size, sizeof *x->taken);
+    if (x->code_cuts && x->plain_cut && x->taken) {
+        place_codes(x);
+        x->most_tiles = measure(x);
+        x->sums = calloc((size_t)x->most_tiles * (size + 1) + 1, sizeof *x->sums);
+        x->plain = calloc((size_t)x->plain_cut[size], sizeof *x->plain);
+    }
+    if (x->sums && x->plain) return BB_OK;
+    bb_weight_exchange_close(x);
+    return bb_fail(err, BB_ERR_MEMORY, "out of memory for what ranks tell each other of their weights");
+}
+
+void bb_weight_exchange_close(bb_weight_exchange *x) {
+    free(x->code_cuts);
+    free(x->plain);
+    free(x->plain_cut);
+    free(x->sums);
+    free(x->taken);
+    *x = (bb_weight_exchange){0};
+}
+
+/* ---- scales ---------------------------------------------------------------------------------------------------------- */
+
+/* Each rank's tiles of |w| to all. */
+static bb_status exchange_sums(bb_weight_exchange *x, bb_error *err) {
+    bb_device *dev = x->model->device;
+    int64_t done = 0;
+    for (int i = 0; i < x->shards->piece_count; i++) {
+        const bb_piece *p = &x->shards->pieces[i];
+        if (!is_own(x, p) || !param_of(x, p)->ternary) continue;
+        dev->ops->sum_abs(dev, x->sums + done, values_of(x, p), p->count);
+        done += tiles_of(p->count);
+    }
+    BB_TRY(dev->ops->sync(dev, err));
+    return x->dist->engine->all_gather(x->dist, x->sums, x->sums + x->most_tiles, (size_t)x->most_tiles * sizeof *x->sums, err);
+}
+
+/* Of every ternary tensor, as a rank alone would compute it. */
+static void make_scales(bb_weight_exchange *x) {
+    bb_model *m = x->model;
+    for (int r = 0; r < x->dist->size; r++) x->taken[r] = 0;
+    for (int param = 0; param < m->table.count; param++) {
+        if (!m->table.entries[param].ternary) continue;
+        double sum = 0;
+        for (int i = x->shards->first_piece[param]; i < x->shards->first_piece[param + 1]; i++) {
+            const bb_piece *p = &x->shards->pieces[i];
+            const double *theirs = x->sums + (p->rank + 1) * x->most_tiles + x->taken[p->rank];
+            int64_t tiles = tiles_of(p->count);
+            for (int64_t t = 0; t < tiles; t++) sum += theirs[t];
+            x->taken[p->rank] += tiles;
+        }
+        float scale = bb_absmean_scale(sum, m->table.entries[param].count);
+        m->device->ops->copy_in(m->device, bb_model_ternary(m, param).scale, &scale, sizeof scale);
+    }
+}
+
+/* ---- codes ----------------------------------------------------------------------------------------------------------- */
+
+static void quantize_piece(bb_weight_exchange *x, const bb_piece *p) {
+    bb_device *dev = x->model->device;
+    bb_ternary t = bb_model_ternary(x->model, p->param);
+    dev->ops->ternary_quant_rows(dev, &t, x->model->params + param_of(x, p)->offset, p->first / t.k, p->count / t.k);
+}
+
+/* Bucket by bucket; one's codes travel while the next is quantized. */
+static bb_status exchange_codes(bb_weight_exchange *x, bb_error *err) {
+    bb_device *dev = x->model->device;
+    const bb_shards *s = x->shards;
+    int i = 0;
+    for (int b = s->bucket_count - 1; b >= 0; b--) {
+        const bb_bucket *bucket = &s->buckets[b];
+        for (; i < s->piece_count && values_of(x, &s->pieces[i]) < x->model->params + bucket->begin + bucket->count; i++)
+            if (is_own(x, &s->pieces[i]) && param_of(x, &s->pieces[i])->ternary) quantize_piece(x, &s->pieces[i]);
+        BB_TRY(dev->ops->sync(dev, err));
+        unsigned char *codes = (unsigned char *)x->model->quantized + code_place(x, bucket->begin);
+        BB_TRY(x->dist->engine->start(x->dist, BB_DIST_ALL_GATHER,
+                                      (bb_dist_range){.x = codes, .cut = code_cut(x, b), .width = 1}, err));
+    }
+    return BB_OK;
+}
+
+/* ---- what is not ternary --------------------------------------------------------------------------------------------- */
+
+/* Between params and plain: this rank's pieces, or those of the others. */
+static void move_plain(bb_weight_exchange *x, bool own) {
+    bb_device *dev = x->model->device;
+    for (int r = 0; r < x->dist->size; r++) {
+        float *plain = x->plain + x->plain_cut[r];
+        if ((r == x->dist->rank) != own) continue;
+        for (int i = 0; i < x->shards->piece_count; i++) {
+            const bb_piece *p = &x->shards->pieces[i];
+            if (p->rank != r || param_of(x, p)->ternary) continue;
+            size_t bytes = (size_t)p->count * sizeof *plain;
+            if (own)
+                dev->ops->copy_out(dev, plain, values_of(x, p), bytes);
+            else
+                dev->ops->copy_in(dev, values_of(x, p), plain, bytes);
+            plain += p->count;
+        }
+    }
+}
+
+bb_status bb_weight_exchange_after_update(bb_weight_exchange *x, bb_error *err) {
+    bb_device *dev = x->model->device;
+    x->f32_are_old = true;
+    if (!x->codes) {
+        BB_TRY(bb_weight_exchange_f32(x, err));
+        bb_model_parameters_changed(x->model);
+        return BB_OK;
+    }
+    BB_TRY(exchange_sums(x, err));
+    make_scales(x);
+    move_plain(x, true);
+    BB_TRY(dev->ops->sync(dev, err));
+    BB_TRY(x->dist->engine->start(x->dist, BB_DIST_ALL_GATHER,
+                                  (bb_dist_range){.x = x->plain, .cut = x->plain_cut, .width = sizeof *x->plain}, err));
+    BB_TRY(exchange_codes(x, err));
+    BB_TRY(x->dist->engine->wait(x->dist, err));
+    move_plain(x, false);
+    BB_TRY(dev->ops->sync(dev, err));
+    x->model->prepared = true;
+    return BB_OK;
+}
+
+bb_status bb_weight_exchange_f32(bb_weight_exchange *x, bb_error *err) {
+    const bb_shards *s = x->shards;
+    if (!x->f32_are_old) return BB_OK;
+    for (int b = s->bucket_count - 1; b >= 0; b--) {
+        const bb_bucket *bucket = &s->buckets[b];
+        float *values = x->model->params + bucket->begin;
+        BB_TRY(x->dist->engine->start(x->dist, BB_DIST_ALL_GATHER,
+                                      (bb_dist_range){.x = values, .cut = bucket->cut, .width = sizeof *values}, err));
+    }
+    BB_TRY(x->dist->engine->wait(x->dist, err));
+    x->f32_are_old = false;
+    return BB_OK;
+}
+
+/* ---- whether ranks still agree --------------------------------------------------------------------------------------- */
+
+static uint64_t part_sum(const void *data, size_t bytes, int part, int parts) {
+    size_t begin = bytes * (size_t)part / (size_t)parts, end = bytes * (size_t)(part + 1) / (size_t)parts;
+    return XXH3_64bits((const unsigned char *)data + begin, end - begin);
+}
+
+uint64_t bb_weight_exchange_sum(const bb_weight_exchange *x, int part, int parts) {
+    const bb_model *m = x->model;
+    if (!x->f32_are_old) return part_sum(m->params, (size_t)m->table.total * sizeof(float), part, parts);
+    uint64_t plain = part_sum(x->plain, (size_t)x->plain_cut[x->dist->size] * sizeof(float), part, parts);
+    return part_sum(m->quantized, m->quantized_bytes, part, parts) * 31 + plain;
+}
