@@ -418,8 +418,8 @@ typedef struct bb_bytes {
     size_t size;
 } bb_bytes;
 
-/* Guessing bytes from what stood in the text before, and verifying several in one pass: changes the speed, and no byte of what
- * is generated. */
+/* Guessing bytes, from what stood in the text before or by a draft model, and verifying several in one pass: changes the speed,
+ * and no byte of what is generated. */
 typedef enum bb_speculate {
     BB_SPECULATE_OFF = 0,
     BB_SPECULATE_AUTO,  /* as many at a time as pay, by what guesses and passes have done so far; none where none pays */
@@ -445,8 +445,9 @@ typedef struct bb_generate_options {
     const bb_bytes *stops;
     int stop_count;
     bb_speculate speculate;
-    int context_length; /* bb_generate: as in bb_session_options */
+    int context_length; /* bb_generate: these three as in bb_session_options */
     bb_kv_type kv_cache;
+    bb_model *draft;
     /* Called with each new byte; returning false ends the generation after it. */
     bool (*on_byte)(void *user, uint8_t byte);
     void *user;
@@ -470,6 +471,10 @@ typedef struct bb_session bb_session;
 typedef struct bb_session_options {
     int context_length; /* bytes that the model sees at once, the window; 0: its trained length */
     bb_kv_type kv_cache;
+    /* NULL, or a smaller model of the same kind of text, on any device: with `speculate` it guesses what this one will draw,
+     * with the same random numbers, so that sampled bytes are guessed as well as the two distributions agree. It must outlive
+     * the session, and is in use whenever the session is. */
+    bb_model *draft;
     /* NULL, or called now and then while many bytes are read; returning false ends that: BB_ERR_INTERRUPTED, and the text is
      * what was read until then. */
     bool (*on_read)(void *user, int64_t done, int64_t total);

@@ -11,7 +11,7 @@
 static struct {
     bb_generate_options options;
     bb_device_args device;
-    const char *model, *prompt, *prompt_file, *metrics_json;
+    const char *model, *prompt, *prompt_file, *metrics_json, *draft;
     int kv_cache;
     const char *line_prefix, *line_suffix;
     bb_cli_list stops;
@@ -171,9 +171,14 @@ static bb_cli_option options[] = {
      .type = BB_CLI_CHOICE,
      .target = &args.speculate,
      .choices = speculate_choices,
-     .help = "guess bytes from what stood in the text before, and verify several at once: faster where a text repeats itself, "
-             "and not "
-             "one byte of it changes. auto: where it pays; always: whatever it costs"},
+     .help =
+         "guess bytes from what stood in the text before (or with --draft), and verify several at once: not one byte of the "
+         "text changes. auto: where it is faster; always: whatever it costs"},
+    {.name = "draft",
+     .type = BB_CLI_STRING,
+     .target = &args.draft,
+     .value = "MODEL",
+     .help = "a smaller model of the same kind of text that guesses too, for a large one: given like MODEL"},
     BB_DEVICE_ROWS(args.device),
 };
 /* clang-format on */
@@ -322,8 +327,8 @@ static bb_status write_samples(bb_session *session, writer *w, const char *model
 }
 
 /* Returns the exit status, or -1 with err. */
-static int generate(bb_model *model, const char *model_path, const uint8_t *prompt, size_t length, const bb_bytes lines[2],
-                    bb_error *err) {
+static int generate(bb_model *model, bb_model *draft, const char *model_path, const uint8_t *prompt, size_t length,
+                    const bb_bytes lines[2], bb_error *err) {
     int64_t context = args.options.context_length ? args.options.context_length : bb_model_trained_length(model);
     writer w = {.number = 0};
     bb_session *session = NULL;
@@ -331,6 +336,7 @@ static int generate(bb_model *model, const char *model_path, const uint8_t *prom
     bb_session_options_default(&session_options);
     session_options.context_length = args.options.context_length;
     session_options.kv_cache = (bb_kv_type)args.kv_cache;
+    session_options.draft = draft;
     session_options.on_read = on_read;
     session_options.user = &w;
     bb_progress_open(&w.progress, stderr, 0);
@@ -365,6 +371,7 @@ static const char *contradiction(void) {
     if (args.prompt && args.prompt_file) return "give --prompt or --prompt_file, not both";
     if (args.echo && args.no_echo) return "give --echo or --no_echo, not both";
     if (args.json && args.echo) return "--json holds no prompt: leave --echo out";
+    if (args.draft && args.speculate == BB_SPECULATE_OFF) return "--draft guesses nothing with --speculate off: leave one out";
     if (!args.interactive) {
         if (bb_cli_given(&command, "line_prefix") || bb_cli_given(&command, "line_suffix"))
             return "--line_prefix and --line_suffix only mean something with --interactive";
@@ -414,10 +421,10 @@ int bb_cmd_generate(int argc, char **argv) {
     args.options.seed = (uint64_t)args.seed;
     args.options.speculate = (bb_speculate)args.speculate;
 
-    char path[4096];
+    char path[4096], draft_path[4096];
     bb_error err;
     bb_device *device = NULL;
-    bb_model *model = NULL;
+    bb_model *model = NULL, *draft = NULL;
     uint8_t *read = NULL, *texts = NULL;
     const uint8_t *prompt = (const uint8_t *)args.prompt;
     size_t length = args.prompt ? strlen(args.prompt) : 0;
@@ -425,15 +432,17 @@ int bb_cmd_generate(int argc, char **argv) {
     bb_status status = unescape_all(&texts, &stops, lines, &err);
     if (status == BB_OK) status = bb_device_args_open(&args.device, &device, &err);
     if (status == BB_OK) status = bb_model_open(device, args.model, path, sizeof path, &model, &err);
+    if (status == BB_OK && args.draft) status = bb_model_open(device, args.draft, draft_path, sizeof draft_path, &draft, &err);
     if (status == BB_OK && args.prompt_file) {
         status = bb_generate_read_all(args.prompt_file, &read, &length, &err);
         prompt = read;
     }
-    exit_status = status == BB_OK ? generate(model, path, prompt, length, lines, &err) : -1;
+    exit_status = status == BB_OK ? generate(model, draft, path, prompt, length, lines, &err) : -1;
     if (exit_status < 0) exit_status = bb_cli_fail(&command, &err);
     free(read);
     free(texts);
     free(stops);
+    bb_model_free(draft);
     bb_model_free(model);
     bb_device_close(device);
     return exit_status;

@@ -26,7 +26,7 @@ declare -A contract=(
         keep_every save_sync spike_skip global_batch reduce dist_timeout save_minutes max_minutes"
     [eval]="model data seq_len batches batch_size json threads device"
     [generate]="model prompt prompt_file max_new_bytes context_length kv_cache stop n repetition_penalty repetition_window temperature top_k top_p min_p
-        seed interactive line_prefix line_suffix echo no_echo metrics metrics_json json speculate threads device"
+        seed interactive line_prefix line_suffix echo no_echo metrics metrics_json json speculate draft threads device"
     [pack]="inputs out_dir shard_size_gb sep_byte exts val_frac json_key strict"
     [export]="model out json threads device"
     [info]="file json verify memory n_layer d_model n_head n_kv_head d_ff batch_size seq_len optim no_ckpt"

@@ -89,6 +89,12 @@ for speculate in auto always; do
     cmp out plain || fail "generate --speculate $speculate changes the text"
     complains "guessed "
 done
+expect 0 "${generate[@]}" --prompt "The " --max_new_bytes 300 --temperature 0.2 --speculate always --draft "${generate[2]}"
+cmp out plain || fail "generate --draft changes the text"
+expect 1 "${generate[@]}" --draft nowhere.safetensors
+complains "nowhere.safetensors"
+expect 2 "${generate[@]}" --draft "${generate[2]}" --speculate off
+complains "leave one out"
 
 # ---- prompts: standard input, every byte of it; longer than the window
 printf 'The \0\xff\n' >binary

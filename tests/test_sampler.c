@@ -141,6 +141,37 @@ static void test_chosen_values(void **state) {
     assert_true(differ > 80);
 }
 
+/* Two distributions draw the same byte of one number as often as the bound in sampler.c says, and no more often than any two
+ * can: 1 - t, t their distance. What a draft model's guesses rest on. */
+static void test_coupling(void **state) {
+    (void)state;
+    enum { N = 4000 };
+    const double noises[] = {0, 0.1, 0.5, 1, 3}, temperatures[] = {0.5, 1};
+    for (int noise = 0; noise < 5; noise++) {
+        float a[V], b[V];
+        double p[V], q[V], distance = 0;
+        bb_sampler s = plain;
+        s.temperature = temperatures[noise % 2];
+        s.top_k = noise == 2 ? 30 : 0;
+        s.min_p = noise == 3 ? 0.02 : 0;
+        for (uint64_t i = 0; i < V; i++) {
+            a[i] = 3 * (float)bb_rng_normal(12, BB_STREAM_TEST, i);
+            b[i] = a[i] + (float)(noises[noise] * bb_rng_normal(13, BB_STREAM_TEST, i));
+        }
+        define(&s, a, V, NULL, p);
+        define(&s, b, V, NULL, q);
+        for (int i = 0; i < V; i++) distance += fabs(p[i] - q[i]) / 2;
+        int same = 0;
+        for (uint64_t i = 0; i < N; i++) same += bb_sampler_draw(&s, a, V, NULL, i) == bb_sampler_draw(&s, b, V, NULL, i);
+        double found = (double)same / N, least = (1 - distance) / (1 + distance), most = 1 - distance;
+        double sigma = 0.5 / sqrt(N); /* at most */
+        if (found < least - 5 * sigma || found > most + 5 * sigma || (noise == 0 && same < N)) {
+            print_error("distance %g: the same in %g of the draws, not between %g and %g\n", distance, found, least, most);
+            fail();
+        }
+    }
+}
+
 static void test_impossible_values(void **state) {
     (void)state;
     bb_sampler s = plain;
@@ -210,6 +241,7 @@ static void test_stop_texts(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {cmocka_unit_test(test_distributions), cmocka_unit_test(test_chosen_values),
-                                       cmocka_unit_test(test_impossible_values), cmocka_unit_test(test_stop_texts)};
+                                       cmocka_unit_test(test_coupling), cmocka_unit_test(test_impossible_values),
+                                       cmocka_unit_test(test_stop_texts)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -13,6 +13,7 @@ enum {
     BB_STREAM_BITLINEAR = 3,
     BB_STREAM_BENCH = 4,
     BB_STREAM_TEST = 5,
+    BB_STREAM_SAMPLER_REST = 6, /* the lower bits of the sampler's */
     BB_STREAM_INIT = 1 << 16
 };
 

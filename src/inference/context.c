@@ -66,6 +66,24 @@ void bb_context_cut(bb_context *c, int64_t end) {
     c->cache.length = smaller(c->cache.length, end - c->first);
 }
 
+int64_t bb_context_follow(bb_context *c, const bb_context *other, int64_t same, const uint8_t *bytes, int64_t count) {
+    if (c->end < other->base || c->base > other->end || c->end == c->base) { /* nothing of it is there */
+        bb_context_clear(c);
+        c->base = c->end = c->first = other->base;
+    }
+    int64_t from = same > c->base ? same : c->base, end = smaller(c->end, other->end);
+    if (from < other->base) from = other->base;
+    while (from < end && *bb_context_at(c, from) == *bb_context_at(other, from)) from++;
+    if (from > end) from = end;
+    int64_t more = 0;
+    if (from == other->end)
+        while (more < count && from + more < c->end && *bb_context_at(c, from + more) == bytes[more]) more++;
+    bb_context_cut(c, from + more);
+    if (from < other->end) bb_context_append(c, bb_context_at(other, from), other->end - from);
+    bb_context_append(c, bytes + more, count - more);
+    return other->end;
+}
+
 /* Unread bytes do not fit the window: makes a new one of the newest bytes, to be read from position 0. */
 static void slide(bb_context *c) {
     int64_t capacity = c->cache.capacity, unread = c->end - (c->first + c->cache.length);

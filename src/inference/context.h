@@ -48,6 +48,9 @@ int64_t bb_context_room(const bb_context *c);
 void bb_context_append(bb_context *c, const uint8_t *bytes, int64_t n);
 /* Forgets the text from position `end` on (base <= end <= c->end), and the mark if it lies after that. */
 void bb_context_cut(bb_context *c, int64_t end);
+/* Makes c's text that of another context followed by `count` more bytes, none of them read; what c has read of it stays read.
+ * They are known to be the same before position `same`. Returns up to where they are the same now. */
+int64_t bb_context_follow(bb_context *c, const bb_context *other, int64_t same, const uint8_t *bytes, int64_t count);
 /* Reads what is unread. The logits after the last `rows` bytes are then in c->logits, in order; more than one row only of bytes
  * that were unread, rows <= BB_CONTEXT_ROWS, and only where all that is unread fits the window and one piece. Else, where the
  * window is full, its older part is dropped and the rest read again from position 0: after one more byte half a window is

@@ -2,159 +2,190 @@
 #include "inference/draft.h"
 
 #include <math.h>
-#include <stdlib.h>
 #include <string.h>
-
-/* Candidates compared at most, bytes compared at most, and the agreement from which on no better place is looked for. */
-enum { CHAIN = 16, FARTHEST = 64, LONG = 32 };
+#include <time.h>
 
 /* Texts change, and the load of a machine: what an old guess or an old time counts beside a new one. */
-static const double habit = 1 - 1.0 / 64, load = 1 - 1.0 / 16, burden = 1 - 1.0 / 2;
+static const double habit = 1 - 1.0 / 128, load = 1 - 1.0 / 16, burden = 1 - 1.0 / 2;
 /* That a longer pass is dear is believed less with every byte on which it isn't tried: half as much after 2,800. */
 static const double belief = 1 - 1.0 / 4096;
 /* A pass is made longer when that promises at least this much more. */
-static const double worth_it = 1.1;
+static const double worth_it = 1.08;
+/* The draft model is asked where that has not paid, to see whether it does by now, in this share of the time. */
+static const double curiosity = 1.0 / 128;
 
-static const int sizes[BB_DRAFT_SIZES] = {1, 2, 4, 8, 16};
+static const int sizes[BB_DRAFT_SIZES] = {1, 2, 3, 4, 6, 8, 12, 16};
 
-static int bucket_of(int64_t agree) {
-    static const int64_t limits[BB_DRAFT_BUCKETS - 1] = {8, 12, 16, 24, 48};
-    int b = 0;
-    while (b < BB_DRAFT_BUCKETS - 1 && agree >= limits[b]) b++;
-    return b;
+static double now(void) {
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
 }
 
-bb_status bb_draft_open(bb_draft *d, bb_error *err) {
-    *d = (bb_draft){.newest = calloc(BB_DRAFT_HASHES, sizeof *d->newest),
-                    .previous = calloc(BB_DRAFT_MEMORY, sizeof *d->previous),
-                    .source = -1};
-    for (int b = 0; b < BB_DRAFT_BUCKETS; b++) { /* one try, which the longer of them passed */
-        d->tries[b] = 1;
-        d->hits[b] = 0.4 + 0.1 * b;
+static double smaller(double a, double b) { return a < b ? a : b; }
+
+static int level_of(double confidence) {
+    int level = (int)(confidence * BB_DRAFT_LEVELS);
+    return level < BB_DRAFT_LEVELS ? level : BB_DRAFT_LEVELS - 1;
+}
+
+static double rate_of(const bb_draft_rates *r, int level) { return r->hits[level] / r->tries[level]; }
+
+static void count(bb_draft_rates *r, int level, bool hit) {
+    r->hits[level] = habit * r->hits[level] + hit;
+    r->tries[level] = habit * r->tries[level] + 1;
+}
+
+bb_status bb_draft_open(bb_model *model, int64_t capacity, bb_draft *d, bb_error *err) {
+    *d = (bb_draft){.right = 0.7};
+    for (int level = 0; level < BB_DRAFT_LEVELS; level++) { /* one try, and it was as good as it seemed */
+        d->by_ngrams.tries[level] = d->by_model.tries[level] = 1;
+        d->by_ngrams.hits[level] = d->by_model.hits[level] = (level + 0.5) / BB_DRAFT_LEVELS;
     }
     d->excess[1] = 0.05; /* the first pass tells */
-    if (d->newest && d->previous) return BB_OK;
-    bb_draft_close(d);
-    return bb_fail(err, BB_ERR_MEMORY, "out of memory for the n-grams of a text");
+    BB_TRY(bb_ngrams_open(&d->ngrams, err));
+    bb_status status = BB_OK;
+    if (model)
+        status = bb_context_open(model, capacity < model->trained_length ? capacity : model->trained_length, BB_KV_INT8,
+                                 &d->reader, err);
+    if (status != BB_OK) {
+        d->reader.model = NULL;
+        bb_draft_close(d);
+    }
+    return status;
 }
 
 void bb_draft_close(bb_draft *d) {
-    free(d->newest);
-    free(d->previous);
-    d->newest = d->previous = NULL;
+    bb_ngrams_close(&d->ngrams);
+    if (d->reader.model) bb_context_close(&d->reader);
 }
 
-/* Of the n-gram that ends before `p`. */
-static uint32_t hash_before(const bb_context *c, int64_t p) {
-    const uint8_t *text = bb_context_at(c, p - BB_DRAFT_NGRAM);
-    uint64_t gram = 0;
-    for (int i = 0; i < BB_DRAFT_NGRAM; i++) gram = gram << 8 | text[i];
-    return (uint32_t)(gram * 0x9E3779B97F4A7C15u >> 49) & (BB_DRAFT_HASHES - 1);
-}
-
-/* How many bytes before `p` equal the text's last. */
-static int64_t agreement(const bb_context *c, int64_t p) {
-    const uint8_t *a = bb_context_at(c, p) - 1, *b = bb_context_at(c, c->end) - 1;
-    int64_t most = p - c->base < FARTHEST ? p - c->base : FARTHEST, n = 0;
-    while (n < most && a[-n] == b[-n]) n++;
-    return n;
-}
-
-/* The longest agreement among the newest places of the last n-gram, if it is longer than the present one. */
-static void find_source(bb_draft *d, const bb_context *c, uint32_t hash) {
-    int64_t p = d->newest[hash];
-    for (int i = 0; i < CHAIN && p >= c->base + BB_DRAFT_NGRAM && p < c->end && c->end - p < BB_DRAFT_MEMORY; i++) {
-        int64_t n = agreement(c, p), before = d->previous[p & (BB_DRAFT_MEMORY - 1)];
-        if (n >= BB_DRAFT_NGRAM && n > d->agree) {
-            d->source = p;
-            d->agree = n;
-        }
-        if (d->agree >= LONG || before >= p) return;
-        p = before;
-    }
-}
-
-static void index_place(bb_draft *d, int64_t p, uint32_t hash) {
-    d->previous[p & (BB_DRAFT_MEMORY - 1)] = d->newest[hash];
-    d->newest[hash] = p;
-}
-
-/* Finds what the text's end goes on from, then makes its end a place to be found. */
-static void look_up(bb_draft *d, const bb_context *c) {
-    if (c->end - c->base < BB_DRAFT_NGRAM) return;
-    uint32_t hash = hash_before(c, c->end);
-    if (d->agree < LONG) find_source(d, c, hash);
-    index_place(d, c->end, hash);
+static void learn(bb_draft *d, const bb_context *c) {
+    for (; d->learned < c->end; d->learned++) bb_ngrams_learn(&d->ngrams, bb_context_at(c, d->learned), d->learned - c->base);
 }
 
 void bb_draft_reset(bb_draft *d, const bb_context *c) {
-    memset(d->newest, 0, BB_DRAFT_HASHES * sizeof *d->newest);
-    d->source = -1;
-    d->agree = 0;
-    for (int64_t p = c->base + BB_DRAFT_NGRAM; p < c->end; p++) index_place(d, p, hash_before(c, p));
-    look_up(d, c);
+    if (d->learned > c->end) d->learned = c->end; /* what another text has taught may be of use in this one */
+    if (d->learned < c->base) d->learned = c->base;
+    learn(d, c);
+    d->same = 0;
+    d->guesses = 0;
+}
+
+/* What the guess for place `n` of the last ones was worth, and those after it, now that the byte is known. */
+static void count_guess(bb_draft *d, int n, uint8_t byte) {
+    if (d->model_byte[n] >= 0) {
+        bool hit = d->model_byte[n] == byte;
+        count(&d->by_model, d->model_level[n], hit);
+        d->right = habit * d->right + (1 - habit) * hit;
+    }
+    if (d->guessed[n] != byte) d->guesses = 0;
 }
 
 void bb_draft_push(bb_draft *d, const bb_context *c) {
-    if (d->source >= c->base) {
-        bool hit = *bb_context_at(c, d->source) == *bb_context_at(c, c->end - 1);
-        int b = bucket_of(d->agree);
-        d->tries[b] = habit * d->tries[b] + 1;
-        d->hits[b] = habit * d->hits[b] + hit;
-        d->source = hit ? d->source + 1 : -1;
-        d->agree = hit ? d->agree + 1 : 0;
-    } else {
-        d->source = -1;
-        d->agree = 0;
-    }
+    int64_t at = c->end - 1;
+    uint8_t byte = *bb_context_at(c, at);
+    double confidence;
+    int guess = bb_ngrams_guess(&d->ngrams, bb_context_at(c, at), at - c->base, &confidence);
+    if (guess >= 0) count(&d->by_ngrams, level_of(confidence), guess == byte);
+    if (at >= d->guessed_at && at - d->guessed_at < d->guesses) count_guess(d, (int)(at - d->guessed_at), byte);
     for (int i = 1; i < BB_DRAFT_SIZES; i++) d->excess[i] *= belief;
-    look_up(d, c);
+    learn(d, c);
 }
 
-/* What a pass of a size takes above one over one byte. One that was never tried takes twice what half of its rows do: a text
- * whose guesses are poor never pays for the dear ones. */
+/* What a pass of a size takes above one over one byte. One that was never tried takes as much for each byte more as the
+ * longest below it that was: a text whose guesses are poor never pays for the dear ones. */
 static double excess_of(const bb_draft *d, int size) {
-    double excess = d->excess[size];
-    for (int i = size, factor = 1; i > 1 && !d->timed[i]; i--) {
-        factor *= 2;
-        excess = factor * d->excess[i - 1];
-    }
-    return excess;
+    int known = size;
+    while (known > 1 && !d->timed[known]) known--;
+    return d->excess[known] * (sizes[size] - 1) / (sizes[known] - 1);
 }
 
-/* Rows of the pass that gives most bytes in the time of a pass over one. */
-static int best_rows(const bb_draft *d, int64_t most) {
-    double expected = 1, all_right = 1, best = worth_it; /* bytes that a pass gives; and that in the time of a pass over one */
-    int rows = 1;
-    for (int i = 1; i < BB_DRAFT_SIZES && sizes[i] - 1 <= most; i++) {
-        for (int j = sizes[i - 1]; j < sizes[i]; j++) {
-            int b = bucket_of(d->agree + j - 1);
-            all_right *= d->hits[b] / d->tries[b];
-            expected += all_right;
+/* That one byte more in a pass takes after `rows` of them. */
+static double excess_of_next(const bb_draft *d, int rows) {
+    int size = 1;
+    while (size < BB_DRAFT_SIZES - 1 && sizes[size] <= rows) size++;
+    double below = size > 1 ? excess_of(d, size - 1) : 0;
+    return fmax(excess_of(d, size) - below, 0) / (sizes[size] - sizes[size - 1]);
+}
+
+/* The draft model's guess for the byte after the reader's text, which is followed by what was guessed before. */
+static bb_status ask_model(bb_draft *d, bb_draft_draws draws, int n, bb_error *err) {
+    bb_context *r = &d->reader;
+    double begin = now();
+    int64_t unread = r->end - r->first - r->cache.length;
+    BB_TRY(bb_context_read(r, 1, err));
+    int vocab = r->model->config.vocab_size;
+    int byte = bb_sampler_draw(draws.sampler, r->logits, vocab, draws.seen, draws.index + (uint64_t)n);
+    d->model_byte[n] = byte;
+    d->model_level[n] = level_of(exp(bb_sampler_logprob(r->logits, vocab, byte)));
+    double seconds = now() - begin;
+    if (d->ask_seconds <= 0)
+        d->ask_seconds = unread > 1 ? seconds / (double)unread : seconds; /* a first notion of it */
+    else if (unread <= 1)
+        d->ask_seconds = load * d->ask_seconds + (1 - load) * smaller(seconds, 4 * d->ask_seconds);
+    d->last_ask = seconds;
+    d->idle = 0;
+    return BB_OK;
+}
+
+/* Whether the draft model's guess number n is worth its time, beside one of the n-grams with this rate: `all`, that it comes to
+ * count, and `best`, the bytes that are had in the time of a pass over one. */
+static bool worth_asking(const bb_draft *d, int n, double all, double rate, double best) {
+    if (!d->reader.model) return false;
+    if (n == 0 && d->idle * curiosity > d->last_ask) return true;
+    double share = d->ask_seconds / d->seconds, better = 0.5 + 0.5 * d->right; /* where it is sure of it */
+    return all * (better - rate) > share * best && all * fmax(d->right, rate) > (share + excess_of_next(d, n + 1)) * best;
+}
+
+bb_status bb_draft_guess(bb_draft *d, const bb_context *c, bb_draft_draws draws, int64_t most, bool always, uint8_t *out,
+                         int *count_out, bb_error *err) {
+    uint8_t text[BB_NGRAM_LONGEST + BB_DRAFT_MAX];
+    int64_t held = c->end - c->base < BB_NGRAM_LONGEST ? c->end - c->base : BB_NGRAM_LONGEST;
+    double expected = 1, all = 1, best = always ? 0 : worth_it,
+           asked = 0; /* bytes of a pass, in the time of one over one byte */
+    int rows = 1, n = 0;
+    *count_out = d->guesses = 0;
+    d->guessed_at = c->end;
+    if (!always && d->seconds <= 0) return BB_OK;
+    memcpy(text, bb_context_at(c, c->end - held), (size_t)held);
+    for (int size = 1; n < most && n < BB_DRAFT_MAX; n++) {
+        double confidence, rate = 0;
+        int byte = bb_ngrams_guess(&d->ngrams, text + held + n, held + n, &confidence);
+        if (byte >= 0) rate = rate_of(&d->by_ngrams, level_of(confidence));
+        d->model_byte[n] = -1;
+        if (always ? d->reader.model != NULL : worth_asking(d, n, all, rate, best)) {
+            d->same = bb_context_follow(&d->reader, c, d->same, out, n);
+            BB_TRY(ask_model(d, draws, n, err));
+            asked += d->ask_seconds / d->seconds;
+            double by_model = rate_of(&d->by_model, d->model_level[n]);
+            if (byte < 0 || by_model > rate) {
+                byte = d->model_byte[n];
+                rate = by_model;
+            }
         }
-        double rate = expected / (1 + excess_of(d, i));
-        if (rate <= best) continue;
-        best = rate;
-        rows = sizes[i];
+        if (byte < 0 || (always && n > 0 && all * rate < 0.2)) break;
+        out[n] = d->guessed[n] = text[held + n] = (uint8_t)byte;
+        d->guesses = n + 1;
+        all *= rate;
+        expected += all;
+        if (always) {
+            rows = n + 2;
+        } else if (n + 2 == sizes[size]) {
+            double value = expected / (1 + excess_of(d, size++) + asked);
+            if (value > best) {
+                best = value;
+                rows = n + 2;
+            }
+        }
+        if (!always && all < best * excess_of_next(d, n + 2)) break; /* not even if the next one were certain */
     }
-    return rows;
-}
-
-int bb_draft_guess(const bb_draft *d, const bb_context *c, int64_t most, bool always, uint8_t out[BB_DRAFT_MAX]) {
-    if (d->source < c->base || most < 1) return 0;
-    int n = 0;
-    if (always)
-        n = (int)(d->agree < most ? d->agree : most);
-    else if (d->seconds > 0)
-        n = best_rows(d, most) - 1;
-    if (n > BB_DRAFT_MAX) n = BB_DRAFT_MAX;
-    /* a text that repeats itself goes on into what is being guessed */
-    for (int i = 0; i < n; i++)
-        out[i] = d->source + i < c->end ? *bb_context_at(c, d->source + i) : out[d->source + i - c->end];
-    return n;
+    *count_out = rows - 1;
+    return BB_OK;
 }
 
 void bb_draft_timed(bb_draft *d, int rows, double seconds) {
+    d->idle += seconds;
     if (rows == 1) {
         d->seconds = d->seconds > 0 ? load * d->seconds + (1 - load) * fmin(seconds, 4 * d->seconds) : seconds;
         return;
@@ -162,7 +193,7 @@ void bb_draft_timed(bb_draft *d, int rows, double seconds) {
     for (int i = 1; i < BB_DRAFT_SIZES; i++) {
         if (sizes[i] != rows || d->seconds <= 0) continue;
         double excess = fmin(fmax(seconds / d->seconds - 1, 0), rows - 1);
-        d->excess[i] = burden * d->excess[i] + (1 - burden) * excess;
+        d->excess[i] = d->timed[i] ? burden * d->excess[i] + (1 - burden) * excess : excess;
         d->timed[i] = true;
     }
 }

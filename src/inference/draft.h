@@ -1,41 +1,64 @@
-/* Guessing the next bytes from the text itself (prompt lookup): where the last bytes stood before, what followed then is likely
- * to follow again. And how many guesses are worth reading in one pass.
+/* Guessing the next bytes: from what stood in the text before, or by a smaller model that draws with the same random numbers.
+ * And how many guesses are worth reading in one pass.
  * Nothing here changes what is written: every guess is compared with the byte that the sampler draws.
  * SPDX-License-Identifier: MIT */
 #ifndef BB_INFERENCE_DRAFT_H
 #define BB_INFERENCE_DRAFT_H
 
 #include "inference/context.h"
+#include "inference/ngrams.h"
+#include "inference/sampler.h"
 
 enum {
-    BB_DRAFT_NGRAM = 5,        /* fewest bytes that must agree */
-    BB_DRAFT_MEMORY = 1 << 16, /* places that are found again, the newest; a power of two */
-    BB_DRAFT_HASHES = 1 << 15, /* a power of two */
-    BB_DRAFT_BUCKETS = 6,      /* lengths of agreement that are told apart */
+    BB_DRAFT_LEVELS = 12, /* of confidence that are told apart */
     BB_DRAFT_MAX = BB_CONTEXT_ROWS - 1,
-    BB_DRAFT_SIZES = 5 /* rows of a pass that are considered: 1, 2, 4, 8, 16 */
+    BB_DRAFT_SIZES = 8 /* rows of a pass that are considered: 1, 2, 3, 4, 6, 8, 12, 16 */
 };
 
+/* How often guesses were right by how sure they were, fading. */
+typedef struct bb_draft_rates {
+    double hits[BB_DRAFT_LEVELS], tries[BB_DRAFT_LEVELS];
+} bb_draft_rates;
+
 typedef struct bb_draft {
-    int64_t *newest;   /* (BB_DRAFT_HASHES): the last place after an n-gram of this hash, 0: none */
-    int64_t *previous; /* (BB_DRAFT_MEMORY): by place, the one before it of the same hash */
-    int64_t source;    /* the byte here is the guess for the next one; -1: none */
-    int64_t agree;     /* bytes before `source` that equal the text's last */
-    double hits[BB_DRAFT_BUCKETS], tries[BB_DRAFT_BUCKETS]; /* of guesses, whether they were read ahead or not, fading */
-    double seconds;                                         /* that a pass over one byte takes; 0: not known */
-    double excess[BB_DRAFT_SIZES];                          /* what a pass of each size takes above that, as a share of it */
-    bool timed[BB_DRAFT_SIZES];                             /* by a pass; else by the size before it */
+    bb_ngrams ngrams;
+    int64_t learned; /* the n-grams know the text before it */
+    bb_draft_rates by_ngrams, by_model;
+
+    bb_context reader;     /* the draft model's, of the same text; reader.model NULL: there is none */
+    int64_t same;          /* its text is the other's up to here, at least */
+    double right;          /* share of all its guesses, fading */
+    double ask_seconds;    /* that one of them takes; 0: not known */
+    double last_ask, idle; /* seconds: of the last one with what had to be read before it; of passes since then */
+
+    int64_t guessed_at; /* the place of the first of the last guesses */
+    int guesses;
+    uint8_t guessed[BB_DRAFT_MAX];
+    int model_byte[BB_DRAFT_MAX], model_level[BB_DRAFT_MAX]; /* the draft model's; -1: it was not asked */
+
+    double seconds;                /* that a pass over one byte takes; 0: not known */
+    double excess[BB_DRAFT_SIZES]; /* what a pass of each size takes above that, as a share of it */
+    bool timed[BB_DRAFT_SIZES];    /* by a pass; else by a size below it */
 } bb_draft;
 
-bb_status bb_draft_open(bb_draft *out, bb_error *err);
+/* What a guess is for: the draws from number `index` on. */
+typedef struct bb_draft_draws {
+    const bb_sampler *sampler;
+    const int32_t *seen; /* (V), as in bb_sampler_draw */
+    uint64_t index;
+} bb_draft_draws;
+
+/* model: NULL, or what guesses, over the bytes that `model` is for, seen through a window of at most `capacity`. */
+bb_status bb_draft_open(bb_model *model, int64_t capacity, bb_draft *out, bb_error *err);
 void bb_draft_close(bb_draft *d);
-/* The text was changed other than by push: everything is found anew. */
+/* The text was changed other than by push. */
 void bb_draft_reset(bb_draft *d, const bb_context *c);
-/* The text's last byte, before `end`, is new: counts whether it was the guess, and finds the next one. */
+/* The text's last byte, before `end`, is new: counts whether it was the guess. */
 void bb_draft_push(bb_draft *d, const bb_context *c);
-/* Bytes guessed to come next, at most min(most, BB_DRAFT_MAX): as many as should be read ahead now, or with `always` as many as
- * agreed before. */
-int bb_draft_guess(const bb_draft *d, const bb_context *c, int64_t most, bool always, uint8_t out[BB_DRAFT_MAX]);
+/* Bytes guessed to come next, at most min(most, BB_DRAFT_MAX), into `out`: as many as should be read ahead now, or with
+ * `always` as many as are likelier than not to be of use to somebody to whom passes cost nothing. */
+bb_status bb_draft_guess(bb_draft *d, const bb_context *c, bb_draft_draws draws, int64_t most, bool always, uint8_t *out,
+                         int *count, bb_error *err);
 /* A pass over one byte, or over all that was guessed and the byte before it, took this long. */
 void bb_draft_timed(bb_draft *d, int rows, double seconds);
 

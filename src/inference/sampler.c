@@ -98,6 +98,33 @@ static void keep_likeliest(candidates *c, int most, double share) {
     c->count = kept.count;
 }
 
+/* The first in a race in which each byte arrives after an exponentially distributed time, of rate its weight: byte i wins with
+ * probability weight_i / total. The times of rate 1 are a byte's own, whatever the weights are, so two distributions that
+ * differ little have the same winner as a rule: in at least (1 - t) / (1 + t) of the draws, t their total variation distance.
+ * Daliri, Musco, Suresh, "Coupling without communication and drafter-invariant speculative decoding", arXiv:2408.07978. */
+static int race(const bb_sampler *s, const candidates *c, uint64_t index, int otherwise) {
+    uint32_t words[4] = {0};
+    int64_t group = -1;
+    int winner = otherwise; /* where no weight is a number */
+    double first = INFINITY;
+    for (int i = 0; i < c->count; i++) {
+        if (c->weight[i] < s->min_p) continue; /* the likeliest has weight 1 */
+        int id = c->id[i];
+        if (id / 4 != group) {
+            group = id / 4;
+            bb_philox(s->seed, BB_STREAM_SAMPLER, index * (BB_SAMPLER_MAX_VOCAB / 4) + (uint64_t)group, words);
+        }
+        double u = words[id % 4] * 0x1p-32; /* and less than 2^-32 more; -log(1 - u) >= u */
+        if (!(u < first * c->weight[i])) continue;
+        u += 0x1p-32 * bb_rng_uniform(s->seed, BB_STREAM_SAMPLER_REST, index * BB_SAMPLER_MAX_VOCAB + (uint64_t)id);
+        double time = -log1p(-u) / c->weight[i];
+        if (time >= first) continue;
+        first = time;
+        winner = id;
+    }
+    return winner;
+}
+
 int bb_sampler_draw(const bb_sampler *s, const float *logits, int vocab, const int32_t *seen, uint64_t index) {
     double value[BB_SAMPLER_MAX_VOCAB];
     candidates c;
@@ -115,20 +142,7 @@ int bb_sampler_draw(const bb_sampler *s, const float *logits, int vocab, const i
     c.count = vocab;
     int most = s->top_k > 0 && s->top_k < vocab ? s->top_k : vocab;
     if (most < vocab || s->top_p < 1) keep_likeliest(&c, most, s->top_p);
-    double total = 0;
-    int n = 0;
-    for (int i = 0; i < c.count; i++) {
-        if (c.weight[i] < s->min_p) continue; /* the likeliest has weight 1 */
-        c.id[n] = c.id[i];
-        total += c.weight[n++] = c.weight[i];
-    }
-    double left = bb_rng_uniform(s->seed, BB_STREAM_SAMPLER, index) * total;
-    int drawn = best;
-    for (int i = 0; i < n && left >= 0; i++) { /* the last one also takes what rounding leaves over */
-        drawn = c.id[i];
-        left -= c.weight[i];
-    }
-    return drawn;
+    return race(s, &c, index, best);
 }
 
 double bb_sampler_logprob(const float *logits, int vocab, int id) {

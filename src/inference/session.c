@@ -52,7 +52,7 @@ bb_status bb_session_open(bb_model *model, const bb_session_options *o, bb_sessi
     if (status == BB_OK) {
         s->context.on_read = o->on_read;
         s->context.user = o->user;
-        status = bb_draft_open(&s->draft, err);
+        status = bb_draft_open(o->draft, s->context.cache.capacity, &s->draft, err);
         if (status != BB_OK) bb_context_close(&s->context);
     }
     if (status != BB_OK) {
@@ -177,7 +177,8 @@ static bb_status next_bytes(run *r, bb_error *err) {
     int guesses = 0;
     int64_t at = c->end, room = bb_context_room(c), left = r->options->max_new_bytes - r->m.new_bytes - 1;
     if (r->options->speculate && r->m.new_bytes > 0)
-        guesses = bb_draft_guess(&s->draft, c, room < left ? room : left, r->options->speculate == BB_SPECULATE_ALWAYS, guess);
+        BB_TRY(bb_draft_guess(&s->draft, c, (bb_draft_draws){&r->sampler, r->seen, s->drawn}, room < left ? room : left,
+                              r->options->speculate == BB_SPECULATE_ALWAYS, guess, &guesses, err));
     if (guesses > 0) bb_context_append(c, guess, guesses);
     double begin = now();
     bool slides = room < 0;
@@ -233,6 +234,7 @@ bb_status bb_generate(bb_model *model, const uint8_t *prompt, size_t prompt_leng
     bb_session_options_default(&session_options);
     session_options.context_length = o->context_length;
     session_options.kv_cache = o->kv_cache;
+    session_options.draft = o->draft;
     BB_TRY(bb_session_open(model, &session_options, &session, err));
     bb_status status = bb_session_feed(session, prompt, prompt_length, err);
     if (status == BB_OK) status = bb_session_generate(session, o, metrics, err);
