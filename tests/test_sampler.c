@@ -13,7 +13,7 @@ static const bb_sampler plain = {.repetition_penalty = 1, .repetition_window = 6
 /* The definition, by sorting: what bitbyte.h says of bb_generate_options, in its order. */
 static void define(const bb_sampler *s, const float *logits, int vocab, const int32_t *seen, double *p) {
     int order[V] = {0};
-    double l[V], total = 0, sum = 0;
+    double l[V] = {0}, total = 0, sum = 0;
     for (int i = 0; i < vocab; i++) {
         l[i] = (double)logits[i];
         if (seen && seen[i]) l[i] = l[i] > 0 ? l[i] / s->repetition_penalty : l[i] * s->repetition_penalty;
