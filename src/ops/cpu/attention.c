@@ -17,7 +17,8 @@ typedef struct forward_functions {
     void (*partial)(float *partial, const float *q, const float *k, const float *v, int64_t kv_stride, int64_t keys, int64_t D,
                     void *scratch);
     void (*query)(cached_q *out, const float *q, int64_t D);
-    void (*cached)(float *partial, const cached_q *q, const cached_rows *rows, int64_t keys, int64_t D, void *scratch);
+    void (*cached)(float *partial, int64_t stride, const cached_q *q, int queries, const cached_rows *rows, const int64_t *keys,
+                   int64_t most, int64_t D, void *scratch);
     void (*merge)(float *o, bb_bf16 *kept, float *lse, const float *partials, int64_t count, int64_t D);
 } forward_functions;
 
@@ -134,11 +135,15 @@ static void cached_direct(bb_device *dev, float *o, const float *q, const bb_kv 
             int64_t key0 = task % splits * DIRECT_KEYS, head = task / splits;
             cached_rows rows = codes_of(kv, head, key0, D);
             if (task + 1 < tasks) rows.next = codes_of(kv, (task + 1) / splits, (task + 1) % splits * DIRECT_KEYS, D).k;
-            for (int64_t i = head * G * a->Tq; i < (head + 1) * G * a->Tq; i++) {
-                int64_t keys = clamp_to(i % a->Tq + 1 + a->Tk - a->Tq - key0, 0, DIRECT_KEYS);
-                if (keys > 0)
-                    f->cached(partials + (i * splits + key0 / DIRECT_KEYS) * ld, &query[i], &rows, keys, D,
-                              scratch + thread_bytes * (size_t)omp_get_thread_num());
+            int64_t end = (head + 1) * G * a->Tq;
+            for (int64_t i = head * G * a->Tq; i < end; i += CACHED_QUERIES) {
+                int64_t keys[CACHED_QUERIES], most = 0, count = clamp_to(end - i, 1, CACHED_QUERIES);
+                for (int64_t n = 0; n < count; n++) {
+                    keys[n] = clamp_to((i + n) % a->Tq + 1 + a->Tk - a->Tq - key0, 0, DIRECT_KEYS);
+                    most = keys[n] > most ? keys[n] : most;
+                }
+                f->cached(partials + (i * splits + key0 / DIRECT_KEYS) * ld, splits * ld, &query[i], (int)count, &rows, keys,
+                          most, D, scratch + thread_bytes * (size_t)omp_get_thread_num());
             }
         }
 #pragma omp for

@@ -10,6 +10,8 @@
 #define codes_ahead ATTENTION_NAME(codes_ahead)
 #define fetch_line ATTENTION_NAME(fetch_line)
 #define sum_lanes ATTENTION_NAME(sum_lanes)
+#define weigh_keys ATTENTION_NAME(weigh_keys)
+#define weighted_rows ATTENTION_NAME(weighted_rows)
 #define cached_query ATTENTION_NAME(cached_query)
 #define cached_partial ATTENTION_NAME(cached_partial)
 
@@ -30,8 +32,11 @@ typedef struct cached_rows {
     const int8_t *next; /* what will be read after them */
 } cached_rows;
 
+/* Queries that read the keys and values together. */
+enum { CACHED_QUERIES = 4 };
+
 /* Scratch of cached_partial. */
-static inline size_t cached_bytes(void) { return 2 * DIRECT_KEYS * sizeof(float); }
+static inline size_t cached_bytes(void) { return (1 + CACHED_QUERIES) * DIRECT_KEYS * sizeof(float); }
 #endif
 
 /* VL codes as f32. */
@@ -133,6 +138,9 @@ INLINE void key_sums(int keys, int32_t *sums, const int16_t *q, const int8_t *k,
 }
 #endif
 
+typedef int32_t ATTENTION_NAME(key_ints) __attribute__((vector_size(4 * KEYS_AT_ONCE)));
+typedef float ATTENTION_NAME(key_floats) __attribute__((vector_size(4 * KEYS_AT_ONCE)));
+
 /* s[j] = the scaled scores of keys 0 .. keys-1, in units of log2 e. */
 INLINE void score_keys(float *s, const cached_q *q, const cached_rows *rows, int64_t keys) {
     int64_t width = rows->width, j = 0;
@@ -140,7 +148,13 @@ INLINE void score_keys(float *s, const cached_q *q, const cached_rows *rows, int
         int32_t sums[KEYS_AT_ONCE];
         const int8_t *ahead = codes_ahead(rows->k, j * width, keys * width, rows->v);
         key_sums(KEYS_AT_ONCE, sums, q->steps, rows->k + j * width, width, ahead);
-        for (int i = 0; i < KEYS_AT_ONCE; i++) s[j + i] = (float)sums[i] * (q->scale * rows->k_scale[j + i]);
+        /* written as vectors: GCC 12 converts element by element */
+        ATTENTION_NAME(key_ints) products;
+        ATTENTION_NAME(key_floats) scores;
+        memcpy(&products, sums, sizeof products);
+        memcpy(&scores, rows->k_scale + j, sizeof scores);
+        scores = __builtin_convertvector(products, ATTENTION_NAME(key_floats)) * (q->scale * scores);
+        memcpy(s + j, &scores, sizeof scores);
     }
     for (; j < keys; j++) {
         int32_t sum;
@@ -149,49 +163,97 @@ INLINE void score_keys(float *s, const cached_q *q, const cached_rows *rows, int
     }
 }
 
-/* y (vectors * VL) = sum_j weight[j] codes[j,d..] */
-INLINE void weighted_codes(float *y, const float *weight, const cached_rows *rows, int64_t d, int64_t keys, int vectors) {
+/* y[i] (vectors * VL), y_stride apart, = sum_j weight[i,j] codes[j,d..] for `queries` rows i of weights, DIRECT_KEYS apart.
+ * queries and vectors are constants. */
+INLINE void weighted_codes(int queries, float *y, int64_t y_stride, const float *weight, const cached_rows *rows, int64_t d,
+                           int64_t keys, int vectors) {
     int64_t width = rows->width, size = keys * width;
     const int8_t *v = rows->v + d;
-    vf sum[8];
-    for (int i = 0; i < vectors; i++) sum[i] = vset1(0.0f);
+    vf sum[CACHED_QUERIES * 8];
+    for (int i = 0; i < queries * vectors; i++) sum[i] = vset1(0.0f);
     for (int64_t j = 0; j < keys; j++, v += width) {
         const int8_t *ahead = codes_ahead(rows->v, j * width + d, size, rows->next);
-        vf w = vset1(weight[j]);
         for (int i = 0; i < vectors; i += 64 / VL) fetch_line(ahead + i * VL);
-        for (int i = 0; i < vectors; i++) sum[i] = vfma(w, load_codes(v + i * VL), sum[i]);
+        for (int i = 0; i < vectors; i++) {
+            vf codes = load_codes(v + i * VL);
+            for (int n = 0; n < queries; n++)
+                sum[n * vectors + i] = vfma(vset1(weight[n * DIRECT_KEYS + j]), codes, sum[n * vectors + i]);
+        }
     }
-    for (int i = 0; i < vectors; i++) vstore(y + i * VL, sum[i]);
+    for (int n = 0; n < queries; n++)
+        for (int i = 0; i < vectors; i++) vstore(y + n * y_stride + i * VL, sum[n * vectors + i]);
 }
+
+typedef int32_t ATTENTION_NAME(step_words) __attribute__((vector_size(4 * VL)));
+typedef int16_t ATTENTION_NAME(steps) __attribute__((vector_size(2 * VL)));
 
 /* The query in steps of its largest magnitude over `limit`. */
 KERNEL void cached_query(cached_q *out, const float *q, int64_t D) {
-    float most = 0.0f, limit = 32767.0f;
+    float limit = 32767.0f;
     /* 127 * limit * D < 2^31 */
     if (D > 512) limit = (float)(INT32_MAX / (127 * D));
-    for (int64_t d = 0; d < D; d++) most = fabsf(q[d]) > most ? fabsf(q[d]) : most;
-    float step = most / limit, inverse = most > 0.0f ? limit / most : 0.0f;
-    for (int64_t d = 0; d < D; d++) out->steps[d] = (int16_t)lrintf(q[d] * inverse);
+    vf largest = vset1(0.0f);
+    for (int64_t d = 0; d < D; d += VL) {
+        vf x = vload_first(q + d, clamp_to(D - d, 0, VL));
+        largest = vmax(largest, vmax(x, -x));
+    }
+    float most = vreduce_max(largest), step = most / limit, inverse = most > 0.0f ? limit / most : 0.0f;
+    for (int64_t d = 0; d < D; d += VL) {
+        vf x = vload_first(q + d, clamp_to(D - d, 0, VL)) * vset1(inverse), to_units = vset1(0x1.8p23f);
+        x = (x + to_units) - to_units; /* half to even */
+        ATTENTION_NAME(step_words) words = __builtin_convertvector(x, ATTENTION_NAME(step_words));
+        ATTENTION_NAME(steps) steps = __builtin_convertvector(words, ATTENTION_NAME(steps));
+        memcpy(out->steps + d, &steps, sizeof steps);
+    }
     memset(out->steps + D, 0, (size_t)(round_up(D, 32) - D) * sizeof *out->steps);
     out->scale = step * (float)(M_LOG2E / sqrt((double)D));
 }
 
-/* As direct_partial: (Dp + 16), the weighted sum, the maximum and the sum of the weights; keys <= DIRECT_KEYS. */
-KERNEL void cached_partial(float *partial, const cached_q *q, const cached_rows *rows, int64_t keys, int64_t D, void *scratch) {
-    float *s = scratch, *weight = s + DIRECT_KEYS;
-    int64_t dp = round_up(D, 16), d = 0;
+/* The weights of `keys` keys, times their values' scales; total: their sum without. Returns the largest score. */
+INLINE float weigh_keys(float *weight, float *s, vf *total, const cached_q *q, const cached_rows *rows, int64_t keys) {
     score_keys(s, q, rows, keys);
     float max = row_max(s, keys);
-    vf total = vset1(0.0f), minus_max = vset1(-max);
+    vf minus_max = vset1(-max);
+    *total = vset1(0.0f);
     for (int64_t j = 0; j < keys; j += VL) {
         vf x = vexp2(vload(s + j) + minus_max), scale = vload_first(rows->v_scale + j, clamp_to(keys - j, 0, VL));
         if (keys - j < VL) x = vkeep(x, keys - j, 0.0f);
-        total = total + x;
+        *total = *total + x;
         vstore(weight + j, x * scale);
     }
-    for (; d + 8 * VL <= dp; d += 8 * VL) weighted_codes(partial + d, weight, rows, d, keys, 8);
-    for (; d + 4 * VL <= dp; d += 4 * VL) weighted_codes(partial + d, weight, rows, d, keys, 4);
-    for (; d < dp; d += VL) weighted_codes(partial + d, weight, rows, d, keys, 1);
-    partial[dp] = max;
-    partial[dp + 1] = vreduce_add(total);
+    return max;
+}
+
+/* weighted_codes of all columns: as many vectors at once as there are registers for. */
+INLINE void weighted_rows(int queries, float *y, int64_t y_stride, const float *weight, const cached_rows *rows, int64_t D,
+                          int64_t keys) {
+    int64_t dp = round_up(D, 16), d = 0;
+    if (queries == 1)
+        for (; d + 8 * VL <= dp; d += 8 * VL) weighted_codes(queries, y + d, y_stride, weight, rows, d, keys, 8);
+    if (queries == 1 || VL == 16)
+        for (; d + 4 * VL <= dp; d += 4 * VL) weighted_codes(queries, y + d, y_stride, weight, rows, d, keys, 4);
+    for (; d + 2 * VL <= dp; d += 2 * VL) weighted_codes(queries, y + d, y_stride, weight, rows, d, keys, 2);
+    for (; d < dp; d += VL) weighted_codes(queries, y + d, y_stride, weight, rows, d, keys, 1);
+}
+
+/* For each of `queries` <= CACHED_QUERIES queries what direct_partial gives, in partials `stride` apart: (Dp + 16), the
+ * weighted sum, the maximum and the sum of the weights. Query i sees the first keys[i] <= DIRECT_KEYS keys, most of them
+ * `most`; where that is none its partial is left as it is or overwritten. What one gets does not depend on the others. */
+KERNEL void cached_partial(float *partial, int64_t stride, const cached_q *q, int queries, const cached_rows *rows,
+                           const int64_t *keys, int64_t most, int64_t D, void *scratch) {
+    float *s = scratch, *weight = s + DIRECT_KEYS;
+    int64_t dp = round_up(D, 16);
+    for (int i = 0; i < queries; i++) {
+        vf total = vset1(0.0f);
+        float *own = weight + i * DIRECT_KEYS;
+        partial[i * stride + dp] = keys[i] > 0 ? weigh_keys(own, s, &total, &q[i], rows, keys[i]) : 0.0f;
+        partial[i * stride + dp + 1] = vreduce_add(total);
+        for (int64_t j = keys[i] > 0 ? keys[i] : 0; j < most; j++) own[j] = 0.0f; /* adds nothing, exactly */
+    }
+    switch (queries) {
+    case 1: weighted_rows(1, partial, stride, weight, rows, D, most); break;
+    case 2: weighted_rows(2, partial, stride, weight, rows, D, most); break;
+    case 3: weighted_rows(3, partial, stride, weight, rows, D, most); break;
+    default: weighted_rows(CACHED_QUERIES, partial, stride, weight, rows, D, most); break;
+    }
 }

@@ -48,13 +48,15 @@ enum { DOT_LANES = 32 };
 /* logits of all M rows for one symbol: e is (C); the order of a sum does not depend on M. */
 BB_SIMD_INLINE void symbol_body(float *logits, const float *h, const float *e, int64_t M, int64_t V, int64_t C) {
     for (int64_t m = 0; m < M; m++, h += C) {
-        float lanes[DOT_LANES] = {0}, sum = 0;
+        float lanes[DOT_LANES] = {0};
         int64_t c = 0;
         for (; c + DOT_LANES <= C; c += DOT_LANES)
             for (int l = 0; l < DOT_LANES; l++) lanes[l] += h[c + l] * e[c + l];
         for (; c < C; c++) lanes[c % DOT_LANES] += h[c] * e[c];
-        for (int l = 0; l < DOT_LANES; l++) sum += lanes[l];
-        logits[m * V] = sum;
+#pragma GCC unroll 5
+        for (int half = DOT_LANES / 2; half > 0; half /= 2) /* additions that do not wait for each other */
+            for (int l = 0; l < half; l++) lanes[l] += lanes[l + half];
+        logits[m * V] = lanes[0];
     }
 }
 BB_SIMD_VARIANTS(symbol, (float *logits, const float *h, const float *e, int64_t M, int64_t V, int64_t C),
