@@ -15,8 +15,8 @@ for length in 1 2 5; do
     expect 0 "${generate[@]}" --prompt "The " --max_new_bytes 60 --seed 3 --stop "not here" --stop "$stop"
     [ "$(wc -c <out)" -le 20 ] || fail "generate --stop of $length bytes wrote too much"
     cmp -n "$(wc -c <out)" out whole || fail "generate --stop of $length bytes changed the text"
-    head -c $(($(wc -c <out) + length)) whole | tail -c $length >cut
-    printf '%b' "$stop" | cmp - cut || fail "generate --stop of $length bytes ended elsewhere"
+    head -c $(($(wc -c <out) + length)) whole | tail -c $length >last
+    printf '%b' "$stop" | cmp - last || fail "generate --stop of $length bytes ended elsewhere"
 done
 # one that never becomes whole is written in the end
 stop=$(tail -c 3 whole | xxd -p -c 99 | sed 's/../\\x&/g')'\x00'
@@ -114,14 +114,14 @@ conversation <<<"The " || fail "generate --interactive"
 expect 0 "${generate[@]}" --prompt "The " --max_new_bytes 20 --temperature 0
 first=$(cat out)
 printf 'The \n//x\n\n' | conversation --line_prefix '<' --line_suffix '>' --prompt 'P' || fail "generate --interactive with a prompt"
-cp out talk
+cp out dialogue
 # the same by hand: each answer is part of the text
 expect 0 "${generate[@]}" --prompt "P<The >" --max_new_bytes 20 --temperature 0
 cp out answers
 printf 'P<The >%s</x>' "$(cat answers)" >so_far
 expect 0 "${generate[@]}" --prompt_file so_far --max_new_bytes 40 --temperature 0
 { cat answers; echo; head -c 20 out; echo; tail -c 20 out; echo; } | tr -s '\n' >expected
-tr -s '\n' <talk | cmp - expected || fail "generate --interactive does not go on from what was said"
+tr -s '\n' <dialogue | cmp - expected || fail "generate --interactive does not go on from what was said"
 printf 'The \n/again\n/reset\nThe \n/nonsense\n/quit\nThe \n' | conversation || fail "generate --interactive with commands"
 [ "$(grep -cF -- "$(head -n 1 <<<"$first")" out)" = 3 ] || fail "/again and /reset"
 complains "there is no command /nonsense"

@@ -14,6 +14,11 @@ static const double worth_it = 1.08;
 /* The draft model is asked where that has not paid, to see whether it does by now, in this share of the time. */
 static const double curiosity = 1.0 / 128;
 
+/* What was hoped for is held against what came: where passes with guesses gave less than this for their time, none is made for
+ * some bytes, twice as many each time. So the whole is never much slower, whatever is estimated wrongly. */
+static const double enough = 1.03, judged = 6 /* passes' time */;
+enum { SINGLES = 4, LEAST_REST = 64, MOST_REST = 4096 };
+
 static const int sizes[BB_DRAFT_SIZES] = {1, 2, 3, 4, 6, 8, 12, 16};
 
 static double now(void) {
@@ -37,7 +42,7 @@ static void count(bb_draft_rates *r, int level, bool hit) {
 }
 
 bb_status bb_draft_open(bb_model *model, int64_t capacity, bb_draft *d, bb_error *err) {
-    *d = (bb_draft){.right = 0.7};
+    *d = (bb_draft){.right = 0.7, .rest = LEAST_REST};
     for (int level = 0; level < BB_DRAFT_LEVELS; level++) { /* one try, and it was as good as it seemed */
         d->by_ngrams.tries[level] = d->by_model.tries[level] = 1;
         d->by_ngrams.hits[level] = d->by_model.hits[level] = (level + 0.5) / BB_DRAFT_LEVELS;
@@ -80,6 +85,20 @@ static void count_guess(bb_draft *d, int n, uint8_t byte) {
         d->right = habit * d->right + (1 - habit) * hit;
     }
     if (d->guessed[n] != byte) d->guesses = 0;
+}
+
+/* The passes with guesses so far, and the byte that each of them gives: whether to go on with them. */
+static void judge(bb_draft *d) {
+    if (d->taken < judged) return;
+    if (d->gained < enough * d->taken) {
+        d->resting = d->rest;
+        d->rest = d->rest < MOST_REST ? 2 * d->rest : MOST_REST;
+        d->gained = d->taken = 0;
+    } else {
+        d->rest = LEAST_REST;
+        d->gained /= 2;
+        d->taken /= 2;
+    }
 }
 
 void bb_draft_push(bb_draft *d, const bb_context *c) {
@@ -146,8 +165,9 @@ bb_status bb_draft_guess(bb_draft *d, const bb_context *c, bb_draft_draws draws,
            asked = 0; /* bytes of a pass, in the time of one over one byte */
     int rows = 1, n = 0;
     *count_out = d->guesses = 0;
+    d->asked = false;
     d->guessed_at = c->end;
-    if (!always && d->seconds <= 0) return BB_OK;
+    if (!always && (d->singles < SINGLES || d->resting > 0)) return BB_OK;
     memcpy(text, bb_context_at(c, c->end - held), (size_t)held);
     for (int size = 1; n < most && n < BB_DRAFT_MAX; n++) {
         double confidence, rate = 0;
@@ -157,7 +177,9 @@ bb_status bb_draft_guess(bb_draft *d, const bb_context *c, bb_draft_draws draws,
         if (always ? d->reader.model != NULL : worth_asking(d, n, all, rate, best)) {
             d->same = bb_context_follow(&d->reader, c, d->same, out, n);
             BB_TRY(ask_model(d, draws, n, err));
+            d->asked = true;
             asked += d->ask_seconds / d->seconds;
+            d->taken += d->last_ask / d->seconds;
             double by_model = rate_of(&d->by_model, d->model_level[n]);
             if (byte < 0 || by_model > rate) {
                 byte = d->model_byte[n];
@@ -184,11 +206,19 @@ bb_status bb_draft_guess(bb_draft *d, const bb_context *c, bb_draft_draws draws,
     return BB_OK;
 }
 
-void bb_draft_timed(bb_draft *d, int rows, double seconds) {
+void bb_draft_timed(bb_draft *d, int rows, int64_t bytes, double seconds) {
     d->idle += seconds;
-    if (rows == 1) {
-        d->seconds = d->seconds > 0 ? load * d->seconds + (1 - load) * fmin(seconds, 4 * d->seconds) : seconds;
-        return;
+    if (d->resting > 0) d->resting -= bytes < d->resting ? (int)bytes : d->resting;
+    if (rows == 1) { /* at first the fastest: the very first one finds the caches empty */
+        d->seconds = d->singles >= SINGLES ? load * d->seconds + (1 - load) * smaller(seconds, 2 * d->seconds)
+                     : d->singles > 0      ? smaller(seconds, d->seconds)
+                                           : seconds;
+        d->singles += d->singles < SINGLES;
+    }
+    if (rows > 1 || d->asked) {
+        d->gained += (double)bytes;
+        d->taken += d->seconds > 0 ? smaller(seconds / d->seconds, 2 * rows) : rows;
+        judge(d);
     }
     for (int i = 1; i < BB_DRAFT_SIZES; i++) {
         if (sizes[i] != rows || d->seconds <= 0) continue;

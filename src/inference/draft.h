@@ -29,6 +29,7 @@ typedef struct bb_draft {
     int64_t same;          /* its text is the other's up to here, at least */
     double right;          /* share of all its guesses, fading */
     double ask_seconds;    /* that one of them takes; 0: not known */
+    bool asked;            /* for the last guesses */
     double last_ask, idle; /* seconds: of the last one with what had to be read before it; of passes since then */
 
     int64_t guessed_at; /* the place of the first of the last guesses */
@@ -39,6 +40,10 @@ typedef struct bb_draft {
     double seconds;                /* that a pass over one byte takes; 0: not known */
     double excess[BB_DRAFT_SIZES]; /* what a pass of each size takes above that, as a share of it */
     bool timed[BB_DRAFT_SIZES];    /* by a pass; else by a size below it */
+    int singles;                   /* passes over one byte that `seconds` is made of */
+
+    double gained, taken; /* bytes of the passes that guessing was a part of, and their time in passes over one byte, fading */
+    int resting, rest;    /* bytes for which nothing is guessed, and for how many next time that it does not pay */
 } bb_draft;
 
 /* What a guess is for: the draws from number `index` on. */
@@ -59,7 +64,7 @@ void bb_draft_push(bb_draft *d, const bb_context *c);
  * `always` as many as are likelier than not to be of use to somebody to whom passes cost nothing. */
 bb_status bb_draft_guess(bb_draft *d, const bb_context *c, bb_draft_draws draws, int64_t most, bool always, uint8_t *out,
                          int *count, bb_error *err);
-/* A pass over one byte, or over all that was guessed and the byte before it, took this long. */
-void bb_draft_timed(bb_draft *d, int rows, double seconds);
+/* A pass over one byte, or over all that was guessed and the byte before it, took this long and gave so many bytes. */
+void bb_draft_timed(bb_draft *d, int rows, int64_t bytes, double seconds);
 
 #endif

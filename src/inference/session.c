@@ -181,14 +181,13 @@ static bb_status next_bytes(run *r, bb_error *err) {
                               r->options->speculate == BB_SPECULATE_ALWAYS, guess, &guesses, err));
     if (guesses > 0) bb_context_append(c, guess, guesses);
     double begin = now();
-    bool slides = room < 0;
+    bool slides = room<0, later = r->m.new_bytes> 0;
     BB_TRY(bb_context_read(c, guesses + 1, err));
-    if (r->m.new_bytes > 0) {
-        r->m.passes++;
-        if (!slides) bb_draft_timed(&s->draft, guesses + 1, now() - begin);
-    }
+    double seconds = now() - begin;
+    r->m.passes += later;
     r->m.drafted += guesses;
     draw_rows(r, at, guesses);
+    if (later && !slides) bb_draft_timed(&s->draft, guesses + 1, c->end - at, seconds);
     return BB_OK;
 }
 
