@@ -75,35 +75,32 @@ static int setup(void **state) {
     return scratch_create(state);
 }
 
-static void test_map_gives_the_bytes(void **state) {
+static void test_read_at_gives_the_bytes(void **state) {
     (void)state;
     const char *path = scratch_path("f");
-    bb_file_map map;
+    struct stat st;
+    int fd;
+    char bytes[5] = "";
     assert_true(scratch_write(path, "some bytes", 10));
-    assert_ok(bb_file_map_open(path, &map, &test_error));
-    assert_int_equal(map.size, 10);
-    assert_memory_equal(map.data, "some bytes", 10);
-    bb_file_map_close(&map);
-    assert_null(map.data);
-    bb_file_map_close(&map);
-
-    assert_true(scratch_write(path, "", 0));
-    assert_ok(bb_file_map_open(path, &map, &test_error));
-    assert_null(map.data);
-    assert_int_equal(map.size, 0);
-    bb_file_map_close(&map);
+    assert_ok(bb_file_open(path, &fd, &st, &test_error));
+    assert_int_equal(st.st_size, 10);
+    assert_ok(bb_file_read_at(fd, path, 5, bytes, 5, &test_error));
+    assert_memory_equal(bytes, "bytes", 5);
+    assert_fails(bb_file_read_at(fd, path, 6, bytes, 5, &test_error), BB_ERR_DATA, "expected 1 more bytes at byte 10");
+    close(fd);
 }
 
-static void test_map_takes_regular_files_only(void **state) {
+static void test_open_takes_regular_files_only(void **state) {
     (void)state;
-    bb_file_map map;
-    assert_fails(bb_file_map_open(scratch_path("absent"), &map, &test_error), BB_ERR_IO, scratch_path("absent"));
+    struct stat st;
+    int fd;
+    assert_fails(bb_file_open(scratch_path("absent"), &fd, &st, &test_error), BB_ERR_IO, scratch_path("absent"));
     assert_message(test_error, "No such file");
-    assert_fails(bb_file_map_open(scratch_dir, &map, &test_error), BB_ERR_IO, scratch_dir);
+    assert_fails(bb_file_open(scratch_dir, &fd, &st, &test_error), BB_ERR_IO, scratch_dir);
     assert_message(test_error, "found a directory");
-    assert_fails(bb_file_map_open("/dev/null", &map, &test_error), BB_ERR_IO, "found a device");
+    assert_fails(bb_file_open("/dev/null", &fd, &st, &test_error), BB_ERR_IO, "found a device");
     assert_int_equal(mkfifo(scratch_path("fifo"), 0600), 0);
-    assert_int_equal(bb_file_map_open(scratch_path("fifo"), &map, &test_error), BB_ERR_IO); /* and does not wait for a writer */
+    assert_int_equal(bb_file_open(scratch_path("fifo"), &fd, &st, &test_error), BB_ERR_IO); /* and does not wait for a writer */
     assert_message(test_error, "found a pipe");
 }
 
@@ -352,8 +349,8 @@ static void test_join(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        file_test(test_map_gives_the_bytes),
-        file_test(test_map_takes_regular_files_only),
+        file_test(test_read_at_gives_the_bytes),
+        file_test(test_open_takes_regular_files_only),
         file_test(test_read_all),
         file_test(test_read_all_of_standard_input),
         file_test(test_replace_is_durable),

@@ -27,7 +27,7 @@ static const bounds ref_bounds = {1e-5, 1e-5, 1e-4, 1e-6, 1e-4, 3e-3}, cpu_bound
 typedef struct golden {
     bb_safetensors *file;
     bb_config config;
-    const bb_st_tensor *x, *y;
+    uint8_t *x, *y; /* (B, T) */
     int B, T;
 } golden;
 
@@ -40,11 +40,11 @@ static const bb_st_tensor *need(const golden *g, const char *prefix, const char 
     return t;
 }
 
-/* A tensor's values in fresh memory, aligned as floats must be. */
-static float *values_of(const bb_st_tensor *t) {
-    float *v = malloc(t->bytes);
+/* A tensor's values in fresh memory. */
+static void *values_of(const golden *g, const bb_st_tensor *t) {
+    void *v = malloc(t->bytes);
     assert_non_null(v);
-    memcpy(v, t->data, t->bytes);
+    assert_ok(bb_safetensors_read(g->file, t, v, &test_error));
     return v;
 }
 
@@ -54,11 +54,18 @@ static golden golden_open(const char *name) {
     snprintf(path, sizeof path, "%s/%s.safetensors", BB_GOLDEN_DIR, name);
     assert_ok(bb_safetensors_open(path, &g.file, &test_error));
     assert_ok(bb_config_from_json(bb_safetensors_metadata(g.file, "config"), path, &g.config, &test_error));
-    g.x = need(&g, "", "io.x");
-    g.y = need(&g, "", "io.y");
-    g.B = (int)g.x->shape[0];
-    g.T = (int)g.x->shape[1];
+    const bb_st_tensor *x = need(&g, "", "io.x");
+    g.x = values_of(&g, x);
+    g.y = values_of(&g, need(&g, "", "io.y"));
+    g.B = (int)x->shape[0];
+    g.T = (int)x->shape[1];
     return g;
+}
+
+static void golden_close(golden *g) {
+    bb_safetensors_close(g->file);
+    free(g->x);
+    free(g->y);
 }
 
 static bb_model *golden_model(const golden *g, bb_device *device) {
@@ -67,7 +74,7 @@ static bb_model *golden_model(const golden *g, bb_device *device) {
     for (int i = 0; i < bb_model_tensor_count(model); i++) {
         bb_tensor_info info;
         assert_ok(bb_model_tensor_info(model, i, &info, &test_error));
-        float *v = values_of(need(g, "", info.name));
+        float *v = values_of(g, need(g, "", info.name));
         assert_ok(bb_model_set_tensor(model, info.name, v, (size_t)(info.shape[0] * info.shape[1]), &test_error));
         free(v);
     }
@@ -83,8 +90,8 @@ static void check(const char *case_name, const char *what, double found, double 
 
 static double check_forward(const golden *g, bb_model *model, const char *name, double bound) {
     const bb_st_tensor *t = need(g, "out.", "logits");
-    float *want = values_of(t), *got = malloc(t->bytes);
-    assert_ok(bb_model_forward(model, g->x->data, g->B, g->T, got, &test_error));
+    float *want = values_of(g, t), *got = malloc(t->bytes);
+    assert_ok(bb_model_forward(model, g->x, g->B, g->T, got, &test_error));
     double e = relative_error(got, want, t->bytes / sizeof(float));
     check(name, "logits", e, bound);
     free(want);
@@ -95,14 +102,14 @@ static double check_forward(const golden *g, bb_model *model, const char *name, 
 static double check_gradients(const golden *g, bb_model *model, const char *name, const bounds *b) {
     double loss, worst = 0;
     float want_loss;
-    memcpy(&want_loss, need(g, "out.", "loss")->data, sizeof want_loss);
-    assert_ok(bb_model_loss_backward(model, g->x->data, g->y->data, g->B, g->T, 1, &loss, &test_error));
+    assert_ok(bb_safetensors_read(g->file, need(g, "out.", "loss"), &want_loss, &test_error));
+    assert_ok(bb_model_loss_backward(model, g->x, g->y, g->B, g->T, 1, &loss, &test_error));
     check(name, "loss", fabs(loss - (double)want_loss) / (double)want_loss, b->losses);
     for (int i = 0; i < bb_model_tensor_count(model); i++) {
         bb_tensor_info info;
         assert_ok(bb_model_tensor_info(model, i, &info, &test_error));
         const bb_st_tensor *t = need(g, "grad.", info.name);
-        float *want = values_of(t), *got = malloc(t->bytes);
+        float *want = values_of(g, t), *got = malloc(t->bytes);
         assert_ok(bb_model_get_gradient(model, info.name, got, t->bytes / sizeof(float), &test_error));
         double e = relative_error(got, want, t->bytes / sizeof(float));
         check(name, info.name, e, b->gradients);
@@ -133,7 +140,7 @@ static void losses_in_f64(const char *name, float losses[10]) {
 /* Ten AdamW steps on the one batch: peak lr 1e-2, warm-up 3, weight decay 0.1, clip 1. */
 static double check_training(const golden *g, bb_model *model, const char *name, const bounds *b) {
     const bb_st_tensor *t = need(g, "train.", "losses");
-    float *want = values_of(t), got[10];
+    float *want = values_of(g, t), got[10];
     bb_optimizer_options options;
     bb_optimizer *optimizer;
     bb_optimizer_options_default(&options);
@@ -143,7 +150,7 @@ static double check_training(const golden *g, bb_model *model, const char *name,
         double loss, norm;
         bool applied;
         assert_ok(bb_model_zero_gradients(model, &test_error));
-        assert_ok(bb_model_loss_backward(model, g->x->data, g->y->data, g->B, g->T, 1, &loss, &test_error));
+        assert_ok(bb_model_loss_backward(model, g->x, g->y, g->B, g->T, 1, &loss, &test_error));
         double lr = bb_lr_for_step(step, 3, 10, 1e-2, BB_LR_COSINE, 0.1);
         assert_ok(bb_optimizer_step(optimizer, lr, 1.0, 1.0, &norm, &applied, &test_error));
         assert_true(applied);
@@ -173,7 +180,7 @@ static void check_device(const char *device_name, const bounds *b) {
         print_message("%s %-22s logits %.2g, worst gradient %.2g, training losses %.2g\n", device_name, cases[i], logits,
                       gradients, losses);
         bb_model_free(model);
-        bb_safetensors_close(g.file);
+        golden_close(&g);
     }
     bb_device_close(device);
 }

@@ -165,7 +165,7 @@ static void write_changed(const char *from, const char *to, const change *c) {
     for (int i = 0; i < count; i++) {
         const bb_st_tensor *t = bb_safetensors_at(st, i);
         uint8_t *data = malloc(t->bytes);
-        memcpy(data, t->data, t->bytes);
+        assert_ok(bb_safetensors_read(st, t, data, &test_error));
         bool changed = strcmp(t->name, c->tensor) == 0;
         if (changed && c->byte >= 0) memcpy(data + c->byte, c->value, (size_t)c->value_bytes);
         size_t bytes = changed && c->columns ? (size_t)(t->shape[0] * c->columns) : (size_t)t->bytes;

@@ -7,7 +7,6 @@
 #include <limits.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -55,30 +54,6 @@ bb_status bb_file_read_at(int fd, const char *path, uint64_t offset, void *data,
         size -= (size_t)n;
     }
     return BB_OK;
-}
-
-bb_status bb_file_map_fd(int fd, const char *path, size_t size, bb_file_map *out, bb_error *err) {
-    *out = (bb_file_map){0};
-    if (size == 0) return BB_OK;
-    void *data = mmap(NULL, size, PROT_READ, MAP_PRIVATE, fd, 0);
-    if (data == MAP_FAILED) return fail_errno(err, path, "map", errno);
-    *out = (bb_file_map){.data = data, .size = size};
-    return BB_OK;
-}
-
-bb_status bb_file_map_open(const char *path, bb_file_map *out, bb_error *err) {
-    struct stat st;
-    int fd;
-    *out = (bb_file_map){0};
-    BB_TRY(bb_file_open(path, &fd, &st, err));
-    bb_status status = bb_file_map_fd(fd, path, (size_t)st.st_size, out, err);
-    close(fd);
-    return status;
-}
-
-void bb_file_map_close(bb_file_map *map) {
-    if (map->data) munmap((void *)map->data, map->size);
-    *map = (bb_file_map){0};
 }
 
 bb_status bb_file_read_all(const char *path, size_t limit, uint8_t **data, size_t *size, bb_error *err) {

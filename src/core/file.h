@@ -8,22 +8,11 @@
 
 #include "core/status.h"
 
-typedef struct bb_file_map {
-    const uint8_t *data; /* NULL when the file is empty */
-    size_t size;
-} bb_file_map;
-
 /* Opens a regular file for reading; close(*fd). */
 bb_status bb_file_open(const char *path, int *fd, struct stat *st, bb_error *err);
 /* The `size` bytes at `offset`. A file that ends before them is BB_ERR_DATA: the message says where it should not have ended.
- */
+ * Files are read so and never mapped: in a map, a file that shrinks or a disk that fails is a SIGBUS. */
 bb_status bb_file_read_at(int fd, const char *path, uint64_t offset, void *data, size_t size, bb_error *err);
-
-/* Regular files only; an empty file maps to {NULL, 0}. A file that shrinks while it is mapped, or a disk that cannot read it,
- * kills the process with SIGBUS: what must outlive that is read with bb_file_read_at. */
-bb_status bb_file_map_open(const char *path, bb_file_map *out, bb_error *err);
-bb_status bb_file_map_fd(int fd, const char *path, size_t size, bb_file_map *out, bb_error *err);
-void bb_file_map_close(bb_file_map *map);
 
 /* Writes beside the final name (path + ".tmp.PID"), then flushes to disk, renames and flushes the directory. A link stays a
  * link: what it leads to is replaced. Directories, devices and pipes are refused. */

@@ -21,7 +21,7 @@ enum { PIECE_BYTES = 1 << 20 };
 struct bb_safetensors {
     char *path;
     int fd;
-    bb_file_map map;
+    uint64_t size;     /* of the file */
     json_t *header;    /* owns the names and the metadata */
     json_t *checksums; /* name -> 16 hexadecimal digits, NULL: the file has none */
     uint64_t data_start;
@@ -140,7 +140,7 @@ static bb_status read_offsets(const bb_safetensors *st, const char *name, const 
     if (json_array_size(value) != 2 || !json_is_integer(first) || !json_is_integer(second))
         return bb_fail(err, BB_ERR_FORMAT, "%s: tensor '%s': data_offsets: expected two integers", st->path, name);
     json_int_t begin = json_integer_value(first), end = json_integer_value(second);
-    uint64_t data_bytes = st->map.size - st->data_start;
+    uint64_t data_bytes = st->size - st->data_start;
     if (begin < 0 || begin > end)
         return bb_fail(err, BB_ERR_FORMAT,
                        "%s: tensor '%s': data_offsets: expected 0 <= begin <= end, found [%" JSON_INTEGER_FORMAT
@@ -150,7 +150,7 @@ static bb_status read_offsets(const bb_safetensors *st, const char *name, const 
         return bb_fail(err, BB_ERR_FORMAT,
                        "%s: tensor '%s': expected its data up to byte %" PRIu64 ", found the end of the file at byte %zu: "
                        "truncated?",
-                       st->path, name, st->data_start + (uint64_t)end, st->map.size);
+                       st->path, name, st->data_start + (uint64_t)end, st->size);
     t->offset = (uint64_t)begin;
     t->bytes = (uint64_t)(end - begin);
     uint64_t expected = 0;
@@ -162,7 +162,6 @@ static bb_status read_offsets(const bb_safetensors *st, const char *name, const 
                        "%s: tensor '%s' at byte %" PRIu64 ": expected %" PRIu64 " bytes for %s %s, found %" PRIu64, st->path,
                        name, st->data_start + t->offset, expected, bb_st_dtype_name(t->dtype),
                        format_shape(t->rank, t->shape).text, t->bytes);
-    t->data = st->map.data + st->data_start + t->offset;
     return BB_OK;
 }
 
@@ -229,32 +228,37 @@ static bb_status check_places(const bb_safetensors *st, bb_error *err) {
         end = t->offset + t->bytes;
         before = t->name;
     }
-    if (st->data_start + end != st->map.size)
+    if (st->data_start + end != st->size)
         return bb_fail(err, BB_ERR_FORMAT,
                        "%s: expected the end of the file at byte %" PRIu64 ", after %s, found %" PRIu64 " trailing bytes",
-                       st->path, st->data_start + end, before, (uint64_t)st->map.size - st->data_start - end);
+                       st->path, st->data_start + end, before, st->size - st->data_start - end);
     return BB_OK;
 }
 
 static bb_status read_header(bb_safetensors *st, bb_error *err) {
-    if (st->map.size < BB_ST_LENGTH_BYTES)
+    if (st->size < BB_ST_LENGTH_BYTES)
         return bb_fail(err, BB_ERR_FORMAT, "%s: expected a safetensors file of at least %d bytes, found %zu bytes", st->path,
-                       BB_ST_LENGTH_BYTES, st->map.size);
+                       BB_ST_LENGTH_BYTES, st->size);
     uint64_t length;
-    memcpy(&length, st->map.data, sizeof length);
+    BB_TRY(bb_file_read_at(st->fd, st->path, 0, &length, sizeof length, err));
     if (length > BB_ST_MAX_HEADER_BYTES)
         return bb_fail(err, BB_ERR_FORMAT,
                        "%s: byte 0: expected a header length of at most %d, found %" PRIu64 ": not a safetensors file?",
                        st->path, BB_ST_MAX_HEADER_BYTES, length);
-    if (length > st->map.size - BB_ST_LENGTH_BYTES)
+    if (length > st->size - BB_ST_LENGTH_BYTES)
         return bb_fail(err, BB_ERR_FORMAT,
                        "%s: byte 0: expected a header of %" PRIu64 " bytes, found the end of the file after %zu: truncated?",
-                       st->path, length, st->map.size - BB_ST_LENGTH_BYTES);
+                       st->path, length, st->size - BB_ST_LENGTH_BYTES);
     st->data_start = BB_ST_LENGTH_BYTES + length;
-    const char *text = (const char *)st->map.data + BB_ST_LENGTH_BYTES;
-    if (length == 0 || text[0] != '{')
-        return bb_fail(err, BB_ERR_FORMAT, "%s: byte %d: expected a header that begins with '{'", st->path, BB_ST_LENGTH_BYTES);
-    return bb_json_parse(text, (size_t)length, st->path, BB_ST_LENGTH_BYTES, &st->header, err);
+    char *text = malloc((size_t)length + 1);
+    if (!text) return bb_fail(err, BB_ERR_MEMORY, "%s: no memory for a header of %" PRIu64 " bytes", st->path, length);
+    bb_status status = bb_file_read_at(st->fd, st->path, BB_ST_LENGTH_BYTES, text, (size_t)length, err);
+    if (status == BB_OK && (length == 0 || text[0] != '{'))
+        status =
+            bb_fail(err, BB_ERR_FORMAT, "%s: byte %d: expected a header that begins with '{'", st->path, BB_ST_LENGTH_BYTES);
+    if (status == BB_OK) status = bb_json_parse(text, (size_t)length, st->path, BB_ST_LENGTH_BYTES, &st->header, err);
+    free(text);
+    return status;
 }
 
 static bb_status read_tensors(bb_safetensors *st, bb_error *err) {
@@ -297,7 +301,7 @@ bb_status bb_safetensors_open(const char *path, bb_safetensors **out, bb_error *
         goto failed;
     }
     BB_TRY_GOTO(status, failed, bb_file_open(path, &st->fd, &file, err));
-    BB_TRY_GOTO(status, failed, bb_file_map_fd(st->fd, path, (size_t)file.st_size, &st->map, err));
+    st->size = (uint64_t)file.st_size;
     BB_TRY_GOTO(status, failed, read_header(st, err));
     BB_TRY_GOTO(status, failed, read_tensors(st, err));
     BB_TRY_GOTO(status, failed, read_checksums(st, err));
@@ -312,7 +316,6 @@ void bb_safetensors_close(bb_safetensors *st) {
     if (!st) return;
     json_decref(st->header);
     json_decref(st->checksums);
-    bb_file_map_close(&st->map);
     if (st->fd >= 0) close(st->fd);
     free(st->by_name);
     free(st->tensors);
@@ -334,7 +337,7 @@ const char *bb_safetensors_metadata(const bb_safetensors *st, const char *key) {
 }
 
 const char *bb_safetensors_path(const bb_safetensors *st) { return st->path; }
-uint64_t bb_safetensors_file_bytes(const bb_safetensors *st) { return st->map.size; }
+uint64_t bb_safetensors_file_bytes(const bb_safetensors *st) { return st->size; }
 
 bb_status bb_safetensors_require_f32(const bb_safetensors *st, const char *name, int rank, const int64_t *shape,
                                      const bb_st_tensor **out, bb_error *err) {
@@ -385,4 +388,14 @@ done:
     XXH3_freeState(hash);
     free(piece);
     return status;
+}
+
+static bb_status take_piece(void *out, const bb_st_tensor *t, uint64_t at, const uint8_t *piece, size_t size, bb_error *err) {
+    (void)t, (void)err;
+    memcpy((uint8_t *)out + at, piece, size);
+    return BB_OK;
+}
+
+bb_status bb_safetensors_read(const bb_safetensors *st, const bb_st_tensor *t, void *out, bb_error *err) {
+    return bb_safetensors_scan(st, t, take_piece, out, err);
 }

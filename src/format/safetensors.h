@@ -26,7 +26,6 @@ typedef struct bb_st_tensor {
     int rank;
     int64_t shape[BB_ST_MAX_RANK];
     uint64_t offset, bytes; /* within the data section */
-    const uint8_t *data;    /* in the map (reader); ignored by the writer */
 } bb_st_tensor;
 
 typedef struct bb_safetensors bb_safetensors;
@@ -35,8 +34,7 @@ size_t bb_st_dtype_bytes(bb_st_dtype t);
 const char *bb_st_dtype_name(bb_st_dtype t);
 
 /* Checks everything before returning: header length against the file, JSON form, types, shapes against byte counts, offsets
- * inside the file, no overlap, no gap. The data of a tensor may stand at any address: copy it, or load it unaligned. Messages
- * name the path, the tensor, the offset, what was expected and what was found. */
+ * inside the file, no overlap, no gap. Messages name the path, the tensor, the offset, what was expected and what was found. */
 bb_status bb_safetensors_open(const char *path, bb_safetensors **out, bb_error *err);
 void bb_safetensors_close(bb_safetensors *st);
 int bb_safetensors_count(const bb_safetensors *st);
@@ -51,12 +49,13 @@ uint64_t bb_safetensors_file_bytes(const bb_safetensors *st);
 bb_status bb_safetensors_require_f32(const bb_safetensors *st, const char *name, int rank, const int64_t *shape,
                                      const bb_st_tensor **out, bb_error *err);
 
-/* Gives all of a tensor's bytes to `visit` (may be NULL), in pieces of at most 1 MiB, read with pread: a file that shrinks or a
- * disk that fails is an error here, where the map would raise SIGBUS. Where the file has a checksum of the tensor, a sum that
- * differs is BB_ERR_FORMAT. The first failure of `visit` ends it. */
+/* Gives all of a tensor's bytes to `visit` (may be NULL), in pieces of 1 MiB but for the last. Where the file has a checksum of
+ * the tensor, a sum that differs is BB_ERR_FORMAT. The first failure of `visit` ends it. */
 typedef bb_status (*bb_st_visit)(void *user, const bb_st_tensor *t, uint64_t at, const uint8_t *piece, size_t size,
                                  bb_error *err);
 bb_status bb_safetensors_scan(const bb_safetensors *st, const bb_st_tensor *t, bb_st_visit visit, void *user, bb_error *err);
+/* The same, into `out`: t->bytes. */
+bb_status bb_safetensors_read(const bb_safetensors *st, const bb_st_tensor *t, void *out, bb_error *err);
 /* Whether the file has checksums, and whether its metadata are what the writer made of them. */
 bool bb_safetensors_has_checksums(const bb_safetensors *st);
 bb_status bb_safetensors_check_metadata(const bb_safetensors *st, bb_error *err);

@@ -49,8 +49,7 @@ bb_status bb_model_file_packed_tensor(const bb_safetensors *st, const bb_param *
                        (unsigned long long)t->bytes, bb_st_dtype_name(t->dtype));
     (void)snprintf(name, sizeof name, "%s" BB_SCALE_SUFFIX, p->name);
     BB_TRY(bb_safetensors_require_f32(st, name, 1, &one, &s, err));
-    BB_TRY(bb_safetensors_scan(st, s, NULL, NULL, err));
-    memcpy(scale, s->data, sizeof *scale);
+    BB_TRY(bb_safetensors_read(st, s, scale, err));
     if (!isfinite(*scale) || !(*scale > 0))
         return bb_fail(err, BB_ERR_FORMAT, "%s: tensor '%s': expected a finite scale above 0, found %g",
                        bb_safetensors_path(st), name, (double)*scale);

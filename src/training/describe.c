@@ -21,37 +21,69 @@ static json_t *describe_shares(const bb_param *p, float g, const int64_t count[3
                      "plus", (double)count[2] / n);
 }
 
-/* Of a packed weight; NULL with an error where a code is none. */
-static bb_status describe_packed(const bb_safetensors *st, const bb_param *p, json_t **out, bb_error *err) {
-    const bb_st_tensor *t;
-    float g;
-    int64_t count[4] = {0}, row_bytes = (p->shape[1] + 3) / 4;
-    BB_TRY(bb_model_file_packed_tensor(st, p, &t, &g, err));
-    for (int64_t n = 0; n < p->shape[0]; n++)
-        for (int64_t k = 0; k < p->shape[1]; k++) count[t->data[n * row_bytes + k / 4] >> k % 4 * 2 & 3]++;
-    if (count[3])
-        return bb_fail(err, BB_ERR_FORMAT, "%s: tensor '%s': expected codes 0 to 2, found a 3", bb_safetensors_path(st),
-                       p->name);
-    *out = describe_shares(p, g, count);
+/* What a pass over a weight's bytes adds to. */
+typedef struct tally {
+    int64_t columns, row_bytes; /* packed */
+    float scale;                /* f32 */
+    double sum;
+    int64_t count[4]; /* by code */
+} tally;
+
+static bb_status count_codes(void *user, const bb_st_tensor *t, uint64_t at, const uint8_t *piece, size_t size, bb_error *err) {
+    tally *y = user;
+    (void)t, (void)err;
+    for (size_t i = 0; i < size; i++) {
+        int64_t column = (int64_t)((at + i) % (uint64_t)y->row_bytes) * 4;
+        for (int k = 0; k < 4 && column + k < y->columns; k++) y->count[piece[i] >> k * 2 & 3]++;
+    }
     return BB_OK;
 }
 
-/* Scale and shares of a ternary weight, by SPEC's rule. data may be unaligned. */
-static json_t *describe_ternary(const bb_param *p, const uint8_t *data) {
-    double sum = 0;
-    int64_t count[3] = {0};
+/* Of a packed weight; an error where a code is none. */
+static bb_status describe_packed(const bb_safetensors *st, const bb_param *p, json_t **out, bb_error *err) {
+    const bb_st_tensor *t;
+    tally y = {.columns = p->shape[1], .row_bytes = (p->shape[1] + 3) / 4};
+    BB_TRY(bb_model_file_packed_tensor(st, p, &t, &y.scale, err));
+    BB_TRY(bb_safetensors_scan(st, t, count_codes, &y, err));
+    if (y.count[3])
+        return bb_fail(err, BB_ERR_FORMAT, "%s: tensor '%s': expected codes 0 to 2, found a 3", bb_safetensors_path(st),
+                       p->name);
+    *out = describe_shares(p, y.scale, y.count);
+    return BB_OK;
+}
+
+static bb_status add_sizes(void *user, const bb_st_tensor *t, uint64_t at, const uint8_t *piece, size_t size, bb_error *err) {
+    tally *y = user;
     float w;
-    for (int64_t i = 0; i < p->count; i++) {
-        memcpy(&w, data + (size_t)i * sizeof w, sizeof w);
-        sum += fabs((double)w);
+    (void)t, (void)at, (void)err;
+    for (size_t i = 0; i < size; i += sizeof w) {
+        memcpy(&w, piece + i, sizeof w);
+        y->sum += fabs((double)w);
     }
-    float g = (float)(sum / (double)p->count);
-    if (!(g > 1e-8f)) g = 1e-8f;
-    for (int64_t i = 0; i < p->count; i++) {
-        memcpy(&w, data + (size_t)i * sizeof w, sizeof w);
-        count[(int)rintf(fminf(fmaxf(w / g, -1), 1)) + 1]++;
+    return BB_OK;
+}
+
+static bb_status count_signs(void *user, const bb_st_tensor *t, uint64_t at, const uint8_t *piece, size_t size, bb_error *err) {
+    tally *y = user;
+    float w;
+    (void)t, (void)at, (void)err;
+    for (size_t i = 0; i < size; i += sizeof w) {
+        memcpy(&w, piece + i, sizeof w);
+        y->count[(int)rintf(fminf(fmaxf(w / y->scale, -1), 1)) + 1]++;
     }
-    return describe_shares(p, g, count);
+    return BB_OK;
+}
+
+/* Scale and shares of a ternary weight, by SPEC's rule. */
+static bb_status describe_ternary(const bb_safetensors *st, const bb_param *p, const bb_st_tensor *t, json_t **out,
+                                  bb_error *err) {
+    tally y = {.sum = 0};
+    BB_TRY(bb_safetensors_scan(st, t, add_sizes, &y, err));
+    y.scale = (float)(y.sum / (double)p->count);
+    if (!(y.scale > 1e-8f)) y.scale = 1e-8f;
+    BB_TRY(bb_safetensors_scan(st, t, count_signs, &y, err));
+    *out = describe_shares(p, y.scale, y.count);
+    return BB_OK;
 }
 
 static bb_status describe_tensors(const bb_safetensors *st, const bb_param_table *table, json_t *layers, bb_error *err) {
@@ -61,12 +93,12 @@ static bb_status describe_tensors(const bb_safetensors *st, const bb_param_table
         json_t *layer = NULL;
         if (p->ternary && t && t->dtype == BB_ST_U8) {
             BB_TRY(describe_packed(st, p, &layer, err));
-            if (json_array_append_new(layers, layer) != 0) return bb_fail(err, BB_ERR_MEMORY, "out of memory");
-            continue;
+        } else {
+            BB_TRY(bb_safetensors_require_f32(st, p->name, p->rank, p->shape, &t, err));
+            if (!p->ternary) continue;
+            BB_TRY(describe_ternary(st, p, t, &layer, err));
         }
-        BB_TRY(bb_safetensors_require_f32(st, p->name, p->rank, p->shape, &t, err));
-        if (p->ternary && json_array_append_new(layers, describe_ternary(p, t->data)) != 0)
-            return bb_fail(err, BB_ERR_MEMORY, "out of memory");
+        if (json_array_append_new(layers, layer) != 0) return bb_fail(err, BB_ERR_MEMORY, "out of memory");
     }
     return BB_OK;
 }
