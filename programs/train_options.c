@@ -336,7 +336,7 @@ static void set_defaults(void) {
     given.optim = BB_OPTIM_ADAMW8BIT;
     given.options.val_every = 2000;
     given.reduce = (int)given.options.reduce;
-    given.dist_timeout = 20;
+    given.dist_timeout = 15;
 }
 
 /* The same path from the root on; free() it. NULL where that is what `path` is already, or where the working directory has no

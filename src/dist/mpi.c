@@ -23,7 +23,7 @@ bb_status bb_dist_open_mpi(bb_dist **out, bb_error *err) {
 #include "core/host.h"
 #include "dist/mpi_engine.h"
 
-enum { PIECE_BYTES = 1 << 26, TRANSFER_TAG = 1 << 14, DEFAULT_TIMEOUT = 20, ABORT_SECONDS = 5 };
+enum { PIECE_BYTES = 1 << 26, TRANSFER_TAG = 1 << 14, DEFAULT_TIMEOUT = 15, ABORT_SECONDS = 5 };
 
 static bb_mpi *mpi_of(bb_dist *d) { return (bb_mpi *)d; }
 
