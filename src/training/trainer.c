@@ -39,7 +39,8 @@ struct bb_trainer {
     size_t report_bytes;                 /* of one */
     bool stopping, save_due, time_is_up; /* decided by all ranks */
     double created, last_save, longest_step, longest_save, save_began;
-    struct waits { /* seconds */
+    double gathered; /* seconds, until rank 0 had all weights for the newest save */
+    struct waits {   /* seconds */
         double mean, least;
     } logged_waits, all_waits; /* over ranks, step by step: since the last logged one, and of this call of train */
     double waited;             /* this rank in the step before */
@@ -283,20 +284,22 @@ static void on_saved(void *user, int64_t step, const char *path, double paused_s
     if (took > t->longest_save) t->longest_save = took;
     e.step = step;
     e.path = path;
-    e.pause_seconds = paused_seconds;
+    e.pause_seconds = t->gathered + paused_seconds;
     emit(t, &e);
 }
 
 static bb_status save(bb_trainer *t, bb_error *err) {
     if (!t->options.out_dir) return BB_OK;
+    BB_TRY(bb_saver_wait(t->saver, err)); /* and says what it took, before this save's times are taken */
+    double begin = now();
     if (t->optimizer->dist) BB_TRY(bb_weight_exchange_f32(&t->optimizer->exchange, err));
+    t->gathered = now() - begin;
     if (t->dist->rank > 0) return t->optimizer->dist ? bb_checkpoint_contribute(t->optimizer, t->from_copy, err) : BB_OK;
     bb_keep keep = {.newest = t->options.keep, .every = t->options.keep_every};
     if (t->state.skipped_in_a_row > 0) keep.newest = 0; /* those before it may be all that is good */
     t->state.optimizer_steps = t->optimizer->steps;
     t->state.scaler_scale = t->scaler && t->scaler->enabled ? t->scaler->scale : 0;
     t->state.scaler_good_steps = t->scaler ? t->scaler->good_steps : 0;
-    BB_TRY(bb_saver_wait(t->saver, err));
     t->last_save = t->save_began = now();
     return bb_saver_save(t->saver, &t->state, &keep, err);
 }
