@@ -10,6 +10,7 @@
 #include "model/config.h"
 #include "model/params.h"
 #include "modelfile/model_file.h"
+#include "ops/ops.h"
 
 void bb_string_free(char *text) { free(text); }
 
@@ -79,8 +80,7 @@ static bb_status describe_ternary(const bb_safetensors *st, const bb_param *p, c
                                   bb_error *err) {
     tally y = {.sum = 0};
     BB_TRY(bb_safetensors_scan(st, t, add_sizes, &y, err));
-    y.scale = (float)(y.sum / (double)p->count);
-    if (!(y.scale > 1e-8f)) y.scale = 1e-8f;
+    y.scale = bb_absmean_scale(y.sum, p->count);
     BB_TRY(bb_safetensors_scan(st, t, count_signs, &y, err));
     *out = describe_shares(p, y.scale, y.count);
     return BB_OK;

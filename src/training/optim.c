@@ -20,8 +20,6 @@ bool bb_optimizer_packs(bb_optimizer_kind kind, int64_t count) {
     return kind == BB_OPTIM_ADAMW8BIT && count >= BB_OPTIM_SMALL_TENSOR;
 }
 
-static int64_t norm_tiles(int64_t count) { return (count + BB_NORM_TILE - 1) / BB_NORM_TILE; }
-
 void bb_optimizer_carve(const bb_param_table *table, const bb_shards *shards, int rank, bb_optimizer_kind kind,
                         bb_optimizer_slot *slots, bb_arena *arena) {
     for (int i = 0; i < shards->piece_count; i++) {
@@ -69,13 +67,6 @@ static bb_status check_options(const bb_optimizer_options *o, bb_error *err) {
     return BB_OK;
 }
 
-static int64_t tiles_of(const bb_shards *s, int rank) {
-    int64_t tiles = 0;
-    for (int i = 0; i < s->piece_count; i++)
-        if (s->pieces[i].rank == rank) tiles += norm_tiles(s->pieces[i].count);
-    return tiles;
-}
-
 bb_status bb_optimizer_create(bb_model *model, const bb_optimizer_options *options, bb_optimizer **out, bb_error *err) {
     *out = NULL;
     BB_TRY(check_options(options, err));
@@ -96,13 +87,8 @@ bb_status bb_optimizer_create(bb_model *model, const bb_optimizer_options *optio
     bb_optimizer_carve(&model->table, &o->shards, rank, options->kind, NULL, &measure);
     o->bytes = measure.used;
     if (o->bytes > 0) o->memory = dev->ops->alloc(dev, o->bytes); /* of many ranks some may have nothing */
-    for (int r = 0; r < size; r++) {
-        int64_t tiles = tiles_of(&o->shards, r);
-        if (tiles > o->most_tiles) o->most_tiles = tiles;
-    }
-    o->squares = calloc((size_t)(o->most_tiles * (o->dist ? size + 1 : 1)), sizeof *o->squares);
-    o->taken = calloc((size_t)size, sizeof *o->taken);
-    if (!o->slots || (o->bytes > 0 && !o->memory) || !o->squares || !o->taken) {
+    BB_TRY_GOTO(status, fail, bb_tile_sums_open(&model->table, &o->shards, o->dist, &o->tiles, err));
+    if (!o->slots || (o->bytes > 0 && !o->memory)) {
         status = bb_fail(err, BB_ERR_MEMORY, "no memory for the optimizer's state: %.1f MB", (double)o->bytes * 1e-6);
         goto fail;
     }
@@ -110,7 +96,7 @@ bb_status bb_optimizer_create(bb_model *model, const bb_optimizer_options *optio
     bb_optimizer_carve(&model->table, &o->shards, rank, options->kind, o->slots, &arena);
     for (int i = 0; i < o->shards.piece_count; i++)
         if (o->slots[i].is_8bit) dev->ops->adamw8bit_init(dev, o->slots[i].q, o->shards.pieces[i].count);
-    if (o->dist) BB_TRY_GOTO(status, fail, bb_weight_exchange_open(model, o->dist, &o->shards, &o->exchange, err));
+    if (o->dist) BB_TRY_GOTO(status, fail, bb_weight_exchange_open(model, o->dist, &o->shards, &o->tiles, &o->exchange, err));
     *out = o;
     return dev->ops->sync(dev, err);
 fail:
@@ -122,10 +108,9 @@ void bb_optimizer_free(bb_optimizer *o) {
     if (!o) return;
     if (o->memory) o->model->device->ops->free(o->model->device, o->memory, o->bytes);
     bb_weight_exchange_close(&o->exchange);
+    bb_tile_sums_close(&o->tiles);
     bb_shards_free(&o->shards);
     free(o->slots);
-    free(o->squares);
-    free(o->taken);
     free(o);
 }
 
@@ -142,32 +127,9 @@ static bool is_own(const bb_optimizer *o, const bb_piece *p) { return !o->dist |
 
 bb_status bb_optimizer_grad_norm(bb_optimizer *o, double *norm, bb_error *err) {
     bb_device *dev = o->model->device;
-    const bb_shards *s = &o->shards;
-    int64_t done = 0;
-    for (int i = 0; i < s->piece_count; i++) {
-        const bb_piece *p = &s->pieces[i];
-        if (!is_own(o, p)) continue;
-        dev->ops->sum_squares(dev, o->squares + done, o->model->grads + offset_of(o, p), p->count);
-        done += norm_tiles(p->count);
-    }
-    BB_TRY(dev->ops->sync(dev, err));
     double sum = 0;
-    if (!o->dist) {
-        for (int64_t t = 0; t < done; t++) sum += o->squares[t];
-        *norm = sqrt(sum);
-        return BB_OK;
-    }
-    int size = o->dist->size;
-    double *all = o->squares + o->most_tiles;
-    BB_TRY(o->dist->engine->all_gather(o->dist, o->squares, all, (size_t)o->most_tiles * sizeof *all, err));
-    for (int r = 0; r < size; r++) o->taken[r] = 0;
-    for (int i = 0; i < s->piece_count; i++) { /* in the order of the parameters, whoever has them */
-        const bb_piece *p = &s->pieces[i];
-        const double *theirs = all + p->rank * o->most_tiles + o->taken[p->rank];
-        int64_t tiles = norm_tiles(p->count);
-        for (int64_t t = 0; t < tiles; t++) sum += theirs[t];
-        o->taken[p->rank] += tiles;
-    }
+    BB_TRY(bb_tile_sums_make(&o->tiles, dev, dev->ops->sum_squares, o->model->grads, err));
+    for (int i = 0; i < o->model->table.count; i++) bb_tile_sums_add(&o->tiles, i, &sum);
     *norm = sqrt(sum);
     return BB_OK;
 }

@@ -7,6 +7,7 @@
 #include "dist/dist.h"
 #include "model/bitbytelm.h"
 #include "training/shards.h"
+#include "training/tile_sums.h"
 #include "training/weight_exchange.h"
 
 enum { BB_OPTIM_SMALL_TENSOR = 4096 }; /* the 8-bit form keeps tensors with fewer elements in fp32 */
@@ -28,8 +29,7 @@ struct bb_optimizer {
     bb_optimizer_slot *slots; /* host array, one per piece */
     void *memory;             /* one arena of device memory: this rank's pieces */
     size_t bytes;
-    double *squares; /* host: sums of tiles of the gradients, for the norm: this rank's, then rank after rank most_tiles each */
-    int64_t most_tiles, *taken;  /* taken: (ranks), a place in the tiles of each */
+    bb_tile_sums tiles;          /* of the gradients for their norm, of the weights for their scales */
     bb_weight_exchange exchange; /* with dist's ranks; of the model alone where dist is NULL */
 };
 

@@ -11,7 +11,6 @@ static float *values_of(const bb_weight_exchange *x, const bb_piece *p) {
     return x->model->params + param_of(x, p)->offset + p->first;
 }
 static bool is_own(const bb_weight_exchange *x, const bb_piece *p) { return p->rank == x->dist->rank; }
-static int64_t tiles_of(int64_t count) { return (count + BB_NORM_TILE - 1) / BB_NORM_TILE; }
 
 /* ---- where things are ------------------------------------------------------------------------------------------------ */
 
@@ -48,43 +47,33 @@ static void place_codes(bb_weight_exchange *x) {
     }
 }
 
-/* Fills plain_cut; gives the tiles that the rank with the most has. */
-static int64_t measure(bb_weight_exchange *x) {
-    int64_t most = 0, plain = 0;
+static void place_plain(bb_weight_exchange *x) {
+    int64_t plain = 0;
     for (int r = 0; r < x->dist->size; r++) {
-        int64_t tiles = 0;
         x->plain_cut[r] = plain;
         for (int i = 0; i < x->shards->piece_count; i++) {
             const bb_piece *p = &x->shards->pieces[i];
-            if (p->rank != r) continue;
-            if (param_of(x, p)->ternary)
-                tiles += tiles_of(p->count);
-            else
-                plain += p->count;
+            if (p->rank == r && !param_of(x, p)->ternary) plain += p->count;
         }
-        if (tiles > most) most = tiles;
     }
     x->plain_cut[x->dist->size] = plain;
-    return most;
 }
 
-bb_status bb_weight_exchange_open(bb_model *model, bb_dist *dist, const bb_shards *shards, bb_weight_exchange *out,
-                                  bb_error *err) {
+bb_status bb_weight_exchange_open(bb_model *model, bb_dist *dist, const bb_shards *shards, bb_tile_sums *tiles,
+                                  bb_weight_exchange *out, bb_error *err) {
     size_t size = (size_t)dist->size;
     bb_weight_exchange *x = out;
-    *x = (bb_weight_exchange){.model = model, .dist = dist, .shards = shards};
+    *x = (bb_weight_exchange){.model = model, .dist = dist, .shards = shards, .tiles = tiles};
     x->codes = shards->whole_rows && model->config.ste != BB_STE_CLIPPED && model->device->ops->host_memory;
     if (!x->codes) return BB_OK;
     x->code_cuts = calloc((size_t)shards->bucket_count * (size + 1), sizeof *x->code_cuts);
     x->plain_cut = calloc(size + 1, sizeof *x->plain_cut);
-    x->taken = calloc(size, sizeof *x->taken);
-    if (x->code_cuts && x->plain_cut && x->taken) {
+    if (x->code_cuts && x->plain_cut) {
         place_codes(x);
-        x->most_tiles = measure(x);
-        x->sums = calloc((size_t)x->most_tiles * (size + 1) + 1, sizeof *x->sums);
+        place_plain(x);
         x->plain = calloc((size_t)x->plain_cut[size], sizeof *x->plain);
     }
-    if (x->sums && x->plain) return BB_OK;
+    if (x->plain) return BB_OK;
     bb_weight_exchange_close(x);
     return bb_fail(err, BB_ERR_MEMORY, "out of memory for what ranks tell each other of their weights");
 }
@@ -93,44 +82,24 @@ void bb_weight_exchange_close(bb_weight_exchange *x) {
     free(x->code_cuts);
     free(x->plain);
     free(x->plain_cut);
-    free(x->sums);
-    free(x->taken);
     *x = (bb_weight_exchange){0};
 }
 
 /* ---- scales ---------------------------------------------------------------------------------------------------------- */
 
-/* Each rank's tiles of |w| to all. */
-static bb_status exchange_sums(bb_weight_exchange *x, bb_error *err) {
-    bb_device *dev = x->model->device;
-    int64_t done = 0;
-    for (int i = 0; i < x->shards->piece_count; i++) {
-        const bb_piece *p = &x->shards->pieces[i];
-        if (!is_own(x, p) || !param_of(x, p)->ternary) continue;
-        dev->ops->sum_abs(dev, x->sums + done, values_of(x, p), p->count);
-        done += tiles_of(p->count);
-    }
-    BB_TRY(dev->ops->sync(dev, err));
-    return x->dist->engine->all_gather(x->dist, x->sums, x->sums + x->most_tiles, (size_t)x->most_tiles * sizeof *x->sums, err);
-}
-
 /* Of every ternary tensor, as a rank alone would compute it. */
-static void make_scales(bb_weight_exchange *x) {
+static bb_status make_scales(bb_weight_exchange *x, bb_error *err) {
     bb_model *m = x->model;
-    for (int r = 0; r < x->dist->size; r++) x->taken[r] = 0;
-    for (int param = 0; param < m->table.count; param++) {
-        if (!m->table.entries[param].ternary) continue;
+    const bb_ops *ops = m->device->ops;
+    BB_TRY(bb_tile_sums_make(x->tiles, m->device, ops->sum_abs, m->params, err));
+    for (int i = 0; i < m->table.count; i++) {
         double sum = 0;
-        for (int i = x->shards->first_piece[param]; i < x->shards->first_piece[param + 1]; i++) {
-            const bb_piece *p = &x->shards->pieces[i];
-            const double *theirs = x->sums + (p->rank + 1) * x->most_tiles + x->taken[p->rank];
-            int64_t tiles = tiles_of(p->count);
-            for (int64_t t = 0; t < tiles; t++) sum += theirs[t];
-            x->taken[p->rank] += tiles;
-        }
-        float scale = bb_absmean_scale(sum, m->table.entries[param].count);
-        m->device->ops->copy_in(m->device, bb_model_ternary(m, param).scale, &scale, sizeof scale);
+        bb_tile_sums_add(x->tiles, i, &sum);
+        if (!m->table.entries[i].ternary) continue;
+        float scale = bb_absmean_scale(sum, m->table.entries[i].count);
+        ops->copy_in(m->device, bb_model_ternary(m, i).scale, &scale, sizeof scale);
     }
+    return BB_OK;
 }
 
 /* ---- codes ----------------------------------------------------------------------------------------------------------- */
@@ -187,8 +156,7 @@ bb_status bb_weight_exchange_after_update(bb_weight_exchange *x, bb_error *err) 
         bb_model_parameters_changed(x->model);
         return BB_OK;
     }
-    BB_TRY(exchange_sums(x, err));
-    make_scales(x);
+    BB_TRY(make_scales(x, err));
     move_plain(x, true);
     BB_TRY(dev->ops->sync(dev, err));
     BB_TRY(x->dist->engine->start(x->dist, BB_DIST_ALL_GATHER,

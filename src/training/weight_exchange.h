@@ -10,23 +10,23 @@
 #include "dist/dist.h"
 #include "model/bitbytelm.h"
 #include "training/shards.h"
+#include "training/tile_sums.h"
 
 typedef struct bb_weight_exchange {
     bb_model *model;
     bb_dist *dist;
     const bb_shards *shards;
-    bool codes;                 /* not f32 each time */
-    bool f32_are_old;           /* those that other ranks update */
-    int64_t *code_cuts;         /* (buckets, size + 1): bytes, from where the bucket's codes begin */
-    float *plain;               /* the values of what is not ternary, rank after rank, piece by piece */
-    int64_t *plain_cut;         /* (size + 1) */
-    double *sums;               /* of tiles of |w|: this rank's, then rank after rank most_tiles each */
-    int64_t most_tiles, *taken; /* taken: (ranks), a place in the tiles of each */
+    bb_tile_sums *tiles;
+    bool codes;         /* not f32 each time */
+    bool f32_are_old;   /* those that other ranks update */
+    int64_t *code_cuts; /* (buckets, size + 1): bytes, from where the bucket's codes begin */
+    float *plain;       /* the values of what is not ternary, rank after rank, piece by piece */
+    int64_t *plain_cut; /* (size + 1) */
 } bb_weight_exchange;
 
-/* shards are those of dist's ranks; they and the model outlive it. */
-bb_status bb_weight_exchange_open(bb_model *model, bb_dist *dist, const bb_shards *shards, bb_weight_exchange *out,
-                                  bb_error *err);
+/* shards are those of dist's ranks; they, tiles (used for the scales) and the model outlive it. */
+bb_status bb_weight_exchange_open(bb_model *model, bb_dist *dist, const bb_shards *shards, bb_tile_sums *tiles,
+                                  bb_weight_exchange *out, bb_error *err);
 void bb_weight_exchange_close(bb_weight_exchange *x);
 /* All ranks call these: after each has updated its pieces in model->params; and to have all of them in f32. */
 bb_status bb_weight_exchange_after_update(bb_weight_exchange *x, bb_error *err);

@@ -1,0 +1,61 @@
+/* SPDX-License-Identifier: MIT */
+#include "training/tile_sums.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+static int64_t tiles_of(int64_t count) { return (count + BB_NORM_TILE - 1) / BB_NORM_TILE; }
+
+static int64_t tiles_of_rank(const bb_shards *s, int rank) {
+    int64_t tiles = 0;
+    for (int i = 0; i < s->piece_count; i++)
+        if (s->pieces[i].rank == rank) tiles += tiles_of(s->pieces[i].count);
+    return tiles;
+}
+
+bb_status bb_tile_sums_open(const bb_param_table *table, const bb_shards *shards, bb_dist *dist, bb_tile_sums *out,
+                            bb_error *err) {
+    int ranks = dist ? dist->size : 1;
+    *out = (bb_tile_sums){.table = table, .shards = shards, .dist = dist};
+    for (int r = 0; r < ranks; r++) {
+        int64_t tiles = tiles_of_rank(shards, r);
+        if (tiles > out->most) out->most = tiles;
+    }
+    out->all = calloc((size_t)(out->most * (dist ? ranks + 1 : 1)) + 1, sizeof *out->all);
+    out->next = calloc((size_t)ranks, sizeof *out->next);
+    if (!out->all || !out->next) {
+        bb_tile_sums_close(out);
+        return bb_fail(err, BB_ERR_MEMORY, "out of memory for the sums of %lld tiles", (long long)out->most);
+    }
+    out->own = dist ? out->all + ranks * out->most : out->all;
+    return BB_OK;
+}
+
+void bb_tile_sums_close(bb_tile_sums *s) {
+    free(s->all);
+    free(s->next);
+    *s = (bb_tile_sums){.most = s->most};
+}
+
+bb_status bb_tile_sums_make(bb_tile_sums *s, bb_device *dev, bb_tile_kernel *kernel, const float *x, bb_error *err) {
+    int rank = s->dist ? s->dist->rank : 0;
+    int64_t done = 0;
+    for (int i = 0; i < s->shards->piece_count; i++) {
+        const bb_piece *p = &s->shards->pieces[i];
+        if (p->rank != rank) continue;
+        kernel(dev, s->own + done, x + s->table->entries[p->param].offset + p->first, p->count);
+        done += tiles_of(p->count);
+    }
+    BB_TRY(dev->ops->sync(dev, err));
+    memset(s->next, 0, (size_t)(s->dist ? s->dist->size : 1) * sizeof *s->next);
+    return s->dist ? s->dist->engine->all_gather(s->dist, s->own, s->all, (size_t)s->most * sizeof *s->all, err) : BB_OK;
+}
+
+void bb_tile_sums_add(bb_tile_sums *s, int param, double *sum) {
+    for (int i = s->shards->first_piece[param]; i < s->shards->first_piece[param + 1]; i++) {
+        const bb_piece *p = &s->shards->pieces[i];
+        int64_t end = s->next[p->rank] + tiles_of(p->count);
+        for (int64_t t = s->next[p->rank]; t < end; t++) *sum += s->all[p->rank * s->most + t];
+        s->next[p->rank] = end;
+    }
+}
