@@ -131,6 +131,18 @@ complains "gave no sign of life for 3 seconds"
 kill -KILL "$victim" 2>/dev/null
 goes_on
 
+# rank 0, through which the others hear of each other: the lowest that is well speaks for all
+name=hung0
+begin hung0
+victim=$(rank_of 0)
+kill -STOP "$victim"
+ended 1 20
+complains "rank 0 on "
+complains "gave no sign of life for 3 seconds"
+[ "$(grep -c '^bitbyte' err)" = 1 ] || fail "a rank 0 that hangs is said $(grep -c '^bitbyte' err) times"
+kill -KILL "$victim" 2>/dev/null
+goes_on
+
 wait $late
 status=$?
 [ $status = 1 ] || fail "a rank that does not come: exit status $status: $(cat late_err)"

@@ -4,6 +4,7 @@
  * thread itself ran, so that a job that was stopped as a whole, and goes on, is not taken for one that lost its ranks.
  * SPDX-License-Identifier: MIT */
 #ifdef BB_HAVE_MPI
+#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <time.h>
@@ -15,7 +16,7 @@
  * is its order when there is no launcher to end the others. */
 enum { ALIVE = 1, GOODBYE, FAILING, REPORT, END };
 enum { REPORT_SECONDS = 8 }; /* for the rank that reports first to end the job */
-enum { BEAT_TAG = 1, MOVING_NS = 300000, IDLE_NS = 100000000 };
+enum { BEAT_TAG = 1, SPEAKS_TAG, MOVING_NS = 300000, IDLE_NS = 100000000 };
 
 static void post_receive(bb_mpi *m, bb_mpi_peer *p) {
     bb_mpi_check(m, MPI_Irecv(&p->in, 1, MPI_INT64_T, p->rank, BEAT_TAG, m->beats, &p->request_in), "watching");
@@ -176,7 +177,43 @@ void bb_mpi_watch_close(bb_mpi *m) {
 
 static void pause_ns(int64_t ns) {
     struct timespec t = {.tv_sec = ns / 1000000000, .tv_nsec = ns % 1000000000};
-    nanosleep(&t, NULL);
+    while (nanosleep(&t, &t) != 0 && errno == EINTR) { /* the launcher's SIGTERM ends a process a second later */
+    }
+}
+
+/* ---- without rank 0 there is nobody to ask who is to report: the first that says so does, the lowest ranks before the others
+ */
+
+static bool another_speaks(bb_mpi *m, int64_t nanoseconds_at_most) {
+    int64_t end = nanoseconds(CLOCK_MONOTONIC) + nanoseconds_at_most;
+    int flag = 0;
+    while (!flag && nanoseconds(CLOCK_MONOTONIC) < end) {
+        pthread_mutex_lock(&m->lock);
+        if (MPI_Iprobe(MPI_ANY_SOURCE, SPEAKS_TAG, m->beats, &flag, MPI_STATUS_IGNORE) != MPI_SUCCESS) flag = 0;
+        pthread_mutex_unlock(&m->lock);
+        pause_ns(10000000);
+    }
+    return flag != 0;
+}
+
+static void say_that_this_speaks(bb_mpi *m) {
+    static const int64_t nothing = 0;
+    pthread_mutex_lock(&m->lock);
+    for (int r = 1; r < m->base.size; r++) {
+        MPI_Request request;
+        if (r != m->base.rank && MPI_Isend(&nothing, 1, MPI_INT64_T, r, SPEAKS_TAG, m->beats, &request) == MPI_SUCCESS)
+            MPI_Request_free(&request);
+    }
+    pthread_mutex_unlock(&m->lock);
+    (void)another_speaks(m, 50000000); /* in this time the messages leave */
+}
+
+static void report_without_rank_0(bb_mpi *m) {
+    int64_t quarters = m->base.rank == 1 ? 4 : 8 + (m->base.rank < 10 ? m->base.rank : 10); /* of a second */
+    if (!another_speaks(m, quarters * 250000000))
+        say_that_this_speaks(m);
+    else
+        pause_ns(REPORT_SECONDS * (int64_t)1000000000); /* it ends this rank in that time */
 }
 
 void bb_mpi_wait_to_report(bb_dist *d) {
@@ -197,8 +234,7 @@ void bb_mpi_wait_to_report(bb_dist *d) {
         pthread_mutex_unlock(&m->lock);
         pause_ns(10000000);
     }
-    /* Without rank 0 there is nobody to ask: the next one speaks. */
-    if (!own && cut_off && d->rank > 0) pause_ns((d->rank == 1 ? 1 : 3) * (int64_t)1000000000);
+    if (!own && cut_off && d->rank > 0) report_without_rank_0(m);
 }
 
 void bb_mpi_order_end(bb_mpi *m) {
