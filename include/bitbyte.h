@@ -119,8 +119,9 @@ BB_API bb_status bb_config_load(const char *path, bb_config *out, int *trained_l
  * The program itself, with its libraries, takes some 20 MB more. */
 typedef struct bb_memory_estimate {
     uint64_t parameters, gradients, optimizer, activations, quantized_weights, scratch, total;
-    uint64_t checkpoint_copy; /* that a checkpoint is written from; in the total */
-    uint64_t reduction;       /* partial sums of gradients, and what exchanges them; in the total */
+    uint64_t
+        checkpoint_copy; /* that a checkpoint is written from; in the total; 0 where it would be large (BB_SAVE_COPY_AUTO) */
+    uint64_t reduction;  /* partial sums of gradients, and what exchanges them; in the total */
     uint64_t inference_weights, kv_cache, inference_total;
 } bb_memory_estimate;
 
@@ -305,6 +306,10 @@ BB_API void bb_loss_scaler_update(bb_loss_scaler *scaler, bool found_overflow);
 
 typedef struct bb_trainer bb_trainer;
 
+/* Checkpoints are written while training goes on, from a copy, or from what is trained: without its memory, but an update then
+ * waits until all of it is written. Auto: from a copy unless that takes more than an eighth of the host's memory. */
+typedef enum bb_save_copy { BB_SAVE_COPY_AUTO = 0, BB_SAVE_COPY_YES, BB_SAVE_COPY_NO } bb_save_copy;
+
 typedef enum bb_train_event_kind {
     BB_TRAIN_STEP = 0,   /* after every step */
     BB_TRAIN_VALIDATION, /* val_bpb was measured */
@@ -345,10 +350,11 @@ typedef struct bb_train_options {
     bool recompute;                  /* keep block inputs alone and recompute the rest in the backward pass */
     int log_every, save_every, keep; /* keep: newest checkpoints kept, 0 all */
     int keep_every;                  /* those of steps that it divides are kept besides; 0: off */
-    bool save_sync;                  /* training waits while a checkpoint is written: less memory, checkpoint_copy */
-    double save_minutes;             /* saves also when so long ago; 0: off */
-    double max_minutes;              /* saves and returns before so long after the creation; 0: off */
-    const char *out_dir;             /* NULL: nothing is written */
+    bool save_sync;                  /* training waits while a checkpoint is written, instead of going on meanwhile */
+    bb_save_copy save_copy;
+    double save_minutes; /* saves also when so long ago; 0: off */
+    double max_minutes;  /* saves and returns before so long after the creation; 0: off */
+    const char *out_dir; /* NULL: nothing is written */
     bool allow_overwrite;
     const char *run_config_json; /* text of config.json to leave in out_dir; NULL: none */
     const char *val_data;        /* NULL: no validation */

@@ -19,11 +19,11 @@ typedef struct run {
     bb_trainer *trainer;
 } run;
 
-/* What the run takes at its longest sequences, and whether that is there: if need be, without the copy that checkpoints are
- * written from (*no_copy). A validation with longer windows needs its own. */
+/* What the run takes at its longest sequences, and whether that is there: if need be, without the copy that checkpoints would
+ * be written from (*no_room). A validation with longer windows needs its own. */
 static bb_status check_memory(const bb_train_args *args, bb_device *device, const bb_config *config,
                               const bb_optimizer_options *optimizer, bb_memory_estimate *memory, uint64_t *free_bytes,
-                              bool *no_copy, bb_error *err) {
+                              bool *no_room, bb_error *err) {
     const bb_train_options *o = &args->options;
     uint64_t total_bytes;
     int longest = bb_train_longest(o);
@@ -38,12 +38,12 @@ static bb_status check_memory(const bb_train_args *args, bb_device *device, cons
     if (status != BB_OK) return status;
     bb_device_memory(device, &total_bytes, free_bytes);
     uint64_t here = (uint64_t)bb_dist_local_size(o->dist), copy = memory->checkpoint_copy; /* rank 0's alone */
-    *no_copy = o->save_sync || bb_dist_rank(o->dist) > 0 || (memory->total - copy) * here + copy > *free_bytes;
-    if (*no_copy) {
+    *no_room = copy > 0 && (memory->total - copy) * here + copy > *free_bytes;
+    if (*no_room) {
         memory->total -= copy;
-        memory->checkpoint_copy = 0;
+        memory->checkpoint_copy = copy = 0;
     }
-    if ((memory->total - memory->checkpoint_copy) * here + memory->checkpoint_copy <= *free_bytes) return BB_OK;
+    if ((memory->total - copy) * here + copy <= *free_bytes) return BB_OK;
     char ranks[64] = "";
     if (here > 1) snprintf(ranks, sizeof ranks, " in each of the %d ranks of this host", (int)here);
     char line[512];
@@ -59,7 +59,7 @@ static bb_status check_memory(const bb_train_args *args, bb_device *device, cons
 
 /* What the run works with, on this rank. */
 static bb_status open_parts(const bb_train_args *args, bb_train_report *report, const bb_config *config,
-                            const bb_optimizer_options *optimizer, bool no_copy, run *r, bb_error *err) {
+                            const bb_optimizer_options *optimizer, bool no_room, run *r, bb_error *err) {
     bb_status status;
     /* Opened at the longest sequences first: data that is too short for them is found now, not halfway. */
     status =
@@ -77,7 +77,7 @@ static bb_status open_parts(const bb_train_args *args, bb_train_report *report, 
     bb_train_options options = args->options;
     options.on_event = bb_train_report_event;
     options.user = report;
-    options.save_sync = no_copy;
+    if (no_room) options.save_copy = BB_SAVE_COPY_NO;
     if ((status = bb_trainer_create(r->model, r->optimizer, NULL, &options, &r->trainer, err)) != BB_OK) return status;
     report->trainer = r->trainer;
     if (args->checkpoint[0]) {
@@ -109,22 +109,22 @@ static bb_status open_run(const bb_train_args *args, bb_train_report *report, ru
     bb_config config;
     bb_memory_estimate memory = {0};
     uint64_t free_bytes = 0;
-    bool no_copy = false;
+    bool no_room = false;
     bb_status status;
     bb_model_args_config(&args->model, &config);
     bb_optimizer_options optimizer = optimizer_options(args, r->dist);
     bb_device_args device_args = args->device;
     if (device_args.threads == 0 && bb_dist_size(r->dist) > 1) device_args.threads = bb_dist_threads(r->dist);
     status = bb_device_args_open(&device_args, &r->device, err);
-    if (status == BB_OK) status = check_memory(args, r->device, &config, &optimizer, &memory, &free_bytes, &no_copy, err);
+    if (status == BB_OK) status = check_memory(args, r->device, &config, &optimizer, &memory, &free_bytes, &no_room, err);
     /* No rank takes memory before all have looked at what is free. */
     if ((status = bb_dist_agree(r->dist, status, err)) != BB_OK) return status;
-    status = open_parts(args, report, &config, &optimizer, no_copy, r, err);
+    status = open_parts(args, report, &config, &optimizer, no_room, r, err);
     if ((status = bb_dist_agree(r->dist, status, err)) != BB_OK) return status;
     status = bb_train_report_memory(report, memory.total, bb_optimizer_state_bytes(r->optimizer), err);
     bb_dataset_info data = bb_dataset_get_info(r->dataset);
-    if (no_copy && !args->options.save_sync && bb_dist_rank(r->dist) == 0)
-        bb_train_report_note(report, "no memory for a copy to save from: training will wait while a checkpoint is written");
+    if (no_room)
+        bb_train_report_note(report, "no memory for a copy to save from: an update will wait until a checkpoint is written");
     if (status == BB_OK)
         bb_train_report_summary(report, r->device, &config, &memory, free_bytes, &data, bb_trainer_step(r->trainer));
     return status;

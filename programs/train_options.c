@@ -16,6 +16,8 @@ enum { RUN_CONFIG_VERSION = 1 };
 static bb_train_args given;
 static json_t *saved;
 
+static const char *const save_copy_choices[] = {
+    [BB_SAVE_COPY_AUTO] = "auto", [BB_SAVE_COPY_YES] = "yes", [BB_SAVE_COPY_NO] = "no", NULL};
 static const char *const reduce_choices[] = {[BB_REDUCE_FAST] = "fast", [BB_REDUCE_EXACT] = "exact", NULL};
 static const char *const schedule_choices[] = {[BB_LR_COSINE] = "cosine", [BB_LR_CONSTANT] = "constant", NULL};
 
@@ -94,8 +96,15 @@ static bb_cli_option options[] = {
     {.name = "save_sync",
      .type = BB_CLI_FLAG,
      .target = &given.options.save_sync,
-     .help = "wait while a checkpoint is written, instead of training on while it is written from a copy: less memory; done "
-             "without asking where the copy does not fit",
+     .help = "wait while a checkpoint is written, instead of training on meanwhile",
+     .saved = BB_CLI_SAVED_FREE},
+    {.name = "save_copy",
+     .type = BB_CLI_CHOICE,
+     .target = &given.save_copy,
+     .choices = save_copy_choices,
+     .help =
+         "write checkpoints from a copy of weights and moments; without, an update waits until all is written. auto: a copy "
+         "unless it takes more than an eighth of the memory",
      .saved = BB_CLI_SAVED_FREE},
     {.name = "allow_overwrite",
      .type = BB_CLI_FLAG,
@@ -336,6 +345,7 @@ static void set_defaults(void) {
     given.optim = BB_OPTIM_ADAMW8BIT;
     given.options.val_every = 2000;
     given.reduce = (int)given.options.reduce;
+    given.save_copy = (int)given.options.save_copy;
     given.dist_timeout = 15;
 }
 
@@ -510,6 +520,7 @@ int bb_train_args_read(int argc, char **argv, bb_dist *dist, bb_train_args *args
     if (status != BB_CLI_GO_ON) return status;
     given.options.recompute = !given.no_ckpt;
     given.options.reduce = (bb_reduce)given.reduce;
+    given.options.save_copy = (bb_save_copy)given.save_copy;
     given.options.lr_schedule = (bb_lr_schedule)given.lr_schedule;
     given.options.out_dir = given.out;
     given.options.allow_overwrite = given.allow_overwrite;

@@ -39,6 +39,7 @@ model=(--data "$tmp/text.txt" --n_layer 2 --d_model 32 --n_head 2 --d_ff 48 --se
 start() {
     local how=(--resume "$3" --stop_at "$4") launch=()
     [ -e "$3/config.json" ] || how=("${model[@]}" --out "$3" --stop_at "$4")
+    how+=(--save_copy "$(one_of yes no)")
     if [ "$1" -gt 1 ]; then
         launch=(mpirun -q --oversubscribe --bind-to none -np "$1")
         how+=(--ddp --zero "$2")

@@ -10,6 +10,7 @@
 
 /* Two kinds of runs: one that saves after each of its steps, and a short one, for allocations, of which there are thousands. */
 static int steps = 4, val_every = 2;
+static bb_save_copy save_copy = BB_SAVE_COPY_YES;
 
 static const bb_config tiny = {.vocab_size = 256,
                                .n_layer = 1,
@@ -42,6 +43,7 @@ static bb_status train(const char *device_name, const char *dir, bb_error *err) 
     to.log_every = 1;
     to.save_every = 1;
     to.keep = 2;
+    to.save_copy = save_copy;
     to.val_data = text;
     to.val_every = val_every;
     to.val_seq_len = 16;
@@ -130,6 +132,7 @@ static void train_through(const char *device, fault_kind kind, bool for_good, co
     char dir[512];
     snprintf(dir, sizeof dir, "%s", scratch_path("run"));
     long n = 1, failed = 0;
+    save_copy = for_good ? BB_SAVE_COPY_NO : BB_SAVE_COPY_YES; /* both ways of saving */
     for (bool struck = true; struck; n = next_place(n)) {
         bb_error err = {0};
         remove_tree(dir);

@@ -62,10 +62,10 @@ static int teardown(void **state) {
     return scratch_remove(state);
 }
 
-static void open_saver(bool background) {
-    bool is_background = background;
-    assert_ok(bb_saver_create(f.model, f.optimizer, &f.dir, &is_background, on_saved, &f, &f.saver, &test_error));
-    assert_int_equal(is_background, background);
+static void open_saver(bb_saver_way way) {
+    bb_saver_way will_be = way;
+    assert_ok(bb_saver_create(f.model, f.optimizer, &f.dir, &will_be, on_saved, &f, &f.saver, &test_error));
+    assert_int_equal(will_be, way);
 }
 
 static const bb_keep keep_all = {0};
@@ -75,8 +75,8 @@ static void fill(float value) {
     for (int64_t i = 0; i < f.model->table.total; i++) f.model->params[i] = value;
 }
 
-static void check_steps(bool background) {
-    open_saver(background);
+static void check_steps(bb_saver_way way) {
+    open_saver(way);
     for (int step = 1; step <= 8; step++) {
         fill((float)step);
         bb_training_state ts = {.step = step, .samples = 3 * (uint64_t)step};
@@ -101,20 +101,24 @@ static void check_steps(bool background) {
     assert_true(scratch_holds(scratch_path("run/latest"), "step-00000008.safetensors\n", 26));
 }
 
-static void test_background(void **state) {
+static void test_copies(void **state) {
     (void)state;
-    check_steps(true);
+    check_steps(BB_SAVER_COPIES);
 }
 
-static void test_while_waiting(void **state) {
+static void test_reads(void **state) {
     (void)state;
-    check_steps(false);
+    check_steps(BB_SAVER_READS);
+}
+
+static void test_waits(void **state) {
+    (void)state;
+    check_steps(BB_SAVER_WAITS);
 }
 
 /* A directory in the way of the next checkpoint: its save fails, said by poll, wait or the next save; those before stay. */
-static void test_failure_arrives(void **state) {
-    (void)state;
-    open_saver(true);
+static void check_failures(bb_saver_way saver_way) {
+    open_saver(saver_way);
     bb_training_state ts = {.step = 1};
     assert_ok(bb_saver_save(f.saver, &ts, &keep_all, &test_error));
     assert_ok(bb_saver_wait(f.saver, &test_error));
@@ -124,6 +128,7 @@ static void test_failure_arrives(void **state) {
         assert_int_equal(mkdir(path, 0777), 0);
         free(path);
         assert_ok(bb_saver_save(f.saver, &ts, &keep_all, &test_error));
+        bb_saver_copied(f.saver); /* whatever becomes of it, training goes on */
         bb_status status = BB_OK;
         test_error.message[0] = 0;
         if (way == 0) {
@@ -143,10 +148,20 @@ static void test_failure_arrives(void **state) {
     assert_int_equal(scratch_count_entries(scratch_path("run")), 5); /* the checkpoint, latest, three directories */
 }
 
+static void test_failure_of_a_copy_arrives(void **state) {
+    (void)state;
+    check_failures(BB_SAVER_COPIES);
+}
+
+static void test_failure_of_a_reader_arrives(void **state) {
+    (void)state;
+    check_failures(BB_SAVER_READS);
+}
+
 /* Freed while it writes: it is waited for, and nothing is left half-written. */
 static void test_freed_while_writing(void **state) {
     (void)state;
-    open_saver(true);
+    open_saver(BB_SAVER_COPIES);
     bb_training_state ts = {.step = 1};
     assert_ok(bb_saver_save(f.saver, &ts, &keep_all, &test_error));
     bb_saver_free(f.saver);
@@ -158,7 +173,11 @@ static void test_freed_while_writing(void **state) {
 
 int main(void) {
 #define saver_test(t) cmocka_unit_test_setup_teardown(t, setup, teardown)
-    const struct CMUnitTest tests[] = {saver_test(test_background), saver_test(test_while_waiting),
-                                       saver_test(test_failure_arrives), saver_test(test_freed_while_writing)};
+    const struct CMUnitTest tests[] = {saver_test(test_copies),
+                                       saver_test(test_reads),
+                                       saver_test(test_waits),
+                                       saver_test(test_failure_of_a_copy_arrives),
+                                       saver_test(test_failure_of_a_reader_arrives),
+                                       saver_test(test_freed_while_writing)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

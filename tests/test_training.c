@@ -18,6 +18,7 @@ typedef struct run {
     double spike_skip;
     bb_model *model;
     bool no_opt_state, allow_overwrite, save_sync;
+    bb_save_copy save_copy;
     double lr;
     double last_loss; /* mean of the last LAST_STEPS steps */
     int losses, validations, saves;
@@ -98,6 +99,7 @@ static bb_status train(run *r, bb_error *err) {
     to.keep = r->keep;
     to.keep_every = r->keep_every;
     to.save_sync = r->save_sync || r->poison_at; /* a save is then reported before the next step */
+    to.save_copy = r->save_copy;
     to.spike_skip = r->spike_skip;
     r->model = model;
     to.allow_overwrite = r->allow_overwrite;
@@ -274,6 +276,13 @@ static void test_run_directory(void **state) {
     c.saves = 0;
     assert_ok(train(&c, &test_error));
     assert_int_equal(c.saves, 6);
+
+    /* written while training goes on, without a copy, they are the same */
+    run e = a;
+    e.name = "read";
+    e.save_copy = BB_SAVE_COPY_NO;
+    assert_ok(train(&e, &test_error));
+    assert_same_checkpoint("kept", "read", 12);
 
     /* steps 4 and 8 stay for ever; written while training waits, they are the same */
     run d = a;

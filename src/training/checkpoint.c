@@ -6,12 +6,18 @@
 #include <string.h>
 
 #include "core/arena.h"
+#include "core/host.h"
 #include "core/json.h"
 #include "format/safetensors.h"
 #include "model/config.h"
 #include "modelfile/model_file.h"
 
-enum { PIECE_BYTES = 1 << 20, NAME_BYTES = 64, STATES_PER_TENSOR = 4 };
+enum {
+    PIECE_BYTES = 1 << 20,
+    NAME_BYTES = 64,
+    STATES_PER_TENSOR = 4,
+    LARGE_COPY = 8 /* part of the host's memory */
+};
 
 /* What of a parameter a tensor of the file holds. */
 typedef enum field { VALUES, M, V, M8, V8, M8_ABSMAX, V8_ABSMAX } field;
@@ -337,15 +343,32 @@ static bb_status move_part(bb_safetensors_writer *writer, bb_device *dev, bb_dis
 
 static bb_status write_entry(const bb_checkpoint_image *image, bb_safetensors_writer *writer, const entry *e, uint8_t *buffer,
                              bb_error *err) {
+    bool direct = image->copy || (!image->dist && image->device->ops->host_memory);
     for (int i = 0, parts = part_count(&image->from, e); i < parts; i++) {
         part p = part_of(&image->from, e, i);
-        BB_TRY(image->copy ? bb_safetensors_write(writer, p.data, p.bytes, err)
-                           : move_part(writer, image->device, image->dist, &p, buffer, err));
+        BB_TRY(direct ? bb_safetensors_write(writer, p.data, p.bytes, err)
+                      : move_part(writer, image->device, image->dist, &p, buffer, err));
     }
     return BB_OK;
 }
 
-bb_status bb_checkpoint_image_write(const bb_checkpoint_image *image, const char *path, bb_error *err) {
+bool bb_checkpoint_is_here(const bb_model *model, const bb_optimizer *optimizer) {
+    return model->device->ops->host_memory && !(optimizer && optimizer->dist);
+}
+
+bool bb_checkpoint_is_copied(uint64_t bytes) {
+    uint64_t total, free;
+    bb_host_memory("", &total, &free);
+    return bytes <= total / LARGE_COPY;
+}
+
+bool bb_checkpoint_copies(const bb_train_options *o, uint64_t bytes, bool shared_out) {
+    if (o->save_sync || o->save_copy != BB_SAVE_COPY_AUTO) return !o->save_sync && o->save_copy == BB_SAVE_COPY_YES;
+    return shared_out || bb_checkpoint_is_copied(bytes);
+}
+
+bb_status bb_checkpoint_image_write(const bb_checkpoint_image *image, const char *path, void (*on_read)(void *user), void *user,
+                                    bb_error *err) {
     bb_safetensors_writer *writer = NULL;
     bb_status status;
     bb_st_metadata metadata[] = {{"format", BB_MODEL_FILE_FORMAT},
@@ -357,6 +380,7 @@ bb_status bb_checkpoint_image_write(const bb_checkpoint_image *image, const char
     BB_TRY_GOTO(status, done,
                 bb_safetensors_create(path, image->tensors, image->count, metadata, image->state_text ? 4 : 3, &writer, err));
     for (int i = 0; i < image->count && status == BB_OK; i++) status = write_entry(image, writer, &image->list[i], buffer, err);
+    if (on_read) on_read(user);
     if (status == BB_OK)
         status = bb_safetensors_commit(writer, err);
     else
@@ -391,7 +415,7 @@ bb_status bb_checkpoint_save(const char *path, const bb_model *model, const bb_o
     bb_checkpoint_image *image;
     BB_TRY(bb_checkpoint_image_create(model, optimizer, false, &image, err));
     bb_status status = bb_checkpoint_image_take(image, model, optimizer, state, err);
-    if (status == BB_OK) status = bb_checkpoint_image_write(image, path, err);
+    if (status == BB_OK) status = bb_checkpoint_image_write(image, path, NULL, NULL, err);
     bb_checkpoint_image_free(image);
     return status;
 }

@@ -4,6 +4,7 @@
 #ifndef BB_TRAINING_CHECKPOINT_H
 #define BB_TRAINING_CHECKPOINT_H
 
+#include "bitbyte.h"
 #include "format/safetensors.h"
 #include "model/bitbytelm.h"
 #include "training/optim.h"
@@ -24,11 +25,12 @@ typedef struct bb_training_state {
 } bb_training_state;
 
 /* What a checkpoint will hold. With `copy` it is copied to memory of the host, by take (what is not in the host's memory, or is
- * on other ranks) and by copy (the rest), and write needs neither model nor optimizer nor device. copy and write may be called
- * by another thread, while nothing changes model and optimizer before copy has returned. Without `copy`, take notes the state
- * alone, and write reads the tensors. An optimizer whose state is shared out over ranks has its image on rank 0; the others
- * help, with a contribute for each take (with `copy`) or write (without). What comes out is the same file as of a state in one
- * place. */
+ * on other ranks) and by copy (the rest), and write needs neither model nor optimizer nor device. Without `copy`, take notes
+ * the state alone, and write reads the tensors. copy may be called by another thread, and so may write, without `copy` where
+ * the tensors are in this process and in the host's memory (bb_checkpoint_is_here), as long as nothing changes model and
+ * optimizer before copy has returned, or write has called on_read (NULL: nothing is called). An optimizer whose state is shared
+ * out over ranks has its image on rank 0; the others help, with a contribute for each take (with `copy`) or write (without).
+ * What comes out is the same file as of a state in one place. */
 typedef struct bb_checkpoint_image bb_checkpoint_image;
 bb_status bb_checkpoint_image_create(const bb_model *model, const bb_optimizer *optimizer, bool copy, bb_checkpoint_image **out,
                                      bb_error *err);
@@ -36,7 +38,13 @@ void bb_checkpoint_image_free(bb_checkpoint_image *image);
 bb_status bb_checkpoint_image_take(bb_checkpoint_image *image, const bb_model *model, const bb_optimizer *optimizer,
                                    const bb_training_state *state, bb_error *err);
 void bb_checkpoint_image_copy(bb_checkpoint_image *image, const bb_model *model, const bb_optimizer *optimizer);
-bb_status bb_checkpoint_image_write(const bb_checkpoint_image *image, const char *path, bb_error *err);
+bb_status bb_checkpoint_image_write(const bb_checkpoint_image *image, const char *path, void (*on_read)(void *user), void *user,
+                                    bb_error *err);
+bool bb_checkpoint_is_here(const bb_model *model, const bb_optimizer *optimizer);
+/* Whether a copy of so many bytes is made where nobody says so: not where it is large beside the host's memory. */
+bool bb_checkpoint_is_copied(uint64_t bytes);
+/* Whether those options make one. shared_out: what is on other ranks can't be read by a thread, so then a copy is better. */
+bool bb_checkpoint_copies(const bb_train_options *options, uint64_t bytes, bool shared_out);
 
 /* On the ranks but 0: sends what they hold of the optimizer's state. */
 bb_status bb_checkpoint_contribute(const bb_optimizer *optimizer, bool copy, bb_error *err);

@@ -12,7 +12,7 @@ struct bb_saver {
     const bb_optimizer *optimizer;
     const bb_run_dir *dir;
     bb_checkpoint_image *image;
-    bool background;
+    bb_saver_way way;
     bb_saver_saved on_saved;
     void *user;
     /* of the save under way */
@@ -37,7 +37,7 @@ static double now(void) {
     return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
 }
 
-bb_status bb_saver_create(const bb_model *model, const bb_optimizer *optimizer, const bb_run_dir *dir, bool *background,
+bb_status bb_saver_create(const bb_model *model, const bb_optimizer *optimizer, const bb_run_dir *dir, bb_saver_way *way,
                           bb_saver_saved on_saved, void *user, bb_saver **out, bb_error *err) {
     *out = NULL;
     bb_saver *s = calloc(1, sizeof *s);
@@ -50,20 +50,19 @@ bb_status bb_saver_create(const bb_model *model, const bb_optimizer *optimizer, 
     s->is_copied = true;
     pthread_mutex_init(&s->lock, NULL);
     pthread_cond_init(&s->changed, NULL);
-    bb_status status = BB_ERR_MEMORY;
-    if (*background) status = bb_checkpoint_image_create(model, optimizer, true, &s->image, err);
-    *background = s->background = status == BB_OK;
-    if (status == BB_ERR_MEMORY) status = bb_checkpoint_image_create(model, optimizer, false, &s->image, err);
+    s->way = *way;
+    bb_status status = bb_checkpoint_image_create(model, optimizer, s->way == BB_SAVER_COPIES, &s->image, err);
+    if (status == BB_ERR_MEMORY && s->way == BB_SAVER_COPIES) {
+        s->way = BB_SAVER_READS;
+        status = bb_checkpoint_image_create(model, optimizer, false, &s->image, err);
+    }
+    if (s->way == BB_SAVER_READS && !bb_checkpoint_is_here(model, optimizer)) s->way = BB_SAVER_WAITS;
+    *way = s->way;
     if (status == BB_OK)
         *out = s;
     else
         bb_saver_free(s);
     return status;
-}
-
-static bb_status write_checkpoint(bb_saver *s, bb_error *err) {
-    BB_TRY(bb_checkpoint_image_write(s->image, s->path, err));
-    return bb_run_dir_checkpoint_saved(s->dir, s->step, &s->keep, err);
 }
 
 static void set_copied(bb_saver *s, bool is_copied) {
@@ -73,10 +72,21 @@ static void set_copied(bb_saver *s, bool is_copied) {
     pthread_mutex_unlock(&s->lock);
 }
 
+static void is_read(void *saver) { set_copied(saver, true); }
+
+static bb_status write_checkpoint(bb_saver *s, bb_error *err) {
+    if (s->way == BB_SAVER_COPIES) {
+        bb_checkpoint_image_copy(s->image, s->model, s->optimizer);
+        set_copied(s, true);
+    }
+    bb_status status = bb_checkpoint_image_write(s->image, s->path, is_read, s, err);
+    set_copied(s, true); /* also where it failed before it read */
+    if (status != BB_OK) return status;
+    return bb_run_dir_checkpoint_saved(s->dir, s->step, &s->keep, err);
+}
+
 static void *write_in_background(void *saver) {
     bb_saver *s = saver;
-    bb_checkpoint_image_copy(s->image, s->model, s->optimizer);
-    set_copied(s, true);
     s->status = write_checkpoint(s, &s->error);
     atomic_store_explicit(&s->ended, true, memory_order_release);
     return NULL;
@@ -132,11 +142,9 @@ bb_status bb_saver_save(bb_saver *s, const bb_training_state *state, const bb_ke
     s->keep = *keep;
     atomic_store(&s->ended, false);
     set_copied(s, false);
-    s->under_way = s->background && start_thread(s);
+    s->under_way = s->way != BB_SAVER_WAITS && start_thread(s);
     s->paused_seconds = now() - begin;
     if (s->under_way) return BB_OK;
-    bb_checkpoint_image_copy(s->image, s->model, s->optimizer);
-    set_copied(s, true);
     bb_status status = write_checkpoint(s, err);
     s->paused_seconds = now() - begin;
     return finish(s, status);

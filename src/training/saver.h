@@ -1,6 +1,6 @@
-/* Saves checkpoints of a run by a thread of its own, which copies everything first and writes the copy. Training stands still
- * only where it would change what is not copied yet: the next step's update, a whole forward and backward pass later.
- * SPDX-License-Identifier: MIT */
+/* Saves checkpoints of a run by a thread of its own, which copies everything first and writes the copy, or writes what it
+ * reads. Training stands still only where it would change what is not copied or read yet: the next step's update, a whole
+ * forward and backward pass later. SPDX-License-Identifier: MIT */
 #ifndef BB_TRAINING_SAVER_H
 #define BB_TRAINING_SAVER_H
 
@@ -13,9 +13,14 @@ typedef struct bb_saver bb_saver;
  * long save and copied kept their callers waiting for it. */
 typedef void (*bb_saver_saved)(void *user, int64_t step, const char *path, double paused_seconds);
 
-/* background: with a copy and a thread; where there is no memory for the copy, *background becomes false. What is given here
- * outlives the saver. */
-bb_status bb_saver_create(const bb_model *model, const bb_optimizer *optimizer, const bb_run_dir *dir, bool *background,
+typedef enum bb_saver_way {
+    BB_SAVER_WAITS, /* without the thread: save returns when all is on disk */
+    BB_SAVER_READS, /* from what is trained; where the state is in this process's memory, else it waits */
+    BB_SAVER_COPIES /* where there is memory for the copy, else it reads */
+} bb_saver_way;
+
+/* *way: the way that was asked for, and then the one that it will be. What is given here outlives the saver. */
+bb_status bb_saver_create(const bb_model *model, const bb_optimizer *optimizer, const bb_run_dir *dir, bb_saver_way *way,
                           bb_saver_saved on_saved, void *user, bb_saver **out, bb_error *err);
 /* Waits for the save that is being written, if there is one, and loses its result: wait first. */
 void bb_saver_free(bb_saver *saver);
@@ -23,7 +28,7 @@ void bb_saver_free(bb_saver *saver);
  * written is waited for first, and its failure returned: which checkpoints a run leaves does not depend on the speed of its
  * disk. */
 bb_status bb_saver_save(bb_saver *saver, const bb_training_state *state, const bb_keep *keep, bb_error *err);
-/* Waits until what is saved is copied, or written. */
+/* Waits until what is saved is copied, or read. */
 void bb_saver_copied(bb_saver *saver);
 /* The result of a save that has ended since the last call; BB_OK while there is none. */
 bb_status bb_saver_poll(bb_saver *saver, bb_error *err);

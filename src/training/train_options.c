@@ -13,6 +13,7 @@ void bb_train_options_default(bb_train_options *o) {
                             .recompute = true,
                             .log_every = 50,
                             .save_every = 2000,
+                            .save_copy = BB_SAVE_COPY_AUTO,
                             .val_batches = 16,
                             .val_seq_len = 2048};
 }

@@ -465,10 +465,14 @@ static bb_status open_run_dir(bb_trainer *t, bb_error *err) {
     BB_TRY(bb_run_dir_open(o->out_dir, own ? t->state.step : -1, own ? t->damaged_step : -1, o->allow_overwrite, &t->run_dir,
                            err));
     BB_TRY(bb_run_dir_rewind_metrics(&t->run_dir, own ? t->state.step : -1, err));
-    t->from_copy = !o->save_sync;
-    BB_TRY(bb_saver_create(t->model, t->optimizer, &t->run_dir, &t->from_copy, on_saved, t, &t->saver, err));
-    if (!t->from_copy && !o->save_sync)
-        notice(t, "there is no memory for a copy to save from: training will wait while a checkpoint is written");
+    bool shared_out = t->optimizer->dist != NULL;
+    uint64_t state = bb_optimizer_state_bytes(t->optimizer) * (shared_out ? (uint64_t)t->dist->size : 1);
+    bool copies = bb_checkpoint_copies(o, (uint64_t)t->model->table.total * sizeof(float) + state, shared_out);
+    bb_saver_way asked = o->save_sync ? BB_SAVER_WAITS : copies ? BB_SAVER_COPIES : BB_SAVER_READS, way = asked;
+    BB_TRY(bb_saver_create(t->model, t->optimizer, &t->run_dir, &way, on_saved, t, &t->saver, err));
+    t->from_copy = way == BB_SAVER_COPIES;
+    if (copies && way != asked)
+        notice(t, "there is no memory for a copy to save from: an update will wait until all is written");
     if (!o->run_config_json) return BB_OK;
     char *path = bb_file_join(o->out_dir, "config.json");
     if (!path) return bb_fail(err, BB_ERR_MEMORY, "out of memory");
