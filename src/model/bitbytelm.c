@@ -28,7 +28,10 @@ static void carve_weights(bb_block *blocks, bb_arena *arena, bb_device *dev, con
     }
     for (int l = 0; l < c->n_layer; l++) {
         bb_ternary *all[] = {&blocks[l].qkv, &blocks[l].o, &blocks[l].gate_up, &blocks[l].down};
-        for (int i = 0; i < 4; i++) all[i]->scale = bb_arena_take(arena, (size_t)all[i]->segments * sizeof(float));
+        for (int i = 0; i < 4; i++) {
+            all[i]->scale = bb_arena_take(arena, (size_t)all[i]->segments * sizeof(float));
+            all[i]->next = i < 3 ? all[i + 1] : l + 1 < c->n_layer ? &blocks[l + 1].qkv : NULL;
+        }
     }
 }
 

@@ -40,13 +40,15 @@ enum { BB_TERNARY_ROWS = 64 };
 /* A weight matrix (N,K) prepared for its products. Its rows are up to three tensors one below the other (q, k, v), each with
  * a scale of its own: row n belongs to the first segment i with n < segment_end[i]. `data` is laid out as the backend likes,
  * ternary_bytes() long; `scale` is f32 (segments). Both in backend memory. */
-typedef struct bb_ternary {
+typedef struct bb_ternary bb_ternary;
+struct bb_ternary {
     int64_t n, k;
     int segments;
     int64_t segment_end[BB_MAX_SEGMENTS];
     float *scale;
     void *data;
-} bb_ternary;
+    const bb_ternary *next; /* what is read after it, NULL where that is not known: it may be fetched ahead */
+};
 
 /* Attention over B sequences. Row t of a sequence b, head h, element d of q is at q + ((b*Tq + t)*q_stride + h*D + d), o and
  * do likewise with o_stride (row strides, in elements); of k and v at k + (b*kv_batch_stride + t*kv_stride + (h/(H/Hk))*D + d);

@@ -12,6 +12,5 @@ BB_SIMD_VARIANTS(quantize_rows, (bb_rows y, const float *x, int64_t m0, int64_t 
 
 void bb_cpu_act_quant(bb_device *dev, bb_rows y, const float *x, int64_t M, int64_t K) {
     quantize_rows_kernel *quantize_rows = quantize_rows_for(bb_cpu_of(dev)->level);
-#pragma omp parallel for num_threads(dev->threads) if (M * K >= BB_SIMD_SERIAL)
-    for (int64_t m = 0; m < M; m += TILE_ROWS) quantize_rows(y, x, m, m + TILE_ROWS < M ? m + TILE_ROWS : M, K);
+    BB_SIMD_FOR(dev, M * K, m, M, TILE_ROWS, quantize_rows(y, x, m, m + TILE_ROWS < M ? m + TILE_ROWS : M, K))
 }

@@ -31,7 +31,9 @@ ATTENTION_TABLE(forward_functions, forward_for, FORWARD)
 
 enum {
     DIRECT_QUERIES = BB_FEW_ROWS, /* up to so many, packing the keys hardly pays */
-    DIRECT_SERIAL = 1 << 15       /* elements of k under which a second thread costs more than it saves */
+    /* elements of k, and of partial results, under which a second thread costs more than it saves */
+    DIRECT_SERIAL = 1 << 15,
+    MERGE_SERIAL = 1 << 14
 };
 
 /* Head h of the cache from a position on. */
@@ -108,50 +110,76 @@ void bb_cpu_attention_forward(bb_device *dev, float *o, void *kept, float *lse, 
 
 /* ---- the cache ------------------------------------------------------------------------------------------------------- */
 
-/* As forward_direct: what the cache holds in int8 is read once. */
+/* Few queries on the cache, by a team of threads: what it holds in int8 is read once. */
+typedef struct cached_work {
+    const forward_functions *f;
+    const bb_kv *kv;
+    const bb_attention *a;
+    float *o;
+    int64_t splits, ld; /* runs of DIRECT_KEYS keys; elements of a partial result */
+    float *partials;    /* (H * Tq, splits, ld) */
+    cached_q *query;    /* (H * Tq): query i is head i / Tq, row i % Tq */
+    char *scratch;      /* (threads, cached_bytes()) */
+} cached_work;
+
+static void cached_run(const cached_work *w, int64_t unit, void *scratch) {
+    const bb_attention *a = w->a;
+    int64_t D = a->D, G = a->H / a->Hk, splits = w->splits, key0 = unit % splits * DIRECT_KEYS, head = unit / splits;
+    cached_rows rows = codes_of(w->kv, head, key0, D);
+    if (unit + 1 < a->Hk * splits) rows.next = codes_of(w->kv, (unit + 1) / splits, (unit + 1) % splits * DIRECT_KEYS, D).k;
+    int64_t end = (head + 1) * G * a->Tq;
+    for (int64_t i = head * G * a->Tq; i < end; i += CACHED_QUERIES) {
+        int64_t keys[CACHED_QUERIES], most = 0, count = clamp_to(end - i, 1, CACHED_QUERIES);
+        for (int64_t n = 0; n < count; n++) {
+            keys[n] = clamp_to((i + n) % a->Tq + 1 + a->Tk - a->Tq - key0, 0, DIRECT_KEYS);
+            most = keys[n] > most ? keys[n] : most;
+        }
+        w->f->cached(w->partials + (i * splits + key0 / DIRECT_KEYS) * w->ld, splits * w->ld, &w->query[i], (int)count, &rows,
+                     keys, most, D, scratch);
+    }
+}
+
+static void cached_runs(void *user, bb_team *team, int thread) {
+    const cached_work *w = user;
+    for (int64_t i = bb_team_take(team, thread); i >= 0; i = bb_team_take(team, thread))
+        cached_run(w, i, w->scratch + (size_t)thread * cached_bytes());
+}
+
+static void cached_merges(void *user, bb_team *team, int thread) {
+    const cached_work *w = user;
+    const bb_attention *a = w->a;
+    for (int64_t i = bb_team_take(team, thread); i >= 0; i = bb_team_take(team, thread)) {
+        int64_t count = (i % a->Tq + 1 + a->Tk - a->Tq + DIRECT_KEYS - 1) / DIRECT_KEYS;
+        w->f->merge(w->o + i % a->Tq * a->o_stride + i / a->Tq * a->D, NULL, NULL, w->partials + i * w->splits * w->ld, count,
+                    a->D);
+    }
+}
+
 static void cached_direct(bb_device *dev, float *o, const float *q, const bb_kv *kv, const bb_attention *a) {
-    const forward_functions *f = &forward_for[bb_cpu_of(dev)->level];
-    int64_t D = a->D, G = a->H / a->Hk, splits = (a->Tk + DIRECT_KEYS - 1) / DIRECT_KEYS, ld = round_up(D, 16) + 16;
-    int64_t queries = a->H * a->Tq, step_count = round_up(D, 32), tasks = a->Hk * splits;
-    /* each thread reads a contiguous part of the cache */
-    int64_t chunk = (tasks + dev->threads - 1) / dev->threads; /* NOLINT: read by the pragma below */
-    size_t partial_bytes = bb_align_up((size_t)(queries * splits * ld) * sizeof(float));
+    int64_t D = a->D, queries = a->H * a->Tq, step_count = round_up(D, 32);
+    cached_work w = {.f = &forward_for[bb_cpu_of(dev)->level],
+                     .kv = kv,
+                     .a = a,
+                     .o = o,
+                     .splits = (a->Tk + DIRECT_KEYS - 1) / DIRECT_KEYS,
+                     .ld = round_up(D, 16) + 16};
+    bb_team *team = bb_cpu_team(dev);
+    size_t partial_bytes = bb_align_up((size_t)(queries * w.splits * w.ld) * sizeof(float));
     size_t query_bytes = bb_align_up((size_t)queries * sizeof(cached_q));
-    size_t steps_bytes = bb_align_up((size_t)(queries * step_count) * sizeof(int16_t)), thread_bytes = cached_bytes();
-    char *memory = bb_cpu_shared(dev, partial_bytes + query_bytes + steps_bytes + thread_bytes * (size_t)dev->threads);
-    if (!memory) return;
-    float *partials = (float *)(void *)memory;
-    cached_q *query = (cached_q *)(void *)(memory + partial_bytes);
+    size_t steps_bytes = bb_align_up((size_t)(queries * step_count) * sizeof(int16_t));
+    char *memory = bb_cpu_shared(dev, partial_bytes + query_bytes + steps_bytes + cached_bytes() * (size_t)dev->threads);
+    if (!memory || !team) return;
+    w.partials = (float *)(void *)memory;
+    w.query = (cached_q *)(void *)(memory + partial_bytes);
+    w.scratch = memory + partial_bytes + query_bytes + steps_bytes;
     int16_t *steps = (int16_t *)(void *)(memory + partial_bytes + query_bytes);
-    char *scratch = memory + partial_bytes + query_bytes + steps_bytes;
-    for (int64_t i = 0; i < queries; i++) { /* query i: head i / Tq, row i % Tq */
-        query[i].steps = steps + i * step_count;
-        f->query(&query[i], q + i % a->Tq * a->q_stride + i / a->Tq * D, D);
+    for (int64_t i = 0; i < queries; i++) {
+        w.query[i].steps = steps + i * step_count;
+        w.f->query(&w.query[i], q + i % a->Tq * a->q_stride + i / a->Tq * D, D);
     }
-#pragma omp parallel num_threads(dev->threads) if (a->Hk * a->Tk * D > DIRECT_SERIAL)
-    {
-#pragma omp for schedule(dynamic, chunk)
-        for (int64_t task = 0; task < tasks; task++) {
-            int64_t key0 = task % splits * DIRECT_KEYS, head = task / splits;
-            cached_rows rows = codes_of(kv, head, key0, D);
-            if (task + 1 < tasks) rows.next = codes_of(kv, (task + 1) / splits, (task + 1) % splits * DIRECT_KEYS, D).k;
-            int64_t end = (head + 1) * G * a->Tq;
-            for (int64_t i = head * G * a->Tq; i < end; i += CACHED_QUERIES) {
-                int64_t keys[CACHED_QUERIES], most = 0, count = clamp_to(end - i, 1, CACHED_QUERIES);
-                for (int64_t n = 0; n < count; n++) {
-                    keys[n] = clamp_to((i + n) % a->Tq + 1 + a->Tk - a->Tq - key0, 0, DIRECT_KEYS);
-                    most = keys[n] > most ? keys[n] : most;
-                }
-                f->cached(partials + (i * splits + key0 / DIRECT_KEYS) * ld, splits * ld, &query[i], (int)count, &rows, keys,
-                          most, D, scratch + thread_bytes * (size_t)omp_get_thread_num());
-            }
-        }
-#pragma omp for
-        for (int64_t i = 0; i < queries; i++) {
-            int64_t count = (i % a->Tq + 1 + a->Tk - a->Tq + DIRECT_KEYS - 1) / DIRECT_KEYS;
-            f->merge(o + i % a->Tq * a->o_stride + i / a->Tq * D, NULL, NULL, partials + i * splits * ld, count, D);
-        }
-    }
+    bb_team_fetch unknown = {0};
+    bb_team_run(team, a->Hk * a->Tk * D <= DIRECT_SERIAL, a->Hk * w.splits, cached_runs, &w, unknown);
+    bb_team_run(team, queries * w.splits * D <= MERGE_SERIAL, queries, cached_merges, &w, unknown);
 }
 
 void bb_cpu_attention_cached(bb_device *dev, float *o, const float *q, const bb_kv *kv, const bb_attention *a) {

@@ -83,8 +83,16 @@ void *bb_cpu_shared(bb_device *dev, size_t bytes) {
     return grow(dev, &cpu->shared, &cpu->shared_bytes, bytes);
 }
 
+bb_team *bb_cpu_team(bb_device *dev) {
+    bb_cpu *cpu = bb_cpu_of(dev);
+    if (!cpu->team) cpu->team = bb_team_create(dev->threads);
+    if (!cpu->team) bb_cpu_fail(dev, BB_ERR_MEMORY, "no memory for a team of %d threads", dev->threads);
+    return cpu->team;
+}
+
 static void cpu_close(bb_device *dev) {
     bb_cpu *cpu = bb_cpu_of(dev);
+    bb_team_free(cpu->team);
     bb_gemm_close(dev);
     for (int i = 0; cpu->scratch && cpu->scratch_bytes && i < dev->threads; i++)
         cpu_free(dev, cpu->scratch[i], cpu->scratch_bytes[i]);

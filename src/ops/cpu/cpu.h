@@ -4,6 +4,7 @@
 #define BB_OPS_CPU_CPU_H
 
 #include "core/cpu_features.h"
+#include "ops/cpu/team.h"
 #include "ops/ops.h"
 
 struct bb_gemm; /* gemm.h: oneDNN's engine, stream and primitives by shape */
@@ -13,6 +14,7 @@ typedef struct bb_cpu {
     bb_cpu_level level;
     bb_error failure; /* the first since the last sync; code BB_OK: none */
     struct bb_gemm *gemm;
+    bb_team *team;  /* made on first use */
     void **scratch; /* per thread, grown on first use and kept */
     size_t *scratch_bytes;
     void *shared; /* by all threads, likewise */
@@ -28,6 +30,9 @@ void bb_cpu_fail(bb_device *dev, bb_status code, const char *fmt, ...) __attribu
 void *bb_cpu_scratch(bb_device *dev, size_t bytes);
 /* The same, one for all threads of an operation; outside parallel regions. */
 void *bb_cpu_shared(bb_device *dev, size_t bytes);
+
+/* For operations on few rows; outside parallel regions. NULL (and a recorded failure) when out of memory. */
+bb_team *bb_cpu_team(bb_device *dev);
 
 /* peaks.c */
 void bb_cpu_measure_peaks(bb_device *dev, bb_peaks *out);

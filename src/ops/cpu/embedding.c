@@ -6,8 +6,7 @@ enum { TILE_COLUMNS = 64 };
 
 void bb_cpu_embedding_forward(bb_device *dev, float *x, const uint8_t *idx, const float *e, int64_t M, int64_t V, int64_t C) {
     (void)V;
-#pragma omp parallel for num_threads(dev->threads) if (M * C >= BB_SIMD_SERIAL)
-    for (int64_t m = 0; m < M; m++) memcpy(x + m * C, e + idx[m] * C, (size_t)C * sizeof *x);
+    BB_SIMD_FOR(dev, M * C, m, M, 1, memcpy(x + m * C, e + idx[m] * C, (size_t)C * sizeof *x))
 }
 
 /* By columns: each row of E then sums its tokens in ascending m, whatever the number of threads. */

@@ -62,11 +62,24 @@ BB_SIMD_INLINE void symbol_body(float *logits, const float *h, const float *e, i
 BB_SIMD_VARIANTS(symbol, (float *logits, const float *h, const float *e, int64_t M, int64_t V, int64_t C),
                  (logits, h, e, M, V, C))
 
+typedef struct few_logits {
+    symbol_kernel *symbol;
+    float *logits;
+    const float *h, *e;
+    int64_t M, V, C;
+} few_logits;
+
+static void few_symbols(void *user, bb_team *team, int thread) {
+    const few_logits *w = user;
+    for (int64_t v = bb_team_take(team, thread); v >= 0; v = bb_team_take(team, thread))
+        w->symbol(w->logits + v, w->h, w->e + v * w->C, w->M, w->V, w->C);
+}
+
 void bb_cpu_head_forward(bb_device *dev, float *logits, const float *h, const float *e, int64_t M, int64_t V, int64_t C) {
     if (M <= BB_FEW_ROWS) {
-        symbol_kernel *symbol = symbol_for(bb_cpu_of(dev)->level);
-#pragma omp parallel for num_threads(dev->threads) schedule(static) if (M * V * C > BB_SIMD_SERIAL)
-        for (int64_t v = 0; v < V; v++) symbol(logits + v, h, e + v * C, M, V, C);
+        few_logits w = {symbol_for(bb_cpu_of(dev)->level), logits, h, e, M, V, C};
+        bb_team *team = bb_cpu_team(dev);
+        if (team) bb_team_run(team, M * V * C <= BB_SIMD_SERIAL, V, few_symbols, &w, (bb_team_fetch){0});
         return;
     }
     rows_product p = {.level = bb_cpu_of(dev)->level, .a = h, .y = logits, .n = V, .k = C};

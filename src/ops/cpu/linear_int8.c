@@ -7,9 +7,10 @@
 #include "ops/cpu/ternary_dot.h"
 
 enum {
-    ROW_TILE = 48,    /* rows of x that meet a panel while it is in the first-level cache */
-    PANEL_GROUP = 8,  /* panels that row tiles take in turn, where there are several: one reading of the matrix serves all */
-    PARALLEL = 400000 /* multiplications that pay for waking the threads */
+    ROW_TILE = 48,         /* rows of x that meet a panel while it is in the first-level cache */
+    PANEL_GROUP = 8,       /* panels that row tiles take in turn: one reading of the matrix serves all */
+    PARALLEL = 400000,     /* multiplications that pay for waking the threads */
+    PARALLEL_TEAM = 100000 /* those of a team */
 };
 
 BB_SIMD_INLINE void row_sum_body(int32_t *sum, const int8_t *x, int64_t n) {
@@ -66,39 +67,95 @@ static void take_rows(row_tile *tile, int64_t index, bb_cpu_level level, const i
     tile->rows = tile->padded;
 }
 
-void bb_linear_int8_forward(bb_device *dev, float *y, const float *residual, bb_rows x, const bb_ternary *t, int64_t M) {
-    bb_cpu_level level = bb_cpu_of(dev)->level;
-    bb_ternary_dot *dot = bb_ternary_dot_for(level);
-    finish_row_kernel *finish_row = finish_row_for(level);
-    int64_t K = t->k, N = t->n, blocks = bb_ternary_blocks(t), stride = blocks * BB_BLOCK_COLUMNS,
-            panels = bb_ternary_panels(t);
-    int64_t tiles = (M + ROW_TILE - 1) / ROW_TILE, group = tiles > 1 ? PANEL_GROUP : 1;
-    int64_t units = (panels + group - 1) / group * tiles;
-    /* one row tile: each thread reads a contiguous part of the matrix */
-    int64_t chunk = tiles > 1 ? 1 : (units + dev->threads - 1) / dev->threads; /* NOLINT: read by the pragma below */
-#pragma omp parallel num_threads(dev->threads) if (M * N * K > PARALLEL)
+/* A product, and how it is made. */
+typedef struct int8_forward {
+    bb_ternary_dot *dot;
+    finish_row_kernel *finish_row;
+    float *y;
+    const float *residual;
+    bb_rows x;
+    const bb_ternary *t;
+    int64_t blocks, stride; /* of a row of x as the kernels read it */
+} int8_forward;
+
+static void multiply(const int8_forward *f, const row_tile *tile, int64_t panel) {
+    bb_ternary_panel p = bb_ternary_panel_at(f->t, panel);
+    float g = f->t->scale[p.segment];
+    f->dot(tile->sums, tile->rows, f->stride, tile->count, f->blocks, p.data);
+    for (int64_t r = 0; r < tile->count; r++) {
+        int64_t m = tile->index * ROW_TILE + r, at = m * f->t->n + p.first;
+        f->finish_row(f->y + at, f->residual ? f->residual + at : NULL, tile->sums + r * BB_PANEL, tile->offsets[r],
+                      f->x.scale[m] * g, p.rows);
+    }
+}
+
+/* ---- one row tile: the matrix is read from memory, by a team of threads ------------------------------------------------- */
+
+typedef struct single_tile {
+    const int8_forward *f;
+    row_tile tile;
+    int32_t *sums; /* (threads, ROW_TILE, BB_PANEL) */
+} single_tile;
+
+static void single_tile_panels(void *user, bb_team *team, int thread) {
+    const single_tile *w = user;
+    row_tile tile = w->tile;
+    tile.sums = w->sums + (int64_t)thread * ROW_TILE * BB_PANEL;
+    for (int64_t j = bb_team_take(team, thread); j >= 0; j = bb_team_take(team, thread)) multiply(w->f, &tile, j);
+}
+
+static void forward_single_tile(bb_device *dev, const int8_forward *f, int64_t M) {
+    const bb_ternary *t = f->t, *next = t->next;
+    int64_t panels = bb_ternary_panels(t);
+    bb_team *team = bb_cpu_team(dev);
+    single_tile w = {.f = f};
+    bool in_place = f->stride == t->k;
+    size_t tile_bytes = bb_align_up(carve_row_tile(&w.tile, NULL, f->stride, in_place));
+    char *memory = bb_cpu_shared(dev, tile_bytes + (size_t)dev->threads * ROW_TILE * BB_PANEL * sizeof *w.sums);
+    if (!memory || !team) return;
+    carve_row_tile(&w.tile, memory, f->stride, in_place);
+    w.sums = (int32_t *)(void *)(memory + tile_bytes);
+    take_rows(&w.tile, 0, bb_cpu_of(dev)->level, f->x.data, M, t->k, f->stride);
+    bb_team_fetch then = {0};
+    if (next) then = (bb_team_fetch){next->data, bb_ternary_panels(next), (int64_t)bb_ternary_panel_bytes(next)};
+    bb_team_run(team, M * t->n * t->k <= PARALLEL_TEAM, panels, single_tile_panels, &w, then);
+}
+
+/* ---- many ---------------------------------------------------------------------------------------------------------------- */
+
+static void forward_tiles(bb_device *dev, const int8_forward *f, int64_t M) {
+    int64_t K = f->t->k, panels = bb_ternary_panels(f->t), tiles = (M + ROW_TILE - 1) / ROW_TILE;
+    int64_t units = (panels + PANEL_GROUP - 1) / PANEL_GROUP * tiles;
+#pragma omp parallel num_threads(dev->threads) if (M * f->t->n * K > PARALLEL)
     {
         row_tile tile;
-        bool in_place = stride == K;
-        void *memory = bb_cpu_scratch(dev, carve_row_tile(&tile, NULL, stride, in_place));
-        if (memory) carve_row_tile(&tile, memory, stride, in_place);
-#pragma omp for schedule(dynamic, chunk)
+        bool in_place = f->stride == K;
+        void *memory = bb_cpu_scratch(dev, carve_row_tile(&tile, NULL, f->stride, in_place));
+        if (memory) carve_row_tile(&tile, memory, f->stride, in_place);
+#pragma omp for schedule(dynamic)
         for (int64_t i = 0; i < units; i++) {
             if (!memory) continue;
-            if (tile.index != i % tiles) take_rows(&tile, i % tiles, level, x.data, M, K, stride);
-            int64_t first = i / tiles * group, end = first + group < panels ? first + group : panels;
-            for (int64_t j = first; j < end; j++) {
-                bb_ternary_panel p = bb_ternary_panel_at(t, j);
-                float g = t->scale[p.segment];
-                dot(tile.sums, tile.rows, stride, tile.count, blocks, p.data);
-                for (int64_t r = 0; r < tile.count; r++) {
-                    int64_t m = tile.index * ROW_TILE + r, at = m * N + p.first;
-                    finish_row(y + at, residual ? residual + at : NULL, tile.sums + r * BB_PANEL, tile.offsets[r],
-                               x.scale[m] * g, p.rows);
-                }
-            }
+            if (tile.index != i % tiles) take_rows(&tile, i % tiles, bb_cpu_of(dev)->level, f->x.data, M, K, f->stride);
+            int64_t first = i / tiles * PANEL_GROUP, end = first + PANEL_GROUP < panels ? first + PANEL_GROUP : panels;
+            for (int64_t j = first; j < end; j++) multiply(f, &tile, j);
         }
     }
+}
+
+void bb_linear_int8_forward(bb_device *dev, float *y, const float *residual, bb_rows x, const bb_ternary *t, int64_t M) {
+    bb_cpu_level level = bb_cpu_of(dev)->level;
+    int8_forward f = {.dot = bb_ternary_dot_for(level),
+                      .finish_row = finish_row_for(level),
+                      .y = y,
+                      .residual = residual,
+                      .x = x,
+                      .t = t,
+                      .blocks = bb_ternary_blocks(t),
+                      .stride = bb_ternary_blocks(t) * BB_BLOCK_COLUMNS};
+    if (M <= ROW_TILE)
+        forward_single_tile(dev, &f, M);
+    else
+        forward_tiles(dev, &f, M);
 }
 
 /* ---- few rows that are not quantized ------------------------------------------------------------------------------- */

@@ -34,11 +34,10 @@ BB_SIMD_VARIANTS(forward_rows,
 void bb_cpu_rmsnorm_forward(bb_device *dev, bb_rows y, float *r, const float *x, const float *w, float eps, int64_t M,
                             int64_t C) {
     forward_rows_kernel *forward_rows = forward_rows_for(bb_cpu_of(dev)->level);
-#pragma omp parallel for num_threads(dev->threads) if (M * C >= BB_SIMD_SERIAL)
-    for (int64_t m = 0; m < M; m += TILE_ROWS) {
+    BB_SIMD_FOR(dev, M * C, m, M, TILE_ROWS, {
         float *row = bb_cpu_scratch(dev, (size_t)C * sizeof *row);
         if (row) forward_rows(y, r, x, w, eps, row, m, m + TILE_ROWS < M ? m + TILE_ROWS : M, C);
-    }
+    })
 }
 
 /* Rows m0 .. m1-1; dw: (C), this run's share, overwritten */

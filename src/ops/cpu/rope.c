@@ -43,11 +43,10 @@ void bb_cpu_rope_forward(bb_device *dev, float *x, void *kept, const float *cos,
                          int64_t T, int64_t heads, int64_t D, int64_t width) {
     forward_row_kernel *row = forward_row_for(bb_cpu_of(dev)->level);
     int64_t half = D / 2;
-#pragma omp parallel for num_threads(dev->threads) if (B * T * width > BB_SIMD_SERIAL)
-    for (int64_t m = 0; m < B * T; m++) {
+    BB_SIMD_FOR(dev, B * T * width, m, B * T, 1, {
         int64_t at = (position0 + m % T) * half;
         row(x + m * width, kept ? (bb_bf16 *)kept + m * width : NULL, cos + at, sin + at, heads, half, width);
-    }
+    })
 }
 
 void bb_cpu_rope_backward(bb_device *dev, void *dx, const float *cos, const float *sin, int64_t B, int64_t T, int64_t heads,

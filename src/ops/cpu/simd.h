@@ -38,6 +38,15 @@
 /* Under this many elements a second thread costs more than it saves. */
 enum { BB_SIMD_SERIAL = 16384 };
 
+/* A statement for m = 0, step, 2 step, ... < M, by the threads where so many elements pay for it. (With an `if` clause OpenMP
+ * makes a region, and its barrier's system call, for one thread as well: for a byte that is generated, 150 of them.) */
+#define BB_SIMD_FOR(dev, elements, m, M, step, statement)                                                                      \
+    if ((elements) < BB_SIMD_SERIAL) {                                                                                         \
+        for (int64_t m = 0; m < (M); m += (step)) statement;                                                                   \
+    } else {                                                                                                                   \
+        _Pragma("omp parallel for num_threads((dev)->threads)") for (int64_t m = 0; m < (M); m += (step)) statement;           \
+    }
+
 /* Asks for the lines of `bytes` bytes: processors foresee a stream, but not far enough, and not past the page. They need not be
  * there. to_write: a constant, as __builtin_prefetch has it. */
 #define BB_SIMD_PREFETCH(p, bytes, to_write)                                                                                   \

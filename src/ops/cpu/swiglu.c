@@ -21,11 +21,10 @@ BB_SIMD_VARIANTS(forward_rows, (bb_rows y, bb_bf16 *kept, const float *gate_up, 
 
 void bb_cpu_swiglu_forward(bb_device *dev, bb_rows y, void *kept, const float *gate_up, int64_t M, int64_t F) {
     forward_rows_kernel *forward_rows = forward_rows_for(bb_cpu_of(dev)->level);
-#pragma omp parallel for num_threads(dev->threads) if (M * F >= BB_SIMD_SERIAL)
-    for (int64_t m = 0; m < M; m += TILE_ROWS) {
+    BB_SIMD_FOR(dev, M * F, m, M, TILE_ROWS, {
         float *row = bb_cpu_scratch(dev, (size_t)F * sizeof *row);
         if (row) forward_rows(y, kept, gate_up, row, m, m + TILE_ROWS < M ? m + TILE_ROWS : M, F);
-    }
+    })
 }
 
 BB_SIMD_INLINE void backward_row_body(bb_bf16 *d_gate_up, const bb_bf16 *gate_up, const bb_bf16 *dh, int64_t m, int64_t F) {

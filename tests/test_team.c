@@ -1,0 +1,81 @@
+/* The cpu backend's team: every unit is taken once, by whichever thread, and all is done when a run returns.
+ * SPDX-License-Identifier: MIT */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdatomic.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <string.h>
+#include <unistd.h>
+
+#include <cmocka.h> /* after those that it needs */
+
+#include "ops/cpu/team.h"
+
+enum { MOST_UNITS = 4000, MOST_THREADS = 5 };
+
+typedef struct tally {
+    int taken[MOST_UNITS]; /* plain: a unit is one thread's alone */
+    atomic_int threads;
+    int64_t slow; /* this thread takes its time; -1: none does */
+    int sums[MOST_THREADS];
+} tally;
+
+static void count_units(void *user, bb_team *team, int thread) {
+    tally *t = user;
+    atomic_fetch_add(&t->threads, 1);
+    for (int64_t i = bb_team_take(team, thread); i >= 0; i = bb_team_take(team, thread)) {
+        t->taken[i]++;
+        t->sums[thread]++;
+        if (thread == t->slow) usleep(200);
+    }
+}
+
+static void check_run(bb_team *team, int threads, bool alone, int64_t units, int64_t slow, bb_team_fetch then) {
+    static tally t;
+    memset(&t, 0, sizeof t);
+    t.slow = slow;
+    bb_team_run(team, alone, units, count_units, &t, then);
+    assert_int_equal(atomic_load(&t.threads), alone ? 1 : threads);
+    int all = 0;
+    for (int64_t i = 0; i < units; i++) assert_int_equal(t.taken[i], 1);
+    for (int i = 0; i < threads; i++) all += t.sums[i];
+    assert_int_equal(all, units);
+    /* who is slow is helped */
+    if (slow >= 0 && !alone && units >= 1000 && threads > 1) assert_true(t.sums[slow] < units / threads);
+}
+
+static void test_units(void **state) {
+    (void)state;
+    static const int64_t counts[] = {0, 1, 2, 3, 7, 64, 1000, MOST_UNITS};
+    static uint8_t memory[100000];
+    for (int threads = 1; threads <= MOST_THREADS; threads++) {
+        bb_team *team = bb_team_create(threads);
+        assert_non_null(team);
+        for (int round = 0; round < 30; round++)
+            for (size_t i = 0; i < sizeof counts / sizeof *counts; i++) {
+                bb_team_fetch then = {round % 2 ? memory : NULL, 100, 1000};
+                check_run(team, threads, (round + (int)i) % 5 == 0, counts[i], -1, then);
+            }
+        for (int slow = 0; slow < threads; slow++) check_run(team, threads, false, 1000, slow, (bb_team_fetch){0});
+        bb_team_free(team);
+    }
+}
+
+/* Longer than a thread looks for work: it sleeps, and is woken, or ended. */
+static void test_sleep(void **state) {
+    (void)state;
+    bb_team *team = bb_team_create(3);
+    for (int round = 0; round < 3; round++) {
+        check_run(team, 3, false, 100, -1, (bb_team_fetch){0});
+        usleep(50000);
+    }
+    bb_team_free(team);
+    bb_team_free(bb_team_create(4)); /* never used */
+    bb_team_free(NULL);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_units), cmocka_unit_test(test_sleep)};
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
