@@ -66,6 +66,13 @@ static bb_dot_output output_at(float *y, const float *residual, int64_t N, int64
     return (bb_dot_output){y + at, BB_F32, residual ? residual + at : NULL, N, columns, past_caches};
 }
 
+static void pad_rows(int8_t *padded, int64_t stride, const int8_t *a, int64_t rows, int64_t K) {
+    for (int64_t r = 0; r < rows; r++) {
+        memcpy(padded + r * stride, a + r * K, (size_t)K);
+        memset(padded + r * stride + K, 0, (size_t)(stride - K));
+    }
+}
+
 /* A tile of int8 rows, padded to whole steps. */
 typedef struct int8_rows {
     const int8_t *a;
@@ -82,10 +89,7 @@ static bool take_int8_rows(bb_device *dev, bb_rows x, const unit *u, int64_t K, 
     bb_dot_row_sums(out->sums, out->a, u->rows, K);
     if (stride == K) return true;
     int8_t *padded = (int8_t *)scratch + sums_bytes;
-    for (int64_t r = 0; r < u->rows; r++) {
-        memcpy(padded + r * stride, out->a + r * K, (size_t)K);
-        memset(padded + r * stride + K, 0, (size_t)(stride - K));
-    }
+    pad_rows(padded, stride, out->a, u->rows, K);
     out->a = padded;
     return true;
 }
@@ -96,7 +100,46 @@ static void expand_int8(uint8_t *out, bb_cpu_level level, const bb_ternary *t, i
     memset(out + there * BB_STEP_BYTES, 0, (size_t)((steps - there) * BB_STEP_BYTES));
 }
 
-static void forward_int8(bb_device *dev, float *y, const float *residual, bb_rows x, const bb_ternary *t, int64_t M) {
+/* Panel by panel: each is expanded by the thread that multiplies it, next to it in its second-level cache, and meets all rows, or a
+ * group of them where there are few panels. */
+static void forward_int8_by_panels(bb_device *dev, float *y, const float *residual, bb_rows x, const bb_ternary *t, int64_t M) {
+    const bb_dot_set *set = set_of(dev);
+    int64_t N = t->n, K = t->k, steps = round_up(bb_ternary_steps(t), set->steps), stride = 4 * steps;
+    int64_t panels = bb_ternary_panels(t), row_tiles = tiles_of(M, ROW_TILE);
+    int64_t groups = at_most(tiles_of((int64_t)FEW_TILES * dev->threads, panels), row_tiles);
+    int64_t group_rows = tiles_of(row_tiles, groups) * ROW_TILE;
+    bool past_caches = !residual && M * N * (int64_t)sizeof *y > CACHED_BYTES;
+    size_t sums_bytes = bb_align_up((size_t)M * sizeof(int32_t));
+    uint8_t *shared = bb_cpu_shared(dev, sums_bytes + (stride == K ? 0 : (size_t)(M * stride)));
+    if (!shared) return;
+    int32_t *sums = (int32_t *)(void *)shared;
+    int8_t *padded = (int8_t *)shared + sums_bytes;
+    const int8_t *a = stride == K ? (const int8_t *)x.data : padded;
+#pragma omp parallel num_threads(dev->threads) if (M * N * K > MIN_PARALLEL)
+    {
+#pragma omp for schedule(static)
+        for (int64_t i = 0; i < row_tiles; i++) {
+            unit u = {.m0 = i * ROW_TILE, .rows = at_most(M - i * ROW_TILE, ROW_TILE)};
+            const int8_t *rows = (const int8_t *)x.data + u.m0 * K;
+            bb_dot_row_sums(sums + u.m0, rows, u.rows, K);
+            if (stride != K) pad_rows(padded + u.m0 * stride, stride, rows, u.rows, K);
+        }
+#pragma omp for schedule(dynamic)
+        for (int64_t i = 0; i < panels * groups; i++) {
+            uint8_t *panel = bb_cpu_scratch(dev, (size_t)(steps * BB_STEP_BYTES));
+            int64_t m0 = i % groups * group_rows, rows = at_most(M - m0, group_rows);
+            if (!panel || rows <= 0) continue;
+            bb_ternary_panel p = bb_ternary_panel_at(t, i / groups);
+            expand_int8(panel, bb_cpu_of(dev)->level, t, i / groups, steps);
+            set->int8(output_at(y, residual, N, m0, p.first, p.rows, past_caches), a + m0 * stride, stride, rows, steps, panel,
+                      sums + m0, x.scale + m0, t->scale[p.segment]);
+        }
+    }
+}
+
+/* Row tile by row tile, each of which stays in a second-level cache while the panels stream past it, expanded in slabs: faster
+ * where products are so fast that the rows could not stream. */
+static void forward_int8_by_rows(bb_device *dev, float *y, const float *residual, bb_rows x, const bb_ternary *t, int64_t M) {
     const bb_dot_set *set = set_of(dev);
     int64_t N = t->n, steps = round_up(bb_ternary_steps(t), set->steps), all = bb_ternary_panels(t);
     int64_t panel_bytes = steps * BB_STEP_BYTES;
@@ -173,8 +216,10 @@ static void forward_bf16(bb_device *dev, float *y, const float *residual, bb_row
 }
 
 void bb_linear_dot_forward(bb_device *dev, float *y, const float *residual, bb_rows x, const bb_ternary *t, int64_t M) {
-    if (x.dtype == BB_I8)
-        forward_int8(dev, y, residual, x, t, M);
+    if (x.dtype == BB_I8 && bb_cpu_of(dev)->level >= BB_CPU_AVX512_AMX)
+        forward_int8_by_rows(dev, y, residual, x, t, M);
+    else if (x.dtype == BB_I8)
+        forward_int8_by_panels(dev, y, residual, x, t, M);
     else
         forward_bf16(dev, y, residual, x, t, M);
 }
