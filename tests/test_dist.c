@@ -54,7 +54,7 @@ static void ranges_are_reduced_and_gathered(void **state) {
     static const int64_t lengths[] = {1, 3, 64, 1000, 0, 70001};
     float *x[RANGES];
     int64_t *cuts = malloc((size_t)(RANGES * (size + 1)) * sizeof *cuts);
-    for (int kind = BB_DIST_REDUCE_SCATTER; kind <= BB_DIST_ALL_REDUCE; kind++) {
+    for (int kind = BB_DIST_REDUCE_SCATTER; kind <= BB_DIST_GATHER; kind++) {
         for (int j = 0; j < RANGES; j++) {
             int64_t n = lengths[j % 6], *cut = cuts + (int64_t)j * (size + 1);
             x[j] = malloc((size_t)n * sizeof *x[j] + 1);
@@ -68,7 +68,8 @@ static void ranges_are_reduced_and_gathered(void **state) {
             const int64_t *cut = cuts + (int64_t)j * (size + 1);
             for (int r = 0; r < size; r++)
                 for (int64_t i = cut[r]; i < cut[r + 1]; i++) {
-                    if (kind == BB_DIST_ALL_GATHER) assert_true(x[j][i] == value(r, i + j));
+                    if (kind == BB_DIST_ALL_GATHER || kind == BB_DIST_GATHER)
+                        assert_true(x[j][i] == value(kind == BB_DIST_GATHER && rank > 0 ? rank : r, i + j));
                     if (kind == BB_DIST_ALL_REDUCE || (kind == BB_DIST_REDUCE_SCATTER && r == rank))
                         assert_true(x[j][i] == tree(0, size, i + j));
                 }

@@ -16,7 +16,8 @@
 typedef enum bb_dist_kind {
     BB_DIST_REDUCE_SCATTER, /* each rank's part becomes the sum; what stands in the other parts is undefined then */
     BB_DIST_ALL_GATHER,     /* each rank's part goes to all */
-    BB_DIST_ALL_REDUCE      /* the one, then the other */
+    BB_DIST_ALL_REDUCE,     /* the one, then the other */
+    BB_DIST_GATHER          /* each rank's part goes to rank 0 */
 } bb_dist_kind;
 
 /* A range that ranks share out: rank r's part is elements cut[r] .. cut[r+1]-1 of x, cut[0] = 0. Parts may be empty. */

@@ -33,6 +33,7 @@ static void begin_phase(bb_mpi *m, int64_t number, bb_mpi_phase phase) {
     const int64_t *cut = op->range.cut, width = op->range.width;
     unsigned char *x = op->range.x;
     int rank = m->base.rank, size = m->base.size, tag = tag_of(number, phase);
+    bool to_all = op->kind != BB_DIST_GATHER;
     int64_t own = cut[rank + 1] - cut[rank];
     op->phase = phase;
     slot->count = 0;
@@ -48,6 +49,7 @@ static void begin_phase(bb_mpi *m, int64_t number, bb_mpi_phase phase) {
     }
     for (int i = 1; i < size; i++) {
         int from = (rank + size - i) % size;
+        if (!to_all && rank > 0) break;
         if (phase == BB_MPI_REDUCING)
             receive(m, slot, slot->staging + (i - 1) * own, own * width, from, tag);
         else
@@ -55,6 +57,7 @@ static void begin_phase(bb_mpi *m, int64_t number, bb_mpi_phase phase) {
     }
     for (int i = 1; i < size; i++) {
         int to = (rank + i) % size;
+        if (!to_all && to > 0) continue;
         if (phase == BB_MPI_REDUCING)
             send(m, slot, x + cut[to] * width, (cut[to + 1] - cut[to]) * width, to, tag);
         else
@@ -77,7 +80,8 @@ static void sum_parts(bb_mpi *m, int64_t number) {
 static void advance(bb_mpi *m, int64_t number) {
     bb_mpi_op *op = op_of(m, number);
     bb_mpi_slot *slot = &m->slots[number % BB_MPI_ACTIVE];
-    if (op->phase == BB_MPI_QUEUED) begin_phase(m, number, op->kind == BB_DIST_ALL_GATHER ? BB_MPI_GATHERING : BB_MPI_REDUCING);
+    bool reduces = op->kind == BB_DIST_REDUCE_SCATTER || op->kind == BB_DIST_ALL_REDUCE;
+    if (op->phase == BB_MPI_QUEUED) begin_phase(m, number, reduces ? BB_MPI_REDUCING : BB_MPI_GATHERING);
     while (op->phase != BB_MPI_DONE && m->failure.code == BB_OK) {
         int flag = 0;
         bb_mpi_check(m, MPI_Testall(slot->count, slot->requests, &flag, MPI_STATUSES_IGNORE), "an exchange of gradients");

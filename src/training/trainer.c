@@ -292,7 +292,7 @@ static bb_status save(bb_trainer *t, bb_error *err) {
     if (!t->options.out_dir) return BB_OK;
     BB_TRY(bb_saver_wait(t->saver, err)); /* and says what it took, before this save's times are taken */
     double begin = now();
-    if (t->optimizer->dist) BB_TRY(bb_weight_exchange_f32(&t->optimizer->exchange, err));
+    if (t->optimizer->dist) BB_TRY(bb_weight_exchange_f32_to_rank_0(&t->optimizer->exchange, err));
     t->gathered = now() - begin;
     if (t->dist->rank > 0) return t->optimizer->dist ? bb_checkpoint_contribute(t->optimizer, t->from_copy, err) : BB_OK;
     bb_keep keep = {.newest = t->options.keep, .every = t->options.keep_every};

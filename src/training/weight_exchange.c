@@ -169,18 +169,26 @@ bb_status bb_weight_exchange_after_update(bb_weight_exchange *x, bb_error *err) 
     return BB_OK;
 }
 
-bb_status bb_weight_exchange_f32(bb_weight_exchange *x, bb_error *err) {
+static bb_status move_f32(bb_weight_exchange *x, bb_dist_kind kind, bb_error *err) {
     const bb_shards *s = x->shards;
-    if (!x->f32_are_old) return BB_OK;
     for (int b = s->bucket_count - 1; b >= 0; b--) {
         const bb_bucket *bucket = &s->buckets[b];
         float *values = x->model->params + bucket->begin;
-        BB_TRY(x->dist->engine->start(x->dist, BB_DIST_ALL_GATHER,
-                                      (bb_dist_range){.x = values, .cut = bucket->cut, .width = sizeof *values}, err));
+        BB_TRY(x->dist->engine->start(x->dist, kind, (bb_dist_range){.x = values, .cut = bucket->cut, .width = sizeof *values},
+                                      err));
     }
-    BB_TRY(x->dist->engine->wait(x->dist, err));
+    return x->dist->engine->wait(x->dist, err);
+}
+
+bb_status bb_weight_exchange_f32(bb_weight_exchange *x, bb_error *err) {
+    if (!x->f32_are_old) return BB_OK;
+    BB_TRY(move_f32(x, BB_DIST_ALL_GATHER, err));
     x->f32_are_old = false;
     return BB_OK;
+}
+
+bb_status bb_weight_exchange_f32_to_rank_0(bb_weight_exchange *x, bb_error *err) {
+    return x->f32_are_old ? move_f32(x, BB_DIST_GATHER, err) : BB_OK;
 }
 
 /* ---- whether ranks still agree --------------------------------------------------------------------------------------- */
