@@ -28,8 +28,8 @@ typedef struct bb_weight_exchange {
 bb_status bb_weight_exchange_open(bb_model *model, bb_dist *dist, const bb_shards *shards, bb_tile_sums *tiles,
                                   bb_weight_exchange *out, bb_error *err);
 void bb_weight_exchange_close(bb_weight_exchange *x);
-/* All ranks call these: after each has updated its pieces in model->params; and to have all of them in f32, everywhere or, until the
- * next update, on rank 0. */
+/* All ranks call these: after each has updated its pieces in model->params; and to have all of them in f32, everywhere or,
+ * until the next update, on rank 0. */
 bb_status bb_weight_exchange_after_update(bb_weight_exchange *x, bb_error *err);
 bb_status bb_weight_exchange_f32(bb_weight_exchange *x, bb_error *err);
 bb_status bb_weight_exchange_f32_to_rank_0(bb_weight_exchange *x, bb_error *err);

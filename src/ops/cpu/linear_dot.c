@@ -100,8 +100,8 @@ static void expand_int8(uint8_t *out, bb_cpu_level level, const bb_ternary *t, i
     memset(out + there * BB_STEP_BYTES, 0, (size_t)((steps - there) * BB_STEP_BYTES));
 }
 
-/* Panel by panel: each is expanded by the thread that multiplies it, next to it in its second-level cache, and meets all rows, or a
- * group of them where there are few panels. */
+/* Panel by panel: each is expanded by the thread that multiplies it, next to it in its second-level cache, and meets all rows,
+ * or a group of them where there are few panels. */
 static void forward_int8_by_panels(bb_device *dev, float *y, const float *residual, bb_rows x, const bb_ternary *t, int64_t M) {
     const bb_dot_set *set = set_of(dev);
     int64_t N = t->n, K = t->k, steps = round_up(bb_ternary_steps(t), set->steps), stride = 4 * steps;
