@@ -20,20 +20,20 @@ typedef struct share {
     _Alignas(LINE) atomic_uint_fast64_t range;
 } share;
 
+/* A line for what a run brings to the threads, one for what they answer. */
 struct bb_team {
-    share *shares; /* (threads) */
-    pthread_t *handles;
-    int threads, started; /* started: besides the caller's */
-    bool passive;         /* waiting threads leave the processors to others */
-    /* of the run; set before `run` changes */
-    bb_team_work *work; /* NULL: end */
+    _Alignas(LINE) atomic_uint run; /* how many there were; what follows is set before it changes */
+    int threads, started;           /* started: besides the caller's */
+    bb_team_work *work;             /* NULL: end */
     void *user;
     bb_team_fetch then;
+    _Alignas(LINE) atomic_int working; /* besides the caller's */
+    _Alignas(LINE) share *shares;      /* (threads) */
+    pthread_t *handles;
     pthread_mutex_t lock; /* of those that sleep */
     pthread_cond_t woken;
-    _Alignas(LINE) atomic_uint run; /* how many there were */
-    _Alignas(LINE) atomic_int sleeping;
-    _Alignas(LINE) atomic_int working; /* besides the caller's */
+    atomic_int sleeping;
+    bool passive; /* waiting threads leave the processors to others */
 };
 
 typedef struct member {
