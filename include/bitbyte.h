@@ -119,9 +119,8 @@ BB_API bb_status bb_config_load(const char *path, bb_config *out, int *trained_l
  * The program itself, with its libraries, takes some 20 MB more. */
 typedef struct bb_memory_estimate {
     uint64_t parameters, gradients, optimizer, activations, quantized_weights, scratch, total;
-    uint64_t
-        checkpoint_copy; /* that a checkpoint is written from; in the total; 0 where it would be large (BB_SAVE_COPY_AUTO) */
-    uint64_t reduction;  /* partial sums of gradients, and what exchanges them; in the total */
+    uint64_t checkpoint_copy; /* that a checkpoint is written from; in the total; 0: none, see bb_save_copy */
+    uint64_t reduction;       /* partial sums of gradients, and what exchanges them; in the total */
     uint64_t inference_weights, kv_cache, inference_total;
 } bb_memory_estimate;
 
