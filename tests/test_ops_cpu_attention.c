@@ -163,6 +163,21 @@ static double rounded_query(const inputs *in, const row *r) {
     return most / 65534 * size / sqrt((double)a->D);
 }
 
+/* What rounding the weights, times their values' scales, to steps of the largest over 32767 adds to an element of the output:
+ * half a step for each code. */
+static double rounded_weights(const inputs *in, const row *r, int64_t element) {
+    const bb_attention *a = &in->a;
+    double most = 0, codes = 0, scale = 0;
+    for (int64_t j = 0; j < r->seen; j++) {
+        double largest = 0;
+        for (int64_t i = 0; i < a->D; i++) largest = fmax(largest, fabs((double)in->v[r->kv + j * a->kv_stride + i]));
+        most = fmax(most, r->p[j]);
+        scale = fmax(scale, largest / 127);
+        if (largest > 0) codes += fabs((double)in->v[r->kv + j * a->kv_stride + element]) / largest * 127;
+    }
+    return most * scale / 65534 * codes;
+}
+
 /* d as of draw, B = 1, then int8: positions appended in two goes; the codes and scales exactly, then attention. */
 static void attention_cached(ops_session *s, const int64_t *d, ops_outputs *out) {
     int64_t shape[8];
@@ -209,7 +224,10 @@ static void attention_cached(ops_session *s, const int64_t *d, ops_outputs *out)
         for (int64_t i = 0; i < in.rows; i++) {
             fill_row(&r, &in, 0, i / a->Tq, i % a->Tq);
             double score = r.score + (codes ? rounded_query(&in, &r) + 4 * U_F32 : 0);
-            for (int64_t j = 0; j < a->D; j++) o_bound[r.o + j] = 3 * score * r.weight[j];
+            for (int64_t j = 0; j < a->D; j++) {
+                o_bound[r.o + j] = 3 * score * r.weight[j];
+                if (codes) o_bound[r.o + j] += rounded_weights(&in, &r, j);
+            }
         }
     }
     ops_out(out, "o", ops_get_f32(s, o, in.o_count), in.o_count, 0, o_bound);

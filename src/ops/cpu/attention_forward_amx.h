@@ -1,6 +1,6 @@
 /* The forward pass over a tile of queries on AMX, as forward_tile, with its accuracy: an f32 number is the sum of three of
  * bf16, each its leading eight bits less those before it, and a product is six, those of parts whose ranks sum to two at most;
- * what is left out is about as much as f32 rounds away. In the vocabulary of set AVX512. Everything is padded with zeros to
+ * what is left out is about as much as f32 rounds away. In the vocabulary of set VNNI. Everything is padded with zeros to
  * blocks of
  * 32. SPDX-License-Identifier: MIT */
 #ifndef BB_OPS_CPU_ATTENTION_FORWARD_AMX_H
@@ -270,9 +270,9 @@ KERNEL void forward_tile_avx512amx(float *o, bb_bf16 *kept, float *lse, const fl
 }
 
 /* Single queries: nothing for tiles. */
-#define direct_partial_avx512amx direct_partial_avx512
-#define cached_query_avx512amx cached_query_avx512
-#define cached_partial_avx512amx cached_partial_avx512
-#define direct_merge_avx512amx direct_merge_avx512
+#define direct_partial_avx512amx direct_partial_avx512vnni
+#define cached_query_avx512amx cached_query_avx512vnni
+#define cached_partial_avx512amx cached_partial_avx512vnni
+#define direct_merge_avx512amx direct_merge_avx512vnni
 
 #endif

@@ -102,7 +102,7 @@ INLINE void pack_values(float *dst, const float *src, int64_t stride, int64_t ro
 }
 
 /* dst: panels (D, padded): element (d, r) is element d of row r, 0 past the rows. padded % 16 == 0. */
-#if ATTENTION_SET == ATTENTION_AVX512
+#if ATTENTION_SET >= ATTENTION_AVX512
 KERNEL void pack_keys(float *dst, const float *src, int64_t stride, int64_t rows, int64_t padded, int64_t D) {
     for (int64_t r = 0; r < padded; r += 16) {
         for (int64_t i = r + 16; i < r + 32 && i < rows; i++) prefetch_row(src + i * stride, (size_t)D * sizeof *src);
@@ -244,6 +244,10 @@ KERNEL void forward_tile(float *o, bb_bf16 *kept, float *lse, const float *q, co
     }
     store_tile(o, kept, lse, &f, ldv, a, b, h, t0, rows);
 }
+
+#if ATTENTION_SET == ATTENTION_VNNI
+#include "ops/cpu/attention_codes_tile.h"
+#endif
 
 /* -- few queries, as in decoding: the cache is read in place, once -------------------------------------------------------- */
 /* y (vectors * VL) = sum_j weight[j] v[j,:]. The last vector has only `last` elements where vectors is 1, a constant. */

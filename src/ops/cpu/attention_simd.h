@@ -6,7 +6,8 @@
 #define ATTENTION_GENERIC 0
 #define ATTENTION_AVX2 1
 #define ATTENTION_AVX512 2
-#define ATTENTION_BF16 3
+#define ATTENTION_VNNI 3
+#define ATTENTION_BF16 4
 
 #include <math.h>
 
@@ -44,6 +45,9 @@
 #define vload_bf16 ATTENTION_NAME(vload_bf16)
 #define vload_bf16_first ATTENTION_NAME(vload_bf16_first)
 #define store_bf16 ATTENTION_NAME(store_bf16)
+#define dot_pairs ATTENTION_NAME(dot_pairs)
+#define dot_quads ATTENTION_NAME(dot_quads)
+#define four_bytes ATTENTION_NAME(four_bytes)
 #define wload ATTENTION_NAME(wload)
 #define wset1 ATTENTION_NAME(wset1)
 #define dot ATTENTION_NAME(dot)
@@ -65,6 +69,9 @@
 #if ATTENTION_SET == ATTENTION_BF16
 #define ATTENTION_SUFFIX avx512bf16
 #define ATTENTION_TARGET __attribute__((target("avx512f,avx512bw,avx512dq,avx512vl,avx512bf16")))
+#elif ATTENTION_SET == ATTENTION_VNNI
+#define ATTENTION_SUFFIX avx512vnni
+#define ATTENTION_TARGET __attribute__((target("avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")))
 #else
 #define ATTENTION_SUFFIX avx512
 #define ATTENTION_TARGET __attribute__((target("avx512f,avx512bw,avx512dq,avx512vl")))
@@ -211,6 +218,28 @@ INLINE vf vexp2(vf t) {
     return exp2_fraction(vload(parts)) * vload(powers);
 #endif
 }
+
+/* -- integers ------------------------------------------------------------------------------------------------------------- */
+#if ATTENTION_SET == ATTENTION_VNNI
+/* sum + the dot products of pairs of int16, lane by lane. (Assembler: GCC 12 copies the sums around the intrinsics.) */
+INLINE __m512i dot_pairs(__m512i sum, __m512i a, __m512i b) {
+    __asm__("vpdpwssd %2, %1, %0" : "+v"(sum) : "v"(a), "v"(b));
+    return sum;
+}
+/* sum + the dot products of four unsigned bytes of a with four signed ones of b. */
+INLINE __m512i dot_quads(__m512i sum, __m512i a, __m512i b) {
+    __asm__("vpdpbusd %2, %1, %0" : "+v"(sum) : "v"(a), "v"(b));
+    return sum;
+}
+/* The 4 bytes at p in every lane. */
+INLINE __m512i four_bytes(const void *p) {
+    int32_t bytes;
+    memcpy(&bytes, p, sizeof bytes);
+    return _mm512_set1_epi32(bytes);
+}
+#elif ATTENTION_SET == ATTENTION_AVX512
+INLINE __m512i dot_pairs(__m512i sum, __m512i a, __m512i b) { return _mm512_add_epi32(sum, _mm512_madd_epi16(a, b)); }
+#endif
 
 /* -- words ---------------------------------------------------------------------------------------------------------------- */
 #if ATTENTION_SET == ATTENTION_BF16
