@@ -16,8 +16,8 @@ cd "$tmp" || exit 1
 
 fail() {
     printf 'FAILED: %s\n' "$*" >&2
-    [ -f "$tmp/out" ] && head -c 2000 "$tmp/out" >&2
-    [ -f "$tmp/err" ] && head -c 2000 "$tmp/err" >&2
+    [ -f "$tmp/out" ] && tail -c 2000 "$tmp/out" >&2
+    [ -f "$tmp/err" ] && tail -c 4000 "$tmp/err" >&2
     exit 1
 }
 # expect STATUS COMMAND…: standard output in out, standard error in err.

@@ -7,6 +7,8 @@
 #
 # 1, 2 and 4 ranks give the same bits, 3 ranks other ones. So every third stretch of two thousand steps is trained on 3 ranks, the twin's
 # too.
+#
+# SOAK_EVENTS="hang nothing" draws among these alone.
 # SPDX-License-Identifier: MIT
 set -u
 seconds=${2:-3600}
@@ -23,10 +25,11 @@ begin=$SECONDS
 STRETCH=2000
 TIMEOUT=3
 
-events=(nothing kill_rank kill_all stop_rank stop_all hang)
+# shellcheck disable=SC2206 # a word for each
+events=(${SOAK_EVENTS-nothing kill_rank kill_all stop_rank stop_all hang})
 mkdir disk
 if [ -n "${BB_SOAK_MOUNTS-}" ] && mount -t tmpfs -o size=400m none disk; then
-    events+=(fill_disk)
+    [ -n "${SOAK_EVENTS-}" ] || events+=(fill_disk)
 else
     echo "left out: full disks (no right to mount)"
 fi
@@ -64,7 +67,13 @@ ended() {
     local tenths=0
     while kill -0 "$job" 2>/dev/null || [ -n "$(ranks)" ]; do
         case $(ps -o stat= -p "$job") in T*) ;; *) tenths=$((tenths + 1)) ;; esac
-        [ $tenths -le "$1" ] || fail "$event on $size ranks: still there after $(($1 / 10)) seconds: $(ps -o args= -p "$job" "$(ranks)")"
+        if [ $tenths -gt "$1" ]; then
+            ps -o pid,ppid,stat,etime,wchan:20,args -p "$job,$(processes | paste -sd,)" >&2
+            if command -v gdb >/dev/null; then
+                for pid in "$job" $(ranks); do gdb -p "$pid" -batch -ex 'thread apply all bt 12' 2>/dev/null | grep -E '^(Thread|#)' >&2; done
+            fi
+            fail "$event on $size ranks${hung:+, $hung of them stopped}: still there after $(($1 / 10)) seconds"
+        fi
         sleep 0.1
     done
     status=0
