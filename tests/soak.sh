@@ -67,6 +67,8 @@ ended() {
     local tenths=0
     while kill -0 "$job" 2>/dev/null || [ -n "$(ranks)" ]; do
         case $(ps -o stat= -p "$job") in T*) ;; *) tenths=$((tenths + 1)) ;; esac
+        # one that was stopped when all was done, and the others had ended, goes unseen
+        if [ $tenths = 100 ] && [ -n "$hung" ] && [ "$(ranks)" = "$hung" ] && [ "$(newest "$run")" -ge $target ]; then tell CONT "$hung"; fi
         if [ $tenths -gt "$1" ]; then
             ps -o pid,ppid,stat,etime,wchan:20,args -p "$job,$(processes | paste -sd,)" >&2
             if command -v gdb >/dev/null; then
@@ -82,7 +84,7 @@ ended() {
 
 # whole RANKS DIR: the rest of the stretch, undisturbed
 whole() {
-    event=nothing
+    event=nothing hung=
     size=$1
     start "$1" 0 "$2" $target
     ended 3000
