@@ -337,11 +337,4 @@ TARGET int32_t bb_dot_quantize(int8_t *q, const void *x, bb_dtype dtype, float s
     return dtype == BB_F32 ? quantize(q, x, BB_F32, scale, n) : quantize(q, x, BB_BF16, scale, n);
 }
 
-TARGET void bb_dot_round(bb_bf16 *y, const float *x, int64_t n) {
-    for (int64_t i = 0; i < n; i += LANES) {
-        __mmask16 lanes = n - i >= LANES ? (__mmask16)0xffff : (__mmask16)((1u << (n - i)) - 1);
-        _mm256_mask_storeu_epi16(y + i, lanes, (__m256i)_mm512_cvtneps_pbh(_mm512_maskz_loadu_ps(lanes, x + i)));
-    }
-}
-
 #endif

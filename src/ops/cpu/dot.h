@@ -86,9 +86,6 @@ float bb_dot_absmax(const void *x, bb_dtype dtype, int64_t n);
 /* q[i] = round_half_even(x[i] * scale), for |x[i]| * scale <= 127; returns the sum of q. */
 int32_t bb_dot_quantize(int8_t *q, const void *x, bb_dtype dtype, float scale, int64_t n);
 
-/* y = x in bf16, (n). */
-void bb_dot_round(bb_bf16 *y, const float *x, int64_t n);
-
 #endif
 
 #endif

@@ -2,16 +2,11 @@
  * SPDX-License-Identifier: MIT */
 #include "core/arena.h"
 #include "ops/cpu/gemm.h"
+#include "ops/cpu/round.h"
 #include "ops/cpu/simd.h"
 
 /* dE is summed in at most PARTS parts, in each over runs of at most RUN tokens, one after the other. */
 enum { PARTS = 8, RUN = 512 };
-
-BB_SIMD_INLINE void round_body(bb_bf16 *y, const float *x, int64_t n) {
-#pragma omp simd
-    for (int64_t i = 0; i < n; i++) y[i] = bb_bf16_from_f32(x[i]);
-}
-BB_SIMD_VARIANTS(round, (bb_bf16 * y, const float *x, int64_t n), (y, x, n))
 
 BB_SIMD_INLINE void add_body(float *y, const float *x, int64_t n) {
 #pragma omp simd
@@ -40,7 +35,7 @@ static void output_rows(const void *context, int64_t m0, int64_t rows, const voi
     if (p->y)
         memcpy(p->y + m0 * p->n, c, (size_t)(rows * p->n) * sizeof(float));
     else
-        round_for(p->level)(p->y_act + m0 * p->n, c, rows * p->n);
+        bb_round_for(p->level)(p->y_act + m0 * p->n, c, rows * p->n);
 }
 
 enum { DOT_LANES = 32 };

@@ -6,6 +6,7 @@
 #include "core/arena.h"
 #include "ops/cpu/dot.h"
 #include "ops/cpu/linear.h"
+#include "ops/cpu/round.h"
 
 #if defined(__x86_64__)
 
@@ -254,7 +255,7 @@ static const bb_bf16 *input_gradient_rows(const input_gradient *g, const unit *u
             int64_t begin = bb_segment_begin(g->t, i), n = g->part_rows[i], from = (u->m0 + r) * N + begin;
             bb_bf16 *to = room + r * g->a_stride + g->part_begin[i];
             if (g->dy_dtype == BB_F32)
-                bb_dot_round(to, (const float *)g->dy + from, n);
+                bb_round_for(BB_CPU_AVX512_BF16)(to, (const float *)g->dy + from, n);
             else
                 memcpy(to, (const bb_bf16 *)g->dy + from, (size_t)n * sizeof *to);
             if (n % 2) to[n] = 0;
@@ -277,7 +278,8 @@ static void input_gradient_by_runs(bb_dot_output out, int64_t a_stride, int64_t 
             run.panel = (const uint8_t *)run.panel + run.steps * BB_DOT_STEP_BYTES;
         }
     }
-    for (int64_t r = 0; r < rows; r++) bb_dot_round((bb_bf16 *)out.y + r * out.stride, sums + r * BB_PANEL, out.columns);
+    for (int64_t r = 0; r < rows; r++)
+        bb_round_for(BB_CPU_AVX512_BF16)((bb_bf16 *)out.y + r * out.stride, sums + r * BB_PANEL, out.columns);
 }
 
 static void input_gradient_unit(const input_gradient *g, const unit *u, int64_t first_panel) {

@@ -4,6 +4,7 @@
 #include "core/arena.h"
 #include "ops/cpu/gemm.h"
 #include "ops/cpu/linear.h"
+#include "ops/cpu/round.h"
 #include "ops/cpu/simd.h"
 
 enum {
@@ -38,9 +39,6 @@ BB_SIMD_INLINE void add_body(float *y, const float *a, const float *b, int64_t n
     for (int64_t i = 0; i < n; i++) y[i] = a[i] + b[i];
 }
 BB_SIMD_VARIANTS(add, (float *y, const float *a, const float *b, int64_t n), (y, a, b, n))
-
-BB_SIMD_INLINE void to_bf16_body(bb_bf16 *y, const float *x, int64_t n) { bb_simd_round_to_bf16(y, x, n); }
-BB_SIMD_VARIANTS(to_bf16, (bb_bf16 * y, const float *x, int64_t n), (y, x, n))
 
 static const void *row_of(const void *rows, bb_dtype dtype, int64_t row, int64_t length, int64_t column) {
     return (const uint8_t *)rows + (size_t)(row * length + column) * bb_dtype_bytes(dtype);
@@ -137,7 +135,7 @@ static const void *dy_input(const void *context, int64_t m0, int64_t rows, void 
 static void dx_output(const void *context, int64_t m0, int64_t rows, const void *c) {
     const input_gradient *g = context;
     for (int64_t r = 0; r < rows; r++)
-        to_bf16_for(g->level)(g->dx + (m0 + r) * g->K + g->k0, (const float *)c + r * g->width, g->width);
+        bb_round_for(g->level)(g->dx + (m0 + r) * g->K + g->k0, (const float *)c + r * g->width, g->width);
 }
 
 static void input_gradient_all(bb_device *dev, input_gradient *g, const bb_ternary *t, int64_t M) {

@@ -1,5 +1,6 @@
 /* Rotary position embedding, in place. arXiv:2104.09864
  * SPDX-License-Identifier: MIT */
+#include "ops/cpu/round.h"
 #include "ops/cpu/simd.h"
 
 /* Elements i of a head and i + D/2, for i < half; cos, sin: (half). */
@@ -23,15 +24,12 @@ BB_SIMD_INLINE void turn_back_bf16(bb_bf16 *restrict lo, bb_bf16 *restrict hi, c
     }
 }
 
-/* One row of x: heads 0..heads-1, each of 2*half elements, turned; all `width` elements kept, unless kept is NULL. */
-BB_SIMD_INLINE void forward_row_body(float *x, bb_bf16 *kept, const float *cos, const float *sin, int64_t heads, int64_t half,
-                                     int64_t width) {
+/* One row of x: heads 0..heads-1, each of 2*half elements, turned. */
+BB_SIMD_INLINE void forward_row_body(float *x, const float *cos, const float *sin, int64_t heads, int64_t half) {
     for (int64_t h = 0; h < heads; h++) turn_f32(x + h * 2 * half, x + h * 2 * half + half, cos, sin, half);
-    if (kept) bb_simd_round_to_bf16(kept, x, width);
 }
-BB_SIMD_VARIANTS(forward_row,
-                 (float *x, bb_bf16 *kept, const float *cos, const float *sin, int64_t heads, int64_t half, int64_t width),
-                 (x, kept, cos, sin, heads, half, width))
+BB_SIMD_VARIANTS(forward_row, (float *x, const float *cos, const float *sin, int64_t heads, int64_t half),
+                 (x, cos, sin, heads, half))
 
 BB_SIMD_INLINE void backward_row_body(bb_bf16 *dx, const float *cos, const float *sin, int64_t heads, int64_t half) {
     for (int64_t h = 0; h < heads; h++) turn_back_bf16(dx + h * 2 * half, dx + h * 2 * half + half, cos, sin, half);
@@ -42,10 +40,12 @@ BB_SIMD_VARIANTS(backward_row, (bb_bf16 * dx, const float *cos, const float *sin
 void bb_cpu_rope_forward(bb_device *dev, float *x, void *kept, const float *cos, const float *sin, int64_t position0, int64_t B,
                          int64_t T, int64_t heads, int64_t D, int64_t width) {
     forward_row_kernel *row = forward_row_for(bb_cpu_of(dev)->level);
+    bb_round_kernel *round = bb_round_for(bb_cpu_of(dev)->level);
     int64_t half = D / 2;
     BB_SIMD_FOR(dev, B * T * width, m, B * T, 1, {
         int64_t at = (position0 + m % T) * half;
-        row(x + m * width, kept ? (bb_bf16 *)kept + m * width : NULL, cos + at, sin + at, heads, half, width);
+        row(x + m * width, cos + at, sin + at, heads, half);
+        if (kept) round((bb_bf16 *)kept + m * width, x + m * width, width);
     })
 }
 
