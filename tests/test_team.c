@@ -31,18 +31,20 @@ static void count_units(void *user, bb_team *team, int thread) {
     }
 }
 
-static void check_run(bb_team *team, int threads, bool alone, int64_t units, int64_t slow, bb_team_fetch then) {
+/* Returns how many threads there were: where the machine has other work, the caller may have been alone. */
+static int check_run(bb_team *team, int threads, bool alone, int64_t units, int64_t slow, bb_team_fetch then) {
     static tally t;
     memset(&t, 0, sizeof t);
     t.slow = slow;
     bb_team_run(team, alone, units, count_units, &t, then);
-    assert_int_equal(atomic_load(&t.threads), alone ? 1 : threads);
-    int all = 0;
+    int all = 0, there = atomic_load(&t.threads);
+    assert_true(there == 1 || (!alone && there == threads));
     for (int64_t i = 0; i < units; i++) assert_int_equal(t.taken[i], 1);
     for (int i = 0; i < threads; i++) all += t.sums[i];
     assert_int_equal(all, units);
     /* who is slow is helped */
-    if (slow >= 0 && !alone && units >= 1000 && threads > 1) assert_true(t.sums[slow] < units / threads);
+    if (slow >= 0 && units >= 1000 && there > 1) assert_true(t.sums[slow] < units / threads);
+    return there;
 }
 
 static void test_units(void **state) {
@@ -52,6 +54,7 @@ static void test_units(void **state) {
     for (int threads = 1; threads <= MOST_THREADS; threads++) {
         bb_team *team = bb_team_create(threads);
         assert_non_null(team);
+        assert_int_equal(check_run(team, threads, false, 100, -1, (bb_team_fetch){0}), threads);
         for (int round = 0; round < 30; round++)
             for (size_t i = 0; i < sizeof counts / sizeof *counts; i++) {
                 bb_team_fetch then = {round % 2 ? memory : NULL, 100, 1000};
@@ -75,7 +78,24 @@ static void test_sleep(void **state) {
     bb_team_free(NULL);
 }
 
+static void rest_on_threads(void *user, bb_team *team, int thread) {
+    (void)user;
+    (void)team;
+    if (thread > 0) usleep(50000);
+}
+
+/* After a run that a thread kept waiting the caller does some alone, and then asks the others again. */
+static void test_rest(void **state) {
+    (void)state;
+    bb_team *team = bb_team_create(2);
+    bb_team_run(team, false, 2, rest_on_threads, NULL, (bb_team_fetch){0});
+    assert_int_equal(check_run(team, 2, false, 100, -1, (bb_team_fetch){0}), 1);
+    int runs = 1;
+    while (check_run(team, 2, false, 100, -1, (bb_team_fetch){0}) == 1) assert_true(++runs < 10000);
+    bb_team_free(team);
+}
+
 int main(void) {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_units), cmocka_unit_test(test_sleep)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_units), cmocka_unit_test(test_sleep), cmocka_unit_test(test_rest)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

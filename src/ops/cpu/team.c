@@ -7,10 +7,15 @@
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 enum {
     LINE = 64,
-    SPINS = 20000,          /* looks for work, some tenths of a millisecond, before a thread sleeps */
+    SPINS = 20000,     /* looks for work, some tenths of a millisecond, before a thread sleeps */
+    REST_LEAST = 1024, /* runs that the caller does alone when it had to wait longer, over the threads that it does without */
+    REST_MOST = 16384, /* and over their square */
+    UNTIMED = 64,      /* looks */
+    ABSENT_NS = 1000000,
     FETCH_LINES = 8,        /* between two looks: as fast as memory gives them; Zen 4 drops what comes faster */
     FETCH_BYTES = 512 << 10 /* at most: of the second-level cache */
 };
@@ -34,6 +39,9 @@ struct bb_team {
     pthread_cond_t woken;
     atomic_int sleeping;
     bool passive; /* waiting threads leave the processors to others */
+    /* A thread that had to leave its processor to another program is waited for as long as that computes, in every run. So
+     * then the caller does some runs alone, twice as many each time, until the others are found to be there again. */
+    int resting, rest, least, most; /* runs that are left of it; the length of the next, and its bounds */
 };
 
 typedef struct member {
@@ -130,6 +138,8 @@ bb_team *bb_team_create(int threads) {
     if (!team) return NULL;
     memset(team, 0, sizeof *team);
     team->threads = threads;
+    team->rest = team->least = REST_LEAST / threads;
+    team->most = REST_MOST / threads / threads;
     team->shares = aligned_alloc(LINE, (size_t)threads * sizeof *team->shares);
     team->handles = calloc((size_t)threads, sizeof *team->handles);
     pthread_mutex_init(&team->lock, NULL);
@@ -153,8 +163,31 @@ void bb_team_free(bb_team *team) {
     free(team);
 }
 
+static int64_t nanoseconds(void) {
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (int64_t)t.tv_sec * 1000000000 + t.tv_nsec;
+}
+
+/* True when that took so long that some thread can't have been on a processor. */
+static bool wait_for_others(bb_team *team) {
+    int64_t begin = 0;
+    for (int looks = 0; atomic_load_explicit(&team->working, memory_order_acquire) > 0; looks++) {
+        if (looks == UNTIMED) begin = nanoseconds();
+        if (looks < SPINS && !team->passive)
+            relax();
+        else
+            sched_yield();
+    }
+    return begin > 0 && nanoseconds() - begin > ABSENT_NS;
+}
+
 void bb_team_run(bb_team *team, bool alone, int64_t units, bb_team_work *work, void *user, bb_team_fetch then) {
     if (!alone && team->threads > 1 && team->started == 0) start_threads(team);
+    if (!alone && team->resting > 0) {
+        team->resting--;
+        alone = true;
+    }
     for (int t = 0; t < team->threads; t++) {
         uint64_t begin = (uint64_t)share_begin(units, t, team->threads),
                  end = (uint64_t)share_begin(units, t + 1, team->threads);
@@ -170,11 +203,11 @@ void bb_team_run(bb_team *team, bool alone, int64_t units, bb_team_work *work, v
     atomic_store_explicit(&team->working, team->started, memory_order_relaxed);
     announce(team);
     work(user, team, 0);
-    for (int looks = 0; atomic_load_explicit(&team->working, memory_order_acquire) > 0; looks++) {
-        if (looks < SPINS && !team->passive)
-            relax();
-        else
-            sched_yield();
+    if (wait_for_others(team)) {
+        team->resting = team->rest;
+        if (team->rest < team->most) team->rest *= 2;
+    } else if (team->rest > team->least) {
+        team->rest--;
     }
 }
 

@@ -23,8 +23,8 @@ typedef struct bb_team_fetch {
 bb_team *bb_team_create(int threads);
 void bb_team_free(bb_team *team);
 
-/* Calls work on all threads, or on the caller's alone, and returns when it has returned on each. The units 0 .. units-1
- * (< 2^31) are shared out: */
+/* Calls work on all threads, or on the caller's alone, and returns when it has returned on each; on the caller's, too, for a
+ * while after another program kept one of them from its processor. The units 0 .. units-1 (< 2^31) are shared out: */
 void bb_team_run(bb_team *team, bool alone, int64_t units, bb_team_work *work, void *user, bb_team_fetch then);
 /* The next unit for a thread, -1: there is none left. First those of its share, one after the other; then the last ones of
  * other shares. Which thread takes a unit is not determined. */
