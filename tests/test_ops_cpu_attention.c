@@ -2,6 +2,7 @@
  * the output; in the backward pass probabilities and their gradients are rounded to bf16 before they meet v, do, q and k, and
  * results are stored in bf16.
  * SPDX-License-Identifier: MIT */
+#include "core/arena.h"
 #include "ops_compare.h"
 
 /* One case's host data. All strides count elements, and leave gaps that must stay as they are. */
@@ -178,6 +179,42 @@ static double rounded_weights(const inputs *in, const row *r, int64_t element) {
     return most * scale / 65534 * codes;
 }
 
+/* Room for so many positions, in runs of all that they are made of, as models have it. */
+static bb_kv kv_room(ops_session *s, bb_dtype dtype, int64_t positions, int64_t Hk, int64_t D) {
+    bb_kv kv = {.dtype = dtype};
+    if (dtype == BB_F32) {
+        kv.k = ops_room(s, (size_t)(positions * Hk * D) * sizeof(float));
+        kv.v = ops_room(s, (size_t)(positions * Hk * D) * sizeof(float));
+        return kv;
+    }
+    kv.run = positions < BB_KV_RUN ? positions : BB_KV_RUN;
+    size_t scales = bb_align_up((size_t)(kv.run * Hk) * sizeof(float)),
+           codes = bb_align_up((size_t)(kv.run * Hk * bb_kv_width(D)));
+    kv.run_bytes = (int64_t)(2 * codes + 2 * scales);
+    char *memory = ops_room(s, (size_t)((positions + kv.run - 1) / kv.run * kv.run_bytes));
+    kv.k = memory;
+    kv.v = memory + codes;
+    kv.k_scale = (float *)(void *)(memory + 2 * codes);
+    kv.v_scale = (float *)(void *)(memory + 2 * codes + scales);
+    return kv;
+}
+
+/* codes (positions, Hk, D) and scales (positions, Hk) of the keys, or of the values; what lies past D must be 0. */
+static void kv_read(ops_session *s, const bb_kv *kv, bool values, float *codes, float *scales, int64_t positions, int64_t Hk,
+                    int64_t D) {
+    int64_t bytes = (positions + kv->run - 1) / kv->run * kv->run_bytes, width = bb_kv_width(D);
+    const char *memory = ops_get(s, kv->k, (size_t)bytes);
+    for (int64_t i = 0; i < positions * Hk; i++) {
+        const char *run = memory + bb_kv_run_begin(kv, i / Hk);
+        const int8_t *of_row = (const int8_t *)run + ((char *)(values ? kv->v : kv->k) - (char *)kv->k);
+        of_row += bb_kv_row(kv, i % Hk, i / Hk) * width;
+        const char *scale = run + ((char *)(values ? kv->v_scale : kv->k_scale) - (char *)kv->k);
+        memcpy(&scales[i], scale + bb_kv_row(kv, i % Hk, i / Hk) * (int64_t)sizeof(float), sizeof(float));
+        for (int64_t d = 0; d < D; d++) codes[i * D + d] = (float)of_row[d];
+        for (int64_t d = D; d < width; d++) assert_int_equal(of_row[d], 0);
+    }
+}
+
 /* d as of draw, B = 1, then int8: positions appended in two goes; the codes and scales exactly, then attention. */
 static void attention_cached(ops_session *s, const int64_t *d, ops_outputs *out) {
     int64_t shape[8];
@@ -186,11 +223,8 @@ static void attention_cached(ops_session *s, const int64_t *d, ops_outputs *out)
     shape[6] = 1 + d[6] % 1000;
     inputs in = draw(s, shape, ops_normal_f32);
     bb_attention *a = &in.a;
-    int64_t width = bb_kv_width(a->D), rows = a->Tk + shape[6] - 1, kv_rows = a->Hk * rows;
-    size_t bytes = codes ? (size_t)(kv_rows * width) : (size_t)(kv_rows * a->D) * sizeof(float);
-    bb_kv kv = {.dtype = codes ? BB_I8 : BB_F32, .capacity = rows, .k = ops_room(s, bytes), .v = ops_room(s, bytes)};
-    kv.k_scale = ops_room(s, (size_t)kv_rows * sizeof(float));
-    kv.v_scale = ops_room(s, (size_t)kv_rows * sizeof(float));
+    int64_t positions = a->Tk + shape[6] - 1;
+    bb_kv kv = kv_room(s, codes ? BB_I8 : BB_F32, positions, a->Hk, a->D);
     const float *k = ops_put_f32(s, in.k, in.kv_count), *v = ops_put_f32(s, in.v, in.kv_count);
     int64_t first = a->Tk / 3;
     if (first) s->dev->ops->kv_append(s->dev, &kv, 0, k, v, a->kv_stride, first, a->Hk, a->D);
@@ -201,22 +235,18 @@ static void attention_cached(ops_session *s, const int64_t *d, ops_outputs *out)
 
     double *o_bound = ops_host(s, (size_t)in.o_count * sizeof *o_bound);
     if (codes) {
-        const int8_t *k_codes = ops_get(s, kv.k, bytes), *v_codes = ops_get(s, kv.v, bytes);
-        const float *k_scale = ops_get_f32(s, kv.k_scale, kv_rows), *v_scale = ops_get_f32(s, kv.v_scale, kv_rows);
-        float *values = ops_host_f32(s, 2 * kv_rows * width);
-        for (int64_t i = 0; i < kv_rows * width; i++) {
-            values[2 * i] = (float)k_codes[i];
-            values[2 * i + 1] = (float)v_codes[i];
-        }
-        ops_out(out, "codes", values, 2 * kv_rows * width, 0, NULL);
-        ops_out(out, "k scales", k_scale, kv_rows, 0, NULL);
-        ops_out(out, "v scales", v_scale, kv_rows, 0, NULL);
+        int64_t n = positions * a->Hk;
+        float *values = ops_host_f32(s, 2 * n * a->D), *scales = ops_host_f32(s, 2 * n);
+        kv_read(s, &kv, false, values, scales, positions, a->Hk, a->D);
+        kv_read(s, &kv, true, values + n * a->D, scales + n, positions, a->Hk, a->D);
+        ops_out(out, "codes", values, 2 * n * a->D, 0, NULL);
+        ops_out(out, "scales", scales, 2 * n, 0, NULL);
         /* from here on, the keys and values are what the cache holds */
         for (int64_t t = 0; t < a->Tk; t++)
             for (int64_t i = 0; i < a->Hk * a->D; i++) {
-                int64_t at = i / a->D * rows + t;
-                in.k[t * a->kv_stride + i] = k_scale[at] * (float)k_codes[at * width + i % a->D];
-                in.v[t * a->kv_stride + i] = v_scale[at] * (float)v_codes[at * width + i % a->D];
+                int64_t at = t * a->Hk * a->D + i;
+                in.k[t * a->kv_stride + i] = scales[at / a->D] * values[at];
+                in.v[t * a->kv_stride + i] = scales[n + at / a->D] * values[n * a->D + at];
             }
     }
     if (ops_is_ref(s)) {
@@ -241,11 +271,7 @@ static void few_queries_are_each_as_alone(void **state) {
         ops_session s = ops_begin(ops_cpu[1], 1);
         float *qkv = ops_put_f32(&s, ops_normal_f32(&s, T * WIDTH, 1.0), T * WIDTH);
         float *all = ops_room(&s, BB_FEW_ROWS * H * D * sizeof *all), *one = ops_room(&s, H * D * sizeof *one);
-        bb_kv kv = {.dtype = codes ? BB_I8 : BB_F32, .capacity = T};
-        kv.k = ops_room(&s, (size_t)(HK * T * D) * 4);
-        kv.v = ops_room(&s, (size_t)(HK * T * D) * 4);
-        kv.k_scale = ops_room(&s, HK * T * sizeof(float));
-        kv.v_scale = ops_room(&s, HK * T * sizeof(float));
+        bb_kv kv = kv_room(&s, codes ? BB_I8 : BB_F32, T, HK, D);
         ops_cpu[1]->ops->kv_append(ops_cpu[1], &kv, 0, qkv + H * D, qkv + (H + HK) * D, WIDTH, T, HK, D);
         for (int64_t n = 2; n <= BB_FEW_ROWS; n++) {
             int64_t first = T - n - (n % 3 ? 0 : 88); /* also across the 512th key */
@@ -316,6 +342,7 @@ static const ops_case cases[] = {
     {"attention_cached", attention_cached, {1, 17, 40, 3, 1, 18, 1002, 100}},
     {"attention_cached", attention_cached, {1, 130, 300, 2, 2, 64, 1005, 10}},
     {"attention_cached", attention_cached, {1, 70, 70, 4, 2, 20, 1000, 10}},
+    {"attention_cached", attention_cached, {1, 40, 1100, 4, 2, 24, 1002, 10}},
     {"attention_cached", attention_cached, {1, 1, 77, 4, 2, 64, 7, 10}},
     {"attention_cached", attention_cached, {1, 20, 77, 4, 2, 30, 7, 10}},
     {"attention_backward", attention_backward, {1, 1, 1, 1, 1, 2, 0, 10}},

@@ -245,10 +245,12 @@ bb_status bb_model_reserve(bb_model *m, int batch_size, int seq_len, bool traini
 
 /* ---- the cache of keys and values ------------------------------------------------------------------------------------ */
 
+/* A layer's first run, which for f32 is the only one. */
 static void carve_layer(bb_kv *kv, bb_arena *arena, const bb_config *c, int64_t capacity, bb_dtype dtype) {
-    int64_t D = head_size(c), rows = capacity * c->n_kv_head;
+    int64_t run = dtype == BB_I8 && capacity > BB_KV_RUN ? BB_KV_RUN : capacity;
+    int64_t D = head_size(c), rows = run * c->n_kv_head;
     size_t bytes = dtype == BB_I8 ? (size_t)(rows * bb_kv_width(D)) : (size_t)(rows * D) * sizeof(float);
-    *kv = (bb_kv){.dtype = dtype, .capacity = capacity};
+    *kv = (bb_kv){.dtype = dtype, .run = run};
     kv->k = bb_arena_take(arena, bytes);
     kv->v = bb_arena_take(arena, bytes);
     if (dtype != BB_I8) return;
@@ -260,7 +262,7 @@ size_t bb_kv_cache_bytes(const bb_config *c, int64_t capacity, bb_dtype dtype) {
     bb_arena measure = {0};
     bb_kv kv;
     carve_layer(&kv, &measure, c, capacity, dtype);
-    return (size_t)c->n_layer * measure.used;
+    return (size_t)c->n_layer * measure.used * (size_t)((capacity + kv.run - 1) / kv.run);
 }
 
 bb_status bb_kv_cache_open(bb_model *m, int64_t capacity, bb_dtype dtype, bb_kv_cache *out, bb_error *err) {
@@ -282,6 +284,7 @@ bb_status bb_kv_cache_open(bb_model *m, int64_t capacity, bb_dtype dtype, bb_kv_
     }
     bb_arena arena = {.base = out->memory};
     for (int l = 0; l < out->layer_count; l++) carve_layer(&out->layers[l], &arena, &m->config, capacity, dtype);
+    for (int l = 0; l < out->layer_count; l++) out->layers[l].run_bytes = (int64_t)arena.used;
     return BB_OK;
 }
 

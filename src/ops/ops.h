@@ -59,16 +59,22 @@ typedef struct bb_attention {
     int64_t q_stride, kv_stride, kv_batch_stride, o_stride;
 } bb_attention;
 
-/* The keys and values of one sequence in one layer, for `capacity` positions. F32: k and v are (capacity, Hk*D). I8: they are
- * codes (Hk, capacity, bb_kv_width(D)), zeros past D, each row with a scale: (Hk, capacity) f32. */
+/* The keys and values of one sequence in one layer. F32: k and v are (positions, Hk*D). I8: positions come in runs, run_bytes
+ * from one to the next, so that all layers' first runs can lie together: memory is used as it fills. In a run k and v are codes
+ * (Hk, run, bb_kv_width(D)), zeros past D, each row with a scale: (Hk, run) f32. */
 typedef struct bb_kv {
-    void *k, *v;
+    void *k, *v;              /* of the first run */
     float *k_scale, *v_scale; /* NULL for F32 */
     bb_dtype dtype;
-    int64_t capacity;
+    int64_t run, run_bytes; /* run: BB_KV_RUN, or, where there is one run, any number; 0 for F32 */
 } bb_kv;
 
+enum { BB_KV_RUN = 512 };
+
 static inline int64_t bb_kv_width(int64_t D) { return (D + 15) / 16 * 16; }
+/* Where a row's run begins, in bytes from what the pointers say, and its place among the run's rows. */
+static inline int64_t bb_kv_run_begin(const bb_kv *kv, int64_t position) { return position / kv->run * kv->run_bytes; }
+static inline int64_t bb_kv_row(const bb_kv *kv, int64_t h, int64_t position) { return h * kv->run + position % kv->run; }
 
 enum { BB_NORM_TILE = 4096 };
 

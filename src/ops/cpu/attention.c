@@ -12,12 +12,11 @@
 
 typedef struct forward_functions {
     size_t (*tile_bytes)(int64_t D);
-    void (*tile)(float *o, bb_bf16 *kept, float *lse, const float *q, const float *k, const float *v, const cached_rows *codes,
+    void (*tile)(float *o, bb_bf16 *kept, float *lse, const float *q, const float *k, const float *v, const bb_kv *kv,
                  const bb_attention *a, int64_t b, int64_t h, int64_t t0, void *scratch);
     /* NULL, or what is faster than tile where the keys and values are codes */
     size_t (*codes_bytes)(int64_t D);
-    void (*codes_tile)(float *o, const float *q, const cached_rows *codes, const bb_attention *a, int64_t h, int64_t t0,
-                       void *scratch);
+    void (*codes_tile)(float *o, const float *q, const bb_kv *kv, const bb_attention *a, int64_t h, int64_t t0, void *scratch);
     void (*partial)(float *partial, const float *q, const float *k, const float *v, int64_t kv_stride, int64_t keys, int64_t D,
                     void *scratch);
     void (*query)(cached_q *out, const float *q, int64_t D);
@@ -47,17 +46,6 @@ enum {
     DIRECT_SERIAL = 1 << 15,
     MERGE_SERIAL = 1 << 14
 };
-
-/* Head h of the cache from a position on. */
-static cached_rows codes_of(const bb_kv *kv, int64_t h, int64_t position, int64_t D) {
-    int64_t width = bb_kv_width(D), row = h * kv->capacity + position;
-    return (cached_rows){.k = (const int8_t *)kv->k + row * width,
-                         .v = (const int8_t *)kv->v + row * width,
-                         .k_scale = kv->k_scale + row,
-                         .v_scale = kv->v_scale + row,
-                         .width = width,
-                         .next = (const int8_t *)kv->v + row * width};
-}
 
 static void forward_direct(bb_device *dev, float *o, bb_bf16 *kept, float *lse, const float *q, const float *k, const float *v,
                            const bb_attention *a) {
@@ -107,12 +95,10 @@ static void forward_tiles(bb_device *dev, float *o, bb_bf16 *kept, float *lse, c
     for (int64_t task = 0; task < tiles * heads; task++) {
         int64_t tile = tiles - 1 - task / heads, head = task % heads;
         void *own = scratch + thread_bytes * (size_t)omp_get_thread_num();
-        cached_rows codes;
-        if (kv) codes = codes_of(kv, head % a->H / (a->H / a->Hk), 0, a->D);
         if (by_codes)
-            f->codes_tile(o, q, &codes, a, head, tile * ATTENTION_QUERIES, own);
+            f->codes_tile(o, q, kv, a, head, tile * ATTENTION_QUERIES, own);
         else
-            f->tile(o, kept, lse, q, k, v, kv ? &codes : NULL, a, head / a->H, head % a->H, tile * ATTENTION_QUERIES, own);
+            f->tile(o, kept, lse, q, k, v, kv, a, head / a->H, head % a->H, tile * ATTENTION_QUERIES, own);
     }
 }
 
@@ -141,8 +127,8 @@ typedef struct cached_work {
 static void cached_run(const cached_work *w, int64_t unit, void *scratch) {
     const bb_attention *a = w->a;
     int64_t D = a->D, G = a->H / a->Hk, splits = w->splits, key0 = unit % splits * DIRECT_KEYS, head = unit / splits;
-    cached_rows rows = codes_of(w->kv, head, key0, D);
-    if (unit + 1 < a->Hk * splits) rows.next = codes_of(w->kv, (unit + 1) / splits, (unit + 1) % splits * DIRECT_KEYS, D).k;
+    cached_rows rows = cached_from(w->kv, head, key0, D);
+    if (unit + 1 < a->Hk * splits) rows.next = cached_from(w->kv, (unit + 1) / splits, (unit + 1) % splits * DIRECT_KEYS, D).k;
     int64_t end = (head + 1) * G * a->Tq;
     for (int64_t i = head * G * a->Tq; i < end; i += CACHED_QUERIES) {
         int64_t keys[CACHED_QUERIES], most = 0, count = clamp_to(end - i, 1, CACHED_QUERIES);

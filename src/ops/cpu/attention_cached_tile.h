@@ -27,13 +27,26 @@ typedef struct cached_q {
     int16_t *steps; /* (D rounded up to 32), zeros past D */
 } cached_q;
 
-/* The rows of one head, from some position on. */
+/* The rows of one head, from some position on to the end of its run. */
 typedef struct cached_rows {
     const int8_t *k, *v; /* (keys, width) */
     const float *k_scale, *v_scale;
     int64_t width;
     const int8_t *next; /* what will be read after them */
 } cached_rows;
+
+_Static_assert(BB_KV_RUN % ATTENTION_KEYS == 0 && BB_KV_RUN % DIRECT_KEYS == 0, "what is read at a time is in one run");
+
+static inline cached_rows cached_from(const bb_kv *kv, int64_t h, int64_t position, int64_t D) {
+    int64_t width = bb_kv_width(D), begin = bb_kv_run_begin(kv, position), row = bb_kv_row(kv, h, position);
+    const int8_t *v = (const int8_t *)kv->v + begin + row * width;
+    return (cached_rows){.k = (const int8_t *)kv->k + begin + row * width,
+                         .v = v,
+                         .k_scale = (const float *)(const void *)((const char *)kv->k_scale + begin) + row,
+                         .v_scale = (const float *)(const void *)((const char *)kv->v_scale + begin) + row,
+                         .width = width,
+                         .next = v};
+}
 
 /* Queries that read the keys and values together. */
 enum { CACHED_QUERIES = 4 };

@@ -122,21 +122,21 @@ INLINE void round_weights(const codes_buffers *c, int64_t part, int64_t keys, in
 }
 
 /* The scales of a tile's keys; of its values in units of a weight's step, which is returned. */
-INLINE float tile_scales(const codes_buffers *c, const cached_rows *codes, int64_t key0, int64_t keys) {
-    float most = row_max(codes->v_scale + key0, keys), inverse = most > 0.0f ? 32767.0f / most : 0.0f;
+INLINE float tile_scales(const codes_buffers *c, const cached_rows *codes, int64_t keys) {
+    float most = row_max(codes->v_scale, keys), inverse = most > 0.0f ? 32767.0f / most : 0.0f;
     for (int64_t j = 0; j < ATTENTION_KEYS; j += VL) {
         int64_t n = clamp_to(keys - j, 0, VL);
-        vstore(c->k_scale + j, vload_first(codes->k_scale + key0 + j, n));
-        vstore(c->v_scale + j, vload_first(codes->v_scale + key0 + j, n) * vset1(inverse));
+        vstore(c->k_scale + j, vload_first(codes->k_scale + j, n));
+        vstore(c->v_scale + j, vload_first(codes->v_scale + j, n) * vset1(inverse));
     }
     return most / 32767.0f;
 }
 
 /* As forward_tile. */
-KERNEL void codes_tile_avx512vnni(float *o, const float *q, const cached_rows *codes, const bb_attention *a, int64_t h,
-                                  int64_t t0, void *scratch) {
+KERNEL void codes_tile_avx512vnni(float *o, const float *q, const bb_kv *kv, const bb_attention *a, int64_t h, int64_t t0,
+                                  void *scratch) {
     bb_arena arena = {scratch, 0};
-    int64_t D = a->D, width = codes->width, dw = round_up(D, 32), rows = clamp_to(a->Tq - t0, 0, ATTENTION_QUERIES);
+    int64_t D = a->D, width = bb_kv_width(D), dw = round_up(D, 32), rows = clamp_to(a->Tq - t0, 0, ATTENTION_QUERIES);
     int64_t see = t0 + a->Tk - a->Tq; /* query m of the tile sees keys 0..m + see */
     codes_buffers c = carve_codes(&arena, D);
     for (int64_t m = 0; m < round_up(rows, ATTENTION_MR); m++) {
@@ -149,9 +149,10 @@ KERNEL void codes_tile_avx512vnni(float *o, const float *q, const cached_rows *c
     }
     for (int64_t key0 = 0; key0 < see + rows; key0 += ATTENTION_KEYS) {
         int64_t keys = clamp_to(see + rows - key0, 0, ATTENTION_KEYS);
-        float step = tile_scales(&c, codes, key0, keys);
-        pack_code_keys(c.k, codes->k + key0 * width, width, keys);
-        pack_code_values(c.v, codes->v + key0 * width, width, keys);
+        cached_rows codes = cached_from(kv, h / (a->H / a->Hk), key0, D);
+        float step = tile_scales(&c, &codes, keys);
+        pack_code_keys(c.k, codes.k, width, keys);
+        pack_code_values(c.v, codes.v, width, keys);
         for (int64_t m = 0; m < rows; m += ATTENTION_ROWS) {
             int64_t part = clamp_to(round_up(rows - m, ATTENTION_MR), 0, ATTENTION_ROWS), diagonal = m + see - key0;
             if (diagonal + part <= 0) continue;

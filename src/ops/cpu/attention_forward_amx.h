@@ -228,8 +228,7 @@ KERNEL void split_outputs(const split_buffers *b, row_block *x) {
 
 /* As forward_tile. */
 KERNEL void forward_tile_avx512amx(float *o, bb_bf16 *kept, float *lse, const float *q, const float *k, const float *v,
-                                   const cached_rows *codes, const bb_attention *a, int64_t b, int64_t h, int64_t t0,
-                                   void *scratch) {
+                                   const bb_kv *kv, const bb_attention *a, int64_t b, int64_t h, int64_t t0, void *scratch) {
     bb_arena arena = {scratch, 0};
     split_buffers x = carve_split(&arena, a->D);
     int64_t D = a->D, rows = clamp_to(a->Tq - t0, 0, ATTENTION_QUERIES);
@@ -242,7 +241,7 @@ KERNEL void forward_tile_avx512amx(float *o, bb_bf16 *kept, float *lse, const fl
         int64_t keys = clamp_to(see + rows - key0, 0, ATTENTION_KEYS);
         wide_rows key_rows, value_rows;
         row_block before = {.weighed = ATTENTION_ROWS}; /* nothing to do */
-        tile_rows(&key_rows, &value_rows, &x.f, k, v, codes, a, b, h, key0, keys);
+        tile_rows(&key_rows, &value_rows, &x.f, k, v, kv, a, b, h, key0, keys);
         split_keys(x.k, key_rows.at, key_rows.stride, keys, D);
         split_values(x.v, value_rows.at, value_rows.stride, keys, D);
         for (int64_t m = 0; m < rows; m += ATTENTION_ROWS) {

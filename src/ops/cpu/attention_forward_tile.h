@@ -199,12 +199,13 @@ INLINE void store_tile(float *o, bb_bf16 *kept, float *lse, const forward_buffer
 
 /* The tile of `keys` keys, and values, from key0 on. */
 INLINE void tile_rows(wide_rows *keys_at, wide_rows *values_at, const forward_buffers *f, const float *k, const float *v,
-                      const cached_rows *codes, const bb_attention *a, int64_t b, int64_t h, int64_t key0, int64_t keys) {
+                      const bb_kv *kv, const bb_attention *a, int64_t b, int64_t h, int64_t key0, int64_t keys) {
     int64_t D = a->D, at = b * a->kv_batch_stride + key0 * a->kv_stride + h / (a->H / a->Hk) * D;
-    if (codes) {
+    if (kv) {
+        cached_rows codes = cached_from(kv, h / (a->H / a->Hk), key0, D);
         float *wide_v = f->wide + ATTENTION_KEYS * D;
-        expand_codes(f->wide, codes->k + key0 * codes->width, codes->k_scale + key0, codes->width, keys, D);
-        expand_codes(wide_v, codes->v + key0 * codes->width, codes->v_scale + key0, codes->width, keys, D);
+        expand_codes(f->wide, codes.k, codes.k_scale, codes.width, keys, D);
+        expand_codes(wide_v, codes.v, codes.v_scale, codes.width, keys, D);
         *keys_at = (wide_rows){f->wide, D};
         *values_at = (wide_rows){wide_v, D};
     } else {
@@ -213,9 +214,9 @@ INLINE void tile_rows(wide_rows *keys_at, wide_rows *values_at, const forward_bu
     }
 }
 
-/* Queries t0..t0+QUERIES-1 of head h of sequence b. codes: NULL, or where the keys and values are instead of at k and v. */
-KERNEL void forward_tile(float *o, bb_bf16 *kept, float *lse, const float *q, const float *k, const float *v,
-                         const cached_rows *codes, const bb_attention *a, int64_t b, int64_t h, int64_t t0, void *scratch) {
+/* Queries t0..t0+QUERIES-1 of head h of sequence b. kv: NULL, or the codes that are the keys and values instead of k and v. */
+KERNEL void forward_tile(float *o, bb_bf16 *kept, float *lse, const float *q, const float *k, const float *v, const bb_kv *kv,
+                         const bb_attention *a, int64_t b, int64_t h, int64_t t0, void *scratch) {
     bb_arena arena = {scratch, 0};
     int64_t D = a->D, ldv = round_up(D, VL), rows = clamp_to(a->Tq - t0, 0, ATTENTION_QUERIES);
     int64_t q_row = b * a->Tq + t0, see = t0 + a->Tk - a->Tq; /* query m of the tile sees keys 0..m + see */
@@ -226,7 +227,7 @@ KERNEL void forward_tile(float *o, bb_bf16 *kept, float *lse, const float *q, co
     for (int64_t key0 = 0; key0 < see + rows; key0 += ATTENTION_KEYS) {
         int64_t keys = clamp_to(see + rows - key0, 0, ATTENTION_KEYS);
         wide_rows key_rows, value_rows;
-        tile_rows(&key_rows, &value_rows, &f, k, v, codes, a, b, h, key0, keys);
+        tile_rows(&key_rows, &value_rows, &f, k, v, kv, a, b, h, key0, keys);
         pack_keys(f.k, key_rows.at, key_rows.stride, keys, round_up(keys, 16), D);
         pack_values(f.v, value_rows.at, value_rows.stride, keys, D);
         for (int64_t m = 0; m < rows; m += ATTENTION_ROWS) {

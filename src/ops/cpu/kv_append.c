@@ -9,7 +9,7 @@ BB_SIMD_INLINE void append_row_body(int8_t *codes, float *scale, const float *x,
 BB_SIMD_VARIANTS(append_row, (int8_t * codes, float *scale, const float *x, int64_t D), (codes, scale, x, D))
 
 /* One position of the keys, or of the values. x: (Hk*D) */
-static void append(append_row_kernel *append_row, const bb_kv *kv, void *data, float *scale, int64_t position, const float *x,
+static void append(append_row_kernel *append_row, const bb_kv *kv, void *data, float *scales, int64_t position, const float *x,
                    int64_t Hk, int64_t D) {
     int64_t width = bb_kv_width(D);
     if (kv->dtype == BB_F32) {
@@ -17,9 +17,9 @@ static void append(append_row_kernel *append_row, const bb_kv *kv, void *data, f
         return;
     }
     for (int64_t h = 0; h < Hk; h++) {
-        int64_t row = h * kv->capacity + position;
-        int8_t *codes = (int8_t *)data + row * width;
-        append_row(codes, scale + row, x + h * D, D);
+        int64_t begin = bb_kv_run_begin(kv, position), row = bb_kv_row(kv, h, position);
+        int8_t *codes = (int8_t *)data + begin + row * width;
+        append_row(codes, (float *)(void *)((char *)scales + begin) + row, x + h * D, D);
         memset(codes + D, 0, (size_t)(width - D));
     }
 }

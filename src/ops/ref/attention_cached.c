@@ -4,19 +4,23 @@
 
 #include "ops/ref/ref.h"
 
-/* Row `position` of head h: its codes' place among those of all rows, with one scale each. */
-static int64_t row_of(const bb_kv *kv, int64_t h, int64_t position) { return h * kv->capacity + position; }
+/* The codes of row `position` of head h, and their scale. data, scales: the keys', or the values'. */
+static int8_t *row_of(float **scale, void *data, float *scales, const bb_kv *kv, int64_t h, int64_t position, int64_t D) {
+    int64_t begin = bb_kv_run_begin(kv, position), row = bb_kv_row(kv, h, position);
+    *scale = (float *)(void *)((char *)scales + begin) + row;
+    return (int8_t *)data + begin + row * bb_kv_width(D);
+}
 
-static void append(void *data, float *scale, const bb_kv *kv, int64_t position, const float *x, int64_t Hk, int64_t D) {
+static void append(void *data, float *scales, const bb_kv *kv, int64_t position, const float *x, int64_t Hk, int64_t D) {
     int64_t width = bb_kv_width(D);
     if (kv->dtype == BB_F32) {
         memcpy((float *)data + position * Hk * D, x, (size_t)(Hk * D) * sizeof *x);
         return;
     }
     for (int64_t h = 0; h < Hk; h++) {
-        int64_t row = row_of(kv, h, position);
-        int8_t *codes = (int8_t *)data + row * width;
-        bb_ref_store_row((bb_rows){.data = codes, .scale = scale + row, .dtype = BB_I8}, 0, x + h * D, D);
+        float *scale;
+        int8_t *codes = row_of(&scale, data, scales, kv, h, position, D);
+        bb_ref_store_row((bb_rows){.data = codes, .scale = scale, .dtype = BB_I8}, 0, x + h * D, D);
         memset(codes + D, 0, (size_t)(width - D));
     }
 }
@@ -31,11 +35,12 @@ void bb_ref_kv_append(bb_device *dev, const bb_kv *kv, int64_t first, const floa
 }
 
 /* Element d of a cached row. */
-static double value_at(const void *data, const float *scale, const bb_kv *kv, int64_t h, int64_t position, int64_t d,
+static double value_at(void *data, float *scales, const bb_kv *kv, int64_t h, int64_t position, int64_t d,
                        const bb_attention *a) {
     if (kv->dtype == BB_F32) return (double)((const float *)data)[(position * a->Hk + h) * a->D + d];
-    int64_t row = row_of(kv, h, position);
-    return (double)scale[row] * ((const int8_t *)data)[row * bb_kv_width(a->D) + d];
+    float *scale;
+    const int8_t *codes = row_of(&scale, data, scales, kv, h, position, a->D);
+    return (double)*scale * codes[d];
 }
 
 void bb_ref_attention_cached(bb_device *dev, float *o, const float *q, const bb_kv *kv, const bb_attention *a) {
