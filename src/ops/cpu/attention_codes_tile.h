@@ -123,12 +123,16 @@ INLINE void round_weights(const codes_buffers *c, int64_t part, int64_t keys, in
 
 /* The scales of a tile's keys; of its values in units of a weight's step, which is returned. */
 INLINE float tile_scales(const codes_buffers *c, const cached_rows *codes, int64_t keys) {
-    float most = row_max(codes->v_scale, keys), inverse = most > 0.0f ? 32767.0f / most : 0.0f;
+    vf largest = vset1(0.0f);
     for (int64_t j = 0; j < ATTENTION_KEYS; j += VL) {
-        int64_t n = clamp_to(keys - j, 0, VL);
-        vstore(c->k_scale + j, vload_first(codes->k_scale + j, n));
-        vstore(c->v_scale + j, vload_first(codes->v_scale + j, n) * vset1(inverse));
+        vf scales = vload_first(codes->v_scale + j, clamp_to(keys - j, 0, VL));
+        largest = vmax(largest, scales);
+        vstore(c->v_scale + j, scales);
+        vstore(c->k_scale + j, vload_first(codes->k_scale + j, clamp_to(keys - j, 0, VL)));
     }
+    float most = vreduce_max(largest);
+    vf inverse = vset1(most > 0.0f ? 32767.0f / most : 0.0f);
+    for (int64_t j = 0; j < ATTENTION_KEYS; j += VL) vstore(c->v_scale + j, vload(c->v_scale + j) * inverse);
     return most / 32767.0f;
 }
 
