@@ -172,10 +172,14 @@ TARGET void bb_ternary_dot_vnni(int32_t *sums, const int8_t *a, int64_t a_stride
     /* a run stays in the first-level cache, unless it is read once */
     bool once = !by_vectors && rows <= SUMS / VECTORS;
     int64_t most = once ? LONG_RUN : BB_TERNARY_DOT_RUN;
+    int64_t part = rows > SUMS / 2 ? (rows + 1) / 2 : rows; /* more rows at once have registers for one vector each alone */
     for (int64_t left = blocks; left > 0; left -= most) {
         int64_t n = left < most ? left : most;
         if (rows <= BB_TERNARY_DOT_MANY) {
-            few(sums, a, a_stride, rows, n, panel);
+            for (int64_t r = 0; r < rows; r += part) {
+                int64_t count = rows - r < part ? rows - r : part;
+                few(sums + r * BB_PANEL, a + r * a_stride, a_stride, count, n, panel);
+            }
         } else {
             _Alignas(64) uint8_t steps[BB_TERNARY_DOT_RUN * 4 * BB_STEP_BYTES];
             bb_ternary_expand(BB_CPU_AVX512, steps, panel, n);
