@@ -18,24 +18,34 @@ begin=$(microseconds)
 whole=$(($(microseconds) - begin))
 
 RANDOM=4
-kills=0
-for i in $(seq 20); do
-    # Up to a twelfth of what the whole run takes on this machine: so twenty starts seldom come to its end.
-    delay=$(printf '%d.%06d' 0 $((RANDOM * whole / 12 / 32768 % 1000000)))
-    if [ -e "$dir/killed/latest" ]; then resume=(--resume "$dir/killed"); else resume=(--out "$dir/killed"); fi
-    if ls "$dir"/killed/step-*.safetensors > /dev/null 2>&1; then resume=(--resume "$dir/killed"); fi
-    "${train[@]}" "${resume[@]}" > "$dir/log" 2>&1 &
-    pid=$!
-    sleep "$delay"
-    if kill -9 "$pid" 2> /dev/null; then kills=$((kills + 1)); fi
-    wait "$pid" 2> /dev/null && status=0 || status=$?
-    [ "$status" = 137 ] || [ "$status" = 0 ] || fail "start $i ended with status $status"
-    for file in "$dir"/killed/step-*.safetensors; do
-        [ -e "$file" ] || continue
-        "$bitbyte" info "$file" --json > /dev/null 2> "$dir/log" || fail "$file is not whole after kill $i"
+# kill_often: 20 starts, each killed at some moment; kills: how many of them were still running
+kill_often() {
+    kills=0
+    for i in $(seq 20); do
+        # Up to a twelfth of what the whole run takes on this machine: so twenty starts seldom come to its end.
+        delay=$(printf '%d.%06d' 0 $((RANDOM * whole / 12 / 32768 % 1000000)))
+        if [ -e "$dir/killed/latest" ]; then resume=(--resume "$dir/killed"); else resume=(--out "$dir/killed"); fi
+        if ls "$dir"/killed/step-*.safetensors > /dev/null 2>&1; then resume=(--resume "$dir/killed"); fi
+        "${train[@]}" "${resume[@]}" > "$dir/log" 2>&1 &
+        pid=$!
+        sleep "$delay"
+        if kill -9 "$pid" 2> /dev/null; then kills=$((kills + 1)); fi
+        wait "$pid" 2> /dev/null && status=0 || status=$?
+        [ "$status" = 137 ] || [ "$status" = 0 ] || fail "start $i ended with status $status"
+        for file in "$dir"/killed/step-*.safetensors; do
+            [ -e "$file" ] || continue
+            "$bitbyte" info "$file" --json > /dev/null 2> "$dir/log" || fail "$file is not whole after kill $i"
+        done
     done
+}
+# A machine that was busier while `whole` was measured lets the run end too soon: then once more, with kills that come earlier.
+for tries in 1 2 3 4 5; do
+    kill_often
+    [ "$kills" -lt 10 ] || break
+    [ "$tries" -lt 5 ] || fail "only $kills of 20 kills met a running process"
+    rm -rf "$dir/killed"
+    whole=$((whole / 2))
 done
-[ "$kills" -ge 10 ] || fail "only $kills of 20 kills met a running process"
 if ls "$dir"/killed/step-*.safetensors > /dev/null 2>&1; then resume=(--resume "$dir/killed"); else resume=(--out "$dir/killed"); fi
 "${train[@]}" "${resume[@]}" > "$dir/log" 2>&1 || fail "the last resume"
 cmp "$dir/straight/step-00000400.safetensors" "$dir/killed/step-00000400.safetensors" || fail "the checkpoints differ"
