@@ -84,11 +84,11 @@ static void rest_on_threads(void *user, bb_team *team, int thread) {
     if (thread > 0) usleep(50000);
 }
 
-/* After a run that a thread kept waiting the caller does some alone, and then asks the others again. */
+/* After runs that a thread kept waiting the caller does some alone, and then asks the others again. */
 static void test_rest(void **state) {
     (void)state;
     bb_team *team = bb_team_create(2);
-    bb_team_run(team, false, 2, rest_on_threads, NULL, (bb_team_fetch){0});
+    for (int i = 0; i < 4; i++) bb_team_run(team, false, 2, rest_on_threads, NULL, (bb_team_fetch){0});
     assert_int_equal(check_run(team, 2, false, 100, -1, (bb_team_fetch){0}), 1);
     int runs = 1;
     while (check_run(team, 2, false, 100, -1, (bb_team_fetch){0}) == 1) assert_true(++runs < 10000);

@@ -245,9 +245,13 @@ bb_status bb_model_reserve(bb_model *m, int batch_size, int seq_len, bool traini
 
 /* ---- the cache of keys and values ------------------------------------------------------------------------------------ */
 
+/* Positions. A run's pages are taken, and cleared, all at once: before the first byte, and whenever a run is full. */
+enum { KV_RUN_MOST = 2048 };
+
 /* A layer's first run, which for f32 is the only one. */
 static void carve_layer(bb_kv *kv, bb_arena *arena, const bb_config *c, int64_t capacity, bb_dtype dtype) {
-    int64_t run = dtype == BB_I8 && capacity > BB_KV_RUN ? BB_KV_RUN : capacity;
+    int64_t run = capacity, runs = (capacity + KV_RUN_MOST - 1) / KV_RUN_MOST;
+    if (dtype == BB_I8 && runs > 1) run = (capacity + runs * BB_KV_RUN - 1) / (runs * BB_KV_RUN) * BB_KV_RUN;
     int64_t D = head_size(c), rows = run * c->n_kv_head;
     size_t bytes = dtype == BB_I8 ? (size_t)(rows * bb_kv_width(D)) : (size_t)(rows * D) * sizeof(float);
     *kv = (bb_kv){.dtype = dtype, .run = run};

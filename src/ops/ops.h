@@ -66,7 +66,7 @@ typedef struct bb_kv {
     void *k, *v;              /* of the first run */
     float *k_scale, *v_scale; /* NULL for F32 */
     bb_dtype dtype;
-    int64_t run, run_bytes; /* run: BB_KV_RUN, or, where there is one run, any number; 0 for F32 */
+    int64_t run, run_bytes; /* run: a multiple of BB_KV_RUN, or, where there is one run, any number; 0 for F32 */
 } bb_kv;
 
 enum { BB_KV_RUN = 512 };

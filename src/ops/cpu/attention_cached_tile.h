@@ -12,9 +12,6 @@
 #define sum_lanes ATTENTION_NAME(sum_lanes)
 #define weigh_keys ATTENTION_NAME(weigh_keys)
 #define weighted_rows ATTENTION_NAME(weighted_rows)
-#define weight_steps ATTENTION_NAME(weight_steps)
-#define weighted_quads ATTENTION_NAME(weighted_quads)
-#define weighted_columns ATTENTION_NAME(weighted_columns)
 #define cached_query ATTENTION_NAME(cached_query)
 #define cached_partial ATTENTION_NAME(cached_partial)
 
@@ -80,12 +77,7 @@ INLINE const int8_t *codes_ahead(const int8_t *block, int64_t at, int64_t size, 
     int64_t place = at + CODES_AHEAD;
     return place < size ? block + place : next + (place - size);
 }
-#if ATTENTION_SET == ATTENTION_VNNI
-/* These products take less time than the memory: what the processor itself fetches ahead is then more than with hints. */
-INLINE void fetch_line(const int8_t *line) { (void)line; }
-#else
 INLINE void fetch_line(const int8_t *line) { __builtin_prefetch(line, 0, 2); }
-#endif
 
 #undef KEYS_AT_ONCE
 /* sums[j] = sum_d q[d] k[j,d] for `keys` keys, a constant of 1 or KEYS_AT_ONCE; exact. As many bytes are fetched at
@@ -114,13 +106,13 @@ INLINE void key_sums(int keys, int32_t *sums, const int16_t *q, const int8_t *k,
             fetch_line(ahead);
             __m512i low = _mm512_cvtepi8_epi16(_mm256_loadu_si256((const __m256i_u *)(k + d)));
             __m512i high = _mm512_cvtepi8_epi16(_mm256_loadu_si256((const __m256i_u *)(k + d + 32)));
-            sum = dot_pairs(sum, _mm512_loadu_si512(q + d), low);
-            sum = dot_pairs(sum, _mm512_loadu_si512(q + d + 32), high);
+            sum = _mm512_add_epi32(sum, _mm512_madd_epi16(_mm512_loadu_si512(q + d), low));
+            sum = _mm512_add_epi32(sum, _mm512_madd_epi16(_mm512_loadu_si512(q + d + 32), high));
         }
         for (; d < width; d += 16) {
             __m512i codes = _mm512_cvtepi8_epi16(_mm256_zextsi128_si256(_mm_loadu_si128((const __m128i_u *)(k + d))));
             __m512i steps = _mm512_zextsi256_si512(_mm256_loadu_si256((const __m256i_u *)(q + d)));
-            sum = dot_pairs(sum, steps, codes);
+            sum = _mm512_add_epi32(sum, _mm512_madd_epi16(steps, codes));
         }
         lanes[j] = sum;
     }
@@ -224,96 +216,8 @@ INLINE float weigh_keys(float *weight, float *s, vf *total, const cached_q *q, c
     return max;
 }
 
-/* y[i] (Dp), y_stride apart, = sum_j weight[i,j] codes[j,:] for `queries` rows i of weights, DIRECT_KEYS apart. queries is a
- * constant; the weights are not negative. */
-#if ATTENTION_SET == ATTENTION_VNNI
-/* The weights in steps of their largest over 65535, for each four keys the high bytes and then the low ones: a product with
- * codes is one of bytes. Returns the step. */
-INLINE float weight_steps(uint8_t *steps, const float *weight, int64_t keys) {
-    float most = row_max(weight, keys), inverse = most > 0.0f ? 65535.0f / most : 0.0f;
-    for (int64_t j = 0; j < keys; j += VL) {
-        vf w = keys - j < VL ? vkeep(vload(weight + j), keys - j, 0.0f) : vload(weight + j);
-        __m512i words = _mm512_cvtps_epi32(w * vset1(inverse));
-        __m128i low = _mm512_cvtepi32_epi8(words), high = _mm512_cvtepi32_epi8(_mm512_srli_epi32(words, 8));
-        _mm_storeu_si128((__m128i_u *)(steps + 2 * j), _mm_unpacklo_epi32(high, low));
-        _mm_storeu_si128((__m128i_u *)(steps + 2 * j) + 1, _mm_unpackhi_epi32(high, low));
-    }
-    return most / 65535.0f;
-}
-
-/* Columns d .. d + 64 * blocks, of which the last block's mask is read. queries * blocks <= 2. high, low: of block b of query
- * i, columns 16 L + 4 n .. + 3 are 128-bit lane L of vector 4 (i * blocks + b) + n. */
-INLINE void weighted_quads(int queries, int blocks, __m512i *high, __m512i *low, uint8_t (*steps)[2 * DIRECT_KEYS],
-                           const cached_rows *rows, int64_t d, __mmask64 mask, int64_t keys) {
-    int64_t width = rows->width;
-    for (int i = 0; i < 4 * queries * blocks; i++) high[i] = low[i] = _mm512_setzero_si512();
-    for (int64_t j = 0; j < keys; j += 4) {
-        const int8_t *row[4];
-        for (int r = 0; r < 4; r++) /* past the last key the weights are 0 */
-            row[r] = rows->v + (j + r < keys ? j + r : j) * width + d;
-        for (int b = 0; b < blocks; b++) {
-            __m512i x[4], pairs[4], quads[4];
-            for (int r = 0; r < 4; r++)
-                x[r] = b == blocks - 1 ? _mm512_maskz_loadu_epi8(mask, row[r] + 64 * b) : _mm512_loadu_si512(row[r] + 64 * b);
-            pairs[0] = _mm512_unpacklo_epi8(x[0], x[1]);
-            pairs[1] = _mm512_unpackhi_epi8(x[0], x[1]);
-            pairs[2] = _mm512_unpacklo_epi8(x[2], x[3]);
-            pairs[3] = _mm512_unpackhi_epi8(x[2], x[3]);
-            for (int n = 0; n < 2; n++) {
-                quads[2 * n] = _mm512_unpacklo_epi16(pairs[n], pairs[2 + n]);
-                quads[2 * n + 1] = _mm512_unpackhi_epi16(pairs[n], pairs[2 + n]);
-            }
-            for (int i = 0; i < queries; i++)
-                for (int n = 0; n < 4; n++) {
-                    int at = 4 * (i * blocks + b) + n;
-                    high[at] = dot_quads(high[at], four_bytes(steps[i] + 2 * j), quads[n]);
-                    low[at] = dot_quads(low[at], four_bytes(steps[i] + 2 * j + 4), quads[n]);
-                }
-        }
-    }
-}
-
-INLINE void weighted_columns(int queries, int blocks, float *y, int64_t y_stride, uint8_t (*steps)[2 * DIRECT_KEYS],
-                             const float *step, const cached_rows *rows, int64_t d, int64_t keys) {
-    __m512i high[8], low[8];
-    int64_t columns = clamp_to(rows->width - d, 0, (int64_t)64 * blocks), last = columns - 64 * (blocks - 1);
-    weighted_quads(queries, blocks, high, low, steps, rows, d, ~(__mmask64)0 >> (64 - last), keys);
-    for (int i = 0; i < queries; i++)
-        for (int b = 0; b < blocks; b++) {
-            vf x[4], y0[4];
-            for (int n = 0; n < 4; n++) { /* the sums are below 2^24: 255 * 127 * DIRECT_KEYS */
-                int at = 4 * (i * blocks + b) + n;
-                x[n] = vfma(_mm512_cvtepi32_ps(high[at]), vset1(256.0f), _mm512_cvtepi32_ps(low[at])) * vset1(step[i]);
-            }
-            for (int n = 0; n < 2; n++) {
-                y0[n] = _mm512_shuffle_f32x4(x[2 * n], x[2 * n + 1], 0x44);
-                y0[2 + n] = _mm512_shuffle_f32x4(x[2 * n], x[2 * n + 1], 0xee);
-            }
-            for (int64_t lane = 0; lane < 4 && 64 * b + 16 * lane < columns; lane++) {
-                vf of_lane = lane % 2 ? _mm512_shuffle_f32x4(y0[lane / 2 * 2], y0[lane / 2 * 2 + 1], 0xdd)
-                                      : _mm512_shuffle_f32x4(y0[lane / 2 * 2], y0[lane / 2 * 2 + 1], 0x88);
-                vstore(y + i * y_stride + 64 * b + 16 * lane, of_lane);
-            }
-        }
-}
-
-INLINE void weighted_rows(int queries, float *y, int64_t y_stride, const float *weight, const cached_rows *rows, int64_t D,
-                          int64_t keys) {
-    uint8_t steps[CACHED_QUERIES][2 * DIRECT_KEYS];
-    float step[CACHED_QUERIES];
-    int64_t dp = round_up(D, 16), d = 0;
-    for (int i = 0; i < queries; i++) step[i] = weight_steps(steps[i], weight + i * DIRECT_KEYS, keys);
-    if (queries == 1)
-        for (; d + 64 < dp; d += 128) weighted_columns(1, 2, y + d, y_stride, steps, step, rows, d, keys);
-    for (; d < dp; d += 64) {
-        int i = 0;
-        for (; i + 2 <= queries; i += 2)
-            weighted_columns(2, 1, y + i * y_stride + d, y_stride, steps + i, step + i, rows, d, keys);
-        if (i < queries) weighted_columns(1, 1, y + i * y_stride + d, y_stride, steps + i, step + i, rows, d, keys);
-    }
-}
-#else
-/* Columns d .. d + vectors * VL. vectors is a constant. */
+/* y[i] (vectors * VL), y_stride apart, = sum_j weight[i,j] codes[j,d..] for `queries` rows i of weights, DIRECT_KEYS apart.
+ * queries and vectors are constants. */
 INLINE void weighted_codes(int queries, float *y, int64_t y_stride, const float *weight, const cached_rows *rows, int64_t d,
                            int64_t keys, int vectors) {
     int64_t width = rows->width, size = keys * width;
@@ -333,7 +237,7 @@ INLINE void weighted_codes(int queries, float *y, int64_t y_stride, const float 
         for (int i = 0; i < vectors; i++) vstore(y + n * y_stride + i * VL, sum[n * vectors + i]);
 }
 
-/* as many vectors at once as there are registers for */
+/* weighted_codes of all columns: as many vectors at once as there are registers for. */
 INLINE void weighted_rows(int queries, float *y, int64_t y_stride, const float *weight, const cached_rows *rows, int64_t D,
                           int64_t keys) {
     int64_t dp = round_up(D, 16), d = 0;
@@ -344,7 +248,6 @@ INLINE void weighted_rows(int queries, float *y, int64_t y_stride, const float *
     for (; d + 2 * VL <= dp; d += 2 * VL) weighted_codes(queries, y + d, y_stride, weight, rows, d, keys, 2);
     for (; d < dp; d += VL) weighted_codes(queries, y + d, y_stride, weight, rows, d, keys, 1);
 }
-#endif
 
 /* For each of `queries` <= CACHED_QUERIES queries what direct_partial gives, in partials `stride` apart: (Dp + 16), the
  * weighted sum, the maximum and the sum of the weights. Query i sees the first keys[i] <= DIRECT_KEYS keys, most of them

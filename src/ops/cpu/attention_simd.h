@@ -46,7 +46,6 @@
 #define vload_bf16_first ATTENTION_NAME(vload_bf16_first)
 #define store_bf16 ATTENTION_NAME(store_bf16)
 #define dot_pairs ATTENTION_NAME(dot_pairs)
-#define dot_quads ATTENTION_NAME(dot_quads)
 #define four_bytes ATTENTION_NAME(four_bytes)
 #define wload ATTENTION_NAME(wload)
 #define wset1 ATTENTION_NAME(wset1)
@@ -226,19 +225,12 @@ INLINE __m512i dot_pairs(__m512i sum, __m512i a, __m512i b) {
     __asm__("vpdpwssd %2, %1, %0" : "+v"(sum) : "v"(a), "v"(b));
     return sum;
 }
-/* sum + the dot products of four unsigned bytes of a with four signed ones of b. */
-INLINE __m512i dot_quads(__m512i sum, __m512i a, __m512i b) {
-    __asm__("vpdpbusd %2, %1, %0" : "+v"(sum) : "v"(a), "v"(b));
-    return sum;
-}
 /* The 4 bytes at p in every lane. */
 INLINE __m512i four_bytes(const void *p) {
     int32_t bytes;
     memcpy(&bytes, p, sizeof bytes);
     return _mm512_set1_epi32(bytes);
 }
-#elif ATTENTION_SET == ATTENTION_AVX512
-INLINE __m512i dot_pairs(__m512i sum, __m512i a, __m512i b) { return _mm512_add_epi32(sum, _mm512_madd_epi16(a, b)); }
 #endif
 
 /* -- words ---------------------------------------------------------------------------------------------------------------- */

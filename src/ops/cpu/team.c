@@ -16,6 +16,8 @@ enum {
     REST_MOST = 16384, /* and over their square */
     UNTIMED = 64,      /* looks */
     ABSENT_NS = 1000000,
+    ABSENCE = 256,          /* runs, in which one is forgotten; virtual machines have single ones */
+    ABSENCES = 4,           /* before the caller goes on alone */
     FETCH_LINES = 8,        /* between two looks: as fast as memory gives them; Zen 4 drops what comes faster */
     FETCH_BYTES = 512 << 10 /* at most: of the second-level cache */
 };
@@ -41,6 +43,7 @@ struct bb_team {
     bool passive; /* waiting threads leave the processors to others */
     /* A thread that had to leave its processor to another program is waited for as long as that computes, in every run. So
      * then the caller does some runs alone, twice as many each time, until the others are found to be there again. */
+    int absent;                     /* what is not forgotten of it */
     int resting, rest, least, most; /* runs that are left of it; the length of the next, and its bounds */
 };
 
@@ -203,11 +206,14 @@ void bb_team_run(bb_team *team, bool alone, int64_t units, bb_team_work *work, v
     atomic_store_explicit(&team->working, team->started, memory_order_relaxed);
     announce(team);
     work(user, team, 0);
-    if (wait_for_others(team)) {
+    if (!wait_for_others(team)) {
+        if (team->absent > 0) team->absent--;
+        if (team->rest > team->least) team->rest--;
+    } else if (team->absent <= (ABSENCES - 2) * ABSENCE) {
+        team->absent += ABSENCE;
+    } else {
         team->resting = team->rest;
         if (team->rest < team->most) team->rest *= 2;
-    } else if (team->rest > team->least) {
-        team->rest--;
     }
 }
 
