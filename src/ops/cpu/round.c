@@ -7,10 +7,7 @@
 #include <immintrin.h>
 #endif
 
-BB_SIMD_INLINE void round_body(bb_bf16 *y, const float *x, int64_t n) {
-#pragma omp simd
-    for (int64_t i = 0; i < n; i++) y[i] = bb_bf16_from_f32(x[i]);
-}
+BB_SIMD_INLINE void round_body(bb_bf16 *y, const float *x, int64_t n) { bb_simd_round_to_bf16(y, x, n); }
 BB_SIMD_VARIANTS(round, (bb_bf16 * y, const float *x, int64_t n), (y, x, n))
 
 #ifdef __x86_64__
