@@ -11,10 +11,21 @@ import sys
 CORES = 2  # of the machine that measured
 BUCKET = 1 << 22  # elements that are exchanged at a time, src/training/shards.c
 ACTIVE = 4  # of these, moving at the same time, src/dist/mpi_engine.h
+PAYLOAD = 1448 / 1514  # of an Ethernet frame of 1,500 bytes, what TCP carries
+
+
+def ternary(layers, width, feed):
+    return layers * (4 * width * width + 3 * width * feed)
 
 
 def parameters(layers, width, feed):
-    return layers * (4 * width * width + 3 * width * feed + 2 * width) + width + 256 * width
+    return ternary(layers, width, feed) + (2 * layers + 1 + 256) * width
+
+
+def weights_back(layers, width, feed):
+    """bytes of what --zero 1 gives back after an update, all of it: two bits of what is ternary, the rest in f32"""
+    of_ternary = ternary(layers, width, feed)
+    return of_ternary / 4 + 4 * (parameters(layers, width, feed) - of_ternary)
 
 
 SHAPES = {"A": (4, 512, 1408), "B": (6, 384, 1024)}
@@ -37,13 +48,11 @@ def buckets(layers, params):
 START = {
     "micro_A": 0.015,  # forward and backward pass of one batch
     "micro_B": 0.035,
-    "param": 2e-9,  # what a step does once for each parameter: quantize, clear, update
+    "param": 2e-9,  # what a step does once for each parameter: update, quantize
     "update": 0.5e-9,  # of that, what --zero 1 shares out
-    "contend": 0.2,  # how much longer a rank computes while others do
+    "contend": 0.5,  # how much longer that takes, memory's work, while other ranks do the same
     "byte_net": 1e-9,  # processor time a byte sent: to the kernel, from it, added
-    "byte_host": 0.4e-9,  # the same between processes of one host
     "byte_relay": 0.4e-9,  # in the switch that delays, on the same processors
-    "wire": 0.9,  # of the link's rate, what an exchange gets
     "wake": 1e-3,  # what a one-way trip takes beyond the link's delay
 }
 
@@ -53,23 +62,30 @@ def predict(point, k):
     layers, width, feed = SHAPES[point["shape"]]
     params = parameters(layers, width, feed)
     ranks, link = point["ranks"], point["link"]
-    compute = point["micros"] * k["micro_" + point["shape"]] + params * k["param"]
+    micro = k["micro_" + point["shape"]]
+    once = params * k["param"]
     if ranks == 1:
-        return compute
+        return point["micros"] * micro + once
     if point["zero"]:
-        compute -= params * k["update"] * (1 - 1 / ranks)
-    sent = 2 * (ranks - 1) / ranks * 4 * params
-    exchange = sent * (k["byte_host"] if link == "alone" else k["byte_net"])
+        once -= params * min(k["update"], k["param"]) * (1 - 1 / ranks)
+    # Gradients go while the backward pass goes on: to where they are summed, and back unless the update is shared out. Then what
+    # was updated comes back after it.
+    share = (ranks - 1) / ranks
+    during = share * 4 * params * (1 if point["zero"] else 2)
+    after = share * weights_back(layers, width, feed) if point["zero"] else 0
+    cost = 0.0 if link == "alone" else k["byte_net"]  # within a host nothing that was seen beside the memory's work above
     if link != "alone" and not link.endswith(":0"):
-        exchange += sent * k["byte_relay"]
+        cost += k["byte_relay"]
     crowd = max(1.0, ranks / CORES)
-    busy = crowd * (compute * (1 + k["contend"]) + exchange)
+    busy = crowd * (point["micros"] * micro + once * (1 + k["contend"]) + (during + after) * cost)
     if link == "alone":
         return busy
-    rate = rate_of(link)
-    # The wire moves while processors are busy with the exchange and with the last batch's backward pass (two thirds of it).
-    hidden = crowd * (exchange + k["micro_" + point["shape"]] * 2 / 3)
-    exposed = max(0.0, sent / (rate * min(1.0, k["wire"])) - hidden) if rate else 0.0
+    # The wire moves while processors are busy with the exchange, and with part of the last batch's passes.
+    exposed, rate = 0.0, rate_of(link) * PAYLOAD
+    if rate:
+        exposed = max(0.0, during / rate - crowd * (during * cost + micro * 2 / 3))
+        exposed += max(0.0, after / rate - crowd * after * cost)
+    # Two for each range, a step's reports, and with --zero 1 the norm's sums and the scales'.
     trips = 2 * math.ceil(buckets(layers, params) / ACTIVE) + math.ceil(math.log2(ranks)) + (2 if point["zero"] else 0)
     return busy + exposed + trips * (point["rtt_us"] * 0.5e-6 + k["wake"])
 
@@ -141,26 +157,30 @@ LAYERS, WIDTH, FEED = 24, 1536, 4096
 def gpu_step(gpus, per_node, nic, length, micros, direct=False, gradient_bytes=4, zero=False, batch=1):
     """(seconds of a step, of these waiting for the exchange) for the default model on `gpus` GPUs, per_node of them joined by NVLink,
     nodes by `nic` bytes/s each. direct: as src/dist exchanges, every rank with every other; else within the node first, then by
-    rings between nodes, in which every GPU takes its part over the node's link."""
+    rings between nodes, in which every GPU takes its part over the node's link. zero: the update is shared out, and codes come back."""
     params = parameters(LAYERS, WIDTH, FEED)
     tokens = batch * length
     flops = tokens * (6 * params + 6 * LAYERS * WIDTH * length)  # causal attention: half of 12 L d s
     micro = flops * 4 / 3 / (PEAK * SHARE)  # blocks are computed again
     update = params * 20 / MEMORY / (gpus if zero else 1)  # weights, gradients, 8-bit moments: read and written
     compute = micros * micro + params * 12 / MEMORY + update
-    size = gradient_bytes * params
     nodes, ranges = math.ceil(gpus / per_node), math.ceil(params / BUCKET)
-    local, between = min(gpus, per_node), 2 * (nodes - 1) / nodes * size / (nic * EFFICIENCY)
+    local = min(gpus, per_node)
+
+    def moving(size):  # seconds of a phase in which each GPU gives all but its own part of size bytes
+        if direct:
+            wire, across = (gpus - 1) / gpus * size, (gpus - local) / max(1, gpus - 1)
+            return max(wire * (1 - across) / (NVLINK * EFFICIENCY), wire * across * local / (nic * EFFICIENCY))
+        return max((local - 1) / local * size / (NVLINK * EFFICIENCY), (nodes - 1) / nodes * size / (nic * EFFICIENCY))
+
     if direct:
-        wire = 2 * (gpus - 1) / gpus * size
-        across = (gpus - local) / max(1, gpus - 1)
-        time = max(wire * (1 - across) / (NVLINK * EFFICIENCY), wire * across * local / (nic * EFFICIENCY))
         latency = ranges * 2 * (gpus - 1) * MESSAGE
     else:
-        time = max(2 * (local - 1) / local * size / (NVLINK * EFFICIENCY), between)
         latency = ranges / ACTIVE * 2 * (TRIP * (local - 1) + TRIP * math.ceil(math.log2(nodes) if nodes > 1 else 0))
+    during = moving(gradient_bytes * params) * (1 if zero else 2)
+    after = moving(weights_back(LAYERS, WIDTH, FEED)) if zero else 0
     hidden = micro / 2  # the last batch's backward pass: half of the time with what is computed again, less its beginning
-    exposed = max(time - hidden, time / ranges) + latency
+    exposed = max(during - hidden, during / ranges) + after + latency
     return compute + exposed, exposed
 
 
@@ -168,9 +188,11 @@ def read_out():
     print(f"\nthe default model, {parameters(LAYERS, WIDTH, FEED) / 1e6:.1f} M parameters: a step in ms, of it exposed, efficiency")
     machines = [("8 GPUs, NVLink", 8, 8, 50e9), ("64 nodes of 1 GPU, 400 Gbit/s", 64, 1, 50e9), ("64 nodes of 8, 400 Gbit/s a node", 512, 8, 50e9),
                 ("1,000 nodes of 1, 400 Gbit/s", 1000, 1, 50e9), ("1,000 nodes of 8, 400 Gbit/s a node", 8000, 8, 50e9)]
-    ways = [("direct (as it is)", dict(direct=True)), ("hierarchical", {}), ("hierarchical, 2-byte gradients", dict(gradient_bytes=2)),
-            ("hierarchical, 1-byte gradients", dict(gradient_bytes=1)), ("hierarchical, batches of 4", dict(batch=4)),
-            ("hierarchical, 2 bytes, batches of 4", dict(batch=4, gradient_bytes=2))]
+    ways = [("direct (as it is)", dict(direct=True)), ("direct, codes", dict(direct=True, zero=True)), ("hierarchical", {}),
+            ("hierarchical, codes", dict(zero=True)), ("hierarchical, codes, 2-byte gradients", dict(zero=True, gradient_bytes=2)),
+            ("hierarchical, codes, 1-byte gradients", dict(zero=True, gradient_bytes=1)), ("hierarchical, batches of 4", dict(batch=4)),
+            ("hierarchical, codes, batches of 4", dict(zero=True, batch=4)),
+            ("hierarchical, codes, 2 bytes, batches of 4", dict(zero=True, batch=4, gradient_bytes=2))]
     for length in (2048, 8192):
         for name, gpus, per_node, nic in machines:
             print(f"\n{name}, sequences of {length:,}; 8 and 1 batches a step and GPU")
@@ -179,7 +201,7 @@ def read_out():
                 for micros in (8, 1):
                     step, exposed = gpu_step(gpus, per_node, nic, length, micros, **options)
                     cells.append(f"{step * 1e3:8.0f} ({exposed * 1e3:6.0f}) {1 - exposed / step:4.0%}")
-                print(f"  {way:36}", "   ".join(cells))
+                print(f"  {way:42}", "   ".join(cells))
 
 
 def main():
