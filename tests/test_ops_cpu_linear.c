@@ -213,6 +213,16 @@ static void linear_unquantized(ops_session *s, const int64_t *d, ops_outputs *ou
     ops_out(out, "y + residual", ops_get_f32(s, sum, M * N), M * N, 2 * U_F32, sum_bound);
 }
 
+/* A gradient, whose terms had two or three random roundings, none of them whole, and errors of norm `quantized` by int8; those
+ * of few values may add up to more than expected. */
+static void out_by_norm(ops_outputs *out, const char *name, const float *x, int64_t n, double relative, const double *bound,
+                        double quantized) {
+    double squares = 0;
+    for (int64_t i = 0; i < n; i++) squares += (double)x[i] * (double)x[i];
+    ops_out(out, name, x, n, relative, bound);
+    out->of[out->count - 1].by_norm = 2 * U_BF16 + (quantized > 0 ? 1.5 * quantized / sqrt(squares) : 0);
+}
+
 enum { X_ACT, X_I8, X_F32 };
 
 /* Adds to bound (M,K) what rounding each row of dy * g to steps of its largest / 127 can do, half a step for each q that is not
@@ -238,9 +248,28 @@ static double quantized_dy_bounds(double *bound, const double *dy_sizes, const d
     return sqrt(squares);
 }
 
+/* The same for dw (N,K): each column of dy * s, rounded to steps of its largest / 127 of all rows or of fewer. */
+static double quantized_columns_bounds(ops_session *s, double *bound, const double *dy_sizes, bb_rows x, int64_t M, int64_t N,
+                                       int64_t K) {
+    const int8_t *q = ops_get(s, x.data, (size_t)(M * K));
+    const float *scale = ops_get_f32(s, x.scale, M);
+    double squares = 0;
+    for (int64_t n = 0; n < N; n++) {
+        double most = 0;
+        for (int64_t m = 0; m < M; m++) most = fmax(most, dy_sizes[m * N + n] * (double)scale[m]);
+        double step = 1.01 * most / 127; /* dy itself may have been rounded to bf16 */
+        for (int64_t m = 0; m < M; m++)
+            for (int64_t k = 0; k < K; k++) {
+                bound[n * K + k] += step / 2 * abs(q[m * K + k]);
+                squares += step * step / 12 * q[m * K + k] * q[m * K + k];
+            }
+    }
+    return sqrt(squares);
+}
+
 /* M, N, K, segments, x, dy in f32, without dx, dw overwritten. dy takes a scale (g for dx, s for dw) and becomes bf16: one
- * rounding a term, two where it was f32, one more where x was; products are exact, sums in f32. For dx with x in int8, dy may
- * become int8 instead.
+ * rounding a term, two where it was f32, one more where x was; products are exact, sums in f32. With x in int8, dy may become
+ * int8 instead, for dx by rows and for dw by columns.
  */
 static void linear_backward(ops_session *s, const int64_t *d, ops_outputs *out) {
     int64_t M = d[0], N = d[1], K = d[2];
@@ -253,7 +282,7 @@ static void linear_backward(ops_session *s, const int64_t *d, ops_outputs *out) 
     void *dx = d[6] ? NULL : ops_put_act(s, x0, M * K), *dy = d[5] ? ops_put_f32(s, dy0, M * N) : ops_put_act(s, dy0, M * N);
     s->dev->ops->linear_backward(s->dev, dx, dw, !d[7], dy, d[5] ? BB_F32 : s->dev->ops->act_dtype, x, &t, M);
 
-    double *dx_bound = NULL, *dw_bound = NULL, *dy_sizes = sizes(s, dy0, M * N), quantized = 0;
+    double *dx_bound = NULL, *dw_bound = NULL, *dy_sizes = sizes(s, dy0, M * N), dx_norm = 0, dw_norm = 0;
     if (ops_is_ref(s)) {
         /* a quantized x is at most half a step from x; sizes need no more */
         dw_bound = product_sizes(s, dy_sizes, sizes(s, x0, M * K), N, K, M, FIRST_TRANSPOSED);
@@ -262,18 +291,13 @@ static void linear_backward(ops_session *s, const int64_t *d, ops_outputs *out) 
             dw_bound[i] = (1.02 * ((d[4] == X_F32 ? 3 : 2) * U_BF16 + (double)M * U_F32)) * dw_bound[i] +
                           4 * U_F32 * fabs((double)dw0[i]);
         for (int64_t i = 0; i < M * K; i++) dx_bound[i] *= 2 * U_BF16 + (double)N * U_F32;
-        if (d[4] == X_I8)
-            quantized =
-                quantized_dy_bounds(dx_bound, dy_sizes, weight_sizes(s, &t), &t, ops_get_f32(s, t.scale, t.segments), M);
+        if (d[4] == X_I8) {
+            dx_norm = quantized_dy_bounds(dx_bound, dy_sizes, weight_sizes(s, &t), &t, ops_get_f32(s, t.scale, t.segments), M);
+            dw_norm = quantized_columns_bounds(s, dw_bound, dy_sizes, x, M, N, K);
+        }
     }
-    ops_out(out, "dw", ops_get_f32(s, dw, N * K), N * K, 2 * U_F32, dw_bound);
-    if (d[6]) return;
-    const float *result = ops_get_act(s, dx, M * K);
-    double squares = 0;
-    for (int64_t i = 0; i < M * K; i++) squares += (double)result[i] * (double)result[i];
-    ops_out(out, "dx", result, M * K, U_BF16 * (1 + U_BF16), dx_bound);
-    /* two or three random roundings, none of them whole; those of few values may add up to more than expected */
-    out->of[out->count - 1].by_norm = 2 * U_BF16 + (quantized > 0 ? 1.5 * quantized / sqrt(squares) : 0);
+    out_by_norm(out, "dw", ops_get_f32(s, dw, N * K), N * K, 2 * U_F32, dw_bound, dw_norm);
+    if (!d[6]) out_by_norm(out, "dx", ops_get_act(s, dx, M * K), M * K, U_BF16 * (1 + U_BF16), dx_bound, dx_norm);
 }
 
 /* M, V, C: forward in f32 throughout; dh is stored in bf16. */
@@ -300,19 +324,23 @@ static void head(ops_session *s, const int64_t *d, ops_outputs *out) {
     ops_out(out, "de", ops_get_f32(s, de, V * C), V * C, 2 * U_F32, de_bound);
 }
 
-/* Rows of dy that have no scale: of zeros (dx is exactly zero), too small for a finite one (finite), not numbers (they stay
- * so); beside an ordinary row. On cpu alone: what tiny values give is a backend's own. */
+/* Rows of dy, for dx, and columns, for dw, that have no scale: of zeros (exactly zero), too small for a finite one (finite),
+ * not numbers (they stay so); beside ordinary ones. On cpu alone: what tiny values give is a backend's own. */
 static void rows_without_scale(void **state) {
     (void)state;
-    enum { M = 4, N = 70, K = 90 };
+    enum { M = 4, N = 70, K = 90, NOT_A_NUMBER = 7, ZEROS = 9, TINY = 11 };
     for (int f32 = 0; f32 < 2; f32++) {
         ops_session session = ops_begin(ops_cpu[1], 1), *s = &session;
         float *dy0 = ops_normal(s, (int64_t)M * N, 1.0), *dw = ops_put_f32(s, ops_host_f32(s, (int64_t)N * K), (int64_t)N * K);
         for (int i = 0; i < N; i++) {
             dy0[i] = 0;
             dy0[N + i] = i % 2 ? 1e-38f : -3e-39f;
-            if (i == 7) dy0[2 * N + i] = NAN;
         }
+        for (int m = 0; m < M; m++) {
+            dy0[m * N + ZEROS] = 0;
+            dy0[m * N + TINY] = m % 2 ? 1e-38f : -3e-39f;
+        }
+        dy0[2 * N + NOT_A_NUMBER] = NAN;
         bb_ternary t = ops_ternary(s, N, K, 2, ops_normal_f32(s, (int64_t)N * K, 0.05));
         bb_rows x = ops_rows(s, M, K, BB_I8);
         s->dev->ops->act_quant(s->dev, x, ops_put_f32(s, ops_normal_f32(s, (int64_t)M * K, 1.0), (int64_t)M * K), M, K);
@@ -329,6 +357,13 @@ static void rows_without_scale(void **state) {
             any = any || result[3 * K + k] != 0;
         }
         assert_true(any);
+        const float *sums = ops_get_f32(s, dw, (int64_t)N * K);
+        for (int i = 0; i < N * K; i++) {
+            int n = i / K;
+            assert_true(n == NOT_A_NUMBER ? isnan(sums[i]) : isfinite(sums[i]));
+            assert_true(n != ZEROS || sums[i] == 0);
+            assert_true(n != TINY || fabsf(sums[i]) < 1e-35f);
+        }
         ops_end(s);
     }
 }

@@ -193,8 +193,8 @@ typedef struct bb_ops {
     void (*linear_forward)(bb_device *dev, float *y, const float *residual, bb_rows x, const bb_ternary *t, int64_t M);
     /* dx[m,k] = sum_n dy[m,n] * g[n] * t.q[n,k];  dw[n,k] (+)= sum_m dy[m,n] * (s[m] * x.q[m,k]).
      * dy: (M,N), f32 or act as dy_dtype says; dx: (M,K) act, may be NULL; dw: (N,K) f32, added to where `add`, else
-     * overwritten. For dx, where x is I8, a backend may quantize the rows dy[m,:] * g as activations are; the sum is then
-     * exact. */
+     * overwritten. Where x is I8 a backend may quantize, as activations are, the rows dy[m,:] * g for dx, and for dw the
+     * columns s * dy[:,n] of a run of tokens; the sums are then exact, those of runs being added in f32. */
     void (*linear_backward)(bb_device *dev, void *dx, float *dw, bool add, const void *dy, bb_dtype dy_dtype, bb_rows x,
                             const bb_ternary *t, int64_t M);
     /* The clipped estimator: dw[n,k] = 0 where |w[n,k] / g[n]| > 1. dw, w: (N,K) f32; t gives the scales. */

@@ -18,9 +18,6 @@ enum { PREFETCH_ROWS = 16 };
 static inline void prefetch_row(const void *p, size_t bytes) {
     for (size_t i = 0; i < bytes; i += BB_ALIGN) __builtin_prefetch((const char *)p + i);
 }
-
-static inline int64_t clamp_to(int64_t x, int64_t low, int64_t high) { return x < low ? low : x > high ? high : x; }
-static inline int64_t round_up(int64_t x, int64_t multiple) { return (x + multiple - 1) / multiple * multiple; }
 #endif
 
 /* One register block. Word (m, k) of a is at a[m * a_row + k * a_step], of b at b[k * PANEL + n]. nr and mode are constants. */

@@ -13,6 +13,7 @@
 
 #include "core/arena.h"
 #include "ops/cpu/cpu.h"
+#include "ops/cpu/cut.h"
 #include "ops/cpu/transpose.h"
 
 #ifdef __x86_64__

@@ -5,9 +5,10 @@
 
 #include "ops/cpu/amx.h"
 #include "ops/cpu/dot_simd.h"
+#include "ops/cpu/linear.h"
 
 /* 6 x 64 sums are 24 registers; 4 hold a step of the panel, one a row's 4 bytes. */
-enum { ROWS = 6, VECTORS = 4, UNROLLED = 4, FETCH_ROWS = 16, LEFT_ROWS = 96 /* of A, packed for dW */ };
+enum { ROWS = 6, VECTORS = 4, UNROLLED = 4, FETCH_ROWS = 16, LEFT_ROWS = BB_DOT_QUAD_ROWS /* of A, packed for dW */ };
 
 typedef enum dot_kind { DOT_INT8, DOT_BF16 } dot_kind;
 
@@ -181,6 +182,30 @@ TARGET static void dot_add(float *c, bool add, int64_t c_stride, int64_t columns
     TILES(add_tile, rows, columns, c, add, c_stride, columns, left, LEFT_ROWS, steps, panel);
 }
 
+/* ---- int8, dW -------------------------------------------------------------------------------------------------------- */
+
+INLINE void add_int8_tile(int rows, bool whole, int64_t row, float *c, bool add, int64_t c_stride, int64_t columns,
+                          const bb_dot_quads *a, int64_t steps, const uint8_t *panel) {
+    sums acc;
+    EACH_ROW(r) EACH_VECTOR(v) acc[r][v] = _mm512_set1_epi32(-128 * a->sums[row + r]);
+    EACH_ROW(r) EACH_VECTOR(v) _mm_prefetch((const char *)(c + (row + r) * c_stride + LANES * v), _MM_HINT_T0);
+    multiply(DOT_INT8, rows, acc, (const uint8_t *)(a->left + row), 4, LEFT_ROWS * 4, steps, panel);
+    EACH_ROW(r) {
+        __m512 scale = _mm512_set1_ps(a->scales[row + r]);
+        EACH_VECTOR(v) {
+            __mmask16 lanes = whole ? (__mmask16)0xffff : lanes16(columns, LANES * v);
+            float *at = c + (row + r) * c_stride + LANES * v;
+            __m512 before = add ? _mm512_maskz_loadu_ps(lanes, at) : _mm512_setzero_ps();
+            _mm512_mask_storeu_ps(at, lanes, _mm512_fmadd_ps(scale, _mm512_cvtepi32_ps(acc[r][v]), before));
+        }
+    }
+}
+
+TARGET void bb_dot_add_int8(float *c, bool add, int64_t c_stride, int64_t columns, const bb_dot_quads *a, int64_t rows,
+                            int64_t steps, const uint8_t *panel) {
+    TILES(add_int8_tile, rows, columns, c, add, c_stride, columns, a, steps, panel);
+}
+
 /* ---- packing --------------------------------------------------------------------------------------------------------- */
 
 INLINE __m512 load_row(const void *row, bb_dtype dtype, int64_t i, __mmask16 lanes) {
@@ -228,6 +253,79 @@ static void dot_pack_left(uint32_t *left, const void *x, bb_dtype dtype, int64_t
                           int64_t steps, int64_t rows) {
     (void)steps; /* pairs need no others */
     bb_dot_pack_pairs(left, LEFT_ROWS, x, dtype, x_stride, s, tokens, rows);
+}
+
+/* Columns of A, each 16 of them a vector. */
+enum { LEFT_VECTORS = BB_DOT_QUAD_ROWS / LANES };
+#define EACH_LEFT(v) _Pragma("GCC unroll 6") for (int v = 0; v < LEFT_VECTORS; v++)
+
+/* x times s, columns 16 v on */
+INLINE __m512 scaled_columns(const uint8_t *x, bb_dtype dtype, float s, int64_t n, int v) {
+    return _mm512_mul_ps(load_row(x, dtype, (int64_t)LANES * v, lanes16(n, LANES * v)), _mm512_set1_ps(s));
+}
+
+INLINE void pack_quads(bb_dot_quads *a, const uint8_t *x, bb_dtype dtype, int64_t x_bytes, const float *s, int64_t tokens,
+                       int64_t n) {
+    const __m512i magnitude = _mm512_set1_epi32(0x7fffffff), low = _mm512_set1_epi32(0xff), ones = _mm512_set1_epi8(1);
+    int64_t row_bytes = n * (int64_t)bb_dtype_bytes(dtype);
+    __m512i most[LEFT_VECTORS], q_sums[LEFT_VECTORS]; /* the bits of magnitudes are ordered as they are, NaN above all */
+    __m512 inverse[LEFT_VECTORS];
+    EACH_LEFT(v) most[v] = q_sums[v] = _mm512_setzero_si512();
+    for (int64_t t = 0; t < tokens; t++) {
+        if (t + FETCH_ROWS < tokens)
+            for (int64_t i = 0; i < row_bytes; i += 64)
+                _mm_prefetch((const char *)(x + (t + FETCH_ROWS) * x_bytes + i), _MM_HINT_T0);
+        EACH_LEFT(v) {
+            __m512i bits = _mm512_castps_si512(scaled_columns(x + t * x_bytes, dtype, s[t], n, v));
+            most[v] = _mm512_max_epu32(most[v], _mm512_and_si512(magnitude, bits));
+        }
+    }
+    EACH_LEFT(v) {
+        __m512 step = _mm512_mul_ps(_mm512_castsi512_ps(most[v]), _mm512_set1_ps(1.0f / 127.0f));
+        __mmask16 there = _mm512_cmp_ps_mask(step, _mm512_set1_ps(BB_LEAST_GRADIENT_STEP), _CMP_NLT_UQ); /* a NaN stays */
+        _mm512_storeu_ps(a->scales + LANES * v, _mm512_maskz_mov_ps(there, step));
+        inverse[v] = _mm512_maskz_div_ps(there, _mm512_set1_ps(1.0f), step);
+    }
+    uint32_t *left = a->left;
+    for (int64_t t = 0; t < tokens; t += 4, left += LEFT_ROWS) EACH_LEFT(v) {
+            __m512i word = _mm512_setzero_si512();
+            _Pragma("GCC unroll 4") for (int i = 0; i < 4; i++) {
+                if (t + i >= tokens) break;
+                __m512 value = _mm512_mul_ps(scaled_columns(x + (t + i) * x_bytes, dtype, s[t + i], n, v), inverse[v]);
+                __m512i q = _mm512_and_si512(_mm512_cvtps_epi32(value), low);
+                word = _mm512_or_si512(word, _mm512_slli_epi32(q, 8 * (unsigned)i));
+            }
+            q_sums[v] = _mm512_dpbusd_epi32(q_sums[v], ones, word);
+            _mm512_storeu_si512(left + LANES * v, word);
+        }
+    EACH_LEFT(v) _mm512_storeu_si512(a->sums + LANES * v, q_sums[v]);
+}
+
+TARGET void bb_dot_pack_quads(bb_dot_quads *a, const void *x, bb_dtype dtype, int64_t x_stride, const float *s, int64_t tokens,
+                              int64_t n) {
+    if (dtype == BB_BF16) /* constants, so that each type has a loop of its own */
+        pack_quads(a, x, BB_BF16, x_stride * 2, s, tokens, n);
+    else
+        pack_quads(a, x, BB_F32, x_stride * 4, s, tokens, n);
+}
+
+TARGET void bb_dot_pack_codes(uint8_t *panel, const int8_t *x, int64_t x_stride, int64_t tokens, int64_t columns) {
+    const __m512i sign = _mm512_set1_epi8((char)0x80);
+    const __mmask64 lanes = columns < 64 ? ((__mmask64)1 << columns) - 1 : ~(__mmask64)0;
+    for (int64_t t = 0; t < tokens; t += 4, panel += BB_DOT_STEP_BYTES) {
+        __m512i row[4];
+        for (int i = 0; i < 4; i++) row[i] = t + i < tokens ? _mm512_maskz_loadu_epi8(lanes, x + (t + i) * x_stride) : sign;
+        __m512i first_low = _mm512_unpacklo_epi8(row[0], row[1]), first_high = _mm512_unpackhi_epi8(row[0], row[1]);
+        __m512i last_low = _mm512_unpacklo_epi8(row[2], row[3]), last_high = _mm512_unpackhi_epi8(row[2], row[3]);
+        /* four columns, each with four tokens, in each of four lanes; lanes hold columns 16 apart */
+        __m512i c0 = _mm512_unpacklo_epi16(first_low, last_low), c4 = _mm512_unpackhi_epi16(first_low, last_low);
+        __m512i c8 = _mm512_unpacklo_epi16(first_high, last_high), c12 = _mm512_unpackhi_epi16(first_high, last_high);
+        __m512i c0_even = _mm512_shuffle_i32x4(c0, c4, 0x88), c0_odd = _mm512_shuffle_i32x4(c0, c4, 0xdd);
+        __m512i c8_even = _mm512_shuffle_i32x4(c8, c12, 0x88), c8_odd = _mm512_shuffle_i32x4(c8, c12, 0xdd);
+        __m512i out[VECTORS] = {_mm512_shuffle_i32x4(c0_even, c8_even, 0x88), _mm512_shuffle_i32x4(c0_odd, c8_odd, 0x88),
+                                _mm512_shuffle_i32x4(c0_even, c8_even, 0xdd), _mm512_shuffle_i32x4(c0_odd, c8_odd, 0xdd)};
+        EACH_VECTOR(v) _mm512_storeu_si512(panel + 64 * v, _mm512_xor_si512(out[v], sign));
+    }
 }
 
 static void nothing(void) {}

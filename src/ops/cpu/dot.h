@@ -1,7 +1,8 @@
 /* Tiles of matrix products by AVX-512's dot-product instructions (VNNI for int8, BF16) or by AMX, with what follows the product
- * done before its sums leave the caches nearest. For processors of level BB_CPU_AVX512_BF16 and above.
- * A tile is `rows` rows of A times a panel: 64 columns of B, cut into steps of 4 (int8) or 2 (bf16) k; for each step the panel
- * has 4 bytes of each column, 256 in all, and each row of A has 4 bytes. SPDX-License-Identifier: MIT */
+ * done before its sums leave the caches nearest. For processors of level BB_CPU_AVX512_BF16 and above; what is in int8 and has
+ * f32 results, from BB_CPU_AVX512_VNNI on. A tile is `rows` rows of A times a panel: 64 columns of B, cut into steps of 4
+ * (int8) or 2 (bf16) k; for each step the panel has 4 bytes of each column, 256 in all, and each row of A has 4 bytes.
+ * SPDX-License-Identifier: MIT */
 #ifndef BB_OPS_CPU_DOT_H
 #define BB_OPS_CPU_DOT_H
 
@@ -9,7 +10,7 @@
 
 #if defined(__x86_64__)
 
-enum { BB_DOT_COLUMNS = 64, BB_DOT_STEP_BYTES = 256 };
+enum { BB_DOT_COLUMNS = 64, BB_DOT_STEP_BYTES = 256, BB_DOT_QUAD_ROWS = 96 };
 
 /* Where the tile's rows go. */
 typedef struct bb_dot_output {
@@ -73,6 +74,23 @@ void bb_dot_row_sums(int32_t *sums, const int8_t *a, int64_t rows, int64_t K);
  * 16 is written, with zeros. s NULL: ones. */
 void bb_dot_pack_pairs(uint32_t *pairs, int64_t pairs_stride, const void *x, bb_dtype dtype, int64_t x_stride, const float *s,
                        int64_t rows, int64_t n);
+
+/* For dW in int8: rows of A (columns of dy) for a run of tokens, each rounded to steps of 1/127 of its largest. */
+typedef struct bb_dot_quads {
+    uint32_t *left; /* (steps, BB_DOT_QUAD_ROWS): four tokens of int8, zeros where there are none */
+    int32_t *sums;  /* (BB_DOT_QUAD_ROWS): of the numbers of a row */
+    float *scales;  /* (BB_DOT_QUAD_ROWS): a row's step */
+} bb_dot_quads;
+
+/* From x (tokens, n), its rows x_stride elements apart, of dtype BB_BF16 or BB_F32, times s (tokens). */
+void bb_dot_pack_quads(bb_dot_quads *a, const void *x, bb_dtype dtype, int64_t x_stride, const float *s, int64_t tokens,
+                       int64_t n);
+/* A panel of B, bytes x + 128, from codes x (tokens, columns), its rows x_stride apart; 128 stands where there are no tokens,
+ * anything where there are no columns. */
+void bb_dot_pack_codes(uint8_t *panel, const int8_t *x, int64_t x_stride, int64_t tokens, int64_t columns);
+/* c = (add ? c : 0) + scale * sum_k a * x, the sum exact; c in f32, its rows c_stride elements apart, `columns` of them. */
+void bb_dot_add_int8(float *c, bool add, int64_t c_stride, int64_t columns, const bb_dot_quads *a, int64_t rows, int64_t steps,
+                     const uint8_t *panel);
 
 /* Expanded steps of a panel of ternary.h (64 rows of W, as columns of B) in bf16: two steps from each. */
 void bb_dot_expand_panel(bb_bf16 *out, const uint8_t *from, int64_t steps);

@@ -33,6 +33,9 @@ void bb_linear_int16_weight_gradient(bb_device *dev, float *dw, const void *dy, 
 void bb_linear_dot_forward(bb_device *dev, float *y, const float *residual, bb_rows x, const bb_ternary *t, int64_t M);
 void bb_linear_dot_backward(bb_device *dev, bb_bf16 *dx, float *dw, bool add, const void *dy, bb_dtype dy_dtype, bb_rows x,
                             const bb_ternary *t, int64_t M);
+/* x in int8 from level BB_CPU_AVX512_VNNI on, any from BB_CPU_AVX512_BF16. */
+void bb_linear_dot_weight_gradient(bb_device *dev, float *dw, bool add, const void *dy, bb_dtype dy_dtype, bb_rows x,
+                                   const bb_ternary *t, int64_t M);
 #endif
 
 #endif

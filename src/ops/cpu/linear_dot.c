@@ -4,6 +4,7 @@
 #include <math.h>
 
 #include "core/arena.h"
+#include "ops/cpu/cut.h"
 #include "ops/cpu/dot.h"
 #include "ops/cpu/linear.h"
 #include "ops/cpu/round.h"
@@ -17,20 +18,8 @@ enum {
     CACHED_BYTES = 12000000, /* of an output: more of it is not read from the second-level caches */
     FEW_ROWS = 1536,         /* of W: its panels serve all their row tiles from the second-level cache as they are */
     RUN_STEPS = 512,         /* else: in runs of so many steps */
-    FEW_WEIGHT_TILES = 6,    /* fewer tiles of dW than this are cut further, */
-    LEAST_ROWS = 96,         /* down to so many rows */
-    LEAST_COLUMNS = 192,     /* and columns */
-    PACK_TOKENS = 64,        /* tokens of x packed at a time */
     MIN_PARALLEL = 1 << 18   /* multiplications that pay for waking the threads */
 };
-
-static int64_t at_most(int64_t n, int64_t limit) { return n < limit ? n : limit; }
-
-static int64_t at_least(int64_t n, int64_t limit) { return n > limit ? n : limit; }
-
-static int64_t tiles_of(int64_t n, int64_t tile) { return (n + tile - 1) / tile; }
-
-static int64_t round_up(int64_t n, int64_t multiple) { return tiles_of(n, multiple) * multiple; }
 
 static const bb_dot_set *set_of(bb_device *dev) { return bb_dot_set_for(bb_cpu_of(dev)->level); }
 
@@ -413,117 +402,15 @@ static void input_gradient_all(input_gradient *g, int64_t M) {
         input_gradient_slab(g, M, first, at_most(g->k_panels - first, slab));
 }
 
-/* ---- backward, dW ---------------------------------------------------------------------------------------------------- */
-
-/* For a run of tokens: x is B, in panels of 64 columns, tokens in pairs; dy is A, packed tile by tile, scaled by the token's s.
- */
-typedef struct weight_gradient {
-    bb_device *dev;
-    const bb_dot_set *set;
-    float *dw;
-    bool add; /* to what is in dw */
-    const uint8_t *dy;
-    bb_dtype dy_dtype;
-    bb_rows x;
-    int64_t N, K, tokens, steps;
-    const float *s; /* (tokens) or NULL */
-    uint32_t *packed_x;
-} weight_gradient;
-
-static const void *row_of(const void *rows, bb_dtype dtype, int64_t row, int64_t length, int64_t column) {
-    return (const uint8_t *)rows + (size_t)(row * length + column) * bb_dtype_bytes(dtype);
-}
-
-/* PACK_TOKENS tokens from m0 on, of all columns of x; zeros past the last. */
-static void pack_x(const weight_gradient *g, int64_t m0) {
-    int64_t tokens = at_most(g->tokens - m0, PACK_TOKENS), pairs = (tokens + 1) / 2;
-    int64_t zeros = at_most(g->steps - m0 / 2, PACK_TOKENS / 2) - pairs;
-    for (int64_t k = 0; k < g->K; k += BB_PANEL) {
-        uint32_t *to = g->packed_x + k * g->steps + m0 / 2 * BB_PANEL;
-        bb_dot_pack_pairs(to, BB_PANEL, row_of(g->x.data, g->x.dtype, m0, g->K, k), g->x.dtype, g->K, NULL, tokens,
-                          at_most(g->K - k, BB_PANEL));
-        memset(to + pairs * BB_PANEL, 0, (size_t)(zeros * BB_PANEL) * sizeof *to);
-    }
-}
-
-/* dW is cut into tiles of this size, smaller ones where that gives few. */
-typedef struct weight_cut {
-    int64_t rows, columns, row_tiles, tiles;
-} weight_cut;
-
-static weight_cut cut_weights(const weight_gradient *g) {
-    weight_cut c = {.rows = g->set->rows, .columns = at_most(g->set->columns, round_up(g->K, BB_PANEL))};
-    for (;;) {
-        c.row_tiles = tiles_of(g->N, c.rows);
-        c.tiles = c.row_tiles * tiles_of(g->K, c.columns);
-        if (c.tiles >= FEW_WEIGHT_TILES || g->set->columns == INT64_MAX) return c;
-        if (c.rows > LEAST_ROWS && c.rows >= c.columns / 2)
-            c.rows /= 2;
-        else if (c.columns > LEAST_COLUMNS)
-            c.columns = round_up(c.columns / 2, BB_PANEL);
-        else
-            return c;
-    }
-}
-
-static void weight_tile(const weight_gradient *g, const weight_cut *c, int64_t index) {
-    int64_t n0 = index % c->row_tiles * c->rows, k0 = index / c->row_tiles * c->columns;
-    int64_t rows = at_most(g->N - n0, c->rows), end = at_most(g->K - k0, c->columns) + k0, most = g->set->tokens;
-    uint32_t *left = bb_cpu_scratch(g->dev, (size_t)(at_most(g->steps, most / 2) * g->set->rows) * sizeof *left);
-    if (!left) return;
-    for (int64_t m = 0; m < g->tokens; m += most) {
-        int64_t steps = at_most(g->steps - m / 2, most / 2);
-        g->set->pack_left(left, row_of(g->dy, g->dy_dtype, m, g->N, n0), g->dy_dtype, g->N, g->s ? g->s + m : NULL,
-                          at_most(g->tokens - m, most), steps, rows);
-        for (int64_t k = k0; k < end; k += BB_PANEL) {
-            const uint32_t *panel = g->packed_x + k * g->steps + m / 2 * BB_PANEL;
-            g->set->add(g->dw + n0 * g->K + k, g->add || m > 0, g->K, at_most(g->K - k, BB_PANEL), left, rows, steps, panel,
-                        k + BB_PANEL < end ? panel + BB_PANEL * g->steps : NULL);
-        }
-    }
-}
-
-static void weight_gradient_run(const weight_gradient *g) {
-    int64_t runs = tiles_of(g->tokens, PACK_TOKENS);
-    weight_cut c = cut_weights(g);
-#pragma omp parallel num_threads(g->dev->threads) if (g->tokens * g->N * g->K > MIN_PARALLEL)
-    {
-#pragma omp for schedule(dynamic)
-        for (int64_t i = 0; i < runs; i++) pack_x(g, i * PACK_TOKENS);
-        g->set->open();
-#pragma omp for schedule(dynamic)
-        for (int64_t i = 0; i < c.tiles; i++) weight_tile(g, &c, i);
-        g->set->close();
-    }
-}
-
-/* Tokens whose x is packed at once: within SLAB_BYTES, in runs of about the same length. */
-static int64_t tokens_at_once(int64_t K, int64_t M) {
-    int64_t columns = bb_panels_of(K) * BB_PANEL;
-    int64_t most = at_least(SLAB_BYTES / (columns * (int64_t)sizeof(bb_bf16)) / PACK_TOKENS, 1) * PACK_TOKENS;
-    return round_up(tiles_of(M, tiles_of(M, most)), PACK_TOKENS);
-}
+/* ---- backward -------------------------------------------------------------------------------------------------------- */
 
 void bb_linear_dot_backward(bb_device *dev, bb_bf16 *dx, float *dw, bool add, const void *dy, bb_dtype dy_dtype, bb_rows x,
                             const bb_ternary *t, int64_t M) {
-    weight_gradient g = {.dev = dev, .set = set_of(dev), .dw = dw, .dy_dtype = dy_dtype, .x = x, .N = t->n, .K = t->k};
-    int64_t at_once = tokens_at_once(t->k, M), most = at_most(at_once, round_up(M, 2 * g.set->steps));
-    g.packed_x = bb_cpu_shared(dev, (size_t)(most * bb_panels_of(t->k) * BB_PANEL) * sizeof(bb_bf16));
-    if (!g.packed_x) return;
-    for (int64_t m = 0; m < M; m += at_once) {
-        g.tokens = at_most(M - m, at_once);
-        g.steps = round_up((g.tokens + 1) / 2, g.set->steps);
-        g.dy = row_of(dy, dy_dtype, m, t->n, 0);
-        g.s = x.scale ? x.scale + m : NULL;
-        g.x.data = (void *)(uintptr_t)row_of(x.data, x.dtype, m, t->k, 0);
-        g.add = add || m > 0;
-        weight_gradient_run(&g);
-    }
-    if (dx) {
-        input_gradient i = {
-            .dev = dev, .set = g.set, .dx = dx, .dy = dy, .dy_dtype = dy_dtype, .t = t, .int8 = x.dtype == BB_I8};
-        input_gradient_all(&i, M);
-    }
+    bb_linear_dot_weight_gradient(dev, dw, add, dy, dy_dtype, x, t, M);
+    if (!dx) return;
+    input_gradient g = {
+        .dev = dev, .set = set_of(dev), .dx = dx, .dy = dy, .dy_dtype = dy_dtype, .t = t, .int8 = x.dtype == BB_I8};
+    input_gradient_all(&g, M);
 }
 
 #endif

@@ -2,6 +2,7 @@
  * backward pass their dx, and any dW. The scale
  * of each row of W is folded into it as it is expanded. SPDX-License-Identifier: MIT */
 #include "core/arena.h"
+#include "ops/cpu/cut.h"
 #include "ops/cpu/gemm.h"
 #include "ops/cpu/linear.h"
 #include "ops/cpu/round.h"
@@ -12,10 +13,6 @@ enum {
     WEIGHT_TILE = 64,     /* rows of dW in a tile */
     WEIGHT_TOKENS = 512   /* tokens whose products are added to dW at once */
 };
-
-static int64_t at_most(int64_t n, int64_t limit) { return n < limit ? n : limit; }
-
-static int64_t at_least(int64_t n, int64_t limit) { return n > limit ? n : limit; }
 
 /* ---- rows of numbers ------------------------------------------------------------------------------------------------- */
 

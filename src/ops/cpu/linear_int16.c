@@ -1,6 +1,7 @@
 /* dW of the ternary linear layer in integers, by AVX2: x is int8, and for a run of tokens each column of dy, times the tokens'
  * scales, is rounded to 16 bits, to 1/32767 of its largest; the run's sum is then exact. Twice as many products an instruction
  * as in f32. Work is cut by shape alone. SPDX-License-Identifier: MIT */
+#include "ops/cpu/cut.h"
 #include "ops/cpu/linear.h"
 #include "ops/cpu/simd.h"
 
@@ -32,8 +33,6 @@ typedef struct weight_gradient {
     int64_t N, K, tokens, pairs, panels;
     uint32_t *packed_x; /* (panels, pairs, COLUMNS) */
 } weight_gradient;
-
-static int64_t at_most(int64_t n, int64_t limit) { return n < limit ? n : limit; }
 
 BB_SIMD_INLINE uint32_t pair_of(int32_t first, int32_t second) { return ((uint32_t)first & 0xffffu) | (uint32_t)second << 16; }
 
