@@ -16,7 +16,7 @@ static const double curiosity = 1.0 / 128;
 
 /* What was hoped for is held against what came: where passes with guesses gave less than this for their time, none is made for
  * some bytes, twice as many each time. So the whole is never much slower, whatever is estimated wrongly. */
-static const double enough = 1.03, judged = 6 /* passes' time */;
+static const double enough = 1.03, judged = 12 /* passes' time */;
 enum { SINGLES = 4, LEAST_REST = 64, MOST_REST = 4096 };
 
 static const int sizes[BB_DRAFT_SIZES] = {1, 2, 3, 4, 6, 8, 12, 16};
@@ -120,6 +120,14 @@ static double excess_of(const bb_draft *d, int size) {
     return d->excess[known] * (sizes[size] - 1) / (sizes[known] - 1);
 }
 
+/* The longest pass to consider: a size above the longest that was timed, as neither its time nor what guesses that far ahead
+ * are worth is known yet. */
+static int longest_size(const bb_draft *d) {
+    int size = 1;
+    while (size < BB_DRAFT_SIZES - 1 && d->timed[size]) size++;
+    return size;
+}
+
 /* That one byte more in a pass takes after `rows` of them. */
 static double excess_of_next(const bb_draft *d, int rows) {
     int size = 1;
@@ -169,6 +177,7 @@ bb_status bb_draft_guess(bb_draft *d, const bb_context *c, bb_draft_draws draws,
     d->guessed_at = c->end;
     if (!always && (d->singles < SINGLES || d->resting > 0)) return BB_OK;
     memcpy(text, bb_context_at(c, c->end - held), (size_t)held);
+    if (!always && most > sizes[longest_size(d)] - 1) most = sizes[longest_size(d)] - 1;
     for (int size = 1; n < most && n < BB_DRAFT_MAX; n++) {
         double confidence, rate = 0;
         int byte = bb_ngrams_guess(&d->ngrams, text + held + n, held + n, &confidence);

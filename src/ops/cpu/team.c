@@ -50,6 +50,7 @@ struct bb_team {
 typedef struct member {
     bb_team *team;
     int thread;
+    int starter; /* the processor that started it */
 } member;
 
 static inline void relax(void) {
@@ -93,10 +94,22 @@ static void await_run(bb_team *team, unsigned seen, fetching next) {
     pthread_mutex_unlock(&team->lock);
 }
 
+/* Where other threads still spin when this one is started, only the starter's own processor may look free, and the scheduler
+ * can leave both there for tenths of a second. So it goes elsewhere first; where it may be stays as it was. */
+static void leave(int processor) {
+    cpu_set_t all, others;
+    if (processor < 0 || sched_getcpu() != processor || sched_getaffinity(0, sizeof all, &all) != 0) return;
+    others = all;
+    CPU_CLR((size_t)processor, &others);
+    if (CPU_COUNT(&others) > 0 && sched_setaffinity(0, sizeof others, &others) == 0)
+        (void)sched_setaffinity(0, sizeof all, &all);
+}
+
 static void *serve(void *user) {
     member self = *(member *)user;
     bb_team *team = self.team;
     free(user);
+    leave(self.starter);
     unsigned seen = 0;
     fetching next = {NULL, NULL};
     for (;;) {
@@ -126,7 +139,7 @@ static void start_threads(bb_team *team) {
     for (int t = 1; t < team->threads; t++) {
         member *m = malloc(sizeof *m);
         if (!m) break;
-        *m = (member){team, t};
+        *m = (member){team, t, sched_getcpu()};
         if (pthread_create(&team->handles[t], NULL, serve, m) != 0) {
             free(m);
             break;
