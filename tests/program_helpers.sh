@@ -14,6 +14,9 @@ cleanup() {
 trap cleanup EXIT
 cd "$tmp" || exit 1
 
+# Before a program is begun in the background whose output wait_for looks at: what the one before it wrote is not to be found there.
+begin_output() { rm -f out err; }
+
 fail() {
     printf 'FAILED: %s\n' "$*" >&2
     [ -f "$tmp/out" ] && tail -c 2000 "$tmp/out" >&2

@@ -71,6 +71,7 @@ complains "has not the weights of rank 0"
 # ---- a stop, a death, a disk that is full, a rank that hangs
 # begin NAME ARGUMENTS…: a long job of 3 ranks in the background; rank_of K: the process of its rank K
 begin() {
+    begin_output
     quiet='' ranks 3 "${model[@]}" --steps 1000000 --save_every 3 --log_every 1 --dist_timeout 3 --out "$1" "${@:2}" >out 2>err &
     job=$!
     wait_for out "step 4/"
@@ -78,7 +79,7 @@ begin() {
 rank_of() {
     local pid
     for pid in $(pgrep -f -- "--out $name"); do
-        tr '\0' '\n' <"/proc/$pid/environ" 2>/dev/null | grep -qx "OMPI_COMM_WORLD_RANK=$1" && echo "$pid" && return
+        grep -qzx "OMPI_COMM_WORLD_RANK=$1" "/proc/$pid/environ" 2>/dev/null && echo "$pid" && return
     done
     fail "no process of rank $1"
 }

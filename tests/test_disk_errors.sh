@@ -40,6 +40,7 @@ for ((i = 0; i < 300; i++)); do cat text.txt; done >many.txt
 cp many.txt disk/data.txt
 sync -f disk
 long=(--steps 1000000 --log_every 1 --save_every 1 --keep 2)
+begin_output
 "$bitbyte" train --data disk/data.txt "${tiny[@]}" "${long[@]}" --out run >out 2>err &
 pid=$!
 wait_for out "step 3/"

@@ -43,6 +43,7 @@ cmp "$(last one 8)" "$(last two 8)" || fail "two hosts and one process end with 
 # ---- troubles
 # begin HOSTS ARGUMENTS…: a long job in the background, in the run directory $name
 begin() {
+    begin_output
     job "$1" "${model[@]}" --steps 1000000 --save_every 3 --log_every 1 --dist_timeout 5 --out "$tmp/$name" "${@:2}" >out 2>err \
         </dev/null &
     job=$!
@@ -52,7 +53,7 @@ ranks() { pgrep -f -- "--out $tmp/$name( |\$)"; }
 rank_of() {
     local pid
     for pid in $(ranks); do
-        tr '\0' '\n' <"/proc/$pid/environ" 2>/dev/null | grep -qx "OMPI_COMM_WORLD_RANK=$1" && echo "$pid" && return
+        grep -qzx "OMPI_COMM_WORLD_RANK=$1" "/proc/$pid/environ" 2>/dev/null && echo "$pid" && return
     done
     fail "no process of rank $1"
 }

@@ -8,6 +8,7 @@ long=(--data text.txt "${tiny[@]}" --steps 1000000)
 
 for case in INT:130 TERM:143; do
     signal=${case%:*}
+    begin_output
     "$bitbyte" train "${long[@]}" --out "$signal" --log_every 1 >out 2>err &
     pid=$!
     wait_for out "step 3/"
@@ -24,6 +25,7 @@ for case in INT:130 TERM:143; do
 done
 
 # The second signal does not wait. The pause between the two is shorter than a step of this model.
+begin_output
 "$bitbyte" train --data text.txt --out twice --n_layer 4 --d_model 256 --n_head 4 --d_ff 512 --seq_len 2048 --grad_accum 64 --threads 1 \
     --device "$device" --steps 10 >out 2>err &
 pid=$!
@@ -58,6 +60,7 @@ complains "standard output"
 # Data that shrinks or goes away under a run: an error that names the file, no signal, and what was saved stays.
 for damage in shrunk removed; do
     cp text.txt $damage.txt
+    begin_output
     "$bitbyte" train --data $damage.txt "${tiny[@]}" --steps 1000000 --out $damage --log_every 1 --save_every 1 --keep 2 >out 2>err &
     pid=$!
     wait_for out "step 3/"
