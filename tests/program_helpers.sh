@@ -7,6 +7,7 @@ device=${BB_TEST_DEVICE:-cpu}
 export OMP_WAIT_POLICY=passive
 tmp=$(mktemp -d)
 cleanup() {
+    [ "$BASHPID" = "$$" ] || return # a child that was killed before it became another program
     trap - EXIT
     for mounted in "$tmp"/*/; do mountpoint -q "$mounted" && umount "$mounted"; done
     rm -rf "$tmp"

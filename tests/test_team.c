@@ -88,8 +88,11 @@ static void rest_on_threads(void *user, bb_team *team, int thread) {
 static void test_rest(void **state) {
     (void)state;
     bb_team *team = bb_team_create(2);
-    for (int i = 0; i < 4; i++) bb_team_run(team, false, 2, rest_on_threads, NULL, (bb_team_fetch){0});
-    assert_int_equal(check_run(team, 2, false, 100, -1, (bb_team_fetch){0}), 1);
+    int tries = 0; /* where the caller is kept from its processor too, it doesn't see that the other one was */
+    do {
+        assert_true(++tries < 100);
+        for (int i = 0; i < 4; i++) bb_team_run(team, false, 2, rest_on_threads, NULL, (bb_team_fetch){0});
+    } while (check_run(team, 2, false, 100, -1, (bb_team_fetch){0}) != 1);
     int runs = 1;
     while (check_run(team, 2, false, 100, -1, (bb_team_fetch){0}) == 1) assert_true(++runs < 10000);
     bb_team_free(team);
