@@ -1,5 +1,5 @@
-/* The ways to a ternary linear layer's products: integers on any processor (linear_int8.c, for dx linear_int8_backward.c, for dW
- * linear_int16.c), own tiles of dot products where the processor has AVX-512 with VNNI and BF16 (linear_dot.c, and for dW
+/* The ways to a ternary linear layer's products: integers on any processor (linear_int8.c, for dx linear_int8_backward.c, for
+ * dW linear_int16.c), own tiles of dot products where the processor has AVX-512 with VNNI and BF16 (linear_dot.c, and for dW
  * linear_dot_weight.c, of which VNNI is enough for int8), and oneDNN (linear_gemm.c) for what is not in integers elsewhere.
  * linear.c chooses. SPDX-License-Identifier: MIT */
 #ifndef BB_OPS_CPU_LINEAR_H
