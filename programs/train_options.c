@@ -304,8 +304,8 @@ static bb_cli_option options[] = {
      .range = BB_CLI_AT_LEAST(0),
      .saved = BB_CLI_SAVED_FREE,
      .help =
-         "1: the ranks share out the optimizer's moments, each holds and updates its part; the results are the same. 0: every "
-         "rank holds all of them"},
+         "1: the ranks share out the optimizer's moments, each holds and updates its part. 0: every rank holds and updates all "
+         "of them, to the same results"},
     {.name = "dist_timeout",
      .type = BB_CLI_INT,
      .target = &given.dist_timeout,
@@ -346,6 +346,7 @@ static void set_defaults(void) {
     given.options.val_every = 2000;
     given.reduce = (int)given.options.reduce;
     given.save_copy = (int)given.options.save_copy;
+    given.zero = 1;
     given.dist_timeout = 15;
 }
 
@@ -467,7 +468,7 @@ static int check(void) {
                                   "--zero %d: expected 0 or 1; what is shared out is the optimizer's state (stage 1), not "
                                   "gradients or weights",
                                   given.zero);
-    if (given.zero == 1 && !given.ddp)
+    if (given.zero == 1 && !given.ddp && bb_cli_given(&command, "zero"))
         return bb_cli_usage_error(&command,
                                   "--zero 1 shares the optimizer's state out over the ranks of --ddp, which is not given");
     if (given.resume && given.init)

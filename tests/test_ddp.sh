@@ -21,7 +21,7 @@ exact=("${model[@]}" --reduce exact --global_batch 8 --steps 8)
 expect 0 "$bitbyte" train "${exact[@]}" --out one
 expect 0 ranks 2 "${exact[@]}" --out two
 says "rank     1 on "
-expect 0 ranks 4 "${exact[@]}" --out four --save_every 4
+expect 0 ranks 4 "${exact[@]}" --out four --save_every 4 --zero 0
 same one two 8
 same one four 8
 [ "$(wc -l <four/metrics.jsonl)" = 1 ] || fail "metrics.jsonl of 4 ranks has $(wc -l <four/metrics.jsonl) lines, not 1"

@@ -51,12 +51,12 @@ static void ranges_are_reduced_and_gathered(void **state) {
     (void)state;
     enum { RANGES = 150 }; /* more than are kept in a queue */
     int size = dist->size, rank = dist->rank;
-    static const int64_t lengths[] = {1, 3, 64, 1000, 0, 70001};
+    static const int64_t lengths[] = {1, 3, 64, 1000, 0, 70001, 400003};
     float *x[RANGES];
     int64_t *cuts = malloc((size_t)(RANGES * (size + 1)) * sizeof *cuts);
     for (int kind = BB_DIST_REDUCE_SCATTER; kind <= BB_DIST_GATHER; kind++) {
         for (int j = 0; j < RANGES; j++) {
-            int64_t n = lengths[j % 6], *cut = cuts + (int64_t)j * (size + 1);
+            int64_t n = lengths[j % 7], *cut = cuts + (int64_t)j * (size + 1);
             x[j] = malloc((size_t)n * sizeof *x[j] + 1);
             for (int r = 0; r <= size; r++) cut[r] = r < size && j % 2 ? (n * r / size) & ~(int64_t)15 : n * r / size;
             for (int64_t i = 0; i < n; i++) x[j][i] = value(rank, i + j);
