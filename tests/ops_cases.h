@@ -21,6 +21,7 @@ enum { OPS_MAX_HELD = 96 };
 typedef struct ops_session {
     bb_device *dev;
     uint64_t seed, drawn;
+    bool dense; /* ternary matrices are laid out for forward products alone, where the device has a layout for these */
     int held_count, host_count;
     struct {
         void *p;
@@ -126,7 +127,7 @@ static inline int64_t ops_segment_end(int64_t N, int segments, int i) {
 
 /* Device memory for a matrix of up to three segments, quantized from w: host (N,K). */
 static inline bb_ternary ops_ternary(ops_session *s, int64_t N, int64_t K, int segments, const float *w) {
-    bb_ternary t = {.n = N, .k = K, .segments = segments};
+    bb_ternary t = {.n = N, .k = K, .segments = segments, .dense = s->dense && s->dev->ops->ternary_dense(s->dev)};
     for (int i = 0; i < segments; i++) t.segment_end[i] = ops_segment_end(N, segments, i);
     t.scale = ops_room(s, BB_MAX_SEGMENTS * sizeof(float));
     t.data = ops_room(s, s->dev->ops->ternary_bytes(s->dev, &t));

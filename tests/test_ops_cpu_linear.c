@@ -213,6 +213,19 @@ static void linear_unquantized(ops_session *s, const int64_t *d, ops_outputs *ou
     ops_out(out, "y + residual", ops_get_f32(s, sum, M * N), M * N, 2 * U_F32, sum_bound);
 }
 
+/* In the layout for forward products alone, where the device has one: with 1 and 2 threads that may differ, and the results are
+ * the same. */
+#define DENSE(body)                                                                                                            \
+    static void body##_dense(ops_session *s, const int64_t *d, ops_outputs *out) {                                             \
+        s->dense = true;                                                                                                       \
+        body(s, d, out);                                                                                                       \
+    }
+DENSE(ternary)
+DENSE(ternary_load)
+DENSE(linear_exact)
+DENSE(linear_extreme)
+DENSE(linear_unquantized)
+
 /* A gradient, whose terms had two or three random roundings, none of them whole, and errors of norm `quantized` by int8; those
  * of few values may add up to more than expected. */
 static void out_by_norm(ops_outputs *out, const char *name, const float *x, int64_t n, double relative, const double *bound,
@@ -486,6 +499,34 @@ static const ops_case cases[] = {
     {"linear_unquantized", linear_unquantized, {65, 70, 90, 3, 1}},
     {"linear_unquantized", linear_unquantized, {130, 192, 128, 2}},
     {"linear_unquantized", linear_unquantized, {20, 1100, 30, 3, 1}},
+    {"ternary, dense", ternary_dense, {5, 7, 3}},
+    {"ternary, dense", ternary_dense, {64, 80, 1}},
+    {"ternary, dense", ternary_dense, {130, 257, 3}},
+    {"ternary, dense", ternary_dense, {333, 500, 3}},
+    {"ternary_load, dense", ternary_load_dense, {5, 7, 3}},
+    {"ternary_load, dense", ternary_load_dense, {64, 160, 1}},
+    {"ternary_load, dense", ternary_load_dense, {333, 500, 3}},
+    {"linear_exact, dense",
+     linear_exact_dense,
+     {1, 5, 1536, 3}}, /* 1 row, 2 .. 6, 7 .. 16, more; 0 .. 4 blocks after the last five */
+    {"linear_exact, dense", linear_exact_dense, {1, 64, 4096, 1}},
+    {"linear_exact, dense", linear_exact_dense, {1, 260, 333, 3}},
+    {"linear_exact, dense", linear_exact_dense, {1, 70, 80, 1}},
+    {"linear_exact, dense", linear_exact_dense, {1, 200, 1030, 3}},
+    {"linear_exact, dense", linear_exact_dense, {1, 65, 1390, 1}},
+    {"linear_exact, dense", linear_exact_dense, {2, 31, 65, 2}},
+    {"linear_exact, dense", linear_exact_dense, {3, 9, 20, 1}},
+    {"linear_exact, dense", linear_exact_dense, {6, 130, 2000, 2}},
+    {"linear_exact, dense", linear_exact_dense, {7, 130, 700, 2}},
+    {"linear_exact, dense", linear_exact_dense, {16, 100, 1536, 3}},
+    {"linear_exact, dense", linear_exact_dense, {17, 48, 100, 3}},
+    {"linear_exact, dense", linear_exact_dense, {300, 80, 520, 3}},
+    {"linear_exact, dense", linear_exact_dense, {70, 1030, 24, 2}},
+    {"linear_extreme, dense", linear_extreme_dense, {7, 4100}},
+    {"linear_extreme, dense", linear_extreme_dense, {1, 131000}},
+    {"linear_unquantized, dense", linear_unquantized_dense, {1, 200, 120, 3}},
+    {"linear_unquantized, dense", linear_unquantized_dense, {65, 70, 90, 3}},
+    {"linear_unquantized, dense", linear_unquantized_dense, {20, 1100, 30, 3, 1}},
     {"linear_backward", linear_backward, {1, 1, 1, 1, X_I8, 0, 0}},
     {"linear_backward", linear_backward, {1, 40, 24, 3, X_I8, 1, 0}},
     {"linear_backward", linear_backward, {5, 17, 20, 3, X_I8, 0, 0}},

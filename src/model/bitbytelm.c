@@ -15,7 +15,7 @@ static int64_t head_size(const bb_config *c) { return c->d_model / c->n_head; }
 /* ---- prepared weights ------------------------------------------------------------------------------------------------ */
 
 /* The codes of all blocks lie one behind the other, in the order of the parameters; behind them the scales. */
-static void carve_weights(bb_block *blocks, bb_arena *arena, bb_device *dev, const bb_config *c) {
+static void carve_weights(bb_block *blocks, bb_arena *arena, bb_device *dev, const bb_config *c, bool for_inference) {
     int64_t C = c->d_model, kv = c->n_kv_head * head_size(c), F = c->d_ff;
     for (int l = 0; l < c->n_layer; l++) {
         bb_block *b = &blocks[l];
@@ -24,7 +24,10 @@ static void carve_weights(bb_block *blocks, bb_arena *arena, bb_device *dev, con
         b->gate_up = (bb_ternary){.n = 2 * F, .k = C, .segments = 1, .segment_end = {2 * F}};
         b->down = (bb_ternary){.n = C, .k = F, .segments = 1, .segment_end = {C}};
         bb_ternary *all[] = {&b->qkv, &b->o, &b->gate_up, &b->down};
-        for (int i = 0; i < 4; i++) all[i]->data = bb_arena_take(arena, dev->ops->ternary_bytes(dev, all[i]));
+        for (int i = 0; i < 4; i++) {
+            all[i]->dense = for_inference && dev->ops->ternary_dense(dev);
+            all[i]->data = bb_arena_take(arena, dev->ops->ternary_bytes(dev, all[i]));
+        }
     }
     for (int l = 0; l < c->n_layer; l++) {
         bb_ternary *all[] = {&blocks[l].qkv, &blocks[l].o, &blocks[l].gate_up, &blocks[l].down};
@@ -35,12 +38,12 @@ static void carve_weights(bb_block *blocks, bb_arena *arena, bb_device *dev, con
     }
 }
 
-size_t bb_quantized_measure(bb_device *device, const bb_config *config) {
+size_t bb_quantized_measure(bb_device *device, const bb_config *config, bool for_inference) {
     bb_arena measure = {0};
     bb_block block;
     bb_config one = *config;
     one.n_layer = 1;
-    carve_weights(&block, &measure, device, &one);
+    carve_weights(&block, &measure, device, &one, for_inference);
     return measure.used * (size_t)config->n_layer;
 }
 
@@ -326,7 +329,7 @@ static bb_status create(bb_device *device, const bb_config *config, bool for_inf
     m->trained_length = BB_DEFAULT_TRAINED_LENGTH;
     m->for_inference = for_inference;
     BB_TRY_GOTO(status, fail, bb_param_table_create(config, for_inference, &m->table, err));
-    m->quantized_bytes = bb_quantized_measure(device, config);
+    m->quantized_bytes = bb_quantized_measure(device, config, for_inference);
     m->blocks = calloc((size_t)config->n_layer, sizeof *m->blocks);
     m->params = device->ops->alloc(device, (size_t)m->table.held * sizeof(float));
     m->quantized = device->ops->alloc(device, m->quantized_bytes);
@@ -336,7 +339,7 @@ static bb_status create(bb_device *device, const bb_config *config, bool for_inf
         goto fail;
     }
     bb_arena arena = {.base = m->quantized};
-    carve_weights(m->blocks, &arena, device, config);
+    carve_weights(m->blocks, &arena, device, config, for_inference);
     point_blocks(m);
     *out = m;
     return BB_OK;

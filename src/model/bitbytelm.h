@@ -69,7 +69,7 @@ void bb_model_prepare(bb_model *model);
 size_t bb_workspace_measure(bb_device *device, const bb_config *config, int batch_size, int seq_len, bool training,
                             bool recompute);
 size_t bb_cache_workspace_measure(bb_device *device, const bb_config *config, int64_t capacity);
-size_t bb_quantized_measure(bb_device *device, const bb_config *config);
+size_t bb_quantized_measure(bb_device *device, const bb_config *config, bool for_inference);
 
 /* The keys and values of the bytes so far, which the cached forward pass reads and fills. */
 typedef struct bb_kv_cache {

@@ -48,6 +48,7 @@ struct bb_ternary {
     float *scale;
     void *data;
     const bb_ternary *next; /* what is read after it, NULL where that is not known: it may be fetched ahead */
+    bool dense;             /* laid out for linear_forward and ternary_unpack alone; where ternary_dense() */
 };
 
 /* Attention over B sequences. Row t of a sequence b, head h, element d of q is at q + ((b*Tq + t)*q_stride + h*D + d), o and
@@ -173,6 +174,8 @@ typedef struct bb_ops {
     /* -- ternary linear layers (arXiv:2402.17764) --------------------------------------------------------------------- */
     /* Of t->data, from the shape and the segments. */
     size_t (*ternary_bytes)(bb_device *dev, const bb_ternary *t);
+    /* Whether there is a layout that takes fewer bytes, which few rows are multiplied with sooner. */
+    bool (*ternary_dense)(bb_device *dev);
     /* w: (N,K) f32, the segments one below the other. Per segment: g = max(mean|w|, 1e-8) (mean in double, by tiles),
      * q = round_half_even(clip(w/g, -1, 1)). Fills t->scale and t->data; the rest of *t is the caller's. */
     void (*ternary_quant)(bb_device *dev, const bb_ternary *t, const float *w);

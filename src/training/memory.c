@@ -14,7 +14,7 @@ bb_status bb_memory_predict(bb_device *device, const bb_config *config, bb_optim
     out->parameters = bb_config_parameters(config) * sizeof(float);
     out->gradients = out->parameters;
     BB_TRY(bb_optimizer_predict(config, optim, 0, 1, &out->optimizer, err));
-    out->quantized_weights = bb_quantized_measure(device, config);
+    out->quantized_weights = bb_quantized_measure(device, config, false);
     out->activations = bb_workspace_measure(device, config, batch_size, seq_len, true, recompute);
     int64_t heads = config->n_head;
     bb_attention attention = {

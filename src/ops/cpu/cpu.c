@@ -185,6 +185,7 @@ static const bb_ops ops = {
     .swiglu_forward = bb_cpu_swiglu_forward,
     .swiglu_backward = bb_cpu_swiglu_backward,
     .ternary_bytes = bb_cpu_ternary_bytes,
+    .ternary_dense = bb_cpu_ternary_dense,
     .ternary_quant = bb_cpu_ternary_quant,
     .ternary_quant_rows = bb_cpu_ternary_quant_rows,
     .sum_abs = bb_cpu_sum_abs,

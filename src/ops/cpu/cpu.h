@@ -39,6 +39,7 @@ void bb_cpu_measure_peaks(bb_device *dev, bb_peaks *out);
 
 /* linear.c, ternary_quant.c, head.c */
 size_t bb_cpu_ternary_bytes(bb_device *dev, const bb_ternary *t);
+bool bb_cpu_ternary_dense(bb_device *dev);
 void bb_cpu_ternary_quant(bb_device *dev, const bb_ternary *t, const float *w);
 void bb_cpu_ternary_quant_rows(bb_device *dev, const bb_ternary *t, const float *w, int64_t first, int64_t rows);
 void bb_cpu_sum_abs(bb_device *dev, double *sums, const float *w, int64_t n);

@@ -86,7 +86,7 @@ static bool take_int8_rows(bb_device *dev, bb_rows x, const unit *u, int64_t K, 
 
 static void expand_int8(uint8_t *out, bb_cpu_level level, const bb_ternary *t, int64_t panel, int64_t steps) {
     int64_t there = bb_ternary_steps(t);
-    bb_ternary_expand(level, out, bb_ternary_panel_at(t, panel).data, bb_ternary_blocks(t));
+    bb_ternary_expand_panel(level, out, t, bb_ternary_panel_at(t, panel).data);
     memset(out + there * BB_STEP_BYTES, 0, (size_t)((steps - there) * BB_STEP_BYTES));
 }
 
@@ -186,7 +186,7 @@ static void forward_bf16(bb_device *dev, float *y, const float *residual, bb_row
             for (int64_t j = 0; j < c.panels; j++) {
                 uint8_t *codes = bb_cpu_scratch(dev, (size_t)(source_steps * BB_STEP_BYTES));
                 if (!codes) continue;
-                bb_ternary_expand(bb_cpu_of(dev)->level, codes, bb_ternary_panel_at(t, first + j).data, bb_ternary_blocks(t));
+                bb_ternary_expand_panel(bb_cpu_of(dev)->level, codes, t, bb_ternary_panel_at(t, first + j).data);
                 bb_dot_expand_panel((bb_bf16 *)(void *)(expanded + (size_t)j * panel_bytes), codes, source_steps);
             }
 #pragma omp for schedule(dynamic)

@@ -43,8 +43,8 @@ static const void *row_of(const void *rows, bb_dtype dtype, int64_t row, int64_t
 
 /* A panel's steps (ternary.h), in the thread's scratch. */
 static const uint8_t *expand_panel(bb_device *dev, const bb_ternary *t, const bb_ternary_panel *p) {
-    uint8_t *steps = bb_cpu_scratch(dev, 4 * bb_ternary_panel_bytes(t));
-    if (steps) bb_ternary_expand(bb_cpu_of(dev)->level, steps, p->data, bb_ternary_blocks(t));
+    uint8_t *steps = bb_cpu_scratch(dev, (size_t)(bb_ternary_steps(t) * BB_STEP_BYTES));
+    if (steps) bb_ternary_expand_panel(bb_cpu_of(dev)->level, steps, t, p->data);
     return steps;
 }
 

@@ -144,7 +144,7 @@ static void forward_tiles(bb_device *dev, const int8_forward *f, int64_t M) {
 
 void bb_linear_int8_forward(bb_device *dev, float *y, const float *residual, bb_rows x, const bb_ternary *t, int64_t M) {
     bb_cpu_level level = bb_cpu_of(dev)->level;
-    int8_forward f = {.dot = bb_ternary_dot_for(level),
+    int8_forward f = {.dot = bb_ternary_dot_for(level, t->dense),
                       .finish_row = finish_row_for(level),
                       .y = y,
                       .residual = residual,
@@ -160,15 +160,14 @@ void bb_linear_int8_forward(bb_device *dev, float *y, const float *residual, bb_
 
 /* ---- few rows that are not quantized ------------------------------------------------------------------------------- */
 
-/* q of a panel: (K, BB_PANEL) f32 */
-BB_SIMD_INLINE void columns_body(float *q, const uint8_t *panel, int64_t K) {
+/* q of a panel: (K, BB_PANEL) f32, from its steps */
+BB_SIMD_INLINE void columns_body(float *q, const uint8_t *steps, int64_t K) {
     for (int64_t k = 0; k < K; k++) {
-        const uint8_t *codes = panel + k / 16 * 4 * BB_PANEL + k % 4;
-        int shift = (int)(k % 16 / 4) * 2;
-        for (int n = 0; n < BB_PANEL; n++) q[k * BB_PANEL + n] = (float)((codes[4 * n] >> shift & 3) - 1);
+        const uint8_t *codes = steps + k / 4 * BB_STEP_BYTES + k % 4;
+        for (int n = 0; n < BB_PANEL; n++) q[k * BB_PANEL + n] = (float)(codes[4 * n] - 1);
     }
 }
-BB_SIMD_VARIANTS(columns, (float *q, const uint8_t *panel, int64_t K), (q, panel, K))
+BB_SIMD_VARIANTS(columns, (float *q, const uint8_t *steps, int64_t K), (q, steps, K))
 
 BB_SIMD_INLINE void float_row_body(float *y, const float *residual, const float *x, const float *q, float g, int64_t K,
                                    int64_t n) {
@@ -193,9 +192,12 @@ void bb_linear_few_forward(bb_device *dev, float *y, const float *residual, bb_r
 #pragma omp parallel for num_threads(dev->threads) schedule(static) if (M * N * K > PARALLEL)
     for (int64_t j = 0; j < panels; j++) {
         bb_ternary_panel p = bb_ternary_panel_at(t, j);
-        float *q = bb_cpu_scratch(dev, (size_t)(K * BB_PANEL) * sizeof *q);
+        size_t q_bytes = (size_t)(K * BB_PANEL) * sizeof(float);
+        float *q = bb_cpu_scratch(dev, q_bytes + (size_t)(bb_ternary_steps(t) * BB_STEP_BYTES));
         if (!q) continue;
-        columns_for(level)(q, p.data, K);
+        uint8_t *steps = (uint8_t *)q + q_bytes;
+        bb_ternary_expand_panel(level, steps, t, p.data);
+        columns_for(level)(q, steps, K);
         for (int64_t m = 0; m < M; m++)
             float_row_for(level)(y + m * N + p.first, residual ? residual + m * N + p.first : NULL, rows + m * K, q,
                                  t->scale[p.segment], K, p.rows);

@@ -139,7 +139,7 @@ BB_SIMD_VARIANTS(finish_row, (bb_bf16 * y, const int32_t *sums, int32_t offset, 
 
 /* Panels first .. first+panels-1 of columns. */
 static void slab(const input_gradient *g, int64_t first, int64_t panels) {
-    bb_ternary_dot *dot = bb_ternary_dot_for(g->level);
+    bb_ternary_dot *dot = bb_ternary_dot_for(g->level, false);
     finish_row_kernel *finish_row = finish_row_for(g->level);
     int64_t K = g->t->k, tiles = (g->M + ROW_TILE - 1) / ROW_TILE, group = panels;
     if (tiles < FEW_TILES) group = panels * tiles / FEW_TILES > 1 ? panels * tiles / FEW_TILES : 1;

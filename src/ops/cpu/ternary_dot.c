@@ -1,13 +1,14 @@
 /* SPDX-License-Identifier: MIT */
 #include "ops/cpu/ternary_dot.h"
 
-bb_ternary_dot *bb_ternary_dot_for(bb_cpu_level level) {
+bb_ternary_dot *bb_ternary_dot_for(bb_cpu_level level, bool dense) {
 #if defined(__x86_64__)
+    if (dense) return bb_ternary_dot_dense;
     if (level >= BB_CPU_AVX512_AMX) return bb_ternary_dot_amx;
     if (level >= BB_CPU_AVX512_VNNI) return bb_ternary_dot_vnni;
     if (level >= BB_CPU_AVX2) return bb_ternary_dot_avx2;
 #endif
-    (void)level;
+    (void)level, (void)dense;
     return bb_ternary_dot_generic;
 }
 

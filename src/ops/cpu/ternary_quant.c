@@ -2,13 +2,16 @@
 #include <math.h>
 
 #include "ops/cpu/simd.h"
-#include "ops/cpu/ternary.h"
+#include "ops/cpu/ternary_dense.h"
 
 #ifdef __x86_64__
 #include <emmintrin.h>
 #endif
 
 enum { SUM_LANES = 16, QUANT_COLUMNS = 256, ROWS_AHEAD = 4 };
+
+/* One thread takes as long to take codes apart as to read what that saves; several share memory. */
+bool bb_cpu_ternary_dense(bb_device *dev) { return dev->threads > 1 && bb_ternary_dense_pays(bb_cpu_of(dev)->level); }
 
 size_t bb_cpu_ternary_bytes(bb_device *dev, const bb_ternary *t) {
     (void)dev;
@@ -95,7 +98,8 @@ static inline void prefetch(const float *x, int64_t n) {
     for (int64_t i = 0; i < n; i += 16) __builtin_prefetch(x + i);
 }
 
-static void quantize_panel(bb_cpu_level level, const bb_ternary_panel *p, const float *w, int64_t K, float above_half) {
+static void quantize_panel(bb_cpu_level level, const bb_ternary_panel *p, uint8_t *panel, const float *w, int64_t K,
+                           float above_half) {
     quantize_row_kernel *quantize_row = quantize_row_for(level);
     _Alignas(64) uint8_t rows[BB_PANEL][QUANT_COLUMNS];
     memset(rows, 0, sizeof rows);
@@ -108,9 +112,23 @@ static void quantize_panel(bb_cpu_level level, const bb_ternary_panel *p, const 
         }
         for (int64_t k = 0; k < columns; k += BB_BLOCK_COLUMNS)
             for (int64_t r = 0; r < BB_PANEL; r += 4)
-                pack_rows(p->data + (k0 + k) / BB_BLOCK_COLUMNS * BB_BLOCK_BYTES, rows, r, k);
+                pack_rows(panel + (k0 + k) / BB_BLOCK_COLUMNS * BB_BLOCK_BYTES, rows, r, k);
     }
     finish_stores();
+}
+
+/* Where a panel is made, at two bits: there where it is kept, or in scratch, for finish_panel to lay out densely. NULL when out
+ * of memory. */
+static uint8_t *begin_panel(bb_device *dev, const bb_ternary *t, const bb_ternary_panel *p) {
+    if (!t->dense) return p->data;
+    size_t bytes = (size_t)(bb_ternary_blocks(t) * BB_BLOCK_BYTES);
+    uint8_t *panel = bb_cpu_scratch(dev, bytes);
+    if (panel && p->rows < BB_PANEL) memset(panel, 0, bytes);
+    return panel;
+}
+
+static void finish_panel(bb_device *dev, const bb_ternary *t, const bb_ternary_panel *p, const uint8_t *panel) {
+    if (t->dense) bb_ternary_dense_pack(bb_cpu_of(dev)->level, p->data, panel, bb_ternary_blocks(t));
 }
 
 /* Panels begin .. end-1, each with what above_half holds for its segment. */
@@ -119,7 +137,10 @@ static void quantize_panels(bb_device *dev, const bb_ternary *t, const float *w,
 #pragma omp parallel for num_threads(dev->threads) schedule(dynamic) if ((end - begin) * BB_PANEL * t->k > BB_SIMD_SERIAL)
     for (int64_t i = begin; i < end; i++) {
         bb_ternary_panel p = bb_ternary_panel_at(t, i);
-        quantize_panel(bb_cpu_of(dev)->level, &p, w, t->k, above_half[p.segment]);
+        uint8_t *panel = begin_panel(dev, t, &p);
+        if (!panel) continue;
+        quantize_panel(bb_cpu_of(dev)->level, &p, panel, w, t->k, above_half[p.segment]);
+        finish_panel(dev, t, &p, panel);
     }
 }
 
@@ -152,18 +173,31 @@ void bb_ternary_expand(bb_cpu_level level, uint8_t *steps, const uint8_t *panel,
     expand_for(level)(steps, panel, blocks);
 }
 
+void bb_ternary_expand_panel(bb_cpu_level level, uint8_t *steps, const bb_ternary *t, const uint8_t *panel) {
+    enum { RUN = 4 * BB_DENSE_OF }; /* blocks */
+    if (!t->dense) {
+        bb_ternary_expand(level, steps, panel, bb_ternary_blocks(t));
+        return;
+    }
+    _Alignas(64) uint8_t run[RUN * BB_BLOCK_BYTES];
+    for (int64_t left = bb_ternary_blocks(t), n; left > 0; left -= n) {
+        n = left < RUN ? left : RUN;
+        panel = bb_ternary_dense_unpack(run, panel, n);
+        bb_ternary_expand(level, steps, run, n);
+        steps += n * 4 * BB_STEP_BYTES;
+    }
+}
+
 void bb_cpu_ternary_unpack(bb_device *dev, int8_t *q, const bb_ternary *t) {
     int64_t panels = bb_ternary_panels(t), K = t->k;
 #pragma omp parallel for num_threads(dev->threads) schedule(static) if (t->n * K > BB_SIMD_SERIAL)
     for (int64_t i = 0; i < panels; i++) {
         bb_ternary_panel p = bb_ternary_panel_at(t, i);
-        for (int64_t k = 0; k < K; k += BB_BLOCK_COLUMNS) {
-            uint8_t steps[4 * BB_STEP_BYTES];
-            int64_t columns = K - k < BB_BLOCK_COLUMNS ? K - k : BB_BLOCK_COLUMNS;
-            bb_ternary_expand(bb_cpu_of(dev)->level, steps, p.data + k / BB_BLOCK_COLUMNS * BB_BLOCK_BYTES, 1);
-            for (int64_t r = 0; r < p.rows; r++)
-                for (int64_t j = 0; j < columns; j++) q[(p.first + r) * K + k + j] = bb_ternary_value(steps, r, j);
-        }
+        uint8_t *steps = bb_cpu_scratch(dev, (size_t)(bb_ternary_steps(t) * BB_STEP_BYTES));
+        if (!steps) continue;
+        bb_ternary_expand_panel(bb_cpu_of(dev)->level, steps, t, p.data);
+        for (int64_t r = 0; r < p.rows; r++)
+            for (int64_t k = 0; k < K; k++) q[(p.first + r) * K + k] = bb_ternary_value(steps, r, k);
     }
 }
 
@@ -183,13 +217,13 @@ static inline uint32_t load_codes(const uint8_t *row, int64_t bytes, int64_t at,
 }
 
 /* A row's codes are read by lines, a panel's blocks are written whole. */
-static void load_panel(const bb_ternary_panel *p, const uint8_t *codes, int64_t row_bytes, int64_t K) {
+static void load_panel(const bb_ternary_panel *p, uint8_t *panel, const uint8_t *codes, int64_t row_bytes, int64_t K) {
     enum { LINE = 64 };
     for (int64_t at = 0; at < row_bytes; at += LINE)
         for (int64_t r = 0; r < p->rows; r++)
             for (int64_t i = at; i < at + LINE && i < row_bytes; i += 4) {
                 uint32_t x = transpose_codes(load_codes(codes + (p->first + r) * row_bytes, row_bytes, i, K));
-                memcpy(p->data + (i * BB_PANEL) + 4 * r, &x, sizeof x);
+                memcpy(panel + (i * BB_PANEL) + 4 * r, &x, sizeof x);
             }
 }
 
@@ -198,7 +232,10 @@ void bb_cpu_ternary_load(bb_device *dev, const bb_ternary *t, const uint8_t *cod
 #pragma omp parallel for num_threads(dev->threads) schedule(dynamic) if (t->n * K > BB_SIMD_SERIAL)
     for (int64_t i = 0; i < panels; i++) {
         bb_ternary_panel p = bb_ternary_panel_at(t, i);
-        load_panel(&p, codes, row_bytes, K);
+        uint8_t *panel = begin_panel(dev, t, &p);
+        if (!panel) continue;
+        load_panel(&p, panel, codes, row_bytes, K);
+        finish_panel(dev, t, &p, panel);
     }
 }
 

@@ -25,6 +25,7 @@ void bb_ref_act_quant(bb_device *dev, bb_rows y, const float *x, int64_t M, int6
 
 /* ternary_quant.c */
 size_t bb_ref_ternary_bytes(bb_device *dev, const bb_ternary *t);
+bool bb_ref_ternary_dense(bb_device *dev);
 void bb_ref_ternary_quant(bb_device *dev, const bb_ternary *t, const float *w);
 void bb_ref_ternary_quant_rows(bb_device *dev, const bb_ternary *t, const float *w, int64_t first, int64_t rows);
 void bb_ref_sum_abs(bb_device *dev, double *sums, const float *w, int64_t n);

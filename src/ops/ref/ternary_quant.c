@@ -10,6 +10,11 @@ size_t bb_ref_ternary_bytes(bb_device *dev, const bb_ternary *t) {
     return (size_t)(t->n * row_bytes(t));
 }
 
+bool bb_ref_ternary_dense(bb_device *dev) {
+    (void)dev;
+    return false;
+}
+
 int8_t bb_ref_ternary_at(const bb_ternary *t, int64_t n, int64_t k) {
     return (int8_t)((((const uint8_t *)t->data)[n * row_bytes(t) + k / 4] >> k % 4 * 2 & 3) - 1);
 }
