@@ -136,7 +136,7 @@ BB_API bb_status bb_model_create(bb_device *device, const bb_config *config, uin
 /* A model file or a checkpoint: any safetensors file with a `config` and the named tensors. Values must be finite. */
 BB_API bb_status bb_model_load(bb_device *device, const char *path, bb_model **out, bb_error *err);
 /* The same for bb_model_forward, bb_model_loss, bb_evaluate and bb_generate alone: ternary weights are held at two bits each
- * and in no other form, and give the same logits. Takes packed files too. */
+ * or fewer and in no other form, and give the same logits. Takes packed files too. */
 BB_API bb_status bb_model_load_for_inference(bb_device *device, const char *path, bb_model **out, bb_error *err);
 BB_API bb_status bb_model_save(const bb_model *model, const char *path, bb_error *err);
 /* A model that was loaded for inference, ternary weights at two bits each: a sixteenth of a model file. */
