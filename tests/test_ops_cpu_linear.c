@@ -213,8 +213,7 @@ static void linear_unquantized(ops_session *s, const int64_t *d, ops_outputs *ou
     ops_out(out, "y + residual", ops_get_f32(s, sum, M * N), M * N, 2 * U_F32, sum_bound);
 }
 
-/* In the layout for forward products alone, where the device has one: with 1 and 2 threads that may differ, and the results are
- * the same. */
+/* In the layout for forward products alone, where the device has one. */
 #define DENSE(body)                                                                                                            \
     static void body##_dense(ops_session *s, const int64_t *d, ops_outputs *out) {                                             \
         s->dense = true;                                                                                                       \

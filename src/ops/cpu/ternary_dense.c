@@ -2,146 +2,227 @@
 #include "ops/cpu/ternary_dense.h"
 
 #include "ops/cpu/simd.h"
+#include "ops/cpu/ternary_dot.h"
 
-enum { FIFTH = 85 };
+enum { STEPS = 4, LINE = 64, GROUPS = 4, FIFTH = 85 };
+_Static_assert(STEPS *LINE == BB_BLOCK_BYTES && GROUPS * LINE == BB_BLOCK_BYTES, "a line is a step of all groups, or a group");
 
-BB_SIMD_INLINE void pack_block_body(uint8_t *dense, const uint8_t *block, const uint8_t *fifth, int place) {
+/* A step's line from a block of ternary.h: its codes as digits to the base 3 or 4, and 85 times those of the fifth block's line
+ * at `place`, where there is one. */
+BB_SIMD_INLINE void pack_step_body(uint8_t *line, const uint8_t *block, int step, int base, const uint8_t *fifth, int place) {
 #pragma omp simd
-    for (int j = 0; j < BB_BLOCK_BYTES; j++) {
-        int x = block[j];
-        dense[j] =
-            (uint8_t)(FIFTH * (fifth[j] >> 2 * place & 3) + (x & 3) + 3 * (x >> 2 & 3) + 9 * (x >> 4 & 3) + 27 * (x >> 6));
+    for (int j = 0; j < LINE; j++) {
+        int number = 0;
+        for (int g = GROUPS - 1; g >= 0; g--) number = base * number + (block[g * LINE + j] >> 2 * step & 3);
+        line[j] = (uint8_t)(number + (fifth ? FIFTH * (fifth[j] >> 2 * place & 3) : 0));
     }
 }
-BB_SIMD_VARIANTS(pack_block, (uint8_t * dense, const uint8_t *block, const uint8_t *fifth, int place),
-                 (dense, block, fifth, place))
+BB_SIMD_VARIANTS(pack_step, (uint8_t * line, const uint8_t *block, int step, int base, const uint8_t *fifth, int place),
+                 (line, block, step, base, fifth, place))
 
 void bb_ternary_dense_pack(bb_cpu_level level, uint8_t *dense, const uint8_t *panel, int64_t blocks) {
-    pack_block_kernel *pack = pack_block_for(level);
+    pack_step_kernel *pack = pack_step_for(level);
     for (; blocks >= BB_DENSE_OF; blocks -= BB_DENSE_OF, panel += BB_DENSE_OF * BB_BLOCK_BYTES)
-        for (int i = 0; i < BB_DENSE_IN; i++, dense += BB_BLOCK_BYTES)
-            pack(dense, panel + i * BB_BLOCK_BYTES, panel + BB_DENSE_IN * BB_BLOCK_BYTES, i);
-    memcpy(dense, panel, (size_t)(blocks * BB_BLOCK_BYTES));
+        for (int i = 0; i < BB_DENSE_IN; i++)
+            for (int s = 0; s < STEPS; s++, dense += LINE)
+                pack(dense, panel + i * BB_BLOCK_BYTES, s, 3, panel + BB_DENSE_IN * BB_BLOCK_BYTES + s * LINE, i);
+    for (; blocks > 0; blocks--, panel += BB_BLOCK_BYTES)
+        for (int s = 0; s < STEPS; s++, dense += LINE) pack(dense, panel, s, 4, NULL, 0);
 }
 
 #if defined(__x86_64__)
 
-#include "ops/cpu/ternary_dot_simd.h"
+#include <immintrin.h>
 
-#define VBMI __attribute__((target("avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx512vbmi"), UNINSTRUMENTED))
-#define VBMI_INLINE static inline __attribute__((always_inline)) VBMI
+/* Instrumented tiles take clang minutes. */
+#if defined(__clang__)
+#define UNINSTRUMENTED no_sanitize("address", "undefined")
+#else
+#define UNINSTRUMENTED
+#endif
+#define TARGET __attribute__((target("avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx512vbmi"), UNINSTRUMENTED))
+#define INLINE static inline __attribute__((always_inline)) TARGET
 
 enum {
-    vectors = VECTORS,
-    RUN = 8 * BB_DENSE_OF, /* blocks that are unpacked at a time for several rows: in the first-level cache with these */
-    LONG_RUN = 8000        /* blocks; a fifth of them give at most 4 * 4 * 170 * 127 each, which is a 6,200th of 2^31 */
+    ROWS = 6,              /* that are multiplied together */
+    RUN = 4 * BB_DENSE_OF, /* blocks that are unpacked at a time: they stay in the first-level cache */
+    LONG_RUN = 8000,       /* blocks; 64 times what a group's codes give for one is at most 2^31 / 8,256 */
+    AHEAD = 10240          /* bytes that a panel is fetched ahead; panels follow each other */
 };
-_Static_assert(LONG_RUN % BB_DENSE_OF == 0, "a run ends with five blocks");
+_Static_assert(RUN % BB_DENSE_OF == 0 && LONG_RUN % BB_DENSE_OF == 0, "a run ends with five blocks");
 
 bool bb_ternary_dense_pays(bb_cpu_level level) {
     return level >= BB_CPU_AVX512_VNNI && __builtin_cpu_supports("avx512vbmi") && __builtin_cpu_is("amd");
 }
 
-/* Byte n, n < 81: its digits in base 3 as four codes. */
+/* ---- a line ---------------------------------------------------------------------------------------------------------- */
+
+/* Entry n < 81: the digits of n in base 3 as four codes of two bits. */
 typedef struct digits {
     __m512i low, high;
 } digits;
 
-VBMI_INLINE digits load_digits(void) {
+INLINE digits load_digits(void) {
 #define ROW3(n) (n), (n) + 1, (n) + 2
 #define ROW9(n) ROW3(n), ROW3((n) + 4), ROW3((n) + 8)
 #define ROW27(n) ROW9(n), ROW9((n) + 16), ROW9((n) + 32)
-    static const uint8_t codes[2 * 64] __attribute__((aligned(64))) = {ROW27(0), ROW27(64), ROW27(128)};
-    return (digits){_mm512_load_si512(codes), _mm512_load_si512(codes + 64)};
+    static const uint8_t codes[2 * LINE] __attribute__((aligned(LINE))) = {ROW27(0), ROW27(64), ROW27(128)};
+    return (digits){_mm512_load_si512(codes), _mm512_load_si512(codes + LINE)};
 }
 
-/* A byte's remainder when divided by 85: twice the smaller of x and x - 85, which wraps where it would be negative. */
-VBMI_INLINE __m512i remainder_of(__m512i x) {
+/* What is left of each byte when 85 goes into it: twice the smaller of x and x - 85, which wraps where it would be negative. */
+INLINE __m512i remainder_of(__m512i x) {
     const __m512i fifth = _mm512_set1_epi8(FIFTH);
     x = _mm512_min_epu8(x, _mm512_sub_epi8(x, fifth));
     return _mm512_min_epu8(x, _mm512_sub_epi8(x, fifth));
 }
 
-VBMI_INLINE __m512i codes_of(digits d, __m512i number) { return _mm512_permutex2var_epi8(d.low, number, d.high); }
+INLINE __m512i codes_of(digits d, __m512i number) { return _mm512_permutex2var_epi8(d.low, number, d.high); }
 
-VBMI const uint8_t *bb_ternary_dense_unpack(uint8_t *panel, const uint8_t *dense, int64_t blocks) {
-    const digits d = load_digits();
-    for (; blocks >= BB_DENSE_OF; blocks -= BB_DENSE_OF, panel += BB_BLOCK_BYTES) {
-        __m512i fifth[VECTORS];
-        EACH_VECTOR(v) fifth[v] = _mm512_setzero_si512();
-        for (int i = 0; i < BB_DENSE_IN; i++, dense += BB_BLOCK_BYTES, panel += BB_BLOCK_BYTES) {
-            EACH_VECTOR(v) {
-                __builtin_prefetch(dense + AHEAD + 64 * v);
-                __m512i x = _mm512_loadu_si512(dense + 64 * v), number = remainder_of(x);
-                _mm512_storeu_si512(panel + 64 * v, codes_of(d, number));
-                /* 85 is 01010101: x - number has the code at each of its four places */
-                __m512i place = _mm512_set1_epi8((char)(3 << 2 * i));
-                fifth[v] = _mm512_or_si512(fifth[v], _mm512_and_si512(_mm512_sub_epi8(x, number), place));
-            }
-        }
-        EACH_VECTOR(v) _mm512_storeu_si512(panel + 64 * v, fifth[v]);
+/* The codes of a line; what is left of it is the code of group s in the fifth block, and is put there in `fifth`: 85 is
+ * 01010101, so it stands at each of its four places. */
+INLINE __m512i part_line(digits d, const uint8_t *line, int s, __m512i *fifth) {
+    __m512i x = _mm512_loadu_si512(line), number = remainder_of(x), place = _mm512_set1_epi8((char)(3 << 2 * s));
+    *fifth = _mm512_or_si512(*fifth, _mm512_and_si512(_mm512_sub_epi8(x, number), place));
+    return codes_of(d, number);
+}
+
+/* The codes of the groups from g on, each at its place. */
+INLINE __m512i from_group(__m512i codes, int g) { return _mm512_and_si512(codes, _mm512_set1_epi8((char)(0xff << 2 * g))); }
+
+/* Written as assembler: GCC 12 copies the sums around the intrinsic. */
+INLINE __m512i add(__m512i sum, __m512i codes, __m512i a) {
+    __asm__("vpdpbusd %2, %1, %0" : "+v"(sum) : "v"(codes), "v"(a));
+    return sum;
+}
+
+/* The same 4 bytes for each of 16 rows. */
+INLINE __m512i four(const int8_t *a) {
+    int32_t bytes;
+    memcpy(&bytes, a, sizeof bytes);
+    return _mm512_set1_epi32(bytes);
+}
+
+/* ---- sums ------------------------------------------------------------------------------------------------------------ */
+
+/* of[g]: what the groups from g on give, 4^h times for group h. A byte's codes need no parting but that. */
+typedef struct nested {
+    __m512i of[GROUPS];
+} nested;
+
+INLINE nested no_sums(void) {
+    __m512i zero = _mm512_setzero_si512();
+    return (nested){{zero, zero, zero, zero}};
+}
+
+INLINE void add_line(nested *sums, __m512i codes, __m512i a) {
+    sums->of[0] = add(sums->of[0], codes, a);
+#pragma GCC unroll 4
+    for (int g = 1; g < GROUPS; g++) sums->of[g] = add(sums->of[g], from_group(codes, g), a);
+}
+
+/* Of the groups, one after the other: (BB_PANEL) += */
+INLINE void add_groups(int32_t *sums, const nested *n) {
+#pragma GCC unroll 4
+    for (int g = 0; g < GROUPS; g++) {
+        __m512i own = g + 1 < GROUPS ? _mm512_sub_epi32(n->of[g], n->of[g + 1]) : n->of[g];
+        int32_t *to = sums + g * 16;
+        _mm512_storeu_si512(to, _mm512_add_epi32(_mm512_loadu_si512(to), _mm512_srai_epi32(own, (unsigned)(2 * g))));
     }
-    memcpy(panel, dense, (size_t)(blocks * BB_BLOCK_BYTES));
+}
+
+/* ---- few rows ------------------------------------------------------------------------------------------------------- */
+
+/* sums += what a panel gives for `rows` rows, a constant. With one row memory takes the time, with three and more the products:
+ * taking lines apart hides behind both. */
+INLINE void some_rows(int rows, int32_t *sums, const int8_t *a, int64_t a_stride, int64_t blocks, const uint8_t *dense) {
+    const digits d = load_digits();
+    nested n[ROWS];
+#pragma GCC unroll 6
+    for (int r = 0; r < rows; r++) n[r] = no_sums();
+    for (; blocks >= BB_DENSE_OF; blocks -= BB_DENSE_OF, a += BB_DENSE_OF * BB_BLOCK_COLUMNS)
+        for (int i = 0; i < BB_DENSE_IN; i++) {
+            __m512i fifth = _mm512_setzero_si512();
+#pragma GCC unroll 4
+            for (int s = 0; s < STEPS; s++, dense += LINE) {
+                _mm_prefetch((const char *)dense + AHEAD, _MM_HINT_T0);
+                __m512i codes = part_line(d, dense, s, &fifth);
+#pragma GCC unroll 6
+                for (int r = 0; r < rows; r++) add_line(&n[r], codes, four(a + r * a_stride + i * BB_BLOCK_COLUMNS + 4 * s));
+            }
+#pragma GCC unroll 6
+            for (int r = 0; r < rows; r++)
+                add_line(&n[r], fifth, four(a + r * a_stride + BB_DENSE_IN * BB_BLOCK_COLUMNS + 4 * i));
+        }
+    for (int64_t step = 0; step < blocks * STEPS; step++, dense += LINE) {
+        __m512i codes = _mm512_loadu_si512(dense);
+#pragma GCC unroll 6
+        for (int r = 0; r < rows; r++) add_line(&n[r], codes, four(a + r * a_stride + 4 * step));
+    }
+#pragma GCC unroll 6
+    for (int r = 0; r < rows; r++) add_groups(sums + r * BB_PANEL, &n[r]);
+}
+
+/* In parts as even as can be. */
+INLINE void all_rows(int32_t *sums, const int8_t *a, int64_t a_stride, int64_t rows, int64_t blocks, const uint8_t *dense) {
+    for (int64_t parts = (rows + ROWS - 1) / ROWS, n; parts > 0; parts--, rows -= n, sums += n * BB_PANEL, a += n * a_stride) {
+        n = (rows + parts - 1) / parts;
+        switch (n) {
+        case 1: some_rows(1, sums, a, a_stride, blocks, dense); break;
+        case 2: some_rows(2, sums, a, a_stride, blocks, dense); break;
+        case 3: some_rows(3, sums, a, a_stride, blocks, dense); break;
+        case 4: some_rows(4, sums, a, a_stride, blocks, dense); break;
+        case 5: some_rows(5, sums, a, a_stride, blocks, dense); break;
+        default: some_rows(ROWS, sums, a, a_stride, blocks, dense); break;
+        }
+    }
+}
+
+TARGET void bb_ternary_dot_dense(int32_t *sums, const int8_t *a, int64_t a_stride, int64_t rows, int64_t blocks,
+                                 const uint8_t *panel) {
+    memset(sums, 0, (size_t)(rows * BB_PANEL) * sizeof *sums);
+    for (; blocks > LONG_RUN; blocks -= LONG_RUN, a += LONG_RUN * BB_BLOCK_COLUMNS) {
+        all_rows(sums, a, a_stride, rows, LONG_RUN, panel);
+        panel += LONG_RUN / BB_DENSE_OF * BB_DENSE_IN * BB_BLOCK_BYTES;
+    }
+    all_rows(sums, a, a_stride, rows, blocks, panel);
+}
+
+/* ---- many: as training has them ---------------------------------------------------------------------------------------- */
+
+/* lines: of `blocks` blocks, two bits a code. Returns where what was unpacked ends. */
+INLINE const uint8_t *unpack(uint8_t *lines, const uint8_t *dense, int64_t blocks) {
+    const digits d = load_digits();
+    for (; blocks >= BB_DENSE_OF; blocks -= BB_DENSE_OF) {
+        for (int i = 0; i < BB_DENSE_IN; i++, lines += BB_BLOCK_BYTES) {
+            uint8_t *of_fifth = lines + (BB_DENSE_IN - i) * BB_BLOCK_BYTES + i * LINE;
+            __m512i fifth = _mm512_setzero_si512();
+#pragma GCC unroll 4
+            for (int s = 0; s < STEPS; s++, dense += LINE) {
+                _mm512_storeu_si512(lines + s * LINE, part_line(d, dense, s, &fifth));
+            }
+            _mm512_storeu_si512(of_fifth, fifth);
+        }
+        lines += BB_BLOCK_BYTES;
+    }
+    memcpy(lines, dense, (size_t)(blocks * BB_BLOCK_BYTES));
     return dense + blocks * BB_BLOCK_BYTES;
 }
 
-/* sums[c] += what the codes at each place, times 4 for each place before, give for a block's columns. */
-VBMI_INLINE void add_block(__m512i sums[CRUMBS][VECTORS], const __m512i codes[VECTORS], const int8_t *a) {
-    EACH_CRUMB(c) {
-        __m512i bytes = four(a + 4 * c), place = _mm512_set1_epi8((char)(3 << 2 * c));
-        EACH_VECTOR(v) sums[c][v] = add(sums[c][v], _mm512_and_si512(codes[v], place), bytes);
-    }
+BB_SIMD_INLINE void part_groups_body(uint8_t *steps, const uint8_t *lines, int64_t count) {
+    for (int64_t i = 0; i < count; i++, lines += LINE)
+        for (int g = 0; g < GROUPS; g++, steps += LINE)
+#pragma omp simd
+            for (int j = 0; j < LINE; j++) steps[j] = (uint8_t)(lines[j] >> 2 * g & 3);
 }
+BB_SIMD_VARIANTS(part_groups, (uint8_t * steps, const uint8_t *lines, int64_t count), (steps, lines, count))
 
-/* sums += what a run gives for one row of a. What is left of a byte without its number is 85 times the fifth block's code, and
- * is multiplied as it is. */
-VBMI_INLINE const uint8_t *one_row(int32_t *sums, const int8_t *a, int64_t blocks, const uint8_t *dense) {
-    const digits d = load_digits();
-    __m512i acc[CRUMBS][VECTORS], fifth[VECTORS], codes[VECTORS];
-    EACH_VECTOR(v) {
-        fifth[v] = _mm512_setzero_si512();
-        EACH_CRUMB(c) acc[c][v] = _mm512_setzero_si512();
-    }
-    for (; blocks >= BB_DENSE_OF; blocks -= BB_DENSE_OF, a += BB_DENSE_OF * BB_BLOCK_COLUMNS)
-        _Pragma("GCC unroll 4") for (int i = 0; i < BB_DENSE_IN; i++, dense += BB_BLOCK_BYTES) {
-            __m512i bytes = four(a + BB_DENSE_IN * BB_BLOCK_COLUMNS + 4 * i);
-            EACH_VECTOR(v) {
-                _mm_prefetch((const char *)dense + AHEAD + 64 * v, _MM_HINT_T0);
-                __m512i x = _mm512_loadu_si512(dense + 64 * v), number = remainder_of(x);
-                fifth[v] = add(fifth[v], _mm512_sub_epi8(x, number), bytes);
-                codes[v] = codes_of(d, number);
-            }
-            add_block(acc, codes, a + i * BB_BLOCK_COLUMNS);
-        }
-    for (; blocks > 0; blocks--, dense += BB_BLOCK_BYTES, a += BB_BLOCK_COLUMNS) {
-        EACH_VECTOR(v) {
-            _mm_prefetch((const char *)dense + AHEAD + 64 * v, _MM_HINT_T0);
-            codes[v] = _mm512_loadu_si512(dense + 64 * v);
-        }
-        add_block(acc, codes, a);
-    }
-    const __m512i reciprocal = _mm512_set1_epi32((int32_t)0xfcfcfcfd); /* of 85, modulo 2^32: exact where 85 divides */
-    EACH_VECTOR(v) {
-        __m512i sum = _mm512_add_epi32(_mm512_loadu_si512(sums + 16 * v), _mm512_mullo_epi32(fifth[v], reciprocal));
-        EACH_CRUMB(c) sum = _mm512_add_epi32(sum, _mm512_srai_epi32(acc[c][v], (unsigned)(2 * c)));
-        _mm512_storeu_si512(sums + 16 * v, sum);
-    }
-    return dense;
-}
-
-VBMI void bb_ternary_dot_dense(int32_t *sums, const int8_t *a, int64_t a_stride, int64_t rows, int64_t blocks,
-                               const uint8_t *panel) {
-    memset(sums, 0, (size_t)(rows * BB_PANEL) * sizeof *sums);
-    for (int64_t n; blocks > 0; blocks -= n, a += n * BB_BLOCK_COLUMNS) {
-        int64_t most = rows == 1 ? LONG_RUN : RUN;
-        n = blocks < most ? blocks : most;
-        if (rows == 1) {
-            panel = one_row(sums, a, n, panel);
-        } else {
-            _Alignas(64) uint8_t run[RUN * BB_BLOCK_BYTES];
-            panel = bb_ternary_dense_unpack(run, panel, n);
-            bb_ternary_dot_vnni_add(sums, a, a_stride, rows, n, run, 0);
-        }
+TARGET void bb_ternary_dense_expand(bb_cpu_level level, uint8_t *steps, const uint8_t *dense, int64_t blocks) {
+    _Alignas(LINE) uint8_t lines[RUN * BB_BLOCK_BYTES];
+    for (int64_t n; blocks > 0; blocks -= n, steps += n * STEPS * BB_STEP_BYTES) {
+        n = blocks < RUN ? blocks : RUN;
+        dense = unpack(lines, dense, n);
+        part_groups_for(level)(steps, lines, n * STEPS);
     }
 }
 
@@ -153,9 +234,8 @@ bool bb_ternary_dense_pays(bb_cpu_level level) {
 }
 
 /* Never called: nothing is dense here. */
-const uint8_t *bb_ternary_dense_unpack(uint8_t *panel, const uint8_t *dense, int64_t blocks) {
-    (void)panel, (void)blocks;
-    return dense;
+void bb_ternary_dense_expand(bb_cpu_level level, uint8_t *steps, const uint8_t *dense, int64_t blocks) {
+    (void)level, (void)steps, (void)dense, (void)blocks;
 }
 
 #endif

@@ -13,18 +13,15 @@ typedef void bb_ternary_dot(int32_t *sums, const int8_t *a, int64_t a_stride, in
 /* From so many rows on, a run of the panel is expanded once for all of them, rather than in registers for each tile. */
 enum { BB_TERNARY_DOT_MANY = 16, BB_TERNARY_DOT_RUN = 16 /* blocks */ };
 
+/* dense: of a panel in that layout. */
 bb_ternary_dot *bb_ternary_dot_for(bb_cpu_level level, bool dense);
 
 bb_ternary_dot bb_ternary_dot_generic;
 #if defined(__x86_64__)
 bb_ternary_dot bb_ternary_dot_avx2;
 bb_ternary_dot bb_ternary_dot_vnni;  /* AVX-512 with VNNI */
-bb_ternary_dot bb_ternary_dot_dense; /* of ternary_dense.h's layout; VBMI too */
+bb_ternary_dot bb_ternary_dot_dense; /* ternary_dense.c; VBMI too */
 bb_ternary_dot bb_ternary_dot_amx;
-
-/* bb_ternary_dot_vnni, added to sums; the panel is fetched so many bytes ahead. */
-void bb_ternary_dot_vnni_add(int32_t *sums, const int8_t *a, int64_t a_stride, int64_t rows, int64_t blocks,
-                             const uint8_t *panel, int64_t bytes_ahead);
 #endif
 
 #endif

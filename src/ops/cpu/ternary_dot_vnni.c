@@ -4,16 +4,43 @@
 
 #if defined(__x86_64__)
 
-#include "ops/cpu/ternary_dot_simd.h"
+#include <immintrin.h>
+
+/* Instrumented tiles take clang minutes. */
+#if defined(__clang__)
+#define UNINSTRUMENTED no_sanitize("address", "undefined")
+#else
+#define UNINSTRUMENTED
+#endif
+#define TARGET __attribute__((target("avx512f,avx512bw,avx512dq,avx512vl,avx512vnni"), UNINSTRUMENTED))
+#define INLINE static inline __attribute__((always_inline)) TARGET
 
 enum {
+    VECTORS = 4, /* a panel's 64 rows, 16 a vector */
+    CRUMBS = 4,
     ROWS = 6,       /* of a in a tile of expanded steps: 24 sums */
     SUMS = 24,      /* of a tile of packed ones, at most */
+    AHEAD = 10240,  /* bytes that a panel is fetched ahead; panels follow each other */
     LONG_RUN = 8192 /* blocks; a sum of a block is at most 4 * 192 * 127, which is a 2^15th of 2^32 */
 };
 
 #define EACH_ROW(r) _Pragma("GCC unroll 24") for (int r = 0; r < rows; r++)
 #define EACH_SUM(i) _Pragma("GCC unroll 24") for (int i = 0; i < rows * chains; i++)
+#define EACH_VECTOR(v) _Pragma("GCC unroll 4") for (int v = 0; v < vectors; v++)
+#define EACH_CRUMB(c) _Pragma("GCC unroll 4") for (int c = 0; c < CRUMBS; c++)
+
+/* Written as assembler: GCC 12 copies the sums around the intrinsic. */
+INLINE __m512i add(__m512i sum, __m512i codes, __m512i a) {
+    __asm__("vpdpbusd %2, %1, %0" : "+v"(sum) : "v"(codes), "v"(a));
+    return sum;
+}
+
+/* The same 4 bytes for each of 16 rows. */
+INLINE __m512i four(const int8_t *a) {
+    int32_t bytes;
+    memcpy(&bytes, a, sizeof bytes);
+    return _mm512_set1_epi32(bytes);
+}
 
 /* Column group c's codes, times 4 for each place that they are not shifted down: a row's sum c % chains takes them so. The more
  * sums a row has the fewer shifts there are, and the fewer products wait for the one before. */
@@ -23,10 +50,10 @@ INLINE __m512i crumb(__m512i x, int c, int chains) {
 }
 
 /* sums += what a run of packed blocks gives for `rows` rows, so many of the panel's vectors at a time. rows, chains, vectors
- * and near are constants; near: into which cache to fetch what is `bytes_ahead`. */
+ * and near are constants; near: into which cache to fetch. */
 INLINE void packed(int rows, int chains, int vectors, bool near, int32_t *sums, const int8_t *a, int64_t a_stride,
-                   int64_t blocks, const uint8_t *run, int64_t bytes_ahead) {
-    const char *ahead = (const char *)run + bytes_ahead;
+                   int64_t blocks, const uint8_t *run) {
+    const char *ahead = (const char *)run + AHEAD;
     for (int first = 0; first < VECTORS; first += vectors, run += 64 * vectors, sums += 16 * vectors) {
         __m512i acc[SUMS][VECTORS];
         EACH_SUM(i) EACH_VECTOR(v) acc[i][v] = _mm512_setzero_si512();
@@ -79,16 +106,15 @@ INLINE void packed(int rows, int chains, int vectors, bool near, int32_t *sums, 
     CASE(15)                                                                                                                   \
     CASE(16)
 
-typedef void few_rows(int32_t *sums, const int8_t *a, int64_t a_stride, int64_t rows, int64_t blocks, const uint8_t *run,
-                      int64_t bytes_ahead);
+typedef void few_rows(int32_t *sums, const int8_t *a, int64_t a_stride, int64_t rows, int64_t blocks, const uint8_t *run);
 
 /* Memory line by line, and as many of a panel's vectors at a time as find room. One thread of a Zen 4 reads 30 GB/s that way,
  * two 39; in the other order 23 and 30. */
 TARGET static void few_by_lines(int32_t *sums, const int8_t *a, int64_t a_stride, int64_t rows, int64_t blocks,
-                                const uint8_t *run, int64_t bytes_ahead) {
+                                const uint8_t *run) {
 #define VECTORS_OF(n) ((n) <= SUMS / 4 ? 4 : (n) <= SUMS / 2 ? 2 : 1)
 #define CASE(n)                                                                                                                \
-    case n: packed(n, CHAINS((n)*VECTORS_OF(n)), VECTORS_OF(n), true, sums, a, a_stride, blocks, run, bytes_ahead); break;
+    case n: packed(n, CHAINS((n)*VECTORS_OF(n)), VECTORS_OF(n), true, sums, a, a_stride, blocks, run); break;
     switch (rows) {
         EACH_COUNT(CASE)
     default: break;
@@ -99,9 +125,9 @@ TARGET static void few_by_lines(int32_t *sums, const int8_t *a, int64_t a_stride
 /* A panel's vectors one after the other: the first reads every fourth line of the run, which lets the processor fetch the
  * others meanwhile. One thread of a Granite Rapids reads 21.5 GB/s that way, and 17 to 18.5 line by line. */
 TARGET static void few_by_vectors(int32_t *sums, const int8_t *a, int64_t a_stride, int64_t rows, int64_t blocks,
-                                  const uint8_t *run, int64_t bytes_ahead) {
+                                  const uint8_t *run) {
 #define CASE(n)                                                                                                                \
-    case n: packed(n, CHAINS(n), 1, false, sums, a, a_stride, blocks, run, bytes_ahead); break;
+    case n: packed(n, CHAINS(n), 1, false, sums, a, a_stride, blocks, run); break;
     switch (rows) {
         EACH_COUNT(CASE)
     default: break;
@@ -138,8 +164,9 @@ INLINE void many(int32_t *sums, const int8_t *a, int64_t a_stride, int64_t rows,
     }
 }
 
-TARGET void bb_ternary_dot_vnni_add(int32_t *sums, const int8_t *a, int64_t a_stride, int64_t rows, int64_t blocks,
-                                    const uint8_t *panel, int64_t bytes_ahead) {
+TARGET void bb_ternary_dot_vnni(int32_t *sums, const int8_t *a, int64_t a_stride, int64_t rows, int64_t blocks,
+                                const uint8_t *panel) {
+    memset(sums, 0, (size_t)(rows * BB_PANEL) * sizeof *sums);
     bool by_vectors = __builtin_cpu_is("intel");
     few_rows *few = by_vectors ? few_by_vectors : few_by_lines;
     /* a run stays in the first-level cache, unless it is read once */
@@ -151,7 +178,7 @@ TARGET void bb_ternary_dot_vnni_add(int32_t *sums, const int8_t *a, int64_t a_st
         if (rows <= BB_TERNARY_DOT_MANY) {
             for (int64_t r = 0; r < rows; r += part) {
                 int64_t count = rows - r < part ? rows - r : part;
-                few(sums + r * BB_PANEL, a + r * a_stride, a_stride, count, n, panel, bytes_ahead);
+                few(sums + r * BB_PANEL, a + r * a_stride, a_stride, count, n, panel);
             }
         } else {
             _Alignas(64) uint8_t steps[BB_TERNARY_DOT_RUN * 4 * BB_STEP_BYTES];
@@ -161,11 +188,6 @@ TARGET void bb_ternary_dot_vnni_add(int32_t *sums, const int8_t *a, int64_t a_st
         a += n * BB_BLOCK_COLUMNS;
         panel += n * BB_BLOCK_BYTES;
     }
-}
-
-void bb_ternary_dot_vnni(int32_t *sums, const int8_t *a, int64_t a_stride, int64_t rows, int64_t blocks, const uint8_t *panel) {
-    memset(sums, 0, (size_t)(rows * BB_PANEL) * sizeof *sums);
-    bb_ternary_dot_vnni_add(sums, a, a_stride, rows, blocks, panel, AHEAD);
 }
 
 #endif

@@ -10,8 +10,7 @@
 
 enum { SUM_LANES = 16, QUANT_COLUMNS = 256, ROWS_AHEAD = 4 };
 
-/* One thread takes as long to take codes apart as to read what that saves; several share memory. */
-bool bb_cpu_ternary_dense(bb_device *dev) { return dev->threads > 1 && bb_ternary_dense_pays(bb_cpu_of(dev)->level); }
+bool bb_cpu_ternary_dense(bb_device *dev) { return bb_ternary_dense_pays(bb_cpu_of(dev)->level); }
 
 size_t bb_cpu_ternary_bytes(bb_device *dev, const bb_ternary *t) {
     (void)dev;
@@ -174,18 +173,10 @@ void bb_ternary_expand(bb_cpu_level level, uint8_t *steps, const uint8_t *panel,
 }
 
 void bb_ternary_expand_panel(bb_cpu_level level, uint8_t *steps, const bb_ternary *t, const uint8_t *panel) {
-    enum { RUN = 4 * BB_DENSE_OF }; /* blocks */
-    if (!t->dense) {
+    if (t->dense)
+        bb_ternary_dense_expand(level, steps, panel, bb_ternary_blocks(t));
+    else
         bb_ternary_expand(level, steps, panel, bb_ternary_blocks(t));
-        return;
-    }
-    _Alignas(64) uint8_t run[RUN * BB_BLOCK_BYTES];
-    for (int64_t left = bb_ternary_blocks(t), n; left > 0; left -= n) {
-        n = left < RUN ? left : RUN;
-        panel = bb_ternary_dense_unpack(run, panel, n);
-        bb_ternary_expand(level, steps, run, n);
-        steps += n * 4 * BB_STEP_BYTES;
-    }
 }
 
 void bb_cpu_ternary_unpack(bb_device *dev, int8_t *q, const bb_ternary *t) {
