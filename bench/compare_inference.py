@@ -6,6 +6,7 @@ bench/compare_inference.sh builds the programs for it. Every turn is a process o
 
 import argparse
 import json
+import multiprocessing
 import os
 import random
 import shlex
@@ -63,7 +64,12 @@ class Engine:
         print(f"writing {self.model(args)}", file=sys.stderr)
         options = argparse.Namespace(**dict(zip(random_model.SHAPE, SHAPES[args.shape])), context=8192, seed=SEED)
         options.format, options.out = self.file_format, self.model(args)
-        random_model.write_whole(options)
+        # Elsewhere, so that this process stays small: the most memory of what it starts is never told as less than its own.
+        writer = multiprocessing.Process(target=random_model.write_whole, args=(options,))
+        writer.start()
+        writer.join()
+        if writer.exitcode != 0:
+            sys.exit(f"{self.model(args)} could not be written")
 
     def start(self, args, threads):
         """From the program's start to its end, with one byte decoded in between: the value is in seconds."""

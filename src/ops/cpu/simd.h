@@ -39,9 +39,11 @@
 enum { BB_SIMD_SERIAL = 16384 };
 
 /* A statement for m = 0, step, 2 step, ... < M, by the threads where so many elements pay for it. (With an `if` clause OpenMP
- * makes a region, and its barrier's system call, for one thread as well: for a byte that is generated, 150 of them.) */
+ * makes a region, and its barrier's system call, for one thread as well: for a byte that is generated, 150 of them.) Never for
+ * few rows: they come between products by a team of threads, which keep the processors that OpenMP's would need while they
+ * wait. */
 #define BB_SIMD_FOR(dev, elements, m, M, step, statement)                                                                      \
-    if ((elements) < BB_SIMD_SERIAL) {                                                                                         \
+    if ((elements) < BB_SIMD_SERIAL || (M) <= BB_FEW_ROWS) {                                                                   \
         for (int64_t m = 0; m < (M); m += (step)) statement;                                                                   \
     } else {                                                                                                                   \
         _Pragma("omp parallel for num_threads((dev)->threads)") for (int64_t m = 0; m < (M); m += (step)) statement;           \
