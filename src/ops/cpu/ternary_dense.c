@@ -32,22 +32,15 @@ void bb_ternary_dense_pack(bb_cpu_level level, uint8_t *dense, const uint8_t *pa
 
 #if defined(__x86_64__)
 
-#include <immintrin.h>
+#include "ops/cpu/ternary_dot_simd.h"
 
-/* Instrumented tiles take clang minutes. */
-#if defined(__clang__)
-#define UNINSTRUMENTED no_sanitize("address", "undefined")
-#else
-#define UNINSTRUMENTED
-#endif
-#define TARGET __attribute__((target("avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx512vbmi"), UNINSTRUMENTED))
+#define TARGET __attribute__((target(VNNI ",avx512vbmi"), UNINSTRUMENTED))
 #define INLINE static inline __attribute__((always_inline)) TARGET
 
 enum {
     ROWS = 6,              /* that are multiplied together */
     RUN = 4 * BB_DENSE_OF, /* blocks that are unpacked at a time: they stay in the first-level cache */
-    LONG_RUN = 8000,       /* blocks; 64 times what a group's codes give for one is at most 2^31 / 8,256 */
-    AHEAD = 10240          /* bytes that a panel is fetched ahead; panels follow each other */
+    LONG_RUN = 8000        /* blocks; 64 times what a group's codes give for one is at most 2^31 / 8,256 */
 };
 _Static_assert(RUN % BB_DENSE_OF == 0 && LONG_RUN % BB_DENSE_OF == 0, "a run ends with five blocks");
 
@@ -89,19 +82,6 @@ INLINE __m512i part_line(digits d, const uint8_t *line, int s, __m512i *fifth) {
 
 /* The codes of the groups from g on, each at its place. */
 INLINE __m512i from_group(__m512i codes, int g) { return _mm512_and_si512(codes, _mm512_set1_epi8((char)(0xff << 2 * g))); }
-
-/* Written as assembler: GCC 12 copies the sums around the intrinsic. */
-INLINE __m512i add(__m512i sum, __m512i codes, __m512i a) {
-    __asm__("vpdpbusd %2, %1, %0" : "+v"(sum) : "v"(codes), "v"(a));
-    return sum;
-}
-
-/* The same 4 bytes for each of 16 rows. */
-INLINE __m512i four(const int8_t *a) {
-    int32_t bytes;
-    memcpy(&bytes, a, sizeof bytes);
-    return _mm512_set1_epi32(bytes);
-}
 
 /* ---- sums ------------------------------------------------------------------------------------------------------------ */
 

@@ -4,23 +4,16 @@
 
 #if defined(__x86_64__)
 
-#include <immintrin.h>
+#include "ops/cpu/ternary_dot_simd.h"
 
-/* Instrumented tiles take clang minutes. */
-#if defined(__clang__)
-#define UNINSTRUMENTED no_sanitize("address", "undefined")
-#else
-#define UNINSTRUMENTED
-#endif
-#define TARGET __attribute__((target("avx512f,avx512bw,avx512dq,avx512vl,avx512vnni"), UNINSTRUMENTED))
-#define INLINE static inline __attribute__((always_inline)) TARGET
+#define TARGET __attribute__((target(VNNI), UNINSTRUMENTED))
+#define INLINE VNNI_INLINE
 
 enum {
     VECTORS = 4, /* a panel's 64 rows, 16 a vector */
     CRUMBS = 4,
     ROWS = 6,       /* of a in a tile of expanded steps: 24 sums */
     SUMS = 24,      /* of a tile of packed ones, at most */
-    AHEAD = 10240,  /* bytes that a panel is fetched ahead; panels follow each other */
     LONG_RUN = 8192 /* blocks; a sum of a block is at most 4 * 192 * 127, which is a 2^15th of 2^32 */
 };
 
@@ -28,19 +21,6 @@ enum {
 #define EACH_SUM(i) _Pragma("GCC unroll 24") for (int i = 0; i < rows * chains; i++)
 #define EACH_VECTOR(v) _Pragma("GCC unroll 4") for (int v = 0; v < vectors; v++)
 #define EACH_CRUMB(c) _Pragma("GCC unroll 4") for (int c = 0; c < CRUMBS; c++)
-
-/* Written as assembler: GCC 12 copies the sums around the intrinsic. */
-INLINE __m512i add(__m512i sum, __m512i codes, __m512i a) {
-    __asm__("vpdpbusd %2, %1, %0" : "+v"(sum) : "v"(codes), "v"(a));
-    return sum;
-}
-
-/* The same 4 bytes for each of 16 rows. */
-INLINE __m512i four(const int8_t *a) {
-    int32_t bytes;
-    memcpy(&bytes, a, sizeof bytes);
-    return _mm512_set1_epi32(bytes);
-}
 
 /* Column group c's codes, times 4 for each place that they are not shifted down: a row's sum c % chains takes them so. The more
  * sums a row has the fewer shifts there are, and the fewer products wait for the one before. */
