@@ -431,8 +431,8 @@ typedef enum bb_speculate {
     BB_SPECULATE_ALWAYS /* whatever it costs */
 } bb_speculate;
 
-/* How the keys and values of past bytes are held: int8, a scale for each position and head, or f32, four times as large. */
-typedef enum bb_kv_type { BB_KV_INT8 = 0, BB_KV_F32 } bb_kv_type;
+/* How the keys and values of past bytes are held: in 6 or 8 bits, with a scale for each position and head, or in f32. */
+typedef enum bb_kv_type { BB_KV_INT6 = 0, BB_KV_INT8, BB_KV_F32 } bb_kv_type;
 
 typedef struct bb_generate_options {
     int64_t max_new_bytes;

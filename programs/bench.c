@@ -8,7 +8,7 @@
 enum { SHAPES = 3, ALL = SHAPES };
 static const char *const shape_choices[] = {"S", "M", "L", "all", NULL};
 
-static const char *const kv_choices[] = {[BB_KV_INT8] = "int8", [BB_KV_F32] = "f32", NULL};
+static const char *const kv_choices[] = {[BB_KV_INT6] = "int6", [BB_KV_INT8] = "int8", [BB_KV_F32] = "f32", NULL};
 
 static struct {
     bb_device_args device;

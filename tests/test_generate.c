@@ -53,7 +53,7 @@ static double compare_cached(bb_model *model, const uint8_t *x, const float *ful
     bb_kv_cache cache;
     float *logits = malloc((size_t)T * V * sizeof *logits);
     double worst = 0;
-    assert_ok(bb_kv_cache_open(model, T, BB_F32, &cache, &test_error));
+    assert_ok(bb_kv_cache_open(model, T, BB_KV_F32, &cache, &test_error));
     for (int at = 0; at < T;) {
         int n = at == 0 ? first_piece : piece;
         if (n > T - at) n = T - at;

@@ -47,10 +47,10 @@ static void check_batches(const char *device_name, int n) {
     fill_bytes(x, T);
     assert_ok(bb_device_open(device_name, 2, &device, &test_error));
     for (size_t i = 0; i < sizeof configs / sizeof *configs; i++)
-        for (int type = 0; type < 2; type++) {
+        for (int type = BB_KV_INT6; type <= BB_KV_F32; type++) {
             bb_model *model = model_for_inference(device, &configs[i]);
             bb_kv_cache cache;
-            assert_ok(bb_kv_cache_open(model, T, type ? BB_F32 : BB_I8, &cache, &test_error));
+            assert_ok(bb_kv_cache_open(model, T, (bb_kv_type)type, &cache, &test_error));
             read_in_pieces(model, &cache, x, n, 1, one);
             for (int most = 2; most <= BB_FEW_ROWS; most += most < 4 ? 1 : 4) {
                 cache.length = 0;
@@ -81,7 +81,10 @@ static void test_batches_cpu(void **state) {
 }
 
 /* All at once, in pieces longer than the model takes, and byte by byte, against the full pass. f32: to the order of sums, until
- * that changes one code of a quantizer's, which every later byte sees. int8: as these random weights have it. */
+ * that changes one code of a quantizer's, which every later byte sees. int8: as these random weights have it; int6 has steps
+ * 4.1 times as large. */
+static const double bounds[] = {[BB_KV_INT6] = 4.1 * 0.03, [BB_KV_INT8] = 0.03, [BB_KV_F32] = 5e-3};
+
 static void test_near_the_full_pass(void **state) {
     (void)state;
     static uint8_t x[T];
@@ -92,17 +95,17 @@ static void test_near_the_full_pass(void **state) {
     for (size_t i = 0; i < sizeof configs / sizeof *configs; i++) {
         bb_model *model = model_for_inference(device, &configs[i]);
         assert_ok(bb_model_forward(model, x, 1, T, full, &test_error));
-        for (int type = 0; type < 2; type++)
+        for (int type = BB_KV_INT6; type <= BB_KV_F32; type++)
             for (int first = 1; first <= T; first += T - 1) {
                 bb_kv_cache cache;
-                assert_ok(bb_kv_cache_open(model, T, type ? BB_F32 : BB_I8, &cache, &test_error));
+                assert_ok(bb_kv_cache_open(model, T, (bb_kv_type)type, &cache, &test_error));
                 assert_ok(bb_model_forward_cached(model, &cache, x, first, true, cached, &test_error));
                 read_in_pieces(model, &cache, x + first, T - first, 16, cached + (size_t)first * V);
                 assert_int_equal(cache.length, T);
                 double error = relative_error(cached, full, (size_t)T * V);
-                double begin = relative_error(cached, full, (size_t)BEGINNING * V), allowed = type ? 5e-3 : 0.03;
+                double begin = relative_error(cached, full, (size_t)BEGINNING * V), allowed = bounds[type];
                 if (!(error <= allowed)) fail_msg("model %zu, type %d, first %d: %.3g", i, type, first, error);
-                if (type && !(begin <= 1e-5)) fail_msg("model %zu, first %d: %.3g to begin with", i, first, begin);
+                if (type == BB_KV_F32 && !(begin <= 1e-5)) fail_msg("model %zu, first %d: %.3g to begin with", i, first, begin);
                 float last[V];
                 cache.length = T - 1;
                 assert_ok(bb_model_forward_cached(model, &cache, x + T - 1, 1, false, last, &test_error));

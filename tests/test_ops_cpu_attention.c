@@ -151,8 +151,8 @@ static void attention_backward(ops_session *s, const int64_t *d, ops_outputs *ou
     }
 }
 
-/* What rounding q to steps of 1/32767 of its largest element adds to e^score, in parts. */
-static double rounded_query(const inputs *in, const row *r) {
+/* What rounding q to `steps` steps up to its largest element adds to e^score, in parts. */
+static double rounded_query(const inputs *in, const row *r, double steps) {
     const bb_attention *a = &in->a;
     double most = 0, size = 0;
     for (int64_t i = 0; i < a->D; i++) most = fmax(most, fabs((double)in->q[r->q + i]));
@@ -161,35 +161,35 @@ static double rounded_query(const inputs *in, const row *r) {
         for (int64_t i = 0; i < a->D; i++) sum += fabs((double)in->k[r->kv + j * a->kv_stride + i]);
         size = fmax(size, sum);
     }
-    return most / 65534 * size / sqrt((double)a->D);
+    return most / (2 * steps) * size / sqrt((double)a->D);
 }
 
-/* What rounding the weights, times their values' scales, to steps of the largest over 32767 adds to an element of the output:
+/* What rounding the weights, times their values' scales, to `steps` steps up to the largest adds to an element of the output:
  * half a step for each code. */
-static double rounded_weights(const inputs *in, const row *r, int64_t element) {
+static double rounded_weights(const inputs *in, const row *r, int64_t element, double limit, double steps) {
     const bb_attention *a = &in->a;
     double most = 0, codes = 0, scale = 0;
     for (int64_t j = 0; j < r->seen; j++) {
         double largest = 0;
         for (int64_t i = 0; i < a->D; i++) largest = fmax(largest, fabs((double)in->v[r->kv + j * a->kv_stride + i]));
         most = fmax(most, r->p[j]);
-        scale = fmax(scale, largest / 127);
-        if (largest > 0) codes += fabs((double)in->v[r->kv + j * a->kv_stride + element]) / largest * 127;
+        scale = fmax(scale, largest / limit);
+        if (largest > 0) codes += fabs((double)in->v[r->kv + j * a->kv_stride + element]) / largest * limit;
     }
-    return most * scale / 65534 * codes;
+    return most * scale / (2 * steps) * codes;
 }
 
 /* Room for so many positions, in runs of all that they are made of, as models have it. */
-static bb_kv kv_room(ops_session *s, bb_dtype dtype, int64_t positions, int64_t Hk, int64_t D) {
-    bb_kv kv = {.dtype = dtype};
-    if (dtype == BB_F32) {
+static bb_kv kv_room(ops_session *s, bb_kv_type type, int64_t positions, int64_t Hk, int64_t D) {
+    bb_kv kv = {.type = type};
+    if (type == BB_KV_F32) {
         kv.k = ops_room(s, (size_t)(positions * Hk * D) * sizeof(float));
         kv.v = ops_room(s, (size_t)(positions * Hk * D) * sizeof(float));
         return kv;
     }
-    kv.run = positions < BB_KV_RUN ? positions : positions < 2 * BB_KV_RUN ? BB_KV_RUN : 2 * BB_KV_RUN;
+    kv.run = positions < BB_KV_RUN ? (positions + BB_KV_ROWS - 1) / BB_KV_ROWS * BB_KV_ROWS : positions < 2 * BB_KV_RUN ? BB_KV_RUN : 2 * BB_KV_RUN;
     size_t scales = bb_align_up((size_t)(kv.run * Hk) * sizeof(float)),
-           codes = bb_align_up((size_t)(kv.run * Hk * bb_kv_width(D)));
+           codes = bb_align_up((size_t)(kv.run * Hk * bb_kv_row_bytes(type, D)));
     kv.run_bytes = (int64_t)(2 * codes + 2 * scales);
     char *memory = ops_room(s, (size_t)((positions + kv.run - 1) / kv.run * kv.run_bytes));
     kv.k = memory;
@@ -199,32 +199,43 @@ static bb_kv kv_room(ops_session *s, bb_dtype dtype, int64_t positions, int64_t 
     return kv;
 }
 
+/* A row's code of column d, which may be past D. run: of the keys or the values. */
+static int code_at(const bb_kv *kv, bool values, const uint8_t *run, int64_t at, int64_t d, int64_t D) {
+    if (kv->type == BB_KV_INT8) return ((const int8_t *)run)[at * bb_kv_width(D) + d];
+    int place;
+    const uint8_t *cell = run + bb_kv_cell(values, at, d, D, &place);
+    return (int)((cell[0] | (unsigned)cell[16] << 8 | (unsigned)cell[32] << 16) >> 6 * place & 63) - 32;
+}
+
 /* codes (positions, Hk, D) and scales (positions, Hk) of the keys, or of the values; what lies past D must be 0. */
 static void kv_read(ops_session *s, const bb_kv *kv, bool values, float *codes, float *scales, int64_t positions, int64_t Hk,
                     int64_t D) {
-    int64_t bytes = (positions + kv->run - 1) / kv->run * kv->run_bytes, width = bb_kv_width(D);
+    int64_t bytes = (positions + kv->run - 1) / kv->run * kv->run_bytes;
+    int64_t width = kv->type == BB_KV_INT8 ? bb_kv_width(D) : (D + 63) / 64 * 64;
     const char *memory = ops_get(s, kv->k, (size_t)bytes);
     for (int64_t i = 0; i < positions * Hk; i++) {
         const char *run = memory + bb_kv_run_begin(kv, i / Hk);
-        const int8_t *of_row = (const int8_t *)run + ((char *)(values ? kv->v : kv->k) - (char *)kv->k);
-        of_row += bb_kv_row(kv, i % Hk, i / Hk) * width;
+        const uint8_t *of_run = (const uint8_t *)run + ((char *)(values ? kv->v : kv->k) - (char *)kv->k);
+        int64_t place = bb_kv_row(kv, i % Hk, i / Hk);
         const char *scale = run + ((char *)(values ? kv->v_scale : kv->k_scale) - (char *)kv->k);
-        memcpy(&scales[i], scale + bb_kv_row(kv, i % Hk, i / Hk) * (int64_t)sizeof(float), sizeof(float));
-        for (int64_t d = 0; d < D; d++) codes[i * D + d] = (float)of_row[d];
-        for (int64_t d = D; d < width; d++) assert_int_equal(of_row[d], 0);
+        memcpy(&scales[i], scale + place * (int64_t)sizeof(float), sizeof(float));
+        for (int64_t d = 0; d < D; d++) codes[i * D + d] = (float)code_at(kv, values, of_run, place, d, D);
+        for (int64_t d = D; d < width; d++) assert_int_equal(code_at(kv, values, of_run, place, d, D), 0);
     }
 }
 
-/* d as of draw, B = 1, then int8: positions appended in two goes; the codes and scales exactly, then attention. */
+/* d as of draw, B = 1, then the type: positions appended in two goes; the codes and scales exactly, then attention. */
 static void attention_cached(ops_session *s, const int64_t *d, ops_outputs *out) {
     int64_t shape[8];
     memcpy(shape, d, sizeof shape);
-    bool codes = d[6] >= 1000; /* extra rows, and 1000 for int8 */
+    bb_kv_type type = d[6] >= 2000 ? BB_KV_INT6 : d[6] >= 1000 ? BB_KV_INT8 : BB_KV_F32; /* and extra rows */
+    bool codes = type != BB_KV_F32;
+    double steps = type == BB_KV_INT6 ? 16256 : 32767; /* 14 bits and 15 */
     shape[6] = 1 + d[6] % 1000;
     inputs in = draw(s, shape, ops_normal_f32);
     bb_attention *a = &in.a;
     int64_t positions = a->Tk + shape[6] - 1;
-    bb_kv kv = kv_room(s, codes ? BB_I8 : BB_F32, positions, a->Hk, a->D);
+    bb_kv kv = kv_room(s, type, positions, a->Hk, a->D);
     const float *k = ops_put_f32(s, in.k, in.kv_count), *v = ops_put_f32(s, in.v, in.kv_count);
     int64_t first = a->Tk / 3;
     if (first) s->dev->ops->kv_append(s->dev, &kv, 0, k, v, a->kv_stride, first, a->Hk, a->D);
@@ -235,10 +246,10 @@ static void attention_cached(ops_session *s, const int64_t *d, ops_outputs *out)
 
     double *o_bound = ops_host(s, (size_t)in.o_count * sizeof *o_bound);
     if (codes) {
-        int64_t n = positions * a->Hk;
+        int64_t n = a->Tk * a->Hk;
         float *values = ops_host_f32(s, 2 * n * a->D), *scales = ops_host_f32(s, 2 * n);
-        kv_read(s, &kv, false, values, scales, positions, a->Hk, a->D);
-        kv_read(s, &kv, true, values + n * a->D, scales + n, positions, a->Hk, a->D);
+        kv_read(s, &kv, false, values, scales, a->Tk, a->Hk, a->D);
+        kv_read(s, &kv, true, values + n * a->D, scales + n, a->Tk, a->Hk, a->D);
         ops_out(out, "codes", values, 2 * n * a->D, 0, NULL);
         ops_out(out, "scales", scales, 2 * n, 0, NULL);
         /* from here on, the keys and values are what the cache holds */
@@ -253,10 +264,10 @@ static void attention_cached(ops_session *s, const int64_t *d, ops_outputs *out)
         row r = row_for(s, a);
         for (int64_t i = 0; i < in.rows; i++) {
             fill_row(&r, &in, 0, i / a->Tq, i % a->Tq);
-            double score = r.score + (codes ? rounded_query(&in, &r) + 4 * U_F32 : 0);
+            double score = r.score + (codes ? rounded_query(&in, &r, steps) + 4 * U_F32 : 0);
             for (int64_t j = 0; j < a->D; j++) {
                 o_bound[r.o + j] = 3 * score * r.weight[j];
-                if (codes) o_bound[r.o + j] += rounded_weights(&in, &r, j);
+                if (codes) o_bound[r.o + j] += rounded_weights(&in, &r, j, type == BB_KV_INT6 ? 31 : 127, steps);
             }
         }
     }
@@ -267,11 +278,11 @@ static void attention_cached(ops_session *s, const int64_t *d, ops_outputs *out)
 static void few_queries_are_each_as_alone(void **state) {
     (void)state;
     enum { T = 600, H = 6, HK = 2, D = 20, WIDTH = (H + 2 * HK) * D };
-    for (int codes = 0; codes < 2; codes++) {
+    for (int type = BB_KV_INT6; type <= BB_KV_F32; type++) {
         ops_session s = ops_begin(ops_cpu[1], 1);
         float *qkv = ops_put_f32(&s, ops_normal_f32(&s, T * WIDTH, 1.0), T * WIDTH);
         float *all = ops_room(&s, BB_FEW_ROWS * H * D * sizeof *all), *one = ops_room(&s, H * D * sizeof *one);
-        bb_kv kv = kv_room(&s, codes ? BB_I8 : BB_F32, T, HK, D);
+        bb_kv kv = kv_room(&s, (bb_kv_type)type, T, HK, D);
         ops_cpu[1]->ops->kv_append(ops_cpu[1], &kv, 0, qkv + H * D, qkv + (H + HK) * D, WIDTH, T, HK, D);
         for (int64_t n = 2; n <= BB_FEW_ROWS; n++) {
             int64_t first = T - n - (n % 3 ? 0 : 88); /* also across the 512th key */
@@ -343,6 +354,19 @@ static const ops_case cases[] = {
     {"attention_cached", attention_cached, {1, 130, 300, 2, 2, 64, 1005, 10}},
     {"attention_cached", attention_cached, {1, 70, 70, 4, 2, 20, 1000, 10}},
     {"attention_cached", attention_cached, {1, 40, 1100, 4, 2, 24, 1002, 10}},
+    {"attention_cached", attention_cached, {1, 1, 1, 1, 1, 2, 2000, 10}},
+    {"attention_cached", attention_cached, {1, 1, 77, 4, 2, 64, 2007, 10}},
+    {"attention_cached", attention_cached, {1, 1, 1030, 8, 2, 2, 2003, 10}},
+    {"attention_cached", attention_cached, {1, 1, 257, 12, 12, 128, 2001, 10}},
+    {"attention_cached", attention_cached, {1, 2, 258, 12, 12, 128, 2001, 10}},
+    {"attention_cached", attention_cached, {1, 3, 259, 12, 12, 128, 2001, 10}},
+    {"attention_cached", attention_cached, {1, 5, 600, 4, 4, 130, 2000, 30}},
+    {"attention_cached", attention_cached, {1, 16, 40, 3, 1, 18, 2002, 100}},
+    {"attention_cached", attention_cached, {1, 17, 40, 3, 1, 18, 2002, 100}},
+    {"attention_cached", attention_cached, {1, 130, 300, 2, 2, 64, 2005, 10}},
+    {"attention_cached", attention_cached, {1, 70, 70, 4, 2, 20, 2000, 10}},
+    {"attention_cached", attention_cached, {1, 40, 1100, 4, 2, 24, 2002, 10}},
+    {"attention_cached", attention_cached, {1, 20, 90, 2, 1, 200, 2002, 10}},
     {"attention_cached", attention_cached, {1, 1, 77, 4, 2, 64, 7, 10}},
     {"attention_cached", attention_cached, {1, 20, 77, 4, 2, 30, 7, 10}},
     {"attention_backward", attention_backward, {1, 1, 1, 1, 1, 2, 0, 10}},

@@ -179,7 +179,7 @@ static void test_draft(void **state) {
 }
 
 /* What the identity rests on: a row's logits are the same bits in a pass of 1 row as in one of up to 16, wherever it stands. */
-static void check_rows(const char *device_name, const bb_config *config, bb_dtype cached, int length) {
+static void check_rows(const char *device_name, const bb_config *config, bb_kv_type cached, int length) {
     static const int pieces[] = {1, 2, 3, 4, 5, 8, 11, 16};
     bb_device *device;
     bb_model *model;
@@ -216,11 +216,13 @@ static void check_rows(const char *device_name, const bb_config *config, bb_dtyp
 
 static void test_rows(void **state) {
     (void)state;
-    check_rows("ref", &small_config, BB_I8, 70);
-    check_rows("ref", &small_config, BB_F32, 70);
+    check_rows("ref", &small_config, BB_KV_INT6, 70);
+    check_rows("ref", &small_config, BB_KV_INT8, 70);
+    check_rows("ref", &small_config, BB_KV_F32, 70);
     bb_config c = small_config;
-    check_rows("cpu", &c, BB_I8, 600);
-    check_rows("cpu", &c, BB_F32, 600);
+    check_rows("cpu", &c, BB_KV_INT6, 600);
+    check_rows("cpu", &c, BB_KV_INT8, 600);
+    check_rows("cpu", &c, BB_KV_F32, 600);
     c = (bb_config){.vocab_size = V,
                     .n_layer = 2,
                     .d_model = 180,
@@ -230,14 +232,17 @@ static void test_rows(void **state) {
                     .rope_base = 1e4,
                     .norm_eps = 1e-6,
                     .act_quant = true};
-    check_rows("cpu", &c, BB_I8, 300);
-    check_rows("cpu", &c, BB_F32, 300);
+    check_rows("cpu", &c, BB_KV_INT6, 300);
+    check_rows("cpu", &c, BB_KV_INT8, 300);
+    check_rows("cpu", &c, BB_KV_F32, 300);
     c.d_model = 384;
     c.n_kv_head = 6;
     c.d_ff = 1024;
-    check_rows("cpu", &c, BB_I8, 200);
+    check_rows("cpu", &c, BB_KV_INT6, 200);
+    check_rows("cpu", &c, BB_KV_INT8, 200);
     c.act_quant = false;
-    check_rows("cpu", &c, BB_I8, 200);
+    check_rows("cpu", &c, BB_KV_INT6, 200);
+    check_rows("cpu", &c, BB_KV_INT8, 200);
 }
 
 /* Chance never shows: what the program chooses by time is one of the same choices. */

@@ -149,7 +149,7 @@ static bb_status decode(bench *b, int64_t position, bb_error *err) {
 
 static bb_status measure_decode(bench *b, json_t *root, bb_error *err) {
     const bb_config *c = &b->model->config;
-    double row = (double)bb_kv_cache_bytes(c, 1024, b->cache.layers[0].dtype) / 1024;
+    double row = (double)bb_kv_cache_bytes(c, 1024, b->cache.layers[0].type) / 1024;
     json_t *list = json_array();
     json_object_set_new(root, "decode", list);
     BB_TRY(fill_cache(b->model, &b->cache, positions[POSITIONS - 1], err));
@@ -219,11 +219,12 @@ bb_status bb_bench_decode(bb_device *device, const bb_decode_bench_options *o, c
     device->ops->measure_peaks(device, &b.peaks); /* before the model is there: it takes memory of its own */
     tell(&b, "drawing, writing and loading the model");
     BB_TRY_GOTO(status, done, load_cold(device, &config, &b.model, &load_seconds, err));
-    BB_TRY_GOTO(status, done, bb_kv_cache_open(b.model, CAPACITY, o->kv_cache == BB_KV_F32 ? BB_F32 : BB_I8, &b.cache, err));
+    BB_TRY_GOTO(status, done, bb_kv_cache_open(b.model, CAPACITY, o->kv_cache, &b.cache, err));
     b.weight_bytes = (double)b.model->quantized_bytes + 4.0 * config.vocab_size * config.d_model;
+    static const char *const kv_names[] = {[BB_KV_INT6] = "int6", [BB_KV_INT8] = "int8", [BB_KV_F32] = "f32"};
     root = json_pack("{s:s, s:s, s:i, s:s, s:I, s:s, s:{s:f, s:f}}", "device", device->ops->name, "description",
                      device->description, "threads", device->threads, "shape", o->shape, "parameters",
-                     (json_int_t)b.model->table.total, "kv_cache", o->kv_cache == BB_KV_F32 ? "f32" : "int8", "peaks", "int8",
+                     (json_int_t)b.model->table.total, "kv_cache", kv_names[o->kv_cache], "peaks", "int8",
                      b.peaks.int8, "read_gb", b.peaks.read_gb);
     BB_TRY_GOTO(status, done, measure_decode(&b, root, err));
     BB_TRY_GOTO(status, done, measure_prefill(&b, root, err));

@@ -16,7 +16,7 @@ bb_status bb_context_open(bb_model *model, int64_t capacity, bb_kv_type type, bb
     if (!c->text || !c->logits)
         status = bb_fail(err, BB_ERR_MEMORY, "no memory for %lld bytes of context", (long long)capacity);
     else
-        status = bb_kv_cache_open(model, capacity, type == BB_KV_F32 ? BB_F32 : BB_I8, &c->cache, err);
+        status = bb_kv_cache_open(model, capacity, type, &c->cache, err);
     if (status != BB_OK) bb_context_close(c);
     return status;
 }

@@ -51,7 +51,7 @@ bb_status bb_draft_open(bb_model *model, int64_t capacity, bb_draft *d, bb_error
     BB_TRY(bb_ngrams_open(&d->ngrams, err));
     bb_status status = BB_OK;
     if (model)
-        status = bb_context_open(model, capacity < model->trained_length ? capacity : model->trained_length, BB_KV_INT8,
+        status = bb_context_open(model, capacity < model->trained_length ? capacity : model->trained_length, BB_KV_INT6,
                                  &d->reader, err);
     if (status != BB_OK) {
         d->reader.model = NULL;

@@ -252,45 +252,46 @@ bb_status bb_model_reserve(bb_model *m, int batch_size, int seq_len, bool traini
 enum { KV_RUN_MOST = 2048 };
 
 /* A layer's first run, which for f32 is the only one. */
-static void carve_layer(bb_kv *kv, bb_arena *arena, const bb_config *c, int64_t capacity, bb_dtype dtype) {
-    int64_t run = capacity, runs = (capacity + KV_RUN_MOST - 1) / KV_RUN_MOST;
-    if (dtype == BB_I8 && runs > 1) run = (capacity + runs * BB_KV_RUN - 1) / (runs * BB_KV_RUN) * BB_KV_RUN;
-    int64_t D = head_size(c), rows = run * c->n_kv_head;
-    size_t bytes = dtype == BB_I8 ? (size_t)(rows * bb_kv_width(D)) : (size_t)(rows * D) * sizeof(float);
-    *kv = (bb_kv){.dtype = dtype, .run = run};
+static void carve_layer(bb_kv *kv, bb_arena *arena, const bb_config *c, int64_t capacity, bb_kv_type type) {
+    bool codes = type != BB_KV_F32;
+    int64_t unit = codes ? BB_KV_ROWS : 1, runs = codes ? (capacity + KV_RUN_MOST - 1) / KV_RUN_MOST : 1;
+    if (runs > 1) unit = BB_KV_RUN;
+    int64_t run = (capacity + runs * unit - 1) / (runs * unit) * unit, D = head_size(c), rows = run * c->n_kv_head;
+    size_t bytes = (size_t)rows * (codes ? (size_t)bb_kv_row_bytes(type, D) : (size_t)D * sizeof(float));
+    *kv = (bb_kv){.type = type, .run = run};
     kv->k = bb_arena_take(arena, bytes);
     kv->v = bb_arena_take(arena, bytes);
-    if (dtype != BB_I8) return;
+    if (!codes) return;
     kv->k_scale = bb_arena_take(arena, (size_t)rows * sizeof(float));
     kv->v_scale = bb_arena_take(arena, (size_t)rows * sizeof(float));
 }
 
-size_t bb_kv_cache_bytes(const bb_config *c, int64_t capacity, bb_dtype dtype) {
+size_t bb_kv_cache_bytes(const bb_config *c, int64_t capacity, bb_kv_type type) {
     bb_arena measure = {0};
     bb_kv kv;
-    carve_layer(&kv, &measure, c, capacity, dtype);
+    carve_layer(&kv, &measure, c, capacity, type);
     return (size_t)c->n_layer * measure.used * (size_t)((capacity + kv.run - 1) / kv.run);
 }
 
-bb_status bb_kv_cache_open(bb_model *m, int64_t capacity, bb_dtype dtype, bb_kv_cache *out, bb_error *err) {
+bb_status bb_kv_cache_open(bb_model *m, int64_t capacity, bb_kv_type type, bb_kv_cache *out, bb_error *err) {
     int64_t rows = prefill_rows(capacity);
     *out = (bb_kv_cache){.device = m->device, .capacity = capacity, .layer_count = m->config.n_layer};
-    if (capacity < 1 || (dtype != BB_I8 && dtype != BB_F32))
-        return bb_fail(err, BB_ERR_ARGUMENT, "a cache of %lld positions, of type %d", (long long)capacity, (int)dtype);
+    if (capacity < 1 || (type != BB_KV_INT6 && type != BB_KV_INT8 && type != BB_KV_F32))
+        return bb_fail(err, BB_ERR_ARGUMENT, "a cache of %lld positions, of type %d", (long long)capacity, (int)type);
     if (m->ws.max_rows < rows || m->ws.positions < capacity)
         BB_TRY(replace_workspace(m, 1, m->ws.max_rows > rows ? m->ws.max_rows : rows,
                                  m->ws.positions > capacity ? m->ws.positions : capacity, m->ws.training, m->ws.recompute,
                                  err));
-    out->bytes = bb_kv_cache_bytes(&m->config, capacity, dtype);
+    out->bytes = bb_kv_cache_bytes(&m->config, capacity, type);
     out->memory = m->device->ops->alloc(m->device, out->bytes);
     out->layers = calloc((size_t)out->layer_count, sizeof *out->layers);
     if (!out->memory || !out->layers) {
         bb_kv_cache_close(out);
         return bb_fail(err, BB_ERR_MEMORY, "no memory for a KV cache of %lld bytes of context: %.1f MB", (long long)capacity,
-                       1e-6 * (double)bb_kv_cache_bytes(&m->config, capacity, dtype));
+                       1e-6 * (double)bb_kv_cache_bytes(&m->config, capacity, type));
     }
     bb_arena arena = {.base = out->memory};
-    for (int l = 0; l < out->layer_count; l++) carve_layer(&out->layers[l], &arena, &m->config, capacity, dtype);
+    for (int l = 0; l < out->layer_count; l++) carve_layer(&out->layers[l], &arena, &m->config, capacity, type);
     for (int l = 0; l < out->layer_count; l++) out->layers[l].run_bytes = (int64_t)arena.used;
     return BB_OK;
 }

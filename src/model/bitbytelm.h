@@ -84,10 +84,10 @@ typedef struct bb_kv_cache {
 
 enum { BB_PREFILL_ROWS = 256 }; /* so many bytes go through the model at once: the workspace stays small */
 
-/* Bytes of a cache with keys and values in dtype, BB_I8 or BB_F32. */
-size_t bb_kv_cache_bytes(const bb_config *config, int64_t capacity, bb_dtype dtype);
+/* Bytes of a cache. */
+size_t bb_kv_cache_bytes(const bb_config *config, int64_t capacity, bb_kv_type type);
 /* An empty cache, and the model's workspace for reading into it. */
-bb_status bb_kv_cache_open(bb_model *model, int64_t capacity, bb_dtype dtype, bb_kv_cache *out, bb_error *err);
+bb_status bb_kv_cache_open(bb_model *model, int64_t capacity, bb_kv_type type, bb_kv_cache *out, bb_error *err);
 void bb_kv_cache_close(bb_kv_cache *cache);
 /* Runs n >= 1 bytes at positions length .. length+n-1 (<= capacity) through the model, appends them to the cache, and gives
  * the logits of the last one (all = false: (V)) or of all (n,V), on the host. */

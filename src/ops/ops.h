@@ -60,22 +60,39 @@ typedef struct bb_attention {
     int64_t q_stride, kv_stride, kv_batch_stride, o_stride;
 } bb_attention;
 
-/* The keys and values of one sequence in one layer. F32: k and v are (positions, Hk*D). I8: positions come in runs, run_bytes
- * from one to the next, so that all layers' first runs can lie together: memory is used as it fills. In a run k and v are codes
- * (Hk, run, bb_kv_width(D)), zeros past D, each row with a scale: (Hk, run) f32. */
+/* The keys and values of one sequence in one layer. F32: k and v are (positions, Hk*D). The others hold rows of codes, each with
+ * a scale: (Hk, run) f32. Positions come in runs, run_bytes from one to the next, so that all layers' first runs can lie together:
+ * memory is used as it fills.
+ * INT8: in a run, k and v are codes (Hk, run, bb_kv_width(D)), zeros past D.
+ * INT6: four codes, each 32 more than its value, in a cell of three bytes, the first one lowest: bits 0-5 of the first byte. Sixteen
+ * cells make a block of 48 bytes: their first bytes, their second ones, their third ones. k is (Hk, run, W/64) blocks, W being D
+ * rounded up to 64: cell c of one has columns c, c+16, c+32 and c+48. v is (Hk, run/4, W/16) blocks: cell c of one has column c of
+ * four rows, which are read together. Columns past D are zeros. */
 typedef struct bb_kv {
     void *k, *v;              /* of the first run */
     float *k_scale, *v_scale; /* NULL for F32 */
-    bb_dtype dtype;
-    int64_t run, run_bytes; /* run: a multiple of BB_KV_RUN, or, where there is one run, any number; 0 for F32 */
+    bb_kv_type type;
+    int64_t run, run_bytes; /* run: a multiple of BB_KV_RUN, or, where there is one run, of BB_KV_ROWS; 0 for F32 */
 } bb_kv;
 
-enum { BB_KV_RUN = 512 };
+enum { BB_KV_RUN = 512, BB_KV_ROWS = 4, BB_KV_BLOCK = 48 };
 
 static inline int64_t bb_kv_width(int64_t D) { return (D + 15) / 16 * 16; }
+/* Bytes that a row of codes, which is D long, takes in either of k and v. */
+static inline int64_t bb_kv_row_bytes(bb_kv_type type, int64_t D) {
+    return type == BB_KV_INT6 ? (D + 63) / 64 * BB_KV_BLOCK : bb_kv_width(D);
+}
 /* Where a row's run begins, in bytes from what the pointers say, and its place among the run's rows. */
 static inline int64_t bb_kv_run_begin(const bb_kv *kv, int64_t position) { return position / kv->run * kv->run_bytes; }
 static inline int64_t bb_kv_row(const bb_kv *kv, int64_t h, int64_t position) { return h * kv->run + position % kv->run; }
+/* The cell of column d of a row: its first byte's place from k or v of the run on; the others are 16 and 32 bytes further. And the
+ * code's place in it. INT6. */
+static inline int64_t bb_kv_cell(bool values, int64_t row, int64_t d, int64_t D, int *place) {
+    int64_t row_bytes = bb_kv_row_bytes(BB_KV_INT6, D);
+    *place = (int)(values ? row % BB_KV_ROWS : d % 64 / 16);
+    if (values) return row / BB_KV_ROWS * BB_KV_ROWS * row_bytes + d / 16 * BB_KV_BLOCK + d % 16;
+    return row * row_bytes + d / 64 * BB_KV_BLOCK + d % 16;
+}
 
 enum { BB_NORM_TILE = 4096 };
 
@@ -208,12 +225,12 @@ typedef struct bb_ops {
      * f32, the logsumexp of each row's scaled scores, NULL when no backward follows. Memory linear in T. arXiv:2205.14135 */
     void (*attention_forward)(bb_device *dev, float *o, void *kept, float *lse, const float *q, const float *k, const float *v,
                               const bb_attention *a);
-    /* Positions first .. first+n-1 of kv from rows t of k and v: f32, Hk*D elements from k + t*stride on. I8: each head's row
-     * is quantized as act_quant does. */
+    /* Positions first .. first+n-1 of kv from rows t of k and v: f32, Hk*D elements from k + t*stride on. INT8: each head's row
+     * is quantized as act_quant does; INT6: in the same way, with 31 instead of 127. */
     void (*kv_append)(bb_device *dev, const bb_kv *kv, int64_t first, const float *k, const float *v, int64_t stride, int64_t n,
                       int64_t Hk, int64_t D);
     /* attention_forward of one sequence, a->B = 1, whose keys and values are the first Tk of kv; kv_stride and kv_batch_stride
-     * of a are not read. For I8 a backend may round q to 15 bits. */
+     * of a are not read. Of codes, a backend may round q to 14 bits, and the weights of the values too. */
     void (*attention_cached)(bb_device *dev, float *o, const float *q, const bb_kv *kv, const bb_attention *a);
     /* All act: of the forward pass, what was kept. */
     void (*attention_backward)(bb_device *dev, void *dq, void *dk, void *dv, const void *d_o, const void *q, const void *k,

@@ -22,6 +22,7 @@ typedef struct forward_functions {
     void (*query)(cached_q *out, const float *q, int64_t D);
     void (*cached)(float *partial, int64_t stride, const cached_q *q, int queries, const cached_rows *rows, const int64_t *keys,
                    int64_t most, int64_t D, void *scratch);
+    void (*whole)(cached_rows *rows, int8_t *room, int64_t keys, int64_t most, int64_t D);
     void (*merge)(float *o, bb_bf16 *kept, float *lse, const float *partials, int64_t count, int64_t D);
 } forward_functions;
 
@@ -36,7 +37,7 @@ typedef struct forward_functions {
 #define FORWARD(set)                                                                                                           \
     {                                                                                                                          \
         forward_bytes_##set, forward_tile_##set, codes_bytes_##set, codes_tile_##set, direct_partial_##set,                    \
-            cached_query_##set, cached_partial_##set, direct_merge_##set                                                       \
+            cached_query_##set, cached_partial_##set, cached_whole_##set, direct_merge_##set                                                       \
     }
 ATTENTION_TABLE(forward_functions, forward_for, FORWARD)
 
@@ -114,14 +115,15 @@ void bb_cpu_attention_forward(bb_device *dev, float *o, void *kept, float *lse, 
 
 /* Few queries on the cache, by a team of threads: what it holds in int8 is read once. */
 typedef struct cached_work {
-    const forward_functions *f;
+    forward_functions f;
+    bool in_place; /* codes of six bits are read by f.cached */
     const bb_kv *kv;
     const bb_attention *a;
     float *o;
     int64_t splits, ld; /* runs of DIRECT_KEYS keys; elements of a partial result */
     float *partials;    /* (H * Tq, splits, ld) */
     cached_q *query;    /* (H * Tq): query i is head i / Tq, row i % Tq */
-    char *scratch;      /* (threads, cached_bytes()) */
+    char *scratch;      /* (threads, cached_bytes(D)) */
 } cached_work;
 
 static void cached_run(const cached_work *w, int64_t unit, void *scratch) {
@@ -129,6 +131,8 @@ static void cached_run(const cached_work *w, int64_t unit, void *scratch) {
     int64_t D = a->D, G = a->H / a->Hk, splits = w->splits, key0 = unit % splits * DIRECT_KEYS, head = unit / splits;
     cached_rows rows = cached_from(w->kv, head, key0, D);
     if (unit + 1 < a->Hk * splits) rows.next = cached_from(w->kv, (unit + 1) / splits, (unit + 1) % splits * DIRECT_KEYS, D).k;
+    if (w->kv->type == BB_KV_INT6 && !w->in_place)
+        w->f.whole(&rows, (int8_t *)scratch + cached_partial_bytes(), clamp_to(a->Tk - key0, 0, DIRECT_KEYS), DIRECT_KEYS, D);
     int64_t end = (head + 1) * G * a->Tq;
     for (int64_t i = head * G * a->Tq; i < end; i += CACHED_QUERIES) {
         int64_t keys[CACHED_QUERIES], most = 0, count = clamp_to(end - i, 1, CACHED_QUERIES);
@@ -136,7 +140,7 @@ static void cached_run(const cached_work *w, int64_t unit, void *scratch) {
             keys[n] = clamp_to((i + n) % a->Tq + 1 + a->Tk - a->Tq - key0, 0, DIRECT_KEYS);
             most = keys[n] > most ? keys[n] : most;
         }
-        w->f->cached(w->partials + (i * splits + key0 / DIRECT_KEYS) * w->ld, splits * w->ld, &w->query[i], (int)count, &rows,
+        w->f.cached(w->partials + (i * splits + key0 / DIRECT_KEYS) * w->ld, splits * w->ld, &w->query[i], (int)count, &rows,
                      keys, most, D, scratch);
     }
 }
@@ -144,7 +148,7 @@ static void cached_run(const cached_work *w, int64_t unit, void *scratch) {
 static void cached_runs(void *user, bb_team *team, int thread) {
     const cached_work *w = user;
     for (int64_t i = bb_team_take(team, thread); i >= 0; i = bb_team_take(team, thread))
-        cached_run(w, i, w->scratch + (size_t)thread * cached_bytes());
+        cached_run(w, i, w->scratch + (size_t)thread * cached_bytes(w->a->D));
 }
 
 static void cached_merges(void *user, bb_team *team, int thread) {
@@ -152,24 +156,31 @@ static void cached_merges(void *user, bb_team *team, int thread) {
     const bb_attention *a = w->a;
     for (int64_t i = bb_team_take(team, thread); i >= 0; i = bb_team_take(team, thread)) {
         int64_t count = (i % a->Tq + 1 + a->Tk - a->Tq + DIRECT_KEYS - 1) / DIRECT_KEYS;
-        w->f->merge(w->o + i % a->Tq * a->o_stride + i / a->Tq * a->D, NULL, NULL, w->partials + i * w->splits * w->ld, count,
+        w->f.merge(w->o + i % a->Tq * a->o_stride + i / a->Tq * a->D, NULL, NULL, w->partials + i * w->splits * w->ld, count,
                     a->D);
     }
 }
 
 static void cached_direct(bb_device *dev, float *o, const float *q, const bb_kv *kv, const bb_attention *a) {
-    int64_t D = a->D, queries = a->H * a->Tq, step_count = round_up(D, 32);
-    cached_work w = {.f = &forward_for[bb_cpu_of(dev)->level],
+    int64_t D = a->D, queries = a->H * a->Tq, step_count = round_up(D, 64);
+    cached_work w = {.f = forward_for[bb_cpu_of(dev)->level],
                      .kv = kv,
                      .a = a,
                      .o = o,
                      .splits = (a->Tk + DIRECT_KEYS - 1) / DIRECT_KEYS,
                      .ld = round_up(D, 16) + 16};
+#ifdef __x86_64__
+    if (kv->type == BB_KV_INT6 && bb_cpu_of(dev)->level >= BB_CPU_AVX512_VNNI && int6_in_place()) {
+        w.in_place = true;
+        w.f.query = int6_query_avx512vbmi;
+        w.f.cached = int6_partial_avx512vbmi;
+    }
+#endif
     bb_team *team = bb_cpu_team(dev);
     size_t partial_bytes = bb_align_up((size_t)(queries * w.splits * w.ld) * sizeof(float));
     size_t query_bytes = bb_align_up((size_t)queries * sizeof(cached_q));
     size_t steps_bytes = bb_align_up((size_t)(queries * step_count) * sizeof(int16_t));
-    char *memory = bb_cpu_shared(dev, partial_bytes + query_bytes + steps_bytes + cached_bytes() * (size_t)dev->threads);
+    char *memory = bb_cpu_shared(dev, partial_bytes + query_bytes + steps_bytes + cached_bytes(D) * (size_t)dev->threads);
     if (!memory || !team) return;
     w.partials = (float *)(void *)memory;
     w.query = (cached_q *)(void *)(memory + partial_bytes);
@@ -177,7 +188,7 @@ static void cached_direct(bb_device *dev, float *o, const float *q, const bb_kv 
     int16_t *steps = (int16_t *)(void *)(memory + partial_bytes + query_bytes);
     for (int64_t i = 0; i < queries; i++) {
         w.query[i].steps = steps + i * step_count;
-        w.f->query(&w.query[i], q + i % a->Tq * a->q_stride + i / a->Tq * D, D);
+        w.f.query(&w.query[i], q + i % a->Tq * a->q_stride + i / a->Tq * D, D);
     }
     bb_team_fetch unknown = {0};
     bb_team_run(team, a->Hk * a->Tk * D <= DIRECT_SERIAL, a->Hk * w.splits, cached_runs, &w, unknown);
@@ -185,7 +196,7 @@ static void cached_direct(bb_device *dev, float *o, const float *q, const bb_kv 
 }
 
 void bb_cpu_attention_cached(bb_device *dev, float *o, const float *q, const bb_kv *kv, const bb_attention *a) {
-    if (kv->dtype == BB_F32) {
+    if (kv->type == BB_KV_F32) {
         bb_attention plain = *a;
         plain.kv_stride = a->Hk * a->D;
         plain.kv_batch_stride = 0;

@@ -1,7 +1,10 @@
-/* Keys and values in int8, one scale a row, in the vocabulary of attention_simd.h: for few queries read in place, once, for
- * many expanded tile by tile. Included by attention_forward_tile.h, once for each set. SPDX-License-Identifier: MIT */
+/* Keys and values in codes, one scale a row, in the vocabulary of attention_simd.h: for few queries int8 is read in place, once,
+ * for many expanded tile by tile. Six bits become int8 first, but where attention_int6_tile.h reads them in place. Included by
+ * attention_forward_tile.h, once for each set. SPDX-License-Identifier: MIT */
 #ifndef ATTENTION_CODES
 #define ATTENTION_CODES
+#include "ops/cpu/kv_int6.h"
+
 #define load_codes ATTENTION_NAME(load_codes)
 #define expand_codes ATTENTION_NAME(expand_codes)
 #define key_sums ATTENTION_NAME(key_sums)
@@ -12,6 +15,8 @@
 #define sum_lanes ATTENTION_NAME(sum_lanes)
 #define weigh_keys ATTENTION_NAME(weigh_keys)
 #define weighted_rows ATTENTION_NAME(weighted_rows)
+#define cached_whole ATTENTION_NAME(cached_whole)
+#define query_steps ATTENTION_NAME(query_steps)
 #define cached_query ATTENTION_NAME(cached_query)
 #define cached_partial ATTENTION_NAME(cached_partial)
 
@@ -21,21 +26,22 @@ enum { CODES_AHEAD = 10240 };
 /* A query as cached_partial reads it: int16 steps, so that its products with codes are integers whose sum fits 32 bits. */
 typedef struct cached_q {
     float scale;    /* of a step, times log2 e / sqrt(D) */
-    int16_t *steps; /* (D rounded up to 32), zeros past D */
+    int32_t bias;   /* of attention_int6_tile.h, which has its own order of steps */
+    int16_t *steps; /* (D rounded up to 64), zeros past D */
 } cached_q;
 
 /* The rows of one head, from some position on to the end of its run. */
 typedef struct cached_rows {
-    const int8_t *k, *v; /* (keys, width) */
+    const int8_t *k, *v; /* (keys, width), or in six bits as bb_kv says */
     const float *k_scale, *v_scale;
-    int64_t width;
+    int64_t width;       /* bytes of a row */
     const int8_t *next; /* what will be read after them */
 } cached_rows;
 
 _Static_assert(BB_KV_RUN % ATTENTION_KEYS == 0 && BB_KV_RUN % DIRECT_KEYS == 0, "what is read at a time is in one run");
 
 static inline cached_rows cached_from(const bb_kv *kv, int64_t h, int64_t position, int64_t D) {
-    int64_t width = bb_kv_width(D), begin = bb_kv_run_begin(kv, position), row = bb_kv_row(kv, h, position);
+    int64_t width = bb_kv_row_bytes(kv->type, D), begin = bb_kv_run_begin(kv, position), row = bb_kv_row(kv, h, position);
     const int8_t *v = (const int8_t *)kv->v + begin + row * width;
     return (cached_rows){.k = (const int8_t *)kv->k + begin + row * width,
                          .v = v,
@@ -48,8 +54,11 @@ static inline cached_rows cached_from(const bb_kv *kv, int64_t h, int64_t positi
 /* Queries that read the keys and values together. */
 enum { CACHED_QUERIES = 4 };
 
-/* Scratch of cached_partial. */
-static inline size_t cached_bytes(void) { return (1 + CACHED_QUERIES) * DIRECT_KEYS * sizeof(float); }
+/* Scratch of cached_partial; and of a run of keys and values in int8, behind it. */
+static inline size_t cached_partial_bytes(void) { return 2 * CACHED_QUERIES * DIRECT_KEYS * sizeof(float); }
+static inline size_t cached_bytes(int64_t D) {
+    return cached_partial_bytes() + (size_t)(2 * DIRECT_KEYS * bb_kv_width(D));
+}
 #endif
 
 /* VL codes as f32. */
@@ -64,6 +73,19 @@ INLINE vf load_codes(const int8_t *p) {
 #else
 INLINE vf load_codes(const int8_t *p) { return (vf){(float)p[0], (float)p[1], (float)p[2], (float)p[3]}; }
 #endif
+
+/* Rows of six bits, the first `keys` <= most of them in int8; room: (2, most, bb_kv_width(D)). */
+KERNEL void cached_whole(cached_rows *rows, int8_t *room, int64_t keys, int64_t most, int64_t D) {
+    int64_t width = bb_kv_width(D), packed = rows->width;
+    int8_t *k = room, *v = room + most * width;
+    for (int64_t j = 0; j < keys; j++)
+        for (int64_t d = 0; d < width; d += 64)
+            bb_int6_take(k + j * width + d, 16, clamp_to((width - d) / 16, 0, 4), rows->k + j * packed + d / 64 * BB_KV_BLOCK);
+    for (int64_t j = 0; j < keys; j += BB_KV_ROWS)
+        for (int64_t d = 0; d < width; d += 16)
+            bb_int6_take(v + j * width + d, width, clamp_to(keys - j, 0, BB_KV_ROWS), rows->v + j * packed + d / 16 * BB_KV_BLOCK);
+    *rows = (cached_rows){k, v, rows->k_scale, rows->v_scale, width, rows->next};
+}
 
 /* dst (rows, D) = scale[r] * codes[r]. dst has room for a vector more. */
 INLINE void expand_codes(float *dst, const int8_t *codes, const float *scale, int64_t width, int64_t rows, int64_t D) {
@@ -179,11 +201,9 @@ INLINE void score_keys(float *s, const cached_q *q, const cached_rows *rows, int
 typedef int32_t ATTENTION_NAME(step_words) __attribute__((vector_size(4 * VL)));
 typedef int16_t ATTENTION_NAME(steps) __attribute__((vector_size(2 * VL)));
 
-/* The query in steps of its largest magnitude over `limit`. */
-KERNEL void cached_query(cached_q *out, const float *q, int64_t D) {
-    float limit = 32767.0f;
-    /* 127 * limit * D < 2^31 */
-    if (D > 512) limit = (float)(INT32_MAX / (127 * D));
+/* The query in steps of its largest magnitude over `limit`; steps: (D rounded up to 64), zeros past D. Returns a step times
+ * log2 e / sqrt(D). */
+INLINE float query_steps(int16_t *steps_out, const float *q, int64_t D, float limit) {
     vf largest = vset1(0.0f);
     for (int64_t d = 0; d < D; d += VL) {
         vf x = vload_first(q + d, clamp_to(D - d, 0, VL));
@@ -195,10 +215,15 @@ KERNEL void cached_query(cached_q *out, const float *q, int64_t D) {
         x = (x + to_units) - to_units; /* half to even */
         ATTENTION_NAME(step_words) words = __builtin_convertvector(x, ATTENTION_NAME(step_words));
         ATTENTION_NAME(steps) steps = __builtin_convertvector(words, ATTENTION_NAME(steps));
-        memcpy(out->steps + d, &steps, sizeof steps);
+        memcpy(steps_out + d, &steps, sizeof steps);
     }
-    memset(out->steps + D, 0, (size_t)(round_up(D, 32) - D) * sizeof *out->steps);
-    out->scale = step * (float)(M_LOG2E / sqrt((double)D));
+    memset(steps_out + D, 0, (size_t)(round_up(D, 64) - D) * sizeof *steps_out);
+    return step * (float)(M_LOG2E / sqrt((double)D));
+}
+
+KERNEL void cached_query(cached_q *out, const float *q, int64_t D) {
+    /* 127 * limit * D < 2^31 */
+    out->scale = query_steps(out->steps, q, D, D > 512 ? (float)(INT32_MAX / (127 * D)) : 32767.0f);
 }
 
 /* The weights of `keys` keys, times their values' scales; total: their sum without. Returns the largest score. */

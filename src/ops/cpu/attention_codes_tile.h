@@ -5,8 +5,8 @@
 
 /* Scratch of a task. Dw: D rounded up to 32. */
 typedef struct codes_buffers {
-    forward_buffers f;        /* s, sum, max, alpha, o: (QUERIES, Dw); the others are not used */
-    int16_t *q;               /* (QUERIES, Dw) */
+    forward_buffers f;        /* s, sum, max, alpha, codes, o: (QUERIES, Dw); the others are not used */
+    int16_t *q;               /* (QUERIES, Dw), and room for 32 zeros that a query may end with */
     float *q_scale;           /* (QUERIES) */
     __m512i *k;               /* panels (Dw / 2, KEYS) of words */
     __m512i *v;               /* panels (KEYS / 2, Dw) of words */
@@ -22,7 +22,8 @@ KERNEL codes_buffers carve_codes(bb_arena *arena, int64_t D) {
     c.f.sum = bb_arena_take(arena, ATTENTION_QUERIES * VL * sizeof(float));
     c.f.max = bb_arena_take(arena, ATTENTION_QUERIES * sizeof(float));
     c.f.alpha = bb_arena_take(arena, ATTENTION_ROWS * sizeof(float));
-    c.q = bb_arena_take(arena, ATTENTION_QUERIES * dw * sizeof(int16_t));
+    c.f.codes = bb_arena_take(arena, 2 * ATTENTION_KEYS * (size_t)round_up(D, 16));
+    c.q = bb_arena_take(arena, (ATTENTION_QUERIES * dw + 32) * sizeof(int16_t));
     c.q_scale = bb_arena_take(arena, ATTENTION_QUERIES * sizeof(float));
     c.k = bb_arena_take(arena, ATTENTION_KEYS * dw * sizeof(int16_t));
     c.v = bb_arena_take(arena, ATTENTION_KEYS * panels * sizeof(int16_t));
@@ -140,7 +141,7 @@ INLINE float tile_scales(const codes_buffers *c, const cached_rows *codes, int64
 KERNEL void codes_tile_avx512vnni(float *o, const float *q, const bb_kv *kv, const bb_attention *a, int64_t h, int64_t t0,
                                   void *scratch) {
     bb_arena arena = {scratch, 0};
-    int64_t D = a->D, width = bb_kv_width(D), dw = round_up(D, 32), rows = clamp_to(a->Tq - t0, 0, ATTENTION_QUERIES);
+    int64_t D = a->D, dw = round_up(D, 32), rows = clamp_to(a->Tq - t0, 0, ATTENTION_QUERIES);
     int64_t see = t0 + a->Tk - a->Tq; /* query m of the tile sees keys 0..m + see */
     codes_buffers c = carve_codes(&arena, D);
     for (int64_t m = 0; m < round_up(rows, ATTENTION_MR); m++) {
@@ -154,9 +155,10 @@ KERNEL void codes_tile_avx512vnni(float *o, const float *q, const bb_kv *kv, con
     for (int64_t key0 = 0; key0 < see + rows; key0 += ATTENTION_KEYS) {
         int64_t keys = clamp_to(see + rows - key0, 0, ATTENTION_KEYS);
         cached_rows codes = cached_from(kv, h / (a->H / a->Hk), key0, D);
+        if (kv->type == BB_KV_INT6) cached_whole(&codes, c.f.codes, keys, ATTENTION_KEYS, D);
         float step = tile_scales(&c, &codes, keys);
-        pack_code_keys(c.k, codes.k, width, keys);
-        pack_code_values(c.v, codes.v, width, keys);
+        pack_code_keys(c.k, codes.k, codes.width, keys);
+        pack_code_values(c.v, codes.v, codes.width, keys);
         for (int64_t m = 0; m < rows; m += ATTENTION_ROWS) {
             int64_t part = clamp_to(round_up(rows - m, ATTENTION_MR), 0, ATTENTION_ROWS), diagonal = m + see - key0;
             if (diagonal + part <= 0) continue;

@@ -272,6 +272,7 @@ KERNEL void forward_tile_avx512amx(float *o, bb_bf16 *kept, float *lse, const fl
 #define direct_partial_avx512amx direct_partial_avx512vnni
 #define cached_query_avx512amx cached_query_avx512vnni
 #define cached_partial_avx512amx cached_partial_avx512vnni
+#define cached_whole_avx512amx cached_whole_avx512vnni
 #define direct_merge_avx512amx direct_merge_avx512vnni
 
 #endif

@@ -46,6 +46,7 @@ typedef struct forward_buffers {
     float *max;   /* (QUERIES), of the scaled scores in units of log2 e */
     float *alpha; /* (ROWS), 2^(old max - new max) */
     float *wide;  /* (2, KEYS, D) and a vector: keys and values that are cached as codes */
+    int8_t *codes; /* (2, KEYS, D rounded up to 16): those that are in six bits */
 } forward_buffers;
 
 KERNEL forward_buffers carve_forward(bb_arena *arena, int64_t D) {
@@ -60,6 +61,7 @@ KERNEL forward_buffers carve_forward(bb_arena *arena, int64_t D) {
     f.max = bb_arena_take(arena, ATTENTION_QUERIES * sizeof(float));
     f.alpha = bb_arena_take(arena, ATTENTION_ROWS * sizeof(float));
     f.wide = bb_arena_take(arena, (2 * ATTENTION_KEYS * d + VL) * sizeof(float));
+    f.codes = bb_arena_take(arena, 2 * ATTENTION_KEYS * (size_t)round_up(D, 16));
     return f;
 }
 
@@ -204,6 +206,7 @@ INLINE void tile_rows(wide_rows *keys_at, wide_rows *values_at, const forward_bu
     if (kv) {
         cached_rows codes = cached_from(kv, h / (a->H / a->Hk), key0, D);
         float *wide_v = f->wide + ATTENTION_KEYS * D;
+        if (kv->type == BB_KV_INT6) cached_whole(&codes, f->codes, keys, ATTENTION_KEYS, D);
         expand_codes(f->wide, codes.k, codes.k_scale, codes.width, keys, D);
         expand_codes(wide_v, codes.v, codes.v_scale, codes.width, keys, D);
         *keys_at = (wide_rows){f->wide, D};
@@ -248,6 +251,7 @@ KERNEL void forward_tile(float *o, bb_bf16 *kept, float *lse, const float *q, co
 
 #if ATTENTION_SET == ATTENTION_VNNI
 #include "ops/cpu/attention_codes_tile.h"
+#include "ops/cpu/attention_int6_tile.h"
 #endif
 
 /* -- few queries, as in decoding: the cache is read in place, once -------------------------------------------------------- */

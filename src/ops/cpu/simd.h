@@ -105,13 +105,16 @@ BB_SIMD_INLINE void bb_simd_quantize_by(int8_t *q, const float *x, float s, int6
     }
 }
 
-/* The activation quantizer for one row: q from x by s, which is returned: max(max|x|/127, 1e-8). */
-BB_SIMD_INLINE float bb_simd_quantize(int8_t *q, const float *x, int64_t n) {
-    float s = bb_simd_absmax(x, n) / 127.0f;
+/* A row's q from x by s, which is returned: max(max|x|/limit, 1e-8). limit <= 127 */
+BB_SIMD_INLINE float bb_simd_quantize_to(int8_t *q, const float *x, int64_t n, float limit) {
+    float s = bb_simd_absmax(x, n) / limit;
     if (s < 1e-8f) s = 1e-8f;
     bb_simd_quantize_by(q, x, s, n);
     return s;
 }
+
+/* The activation quantizer for one row. */
+BB_SIMD_INLINE float bb_simd_quantize(int8_t *q, const float *x, int64_t n) { return bb_simd_quantize_to(q, x, n, 127.0f); }
 
 /* Row m of y becomes x, quantized or rounded as y.dtype says. x: (n) */
 BB_SIMD_INLINE void bb_simd_store_row(bb_rows y, int64_t m, const float *x, int64_t n) {

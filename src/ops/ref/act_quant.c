@@ -5,13 +5,19 @@
 
 /* In f32 throughout, unlike the sums elsewhere: the codes are integers, and every backend must find the same ones. A NaN makes
  * the scale NaN, so that it is not lost. */
-static float quantize_row(int8_t *q, const float *x, int64_t K) {
+float bb_ref_scale(const float *x, int64_t K, float limit) {
     float absmax = 0.0f;
     for (int64_t k = 0; k < K; k++)
         if (fabsf(x[k]) > absmax || isnan(x[k])) absmax = fabsf(x[k]);
-    float s = absmax / 127.0f;
-    if (s < 1e-8f) s = 1e-8f;
-    for (int64_t k = 0; k < K; k++) q[k] = (int8_t)fminf(fmaxf(rintf(x[k] / s), -127.0f), 127.0f);
+    float s = absmax / limit;
+    return s < 1e-8f ? 1e-8f : s;
+}
+
+int8_t bb_ref_code(float x, float s, float limit) { return (int8_t)fminf(fmaxf(rintf(x / s), -limit), limit); }
+
+static float quantize_row(int8_t *q, const float *x, int64_t K) {
+    float s = bb_ref_scale(x, K, 127.0f);
+    for (int64_t k = 0; k < K; k++) q[k] = bb_ref_code(x[k], s, 127.0f);
     return s;
 }
 

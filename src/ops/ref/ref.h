@@ -16,8 +16,11 @@ typedef struct bb_ref {
 /* `count` doubles, contents undefined, valid until the next call; NULL (and a recorded failure) when out of memory. */
 double *bb_ref_scratch(bb_device *dev, size_t count);
 
-/* act_quant.c: the shared quantizer of rows: q = clip(round_half_even(x/s), -127, 127), s = max(max|x|/127, 1e-8).
- * Stores row m of y, K elements, from x: quantized where y is I8, as it is otherwise. */
+/* act_quant.c: the shared quantizer of rows: q = clip(round_half_even(x/s), -limit, limit), s = max(max|x|/limit, 1e-8), where
+ * limit is 127 unless said otherwise. */
+float bb_ref_scale(const float *x, int64_t K, float limit);
+int8_t bb_ref_code(float x, float s, float limit);
+/* Stores row m of y, K elements, from x: quantized where y is I8, as it is otherwise. */
 void bb_ref_store_row(bb_rows y, int64_t m, const float *x, int64_t K);
 /* Element i = m*K + k of rows, with its row's scale applied. */
 double bb_ref_load(bb_rows x, int64_t m, int64_t k, int64_t K);
