@@ -398,10 +398,15 @@ BB_API bb_status bb_run_newest_good(const char *run_dir, bb_status (*take)(void 
 
 /* ---- Evaluation ------------------------------------------------------------------------------------------------------ */
 
+/* How the keys and values of past bytes are held: in 6 or 8 bits, with a scale for each position and head, or in f32. */
+typedef enum bb_kv_type { BB_KV_INT6 = 0, BB_KV_INT8, BB_KV_F32 } bb_kv_type;
+
 typedef struct bb_eval_options {
     int seq_len, batch_size;
     bool sliding; /* every byte is seen as bb_generate's window sees it: after at least half of seq_len, at a file's beginning
                      less */
+    bool cached;  /* read as bb_generate reads: a few bytes at a time, past ones out of a KV cache; much slower */
+    bb_kv_type kv_cache; /* then: how it holds them */
     int64_t max_batches; /* 0: everything */
     void (*on_progress)(void *user, int64_t bytes_done, int64_t bytes_total, double bpb_so_far);
     void *user;
@@ -430,9 +435,6 @@ typedef enum bb_speculate {
     BB_SPECULATE_AUTO,  /* as many at a time as pay, by what guesses and passes have done so far; none where none pays */
     BB_SPECULATE_ALWAYS /* whatever it costs */
 } bb_speculate;
-
-/* How the keys and values of past bytes are held: in 6 or 8 bits, with a scale for each position and head, or in f32. */
-typedef enum bb_kv_type { BB_KV_INT6 = 0, BB_KV_INT8, BB_KV_F32 } bb_kv_type;
 
 typedef struct bb_generate_options {
     int64_t max_new_bytes;

@@ -11,7 +11,12 @@ static struct {
     int seq_len, batch_size;
     int64_t batches;
     bool sliding, json;
+    int kv_cache;
 } args;
+
+enum { NO_CACHE = 3 };
+static const char *const kv_choices[] = {
+    [BB_KV_INT6] = "int6", [BB_KV_INT8] = "int8", [BB_KV_F32] = "f32", [NO_CACHE] = "none", NULL};
 
 static bb_cli_option options[] = {
     {.help = "What is scored"},
@@ -42,6 +47,11 @@ static bb_cli_option options[] = {
      .help =
          "windows overlap by half and the later half is scored, as generate's window sees a text that goes on for ever; takes "
          "twice the time"},
+    {.name = "kv_cache",
+     .type = BB_CLI_CHOICE,
+     .target = &args.kv_cache,
+     .choices = kv_choices,
+     .help = "read as generate reads, past bytes out of such a cache: shows what rounding them costs; takes far longer"},
     {.name = "batches",
      .type = BB_CLI_INT64,
      .target = &args.batches,
@@ -59,7 +69,8 @@ static bb_cli_option options[] = {
     {.name = "json",
      .type = BB_CLI_FLAG,
      .target = &args.json,
-     .help = "one JSON object on standard output: bpb, loss (nats), bytes, seconds, files, seq_len, sliding, model, data"},
+     .help = "one JSON object on standard output: bpb, loss (nats), bytes, seconds, files, seq_len, sliding, kv_cache, model, "
+             "data"},
     BB_DEVICE_ROWS(args.device),
 };
 
@@ -82,10 +93,11 @@ static void on_progress(void *user, int64_t bytes_done, int64_t bytes_total, dou
 
 static void show(const char *path, const bb_eval_options *options_used, const bb_eval_result *result) {
     if (args.json) {
-        bb_json_line(json_pack("{s:f,s:f,s:I,s:f,s:I,s:i,s:b,s:o,s:o}", "bpb", result->bpb, "loss", result->loss, "bytes",
+        bb_json_line(json_pack("{s:f,s:f,s:I,s:f,s:I,s:i,s:b,s:s,s:o,s:o}", "bpb", result->bpb, "loss", result->loss, "bytes",
                                (json_int_t)result->bytes, "seconds", result->seconds, "files", (json_int_t)result->files,
-                               "seq_len", options_used->seq_len, "sliding", options_used->sliding, "model",
-                               json_string_nocheck(path), "data", json_string_nocheck(args.data)));
+                               "seq_len", options_used->seq_len, "sliding", options_used->sliding, "kv_cache",
+                               kv_choices[args.kv_cache], "model", json_string_nocheck(path), "data",
+                               json_string_nocheck(args.data)));
         return;
     }
     double rate = result->seconds > 0 ? (double)result->bytes / result->seconds : 0;
@@ -96,6 +108,7 @@ static void show(const char *path, const bb_eval_options *options_used, const bb
 }
 
 int bb_cmd_eval(int argc, char **argv) {
+    args.kv_cache = NO_CACHE;
     int exit_status = bb_cli_parse(&command, argc, argv);
     if (exit_status != BB_CLI_GO_ON) return exit_status;
 
@@ -119,6 +132,8 @@ int bb_cmd_eval(int argc, char **argv) {
                                                                 : 1;
         eval_options.max_batches = args.batches;
         eval_options.sliding = args.sliding;
+        eval_options.cached = args.kv_cache != NO_CACHE;
+        if (eval_options.cached) eval_options.kv_cache = (bb_kv_type)args.kv_cache;
         eval_options.on_progress = on_progress;
         eval_options.user = &progress;
         status = bb_evaluate(model, args.data, &eval_options, &result, &err);

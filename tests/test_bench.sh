@@ -41,7 +41,7 @@ json_value one.json operations | grep -q '"adamw_step"' || fail "bench --optim a
 
 # Inference has one shape and fixed positions: too much for the slow backend.
 if [ "$device" = cpu ]; then
-    for cache in int8 f32; do
+    for cache in int6 int8 f32; do
         expect 0 "$bitbyte" bench --decode --shape S --repeats 1 --threads 1 --kv_cache $cache --json
         one
         [ "$(json_value one.json kv_cache)" = $cache ] || fail "bench --decode: not the $cache cache"

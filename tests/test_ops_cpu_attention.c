@@ -187,7 +187,9 @@ static bb_kv kv_room(ops_session *s, bb_kv_type type, int64_t positions, int64_t
         kv.v = ops_room(s, (size_t)(positions * Hk * D) * sizeof(float));
         return kv;
     }
-    kv.run = positions < BB_KV_RUN ? (positions + BB_KV_ROWS - 1) / BB_KV_ROWS * BB_KV_ROWS : positions < 2 * BB_KV_RUN ? BB_KV_RUN : 2 * BB_KV_RUN;
+    kv.run = positions < BB_KV_RUN       ? (positions + BB_KV_ROWS - 1) / BB_KV_ROWS * BB_KV_ROWS
+             : positions < 2 * BB_KV_RUN ? BB_KV_RUN
+                                         : 2 * BB_KV_RUN;
     size_t scales = bb_align_up((size_t)(kv.run * Hk) * sizeof(float)),
            codes = bb_align_up((size_t)(kv.run * Hk * bb_kv_row_bytes(type, D)));
     kv.run_bytes = (int64_t)(2 * codes + 2 * scales);

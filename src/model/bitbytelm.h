@@ -93,5 +93,9 @@ void bb_kv_cache_close(bb_kv_cache *cache);
  * the logits of the last one (all = false: (V)) or of all (n,V), on the host. */
 bb_status bb_model_forward_cached(bb_model *model, bb_kv_cache *cache, const uint8_t *bytes, int64_t n, bool all, float *logits,
                                   bb_error *err);
+/* Reads bytes x as decoding does, and gives nll[i], nats, of y[i] after x[0] .. x[i]; for an empty cache of capacity n or more.
+ */
+bb_status bb_model_nll_cached(bb_model *model, bb_kv_cache *cache, const uint8_t *x, const uint8_t *y, int64_t n, float *nll,
+                              bb_error *err);
 
 #endif

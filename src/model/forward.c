@@ -158,19 +158,13 @@ bb_status bb_model_settle_gradients(bb_model *m, bb_error *err) {
     return m->device->ops->sync(m->device, err);
 }
 
-/* The logits of the last `wanted` of n <= max_rows bytes. */
-static bb_status forward_piece(bb_model *m, bb_kv_cache *cache, const uint8_t *bytes, int64_t n, int64_t wanted, float *logits,
-                               bb_error *err) {
+/* The logits of the last `wanted` of n <= max_rows bytes, in ws.logits. */
+static void forward_piece(bb_model *m, bb_kv_cache *cache, const uint8_t *bytes, int64_t n, int64_t wanted) {
     bb_block_shape s = shape_of(m, 1, n);
     m->device->ops->copy_in(m->device, m->ws.x, bytes, (size_t)n);
     blocks_forward(m, &s, cache);
-    if (wanted) {
-        head(m, n - wanted, wanted);
-        m->device->ops->copy_out(m->device, logits, m->ws.logits, (size_t)(wanted * m->config.vocab_size) * sizeof(float));
-    }
-    BB_TRY(m->device->ops->sync(m->device, err));
+    if (wanted) head(m, n - wanted, wanted);
     cache->length += n;
-    return BB_OK;
 }
 
 bb_status bb_model_forward_cached(bb_model *m, bb_kv_cache *cache, const uint8_t *bytes, int64_t n, bool all, float *logits,
@@ -181,8 +175,26 @@ bb_status bb_model_forward_cached(bb_model *m, bb_kv_cache *cache, const uint8_t
     for (int64_t at = 0; at < n; at += BB_PREFILL_ROWS) {
         int64_t piece = n - at < BB_PREFILL_ROWS ? n - at : BB_PREFILL_ROWS;
         int64_t wanted = all ? piece : at + piece == n;
-        BB_TRY(forward_piece(m, cache, bytes + at, piece, wanted, logits, err));
+        forward_piece(m, cache, bytes + at, piece, wanted);
+        if (wanted)
+            m->device->ops->copy_out(m->device, logits, m->ws.logits, (size_t)(wanted * m->config.vocab_size) * sizeof(float));
         logits += wanted * m->config.vocab_size;
+        BB_TRY(m->device->ops->sync(m->device, err));
+    }
+    return BB_OK;
+}
+
+bb_status bb_model_nll_cached(bb_model *m, bb_kv_cache *cache, const uint8_t *x, const uint8_t *y, int64_t n, float *nll,
+                              bb_error *err) {
+    const bb_ops *ops = m->device->ops;
+    cache->length = 0;
+    for (int64_t at = 0; at < n; at += BB_FEW_ROWS) {
+        int64_t piece = n - at < BB_FEW_ROWS ? n - at : BB_FEW_ROWS;
+        forward_piece(m, cache, x + at, piece, piece);
+        ops->copy_in(m->device, m->ws.y, y + at, (size_t)piece);
+        ops->loss_forward(m->device, m->ws.nll, m->ws.logits, m->ws.y, piece, m->config.vocab_size);
+        ops->copy_out(m->device, nll + at, m->ws.nll, (size_t)piece * sizeof(float));
+        BB_TRY(ops->sync(m->device, err));
     }
     return BB_OK;
 }

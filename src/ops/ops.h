@@ -60,14 +60,13 @@ typedef struct bb_attention {
     int64_t q_stride, kv_stride, kv_batch_stride, o_stride;
 } bb_attention;
 
-/* The keys and values of one sequence in one layer. F32: k and v are (positions, Hk*D). The others hold rows of codes, each with
- * a scale: (Hk, run) f32. Positions come in runs, run_bytes from one to the next, so that all layers' first runs can lie together:
- * memory is used as it fills.
- * INT8: in a run, k and v are codes (Hk, run, bb_kv_width(D)), zeros past D.
- * INT6: four codes, each 32 more than its value, in a cell of three bytes, the first one lowest: bits 0-5 of the first byte. Sixteen
- * cells make a block of 48 bytes: their first bytes, their second ones, their third ones. k is (Hk, run, W/64) blocks, W being D
- * rounded up to 64: cell c of one has columns c, c+16, c+32 and c+48. v is (Hk, run/4, W/16) blocks: cell c of one has column c of
- * four rows, which are read together. Columns past D are zeros. */
+/* The keys and values of one sequence in one layer. F32: k and v are (positions, Hk*D). The others hold rows of codes, each
+ * with a scale: (Hk, run) f32. Positions come in runs, run_bytes from one to the next, so that all layers' first runs can lie
+ * together: memory is used as it fills. INT8: in a run, k and v are codes (Hk, run, bb_kv_width(D)), zeros past D. INT6: four
+ * codes, each 32 more than its value, in a cell of three bytes, the first one lowest: bits 0-5 of the first byte. Sixteen cells
+ * make a block of 48 bytes: their first bytes, their second ones, their third ones. k is (Hk, run, W/64) blocks, W being D
+ * rounded up to 64: cell c of one has columns c, c+16, c+32 and c+48. v is (Hk, run/4, W/16) blocks: cell c of one has column c
+ * of four rows, which are read together. Columns past D are zeros. */
 typedef struct bb_kv {
     void *k, *v;              /* of the first run */
     float *k_scale, *v_scale; /* NULL for F32 */
@@ -85,8 +84,8 @@ static inline int64_t bb_kv_row_bytes(bb_kv_type type, int64_t D) {
 /* Where a row's run begins, in bytes from what the pointers say, and its place among the run's rows. */
 static inline int64_t bb_kv_run_begin(const bb_kv *kv, int64_t position) { return position / kv->run * kv->run_bytes; }
 static inline int64_t bb_kv_row(const bb_kv *kv, int64_t h, int64_t position) { return h * kv->run + position % kv->run; }
-/* The cell of column d of a row: its first byte's place from k or v of the run on; the others are 16 and 32 bytes further. And the
- * code's place in it. INT6. */
+/* The cell of column d of a row: its first byte's place from k or v of the run on; the others are 16 and 32 bytes further. And
+ * the code's place in it. INT6. */
 static inline int64_t bb_kv_cell(bool values, int64_t row, int64_t d, int64_t D, int *place) {
     int64_t row_bytes = bb_kv_row_bytes(BB_KV_INT6, D);
     *place = (int)(values ? row % BB_KV_ROWS : d % 64 / 16);

@@ -14,6 +14,8 @@ typedef struct walk {
     int skip;             /* the first bytes of each were scored in the window before it */
     uint8_t *x, *y;       /* (batch_size, seq_len) */
     uint8_t *window;      /* (seq_len + 1) */
+    bb_kv_cache cache;    /* where options->cached, with the nats of each byte: */
+    float *nll;           /* (seq_len) */
     double nats;          /* sum over scored bytes */
     int64_t scored, total, batches;
 } walk;
@@ -22,22 +24,35 @@ void bb_eval_options_default(bb_eval_options *o) { *o = (bb_eval_options){.seq_l
 
 static bool enough(const walk *w) { return w->options->max_batches > 0 && w->batches >= w->options->max_batches; }
 
+/* The nats of the scored bytes of the windows gathered so far, which are added to w->nats. */
+static bb_status score(walk *w, bb_error *err) {
+    int64_t length = w->row_length;
+    if (w->options->cached) {
+        for (int64_t r = 0; r < w->rows; r++) {
+            BB_TRY(bb_model_nll_cached(w->model, &w->cache, w->x + r * length, w->y + r * length, length, w->nll, err));
+            for (int64_t t = w->skip; t < length; t++) w->nats += (double)w->nll[t];
+        }
+        return BB_OK;
+    }
+    double loss;
+    BB_TRY(bb_model_loss(w->model, w->x, w->y, w->rows, w->row_length, &loss, err));
+    if (w->skip == 0) {
+        w->nats += loss * (double)(w->rows * length);
+    } else {
+        for (int64_t r = 0; r < w->rows; r++)
+            for (int64_t t = w->skip; t < length; t++) w->nats += (double)w->model->ws.host_nll[r * length + t];
+    }
+    return BB_OK;
+}
+
 /* Scores the windows gathered so far. */
 static bb_status flush(walk *w, bb_error *err) {
     if (w->rows == 0) return BB_OK;
     const bb_eval_options *o = w->options;
     if (o->stop && *o->stop)
         return bb_fail(err, BB_ERR_INTERRUPTED, "stopped after %lld of %lld bytes", (long long)w->scored, (long long)w->total);
-    double loss;
-    BB_TRY(bb_model_loss(w->model, w->x, w->y, w->rows, w->row_length, &loss, err));
-    int64_t n = (int64_t)w->rows * (w->row_length - w->skip);
-    if (w->skip == 0) {
-        w->nats += loss * (double)n;
-    } else {
-        for (int r = 0; r < w->rows; r++)
-            for (int t = w->skip; t < w->row_length; t++) w->nats += (double)w->model->ws.host_nll[r * w->row_length + t];
-    }
-    w->scored += n;
+    BB_TRY(score(w, err));
+    w->scored += (int64_t)w->rows * (w->row_length - w->skip);
     w->batches++;
     w->rows = 0;
     if (o->on_progress) o->on_progress(o->user, w->scored, w->total, bb_bits_per_byte(w->nats / (double)w->scored));
@@ -92,12 +107,16 @@ bb_status bb_evaluate(bb_model *model, const char *data, const bb_eval_options *
     w.x = malloc(rows);
     w.y = malloc(rows);
     w.window = malloc((size_t)options->seq_len + 1);
-    if (!w.x || !w.y || !w.window) {
+    w.nll = malloc((size_t)options->seq_len * sizeof *w.nll);
+    if (!w.x || !w.y || !w.window || !w.nll) {
         status = bb_fail(err, BB_ERR_MEMORY, "out of memory for a batch of %zu bytes", rows);
         goto done;
     }
     int seq_len = longest < options->seq_len ? (int)longest : options->seq_len;
-    BB_TRY_GOTO(status, done, bb_model_reserve(model, options->batch_size, seq_len, false, false, err));
+    if (options->cached)
+        BB_TRY_GOTO(status, done, bb_kv_cache_open(model, seq_len, options->kv_cache, &w.cache, err));
+    else
+        BB_TRY_GOTO(status, done, bb_model_reserve(model, options->batch_size, seq_len, false, false, err));
     for (int i = 0; i < source.count && !enough(&w); i++) BB_TRY_GOTO(status, done, walk_file(&w, &source, i, err));
     if (!enough(&w)) BB_TRY_GOTO(status, done, flush(&w, err));
     clock_gettime(CLOCK_MONOTONIC, &end);
@@ -112,6 +131,8 @@ done:
     free(w.x);
     free(w.y);
     free(w.window);
+    free(w.nll);
+    if (w.cache.memory) bb_kv_cache_close(&w.cache);
     bb_byte_source_close(&source);
     return status;
 }

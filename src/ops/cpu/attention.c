@@ -37,7 +37,7 @@ typedef struct forward_functions {
 #define FORWARD(set)                                                                                                           \
     {                                                                                                                          \
         forward_bytes_##set, forward_tile_##set, codes_bytes_##set, codes_tile_##set, direct_partial_##set,                    \
-            cached_query_##set, cached_partial_##set, cached_whole_##set, direct_merge_##set                                                       \
+            cached_query_##set, cached_partial_##set, cached_whole_##set, direct_merge_##set                                   \
     }
 ATTENTION_TABLE(forward_functions, forward_for, FORWARD)
 
@@ -141,7 +141,7 @@ static void cached_run(const cached_work *w, int64_t unit, void *scratch) {
             most = keys[n] > most ? keys[n] : most;
         }
         w->f.cached(w->partials + (i * splits + key0 / DIRECT_KEYS) * w->ld, splits * w->ld, &w->query[i], (int)count, &rows,
-                     keys, most, D, scratch);
+                    keys, most, D, scratch);
     }
 }
 
@@ -157,7 +157,7 @@ static void cached_merges(void *user, bb_team *team, int thread) {
     for (int64_t i = bb_team_take(team, thread); i >= 0; i = bb_team_take(team, thread)) {
         int64_t count = (i % a->Tq + 1 + a->Tk - a->Tq + DIRECT_KEYS - 1) / DIRECT_KEYS;
         w->f.merge(w->o + i % a->Tq * a->o_stride + i / a->Tq * a->D, NULL, NULL, w->partials + i * w->splits * w->ld, count,
-                    a->D);
+                   a->D);
     }
 }
 

@@ -1,6 +1,6 @@
-/* Keys and values in codes, one scale a row, in the vocabulary of attention_simd.h: for few queries int8 is read in place, once,
- * for many expanded tile by tile. Six bits become int8 first, but where attention_int6_tile.h reads them in place. Included by
- * attention_forward_tile.h, once for each set. SPDX-License-Identifier: MIT */
+/* Keys and values in codes, one scale a row, in the vocabulary of attention_simd.h: for few queries int8 is read in place,
+ * once, for many expanded tile by tile. Six bits become int8 first, but where attention_int6_tile.h reads them in place.
+ * Included by attention_forward_tile.h, once for each set. SPDX-License-Identifier: MIT */
 #ifndef ATTENTION_CODES
 #define ATTENTION_CODES
 #include "ops/cpu/kv_int6.h"
@@ -34,7 +34,7 @@ typedef struct cached_q {
 typedef struct cached_rows {
     const int8_t *k, *v; /* (keys, width), or in six bits as bb_kv says */
     const float *k_scale, *v_scale;
-    int64_t width;       /* bytes of a row */
+    int64_t width;      /* bytes of a row */
     const int8_t *next; /* what will be read after them */
 } cached_rows;
 
@@ -56,9 +56,7 @@ enum { CACHED_QUERIES = 4 };
 
 /* Scratch of cached_partial; and of a run of keys and values in int8, behind it. */
 static inline size_t cached_partial_bytes(void) { return 2 * CACHED_QUERIES * DIRECT_KEYS * sizeof(float); }
-static inline size_t cached_bytes(int64_t D) {
-    return cached_partial_bytes() + (size_t)(2 * DIRECT_KEYS * bb_kv_width(D));
-}
+static inline size_t cached_bytes(int64_t D) { return cached_partial_bytes() + (size_t)(2 * DIRECT_KEYS * bb_kv_width(D)); }
 #endif
 
 /* VL codes as f32. */
@@ -83,7 +81,8 @@ KERNEL void cached_whole(cached_rows *rows, int8_t *room, int64_t keys, int64_t 
             bb_int6_take(k + j * width + d, 16, clamp_to((width - d) / 16, 0, 4), rows->k + j * packed + d / 64 * BB_KV_BLOCK);
     for (int64_t j = 0; j < keys; j += BB_KV_ROWS)
         for (int64_t d = 0; d < width; d += 16)
-            bb_int6_take(v + j * width + d, width, clamp_to(keys - j, 0, BB_KV_ROWS), rows->v + j * packed + d / 16 * BB_KV_BLOCK);
+            bb_int6_take(v + j * width + d, width, clamp_to(keys - j, 0, BB_KV_ROWS),
+                         rows->v + j * packed + d / 16 * BB_KV_BLOCK);
     *rows = (cached_rows){k, v, rows->k_scale, rows->v_scale, width, rows->next};
 }
 

@@ -37,15 +37,15 @@ typedef struct wide_rows {
 
 /* Scratch of a task. Dp: D rounded up to VL. */
 typedef struct forward_buffers {
-    float *q;     /* (QUERIES, D) */
-    float *k;     /* panels (D, KEYS) */
-    float *v;     /* panels (KEYS, Dp) */
-    float *s;     /* (ROWS, KEYS): raw scores, then the weights before division by their sum */
-    float *o;     /* (QUERIES, Dp), not yet divided */
-    float *sum;   /* (QUERIES, VL), lane by lane */
-    float *max;   /* (QUERIES), of the scaled scores in units of log2 e */
-    float *alpha; /* (ROWS), 2^(old max - new max) */
-    float *wide;  /* (2, KEYS, D) and a vector: keys and values that are cached as codes */
+    float *q;      /* (QUERIES, D) */
+    float *k;      /* panels (D, KEYS) */
+    float *v;      /* panels (KEYS, Dp) */
+    float *s;      /* (ROWS, KEYS): raw scores, then the weights before division by their sum */
+    float *o;      /* (QUERIES, Dp), not yet divided */
+    float *sum;    /* (QUERIES, VL), lane by lane */
+    float *max;    /* (QUERIES), of the scaled scores in units of log2 e */
+    float *alpha;  /* (ROWS), 2^(old max - new max) */
+    float *wide;   /* (2, KEYS, D) and a vector: keys and values that are cached as codes */
     int8_t *codes; /* (2, KEYS, D rounded up to 16): those that are in six bits */
 } forward_buffers;
 

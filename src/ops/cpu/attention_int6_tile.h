@@ -1,7 +1,8 @@
-/* Few queries over keys and values in six bits, which are unpacked in registers on the way to products of bytes. A query, and the
- * weights of the values, are integers of 14 bits in two parts, x = 128 high + low, so that `vpdpbusd` makes their products
+/* Few queries over keys and values in six bits, which are unpacked in registers on the way to products of bytes. A query, and
+ * the weights of the values, are integers of 14 bits in two parts, x = 128 high + low, so that `vpdpbusd` makes their products
  * with codes: all sums are exact. Codes are 32 more than their values; so are the sums, by 32 times that of the other factor.
- * Included by attention_forward_tile.h for set VNNI alone, for processors that have VBMI as well. SPDX-License-Identifier: MIT */
+ * Included by attention_forward_tile.h for set VNNI alone, for processors that have VBMI as well. SPDX-License-Identifier: MIT
+ */
 
 #define VBMI __attribute__((target("avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx512vbmi")))
 #define VBMI_INLINE VBMI static inline __attribute__((always_inline))
@@ -44,7 +45,8 @@ VBMI static void int6_query_avx512vbmi(cached_q *out, const float *q, int64_t D)
         }
         for (int i = 0; i < 2; i++) {
             __m512i *x = i ? low : high;
-            __m512i bytes = _mm512_inserti64x4(_mm512_castsi256_si512(_mm512_cvtepi16_epi8(x[0])), _mm512_cvtepi16_epi8(x[1]), 1);
+            __m512i bytes =
+                _mm512_inserti64x4(_mm512_castsi256_si512(_mm512_cvtepi16_epi8(x[0])), _mm512_cvtepi16_epi8(x[1]), 1);
             _mm512_storeu_si512(parts + 2 * d + 64 * i, _mm512_permutexvar_epi8(places, bytes));
         }
     }
@@ -93,9 +95,10 @@ typedef struct int6_weights {
     int32_t bias[CACHED_QUERIES];
 } int6_weights;
 
-/* Those of query n, from the scores of the keys that it sees, which they replace; zeros for the others up to `most`. Returns the
- * largest score; total: the sum of the weights without the values' scales. */
-VBMI_INLINE float int6_weigh(int6_weights *w, int n, float *s, float *total, const cached_rows *rows, int64_t keys, int64_t most) {
+/* Those of query n, from the scores of the keys that it sees, which they replace; zeros for the others up to `most`. Returns
+ * the largest score; total: the sum of the weights without the values' scales. */
+VBMI_INLINE float int6_weigh(int6_weights *w, int n, float *s, float *total, const cached_rows *rows, int64_t keys,
+                             int64_t most) {
     float max = row_max(s, keys);
     vf minus_max = vset1(-max), sum = vset1(0.0f), largest = vset1(0.0f), all = vset1(0.0f);
     for (int64_t j = 0; j < keys; j += VL) {
@@ -183,8 +186,8 @@ VBMI_INLINE void int6_partials(int queries, float *partial, int64_t stride, cons
 }
 
 /* As cached_partial. */
-VBMI static void int6_partial_avx512vbmi(float *partial, int64_t stride, const cached_q *q, int queries, const cached_rows *rows,
-                                         const int64_t *keys, int64_t most, int64_t D, void *scratch) {
+VBMI static void int6_partial_avx512vbmi(float *partial, int64_t stride, const cached_q *q, int queries,
+                                         const cached_rows *rows, const int64_t *keys, int64_t most, int64_t D, void *scratch) {
     switch (queries) {
     case 1: int6_partials(1, partial, stride, q, rows, keys, most, D, scratch); break;
     case 2: int6_partials(2, partial, stride, q, rows, keys, most, D, scratch); break;

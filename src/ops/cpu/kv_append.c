@@ -84,6 +84,6 @@ void bb_cpu_kv_append(bb_device *dev, const bb_kv *kv, int64_t first, const floa
         return;
     }
     /* positions whose values share bytes are one thread's */
-    int64_t lead = first % BB_KV_ROWS;
-    BB_SIMD_FOR(dev, n * Hk * D, m, n + lead, BB_KV_ROWS, append_group(dev, kv, first - lead + m, first, k, v, stride, n, Hk, D);)
+    int64_t lead = first % BB_KV_ROWS, elements = n <= BB_FEW_ROWS ? 0 : n * Hk * D;
+    BB_SIMD_FOR(dev, elements, m, n + lead, BB_KV_ROWS, append_group(dev, kv, first - lead + m, first, k, v, stride, n, Hk, D))
 }

@@ -46,7 +46,8 @@ BB_INT6_INLINE void bb_int6_put(void *block, int place, const int8_t *values) {
 BB_INT6_INLINE void bb_int6_take(int8_t *values, int64_t stride, int64_t places, const void *block) {
     bb_int6_block b;
     memcpy(&b, block, sizeof b);
-    bb_int6_bytes u[4] = {b.low & 63, ((b.low >> 6) | (b.middle << 2)) & 63, ((b.middle >> 4) | (b.high << 4)) & 63, b.high >> 2};
+    bb_int6_bytes u[4] = {b.low & 63, ((b.low >> 6) | (b.middle << 2)) & 63, ((b.middle >> 4) | (b.high << 4)) & 63,
+                          b.high >> 2};
     for (int64_t i = 0; i < places; i++) {
         bb_int6_bytes x = u[i] - BB_INT6_BIAS;
         memcpy(values + i * stride, &x, sizeof x);
