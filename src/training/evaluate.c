@@ -132,7 +132,7 @@ done:
     free(w.y);
     free(w.window);
     free(w.nll);
-    if (w.cache.memory) bb_kv_cache_close(&w.cache);
+    bb_kv_cache_close(&w.cache);
     bb_byte_source_close(&source);
     return status;
 }

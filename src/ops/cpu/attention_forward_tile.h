@@ -8,6 +8,7 @@
 #define DIRECT_KEYS 512       /* a task of the path for single queries */
 
 #define forward_buffers ATTENTION_NAME(forward_buffers)
+#define carve_wide ATTENTION_NAME(carve_wide)
 #define carve_forward ATTENTION_NAME(carve_forward)
 #define forward_bytes ATTENTION_NAME(forward_bytes)
 #define pack_rows ATTENTION_NAME(pack_rows)
@@ -49,6 +50,12 @@ typedef struct forward_buffers {
     int8_t *codes; /* (2, KEYS, D rounded up to 16): those that are in six bits */
 } forward_buffers;
 
+/* For keys and values that are cached as codes. */
+INLINE void carve_wide(forward_buffers *f, bb_arena *arena, int64_t D) {
+    f->wide = bb_arena_take(arena, (2 * ATTENTION_KEYS * (size_t)D + VL) * sizeof(float));
+    f->codes = bb_arena_take(arena, 2 * ATTENTION_KEYS * (size_t)round_up(D, 16));
+}
+
 KERNEL forward_buffers carve_forward(bb_arena *arena, int64_t D) {
     size_t d = (size_t)D, dp = (size_t)round_up(D, VL);
     forward_buffers f;
@@ -60,8 +67,7 @@ KERNEL forward_buffers carve_forward(bb_arena *arena, int64_t D) {
     f.sum = bb_arena_take(arena, ATTENTION_QUERIES * VL * sizeof(float));
     f.max = bb_arena_take(arena, ATTENTION_QUERIES * sizeof(float));
     f.alpha = bb_arena_take(arena, ATTENTION_ROWS * sizeof(float));
-    f.wide = bb_arena_take(arena, (2 * ATTENTION_KEYS * d + VL) * sizeof(float));
-    f.codes = bb_arena_take(arena, 2 * ATTENTION_KEYS * (size_t)round_up(D, 16));
+    carve_wide(&f, arena, D);
     return f;
 }
 
