@@ -67,9 +67,9 @@ VBMI_INLINE void int6_scores(int queries, float *s, const cached_q *q, const cac
         for (int64_t i = 0; i < count; i++, k += width) {
             __m512i high[CACHED_QUERIES], low[CACHED_QUERIES];
             const int8_t *ahead = codes_ahead(rows->k, (j + i) * width, size, rows->v);
+            for (int64_t line = -(j + i) * width & 63; line < bytes; line += 64) fetch_line(ahead + line);
             for (int n = 0; n < queries; n++) high[n] = low[n] = _mm512_setzero_si512();
             for (int64_t at = 0, d = 0; at < bytes; at += BB_KV_BLOCK, d += 64) {
-                fetch_line(ahead + at);
                 __m512i codes = block_codes(k + at, order);
                 for (int n = 0; n < queries; n++) {
                     const int16_t *parts = q[n].steps + d;
@@ -143,7 +143,8 @@ VBMI_INLINE void int6_values(int queries, float *y, int64_t y_stride, const int6
     for (int64_t j = 0; j < keys; j += BB_KV_ROWS, v += width) {
         const int8_t *ahead = codes_ahead(rows->v, v - rows->v, size, rows->next);
         for (int i = 0; i < blocks; i++) {
-            fetch_line(ahead + i * BB_KV_BLOCK);
+            if (i % 4 != 3) /* four blocks are three lines */
+                fetch_line(ahead + (i - i / 4) * 64);
             __m512i codes = block_codes(v + i * BB_KV_BLOCK, order);
             for (int n = 0; n < queries; n++) {
                 high[n * blocks + i] = _mm512_dpbusd_epi32(high[n * blocks + i], codes, four_weights(w->high[n] + j));
