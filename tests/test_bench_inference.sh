@@ -164,4 +164,13 @@ says "decode at 64"
 grep -Eq '^bitbyte( +[0-9.]+ \([0-9]+%\)){3} +[0-9.]+ +[1-9][0-9,]*$' out || fail "compare_inference: no row of bitbyte"
 perl -MJSON::PP -e 'local $/; my $turns = decode_json(<STDIN>)->[0]{turns}{bitbyte};
     exit !($turns->{$_}[0]{value} > 0) for "decode_0", "decode_64", "prefill", "start"' <turns.json || fail "compare_inference --json"
+
+guessing=(python3 "$source_dir/bench/compare_guessing.py" --bitbyte "$bitbyte" --rounds 1 --tokens 40 --lengths 60 --threads 1)
+write --format bitbyte --out small
+expect 0 "${guessing[@]}" small "$source_dir/README.md"
+says "lines of a log"
+[ "$(grep -cE '[0-9]\.[0-9]{2} \(' out)" = 5 ] || fail "compare_guessing: not a line for each text"
+printf 'short' >short
+expect 1 "${guessing[@]}" small short
+complains "short: 5 bytes, at least 120 are needed"
 echo "passed"
