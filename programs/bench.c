@@ -8,8 +8,6 @@
 enum { SHAPES = 3, ALL = SHAPES };
 static const char *const shape_choices[] = {"S", "M", "L", "all", NULL};
 
-static const char *const kv_choices[] = {[BB_KV_INT6] = "int6", [BB_KV_INT8] = "int8", [BB_KV_F32] = "f32", NULL};
-
 static struct {
     bb_device_args device;
     int shape, batch_size, seq_len, repeats, optim;
@@ -34,7 +32,7 @@ static bb_cli_option options[] = {
     {.name = "kv_cache",
      .type = BB_CLI_CHOICE,
      .target = &args.kv_cache,
-     .choices = kv_choices,
+     .choices = bb_kv_choices,
      .help = "with --decode: what is kept of past bytes"},
     {.name = "batch_size",
      .type = BB_CLI_INT,

@@ -39,7 +39,7 @@ typedef struct bb_model_args {
     double rope_base;
 } bb_model_args;
 
-extern const char *const bb_ste_choices[], *const bb_optim_choices[];
+extern const char *const bb_ste_choices[], *const bb_optim_choices[], *const bb_kv_choices[];
 
 #define BB_MODEL_ROWS(args)                                                                                                    \
     {.name = "n_layer",                                                                                                        \

@@ -24,7 +24,6 @@ static const char *const speculate_choices[] = {
     [BB_SPECULATE_OFF] = "off", [BB_SPECULATE_AUTO] = "auto", [BB_SPECULATE_ALWAYS] = "always", NULL};
 
 /* clang-format off: a table is read by rows */
-static const char *const kv_choices[] = {[BB_KV_INT6] = "int6", [BB_KV_INT8] = "int8", [BB_KV_F32] = "f32", NULL};
 
 static bb_cli_option options[] = {
     {.help = "What is continued"},
@@ -80,7 +79,7 @@ static bb_cli_option options[] = {
     {.name = "kv_cache",
      .type = BB_CLI_CHOICE,
      .target = &args.kv_cache,
-     .choices = kv_choices,
+     .choices = bb_kv_choices,
      .help = "what the model keeps of those bytes, in 6 or 8 bits or as it is; with 6, long contexts are fastest"},
     {.help = "How bytes are chosen, in this order"},
     {.name = "repetition_penalty",
