@@ -1,6 +1,6 @@
 /* Attention, cpu against ref. Where the bounds come from: scores are f32 sums, so e^score is off by SCORE in parts, and so is
- * the output; in the backward pass probabilities and their gradients are rounded to bf16 before they meet v, do, q and k, and
- * results are stored in bf16.
+ * the output; where a backward pass follows, q, k, v and the weights may be rounded as ops.h says; in the backward pass
+ * probabilities and their gradients are rounded to bf16 before they meet v, do, q and k, and results are stored in bf16.
  * SPDX-License-Identifier: MIT */
 #include "core/arena.h"
 #include "ops_compare.h"
@@ -38,6 +38,7 @@ static inputs draw(ops_session *s, const int64_t *d, float *(*normal)(ops_sessio
 typedef struct row {
     int64_t q, o, kv, seen; /* where its elements begin; keys it sees */
     double score;           /* error of e^(score - lse), in parts */
+    double coarse;          /* what q and k in steps of their norms over 32767 add to it */
     double *p, *weight;     /* (Tk) probabilities; (D) sum of p |v| */
 } row;
 
@@ -47,14 +48,17 @@ static void fill_row(row *r, const inputs *in, int64_t b, int64_t h, int64_t t) 
     r->o = (b * a->Tq + t) * a->o_stride + h * a->D;
     r->kv = b * a->kv_batch_stride + h / (a->H / a->Hk) * a->D;
     r->seen = t + 1 + a->Tk - a->Tq;
-    double max = -INFINITY, sum = 0, magnitude = 0;
+    double max = -INFINITY, sum = 0, magnitude = 0, norms = 0;
     for (int64_t j = 0; j < r->seen; j++) {
-        double dot = 0, size = 0;
+        double dot = 0, size = 0, q2 = 0, k2 = 0;
         for (int64_t i = 0; i < a->D; i++) {
             double product = (double)in->q[r->q + i] * (double)in->k[r->kv + j * a->kv_stride + i];
             dot += product;
             size += fabs(product);
+            q2 += (double)in->q[r->q + i] * (double)in->q[r->q + i];
+            k2 += (double)in->k[r->kv + j * a->kv_stride + i] * (double)in->k[r->kv + j * a->kv_stride + i];
         }
+        norms = fmax(norms, sqrt(q2 * k2));
         r->p[j] = dot / sqrt((double)a->D);
         max = fmax(max, r->p[j]);
         magnitude = fmax(magnitude, size / sqrt((double)a->D));
@@ -67,37 +71,53 @@ static void fill_row(row *r, const inputs *in, int64_t b, int64_t h, int64_t t) 
     }
     /* the sum of D, the scale, the maximum, the exponential; the sum over the keys */
     r->score = (double)(a->D + 8 + r->seen) * U_F32 * (1 + magnitude) + 4e-7;
+    /* half a step of each element of q times |k|_1 <= sqrt(D) |k|, and the other way round */
+    r->coarse = norms / 32767;
 }
 
 static row row_for(ops_session *s, const bb_attention *a) {
     return (row){.p = ops_host(s, (size_t)a->Tk * sizeof(double)), .weight = ops_host(s, (size_t)a->D * sizeof(double))};
 }
 
-static void forward_bounds(ops_session *s, const inputs *in, double *o, double *lse) {
+/* coarse: v may be in steps of its column's largest over 8191, and the weights of a run of up to 128 keys in steps of their sum
+ * over 32767 */
+static void forward_bounds(ops_session *s, const inputs *in, bool coarse, double *o, double *lse) {
     const bb_attention *a = &in->a;
     row r = row_for(s, a);
     for (int64_t i = 0; i < in->rows; i++) {
         fill_row(&r, in, i / a->Tq / a->H, i / a->Tq % a->H, i % a->Tq);
-        lse[i] = 2 * r.score;
-        for (int64_t j = 0; j < a->D; j++) o[r.o + j] = 3 * r.score * r.weight[j];
+        double score = r.score + (coarse ? r.coarse : 0);
+        lse[i] = 2 * score;
+        for (int64_t j = 0; j < a->D; j++) {
+            double largest = 0;
+            for (int64_t t = 0; t < a->Tk; t++) largest = fmax(largest, fabs((double)in->v[r.kv + t * a->kv_stride + j]));
+            o[r.o + j] = 3 * score * r.weight[j] + (coarse ? largest * (0.5 / 8191 + 128 * 0.5 / 32767) : 0);
+        }
     }
 }
 
-static void attention_forward(ops_session *s, const int64_t *d, ops_outputs *out) {
+/* coarse: as where a backward pass follows. */
+static void forward_of(ops_session *s, const int64_t *d, bool coarse, ops_outputs *out) {
     inputs in = draw(s, d, ops_normal_f32);
     const bb_attention *a = &in.a;
     float *o = ops_put_f32(s, in.d_o, in.o_count); /* anything: what is in the gaps must stay */
-    void *kept = ops_put_act(s, in.d_o, in.o_count);
-    float *lse = ops_room(s, (size_t)in.rows * sizeof *lse);
+    void *kept = coarse ? ops_put_act(s, in.d_o, in.o_count) : NULL;
+    float *lse = coarse ? ops_room(s, (size_t)in.rows * sizeof *lse) : NULL;
     const float *q = ops_put_f32(s, in.q, in.q_count), *k = ops_put_f32(s, in.k, in.kv_count);
     s->dev->ops->attention_forward(s->dev, o, kept, lse, q, k, ops_put_f32(s, in.v, in.kv_count), a);
     double *o_bound = ops_host(s, (size_t)in.o_count * sizeof *o_bound),
            *lse_bound = ops_host(s, (size_t)in.rows * sizeof *lse_bound);
-    if (ops_is_ref(s)) forward_bounds(s, &in, o_bound, lse_bound);
+    if (ops_is_ref(s)) forward_bounds(s, &in, coarse, o_bound, lse_bound);
     ops_out(out, "o", ops_get_f32(s, o, in.o_count), in.o_count, 0, o_bound);
+    if (!coarse) return;
+    /* Roundings are random: together they come to far less than the worst case, with q's and k's growing as q does. */
+    out->of[out->count - 1].by_norm = 5e-4 * fmax(1, (double)d[7] / 10);
     ops_out(out, "kept", ops_get_act(s, kept, in.o_count), in.o_count, U_BF16 * (1 + U_BF16), o_bound);
     ops_out(out, "lse", ops_get_f32(s, lse, in.rows), in.rows, U_F32, lse_bound);
 }
+
+static void attention_forward(ops_session *s, const int64_t *d, ops_outputs *out) { forward_of(s, d, false, out); }
+static void attention_forward_kept(ops_session *s, const int64_t *d, ops_outputs *out) { forward_of(s, d, true, out); }
 
 /* dv[j] sums p do; dS = p (do.v - do.o) has an absolute error from do.o, where o is itself a bf16 (and forward's error is in
  * it), and from its own rounding, all in proportion to size = sum |do| (|v| + p|v|); dq and dk sum dS k and dS q. */
@@ -107,7 +127,7 @@ static void backward_bounds(ops_session *s, const inputs *in, double *dq, double
     double scale = 1 / sqrt((double)a->D);
     for (int64_t i = 0; i < in->rows; i++) {
         fill_row(&r, in, i / a->Tq / a->H, i / a->Tq % a->H, i % a->Tq);
-        double part = 4 * U_BF16 + 6 * r.score;
+        double part = 4 * U_BF16 + 6 * (r.score + r.coarse);
         for (int64_t j = 0; j < r.seen; j++) {
             int64_t at = r.kv + j * a->kv_stride;
             double size = 0;
@@ -328,6 +348,36 @@ static void decoding_equals_the_whole(void **state) {
     }
 }
 
+/* Where a backward pass follows, too: an element that is not finite shows in every output that depends on it. */
+static void what_is_not_finite_is_seen(void **state) {
+    (void)state;
+    enum { T = 150, D = 34, WIDTH = 3 * D, BAD = 140, COLUMN = 33 };
+    static const float bad[] = {NAN, -NAN, INFINITY, -INFINITY};
+    for (int part = 0; part < 3; part++)
+        for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
+            ops_session s = ops_begin(ops_cpu[1], 1);
+            float *host = ops_normal_f32(&s, T * WIDTH, 1.0);
+            host[BAD * WIDTH + part * D + COLUMN] = bad[i];
+            float *qkv = ops_put_f32(&s, host, T * WIDTH), *o = ops_room(&s, sizeof *o * T * D);
+            float *lse = ops_room(&s, sizeof *lse * T);
+            void *kept = ops_put_act(&s, host, T * D);
+            bb_attention a = {1, T, T, 1, 1, D, WIDTH, WIDTH, T * WIDTH, D};
+            ops_cpu[1]->ops->attention_forward(ops_cpu[1], o, kept, lse, qkv, qkv + D, qkv + 2 * D, &a);
+            const float *y = ops_get_f32(&s, o, T * D);
+            for (int t = BAD; t < T; t++) {
+                bool sees = part > 0 || t == BAD; /* a query is its own row's */
+                if (part == 2)                    /* a value its own column's */
+                    assert_true(!isfinite(y[t * D + COLUMN]));
+                else if (sees && isnan(bad[i]))
+                    assert_true(isnan(y[t * D]));
+                else if (part == 0 && sees)
+                    assert_true(!isfinite(y[t * D]));
+            }
+            for (int j = 0; j < 100 * D; j++) assert_true(isfinite(y[j])); /* an earlier run of keys */
+            ops_end(&s);
+        }
+}
+
 /* d: B, Tq, Tk, H, Hk, D, extra, size of q in tenths */
 static const ops_case cases[] = {
     {"attention_forward", attention_forward, {1, 1, 1, 1, 1, 2, 0, 10}},
@@ -346,6 +396,19 @@ static const ops_case cases[] = {
     {"attention_forward", attention_forward, {3, 1, 130, 6, 1, 20, 30, 30}},
     {"attention_forward", attention_forward, {1, 1, 1030, 8, 2, 2, 3, 10}},
     {"attention_forward", attention_forward, {1, 2, 65, 8, 8, 130, 3, 10}},
+    {"attention_forward_kept", attention_forward_kept, {1, 1, 1, 1, 1, 2, 0, 10}},
+    {"attention_forward_kept", attention_forward_kept, {3, 5, 5, 1, 1, 2, 0, 10}},
+    {"attention_forward_kept", attention_forward_kept, {1, 17, 17, 3, 1, 130, 0, 10}},
+    {"attention_forward_kept", attention_forward_kept, {1, 63, 63, 2, 2, 20, 0, 10}},
+    {"attention_forward_kept", attention_forward_kept, {2, 64, 64, 1, 1, 64, 0, 10}},
+    {"attention_forward_kept", attention_forward_kept, {1, 65, 65, 4, 1, 128, 0, 10}},
+    {"attention_forward_kept", attention_forward_kept, {1, 130, 130, 6, 2, 20, 0, 30}},
+    {"attention_forward_kept", attention_forward_kept, {2, 129, 129, 2, 2, 64, 0, 100}},
+    {"attention_forward_kept", attention_forward_kept, {1, 300, 300, 1, 1, 32, 0, 10}},
+    {"attention_forward_kept", attention_forward_kept, {1, 700, 700, 1, 1, 64, 0, 10}},
+    {"attention_forward_kept", attention_forward_kept, {2, 66, 131, 4, 2, 64, 5, 10}},
+    {"attention_forward_kept", attention_forward_kept, {1, 3, 40, 2, 2, 18, 0, 10}},
+    {"attention_forward_kept", attention_forward_kept, {1, 40, 41, 1, 1, 34, 0, 10}},
     {"attention_cached", attention_cached, {1, 1, 1, 1, 1, 2, 1000, 10}},
     {"attention_cached", attention_cached, {1, 1, 77, 4, 2, 64, 1007, 10}},
     {"attention_cached", attention_cached, {1, 1, 1030, 8, 2, 2, 1003, 10}},
@@ -380,11 +443,13 @@ static const ops_case cases[] = {
     {"attention_backward", attention_backward, {2, 129, 129, 2, 2, 64, 0, 100}},
     {"attention_backward", attention_backward, {1, 300, 300, 1, 1, 32, 0, 10}},
     {"attention_backward", attention_backward, {1, 17, 17, 3, 1, 130, 0, 10}},
+    {"attention_backward", attention_backward, {1, 1100, 1100, 1, 1, 20, 0, 10}},
     {"attention_backward", attention_backward, {2, 66, 131, 4, 2, 64, 5, 10}},
 };
 
 int main(void) {
     const struct CMUnitTest extra[] = {cmocka_unit_test(decoding_equals_the_whole),
-                                       cmocka_unit_test(few_queries_are_each_as_alone)};
-    return ops_compare_all(cases, sizeof cases / sizeof *cases, extra, 2);
+                                       cmocka_unit_test(few_queries_are_each_as_alone),
+                                       cmocka_unit_test(what_is_not_finite_is_seen)};
+    return ops_compare_all(cases, sizeof cases / sizeof *cases, extra, 3);
 }

@@ -48,8 +48,9 @@ static void forward_sequences(bb_device *dev, const bb_block *block, bb_block_sa
         a.Tk = kv->length + s->T;
         ops->attention_cached(dev, att, qkv, &kv->kv, &a);
     } else {
-        ops->attention_forward(dev, att, bb_rows_at(sv->att, ops->act_dtype, m, C), sv->lse ? sv->lse + m * s->H : NULL, qkv,
-                               qkv + row.k, qkv + row.v, &a);
+        /* an evaluation between steps of training is the same as any other */
+        void *kept = s->training ? bb_rows_at(sv->att, ops->act_dtype, m, C) : NULL;
+        ops->attention_forward(dev, att, kept, s->training ? sv->lse + m * s->H : NULL, qkv, qkv + row.k, qkv + row.v, &a);
     }
     ops->act_quant(dev, out, att, M, C);
     ops->linear_forward(dev, y + m * C, x + m * C, out, &block->o, M);

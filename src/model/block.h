@@ -46,7 +46,8 @@ typedef struct bb_block_shape {
     int64_t B, T, C, H, Hk, D, F;
     int64_t rows; /* the device's forward_rows: about so many go through each half of a block at a time */
     float norm_eps;
-    bool act_quant, training;
+    bool act_quant;
+    bool training;      /* a backward pass follows */
     bool add_gradients; /* to what is there; else those of the ternary weights are overwritten */
     const float *rope_cos, *rope_sin;
 } bb_block_shape;

@@ -135,6 +135,7 @@ bb_status bb_model_loss_backward(bb_model *m, const uint8_t *x, const uint8_t *y
     /* the mode of an earlier training reserve stands; without one, keep all activations */
     BB_TRY(bb_model_reserve(m, batch_size, seq_len, true, m->ws.training && m->ws.recompute, err));
     bb_block_shape s = shape_of(m, batch_size, seq_len);
+    s.training = true;
     s.add_gradients = !m->gradients_empty;
     BB_TRY(forward(m, &s, x, y, loss, err));
     if (!isfinite(*loss)) return BB_OK;

@@ -221,7 +221,9 @@ typedef struct bb_ops {
 
     /* -- attention ---------------------------------------------------------------------------------------------------- */
     /* o = softmax(q kT / sqrt(D) + causal) v.  q, k, v, o: f32, addressed as bb_attention says; kept: act, of o. lse: (B,H,Tq)
-     * f32, the logsumexp of each row's scaled scores, NULL when no backward follows. Memory linear in T. arXiv:2205.14135 */
+     * f32, the logsumexp of each row's scaled scores, NULL when no backward follows. Where one does, a backend may round: rows
+     * of q and k to steps of their norm over 32767, v to steps of its column's largest over 8191, and the weights of a run of
+     * up to 128 keys to steps of their sum over 32767. Memory linear in T. arXiv:2205.14135 */
     void (*attention_forward)(bb_device *dev, float *o, void *kept, float *lse, const float *q, const float *k, const float *v,
                               const bb_attention *a);
     /* Positions first .. first+n-1 of kv from rows t of k and v: f32, Hk*D elements from k + t*stride on. INT8: each head's row

@@ -14,9 +14,11 @@ typedef struct forward_functions {
     size_t (*tile_bytes)(int64_t D);
     void (*tile)(float *o, bb_bf16 *kept, float *lse, const float *q, const float *k, const float *v, const bb_kv *kv,
                  const bb_attention *a, int64_t b, int64_t h, int64_t t0, void *scratch);
-    /* NULL, or what is faster than tile where the keys and values are codes */
-    size_t (*codes_bytes)(int64_t D);
+    /* NULL, or what is faster than tile where the keys and values are codes, and where a backward pass follows */
+    size_t (*int16_bytes)(int64_t D);
     void (*codes_tile)(float *o, const float *q, const bb_kv *kv, const bb_attention *a, int64_t h, int64_t t0, void *scratch);
+    void (*rows_tile)(float *o, bb_bf16 *kept, float *lse, const float *q, const float *k, const float *v,
+                      const bb_attention *a, int64_t b, int64_t h, int64_t t0, void *scratch);
     void (*partial)(float *partial, const float *q, const float *k, const float *v, int64_t kv_stride, int64_t keys, int64_t D,
                     void *scratch);
     void (*query)(cached_q *out, const float *q, int64_t D);
@@ -26,17 +28,22 @@ typedef struct forward_functions {
     void (*merge)(float *o, bb_bf16 *kept, float *lse, const float *partials, int64_t count, int64_t D);
 } forward_functions;
 
-#define codes_bytes_generic NULL
+/* none of these three; forward_tile on AMX is faster still */
+#define int16_bytes_generic NULL
 #define codes_tile_generic NULL
-#define codes_bytes_avx2 NULL
+#define rows_tile_generic NULL
+#define int16_bytes_avx2 NULL
 #define codes_tile_avx2 NULL
-#define codes_bytes_avx512 NULL
+#define rows_tile_avx2 NULL
+#define int16_bytes_avx512 NULL
 #define codes_tile_avx512 NULL
-#define codes_bytes_avx512amx NULL /* forward_tile on AMX is faster still */
+#define rows_tile_avx512 NULL
+#define int16_bytes_avx512amx NULL
 #define codes_tile_avx512amx NULL
+#define rows_tile_avx512amx NULL
 #define FORWARD(set)                                                                                                           \
     {                                                                                                                          \
-        forward_bytes_##set, forward_tile_##set, codes_bytes_##set, codes_tile_##set, direct_partial_##set,                    \
+        forward_bytes_##set, forward_tile_##set, int16_bytes_##set, codes_tile_##set, rows_tile_##set, direct_partial_##set,   \
             cached_query_##set, cached_partial_##set, cached_whole_##set, direct_merge_##set                                   \
     }
 ATTENTION_TABLE(forward_functions, forward_for, FORWARD)
@@ -87,8 +94,8 @@ static void forward_tiles(bb_device *dev, float *o, bb_bf16 *kept, float *lse, c
                           const bb_kv *kv, const bb_attention *a) {
     const forward_functions *f = &forward_for[bb_cpu_of(dev)->level];
     int64_t tiles = (a->Tq + ATTENTION_QUERIES - 1) / ATTENTION_QUERIES, heads = a->B * a->H;
-    bool by_codes = kv && f->codes_tile;
-    size_t thread_bytes = by_codes ? f->codes_bytes(a->D) : f->tile_bytes(a->D);
+    bool by_codes = kv && f->codes_tile, by_rows = !kv && lse && f->rows_tile;
+    size_t thread_bytes = by_codes || by_rows ? f->int16_bytes(a->D) : f->tile_bytes(a->D);
     char *scratch = bb_cpu_scratch(dev, thread_bytes * (size_t)dev->threads);
     if (!scratch) return;
         /* the last tiles, which see most, first: the short ones fill up the end */
@@ -98,6 +105,8 @@ static void forward_tiles(bb_device *dev, float *o, bb_bf16 *kept, float *lse, c
         void *own = scratch + thread_bytes * (size_t)omp_get_thread_num();
         if (by_codes)
             f->codes_tile(o, q, kv, a, head, tile * ATTENTION_QUERIES, own);
+        else if (by_rows)
+            f->rows_tile(o, kept, lse, q, k, v, a, head / a->H, head % a->H, tile * ATTENTION_QUERIES, own);
         else
             f->tile(o, kept, lse, q, k, v, kv, a, head / a->H, head % a->H, tile * ATTENTION_QUERIES, own);
     }

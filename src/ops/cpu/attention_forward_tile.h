@@ -144,26 +144,28 @@ INLINE void scores(float *s, const float *q, const float *k, int64_t rows, int64
         }
 }
 
-/* The maxima of rows row0.. of the tile brought up to date, and alpha, from their scores s. rows <= ROWS. */
-INLINE void update_max(float *max, float *alpha, const float *s, int64_t rows, int64_t keys, int64_t diagonal, float c,
-                       bool first) {
+/* The maxima of rows row0.. of the tile brought up to date, alpha, and, unless NULL, top (ROWS), the largest of each row's
+ * weights in the tile; from their scores s. rows <= ROWS. */
+INLINE void update_max(float *max, float *alpha, float *top, const float *s, int64_t rows, int64_t keys, int64_t diagonal,
+                       float c, bool first) {
     float tile_max[ATTENTION_ROWS];
     for (int64_t m = 0; m < rows; m++) tile_max[m] = row_max(s + m * ATTENTION_KEYS, clamp_to(m + diagonal + 1, 0, keys));
     for (int64_t m = 0; m < rows; m += VL) {
-        vf now = vload(tile_max + m) * vset1(c);
+        vf now = vload(tile_max + m) * vset1(c), here = now;
         if (!first) {
             vf old = vload(max + m);
             now = vmax(old, now);
             vstore(alpha + m, vexp2(old - now));
         }
         vstore(max + m, now);
+        if (top) vstore(top + m, vexp2(here - now));
     }
 }
 
 /* The online softmax of a tile of scores, in place: 2^(c s - new max); max, sum, alpha brought up to date. rows <= ROWS. */
 INLINE void softmax(const forward_buffers *f, int64_t row0, int64_t rows, int64_t keys, int64_t diagonal, float c, bool first) {
     float *max = f->max + row0, *sum = f->sum + row0 * VL;
-    update_max(max, f->alpha, f->s, rows, keys, diagonal, c, first);
+    update_max(max, f->alpha, NULL, f->s, rows, keys, diagonal, c, first);
     for (int64_t m = 0; m < rows; m++) {
         float *s = f->s + m * ATTENTION_KEYS;
         vf scale = vset1(c), minus_max = vset1(-max[m]), total = vset1(0.0f);
@@ -256,7 +258,7 @@ KERNEL void forward_tile(float *o, bb_bf16 *kept, float *lse, const float *q, co
 }
 
 #if ATTENTION_SET == ATTENTION_VNNI
-#include "ops/cpu/attention_codes_tile.h"
+#include "ops/cpu/attention_int16_tile.h"
 #include "ops/cpu/attention_int6_tile.h"
 #endif
 
