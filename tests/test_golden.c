@@ -9,11 +9,13 @@
 #include "model/config.h"
 
 /* Bounds on the relative error by norm. ref computes in f32 with double sums. cpu does the same in the forward pass with f32
- * sums (where activations are not quantized, they are bf16), and the backward pass in bf16 (eps 2^-8). Of the ten training
+ * sums (where activations are not quantized, they are bf16; where a backward pass follows, attention's may be of int16), and
+ * the backward pass in bf16 (eps 2^-8) and int8. Of the ten training
  * losses the first three are before any rounding boundary is crossed, the others after some were: there an activation or a
  * weight falls to the other side because of the last bit, and the two trainings part. The PyTorch reference run in f64 differs
  * from itself in f32 by 9.0e-5 in `mha` and 1.3e-3 in `odd`, which has exact ties at its fourth step (tests/golden/README.md):
- * no implementation with other roundings can be held to less there. */
+ * no implementation with other roundings can be held to less there. With errors such as cpu's in every gradient it moves by up
+ * to 1.6e-2 in 24 draws, with or without those of int16. */
 typedef struct bounds {
     double logits, logits_int8; /* without and with quantized activations */
     double gradients, first_losses, losses, losses_odd;
@@ -22,7 +24,7 @@ typedef struct bounds {
 /* With int8 inputs a rounding in the forward pass would not be the end of it: an error d before a quantizer of step s flips a
  * code with probability d/s, which costs sqrt(d s) and not d. Rounding q, k and v alone to bf16 would move these logits by 1%.
  */
-static const bounds ref_bounds = {1e-5, 1e-5, 1e-4, 1e-6, 1e-4, 3e-3}, cpu_bounds = {5e-3, 1e-5, 3e-2, 1e-2, 1e-2, 1e-2};
+static const bounds ref_bounds = {1e-5, 1e-5, 1e-4, 1e-6, 1e-4, 3e-3}, cpu_bounds = {5e-3, 1e-5, 3e-2, 1e-2, 2e-2, 2e-2};
 
 typedef struct golden {
     bb_safetensors *file;
