@@ -1,9 +1,13 @@
-/* The forward pass for one tile of queries in pairs of int16, twice as fast as f32: over keys and values that are cached as
- * codes, and over rows of f32 where a backward pass follows, whose own products are coarser. A word is a pair: of two columns
- * for the scores, of two keys for the weighted sums. Every sum fits 32 bits, so it is exact. Codes: a query is in steps as
- * cached_query has it, so its scores are exactly decoding's; weights are in steps of what the largest could be over 32767.
- *   Rows: queries and keys are in steps of their norm over STEPS_OF_NORM, so |qk| <= |q||k| bounds a score. Values are in steps
+/* The forward pass for one tile of queries in pairs of int16, up to twice as fast as f32: over keys and values that are cached
+ * as codes, and over rows of f32 where a backward pass follows, whose own products are coarser. A word is a pair: of two
+ * columns for the scores, of two keys for the weighted sums. Every sum fits 32 bits, so it is exact.
+ *
+ * Codes: a query is in steps as cached_query has it, so its scores are exactly decoding's; weights are in steps of what the
+ * largest could be over 32767.
+ *
+ * Rows: queries and keys are in steps of their norm over STEPS_OF_NORM, so |qk| <= |q||k| bounds a score. Values are in steps
  * of their column's largest over VALUE_STEPS, and the weights of a query in a tile sum to no more than WEIGHT_STEPS steps.
+ *
  * Included by attention_forward_tile.h for set VNNI alone. SPDX-License-Identifier: MIT */
 
 enum { STEPS_OF_NORM = 46000, VALUE_STEPS = 8191, WEIGHT_STEPS = 262000 };
@@ -177,8 +181,8 @@ INLINE void pack_row_values(const int16_buffers *c, const float *v, int64_t stri
 
 /* -- products ------------------------------------------------------------------------------------------------------------- */
 /* sum[m][n]: the dot products of `steps` words of MR rows, a_row bytes apart, with a panel's columns. nr is a constant. */
-INLINE void code_block(__m512i sum[ATTENTION_MR][NR], const int16_t *a, int64_t a_row, const __m512i *b, int64_t steps,
-                       int nr) {
+INLINE void int16_block(__m512i sum[ATTENTION_MR][NR], const int16_t *a, int64_t a_row, const __m512i *b, int64_t steps,
+                        int nr) {
     for (int m = 0; m < ATTENTION_MR; m++)
         for (int n = 0; n < nr; n++) sum[m][n] = _mm512_setzero_si512();
     for (int64_t k = 0; k < steps; k++, a += 2, b += NR) {
@@ -192,10 +196,10 @@ INLINE void code_block(__m512i sum[ATTENTION_MR][NR], const int16_t *a, int64_t 
 }
 
 /* A block of scores, in units of log2 e; key: the keys' scales. */
-INLINE void code_scores(float *s, const int16_t *q, const float *q_scale, int64_t words, const __m512i *k, const float *key,
-                        int nr) {
+INLINE void int16_scores(float *s, const int16_t *q, const float *q_scale, int64_t words, const __m512i *k, const float *key,
+                         int nr) {
     __m512i sum[ATTENTION_MR][NR];
-    code_block(sum, q, 2 * words, k, words, nr);
+    int16_block(sum, q, 2 * words, k, words, nr);
     for (int m = 0; m < ATTENTION_MR; m++)
         for (int n = 0; n < nr; n++)
             vstore(s + m * ATTENTION_KEYS + n * VL, _mm512_cvtepi32_ps(sum[m][n]) * (vset1(q_scale[m]) * vload(key + n * VL)));
@@ -203,10 +207,10 @@ INLINE void code_scores(float *s, const int16_t *q, const float *q_scale, int64_
 
 /* A block of o = alpha o + weighted sums, whose units are a row's step times column[n]; column NULL: times 1. alpha NULL: o is
  * not read. */
-INLINE void code_sums(float *o, int64_t ldo, const int16_t *weight, const __m512i *v, int64_t pairs, const float *step,
-                      const float *column, const float *alpha, int nr) {
+INLINE void int16_sums(float *o, int64_t ldo, const int16_t *weight, const __m512i *v, int64_t pairs, const float *step,
+                       const float *column, const float *alpha, int nr) {
     __m512i sum[ATTENTION_MR][NR];
-    code_block(sum, weight, ATTENTION_KEYS, v, pairs, nr);
+    int16_block(sum, weight, ATTENTION_KEYS, v, pairs, nr);
     for (int m = 0; m < ATTENTION_MR; m++)
         for (int n = 0; n < nr; n++) {
             vf x = _mm512_cvtepi32_ps(sum[m][n]) * vset1(step[m]);
@@ -290,10 +294,10 @@ INLINE void tile_scores(const int16_buffers *c, int64_t m, int64_t part, int64_t
             float *s = c->f.s + i * ATTENTION_KEYS + n;
             if (seen <= 0) continue;
             switch (clamp_to((seen + VL - 1) / VL, 1, NR)) {
-            case 1: code_scores(s, left, c->q_scale + m + i, dw / 2, right, c->k_scale + n, 1); break;
-            case 2: code_scores(s, left, c->q_scale + m + i, dw / 2, right, c->k_scale + n, 2); break;
-            case 3: code_scores(s, left, c->q_scale + m + i, dw / 2, right, c->k_scale + n, 3); break;
-            default: code_scores(s, left, c->q_scale + m + i, dw / 2, right, c->k_scale + n, 4); break;
+            case 1: int16_scores(s, left, c->q_scale + m + i, dw / 2, right, c->k_scale + n, 1); break;
+            case 2: int16_scores(s, left, c->q_scale + m + i, dw / 2, right, c->k_scale + n, 2); break;
+            case 3: int16_scores(s, left, c->q_scale + m + i, dw / 2, right, c->k_scale + n, 3); break;
+            default: int16_scores(s, left, c->q_scale + m + i, dw / 2, right, c->k_scale + n, 4); break;
             }
         }
 }
@@ -311,9 +315,9 @@ INLINE void tile_sums(const int16_buffers *c, int64_t m, int64_t part, int64_t k
             float *to = c->f.o + (m + i) * dw + n;
             if (pairs <= 0) continue;
             if (dw - n >= PANEL)
-                code_sums(to, dw, left, right, pairs, step, column, alpha, 4);
+                int16_sums(to, dw, left, right, pairs, step, column, alpha, 4);
             else
-                code_sums(to, dw, left, right, pairs, step, column, alpha, 2);
+                int16_sums(to, dw, left, right, pairs, step, column, alpha, 2);
         }
 }
 
