@@ -5,6 +5,7 @@
 
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "bitbyte.h"
 
@@ -19,6 +20,12 @@ static inline void skip_a_level_that_is_lacking(void) {
     if (status != BB_ERR_UNSUPPORTED) return;
     fprintf(stderr, "%s\n", err.message);
     exit(TEST_SKIPPED);
+}
+
+/* Whether attention is in int8 where a backward pass follows. */
+static inline bool attention_in_int8(const bb_device *cpu) {
+    const char *level = bb_device_description(cpu);
+    return strncmp(level, "avx512_vnni", 11) == 0 || strncmp(level, "avx512_bf16", 11) == 0;
 }
 
 #endif

@@ -9,13 +9,15 @@
 #include "model/config.h"
 
 /* Bounds on the relative error by norm. ref computes in f32 with double sums. cpu does the same in the forward pass with f32
- * sums (where activations are not quantized, they are bf16; where a backward pass follows, attention's may be of int16), and
- * the backward pass in bf16 (eps 2^-8) and int8. Of the ten training
- * losses the first three are before any rounding boundary is crossed, the others after some were: there an activation or a
- * weight falls to the other side because of the last bit, and the two trainings part. The PyTorch reference run in f64 differs
- * from itself in f32 by 9.0e-5 in `mha` and 1.3e-3 in `odd`, which has exact ties at its fourth step (tests/golden/README.md):
- * no implementation with other roundings can be held to less there. With errors such as cpu's in every gradient it moves by up
- * to 1.6e-2 in 24 draws, with or without those of int16. */
+ * sums (where activations are not quantized, they are bf16), and the backward pass in bf16 (eps 2^-8) and int8. On some levels
+ * attention is in int8 where a backward pass follows: noise of that size takes the worst gradient of the PyTorch reference to
+ * as much as 4.3% in 24 draws.
+ *
+ * Of the ten training losses the first three are before any rounding boundary is crossed, the others after some were: there an
+ * activation or a weight falls to the other side because of the last bit, and the two trainings part. The PyTorch reference run
+ * in f64 differs from itself in f32 by 9.0e-5 in `mha` and 1.3e-3 in `odd`, which has exact ties at its fourth step: no
+ * implementation with other roundings can be held to less there. With noise such as cpu's in every gradient it moves by up to
+ * 1.5e-2, with int8's in attention besides by up to 1.7e-2 (tests/golden/README.md, drift.py). */
 typedef struct bounds {
     double logits, logits_int8; /* without and with quantized activations */
     double gradients, first_losses, losses, losses_odd;
@@ -24,7 +26,8 @@ typedef struct bounds {
 /* With int8 inputs a rounding in the forward pass would not be the end of it: an error d before a quantizer of step s flips a
  * code with probability d/s, which costs sqrt(d s) and not d. Rounding q, k and v alone to bf16 would move these logits by 1%.
  */
-static const bounds ref_bounds = {1e-5, 1e-5, 1e-4, 1e-6, 1e-4, 3e-3}, cpu_bounds = {5e-3, 1e-5, 3e-2, 1e-2, 2e-2, 2e-2};
+static const bounds ref_bounds = {1e-5, 1e-5, 1e-4, 1e-6, 1e-4, 3e-3}, cpu_bounds = {5e-3, 1e-5, 3e-2, 1e-2, 2e-2, 2e-2},
+                    int8_bounds = {5e-3, 1e-5, 4.5e-2, 1e-2, 2e-2, 2e-2};
 
 typedef struct golden {
     bb_safetensors *file;
@@ -169,10 +172,11 @@ static double check_training(const golden *g, bb_model *model, const char *name,
     return e;
 }
 
-static void check_device(const char *device_name, const bounds *b) {
+static void check_device(const char *device_name, const bounds *b, const bounds *in_int8) {
     static const char *const cases[] = {"mha", "gqa_clipped", "no_act_quant", "no_act_quant_clipped", "odd"};
     bb_device *device;
     assert_ok(bb_device_open(device_name, 0, &device, &test_error));
+    if (attention_in_int8(device)) b = in_int8;
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         golden g = golden_open(cases[i]);
         bb_model *model = golden_model(&g, device);
@@ -189,12 +193,12 @@ static void check_device(const char *device_name, const bounds *b) {
 
 static void test_ref(void **state) {
     (void)state;
-    check_device("ref", &ref_bounds);
+    check_device("ref", &ref_bounds, NULL);
 }
 
 static void test_cpu(void **state) {
     (void)state;
-    check_device("cpu", &cpu_bounds);
+    check_device("cpu", &cpu_bounds, &int8_bounds);
 }
 
 int main(void) {

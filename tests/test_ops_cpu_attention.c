@@ -1,6 +1,7 @@
 /* Attention, cpu against ref. Where the bounds come from: scores are f32 sums, so e^score is off by SCORE in parts, and so is
- * the output; where a backward pass follows, q, k, v and the weights may be rounded as ops.h says; in the backward pass
- * probabilities and their gradients are rounded to bf16 before they meet v, do, q and k, and results are stored in bf16.
+ * the output; in the backward pass probabilities and their gradients are rounded to bf16 before they meet v, do, q and k, and
+ * results are stored in bf16. Levels with VNNI, but not AMX, round both passes' sides to int8 as ops.h says: each bound counts
+ * half a step of what is rounded, and nothing of what is a whole number of steps, as all that is ternary is.
  * SPDX-License-Identifier: MIT */
 #include "core/arena.h"
 #include "ops_compare.h"
@@ -34,31 +35,78 @@ static inputs draw(ops_session *s, const int64_t *d, float *(*normal)(ops_sessio
     return in;
 }
 
+/* {-1, 0, 1} times scale. */
+static float *ternary(ops_session *s, int64_t n, double scale) {
+    float *x = ops_host_f32(s, n);
+    for (int64_t i = 0; i < n; i++) x[i] = (float)(scale * ((double)bb_rng_below(s->seed, BB_STREAM_TEST, s->drawn++, 3) - 1));
+    return x;
+}
+
+static bool in_int8(void) { return attention_in_int8(ops_cpu[0]); }
+
+enum { KEY_RUN = 128, QUERY_RUN = 256 }; /* rows that share a column's step */
+
+/* What rounding to 127 steps up to the largest of n elements, `apart` from one to the next, may put x off by. A bf16 is rounded
+ * to first. */
+static double off_by(const float *of, int64_t n, int64_t apart, double x) {
+    double largest = 0;
+    if (!in_int8()) return 0;
+    for (int64_t i = 0; i < n; i++) largest = fmax(largest, fabs((double)of[i * apart]));
+    double steps = x / largest * 127;
+    return largest == 0 || fabs(steps - nearbyint(steps)) < 1e-4 ? 0 : largest / 254 + U_BF16 * fabs(x);
+}
+
+/* The same for each element of `rows` rows of x: by rows and by the columns of runs of `run` rows. */
+typedef struct roundings {
+    double *row, *column; /* (rows, D) */
+} roundings;
+
+static roundings roundings_of(const float *x, int64_t rows, int64_t stride, int64_t D, int64_t run) {
+    roundings r = {calloc((size_t)(rows * D), sizeof(double)), calloc((size_t)(rows * D), sizeof(double))};
+    assert_true(r.row && r.column);
+    for (int64_t t = 0; t < rows && in_int8(); t++)
+        for (int64_t e = 0; e < D; e++) {
+            int64_t first = t / run * run, count = rows - first < run ? rows - first : run;
+            r.row[t * D + e] = off_by(x + t * stride, D, 1, (double)x[t * stride + e]);
+            r.column[t * D + e] = off_by(x + first * stride + e, count, stride, (double)x[t * stride + e]);
+        }
+    return r;
+}
+
+static void roundings_free(roundings *r) {
+    free(r->row);
+    free(r->column);
+}
+
 /* What the bounds of one query row are made of. */
 typedef struct row {
     int64_t q, o, kv, seen; /* where its elements begin; keys it sees */
     double score;           /* error of e^(score - lse), in parts */
-    double coarse;          /* what q and k in steps of their norms over 32767 add to it */
+    double coarse;          /* what rounding q and k adds to it */
     double *p, *weight;     /* (Tk) probabilities; (D) sum of p |v| */
 } row;
 
-static void fill_row(row *r, const inputs *in, int64_t b, int64_t h, int64_t t) {
+/* q and k: roundings of this head's, or NULL. */
+static void fill_row(row *r, const inputs *in, int64_t b, int64_t h, int64_t t, const roundings *q, const roundings *k) {
     const bb_attention *a = &in->a;
     r->q = (b * a->Tq + t) * a->q_stride + h * a->D;
     r->o = (b * a->Tq + t) * a->o_stride + h * a->D;
     r->kv = b * a->kv_batch_stride + h / (a->H / a->Hk) * a->D;
     r->seen = t + 1 + a->Tk - a->Tq;
-    double max = -INFINITY, sum = 0, magnitude = 0, norms = 0;
+    double max = -INFINITY, sum = 0, magnitude = 0;
+    r->coarse = 0;
     for (int64_t j = 0; j < r->seen; j++) {
-        double dot = 0, size = 0, q2 = 0, k2 = 0;
+        double dot = 0, size = 0, coarse = 0;
         for (int64_t i = 0; i < a->D; i++) {
             double product = (double)in->q[r->q + i] * (double)in->k[r->kv + j * a->kv_stride + i];
             dot += product;
             size += fabs(product);
-            q2 += (double)in->q[r->q + i] * (double)in->q[r->q + i];
-            k2 += (double)in->k[r->kv + j * a->kv_stride + i] * (double)in->k[r->kv + j * a->kv_stride + i];
+            if (!q) continue;
+            double off_q = q->row[t * a->D + i], off_k = k->row[j * a->D + i];
+            coarse += off_q * (fabs((double)in->k[r->kv + j * a->kv_stride + i]) + off_k);
+            coarse += off_k * fabs((double)in->q[r->q + i]);
         }
-        norms = fmax(norms, sqrt(q2 * k2));
+        r->coarse = fmax(r->coarse, coarse / sqrt((double)a->D));
         r->p[j] = dot / sqrt((double)a->D);
         max = fmax(max, r->p[j]);
         magnitude = fmax(magnitude, size / sqrt((double)a->D));
@@ -71,34 +119,53 @@ static void fill_row(row *r, const inputs *in, int64_t b, int64_t h, int64_t t) 
     }
     /* the sum of D, the scale, the maximum, the exponential; the sum over the keys */
     r->score = (double)(a->D + 8 + r->seen) * U_F32 * (1 + magnitude) + 4e-7;
-    /* half a step of each element of q times |k|_1 <= sqrt(D) |k|, and the other way round */
-    r->coarse = norms / 32767;
 }
 
 static row row_for(ops_session *s, const bb_attention *a) {
     return (row){.p = ops_host(s, (size_t)a->Tk * sizeof(double)), .weight = ops_host(s, (size_t)a->D * sizeof(double))};
 }
 
-/* coarse: v may be in steps of its column's largest over 8191, and the weights of a run of up to 128 keys in steps of their sum
- * over 32767 */
+/* What rounding the values, and a row's weights in a run of keys to 255 steps, adds to element e of its output. */
+static double rounded_output(const inputs *in, const row *r, const roundings *v, int64_t e) {
+    const bb_attention *a = &in->a;
+    double sum = 0;
+    for (int64_t first = 0; first < r->seen && in_int8(); first += KEY_RUN) {
+        double most = 0, size = 0;
+        for (int64_t j = first; j < r->seen && j < first + KEY_RUN; j++) {
+            most = fmax(most, r->p[j]);
+            size += fabs((double)in->v[r->kv + j * a->kv_stride + e]);
+            sum += r->p[j] * v->column[j * a->D + e];
+        }
+        sum += most / (2 * 255) * size;
+    }
+    return sum;
+}
+
+/* coarse: as where a backward pass follows. */
 static void forward_bounds(ops_session *s, const inputs *in, bool coarse, double *o, double *lse) {
     const bb_attention *a = &in->a;
     row r = row_for(s, a);
-    for (int64_t i = 0; i < in->rows; i++) {
-        fill_row(&r, in, i / a->Tq / a->H, i / a->Tq % a->H, i % a->Tq);
-        double score = r.score + (coarse ? r.coarse : 0);
-        lse[i] = 2 * score;
-        for (int64_t j = 0; j < a->D; j++) {
-            double largest = 0;
-            for (int64_t t = 0; t < a->Tk; t++) largest = fmax(largest, fabs((double)in->v[r.kv + t * a->kv_stride + j]));
-            o[r.o + j] = 3 * score * r.weight[j] + (coarse ? largest * (0.5 / 8191 + 128 * 0.5 / 32767) : 0);
+    for (int64_t i = 0; i < in->rows; i += a->Tq) {
+        int64_t b = i / a->Tq / a->H, h = i / a->Tq % a->H, kv = b * a->kv_batch_stride + h / (a->H / a->Hk) * a->D;
+        roundings q = roundings_of(in->q + b * a->Tq * a->q_stride + h * a->D, a->Tq, a->q_stride, a->D, QUERY_RUN);
+        roundings k = roundings_of(in->k + kv, a->Tk, a->kv_stride, a->D, KEY_RUN);
+        roundings v = roundings_of(in->v + kv, a->Tk, a->kv_stride, a->D, KEY_RUN);
+        for (int64_t t = 0; t < a->Tq; t++) {
+            fill_row(&r, in, b, h, t, coarse ? &q : NULL, &k);
+            lse[i + t] = 2 * (r.score + r.coarse);
+            for (int64_t e = 0; e < a->D; e++)
+                o[r.o + e] = 3 * (r.score + r.coarse) * r.weight[e] + (coarse ? rounded_output(in, &r, &v, e) : 0);
         }
+        roundings_free(&q);
+        roundings_free(&k);
+        roundings_free(&v);
     }
 }
 
 /* coarse: as where a backward pass follows. */
-static void forward_of(ops_session *s, const int64_t *d, bool coarse, ops_outputs *out) {
-    inputs in = draw(s, d, ops_normal_f32);
+static void forward_of(ops_session *s, const int64_t *d, float *(*drawn)(ops_session *s, int64_t n, double scale), bool coarse,
+                       ops_outputs *out) {
+    inputs in = draw(s, d, drawn);
     const bb_attention *a = &in.a;
     float *o = ops_put_f32(s, in.d_o, in.o_count); /* anything: what is in the gaps must stay */
     void *kept = coarse ? ops_put_act(s, in.d_o, in.o_count) : NULL;
@@ -110,40 +177,112 @@ static void forward_of(ops_session *s, const int64_t *d, bool coarse, ops_output
     if (ops_is_ref(s)) forward_bounds(s, &in, coarse, o_bound, lse_bound);
     ops_out(out, "o", ops_get_f32(s, o, in.o_count), in.o_count, 0, o_bound);
     if (!coarse) return;
-    /* Roundings are random: together they come to far less than the worst case, with q's and k's growing as q does. */
-    out->of[out->count - 1].by_norm = 5e-4 * fmax(1, (double)d[7] / 10);
+    /* Roundings are random: together they come to far less than the worst case, with q's and k's growing as q does. An element
+     * is three times as large as most at the most, so a step is 1/42 of most, and random by 1/147. */
+    out->of[out->count - 1].by_norm = drawn == ternary ? 5e-3 : 3 / 147.0 * sqrt(fmax(1, (double)d[7] / 10));
     ops_out(out, "kept", ops_get_act(s, kept, in.o_count), in.o_count, U_BF16 * (1 + U_BF16), o_bound);
     ops_out(out, "lse", ops_get_f32(s, lse, in.rows), in.rows, U_F32, lse_bound);
 }
 
-static void attention_forward(ops_session *s, const int64_t *d, ops_outputs *out) { forward_of(s, d, false, out); }
-static void attention_forward_kept(ops_session *s, const int64_t *d, ops_outputs *out) { forward_of(s, d, true, out); }
+static void attention_forward(ops_session *s, const int64_t *d, ops_outputs *out) {
+    forward_of(s, d, ops_normal_f32, false, out);
+}
+static void attention_forward_kept(ops_session *s, const int64_t *d, ops_outputs *out) {
+    forward_of(s, d, ops_normal_f32, true, out);
+}
+static void attention_forward_ternary(ops_session *s, const int64_t *d, ops_outputs *out) {
+    forward_of(s, d, ternary, true, out);
+}
 
-/* dv[j] sums p do; dS = p (do.v - do.o) has an absolute error from do.o, where o is itself a bf16 (and forward's error is in
- * it), and from its own rounding, all in proportion to size = sum |do| (|v| + p|v|); dq and dk sum dS k and dS q. */
+/* One head of one sequence: every query's and key's p and ds, and what they may be off by. */
+typedef struct head_errors {
+    double *p, *off_p, *ds, *off_ds;        /* (Tq, Tk) */
+    double *p_most, *ds_most, *ds_row_most; /* (runs of queries, Tk) twice, (Tq, runs of keys) */
+} head_errors;
+
+/* dS = p (do.v - do.o) has an absolute error from do.o, where o is itself a bf16 (and forward's error is in it), and from its
+ * own rounding, all in proportion to size = sum |do| (|v| + p|v|), and what int8 adds. */
+static void fill_errors(head_errors *x, row *r, const inputs *in, int64_t b, int64_t h, const roundings *q, const roundings *k,
+                        const roundings *v, const roundings *d_o) {
+    const bb_attention *a = &in->a;
+    for (int64_t t = 0; t < a->Tq; t++) {
+        fill_row(r, in, b, h, t, q, k);
+        double part = 4 * U_BF16 + 6 * (r->score + r->coarse), delta = 0, off_delta = 0;
+        for (int64_t j = 0; j < r->seen; j++)
+            for (int64_t e = 0; e < a->D; e++)
+                delta += r->p[j] * (double)in->d_o[r->o + e] * (double)in->v[r->kv + j * a->kv_stride + e];
+        for (int64_t e = 0; e < a->D; e++) off_delta += fabs((double)in->d_o[r->o + e]) * rounded_output(in, r, v, e);
+        for (int64_t j = 0; j < r->seen; j++) {
+            int64_t at = r->kv + j * a->kv_stride, to = t * a->Tk + j;
+            double size = 0, dp = 0, off_dp = 0;
+            for (int64_t e = 0; e < a->D; e++) {
+                double g = (double)in->d_o[r->o + e], y = (double)in->v[at + e], off_v = v->row[j * a->D + e];
+                dp += g * y;
+                size += fabs(g) * (fabs(y) + r->weight[e]);
+                off_dp += fabs(g) * off_v + d_o->row[t * a->D + e] * (fabs(y) + off_v);
+            }
+            x->p[to] = r->p[j];
+            x->off_p[to] = part * r->p[j];
+            x->ds[to] = fabs(r->p[j] * (dp - delta));
+            x->off_ds[to] = r->p[j] * (part * size + (1 + part) * (off_dp + off_delta));
+        }
+    }
+    for (int64_t t = 0; t < a->Tq && in_int8(); t++)
+        for (int64_t j = 0; j < a->Tk; j++) {
+            int64_t i = t * a->Tk + j, key = t / QUERY_RUN * a->Tk + j, query = t * (a->Tk / KEY_RUN + 1) + j / KEY_RUN;
+            x->p_most[key] = fmax(x->p_most[key], x->p[i] + x->off_p[i]);
+            x->ds_most[key] = fmax(x->ds_most[key], x->ds[i] + x->off_ds[i]);
+            x->ds_row_most[query] = fmax(x->ds_row_most[query], x->ds[i] + x->off_ds[i]);
+        }
+}
+
+/* dv[j] sums p do, dk and dq sum dS q and dS k. */
 static void backward_bounds(ops_session *s, const inputs *in, double *dq, double *dk, double *dv) {
     const bb_attention *a = &in->a;
     row r = row_for(s, a);
     double scale = 1 / sqrt((double)a->D);
-    for (int64_t i = 0; i < in->rows; i++) {
-        fill_row(&r, in, i / a->Tq / a->H, i / a->Tq % a->H, i % a->Tq);
-        double part = 4 * U_BF16 + 6 * (r.score + r.coarse);
-        for (int64_t j = 0; j < r.seen; j++) {
-            int64_t at = r.kv + j * a->kv_stride;
-            double size = 0;
-            for (int64_t e = 0; e < a->D; e++)
-                size += fabs((double)in->d_o[r.o + e]) * (fabs((double)in->v[at + e]) + r.weight[e]);
-            for (int64_t e = 0; e < a->D; e++) {
-                dq[r.q + e] += part * scale * r.p[j] * size * fabs((double)in->k[at + e]);
-                dk[at + e] += part * scale * r.p[j] * size * fabs((double)in->q[r.q + e]);
-                dv[at + e] += part * r.p[j] * fabs((double)in->d_o[r.o + e]);
+    size_t scores = (size_t)(a->Tq * a->Tk), runs = (size_t)((a->Tq / QUERY_RUN + 1) * a->Tk),
+           row_runs = (size_t)(a->Tq * (a->Tk / KEY_RUN + 1));
+    for (int64_t i = 0; i < a->B * a->H; i++) {
+        int64_t b = i / a->H, h = i % a->H, kv = b * a->kv_batch_stride + h / (a->H / a->Hk) * a->D;
+        int64_t q_at = b * a->Tq * a->q_stride + h * a->D, o_at = b * a->Tq * a->o_stride + h * a->D;
+        roundings q = roundings_of(in->q + q_at, a->Tq, a->q_stride, a->D, QUERY_RUN);
+        roundings d_o = roundings_of(in->d_o + o_at, a->Tq, a->o_stride, a->D, QUERY_RUN);
+        roundings k = roundings_of(in->k + kv, a->Tk, a->kv_stride, a->D, KEY_RUN);
+        roundings v = roundings_of(in->v + kv, a->Tk, a->kv_stride, a->D, KEY_RUN);
+        double *memory = calloc(4 * scores + 2 * runs + row_runs, sizeof(double));
+        assert_non_null(memory);
+        head_errors x = {.p = memory, .off_p = memory + scores, .ds = memory + 2 * scores, .off_ds = memory + 3 * scores};
+        x.p_most = memory + 4 * scores;
+        x.ds_most = x.p_most + runs;
+        x.ds_row_most = x.ds_most + runs;
+        fill_errors(&x, &r, in, b, h, &q, &k, &v, &d_o);
+        for (int64_t t = 0; t < a->Tq; t++)
+            for (int64_t j = 0; j < t + 1 + a->Tk - a->Tq; j++) {
+                int64_t at = t * a->Tk + j, key = t / QUERY_RUN * a->Tk + j, query = t * (a->Tk / KEY_RUN + 1) + j / KEY_RUN;
+                double off_p = x.off_p[at] + x.p_most[key] / (2 * 255), off_key = x.off_ds[at] + x.ds_most[key] / (2 * 127),
+                       off_query = x.off_ds[at] + x.ds_row_most[query] / (2 * 127);
+                for (int64_t e = 0; e < a->D; e++) {
+                    double *to_q = dq + q_at + t * a->q_stride + e, *to_k = dk + kv + j * a->kv_stride + e;
+                    dv[kv + j * a->kv_stride + e] += off_p * fabs((double)in->d_o[o_at + t * a->o_stride + e]) +
+                                                     (x.p[at] + off_p) * d_o.column[t * a->D + e];
+                    *to_k += scale * (off_key * fabs((double)in->q[q_at + t * a->q_stride + e]) +
+                                      (x.ds[at] + off_key) * q.column[t * a->D + e]);
+                    *to_q += scale * (off_query * fabs((double)in->k[kv + j * a->kv_stride + e]) +
+                                      (x.ds[at] + off_query) * k.column[j * a->D + e]);
+                }
             }
-        }
+        free(memory);
+        roundings_free(&q);
+        roundings_free(&d_o);
+        roundings_free(&k);
+        roundings_free(&v);
     }
 }
 
-static void attention_backward(ops_session *s, const int64_t *d, ops_outputs *out) {
-    inputs in = draw(s, d, ops_normal);
+static void backward_of(ops_session *s, const int64_t *d, float *(*drawn)(ops_session *s, int64_t n, double scale),
+                        ops_outputs *out) {
+    inputs in = draw(s, d, drawn);
     const bb_attention *a = &in.a;
     float *q0 = ops_put_f32(s, in.q, in.q_count), *k0 = ops_put_f32(s, in.k, in.kv_count),
           *v0 = ops_put_f32(s, in.v, in.kv_count), *o0 = ops_put_f32(s, in.d_o, in.o_count);
@@ -166,10 +305,15 @@ static void attention_backward(ops_session *s, const int64_t *d, ops_outputs *ou
             if (bound[i][j] > 0) bound[i][j] += U_BF16 * fabs((double)result[i][j]);
         ops_out(out, names[i], result[i], n, 0, bound[i]);
         /* Those bounds are the worst case. Roundings are random, so together they come to less than one, or to a few where
-         * the softmax is saturated and dS small beside do.o. With one key dq and dk are 0. */
-        if (a->Tk > 1) out->of[out->count - 1].by_norm = 4 * U_BF16;
+         * the softmax is saturated and dS small beside do.o. With one key dq and dk are 0. In int8 there are five, of p or ds
+         * and of two sides' elements, and those of scores grow with q. */
+        double in_steps = (drawn == ternary ? 4 : 5) / 147.0 * sqrt(fmax(1, (double)d[7] / 10));
+        if (a->Tk > 1) out->of[out->count - 1].by_norm = in_int8() ? in_steps : 4 * U_BF16;
     }
 }
+
+static void attention_backward(ops_session *s, const int64_t *d, ops_outputs *out) { backward_of(s, d, ops_normal, out); }
+static void attention_backward_ternary(ops_session *s, const int64_t *d, ops_outputs *out) { backward_of(s, d, ternary, out); }
 
 /* What rounding q to `steps` steps up to its largest element adds to e^score, in parts. */
 static double rounded_query(const inputs *in, const row *r, double steps) {
@@ -285,7 +429,7 @@ static void attention_cached(ops_session *s, const int64_t *d, ops_outputs *out)
     if (ops_is_ref(s)) {
         row r = row_for(s, a);
         for (int64_t i = 0; i < in.rows; i++) {
-            fill_row(&r, &in, 0, i / a->Tq, i % a->Tq);
+            fill_row(&r, &in, 0, i / a->Tq, i % a->Tq, NULL, NULL);
             double score = r.score + (codes ? rounded_query(&in, &r, steps) + 4 * U_F32 : 0);
             for (int64_t j = 0; j < a->D; j++) {
                 o_bound[r.o + j] = 3 * score * r.weight[j];
@@ -378,6 +522,33 @@ static void what_is_not_finite_is_seen(void **state) {
         }
 }
 
+/* And in the gradients. */
+static void a_gradient_that_is_no_number_is_seen(void **state) {
+    (void)state;
+    enum { T = 300, D = 34, N = T * D, BAD = 140, COLUMN = 33 };
+    for (int part = 0; part < 4; part++) { /* q, k, v, do */
+        ops_session s = ops_begin(ops_cpu[1], 1);
+        bb_attention a = {1, T, T, 1, 1, D, D, D, N, D};
+        float *host[4], *lse = ops_room(&s, sizeof *lse * T), *o32 = ops_room(&s, sizeof *o32 * N);
+        void *in[4], *out[3], *o = ops_put_act(&s, ops_normal(&s, N, 1.0), N);
+        for (int i = 0; i < 4; i++) host[i] = ops_normal(&s, N, 1.0);
+        ops_cpu[1]->ops->attention_forward(ops_cpu[1], o32, o, lse, ops_put_f32(&s, host[0], N), ops_put_f32(&s, host[1], N),
+                                           ops_put_f32(&s, host[2], N), &a);
+        host[part][BAD * D + COLUMN] = NAN;
+        for (int i = 0; i < 4; i++) in[i] = ops_put_act(&s, host[i], N);
+        for (int i = 0; i < 3; i++) out[i] = ops_put_act(&s, host[i], N);
+        ops_cpu[1]->ops->attention_backward(ops_cpu[1], out[0], out[1], out[2], in[3], in[0], in[1], in[2], o, lse, &a);
+        const float *dq = ops_get_act(&s, out[0], N), *dk = ops_get_act(&s, out[1], N), *dv = ops_get_act(&s, out[2], N);
+        bool of_query = part == 0 || part == 3;
+        for (int t = BAD; t < (of_query ? BAD + 1 : T); t++) assert_true(isnan(dq[t * D]));
+        for (int j = of_query ? 0 : BAD; j <= BAD; j++) assert_true(isnan(dk[j * D]));
+        for (int j = 0; j <= BAD && of_query; j++) assert_true(isnan(dv[j * D + COLUMN]));
+        for (int t = 0; t < BAD; t++) assert_true(isfinite(dq[t * D])); /* none of these sees it */
+        for (int j = 256; j < T; j++) assert_true(isfinite(dk[j * D])); /* another run of keys */
+        ops_end(&s);
+    }
+}
+
 /* d: B, Tq, Tk, H, Hk, D, extra, size of q in tenths */
 static const ops_case cases[] = {
     {"attention_forward", attention_forward, {1, 1, 1, 1, 1, 2, 0, 10}},
@@ -409,6 +580,12 @@ static const ops_case cases[] = {
     {"attention_forward_kept", attention_forward_kept, {2, 66, 131, 4, 2, 64, 5, 10}},
     {"attention_forward_kept", attention_forward_kept, {1, 3, 40, 2, 2, 18, 0, 10}},
     {"attention_forward_kept", attention_forward_kept, {1, 40, 41, 1, 1, 34, 0, 10}},
+    {"attention_forward_ternary", attention_forward_ternary, {1, 17, 17, 3, 1, 130, 0, 10}},
+    {"attention_forward_ternary", attention_forward_ternary, {2, 64, 64, 1, 1, 64, 0, 10}},
+    {"attention_forward_ternary", attention_forward_ternary, {1, 130, 130, 6, 2, 20, 0, 20}},
+    {"attention_forward_ternary", attention_forward_ternary, {1, 700, 700, 1, 1, 64, 0, 10}},
+    {"attention_forward_ternary", attention_forward_ternary, {2, 66, 131, 4, 2, 64, 5, 10}},
+    {"attention_forward_ternary", attention_forward_ternary, {1, 40, 41, 1, 1, 34, 0, 10}},
     {"attention_cached", attention_cached, {1, 1, 1, 1, 1, 2, 1000, 10}},
     {"attention_cached", attention_cached, {1, 1, 77, 4, 2, 64, 1007, 10}},
     {"attention_cached", attention_cached, {1, 1, 1030, 8, 2, 2, 1003, 10}},
@@ -445,11 +622,18 @@ static const ops_case cases[] = {
     {"attention_backward", attention_backward, {1, 17, 17, 3, 1, 130, 0, 10}},
     {"attention_backward", attention_backward, {1, 1100, 1100, 1, 1, 20, 0, 10}},
     {"attention_backward", attention_backward, {2, 66, 131, 4, 2, 64, 5, 10}},
+    {"attention_backward_ternary", attention_backward_ternary, {3, 5, 5, 1, 1, 2, 0, 10}},
+    {"attention_backward_ternary", attention_backward_ternary, {2, 64, 64, 1, 1, 64, 0, 10}},
+    {"attention_backward_ternary", attention_backward_ternary, {1, 130, 130, 6, 2, 20, 0, 20}},
+    {"attention_backward_ternary", attention_backward_ternary, {1, 17, 17, 3, 1, 130, 0, 10}},
+    {"attention_backward_ternary", attention_backward_ternary, {1, 600, 600, 2, 1, 34, 0, 10}},
+    {"attention_backward_ternary", attention_backward_ternary, {2, 66, 131, 4, 2, 64, 5, 10}},
+    {"attention_backward_ternary", attention_backward_ternary, {1, 300, 303, 1, 1, 64, 0, 10}},
 };
 
 int main(void) {
-    const struct CMUnitTest extra[] = {cmocka_unit_test(decoding_equals_the_whole),
-                                       cmocka_unit_test(few_queries_are_each_as_alone),
-                                       cmocka_unit_test(what_is_not_finite_is_seen)};
-    return ops_compare_all(cases, sizeof cases / sizeof *cases, extra, 3);
+    const struct CMUnitTest extra[] = {
+        cmocka_unit_test(decoding_equals_the_whole), cmocka_unit_test(few_queries_are_each_as_alone),
+        cmocka_unit_test(what_is_not_finite_is_seen), cmocka_unit_test(a_gradient_that_is_no_number_is_seen)};
+    return ops_compare_all(cases, sizeof cases / sizeof *cases, extra, sizeof extra / sizeof *extra);
 }

@@ -221,9 +221,10 @@ typedef struct bb_ops {
 
     /* -- attention ---------------------------------------------------------------------------------------------------- */
     /* o = softmax(q kT / sqrt(D) + causal) v.  q, k, v, o: f32, addressed as bb_attention says; kept: act, of o. lse: (B,H,Tq)
-     * f32, the logsumexp of each row's scaled scores, NULL when no backward follows. Where one does, a backend may round: rows
-     * of q and k to steps of their norm over 32767, v to steps of its column's largest over 8191, and the weights of a run of
-     * up to 128 keys to steps of their sum over 32767. Memory linear in T. arXiv:2205.14135 */
+     * f32, the logsumexp of each row's scaled scores, NULL when no backward follows. Where one does, a backend may round to
+     * int8: rows of q and k, as they are kept, to steps of their largest over 127, v to steps of its column's largest in a run
+     * of 128 keys over 127, and the weights of such a run to steps of their largest over 255. Memory linear in T.
+     * arXiv:2205.14135 */
     void (*attention_forward)(bb_device *dev, float *o, void *kept, float *lse, const float *q, const float *k, const float *v,
                               const bb_attention *a);
     /* Positions first .. first+n-1 of kv from rows t of k and v: f32, Hk*D elements from k + t*stride on. INT8: each head's row
@@ -233,7 +234,10 @@ typedef struct bb_ops {
     /* attention_forward of one sequence, a->B = 1, whose keys and values are the first Tk of kv; kv_stride and kv_batch_stride
      * of a are not read. Of codes, a backend may round q to 14 bits, and the weights of the values too. */
     void (*attention_cached)(bb_device *dev, float *o, const float *q, const bb_kv *kv, const bb_attention *a);
-    /* All act: of the forward pass, what was kept. */
+    /* All act: of the forward pass, what was kept. A backend that rounds in the forward pass may here as well: rows of q, k, do
+     * and v as rows are there, for the scores and for do vT; for what is summed over 256 queries p to steps of a key's largest
+     * over 255, dS over 127, q and do to a column's largest over 127; for what is summed over 128 keys dS to a query's largest
+     * over 127, k to a column's. */
     void (*attention_backward)(bb_device *dev, void *dq, void *dk, void *dv, const void *d_o, const void *q, const void *k,
                                const void *v, const void *o, const float *lse, const bb_attention *a);
 

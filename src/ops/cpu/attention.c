@@ -3,7 +3,6 @@
  * arXiv:2205.14135 SPDX-License-Identifier: MIT */
 #include <omp.h>
 
-#define ATTENTION_F32
 #define ATTENTION_TILE "ops/cpu/attention_forward_tile.h"
 #include "ops/cpu/attention_sets.h"
 #ifdef __x86_64__
@@ -14,9 +13,10 @@ typedef struct forward_functions {
     size_t (*tile_bytes)(int64_t D);
     void (*tile)(float *o, bb_bf16 *kept, float *lse, const float *q, const float *k, const float *v, const bb_kv *kv,
                  const bb_attention *a, int64_t b, int64_t h, int64_t t0, void *scratch);
-    /* NULL, or what is faster than tile where the keys and values are codes, and where a backward pass follows */
-    size_t (*int16_bytes)(int64_t D);
+    /* NULL, or what is faster than tile: where the keys and values are codes, and where a backward pass follows */
+    size_t (*codes_bytes)(int64_t D);
     void (*codes_tile)(float *o, const float *q, const bb_kv *kv, const bb_attention *a, int64_t h, int64_t t0, void *scratch);
+    size_t (*rows_bytes)(int64_t D);
     void (*rows_tile)(float *o, bb_bf16 *kept, float *lse, const float *q, const float *k, const float *v,
                       const bb_attention *a, int64_t b, int64_t h, int64_t t0, void *scratch);
     void (*partial)(float *partial, const float *q, const float *k, const float *v, int64_t kv_stride, int64_t keys, int64_t D,
@@ -28,23 +28,27 @@ typedef struct forward_functions {
     void (*merge)(float *o, bb_bf16 *kept, float *lse, const float *partials, int64_t count, int64_t D);
 } forward_functions;
 
-/* none of these three; forward_tile on AMX is faster still */
-#define int16_bytes_generic NULL
+/* none of these; forward_tile on AMX is faster still */
+#define codes_bytes_generic NULL
 #define codes_tile_generic NULL
+#define rows_bytes_generic NULL
 #define rows_tile_generic NULL
-#define int16_bytes_avx2 NULL
+#define codes_bytes_avx2 NULL
 #define codes_tile_avx2 NULL
+#define rows_bytes_avx2 NULL
 #define rows_tile_avx2 NULL
-#define int16_bytes_avx512 NULL
+#define codes_bytes_avx512 NULL
 #define codes_tile_avx512 NULL
+#define rows_bytes_avx512 NULL
 #define rows_tile_avx512 NULL
-#define int16_bytes_avx512amx NULL
+#define codes_bytes_avx512amx NULL
 #define codes_tile_avx512amx NULL
+#define rows_bytes_avx512amx NULL
 #define rows_tile_avx512amx NULL
 #define FORWARD(set)                                                                                                           \
     {                                                                                                                          \
-        forward_bytes_##set, forward_tile_##set, int16_bytes_##set, codes_tile_##set, rows_tile_##set, direct_partial_##set,   \
-            cached_query_##set, cached_partial_##set, cached_whole_##set, direct_merge_##set                                   \
+        forward_bytes_##set, forward_tile_##set, codes_bytes_##set, codes_tile_##set, rows_bytes_##set, rows_tile_##set,       \
+            direct_partial_##set, cached_query_##set, cached_partial_##set, cached_whole_##set, direct_merge_##set             \
     }
 ATTENTION_TABLE(forward_functions, forward_for, FORWARD)
 
@@ -95,7 +99,7 @@ static void forward_tiles(bb_device *dev, float *o, bb_bf16 *kept, float *lse, c
     const forward_functions *f = &forward_for[bb_cpu_of(dev)->level];
     int64_t tiles = (a->Tq + ATTENTION_QUERIES - 1) / ATTENTION_QUERIES, heads = a->B * a->H;
     bool by_codes = kv && f->codes_tile, by_rows = !kv && lse && f->rows_tile;
-    size_t thread_bytes = by_codes || by_rows ? f->int16_bytes(a->D) : f->tile_bytes(a->D);
+    size_t thread_bytes = by_codes ? f->codes_bytes(a->D) : by_rows ? f->rows_bytes(a->D) : f->tile_bytes(a->D);
     char *scratch = bb_cpu_scratch(dev, thread_bytes * (size_t)dev->threads);
     if (!scratch) return;
         /* the last tiles, which see most, first: the short ones fill up the end */

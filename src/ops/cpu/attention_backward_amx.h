@@ -1,6 +1,6 @@
-/* The backward pass over a run of key tiles on AMX, as attention_backward_tile.h, in the vocabulary of set BF16. Scores are
- * computed transposed, keys in rows: so p and ds come out as the left sides that dv and dk want, and dq is summed transposed.
- * Everything is padded with zeros to blocks of 32. SPDX-License-Identifier: MIT */
+/* The backward pass over a run of key tiles on AMX, as attention_backward_tile.h, in bf16, in the vocabulary of set VNNI.
+ * Scores are computed transposed, keys in rows: so p and ds come out as the left sides that dv and dk want, and dq is summed
+ * transposed. Everything is padded with zeros to blocks of 32. SPDX-License-Identifier: MIT */
 #ifndef BB_OPS_CPU_ATTENTION_BACKWARD_AMX_H
 #define BB_OPS_CPU_ATTENTION_BACKWARD_AMX_H
 
@@ -15,15 +15,15 @@ enum {
 
 /* Scratch of a task. Dp: D rounded up to 32; G, Tp as in attention_backward_tile.h. */
 typedef struct amx_buffers {
-    word *q_transposed, *do_transposed; /* (G, Tp / 32, Dp / 2, 32): words of two d, a query a column */
-    word *q_pairs, *do_pairs;           /* (G, Tp / 32, 16, Dp): words of two queries */
-    bb_bf16 *k_rows, *v_rows;           /* (KEYS, Dp) */
-    bb_bf16 *k_columns;                 /* (Dp, KEYS) */
-    bb_bf16 *p, *ds;                    /* (KEYS / 32, QUERIES / 32, 32, 32) */
-    word *ds_pairs;                     /* (QUERIES / 32, KEYS / 32, 16, 32): words of two keys */
-    float *s, *dp;                      /* twice (32, 32) */
-    float *dk, *dv;                     /* (KEYS, Dp) */
-    float *lse, *delta;                 /* (G, Tp) */
+    uint32_t *q_transposed, *do_transposed; /* (G, Tp / 32, Dp / 2, 32): words of two d, a query a column */
+    uint32_t *q_pairs, *do_pairs;           /* (G, Tp / 32, 16, Dp): words of two queries */
+    bb_bf16 *k_rows, *v_rows;               /* (KEYS, Dp) */
+    bb_bf16 *k_columns;                     /* (Dp, KEYS) */
+    bb_bf16 *p, *ds;                        /* (KEYS / 32, QUERIES / 32, 32, 32) */
+    uint32_t *ds_pairs;                     /* (QUERIES / 32, KEYS / 32, 16, 32): words of two keys */
+    float *s, *dp;                          /* twice (32, 32) */
+    float *dk, *dv;                         /* (KEYS, Dp) */
+    float *lse, *delta;                     /* (G, Tp) */
 } amx_buffers;
 
 KERNEL amx_buffers carve_amx(bb_arena *arena, const bb_attention *a) {
@@ -68,23 +68,17 @@ INLINE void load_square(__m512i x[16], const bb_bf16 *src, int64_t stride, int64
 
 /* Rows 2i and 2i + 1 become words: of columns 0..15 in low[i], of 16..31 in high[i]. */
 INLINE void pair_rows(__m512i low[8], __m512i high[8], const __m512i x[16]) {
-    const __m512i first = _mm512_set_epi16(47, 15, 46, 14, 45, 13, 44, 12, 43, 11, 42, 10, 41, 9, 40, 8, 39, 7, 38, 6, 37, 5,
-                                           36, 4, 35, 3, 34, 2, 33, 1, 32, 0);
-    const __m512i second = _mm512_add_epi16(first, _mm512_set1_epi16(16));
-    for (int i = 0; i < 8; i++) {
-        low[i] = _mm512_permutex2var_epi16(x[2 * i], first, x[2 * i + 1]);
-        high[i] = _mm512_permutex2var_epi16(x[2 * i], second, x[2 * i + 1]);
-    }
+    for (int i = 0; i < 8; i++) bb_pair_rows16(&low[i], &high[i], x[2 * i], x[2 * i + 1]);
 }
 
 /* `rows` rows, as q_transposed and q_pairs want them. */
-KERNEL void pack_queries(word *transposed, word *pairs, const bb_bf16 *src, int64_t stride, int64_t rows, int64_t padded,
-                         int64_t D) {
+KERNEL void pack_queries(uint32_t *transposed, uint32_t *pairs, const bb_bf16 *src, int64_t stride, int64_t rows,
+                         int64_t padded, int64_t D) {
     int64_t dp = round_up(D, AMX_SIDE);
     for (int64_t r = 0; r < padded; r += 16)
         for (int64_t d = 0; d < D; d += 32) {
-            word *to = transposed + r / AMX_SIDE * (AMX_SIDE * dp / 2) + d / 2 * AMX_SIDE + r % AMX_SIDE;
-            word *pair = pairs + r / 2 * dp + d;
+            uint32_t *to = transposed + r / AMX_SIDE * (AMX_SIDE * dp / 2) + d / 2 * AMX_SIDE + r % AMX_SIDE;
+            uint32_t *pair = pairs + r / 2 * dp + d;
             __m512i x[16], low[8], high[8];
             for (int64_t i = r + 16; i < r + 32 && i < rows; i++) __builtin_prefetch(src + i * stride + d);
             load_square(x, src + r * stride + d, stride, rows - r, D - d);
@@ -126,13 +120,22 @@ KERNEL void pack_keys(bb_bf16 *rows, bb_bf16 *columns, const bb_bf16 *src, int64
 typedef struct amx_pending {
     const float *s, *dp, *lse, *delta; /* (32, 32) and of its queries */
     bb_bf16 *p, *ds;
-    word *ds_pairs;
+    uint32_t *ds_pairs;
     int64_t row;
     int64_t diagonal; /* query i of it sees keys up to i + diagonal of it */
 } amx_pending;
 
+/* low and then high in bf16. (Assembler: the set's functions are compiled for processors without it.) */
+INLINE __m512i two_bf16(vf low, vf high) {
+    __m512i rounded;
+    __asm__("vcvtne2ps2bf16 %1, %2, %0" : "=v"(rounded) : "v"(low), "v"(high));
+    return rounded;
+}
+
 /* Two rows of it. whole: all its queries see all its keys. */
 INLINE void amx_weigh_two(const amx_pending *w, vf c, bool whole) {
+    const __m512i interleave = _mm512_set_epi16(31, 15, 30, 14, 29, 13, 28, 12, 27, 11, 26, 10, 25, 9, 24, 8, 23, 7, 22, 6, 21,
+                                                5, 20, 4, 19, 3, 18, 2, 17, 1, 16, 0);
     int64_t r = w->row;
     vf p[2][2], ds[2][2];
     for (int odd = 0; odd < 2; odd++)
@@ -147,10 +150,12 @@ INLINE void amx_weigh_two(const amx_pending *w, vf c, bool whole) {
             ds[odd][i] = _mm512_maskz_mov_ps(seen, ds[odd][i]);
         }
     for (int odd = 0; odd < 2; odd++) {
-        _mm512_store_si512(w->p + (r + odd) * AMX_SIDE, (__m512i)_mm512_cvtne2ps_pbh(p[odd][1], p[odd][0]));
-        _mm512_store_si512(w->ds + (r + odd) * AMX_SIDE, (__m512i)_mm512_cvtne2ps_pbh(ds[odd][1], ds[odd][0]));
+        _mm512_store_si512(w->p + (r + odd) * AMX_SIDE, two_bf16(p[odd][0], p[odd][1]));
+        _mm512_store_si512(w->ds + (r + odd) * AMX_SIDE, two_bf16(ds[odd][0], ds[odd][1]));
     }
-    for (int i = 0; i < 2; i++) store_pair(w->ds_pairs + r / 2 * AMX_SIDE + i * VL, ds[0][i], ds[1][i]);
+    for (int i = 0; i < 2; i++)
+        _mm512_storeu_si512(w->ds_pairs + r / 2 * AMX_SIDE + i * VL,
+                            _mm512_permutexvar_epi16(interleave, two_bf16(ds[0][i], ds[1][i])));
 }
 
 /* `count` rows of it, as far as there are any. */
@@ -191,8 +196,8 @@ KERNEL void amx_weights(const amx_buffers *f, const int64_t *last, int64_t block
     vf c = vset1((float)(M_LOG2E / sqrt((double)D)));
     amx_pending before = {.row = AMX_SIDE}; /* nothing to do */
     for (int64_t i = 0; i < blocks; i++) {
-        const word *q = f->q_transposed + packed * dp / 2 + i * block_words;
-        const word *d_o = f->do_transposed + packed * dp / 2 + i * block_words;
+        const uint32_t *q = f->q_transposed + packed * dp / 2 + i * block_words;
+        const uint32_t *d_o = f->do_transposed + packed * dp / 2 + i * block_words;
         for (int64_t j = 0; j <= last[i]; j++, odd ^= 1) {
             float *s = f->s + odd * AMX_BLOCK, *d_p = f->dp + odd * AMX_BLOCK;
             int64_t row = j * AMX_SIDE * dp, at = (j * AMX_QUERY_BLOCKS + i) * AMX_BLOCK;

@@ -258,8 +258,11 @@ KERNEL void forward_tile(float *o, bb_bf16 *kept, float *lse, const float *q, co
 }
 
 #if ATTENTION_SET == ATTENTION_VNNI
-#include "ops/cpu/attention_int16_tile.h"
+#include "ops/cpu/attention_codes_tile.h"
 #include "ops/cpu/attention_int6_tile.h"
+#include "ops/cpu/attention_int8.h"
+
+#include "ops/cpu/attention_forward_int8.h"
 #endif
 
 /* -- few queries, as in decoding: the cache is read in place, once -------------------------------------------------------- */

@@ -20,8 +20,9 @@ static inline void prefetch_row(const void *p, size_t bytes) {
 }
 #endif
 
-/* One register block. Word (m, k) of a is at a[m * a_row + k * a_step], of b at b[k * PANEL + n]. nr and mode are constants. */
-INLINE void block(float *c, int64_t ldc, const word *a, int64_t a_row, int64_t a_step, const word *b, int64_t steps, int nr,
+/* One register block. Element (m, k) of a is at a[m * a_row + k * a_step], of b at b[k * PANEL + n]. nr and mode are constants.
+ */
+INLINE void block(float *c, int64_t ldc, const float *a, int64_t a_row, int64_t a_step, const float *b, int64_t steps, int nr,
                   int mode, const float *scale) {
     vf acc[ATTENTION_MR][NR];
     for (int m = 0; m < ATTENTION_MR; m++)
@@ -31,11 +32,11 @@ INLINE void block(float *c, int64_t ldc, const word *a, int64_t a_row, int64_t a
             if (mode == PRODUCT_SCALE) acc[m][n] = vload(c + m * ldc + n * VL) * vset1(scale[m]);
         }
     for (int64_t k = 0; k < steps; k++) {
-        wv right[NR];
-        for (int n = 0; n < nr; n++) right[n] = wload(b + n * VL);
+        vf right[NR];
+        for (int n = 0; n < nr; n++) right[n] = vload(b + n * VL);
         for (int m = 0; m < ATTENTION_MR; m++) {
-            wv left = wset1(a[m * a_row]);
-            for (int n = 0; n < nr; n++) acc[m][n] = dot(acc[m][n], left, right[n]);
+            vf left = vset1(a[m * a_row]);
+            for (int n = 0; n < nr; n++) acc[m][n] = vfma(left, right[n], acc[m][n]);
         }
         a += a_step;
         b += PANEL;
@@ -45,7 +46,7 @@ INLINE void block(float *c, int64_t ldc, const word *a, int64_t a_row, int64_t a
 }
 
 /* The same, for any width 1 <= nr <= NR. */
-INLINE void block_of(float *c, int64_t ldc, const word *a, int64_t a_row, int64_t a_step, const word *b, int64_t steps,
+INLINE void block_of(float *c, int64_t ldc, const float *a, int64_t a_row, int64_t a_step, const float *b, int64_t steps,
                      int64_t nr, int mode, const float *scale) {
     switch (nr) {
     case 1: block(c, ldc, a, a_row, a_step, b, steps, 1, mode, scale); break;
@@ -59,16 +60,16 @@ INLINE void block_of(float *c, int64_t ldc, const word *a, int64_t a_row, int64_
 }
 
 /* c (rows, columns) from a (rows, K) and b (K, columns), where only k in [m - upper, m + lower] count for row m, and the rest
- * may be left out. Word (m, k) of a is at a[m / VL * a_panel + m % VL * a_row + k * a_step]; b is in panels of b_steps words.
- * rows % MR == 0, columns % VL == 0; `steps` is K in words. */
-INLINE void accumulate(float *c, int64_t ldc, const word *a, int64_t a_panel, int64_t a_row, int64_t a_step, const word *b,
+ * may be left out. Element (m, k) of a is at a[m / VL * a_panel + m % VL * a_row + k * a_step]; b is in panels of b_steps rows.
+ * rows % MR == 0, columns % VL == 0; `steps` is K. */
+INLINE void accumulate(float *c, int64_t ldc, const float *a, int64_t a_panel, int64_t a_row, int64_t a_step, const float *b,
                        int64_t b_steps, int64_t rows, int64_t columns, int64_t steps, int64_t upper, int64_t lower, int mode,
                        const float *scale) {
     for (int64_t n = 0; n < columns; n += PANEL) {
         int64_t nr = clamp_to((columns - n) / VL, 1, NR);
         for (int64_t m = 0; m < rows; m += ATTENTION_MR) {
-            int64_t first = clamp_to(m - upper, 0, steps * PER_WORD) / PER_WORD;
-            int64_t last = clamp_to(m + lower + ATTENTION_MR + PER_WORD - 1, 0, steps * PER_WORD) / PER_WORD;
+            int64_t first = clamp_to(m - upper, 0, steps);
+            int64_t last = clamp_to(m + lower + ATTENTION_MR, 0, steps);
             if (first >= last) continue;
             block_of(c + m * ldc + n, ldc, a + m / VL * a_panel + m % VL * a_row + first * a_step, a_row, a_step,
                      b + n * b_steps + first * PANEL, last - first, nr, mode, mode == PRODUCT_SCALE ? scale + m : NULL);
@@ -76,4 +77,5 @@ INLINE void accumulate(float *c, int64_t ldc, const word *a, int64_t a_panel, in
     }
 }
 
-/* A right-hand side (K, N) is packed in panels of PANEL columns: word (k, n) at (n / PANEL * steps + k) * PANEL + n % PANEL. */
+/* A right-hand side (K, N) is packed in panels of PANEL columns: element (k, n) at (n / PANEL * steps + k) * PANEL + n % PANEL.
+ */

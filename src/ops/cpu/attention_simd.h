@@ -1,13 +1,11 @@
 /* The vocabulary that the attention tiles are written in, for the instruction set ATTENTION_SET. It is included once for each
  * set, followed by what is built on it, so it has no guard; the names below stand for those of the set being compiled.
- * A word is what one step of a dot product takes: two bf16 in set BF16, one f32 in the others.
  * SPDX-License-Identifier: MIT */
 #ifndef ATTENTION_GENERIC
 #define ATTENTION_GENERIC 0
 #define ATTENTION_AVX2 1
 #define ATTENTION_AVX512 2
 #define ATTENTION_VNNI 3
-#define ATTENTION_BF16 4
 
 #include <math.h>
 
@@ -28,9 +26,7 @@
 #define KERNEL ATTENTION_TARGET static
 #define INLINE ATTENTION_TARGET static inline __attribute__((always_inline))
 
-#define vf ATTENTION_NAME(vf)     /* f32 (VL) */
-#define word ATTENTION_NAME(word) /* one word in memory; PER_WORD elements */
-#define wv ATTENTION_NAME(wv)     /* words (VL) */
+#define vf ATTENTION_NAME(vf) /* f32 (VL) */
 #define vload ATTENTION_NAME(vload)
 #define vstore ATTENTION_NAME(vstore)
 #define vset1 ATTENTION_NAME(vset1)
@@ -48,28 +44,18 @@
 #define store_bf16 ATTENTION_NAME(store_bf16)
 #define dot_pairs ATTENTION_NAME(dot_pairs)
 #define four_bytes ATTENTION_NAME(four_bytes)
-#define wload ATTENTION_NAME(wload)
-#define wset1 ATTENTION_NAME(wset1)
-#define dot ATTENTION_NAME(dot)
-#define store_elements ATTENTION_NAME(store_elements)
-#define store_pair_and_rows ATTENTION_NAME(store_pair_and_rows)
-#define store_pair ATTENTION_NAME(store_pair)
 #endif
 
 #undef ATTENTION_SUFFIX
 #undef ATTENTION_TARGET
 #undef VL
 #undef NR
-#undef PER_WORD
 
 /* -- f32 vectors ---------------------------------------------------------------------------------------------------------- */
 #if ATTENTION_SET >= ATTENTION_AVX512
 #define VL 16
 #define NR 4
-#if ATTENTION_SET == ATTENTION_BF16
-#define ATTENTION_SUFFIX avx512bf16
-#define ATTENTION_TARGET __attribute__((target("avx512f,avx512bw,avx512dq,avx512vl,avx512bf16")))
-#elif ATTENTION_SET == ATTENTION_VNNI
+#if ATTENTION_SET == ATTENTION_VNNI
 #define ATTENTION_SUFFIX avx512vnni
 #define ATTENTION_TARGET __attribute__((target("avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")))
 #else
@@ -101,6 +87,17 @@ INLINE vf vload_bf16_first(const bb_bf16 *p, int64_t n) {
 INLINE vf vload_bf16(const bb_bf16 *p) {
     __m256i half = _mm256_loadu_si256((const __m256i_u *)p);
     return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(half), 16));
+}
+/* y[0..n) = x, n <= VL; rounded to nearest even, NaN stays NaN */
+INLINE void store_bf16(bb_bf16 *y, vf x, int64_t n) {
+    __m512i bits = _mm512_castps_si512(x), odd = _mm512_and_si512(_mm512_srli_epi32(bits, 16), _mm512_set1_epi32(1));
+    __m512i rounded = _mm512_add_epi32(_mm512_add_epi32(bits, odd), _mm512_set1_epi32(0x7fff));
+    rounded = _mm512_mask_or_epi32(rounded, _mm512_cmp_ps_mask(x, x, _CMP_UNORD_Q), bits, _mm512_set1_epi32(0x400000));
+    __m256i half = _mm512_cvtepi32_epi16(_mm512_srli_epi32(rounded, 16));
+    if (n == VL) /* a masked store is slow on some processors */
+        _mm256_storeu_si256((__m256i_u *)y, half);
+    else
+        _mm256_mask_storeu_epi16(y, (__mmask16)((1u << n) - 1), half);
 }
 
 #elif ATTENTION_SET == ATTENTION_AVX2
@@ -184,6 +181,11 @@ INLINE vf vload_bf16_first(const bb_bf16 *p, int64_t n) {
     for (int64_t i = 0; i < n; i++) t[i] = bb_f32_from_bf16(p[i]);
     return vload(t);
 }
+INLINE void store_bf16(bb_bf16 *y, vf x, int64_t n) {
+    float t[VL];
+    vstore(t, x);
+    for (int64_t i = 0; i < n; i++) y[i] = bb_bf16_from_f32(t[i]);
+}
 #endif
 
 /* 2^f on [0, 1], relative error below 1.5e-7: a polynomial fitted for the least relative error, exact at 0. */
@@ -231,67 +233,5 @@ INLINE __m512i four_bytes(const void *p) {
     int32_t bytes;
     memcpy(&bytes, p, sizeof bytes);
     return _mm512_set1_epi32(bytes);
-}
-#endif
-
-/* -- words ---------------------------------------------------------------------------------------------------------------- */
-#if ATTENTION_SET == ATTENTION_BF16
-#define PER_WORD 2
-typedef uint32_t word;
-typedef __m512i wv;
-
-INLINE wv wload(const word *p) { return _mm512_loadu_si512(p); }
-INLINE wv wset1(word x) { return _mm512_set1_epi32((int)x); }
-/* acc + the dot products of the words of a and b, lane by lane */
-INLINE vf dot(vf acc, wv a, wv b) { return _mm512_dpbf16_ps(acc, (__m512bh)a, (__m512bh)b); }
-/* y[0..n) = x, n <= VL */
-INLINE void store_bf16(bb_bf16 *y, vf x, int64_t n) {
-    if (n == VL) /* a masked store is slow on some processors */
-        _mm256_storeu_si256((__m256i_u *)y, (__m256i)_mm512_cvtneps_pbh(x));
-    else
-        _mm256_mask_storeu_epi16(y, (__mmask16)((1u << n) - 1), (__m256i)_mm512_cvtneps_pbh(x));
-}
-/* Elements j..j+VL-1 of a row of words. */
-INLINE void store_elements(word *row, int64_t j, vf x) {
-    _mm256_storeu_si256((__m256i_u *)((char *)row + j * 2), (__m256i)_mm512_cvtneps_pbh(x));
-}
-/* VL elements of two successive rows, as words that pair the rows. */
-INLINE void store_pair(word *p, vf even, vf odd) {
-    const __m512i interleave = _mm512_set_epi16(31, 15, 30, 14, 29, 13, 28, 12, 27, 11, 26, 10, 25, 9, 24, 8, 23, 7, 22, 6, 21,
-                                                5, 20, 4, 19, 3, 18, 2, 17, 1, 16, 0);
-    _mm512_storeu_si512(p, _mm512_permutexvar_epi16(interleave, (__m512i)_mm512_cvtne2ps_pbh(odd, even)));
-}
-/* The same, and row by row as well. */
-INLINE void store_pair_and_rows(word *p, word *row0, word *row1, vf even, vf odd) {
-    const __m512i interleave = _mm512_set_epi16(31, 15, 30, 14, 29, 13, 28, 12, 27, 11, 26, 10, 25, 9, 24, 8, 23, 7, 22, 6, 21,
-                                                5, 20, 4, 19, 3, 18, 2, 17, 1, 16, 0);
-    __m512i both = (__m512i)_mm512_cvtne2ps_pbh(odd, even);
-    _mm512_storeu_si512(p, _mm512_permutexvar_epi16(interleave, both));
-    _mm256_storeu_si256((__m256i_u *)row0, _mm512_castsi512_si256(both));
-    _mm256_storeu_si256((__m256i_u *)row1, _mm512_extracti64x4_epi64(both, 1));
-}
-
-#else
-#define PER_WORD 1
-typedef float word;
-typedef vf wv;
-
-INLINE wv wload(const word *p) { return vload(p); }
-INLINE wv wset1(word x) { return vset1(x); }
-INLINE vf dot(vf acc, wv a, wv b) { return vfma(a, b, acc); }
-INLINE void store_bf16(bb_bf16 *y, vf x, int64_t n) {
-    float t[VL];
-    vstore(t, x);
-    for (int64_t i = 0; i < n; i++) y[i] = bb_bf16_from_f32(t[i]);
-}
-INLINE void store_elements(word *row, int64_t j, vf x) { vstore(row + j, x); }
-INLINE void store_pair(word *p, vf even, vf odd) {
-    vstore(p, even);
-    vstore(p + VL, odd);
-}
-INLINE void store_pair_and_rows(word *p, word *row0, word *row1, vf even, vf odd) {
-    store_pair(p, even, odd);
-    vstore(row0, even);
-    vstore(row1, odd);
 }
 #endif

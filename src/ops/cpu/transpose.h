@@ -33,6 +33,15 @@ __attribute__((target("avx512f"), always_inline)) static inline void bb_transpos
     }
 }
 
+/* Two rows of 32 elements of 16 bits as words that pair the rows: of columns 0..15, and of 16..31. */
+__attribute__((target("avx512f,avx512bw"), always_inline)) static inline void bb_pair_rows16(__m512i *low, __m512i *high,
+                                                                                             __m512i x, __m512i y) {
+    const __m512i first = _mm512_set_epi16(47, 15, 46, 14, 45, 13, 44, 12, 43, 11, 42, 10, 41, 9, 40, 8, 39, 7, 38, 6, 37, 5,
+                                           36, 4, 35, 3, 34, 2, 33, 1, 32, 0);
+    *low = _mm512_permutex2var_epi16(x, first, y);
+    *high = _mm512_permutex2var_epi16(x, _mm512_add_epi16(first, _mm512_set1_epi16(16)), y);
+}
+
 #endif
 
 #endif

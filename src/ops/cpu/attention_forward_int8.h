@@ -1,0 +1,164 @@
+/* The forward pass for one tile of queries in int8, where a backward pass in int8 follows: scores are that pass's exactly.
+ * Values are in steps of their column's largest in the tile over 127, a query's weights in a tile of keys in steps of their
+ * largest over 255. Included by attention_forward_tile.h for set VNNI alone. SPDX-License-Identifier: MIT */
+
+/* Scratch of a task. D4: D rounded up to 4. */
+typedef struct rows_buffers {
+    forward_buffers f;  /* s, sum, max, alpha, o: (QUERIES, Dp); the others are not used */
+    int8_t *q;          /* (QUERIES, D4) */
+    float *q_step;      /* (QUERIES), times log2 e / sqrt(D) */
+    int32_t *q_begin;   /* (QUERIES) */
+    __m512i *k;         /* panels (D4 / 4, KEYS) */
+    float *k_step;      /* (KEYS) */
+    __m512i *v;         /* panels (KEYS / 4, Dp) */
+    float *v_step;      /* (Dp) */
+    int8_t *packing;    /* (16, D rounded up to 64) */
+    uint8_t *weight;    /* (ROWS, KEYS) */
+    float *weight_step; /* (ROWS) */
+    float *top;         /* (ROWS), the largest weight of the tile */
+} rows_buffers;
+
+KERNEL rows_buffers carve_rows(bb_arena *arena, int64_t D) {
+    size_t d4 = (size_t)round_up(D, QUAD), dp = (size_t)round_up(D, VL), panels = (size_t)round_up(D, PANEL);
+    rows_buffers c = {.f = {.q = NULL}};
+    c.f.s = bb_arena_take(arena, ATTENTION_ROWS * ATTENTION_KEYS * sizeof(float));
+    c.f.o = bb_arena_take(arena, ATTENTION_QUERIES * dp * sizeof(float));
+    c.f.sum = bb_arena_take(arena, ATTENTION_QUERIES * VL * sizeof(float));
+    c.f.max = bb_arena_take(arena, ATTENTION_QUERIES * sizeof(float));
+    c.f.alpha = bb_arena_take(arena, ATTENTION_ROWS * sizeof(float));
+    c.q = bb_arena_take(arena, ATTENTION_QUERIES * d4);
+    c.q_step = bb_arena_take(arena, ATTENTION_QUERIES * sizeof(float));
+    c.q_begin = bb_arena_take(arena, ATTENTION_QUERIES * sizeof(int32_t));
+    c.k = bb_arena_take(arena, ATTENTION_KEYS * d4);
+    c.k_step = bb_arena_take(arena, ATTENTION_KEYS * sizeof(float));
+    c.v = bb_arena_take(arena, ATTENTION_KEYS * panels);
+    c.v_step = bb_arena_take(arena, dp * sizeof(float));
+    c.packing = bb_arena_take(arena, 16 * (size_t)round_up(D, 64));
+    c.weight = bb_arena_take(arena, ATTENTION_ROWS * ATTENTION_KEYS);
+    c.weight_step = bb_arena_take(arena, ATTENTION_ROWS * sizeof(float));
+    c.top = bb_arena_take(arena, ATTENTION_ROWS * sizeof(float));
+    return c;
+}
+
+KERNEL size_t rows_bytes_avx512vnni(int64_t D) {
+    bb_arena measure = {0};
+    carve_rows(&measure, D);
+    return measure.used;
+}
+
+/* A block of scores, in units of log2 e, of queries m.. and keys n... */
+INLINE void rows_scores(const rows_buffers *c, float *s, int64_t m, int64_t n, int64_t words, int nr) {
+    __m512i sum[ATTENTION_MR][NR];
+    begin_rows(sum, c->q_begin + m, nr);
+    int8_block(sum, c->q + m * words * QUAD, words * QUAD, QUAD, c->k + n / VL * words, words, nr, false);
+    for (int i = 0; i < ATTENTION_MR; i++)
+        for (int j = 0; j < nr; j++)
+            vstore(s + i * ATTENTION_KEYS + j * VL,
+                   _mm512_cvtepi32_ps(sum[i][j]) * (vset1(c->q_step[m + i]) * vload(c->k_step + n + j * VL)));
+}
+
+/* A block of o, from column d on, = alpha o + weighted sums, of the rows from `part` on of those at m; first: o is not read. */
+INLINE void rows_sums(const rows_buffers *c, int64_t m, int64_t part, int64_t d, int64_t dp, int64_t quads, bool first,
+                      int nr) {
+    __m512i sum[ATTENTION_MR][NR];
+    float *o = c->f.o + (m + part) * dp + d;
+    begin_rows(sum, NULL, nr);
+    int8_block(sum, c->weight + part * ATTENTION_KEYS, ATTENTION_KEYS, QUAD, c->v + d / VL * (ATTENTION_KEYS / QUAD), quads, nr,
+               true);
+    for (int i = 0; i < ATTENTION_MR; i++)
+        for (int j = 0; j < nr; j++) {
+            vf x = _mm512_cvtepi32_ps(sum[i][j]) * (vset1(c->weight_step[part + i]) * vload(c->v_step + d + j * VL));
+            if (!first) x = vfma(vload(o + i * dp + j * VL), vset1(c->f.alpha[part + i]), x);
+            vstore(o + i * dp + j * VL, x);
+        }
+}
+
+/* The weights 2^(s - max) of the first `seen` of 64 `groups` scores as bytes, zeros past them; what is added to their sums. */
+INLINE vf row_weights(uint8_t *weight, const float *s, float max, float inverse, int64_t seen, int64_t groups) {
+    const __m512i order = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
+    vf total = vset1(0.0f), minus_max = vset1(-max);
+    for (int64_t j = 0; j < groups * QUAD * VL; j += QUAD * VL) {
+        __m512i x[QUAD];
+        for (int i = 0; i < QUAD; i++) {
+            vf y = vexp2(vload(s + j + i * VL) + minus_max);
+            if (j + (i + 1) * VL > seen) y = vkeep(y, clamp_to(seen - j - i * VL, 0, VL), 0.0f);
+            total = total + y;
+            x[i] = to_int32(y, vset1(inverse));
+        }
+        _mm512_storeu_si512(weight + j, _mm512_permutexvar_epi32(order, bytes_of(x, true)));
+    }
+    return total;
+}
+
+/* The weights of the tile's scores; sum, max, alpha brought up to date. */
+INLINE void rows_softmax(const rows_buffers *c, int64_t row0, int64_t part, int64_t keys, int64_t diagonal, bool first) {
+    const forward_buffers *f = &c->f;
+    update_max(f->max + row0, f->alpha, c->top, f->s, part, keys, diagonal, 1.0f, first);
+    for (int64_t m = 0; m < part; m += VL) {
+        vf step = vload(c->top + m) * vset1(1.0f / UINT8_MAX);
+        vstore(c->weight_step + m, step);
+        vstore(c->top + m, inverse_steps(step));
+    }
+    for (int64_t m = 0; m < part; m++) {
+        int64_t seen = clamp_to(m + diagonal + 1, 0, keys);
+        int64_t read = clamp_to(m / ATTENTION_MR * ATTENTION_MR + diagonal + ATTENTION_MR, 0, keys);
+        const float *s = f->s + m * ATTENTION_KEYS;
+        float max = f->max[row0 + m], *sum = f->sum + (row0 + m) * VL;
+        uint8_t *weight = c->weight + m * ATTENTION_KEYS;
+        vf total;
+        if (read == 0) continue;
+        if (seen == ATTENTION_KEYS)
+            total = row_weights(weight, s, max, c->top[m], ATTENTION_KEYS, ATTENTION_KEYS / (QUAD * VL));
+        else
+            total = row_weights(weight, s, max, c->top[m], seen, (read + QUAD * VL - 1) / (QUAD * VL));
+        vstore(sum, first ? total : vfma(vload(sum), vset1(f->alpha[m]), total));
+    }
+}
+
+/* A share of the rows of the next tile of keys and values, `next` of them, into the second-level cache: that of the queries
+ * from m on, of `rows`. */
+INLINE void fetch_next(const float *k, const float *v, int64_t stride, int64_t next, int64_t m, int64_t rows, int64_t D) {
+    int64_t end = clamp_to(m + ATTENTION_ROWS, 0, rows) * next / rows;
+    for (int64_t r = m * next / rows; r < end; r++)
+        for (int64_t d = 0; d < D; d += VL) {
+            __builtin_prefetch(k + r * stride + d, 0, 2);
+            __builtin_prefetch(v + r * stride + d, 0, 2);
+        }
+}
+
+/* As forward_tile. */
+KERNEL void rows_tile_avx512vnni(float *o, bb_bf16 *kept, float *lse, const float *q, const float *k, const float *v,
+                                 const bb_attention *a, int64_t b, int64_t h, int64_t t0, void *scratch) {
+    bb_arena arena = {scratch, 0};
+    rows_buffers c = carve_rows(&arena, a->D);
+    int64_t D = a->D, words = (D + QUAD - 1) / QUAD, dp = round_up(D, VL), rows = clamp_to(a->Tq - t0, 0, ATTENTION_QUERIES);
+    int64_t see = t0 + a->Tk - a->Tq; /* query m of the tile sees keys 0..m + see */
+    pack_int8_rows(c.q, c.q_step, c.q_begin, (act_rows){q + (b * a->Tq + t0) * a->q_stride + h * D, a->q_stride, true}, rows,
+                   round_up(rows, ATTENTION_MR), D);
+    for (int64_t m = 0; m < rows; m++) c.q_step[m] *= (float)(M_LOG2E / sqrt((double)D));
+    for (int64_t key0 = 0; key0 < see + rows; key0 += ATTENTION_KEYS) {
+        int64_t keys = clamp_to(see + rows - key0, 0, ATTENTION_KEYS);
+        int64_t at = b * a->kv_batch_stride + key0 * a->kv_stride + h / (a->H / a->Hk) * D, next = at + keys * a->kv_stride;
+        pack_int8_columns(c.k, c.k_step, c.packing, (act_rows){k + at, a->kv_stride, true}, keys, D);
+        pack_int8_quads(c.v, ATTENTION_KEYS / QUAD, c.v_step, NULL, (act_rows){v + at, a->kv_stride, true}, keys,
+                        round_up(keys, QUAD), D, false);
+        for (int64_t m = 0; m < rows; m += ATTENTION_ROWS) {
+            int64_t part = clamp_to(round_up(rows - m, ATTENTION_MR), 0, ATTENTION_ROWS), diagonal = m + see - key0;
+            fetch_next(k + next, v + next, a->kv_stride, clamp_to(see + rows - key0 - keys, 0, ATTENTION_KEYS), m, rows, D);
+            if (diagonal + part <= 0) continue;
+            for (int64_t n = 0; n < keys; n += PANEL)
+                for (int64_t i = 0; i < part; i += ATTENTION_MR) {
+                    int64_t seen = clamp_to(i + diagonal + ATTENTION_MR, 0, keys) - n;
+                    if (seen > 0)
+                        WITH_NR((seen + VL - 1) / VL, rows_scores(&c, c.f.s + i * ATTENTION_KEYS + n, m + i, n, words, NR_NOW))
+                }
+            rows_softmax(&c, m, part, keys, diagonal, key0 == 0);
+            for (int64_t d = 0; d < dp; d += PANEL)
+                for (int64_t i = 0; i < part; i += ATTENTION_MR) {
+                    int64_t quads = (clamp_to(i + diagonal + ATTENTION_MR, 0, keys) + QUAD - 1) / QUAD;
+                    if (quads > 0) WITH_NR((dp - d) / VL, rows_sums(&c, m, i, d, dp, quads, key0 == 0, NR_NOW))
+                }
+        }
+    }
+    store_tile(o, kept, lse, &c.f, dp, a, b, h, t0, rows);
+}
