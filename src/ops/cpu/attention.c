@@ -13,12 +13,16 @@ typedef struct forward_functions {
     size_t (*tile_bytes)(int64_t D);
     void (*tile)(float *o, bb_bf16 *kept, float *lse, const float *q, const float *k, const float *v, const bb_kv *kv,
                  const bb_attention *a, int64_t b, int64_t h, int64_t t0, void *scratch);
-    /* NULL, or what is faster than tile: where the keys and values are codes, and where a backward pass follows */
+    /* NULL, or what is faster than tile where the keys and values are codes */
     size_t (*codes_bytes)(int64_t D);
     void (*codes_tile)(float *o, const float *q, const bb_kv *kv, const bb_attention *a, int64_t h, int64_t t0, void *scratch);
+    /* NULL, or the same where a backward pass follows: in int8 */
     size_t (*rows_bytes)(int64_t D);
-    void (*rows_tile)(float *o, bb_bf16 *kept, float *lse, const float *q, const float *k, const float *v,
-                      const bb_attention *a, int64_t b, int64_t h, int64_t t0, void *scratch);
+    size_t (*keys_bytes)(int64_t D);
+    void (*keys_pack)(void *to, const float *k, const float *v, const bb_attention *a, int64_t b, int64_t head, int64_t tile,
+                      void *scratch);
+    void (*rows_tile)(float *o, bb_bf16 *kept, float *lse, const float *q, const char *packed, const bb_attention *a, int64_t b,
+                      int64_t h, int64_t t0, void *scratch);
     void (*partial)(float *partial, const float *q, const float *k, const float *v, int64_t kv_stride, int64_t keys, int64_t D,
                     void *scratch);
     void (*query)(cached_q *out, const float *q, int64_t D);
@@ -32,23 +36,32 @@ typedef struct forward_functions {
 #define codes_bytes_generic NULL
 #define codes_tile_generic NULL
 #define rows_bytes_generic NULL
+#define keys_bytes_generic NULL
+#define keys_pack_generic NULL
 #define rows_tile_generic NULL
 #define codes_bytes_avx2 NULL
 #define codes_tile_avx2 NULL
 #define rows_bytes_avx2 NULL
+#define keys_bytes_avx2 NULL
+#define keys_pack_avx2 NULL
 #define rows_tile_avx2 NULL
 #define codes_bytes_avx512 NULL
 #define codes_tile_avx512 NULL
 #define rows_bytes_avx512 NULL
+#define keys_bytes_avx512 NULL
+#define keys_pack_avx512 NULL
 #define rows_tile_avx512 NULL
 #define codes_bytes_avx512amx NULL
 #define codes_tile_avx512amx NULL
 #define rows_bytes_avx512amx NULL
+#define keys_bytes_avx512amx NULL
+#define keys_pack_avx512amx NULL
 #define rows_tile_avx512amx NULL
 #define FORWARD(set)                                                                                                           \
     {                                                                                                                          \
-        forward_bytes_##set, forward_tile_##set, codes_bytes_##set, codes_tile_##set, rows_bytes_##set, rows_tile_##set,       \
-            direct_partial_##set, cached_query_##set, cached_partial_##set, cached_whole_##set, direct_merge_##set             \
+        forward_bytes_##set, forward_tile_##set, codes_bytes_##set, codes_tile_##set, rows_bytes_##set, keys_bytes_##set,      \
+            keys_pack_##set, rows_tile_##set, direct_partial_##set, cached_query_##set, cached_partial_##set,                  \
+            cached_whole_##set, direct_merge_##set                                                                             \
     }
 ATTENTION_TABLE(forward_functions, forward_for, FORWARD)
 
@@ -98,8 +111,8 @@ static void forward_tiles(bb_device *dev, float *o, bb_bf16 *kept, float *lse, c
                           const bb_kv *kv, const bb_attention *a) {
     const forward_functions *f = &forward_for[bb_cpu_of(dev)->level];
     int64_t tiles = (a->Tq + ATTENTION_QUERIES - 1) / ATTENTION_QUERIES, heads = a->B * a->H;
-    bool by_codes = kv && f->codes_tile, by_rows = !kv && lse && f->rows_tile;
-    size_t thread_bytes = by_codes ? f->codes_bytes(a->D) : by_rows ? f->rows_bytes(a->D) : f->tile_bytes(a->D);
+    bool by_codes = kv && f->codes_tile;
+    size_t thread_bytes = by_codes ? f->codes_bytes(a->D) : f->tile_bytes(a->D);
     char *scratch = bb_cpu_scratch(dev, thread_bytes * (size_t)dev->threads);
     if (!scratch) return;
         /* the last tiles, which see most, first: the short ones fill up the end */
@@ -109,10 +122,56 @@ static void forward_tiles(bb_device *dev, float *o, bb_bf16 *kept, float *lse, c
         void *own = scratch + thread_bytes * (size_t)omp_get_thread_num();
         if (by_codes)
             f->codes_tile(o, q, kv, a, head, tile * ATTENTION_QUERIES, own);
-        else if (by_rows)
-            f->rows_tile(o, kept, lse, q, k, v, a, head / a->H, head % a->H, tile * ATTENTION_QUERIES, own);
         else
             f->tile(o, kept, lse, q, k, v, kv, a, head / a->H, head % a->H, tile * ATTENTION_QUERIES, own);
+    }
+}
+
+/* The same in int8: all keys and values are packed first. */
+typedef struct int8_plan {
+    int64_t tiles, key_tiles; /* of a head */
+    size_t thread_bytes, keys_bytes, bytes;
+} int8_plan;
+
+static bool is_in_int8(bb_device *dev) { return forward_for[bb_cpu_of(dev)->level].rows_tile != NULL; }
+
+static int8_plan int8_plan_for(bb_device *dev, const bb_attention *a) {
+    const forward_functions *f = &forward_for[bb_cpu_of(dev)->level];
+    int8_plan p = {.tiles = (a->Tq + ATTENTION_QUERIES - 1) / ATTENTION_QUERIES,
+                   .key_tiles = (a->Tk + INT8_KEYS - 1) / INT8_KEYS,
+                   .thread_bytes = f->rows_bytes(a->D),
+                   .keys_bytes = f->keys_bytes(a->D)};
+    p.bytes = p.thread_bytes * (size_t)dev->threads + p.keys_bytes * (size_t)(a->B * a->Hk * p.key_tiles);
+    return p;
+}
+
+size_t bb_cpu_attention_forward_scratch(bb_device *dev, const bb_attention *a) {
+    return is_in_int8(dev) ? int8_plan_for(dev, a).bytes : 0;
+}
+
+static void forward_int8(bb_device *dev, float *o, bb_bf16 *kept, float *lse, const float *q, const float *k, const float *v,
+                         const bb_attention *a) {
+    const forward_functions *f = &forward_for[bb_cpu_of(dev)->level];
+    const int8_plan p = int8_plan_for(dev, a);
+    int64_t heads = a->B * a->H, G = a->H / a->Hk;
+    char *scratch = bb_cpu_scratch(dev, p.bytes);
+    if (!scratch) return;
+    char *packed = scratch + p.thread_bytes * (size_t)dev->threads;
+#pragma omp parallel num_threads(dev->threads)
+    {
+        void *own = scratch + p.thread_bytes * (size_t)omp_get_thread_num();
+#pragma omp for schedule(dynamic)
+        for (int64_t task = 0; task < a->B * a->Hk * p.key_tiles; task++) {
+            int64_t head = task / p.key_tiles;
+            f->keys_pack(packed + p.keys_bytes * (size_t)task, k, v, a, head / a->Hk, head % a->Hk, task % p.key_tiles, own);
+        }
+        /* the last tiles first, as above */
+#pragma omp for schedule(dynamic)
+        for (int64_t task = 0; task < p.tiles * heads; task++) {
+            int64_t tile = p.tiles - 1 - task / heads, head = task % heads;
+            f->rows_tile(o, kept, lse, q, packed + p.keys_bytes * (size_t)(head / G * p.key_tiles), a, head / a->H, head % a->H,
+                         tile * ATTENTION_QUERIES, own);
+        }
     }
 }
 
@@ -120,6 +179,8 @@ void bb_cpu_attention_forward(bb_device *dev, float *o, void *kept, float *lse, 
                               const bb_attention *a) {
     if (a->Tq <= DIRECT_QUERIES)
         forward_direct(dev, o, kept, lse, q, k, v, a);
+    else if (lse && is_in_int8(dev))
+        forward_int8(dev, o, kept, lse, q, k, v, a);
     else
         forward_tiles(dev, o, kept, lse, q, k, v, NULL, a);
 }

@@ -59,7 +59,7 @@ static size_t plan_bytes(bb_device *dev, const backward_plan *p) {
     return p->thread_bytes * (size_t)dev->threads + (size_t)(p->parts * p->part) * sizeof(float);
 }
 
-size_t bb_cpu_attention_scratch(bb_device *dev, const bb_attention *a) {
+size_t bb_cpu_attention_backward_scratch(bb_device *dev, const bb_attention *a) {
     backward_plan p = plan_for(dev, a);
     return plan_bytes(dev, &p);
 }

@@ -256,7 +256,7 @@ KERNEL void forward_tile_avx512amx(float *o, bb_bf16 *kept, float *lse, const fl
                 weigh_rows(&x, &before, ATTENTION_ROWS, vset1(c));
                 split_outputs(&x, &before);
             }
-            update_max(x.f.max + m, now.alpha, NULL, now.s, ATTENTION_ROWS, keys, diagonal, c, now.first);
+            update_max(x.f.max + m, now.alpha, NULL, now.s, ATTENTION_KEYS, ATTENTION_ROWS, keys, diagonal, c, now.first);
             before = now;
         }
         if (before.s) {

@@ -1,17 +1,37 @@
-/* The forward pass for one tile of queries in int8, where a backward pass in int8 follows: scores are that pass's exactly.
- * Values are in steps of their column's largest in the tile over 127, a query's weights in a tile of keys in steps of their
- * largest over 255. Included by attention_forward_tile.h for set VNNI alone. SPDX-License-Identifier: MIT */
+/* The forward pass in int8, where a backward pass in int8 follows: scores are that pass's exactly. All keys and values are
+ * packed first, then a task takes a tile of queries. Values are in steps of their column's largest in the tile over 127, a
+ * query's weights in a tile of keys in steps of their largest over 255. Included by attention_forward_tile.h for set VNNI
+ * alone. SPDX-License-Identifier: MIT */
 
-/* Scratch of a task. D4: D rounded up to 4. */
+/* A tile of keys and values. D4: D rounded up to 4; Dp: D rounded up to VL. */
+typedef struct rows_keys {
+    __m512i *k;    /* panels (D4 / 4, KEYS), plus 128 */
+    float *k_step; /* (KEYS) */
+    __m512i *v;    /* panels (KEYS / 4, Dp) */
+    float *v_step; /* (Dp) */
+} rows_keys;
+
+INLINE rows_keys carve_keys(bb_arena *arena, int64_t D) {
+    rows_keys t;
+    t.k = bb_arena_take(arena, INT8_KEYS * (size_t)round_up(D, QUAD));
+    t.k_step = bb_arena_take(arena, INT8_KEYS * sizeof(float));
+    t.v = bb_arena_take(arena, INT8_KEYS * (size_t)round_up(D, PANEL));
+    t.v_step = bb_arena_take(arena, (size_t)round_up(D, VL) * sizeof(float));
+    return t;
+}
+
+KERNEL size_t keys_bytes_avx512vnni(int64_t D) {
+    bb_arena measure = {0};
+    carve_keys(&measure, D);
+    return measure.used;
+}
+
+/* Scratch of a task. */
 typedef struct rows_buffers {
-    forward_buffers f;  /* s, sum, max, alpha, o: (QUERIES, Dp); the others are not used */
+    forward_buffers f;  /* s: (ROWS, KEYS), sum, max, alpha, o: (QUERIES, Dp); the others are not used */
     int8_t *q;          /* (QUERIES, D4) */
     float *q_step;      /* (QUERIES), times log2 e / sqrt(D) */
     int32_t *q_begin;   /* (QUERIES) */
-    __m512i *k;         /* panels (D4 / 4, KEYS) */
-    float *k_step;      /* (KEYS) */
-    __m512i *v;         /* panels (KEYS / 4, Dp) */
-    float *v_step;      /* (Dp) */
     int8_t *packing;    /* (16, D rounded up to 64) */
     uint8_t *weight;    /* (ROWS, KEYS) */
     float *weight_step; /* (ROWS) */
@@ -19,24 +39,20 @@ typedef struct rows_buffers {
 } rows_buffers;
 
 KERNEL rows_buffers carve_rows(bb_arena *arena, int64_t D) {
-    size_t d4 = (size_t)round_up(D, QUAD), dp = (size_t)round_up(D, VL), panels = (size_t)round_up(D, PANEL);
+    size_t d4 = (size_t)round_up(D, QUAD), dp = (size_t)round_up(D, VL);
     rows_buffers c = {.f = {.q = NULL}};
-    c.f.s = bb_arena_take(arena, ATTENTION_ROWS * ATTENTION_KEYS * sizeof(float));
+    c.f.s = bb_arena_take(arena, INT8_ROWS * INT8_KEYS * sizeof(float));
     c.f.o = bb_arena_take(arena, ATTENTION_QUERIES * dp * sizeof(float));
     c.f.sum = bb_arena_take(arena, ATTENTION_QUERIES * VL * sizeof(float));
     c.f.max = bb_arena_take(arena, ATTENTION_QUERIES * sizeof(float));
-    c.f.alpha = bb_arena_take(arena, ATTENTION_ROWS * sizeof(float));
+    c.f.alpha = bb_arena_take(arena, INT8_ROWS * sizeof(float));
     c.q = bb_arena_take(arena, ATTENTION_QUERIES * d4);
     c.q_step = bb_arena_take(arena, ATTENTION_QUERIES * sizeof(float));
     c.q_begin = bb_arena_take(arena, ATTENTION_QUERIES * sizeof(int32_t));
-    c.k = bb_arena_take(arena, ATTENTION_KEYS * d4);
-    c.k_step = bb_arena_take(arena, ATTENTION_KEYS * sizeof(float));
-    c.v = bb_arena_take(arena, ATTENTION_KEYS * panels);
-    c.v_step = bb_arena_take(arena, dp * sizeof(float));
     c.packing = bb_arena_take(arena, 16 * (size_t)round_up(D, 64));
-    c.weight = bb_arena_take(arena, ATTENTION_ROWS * ATTENTION_KEYS);
-    c.weight_step = bb_arena_take(arena, ATTENTION_ROWS * sizeof(float));
-    c.top = bb_arena_take(arena, ATTENTION_ROWS * sizeof(float));
+    c.weight = bb_arena_take(arena, INT8_ROWS * INT8_KEYS);
+    c.weight_step = bb_arena_take(arena, INT8_ROWS * sizeof(float));
+    c.top = bb_arena_take(arena, INT8_ROWS * sizeof(float));
     return c;
 }
 
@@ -47,27 +63,26 @@ KERNEL size_t rows_bytes_avx512vnni(int64_t D) {
 }
 
 /* A block of scores, in units of log2 e, of queries m.. and keys n... */
-INLINE void rows_scores(const rows_buffers *c, float *s, int64_t m, int64_t n, int64_t words, int nr) {
+INLINE void rows_scores(const rows_buffers *c, const rows_keys *t, float *s, int64_t m, int64_t n, int64_t words, int nr) {
     __m512i sum[ATTENTION_MR][NR];
     begin_rows(sum, c->q_begin + m, nr);
-    int8_block(sum, c->q + m * words * QUAD, words * QUAD, QUAD, c->k + n / VL * words, words, nr, false);
+    int8_block(sum, c->q + m * words * QUAD, words * QUAD, QUAD, t->k + n / VL * words, words, nr, false);
     for (int i = 0; i < ATTENTION_MR; i++)
         for (int j = 0; j < nr; j++)
-            vstore(s + i * ATTENTION_KEYS + j * VL,
-                   _mm512_cvtepi32_ps(sum[i][j]) * (vset1(c->q_step[m + i]) * vload(c->k_step + n + j * VL)));
+            vstore(s + i * INT8_KEYS + j * VL,
+                   _mm512_cvtepi32_ps(sum[i][j]) * (vset1(c->q_step[m + i]) * vload(t->k_step + n + j * VL)));
 }
 
 /* A block of o, from column d on, = alpha o + weighted sums, of the rows from `part` on of those at m; first: o is not read. */
-INLINE void rows_sums(const rows_buffers *c, int64_t m, int64_t part, int64_t d, int64_t dp, int64_t quads, bool first,
-                      int nr) {
+INLINE void rows_sums(const rows_buffers *c, const rows_keys *t, int64_t m, int64_t part, int64_t d, int64_t dp, int64_t quads,
+                      bool first, int nr) {
     __m512i sum[ATTENTION_MR][NR];
     float *o = c->f.o + (m + part) * dp + d;
     begin_rows(sum, NULL, nr);
-    int8_block(sum, c->weight + part * ATTENTION_KEYS, ATTENTION_KEYS, QUAD, c->v + d / VL * (ATTENTION_KEYS / QUAD), quads, nr,
-               true);
+    int8_block(sum, c->weight + part * INT8_KEYS, INT8_KEYS, QUAD, t->v + d / VL * (INT8_KEYS / QUAD), quads, nr, true);
     for (int i = 0; i < ATTENTION_MR; i++)
         for (int j = 0; j < nr; j++) {
-            vf x = _mm512_cvtepi32_ps(sum[i][j]) * (vset1(c->weight_step[part + i]) * vload(c->v_step + d + j * VL));
+            vf x = _mm512_cvtepi32_ps(sum[i][j]) * (vset1(c->weight_step[part + i]) * vload(t->v_step + d + j * VL));
             if (!first) x = vfma(vload(o + i * dp + j * VL), vset1(c->f.alpha[part + i]), x);
             vstore(o + i * dp + j * VL, x);
         }
@@ -93,7 +108,7 @@ INLINE vf row_weights(uint8_t *weight, const float *s, float max, float inverse,
 /* The weights of the tile's scores; sum, max, alpha brought up to date. */
 INLINE void rows_softmax(const rows_buffers *c, int64_t row0, int64_t part, int64_t keys, int64_t diagonal, bool first) {
     const forward_buffers *f = &c->f;
-    update_max(f->max + row0, f->alpha, c->top, f->s, part, keys, diagonal, 1.0f, first);
+    update_max(f->max + row0, f->alpha, c->top, f->s, INT8_KEYS, part, keys, diagonal, 1.0f, first);
     for (int64_t m = 0; m < part; m += VL) {
         vf step = vload(c->top + m) * vset1(1.0f / UINT8_MAX);
         vstore(c->weight_step + m, step);
@@ -102,33 +117,35 @@ INLINE void rows_softmax(const rows_buffers *c, int64_t row0, int64_t part, int6
     for (int64_t m = 0; m < part; m++) {
         int64_t seen = clamp_to(m + diagonal + 1, 0, keys);
         int64_t read = clamp_to(m / ATTENTION_MR * ATTENTION_MR + diagonal + ATTENTION_MR, 0, keys);
-        const float *s = f->s + m * ATTENTION_KEYS;
+        const float *s = f->s + m * INT8_KEYS;
         float max = f->max[row0 + m], *sum = f->sum + (row0 + m) * VL;
-        uint8_t *weight = c->weight + m * ATTENTION_KEYS;
+        uint8_t *weight = c->weight + m * INT8_KEYS;
         vf total;
         if (read == 0) continue;
-        if (seen == ATTENTION_KEYS)
-            total = row_weights(weight, s, max, c->top[m], ATTENTION_KEYS, ATTENTION_KEYS / (QUAD * VL));
+        if (seen == INT8_KEYS)
+            total = row_weights(weight, s, max, c->top[m], INT8_KEYS, INT8_KEYS / (QUAD * VL));
         else
             total = row_weights(weight, s, max, c->top[m], seen, (read + QUAD * VL - 1) / (QUAD * VL));
         vstore(sum, first ? total : vfma(vload(sum), vset1(f->alpha[m]), total));
     }
 }
 
-/* A share of the rows of the next tile of keys and values, `next` of them, into the second-level cache: that of the queries
- * from m on, of `rows`. */
-INLINE void fetch_next(const float *k, const float *v, int64_t stride, int64_t next, int64_t m, int64_t rows, int64_t D) {
-    int64_t end = clamp_to(m + ATTENTION_ROWS, 0, rows) * next / rows;
-    for (int64_t r = m * next / rows; r < end; r++)
-        for (int64_t d = 0; d < D; d += VL) {
-            __builtin_prefetch(k + r * stride + d, 0, 2);
-            __builtin_prefetch(v + r * stride + d, 0, 2);
-        }
+/* Tile `tile` of the keys and values of KV head `head` of sequence b, into keys_bytes(D); scratch: of a task. */
+KERNEL void keys_pack_avx512vnni(void *to, const float *k, const float *v, const bb_attention *a, int64_t b, int64_t head,
+                                 int64_t tile, void *scratch) {
+    bb_arena arena = {scratch, 0}, keys_arena = {to, 0};
+    rows_buffers c = carve_rows(&arena, a->D);
+    rows_keys t = carve_keys(&keys_arena, a->D);
+    int64_t at = b * a->kv_batch_stride + tile * INT8_KEYS * a->kv_stride + head * a->D;
+    int64_t keys = clamp_to(a->Tk - tile * INT8_KEYS, 0, INT8_KEYS);
+    pack_int8_columns(t.k, t.k_step, c.packing, (act_rows){k + at, a->kv_stride, true}, keys, a->D);
+    pack_int8_quads(t.v, INT8_KEYS / QUAD, t.v_step, NULL, (act_rows){v + at, a->kv_stride, true}, keys, round_up(keys, QUAD),
+                    a->D, false);
 }
 
-/* As forward_tile. */
-KERNEL void rows_tile_avx512vnni(float *o, bb_bf16 *kept, float *lse, const float *q, const float *k, const float *v,
-                                 const bb_attention *a, int64_t b, int64_t h, int64_t t0, void *scratch) {
+/* As forward_tile; packed: all tiles of the head's keys. */
+KERNEL void rows_tile_avx512vnni(float *o, bb_bf16 *kept, float *lse, const float *q, const char *packed, const bb_attention *a,
+                                 int64_t b, int64_t h, int64_t t0, void *scratch) {
     bb_arena arena = {scratch, 0};
     rows_buffers c = carve_rows(&arena, a->D);
     int64_t D = a->D, words = (D + QUAD - 1) / QUAD, dp = round_up(D, VL), rows = clamp_to(a->Tq - t0, 0, ATTENTION_QUERIES);
@@ -136,27 +153,24 @@ KERNEL void rows_tile_avx512vnni(float *o, bb_bf16 *kept, float *lse, const floa
     pack_int8_rows(c.q, c.q_step, c.q_begin, (act_rows){q + (b * a->Tq + t0) * a->q_stride + h * D, a->q_stride, true}, rows,
                    round_up(rows, ATTENTION_MR), D);
     for (int64_t m = 0; m < rows; m++) c.q_step[m] *= (float)(M_LOG2E / sqrt((double)D));
-    for (int64_t key0 = 0; key0 < see + rows; key0 += ATTENTION_KEYS) {
-        int64_t keys = clamp_to(see + rows - key0, 0, ATTENTION_KEYS);
-        int64_t at = b * a->kv_batch_stride + key0 * a->kv_stride + h / (a->H / a->Hk) * D, next = at + keys * a->kv_stride;
-        pack_int8_columns(c.k, c.k_step, c.packing, (act_rows){k + at, a->kv_stride, true}, keys, D);
-        pack_int8_quads(c.v, ATTENTION_KEYS / QUAD, c.v_step, NULL, (act_rows){v + at, a->kv_stride, true}, keys,
-                        round_up(keys, QUAD), D, false);
-        for (int64_t m = 0; m < rows; m += ATTENTION_ROWS) {
-            int64_t part = clamp_to(round_up(rows - m, ATTENTION_MR), 0, ATTENTION_ROWS), diagonal = m + see - key0;
-            fetch_next(k + next, v + next, a->kv_stride, clamp_to(see + rows - key0 - keys, 0, ATTENTION_KEYS), m, rows, D);
+    for (int64_t key0 = 0; key0 < see + rows; key0 += INT8_KEYS, packed += keys_bytes_avx512vnni(D)) {
+        int64_t keys = clamp_to(see + rows - key0, 0, INT8_KEYS);
+        bb_arena keys_arena = {(unsigned char *)packed, 0};
+        const rows_keys t = carve_keys(&keys_arena, D);
+        for (int64_t m = 0; m < rows; m += INT8_ROWS) {
+            int64_t part = clamp_to(round_up(rows - m, ATTENTION_MR), 0, INT8_ROWS), diagonal = m + see - key0;
             if (diagonal + part <= 0) continue;
             for (int64_t n = 0; n < keys; n += PANEL)
                 for (int64_t i = 0; i < part; i += ATTENTION_MR) {
                     int64_t seen = clamp_to(i + diagonal + ATTENTION_MR, 0, keys) - n;
                     if (seen > 0)
-                        WITH_NR((seen + VL - 1) / VL, rows_scores(&c, c.f.s + i * ATTENTION_KEYS + n, m + i, n, words, NR_NOW))
+                        WITH_NR((seen + VL - 1) / VL, rows_scores(&c, &t, c.f.s + i * INT8_KEYS + n, m + i, n, words, NR_NOW))
                 }
             rows_softmax(&c, m, part, keys, diagonal, key0 == 0);
             for (int64_t d = 0; d < dp; d += PANEL)
                 for (int64_t i = 0; i < part; i += ATTENTION_MR) {
                     int64_t quads = (clamp_to(i + diagonal + ATTENTION_MR, 0, keys) + QUAD - 1) / QUAD;
-                    if (quads > 0) WITH_NR((dp - d) / VL, rows_sums(&c, m, i, d, dp, quads, key0 == 0, NR_NOW))
+                    if (quads > 0) WITH_NR((dp - d) / VL, rows_sums(&c, &t, m, i, d, dp, quads, key0 == 0, NR_NOW))
                 }
         }
     }

@@ -5,7 +5,9 @@
 #define ATTENTION_QUERIES 512 /* a task: as many as share a packed tile of keys */
 #define ATTENTION_KEYS 128    /* a packed tile */
 #define ATTENTION_ROWS 32     /* queries that meet it at a time: their scores stay in the first-level cache */
-#define DIRECT_KEYS 512       /* a task of the path for single queries */
+#define INT8_KEYS 256         /* both in int8, whose products are faster, so that what is done once a tile counts */
+#define INT8_ROWS 16
+#define DIRECT_KEYS 512 /* a task of the path for single queries */
 
 #define forward_buffers ATTENTION_NAME(forward_buffers)
 #define carve_wide ATTENTION_NAME(carve_wide)
@@ -145,11 +147,11 @@ INLINE void scores(float *s, const float *q, const float *k, int64_t rows, int64
 }
 
 /* The maxima of rows row0.. of the tile brought up to date, alpha, and, unless NULL, top (ROWS), the largest of each row's
- * weights in the tile; from their scores s. rows <= ROWS. */
-INLINE void update_max(float *max, float *alpha, float *top, const float *s, int64_t rows, int64_t keys, int64_t diagonal,
-                       float c, bool first) {
+ * weights in the tile; from their scores s, rows lds apart. rows <= ROWS. */
+INLINE void update_max(float *max, float *alpha, float *top, const float *s, int64_t lds, int64_t rows, int64_t keys,
+                       int64_t diagonal, float c, bool first) {
     float tile_max[ATTENTION_ROWS];
-    for (int64_t m = 0; m < rows; m++) tile_max[m] = row_max(s + m * ATTENTION_KEYS, clamp_to(m + diagonal + 1, 0, keys));
+    for (int64_t m = 0; m < rows; m++) tile_max[m] = row_max(s + m * lds, clamp_to(m + diagonal + 1, 0, keys));
     for (int64_t m = 0; m < rows; m += VL) {
         vf now = vload(tile_max + m) * vset1(c), here = now;
         if (!first) {
@@ -165,7 +167,7 @@ INLINE void update_max(float *max, float *alpha, float *top, const float *s, int
 /* The online softmax of a tile of scores, in place: 2^(c s - new max); max, sum, alpha brought up to date. rows <= ROWS. */
 INLINE void softmax(const forward_buffers *f, int64_t row0, int64_t rows, int64_t keys, int64_t diagonal, float c, bool first) {
     float *max = f->max + row0, *sum = f->sum + row0 * VL;
-    update_max(max, f->alpha, NULL, f->s, rows, keys, diagonal, c, first);
+    update_max(max, f->alpha, NULL, f->s, ATTENTION_KEYS, rows, keys, diagonal, c, first);
     for (int64_t m = 0; m < rows; m++) {
         float *s = f->s + m * ATTENTION_KEYS;
         vf scale = vset1(c), minus_max = vset1(-max[m]), total = vset1(0.0f);

@@ -140,7 +140,8 @@ static void cpu_zero(bb_device *dev, void *p, size_t bytes) {
 static size_t cpu_scratch_bytes(bb_device *dev, const bb_attention *a, int64_t C, int64_t V) {
     enum { SLAB = 9000000, TILE = 1 << 20 };
     size_t head = bb_cpu_head_scratch(a->B * a->Tq, V, C);
-    return (head > SLAB ? head : SLAB) + (size_t)dev->threads * TILE + bb_cpu_attention_scratch(dev, a);
+    size_t forward = bb_cpu_attention_forward_scratch(dev, a), backward = bb_cpu_attention_backward_scratch(dev, a);
+    return (head > SLAB ? head : SLAB) + (size_t)dev->threads * TILE + (forward > backward ? forward : backward);
 }
 
 static void cpu_act_in(bb_device *dev, void *x, const float *host, int64_t n) {

@@ -59,7 +59,8 @@ size_t bb_cpu_head_scratch(int64_t M, int64_t V, int64_t C);
 void bb_cpu_kv_append(bb_device *dev, const bb_kv *kv, int64_t first, const float *k, const float *v, int64_t stride, int64_t n,
                       int64_t Hk, int64_t D);
 void bb_cpu_attention_cached(bb_device *dev, float *o, const float *q, const bb_kv *kv, const bb_attention *a);
-size_t bb_cpu_attention_scratch(bb_device *dev, const bb_attention *a);
+size_t bb_cpu_attention_forward_scratch(bb_device *dev, const bb_attention *a);
+size_t bb_cpu_attention_backward_scratch(bb_device *dev, const bb_attention *a);
 void bb_cpu_attention_forward(bb_device *dev, float *o, void *kept, float *lse, const float *q, const float *k, const float *v,
                               const bb_attention *a);
 void bb_cpu_attention_backward(bb_device *dev, void *dq, void *dk, void *dv, const void *d_o, const void *q, const void *k,
