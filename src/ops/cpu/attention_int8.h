@@ -82,7 +82,7 @@ INLINE float int8_row(int8_t *to, int32_t *begin, act_rows x, int64_t r, int64_t
         else
             _mm512_mask_cvtsepi32_storeu_epi8(to + d, (__mmask16)((1u << (padded - d)) - 1), z);
     }
-    if (begin) *begin = _mm512_reduce_add_epi32(sum) * PLUS;
+    if (begin) *begin = (int32_t)((uint32_t)_mm512_reduce_add_epi32(sum) * PLUS); /* of any numbers, too */
     return step;
 }
 
