@@ -45,11 +45,7 @@ INLINE vf inverse_steps(vf step) {
 INLINE __m512i to_int32(vf x, vf inverse) { return _mm512_cvtps_epi32(x * inverse); }
 
 /* To bf16 and back; of NaN any number. */
-INLINE vf as_kept(vf x) {
-    __m512i bits = _mm512_castps_si512(x), odd = _mm512_and_si512(_mm512_srli_epi32(bits, 16), _mm512_set1_epi32(1));
-    bits = _mm512_add_epi32(_mm512_add_epi32(bits, odd), _mm512_set1_epi32(0x7fff));
-    return _mm512_castsi512_ps(_mm512_and_si512(bits, _mm512_set1_epi32((int)0xffff0000)));
-}
+INLINE vf as_kept(vf x) { return _mm512_castsi512_ps(_mm512_and_si512(round_to_bf16(x), _mm512_set1_epi32((int)0xffff0000))); }
 
 /* Bytes of x[0..3], interleaved: four of x[0], four of x[1] and so on. */
 INLINE __m512i bytes_of(const __m512i x[QUAD], bool is_unsigned) {

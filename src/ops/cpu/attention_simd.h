@@ -41,6 +41,7 @@
 #define vstore_first ATTENTION_NAME(vstore_first)
 #define vload_bf16 ATTENTION_NAME(vload_bf16)
 #define vload_bf16_first ATTENTION_NAME(vload_bf16_first)
+#define round_to_bf16 ATTENTION_NAME(round_to_bf16)
 #define store_bf16 ATTENTION_NAME(store_bf16)
 #define dot_pairs ATTENTION_NAME(dot_pairs)
 #define four_bytes ATTENTION_NAME(four_bytes)
@@ -88,11 +89,15 @@ INLINE vf vload_bf16(const bb_bf16 *p) {
     __m256i half = _mm256_loadu_si256((const __m256i_u *)p);
     return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(half), 16));
 }
-/* y[0..n) = x, n <= VL; rounded to nearest even, NaN stays NaN */
-INLINE void store_bf16(bb_bf16 *y, vf x, int64_t n) {
+/* As bits whose upper half is the bf16, rounded to nearest even; of NaN anything. */
+INLINE __m512i round_to_bf16(vf x) {
     __m512i bits = _mm512_castps_si512(x), odd = _mm512_and_si512(_mm512_srli_epi32(bits, 16), _mm512_set1_epi32(1));
-    __m512i rounded = _mm512_add_epi32(_mm512_add_epi32(bits, odd), _mm512_set1_epi32(0x7fff));
-    rounded = _mm512_mask_or_epi32(rounded, _mm512_cmp_ps_mask(x, x, _CMP_UNORD_Q), bits, _mm512_set1_epi32(0x400000));
+    return _mm512_add_epi32(_mm512_add_epi32(bits, odd), _mm512_set1_epi32(0x7fff));
+}
+/* y[0..n) = x, n <= VL; NaN stays NaN */
+INLINE void store_bf16(bb_bf16 *y, vf x, int64_t n) {
+    __m512i rounded = _mm512_mask_or_epi32(round_to_bf16(x), _mm512_cmp_ps_mask(x, x, _CMP_UNORD_Q), _mm512_castps_si512(x),
+                                           _mm512_set1_epi32(0x400000));
     __m256i half = _mm512_cvtepi32_epi16(_mm512_srli_epi32(rounded, 16));
     if (n == VL) /* a masked store is slow on some processors */
         _mm256_storeu_si256((__m256i_u *)y, half);
