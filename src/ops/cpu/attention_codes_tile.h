@@ -17,11 +17,7 @@ typedef struct codes_buffers {
 KERNEL codes_buffers carve_codes(bb_arena *arena, int64_t D) {
     size_t dw = (size_t)round_up(D, 32), panels = (size_t)round_up(D, PANEL);
     codes_buffers c = {.f = {.q = NULL}};
-    c.f.s = bb_arena_take(arena, ATTENTION_ROWS * ATTENTION_KEYS * sizeof(float));
-    c.f.o = bb_arena_take(arena, ATTENTION_QUERIES * dw * sizeof(float));
-    c.f.sum = bb_arena_take(arena, ATTENTION_QUERIES * VL * sizeof(float));
-    c.f.max = bb_arena_take(arena, ATTENTION_QUERIES * sizeof(float));
-    c.f.alpha = bb_arena_take(arena, ATTENTION_ROWS * sizeof(float));
+    carve_softmax(&c.f, arena, ATTENTION_ROWS, ATTENTION_KEYS, dw);
     c.f.codes = bb_arena_take(arena, 2 * ATTENTION_KEYS * (size_t)round_up(D, 16));
     c.q = bb_arena_take(arena, (ATTENTION_QUERIES * dw + 32) * sizeof(int16_t));
     c.q_scale = bb_arena_take(arena, ATTENTION_QUERIES * sizeof(float));

@@ -41,11 +41,7 @@ typedef struct rows_buffers {
 KERNEL rows_buffers carve_rows(bb_arena *arena, int64_t D) {
     size_t d4 = (size_t)round_up(D, QUAD), dp = (size_t)round_up(D, VL);
     rows_buffers c = {.f = {.q = NULL}};
-    c.f.s = bb_arena_take(arena, INT8_ROWS * INT8_KEYS * sizeof(float));
-    c.f.o = bb_arena_take(arena, ATTENTION_QUERIES * dp * sizeof(float));
-    c.f.sum = bb_arena_take(arena, ATTENTION_QUERIES * VL * sizeof(float));
-    c.f.max = bb_arena_take(arena, ATTENTION_QUERIES * sizeof(float));
-    c.f.alpha = bb_arena_take(arena, INT8_ROWS * sizeof(float));
+    carve_softmax(&c.f, arena, INT8_ROWS, INT8_KEYS, dp);
     c.q = bb_arena_take(arena, ATTENTION_QUERIES * d4);
     c.q_step = bb_arena_take(arena, ATTENTION_QUERIES * sizeof(float));
     c.q_begin = bb_arena_take(arena, ATTENTION_QUERIES * sizeof(int32_t));

@@ -10,6 +10,7 @@
 #define DIRECT_KEYS 512 /* a task of the path for single queries */
 
 #define forward_buffers ATTENTION_NAME(forward_buffers)
+#define carve_softmax ATTENTION_NAME(carve_softmax)
 #define carve_wide ATTENTION_NAME(carve_wide)
 #define carve_forward ATTENTION_NAME(carve_forward)
 #define forward_bytes ATTENTION_NAME(forward_bytes)
@@ -52,6 +53,15 @@ typedef struct forward_buffers {
     int8_t *codes; /* (2, KEYS, D rounded up to 16): those that are in six bits */
 } forward_buffers;
 
+/* What a tile's online softmax works on: `rows` queries at a time meet `keys` keys; width: of a row of o. */
+INLINE void carve_softmax(forward_buffers *f, bb_arena *arena, size_t rows, size_t keys, size_t width) {
+    f->s = bb_arena_take(arena, rows * keys * sizeof(float));
+    f->o = bb_arena_take(arena, ATTENTION_QUERIES * width * sizeof(float));
+    f->sum = bb_arena_take(arena, ATTENTION_QUERIES * VL * sizeof(float));
+    f->max = bb_arena_take(arena, ATTENTION_QUERIES * sizeof(float));
+    f->alpha = bb_arena_take(arena, rows * sizeof(float));
+}
+
 /* For keys and values that are cached as codes. */
 INLINE void carve_wide(forward_buffers *f, bb_arena *arena, int64_t D) {
     f->wide = bb_arena_take(arena, (2 * ATTENTION_KEYS * (size_t)D + VL) * sizeof(float));
@@ -64,11 +74,7 @@ KERNEL forward_buffers carve_forward(bb_arena *arena, int64_t D) {
     f.q = bb_arena_take(arena, ATTENTION_QUERIES * d * sizeof(float));
     f.k = bb_arena_take(arena, ATTENTION_KEYS * d * sizeof(float));
     f.v = bb_arena_take(arena, ATTENTION_KEYS * (size_t)round_up(D, PANEL) * sizeof(float));
-    f.s = bb_arena_take(arena, ATTENTION_ROWS * ATTENTION_KEYS * sizeof(float));
-    f.o = bb_arena_take(arena, ATTENTION_QUERIES * dp * sizeof(float));
-    f.sum = bb_arena_take(arena, ATTENTION_QUERIES * VL * sizeof(float));
-    f.max = bb_arena_take(arena, ATTENTION_QUERIES * sizeof(float));
-    f.alpha = bb_arena_take(arena, ATTENTION_ROWS * sizeof(float));
+    carve_softmax(&f, arena, ATTENTION_ROWS, ATTENTION_KEYS, dp);
     carve_wide(&f, arena, D);
     return f;
 }
