@@ -1,5 +1,5 @@
-# BitByte's front door; CMake does the work. `make help` lists the commands.
 # SPDX-License-Identifier: MIT
+# BitByte's front door; CMake does the work. `make help` lists the commands.
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := all

@@ -1,6 +1,5 @@
+# SPDX-License-Identifier: MIT
 """What the comparisons share: a command measured as a process of its own, lists as arguments, and tables.
-
-SPDX-License-Identifier: MIT
 """
 
 import argparse

@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
+# SPDX-License-Identifier: MIT
 """Runs one model with bitbyte and with llama.cpp and its relatives, turn by turn, and prints a table for each number of threads.
 
-bench/compare_inference.sh builds the programs for it. Every turn is a process of its own. SPDX-License-Identifier: MIT
+bench/compare_inference.sh builds the programs for it. Every turn is a process of its own.
 """
 
 import argparse

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Builds bitbyte, installs torch from PyPI, trains the same model with both and prints one table; options are compare_torch.py's.
 # SPDX-License-Identifier: MIT
+# Builds bitbyte, installs torch from PyPI, trains the same model with both and prints one table; options are compare_torch.py's.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 

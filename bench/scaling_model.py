@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
+# SPDX-License-Identifier: MIT
 """usage: scaling_model.py [scaling.jsonl]
 Fits the cost model of docs/SCALING.md to measured training steps (bench/scaling.sh), holds it against the points it was not fitted to,
-and reads it out for machines that were not measured. Standard library alone.
-SPDX-License-Identifier: MIT"""
+and reads it out for machines that were not measured. Standard library alone."""
 import json
 import math
 import os

@@ -1,8 +1,9 @@
 #!/usr/bin/env python3
+# SPDX-License-Identifier: MIT
 """Writes a packed model file of a larger shape that computes what a given one does: its weights beside zeros, its blocks before blocks
 that add nothing. To time what depends on a model's text, as guessing ahead does, at the cost of a model too large to train here.
 
-Nothing but Python's own library is needed. SPDX-License-Identifier: MIT
+Nothing but Python's own library is needed.
 """
 
 import argparse

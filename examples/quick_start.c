@@ -1,8 +1,8 @@
+// SPDX-License-Identifier: MIT
 /* Every everyday task of the library, one function each, on a model small enough to train in seconds:
  *     cc quick_start.c $(pkg-config --cflags --libs bitbyte) -lm -o quick_start && ./quick_start
  * Works in a folder of its own under $TMPDIR, or in the empty folder that it is given. It also runs as a test: whatever it
- * says about its results, it checks.
- * SPDX-License-Identifier: MIT */
+ * says about its results, it checks. */
 #include <bitbyte.h>
 
 #include <errno.h>

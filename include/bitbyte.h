@@ -1,8 +1,8 @@
+// SPDX-License-Identifier: MIT
 /* BitByte: a byte-level language model with ternary weights. The whole public C API.
  * Handles are opaque. Every function that can fail returns bb_status, gives its result through an out-parameter and, when
  * it fails, fills the caller's bb_error (which may be NULL). The library never prints, never exits, and installs no signal
- * handlers. A handle is used by one thread at a time. Arrays are row-major, on the host.
- * SPDX-License-Identifier: MIT */
+ * handlers. A handle is used by one thread at a time. Arrays are row-major, on the host. */
 #ifndef BITBYTE_H
 #define BITBYTE_H
 

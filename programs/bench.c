@@ -1,5 +1,5 @@
-/* bitbyte bench: times the operations and a training step at the shapes that the project compares itself at.
- * SPDX-License-Identifier: MIT */
+// SPDX-License-Identifier: MIT
+/* bitbyte bench: times the operations and a training step at the shapes that the project compares itself at. */
 #include <string.h>
 
 #include "common.h"

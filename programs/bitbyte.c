@@ -1,5 +1,5 @@
-/* The program: finds the command and runs it.
- * SPDX-License-Identifier: MIT */
+// SPDX-License-Identifier: MIT
+/* The program: finds the command and runs it. */
 #include <errno.h>
 #include <stdio.h>
 #include <string.h>

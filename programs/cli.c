@@ -1,5 +1,5 @@
-/* Parsing a command line by its table, with errors that say what was expected and help made from the same rows.
- * SPDX-License-Identifier: MIT */
+// SPDX-License-Identifier: MIT
+/* Parsing a command line by its table, with errors that say what was expected and help made from the same rows. */
 #include "cli.h"
 
 #include <errno.h>

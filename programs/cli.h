@@ -1,5 +1,5 @@
-/* Command lines: one table a command gives its parser, its checks, its help and its JSON.
- * SPDX-License-Identifier: MIT */
+// SPDX-License-Identifier: MIT
+/* Command lines: one table a command gives its parser, its checks, its help and its JSON. */
 #ifndef BB_PROGRAMS_CLI_H
 #define BB_PROGRAMS_CLI_H
 

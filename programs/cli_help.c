@@ -1,5 +1,5 @@
-/* Help, made from a command's table.
- * SPDX-License-Identifier: MIT */
+// SPDX-License-Identifier: MIT
+/* Help, made from a command's table. */
 #include <string.h>
 
 #include "cli_value.h"

@@ -1,5 +1,5 @@
-/* Values of options: from text, to text, from and to JSON.
- * SPDX-License-Identifier: MIT */
+// SPDX-License-Identifier: MIT
+/* Values of options: from text, to text, from and to JSON. */
 #include "cli_value.h"
 
 #include <errno.h>

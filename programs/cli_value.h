@@ -1,5 +1,5 @@
-/* Values of options: from text, to text, from and to JSON. Used by the parser and the help alone.
- * SPDX-License-Identifier: MIT */
+// SPDX-License-Identifier: MIT
+/* Values of options: from text, to text, from and to JSON. Used by the parser and the help alone. */
 #ifndef BB_PROGRAMS_CLI_VALUE_H
 #define BB_PROGRAMS_CLI_VALUE_H
 

@@ -1,5 +1,5 @@
-/* Options and steps that several commands share.
- * SPDX-License-Identifier: MIT */
+// SPDX-License-Identifier: MIT
+/* Options and steps that several commands share. */
 #include "common.h"
 
 #include <stdlib.h>

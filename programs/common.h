@@ -1,5 +1,5 @@
-/* Options and steps that several commands share: device, model shape, memory, JSON shown to people.
- * SPDX-License-Identifier: MIT */
+// SPDX-License-Identifier: MIT
+/* Options and steps that several commands share: device, model shape, memory, JSON shown to people. */
 #ifndef BB_PROGRAMS_COMMON_H
 #define BB_PROGRAMS_COMMON_H
 

@@ -1,5 +1,5 @@
-/* bitbyte eval: bits per byte of a model on data that it has not seen.
- * SPDX-License-Identifier: MIT */
+// SPDX-License-Identifier: MIT
+/* bitbyte eval: bits per byte of a model on data that it has not seen. */
 #include "common.h"
 #include "progress.h"
 

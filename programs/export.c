@@ -1,5 +1,5 @@
-/* bitbyte export: a model for other uses than training.
- * SPDX-License-Identifier: MIT */
+// SPDX-License-Identifier: MIT
+/* bitbyte export: a model for other uses than training. */
 #include <string.h>
 #include <sys/stat.h>
 

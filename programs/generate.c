@@ -1,5 +1,5 @@
-/* bitbyte generate: continues a prompt, showing each byte as it comes.
- * SPDX-License-Identifier: MIT */
+// SPDX-License-Identifier: MIT
+/* bitbyte generate: continues a prompt, showing each byte as it comes. */
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>

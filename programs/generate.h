@@ -1,5 +1,5 @@
-/* What the files of bitbyte generate share.
- * SPDX-License-Identifier: MIT */
+// SPDX-License-Identifier: MIT
+/* What the files of bitbyte generate share. */
 #ifndef BB_PROGRAMS_GENERATE_H
 #define BB_PROGRAMS_GENERATE_H
 

@@ -1,5 +1,5 @@
-/* What bitbyte generate says of a generation; and the texts that it is given.
- * SPDX-License-Identifier: MIT */
+// SPDX-License-Identifier: MIT
+/* What bitbyte generate says of a generation; and the texts that it is given. */
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>

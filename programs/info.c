@@ -1,5 +1,5 @@
-/* bitbyte info: what a model file is, and the memory that a model takes.
- * SPDX-License-Identifier: MIT */
+// SPDX-License-Identifier: MIT
+/* bitbyte info: what a model file is, and the memory that a model takes. */
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>

@@ -1,5 +1,5 @@
-/* bitbyte generate --interactive: a conversation in one session. On a terminal with libedit's line editor, else plain lines.
- * SPDX-License-Identifier: MIT */
+// SPDX-License-Identifier: MIT
+/* bitbyte generate --interactive: a conversation in one session. On a terminal with libedit's line editor, else plain lines. */
 #include <errno.h>
 #include <locale.h>
 #include <signal.h>

@@ -1,5 +1,5 @@
-/* bitbyte pack: files and folders into shards of bytes.
- * SPDX-License-Identifier: MIT */
+// SPDX-License-Identifier: MIT
+/* bitbyte pack: files and folders into shards of bytes. */
 #include <stdlib.h>
 #include <string.h>
 

@@ -1,5 +1,5 @@
-/* Progress: one live line on a terminal, plain lines elsewhere; and how quantities are written for people.
- * SPDX-License-Identifier: MIT */
+// SPDX-License-Identifier: MIT
+/* Progress: one live line on a terminal, plain lines elsewhere; and how quantities are written for people. */
 #ifndef BB_PROGRAMS_PROGRESS_H
 #define BB_PROGRAMS_PROGRESS_H
 

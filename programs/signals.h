@@ -1,5 +1,5 @@
-/* SIGINT and SIGTERM: the first asks for an orderly stop, the second ends the program at once.
- * SPDX-License-Identifier: MIT */
+// SPDX-License-Identifier: MIT
+/* SIGINT and SIGTERM: the first asks for an orderly stop, the second ends the program at once. */
 #ifndef BB_PROGRAMS_SIGNALS_H
 #define BB_PROGRAMS_SIGNALS_H
 

@@ -1,5 +1,5 @@
-/* bitbyte train: opens what the run needs, says what it will be, trains.
- * SPDX-License-Identifier: MIT */
+// SPDX-License-Identifier: MIT
+/* bitbyte train: opens what the run needs, says what it will be, trains. */
 #include "train.h"
 
 #include <signal.h>

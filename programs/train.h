@@ -1,5 +1,5 @@
-/* The parts of `bitbyte train`: its options, where its configuration comes from, and what it says.
- * SPDX-License-Identifier: MIT */
+// SPDX-License-Identifier: MIT
+/* The parts of `bitbyte train`: its options, where its configuration comes from, and what it says. */
 #ifndef BB_PROGRAMS_TRAIN_H
 #define BB_PROGRAMS_TRAIN_H
 

@@ -1,5 +1,5 @@
-/* The options of `bitbyte train`, and the configuration that a resumed run or a model file brings.
- * SPDX-License-Identifier: MIT */
+// SPDX-License-Identifier: MIT
+/* The options of `bitbyte train`, and the configuration that a resumed run or a model file brings. */
 #include <dirent.h>
 #include <errno.h>
 #include <stdlib.h>

@@ -1,5 +1,5 @@
-/* What `bitbyte train` says: a summary, progress, how it ended. For people, or as lines of JSON.
- * SPDX-License-Identifier: MIT */
+// SPDX-License-Identifier: MIT
+/* What `bitbyte train` says: a summary, progress, how it ended. For people, or as lines of JSON. */
 #include <math.h>
 #include <stddef.h>
 #include <stdlib.h>

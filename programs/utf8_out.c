@@ -1,5 +1,5 @@
-/* Bytes as they come, shown on a terminal: whole UTF-8 characters only, and nothing that would steer the terminal.
- * SPDX-License-Identifier: MIT */
+// SPDX-License-Identifier: MIT
+/* Bytes as they come, shown on a terminal: whole UTF-8 characters only, and nothing that would steer the terminal. */
 #include "utf8_out.h"
 
 static const char replacement[] = "\xEF\xBF\xBD"; /* U+FFFD */

@@ -1,5 +1,5 @@
-/* Bytes as they come, shown on a terminal: whole UTF-8 characters only, and nothing that would steer the terminal.
- * SPDX-License-Identifier: MIT */
+// SPDX-License-Identifier: MIT
+/* Bytes as they come, shown on a terminal: whole UTF-8 characters only, and nothing that would steer the terminal. */
 #ifndef BB_PROGRAMS_UTF8_OUT_H
 #define BB_PROGRAMS_UTF8_OUT_H
 

@@ -1,6 +1,6 @@
+// SPDX-License-Identifier: MIT
 /* Faults on demand: the n-th allocation, or the n-th call of a kind that asks something of the system, fails. The linker puts
- * these functions in the place of the library's calls (--wrap), so the library itself is the one that is shipped.
- * SPDX-License-Identifier: MIT */
+ * these functions in the place of the library's calls (--wrap), so the library itself is the one that is shipped. */
 #ifndef BB_TESTS_FAULTS_H
 #define BB_TESTS_FAULTS_H
 

@@ -1,5 +1,5 @@
-/* For the programs that ctest runs at each level of processor.
- * SPDX-License-Identifier: MIT */
+// SPDX-License-Identifier: MIT
+/* For the programs that ctest runs at each level of processor. */
 #ifndef BB_TESTS_LEVELS_H
 #define BB_TESTS_LEVELS_H
 

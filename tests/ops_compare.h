@@ -1,6 +1,6 @@
+// SPDX-License-Identifier: MIT
 /* One case run on ref, on cpu with one thread and on cpu with two: cpu must agree with ref within what its arithmetic allows,
- * and with itself bit for bit. A test program fills a table of ops_case and hands it to ops_compare_all.
- * SPDX-License-Identifier: MIT */
+ * and with itself bit for bit. A test program fills a table of ops_case and hands it to ops_compare_all. */
 #ifndef BB_TESTS_OPS_COMPARE_H
 #define BB_TESTS_OPS_COMPARE_H
 

@@ -1,5 +1,5 @@
-/* What the tests of the packer share: a scratch folder, input files in three compressions, and packs read back.
- * SPDX-License-Identifier: MIT */
+// SPDX-License-Identifier: MIT
+/* What the tests of the packer share: a scratch folder, input files in three compressions, and packs read back. */
 #ifndef BB_TESTS_PACK_FILES_H
 #define BB_TESTS_PACK_FILES_H
 

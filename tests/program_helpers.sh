@@ -1,5 +1,5 @@
-# Sourced by the tests that drive the program: $bitbyte, an empty working directory that goes away, and checks.
 # SPDX-License-Identifier: MIT
+# Sourced by the tests that drive the program: $bitbyte, an empty working directory that goes away, and checks.
 # shellcheck shell=bash
 bitbyte=$(realpath "$1")
 device=${BB_TEST_DEVICE:-cpu}

@@ -1,5 +1,5 @@
-/* Folders that tests may fill, fault-free helpers to read and write small files, and a disk that is soon full.
- * SPDX-License-Identifier: MIT */
+// SPDX-License-Identifier: MIT
+/* Folders that tests may fill, fault-free helpers to read and write small files, and a disk that is soon full. */
 #ifndef BB_TESTS_SCRATCH_H
 #define BB_TESTS_SCRATCH_H
 

@@ -1,4 +1,5 @@
 #!/usr/bin/env bash
+# SPDX-License-Identifier: MIT
 # usage: tests/soak.sh PROGRAM [SECONDS [SEED]]
 # Trains a small model for SECONDS (3600) on 1 to 4 ranks, with --zero 1 and without, under kills, stops, hanging ranks and full disks
 # at random moments, each followed by a resume on another number of ranks; and beside it a twin, which nothing disturbs: every
@@ -9,7 +10,6 @@
 # too.
 #
 # SOAK_EVENTS="hang nothing" draws among these alone.
-# SPDX-License-Identifier: MIT
 set -u
 seconds=${2:-3600}
 seed=${3:-$RANDOM}

@@ -1,5 +1,5 @@
-/* What the test programs share: assertions on status, norms, temporary folders, golden files.
- * SPDX-License-Identifier: MIT */
+// SPDX-License-Identifier: MIT
+/* What the test programs share: assertions on status, norms, temporary folders, golden files. */
 #ifndef BB_TESTS_SUPPORT_H
 #define BB_TESTS_SUPPORT_H
 

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# bitbyte bench on a step small enough to test with, and our half of bench/compare_torch.py, which reads it.
 # SPDX-License-Identifier: MIT
+# bitbyte bench on a step small enough to test with, and our half of bench/compare_torch.py, which reads it.
 set -u
 source_dir=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 # shellcheck source=tests/program_helpers.sh

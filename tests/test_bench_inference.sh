@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# bench/random_model.py's GGUF files, read back by the format's description, and its packed one by bitbyte; what bench/compare_inference.sh says without peers.
 # SPDX-License-Identifier: MIT
+# bench/random_model.py's GGUF files, read back by the format's description, and its packed one by bitbyte; what bench/compare_inference.sh says without peers.
 set -u
 source_dir=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 # shellcheck source=tests/program_helpers.sh

@@ -1,5 +1,5 @@
-/* Model and checkpoint files: a round trip, and every kind of bad file refused with nothing changed.
- * SPDX-License-Identifier: MIT */
+// SPDX-License-Identifier: MIT
+/* Model and checkpoint files: a round trip, and every kind of bad file refused with nothing changed. */
 #include "support.h"
 
 #include <unistd.h>

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# The command line itself: help, options, wrong ones, exit statuses. No training.
 # SPDX-License-Identifier: MIT
+# The command line itself: help, options, wrong ones, exit statuses. No training.
 set -u
 # shellcheck source=tests/program_helpers.sh
 . "$(dirname "$0")/program_helpers.sh"

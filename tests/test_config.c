@@ -1,5 +1,5 @@
-/* The configuration: limits, size, and its JSON form.
- * SPDX-License-Identifier: MIT */
+// SPDX-License-Identifier: MIT
+/* The configuration: limits, size, and its JSON form. */
 #include <limits.h>
 
 #include "model/config.h"

@@ -1,5 +1,5 @@
-/* Status messages and the random numbers.
- * SPDX-License-Identifier: MIT */
+// SPDX-License-Identifier: MIT
+/* Status messages and the random numbers. */
 #include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>

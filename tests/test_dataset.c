@@ -1,5 +1,5 @@
-/* Datasets: how files are found, which bytes a sample number draws, and how ranks and resumed runs share the numbers.
- * SPDX-License-Identifier: MIT */
+// SPDX-License-Identifier: MIT
+/* Datasets: how files are found, which bytes a sample number draws, and how ranks and resumed runs share the numbers. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>

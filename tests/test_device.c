@@ -1,5 +1,5 @@
-/* Opening devices by name, and what the host says it has: laid out in a folder, as control groups of both versions show it.
- * SPDX-License-Identifier: MIT */
+// SPDX-License-Identifier: MIT
+/* Opening devices by name, and what the host says it has: laid out in a folder, as control groups of both versions show it. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -12,7 +12,7 @@
 #include "core/cpu_features.h"
 #include "core/file.h"
 #include "core/host.h"
-#include "ops/cpu/cpu.h"
+#include "ops/cpu/device/cpu.h"
 #include "scratch.h"
 
 static void unknown_names_are_errors_that_list_the_known(void **state) {

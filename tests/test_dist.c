@@ -1,5 +1,5 @@
-/* The exchange between processes against its definition. Alone it is one rank; test_dist_mpi.sh runs it as 2, 3 and 4.
- * SPDX-License-Identifier: MIT */
+// SPDX-License-Identifier: MIT
+/* The exchange between processes against its definition. Alone it is one rank; test_dist_mpi.sh runs it as 2, 3 and 4. */
 #include "support.h"
 
 #include <stdlib.h>

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# The exchange between processes (test_dist.c) as 1, 2, 3 and 4 ranks.
 # SPDX-License-Identifier: MIT
+# The exchange between processes (test_dist.c) as 1, 2, 3 and 4 ranks.
 set -u
 test=$2/tests/test_dist
 command -v mpirun >/dev/null || { echo "skipped: no mpirun"; exit 77; }

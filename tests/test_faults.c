@@ -1,7 +1,7 @@
+// SPDX-License-Identifier: MIT
 /* Every call of the library to the system, and every allocation, fails once, and from then on: whatever the n, a run ends with
  * success or an error that says what was wrong, never with a crash, and its directory resumes to the very checkpoint of a run
- * without faults; memory that is refused is BB_ERR_MEMORY.
- * SPDX-License-Identifier: MIT */
+ * without faults; memory that is refused is BB_ERR_MEMORY. */
 #include <fcntl.h>
 
 #include "faults.h"

@@ -1,5 +1,5 @@
-/* Maps, whole reads, and writes that leave a whole file or the old one, whatever the system does in between.
- * SPDX-License-Identifier: MIT */
+// SPDX-License-Identifier: MIT
+/* Maps, whole reads, and writes that leave a whole file or the old one, whatever the system does in between. */
 #include <errno.h>
 #include <fcntl.h>
 #include <signal.h>

@@ -1,5 +1,5 @@
-/* Generation: the KV cache against the full forward pass, the context window.
- * SPDX-License-Identifier: MIT */
+// SPDX-License-Identifier: MIT
+/* Generation: the KV cache against the full forward pass, the context window. */
 #include "support.h"
 
 #include "core/rng.h"

@@ -1,5 +1,5 @@
-/* The whole model against an independent PyTorch implementation: logits, loss, every gradient, ten training steps.
- * SPDX-License-Identifier: MIT */
+// SPDX-License-Identifier: MIT
+/* The whole model against an independent PyTorch implementation: logits, loss, every gradient, ten training steps. */
 #include "support.h"
 
 #include <jansson.h>

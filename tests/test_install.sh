@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Installs into a folder, moves it, and builds the example against it: with pkg-config, and with find_package, shared and static.
 # SPDX-License-Identifier: MIT
+# Installs into a folder, moves it, and builds the example against it: with pkg-config, and with find_package, shared and static.
 set -euo pipefail
 build=$2
 source_dir=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Signals, a reader that goes away, a full disk: a run that is stopped by them is saved or keeps its last good checkpoint.
 # SPDX-License-Identifier: MIT
+# Signals, a reader that goes away, a full disk: a run that is stopped by them is saved or keeps its last good checkpoint.
 set -u
 # shellcheck source=tests/program_helpers.sh
 . "$(dirname "$0")/program_helpers.sh"

@@ -1,5 +1,6 @@
+// SPDX-License-Identifier: MIT
 /* Reading with a cache of keys and values: the same bits in batches as byte by byte, near what the full pass gives, and going
- * back. SPDX-License-Identifier: MIT */
+ * back. */
 #include "support.h"
 
 #include "core/rng.h"

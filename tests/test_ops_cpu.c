@@ -1,6 +1,6 @@
+// SPDX-License-Identifier: MIT
 /* Operations on rows and elements, cpu against ref. Tolerances are counted in roundings: U_F32 for each f32 operation of cpu
- * (ref works in double), n * U_F32 times the sum of magnitudes for a sum of n, EXP for its exponential, U_BF16 for storing.
- * SPDX-License-Identifier: MIT */
+ * (ref works in double), n * U_F32 times the sum of magnitudes for a sum of n, EXP for its exponential, U_BF16 for storing. */
 #include "core/adam8_map.h"
 #include "ops_compare.h"
 

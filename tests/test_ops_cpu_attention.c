@@ -1,8 +1,8 @@
+// SPDX-License-Identifier: MIT
 /* Attention, cpu against ref. Where the bounds come from: scores are f32 sums, so e^score is off by SCORE in parts, and so is
  * the output; in the backward pass probabilities and their gradients are rounded to bf16 before they meet v, do, q and k, and
  * results are stored in bf16. Levels with VNNI, but not AMX, round both passes' sides to int8 as ops.h says: each bound counts
- * half a step of what is rounded, and nothing of what is a whole number of steps, as all that is ternary is.
- * SPDX-License-Identifier: MIT */
+ * half a step of what is rounded, and nothing of what is a whole number of steps, as all that is ternary is. */
 #include "core/arena.h"
 #include "ops_compare.h"
 

@@ -1,5 +1,6 @@
+// SPDX-License-Identifier: MIT
 /* Ternary linear layers and the head, cpu against ref. Integer results exactly; for the rest a bound for each element:
- * roundings times the sum of the magnitudes of its terms. SPDX-License-Identifier: MIT */
+ * roundings times the sum of the magnitudes of its terms. */
 #include <pthread.h>
 #include <signal.h>
 #include <sys/time.h>

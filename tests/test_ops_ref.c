@@ -1,6 +1,6 @@
+// SPDX-License-Identifier: MIT
 /* The reference operations against what defines them: formulas written out a second time, finite differences where an operation
- * is smooth, the stated rule where its gradient is straight-through.
- * SPDX-License-Identifier: MIT */
+ * is smooth, the stated rule where its gradient is straight-through. */
 #include "ops_cases.h"
 
 static bb_device *dev; /* memory of ref is the process's own, so host arrays serve as its */

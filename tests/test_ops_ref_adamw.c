@@ -1,5 +1,5 @@
-/* The reference optimizer against a computation by hand, and the coding of 8-bit moments.
- * SPDX-License-Identifier: MIT */
+// SPDX-License-Identifier: MIT
+/* The reference optimizer against a computation by hand, and the coding of 8-bit moments. */
 #include "core/adam8_map.h"
 #include "ops_cases.h"
 

@@ -1,5 +1,5 @@
-/* The packer: which inputs it takes, what their bytes become, and what it says of those that it cannot read.
- * SPDX-License-Identifier: MIT */
+// SPDX-License-Identifier: MIT
+/* The packer: which inputs it takes, what their bytes become, and what it says of those that it cannot read. */
 #include "data/packer.h"
 #include "pack_files.h"
 

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# bitbyte pack: options, reports, exit statuses, and what a signal leaves.
 # SPDX-License-Identifier: MIT
+# bitbyte pack: options, reports, exit statuses, and what a signal leaves.
 set -u
 # shellcheck source=tests/program_helpers.sh
 . "$(dirname "$0")/program_helpers.sh"

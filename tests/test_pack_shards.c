@@ -1,5 +1,5 @@
-/* What a pack leaves: shards, the validation split, the manifest; and what a stopped or failed one does not leave.
- * SPDX-License-Identifier: MIT */
+// SPDX-License-Identifier: MIT
+/* What a pack leaves: shards, the validation split, the manifest; and what a stopped or failed one does not leave. */
 #include <fcntl.h>
 #include <jansson.h>
 #include <math.h>

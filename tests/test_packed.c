@@ -1,6 +1,6 @@
+// SPDX-License-Identifier: MIT
 /* Models for inference: from f32 files and from packed ones the same numbers to the last bit, in little memory; what can't be
- * done with them, and what packed files are refused.
- * SPDX-License-Identifier: MIT */
+ * done with them, and what packed files are refused. */
 #include "support.h"
 
 #include "core/file.h"

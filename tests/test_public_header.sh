@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# bitbyte.h stands alone in C and C++, and the shared library shows just what it declares.
 # SPDX-License-Identifier: MIT
+# bitbyte.h stands alone in C and C++, and the shared library shows just what it declares.
 set -euo pipefail
 build=$2
 source_dir=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)

@@ -1,5 +1,5 @@
-/* safetensors: what is read, what is refused and how it is said, and what is written, byte by byte.
- * SPDX-License-Identifier: MIT */
+// SPDX-License-Identifier: MIT
+/* safetensors: what is read, what is refused and how it is said, and what is written, byte by byte. */
 #include <inttypes.h>
 #include <jansson.h>
 #include <xxhash.h>

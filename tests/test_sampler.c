@@ -1,5 +1,6 @@
+// SPDX-License-Identifier: MIT
 /* The sampler: each filter's distribution by its definition, over many draws; the order of the filters; the choice of stop
- * texts. SPDX-License-Identifier: MIT */
+ * texts. */
 #include "support.h"
 
 #include "core/rng.h"

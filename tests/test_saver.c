@@ -1,6 +1,6 @@
+// SPDX-License-Identifier: MIT
 /* Saving by a thread: the file holds what the model was when the save began, whatever happens to the model meanwhile; failures
- * arrive; nothing is written twice or out of order.
- * SPDX-License-Identifier: MIT */
+ * arrive; nothing is written twice or out of order. */
 #include "support.h"
 
 #include <unistd.h>

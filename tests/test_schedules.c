@@ -1,5 +1,5 @@
-/* Learning rate, curriculum, bits per byte, loss scaler: at every boundary.
- * SPDX-License-Identifier: MIT */
+// SPDX-License-Identifier: MIT
+/* Learning rate, curriculum, bits per byte, loss scaler: at every boundary. */
 #include "support.h"
 
 static void near(double a, double b) {

@@ -1,5 +1,5 @@
-/* Sessions: speculation changes no byte, stop texts, marks, the window, feeding in pieces.
- * SPDX-License-Identifier: MIT */
+// SPDX-License-Identifier: MIT
+/* Sessions: speculation changes no byte, stop texts, marks, the window, feeding in pieces. */
 #include "support.h"
 
 #include "core/rng.h"

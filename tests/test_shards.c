@@ -1,5 +1,5 @@
-/* How ranks share out parameters: everything once, cut where nothing that is summed or quantized together is divided, evenly.
- * SPDX-License-Identifier: MIT */
+// SPDX-License-Identifier: MIT
+/* How ranks share out parameters: everything once, cut where nothing that is summed or quantized together is divided, evenly. */
 #include "support.h"
 
 #include "model/config.h"

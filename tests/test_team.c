@@ -1,5 +1,5 @@
-/* The cpu backend's team: every unit is taken once, by whichever thread, and all is done when a run returns.
- * SPDX-License-Identifier: MIT */
+// SPDX-License-Identifier: MIT
+/* The cpu backend's team: every unit is taken once, by whichever thread, and all is done when a run returns. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdatomic.h>
@@ -10,7 +10,7 @@
 
 #include <cmocka.h> /* after those that it needs */
 
-#include "ops/cpu/team.h"
+#include "ops/cpu/device/team.h"
 
 enum { MOST_UNITS = 4000, MOST_THREADS = 5 };
 

@@ -1,5 +1,5 @@
-/* Training runs: the same bits twice, on any number of threads, and over a stop and a resume; bad steps; the 8-bit optimizer.
- * SPDX-License-Identifier: MIT */
+// SPDX-License-Identifier: MIT
+/* Training runs: the same bits twice, on any number of threads, and over a stop and a resume; bad steps; the 8-bit optimizer. */
 #include "support.h"
 
 #include "scratch.h"

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
+# SPDX-License-Identifier: MIT
 # --zero 1: the optimizer's state shared out over ranks gives the very files that it gives in one place, on 1, 2, 3 and 4 ranks, and a
 # run goes on with it or without. Needs an MPI, in the build and with its mpirun.
-# SPDX-License-Identifier: MIT
 set -u
 # shellcheck source=tests/program_helpers.sh
 . "$(dirname "$0")/program_helpers.sh"

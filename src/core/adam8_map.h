@@ -1,8 +1,8 @@
+// SPDX-License-Identifier: MIT
 /* The 256 values that an 8-bit optimizer state can take within a block, as parts of the block's absmax: the dynamic map of
  * Dettmers et al., arXiv:2110.02861, 7 exponent bits of 8. Decade e = 0..6, from 10^(e-7) to 10^(e-6), holds 2^(e+1) values, or
  * 2^e on each side of 0 in the signed map: the midpoints of equal parts of it. Then there are 0 and 1. Codes count by value.
- * The f32 arithmetic here is the definition; whoever uses other instructions takes the same steps.
- * SPDX-License-Identifier: MIT */
+ * The f32 arithmetic here is the definition; whoever uses other instructions takes the same steps. */
 #ifndef BB_CORE_ADAM8_MAP_H
 #define BB_CORE_ADAM8_MAP_H
 

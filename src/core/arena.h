@@ -1,5 +1,5 @@
-/* One allocation, carved into aligned pieces by a function that runs twice: once with base NULL to measure, once to carve.
- * SPDX-License-Identifier: MIT */
+// SPDX-License-Identifier: MIT
+/* One allocation, carved into aligned pieces by a function that runs twice: once with base NULL to measure, once to carve. */
 #ifndef BB_CORE_ARENA_H
 #define BB_CORE_ARENA_H
 

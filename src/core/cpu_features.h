@@ -1,6 +1,6 @@
+// SPDX-License-Identifier: MIT
 /* What the processor has. The environment variable BITBYTE_CPU = generic | avx2 | avx512 | avx512_vnni | avx512_bf16 |
- * avx512_amx lowers it (each level contains those before it), so that every path can be tested on one machine.
- * SPDX-License-Identifier: MIT */
+ * avx512_amx lowers it (each level contains those before it), so that every path can be tested on one machine. */
 #ifndef BB_CORE_CPU_FEATURES_H
 #define BB_CORE_CPU_FEATURES_H
 

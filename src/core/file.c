@@ -1,5 +1,5 @@
-/* Files. Every message says the path and the system's reason.
- * SPDX-License-Identifier: MIT */
+// SPDX-License-Identifier: MIT
+/* Files. Every message says the path and the system's reason. */
 #include "core/file.h"
 
 #include <errno.h>

@@ -1,5 +1,5 @@
-/* Files: read-only maps, and writes that a reader never sees half of.
- * SPDX-License-Identifier: MIT */
+// SPDX-License-Identifier: MIT
+/* Files: read-only maps, and writes that a reader never sees half of. */
 #ifndef BB_CORE_FILE_H
 #define BB_CORE_FILE_H
 

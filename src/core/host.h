@@ -1,5 +1,5 @@
-/* What this process may use of the machine: the smaller of what the system has and what its control groups (v1, v2) allow.
- * SPDX-License-Identifier: MIT */
+// SPDX-License-Identifier: MIT
+/* What this process may use of the machine: the smaller of what the system has and what its control groups (v1, v2) allow. */
 #ifndef BB_CORE_HOST_H
 #define BB_CORE_HOST_H
 

@@ -1,5 +1,5 @@
-/* JSON text from files.
- * SPDX-License-Identifier: MIT */
+// SPDX-License-Identifier: MIT
+/* JSON text from files. */
 #include "core/json.h"
 
 #include <stdlib.h>

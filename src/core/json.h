@@ -1,5 +1,5 @@
-/* JSON text from files, read by jansson, with our kind of message.
- * SPDX-License-Identifier: MIT */
+// SPDX-License-Identifier: MIT
+/* JSON text from files, read by jansson, with our kind of message. */
 #ifndef BB_CORE_JSON_H
 #define BB_CORE_JSON_H
 

@@ -1,5 +1,5 @@
-/* Philox4x32-10 and the distributions drawn from it.
- * SPDX-License-Identifier: MIT */
+// SPDX-License-Identifier: MIT
+/* Philox4x32-10 and the distributions drawn from it. */
 #include "core/rng.h"
 
 #include <math.h>

@@ -1,6 +1,6 @@
+// SPDX-License-Identifier: MIT
 /* Philox4x32-10, counter-based: every random number is a pure function of (seed, stream, index). No state.
- * Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", SC 2011.
- * SPDX-License-Identifier: MIT */
+ * Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", SC 2011. */
 #ifndef BB_CORE_RNG_H
 #define BB_CORE_RNG_H
 

@@ -1,5 +1,5 @@
-/* Status codes and their messages.
- * SPDX-License-Identifier: MIT */
+// SPDX-License-Identifier: MIT
+/* Status codes and their messages. */
 #include "core/status.h"
 
 #include <stdarg.h>

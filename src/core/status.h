@@ -1,5 +1,5 @@
-/* Status codes with a message: how every function that can fail says so.
- * SPDX-License-Identifier: MIT */
+// SPDX-License-Identifier: MIT
+/* Status codes with a message: how every function that can fail says so. */
 #ifndef BB_CORE_STATUS_H
 #define BB_CORE_STATUS_H
 

@@ -1,7 +1,7 @@
+// SPDX-License-Identifier: MIT
 /* Element types, and the dimension letters used in every comment:
  * B sequences, T bytes each, M = B*T rows; C = d_model, H heads of D = C/H, Hk KV heads, F = d_ff, V = vocabulary, L layers;
- * a linear layer maps K inputs to N outputs.
- * SPDX-License-Identifier: MIT */
+ * a linear layer maps K inputs to N outputs. */
 #ifndef BB_CORE_TENSOR_H
 #define BB_CORE_TENSOR_H
 

@@ -1,5 +1,5 @@
-/* Shards of raw bytes: a directory's, a glob's, or one file.
- * SPDX-License-Identifier: MIT */
+// SPDX-License-Identifier: MIT
+/* Shards of raw bytes: a directory's, a glob's, or one file. */
 #include "data/dataset.h"
 
 bb_status bb_byte_shard_dataset_open(const char *data, int seq_len, uint64_t seed, int rank, int world_size, bb_dataset **out,

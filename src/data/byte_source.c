@@ -1,5 +1,5 @@
-/* From a directory, a glob or a file name to bytes.
- * SPDX-License-Identifier: MIT */
+// SPDX-License-Identifier: MIT
+/* From a directory, a glob or a file name to bytes. */
 #include "data/byte_source.h"
 
 #include <errno.h>

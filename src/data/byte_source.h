@@ -1,6 +1,6 @@
+// SPDX-License-Identifier: MIT
 /* Byte files found from one --data argument: what datasets and evaluation read. They are read, not mapped, so that a file that
- * shrinks or a disk that fails is an error and does not kill the process.
- * SPDX-License-Identifier: MIT */
+ * shrinks or a disk that fails is an error and does not kill the process. */
 #ifndef BB_DATA_BYTE_SOURCE_H
 #define BB_DATA_BYTE_SOURCE_H
 

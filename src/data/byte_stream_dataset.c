@@ -1,5 +1,5 @@
-/* One file as a stream of bytes.
- * SPDX-License-Identifier: MIT */
+// SPDX-License-Identifier: MIT
+/* One file as a stream of bytes. */
 #include "data/dataset.h"
 
 bb_status bb_byte_stream_dataset_open(const char *path, int seq_len, uint64_t seed, int rank, int world_size, bb_dataset **out,

@@ -1,6 +1,6 @@
+// SPDX-License-Identifier: MIT
 /* Sampling. A sample is a pure function of (seed, its number, seq_len), so the position is the only state: a resumed run goes
- * on with the same bytes, and ranks share the work by taking disjoint ranges of numbers.
- * SPDX-License-Identifier: MIT */
+ * on with the same bytes, and ranks share the work by taking disjoint ranges of numbers. */
 #include "data/dataset.h"
 
 #include <inttypes.h>

@@ -1,5 +1,5 @@
-/* What both datasets are: windows over files, drawn by number. Shards and a stream differ in how files are found.
- * SPDX-License-Identifier: MIT */
+// SPDX-License-Identifier: MIT
+/* What both datasets are: windows over files, drawn by number. Shards and a stream differ in how files are found. */
 #ifndef BB_DATA_DATASET_H
 #define BB_DATA_DATASET_H
 

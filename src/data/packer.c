@@ -1,13 +1,14 @@
+// SPDX-License-Identifier: MIT
 /* Packing: files in, one stream of documents, shards out. Memory holds one piece of a file, one line or one JSON file, and the
- * list of files; not the data. Nothing bears its final name before all of it is on disk, and manifest.json comes last.
- * SPDX-License-Identifier: MIT */
+ * list of files; not the data. Nothing bears its final name before all of it is on disk, and manifest.json comes last. */
 #include "data/packer.h"
 
 #include <inttypes.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
+
+#include "core/clock.h"
 
 enum {
     PIECE_BYTES = 1 << 18,
@@ -46,21 +47,15 @@ void bb_pack_options_default(bb_pack_options *options) {
 
 /* ---- Reports ---------------------------------------------------------------------------------------------------------- */
 
-static int64_t now_ns(void) {
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (int64_t)t.tv_sec * 1000000000 + t.tv_nsec;
-}
-
 static void report_progress(bb_pack_job *job) {
     const bb_pack_options *o = job->options;
     if (o->on_progress) o->on_progress(o->user, job->files_done, job->files_total, job->bytes_done);
-    job->last_progress_ns = now_ns();
+    job->last_progress_ns = bb_clock_ns();
 }
 
 bb_status bb_pack_tick(bb_pack_job *job, bb_error *err) {
     if (job->options->stop && *job->options->stop) return bb_fail(err, BB_ERR_INTERRUPTED, "stopped");
-    if (now_ns() - job->last_progress_ns >= PROGRESS_NS) report_progress(job);
+    if (bb_clock_ns() - job->last_progress_ns >= PROGRESS_NS) report_progress(job);
     return BB_OK;
 }
 
@@ -363,7 +358,7 @@ bb_status bb_pack(const bb_pack_options *options, bb_pack_result *result, bb_err
         status = bb_fail(err, BB_ERR_MEMORY, "no memory to pack");
         goto done;
     }
-    *p.job = (bb_pack_job){.options = options, .result = result, .last_progress_ns = now_ns()};
+    *p.job = (bb_pack_job){.options = options, .result = result, .last_progress_ns = bb_clock_ns()};
     int64_t shard_bytes = (int64_t)llround(options->shard_size_gb * 1e9);
     BB_TRY_GOTO(status, done, grow_record(&p, err));
     BB_TRY_GOTO(status, done, bb_pack_mark_open(&p.mark, err));

@@ -1,6 +1,6 @@
+// SPDX-License-Identifier: MIT
 /* The packer's parts: finding inputs, reading them through decompression, finding text in JSON, writing shards, the manifest.
- * packer.c puts them together. Paths in messages are as the caller gave them.
- * SPDX-License-Identifier: MIT */
+ * packer.c puts them together. Paths in messages are as the caller gave them. */
 #ifndef BB_DATA_PACKER_H
 #define BB_DATA_PACKER_H
 

@@ -1,5 +1,5 @@
-/* The directory that a pack writes to, and its manifest: the last file to appear, so where it stands the pack is whole.
- * SPDX-License-Identifier: MIT */
+// SPDX-License-Identifier: MIT
+/* The directory that a pack writes to, and its manifest: the last file to appear, so where it stands the pack is whole. */
 #include <ctype.h>
 #include <dirent.h>
 #include <errno.h>

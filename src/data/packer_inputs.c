@@ -1,5 +1,5 @@
-/* From the caller's files and folders to one list of files, the same on every machine.
- * SPDX-License-Identifier: MIT */
+// SPDX-License-Identifier: MIT
+/* From the caller's files and folders to one list of files, the same on every machine. */
 #include <dirent.h>
 #include <errno.h>
 #include <search.h>

@@ -1,5 +1,5 @@
-/* Texts in JSON. Strings come out as UTF-8, escapes resolved, which is what the parser keeps.
- * SPDX-License-Identifier: MIT */
+// SPDX-License-Identifier: MIT
+/* Texts in JSON. Strings come out as UTF-8, escapes resolved, which is what the parser keeps. */
 #include <inttypes.h>
 #include <jansson.h>
 #include <string.h>

@@ -1,5 +1,5 @@
-/* The stream of packed bytes, cut into shards. Until they are published they bear names that no reader looks for.
- * SPDX-License-Identifier: MIT */
+// SPDX-License-Identifier: MIT
+/* The stream of packed bytes, cut into shards. Until they are published they bear names that no reader looks for. */
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>

@@ -1,5 +1,5 @@
-/* A file's bytes, decompressed when it is gzip (RFC 1952) or zstd (RFC 8878): both may hold several members or frames.
- * SPDX-License-Identifier: MIT */
+// SPDX-License-Identifier: MIT
+/* A file's bytes, decompressed when it is gzip (RFC 1952) or zstd (RFC 8878): both may hold several members or frames. */
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>

@@ -1,5 +1,5 @@
-/* What all engines share: opening, agreement, small reductions, and the order of sums.
- * SPDX-License-Identifier: MIT */
+// SPDX-License-Identifier: MIT
+/* What all engines share: opening, agreement, small reductions, and the order of sums. */
 #include "dist/dist.h"
 
 #include <stdlib.h>

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 /* Processes that train together. `single` is one process alone; `mpi` is as many as a launcher started (mpirun, srun).
  *
  * Rules for all engines
@@ -6,8 +7,7 @@
  * - Nothing waits for ever. When a process, a host or the network between them is gone, every waiting call on some rank fails
  *   within about timeout_seconds with BB_ERR_PEER and a message that names a rank and its host; that rank then ends the job
  * with bb_dist_abort. A rank that only takes long (to save, to read) is waited for.
- * - Addresses are of the host's memory.
- * SPDX-License-Identifier: MIT */
+ * - Addresses are of the host's memory. */
 #ifndef BB_DIST_DIST_H
 #define BB_DIST_DIST_H
 

@@ -1,6 +1,7 @@
-/* The MPI engine: opening, blocking exchanges, the end.
- * SPDX-License-Identifier: MIT */
+// SPDX-License-Identifier: MIT
+/* The MPI engine: opening, blocking exchanges, the end. */
 #ifndef BB_HAVE_MPI
+#include "core/clock.h"
 #include "dist/dist.h"
 
 bb_status bb_dist_open_mpi(bb_dist **out, bb_error *err) {
@@ -20,18 +21,13 @@ bb_status bb_dist_open_mpi(bb_dist **out, bb_error *err) {
 #include <time.h>
 #include <unistd.h>
 
+#include "core/clock.h"
 #include "core/host.h"
 #include "dist/mpi_engine.h"
 
 enum { PIECE_BYTES = 1 << 26, TRANSFER_TAG = 1 << 14, DEFAULT_TIMEOUT = 15, ABORT_SECONDS = 5 };
 
 static bb_mpi *mpi_of(bb_dist *d) { return (bb_mpi *)d; }
-
-static double now(void) {
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
-}
 
 /* ---- failures and waiting -------------------------------------------------------------------------------------------- */
 
@@ -55,7 +51,7 @@ void bb_mpi_check(bb_mpi *m, int code, const char *doing) {
 
 bb_status bb_mpi_wait(bb_mpi *m, bool (*done)(bb_mpi *m, void *user), void *user, bb_error *err) {
     const struct timespec pause = {.tv_nsec = 50000};
-    double begin = now();
+    double begin = bb_clock_seconds();
     bb_status status = BB_OK;
     for (int turn = 0;; turn++) {
         pthread_mutex_lock(&m->lock);
@@ -73,7 +69,7 @@ bb_status bb_mpi_wait(bb_mpi *m, bool (*done)(bb_mpi *m, void *user), void *user
         else
             nanosleep(&pause, NULL);
     }
-    m->base.wait_seconds += now() - begin;
+    m->base.wait_seconds += bb_clock_seconds() - begin;
     return status;
 }
 

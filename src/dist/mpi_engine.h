@@ -1,6 +1,6 @@
+// SPDX-License-Identifier: MIT
 /* The parts of the MPI engine. MPI is called from two threads, one at a time (MPI_THREAD_SERIALIZED): the caller's, and one of
- * the engine's own that moves data while the caller computes and exchanges signs of life.
- * SPDX-License-Identifier: MIT */
+ * the engine's own that moves data while the caller computes and exchanges signs of life. */
 #ifndef BB_DIST_MPI_ENGINE_H
 #define BB_DIST_MPI_ENGINE_H
 

@@ -1,6 +1,6 @@
+// SPDX-License-Identifier: MIT
 /* A bound for what MPI alone decides. Its start and its end wait for every process of the job and can't be given up: should
- * one of them hang then, or its host get lost, this process says so and ends, and the launcher ends the others.
- * SPDX-License-Identifier: MIT */
+ * one of them hang then, or its host get lost, this process says so and ends, and the launcher ends the others. */
 #ifdef BB_HAVE_MPI
 #include <stdio.h>
 #include <stdlib.h>

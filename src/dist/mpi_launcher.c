@@ -1,7 +1,7 @@
+// SPDX-License-Identifier: MIT
 /* What a rank can do about the program that started it. Open MPI's mpirun ends a job only when it has heard of every host; of
  * one that is cut off it waits for TCP to give up. A second SIGTERM makes it end at once, and a daemon of its on another host
- * too. And where mpirun itself is cut off, on a host without ranks, the job would train on, and its daemons wait for as long.
- * SPDX-License-Identifier: MIT */
+ * too. And where mpirun itself is cut off, on a host without ranks, the job would train on, and its daemons wait for as long. */
 #ifdef BB_HAVE_MPI
 #include <fcntl.h>
 #include <signal.h>

@@ -1,6 +1,7 @@
+// SPDX-License-Identifier: MIT
 /* Ranges in motion. A sum is a direct exchange: every rank sends each other one its part of the range, adds what it receives in
  * the order of the tree, and sends the sum to all. That moves as many bytes as a ring, 2 (size-1)/size of the range each way,
- * in two steps instead of 2 (size-1), and the order of the sum is ours, whatever arrives first. SPDX-License-Identifier: MIT */
+ * in two steps instead of 2 (size-1), and the order of the sum is ours, whatever arrives first. */
 #ifdef BB_HAVE_MPI
 #include <stdlib.h>
 

@@ -1,8 +1,8 @@
+// SPDX-License-Identifier: MIT
 /* The engine's own thread: it moves ranges on while the caller computes, and exchanges signs of life. Each second every rank
  * tells rank 0 that it lives, and rank 0 all others: so what is gone is found by one rank, which the launcher can hear, and
  * said once. Rank 0 watches the launcher, too, where that is on another host. Time is counted in the seconds in which this
- * thread itself ran, so that a job that was stopped as a whole, and goes on, is not taken for one that lost its ranks.
- * SPDX-License-Identifier: MIT */
+ * thread itself ran, so that a job that was stopped as a whole, and goes on, is not taken for one that lost its ranks. */
 #ifdef BB_HAVE_MPI
 #include <errno.h>
 #include <stdio.h>

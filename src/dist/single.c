@@ -1,5 +1,5 @@
-/* One process alone: every sum is its own part, nothing travels.
- * SPDX-License-Identifier: MIT */
+// SPDX-License-Identifier: MIT
+/* One process alone: every sum is its own part, nothing travels. */
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>

@@ -1,6 +1,6 @@
+// SPDX-License-Identifier: MIT
 /* safetensors, as https://github.com/huggingface/safetensors describes it (see docs/FORMAT.md): the
- * reader, and the checksums.
- * SPDX-License-Identifier: MIT */
+ * reader, and the checksums. */
 #include "format/safetensors.h"
 
 #include <inttypes.h>

@@ -1,6 +1,6 @@
+// SPDX-License-Identifier: MIT
 /* safetensors: an 8-byte little-endian header length, a JSON header, raw little-endian data. The reader maps the file and
- * trusts nothing in it; the writer leaves a whole file or none, with the checksums of docs/FORMAT.md in its metadata.
- * SPDX-License-Identifier: MIT */
+ * trusts nothing in it; the writer leaves a whole file or none, with the checksums of docs/FORMAT.md in its metadata. */
 #ifndef BB_FORMAT_SAFETENSORS_H
 #define BB_FORMAT_SAFETENSORS_H
 

@@ -1,5 +1,5 @@
-/* What the reader and the writer of safetensors share.
- * SPDX-License-Identifier: MIT */
+// SPDX-License-Identifier: MIT
+/* What the reader and the writer of safetensors share. */
 #ifndef BB_FORMAT_SAFETENSORS_SHARED_H
 #define BB_FORMAT_SAFETENSORS_SHARED_H
 

@@ -1,5 +1,5 @@
-/* The writer of safetensors.
- * SPDX-License-Identifier: MIT */
+// SPDX-License-Identifier: MIT
+/* The writer of safetensors. */
 #include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>

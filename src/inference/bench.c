@@ -1,13 +1,13 @@
-/* Timings of decoding and of reading a prompt with random weights, against the peaks of the same minute.
- * SPDX-License-Identifier: MIT */
+// SPDX-License-Identifier: MIT
+/* Timings of decoding and of reading a prompt with random weights, against the peaks of the same minute. */
 #include <fcntl.h>
 #include <jansson.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 #include <unistd.h>
 
+#include "core/clock.h"
 #include "core/rng.h"
 #include "model/bitbytelm.h"
 #include "model/config.h"
@@ -16,12 +16,6 @@ enum { PROMPT = 512, TOKENS = 64, FILL_ROWS = 256, CAPACITY = 4096 + TOKENS, MAX
 
 static const int64_t positions[] = {0, 1024, 4096};
 enum { POSITIONS = sizeof positions / sizeof *positions };
-
-static double now(void) {
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
-}
 
 static int ascending(const void *a, const void *b) {
     double x = *(const double *)a, y = *(const double *)b;
@@ -91,9 +85,9 @@ static bb_status load_cold(bb_device *dev, const bb_config *config, bb_model **m
             (void)posix_fadvise(fd, 0, 0, POSIX_FADV_DONTNEED);
             close(fd);
         }
-        double start = now();
+        double start = bb_clock_seconds();
         status = bb_model_load_for_inference(dev, path, model, err);
-        *seconds = now() - start;
+        *seconds = bb_clock_seconds() - start;
     }
     (void)unlink(path);
     return status;
@@ -156,9 +150,9 @@ static bb_status measure_decode(bench *b, json_t *root, bb_error *err) {
     for (int i = 0; i < POSITIONS; i++) {
         char line[96];
         for (int r = -1; r < b->options->repeats; r++) { /* the first is not counted */
-            double start = now();
+            double start = bb_clock_seconds();
             BB_TRY(decode(b, positions[i], err));
-            if (r >= 0) b->times[r] = (now() - start) / TOKENS;
+            if (r >= 0) b->times[r] = (bb_clock_seconds() - start) / TOKENS;
         }
         double t = median(b->times, b->options->repeats);
         double bytes = b->weight_bytes + row * ((double)positions[i] + TOKENS / 2.0);
@@ -175,10 +169,10 @@ static bb_status measure_prefill(bench *b, json_t *root, bb_error *err) {
     uint8_t prompt[PROMPT];
     for (int i = 0; i < PROMPT; i++) prompt[i] = text_at(i);
     for (int r = -1; r < b->options->repeats; r++) {
-        double start = now();
+        double start = bb_clock_seconds();
         b->cache.length = 0;
         BB_TRY(bb_model_forward_cached(b->model, &b->cache, prompt, PROMPT, false, b->logits, err));
-        if (r >= 0) b->times[r] = now() - start;
+        if (r >= 0) b->times[r] = bb_clock_seconds() - start;
     }
     double t = median(b->times, b->options->repeats);
     double gops = 2e-9 * PROMPT * (double)(b->model->table.total - b->model->table.held) / t;

@@ -1,8 +1,10 @@
-/* SPDX-License-Identifier: MIT */
+// SPDX-License-Identifier: MIT
 #include "inference/context.h"
 
 #include <stdlib.h>
 #include <string.h>
+
+#include "core/math.h"
 
 bb_status bb_context_open(bb_model *model, int64_t capacity, bb_kv_type type, bb_context *c, bb_error *err) {
     *c = (bb_context){.model = model, .logits_at = -1};
@@ -54,16 +56,14 @@ void bb_context_append(bb_context *c, const uint8_t *bytes, int64_t n) {
     c->end += n;
 }
 
-static int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
-
 void bb_context_cut(bb_context *c, int64_t end) {
     c->end = end;
     if (c->mark.text && c->mark.end > end) drop_mark(c);
     if (c->first >= end) { /* all of the window is gone: what stands before it is to be read again */
-        c->first = end - smaller(end - c->base, c->cache.capacity - c->cache.capacity / 4);
+        c->first = end - bb_min(end - c->base, c->cache.capacity - c->cache.capacity / 4);
         c->cache.length = 0;
     }
-    c->cache.length = smaller(c->cache.length, end - c->first);
+    c->cache.length = bb_min(c->cache.length, end - c->first);
 }
 
 int64_t bb_context_follow(bb_context *c, const bb_context *other, int64_t same, const uint8_t *bytes, int64_t count) {
@@ -71,7 +71,7 @@ int64_t bb_context_follow(bb_context *c, const bb_context *other, int64_t same, 
         bb_context_clear(c);
         c->base = c->end = c->first = other->base;
     }
-    int64_t from = same > c->base ? same : c->base, end = smaller(c->end, other->end);
+    int64_t from = same > c->base ? same : c->base, end = bb_min(c->end, other->end);
     if (from < other->base) from = other->base;
     while (from < end && *bb_context_at(c, from) == *bb_context_at(other, from)) from++;
     if (from > end) from = end;
@@ -87,9 +87,9 @@ int64_t bb_context_follow(bb_context *c, const bb_context *other, int64_t same, 
 /* Unread bytes do not fit the window: makes a new one of the newest bytes, to be read from position 0. */
 static void slide(bb_context *c) {
     int64_t capacity = c->cache.capacity, unread = c->end - (c->first + c->cache.length);
-    int64_t most = capacity > 1 ? capacity - capacity / 4 : 1, keep = smaller(capacity / 2 + unread, most);
+    int64_t most = capacity > 1 ? capacity - capacity / 4 : 1, keep = bb_min(capacity / 2 + unread, most);
     if (c->cache.length > 0) c->restarts++;
-    c->first = c->end - smaller(keep, c->end - c->base);
+    c->first = c->end - bb_min(keep, c->end - c->base);
     c->cache.length = 0;
 }
 
@@ -101,7 +101,7 @@ bb_status bb_context_read(bb_context *c, int rows, bb_error *err) {
         unread = 1;
     }
     for (int64_t done = 0; done < unread;) {
-        int64_t n = smaller(unread - done, BB_CONTEXT_PIECE), at = c->first + c->cache.length;
+        int64_t n = bb_min(unread - done, BB_CONTEXT_PIECE), at = c->first + c->cache.length;
         BB_TRY(bb_model_forward_cached(c->model, &c->cache, bb_context_at(c, at), n, rows > 1, c->logits, err));
         done += n;
         c->logits_at = rows > 1 ? -1 : at + n;

@@ -1,6 +1,6 @@
+// SPDX-License-Identifier: MIT
 /* The text so far, and the KV cache of its newest bytes, of constant size.
- * Positions count bytes from the beginning of the text, those that are forgotten included.
- * SPDX-License-Identifier: MIT */
+ * Positions count bytes from the beginning of the text, those that are forgotten included. */
 #ifndef BB_INFERENCE_CONTEXT_H
 #define BB_INFERENCE_CONTEXT_H
 

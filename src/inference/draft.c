@@ -1,9 +1,10 @@
-/* SPDX-License-Identifier: MIT */
+// SPDX-License-Identifier: MIT
 #include "inference/draft.h"
 
 #include <math.h>
 #include <string.h>
-#include <time.h>
+
+#include "core/clock.h"
 
 /* Texts change, and the load of a machine: what an old guess or an old time counts beside a new one. */
 static const double habit = 1 - 1.0 / 128, load = 1 - 1.0 / 16, burden = 1 - 1.0 / 2;
@@ -20,14 +21,6 @@ static const double enough = 1.03, judged = 12 /* passes' time */;
 enum { SINGLES = 4, LEAST_REST = 64, MOST_REST = 4096 };
 
 static const int sizes[BB_DRAFT_SIZES] = {1, 2, 3, 4, 6, 8, 12, 16};
-
-static double now(void) {
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
-}
-
-static double smaller(double a, double b) { return a < b ? a : b; }
 
 static int level_of(double confidence) {
     int level = (int)(confidence * BB_DRAFT_LEVELS);
@@ -139,18 +132,18 @@ static double excess_of_next(const bb_draft *d, int rows) {
 /* The draft model's guess for the byte after the reader's text, which is followed by what was guessed before. */
 static bb_status ask_model(bb_draft *d, bb_draft_draws draws, int n, bb_error *err) {
     bb_context *r = &d->reader;
-    double begin = now();
+    double begin = bb_clock_seconds();
     int64_t unread = r->end - r->first - r->cache.length;
     BB_TRY(bb_context_read(r, 1, err));
     int vocab = r->model->config.vocab_size;
     int byte = bb_sampler_draw(draws.sampler, r->logits, vocab, draws.seen, draws.index + (uint64_t)n);
     d->model_byte[n] = byte;
     d->model_level[n] = level_of(exp(bb_sampler_logprob(r->logits, vocab, byte)));
-    double seconds = now() - begin;
+    double seconds = bb_clock_seconds() - begin;
     if (d->ask_seconds <= 0)
         d->ask_seconds = unread > 1 ? seconds / (double)unread : seconds; /* a first notion of it */
     else if (unread <= 1)
-        d->ask_seconds = load * d->ask_seconds + (1 - load) * smaller(seconds, 4 * d->ask_seconds);
+        d->ask_seconds = load * d->ask_seconds + (1 - load) * fmin(seconds, 4 * d->ask_seconds);
     d->last_ask = seconds;
     d->idle = 0;
     return BB_OK;
@@ -219,14 +212,14 @@ void bb_draft_timed(bb_draft *d, int rows, int64_t bytes, double seconds) {
     d->idle += seconds;
     if (d->resting > 0) d->resting -= bytes < d->resting ? (int)bytes : d->resting;
     if (rows == 1) { /* at first the fastest: the very first one finds the caches empty */
-        d->seconds = d->singles >= SINGLES ? load * d->seconds + (1 - load) * smaller(seconds, 2 * d->seconds)
-                     : d->singles > 0      ? smaller(seconds, d->seconds)
+        d->seconds = d->singles >= SINGLES ? load * d->seconds + (1 - load) * fmin(seconds, 2 * d->seconds)
+                     : d->singles > 0      ? fmin(seconds, d->seconds)
                                            : seconds;
         d->singles += d->singles < SINGLES;
     }
     if (rows > 1 || d->asked) {
         d->gained += (double)bytes;
-        d->taken += d->seconds > 0 ? smaller(seconds / d->seconds, 2 * rows) : rows;
+        d->taken += d->seconds > 0 ? fmin(seconds / d->seconds, 2 * rows) : rows;
         judge(d);
     }
     for (int i = 1; i < BB_DRAFT_SIZES; i++) {

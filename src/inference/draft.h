@@ -1,7 +1,7 @@
+// SPDX-License-Identifier: MIT
 /* Guessing the next bytes: from what stood in the text before, or by a smaller model that draws with the same random numbers.
  * And how many guesses are worth reading in one pass.
- * Nothing here changes what is written: every guess is compared with the byte that the sampler draws.
- * SPDX-License-Identifier: MIT */
+ * Nothing here changes what is written: every guess is compared with the byte that the sampler draws. */
 #ifndef BB_INFERENCE_DRAFT_H
 #define BB_INFERENCE_DRAFT_H
 

@@ -1,5 +1,6 @@
+// SPDX-License-Identifier: MIT
 /* The byte that followed most often of late, by the bytes before it: tables over contexts of several lengths, and how often
- * each length has been right. SPDX-License-Identifier: MIT */
+ * each length has been right. */
 #ifndef BB_INFERENCE_NGRAMS_H
 #define BB_INFERENCE_NGRAMS_H
 

@@ -1,5 +1,5 @@
-/* Choosing the next byte from logits; a pure function of (seed, index, logits, bytes seen).
- * SPDX-License-Identifier: MIT */
+// SPDX-License-Identifier: MIT
+/* Choosing the next byte from logits; a pure function of (seed, index, logits, bytes seen). */
 #ifndef BB_INFERENCE_SAMPLER_H
 #define BB_INFERENCE_SAMPLER_H
 

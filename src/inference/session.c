@@ -1,8 +1,8 @@
-/* A text that is fed and generated: bb_session_*, and bb_generate on top of it.
- * SPDX-License-Identifier: MIT */
+// SPDX-License-Identifier: MIT
+/* A text that is fed and generated: bb_session_*, and bb_generate on top of it. */
 #include <stdlib.h>
-#include <time.h>
 
+#include "core/clock.h"
 #include "inference/draft.h"
 #include "inference/sampler.h"
 #include "inference/stop.h"
@@ -37,12 +37,6 @@ void bb_generate_options_default(bb_generate_options *o) {
 
 void bb_session_options_default(bb_session_options *o) { *o = (bb_session_options){.context_length = 0}; }
 
-static double now(void) {
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
-}
-
 bb_status bb_session_open(bb_model *model, const bb_session_options *o, bb_session **out, bb_error *err) {
     *out = NULL;
     bb_session *s = calloc(1, sizeof *s);
@@ -72,11 +66,11 @@ void bb_session_close(bb_session *s) {
 
 bb_status bb_session_feed(bb_session *s, const uint8_t *bytes, size_t count, bb_error *err) {
     if (count == 0) return BB_OK;
-    double begin = now();
+    double begin = bb_clock_seconds();
     bb_context_append(&s->context, bytes, (int64_t)count);
     BB_TRY(bb_context_read(&s->context, 1, err));
     s->fed += (int64_t)count;
-    s->fed_seconds += now() - begin;
+    s->fed_seconds += bb_clock_seconds() - begin;
     return BB_OK;
 }
 
@@ -132,7 +126,7 @@ static void take(run *r) {
     int64_t end = c->end;
     s->drawn++;
     r->m.new_bytes++;
-    if (r->m.new_bytes == 1) r->m.first_byte_seconds = r->m.prompt_seconds + now() - r->begin;
+    if (r->m.new_bytes == 1) r->m.first_byte_seconds = r->m.prompt_seconds + bb_clock_seconds() - r->begin;
     int stop = bb_stop_push(&r->stop, *bb_context_at(c, end - 1));
     if (stop >= 0) {
         r->m.stop = stop;
@@ -180,10 +174,10 @@ static bb_status next_bytes(run *r, bb_error *err) {
         BB_TRY(bb_draft_guess(&s->draft, c, (bb_draft_draws){&r->sampler, r->seen, s->drawn}, room < left ? room : left,
                               r->options->speculate == BB_SPECULATE_ALWAYS, guess, &guesses, err));
     if (guesses > 0) bb_context_append(c, guess, guesses);
-    double begin = now();
+    double begin = bb_clock_seconds();
     bool slides = room<0, later = r->m.new_bytes> 0;
     BB_TRY(bb_context_read(c, guesses + 1, err));
-    double seconds = now() - begin;
+    double seconds = bb_clock_seconds() - begin;
     r->m.passes += later;
     r->m.drafted += guesses;
     draw_rows(r, at, guesses);
@@ -213,12 +207,12 @@ bb_status bb_session_generate(bb_session *s, const bb_generate_options *o, bb_ge
     count_all_seen(&r);
     if (o->speculate) bb_draft_reset(&s->draft, c);
     r.shown = c->end;
-    r.begin = now();
+    r.begin = bb_clock_seconds();
     bb_status status = BB_OK;
     while (!r.over && r.m.new_bytes < o->max_new_bytes && status == BB_OK) status = next_bytes(&r, err);
     if (status == BB_OK && r.m.stop < 0) show(&r, c->end);
     if (r.shown < c->end) bb_context_cut(c, r.shown);
-    r.m.decode_seconds = now() - r.begin;
+    r.m.decode_seconds = bb_clock_seconds() - r.begin;
     r.m.context_restarts = c->restarts - restarts;
     r.m.mean_logprob = r.m.new_bytes ? r.logprobs / (double)r.m.new_bytes : 0;
     if (metrics) *metrics = r.m;

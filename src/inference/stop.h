@@ -1,5 +1,5 @@
-/* Stop texts: whether the bytes written so far end with one, and how many of the last bytes may yet become one.
- * SPDX-License-Identifier: MIT */
+// SPDX-License-Identifier: MIT
+/* Stop texts: whether the bytes written so far end with one, and how many of the last bytes may yet become one. */
 #ifndef BB_INFERENCE_STOP_H
 #define BB_INFERENCE_STOP_H
 

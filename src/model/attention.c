@@ -1,4 +1,4 @@
-/* SPDX-License-Identifier: MIT */
+// SPDX-License-Identifier: MIT
 #include "model/attention.h"
 
 /* The rows of qkv hold H query heads, then Hk key heads, then Hk value heads, D elements each. */

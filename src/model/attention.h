@@ -1,5 +1,5 @@
-/* Causal self-attention with RoPE between two BitLinear layers: y = x + o_proj(attention(rope(qkv_proj(norm(x))))).
- * SPDX-License-Identifier: MIT */
+// SPDX-License-Identifier: MIT
+/* Causal self-attention with RoPE between two BitLinear layers: y = x + o_proj(attention(rope(qkv_proj(norm(x))))). */
 #ifndef BB_MODEL_ATTENTION_H
 #define BB_MODEL_ATTENTION_H
 

@@ -1,5 +1,5 @@
-/* The model's life: parameters, gradients, prepared weights and the workspace, each one range of memory.
- * SPDX-License-Identifier: MIT */
+// SPDX-License-Identifier: MIT
+/* The model's life: parameters, gradients, prepared weights and the workspace, each one range of memory. */
 #include "model/bitbytelm.h"
 
 #include <math.h>

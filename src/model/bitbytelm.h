@@ -1,5 +1,5 @@
-/* The model: parameters, workspace, forward and backward over the operation table.
- * SPDX-License-Identifier: MIT */
+// SPDX-License-Identifier: MIT
+/* The model: parameters, workspace, forward and backward over the operation table. */
 #ifndef BB_MODEL_BITBYTELM_H
 #define BB_MODEL_BITBYTELM_H
 

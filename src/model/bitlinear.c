@@ -1,5 +1,5 @@
-/* A single BitLinear layer and the two quantizers on host arrays: the model's own building blocks, one at a time.
- * SPDX-License-Identifier: MIT */
+// SPDX-License-Identifier: MIT
+/* A single BitLinear layer and the two quantizers on host arrays: the model's own building blocks, one at a time. */
 #include <math.h>
 #include <stdlib.h>
 

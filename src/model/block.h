@@ -1,5 +1,5 @@
-/* One transformer block: x += attention(rmsnorm(x)); x += mlp(rmsnorm(x)). Forward and backward.
- * SPDX-License-Identifier: MIT */
+// SPDX-License-Identifier: MIT
+/* One transformer block: x += attention(rmsnorm(x)); x += mlp(rmsnorm(x)). Forward and backward. */
 #ifndef BB_MODEL_BLOCK_H
 #define BB_MODEL_BLOCK_H
 

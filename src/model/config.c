@@ -1,5 +1,5 @@
-/* The model's configuration: defaults, limits, size, and its JSON form.
- * SPDX-License-Identifier: MIT */
+// SPDX-License-Identifier: MIT
+/* The model's configuration: defaults, limits, size, and its JSON form. */
 #include "model/config.h"
 
 #include <limits.h>

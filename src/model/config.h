@@ -1,5 +1,5 @@
-/* The model's configuration as JSON, as it stands in every model file under __metadata__.config.
- * SPDX-License-Identifier: MIT */
+// SPDX-License-Identifier: MIT
+/* The model's configuration as JSON, as it stands in every model file under __metadata__.config. */
 #ifndef BB_MODEL_CONFIG_H
 #define BB_MODEL_CONFIG_H
 

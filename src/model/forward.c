@@ -1,5 +1,5 @@
-/* The passes over the whole model: forward, loss, backward, and the cached forward of generation.
- * SPDX-License-Identifier: MIT */
+// SPDX-License-Identifier: MIT
+/* The passes over the whole model: forward, loss, backward, and the cached forward of generation. */
 #include <math.h>
 
 #include "model/bitbytelm.h"

@@ -1,5 +1,5 @@
-/* The gated MLP between two BitLinear layers: y = x + down(silu(gate) * up), gate and up one matrix, of norm(x).
- * SPDX-License-Identifier: MIT */
+// SPDX-License-Identifier: MIT
+/* The gated MLP between two BitLinear layers: y = x + down(silu(gate) * up), gate and up one matrix, of norm(x). */
 #ifndef BB_MODEL_MLP_H
 #define BB_MODEL_MLP_H
 

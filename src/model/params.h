@@ -1,5 +1,5 @@
-/* The one table of the model's tensors. It drives initialisation, the optimizer, checkpoints, export and the tests.
- * SPDX-License-Identifier: MIT */
+// SPDX-License-Identifier: MIT
+/* The one table of the model's tensors. It drives initialisation, the optimizer, checkpoints, export and the tests. */
 #ifndef BB_MODEL_PARAMS_H
 #define BB_MODEL_PARAMS_H
 

@@ -1,5 +1,5 @@
-/* Writing a model that was loaded for inference: two bits a ternary weight, the rest in f32.
- * SPDX-License-Identifier: MIT */
+// SPDX-License-Identifier: MIT
+/* Writing a model that was loaded for inference: two bits a ternary weight, the rest in f32. */
 #include <jansson.h>
 #include <stdio.h>
 #include <stdlib.h>

@@ -1,5 +1,5 @@
-/* Loading for inference: tensor by tensor through one buffer, so that memory holds the packed model and little else.
- * SPDX-License-Identifier: MIT */
+// SPDX-License-Identifier: MIT
+/* Loading for inference: tensor by tensor through one buffer, so that memory holds the packed model and little else. */
 #include "model/bitbytelm.h"
 #include "modelfile/model_file.h"
 

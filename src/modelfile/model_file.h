@@ -1,5 +1,6 @@
+// SPDX-License-Identifier: MIT
 /* Model files as inference reads and writes them: f32 masters, which become ternary on the way in, or ternary weights at two
- * bits. docs/FORMAT.md is normative. SPDX-License-Identifier: MIT */
+ * bits. docs/FORMAT.md is normative. */
 #ifndef BB_MODELFILE_MODEL_FILE_H
 #define BB_MODELFILE_MODEL_FILE_H
 

@@ -1,5 +1,5 @@
-/* Devices by name: the public face of the backends.
- * SPDX-License-Identifier: MIT */
+// SPDX-License-Identifier: MIT
+/* Devices by name: the public face of the backends. */
 #include <string.h>
 
 #include "core/host.h"

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 /* The operation table: everything that the model computes, as about 25 coarse operations that each backend fills in.
  * `ref` is the executable definition (scalar loops, double accumulation); every other backend is tested against it.
  *
@@ -12,8 +13,7 @@
  * - Entries return void. A backend records its first failure, and sync returns it.
  * - Results do not depend on the number of threads, and are the same each time.
  * - "+=" adds to what is there; everything else is overwritten. Any M, T >= 1 and any C, N, K, D allowed by bb_config_check
- *   must work, multiples of nothing.
- * SPDX-License-Identifier: MIT */
+ *   must work, multiples of nothing. */
 #ifndef BB_OPS_OPS_H
 #define BB_OPS_OPS_H
 

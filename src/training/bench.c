@@ -1,10 +1,10 @@
-/* Timings of the operations on a model's own buffers, and of whole training steps, against the peaks of the same minute.
- * SPDX-License-Identifier: MIT */
+// SPDX-License-Identifier: MIT
+/* Timings of the operations on a model's own buffers, and of whole training steps, against the peaks of the same minute. */
 #include <jansson.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
+#include "core/clock.h"
 #include "core/cpu_features.h"
 #include "core/json.h"
 #include "core/rng.h"
@@ -49,12 +49,6 @@ typedef struct bench {
     int64_t B, T, M, C, F, N_qkv, V, L;
     int repeats;
 } bench;
-
-static double now(void) {
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
-}
 
 /* Name, how often a step runs it, its operations (10^0) and by which peak they are limited. */
 typedef struct phase_info {
@@ -235,9 +229,9 @@ static void tell(const bb_bench_options *o, const char *line) {
 static bb_status measure_steps(bench *b, const uint8_t *x, double *times, double *step, bb_error *err) {
     BB_TRY(one_step(b, x, err)); /* warms up, and fills the buffers */
     for (int r = 0; r < b->repeats; r++) {
-        double start = now();
+        double start = bb_clock_seconds();
         BB_TRY(one_step(b, x, err));
-        times[r] = now() - start;
+        times[r] = bb_clock_seconds() - start;
     }
     *step = median(times, b->repeats);
     return BB_OK;
@@ -252,9 +246,9 @@ static void measure_operations(bench *b, double *times, double step, const bb_be
         tell(o, i.name);
         run_phase(b, p);
         for (int r = 0; r < b->repeats; r++) {
-            double start = now();
+            double start = bb_clock_seconds();
             run_phase(b, p);
-            times[r] = now() - start;
+            times[r] = bb_clock_seconds() - start;
         }
         double t = median(times, b->repeats);
         if (p == SQUARES) squares = t;

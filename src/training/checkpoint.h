@@ -1,6 +1,6 @@
+// SPDX-License-Identifier: MIT
 /* Checkpoints: the model's tensors under their own names, optimizer state under `opt.*`, and the training state as JSON in
- * the metadata, all in one safetensors file. A model file is the same without the last two. docs/FORMAT.md is normative.
- * SPDX-License-Identifier: MIT */
+ * the metadata, all in one safetensors file. A model file is the same without the last two. docs/FORMAT.md is normative. */
 #ifndef BB_TRAINING_CHECKPOINT_H
 #define BB_TRAINING_CHECKPOINT_H
 

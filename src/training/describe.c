@@ -1,5 +1,5 @@
-/* What a model or checkpoint file is, as JSON.
- * SPDX-License-Identifier: MIT */
+// SPDX-License-Identifier: MIT
+/* What a model or checkpoint file is, as JSON. */
 #include <jansson.h>
 #include <math.h>
 #include <stdlib.h>

@@ -1,9 +1,10 @@
+// SPDX-License-Identifier: MIT
 /* Validation: files from start to end in windows that do not overlap, or overlap by half, every byte but the first of each
- * scored once. SPDX-License-Identifier: MIT */
+ * scored once. */
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
+#include "core/clock.h"
 #include "data/byte_source.h"
 #include "model/bitbytelm.h"
 
@@ -86,12 +87,11 @@ bb_status bb_evaluate(bb_model *model, const char *data, const bb_eval_options *
                        options->batch_size);
     if (options->sliding && options->seq_len < 2)
         return bb_fail(err, BB_ERR_ARGUMENT, "seq_len %d: a window that slides by half of it has at least 2", options->seq_len);
-    struct timespec start, end;
     bb_byte_source source;
     bb_status status;
     size_t rows = (size_t)options->batch_size * (size_t)options->seq_len;
     walk w = {.model = model, .options = options};
-    clock_gettime(CLOCK_MONOTONIC, &start);
+    double start = bb_clock_seconds();
     BB_TRY(bb_byte_source_open(data, true, &source, err));
     int64_t longest = 0;
     for (int i = 0; i < source.count; i++) {
@@ -119,13 +119,12 @@ bb_status bb_evaluate(bb_model *model, const char *data, const bb_eval_options *
         BB_TRY_GOTO(status, done, bb_model_reserve(model, options->batch_size, seq_len, false, false, err));
     for (int i = 0; i < source.count && !enough(&w); i++) BB_TRY_GOTO(status, done, walk_file(&w, &source, i, err));
     if (!enough(&w)) BB_TRY_GOTO(status, done, flush(&w, err));
-    clock_gettime(CLOCK_MONOTONIC, &end);
     double loss = w.nats / (double)w.scored;
     *result = (bb_eval_result){.bpb = bb_bits_per_byte(loss),
                                .loss = loss,
                                .bytes = w.scored,
                                .files = source.count,
-                               .seconds = (double)(end.tv_sec - start.tv_sec) + 1e-9 * (double)(end.tv_nsec - start.tv_nsec)};
+                               .seconds = bb_clock_seconds() - start};
     status = BB_OK;
 done:
     free(w.x);

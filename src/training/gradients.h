@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 /* The gradients of a step: micro-batches added in a fixed order, in this process and over all of them.
  *
  * BB_REDUCE_EXACT: every order is that of one tree over all micro-batches of the step. An even number of them is the sum of its
@@ -7,8 +8,7 @@
  * BB_REDUCE_FAST: a rank's micro-batches are added one after the other in place; then the tree over ranks.
  * Either way the same number of ranks gives the same bits, always.
  *
- * The sum over ranks begins block by block while the last micro-batch's backward pass goes on.
- * SPDX-License-Identifier: MIT */
+ * The sum over ranks begins block by block while the last micro-batch's backward pass goes on. */
 #ifndef BB_TRAINING_GRADIENTS_H
 #define BB_TRAINING_GRADIENTS_H
 

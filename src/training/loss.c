@@ -1,5 +1,5 @@
-/* Bits per byte, and the dynamic loss scaler.
- * SPDX-License-Identifier: MIT */
+// SPDX-License-Identifier: MIT
+/* Bits per byte, and the dynamic loss scaler. */
 #include "training/loss.h"
 
 #include <math.h>

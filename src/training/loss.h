@@ -1,5 +1,5 @@
-/* The loss scaler's state, which checkpoints keep.
- * SPDX-License-Identifier: MIT */
+// SPDX-License-Identifier: MIT
+/* The loss scaler's state, which checkpoints keep. */
 #ifndef BB_TRAINING_LOSS_H
 #define BB_TRAINING_LOSS_H
 

@@ -1,5 +1,5 @@
-/* Learning rate and sequence length as functions of the step.
- * SPDX-License-Identifier: MIT */
+// SPDX-License-Identifier: MIT
+/* Learning rate and sequence length as functions of the step. */
 #include <math.h>
 
 #include "bitbyte.h"

@@ -1,5 +1,5 @@
-/* What a run takes, measured by the functions that carve it.
- * SPDX-License-Identifier: MIT */
+// SPDX-License-Identifier: MIT
+/* What a run takes, measured by the functions that carve it. */
 #include "training/checkpoint.h"
 #include "training/gradients.h"
 #include "training/optim.h"

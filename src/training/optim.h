@@ -1,6 +1,6 @@
+// SPDX-License-Identifier: MIT
 /* AdamW and its 8-bit form over the model's parameter table; the moments all here, or shared out over ranks (ZeRO stage 1,
- * arXiv:1910.02054): each rank updates the pieces whose moments it holds, and gives the new weights to the others.
- * SPDX-License-Identifier: MIT */
+ * arXiv:1910.02054): each rank updates the pieces whose moments it holds, and gives the new weights to the others. */
 #ifndef BB_TRAINING_OPTIM_H
 #define BB_TRAINING_OPTIM_H
 

@@ -1,5 +1,5 @@
-/* The directory that a run leaves: config.json, metrics.jsonl, step-NNNNNNNN.safetensors, latest. docs/FORMAT.md.
- * SPDX-License-Identifier: MIT */
+// SPDX-License-Identifier: MIT
+/* The directory that a run leaves: config.json, metrics.jsonl, step-NNNNNNNN.safetensors, latest. docs/FORMAT.md. */
 #ifndef BB_TRAINING_RUN_DIR_H
 #define BB_TRAINING_RUN_DIR_H
 

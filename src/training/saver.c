@@ -1,11 +1,12 @@
-/* SPDX-License-Identifier: MIT */
+// SPDX-License-Identifier: MIT
 #include "training/saver.h"
 
 #include <pthread.h>
 #include <signal.h>
 #include <stdatomic.h>
 #include <stdlib.h>
-#include <time.h>
+
+#include "core/clock.h"
 
 struct bb_saver {
     const bb_model *model;
@@ -30,12 +31,6 @@ struct bb_saver {
     bb_status status;
     bb_error error;
 };
-
-static double now(void) {
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
-}
 
 bb_status bb_saver_create(const bb_model *model, const bb_optimizer *optimizer, const bb_run_dir *dir, bb_saver_way *way,
                           bb_saver_saved on_saved, void *user, bb_saver **out, bb_error *err) {
@@ -120,11 +115,11 @@ bb_status bb_saver_wait(bb_saver *s, bb_error *err) {
 
 void bb_saver_copied(bb_saver *s) {
     if (!s) return;
-    double begin = now();
+    double begin = bb_clock_seconds();
     pthread_mutex_lock(&s->lock);
     while (!s->is_copied) pthread_cond_wait(&s->changed, &s->lock);
     pthread_mutex_unlock(&s->lock);
-    s->paused_seconds += now() - begin;
+    s->paused_seconds += bb_clock_seconds() - begin;
 }
 
 bb_status bb_saver_poll(bb_saver *s, bb_error *err) {
@@ -133,7 +128,7 @@ bb_status bb_saver_poll(bb_saver *s, bb_error *err) {
 }
 
 bb_status bb_saver_save(bb_saver *s, const bb_training_state *state, const bb_keep *keep, bb_error *err) {
-    double begin = now();
+    double begin = bb_clock_seconds();
     BB_TRY(bb_saver_wait(s, err));
     BB_TRY(bb_checkpoint_image_take(s->image, s->model, s->optimizer, state, err));
     s->path = bb_run_dir_checkpoint_path(s->dir, state->step);
@@ -143,10 +138,10 @@ bb_status bb_saver_save(bb_saver *s, const bb_training_state *state, const bb_ke
     atomic_store(&s->ended, false);
     set_copied(s, false);
     s->under_way = s->way != BB_SAVER_WAITS && start_thread(s);
-    s->paused_seconds = now() - begin;
+    s->paused_seconds = bb_clock_seconds() - begin;
     if (s->under_way) return BB_OK;
     bb_status status = write_checkpoint(s, err);
-    s->paused_seconds = now() - begin;
+    s->paused_seconds = bb_clock_seconds() - begin;
     return finish(s, status);
 }
 

@@ -1,6 +1,7 @@
+// SPDX-License-Identifier: MIT
 /* Saves checkpoints of a run by a thread of its own, which copies everything first and writes the copy, or writes what it
  * reads. Training stands still only where it would change what is not copied or read yet: the next step's update, a whole
- * forward and backward pass later. SPDX-License-Identifier: MIT */
+ * forward and backward pass later. */
 #ifndef BB_TRAINING_SAVER_H
 #define BB_TRAINING_SAVER_H
 

@@ -1,5 +1,6 @@
+// SPDX-License-Identifier: MIT
 /* How ranks share out the parameters: the ranges that are exchanged at a time, and of these each rank's part. Only shapes and
- * the number of ranks decide. SPDX-License-Identifier: MIT */
+ * the number of ranks decide. */
 #ifndef BB_TRAINING_SHARDS_H
 #define BB_TRAINING_SHARDS_H
 

@@ -1,5 +1,5 @@
-/* Steps whose loss or gradient norm stands far above those of the steps before it.
- * SPDX-License-Identifier: MIT */
+// SPDX-License-Identifier: MIT
+/* Steps whose loss or gradient norm stands far above those of the steps before it. */
 #ifndef BB_TRAINING_SPIKES_H
 #define BB_TRAINING_SPIKES_H
 

@@ -1,6 +1,6 @@
+// SPDX-License-Identifier: MIT
 /* Sums over the tiles (BB_NORM_TILE) of all parameters or gradients, of which each rank makes those of its pieces: added in the
- * order of the parameters, whoever made them, so that they do not depend on how the pieces are shared out.
- * SPDX-License-Identifier: MIT */
+ * order of the parameters, whoever made them, so that they do not depend on how the pieces are shared out. */
 #ifndef BB_TRAINING_TILE_SUMS_H
 #define BB_TRAINING_TILE_SUMS_H
 

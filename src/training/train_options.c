@@ -1,4 +1,4 @@
-/* SPDX-License-Identifier: MIT */
+// SPDX-License-Identifier: MIT
 #include "training/train_options.h"
 
 void bb_train_options_default(bb_train_options *o) {

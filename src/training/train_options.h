@@ -1,5 +1,5 @@
-/* What a trainer may be told.
- * SPDX-License-Identifier: MIT */
+// SPDX-License-Identifier: MIT
+/* What a trainer may be told. */
 #ifndef BB_TRAINING_TRAIN_OPTIONS_H
 #define BB_TRAINING_TRAIN_OPTIONS_H
 

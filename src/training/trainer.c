@@ -1,5 +1,5 @@
-/* The training loop: micro-batches, clip, update, metrics, validation, checkpoints.
- * SPDX-License-Identifier: MIT */
+// SPDX-License-Identifier: MIT
+/* The training loop: micro-batches, clip, update, metrics, validation, checkpoints. */
 #include "bitbyte.h"
 
 #include <math.h>
@@ -9,6 +9,7 @@
 #include <sys/stat.h>
 #include <time.h>
 
+#include "core/clock.h"
 #include "core/file.h"
 #include "data/dataset.h"
 #include "dist/dist.h"
@@ -60,12 +61,6 @@ struct rank_report {
     double losses[];                    /* of its micro-batches, as many as the longest run has */
 };
 
-static double now(void) {
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
-}
-
 static int seq_len_of(const bb_train_options *o, int64_t step) {
     return o->seq_len ? o->seq_len : bb_seq_len_for_step(step, o->steps, o->seq_len_cap);
 }
@@ -107,7 +102,7 @@ bb_status bb_trainer_create(bb_model *model, bb_optimizer *optimizer, bb_loss_sc
     t->options = *options;
     t->run_dir.lock_fd = -1;
     t->damaged_step = -1;
-    t->created = now();
+    t->created = bb_clock_seconds();
     t->warmup_steps =
         options->warmup_steps >= 0 ? options->warmup_steps : (int64_t)(options->warmup_frac * (double)options->steps);
 
@@ -171,7 +166,7 @@ static bb_train_event event_of(const bb_trainer *t, bb_train_event_kind kind) {
                             .bytes_seen = t->state.bytes_seen,
                             .skipped_steps = t->state.skipped_steps,
                             .skipped_micro_batches = t->state.skipped_micro_batches,
-                            .elapsed_seconds = now() - t->started,
+                            .elapsed_seconds = bb_clock_seconds() - t->started,
                             .loss = NAN,
                             .bpb = NAN,
                             .val_bpb = NAN,
@@ -280,7 +275,7 @@ static bb_status same_everywhere(bb_trainer *t, bb_error *err) {
 static void on_saved(void *user, int64_t step, const char *path, double paused_seconds) {
     bb_trainer *t = user;
     bb_train_event e = event_of(t, BB_TRAIN_SAVED);
-    double took = now() - t->save_began;
+    double took = bb_clock_seconds() - t->save_began;
     if (took > t->longest_save) t->longest_save = took;
     e.step = step;
     e.path = path;
@@ -291,16 +286,16 @@ static void on_saved(void *user, int64_t step, const char *path, double paused_s
 static bb_status save(bb_trainer *t, bb_error *err) {
     if (!t->options.out_dir) return BB_OK;
     BB_TRY(bb_saver_wait(t->saver, err)); /* and says what it took, before this save's times are taken */
-    double begin = now();
+    double begin = bb_clock_seconds();
     if (t->optimizer->dist) BB_TRY(bb_weight_exchange_f32_to_rank_0(&t->optimizer->exchange, err));
-    t->gathered = now() - begin;
+    t->gathered = bb_clock_seconds() - begin;
     if (t->dist->rank > 0) return t->optimizer->dist ? bb_checkpoint_contribute(t->optimizer, t->from_copy, err) : BB_OK;
     bb_keep keep = {.newest = t->options.keep, .every = t->options.keep_every};
     if (t->state.skipped_in_a_row > 0) keep.newest = 0; /* those before it may be all that is good */
     t->state.optimizer_steps = t->optimizer->steps;
     t->state.scaler_scale = t->scaler && t->scaler->enabled ? t->scaler->scale : 0;
     t->state.scaler_good_steps = t->scaler ? t->scaler->good_steps : 0;
-    t->last_save = t->save_began = now();
+    t->last_save = t->save_began = bb_clock_seconds();
     return bb_saver_save(t->saver, &t->state, &keep, err);
 }
 
@@ -325,7 +320,7 @@ static bb_status validate(bb_trainer *t, bb_error *err) {
 static bb_status exchange_reports(bb_trainer *t, double *loss, bb_error *err) {
     const bb_train_options *o = &t->options;
     int size = t->dist->size, finite = 0;
-    double sum = 0, waited = 0, least = INFINITY, t_now = now();
+    double sum = 0, waited = 0, least = INFINITY, t_now = bb_clock_seconds();
     struct rank_report *own = report_of(t, size);
     own->stop = t->stop;
     own->save_due = o->save_minutes > 0 && t_now - t->last_save >= 60 * o->save_minutes;
@@ -420,7 +415,7 @@ static bb_status train_step(bb_trainer *t, bb_dataset *dataset, bb_train_event *
     if (bb_dataset_seq_len(dataset) != seq_len) BB_TRY(bb_dataset_set_seq_len(dataset, seq_len, err));
     if (seq_len > s->trained_length) t->model->trained_length = s->trained_length = seq_len;
 
-    double loss = NAN, grad_norm = NAN, begin = now(), waited_before = bb_dist_wait_seconds(t->dist);
+    double loss = NAN, grad_norm = NAN, begin = bb_clock_seconds(), waited_before = bb_dist_wait_seconds(t->dist);
     double lr = bb_lr_for_step(s->step, t->warmup_steps, o->steps, t->optimizer->options.lr, o->lr_schedule, o->lr_min_factor);
     bool applied = false;
     BB_TRY(accumulate(t, dataset, seq_len, &loss, err));
@@ -444,7 +439,7 @@ static bb_status train_step(bb_trainer *t, bb_dataset *dataset, bb_train_event *
     e->bpb = bb_bits_per_byte(loss);
     e->lr = lr;
     e->grad_norm = grad_norm;
-    double step_seconds = now() - begin, span = t->started + e->elapsed_seconds - t->last_log_time;
+    double step_seconds = bb_clock_seconds() - begin, span = t->started + e->elapsed_seconds - t->last_log_time;
     if (step_seconds > t->longest_step) t->longest_step = step_seconds;
     e->wait_share = share(t->logged_waits.mean, span); /* a step's waiting is known in the next one */
     e->exposed_share = share(t->logged_waits.least, span);
@@ -494,7 +489,7 @@ static bb_status run(bb_trainer *t, bb_dataset *dataset, bb_error *err) {
     bb_training_state *s = &t->state;
     int64_t end = o->stop_at > 0 && o->stop_at < o->steps ? o->stop_at : o->steps;
     bb_dataset_set_position(dataset, s->samples);
-    t->started = t->last_log_time = now();
+    t->started = t->last_log_time = bb_clock_seconds();
     t->last_log_bytes = s->bytes_seen;
     t->first_step = s->step;
     t->last_save = t->started;
@@ -510,7 +505,7 @@ static bb_status run(bb_trainer *t, bb_dataset *dataset, bb_error *err) {
         emit(t, &e);
         if (e.logged) {
             BB_TRY(log_metrics(t, &e, err));
-            t->last_log_time = now();
+            t->last_log_time = bb_clock_seconds();
             t->last_log_bytes = s->bytes_seen;
             t->all_waits.mean += t->logged_waits.mean;
             t->all_waits.least += t->logged_waits.least;
@@ -553,7 +548,7 @@ bb_status bb_trainer_train(bb_trainer *t, bb_dataset *dataset, bb_error *err) {
     /* The last checkpoint is on disk, or known not to be, before this returns. What ended the run is said first. */
     bb_status last = bb_saver_wait(t->saver, &unsaved);
     if (last != BB_OK && (status == BB_OK || status == BB_ERR_INTERRUPTED)) status = bb_fail(err, last, "%s", unsaved.message);
-    t->ended = now();
+    t->ended = bb_clock_seconds();
     bb_saver_free(t->saver);
     t->saver = NULL;
     bb_run_dir_close(&t->run_dir);

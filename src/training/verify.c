@@ -1,5 +1,5 @@
-/* Reads all of a model file or checkpoint and says, tensor by tensor, what is wrong with it.
- * SPDX-License-Identifier: MIT */
+// SPDX-License-Identifier: MIT
+/* Reads all of a model file or checkpoint and says, tensor by tensor, what is wrong with it. */
 #include <jansson.h>
 #include <stdlib.h>
 

@@ -1,4 +1,4 @@
-/* SPDX-License-Identifier: MIT */
+// SPDX-License-Identifier: MIT
 #include "training/weight_exchange.h"
 
 #include <stdlib.h>

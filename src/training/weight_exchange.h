@@ -1,9 +1,9 @@
+// SPDX-License-Identifier: MIT
 /* What ranks that share out the update of the weights (--zero 1) give each other after it, so that each can compute with all of
  * them. Of a ternary tensor that is its codes, a sixteenth of its f32: each rank quantizes what it updated, with scales that
  * are the sum of all parts' sums in the order of the parameters. So a rank's f32 values of what others update are old, until
  * bb_weight_exchange_f32 brings them: for a checkpoint, and at the end. Among many ranks, whose parts are no whole rows of
- * codes (shards.h), and for the clipped estimator, which reads f32 weights, that is what every update ends with.
- * SPDX-License-Identifier: MIT */
+ * codes (shards.h), and for the clipped estimator, which reads f32 weights, that is what every update ends with. */
 #ifndef BB_TRAINING_WEIGHT_EXCHANGE_H
 #define BB_TRAINING_WEIGHT_EXCHANGE_H
 

@@ -1,5 +1,5 @@
-/* Any text as a model's configuration: it is refused with a message, or it is possible and comes back the same from its JSON.
- * SPDX-License-Identifier: MIT */
+// SPDX-License-Identifier: MIT
+/* Any text as a model's configuration: it is refused with a message, or it is possible and comes back the same from its JSON. */
 #include <stdlib.h>
 #include <string.h>
 

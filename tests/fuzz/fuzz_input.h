@@ -1,5 +1,5 @@
-/* The fuzzer's bytes as a file, for readers that take a path. The file is in memory and is the same one each time.
- * SPDX-License-Identifier: MIT */
+// SPDX-License-Identifier: MIT
+/* The fuzzer's bytes as a file, for readers that take a path. The file is in memory and is the same one each time. */
 #ifndef BB_FUZZ_INPUT_H
 #define BB_FUZZ_INPUT_H
 

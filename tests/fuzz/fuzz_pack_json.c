@@ -1,5 +1,5 @@
-/* Any bytes as JSON to pack: they are refused with a place, or give texts that lie in what was read.
- * SPDX-License-Identifier: MIT */
+// SPDX-License-Identifier: MIT
+/* Any bytes as JSON to pack: they are refused with a place, or give texts that lie in what was read. */
 #include <stdlib.h>
 #include <string.h>
 

@@ -1,5 +1,5 @@
-/* Any bytes as a plain, gzip or zstd input of `pack`: they are refused or read to an end.
- * SPDX-License-Identifier: MIT */
+// SPDX-License-Identifier: MIT
+/* Any bytes as a plain, gzip or zstd input of `pack`: they are refused or read to an end. */
 #include "data/packer.h"
 #include "fuzz_input.h"
 

@@ -1,5 +1,5 @@
-/* Any bytes as a model file: the reader refuses them or gives tensors that lie in the file.
- * SPDX-License-Identifier: MIT */
+// SPDX-License-Identifier: MIT
+/* Any bytes as a model file: the reader refuses them or gives tensors that lie in the file. */
 #include "format/safetensors.h"
 #include "fuzz_input.h"
 #include "model/config.h"

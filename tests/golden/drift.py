@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """The ten training losses of the reference in f64: writes train_losses_f64.json, and prints how far the stored ones in f32 are from
 them, and how far they and the first gradients move when each weight is changed by up to half of its last bit in f32, when every
 gradient has the errors of a backward pass in bf16 and int8, and when attention is in int8 besides.

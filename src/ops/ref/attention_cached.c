@@ -1,5 +1,5 @@
-/* The cache of keys and values, and attention to it.
- * SPDX-License-Identifier: MIT */
+// SPDX-License-Identifier: MIT
+/* The cache of keys and values, and attention to it. */
 #include <math.h>
 
 #include "ops/ref/ref.h"

@@ -1,4 +1,4 @@
-/* SPDX-License-Identifier: MIT */
+// SPDX-License-Identifier: MIT
 #include "ops/ref/ref.h"
 
 /* s[m] * g[n] * sum_k x.q[m,k] * t.q[n,k]: the integer sum is exact, and rounded only when the caller stores the result. */

@@ -1,5 +1,5 @@
-/* Opens the ref backend: its memory is the process's own, and it works in the calling thread.
- * SPDX-License-Identifier: MIT */
+// SPDX-License-Identifier: MIT
+/* Opens the ref backend: its memory is the process's own, and it works in the calling thread. */
 #include "ops/ref/ref.h"
 
 #include <stdio.h>

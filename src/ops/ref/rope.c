@@ -1,4 +1,4 @@
-/* SPDX-License-Identifier: MIT */
+// SPDX-License-Identifier: MIT
 #include "ops/ref/ref.h"
 
 /* sign -1 turns back. */

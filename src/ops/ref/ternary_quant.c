@@ -1,4 +1,5 @@
-/* A ternary matrix is stored as the codes that ternary_load takes. SPDX-License-Identifier: MIT */
+// SPDX-License-Identifier: MIT
+/* A ternary matrix is stored as the codes that ternary_load takes. */
 #include <math.h>
 
 #include "ops/ref/ref.h"

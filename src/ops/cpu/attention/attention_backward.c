@@ -1,0 +1,94 @@
+// SPDX-License-Identifier: MIT
+/* The gradient of attention, from the rows' logsumexp: scores are computed again, tile by tile. A task takes a run of key tiles
+ * of one KV head; its dk and dv are its own, its dq is summed with that of the head's other runs in a fixed order.
+ * arXiv:2205.14135 */
+#include <omp.h>
+
+#define ATTENTION_TILE "ops/cpu/attention/attention_backward_tile.h"
+#include "ops/cpu/attention/attention_sets.h"
+#ifdef __x86_64__
+#include "ops/cpu/attention/attention_backward_amx.h"
+#endif
+
+typedef struct backward_functions {
+    size_t (*bytes)(const bb_attention *a);
+    int64_t (*dq_ld)(int64_t D);
+    void (*keys)(const backward_arrays *x, int64_t b, int64_t head, int64_t first, int64_t last, float *dq, void *scratch);
+    void (*finish_dq)(const backward_arrays *x, int64_t b, int64_t h, int64_t t, int64_t rows, float *parts, int64_t count,
+                      int64_t stride);
+} backward_functions;
+
+#define BACKWARD(set)                                                                                                          \
+    { backward_bytes_##set, dq_ld_##set, backward_keys_##set, finish_dq_##set }
+ATTENTION_TABLE(backward_functions, backward_for, BACKWARD)
+
+enum { FEWEST_TASKS = 16 }; /* with fewer heads than this, the keys of a head are cut into runs */
+
+/* The first key tile of run `run`: runs have about equal work, a tile's being the queries that see it. */
+static int64_t run_begin(const bb_attention *a, int64_t run, int64_t runs) {
+    int64_t tiles = (a->Tk + ATTENTION_KEYS - 1) / ATTENTION_KEYS, total = 0, before = 0, tile = 0;
+    for (int64_t i = 0; i < tiles; i++) total += a->Tq - bb_clamp(i * ATTENTION_KEYS - (a->Tk - a->Tq), 0, a->Tq - 1);
+    while (tile < tiles && before * runs < run * total) {
+        before += a->Tq - bb_clamp(tile * ATTENTION_KEYS - (a->Tk - a->Tq), 0, a->Tq - 1);
+        tile++;
+    }
+    return tile;
+}
+
+/* How a call is cut up, and what that takes. */
+typedef struct backward_plan {
+    int64_t runs; /* of a head's key tiles */
+    int64_t padded, ld;
+    int64_t part, parts; /* floats of a task's dq; with one run a head, the thread's next task takes its place */
+    size_t thread_bytes;
+} backward_plan;
+
+static backward_plan plan_for(bb_device *dev, const bb_attention *a) {
+    const backward_functions *f = &backward_for[bb_cpu_of(dev)->level];
+    int64_t heads = a->B * a->Hk, tiles = (a->Tk + ATTENTION_KEYS - 1) / ATTENTION_KEYS;
+    backward_plan p = {.runs = bb_clamp((FEWEST_TASKS + heads - 1) / heads, 1, tiles),
+                       .padded = bb_round_up(a->Tq, ATTENTION_QUERIES),
+                       .ld = f->dq_ld(a->D),
+                       .thread_bytes = f->bytes(a)};
+    p.part = a->H / a->Hk * p.padded * p.ld;
+    p.parts = p.runs > 1 ? heads * p.runs : dev->threads;
+    return p;
+}
+
+static size_t plan_bytes(bb_device *dev, const backward_plan *p) {
+    return p->thread_bytes * (size_t)dev->threads + (size_t)(p->parts * p->part) * sizeof(float);
+}
+
+size_t bb_cpu_attention_backward_scratch(bb_device *dev, const bb_attention *a) {
+    backward_plan p = plan_for(dev, a);
+    return plan_bytes(dev, &p);
+}
+
+void bb_cpu_attention_backward(bb_device *dev, void *dq, void *dk, void *dv, const void *d_o, const void *q, const void *k,
+                               const void *v, const void *o, const float *lse, const bb_attention *a) {
+    const backward_functions *f = &backward_for[bb_cpu_of(dev)->level];
+    const backward_arrays x = {dq, dk, dv, d_o, q, k, v, o, lse, a};
+    const backward_plan p = plan_for(dev, a);
+    int64_t G = a->H / a->Hk, heads = a->B * a->Hk, runs = p.runs, part = p.part, padded = p.padded, ld = p.ld;
+    size_t thread_bytes = p.thread_bytes;
+    char *scratch = bb_cpu_scratch(dev, plan_bytes(dev, &p));
+    if (!scratch) return;
+    float *dq_parts = (float *)(void *)(scratch + thread_bytes * (size_t)dev->threads);
+
+#pragma omp parallel for num_threads(dev->threads) schedule(dynamic)
+    for (int64_t task = 0; task < heads * runs; task++) {
+        int64_t head = task / runs, run = task % runs, thread = omp_get_thread_num();
+        float *mine = dq_parts + (runs > 1 ? task : thread) * part;
+        f->keys(&x, head / a->Hk, head % a->Hk, run_begin(a, run, runs), run_begin(a, run + 1, runs), mine,
+                scratch + thread_bytes * (size_t)thread);
+        for (int64_t g = 0; g < G && runs == 1; g++)
+            f->finish_dq(&x, head / a->Hk, head % a->Hk * G + g, 0, a->Tq, mine + g * padded * ld, 1, 0);
+    }
+    if (runs == 1) return;
+#pragma omp parallel for num_threads(dev->threads)
+    for (int64_t tile = 0; tile < heads * G * (padded / ATTENTION_QUERIES); tile++) {
+        int64_t t = tile % (padded / ATTENTION_QUERIES) * ATTENTION_QUERIES, h = tile / (padded / ATTENTION_QUERIES);
+        f->finish_dq(&x, h / a->H, h % a->H, t, bb_clamp(a->Tq - t, 0, ATTENTION_QUERIES),
+                     dq_parts + h / G * runs * part + (h % G * padded + t) * ld, runs, part);
+    }
+}

@@ -1,0 +1,321 @@
+// SPDX-License-Identifier: MIT
+/* The backward pass over a run of key tiles on AMX, as attention_backward_tile.h, in bf16, in the vocabulary of set VNNI.
+ * Scores are computed transposed, keys in rows: so p and ds come out as the left sides that dv and dk want, and dq is summed
+ * transposed. Everything is padded with zeros to blocks of 32. */
+#ifndef BB_OPS_CPU_ATTENTION_BACKWARD_AMX_H
+#define BB_OPS_CPU_ATTENTION_BACKWARD_AMX_H
+
+#include "ops/cpu/attention/attention_amx.h"
+
+enum {
+    AMX_KEY_BLOCKS = ATTENTION_KEYS / AMX_SIDE,
+    AMX_QUERIES = 256, /* a tile: dk and dv go through the tile registers once for all of it */
+    AMX_QUERY_BLOCKS = AMX_QUERIES / AMX_SIDE,
+    AMX_BLOCK = AMX_SIDE * AMX_SIDE
+};
+
+/* Scratch of a task. Dp: D rounded up to 32; G, Tp as in attention_backward_tile.h. */
+typedef struct amx_buffers {
+    uint32_t *q_transposed, *do_transposed; /* (G, Tp / 32, Dp / 2, 32): words of two d, a query a column */
+    uint32_t *q_pairs, *do_pairs;           /* (G, Tp / 32, 16, Dp): words of two queries */
+    bb_bf16 *k_rows, *v_rows;               /* (KEYS, Dp) */
+    bb_bf16 *k_columns;                     /* (Dp, KEYS) */
+    bb_bf16 *p, *ds;                        /* (KEYS / 32, QUERIES / 32, 32, 32) */
+    uint32_t *ds_pairs;                     /* (QUERIES / 32, KEYS / 32, 16, 32): words of two keys */
+    float *s, *dp;                          /* twice (32, 32) */
+    float *dk, *dv;                         /* (KEYS, Dp) */
+    float *lse, *delta;                     /* (G, Tp) */
+} amx_buffers;
+
+KERNEL amx_buffers carve_amx(bb_arena *arena, const bb_attention *a) {
+    size_t dp = (size_t)bb_round_up(a->D, AMX_SIDE), rows = (size_t)(a->H / a->Hk * bb_round_up(a->Tq, ATTENTION_QUERIES));
+    size_t bf16 = sizeof(bb_bf16), f32 = sizeof(float), scores = ATTENTION_KEYS * AMX_QUERIES * bf16;
+    amx_buffers f;
+    f.q_transposed = bb_arena_take(arena, rows * dp * bf16);
+    f.do_transposed = bb_arena_take(arena, rows * dp * bf16);
+    f.q_pairs = bb_arena_take(arena, rows * dp * bf16);
+    f.do_pairs = bb_arena_take(arena, rows * dp * bf16);
+    f.k_rows = bb_arena_take(arena, ATTENTION_KEYS * dp * bf16);
+    f.v_rows = bb_arena_take(arena, ATTENTION_KEYS * dp * bf16);
+    f.k_columns = bb_arena_take(arena, ATTENTION_KEYS * dp * bf16);
+    f.p = bb_arena_take(arena, scores);
+    f.ds = bb_arena_take(arena, scores);
+    f.ds_pairs = bb_arena_take(arena, scores);
+    f.s = bb_arena_take(arena, 2 * AMX_BLOCK * f32);
+    f.dp = bb_arena_take(arena, 2 * AMX_BLOCK * f32);
+    f.dk = bb_arena_take(arena, ATTENTION_KEYS * dp * f32);
+    f.dv = bb_arena_take(arena, ATTENTION_KEYS * dp * f32);
+    f.lse = bb_arena_take(arena, rows * f32);
+    f.delta = bb_arena_take(arena, rows * f32);
+    return f;
+}
+
+KERNEL size_t backward_bytes_avx512amx(const bb_attention *a) {
+    bb_arena measure = {0};
+    carve_amx(&measure, a);
+    return measure.used;
+}
+
+/* A task's dq is (G, Tp / 32, Dp, 32). */
+KERNEL int64_t dq_ld_avx512amx(int64_t D) { return bb_round_up(D, AMX_SIDE); }
+
+/* ---- packing --------------------------------------------------------------------------------------------------------- */
+
+/* 16 rows of 32 elements, the first `rows` and `n` of which are there; the others zeros. */
+INLINE void load_square(__m512i x[16], const bb_bf16 *src, int64_t stride, int64_t rows, int64_t n) {
+    __mmask32 mask = n >= 32 ? 0xffffffffu : (__mmask32)((1u << n) - 1);
+    for (int r = 0; r < 16; r++) x[r] = r < rows ? _mm512_maskz_loadu_epi16(mask, src + r * stride) : _mm512_setzero_si512();
+}
+
+/* Rows 2i and 2i + 1 become words: of columns 0..15 in low[i], of 16..31 in high[i]. */
+INLINE void pair_rows(__m512i low[8], __m512i high[8], const __m512i x[16]) {
+    for (int i = 0; i < 8; i++) bb_pair_rows16(&low[i], &high[i], x[2 * i], x[2 * i + 1]);
+}
+
+/* `rows` rows, as q_transposed and q_pairs want them. */
+KERNEL void pack_queries(uint32_t *transposed, uint32_t *pairs, const bb_bf16 *src, int64_t stride, int64_t rows,
+                         int64_t padded, int64_t D) {
+    int64_t dp = bb_round_up(D, AMX_SIDE);
+    for (int64_t r = 0; r < padded; r += 16)
+        for (int64_t d = 0; d < D; d += 32) {
+            uint32_t *to = transposed + r / AMX_SIDE * (AMX_SIDE * dp / 2) + d / 2 * AMX_SIDE + r % AMX_SIDE;
+            uint32_t *pair = pairs + r / 2 * dp + d;
+            __m512i x[16], low[8], high[8];
+            for (int64_t i = r + 16; i < r + 32 && i < rows; i++) __builtin_prefetch(src + i * stride + d);
+            load_square(x, src + r * stride + d, stride, rows - r, D - d);
+            pair_rows(low, high, x);
+            for (int i = 0; i < 8; i++, pair += dp) {
+                _mm512_storeu_si512(pair, low[i]);
+                _mm512_storeu_si512(pair + 16, high[i]);
+            }
+            bb_transpose16(x);
+            for (int i = 0; i < 16; i++) _mm512_storeu_si512(to + i * AMX_SIDE, x[i]);
+        }
+}
+
+/* `keys` rows up to KEYS: as rows, and, where columns is not NULL, as columns. */
+KERNEL void pack_keys(bb_bf16 *rows, bb_bf16 *columns, const bb_bf16 *src, int64_t stride, int64_t keys, int64_t D) {
+    int64_t dp = bb_round_up(D, AMX_SIDE);
+    for (int64_t r = 0; r < ATTENTION_KEYS; r += 32)
+        for (int64_t d = 0; d < D; d += 32) {
+            __m512i x[16], low[16], high[16];
+            for (int half = 0; half < 2; half++) {
+                int64_t at = r + 16 * half;
+                load_square(x, src + at * stride + d, stride, keys - at, D - d);
+                for (int i = 0; i < 16; i++) _mm512_storeu_si512(rows + (at + i) * dp + d, x[i]);
+                if (columns) pair_rows(low + 8 * half, high + 8 * half, x);
+            }
+            if (!columns) continue;
+            bb_transpose16(low);
+            bb_transpose16(high);
+            for (int i = 0; i < 16; i++) {
+                _mm512_storeu_si512(columns + (d + i) * ATTENTION_KEYS + r, low[i]);
+                _mm512_storeu_si512(columns + (d + 16 + i) * ATTENTION_KEYS + r, high[i]);
+            }
+        }
+}
+
+/* ---- the pass -------------------------------------------------------------------------------------------------------- */
+
+/* A block of scores whose p and ds are yet to be computed, for rows `row` .. 31. */
+typedef struct amx_pending {
+    const float *s, *dp, *lse, *delta; /* (32, 32) and of its queries */
+    bb_bf16 *p, *ds;
+    uint32_t *ds_pairs;
+    int64_t row;
+    int64_t diagonal; /* query i of it sees keys up to i + diagonal of it */
+} amx_pending;
+
+/* low and then high in bf16. (Assembler: the set's functions are compiled for processors without it.) */
+INLINE __m512i two_bf16(vf low, vf high) {
+    __m512i rounded;
+    __asm__("vcvtne2ps2bf16 %1, %2, %0" : "=v"(rounded) : "v"(low), "v"(high));
+    return rounded;
+}
+
+/* Two rows of it. whole: all its queries see all its keys. */
+INLINE void amx_weigh_two(const amx_pending *w, vf c, bool whole) {
+    const __m512i interleave = _mm512_set_epi16(31, 15, 30, 14, 29, 13, 28, 12, 27, 11, 26, 10, 25, 9, 24, 8, 23, 7, 22, 6, 21,
+                                                5, 20, 4, 19, 3, 18, 2, 17, 1, 16, 0);
+    int64_t r = w->row;
+    vf p[2][2], ds[2][2];
+    for (int odd = 0; odd < 2; odd++)
+        for (int i = 0; i < 2; i++) {
+            int64_t at = (r + odd) * AMX_SIDE + i * VL;
+            p[odd][i] = vexp2(vfma(vload(w->s + at), c, vset1(0.0f) - vload(w->lse + i * VL)));
+            ds[odd][i] = p[odd][i] * (vload(w->dp + at) - vload(w->delta + i * VL));
+            if (whole) continue;
+            int64_t unseen = bb_clamp(r + odd - w->diagonal - i * VL, 0, VL); /* queries before the first that sees it */
+            __mmask16 seen = (__mmask16)(0xffffu << unseen);
+            p[odd][i] = _mm512_maskz_mov_ps(seen, p[odd][i]);
+            ds[odd][i] = _mm512_maskz_mov_ps(seen, ds[odd][i]);
+        }
+    for (int odd = 0; odd < 2; odd++) {
+        _mm512_store_si512(w->p + (r + odd) * AMX_SIDE, two_bf16(p[odd][0], p[odd][1]));
+        _mm512_store_si512(w->ds + (r + odd) * AMX_SIDE, two_bf16(ds[odd][0], ds[odd][1]));
+    }
+    for (int i = 0; i < 2; i++)
+        _mm512_storeu_si512(w->ds_pairs + r / 2 * AMX_SIDE + i * VL,
+                            _mm512_permutexvar_epi16(interleave, two_bf16(ds[0][i], ds[1][i])));
+}
+
+/* `count` rows of it, as far as there are any. */
+INLINE void amx_weigh(amx_pending *w, int64_t count, vf c) {
+    int64_t end = bb_clamp(w->row + count, 0, AMX_SIDE);
+    if (w->diagonal >= AMX_SIDE - 1)
+        for (; w->row < end; w->row += 2) amx_weigh_two(w, c, true);
+    else
+        for (; w->row < end; w->row += 2) amx_weigh_two(w, c, false);
+}
+
+/* c, whose rows are c_stride bytes apart, becomes, or with `add` grows by, the product over `steps` times 32 elements. With
+ * each of them `each` rows of `meanwhile` are weighed, while the tiles are busy. */
+INLINE void amx_product(bool add, float *c, int64_t c_stride, amx_sides x, int64_t steps, amx_pending *meanwhile, int64_t each,
+                        vf scale) {
+    const char *a = x.a, *b = x.b;
+    amx_begin(add, c, c_stride);
+    for (int64_t i = 0; i < steps; i++, a += x.a_step, b += x.b_step) {
+        BB_AMX_LOAD(6, b, x.b_stride);
+        BB_AMX_LOAD(4, a, x.a_stride);
+        BB_AMX_BF16(0, 4, 6);
+        BB_AMX_LOAD(7, b + BB_AMX_BYTES, x.b_stride);
+        BB_AMX_BF16(1, 4, 7);
+        BB_AMX_LOAD(5, a + BB_AMX_ROWS * x.a_stride, x.a_stride);
+        BB_AMX_BF16(2, 5, 6);
+        BB_AMX_BF16(3, 5, 7);
+        if (meanwhile) amx_weigh(meanwhile, each, scale);
+    }
+    amx_end(c, c_stride);
+}
+
+/* Of `blocks` blocks of queries, packed, and the tile of keys that is packed in f, p and ds. last: of each block of queries,
+ * the last block of keys that it sees; -1: none. */
+KERNEL void amx_weights(const amx_buffers *f, const int64_t *last, int64_t blocks, int64_t packed, const float *lse,
+                        const float *delta, int64_t diagonal, int64_t D) {
+    int64_t dp = bb_round_up(D, AMX_SIDE), d_steps = dp / AMX_SIDE, block_words = AMX_SIDE * dp / 2, odd = 0;
+    int64_t row_bytes = dp * 2, block_bytes = AMX_SIDE * (int64_t)sizeof(float), each = bb_round_up(16 / d_steps, 2);
+    vf c = vset1((float)(M_LOG2E / sqrt((double)D)));
+    amx_pending before = {.row = AMX_SIDE}; /* nothing to do */
+    for (int64_t i = 0; i < blocks; i++) {
+        const uint32_t *q = f->q_transposed + packed * dp / 2 + i * block_words;
+        const uint32_t *d_o = f->do_transposed + packed * dp / 2 + i * block_words;
+        for (int64_t j = 0; j <= last[i]; j++, odd ^= 1) {
+            float *s = f->s + odd * AMX_BLOCK, *d_p = f->dp + odd * AMX_BLOCK;
+            int64_t row = j * AMX_SIDE * dp, at = (j * AMX_QUERY_BLOCKS + i) * AMX_BLOCK;
+            amx_product(false, s, block_bytes,
+                        (amx_sides){f->k_rows + row, q, row_bytes, block_bytes, BB_AMX_BYTES, BB_AMX_ROWS * block_bytes},
+                        d_steps, &before, each, c);
+            amx_product(false, d_p, block_bytes,
+                        (amx_sides){f->v_rows + row, d_o, row_bytes, block_bytes, BB_AMX_BYTES, BB_AMX_ROWS * block_bytes},
+                        d_steps, &before, each, c);
+            amx_weigh(&before, AMX_SIDE, c);
+            before = (amx_pending){s,
+                                   d_p,
+                                   lse + i * AMX_SIDE,
+                                   delta + i * AMX_SIDE,
+                                   f->p + at,
+                                   f->ds + at,
+                                   f->ds_pairs + (i * AMX_KEY_BLOCKS + j) * (AMX_BLOCK / 2),
+                                   0,
+                                   (i - j) * AMX_SIDE + diagonal};
+        }
+    }
+    amx_weigh(&before, AMX_SIDE, c);
+}
+
+/* `blocks` blocks of queries, packed, against the tile of keys that is packed in f: dk and dv in f, and dq (blocks, Dp, 32),
+ * grow by it. */
+KERNEL void amx_tile(const amx_buffers *f, float *dq, int64_t blocks, int64_t packed, const float *lse, const float *delta,
+                     int64_t keys, int64_t diagonal, int64_t D) {
+    int64_t dp = bb_round_up(D, AMX_SIDE), block_words = AMX_SIDE * dp / 2, dp_bytes = dp * (int64_t)sizeof(float);
+    int64_t key_blocks = (keys + AMX_SIDE - 1) / AMX_SIDE, last[AMX_QUERY_BLOCKS];
+    const int64_t block_bytes = AMX_SIDE * (int64_t)sizeof(float), p_bytes = AMX_BLOCK * (int64_t)sizeof(bb_bf16);
+    for (int64_t i = 0; i < blocks; i++) {
+        int64_t sees = i * AMX_SIDE + AMX_SIDE - 1 + diagonal;
+        last[i] = sees < 0 ? -1 : bb_clamp(sees / AMX_SIDE, 0, key_blocks - 1);
+    }
+    amx_weights(f, last, blocks, packed, lse, delta, diagonal, D);
+    for (int64_t j = 0; j < key_blocks; j++) {
+        int64_t first = 0; /* block of queries that sees these keys, as do those after it */
+        while (first < blocks && last[first] < j) first++;
+        int64_t steps = blocks - first, at = (j * AMX_QUERY_BLOCKS + first) * AMX_BLOCK;
+        if (steps == 0) break;
+        for (int64_t d = 0; d < dp; d += AMX_SIDE) {
+            int64_t to = j * AMX_SIDE * dp + d, from = (packed / AMX_SIDE + first) * block_words + d;
+            amx_sides v = {f->p + at, f->do_pairs + from, BB_AMX_BYTES, dp_bytes, p_bytes, block_words * 4};
+            amx_sides k = {f->ds + at, f->q_pairs + from, BB_AMX_BYTES, dp_bytes, p_bytes, block_words * 4};
+            amx_product(true, f->dv + to, dp_bytes, v, steps, NULL, 0, vset1(0.0f));
+            amx_product(true, f->dk + to, dp_bytes, k, steps, NULL, 0, vset1(0.0f));
+        }
+    }
+    for (int64_t i = 0; i < blocks; i++)
+        for (int64_t d = 0; d < dp; d += AMX_SIDE)
+            amx_product(true, dq + (i * dp + d) * AMX_SIDE, block_bytes,
+                        (amx_sides){f->k_columns + d * ATTENTION_KEYS, f->ds_pairs + i * AMX_KEY_BLOCKS * (AMX_BLOCK / 2),
+                                    ATTENTION_KEYS * 2, block_bytes, BB_AMX_BYTES, p_bytes},
+                        last[i] + 1, NULL, 0, vset1(0.0f));
+}
+
+/* As backward_keys. */
+KERNEL void backward_keys_avx512amx(const backward_arrays *x, int64_t b, int64_t head, int64_t first, int64_t last, float *dq,
+                                    void *scratch) {
+    const bb_attention *a = x->a;
+    bb_arena arena = {scratch, 0};
+    amx_buffers f = carve_amx(&arena, a);
+    int64_t D = a->D, G = a->H / a->Hk, dp = bb_round_up(D, AMX_SIDE), padded = bb_round_up(a->Tq, ATTENTION_QUERIES);
+    int64_t see = a->Tk - a->Tq, half = padded * dp / 2; /* words of a head */
+    float scale = (float)(1.0 / sqrt((double)D));
+
+    memset(dq, 0, (size_t)(G * padded * dp) * sizeof *dq);
+    for (int64_t g = 0; g < G; g++) {
+        int64_t row = b * a->Tq, h = (head * G + g) * D;
+        row_statistics(f.lse + g * padded, f.delta + g * padded, x, b, head * G + g);
+        pack_queries(f.q_transposed + g * half, f.q_pairs + g * half, x->q + row * a->q_stride + h, a->q_stride, a->Tq, padded,
+                     D);
+        pack_queries(f.do_transposed + g * half, f.do_pairs + g * half, x->d_o + row * a->o_stride + h, a->o_stride, a->Tq,
+                     padded, D);
+    }
+    bb_amx_open();
+    for (int64_t key0 = first * ATTENTION_KEYS; key0 < last * ATTENTION_KEYS && key0 < a->Tk; key0 += ATTENTION_KEYS) {
+        int64_t keys = bb_clamp(a->Tk - key0, 0, ATTENTION_KEYS), at = b * a->kv_batch_stride + key0 * a->kv_stride + head * D;
+        int64_t t_first = bb_clamp(key0 - see, 0, a->Tq) / ATTENTION_QUERIES * ATTENTION_QUERIES;
+        pack_keys(f.k_rows, f.k_columns, x->k + at, a->kv_stride, keys, D);
+        pack_keys(f.v_rows, NULL, x->v + at, a->kv_stride, keys, D);
+        memset(f.dk, 0, (size_t)(ATTENTION_KEYS * dp) * sizeof *f.dk);
+        memset(f.dv, 0, (size_t)(ATTENTION_KEYS * dp) * sizeof *f.dv);
+        for (int64_t g = 0; g < G; g++)
+            for (int64_t t = t_first; t < a->Tq; t += AMX_QUERIES) {
+                int64_t blocks = bb_clamp((a->Tq - t + AMX_SIDE - 1) / AMX_SIDE, 1, AMX_QUERY_BLOCKS),
+                        at_query = g * padded + t;
+                amx_tile(&f, dq + at_query * dp, blocks, at_query, f.lse + at_query, f.delta + at_query, keys, t + see - key0,
+                         D);
+            }
+        store_rows(x->dk + at, a->kv_stride, f.dk, dp, scale, keys, D);
+        store_rows(x->dv + at, a->kv_stride, f.dv, dp, 1.0f, keys, D);
+    }
+    bb_amx_close();
+}
+
+/* As finish_dq. */
+KERNEL void finish_dq_avx512amx(const backward_arrays *x, int64_t b, int64_t h, int64_t t, int64_t rows, float *parts,
+                                int64_t count, int64_t stride) {
+    const bb_attention *a = x->a;
+    int64_t D = a->D, dp = bb_round_up(D, AMX_SIDE);
+    vf scale = vset1((float)(1.0 / sqrt((double)D)));
+    for (int64_t r = 0; r < rows; r += 16)
+        for (int64_t d = 0; d < D; d += 16) {
+            const float *from = parts + r / AMX_SIDE * (AMX_SIDE * dp) + d * AMX_SIDE + r % AMX_SIDE;
+            bb_bf16 *to = x->dq + (b * a->Tq + t + r) * a->q_stride + h * D + d;
+            __m512i y[16];
+            for (int i = 0; i < 16; i++) {
+                vf sum = vload(from + i * AMX_SIDE);
+                for (int64_t part = 1; part < count; part++) sum = sum + vload(from + part * stride + i * AMX_SIDE);
+                y[i] = _mm512_castps_si512(sum * scale);
+            }
+            bb_transpose16(y);
+            for (int i = 0; i < 16 && r + i < rows; i++)
+                store_bf16(to + i * a->q_stride, _mm512_castsi512_ps(y[i]), bb_clamp(D - d, 0, VL));
+        }
+}
+
+#endif

@@ -1,0 +1,127 @@
+// SPDX-License-Identifier: MIT
+/* The backward pass over a run of key tiles, in the vocabulary of attention_simd.h. Included once for each set.
+ *   p = exp(s - lse), dp = do vT, ds = p (dp - delta), delta = rowsum(do o);  dv = pT do, dk = dsT q, dq = ds k */
+#ifndef ATTENTION_QUERIES
+#define ATTENTION_QUERIES 256 /* a tile */
+#define ATTENTION_KEYS 128    /* a tile */
+
+/* All heads' arrays, addressed as bb_attention says. */
+typedef struct backward_arrays {
+    bb_bf16 *dq, *dk, *dv;
+    const bb_bf16 *d_o, *q, *k, *v, *o;
+    const float *lse;
+    const bb_attention *a;
+} backward_arrays;
+
+#define backward_buffers ATTENTION_NAME(backward_buffers)
+#define carve_backward ATTENTION_NAME(carve_backward)
+#define begin_queries ATTENTION_NAME(begin_queries)
+#define begin_keys ATTENTION_NAME(begin_keys)
+#define backward_tile ATTENTION_NAME(backward_tile)
+#define backward_bytes ATTENTION_NAME(backward_bytes)
+#define dq_ld ATTENTION_NAME(dq_ld)
+#define row_statistics ATTENTION_NAME(row_statistics)
+#define store_rows ATTENTION_NAME(store_rows)
+#define backward_keys ATTENTION_NAME(backward_keys)
+#define finish_dq ATTENTION_NAME(finish_dq)
+#endif
+
+/* Columns of a task's f32 dq: (G, Tp, columns). */
+KERNEL int64_t dq_ld(int64_t D) { return bb_round_up(D, VL); }
+
+/* lse and delta of head h of sequence b. */
+KERNEL void row_statistics(float *lse, float *delta, const backward_arrays *x, int64_t b, int64_t h) {
+    const bb_attention *a = x->a;
+    int64_t D = a->D, whole = D / VL * VL;
+    for (int64_t t = 0; t < a->Tq; t++) {
+        int64_t at = (b * a->Tq + t) * a->o_stride + h * D;
+        vf sum = vset1(0.0f);
+        if (t + PREFETCH_ROWS < a->Tq) {
+            prefetch_row(x->o + at + PREFETCH_ROWS * a->o_stride, (size_t)D * sizeof(bb_bf16));
+            prefetch_row(x->d_o + at + PREFETCH_ROWS * a->o_stride, (size_t)D * sizeof(bb_bf16));
+        }
+        for (int64_t d = 0; d < whole; d += VL) sum = vfma(vload_bf16(x->o + at + d), vload_bf16(x->d_o + at + d), sum);
+        if (whole < D)
+            sum = vfma(vload_bf16_first(x->o + at + whole, D - whole), vload_bf16_first(x->d_o + at + whole, D - whole), sum);
+        delta[t] = vreduce_add(sum);
+        lse[t] = x->lse[(b * a->H + h) * a->Tq + t] * (float)M_LOG2E;
+    }
+    for (int64_t t = a->Tq; t < bb_round_up(a->Tq, ATTENTION_QUERIES); t++) {
+        delta[t] = 0.0f;
+        lse[t] = 1e30f;
+    }
+}
+
+/* y (rows, D) bf16 of stride = scale x (rows, ld). */
+INLINE void store_rows(bb_bf16 *y, int64_t stride, const float *x, int64_t ld, float scale, int64_t rows, int64_t D) {
+    for (int64_t r = 0; r < rows; r++)
+        for (int64_t d = 0; d < D; d += VL)
+            store_bf16(y + r * stride + d, vload(x + r * ld + d) * vset1(scale), bb_clamp(D - d, 0, VL));
+}
+
+/* What a set has of its own, below. G: query heads of a KV head; Tp: Tq rounded up to QUERIES.
+ *   backward_buffers        scratch of a task; lse, delta: (G, Tp); dk, dv: (KEYS, Dp), of a tile of keys
+ *   carve_backward(arena, a)
+ *   begin_queries(f, at, q, q_stride, d_o, o_stride, rows, D): packs the queries of a head, and their gradients, from row `at`
+ * of G Tp on begin_keys(f, k, v, stride, keys, D): packs a tile of keys and values backward_tile(f, dq, at, rows, diagonal, D):
+ * what `rows` queries, packed from `at` on, add to the tile's dk and dv, and to dq (rows, Dp); query r of them sees keys up to
+ * r + diagonal */
+#if ATTENTION_SET == ATTENTION_VNNI
+#include "ops/cpu/attention/attention_int8.h"
+
+#include "ops/cpu/attention/attention_backward_int8.h"
+#else
+#include "ops/cpu/attention/attention_backward_f32.h"
+#endif
+
+/* Bytes of a task's scratch. */
+KERNEL size_t backward_bytes(const bb_attention *a) {
+    bb_arena measure = {0};
+    carve_backward(&measure, a);
+    return measure.used;
+}
+
+/* dk and dv of the key tiles first..last-1 of KV head `head` of sequence b, from all its query heads, and what these tiles give
+ * to dq: (G, Tp, dq_ld(D)) f32, without the 1/sqrt(D). */
+KERNEL void backward_keys(const backward_arrays *x, int64_t b, int64_t head, int64_t first, int64_t last, float *dq,
+                          void *scratch) {
+    const bb_attention *a = x->a;
+    bb_arena arena = {scratch, 0};
+    backward_buffers f = carve_backward(&arena, a);
+    int64_t D = a->D, G = a->H / a->Hk, ld = bb_round_up(D, VL), padded = bb_round_up(a->Tq, ATTENTION_QUERIES);
+    int64_t see = a->Tk - a->Tq; /* query t sees keys 0..t + see */
+    float scale = (float)(1.0 / sqrt((double)D));
+
+    memset(dq, 0, (size_t)(G * padded * ld) * sizeof *dq);
+    for (int64_t g = 0; g < G; g++) {
+        int64_t h = head * G + g, row = b * a->Tq;
+        row_statistics(f.lse + g * padded, f.delta + g * padded, x, b, h);
+        begin_queries(&f, g * padded, x->q + row * a->q_stride + h * D, a->q_stride, x->d_o + row * a->o_stride + h * D,
+                      a->o_stride, a->Tq, D);
+    }
+    for (int64_t key0 = first * ATTENTION_KEYS; key0 < last * ATTENTION_KEYS && key0 < a->Tk; key0 += ATTENTION_KEYS) {
+        int64_t keys = bb_clamp(a->Tk - key0, 0, ATTENTION_KEYS), at = b * a->kv_batch_stride + key0 * a->kv_stride + head * D;
+        int64_t t_first = bb_clamp(key0 - see, 0, a->Tq) / ATTENTION_QUERIES * ATTENTION_QUERIES;
+        begin_keys(&f, x->k + at, x->v + at, a->kv_stride, keys, D);
+        memset(f.dk, 0, (size_t)(ATTENTION_KEYS * ld) * sizeof *f.dk);
+        memset(f.dv, 0, (size_t)(ATTENTION_KEYS * ld) * sizeof *f.dv);
+        for (int64_t g = 0; g < G; g++)
+            for (int64_t t = t_first; t < a->Tq; t += ATTENTION_QUERIES) {
+                int64_t rows = bb_round_up(bb_clamp(a->Tq - t, 0, ATTENTION_QUERIES), ATTENTION_MR), at_query = g * padded + t;
+                backward_tile(&f, dq + at_query * ld, at_query, rows, t + see - key0, D);
+            }
+        store_rows(x->dk + at, a->kv_stride, f.dk, ld, scale, keys, D);
+        store_rows(x->dv + at, a->kv_stride, f.dv, ld, 1.0f, keys, D);
+    }
+}
+
+/* dq of rows t..t+rows-1 of head h of sequence b: the sum of `count` parts, in their order, stride elements apart; destroys the
+ * first. parts: at these rows of the first. */
+KERNEL void finish_dq(const backward_arrays *x, int64_t b, int64_t h, int64_t t, int64_t rows, float *parts, int64_t count,
+                      int64_t stride) {
+    int64_t ld = bb_round_up(x->a->D, VL);
+    for (int64_t i = 1; i < count; i++)
+        for (int64_t j = 0; j < rows * ld; j += VL) vstore(parts + j, vload(parts + j) + vload(parts + i * stride + j));
+    store_rows(x->dq + (b * x->a->Tq + t) * x->a->q_stride + h * x->a->D, x->a->q_stride, parts, ld,
+               (float)(1.0 / sqrt((double)x->a->D)), rows, x->a->D);
+}

@@ -1,0 +1,279 @@
+// SPDX-License-Identifier: MIT
+/* The forward pass over a tile of queries on AMX, as forward_tile, with its accuracy: an f32 number is the sum of three of
+ * bf16, each its leading eight bits less those before it, and a product is six, those of parts whose ranks sum to two at most;
+ * what is left out is about as much as f32 rounds away. In the vocabulary of set VNNI. Everything is padded with zeros to
+ * blocks of
+ * 32. */
+#ifndef BB_OPS_CPU_ATTENTION_FORWARD_AMX_H
+#define BB_OPS_CPU_ATTENTION_FORWARD_AMX_H
+
+#include "ops/cpu/attention/attention_amx.h"
+
+enum { PARTS = 3, AMX_KEY_BLOCKS = ATTENTION_KEYS / AMX_SIDE };
+
+/* Scratch of a task: parts follow each other. Dp: D rounded up to 32. */
+typedef struct split_buffers {
+    forward_buffers f; /* s: twice (ROWS, KEYS); o: (QUERIES, Dp); alpha: twice (ROWS); no q, k, v */
+    bb_bf16 *q;        /* (PARTS, QUERIES, Dp) */
+    uint32_t *k;       /* (PARTS, KEYS / 32, Dp / 2, 32): words of two d, a key a column */
+    uint32_t *v;       /* (PARTS, KEYS / 2, Dp): words of two keys */
+    bb_bf16 *p;        /* (PARTS, ROWS, KEYS) */
+    int64_t dp;
+} split_buffers;
+
+KERNEL split_buffers carve_split(bb_arena *arena, int64_t D) {
+    split_buffers b = {.dp = bb_round_up(D, AMX_SIDE)};
+    size_t dp = (size_t)b.dp, part = PARTS * sizeof(bb_bf16);
+    b.f.s = bb_arena_take(arena, (size_t)2 * ATTENTION_ROWS * ATTENTION_KEYS * sizeof(float));
+    b.f.o = bb_arena_take(arena, ATTENTION_QUERIES * dp * sizeof(float));
+    b.f.sum = bb_arena_take(arena, ATTENTION_QUERIES * VL * sizeof(float));
+    b.f.max = bb_arena_take(arena, ATTENTION_QUERIES * sizeof(float));
+    b.f.alpha = bb_arena_take(arena, (size_t)2 * ATTENTION_ROWS * sizeof(float));
+    carve_wide(&b.f, arena, D);
+    b.q = bb_arena_take(arena, ATTENTION_QUERIES * dp * part);
+    b.k = bb_arena_take(arena, ATTENTION_KEYS * dp * part);
+    b.v = bb_arena_take(arena, ATTENTION_KEYS * dp * part);
+    b.p = bb_arena_take(arena, ATTENTION_ROWS * ATTENTION_KEYS * part);
+    return b;
+}
+
+KERNEL size_t forward_bytes_avx512amx(int64_t D) {
+    bb_arena measure = {0};
+    carve_split(&measure, D);
+    return measure.used;
+}
+
+/* ---- parts ----------------------------------------------------------------------------------------------------------- */
+
+/* Of each part of the numbers x and y one vector of bf16: x's and then y's, or, `paired`, words of one of each. Exact. */
+INLINE void split_two(__m512i out[PARTS], vf x, vf y, bool paired) {
+    const __m512i one_after_another = _mm512_set_epi16(63, 61, 59, 57, 55, 53, 51, 49, 47, 45, 43, 41, 39, 37, 35, 33, 31, 29,
+                                                       27, 25, 23, 21, 19, 17, 15, 13, 11, 9, 7, 5, 3, 1);
+    const __m512i high = _mm512_set1_epi32((int)0xffff0000u);
+    for (int i = 0; i < PARTS; i++) {
+        __m512i x_bits = _mm512_castps_si512(x), y_bits = _mm512_castps_si512(y), y_high = _mm512_and_si512(y_bits, high);
+        out[i] = paired ? _mm512_or_si512(_mm512_srli_epi32(x_bits, 16), y_high)
+                        : _mm512_permutex2var_epi16(x_bits, one_after_another, y_bits);
+        x = x - _mm512_castsi512_ps(_mm512_and_si512(x_bits, high));
+        y = y - _mm512_castsi512_ps(y_high);
+    }
+}
+
+/* `rows` rows, as q wants them; padded % 32 == 0 rows are written. */
+KERNEL void split_queries(bb_bf16 *dst, const float *src, int64_t stride, int64_t rows, int64_t padded, int64_t D) {
+    int64_t dp = bb_round_up(D, AMX_SIDE), part = ATTENTION_QUERIES * dp;
+    for (int64_t r = 0; r < rows; r++, src += stride) {
+        if (r + PREFETCH_ROWS < rows) prefetch_row(src + PREFETCH_ROWS * stride, (size_t)D * sizeof *src);
+        for (int64_t d = 0; d < dp; d += 32) {
+            __m512i x[PARTS];
+            split_two(x, vload_first(src + d, bb_clamp(D - d, 0, VL)), vload_first(src + d + VL, bb_clamp(D - d - VL, 0, VL)),
+                      false);
+            for (int i = 0; i < PARTS; i++) _mm512_store_si512(dst + i * part + r * dp + d, x[i]);
+        }
+    }
+    for (int i = 0; i < PARTS; i++) memset(dst + i * part + rows * dp, 0, (size_t)((padded - rows) * dp) * sizeof *dst);
+}
+
+/* `keys` rows, as k wants them; blocks of 32 are written. */
+KERNEL void split_keys(uint32_t *dst, const float *src, int64_t stride, int64_t keys, int64_t D) {
+    int64_t dp = bb_round_up(D, AMX_SIDE), part = ATTENTION_KEYS * dp / 2;
+    for (int64_t r = 0; r < bb_round_up(keys, AMX_SIDE); r += 16) {
+        for (int64_t i = r + 16; i < r + 32 && i < keys; i++) prefetch_row(src + i * stride, (size_t)D * sizeof *src);
+        for (int64_t d = 0; d < dp; d += 32) {
+            uint32_t *to = dst + r / AMX_SIDE * (AMX_SIDE * dp / 2) + d / 2 * AMX_SIDE + r % AMX_SIDE;
+            int64_t low = bb_clamp(D - d, 0, VL), high = bb_clamp(D - d - VL, 0, VL);
+            __m512i words[PARTS][16];
+            for (int i = 0; i < 16; i++) {
+                const float *from = src + (r + i) * stride + d;
+                bool there = r + i < keys;
+                __m512i x[PARTS];
+                split_two(x, vload_first(from, there ? low : 0), vload_first(from + VL, there ? high : 0), false);
+                for (int j = 0; j < PARTS; j++) words[j][i] = x[j];
+            }
+            for (int j = 0; j < PARTS; j++) {
+                bb_transpose16(words[j]);
+                for (int i = 0; i < 16; i++) _mm512_store_si512(to + j * part + i * AMX_SIDE, words[j][i]);
+            }
+        }
+    }
+}
+
+/* `keys` rows, as v wants them; blocks of 32 are written. */
+KERNEL void split_values(uint32_t *dst, const float *src, int64_t stride, int64_t keys, int64_t D) {
+    int64_t dp = bb_round_up(D, AMX_SIDE), part = ATTENTION_KEYS / 2 * dp;
+    for (int64_t r = 0; r < bb_round_up(keys, AMX_SIDE); r += 2) {
+        const float *from = src + r * stride;
+        for (int64_t i = r + PREFETCH_ROWS; i < r + PREFETCH_ROWS + 2 && i < keys; i++)
+            prefetch_row(src + i * stride, (size_t)D * sizeof *src);
+        for (int64_t d = 0; d < dp; d += VL) {
+            int64_t n = bb_clamp(D - d, 0, VL);
+            __m512i x[PARTS];
+            split_two(x, vload_first(from + d, r < keys ? n : 0), vload_first(from + stride + d, r + 1 < keys ? n : 0), true);
+            for (int i = 0; i < PARTS; i++) _mm512_store_si512(dst + i * part + r / 2 * dp + d, x[i]);
+        }
+    }
+}
+
+/* ---- the pass -------------------------------------------------------------------------------------------------------- */
+
+/* ROWS rows of queries against a tile of keys. */
+typedef struct row_block {
+    int64_t row;      /* of the tile of queries */
+    int64_t keys;     /* of the tile of keys */
+    int64_t diagonal; /* row m sees keys 0..m + diagonal */
+    int64_t blocks;   /* of 32 keys, that any of its rows sees */
+    float *s, *alpha; /* the half of those buffers that is its own */
+    int64_t weighed;  /* rows whose weights are in p */
+    bool first;
+} row_block;
+
+/* Row m of the block: its weights, in parts, to p, and its sum. */
+INLINE void weigh_row(const split_buffers *b, const row_block *x, int64_t m, vf c) {
+    const int64_t part = ATTENTION_ROWS * ATTENTION_KEYS;
+    const float *s = x->s + m * ATTENTION_KEYS;
+    bb_bf16 *to = b->p + m * ATTENTION_KEYS;
+    float *sum = b->f.sum + (x->row + m) * VL;
+    vf minus_max = vset1(-b->f.max[x->row + m]), total = vset1(0.0f);
+    int64_t seen = bb_clamp(m + x->diagonal + 1, 0, x->keys);
+    for (int64_t j = 0; j < x->blocks * AMX_SIDE; j += AMX_SIDE) {
+        vf x0 = vexp2(vfma(vload(s + j), c, minus_max)), x1 = vexp2(vfma(vload(s + j + VL), c, minus_max));
+        if (seen < j + AMX_SIDE) {
+            x0 = vkeep(x0, bb_clamp(seen - j, 0, VL), 0.0f);
+            x1 = vkeep(x1, bb_clamp(seen - j - VL, 0, VL), 0.0f);
+        }
+        total = total + (x0 + x1);
+        __m512i parts[PARTS];
+        split_two(parts, x0, x1, false);
+        for (int i = 0; i < PARTS; i++) _mm512_store_si512(to + i * part + j, parts[i]);
+    }
+    vstore(sum, x->first ? total : vfma(vload(sum), vset1(x->alpha[m]), total));
+}
+
+INLINE void weigh_rows(const split_buffers *b, row_block *x, int64_t count, vf c) {
+    int64_t end = bb_clamp(x->weighed + count, 0, ATTENTION_ROWS);
+    for (; x->weighed < end; x->weighed++) weigh_row(b, x, x->weighed, c);
+}
+
+#define LEFT(part)                                                                                                             \
+    do {                                                                                                                       \
+        BB_AMX_LOAD(4, a + (part)*a_part, x.a_stride);                                                                         \
+        BB_AMX_LOAD(5, a + (part)*a_part + BB_AMX_ROWS * x.a_stride, x.a_stride);                                              \
+    } while (0)
+#define RIGHT(part)                                                                                                            \
+    do {                                                                                                                       \
+        BB_AMX_LOAD(6, b + (part)*b_part, x.b_stride);                                                                         \
+        BB_AMX_LOAD(7, b + (part)*b_part + BB_AMX_BYTES, x.b_stride);                                                          \
+    } while (0)
+#define MULTIPLY()                                                                                                             \
+    do {                                                                                                                       \
+        BB_AMX_BF16(0, 4, 6);                                                                                                  \
+        BB_AMX_BF16(1, 4, 7);                                                                                                  \
+        BB_AMX_BF16(2, 5, 6);                                                                                                  \
+        BB_AMX_BF16(3, 5, 7);                                                                                                  \
+        weigh_rows(buffers, meanwhile, each, scale);                                                                           \
+    } while (0)
+
+/* c, whose rows are c_stride bytes apart, becomes, or with `add` grows by, the product over `steps` times 32 elements of sides
+ * whose parts are a_part and b_part bytes apart; the small products first. Between them `each` rows of `meanwhile` are weighed,
+ * while the tiles are busy. */
+INLINE void split_product(bool add, float *c, int64_t c_stride, amx_sides x, int64_t a_part, int64_t b_part, int64_t steps,
+                          const split_buffers *buffers, row_block *meanwhile, int64_t each, vf scale) {
+    const char *a = x.a, *b = x.b;
+    amx_begin(add, c, c_stride);
+    for (int64_t i = 0; i < steps; i++, a += x.a_step, b += x.b_step) {
+        LEFT(2);
+        RIGHT(0);
+        MULTIPLY();
+        LEFT(1);
+        MULTIPLY();
+        RIGHT(1);
+        MULTIPLY();
+        LEFT(0);
+        MULTIPLY();
+        RIGHT(2);
+        MULTIPLY();
+        RIGHT(0);
+        MULTIPLY();
+    }
+    amx_end(c, c_stride);
+}
+#undef LEFT
+#undef RIGHT
+#undef MULTIPLY
+
+/* x's scores, while the rows of `before` are weighed. */
+KERNEL void split_scores(const split_buffers *b, const row_block *x, row_block *before, vf c) {
+    int64_t dp = b->dp, steps = dp / AMX_SIDE, block_bytes = AMX_SIDE * (int64_t)sizeof(float);
+    int64_t each = (ATTENTION_ROWS + x->blocks * steps * 6 - 1) / (x->blocks * steps * 6);
+    for (int64_t j = 0; j < x->blocks; j++)
+        split_product(false, x->s + j * AMX_SIDE, ATTENTION_KEYS * (int64_t)sizeof(float),
+                      (amx_sides){b->q + x->row * dp, b->k + j * AMX_SIDE * dp / 2, dp * 2, block_bytes, BB_AMX_BYTES,
+                                  BB_AMX_ROWS * block_bytes},
+                      ATTENTION_QUERIES * dp * 2, ATTENTION_KEYS * dp * 2, steps, b, before, each, c);
+}
+
+/* The weighted sums of x's rows. */
+KERNEL void split_outputs(const split_buffers *b, row_block *x) {
+    int64_t dp = b->dp, o_bytes = dp * (int64_t)sizeof(float), p_bytes = ATTENTION_KEYS * 2;
+    float *o = b->f.o + x->row * dp;
+    for (int64_t m = 0; m < ATTENTION_ROWS && !x->first; m++) {
+        vf alpha = vset1(x->alpha[m]);
+        if (x->alpha[m] == 1.0f) continue;
+        for (int64_t d = 0; d < dp; d += VL) vstore(o + m * dp + d, vload(o + m * dp + d) * alpha);
+    }
+    for (int64_t d = 0; d < dp; d += AMX_SIDE)
+        split_product(!x->first, o + d, o_bytes,
+                      (amx_sides){b->p, b->v + d, p_bytes, o_bytes, BB_AMX_BYTES, BB_AMX_ROWS * o_bytes},
+                      ATTENTION_ROWS * p_bytes, ATTENTION_KEYS * dp * 2, x->blocks, b, x, 0, vset1(0.0f));
+}
+
+/* As forward_tile. */
+KERNEL void forward_tile_avx512amx(float *o, bb_bf16 *kept, float *lse, const float *q, const float *k, const float *v,
+                                   const bb_kv *kv, const bb_attention *a, int64_t b, int64_t h, int64_t t0, void *scratch) {
+    bb_arena arena = {scratch, 0};
+    split_buffers x = carve_split(&arena, a->D);
+    int64_t D = a->D, rows = bb_clamp(a->Tq - t0, 0, ATTENTION_QUERIES);
+    int64_t q_row = b * a->Tq + t0, see = t0 + a->Tk - a->Tq; /* query m of the tile sees keys 0..m + see */
+    float c = (float)(M_LOG2E / sqrt((double)D));
+
+    split_queries(x.q, q + q_row * a->q_stride + h * D, a->q_stride, rows, bb_round_up(rows, AMX_SIDE), D);
+    bb_amx_open();
+    for (int64_t key0 = 0; key0 < see + rows; key0 += ATTENTION_KEYS) {
+        int64_t keys = bb_clamp(see + rows - key0, 0, ATTENTION_KEYS);
+        wide_rows key_rows, value_rows;
+        row_block before = {.weighed = ATTENTION_ROWS}; /* nothing to do */
+        tile_rows(&key_rows, &value_rows, &x.f, k, v, kv, a, b, h, key0, keys);
+        split_keys(x.k, key_rows.at, key_rows.stride, keys, D);
+        split_values(x.v, value_rows.at, value_rows.stride, keys, D);
+        for (int64_t m = 0; m < rows; m += ATTENTION_ROWS) {
+            int64_t diagonal = m + see - key0, odd = m / ATTENTION_ROWS % 2;
+            if (diagonal + ATTENTION_ROWS <= 0) continue;
+            row_block now = {.row = m, .keys = keys, .diagonal = diagonal, .first = key0 == 0};
+            now.blocks = (bb_clamp(diagonal + ATTENTION_ROWS, 0, keys) + AMX_SIDE - 1) / AMX_SIDE;
+            now.s = x.f.s + odd * ATTENTION_ROWS * ATTENTION_KEYS;
+            now.alpha = x.f.alpha + odd * ATTENTION_ROWS;
+            split_scores(&x, &now, &before, vset1(c));
+            if (before.s) {
+                weigh_rows(&x, &before, ATTENTION_ROWS, vset1(c));
+                split_outputs(&x, &before);
+            }
+            update_max(x.f.max + m, now.alpha, NULL, now.s, ATTENTION_KEYS, ATTENTION_ROWS, keys, diagonal, c, now.first);
+            before = now;
+        }
+        if (before.s) {
+            weigh_rows(&x, &before, ATTENTION_ROWS, vset1(c));
+            split_outputs(&x, &before);
+        }
+    }
+    bb_amx_close();
+    store_tile(o, kept, lse, &x.f, x.dp, a, b, h, t0, rows);
+}
+
+/* Single queries: nothing for tiles. */
+#define direct_partial_avx512amx direct_partial_avx512vnni
+#define cached_query_avx512amx cached_query_avx512vnni
+#define cached_partial_avx512amx cached_partial_avx512vnni
+#define cached_whole_avx512amx cached_whole_avx512vnni
+#define direct_merge_avx512amx direct_merge_avx512vnni
+
+#endif

@@ -1,0 +1,48 @@
+// SPDX-License-Identifier: MIT
+/* Compiles ATTENTION_TILE, a header, once for each instruction set: the functions of set s end in _s. The functions for AMX the
+ * including file has, in the vocabulary of the last set. */
+#ifndef BB_OPS_CPU_ATTENTION_SETS_H
+#define BB_OPS_CPU_ATTENTION_SETS_H
+
+#define ATTENTION_SET 0
+#include "ops/cpu/attention/attention_simd.h"
+
+#include "ops/cpu/attention/attention_gemm.h"
+
+#include ATTENTION_TILE
+
+#ifdef __x86_64__
+#undef ATTENTION_SET
+#define ATTENTION_SET 1
+#include "ops/cpu/attention/attention_simd.h"
+
+#include "ops/cpu/attention/attention_gemm.h"
+
+#include ATTENTION_TILE
+
+#undef ATTENTION_SET
+#define ATTENTION_SET 2
+#include "ops/cpu/attention/attention_simd.h"
+
+#include "ops/cpu/attention/attention_gemm.h"
+
+#include ATTENTION_TILE
+
+#undef ATTENTION_SET
+#define ATTENTION_SET 3
+#include "ops/cpu/attention/attention_simd.h"
+
+#include "ops/cpu/attention/attention_gemm.h"
+
+#include ATTENTION_TILE
+
+/* Defines name[level] from FUNCTIONS(set), an initializer. */
+#define ATTENTION_TABLE(type, name, FUNCTIONS)                                                                                 \
+    static const type name[] = {[BB_CPU_GENERIC] = FUNCTIONS(generic),        [BB_CPU_AVX2] = FUNCTIONS(avx2),                 \
+                                [BB_CPU_AVX512] = FUNCTIONS(avx512),          [BB_CPU_AVX512_VNNI] = FUNCTIONS(avx512vnni),    \
+                                [BB_CPU_AVX512_BF16] = FUNCTIONS(avx512vnni), [BB_CPU_AVX512_AMX] = FUNCTIONS(avx512amx)};
+#else
+#define ATTENTION_TABLE(type, name, FUNCTIONS) static const type name[] = {[BB_CPU_GENERIC] = FUNCTIONS(generic)};
+#endif
+
+#endif

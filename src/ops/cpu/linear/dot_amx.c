@@ -1,0 +1,250 @@
+// SPDX-License-Identifier: MIT
+/* The products of dot.h on tile registers: 32 rows of A times 32 columns of a panel at a time. What follows a product is done
+ * row by row between the instructions of the next one, which leave the vector units idle. */
+#include "ops/cpu/linear/dot.h"
+
+#if defined(__x86_64__)
+
+#include "ops/cpu/linear/dot_simd.h"
+#include "ops/cpu/vector/amx.h"
+#include "ops/cpu/vector/transpose.h"
+
+enum {
+    SIDE = 2 * BB_AMX_ROWS, /* of a block of sums */
+    STEPS = BB_AMX_WORDS,   /* of a panel in a tile */
+    RUN = 32,               /* products of bf16 on a block at a time: more would not stay in the caches, fewer end too often */
+    PACKED = 64,            /* columns at a time */
+    TILE_BYTES = BB_AMX_ROWS * BB_AMX_BYTES,     /* of A, packed */
+    TILE_PANEL_BYTES = STEPS * BB_DOT_STEP_BYTES /* of the panel, from one product to the next */
+};
+
+typedef enum amx_kind { AMX_INT8, AMX_BF16 } amx_kind;
+
+/* What follows a product. */
+typedef struct after {
+    bb_dot_output out;
+    /* of int8 */
+    const int32_t *a_sums;
+    const float *s;
+    float g;
+    bool past_caches; /* as out's, where what is written is whole lines */
+} after;
+
+/* Rows of sums that wait for it. Pointers that move on with each row: what is done between two products must be little. */
+typedef struct pending {
+    const int32_t *sums;
+    int64_t rows, columns; /* columns: 1 .. 32 */
+    int64_t row, column;   /* of the tile */
+    const char *ahead;     /* the lines of the next panel that are yet to be fetched, lines_each a product */
+    int64_t lines, lines_each;
+} pending;
+
+typedef struct left_side {
+    const uint8_t *rows;                       /* the first of 32 */
+    int64_t row_bytes, half_bytes, step_bytes; /* from row to row, to the second 16 rows, from product to product */
+} left_side;
+
+/* whole: all 32 columns are there. */
+INLINE void finish_row(amx_kind kind, bool whole, const after *then, const pending *p) {
+    const bb_dot_output *out = &then->out;
+    int64_t at = p->row * out->stride + p->column;
+    __m512 values[2];
+    for (int v = 0; v < 2; v++) {
+        __m512i sum = _mm512_load_si512(p->sums + v * LANES);
+        if (kind == AMX_INT8)
+            values[v] = _mm512_mul_ps(_mm512_set1_ps(then->s[p->row] * then->g),
+                                      _mm512_cvtepi32_ps(_mm512_sub_epi32(sum, _mm512_set1_epi32(then->a_sums[p->row]))));
+        else
+            values[v] = _mm512_castsi512_ps(sum);
+    }
+    if (kind == AMX_INT8 && out->dtype == BB_BF16) {
+        bb_bf16 *y = (bb_bf16 *)out->y + at;
+        if (whole)
+            _mm512_storeu_si512(y, round_two(values[0], values[1]));
+        else
+            _mm512_mask_storeu_epi16(y, lanes32(p->columns, 0), round_two(values[0], values[1]));
+        return;
+    }
+    for (int v = 0; v < 2; v++) {
+        float *y = (float *)out->y + at + v * LANES;
+        __mmask16 lanes = whole ? (__mmask16)0xffff : lanes16(p->columns, v * LANES);
+        if (out->residual) values[v] = _mm512_add_ps(values[v], _mm512_maskz_loadu_ps(lanes, out->residual + at + v * LANES));
+        if (whole && then->past_caches)
+            _mm512_stream_ps(y, values[v]);
+        else if (whole)
+            _mm512_storeu_ps(y, values[v]);
+        else
+            _mm512_mask_storeu_ps(y, lanes, values[v]);
+    }
+}
+
+INLINE void finish_rows(amx_kind kind, pending *p, int64_t count, const after *then) {
+    for (int64_t n = count < p->rows ? count : p->rows; n > 0; n--) {
+        if (p->columns == SIDE)
+            finish_row(kind, true, then, p);
+        else
+            finish_row(kind, false, then, p);
+        p->sums += SIDE;
+        p->row++;
+        p->rows--;
+    }
+}
+
+/* Asks for what the sums of these rows will be added to: they lie too far apart for the processor to foresee. */
+INLINE void fetch_rows(const float *from, int64_t stride, int64_t row, int64_t end, int64_t column) {
+    if (!from) return;
+    for (; row < end; row++) {
+        const float *at = from + row * stride + column;
+        _mm_prefetch((const char *)at, _MM_HINT_T0);
+        _mm_prefetch((const char *)(at + SIDE - 1), _MM_HINT_T0);
+    }
+}
+
+INLINE void fetch_ahead(pending *p) {
+    int64_t n = p->lines < p->lines_each ? p->lines : p->lines_each;
+    for (int64_t i = 0; i < n; i++) _mm_prefetch(p->ahead + i * 64, _MM_HINT_T1);
+    p->ahead += n * 64;
+    p->lines -= n;
+}
+
+/* The sums of the block of `rows` rows (`both`: more than 16) at `row` and `column` are left in sums (32, 32), and in p; what
+ * waited there is finished meanwhile. */
+INLINE void product(amx_kind kind, bool both, left_side a, const uint8_t *panel, int64_t products, int64_t row, int64_t rows,
+                    int64_t column, int32_t *sums, pending *p, const after *then) {
+    int64_t each = (SIDE + products - 1) / products, fetched = row;
+    /* dW is out of the caches, whether it is added to or not */
+    const float *fetch = kind == AMX_BF16 ? then->out.y : then->out.residual;
+    BB_AMX_ZERO(0);
+    BB_AMX_ZERO(1);
+    if (both) {
+        BB_AMX_ZERO(2);
+        BB_AMX_ZERO(3);
+    }
+    for (int64_t i = 0; i < products; i++, a.rows += a.step_bytes, panel += TILE_PANEL_BYTES) {
+        BB_AMX_LOAD(6, panel, BB_DOT_STEP_BYTES);
+        BB_AMX_LOAD(4, a.rows, a.row_bytes);
+        BB_AMX_LOAD(7, panel + BB_AMX_BYTES, BB_DOT_STEP_BYTES);
+        if (both) BB_AMX_LOAD(5, a.rows + a.half_bytes, a.row_bytes);
+        if (kind == AMX_INT8) {
+            BB_AMX_INT8(0, 4, 6);
+            BB_AMX_INT8(1, 4, 7);
+            if (both) {
+                BB_AMX_INT8(2, 5, 6);
+                BB_AMX_INT8(3, 5, 7);
+            }
+        } else {
+            BB_AMX_BF16(0, 4, 6);
+            BB_AMX_BF16(1, 4, 7);
+            if (both) {
+                BB_AMX_BF16(2, 5, 6);
+                BB_AMX_BF16(3, 5, 7);
+            }
+        }
+        fetch_rows(fetch, then->out.stride, fetched, fetched + each < row + rows ? fetched + each : row + rows, column);
+        fetched += each;
+        fetch_ahead(p);
+        finish_rows(kind, p, each, then);
+    }
+    finish_rows(kind, p, SIDE, then);
+    BB_AMX_STORE(0, sums, SIDE * sizeof *sums);
+    BB_AMX_STORE(1, sums + BB_AMX_WORDS, SIDE * sizeof *sums);
+    if (both) {
+        BB_AMX_STORE(2, sums + BB_AMX_ROWS * SIDE, SIDE * sizeof *sums);
+        BB_AMX_STORE(3, sums + BB_AMX_ROWS * SIDE + BB_AMX_WORDS, SIDE * sizeof *sums);
+    }
+}
+
+/* All blocks of `rows` rows: half a panel stays in the first-level cache while A streams past it. block_bytes: of A, from 32
+ * rows to the next. */
+INLINE void products(amx_kind kind, left_side a, int64_t block_bytes, int64_t rows, const uint8_t *panel, int64_t count,
+                     const uint8_t *next, const after *then) {
+    _Alignas(64) int32_t sums[SIDE * SIDE];
+    pending p = {.ahead = (const char *)next, .lines = next ? count * TILE_PANEL_BYTES / 64 : 0};
+    p.lines_each = p.lines / (2 * (rows + SIDE - 1) / SIDE * count) + 1;
+    for (int64_t column = 0; column < then->out.columns; column += SIDE) {
+        const uint8_t *half = panel + column * (int64_t)sizeof(int32_t);
+        left_side block = a;
+        for (int64_t row = 0; row < rows; row += SIDE, block.rows += block_bytes) {
+            int64_t here = rows - row < SIDE ? rows - row : SIDE;
+            bool both = here > BB_AMX_ROWS;
+            if (here < SIDE) bb_amx_configure(both ? BB_AMX_ROWS : (int)here, both ? (int)here - BB_AMX_ROWS : BB_AMX_ROWS);
+            if (both)
+                product(kind, true, block, half, count, row, here, column, sums, &p, then);
+            else
+                product(kind, false, block, half, count, row, here, column, sums, &p, then);
+            if (here < SIDE) bb_amx_open();
+            p.sums = sums;
+            p.row = row;
+            p.rows = here;
+            p.column = column;
+            p.columns = then->out.columns - column < SIDE ? then->out.columns - column : SIDE;
+        }
+    }
+    finish_rows(kind, &p, SIDE, then);
+}
+
+TARGET void bb_dot_amx_int8(bb_dot_output out, const int8_t *a, int64_t a_stride, int64_t rows, int64_t steps,
+                            const uint8_t *panel, const int32_t *a_sums, const float *s, float g) {
+    after then = {out, a_sums, s, g, out.past_caches && ((uintptr_t)out.y | (uintptr_t)(4 * out.stride)) % 64 == 0};
+    left_side left = {(const uint8_t *)a, a_stride, BB_AMX_ROWS * a_stride, BB_AMX_BYTES};
+    products(AMX_INT8, left, SIDE * a_stride, rows, panel, steps / STEPS, NULL, &then);
+}
+
+TARGET void bb_dot_amx_add(float *c, bool add, int64_t c_stride, int64_t columns, const uint32_t *left, int64_t rows,
+                           int64_t steps, const void *panel, const void *next) {
+    after then = {.out = {c, BB_F32, add ? c : NULL, c_stride, columns, false}};
+    int64_t half = steps / STEPS * TILE_BYTES;
+    left_side a = {(const uint8_t *)left, BB_AMX_BYTES, half, TILE_BYTES};
+    for (int64_t rest = steps / STEPS, count; rest > 0; rest -= count) {
+        count = rest < RUN ? rest : RUN;
+        products(AMX_BF16, a, 2 * half, rows, panel, count, next, &then);
+        then.out.residual = c;
+        a.rows += count * TILE_BYTES;
+        panel = (const uint8_t *)panel + count * TILE_PANEL_BYTES;
+        next = next ? (const uint8_t *)next + count * TILE_PANEL_BYTES : NULL;
+    }
+}
+
+/* Of 16 rows of A the tiles follow each other. x is read in squares of 32 tokens and PACKED columns, whole lines of the caches:
+ * its rows may lie a power of two apart, so that 32 of them don't stay in the first-level one. */
+typedef struct source {
+    const uint8_t *x;
+    int64_t row_bytes, element_bytes, tokens, rows;
+} source;
+
+INLINE void fetch_square(const source *from, int64_t t, int64_t r) {
+    if (t >= from->tokens) {
+        t = 0;
+        r += PACKED;
+    }
+    if (r >= from->rows) return;
+    const char *at = (const char *)from->x + t * from->row_bytes + r * from->element_bytes;
+    int64_t end = from->tokens - t < 2 * STEPS ? from->tokens - t : 2 * STEPS;
+    for (int64_t i = 0; i < end; i++, at += from->row_bytes)
+        for (int64_t line = 0; line < PACKED * from->element_bytes; line += 64) _mm_prefetch(at + line, _MM_HINT_T0);
+}
+
+TARGET void bb_dot_amx_pack_left(uint32_t *left, const void *x, bb_dtype dtype, int64_t x_stride, const float *s,
+                                 int64_t tokens, int64_t steps, int64_t rows) {
+    int64_t element = (int64_t)bb_dtype_bytes(dtype);
+    source from = {x, x_stride * element, element, tokens, rows};
+    _Alignas(64) uint32_t pairs[STEPS * PACKED];
+    fetch_square(&from, 0, 0);
+    for (int64_t r = 0; r < rows; r += PACKED)
+        for (int64_t t = 0; t < 2 * steps; t += 2 * STEPS) {
+            int64_t columns = rows - r < PACKED ? rows - r : PACKED, here = tokens - t < 2 * STEPS ? tokens - t : 2 * STEPS;
+            fetch_square(&from, t + 2 * STEPS, r);
+            if (here < 2 * STEPS) memset(pairs, 0, sizeof pairs);
+            bb_dot_pack_pairs(pairs, PACKED, from.x + t * from.row_bytes + r * element, dtype, x_stride, s ? s + t : NULL, here,
+                              columns);
+            for (int64_t c = 0; c < columns; c += BB_AMX_ROWS) {
+                uint32_t *tile = left + (r + c) * steps + t / 2 * BB_AMX_WORDS;
+                __m512i words[STEPS];
+                for (int i = 0; i < STEPS; i++) words[i] = _mm512_load_si512(pairs + i * PACKED + c);
+                bb_transpose16(words);
+                for (int i = 0; i < BB_AMX_ROWS; i++) _mm512_storeu_si512(tile + i * BB_AMX_WORDS, words[i]);
+            }
+        }
+}
+
+#endif

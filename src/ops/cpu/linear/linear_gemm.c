@@ -1,0 +1,206 @@
+// SPDX-License-Identifier: MIT
+/* The ternary linear layer on oneDNN, for any processor, in f32: rows that are not quantized, and in the
+ * backward pass their dx, and any dW. The scale
+ * of each row of W is folded into it as it is expanded. */
+#include "core/arena.h"
+#include "core/math.h"
+#include "ops/cpu/linear/gemm.h"
+#include "ops/cpu/linear/linear.h"
+#include "ops/cpu/vector/round.h"
+#include "ops/cpu/vector/simd.h"
+
+enum {
+    SLAB_BYTES = 4000000, /* of weights expanded at a time */
+    WEIGHT_TILE = 64,     /* rows of dW in a tile */
+    WEIGHT_TOKENS = 512   /* tokens whose products are added to dW at once */
+};
+
+/* ---- rows of numbers ------------------------------------------------------------------------------------------------- */
+
+/* y = x * s, x of any dtype */
+BB_SIMD_INLINE void to_f32_body(float *y, const void *x, bb_dtype dtype, float s, int64_t n) {
+    if (dtype == BB_I8) { /* NOLINT(bugprone-branch-clone): the analyzer does not see through the pragma */
+#pragma omp simd
+        for (int64_t i = 0; i < n; i++) y[i] = (float)((const int8_t *)x)[i] * s;
+    } else if (dtype == BB_BF16) {
+#pragma omp simd
+        for (int64_t i = 0; i < n; i++) y[i] = bb_f32_from_bf16(((const bb_bf16 *)x)[i]) * s;
+    } else {
+#pragma omp simd
+        for (int64_t i = 0; i < n; i++) y[i] = ((const float *)x)[i] * s;
+    }
+}
+BB_SIMD_VARIANTS(to_f32, (float *y, const void *x, bb_dtype dtype, float s, int64_t n), (y, x, dtype, s, n))
+
+BB_SIMD_INLINE void add_body(float *y, const float *a, const float *b, int64_t n) {
+#pragma omp simd
+    for (int64_t i = 0; i < n; i++) y[i] = a[i] + b[i];
+}
+BB_SIMD_VARIANTS(add, (float *y, const float *a, const float *b, int64_t n), (y, a, b, n))
+
+static const void *row_of(const void *rows, bb_dtype dtype, int64_t row, int64_t length, int64_t column) {
+    return (const uint8_t *)rows + (size_t)(row * length + column) * bb_dtype_bytes(dtype);
+}
+
+/* A panel's steps (ternary.h), in the thread's scratch. */
+static const uint8_t *expand_panel(bb_device *dev, const bb_ternary *t, const bb_ternary_panel *p) {
+    uint8_t *steps = bb_cpu_scratch(dev, (size_t)(bb_ternary_steps(t) * BB_STEP_BYTES));
+    if (steps) bb_ternary_expand_panel(bb_cpu_of(dev)->level, steps, t, p->data);
+    return steps;
+}
+
+/* ---- forward --------------------------------------------------------------------------------------------------------- */
+
+/* Columns n0 .. n0+width-1 of y, from the panels of W that hold these rows. */
+typedef struct forward {
+    bb_cpu_level level;
+    bb_rows x;
+    int64_t N, K, n0, width;
+    float *y;
+    const float *residual;
+} forward;
+
+static const void *forward_input(const void *context, int64_t m0, int64_t rows, void *room) {
+    const forward *f = context;
+    const void *x = row_of(f->x.data, f->x.dtype, m0, f->K, 0);
+    if (f->x.dtype == BB_F32) return x;
+    to_f32_for(f->level)(room, x, f->x.dtype, 1.0f, rows * f->K);
+    return room;
+}
+
+static void forward_output(const void *context, int64_t m0, int64_t rows, const void *c) {
+    const forward *f = context;
+    const float *row = c;
+    for (int64_t r = 0; r < rows; r++, row += f->width) {
+        int64_t at = (m0 + r) * f->N + f->n0;
+        if (f->residual)
+            add_for(f->level)(f->y + at, f->residual + at, row, f->width);
+        else
+            memcpy(f->y + at, row, (size_t)f->width * sizeof *row);
+    }
+}
+
+/* The panel's rows, times their scale, as columns of B (K, width). */
+static void expand_columns(bb_device *dev, const forward *f, const bb_ternary *t, const bb_ternary_panel *p, float *b) {
+    const uint8_t *steps = expand_panel(dev, t, p);
+    if (!steps) return;
+    int64_t at = p->first - f->n0;
+    float g = t->scale[p->segment];
+    for (int64_t r = 0; r < p->rows; r++)
+        for (int64_t k = 0; k < f->K; k++) b[k * f->width + at + r] = (float)bb_ternary_value(steps, r, k) * g;
+}
+
+void bb_linear_gemm_forward(bb_device *dev, float *y, const float *residual, bb_rows x, const bb_ternary *t, int64_t M) {
+    int64_t K = t->k, panels = bb_ternary_panels(t);
+    int64_t slab = bb_max(SLAB_BYTES / (K * BB_PANEL * (int64_t)sizeof(float)), 1);
+    float *b = bb_cpu_shared(dev, (size_t)(slab * BB_PANEL * K) * sizeof *b);
+    if (!b) return;
+    forward f = {.level = bb_cpu_of(dev)->level, .x = x, .N = t->n, .K = K, .y = y, .residual = residual};
+    for (int64_t first = 0; first < panels; first += slab) {
+        int64_t end = bb_min(first + slab, panels);
+        bb_ternary_panel last = bb_ternary_panel_at(t, end - 1);
+        f.n0 = bb_ternary_panel_at(t, first).first;
+        f.width = last.first + last.rows - f.n0;
+#pragma omp parallel for num_threads(dev->threads) schedule(dynamic) if (f.width * K > BB_SIMD_SERIAL)
+        for (int64_t i = first; i < end; i++) {
+            bb_ternary_panel p = bb_ternary_panel_at(t, i);
+            expand_columns(dev, &f, t, &p, b);
+        }
+        bb_gemm_shape shape = {.n = f.width, .k = K};
+        bb_gemm_rows(dev, &shape, M, b, forward_input, forward_output, &f);
+    }
+}
+
+/* ---- backward -------------------------------------------------------------------------------------------------------- */
+
+/* Columns k0 .. k0+width-1 of dx. */
+typedef struct input_gradient {
+    bb_cpu_level level;
+    bb_bf16 *dx;
+    const void *dy;
+    bb_dtype dy_dtype;
+    int64_t N, K, k0, width;
+} input_gradient;
+
+static const void *dy_input(const void *context, int64_t m0, int64_t rows, void *room) {
+    const input_gradient *g = context;
+    const void *dy = row_of(g->dy, g->dy_dtype, m0, g->N, 0);
+    if (g->dy_dtype == BB_F32) return dy;
+    to_f32_for(g->level)(room, dy, g->dy_dtype, 1.0f, rows * g->N);
+    return room;
+}
+
+static void dx_output(const void *context, int64_t m0, int64_t rows, const void *c) {
+    const input_gradient *g = context;
+    for (int64_t r = 0; r < rows; r++)
+        bb_round_for(g->level)(g->dx + (m0 + r) * g->K + g->k0, (const float *)c + r * g->width, g->width);
+}
+
+static void input_gradient_all(bb_device *dev, input_gradient *g, const bb_ternary *t, int64_t M) {
+    int64_t slab = bb_max(SLAB_BYTES / (g->N * (int64_t)sizeof(float)) / BB_PANEL, 1) * BB_PANEL;
+    float *b = bb_cpu_shared(dev, (size_t)(g->N * slab) * sizeof *b);
+    if (!b) return;
+    int64_t panels = bb_ternary_panels(t);
+    for (g->k0 = 0; g->k0 < g->K; g->k0 += slab) {
+        g->width = bb_min(g->K - g->k0, slab);
+#pragma omp parallel for num_threads(dev->threads) schedule(dynamic) if (g->N * g->width > BB_SIMD_SERIAL)
+        for (int64_t i = 0; i < panels; i++) {
+            bb_ternary_panel p = bb_ternary_panel_at(t, i);
+            const uint8_t *steps = expand_panel(dev, t, &p);
+            for (int64_t r = 0; steps && r < p.rows; r++)
+                for (int64_t k = 0; k < g->width; k++)
+                    b[(p.first + r) * g->width + k] = (float)bb_ternary_value(steps, r, g->k0 + k) * t->scale[p.segment];
+        }
+        bb_gemm_shape shape = {.n = g->width, .k = g->N};
+        bb_gemm_rows(dev, &shape, M, b, dy_input, dx_output, g);
+    }
+}
+
+/* a (columns, rows) = the transpose of rows of dy from column n0 on, each times its token's scale */
+static void transpose_scaled(float *a, const void *dy, bb_dtype dtype, const float *s, int64_t rows, int64_t N, int64_t n0,
+                             int64_t columns) {
+    for (int64_t r = 0; r < rows; r++) {
+        float row[WEIGHT_TILE], scale = s ? s[r] : 1.0f;
+        to_f32_generic(row, row_of(dy, dtype, r, N, n0), dtype, scale, columns);
+        for (int64_t c = 0; c < columns; c++) a[c * rows + r] = row[c];
+    }
+}
+
+/* dw (N,K) += the products of `tokens` tokens; x: (tokens, K) in f32 */
+static void weight_gradient_run(bb_device *dev, float *dw, const void *dy, bb_dtype dy_dtype, const float *s, const float *x,
+                                int64_t tokens, int64_t N, int64_t K) {
+    bb_gemm_shape shape = {.accumulate = true, .m = WEIGHT_TILE, .n = K, .k = tokens};
+    const bb_gemm_op *whole = N >= WEIGHT_TILE ? bb_gemm_get(dev, &shape) : NULL, *last = NULL;
+    shape.m = N % WEIGHT_TILE;
+    if (shape.m) last = bb_gemm_get(dev, &shape);
+#pragma omp parallel for num_threads(dev->threads) schedule(dynamic) if (N > WEIGHT_TILE)
+    for (int64_t n = 0; n < N; n += WEIGHT_TILE) {
+        int64_t columns = bb_min(N - n, WEIGHT_TILE);
+        const bb_gemm_op *op = columns == WEIGHT_TILE ? whole : last;
+        float *a = op ? bb_cpu_scratch(dev, (size_t)(WEIGHT_TILE * tokens) * sizeof *a) : NULL;
+        if (!a) continue;
+        transpose_scaled(a, dy, dy_dtype, s, tokens, N, n, columns);
+        bb_gemm_run(dev, op, dw + n * K, a, x);
+    }
+}
+
+void bb_linear_gemm_input_gradient(bb_device *dev, bb_bf16 *dx, const void *dy, bb_dtype dy_dtype, const bb_ternary *t,
+                                   int64_t M) {
+    input_gradient g = {.level = bb_cpu_of(dev)->level, .dx = dx, .dy = dy, .dy_dtype = dy_dtype, .N = t->n, .K = t->k};
+    input_gradient_all(dev, &g, t, M);
+}
+
+void bb_linear_gemm_weight_gradient(bb_device *dev, float *dw, const void *dy, bb_dtype dy_dtype, bb_rows x,
+                                    const bb_ternary *t, int64_t M) {
+    int64_t N = t->n, K = t->k, most = bb_min(M, WEIGHT_TOKENS);
+    bb_cpu_level level = bb_cpu_of(dev)->level;
+    float *wide = bb_cpu_shared(dev, (size_t)(most * K) * sizeof *wide);
+    if (!wide) return;
+    for (int64_t m = 0; m < M; m += WEIGHT_TOKENS) {
+        int64_t tokens = bb_min(M - m, WEIGHT_TOKENS);
+#pragma omp parallel for num_threads(dev->threads) schedule(static) if (tokens * K > BB_SIMD_SERIAL)
+        for (int64_t r = 0; r < tokens; r++)
+            to_f32_for(level)(wide + r * K, row_of(x.data, x.dtype, m + r, K, 0), x.dtype, 1.0f, K);
+        weight_gradient_run(dev, dw, row_of(dy, dy_dtype, m, N, 0), dy_dtype, x.scale ? x.scale + m : NULL, wide, tokens, N, K);
+    }
+}
