@@ -56,6 +56,9 @@ typedef struct bb_device bb_device;
  * use. Results do not depend on it. A device outlives everything created on it. */
 BB_API bb_status bb_device_open(const char *name, int threads, bb_device **out, bb_error *err);
 BB_API void bb_device_close(bb_device *device);
+/* The names that bb_device_open takes: that of index 0, 1, ...; NULL past the last. *why_not (may be NULL) becomes NULL, or why
+ * this build or this machine cannot open that device. */
+BB_API const char *bb_device_known(int index, const char **why_not);
 BB_API const char *bb_device_name(const bb_device *device);
 BB_API int bb_device_threads(const bb_device *device);
 /* One line on what is used of the processor, and the library below, e.g. "avx512_amx, oneDNN 2.6.3". */

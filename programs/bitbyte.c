@@ -89,6 +89,7 @@ static void spin_briefly(char **argv) {
 
 int main(int argc, char **argv) {
     spin_briefly(argv);
+    bb_device_choices_init();
     int status = run(argc, argv);
     /* Output that did not arrive is a failure, however well the rest went. */
     bool failed_before = ferror(stdout) != 0; /* errno has long been something else */

@@ -8,10 +8,15 @@
 
 #include "progress.h"
 
-const char *const bb_device_choices[] = {"cpu", "ref", NULL};
+enum { MAX_DEVICES = 8 };
+const char *bb_device_choices[MAX_DEVICES + 1];
 const char *const bb_ste_choices[] = {[BB_STE_IDENTITY] = "identity", [BB_STE_CLIPPED] = "clipped", NULL};
 const char *const bb_optim_choices[] = {[BB_OPTIM_ADAMW] = "adamw", [BB_OPTIM_ADAMW8BIT] = "adamw8bit", NULL};
 const char *const bb_kv_choices[] = {[BB_KV_INT6] = "int6", [BB_KV_INT8] = "int8", [BB_KV_F32] = "f32", NULL};
+
+void bb_device_choices_init(void) {
+    for (int i = 0; i < MAX_DEVICES; i++) bb_device_choices[i] = bb_device_known(i, NULL);
+}
 
 bb_status bb_device_args_open(const bb_device_args *args, bb_device **out, bb_error *err) {
     return bb_device_open(bb_device_choices[args->device], args->threads, out, err);

@@ -12,7 +12,8 @@ typedef struct bb_device_args {
     int threads;
 } bb_device_args;
 
-extern const char *const bb_device_choices[];
+extern const char *bb_device_choices[]; /* filled in by bb_device_choices_init, before any command runs */
+void bb_device_choices_init(void);
 
 #define BB_DEVICE_ROWS(args)                                                                                                   \
     {.name = "threads",                                                                                                        \

@@ -13,6 +13,7 @@
 #include "core/file.h"
 #include "core/host.h"
 #include "ops/cpu/device/cpu.h"
+#include "ops/registry.h"
 #include "scratch.h"
 
 static void unknown_names_are_errors_that_list_the_known(void **state) {
@@ -25,6 +26,67 @@ static void unknown_names_are_errors_that_list_the_known(void **state) {
         assert_null(device);
         assert_non_null(strstr(err.message, "\"cpu\""));
         assert_non_null(strstr(err.message, "\"ref\""));
+    }
+}
+
+static const char *no_hardware(void) { return "there is no such hardware here; use cpu"; }
+
+static bb_status never_opened(int threads, bb_device **out, bb_error *err) {
+    (void)threads, (void)out, (void)err;
+    fail_msg("an unavailable backend was opened");
+    return BB_ERR_INTERNAL;
+}
+
+static int opened_threads;
+
+static bb_status open_further(int threads, bb_device **out, bb_error *err) {
+    opened_threads = threads;
+    return bb_device_open_ref(threads, out, err);
+}
+
+static void further_backends_are_registered_by_name(void **state) {
+    (void)state;
+    static const bb_backend absent = {.name = "absent", .open = never_opened, .unavailable = no_hardware};
+    static const bb_backend further = {.name = "further", .open = open_further}, twice = {.name = "cpu", .open = open_further};
+    bb_error err = {0};
+    bb_device *device;
+    const char *why_not = "";
+    assert_string_equal(bb_device_known(0, &why_not), "cpu");
+    assert_null(why_not);
+    assert_string_equal(bb_device_known(1, NULL), "ref");
+    assert_null(bb_device_known(2, NULL));
+    assert_null(bb_device_known(-1, NULL));
+    assert_int_equal(bb_backend_register(&twice, &err), BB_ERR_ARGUMENT);
+    assert_int_equal(bb_backend_register(&absent, &err), BB_OK);
+    assert_int_equal(bb_backend_register(&further, &err), BB_OK);
+    assert_string_equal(bb_device_known(2, &why_not), "absent");
+    assert_string_equal(why_not, no_hardware());
+    assert_string_equal(bb_device_known(3, &why_not), "further");
+    assert_null(why_not);
+    assert_int_equal(bb_device_open("absent", 1, &device, &err), BB_ERR_UNSUPPORTED);
+    assert_string_equal(err.message, "device \"absent\" cannot be used: there is no such hardware here; use cpu");
+    assert_null(device);
+    assert_int_equal(bb_device_open("further", 3, &device, &err), BB_OK);
+    assert_int_equal(opened_threads, 3);
+    bb_device_close(device);
+    assert_int_equal(bb_device_open("gpu", 1, &device, &err), BB_ERR_ARGUMENT);
+    assert_string_equal(err.message, "no device is named \"gpu\"; there are \"cpu\", \"ref\", \"absent\" and \"further\"");
+    static const bb_backend more[BB_MAX_BACKENDS] = {{.name = "a"}, {.name = "b"}, {.name = "c"}, {.name = "d"}, {.name = "e"}};
+    for (int i = 0; i < BB_MAX_BACKENDS - 4; i++) assert_int_equal(bb_backend_register(&more[i], &err), BB_OK);
+    assert_int_equal(bb_backend_register(&more[BB_MAX_BACKENDS - 4], &err), BB_ERR_UNSUPPORTED);
+    assert_null(bb_device_known(BB_MAX_BACKENDS, NULL));
+}
+
+static void every_device_measures_its_peaks(void **state) {
+    (void)state;
+    const char *const names[] = {"cpu", "ref"};
+    for (size_t i = 0; i < 2; i++) {
+        bb_device *device;
+        assert_int_equal(bb_device_open(names[i], 1, &device, NULL), BB_OK);
+        bb_peaks peaks = {0};
+        device->ops->measure_peaks(device, &peaks);
+        assert_true(peaks.f32 > 0 && peaks.read_gb > 0);
+        bb_device_close(device);
     }
 }
 
@@ -205,6 +267,8 @@ static void cpu_quotas(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(unknown_names_are_errors_that_list_the_known),
+        cmocka_unit_test(further_backends_are_registered_by_name),
+        cmocka_unit_test(every_device_measures_its_peaks),
         cmocka_unit_test(impossible_thread_counts_are_errors),
         cmocka_unit_test(a_level_that_is_none_is_an_error_that_lists_them),
         cmocka_unit_test(a_level_is_lowered_and_never_raised),

@@ -217,7 +217,7 @@ bb_status bb_bench_decode(bb_device *device, const bb_decode_bench_options *o, c
     b.weight_bytes = (double)b.model->quantized_bytes + 4.0 * config.vocab_size * config.d_model;
     static const char *const kv_names[] = {[BB_KV_INT6] = "int6", [BB_KV_INT8] = "int8", [BB_KV_F32] = "f32"};
     root = json_pack("{s:s, s:s, s:i, s:s, s:I, s:s, s:{s:f, s:f}}", "device", device->ops->name, "description",
-                     device->description, "threads", device->threads, "shape", o->shape, "parameters",
+                     bb_device_description(device), "threads", device->threads, "shape", o->shape, "parameters",
                      (json_int_t)b.model->table.total, "kv_cache", kv_names[o->kv_cache], "peaks", "int8", b.peaks.int8,
                      "read_gb", b.peaks.read_gb);
     BB_TRY_GOTO(status, done, measure_decode(&b, root, err));

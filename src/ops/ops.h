@@ -122,7 +122,8 @@ typedef struct bb_peaks {
 typedef struct bb_ops {
     const char *name;
     bb_dtype act_dtype;
-    bool host_memory; /* alloc gives memory of the host: other code may read and write it between syncs */
+    bool host_memory; /* alloc gives memory of the host: other code may read and write it between syncs. Otherwise pointers
+                       * to it are for entries of this table alone, and `scale`, `data` etc. of its structs too */
 
     /* -- the device ------------------------------------------------------------------------------------------------- */
     void (*close)(bb_device *dev);
@@ -131,6 +132,9 @@ typedef struct bb_ops {
     /* BB_ALIGN-aligned, zeroed; NULL when there is not enough. */
     void *(*alloc)(bb_device *dev, size_t bytes);
     void (*free)(bb_device *dev, void *p, size_t bytes);
+    /* The host's memory is the caller's again when copy_in, copy_out, act_in or act_out returns: copy_in has read all of its
+     * source (which may be overwritten or freed at once), copy_out has written all of its result, after the work that was
+     * started before it. Host memory needs no alignment. */
     void (*copy_in)(bb_device *dev, void *dst, const void *host, size_t bytes);
     void (*copy_out)(bb_device *dev, void *host, const void *src, size_t bytes);
     void (*copy)(bb_device *dev, void *dst, const void *src, size_t bytes); /* within the device */
@@ -140,6 +144,10 @@ typedef struct bb_ops {
     size_t (*scratch_bytes)(bb_device *dev, const bb_attention *a, int64_t C, int64_t V);
     /* Takes about a second; all threads. */
     void (*measure_peaks)(bb_device *dev, bb_peaks *out);
+    /* Bytes that alloc has in all, and those that are free now. */
+    void (*memory)(const bb_device *dev, uint64_t *total_bytes, uint64_t *free_bytes);
+    /* One line on what is used of the hardware, and the libraries below; valid until close. */
+    const char *(*description)(const bb_device *dev);
     /* x: act (n) <-> host f32 (n) */
     void (*act_in)(bb_device *dev, void *x, const float *host, int64_t n);
     void (*act_out)(bb_device *dev, float *host, const void *x, int64_t n);
@@ -260,7 +268,6 @@ struct bb_device {
     const bb_ops *ops;
     int threads;
     int64_t forward_rows; /* rows that the forward pass should take at a time; no result depends on it */
-    char description[160];
 };
 
 /* Segment i of t as a matrix of its own, in the same memory. */
@@ -274,9 +281,5 @@ static inline bb_ternary bb_ternary_segment(bb_device *dev, const bb_ternary *t,
     segment.data = (unsigned char *)t->data + (i ? dev->ops->ternary_bytes(dev, &before) : 0);
     return segment;
 }
-
-bb_status bb_device_open_ref(bb_device **out, bb_error *err);
-/* threads >= 1 */
-bb_status bb_device_open_cpu(int threads, bb_device **out, bb_error *err);
 
 #endif

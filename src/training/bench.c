@@ -330,10 +330,10 @@ bb_status bb_bench(bb_device *device, const bb_bench_options *o, char **json, bb
     BB_TRY_GOTO(status, done, bb_model_reserve(b.model, (int)b.B, (int)b.T, true, o->recompute, err));
     BB_TRY_GOTO(status, done, bb_optimizer_create(b.model, &options, &b.optimizer, err));
     root = json_pack("{s:s, s:s, s:s, s:i, s:s, s:I, s:I, s:b, s:I, s:{s:f, s:f, s:f, s:f}}", "processor", processor, "device",
-                     device->ops->name, "description", device->description, "threads", device->threads, "shape", o->shape,
-                     "batch_size", (json_int_t)b.B, "seq_len", (json_int_t)b.T, "recompute", (int)b.recompute, "parameters",
-                     (json_int_t)b.model->table.total, "peaks", "f32", b.peaks.f32, "bf16", b.peaks.bf16, "int8", b.peaks.int8,
-                     "read_gb", b.peaks.read_gb);
+                     device->ops->name, "description", bb_device_description(device), "threads", device->threads, "shape",
+                     o->shape, "batch_size", (json_int_t)b.B, "seq_len", (json_int_t)b.T, "recompute", (int)b.recompute,
+                     "parameters", (json_int_t)b.model->table.total, "peaks", "f32", b.peaks.f32, "bf16", b.peaks.bf16, "int8",
+                     b.peaks.int8, "read_gb", b.peaks.read_gb);
     BB_TRY_GOTO(status, done, measure(&b, x, o, root, err));
     *json = bb_json_text(root, JSON_INDENT(2) | JSON_REAL_PRECISION(6));
     if (!*json) status = bb_fail(err, BB_ERR_MEMORY, "out of memory");

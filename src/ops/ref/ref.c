@@ -2,10 +2,13 @@
 /* Opens the ref backend: its memory is the process's own, and it works in the calling thread. */
 #include "ops/ref/ref.h"
 
-#include <stdio.h>
+#include <math.h>
 #include <stdlib.h>
 
 #include "core/arena.h"
+#include "core/clock.h"
+#include "core/host.h"
+#include "ops/registry.h"
 
 static bb_ref *ref_of(bb_device *dev) { return (bb_ref *)dev; }
 
@@ -65,6 +68,35 @@ static size_t scratch_bytes(bb_device *dev, const bb_attention *a, int64_t C, in
     return 0;
 }
 
+/* What ref's operations are made of: one product in double after the other. */
+static void measure_peaks(bb_device *dev, bb_peaks *out) {
+    enum { RUNS = 5, N = 1 << 20 };
+    *out = (bb_peaks){0};
+    float *x = alloc(dev, N * sizeof *x);
+    if (!x) return;
+    for (int64_t i = 0; i < N; i++) x[i] = (float)(i % 7);
+    double best = INFINITY;
+    volatile double sink = 0;
+    for (int r = 0; r < RUNS; r++) {
+        double sum = 0, start = bb_clock_seconds();
+        for (int64_t i = 0; i < N; i++) sum += (double)x[i] * (double)x[i];
+        best = fmin(best, bb_clock_seconds() - start);
+        sink = sink + sum;
+    }
+    release(dev, x, N * sizeof *x);
+    *out = (bb_peaks){.f32 = 2.0 * N / best * 1e-9, .read_gb = N * sizeof *x / best * 1e-9};
+}
+
+static void memory(const bb_device *dev, uint64_t *total_bytes, uint64_t *free_bytes) {
+    (void)dev;
+    bb_host_memory("", total_bytes, free_bytes);
+}
+
+static const char *description(const bb_device *dev) {
+    (void)dev;
+    return "scalar reference, double accumulation, 1 thread";
+}
+
 static void act_in(bb_device *dev, void *x, const float *host, int64_t n) { copy(dev, x, host, (size_t)n * sizeof(float)); }
 static void act_out(bb_device *dev, float *host, const void *x, int64_t n) { copy(dev, host, x, (size_t)n * sizeof(float)); }
 
@@ -80,6 +112,9 @@ static const bb_ops ops = {.name = "ref",
                            .copy = copy,
                            .zero = zero,
                            .scratch_bytes = scratch_bytes,
+                           .measure_peaks = measure_peaks,
+                           .memory = memory,
+                           .description = description,
                            .act_in = act_in,
                            .act_out = act_out,
                            .embedding_forward = bb_ref_embedding_forward,
@@ -115,13 +150,13 @@ static const bb_ops ops = {.name = "ref",
                            .adamw8bit_init = bb_ref_adamw8bit_init,
                            .adamw8bit_step = bb_ref_adamw8bit_step};
 
-bb_status bb_device_open_ref(bb_device **out, bb_error *err) {
+bb_status bb_device_open_ref(int threads, bb_device **out, bb_error *err) {
+    (void)threads;
     bb_ref *ref = calloc(1, sizeof *ref);
     if (!ref) return bb_fail(err, BB_ERR_MEMORY, "ref: no memory for %zu bytes", sizeof *ref);
     ref->base.ops = &ops;
     ref->base.threads = 1;
     ref->base.forward_rows = 512;
-    (void)snprintf(ref->base.description, sizeof ref->base.description, "scalar reference, double accumulation, 1 thread");
     *out = &ref->base;
     return BB_OK;
 }

@@ -9,7 +9,9 @@
 #include <sys/mman.h>
 
 #include "core/arena.h"
+#include "core/host.h"
 #include "ops/cpu/linear/gemm.h"
+#include "ops/registry.h"
 
 #define HUGE_PAGE ((size_t)2 << 20)
 
@@ -144,6 +146,13 @@ static size_t cpu_scratch_bytes(bb_device *dev, const bb_attention *a, int64_t C
     return (head > SLAB ? head : SLAB) + (size_t)dev->threads * TILE + (forward > backward ? forward : backward);
 }
 
+static void cpu_memory(const bb_device *dev, uint64_t *total_bytes, uint64_t *free_bytes) {
+    (void)dev;
+    bb_host_memory("", total_bytes, free_bytes);
+}
+
+static const char *cpu_description(const bb_device *dev) { return ((const bb_cpu *)dev)->description; }
+
 static void cpu_act_in(bb_device *dev, void *x, const float *host, int64_t n) {
     bb_bf16 *out = x;
 #pragma omp parallel for num_threads(dev->threads) if (n > ACT_TILE)
@@ -170,6 +179,8 @@ static const bb_ops ops = {
     .zero = cpu_zero,
     .scratch_bytes = cpu_scratch_bytes,
     .measure_peaks = bb_cpu_measure_peaks,
+    .memory = cpu_memory,
+    .description = cpu_description,
     .act_in = cpu_act_in,
     .act_out = cpu_act_out,
     .embedding_forward = bb_cpu_embedding_forward,
@@ -229,7 +240,7 @@ bb_status bb_device_open_cpu(int threads, bb_device **out, bb_error *err) {
         cpu_close(&cpu->base);
         return status;
     }
-    snprintf(cpu->base.description, sizeof cpu->base.description, "%s, %s", bb_cpu_level_name(cpu->level), bb_gemm_version());
+    snprintf(cpu->description, sizeof cpu->description, "%s, %s", bb_cpu_level_name(cpu->level), bb_gemm_version());
     *out = &cpu->base;
     return BB_OK;
 }

@@ -12,6 +12,7 @@ struct bb_gemm; /* gemm.h: oneDNN's engine, stream and primitives by shape */
 typedef struct bb_cpu {
     bb_device base;
     bb_cpu_level level;
+    char description[160];
     bb_error failure; /* the first since the last sync; code BB_OK: none */
     struct bb_gemm *gemm;
     bb_team *team;  /* made on first use */

@@ -1,0 +1,80 @@
+// SPDX-License-Identifier: MIT
+/* Devices by name: the public face of the backends. */
+#include "ops/registry.h"
+
+#include <stdio.h>
+#include <string.h>
+
+#include "core/host.h"
+
+enum { MAX_THREADS = 1024 };
+
+static const bb_backend cpu = {.name = "cpu", .open = bb_device_open_cpu};
+static const bb_backend ref = {.name = "ref", .open = bb_device_open_ref};
+
+/* The first is the default of programs. */
+static const bb_backend *backends[BB_MAX_BACKENDS] = {&cpu, &ref};
+
+static const bb_backend *find(const char *name) {
+    for (int i = 0; name && i < BB_MAX_BACKENDS && backends[i]; i++)
+        if (strcmp(backends[i]->name, name) == 0) return backends[i];
+    return NULL;
+}
+
+static const char *unavailable(const bb_backend *backend) { return backend->unavailable ? backend->unavailable() : NULL; }
+
+/* Writes "cpu" and "ref", or the same of more names. */
+static void list_names(char *out, size_t size) {
+    size_t used = 0;
+    out[0] = '\0';
+    for (int i = 0; i < BB_MAX_BACKENDS && backends[i] && used < size; i++) {
+        bool last = i + 1 == BB_MAX_BACKENDS || !backends[i + 1];
+        used += (size_t)snprintf(out + used, size - used, "%s\"%s\"", i == 0 ? "" : last ? " and " : ", ", backends[i]->name);
+    }
+}
+
+bb_status bb_backend_register(const bb_backend *backend, bb_error *err) {
+    if (find(backend->name)) return bb_fail(err, BB_ERR_ARGUMENT, "there is a device named \"%s\" already", backend->name);
+    for (int i = 0; i < BB_MAX_BACKENDS; i++) {
+        if (backends[i]) continue;
+        backends[i] = backend;
+        return BB_OK;
+    }
+    return bb_fail(err, BB_ERR_UNSUPPORTED, "device \"%s\" would be one more than %d", backend->name, BB_MAX_BACKENDS);
+}
+
+const char *bb_device_known(int index, const char **why_not) {
+    const bb_backend *backend = index >= 0 && index < BB_MAX_BACKENDS ? backends[index] : NULL;
+    if (why_not) *why_not = backend ? unavailable(backend) : NULL;
+    return backend ? backend->name : NULL;
+}
+
+bb_status bb_device_open(const char *name, int threads, bb_device **out, bb_error *err) {
+    *out = NULL;
+    if (threads < 0 || threads > MAX_THREADS)
+        return bb_fail(err, BB_ERR_ARGUMENT, "threads is %d; it must be from 1 to %d, or 0 for what the process may use",
+                       threads, MAX_THREADS);
+    const bb_backend *backend = find(name);
+    if (!backend) {
+        char names[160];
+        list_names(names, sizeof names);
+        return bb_fail(err, BB_ERR_ARGUMENT, "no device is named \"%s\"; there are %s", name ? name : "", names);
+    }
+    const char *why_not = unavailable(backend);
+    if (why_not) return bb_fail(err, BB_ERR_UNSUPPORTED, "device \"%s\" cannot be used: %s", name, why_not);
+    return backend->open(threads ? threads : bb_host_cpus(""), out, err);
+}
+
+void bb_device_close(bb_device *device) {
+    if (device) device->ops->close(device);
+}
+
+const char *bb_device_name(const bb_device *device) { return device->ops->name; }
+
+int bb_device_threads(const bb_device *device) { return device->threads; }
+
+const char *bb_device_description(const bb_device *device) { return device->ops->description(device); }
+
+void bb_device_memory(const bb_device *device, uint64_t *total_bytes, uint64_t *free_bytes) {
+    device->ops->memory(device, total_bytes, free_bytes);
+}
