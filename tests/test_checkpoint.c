@@ -169,6 +169,7 @@ static void test_wrong_training_state(void **state) {
     refused_state("\\\"step\\\":7", "\\\"step\\\":x", "bad: training state: not JSON at byte 9");
     refused_state("\\\"step\\\":7", "\\\"stop\\\":7", "bad: training state: step should be an integer >= 0, is nothing");
     refused_state("\\\"samples\\\":56", "\\\"samples\\\":-6", "samples should be an integer >= 0, is negative");
+    refused_state("\\\"scaler_scale\\\":0", "\\\"scaler_scala\\\":0", "scaler_scale should be a number >= 0, is nothing");
 }
 
 static void test_not_finite(void **state) {

@@ -177,6 +177,10 @@ static bb_status state_from_json(const char *text, const char *path, bb_training
         "step",           "samples",          "bytes_seen", "skipped_steps", "skipped_micro_batches", "optimizer_steps",
         "trained_length", "scaler_good_steps"};
     for (int i = 0; i < 8 && status == BB_OK; i++) status = read_int(o, keys[i], path, &v[i], err);
+    const json_t *scale = json_object_get(o, "scaler_scale");
+    if (status == BB_OK && (!json_is_number(scale) || json_number_value(scale) < 0))
+        status = bb_fail(err, BB_ERR_FORMAT, "%s: training state: scaler_scale should be a number >= 0, is %s", path,
+                         json_is_number(scale) ? "negative" : bb_json_type_name(scale));
     json_int_t in_a_row = 0; /* files of version 0.1.0 have none */
     if (status == BB_OK && json_object_get(o, "skipped_in_a_row"))
         status = read_int(o, "skipped_in_a_row", path, &in_a_row, err);
@@ -192,7 +196,7 @@ static bb_status state_from_json(const char *text, const char *path, bb_training
                                    .skipped_micro_batches = v[4],
                                    .optimizer_steps = v[5],
                                    .trained_length = (int)v[6],
-                                   .scaler_scale = json_number_value(json_object_get(o, "scaler_scale")),
+                                   .scaler_scale = json_number_value(scale),
                                    .scaler_good_steps = (int)v[7],
                                    .skipped_in_a_row = in_a_row,
                                    .spikes = spikes};
