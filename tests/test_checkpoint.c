@@ -5,7 +5,7 @@
 #include <unistd.h>
 
 #include "core/file.h"
-#include "format/safetensors.h"
+#include "modelfile/safetensors.h"
 #include "scratch.h"
 #include "training/checkpoint.h"
 
@@ -67,11 +67,11 @@ static void test_round_trip(void **state) {
     assert_memory_equal(a, b, sizeof a);
     /* a model file holds no more than the model */
     assert_ok(bb_model_save(loaded, scratch_path("model"), &test_error));
-    bb_safetensors *st;
+    bb_tensor_source *st;
     assert_ok(bb_safetensors_open(scratch_path("model"), &st, &test_error));
-    assert_int_equal(bb_safetensors_count(st), bb_model_tensor_count(loaded));
-    assert_null(bb_safetensors_metadata(st, "training_state"));
-    bb_safetensors_close(st);
+    assert_int_equal(bb_tensor_source_count(st), bb_model_tensor_count(loaded));
+    assert_null(bb_tensor_source_metadata(st, "training_state"));
+    bb_tensor_source_close(st);
     bb_model_free(loaded);
 
     bb_training_state ts;
@@ -179,17 +179,17 @@ static void test_not_finite(void **state) {
         const char *part;
     } bad[] = {{NAN, "NaN"}, {INFINITY, "infinite"}};
     for (size_t i = 0; i < 2; i++) {
-        bb_safetensors *st;
+        bb_tensor_source *st;
         assert_ok(bb_safetensors_open(scratch_path("good"), &st, &test_error));
-        const bb_st_tensor *t = bb_safetensors_find(st, "blocks.0.mlp.down.weight");
+        const bb_file_tensor *t = bb_tensor_source_find(st, "blocks.0.mlp.down.weight");
         assert_non_null(t);
         size_t from_end = 0; /* the data section ends with the file */
-        for (int j = 0; j < bb_safetensors_count(st); j++) {
-            const bb_st_tensor *other = bb_safetensors_at(st, j);
+        for (int j = 0; j < bb_tensor_source_count(st); j++) {
+            const bb_file_tensor *other = bb_tensor_source_at(st, j);
             if (other->offset + other->bytes > from_end) from_end = other->offset + other->bytes;
         }
         size_t at = f.size - from_end + t->offset + 5 * sizeof(float);
-        bb_safetensors_close(st);
+        bb_tensor_source_close(st);
         uint8_t *c = copy_of_good();
         memcpy(c + at, &bad[i].value, sizeof(float));
         char part[96];

@@ -4,9 +4,9 @@
 
 #include <jansson.h>
 
-#include "format/safetensors.h"
 #include "levels.h"
 #include "model/config.h"
+#include "modelfile/safetensors.h"
 
 /* Bounds on the relative error by norm. ref computes in f32 with double sums. cpu does the same in the forward pass with f32
  * sums (where activations are not quantized, they are bf16), and the backward pass in bf16 (eps 2^-8) and int8. On some levels
@@ -30,26 +30,26 @@ static const bounds ref_bounds = {1e-5, 1e-5, 1e-4, 1e-6, 1e-4, 3e-3}, cpu_bound
                     int8_bounds = {5e-3, 1e-5, 4.5e-2, 1e-2, 2e-2, 2e-2};
 
 typedef struct golden {
-    bb_safetensors *file;
+    bb_tensor_source *file;
     bb_config config;
     uint8_t *x, *y; /* (B, T) */
     int B, T;
 } golden;
 
-static const bb_st_tensor *need(const golden *g, const char *prefix, const char *name) {
+static const bb_file_tensor *need(const golden *g, const char *prefix, const char *name) {
     char full[96];
     snprintf(full, sizeof full, "%s%s", prefix, name);
-    const bb_st_tensor *t = bb_safetensors_find(g->file, full);
+    const bb_file_tensor *t = bb_tensor_source_find(g->file, full);
     if (!t) print_error("no tensor %s\n", full);
     assert_non_null(t);
     return t;
 }
 
 /* A tensor's values in fresh memory. */
-static void *values_of(const golden *g, const bb_st_tensor *t) {
+static void *values_of(const golden *g, const bb_file_tensor *t) {
     void *v = malloc(t->bytes);
     assert_non_null(v);
-    assert_ok(bb_safetensors_read(g->file, t, v, &test_error));
+    assert_ok(bb_tensor_source_read(g->file, t, v, &test_error));
     return v;
 }
 
@@ -58,8 +58,8 @@ static golden golden_open(const char *name) {
     golden g = {0};
     snprintf(path, sizeof path, "%s/%s.safetensors", BB_GOLDEN_DIR, name);
     assert_ok(bb_safetensors_open(path, &g.file, &test_error));
-    assert_ok(bb_config_from_json(bb_safetensors_metadata(g.file, "config"), path, &g.config, &test_error));
-    const bb_st_tensor *x = need(&g, "", "io.x");
+    assert_ok(bb_config_from_json(bb_tensor_source_metadata(g.file, "config"), path, &g.config, &test_error));
+    const bb_file_tensor *x = need(&g, "", "io.x");
     g.x = values_of(&g, x);
     g.y = values_of(&g, need(&g, "", "io.y"));
     g.B = (int)x->shape[0];
@@ -68,7 +68,7 @@ static golden golden_open(const char *name) {
 }
 
 static void golden_close(golden *g) {
-    bb_safetensors_close(g->file);
+    bb_tensor_source_close(g->file);
     free(g->x);
     free(g->y);
 }
@@ -94,7 +94,7 @@ static void check(const char *case_name, const char *what, double found, double 
 }
 
 static double check_forward(const golden *g, bb_model *model, const char *name, double bound) {
-    const bb_st_tensor *t = need(g, "out.", "logits");
+    const bb_file_tensor *t = need(g, "out.", "logits");
     float *want = values_of(g, t), *got = malloc(t->bytes);
     assert_ok(bb_model_forward(model, g->x, g->B, g->T, got, &test_error));
     double e = relative_error(got, want, t->bytes / sizeof(float));
@@ -107,13 +107,13 @@ static double check_forward(const golden *g, bb_model *model, const char *name, 
 static double check_gradients(const golden *g, bb_model *model, const char *name, const bounds *b) {
     double loss, worst = 0;
     float want_loss;
-    assert_ok(bb_safetensors_read(g->file, need(g, "out.", "loss"), &want_loss, &test_error));
+    assert_ok(bb_tensor_source_read(g->file, need(g, "out.", "loss"), &want_loss, &test_error));
     assert_ok(bb_model_loss_backward(model, g->x, g->y, g->B, g->T, 1, &loss, &test_error));
     check(name, "loss", fabs(loss - (double)want_loss) / (double)want_loss, b->losses);
     for (int i = 0; i < bb_model_tensor_count(model); i++) {
         bb_tensor_info info;
         assert_ok(bb_model_tensor_info(model, i, &info, &test_error));
-        const bb_st_tensor *t = need(g, "grad.", info.name);
+        const bb_file_tensor *t = need(g, "grad.", info.name);
         float *want = values_of(g, t), *got = malloc(t->bytes);
         assert_ok(bb_model_get_gradient(model, info.name, got, t->bytes / sizeof(float), &test_error));
         double e = relative_error(got, want, t->bytes / sizeof(float));
@@ -144,7 +144,7 @@ static void losses_in_f64(const char *name, float losses[10]) {
 
 /* Ten AdamW steps on the one batch: peak lr 1e-2, warm-up 3, weight decay 0.1, clip 1. */
 static double check_training(const golden *g, bb_model *model, const char *name, const bounds *b) {
-    const bb_st_tensor *t = need(g, "train.", "losses");
+    const bb_file_tensor *t = need(g, "train.", "losses");
     float *want = values_of(g, t), got[10];
     bb_optimizer_options options;
     bb_optimizer *optimizer;

@@ -5,9 +5,9 @@
 
 #include "core/file.h"
 #include "core/rng.h"
-#include "format/safetensors.h"
 #include "model/bitbytelm.h"
 #include "modelfile/model_file.h"
+#include "modelfile/safetensors.h"
 #include "scratch.h"
 
 enum { V = 256, T = 33 };
@@ -148,34 +148,34 @@ typedef struct change {
 
 /* Copies the file without its checksums, with one change. */
 static void write_changed(const char *from, const char *to, const change *c) {
-    bb_safetensors *st;
-    bb_safetensors_writer *w;
+    bb_tensor_source *st;
+    bb_tensor_sink *w;
     assert_ok(bb_safetensors_open(from, &st, &test_error));
-    int count = bb_safetensors_count(st);
-    bb_st_tensor *tensors = calloc((size_t)count, sizeof *tensors);
-    bb_st_metadata metadata[] = {{"format", bb_safetensors_metadata(st, "format")},
-                                 {"config", bb_safetensors_metadata(st, "config")}};
+    int count = bb_tensor_source_count(st);
+    bb_file_tensor *tensors = calloc((size_t)count, sizeof *tensors);
+    bb_file_metadata metadata[] = {{"format", bb_tensor_source_metadata(st, "format")},
+                                   {"config", bb_tensor_source_metadata(st, "config")}};
     for (int i = 0; i < count; i++) {
-        tensors[i] = *bb_safetensors_at(st, i);
+        tensors[i] = *bb_tensor_source_at(st, i);
         if (strcmp(tensors[i].name, c->tensor) != 0) continue;
         if (c->rename) tensors[i].name = c->rename;
         if (c->columns) tensors[i].shape[1] = c->columns;
     }
     assert_ok(bb_safetensors_create(to, tensors, count, metadata, 2, &w, &test_error));
     for (int i = 0; i < count; i++) {
-        const bb_st_tensor *t = bb_safetensors_at(st, i);
+        const bb_file_tensor *t = bb_tensor_source_at(st, i);
         uint8_t *data = malloc(t->bytes);
-        assert_ok(bb_safetensors_read(st, t, data, &test_error));
+        assert_ok(bb_tensor_source_read(st, t, data, &test_error));
         bool changed = strcmp(t->name, c->tensor) == 0;
         if (changed && c->byte >= 0) memcpy(data + c->byte, c->value, (size_t)c->value_bytes);
         size_t bytes = changed && c->columns ? (size_t)(t->shape[0] * c->columns) : (size_t)t->bytes;
         assert_true(bytes <= t->bytes);
-        assert_ok(bb_safetensors_write(w, data, bytes, &test_error));
+        assert_ok(bb_tensor_sink_write(w, data, bytes, &test_error));
         free(data);
     }
-    assert_ok(bb_safetensors_commit(w, &test_error));
+    assert_ok(bb_tensor_sink_commit(w, &test_error));
     free(tensors);
-    bb_safetensors_close(st);
+    bb_tensor_source_close(st);
 }
 
 static void test_bad_files(void **state) {

@@ -4,8 +4,9 @@
 #include <jansson.h>
 #include <xxhash.h>
 
-#include "format/safetensors.h"
+#include "core/file.h"
 #include "model/config.h"
+#include "modelfile/safetensors.h"
 #include "scratch.h"
 #include "support.h"
 
@@ -26,7 +27,7 @@ static const char *write_file(uint64_t length, const char *header, size_t data_b
 }
 
 static void expect_refused(const char *path, bb_status expected, const char *part, const char *other_part) {
-    bb_safetensors *st = (bb_safetensors *)&st;
+    bb_tensor_source *st = (bb_tensor_source *)&st;
     memset(&test_error, 0, sizeof test_error);
     bb_status status = bb_safetensors_open(path, &st, &test_error);
     if (status != expected)
@@ -147,10 +148,10 @@ static void test_every_truncation(void **state) {
     (void)state;
     const char *header = "{\"a\":" ENTRY("\"U8\"", "[5]", 0, 5) ",\"b\":" ENTRY("\"I8\"", "[2,2]", 5, 9) "}";
     size_t whole = 8 + strlen(header) + 9;
-    bb_safetensors *st;
+    bb_tensor_source *st;
     const char *path = write_file(strlen(header), header, 9);
     assert_ok(bb_safetensors_open(path, &st, &test_error));
-    bb_safetensors_close(st);
+    bb_tensor_source_close(st);
     for (size_t size = whole; size-- > 0;) {
         assert_int_equal(truncate(path, (off_t)size), 0);
         expect_refused(path, BB_ERR_FORMAT, "", "");
@@ -159,12 +160,12 @@ static void test_every_truncation(void **state) {
 
 static void test_good_files(void **state) {
     (void)state;
-    bb_safetensors *st;
+    bb_tensor_source *st;
     assert_ok(bb_safetensors_open(write_file(2, "{}", 0), &st, &test_error));
-    assert_int_equal(bb_safetensors_count(st), 0);
-    assert_null(bb_safetensors_find(st, "t"));
-    assert_null(bb_safetensors_metadata(st, "t"));
-    bb_safetensors_close(st);
+    assert_int_equal(bb_tensor_source_count(st), 0);
+    assert_null(bb_tensor_source_find(st, "t"));
+    assert_null(bb_tensor_source_metadata(st, "t"));
+    bb_tensor_source_close(st);
 
     /* Out of order, an empty tensor between two, a scalar, padding, unknown keys, and data at an odd address. */
     const char *header = "{\"z\":" ENTRY(
@@ -173,64 +174,65 @@ static void test_good_files(void **state) {
                                     F32, "[7,0]", 3, 3) "} \n ";
     const char *path = write_file(strlen(header), header, 11);
     assert_ok(bb_safetensors_open(path, &st, &test_error));
-    assert_string_equal(bb_safetensors_path(st), path);
-    assert_true(bb_safetensors_file_bytes(st) == 8 + strlen(header) + 11);
-    assert_int_equal(bb_safetensors_count(st), 3);
+    assert_string_equal(bb_tensor_source_path(st), path);
+    assert_true(bb_tensor_source_file_bytes(st) == 8 + strlen(header) + 11);
+    assert_int_equal(bb_tensor_source_count(st), 3);
     static const struct {
         const char *name;
-        bb_st_dtype dtype;
+        bb_file_dtype dtype;
         int rank;
-        int64_t shape[BB_ST_MAX_RANK];
+        int64_t shape[BB_FILE_MAX_RANK];
         uint64_t offset, bytes;
     } expected[] = {
-        {"a", BB_ST_BOOL, 4, {3, 1, 1, 1}, 0, 3}, {"e", BB_ST_F32, 2, {7, 0}, 3, 0}, {"z", BB_ST_I64, 0, {0}, 3, 8}};
+        {"a", BB_FILE_BOOL, 4, {3, 1, 1, 1}, 0, 3}, {"e", BB_FILE_F32, 2, {7, 0}, 3, 0}, {"z", BB_FILE_I64, 0, {0}, 3, 8}};
     for (int i = 0; i < 3; i++) {
-        const bb_st_tensor *t = bb_safetensors_at(st, i);
-        assert_ptr_equal(bb_safetensors_find(st, expected[i].name), t);
+        const bb_file_tensor *t = bb_tensor_source_at(st, i);
+        assert_ptr_equal(bb_tensor_source_find(st, expected[i].name), t);
         assert_string_equal(t->name, expected[i].name);
         assert_int_equal(t->dtype, expected[i].dtype);
         assert_int_equal(t->rank, expected[i].rank);
         assert_memory_equal(t->shape, expected[i].shape, sizeof t->shape);
         assert_true(t->offset == expected[i].offset && t->bytes == expected[i].bytes);
         uint8_t data[8];
-        assert_ok(bb_safetensors_read(st, t, data, &test_error));
+        assert_ok(bb_tensor_source_read(st, t, data, &test_error));
         for (uint64_t k = 0; k < t->bytes; k++) assert_int_equal(data[k], t->offset + k);
     }
-    assert_string_equal(bb_safetensors_metadata(st, "k"), "v");
-    assert_string_equal(bb_safetensors_metadata(st, ""), "");
-    assert_null(bb_safetensors_metadata(st, "dtype"));
-    assert_null(bb_safetensors_find(st, "__metadata__"));
-    bb_safetensors_close(st);
+    assert_string_equal(bb_tensor_source_metadata(st, "k"), "v");
+    assert_string_equal(bb_tensor_source_metadata(st, ""), "");
+    assert_null(bb_tensor_source_metadata(st, "dtype"));
+    assert_null(bb_tensor_source_find(st, "__metadata__"));
+    bb_tensor_source_close(st);
 }
 
 static void test_dtype_table(void **state) {
     (void)state;
     static const size_t bytes[] = {4, 2, 2, 8, 1, 1, 4, 8, 1};
     static const char *const names[] = {"F32", "F16", "BF16", "F64", "I8", "U8", "I32", "I64", "BOOL"};
-    for (int t = BB_ST_F32; t <= BB_ST_BOOL; t++) {
-        assert_int_equal(bb_st_dtype_bytes((bb_st_dtype)t), bytes[t]);
-        assert_string_equal(bb_st_dtype_name((bb_st_dtype)t), names[t]);
+    for (int t = BB_FILE_F32; t <= BB_FILE_BOOL; t++) {
+        assert_int_equal(bb_file_dtype_bytes((bb_file_dtype)t), bytes[t]);
+        assert_string_equal(bb_file_dtype_name((bb_file_dtype)t), names[t]);
     }
 }
 
 static void test_require_f32(void **state) {
     (void)state;
-    bb_safetensors *st;
-    const bb_st_tensor *t = NULL;
+    bb_tensor_source *st;
+    const bb_file_tensor *t = NULL;
     const char *header = "{\"w\":" ENTRY(F32, "[2,3]", 0, 24) ",\"h\":" ENTRY("\"F16\"", "[2,3]", 24, 36) "}";
     assert_ok(bb_safetensors_open(write_file(strlen(header), header, 36), &st, &test_error));
     const int64_t shape[] = {2, 3, 1}, other[] = {3, 2};
-    assert_ok(bb_safetensors_require_f32(st, "w", 2, shape, &t, &test_error));
-    assert_ptr_equal(t, bb_safetensors_find(st, "w"));
-    assert_fails(bb_safetensors_require_f32(st, "w", 2, other, &t, &test_error), BB_ERR_FORMAT,
+    assert_ok(bb_tensor_source_require(st, "w", BB_FILE_F32, 2, shape, &t, &test_error));
+    assert_ptr_equal(t, bb_tensor_source_find(st, "w"));
+    assert_fails(bb_tensor_source_require(st, "w", BB_FILE_F32, 2, other, &t, &test_error), BB_ERR_FORMAT,
                  "'w' at byte 122: expected F32 (3, 2), found F32 (2, 3)");
-    assert_fails(bb_safetensors_require_f32(st, "w", 3, shape, &t, &test_error), BB_ERR_FORMAT,
+    assert_fails(bb_tensor_source_require(st, "w", BB_FILE_F32, 3, shape, &t, &test_error), BB_ERR_FORMAT,
                  "expected F32 (2, 3, 1), found F32 (2, 3)");
-    assert_fails(bb_safetensors_require_f32(st, "h", 2, shape, &t, &test_error), BB_ERR_FORMAT,
+    assert_fails(bb_tensor_source_require(st, "h", BB_FILE_F32, 2, shape, &t, &test_error), BB_ERR_FORMAT,
                  "'h' at byte 146: expected F32 (2, 3), found F16 (2, 3)");
-    assert_fails(bb_safetensors_require_f32(st, "x", 2, shape, &t, &test_error), BB_ERR_FORMAT, "tensor 'x' is missing");
+    assert_fails(bb_tensor_source_require(st, "x", BB_FILE_F32, 2, shape, &t, &test_error), BB_ERR_FORMAT,
+                 "tensor 'x' is missing");
     assert_message(test_error, "f.safetensors");
-    bb_safetensors_close(st);
+    bb_tensor_source_close(st);
 }
 
 /* The golden files were written by an independent program. */
@@ -239,16 +241,17 @@ static void test_golden_files(void **state) {
     static const char *const names[] = {"mha", "gqa_clipped", "odd", "no_act_quant", "no_act_quant_clipped"};
     for (size_t i = 0; i < COUNT(names); i++) {
         char path[512];
-        bb_safetensors *st;
+        bb_tensor_source *st;
         bb_config config;
-        const bb_st_tensor *t;
+        const bb_file_tensor *t;
         (void)snprintf(path, sizeof path, "%s/%s.safetensors", BB_GOLDEN_DIR, names[i]);
         assert_ok(bb_safetensors_open(path, &st, &test_error));
-        assert_string_equal(bb_safetensors_metadata(st, "format"), "bitbyte-golden");
-        assert_ok(bb_config_from_json(bb_safetensors_metadata(st, "config"), path, &config, &test_error));
-        assert_ok(bb_safetensors_require_f32(st, "tok_emb.weight", 2, (int64_t[]){256, config.d_model}, &t, &test_error));
+        assert_string_equal(bb_tensor_source_metadata(st, "format"), "bitbyte-golden");
+        assert_ok(bb_config_from_json(bb_tensor_source_metadata(st, "config"), path, &config, &test_error));
+        assert_ok(
+            bb_tensor_source_require(st, "tok_emb.weight", BB_FILE_F32, 2, (int64_t[]){256, config.d_model}, &t, &test_error));
         assert_true(t->bytes == 4 * 256 * (uint64_t)config.d_model);
-        bb_safetensors_close(st);
+        bb_tensor_source_close(st);
     }
 }
 
@@ -256,24 +259,24 @@ static void test_golden_files(void **state) {
 
 static const float weights[6] = {1, -2.5f, 3, 0, 1e-30f, 7};
 static const uint8_t bytes[5] = {9, 8, 7, 6, 5};
-static const bb_st_tensor tensors[] = {{.name = "w", .dtype = BB_ST_F32, .rank = 2, .shape = {2, 3}},
-                                       {.name = "none", .dtype = BB_ST_F16, .rank = 1, .shape = {0}},
-                                       {.name = "\xc3\xa9\"\\", .dtype = BB_ST_U8, .rank = 1, .shape = {5}}};
-static const bb_st_metadata metadata[] = {{"format", "x"}, {"config", "{\"a\":1}"}};
+static const bb_file_tensor tensors[] = {{.name = "w", .dtype = BB_FILE_F32, .rank = 2, .shape = {2, 3}},
+                                         {.name = "none", .dtype = BB_FILE_F16, .rank = 1, .shape = {0}},
+                                         {.name = "\xc3\xa9\"\\", .dtype = BB_FILE_U8, .rank = 1, .shape = {5}}};
+static const bb_file_metadata metadata[] = {{"format", "x"}, {"config", "{\"a\":1}"}};
 
 static void write_sample(const char *path) {
-    bb_safetensors_writer *w;
+    bb_tensor_sink *w;
     assert_ok(bb_safetensors_create(path, tensors, 3, metadata, 2, &w, &test_error));
-    assert_ok(bb_safetensors_write(w, weights, 10, &test_error)); /* in pieces */
-    assert_ok(bb_safetensors_write(w, (const char *)weights + 10, 14, &test_error));
-    assert_ok(bb_safetensors_write(w, bytes, 5, &test_error));
-    assert_ok(bb_safetensors_commit(w, &test_error));
+    assert_ok(bb_tensor_sink_write(w, weights, 10, &test_error)); /* in pieces */
+    assert_ok(bb_tensor_sink_write(w, (const char *)weights + 10, 14, &test_error));
+    assert_ok(bb_tensor_sink_write(w, bytes, 5, &test_error));
+    assert_ok(bb_tensor_sink_commit(w, &test_error));
 }
 
-static bool holds(const bb_safetensors *st, const char *name, const void *data, size_t size) {
+static bool holds(const bb_tensor_source *st, const char *name, const void *data, size_t size) {
     uint8_t found[64];
-    const bb_st_tensor *t = bb_safetensors_find(st, name);
-    return t && t->bytes == size && size <= sizeof found && bb_safetensors_read(st, t, found, &test_error) == BB_OK &&
+    const bb_file_tensor *t = bb_tensor_source_find(st, name);
+    return t && t->bytes == size && size <= sizeof found && bb_tensor_source_read(st, t, found, &test_error) == BB_OK &&
            memcmp(found, data, size) == 0;
 }
 
@@ -308,12 +311,12 @@ static void test_written_bytes(void **state) {
 static void test_round_trip(void **state) {
     (void)state;
     const char *path = scratch_path("f.safetensors");
-    bb_safetensors *st;
+    bb_tensor_source *st;
     write_sample(path);
     assert_ok(bb_safetensors_open(path, &st, &test_error));
-    assert_int_equal(bb_safetensors_count(st), 3);
+    assert_int_equal(bb_tensor_source_count(st), 3);
     for (int i = 0; i < 3; i++) {
-        const bb_st_tensor *t = bb_safetensors_find(st, tensors[i].name);
+        const bb_file_tensor *t = bb_tensor_source_find(st, tensors[i].name);
         assert_non_null(t);
         assert_int_equal(t->dtype, tensors[i].dtype);
         assert_int_equal(t->rank, tensors[i].rank);
@@ -321,15 +324,15 @@ static void test_round_trip(void **state) {
     }
     assert_true(holds(st, "w", weights, sizeof weights));
     assert_true(holds(st, tensors[2].name, bytes, sizeof bytes));
-    assert_string_equal(bb_safetensors_metadata(st, "config"), "{\"a\":1}");
-    bb_safetensors_close(st);
+    assert_string_equal(bb_tensor_source_metadata(st, "config"), "{\"a\":1}");
+    bb_tensor_source_close(st);
 }
 
 /* Every byte of the data, and what the metadata say, is covered by a checksum; a file without them is as good as before. */
 static void test_checksums(void **state) {
     (void)state;
     const char *path = scratch_path("f.safetensors"), *bad = scratch_path("bad.safetensors");
-    bb_safetensors *st;
+    bb_tensor_source *st;
     uint8_t *file;
     size_t size;
     write_sample(path);
@@ -339,36 +342,36 @@ static void test_checksums(void **state) {
         assert_true(scratch_write(bad, file, size));
         if (from_end) file[size - from_end] ^= 0x10;
         assert_ok(bb_safetensors_open(bad, &st, &test_error));
-        assert_true(bb_safetensors_has_checksums(st));
-        assert_ok(bb_safetensors_check_metadata(st, &test_error));
+        assert_true(bb_tensor_source_has_checksums(st));
+        assert_ok(bb_tensor_source_check_metadata(st, &test_error));
         for (int i = 0; i < 3; i++) {
-            const bb_st_tensor *t = bb_safetensors_find(st, tensors[i].name);
+            const bb_file_tensor *t = bb_tensor_source_find(st, tensors[i].name);
             bool damaged = (i == 0 && from_end > 5) || (i == 2 && from_end > 0 && from_end <= 5);
             if (damaged)
-                assert_fails(bb_safetensors_scan(st, t, NULL, NULL, &test_error), BB_ERR_FORMAT,
+                assert_fails(bb_tensor_source_scan(st, t, NULL, NULL, &test_error), BB_ERR_FORMAT,
                              "is damaged: expected the checksum");
             else
-                assert_ok(bb_safetensors_scan(st, t, NULL, NULL, &test_error));
+                assert_ok(bb_tensor_source_scan(st, t, NULL, NULL, &test_error));
         }
-        bb_safetensors_close(st);
+        bb_tensor_source_close(st);
     }
     uint8_t *value = memmem(file, size, "\"x\"", 3);
     assert_non_null(value);
     value[1] = 'y';
     assert_true(scratch_write(bad, file, size));
     assert_ok(bb_safetensors_open(bad, &st, &test_error));
-    assert_fails(bb_safetensors_check_metadata(st, &test_error), BB_ERR_FORMAT, "'__metadata__' is damaged");
-    bb_safetensors_close(st);
+    assert_fails(bb_tensor_source_check_metadata(st, &test_error), BB_ERR_FORMAT, "'__metadata__' is damaged");
+    bb_tensor_source_close(st);
 
     uint8_t *key = memmem(file, size, "tensor_xxh3", 11);
     assert_non_null(key);
     key[0] = 'T'; /* another key: then it has none */
     assert_true(scratch_write(bad, file, size));
     assert_ok(bb_safetensors_open(bad, &st, &test_error));
-    assert_false(bb_safetensors_has_checksums(st));
-    assert_ok(bb_safetensors_check_metadata(st, &test_error));
-    for (int i = 0; i < 3; i++) assert_ok(bb_safetensors_scan(st, bb_safetensors_at(st, i), NULL, NULL, &test_error));
-    bb_safetensors_close(st);
+    assert_false(bb_tensor_source_has_checksums(st));
+    assert_ok(bb_tensor_source_check_metadata(st, &test_error));
+    for (int i = 0; i < 3; i++) assert_ok(bb_tensor_source_scan(st, bb_tensor_source_at(st, i), NULL, NULL, &test_error));
+    bb_tensor_source_close(st);
     key[0] = 't';
     memcpy(memmem(file, size, "w\\\":", 4), "v", 1); /* NOLINT(bugprone-not-null-terminated-result): bytes, no string */
     assert_true(scratch_write(bad, file, size));
@@ -379,23 +382,23 @@ static void test_checksums(void **state) {
     write_sample(path);
     assert_ok(bb_safetensors_open(path, &st, &test_error));
     assert_int_equal(truncate(path, 40), 0);
-    assert_fails(bb_safetensors_scan(st, bb_safetensors_find(st, "w"), NULL, NULL, &test_error), BB_ERR_DATA,
+    assert_fails(bb_tensor_source_scan(st, bb_tensor_source_find(st, "w"), NULL, NULL, &test_error), BB_ERR_DATA,
                  "it shrank while in use");
-    bb_safetensors_close(st);
+    bb_tensor_source_close(st);
     assert_int_equal(unlink(bad), 0);
 }
 
 static void test_no_metadata_no_tensors(void **state) {
     (void)state;
     const char *path = scratch_path("f.safetensors");
-    bb_safetensors_writer *w;
+    bb_tensor_sink *w;
     static const char text[] = "\x78\0\0\0\0\0\0\0{\"__metadata__\":{\"tensor_xxh3\":\"{\\\"__metadata__\\\":"
                                "\\\"2d06800538d394c2\\\"}\"}}"; /* the sum of nothing */
     char expected[128];
     memset(expected, ' ', sizeof expected);
     memcpy(expected, text, sizeof text - 1);
     assert_ok(bb_safetensors_create(path, NULL, 0, NULL, 0, &w, &test_error));
-    assert_ok(bb_safetensors_commit(w, &test_error));
+    assert_ok(bb_tensor_sink_commit(w, &test_error));
     assert_true(scratch_holds(path, expected, sizeof expected));
 }
 
@@ -403,7 +406,7 @@ static void test_writer_refuses(void **state) {
     (void)state;
     const char *path = scratch_path("f.safetensors");
     static const struct {
-        bb_st_tensor pair[2];
+        bb_file_tensor pair[2];
         const char *part;
     } cases[] = {
         {{{.name = "a"}, {.name = "a"}}, "'a': the name is taken"},
@@ -415,14 +418,14 @@ static void test_writer_refuses(void **state) {
          "'b': impossible shape"},
         {{{.name = "a\xff"}, {.name = "b"}}, "expected a name in UTF-8"},
     };
-    bb_safetensors_writer *w;
+    bb_tensor_sink *w;
     for (size_t i = 0; i < COUNT(cases); i++) {
         assert_int_equal(bb_safetensors_create(path, cases[i].pair, 2, NULL, 0, &w, &test_error), BB_ERR_ARGUMENT);
         assert_null(w);
         assert_message(test_error, path);
         assert_message(test_error, cases[i].part);
     }
-    const bb_st_metadata bad = {"config", "\xff"};
+    const bb_file_metadata bad = {"config", "\xff"};
     assert_fails(bb_safetensors_create(path, tensors, 1, &bad, 1, &w, &test_error), BB_ERR_ARGUMENT,
                  "metadata 'config': expected UTF-8");
     assert_fails(bb_safetensors_create(scratch_path("absent/f"), tensors, 1, NULL, 0, &w, &test_error), BB_ERR_IO, "absent/f");
@@ -432,12 +435,12 @@ static void test_writer_refuses(void **state) {
 static void test_wrong_amount_of_data(void **state) {
     (void)state;
     const char *path = scratch_path("f.safetensors");
-    bb_safetensors_writer *w;
+    bb_tensor_sink *w;
     assert_true(scratch_write(path, "old", 3));
     assert_ok(bb_safetensors_create(path, tensors, 1, NULL, 0, &w, &test_error));
-    assert_ok(bb_safetensors_write(w, weights, 23, &test_error));
-    assert_int_equal(bb_safetensors_write(w, weights, 2, &test_error), BB_ERR_INTERNAL);
-    assert_fails(bb_safetensors_commit(w, &test_error), BB_ERR_INTERNAL, "1 bytes are missing");
+    assert_ok(bb_tensor_sink_write(w, weights, 23, &test_error));
+    assert_int_equal(bb_tensor_sink_write(w, weights, 2, &test_error), BB_ERR_INTERNAL);
+    assert_fails(bb_tensor_sink_commit(w, &test_error), BB_ERR_INTERNAL, "1 bytes are missing");
     assert_true(scratch_holds(path, "old", 3));
     assert_int_equal(scratch_count_entries(scratch_dir), 1);
 }
@@ -445,15 +448,15 @@ static void test_wrong_amount_of_data(void **state) {
 static void test_abort_leaves_the_old_file(void **state) {
     (void)state;
     const char *path = scratch_path("f.safetensors");
-    bb_safetensors_writer *w;
+    bb_tensor_sink *w;
     assert_true(scratch_write(path, "old", 3));
     assert_ok(bb_safetensors_create(path, tensors, 3, NULL, 0, &w, &test_error));
-    assert_ok(bb_safetensors_write(w, weights, 24, &test_error));
+    assert_ok(bb_tensor_sink_write(w, weights, 24, &test_error));
     assert_int_equal(scratch_count_entries(scratch_dir), 2);
-    bb_safetensors_abort(w);
+    bb_tensor_sink_abort(w);
     assert_true(scratch_holds(path, "old", 3));
     assert_int_equal(scratch_count_entries(scratch_dir), 1);
-    bb_safetensors_abort(NULL);
+    bb_tensor_sink_abort(NULL);
 }
 
 static void test_full_disk(void **state) {
@@ -461,17 +464,17 @@ static void test_full_disk(void **state) {
     const char *disk = scratch_path("disk"), *path = scratch_path("disk/f.safetensors");
     if (!scratch_mount_disk(disk, 64)) skip();
     write_sample(path);
-    bb_safetensors_writer *w = NULL;
-    bb_st_tensor large = {.name = "large", .dtype = BB_ST_U8, .rank = 1, .shape = {200000}};
+    bb_tensor_sink *w = NULL;
+    bb_file_tensor large = {.name = "large", .dtype = BB_FILE_U8, .rank = 1, .shape = {200000}};
     char piece[10000] = {0};
     bb_status status = bb_safetensors_create(path, &large, 1, NULL, 0, &w, &test_error);
-    for (int i = 0; i < 20 && status == BB_OK; i++) status = bb_safetensors_write(w, piece, sizeof piece, &test_error);
-    bb_safetensors_abort(w);
+    for (int i = 0; i < 20 && status == BB_OK; i++) status = bb_tensor_sink_write(w, piece, sizeof piece, &test_error);
+    bb_tensor_sink_abort(w);
     int entries = scratch_count_entries(disk);
-    bb_safetensors *st = NULL;
+    bb_tensor_source *st = NULL;
     bb_status old_status = bb_safetensors_open(path, &st, NULL);
-    bool same = st && bb_safetensors_count(st) == 3 && holds(st, "w", weights, sizeof weights);
-    bb_safetensors_close(st);
+    bool same = st && bb_tensor_source_count(st) == 3 && holds(st, "w", weights, sizeof weights);
+    bb_tensor_source_close(st);
     assert_true(scratch_unmount_disk(disk));
     assert_int_equal(status, BB_ERR_IO);
     assert_message(test_error, "f.safetensors: cannot write: No space left on device");
@@ -490,10 +493,10 @@ static void test_without_memory(void **state) {
     json_set_alloc_funcs(limited_malloc, free);
     int failures = 0;
     for (int limit = 0;; limit++) {
-        bb_safetensors_writer *w;
+        bb_tensor_sink *w;
         allocations_left = limit;
         bb_status status = bb_safetensors_create(path, tensors, 3, metadata, 2, &w, &test_error);
-        bb_safetensors_abort(w);
+        bb_tensor_sink_abort(w);
         assert_int_equal(scratch_count_entries(scratch_dir), 0);
         if (status == BB_OK) break;
         assert_null(w);
@@ -504,10 +507,10 @@ static void test_without_memory(void **state) {
     write_sample(path);
     json_set_alloc_funcs(limited_malloc, free);
     for (int limit = 0;; limit++) {
-        bb_safetensors *st;
+        bb_tensor_source *st;
         allocations_left = limit;
         bb_status status = bb_safetensors_open(path, &st, &test_error);
-        bb_safetensors_close(st);
+        bb_tensor_source_close(st);
         if (status == BB_OK) break;
         assert_null(st);
         assert_message(test_error, path);

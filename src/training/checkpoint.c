@@ -8,9 +8,9 @@
 #include "core/arena.h"
 #include "core/host.h"
 #include "core/json.h"
-#include "format/safetensors.h"
 #include "model/config.h"
 #include "modelfile/model_file.h"
+#include "modelfile/safetensors.h"
 
 enum {
     PIECE_BYTES = 1 << 20,
@@ -24,7 +24,7 @@ typedef enum field { VALUES, M, V, M8, V8, M8_ABSMAX, V8_ABSMAX } field;
 
 typedef struct entry {
     char name[NAME_BYTES];
-    bb_st_tensor tensor;
+    bb_file_tensor tensor;
     int param; /* of the table */
     field field;
 } entry;
@@ -35,10 +35,10 @@ static void add_entry(entry *list, int *count, const char *prefix, const bb_para
     snprintf(e->name, sizeof e->name, "%s%s", prefix, p->name);
     e->param = param;
     e->field = what;
-    e->tensor = (bb_st_tensor){.dtype = codes ? BB_ST_U8 : BB_ST_F32, .rank = absmax ? 1 : p->rank};
+    e->tensor = (bb_file_tensor){.dtype = codes ? BB_FILE_U8 : BB_FILE_F32, .rank = absmax ? 1 : p->rank};
     int64_t blocks = bb_optimizer_blocks(p->count);
     memcpy(e->tensor.shape, absmax ? &blocks : p->shape, (size_t)e->tensor.rank * sizeof *p->shape);
-    e->tensor.bytes = (uint64_t)(absmax ? blocks : p->count) * bb_st_dtype_bytes(e->tensor.dtype);
+    e->tensor.bytes = (uint64_t)(absmax ? blocks : p->count) * bb_file_dtype_bytes(e->tensor.dtype);
 }
 
 /* The one list of what a checkpoint holds, for writing and for reading: the parameters, then for each its moments. */
@@ -212,7 +212,7 @@ struct bb_checkpoint_image {
     bb_device *device;
     bb_dist *dist; /* that the optimizer's state is shared out over, or NULL */
     entry *list;
-    bb_st_tensor *tensors; /* (count), the list's */
+    bb_file_tensor *tensors; /* (count), the list's */
     int count;
     places from;
     uint8_t *copy;            /* the parameters, then the state of each rank as it lies there; NULL: tensors are read from the
@@ -331,7 +331,7 @@ bb_status bb_checkpoint_image_take(bb_checkpoint_image *image, const bb_model *m
 }
 
 /* A part that is not in a copy, through a buffer: to the file, on the rank that writes it; else (writer NULL) to that rank. */
-static bb_status move_part(bb_safetensors_writer *writer, bb_device *dev, bb_dist *dist, const part *p, uint8_t *buffer,
+static bb_status move_part(bb_tensor_sink *writer, bb_device *dev, bb_dist *dist, const part *p, uint8_t *buffer,
                            bb_error *err) {
     for (size_t at = 0; at < p->bytes; at += PIECE_BYTES) {
         size_t n = p->bytes - at < PIECE_BYTES ? p->bytes - at : (size_t)PIECE_BYTES;
@@ -340,17 +340,17 @@ static bb_status move_part(bb_safetensors_writer *writer, bb_device *dev, bb_dis
             BB_TRY(dev->ops->sync(dev, err));
         }
         if (!p->data || !writer) BB_TRY(dist->engine->transfer(dist, buffer, n, p->rank, 0, err));
-        if (writer) BB_TRY(bb_safetensors_write(writer, buffer, n, err));
+        if (writer) BB_TRY(bb_tensor_sink_write(writer, buffer, n, err));
     }
     return BB_OK;
 }
 
-static bb_status write_entry(const bb_checkpoint_image *image, bb_safetensors_writer *writer, const entry *e, uint8_t *buffer,
+static bb_status write_entry(const bb_checkpoint_image *image, bb_tensor_sink *writer, const entry *e, uint8_t *buffer,
                              bb_error *err) {
     bool direct = image->copy || (!image->dist && image->device->ops->host_memory);
     for (int i = 0, parts = part_count(&image->from, e); i < parts; i++) {
         part p = part_of(&image->from, e, i);
-        BB_TRY(direct ? bb_safetensors_write(writer, p.data, p.bytes, err)
+        BB_TRY(direct ? bb_tensor_sink_write(writer, p.data, p.bytes, err)
                       : move_part(writer, image->device, image->dist, &p, buffer, err));
     }
     return BB_OK;
@@ -373,12 +373,12 @@ bool bb_checkpoint_copies(const bb_train_options *o, uint64_t bytes, bool shared
 
 bb_status bb_checkpoint_image_write(const bb_checkpoint_image *image, const char *path, void (*on_read)(void *user), void *user,
                                     bb_error *err) {
-    bb_safetensors_writer *writer = NULL;
+    bb_tensor_sink *writer = NULL;
     bb_status status;
-    bb_st_metadata metadata[] = {{"format", BB_MODEL_FILE_FORMAT},
-                                 {"config", image->config_text},
-                                 {"trained_length", image->length_text},
-                                 {"training_state", image->state_text}};
+    bb_file_metadata metadata[] = {{"format", BB_MODEL_FILE_FORMAT},
+                                   {"config", image->config_text},
+                                   {"trained_length", image->length_text},
+                                   {"training_state", image->state_text}};
     uint8_t *buffer = image->copy ? NULL : malloc(PIECE_BYTES);
     if (!image->copy && !buffer) return bb_fail(err, BB_ERR_MEMORY, "out of memory while saving %s", path);
     BB_TRY_GOTO(status, done,
@@ -386,9 +386,9 @@ bb_status bb_checkpoint_image_write(const bb_checkpoint_image *image, const char
     for (int i = 0; i < image->count && status == BB_OK; i++) status = write_entry(image, writer, &image->list[i], buffer, err);
     if (on_read) on_read(user);
     if (status == BB_OK)
-        status = bb_safetensors_commit(writer, err);
+        status = bb_tensor_sink_commit(writer, err);
     else
-        bb_safetensors_abort(writer);
+        bb_tensor_sink_abort(writer);
 done:
     free(buffer);
     return status;
@@ -424,47 +424,40 @@ bb_status bb_checkpoint_save(const char *path, const bb_model *model, const bb_o
     return status;
 }
 
-bb_status bb_model_save(const bb_model *model, const char *path, bb_error *err) {
-    if (model->for_inference)
-        return bb_fail(err, BB_ERR_ARGUMENT, "%s: a model that was loaded for inference is saved by bb_model_export_packed",
-                       path);
-    return bb_checkpoint_save(path, model, NULL, NULL, err);
-}
-
 /* ---- reading --------------------------------------------------------------------------------------------------------- */
 
-bb_status bb_checkpoint_read_state(const bb_safetensors *st, bb_training_state *out, char *optimizer, size_t optimizer_size,
+bb_status bb_checkpoint_read_state(const bb_tensor_source *st, bb_training_state *out, char *optimizer, size_t optimizer_size,
                                    bb_error *err) {
-    const char *text = bb_safetensors_metadata(st, "training_state");
+    const char *text = bb_tensor_source_metadata(st, "training_state");
     *out = (bb_training_state){0};
     snprintf(optimizer, optimizer_size, "none");
-    return text ? state_from_json(text, bb_safetensors_path(st), out, optimizer, optimizer_size, err) : BB_OK;
+    return text ? state_from_json(text, bb_tensor_source_path(st), out, optimizer, optimizer_size, err) : BB_OK;
 }
 
 /* Every tensor of the list is in the file with its type and shape: checked before anything is changed. */
-static bb_status check_entries(const bb_safetensors *st, const entry *list, int count, bb_error *err) {
+static bb_status check_entries(const bb_tensor_source *st, const entry *list, int count, bb_error *err) {
     for (int i = 0; i < count; i++) {
-        const bb_st_tensor *want = &list[i].tensor, *found = NULL;
-        if (want->dtype == BB_ST_F32) {
-            BB_TRY(bb_safetensors_require_f32(st, list[i].name, want->rank, want->shape, &found, err));
+        const bb_file_tensor *want = &list[i].tensor, *found = NULL;
+        if (want->dtype == BB_FILE_F32) {
+            BB_TRY(bb_tensor_source_require(st, list[i].name, BB_FILE_F32, want->rank, want->shape, &found, err));
             continue;
         }
-        found = bb_safetensors_find(st, list[i].name);
-        if (!found) return bb_fail(err, BB_ERR_FORMAT, "%s: tensor '%s' is missing", bb_safetensors_path(st), list[i].name);
+        found = bb_tensor_source_find(st, list[i].name);
+        if (!found) return bb_fail(err, BB_ERR_FORMAT, "%s: tensor '%s' is missing", bb_tensor_source_path(st), list[i].name);
         if (found->dtype != want->dtype || found->bytes != want->bytes)
             return bb_fail(err, BB_ERR_FORMAT, "%s: tensor '%s': expected %llu bytes of %s, found %llu of %s",
-                           bb_safetensors_path(st), list[i].name, (unsigned long long)want->bytes,
-                           bb_st_dtype_name(want->dtype), (unsigned long long)found->bytes, bb_st_dtype_name(found->dtype));
+                           bb_tensor_source_path(st), list[i].name, (unsigned long long)want->bytes,
+                           bb_file_dtype_name(want->dtype), (unsigned long long)found->bytes, bb_file_dtype_name(found->dtype));
     }
     return BB_OK;
 }
 
 /* All that the file holds of the list is as it was written, and finite: before anything is changed. */
-static bb_status check_content(const bb_safetensors *st, const entry *list, int count, bb_error *err) {
-    BB_TRY(bb_safetensors_check_metadata(st, err));
+static bb_status check_content(const bb_tensor_source *st, const entry *list, int count, bb_error *err) {
+    BB_TRY(bb_tensor_source_check_metadata(st, err));
     for (int i = 0; i < count; i++)
-        BB_TRY(bb_safetensors_scan(st, bb_safetensors_find(st, list[i].name), bb_model_file_check_finite,
-                                   (void *)bb_safetensors_path(st), err));
+        BB_TRY(bb_tensor_source_scan(st, bb_tensor_source_find(st, list[i].name), bb_model_file_check_finite,
+                                     (void *)bb_tensor_source_path(st), err));
     return BB_OK;
 }
 
@@ -475,7 +468,8 @@ typedef struct destination {
 } destination;
 
 /* To each part that is here, what of the piece it holds. */
-static bb_status copy_piece(void *user, const bb_st_tensor *t, uint64_t at, const uint8_t *piece, size_t size, bb_error *err) {
+static bb_status copy_piece(void *user, const bb_file_tensor *t, uint64_t at, const uint8_t *piece, size_t size,
+                            bb_error *err) {
     const destination *d = user;
     uint64_t begin = 0;
     (void)t;
@@ -489,25 +483,20 @@ static bb_status copy_piece(void *user, const bb_st_tensor *t, uint64_t at, cons
     return d->device->ops->sync(d->device, err);
 }
 
-static bb_status copy_entries(const bb_safetensors *st, bb_model *model, bb_optimizer *optimizer, const entry *list, int count,
-                              bb_error *err) {
+static bb_status copy_entries(const bb_tensor_source *st, bb_model *model, bb_optimizer *optimizer, const entry *list,
+                              int count, bb_error *err) {
     places to = places_of(model, optimizer);
     for (int i = 0; i < count; i++) {
         destination d = {.device = model->device, .to = &to, .entry = &list[i]};
-        BB_TRY(bb_safetensors_scan(st, bb_safetensors_find(st, list[i].name), copy_piece, &d, err));
+        BB_TRY(bb_tensor_source_scan(st, bb_tensor_source_find(st, list[i].name), copy_piece, &d, err));
     }
     return BB_OK;
 }
 
-static bb_status load_entries(const bb_safetensors *st, bb_model *model, bb_optimizer *optimizer, bb_error *err) {
+static bb_status load_entries(const bb_tensor_source *st, bb_model *model, bb_optimizer *optimizer, bb_error *err) {
     entry *list = NULL;
     int count = 0;
-    if (bb_model_file_is_packed(st))
-        return bb_fail(
-            err, BB_ERR_ARGUMENT,
-            "%s: its weights are packed at two bits, for eval and generate; training needs the checkpoint that it was "
-            "exported from",
-            bb_safetensors_path(st));
+    BB_TRY(bb_model_file_refuse_packed(st, err));
     BB_TRY(list_entries(model, optimizer, &list, &count, err));
     bb_status status = check_entries(st, list, count, err);
     if (status == BB_OK) status = check_content(st, list, count, err);
@@ -517,24 +506,6 @@ static bb_status load_entries(const bb_safetensors *st, bb_model *model, bb_opti
         model->trained_length = bb_model_file_trained_length(st);
         bb_model_parameters_changed(model);
     }
-    return status;
-}
-
-bb_status bb_model_load(bb_device *device, const char *path, bb_model **out, bb_error *err) {
-    *out = NULL;
-    bb_safetensors *st;
-    bb_config config;
-    bb_status status;
-    BB_TRY(bb_safetensors_open(path, &st, err));
-    BB_TRY_GOTO(status, done, bb_model_file_config(st, &config, err));
-    BB_TRY_GOTO(status, done, bb_model_create_empty(device, &config, out, err));
-    status = load_entries(st, *out, NULL, err);
-    if (status != BB_OK) {
-        bb_model_free(*out);
-        *out = NULL;
-    }
-done:
-    bb_safetensors_close(st);
     return status;
 }
 
@@ -560,12 +531,12 @@ static bb_status same_config(const char *path, const bb_config *file, const bb_c
 
 bb_status bb_checkpoint_load(const char *path, bb_model *model, bb_optimizer *optimizer, bb_training_state *state,
                              bb_error *err) {
-    bb_safetensors *st;
+    bb_tensor_source *st;
     bb_config config;
     bb_training_state read;
     char kind[16];
     bb_status status;
-    BB_TRY(bb_safetensors_open(path, &st, err));
+    BB_TRY(bb_tensor_source_open(path, &st, err));
     BB_TRY_GOTO(status, done, bb_model_file_config(st, &config, err));
     BB_TRY_GOTO(status, done, same_config(path, &config, &model->config, err));
     BB_TRY_GOTO(status, done, bb_checkpoint_read_state(st, &read, kind, sizeof kind, err));
@@ -583,6 +554,18 @@ bb_status bb_checkpoint_load(const char *path, bb_model *model, bb_optimizer *op
     if (optimizer) optimizer->steps = read.optimizer_steps;
     if (state) *state = read;
 done:
-    bb_safetensors_close(st);
+    bb_tensor_source_close(st);
     return status;
+}
+
+static bb_status check_state(const bb_tensor_source *st, bb_error *err) {
+    bb_training_state state;
+    char optimizer[16];
+    return bb_checkpoint_read_state(st, &state, optimizer, sizeof optimizer, err);
+}
+
+bb_status bb_verify_file(const char *path, void (*on_progress)(void *user, int64_t bytes_done, int64_t bytes_total), void *user,
+                         bool *good, char **json, bb_error *err) {
+    bb_verify_progress progress = {.call = on_progress, .user = user};
+    return bb_model_file_verify(path, check_state, &progress, good, json, err);
 }

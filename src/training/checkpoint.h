@@ -5,8 +5,8 @@
 #define BB_TRAINING_CHECKPOINT_H
 
 #include "bitbyte.h"
-#include "format/safetensors.h"
 #include "model/bitbytelm.h"
+#include "modelfile/tensor_source.h"
 #include "training/optim.h"
 #include "training/spikes.h"
 
@@ -58,7 +58,7 @@ bb_status bb_checkpoint_load(const char *path, bb_model *model, bb_optimizer *op
                              bb_error *err);
 
 /* Parts of reading. A file without training state gives a zero one, of the optimizer "none". */
-bb_status bb_checkpoint_read_state(const bb_safetensors *st, bb_training_state *out, char *optimizer, size_t optimizer_size,
+bb_status bb_checkpoint_read_state(const bb_tensor_source *st, bb_training_state *out, char *optimizer, size_t optimizer_size,
                                    bb_error *err);
 
 #endif

@@ -6,7 +6,6 @@
 #include <string.h>
 
 #include "core/json.h"
-#include "format/safetensors.h"
 #include "model/config.h"
 #include "model/params.h"
 #include "modelfile/model_file.h"
@@ -30,7 +29,8 @@ typedef struct tally {
     int64_t count[4]; /* by code */
 } tally;
 
-static bb_status count_codes(void *user, const bb_st_tensor *t, uint64_t at, const uint8_t *piece, size_t size, bb_error *err) {
+static bb_status count_codes(void *user, const bb_file_tensor *t, uint64_t at, const uint8_t *piece, size_t size,
+                             bb_error *err) {
     tally *y = user;
     (void)t, (void)err;
     for (size_t i = 0; i < size; i++) {
@@ -41,19 +41,19 @@ static bb_status count_codes(void *user, const bb_st_tensor *t, uint64_t at, con
 }
 
 /* Of a packed weight; an error where a code is none. */
-static bb_status describe_packed(const bb_safetensors *st, const bb_param *p, json_t **out, bb_error *err) {
-    const bb_st_tensor *t;
+static bb_status describe_packed(const bb_tensor_source *st, const bb_param *p, json_t **out, bb_error *err) {
+    const bb_file_tensor *t;
     tally y = {.columns = p->shape[1], .row_bytes = (p->shape[1] + 3) / 4};
     BB_TRY(bb_model_file_packed_tensor(st, p, &t, &y.scale, err));
-    BB_TRY(bb_safetensors_scan(st, t, count_codes, &y, err));
+    BB_TRY(bb_tensor_source_scan(st, t, count_codes, &y, err));
     if (y.count[3])
-        return bb_fail(err, BB_ERR_FORMAT, "%s: tensor '%s': expected codes 0 to 2, found a 3", bb_safetensors_path(st),
+        return bb_fail(err, BB_ERR_FORMAT, "%s: tensor '%s': expected codes 0 to 2, found a 3", bb_tensor_source_path(st),
                        p->name);
     *out = describe_shares(p, y.scale, y.count);
     return BB_OK;
 }
 
-static bb_status add_sizes(void *user, const bb_st_tensor *t, uint64_t at, const uint8_t *piece, size_t size, bb_error *err) {
+static bb_status add_sizes(void *user, const bb_file_tensor *t, uint64_t at, const uint8_t *piece, size_t size, bb_error *err) {
     tally *y = user;
     float w;
     (void)t, (void)at, (void)err;
@@ -64,7 +64,8 @@ static bb_status add_sizes(void *user, const bb_st_tensor *t, uint64_t at, const
     return BB_OK;
 }
 
-static bb_status count_signs(void *user, const bb_st_tensor *t, uint64_t at, const uint8_t *piece, size_t size, bb_error *err) {
+static bb_status count_signs(void *user, const bb_file_tensor *t, uint64_t at, const uint8_t *piece, size_t size,
+                             bb_error *err) {
     tally *y = user;
     float w;
     (void)t, (void)at, (void)err;
@@ -76,25 +77,25 @@ static bb_status count_signs(void *user, const bb_st_tensor *t, uint64_t at, con
 }
 
 /* Scale and shares of a ternary weight, by SPEC's rule. */
-static bb_status describe_ternary(const bb_safetensors *st, const bb_param *p, const bb_st_tensor *t, json_t **out,
+static bb_status describe_ternary(const bb_tensor_source *st, const bb_param *p, const bb_file_tensor *t, json_t **out,
                                   bb_error *err) {
     tally y = {.sum = 0};
-    BB_TRY(bb_safetensors_scan(st, t, add_sizes, &y, err));
+    BB_TRY(bb_tensor_source_scan(st, t, add_sizes, &y, err));
     y.scale = bb_absmean_scale(y.sum, p->count);
-    BB_TRY(bb_safetensors_scan(st, t, count_signs, &y, err));
+    BB_TRY(bb_tensor_source_scan(st, t, count_signs, &y, err));
     *out = describe_shares(p, y.scale, y.count);
     return BB_OK;
 }
 
-static bb_status describe_tensors(const bb_safetensors *st, const bb_param_table *table, json_t *layers, bb_error *err) {
+static bb_status describe_tensors(const bb_tensor_source *st, const bb_param_table *table, json_t *layers, bb_error *err) {
     for (int i = 0; i < table->count; i++) {
         const bb_param *p = &table->entries[i];
-        const bb_st_tensor *t = bb_safetensors_find(st, p->name);
+        const bb_file_tensor *t = bb_tensor_source_find(st, p->name);
         json_t *layer = NULL;
-        if (p->ternary && t && t->dtype == BB_ST_U8) {
+        if (p->ternary && t && t->dtype == BB_FILE_U8) {
             BB_TRY(describe_packed(st, p, &layer, err));
         } else {
-            BB_TRY(bb_safetensors_require_f32(st, p->name, p->rank, p->shape, &t, err));
+            BB_TRY(bb_tensor_source_require(st, p->name, BB_FILE_F32, p->rank, p->shape, &t, err));
             if (!p->ternary) continue;
             BB_TRY(describe_ternary(st, p, t, &layer, err));
         }
@@ -115,14 +116,14 @@ static int64_t packed_bytes(const bb_param_table *table) {
 
 bb_status bb_describe_file(const char *path, char **json, bb_error *err) {
     *json = NULL;
-    bb_safetensors *st = NULL;
+    bb_tensor_source *st = NULL;
     bb_param_table table = {0};
     json_t *layers = json_array(), *root = NULL;
     bb_config config;
     bb_status status;
-    BB_TRY_GOTO(status, done, bb_safetensors_open(path, &st, err));
-    const char *text = bb_safetensors_metadata(st, "config"), *state = bb_safetensors_metadata(st, "training_state");
-    const char *trained_length = bb_safetensors_metadata(st, "trained_length");
+    BB_TRY_GOTO(status, done, bb_tensor_source_open(path, &st, err));
+    const char *text = bb_tensor_source_metadata(st, "config"), *state = bb_tensor_source_metadata(st, "training_state");
+    const char *trained_length = bb_tensor_source_metadata(st, "trained_length");
     if (!text) {
         status = bb_fail(err, BB_ERR_FORMAT, "%s: not a model: __metadata__ has no 'config'", path);
         goto done;
@@ -135,7 +136,7 @@ bb_status bb_describe_file(const char *path, char **json, bb_error *err) {
                      : bb_model_file_is_packed(st) ? "packed model"
                                                    : "model",
                      "config", bb_config_to_json(&config), "parameters", (json_int_t)table.total, "file_bytes",
-                     (json_int_t)bb_safetensors_file_bytes(st), "packed_bytes", (json_int_t)packed_bytes(&table), "ternary",
+                     (json_int_t)bb_tensor_source_file_bytes(st), "packed_bytes", (json_int_t)packed_bytes(&table), "ternary",
                      layers, "trained_length", trained_length ? json_integer(strtol(trained_length, NULL, 10)) : NULL,
                      "training_state", state ? json_loadb(state, strlen(state), 0, NULL) : NULL);
     *json = root ? bb_json_text(root, JSON_INDENT(2) | JSON_REAL_PRECISION(9)) : NULL;
@@ -144,6 +145,6 @@ done:
     json_decref(root);
     json_decref(layers);
     bb_param_table_free(&table);
-    bb_safetensors_close(st);
+    bb_tensor_source_close(st);
     return status;
 }

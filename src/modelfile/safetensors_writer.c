@@ -5,12 +5,14 @@
 #include <string.h>
 #include <xxhash.h>
 
+#include "core/file.h"
 #include "core/json.h"
-#include "format/safetensors_shared.h"
+#include "modelfile/safetensors_shared.h"
 
 enum { DATA_ALIGN = 64 };
 
-struct bb_safetensors_writer {
+typedef struct writer {
+    bb_tensor_sink base;
     bb_file_writer file;
     json_t *header;
     json_t *checksums;  /* tensor -> digits; zeros until the tensor is complete */
@@ -19,7 +21,7 @@ struct bb_safetensors_writer {
     int count, current; /* current: the tensor that is being written */
     uint64_t written;   /* of the data section */
     XXH3_state_t *hash; /* of the current tensor so far */
-};
+} writer;
 
 static bb_status no_memory(const char *path, bb_error *err) {
     return bb_fail(err, BB_ERR_MEMORY, "%s: no memory to write it", path);
@@ -46,18 +48,18 @@ static bb_status put_text(json_t *object, const char *path, const char *key, con
     return json_object_set_new(object, key, json_string(text)) == 0 ? BB_OK : no_memory(path, err);
 }
 
-static bb_status put_metadata(json_t *header, const char *path, const bb_st_metadata *metadata, int count, bb_error *err) {
+static bb_status put_metadata(json_t *header, const char *path, const bb_file_metadata *metadata, int count, bb_error *err) {
     json_t *object = json_object();
     if (!object || json_object_set_new(header, BB_ST_METADATA, object) != 0) return no_memory(path, err);
     for (int i = 0; i < count; i++) BB_TRY(put_text(object, path, metadata[i].key, metadata[i].value, err));
     return BB_OK;
 }
 
-static bb_status put_tensor(json_t *header, const char *path, const bb_st_tensor *t, uint64_t *end, bb_error *err) {
+static bb_status put_tensor(json_t *header, const char *path, const bb_file_tensor *t, uint64_t *end, bb_error *err) {
     uint64_t bytes = 0, begin = *end;
-    bool fits = t->rank >= 0 && t->rank <= BB_ST_MAX_RANK;
+    bool fits = t->rank >= 0 && t->rank <= BB_FILE_MAX_RANK;
     for (int i = 0; fits && i < t->rank; i++) fits = t->shape[i] >= 0;
-    fits = fits && bb_st_tensor_bytes(t, &bytes) && !__builtin_add_overflow(begin, bytes, end) && *end <= INT64_MAX;
+    fits = fits && bb_file_tensor_bytes(t, &bytes) && !__builtin_add_overflow(begin, bytes, end) && *end <= INT64_MAX;
     if (!fits) return bb_fail(err, BB_ERR_ARGUMENT, "%s: tensor '%s': impossible shape", path, t->name);
     if (strcmp(t->name, BB_ST_METADATA) == 0 || json_object_get(header, t->name))
         return bb_fail(err, BB_ERR_ARGUMENT, "%s: tensor '%s': the name is taken", path, t->name);
@@ -65,7 +67,7 @@ static bb_status put_tensor(json_t *header, const char *path, const bb_st_tensor
     json_t *shape = json_array();
     for (int i = 0; i < t->rank; i++)
         if (json_array_append_new(shape, json_integer(t->shape[i])) != 0) break;
-    json_t *entry = json_pack("{s:s, s:o, s:[I, I]}", "dtype", bb_st_dtype_name(t->dtype), "shape", shape, "data_offsets",
+    json_t *entry = json_pack("{s:s, s:o, s:[I, I]}", "dtype", bb_file_dtype_name(t->dtype), "shape", shape, "data_offsets",
                               (json_int_t)begin, (json_int_t)*end);
     bool whole = json_array_size(json_object_get(entry, "shape")) == (size_t)t->rank;
     if (!whole) json_decref(entry);
@@ -96,7 +98,7 @@ static bb_status write_header(bb_file_writer *file, const json_t *header, bool a
 }
 
 /* The checksums so far become text in the metadata, always of the same length. */
-static bb_status put_checksums(const bb_safetensors_writer *w, const char *path, bb_error *err) {
+static bb_status put_checksums(const writer *w, const char *path, bb_error *err) {
     char *text = bb_json_text(w->checksums, JSON_COMPACT);
     bb_status status =
         text ? put_text(json_object_get(w->header, BB_ST_METADATA), path, BB_ST_CHECKSUMS, text, err) : no_memory(path, err);
@@ -109,7 +111,7 @@ static bb_status set_sum(json_t *checksums, const char *path, const char *name, 
 }
 
 /* Tensors whose last byte is written get their checksum. */
-static bb_status finish_tensors(bb_safetensors_writer *w, bb_error *err) {
+static bb_status finish_tensors(writer *w, bb_error *err) {
     for (; w->current < w->count && w->written == w->ends[w->current]; w->current++) {
         BB_TRY(set_sum(w->checksums, w->file.path, w->names[w->current], XXH3_64bits_digest(w->hash), err));
         XXH3_64bits_reset(w->hash);
@@ -117,8 +119,8 @@ static bb_status finish_tensors(bb_safetensors_writer *w, bb_error *err) {
     return BB_OK;
 }
 
-static bb_status fill_header(bb_safetensors_writer *w, const char *path, const bb_st_tensor *tensors, int count,
-                             const bb_st_metadata *metadata, int metadata_count, bb_error *err) {
+static bb_status fill_header(writer *w, const char *path, const bb_file_tensor *tensors, int count,
+                             const bb_file_metadata *metadata, int metadata_count, bb_error *err) {
     uint64_t end = 0, sum;
     BB_TRY(put_metadata(w->header, path, metadata, metadata_count, err));
     if (!bb_st_sum_metadata(json_object_get(w->header, BB_ST_METADATA), &sum)) return no_memory(path, err);
@@ -133,37 +135,10 @@ static bb_status fill_header(bb_safetensors_writer *w, const char *path, const b
     return put_checksums(w, path, err);
 }
 
-bb_status bb_safetensors_create(const char *path, const bb_st_tensor *tensors, int count, const bb_st_metadata *metadata,
-                                int metadata_count, bb_safetensors_writer **out, bb_error *err) {
-    bb_status status;
-    *out = NULL;
-    bb_safetensors_writer *w = calloc(1, sizeof *w);
-    if (!w) return no_memory(path, err);
-    w->file.fd = -1;
-    w->header = json_object();
-    w->checksums = json_object();
-    w->ends = calloc((size_t)count + 1, sizeof *w->ends);
-    w->names = calloc((size_t)count + 1, sizeof *w->names);
-    w->hash = XXH3_createState();
-    if (!w->header || !w->checksums || !w->ends || !w->names || !w->hash) {
-        status = no_memory(path, err);
-        goto failed;
-    }
-    XXH3_64bits_reset(w->hash);
-    BB_TRY_GOTO(status, failed, fill_header(w, path, tensors, count, metadata, metadata_count, err));
-    BB_TRY_GOTO(status, failed, bb_file_writer_open(path, &w->file, err));
-    BB_TRY_GOTO(status, failed, write_header(&w->file, w->header, false, err));
-    BB_TRY_GOTO(status, failed, finish_tensors(w, err)); /* those without bytes at the beginning */
-    *out = w;
-    return BB_OK;
-failed:
-    bb_safetensors_abort(w);
-    return status;
-}
+static uint64_t data_bytes(const writer *w) { return w->count > 0 ? w->ends[w->count - 1] : 0; }
 
-static uint64_t data_bytes(const bb_safetensors_writer *w) { return w->count > 0 ? w->ends[w->count - 1] : 0; }
-
-bb_status bb_safetensors_write(bb_safetensors_writer *w, const void *data, size_t bytes, bb_error *err) {
+static bb_status write_bytes(bb_tensor_sink *s, const void *data, size_t bytes, bb_error *err) {
+    writer *w = (writer *)s;
     const uint8_t *next = data;
     if (bytes > data_bytes(w) - w->written)
         return bb_fail(err, BB_ERR_INTERNAL, "expected at most %" PRIu64 " more bytes of tensors, found %zu",
@@ -181,7 +156,8 @@ bb_status bb_safetensors_write(bb_safetensors_writer *w, const void *data, size_
     return BB_OK;
 }
 
-static bb_status commit(bb_safetensors_writer *w, bb_error *err) {
+static bb_status commit(bb_tensor_sink *s, bb_error *err) {
+    writer *w = (writer *)s;
     if (w->current < w->count)
         return bb_fail(err, BB_ERR_INTERNAL, "the tensors are not complete: %" PRIu64 " bytes are missing",
                        data_bytes(w) - w->written);
@@ -190,14 +166,8 @@ static bb_status commit(bb_safetensors_writer *w, bb_error *err) {
     return bb_file_writer_commit(&w->file, err);
 }
 
-bb_status bb_safetensors_commit(bb_safetensors_writer *w, bb_error *err) {
-    bb_status status = commit(w, err);
-    bb_safetensors_abort(w);
-    return status;
-}
-
-void bb_safetensors_abort(bb_safetensors_writer *w) {
-    if (!w) return;
+static void close_sink(bb_tensor_sink *s) {
+    writer *w = (writer *)s;
     bb_file_writer_abort(&w->file);
     json_decref(w->header);
     json_decref(w->checksums);
@@ -205,4 +175,35 @@ void bb_safetensors_abort(bb_safetensors_writer *w) {
     free(w->names);
     XXH3_freeState(w->hash);
     free(w);
+}
+
+static const bb_tensor_sink_ops ops = {.write = write_bytes, .commit = commit, .close = close_sink};
+
+bb_status bb_safetensors_create(const char *path, const bb_file_tensor *tensors, int count, const bb_file_metadata *metadata,
+                                int metadata_count, bb_tensor_sink **out, bb_error *err) {
+    bb_status status;
+    *out = NULL;
+    writer *w = calloc(1, sizeof *w);
+    if (!w) return no_memory(path, err);
+    w->base.ops = &ops;
+    w->file.fd = -1;
+    w->header = json_object();
+    w->checksums = json_object();
+    w->ends = calloc((size_t)count + 1, sizeof *w->ends);
+    w->names = calloc((size_t)count + 1, sizeof *w->names);
+    w->hash = XXH3_createState();
+    if (!w->header || !w->checksums || !w->ends || !w->names || !w->hash) {
+        status = no_memory(path, err);
+        goto failed;
+    }
+    XXH3_64bits_reset(w->hash);
+    BB_TRY_GOTO(status, failed, fill_header(w, path, tensors, count, metadata, metadata_count, err));
+    BB_TRY_GOTO(status, failed, bb_file_writer_open(path, &w->file, err));
+    BB_TRY_GOTO(status, failed, write_header(&w->file, w->header, false, err));
+    BB_TRY_GOTO(status, failed, finish_tensors(w, err)); /* those without bytes at the beginning */
+    *out = &w->base;
+    return BB_OK;
+failed:
+    close_sink(&w->base);
+    return status;
 }

@@ -6,7 +6,6 @@
 #include "core/json.h"
 #include "model/config.h"
 #include "modelfile/model_file.h"
-#include "training/checkpoint.h"
 
 typedef struct check {
     const char *path;
@@ -14,6 +13,7 @@ typedef struct check {
     json_t *failures;
     void (*on_progress)(void *user, int64_t bytes_done, int64_t bytes_total);
     void *user;
+    bb_metadata_check check_state;
     int64_t done, total;
 } check;
 
@@ -24,67 +24,69 @@ static bb_status note(const check *c, bb_status status, const char *tensor, bb_e
     return json_array_append_new(c->failures, failure) == 0 ? BB_OK : bb_fail(err, BB_ERR_MEMORY, "out of memory");
 }
 
-static bb_status visit(void *user, const bb_st_tensor *t, uint64_t at, const uint8_t *piece, size_t size, bb_error *err) {
+static bb_status visit(void *user, const bb_file_tensor *t, uint64_t at, const uint8_t *piece, size_t size, bb_error *err) {
     check *c = user;
     c->done += (int64_t)size;
     if (c->on_progress) c->on_progress(c->user, c->done, c->total);
-    if (c->packed && t->dtype == BB_ST_U8) return bb_model_file_check_codes(c->path, t, at, piece, size, err);
+    if (c->packed && t->dtype == BB_FILE_U8) return bb_model_file_check_codes(c->path, t, at, piece, size, err);
     return bb_model_file_check_finite((void *)c->path, t, at, piece, size, err);
 }
 
-static bb_status check_metadata(const check *c, const bb_safetensors *st, bb_error *err) {
+static bb_status check_metadata(const check *c, const bb_tensor_source *st, bb_error *err) {
     bb_config config;
     bb_param_table table = {0};
-    bb_training_state state;
-    char optimizer[16];
-    BB_TRY(note(c, bb_safetensors_check_metadata(st, err), "__metadata__", err));
-    BB_TRY(note(c, bb_checkpoint_read_state(st, &state, optimizer, sizeof optimizer, err), "__metadata__", err));
+    BB_TRY(note(c, bb_tensor_source_check_metadata(st, err), "__metadata__", err));
+    BB_TRY(note(c, c->check_state(st, err), "__metadata__", err));
     bb_status status = bb_model_file_config(st, &config, err);
     if (status != BB_OK) return note(c, status, "__metadata__", err);
     BB_TRY(bb_param_table_create(&config, false, &table, err));
     for (int i = 0; i < table.count && status == BB_OK; i++) {
         const bb_param *p = &table.entries[i];
-        const bb_st_tensor *t;
+        const bb_file_tensor *t;
         float scale;
         bool packed = p->ternary && bb_model_file_is_packed(st);
         bb_status found = packed ? bb_model_file_packed_tensor(st, p, &t, &scale, err)
-                                 : bb_safetensors_require_f32(st, p->name, p->rank, p->shape, &t, err);
+                                 : bb_tensor_source_require(st, p->name, BB_FILE_F32, p->rank, p->shape, &t, err);
         status = note(c, found, p->name, err);
     }
     bb_param_table_free(&table);
     return status;
 }
 
-bb_status bb_verify_file(const char *path, void (*on_progress)(void *user, int64_t bytes_done, int64_t bytes_total), void *user,
-                         bool *good, char **json, bb_error *err) {
-    check c = {.path = path, .failures = json_array(), .on_progress = on_progress, .user = user};
-    bb_safetensors *st = NULL;
+bb_status bb_model_file_verify(const char *path, bb_metadata_check check_state, const bb_verify_progress *progress, bool *good,
+                               char **json, bb_error *err) {
+    check c = {.path = path,
+               .failures = json_array(),
+               .on_progress = progress->call,
+               .user = progress->user,
+               .check_state = check_state};
+    bb_tensor_source *st = NULL;
     bb_error ignored, *why = err ? err : &ignored;
     *json = NULL;
     *good = false;
-    bb_status status = bb_safetensors_open(path, &st, why);
+    bb_status status = bb_tensor_source_open(path, &st, why);
     if (status == BB_ERR_FORMAT) {
         status = note(&c, status, NULL, why);
     } else if (status == BB_OK) {
-        int count = bb_safetensors_count(st);
-        for (int i = 0; i < count; i++) c.total += (int64_t)bb_safetensors_at(st, i)->bytes;
+        int count = bb_tensor_source_count(st);
+        for (int i = 0; i < count; i++) c.total += (int64_t)bb_tensor_source_at(st, i)->bytes;
         c.packed = bb_model_file_is_packed(st);
         status = check_metadata(&c, st, why);
         for (int i = 0; i < count && status == BB_OK; i++) {
-            const bb_st_tensor *t = bb_safetensors_at(st, i);
-            status = note(&c, bb_safetensors_scan(st, t, visit, &c, why), t->name, why);
+            const bb_file_tensor *t = bb_tensor_source_at(st, i);
+            status = note(&c, bb_tensor_source_scan(st, t, visit, &c, why), t->name, why);
         }
     }
     if (status != BB_OK) goto done;
     *good = json_array_size(c.failures) == 0;
     json_t *root = json_pack("{s:o, s:b, s:b, s:i, s:I, s:O}", "file", json_string_nocheck(path), "good", (int)*good,
-                             "checksums", st && bb_safetensors_has_checksums(st), "tensors", st ? bb_safetensors_count(st) : 0,
-                             "bytes", (json_int_t)c.total, "failures", c.failures);
+                             "checksums", st && bb_tensor_source_has_checksums(st), "tensors",
+                             st ? bb_tensor_source_count(st) : 0, "bytes", (json_int_t)c.total, "failures", c.failures);
     *json = root ? bb_json_text(root, JSON_INDENT(2)) : NULL;
     json_decref(root);
     if (!*json) status = bb_fail(err, BB_ERR_MEMORY, "out of memory while checking %s", path);
 done:
     json_decref(c.failures);
-    bb_safetensors_close(st);
+    bb_tensor_source_close(st);
     return status;
 }

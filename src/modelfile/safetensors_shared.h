@@ -1,19 +1,16 @@
 // SPDX-License-Identifier: MIT
 /* What the reader and the writer of safetensors share. */
-#ifndef BB_FORMAT_SAFETENSORS_SHARED_H
-#define BB_FORMAT_SAFETENSORS_SHARED_H
+#ifndef BB_MODELFILE_SAFETENSORS_SHARED_H
+#define BB_MODELFILE_SAFETENSORS_SHARED_H
 
 #include <jansson.h>
 
-#include "format/safetensors.h"
+#include "modelfile/safetensors.h"
 
 enum { BB_ST_LENGTH_BYTES = 8, BB_ST_MAX_HEADER_BYTES = 100000000 };
 
 #define BB_ST_METADATA "__metadata__"
 #define BB_ST_CHECKSUMS "tensor_xxh3" /* the metadata's key of the checksums */
-
-/* False when the product does not fit. */
-bool bb_st_tensor_bytes(const bb_st_tensor *t, uint64_t *bytes);
 
 /* A checksum as it stands in the file. */
 typedef struct bb_st_sum_text {
