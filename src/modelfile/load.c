@@ -104,6 +104,16 @@ bb_status bb_model_load_for_inference(bb_device *device, const char *path, bb_mo
     return status;
 }
 
+static bb_status check_shapes(const loader *l, bb_error *err) {
+    const bb_param_table *table = &l->model->table;
+    const bb_file_tensor *t;
+    for (int i = 0; i < table->count; i++) {
+        const bb_param *p = &table->entries[i];
+        BB_TRY(bb_tensor_source_require(l->st, p->name, BB_FILE_F32, p->rank, p->shape, &t, err));
+    }
+    return BB_OK;
+}
+
 static bb_status load_parameters(const loader *l, bb_error *err) {
     const bb_param_table *table = &l->model->table;
     for (int i = 0; i < table->count; i++) {
@@ -123,9 +133,10 @@ bb_status bb_model_load(bb_device *device, const char *path, bb_model **out, bb_
     BB_TRY(bb_tensor_source_open(path, &st, err));
     bb_status status = bb_model_file_config(st, &config, err);
     if (status == BB_OK) status = bb_model_file_refuse_packed(st, err);
-    if (status == BB_OK) status = bb_tensor_source_check_metadata(st, err);
     if (status == BB_OK) status = bb_model_create_empty(device, &config, &l.model, err);
     l.st = st;
+    if (status == BB_OK) status = check_shapes(&l, err);
+    if (status == BB_OK) status = bb_tensor_source_check_metadata(st, err);
     if (status == BB_OK) status = load_parameters(&l, err);
     if (status == BB_OK) {
         l.model->trained_length = bb_model_file_trained_length(st);
