@@ -4,7 +4,7 @@
 
 #include "core/rng.h"
 #include "levels.h"
-#include "model/bitbytelm.h"
+#include "model/forward.h"
 
 enum { T = 40, V = 256 };
 

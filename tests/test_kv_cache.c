@@ -4,7 +4,7 @@
 #include "support.h"
 
 #include "core/rng.h"
-#include "model/bitbytelm.h"
+#include "model/forward.h"
 
 enum { V = 256, T = 600, BEGINNING = 32 };
 

@@ -5,7 +5,7 @@
 
 #include "core/file.h"
 #include "core/rng.h"
-#include "model/bitbytelm.h"
+#include "model/forward.h"
 #include "modelfile/model_file.h"
 #include "modelfile/safetensors.h"
 #include "scratch.h"

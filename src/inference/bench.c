@@ -9,8 +9,8 @@
 
 #include "core/clock.h"
 #include "core/rng.h"
-#include "model/bitbytelm.h"
 #include "model/config.h"
+#include "model/forward.h"
 
 enum { PROMPT = 512, TOKENS = 64, FILL_ROWS = 256, CAPACITY = 4096 + TOKENS, MAX_REPEATS = 1000 };
 

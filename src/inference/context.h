@@ -4,7 +4,7 @@
 #ifndef BB_INFERENCE_CONTEXT_H
 #define BB_INFERENCE_CONTEXT_H
 
-#include "model/bitbytelm.h"
+#include "model/forward.h"
 
 enum {
     BB_CONTEXT_ROWS = 16,        /* logits that one pass can give */

@@ -3,11 +3,10 @@
 #ifndef BB_MODEL_ATTENTION_H
 #define BB_MODEL_ATTENTION_H
 
-#include "model/block.h"
+#include "model/activations.h"
 
-void bb_attention_block_forward(bb_device *dev, const bb_block *block, bb_block_saved *saved, const bb_block_scratch *scratch,
-                                float *y, const float *x, const bb_block_shape *shape, const bb_kv_view *kv);
-void bb_attention_block_backward(bb_device *dev, const bb_block *block, const bb_block_saved *saved,
-                                 const bb_block_scratch *scratch, float *dx, const float *x, const bb_block_shape *shape);
+/* As bb_block_forward and bb_block_backward; y is never NULL. */
+void bb_attention_block_forward(const bb_block_pass *pass, float *y, const float *x);
+void bb_attention_block_backward(const bb_block_pass *pass, float *dx, const float *x);
 
 #endif

@@ -1,8 +1,10 @@
 // SPDX-License-Identifier: MIT
 /* The passes over the whole model: forward, loss, backward, and the cached forward of generation. */
+#include "model/forward.h"
+
 #include <math.h>
 
-#include "model/bitbytelm.h"
+#include "model/block.h"
 
 static bb_block_shape shape_of(const bb_model *m, int64_t B, int64_t T) {
     const bb_config *c = &m->config;
@@ -24,7 +26,7 @@ static const float *embedding(const bb_model *m) { return m->params + m->table.e
 
 static const bb_param *norm_f(const bb_model *m) { return &m->table.entries[m->table.count - 1]; }
 
-/* The last norm and the tied head over rows first .. first+rows-1 of the residual. */
+/* norm_f and the tied head over rows first .. first+rows-1 of the residual. */
 static void head(bb_model *m, int64_t first, int64_t rows) {
     const bb_ops *ops = m->device->ops;
     bb_workspace *w = &m->ws;
@@ -35,7 +37,12 @@ static void head(bb_model *m, int64_t first, int64_t rows) {
     ops->head_forward(m->device, w->logits, w->h, embedding(m), rows, m->config.vocab_size, C);
 }
 
-/* ws.x -> the residual after the last block, in ws.block_x[L]. */
+static bb_block_pass pass_of(bb_model *m, int layer, const bb_block_shape *s) {
+    return (bb_block_pass){
+        .device = m->device, .weights = &m->blocks[layer], .saved = &m->ws.saved[layer], .scratch = &m->ws.scratch, .shape = s};
+}
+
+/* From ws.x to the residual after the last block, in ws.block_x[L]. */
 static void blocks_forward(bb_model *m, const bb_block_shape *s, const bb_kv_cache *cache) {
     bb_workspace *w = &m->ws;
     const bb_ops *ops = m->device->ops;
@@ -44,8 +51,9 @@ static void blocks_forward(bb_model *m, const bb_block_shape *s, const bb_kv_cac
     for (int l = 0; l < m->config.n_layer; l++) {
         bb_kv_view view;
         if (cache) view = (bb_kv_view){.kv = cache->layers[l], .length = cache->length};
-        bb_block_forward(m->device, &m->blocks[l], &w->saved[l], &w->scratch, w->block_x[l + 1], w->block_x[l], s,
-                         cache ? &view : NULL);
+        bb_block_pass pass = pass_of(m, l, s);
+        if (cache) pass.kv = &view;
+        bb_block_forward(&pass, w->block_x[l + 1], w->block_x[l]);
     }
 }
 
@@ -53,7 +61,7 @@ static void gradients_done(const bb_model *m, int64_t first) {
     if (m->on_gradients) m->on_gradients(m->on_gradients_user, first);
 }
 
-/* Those that backward adds to in any case; the rest it overwrites. */
+/* Backward always adds to the gradients of tensors that are not ternary; those of ternary ones it can overwrite. */
 static void zero_small_gradients(bb_model *m) {
     for (int i = 0; i < m->table.count; i++) {
         const bb_param *p = &m->table.entries[i];
@@ -78,24 +86,19 @@ static void backward(bb_model *m, const bb_block_shape *s) {
                           w->final_r, M, C);
     gradients_done(m, norm_f(m)->offset);
     for (int l = L - 1; l >= 0; l--) {
-        bb_block *block = &m->blocks[l];
+        bb_block_pass pass = pass_of(m, l, s);
         /* the last block's activations are still those of the forward pass */
-        if (w->recompute && l != L - 1)
-            bb_block_forward(m->device, block, &w->saved[l], &w->scratch, NULL, w->block_x[l], s, NULL);
-        bb_block_backward(m->device, block, &w->saved[l], &w->scratch, w->dx, w->block_x[l], s);
-        if (m->config.ste == BB_STE_CLIPPED) { /* a mask: applying it to what was accumulated before changes nothing there */
-            ops->ste_clip(m->device, block->dw_qkv, block->w_qkv, &block->qkv);
-            ops->ste_clip(m->device, block->dw_o, block->w_o, &block->o);
-            ops->ste_clip(m->device, block->dw_gate_up, block->w_gate_up, &block->gate_up);
-            ops->ste_clip(m->device, block->dw_down, block->w_down, &block->down);
-        }
+        if (w->recompute && l != L - 1) bb_block_forward(&pass, NULL, w->block_x[l]);
+        bb_block_backward(&pass, w->dx, w->block_x[l]);
+        /* a mask: applying it again to gradients of earlier micro-batches changes nothing there */
+        if (m->config.ste == BB_STE_CLIPPED) bb_weights_clip_gradients(m->device, &m->blocks[l]);
         gradients_done(m, m->table.entries[BB_PARAM_FIRST_BLOCK + l * BB_PARAMS_PER_BLOCK].offset);
     }
     ops->embedding_backward(m->device, d_embedding, w->x, w->dx, M, V, C);
     gradients_done(m, 0);
 }
 
-/* x (and y) to the device, through the blocks and the head; with y, *loss is the mean of the negative log likelihoods. */
+/* The logits of batch x in ws.logits; with y, *loss is the mean negative log likelihood. */
 static bb_status forward(bb_model *m, const bb_block_shape *s, const uint8_t *x, const uint8_t *y, double *loss,
                          bb_error *err) {
     bb_workspace *w = &m->ws;
@@ -146,20 +149,7 @@ bb_status bb_model_loss_backward(bb_model *m, const uint8_t *x, const uint8_t *y
     return m->device->ops->sync(m->device, err);
 }
 
-bb_status bb_model_zero_gradients(bb_model *m, bb_error *err) {
-    (void)err;
-    m->gradients_empty = true;
-    return BB_OK;
-}
-
-bb_status bb_model_settle_gradients(bb_model *m, bb_error *err) {
-    if (!m->gradients_empty) return BB_OK;
-    m->gradients_empty = false;
-    if (m->grads) m->device->ops->zero(m->device, m->grads, (size_t)m->table.total * sizeof(float));
-    return m->device->ops->sync(m->device, err);
-}
-
-/* The logits of the last `wanted` of n <= max_rows bytes, in ws.logits. */
+/* Reads n <= max_rows bytes into the cache; ws.logits gets the logits of the last `wanted`. */
 static void forward_piece(bb_model *m, bb_kv_cache *cache, const uint8_t *bytes, int64_t n, int64_t wanted) {
     bb_block_shape s = shape_of(m, 1, n);
     m->device->ops->copy_in(m->device, m->ws.x, bytes, (size_t)n);
@@ -174,7 +164,7 @@ bb_status bb_model_forward_cached(bb_model *m, bb_kv_cache *cache, const uint8_t
         return bb_fail(err, BB_ERR_ARGUMENT, "%lld bytes at position %lld do not fit a cache of %lld", (long long)n,
                        (long long)cache->length, (long long)cache->capacity);
     for (int64_t at = 0; at < n; at += BB_PREFILL_ROWS) {
-        int64_t piece = n - at < BB_PREFILL_ROWS ? n - at : BB_PREFILL_ROWS;
+        int64_t piece = bb_min(n - at, BB_PREFILL_ROWS);
         int64_t wanted = all ? piece : at + piece == n;
         forward_piece(m, cache, bytes + at, piece, wanted);
         if (wanted)
@@ -190,7 +180,7 @@ bb_status bb_model_nll_cached(bb_model *m, bb_kv_cache *cache, const uint8_t *x,
     const bb_ops *ops = m->device->ops;
     cache->length = 0;
     for (int64_t at = 0; at < n; at += BB_FEW_ROWS) {
-        int64_t piece = n - at < BB_FEW_ROWS ? n - at : BB_FEW_ROWS;
+        int64_t piece = bb_min(n - at, BB_FEW_ROWS);
         forward_piece(m, cache, x + at, piece, piece);
         ops->copy_in(m->device, m->ws.y, y + at, (size_t)piece);
         ops->loss_forward(m->device, m->ws.nll, m->ws.logits, m->ws.y, piece, m->config.vocab_size);

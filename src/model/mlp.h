@@ -1,14 +1,12 @@
 // SPDX-License-Identifier: MIT
-/* The gated MLP between two BitLinear layers: y = x + down(silu(gate) * up), gate and up one matrix, of norm(x). */
+/* The gated MLP between two BitLinear layers: h = norm(x); y = x + down(silu(gate(h)) * up(h)), gate and up being one matrix. */
 #ifndef BB_MODEL_MLP_H
 #define BB_MODEL_MLP_H
 
-#include "model/block.h"
+#include "model/activations.h"
 
-/* y may be NULL: then only `saved` is filled. */
-void bb_mlp_block_forward(bb_device *dev, const bb_block *block, bb_block_saved *saved, const bb_block_scratch *scratch,
-                          float *y, const float *x, const bb_block_shape *shape);
-void bb_mlp_block_backward(bb_device *dev, const bb_block *block, const bb_block_saved *saved, const bb_block_scratch *scratch,
-                           float *dx, const float *x, const bb_block_shape *shape);
+/* As bb_block_forward and bb_block_backward. */
+void bb_mlp_block_forward(const bb_block_pass *pass, float *y, const float *x);
+void bb_mlp_block_backward(const bb_block_pass *pass, float *dx, const float *x);
 
 #endif

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 /* Loading models: for training, every parameter in f32; for inference tensor by tensor through one buffer, so that memory holds
  * the packed model and little else. */
-#include "model/bitbytelm.h"
+#include "model/model.h"
 #include "modelfile/model_file.h"
 
 typedef struct loader {

@@ -6,8 +6,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "model/bitbytelm.h"
 #include "model/config.h"
+#include "model/model.h"
 
 bb_status bb_model_file_config(const bb_tensor_source *st, bb_config *out, bb_error *err) {
     const char *text = bb_tensor_source_metadata(st, "config");

@@ -5,8 +5,8 @@
 #include <stdlib.h>
 
 #include "core/json.h"
-#include "model/bitbytelm.h"
 #include "model/config.h"
+#include "model/model.h"
 #include "modelfile/model_file.h"
 #include "modelfile/safetensors.h"
 

@@ -121,7 +121,7 @@ static void run_phase(bench *b, phase p) {
     bool applied;
     switch (p) {
     case EMBED: ops->embedding_forward(dev, w->dx, w->x, embedding, b->M, b->V, b->C); break;
-    case NORM_ATT: ops->rmsnorm_forward(dev, s->a1, s->r1, w->block_x[0], k->n1, eps, b->M, b->C); break;
+    case NORM_ATT: ops->rmsnorm_forward(dev, s->qkv_in, s->r1, w->block_x[0], k->n1, eps, b->M, b->C); break;
     case QKV:
     case ROPE:
     case ATT:
@@ -129,26 +129,26 @@ static void run_phase(bench *b, phase p) {
         for (int64_t i = 0, n = bb_block_sequences(&batch); i < b->B; i += n) {
             int64_t m = i * b->T, rows = (a.B = n < b->B - i ? n : b->B - i) * b->T;
             void *kept = bb_rows_at(s->qkv, ops->act_dtype, m, width), *kept_att = bb_rows_at(s->att, ops->act_dtype, m, b->C);
-            if (p == QKV) ops->linear_forward(dev, wide, NULL, bb_rows_from(s->a1, m, b->C), &k->qkv, rows);
+            if (p == QKV) ops->linear_forward(dev, wide, NULL, bb_rows_from(s->qkv_in, m, b->C), &k->qkv, rows);
             if (p == ROPE) ops->rope_forward(dev, wide, kept, w->rope_cos, w->rope_sin, 0, a.B, b->T, heads + kv, D, width);
             if (p == ATT)
                 ops->attention_forward(dev, att, kept_att, s->lse + m * heads, wide, wide + heads * D, wide + (heads + kv) * D,
                                        &a);
-            if (p == QUANT_ATT) ops->act_quant(dev, bb_rows_from(s->a2, m, b->C), att, rows, b->C);
+            if (p == QUANT_ATT) ops->act_quant(dev, bb_rows_from(s->o_in, m, b->C), att, rows, b->C);
         }
         break;
-    case OUT: ops->linear_forward(dev, s->x_mid, w->block_x[0], s->a2, &k->o, b->M); break;
-    case NORM_MLP: ops->rmsnorm_forward(dev, s->a3, s->r2, s->x_mid, k->n2, eps, b->M, b->C); break;
+    case OUT: ops->linear_forward(dev, s->x_mid, w->block_x[0], s->o_in, &k->o, b->M); break;
+    case NORM_MLP: ops->rmsnorm_forward(dev, s->gate_up_in, s->r2, s->x_mid, k->n2, eps, b->M, b->C); break;
     case GATE_UP:
     case SWIGLU:
         for (int64_t m = 0, most = bb_block_rows(&batch); m < b->M; m += most) {
             int64_t n = b->M - m < most ? b->M - m : most;
             void *kept = bb_rows_at(s->gate_up, ops->act_dtype, m, 2 * b->F);
-            if (p == GATE_UP) ops->linear_forward(dev, wide, NULL, bb_rows_from(s->a3, m, b->C), &k->gate_up, n);
-            if (p == SWIGLU) ops->swiglu_forward(dev, bb_rows_from(s->a4, m, b->F), kept, wide, n, b->F);
+            if (p == GATE_UP) ops->linear_forward(dev, wide, NULL, bb_rows_from(s->gate_up_in, m, b->C), &k->gate_up, n);
+            if (p == SWIGLU) ops->swiglu_forward(dev, bb_rows_from(s->down_in, m, b->F), kept, wide, n, b->F);
         }
         break;
-    case DOWN: ops->linear_forward(dev, w->block_x[1], s->x_mid, s->a4, &k->down, b->M); break;
+    case DOWN: ops->linear_forward(dev, w->block_x[1], s->x_mid, s->down_in, &k->down, b->M); break;
     case HEAD:
         ops->rmsnorm_forward(dev, h, w->final_r, w->block_x[1], k->n1, eps, b->M, b->C);
         ops->head_forward(dev, w->logits, w->h, embedding, b->M, b->V, b->C);
@@ -158,21 +158,23 @@ static void run_phase(bench *b, phase p) {
         ops->loss_backward(dev, w->logits, w->logits, w->y, 1 / (float)b->M, b->M, b->V);
         break;
     case B_HEAD: ops->head_backward(dev, w->scratch.d_narrow, d_embedding, w->logits, w->h, embedding, b->M, b->V, b->C); break;
-    case B_DOWN: ops->linear_backward(dev, w->scratch.d_narrow, k->dw_down, false, w->dx, BB_F32, s->a4, &k->down, b->M); break;
+    case B_DOWN:
+        ops->linear_backward(dev, w->scratch.d_narrow, k->dw_down, false, w->dx, BB_F32, s->down_in, &k->down, b->M);
+        break;
     case B_SWIGLU: ops->swiglu_backward(dev, w->scratch.d_wide, s->gate_up, w->scratch.d_narrow, b->M, b->F); break;
     case B_GATE_UP:
-        ops->linear_backward(dev, w->scratch.d_narrow, k->dw_gate_up, false, w->scratch.d_wide, ops->act_dtype, s->a3,
+        ops->linear_backward(dev, w->scratch.d_narrow, k->dw_gate_up, false, w->scratch.d_wide, ops->act_dtype, s->gate_up_in,
                              &k->gate_up, b->M);
         break;
     case B_NORM: ops->rmsnorm_backward(dev, w->dx, k->dn2, w->scratch.d_narrow, s->x_mid, k->n2, s->r2, b->M, b->C); break;
-    case B_OUT: ops->linear_backward(dev, w->scratch.d_narrow, k->dw_o, false, w->dx, BB_F32, s->a2, &k->o, b->M); break;
+    case B_OUT: ops->linear_backward(dev, w->scratch.d_narrow, k->dw_o, false, w->dx, BB_F32, s->o_in, &k->o, b->M); break;
     case B_ATT:
         ops->attention_backward(dev, d_qkv, d_qkv + k_at, d_qkv + v_at, w->scratch.d_narrow, qkv, qkv + k_at, qkv + v_at,
                                 s->att, s->lse, &a);
         break;
     case B_ROPE: ops->rope_backward(dev, d_qkv, w->rope_cos, w->rope_sin, b->B, b->T, heads + kv, D, width); break;
     case B_QKV:
-        ops->linear_backward(dev, w->scratch.d_narrow, k->dw_qkv, false, d_qkv, ops->act_dtype, s->a1, &k->qkv, b->M);
+        ops->linear_backward(dev, w->scratch.d_narrow, k->dw_qkv, false, d_qkv, ops->act_dtype, s->qkv_in, &k->qkv, b->M);
         break;
     case B_EMBED: ops->embedding_backward(dev, d_embedding, w->x, w->dx, b->M, b->V, b->C); break;
     case QUANTIZE:

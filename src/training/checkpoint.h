@@ -5,7 +5,7 @@
 #define BB_TRAINING_CHECKPOINT_H
 
 #include "bitbyte.h"
-#include "model/bitbytelm.h"
+#include "model/model.h"
 #include "modelfile/tensor_source.h"
 #include "training/optim.h"
 #include "training/spikes.h"

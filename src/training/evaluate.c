@@ -6,7 +6,7 @@
 
 #include "core/clock.h"
 #include "data/byte_source.h"
-#include "model/bitbytelm.h"
+#include "model/forward.h"
 
 typedef struct walk {
     bb_model *model;

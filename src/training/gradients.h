@@ -13,7 +13,7 @@
 #define BB_TRAINING_GRADIENTS_H
 
 #include "dist/dist.h"
-#include "model/bitbytelm.h"
+#include "model/model.h"
 #include "training/shards.h"
 
 enum { BB_GRADIENT_LEVELS = 30 };

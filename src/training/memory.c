@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT
 /* What a run takes, measured by the functions that carve it. */
+#include "model/kv_cache.h"
 #include "training/checkpoint.h"
 #include "training/gradients.h"
 #include "training/optim.h"
@@ -14,8 +15,9 @@ bb_status bb_memory_predict(bb_device *device, const bb_config *config, bb_optim
     out->parameters = bb_config_parameters(config) * sizeof(float);
     out->gradients = out->parameters;
     BB_TRY(bb_optimizer_predict(config, optim, 0, 1, &out->optimizer, err));
-    out->quantized_weights = bb_quantized_measure(device, config, false);
-    out->activations = bb_workspace_measure(device, config, batch_size, seq_len, true, recompute);
+    out->quantized_weights = bb_weights_bytes(device, config, false);
+    bb_workspace_shape shape = {.B = batch_size, .T = seq_len, .positions = seq_len, .training = true, .recompute = recompute};
+    out->activations = bb_workspace_bytes(device, config, &shape);
     int64_t heads = config->n_head;
     bb_attention attention = {
         .B = batch_size, .Tq = seq_len, .Tk = seq_len, .H = heads, .Hk = config->n_kv_head, .D = config->d_model / heads};
@@ -28,7 +30,7 @@ bb_status bb_memory_predict(bb_device *device, const bb_config *config, bb_optim
     out->inference_weights = (uint64_t)table.held * sizeof(float) + out->quantized_weights;
     bb_param_table_free(&table);
     out->kv_cache = bb_kv_cache_bytes(config, seq_len, BB_KV_INT6);
-    out->inference_total = out->inference_weights + out->kv_cache + bb_cache_workspace_measure(device, config, seq_len);
+    out->inference_total = out->inference_weights + out->kv_cache + bb_kv_cache_workspace_bytes(device, config, seq_len);
     return BB_OK;
 }
 

@@ -5,7 +5,7 @@
 #define BB_TRAINING_OPTIM_H
 
 #include "dist/dist.h"
-#include "model/bitbytelm.h"
+#include "model/model.h"
 #include "training/shards.h"
 #include "training/tile_sums.h"
 #include "training/weight_exchange.h"

@@ -8,7 +8,7 @@
 #define BB_TRAINING_WEIGHT_EXCHANGE_H
 
 #include "dist/dist.h"
-#include "model/bitbytelm.h"
+#include "model/model.h"
 #include "training/shards.h"
 #include "training/tile_sums.h"
 

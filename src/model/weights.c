@@ -1,0 +1,93 @@
+// SPDX-License-Identifier: MIT
+#include "model/weights.h"
+
+enum { MATRICES = 4 }; /* of a block */
+
+void bb_weights_layout(bb_block *blocks, bb_arena *arena, bb_device *device, const bb_config *c, bool for_inference) {
+    int64_t C = c->d_model, kv = c->n_kv_head * (C / c->n_head), F = c->d_ff;
+    bool dense = for_inference && device->ops->ternary_dense(device);
+    for (int l = 0; l < c->n_layer; l++) {
+        bb_block *b = &blocks[l];
+        b->qkv = (bb_ternary){.n = C + 2 * kv, .k = C, .segments = 3, .segment_end = {C, C + kv, C + 2 * kv}};
+        b->o = (bb_ternary){.n = C, .k = C, .segments = 1, .segment_end = {C}};
+        b->gate_up = (bb_ternary){.n = 2 * F, .k = C, .segments = 1, .segment_end = {2 * F}};
+        b->down = (bb_ternary){.n = C, .k = F, .segments = 1, .segment_end = {C}};
+        bb_ternary *matrices[MATRICES] = {&b->qkv, &b->o, &b->gate_up, &b->down};
+        for (int i = 0; i < MATRICES; i++) {
+            matrices[i]->dense = dense;
+            matrices[i]->data = bb_arena_take(arena, device->ops->ternary_bytes(device, matrices[i]));
+        }
+    }
+    for (int l = 0; l < c->n_layer; l++) {
+        bb_block *b = &blocks[l];
+        bb_ternary *matrices[MATRICES] = {&b->qkv, &b->o, &b->gate_up, &b->down};
+        for (int i = 0; i < MATRICES; i++) {
+            matrices[i]->scale = bb_arena_take(arena, (size_t)matrices[i]->segments * sizeof(float));
+            matrices[i]->next = i + 1 < MATRICES ? matrices[i + 1] : l + 1 < c->n_layer ? &blocks[l + 1].qkv : NULL;
+        }
+    }
+}
+
+size_t bb_weights_bytes(bb_device *device, const bb_config *config, bool for_inference) {
+    bb_arena measure = {0};
+    bb_block block;
+    bb_config one_layer = *config;
+    one_layer.n_layer = 1;
+    bb_weights_layout(&block, &measure, device, &one_layer, for_inference);
+    return measure.used * (size_t)config->n_layer;
+}
+
+static float *tensor_at(float *base, const bb_param_table *table, int index) {
+    int64_t offset = table->entries[index].offset;
+    return base && offset >= 0 ? base + offset : NULL;
+}
+
+void bb_weights_bind(bb_block *blocks, const bb_param_table *table, int n_layer, float *params, float *grads) {
+    for (int l = 0; l < n_layer; l++) {
+        int first = BB_PARAM_FIRST_BLOCK + l * BB_PARAMS_PER_BLOCK;
+        bb_block *b = &blocks[l];
+        b->n1 = tensor_at(params, table, first + BB_P_N1);
+        b->n2 = tensor_at(params, table, first + BB_P_N2);
+        b->w_qkv = tensor_at(params, table, first + BB_P_Q); /* k and v follow q without gaps */
+        b->w_o = tensor_at(params, table, first + BB_P_O);
+        b->w_gate_up = tensor_at(params, table, first + BB_P_GATE_UP);
+        b->w_down = tensor_at(params, table, first + BB_P_DOWN);
+        b->dn1 = tensor_at(grads, table, first + BB_P_N1);
+        b->dn2 = tensor_at(grads, table, first + BB_P_N2);
+        b->dw_qkv = tensor_at(grads, table, first + BB_P_Q);
+        b->dw_o = tensor_at(grads, table, first + BB_P_O);
+        b->dw_gate_up = tensor_at(grads, table, first + BB_P_GATE_UP);
+        b->dw_down = tensor_at(grads, table, first + BB_P_DOWN);
+    }
+}
+
+void bb_weights_quantize(bb_device *device, const bb_block *blocks, int n_layer) {
+    const bb_ops *ops = device->ops;
+    for (int l = 0; l < n_layer; l++) {
+        const bb_block *b = &blocks[l];
+        ops->ternary_quant(device, &b->qkv, b->w_qkv);
+        ops->ternary_quant(device, &b->o, b->w_o);
+        ops->ternary_quant(device, &b->gate_up, b->w_gate_up);
+        ops->ternary_quant(device, &b->down, b->w_down);
+    }
+}
+
+void bb_weights_clip_gradients(bb_device *device, const bb_block *b) {
+    const bb_ops *ops = device->ops;
+    ops->ste_clip(device, b->dw_qkv, b->w_qkv, &b->qkv);
+    ops->ste_clip(device, b->dw_o, b->w_o, &b->o);
+    ops->ste_clip(device, b->dw_gate_up, b->w_gate_up, &b->gate_up);
+    ops->ste_clip(device, b->dw_down, b->w_down, &b->down);
+}
+
+bb_ternary bb_weights_ternary(bb_device *device, const bb_block *blocks, int index) {
+    const bb_block *b = &blocks[(index - BB_PARAM_FIRST_BLOCK) / BB_PARAMS_PER_BLOCK];
+    switch ((index - BB_PARAM_FIRST_BLOCK) % BB_PARAMS_PER_BLOCK) {
+    case BB_P_Q: return bb_ternary_segment(device, &b->qkv, 0);
+    case BB_P_K: return bb_ternary_segment(device, &b->qkv, 1);
+    case BB_P_V: return bb_ternary_segment(device, &b->qkv, 2);
+    case BB_P_O: return b->o;
+    case BB_P_GATE_UP: return b->gate_up;
+    default: return b->down;
+    }
+}
