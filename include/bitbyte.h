@@ -162,6 +162,7 @@ BB_API int bb_model_tensor_count(const bb_model *model);
 BB_API bb_status bb_model_tensor_info(const bb_model *model, int index, bb_tensor_info *out, bb_error *err);
 /* Copies of a tensor (f32, `count` elements): its values (g * q of a ternary one in a model for inference), its gradient. */
 BB_API bb_status bb_model_get_tensor(const bb_model *model, const char *name, float *out, size_t count, bb_error *err);
+/* Every value must be finite. */
 BB_API bb_status bb_model_set_tensor(bb_model *model, const char *name, const float *values, size_t count, bb_error *err);
 BB_API bb_status bb_model_get_gradient(const bb_model *model, const char *name, float *out, size_t count, bb_error *err);
 
@@ -180,10 +181,10 @@ BB_API bb_status bb_model_zero_gradients(bb_model *model, bb_error *err);
 
 /* ---- Quantization and the BitLinear layer ---------------------------------------------------------------------------- */
 
-/* w: (rows, cols) -> q in {-1,0,1}, one scale: w ~ scale * q. */
+/* w: (rows, cols), finite -> q in {-1,0,1}, one scale: w ~ scale * q. */
 BB_API bb_status bb_ternary_quantize(bb_device *device, const float *w, int64_t rows, int64_t cols, int8_t *q, float *scale,
                                      bb_error *err);
-/* x: (rows, cols) -> q in [-127,127], one scale a row: x[t] ~ scale[t] * q[t]. */
+/* x: (rows, cols), finite -> q in [-127,127], one scale a row: x[t] ~ scale[t] * q[t]. */
 BB_API bb_status bb_act_quantize(bb_device *device, const float *x, int64_t rows, int64_t cols, int8_t *q, float *scale,
                                  bb_error *err);
 
@@ -194,6 +195,7 @@ BB_API bb_status bb_bitlinear_create(bb_device *device, int in_features, int out
                                      uint64_t seed, bb_bitlinear **out, bb_error *err);
 BB_API void bb_bitlinear_free(bb_bitlinear *layer);
 BB_API bb_status bb_bitlinear_get_weight(const bb_bitlinear *layer, float *weight, bb_error *err);
+/* Every value must be finite. */
 BB_API bb_status bb_bitlinear_set_weight(bb_bitlinear *layer, const float *weight, bb_error *err);
 /* x: (rows, in) -> y: (rows, out). Keeps what backward needs. */
 BB_API bb_status bb_bitlinear_forward(bb_bitlinear *layer, const float *x, int64_t rows, float *y, bb_error *err);

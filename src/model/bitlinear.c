@@ -4,6 +4,7 @@
 #include <stdlib.h>
 
 #include "core/arena.h"
+#include "core/finite.h"
 #include "core/rng.h"
 #include "ops/ops.h"
 
@@ -97,7 +98,16 @@ bb_status bb_bitlinear_get_weight(const bb_bitlinear *l, float *weight, bb_error
     return l->device->ops->sync(l->device, err);
 }
 
+/* The quantizers would lose it: codes know no NaN. */
+static bb_status check_finite(const char *what, const float *x, int64_t rows, int64_t cols, bb_error *err) {
+    int64_t i = bb_find_not_finite(x, rows * cols);
+    if (i == rows * cols) return BB_OK;
+    return bb_fail(err, BB_ERR_ARGUMENT, "%s: element %lld (row %lld, column %lld) is %s, expected a finite number", what,
+                   (long long)i, (long long)(i / cols), (long long)(i % cols), bb_not_finite_name(x[i]));
+}
+
 bb_status bb_bitlinear_set_weight(bb_bitlinear *l, const float *weight, bb_error *err) {
+    BB_TRY(check_finite("the weight of a BitLinear layer", weight, l->out, l->in, err));
     l->device->ops->copy_in(l->device, l->weight, weight, (size_t)(l->in * l->out) * sizeof(float));
     l->device->ops->ternary_quant(l->device, &l->ternary, l->weight);
     return l->device->ops->sync(l->device, err);
@@ -163,6 +173,7 @@ static bb_status check_matrix(int64_t rows, int64_t cols, bb_error *err) {
 bb_status bb_ternary_quantize(bb_device *device, const float *w, int64_t rows, int64_t cols, int8_t *q, float *scale,
                               bb_error *err) {
     BB_TRY(check_matrix(rows, cols, err));
+    BB_TRY(check_finite("the matrix to quantize", w, rows, cols, err));
     const bb_ops *ops = device->ops;
     size_t n = (size_t)(rows * cols), f32 = bb_align_up(n * sizeof(float)), i8 = bb_align_up(n);
     bb_ternary t = {.n = rows, .k = cols, .segments = 1, .segment_end = {rows}};
@@ -187,6 +198,7 @@ bb_status bb_ternary_quantize(bb_device *device, const float *w, int64_t rows, i
 bb_status bb_act_quantize(bb_device *device, const float *x, int64_t rows, int64_t cols, int8_t *q, float *scale,
                           bb_error *err) {
     BB_TRY(check_matrix(rows, cols, err));
+    BB_TRY(check_finite("the activations to quantize", x, rows, cols, err));
     const bb_ops *ops = device->ops;
     size_t n = (size_t)(rows * cols), f32 = bb_align_up(n * sizeof(float)), i8 = bb_align_up(n);
     size_t scales = bb_align_up((size_t)rows * sizeof(float)), bytes = f32 + i8 + scales;

@@ -5,6 +5,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "core/finite.h"
+
 enum { STAGING = 1 << 16 }; /* elements of an initial parameter copied to the device at a time */
 
 /* ---- creation -------------------------------------------------------------------------------------------------------- */
@@ -221,6 +223,10 @@ bb_status bb_model_set_tensor(bb_model *m, const char *name, const float *values
     BB_TRY(find_tensor(m, name, count, &p, err));
     if (p->offset < 0)
         return bb_fail(err, BB_ERR_ARGUMENT, "%s is ternary in a model that was loaded for inference: it can't be set", name);
+    int64_t bad = bb_find_not_finite(values, p->count);
+    if (bad < p->count)
+        return bb_fail(err, BB_ERR_ARGUMENT, "%s: element %lld is %s, expected a finite number", name, (long long)bad,
+                       bb_not_finite_name(values[bad]));
     m->device->ops->copy_in(m->device, m->params + p->offset, values, count * sizeof(float));
     bb_model_parameters_changed(m);
     return m->device->ops->sync(m->device, err);

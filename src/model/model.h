@@ -46,5 +46,7 @@ float *bb_model_swap_gradients(bb_model *model, float *grads);
 void bb_model_parameters_changed(bb_model *model);
 /* Quantizes the prepared weights if they are out of date. */
 void bb_model_prepare(bb_model *model);
+/* BB_ERR_NUMERIC, naming tensor and element, where a weight is not finite. Prepares the weights; reads little else. */
+bb_status bb_model_check_finite(bb_model *model, bb_error *err);
 
 #endif

@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "core/finite.h"
 #include "model/config.h"
 #include "model/model.h"
 
@@ -68,20 +69,14 @@ bb_status bb_model_file_packed_tensor(const bb_tensor_source *st, const bb_param
 bb_status bb_model_file_check_finite(void *user, const bb_file_tensor *t, uint64_t at, const uint8_t *piece, size_t size,
                                      bb_error *err) {
     const char *path = user;
-    uint32_t bits, most = 0;
+    int64_t n = (int64_t)(size / sizeof(float));
     if (t->dtype != BB_FILE_F32) return BB_OK;
-    for (size_t i = 0; i < size; i += sizeof bits) {
-        memcpy(&bits, piece + i, sizeof bits);
-        bits &= 0x7fffffffu;
-        most = bits > most ? bits : most;
-    }
-    for (size_t i = 0; most >= 0x7f800000u && i < size; i += sizeof bits) {
-        memcpy(&bits, piece + i, sizeof bits);
-        if ((bits & 0x7f800000u) != 0x7f800000u) continue;
-        return bb_fail(err, BB_ERR_FORMAT, "%s: tensor '%s': element %llu is %s, expected a finite number", path, t->name,
-                       (unsigned long long)((at + i) / sizeof bits), bits & 0x007fffffu ? "NaN" : "infinite");
-    }
-    return BB_OK;
+    int64_t i = bb_find_not_finite(piece, n);
+    if (i == n) return BB_OK;
+    float value;
+    memcpy(&value, piece + (size_t)i * sizeof value, sizeof value);
+    return bb_fail(err, BB_ERR_FORMAT, "%s: tensor '%s': element %llu is %s, expected a finite number", path, t->name,
+                   (unsigned long long)(at / sizeof value) + (unsigned long long)i, bb_not_finite_name(value));
 }
 
 bb_status bb_model_file_check_codes(const char *path, const bb_file_tensor *t, uint64_t at, const uint8_t *piece, size_t size,

@@ -95,8 +95,11 @@ static inline int64_t bb_kv_cell(bool values, int64_t row, int64_t d, int64_t D,
 
 enum { BB_NORM_TILE = 4096 };
 
-/* g of n weights, the sum of whose absolute values is given. */
-static inline float bb_absmean_scale(double sum, int64_t n) { return (float)fmax(sum / (double)n, 1e-8); }
+/* g of n weights, the sum of whose absolute values is given. Not finite where a weight is not: the codes can't say so. */
+static inline float bb_absmean_scale(double sum, int64_t n) {
+    double mean = sum / (double)n;
+    return (float)(mean < 1e-8 ? 1e-8 : mean);
+}
 
 typedef struct bb_adamw {
     double lr, beta1, beta2, eps, weight_decay; /* weight_decay 0 for a tensor that does not decay */

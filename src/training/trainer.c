@@ -283,8 +283,29 @@ static void on_saved(void *user, int64_t step, const char *path, double paused_s
     emit(t, &e);
 }
 
+/* All that is saved has passed this, so the newest checkpoint is good. Ranks have the same weights, and find the same. */
+static bb_status check_weights(const bb_trainer *t, bb_error *err) {
+    bb_error why, ignored;
+    char path[4096];
+    bb_status status = bb_model_check_finite(t->model, &why);
+    if (status == BB_OK) return BB_OK;
+    if (status != BB_ERR_NUMERIC) return bb_fail(err, status, "%s", why.message);
+    const char *good = t->resumed_from;
+    (void)bb_saver_wait(t->saver, &ignored); /* it may be on its way to its name */
+    if (t->options.out_dir && bb_run_latest_checkpoint(t->options.out_dir, path, sizeof path, &ignored) == BB_OK) good = path;
+    if (!good)
+        return bb_fail(err, BB_ERR_NUMERIC,
+                       "after step %lld the weights are not finite: %s. There is no checkpoint from before",
+                       (long long)t->state.step, why.message);
+    return bb_fail(err, BB_ERR_NUMERIC,
+                   "after step %lld the weights are not finite: %s. The last good checkpoint is %s: go on from it with a lower "
+                   "--lr (--resume FILE --out DIR)",
+                   (long long)t->state.step, why.message, good);
+}
+
 static bb_status save(bb_trainer *t, bb_error *err) {
     if (!t->options.out_dir) return BB_OK;
+    BB_TRY(check_weights(t, err));
     BB_TRY(bb_saver_wait(t->saver, err)); /* and says what it took, before this save's times are taken */
     double begin = bb_clock_seconds();
     if (t->optimizer->dist) BB_TRY(bb_weight_exchange_f32_to_rank_0(&t->optimizer->exchange, err));
@@ -503,6 +524,8 @@ static bb_status run(bb_trainer *t, bb_dataset *dataset, bb_error *err) {
         BB_TRY(train_step(t, dataset, &e, err));
         e.logged = every(s->step, o->log_every) || s->step == o->steps;
         emit(t, &e);
+        /* A weight that is not finite leaves no loss that is. */
+        if (!isfinite(e.loss)) BB_TRY(check_weights(t, err));
         if (e.logged) {
             BB_TRY(log_metrics(t, &e, err));
             t->last_log_time = bb_clock_seconds();
