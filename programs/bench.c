@@ -2,66 +2,75 @@
 /* bitbyte bench: times the operations and a training step at the shapes that the project compares itself at. */
 #include <string.h>
 
+#include "commands.h"
 #include "common.h"
+#include "json_out.h"
 #include "progress.h"
 
 enum { SHAPES = 3, ALL = SHAPES };
 static const char *const shape_choices[] = {"S", "M", "L", "all", NULL};
 
-static struct {
+typedef struct bench_args {
     bb_device_args device;
     int shape, batch_size, seq_len, repeats, optim;
     int kv_cache;
     bool decode, recompute, step_only, json;
-} args;
+} bench_args;
 
 /* clang-format off: a table is read by rows */
-static bb_cli_option options[] = {
+static const bb_cli_option options[] = {
     {.help = "What is timed"},
     {.name = "shape",
      .type = BB_CLI_CHOICE,
-     .target = &args.shape,
+     .offset = offsetof(bench_args, shape),
      .choices = shape_choices,
      .help = "S: 6 layers of 384, M: 12 of 768, L: 24 of 1536"},
     {.name = "decode",
      .type = BB_CLI_FLAG,
-     .target = &args.decode,
+     .offset = offsetof(bench_args, decode),
      .help =
          "inference instead of training: bytes/s from an empty context and at positions 1,024 and 4,096, reading 512 bytes, "
          "loading, memory"},
     {.name = "kv_cache",
      .type = BB_CLI_CHOICE,
-     .target = &args.kv_cache,
+     .offset = offsetof(bench_args, kv_cache),
      .choices = bb_kv_choices,
      .help = "with --decode: what is kept of past bytes"},
     {.name = "batch_size",
      .type = BB_CLI_INT,
-     .target = &args.batch_size,
+     .offset = offsetof(bench_args, batch_size),
      .value = "N",
      .range = BB_CLI_AT_LEAST(0),
      .help = "sequences a step",
      .default_text = "0: 8 at S, 4 at M, 1 at L"},
     {.name = "seq_len",
      .type = BB_CLI_INT,
-     .target = &args.seq_len,
+     .offset = offsetof(bench_args, seq_len),
      .value = "N",
      .range = BB_CLI_AT_LEAST(1),
      .help = "bytes a sequence"},
     {.name = "repeats",
      .type = BB_CLI_INT,
-     .target = &args.repeats,
+     .offset = offsetof(bench_args, repeats),
      .value = "N",
      .range = BB_CLI_AT_LEAST(1),
      .help = "times each is measured; the median is given"},
-    {.name = "optim", .type = BB_CLI_CHOICE, .target = &args.optim, .choices = bb_optim_choices, .help = "optimizer"},
+    {.name = "optim",
+     .type = BB_CLI_CHOICE,
+     .offset = offsetof(bench_args, optim),
+     .choices = bb_optim_choices,
+     .help = "optimizer"},
     {.name = "recompute",
      .type = BB_CLI_FLAG,
-     .target = &args.recompute,
+     .offset = offsetof(bench_args, recompute),
      .help = "computes activations again instead of keeping them, as train does without --no_ckpt; the limit counts it"},
-    {.name = "step_only", .type = BB_CLI_FLAG, .target = &args.step_only, .help = "whole steps alone, not each operation"},
+    {.name = "step_only",
+     .type = BB_CLI_FLAG,
+     .offset = offsetof(bench_args, step_only),
+     .help = "whole steps alone, not each operation"},
     {.help = "Output and machine"},
-    {.name = "json", .type = BB_CLI_FLAG, .target = &args.json, .help = "a JSON array with one object a shape"},
-    BB_DEVICE_ROWS(args.device),
+    {.name = "json", .type = BB_CLI_FLAG, .offset = offsetof(bench_args, json), .help = "a JSON array with one object a shape"},
+    {.group = &bb_device_group, .offset = offsetof(bench_args, device)},
 };
 /* clang-format on */
 
@@ -80,15 +89,16 @@ static const bb_cli_command command = {
 
 static void on_progress(void *user, const char *line) { bb_progress_update(user, "%s", line); }
 
-static bb_status run_shape(bb_device *device, int shape, bb_progress *progress, json_t **out, bb_error *err) {
+static bb_status run_shape(const bench_args *args, bb_device *device, int shape, bb_progress *progress, json_t **out,
+                           bb_error *err) {
     char *text;
     bb_status status;
-    if (args.decode) {
+    if (args->decode) {
         bb_decode_bench_options d;
         bb_decode_bench_options_default(&d);
         d.shape = shape_choices[shape];
-        d.repeats = args.repeats;
-        d.kv_cache = (bb_kv_type)args.kv_cache;
+        d.repeats = args->repeats;
+        d.kv_cache = (bb_kv_type)args->kv_cache;
         d.on_progress = on_progress;
         d.user = progress;
         status = bb_bench_decode(device, &d, &text, err);
@@ -97,12 +107,12 @@ static bb_status run_shape(bb_device *device, int shape, bb_progress *progress, 
     bb_bench_options o;
     bb_bench_options_default(&o);
     o.shape = shape_choices[shape];
-    o.batch_size = args.batch_size;
-    o.seq_len = args.seq_len;
-    o.repeats = args.repeats;
-    o.optim = (bb_optimizer_kind)args.optim;
-    o.recompute = args.recompute;
-    o.step_only = args.step_only;
+    o.batch_size = args->batch_size;
+    o.seq_len = args->seq_len;
+    o.repeats = args->repeats;
+    o.optim = (bb_optimizer_kind)args->optim;
+    o.recompute = args->recompute;
+    o.step_only = args->step_only;
     o.on_progress = on_progress;
     o.user = progress;
     status = bb_bench(device, &o, &text, err);
@@ -117,27 +127,19 @@ done:
     return err->code;
 }
 
-int bb_cmd_bench(int argc, char **argv) {
-    bb_bench_options defaults;
-    bb_bench_options_default(&defaults);
-    args.seq_len = defaults.seq_len;
-    args.repeats = defaults.repeats;
-    args.optim = (int)defaults.optim;
-    int exit_status = bb_cli_parse(&command, argc, argv);
-    if (exit_status != BB_CLI_GO_ON) return exit_status;
-
+static int bench(const bench_args *args) {
     bb_error err;
     bb_device *device = NULL;
     bb_progress progress;
     bb_progress_open(&progress, stderr, 10);
     json_t *all = json_array();
-    bb_status status = bb_device_args_open(&args.device, &device, &err);
-    int first = args.shape == ALL ? 0 : args.shape, last = args.shape == ALL ? SHAPES - 1 : args.shape;
+    bb_status status = bb_device_args_open(&args->device, &device, &err);
+    int first = args->shape == ALL ? 0 : args->shape, last = args->shape == ALL ? SHAPES - 1 : args->shape;
     for (int shape = first; shape <= last && status == BB_OK; shape++) {
         json_t *one;
-        status = run_shape(device, shape, &progress, &one, &err);
+        status = run_shape(args, device, shape, &progress, &one, &err);
         if (status != BB_OK) break;
-        if (!args.json) {
+        if (!args->json) {
             if (shape > first) putchar('\n');
             bb_json_show(one, stdout);
             fflush(stdout);
@@ -145,7 +147,19 @@ int bb_cmd_bench(int argc, char **argv) {
         json_array_append_new(all, one);
     }
     bb_device_close(device);
-    if (status == BB_OK && args.json) bb_json_line(json_incref(all));
+    if (status == BB_OK && args->json) bb_json_line(json_incref(all));
     json_decref(all);
     return status == BB_OK ? BB_EXIT_OK : bb_cli_fail(&command, &err);
+}
+
+int bb_cmd_bench(int argc, char **argv) {
+    bench_args args;
+    bb_bench_options defaults;
+    bb_bench_options_default(&defaults);
+    args = (bench_args){.seq_len = defaults.seq_len, .repeats = defaults.repeats, .optim = (int)defaults.optim};
+    bb_cli cli;
+    int exit_status = bb_cli_parse(&cli, &command, &args, argc, argv);
+    if (exit_status == BB_CLI_CONTINUE) exit_status = bench(&args);
+    bb_cli_free(&cli);
+    return exit_status;
 }

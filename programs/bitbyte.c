@@ -5,6 +5,8 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "cli_nearest.h"
+#include "commands.h"
 #include "common.h"
 
 static const struct {

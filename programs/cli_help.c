@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: MIT
 /* Help, made from a command's table. */
+#include "cli_help.h"
+
 #include <string.h>
 
 #include "cli_value.h"
@@ -24,7 +26,8 @@ static int wrap(FILE *out, const char *text, int column, int indent) {
     return column;
 }
 
-static void option_help(const bb_cli_option *option, FILE *out) {
+static void option_help(const bb_cli_row *row, FILE *out) {
+    const bb_cli_option *option = row->option;
     int column = fprintf(out, "  --%s", option->name);
     if (option->choices) {
         for (int i = 0; option->choices[i]; i++) column += fprintf(out, "%s%s", i ? "|" : " ", option->choices[i]);
@@ -37,7 +40,7 @@ static void option_help(const bb_cli_option *option, FILE *out) {
     }
     fprintf(out, "%*s", COLUMN - column, "");
     char text[2048], value[256];
-    bb_cli_value_text(option, value, sizeof value);
+    bb_cli_value_text(row, value, sizeof value);
     const char *shown = option->default_text ? option->default_text : value;
     if (option->type == BB_CLI_FLAG || shown[0] == '\0')
         snprintf(text, sizeof text, "%s%s", option->help, option->required ? " (required)" : "");
@@ -47,16 +50,17 @@ static void option_help(const bb_cli_option *option, FILE *out) {
     fputc('\n', out);
 }
 
-void bb_cli_help(const bb_cli_command *command, FILE *out) {
+void bb_cli_help(const bb_cli *cli, FILE *out) {
+    const bb_cli_command *command = cli->command;
     fprintf(out, "bitbyte %s: ", command->name);
     wrap(out, command->summary, 10 + (int)strlen(command->name), 0);
     fprintf(out, "\n\nUsage: bitbyte %s %s\n", command->name, command->usage);
-    for (int i = 0; i < command->option_count; i++) {
-        const bb_cli_option *option = &command->options[i];
-        if (option->name)
-            option_help(option, out);
+    for (int i = 0; i < cli->row_count; i++) {
+        const bb_cli_row *row = &cli->rows[i];
+        if (row->option->name)
+            option_help(row, out);
         else
-            fprintf(out, "\n%s\n", option->help);
+            fprintf(out, "\n%s\n", row->option->help);
     }
     if (command->examples) fprintf(out, "\nExamples\n%s", command->examples);
     fprintf(out, "\nOptions take --like_this and --like-this alike, and '--option value' or '--option=value'.\n");

@@ -2,10 +2,12 @@
 /* Options and steps that several commands share. */
 #include "common.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 
+#include "json_out.h"
 #include "progress.h"
 
 enum { MAX_DEVICES = 8 };
@@ -17,6 +19,71 @@ const char *const bb_kv_choices[] = {[BB_KV_INT6] = "int6", [BB_KV_INT8] = "int8
 void bb_device_choices_init(void) {
     for (int i = 0; i < MAX_DEVICES; i++) bb_device_choices[i] = bb_device_known(i, NULL);
 }
+
+static const bb_cli_option device_options[] = {
+    {.name = "threads",
+     .type = BB_CLI_INT,
+     .offset = offsetof(bb_device_args, threads),
+     .value = "N",
+     .help = "processor threads; results do not depend on it",
+     .range = BB_CLI_FROM_TO(0, 1024),
+     .default_text = "0: every one that the process may use",
+     .saved = BB_CLI_SAVED_FREE},
+    {.name = "device",
+     .type = BB_CLI_CHOICE,
+     .offset = offsetof(bb_device_args, device),
+     .choices = bb_device_choices,
+     .help = "what computes: cpu is the fast one, ref the slow scalar definition that it is checked against",
+     .saved = BB_CLI_SAVED_FREE}};
+static const bb_cli_option model_options[] = {
+    {.name = "n_layer",
+     .type = BB_CLI_INT,
+     .offset = offsetof(bb_model_args, n_layer),
+     .value = "N",
+     .help = "transformer blocks",
+     .range = BB_CLI_AT_LEAST(1)},
+    {.name = "d_model",
+     .type = BB_CLI_INT,
+     .offset = offsetof(bb_model_args, d_model),
+     .value = "N",
+     .help = "width; a multiple of n_head",
+     .range = BB_CLI_AT_LEAST(1)},
+    {.name = "n_head",
+     .type = BB_CLI_INT,
+     .offset = offsetof(bb_model_args, n_head),
+     .value = "N",
+     .help = "attention heads; d_model / n_head must be even",
+     .range = BB_CLI_AT_LEAST(1)},
+    {.name = "n_kv_head",
+     .type = BB_CLI_INT,
+     .offset = offsetof(bb_model_args, n_kv_head),
+     .value = "N",
+     .help = "key/value heads; a divisor of n_head, fewer make the cache smaller",
+     .range = BB_CLI_AT_LEAST(1),
+     .default_text = "n_head"},
+    {.name = "d_ff",
+     .type = BB_CLI_INT,
+     .offset = offsetof(bb_model_args, d_ff),
+     .value = "N",
+     .help = "inner width of the MLP",
+     .range = BB_CLI_AT_LEAST(1)},
+    {.name = "rope_base",
+     .type = BB_CLI_DOUBLE,
+     .offset = offsetof(bb_model_args, rope_base),
+     .value = "X",
+     .help = "base of the rotary position embedding",
+     .range = BB_CLI_ABOVE(0)},
+    {.name = "no_act_quant",
+     .type = BB_CLI_FLAG,
+     .offset = offsetof(bb_model_args, no_act_quant),
+     .help = "leave the inputs of the ternary layers as they are instead of rounding them to int8"},
+    {.name = "ste",
+     .type = BB_CLI_CHOICE,
+     .offset = offsetof(bb_model_args, ste),
+     .choices = bb_ste_choices,
+     .help = "gradient of a ternary weight: passed as it is, or zero where the weight was clipped"}};
+const bb_cli_group bb_device_group = {device_options, BB_CLI_COUNT(device_options)};
+const bb_cli_group bb_model_group = {model_options, BB_CLI_COUNT(model_options)};
 
 bb_status bb_device_args_open(const bb_device_args *args, bb_device **out, bb_error *err) {
     return bb_device_open(bb_device_choices[args->device], args->threads, out, err);
@@ -35,7 +102,7 @@ void bb_model_args_default(bb_model_args *args) {
                             .rope_base = config.rope_base};
 }
 
-int bb_model_args_from_file(const bb_cli_command *command, bb_model_args *args, const char *path, const bb_config *file) {
+int bb_model_args_from_file(const bb_cli *cli, bb_model_args *args, const char *path, const bb_config *file) {
     const struct {
         const char *name;
         int *ours;
@@ -46,23 +113,24 @@ int bb_model_args_from_file(const bb_cli_command *command, bb_model_args *args, 
                  {"n_kv_head", &args->n_kv_head, file->n_kv_head},
                  {"d_ff", &args->d_ff, file->d_ff}};
     for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++) {
-        if (bb_cli_given(command, sizes[i].name) && *sizes[i].ours != sizes[i].theirs)
-            return bb_cli_usage_error(command, "--%s %d contradicts %s, which has %d", sizes[i].name, *sizes[i].ours, path,
+        if (bb_cli_given(cli, sizes[i].name) && *sizes[i].ours != sizes[i].theirs)
+            return bb_cli_usage_error(cli->command, "--%s %d contradicts %s, which has %d", sizes[i].name, *sizes[i].ours, path,
                                       sizes[i].theirs);
         *sizes[i].ours = sizes[i].theirs;
     }
-    if (bb_cli_given(command, "rope_base") && (args->rope_base < file->rope_base || args->rope_base > file->rope_base))
-        return bb_cli_usage_error(command, "--rope_base %.17g contradicts %s, which has %.17g", args->rope_base, path,
+    if (bb_cli_given(cli, "rope_base") && (args->rope_base < file->rope_base || args->rope_base > file->rope_base))
+        return bb_cli_usage_error(cli->command, "--rope_base %.17g contradicts %s, which has %.17g", args->rope_base, path,
                                   file->rope_base);
     if (args->no_act_quant && file->act_quant)
-        return bb_cli_usage_error(command, "--no_act_quant contradicts %s, which was made with activation quantization", path);
-    if (bb_cli_given(command, "ste") && args->ste != (int)file->ste)
-        return bb_cli_usage_error(command, "--ste %s contradicts %s, which has %s", bb_ste_choices[args->ste], path,
+        return bb_cli_usage_error(cli->command, "--no_act_quant contradicts %s, which was made with activation quantization",
+                                  path);
+    if (bb_cli_given(cli, "ste") && args->ste != (int)file->ste)
+        return bb_cli_usage_error(cli->command, "--ste %s contradicts %s, which has %s", bb_ste_choices[args->ste], path,
                                   bb_ste_choices[file->ste]);
     args->rope_base = file->rope_base;
     args->no_act_quant = !file->act_quant;
     args->ste = (int)file->ste;
-    return BB_CLI_GO_ON;
+    return BB_CLI_CONTINUE;
 }
 
 void bb_model_args_config(const bb_model_args *args, bb_config *out) {
@@ -149,106 +217,9 @@ json_t *bb_memory_json(const bb_memory_estimate *memory) {
                      (json_int_t)memory->inference_total);
 }
 
-/* ---- JSON ------------------------------------------------------------------------------------------------------------ */
-
-enum { CELL = 160 };
-
-static void scalar_text(const json_t *value, char *out) {
-    switch (json_typeof(value)) {
-    case JSON_STRING: snprintf(out, CELL, "%s", json_string_value(value)); break;
-    case JSON_INTEGER: snprintf(out, CELL, "%lld", (long long)json_integer_value(value)); break;
-    case JSON_REAL: {
-        double real = json_real_value(value);
-        snprintf(out, CELL, fabs(real) >= 1000 && fabs(real) < 1e15 ? "%.0f" : "%.4g", real);
-        break;
-    }
-    case JSON_TRUE: snprintf(out, CELL, "yes"); break;
-    case JSON_FALSE: snprintf(out, CELL, "no"); break;
-    case JSON_NULL: snprintf(out, CELL, "-"); break;
-    default: {
-        char *text = json_dumps(value, JSON_COMPACT | JSON_ENCODE_ANY | JSON_REAL_PRECISION(6));
-        snprintf(out, CELL, "%s", text ? text : "?");
-        free(text);
-    }
-    }
-}
-
-/* A column for every key that some row has, in the order in which they come up. */
-static void show_table(json_t *rows, int indent, FILE *out) {
-    enum { COLUMNS = 32 };
-    struct {
-        const char *key;
-        int width;
-        bool left;
-    } columns[COLUMNS];
-    int count = 0;
-    json_t *row, *value;
-    const char *key;
-    char text[CELL];
-    size_t index;
-    json_array_foreach(rows, index, row) {
-        json_object_foreach(row, key, value) {
-            int c = 0;
-            while (c < count && strcmp(columns[c].key, key) != 0) c++;
-            if (c == COLUMNS) continue;
-            if (c == count) {
-                columns[count].key = key;
-                columns[count].width = (int)strlen(key);
-                columns[count++].left = json_is_string(value);
-            }
-            scalar_text(value, text);
-            if ((int)strlen(text) > columns[c].width) columns[c].width = (int)strlen(text);
-        }
-    }
-    for (size_t line = 0; line <= json_array_size(rows); line++) {
-        row = line ? json_array_get(rows, line - 1) : NULL;
-        fprintf(out, "%*s", indent, "");
-        for (int c = 0; c < count; c++) {
-            value = json_object_get(row, columns[c].key);
-            if (value) scalar_text(value, text);
-            const char *cell = !row ? columns[c].key : value ? text : "";
-            fprintf(out, columns[c].left ? "%-*s" : "%*s", columns[c].width, cell);
-            fputs(c + 1 < count ? "  " : "\n", out);
-        }
-    }
-}
-
-static void show_object(json_t *object, int indent, FILE *out) {
-    const char *key;
-    json_t *value;
-    int width = 0;
-    json_object_foreach(object, key, value) if ((int)strlen(key) > width) width = (int)strlen(key);
-    json_object_foreach(object, key, value) {
-        if (json_is_object(value)) {
-            fprintf(out, "%*s%s\n", indent, "", key);
-            show_object(value, indent + 2, out);
-        } else if (json_is_array(value) && json_is_object(json_array_get(value, 0))) {
-            fprintf(out, "%*s%s\n", indent, "", key);
-            show_table(value, indent + 2, out);
-        } else {
-            char text[CELL];
-            scalar_text(value, text);
-            fprintf(out, "%*s%-*s  %s\n", indent, "", width, key, text);
-        }
-    }
-}
-
-void bb_json_show(json_t *json, FILE *out) {
-    if (json_is_object(json))
-        show_object(json, 0, out);
-    else if (json_is_array(json) && json_is_object(json_array_get(json, 0)))
-        show_table(json, 0, out);
-}
-
 void bb_json_line(json_t *json) {
-    char *text = json ? bb_cli_json_text(json, JSON_COMPACT) : NULL;
     /* A line that is missing must not look like success. */
-    if (!text) {
-        fprintf(stderr, "bitbyte: cannot write JSON: a path that is not UTF-8, or out of memory\n");
-        exit(BB_EXIT_FAILURE);
-    }
-    puts(text);
-    fflush(stdout);
-    free(text);
-    json_decref(json);
+    if (bb_json_write(json, stdout)) return;
+    fprintf(stderr, "bitbyte: cannot write JSON: a path that is not UTF-8, or out of memory\n");
+    exit(BB_EXIT_FAILURE);
 }

@@ -1,66 +1,67 @@
 // SPDX-License-Identifier: MIT
 /* bitbyte eval: bits per byte of a model on data that it has not seen. */
+#include "commands.h"
 #include "common.h"
 #include "progress.h"
 
 enum { DEFAULT_MAX_SEQ_LEN = 2048, ROWS = 4096 };
 
-static struct {
+typedef struct eval_args {
     bb_device_args device;
     const char *model, *data;
     int seq_len, batch_size;
     int64_t batches;
     bool sliding, json;
     int kv_cache;
-} args;
+} eval_args;
 
 enum { NO_CACHE = 3 };
 static const char *const kv_choices[] = {
     [BB_KV_INT6] = "int6", [BB_KV_INT8] = "int8", [BB_KV_F32] = "f32", [NO_CACHE] = "none", NULL};
 
-static bb_cli_option options[] = {
+static const bb_cli_option options[] = {
     {.help = "What is scored"},
     {.name = "model",
      .type = BB_CLI_STRING,
-     .target = &args.model,
+     .offset = offsetof(eval_args, model),
      .value = "MODEL",
      .help = "model file, checkpoint, or run directory (its newest checkpoint)",
      .position = 1,
      .required = true},
     {.name = "data",
      .type = BB_CLI_STRING,
-     .target = &args.data,
+     .offset = offsetof(eval_args, data),
      .value = "DIR|GLOB|FILE",
      .help = "held-out bytes: a directory (its shard_*.bin), a glob in quotes, one file, or - for standard input",
      .position = 2,
      .required = true},
     {.name = "seq_len",
      .type = BB_CLI_INT,
-     .target = &args.seq_len,
+     .offset = offsetof(eval_args, seq_len),
      .value = "N",
      .help = "bytes a window; each window is read without what came before it",
      .range = BB_CLI_AT_LEAST(0),
      .default_text = "0: the trained length, at most 2048"},
     {.name = "sliding",
      .type = BB_CLI_FLAG,
-     .target = &args.sliding,
+     .offset = offsetof(eval_args, sliding),
      .help =
          "windows overlap by half and the later half is scored, as generate's window sees a text that goes on for ever; takes "
          "twice the time"},
     {.name = "kv_cache",
      .type = BB_CLI_CHOICE,
-     .target = &args.kv_cache,
+     .offset = offsetof(eval_args, kv_cache),
      .choices = kv_choices,
      .help = "read as generate reads, past bytes out of such a cache: shows what rounding them costs; takes far longer"},
     {.name = "batches",
      .type = BB_CLI_INT64,
-     .target = &args.batches,
+     .offset = offsetof(eval_args, batches),
      .value = "N",
      .help = "stop after N batches; 0: score everything",
      .range = BB_CLI_AT_LEAST(0)},
     {.name = "batch_size",
      .type = BB_CLI_INT,
-     .target = &args.batch_size,
+     .offset = offsetof(eval_args, batch_size),
      .value = "N",
      .help = "windows computed at once; changes speed and memory, not the result",
      .range = BB_CLI_AT_LEAST(0),
@@ -68,10 +69,10 @@ static bb_cli_option options[] = {
     {.help = "Output and machine"},
     {.name = "json",
      .type = BB_CLI_FLAG,
-     .target = &args.json,
+     .offset = offsetof(eval_args, json),
      .help = "one JSON object on standard output: bpb, loss (nats), bytes, seconds, files, seq_len, sliding, kv_cache, model, "
              "data"},
-    BB_DEVICE_ROWS(args.device),
+    {.group = &bb_device_group, .offset = offsetof(eval_args, device)},
 };
 
 static const bb_cli_command command = {
@@ -91,13 +92,13 @@ static void on_progress(void *user, int64_t bytes_done, int64_t bytes_total, dou
                        bb_text_count((uint64_t)bytes_total).s, bpb_so_far);
 }
 
-static void show(const char *path, const bb_eval_options *options_used, const bb_eval_result *result) {
-    if (args.json) {
+static void show(const eval_args *args, const char *path, const bb_eval_options *options_used, const bb_eval_result *result) {
+    if (args->json) {
         bb_json_line(json_pack("{s:f,s:f,s:I,s:f,s:I,s:i,s:b,s:s,s:o,s:o}", "bpb", result->bpb, "loss", result->loss, "bytes",
                                (json_int_t)result->bytes, "seconds", result->seconds, "files", (json_int_t)result->files,
                                "seq_len", options_used->seq_len, "sliding", options_used->sliding, "kv_cache",
-                               kv_choices[args.kv_cache], "model", json_string_nocheck(path), "data",
-                               json_string_nocheck(args.data)));
+                               kv_choices[args->kv_cache], "model", json_string_nocheck(path), "data",
+                               json_string_nocheck(args->data)));
         return;
     }
     double rate = result->seconds > 0 ? (double)result->bytes / result->seconds : 0;
@@ -107,11 +108,8 @@ static void show(const char *path, const bb_eval_options *options_used, const bb
            bb_text_bytes((uint64_t)rate).s);
 }
 
-int bb_cmd_eval(int argc, char **argv) {
-    args.kv_cache = NO_CACHE;
-    int exit_status = bb_cli_parse(&command, argc, argv);
-    if (exit_status != BB_CLI_GO_ON) return exit_status;
-
+static int eval(const eval_args *args) {
+    int exit_status;
     char path[4096];
     bb_error err;
     bb_device *device = NULL;
@@ -122,30 +120,39 @@ int bb_cmd_eval(int argc, char **argv) {
     bb_progress_open(&progress, stderr, 0);
     bb_eval_options_default(&eval_options);
 
-    bb_status status = bb_device_args_open(&args.device, &device, &err);
-    if (status == BB_OK) status = bb_model_open(device, args.model, path, sizeof path, &model, &err);
+    bb_status status = bb_device_args_open(&args->device, &device, &err);
+    if (status == BB_OK) status = bb_model_open(device, args->model, path, sizeof path, &model, &err);
     if (status == BB_OK) {
         int trained = bb_model_trained_length(model);
-        eval_options.seq_len = args.seq_len ? args.seq_len : trained < DEFAULT_MAX_SEQ_LEN ? trained : DEFAULT_MAX_SEQ_LEN;
-        eval_options.batch_size = args.batch_size               ? args.batch_size
+        eval_options.seq_len = args->seq_len ? args->seq_len : trained < DEFAULT_MAX_SEQ_LEN ? trained : DEFAULT_MAX_SEQ_LEN;
+        eval_options.batch_size = args->batch_size              ? args->batch_size
                                   : eval_options.seq_len < ROWS ? ROWS / eval_options.seq_len
                                                                 : 1;
-        eval_options.max_batches = args.batches;
-        eval_options.sliding = args.sliding;
-        eval_options.cached = args.kv_cache != NO_CACHE;
-        if (eval_options.cached) eval_options.kv_cache = (bb_kv_type)args.kv_cache;
+        eval_options.max_batches = args->batches;
+        eval_options.sliding = args->sliding;
+        eval_options.cached = args->kv_cache != NO_CACHE;
+        if (eval_options.cached) eval_options.kv_cache = (bb_kv_type)args->kv_cache;
         eval_options.on_progress = on_progress;
         eval_options.user = &progress;
-        status = bb_evaluate(model, args.data, &eval_options, &result, &err);
+        status = bb_evaluate(model, args->data, &eval_options, &result, &err);
     }
     bb_progress_clear(&progress);
     if (status == BB_OK) {
-        show(path, &eval_options, &result);
+        show(args, path, &eval_options, &result);
         exit_status = BB_EXIT_OK;
     } else {
         exit_status = bb_cli_fail(&command, &err);
     }
     bb_model_free(model);
     bb_device_close(device);
+    return exit_status;
+}
+
+int bb_cmd_eval(int argc, char **argv) {
+    eval_args args = {.kv_cache = NO_CACHE};
+    bb_cli cli;
+    int exit_status = bb_cli_parse(&cli, &command, &args, argc, argv);
+    if (exit_status == BB_CLI_CONTINUE) exit_status = eval(&args);
+    bb_cli_free(&cli);
     return exit_status;
 }

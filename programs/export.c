@@ -3,36 +3,37 @@
 #include <string.h>
 #include <sys/stat.h>
 
+#include "commands.h"
 #include "common.h"
 #include "progress.h"
 
-static struct {
+typedef struct export_args {
     bb_device_args device;
     const char *model, *out;
     bool json;
-} args;
+} export_args;
 
-static bb_cli_option options[] = {
+static const bb_cli_option options[] = {
     {.help = "What"},
     {.name = "model",
      .type = BB_CLI_STRING,
-     .target = &args.model,
+     .offset = offsetof(export_args, model),
      .value = "MODEL",
      .help = "model file, checkpoint, or run directory (its newest checkpoint)",
      .position = 1,
      .required = true},
     {.name = "out",
      .type = BB_CLI_STRING,
-     .target = &args.out,
+     .offset = offsetof(export_args, out),
      .value = "FILE",
      .help = "file to write; one that is there is replaced once the new one is whole",
      .required = true},
     {.help = "Output and machine"},
     {.name = "json",
      .type = BB_CLI_FLAG,
-     .target = &args.json,
+     .offset = offsetof(export_args, json),
      .help = "one JSON object on standard output: model, out, bytes"},
-    BB_DEVICE_ROWS(args.device),
+    {.group = &bb_device_group, .offset = offsetof(export_args, device)},
 };
 
 static const bb_cli_command command = {
@@ -47,27 +48,33 @@ static const bb_cli_command command = {
                 "  bitbyte generate small.safetensors --prompt 'Once'\n",
 };
 
-int bb_cmd_export(int argc, char **argv) {
-    int exit_status = bb_cli_parse(&command, argc, argv);
-    if (exit_status != BB_CLI_GO_ON) return exit_status;
-
+static int export(const export_args *args) {
     char path[4096];
     bb_error err;
     bb_device *device = NULL;
     bb_model *model = NULL;
     struct stat before, after;
-    bb_status status = bb_device_args_open(&args.device, &device, &err);
-    if (status == BB_OK) status = bb_model_open(device, args.model, path, sizeof path, &model, &err);
-    if (status == BB_OK) status = bb_model_export_packed(model, args.out, &err);
-    if (status == BB_OK && args.json) {
-        bb_json_line(json_pack("{s:o,s:o,s:I}", "model", json_string_nocheck(path), "out", json_string_nocheck(args.out),
-                               "bytes", stat(args.out, &after) == 0 ? (json_int_t)after.st_size : (json_int_t)0));
-    } else if (status == BB_OK && stat(path, &before) == 0 && stat(args.out, &after) == 0) {
-        printf("%s: %s, from %s of %s\n", args.out, bb_text_bytes((uint64_t)after.st_size).s, path,
+    bb_status status = bb_device_args_open(&args->device, &device, &err);
+    if (status == BB_OK) status = bb_model_open(device, args->model, path, sizeof path, &model, &err);
+    if (status == BB_OK) status = bb_model_export_packed(model, args->out, &err);
+    if (status == BB_OK && args->json) {
+        bb_json_line(json_pack("{s:o,s:o,s:I}", "model", json_string_nocheck(path), "out", json_string_nocheck(args->out),
+                               "bytes", stat(args->out, &after) == 0 ? (json_int_t)after.st_size : (json_int_t)0));
+    } else if (status == BB_OK && stat(path, &before) == 0 && stat(args->out, &after) == 0) {
+        printf("%s: %s, from %s of %s\n", args->out, bb_text_bytes((uint64_t)after.st_size).s, path,
                bb_text_bytes((uint64_t)before.st_size).s);
     }
-    exit_status = status == BB_OK ? BB_EXIT_OK : bb_cli_fail(&command, &err);
+    int exit_status = status == BB_OK ? BB_EXIT_OK : bb_cli_fail(&command, &err);
     bb_model_free(model);
     bb_device_close(device);
+    return exit_status;
+}
+
+int bb_cmd_export(int argc, char **argv) {
+    export_args args = {.json = false};
+    bb_cli cli;
+    int exit_status = bb_cli_parse(&cli, &command, &args, argc, argv);
+    if (exit_status == BB_CLI_CONTINUE) exit_status = export(&args);
+    bb_cli_free(&cli);
     return exit_status;
 }

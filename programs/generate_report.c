@@ -1,45 +1,17 @@
 // SPDX-License-Identifier: MIT
-/* What bitbyte generate says of a generation; and the texts that it is given. */
-#include <errno.h>
-#include <stdlib.h>
-#include <string.h>
+/* What bitbyte generate says of a generation: as JSON, or for people. */
+#include "generate_report.h"
 
-#include "generate.h"
+#include "json_out.h"
+#include "progress.h"
 
 static double rate(int64_t bytes, double seconds) { return seconds > 0 ? (double)bytes / seconds : 0; }
-
-/* The text, with U+FFFD for what is no UTF-8; then also every byte of it in hexadecimal. */
-static void add_text(json_t *object, const bb_sample *s) {
-    json_t *text = json_stringn((const char *)s->text, s->length); /* NULL where it is no UTF-8 */
-    if (text) {
-        json_object_set_new(object, "text", text);
-        return;
-    }
-    char *shown = NULL, *hex = malloc(2 * s->length + 1);
-    size_t size = 0;
-    FILE *memory = open_memstream(&shown, &size);
-    if (memory && hex) {
-        bb_utf8_out out;
-        bb_utf8_out_open(&out, memory, false);
-        out.keep_controls = true;
-        for (size_t i = 0; i < s->length; i++) {
-            bb_utf8_out_byte(&out, s->text[i]);
-            snprintf(hex + 2 * i, 3, "%02x", s->text[i]);
-        }
-        bb_utf8_out_end(&out);
-    }
-    if (memory) fclose(memory);
-    json_object_set_new(object, "text", shown ? json_stringn(shown, size) : NULL);
-    json_object_set_new(object, "hex", hex ? json_stringn(hex, 2 * s->length) : NULL);
-    free(shown);
-    free(hex);
-}
 
 static json_t *sample_json(const bb_generate_report *r, const bb_sample *s) {
     const bb_generate_metrics *m = &s->metrics;
     json_t *object = json_pack("{s:I}", "seed", (json_int_t)s->seed);
     if (!object) return NULL;
-    if (r->with_text) add_text(object, s);
+    if (r->with_text) bb_json_add_bytes(object, s->text, s->length);
     json_t *rest = json_pack(
         "{s:I,s:I,s:i,s:I,s:f,s:f,s:f,s:f,s:f,s:I,s:I,s:I,s:I}", "text_bytes", (json_int_t)s->length, "new_bytes",
         (json_int_t)m->new_bytes, "stop", m->stop, "context_restarts", (json_int_t)m->context_restarts, "first_byte_seconds",
@@ -91,65 +63,4 @@ void bb_generate_report_show(const bb_sample *s, FILE *out) {
             (long long)m->new_bytes, bb_text_duration(m->decode_seconds).s, rate(m->new_bytes, m->decode_seconds),
             bb_bits_per_byte(-m->mean_logprob), (long long)m->context_restarts, (long long)m->drafted, (long long)m->accepted,
             (long long)s->invalid_utf8);
-}
-
-bb_status bb_generate_read_all(const char *path, uint8_t **bytes, size_t *length, bb_error *err) {
-    bool standard_input = strcmp(path, "-") == 0;
-    FILE *file = standard_input ? stdin : fopen(path, "rb");
-    size_t room = 0;
-    *bytes = NULL;
-    *length = 0;
-    err->code = BB_OK;
-    while (file && !feof(file) && !ferror(file)) {
-        if (*length == room) {
-            room = room ? 2 * room : 65536;
-            uint8_t *larger = realloc(*bytes, room);
-            if (!larger) {
-                err->code = BB_ERR_MEMORY;
-                snprintf(err->message, sizeof err->message, "%s: out of memory for the prompt", path);
-                break;
-            }
-            *bytes = larger;
-        }
-        *length += fread(*bytes + *length, 1, room - *length, file);
-    }
-    if (!file || ferror(file)) {
-        err->code = BB_ERR_IO;
-        snprintf(err->message, sizeof err->message, "%s: cannot read the prompt: %s", standard_input ? "standard input" : path,
-                 strerror(errno));
-    }
-    if (file && !standard_input) fclose(file);
-    return err->code;
-}
-
-static int hex_digit(char c) {
-    if (c >= '0' && c <= '9') return c - '0';
-    if (c >= 'a' && c <= 'f') return c - 'a' + 10;
-    if (c >= 'A' && c <= 'F') return c - 'A' + 10;
-    return -1;
-}
-
-bb_status bb_generate_unescape(const char *option, const char *text, uint8_t *out, size_t *length, bb_error *err) {
-    static const char letters[] = "nrt\\", values[] = "\n\r\t\\";
-    size_t n = 0;
-    for (const char *at = text; *at; at++) {
-        const char *letter = *at == '\\' && at[1] ? strchr(letters, at[1]) : NULL;
-        if (*at != '\\') {
-            out[n++] = (uint8_t)*at;
-        } else if (letter) {
-            out[n++] = (uint8_t)values[letter - letters];
-            at++;
-        } else if (at[1] == 'x' && hex_digit(at[2]) >= 0 && hex_digit(at[3]) >= 0) {
-            out[n++] = (uint8_t)(16 * hex_digit(at[2]) + hex_digit(at[3]));
-            at += 3;
-        } else {
-            err->code = BB_ERR_ARGUMENT;
-            snprintf(err->message, sizeof err->message,
-                     "--%s: unknown escape '%.2s' in '%s'; known are \\n, \\r, \\t, \\\\ and \\xHH (two hexadecimal digits)",
-                     option, at, text);
-            return err->code;
-        }
-    }
-    *length = n;
-    return BB_OK;
 }

@@ -4,55 +4,61 @@
 #include <string.h>
 #include <sys/stat.h>
 
+#include "commands.h"
 #include "common.h"
+#include "json_out.h"
 #include "progress.h"
 
-static struct {
+typedef struct info_args {
     bb_model_args model;
     bb_device_args device;
     const char *file;
     int batch_size, seq_len, optim;
     bool memory, verify, no_ckpt, json;
-} args;
+} info_args;
 
 /* clang-format off: a table is read by rows */
-static bb_cli_option options[] = {
+static const bb_cli_option options[] = {
     {.help = "What"},
     {.name = "file",
      .type = BB_CLI_STRING,
-     .target = &args.file,
+     .offset = offsetof(info_args, file),
      .value = "FILE",
      .position = 1,
      .help = "model file, checkpoint, or run directory (its newest checkpoint; with --verify all of them)"},
-    {.name = "json", .type = BB_CLI_FLAG, .target = &args.json, .help = "as one JSON object"},
+    {.name = "json", .type = BB_CLI_FLAG, .offset = offsetof(info_args, json), .help = "as one JSON object"},
     {.name = "verify",
      .type = BB_CLI_FLAG,
-     .target = &args.verify,
+     .offset = offsetof(info_args, verify),
      .help = "read all of it and compare it with its checksums; exit status 1 when something is damaged"},
     {.help = "Memory"},
     {.name = "memory",
      .type = BB_CLI_FLAG,
-     .target = &args.memory,
+     .offset = offsetof(info_args, memory),
      .help = "predict what training and inference take, by purpose, for FILE's model or for the options below"},
     {.name = "batch_size",
      .type = BB_CLI_INT,
-     .target = &args.batch_size,
+     .offset = offsetof(info_args, batch_size),
      .value = "N",
      .range = BB_CLI_AT_LEAST(1),
      .help = "sequences computed at once"},
     {.name = "seq_len",
      .type = BB_CLI_INT,
-     .target = &args.seq_len,
+     .offset = offsetof(info_args, seq_len),
      .value = "N",
      .range = BB_CLI_AT_LEAST(1),
      .help = "bytes a sequence; also the length of the key/value cache"},
-    {.name = "optim", .type = BB_CLI_CHOICE, .target = &args.optim, .choices = bb_optim_choices, .help = "optimizer"},
+    {.name = "optim",
+     .type = BB_CLI_CHOICE,
+     .offset = offsetof(info_args, optim),
+     .choices = bb_optim_choices,
+     .help = "optimizer"},
     {.name = "no_ckpt",
      .type = BB_CLI_FLAG,
-     .target = &args.no_ckpt,
+     .offset = offsetof(info_args, no_ckpt),
      .help = "keep all activations instead of recomputing them"},
-    BB_MODEL_ROWS(args.model),
-    BB_DEVICE_ROWS(args.device),
+    {.group = &bb_model_group, .offset = offsetof(info_args, model)},
+    {.group = &bb_device_group, .offset = offsetof(info_args, device)},
 };
 /* clang-format on */
 
@@ -111,26 +117,26 @@ static bb_status verify_file(verification *v, const char *path, bb_error *err) {
     return BB_OK;
 }
 
-static bb_status verify_all(verification *v, bb_error *err) {
+static bb_status verify_all(const info_args *args, verification *v, bb_error *err) {
     struct stat info;
-    if (stat(args.file, &info) != 0 || !S_ISDIR(info.st_mode)) return verify_file(v, args.file, err);
+    if (stat(args->file, &info) != 0 || !S_ISDIR(info.st_mode)) return verify_file(v, args->file, err);
     char path[4096];
     long long step;
-    bb_status status = bb_run_checkpoint_before(args.file, INT64_MAX, path, sizeof path, err);
+    bb_status status = bb_run_checkpoint_before(args->file, INT64_MAX, path, sizeof path, err);
     while (status == BB_OK) {
         if ((status = verify_file(v, path, err)) != BB_OK) return status;
-        if (sscanf(path + strlen(args.file), "/step-%lld", &step) != 1) break;
+        if (sscanf(path + strlen(args->file), "/step-%lld", &step) != 1) break;
         bb_error none_left;
-        if (bb_run_checkpoint_before(args.file, step, path, sizeof path, &none_left) != BB_OK) break;
+        if (bb_run_checkpoint_before(args->file, step, path, sizeof path, &none_left) != BB_OK) break;
     }
     return status;
 }
 
-static int verify(void) {
+static int verify(const info_args *args) {
     verification v = {.files = json_array()};
     bb_error err;
     bb_progress_open(&v.progress, stderr, 0);
-    bb_status status = verify_all(&v, &err);
+    bb_status status = verify_all(args, &v, &err);
     bb_progress_clear(&v.progress);
     size_t i, j;
     json_t *file, *failure;
@@ -138,7 +144,7 @@ static int verify(void) {
         json_decref(v.files);
         return bb_cli_fail(&command, &err);
     }
-    if (args.json) {
+    if (args->json) {
         bb_json_line(json_pack("{s:b,s:o}", "good", v.damaged == 0, "files", v.files));
         return v.damaged ? BB_EXIT_FAILURE : BB_EXIT_OK;
     }
@@ -156,15 +162,15 @@ static int verify(void) {
     return v.damaged ? BB_EXIT_FAILURE : BB_EXIT_OK;
 }
 
-static json_t *predict(bb_error *err) {
+static json_t *predict(const info_args *args, bb_error *err) {
     bb_config config;
     bb_device *device = NULL;
     bb_memory_estimate memory;
     json_t *json = NULL;
-    bb_model_args_config(&args.model, &config);
-    if (bb_device_args_open(&args.device, &device, err) != BB_OK) return NULL;
-    if (bb_memory_predict(device, &config, (bb_optimizer_kind)args.optim, args.batch_size, args.seq_len, !args.no_ckpt, &memory,
-                          err) == BB_OK) {
+    bb_model_args_config(&args->model, &config);
+    if (bb_device_args_open(&args->device, &device, err) != BB_OK) return NULL;
+    if (bb_memory_predict(device, &config, (bb_optimizer_kind)args->optim, args->batch_size, args->seq_len, !args->no_ckpt,
+                          &memory, err) == BB_OK) {
         uint64_t total_bytes, free_bytes;
         bb_device_memory(device, &total_bytes, &free_bytes);
         json = bb_memory_json(&memory);
@@ -184,13 +190,13 @@ static void show_bytes(json_t *parts, const char *title) {
     json_object_foreach(parts, key, value) printf("  %-18s %12s\n", key, bb_text_bytes((uint64_t)json_integer_value(value)).s);
 }
 
-static void show_memory(const json_t *memory) {
+static void show_memory(const info_args *args, const json_t *memory) {
     printf("%s parameters\n", bb_text_count((uint64_t)json_integer_value(json_object_get(memory, "model_parameters"))).s);
     char title[160];
-    snprintf(title, sizeof title, "training, batch_size %d, seq_len %d, %s, %s", args.batch_size, args.seq_len,
-             bb_optim_choices[args.optim], args.no_ckpt ? "all activations kept" : "activations recomputed");
+    snprintf(title, sizeof title, "training, batch_size %d, seq_len %d, %s, %s", args->batch_size, args->seq_len,
+             bb_optim_choices[args->optim], args->no_ckpt ? "all activations kept" : "activations recomputed");
     show_bytes(json_object_get(memory, "training"), title);
-    snprintf(title, sizeof title, "generating, up to %d bytes", args.seq_len);
+    snprintf(title, sizeof title, "generating, up to %d bytes", args->seq_len);
     show_bytes(json_object_get(memory, "inference"), title);
     printf("this machine: %s, %s free\n",
            bb_text_bytes((uint64_t)json_integer_value(json_object_get(memory, "device_total"))).s,
@@ -198,51 +204,56 @@ static void show_memory(const json_t *memory) {
 }
 
 /* An option that would change nothing is a mistake that is better said. */
-static int check(void) {
-    if (args.verify && (args.memory || !args.file))
-        return bb_cli_usage_error(&command, args.file ? "give --verify or --memory, not both" : "--verify: FILE is missing");
-    if (!args.file && !args.memory) return bb_cli_usage_error(&command, "FILE is missing: bitbyte info %s", command.usage);
-    for (int i = 0; i < command.option_count && !args.memory; i++) {
-        const bb_cli_option *option = &options[i];
-        if (option->given && option->target != &args.file && option->target != &args.json && option->target != &args.verify)
-            return bb_cli_usage_error(&command, "--%s only means something with --memory", option->name);
+static int check(const bb_cli *cli, const info_args *args) {
+    if (args->verify && (args->memory || !args->file))
+        return bb_cli_usage_error(&command, args->file ? "give --verify or --memory, not both" : "--verify: FILE is missing");
+    if (!args->file && !args->memory) return bb_cli_usage_error(&command, "FILE is missing: bitbyte info %s", command.usage);
+    for (int i = 0; i < cli->row_count && !args->memory; i++) {
+        const bb_cli_row *row = &cli->rows[i];
+        if (row->given && row->target != &args->file && row->target != &args->json && row->target != &args->verify)
+            return bb_cli_usage_error(&command, "--%s only means something with --memory", row->option->name);
     }
-    return BB_CLI_GO_ON;
+    return BB_CLI_CONTINUE;
 }
 
-int bb_cmd_info(int argc, char **argv) {
-    bb_model_args_default(&args.model);
-    args.batch_size = 1;
-    args.seq_len = 2048;
-    args.optim = BB_OPTIM_ADAMW8BIT;
-    int exit_status = bb_cli_parse(&command, argc, argv);
-    if (exit_status == BB_CLI_GO_ON) exit_status = check();
-    if (exit_status != BB_CLI_GO_ON) return exit_status;
+static int info(const bb_cli *cli, info_args *args) {
+    int exit_status = check(cli, args);
+    if (exit_status != BB_CLI_CONTINUE) return exit_status;
 
     char path[4096];
     bb_error err;
     bb_config config;
     json_t *json = NULL;
-    if (args.verify) return verify();
-    if (args.memory && args.file) {
-        if (bb_model_find(args.file, take_config, &config, path, sizeof path, &err) != BB_OK)
+    if (args->verify) return verify(args);
+    if (args->memory && args->file) {
+        if (bb_model_find(args->file, take_config, &config, path, sizeof path, &err) != BB_OK)
             return bb_cli_fail(&command, &err);
-        exit_status = bb_model_args_from_file(&command, &args.model, path, &config);
-        if (exit_status != BB_CLI_GO_ON) return exit_status;
+        exit_status = bb_model_args_from_file(cli, &args->model, path, &config);
+        if (exit_status != BB_CLI_CONTINUE) return exit_status;
     }
-    if (args.memory)
-        json = predict(&err);
+    if (args->memory)
+        json = predict(args, &err);
     else
-        (void)bb_model_find(args.file, describe, &json, path, sizeof path, &err);
+        (void)bb_model_find(args->file, describe, &json, path, sizeof path, &err);
     if (!json) return bb_cli_fail(&command, &err);
-    if (args.json) {
+    if (args->json) {
         bb_json_line(json);
         return BB_EXIT_OK;
     }
-    if (args.memory)
-        show_memory(json);
+    if (args->memory)
+        show_memory(args, json);
     else
         bb_json_show(json, stdout);
     json_decref(json);
     return BB_EXIT_OK;
+}
+
+int bb_cmd_info(int argc, char **argv) {
+    info_args args = {.batch_size = 1, .seq_len = 2048, .optim = BB_OPTIM_ADAMW8BIT};
+    bb_model_args_default(&args.model);
+    bb_cli cli;
+    int exit_status = bb_cli_parse(&cli, &command, &args, argc, argv);
+    if (exit_status == BB_CLI_CONTINUE) exit_status = info(&cli, &args);
+    bb_cli_free(&cli);
+    return exit_status;
 }

@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: MIT
 /* bitbyte generate --interactive: a conversation in one session. On a terminal with libedit's line editor, else plain lines. */
+#include "interactive.h"
+
 #include <errno.h>
 #include <locale.h>
 #include <signal.h>
@@ -7,8 +9,9 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "generate.h"
+#include "generate_report.h"
 #include "signals.h"
+#include "text_out.h"
 
 #ifdef BB_HAVE_LIBEDIT
 #include <histedit.h>
@@ -27,7 +30,7 @@ typedef struct reader {
     bool terminal; /* somebody types: Ctrl-C is about the answer alone */
     bool prompted; /* and sees a prompt */
     char *line;    /* getline's */
-    size_t room;
+    size_t capacity;
 #ifdef BB_HAVE_LIBEDIT
     EditLine *editor;
     History *history;
@@ -122,7 +125,7 @@ static const char *reader_line(reader *r, size_t *length) {
     }
 #endif
     if (!r->prompted) {
-        n = getline(&r->line, &r->room, stdin);
+        n = getline(&r->line, &r->capacity, stdin);
         line = r->line;
     }
     if (n <= 0) return NULL;
@@ -133,14 +136,14 @@ static const char *reader_line(reader *r, size_t *length) {
 /* ---- the conversation ------------------------------------------------------------------------------------------------ */
 
 typedef struct answer {
-    bb_utf8_out out;
+    bb_text_out out;
     uint8_t last;
     int64_t bytes;
 } answer;
 
 static bool on_byte(void *user, uint8_t byte) {
     answer *a = user;
-    bb_utf8_out_byte(&a->out, byte);
+    bb_text_out_byte(&a->out, byte);
     a->last = byte;
     a->bytes++;
     fflush(stdout);
@@ -159,16 +162,16 @@ void bb_interactive_prepare(bb_session_options *options) { options->on_read = on
 static bb_status answer_now(bb_interactive *i, const reader *r, uint64_t seed, bb_error *err) {
     answer a = {.last = '\n'};
     bb_sample sample = {.seed = seed};
-    bb_generate_options o = i->options;
+    bb_generate_options o = i->generation->options;
     o.seed = seed;
     o.on_byte = on_byte;
     o.user = &a;
-    bb_utf8_out_open(&a.out, stdout, !isatty(STDOUT_FILENO));
+    bb_text_out_open(&a.out, stdout, !isatty(STDOUT_FILENO));
     bb_status status = bb_session_generate(i->session, &o, &sample.metrics, err);
-    bb_utf8_out_end(&a.out);
+    bb_text_out_end(&a.out);
     if (a.last != '\n' || (r->prompted && *bb_signals_stop())) fputc('\n', stdout);
     fflush(stdout);
-    sample.invalid_utf8 = a.out.invalid;
+    sample.invalid_utf8 = a.out.utf8.invalid;
     if (status == BB_OK && i->metrics) bb_generate_report_show(&sample, stderr);
     return status;
 }
@@ -191,7 +194,7 @@ static bb_status feed_line(bb_interactive *i, const char *line, size_t length, b
     return status == BB_OK ? bb_session_mark(i->session, err) : status;
 }
 
-typedef enum outcome { GO_ON, END, FAILED } outcome;
+typedef enum outcome { CONTINUE, END, FAILED } outcome;
 
 /* One line, a command or not. *again counts the answers to the same text. */
 static outcome take_line(bb_interactive *i, const reader *r, const char *line, size_t length, uint64_t *again, bb_error *err) {
@@ -201,13 +204,13 @@ static outcome take_line(bb_interactive *i, const reader *r, const char *line, s
     if (command && length == 6 && memcmp(line, "/reset", 6) == 0) {
         bb_session_clear(i->session);
         *again = 0;
-        return GO_ON;
+        return CONTINUE;
     }
     if (command && length == 6 && memcmp(line, "/again", 6) == 0) {
         status = bb_session_rewind(i->session, err);
         if (status == BB_ERR_ARGUMENT) {
             fprintf(stderr, "there is no answer yet that another could replace\n");
-            return GO_ON;
+            return CONTINUE;
         }
         ++*again;
     } else if (command) {
@@ -215,19 +218,19 @@ static outcome take_line(bb_interactive *i, const reader *r, const char *line, s
         if (!asked) fprintf(stderr, "there is no command %.*s\n", (int)length, line);
         fputs(help, asked ? stdout : stderr);
         fflush(stdout);
-        return GO_ON;
+        return CONTINUE;
     } else {
         bool slash = length > 0 && line[0] == '/';
         *again = 0;
         status = feed_line(i, line + slash, length - slash, err);
         if (status == BB_ERR_INTERRUPTED) {
             fprintf(stderr, "\nthe line was not read to its end: the text is as it was before it\n");
-            return GO_ON;
+            return CONTINUE;
         }
     }
-    if (status == BB_OK) status = answer_now(i, r, i->options.seed + *again, err);
-    if (status == BB_ERR_INTERRUPTED) return GO_ON;
-    return status == BB_OK ? GO_ON : FAILED;
+    if (status == BB_OK) status = answer_now(i, r, i->generation->options.seed + *again, err);
+    if (status == BB_ERR_INTERRUPTED) return CONTINUE;
+    return status == BB_OK ? CONTINUE : FAILED;
 }
 
 int bb_interactive_run(bb_interactive *i, bb_error *err) {
@@ -235,14 +238,14 @@ int bb_interactive_run(bb_interactive *i, bb_error *err) {
     size_t length;
     const char *line;
     uint64_t again = 0;
-    outcome now = GO_ON;
+    outcome now = CONTINUE;
     if (!reader_open(&r, err)) {
         reader_close(&r);
         return -1;
     }
     if (r.terminal) bb_signals_uninstall();
     if (r.prompted) fputs("Ctrl-C stops an answer, Ctrl-D ends; /help says more.\n", stdout);
-    while (now == GO_ON && !ferror(stdout) && (line = reader_line(&r, &length))) {
+    while (now == CONTINUE && !ferror(stdout) && (line = reader_line(&r, &length))) {
         /* nobody types: a signal ends it all, like elsewhere */
         if (r.terminal) bb_signals_catch_interrupts();
         now = take_line(i, &r, line, length, &again, err);
@@ -251,7 +254,7 @@ int bb_interactive_run(bb_interactive *i, bb_error *err) {
         else if (*bb_signals_stop())
             break;
     }
-    if (r.prompted && now == GO_ON) fputc('\n', stdout);
+    if (r.prompted && now == CONTINUE) fputc('\n', stdout);
     reader_close(&r);
     return now == FAILED ? -1 : bb_signals_exit_status();
 }

@@ -3,25 +3,26 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "commands.h"
 #include "common.h"
 #include "progress.h"
 #include "signals.h"
 
 enum { MAX_JSON_KEYS = 64 };
 
-static struct {
+typedef struct pack_args {
     bb_cli_list inputs, exts;
     const char *out_dir, *json_key;
     double shard_size_gb, val_frac;
     int sep_byte;
     bool strict, overwrite, json;
-} args;
+} pack_args;
 
-static bb_cli_option options[] = {
+static const bb_cli_option options[] = {
     {.help = "Input"},
     {.name = "inputs",
      .type = BB_CLI_LIST,
-     .target = &args.inputs,
+     .offset = offsetof(pack_args, inputs),
      .value = "PATH",
      .help =
          "files and folders, packed in this order, - for standard input. Folders are searched to the bottom, sorted by path, "
@@ -30,49 +31,52 @@ static bb_cli_option options[] = {
      .required = true},
     {.name = "exts",
      .type = BB_CLI_LIST,
-     .target = &args.exts,
+     .offset = offsetof(pack_args, exts),
      .value = "EXT",
      .help = "extensions of the files to take from folders ('*': every file); a file given by name is always taken",
      .default_text = "those of common text, markup, data and source code files"},
     {.name = "json_key",
      .type = BB_CLI_STRING,
-     .target = &args.json_key,
+     .offset = offsetof(pack_args, json_key),
      .value = "KEYS",
      .help = "where .json and .jsonl records have their text: the first key found wins, nested objects are searched too; "
              "'' packs JSON as it is"},
-    {.name = "strict", .type = BB_CLI_FLAG, .target = &args.strict, .help = "stop at the first unreadable or malformed input"},
+    {.name = "strict",
+     .type = BB_CLI_FLAG,
+     .offset = offsetof(pack_args, strict),
+     .help = "stop at the first unreadable or malformed input"},
     {.help = "Output"},
     {.name = "out_dir",
      .type = BB_CLI_STRING,
-     .target = &args.out_dir,
+     .offset = offsetof(pack_args, out_dir),
      .value = "DIR",
      .help = "gets shard_00000.bin and so on, val_00000.bin and so on, and manifest.json",
      .required = true},
     {.name = "shard_size_gb",
      .type = BB_CLI_DOUBLE,
-     .target = &args.shard_size_gb,
+     .offset = offsetof(pack_args, shard_size_gb),
      .value = "X",
      .help = "size of a shard in GB (10^9 bytes); the last one may be smaller",
      .range = BB_CLI_FROM_TO(1e-9, 1e9)},
     {.name = "sep_byte",
      .type = BB_CLI_INT,
-     .target = &args.sep_byte,
+     .offset = offsetof(pack_args, sep_byte),
      .value = "N",
      .help = "byte between documents, 0 to 255; -1: none",
      .range = BB_CLI_FROM_TO(-1, 255)},
     {.name = "val_frac",
      .type = BB_CLI_DOUBLE,
-     .target = &args.val_frac,
+     .offset = offsetof(pack_args, val_frac),
      .value = "X",
      .help = "share of all bytes, from the end, that goes to the val shards; less than 1",
      .range = BB_CLI_FROM_TO(0, 1)},
     {.name = "overwrite",
      .type = BB_CLI_FLAG,
-     .target = &args.overwrite,
+     .offset = offsetof(pack_args, overwrite),
      .help = "replace the earlier pack that out_dir holds, once the new one is whole"},
     {.name = "json",
      .type = BB_CLI_FLAG,
-     .target = &args.json,
+     .offset = offsetof(pack_args, json),
      .help = "one JSON object on standard output: files, documents, bytes, val_bytes, shards, val_shards, skipped, seconds, "
              "out_dir"},
 };
@@ -124,37 +128,30 @@ static void on_skip(void *user, const char *path, const char *reason) {
     bb_progress_line(&view->progress, "%s", line);
 }
 
-static void show(const bb_pack_result *r, double seconds) {
-    if (args.json) {
+static void show(const pack_args *args, const bb_pack_result *r, double seconds) {
+    if (args->json) {
         bb_json_line(json_pack("{s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:f,s:o}", "files", (json_int_t)r->files, "documents",
                                (json_int_t)r->documents, "bytes", (json_int_t)r->bytes, "val_bytes", (json_int_t)r->val_bytes,
                                "shards", (json_int_t)r->shards, "val_shards", (json_int_t)r->val_shards, "skipped",
-                               (json_int_t)r->skipped, "seconds", seconds, "out_dir", json_string_nocheck(args.out_dir)));
+                               (json_int_t)r->skipped, "seconds", seconds, "out_dir", json_string_nocheck(args->out_dir)));
         return;
     }
     int64_t train_bytes = r->bytes - r->val_bytes;
-    printf("%s: %lld documents of %lld file%s in %s\n", args.out_dir, (long long)r->documents, (long long)r->files,
+    printf("%s: %lld documents of %lld file%s in %s\n", args->out_dir, (long long)r->documents, (long long)r->files,
            r->files == 1 ? "" : "s", bb_text_duration(seconds).s);
     printf("  training   %lld bytes in %lld shard%s\n", (long long)train_bytes, (long long)r->shards,
            r->shards == 1 ? "" : "s");
-    if (args.val_frac > 0)
+    if (args->val_frac > 0)
         printf("  validation %lld bytes in %lld shard%s\n", (long long)r->val_bytes, (long long)r->val_shards,
                r->val_shards == 1 ? "" : "s");
-    if (r->skipped > 0) printf("  skipped    %lld (listed in %s/manifest.json)\n", (long long)r->skipped, args.out_dir);
+    if (r->skipped > 0) printf("  skipped    %lld (listed in %s/manifest.json)\n", (long long)r->skipped, args->out_dir);
 }
 
-int bb_cmd_pack(int argc, char **argv) {
+static int pack_inputs(const pack_args *args) {
     bb_pack_options pack;
     bb_pack_options_default(&pack);
-    args.shard_size_gb = pack.shard_size_gb;
-    args.val_frac = pack.val_frac;
-    args.sep_byte = pack.sep_byte;
-    args.json_key = "text,story,completion,content";
-    int exit_status = bb_cli_parse(&command, argc, argv);
-    if (exit_status != BB_CLI_GO_ON) return exit_status;
-
     const char *keys[MAX_JSON_KEYS];
-    char *key_text = strdup(args.json_key);
+    char *key_text = strdup(args->json_key);
     if (!key_text) return bb_cli_fail(&command, &(bb_error){BB_ERR_MEMORY, "no memory for the options"});
     pack.json_keys = keys;
     pack.json_key_count = split_keys(key_text, keys);
@@ -165,17 +162,17 @@ int bb_cmd_pack(int argc, char **argv) {
     pack_view view = {.start = bb_monotonic_seconds()};
     bb_progress_open(&view.progress, stderr, 5);
     bb_signals_install(NULL, NULL, NULL);
-    pack.inputs = args.inputs.items;
-    pack.input_count = args.inputs.count;
-    pack.out_dir = args.out_dir;
-    pack.shard_size_gb = args.shard_size_gb;
-    pack.sep_byte = args.sep_byte;
-    pack.val_frac = args.val_frac;
-    pack.strict = args.strict;
-    pack.overwrite = args.overwrite;
-    if (args.exts.count > 0) {
-        pack.exts = args.exts.items;
-        pack.ext_count = args.exts.count;
+    pack.inputs = args->inputs.items;
+    pack.input_count = args->inputs.count;
+    pack.out_dir = args->out_dir;
+    pack.shard_size_gb = args->shard_size_gb;
+    pack.sep_byte = args->sep_byte;
+    pack.val_frac = args->val_frac;
+    pack.strict = args->strict;
+    pack.overwrite = args->overwrite;
+    if (args->exts.count > 0) {
+        pack.exts = args->exts.items;
+        pack.ext_count = args->exts.count;
     }
     pack.on_progress = on_progress;
     pack.on_skip = on_skip;
@@ -188,12 +185,27 @@ int bb_cmd_pack(int argc, char **argv) {
     bb_progress_clear(&view.progress);
     free(key_text);
     if (status == BB_OK) {
-        show(&result, bb_monotonic_seconds() - view.start);
+        show(args, &result, bb_monotonic_seconds() - view.start);
         return BB_EXIT_OK;
     }
     if (status == BB_ERR_INTERRUPTED) {
-        fprintf(stderr, "bitbyte pack: stopped; nothing new was left in %s\n", args.out_dir);
+        fprintf(stderr, "bitbyte pack: stopped; nothing new was left in %s\n", args->out_dir);
         return bb_signals_exit_status();
     }
     return bb_cli_fail(&command, &err);
+}
+
+int bb_cmd_pack(int argc, char **argv) {
+    pack_args args;
+    bb_pack_options defaults;
+    bb_pack_options_default(&defaults);
+    args = (pack_args){.shard_size_gb = defaults.shard_size_gb,
+                       .val_frac = defaults.val_frac,
+                       .sep_byte = defaults.sep_byte,
+                       .json_key = "text,story,completion,content"};
+    bb_cli cli;
+    int exit_status = bb_cli_parse(&cli, &command, &args, argc, argv);
+    if (exit_status == BB_CLI_CONTINUE) exit_status = pack_inputs(&args);
+    bb_cli_free(&cli);
+    return exit_status;
 }

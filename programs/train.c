@@ -1,14 +1,15 @@
 // SPDX-License-Identifier: MIT
 /* bitbyte train: opens what the run needs, says what it will be, trains. */
-#include "train.h"
-
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
 #include <unistd.h>
 
+#include "commands.h"
 #include "signals.h"
+#include "train_options.h"
+#include "train_report.h"
 
 typedef struct run {
     bb_dist *dist;
@@ -169,27 +170,27 @@ static int open_ranks(int argc, char **argv, bb_dist **out) {
         return BB_EXIT_FAILURE;
     }
     if (bb_dist_rank(*out) > 0 && !freopen("/dev/null", "w", stdout)) return BB_EXIT_FAILURE;
-    return BB_CLI_GO_ON;
+    return BB_CLI_CONTINUE;
 }
 
 /* A failure that all ranks know of: rank 0 says it. */
-static int fail_together(const bb_cli_command *command, const bb_dist *dist, const bb_error *err) {
+static int fail_together(const bb_dist *dist, const bb_error *err) {
     bb_error unsaid;
     if (bb_dist_rank(dist) > 0) bb_cli_hold(&unsaid);
-    int exit_status = bb_cli_fail(command, err);
+    int exit_status = bb_cli_fail(&bb_train_command, err);
     bb_cli_hold(NULL);
     return exit_status;
 }
 
 /* The command line, read by all ranks: where one can't, e.g. as it does not see a file, none goes on. */
-static int read_args(int argc, char **argv, bb_dist *dist, bb_train_args *args, const bb_cli_command **command) {
-    if (bb_dist_size(dist) == 1) return bb_train_args_read(argc, argv, dist, args, command);
+static int read_args(int argc, char **argv, bb_dist *dist, bb_train_args *args) {
+    if (bb_dist_size(dist) == 1) return bb_train_args_read(argc, argv, dist, args);
     bb_error err = {.code = BB_OK};
     bb_cli_hold(&err);
-    int exit_status = bb_train_args_read(argc, argv, dist, args, command);
+    int exit_status = bb_train_args_read(argc, argv, dist, args);
     bb_cli_hold(NULL);
     if (bb_dist_agree(dist, err.code, &err) == BB_OK) return exit_status;
-    return fail_together(*command, dist, &err);
+    return fail_together(dist, &err);
 }
 
 /* In the run's errors.log, too: what carries standard error away may be what failed. */
@@ -206,7 +207,7 @@ static void log_failure(const char *dir, const char *message) {
 }
 
 /* The others wait for this rank: say what happened, and end them. */
-static void end_job(const bb_cli_command *command, const bb_train_args *args, bb_dist *dist, bb_error *err) {
+static void end_job(const bb_train_args *args, bb_dist *dist, bb_error *err) {
     char message[sizeof err->message];
     bb_dist_wait_to_report(dist);
     snprintf(message, sizeof message, "%s", err->message);
@@ -214,17 +215,17 @@ static void end_job(const bb_cli_command *command, const bb_train_args *args, bb
         snprintf(err->message, sizeof err->message, "rank %d on %s: %.800s", bb_dist_rank(dist),
                  bb_dist_host(dist, bb_dist_rank(dist)), message);
     log_failure(args->out, err->message);
-    bb_dist_abort(dist, bb_cli_fail(command, err));
+    bb_dist_abort(dist, bb_cli_fail(&bb_train_command, err));
 }
 
 int bb_cmd_train(int argc, char **argv) {
     bb_train_args args;
-    const bb_cli_command *command = NULL;
     run r = {0};
     int exit_status = open_ranks(argc, argv, &r.dist);
-    if (exit_status != BB_CLI_GO_ON) return exit_status;
-    exit_status = read_args(argc, argv, r.dist, &args, &command);
-    if (exit_status != BB_CLI_GO_ON) {
+    if (exit_status != BB_CLI_CONTINUE) return exit_status;
+    exit_status = read_args(argc, argv, r.dist, &args);
+    if (exit_status != BB_CLI_CONTINUE) {
+        bb_train_args_free(&args);
         bb_dist_close(r.dist);
         return exit_status;
     }
@@ -262,11 +263,11 @@ int bb_cmd_train(int argc, char **argv) {
     else if (status == BB_OK && bb_trainer_out_of_time(r.trainer))
         exit_status = BB_EXIT_OUT_OF_TIME;
     else if (training && status != BB_OK && !alone)
-        end_job(command, &args, r.dist, &err);
+        end_job(&args, r.dist, &err);
     else if (status != BB_OK)
-        exit_status = fail_together(command, r.dist, &err);
+        exit_status = fail_together(r.dist, &err);
     close_run(&r);
     bb_train_report_close(&report);
-    free(args.config_json);
+    bb_train_args_free(&args);
     return exit_status;
 }

@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: MIT
 /* The options of `bitbyte train`, and the configuration that a resumed run or a model file brings. */
+#include "train_options.h"
+
 #include <dirent.h>
 #include <errno.h>
 #include <stdlib.h>
@@ -8,13 +10,10 @@
 #include <time.h>
 #include <unistd.h>
 
-#include "train.h"
+#include "cli_json.h"
+#include "json_out.h"
 
 enum { RUN_CONFIG_VERSION = 1 };
-
-/* One command line a process: these live as long as it does, and options borrow text from the saved configuration. */
-static bb_train_args given;
-static json_t *saved;
 
 static const char *const save_copy_choices[] = {
     [BB_SAVE_COPY_AUTO] = "auto", [BB_SAVE_COPY_YES] = "yes", [BB_SAVE_COPY_NO] = "no", NULL};
@@ -22,16 +21,16 @@ static const char *const reduce_choices[] = {[BB_REDUCE_FAST] = "fast", [BB_REDU
 static const char *const schedule_choices[] = {[BB_LR_COSINE] = "cosine", [BB_LR_CONSTANT] = "constant", NULL};
 
 /* clang-format off: a table is read by rows */
-static bb_cli_option options[] = {
+static const bb_cli_option options[] = {
     {.help = "Data and run"},
     {.name = "data",
      .type = BB_CLI_STRING,
-     .target = &given.data,
+     .offset = offsetof(bb_train_args, data),
      .value = "DIR|GLOB|FILE",
      .help = "bytes to train on: a directory (its shard_*.bin), a glob in quotes, or one file (required, unless --resume DIR)"},
     {.name = "out",
      .type = BB_CLI_STRING,
-     .target = &given.out,
+     .offset = offsetof(bb_train_args, out),
      .value = "DIR",
      .saved = BB_CLI_SAVED_CALL,
      .help = "run directory: config.json, metrics.jsonl, checkpoints; one that holds checkpoints is refused unless it is "
@@ -39,41 +38,41 @@ static bb_cli_option options[] = {
      .default_text = "runs/DATE-TIME; the same directory with --resume DIR"},
     {.name = "steps",
      .type = BB_CLI_INT64,
-     .target = &given.options.steps,
+     .offset = offsetof(bb_train_args, options.steps),
      .value = "N",
      .range = BB_CLI_AT_LEAST(1),
      .help = "steps of the whole run; schedules are made for it"},
     {.name = "stop_at",
      .type = BB_CLI_INT64,
-     .target = &given.options.stop_at,
+     .offset = offsetof(bb_train_args, options.stop_at),
      .value = "N",
      .range = BB_CLI_AT_LEAST(0),
      .help = "save and stop after step N, to be resumed later; 0: off",
      .saved = BB_CLI_SAVED_CALL},
     {.name = "log_every",
      .type = BB_CLI_INT,
-     .target = &given.options.log_every,
+     .offset = offsetof(bb_train_args, options.log_every),
      .value = "N",
      .range = BB_CLI_AT_LEAST(0),
      .help = "steps between lines here and in metrics.jsonl; 0: only the last",
      .saved = BB_CLI_SAVED_FREE},
     {.name = "save_every",
      .type = BB_CLI_INT,
-     .target = &given.options.save_every,
+     .offset = offsetof(bb_train_args, options.save_every),
      .value = "N",
      .range = BB_CLI_AT_LEAST(0),
      .help = "steps between checkpoints; the last step always leaves one",
      .saved = BB_CLI_SAVED_FREE},
     {.name = "save_minutes",
      .type = BB_CLI_DOUBLE,
-     .target = &given.options.save_minutes,
+     .offset = offsetof(bb_train_args, options.save_minutes),
      .value = "X",
      .range = BB_CLI_AT_LEAST(0),
      .help = "a checkpoint also when the last one is so old; 0: off",
      .saved = BB_CLI_SAVED_FREE},
     {.name = "max_minutes",
      .type = BB_CLI_DOUBLE,
-     .target = &given.options.max_minutes,
+     .offset = offsetof(bb_train_args, options.max_minutes),
      .value = "X",
      .range = BB_CLI_AT_LEAST(0),
      .help =
@@ -81,26 +80,26 @@ static bb_cli_option options[] = {
      .saved = BB_CLI_SAVED_CALL},
     {.name = "keep",
      .type = BB_CLI_INT,
-     .target = &given.options.keep,
+     .offset = offsetof(bb_train_args, options.keep),
      .value = "N",
      .range = BB_CLI_AT_LEAST(0),
      .help = "newest checkpoints that are kept; 0: all",
      .saved = BB_CLI_SAVED_FREE},
     {.name = "keep_every",
      .type = BB_CLI_INT,
-     .target = &given.options.keep_every,
+     .offset = offsetof(bb_train_args, options.keep_every),
      .value = "N",
      .range = BB_CLI_AT_LEAST(0),
      .help = "with --keep, checkpoints of steps that N divides are kept for ever; 0: none is",
      .saved = BB_CLI_SAVED_FREE},
     {.name = "save_sync",
      .type = BB_CLI_FLAG,
-     .target = &given.options.save_sync,
+     .offset = offsetof(bb_train_args, options.save_sync),
      .help = "wait while a checkpoint is written, instead of training on meanwhile",
      .saved = BB_CLI_SAVED_FREE},
     {.name = "save_copy",
      .type = BB_CLI_CHOICE,
-     .target = &given.save_copy,
+     .offset = offsetof(bb_train_args, save_copy),
      .choices = save_copy_choices,
      .help =
          "write checkpoints from a copy of weights and moments; without, an update waits until all is written. auto: a copy "
@@ -108,118 +107,118 @@ static bb_cli_option options[] = {
      .saved = BB_CLI_SAVED_FREE},
     {.name = "allow_overwrite",
      .type = BB_CLI_FLAG,
-     .target = &given.allow_overwrite,
+     .offset = offsetof(bb_train_args, allow_overwrite),
      .saved = BB_CLI_SAVED_CALL,
      .help = "start afresh in a directory that holds checkpoints; they are removed"},
     {.name = "seed",
      .type = BB_CLI_INT64,
-     .target = &given.seed,
+     .offset = offsetof(bb_train_args, seed),
      .value = "N",
      .range = BB_CLI_AT_LEAST(0),
      .help = "of the first weights and of the order of the data"},
     {.name = "json",
      .type = BB_CLI_FLAG,
-     .target = &given.json,
+     .offset = offsetof(bb_train_args, json),
      .saved = BB_CLI_SAVED_CALL,
      .help = "on standard output, each event as one line of JSON"},
 
     {.help = "Model"},
-    BB_MODEL_ROWS(given.model),
+    {.group = &bb_model_group, .offset = offsetof(bb_train_args, model)},
     {.name = "init",
      .type = BB_CLI_STRING,
-     .target = &given.init,
+     .offset = offsetof(bb_train_args, init),
      .value = "FILE",
      .saved = BB_CLI_SAVED_CALL,
      .help = "start from the weights of a model file; its shape is taken too"},
     {.name = "use_sdpa",
      .type = BB_CLI_FLAG,
-     .target = &given.use_sdpa,
+     .offset = offsetof(bb_train_args, use_sdpa),
      .saved = BB_CLI_SAVED_FREE,
      .help = "accepted and without effect: the tiled attention, which never holds a whole score matrix, is the only one"},
 
     {.help = "Batches"},
     {.name = "batch_size",
      .type = BB_CLI_INT,
-     .target = &given.options.batch_size,
+     .offset = offsetof(bb_train_args, options.batch_size),
      .value = "N",
      .range = BB_CLI_AT_LEAST(1),
      .help = "sequences computed at once; memory grows with it"},
     {.name = "grad_accum",
      .type = BB_CLI_INT,
-     .target = &given.options.grad_accum,
+     .offset = offsetof(bb_train_args, options.grad_accum),
      .value = "N",
      .range = BB_CLI_AT_LEAST(1),
      .help = "batches of each rank whose gradients make one step"},
     {.name = "seq_len",
      .type = BB_CLI_INT,
-     .target = &given.options.seq_len,
+     .offset = offsetof(bb_train_args, options.seq_len),
      .value = "N",
      .range = BB_CLI_AT_LEAST(0),
      .help = "bytes a sequence, for every step",
      .default_text = "0: the curriculum, 2048 for the first 20% of the steps, 4096 up to 50%, then 8192"},
     {.name = "seq_len_cap",
      .type = BB_CLI_INT,
-     .target = &given.options.seq_len_cap,
+     .offset = offsetof(bb_train_args, options.seq_len_cap),
      .value = "N",
      .range = BB_CLI_AT_LEAST(0),
      .help = "longest sequence of the curriculum; 0: no cap"},
     {.name = "no_ckpt",
      .type = BB_CLI_FLAG,
-     .target = &given.no_ckpt,
+     .offset = offsetof(bb_train_args, no_ckpt),
      .help = "keep all activations instead of recomputing them in the backward pass: faster, more memory"},
 
     {.help = "Learning"},
     {.name = "optim",
      .type = BB_CLI_CHOICE,
-     .target = &given.optim,
+     .offset = offsetof(bb_train_args, optim),
      .choices = bb_optim_choices,
      .help = "AdamW with moments in f32, or in blocks of 8 bits: a quarter of the memory"},
     {.name = "lr",
      .type = BB_CLI_DOUBLE,
-     .target = &given.lr,
+     .offset = offsetof(bb_train_args, lr),
      .value = "X",
      .range = BB_CLI_ABOVE(0),
      .help = "highest learning rate; small models take more, up to about 3e-3"},
     {.name = "lr_schedule",
      .type = BB_CLI_CHOICE,
-     .target = &given.lr_schedule,
+     .offset = offsetof(bb_train_args, lr_schedule),
      .choices = schedule_choices,
      .help = "after the warm-up"},
     {.name = "lr_min_factor",
      .type = BB_CLI_DOUBLE,
-     .target = &given.options.lr_min_factor,
+     .offset = offsetof(bb_train_args, options.lr_min_factor),
      .value = "X",
      .range = BB_CLI_FROM_TO(0, 1),
      .help = "the cosine ends at this share of --lr"},
     {.name = "warmup_frac",
      .type = BB_CLI_DOUBLE,
-     .target = &given.options.warmup_frac,
+     .offset = offsetof(bb_train_args, options.warmup_frac),
      .value = "X",
      .range = BB_CLI_FROM_TO(0, 1),
      .help = "share of the steps in which the rate rises to --lr"},
     {.name = "warmup_steps",
      .type = BB_CLI_INT64,
-     .target = &given.options.warmup_steps,
+     .offset = offsetof(bb_train_args, options.warmup_steps),
      .value = "N",
      .range = BB_CLI_AT_LEAST(0),
      .help = "the same as a number of steps; it wins over --warmup_frac",
      .default_text = "warmup_frac of the steps"},
     {.name = "wd",
      .type = BB_CLI_DOUBLE,
-     .target = &given.wd,
+     .offset = offsetof(bb_train_args, wd),
      .value = "X",
      .range = BB_CLI_AT_LEAST(0),
      .help = "weight decay, on matrices"},
-    {.name = "wd_all", .type = BB_CLI_FLAG, .target = &given.wd_all, .help = "weight decay on norms too"},
+    {.name = "wd_all", .type = BB_CLI_FLAG, .offset = offsetof(bb_train_args, wd_all), .help = "weight decay on norms too"},
     {.name = "grad_clip",
      .type = BB_CLI_DOUBLE,
-     .target = &given.options.grad_clip,
+     .offset = offsetof(bb_train_args, options.grad_clip),
      .value = "X",
      .range = BB_CLI_AT_LEAST(0),
      .help = "greatest norm of the whole gradient; 0: no clipping"},
     {.name = "spike_skip",
      .type = BB_CLI_DOUBLE,
-     .target = &given.options.spike_skip,
+     .offset = offsetof(bb_train_args, options.spike_skip),
      .value = "Z",
      .range = BB_CLI_AT_LEAST(0),
      .help = "leave a step out whose loss or gradient norm is Z standard deviations over the mean of the last 64, e.g. 6; 0: "
@@ -229,27 +228,27 @@ static bb_cli_option options[] = {
     {.help = "Validation"},
     {.name = "val_data",
      .type = BB_CLI_STRING,
-     .target = &given.val_data,
+     .offset = offsetof(bb_train_args, val_data),
      .value = "DIR|GLOB|FILE",
      .saved = BB_CLI_SAVED_FREE,
      .help = "held-out bytes, e.g. 'data/val_*.bin'; they are scored at the last step too"},
     {.name = "val_every",
      .type = BB_CLI_INT,
-     .target = &given.options.val_every,
+     .offset = offsetof(bb_train_args, options.val_every),
      .value = "N",
      .range = BB_CLI_AT_LEAST(0),
      .help = "steps between validations; 0: only the last",
      .saved = BB_CLI_SAVED_FREE},
     {.name = "val_batches",
      .type = BB_CLI_INT,
-     .target = &given.options.val_batches,
+     .offset = offsetof(bb_train_args, options.val_batches),
      .value = "N",
      .range = BB_CLI_AT_LEAST(0),
      .help = "batches a validation; 0: everything",
      .saved = BB_CLI_SAVED_FREE},
     {.name = "val_seq_len",
      .type = BB_CLI_INT,
-     .target = &given.options.val_seq_len,
+     .offset = offsetof(bb_train_args, options.val_seq_len),
      .value = "N",
      .range = BB_CLI_AT_LEAST(1),
      .help = "bytes a window of validation",
@@ -258,7 +257,7 @@ static bb_cli_option options[] = {
     {.help = "Going on"},
     {.name = "resume",
      .type = BB_CLI_STRING,
-     .target = &given.resume,
+     .offset = offsetof(bb_train_args, resume),
      .value = "PATH",
      .saved = BB_CLI_SAVED_CALL,
      .help =
@@ -267,24 +266,24 @@ static bb_cli_option options[] = {
          "checkpoint file: its weights, step and optimizer state, the rest as given here"},
     {.name = "no_opt_state",
      .type = BB_CLI_FLAG,
-     .target = &given.no_opt_state,
+     .offset = offsetof(bb_train_args, no_opt_state),
      .saved = BB_CLI_SAVED_CALL,
      .help = "resume with fresh optimizer moments"},
 
     {.help = "Machine"},
-    BB_DEVICE_ROWS(given.device),
+    {.group = &bb_device_group, .offset = offsetof(bb_train_args, device)},
 
     {.help = "Many processes"},
     {.name = "ddp",
      .type = BB_CLI_FLAG,
-     .target = &given.ddp,
+     .offset = offsetof(bb_train_args, ddp),
      .saved = BB_CLI_SAVED_CALL,
      .help =
          "train in the processes that mpirun or srun started, the ranks: each takes its part of every step, and all hold the "
          "same weights. Data and checkpoints must be under the same paths on every host"},
     {.name = "global_batch",
      .type = BB_CLI_INT64,
-     .target = &given.options.global_batch,
+     .offset = offsetof(bb_train_args, options.global_batch),
      .value = "N",
      .range = BB_CLI_AT_LEAST(1),
      .help = "sequences of a step in all ranks together; instead of --grad_accum. A run keeps it when it goes on with another "
@@ -292,14 +291,14 @@ static bb_cli_option options[] = {
      .default_text = "batch_size x grad_accum x ranks"},
     {.name = "reduce",
      .type = BB_CLI_CHOICE,
-     .target = &given.reduce,
+     .offset = offsetof(bb_train_args, reduce),
      .choices = reduce_choices,
      .saved = BB_CLI_SAVED_FREE,
      .help = "order of the sum of gradients. fast: within a rank, then over ranks. exact: by batch, so that 1, 2, 4, ... ranks "
              "give the same weights, bit for bit; costs memory where a rank has several batches a step"},
     {.name = "zero",
      .type = BB_CLI_INT,
-     .target = &given.zero,
+     .offset = offsetof(bb_train_args, zero),
      .value = "N",
      .range = BB_CLI_AT_LEAST(0),
      .saved = BB_CLI_SAVED_FREE,
@@ -308,7 +307,7 @@ static bb_cli_option options[] = {
          "of them, to the same results"},
     {.name = "dist_timeout",
      .type = BB_CLI_INT,
-     .target = &given.dist_timeout,
+     .offset = offsetof(bb_train_args, dist_timeout),
      .value = "SECONDS",
      .range = BB_CLI_AT_LEAST(1),
      .saved = BB_CLI_SAVED_FREE,
@@ -316,7 +315,7 @@ static bb_cli_option options[] = {
 };
 /* clang-format on */
 
-static const bb_cli_command command = {
+const bb_cli_command bb_train_command = {
     .name = "train",
     .summary = "train a byte-level model with ternary weights, or go on training one.",
     .usage = "--data DIR|GLOB|FILE [--out DIR] [options]",
@@ -334,20 +333,20 @@ static const bb_cli_command command = {
                 "  Four processes, here or on several hosts (see docs/QUICK_START.md):\n"
                 "    mpirun -np 4 bitbyte train --ddp --data data --out runs/four\n"};
 
-static void set_defaults(void) {
-    memset(&given, 0, sizeof given);
-    bb_train_options_default(&given.options);
-    bb_model_args_default(&given.model);
+static void set_defaults(bb_train_args *args) {
+    memset(args, 0, sizeof *args);
+    bb_train_options_default(&args->options);
+    bb_model_args_default(&args->model);
     bb_optimizer_options optimizer;
     bb_optimizer_options_default(&optimizer);
-    given.lr = optimizer.lr;
-    given.wd = optimizer.weight_decay;
-    given.optim = BB_OPTIM_ADAMW8BIT;
-    given.options.val_every = 2000;
-    given.reduce = (int)given.options.reduce;
-    given.save_copy = (int)given.options.save_copy;
-    given.zero = 1;
-    given.dist_timeout = 15;
+    args->lr = optimizer.lr;
+    args->wd = optimizer.weight_decay;
+    args->optim = BB_OPTIM_ADAMW8BIT;
+    args->options.val_every = 2000;
+    args->reduce = (int)args->options.reduce;
+    args->save_copy = (int)args->options.save_copy;
+    args->zero = 1;
+    args->dist_timeout = 15;
 }
 
 /* The same path from the root on; free() it. NULL where that is what `path` is already, or where the working directory has no
@@ -361,9 +360,9 @@ static char *absolute(const char *path) {
 }
 
 /* Data and files are kept by absolute paths, so that a run can be resumed from anywhere. */
-static void make_absolute(const char **path) {
-    char *joined = absolute(*path);
-    if (joined) *path = joined;
+static void make_absolute(const char **path, char **memory) {
+    *memory = absolute(*path);
+    if (*memory) *path = *memory;
 }
 
 static bool is_directory(const char *path) {
@@ -386,98 +385,103 @@ static bool holds_checkpoints(const char *directory) {
     return found;
 }
 
-static int read_run_config(const char *directory) {
+static int read_run_config(const bb_cli *cli, bb_train_args *args) {
     char path[4200];
     json_error_t where;
-    snprintf(path, sizeof path, "%s/config.json", directory);
+    snprintf(path, sizeof path, "%s/config.json", args->resume);
     if (access(path, R_OK) != 0)
-        return bb_cli_failure(&command,
+        return bb_cli_failure(&bb_train_command,
                               "%s: cannot read: %s (a run directory has one; to resume from a checkpoint, name the file)", path,
                               strerror(errno));
-    saved = json_load_file(path, JSON_REJECT_DUPLICATES, &where);
+    const json_t *saved = args->saved = json_load_file(path, JSON_REJECT_DUPLICATES, &where);
     if (!json_is_object(saved))
-        return bb_cli_failure(&command, "%s: expected one JSON object: %s", path, saved ? "found another value" : where.text);
+        return bb_cli_failure(&bb_train_command, "%s: expected one JSON object: %s", path,
+                              saved ? "found another value" : where.text);
     const json_t *version = json_object_get(saved, "version");
     if (!json_is_integer(version) || json_integer_value(version) != RUN_CONFIG_VERSION)
-        return bb_cli_failure(&command, "%s: expected \"version\": 1, found another; a newer program may have written it",
-                              path);
-    return bb_cli_from_json(&command, saved, path);
+        return bb_cli_failure(&bb_train_command,
+                              "%s: expected \"version\": 1, found another; a newer program may have written it", path);
+    return bb_cli_from_json(cli, saved, path);
 }
 
-static int resume_from(void) {
-    if (access(given.resume, R_OK) != 0)
-        return bb_cli_failure(&command, "%s: cannot read: %s (--resume takes a run directory or a checkpoint)", given.resume,
-                              strerror(errno));
-    if (is_directory(given.resume)) {
-        int status = read_run_config(given.resume);
-        if (status != BB_CLI_GO_ON) return status;
-        if (!given.out) given.out = given.resume;
-        if (!holds_checkpoints(given.resume)) return BB_CLI_GO_ON; /* else the trainer takes the newest that is not damaged */
+static int resume_from(const bb_cli *cli, bb_train_args *args) {
+    if (access(args->resume, R_OK) != 0)
+        return bb_cli_failure(&bb_train_command, "%s: cannot read: %s (--resume takes a run directory or a checkpoint)",
+                              args->resume, strerror(errno));
+    if (is_directory(args->resume)) {
+        int status = read_run_config(cli, args);
+        if (status != BB_CLI_CONTINUE) return status;
+        if (!args->out) args->out = args->resume;
+        if (!holds_checkpoints(args->resume))
+            return BB_CLI_CONTINUE; /* else the trainer takes the newest that is not damaged */
     }
-    if (strlen(given.resume) >= sizeof given.checkpoint) return bb_cli_usage_error(&command, "--resume: the path is too long");
-    strcpy(given.checkpoint, given.resume);
-    return BB_CLI_GO_ON;
+    if (strlen(args->resume) >= sizeof args->checkpoint)
+        return bb_cli_usage_error(&bb_train_command, "--resume: the path is too long");
+    strcpy(args->checkpoint, args->resume);
+    return BB_CLI_CONTINUE;
 }
 
-static const char *default_out(void) {
-    static char name[64];
+static void set_default_out(bb_train_args *args) {
     time_t now = time(NULL);
     struct tm parts;
     localtime_r(&now, &parts);
-    strftime(name, sizeof name, "runs/%Y%m%d-%H%M%S", &parts);
-    return name;
+    strftime(args->default_out, sizeof args->default_out, "runs/%Y%m%d-%H%M%S", &parts);
+    args->out = args->default_out;
 }
 
 /* Every option as it will be, and where the run came from: of a resumed directory, that stays what it was. Messages name `out`
  * and `resume` as they were typed, the file names them so that they are found from anywhere. */
-static int make_config_json(void) {
+static int make_config_json(const bb_cli *cli, bb_train_args *args) {
     static const char *const origins[] = {"init", "resume"};
-    const char *typed_out = given.out, *typed_resume = given.resume;
-    if (given.model.n_kv_head == 0) given.model.n_kv_head = given.model.n_head;
-    char *out = absolute(given.out), *resume = absolute(given.resume);
-    if (out) given.out = out;
-    if (resume) given.resume = resume;
-    json_t *values = bb_cli_to_json(&command);
-    given.out = typed_out;
-    given.resume = typed_resume;
+    const char *typed_out = args->out, *typed_resume = args->resume;
+    if (args->model.n_kv_head == 0) args->model.n_kv_head = args->model.n_head;
+    char *out = absolute(args->out), *resume = absolute(args->resume);
+    if (out) args->out = out;
+    if (resume) args->resume = resume;
+    json_t *values = bb_cli_to_json(cli);
+    args->out = typed_out;
+    args->resume = typed_resume;
     free(out);
     free(resume);
     json_t *object =
         json_pack("{s:s,s:i,s:s}", "format", "bitbyte-run", "version", RUN_CONFIG_VERSION, "program", bb_version());
     bool good = object && values && json_object_update(object, values) == 0;
     for (size_t i = 0; good && i < sizeof origins / sizeof *origins; i++) {
-        json_t *origin = json_object_get(saved, origins[i]);
+        json_t *origin = json_object_get(args->saved, origins[i]);
         if (origin) good = json_object_set(object, origins[i], origin) == 0;
     }
-    char *text = good ? bb_cli_json_text(object, JSON_INDENT(2)) : NULL;
-    if (text && asprintf(&given.config_json, "%s\n", text) < 0) given.config_json = NULL;
+    char *text = good ? bb_json_dump(object, JSON_INDENT(2)) : NULL;
+    if (text && asprintf(&args->config_json, "%s\n", text) < 0) args->config_json = NULL;
     free(text);
     json_decref(object);
     json_decref(values);
-    return given.config_json ? BB_CLI_GO_ON
-                             : bb_cli_failure(&command, "cannot write config.json: a path that is not UTF-8, or out of memory");
+    return args->config_json
+               ? BB_CLI_CONTINUE
+               : bb_cli_failure(&bb_train_command, "cannot write config.json: a path that is not UTF-8, or out of memory");
 }
 
-static int check(void) {
-    if (bb_cli_given(&command, "global_batch") && bb_cli_given(&command, "grad_accum"))
-        return bb_cli_usage_error(&command,
+static int check(const bb_cli *cli, const bb_train_args *args) {
+    if (bb_cli_given(cli, "global_batch") && bb_cli_given(cli, "grad_accum"))
+        return bb_cli_usage_error(&bb_train_command,
                                   "--global_batch and --grad_accum exclude each other: the first says how many sequences "
                                   "make a step, the second how many batches of each rank");
-    if (given.zero > 1)
-        return bb_cli_usage_error(&command,
+    if (args->zero > 1)
+        return bb_cli_usage_error(&bb_train_command,
                                   "--zero %d: expected 0 or 1; what is shared out is the optimizer's state (stage 1), not "
                                   "gradients or weights",
-                                  given.zero);
-    if (given.zero == 1 && !given.ddp && bb_cli_given(&command, "zero"))
-        return bb_cli_usage_error(&command,
+                                  args->zero);
+    if (args->zero == 1 && !args->ddp && bb_cli_given(cli, "zero"))
+        return bb_cli_usage_error(&bb_train_command,
                                   "--zero 1 shares the optimizer's state out over the ranks of --ddp, which is not given");
-    if (given.resume && given.init)
-        return bb_cli_usage_error(&command, "--resume and --init exclude each other: the first goes on with a run, the second "
-                                            "begins one from a model's weights");
-    if (given.no_opt_state && !given.resume)
-        return bb_cli_usage_error(&command, "--no_opt_state only means something with --resume");
-    if (given.resume && given.resume[0] == '\0') return bb_cli_usage_error(&command, "--resume: expected a path, found ''");
-    return BB_CLI_GO_ON;
+    if (args->resume && args->init)
+        return bb_cli_usage_error(&bb_train_command,
+                                  "--resume and --init exclude each other: the first goes on with a run, the second "
+                                  "begins one from a model's weights");
+    if (args->no_opt_state && !args->resume)
+        return bb_cli_usage_error(&bb_train_command, "--no_opt_state only means something with --resume");
+    if (args->resume && args->resume[0] == '\0')
+        return bb_cli_usage_error(&bb_train_command, "--resume: expected a path, found ''");
+    return BB_CLI_CONTINUE;
 }
 
 bool bb_train_wants_ranks(int argc, char **argv) {
@@ -486,49 +490,61 @@ bool bb_train_wants_ranks(int argc, char **argv) {
     return false;
 }
 
-int bb_train_args_read(int argc, char **argv, bb_dist *dist, bb_train_args *args, const bb_cli_command **out_command) {
-    *out_command = &command;
-    set_defaults();
-    int status = bb_cli_parse(&command, argc, argv);
-    if (status == BB_CLI_GO_ON) status = check();
-    if (status != BB_CLI_GO_ON) return status;
-    make_absolute(&given.data);
-    make_absolute(&given.val_data);
-    make_absolute(&given.init);
+/* What follows from the options that were given. */
+static int complete(const bb_cli *cli, bb_dist *dist, bb_train_args *args) {
+    int status = check(cli, args);
+    if (status != BB_CLI_CONTINUE) return status;
+    make_absolute(&args->data, &args->absolute[0]);
+    make_absolute(&args->val_data, &args->absolute[1]);
+    make_absolute(&args->init, &args->absolute[2]);
 
-    if (given.resume) status = resume_from();
-    if (status != BB_CLI_GO_ON) return status;
-    if (!given.data) return bb_cli_usage_error(&command, "--data DIR|GLOB|FILE is missing");
-    if (!given.out) given.out = default_out();
+    if (args->resume) status = resume_from(cli, args);
+    if (status != BB_CLI_CONTINUE) return status;
+    if (!args->data) return bb_cli_usage_error(&bb_train_command, "--data DIR|GLOB|FILE is missing");
+    if (!args->out) set_default_out(args);
 
-    const char *model_file = given.init ? given.init : given.checkpoint;
+    const char *model_file = args->init ? args->init : args->checkpoint;
     bb_config config;
     bb_error err;
-    if (model_file[0] && !saved) {
-        if (bb_config_load(model_file, &config, NULL, &err) != BB_OK) return bb_cli_fail(&command, &err);
-        status = bb_model_args_from_file(&command, &given.model, model_file, &config);
-        if (status != BB_CLI_GO_ON) return status;
+    if (model_file[0] && !args->saved) {
+        if (bb_config_load(model_file, &config, NULL, &err) != BB_OK) return bb_cli_fail(&bb_train_command, &err);
+        status = bb_model_args_from_file(cli, &args->model, model_file, &config);
+        if (status != BB_CLI_CONTINUE) return status;
     }
-    bb_model_args_config(&given.model, &config);
-    if (bb_config_check(&config, &err) != BB_OK) return bb_cli_fail(&command, &err);
+    bb_model_args_config(&args->model, &config);
+    if (bb_config_check(&config, &err) != BB_OK) return bb_cli_fail(&bb_train_command, &err);
 
-    given.options.dist = dist;
+    args->options.dist = dist;
     /* A configuration from before there were ranks is one rank's. */
-    if (given.options.global_batch == 0)
-        given.options.global_batch =
-            (int64_t)given.options.batch_size * given.options.grad_accum * (saved ? 1 : bb_dist_size(dist));
-    status = make_config_json();
-    if (status != BB_CLI_GO_ON) return status;
-    given.options.recompute = !given.no_ckpt;
-    given.options.reduce = (bb_reduce)given.reduce;
-    given.options.save_copy = (bb_save_copy)given.save_copy;
-    given.options.lr_schedule = (bb_lr_schedule)given.lr_schedule;
-    given.options.out_dir = given.out;
-    given.options.allow_overwrite = given.allow_overwrite;
-    given.options.run_config_json = given.config_json;
-    given.options.val_data = given.val_data;
-    *args = given;
-    return BB_CLI_GO_ON;
+    if (args->options.global_batch == 0)
+        args->options.global_batch =
+            (int64_t)args->options.batch_size * args->options.grad_accum * (args->saved ? 1 : bb_dist_size(dist));
+    status = make_config_json(cli, args);
+    if (status != BB_CLI_CONTINUE) return status;
+    args->options.recompute = !args->no_ckpt;
+    args->options.reduce = (bb_reduce)args->reduce;
+    args->options.save_copy = (bb_save_copy)args->save_copy;
+    args->options.lr_schedule = (bb_lr_schedule)args->lr_schedule;
+    args->options.out_dir = args->out;
+    args->options.allow_overwrite = args->allow_overwrite;
+    args->options.run_config_json = args->config_json;
+    args->options.val_data = args->val_data;
+    return BB_CLI_CONTINUE;
+}
+
+int bb_train_args_read(int argc, char **argv, bb_dist *dist, bb_train_args *args) {
+    bb_cli cli;
+    set_defaults(args);
+    int status = bb_cli_parse(&cli, &bb_train_command, args, argc, argv);
+    if (status == BB_CLI_CONTINUE) status = complete(&cli, dist, args);
+    bb_cli_free(&cli);
+    return status;
+}
+
+void bb_train_args_free(bb_train_args *args) {
+    for (size_t i = 0; i < sizeof args->absolute / sizeof *args->absolute; i++) free(args->absolute[i]);
+    free(args->config_json);
+    json_decref(args->saved);
 }
 
 int bb_train_longest(const bb_train_options *o) {

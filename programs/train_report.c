@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: MIT
 /* What `bitbyte train` says: a summary, progress, how it ended. For people, or as lines of JSON. */
+#include "train_report.h"
+
 #include <math.h>
 #include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
-
-#include "train.h"
 
 bb_status bb_train_report_open(bb_train_report *report, const bb_train_args *args, bb_error *err) {
     *report = (bb_train_report){.args = args};

@@ -1,33 +1,10 @@
 // SPDX-License-Identifier: MIT
-/* The parts of `bitbyte train`: its options, where its configuration comes from, and what it says. */
-#ifndef BB_PROGRAMS_TRAIN_H
-#define BB_PROGRAMS_TRAIN_H
+/* What `bitbyte train` says: a summary, progress, how it ended. For people, or as lines of JSON. */
+#ifndef BB_PROGRAMS_TRAIN_REPORT_H
+#define BB_PROGRAMS_TRAIN_REPORT_H
 
-#include "common.h"
 #include "progress.h"
-
-typedef struct bb_train_args {
-    bb_train_options options; /* what the library takes; pointers and callbacks are filled in later */
-    bb_model_args model;
-    bb_device_args device;
-    const char *data, *out, *val_data, *resume, *init; /* paths, absolute after bb_train_args_read */
-    double lr, wd;
-    int optim, lr_schedule, reduce, save_copy; /* bb_optimizer_kind, bb_lr_schedule, bb_reduce, bb_save_copy */
-    int dist_timeout, zero;
-    int64_t seed;
-    bool no_ckpt, no_opt_state, allow_overwrite, wd_all, ddp, use_sdpa, json;
-
-    char checkpoint[4096]; /* file or run directory to resume from, "" when there is none */
-    char *config_json;     /* what config.json of the run will hold; free() it */
-} bb_train_args;
-
-/* Whether the command line says --ddp: asked before it is read, since then the ranks read it together. */
-bool bb_train_wants_ranks(int argc, char **argv);
-/* Reads the command line and, when resuming or starting from a file, the configuration that comes with it; checks everything
- * that needs neither memory nor data. Returns BB_CLI_GO_ON or an exit status. */
-int bb_train_args_read(int argc, char **argv, bb_dist *dist, bb_train_args *args, const bb_cli_command **command);
-/* Length of the longest sequences that the run will train on. */
-int bb_train_longest(const bb_train_options *options);
+#include "train_options.h"
 
 /* Bytes of one rank. */
 typedef struct bb_rank_memory {

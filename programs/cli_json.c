@@ -1,0 +1,104 @@
+// SPDX-License-Identifier: MIT
+/* Values of options from and to JSON. */
+#include "cli_json.h"
+
+#include <stdio.h>
+#include <string.h>
+
+#include "cli_message.h"
+#include "cli_value.h"
+
+static json_t *value_json(const bb_cli_row *row) {
+    switch (row->option->type) {
+    case BB_CLI_FLAG: return json_boolean(*(const bool *)row->target);
+    case BB_CLI_INT: return json_integer(*(const int *)row->target);
+    case BB_CLI_INT64: return json_integer(*(const int64_t *)row->target);
+    case BB_CLI_DOUBLE: return json_real(*(const double *)row->target);
+    case BB_CLI_CHOICE: return json_string(row->option->choices[*(const int *)row->target]);
+    case BB_CLI_STRING: {
+        const char *text = *(const char *const *)row->target;
+        /* Paths are bytes; JSON text is UTF-8. */
+        return text ? json_string_nocheck(text) : json_null();
+    }
+    case BB_CLI_LIST: break;
+    }
+    const bb_cli_list *list = row->target;
+    json_t *array = json_array();
+    for (int i = 0; array && i < list->count; i++) json_array_append_new(array, json_string_nocheck(list->items[i]));
+    return array;
+}
+
+json_t *bb_cli_to_json(const bb_cli *cli) {
+    json_t *object = json_object();
+    for (int i = 0; object && i < cli->row_count; i++) {
+        const bb_cli_row *row = &cli->rows[i];
+        if (!row->option->name) continue;
+        if (json_object_set_new(object, row->option->name, value_json(row)) != 0) {
+            json_decref(object);
+            return NULL;
+        }
+    }
+    return object;
+}
+
+/* A saved value as text, so that it passes the same checks as a typed one. */
+static bool saved_text(const bb_cli_option *option, const json_t *value, char *out, size_t size) {
+    switch (option->type) {
+    case BB_CLI_FLAG:
+        if (!json_is_boolean(value)) return false;
+        snprintf(out, size, "%s", json_is_true(value) ? "on" : "off");
+        return true;
+    case BB_CLI_INT:
+    case BB_CLI_INT64:
+        if (!json_is_integer(value)) return false;
+        snprintf(out, size, "%lld", (long long)json_integer_value(value));
+        return true;
+    case BB_CLI_DOUBLE:
+        if (!json_is_number(value)) return false;
+        bb_cli_double_text(json_number_value(value), out, size);
+        return true;
+    case BB_CLI_CHOICE:
+    case BB_CLI_STRING:
+        if (json_is_null(value))
+            out[0] = '\0';
+        else if (!json_is_string(value) || strlen(json_string_value(value)) >= size)
+            return false;
+        else
+            snprintf(out, size, "%s", json_string_value(value));
+        return true;
+    case BB_CLI_LIST: break;
+    }
+    return false;
+}
+
+int bb_cli_from_json(const bb_cli *cli, const json_t *saved, const char *where) {
+    for (int i = 0; i < cli->row_count; i++) {
+        const bb_cli_row *row = &cli->rows[i];
+        const bb_cli_option *option = row->option;
+        const json_t *value = option->name ? json_object_get(saved, option->name) : NULL;
+        if (!value || option->saved == BB_CLI_SAVED_CALL) continue;
+        char theirs[4096], ours[4096];
+        if (!saved_text(option, value, theirs, sizeof theirs))
+            return bb_cli_failure(cli->command, "%s: \"%s\" does not hold a value of that option", where, option->name);
+        bb_cli_value_text(row, ours, sizeof ours);
+        /* A default may lie outside the range that can be typed: equal is good enough. */
+        if (strcmp(theirs, ours) == 0) continue;
+        if (row->given) {
+            if (option->saved == BB_CLI_SAVED_FREE) continue;
+            return bb_cli_usage_error(cli->command,
+                                      "--%s %s contradicts the run being resumed: %s has %s. Leave the option out, or resume "
+                                      "from a checkpoint file to change it",
+                                      option->name, ours, where, theirs[0] ? theirs : "none");
+        }
+        if (option->type == BB_CLI_FLAG) {
+            *(bool *)row->target = json_is_true(value);
+        } else if (option->type == BB_CLI_STRING) {
+            /* Borrowed: the object outlives the options. */
+            *(const char **)row->target = json_is_null(value) ? NULL : json_string_value(value);
+        } else {
+            bb_error err;
+            if (bb_cli_value_set(row, theirs, &err) != BB_OK) return bb_cli_failure(cli->command, "%s: %s", where, err.message);
+        }
+    }
+    return BB_CLI_CONTINUE;
+}

@@ -1,0 +1,14 @@
+// SPDX-License-Identifier: MIT
+/* Every command. argv[0] is its name; they return the exit status. */
+#ifndef BB_PROGRAMS_COMMANDS_H
+#define BB_PROGRAMS_COMMANDS_H
+
+int bb_cmd_train(int argc, char **argv);
+int bb_cmd_eval(int argc, char **argv);
+int bb_cmd_generate(int argc, char **argv);
+int bb_cmd_pack(int argc, char **argv);
+int bb_cmd_export(int argc, char **argv);
+int bb_cmd_info(int argc, char **argv);
+int bb_cmd_bench(int argc, char **argv);
+
+#endif

@@ -1,0 +1,35 @@
+// SPDX-License-Identifier: MIT
+/* What bitbyte generate says of a generation: as JSON, or for people. */
+#ifndef BB_PROGRAMS_GENERATE_REPORT_H
+#define BB_PROGRAMS_GENERATE_REPORT_H
+
+#include <jansson.h>
+#include <stdio.h>
+
+#include "bitbyte.h"
+
+/* One continuation of the prompt. */
+typedef struct bb_sample {
+    uint64_t seed;
+    bb_generate_metrics metrics;
+    int64_t invalid_utf8; /* places that are not UTF-8 */
+    uint8_t *text;        /* what was shown; malloc */
+    size_t length, capacity;
+} bb_sample;
+
+/* What a report says besides the samples. */
+typedef struct bb_generate_report {
+    const char *model;
+    const bb_generate_options *options;
+    const bb_sample *samples;
+    int count;
+    double prompt_seconds;
+    int64_t prompt_bytes;
+    bool with_text;
+} bb_generate_report;
+
+json_t *bb_generate_report_json(const bb_generate_report *report);
+/* Speed and likelihood for people, one sample. */
+void bb_generate_report_show(const bb_sample *sample, FILE *out);
+
+#endif
