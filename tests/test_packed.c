@@ -6,7 +6,7 @@
 #include "core/file.h"
 #include "core/rng.h"
 #include "model/forward.h"
-#include "modelfile/model_file.h"
+#include "modelfile/layouts.h"
 #include "modelfile/safetensors.h"
 #include "scratch.h"
 

@@ -1,150 +1,198 @@
 // SPDX-License-Identifier: MIT
 /* Loading models: for training, every parameter in f32; for inference tensor by tensor through one buffer, so that memory holds
  * the packed model and little else. */
+#include <stdlib.h>
+
+#include "core/math.h"
 #include "model/model.h"
-#include "modelfile/model_file.h"
+#include "modelfile/layouts.h"
 
 typedef struct loader {
+    bb_model_source weights;
     bb_model *model;
-    const bb_tensor_source *st;
-    uint8_t *staging; /* device: the largest tensor of the file */
+    uint8_t *staging; /* device: the largest ternary tensor, f32 or codes */
     size_t staging_bytes;
 } loader;
 
-/* Where a tensor's pieces go on the device, and what is checked of them. */
-typedef struct visitor {
+/* Where values go on the device. */
+typedef struct destination {
     const loader *l;
     uint8_t *to;
-    bool codes;
-} visitor;
+    const float *factor; /* of every value; NULL: 1 */
+    uint8_t *codes;      /* host (N, ceil(K/4)) */
+    int64_t columns;
+} destination;
 
-static bb_status take_piece(void *user, const bb_file_tensor *t, uint64_t at, const uint8_t *piece, size_t size,
-                            bb_error *err) {
-    const visitor *v = user;
-    const char *path = bb_tensor_source_path(v->l->st);
-    if (v->codes)
-        BB_TRY(bb_model_file_check_codes(path, t, at, piece, size, err));
-    else
-        BB_TRY(bb_model_file_check_finite((void *)path, t, at, piece, size, err));
-    bb_device *dev = v->l->model->device;
-    dev->ops->copy_in(dev, v->to + at, piece, size);
+static bb_status copy_values(void *user, int64_t first, const float *values, int64_t n, bb_error *err) {
+    const destination *d = user;
+    bb_device *dev = d->l->model->device;
+    float scaled[1024];
+    if (!d->factor) {
+        dev->ops->copy_in(dev, d->to + (size_t)first * sizeof *values, values, (size_t)n * sizeof *values);
+        return BB_OK;
+    }
+    for (int64_t at = 0; at < n; at += (int64_t)(sizeof scaled / sizeof *scaled)) {
+        int64_t count = bb_min(n - at, (int64_t)(sizeof scaled / sizeof *scaled));
+        for (int64_t i = 0; i < count; i++) scaled[i] = values[at + i] * *d->factor;
+        dev->ops->copy_in(dev, d->to + (size_t)(first + at) * sizeof *values, scaled, (size_t)count * sizeof *values);
+        BB_TRY(dev->ops->sync(dev, err)); /* scaled is used again */
+    }
     return BB_OK;
 }
 
-static bb_status read_tensor(const loader *l, const bb_file_tensor *t, void *to, bool codes, bb_error *err) {
-    visitor v = {.l = l, .to = to, .codes = codes};
-    return bb_tensor_source_scan(l->st, t, take_piece, &v, err);
+/* Codes of values -g, 0, g. */
+static bb_status pack_values(void *user, int64_t first, const float *values, int64_t n, bb_error *err) {
+    const destination *d = user;
+    int64_t row_bytes = (d->columns + 3) / 4;
+    (void)err;
+    for (int64_t i = first; i < first + n; i++) {
+        float v = values[i - first];
+        unsigned code = v > 0 ? 2u : v < 0 ? 0u : 1u;
+        int64_t row = i / d->columns, k = i % d->columns;
+        d->codes[row * row_bytes + k / 4] |= (uint8_t)(code << k % 4 * 2);
+    }
+    return BB_OK;
+}
+
+static bb_status copy_codes(void *user, const bb_file_tensor *t, uint64_t at, const uint8_t *piece, size_t size,
+                            bb_error *err) {
+    const destination *d = user;
+    bb_device *dev = d->l->model->device;
+    BB_TRY(bb_packed_check_codes(d->l->weights.source, t, at, piece, size, err));
+    dev->ops->copy_in(dev, d->to + at, piece, size);
+    return BB_OK;
+}
+
+static bb_status load_values(const loader *l, const bb_param *p, void *to, bb_error *err) {
+    destination d = {.l = l, .to = to};
+    bb_weight weight;
+    BB_TRY(l->weights.layout->find(&l->weights, p, &weight, err));
+    return bb_model_source_scan(&l->weights, p, &weight, copy_values, &d, err);
+}
+
+/* Masters for values g q: those whose scale is g and whose codes are q. The mean of |g q| is g times the share of nonzeros. */
+static bb_status load_masters(const loader *l, const bb_param *p, void *to, bb_error *err) {
+    float g, factor = 1;
+    int64_t nonzero;
+    bool ternary;
+    destination d = {.l = l, .to = to, .factor = &factor};
+    bb_weight weight;
+    BB_TRY(l->weights.layout->find(&l->weights, p, &weight, err));
+    BB_TRY(bb_model_source_find_scale(&l->weights, p, &weight, &g, &nonzero, &ternary, err));
+    if (ternary && nonzero > 0) factor = (float)((double)p->count / (double)nonzero);
+    return bb_model_source_scan(&l->weights, p, &weight, copy_values, &d, err);
+}
+
+/* Values g q become exactly the codes q and the scale g. */
+static bb_status load_quantized(const loader *l, const bb_param *p, const bb_weight *weight, const bb_ternary *t, float g,
+                                bb_error *err) {
+    bb_device *dev = l->model->device;
+    size_t bytes = (size_t)(p->shape[0] * ((p->shape[1] + 3) / 4));
+    destination d = {.l = l, .codes = calloc(1, bytes), .columns = p->shape[1]};
+    if (!d.codes) return bb_fail(err, BB_ERR_MEMORY, "no memory to read %s: %.1f MB", p->name, (double)bytes * 1e-6);
+    bb_status status = bb_model_source_scan(&l->weights, p, weight, pack_values, &d, err);
+    if (status == BB_OK) {
+        dev->ops->copy_in(dev, l->staging, d.codes, bytes);
+        dev->ops->copy_in(dev, t->scale, &g, sizeof g);
+        dev->ops->ternary_load(dev, t, l->staging);
+        status = dev->ops->sync(dev, err);
+    }
+    free(d.codes);
+    return status;
 }
 
 static bb_status load_ternary(const loader *l, int index, bb_error *err) {
     const bb_param *p = &l->model->table.entries[index];
     bb_device *dev = l->model->device;
     bb_ternary t = bb_model_ternary(l->model, index);
-    const bb_file_tensor *tensor = bb_tensor_source_find(l->st, p->name);
-    if (tensor && tensor->dtype == BB_FILE_U8) {
-        float scale;
-        BB_TRY(bb_model_file_packed_tensor(l->st, p, &tensor, &scale, err));
-        BB_TRY(read_tensor(l, tensor, l->staging, true, err));
-        dev->ops->copy_in(dev, t.scale, &scale, sizeof scale);
+    destination d = {.l = l, .to = l->staging};
+    bb_weight weight;
+    BB_TRY(l->weights.layout->find(&l->weights, p, &weight, err));
+    if (weight.packed) {
+        BB_TRY(bb_tensor_source_scan(l->weights.source, weight.parts[0], copy_codes, &d, err));
+        dev->ops->copy_in(dev, t.scale, &weight.scale, sizeof weight.scale);
         dev->ops->ternary_load(dev, &t, l->staging);
     } else {
-        BB_TRY(bb_tensor_source_require(l->st, p->name, BB_FILE_F32, p->rank, p->shape, &tensor, err));
-        BB_TRY(read_tensor(l, tensor, l->staging, false, err));
+        float g;
+        int64_t nonzero;
+        bool ternary = false;
+        if (l->weights.layout->quantized)
+            BB_TRY(bb_model_source_find_scale(&l->weights, p, &weight, &g, &nonzero, &ternary, err));
+        if (ternary) return load_quantized(l, p, &weight, &t, g, err);
+        BB_TRY(bb_model_source_scan(&l->weights, p, &weight, copy_values, &d, err));
         dev->ops->ternary_quant(dev, &t, (const float *)(const void *)l->staging);
     }
     return dev->ops->sync(dev, err);
 }
 
-static bb_status load_tensors(loader *l, bb_error *err) {
+/* The file has every parameter: checked before memory is taken for the model that its configuration speaks of. */
+static bb_status check_shapes(loader *l, bb_error *err) {
+    bb_param_table table;
+    BB_TRY(bb_param_table_create(&l->weights.config, false, &table, err));
+    bb_status status = BB_OK;
+    for (int i = 0; i < table.count && status == BB_OK; i++) {
+        const bb_param *p = &table.entries[i];
+        bb_weight weight;
+        status = l->weights.layout->find(&l->weights, p, &weight, err);
+        if (status != BB_OK || !p->ternary) continue;
+        size_t bytes = weight.packed ? (size_t)weight.parts[0]->bytes : (size_t)p->count * sizeof(float);
+        if (bytes > l->staging_bytes) l->staging_bytes = bytes;
+    }
+    bb_param_table_free(&table);
+    return status == BB_OK ? bb_tensor_source_check_metadata(l->weights.source, err) : status;
+}
+
+static bb_status load_for_inference(loader *l, bb_error *err) {
     const bb_param_table *table = &l->model->table;
     bb_device *dev = l->model->device;
-    for (int i = 0; i < table->count; i++) {
-        const bb_file_tensor *t = bb_tensor_source_find(l->st, table->entries[i].name);
-        if (t && table->entries[i].ternary && t->bytes > l->staging_bytes) l->staging_bytes = t->bytes;
-    }
-    if (l->staging_bytes) {
-        l->staging = dev->ops->alloc(dev, l->staging_bytes);
-        if (!l->staging)
-            return bb_fail(err, BB_ERR_MEMORY, "%s: no memory to read it: %.1f MB", bb_tensor_source_path(l->st),
-                           (double)l->staging_bytes * 1e-6);
-    }
+    l->staging = l->staging_bytes ? dev->ops->alloc(dev, l->staging_bytes) : NULL;
+    if (l->staging_bytes && !l->staging)
+        return bb_fail(err, BB_ERR_MEMORY, "%s: no memory to read it: %.1f MB", bb_tensor_source_path(l->weights.source),
+                       (double)l->staging_bytes * 1e-6);
     bb_status status = BB_OK;
     for (int i = 0; i < table->count && status == BB_OK; i++) {
         const bb_param *p = &table->entries[i];
-        const bb_file_tensor *t;
-        if (p->ternary) {
-            status = load_ternary(l, i, err);
-            continue;
-        }
-        status = bb_tensor_source_require(l->st, p->name, BB_FILE_F32, p->rank, p->shape, &t, err);
-        if (status == BB_OK) status = read_tensor(l, t, l->model->params + p->offset, false, err);
+        status = p->ternary ? load_ternary(l, i, err) : load_values(l, p, l->model->params + p->offset, err);
     }
     if (l->staging) dev->ops->free(dev, l->staging, l->staging_bytes);
     return status;
 }
 
-bb_status bb_model_load_for_inference(bb_device *device, const char *path, bb_model **out, bb_error *err) {
-    *out = NULL;
-    loader l = {0};
-    bb_tensor_source *st;
-    bb_config config;
-    BB_TRY(bb_tensor_source_open(path, &st, err));
-    bb_status status = bb_tensor_source_check_metadata(st, err);
-    if (status == BB_OK) status = bb_model_file_config(st, &config, err);
-    if (status == BB_OK) status = bb_model_create_for_inference(device, &config, &l.model, err);
-    l.st = st;
-    if (status == BB_OK) status = load_tensors(&l, err);
-    if (status == BB_OK) {
-        l.model->trained_length = bb_model_file_trained_length(st);
-        *out = l.model;
-    } else {
-        bb_model_free(l.model);
-    }
-    bb_tensor_source_close(st);
-    return status;
-}
-
-static bb_status check_shapes(const loader *l, bb_error *err) {
-    const bb_param_table *table = &l->model->table;
-    const bb_file_tensor *t;
-    for (int i = 0; i < table->count; i++) {
-        const bb_param *p = &table->entries[i];
-        BB_TRY(bb_tensor_source_require(l->st, p->name, BB_FILE_F32, p->rank, p->shape, &t, err));
-    }
-    return BB_OK;
-}
-
-static bb_status load_parameters(const loader *l, bb_error *err) {
+static bb_status load_for_training(loader *l, bb_error *err) {
     const bb_param_table *table = &l->model->table;
     for (int i = 0; i < table->count; i++) {
         const bb_param *p = &table->entries[i];
-        const bb_file_tensor *t;
-        BB_TRY(bb_tensor_source_require(l->st, p->name, BB_FILE_F32, p->rank, p->shape, &t, err));
-        BB_TRY(read_tensor(l, t, l->model->params + p->offset, false, err));
+        void *to = l->model->params + p->offset;
+        BB_TRY(p->ternary && l->weights.layout->quantized ? load_masters(l, p, to, err) : load_values(l, p, to, err));
     }
+    bb_model_parameters_changed(l->model);
     return l->model->device->ops->sync(l->model->device, err);
 }
 
-bb_status bb_model_load(bb_device *device, const char *path, bb_model **out, bb_error *err) {
-    *out = NULL;
+static bb_status load(bb_device *device, const char *path, bool for_inference, bb_model **out, bb_error *err) {
     loader l = {0};
-    bb_tensor_source *st;
-    bb_config config;
-    BB_TRY(bb_tensor_source_open(path, &st, err));
-    bb_status status = bb_model_file_config(st, &config, err);
-    if (status == BB_OK) status = bb_model_file_refuse_packed(st, err);
-    if (status == BB_OK) status = bb_model_create_empty(device, &config, &l.model, err);
-    l.st = st;
+    *out = NULL;
+    BB_TRY(bb_model_source_open(path, NULL, &l.weights, err));
+    bb_status status = for_inference ? BB_OK : bb_model_source_refuse_packed(&l.weights, err);
     if (status == BB_OK) status = check_shapes(&l, err);
-    if (status == BB_OK) status = bb_tensor_source_check_metadata(st, err);
-    if (status == BB_OK) status = load_parameters(&l, err);
+    if (status == BB_OK)
+        status = for_inference ? bb_model_create_for_inference(device, &l.weights.config, &l.model, err)
+                               : bb_model_create_empty(device, &l.weights.config, &l.model, err);
+    if (status == BB_OK) status = for_inference ? load_for_inference(&l, err) : load_for_training(&l, err);
     if (status == BB_OK) {
-        l.model->trained_length = bb_model_file_trained_length(st);
-        bb_model_parameters_changed(l.model);
+        l.model->trained_length = l.weights.trained_length;
         *out = l.model;
     } else {
         bb_model_free(l.model);
     }
-    bb_tensor_source_close(st);
+    bb_model_source_close(&l.weights);
     return status;
+}
+
+bb_status bb_model_load(bb_device *device, const char *path, bb_model **out, bb_error *err) {
+    return load(device, path, false, out, err);
+}
+
+bb_status bb_model_load_for_inference(bb_device *device, const char *path, bb_model **out, bb_error *err) {
+    return load(device, path, true, out, err);
 }

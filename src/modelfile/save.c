@@ -7,7 +7,7 @@
 #include "core/json.h"
 #include "model/config.h"
 #include "model/model.h"
-#include "modelfile/model_file.h"
+#include "modelfile/layouts.h"
 #include "modelfile/safetensors.h"
 
 enum { NAME_BYTES = 64 };

@@ -7,6 +7,7 @@
 #include <string.h>
 #include <xxhash.h>
 
+#include "core/finite.h"
 #include "modelfile/safetensors.h"
 
 #if __BYTE_ORDER__ != __ORDER_LITTLE_ENDIAN__
@@ -16,18 +17,22 @@
 static const struct {
     const char *name;
     size_t bytes;
-} dtypes[] = {[BB_FILE_F32] = {"F32", 4}, [BB_FILE_F16] = {"F16", 2}, [BB_FILE_BF16] = {"BF16", 2},
-              [BB_FILE_F64] = {"F64", 8}, [BB_FILE_I8] = {"I8", 1},   [BB_FILE_U8] = {"U8", 1},
-              [BB_FILE_I32] = {"I32", 4}, [BB_FILE_I64] = {"I64", 8}, [BB_FILE_BOOL] = {"BOOL", 1}};
+    int elements;
+} dtypes[] = {[BB_FILE_F32] = {"F32", 4, 1}, [BB_FILE_F16] = {"F16", 2, 1}, [BB_FILE_BF16] = {"BF16", 2, 1},
+              [BB_FILE_F64] = {"F64", 8, 1}, [BB_FILE_I8] = {"I8", 1, 1},   [BB_FILE_U8] = {"U8", 1, 1},
+              [BB_FILE_I32] = {"I32", 4, 1}, [BB_FILE_I64] = {"I64", 8, 1}, [BB_FILE_BOOL] = {"BOOL", 1, 1}};
 
 size_t bb_file_dtype_bytes(bb_file_dtype t) { return dtypes[t].bytes; }
+int bb_file_dtype_elements(bb_file_dtype t) { return dtypes[t].elements; }
+int64_t bb_file_elements(bb_file_dtype t, uint64_t bytes) { return (int64_t)(bytes / dtypes[t].bytes) * dtypes[t].elements; }
 const char *bb_file_dtype_name(bb_file_dtype t) { return dtypes[t].name; }
 
 bool bb_file_tensor_bytes(const bb_file_tensor *t, uint64_t *bytes) {
-    *bytes = bb_file_dtype_bytes(t->dtype);
+    uint64_t elements = 1, block = (uint64_t)bb_file_dtype_elements(t->dtype);
     for (int i = 0; i < t->rank; i++)
-        if (__builtin_mul_overflow(*bytes, (uint64_t)t->shape[i], bytes)) return false;
-    return *bytes <= INT64_MAX;
+        if (__builtin_mul_overflow(elements, (uint64_t)t->shape[i], &elements)) return false;
+    if (elements % block != 0 || __builtin_mul_overflow(elements / block, bb_file_dtype_bytes(t->dtype), bytes)) return false;
+    return *bytes <= INT64_MAX && elements <= INT64_MAX;
 }
 
 bb_shape_text bb_shape_format(int rank, const int64_t *shape) {
@@ -116,7 +121,8 @@ bb_status bb_tensor_source_read_range(const bb_tensor_source *s, const bb_file_t
 bb_status bb_tensor_source_scan(const bb_tensor_source *s, const bb_file_tensor *t, bb_tensor_visit visit, void *user,
                                 bb_error *err) {
     const char *expected = s->ops->checksum ? s->ops->checksum(s, t) : NULL;
-    uint8_t *piece = malloc(BB_SOURCE_PIECE_BYTES);
+    size_t block = bb_file_dtype_bytes(t->dtype), max_piece = BB_SOURCE_PIECE_BYTES / block * block;
+    uint8_t *piece = malloc(max_piece);
     XXH3_state_t *hash = expected ? XXH3_createState() : NULL;
     bb_status status = BB_OK;
     if (!piece || (expected && !hash)) {
@@ -124,8 +130,8 @@ bb_status bb_tensor_source_scan(const bb_tensor_source *s, const bb_file_tensor 
         goto done;
     }
     if (hash) XXH3_64bits_reset(hash);
-    for (uint64_t at = 0; at < t->bytes; at += BB_SOURCE_PIECE_BYTES) {
-        size_t n = t->bytes - at < BB_SOURCE_PIECE_BYTES ? (size_t)(t->bytes - at) : (size_t)BB_SOURCE_PIECE_BYTES;
+    for (uint64_t at = 0; at < t->bytes; at += max_piece) {
+        size_t n = t->bytes - at < max_piece ? (size_t)(t->bytes - at) : max_piece;
         BB_TRY_GOTO(status, done, s->ops->read(s, t, at, piece, n, err));
         if (hash) XXH3_64bits_update(hash, piece, n);
         if (visit) BB_TRY_GOTO(status, done, visit(user, t, at, piece, n, err));
@@ -151,4 +157,15 @@ static bb_status copy_piece(void *out, const bb_file_tensor *t, uint64_t at, con
 
 bb_status bb_tensor_source_read(const bb_tensor_source *s, const bb_file_tensor *t, void *out, bb_error *err) {
     return bb_tensor_source_scan(s, t, copy_piece, out, err);
+}
+
+bb_status bb_tensor_check_finite(void *source, const bb_file_tensor *t, uint64_t at, const uint8_t *piece, size_t size,
+                                 bb_error *err) {
+    int64_t n = (int64_t)(size / sizeof(float)), i;
+    if (t->dtype != BB_FILE_F32 || (i = bb_find_not_finite(piece, n)) == n) return BB_OK;
+    float value;
+    memcpy(&value, piece + (size_t)i * sizeof value, sizeof value);
+    return bb_fail(err, BB_ERR_FORMAT, "%s: tensor '%s': element %llu is %s, expected a finite number",
+                   bb_tensor_source_path(source), t->name, (unsigned long long)(at / sizeof value) + (unsigned long long)i,
+                   bb_not_finite_name(value));
 }

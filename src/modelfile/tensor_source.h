@@ -29,7 +29,11 @@ typedef struct bb_file_tensor {
     uint64_t offset, bytes; /* offset: as the format counts it */
 } bb_file_tensor;
 
+/* Bytes of a block of elements, and how many those are: 1 but for quantized types. */
 size_t bb_file_dtype_bytes(bb_file_dtype t);
+int bb_file_dtype_elements(bb_file_dtype t);
+/* Elements in so many bytes, whole blocks. */
+int64_t bb_file_elements(bb_file_dtype t, uint64_t bytes);
 const char *bb_file_dtype_name(bb_file_dtype t); /* "F32" */
 /* The bytes that type and shape need; false when the product does not fit. */
 bool bb_file_tensor_bytes(const bb_file_tensor *t, uint64_t *bytes);
@@ -85,8 +89,8 @@ uint64_t bb_tensor_source_file_bytes(const bb_tensor_source *s);
 bb_status bb_tensor_source_require(const bb_tensor_source *s, const char *name, bb_file_dtype dtype, int rank,
                                    const int64_t *shape, const bb_file_tensor **out, bb_error *err);
 
-/* Gives all bytes of a tensor to `visit` (NULL: nobody), in pieces of BB_SOURCE_PIECE_BYTES but for the last. Where the file has
- * a checksum of the tensor, one that differs is BB_ERR_FORMAT. */
+/* Gives all bytes of a tensor to `visit` (NULL: nobody), in pieces of whole blocks, at most BB_SOURCE_PIECE_BYTES long. Where the
+ * file has a checksum of the tensor, one that differs is BB_ERR_FORMAT. */
 bb_status bb_tensor_source_scan(const bb_tensor_source *s, const bb_file_tensor *t, bb_tensor_visit visit, void *user,
                                 bb_error *err);
 /* The same, into `out`: t->bytes. */
@@ -94,6 +98,9 @@ bb_status bb_tensor_source_read(const bb_tensor_source *s, const bb_file_tensor 
 /* `size` bytes from byte `at` of t, without a look at checksums. */
 bb_status bb_tensor_source_read_range(const bb_tensor_source *s, const bb_file_tensor *t, uint64_t at, void *out, size_t size,
                                       bb_error *err);
+/* A bb_tensor_visit, with the source as its user: values of F32 are finite. */
+bb_status bb_tensor_check_finite(void *source, const bb_file_tensor *t, uint64_t at, const uint8_t *piece, size_t size,
+                                 bb_error *err);
 bool bb_tensor_source_has_checksums(const bb_tensor_source *s);
 bb_status bb_tensor_source_check_metadata(const bb_tensor_source *s, bb_error *err);
 

@@ -4,11 +4,11 @@
 #include <stdlib.h>
 
 #include "core/json.h"
-#include "model/config.h"
-#include "modelfile/model_file.h"
+#include "modelfile/layouts.h"
+#include "modelfile/verify.h"
 
 typedef struct check {
-    const char *path;
+    bb_tensor_source *source;
     bool packed; /* tensors of U8 are codes */
     json_t *failures;
     void (*on_progress)(void *user, int64_t bytes_done, int64_t bytes_total);
@@ -28,26 +28,23 @@ static bb_status visit(void *user, const bb_file_tensor *t, uint64_t at, const u
     check *c = user;
     c->done += (int64_t)size;
     if (c->on_progress) c->on_progress(c->user, c->done, c->total);
-    if (c->packed && t->dtype == BB_FILE_U8) return bb_model_file_check_codes(c->path, t, at, piece, size, err);
-    return bb_model_file_check_finite((void *)c->path, t, at, piece, size, err);
+    if (c->packed && t->dtype == BB_FILE_U8) return bb_packed_check_codes(c->source, t, at, piece, size, err);
+    return bb_tensor_check_finite(c->source, t, at, piece, size, err);
 }
 
-static bb_status check_metadata(const check *c, const bb_tensor_source *st, bb_error *err) {
-    bb_config config;
+static bb_status check_metadata(check *c, bb_tensor_source *st, bb_error *err) {
+    bb_model_source w;
     bb_param_table table = {0};
     BB_TRY(note(c, bb_tensor_source_check_metadata(st, err), "__metadata__", err));
     BB_TRY(note(c, c->check_state(st, err), "__metadata__", err));
-    bb_status status = bb_model_file_config(st, &config, err);
+    bb_status status = bb_model_source_of(st, NULL, &w, err);
+    c->packed = w.layout == &bb_layout_packed;
     if (status != BB_OK) return note(c, status, "__metadata__", err);
-    BB_TRY(bb_param_table_create(&config, false, &table, err));
+    BB_TRY(bb_param_table_create(&w.config, false, &table, err));
     for (int i = 0; i < table.count && status == BB_OK; i++) {
         const bb_param *p = &table.entries[i];
-        const bb_file_tensor *t;
-        float scale;
-        bool packed = p->ternary && bb_model_file_is_packed(st);
-        bb_status found = packed ? bb_model_file_packed_tensor(st, p, &t, &scale, err)
-                                 : bb_tensor_source_require(st, p->name, BB_FILE_F32, p->rank, p->shape, &t, err);
-        status = note(c, found, p->name, err);
+        bb_weight weight;
+        status = note(c, w.layout->find(&w, p, &weight, err), p->name, err);
     }
     bb_param_table_free(&table);
     return status;
@@ -55,11 +52,7 @@ static bb_status check_metadata(const check *c, const bb_tensor_source *st, bb_e
 
 bb_status bb_model_file_verify(const char *path, bb_metadata_check check_state, const bb_verify_progress *progress, bool *good,
                                char **json, bb_error *err) {
-    check c = {.path = path,
-               .failures = json_array(),
-               .on_progress = progress->call,
-               .user = progress->user,
-               .check_state = check_state};
+    check c = {.failures = json_array(), .on_progress = progress->call, .user = progress->user, .check_state = check_state};
     bb_tensor_source *st = NULL;
     bb_error ignored, *why = err ? err : &ignored;
     *json = NULL;
@@ -70,7 +63,7 @@ bb_status bb_model_file_verify(const char *path, bb_metadata_check check_state, 
     } else if (status == BB_OK) {
         int count = bb_tensor_source_count(st);
         for (int i = 0; i < count; i++) c.total += (int64_t)bb_tensor_source_at(st, i)->bytes;
-        c.packed = bb_model_file_is_packed(st);
+        c.source = st;
         status = check_metadata(&c, st, why);
         for (int i = 0; i < count && status == BB_OK; i++) {
             const bb_file_tensor *t = bb_tensor_source_at(st, i);

@@ -9,8 +9,9 @@
 #include "core/host.h"
 #include "core/json.h"
 #include "model/config.h"
-#include "modelfile/model_file.h"
+#include "modelfile/layouts.h"
 #include "modelfile/safetensors.h"
+#include "modelfile/verify.h"
 
 enum {
     PIECE_BYTES = 1 << 20,
@@ -456,8 +457,7 @@ static bb_status check_entries(const bb_tensor_source *st, const entry *list, in
 static bb_status check_content(const bb_tensor_source *st, const entry *list, int count, bb_error *err) {
     BB_TRY(bb_tensor_source_check_metadata(st, err));
     for (int i = 0; i < count; i++)
-        BB_TRY(bb_tensor_source_scan(st, bb_tensor_source_find(st, list[i].name), bb_model_file_check_finite,
-                                     (void *)bb_tensor_source_path(st), err));
+        BB_TRY(bb_tensor_source_scan(st, bb_tensor_source_find(st, list[i].name), bb_tensor_check_finite, (void *)st, err));
     return BB_OK;
 }
 
@@ -493,17 +493,18 @@ static bb_status copy_entries(const bb_tensor_source *st, bb_model *model, bb_op
     return BB_OK;
 }
 
-static bb_status load_entries(const bb_tensor_source *st, bb_model *model, bb_optimizer *optimizer, bb_error *err) {
+static bb_status load_entries(const bb_model_source *w, bb_model *model, bb_optimizer *optimizer, bb_error *err) {
+    const bb_tensor_source *st = w->source;
     entry *list = NULL;
     int count = 0;
-    BB_TRY(bb_model_file_refuse_packed(st, err));
+    BB_TRY(bb_model_source_refuse_packed(w, err));
     BB_TRY(list_entries(model, optimizer, &list, &count, err));
     bb_status status = check_entries(st, list, count, err);
     if (status == BB_OK) status = check_content(st, list, count, err);
     if (status == BB_OK) status = copy_entries(st, model, optimizer, list, count, err);
     free(list);
     if (status == BB_OK) {
-        model->trained_length = bb_model_file_trained_length(st);
+        model->trained_length = w->trained_length;
         bb_model_parameters_changed(model);
     }
     return status;
@@ -531,15 +532,13 @@ static bb_status same_config(const char *path, const bb_config *file, const bb_c
 
 bb_status bb_checkpoint_load(const char *path, bb_model *model, bb_optimizer *optimizer, bb_training_state *state,
                              bb_error *err) {
-    bb_tensor_source *st;
-    bb_config config;
+    bb_model_source w;
     bb_training_state read;
     char kind[16];
     bb_status status;
-    BB_TRY(bb_tensor_source_open(path, &st, err));
-    BB_TRY_GOTO(status, done, bb_model_file_config(st, &config, err));
-    BB_TRY_GOTO(status, done, same_config(path, &config, &model->config, err));
-    BB_TRY_GOTO(status, done, bb_checkpoint_read_state(st, &read, kind, sizeof kind, err));
+    BB_TRY(bb_model_source_open(path, NULL, &w, err));
+    BB_TRY_GOTO(status, done, same_config(path, &w.config, &model->config, err));
+    BB_TRY_GOTO(status, done, bb_checkpoint_read_state(w.source, &read, kind, sizeof kind, err));
     if (optimizer) {
         const char *want = bb_optimizer_is_8bit(optimizer) ? "adamw8bit" : "adamw";
         if (strcmp(kind, want) != 0) {
@@ -550,11 +549,11 @@ bb_status bb_checkpoint_load(const char *path, bb_model *model, bb_optimizer *op
             goto done;
         }
     }
-    BB_TRY_GOTO(status, done, load_entries(st, model, optimizer, err));
+    BB_TRY_GOTO(status, done, load_entries(&w, model, optimizer, err));
     if (optimizer) optimizer->steps = read.optimizer_steps;
     if (state) *state = read;
 done:
-    bb_tensor_source_close(st);
+    bb_model_source_close(&w);
     return status;
 }
 

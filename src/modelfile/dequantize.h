@@ -1,0 +1,15 @@
+// SPDX-License-Identifier: MIT
+/* Elements of files as f32. */
+#ifndef BB_MODELFILE_DEQUANTIZE_H
+#define BB_MODELFILE_DEQUANTIZE_H
+
+#include "modelfile/tensor_source.h"
+
+enum { BB_MAX_ELEMENTS_PER_BYTE = 5 }; /* of any type, rounded up */
+
+/* n elements of a numeric type, whole blocks of it. */
+void bb_dequantize(bb_file_dtype type, const uint8_t *bytes, int64_t n, float *out);
+
+float bb_f32_from_f16(uint16_t h);
+
+#endif

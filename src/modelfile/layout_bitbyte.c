@@ -1,0 +1,70 @@
+// SPDX-License-Identifier: MIT
+/* Our own files: SPEC's names, with the configuration as JSON in the metadata; f32, or ternary weights at two bits. */
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "model/config.h"
+#include "model/model.h"
+#include "modelfile/layouts.h"
+
+static bb_status read_config(const bb_tensor_source *s, const bb_import_options *options, bb_config *out, bb_error *err) {
+    const char *text = bb_tensor_source_metadata(s, "config");
+    (void)options;
+    if (!text)
+        return bb_fail(err, BB_ERR_FORMAT, "%s: not a model: __metadata__ has no 'config' (expected its configuration as JSON)",
+                       bb_tensor_source_path(s));
+    return bb_config_from_json(text, bb_tensor_source_path(s), out, err);
+}
+
+int bb_layout_trained_length(const bb_tensor_source *s) {
+    const char *text = bb_tensor_source_metadata(s, "trained_length");
+    long n = text ? strtol(text, NULL, 10) : 0;
+    return n > 0 && n <= 1 << 24 ? (int)n : BB_DEFAULT_TRAINED_LENGTH;
+}
+
+static bool has_config(const bb_tensor_source *s) { return bb_tensor_source_metadata(s, "config") != NULL; }
+
+static bool is_packed(const bb_tensor_source *s) {
+    const char *format = bb_tensor_source_metadata(s, "format");
+    return format && strcmp(format, BB_PACKED_FILE_FORMAT) == 0;
+}
+
+static bool is_bitbyte(const bb_tensor_source *s) { return has_config(s) && !is_packed(s); }
+
+static bb_status find(const bb_model_source *w, const bb_param *p, bb_weight *out, bb_error *err) {
+    *out = (bb_weight){.part_count = 1};
+    return bb_tensor_source_require(w->source, p->name, BB_FILE_F32, p->rank, p->shape, &out->parts[0], err);
+}
+
+static bb_status find_packed(const bb_model_source *w, const bb_param *p, bb_weight *out, bb_error *err) {
+    const bb_tensor_source *s = w->source;
+    char name[sizeof p->name + sizeof BB_SCALE_SUFFIX];
+    int64_t codes[2] = {p->shape[0], (p->shape[1] + 3) / 4}, one = 1;
+    const bb_file_tensor *scale;
+    if (!p->ternary) return find(w, p, out, err);
+    *out = (bb_weight){.part_count = 1, .packed = true};
+    BB_TRY(bb_tensor_source_require(s, p->name, BB_FILE_U8, 2, codes, &out->parts[0], err));
+    (void)snprintf(name, sizeof name, "%s" BB_SCALE_SUFFIX, p->name);
+    BB_TRY(bb_tensor_source_require(s, name, BB_FILE_F32, 1, &one, &scale, err));
+    BB_TRY(bb_tensor_source_read(s, scale, &out->scale, err));
+    if (isfinite(out->scale) && out->scale > 0) return BB_OK;
+    return bb_fail(err, BB_ERR_FORMAT, "%s: tensor '%s': expected a finite scale above 0, found %g", bb_tensor_source_path(s),
+                   name, (double)out->scale);
+}
+
+bb_status bb_packed_check_codes(const bb_tensor_source *s, const bb_file_tensor *t, uint64_t at, const uint8_t *piece,
+                                size_t size, bb_error *err) {
+    uint8_t any = 0;
+    for (size_t i = 0; i < size; i++) any |= (uint8_t)(piece[i] & piece[i] >> 1 & 0x55);
+    for (size_t i = 0; any && i < size; i++)
+        if (piece[i] & piece[i] >> 1 & 0x55)
+            return bb_fail(err, BB_ERR_FORMAT, "%s: tensor '%s': byte %llu is 0x%02x: expected codes 0 to 2, found a 3",
+                           bb_tensor_source_path(s), t->name, (unsigned long long)(at + i), piece[i]);
+    return BB_OK;
+}
+
+const bb_model_layout bb_layout_bitbyte = {.name = "bitbyte", .matches = is_bitbyte, .read_config = read_config, .find = find};
+const bb_model_layout bb_layout_packed = {
+    .name = "bitbyte-2bit", .matches = is_packed, .read_config = read_config, .find = find_packed};

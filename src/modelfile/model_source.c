@@ -1,0 +1,142 @@
+// SPDX-License-Identifier: MIT
+#include "modelfile/model_source.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "core/finite.h"
+#include "modelfile/dequantize.h"
+#include "modelfile/layouts.h"
+
+static const bb_model_layout *const layouts[] = {&bb_layout_bitbyte, &bb_layout_packed};
+
+bb_status bb_model_source_of(bb_tensor_source *source, const bb_import_options *options, bb_model_source *out, bb_error *err) {
+    static const bb_import_options none = {0};
+    *out = (bb_model_source){.source = source, .layout = &bb_layout_bitbyte};
+    for (size_t i = 0; i < sizeof layouts / sizeof *layouts; i++)
+        if (layouts[i]->matches(source)) {
+            out->layout = layouts[i];
+            break;
+        }
+    out->trained_length = bb_layout_trained_length(source);
+    return out->layout->read_config(source, options ? options : &none, &out->config, err);
+}
+
+bb_status bb_model_source_open(const char *path, const bb_import_options *options, bb_model_source *out, bb_error *err) {
+    bb_tensor_source *source;
+    *out = (bb_model_source){0};
+    BB_TRY(bb_tensor_source_open(path, &source, err));
+    bb_status status = bb_model_source_of(source, options, out, err);
+    if (status != BB_OK) bb_model_source_close(out);
+    return status;
+}
+
+void bb_model_source_close(bb_model_source *w) {
+    bb_tensor_source_close(w->source);
+    *w = (bb_model_source){0};
+}
+
+bb_status bb_config_load(const char *path, bb_config *out, int *trained_length, bb_error *err) {
+    bb_model_source w;
+    BB_TRY(bb_model_source_open(path, NULL, &w, err));
+    *out = w.config;
+    if (trained_length) *trained_length = w.trained_length;
+    bb_model_source_close(&w);
+    return BB_OK;
+}
+
+bb_status bb_model_source_refuse_packed(const bb_model_source *w, bb_error *err) {
+    if (w->layout != &bb_layout_packed) return BB_OK;
+    return bb_fail(err, BB_ERR_ARGUMENT,
+                   "%s: its weights are packed at two bits, for eval and generate; training needs the checkpoint that it was "
+                   "exported from",
+                   bb_tensor_source_path(w->source));
+}
+
+/* ---- values ------------------------------------------------------------------------------------------------------------ */
+
+typedef struct scan {
+    const bb_model_source *w;
+    bb_values_visit visit;
+    void *user;
+    int64_t first;  /* element of the parameter that the current part begins with */
+    float *values;  /* of one piece */
+    float *permute; /* a whole part, where its rows have another order; NULL: they haven't */
+} scan;
+
+static bb_status check_finite(const bb_model_source *w, const bb_file_tensor *t, int64_t first, const float *values, int64_t n,
+                              bb_error *err) {
+    int64_t i = bb_find_not_finite(values, n);
+    if (i < n)
+        return bb_fail(err, BB_ERR_FORMAT, "%s: tensor '%s': element %lld is %s, expected a finite number",
+                       bb_tensor_source_path(w->source), t->name, (long long)(first + i), bb_not_finite_name(values[i]));
+    return BB_OK;
+}
+
+static bb_status take_piece(void *user, const bb_file_tensor *t, uint64_t at, const uint8_t *piece, size_t size,
+                            bb_error *err) {
+    const scan *s = user;
+    int64_t n = bb_file_elements(t->dtype, size), first = bb_file_elements(t->dtype, at);
+    float *values = s->permute ? s->permute + first : s->values;
+    bb_dequantize(t->dtype, piece, n, values);
+    BB_TRY(check_finite(s->w, t, first, values, n, err));
+    return s->permute ? BB_OK : s->visit(s->user, s->first + first, values, n, err);
+}
+
+/* From rows 2i, 2i+1 of a head to rows i, i + D/2. */
+static bb_status visit_permuted(const scan *s, const bb_file_tensor *t, int heads, bb_error *err) {
+    int64_t rows = t->shape[0], K = t->shape[1], D = rows / heads;
+    for (int64_t n = 0; n < rows; n++) {
+        int64_t head = n / D, d = n % D, from = head * D + (d < D / 2 ? 2 * d : 2 * (d - D / 2) + 1);
+        BB_TRY(s->visit(s->user, s->first + n * K, s->permute + from * K, K, err));
+    }
+    return BB_OK;
+}
+
+bb_status bb_model_source_scan(const bb_model_source *w, const bb_param *p, const bb_weight *weight, bb_values_visit visit,
+                               void *user, bb_error *err) {
+    scan s = {.w = w, .visit = visit, .user = user};
+    bb_status status = BB_OK;
+    size_t buffer = weight->interleaved_heads ? (size_t)p->count : (size_t)BB_SOURCE_PIECE_BYTES * BB_MAX_ELEMENTS_PER_BYTE;
+    float *memory = malloc(buffer * sizeof *memory);
+    if (!memory)
+        return bb_fail(err, BB_ERR_MEMORY, "%s: tensor '%s': no memory to read it", bb_tensor_source_path(w->source), p->name);
+    *(weight->interleaved_heads ? &s.permute : &s.values) = memory;
+    for (int i = 0; i < weight->part_count && status == BB_OK; i++) {
+        const bb_file_tensor *t = weight->parts[i];
+        status = bb_tensor_source_scan(w->source, t, take_piece, &s, err);
+        if (status == BB_OK && s.permute) status = visit_permuted(&s, t, weight->interleaved_heads, err);
+        s.first += bb_file_elements(t->dtype, t->bytes);
+    }
+    free(memory);
+    return status;
+}
+
+typedef struct magnitudes {
+    float g;
+    int64_t nonzero;
+    bool ternary;
+} magnitudes;
+
+static bb_status add_magnitudes(void *user, int64_t first, const float *values, int64_t n, bb_error *err) {
+    magnitudes *m = user;
+    (void)first, (void)err;
+    for (int64_t i = 0; i < n && m->ternary; i++) {
+        float a = fabsf(values[i]);
+        if (!(a > 0)) continue;
+        if (m->nonzero++ == 0) m->g = a;
+        m->ternary = !(a < m->g) && !(a > m->g);
+    }
+    return BB_OK;
+}
+
+bb_status bb_model_source_find_scale(const bb_model_source *w, const bb_param *p, const bb_weight *weight, float *g,
+                                     int64_t *nonzero, bool *ternary, bb_error *err) {
+    magnitudes m = {.g = 1e-8f, .ternary = true};
+    BB_TRY(bb_model_source_scan(w, p, weight, add_magnitudes, &m, err));
+    *g = m.g;
+    *nonzero = m.nonzero;
+    *ternary = m.ternary;
+    return BB_OK;
+}

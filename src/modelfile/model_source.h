@@ -1,0 +1,65 @@
+// SPDX-License-Identifier: MIT
+/* A model in a file of any format: its configuration, and each parameter under SPEC's name. A layout says how the tensors of a
+ * file make up the parameters: names, parts to be joined, rows in another order, types. docs/FORMAT.md, docs/INTEROP.md. */
+#ifndef BB_MODELFILE_MODEL_SOURCE_H
+#define BB_MODELFILE_MODEL_SOURCE_H
+
+#include "model/params.h"
+#include "modelfile/tensor_source.h"
+
+/* What makes up one parameter (N,K): the rows of one or two tensors, one below the other. */
+typedef struct bb_weight {
+    const bb_file_tensor *parts[2];
+    int part_count;
+    int interleaved_heads; /* rows of so many heads have their rotary pairs side by side (2i, 2i+1), not D/2 apart; 0: as in SPEC */
+    bool packed;           /* the part is codes, U8 (N, ceil(K/4)), with: */
+    float scale;
+} bb_weight;
+
+typedef struct bb_model_source bb_model_source;
+
+/* What a file may leave open. 0: not given. */
+typedef struct bb_import_options {
+    int n_head;
+} bb_import_options;
+
+typedef struct bb_model_layout {
+    const char *name; /* "bitbyte" */
+    /* Ternary weights stand in the file as the values g q that a layer uses, not as masters. */
+    bool quantized;
+    bool (*matches)(const bb_tensor_source *s);
+    bb_status (*read_config)(const bb_tensor_source *s, const bb_import_options *options, bb_config *out, bb_error *err);
+    /* Checks type and shape. */
+    bb_status (*find)(const bb_model_source *w, const bb_param *p, bb_weight *out, bb_error *err);
+} bb_model_layout;
+
+struct bb_model_source {
+    bb_tensor_source *source;
+    const bb_model_layout *layout;
+    bb_config config;
+    int trained_length; /* the longest sequence trained on, or the default where the file does not say */
+};
+
+/* Opens the file and reads the configuration. options may be NULL. */
+bb_status bb_model_source_open(const char *path, const bb_import_options *options, bb_model_source *out, bb_error *err);
+/* The same of a file that is open; it remains the caller's. */
+bb_status bb_model_source_of(bb_tensor_source *source, const bb_import_options *options, bb_model_source *out, bb_error *err);
+void bb_model_source_close(bb_model_source *w);
+
+/* Elements first .. first+n-1 of a parameter, row-major. */
+typedef bb_status (*bb_values_visit)(void *user, int64_t first, const float *values, int64_t n, bb_error *err);
+
+/* Gives all values of a weight that is not packed, in order; one that is not finite is BB_ERR_FORMAT, and so is a wrong
+ * checksum. */
+bb_status bb_model_source_scan(const bb_model_source *w, const bb_param *p, const bb_weight *weight, bb_values_visit visit,
+                               void *user, bb_error *err);
+
+/* Whether all values are -g, 0 or g, and that g (the only values of a ternary weight that stands in the file as a layer uses it),
+ * with the number of those that are not zero. */
+bb_status bb_model_source_find_scale(const bb_model_source *w, const bb_param *p, const bb_weight *weight, float *g,
+                                     int64_t *nonzero, bool *ternary, bb_error *err);
+
+/* BB_ERR_ARGUMENT where the weights are packed, and so can't be trained. */
+bb_status bb_model_source_refuse_packed(const bb_model_source *w, bb_error *err);
+
+#endif

@@ -1,0 +1,18 @@
+// SPDX-License-Identifier: MIT
+/* Checking whole model files. */
+#ifndef BB_MODELFILE_MODEL_FILE_H
+#define BB_MODELFILE_MODEL_FILE_H
+
+#include "modelfile/tensor_source.h"
+
+/* Checks metadata that a higher room wrote, e.g. the training state. */
+typedef bb_status (*bb_metadata_check)(const bb_tensor_source *st, bb_error *err);
+typedef struct bb_verify_progress {
+    void (*call)(void *user, int64_t bytes_done, int64_t bytes_total); /* may be NULL */
+    void *user;
+} bb_verify_progress;
+/* bb_verify_file, where the state in the metadata is check_state's business. */
+bb_status bb_model_file_verify(const char *path, bb_metadata_check check_state, const bb_verify_progress *progress, bool *good,
+                               char **json, bb_error *err);
+
+#endif
