@@ -186,7 +186,7 @@ static void test_bad_files(void **state) {
     } cases[] = {
         {{.tensor = Q, .byte = 7, .value = {0x0c}, .value_bytes = 1}, "byte 7 is 0x0c: expected codes 0 to 2, found a 3"},
         {{.tensor = Q, .byte = 1023, .value = {0xc0}, .value_bytes = 1}, "byte 1023 is 0xc0"},
-        {{.tensor = Q, .columns = 15, .byte = -1}, "expected U8 (64,16), found 960 bytes of U8"},
+        {{.tensor = Q, .columns = 15, .byte = -1}, "expected U8 (64, 16), found U8 (64, 15)"},
         {{.tensor = Q, .rename = "other", .byte = -1}, "'blocks.0.attn.q_proj.weight' is missing"},
         {{.tensor = Q_SCALE, .rename = "other", .byte = -1}, "'blocks.0.attn.q_proj.weight_scale' is missing"},
         {{.tensor = Q_SCALE, .value = {0, 0, 0xc0, 0x7f}, .value_bytes = 4}, "expected a finite scale above 0, found nan"},
