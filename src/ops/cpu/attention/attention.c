@@ -4,6 +4,8 @@
  * arXiv:2205.14135 */
 #include <omp.h>
 
+#include "ops/cpu/device/entries.h"
+
 #define ATTENTION_TILE "ops/cpu/attention/attention_forward_tile.h"
 #include "ops/cpu/attention/attention_sets.h"
 #ifdef __x86_64__
@@ -75,7 +77,7 @@ enum {
 
 static void forward_direct(bb_device *dev, float *o, bb_bf16 *kept, float *lse, const float *q, const float *k, const float *v,
                            const bb_attention *a) {
-    const forward_functions *f = &forward_for[bb_cpu_of(dev)->level];
+    const forward_functions *f = &forward_for[bb_cpu_of(dev)->kernels.attention];
     int64_t D = a->D, G = a->H / a->Hk, splits = (a->Tk + DIRECT_KEYS - 1) / DIRECT_KEYS, ld = bb_round_up(D, 16) + 16;
     int64_t tasks = a->B * a->Hk * splits, queries = a->B * a->H * a->Tq;
     size_t partial_bytes = (size_t)(queries * splits * ld) * sizeof(float), thread_bytes = direct_bytes(D);
@@ -110,7 +112,7 @@ static void forward_direct(bb_device *dev, float *o, bb_bf16 *kept, float *lse, 
 /* All queries in tiles; kv NULL: the keys and values are k and v. */
 static void forward_tiles(bb_device *dev, float *o, bb_bf16 *kept, float *lse, const float *q, const float *k, const float *v,
                           const bb_kv *kv, const bb_attention *a) {
-    const forward_functions *f = &forward_for[bb_cpu_of(dev)->level];
+    const forward_functions *f = &forward_for[bb_cpu_of(dev)->kernels.attention];
     int64_t tiles = (a->Tq + ATTENTION_QUERIES - 1) / ATTENTION_QUERIES, heads = a->B * a->H;
     bool by_codes = kv && f->codes_tile;
     size_t thread_bytes = by_codes ? f->codes_bytes(a->D) : f->tile_bytes(a->D);
@@ -134,10 +136,10 @@ typedef struct int8_plan {
     size_t thread_bytes, keys_bytes, bytes;
 } int8_plan;
 
-static bool is_in_int8(bb_device *dev) { return forward_for[bb_cpu_of(dev)->level].rows_tile != NULL; }
+static bool is_in_int8(bb_device *dev) { return forward_for[bb_cpu_of(dev)->kernels.attention].rows_tile != NULL; }
 
 static int8_plan int8_plan_for(bb_device *dev, const bb_attention *a) {
-    const forward_functions *f = &forward_for[bb_cpu_of(dev)->level];
+    const forward_functions *f = &forward_for[bb_cpu_of(dev)->kernels.attention];
     int8_plan p = {.tiles = (a->Tq + ATTENTION_QUERIES - 1) / ATTENTION_QUERIES,
                    .key_tiles = (a->Tk + INT8_KEYS - 1) / INT8_KEYS,
                    .thread_bytes = f->rows_bytes(a->D),
@@ -152,7 +154,7 @@ size_t bb_cpu_attention_forward_scratch(bb_device *dev, const bb_attention *a) {
 
 static void forward_int8(bb_device *dev, float *o, bb_bf16 *kept, float *lse, const float *q, const float *k, const float *v,
                          const bb_attention *a) {
-    const forward_functions *f = &forward_for[bb_cpu_of(dev)->level];
+    const forward_functions *f = &forward_for[bb_cpu_of(dev)->kernels.attention];
     const int8_plan p = int8_plan_for(dev, a);
     int64_t heads = a->B * a->H, G = a->H / a->Hk;
     char *scratch = bb_cpu_scratch(dev, p.bytes);
@@ -238,14 +240,14 @@ static void cached_merges(void *user, bb_team *team, int thread) {
 
 static void cached_direct(bb_device *dev, float *o, const float *q, const bb_kv *kv, const bb_attention *a) {
     int64_t D = a->D, queries = a->H * a->Tq, step_count = bb_round_up(D, 64);
-    cached_work w = {.f = forward_for[bb_cpu_of(dev)->level],
+    cached_work w = {.f = forward_for[bb_cpu_of(dev)->kernels.attention],
                      .kv = kv,
                      .a = a,
                      .o = o,
                      .splits = (a->Tk + DIRECT_KEYS - 1) / DIRECT_KEYS,
                      .ld = bb_round_up(D, 16) + 16};
 #ifdef __x86_64__
-    if (kv->type == BB_KV_INT6 && bb_cpu_of(dev)->level >= BB_CPU_AVX512_VNNI && int6_in_place()) {
+    if (kv->type == BB_KV_INT6 && bb_cpu_of(dev)->kernels.vbmi) {
         w.in_place = true;
         w.f.query = int6_query_avx512vbmi;
         w.f.cached = int6_partial_avx512vbmi;

@@ -4,6 +4,8 @@
  * arXiv:2205.14135 */
 #include <omp.h>
 
+#include "ops/cpu/device/entries.h"
+
 #define ATTENTION_TILE "ops/cpu/attention/attention_backward_tile.h"
 #include "ops/cpu/attention/attention_sets.h"
 #ifdef __x86_64__
@@ -44,7 +46,7 @@ typedef struct backward_plan {
 } backward_plan;
 
 static backward_plan plan_for(bb_device *dev, const bb_attention *a) {
-    const backward_functions *f = &backward_for[bb_cpu_of(dev)->level];
+    const backward_functions *f = &backward_for[bb_cpu_of(dev)->kernels.attention];
     int64_t heads = a->B * a->Hk, tiles = (a->Tk + ATTENTION_KEYS - 1) / ATTENTION_KEYS;
     backward_plan p = {.runs = bb_clamp((FEWEST_TASKS + heads - 1) / heads, 1, tiles),
                        .padded = bb_round_up(a->Tq, ATTENTION_QUERIES),
@@ -66,7 +68,7 @@ size_t bb_cpu_attention_backward_scratch(bb_device *dev, const bb_attention *a) 
 
 void bb_cpu_attention_backward(bb_device *dev, void *dq, void *dk, void *dv, const void *d_o, const void *q, const void *k,
                                const void *v, const void *o, const float *lse, const bb_attention *a) {
-    const backward_functions *f = &backward_for[bb_cpu_of(dev)->level];
+    const backward_functions *f = &backward_for[bb_cpu_of(dev)->kernels.attention];
     const backward_arrays x = {dq, dk, dv, d_o, q, k, v, o, lse, a};
     const backward_plan p = plan_for(dev, a);
     int64_t G = a->H / a->Hk, heads = a->B * a->Hk, runs = p.runs, part = p.part, padded = p.padded, ld = p.ld;

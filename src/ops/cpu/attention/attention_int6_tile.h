@@ -10,8 +10,6 @@
 
 enum { INT6_LIMIT = 127 * 128, INT6_PART = 7 /* bits of the low part */ };
 
-static bool int6_in_place(void) { return __builtin_cpu_supports("avx512vbmi"); }
-
 /* Where the bytes of two cells at a time lie in a block, to stand together in 64 bits. */
 VBMI_INLINE __m512i cell_bytes(void) {
 #define CELLS(c) (c), (c) + 16, (c) + 32, (c) + 1, (c) + 17, (c) + 33, 0, 0

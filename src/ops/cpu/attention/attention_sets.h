@@ -36,13 +36,15 @@
 
 #include ATTENTION_TILE
 
-/* Defines name[level] from FUNCTIONS(set), an initializer. */
+/* Defines name[bb_attention_set] from FUNCTIONS(set), an initializer. */
 #define ATTENTION_TABLE(type, name, FUNCTIONS)                                                                                 \
-    static const type name[] = {[BB_CPU_GENERIC] = FUNCTIONS(generic),        [BB_CPU_AVX2] = FUNCTIONS(avx2),                 \
-                                [BB_CPU_AVX512] = FUNCTIONS(avx512),          [BB_CPU_AVX512_VNNI] = FUNCTIONS(avx512vnni),    \
-                                [BB_CPU_AVX512_BF16] = FUNCTIONS(avx512vnni), [BB_CPU_AVX512_AMX] = FUNCTIONS(avx512amx)};
+    static const type name[] = {[BB_ATTENTION_GENERIC] = FUNCTIONS(generic),                                                   \
+                                [BB_ATTENTION_AVX2] = FUNCTIONS(avx2),                                                         \
+                                [BB_ATTENTION_AVX512] = FUNCTIONS(avx512),                                                     \
+                                [BB_ATTENTION_AVX512_VNNI] = FUNCTIONS(avx512vnni),                                            \
+                                [BB_ATTENTION_AVX512_AMX] = FUNCTIONS(avx512amx)};
 #else
-#define ATTENTION_TABLE(type, name, FUNCTIONS) static const type name[] = {[BB_CPU_GENERIC] = FUNCTIONS(generic)};
+#define ATTENTION_TABLE(type, name, FUNCTIONS) static const type name[] = {[BB_ATTENTION_GENERIC] = FUNCTIONS(generic)};
 #endif
 
 #endif

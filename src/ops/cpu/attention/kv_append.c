@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 /* Filling the cache of keys and values. */
 #include "ops/cpu/attention/kv_int6.h"
+#include "ops/cpu/device/entries.h"
 #include "ops/cpu/vector/simd.h"
 
 /* One row of one head: codes of the D elements from -limit to limit. */
@@ -64,7 +65,7 @@ static void append_group(bb_device *dev, const bb_kv *kv, int64_t group, int64_t
                          int64_t stride, int64_t n, int64_t Hk, int64_t D) {
     int64_t begin = group > first ? group : first, end = group + BB_KV_ROWS < first + n ? group + BB_KV_ROWS : first + n;
     size_t codes_bytes = (size_t)((D + 63) / 64 * 64);
-    appending a = {append_row_for(bb_cpu_of(dev)->level), kv, Hk, D, bb_cpu_scratch(dev, codes_bytes)};
+    appending a = {append_row_for(bb_cpu_of(dev)->kernels.simd), kv, Hk, D, bb_cpu_scratch(dev, codes_bytes)};
     if (!a.codes) return;
     memset(a.codes, 0, codes_bytes);
     for (int64_t position = begin; position < end; position++) {

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-/* The cpu backend: opening, memory, failures, and its operation table. */
+/* What the operations share: memory, failures, the team of threads. */
 #include "ops/cpu/device/cpu.h"
 
 #include <omp.h>
@@ -9,13 +9,8 @@
 #include <sys/mman.h>
 
 #include "core/arena.h"
-#include "core/host.h"
-#include "ops/cpu/linear/gemm.h"
-#include "ops/registry.h"
 
 #define HUGE_PAGE ((size_t)2 << 20)
-
-enum { ACT_TILE = 65536 };
 
 static size_t whole_pages(size_t bytes) { return (bytes + HUGE_PAGE - 1) & ~(HUGE_PAGE - 1); }
 
@@ -32,7 +27,7 @@ void bb_cpu_fail(bb_device *dev, bb_status code, const char *fmt, ...) {
 }
 
 /* Large ranges come from the system, zeroed, aligned to huge pages and in them where it has any; small ones from the heap. */
-static void *cpu_alloc(bb_device *dev, size_t bytes) {
+void *bb_cpu_alloc(bb_device *dev, size_t bytes) {
     (void)dev;
     if (bytes > SIZE_MAX - 2 * HUGE_PAGE) return NULL;
     bytes = bb_align_up(bytes ? bytes : 1);
@@ -51,7 +46,7 @@ static void *cpu_alloc(bb_device *dev, size_t bytes) {
     return p;
 }
 
-static void cpu_free(bb_device *dev, void *p, size_t bytes) {
+void bb_cpu_free(bb_device *dev, void *p, size_t bytes) {
     (void)dev;
     bytes = bb_align_up(bytes ? bytes : 1);
     if (p && bytes >= HUGE_PAGE)
@@ -63,9 +58,9 @@ static void cpu_free(bb_device *dev, void *p, size_t bytes) {
 /* At least `bytes` at *memory, which may move and lose its contents. */
 static void *grow(bb_device *dev, void **memory, size_t *capacity, size_t bytes) {
     if (bytes > *capacity) {
-        cpu_free(dev, *memory, *capacity);
+        bb_cpu_free(dev, *memory, *capacity);
         *capacity = bytes;
-        *memory = cpu_alloc(dev, bytes);
+        *memory = bb_cpu_alloc(dev, bytes);
         if (!*memory) {
             *capacity = 0;
             bb_cpu_fail(dev, BB_ERR_MEMORY, "no memory for %.1f MB of scratch", (double)bytes * 1e-6);
@@ -90,157 +85,4 @@ bb_team *bb_cpu_team(bb_device *dev) {
     if (!cpu->team) cpu->team = bb_team_create(dev->threads);
     if (!cpu->team) bb_cpu_fail(dev, BB_ERR_MEMORY, "no memory for a team of %d threads", dev->threads);
     return cpu->team;
-}
-
-static void cpu_close(bb_device *dev) {
-    bb_cpu *cpu = bb_cpu_of(dev);
-    bb_team_free(cpu->team);
-    bb_gemm_close(dev);
-    for (int i = 0; cpu->scratch && cpu->scratch_bytes && i < dev->threads; i++)
-        cpu_free(dev, cpu->scratch[i], cpu->scratch_bytes[i]);
-    free(cpu->scratch);
-    free(cpu->scratch_bytes);
-    cpu_free(dev, cpu->shared, cpu->shared_bytes);
-    free(cpu);
-}
-
-static bb_status cpu_sync(bb_device *dev, bb_error *err) {
-    bb_cpu *cpu = bb_cpu_of(dev);
-    bb_error failure = cpu->failure;
-    cpu->failure.code = BB_OK;
-    return failure.code == BB_OK ? BB_OK : bb_fail(err, failure.code, "%s", failure.message);
-}
-
-static void cpu_copy(bb_device *dev, void *dst, const void *src, size_t bytes) {
-    if (bytes < HUGE_PAGE) {
-        memcpy(dst, src, bytes);
-        return;
-    }
-    int64_t tiles = (int64_t)((bytes + HUGE_PAGE - 1) / HUGE_PAGE);
-#pragma omp parallel for num_threads(dev->threads) schedule(static)
-    for (int64_t i = 0; i < tiles; i++) {
-        size_t at = (size_t)i * HUGE_PAGE, n = bytes - at < HUGE_PAGE ? bytes - at : HUGE_PAGE;
-        memcpy((uint8_t *)dst + at, (const uint8_t *)src + at, n);
-    }
-}
-
-static void cpu_zero(bb_device *dev, void *p, size_t bytes) {
-    if (bytes < HUGE_PAGE) {
-        memset(p, 0, bytes);
-        return;
-    }
-    int64_t tiles = (int64_t)((bytes + HUGE_PAGE - 1) / HUGE_PAGE);
-#pragma omp parallel for num_threads(dev->threads) schedule(static)
-    for (int64_t i = 0; i < tiles; i++) {
-        size_t at = (size_t)i * HUGE_PAGE, n = bytes - at < HUGE_PAGE ? bytes - at : HUGE_PAGE;
-        memset((uint8_t *)p + at, 0, n);
-    }
-}
-
-/* Of all threads together, a slab of expanded weights (linear_*.c) or the head's sums; of each, a tile of dW; and attention's
- * sums, which have another size with every shape. */
-static size_t cpu_scratch_bytes(bb_device *dev, const bb_attention *a, int64_t C, int64_t V) {
-    enum { SLAB = 9000000, TILE = 1 << 20 };
-    size_t head = bb_cpu_head_scratch(a->B * a->Tq, V, C);
-    size_t forward = bb_cpu_attention_forward_scratch(dev, a), backward = bb_cpu_attention_backward_scratch(dev, a);
-    return (head > SLAB ? head : SLAB) + (size_t)dev->threads * TILE + (forward > backward ? forward : backward);
-}
-
-static void cpu_memory(const bb_device *dev, uint64_t *total_bytes, uint64_t *free_bytes) {
-    (void)dev;
-    bb_host_memory("", total_bytes, free_bytes);
-}
-
-static const char *cpu_description(const bb_device *dev) { return ((const bb_cpu *)dev)->description; }
-
-static void cpu_act_in(bb_device *dev, void *x, const float *host, int64_t n) {
-    bb_bf16 *out = x;
-#pragma omp parallel for num_threads(dev->threads) if (n > ACT_TILE)
-    for (int64_t i = 0; i < n; i++) out[i] = bb_bf16_from_f32(host[i]);
-}
-
-static void cpu_act_out(bb_device *dev, float *host, const void *x, int64_t n) {
-    const bb_bf16 *in = x;
-#pragma omp parallel for num_threads(dev->threads) if (n > ACT_TILE)
-    for (int64_t i = 0; i < n; i++) host[i] = bb_f32_from_bf16(in[i]);
-}
-
-static const bb_ops ops = {
-    .name = "cpu",
-    .act_dtype = BB_BF16,
-    .host_memory = true,
-    .close = cpu_close,
-    .sync = cpu_sync,
-    .alloc = cpu_alloc,
-    .free = cpu_free,
-    .copy_in = cpu_copy,
-    .copy_out = cpu_copy,
-    .copy = cpu_copy,
-    .zero = cpu_zero,
-    .scratch_bytes = cpu_scratch_bytes,
-    .measure_peaks = bb_cpu_measure_peaks,
-    .memory = cpu_memory,
-    .description = cpu_description,
-    .act_in = cpu_act_in,
-    .act_out = cpu_act_out,
-    .embedding_forward = bb_cpu_embedding_forward,
-    .embedding_backward = bb_cpu_embedding_backward,
-    .head_forward = bb_cpu_head_forward,
-    .head_backward = bb_cpu_head_backward,
-    .loss_forward = bb_cpu_loss_forward,
-    .loss_backward = bb_cpu_loss_backward,
-    .rmsnorm_forward = bb_cpu_rmsnorm_forward,
-    .rmsnorm_backward = bb_cpu_rmsnorm_backward,
-    .act_quant = bb_cpu_act_quant,
-    .rope_forward = bb_cpu_rope_forward,
-    .rope_backward = bb_cpu_rope_backward,
-    .swiglu_forward = bb_cpu_swiglu_forward,
-    .swiglu_backward = bb_cpu_swiglu_backward,
-    .ternary_bytes = bb_cpu_ternary_bytes,
-    .ternary_dense = bb_cpu_ternary_dense,
-    .ternary_quant = bb_cpu_ternary_quant,
-    .ternary_quant_rows = bb_cpu_ternary_quant_rows,
-    .sum_abs = bb_cpu_sum_abs,
-    .ternary_load = bb_cpu_ternary_load,
-    .ternary_unpack = bb_cpu_ternary_unpack,
-    .linear_forward = bb_cpu_linear_forward,
-    .linear_backward = bb_cpu_linear_backward,
-    .ste_clip = bb_cpu_ste_clip,
-    .attention_forward = bb_cpu_attention_forward,
-    .kv_append = bb_cpu_kv_append,
-    .attention_cached = bb_cpu_attention_cached,
-    .attention_backward = bb_cpu_attention_backward,
-    .sum_squares = bb_cpu_sum_squares,
-    .add = bb_cpu_add,
-    .adamw_step = bb_cpu_adamw_step,
-    .adamw8bit_init = bb_cpu_adamw8bit_init,
-    .adamw8bit_step = bb_cpu_adamw8bit_step,
-};
-
-bb_status bb_device_open_cpu(int threads, bb_device **out, bb_error *err) {
-    *out = NULL;
-    bb_cpu_level level;
-    BB_TRY(bb_cpu_detect(&level, err));
-    bb_cpu *cpu = calloc(1, sizeof *cpu);
-    if (!cpu) return bb_fail(err, BB_ERR_MEMORY, "out of memory for the cpu device");
-    cpu->base.ops = &ops;
-    cpu->base.threads = threads;
-    /* What is wide and in f32 is read while it is in the caches; with AMX, waiting for one another costs more than that saves.
-     */
-    cpu->base.forward_rows = level >= BB_CPU_AVX512_AMX ? 2048 : 512;
-    cpu->level = level;
-    cpu->scratch = calloc((size_t)threads, sizeof *cpu->scratch);
-    cpu->scratch_bytes = calloc((size_t)threads, sizeof *cpu->scratch_bytes);
-    bb_status status = BB_OK;
-    if (!cpu->scratch || !cpu->scratch_bytes)
-        status = bb_fail(err, BB_ERR_MEMORY, "out of memory for the cpu device");
-    else
-        status = bb_gemm_open(&cpu->base, err);
-    if (status != BB_OK) {
-        cpu_close(&cpu->base);
-        return status;
-    }
-    snprintf(cpu->description, sizeof cpu->description, "%s, %s", bb_cpu_level_name(cpu->level), bb_gemm_version());
-    *out = &cpu->base;
-    return BB_OK;
 }

@@ -1,17 +1,16 @@
 // SPDX-License-Identifier: MIT
-/* The cpu backend's own state, and the entries that its files contribute to the operation table. */
+/* The cpu backend's own state, and what its operations share: failures, scratch memory, the team of threads. */
 #ifndef BB_OPS_CPU_CPU_H
 #define BB_OPS_CPU_CPU_H
 
-#include "core/cpu_features.h"
+#include "ops/cpu/device/kernel_set.h"
 #include "ops/cpu/device/team.h"
-#include "ops/ops.h"
 
 struct bb_gemm; /* gemm.h: oneDNN's engine, stream and primitives by shape */
 
 typedef struct bb_cpu {
     bb_device base;
-    bb_cpu_level level;
+    bb_cpu_kernels kernels;
     char description[160];
     bb_error failure; /* the first since the last sync; code BB_OK: none */
     struct bb_gemm *gemm;
@@ -35,61 +34,8 @@ void *bb_cpu_shared(bb_device *dev, size_t bytes);
 /* For operations on few rows; outside parallel regions. NULL (and a recorded failure) when out of memory. */
 bb_team *bb_cpu_team(bb_device *dev);
 
-/* peaks.c */
-void bb_cpu_measure_peaks(bb_device *dev, bb_peaks *out);
-
-/* linear.c, ternary_quant.c, head.c */
-size_t bb_cpu_ternary_bytes(bb_device *dev, const bb_ternary *t);
-bool bb_cpu_ternary_dense(bb_device *dev);
-void bb_cpu_ternary_quant(bb_device *dev, const bb_ternary *t, const float *w);
-void bb_cpu_ternary_quant_rows(bb_device *dev, const bb_ternary *t, const float *w, int64_t first, int64_t rows);
-void bb_cpu_sum_abs(bb_device *dev, double *sums, const float *w, int64_t n);
-void bb_cpu_ternary_load(bb_device *dev, const bb_ternary *t, const uint8_t *codes);
-void bb_cpu_ternary_unpack(bb_device *dev, int8_t *q, const bb_ternary *t);
-void bb_cpu_ste_clip(bb_device *dev, float *dw, const float *w, const bb_ternary *t);
-void bb_cpu_linear_forward(bb_device *dev, float *y, const float *residual, bb_rows x, const bb_ternary *t, int64_t M);
-void bb_cpu_linear_backward(bb_device *dev, void *dx, float *dw, bool add, const void *dy, bb_dtype dy_dtype, bb_rows x,
-                            const bb_ternary *t, int64_t M);
-void bb_cpu_head_forward(bb_device *dev, float *logits, const float *h, const float *e, int64_t M, int64_t V, int64_t C);
-void bb_cpu_head_backward(bb_device *dev, void *dh, float *de, const float *dlogits, const float *h, const float *e, int64_t M,
-                          int64_t V, int64_t C);
-
-size_t bb_cpu_head_scratch(int64_t M, int64_t V, int64_t C);
-
-/* attention.c, attention_backward.c, kv_append.c, rope.c */
-void bb_cpu_kv_append(bb_device *dev, const bb_kv *kv, int64_t first, const float *k, const float *v, int64_t stride, int64_t n,
-                      int64_t Hk, int64_t D);
-void bb_cpu_attention_cached(bb_device *dev, float *o, const float *q, const bb_kv *kv, const bb_attention *a);
-size_t bb_cpu_attention_forward_scratch(bb_device *dev, const bb_attention *a);
-size_t bb_cpu_attention_backward_scratch(bb_device *dev, const bb_attention *a);
-void bb_cpu_attention_forward(bb_device *dev, float *o, void *kept, float *lse, const float *q, const float *k, const float *v,
-                              const bb_attention *a);
-void bb_cpu_attention_backward(bb_device *dev, void *dq, void *dk, void *dv, const void *d_o, const void *q, const void *k,
-                               const void *v, const void *o, const float *lse, const bb_attention *a);
-void bb_cpu_rope_forward(bb_device *dev, float *x, void *kept, const float *cos, const float *sin, int64_t position0, int64_t B,
-                         int64_t T, int64_t heads, int64_t D, int64_t width);
-void bb_cpu_rope_backward(bb_device *dev, void *dx, const float *cos, const float *sin, int64_t B, int64_t T, int64_t heads,
-                          int64_t D, int64_t width);
-
-/* rmsnorm.c, act_quant.c, swiglu.c, embedding.c, loss.c */
-void bb_cpu_rmsnorm_forward(bb_device *dev, bb_rows y, float *r, const float *x, const float *w, float eps, int64_t M,
-                            int64_t C);
-void bb_cpu_rmsnorm_backward(bb_device *dev, float *dx, float *dw, const void *dy, const float *x, const float *w,
-                             const float *r, int64_t M, int64_t C);
-void bb_cpu_act_quant(bb_device *dev, bb_rows y, const float *x, int64_t M, int64_t K);
-void bb_cpu_swiglu_forward(bb_device *dev, bb_rows y, void *kept, const float *gate_up, int64_t M, int64_t F);
-void bb_cpu_swiglu_backward(bb_device *dev, void *d_gate_up, const void *gate_up, const void *dh, int64_t M, int64_t F);
-void bb_cpu_embedding_forward(bb_device *dev, float *x, const uint8_t *idx, const float *e, int64_t M, int64_t V, int64_t C);
-void bb_cpu_embedding_backward(bb_device *dev, float *de, const uint8_t *idx, const float *dx, int64_t M, int64_t V, int64_t C);
-void bb_cpu_loss_forward(bb_device *dev, float *nll, const float *logits, const uint8_t *y, int64_t M, int64_t V);
-void bb_cpu_loss_backward(bb_device *dev, float *dlogits, const float *logits, const uint8_t *y, float scale, int64_t M,
-                          int64_t V);
-
-/* adamw.c, adamw8bit.c */
-void bb_cpu_sum_squares(bb_device *dev, double *sums, const float *x, int64_t n);
-void bb_cpu_add(bb_device *dev, float *y, const float *x, int64_t n);
-void bb_cpu_adamw_step(bb_device *dev, float *p, const float *g, float *m, float *v, int64_t n, const bb_adamw *h);
-void bb_cpu_adamw8bit_init(bb_device *dev, bb_adam8_state s, int64_t n);
-void bb_cpu_adamw8bit_step(bb_device *dev, float *p, const float *g, bb_adam8_state s, int64_t n, const bb_adamw *h);
+/* BB_ALIGN-aligned, zeroed, in huge pages where it is large; NULL when there is not enough. */
+void *bb_cpu_alloc(bb_device *dev, size_t bytes);
+void bb_cpu_free(bb_device *dev, void *p, size_t bytes);
 
 #endif

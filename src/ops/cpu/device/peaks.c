@@ -1,10 +1,13 @@
 // SPDX-License-Identifier: MIT
 /* The processor's limits: registers full of independent dot products, and a stream of reads. What every benchmark is held
  * against. */
+#include "ops/cpu/device/peaks.h"
+
 #include <omp.h>
 
 #include "core/clock.h"
 #include "ops/cpu/device/cpu.h"
+#include "ops/cpu/device/entries.h"
 #include "ops/cpu/vector/amx.h"
 
 /* The best of many short runs: whatever else the machine does, it doesn't do all the time. */
@@ -12,8 +15,9 @@ enum { ITERATIONS = 500000, SUMS = 24, REPEATS = 100, READ_REPEATS = 10, READ_AH
 
 static const size_t read_bytes = (size_t)512 << 20; /* past most caches */
 
-/* Runs ITERATIONS x SUMS dot products, each of which waits for no more than its own last sum. */
-typedef void (*kernel)(void);
+/* A kernel runs ITERATIONS x SUMS dot products, each of which waits for no more than its own last sum. */
+#define VECTOR_PEAK(run, operations)                                                                                           \
+    { run, (double)(operations)*ITERATIONS *SUMS }
 
 #if defined(__x86_64__)
 /* By width: the registers of the sums, SUMS in all, and what the compiler must know. Zen 5 has 12 of vdpbf16ps in flight, so
@@ -69,6 +73,17 @@ enum { TILE_ITERATIONS = ITERATIONS / 8, TILE_PRODUCTS = 4 };
 
 TILE_KERNEL(int8_amx, "tdpbsud")
 TILE_KERNEL(bf16_amx, "tdpbf16ps")
+
+#define TILE_PEAK(run, k)                                                                                                      \
+    { run, 2.0 * 16 * 16 * (k)*TILE_PRODUCTS *TILE_ITERATIONS }
+
+const bb_peak_kernel bb_peak_f32_avx2 = VECTOR_PEAK(f32_avx2, 16);
+const bb_peak_kernel bb_peak_int8_avx2 = VECTOR_PEAK(int8_avx2, 64);
+const bb_peak_kernel bb_peak_f32_avx512 = VECTOR_PEAK(f32_avx512, 32);
+const bb_peak_kernel bb_peak_int8_vnni = VECTOR_PEAK(int8_vnni, 128);
+const bb_peak_kernel bb_peak_bf16_avx512 = VECTOR_PEAK(bf16_avx512, 64);
+const bb_peak_kernel bb_peak_int8_amx = TILE_PEAK(int8_amx, 64);
+const bb_peak_kernel bb_peak_bf16_amx = TILE_PEAK(bf16_amx, 32);
 #endif
 
 typedef float f32x4 __attribute__((vector_size(16)));
@@ -84,15 +99,16 @@ static void f32_generic(void) {
     (void)sink;
 }
 
-/* operations: of a run. */
-static double rate(bb_device *dev, kernel run, double operations) {
+const bb_peak_kernel bb_peak_f32_generic = VECTOR_PEAK(f32_generic, 8);
+
+/* 10^9 operations a second by all threads; NULL: 0. */
+static double rate(bb_device *dev, const bb_peak_kernel *kernel) {
     double best = 0;
-    for (int r = 0; r < REPEATS; r++) {
+    for (int r = 0; r < REPEATS && kernel; r++) {
         double start = bb_clock_seconds();
 #pragma omp parallel num_threads(dev->threads)
-        run();
-        double g = operations * dev->threads / (bb_clock_seconds() - start) * 1e-9;
-        if (g > best) best = g;
+        kernel->run();
+        best = fmax(best, kernel->operations * dev->threads / (bb_clock_seconds() - start) * 1e-9);
     }
     return best;
 }
@@ -130,32 +146,10 @@ static double read_rate(bb_device *dev) {
     return best;
 }
 
-/* operations: of one product. */
-static double vector_rate(bb_device *dev, kernel run, double operations) {
-    return rate(dev, run, operations * ITERATIONS * SUMS);
-}
-
 void bb_cpu_measure_peaks(bb_device *dev, bb_peaks *out) {
-    *out = (bb_peaks){.read_gb = read_rate(dev)};
-#if defined(__x86_64__)
-    bb_cpu_level level = bb_cpu_of(dev)->level;
-    if (level >= BB_CPU_AVX512) {
-        out->f32 = vector_rate(dev, f32_avx512, 32);
-        if (level >= BB_CPU_AVX512_AMX) {
-            const double operations = 2.0 * 16 * 16 * TILE_PRODUCTS * TILE_ITERATIONS; /* times the k of a product */
-            out->int8 = rate(dev, int8_amx, operations * 64);
-            out->bf16 = rate(dev, bf16_amx, operations * 32);
-            return;
-        }
-        out->int8 = level >= BB_CPU_AVX512_VNNI ? vector_rate(dev, int8_vnni, 128) : vector_rate(dev, int8_avx2, 64);
-        out->bf16 = level >= BB_CPU_AVX512_BF16 ? vector_rate(dev, bf16_avx512, 64) : 0;
-        return;
-    }
-    if (level >= BB_CPU_AVX2) {
-        out->f32 = vector_rate(dev, f32_avx2, 16);
-        out->int8 = vector_rate(dev, int8_avx2, 64);
-        return;
-    }
-#endif
-    out->f32 = vector_rate(dev, f32_generic, 8);
+    const bb_cpu_kernels *k = &bb_cpu_of(dev)->kernels;
+    *out = (bb_peaks){.f32 = rate(dev, k->peak_f32),
+                      .bf16 = rate(dev, k->peak_bf16),
+                      .int8 = rate(dev, k->peak_int8),
+                      .read_gb = read_rate(dev)};
 }

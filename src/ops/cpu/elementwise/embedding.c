@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT
 /* Embedding lookup and its gradient. */
+#include "ops/cpu/device/entries.h"
 #include "ops/cpu/vector/simd.h"
 
 enum { TILE_COLUMNS = 64 };

@@ -2,6 +2,7 @@
 /* Softmax cross-entropy, row by row. */
 #include <math.h>
 
+#include "ops/cpu/device/entries.h"
 #include "ops/cpu/vector/simd.h"
 
 enum { TILE_ROWS = 16 };
@@ -34,7 +35,7 @@ BB_SIMD_VARIANTS(nll_rows, (float *nll, const float *logits, const uint8_t *y, i
                  (nll, logits, y, m0, m1, V))
 
 void bb_cpu_loss_forward(bb_device *dev, float *nll, const float *logits, const uint8_t *y, int64_t M, int64_t V) {
-    nll_rows_kernel *nll_rows = nll_rows_for(bb_cpu_of(dev)->level);
+    nll_rows_kernel *nll_rows = nll_rows_for(bb_cpu_of(dev)->kernels.simd);
 #pragma omp parallel for num_threads(dev->threads) if (M * V >= BB_SIMD_SERIAL)
     for (int64_t m = 0; m < M; m += TILE_ROWS) nll_rows(nll, logits, y, m, m + TILE_ROWS < M ? m + TILE_ROWS : M, V);
 }
@@ -64,7 +65,7 @@ BB_SIMD_VARIANTS(softmax_rows,
 
 void bb_cpu_loss_backward(bb_device *dev, float *dlogits, const float *logits, const uint8_t *y, float scale, int64_t M,
                           int64_t V) {
-    softmax_rows_kernel *softmax_rows = softmax_rows_for(bb_cpu_of(dev)->level);
+    softmax_rows_kernel *softmax_rows = softmax_rows_for(bb_cpu_of(dev)->kernels.simd);
 #pragma omp parallel for num_threads(dev->threads) if (M * V >= BB_SIMD_SERIAL)
     for (int64_t m = 0; m < M; m += TILE_ROWS) {
         softmax_rows(dlogits, logits, y, scale, m, m + TILE_ROWS < M ? m + TILE_ROWS : M, V);

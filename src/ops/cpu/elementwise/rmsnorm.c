@@ -2,6 +2,7 @@
 /* RMSNorm forward, fused with the quantizer of the linear layer that follows, and backward. */
 #include <math.h>
 
+#include "ops/cpu/device/entries.h"
 #include "ops/cpu/vector/simd.h"
 
 enum {
@@ -33,7 +34,7 @@ BB_SIMD_VARIANTS(forward_rows,
 
 void bb_cpu_rmsnorm_forward(bb_device *dev, bb_rows y, float *r, const float *x, const float *w, float eps, int64_t M,
                             int64_t C) {
-    forward_rows_kernel *forward_rows = forward_rows_for(bb_cpu_of(dev)->level);
+    forward_rows_kernel *forward_rows = forward_rows_for(bb_cpu_of(dev)->kernels.simd);
     BB_SIMD_FOR(dev, M * C, m, M, TILE_ROWS, {
         float *row = bb_cpu_scratch(dev, (size_t)C * sizeof *row);
         if (row) forward_rows(y, r, x, w, eps, row, m, m + TILE_ROWS < M ? m + TILE_ROWS : M, C);
@@ -68,7 +69,7 @@ BB_SIMD_VARIANTS(backward_rows,
 
 void bb_cpu_rmsnorm_backward(bb_device *dev, float *dx, float *dw, const void *dy, const float *x, const float *w,
                              const float *r, int64_t M, int64_t C) {
-    backward_rows_kernel *backward_rows = backward_rows_for(bb_cpu_of(dev)->level);
+    backward_rows_kernel *backward_rows = backward_rows_for(bb_cpu_of(dev)->kernels.simd);
     int64_t run = (M + MAX_PARTIALS - 1) / MAX_PARTIALS;
     if (run < TILE_ROWS) run = TILE_ROWS;
     int64_t partials = (M + run - 1) / run;

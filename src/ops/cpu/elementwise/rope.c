@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT
 /* Rotary position embedding, in place. arXiv:2104.09864 */
+#include "ops/cpu/device/entries.h"
 #include "ops/cpu/vector/round.h"
 #include "ops/cpu/vector/simd.h"
 
@@ -39,8 +40,8 @@ BB_SIMD_VARIANTS(backward_row, (bb_bf16 * dx, const float *cos, const float *sin
 
 void bb_cpu_rope_forward(bb_device *dev, float *x, void *kept, const float *cos, const float *sin, int64_t position0, int64_t B,
                          int64_t T, int64_t heads, int64_t D, int64_t width) {
-    forward_row_kernel *row = forward_row_for(bb_cpu_of(dev)->level);
-    bb_round_kernel *round = bb_round_for(bb_cpu_of(dev)->level);
+    forward_row_kernel *row = forward_row_for(bb_cpu_of(dev)->kernels.simd);
+    bb_round_kernel *round = bb_cpu_of(dev)->kernels.round;
     int64_t half = D / 2;
     BB_SIMD_FOR(dev, B * T * width, m, B * T, 1, {
         int64_t at = (position0 + m % T) * half;
@@ -51,7 +52,7 @@ void bb_cpu_rope_forward(bb_device *dev, float *x, void *kept, const float *cos,
 
 void bb_cpu_rope_backward(bb_device *dev, void *dx, const float *cos, const float *sin, int64_t B, int64_t T, int64_t heads,
                           int64_t D, int64_t width) {
-    backward_row_kernel *row = backward_row_for(bb_cpu_of(dev)->level);
+    backward_row_kernel *row = backward_row_for(bb_cpu_of(dev)->kernels.simd);
     int64_t half = D / 2;
 #pragma omp parallel for num_threads(dev->threads) if (B * T * heads * D > BB_SIMD_SERIAL)
     for (int64_t m = 0; m < B * T; m++) {

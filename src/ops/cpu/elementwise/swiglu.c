@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT
 /* SwiGLU forward, fused with the quantizer of the linear layer that follows, and backward. */
+#include "ops/cpu/device/entries.h"
 #include "ops/cpu/vector/round.h"
 #include "ops/cpu/vector/simd.h"
 
@@ -16,8 +17,8 @@ BB_SIMD_INLINE void forward_row_body(bb_rows y, const float *gate_up, float *row
 BB_SIMD_VARIANTS(forward_row, (bb_rows y, const float *gate_up, float *row, int64_t m, int64_t F), (y, gate_up, row, m, F))
 
 void bb_cpu_swiglu_forward(bb_device *dev, bb_rows y, void *kept, const float *gate_up, int64_t M, int64_t F) {
-    forward_row_kernel *forward_row = forward_row_for(bb_cpu_of(dev)->level);
-    bb_round_kernel *round = bb_round_for(bb_cpu_of(dev)->level);
+    forward_row_kernel *forward_row = forward_row_for(bb_cpu_of(dev)->kernels.simd);
+    bb_round_kernel *round = bb_cpu_of(dev)->kernels.round;
     BB_SIMD_FOR(dev, M * F, m, M, TILE_ROWS, {
         float *row = bb_cpu_scratch(dev, (size_t)F * sizeof *row);
         for (int64_t r = m; row && r < m + TILE_ROWS && r < M; r++) {
@@ -44,8 +45,8 @@ BB_SIMD_VARIANTS(backward_row, (float *d_gate_up, const bb_bf16 *gate_up, const 
                  (d_gate_up, gate_up, dh, F))
 
 void bb_cpu_swiglu_backward(bb_device *dev, void *d_gate_up, const void *gate_up, const void *dh, int64_t M, int64_t F) {
-    backward_row_kernel *backward_row = backward_row_for(bb_cpu_of(dev)->level);
-    bb_round_kernel *round = bb_round_for(bb_cpu_of(dev)->level);
+    backward_row_kernel *backward_row = backward_row_for(bb_cpu_of(dev)->kernels.simd);
+    bb_round_kernel *round = bb_cpu_of(dev)->kernels.round;
     BB_SIMD_FOR(dev, M * F, m, M, TILE_ROWS, {
         float *row = bb_cpu_scratch(dev, 2 * (size_t)F * sizeof *row);
         for (int64_t r = m; row && r < m + TILE_ROWS && r < M; r++) {

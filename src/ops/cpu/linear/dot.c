@@ -328,7 +328,7 @@ TARGET void bb_dot_pack_codes(uint8_t *panel, const int8_t *x, int64_t x_stride,
     }
 }
 
-static void nothing(void) {}
+static void no_op(void) {}
 
 /* What was stored past the caches is there for the other threads before they are told. */
 static void close_tiles(void) {
@@ -336,12 +336,26 @@ static void close_tiles(void) {
     bb_amx_close();
 }
 
-const bb_dot_set *bb_dot_set_for(bb_cpu_level level) {
-    static const bb_dot_set avx512 = {1, LEFT_ROWS, INT64_MAX, 2048, nothing, nothing, dot_int8, dot_add, dot_pack_left};
-    static const bb_dot_set amx = {
-        BB_AMX_WORDS, 192, 768, 1024, bb_amx_open, close_tiles, bb_dot_amx_int8, bb_dot_amx_add, bb_dot_amx_pack_left};
-    return level >= BB_CPU_AVX512_AMX ? &amx : &avx512;
-}
+const bb_dot_set bb_dot_avx512 = {.int8_weight_gradient = true,
+                                  .steps = 1,
+                                  .rows = LEFT_ROWS,
+                                  .columns = INT64_MAX,
+                                  .tokens = 2048,
+                                  .open = no_op,
+                                  .close = no_op,
+                                  .int8 = dot_int8,
+                                  .add = dot_add,
+                                  .pack_left = dot_pack_left};
+const bb_dot_set bb_dot_amx = {.int8_by_rows = true,
+                               .steps = BB_AMX_WORDS,
+                               .rows = 192,
+                               .columns = 768,
+                               .tokens = 1024,
+                               .open = bb_amx_open,
+                               .close = close_tiles,
+                               .int8 = bb_dot_amx_int8,
+                               .add = bb_dot_amx_add,
+                               .pack_left = bb_dot_amx_pack_left};
 
 /* bf16 of q for the bytes q + 1 in the low halves of 32 words, whose high halves are zero; for 3, zero too. */
 INLINE __m512i ternary_words(__m512i words) {

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 /* Tiles of matrix products by AVX-512's dot-product instructions (VNNI for int8, BF16) or by AMX, with what follows the product
- * done before its sums leave the caches nearest. For processors of level BB_CPU_AVX512_BF16 and above; what is in int8 and has
- * f32 results, from BB_CPU_AVX512_VNNI on. A tile is `rows` rows of A times a panel: 64 columns of B, cut into steps of 4
+ * done before its sums leave the caches nearest. For processors with AVX-512 BF16; what is in int8 and has f32 results needs VNNI
+ * alone. A tile is `rows` rows of A times a panel: 64 columns of B, cut into steps of 4
  * (int8) or 2 (bf16) k; for each step the panel has 4 bytes of each column, 256 in all, and each row of A has 4 bytes. */
 #ifndef BB_OPS_CPU_DOT_H
 #define BB_OPS_CPU_DOT_H
@@ -24,7 +24,9 @@ typedef struct bb_dot_output {
 
 /* What differs between instruction sets. */
 typedef struct bb_dot_set {
-    int64_t steps; /* those of int8() and add() are a multiple of this */
+    bool int8_by_rows;         /* forward in int8: a row tile is read once for all panels, rather than a panel for all rows */
+    bool int8_weight_gradient; /* dW is an int8 product where x is int8; otherwise bf16 */
+    int64_t steps;             /* those of int8() and add() are a multiple of this */
     /* of dW, the most that is worked on at a time: rows and columns, whose sums stay in the second-level cache with the rows of
      * so many tokens, which are packed anew for each */
     int64_t rows, columns, tokens;
@@ -45,9 +47,9 @@ typedef struct bb_dot_set {
                       int64_t steps, int64_t rows);
 } bb_dot_set;
 
-const bb_dot_set *bb_dot_set_for(bb_cpu_level level);
+extern const bb_dot_set bb_dot_avx512, bb_dot_amx;
 
-/* AMX; on level BB_CPU_AVX512_AMX. */
+/* The parts of bb_dot_amx that dot_amx.c has. */
 void bb_dot_amx_int8(bb_dot_output out, const int8_t *a, int64_t a_stride, int64_t rows, int64_t steps, const uint8_t *panel,
                      const int32_t *a_sums, const float *s, float g);
 void bb_dot_amx_add(float *c, bool add, int64_t c_stride, int64_t columns, const uint32_t *left, int64_t rows, int64_t steps,

@@ -36,22 +36,13 @@ const char *bb_gemm_version(void) {
     return text;
 }
 
-/* oneDNN looks at the processor by itself; a lowered level lowers it too. Only before its first use in the process. */
-static void lower_isa(bb_cpu_level level) {
-    static const dnnl_cpu_isa_t isa[] = {[BB_CPU_GENERIC] = dnnl_cpu_isa_sse41,
-                                         [BB_CPU_AVX2] = dnnl_cpu_isa_avx2,
-                                         [BB_CPU_AVX512] = dnnl_cpu_isa_avx512_core,
-                                         [BB_CPU_AVX512_VNNI] = dnnl_cpu_isa_avx512_core_vnni,
-                                         [BB_CPU_AVX512_BF16] = dnnl_cpu_isa_avx512_core_bf16};
-    if (level < BB_CPU_AVX512_AMX) dnnl_set_max_cpu_isa(isa[level]);
-}
-
 bb_status bb_gemm_open(bb_device *dev, bb_error *err) {
     bb_cpu *cpu = bb_cpu_of(dev);
     struct bb_gemm *g = calloc(1, sizeof *g);
     if (!g) return bb_fail(err, BB_ERR_MEMORY, "out of memory for the cpu device");
     cpu->gemm = g;
-    lower_isa(cpu->level);
+    /* oneDNN looks at the processor by itself; a lowered level lowers it too. Only before its first use in the process. */
+    if (cpu->kernels.onednn_isa != BB_ONEDNN_ANY) dnnl_set_max_cpu_isa((dnnl_cpu_isa_t)cpu->kernels.onednn_isa);
     g->streams = calloc((size_t)dev->threads, sizeof *g->streams);
     if (!g->streams) return bb_fail(err, BB_ERR_MEMORY, "out of memory for the cpu device");
     if (dnnl_engine_create(&g->engine, dnnl_cpu, 0) != dnnl_success)

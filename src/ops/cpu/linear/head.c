@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 /* The tied output head: f32 products, never quantized. */
 #include "core/arena.h"
+#include "ops/cpu/device/entries.h"
 #include "ops/cpu/linear/gemm.h"
 #include "ops/cpu/vector/round.h"
 #include "ops/cpu/vector/simd.h"
@@ -16,7 +17,7 @@ BB_SIMD_VARIANTS(add, (float *y, const float *x, int64_t n), (y, x, n))
 
 /* Rows of a (M,k) to rows of y (M,n). */
 typedef struct rows_product {
-    bb_cpu_level level;
+    bb_round_kernel *round;
     const float *a;
     float *y; /* or NULL: */
     bb_bf16 *y_act;
@@ -35,7 +36,7 @@ static void output_rows(const void *context, int64_t m0, int64_t rows, const voi
     if (p->y)
         memcpy(p->y + m0 * p->n, c, (size_t)(rows * p->n) * sizeof(float));
     else
-        bb_round_for(p->level)(p->y_act + m0 * p->n, c, rows * p->n);
+        p->round(p->y_act + m0 * p->n, c, rows * p->n);
 }
 
 enum { DOT_LANES = 32 };
@@ -72,12 +73,12 @@ static void few_symbols(void *user, bb_team *team, int thread) {
 
 void bb_cpu_head_forward(bb_device *dev, float *logits, const float *h, const float *e, int64_t M, int64_t V, int64_t C) {
     if (M <= BB_FEW_ROWS) {
-        few_logits w = {symbol_for(bb_cpu_of(dev)->level), logits, h, e, M, V, C};
+        few_logits w = {symbol_for(bb_cpu_of(dev)->kernels.simd), logits, h, e, M, V, C};
         bb_team *team = bb_cpu_team(dev);
         if (team) bb_team_run(team, M * V * C <= BB_SIMD_SERIAL, V, few_symbols, &w, (bb_team_fetch){0});
         return;
     }
-    rows_product p = {.level = bb_cpu_of(dev)->level, .a = h, .y = logits, .n = V, .k = C};
+    rows_product p = {.round = bb_cpu_of(dev)->kernels.round, .a = h, .y = logits, .n = V, .k = C};
     bb_gemm_shape shape = {.b_transposed = true, .n = V, .k = C};
     bb_gemm_rows(dev, &shape, M, e, input_rows, output_rows, &p);
 }
@@ -115,7 +116,7 @@ static void embedding_gradient(bb_device *dev, float *de, const float *dlogits, 
             bb_gemm_run(dev, op, sum, dlogits + m * V, h + m * C);
         }
     }
-    add_kernel *add = add_for(bb_cpu_of(dev)->level);
+    add_kernel *add = add_for(bb_cpu_of(dev)->kernels.simd);
 #pragma omp parallel for num_threads(dev->threads) schedule(static) if (V * C > BB_SIMD_SERIAL)
     for (int64_t v = 0; v < V; v++)
         for (int64_t i = 0; i < parts; i++) add(de + v * C, sums + (size_t)i * stride + v * C, C);
@@ -123,7 +124,7 @@ static void embedding_gradient(bb_device *dev, float *de, const float *dlogits, 
 
 void bb_cpu_head_backward(bb_device *dev, void *dh, float *de, const float *dlogits, const float *h, const float *e, int64_t M,
                           int64_t V, int64_t C) {
-    rows_product p = {.level = bb_cpu_of(dev)->level, .a = dlogits, .y_act = dh, .n = C, .k = V};
+    rows_product p = {.round = bb_cpu_of(dev)->kernels.round, .a = dlogits, .y_act = dh, .n = C, .k = V};
     bb_gemm_shape shape = {.n = C, .k = V};
     bb_gemm_rows(dev, &shape, M, e, input_rows, output_rows, &p);
     embedding_gradient(dev, de, dlogits, h, M, V, C);

@@ -21,7 +21,7 @@ enum {
     MIN_PARALLEL = 1 << 18   /* multiplications that pay for waking the threads */
 };
 
-static const bb_dot_set *set_of(bb_device *dev) { return bb_dot_set_for(bb_cpu_of(dev)->level); }
+static const bb_dot_set *set_of(bb_device *dev) { return bb_cpu_of(dev)->kernels.dot; }
 
 /* ---- a product of rows with panels ----------------------------------------------------------------------------------- */
 
@@ -84,9 +84,9 @@ static bool take_int8_rows(bb_device *dev, bb_rows x, const unit *u, int64_t K, 
     return true;
 }
 
-static void expand_int8(uint8_t *out, bb_cpu_level level, const bb_ternary *t, int64_t panel, int64_t steps) {
+static void expand_int8(uint8_t *out, bb_simd simd, const bb_ternary *t, int64_t panel, int64_t steps) {
     int64_t there = bb_ternary_steps(t);
-    bb_ternary_expand_panel(level, out, t, bb_ternary_panel_at(t, panel).data);
+    bb_ternary_expand_panel(simd, out, t, bb_ternary_panel_at(t, panel).data);
     memset(out + there * BB_STEP_BYTES, 0, (size_t)((steps - there) * BB_STEP_BYTES));
 }
 
@@ -120,7 +120,7 @@ static void forward_int8_by_panels(bb_device *dev, float *y, const float *residu
             int64_t m0 = i % groups * group_rows, rows = bb_min(M - m0, group_rows);
             if (!panel || rows <= 0) continue;
             bb_ternary_panel p = bb_ternary_panel_at(t, i / groups);
-            expand_int8(panel, bb_cpu_of(dev)->level, t, i / groups, steps);
+            expand_int8(panel, bb_cpu_of(dev)->kernels.simd, t, i / groups, steps);
             set->int8(output_at(y, residual, N, m0, p.first, p.rows, past_caches), a + m0 * stride, stride, rows, steps, panel,
                       sums + m0, x.scale + m0, t->scale[p.segment]);
         }
@@ -143,7 +143,7 @@ static void forward_int8_by_rows(bb_device *dev, float *y, const float *residual
         {
 #pragma omp for schedule(dynamic)
             for (int64_t j = 0; j < c.panels; j++)
-                expand_int8(expanded + j * panel_bytes, bb_cpu_of(dev)->level, t, first + j, steps);
+                expand_int8(expanded + j * panel_bytes, bb_cpu_of(dev)->kernels.simd, t, first + j, steps);
             set->open();
 #pragma omp for schedule(dynamic)
             for (int64_t i = 0; i < c.units; i++) {
@@ -186,7 +186,7 @@ static void forward_bf16(bb_device *dev, float *y, const float *residual, bb_row
             for (int64_t j = 0; j < c.panels; j++) {
                 uint8_t *codes = bb_cpu_scratch(dev, (size_t)(source_steps * BB_STEP_BYTES));
                 if (!codes) continue;
-                bb_ternary_expand_panel(bb_cpu_of(dev)->level, codes, t, bb_ternary_panel_at(t, first + j).data);
+                bb_ternary_expand_panel(bb_cpu_of(dev)->kernels.simd, codes, t, bb_ternary_panel_at(t, first + j).data);
                 bb_dot_expand_panel((bb_bf16 *)(void *)(expanded + (size_t)j * panel_bytes), codes, source_steps);
             }
 #pragma omp for schedule(dynamic)
@@ -206,7 +206,7 @@ static void forward_bf16(bb_device *dev, float *y, const float *residual, bb_row
 }
 
 void bb_linear_dot_forward(bb_device *dev, float *y, const float *residual, bb_rows x, const bb_ternary *t, int64_t M) {
-    if (x.dtype == BB_I8 && bb_cpu_of(dev)->level >= BB_CPU_AVX512_AMX)
+    if (x.dtype == BB_I8 && set_of(dev)->int8_by_rows)
         forward_int8_by_rows(dev, y, residual, x, t, M);
     else if (x.dtype == BB_I8)
         forward_int8_by_panels(dev, y, residual, x, t, M);
@@ -244,7 +244,7 @@ static const bb_bf16 *input_gradient_rows(const input_gradient *g, const unit *u
             int64_t begin = bb_segment_begin(g->t, i), n = g->part_rows[i], from = (u->m0 + r) * N + begin;
             bb_bf16 *to = room + r * g->a_stride + g->part_begin[i];
             if (g->dy_dtype == BB_F32)
-                bb_round_for(BB_CPU_AVX512_BF16)(to, (const float *)g->dy + from, n);
+                bb_round_avx512bf16(to, (const float *)g->dy + from, n);
             else
                 memcpy(to, (const bb_bf16 *)g->dy + from, (size_t)n * sizeof *to);
             if (n % 2) to[n] = 0;
@@ -267,8 +267,7 @@ static void input_gradient_by_runs(bb_dot_output out, int64_t a_stride, int64_t 
             run.panel = (const uint8_t *)run.panel + run.steps * BB_DOT_STEP_BYTES;
         }
     }
-    for (int64_t r = 0; r < rows; r++)
-        bb_round_for(BB_CPU_AVX512_BF16)((bb_bf16 *)out.y + r * out.stride, sums + r * BB_PANEL, out.columns);
+    for (int64_t r = 0; r < rows; r++) bb_round_avx512bf16((bb_bf16 *)out.y + r * out.stride, sums + r * BB_PANEL, out.columns);
 }
 
 static void input_gradient_unit(const input_gradient *g, const unit *u, int64_t first_panel) {
@@ -353,7 +352,7 @@ static void input_gradient_slab(const input_gradient *g, int64_t M, int64_t firs
                 _Alignas(64) uint8_t square[BB_PANEL * BB_PANEL];
                 uint8_t *to = g->expanded + (size_t)j * g->panel_bytes + (size_t)s * square_bytes(g);
                 int64_t block = (first + j) * BLOCKS, columns = g->t->k - (first + j) * BB_PANEL;
-                bb_ternary_expand(bb_cpu_of(g->dev)->level, square, from + block * BB_BLOCK_BYTES,
+                bb_ternary_expand(bb_cpu_of(g->dev)->kernels.simd, square, from + block * BB_BLOCK_BYTES,
                                   bb_min(bb_ternary_blocks(g->t) - block, BLOCKS));
                 if (g->int8)
                     bb_dot_expand_rows_int8(to, square, columns);

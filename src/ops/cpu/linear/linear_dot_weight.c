@@ -114,7 +114,7 @@ static int64_t tokens_at_once(int64_t K, int64_t M) {
 static void weight_gradient_bf16(bb_device *dev, float *dw, bool add, const void *dy, bb_dtype dy_dtype, bb_rows x,
                                  const bb_ternary *t, int64_t M) {
     weight_gradient g = {
-        .dev = dev, .set = bb_dot_set_for(bb_cpu_of(dev)->level), .dw = dw, .dy_dtype = dy_dtype, .x = x, .N = t->n, .K = t->k};
+        .dev = dev, .set = bb_cpu_of(dev)->kernels.dot, .dw = dw, .dy_dtype = dy_dtype, .x = x, .N = t->n, .K = t->k};
     int64_t at_once = tokens_at_once(t->k, M), most = bb_min(at_once, bb_round_up(M, 2 * g.set->steps));
     g.packed_x = bb_cpu_shared(dev, (size_t)(most * bb_panels_of(t->k) * BB_PANEL) * sizeof(bb_bf16));
     if (!g.packed_x) return;
@@ -218,7 +218,7 @@ static void weight_gradient_int8(bb_device *dev, float *dw, bool add, const void
 
 void bb_linear_dot_weight_gradient(bb_device *dev, float *dw, bool add, const void *dy, bb_dtype dy_dtype, bb_rows x,
                                    const bb_ternary *t, int64_t M) {
-    bool int8 = x.dtype == BB_I8 && bb_cpu_of(dev)->level < BB_CPU_AVX512_AMX;
+    bool int8 = x.dtype == BB_I8 && bb_cpu_of(dev)->kernels.dot->int8_weight_gradient;
     (int8 ? weight_gradient_int8 : weight_gradient_bf16)(dev, dw, add, dy, dy_dtype, x, t, M);
 }
 

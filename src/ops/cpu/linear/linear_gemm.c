@@ -45,7 +45,7 @@ static const void *row_of(const void *rows, bb_dtype dtype, int64_t row, int64_t
 /* A panel's steps (ternary.h), in the thread's scratch. */
 static const uint8_t *expand_panel(bb_device *dev, const bb_ternary *t, const bb_ternary_panel *p) {
     uint8_t *steps = bb_cpu_scratch(dev, (size_t)(bb_ternary_steps(t) * BB_STEP_BYTES));
-    if (steps) bb_ternary_expand_panel(bb_cpu_of(dev)->level, steps, t, p->data);
+    if (steps) bb_ternary_expand_panel(bb_cpu_of(dev)->kernels.simd, steps, t, p->data);
     return steps;
 }
 
@@ -53,7 +53,7 @@ static const uint8_t *expand_panel(bb_device *dev, const bb_ternary *t, const bb
 
 /* Columns n0 .. n0+width-1 of y, from the panels of W that hold these rows. */
 typedef struct forward {
-    bb_cpu_level level;
+    bb_simd simd;
     bb_rows x;
     int64_t N, K, n0, width;
     float *y;
@@ -64,7 +64,7 @@ static const void *forward_input(const void *context, int64_t m0, int64_t rows, 
     const forward *f = context;
     const void *x = row_of(f->x.data, f->x.dtype, m0, f->K, 0);
     if (f->x.dtype == BB_F32) return x;
-    to_f32_for(f->level)(room, x, f->x.dtype, 1.0f, rows * f->K);
+    to_f32_for(f->simd)(room, x, f->x.dtype, 1.0f, rows * f->K);
     return room;
 }
 
@@ -74,7 +74,7 @@ static void forward_output(const void *context, int64_t m0, int64_t rows, const 
     for (int64_t r = 0; r < rows; r++, row += f->width) {
         int64_t at = (m0 + r) * f->N + f->n0;
         if (f->residual)
-            add_for(f->level)(f->y + at, f->residual + at, row, f->width);
+            add_for(f->simd)(f->y + at, f->residual + at, row, f->width);
         else
             memcpy(f->y + at, row, (size_t)f->width * sizeof *row);
     }
@@ -95,7 +95,7 @@ void bb_linear_gemm_forward(bb_device *dev, float *y, const float *residual, bb_
     int64_t slab = bb_max(SLAB_BYTES / (K * BB_PANEL * (int64_t)sizeof(float)), 1);
     float *b = bb_cpu_shared(dev, (size_t)(slab * BB_PANEL * K) * sizeof *b);
     if (!b) return;
-    forward f = {.level = bb_cpu_of(dev)->level, .x = x, .N = t->n, .K = K, .y = y, .residual = residual};
+    forward f = {.simd = bb_cpu_of(dev)->kernels.simd, .x = x, .N = t->n, .K = K, .y = y, .residual = residual};
     for (int64_t first = 0; first < panels; first += slab) {
         int64_t end = bb_min(first + slab, panels);
         bb_ternary_panel last = bb_ternary_panel_at(t, end - 1);
@@ -115,7 +115,8 @@ void bb_linear_gemm_forward(bb_device *dev, float *y, const float *residual, bb_
 
 /* Columns k0 .. k0+width-1 of dx. */
 typedef struct input_gradient {
-    bb_cpu_level level;
+    bb_simd simd;
+    bb_round_kernel *round;
     bb_bf16 *dx;
     const void *dy;
     bb_dtype dy_dtype;
@@ -126,14 +127,13 @@ static const void *dy_input(const void *context, int64_t m0, int64_t rows, void 
     const input_gradient *g = context;
     const void *dy = row_of(g->dy, g->dy_dtype, m0, g->N, 0);
     if (g->dy_dtype == BB_F32) return dy;
-    to_f32_for(g->level)(room, dy, g->dy_dtype, 1.0f, rows * g->N);
+    to_f32_for(g->simd)(room, dy, g->dy_dtype, 1.0f, rows * g->N);
     return room;
 }
 
 static void dx_output(const void *context, int64_t m0, int64_t rows, const void *c) {
     const input_gradient *g = context;
-    for (int64_t r = 0; r < rows; r++)
-        bb_round_for(g->level)(g->dx + (m0 + r) * g->K + g->k0, (const float *)c + r * g->width, g->width);
+    for (int64_t r = 0; r < rows; r++) g->round(g->dx + (m0 + r) * g->K + g->k0, (const float *)c + r * g->width, g->width);
 }
 
 static void input_gradient_all(bb_device *dev, input_gradient *g, const bb_ternary *t, int64_t M) {
@@ -186,21 +186,28 @@ static void weight_gradient_run(bb_device *dev, float *dw, const void *dy, bb_dt
 
 void bb_linear_gemm_input_gradient(bb_device *dev, bb_bf16 *dx, const void *dy, bb_dtype dy_dtype, const bb_ternary *t,
                                    int64_t M) {
-    input_gradient g = {.level = bb_cpu_of(dev)->level, .dx = dx, .dy = dy, .dy_dtype = dy_dtype, .N = t->n, .K = t->k};
+    input_gradient g = {.simd = bb_cpu_of(dev)->kernels.simd,
+                        .round = bb_cpu_of(dev)->kernels.round,
+                        .dx = dx,
+                        .dy = dy,
+                        .dy_dtype = dy_dtype,
+                        .N = t->n,
+                        .K = t->k};
     input_gradient_all(dev, &g, t, M);
 }
 
-void bb_linear_gemm_weight_gradient(bb_device *dev, float *dw, const void *dy, bb_dtype dy_dtype, bb_rows x,
+void bb_linear_gemm_weight_gradient(bb_device *dev, float *dw, bool add, const void *dy, bb_dtype dy_dtype, bb_rows x,
                                     const bb_ternary *t, int64_t M) {
     int64_t N = t->n, K = t->k, most = bb_min(M, WEIGHT_TOKENS);
-    bb_cpu_level level = bb_cpu_of(dev)->level;
+    bb_simd simd = bb_cpu_of(dev)->kernels.simd;
+    if (!add) dev->ops->zero(dev, dw, (size_t)(N * K) * sizeof *dw);
     float *wide = bb_cpu_shared(dev, (size_t)(most * K) * sizeof *wide);
     if (!wide) return;
     for (int64_t m = 0; m < M; m += WEIGHT_TOKENS) {
         int64_t tokens = bb_min(M - m, WEIGHT_TOKENS);
 #pragma omp parallel for num_threads(dev->threads) schedule(static) if (tokens * K > BB_SIMD_SERIAL)
         for (int64_t r = 0; r < tokens; r++)
-            to_f32_for(level)(wide + r * K, row_of(x.data, x.dtype, m + r, K, 0), x.dtype, 1.0f, K);
+            to_f32_for(simd)(wide + r * K, row_of(x.data, x.dtype, m + r, K, 0), x.dtype, 1.0f, K);
         weight_gradient_run(dev, dw, row_of(dy, dy_dtype, m, N, 0), dy_dtype, x.scale ? x.scale + m : NULL, wide, tokens, N, K);
     }
 }

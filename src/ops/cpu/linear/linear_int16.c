@@ -157,9 +157,10 @@ static void run(const weight_gradient *g) {
     }
 }
 
-void bb_linear_int16_weight_gradient(bb_device *dev, float *dw, const void *dy, bb_dtype dy_dtype, bb_rows x,
+void bb_linear_int16_weight_gradient(bb_device *dev, float *dw, bool add, const void *dy, bb_dtype dy_dtype, bb_rows x,
                                      const bb_ternary *t, int64_t M) {
     weight_gradient g = {.dev = dev, .dw = dw, .dy_dtype = dy_dtype, .N = t->n, .K = t->k};
+    if (!add) dev->ops->zero(dev, dw, (size_t)(t->n * t->k) * sizeof *dw);
     g.panels = (t->k + COLUMNS - 1) / COLUMNS;
     g.packed_x = bb_cpu_shared(dev, (size_t)(g.panels * COLUMNS * ((bb_min(M, TOKENS) + 1) / 2)) * sizeof *g.packed_x);
     if (!g.packed_x) return;

@@ -54,12 +54,11 @@ static size_t carve_row_tile(row_tile *tile, void *memory, int64_t stride, bool 
     return arena.used;
 }
 
-static void take_rows(row_tile *tile, int64_t index, bb_cpu_level level, const int8_t *x, int64_t M, int64_t K,
-                      int64_t stride) {
+static void take_rows(row_tile *tile, int64_t index, bb_simd simd, const int8_t *x, int64_t M, int64_t K, int64_t stride) {
     tile->index = index;
     tile->count = M - index * ROW_TILE < ROW_TILE ? M - index * ROW_TILE : ROW_TILE;
     tile->rows = x + index * ROW_TILE * K;
-    for (int64_t r = 0; r < tile->count; r++) row_sum_for(level)(&tile->offsets[r], tile->rows + r * K, K);
+    for (int64_t r = 0; r < tile->count; r++) row_sum_for(simd)(&tile->offsets[r], tile->rows + r * K, K);
     if (!tile->padded) return;
     for (int64_t r = 0; r < tile->count; r++) {
         memcpy(tile->padded + r * stride, tile->rows + r * K, (size_t)K);
@@ -116,7 +115,7 @@ static void forward_single_tile(bb_device *dev, const int8_forward *f, int64_t M
     if (!memory || !team) return;
     carve_row_tile(&w.tile, memory, f->stride, in_place);
     w.sums = (int32_t *)(void *)(memory + tile_bytes);
-    take_rows(&w.tile, 0, bb_cpu_of(dev)->level, f->x.data, M, t->k, f->stride);
+    take_rows(&w.tile, 0, bb_cpu_of(dev)->kernels.simd, f->x.data, M, t->k, f->stride);
     bb_team_fetch then = {0};
     if (next) then = (bb_team_fetch){next->data, bb_ternary_panels(next), (int64_t)bb_ternary_panel_bytes(next)};
     bb_team_run(team, M * t->n * t->k <= PARALLEL_TEAM, panels, single_tile_panels, &w, then);
@@ -136,7 +135,7 @@ static void forward_tiles(bb_device *dev, const int8_forward *f, int64_t M) {
 #pragma omp for schedule(dynamic)
         for (int64_t i = 0; i < units; i++) {
             if (!memory) continue;
-            if (tile.index != i % tiles) take_rows(&tile, i % tiles, bb_cpu_of(dev)->level, f->x.data, M, K, f->stride);
+            if (tile.index != i % tiles) take_rows(&tile, i % tiles, bb_cpu_of(dev)->kernels.simd, f->x.data, M, K, f->stride);
             int64_t first = i / tiles * PANEL_GROUP, end = first + PANEL_GROUP < panels ? first + PANEL_GROUP : panels;
             for (int64_t j = first; j < end; j++) multiply(f, &tile, j);
         }
@@ -144,9 +143,9 @@ static void forward_tiles(bb_device *dev, const int8_forward *f, int64_t M) {
 }
 
 void bb_linear_int8_forward(bb_device *dev, float *y, const float *residual, bb_rows x, const bb_ternary *t, int64_t M) {
-    bb_cpu_level level = bb_cpu_of(dev)->level;
-    int8_forward f = {.dot = bb_ternary_dot_for(level, t->dense),
-                      .finish_row = finish_row_for(level),
+    const bb_cpu_kernels *kernels = &bb_cpu_of(dev)->kernels;
+    int8_forward f = {.dot = t->dense ? kernels->ternary_dot_dense : kernels->ternary_dot,
+                      .finish_row = finish_row_for(kernels->simd),
                       .y = y,
                       .residual = residual,
                       .x = x,
@@ -181,7 +180,7 @@ BB_SIMD_VARIANTS(float_row, (float *y, const float *residual, const float *x, co
                  (y, residual, x, q, g, K, n))
 
 void bb_linear_few_forward(bb_device *dev, float *y, const float *residual, bb_rows x, const bb_ternary *t, int64_t M) {
-    bb_cpu_level level = bb_cpu_of(dev)->level;
+    bb_simd simd = bb_cpu_of(dev)->kernels.simd;
     int64_t K = t->k, N = t->n, panels = bb_ternary_panels(t);
     const float *rows = x.data;
     if (x.dtype == BB_BF16) {
@@ -197,10 +196,10 @@ void bb_linear_few_forward(bb_device *dev, float *y, const float *residual, bb_r
         float *q = bb_cpu_scratch(dev, q_bytes + (size_t)(bb_ternary_steps(t) * BB_STEP_BYTES));
         if (!q) continue;
         uint8_t *steps = (uint8_t *)q + q_bytes;
-        bb_ternary_expand_panel(level, steps, t, p.data);
-        columns_for(level)(q, steps, K);
+        bb_ternary_expand_panel(simd, steps, t, p.data);
+        columns_for(simd)(q, steps, K);
         for (int64_t m = 0; m < M; m++)
-            float_row_for(level)(y + m * N + p.first, residual ? residual + m * N + p.first : NULL, rows + m * K, q,
-                                 t->scale[p.segment], K, p.rows);
+            float_row_for(simd)(y + m * N + p.first, residual ? residual + m * N + p.first : NULL, rows + m * K, q,
+                                t->scale[p.segment], K, p.rows);
     }
 }

@@ -18,7 +18,7 @@ enum {
  * after the other. */
 typedef struct input_gradient {
     bb_device *dev;
-    bb_cpu_level level;
+    bb_simd simd;
     bb_bf16 *dx;
     const uint8_t *dy;
     bb_dtype dy_dtype;
@@ -95,8 +95,8 @@ static void take_rows(row_tile *tile, const input_gradient *g, int64_t index) {
     tile->m0 = index * ROW_TILE;
     tile->rows = g->M - tile->m0 < ROW_TILE ? g->M - tile->m0 : ROW_TILE;
     for (int64_t r = 0; r < tile->rows; r++)
-        quantize_row_for(g->level)(tile->q + r * g->stride, tile->scales + r, tile->offsets + r, tile->room,
-                                   g->dy + (size_t)(tile->m0 + r) * row_bytes, g->dy_dtype, g->t, g->stride);
+        quantize_row_for(g->simd)(tile->q + r * g->stride, tile->scales + r, tile->offsets + r, tile->room,
+                                  g->dy + (size_t)(tile->m0 + r) * row_bytes, g->dy_dtype, g->t, g->stride);
 }
 
 /* ---- the product ----------------------------------------------------------------------------------------------------- */
@@ -126,9 +126,9 @@ static void expand_square(const input_gradient *g, uint8_t *blocks, int64_t s, i
     uint8_t steps[16 * BB_STEP_BYTES];
     int64_t first = k0 / BB_BLOCK_COLUMNS, n = bb_ternary_blocks(g->t) - first;
     if (n > SQUARE_BLOCKS) n = SQUARE_BLOCKS;
-    bb_ternary_expand(g->level, steps, bb_ternary_panel_at(g->t, s).data + first * BB_BLOCK_BYTES, n);
+    bb_ternary_expand(g->simd, steps, bb_ternary_panel_at(g->t, s).data + first * BB_BLOCK_BYTES, n);
     memset(steps + n * 4 * BB_STEP_BYTES, 0, (size_t)((SQUARE_BLOCKS - n) * 4 * BB_STEP_BYTES));
-    transpose_square_for(g->level)(blocks, steps);
+    transpose_square_for(g->simd)(blocks, steps);
 }
 
 BB_SIMD_INLINE void finish_row_body(bb_bf16 *y, const int32_t *sums, int32_t offset, float scale, int64_t n) {
@@ -140,8 +140,8 @@ BB_SIMD_VARIANTS(finish_row, (bb_bf16 * y, const int32_t *sums, int32_t offset, 
 
 /* Panels first .. first+panels-1 of columns. */
 static void slab(const input_gradient *g, int64_t first, int64_t panels) {
-    bb_ternary_dot *dot = bb_ternary_dot_for(g->level, false);
-    finish_row_kernel *finish_row = finish_row_for(g->level);
+    bb_ternary_dot *dot = bb_cpu_of(g->dev)->kernels.ternary_dot;
+    finish_row_kernel *finish_row = finish_row_for(g->simd);
     int64_t K = g->t->k, tiles = (g->M + ROW_TILE - 1) / ROW_TILE, group = panels;
     if (tiles < FEW_TILES) group = panels * tiles / FEW_TILES > 1 ? panels * tiles / FEW_TILES : 1;
     int64_t units = tiles * ((panels + group - 1) / group);
@@ -174,7 +174,8 @@ static void slab(const input_gradient *g, int64_t first, int64_t panels) {
 
 void bb_linear_int8_input_gradient(bb_device *dev, bb_bf16 *dx, const void *dy, bb_dtype dy_dtype, const bb_ternary *t,
                                    int64_t M) {
-    input_gradient g = {.dev = dev, .level = bb_cpu_of(dev)->level, .dx = dx, .dy = dy, .dy_dtype = dy_dtype, .t = t, .M = M};
+    input_gradient g = {
+        .dev = dev, .simd = bb_cpu_of(dev)->kernels.simd, .dx = dx, .dy = dy, .dy_dtype = dy_dtype, .t = t, .M = M};
     g.source_panels = bb_ternary_panels(t);
     g.stride = g.source_panels * BB_PANEL;
     g.panel_bytes = (size_t)(g.source_panels * SQUARE_BLOCKS * BB_BLOCK_BYTES);

@@ -56,9 +56,9 @@ static inline bb_ternary_panel bb_ternary_panel_at(const bb_ternary *t, int64_t 
 }
 
 /* The steps of `blocks` blocks: four of BB_STEP_BYTES each. */
-void bb_ternary_expand(bb_cpu_level level, uint8_t *steps, const uint8_t *panel, int64_t blocks);
+void bb_ternary_expand(bb_simd simd, uint8_t *steps, const uint8_t *panel, int64_t blocks);
 /* The same of all of t's blocks, from a panel in t's layout. */
-void bb_ternary_expand_panel(bb_cpu_level level, uint8_t *steps, const bb_ternary *t, const uint8_t *panel);
+void bb_ternary_expand_panel(bb_simd simd, uint8_t *steps, const bb_ternary *t, const uint8_t *panel);
 /* q of a row and column of expanded steps. */
 static inline int8_t bb_ternary_value(const uint8_t *steps, int64_t row, int64_t k) {
     return (int8_t)(steps[(k / 4 * BB_PANEL + row) * 4 + k % 4] - 1);

@@ -20,8 +20,8 @@ BB_SIMD_INLINE void pack_step_body(uint8_t *line, const uint8_t *block, int step
 BB_SIMD_VARIANTS(pack_step, (uint8_t * line, const uint8_t *block, int step, int base, const uint8_t *fifth, int place),
                  (line, block, step, base, fifth, place))
 
-void bb_ternary_dense_pack(bb_cpu_level level, uint8_t *dense, const uint8_t *panel, int64_t blocks) {
-    pack_step_kernel *pack = pack_step_for(level);
+void bb_ternary_dense_pack(bb_simd simd, uint8_t *dense, const uint8_t *panel, int64_t blocks) {
+    pack_step_kernel *pack = pack_step_for(simd);
     for (; blocks >= BB_DENSE_OF; blocks -= BB_DENSE_OF, panel += BB_DENSE_OF * BB_BLOCK_BYTES)
         for (int i = 0; i < BB_DENSE_IN; i++)
             for (int s = 0; s < STEPS; s++, dense += LINE)
@@ -43,10 +43,6 @@ enum {
     LONG_RUN = 8000        /* blocks; 64 times what a group's codes give for one is at most 2^31 / 8,256 */
 };
 _Static_assert(RUN % BB_DENSE_OF == 0 && LONG_RUN % BB_DENSE_OF == 0, "a run ends with five blocks");
-
-bool bb_ternary_dense_pays(bb_cpu_level level) {
-    return level >= BB_CPU_AVX512_VNNI && __builtin_cpu_supports("avx512vbmi") && __builtin_cpu_is("amd");
-}
 
 /* ---- a line ---------------------------------------------------------------------------------------------------------- */
 
@@ -197,25 +193,20 @@ BB_SIMD_INLINE void part_groups_body(uint8_t *steps, const uint8_t *lines, int64
 }
 BB_SIMD_VARIANTS(part_groups, (uint8_t * steps, const uint8_t *lines, int64_t count), (steps, lines, count))
 
-TARGET void bb_ternary_dense_expand(bb_cpu_level level, uint8_t *steps, const uint8_t *dense, int64_t blocks) {
+TARGET void bb_ternary_dense_expand(bb_simd simd, uint8_t *steps, const uint8_t *dense, int64_t blocks) {
     _Alignas(LINE) uint8_t lines[RUN * BB_BLOCK_BYTES];
     for (int64_t n; blocks > 0; blocks -= n, steps += n * STEPS * BB_STEP_BYTES) {
         n = blocks < RUN ? blocks : RUN;
         dense = unpack(lines, dense, n);
-        part_groups_for(level)(steps, lines, n * STEPS);
+        part_groups_for(simd)(steps, lines, n * STEPS);
     }
 }
 
 #else
 
-bool bb_ternary_dense_pays(bb_cpu_level level) {
-    (void)level;
-    return false;
-}
-
 /* Never called: nothing is dense here. */
-void bb_ternary_dense_expand(bb_cpu_level level, uint8_t *steps, const uint8_t *dense, int64_t blocks) {
-    (void)level, (void)steps, (void)dense, (void)blocks;
+void bb_ternary_dense_expand(bb_simd simd, uint8_t *steps, const uint8_t *dense, int64_t blocks) {
+    (void)simd, (void)steps, (void)dense, (void)blocks;
 }
 
 #endif

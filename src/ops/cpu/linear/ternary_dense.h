@@ -12,13 +12,9 @@
 
 #include "ops/cpu/linear/ternary.h"
 
-/* Whether this processor decodes sooner with it: one that has AVX-512 VBMI, and permutes the bytes of two registers by a single
- * operation, as AMD's do. */
-bool bb_ternary_dense_pays(bb_cpu_level level);
-
 /* A panel of `blocks` blocks, from one in the layout of ternary.h. */
-void bb_ternary_dense_pack(bb_cpu_level level, uint8_t *dense, const uint8_t *panel, int64_t blocks);
+void bb_ternary_dense_pack(bb_simd simd, uint8_t *dense, const uint8_t *panel, int64_t blocks);
 /* bb_ternary_expand of a dense panel. */
-void bb_ternary_dense_expand(bb_cpu_level level, uint8_t *steps, const uint8_t *dense, int64_t blocks);
+void bb_ternary_dense_expand(bb_simd simd, uint8_t *steps, const uint8_t *dense, int64_t blocks);
 
 #endif

@@ -1,17 +1,6 @@
 // SPDX-License-Identifier: MIT
 #include "ops/cpu/linear/ternary_dot.h"
 
-bb_ternary_dot *bb_ternary_dot_for(bb_cpu_level level, bool dense) {
-#if defined(__x86_64__)
-    if (dense) return bb_ternary_dot_dense;
-    if (level >= BB_CPU_AVX512_AMX) return bb_ternary_dot_amx;
-    if (level >= BB_CPU_AVX512_VNNI) return bb_ternary_dot_vnni;
-    if (level >= BB_CPU_AVX2) return bb_ternary_dot_avx2;
-#endif
-    (void)level, (void)dense;
-    return bb_ternary_dot_generic;
-}
-
 /* One step: 4 columns of 64 rows. Four products of codes 0..2 and int8 fit 16 bits. */
 static inline void step(int32_t *restrict sums, const int8_t *restrict a, const uint8_t *restrict codes) {
     for (int n = 0; n < BB_PANEL; n++) {
@@ -25,7 +14,7 @@ void bb_ternary_dot_generic(int32_t *sums, const int8_t *a, int64_t a_stride, in
     memset(sums, 0, (size_t)(rows * BB_PANEL) * sizeof *sums);
     for (int64_t i = 0; i < blocks; i++, a += BB_BLOCK_COLUMNS, panel += BB_BLOCK_BYTES) {
         uint8_t steps[4 * BB_STEP_BYTES];
-        bb_ternary_expand(BB_CPU_GENERIC, steps, panel, 1);
+        bb_ternary_expand(BB_SIMD_GENERIC, steps, panel, 1);
         for (int c = 0; c < 4; c++)
             for (int64_t r = 0; r < rows; r++) step(sums + r * BB_PANEL, a + r * a_stride + 4 * c, steps + c * BB_STEP_BYTES);
     }

@@ -5,16 +5,8 @@
 
 #include "ops/cpu/linear/ternary.h"
 
-/* sums[r,n] = sum_k a[r,k] * b[n,k] for the panel's 64 rows n, b = q + 1, over `blocks` blocks of columns k.
- * sums: (rows, BB_PANEL); a: int8, rows a_stride bytes apart, zeros past K. */
-typedef void bb_ternary_dot(int32_t *sums, const int8_t *a, int64_t a_stride, int64_t rows, int64_t blocks,
-                            const uint8_t *panel);
-
 /* From so many rows on, a run of the panel is expanded once for all of them, rather than in registers for each tile. */
 enum { BB_TERNARY_DOT_MANY = 16, BB_TERNARY_DOT_RUN = 16 /* blocks */ };
-
-/* dense: of a panel in that layout. */
-bb_ternary_dot *bb_ternary_dot_for(bb_cpu_level level, bool dense);
 
 bb_ternary_dot bb_ternary_dot_generic;
 #if defined(__x86_64__)

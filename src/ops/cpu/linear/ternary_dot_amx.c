@@ -38,14 +38,14 @@ BB_AMX_TARGET void bb_ternary_dot_amx(int32_t *sums, const int8_t *a, int64_t a_
     int64_t whole = blocks / RUN, rest = blocks % RUN;
     for (int64_t i = 0; i < whole; i++, a += BB_AMX_BYTES, panel += RUN * BB_BLOCK_BYTES) {
         for (int line = 0; line < RUN * BB_BLOCK_BYTES; line += 64) __builtin_prefetch(panel + AHEAD + line, 0, 2);
-        bb_ternary_expand(BB_CPU_AVX512, steps[i % RUNS], panel, RUN);
+        bb_ternary_expand(BB_SIMD_AVX512, steps[i % RUNS], panel, RUN);
         add_run(a, a_stride, steps[i % RUNS]);
     }
     if (rest) { /* nothing past the last column is read */
         _Alignas(64) int8_t last[BB_AMX_ROWS][BB_AMX_BYTES] = {{0}};
         for (int64_t r = 0; r < rows; r++) memcpy(last[r], a + r * a_stride, (size_t)(rest * BB_BLOCK_COLUMNS));
         memset(steps[0], 0, sizeof steps[0]);
-        bb_ternary_expand(BB_CPU_AVX512, steps[0], panel, rest);
+        bb_ternary_expand(BB_SIMD_AVX512, steps[0], panel, rest);
         add_run(last[0], BB_AMX_BYTES, steps[0]);
     }
     BB_AMX_STORE(0, sums, BB_PANEL * sizeof *sums);

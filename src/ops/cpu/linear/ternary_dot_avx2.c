@@ -124,7 +124,7 @@ TARGET void bb_ternary_dot_avx2(int32_t *sums, const int8_t *a, int64_t a_stride
             run(false, sums, a, a_stride, rows, n, panel);
         } else {
             _Alignas(64) uint8_t steps[BB_TERNARY_DOT_RUN * 4 * BB_STEP_BYTES];
-            bb_ternary_expand(BB_CPU_AVX2, steps, panel, n);
+            bb_ternary_expand(BB_SIMD_AVX2, steps, panel, n);
             run(true, sums, a, a_stride, rows, n, steps);
         }
         a += n * BB_BLOCK_COLUMNS;

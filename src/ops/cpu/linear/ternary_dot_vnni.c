@@ -162,7 +162,7 @@ TARGET void bb_ternary_dot_vnni(int32_t *sums, const int8_t *a, int64_t a_stride
             }
         } else {
             _Alignas(64) uint8_t steps[BB_TERNARY_DOT_RUN * 4 * BB_STEP_BYTES];
-            bb_ternary_expand(BB_CPU_AVX512, steps, panel, n);
+            bb_ternary_expand(BB_SIMD_AVX512, steps, panel, n);
             many(sums, a, a_stride, rows, n, steps);
         }
         a += n * BB_BLOCK_COLUMNS;

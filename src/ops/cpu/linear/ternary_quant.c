@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 #include <math.h>
 
+#include "ops/cpu/device/entries.h"
 #include "ops/cpu/linear/ternary_dense.h"
 #include "ops/cpu/vector/simd.h"
 
@@ -10,7 +11,7 @@
 
 enum { SUM_LANES = 16, QUANT_COLUMNS = 256, ROWS_AHEAD = 4 };
 
-bool bb_cpu_ternary_dense(bb_device *dev) { return bb_ternary_dense_pays(bb_cpu_of(dev)->level); }
+bool bb_cpu_ternary_dense(bb_device *dev) { return bb_cpu_of(dev)->kernels.ternary_dot_dense != NULL; }
 
 size_t bb_cpu_ternary_bytes(bb_device *dev, const bb_ternary *t) {
     (void)dev;
@@ -30,7 +31,7 @@ BB_SIMD_INLINE void abs_sum_body(double *sum, const float *w, int64_t n) {
 BB_SIMD_VARIANTS(abs_sum, (double *sum, const float *w, int64_t n), (sum, w, n))
 
 void bb_cpu_sum_abs(bb_device *dev, double *sums, const float *w, int64_t n) {
-    abs_sum_kernel *kernel = abs_sum_for(bb_cpu_of(dev)->level);
+    abs_sum_kernel *kernel = abs_sum_for(bb_cpu_of(dev)->kernels.simd);
 #pragma omp parallel for num_threads(dev->threads) schedule(static) if (n >= BB_SIMD_SERIAL)
     for (int64_t i = 0; i < n; i += BB_NORM_TILE)
         kernel(&sums[i / BB_NORM_TILE], w + i, n - i < BB_NORM_TILE ? n - i : BB_NORM_TILE);
@@ -97,9 +98,9 @@ static inline void prefetch(const float *x, int64_t n) {
     for (int64_t i = 0; i < n; i += 16) __builtin_prefetch(x + i);
 }
 
-static void quantize_panel(bb_cpu_level level, const bb_ternary_panel *p, uint8_t *panel, const float *w, int64_t K,
+static void quantize_panel(bb_simd simd, const bb_ternary_panel *p, uint8_t *panel, const float *w, int64_t K,
                            float above_half) {
-    quantize_row_kernel *quantize_row = quantize_row_for(level);
+    quantize_row_kernel *quantize_row = quantize_row_for(simd);
     _Alignas(64) uint8_t rows[BB_PANEL][QUANT_COLUMNS];
     memset(rows, 0, sizeof rows);
     for (int64_t k0 = 0; k0 < K; k0 += QUANT_COLUMNS) {
@@ -127,7 +128,7 @@ static uint8_t *begin_panel(bb_device *dev, const bb_ternary *t, const bb_ternar
 }
 
 static void finish_panel(bb_device *dev, const bb_ternary *t, const bb_ternary_panel *p, const uint8_t *panel) {
-    if (t->dense) bb_ternary_dense_pack(bb_cpu_of(dev)->level, p->data, panel, bb_ternary_blocks(t));
+    if (t->dense) bb_ternary_dense_pack(bb_cpu_of(dev)->kernels.simd, p->data, panel, bb_ternary_blocks(t));
 }
 
 /* Panels begin .. end-1, each with what above_half holds for its segment. */
@@ -138,7 +139,7 @@ static void quantize_panels(bb_device *dev, const bb_ternary *t, const float *w,
         bb_ternary_panel p = bb_ternary_panel_at(t, i);
         uint8_t *panel = begin_panel(dev, t, &p);
         if (!panel) continue;
-        quantize_panel(bb_cpu_of(dev)->level, &p, panel, w, t->k, above_half[p.segment]);
+        quantize_panel(bb_cpu_of(dev)->kernels.simd, &p, panel, w, t->k, above_half[p.segment]);
         finish_panel(dev, t, &p, panel);
     }
 }
@@ -168,15 +169,15 @@ BB_SIMD_INLINE void expand_body(uint8_t *steps, const uint8_t *panel, int64_t bl
 }
 BB_SIMD_VARIANTS(expand, (uint8_t * steps, const uint8_t *panel, int64_t blocks), (steps, panel, blocks))
 
-void bb_ternary_expand(bb_cpu_level level, uint8_t *steps, const uint8_t *panel, int64_t blocks) {
-    expand_for(level)(steps, panel, blocks);
+void bb_ternary_expand(bb_simd simd, uint8_t *steps, const uint8_t *panel, int64_t blocks) {
+    expand_for(simd)(steps, panel, blocks);
 }
 
-void bb_ternary_expand_panel(bb_cpu_level level, uint8_t *steps, const bb_ternary *t, const uint8_t *panel) {
+void bb_ternary_expand_panel(bb_simd simd, uint8_t *steps, const bb_ternary *t, const uint8_t *panel) {
     if (t->dense)
-        bb_ternary_dense_expand(level, steps, panel, bb_ternary_blocks(t));
+        bb_ternary_dense_expand(simd, steps, panel, bb_ternary_blocks(t));
     else
-        bb_ternary_expand(level, steps, panel, bb_ternary_blocks(t));
+        bb_ternary_expand(simd, steps, panel, bb_ternary_blocks(t));
 }
 
 void bb_cpu_ternary_unpack(bb_device *dev, int8_t *q, const bb_ternary *t) {
@@ -186,7 +187,7 @@ void bb_cpu_ternary_unpack(bb_device *dev, int8_t *q, const bb_ternary *t) {
         bb_ternary_panel p = bb_ternary_panel_at(t, i);
         uint8_t *steps = bb_cpu_scratch(dev, (size_t)(bb_ternary_steps(t) * BB_STEP_BYTES));
         if (!steps) continue;
-        bb_ternary_expand_panel(bb_cpu_of(dev)->level, steps, t, p.data);
+        bb_ternary_expand_panel(bb_cpu_of(dev)->kernels.simd, steps, t, p.data);
         for (int64_t r = 0; r < p.rows; r++)
             for (int64_t k = 0; k < K; k++) q[(p.first + r) * K + k] = bb_ternary_value(steps, r, k);
     }
@@ -237,7 +238,7 @@ BB_SIMD_INLINE void clip_body(float *dw, const float *w, float above_one, int64_
 BB_SIMD_VARIANTS(clip, (float *dw, const float *w, float above_one, int64_t n), (dw, w, above_one, n))
 
 void bb_cpu_ste_clip(bb_device *dev, float *dw, const float *w, const bb_ternary *t) {
-    clip_kernel *clip = clip_for(bb_cpu_of(dev)->level);
+    clip_kernel *clip = clip_for(bb_cpu_of(dev)->kernels.simd);
     for (int i = 0; i < t->segments; i++) {
         int64_t begin = bb_segment_begin(t, i), K = t->k;
         float above_one = quotient_above(1.0f, t->scale[i]);

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 /* AdamW with both moments in 8 bits, block by block (arXiv:2110.02861). */
 #include "core/adam8_map.h"
+#include "ops/cpu/device/entries.h"
 #include "ops/cpu/optimizer/adamw.h"
 
 #ifdef __x86_64__
@@ -117,14 +118,13 @@ AVX512 BB_SIMD_INLINE void encode_by_16(uint8_t *codes, const float *x, float sc
 CODEC(avx512, by_16, AVX512)
 #endif
 
-static codec codec_for(bb_cpu_level level) {
+static const codec codecs[] = {
 #ifdef __x86_64__
-    if (level >= BB_CPU_AVX512) return (codec){decode_avx512, encode_avx512};
-    if (level >= BB_CPU_AVX2) return (codec){decode_avx2, encode_avx2};
+    [BB_SIMD_AVX512] = {decode_avx512, encode_avx512},
+    [BB_SIMD_AVX2] = {decode_avx2, encode_avx2},
 #endif
-    (void)level;
-    return (codec){decode_generic, encode_generic};
-}
+    [BB_SIMD_GENERIC] = {decode_generic, encode_generic},
+};
 
 /* ---- the step --------------------------------------------------------------------------------------------------------- */
 
@@ -177,8 +177,8 @@ void bb_cpu_adamw8bit_init(bb_device *dev, bb_adam8_state s, int64_t n) {
 }
 
 void bb_cpu_adamw8bit_step(bb_device *dev, float *p, const float *g, bb_adam8_state s, int64_t n, const bb_adamw *h) {
-    step_block_kernel *step_block = step_block_for(bb_cpu_of(dev)->level);
-    codec c = codec_for(bb_cpu_of(dev)->level);
+    step_block_kernel *step_block = step_block_for(bb_cpu_of(dev)->kernels.simd);
+    codec c = codecs[bb_cpu_of(dev)->kernels.simd];
     adamw_constants k = adamw_prepare(h);
     int64_t blocks = (n + BB_ADAM8_BLOCK - 1) / BB_ADAM8_BLOCK, ahead = BLOCKS_AHEAD * BB_ADAM8_BLOCK;
 #pragma omp parallel for num_threads(dev->threads) schedule(static) if (n >= BB_SIMD_SERIAL)

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
 /* AMX: eight registers of 16 rows of 64 bytes, whose shapes each thread sets before it uses them and releases when done. For
- * level BB_CPU_AVX512_AMX. Assembler, with memory said to be read and written: GCC 12's intrinsics for loading tiles don't, and
+ * processors that have AMX. Assembler, with memory said to be read and written: GCC 12's intrinsics for loading tiles don't, and
  * what was stored just before may come too late. */
 #ifndef BB_OPS_CPU_AMX_H
 #define BB_OPS_CPU_AMX_H

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
 /* What the row-wise and element-wise kernels share. A kernel is written once, as plain loops in an always-inlined body that the
- * compiler vectorizes, and compiled once for each instruction set; BB_SIMD_VARIANTS picks by the device's level.
+ * compiler vectorizes, and compiled once for each instruction set (BB_SIMD_VARIANTS).
  * Loops whose order of operations must stay free to vectorize say so (omp simd); nothing else may be reordered. */
 #ifndef BB_OPS_CPU_SIMD_H
 #define BB_OPS_CPU_SIMD_H
@@ -15,22 +15,25 @@
 
 #define BB_SIMD_INLINE static inline __attribute__((always_inline))
 
-/* Defines name_for(level), a pointer to name_body compiled for that level. `params` and `args` are in brackets. */
+/* Defines name_for(simd), a pointer to name_body compiled for that instruction set; a device's is kernels.simd. `params` and
+ * `args` are in brackets. */
 #ifdef __x86_64__
 #define BB_SIMD_VARIANTS(name, params, args)                                                                                   \
     __attribute__((target("avx512f,avx512bw,avx512dq,avx512vl"))) static void name##_avx512 params { name##_body args; }       \
     __attribute__((target("avx2"))) static void name##_avx2 params { name##_body args; }                                       \
     static void name##_generic params { name##_body args; }                                                                    \
     typedef void name##_kernel params;                                                                                         \
-    static name##_kernel *name##_for(bb_cpu_level level) {                                                                     \
-        return level >= BB_CPU_AVX512 ? name##_avx512 : level >= BB_CPU_AVX2 ? name##_avx2 : name##_generic;                   \
+    static name##_kernel *name##_for(bb_simd simd) {                                                                           \
+        static name##_kernel *const variants[] = {                                                                             \
+            [BB_SIMD_GENERIC] = name##_generic, [BB_SIMD_AVX2] = name##_avx2, [BB_SIMD_AVX512] = name##_avx512};               \
+        return variants[simd];                                                                                                 \
     }
 #else
 #define BB_SIMD_VARIANTS(name, params, args)                                                                                   \
     static void name##_generic params { name##_body args; }                                                                    \
     typedef void name##_kernel params;                                                                                         \
-    static name##_kernel *name##_for(bb_cpu_level level) {                                                                     \
-        (void)level;                                                                                                           \
+    static name##_kernel *name##_for(bb_simd simd) {                                                                           \
+        (void)simd;                                                                                                            \
         return name##_generic;                                                                                                 \
     }
 #endif

@@ -1,0 +1,97 @@
+// SPDX-License-Identifier: MIT
+/* THE selection table: which kernels run on which processor. One row a level, best first, portable last; what a row does not say
+ * it inherits from the rows below it. A device takes its row when it is opened. */
+#include "ops/cpu/kernels.h"
+
+#include <dnnl.h>
+
+#include "ops/cpu/device/peaks.h"
+#include "ops/cpu/linear/dot.h"
+#include "ops/cpu/linear/linear.h"
+#include "ops/cpu/linear/ternary_dot.h"
+#include "ops/cpu/vector/round.h"
+
+static const bb_cpu_kernels rows[] = {
+#ifdef __x86_64__
+    {.level = BB_CPU_AVX512_AMX,
+     .attention = BB_ATTENTION_AVX512_AMX,
+     .ternary_dot = bb_ternary_dot_amx,
+     .dot = &bb_dot_amx,
+     .peak_bf16 = &bb_peak_bf16_amx,
+     .peak_int8 = &bb_peak_int8_amx,
+     .forward_rows = 2048, /* waiting for one another costs more than reading what has left the caches */
+     .onednn_isa = BB_ONEDNN_ANY},
+    {.level = BB_CPU_AVX512_BF16,
+     .round = bb_round_avx512bf16,
+     .linear_forward = bb_linear_dot_forward,
+     .linear_backward = bb_linear_dot_backward,
+     .peak_bf16 = &bb_peak_bf16_avx512,
+     .onednn_isa = dnnl_cpu_isa_avx512_core_bf16},
+    {.level = BB_CPU_AVX512_VNNI,
+     .attention = BB_ATTENTION_AVX512_VNNI,
+     .ternary_dot = bb_ternary_dot_vnni,
+     .ternary_dot_dense = bb_ternary_dot_dense, /* with VBMI, on AMD's processors: see below */
+     .vbmi = true,                              /* where the processor has it: see below */
+     .dot = &bb_dot_avx512,
+     .weight_gradient_i8 = bb_linear_dot_weight_gradient,
+     .peak_int8 = &bb_peak_int8_vnni,
+     .onednn_isa = dnnl_cpu_isa_avx512_core_vnni},
+    {.level = BB_CPU_AVX512,
+     .simd = BB_SIMD_AVX512,
+     .attention = BB_ATTENTION_AVX512,
+     .round = bb_round_avx512,
+     .weight_gradient_i8 = bb_linear_gemm_weight_gradient, /* oneDNN's vectors are twice as wide as those of AVX2's int16 */
+     .peak_f32 = &bb_peak_f32_avx512,
+     .onednn_isa = dnnl_cpu_isa_avx512_core},
+    {.level = BB_CPU_AVX2,
+     .simd = BB_SIMD_AVX2,
+     .attention = BB_ATTENTION_AVX2,
+     .round = bb_round_avx2,
+     .ternary_dot = bb_ternary_dot_avx2,
+     .weight_gradient_i8 = bb_linear_int16_weight_gradient,
+     .peak_f32 = &bb_peak_f32_avx2,
+     .peak_int8 = &bb_peak_int8_avx2,
+     .onednn_isa = dnnl_cpu_isa_avx2},
+#endif
+    {.level = BB_CPU_GENERIC,
+     .simd = BB_SIMD_GENERIC,
+     .attention = BB_ATTENTION_GENERIC,
+     .round = bb_round_generic,
+     .ternary_dot = bb_ternary_dot_generic,
+     .weight_gradient_i8 = bb_linear_gemm_weight_gradient,
+     .peak_f32 = &bb_peak_f32_generic,
+     .forward_rows = 512, /* what is wide and in f32 is read while it is in the caches */
+     .onednn_isa = dnnl_cpu_isa_sse41},
+};
+
+#define INHERIT(member)                                                                                                        \
+    if (!k.member) k.member = rows[i].member
+
+bb_cpu_kernels bb_cpu_kernels_for(bb_cpu_level level) {
+    bb_cpu_kernels k = {.level = level};
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+        if (rows[i].level > level) continue;
+        INHERIT(simd);
+        INHERIT(attention);
+        INHERIT(round);
+        INHERIT(ternary_dot);
+        INHERIT(ternary_dot_dense);
+        INHERIT(vbmi);
+        INHERIT(dot);
+        INHERIT(linear_forward);
+        INHERIT(linear_backward);
+        INHERIT(weight_gradient_i8);
+        INHERIT(peak_f32);
+        INHERIT(peak_bf16);
+        INHERIT(peak_int8);
+        INHERIT(forward_rows);
+        INHERIT(onednn_isa);
+    }
+#ifdef __x86_64__
+    /* Features that do not lie on the ladder of levels. The dense layout pays where one operation permutes the bytes of two
+     * registers, as on AMD's processors. */
+    k.vbmi = k.vbmi && __builtin_cpu_supports("avx512vbmi");
+    if (!k.vbmi || !__builtin_cpu_is("amd")) k.ternary_dot_dense = NULL;
+#endif
+    return k;
+}

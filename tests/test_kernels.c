@@ -1,0 +1,126 @@
+// SPDX-License-Identifier: MIT
+/* What the cpu backend's selection table gives each level of processor: written out here once more, since a wrong row is a slower
+ * program with the right results. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+
+#include "ops/cpu/device/cpu.h"
+#include "ops/cpu/device/peaks.h"
+#include "ops/cpu/kernels.h"
+#include "ops/cpu/linear/dot.h"
+#include "ops/cpu/linear/linear.h"
+#include "ops/cpu/linear/ternary_dot.h"
+#include "ops/cpu/vector/round.h"
+
+static void assert_row(bb_cpu_level level, const bb_cpu_kernels *expected) {
+    bb_cpu_kernels k = bb_cpu_kernels_for(level);
+    assert_int_equal(k.level, level);
+    assert_int_equal(k.simd, expected->simd);
+    assert_int_equal(k.attention, expected->attention);
+    assert_ptr_equal(k.round, expected->round);
+    assert_ptr_equal(k.ternary_dot, expected->ternary_dot);
+    assert_ptr_equal(k.dot, expected->dot);
+    assert_ptr_equal(k.linear_forward, expected->linear_forward);
+    assert_ptr_equal(k.linear_backward, expected->linear_backward);
+    assert_ptr_equal(k.weight_gradient_i8, expected->weight_gradient_i8);
+    assert_ptr_equal(k.peak_f32, expected->peak_f32);
+    assert_ptr_equal(k.peak_bf16, expected->peak_bf16);
+    assert_ptr_equal(k.peak_int8, expected->peak_int8);
+    assert_int_equal(k.forward_rows, expected->forward_rows);
+}
+
+static void the_portable_row_has_all_that_every_processor_needs(void **state) {
+    (void)state;
+    const bb_cpu_kernels generic = {.simd = BB_SIMD_GENERIC,
+                                    .attention = BB_ATTENTION_GENERIC,
+                                    .round = bb_round_generic,
+                                    .ternary_dot = bb_ternary_dot_generic,
+                                    .weight_gradient_i8 = bb_linear_gemm_weight_gradient,
+                                    .peak_f32 = &bb_peak_f32_generic,
+                                    .forward_rows = 512};
+    assert_row(BB_CPU_GENERIC, &generic);
+    bb_cpu_kernels k = bb_cpu_kernels_for(BB_CPU_GENERIC);
+    assert_false(k.vbmi);
+    assert_null(k.ternary_dot_dense);
+}
+
+#ifdef __x86_64__
+static void each_level_overrides_what_it_does_better(void **state) {
+    (void)state;
+    bb_cpu_kernels k = {.simd = BB_SIMD_AVX2,
+                        .attention = BB_ATTENTION_AVX2,
+                        .round = bb_round_avx2,
+                        .ternary_dot = bb_ternary_dot_avx2,
+                        .weight_gradient_i8 = bb_linear_int16_weight_gradient,
+                        .peak_f32 = &bb_peak_f32_avx2,
+                        .peak_int8 = &bb_peak_int8_avx2,
+                        .forward_rows = 512};
+    assert_row(BB_CPU_AVX2, &k);
+    k.simd = BB_SIMD_AVX512;
+    k.attention = BB_ATTENTION_AVX512;
+    k.round = bb_round_avx512;
+    k.weight_gradient_i8 = bb_linear_gemm_weight_gradient;
+    k.peak_f32 = &bb_peak_f32_avx512;
+    assert_row(BB_CPU_AVX512, &k);
+    k.attention = BB_ATTENTION_AVX512_VNNI;
+    k.ternary_dot = bb_ternary_dot_vnni;
+    k.dot = &bb_dot_avx512;
+    k.weight_gradient_i8 = bb_linear_dot_weight_gradient;
+    k.peak_int8 = &bb_peak_int8_vnni;
+    assert_row(BB_CPU_AVX512_VNNI, &k);
+    k.round = bb_round_avx512bf16;
+    k.linear_forward = bb_linear_dot_forward;
+    k.linear_backward = bb_linear_dot_backward;
+    k.peak_bf16 = &bb_peak_bf16_avx512;
+    assert_row(BB_CPU_AVX512_BF16, &k);
+    k.attention = BB_ATTENTION_AVX512_AMX;
+    k.ternary_dot = bb_ternary_dot_amx;
+    k.dot = &bb_dot_amx;
+    k.peak_bf16 = &bb_peak_bf16_amx;
+    k.peak_int8 = &bb_peak_int8_amx;
+    k.forward_rows = 2048;
+    assert_row(BB_CPU_AVX512_AMX, &k);
+}
+
+/* Byte permutations are no level of their own: those with VNNI use them where the processor has them. */
+static void byte_permutations_are_used_where_the_processor_has_them(void **state) {
+    (void)state;
+    bool vbmi = __builtin_cpu_supports("avx512vbmi"), dense = vbmi && __builtin_cpu_is("amd");
+    const bb_cpu_level levels[] = {BB_CPU_AVX512_VNNI, BB_CPU_AVX512_BF16, BB_CPU_AVX512_AMX};
+    for (size_t i = 0; i < sizeof levels / sizeof *levels; i++) {
+        bb_cpu_kernels k = bb_cpu_kernels_for(levels[i]);
+        assert_int_equal(k.vbmi, vbmi);
+        assert_ptr_equal(k.ternary_dot_dense, dense ? bb_ternary_dot_dense : NULL);
+    }
+    bb_cpu_kernels without = bb_cpu_kernels_for(BB_CPU_AVX512);
+    assert_false(without.vbmi);
+    assert_null(without.ternary_dot_dense);
+}
+#endif
+
+static void a_device_takes_the_row_of_its_level(void **state) {
+    (void)state;
+    bb_cpu_level level;
+    bb_device *device;
+    assert_int_equal(bb_cpu_detect(&level, NULL), BB_OK);
+    assert_int_equal(bb_device_open("cpu", 1, &device, NULL), BB_OK);
+    assert_row(level, &bb_cpu_of(device)->kernels);
+    assert_int_equal(device->forward_rows, bb_cpu_of(device)->kernels.forward_rows);
+    bb_device_close(device);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(the_portable_row_has_all_that_every_processor_needs),
+#ifdef __x86_64__
+        cmocka_unit_test(each_level_overrides_what_it_does_better),
+        cmocka_unit_test(byte_permutations_are_used_where_the_processor_has_them),
+#endif
+        cmocka_unit_test(a_device_takes_the_row_of_its_level),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
