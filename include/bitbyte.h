@@ -2,7 +2,7 @@
 /* BitByte: a byte-level language model with ternary weights. The whole public C API.
  * Handles are opaque. Every function that can fail returns bb_status, gives its result through an out-parameter and, when
  * it fails, fills the caller's bb_error (which may be NULL). The library never prints, never exits, and installs no signal
- * handlers. A handle is used by one thread at a time. Arrays are row-major, on the host. */
+ * handlers. A handle is used by one thread at a time; devices may be shared. Arrays are row-major, on the host. */
 #ifndef BITBYTE_H
 #define BITBYTE_H
 
@@ -53,7 +53,10 @@ BB_API const char *bb_version(void); /* "0.1.0" */
 typedef struct bb_device bb_device;
 
 /* name: "cpu" (oneDNN and SIMD) or "ref" (scalar, the executable definition: slow). threads: 0 takes what the process may
- * use. Results do not depend on it. A device outlives everything created on it. */
+ * use. Results do not depend on it. A device outlives everything created on it.
+ * Threads may share a device, each with models, layers and sessions of its own: a call has the device for itself until it returns, and
+ * others wait. bb_trainer_train, bb_evaluate and bb_generate let them in between steps, batches and passes, and hold nothing during
+ * callbacks. A device for each thread, with part of the threads, computes at the same time. */
 BB_API bb_status bb_device_open(const char *name, int threads, bb_device **out, bb_error *err);
 BB_API void bb_device_close(bb_device *device);
 /* The names that bb_device_open takes: that of index 0, 1, ...; NULL past the last. *why_not (may be NULL) becomes NULL, or why

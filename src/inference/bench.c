@@ -194,6 +194,7 @@ static double resident_bytes(void) {
 void bb_decode_bench_options_default(bb_decode_bench_options *o) { *o = (bb_decode_bench_options){.shape = "S", .repeats = 3}; }
 
 bb_status bb_bench_decode(bb_device *device, const bb_decode_bench_options *o, char **json, bb_error *err) {
+    BB_DEVICE_SCOPE(device);
     *json = NULL;
     bench b = {.options = o};
     bb_config config;

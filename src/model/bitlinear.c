@@ -46,6 +46,7 @@ static void carve_batch(bb_bitlinear *l, bb_arena *arena, int64_t rows) {
 
 bb_status bb_bitlinear_create(bb_device *device, int in_features, int out_features, bool act_quant, bb_ste ste, uint64_t seed,
                               bb_bitlinear **out, bb_error *err) {
+    BB_DEVICE_SCOPE(device);
     *out = NULL;
     if (in_features < 1 || out_features < 1)
         return bb_fail(err, BB_ERR_ARGUMENT, "a BitLinear layer of %d inputs and %d outputs: both must be at least 1",
@@ -53,11 +54,11 @@ bb_status bb_bitlinear_create(bb_device *device, int in_features, int out_featur
     bb_status status = BB_OK;
     bb_bitlinear *l = calloc(1, sizeof *l);
     float *init = malloc((size_t)in_features * (size_t)out_features * sizeof *init);
+    if (l) l->device = device;
     if (!l || !init) {
         status = bb_fail(err, BB_ERR_MEMORY, "out of memory for a BitLinear layer");
         goto done;
     }
-    l->device = device;
     l->in = in_features;
     l->out = out_features;
     l->act_quant = act_quant;
@@ -88,12 +89,14 @@ done:
 
 void bb_bitlinear_free(bb_bitlinear *l) {
     if (!l) return;
+    BB_DEVICE_SCOPE(l->device);
     if (l->memory) l->device->ops->free(l->device, l->memory, l->bytes);
     if (l->batch_memory) l->device->ops->free(l->device, l->batch_memory, l->batch_bytes);
     free(l);
 }
 
 bb_status bb_bitlinear_get_weight(const bb_bitlinear *l, float *weight, bb_error *err) {
+    BB_DEVICE_SCOPE(l->device);
     l->device->ops->copy_out(l->device, weight, l->weight, (size_t)(l->in * l->out) * sizeof(float));
     return l->device->ops->sync(l->device, err);
 }
@@ -107,6 +110,7 @@ static bb_status check_finite(const char *what, const float *x, int64_t rows, in
 }
 
 bb_status bb_bitlinear_set_weight(bb_bitlinear *l, const float *weight, bb_error *err) {
+    BB_DEVICE_SCOPE(l->device);
     BB_TRY(check_finite("the weight of a BitLinear layer", weight, l->out, l->in, err));
     l->device->ops->copy_in(l->device, l->weight, weight, (size_t)(l->in * l->out) * sizeof(float));
     l->device->ops->ternary_quant(l->device, &l->ternary, l->weight);
@@ -130,6 +134,7 @@ static bb_status reserve_rows(bb_bitlinear *l, int64_t rows, bb_error *err) {
 }
 
 bb_status bb_bitlinear_forward(bb_bitlinear *l, const float *x, int64_t rows, float *y, bb_error *err) {
+    BB_DEVICE_SCOPE(l->device);
     if (rows < 1) return bb_fail(err, BB_ERR_ARGUMENT, "%lld rows: at least 1 is needed", (long long)rows);
     BB_TRY(reserve_rows(l, rows, err));
     const bb_ops *ops = l->device->ops;
@@ -143,6 +148,7 @@ bb_status bb_bitlinear_forward(bb_bitlinear *l, const float *x, int64_t rows, fl
 }
 
 bb_status bb_bitlinear_backward(bb_bitlinear *l, const float *dy, int64_t rows, float *dx, float *dweight, bb_error *err) {
+    BB_DEVICE_SCOPE(l->device);
     if (rows != l->rows || rows < 1)
         return bb_fail(err, BB_ERR_ARGUMENT, "backward of %lld rows after a forward of %lld", (long long)rows,
                        (long long)l->rows);
@@ -172,6 +178,7 @@ static bb_status check_matrix(int64_t rows, int64_t cols, bb_error *err) {
 
 bb_status bb_ternary_quantize(bb_device *device, const float *w, int64_t rows, int64_t cols, int8_t *q, float *scale,
                               bb_error *err) {
+    BB_DEVICE_SCOPE(device);
     BB_TRY(check_matrix(rows, cols, err));
     BB_TRY(check_finite("the matrix to quantize", w, rows, cols, err));
     const bb_ops *ops = device->ops;
@@ -197,6 +204,7 @@ bb_status bb_ternary_quantize(bb_device *device, const float *w, int64_t rows, i
 
 bb_status bb_act_quantize(bb_device *device, const float *x, int64_t rows, int64_t cols, int8_t *q, float *scale,
                           bb_error *err) {
+    BB_DEVICE_SCOPE(device);
     BB_TRY(check_matrix(rows, cols, err));
     BB_TRY(check_finite("the activations to quantize", x, rows, cols, err));
     const bb_ops *ops = device->ops;

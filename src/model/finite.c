@@ -34,6 +34,7 @@ static bb_status check_ternary(const bb_model *m, int index, float *buffer, bb_e
 }
 
 bb_status bb_model_check_finite(bb_model *m, bb_error *err) {
+    BB_DEVICE_SCOPE(m->device);
     float *buffer = malloc(PIECE * sizeof *buffer);
     if (!buffer) return bb_fail(err, BB_ERR_MEMORY, "out of memory while checking the weights");
     bb_status status = BB_OK;

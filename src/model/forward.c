@@ -119,6 +119,7 @@ static bb_status forward(bb_model *m, const bb_block_shape *s, const uint8_t *x,
 }
 
 bb_status bb_model_forward(bb_model *m, const uint8_t *x, int batch_size, int seq_len, float *logits, bb_error *err) {
+    BB_DEVICE_SCOPE(m->device);
     BB_TRY(bb_model_reserve(m, batch_size, seq_len, false, false, err));
     bb_block_shape s = shape_of(m, batch_size, seq_len);
     BB_TRY(forward(m, &s, x, NULL, NULL, err));
@@ -128,6 +129,7 @@ bb_status bb_model_forward(bb_model *m, const uint8_t *x, int batch_size, int se
 
 bb_status bb_model_loss(bb_model *m, const uint8_t *x, const uint8_t *y, int batch_size, int seq_len, double *loss,
                         bb_error *err) {
+    BB_DEVICE_SCOPE(m->device);
     BB_TRY(bb_model_reserve(m, batch_size, seq_len, false, false, err));
     bb_block_shape s = shape_of(m, batch_size, seq_len);
     return forward(m, &s, x, y, loss, err);
@@ -135,6 +137,7 @@ bb_status bb_model_loss(bb_model *m, const uint8_t *x, const uint8_t *y, int bat
 
 bb_status bb_model_loss_backward(bb_model *m, const uint8_t *x, const uint8_t *y, int batch_size, int seq_len, double scale,
                                  double *loss, bb_error *err) {
+    BB_DEVICE_SCOPE(m->device);
     /* the mode of an earlier training reserve stands; without one, keep all activations */
     BB_TRY(bb_model_reserve(m, batch_size, seq_len, true, m->ws.training && m->ws.recompute, err));
     bb_block_shape s = shape_of(m, batch_size, seq_len);
@@ -160,6 +163,7 @@ static void forward_piece(bb_model *m, bb_kv_cache *cache, const uint8_t *bytes,
 
 bb_status bb_model_forward_cached(bb_model *m, bb_kv_cache *cache, const uint8_t *bytes, int64_t n, bool all, float *logits,
                                   bb_error *err) {
+    BB_DEVICE_SCOPE(m->device);
     if (n < 1 || cache->length < 0 || cache->length + n > cache->capacity)
         return bb_fail(err, BB_ERR_ARGUMENT, "%lld bytes at position %lld do not fit a cache of %lld", (long long)n,
                        (long long)cache->length, (long long)cache->capacity);
@@ -177,6 +181,7 @@ bb_status bb_model_forward_cached(bb_model *m, bb_kv_cache *cache, const uint8_t
 
 bb_status bb_model_nll_cached(bb_model *m, bb_kv_cache *cache, const uint8_t *x, const uint8_t *y, int64_t n, float *nll,
                               bb_error *err) {
+    BB_DEVICE_SCOPE(m->device);
     const bb_ops *ops = m->device->ops;
     cache->length = 0;
     for (int64_t at = 0; at < n; at += BB_FEW_ROWS) {

@@ -36,6 +36,7 @@ size_t bb_kv_cache_workspace_bytes(bb_device *device, const bb_config *config, i
 }
 
 bb_status bb_kv_cache_open(bb_model *m, int64_t capacity, bb_kv_type type, bb_kv_cache *out, bb_error *err) {
+    BB_DEVICE_SCOPE(m->device);
     *out = (bb_kv_cache){.device = m->device, .capacity = capacity, .layer_count = m->config.n_layer};
     if (capacity < 1 || (type != BB_KV_INT6 && type != BB_KV_INT8 && type != BB_KV_F32))
         return bb_fail(err, BB_ERR_ARGUMENT, "a cache of %lld positions, of type %d", (long long)capacity, (int)type);
@@ -55,7 +56,10 @@ bb_status bb_kv_cache_open(bb_model *m, int64_t capacity, bb_kv_type type, bb_kv
 }
 
 void bb_kv_cache_close(bb_kv_cache *cache) {
-    if (cache->memory) cache->device->ops->free(cache->device, cache->memory, cache->bytes);
+    if (cache->memory) {
+        BB_DEVICE_SCOPE(cache->device);
+        cache->device->ops->free(cache->device, cache->memory, cache->bytes);
+    }
     free(cache->layers);
     *cache = (bb_kv_cache){0};
 }

@@ -59,14 +59,17 @@ fail:
 }
 
 bb_status bb_model_create_empty(bb_device *device, const bb_config *config, bb_model **out, bb_error *err) {
+    BB_DEVICE_SCOPE(device);
     return create(device, config, false, out, err);
 }
 
 bb_status bb_model_create_for_inference(bb_device *device, const bb_config *config, bb_model **out, bb_error *err) {
+    BB_DEVICE_SCOPE(device);
     return create(device, config, true, out, err);
 }
 
 bb_status bb_model_create(bb_device *device, const bb_config *config, uint64_t seed, bb_model **out, bb_error *err) {
+    BB_DEVICE_SCOPE(device);
     BB_TRY(bb_model_create_empty(device, config, out, err));
     bb_status status = initialize(*out, seed, err);
     if (status != BB_OK) {
@@ -78,6 +81,7 @@ bb_status bb_model_create(bb_device *device, const bb_config *config, uint64_t s
 
 void bb_model_free(bb_model *m) {
     if (!m) return;
+    BB_DEVICE_SCOPE(m->device);
     const bb_ops *ops = m->device->ops;
     size_t range = (size_t)m->table.held * sizeof(float);
     bb_workspace_close(&m->ws, m->device);
@@ -124,6 +128,7 @@ bb_status bb_model_settle_gradients(bb_model *m, bb_error *err) {
 /* ---- reserving memory ------------------------------------------------------------------------------------------------ */
 
 bb_status bb_model_reserve(bb_model *m, int batch_size, int seq_len, bool training, bool recompute, bb_error *err) {
+    BB_DEVICE_SCOPE(m->device);
     if (batch_size < 1 || seq_len < 1)
         return bb_fail(err, BB_ERR_ARGUMENT, "batch_size %d and seq_len %d must be at least 1", batch_size, seq_len);
     int64_t rows = (int64_t)batch_size * seq_len;
@@ -211,6 +216,7 @@ done:
 }
 
 bb_status bb_model_get_tensor(const bb_model *m, const char *name, float *out, size_t count, bb_error *err) {
+    BB_DEVICE_SCOPE(m->device);
     const bb_param *p;
     BB_TRY(find_tensor(m, name, count, &p, err));
     if (p->offset < 0) return get_ternary(m, p, out, err);
@@ -219,6 +225,7 @@ bb_status bb_model_get_tensor(const bb_model *m, const char *name, float *out, s
 }
 
 bb_status bb_model_set_tensor(bb_model *m, const char *name, const float *values, size_t count, bb_error *err) {
+    BB_DEVICE_SCOPE(m->device);
     const bb_param *p;
     BB_TRY(find_tensor(m, name, count, &p, err));
     if (p->offset < 0)
@@ -233,6 +240,7 @@ bb_status bb_model_set_tensor(bb_model *m, const char *name, const float *values
 }
 
 bb_status bb_model_get_gradient(const bb_model *m, const char *name, float *out, size_t count, bb_error *err) {
+    BB_DEVICE_SCOPE(m->device);
     const bb_param *p;
     BB_TRY(find_tensor(m, name, count, &p, err));
     if (!m->grads) return bb_fail(err, BB_ERR_ARGUMENT, "the model has no gradients: nothing was trained yet");

@@ -170,6 +170,7 @@ static bb_status load_for_training(loader *l, bb_error *err) {
 }
 
 static bb_status load(bb_device *device, const char *path, bool for_inference, bb_model **out, bb_error *err) {
+    BB_DEVICE_SCOPE(device);
     loader l = {0};
     *out = NULL;
     BB_TRY(bb_model_source_open(path, NULL, &l.weights, err));

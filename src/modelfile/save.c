@@ -140,12 +140,14 @@ static bb_status save(const bb_model *m, const char *path, bool packed, bb_error
 }
 
 bb_status bb_model_export_packed(const bb_model *m, const char *path, bb_error *err) {
+    BB_DEVICE_SCOPE(m->device);
     if (!m->for_inference)
         return bb_fail(err, BB_ERR_ARGUMENT, "%s: only a model that was loaded for inference is packed", path);
     return save(m, path, true, err);
 }
 
 bb_status bb_model_save(const bb_model *m, const char *path, bb_error *err) {
+    BB_DEVICE_SCOPE(m->device);
     if (m->for_inference)
         return bb_fail(err, BB_ERR_ARGUMENT, "%s: a model that was loaded for inference is saved by bb_model_export_packed",
                        path);

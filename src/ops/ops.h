@@ -18,6 +18,7 @@
 #define BB_OPS_OPS_H
 
 #include <math.h>
+#include <pthread.h>
 #include <stdbool.h>
 
 #include "core/status.h"
@@ -271,7 +272,20 @@ struct bb_device {
     const bb_ops *ops;
     int threads;
     int64_t forward_rows; /* rows that the forward pass should take at a time; no result depends on it */
+    pthread_mutex_t lock; /* recursive; bb_device_open makes it */
 };
+
+static inline bb_device *bb_device_lock(bb_device *dev) {
+    (void)pthread_mutex_lock(&dev->lock);
+    return dev;
+}
+
+static inline void bb_device_unlock(bb_device **dev) { (void)pthread_mutex_unlock(&(*dev)->lock); }
+
+/* First in every function of the public API that calls operations: a backend's scratch and its first failure are the device's, not
+ * the caller's, so the device is this thread's until the function returns. Some tens of nanoseconds where no other thread waits.
+ * Exempt are copies of host memory by the thread that saves, for which training waits. */
+#define BB_DEVICE_SCOPE(dev) bb_device *device_scope_ __attribute__((cleanup(bb_device_unlock), unused)) = bb_device_lock(dev)
 
 /* Segment i of t as a matrix of its own, in the same memory. */
 static inline bb_ternary bb_ternary_segment(bb_device *dev, const bb_ternary *t, int i) {

@@ -62,11 +62,21 @@ bb_status bb_device_open(const char *name, int threads, bb_device **out, bb_erro
     }
     const char *why_not = unavailable(backend);
     if (why_not) return bb_fail(err, BB_ERR_UNSUPPORTED, "device \"%s\" cannot be used: %s", name, why_not);
-    return backend->open(threads ? threads : bb_host_cpus(""), out, err);
+    BB_TRY(backend->open(threads ? threads : bb_host_cpus(""), out, err));
+    pthread_mutexattr_t recursive;
+    bool good = pthread_mutexattr_init(&recursive) == 0 &&
+                pthread_mutexattr_settype(&recursive, PTHREAD_MUTEX_RECURSIVE) == 0 &&
+                pthread_mutex_init(&(*out)->lock, &recursive) == 0;
+    if (good) return BB_OK;
+    (*out)->ops->close(*out);
+    *out = NULL;
+    return bb_fail(err, BB_ERR_MEMORY, "no memory for the lock of device \"%s\"", name);
 }
 
 void bb_device_close(bb_device *device) {
-    if (device) device->ops->close(device);
+    if (!device) return;
+    (void)pthread_mutex_destroy(&device->lock);
+    device->ops->close(device);
 }
 
 const char *bb_device_name(const bb_device *device) { return device->ops->name; }

@@ -296,6 +296,7 @@ void bb_bench_options_default(bb_bench_options *options) {
 }
 
 bb_status bb_bench(bb_device *device, const bb_bench_options *o, char **json, bb_error *err) {
+    BB_DEVICE_SCOPE(device);
     *json = NULL;
     bb_config c;
     int batch_size;

@@ -532,6 +532,7 @@ static bb_status same_config(const char *path, const bb_config *file, const bb_c
 
 bb_status bb_checkpoint_load(const char *path, bb_model *model, bb_optimizer *optimizer, bb_training_state *state,
                              bb_error *err) {
+    BB_DEVICE_SCOPE(model->device);
     bb_model_source w;
     bb_training_state read;
     char kind[16];

@@ -68,6 +68,7 @@ static bb_status check_options(const bb_optimizer_options *o, bb_error *err) {
 }
 
 bb_status bb_optimizer_create(bb_model *model, const bb_optimizer_options *options, bb_optimizer **out, bb_error *err) {
+    BB_DEVICE_SCOPE(model->device);
     *out = NULL;
     BB_TRY(check_options(options, err));
     if (model->for_inference) return bb_fail(err, BB_ERR_ARGUMENT, "a model that was loaded for inference can't be trained");
@@ -106,6 +107,7 @@ fail:
 
 void bb_optimizer_free(bb_optimizer *o) {
     if (!o) return;
+    BB_DEVICE_SCOPE(o->model->device);
     if (o->memory) o->model->device->ops->free(o->model->device, o->memory, o->bytes);
     bb_weight_exchange_close(&o->exchange);
     bb_tile_sums_close(&o->tiles);
@@ -149,6 +151,7 @@ static void update_piece(bb_optimizer *o, int index, bb_adamw *h) {
 
 bb_status bb_optimizer_step(bb_optimizer *o, double lr, double max_norm, double loss_scale, double *grad_norm, bool *applied,
                             bb_error *err) {
+    BB_DEVICE_SCOPE(o->model->device);
     bb_model *model = o->model;
     *applied = false;
     if (!model->grads) return bb_fail(err, BB_ERR_ARGUMENT, "an optimizer step before any backward pass");

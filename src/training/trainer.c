@@ -91,6 +91,7 @@ static struct rank_report *report_of(const bb_trainer *t, int rank) {
 
 bb_status bb_trainer_create(bb_model *model, bb_optimizer *optimizer, bb_loss_scaler *scaler, const bb_train_options *options,
                             bb_trainer **out, bb_error *err) {
+    BB_DEVICE_SCOPE(model->device);
     *out = NULL;
     BB_TRY(bb_train_options_check(options, err));
     bb_status status;
@@ -132,6 +133,7 @@ fail:
 
 void bb_trainer_free(bb_trainer *t) {
     if (!t) return;
+    BB_DEVICE_SCOPE(t->model->device);
     bb_gradients_close(&t->gradients);
     bb_dist_close(t->alone);
     free(t->reports);
@@ -304,6 +306,7 @@ static bb_status check_weights(const bb_trainer *t, bb_error *err) {
 }
 
 static bb_status save(bb_trainer *t, bb_error *err) {
+    BB_DEVICE_SCOPE(t->model->device);
     if (!t->options.out_dir) return BB_OK;
     BB_TRY(check_weights(t, err));
     BB_TRY(bb_saver_wait(t->saver, err)); /* and says what it took, before this save's times are taken */
@@ -430,6 +433,7 @@ static bb_status too_many_skipped(const bb_trainer *t, bb_error *err) {
 }
 
 static bb_status train_step(bb_trainer *t, bb_dataset *dataset, bb_train_event *e, bb_error *err) {
+    BB_DEVICE_SCOPE(t->model->device);
     const bb_train_options *o = &t->options;
     bb_training_state *s = &t->state;
     int seq_len = seq_len_of(o, s->step);
