@@ -147,6 +147,24 @@ BB_API bb_status bb_model_load_for_inference(bb_device *device, const char *path
 BB_API bb_status bb_model_save(const bb_model *model, const char *path, bb_error *err);
 /* A model that was loaded for inference, ternary weights at two bits each: a sixteenth of a model file. */
 BB_API bb_status bb_model_export_packed(const bb_model *model, const char *path, bb_error *err);
+
+typedef struct bb_export_options {
+    const char *format;                       /* "packed" (NULL: this), "bitbyte", "safetensors": see bb_export_format_name */
+    const char *type;                         /* of the weights, where a format has several; NULL: its default */
+    const char *name, *description, *license; /* for formats that hold them; NULL: left out */
+    int n_head;                               /* where the model's file does not say; 0: it does */
+    void (*on_progress)(void *user, int64_t bytes_done, int64_t bytes_total); /* may be NULL */
+    void *user;
+    const volatile int *stop; /* non-NULL and non-zero: stop, leaving nothing */
+} bb_export_options;
+
+BB_API void bb_export_options_default(bb_export_options *options);
+/* The name of format `index` = 0, 1, ...; NULL past the last. */
+BB_API const char *bb_export_format_name(int index);
+/* Writes the model in file `model`, of any format that can be read, to `out` in another: whole or not at all. The device is
+ * for quantizing. docs/INTEROP.md says what each format keeps. */
+BB_API bb_status bb_export(bb_device *device, const char *model, const char *out, const bb_export_options *options,
+                           bb_error *err);
 BB_API void bb_model_free(bb_model *model);
 BB_API const bb_config *bb_model_config(const bb_model *model);
 BB_API uint64_t bb_model_parameters(const bb_model *model);

@@ -9,7 +9,8 @@
 
 typedef struct export_args {
     bb_device_args device;
-    const char *model, *out;
+    const char *model, *out, *format, *type;
+    int n_head;
     bool json;
 } export_args;
 
@@ -28,6 +29,22 @@ static const bb_cli_option options[] = {
      .value = "FILE",
      .help = "file to write; one that is there is replaced once the new one is whole",
      .required = true},
+    {.name = "format",
+     .type = BB_CLI_STRING,
+     .offset = offsetof(export_args, format),
+     .value = "NAME",
+     .help =
+         "packed (ternary weights at two bits, for eval and generate), bitbyte (f32 masters, for --init), safetensors (what "
+         "the PyTorch original's load_state_dict takes)"},
+    {.name = "type",
+     .type = BB_CLI_STRING,
+     .offset = offsetof(export_args, type),
+     .value = "TYPE",
+     .help = "type of the weights, where the format has several"},
+    {.name = "n_head",
+     .type = BB_CLI_INT,
+     .offset = offsetof(export_args, n_head),
+     .help = "attention heads, where MODEL does not say"},
     {.help = "Output and machine"},
     {.name = "json",
      .type = BB_CLI_FLAG,
@@ -39,8 +56,9 @@ static const bb_cli_option options[] = {
 static const bb_cli_command command = {
     .name = "export",
     .summary =
-        "writes a model with its ternary weights at two bits each, for eval and generate: a sixteenth of the checkpoint's "
-        "weights, the same predictions to the last bit. It can't be trained further: keep the checkpoint for that.",
+        "writes a model in another format. The default has its ternary weights at two bits each, for eval and generate: a "
+        "sixteenth of the checkpoint's weights, the same predictions to the last bit. It can't be trained further: keep the "
+        "checkpoint for that.",
     .usage = "MODEL --out FILE [options]",
     .options = options,
     .option_count = BB_CLI_COUNT(options),
@@ -48,15 +66,39 @@ static const bb_cli_command command = {
                 "  bitbyte generate small.safetensors --prompt 'Once'\n",
 };
 
+/* What bb_model_find tries one file after another with. */
+typedef struct export_job {
+    bb_device *device;
+    const char *out;
+    bb_export_options options;
+    bb_progress progress;
+} export_job;
+
+static bb_status export_one(void *user, const char *path, bb_error *err) {
+    const export_job *job = user;
+    return bb_export(job->device, path, job->out, &job->options, err);
+}
+
+static void show_progress(void *user, int64_t done, int64_t total) {
+    export_job *job = user;
+    bb_progress_update(&job->progress, "exporting  %d%%", total > 0 ? (int)(100 * done / total) : 100);
+}
+
 static int export(const export_args *args) {
     char path[4096];
     bb_error err;
-    bb_device *device = NULL;
-    bb_model *model = NULL;
+    export_job job = {.out = args->out};
     struct stat before, after;
-    bb_status status = bb_device_args_open(&args->device, &device, &err);
-    if (status == BB_OK) status = bb_model_open(device, args->model, path, sizeof path, &model, &err);
-    if (status == BB_OK) status = bb_model_export_packed(model, args->out, &err);
+    bb_export_options_default(&job.options);
+    job.options.format = args->format;
+    job.options.type = args->type;
+    job.options.n_head = args->n_head;
+    job.options.on_progress = show_progress;
+    job.options.user = &job;
+    bb_progress_open(&job.progress, stderr, 10);
+    bb_status status = bb_device_args_open(&args->device, &job.device, &err);
+    if (status == BB_OK) status = bb_model_find(args->model, export_one, &job, path, sizeof path, &err);
+    bb_progress_clear(&job.progress);
     if (status == BB_OK && args->json) {
         bb_json_line(json_pack("{s:o,s:o,s:I}", "model", json_string_nocheck(path), "out", json_string_nocheck(args->out),
                                "bytes", stat(args->out, &after) == 0 ? (json_int_t)after.st_size : (json_int_t)0));
@@ -65,8 +107,7 @@ static int export(const export_args *args) {
                bb_text_bytes((uint64_t)before.st_size).s);
     }
     int exit_status = status == BB_OK ? BB_EXIT_OK : bb_cli_fail(&command, &err);
-    bb_model_free(model);
-    bb_device_close(device);
+    bb_device_close(job.device);
     return exit_status;
 }
 

@@ -263,9 +263,65 @@ static void test_memory(void **state) {
     bb_device_close(device);
 }
 
+/* Formats of f32 masters: the same weights under the same names, and the same logits. */
+static void test_export_masters(void **state) {
+    (void)state;
+    bb_device *device = open_device("cpu");
+    bb_model *model;
+    bb_tensor_source *from, *to;
+    bb_export_options options;
+    static float before[T * V], after[T * V];
+    uint8_t x[T];
+    fill_bytes(x, T);
+    bb_export_options_default(&options);
+    assert_ok(bb_model_create(device, &configs[1], 3, &model, &test_error));
+    assert_ok(bb_model_save(model, scratch_path("f32.safetensors"), &test_error));
+    logits_of(model, x, before);
+    bb_model_free(model);
+    static const char *const formats[] = {"bitbyte", "safetensors"};
+    for (int f = 0; f < 2; f++) {
+        options.format = formats[f];
+        assert_ok(bb_export(device, scratch_path("f32.safetensors"), scratch_path("out"), &options, &test_error));
+        assert_ok(bb_tensor_source_open(scratch_path("f32.safetensors"), &from, &test_error));
+        assert_ok(bb_tensor_source_open(scratch_path("out"), &to, &test_error));
+        assert_int_equal(bb_tensor_source_count(to), bb_tensor_source_count(from) + f);
+        const bb_file_tensor *head = bb_tensor_source_find(to, "lm_head.weight");
+        assert_true((head != NULL) == (f == 1));
+        for (int i = 0; i < bb_tensor_source_count(from); i++) {
+            const bb_file_tensor *a = bb_tensor_source_at(from, i), *b = bb_tensor_source_find(to, a->name);
+            assert_non_null(b);
+            assert_int_equal(a->bytes, b->bytes);
+            uint8_t *p = malloc(a->bytes), *q = malloc(a->bytes);
+            assert_ok(bb_tensor_source_read(from, a, p, &test_error));
+            assert_ok(bb_tensor_source_read(to, b, q, &test_error));
+            assert_memory_equal(p, q, a->bytes);
+            if (head && strcmp(a->name, "tok_emb.weight") == 0) {
+                assert_ok(bb_tensor_source_read(to, head, q, &test_error));
+                assert_memory_equal(p, q, a->bytes);
+            }
+            free(p);
+            free(q);
+        }
+        bb_tensor_source_close(from);
+        bb_tensor_source_close(to);
+        assert_ok(bb_model_load(device, scratch_path("out"), &model, &test_error));
+        logits_of(model, x, after);
+        assert_true(same_bits(before, after, T * V));
+        bb_model_free(model);
+    }
+    options.format = "gguv";
+    assert_fails(bb_export(device, scratch_path("f32.safetensors"), scratch_path("no"), &options, &test_error), BB_ERR_ARGUMENT,
+                 "there are packed, bitbyte");
+    options.format = "bitbyte";
+    options.type = "f16";
+    assert_fails(bb_export(device, scratch_path("f32.safetensors"), scratch_path("no"), &options, &test_error), BB_ERR_ARGUMENT,
+                 "one type only");
+    bb_device_close(device);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {cmocka_unit_test(test_same_logits_ref), cmocka_unit_test(test_same_logits_cpu),
-                                       cmocka_unit_test(test_what_it_holds), cmocka_unit_test(test_bad_files),
-                                       cmocka_unit_test(test_memory)};
+                                       cmocka_unit_test(test_what_it_holds),   cmocka_unit_test(test_bad_files),
+                                       cmocka_unit_test(test_export_masters),  cmocka_unit_test(test_memory)};
     return cmocka_run_group_tests(tests, scratch_create, scratch_remove);
 }

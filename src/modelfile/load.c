@@ -70,16 +70,13 @@ static bb_status load_values(const loader *l, const bb_param *p, void *to, bb_er
     return bb_model_source_scan(&l->weights, p, &weight, copy_values, &d, err);
 }
 
-/* Masters for values g q: those whose scale is g and whose codes are q. The mean of |g q| is g times the share of nonzeros. */
+/* Masters for values g q. */
 static bb_status load_masters(const loader *l, const bb_param *p, void *to, bb_error *err) {
-    float g, factor = 1;
-    int64_t nonzero;
-    bool ternary;
+    float factor;
     destination d = {.l = l, .to = to, .factor = &factor};
     bb_weight weight;
     BB_TRY(l->weights.layout->find(&l->weights, p, &weight, err));
-    BB_TRY(bb_model_source_find_scale(&l->weights, p, &weight, &g, &nonzero, &ternary, err));
-    if (ternary && nonzero > 0) factor = (float)((double)p->count / (double)nonzero);
+    BB_TRY(bb_model_source_master_factor(&l->weights, p, &weight, &factor, err));
     return bb_model_source_scan(&l->weights, p, &weight, copy_values, &d, err);
 }
 
@@ -169,24 +166,32 @@ static bb_status load_for_training(loader *l, bb_error *err) {
     return l->model->device->ops->sync(l->model->device, err);
 }
 
-static bb_status load(bb_device *device, const char *path, bool for_inference, bb_model **out, bb_error *err) {
-    BB_DEVICE_SCOPE(device);
-    loader l = {0};
+bb_status bb_model_load_source(bb_device *device, const bb_model_source *source, bool for_inference, bb_model **out,
+                               bb_error *err) {
+    loader l = {.weights = *source};
     *out = NULL;
-    BB_TRY(bb_model_source_open(path, NULL, &l.weights, err));
-    bb_status status = for_inference ? BB_OK : bb_model_source_refuse_packed(&l.weights, err);
+    bb_status status = for_inference ? BB_OK : bb_model_source_refuse_packed(source, err);
     if (status == BB_OK) status = check_shapes(&l, err);
     if (status == BB_OK)
-        status = for_inference ? bb_model_create_for_inference(device, &l.weights.config, &l.model, err)
-                               : bb_model_create_empty(device, &l.weights.config, &l.model, err);
+        status = for_inference ? bb_model_create_for_inference(device, &source->config, &l.model, err)
+                               : bb_model_create_empty(device, &source->config, &l.model, err);
     if (status == BB_OK) status = for_inference ? load_for_inference(&l, err) : load_for_training(&l, err);
     if (status == BB_OK) {
-        l.model->trained_length = l.weights.trained_length;
+        l.model->trained_length = source->trained_length;
         *out = l.model;
     } else {
         bb_model_free(l.model);
     }
-    bb_model_source_close(&l.weights);
+    return status;
+}
+
+static bb_status load(bb_device *device, const char *path, bool for_inference, bb_model **out, bb_error *err) {
+    BB_DEVICE_SCOPE(device);
+    bb_model_source source;
+    *out = NULL;
+    BB_TRY(bb_model_source_open(path, NULL, &source, err));
+    bb_status status = bb_model_load_source(device, &source, for_inference, out, err);
+    bb_model_source_close(&source);
     return status;
 }
 

@@ -27,6 +27,7 @@ typedef struct bb_model_layout {
     const char *name; /* "bitbyte" */
     /* Ternary weights stand in the file as the values g q that a layer uses, not as masters. */
     bool quantized;
+    bool packed; /* at two bits: for inference alone */
     bool (*matches)(const bb_tensor_source *s);
     bb_status (*read_config)(const bb_tensor_source *s, const bb_import_options *options, bb_config *out, bb_error *err);
     /* Checks type and shape. */
@@ -58,6 +59,15 @@ bb_status bb_model_source_scan(const bb_model_source *w, const bb_param *p, cons
  * with the number of those that are not zero. */
 bb_status bb_model_source_find_scale(const bb_model_source *w, const bb_param *p, const bb_weight *weight, float *g,
                                      int64_t *nonzero, bool *ternary, bb_error *err);
+
+/* What values g q of a ternary weight are multiplied with to become masters whose scale is g and whose codes are q: the mean of
+ * |g q| is g times the share of those that are not zero. 1 where the values are not of that form. */
+bb_status bb_model_source_master_factor(const bb_model_source *w, const bb_param *p, const bb_weight *weight, float *factor,
+                                        bb_error *err);
+
+/* A model of an open source. */
+bb_status bb_model_load_source(bb_device *device, const bb_model_source *source, bool for_inference, bb_model **out,
+                               bb_error *err);
 
 /* BB_ERR_ARGUMENT where the weights are packed, and so can't be trained. */
 bb_status bb_model_source_refuse_packed(const bb_model_source *w, bb_error *err);

@@ -4,8 +4,8 @@
 #define BB_MODELFILE_SAFETENSORS_SHARED_H
 
 #include <jansson.h>
-
-#include "modelfile/safetensors.h"
+#include <stdbool.h>
+#include <stdint.h>
 
 enum { BB_ST_LENGTH_BYTES = 8, BB_ST_MAX_HEADER_BYTES = 100000000 };
 

@@ -7,6 +7,7 @@
 
 #include "core/file.h"
 #include "core/json.h"
+#include "modelfile/safetensors.h"
 #include "modelfile/safetensors_shared.h"
 
 enum { DATA_ALIGN = 64 };

@@ -8,7 +8,6 @@
 #include <xxhash.h>
 
 #include "core/finite.h"
-#include "modelfile/safetensors.h"
 
 #if __BYTE_ORDER__ != __ORDER_LITTLE_ENDIAN__
 #error "tensors are read and written as they lie in memory: the formats are little-endian"
@@ -67,10 +66,6 @@ bb_status bb_tensor_source_index(bb_tensor_source *s, bb_error *err) {
             return bb_fail(err, BB_ERR_FORMAT, "%s: tensor '%s': expected one of this name, found two", s->input.path,
                            s->by_name[i]->name);
     return BB_OK;
-}
-
-bb_status bb_tensor_source_open(const char *path, bb_tensor_source **out, bb_error *err) {
-    return bb_safetensors_open(path, out, err);
 }
 
 void bb_tensor_source_close(bb_tensor_source *s) {

@@ -1,0 +1,73 @@
+// SPDX-License-Identifier: MIT
+/* Exporting a model: finds the format, opens the source, and lets the format write. */
+#include <stdio.h>
+#include <string.h>
+
+#include "modelfile/export_formats.h"
+
+static const bb_export_format *const formats[] = {&bb_export_packed, &bb_export_bitbyte, &bb_export_safetensors};
+
+const char *bb_export_format_name(int index) {
+    return index >= 0 && index < (int)(sizeof formats / sizeof *formats) ? formats[index]->name : NULL;
+}
+
+static bb_status find_format(const char *name, const bb_export_format **out, bb_error *err) {
+    char known[256] = "";
+    for (size_t i = 0; i < sizeof formats / sizeof *formats; i++) {
+        if (strcmp(formats[i]->name, name) == 0) {
+            *out = formats[i];
+            return BB_OK;
+        }
+        size_t used = strlen(known);
+        (void)snprintf(known + used, sizeof known - used, "%s%s", i ? ", " : "", formats[i]->name);
+    }
+    return bb_fail(err, BB_ERR_ARGUMENT, "format '%s' is not known; there are %s", name, known);
+}
+
+static bb_status find_type(const bb_export_format *format, const char *type, const char **out, bb_error *err) {
+    char known[256] = "";
+    *out = format->types ? format->types[0] : NULL;
+    if (!type) return BB_OK;
+    if (!format->types)
+        return bb_fail(err, BB_ERR_ARGUMENT, "format %s has one type only; leave out type '%s'", format->name, type);
+    for (const char *const *t = format->types; *t; t++) {
+        if (strcmp(*t, type) == 0) {
+            *out = *t;
+            return BB_OK;
+        }
+        size_t used = strlen(known);
+        (void)snprintf(known + used, sizeof known - used, "%s%s", t == format->types ? "" : ", ", *t);
+    }
+    return bb_fail(err, BB_ERR_ARGUMENT, "format %s has no type '%s'; it has %s", format->name, type, known);
+}
+
+void bb_export_options_default(bb_export_options *options) { *options = (bb_export_options){.format = "packed"}; }
+
+static bb_status export_source(bb_device *device, const char *model, const bb_export_format *format, bb_exporter *e,
+                               bb_error *err) {
+    bb_import_options import = {.n_head = e->options->n_head};
+    BB_TRY(bb_model_source_open(model, &import, &e->source, err));
+    if (format->masters) {
+        BB_TRY(bb_model_source_refuse_packed(&e->source, err));
+        BB_TRY(bb_param_table_create(&e->source.config, false, &e->table, err));
+        BB_TRY(bb_tensor_source_check_metadata(e->source.source, err));
+    } else {
+        BB_TRY(bb_model_load_source(device, &e->source, true, &e->model, err));
+        BB_TRY(bb_param_table_create(&e->source.config, true, &e->table, err));
+    }
+    e->bytes_total = e->table.total * (int64_t)sizeof(float);
+    return format->write(e, err);
+}
+
+bb_status bb_export(bb_device *device, const char *model, const char *out, const bb_export_options *options, bb_error *err) {
+    BB_DEVICE_SCOPE(device);
+    const bb_export_format *format = NULL;
+    bb_exporter e = {.path = out, .options = options};
+    BB_TRY(find_format(options->format ? options->format : "packed", &format, err));
+    BB_TRY(find_type(format, options->type, &e.type, err));
+    bb_status status = export_source(device, model, format, &e, err);
+    bb_param_table_free(&e.table);
+    bb_model_free(e.model);
+    if (e.source.source) bb_model_source_close(&e.source);
+    return status;
+}
