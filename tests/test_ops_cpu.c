@@ -262,7 +262,7 @@ static void out_moment(ops_session *s, ops_outputs *out, const char *name, const
         if (!ops_is_ref(s)) continue;
         for (int j = 0; j < 256; j++)
             nearest = fmin(nearest, fabs((double)bb_adam8_value((uint8_t)j, is_signed) - exact[i] / unit));
-        bound[i] = (nearest + 8 * U_F32) * unit;
+        bound[i] = (nearest + 16 * U_F32) * unit;
     }
     ops_out(out, name, value, n, 0, bound);
 }
@@ -287,12 +287,13 @@ static void adamw8bit(ops_session *s, const int64_t *d, ops_outputs *out) {
         m[i] = h.beta1 * (double)bb_adam8_value(m_codes[i], true) * unit + (1 - h.beta1) * g;
         v[i] =
             h.beta2 * (double)bb_adam8_value(v_codes[i], false) * (double)v_unit0[i / BB_ADAM8_BLOCK] + (1 - h.beta2) * g * g;
+        v[i] = fmax(v[i], bb_adam8_least_v(&h) * m[i] * m[i]);
         double root = sqrt(v[i] / h.bias_correction2) + h.eps, terms = h.beta1 * unit + (1 - h.beta1) * fabs(g);
         p_bound[i] = step_bound(p0[i], h.lr * terms / h.bias_correction1 / root);
     }
     ops_out(out, "p", ops_get_f32(s, p, n), n, 0, p_bound);
     ops_out(out, "m_absmax", ops_get_f32(s, a.m_absmax, blocks), blocks, 6 * U_F32, NULL);
-    ops_out(out, "v_absmax", ops_get_f32(s, a.v_absmax, blocks), blocks, 6 * U_F32, NULL);
+    ops_out(out, "v_absmax", ops_get_f32(s, a.v_absmax, blocks), blocks, 16 * U_F32, NULL);
     out_moment(s, out, "m", a.m, a.m_absmax, m, n, true);
     out_moment(s, out, "v", a.v, a.v_absmax, v, n, false);
 }

@@ -108,6 +108,23 @@ typedef struct bb_adamw {
     double bias_correction1, bias_correction2;  /* 1 - beta^step, step counted from 1 */
 } bb_adamw;
 
+/* |m| <= this * sqrt(v) for the moments that any gradients give (Cauchy-Schwarz): (1 - beta1) / sqrt(1 - beta2) times the root of the
+ * sum of (beta1^2 / beta2)^i over the steps so far; 1.165 in the long run for betas 0.9 and 0.95. INFINITY where betas give no
+ * bound. */
+static inline double bb_adamw_moment_ratio(const bb_adamw *h) {
+    double r = h->beta1 * h->beta1 / h->beta2, beta1_to_step = 1 - h->bias_correction1;
+    double r_to_step = beta1_to_step > 0 ? beta1_to_step * beta1_to_step / (1 - h->bias_correction2) : 0;
+    double ratio = (1 - h->beta1) / sqrt(1 - h->beta2) * sqrt((1 - r_to_step) / (1 - r));
+    return isfinite(ratio) && ratio > 0 ? ratio : (double)INFINITY;
+}
+
+/* What v is at least, as a multiple of m^2, where moments are rounded to 8 bits: v may have become 0 beside an m that did not, and
+ * the update would be hundreds of times the learning rate. 1% of slack leaves moments alone that are as they should be. */
+static inline double bb_adam8_least_v(const bb_adamw *h) {
+    double ratio = 1.01 * bb_adamw_moment_ratio(h);
+    return 1 / (ratio * ratio);
+}
+
 /* Moments in 8 bits: blocks of BB_ADAM8_BLOCK elements, the last one short. q*: uint8 codes (n), absmax*: f32 (ceil(n/256)).
  * Codes are those of the dynamic map of Dettmers et al. (arXiv 2110.02861): signed for m, unsigned for v. All-zero moments
  * are the bytes that adamw8bit_init writes. */
@@ -263,7 +280,8 @@ typedef struct bb_ops {
      * arXiv:1711.05101 */
     void (*adamw_step)(bb_device *dev, float *p, const float *g, float *m, float *v, int64_t n, const bb_adamw *h);
     void (*adamw8bit_init)(bb_device *dev, bb_adam8_state s, int64_t n);
-    /* The same on decoded moments, which are encoded again block by block with the block's new absmax. */
+    /* The same on decoded moments, which are encoded again block by block with the block's new absmax. v is raised to at least
+     * bb_adam8_least_v() * m^2 before the update, so that no update exceeds what f32 moments can give by more than 1%. */
     void (*adamw8bit_step)(bb_device *dev, float *p, const float *g, bb_adam8_state s, int64_t n, const bb_adamw *h);
 } bb_ops;
 

@@ -12,6 +12,7 @@
 #include "modelfile/layouts.h"
 #include "modelfile/safetensors.h"
 #include "modelfile/verify.h"
+#include "training/old_moments.h"
 
 enum {
     PIECE_BYTES = 1 << 20,
@@ -42,8 +43,10 @@ static void add_entry(entry *list, int *count, const char *prefix, const bb_para
     e->tensor.bytes = (uint64_t)(absmax ? blocks : p->count) * bb_file_dtype_bytes(e->tensor.dtype);
 }
 
-/* The one list of what a checkpoint holds, for writing and for reading: the parameters, then for each its moments. */
-static bb_status list_entries(const bb_model *model, const bb_optimizer *optimizer, entry **out, int *count, bb_error *err) {
+/* The one list of what a checkpoint holds, for writing and for reading: the parameters, then for each its moments. st: the file that
+ * is read, which may be of an older version; NULL for writing. */
+static bb_status list_entries(const bb_model *model, const bb_optimizer *optimizer, const bb_tensor_source *st, entry **out,
+                              int *count, bb_error *err) {
     const bb_param_table *t = &model->table;
     entry *list = calloc((size_t)t->count * (1 + STATES_PER_TENSOR), sizeof *list);
     if (!list) return bb_fail(err, BB_ERR_MEMORY, "out of memory for a list of %d tensors", t->count);
@@ -51,7 +54,7 @@ static bb_status list_entries(const bb_model *model, const bb_optimizer *optimiz
     for (int i = 0; i < t->count; i++) add_entry(list, count, "", &t->entries[i], i, VALUES);
     for (int i = 0; optimizer && i < t->count; i++) {
         const bb_param *p = &t->entries[i];
-        if (bb_optimizer_packs(optimizer->options.kind, p->count)) {
+        if (bb_optimizer_packs(optimizer->options.kind, p) || (st && bb_old_moments_found(st, optimizer, p))) {
             add_entry(list, count, "opt.m8.", p, i, M8);
             add_entry(list, count, "opt.v8.", p, i, V8);
             add_entry(list, count, "opt.m8_absmax.", p, i, M8_ABSMAX);
@@ -264,7 +267,7 @@ bb_status bb_checkpoint_image_create(const bb_model *model, const bb_optimizer *
     json_t *config = bb_config_to_json(&model->config);
     image->config_text = config ? bb_json_text(config, JSON_COMPACT) : NULL;
     json_decref(config);
-    BB_TRY_GOTO(status, fail, list_entries(model, optimizer, &image->list, &image->count, err));
+    BB_TRY_GOTO(status, fail, list_entries(model, optimizer, NULL, &image->list, &image->count, err));
     image->tensors = calloc((size_t)image->count, sizeof *image->tensors);
     if (!image->config_text || !image->tensors) {
         status = bb_fail(err, BB_ERR_MEMORY, "out of memory for a checkpoint");
@@ -403,8 +406,8 @@ bb_status bb_checkpoint_contribute(const bb_optimizer *optimizer, bool copy, bb_
     entry *list = NULL;
     int count = 0;
     uint8_t *buffer = malloc(PIECE_BYTES);
-    bb_status status =
-        buffer ? list_entries(model, optimizer, &list, &count, err) : bb_fail(err, BB_ERR_MEMORY, "out of memory while saving");
+    bb_status status = buffer ? list_entries(model, optimizer, NULL, &list, &count, err)
+                              : bb_fail(err, BB_ERR_MEMORY, "out of memory while saving");
     for (int i = 0; i < count && status == BB_OK; i++)
         for (int j = 0, parts = part_count(&from, &list[i]); j < parts && status == BB_OK; j++) {
             part p = part_of(&from, &list[i], j);
@@ -483,25 +486,50 @@ static bb_status copy_piece(void *user, const bb_file_tensor *t, uint64_t at, co
     return d->device->ops->sync(d->device, err);
 }
 
+/* p's moments, 8 bits in the file, to their places in f32. */
+static bb_status copy_old_moments(const bb_tensor_source *st, const bb_optimizer *optimizer, int param, int64_t steps,
+                                  bb_error *err) {
+    const bb_model *model = optimizer->model;
+    const bb_param *p = &model->table.entries[param];
+    places to = places_of(model, optimizer);
+    float *m, *v;
+    BB_TRY(bb_old_moments_read(st, optimizer, p, steps, &m, &v, err));
+    entry first = {.param = param, .field = M}, second = {.param = param, .field = V};
+    destination to_m = {.device = model->device, .to = &to, .entry = &first}, to_v = to_m;
+    to_v.entry = &second;
+    size_t bytes = (size_t)p->count * sizeof *m;
+    bb_status status = copy_piece(&to_m, NULL, 0, (const uint8_t *)m, bytes, err);
+    if (status == BB_OK) status = copy_piece(&to_v, NULL, 0, (const uint8_t *)v, bytes, err);
+    free(m);
+    return status;
+}
+
 static bb_status copy_entries(const bb_tensor_source *st, bb_model *model, bb_optimizer *optimizer, const entry *list,
-                              int count, bb_error *err) {
+                              int count, bb_training_state *state, bb_error *err) {
     places to = places_of(model, optimizer);
     for (int i = 0; i < count; i++) {
         destination d = {.device = model->device, .to = &to, .entry = &list[i]};
+        if (optimizer && list[i].field != VALUES && bb_old_moments_found(st, optimizer, &model->table.entries[list[i].param])) {
+            if (list[i].field != M8) continue; /* the others come with them */
+            BB_TRY(copy_old_moments(st, optimizer, list[i].param, state->optimizer_steps, err));
+            state->moments_widened = true;
+            continue;
+        }
         BB_TRY(bb_tensor_source_scan(st, bb_tensor_source_find(st, list[i].name), copy_piece, &d, err));
     }
     return BB_OK;
 }
 
-static bb_status load_entries(const bb_model_source *w, bb_model *model, bb_optimizer *optimizer, bb_error *err) {
+static bb_status load_entries(const bb_model_source *w, bb_model *model, bb_optimizer *optimizer, bb_training_state *state,
+                              bb_error *err) {
     const bb_tensor_source *st = w->source;
     entry *list = NULL;
     int count = 0;
     BB_TRY(bb_model_source_refuse_packed(w, err));
-    BB_TRY(list_entries(model, optimizer, &list, &count, err));
+    BB_TRY(list_entries(model, optimizer, st, &list, &count, err));
     bb_status status = check_entries(st, list, count, err);
     if (status == BB_OK) status = check_content(st, list, count, err);
-    if (status == BB_OK) status = copy_entries(st, model, optimizer, list, count, err);
+    if (status == BB_OK) status = copy_entries(st, model, optimizer, list, count, state, err);
     free(list);
     if (status == BB_OK) {
         model->trained_length = w->trained_length;
@@ -550,7 +578,7 @@ bb_status bb_checkpoint_load(const char *path, bb_model *model, bb_optimizer *op
             goto done;
         }
     }
-    BB_TRY_GOTO(status, done, load_entries(&w, model, optimizer, err));
+    BB_TRY_GOTO(status, done, load_entries(&w, model, optimizer, &read, err));
     if (optimizer) optimizer->steps = read.optimizer_steps;
     if (state) *state = read;
 done:

@@ -16,8 +16,8 @@ void bb_optimizer_options_default(bb_optimizer_options *o) {
 
 int64_t bb_optimizer_blocks(int64_t count) { return (count + BB_ADAM8_BLOCK - 1) / BB_ADAM8_BLOCK; }
 
-bool bb_optimizer_packs(bb_optimizer_kind kind, int64_t count) {
-    return kind == BB_OPTIM_ADAMW8BIT && count >= BB_OPTIM_SMALL_TENSOR;
+bool bb_optimizer_packs(bb_optimizer_kind kind, const bb_param *param) {
+    return kind == BB_OPTIM_ADAMW8BIT && param->ternary && param->count >= BB_OPTIM_SMALL_TENSOR;
 }
 
 void bb_optimizer_carve(const bb_param_table *table, const bb_shards *shards, int rank, bb_optimizer_kind kind,
@@ -26,7 +26,7 @@ void bb_optimizer_carve(const bb_param_table *table, const bb_shards *shards, in
         const bb_piece *p = &shards->pieces[i];
         if (p->rank != rank) continue;
         size_t n = (size_t)p->count, blocks = (size_t)bb_optimizer_blocks(p->count);
-        bb_optimizer_slot s = {.is_8bit = bb_optimizer_packs(kind, table->entries[p->param].count)};
+        bb_optimizer_slot s = {.is_8bit = bb_optimizer_packs(kind, &table->entries[p->param])};
         if (s.is_8bit) {
             s.q.m = bb_arena_take(arena, n);
             s.q.v = bb_arena_take(arena, n);

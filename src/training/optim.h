@@ -10,7 +10,7 @@
 #include "training/tile_sums.h"
 #include "training/weight_exchange.h"
 
-enum { BB_OPTIM_SMALL_TENSOR = 4096 }; /* the 8-bit form keeps tensors with fewer elements in fp32 */
+enum { BB_OPTIM_SMALL_TENSOR = 4096 }; /* the 8-bit form keeps the moments of tensors with fewer elements in f32 */
 
 /* The state of one piece: either the f32 pair or the 8-bit form. All NULL where another rank holds it. */
 typedef struct bb_optimizer_slot {
@@ -33,8 +33,9 @@ struct bb_optimizer {
     bb_weight_exchange exchange; /* with dist's ranks; of the model alone where dist is NULL */
 };
 
-/* Whether a tensor of so many elements has its moments in 8 bits. */
-bool bb_optimizer_packs(bb_optimizer_kind kind, int64_t count);
+/* Whether a tensor's moments are in 8 bits: those of the blocks' matrices are, unless small. Of the embedding, rows that are rarely
+ * seen have moments far below those of the rows beside them, too far for a block's 8 bits. */
+bool bb_optimizer_packs(bb_optimizer_kind kind, const bb_param *param);
 /* Blocks of the 8-bit form of so many elements. */
 int64_t bb_optimizer_blocks(int64_t count);
 /* Bytes that the state of this configuration takes on a rank; size 1: all of it. */

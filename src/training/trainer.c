@@ -221,6 +221,8 @@ static bb_status resume_from(void *user, const char *path, bb_error *err) {
     free(t->resumed_from);
     t->resumed_from = copy;
     t->state = state;
+    if (state.moments_widened)
+        notice(t, "%s is of version 0.1.0: the embedding's moments were in 8 bits, and are in f32 from here on", path);
     if (t->scaler && state.scaler_scale > 0) {
         t->scaler->scale = state.scaler_scale;
         t->scaler->good_steps = state.scaler_good_steps;

@@ -28,13 +28,13 @@ void bb_ref_adamw8bit_init(bb_device *dev, bb_adam8_state s, int64_t n) {
 
 void bb_ref_adamw8bit_step(bb_device *dev, float *p, const float *g, bb_adam8_state s, int64_t n, const bb_adamw *h) {
     (void)dev;
-    double m[BB_ADAM8_BLOCK], v[BB_ADAM8_BLOCK];
+    double m[BB_ADAM8_BLOCK], v[BB_ADAM8_BLOCK], least_v = bb_adam8_least_v(h);
     for (int64_t first = 0, block = 0; first < n; first += BB_ADAM8_BLOCK, block++) {
         int64_t count = n - first < BB_ADAM8_BLOCK ? n - first : BB_ADAM8_BLOCK;
         decode(m, s.m + first, s.m_absmax[block], count, true);
         decode(v, s.v + first, s.v_absmax[block], count, false);
         for (int64_t i = 0; i < count; i++)
-            p[first + i] = (float)bb_ref_adamw_element((double)p[first + i], (double)g[first + i], &m[i], &v[i], h);
+            p[first + i] = (float)bb_ref_adamw_element((double)p[first + i], (double)g[first + i], &m[i], &v[i], least_v, h);
         s.m_absmax[block] = encode(s.m + first, m, count, true);
         s.v_absmax[block] = encode(s.v + first, v, count, false);
     }

@@ -80,8 +80,8 @@ void bb_ref_attention_backward(bb_device *dev, void *dq, void *dk, void *dv, con
 void bb_ref_sum_squares(bb_device *dev, double *sums, const float *x, int64_t n);
 void bb_ref_add(bb_device *dev, float *y, const float *x, int64_t n);
 void bb_ref_adamw_step(bb_device *dev, float *p, const float *g, float *m, float *v, int64_t n, const bb_adamw *h);
-/* One element of the same: the new p; *m and *v are replaced. */
-double bb_ref_adamw_element(double p, double g, double *m, double *v, const bb_adamw *h);
+/* One element of the same: the new p; *m and *v are replaced. v is at least least_v * m^2. */
+double bb_ref_adamw_element(double p, double g, double *m, double *v, double least_v, const bb_adamw *h);
 void bb_ref_adamw8bit_init(bb_device *dev, bb_adam8_state s, int64_t n);
 void bb_ref_adamw8bit_step(bb_device *dev, float *p, const float *g, bb_adam8_state s, int64_t n, const bb_adamw *h);
 

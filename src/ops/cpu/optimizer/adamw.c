@@ -38,7 +38,8 @@ BB_SIMD_INLINE void step_tile_body(float *p, const float *g, float *m, float *v,
 #pragma omp simd
     for (int64_t i = 0; i < n; i++) {
         float mi = m[i], vi = v[i];
-        p[i] = adamw_update(p[i], g[i], &mi, &vi, k);
+        adamw_moments(g[i], &mi, &vi, k);
+        p[i] = adamw_apply(p[i], mi, vi, k);
         m[i] = mi;
         v[i] = vi;
     }

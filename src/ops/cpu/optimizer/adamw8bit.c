@@ -138,7 +138,10 @@ BB_SIMD_INLINE void step_block_body(float *p, const float *g, float *m, float *v
 #pragma omp simd reduction(max : m_most, v_most)
     for (int64_t i = 0; i < n; i++) {
         float mi = m[i], vi = v[i];
-        p[i] = adamw_update(p[i], g[i], &mi, &vi, &of_parts);
+        adamw_moments(g[i], &mi, &vi, &of_parts);
+        float least = k->least_root_v * mi;
+        vi = least * least > vi ? least * least : vi;
+        p[i] = adamw_apply(p[i], mi, vi, k);
         m[i] = mi;
         v[i] = vi;
         uint32_t mu = bb_bits_of_f32(mi) & 0x7fffffffu, vu = bb_bits_of_f32(vi) & 0x7fffffffu;
