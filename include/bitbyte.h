@@ -254,21 +254,36 @@ BB_API void bb_dataset_next_step(bb_dataset *dataset, int batch_size, int grad_a
 BB_API uint64_t bb_dataset_position(const bb_dataset *dataset);
 BB_API void bb_dataset_set_position(bb_dataset *dataset, uint64_t samples);
 
+/* All of a text: a file, a pipe, or standard input ("-"). gzip, zstd, xz and bzip2 are decompressed and UTF-16 with a byte order
+ * mark becomes UTF-8, by the first bytes; a model or an archive is BB_ERR_FORMAT. *text ends in a NUL past its size; free it with
+ * bb_string_free. stop: may be NULL; non-zero ends a wait with BB_ERR_INTERRUPTED. */
+BB_API bb_status bb_read_text(const char *path, const volatile int *stop, char **text, size_t *size, bb_error *err);
+
+/* What an input holds: by its name, or what is said here of all of them, standard input and pipes among them. */
+typedef enum bb_pack_input_format {
+    BB_PACK_INPUT_AUTO = 0, /* .json, and .jsonl or .ndjson, also compressed; everything else is text */
+    BB_PACK_INPUT_TEXT,
+    BB_PACK_INPUT_JSON_LINES, /* a JSON value a line */
+    BB_PACK_INPUT_JSON        /* one or more JSON values */
+} bb_pack_input_format;
+
 typedef struct bb_pack_options {
     const char *const *inputs; /* files and folders; "-" is standard input */
     int input_count;
     const char *out_dir;
     double shard_size_gb;    /* 2 (10^9 bytes) */
     int sep_byte;            /* 0..255 between documents, -1 none */
-    const char *const *exts; /* without the dot; used for files found in folders */
+    const char *const *exts; /* without the dot; used for files found in folders; "all" and "*": every file */
     int ext_count;
     double val_frac;              /* the last part of the bytes, 0 <= val_frac < 1 */
     const char *const *json_keys; /* first found wins */
     int json_key_count;
+    bb_pack_input_format input_format;
     bool strict;    /* stop at the first unreadable or malformed input */
     bool overwrite; /* replace the shards of an earlier pack */
     void (*on_progress)(void *user, int64_t files_done, int64_t files_total, int64_t bytes_done);
     void (*on_skip)(void *user, const char *path, const char *reason);
+    void (*on_note)(void *user, const char *message); /* once: what folders hold besides, by extension */
     void *user;
     const volatile int *stop; /* non-NULL and non-zero: stop, leaving nothing that looks whole */
 } bb_pack_options;
@@ -277,7 +292,8 @@ typedef struct bb_pack_result {
     int64_t files, documents; /* that were packed */
     int64_t bytes, val_bytes; /* of all shards; of the val shards among them */
     int64_t shards, val_shards;
-    int64_t skipped; /* files and records left out */
+    int64_t skipped;  /* files and records that cannot be read */
+    int64_t left_out; /* files of folders, for their extension */
 } bb_pack_result;
 
 BB_API void bb_pack_options_default(bb_pack_options *options);
@@ -432,18 +448,20 @@ typedef struct bb_eval_options {
     bool sliding; /* every byte is seen as bb_generate's window sees it: after at least half of seq_len, at a file's beginning
                      less */
     bool cached;  /* read as bb_generate reads: a few bytes at a time, past ones out of a KV cache; much slower */
-    bb_kv_type kv_cache; /* then: how it holds them */
-    int64_t max_batches; /* 0: everything */
-    void (*on_progress)(void *user, int64_t bytes_done, int64_t bytes_total, double bpb_so_far);
+    bb_kv_type kv_cache;                                                                         /* then: how it holds them */
+    int64_t max_batches;                                                                         /* 0: everything */
+    void (*on_progress)(void *user, int64_t bytes_done, int64_t bytes_total, double bpb_so_far); /* total 0: not known */
     void *user;
     const volatile int *stop;
 } bb_eval_options;
 typedef struct bb_eval_result {
     double bpb, loss, seconds;
     int64_t bytes, files; /* bytes scored */
+    const char *pattern;  /* what was scored of a directory: "val_*.bin", or "shard_*.bin"; NULL: data was none */
 } bb_eval_result;
 BB_API void bb_eval_options_default(bb_eval_options *options);
-/* data: as for the shard dataset, or "-" for standard input. Every byte but the first of each file is scored once. */
+/* data: a directory (its val_*.bin, or its shard_*.bin where it has none), a glob, a file, a pipe, or "-" for standard input;
+ * texts are read as bb_read_text reads them. Every byte but the first of each file is scored once. */
 BB_API bb_status bb_evaluate(bb_model *model, const char *data, const bb_eval_options *options, bb_eval_result *result,
                              bb_error *err);
 

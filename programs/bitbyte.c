@@ -8,6 +8,7 @@
 #include "cli_nearest.h"
 #include "commands.h"
 #include "common.h"
+#include "standard_streams.h"
 
 static const struct {
     const char *name;
@@ -90,6 +91,7 @@ static void spin_briefly(char **argv) {
 }
 
 int main(int argc, char **argv) {
+    bb_standard_streams_open();
     spin_briefly(argv);
     bb_device_choices_init();
     int status = run(argc, argv);

@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: MIT
 /* bitbyte eval: bits per byte of a model on data that it has not seen. */
+#include <string.h>
+
 #include "commands.h"
 #include "common.h"
 #include "progress.h"
@@ -32,7 +34,8 @@ static const bb_cli_option options[] = {
      .type = BB_CLI_STRING,
      .offset = offsetof(eval_args, data),
      .value = "DIR|GLOB|FILE",
-     .help = "held-out bytes: a directory (its shard_*.bin), a glob in quotes, one file, or - for standard input",
+     .help = "held-out bytes: a directory (its val_*.bin, or its shard_*.bin where it has none), a glob in quotes, a file, a "
+             "pipe, or - for standard input. gzip, zstd, xz, bzip2 and UTF-16 are recognized by content",
      .position = 2,
      .required = true},
     {.name = "seq_len",
@@ -70,8 +73,8 @@ static const bb_cli_option options[] = {
     {.name = "json",
      .type = BB_CLI_FLAG,
      .offset = offsetof(eval_args, json),
-     .help = "one JSON object on standard output: bpb, loss (nats), bytes, seconds, files, seq_len, sliding, kv_cache, model, "
-             "data"},
+     .help = "one JSON object on standard output: bpb, loss (nats), bytes, seconds, files, pattern (of a directory), "
+             "seq_len, sliding, kv_cache, model, data"},
     {.group = &bb_device_group, .offset = offsetof(eval_args, device)},
 };
 
@@ -84,27 +87,37 @@ static const bb_cli_command command = {
     .option_count = BB_CLI_COUNT(options),
     .examples = "  bitbyte eval runs/small data/val_00000.bin\n"
                 "  bitbyte eval runs/small --data 'data/val_*.bin' --json\n"
-                "  head -c 100000 book.txt | bitbyte eval runs/small -\n",
+                "  head -c 100000 book.txt | bitbyte eval runs/small -\n"
+                "  bitbyte eval runs/small <(grep -v '^#' book.txt)\n",
 };
 
 static void on_progress(void *user, int64_t bytes_done, int64_t bytes_total, double bpb_so_far) {
-    bb_progress_update(user, "%s of %s bytes, %.4f bits per byte so far", bb_text_count((uint64_t)bytes_done).s,
-                       bb_text_count((uint64_t)bytes_total).s, bpb_so_far);
+    bb_progress_update(user, "%s%s%s bytes, %.4f bits per byte so far", bb_text_count((uint64_t)bytes_done).s,
+                       bytes_total ? " of " : "", bytes_total ? bb_text_count((uint64_t)bytes_total).s : "", bpb_so_far);
+}
+
+/* A pack's shards are what models are trained on. */
+static void warn_of_training_data(const char *data, const bb_eval_result *result) {
+    if (result->pattern && strcmp(result->pattern, "shard_*.bin") == 0)
+        fprintf(stderr, "note: %s holds no val_*.bin: its shard_*.bin were scored, which is what models are trained on\n",
+                data);
 }
 
 static void show(const eval_args *args, const char *path, const bb_eval_options *options_used, const bb_eval_result *result) {
+    warn_of_training_data(args->data, result);
     if (args->json) {
-        bb_json_line(json_pack("{s:f,s:f,s:I,s:f,s:I,s:i,s:b,s:s,s:o,s:o}", "bpb", result->bpb, "loss", result->loss, "bytes",
-                               (json_int_t)result->bytes, "seconds", result->seconds, "files", (json_int_t)result->files,
-                               "seq_len", options_used->seq_len, "sliding", options_used->sliding, "kv_cache",
-                               kv_choices[args->kv_cache], "model", json_string_nocheck(path), "data",
-                               json_string_nocheck(args->data)));
+        bb_json_line(json_pack("{s:f,s:f,s:I,s:f,s:I,s:s?,s:i,s:b,s:s,s:o,s:o}", "bpb", result->bpb, "loss", result->loss,
+                               "bytes", (json_int_t)result->bytes, "seconds", result->seconds, "files",
+                               (json_int_t)result->files, "pattern", result->pattern, "seq_len", options_used->seq_len,
+                               "sliding", options_used->sliding, "kv_cache", kv_choices[args->kv_cache], "model",
+                               json_string_nocheck(path), "data", json_string_nocheck(args->data)));
         return;
     }
     double rate = result->seconds > 0 ? (double)result->bytes / result->seconds : 0;
-    printf("%.4f bits per byte (%.4f nats): %lld bytes of %lld file%s, windows of %d%s, in %s (%s/s)\n", result->bpb,
+    printf("%.4f bits per byte (%.4f nats): %lld bytes of %lld file%s%s%s, windows of %d%s, in %s (%s/s)\n", result->bpb,
            result->loss, (long long)result->bytes, (long long)result->files, result->files == 1 ? "" : "s",
-           options_used->seq_len, options_used->sliding ? " that slide by half" : "", bb_text_duration(result->seconds).s,
+           result->pattern ? " " : "", result->pattern ? result->pattern : "", options_used->seq_len,
+           options_used->sliding ? " that slide by half" : "", bb_text_duration(result->seconds).s,
            bb_text_bytes((uint64_t)rate).s);
 }
 

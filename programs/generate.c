@@ -164,11 +164,18 @@ static bool on_read(void *user, int64_t done, int64_t total) {
     return !*bb_signals_stop();
 }
 
+/* See no-color.org. */
+static bool takes_escapes(void) {
+    const char *no_color = getenv("NO_COLOR"), *term = getenv("TERM");
+    return (!no_color || !*no_color) && !(term && strcmp(term, "dumb") == 0);
+}
+
 static void show_prompt(bb_text_out *text, const uint8_t *prompt, size_t length, bool terminal) {
     if (length == 0) return;
-    if (terminal) fputs("\033[2m", stdout);
+    bool dim = terminal && takes_escapes();
+    if (dim) fputs("\033[2m", stdout);
     for (size_t i = 0; i < length; i++) bb_text_out_byte(text, prompt[i]);
-    if (terminal) fputs("\033[0m", stdout);
+    if (dim) fputs("\033[0m", stdout);
     fflush(stdout);
 }
 
@@ -327,36 +334,6 @@ static bb_status unescape_lines(const generate_args *args, uint8_t **memory, bb_
     return bb_unescape("line_suffix", args->line_suffix, at + lines[0].size, &lines[1].size, err);
 }
 
-/* Standard input where path is "-". *bytes: malloc. */
-static bb_status read_prompt(const char *path, uint8_t **bytes, size_t *length, bb_error *err) {
-    bool standard_input = strcmp(path, "-") == 0;
-    FILE *file = standard_input ? stdin : fopen(path, "rb");
-    size_t capacity = 0;
-    *bytes = NULL;
-    *length = 0;
-    err->code = BB_OK;
-    while (file && !feof(file) && !ferror(file)) {
-        if (*length == capacity) {
-            capacity = capacity ? 2 * capacity : 65536;
-            uint8_t *larger = realloc(*bytes, capacity);
-            if (!larger) {
-                err->code = BB_ERR_MEMORY;
-                snprintf(err->message, sizeof err->message, "%s: out of memory for the prompt", path);
-                break;
-            }
-            *bytes = larger;
-        }
-        *length += fread(*bytes + *length, 1, capacity - *length, file);
-    }
-    if (!file || ferror(file)) {
-        err->code = BB_ERR_IO;
-        snprintf(err->message, sizeof err->message, "%s: cannot read the prompt: %s", standard_input ? "standard input" : path,
-                 strerror(errno));
-    }
-    if (file && !standard_input) fclose(file);
-    return err->code;
-}
-
 static int generate(const bb_cli *cli, generate_args *args) {
     if (args->prompt && strcmp(args->prompt, "-") == 0 && !args->prompt_file) {
         args->prompt_file = "-";
@@ -369,7 +346,8 @@ static int generate(const bb_cli *cli, generate_args *args) {
     bb_error err;
     bb_device *device = NULL;
     bb_model *model = NULL, *draft = NULL;
-    uint8_t *read = NULL, *line_memory = NULL;
+    char *read = NULL;
+    uint8_t *line_memory = NULL;
     const uint8_t *prompt = (const uint8_t *)args->prompt;
     size_t length = args->prompt ? strlen(args->prompt) : 0;
     bb_bytes lines[2];
@@ -380,12 +358,12 @@ static int generate(const bb_cli *cli, generate_args *args) {
     if (status == BB_OK && args->draft)
         status = bb_model_open(device, args->draft, draft_path, sizeof draft_path, &draft, &err);
     if (status == BB_OK && args->prompt_file) {
-        status = read_prompt(args->prompt_file, &read, &length, &err);
-        prompt = read;
+        status = bb_read_text(args->prompt_file, bb_signals_stop(), &read, &length, &err);
+        prompt = (const uint8_t *)read;
     }
     int exit_status = status == BB_OK ? write_texts(args, model, draft, path, prompt, length, lines, &err) : -1;
     if (exit_status < 0) exit_status = bb_cli_fail(&command, &err);
-    free(read);
+    bb_string_free(read);
     free(line_memory);
     bb_generation_free(&args->generation);
     bb_model_free(draft);

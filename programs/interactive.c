@@ -65,7 +65,7 @@ static bool editor_open(reader *r) {
     HistEvent event;
     setlocale(LC_CTYPE, "");
     if (MB_CUR_MAX == 1) setlocale(LC_CTYPE, "C.UTF-8"); /* text is UTF-8, also where the environment has no say */
-    r->editor = el_init("bitbyte", stdin, stdout, stderr);
+    r->editor = el_init_fd("bitbyte", stdin, stdout, stderr, STDIN_FILENO, STDOUT_FILENO, STDERR_FILENO);
     r->history = history_init();
     if (!r->editor || !r->history) return false;
     history(r->history, &event, H_SETSIZE, 1000);
@@ -111,7 +111,7 @@ static void reader_close(reader *r) {
     free(r->line);
 }
 
-/* The next line without its newline, NULL at the end. */
+/* The next line without its newline, or CR and newline as files from Windows have them; NULL at the end. */
 static const char *reader_line(reader *r, size_t *length) {
     const char *line = NULL;
     ssize_t n = -1;
@@ -129,7 +129,9 @@ static const char *reader_line(reader *r, size_t *length) {
         line = r->line;
     }
     if (n <= 0) return NULL;
-    *length = (size_t)n - (line[n - 1] == '\n');
+    if (n > 0 && line[n - 1] == '\n') n--;
+    if (n > 0 && line[n - 1] == '\r') n--;
+    *length = (size_t)n;
     return line;
 }
 

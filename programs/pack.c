@@ -14,9 +14,15 @@ typedef struct pack_args {
     bb_cli_list inputs, exts;
     const char *out_dir, *json_key;
     double shard_size_gb, val_frac;
-    int sep_byte;
+    int sep_byte, input_format;
     bool strict, overwrite, json;
 } pack_args;
+
+static const char *const input_formats[] = {[BB_PACK_INPUT_AUTO] = "auto",
+                                            [BB_PACK_INPUT_TEXT] = "text",
+                                            [BB_PACK_INPUT_JSON_LINES] = "jsonl",
+                                            [BB_PACK_INPUT_JSON] = "json",
+                                            NULL};
 
 static const bb_cli_option options[] = {
     {.help = "Input"},
@@ -26,15 +32,21 @@ static const bb_cli_option options[] = {
      .value = "PATH",
      .help =
          "files and folders, packed in this order, - for standard input. Folders are searched to the bottom, sorted by path, "
-         "without names that begin with a dot. gzip and zstd are recognised by content",
+         "without names that begin with a dot. gzip, zstd, xz, bzip2 and UTF-16 are recognized by content",
      .position = 1,
      .required = true},
     {.name = "exts",
      .type = BB_CLI_LIST,
      .offset = offsetof(pack_args, exts),
      .value = "EXT",
-     .help = "extensions of the files to take from folders ('*': every file); a file given by name is always taken",
+     .help = "extensions of the files to take from folders (all: every file); a file given by name is always taken",
      .default_text = "those of common text, markup, data and source code files"},
+    {.name = "input_format",
+     .type = BB_CLI_CHOICE,
+     .offset = offsetof(pack_args, input_format),
+     .choices = input_formats,
+     .help = "what all inputs hold, standard input too: text, JSON lines, or JSON. auto: .jsonl, .ndjson and .json are JSON, "
+             "everything else is text"},
     {.name = "json_key",
      .type = BB_CLI_STRING,
      .offset = offsetof(pack_args, json_key),
@@ -77,8 +89,8 @@ static const bb_cli_option options[] = {
     {.name = "json",
      .type = BB_CLI_FLAG,
      .offset = offsetof(pack_args, json),
-     .help = "one JSON object on standard output: files, documents, bytes, val_bytes, shards, val_shards, skipped, seconds, "
-             "out_dir"},
+     .help = "one JSON object on standard output: files, documents, bytes, val_bytes, shards, val_shards, skipped, "
+             "left_out, seconds, out_dir"},
 };
 
 static const bb_cli_command command = {
@@ -91,7 +103,7 @@ static const bb_cli_command command = {
     .option_count = BB_CLI_COUNT(options),
     .examples = "  bitbyte pack --inputs texts/ more.jsonl.zst --out_dir data --val_frac 0.05\n"
                 "  bitbyte pack src/ --out_dir data --exts c h md --sep_byte 10\n"
-                "  zcat dump.gz | bitbyte pack - --out_dir data\n",
+                "  curl https://example.org/dump.jsonl.zst | bitbyte pack - --input_format jsonl --out_dir data\n",
 };
 
 /* Splits text at its commas, in place; returns how many keys, or -1 when there are too many. */
@@ -128,12 +140,18 @@ static void on_skip(void *user, const char *path, const char *reason) {
     bb_progress_line(&view->progress, "%s", line);
 }
 
+static void on_note(void *user, const char *message) {
+    pack_view *view = user;
+    bb_progress_line(&view->progress, "bitbyte pack: %s", message);
+}
+
 static void show(const pack_args *args, const bb_pack_result *r, double seconds) {
     if (args->json) {
-        bb_json_line(json_pack("{s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:f,s:o}", "files", (json_int_t)r->files, "documents",
+        bb_json_line(json_pack("{s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:f,s:o}", "files", (json_int_t)r->files, "documents",
                                (json_int_t)r->documents, "bytes", (json_int_t)r->bytes, "val_bytes", (json_int_t)r->val_bytes,
                                "shards", (json_int_t)r->shards, "val_shards", (json_int_t)r->val_shards, "skipped",
-                               (json_int_t)r->skipped, "seconds", seconds, "out_dir", json_string_nocheck(args->out_dir)));
+                               (json_int_t)r->skipped, "left_out", (json_int_t)r->left_out, "seconds", seconds, "out_dir",
+                               json_string_nocheck(args->out_dir)));
         return;
     }
     int64_t train_bytes = r->bytes - r->val_bytes;
@@ -159,6 +177,11 @@ static int pack_inputs(const pack_args *args) {
         free(key_text);
         return bb_cli_usage_error(&command, "--json_key takes at most %d keys", MAX_JSON_KEYS);
     }
+    if (args->input_format >= BB_PACK_INPUT_JSON_LINES && pack.json_key_count == 0) {
+        free(key_text);
+        return bb_cli_usage_error(&command, "--input_format %s takes records' texts by key: --json_key is empty",
+                                  input_formats[args->input_format]);
+    }
     pack_view view = {.start = bb_monotonic_seconds()};
     bb_progress_open(&view.progress, stderr, 5);
     bb_signals_install(NULL, NULL, NULL);
@@ -176,6 +199,8 @@ static int pack_inputs(const pack_args *args) {
     }
     pack.on_progress = on_progress;
     pack.on_skip = on_skip;
+    pack.on_note = on_note;
+    pack.input_format = (bb_pack_input_format)args->input_format;
     pack.user = &view;
     pack.stop = bb_signals_stop();
 

@@ -9,6 +9,8 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "standard_streams.h"
+
 double bb_monotonic_seconds(void) {
     struct timespec now;
     clock_gettime(CLOCK_MONOTONIC, &now);
@@ -18,7 +20,7 @@ double bb_monotonic_seconds(void) {
 void bb_progress_open(bb_progress *progress, FILE *stream, double plain_interval) {
     const char *term = getenv("TERM");
     progress->stream = stream;
-    progress->terminal = isatty(fileno(stream)) && (!term || strcmp(term, "dumb") != 0);
+    progress->terminal = isatty(bb_standard_descriptor(stream)) && (!term || strcmp(term, "dumb") != 0);
     progress->shown = false;
     progress->plain_interval = plain_interval;
     progress->last = progress->terminal ? 0 : bb_monotonic_seconds();
@@ -26,7 +28,7 @@ void bb_progress_open(bb_progress *progress, FILE *stream, double plain_interval
 
 static int terminal_width(FILE *stream) {
     struct winsize size;
-    if (ioctl(fileno(stream), TIOCGWINSZ, &size) == 0 && size.ws_col > 0) return size.ws_col;
+    if (ioctl(bb_standard_descriptor(stream), TIOCGWINSZ, &size) == 0 && size.ws_col > 0) return size.ws_col;
     return 80;
 }
 

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT
 /* bitbyte train: opens what the run needs, says what it will be, trains. */
+#include <fcntl.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
@@ -169,7 +170,10 @@ static int open_ranks(int argc, char **argv, bb_dist **out) {
         fprintf(stderr, "bitbyte train: %s%s\n", ranks ? "--ddp: " : "", err.message);
         return BB_EXIT_FAILURE;
     }
-    if (bb_dist_rank(*out) > 0 && !freopen("/dev/null", "w", stdout)) return BB_EXIT_FAILURE;
+    if (bb_dist_rank(*out) == 0) return BB_CLI_CONTINUE;
+    int nowhere = open("/dev/null", O_WRONLY | O_CLOEXEC);
+    if (nowhere < 0 || dup2(nowhere, STDOUT_FILENO) < 0) return fail_alone("cannot open /dev/null", BB_EXIT_FAILURE);
+    close(nowhere);
     return BB_CLI_CONTINUE;
 }
 

@@ -231,7 +231,7 @@ static const bb_cli_option options[] = {
      .offset = offsetof(bb_train_args, val_data),
      .value = "DIR|GLOB|FILE",
      .saved = BB_CLI_SAVED_FREE,
-     .help = "held-out bytes, e.g. 'data/val_*.bin'; they are scored at the last step too"},
+     .help = "held-out bytes: a pack (its val_*.bin), a glob in quotes, or a file; they are scored at the last step too"},
     {.name = "val_every",
      .type = BB_CLI_INT,
      .offset = offsetof(bb_train_args, options.val_every),
@@ -359,9 +359,15 @@ static char *absolute(const char *path) {
     return joined;
 }
 
-/* Data and files are kept by absolute paths, so that a run can be resumed from anywhere. */
+/* Standard input, or a pipe: what is read is gone. */
+static bool reads_once(const char *path) {
+    struct stat info;
+    return strcmp(path, "-") == 0 || (stat(path, &info) == 0 && !S_ISREG(info.st_mode) && !S_ISDIR(info.st_mode));
+}
+
+/* Data and files are kept by absolute paths, so that a run can be resumed from anywhere; "-" is no file. */
 static void make_absolute(const char **path, char **memory) {
-    *memory = absolute(*path);
+    *memory = *path && strcmp(*path, "-") == 0 ? NULL : absolute(*path);
     if (*memory) *path = *memory;
 }
 
@@ -501,6 +507,10 @@ static int complete(const bb_cli *cli, bb_dist *dist, bb_train_args *args) {
     if (args->resume) status = resume_from(cli, args);
     if (status != BB_CLI_CONTINUE) return status;
     if (!args->data) return bb_cli_usage_error(&bb_train_command, "--data DIR|GLOB|FILE is missing");
+    if (args->val_data && reads_once(args->val_data))
+        return bb_cli_usage_error(&bb_train_command,
+                                  "--val_data is read again at each validation, which %s cannot be: name a file",
+                                  strcmp(args->val_data, "-") == 0 ? "standard input" : args->val_data);
     if (!args->out) set_default_out(args);
 
     const char *model_file = args->init ? args->init : args->checkpoint;

@@ -3,6 +3,8 @@
 #ifndef BB_TESTS_PACK_FILES_H
 #define BB_TESTS_PACK_FILES_H
 
+#include <bzlib.h>
+#include <lzma.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <zlib.h>
@@ -23,7 +25,7 @@ static inline void put_bytes(const char *name, const void *data, size_t size) {
 
 static inline void put(const char *name, const char *text) { put_bytes(name, text, strlen(text)); }
 
-/* Appends one gzip member, or one zstd frame, to buffer; returns the new length. */
+/* Appends one gzip member, zstd frame, xz or bzip2 stream to buffer; returns the new length. */
 static inline size_t gzip_member(uint8_t *buffer, size_t used, size_t capacity, const void *data, size_t size) {
     z_stream z = {
         .next_in = (Bytef *)data, .avail_in = (uInt)size, .next_out = buffer + used, .avail_out = (uInt)(capacity - used)};
@@ -40,6 +42,17 @@ static inline size_t zstd_frame(uint8_t *buffer, size_t used, size_t capacity, c
     return used + n;
 }
 
+static inline size_t xz_stream(uint8_t *buffer, size_t used, size_t capacity, const void *data, size_t size) {
+    assert_int_equal(lzma_easy_buffer_encode(1, LZMA_CHECK_CRC64, NULL, data, size, buffer, &used, capacity), LZMA_OK);
+    return used;
+}
+
+static inline size_t bzip2_stream(uint8_t *buffer, size_t used, size_t capacity, const void *data, size_t size) {
+    unsigned n = (unsigned)(capacity - used);
+    assert_int_equal(BZ2_bzBuffToBuffCompress((char *)buffer + used, &n, (char *)data, (unsigned)size, 1, 0, 0), BZ_OK);
+    return used + n;
+}
+
 /* Everything that one process run says about a pack. */
 typedef struct pack_run {
     bb_pack_options options; /* without inputs and out_dir, which pack() fills in */
@@ -49,6 +62,7 @@ typedef struct pack_run {
     bb_error err;
     int skips;
     char skip_text[4096]; /* "path: reason\n" of each */
+    char note_text[1024]; /* "message\n" of each note */
     int64_t last_files_done, last_files_total, progress_calls;
     volatile int stop;
     int64_t stop_after_calls; /* of on_progress; 0: never */
@@ -59,6 +73,12 @@ static inline void note_skip(void *user, const char *path, const char *reason) {
     size_t used = strlen(run->skip_text);
     run->skips++;
     snprintf(run->skip_text + used, sizeof run->skip_text - used, "%s: %s\n", path, reason);
+}
+
+static inline void note_note(void *user, const char *message) {
+    pack_run *run = user;
+    size_t used = strlen(run->note_text);
+    snprintf(run->note_text + used, sizeof run->note_text - used, "%s\n", message);
 }
 
 static inline void note_progress(void *user, int64_t files_done, int64_t files_total, int64_t bytes_done) {
@@ -85,6 +105,7 @@ static inline void pack(pack_run *run) {
     run->options.inputs = inputs;
     if (!run->options.out_dir) run->options.out_dir = run->out;
     run->options.on_skip = note_skip;
+    run->options.on_note = note_note;
     run->options.on_progress = note_progress;
     run->options.user = run;
     run->options.stop = &run->stop;

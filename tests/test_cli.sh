@@ -27,7 +27,7 @@ declare -A contract=(
     [eval]="model data seq_len batches batch_size kv_cache json threads device"
     [generate]="model prompt prompt_file max_new_bytes context_length kv_cache stop n repetition_penalty repetition_window temperature top_k top_p min_p
         seed interactive line_prefix line_suffix echo no_echo metrics metrics_json json speculate draft threads device"
-    [pack]="inputs out_dir shard_size_gb sep_byte exts val_frac json_key strict"
+    [pack]="inputs out_dir shard_size_gb sep_byte exts input_format val_frac json_key strict"
     [export]="model out json threads device"
     [info]="file json verify memory n_layer d_model n_head n_kv_head d_ff batch_size seq_len optim no_ckpt"
     [bench]="shape decode kv_cache threads batch_size seq_len repeats optim recompute step_only json device"

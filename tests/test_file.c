@@ -127,25 +127,6 @@ static void test_read_all(void **state) {
     assert_null(data);
 }
 
-static void test_read_all_of_standard_input(void **state) {
-    (void)state;
-    int ends[2], kept = dup(STDIN_FILENO);
-    uint8_t *data;
-    size_t size;
-    assert_int_equal(pipe(ends), 0);
-    assert_int_equal(write(ends[1], "from a pipe", 11), 11);
-    close(ends[1]);
-    assert_true(dup2(ends[0], STDIN_FILENO) >= 0);
-    bb_status status = bb_file_read_all("-", 0, &data, &size, &test_error);
-    dup2(kept, STDIN_FILENO);
-    close(kept);
-    close(ends[0]);
-    assert_int_equal(status, BB_OK);
-    assert_string_equal(data, "from a pipe");
-    assert_int_equal(size, 11);
-    free(data);
-}
-
 static void test_replace_is_durable(void **state) {
     (void)state;
     const char *path = scratch_path("f");
@@ -352,7 +333,6 @@ int main(void) {
         file_test(test_read_at_gives_the_bytes),
         file_test(test_open_takes_regular_files_only),
         file_test(test_read_all),
-        file_test(test_read_all_of_standard_input),
         file_test(test_replace_is_durable),
         file_test(test_relative_names),
         file_test(test_nothing_shows_before_commit),

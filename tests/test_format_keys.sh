@@ -6,9 +6,11 @@ set -uo pipefail
 source_dir=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 source "$(dirname "${BASH_SOURCE[0]}")/program_helpers.sh"
 
-# Files with every key: a pack with validation data and a skipped input; checkpoints of both optimizers; a packed file; a run of
+# Files with every key: a pack with validation data, a skipped input and a file that is left out; checkpoints of both optimizers; a packed file; a run of
 # two ranks.
-expect 0 "$bitbyte" pack text.txt missing.txt --out_dir data --val_frac 0.3
+mkdir folder
+printf 'no text' >folder/a.bin
+expect 0 "$bitbyte" pack text.txt missing.txt folder --out_dir data --val_frac 0.3
 train=("$bitbyte" train --data data --val_data data/val_00000.bin --val_every 2 --log_every 1 --steps 2 "${tiny[@]}")
 expect 0 "${train[@]}" --out runs/adamw8bit --d_model 64
 expect 0 "${train[@]}" --out runs/adamw --optim adamw --spike_skip 6

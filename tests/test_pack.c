@@ -71,8 +71,46 @@ static void test_extensions(void **state) {
     RUN(nothing, "nothing", at("tree"));
     nothing.options.exts = none;
     nothing.options.ext_count = 1;
-    pack_fails(&nothing, BB_ERR_DATA, "no file with one of the 1 extensions");
+    pack_fails(&nothing, BB_ERR_DATA, "no file with one of the 1 extensions looked for (exts); found: ");
     assert_int_equal(access(at("nothing"), F_OK), -1);
+}
+
+/* What folders hold besides is counted by extension. */
+static void test_counts_what_is_left_out(void **state) {
+    (void)state;
+    make_tree();
+    put("tree/e.BIN", "no");
+    put("tree/f.bin.gz", "no");
+    put("tree/g.a_very_long_extension", "no");
+    RUN(run, "out", at("tree"));
+    pack_ok(&run);
+    assert_int_equal(run.result.left_out, 5);
+    assert_int_equal(run.result.skipped, 0);
+    assert_string_equal(run.note_text, "5 files of the folders are left out for their extension (exts): 3 .bin, 1 without an "
+                                       "extension, 1 other\n");
+    uint8_t *manifest;
+    size_t size;
+    assert_int_equal(bb_file_read_all(at("out/manifest.json"), 0, &manifest, &size, NULL), BB_OK);
+    assert_non_null(strstr((char *)manifest, "\"left_out_count\": 5"));
+    assert_non_null(strstr((char *)manifest, "\"left_out\": {\"bin\": 3, \"\": 1, \"other\": 1}"));
+    free(manifest);
+    const char *all[] = {"all"};
+    RUN(every, "every", at("tree"));
+    every.options.exts = all;
+    every.options.ext_count = 1;
+    pack_ok(&every);
+    assert_int_equal(every.result.files, 10);
+    assert_int_equal(every.result.left_out, 0);
+    assert_string_equal(every.note_text, "");
+    for (int i = 0; i < 100; i++) { /* more kinds than are told apart */
+        char name[32];
+        snprintf(name, sizeof name, "tree/x.%d", i);
+        put(name, "no");
+    }
+    RUN(many, "many", at("tree"));
+    pack_ok(&many);
+    assert_int_equal(many.result.left_out, 105);
+    assert_non_null(strstr(many.note_text, "105 files"));
 }
 
 static void test_inputs_keep_their_order_and_come_once(void **state) {
@@ -146,8 +184,10 @@ static void test_decompresses_by_content(void **state) {
     uint8_t *bytes = noise(SIZE, 1), *packed = malloc(SIZE * 2);
     assert_non_null(packed);
     for (size_t i = SIZE / 2; i < SIZE; i++) bytes[i] = (uint8_t)(i >> 12);
-    for (int kind = 0; kind < 2; kind++) {
-        size_t (*add)(uint8_t *, size_t, size_t, const void *, size_t) = kind ? zstd_frame : gzip_member;
+    size_t (*const adds[])(uint8_t *, size_t, size_t, const void *, size_t) = {gzip_member, zstd_frame, xz_stream,
+                                                                               bzip2_stream};
+    for (int kind = 0; kind < 4; kind++) {
+        size_t (*add)(uint8_t *, size_t, size_t, const void *, size_t) = adds[kind];
         size_t used = add(packed, 0, SIZE * 2, bytes, 1000);
         used = add(packed, used, SIZE * 2, "", 0); /* an empty member in the middle */
         used = add(packed, used, SIZE * 2, bytes + 1000, SIZE - 1000);
@@ -217,6 +257,20 @@ static void test_damaged_files_leave_nothing(void **state) {
     expect_damage("m.txt.zst", packed, used - 1, "zstd data ends too early");
     memset(packed + used, '!', 8); /* something else after the end */
     expect_damage("m.txt.zst", packed, used + 8, "zstd data is damaged");
+    used = xz_stream(packed, 0, SIZE * 2, bytes, SIZE);
+    expect_damage("m.txt.xz", packed, used - 1, "xz data ends too early");
+    packed[used / 2] ^= 1;
+    expect_damage("m.txt.xz", packed, used, "xz data is damaged");
+    packed[used / 2] ^= 1;
+    memset(packed + used, '!', 16);
+    expect_damage("m.txt.xz", packed, used + 16, "xz data is damaged");
+    used = bzip2_stream(packed, 0, SIZE * 2, bytes, SIZE);
+    expect_damage("m.txt.bz2", packed, used - 1, "bzip2 data ends too early");
+    packed[used / 2] ^= 1;
+    expect_damage("m.txt.bz2", packed, used, "bzip2 data is damaged");
+    packed[used / 2] ^= 1;
+    memset(packed + used, '!', 8);
+    expect_damage("m.txt.bz2", packed, used + 8, "bzip2 data is damaged");
     expect_damage("m.txt.gz", "\x1f\x8b\x08", 3, "gzip data ends too early");
     expect_damage("m.json", "[{\"text\": \"one\"},\n {\"text\": two}]", 34, "line 2: malformed JSON");
     expect_damage("m.json", "{\"text\": \"\xff\"}", 13, "line 1: malformed JSON");
@@ -265,6 +319,29 @@ static void test_json_documents(void **state) {
     expect_json("a.json", "[{\"text\": \"x\"}, {\"t\": \"y\"}, 7, \"s\"]", "0|x", 3,
                 "3 of 4 records have no text under text,story,completion,content");
     expect_json("a.json", "{\"t\": [{\"u\": \"y\"}]}", "0", 1, "1 of 1 records have no text");
+}
+
+/* What Python's json and others write, in and around texts. */
+static void test_json_that_is_not_strict(void **state) {
+    (void)state;
+    expect_json("a.jsonl", "{\"score\": NaN, \"text\": \"x NaN\"}\n{\"a\": [Infinity, -Infinity], \"text\": \"y\"}\n",
+                "0|x NaN|y", 0, NULL);
+    expect_json("a.jsonl", "{\"score\": -1.5e+999, \"text\": \"1e999\"}\n{\"n\": 0.1E400, \"text\": \"y\"}\n", "0|1e999|y", 0,
+                NULL);
+    expect_json("a.jsonl", "{\"id\": \"\\ud800 \\\"\", \"text\": \"x\"}\n", "0|x", 0, NULL);
+    expect_json("a.json", "{\"text\": \"a\\ud83db\\udc00\\ud83d\\ude00c\\ud83d\"}",
+                "0|a\xef\xbf\xbd"
+                "b\xef\xbf\xbd\xf0\x9f\x98\x80"
+                "c\xef\xbf\xbd",
+                0, NULL);
+    expect_json("a.json", "[{\"text\": \"x\"}, {\"n\": NaN, \"text\": \"y\"}] {\"n\": NaN, \"text\": \"z\"}", "0|x|y|z", 0,
+                NULL);
+    expect_json("a.jsonl", "{\"text\": NaN, \"story\": \"x\"}\n", "0|x", 0, NULL);
+    /* Other faults stay faults. */
+    const char *faults[] = {"{\"n\": NaNa, \"text\": \"x\"}", "{\"n\": 01, \"text\": \"x\"}", "{\"n\": 1.2.3, \"text\": \"x\"}",
+                            "{\"n\": 1 2, \"text\": \"x\"}",  "{\"n\": -, \"text\": \"x\"}",  "{\"n\": 1e, \"text\": \"x\"}",
+                            "{NaN: 1, \"text\": \"x\"}",      "{\"text\": \"\\ud80\"}",       "{\"text\": \"\\"};
+    for (size_t i = 0; i < sizeof faults / sizeof *faults; i++) expect_json("a.jsonl", faults[i], "0", 1, "malformed JSON");
 }
 
 static void test_json_text_may_hold_nul(void **state) {
@@ -352,6 +429,31 @@ static void test_json_keys(void **state) {
     expect_text("raw", "{\"text\": \"x\", \"q\": \"1\"}\n{\"text\": \"y\", \"a\": \"2\"}\n");
 }
 
+/* What is in a file is said for all of them, whatever their names. */
+static void test_input_format(void **state) {
+    (void)state;
+    put("lines", "{\"text\": \"x\"}\n{\"text\": \"y\"}\n");
+    put("lines.json", "{\"text\": \"x\"}\n{\"text\": \"y\"}\n");
+    RUN(lines, "lines.out", at("lines"), at("lines.json"));
+    lines.options.input_format = BB_PACK_INPUT_JSON_LINES;
+    lines.options.sep_byte = '|';
+    pack_ok(&lines);
+    expect_text("lines.out", "x|y|x|y");
+    RUN(json, "json.out", at("lines"));
+    json.options.input_format = BB_PACK_INPUT_JSON;
+    json.options.sep_byte = '|';
+    pack_ok(&json);
+    expect_text("json.out", "x|y");
+    RUN(text, "text.out", at("lines.json"));
+    text.options.input_format = BB_PACK_INPUT_TEXT;
+    pack_ok(&text);
+    expect_text("text.out", "{\"text\": \"x\"}\n{\"text\": \"y\"}\n");
+    RUN(wrong, "wrong", at("lines"));
+    wrong.options.input_format = BB_PACK_INPUT_JSON_LINES;
+    wrong.options.json_key_count = 0;
+    pack_fails(&wrong, BB_ERR_ARGUMENT, "json_keys");
+}
+
 /* ---- Inputs that are not there ---------------------------------------------------------------------------------------- */
 
 static void test_missing_inputs(void **state) {
@@ -426,43 +528,25 @@ static void test_impossible_options(void **state) {
     expect_option_error(negative_val, "val_frac");
 }
 
-/* A file that is cut short while it is read is not taken for a shorter one. */
-static void test_input_that_shrinks(void **state) {
-    (void)state;
-    enum { SIZE = 3 * BB_PACK_STREAM_BYTES };
-    static uint8_t bytes[SIZE];
-    bb_pack_stream stream;
-    bb_error err = {0};
-    size_t n = 0;
-    put_bytes("shrinks", bytes, SIZE);
-    assert_int_equal(bb_pack_stream_open(at("shrinks"), NULL, &stream, &err), BB_OK);
-    assert_int_equal(bb_pack_stream_read(&stream, bytes, SIZE, &n, &err), BB_OK);
-    assert_int_equal(truncate(at("shrinks"), BB_PACK_STREAM_BYTES + 10), 0);
-    bb_status status;
-    do status = bb_pack_stream_read(&stream, bytes, SIZE, &n, &err);
-    while (status == BB_OK && n > 0);
-    assert_int_equal(status, BB_ERR_IO);
-    assert_non_null(strstr(err.message, "expected 786432 bytes, found 262154"));
-    bb_pack_stream_close(&stream);
-}
-
 int main(void) {
 #define TEST(name) cmocka_unit_test_teardown(name, empty_scratch)
     const struct CMUnitTest tests[] = {
         TEST(test_folder_is_sorted_by_path),
         TEST(test_extensions),
+        TEST(test_counts_what_is_left_out),
         TEST(test_inputs_keep_their_order_and_come_once),
-        TEST(test_input_that_shrinks),
         TEST(test_out_dir_is_no_input),
         TEST(test_separators),
         TEST(test_decompresses_by_content),
         TEST(test_damaged_files_leave_nothing),
         TEST(test_json_documents),
+        TEST(test_json_that_is_not_strict),
         TEST(test_json_text_may_hold_nul),
         TEST(test_json_lines),
         TEST(test_many_malformed_lines_are_not_all_said),
         TEST(test_json_lines_longer_than_the_buffers),
         TEST(test_json_keys),
+        TEST(test_input_format),
         TEST(test_missing_inputs),
         TEST(test_unreadable_inputs),
         TEST(test_empty_inputs),

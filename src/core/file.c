@@ -58,18 +58,16 @@ bb_status bb_file_read_at(int fd, const char *path, uint64_t offset, void *data,
 
 bb_status bb_file_read_all(const char *path, size_t limit, uint8_t **data, size_t *size, bb_error *err) {
     bb_status status = BB_OK;
-    bool is_stdin = strcmp(path, "-") == 0;
-    const char *name = is_stdin ? "standard input" : path;
     size_t used = 0, capacity = 0;
     uint8_t *buffer = NULL;
-    int fd = is_stdin ? STDIN_FILENO : open(path, O_RDONLY | O_CLOEXEC);
-    if (fd < 0) return fail_errno(err, name, "open", errno);
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    if (fd < 0) return fail_errno(err, path, "open", errno);
     for (;;) {
         if (capacity - used < 2) { /* one byte is kept for the NUL */
             size_t larger = capacity ? capacity * 2 : 1 << 16;
             uint8_t *moved = larger > capacity ? realloc(buffer, larger) : NULL;
             if (!moved) {
-                status = bb_fail(err, BB_ERR_MEMORY, "%s: no memory for %zu bytes", name, larger);
+                status = bb_fail(err, BB_ERR_MEMORY, "%s: no memory for %zu bytes", path, larger);
                 goto done;
             }
             buffer = moved;
@@ -78,13 +76,13 @@ bb_status bb_file_read_all(const char *path, size_t limit, uint8_t **data, size_
         ssize_t n = read(fd, buffer + used, capacity - used - 1);
         if (n < 0 && errno == EINTR) continue;
         if (n < 0) {
-            status = fail_errno(err, name, "read", errno);
+            status = fail_errno(err, path, "read", errno);
             goto done;
         }
         if (n == 0) break;
         used += (size_t)n;
         if (limit && used > limit) {
-            status = bb_fail(err, BB_ERR_FORMAT, "%s: expected at most %zu bytes, found more", name, limit);
+            status = bb_fail(err, BB_ERR_FORMAT, "%s: expected at most %zu bytes, found more", path, limit);
             goto done;
         }
     }
@@ -94,7 +92,7 @@ bb_status bb_file_read_all(const char *path, size_t limit, uint8_t **data, size_
     buffer = NULL;
 done:
     free(buffer);
-    if (!is_stdin) close(fd);
+    close(fd);
     return status;
 }
 

@@ -35,7 +35,7 @@ void bb_file_writer_abort(bb_file_writer *w);
 
 /* A whole small file in one call, the same way. */
 bb_status bb_file_replace(const char *path, const void *data, size_t size, bb_error *err);
-/* Reads all of a file ("-": standard input) into memory, NUL-terminated past size; free() it. limit 0: none. */
+/* Reads all of a file into memory, NUL-terminated past size; free() it. limit 0: none. */
 bb_status bb_file_read_all(const char *path, size_t limit, uint8_t **data, size_t *size, bb_error *err);
 
 bb_status bb_file_make_dirs(const char *path, bb_error *err);

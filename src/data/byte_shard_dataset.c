@@ -6,6 +6,6 @@ bb_status bb_byte_shard_dataset_open(const char *data, int seq_len, uint64_t see
                                      bb_error *err) {
     bb_byte_source source;
     *out = NULL;
-    BB_TRY(bb_byte_source_open(data, false, &source, err));
+    BB_TRY(bb_byte_source_open(data, BB_BYTES_TRAINING, &source, err));
     return bb_dataset_create(&source, data, seq_len, seed, rank, world_size, out, err);
 }

@@ -9,7 +9,10 @@
 #include <string.h>
 #include <unistd.h>
 
-static const char shard_pattern[] = "shard_*.bin";
+#include "core/math.h"
+#include "data/packer.h"
+
+static const char shard_pattern[] = "shard_*.bin", val_pattern[] = "val_*.bin";
 
 static int compare_paths(const void *a, const void *b) { return strcmp(*(char *const *)a, *(char *const *)b); }
 
@@ -65,10 +68,6 @@ static bb_status check_unchanged(const bb_byte_file *file, const struct stat *st
 
 bb_status bb_byte_source_read(bb_byte_source *source, int number, int64_t offset, void *bytes, size_t size, bb_error *err) {
     bb_byte_file *file = &source->files[number];
-    if (file->owned) {
-        memcpy(bytes, file->owned + offset, size);
-        return BB_OK;
-    }
     struct stat st;
     file->used = ++source->reads;
     if (file->fd < 0)
@@ -79,41 +78,131 @@ bb_status bb_byte_source_read(bb_byte_source *source, int number, int64_t offset
     return bb_file_read_at(file->fd, file->path, (uint64_t)offset, bytes, size, err);
 }
 
+static const char *shown_path(const bb_byte_file *file) { return strcmp(file->path, "-") == 0 ? "standard input" : file->path; }
+
+static bb_status open_stream(bb_byte_source *source, const char *path, bb_error *err) {
+    source->stream = malloc(sizeof *source->stream);
+    if (!source->stream) return no_memory(path, err);
+    bb_status status = bb_input_stream_open(path, source->stop, source->stream, err);
+    if (status == BB_OK) return BB_OK;
+    free(source->stream);
+    source->stream = NULL;
+    return status;
+}
+
+static void close_stream(bb_byte_source *source) {
+    if (source->stream) bb_input_stream_close(source->stream);
+    free(source->stream);
+    source->stream = NULL;
+}
+
+static bb_status read_stream(bb_byte_source *source, const char *path, uint8_t *bytes, size_t size, size_t *got,
+                             bb_error *err) {
+    if (!source->stream) BB_TRY(open_stream(source, path, err));
+    for (size_t n = 1; n > 0 && *got < size; *got += n)
+        BB_TRY(bb_input_stream_read(source->stream, bytes + *got, size - *got, &n, err));
+    return BB_OK;
+}
+
+bb_status bb_byte_source_read_on(bb_byte_source *source, int number, uint8_t *bytes, size_t size, size_t *got, bb_error *err) {
+    const bb_byte_file *file = &source->files[number];
+    if (source->current != number) {
+        close_stream(source);
+        source->current = number;
+        source->position = 0;
+    }
+    *got = 0;
+    if (file->is_stream) {
+        bb_status status = read_stream(source, file->path, bytes, size, got, err);
+        return status == BB_OK || status == BB_ERR_INTERRUPTED ? status : bb_fail_prefix(err, status, "%s", shown_path(file));
+    }
+    size_t n = (size_t)bb_min((int64_t)size, file->size - source->position);
+    if (n > 0) BB_TRY(bb_byte_source_read(source, number, source->position, bytes, n, err));
+    source->position += (int64_t)n;
+    *got = n;
+    return BB_OK;
+}
+
 /* ---- Finding ---------------------------------------------------------------------------------------------------------- */
 
-static bb_status add_file(const char *path, bb_byte_source *out, bb_error *err) {
-    bb_byte_file *file = &out->files[out->count];
+static void quote_path(const char *path, char *out, size_t size) {
+    bool plain = path[strspn(path, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789/._-+,=")] == '\0';
+    snprintf(out, size, plain ? "%s" : "'%s'", path);
+}
+
+/* Training reads files at random places, so what is not plain bytes must be packed first. */
+static bb_status refuse_for_training(const char *path, const char *found, bb_error *err) {
+    char quoted[512];
+    if (strcmp(path, "-") == 0)
+        return bb_fail(err, BB_ERR_ARGUMENT,
+                       "standard input cannot be read at random places; first: bitbyte pack - --out_dir DIR");
+    quote_path(path, quoted, sizeof quoted);
+    return bb_fail(err, BB_ERR_DATA,
+                   "%s: found %s, which cannot be read at random places; first: bitbyte pack %s --out_dir DIR", path, found,
+                   quoted);
+}
+
+static bool is_packed_shard(const char *path) {
+    const char *slash = strrchr(path, '/');
+    return bb_pack_name_kind(slash ? slash + 1 : path) == BB_PACK_NAME_WHOLE;
+}
+
+/* What the first bytes say. */
+static bb_status check_content(bb_byte_source *source, bb_byte_file *file, bb_error *err) {
+    uint8_t head[BB_CONTENT_HEAD];
+    size_t size = (size_t)bb_min(file->size, (int64_t)sizeof head);
+    if (is_packed_shard(file->path)) return BB_OK;
+    BB_TRY(bb_file_read_at(file->fd, file->path, 0, head, size, err));
+    bb_content content = bb_content_recognize(head, size);
+    if (content.kind == BB_CONTENT_PLAIN) return BB_OK;
+    if (content.kind == BB_CONTENT_REFUSED)
+        return bb_fail(err, BB_ERR_DATA, "%s: expected text, found %s: %s", file->path, content.name, content.advice);
+    if (source->use == BB_BYTES_TRAINING) return refuse_for_training(file->path, content.name, err);
+    file->is_stream = true;
+    return BB_OK;
+}
+
+static bb_status add_regular_file(bb_byte_source *out, bb_byte_file *file, bb_error *err) {
     struct stat st;
-    *file = (bb_byte_file){.path = strdup(path), .fd = -1};
-    if (!file->path) return no_memory(path, err);
-    bb_status status = open_file(out, file, &st, err);
-    if (status != BB_OK) {
-        free(file->path);
-        return status;
-    }
+    BB_TRY(open_file(out, file, &st, err));
     file->size = st.st_size;
     file->device = st.st_dev;
     file->inode = st.st_ino;
     file->named = st.st_nlink > 0;
-    out->count++;
-    out->total_bytes += file->size;
-    return BB_OK;
+    bb_status status = check_content(out, file, err);
+    if (status == BB_OK && !file->is_stream) return BB_OK;
+    close(file->fd);
+    file->fd = -1;
+    out->open--;
+    return status;
 }
 
-static bb_status read_stdin(bb_byte_source *out, bb_error *err) {
-    size_t size = 0;
-    uint8_t *bytes = NULL;
-    BB_TRY(bb_file_read_all("-", 0, &bytes, &size, err));
-    out->files = calloc(1, sizeof *out->files);
-    char *name = strdup("standard input");
-    if (!out->files || !name) {
-        free(bytes);
-        free(name);
-        return no_memory("standard input", err);
+/* Not a regular file, and not one of a kind that the open below would refuse. */
+static bool is_pipe(const char *path) {
+    struct stat st;
+    return strcmp(path, "-") == 0 || (stat(path, &st) == 0 && !S_ISREG(st.st_mode) && !S_ISDIR(st.st_mode));
+}
+
+static bb_status add_file(const char *path, bb_byte_source *out, bb_error *err) {
+    bb_byte_file *file = &out->files[out->count];
+    *file = (bb_byte_file){.path = strdup(path), .fd = -1};
+    if (!file->path) return no_memory(path, err);
+    bb_status status = BB_OK;
+    if (!is_pipe(path))
+        status = add_regular_file(out, file, err);
+    else if (out->use == BB_BYTES_HELD_OUT)
+        file->is_stream = true;
+    else
+        status = refuse_for_training(path, "a pipe or a device", err);
+    if (status != BB_OK) {
+        free(file->path);
+        return status;
     }
-    out->files[0] = (bb_byte_file){.path = name, .size = (int64_t)size, .owned = bytes, .fd = -1};
-    out->count = 1;
-    out->total_bytes = (int64_t)size;
+    out->count++;
+    if (file->is_stream)
+        out->streams++;
+    else
+        out->total_bytes += file->size;
     return BB_OK;
 }
 
@@ -129,11 +218,7 @@ static bb_status open_matches(const char *data, const char *pattern, bb_byte_sou
         status = bb_fail(err, BB_ERR_IO, "%s: cannot read the directories of this pattern", data);
         goto done;
     }
-    if (rc == GLOB_NOMATCH || matches.gl_pathc == 0) {
-        status = pattern == data ? bb_fail(err, BB_ERR_DATA, "%s: no file matches", data)
-                                 : bb_fail(err, BB_ERR_DATA, "%s: the directory holds no %s", data, shard_pattern);
-        goto done;
-    }
+    if (rc == GLOB_NOMATCH || matches.gl_pathc == 0) goto done;
     qsort(matches.gl_pathv, matches.gl_pathc, sizeof *matches.gl_pathv, compare_paths);
     out->files = calloc(matches.gl_pathc, sizeof *out->files);
     if (!out->files) {
@@ -151,36 +236,50 @@ done:
     return status;
 }
 
-static bb_status open_any(const char *data, bool allow_stdin, bb_byte_source *out, bb_error *err) {
-    if (strcmp(data, "-") == 0) {
-        if (allow_stdin) return read_stdin(out, err);
-        return bb_fail(err, BB_ERR_ARGUMENT, "-: standard input cannot be read at random places; name a file");
-    }
-    struct stat st;
-    if (stat(data, &st) == 0) {
-        if (!S_ISDIR(st.st_mode)) return bb_byte_source_open_file(data, out, err);
-        char *pattern = glob_below(data, shard_pattern);
+static bb_status open_directory(const char *data, bb_byte_source *out, bb_error *err) {
+    const char *patterns[] = {out->use == BB_BYTES_HELD_OUT ? val_pattern : shard_pattern, shard_pattern};
+    for (size_t i = 0; i < 2 && out->count == 0; i++) {
+        char *pattern = glob_below(data, patterns[i]);
         if (!pattern) return no_memory(data, err);
         bb_status status = open_matches(data, pattern, out, err);
         free(pattern);
-        return status;
+        BB_TRY(status);
+        out->pattern = patterns[i];
     }
-    if (errno != ENOENT && errno != ENOTDIR)
-        return bb_fail(err, BB_ERR_IO, "%s: cannot be looked up: %s", data, strerror(errno));
-    if (!strpbrk(data, "*?[")) return bb_fail(err, BB_ERR_DATA, "%s: no such file or directory", data);
-    return open_matches(data, data, out, err);
+    if (out->count > 0) return BB_OK;
+    char quoted[512];
+    quote_path(data, quoted, sizeof quoted);
+    return bb_fail(err, BB_ERR_DATA, "%s: the directory holds no %s; if it holds texts, first: bitbyte pack %s --out_dir DIR",
+                   data, shard_pattern, quoted);
 }
 
-bb_status bb_byte_source_open(const char *data, bool allow_stdin, bb_byte_source *out, bb_error *err) {
-    *out = (bb_byte_source){0};
+static bb_status open_any(const char *data, bb_byte_source *out, bb_error *err) {
+    struct stat st;
+    if (strcmp(data, "-") != 0) {
+        bool there = stat(data, &st) == 0;
+        if (there && S_ISDIR(st.st_mode)) return open_directory(data, out, err);
+        if (!there && errno != ENOENT && errno != ENOTDIR)
+            return bb_fail(err, BB_ERR_IO, "%s: cannot be looked up: %s", data, strerror(errno));
+        if (!there && !strpbrk(data, "*?[")) return bb_fail(err, BB_ERR_DATA, "%s: no such file or directory", data);
+        if (!there) {
+            BB_TRY(open_matches(data, data, out, err));
+            return out->count > 0 ? BB_OK : bb_fail(err, BB_ERR_DATA, "%s: no file matches", data);
+        }
+    }
+    out->files = calloc(1, sizeof *out->files);
+    return out->files ? add_file(data, out, err) : no_memory(data, err);
+}
+
+bb_status bb_byte_source_open(const char *data, bb_byte_use use, bb_byte_source *out, bb_error *err) {
+    *out = (bb_byte_source){.use = use, .current = -1};
     if (!data || !*data) return bb_fail(err, BB_ERR_ARGUMENT, "data: expected a directory, a glob or a file, found nothing");
-    bb_status status = open_any(data, allow_stdin, out, err);
+    bb_status status = open_any(data, out, err);
     if (status != BB_OK) bb_byte_source_close(out);
     return status;
 }
 
 bb_status bb_byte_source_open_file(const char *path, bb_byte_source *out, bb_error *err) {
-    *out = (bb_byte_source){0};
+    *out = (bb_byte_source){.use = BB_BYTES_TRAINING, .current = -1};
     if (!path || !*path) return bb_fail(err, BB_ERR_ARGUMENT, "data: expected the name of a file, found nothing");
     out->files = calloc(1, sizeof *out->files);
     if (!out->files) return no_memory(path, err);
@@ -190,10 +289,10 @@ bb_status bb_byte_source_open_file(const char *path, bb_byte_source *out, bb_err
 }
 
 void bb_byte_source_close(bb_byte_source *source) {
+    close_stream(source);
     for (int i = 0; i < source->count; i++) {
         bb_byte_file *file = &source->files[i];
         if (file->fd >= 0) close(file->fd);
-        free(file->owned);
         free(file->path);
     }
     free(source->files);

@@ -9,6 +9,7 @@
 #include <string.h>
 
 #include "core/clock.h"
+#include "data/input_stream.h"
 
 enum {
     PIECE_BYTES = 1 << 18,
@@ -138,10 +139,10 @@ static bb_status grow_record(packer *p, bb_error *err) {
     return BB_OK;
 }
 
-static outcome pack_raw(packer *p, bb_pack_stream *stream, bb_error *err) {
+static outcome pack_raw(packer *p, bb_input_stream *stream, bb_error *err) {
     size_t size;
     for (bool first = true;; first = false) {
-        TRY_READING(bb_pack_stream_read(stream, p->record, PIECE_BYTES, &size, err));
+        TRY_READING(bb_input_stream_read(stream, p->record, PIECE_BYTES, &size, err));
         if (size == 0) return from_writing(BB_OK);
         if (first) TRY_WRITING(begin_document(p, err));
         TRY_WRITING(write_text(p, p->record, size, err));
@@ -150,8 +151,8 @@ static outcome pack_raw(packer *p, bb_pack_stream *stream, bb_error *err) {
 }
 
 /* Malformed JSON is the input's fault; whatever else fails in there failed to write, or has no memory. */
-static outcome extract(bb_pack_extractor *x, const void *text, size_t size, bool one_value, int64_t line, bb_error *err) {
-    bb_status status = bb_pack_extract(x, text, size, one_value, line, err);
+static outcome extract(bb_pack_extractor *x, uint8_t *text, size_t size, bool one_value, int64_t line, bb_error *err) {
+    bb_status status = bb_pack_extract(x, (char *)text, size, one_value, line, err);
     return status == BB_ERR_FORMAT ? from_reading(status) : from_writing(status);
 }
 
@@ -176,11 +177,11 @@ static bb_status report_empty_records(packer *p, const bb_pack_extractor *x, int
     return bb_pack_skip_input(p->job, p->input->path, x->empty_records, BB_ERR_FORMAT, err);
 }
 
-static outcome pack_json(packer *p, bb_pack_stream *stream, bb_error *err) {
+static outcome pack_json(packer *p, bb_input_stream *stream, bb_error *err) {
     size_t used = 0, size;
     do {
         if (used == p->record_capacity) TRY_READING(grow_record(p, err));
-        TRY_READING(bb_pack_stream_read(stream, p->record + used, p->record_capacity - used, &size, err));
+        TRY_READING(bb_input_stream_read(stream, p->record + used, p->record_capacity - used, &size, err));
         used += size;
         TRY_WRITING(bb_pack_tick(p->job, err));
     } while (size > 0);
@@ -195,7 +196,7 @@ typedef struct line_state {
     int64_t line, malformed, first_empty_line;
 } line_state;
 
-static bb_status take_line(packer *p, line_state *s, const uint8_t *text, size_t size, bb_error *err) {
+static bb_status take_line(packer *p, line_state *s, uint8_t *text, size_t size, bb_error *err) {
     s->line++;
     int64_t empty_before = s->extractor.empty_records;
     outcome done = extract(&s->extractor, text, size, true, s->line, err);
@@ -222,12 +223,12 @@ static bb_status take_lines(packer *p, line_state *s, size_t used, size_t search
     return BB_OK;
 }
 
-static outcome pack_json_lines(packer *p, bb_pack_stream *stream, bb_error *err) {
+static outcome pack_json_lines(packer *p, bb_input_stream *stream, bb_error *err) {
     line_state s = {.extractor = new_extractor(p)};
     size_t used = 0, size, taken;
     for (;;) {
         if (used == p->record_capacity) TRY_READING(grow_record(p, err));
-        TRY_READING(bb_pack_stream_read(stream, p->record + used, p->record_capacity - used, &size, err));
+        TRY_READING(bb_input_stream_read(stream, p->record + used, p->record_capacity - used, &size, err));
         TRY_WRITING(bb_pack_tick(p->job, err));
         if (size == 0) break;
         TRY_WRITING(take_lines(p, &s, used + size, used, &taken, err));
@@ -245,14 +246,14 @@ static outcome pack_json_lines(packer *p, bb_pack_stream *stream, bb_error *err)
 }
 
 static bb_status pack_input(packer *p, bb_error *err) {
-    bb_pack_stream stream;
+    bb_input_stream stream;
     bb_pack_mark_set(&p->mark, &p->shards);
-    outcome done = from_reading(bb_pack_stream_open(p->input->path, p->job->options->stop, &stream, err));
+    outcome done = from_reading(bb_input_stream_open(p->input->path, p->job->options->stop, &stream, err));
     if (done.status == BB_OK) {
         done = p->input->kind == BB_PACK_JSON         ? pack_json(p, &stream, err)
                : p->input->kind == BB_PACK_JSON_LINES ? pack_json_lines(p, &stream, err)
                                                       : pack_raw(p, &stream, err);
-        bb_pack_stream_close(&stream);
+        bb_input_stream_close(&stream);
     }
     if (done.fatal) return done.status;
     if (done.status != BB_OK) {
@@ -273,6 +274,8 @@ static bb_status check_options(const bb_pack_options *o, bb_error *err) {
                        o->shard_size_gb);
     if (o->sep_byte < -1 || o->sep_byte > 255)
         return bb_fail(err, BB_ERR_ARGUMENT, "sep_byte: expected 0 to 255, or -1 for none, found %d", o->sep_byte);
+    if (o->input_format >= BB_PACK_INPUT_JSON_LINES && o->json_key_count == 0)
+        return bb_fail(err, BB_ERR_ARGUMENT, "json_keys: expected where records have their text, found no key");
     if (!(o->val_frac >= 0 && o->val_frac < 1))
         return bb_fail(err, BB_ERR_ARGUMENT, "val_frac: expected 0 <= val_frac < 1, found %g", o->val_frac);
     return BB_OK;
@@ -283,9 +286,11 @@ static bb_status no_bytes(const bb_pack_job *job, bb_error *err) {
     if (job->skips_kept > 0)
         return bb_fail(err, BB_ERR_DATA, "the inputs give no bytes: %" PRId64 " skipped, the first %s: %s",
                        job->result->skipped, job->skips[0].path, job->skips[0].reason);
+    char left_out[512];
+    bb_pack_left_out_text(job, left_out, sizeof left_out);
     if (job->files_total == 0)
-        return bb_fail(err, BB_ERR_DATA, "%s: no file with one of the %d extensions looked for (exts)", input,
-                       job->options->ext_count);
+        return bb_fail(err, BB_ERR_DATA, "%s: no file with one of the %d extensions looked for (exts); found: %s", input,
+                       job->options->ext_count, left_out[0] ? left_out : "no file at all");
     return bb_fail(err, BB_ERR_DATA, "the inputs give no bytes: %" PRId64 " files, all of them empty (the first input is %s)",
                    job->files_total, input);
 }

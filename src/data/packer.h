@@ -1,13 +1,10 @@
 // SPDX-License-Identifier: MIT
-/* The packer's parts: finding inputs, reading them through decompression, finding text in JSON, writing shards, the manifest.
- * packer.c puts them together. Paths in messages are as the caller gave them. */
+/* The packer's parts: finding inputs, finding text in JSON, writing shards, the manifest. data/input_stream.h reads; packer.c puts them together. Paths in messages are as the caller gave them. */
 #ifndef BB_DATA_PACKER_H
 #define BB_DATA_PACKER_H
 
 #include <sys/types.h>
 #include <xxhash.h>
-#include <zlib.h>
-#include <zstd.h>
 
 #include "core/file.h"
 
@@ -19,11 +16,21 @@ typedef struct bb_pack_skip {
 
 enum { BB_PACK_SKIPS_KEPT = 1000 }; /* for the manifest; more are counted */
 
+/* Files of folders that were not taken, by their extension in lower case, without the dot; "" has none. */
+typedef struct bb_pack_left_out {
+    char ext[16];
+    int64_t count;
+} bb_pack_left_out;
+
+enum { BB_PACK_EXTS_LEFT_OUT = 64 }; /* told apart; the last one holds all further ones and is named "other" */
+
 typedef struct bb_pack_job {
     const bb_pack_options *options;
     bb_pack_result *result;
     bb_pack_skip skips[BB_PACK_SKIPS_KEPT];
     int skips_kept;
+    bb_pack_left_out left_out[BB_PACK_EXTS_LEFT_OUT];
+    int left_out_count;                          /* extensions */
     int64_t files_done, files_total, bytes_done; /* for on_progress */
     int64_t last_progress_ns;
 } bb_pack_job;
@@ -33,6 +40,9 @@ bb_status bb_pack_tick(bb_pack_job *job, bb_error *err);
 /* Counts `count` inputs or records of `path` as skipped, for the reason in err, which lacks the path. A strict pack stops: then
  * code comes back, with the path put before the reason. */
 bb_status bb_pack_skip_input(bb_pack_job *job, const char *path, int64_t count, bb_status code, bb_error *err);
+
+/* "12 .bin, 3 .pdf, 1 without an extension", the most frequent first. */
+void bb_pack_left_out_text(const bb_pack_job *job, char *out, size_t size);
 
 /* ---- Inputs ------------------------------------------------------------------------------------------------------------ */
 
@@ -61,32 +71,6 @@ typedef struct bb_pack_inputs {
 bb_status bb_pack_find_inputs(bb_pack_job *job, bb_pack_inputs *out, bb_error *err);
 void bb_pack_inputs_free(bb_pack_inputs *inputs);
 
-/* ---- Reading ----------------------------------------------------------------------------------------------------------- */
-
-typedef struct bb_pack_stream {
-    int fd;
-    enum { BB_PACK_PLAIN, BB_PACK_GZIP, BB_PACK_ZSTD } compression; /* by the first bytes, never by the name */
-    z_stream gzip;
-    ZSTD_DStream *zstd;
-    uint8_t *input; /* (BB_PACK_STREAM_BYTES): as read from the file */
-    size_t input_used, input_size;
-    int64_t offset;     /* in the file, of the first byte of `input` */
-    int64_t file_bytes; /* of a regular file, when it was opened; else 0 */
-    bool ended;         /* the file is read to its end */
-    bool inside;        /* in the middle of a gzip member or a zstd frame */
-    bool started;       /* at least one of them is behind us */
-    bool full;          /* the last call filled its output: the decompressor may hold more, without more input */
-    const volatile int *stop;
-} bb_pack_stream;
-
-enum { BB_PACK_STREAM_BYTES = 1 << 18 };
-
-/* path "-": standard input. Messages of these two lack the path: bb_pack_skip_input puts it there. */
-bb_status bb_pack_stream_open(const char *path, const volatile int *stop, bb_pack_stream *out, bb_error *err);
-/* At least one byte, or *size 0 at the end. */
-bb_status bb_pack_stream_read(bb_pack_stream *stream, uint8_t *buffer, size_t capacity, size_t *size, bb_error *err);
-void bb_pack_stream_close(bb_pack_stream *stream);
-
 /* ---- JSON -------------------------------------------------------------------------------------------------------------- */
 
 typedef bb_status (*bb_pack_emit)(void *user, const void *text, size_t size, bb_error *err);
@@ -100,12 +84,13 @@ typedef struct bb_pack_extractor {
 } bb_pack_extractor;
 
 /* Takes all JSON values in text, or one and nothing else; line: the number of text's first line, for messages.
+ * What strict JSON forbids and other programs write does not cost the record: NaN, Infinity and numbers past the range of a
+ * double are numbers, and half a surrogate pair is U+FFFD; they are overwritten in text.
  * The elements of an array at the top are a record each, any other value is one record.
  * A record that has one of the keys itself gives the text there: a string, or all strings of an array. Otherwise whatever it
  * holds is searched in the same way, so an object that holds an array of records gives them all. BB_ERR_FORMAT when malformed;
  * one value is then not taken at all, of several those before it are. */
-bb_status bb_pack_extract(bb_pack_extractor *extractor, const char *text, size_t size, bool one_value, int64_t line,
-                          bb_error *err);
+bb_status bb_pack_extract(bb_pack_extractor *extractor, char *text, size_t size, bool one_value, int64_t line, bb_error *err);
 
 /* ---- Shards ------------------------------------------------------------------------------------------------------------ */
 

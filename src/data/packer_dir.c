@@ -157,6 +157,19 @@ static json_t *skip_list(const bb_pack_job *job) {
     return list;
 }
 
+static json_t *left_out(const bb_pack_job *job) {
+    json_t *counts = json_object();
+    for (int i = 0; i < job->left_out_count; i++) {
+        json_t *ext = json_name(job->left_out[i].ext);
+        if (!ext || json_object_set_new(counts, json_string_value(ext), json_integer(job->left_out[i].count)) != 0) {
+            json_decref(counts);
+            counts = NULL;
+        }
+        json_decref(ext);
+    }
+    return counts;
+}
+
 static bb_status no_memory(bb_error *err) { return bb_fail(err, BB_ERR_MEMORY, "no memory to write %s", manifest_name); }
 
 /* Takes value over. layout: JSON_INDENT(n), or 0 for one line. */
@@ -196,20 +209,28 @@ static bb_status write_members(bb_file_writer *file, const bb_pack_job *job, con
     const bb_pack_result *r = job->result;
     BB_TRY(bb_file_writer_write(file, "{\n", 2, err));
     BB_TRY(write_member(file, "format", json_string("bitbyte-pack-1"), 0, err));
+    static const char *const formats[] = {"auto", "text", "jsonl", "json"};
     BB_TRY(write_member(file, "options",
-                        json_pack("{s:o, s:f, s:i, s:o, s:f, s:o, s:b}", "inputs", name_list(o->inputs, o->input_count),
+                        json_pack("{s:o, s:f, s:i, s:o, s:f, s:o, s:s, s:b}", "inputs", name_list(o->inputs, o->input_count),
                                   "shard_size_gb", o->shard_size_gb, "sep_byte", o->sep_byte, "exts",
                                   name_list(o->exts, o->ext_count), "val_frac", o->val_frac, "json_keys",
-                                  name_list(o->json_keys, o->json_key_count), "strict", (int)o->strict),
+                                  name_list(o->json_keys, o->json_key_count), "input_format", formats[o->input_format],
+                                  "strict", (int)o->strict),
                         0, err));
     const struct {
         const char *key;
         int64_t value;
-    } counts[] = {{"files", r->files},         {"documents", r->documents},        {"bytes", r->bytes},
-                  {"val_bytes", r->val_bytes}, {"duplicates", inputs->duplicates}, {"skipped_count", r->skipped}};
+    } counts[] = {{"files", r->files},
+                  {"documents", r->documents},
+                  {"bytes", r->bytes},
+                  {"val_bytes", r->val_bytes},
+                  {"duplicates", inputs->duplicates},
+                  {"skipped_count", r->skipped},
+                  {"left_out_count", r->left_out}};
     for (size_t i = 0; i < sizeof counts / sizeof *counts; i++)
         BB_TRY(write_member(file, counts[i].key, json_integer(counts[i].value), 0, err));
     BB_TRY(write_member(file, "skipped", skip_list(job), JSON_INDENT(2), err));
+    BB_TRY(write_member(file, "left_out", left_out(job), 0, err));
     BB_TRY(write_member(file, "shards", shard_list(shards), JSON_INDENT(2), err));
     BB_TRY(write_member(file, "val_shards", shard_list(val_shards), JSON_INDENT(2), err));
     return write_inputs(file, inputs, err);

@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: MIT
 /* From the caller's files and folders to one list of files, the same on every machine. */
+#include <ctype.h>
 #include <dirent.h>
 #include <errno.h>
+#include <inttypes.h>
 #include <search.h>
 #include <stdlib.h>
 #include <string.h>
@@ -64,7 +66,10 @@ static bool same_ext(const char *ext, size_t length, const char *word) {
 }
 
 static bool is_compression_ext(const char *ext, size_t length) {
-    return same_ext(ext, length, "gz") || same_ext(ext, length, "zst") || same_ext(ext, length, "zstd");
+    static const char *const exts[] = {"gz", "zst", "zstd", "xz", "bz2"};
+    for (size_t i = 0; i < sizeof exts / sizeof *exts; i++)
+        if (same_ext(ext, length, exts[i])) return true;
+    return false;
 }
 
 /* The extension of what a file holds: that of a.txt.gz is txt. */
@@ -79,6 +84,12 @@ static const char *content_extension(const char *path, size_t *ext_length) {
 static bb_pack_kind kind_of(const bb_pack_options *options, const char *path) {
     size_t length = 0;
     const char *ext = content_extension(path, &length);
+    switch (options->input_format) {
+    case BB_PACK_INPUT_TEXT: return BB_PACK_RAW;
+    case BB_PACK_INPUT_JSON_LINES: return BB_PACK_JSON_LINES;
+    case BB_PACK_INPUT_JSON: return BB_PACK_JSON;
+    case BB_PACK_INPUT_AUTO: break;
+    }
     if (!ext || options->json_key_count == 0) return BB_PACK_RAW;
     if (same_ext(ext, length, "json")) return BB_PACK_JSON;
     if (same_ext(ext, length, "jsonl") || same_ext(ext, length, "ndjson")) return BB_PACK_JSON_LINES;
@@ -91,12 +102,64 @@ static bool is_wanted(const bb_pack_options *options, const char *path) {
     const char *name = base_name(path), *outer = extension(name, strlen(name), &outer_length);
     for (int i = 0; i < options->ext_count; i++) {
         const char *wanted = options->exts[i];
-        if (strcmp(wanted, "*") == 0) return true;
+        if (strcmp(wanted, "*") == 0 || strcmp(wanted, "all") == 0) return true;
         if (*wanted == '.') wanted++;
         if (inner && same_ext(inner, inner_length, wanted)) return true;
         if (outer && same_ext(outer, outer_length, wanted)) return true;
     }
     return false;
+}
+
+/* ---- What is left out ------------------------------------------------------------------------------------------------- */
+
+/* Its extension in lower case; long ones, which are rather parts of names, and what no place is left for are "other". */
+static void leave_out(bb_pack_job *job, const char *path) {
+    char name[sizeof job->left_out[0].ext] = "other";
+    size_t length = 0;
+    const char *ext = content_extension(path, &length);
+    if (length < sizeof name) {
+        for (size_t i = 0; i < length; i++) name[i] = (char)tolower((unsigned char)ext[i]);
+        name[length] = '\0';
+    }
+    int at = 0;
+    while (at < job->left_out_count && strcmp(job->left_out[at].ext, name) != 0) at++;
+    if (at >= BB_PACK_EXTS_LEFT_OUT - 1) {
+        at = BB_PACK_EXTS_LEFT_OUT - 1;
+        strcpy(name, "other");
+    }
+    if (at == job->left_out_count) {
+        strcpy(job->left_out[at].ext, name);
+        job->left_out_count++;
+    }
+    job->left_out[at].count++;
+    job->result->left_out++;
+}
+
+static int compare_left_out(const void *a, const void *b) {
+    const bb_pack_left_out *x = a, *y = b;
+    return x->count != y->count ? (x->count < y->count ? 1 : -1) : strcmp(x->ext, y->ext);
+}
+
+void bb_pack_left_out_text(const bb_pack_job *job, char *out, size_t size) {
+    size_t used = 0;
+    out[0] = '\0';
+    for (int i = 0; i < job->left_out_count && used < size; i++) {
+        const bb_pack_left_out *l = &job->left_out[i];
+        used += (size_t)snprintf(out + used, size - used, "%s%" PRId64 " %s%s", i ? ", " : "", l->count,
+                                 strcmp(l->ext, "other") == 0 || !l->ext[0] ? "" : ".",
+                                 l->ext[0] ? l->ext : "without an extension");
+    }
+}
+
+static void report_left_out(bb_pack_job *job) {
+    const bb_pack_options *o = job->options;
+    qsort(job->left_out, (size_t)job->left_out_count, sizeof *job->left_out, compare_left_out);
+    if (job->result->left_out == 0 || !o->on_note) return;
+    char files[512], note[768];
+    bb_pack_left_out_text(job, files, sizeof files);
+    snprintf(note, sizeof note, "%" PRId64 " files of the folders are left out for their extension (exts): %s",
+             job->result->left_out, files);
+    o->on_note(o->user, note);
 }
 
 /* ---- The list --------------------------------------------------------------------------------------------------------- */
@@ -134,8 +197,12 @@ static bb_status visit(walk *w, const char *path, bool inside_out_dir, bb_error 
     struct stat st;
     if (stat(path, &st) != 0) return skip_errno(w, path, "read", err);
     if (S_ISDIR(st.st_mode)) return walk_folder(w, path, &st, false, err);
-    if (!S_ISREG(st.st_mode) || !is_wanted(w->job->options, path)) return BB_OK;
+    if (!S_ISREG(st.st_mode)) return BB_OK;
     if (inside_out_dir && bb_pack_name_kind(base_name(path)) != BB_PACK_NAME_OTHER) return BB_OK;
+    if (!is_wanted(w->job->options, path)) {
+        leave_out(w->job, path);
+        return BB_OK;
+    }
     char *copy = strdup(path);
     return copy ? add(w, copy, err) : no_memory(err);
 }
@@ -214,6 +281,7 @@ bb_status bb_pack_find_inputs(bb_pack_job *job, bb_pack_inputs *out, bb_error *e
     *out = (bb_pack_inputs){0};
     if (stat(job->options->out_dir, &st) == 0) w.out_dir = id_of(&st);
     for (int i = 0; i < job->options->input_count; i++) BB_TRY_GOTO(status, done, take_input(&w, job->options->inputs[i], err));
+    report_left_out(job);
 done:
     tdestroy(w.seen, free);
     if (status != BB_OK) bb_pack_inputs_free(out);

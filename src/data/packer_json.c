@@ -2,6 +2,7 @@
 /* Texts in JSON. Strings come out as UTF-8, escapes resolved, which is what the parser keeps. */
 #include <inttypes.h>
 #include <jansson.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "data/packer.h"
@@ -56,13 +57,83 @@ static size_t skip_space(const char *text, size_t size, size_t at) {
     return at;
 }
 
-bb_status bb_pack_extract(bb_pack_extractor *x, const char *text, size_t size, bool one_value, int64_t line, bb_error *err) {
+/* ---- What other programs write and strict JSON forbids ----------------------------------------------------------------- */
+
+static size_t digits(const char *text, size_t size) {
+    size_t n = 0;
+    while (n < size && text[n] >= '0' && text[n] <= '9') n++;
+    return n;
+}
+
+/* The length of the JSON number, NaN or Infinity that begins here; 0: none does. */
+static size_t number_length(const char *text, size_t size) {
+    static const char *const words[] = {"NaN", "Infinity", "-Infinity"};
+    for (size_t i = 0; i < sizeof words / sizeof *words; i++)
+        if (size >= strlen(words[i]) && memcmp(text, words[i], strlen(words[i])) == 0) return strlen(words[i]);
+    size_t at = size > 0 && text[0] == '-', whole = digits(text + at, size - at);
+    if (whole == 0) return 0;
+    at += text[at] == '0' ? 1 : whole; /* 01 is none */
+    if (at + 1 < size && text[at] == '.' && digits(text + at + 1, size - at - 1) > 0)
+        at += 1 + digits(text + at + 1, size - at - 1);
+    if (at < size && (text[at] == 'e' || text[at] == 'E')) {
+        size_t sign = at + 1 < size && (text[at + 1] == '+' || text[at + 1] == '-');
+        size_t exponent = digits(text + at + 1 + sign, size - at - 1 - sign);
+        if (exponent > 0) at += 1 + sign + exponent;
+    }
+    return at;
+}
+
+/* The unit of a \uXXXX, or -1. */
+static long escaped_unit(const char *text, size_t size) {
+    char hex[5] = {0}, *end;
+    if (size < 6 || text[0] != '\\' || text[1] != 'u') return -1;
+    memcpy(hex, text + 2, 4);
+    if (strspn(hex, "0123456789abcdefABCDEF") != 4) return -1;
+    return strtol(hex, &end, 16);
+}
+
+/* Bytes of the escape at text; half a surrogate pair that stands alone is overwritten by U+FFFD. */
+static size_t repair_escape(char *text, size_t size) {
+    long unit = escaped_unit(text, size);
+    if (unit < 0) return size < 2 ? size : 2;
+    if (unit < 0xd800 || unit > 0xdfff) return 6;
+    long next = escaped_unit(text + 6, size - 6);
+    if (unit < 0xdc00 && next >= 0xdc00 && next <= 0xdfff) return 12;
+    memcpy(text, "\\ufffd", 6);
+    return 6;
+}
+
+/* No number is text, so each becomes 0, whatever it was. Everything keeps its place, and other faults stay faults. */
+static void make_strict(char *text, size_t size) {
+    bool in_string = false;
+    for (size_t at = 0; at < size;) {
+        size_t length = 1;
+        if (text[at] == '"') {
+            in_string = !in_string;
+        } else if (in_string && text[at] == '\\') {
+            length = repair_escape(text + at, size - at);
+        } else if (!in_string && number_length(text + at, size - at) > 0) {
+            length = number_length(text + at, size - at);
+            memset(text + at, ' ', length);
+            text[at] = '0';
+        }
+        at += length;
+    }
+}
+
+bb_status bb_pack_extract(bb_pack_extractor *x, char *text, size_t size, bool one_value, int64_t line, bb_error *err) {
     /* Integers of any length are fine in a record whose text is all we want: as reals they do not overflow. */
     size_t flags = JSON_DECODE_ANY | JSON_ALLOW_NUL | JSON_DECODE_INT_AS_REAL | (one_value ? 0 : JSON_DISABLE_EOF_CHECK);
     size_t at = size >= 3 && memcmp(text, "\xef\xbb\xbf", 3) == 0 ? 3 : 0; /* a byte order mark */
+    bool strict = false;                                                   /* the rest of text has been made so */
     for (at = skip_space(text, size, at); at < size; at = skip_space(text, size, at)) {
         json_error_t where;
         json_t *value = json_loadb(text + at, size - at, flags, &where);
+        if (!value && json_error_code(&where) != json_error_out_of_memory && !strict) {
+            make_strict(text + at, size - at);
+            strict = true;
+            continue;
+        }
         if (!value) {
             for (const char *p = text; (p = memchr(p, '\n', (size_t)(text + at - p))); p++) line++;
             bool no_memory = json_error_code(&where) == json_error_out_of_memory;

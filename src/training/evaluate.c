@@ -15,10 +15,12 @@ typedef struct walk {
     int skip;             /* the first bytes of each were scored in the window before it */
     uint8_t *x, *y;       /* (batch_size, seq_len) */
     uint8_t *window;      /* (seq_len + 1) */
+    size_t have;          /* bytes of the file in window */
     bb_kv_cache cache;    /* where options->cached, with the nats of each byte: */
     float *nll;           /* (seq_len) */
     double nats;          /* sum over scored bytes */
-    int64_t scored, total, batches;
+    int64_t scored, batches;
+    int64_t total; /* 0: not known */
 } walk;
 
 void bb_eval_options_default(bb_eval_options *o) { *o = (bb_eval_options){.seq_len = 2048, .batch_size = 1}; }
@@ -50,8 +52,7 @@ static bb_status score(walk *w, bb_error *err) {
 static bb_status flush(walk *w, bb_error *err) {
     if (w->rows == 0) return BB_OK;
     const bb_eval_options *o = w->options;
-    if (o->stop && *o->stop)
-        return bb_fail(err, BB_ERR_INTERRUPTED, "stopped after %lld of %lld bytes", (long long)w->scored, (long long)w->total);
+    if (o->stop && *o->stop) return bb_fail(err, BB_ERR_INTERRUPTED, "stopped after %lld bytes", (long long)w->scored);
     BB_TRY(score(w, err));
     w->scored += (int64_t)w->rows * (w->row_length - w->skip);
     w->batches++;
@@ -60,24 +61,38 @@ static bb_status flush(walk *w, bb_error *err) {
     return BB_OK;
 }
 
+/* The window moves on so that it keeps its last `kept` bytes, and is filled up to seq_len + 1 or the file's end. */
+static bb_status move_window(walk *w, bb_byte_source *source, int file, size_t kept, bb_error *err) {
+    size_t size = (size_t)w->options->seq_len + 1, got;
+    memmove(w->window, w->window + w->have - kept, kept);
+    BB_TRY(bb_byte_source_read_on(source, file, w->window + kept, size - kept, &got, err));
+    w->have = kept + got;
+    return BB_OK;
+}
+
 static bb_status walk_file(walk *w, bb_byte_source *source, int file, bb_error *err) {
     const bb_eval_options *o = w->options;
-    int64_t size = source->files[file].size;
-    int64_t scored = 0; /* of the file's size - 1 bytes */
-    while (scored + 1 < size && !enough(w)) {
-        int skip = o->sliding && scored > 0 ? o->seq_len / 2 : 0;
-        int64_t at = scored - skip, left = size - 1 - at;
-        int n = left < o->seq_len ? (int)left : o->seq_len;
+    int skip = 0;
+    w->have = 0;
+    BB_TRY(move_window(w, source, file, 0, err));
+    while (w->have > (size_t)skip + 1 && !enough(w)) {
+        int n = (int)w->have - 1;
         if (n != w->row_length || skip != w->skip) BB_TRY(flush(w, err));
         w->row_length = n;
         w->skip = skip;
-        BB_TRY(bb_byte_source_read(source, file, at, w->window, (size_t)n + 1, err));
         memcpy(w->x + (size_t)w->rows * (size_t)n, w->window, (size_t)n);
         memcpy(w->y + (size_t)w->rows * (size_t)n, w->window + 1, (size_t)n);
-        scored = at + n;
         if (++w->rows == o->batch_size) BB_TRY(flush(w, err));
+        if (n < o->seq_len) break;
+        skip = o->sliding ? o->seq_len / 2 : 0;
+        BB_TRY(move_window(w, source, file, (size_t)skip + 1, err));
     }
     return BB_OK;
+}
+
+static bb_status nothing_to_score(const char *data, int files, bb_error *err) {
+    return bb_fail(err, BB_ERR_DATA, "%s: nothing to score: %d file%s, none of at least 2 bytes", data, files,
+                   files == 1 ? "" : "s");
 }
 
 bb_status bb_evaluate(bb_model *model, const char *data, const bb_eval_options *options, bb_eval_result *result,
@@ -92,16 +107,19 @@ bb_status bb_evaluate(bb_model *model, const char *data, const bb_eval_options *
     size_t rows = (size_t)options->batch_size * (size_t)options->seq_len;
     walk w = {.model = model, .options = options};
     double start = bb_clock_seconds();
-    BB_TRY(bb_byte_source_open(data, true, &source, err));
+    BB_TRY(bb_byte_source_open(data, BB_BYTES_HELD_OUT, &source, err));
+    source.stop = options->stop;
     int64_t longest = 0;
     for (int i = 0; i < source.count; i++) {
         int64_t scored = source.files[i].size ? source.files[i].size - 1 : 0;
         w.total += scored;
         if (scored > longest) longest = scored;
     }
-    if (w.total == 0) {
-        status = bb_fail(err, BB_ERR_DATA, "%s: nothing to score: %d file%s, none of at least 2 bytes", data, source.count,
-                         source.count == 1 ? "" : "s");
+    if (source.streams > 0) {
+        w.total = 0;
+        longest = options->seq_len;
+    } else if (w.total == 0) {
+        status = nothing_to_score(data, source.count, err);
         goto done;
     }
     w.x = malloc(rows);
@@ -119,11 +137,16 @@ bb_status bb_evaluate(bb_model *model, const char *data, const bb_eval_options *
         BB_TRY_GOTO(status, done, bb_model_reserve(model, options->batch_size, seq_len, false, false, err));
     for (int i = 0; i < source.count && !enough(&w); i++) BB_TRY_GOTO(status, done, walk_file(&w, &source, i, err));
     if (!enough(&w)) BB_TRY_GOTO(status, done, flush(&w, err));
+    if (w.scored == 0) {
+        status = nothing_to_score(data, source.count, err);
+        goto done;
+    }
     double loss = w.nats / (double)w.scored;
     *result = (bb_eval_result){.bpb = bb_bits_per_byte(loss),
                                .loss = loss,
                                .bytes = w.scored,
                                .files = source.count,
+                               .pattern = source.pattern,
                                .seconds = bb_clock_seconds() - start};
     status = BB_OK;
 done:

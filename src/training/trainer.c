@@ -47,6 +47,7 @@ struct bb_trainer {
     double waited;             /* this rank in the step before */
     uint8_t *x, *y;            /* (batch_size, longest seq_len) */
     int val_batch;
+    bool val_shards_noted; /* that validation scores what models are trained on was said */
     double started, ended, last_log_time;
     int64_t last_log_bytes, first_step;
 };
@@ -335,6 +336,11 @@ static bb_status validate(bb_trainer *t, bb_error *err) {
     o.max_batches = t->options.val_batches;
     bb_eval_result r;
     BB_TRY(bb_evaluate(t->model, t->options.val_data, &o, &r, err));
+    if (!t->val_shards_noted && r.pattern && strcmp(r.pattern, "shard_*.bin") == 0) {
+        t->val_shards_noted = true;
+        notice(t,
+               "the directory of val_data holds no val_*.bin: its shard_*.bin are scored, which is what models are trained on");
+    }
     bb_train_event e = event_of(t, BB_TRAIN_VALIDATION);
     e.val_bpb = r.bpb;
     emit(t, &e);

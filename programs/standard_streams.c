@@ -1,0 +1,64 @@
+// SPDX-License-Identifier: MIT
+/* Standard input, output and error as other programs leave them. */
+#include "standard_streams.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <stdint.h>
+#include <unistd.h>
+
+/* open() takes the lowest free number, so in ascending order each one gets its own. */
+static void fill_closed_descriptors(void) {
+    for (int fd = STDIN_FILENO; fd <= STDERR_FILENO; fd++)
+        if (fcntl(fd, F_GETFD) < 0 && errno == EBADF && open("/dev/null", O_RDWR) != fd) _exit(1);
+}
+
+/* O_NONBLOCK belongs to the open file, which other processes share and may change at any time: clearing it would change it
+ * for them, and not for good. So each call is ready for EAGAIN. */
+static void wait_for(int fd, short events) {
+    struct pollfd wait = {.fd = fd, .events = events};
+    (void)poll(&wait, 1, -1); /* an error shows at the next read or write */
+}
+
+static ssize_t stream_read(void *cookie, char *buffer, size_t size) {
+    int fd = (int)(intptr_t)cookie;
+    for (;;) {
+        ssize_t n = read(fd, buffer, size);
+        if (n >= 0 || (errno != EAGAIN && errno != EINTR)) return n;
+        if (errno == EAGAIN) wait_for(fd, POLLIN);
+    }
+}
+
+/* stdio takes a short count as an error. */
+static ssize_t stream_write(void *cookie, const char *data, size_t size) {
+    int fd = (int)(intptr_t)cookie;
+    size_t done = 0;
+    while (done < size) {
+        ssize_t n = write(fd, data + done, size - done);
+        if (n >= 0)
+            done += (size_t)n;
+        else if (errno == EAGAIN)
+            wait_for(fd, POLLOUT);
+        else if (errno != EINTR)
+            break;
+    }
+    return (ssize_t)done;
+}
+
+static void replace(FILE **stream, int fd, const char *mode, int buffering) {
+    const cookie_io_functions_t functions = {.read = stream_read, .write = stream_write};
+    FILE *file = fopencookie((void *)(intptr_t)fd, mode, functions); /* NULL: out of memory, and the old one stays */
+    if (!file) return;
+    setvbuf(file, NULL, buffering, 0);
+    *stream = file;
+}
+
+void bb_standard_streams_open(void) {
+    fill_closed_descriptors();
+    replace(&stdin, STDIN_FILENO, "r", _IOFBF);
+    replace(&stdout, STDOUT_FILENO, "w", isatty(STDOUT_FILENO) == 1 ? _IOLBF : _IOFBF);
+    replace(&stderr, STDERR_FILENO, "w", _IONBF);
+}
+
+int bb_standard_descriptor(const FILE *stream) { return stream == stderr ? STDERR_FILENO : STDOUT_FILENO; }

@@ -1,0 +1,39 @@
+// SPDX-License-Identifier: MIT
+/* Decompression, piece by piece: gzip (RFC 1952), zstd (RFC 8878), xz and bzip2, each of one or several members or frames. */
+#ifndef BB_DATA_DECOMPRESS_H
+#define BB_DATA_DECOMPRESS_H
+
+#include <bzlib.h>
+#include <lzma.h>
+#include <zlib.h>
+#include <zstd.h>
+
+#include "data/content.h"
+
+typedef struct bb_decompressor {
+    bb_content content; /* kind PLAIN: closed */
+    z_stream gzip;
+    bz_stream bzip2;
+    lzma_stream xz;
+    ZSTD_DStream *zstd;
+    bool inside;  /* in the middle of a member or a frame */
+    bool started; /* at least one has begun */
+    bool full;    /* the last step filled its output: there may be more, without more input */
+} bb_decompressor;
+
+/* One step's input and output, moved on by the step. */
+typedef struct bb_decompress_step {
+    const uint8_t *in;
+    size_t in_size;
+    uint8_t *out;
+    size_t out_size;
+} bb_decompress_step;
+
+bb_status bb_decompress_open(bb_content content, bb_decompressor *out, bb_error *err);
+/* May give nothing without being at the end. Messages lack the place. */
+bb_status bb_decompress(bb_decompressor *d, bb_decompress_step *step, bb_error *err);
+/* There is no more input: is that the end? */
+bb_status bb_decompress_end(bb_decompressor *d, bb_error *err);
+void bb_decompress_close(bb_decompressor *d);
+
+#endif
