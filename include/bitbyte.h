@@ -565,6 +565,13 @@ BB_API bb_status bb_verify_file(const char *path, void (*on_progress)(void *user
                                 void *user, bool *good, char **json, bb_error *err);
 BB_API void bb_string_free(char *text);
 
+/* A path, whose bytes may be anything, as UTF-8 text, which is what JSON holds. UTF-8 stays as it is; a path that is not UTF-8, or
+ * that holds the two characters \x, has every byte above 0x7f and every backslash written as \xHH. Free it with bb_string_free;
+ * NULL: no memory. */
+BB_API char *bb_path_text(const char *path);
+/* The path again. */
+BB_API char *bb_path_from_text(const char *text);
+
 typedef struct bb_bench_options {
     const char *shape;       /* "S", "M" or "L" */
     int batch_size, seq_len; /* 0: the shape's own, and 512 */

@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "cli_help.h"
 #include "cli_nearest.h"
@@ -53,6 +54,13 @@ static int unknown_option(bb_cli *cli, const char *argument, const char *name) {
     names[count++] = "help";
     names[count] = NULL;
     const char *nearest = bb_cli_nearest(name, names);
+    /* -p for --prompt: what it begins with says more than how far it is from other short names */
+    for (int i = 0; i < count && name[0] && !name[1]; i++) {
+        if (names[i][0] != name[0]) continue;
+        return bb_cli_usage_error(cli->command,
+                                  "unknown option '%s': options are written out, with two dashes; did you mean '--%s'?",
+                                  argument, names[i]);
+    }
     if (nearest) return bb_cli_usage_error(cli->command, "unknown option '%s'; did you mean '--%s'?", argument, nearest);
     return bb_cli_usage_error(cli->command, "unknown option '%s'", argument);
 }
@@ -87,6 +95,13 @@ static int take_item(bb_cli *cli, bb_cli_row *row, const char *text, int capacit
     return BB_CLI_CONTINUE;
 }
 
+/* A shell puts names in the place of a glob that is not quoted. */
+static int unexpected_argument(const bb_cli *cli, const char *text) {
+    if (access(text, F_OK) == 0)
+        return bb_cli_usage_error(cli->command, "unexpected argument '%s': a glob stands in quotes, e.g. 'data/*.bin'", text);
+    return bb_cli_usage_error(cli->command, "unexpected argument '%s'", text);
+}
+
 static int take_positional(bb_cli *cli, const char *text, int *position, int capacity) {
     for (int i = 0; i < cli->row_count; i++) {
         bb_cli_row *row = &cli->rows[i];
@@ -99,7 +114,23 @@ static int take_positional(bb_cli *cli, const char *text, int *position, int cap
         }
         return take_value(cli, row, text);
     }
-    return bb_cli_usage_error(cli->command, "unexpected argument '%s'", text);
+    return unexpected_argument(cli, text);
+}
+
+/* "--exts txt folder": a list takes all that follows, the inputs as well. */
+static int missing_argument(const bb_cli *cli, const bb_cli_option *missing) {
+    const bb_cli_command *command = cli->command;
+    for (int i = 0; i < cli->row_count; i++) {
+        const bb_cli_option *option = cli->rows[i].option;
+        const bb_cli_list *list = cli->rows[i].target;
+        if (option->type != BB_CLI_LIST || option->position || !cli->rows[i].given) continue;
+        const char *last = list->items[list->count - 1];
+        if (access(last, F_OK) == 0)
+            return bb_cli_usage_error(command,
+                                      "%s is missing: --%s takes all that follows it, '%s' too; put %s first, or write --%s %s",
+                                      missing->value, option->name, last, missing->value, missing->name, last);
+    }
+    return bb_cli_usage_error(command, "%s is missing: bitbyte %s %s", missing->value, command->name, command->usage);
 }
 
 /* The option at argv[*at], with what belongs to it; leaves *at on the last argument used. */
@@ -166,8 +197,7 @@ int bb_cli_parse(bb_cli *cli, const bb_cli_command *command, void *args, int arg
     for (int i = 0; i < cli->row_count; i++) {
         const bb_cli_option *option = cli->rows[i].option;
         if (!option->required || cli->rows[i].given) continue;
-        if (option->position)
-            return bb_cli_usage_error(command, "%s is missing: bitbyte %s %s", option->value, command->name, command->usage);
+        if (option->position) return missing_argument(cli, option);
         return bb_cli_usage_error(command, "--%s %s is missing", option->name, option->value);
     }
     return BB_CLI_CONTINUE;

@@ -7,6 +7,7 @@
 
 #include "cli_message.h"
 #include "cli_value.h"
+#include "json_out.h"
 
 static json_t *value_json(const bb_cli_row *row) {
     switch (row->option->type) {
@@ -17,14 +18,13 @@ static json_t *value_json(const bb_cli_row *row) {
     case BB_CLI_CHOICE: return json_string(row->option->choices[*(const int *)row->target]);
     case BB_CLI_STRING: {
         const char *text = *(const char *const *)row->target;
-        /* Paths are bytes; JSON text is UTF-8. */
-        return text ? json_string_nocheck(text) : json_null();
+        return text ? bb_json_path_string(text) : json_null();
     }
     case BB_CLI_LIST: break;
     }
     const bb_cli_list *list = row->target;
     json_t *array = json_array();
-    for (int i = 0; array && i < list->count; i++) json_array_append_new(array, json_string_nocheck(list->items[i]));
+    for (int i = 0; array && i < list->count; i++) json_array_append_new(array, bb_json_path_string(list->items[i]));
     return array;
 }
 
@@ -39,6 +39,14 @@ json_t *bb_cli_to_json(const bb_cli *cli) {
         }
     }
     return object;
+}
+
+/* Paths that are not UTF-8 get their bytes back. */
+static bool restore_path(json_t *value) {
+    char *path = bb_path_from_text(json_string_value(value));
+    bool good = path && json_string_set_nocheck(value, path) == 0;
+    bb_string_free(path);
+    return good;
 }
 
 /* A saved value as text, so that it passes the same checks as a typed one. */
@@ -71,13 +79,15 @@ static bool saved_text(const bb_cli_option *option, const json_t *value, char *o
     return false;
 }
 
-int bb_cli_from_json(const bb_cli *cli, const json_t *saved, const char *where) {
+int bb_cli_from_json(const bb_cli *cli, json_t *saved, const char *where) {
     for (int i = 0; i < cli->row_count; i++) {
         const bb_cli_row *row = &cli->rows[i];
         const bb_cli_option *option = row->option;
-        const json_t *value = option->name ? json_object_get(saved, option->name) : NULL;
+        json_t *value = option->name ? json_object_get(saved, option->name) : NULL;
         if (!value || option->saved == BB_CLI_SAVED_CALL) continue;
         char theirs[4096], ours[4096];
+        if (option->type == BB_CLI_STRING && json_is_string(value) && !restore_path(value))
+            return bb_cli_failure(cli->command, "%s: out of memory for \"%s\"", where, option->name);
         if (!saved_text(option, value, theirs, sizeof theirs))
             return bb_cli_failure(cli->command, "%s: \"%s\" does not hold a value of that option", where, option->name);
         bb_cli_value_text(row, ours, sizeof ours);

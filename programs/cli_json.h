@@ -10,8 +10,8 @@
 /* Every option's value as a JSON object, by name. NULL when out of memory. */
 json_t *bb_cli_to_json(const bb_cli *cli);
 /* Fills the options from such an object as each row's `saved` says; options that it lacks stay as they are. `where` names it in
- * messages. Text is borrowed: `saved` must outlive the options. Errors are said on stderr; returns BB_CLI_CONTINUE or an exit
+ * messages. Text is borrowed: `saved` must outlive the options; paths in it get the bytes back that bb_path_text escapes. Errors are said on stderr; returns BB_CLI_CONTINUE or an exit
  * status. */
-int bb_cli_from_json(const bb_cli *cli, const json_t *saved, const char *where);
+int bb_cli_from_json(const bb_cli *cli, json_t *saved, const char *where);
 
 #endif

@@ -220,6 +220,6 @@ json_t *bb_memory_json(const bb_memory_estimate *memory) {
 void bb_json_line(json_t *json) {
     /* A line that is missing must not look like success. */
     if (bb_json_write(json, stdout)) return;
-    fprintf(stderr, "bitbyte: cannot write JSON: a path that is not UTF-8, or out of memory\n");
+    fprintf(stderr, "bitbyte: cannot write JSON: out of memory\n");
     exit(BB_EXIT_FAILURE);
 }

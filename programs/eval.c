@@ -4,6 +4,7 @@
 
 #include "commands.h"
 #include "common.h"
+#include "json_out.h"
 #include "progress.h"
 
 enum { DEFAULT_MAX_SEQ_LEN = 2048, ROWS = 4096 };
@@ -110,7 +111,7 @@ static void show(const eval_args *args, const char *path, const bb_eval_options 
                                "bytes", (json_int_t)result->bytes, "seconds", result->seconds, "files",
                                (json_int_t)result->files, "pattern", result->pattern, "seq_len", options_used->seq_len,
                                "sliding", options_used->sliding, "kv_cache", kv_choices[args->kv_cache], "model",
-                               json_string_nocheck(path), "data", json_string_nocheck(args->data)));
+                               bb_json_path_string(path), "data", bb_json_path_string(args->data)));
         return;
     }
     double rate = result->seconds > 0 ? (double)result->bytes / result->seconds : 0;

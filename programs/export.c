@@ -5,6 +5,7 @@
 
 #include "commands.h"
 #include "common.h"
+#include "json_out.h"
 #include "progress.h"
 
 typedef struct export_args {
@@ -89,6 +90,9 @@ static int export(const export_args *args) {
     bb_error err;
     export_job job = {.out = args->out};
     struct stat before, after;
+    if (strcmp(args->out, "-") == 0)
+        return bb_cli_usage_error(&command, "--out -: a model is not written to standard output; name a file: --out "
+                                            "model.safetensors");
     bb_export_options_default(&job.options);
     job.options.format = args->format;
     job.options.type = args->type;
@@ -100,7 +104,7 @@ static int export(const export_args *args) {
     if (status == BB_OK) status = bb_model_find(args->model, export_one, &job, path, sizeof path, &err);
     bb_progress_clear(&job.progress);
     if (status == BB_OK && args->json) {
-        bb_json_line(json_pack("{s:o,s:o,s:I}", "model", json_string_nocheck(path), "out", json_string_nocheck(args->out),
+        bb_json_line(json_pack("{s:o,s:o,s:I}", "model", bb_json_path_string(path), "out", bb_json_path_string(args->out),
                                "bytes", stat(args->out, &after) == 0 ? (json_int_t)after.st_size : (json_int_t)0));
     } else if (status == BB_OK && stat(path, &before) == 0 && stat(args->out, &after) == 0) {
         printf("%s: %s, from %s of %s\n", args->out, bb_text_bytes((uint64_t)after.st_size).s, path,

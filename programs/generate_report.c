@@ -43,7 +43,7 @@ json_t *bb_generate_report_json(const bb_generate_report *r) {
     }
     double mean = all.new_bytes ? logprobs / (double)all.new_bytes : 0;
     return json_pack("{s:o,s:I,s:f,s:i,s:f,s:f,s:f,s:i,s:I,s:I,s:I,s:I,s:I,s:I,s:f,s:f,s:f,s:f,s:f,s:f,s:I,s:o}", "model",
-                     json_string_nocheck(r->model), "seed", (json_int_t)o->seed, "temperature", o->temperature, "top_k",
+                     bb_json_path_string(r->model), "seed", (json_int_t)o->seed, "temperature", o->temperature, "top_k",
                      o->top_k, "top_p", o->top_p, "min_p", o->min_p, "repetition_penalty", o->repetition_penalty,
                      "repetition_window", o->repetition_window, "prompt_bytes", (json_int_t)r->prompt_bytes, "new_bytes",
                      (json_int_t)all.new_bytes, "context_restarts", (json_int_t)all.context_restarts, "passes",

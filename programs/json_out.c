@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "bitbyte.h"
 #include "utf8.h"
 
 /* Fewest significant digits, at least `digits`, with which every real in `json` reads back as itself. */
@@ -30,6 +31,13 @@ static int exact_digits(json_t *json, int digits) {
 
 char *bb_json_dump(json_t *json, size_t flags) {
     return json_dumps(json, flags | JSON_REAL_PRECISION((size_t)exact_digits(json, 6)));
+}
+
+json_t *bb_json_path_string(const char *path) {
+    char *text = bb_path_text(path);
+    json_t *string = text ? json_string(text) : NULL;
+    bb_string_free(text);
+    return string;
 }
 
 bool bb_json_write(json_t *json, FILE *out) {

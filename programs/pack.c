@@ -5,6 +5,7 @@
 
 #include "commands.h"
 #include "common.h"
+#include "json_out.h"
 #include "progress.h"
 #include "signals.h"
 
@@ -151,7 +152,7 @@ static void show(const pack_args *args, const bb_pack_result *r, double seconds)
                                (json_int_t)r->documents, "bytes", (json_int_t)r->bytes, "val_bytes", (json_int_t)r->val_bytes,
                                "shards", (json_int_t)r->shards, "val_shards", (json_int_t)r->val_shards, "skipped",
                                (json_int_t)r->skipped, "left_out", (json_int_t)r->left_out, "seconds", seconds, "out_dir",
-                               json_string_nocheck(args->out_dir)));
+                               bb_json_path_string(args->out_dir)));
         return;
     }
     int64_t train_bytes = r->bytes - r->val_bytes;

@@ -399,7 +399,7 @@ static int read_run_config(const bb_cli *cli, bb_train_args *args) {
         return bb_cli_failure(&bb_train_command,
                               "%s: cannot read: %s (a run directory has one; to resume from a checkpoint, name the file)", path,
                               strerror(errno));
-    const json_t *saved = args->saved = json_load_file(path, JSON_REJECT_DUPLICATES, &where);
+    json_t *saved = args->saved = json_load_file(path, JSON_REJECT_DUPLICATES, &where);
     if (!json_is_object(saved))
         return bb_cli_failure(&bb_train_command, "%s: expected one JSON object: %s", path,
                               saved ? "found another value" : where.text);
@@ -461,9 +461,7 @@ static int make_config_json(const bb_cli *cli, bb_train_args *args) {
     free(text);
     json_decref(object);
     json_decref(values);
-    return args->config_json
-               ? BB_CLI_CONTINUE
-               : bb_cli_failure(&bb_train_command, "cannot write config.json: a path that is not UTF-8, or out of memory");
+    return args->config_json ? BB_CLI_CONTINUE : bb_cli_failure(&bb_train_command, "cannot write config.json: out of memory");
 }
 
 static int check(const bb_cli *cli, const bb_train_args *args) {

@@ -8,6 +8,8 @@
 #include <string.h>
 #include <sys/resource.h>
 
+#include "json_out.h"
+
 bb_status bb_train_report_open(bb_train_report *report, const bb_train_args *args, bb_error *err) {
     *report = (bb_train_report){.args = args};
     bb_progress_open(&report->progress, args->json ? stderr : stdout, 0);
@@ -96,11 +98,11 @@ static void summary_json(const bb_train_report *report, bb_device *device, const
                          double bytes, double epochs) {
     const bb_train_args *args = report->args;
     bb_json_line(json_pack(
-        "{s:s,s:s,s:I,s:I,s:I,s:{s:i,s:i,s:i,s:i,s:i},s:s,s:i,s:I,s:I,s:I,s:f,s:f,s:o,s:o,s:I}", "event", "start", "out",
-        args->out, "step", (json_int_t)first_step, "total_steps", (json_int_t)args->options.steps, "parameters",
-        (json_int_t)bb_config_parameters(config), "model", "n_layer", config->n_layer, "d_model", config->d_model, "n_head",
-        config->n_head, "n_kv_head", config->n_kv_head, "d_ff", config->d_ff, "device", bb_device_name(device), "threads",
-        bb_device_threads(device), "data_shards", (json_int_t)data->shards, "data_bytes", (json_int_t)data->bytes,
+        "{s:s,s:o,s:I,s:I,s:I,s:{s:i,s:i,s:i,s:i,s:i},s:s,s:i,s:I,s:I,s:I,s:f,s:f,s:o,s:o,s:I}", "event", "start", "out",
+        bb_json_path_string(args->out), "step", (json_int_t)first_step, "total_steps", (json_int_t)args->options.steps,
+        "parameters", (json_int_t)bb_config_parameters(config), "model", "n_layer", config->n_layer, "d_model", config->d_model,
+        "n_head", config->n_head, "n_kv_head", config->n_kv_head, "d_ff", config->d_ff, "device", bb_device_name(device),
+        "threads", bb_device_threads(device), "data_shards", (json_int_t)data->shards, "data_bytes", (json_int_t)data->bytes,
         "data_skipped_shards", (json_int_t)data->skipped_shards, "run_bytes", bytes, "epochs", epochs, "ranks",
         ranks_json(report), "memory", bb_memory_json(memory), "memory_free", (json_int_t)free_bytes));
 }
@@ -169,11 +171,12 @@ static void event_json(const bb_train_event *e) {
             json_pack("{s:s,s:I,s:o}", "event", "validation", "step", (json_int_t)e->step, "val_bpb", number(e->val_bpb)));
         break;
     case BB_TRAIN_SAVED:
-        bb_json_line(json_pack("{s:s,s:I,s:s,s:f}", "event", "saved", "step", (json_int_t)e->step, "path", e->path, "pause_s",
-                               e->pause_seconds));
+        bb_json_line(json_pack("{s:s,s:I,s:o,s:f}", "event", "saved", "step", (json_int_t)e->step, "path",
+                               bb_json_path_string(e->path), "pause_s", e->pause_seconds));
         break;
     case BB_TRAIN_NOTICE:
-        bb_json_line(json_pack("{s:s,s:I,s:s}", "event", "notice", "step", (json_int_t)e->step, "message", e->message));
+        bb_json_line(json_pack("{s:s,s:I,s:o}", "event", "notice", "step", (json_int_t)e->step, "message",
+                               bb_json_path_string(e->message)));
         break;
     }
 }
@@ -244,7 +247,7 @@ bb_status bb_train_report_end(bb_train_report *report, bool interrupted, int64_t
                                : complete  ? "done"
                                            : "stopped",
                                "step", (json_int_t)step, "total_steps", (json_int_t)args->options.steps, "checkpoint",
-                               report->saved[0] ? json_string_nocheck(report->saved) : json_null(), "seconds", seconds,
+                               report->saved[0] ? bb_json_path_string(report->saved) : json_null(), "seconds", seconds,
                                "wait_share", wait_share, "exposed_share", exposed_share, "ranks", ranks_json(report)));
         return BB_OK;
     }

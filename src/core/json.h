@@ -11,6 +11,9 @@
  * in the text, for text that stands further on in a file. *out is the caller's reference. */
 bb_status bb_json_parse(const char *text, size_t length, const char *where, size_t offset, json_t **out, bb_error *err);
 
+/* A path, or a message with paths in it, as a JSON string: see bb_path_text. NULL: no memory. */
+json_t *bb_json_path(const char *path);
+
 /* "an integer", "true", …; "nothing" for NULL. */
 const char *bb_json_type_name(const json_t *value);
 

@@ -107,24 +107,6 @@ void bb_pack_dir_close(bb_pack_dir *dir, bool keep) {
 
 /* ---- Manifest --------------------------------------------------------------------------------------------------------- */
 
-/* JSON is UTF-8 and file names are bytes: a name that is no UTF-8 has its other bytes as \xHH. */
-static json_t *json_name(const char *name) {
-    json_t *text = json_string(name);
-    if (text) return text;
-    char *escaped = malloc(4 * strlen(name) + 1), *at = escaped;
-    if (!escaped) return NULL;
-    for (const char *p = name; *p; p++) {
-        if ((unsigned char)*p < 0x80)
-            *at++ = *p;
-        else
-            at += sprintf(at, "\\x%02x", (unsigned)(unsigned char)*p);
-    }
-    *at = '\0';
-    text = json_string(escaped);
-    free(escaped);
-    return text;
-}
-
 /* Takes value over; without memory *list becomes NULL and stays so. */
 static void append(json_t **list, json_t *value) {
     if (json_array_append_new(*list, value) == 0) return;
@@ -134,7 +116,7 @@ static void append(json_t **list, json_t *value) {
 
 static json_t *name_list(const char *const *names, int count) {
     json_t *list = json_array();
-    for (int i = 0; i < count; i++) append(&list, json_name(names[i]));
+    for (int i = 0; i < count; i++) append(&list, bb_json_path(names[i]));
     return list;
 }
 
@@ -153,14 +135,14 @@ static json_t *skip_list(const bb_pack_job *job) {
     json_t *list = json_array();
     for (int i = 0; i < job->skips_kept; i++)
         append(&list,
-               json_pack("{s:o, s:o}", "path", json_name(job->skips[i].path), "reason", json_name(job->skips[i].reason)));
+               json_pack("{s:o, s:o}", "path", bb_json_path(job->skips[i].path), "reason", bb_json_path(job->skips[i].reason)));
     return list;
 }
 
 static json_t *left_out(const bb_pack_job *job) {
     json_t *counts = json_object();
     for (int i = 0; i < job->left_out_count; i++) {
-        json_t *ext = json_name(job->left_out[i].ext);
+        json_t *ext = bb_json_path(job->left_out[i].ext);
         if (!ext || json_object_set_new(counts, json_string_value(ext), json_integer(job->left_out[i].count)) != 0) {
             json_decref(counts);
             counts = NULL;
@@ -190,8 +172,8 @@ static bb_status write_inputs(bb_file_writer *file, const bb_pack_inputs *inputs
     for (int64_t i = 0; i < inputs->count; i++) {
         const bb_pack_input *input = &inputs->items[i];
         if (input->skipped) continue;
-        json_t *entry = json_pack("{s:o, s:I, s:I}", "path", json_name(input->path), "documents", (json_int_t)input->documents,
-                                  "bytes", (json_int_t)input->bytes);
+        json_t *entry = json_pack("{s:o, s:I, s:I}", "path", bb_json_path(input->path), "documents",
+                                  (json_int_t)input->documents, "bytes", (json_int_t)input->bytes);
         char *text = entry ? bb_json_text(entry, 0) : NULL;
         json_decref(entry);
         bb_status status = text ? bb_file_writer_write(file, before, strlen(before), err) : no_memory(err);

@@ -116,7 +116,7 @@ bb_status bb_describe_file(const char *path, char **json, bb_error *err) {
     BB_TRY_GOTO(status, done, bb_param_table_create(&w.config, false, &table, err));
     BB_TRY_GOTO(status, done, describe_tensors(&w, &table, layers, err));
     root =
-        json_pack("{s:s, s:s, s:o, s:I, s:I, s:I, s:O, s:o*, s:o*}", "file", path, "kind",
+        json_pack("{s:o, s:s, s:o, s:I, s:I, s:I, s:O, s:o*, s:o*}", "file", bb_json_path(path), "kind",
                   state                           ? "checkpoint"
                   : w.layout == &bb_layout_packed ? "packed model"
                                                   : "model",

@@ -20,7 +20,7 @@ typedef struct check {
 /* Notes a failure of the file's content and goes on; what says nothing about it, such as a lack of memory, ends the check. */
 static bb_status note(const check *c, bb_status status, const char *tensor, bb_error *err) {
     if (!bb_status_is_damage(status)) return status;
-    json_t *failure = json_pack("{s:s?, s:o}", "tensor", tensor, "reason", json_string_nocheck(err->message));
+    json_t *failure = json_pack("{s:s?, s:o}", "tensor", tensor, "reason", bb_json_path(err->message));
     return json_array_append_new(c->failures, failure) == 0 ? BB_OK : bb_fail(err, BB_ERR_MEMORY, "out of memory");
 }
 
@@ -72,9 +72,9 @@ bb_status bb_model_file_verify(const char *path, bb_metadata_check check_state, 
     }
     if (status != BB_OK) goto done;
     *good = json_array_size(c.failures) == 0;
-    json_t *root = json_pack("{s:o, s:b, s:b, s:i, s:I, s:O}", "file", json_string_nocheck(path), "good", (int)*good,
-                             "checksums", st && bb_tensor_source_has_checksums(st), "tensors",
-                             st ? bb_tensor_source_count(st) : 0, "bytes", (json_int_t)c.total, "failures", c.failures);
+    json_t *root = json_pack("{s:o, s:b, s:b, s:i, s:I, s:O}", "file", bb_json_path(path), "good", (int)*good, "checksums",
+                             st && bb_tensor_source_has_checksums(st), "tensors", st ? bb_tensor_source_count(st) : 0, "bytes",
+                             (json_int_t)c.total, "failures", c.failures);
     *json = root ? bb_json_text(root, JSON_INDENT(2)) : NULL;
     json_decref(root);
     if (!*json) status = bb_fail(err, BB_ERR_MEMORY, "out of memory while checking %s", path);

@@ -204,6 +204,25 @@ bb_status bb_run_dir_checkpoint_saved(const bb_run_dir *dir, int64_t step, const
     return status;
 }
 
+static bool holds(const char *dir, const char *name) {
+    char *path = bb_file_join(dir, name);
+    bool there = path && access(path, F_OK) == 0;
+    free(path);
+    return there;
+}
+
+static bb_status no_checkpoint(const char *dir, bb_error *err) {
+    if (holds(dir, "config.json") &&
+        (holds(dir, "model.safetensors") || holds(dir, "model.safetensors.index.json") || holds(dir, "pytorch_model.bin")))
+        return bb_fail(
+            err, BB_ERR_IO,
+            "%s: a model in the layout of Hugging Face's transformers; expected a run of bitbyte train, or a model file", dir);
+    if (holds(dir, "manifest.json"))
+        return bb_fail(err, BB_ERR_IO,
+                       "%s: a pack, which is data; expected a run directory (bitbyte train --data %s makes one)", dir, dir);
+    return bb_fail(err, BB_ERR_IO, "%s: no checkpoint (step-*.safetensors) in this run directory", dir);
+}
+
 bb_status bb_run_checkpoint_before(const char *run_dir, int64_t before, char *path, size_t path_size, bb_error *err) {
     int64_t *steps;
     int count;
@@ -211,7 +230,7 @@ bb_status bb_run_checkpoint_before(const char *run_dir, int64_t before, char *pa
     while (count && steps[count - 1] >= before) count--;
     int64_t newest = count ? steps[count - 1] : -1;
     free(steps);
-    if (newest < 0) return bb_fail(err, BB_ERR_IO, "%s: no checkpoint (step-*.safetensors) in this run directory", run_dir);
+    if (newest < 0) return no_checkpoint(run_dir, err);
     /* A checkpoint takes its name when it is whole, so the newest name is right even where a run was killed before `latest`. */
     int n = snprintf(path, path_size, "%s/step-%08lld.safetensors", run_dir, (long long)newest);
     if (n < 0 || (size_t)n >= path_size) return bb_fail(err, BB_ERR_ARGUMENT, "%s: the path is too long", run_dir);

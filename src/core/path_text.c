@@ -1,0 +1,52 @@
+// SPDX-License-Identifier: MIT
+/* Paths as text. Unix file names are bytes, JSON is UTF-8. */
+#include <stdlib.h>
+#include <string.h>
+
+#include "core/json.h"
+
+static bool is_utf8(const char *text) {
+    json_t *string = json_string(text);
+    json_decref(string);
+    return string != NULL;
+}
+
+/* Where something is escaped, backslashes are too: so the text has one meaning. */
+char *bb_path_text(const char *path) {
+    if (is_utf8(path) && !strstr(path, "\\x")) return strdup(path);
+    char *text = malloc(4 * strlen(path) + 1), *at = text;
+    if (!text) return NULL;
+    for (const char *p = path; *p; p++) {
+        unsigned byte = (unsigned char)*p;
+        if (byte < 0x80 && byte != '\\')
+            *at++ = *p;
+        else
+            at += sprintf(at, "\\x%02x", byte);
+    }
+    *at = '\0';
+    return text;
+}
+
+static int hex_digit(char c) {
+    const char *digits = "0123456789abcdef", *at = c ? strchr(digits, c) : NULL;
+    return at ? (int)(at - digits) : -1;
+}
+
+char *bb_path_from_text(const char *text) {
+    char *path = malloc(strlen(text) + 1), *at = path;
+    if (!path) return NULL;
+    for (const char *p = text; *p; p++) {
+        bool escaped = p[0] == '\\' && p[1] == 'x' && hex_digit(p[2]) >= 0 && hex_digit(p[3]) >= 0;
+        *at++ = escaped ? (char)(hex_digit(p[2]) << 4 | hex_digit(p[3])) : *p;
+        if (escaped) p += 3;
+    }
+    *at = '\0';
+    return path;
+}
+
+json_t *bb_json_path(const char *path) {
+    char *text = bb_path_text(path);
+    json_t *string = text ? json_string(text) : NULL;
+    free(text);
+    return string;
+}
