@@ -3,7 +3,7 @@
  * the output; in the backward pass probabilities and their gradients are rounded to bf16 before they meet v, do, q and k, and
  * results are stored in bf16. Levels with VNNI, but not AMX, round both passes' sides to int8 as ops.h says: each bound counts
  * half a step of what is rounded, and nothing of what is a whole number of steps, as all that is ternary is. */
-#include "core/arena.h"
+#include "core/math.h"
 #include "ops_compare.h"
 
 /* One case's host data. All strides count elements, and leave gaps that must stay as they are. */
@@ -343,101 +343,158 @@ static double rounded_weights(const inputs *in, const row *r, int64_t element, d
     return most * scale / (2 * steps) * codes;
 }
 
-/* Room for so many positions, in runs of all that they are made of, as models have it. */
-static bb_kv kv_room(ops_session *s, bb_kv_type type, int64_t positions, int64_t Hk, int64_t D) {
-    bb_kv kv = {.type = type};
-    if (type == BB_KV_F32) {
-        kv.k = ops_room(s, (size_t)(positions * Hk * D) * sizeof(float));
-        kv.v = ops_room(s, (size_t)(positions * Hk * D) * sizeof(float));
-        return kv;
-    }
-    kv.run = positions < BB_KV_RUN       ? (positions + BB_KV_ROWS - 1) / BB_KV_ROWS * BB_KV_ROWS
-             : positions < 2 * BB_KV_RUN ? BB_KV_RUN
-                                         : 2 * BB_KV_RUN;
-    size_t scales = bb_align_up((size_t)(kv.run * Hk) * sizeof(float)),
-           codes = bb_align_up((size_t)(kv.run * Hk * bb_kv_row_bytes(type, D)));
-    kv.run_bytes = (int64_t)(2 * codes + 2 * scales);
-    char *memory = ops_room(s, (size_t)((positions + kv.run - 1) / kv.run * kv.run_bytes));
-    kv.k = memory;
-    kv.v = memory + codes;
-    kv.k_scale = (float *)(void *)(memory + 2 * codes);
-    kv.v_scale = (float *)(void *)(memory + 2 * codes + scales);
+enum { LAYERS = 3, LAYER = 1 }; /* of a cache; the one that is tested */
+
+static bb_kv open_kv(ops_session *s, bb_kv_type type, int64_t capacity, int64_t Hk, int64_t D) {
+    bb_kv kv = {.type = type, .layers = LAYERS, .capacity = capacity, .Hk = Hk, .D = D};
+    kv.data = ops_room(s, s->dev->ops->kv_bytes(s->dev, &kv));
     return kv;
 }
 
-/* A row's code of column d, which may be past D. run: of the keys or the values. */
-static int code_at(const bb_kv *kv, bool values, const uint8_t *run, int64_t at, int64_t d, int64_t D) {
-    if (kv->type == BB_KV_INT8) return ((const int8_t *)run)[at * bb_kv_width(D) + d];
-    int place;
-    const uint8_t *cell = run + bb_kv_cell(values, at, d, D, &place);
-    return (int)((cell[0] | (unsigned)cell[16] << 8 | (unsigned)cell[32] << 16) >> 6 * place & 63) - 32;
-}
+/* One sequence of a cached case. */
+typedef struct cached_case {
+    inputs in; /* of B = 1; after store_rows k and v are what the cache holds */
+    bb_kv kv;
+} cached_case;
 
-/* codes (positions, Hk, D) and scales (positions, Hk) of the keys, or of the values; what lies past D must be 0. */
-static void kv_read(ops_session *s, const bb_kv *kv, bool values, float *codes, float *scales, int64_t positions, int64_t Hk,
-                    int64_t D) {
-    int64_t bytes = (positions + kv->run - 1) / kv->run * kv->run_bytes;
-    int64_t width = kv->type == BB_KV_INT8 ? bb_kv_width(D) : (D + 63) / 64 * 64;
-    const char *memory = ops_get(s, kv->k, (size_t)bytes);
-    for (int64_t i = 0; i < positions * Hk; i++) {
-        const char *run = memory + bb_kv_run_begin(kv, i / Hk);
-        const uint8_t *of_run = (const uint8_t *)run + ((char *)(values ? kv->v : kv->k) - (char *)kv->k);
-        int64_t place = bb_kv_row(kv, i % Hk, i / Hk);
-        const char *scale = run + ((char *)(values ? kv->v_scale : kv->k_scale) - (char *)kv->k);
-        memcpy(&scales[i], scale + place * (int64_t)sizeof(float), sizeof(float));
-        for (int64_t d = 0; d < D; d++) codes[i * D + d] = (float)code_at(kv, values, of_run, place, d, D);
-        for (int64_t d = D; d < width; d++) assert_int_equal(code_at(kv, values, of_run, place, d, D), 0);
-    }
-}
+enum { MAX_SEQUENCES = 8 };
 
-/* d as of draw, B = 1, then the type: positions appended in two goes; the codes and scales exactly, then attention. */
-static void attention_cached(ops_session *s, const int64_t *d, ops_outputs *out) {
-    int64_t shape[8];
+static bool holds_codes(const bb_kv *kv) { return kv->type != BB_KV_F32; }
+
+/* Sequence b of a case's B: shorter than the first, with fewer rows, and of another type where the types are mixed. */
+static cached_case draw_cached(ops_session *s, const int64_t *d, int64_t b) {
+    int64_t shape[8], type = d[6] / 1000;
     memcpy(shape, d, sizeof shape);
-    bb_kv_type type = d[6] >= 2000 ? BB_KV_INT6 : d[6] >= 1000 ? BB_KV_INT8 : BB_KV_F32; /* and extra rows */
-    bool codes = type != BB_KV_F32;
-    double steps = type == BB_KV_INT6 ? 16256 : 32767; /* 14 bits and 15 */
+    shape[0] = 1;
+    shape[1] = 1 + (d[1] - 1) * (d[0] - b) / d[0];
+    shape[2] = b > 0 ? bb_max(shape[1], d[2] * (b % 3 + 1) / 4) : d[2];
     shape[6] = 1 + d[6] % 1000;
-    inputs in = draw(s, shape, ops_normal_f32);
-    bb_attention *a = &in.a;
-    int64_t positions = a->Tk + shape[6] - 1;
-    bb_kv kv = kv_room(s, type, positions, a->Hk, a->D);
-    const float *k = ops_put_f32(s, in.k, in.kv_count), *v = ops_put_f32(s, in.v, in.kv_count);
-    int64_t first = a->Tk / 3;
-    if (first) s->dev->ops->kv_append(s->dev, &kv, 0, k, v, a->kv_stride, first, a->Hk, a->D);
-    s->dev->ops->kv_append(s->dev, &kv, first, k + first * a->kv_stride, v + first * a->kv_stride, a->kv_stride, a->Tk - first,
-                           a->Hk, a->D);
-    float *o = ops_put_f32(s, in.d_o, in.o_count);
-    s->dev->ops->attention_cached(s->dev, o, ops_put_f32(s, in.q, in.q_count), &kv, a);
+    if (type == 3) type = b % 3;
+    cached_case c = {.in = draw(s, shape, ops_normal_f32)};
+    c.kv = open_kv(s, type == 2 ? BB_KV_INT6 : type == 1 ? BB_KV_INT8 : BB_KV_F32, c.in.a.Tk + shape[6] - 1, d[4], d[5]);
+    return c;
+}
 
-    double *o_bound = ops_host(s, (size_t)in.o_count * sizeof *o_bound);
-    if (codes) {
-        int64_t n = a->Tk * a->Hk;
-        float *values = ops_host_f32(s, 2 * n * a->D), *scales = ops_host_f32(s, 2 * n);
-        kv_read(s, &kv, false, values, scales, a->Tk, a->Hk, a->D);
-        kv_read(s, &kv, true, values + n * a->D, scales + n, a->Tk, a->Hk, a->D);
-        ops_out(out, "codes", values, 2 * n * a->D, 0, NULL);
-        ops_out(out, "scales", scales, 2 * n, 0, NULL);
-        /* from here on, the keys and values are what the cache holds */
-        for (int64_t t = 0; t < a->Tk; t++)
-            for (int64_t i = 0; i < a->Hk * a->D; i++) {
-                int64_t at = t * a->Hk * a->D + i;
-                in.k[t * a->kv_stride + i] = scales[at / a->D] * values[at];
-                in.v[t * a->kv_stride + i] = scales[n + at / a->D] * values[n * a->D + at];
-            }
+static bb_kv_batch batch_of(const cached_case *c, const bb_kv_sequence *sequences, int64_t n) {
+    const bb_attention *a = &c->in.a;
+    return (bb_kv_batch){.sequences = sequences,
+                         .B = n,
+                         .H = a->H,
+                         .layer = LAYER,
+                         .q_stride = a->q_stride,
+                         .kv_stride = a->kv_stride,
+                         .o_stride = a->o_stride};
+}
+
+/* Appends positions from[i] .. to[i]-1 of all sequences that have any, in one call; swapped: keys as values to `layer`. */
+static void append_positions(ops_session *s, const cached_case *c, int64_t n, const int64_t *from, const int64_t *to, int layer,
+                             bool swapped) {
+    bb_kv_sequence sequences[MAX_SEQUENCES];
+    int64_t count = 0, rows = 0, first = 0, stride = c->in.a.kv_stride;
+    for (int64_t i = 0; i < n; i++) rows += to[i] - from[i];
+    float *k = ops_host_f32(s, rows * stride), *v = ops_host_f32(s, rows * stride);
+    for (int64_t i = 0; i < n; i++) {
+        size_t bytes = (size_t)((to[i] - from[i]) * stride) * sizeof(float);
+        memcpy(k + first * stride, c[i].in.k + from[i] * stride, bytes);
+        memcpy(v + first * stride, c[i].in.v + from[i] * stride, bytes);
+        first += to[i] - from[i];
+        if (to[i] > from[i]) sequences[count++] = (bb_kv_sequence){&c[i].kv, from[i], to[i] - from[i]};
     }
-    if (ops_is_ref(s)) {
-        row r = row_for(s, a);
-        for (int64_t i = 0; i < in.rows; i++) {
-            fill_row(&r, &in, 0, i / a->Tq, i % a->Tq, NULL, NULL);
-            double score = r.score + (codes ? rounded_query(&in, &r, steps) + 4 * U_F32 : 0);
-            for (int64_t j = 0; j < a->D; j++) {
-                o_bound[r.o + j] = 3 * score * r.weight[j];
-                if (codes) o_bound[r.o + j] += rounded_weights(&in, &r, j, type == BB_KV_INT6 ? 31 : 127, steps);
-            }
+    if (count == 0) return;
+    bb_kv_batch batch = batch_of(c, sequences, count);
+    batch.layer = layer;
+    const float *device_k = ops_put_f32(s, k, rows * stride), *device_v = ops_put_f32(s, v, rows * stride);
+    s->dev->ops->kv_append(s->dev, &batch, swapped ? device_v : device_k, swapped ? device_k : device_v);
+}
+
+/* Appends all positions, in two goes, and something else to the layers beside. From then on the keys and values of the cases are
+ * what the caches hold, which is an output. */
+static void store_rows(ops_session *s, cached_case *c, int64_t n, ops_outputs *out) {
+    int64_t none[MAX_SEQUENCES] = {0}, some[MAX_SEQUENCES], all[MAX_SEQUENCES], elements = 0, at = 0;
+    for (int64_t i = 0; i < n; i++) {
+        all[i] = c[i].in.a.Tk;
+        some[i] = all[i] / 3;
+        elements += 2 * all[i] * c[i].kv.Hk * c[i].kv.D;
+    }
+    append_positions(s, c, n, none, some, LAYER, false);
+    append_positions(s, c, n, some, all, LAYER, false);
+    append_positions(s, c, n, none, all, LAYER - 1, true);
+    append_positions(s, c, n, none, all, LAYER + 1, true);
+    float *held = ops_room(s, (size_t)elements * sizeof *held);
+    for (int64_t i = 0; i < n; i++) {
+        int64_t count = all[i] * c[i].kv.Hk * c[i].kv.D, part = all[i] / 2, width = c[i].kv.Hk * c[i].kv.D;
+        float *k = held + at, *v = k + count;
+        s->dev->ops->kv_unpack(s->dev, k, v, &c[i].kv, LAYER, 0, part);
+        s->dev->ops->kv_unpack(s->dev, k + part * width, v + part * width, &c[i].kv, LAYER, part, all[i] - part);
+        at += 2 * count;
+    }
+    const float *values = ops_get_f32(s, held, elements);
+    ops_out(out, "held", values, elements, 0, NULL);
+    for (int64_t i = 0; i < n; i++) {
+        const bb_attention *a = &c[i].in.a;
+        int64_t width = a->Hk * a->D;
+        for (int64_t t = 0; t < a->Tk; t++) {
+            memcpy(c[i].in.k + t * a->kv_stride, values + t * width, (size_t)width * sizeof(float));
+            memcpy(c[i].in.v + t * a->kv_stride, values + (a->Tk + t) * width, (size_t)width * sizeof(float));
+        }
+        values += 2 * a->Tk * width;
+    }
+}
+
+/* What o may be off by. */
+static void bound_cached(ops_session *s, double *bound, const cached_case *c) {
+    const bb_attention *a = &c->in.a;
+    bool codes = holds_codes(&c->kv), six = c->kv.type == BB_KV_INT6;
+    double steps = six ? 16256 : 32767; /* 14 bits and 15 */
+    row r = row_for(s, a);
+    for (int64_t i = 0; i < c->in.rows; i++) {
+        fill_row(&r, &c->in, 0, i / a->Tq, i % a->Tq, NULL, NULL);
+        double score = r.score + (codes ? rounded_query(&c->in, &r, steps) + 4 * U_F32 : 0);
+        for (int64_t j = 0; j < a->D; j++) {
+            bound[r.o + j] = 3 * score * r.weight[j];
+            if (codes) bound[r.o + j] += rounded_weights(&c->in, &r, j, six ? 31 : 127, steps);
         }
     }
-    ops_out(out, "o", ops_get_f32(s, o, in.o_count), in.o_count, 0, o_bound);
+}
+
+/* d as of draw, but B sequences of different lengths, the first of them Tq and Tk long, and thousands of the extra rows say the
+ * type: 0 F32, 1 INT8, 2 INT6, 3 all three. Each sequence must get the same bits alone. */
+static void attention_cached(ops_session *s, const int64_t *d, ops_outputs *out) {
+    cached_case c[MAX_SEQUENCES];
+    bb_kv_sequence sequences[MAX_SEQUENCES];
+    int64_t n = d[0], q_count = 0, o_count = 0;
+    for (int64_t b = 0; b < n; b++) {
+        c[b] = draw_cached(s, d, b);
+        const bb_attention *a = &c[b].in.a;
+        sequences[b] = (bb_kv_sequence){&c[b].kv, a->Tk - a->Tq, a->Tq};
+        q_count += c[b].in.q_count;
+        o_count += c[b].in.o_count;
+    }
+    store_rows(s, c, n, out);
+    float *q = ops_host_f32(s, q_count), *before = ops_host_f32(s, o_count);
+    double *bound = ops_host(s, (size_t)o_count * sizeof *bound);
+    int64_t q_at = 0, o_at = 0;
+    for (int64_t b = 0; b < n; b++) {
+        memcpy(q + q_at, c[b].in.q, (size_t)c[b].in.q_count * sizeof *q);
+        memcpy(before + o_at, c[b].in.d_o, (size_t)c[b].in.o_count * sizeof *before);
+        if (ops_is_ref(s)) bound_cached(s, bound + o_at, &c[b]);
+        q_at += c[b].in.q_count;
+        o_at += c[b].in.o_count;
+    }
+    float *device_q = ops_put_f32(s, q, q_count), *o = ops_put_f32(s, before, o_count),
+          *alone = ops_put_f32(s, before, o_count);
+    bb_kv_batch batch = batch_of(c, sequences, n);
+    s->dev->ops->attention_cached(s->dev, o, device_q, &batch);
+    const float *result = ops_get_f32(s, o, o_count);
+    ops_out(out, "o", result, o_count, 0, bound);
+    q_at = o_at = 0;
+    for (int64_t b = 0; b < n && n > 1; b++) {
+        batch = batch_of(c, &sequences[b], 1);
+        s->dev->ops->attention_cached(s->dev, alone + o_at, device_q + q_at, &batch);
+        q_at += c[b].in.q_count;
+        o_at += c[b].in.o_count;
+    }
+    if (n > 1) assert_memory_equal(ops_get_f32(s, alone, o_count), result, (size_t)o_count * sizeof(float));
 }
 
 /* Few queries at once get, bit for bit, what each gets alone. */
@@ -448,16 +505,17 @@ static void few_queries_are_each_as_alone(void **state) {
         ops_session s = ops_begin(ops_cpu[1], 1);
         float *qkv = ops_put_f32(&s, ops_normal_f32(&s, T * WIDTH, 1.0), T * WIDTH);
         float *all = ops_room(&s, BB_FEW_ROWS * H * D * sizeof *all), *one = ops_room(&s, H * D * sizeof *one);
-        bb_kv kv = kv_room(&s, (bb_kv_type)type, T, HK, D);
-        ops_cpu[1]->ops->kv_append(ops_cpu[1], &kv, 0, qkv + H * D, qkv + (H + HK) * D, WIDTH, T, HK, D);
+        bb_kv kv = open_kv(&s, (bb_kv_type)type, T, HK, D);
+        bb_kv_sequence sequence = {.kv = &kv, .length = 0, .rows = T};
+        bb_kv_batch batch = {&sequence, 1, H, LAYER, WIDTH, WIDTH, H * D};
+        ops_cpu[1]->ops->kv_append(ops_cpu[1], &batch, qkv + H * D, qkv + (H + HK) * D);
         for (int64_t n = 2; n <= BB_FEW_ROWS; n++) {
             int64_t first = T - n - (n % 3 ? 0 : 88); /* also across the 512th key */
-            bb_attention a = {.B = 1, .Tq = n, .Tk = first + n, .H = H, .Hk = HK, .D = D, .q_stride = WIDTH, .o_stride = H * D};
-            ops_cpu[1]->ops->attention_cached(ops_cpu[1], all, qkv + first * WIDTH, &kv, &a);
+            sequence = (bb_kv_sequence){.kv = &kv, .length = first, .rows = n};
+            ops_cpu[1]->ops->attention_cached(ops_cpu[1], all, qkv + first * WIDTH, &batch);
             for (int64_t t = 0; t < n; t++) {
-                a.Tq = 1;
-                a.Tk = first + t + 1;
-                ops_cpu[1]->ops->attention_cached(ops_cpu[1], one, qkv + (first + t) * WIDTH, &kv, &a);
+                sequence = (bb_kv_sequence){.kv = &kv, .length = first + t, .rows = 1};
+                ops_cpu[1]->ops->attention_cached(ops_cpu[1], one, qkv + (first + t) * WIDTH, &batch);
                 assert_memory_equal(ops_get_f32(&s, one, H * D), ops_get_f32(&s, all + t * H * D, H * D),
                                     H * D * sizeof(float));
                 for (int i = 0; i < 2; i++) free(s.host[--s.host_count]);
@@ -589,17 +647,17 @@ static const ops_case cases[] = {
     {"attention_forward_ternary", attention_forward_ternary, {1, 40, 41, 1, 1, 34, 0, 10}},
     {"attention_cached", attention_cached, {1, 1, 1, 1, 1, 2, 1000, 10}},
     {"attention_cached", attention_cached, {1, 1, 77, 4, 2, 64, 1007, 10}},
-    {"attention_cached", attention_cached, {1, 1, 1030, 8, 2, 2, 1003, 10}},
+    {"attention_cached", attention_cached, {1, 1, 1630, 8, 2, 2, 1503, 10}},
     {"attention_cached", attention_cached, {1, 1, 257, 12, 12, 128, 1001, 10}},
     {"attention_cached", attention_cached, {1, 5, 600, 4, 4, 130, 1000, 30}},
     {"attention_cached", attention_cached, {1, 16, 40, 3, 1, 18, 1002, 100}},
     {"attention_cached", attention_cached, {1, 17, 40, 3, 1, 18, 1002, 100}},
     {"attention_cached", attention_cached, {1, 130, 300, 2, 2, 64, 1005, 10}},
     {"attention_cached", attention_cached, {1, 70, 70, 4, 2, 20, 1000, 10}},
-    {"attention_cached", attention_cached, {1, 40, 1100, 4, 2, 24, 1002, 10}},
+    {"attention_cached", attention_cached, {1, 40, 1600, 4, 2, 24, 1502, 10}},
     {"attention_cached", attention_cached, {1, 1, 1, 1, 1, 2, 2000, 10}},
     {"attention_cached", attention_cached, {1, 1, 77, 4, 2, 64, 2007, 10}},
-    {"attention_cached", attention_cached, {1, 1, 1030, 8, 2, 2, 2003, 10}},
+    {"attention_cached", attention_cached, {1, 1, 1630, 8, 2, 2, 2503, 10}},
     {"attention_cached", attention_cached, {1, 1, 257, 12, 12, 128, 2001, 10}},
     {"attention_cached", attention_cached, {1, 2, 258, 12, 12, 128, 2001, 10}},
     {"attention_cached", attention_cached, {1, 3, 259, 12, 12, 128, 2001, 10}},
@@ -608,10 +666,20 @@ static const ops_case cases[] = {
     {"attention_cached", attention_cached, {1, 17, 40, 3, 1, 18, 2002, 100}},
     {"attention_cached", attention_cached, {1, 130, 300, 2, 2, 64, 2005, 10}},
     {"attention_cached", attention_cached, {1, 70, 70, 4, 2, 20, 2000, 10}},
-    {"attention_cached", attention_cached, {1, 40, 1100, 4, 2, 24, 2002, 10}},
+    {"attention_cached", attention_cached, {1, 40, 1600, 4, 2, 24, 2502, 10}},
     {"attention_cached", attention_cached, {1, 20, 90, 2, 1, 200, 2002, 10}},
     {"attention_cached", attention_cached, {1, 1, 77, 4, 2, 64, 7, 10}},
     {"attention_cached", attention_cached, {1, 20, 77, 4, 2, 30, 7, 10}},
+    {"attention_cached", attention_cached, {3, 1, 77, 4, 2, 64, 7, 10}},
+    {"attention_cached", attention_cached, {3, 1, 77, 4, 2, 64, 1007, 10}},
+    {"attention_cached", attention_cached, {3, 1, 77, 4, 2, 64, 2007, 10}},
+    {"attention_cached", attention_cached, {2, 4, 600, 12, 12, 128, 2000, 10}},
+    {"attention_cached", attention_cached, {2, 16, 530, 4, 4, 130, 1001, 30}},
+    {"attention_cached", attention_cached, {8, 5, 1600, 6, 2, 20, 3500, 10}},
+    {"attention_cached", attention_cached, {7, 40, 300, 3, 1, 18, 3002, 30}},
+    {"attention_cached", attention_cached, {4, 70, 140, 4, 2, 34, 2001, 10}},
+    {"attention_cached", attention_cached, {5, 24, 200, 2, 1, 200, 1003, 10}},
+    {"attention_cached", attention_cached, {4, 30, 90, 2, 2, 2, 4, 10}},
     {"attention_backward", attention_backward, {1, 1, 1, 1, 1, 2, 0, 10}},
     {"attention_backward", attention_backward, {3, 5, 5, 1, 1, 2, 0, 10}},
     {"attention_backward", attention_backward, {1, 63, 63, 2, 2, 20, 0, 10}},

@@ -250,7 +250,7 @@ static void test_memory(void **state) {
     if (before == 0) skip();
     assert_ok(bb_model_load_for_inference(device, scratch_path("f32.safetensors"), &model, &test_error));
     assert_ok(bb_kv_cache_open(model, CONTEXT, BB_KV_INT6, &cache, &test_error));
-    memset(cache.memory, 0, cache.bytes); /* all of it is there, as after so many bytes */
+    memset(cache.kv.data, 0, cache.bytes); /* all of it is there, as after so many bytes */
     assert_ok(bb_model_forward_cached(model, &cache, x, T, false, logits, &test_error));
     uint64_t grown = resident_bytes() - before;
     double needed = 4.0 * (double)model->table.held + (double)model->quantized_bytes + (double)cache.bytes;

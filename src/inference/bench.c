@@ -106,10 +106,12 @@ static bb_status fill_cache(bb_model *m, bb_kv_cache *cache, int64_t length, bb_
     }
     for (size_t i = 0; i < count; i++) host[i] = (float)bb_rng_uniform(2, BB_STREAM_BENCH, i) - 0.5f;
     dev->ops->copy_in(dev, rows, host, bytes);
-    for (int l = 0; l < cache->layer_count; l++)
-        for (int64_t at = 0; at < length; at += FILL_ROWS)
-            dev->ops->kv_append(dev, &cache->layers[l], at, rows, rows, width,
-                                length - at < FILL_ROWS ? length - at : FILL_ROWS, m->config.n_kv_head, D);
+    for (int l = 0; l < cache->kv.layers; l++)
+        for (int64_t at = 0; at < length; at += FILL_ROWS) {
+            bb_kv_sequence sequence = {.kv = &cache->kv, .length = at, .rows = bb_min(length - at, FILL_ROWS)};
+            bb_kv_batch batch = {.sequences = &sequence, .B = 1, .H = m->config.n_head, .layer = l, .kv_stride = width};
+            dev->ops->kv_append(dev, &batch, rows, rows);
+        }
     bb_status status = dev->ops->sync(dev, err);
     dev->ops->free(dev, rows, bytes);
     free(host);
@@ -143,7 +145,7 @@ static bb_status decode(bench *b, int64_t position, bb_error *err) {
 
 static bb_status measure_decode(bench *b, json_t *root, bb_error *err) {
     const bb_config *c = &b->model->config;
-    double row = (double)bb_kv_cache_bytes(c, 1024, b->cache.layers[0].type) / 1024;
+    double row = (double)bb_kv_cache_bytes(b->model->device, c, 1024, b->cache.kv.type) / 1024;
     json_t *list = json_array();
     json_object_set_new(root, "decode", list);
     BB_TRY(fill_cache(b->model, &b->cache, positions[POSITIONS - 1], err));

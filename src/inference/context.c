@@ -36,7 +36,7 @@ void bb_context_close(bb_context *c) {
     drop_mark(c);
 }
 
-int64_t bb_context_room(const bb_context *c) { return c->cache.capacity - (c->end - c->first); }
+int64_t bb_context_room(const bb_context *c) { return c->cache.kv.capacity - (c->end - c->first); }
 
 void bb_context_append(bb_context *c, const uint8_t *bytes, int64_t n) {
     int64_t room = 2 * c->memory, held = c->end - c->base;
@@ -60,7 +60,7 @@ void bb_context_cut(bb_context *c, int64_t end) {
     c->end = end;
     if (c->mark.text && c->mark.end > end) drop_mark(c);
     if (c->first >= end) { /* all of the window is gone: what stands before it is to be read again */
-        c->first = end - bb_min(end - c->base, c->cache.capacity - c->cache.capacity / 4);
+        c->first = end - bb_min(end - c->base, c->cache.kv.capacity - c->cache.kv.capacity / 4);
         c->cache.length = 0;
     }
     c->cache.length = bb_min(c->cache.length, end - c->first);
@@ -86,7 +86,7 @@ int64_t bb_context_follow(bb_context *c, const bb_context *other, int64_t same, 
 
 /* Unread bytes do not fit the window: makes a new one of the newest bytes, to be read from position 0. */
 static void slide(bb_context *c) {
-    int64_t capacity = c->cache.capacity, unread = c->end - (c->first + c->cache.length);
+    int64_t capacity = c->cache.kv.capacity, unread = c->end - (c->first + c->cache.length);
     int64_t most = capacity > 1 ? capacity - capacity / 4 : 1, keep = bb_min(capacity / 2 + unread, most);
     if (c->cache.length > 0) c->restarts++;
     c->first = c->end - bb_min(keep, c->end - c->base);

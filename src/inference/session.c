@@ -46,7 +46,7 @@ bb_status bb_session_open(bb_model *model, const bb_session_options *o, bb_sessi
     if (status == BB_OK) {
         s->context.on_read = o->on_read;
         s->context.user = o->user;
-        status = bb_draft_open(o->draft, s->context.cache.capacity, &s->draft, err);
+        status = bb_draft_open(o->draft, s->context.cache.kv.capacity, &s->draft, err);
         if (status != BB_OK) bb_context_close(&s->context);
     }
     if (status != BB_OK) {

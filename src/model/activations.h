@@ -38,12 +38,6 @@ typedef struct bb_block_scratch {
     void *d_narrow; /* act (M, max(F, C)): dh, da, do */
 } bb_block_scratch;
 
-/* The cache of one layer in a cached forward pass. */
-typedef struct bb_kv_view {
-    bb_kv kv;
-    int64_t length; /* positions filled before this pass */
-} bb_kv_view;
-
 /* One pass of a block, or of one of its halves. */
 typedef struct bb_block_pass {
     bb_device *device;
@@ -51,7 +45,10 @@ typedef struct bb_block_pass {
     bb_block_saved *saved;
     const bb_block_scratch *scratch;
     const bb_block_shape *shape;
-    const bb_kv_view *kv; /* NULL: keys and values are those of the batch */
+    /* A cached pass: what the batch's rows are, B and T of the shape being 1 and their number; NULL without a cache. */
+    const bb_kv_sequence *sequences;
+    int64_t sequence_count;
+    int layer;
 } bb_block_pass;
 
 /* Rows that the MLP takes at a time, and sequences that attention takes, at least one. */

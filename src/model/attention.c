@@ -28,6 +28,48 @@ static bb_attention description_of(const bb_block_shape *s) {
                           .o_stride = s->C};
 }
 
+/* RoPE at each sequence's positions, then attention over the caches, which its keys and values are added to. */
+static void attend_cached(const bb_block_pass *pass, float *att, float *qkv) {
+    bb_device *dev = pass->device;
+    const bb_ops *ops = dev->ops;
+    const bb_block_shape *s = pass->shape;
+    qkv_layout row = layout_of(s);
+    bb_kv_batch batch = {.sequences = pass->sequences,
+                         .B = pass->sequence_count,
+                         .H = s->H,
+                         .layer = pass->layer,
+                         .q_stride = row.width,
+                         .kv_stride = row.width,
+                         .o_stride = s->C};
+    float *rows = qkv;
+    for (int64_t b = 0; b < batch.B; b++) {
+        const bb_kv_sequence *sequence = &batch.sequences[b];
+        ops->rope_forward(dev, rows, NULL, s->rope_cos, s->rope_sin, sequence->length, 1, sequence->rows, s->H + s->Hk, s->D,
+                          row.width);
+        rows += sequence->rows * row.width;
+    }
+    ops->kv_append(dev, &batch, qkv + row.k, qkv + row.v);
+    ops->attention_cached(dev, att, qkv, &batch);
+}
+
+/* The same within the n sequences from b on. */
+static void attend(const bb_block_pass *pass, float *att, float *qkv, int64_t b, int64_t n) {
+    bb_device *dev = pass->device;
+    const bb_ops *ops = dev->ops;
+    const bb_block_saved *saved = pass->saved;
+    const bb_block_shape *s = pass->shape;
+    int64_t m = b * s->T;
+    qkv_layout row = layout_of(s);
+    bb_attention a = description_of(s);
+    /* s->training and not the pointers: an evaluation in a training workspace must give the same bits as any other */
+    void *kept = s->training ? bb_rows_at(saved->att, ops->act_dtype, m, s->C) : NULL;
+    float *lse = s->training ? saved->lse + m * s->H : NULL;
+    a.B = n;
+    ops->rope_forward(dev, qkv, bb_rows_at(saved->qkv, ops->act_dtype, m, row.width), s->rope_cos, s->rope_sin, 0, n, s->T,
+                      s->H + s->Hk, s->D, row.width);
+    ops->attention_forward(dev, att, kept, lse, qkv, qkv + row.k, qkv + row.v, &a);
+}
+
 /* Sequences b .. b+n-1 of the batch. */
 static void forward_sequences(const bb_block_pass *pass, float *y, const float *x, int64_t b, int64_t n) {
     bb_device *dev = pass->device;
@@ -35,28 +77,16 @@ static void forward_sequences(const bb_block_pass *pass, float *y, const float *
     const bb_block *block = pass->weights;
     const bb_block_saved *saved = pass->saved;
     const bb_block_shape *s = pass->shape;
-    const bb_kv_view *kv = pass->kv;
     int64_t m = b * s->T, M = n * s->T, C = s->C;
-    qkv_layout row = layout_of(s);
-    bb_attention a = description_of(s);
     float *qkv = pass->scratch->wide, *att = pass->scratch->att;
     bb_rows in = bb_rows_from(saved->qkv_in, m, C), out = bb_rows_from(saved->o_in, m, C);
-    a.B = n;
 
     ops->rmsnorm_forward(dev, in, saved->r1 + m, x + m * C, block->n1, s->norm_eps, M, C);
     ops->linear_forward(dev, qkv, NULL, in, &block->qkv, M);
-    ops->rope_forward(dev, qkv, bb_rows_at(saved->qkv, ops->act_dtype, m, row.width), s->rope_cos, s->rope_sin,
-                      kv ? kv->length : 0, n, s->T, s->H + s->Hk, s->D, row.width);
-    if (kv) {
-        ops->kv_append(dev, &kv->kv, kv->length, qkv + row.k, qkv + row.v, row.width, M, s->Hk, s->D);
-        a.Tk = kv->length + s->T;
-        ops->attention_cached(dev, att, qkv, &kv->kv, &a);
-    } else {
-        /* s->training and not the pointers: an evaluation in a training workspace must give the same bits as any other */
-        void *kept = s->training ? bb_rows_at(saved->att, ops->act_dtype, m, C) : NULL;
-        float *lse = s->training ? saved->lse + m * s->H : NULL;
-        ops->attention_forward(dev, att, kept, lse, qkv, qkv + row.k, qkv + row.v, &a);
-    }
+    if (pass->sequences)
+        attend_cached(pass, att, qkv);
+    else
+        attend(pass, att, qkv, b, n);
     ops->act_quant(dev, out, att, M, C);
     ops->linear_forward(dev, y + m * C, x + m * C, out, &block->o, M);
 }

@@ -38,21 +38,24 @@ static void head(bb_model *m, int64_t first, int64_t rows) {
 }
 
 static bb_block_pass pass_of(bb_model *m, int layer, const bb_block_shape *s) {
-    return (bb_block_pass){
-        .device = m->device, .weights = &m->blocks[layer], .saved = &m->ws.saved[layer], .scratch = &m->ws.scratch, .shape = s};
+    return (bb_block_pass){.device = m->device,
+                           .weights = &m->blocks[layer],
+                           .saved = &m->ws.saved[layer],
+                           .scratch = &m->ws.scratch,
+                           .shape = s,
+                           .layer = layer};
 }
 
-/* From ws.x to the residual after the last block, in ws.block_x[L]. */
-static void blocks_forward(bb_model *m, const bb_block_shape *s, const bb_kv_cache *cache) {
+/* From ws.x to the residual after the last block, in ws.block_x[L]. sequences (n): of a cached pass, or NULL. */
+static void blocks_forward(bb_model *m, const bb_block_shape *s, const bb_kv_sequence *sequences, int64_t n) {
     bb_workspace *w = &m->ws;
     const bb_ops *ops = m->device->ops;
     bb_model_prepare(m);
     ops->embedding_forward(m->device, w->block_x[0], w->x, embedding(m), s->B * s->T, m->config.vocab_size, s->C);
     for (int l = 0; l < m->config.n_layer; l++) {
-        bb_kv_view view;
-        if (cache) view = (bb_kv_view){.kv = cache->layers[l], .length = cache->length};
         bb_block_pass pass = pass_of(m, l, s);
-        if (cache) pass.kv = &view;
+        pass.sequences = sequences;
+        pass.sequence_count = n;
         bb_block_forward(&pass, w->block_x[l + 1], w->block_x[l]);
     }
 }
@@ -105,7 +108,7 @@ static bb_status forward(bb_model *m, const bb_block_shape *s, const uint8_t *x,
     const bb_ops *ops = m->device->ops;
     int64_t M = s->B * s->T;
     ops->copy_in(m->device, w->x, x, (size_t)M);
-    blocks_forward(m, s, NULL);
+    blocks_forward(m, s, NULL, 0);
     head(m, 0, M);
     if (!y) return BB_OK;
     ops->copy_in(m->device, w->y, y, (size_t)M);
@@ -156,7 +159,8 @@ bb_status bb_model_loss_backward(bb_model *m, const uint8_t *x, const uint8_t *y
 static void forward_piece(bb_model *m, bb_kv_cache *cache, const uint8_t *bytes, int64_t n, int64_t wanted) {
     bb_block_shape s = shape_of(m, 1, n);
     m->device->ops->copy_in(m->device, m->ws.x, bytes, (size_t)n);
-    blocks_forward(m, &s, cache);
+    bb_kv_sequence sequence = {.kv = &cache->kv, .length = cache->length, .rows = n};
+    blocks_forward(m, &s, &sequence, 1);
     if (wanted) head(m, n - wanted, wanted);
     cache->length += n;
 }
@@ -164,9 +168,9 @@ static void forward_piece(bb_model *m, bb_kv_cache *cache, const uint8_t *bytes,
 bb_status bb_model_forward_cached(bb_model *m, bb_kv_cache *cache, const uint8_t *bytes, int64_t n, bool all, float *logits,
                                   bb_error *err) {
     BB_DEVICE_SCOPE(m->device);
-    if (n < 1 || cache->length < 0 || cache->length + n > cache->capacity)
+    if (n < 1 || cache->length < 0 || cache->length + n > cache->kv.capacity)
         return bb_fail(err, BB_ERR_ARGUMENT, "%lld bytes at position %lld do not fit a cache of %lld", (long long)n,
-                       (long long)cache->length, (long long)cache->capacity);
+                       (long long)cache->length, (long long)cache->kv.capacity);
     for (int64_t at = 0; at < n; at += BB_PREFILL_ROWS) {
         int64_t piece = bb_min(n - at, BB_PREFILL_ROWS);
         int64_t wanted = all ? piece : at + piece == n;

@@ -7,18 +7,15 @@
 
 typedef struct bb_kv_cache {
     bb_device *device;
-    void *memory; /* device: all layers */
-    size_t bytes;
-    bb_kv *layers; /* host (layer_count) */
-    int layer_count;
-    int64_t capacity; /* positions */
-    int64_t length;   /* filled positions; the caller may set it back and read other bytes from there on */
+    bb_kv kv;
+    size_t bytes;   /* of kv.data */
+    int64_t length; /* filled positions; the caller may set it back and read other bytes from there on */
 } bb_kv_cache;
 
 enum { BB_PREFILL_ROWS = 256 }; /* bytes that go through the model at a time, so that the workspace stays small */
 
 /* Bytes of a cache, and of the workspace that reading into it takes. */
-size_t bb_kv_cache_bytes(const bb_config *config, int64_t capacity, bb_kv_type type);
+size_t bb_kv_cache_bytes(bb_device *device, const bb_config *config, int64_t capacity, bb_kv_type type);
 size_t bb_kv_cache_workspace_bytes(bb_device *device, const bb_config *config, int64_t capacity);
 /* An empty cache. Also reserves the model's workspace for reading into it. */
 bb_status bb_kv_cache_open(bb_model *model, int64_t capacity, bb_kv_type type, bb_kv_cache *out, bb_error *err);

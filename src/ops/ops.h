@@ -32,7 +32,8 @@ typedef struct bb_rows {
     bb_dtype dtype;
 } bb_rows;
 
-/* Up to BB_FEW_ROWS rows, linear_forward, head_forward and attention_cached compute a row as they would alone, bit for bit. */
+/* Up to BB_FEW_ROWS rows, of a sequence in attention_cached, linear_forward, head_forward and attention_cached compute a row as they
+ * would alone, bit for bit. */
 enum { BB_MAX_SEGMENTS = 3, BB_FEW_ROWS = 16 };
 
 /* Rows of a prepared matrix that a backend stores as one, at the most (it divides this). */
@@ -61,38 +62,31 @@ typedef struct bb_attention {
     int64_t q_stride, kv_stride, kv_batch_stride, o_stride;
 } bb_attention;
 
-/* The keys and values of one sequence in one layer. F32: k and v are (positions, Hk*D). The others hold rows of codes, each
- * with a scale: (Hk, run) f32. Positions come in runs, run_bytes from one to the next, so that all layers' first runs can lie
- * together: memory is used as it fills. INT8: in a run, k and v are codes (Hk, run, bb_kv_width(D)), zeros past D. INT6: four
- * codes, each 32 more than its value, in a cell of three bytes, the first one lowest: bits 0-5 of the first byte. Sixteen cells
- * make a block of 48 bytes: their first bytes, their second ones, their third ones. k is (Hk, run, W/64) blocks, W being D
- * rounded up to 64: cell c of one has columns c, c+16, c+32 and c+48. v is (Hk, run/4, W/16) blocks: cell c of one has column c
- * of four rows, which are read together. Columns past D are zeros. */
+/* A cache of the keys and values of one sequence in all layers, for up to `capacity` positions. `data` is laid out as the
+ * backend likes, in kv_bytes() of backend memory, zeroed before its first use. F32 holds values; the others hold codes with an f32
+ * scale for each position and head: INT8 as act_quant quantizes a row, INT6 in the same way with 31 in place of 127. */
 typedef struct bb_kv {
-    void *k, *v;              /* of the first run */
-    float *k_scale, *v_scale; /* NULL for F32 */
     bb_kv_type type;
-    int64_t run, run_bytes; /* run: a multiple of BB_KV_RUN, or, where there is one run, of BB_KV_ROWS; 0 for F32 */
+    int layers;
+    int64_t capacity, Hk, D;
+    void *data;
 } bb_kv;
 
-enum { BB_KV_RUN = 512, BB_KV_ROWS = 4, BB_KV_BLOCK = 48 };
+/* A sequence's part of a cached pass: positions length .. length+rows-1, rows >= 1. */
+typedef struct bb_kv_sequence {
+    const bb_kv *kv;
+    int64_t length, rows;
+} bb_kv_sequence;
 
-static inline int64_t bb_kv_width(int64_t D) { return (D + 15) / 16 * 16; }
-/* Bytes that a row of codes, which is D long, takes in either of k and v. */
-static inline int64_t bb_kv_row_bytes(bb_kv_type type, int64_t D) {
-    return type == BB_KV_INT6 ? (D + 63) / 64 * BB_KV_BLOCK : bb_kv_width(D);
-}
-/* Where a row's run begins, in bytes from what the pointers say, and its place among the run's rows. */
-static inline int64_t bb_kv_run_begin(const bb_kv *kv, int64_t position) { return position / kv->run * kv->run_bytes; }
-static inline int64_t bb_kv_row(const bb_kv *kv, int64_t h, int64_t position) { return h * kv->run + position % kv->run; }
-/* The cell of column d of a row: its first byte's place from k or v of the run on; the others are 16 and 32 bytes further. And
- * the code's place in it. INT6. */
-static inline int64_t bb_kv_cell(bool values, int64_t row, int64_t d, int64_t D, int *place) {
-    int64_t row_bytes = bb_kv_row_bytes(BB_KV_INT6, D);
-    *place = (int)(values ? row % BB_KV_ROWS : d % 64 / 16);
-    if (values) return row / BB_KV_ROWS * BB_KV_ROWS * row_bytes + d / 16 * BB_KV_BLOCK + d % 16;
-    return row * row_bytes + d / 64 * BB_KV_BLOCK + d % 16;
-}
+/* A cached pass of B >= 1 sequences through one layer. Their lengths, rows, and capacities and types of cache may differ; Hk
+ * and D are the same, and no two share a cache. The rows of the sequences lie one below the other: element d of head h of row m
+ * of q is at q + (m*q_stride + h*D + d), of o, k and v likewise, with o_stride, kv_stride and kv_stride. */
+typedef struct bb_kv_batch {
+    const bb_kv_sequence *sequences; /* (B) */
+    int64_t B, H;
+    int layer;
+    int64_t q_stride, kv_stride, o_stride;
+} bb_kv_batch;
 
 enum { BB_NORM_TILE = 4096 };
 
@@ -256,13 +250,16 @@ typedef struct bb_ops {
      * arXiv:2205.14135 */
     void (*attention_forward)(bb_device *dev, float *o, void *kept, float *lse, const float *q, const float *k, const float *v,
                               const bb_attention *a);
-    /* Positions first .. first+n-1 of kv from rows t of k and v: f32, Hk*D elements from k + t*stride on. INT8: each head's row
-     * is quantized as act_quant does; INT6: in the same way, with 31 instead of 127. */
-    void (*kv_append)(bb_device *dev, const bb_kv *kv, int64_t first, const float *k, const float *v, int64_t stride, int64_t n,
-                      int64_t Hk, int64_t D);
-    /* attention_forward of one sequence, a->B = 1, whose keys and values are the first Tk of kv; kv_stride and kv_batch_stride
-     * of a are not read. Of codes, a backend may round q to 14 bits, and the weights of the values too. */
-    void (*attention_cached)(bb_device *dev, float *o, const float *q, const bb_kv *kv, const bb_attention *a);
+    /* Bytes of kv->data. */
+    size_t (*kv_bytes)(bb_device *dev, const bb_kv *kv);
+    /* Stores the rows of k and v, f32, at their sequences' positions. */
+    void (*kv_append)(bb_device *dev, const bb_kv_batch *batch, const float *k, const float *v);
+    /* attention_forward of each sequence over its cache, which holds the batch's rows already: row t of a sequence sees keys 0 ..
+     * length + t. A sequence's rows get the same bits as in a batch of that sequence alone. Where the cache holds codes, a
+     * backend may round q and the weights of the values to 14 bits. */
+    void (*attention_cached)(bb_device *dev, float *o, const float *q, const bb_kv_batch *batch);
+    /* k, v: f32 (n, Hk*D), the values of positions first .. first+n-1, codes times their scale. */
+    void (*kv_unpack)(bb_device *dev, float *k, float *v, const bb_kv *kv, int layer, int64_t first, int64_t n);
     /* All act: of the forward pass, what was kept. A backend that rounds in the forward pass may here as well: rows of q, k, do
      * and v as rows are there, for the scores and for do vT; for what is summed over 256 queries p to steps of a key's largest
      * over 255, dS over 127, q and do to a column's largest over 127; for what is summed over 128 keys dS to a query's largest

@@ -29,7 +29,7 @@ bb_status bb_memory_predict(bb_device *device, const bb_config *config, bb_optim
     BB_TRY(bb_param_table_create(config, true, &table, err));
     out->inference_weights = (uint64_t)table.held * sizeof(float) + out->quantized_weights;
     bb_param_table_free(&table);
-    out->kv_cache = bb_kv_cache_bytes(config, seq_len, BB_KV_INT6);
+    out->kv_cache = bb_kv_cache_bytes(device, config, seq_len, BB_KV_INT6);
     out->inference_total = out->inference_weights + out->kv_cache + bb_kv_cache_workspace_bytes(device, config, seq_len);
     return BB_OK;
 }

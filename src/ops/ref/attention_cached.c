@@ -1,92 +1,116 @@
 // SPDX-License-Identifier: MIT
-/* The cache of keys and values, and attention to it. */
+/* The cache of keys and values, and attention over it. A layer holds k and v, (capacity, Hk, D): f32, or int8 codes, which are
+ * followed by the scales of k and of v, f32 (capacity, Hk). */
 #include <math.h>
 
+#include "core/arena.h"
 #include "ops/ref/ref.h"
 
-/* Where the codes of a run begin, and the scale of a row of it. data, scales: the keys', or the values'. */
-static uint8_t *run_of(float **scale, void *data, float *scales, const bb_kv *kv, int64_t h, int64_t position) {
-    int64_t begin = bb_kv_run_begin(kv, position);
-    *scale = (float *)(void *)((char *)scales + begin) + bb_kv_row(kv, h, position);
-    return (uint8_t *)data + begin;
-}
-
-enum { SIX_BITS = 63, BIAS = 32 };
-
-static uint32_t cell_of(const uint8_t *first) { return first[0] | (uint32_t)first[16] << 8 | (uint32_t)first[32] << 16; }
-
-static int code_at(const uint8_t *run, const bb_kv *kv, bool values, int64_t row, int64_t d, int64_t D) {
-    if (kv->type == BB_KV_INT8) return ((const int8_t *)run)[row * bb_kv_width(D) + d];
-    int place;
-    int64_t cell = bb_kv_cell(values, row, d, D, &place);
-    return (int)(cell_of(run + cell) >> 6 * place & SIX_BITS) - BIAS;
-}
-
-static void set_code(uint8_t *run, const bb_kv *kv, bool values, int64_t row, int64_t d, int64_t D, int code) {
-    if (kv->type == BB_KV_INT8) {
-        ((int8_t *)run)[row * bb_kv_width(D) + d] = (int8_t)code;
-        return;
-    }
-    int place;
-    uint8_t *first = run + bb_kv_cell(values, row, d, D, &place);
-    uint32_t mask = (uint32_t)SIX_BITS << 6 * place, bits = (uint32_t)(code + BIAS) << 6 * place & mask;
-    uint32_t cell = (cell_of(first) & ~mask) | bits;
-    for (int i = 0; i < 3; i++) first[16 * i] = (uint8_t)(cell >> 8 * i);
-}
-
-static void append(void *data, float *scales, const bb_kv *kv, bool values, int64_t position, const float *x, int64_t Hk,
-                   int64_t D) {
-    if (kv->type == BB_KV_F32) {
-        memcpy((float *)data + position * Hk * D, x, (size_t)(Hk * D) * sizeof *x);
-        return;
-    }
-    int64_t width = kv->type == BB_KV_INT8 ? bb_kv_width(D) : (D + 63) / 64 * 64;
-    float limit = kv->type == BB_KV_INT8 ? 127.0f : 31.0f;
-    for (int64_t h = 0; h < Hk; h++) {
-        float *scale;
-        uint8_t *run = run_of(&scale, data, scales, kv, h, position);
-        *scale = bb_ref_scale(x + h * D, D, limit);
-        for (int64_t d = 0; d < width; d++)
-            set_code(run, kv, values, bb_kv_row(kv, h, position), d, D, d < D ? bb_ref_code(x[h * D + d], *scale, limit) : 0);
-    }
-}
-
-void bb_ref_kv_append(bb_device *dev, const bb_kv *kv, int64_t first, const float *k, const float *v, int64_t stride, int64_t n,
-                      int64_t Hk, int64_t D) {
-    (void)dev;
-    for (int64_t t = 0; t < n; t++) {
-        append(kv->k, kv->k_scale, kv, false, first + t, k + t * stride, Hk, D);
-        append(kv->v, kv->v_scale, kv, true, first + t, v + t * stride, Hk, D);
-    }
-}
-
-/* Element d of a cached row. */
-static double value_at(const bb_kv *kv, bool values, int64_t h, int64_t position, int64_t d, const bb_attention *a) {
-    void *data = values ? kv->v : kv->k;
-    if (kv->type == BB_KV_F32) return (double)((const float *)data)[(position * a->Hk + h) * a->D + d];
+/* The keys or the values of a layer. */
+typedef struct cached_matrix {
+    float *values; /* F32 */
+    int8_t *codes; /* else, with */
     float *scale;
-    const uint8_t *run = run_of(&scale, data, values ? kv->v_scale : kv->k_scale, kv, h, position);
-    return (double)*scale * code_at(run, kv, values, bb_kv_row(kv, h, position), d, a->D);
+} cached_matrix;
+
+static cached_matrix matrix_layout(bb_arena *arena, const bb_kv *kv) {
+    size_t rows = (size_t)(kv->capacity * kv->Hk), count = rows * (size_t)kv->D;
+    cached_matrix m = {0};
+    if (kv->type == BB_KV_F32) {
+        m.values = bb_arena_take(arena, count * sizeof *m.values);
+    } else {
+        m.codes = bb_arena_take(arena, count);
+        m.scale = bb_arena_take(arena, rows * sizeof *m.scale);
+    }
+    return m;
 }
 
-void bb_ref_attention_cached(bb_device *dev, float *o, const float *q, const bb_kv *kv, const bb_attention *a) {
-    double *p = bb_ref_scratch(dev, (size_t)a->Tk), scale = 1.0 / sqrt((double)a->D);
-    if (!p) return;
-    for (int64_t i = 0; i < a->H * a->Tq; i++) {
-        int64_t h = i / a->Tq, t = i % a->Tq, hk = h / (a->H / a->Hk), seen = t + 1 + (a->Tk - a->Tq);
-        double max = -INFINITY, sum = 0;
-        for (int64_t j = 0; j < seen; j++) {
-            double dot = 0;
-            for (int64_t d = 0; d < a->D; d++)
-                dot += (double)q[t * a->q_stride + h * a->D + d] * value_at(kv, false, hk, j, d, a);
-            p[j] = scale * dot;
-            max = fmax(max, p[j]);
+size_t bb_ref_kv_bytes(bb_device *dev, const bb_kv *kv) {
+    bb_arena measure = {0};
+    (void)dev;
+    matrix_layout(&measure, kv);
+    return 2 * measure.used * (size_t)kv->layers;
+}
+
+static cached_matrix matrix_of(const bb_kv *kv, int layer, bool values) {
+    bb_arena arena = {0};
+    matrix_layout(&arena, kv);
+    arena.base = kv->data;
+    arena.used *= 2 * (size_t)layer + values;
+    return matrix_layout(&arena, kv);
+}
+
+/* x: (Hk, D), of one position */
+static void append(cached_matrix m, const bb_kv *kv, int64_t position, const float *x) {
+    float limit = kv->type == BB_KV_INT8 ? 127.0f : 31.0f;
+    for (int64_t h = 0; h < kv->Hk; h++) {
+        int64_t row = position * kv->Hk + h;
+        const float *from = x + h * kv->D;
+        if (m.values) {
+            memcpy(m.values + row * kv->D, from, (size_t)kv->D * sizeof *from);
+            continue;
         }
-        for (int64_t j = 0; j < seen; j++) sum += p[j] = exp(p[j] - max);
-        for (int64_t d = 0; d < a->D; d++) {
-            double weighted = 0;
-            for (int64_t j = 0; j < seen; j++) weighted += p[j] * value_at(kv, true, hk, j, d, a);
-            o[t * a->o_stride + h * a->D + d] = (float)(weighted / sum);
+        m.scale[row] = bb_ref_scale(from, kv->D, limit);
+        for (int64_t d = 0; d < kv->D; d++) m.codes[row * kv->D + d] = bb_ref_code(from[d], m.scale[row], limit);
+    }
+}
+
+void bb_ref_kv_append(bb_device *dev, const bb_kv_batch *batch, const float *k, const float *v) {
+    (void)dev;
+    for (int64_t b = 0, row = 0; b < batch->B; b++) {
+        const bb_kv_sequence *s = &batch->sequences[b];
+        cached_matrix keys = matrix_of(s->kv, batch->layer, false), values = matrix_of(s->kv, batch->layer, true);
+        for (int64_t t = 0; t < s->rows; t++, row++) {
+            append(keys, s->kv, s->length + t, k + row * batch->kv_stride);
+            append(values, s->kv, s->length + t, v + row * batch->kv_stride);
         }
+    }
+}
+
+/* Element i of (capacity, Hk, D). */
+static double value_at(cached_matrix m, const bb_kv *kv, int64_t i) {
+    return m.values ? (double)m.values[i] : (double)m.scale[i / kv->D] * m.codes[i];
+}
+
+void bb_ref_kv_unpack(bb_device *dev, float *k, float *v, const bb_kv *kv, int layer, int64_t first, int64_t n) {
+    (void)dev;
+    cached_matrix keys = matrix_of(kv, layer, false), values = matrix_of(kv, layer, true);
+    int64_t width = kv->Hk * kv->D;
+    for (int64_t i = 0; i < n * width; i++) {
+        k[i] = (float)value_at(keys, kv, first * width + i);
+        v[i] = (float)value_at(values, kv, first * width + i);
+    }
+}
+
+/* One query, which sees the first `seen` positions of head hk. p: scratch (seen) */
+static void attend(float *o, const float *q, const bb_kv_sequence *s, int layer, int64_t hk, int64_t seen, double *p) {
+    const bb_kv *kv = s->kv;
+    cached_matrix keys = matrix_of(kv, layer, false), values = matrix_of(kv, layer, true);
+    int64_t D = kv->D;
+    double scale = 1.0 / sqrt((double)D), max = -INFINITY, sum = 0;
+    for (int64_t j = 0; j < seen; j++) {
+        double dot = 0;
+        for (int64_t d = 0; d < D; d++) dot += (double)q[d] * value_at(keys, kv, (j * kv->Hk + hk) * D + d);
+        p[j] = scale * dot;
+        max = fmax(max, p[j]);
+    }
+    for (int64_t j = 0; j < seen; j++) sum += p[j] = exp(p[j] - max);
+    for (int64_t d = 0; d < D; d++) {
+        double weighted = 0;
+        for (int64_t j = 0; j < seen; j++) weighted += p[j] * value_at(values, kv, (j * kv->Hk + hk) * D + d);
+        o[d] = (float)(weighted / sum);
+    }
+}
+
+void bb_ref_attention_cached(bb_device *dev, float *o, const float *q, const bb_kv_batch *batch) {
+    for (int64_t b = 0, row = 0; b < batch->B; b++) {
+        const bb_kv_sequence *s = &batch->sequences[b];
+        int64_t D = s->kv->D, group = batch->H / s->kv->Hk;
+        double *p = bb_ref_scratch(dev, (size_t)(s->length + s->rows));
+        if (!p) return;
+        for (int64_t t = 0; t < s->rows; t++, row++)
+            for (int64_t h = 0; h < batch->H; h++)
+                attend(o + row * batch->o_stride + h * D, q + row * batch->q_stride + h * D, s, batch->layer, h / group,
+                       s->length + t + 1, p);
     }
 }

@@ -4,6 +4,7 @@
  * Included by attention_forward_tile.h, once for each set. */
 #ifndef ATTENTION_CODES
 #define ATTENTION_CODES
+#include "ops/cpu/attention/attention_forward.h"
 #include "ops/cpu/attention/kv_int6.h"
 
 #define load_codes ATTENTION_NAME(load_codes)
@@ -16,7 +17,7 @@
 #define sum_lanes ATTENTION_NAME(sum_lanes)
 #define weigh_keys ATTENTION_NAME(weigh_keys)
 #define weighted_rows ATTENTION_NAME(weighted_rows)
-#define cached_whole ATTENTION_NAME(cached_whole)
+#define cached_unpack ATTENTION_NAME(cached_unpack)
 #define query_steps ATTENTION_NAME(query_steps)
 #define cached_query ATTENTION_NAME(cached_query)
 #define cached_partial ATTENTION_NAME(cached_partial)
@@ -24,40 +25,7 @@
 /* Bytes that keys and values are fetched ahead, into the second-level cache. */
 enum { CODES_AHEAD = 10240 };
 
-/* A query as cached_partial reads it: int16 steps, so that its products with codes are integers whose sum fits 32 bits. */
-typedef struct cached_q {
-    float scale;    /* of a step, times log2 e / sqrt(D) */
-    int32_t bias;   /* of attention_int6_tile.h, which has its own order of steps */
-    int16_t *steps; /* (D rounded up to 64), zeros past D */
-} cached_q;
-
-/* The rows of one head, from some position on to the end of its run. */
-typedef struct cached_rows {
-    const int8_t *k, *v; /* (keys, width), or in six bits as bb_kv says */
-    const float *k_scale, *v_scale;
-    int64_t width;      /* bytes of a row */
-    const int8_t *next; /* what will be read after them */
-} cached_rows;
-
 _Static_assert(BB_KV_RUN % ATTENTION_KEYS == 0 && BB_KV_RUN % DIRECT_KEYS == 0, "what is read at a time is in one run");
-
-static inline cached_rows cached_from(const bb_kv *kv, int64_t h, int64_t position, int64_t D) {
-    int64_t width = bb_kv_row_bytes(kv->type, D), begin = bb_kv_run_begin(kv, position), row = bb_kv_row(kv, h, position);
-    const int8_t *v = (const int8_t *)kv->v + begin + row * width;
-    return (cached_rows){.k = (const int8_t *)kv->k + begin + row * width,
-                         .v = v,
-                         .k_scale = (const float *)(const void *)((const char *)kv->k_scale + begin) + row,
-                         .v_scale = (const float *)(const void *)((const char *)kv->v_scale + begin) + row,
-                         .width = width,
-                         .next = v};
-}
-
-/* Queries that read the keys and values together. */
-enum { CACHED_QUERIES = 4 };
-
-/* Scratch of cached_partial; and of a run of keys and values in int8, behind it. */
-static inline size_t cached_partial_bytes(void) { return 2 * CACHED_QUERIES * DIRECT_KEYS * sizeof(float); }
-static inline size_t cached_bytes(int64_t D) { return cached_partial_bytes() + (size_t)(2 * DIRECT_KEYS * bb_kv_width(D)); }
 #endif
 
 /* VL codes as f32. */
@@ -73,10 +41,10 @@ INLINE vf load_codes(const int8_t *p) {
 INLINE vf load_codes(const int8_t *p) { return (vf){(float)p[0], (float)p[1], (float)p[2], (float)p[3]}; }
 #endif
 
-/* Rows of six bits, the first `keys` <= most of them in int8; room: (2, most, bb_kv_width(D)). */
-KERNEL void cached_whole(cached_rows *rows, int8_t *room, int64_t keys, int64_t most, int64_t D) {
+/* Unpacks rows of six bits, the first `keys` <= most of them, to int8; buffer: (2, most, bb_kv_width(D)). */
+KERNEL void cached_unpack(cached_rows *rows, int8_t *buffer, int64_t keys, int64_t most, int64_t D) {
     int64_t width = bb_kv_width(D), packed = rows->width;
-    int8_t *k = room, *v = room + most * width;
+    int8_t *k = buffer, *v = buffer + most * width;
     for (int64_t j = 0; j < keys; j++)
         for (int64_t d = 0; d < width; d += 64)
             bb_int6_take(k + j * width + d, 16, bb_clamp((width - d) / 16, 0, 4), rows->k + j * packed + d / 64 * BB_KV_BLOCK);

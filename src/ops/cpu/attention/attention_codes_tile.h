@@ -131,7 +131,7 @@ INLINE float tile_scales(const codes_buffers *c, const cached_rows *codes, int64
 }
 
 /* As forward_tile. */
-KERNEL void codes_tile_avx512vnni(float *o, const float *q, const bb_kv *kv, const bb_attention *a, int64_t h, int64_t t0,
+KERNEL void codes_tile_avx512vnni(float *o, const float *q, const bb_kv_layer *kv, const bb_attention *a, int64_t h, int64_t t0,
                                   void *scratch) {
     bb_arena arena = {scratch, 0};
     int64_t D = a->D, dw = bb_round_up(D, 32), rows = bb_clamp(a->Tq - t0, 0, ATTENTION_QUERIES);
@@ -148,7 +148,7 @@ KERNEL void codes_tile_avx512vnni(float *o, const float *q, const bb_kv *kv, con
     for (int64_t key0 = 0; key0 < see + rows; key0 += ATTENTION_KEYS) {
         int64_t keys = bb_clamp(see + rows - key0, 0, ATTENTION_KEYS);
         cached_rows codes = cached_from(kv, h / (a->H / a->Hk), key0, D);
-        if (kv->type == BB_KV_INT6) cached_whole(&codes, c.f.codes, keys, ATTENTION_KEYS, D);
+        if (kv->type == BB_KV_INT6) cached_unpack(&codes, c.f.codes, keys, ATTENTION_KEYS, D);
         float step = tile_scales(&c, &codes, keys);
         pack_code_keys(c.k, codes.k, codes.width, keys);
         pack_code_values(c.v, codes.v, codes.width, keys);

@@ -229,7 +229,8 @@ KERNEL void split_outputs(const split_buffers *b, row_block *x) {
 
 /* As forward_tile. */
 KERNEL void forward_tile_avx512amx(float *o, bb_bf16 *kept, float *lse, const float *q, const float *k, const float *v,
-                                   const bb_kv *kv, const bb_attention *a, int64_t b, int64_t h, int64_t t0, void *scratch) {
+                                   const bb_kv_layer *kv, const bb_attention *a, int64_t b, int64_t h, int64_t t0,
+                                   void *scratch) {
     bb_arena arena = {scratch, 0};
     split_buffers x = carve_split(&arena, a->D);
     int64_t D = a->D, rows = bb_clamp(a->Tq - t0, 0, ATTENTION_QUERIES);
@@ -273,7 +274,7 @@ KERNEL void forward_tile_avx512amx(float *o, bb_bf16 *kept, float *lse, const fl
 #define direct_partial_avx512amx direct_partial_avx512vnni
 #define cached_query_avx512amx cached_query_avx512vnni
 #define cached_partial_avx512amx cached_partial_avx512vnni
-#define cached_whole_avx512amx cached_whole_avx512vnni
+#define cached_unpack_avx512amx cached_unpack_avx512vnni
 #define direct_merge_avx512amx direct_merge_avx512vnni
 
 #endif

@@ -7,7 +7,6 @@
 #define ATTENTION_ROWS 32     /* queries that meet it at a time: their scores stay in the first-level cache */
 #define INT8_KEYS 256         /* both in int8, whose products are faster, so that what is done once a tile counts */
 #define INT8_ROWS 16
-#define DIRECT_KEYS 512 /* a task of the path for single queries */
 
 #define forward_buffers ATTENTION_NAME(forward_buffers)
 #define carve_softmax ATTENTION_NAME(carve_softmax)
@@ -28,9 +27,6 @@
 #define weighted_sum ATTENTION_NAME(weighted_sum)
 #define direct_partial ATTENTION_NAME(direct_partial)
 #define direct_merge ATTENTION_NAME(direct_merge)
-
-/* Scratch of direct_partial. */
-static inline size_t direct_bytes(int64_t D) { return (size_t)(bb_round_up(D, 16) + DIRECT_KEYS) * sizeof(float); }
 
 /* Rows in f32, `stride` elements apart. */
 typedef struct wide_rows {
@@ -217,12 +213,12 @@ INLINE void store_tile(float *o, bb_bf16 *kept, float *lse, const forward_buffer
 
 /* The tile of `keys` keys, and values, from key0 on. */
 INLINE void tile_rows(wide_rows *keys_at, wide_rows *values_at, const forward_buffers *f, const float *k, const float *v,
-                      const bb_kv *kv, const bb_attention *a, int64_t b, int64_t h, int64_t key0, int64_t keys) {
+                      const bb_kv_layer *kv, const bb_attention *a, int64_t b, int64_t h, int64_t key0, int64_t keys) {
     int64_t D = a->D, at = b * a->kv_batch_stride + key0 * a->kv_stride + h / (a->H / a->Hk) * D;
     if (kv) {
         cached_rows codes = cached_from(kv, h / (a->H / a->Hk), key0, D);
         float *wide_v = f->wide + ATTENTION_KEYS * D;
-        if (kv->type == BB_KV_INT6) cached_whole(&codes, f->codes, keys, ATTENTION_KEYS, D);
+        if (kv->type == BB_KV_INT6) cached_unpack(&codes, f->codes, keys, ATTENTION_KEYS, D);
         expand_codes(f->wide, codes.k, codes.k_scale, codes.width, keys, D);
         expand_codes(wide_v, codes.v, codes.v_scale, codes.width, keys, D);
         *keys_at = (wide_rows){f->wide, D};
@@ -234,8 +230,8 @@ INLINE void tile_rows(wide_rows *keys_at, wide_rows *values_at, const forward_bu
 }
 
 /* Queries t0..t0+QUERIES-1 of head h of sequence b. kv: NULL, or the codes that are the keys and values instead of k and v. */
-KERNEL void forward_tile(float *o, bb_bf16 *kept, float *lse, const float *q, const float *k, const float *v, const bb_kv *kv,
-                         const bb_attention *a, int64_t b, int64_t h, int64_t t0, void *scratch) {
+KERNEL void forward_tile(float *o, bb_bf16 *kept, float *lse, const float *q, const float *k, const float *v,
+                         const bb_kv_layer *kv, const bb_attention *a, int64_t b, int64_t h, int64_t t0, void *scratch) {
     bb_arena arena = {scratch, 0};
     int64_t D = a->D, ldv = bb_round_up(D, VL), rows = bb_clamp(a->Tq - t0, 0, ATTENTION_QUERIES);
     int64_t q_row = b * a->Tq + t0, see = t0 + a->Tk - a->Tq; /* query m of the tile sees keys 0..m + see */

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-/* Blocks of the cache in six bits, 16 cells of four codes each in 48 bytes (ops.h, bb_kv), and what was put into them. */
+/* Blocks of the cache in six bits, 16 cells of four codes each in 48 bytes (kv_layout.h), and what was put into them. */
 #ifndef BB_OPS_CPU_KV_INT6_H
 #define BB_OPS_CPU_KV_INT6_H
 

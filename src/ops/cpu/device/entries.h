@@ -26,10 +26,11 @@ void bb_cpu_head_backward(bb_device *dev, void *dh, float *de, const float *dlog
 
 size_t bb_cpu_head_scratch(int64_t M, int64_t V, int64_t C);
 
-/* attention.c, attention_backward.c, kv_append.c, rope.c */
-void bb_cpu_kv_append(bb_device *dev, const bb_kv *kv, int64_t first, const float *k, const float *v, int64_t stride, int64_t n,
-                      int64_t Hk, int64_t D);
-void bb_cpu_attention_cached(bb_device *dev, float *o, const float *q, const bb_kv *kv, const bb_attention *a);
+/* attention.c, attention_cached.c, attention_backward.c, kv_cache.c, rope.c */
+size_t bb_cpu_kv_bytes(bb_device *dev, const bb_kv *kv);
+void bb_cpu_kv_append(bb_device *dev, const bb_kv_batch *batch, const float *k, const float *v);
+void bb_cpu_kv_unpack(bb_device *dev, float *k, float *v, const bb_kv *kv, int layer, int64_t first, int64_t n);
+void bb_cpu_attention_cached(bb_device *dev, float *o, const float *q, const bb_kv_batch *batch);
 size_t bb_cpu_attention_forward_scratch(bb_device *dev, const bb_attention *a);
 size_t bb_cpu_attention_backward_scratch(bb_device *dev, const bb_attention *a);
 void bb_cpu_attention_forward(bb_device *dev, float *o, void *kept, float *lse, const float *q, const float *k, const float *v,
