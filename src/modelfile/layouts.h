@@ -9,8 +9,9 @@
 #define BB_PACKED_FILE_FORMAT "bitbyte-2bit" /* ternary tensors are codes, each with a scale */
 #define BB_SCALE_SUFFIX "_scale"             /* of the name of a packed tensor's scale */
 
-extern const bb_model_layout bb_layout_bitbyte; /* checkpoints and model files of ours */
-extern const bb_model_layout bb_layout_packed;  /* what export writes */
+extern const bb_model_layout bb_layout_bitbyte;  /* checkpoints and model files of ours */
+extern const bb_model_layout bb_layout_packed;   /* what export writes */
+extern const bb_model_layout bb_layout_original; /* the PyTorch original's */
 
 /* The metadata's trained_length, or the default. */
 int bb_layout_trained_length(const bb_tensor_source *s);

@@ -2,12 +2,31 @@
 /* Opening model files of any format: what the first bytes say, and then what the tensors are called. */
 #include "modelfile/layouts.h"
 #include "modelfile/safetensors.h"
+#include "modelfile/torch_pt.h"
 
-bb_status bb_tensor_source_open(const char *path, bb_tensor_source **out, bb_error *err) {
-    return bb_safetensors_open(path, out, err);
+bb_status bb_tensor_source_open_input(bb_input *input, bb_tensor_source **out, bb_error *err) {
+    uint8_t head[16] = {0};
+    size_t size = input->size < sizeof head ? (size_t)input->size : sizeof head;
+    *out = NULL;
+    bb_status status = bb_input_read(input, 0, head, size, err);
+    if (status != BB_OK) {
+        bb_input_close(input);
+        return status;
+    }
+    return bb_torch_pt_matches(head, size) ? bb_torch_pt_open_input(input, out, err)
+                                           : bb_safetensors_open_input(input, out, err);
 }
 
-static const bb_model_layout *const layouts[] = {&bb_layout_bitbyte, &bb_layout_packed};
+bb_status bb_tensor_source_open(const char *path, bb_tensor_source **out, bb_error *err) {
+    bb_input input;
+    *out = NULL;
+    bb_status status = bb_input_open_file(path, &input, err);
+    if (status == BB_OK) return bb_tensor_source_open_input(&input, out, err);
+    bb_input_close(&input);
+    return status;
+}
+
+static const bb_model_layout *const layouts[] = {&bb_layout_bitbyte, &bb_layout_packed, &bb_layout_original};
 
 bb_status bb_model_source_of(bb_tensor_source *source, const bb_import_options *options, bb_model_source *out, bb_error *err) {
     static const bb_import_options none = {0};

@@ -77,6 +77,8 @@ bb_status bb_tensor_source_index(bb_tensor_source *s, bb_error *err);
 
 /* Opens a model file of any format that is known, told by its first bytes. */
 bb_status bb_tensor_source_open(const char *path, bb_tensor_source **out, bb_error *err);
+/* The same of an input, which it takes over, also on failure. */
+bb_status bb_tensor_source_open_input(bb_input *input, bb_tensor_source **out, bb_error *err);
 void bb_tensor_source_close(bb_tensor_source *s);
 int bb_tensor_source_count(const bb_tensor_source *s);
 const bb_file_tensor *bb_tensor_source_at(const bb_tensor_source *s, int index);
