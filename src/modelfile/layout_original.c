@@ -114,7 +114,8 @@ static bb_status read_config(const bb_tensor_source *s, const bb_import_options 
     out->act_quant = !json_is_true(json_object_get(args, "no_act_quant"));
     json_decref(args);
     if (!out->n_head)
-        return bb_fail(err, BB_ERR_ARGUMENT, "%s: the file doesn't say how many attention heads it has: give --n_head",
+        return bb_fail(err, BB_ERR_FORMAT,
+                       "%s: the file has no 'config' or 'args' that says how many attention heads the model has: give --n_head",
                        bb_tensor_source_path(s));
     if (!n_kv_head && out->d_model >= out->n_head)
         n_kv_head = (int)(rows_of(s, "blocks.0.attn.k_proj.weight", 2) / (out->d_model / out->n_head));
