@@ -400,6 +400,7 @@ typedef struct bb_train_options {
     const char *run_config_json; /* text of config.json to leave in out_dir; NULL: none */
     const char *val_data;        /* NULL: no validation */
     int val_every, val_batches, val_seq_len;
+    bool strict_val; /* a validation that fails ends the run; else it is a notice, and counted */
     void (*on_event)(void *user, const bb_train_event *event);
     void *user;
 } bb_train_options;
@@ -419,10 +420,16 @@ BB_API void bb_trainer_free(bb_trainer *trainer);
  * passed over. Without the optimizer state, training goes on from the same step with fresh moments. Call before train. */
 BB_API bb_status bb_trainer_resume(bb_trainer *trainer, const char *path, bool load_opt_state, bb_error *err);
 /* Trains until `steps`, `stop_at`, `max_minutes`, or a stop request (then BB_ERR_INTERRUPTED, after saving). A request to one
- * rank stops all. When it fails on one rank, the others wait for it: end them with bb_dist_abort. */
+ * rank stops all. An error first saves the last good step, where neither the disk nor the numbers are what is bad, and its
+ * message says which checkpoint is the newest. When it fails on one rank, the others may wait for it: end them with
+ * bb_dist_abort. A run resumed at a step whose validation was abandoned, or failed, begins with it. */
 BB_API bb_status bb_trainer_train(bb_trainer *trainer, bb_dataset *dataset, bb_error *err);
-/* Async-signal-safe: finish the step, save, return. */
+/* Async-signal-safe: finish the step, or abandon the validation, save, return. */
 BB_API void bb_trainer_request_stop(bb_trainer *trainer);
+/* Async-signal-safe: save after this step, go on. On any rank. */
+BB_API void bb_trainer_request_save(bb_trainer *trainer);
+/* By this trainer, on rank 0. */
+BB_API int64_t bb_trainer_failed_validations(const bb_trainer *trainer);
 BB_API int64_t bb_trainer_step(const bb_trainer *trainer);
 /* The checkpoint that resume took, NULL where there was none. */
 BB_API const char *bb_trainer_resumed_from(const bb_trainer *trainer);

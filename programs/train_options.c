@@ -253,6 +253,11 @@ static const bb_cli_option options[] = {
      .range = BB_CLI_AT_LEAST(1),
      .help = "bytes a window of validation",
      .saved = BB_CLI_SAVED_FREE},
+    {.name = "strict_val",
+     .type = BB_CLI_FLAG,
+     .offset = offsetof(bb_train_args, options.strict_val),
+     .help = "a validation that fails ends the run, after a save; without, it is reported, counted, and training goes on",
+     .saved = BB_CLI_SAVED_FREE},
 
     {.help = "Going on"},
     {.name = "resume",

@@ -241,14 +241,16 @@ bb_status bb_train_report_end(bb_train_report *report, bool interrupted, int64_t
     uint64_t peak = getrusage(RUSAGE_SELF, &used) == 0 ? (uint64_t)used.ru_maxrss * 1024 : 0;
     bb_status status = gather(report, peak, offsetof(bb_rank_memory, peak), err);
     if (status != BB_OK) return status;
+    long long failed_validations = (long long)bb_trainer_failed_validations(report->trainer);
     if (args->json) {
-        bb_json_line(json_pack("{s:s,s:I,s:I,s:o,s:f,s:f,s:f,s:o}", "event",
+        bb_json_line(json_pack("{s:s,s:I,s:I,s:o,s:f,s:f,s:f,s:I,s:o}", "event",
                                interrupted ? "interrupted"
                                : complete  ? "done"
                                            : "stopped",
                                "step", (json_int_t)step, "total_steps", (json_int_t)args->options.steps, "checkpoint",
                                report->saved[0] ? bb_json_path_string(report->saved) : json_null(), "seconds", seconds,
-                               "wait_share", wait_share, "exposed_share", exposed_share, "ranks", ranks_json(report)));
+                               "wait_share", wait_share, "exposed_share", exposed_share, "failed_validations",
+                               (json_int_t)failed_validations, "ranks", ranks_json(report)));
         return BB_OK;
     }
     const char *q = quote(args->out);
@@ -257,6 +259,9 @@ bb_status bb_train_report_end(bb_train_report *report, bool interrupted, int64_t
         bb_progress_line(&report->progress, "waiting  %.1f%% of the time, %.1f%% for communication that computing did not hide",
                          100 * wait_share, 100 * exposed_share);
     }
+    if (failed_validations)
+        bb_progress_line(&report->progress, "%lld validation%s failed: see the notes above", failed_validations,
+                         failed_validations == 1 ? "" : "s");
     if (complete) {
         bb_progress_line(&report->progress, "done: %lld steps, %s", (long long)step, bb_text_duration(seconds).s);
         bb_progress_line(&report->progress, "let it write:  bitbyte generate %s%s%s --prompt 'TEXT'", q, args->out, q);

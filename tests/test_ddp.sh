@@ -115,6 +115,47 @@ says "stopped after step"
 [ "$(grep -c ' saved ' out)" = "$(grep ' saved ' out | sort -u | wc -l)" ] || fail "a stop saved more than once"
 goes_on
 
+# Errors of one rank, which all learn of: they save together, with the moments shared out among them.
+name=lost
+mkdir lost_data
+cp text.txt lost_data/text.txt
+cat >apart.sh <<'SCRIPT'
+if [ "${OMPI_COMM_WORLD_RANK:-0}" = 1 ]; then cd lost_data || exit 1; fi
+exec "$@"
+SCRIPT
+begin_output
+timeout 60 mpirun --oversubscribe --bind-to none -np 3 bash apart.sh "$bitbyte" train --ddp "${model[@]}" --steps 1000000 --save_every 0 --log_every 1 \
+    --out "$PWD/lost" >out 2>err &
+job=$!
+wait_for out "step 4/"
+rm lost_data/text.txt
+ended 1 15
+complains "rank 1 on "
+complains "lost_data/text.txt"
+complains "is saved"
+goes_on
+name=unlogged
+begin unlogged --save_every 0
+mv unlogged/metrics.jsonl unlogged/before
+mkdir unlogged/metrics.jsonl
+ended 1 15
+complains "unlogged/metrics.jsonl"
+complains "is saved"
+rmdir unlogged/metrics.jsonl
+goes_on
+
+# A stop of a rank that waits for a long validation does not wait for its end.
+name=validates
+for ((i = 0; i < 300; i++)); do cat text.txt; done >many.txt
+begin validates --save_every 0 --val_data many.txt --val_seq_len 8 --val_every 5 --val_batches 0
+wait_for out "step 5/"
+sleep 1
+kill -TERM "$(rank_of 1)"
+ended 143 15
+says "the validation at step 5 was abandoned"
+says "stopped after step 5 "
+[ -f "$(last validates 5)" ] || fail "no checkpoint of the step that was being validated"
+
 name=killed
 begin killed
 kill -KILL "$(rank_of 2)"

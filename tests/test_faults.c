@@ -48,6 +48,7 @@ static bb_status train(const char *device_name, const char *dir, bb_error *err) 
     to.val_every = val_every;
     to.val_seq_len = 16;
     to.val_batches = 1;
+    to.strict_val = true;
     bb_status status = bb_device_open(device_name, 1, &device, err);
     if (status == BB_OK) status = bb_model_create(device, &tiny, 3, &model, err);
     if (status == BB_OK) status = bb_optimizer_create(model, &oo, &optimizer, err);

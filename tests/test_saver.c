@@ -31,7 +31,8 @@ typedef struct fixture {
 
 static fixture f;
 
-static void on_saved(void *user, int64_t step, const char *path, double paused_seconds) {
+static void on_saved(void *user, int64_t step, const char *path, double paused_seconds, double seconds) {
+    assert_true(seconds >= 0 && seconds < 60);
     assert_ptr_equal(user, &f);
     assert_int_equal(step, bb_run_dir_step_of(path));
     assert_true(step > f.last);

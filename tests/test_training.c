@@ -17,7 +17,13 @@ typedef struct run {
     int keep_every, poison_at; /* poison_at: after this step the weights give no finite loss; 0: never */
     double spike_skip;
     bb_model *model;
-    bool no_opt_state, allow_overwrite, save_sync;
+    bool no_opt_state, allow_overwrite, save_sync, strict_val;
+    const char *val_data;              /* NULL: text_path() */
+    void (*after_step)(int64_t step);  /* may be NULL */
+    bool (*stops_after)(int64_t step); /* a stop is requested; may be NULL */
+    bb_trainer *trainer;
+    int64_t failed_validations;
+    char notice[1200]; /* the newest */
     bb_save_copy save_copy;
     double lr;
     double last_loss; /* mean of the last LAST_STEPS steps */
@@ -46,6 +52,9 @@ static void on_event(void *user, const bb_train_event *e) {
         r->validations++;
     }
     if (e->kind == BB_TRAIN_SAVED) r->saves++;
+    if (e->kind == BB_TRAIN_NOTICE) snprintf(r->notice, sizeof r->notice, "%s", e->message);
+    if (e->kind == BB_TRAIN_STEP && r->after_step) r->after_step(e->step);
+    if (e->kind == BB_TRAIN_STEP && r->stops_after && r->stops_after(e->step)) bb_trainer_request_stop(r->trainer);
     if (e->kind == BB_TRAIN_SAVED && r->poison_at && e->step == r->poison_at) {
         float huge[48];
         for (int i = 0; i < 48; i++) huge[i] = 3e38f;
@@ -106,7 +115,8 @@ static bb_status train(run *r, bb_error *err) {
     to.on_event = on_event;
     to.user = r;
     if (r->val_every) {
-        to.val_data = text_path();
+        to.val_data = r->val_data ? r->val_data : text_path();
+        to.strict_val = r->strict_val;
         to.val_every = r->val_every;
         to.val_batches = 2;
         to.val_seq_len = 96;
@@ -115,7 +125,9 @@ static bb_status train(run *r, bb_error *err) {
         bb_byte_shard_dataset_open(r->data ? r->data : text_path(), r->seq_len ? r->seq_len : 64, 5, 0, 1, &data, &test_error));
     bb_status status = bb_trainer_create(model, optimizer, NULL, &to, &trainer, err);
     if (status == BB_OK && r->resume) status = bb_trainer_resume(trainer, r->resume, !r->no_opt_state, err);
+    r->trainer = trainer;
     if (status == BB_OK) status = bb_trainer_train(trainer, data, err);
+    if (trainer) r->failed_validations = bb_trainer_failed_validations(trainer);
     bb_trainer_free(trainer);
     bb_dataset_close(data);
     bb_optimizer_free(optimizer);
@@ -417,6 +429,165 @@ static void test_ten_skipped_in_a_row(void **state) {
     assert_fails(train(&b, &test_error), BB_ERR_NUMERIC, "up to step 15");
 }
 
+/* ---- what a run has learned is saved before an error ends it ---------------------------------------------------------- */
+
+enum { FAULT_STEP = 5 };
+
+static void copy_text(const char *name) {
+    char to[512];
+    snprintf(to, sizeof to, "%s", scratch_path(name));
+    FILE *in = fopen(text_path(), "rb");
+    assert_non_null(in);
+    FILE *out = fopen(to, "wb");
+    assert_non_null(out);
+    for (int c; (c = fgetc(in)) != EOF;) fputc(c, out);
+    fclose(in);
+    assert_int_equal(fclose(out), 0);
+}
+
+static void remove_copy(int64_t step) {
+    if (step == FAULT_STEP) assert_int_equal(unlink(scratch_path("copy.txt")), 0);
+}
+
+static void block_metrics(int64_t step) {
+    if (step != FAULT_STEP) return;
+    assert_int_equal(rename(scratch_path("faulty/metrics.jsonl"), scratch_path("metrics-before")), 0);
+    assert_int_equal(mkdir(scratch_path("faulty/metrics.jsonl"), 0777), 0);
+}
+
+static void block_checkpoint(int64_t step) {
+    if (step == FAULT_STEP) assert_int_equal(mkdir(scratch_path("faulty/step-00000006.safetensors"), 0777), 0);
+}
+
+static bool stop_at_fault(int64_t step) { return step == FAULT_STEP; }
+static bool stop_at_end(int64_t step) { return step == 12; }
+
+/* Saves nothing by itself before the last step. */
+static run faulty(void) {
+    run r = base;
+    r.name = "faulty";
+    r.allow_overwrite = true;
+    copy_text("copy.txt");
+    return r;
+}
+
+static bool has_checkpoint(int step) {
+    char name[64];
+    snprintf(name, sizeof name, "faulty/step-%08d.safetensors", step);
+    return access(scratch_path(name), F_OK) == 0;
+}
+
+static int metrics_lines(const char *text) {
+    char line[1024];
+    int count = 0;
+    FILE *f = fopen(scratch_path("faulty/metrics.jsonl"), "r");
+    assert_non_null(f);
+    while (fgets(line, sizeof line, f)) count += strstr(line, text) != NULL;
+    fclose(f);
+    return count;
+}
+
+static void test_errors_save_first(void **state) {
+    (void)state;
+    char copy[512], dir[512];
+    snprintf(copy, sizeof copy, "%s", scratch_path("copy.txt"));
+    snprintf(dir, sizeof dir, "%s", scratch_path("faulty"));
+    run good = base;
+    good.name = "faultless";
+    assert_ok(train(&good, &test_error));
+
+    run a = faulty();
+    a.data = copy;
+    a.after_step = remove_copy;
+    assert_fails(train(&a, &test_error), BB_ERR_DATA, "copy.txt");
+    assert_message(test_error, "; step 5 is saved");
+    assert_true(has_checkpoint(5));
+    a = faulty();
+    a.allow_overwrite = false;
+    a.data = copy;
+    a.resume = dir;
+    assert_ok(train(&a, &test_error));
+    assert_same_checkpoint("faultless", "faulty", 12);
+
+    run b = faulty();
+    b.after_step = block_metrics;
+    assert_fails(train(&b, &test_error), BB_ERR_IO, "metrics.jsonl");
+    assert_message(test_error, "; step 5 is saved");
+    assert_true(has_checkpoint(5));
+    assert_int_equal(rmdir(scratch_path("faulty/metrics.jsonl")), 0);
+
+    /* the disk itself: the newest checkpoint stands */
+    run c = faulty();
+    c.save_every = 2;
+    c.after_step = block_checkpoint;
+    assert_fails(train(&c, &test_error), BB_ERR_IO, "step-00000006");
+    assert_message(test_error, "; the newest checkpoint is of step 4");
+    assert_true(has_checkpoint(4));
+    assert_int_equal(rmdir(scratch_path("faulty/step-00000006.safetensors")), 0);
+}
+
+static void test_failed_validation(void **state) {
+    (void)state;
+    char copy[512], dir[512];
+    snprintf(copy, sizeof copy, "%s", scratch_path("copy.txt"));
+    snprintf(dir, sizeof dir, "%s", scratch_path("faulty"));
+    run a = faulty();
+    a.val_data = copy;
+    a.val_every = 4;
+    a.after_step = remove_copy;
+    assert_ok(train(&a, &test_error));
+    assert_int_equal(a.validations, 1);
+    assert_int_equal(a.failed_validations, 2); /* steps 8 and 12 */
+    assert_non_null(strstr(a.notice, "the validation at step 12 failed (2 so far), training goes on: "));
+    assert_non_null(strstr(a.notice, "copy.txt"));
+    assert_true(has_checkpoint(12));
+
+    run b = faulty();
+    b.val_data = copy;
+    b.val_every = 4;
+    b.after_step = remove_copy;
+    b.strict_val = true;
+    assert_fails(train(&b, &test_error), BB_ERR_DATA, "validation at step 8: ");
+    assert_message(test_error, "; step 8 is saved");
+    assert_true(has_checkpoint(8));
+    /* what is missing is found before the first step, not at the first validation */
+    b.resume = dir;
+    assert_fails(train(&b, &test_error), BB_ERR_DATA, "copy.txt");
+    b.val_data = "-";
+    assert_fails(train(&b, &test_error), BB_ERR_ARGUMENT, "standard input");
+    /* the validation that failed is made up for */
+    b = faulty();
+    b.val_data = copy;
+    b.val_every = 4;
+    b.resume = dir;
+    assert_ok(train(&b, &test_error));
+    assert_int_equal(b.validations, 2);
+    assert_int_equal(metrics_lines("\"step\":8,\"val_bpb\""), 1);
+    assert_int_equal(metrics_lines("val_bpb"), 3);
+}
+
+static void test_stop_before_validation(void **state) {
+    (void)state;
+    char dir[512];
+    snprintf(dir, sizeof dir, "%s", scratch_path("faulty"));
+    run a = faulty();
+    a.val_every = FAULT_STEP;
+    a.stops_after = stop_at_fault;
+    assert_fails(train(&a, &test_error), BB_ERR_INTERRUPTED, "step 5 of 12");
+    assert_int_equal(a.validations, 0);
+    assert_true(has_checkpoint(5));
+    a.resume = dir;
+    a.stops_after = stop_at_end;
+    assert_fails(train(&a, &test_error), BB_ERR_INTERRUPTED, "step 12 of 12");
+    assert_int_equal(a.validations, 2); /* of steps 5 and 10 */
+    a.stops_after = NULL;
+    assert_ok(train(&a, &test_error));
+    assert_int_equal(a.validations, 3);
+    assert_ok(train(&a, &test_error));
+    assert_int_equal(a.validations, 3);
+    assert_non_null(strstr(a.notice, "nothing to do"));
+}
+
 /* 300 steps of real text: the 8-bit optimizer ends within 1% of the f32 one, and both have learned. */
 static void test_8bit_follows_f32(void **state) {
     (void)state;
@@ -457,6 +628,9 @@ int main(void) {
                                        cmocka_unit_test(test_bad_steps),
                                        cmocka_unit_test(test_spikes),
                                        cmocka_unit_test(test_ten_skipped_in_a_row),
+                                       cmocka_unit_test(test_errors_save_first),
+                                       cmocka_unit_test(test_failed_validation),
+                                       cmocka_unit_test(test_stop_before_validation),
                                        cmocka_unit_test(test_8bit_follows_f32)};
     return cmocka_run_group_tests(tests, write_text, scratch_remove);
 }

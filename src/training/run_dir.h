@@ -34,7 +34,9 @@ bb_status bb_run_dir_checkpoint_saved(const bb_run_dir *dir, int64_t step, const
 
 /* Drops the lines of steps after `step`, which an earlier process logged and did not save. */
 bb_status bb_run_dir_rewind_metrics(const bb_run_dir *dir, int64_t step, bb_error *err);
-/* Appends one line; steals the reference. */
+/* Whether there is a line of a validation at `step`. */
+bb_status bb_run_dir_was_validated(const char *dir, int64_t step, bool *validated, bb_error *err);
+/* Appends one line, all of it or nothing; steals the reference. */
 bb_status bb_run_dir_append_metrics(const bb_run_dir *dir, json_t *line, bb_error *err);
 
 /* Whether the checkpoint file `path` lies in the directory `dir`, which need not be there. */

@@ -21,7 +21,7 @@ struct bb_saver {
     int64_t step;
     bb_keep keep;
     char *path;
-    double paused_seconds;
+    double paused_seconds, began;
     pthread_t thread;
     pthread_mutex_t lock; /* of is_copied */
     pthread_cond_t changed;
@@ -30,6 +30,7 @@ struct bb_saver {
     atomic_bool ended;
     bb_status status;
     bb_error error;
+    double finished; /* when it was on disk */
 };
 
 bb_status bb_saver_create(const bb_model *model, const bb_optimizer *optimizer, const bb_run_dir *dir, bb_saver_way *way,
@@ -83,6 +84,7 @@ static bb_status write_checkpoint(bb_saver *s, bb_error *err) {
 static void *write_in_background(void *saver) {
     bb_saver *s = saver;
     s->status = write_checkpoint(s, &s->error);
+    s->finished = bb_clock_seconds();
     atomic_store_explicit(&s->ended, true, memory_order_release);
     return NULL;
 }
@@ -99,7 +101,7 @@ static bool start_thread(bb_saver *s) {
 
 static bb_status finish(bb_saver *s, bb_status status) {
     s->under_way = false;
-    if (status == BB_OK && s->on_saved) s->on_saved(s->user, s->step, s->path, s->paused_seconds);
+    if (status == BB_OK && s->on_saved) s->on_saved(s->user, s->step, s->path, s->paused_seconds, s->finished - s->began);
     free(s->path);
     s->path = NULL;
     return status;
@@ -130,6 +132,7 @@ bb_status bb_saver_poll(bb_saver *s, bb_error *err) {
 bb_status bb_saver_save(bb_saver *s, const bb_training_state *state, const bb_keep *keep, bb_error *err) {
     double begin = bb_clock_seconds();
     BB_TRY(bb_saver_wait(s, err));
+    s->began = begin;
     BB_TRY(bb_checkpoint_image_take(s->image, s->model, s->optimizer, state, err));
     s->path = bb_run_dir_checkpoint_path(s->dir, state->step);
     if (!s->path) return bb_fail(err, BB_ERR_MEMORY, "out of memory while saving");
@@ -141,7 +144,8 @@ bb_status bb_saver_save(bb_saver *s, const bb_training_state *state, const bb_ke
     s->paused_seconds = bb_clock_seconds() - begin;
     if (s->under_way) return BB_OK;
     bb_status status = write_checkpoint(s, err);
-    s->paused_seconds = bb_clock_seconds() - begin;
+    s->finished = bb_clock_seconds();
+    s->paused_seconds = s->finished - begin;
     return finish(s, status);
 }
 

@@ -11,8 +11,8 @@
 typedef struct bb_saver bb_saver;
 
 /* Called by save, poll and wait, on the thread that calls them, when a checkpoint is whole and on disk. paused_seconds: how
- * long save and copied kept their callers waiting for it. */
-typedef void (*bb_saver_saved)(void *user, int64_t step, const char *path, double paused_seconds);
+ * long save and copied kept their callers waiting for it. seconds: from the call of save until it was on disk. */
+typedef void (*bb_saver_saved)(void *user, int64_t step, const char *path, double paused_seconds, double seconds);
 
 typedef enum bb_saver_way {
     BB_SAVER_WAITS, /* without the thread: save returns when all is on disk */

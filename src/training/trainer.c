@@ -11,6 +11,7 @@
 
 #include "core/clock.h"
 #include "core/file.h"
+#include "data/byte_source.h"
 #include "data/dataset.h"
 #include "dist/dist.h"
 #include "training/checkpoint.h"
@@ -27,18 +28,32 @@ struct bb_trainer {
     bb_train_options options;
     int64_t warmup_steps;
     bb_training_state state;
-    char *resumed_from;         /* the checkpoint's path, NULL: a fresh start */
-    int64_t damaged_step;       /* checkpoints after resumed_from up to this step are damaged; -1: there are none */
-    bb_run_dir run_dir;         /* path NULL: nothing is written */
-    bb_saver *saver;            /* of rank 0 */
-    bool from_copy;             /* it writes from a copy: known to all ranks */
-    volatile sig_atomic_t stop; /* asked of this rank */
-    bb_dist *dist, *alone;      /* alone: opened here, where the caller gave none */
+    char *resumed_from;               /* the checkpoint's path, NULL: a fresh start */
+    int64_t damaged_step;             /* checkpoints after resumed_from up to this step are damaged; -1: there are none */
+    bb_run_dir run_dir;               /* path NULL: nothing is written */
+    bb_saver *saver;                  /* of rank 0 */
+    bool from_copy;                   /* it writes from a copy: known to all ranks */
+    volatile sig_atomic_t stop, save; /* requests to this rank */
+    bb_dist *dist, *alone;            /* alone: opened here, where the caller gave none */
     bb_micro_run run;
     bb_gradients gradients;
-    struct rank_report *reports;         /* (size): what every rank says after its micro-batches, and their losses */
-    size_t report_bytes;                 /* of one */
-    bool stopping, save_due, time_is_up; /* decided by all ranks */
+    struct rank_report *reports; /* (size): what every rank says after its micro-batches, and their losses */
+    size_t report_bytes;         /* of one */
+    struct poll *polls;          /* (size): what every rank says between batches of a validation */
+    bool stopping, save_asked, save_due, time_is_up; /* decided by all ranks */
+    int64_t save_begun, newest_saved;                /* steps, -1: none of this run yet */
+    int bad_micros;                                  /* micro-batches of this step whose loss is not finite */
+    /* When an error ends the run */
+    bb_error failure;     /* of this rank, which the others learn of in the next report */
+    bool failed_together; /* all ranks know of the error, and can save together */
+    bool updating;        /* in the middle of an update: the weights are those of no step */
+    bool save_failed, drifted;
+    bb_train_event unlogged; /* step > 0: its line could not be written */
+    /* Validation */
+    bool validate_first;    /* the step resumed from was not validated */
+    bool validation_missed; /* the newest one due was abandoned */
+    volatile int abandon;   /* a validation under way */
+    int64_t failed_validations;
     double created, last_save, longest_step, longest_save, save_began;
     double gathered; /* seconds, until rank 0 had all weights for the newest save */
     struct waits {   /* seconds */
@@ -56,11 +71,17 @@ enum { WEIGHT_PARTS = 64 };
 
 /* Once a step, from every rank to all. */
 struct rank_report {
-    int64_t stop, save_due, time_is_up; /* the last two count from rank 0 alone */
-    uint64_t weights;                   /* sum of a part of them */
-    double waited;                      /* seconds in the step before */
-    double losses[];                    /* of its micro-batches, as many as the longest run has */
+    int64_t stop, save, save_due, time_is_up; /* the last two count from rank 0 alone */
+    int64_t failed;
+    uint64_t weights; /* sum of a part of them */
+    double waited;    /* seconds in the step before */
+    double losses[];  /* of its micro-batches, as many as the longest run has */
 };
+
+struct poll {
+    int64_t stop, save, time_is_up, stage; /* the last two count from rank 0 alone */
+};
+enum { VALIDATING, VALIDATED, ABANDONED }; /* stages */
 
 static int seq_len_of(const bb_train_options *o, int64_t step) {
     return o->seq_len ? o->seq_len : bb_seq_len_for_step(step, o->steps, o->seq_len_cap);
@@ -79,7 +100,9 @@ static bb_status open_ranks(bb_trainer *t, bb_error *err) {
     size_t longest = (size_t)(t->run.total + size - 1) / (size_t)size;
     t->report_bytes = sizeof *t->reports + longest * sizeof *t->reports->losses;
     t->reports = calloc((size_t)size + 1, t->report_bytes); /* the last is this rank's own, to be sent */
-    if (!t->reports) return bb_fail(err, BB_ERR_MEMORY, "out of memory for the losses of %d micro-batches", t->run.total);
+    t->polls = calloc((size_t)size, sizeof *t->polls);
+    if (!t->reports || !t->polls)
+        return bb_fail(err, BB_ERR_MEMORY, "out of memory for the losses of %d micro-batches", t->run.total);
     if (t->optimizer->dist && t->optimizer->dist != t->dist)
         return bb_fail(err, BB_ERR_ARGUMENT, "the optimizer's state is shared out over ranks that are not the trainer's");
     return bb_gradients_open(t->model, t->dist, t->run.count, t->options.reduce, t->optimizer->dist != NULL, &t->gradients,
@@ -103,7 +126,7 @@ bb_status bb_trainer_create(bb_model *model, bb_optimizer *optimizer, bb_loss_sc
     t->scaler = scaler;
     t->options = *options;
     t->run_dir.lock_fd = -1;
-    t->damaged_step = -1;
+    t->damaged_step = t->save_begun = t->newest_saved = -1;
     t->created = bb_clock_seconds();
     t->warmup_steps =
         options->warmup_steps >= 0 ? options->warmup_steps : (int64_t)(options->warmup_frac * (double)options->steps);
@@ -119,8 +142,8 @@ bb_status bb_trainer_create(bb_model *model, bb_optimizer *optimizer, bb_loss_sc
     int batch = (int)((rows + (size_t)widest - 1) / (size_t)widest);
     BB_TRY_GOTO(status, fail, bb_model_reserve(model, batch, widest, true, options->recompute, err));
     BB_TRY_GOTO(status, fail, open_ranks(t, err));
-    t->x = malloc(rows);
-    t->y = malloc(rows);
+    t->x = calloc(rows, 1); /* a rank that cannot read its data computes with what is there, for the others' sake */
+    t->y = calloc(rows, 1);
     if (!t->x || !t->y) {
         status = bb_fail(err, BB_ERR_MEMORY, "out of memory for a batch of %zu bytes", rows);
         goto fail;
@@ -138,6 +161,7 @@ void bb_trainer_free(bb_trainer *t) {
     bb_gradients_close(&t->gradients);
     bb_dist_close(t->alone);
     free(t->reports);
+    free(t->polls);
     free(t->resumed_from);
     free(t->x);
     free(t->y);
@@ -147,6 +171,8 @@ void bb_trainer_free(bb_trainer *t) {
 static double share(double part, double whole) { return part < whole ? part / whole : whole > 0; }
 
 void bb_trainer_request_stop(bb_trainer *t) { t->stop = 1; }
+void bb_trainer_request_save(bb_trainer *t) { t->save = 1; }
+int64_t bb_trainer_failed_validations(const bb_trainer *t) { return t->failed_validations; }
 int64_t bb_trainer_step(const bb_trainer *t) { return t->state.step; }
 void bb_trainer_wait_shares(const bb_trainer *t, double *wait_share, double *exposed_share) {
     double span = t->ended - t->started;
@@ -277,14 +303,14 @@ static bb_status same_everywhere(bb_trainer *t, bb_error *err) {
     return status;
 }
 
-static void on_saved(void *user, int64_t step, const char *path, double paused_seconds) {
+static void on_saved(void *user, int64_t step, const char *path, double paused_seconds, double seconds) {
     bb_trainer *t = user;
     bb_train_event e = event_of(t, BB_TRAIN_SAVED);
-    double took = bb_clock_seconds() - t->save_began;
-    if (took > t->longest_save) t->longest_save = took;
+    t->newest_saved = step;
     e.step = step;
     e.path = path;
     e.pause_seconds = t->gathered + paused_seconds;
+    if (seconds > t->longest_save) t->longest_save = seconds;
     emit(t, &e);
 }
 
@@ -308,9 +334,8 @@ static bb_status check_weights(const bb_trainer *t, bb_error *err) {
                    (long long)t->state.step, why.message, good);
 }
 
-static bb_status save(bb_trainer *t, bb_error *err) {
+static bb_status begin_save(bb_trainer *t, bb_error *err) {
     BB_DEVICE_SCOPE(t->model->device);
-    if (!t->options.out_dir) return BB_OK;
     BB_TRY(check_weights(t, err));
     BB_TRY(bb_saver_wait(t->saver, err)); /* and says what it took, before this save's times are taken */
     double begin = bb_clock_seconds();
@@ -322,29 +347,139 @@ static bb_status save(bb_trainer *t, bb_error *err) {
     t->state.optimizer_steps = t->optimizer->steps;
     t->state.scaler_scale = t->scaler && t->scaler->enabled ? t->scaler->scale : 0;
     t->state.scaler_good_steps = t->scaler ? t->scaler->good_steps : 0;
-    t->last_save = t->save_began = bb_clock_seconds();
+    t->last_save = bb_clock_seconds();
     return bb_saver_save(t->saver, &t->state, &keep, err);
 }
 
-/* By rank 0; the others go on to the next step, and wait there. */
-static bb_status validate(bb_trainer *t, bb_error *err) {
-    if (t->dist->rank != 0) return BB_OK;
-    bb_eval_options o;
-    bb_eval_options_default(&o);
-    o.seq_len = t->options.val_seq_len;
-    o.batch_size = t->val_batch;
-    o.max_batches = t->options.val_batches;
-    bb_eval_result r;
-    BB_TRY(bb_evaluate(t->model, t->options.val_data, &o, &r, err));
-    if (!t->val_shards_noted && r.pattern && strcmp(r.pattern, "shard_*.bin") == 0) {
+/* The step that was just done, unless it is saved already. */
+static bb_status save(bb_trainer *t, bb_error *err) {
+    t->save_asked = t->save_due = false;
+    if (!t->options.out_dir || t->save_begun == t->state.step) return BB_OK;
+    t->save_begun = t->state.step;
+    bb_status status = begin_save(t, err);
+    t->save_failed = status != BB_OK;
+    return status;
+}
+
+static bb_status poll_saver(bb_trainer *t, bb_error *err) {
+    bb_status status = bb_saver_poll(t->saver, err);
+    if (status != BB_OK) t->save_failed = true;
+    return status;
+}
+
+/* A request that comes while the one before it is served is served by the same save. */
+static bool take_save_request(bb_trainer *t) {
+    bool asked = t->save;
+    if (asked) t->save = 0;
+    return asked;
+}
+
+/* Whether there is no time left for one more step and a save. */
+static bool out_of_time(const bb_trainer *t) {
+    double needed = t->longest_step + (t->longest_step > t->longest_save ? t->longest_step : t->longest_save);
+    return t->options.max_minutes > 0 && bb_clock_seconds() - t->created + needed >= 60 * t->options.max_minutes;
+}
+
+static void stop_all(bb_trainer *t, int rank) {
+    if (t->dist->size > 1 && !t->stopping)
+        notice(t, "rank %d on %s was asked to stop: all finish this step, then rank 0 saves", rank,
+               bb_dist_host(t->dist, rank));
+    t->stopping = true;
+}
+
+/* ---- validation ------------------------------------------------------------------------------------------------------ */
+
+static bool every(int64_t step, int n) { return n > 0 && step % n == 0; }
+
+static bool validation_due(const bb_trainer *t) {
+    const bb_train_options *o = &t->options;
+    return o->val_data && t->state.step > 0 && (every(t->state.step, o->val_every) || t->state.step == o->steps);
+}
+
+/* All ranks, between batches and once at the end: whether to stop, and whether to save meanwhile. */
+static bb_status poll_ranks(bb_trainer *t, int stage, bb_error *err) {
+    struct poll own = {.stop = t->stop, .save = take_save_request(t), .time_is_up = out_of_time(t), .stage = stage};
+    BB_TRY(t->dist->engine->all_gather(t->dist, &own, t->polls, sizeof own, err));
+    for (int r = 0; r < t->dist->size; r++) {
+        if (t->polls[r].stop) stop_all(t, r);
+        if (t->polls[r].save) t->save_asked = true;
+    }
+    if (t->polls[0].time_is_up) t->time_is_up = true;
+    t->abandon = t->stopping || t->time_is_up;
+    return t->save_asked && t->state.skipped_in_a_row == 0 ? save(t, err) : BB_OK;
+}
+
+static void on_validation_batch(void *user, int64_t bytes_done, int64_t bytes_total, double bpb) {
+    bb_trainer *t = user;
+    (void)bytes_done;
+    (void)bytes_total;
+    (void)bpb;
+    if (t->failure.code == BB_OK) poll_saver(t, &t->failure);
+    if (t->failure.code == BB_OK) poll_ranks(t, VALIDATING, &t->failure);
+    if (t->failure.code != BB_OK) t->abandon = 1;
+}
+
+static bb_status report_validation(bb_trainer *t, bb_status status, const bb_eval_result *r, const bb_error *failure,
+                                   bb_error *err) {
+    long long step = (long long)t->state.step;
+    if (status == BB_ERR_INTERRUPTED) {
+        notice(t, "the validation at step %lld was abandoned; resuming the run repeats it", step);
+        return BB_OK;
+    }
+    if (status != BB_OK) {
+        t->failed_validations++;
+        if (t->options.strict_val) return bb_fail(err, status, "validation at step %lld: %.800s", step, failure->message);
+        notice(t, "the validation at step %lld failed (%lld so far), training goes on: %.800s", step,
+               (long long)t->failed_validations, failure->message);
+        return BB_OK;
+    }
+    if (!t->val_shards_noted && r->pattern && strcmp(r->pattern, "shard_*.bin") == 0) {
         t->val_shards_noted = true;
         notice(t,
                "the directory of val_data holds no val_*.bin: its shard_*.bin are scored, which is what models are trained on");
     }
     bb_train_event e = event_of(t, BB_TRAIN_VALIDATION);
-    e.val_bpb = r.bpb;
+    e.val_bpb = r->bpb;
     emit(t, &e);
     return log_metrics(t, &e, err);
+}
+
+static bb_status validate_on_rank_0(bb_trainer *t, bb_error *err) {
+    bb_eval_options o;
+    bb_eval_options_default(&o);
+    o.seq_len = t->options.val_seq_len;
+    o.batch_size = t->val_batch;
+    o.max_batches = t->options.val_batches;
+    o.on_progress = on_validation_batch;
+    o.user = t;
+    o.stop = &t->abandon;
+    bb_eval_result r;
+    bb_error failure;
+    bb_status status = bb_evaluate(t->model, t->options.val_data, &o, &r, &failure);
+    if (t->failure.code != BB_OK) return bb_fail(err, t->failure.code, "%s", t->failure.message); /* saving, or the ranks */
+    t->failure.code = report_validation(t, status, &r, &failure, &t->failure);
+    return poll_ranks(t, status == BB_ERR_INTERRUPTED ? ABANDONED : VALIDATED, err);
+}
+
+/* Rank 0 validates; the others wait for it, and say whether they were asked to stop or to save. */
+static bb_status validate(bb_trainer *t, bb_error *err) {
+    double waited_before = bb_dist_wait_seconds(t->dist);
+    t->abandon = 0;
+    if (t->dist->rank == 0)
+        BB_TRY(validate_on_rank_0(t, err));
+    else
+        do BB_TRY(poll_ranks(t, VALIDATING, err));
+        while (t->polls[0].stage == VALIDATING);
+    t->validation_missed = t->polls[0].stage == ABANDONED;
+    t->waited += bb_dist_wait_seconds(t->dist) - waited_before;
+    return BB_OK;
+}
+
+/* All ranks know that at least one has failed: the error of the lowest, on all. */
+static bb_status fail_together(bb_trainer *t, bb_error *err) {
+    bb_status status = bb_dist_agree(t->dist, t->failure.code, &t->failure);
+    t->failed_together = status != BB_OK && status != BB_ERR_PEER;
+    return status == BB_OK ? BB_OK : bb_fail(err, status, "%s", t->failure.message);
 }
 
 /* Every rank's report to all, and what follows from them: the loss, in the order of the micro-batches, NaN when none was
@@ -352,23 +487,30 @@ static bb_status validate(bb_trainer *t, bb_error *err) {
 static bb_status exchange_reports(bb_trainer *t, double *loss, bb_error *err) {
     const bb_train_options *o = &t->options;
     int size = t->dist->size, finite = 0;
-    double sum = 0, waited = 0, least = INFINITY, t_now = bb_clock_seconds();
+    double sum = 0, waited = 0, least = INFINITY;
     struct rank_report *own = report_of(t, size);
     own->stop = t->stop;
-    own->save_due = o->save_minutes > 0 && t_now - t->last_save >= 60 * o->save_minutes;
-    /* after this step there must be time for one more and a save */
-    double needed = t->longest_step + (t->longest_step > t->longest_save ? t->longest_step : t->longest_save);
-    own->time_is_up = o->max_minutes > 0 && t_now - t->created + needed >= 60 * o->max_minutes;
+    own->save = take_save_request(t);
+    own->save_due = o->save_minutes > 0 && bb_clock_seconds() - t->last_save >= 60 * o->save_minutes;
+    own->time_is_up = out_of_time(t);
+    own->failed = t->failure.code != BB_OK;
     own->waited = t->waited;
     own->weights = size > 1 ? weights_sum(t, (int)(t->state.step % WEIGHT_PARTS)) : 0;
     BB_TRY(t->dist->engine->all_gather(t->dist, own, t->reports, t->report_bytes, err));
-    int asked = -1;
+    int stop_rank = -1;
+    bool failed = false;
+    t->bad_micros = 0;
     for (int r = 0; r < size; r++) {
         const struct rank_report *report = report_of(t, r);
         bb_micro_run run;
         BB_TRY(bb_micro_run_of(o, r, size, &run, err));
-        if (report->stop && asked < 0) asked = r;
-        if (report->weights != report_of(t, 0)->weights) return ranks_differ(t, r, err);
+        if (report->stop && stop_rank < 0) stop_rank = r;
+        if (report->save) t->save_asked = true;
+        failed = failed || report->failed;
+        if (report->weights != report_of(t, 0)->weights) {
+            t->drifted = true;
+            return ranks_differ(t, r, err);
+        }
         waited += report->waited;
         least = report->waited < least ? report->waited : least;
         for (int i = 0; i < run.count; i++) {
@@ -376,31 +518,32 @@ static bb_status exchange_reports(bb_trainer *t, double *loss, bb_error *err) {
                 sum += report->losses[i];
                 finite++;
             } else {
-                t->state.skipped_micro_batches++;
+                t->bad_micros++;
             }
         }
     }
-    if (asked >= 0 && !t->stopping && size > 1)
-        notice(t, "rank %d on %s was asked to stop: all finish this step, then rank 0 saves", asked,
-               bb_dist_host(t->dist, asked));
-    t->stopping = t->stopping || asked >= 0;
+    if (stop_rank >= 0) stop_all(t, stop_rank);
     t->save_due = report_of(t, 0)->save_due != 0;
     t->time_is_up = report_of(t, 0)->time_is_up != 0;
     t->logged_waits.mean += waited / size;
     t->logged_waits.least += least;
     BB_TRY(bb_gradients_finish(&t->gradients, err));
+    if (failed) return fail_together(t, err);
     *loss = finite ? sum / finite : NAN;
     return BB_OK;
 }
 
-/* Gradients of one step, the sum over all ranks. *loss: the mean over the finite micro-batches, NaN when there was none. */
+/* A rank that failed takes part with whatever bytes it has, so that the others need not wait for it; what comes out is not used.
+ * Gradients of one step, the sum over all ranks. *loss: the mean over the finite micro-batches, NaN when there was none. */
 static bb_status accumulate(bb_trainer *t, bb_dataset *dataset, int seq_len, double *loss, bb_error *err) {
     int batch_size = t->options.batch_size;
     double scale = (t->scaler ? bb_loss_scaler_scale(t->scaler) : 1) / t->run.total;
     struct rank_report *own = report_of(t, t->dist->size);
     BB_TRY(bb_gradients_begin(&t->gradients, err));
     for (int i = 0; i < t->run.count; i++) {
-        BB_TRY(bb_dataset_batch(dataset, batch_size, t->run.total, t->run.first + i, t->x, t->y, err));
+        if (t->failure.code == BB_OK)
+            bb_dataset_batch(dataset, batch_size, t->run.total, t->run.first + i, t->x, t->y, &t->failure);
+        if (t->failure.code != BB_OK && t->dist->size == 1) return bb_fail(err, t->failure.code, "%s", t->failure.message);
         BB_TRY(bb_gradients_micro(&t->gradients, t->x, t->y, batch_size, seq_len, scale, &own->losses[i], err));
     }
     return exchange_reports(t, loss, err);
@@ -445,8 +588,8 @@ static bb_status train_step(bb_trainer *t, bb_dataset *dataset, bb_train_event *
     const bb_train_options *o = &t->options;
     bb_training_state *s = &t->state;
     int seq_len = seq_len_of(o, s->step);
-    if (bb_dataset_seq_len(dataset) != seq_len) BB_TRY(bb_dataset_set_seq_len(dataset, seq_len, err));
-    if (seq_len > s->trained_length) t->model->trained_length = s->trained_length = seq_len;
+    if (t->failure.code == BB_OK && bb_dataset_seq_len(dataset) != seq_len)
+        bb_dataset_set_seq_len(dataset, seq_len, &t->failure);
 
     double loss = NAN, grad_norm = NAN, begin = bb_clock_seconds(), waited_before = bb_dist_wait_seconds(t->dist);
     double lr = bb_lr_for_step(s->step, t->warmup_steps, o->steps, t->optimizer->options.lr, o->lr_schedule, o->lr_min_factor);
@@ -456,6 +599,7 @@ static bb_status train_step(bb_trainer *t, bb_dataset *dataset, bb_train_event *
     double loss_limit = bb_spike_limit(s->spikes.loss, s->spikes.count, o->spike_skip);
     t->optimizer->norm_limit = bb_spike_limit(s->spikes.grad_norm, s->spikes.count, o->spike_skip);
     bb_saver_copied(t->saver);
+    t->updating = true;
     if (isfinite(loss) && loss <= loss_limit)
         BB_TRY(bb_optimizer_step(t->optimizer, lr, o->grad_clip, loss_scale, &grad_norm, &applied, err));
     t->waited = bb_dist_wait_seconds(t->dist) - waited_before;
@@ -464,6 +608,9 @@ static bb_status train_step(bb_trainer *t, bb_dataset *dataset, bb_train_event *
     s->bytes_seen += (int64_t)(bb_dataset_position(dataset) - s->samples) * seq_len;
     s->samples = bb_dataset_position(dataset);
     s->step++;
+    s->skipped_micro_batches += t->bad_micros;
+    if (seq_len > s->trained_length) t->model->trained_length = s->trained_length = seq_len;
+    t->updating = false;
     judged(t, applied, loss, grad_norm, loss_limit);
 
     *e = event_of(t, BB_TRAIN_STEP);
@@ -480,8 +627,6 @@ static bb_status train_step(bb_trainer *t, bb_dataset *dataset, bb_train_event *
     e->eta_seconds = e->elapsed_seconds / (double)(s->step - t->first_step) * (double)(o->steps - s->step);
     return BB_OK;
 }
-
-static bool every(int64_t step, int n) { return n > 0 && step % n == 0; }
 
 /* ---- the loop -------------------------------------------------------------------------------------------------------- */
 
@@ -509,11 +654,76 @@ static bb_status open_run_dir(bb_trainer *t, bb_error *err) {
     return status;
 }
 
-/* What rank 0 decided as it opened its folder. */
-static bb_status learn_how_to_save(bb_trainer *t, bb_error *err) {
-    int64_t from_copy = t->from_copy;
-    BB_TRY(bb_dist_max_i64(t->dist, &from_copy, 1, err));
-    t->from_copy = from_copy != 0;
+/* What rank 0 decided; false on the others. */
+static bb_status learn_from_rank_0(bb_trainer *t, bool *decision, bb_error *err) {
+    int64_t value = *decision;
+    BB_TRY(bb_dist_max_i64(t->dist, &value, 1, err));
+    *decision = value != 0;
+    return BB_OK;
+}
+
+/* By rank 0: that there is something to validate with, as it would be too late to hear that after some hours; and whether the
+ * validation of the step resumed from is missing, as it was abandoned or failed. */
+static bb_status check_validation(bb_trainer *t, bb_error *err) {
+    const bb_train_options *o = &t->options;
+    t->validate_first = false;
+    if (!o->val_data || t->dist->rank != 0) return BB_OK;
+    struct stat st;
+    bool pipe = strcmp(o->val_data, "-") == 0 || (stat(o->val_data, &st) == 0 && !S_ISREG(st.st_mode) && !S_ISDIR(st.st_mode));
+    if (pipe)
+        return bb_fail(err, BB_ERR_ARGUMENT, "val_data %s: standard input or a pipe can be read only once: give a file",
+                       o->val_data);
+    bool own = false, validated = true;
+    if (o->out_dir && t->resumed_from) BB_TRY(bb_run_dir_contains(o->out_dir, t->resumed_from, &own, err));
+    if (own && validation_due(t)) BB_TRY(bb_run_dir_was_validated(o->out_dir, t->state.step, &validated, err));
+    t->validate_first = !validated;
+    if (t->state.step >= o->steps && validated) return BB_OK;
+    bb_byte_source source;
+    BB_TRY(bb_byte_source_open(o->val_data, BB_BYTES_HELD_OUT, &source, err));
+    bb_byte_source_close(&source);
+    return BB_OK;
+}
+
+static bb_status log_step(bb_trainer *t, const bb_train_event *e, bb_error *err) {
+    bb_status status = log_metrics(t, e, err);
+    if (status != BB_OK) t->unlogged = *e;
+    t->last_log_time = bb_clock_seconds();
+    t->last_log_bytes = t->state.bytes_seen;
+    t->all_waits.mean += t->logged_waits.mean;
+    t->all_waits.least += t->logged_waits.least;
+    t->logged_waits = (struct waits){0};
+    return status;
+}
+
+/* A failure of rank 0 alone: with several ranks the others learn of it in the next step, which then changes nothing. */
+static bb_status fail_later(bb_trainer *t, bb_status status, bb_error *err) {
+    if (t->dist->size == 1 || status == BB_OK) return status;
+    if (t->failure.code == BB_OK) t->failure = *err;
+    return BB_OK;
+}
+
+static bb_status loop(bb_trainer *t, bb_dataset *dataset, int64_t end, bb_error *err) {
+    const bb_train_options *o = &t->options;
+    bb_training_state *s = &t->state;
+    while (s->step < end && !t->stopping && !t->time_is_up) {
+        if (t->failure.code != BB_OK && t->dist->size == 1) break; /* several ranks say so in the next step */
+        bb_train_event e;
+        BB_TRY(train_step(t, dataset, &e, err));
+        e.logged = every(s->step, o->log_every) || s->step == o->steps;
+        emit(t, &e);
+        /* A weight that is not finite leaves no loss that is. */
+        if (!isfinite(e.loss)) BB_TRY(check_weights(t, err));
+        if (e.logged) BB_TRY(fail_later(t, log_step(t, &e, err), err));
+        if (s->skipped_in_a_row >= BB_SKIPPED_IN_A_ROW) return too_many_skipped(t, err);
+        if (t->dist->size == 1 && t->stop) t->stopping = true; /* nobody else need know */
+        bool save_now = every(s->step, o->save_every) || t->save_asked || t->save_due;
+        if (s->step == end || (save_now && s->skipped_in_a_row == 0)) BB_TRY(save(t, err));
+        if (validation_due(t)) {
+            t->validation_missed = t->stopping || t->time_is_up;
+            if (!t->validation_missed) BB_TRY(validate(t, err));
+        }
+        BB_TRY(poll_saver(t, err));
+    }
     return BB_OK;
 }
 
@@ -529,38 +739,60 @@ static bb_status run(bb_trainer *t, bb_dataset *dataset, bb_error *err) {
     t->waited = t->ended = 0;
     t->logged_waits = t->all_waits = (struct waits){0};
     t->stopping = t->dist->size == 1 && t->stop;
+    t->save_begun = s->step; /* nothing to save before the first step */
 
-    int64_t saved_step = -1;
-    while (s->step < end && !t->stopping && !t->time_is_up) {
-        bb_train_event e;
-        BB_TRY(train_step(t, dataset, &e, err));
-        e.logged = every(s->step, o->log_every) || s->step == o->steps;
-        emit(t, &e);
-        /* A weight that is not finite leaves no loss that is. */
-        if (!isfinite(e.loss)) BB_TRY(check_weights(t, err));
-        if (e.logged) {
-            BB_TRY(log_metrics(t, &e, err));
-            t->last_log_time = bb_clock_seconds();
-            t->last_log_bytes = s->bytes_seen;
-            t->all_waits.mean += t->logged_waits.mean;
-            t->all_waits.least += t->logged_waits.least;
-            t->logged_waits = (struct waits){0};
-        }
-        if (o->val_data && (every(s->step, o->val_every) || s->step == o->steps)) BB_TRY(validate(t, err));
-        if (s->skipped_in_a_row >= BB_SKIPPED_IN_A_ROW) return too_many_skipped(t, err);
-        if ((every(s->step, o->save_every) || t->save_due) && s->skipped_in_a_row == 0) {
-            BB_TRY(save(t, err));
-            saved_step = s->step;
-        }
-        BB_TRY(bb_saver_poll(t->saver, err));
-        if (t->dist->size == 1 && t->stop) t->stopping = true; /* nobody else need know */
-    }
-    if (saved_step != s->step && s->step > t->first_step) BB_TRY(save(t, err));
+    t->validation_missed = t->validate_first;
+    if (t->validate_first && !t->stopping) BB_TRY(validate(t, err));
+    BB_TRY(loop(t, dataset, end, err));
+    BB_TRY(fail_together(t, err));
+    BB_TRY(save(t, err));
     if (t->optimizer->dist)
         BB_TRY(bb_weight_exchange_f32(&t->optimizer->exchange, err)); /* the model is whole after training */
-    if (t->stopping && s->step < end)
+    bool done = s->step >= end && !t->validation_missed;
+    if (done) t->time_is_up = false;
+    if (t->stopping && !done)
         return bb_fail(err, BB_ERR_INTERRUPTED, "stopped at step %lld of %lld", (long long)s->step, (long long)o->steps);
     return BB_OK;
+}
+
+/* ---- when an error ends the run -------------------------------------------------------------------------------------- */
+
+/* All ranks, or rank 0 where it holds all of the state, is not amid an update, and the error does not say that the numbers or
+ * the disk are bad. */
+static bool can_save_after(const bb_trainer *t, bb_status status) {
+    bool alone = t->dist->rank == 0 && !t->optimizer->dist;
+    return (t->failed_together || alone) && status != BB_ERR_NUMERIC && !t->updating && !t->save_failed && !t->drifted;
+}
+
+static void append(bb_error *err, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+static void append(bb_error *err, const char *fmt, ...) {
+    size_t used = strlen(err->message);
+    va_list args;
+    va_start(args, fmt);
+    vsnprintf(err->message + used, sizeof err->message - used, fmt, args);
+    va_end(args);
+}
+
+/* An error ended the run: saves the last good step, and says in err which one is saved. */
+static void save_last_good_step(bb_trainer *t, bb_status status, bb_error *err) {
+    bb_error unsaved = {.code = BB_OK}, unsaid, unheard = {.code = status};
+    if (!err) err = &unheard;
+    long long step = (long long)t->state.step;
+    bool saves = can_save_after(t, status) && t->save_begun != t->state.step;
+    if (saves) unsaved.code = save(t, &unsaved);
+    if (unsaved.code == BB_OK) unsaved.code = bb_saver_wait(t->saver, &unsaved);
+    if (t->dist->rank == 0 && status != BB_ERR_NUMERIC) { /* those say what to go on from */
+        if (saves && unsaved.code == BB_OK)
+            append(err, "; step %lld is saved", step);
+        else if (saves)
+            append(err, "; step %lld could not be saved (%.200s)", step, unsaved.message);
+        if (t->newest_saved < step && t->newest_saved >= 0)
+            append(err, "; the newest checkpoint is of step %lld", (long long)t->newest_saved);
+        else if (t->newest_saved < 0)
+            append(err, "; there is no checkpoint");
+        if (t->newest_saved == step && t->unlogged.step == step) (void)log_metrics(t, &t->unlogged, &unsaid);
+    }
+    if (t->failed_together) (void)t->dist->engine->broadcast(t->dist, err, sizeof *err, 0, &unsaid);
 }
 
 bb_status bb_trainer_train(bb_trainer *t, bb_dataset *dataset, bb_error *err) {
@@ -571,15 +803,21 @@ bb_status bb_trainer_train(bb_trainer *t, bb_dataset *dataset, bb_error *err) {
                        "the data set was opened as rank %d of %d: a trainer with ranks takes their parts itself, of a data set "
                        "opened as rank 0 of 1",
                        dataset->rank, dataset->world_size);
-    if (t->state.step >= t->options.steps) {
+    bb_error unsaved;
+    bb_status status = bb_dist_agree(t->dist, check_validation(t, err), err);
+    if (status == BB_OK) status = learn_from_rank_0(t, &t->validate_first, err);
+    if (status != BB_OK) return status;
+    if (t->state.step >= t->options.steps && !t->validate_first) {
         notice(t, "nothing to do: %lld steps are done already", (long long)t->state.step);
         return BB_OK;
     }
-    bb_error unsaved;
-    bb_status status = bb_dist_agree(t->dist, open_run_dir(t, err), err);
-    if (status == BB_OK) status = learn_how_to_save(t, err);
+    status = bb_dist_agree(t->dist, open_run_dir(t, err), err);
+    if (status == BB_OK) status = learn_from_rank_0(t, &t->from_copy, err);
     if (status == BB_OK) status = same_everywhere(t, err);
-    if (status == BB_OK) status = run(t, dataset, err);
+    if (status == BB_OK) {
+        status = run(t, dataset, err);
+        if (status != BB_OK && status != BB_ERR_INTERRUPTED && t->options.out_dir) save_last_good_step(t, status, err);
+    }
     /* The last checkpoint is on disk, or known not to be, before this returns. What ended the run is said first. */
     bb_status last = bb_saver_wait(t->saver, &unsaved);
     if (last != BB_OK && (status == BB_OK || status == BB_ERR_INTERRUPTED)) status = bb_fail(err, last, "%s", unsaved.message);
