@@ -254,18 +254,12 @@ BB_API void bb_dataset_next_step(bb_dataset *dataset, int batch_size, int grad_a
 BB_API uint64_t bb_dataset_position(const bb_dataset *dataset);
 BB_API void bb_dataset_set_position(bb_dataset *dataset, uint64_t samples);
 
-/* All of a text: a file, a pipe, or standard input ("-"). gzip, zstd, xz and bzip2 are decompressed and UTF-16 with a byte order
- * mark becomes UTF-8, by the first bytes; a model or an archive is BB_ERR_FORMAT. *text ends in a NUL past its size; free it with
- * bb_string_free. stop: may be NULL; non-zero ends a wait with BB_ERR_INTERRUPTED. */
+/* All of a file, a pipe or standard input ("-"), decompressed, UTF-16 turned into UTF-8; what is no text, such as a model, is
+ * BB_ERR_FORMAT. *text has a NUL past its size; free it with bb_string_free. stop: NULL, or non-zero ends the wait. */
 BB_API bb_status bb_read_text(const char *path, const volatile int *stop, char **text, size_t *size, bb_error *err);
 
-/* What an input holds: by its name, or what is said here of all of them, standard input and pipes among them. */
-typedef enum bb_pack_input_format {
-    BB_PACK_INPUT_AUTO = 0, /* .json, and .jsonl or .ndjson, also compressed; everything else is text */
-    BB_PACK_INPUT_TEXT,
-    BB_PACK_INPUT_JSON_LINES, /* a JSON value a line */
-    BB_PACK_INPUT_JSON        /* one or more JSON values */
-} bb_pack_input_format;
+/* What all inputs hold. AUTO: .json, .jsonl and .ndjson are JSON, everything else is text. */
+typedef enum bb_input_format { BB_INPUT_AUTO = 0, BB_INPUT_TEXT, BB_INPUT_JSON_LINES, BB_INPUT_JSON } bb_input_format;
 
 typedef struct bb_pack_options {
     const char *const *inputs; /* files and folders; "-" is standard input */
@@ -278,7 +272,7 @@ typedef struct bb_pack_options {
     double val_frac;              /* the last part of the bytes, 0 <= val_frac < 1 */
     const char *const *json_keys; /* first found wins */
     int json_key_count;
-    bb_pack_input_format input_format;
+    bb_input_format input_format;
     bool strict;    /* stop at the first unreadable or malformed input */
     bool overwrite; /* replace the shards of an earlier pack */
     void (*on_progress)(void *user, int64_t files_done, int64_t files_total, int64_t bytes_done);
@@ -292,8 +286,7 @@ typedef struct bb_pack_result {
     int64_t files, documents; /* that were packed */
     int64_t bytes, val_bytes; /* of all shards; of the val shards among them */
     int64_t shards, val_shards;
-    int64_t skipped;  /* files and records that cannot be read */
-    int64_t left_out; /* files of folders, for their extension */
+    int64_t skipped, left_out; /* files and records that cannot be read; files of folders, for their extension */
 } bb_pack_result;
 
 BB_API void bb_pack_options_default(bb_pack_options *options);
@@ -572,11 +565,9 @@ BB_API bb_status bb_verify_file(const char *path, void (*on_progress)(void *user
                                 void *user, bool *good, char **json, bb_error *err);
 BB_API void bb_string_free(char *text);
 
-/* A path, whose bytes may be anything, as UTF-8 text, which is what JSON holds. UTF-8 stays as it is; a path that is not UTF-8, or
- * that holds the two characters \x, has every byte above 0x7f and every backslash written as \xHH. Free it with bb_string_free;
- * NULL: no memory. */
+/* A path as UTF-8, for JSON, and back. One that is not UTF-8, or holds the characters \x, has its bytes above 0x7f and its
+ * backslashes written as \xHH. Free both with bb_string_free; NULL: no memory. */
 BB_API char *bb_path_text(const char *path);
-/* The path again. */
 BB_API char *bb_path_from_text(const char *text);
 
 typedef struct bb_bench_options {

@@ -19,11 +19,8 @@ typedef struct pack_args {
     bool strict, overwrite, json;
 } pack_args;
 
-static const char *const input_formats[] = {[BB_PACK_INPUT_AUTO] = "auto",
-                                            [BB_PACK_INPUT_TEXT] = "text",
-                                            [BB_PACK_INPUT_JSON_LINES] = "jsonl",
-                                            [BB_PACK_INPUT_JSON] = "json",
-                                            NULL};
+static const char *const input_formats[] = {
+    [BB_INPUT_AUTO] = "auto", [BB_INPUT_TEXT] = "text", [BB_INPUT_JSON_LINES] = "jsonl", [BB_INPUT_JSON] = "json", NULL};
 
 static const bb_cli_option options[] = {
     {.help = "Input"},
@@ -178,7 +175,7 @@ static int pack_inputs(const pack_args *args) {
         free(key_text);
         return bb_cli_usage_error(&command, "--json_key takes at most %d keys", MAX_JSON_KEYS);
     }
-    if (args->input_format >= BB_PACK_INPUT_JSON_LINES && pack.json_key_count == 0) {
+    if (args->input_format >= BB_INPUT_JSON_LINES && pack.json_key_count == 0) {
         free(key_text);
         return bb_cli_usage_error(&command, "--input_format %s takes records' texts by key: --json_key is empty",
                                   input_formats[args->input_format]);
@@ -201,7 +198,7 @@ static int pack_inputs(const pack_args *args) {
     pack.on_progress = on_progress;
     pack.on_skip = on_skip;
     pack.on_note = on_note;
-    pack.input_format = (bb_pack_input_format)args->input_format;
+    pack.input_format = (bb_input_format)args->input_format;
     pack.user = &view;
     pack.stop = bb_signals_stop();
 

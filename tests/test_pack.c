@@ -435,21 +435,21 @@ static void test_input_format(void **state) {
     put("lines", "{\"text\": \"x\"}\n{\"text\": \"y\"}\n");
     put("lines.json", "{\"text\": \"x\"}\n{\"text\": \"y\"}\n");
     RUN(lines, "lines.out", at("lines"), at("lines.json"));
-    lines.options.input_format = BB_PACK_INPUT_JSON_LINES;
+    lines.options.input_format = BB_INPUT_JSON_LINES;
     lines.options.sep_byte = '|';
     pack_ok(&lines);
     expect_text("lines.out", "x|y|x|y");
     RUN(json, "json.out", at("lines"));
-    json.options.input_format = BB_PACK_INPUT_JSON;
+    json.options.input_format = BB_INPUT_JSON;
     json.options.sep_byte = '|';
     pack_ok(&json);
     expect_text("json.out", "x|y");
     RUN(text, "text.out", at("lines.json"));
-    text.options.input_format = BB_PACK_INPUT_TEXT;
+    text.options.input_format = BB_INPUT_TEXT;
     pack_ok(&text);
     expect_text("text.out", "{\"text\": \"x\"}\n{\"text\": \"y\"}\n");
     RUN(wrong, "wrong", at("lines"));
-    wrong.options.input_format = BB_PACK_INPUT_JSON_LINES;
+    wrong.options.input_format = BB_INPUT_JSON_LINES;
     wrong.options.json_key_count = 0;
     pack_fails(&wrong, BB_ERR_ARGUMENT, "json_keys");
 }

@@ -274,7 +274,7 @@ static bb_status check_options(const bb_pack_options *o, bb_error *err) {
                        o->shard_size_gb);
     if (o->sep_byte < -1 || o->sep_byte > 255)
         return bb_fail(err, BB_ERR_ARGUMENT, "sep_byte: expected 0 to 255, or -1 for none, found %d", o->sep_byte);
-    if (o->input_format >= BB_PACK_INPUT_JSON_LINES && o->json_key_count == 0)
+    if (o->input_format >= BB_INPUT_JSON_LINES && o->json_key_count == 0)
         return bb_fail(err, BB_ERR_ARGUMENT, "json_keys: expected where records have their text, found no key");
     if (!(o->val_frac >= 0 && o->val_frac < 1))
         return bb_fail(err, BB_ERR_ARGUMENT, "val_frac: expected 0 <= val_frac < 1, found %g", o->val_frac);

@@ -85,10 +85,10 @@ static bb_pack_kind kind_of(const bb_pack_options *options, const char *path) {
     size_t length = 0;
     const char *ext = content_extension(path, &length);
     switch (options->input_format) {
-    case BB_PACK_INPUT_TEXT: return BB_PACK_RAW;
-    case BB_PACK_INPUT_JSON_LINES: return BB_PACK_JSON_LINES;
-    case BB_PACK_INPUT_JSON: return BB_PACK_JSON;
-    case BB_PACK_INPUT_AUTO: break;
+    case BB_INPUT_TEXT: return BB_PACK_RAW;
+    case BB_INPUT_JSON_LINES: return BB_PACK_JSON_LINES;
+    case BB_INPUT_JSON: return BB_PACK_JSON;
+    case BB_INPUT_AUTO: break;
     }
     if (!ext || options->json_key_count == 0) return BB_PACK_RAW;
     if (same_ext(ext, length, "json")) return BB_PACK_JSON;
