@@ -36,15 +36,15 @@ void bb_context_close(bb_context *c) {
     drop_mark(c);
 }
 
-int64_t bb_context_room(const bb_context *c) { return c->cache.kv.capacity - (c->end - c->first); }
+int64_t bb_context_free(const bb_context *c) { return c->cache.kv.capacity - (c->end - c->first); }
 
 void bb_context_append(bb_context *c, const uint8_t *bytes, int64_t n) {
-    int64_t room = 2 * c->memory, held = c->end - c->base;
-    if (held + n > room) { /* the newest bytes of both together, as many as are kept */
+    int64_t capacity = 2 * c->memory, held = c->end - c->base;
+    if (held + n > capacity) { /* keep the newest bytes of both */
         int64_t skipped = n > c->memory ? n - c->memory : 0, keep = c->memory - (n - skipped);
         if (keep > held) keep = held;
         memmove(c->text, c->text + held - keep, (size_t)keep);
-        if (skipped) { /* what is left out was never there to be read */
+        if (skipped) { /* bytes that would be dropped at once are never copied */
             c->end += skipped;
             bytes += skipped;
             n -= skipped;
@@ -59,7 +59,7 @@ void bb_context_append(bb_context *c, const uint8_t *bytes, int64_t n) {
 void bb_context_cut(bb_context *c, int64_t end) {
     c->end = end;
     if (c->mark.text && c->mark.end > end) drop_mark(c);
-    if (c->first >= end) { /* all of the window is gone: what stands before it is to be read again */
+    if (c->first >= end) { /* the whole window is gone: read the text before it again */
         c->first = end - bb_min(end - c->base, c->cache.kv.capacity - c->cache.kv.capacity / 4);
         c->cache.length = 0;
     }
@@ -67,7 +67,7 @@ void bb_context_cut(bb_context *c, int64_t end) {
 }
 
 int64_t bb_context_follow(bb_context *c, const bb_context *other, int64_t same, const uint8_t *bytes, int64_t count) {
-    if (c->end < other->base || c->base > other->end || c->end == c->base) { /* nothing of it is there */
+    if (c->end < other->base || c->base > other->end || c->end == c->base) { /* nothing in common */
         bb_context_clear(c);
         c->base = c->end = c->first = other->base;
     }
@@ -84,19 +84,19 @@ int64_t bb_context_follow(bb_context *c, const bb_context *other, int64_t same, 
     return other->end;
 }
 
-/* Unread bytes do not fit the window: makes a new one of the newest bytes, to be read from position 0. */
+/* Unread bytes do not fit the window: starts a new one with the newest bytes, read from position 0. */
 static void slide(bb_context *c) {
     int64_t capacity = c->cache.kv.capacity, unread = c->end - (c->first + c->cache.length);
-    int64_t most = capacity > 1 ? capacity - capacity / 4 : 1, keep = bb_min(capacity / 2 + unread, most);
+    int64_t max = capacity > 1 ? capacity - capacity / 4 : 1, keep = bb_min(capacity / 2 + unread, max);
     if (c->cache.length > 0) c->restarts++;
     c->first = c->end - bb_min(keep, c->end - c->base);
     c->cache.length = 0;
 }
 
 bb_status bb_context_read(bb_context *c, int rows, bb_error *err) {
-    if (bb_context_room(c) < 0) slide(c);
+    if (bb_context_free(c) < 0) slide(c);
     int64_t unread = c->end - (c->first + c->cache.length);
-    if (unread == 0 && c->logits_at != c->end && c->end > c->first) { /* after a cut: the last byte once more */
+    if (unread == 0 && c->logits_at != c->end && c->end > c->first) { /* after a cut: read the last byte again */
         c->cache.length--;
         unread = 1;
     }
@@ -142,13 +142,13 @@ void bb_context_return(bb_context *c) {
     c->base = m->base;
     c->end = m->end;
     c->logits_at = m->logits_at;
-    /* the cache still begins with the mark's bytes unless another window was read over them */
+    /* the cache still holds the mark's bytes unless another window was read over them */
     bool same = c->first == m->first && c->restarts == m->restarts && c->cache.length >= m->cached;
     c->first = m->first;
     c->cache.length = same ? m->cached : 0;
     if (same || m->end == m->first) return;
     c->logits_at = -1;
-    m->restarts = c->restarts; /* once read again, it is this window */
+    m->restarts = c->restarts; /* the window is read again and is then this one */
 }
 
 void bb_context_clear(bb_context *c) {

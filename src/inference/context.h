@@ -1,19 +1,19 @@
 // SPDX-License-Identifier: MIT
-/* The text so far, and the KV cache of its newest bytes, of constant size.
- * Positions count bytes from the beginning of the text, those that are forgotten included. */
+/* The text so far, and a KV cache of constant size over its newest bytes.
+ * Positions count bytes from the beginning of the text, including bytes that were dropped. */
 #ifndef BB_INFERENCE_CONTEXT_H
 #define BB_INFERENCE_CONTEXT_H
 
 #include "model/forward.h"
 
 enum {
-    BB_CONTEXT_ROWS = 16,        /* logits that one pass can give */
-    BB_CONTEXT_PIECE = 512,      /* bytes that one pass reads at most */
-    BB_CONTEXT_MEMORY = 1 << 17, /* bytes of text that are kept at least, however small the window */
+    BB_CONTEXT_ROWS = 16,        /* most rows of logits of one pass */
+    BB_CONTEXT_PIECE = 512,      /* most bytes of one pass */
+    BB_CONTEXT_MEMORY = 1 << 17, /* least bytes of text kept, however small the window */
     BB_CONTEXT_MAX_LENGTH = 1 << 24
 };
 
-/* Where a context was, to come back to. */
+/* A saved state of a context. */
 typedef struct bb_context_mark {
     uint8_t *text; /* (end - base), NULL: no mark */
     int64_t base, end, first, cached, logits_at, restarts;
@@ -22,14 +22,14 @@ typedef struct bb_context_mark {
 
 typedef struct bb_context {
     bb_model *model;
-    bb_kv_cache cache; /* of the bytes at first .. first + cache.length - 1; what follows up to `end` is unread */
+    bb_kv_cache cache; /* covers bytes first .. first + cache.length - 1; bytes from there to `end` are unread */
     uint8_t *text;     /* (2 * memory): the bytes at base .. end - 1 */
-    int64_t memory;    /* bytes of text that are always there, where there are as many */
+    int64_t memory;    /* bytes of text that are always kept */
     int64_t base, end; /* the oldest byte kept, and where the next one goes */
-    int64_t first;     /* the window: position 0 of the cache */
-    float *logits;     /* (BB_CONTEXT_ROWS,V): of the last read */
-    int64_t logits_at; /* the byte that they predict, where there is one row of them; -1: none, or several rows */
-    int64_t restarts;  /* how often the window was full and slid */
+    int64_t first;     /* position of the window, which is position 0 of the cache */
+    float *logits;     /* (BB_CONTEXT_ROWS,V): of the latest read */
+    int64_t logits_at; /* position that a single row of logits predicts; -1: none, or several rows */
+    int64_t restarts;  /* times that the full window slid */
     bb_context_mark mark;
     bool (*on_read)(void *user, int64_t done,
                     int64_t total); /* NULL, or called after each piece of a long read; false ends it */
@@ -40,27 +40,27 @@ typedef struct bb_context {
 bb_status bb_context_open(bb_model *model, int64_t capacity, bb_kv_type type, bb_context *out, bb_error *err);
 void bb_context_close(bb_context *c);
 
-/* The byte at a position, base <= position < end, and those after it. Until the next append. */
+/* Bytes from a position on, base <= position < end. Valid until the next append. */
 static inline const uint8_t *bb_context_at(const bb_context *c, int64_t position) { return c->text + (position - c->base); }
 /* Bytes that can be read without the window sliding. */
-int64_t bb_context_room(const bb_context *c);
-/* Puts bytes at the end of the text, unread. */
+int64_t bb_context_free(const bb_context *c);
+/* Appends bytes to the text, unread. */
 void bb_context_append(bb_context *c, const uint8_t *bytes, int64_t n);
-/* Forgets the text from position `end` on (base <= end <= c->end), and the mark if it lies after that. */
+/* Truncates the text at position `end` (base <= end <= c->end); drops a mark beyond it. */
 void bb_context_cut(bb_context *c, int64_t end);
-/* Makes c's text that of another context followed by `count` more bytes, none of them read; what c has read of it stays read.
- * They are known to be the same before position `same`. Returns up to where they are the same now. */
+/* Sets c's text to another context's text followed by `count` more bytes, unread; the common prefix stays read. The texts are
+ * known to agree before position `same`. Returns the position up to which they agree now. */
 int64_t bb_context_follow(bb_context *c, const bb_context *other, int64_t same, const uint8_t *bytes, int64_t count);
-/* Reads what is unread. The logits after the last `rows` bytes are then in c->logits, in order; more than one row only of bytes
- * that were unread, rows <= BB_CONTEXT_ROWS, and only where all that is unread fits the window and one piece. Else, where the
- * window is full, its older part is dropped and the rest read again from position 0: after one more byte half a window is
- * left of it, after many up to three quarters, so that memory and positions stay in what training has seen. BB_ERR_INTERRUPTED:
- * on_read ended it; what was not read is no longer in the text. */
+/* Reads all unread bytes. The logits after the last `rows` of them are then in c->logits, in order. rows > 1: at most
+ * BB_CONTEXT_ROWS, all unread, and only where the unread bytes fit the window and one piece. A full window slides: its older
+ * part is dropped and the rest is read again from position 0. Half a window stays after one more byte, up to three quarters
+ * after many, so that positions stay within what training has seen. BB_ERR_INTERRUPTED: on_read stopped it; bytes that were not
+ * read are removed from the text. */
 bb_status bb_context_read(bb_context *c, int rows, bb_error *err);
-/* Remembers the present state; return goes back to it, reading again only if the window has slid since. */
+/* Saves the current state; return restores it, and reads again only if the window has slid since. */
 bb_status bb_context_set_mark(bb_context *c, bb_error *err);
 void bb_context_return(bb_context *c);
-/* Forgets all text. */
+/* Drops all text. */
 void bb_context_clear(bb_context *c);
 
 #endif

@@ -6,19 +6,19 @@
 
 #include "core/clock.h"
 
-/* Texts change, and the load of a machine: what an old guess or an old time counts beside a new one. */
-static const double habit = 1 - 1.0 / 128, load = 1 - 1.0 / 16, burden = 1 - 1.0 / 2;
-/* That a longer pass is dear is believed less with every byte on which it isn't tried: half as much after 2,800. */
-static const double belief = 1 - 1.0 / 4096;
-/* A pass is made longer when that promises at least this much more. */
-static const double worth_it = 1.08;
-/* The draft model is asked where that has not paid, to see whether it does by now, in this share of the time. */
-static const double curiosity = 1.0 / 128;
+/* Exponential decay, per sample, of acceptance rates, of the time of one-row passes, and of the cost of longer ones. */
+static const double acceptance_decay = 1 - 1.0 / 128, seconds_decay = 1 - 1.0 / 16, cost_decay = 1 - 1.0 / 2;
+/* Per byte: an old measurement that a longer pass is expensive loses weight, half of it after 2,800 bytes, so it is tried again. */
+static const double pass_cost_decay = 1 - 1.0 / 4096;
+/* A longer pass must promise at least this speedup. */
+static const double min_speedup = 1.08;
+/* Share of the time spent on the draft model where it has not paid off, to see whether it does by now. */
+static const double explore_rate = 1.0 / 128;
 
-/* What was hoped for is held against what came: where passes with guesses gave less than this for their time, none is made for
- * some bytes, twice as many each time. So the whole is never much slower, whatever is estimated wrongly. */
-static const double enough = 1.03, judged = 12 /* passes' time */;
-enum { SINGLES = 4, LEAST_REST = 64, MOST_REST = 4096 };
+/* A check on all estimates: where drafting passes produced fewer bytes than this for their time (in one-row passes), drafting
+ * rests for some bytes, twice as many each time. So a wrong estimate never costs much. */
+static const double min_gain = 1.03, check_after = 12 /* one-row passes */;
+enum { SINGLES = 4, MIN_REST = 64, MAX_REST = 4096 };
 
 static const int sizes[BB_DRAFT_SIZES] = {1, 2, 3, 4, 6, 8, 12, 16};
 
@@ -30,17 +30,17 @@ static int level_of(double confidence) {
 static double rate_of(const bb_draft_rates *r, int level) { return r->hits[level] / r->tries[level]; }
 
 static void count(bb_draft_rates *r, int level, bool hit) {
-    r->hits[level] = habit * r->hits[level] + hit;
-    r->tries[level] = habit * r->tries[level] + 1;
+    r->hits[level] = acceptance_decay * r->hits[level] + hit;
+    r->tries[level] = acceptance_decay * r->tries[level] + 1;
 }
 
 bb_status bb_draft_open(bb_model *model, int64_t capacity, bb_draft *d, bb_error *err) {
-    *d = (bb_draft){.right = 0.7, .rest = LEAST_REST};
-    for (int level = 0; level < BB_DRAFT_LEVELS; level++) { /* one try, and it was as good as it seemed */
+    *d = (bb_draft){.acceptance_estimate = 0.7, .rest = MIN_REST};
+    for (int level = 0; level < BB_DRAFT_LEVELS; level++) { /* prior: one try, as good as its confidence */
         d->by_ngrams.tries[level] = d->by_model.tries[level] = 1;
         d->by_ngrams.hits[level] = d->by_model.hits[level] = (level + 0.5) / BB_DRAFT_LEVELS;
     }
-    d->excess[1] = 0.05; /* the first pass tells */
+    d->pass_cost[1] = 0.05; /* until one was timed */
     BB_TRY(bb_ngrams_open(&d->ngrams, err));
     bb_status status = BB_OK;
     if (model)
@@ -63,34 +63,34 @@ static void learn(bb_draft *d, const bb_context *c) {
 }
 
 void bb_draft_reset(bb_draft *d, const bb_context *c) {
-    if (d->learned > c->end) d->learned = c->end; /* what another text has taught may be of use in this one */
+    if (d->learned > c->end) d->learned = c->end; /* n-grams of another text are kept: they may be of use */
     if (d->learned < c->base) d->learned = c->base;
     learn(d, c);
     d->same = 0;
     d->guesses = 0;
 }
 
-/* What the guess for place `n` of the last ones was worth, and those after it, now that the byte is known. */
+/* The byte for draft n is known: updates the statistics; a miss ends the drafts after it. */
 static void count_guess(bb_draft *d, int n, uint8_t byte) {
     if (d->model_byte[n] >= 0) {
         bool hit = d->model_byte[n] == byte;
         count(&d->by_model, d->model_level[n], hit);
-        d->right = habit * d->right + (1 - habit) * hit;
+        d->acceptance_estimate = acceptance_decay * d->acceptance_estimate + (1 - acceptance_decay) * hit;
     }
     if (d->guessed[n] != byte) d->guesses = 0;
 }
 
-/* The passes with guesses so far, and the byte that each of them gives: whether to go on with them. */
-static void judge(bb_draft *d) {
-    if (d->taken < judged) return;
-    if (d->gained < enough * d->taken) {
+/* Compares what drafting produced with its time, and rests where it does not pay. */
+static void update_rest(bb_draft *d) {
+    if (d->spent < check_after) return;
+    if (d->gained < min_gain * d->spent) {
         d->resting = d->rest;
-        d->rest = d->rest < MOST_REST ? 2 * d->rest : MOST_REST;
-        d->gained = d->taken = 0;
+        d->rest = d->rest < MAX_REST ? 2 * d->rest : MAX_REST;
+        d->gained = d->spent = 0;
     } else {
-        d->rest = LEAST_REST;
+        d->rest = MIN_REST;
         d->gained /= 2;
-        d->taken /= 2;
+        d->spent /= 2;
     }
 }
 
@@ -101,36 +101,35 @@ void bb_draft_push(bb_draft *d, const bb_context *c) {
     int guess = bb_ngrams_guess(&d->ngrams, bb_context_at(c, at), at - c->base, &confidence);
     if (guess >= 0) count(&d->by_ngrams, level_of(confidence), guess == byte);
     if (at >= d->guessed_at && at - d->guessed_at < d->guesses) count_guess(d, (int)(at - d->guessed_at), byte);
-    for (int i = 1; i < BB_DRAFT_SIZES; i++) d->excess[i] *= belief;
+    for (int i = 1; i < BB_DRAFT_SIZES; i++) d->pass_cost[i] *= pass_cost_decay;
     learn(d, c);
 }
 
-/* What a pass of a size takes above one over one byte. One that was never tried takes as much for each byte more as the
- * longest below it that was: a text whose guesses are poor never pays for the dear ones. */
-static double excess_of(const bb_draft *d, int size) {
+/* Cost of a pass of a size. An untried size is extrapolated from the largest smaller one that was timed, per row: a text that
+ * drafts poorly never pays for long passes. */
+static double pass_cost_of(const bb_draft *d, int size) {
     int known = size;
     while (known > 1 && !d->timed[known]) known--;
-    return d->excess[known] * (sizes[size] - 1) / (sizes[known] - 1);
+    return d->pass_cost[known] * (sizes[size] - 1) / (sizes[known] - 1);
 }
 
-/* The longest pass to consider: a size above the longest that was timed, as neither its time nor what guesses that far ahead
- * are worth is known yet. */
+/* The largest size to consider: one above the largest that was timed. */
 static int longest_size(const bb_draft *d) {
     int size = 1;
     while (size < BB_DRAFT_SIZES - 1 && d->timed[size]) size++;
     return size;
 }
 
-/* That one byte more in a pass takes after `rows` of them. */
-static double excess_of_next(const bb_draft *d, int rows) {
+/* Cost of one more row after `rows`. */
+static double next_row_cost(const bb_draft *d, int rows) {
     int size = 1;
     while (size < BB_DRAFT_SIZES - 1 && sizes[size] <= rows) size++;
-    double below = size > 1 ? excess_of(d, size - 1) : 0;
-    return fmax(excess_of(d, size) - below, 0) / (sizes[size] - sizes[size - 1]);
+    double below = size > 1 ? pass_cost_of(d, size - 1) : 0;
+    return fmax(pass_cost_of(d, size) - below, 0) / (sizes[size] - sizes[size - 1]);
 }
 
-/* The draft model's guess for the byte after the reader's text, which is followed by what was guessed before. */
-static bb_status ask_model(bb_draft *d, bb_draft_draws draws, int n, bb_error *err) {
+/* Draft n of the draft model. Its context holds the text and the drafts before n. */
+static bb_status draft_with_model(bb_draft *d, bb_draft_draws draws, int n, bb_error *err) {
     bb_context *r = &d->reader;
     double begin = bb_clock_seconds();
     int64_t unread = r->end - r->first - r->cache.length;
@@ -140,48 +139,48 @@ static bb_status ask_model(bb_draft *d, bb_draft_draws draws, int n, bb_error *e
     d->model_byte[n] = byte;
     d->model_level[n] = level_of(exp(bb_sampler_logprob(r->logits, vocab, byte)));
     double seconds = bb_clock_seconds() - begin;
-    if (d->ask_seconds <= 0)
-        d->ask_seconds = unread > 1 ? seconds / (double)unread : seconds; /* a first notion of it */
+    if (d->draft_seconds <= 0)
+        d->draft_seconds = unread > 1 ? seconds / (double)unread : seconds; /* a first estimate */
     else if (unread <= 1)
-        d->ask_seconds = load * d->ask_seconds + (1 - load) * fmin(seconds, 4 * d->ask_seconds);
-    d->last_ask = seconds;
-    d->idle = 0;
+        d->draft_seconds = seconds_decay * d->draft_seconds + (1 - seconds_decay) * fmin(seconds, 4 * d->draft_seconds);
+    d->last_draft_seconds = seconds;
+    d->seconds_since_draft = 0;
     return BB_OK;
 }
 
-/* Whether the draft model's guess number n is worth its time, beside one of the n-grams with this rate: `all`, that it comes to
- * count, and `best`, the bytes that are had in the time of a pass over one. */
-static bool worth_asking(const bb_draft *d, int n, double all, double rate, double best) {
+/* Whether draft n of the draft model is worth its time beside an n-gram's with acceptance `rate`. all: the probability that
+ * drafts 0 .. n-1 are all accepted; best: bytes per one-row pass of the best choice so far. */
+static bool model_pays(const bb_draft *d, int n, double all, double rate, double best) {
     if (!d->reader.model) return false;
-    if (n == 0 && d->idle * curiosity > d->last_ask) return true;
-    double share = d->ask_seconds / d->seconds, better = 0.5 + 0.5 * d->right; /* where it is sure of it */
-    return all * (better - rate) > share * best && all * fmax(d->right, rate) > (share + excess_of_next(d, n + 1)) * best;
+    if (n == 0 && d->seconds_since_draft * explore_rate > d->last_draft_seconds) return true;
+    double share = d->draft_seconds / d->seconds, better = 0.5 + 0.5 * d->acceptance_estimate; /* where it is confident */
+    return all * (better - rate) > share * best &&
+           all * fmax(d->acceptance_estimate, rate) > (share + next_row_cost(d, n + 1)) * best;
 }
 
-bb_status bb_draft_guess(bb_draft *d, const bb_context *c, bb_draft_draws draws, int64_t most, bool always, uint8_t *out,
+bb_status bb_draft_guess(bb_draft *d, const bb_context *c, bb_draft_draws draws, int64_t max, bool always, uint8_t *out,
                          int *count_out, bb_error *err) {
     uint8_t text[BB_NGRAM_LONGEST + BB_DRAFT_MAX];
     int64_t held = c->end - c->base < BB_NGRAM_LONGEST ? c->end - c->base : BB_NGRAM_LONGEST;
-    double expected = 1, all = 1, best = always ? 0 : worth_it,
-           asked = 0; /* bytes of a pass, in the time of one over one byte */
+    double expected = 1, all = 1, best = always ? 0 : min_speedup, asked = 0; /* bytes per pass; times in one-row passes */
     int rows = 1, n = 0;
     *count_out = d->guesses = 0;
-    d->asked = false;
+    d->used_model = false;
     d->guessed_at = c->end;
     if (!always && (d->singles < SINGLES || d->resting > 0)) return BB_OK;
     memcpy(text, bb_context_at(c, c->end - held), (size_t)held);
-    if (!always && most > sizes[longest_size(d)] - 1) most = sizes[longest_size(d)] - 1;
-    for (int size = 1; n < most && n < BB_DRAFT_MAX; n++) {
+    if (!always && max > sizes[longest_size(d)] - 1) max = sizes[longest_size(d)] - 1;
+    for (int size = 1; n < max && n < BB_DRAFT_MAX; n++) {
         double confidence, rate = 0;
         int byte = bb_ngrams_guess(&d->ngrams, text + held + n, held + n, &confidence);
         if (byte >= 0) rate = rate_of(&d->by_ngrams, level_of(confidence));
         d->model_byte[n] = -1;
-        if (always ? d->reader.model != NULL : worth_asking(d, n, all, rate, best)) {
+        if (always ? d->reader.model != NULL : model_pays(d, n, all, rate, best)) {
             d->same = bb_context_follow(&d->reader, c, d->same, out, n);
-            BB_TRY(ask_model(d, draws, n, err));
-            d->asked = true;
-            asked += d->ask_seconds / d->seconds;
-            d->taken += d->last_ask / d->seconds;
+            BB_TRY(draft_with_model(d, draws, n, err));
+            d->used_model = true;
+            asked += d->draft_seconds / d->seconds;
+            d->spent += d->last_draft_seconds / d->seconds;
             double by_model = rate_of(&d->by_model, d->model_level[n]);
             if (byte < 0 || by_model > rate) {
                 byte = d->model_byte[n];
@@ -196,36 +195,36 @@ bb_status bb_draft_guess(bb_draft *d, const bb_context *c, bb_draft_draws draws,
         if (always) {
             rows = n + 2;
         } else if (n + 2 == sizes[size]) {
-            double value = expected / (1 + excess_of(d, size++) + asked);
+            double value = expected / (1 + pass_cost_of(d, size++) + asked);
             if (value > best) {
                 best = value;
                 rows = n + 2;
             }
         }
-        if (!always && all < best * excess_of_next(d, n + 2)) break; /* not even if the next one were certain */
+        if (!always && all < best * next_row_cost(d, n + 2)) break; /* not even a certain draft would pay */
     }
     *count_out = rows - 1;
     return BB_OK;
 }
 
 void bb_draft_timed(bb_draft *d, int rows, int64_t bytes, double seconds) {
-    d->idle += seconds;
+    d->seconds_since_draft += seconds;
     if (d->resting > 0) d->resting -= bytes < d->resting ? (int)bytes : d->resting;
-    if (rows == 1) { /* at first the fastest: the very first one finds the caches empty */
-        d->seconds = d->singles >= SINGLES ? load * d->seconds + (1 - load) * fmin(seconds, 2 * d->seconds)
+    if (rows == 1) { /* at first the minimum: the very first pass finds cold caches */
+        d->seconds = d->singles >= SINGLES ? seconds_decay * d->seconds + (1 - seconds_decay) * fmin(seconds, 2 * d->seconds)
                      : d->singles > 0      ? fmin(seconds, d->seconds)
                                            : seconds;
         d->singles += d->singles < SINGLES;
     }
-    if (rows > 1 || d->asked) {
+    if (rows > 1 || d->used_model) {
         d->gained += (double)bytes;
-        d->taken += d->seconds > 0 ? fmin(seconds / d->seconds, 2 * rows) : rows;
-        judge(d);
+        d->spent += d->seconds > 0 ? fmin(seconds / d->seconds, 2 * rows) : rows;
+        update_rest(d);
     }
     for (int i = 1; i < BB_DRAFT_SIZES; i++) {
         if (sizes[i] != rows || d->seconds <= 0) continue;
-        double excess = fmin(fmax(seconds / d->seconds - 1, 0), rows - 1);
-        d->excess[i] = d->timed[i] ? burden * d->excess[i] + (1 - burden) * excess : excess;
+        double pass_cost = fmin(fmax(seconds / d->seconds - 1, 0), rows - 1);
+        d->pass_cost[i] = d->timed[i] ? cost_decay * d->pass_cost[i] + (1 - cost_decay) * pass_cost : pass_cost;
         d->timed[i] = true;
     }
 }

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
-/* Guessing the next bytes: from what stood in the text before, or by a smaller model that draws with the same random numbers.
- * And how many guesses are worth reading in one pass.
- * Nothing here changes what is written: every guess is compared with the byte that the sampler draws. */
+/* Speculative decoding: draft tokens (bytes) come from n-grams of the text so far, or from a smaller model that draws with the
+ * same random numbers; a cost model decides how many to verify in one pass.
+ * Drafts never change the output: each is compared with the byte that the sampler draws. */
 #ifndef BB_INFERENCE_DRAFT_H
 #define BB_INFERENCE_DRAFT_H
 
@@ -10,61 +10,62 @@
 #include "inference/sampler.h"
 
 enum {
-    BB_DRAFT_LEVELS = 12, /* of confidence that are told apart */
+    BB_DRAFT_LEVELS = 12, /* buckets of confidence */
     BB_DRAFT_MAX = BB_CONTEXT_ROWS - 1,
-    BB_DRAFT_SIZES = 8 /* rows of a pass that are considered: 1, 2, 3, 4, 6, 8, 12, 16 */
+    BB_DRAFT_SIZES = 8 /* pass sizes in rows: 1, 2, 3, 4, 6, 8, 12, 16 */
 };
 
-/* How often guesses were right by how sure they were, fading. */
+/* Acceptance rate by bucket of confidence, exponentially decayed. */
 typedef struct bb_draft_rates {
     double hits[BB_DRAFT_LEVELS], tries[BB_DRAFT_LEVELS];
 } bb_draft_rates;
 
 typedef struct bb_draft {
     bb_ngrams ngrams;
-    int64_t learned; /* the n-grams know the text before it */
+    int64_t learned; /* the n-grams have seen the text up to here */
     bb_draft_rates by_ngrams, by_model;
 
-    bb_context reader;     /* the draft model's, of the same text; reader.model NULL: there is none */
-    int64_t same;          /* its text is the other's up to here, at least */
-    double right;          /* share of all its guesses, fading */
-    double ask_seconds;    /* that one of them takes; 0: not known */
-    bool asked;            /* for the last guesses */
-    double last_ask, idle; /* seconds: of the last one with what had to be read before it; of passes since then */
+    bb_context reader;          /* the draft model's context; reader.model NULL: there is no draft model */
+    int64_t same;               /* the reader's text equals the main context's at least up to here */
+    double acceptance_estimate; /* of the draft model, exponentially decayed */
+    double draft_seconds;       /* per token of the draft model; 0: unknown */
+    bool used_model;            /* for the latest drafts */
+    double last_draft_seconds;  /* of its latest token, with the text that it had to read first */
+    double seconds_since_draft; /* in passes of the main model since then */
 
-    int64_t guessed_at; /* the place of the first of the last guesses */
+    int64_t guessed_at; /* position of the first of the latest drafts */
     int guesses;
     uint8_t guessed[BB_DRAFT_MAX];
-    int model_byte[BB_DRAFT_MAX], model_level[BB_DRAFT_MAX]; /* the draft model's; -1: it was not asked */
+    int model_byte[BB_DRAFT_MAX], model_level[BB_DRAFT_MAX]; /* the draft model's byte, -1: not used; its bucket */
 
-    double seconds;                /* that a pass over one byte takes; 0: not known */
-    double excess[BB_DRAFT_SIZES]; /* what a pass of each size takes above that, as a share of it */
-    bool timed[BB_DRAFT_SIZES];    /* by a pass; else by a size below it */
-    int singles;                   /* passes over one byte that `seconds` is made of */
+    double seconds;                   /* of a pass over one row; 0: unknown */
+    double pass_cost[BB_DRAFT_SIZES]; /* time of a pass of each size beyond that of one row, relative to it */
+    bool timed[BB_DRAFT_SIZES];       /* measured; else extrapolated from a smaller size */
+    int singles;                      /* passes over one row that `seconds` is estimated from */
 
-    double gained, taken; /* bytes of the passes that guessing was a part of, and their time in passes over one byte, fading */
-    int resting, rest;    /* bytes for which nothing is guessed, and for how many next time that it does not pay */
+    double gained, spent; /* bytes that drafting passes produced, and their time in units of one-row passes, decayed */
+    int resting, rest;    /* bytes left without drafts, and the length of the next such rest */
 } bb_draft;
 
-/* What a guess is for: the draws from number `index` on. */
+/* The draws that drafts are for, from number `index` on. */
 typedef struct bb_draft_draws {
     const bb_sampler *sampler;
     const int32_t *seen; /* (V), as in bb_sampler_draw */
     uint64_t index;
 } bb_draft_draws;
 
-/* model: NULL, or what guesses, over the bytes that `model` is for, seen through a window of at most `capacity`. */
+/* model: the draft model, or NULL. capacity: bytes of its window. */
 bb_status bb_draft_open(bb_model *model, int64_t capacity, bb_draft *out, bb_error *err);
 void bb_draft_close(bb_draft *d);
-/* The text was changed other than by push. */
+/* Call after any change of the text other than push. */
 void bb_draft_reset(bb_draft *d, const bb_context *c);
-/* The text's last byte, before `end`, is new: counts whether it was the guess. */
+/* The byte before c->end is new: updates the statistics. */
 void bb_draft_push(bb_draft *d, const bb_context *c);
-/* Bytes guessed to come next, at most min(most, BB_DRAFT_MAX), into `out`: as many as should be read ahead now, or with
- * `always` as many as are likelier than not to be of use to somebody to whom passes cost nothing. */
-bb_status bb_draft_guess(bb_draft *d, const bb_context *c, bb_draft_draws draws, int64_t most, bool always, uint8_t *out,
+/* Drafts up to min(max, BB_DRAFT_MAX) bytes into `out`: as many as are worth verifying in one pass; with `always`, as many as
+ * are likely enough whatever a pass costs. */
+bb_status bb_draft_guess(bb_draft *d, const bb_context *c, bb_draft_draws draws, int64_t max, bool always, uint8_t *out,
                          int *count, bb_error *err);
-/* A pass over one byte, or over all that was guessed and the byte before it, took this long and gave so many bytes. */
+/* Reports a pass: its rows (one, or the drafts and the byte before them), the bytes that it produced, and its time. */
 void bb_draft_timed(bb_draft *d, int rows, int64_t bytes, double seconds);
 
 #endif

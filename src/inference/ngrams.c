@@ -5,13 +5,13 @@
 
 static const int orders[BB_NGRAM_ORDERS] = {2, 3, 4, 5, 6, 8, 11, 16, BB_NGRAM_LONGEST};
 
-/* What an old guess counts beside the next one: texts change. */
-static const double habit = 1 - 1.0 / 256;
+/* Exponential decay of the statistics, per prediction: texts change. */
+static const double decay = 1 - 1.0 / 256;
 
 bb_status bb_ngrams_open(bb_ngrams *g, bb_error *err) {
     *g = (bb_ngrams){.table = calloc((size_t)BB_NGRAM_ORDERS << BB_NGRAM_BITS, sizeof *g->table)};
     for (int o = 0; o < BB_NGRAM_ORDERS; o++)
-        for (int n = 0; n < BB_NGRAM_COUNTS; n++) { /* two tries, of which the longer and the more frequent passed more */
+        for (int n = 0; n < BB_NGRAM_COUNTS; n++) { /* prior: two tries; longer and more frequent contexts do better */
             g->tries[o][n] = 2;
             g->hits[o][n] = 2 * (0.25 + 0.05 * o + 0.05 * n);
         }
@@ -23,7 +23,7 @@ void bb_ngrams_close(bb_ngrams *g) {
     g->table = NULL;
 }
 
-/* The slots of the contexts that end before `end`, and what they are recognized by; returns how many there are. */
+/* The slots of the contexts that end before `end`, and their check values; returns their number. */
 static int find(const bb_ngrams *g, const uint8_t *end, int64_t length, bb_ngram *slots[BB_NGRAM_ORDERS],
                 uint16_t checks[BB_NGRAM_ORDERS]) {
     uint64_t h = 0;
@@ -39,7 +39,7 @@ static int find(const bb_ngrams *g, const uint8_t *end, int64_t length, bb_ngram
     return count;
 }
 
-static bool known(const bb_ngram *slot, uint16_t check) { return slot->count > 0 && slot->check == check; }
+static bool is_known(const bb_ngram *slot, uint16_t check) { return slot->count > 0 && slot->check == check; }
 
 static int level_of(int count) {
     int level = 0;
@@ -53,7 +53,7 @@ int bb_ngrams_guess(const bb_ngrams *g, const uint8_t *end, int64_t length, doub
     int byte = -1;
     *rate = 0;
     for (int o = find(g, end, length, slots, checks) - 1; o >= 0; o--) {
-        if (!known(slots[o], checks[o])) continue;
+        if (!is_known(slots[o], checks[o])) continue;
         int n = level_of(slots[o]->count);
         double r = g->hits[o][n] / g->tries[o][n];
         if (r <= *rate) continue;
@@ -69,11 +69,11 @@ void bb_ngrams_learn(bb_ngrams *g, const uint8_t *end, int64_t length) {
     int found = find(g, end, length, slots, checks);
     for (int o = 0; o < found; o++) {
         bb_ngram *s = slots[o];
-        if (known(s, checks[o])) {
+        if (is_known(s, checks[o])) {
             bool hit = s->byte == *end;
             int n = level_of(s->count);
-            g->hits[o][n] = habit * g->hits[o][n] + hit;
-            g->tries[o][n] = habit * g->tries[o][n] + 1;
+            g->hits[o][n] = decay * g->hits[o][n] + hit;
+            g->tries[o][n] = decay * g->tries[o][n] + 1;
             s->count = (uint8_t)(hit ? s->count + (s->count < UINT8_MAX) : s->count / 2);
         } else {
             s->count = 0;

@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: MIT
-/* The byte that followed most often of late, by the bytes before it: tables over contexts of several lengths, and how often
- * each length has been right. */
+/* Predicts the next byte from hashed contexts of several lengths, and tracks how often each length is right. */
 #ifndef BB_INFERENCE_NGRAMS_H
 #define BB_INFERENCE_NGRAMS_H
 
@@ -10,25 +9,24 @@ enum {
     BB_NGRAM_ORDERS = 9,   /* lengths of context */
     BB_NGRAM_LONGEST = 24, /* the longest of them, bytes */
     BB_NGRAM_BITS = 16,    /* of a table's size */
-    BB_NGRAM_COUNTS = 6    /* how often in a row the byte followed: 1, 2-3, 4-7, 8-15, 16-31, more */
+    BB_NGRAM_COUNTS = 6    /* buckets of repetitions: 1, 2-3, 4-7, 8-15, 16-31, more */
 };
 
 typedef struct bb_ngram {
-    uint16_t check; /* more of the context's hash */
+    uint16_t check; /* further bits of the context's hash */
     uint8_t byte, count;
 } bb_ngram;
 
 typedef struct bb_ngrams {
     bb_ngram *table;                                                                        /* (ORDERS, 1 << BITS) */
-    double hits[BB_NGRAM_ORDERS][BB_NGRAM_COUNTS], tries[BB_NGRAM_ORDERS][BB_NGRAM_COUNTS]; /* fading */
+    double hits[BB_NGRAM_ORDERS][BB_NGRAM_COUNTS], tries[BB_NGRAM_ORDERS][BB_NGRAM_COUNTS]; /* decayed */
 } bb_ngrams;
 
 bb_status bb_ngrams_open(bb_ngrams *out, bb_error *err);
 void bb_ngrams_close(bb_ngrams *g);
-/* The byte that is likeliest at `end`, before which stand `length` bytes that may be looked at; -1: none is known. rate: how
- * often a guess like it was right. */
+/* The likeliest byte at `end`, given the `length` bytes before it; -1: unknown context. rate: how often such predictions were right. */
 int bb_ngrams_guess(const bb_ngrams *g, const uint8_t *end, int64_t length, double *rate);
-/* *end is what followed. */
+/* Records that *end followed the `length` bytes before it. */
 void bb_ngrams_learn(bb_ngrams *g, const uint8_t *end, int64_t length);
 
 #endif

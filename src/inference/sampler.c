@@ -5,7 +5,7 @@
 
 #include "core/rng.h"
 
-/* Bytes still in question. `weight` is the probability up to a common factor; the likeliest has 1. */
+/* Remaining candidates. weight: probability up to a common factor; the likeliest has weight 1. */
 typedef struct candidates {
     int id[BB_SAMPLER_MAX_VOCAB];
     double weight[BB_SAMPLER_MAX_VOCAB];
@@ -32,12 +32,12 @@ bb_status bb_sampler_check(const bb_sampler *s, bb_error *err) {
         return bb_fail(err, BB_ERR_ARGUMENT, "temperature %g must be 0 (greedy) or more", s->temperature);
     if (s->top_k < 0) return bb_fail(err, BB_ERR_ARGUMENT, "top_k %d must be 0 (off) or more", s->top_k);
     if (!(s->top_p > 0 && s->top_p <= 1))
-        return bb_fail(err, BB_ERR_ARGUMENT, "top_p %g must be above 0 and at most 1", s->top_p);
+        return bb_fail(err, BB_ERR_ARGUMENT, "top_p %g must be above 0 and at max 1", s->top_p);
     if (!(s->min_p >= 0 && s->min_p <= 1)) return bb_fail(err, BB_ERR_ARGUMENT, "min_p %g must be from 0 (off) to 1", s->min_p);
     return BB_OK;
 }
 
-/* Keskar et al., "CTRL", 2019, with the sign taken care of: a penalty above 1 always makes a seen byte less likely. */
+/* Keskar et al., "CTRL", 2019, adapted to the sign of the logit: a penalty above 1 always makes a seen byte less likely. */
 static void penalize(const bb_sampler *s, double *logits, int vocab, const int32_t *seen) {
     for (int i = 0; i < vocab; i++)
         if (seen[i] > 0) logits[i] = logits[i] > 0 ? logits[i] / s->repetition_penalty : logits[i] * s->repetition_penalty;
@@ -65,18 +65,18 @@ static void sift_down(candidates *c, int at, int count) {
     }
 }
 
-/* Leaves the likeliest: at most `most` of them, and no more than it takes to reach `share` of their total. A heap: what is cut
- * off is never put in order, and few are left as a rule. They end in falling order. */
-static void keep_likeliest(candidates *c, int most, double share) {
+/* Keeps the likeliest: at max `max`, and no more than needed to reach `share` of their total weight, in descending order. A heap:
+ * few are kept as a rule, and the rest is never sorted. */
+static void keep_likeliest(candidates *c, int max, double share) {
     candidates kept;
     double total = 0, sum = 0;
     int left = c->count;
     kept.count = 0;
     for (int i = left / 2 - 1; i >= 0; i--) sift_down(c, i, left);
-    bool early = most >= left; /* the total is known before anything is taken */
+    bool early = max >= left; /* the total can be summed before anything is removed */
     if (early)
         for (int i = 0; i < left; i++) total += c->weight[i];
-    while (left > 0 && kept.count < most && !(early && share < 1 && sum >= share * total)) {
+    while (left > 0 && kept.count < max && !(early && share < 1 && sum >= share * total)) {
         kept.id[kept.count] = c->id[0];
         kept.weight[kept.count] = c->weight[0];
         sum += c->weight[0];
@@ -98,14 +98,14 @@ static void keep_likeliest(candidates *c, int most, double share) {
     c->count = kept.count;
 }
 
-/* The first in a race in which each byte arrives after an exponentially distributed time, of rate its weight: byte i wins with
- * probability weight_i / total. The times of rate 1 are a byte's own, whatever the weights are, so two distributions that
- * differ little have the same winner as a rule: in at least (1 - t) / (1 + t) of the draws, t their total variation distance.
+/* Exponential race: byte i arrives after an exponentially distributed time with rate weight_i, so it wins with probability
+ * weight_i / total. The underlying unit-rate times depend on the byte alone, so two similar distributions (a model and its
+ * draft) mostly have the same winner: in at least (1 - t) / (1 + t) of the draws, t their total variation distance.
  * Daliri, Musco, Suresh, "Coupling without communication and drafter-invariant speculative decoding", arXiv:2408.07978. */
-static int race(const bb_sampler *s, const candidates *c, uint64_t index, int otherwise) {
+static int race(const bb_sampler *s, const candidates *c, uint64_t index, int fallback) {
     uint32_t words[4] = {0};
     int64_t group = -1;
-    int winner = otherwise; /* where no weight is a number */
+    int winner = fallback; /* if every weight is NaN */
     double first = INFINITY;
     for (int i = 0; i < c->count; i++) {
         if (c->weight[i] < s->min_p) continue; /* the likeliest has weight 1 */
@@ -114,7 +114,7 @@ static int race(const bb_sampler *s, const candidates *c, uint64_t index, int ot
             group = id / 4;
             bb_philox(s->seed, BB_STREAM_SAMPLER, index * (BB_SAMPLER_MAX_VOCAB / 4) + (uint64_t)group, words);
         }
-        double u = words[id % 4] * 0x1p-32; /* and less than 2^-32 more; -log(1 - u) >= u */
+        double u = words[id % 4] * 0x1p-32; /* the true u is less than 2^-32 above; -log(1 - u) >= u */
         if (!(u < first * c->weight[i])) continue;
         u += 0x1p-32 * bb_rng_uniform(s->seed, BB_STREAM_SAMPLER_REST, index * BB_SAMPLER_MAX_VOCAB + (uint64_t)id);
         double time = -log1p(-u) / c->weight[i];
@@ -140,8 +140,8 @@ int bb_sampler_draw(const bb_sampler *s, const float *logits, int vocab, const i
         c.weight[i] = exp((value[i] - value[best]) / s->temperature);
     }
     c.count = vocab;
-    int most = s->top_k > 0 && s->top_k < vocab ? s->top_k : vocab;
-    if (most < vocab || s->top_p < 1) keep_likeliest(&c, most, s->top_p);
+    int max = s->top_k > 0 && s->top_k < vocab ? s->top_k : vocab;
+    if (max < vocab || s->top_p < 1) keep_likeliest(&c, max, s->top_p);
     return race(s, &c, index, best);
 }
 

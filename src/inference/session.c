@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-/* A text that is fed and generated: bb_session_*, and bb_generate on top of it. */
+/* bb_session_*: text that is fed and generated in turn; and bb_generate on top of it. */
 #include <stdlib.h>
 
 #include "core/clock.h"
@@ -10,9 +10,9 @@
 struct bb_session {
     bb_context context;
     bb_draft draft;
-    uint64_t drawn;        /* the number of the next draw of the text */
+    uint64_t drawn;        /* number of the next draw */
     uint64_t marked_drawn; /* at the mark */
-    int64_t fed;           /* bytes since the last generate, and the time to read them */
+    int64_t fed;           /* bytes fed since the last generate, and the time to read them */
     double fed_seconds;
 };
 
@@ -22,11 +22,11 @@ typedef struct run {
     const bb_generate_options *options;
     bb_sampler sampler;
     bb_stop stop;
-    int32_t seen[BB_SAMPLER_MAX_VOCAB]; /* among the last repetition_window bytes of the text */
+    int32_t seen[BB_SAMPLER_MAX_VOCAB]; /* counts among the last repetition_window bytes */
     uint64_t first_draw;
-    int64_t shown; /* the text up to here was given to on_byte */
+    int64_t shown; /* text up to here went to on_byte */
     double begin, logprobs;
-    bool over, refused; /* ended; by on_byte */
+    bool over, refused; /* ended; ended by on_byte */
     bb_generate_metrics m;
 } run;
 
@@ -95,7 +95,7 @@ void bb_session_clear(bb_session *s) {
     s->fed_seconds = 0;
 }
 
-/* The text's last byte is among the last ones, and another no longer. */
+/* The last byte enters the repetition window, the oldest leaves it. */
 static void count_seen(run *r) {
     const bb_context *c = &r->session->context;
     int64_t left = c->end - 1 - r->options->repetition_window;
@@ -109,7 +109,7 @@ static void count_all_seen(run *r) {
     for (int64_t p = from > c->base ? from : c->base; p < c->end; p++) r->seen[*bb_context_at(c, p)]++;
 }
 
-/* Gives the bytes before `end` to the caller, who may end it. */
+/* Passes bytes before `end` to on_byte, which may stop the generation. */
 static void show(run *r, int64_t end) {
     bb_context *c = &r->session->context;
     while (r->shown < end && !r->refused) {
@@ -119,7 +119,7 @@ static void show(run *r, int64_t end) {
     r->over |= r->refused;
 }
 
-/* A byte is drawn and stands at the text's end. */
+/* A drawn byte was appended to the text. */
 static void take(run *r) {
     bb_session *s = r->session;
     bb_context *c = &s->context;
@@ -169,7 +169,7 @@ static bb_status next_bytes(run *r, bb_error *err) {
     bb_context *c = &s->context;
     uint8_t guess[BB_DRAFT_MAX];
     int guesses = 0;
-    int64_t at = c->end, room = bb_context_room(c), left = r->options->max_new_bytes - r->m.new_bytes - 1;
+    int64_t at = c->end, room = bb_context_free(c), left = r->options->max_new_bytes - r->m.new_bytes - 1;
     if (r->options->speculate && r->m.new_bytes > 0)
         BB_TRY(bb_draft_guess(&s->draft, c, (bb_draft_draws){&r->sampler, r->seen, s->drawn}, room < left ? room : left,
                               r->options->speculate == BB_SPECULATE_ALWAYS, guess, &guesses, err));
@@ -202,7 +202,7 @@ bb_status bb_session_generate(bb_session *s, const bb_generate_options *o, bb_ge
     r.m.prompt_seconds = s->fed_seconds;
     s->fed = 0;
     s->fed_seconds = 0;
-    /* a text begins after a newline as well as after anything: with no prompt there is nothing else to predict from */
+    /* without a prompt there is nothing to predict from: start after a newline */
     if (c->end == 0) bb_context_append(c, (const uint8_t *)"\n", 1);
     count_all_seen(&r);
     if (o->speculate) bb_draft_reset(&s->draft, c);

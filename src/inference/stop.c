@@ -55,8 +55,8 @@ int bb_stop_push(bb_stop *stop, uint8_t byte) {
 }
 
 size_t bb_stop_held(const bb_stop *stop) {
-    size_t most = 0;
+    size_t held = 0;
     for (int i = 0; i < stop->count; i++)
-        if (stop->matched[i] > most) most = stop->matched[i];
-    return most;
+        if (stop->matched[i] > held) held = stop->matched[i];
+    return held;
 }
