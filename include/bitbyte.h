@@ -570,6 +570,17 @@ BB_API void bb_string_free(char *text);
 BB_API char *bb_path_text(const char *path);
 BB_API char *bb_path_from_text(const char *text);
 
+/* What the operations of a run take. *out is a device that computes on `device`, which must outlive it, stays open when it is
+ * closed, and is not used by others meanwhile: models made on it are timed from then on. Waiting for each operation to end costs a device that works on its own some
+ * speed; results are the same. Measures the peaks first, which takes about a second and half a gigabyte. */
+BB_API bb_status bb_profile_open(bb_device *device, bb_device **out, bb_error *err);
+/* Forgets what was timed so far, and begins again. BB_ERR_ARGUMENT for a device that is not one of bb_profile_open. */
+BB_API bb_status bb_profile_start(bb_device *profiled, bb_error *err);
+/* Since then, as JSON text (free it with bb_string_free): `operations`, the longest first, each with its calls, ms a call and in
+ * all, percent of the time that has passed, and, where its work can be counted from its arguments, 10^9 operations a second and
+ * percent of the peak that limits it; `shares` of products, attention, other operations and what is outside of all. */
+BB_API bb_status bb_profile_report(const bb_device *profiled, const bb_config *config, char **json, bb_error *err);
+
 typedef struct bb_bench_options {
     const char *shape;       /* "S", "M" or "L" */
     int batch_size, seq_len; /* 0: the shape's own, and 512 */

@@ -14,7 +14,8 @@
 
 typedef struct run {
     bb_dist *dist;
-    bb_device *device;
+    bb_device *device;   /* of the model */
+    bb_device *hardware; /* with --profile, the one that `device` times; otherwise NULL */
     bb_model *model;
     bb_optimizer *optimizer;
     bb_dataset *dataset;
@@ -118,6 +119,10 @@ static bb_status open_run(const bb_train_args *args, bb_train_report *report, ru
     bb_device_args device_args = args->device;
     if (device_args.threads == 0 && bb_dist_size(r->dist) > 1) device_args.threads = bb_dist_threads(r->dist);
     status = bb_device_args_open(&device_args, &r->device, err);
+    if (status == BB_OK && args->profile) {
+        r->hardware = r->device;
+        status = bb_profile_open(r->hardware, &r->device, err);
+    }
     if (status == BB_OK) status = check_memory(args, r->device, &config, &optimizer, &memory, &free_bytes, &no_room, err);
     /* No rank takes memory before all have looked at what is free. */
     if ((status = bb_dist_agree(r->dist, status, err)) != BB_OK) return status;
@@ -138,7 +143,19 @@ static void close_run(run *r) {
     bb_model_free(r->model);
     bb_dataset_close(r->dataset);
     bb_device_close(r->device);
+    bb_device_close(r->hardware);
     bb_dist_close(r->dist);
+}
+
+/* Where the time went, with --profile. */
+static bb_status report_profile(bb_train_report *report, const run *r, bb_error *err) {
+    char *profile;
+    if (!r->hardware) return BB_OK;
+    bb_status status = bb_profile_report(r->device, bb_model_config(r->model), &profile, err);
+    if (status != BB_OK) return status;
+    bb_train_report_profile(report, profile);
+    bb_string_free(profile);
+    return BB_OK;
 }
 
 static void request_stop(void *trainer) { bb_trainer_request_stop(trainer); }
@@ -248,12 +265,14 @@ int bb_cmd_train(int argc, char **argv) {
                            !alone                     ? NULL
                            : report.progress.terminal ? "\r\033[Kfinishing the step, then saving (once more: stop at once)\n"
                                                       : "finishing the step, then saving (once more: stop at once)\n");
+        if (r.hardware) (void)bb_profile_start(r.device, &err); /* what came before is not training */
         status = bb_trainer_train(r.trainer, r.dataset, &err);
         bb_signals_release();
         if (status == BB_OK || status == BB_ERR_INTERRUPTED) {
             bb_error unsaid;
             bb_status told = bb_train_report_end(&report, status != BB_OK, bb_trainer_step(r.trainer),
                                                  bb_monotonic_seconds() - start, &unsaid);
+            if (told == BB_OK) told = report_profile(&report, &r, &unsaid); /* of this rank: after what all do together */
             if (told != BB_OK) {
                 status = told;
                 err = unsaid;

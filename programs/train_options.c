@@ -121,6 +121,11 @@ static const bb_cli_option options[] = {
      .offset = offsetof(bb_train_args, json),
      .saved = BB_CLI_SAVED_CALL,
      .help = "on standard output, each event as one line of JSON"},
+    {.name = "profile",
+     .type = BB_CLI_FLAG,
+     .offset = offsetof(bb_train_args, profile),
+     .saved = BB_CLI_SAVED_CALL,
+     .help = "at the end, a table of the operations: calls, time, share, percent of the peaks measured at the start"},
 
     {.help = "Model"},
     {.group = &bb_model_group, .offset = offsetof(bb_train_args, model)},

@@ -17,7 +17,7 @@ typedef struct bb_train_args {
     int optim, lr_schedule, reduce, save_copy; /* bb_optimizer_kind, bb_lr_schedule, bb_reduce, bb_save_copy */
     int dist_timeout, zero;
     int64_t seed;
-    bool no_ckpt, no_opt_state, allow_overwrite, wd_all, ddp, use_sdpa, json;
+    bool no_ckpt, no_opt_state, allow_overwrite, wd_all, ddp, use_sdpa, json, profile;
 
     char checkpoint[4096]; /* file or run directory to resume from, "" when there is none */
     char *config_json;     /* what config.json of the run will hold */

@@ -232,6 +232,18 @@ void bb_train_report_note(bb_train_report *report, const char *message) {
     bb_train_report_event(report, &e);
 }
 
+void bb_train_report_profile(bb_train_report *report, const char *profile) {
+    json_t *root = json_loads(profile, 0, NULL);
+    if (report->args->json) {
+        if (root) json_object_set_new(root, "event", json_string("profile"));
+        bb_json_line(root);
+        return;
+    }
+    bb_progress_line(&report->progress, "where the time went:");
+    bb_json_show(root, stdout);
+    json_decref(root);
+}
+
 bb_status bb_train_report_end(bb_train_report *report, bool interrupted, int64_t step, double seconds, bb_error *err) {
     const bb_train_args *args = report->args;
     bool complete = step >= args->options.steps;

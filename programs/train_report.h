@@ -33,5 +33,7 @@ void bb_train_report_note(bb_train_report *report, const char *message);
 void bb_train_report_event(void *user, const bb_train_event *event);
 /* All ranks: how it ended, interrupted or done, what it took, and what to type next. */
 bb_status bb_train_report_end(bb_train_report *report, bool interrupted, int64_t step, double seconds, bb_error *err);
+/* With --profile: where the time of this rank went, as bb_profile_report gives it. */
+void bb_train_report_profile(bb_train_report *report, const char *profile);
 
 #endif

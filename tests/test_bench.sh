@@ -13,6 +13,16 @@ expect 0 "$bitbyte" bench "${small[@]}" --json
 one
 json_value one.json step | grep -q '"percent_of_limit"' || fail "bench: the step"
 json_value one.json operations | grep -q '"adamw8bit_step"' || fail "bench: the operations, with the optimizer by its name"
+# The pass that is timed is the real one: 6 blocks of two norms and the head's, and every linear layer by its name.
+json_value one.json operations | perl -ne '$n = $1 if /"name": *"rmsnorm_forward".*?"calls": *([0-9]+)/s; END { exit($n == 13 ? 0 : 1) }' ||
+    fail "bench: 13 norms in a step"
+for layer in qkv o gate_up down; do
+    for way in forward backward; do
+        json_value one.json operations | grep -q "\"linear_$way $layer\"" || fail "bench: linear_$way $layer"
+    done
+done
+json_value one.json operations | perl -ne '$sum += $1 while /"percent_of_step": *([0-9.e-]+)/g; END { exit($sum > 1 && $sum < 100.1 ? 0 : 1) }' ||
+    fail "bench: shares of a step are more than the step"
 # What the processor has is what the kernel says it has, of the names that are asked for.
 processor=$(json_value one.json processor)
 case $processor in

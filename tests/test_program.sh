@@ -17,6 +17,15 @@ for word in "parameters" "memory" "1 shard" "epoch" "step 30/30" "validation bpb
 [ "$(wc -l <run/metrics.jsonl)" = 5 ] || fail "metrics.jsonl: 3 logged steps and 2 validations"
 
 # ---- the run directory is guarded
+# --profile changes nothing but that it says where the time went.
+expect 0 "$bitbyte" train --data text.txt --out profiled "${tiny[@]}" --steps 5 --profile
+says "where the time went"
+says "linear_backward down"
+says "percent_of_time"
+expect 0 "$bitbyte" train --data text.txt --out unprofiled "${tiny[@]}" --steps 5
+cmp profiled/step-00000005.safetensors unprofiled/step-00000005.safetensors || fail "train --profile: another checkpoint"
+expect 0 "$bitbyte" train --data text.txt --out profiled "${tiny[@]}" --steps 5 --profile --json --allow_overwrite
+grep '"event":"profile"' out | grep -q '"percent_of_peak"' || fail "train --profile --json: no event of the profile"
 expect 2 "$bitbyte" train --data text.txt --out run "${tiny[@]}" --steps 5
 complains "--allow_overwrite"
 complains "--resume"

@@ -287,8 +287,11 @@ struct bb_device {
     const bb_ops *ops;
     int threads;
     int64_t forward_rows; /* rows that the forward pass should take at a time; no result depends on it */
-    pthread_mutex_t lock; /* recursive; bb_device_open makes it */
+    pthread_mutex_t lock; /* recursive */
 };
+
+/* For what opens a device. bb_device_close destroys the lock. */
+bb_status bb_device_init_lock(bb_device *dev, bb_error *err);
 
 static inline bb_device *bb_device_lock(bb_device *dev) {
     (void)pthread_mutex_lock(&dev->lock);

@@ -49,6 +49,14 @@ const char *bb_device_known(int index, const char **why_not) {
     return backend ? backend->name : NULL;
 }
 
+bb_status bb_device_init_lock(bb_device *dev, bb_error *err) {
+    pthread_mutexattr_t recursive;
+    if (pthread_mutexattr_init(&recursive) == 0 && pthread_mutexattr_settype(&recursive, PTHREAD_MUTEX_RECURSIVE) == 0 &&
+        pthread_mutex_init(&dev->lock, &recursive) == 0)
+        return BB_OK;
+    return bb_fail(err, BB_ERR_MEMORY, "no memory for the lock of device \"%s\"", dev->ops->name);
+}
+
 bb_status bb_device_open(const char *name, int threads, bb_device **out, bb_error *err) {
     *out = NULL;
     if (threads < 0 || threads > MAX_THREADS)
@@ -63,14 +71,11 @@ bb_status bb_device_open(const char *name, int threads, bb_device **out, bb_erro
     const char *why_not = unavailable(backend);
     if (why_not) return bb_fail(err, BB_ERR_UNSUPPORTED, "device \"%s\" cannot be used: %s", name, why_not);
     BB_TRY(backend->open(threads ? threads : bb_host_cpus(""), out, err));
-    pthread_mutexattr_t recursive;
-    bool good = pthread_mutexattr_init(&recursive) == 0 &&
-                pthread_mutexattr_settype(&recursive, PTHREAD_MUTEX_RECURSIVE) == 0 &&
-                pthread_mutex_init(&(*out)->lock, &recursive) == 0;
-    if (good) return BB_OK;
+    bb_status status = bb_device_init_lock(*out, err);
+    if (status == BB_OK) return BB_OK;
     (*out)->ops->close(*out);
     *out = NULL;
-    return bb_fail(err, BB_ERR_MEMORY, "no memory for the lock of device \"%s\"", name);
+    return status;
 }
 
 void bb_device_close(bb_device *device) {
