@@ -7,7 +7,7 @@
 
 #include "ops/cpu/device/peaks.h"
 #include "ops/cpu/linear/dot.h"
-#include "ops/cpu/linear/linear.h"
+#include "ops/cpu/linear/linear_kernels.h"
 #include "ops/cpu/linear/ternary_dot.h"
 #include "ops/cpu/vector/round.h"
 

@@ -4,8 +4,7 @@
 #if defined(__x86_64__)
 
 #include "ops/cpu/linear/dot_simd.h"
-#include "ops/cpu/linear/linear.h"
-#include "ops/cpu/vector/amx.h"
+#include "ops/cpu/linear/linear_kernels.h"
 
 /* 6 x 64 sums are 24 registers; 4 hold a step of the panel, one a row's 4 bytes. */
 enum { ROWS = 6, VECTORS = 4, UNROLLED = 4, FETCH_ROWS = 16, LEFT_ROWS = BB_DOT_QUAD_ROWS /* of A, packed for dW */ };
@@ -330,12 +329,6 @@ TARGET void bb_dot_pack_codes(uint8_t *panel, const int8_t *x, int64_t x_stride,
 
 static void no_op(void) {}
 
-/* What was stored past the caches is there for the other threads before they are told. */
-static void close_tiles(void) {
-    _mm_sfence();
-    bb_amx_close();
-}
-
 const bb_dot_set bb_dot_avx512 = {.int8_weight_gradient = true,
                                   .steps = 1,
                                   .rows = LEFT_ROWS,
@@ -346,16 +339,6 @@ const bb_dot_set bb_dot_avx512 = {.int8_weight_gradient = true,
                                   .int8 = dot_int8,
                                   .add = dot_add,
                                   .pack_left = dot_pack_left};
-const bb_dot_set bb_dot_amx = {.int8_by_rows = true,
-                               .steps = BB_AMX_WORDS,
-                               .rows = 192,
-                               .columns = 768,
-                               .tokens = 1024,
-                               .open = bb_amx_open,
-                               .close = close_tiles,
-                               .int8 = bb_dot_amx_int8,
-                               .add = bb_dot_amx_add,
-                               .pack_left = bb_dot_amx_pack_left};
 
 /* bf16 of q for the bytes q + 1 in the low halves of 32 words, whose high halves are zero; for 3, zero too. */
 INLINE __m512i ternary_words(__m512i words) {

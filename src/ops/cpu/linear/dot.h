@@ -49,14 +49,6 @@ typedef struct bb_dot_set {
 
 extern const bb_dot_set bb_dot_avx512, bb_dot_amx;
 
-/* The parts of bb_dot_amx that dot_amx.c has. */
-void bb_dot_amx_int8(bb_dot_output out, const int8_t *a, int64_t a_stride, int64_t rows, int64_t steps, const uint8_t *panel,
-                     const int32_t *a_sums, const float *s, float g);
-void bb_dot_amx_add(float *c, bool add, int64_t c_stride, int64_t columns, const uint32_t *left, int64_t rows, int64_t steps,
-                    const void *panel, const void *next);
-void bb_dot_amx_pack_left(uint32_t *left, const void *x, bb_dtype dtype, int64_t x_stride, const float *s, int64_t tokens,
-                          int64_t steps, int64_t rows);
-
 /* A run of k with a scale of its own. */
 typedef struct bb_dot_part {
     const bb_bf16 *a;

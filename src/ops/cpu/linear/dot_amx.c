@@ -183,14 +183,14 @@ INLINE void products(amx_kind kind, left_side a, int64_t block_bytes, int64_t ro
     finish_rows(kind, &p, SIDE, then);
 }
 
-TARGET void bb_dot_amx_int8(bb_dot_output out, const int8_t *a, int64_t a_stride, int64_t rows, int64_t steps,
+TARGET static void dot_int8(bb_dot_output out, const int8_t *a, int64_t a_stride, int64_t rows, int64_t steps,
                             const uint8_t *panel, const int32_t *a_sums, const float *s, float g) {
     after then = {out, a_sums, s, g, out.past_caches && ((uintptr_t)out.y | (uintptr_t)(4 * out.stride)) % 64 == 0};
     left_side left = {(const uint8_t *)a, a_stride, BB_AMX_ROWS * a_stride, BB_AMX_BYTES};
     products(AMX_INT8, left, SIDE * a_stride, rows, panel, steps / STEPS, NULL, &then);
 }
 
-TARGET void bb_dot_amx_add(float *c, bool add, int64_t c_stride, int64_t columns, const uint32_t *left, int64_t rows,
+TARGET static void dot_add(float *c, bool add, int64_t c_stride, int64_t columns, const uint32_t *left, int64_t rows,
                            int64_t steps, const void *panel, const void *next) {
     after then = {.out = {c, BB_F32, add ? c : NULL, c_stride, columns, false}};
     int64_t half = steps / STEPS * TILE_BYTES;
@@ -224,7 +224,7 @@ INLINE void fetch_square(const source *from, int64_t t, int64_t r) {
         for (int64_t line = 0; line < PACKED * from->element_bytes; line += 64) _mm_prefetch(at + line, _MM_HINT_T0);
 }
 
-TARGET void bb_dot_amx_pack_left(uint32_t *left, const void *x, bb_dtype dtype, int64_t x_stride, const float *s,
+TARGET static void dot_pack_left(uint32_t *left, const void *x, bb_dtype dtype, int64_t x_stride, const float *s,
                                  int64_t tokens, int64_t steps, int64_t rows) {
     int64_t element = (int64_t)bb_dtype_bytes(dtype);
     source from = {x, x_stride * element, element, tokens, rows};
@@ -246,5 +246,22 @@ TARGET void bb_dot_amx_pack_left(uint32_t *left, const void *x, bb_dtype dtype, 
             }
         }
 }
+
+/* What was stored past the caches is there for the other threads before they are told. */
+static void close_tiles(void) {
+    _mm_sfence();
+    bb_amx_close();
+}
+
+const bb_dot_set bb_dot_amx = {.int8_by_rows = true,
+                               .steps = BB_AMX_WORDS,
+                               .rows = 192,
+                               .columns = 768,
+                               .tokens = 1024,
+                               .open = bb_amx_open,
+                               .close = close_tiles,
+                               .int8 = dot_int8,
+                               .add = dot_add,
+                               .pack_left = dot_pack_left};
 
 #endif

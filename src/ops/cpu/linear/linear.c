@@ -2,7 +2,7 @@
 /* The ternary linear layer: forward in integers, exact; backward likewise, of quantized rows of dy for dx and quantized columns
  * for dW, the latter in bf16 with AMX and in f32 on processors without integer products. What is not quantized is in bf16 or
  * f32 throughout. */
-#include "ops/cpu/linear/linear.h"
+#include "ops/cpu/linear/linear_kernels.h"
 
 #include "ops/cpu/device/cpu.h"
 #include "ops/cpu/device/entries.h"

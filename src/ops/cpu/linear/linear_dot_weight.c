@@ -5,7 +5,7 @@
 #include "core/arena.h"
 #include "core/math.h"
 #include "ops/cpu/linear/dot.h"
-#include "ops/cpu/linear/linear.h"
+#include "ops/cpu/linear/linear_kernels.h"
 
 #if defined(__x86_64__)
 

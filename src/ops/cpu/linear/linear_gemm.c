@@ -5,7 +5,7 @@
 #include "core/arena.h"
 #include "core/math.h"
 #include "ops/cpu/linear/gemm.h"
-#include "ops/cpu/linear/linear.h"
+#include "ops/cpu/linear/linear_kernels.h"
 #include "ops/cpu/vector/round.h"
 #include "ops/cpu/vector/simd.h"
 

@@ -3,7 +3,7 @@
  * scales, is rounded to 16 bits, to 1/32767 of its largest; the run's sum is then exact. Twice as many products an instruction
  * as in f32. Work is cut by shape alone. */
 #include "core/math.h"
-#include "ops/cpu/linear/linear.h"
+#include "ops/cpu/linear/linear_kernels.h"
 #include "ops/cpu/vector/simd.h"
 
 #if defined(__x86_64__)

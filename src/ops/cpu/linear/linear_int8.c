@@ -3,7 +3,7 @@
  * a sum over k in one order, whatever M: so a row's result does not depend on the batch it is in.
  */
 #include "core/arena.h"
-#include "ops/cpu/linear/linear.h"
+#include "ops/cpu/linear/linear_kernels.h"
 #include "ops/cpu/linear/ternary_dot.h"
 #include "ops/cpu/vector/simd.h"
 

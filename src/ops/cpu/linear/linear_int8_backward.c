@@ -2,7 +2,7 @@
 /* dx of the ternary linear layer in integers, on processors that linear_dot.c is not for: each row of dy, with the scales of W
  * in it, is quantized as activations are, and the product is exact. Work is cut by shape alone. */
 #include "core/arena.h"
-#include "ops/cpu/linear/linear.h"
+#include "ops/cpu/linear/linear_kernels.h"
 #include "ops/cpu/linear/ternary_dot.h"
 #include "ops/cpu/vector/simd.h"
 

@@ -161,18 +161,6 @@ void bb_cpu_ternary_quant_rows(bb_device *dev, const bb_ternary *t, const float 
     quantize_panels(dev, t, w, &above_half, first / BB_PANEL, bb_panels_of(first + rows));
 }
 
-BB_SIMD_INLINE void expand_body(uint8_t *steps, const uint8_t *panel, int64_t blocks) {
-    for (int64_t i = 0; i < blocks; i++, panel += BB_BLOCK_BYTES)
-        for (int step = 0; step < 4; step++, steps += BB_STEP_BYTES)
-#pragma omp simd
-            for (int j = 0; j < BB_STEP_BYTES; j++) steps[j] = (uint8_t)(panel[j] >> 2 * step & 3);
-}
-BB_SIMD_VARIANTS(expand, (uint8_t * steps, const uint8_t *panel, int64_t blocks), (steps, panel, blocks))
-
-void bb_ternary_expand(bb_simd simd, uint8_t *steps, const uint8_t *panel, int64_t blocks) {
-    expand_for(simd)(steps, panel, blocks);
-}
-
 void bb_ternary_expand_panel(bb_simd simd, uint8_t *steps, const bb_ternary *t, const uint8_t *panel) {
     if (t->dense)
         bb_ternary_dense_expand(simd, steps, panel, bb_ternary_blocks(t));

@@ -3,8 +3,8 @@
  * dW linear_int16.c), own tiles of dot products where the processor has AVX-512 with VNNI and BF16 (linear_dot.c, and for dW
  * linear_dot_weight.c, of which VNNI is enough for int8), and oneDNN (linear_gemm.c) for what is not in integers elsewhere.
  * kernels.c chooses by the processor, linear.c by the operands. */
-#ifndef BB_OPS_CPU_LINEAR_H
-#define BB_OPS_CPU_LINEAR_H
+#ifndef BB_OPS_CPU_LINEAR_KERNELS_H
+#define BB_OPS_CPU_LINEAR_KERNELS_H
 
 #include "ops/cpu/linear/ternary.h"
 
