@@ -571,8 +571,8 @@ BB_API char *bb_path_text(const char *path);
 BB_API char *bb_path_from_text(const char *text);
 
 /* What the operations of a run take. *out is a device that computes on `device`, which must outlive it, stays open when it is
- * closed, and is not used by others meanwhile: models made on it are timed from then on. Waiting for each operation to end costs a device that works on its own some
- * speed; results are the same. Measures the peaks first, which takes about a second and half a gigabyte. */
+ * closed, and is not used by others meanwhile: models made on it are timed from then on. Results are the same; a device that works
+ * asynchronously is slower, as each operation is waited for. Measures the peaks first: about a second, and half a gigabyte. */
 BB_API bb_status bb_profile_open(bb_device *device, bb_device **out, bb_error *err);
 /* Forgets what was timed so far, and begins again. BB_ERR_ARGUMENT for a device that is not one of bb_profile_open. */
 BB_API bb_status bb_profile_start(bb_device *profiled, bb_error *err);

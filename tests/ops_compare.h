@@ -1,11 +1,13 @@
 // SPDX-License-Identifier: MIT
-/* One case run on ref, on cpu with one thread and on cpu with two: cpu must agree with ref within what its arithmetic allows,
- * and with itself bit for bit. A test program fills a table of ops_case and hands it to ops_compare_all. */
+/* One case run on ref, and on the device under test with one thread and with two: it must agree with ref within what its arithmetic
+ * allows, and with itself bit for bit. A test program fills a table of ops_case and hands it to ops_compare_all; its first argument
+ * names the device under test, "cpu" without one. */
 #ifndef BB_TESTS_OPS_COMPARE_H
 #define BB_TESTS_OPS_COMPARE_H
 
 #include <stdio.h>
 
+#include "guarded.h"
 #include "levels.h"
 #include "ops_cases.h"
 
@@ -35,7 +37,8 @@ typedef struct ops_case {
     int64_t d[OPS_MAX_DIMS];
 } ops_case;
 
-static bb_device *ops_ref, *ops_cpu[2]; /* cpu with 1 and with 2 threads */
+static bb_device *ops_ref, *ops_tested[2]; /* the device under test, with 1 and with 2 threads */
+static const char *ops_tested_name = "cpu";
 
 static inline bool ops_is_ref(const ops_session *s) { return s->dev == ops_ref; }
 
@@ -51,11 +54,11 @@ static inline float *ops_rounded(float *x, int64_t n) {
     return x;
 }
 
-static inline void ops_compare_output(const ops_output *cpu, const ops_output *ref) {
+static inline void ops_compare_output(const ops_output *tested, const ops_output *ref) {
     double worst = 0, error_norm = 0, norm = 0;
     int64_t at = -1;
     for (int64_t i = 0; i < ref->n; i++) {
-        double expected = (double)ref->value[i], error = fabs((double)cpu->value[i] - expected);
+        double expected = (double)ref->value[i], error = fabs((double)tested->value[i] - expected);
         double allowed = ref->relative * fabs(expected) + (ref->bound ? ref->bound[i] : 0);
         if (allowed > 0) { /* not what must be as it was */
             error_norm += error * error;
@@ -69,8 +72,8 @@ static inline void ops_compare_output(const ops_output *cpu, const ops_output *r
         }
     }
     if (at >= 0)
-        fail_msg("%s[%lld of %lld]: cpu %.9g, ref %.9g, allowed %.3g", ref->name, (long long)at, (long long)ref->n,
-                 (double)cpu->value[at], (double)ref->value[at],
+        fail_msg("%s[%lld of %lld]: %s %.9g, ref %.9g, allowed %.3g", ref->name, (long long)at, (long long)ref->n,
+                 ops_tested_name, (double)tested->value[at], (double)ref->value[at],
                  ref->relative * fabs((double)ref->value[at]) + (ref->bound ? ref->bound[at] : 0));
     if (ref->by_norm > 0 && !(error_norm <= ref->by_norm * ref->by_norm * norm))
         fail_msg("%s: error of norm %.3g, allowed %.3g", ref->name, sqrt(error_norm), ref->by_norm * sqrt(norm));
@@ -92,7 +95,7 @@ static inline void ops_compare_bits(const ops_output *a, const ops_output *b, co
 static void ops_compare(void **state) {
     const ops_case *c = *state;
     enum { RUNS = 4 };
-    bb_device *const devices[RUNS] = {ops_ref, ops_cpu[0], ops_cpu[1], ops_cpu[1]};
+    bb_device *const devices[RUNS] = {ops_ref, ops_tested[0], ops_tested[1], ops_tested[1]};
     ops_session sessions[RUNS];
     ops_outputs out[RUNS] = {0};
     for (int i = 0; i < RUNS; i++) {
@@ -110,28 +113,31 @@ static void ops_compare(void **state) {
 
 static int ops_open_devices(void **state) {
     (void)state;
-    skip_a_level_that_is_lacking();
+    if (strcmp(ops_tested_name, "cpu") == 0) skip_a_level_that_is_lacking();
     bb_error err;
-    bb_device **const devices[] = {&ops_ref, &ops_cpu[0], &ops_cpu[1]};
+    bb_device **const devices[] = {&ops_ref, &ops_tested[0], &ops_tested[1]};
     for (int i = 0; i < 3; i++) {
-        if (bb_device_open(i == 0 ? "ref" : "cpu", i == 0 ? 1 : i, devices[i], &err) != BB_OK) {
+        if (bb_device_open(i == 0 ? "ref" : ops_tested_name, i == 0 ? 1 : i, devices[i], &err) != BB_OK) {
             print_error("%s\n", err.message);
             return -1;
         }
     }
-    print_message("%s\n", bb_device_description(ops_cpu[0]));
+    print_message("%s\n", bb_device_description(ops_tested[0]));
     return 0;
 }
 
 static int ops_close_devices(void **state) {
     (void)state;
     bb_device_close(ops_ref);
-    for (int i = 0; i < 2; i++) bb_device_close(ops_cpu[i]);
+    for (int i = 0; i < 2; i++) bb_device_close(ops_tested[i]);
     return 0;
 }
 
 /* Every case of a table as a test of its own, then `extra` ones. */
-static inline int ops_compare_all(const ops_case *cases, size_t count, const struct CMUnitTest *extra, size_t extra_count) {
+static inline int ops_compare_all(int argc, char **argv, const ops_case *cases, size_t count, const struct CMUnitTest *extra,
+                                  size_t extra_count) {
+    guarded_register();
+    if (argc > 1) ops_tested_name = argv[1];
     enum { MAX_TESTS = 256, NAME_BYTES = 96 };
     static struct CMUnitTest tests[MAX_TESTS];
     static char names[MAX_TESTS][NAME_BYTES];

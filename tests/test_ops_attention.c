@@ -42,7 +42,7 @@ static float *ternary(ops_session *s, int64_t n, double scale) {
     return x;
 }
 
-static bool in_int8(void) { return attention_in_int8(ops_cpu[0]); }
+static bool in_int8(void) { return attention_in_int8(ops_tested[0]); }
 
 enum { VALUE_RUN = 256, KEY_RUN = 128, QUERY_RUN = 256 }; /* rows that share a column's step */
 
@@ -502,20 +502,20 @@ static void few_queries_are_each_as_alone(void **state) {
     (void)state;
     enum { T = 600, H = 6, HK = 2, D = 20, WIDTH = (H + 2 * HK) * D };
     for (int type = BB_KV_INT6; type <= BB_KV_F32; type++) {
-        ops_session s = ops_begin(ops_cpu[1], 1);
+        ops_session s = ops_begin(ops_tested[1], 1);
         float *qkv = ops_put_f32(&s, ops_normal_f32(&s, T * WIDTH, 1.0), T * WIDTH);
         float *all = ops_room(&s, BB_FEW_ROWS * H * D * sizeof *all), *one = ops_room(&s, H * D * sizeof *one);
         bb_kv kv = open_kv(&s, (bb_kv_type)type, T, HK, D);
         bb_kv_sequence sequence = {.kv = &kv, .length = 0, .rows = T};
         bb_kv_batch batch = {&sequence, 1, H, LAYER, WIDTH, WIDTH, H * D};
-        ops_cpu[1]->ops->kv_append(ops_cpu[1], &batch, qkv + H * D, qkv + (H + HK) * D);
+        ops_tested[1]->ops->kv_append(ops_tested[1], &batch, qkv + H * D, qkv + (H + HK) * D);
         for (int64_t n = 2; n <= BB_FEW_ROWS; n++) {
             int64_t first = T - n - (n % 3 ? 0 : 88); /* also across the 512th key */
             sequence = (bb_kv_sequence){.kv = &kv, .length = first, .rows = n};
-            ops_cpu[1]->ops->attention_cached(ops_cpu[1], all, qkv + first * WIDTH, &batch);
+            ops_tested[1]->ops->attention_cached(ops_tested[1], all, qkv + first * WIDTH, &batch);
             for (int64_t t = 0; t < n; t++) {
                 sequence = (bb_kv_sequence){.kv = &kv, .length = first + t, .rows = 1};
-                ops_cpu[1]->ops->attention_cached(ops_cpu[1], one, qkv + (first + t) * WIDTH, &batch);
+                ops_tested[1]->ops->attention_cached(ops_tested[1], one, qkv + (first + t) * WIDTH, &batch);
                 assert_memory_equal(ops_get_f32(&s, one, H * D), ops_get_f32(&s, all + t * H * D, H * D),
                                     H * D * sizeof(float));
                 for (int i = 0; i < 2; i++) free(s.host[--s.host_count]);
@@ -529,7 +529,7 @@ static void few_queries_are_each_as_alone(void **state) {
 static void decoding_equals_the_whole(void **state) {
     (void)state;
     for (int which = 0; which < 2; which++) {
-        bb_device *dev = which ? ops_cpu[1] : ops_ref;
+        bb_device *dev = which ? ops_tested[1] : ops_ref;
         ops_session s = ops_begin(dev, 1);
         enum { T = 70, H = 6, HK = 2, D = 20 };
         int64_t width = (H + 2 * HK) * D, n = T * width;
@@ -557,14 +557,14 @@ static void what_is_not_finite_is_seen(void **state) {
     static const float bad[] = {NAN, -NAN, INFINITY, -INFINITY};
     for (int part = 0; part < 3; part++)
         for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
-            ops_session s = ops_begin(ops_cpu[1], 1);
+            ops_session s = ops_begin(ops_tested[1], 1);
             float *host = ops_normal_f32(&s, T * WIDTH, 1.0);
             host[BAD * WIDTH + part * D + COLUMN] = bad[i];
             float *qkv = ops_put_f32(&s, host, T * WIDTH), *o = ops_room(&s, sizeof *o * T * D);
             float *lse = ops_room(&s, sizeof *lse * T);
             void *kept = ops_put_act(&s, host, T * D);
             bb_attention a = {1, T, T, 1, 1, D, WIDTH, WIDTH, T * WIDTH, D};
-            ops_cpu[1]->ops->attention_forward(ops_cpu[1], o, kept, lse, qkv, qkv + D, qkv + 2 * D, &a);
+            ops_tested[1]->ops->attention_forward(ops_tested[1], o, kept, lse, qkv, qkv + D, qkv + 2 * D, &a);
             const float *y = ops_get_f32(&s, o, T * D);
             for (int t = BAD; t < T; t++) {
                 bool sees = part > 0 || t == BAD; /* a query is its own row's */
@@ -585,17 +585,17 @@ static void a_gradient_that_is_no_number_is_seen(void **state) {
     (void)state;
     enum { T = 300, D = 34, N = T * D, BAD = 140, COLUMN = 33 };
     for (int part = 0; part < 4; part++) { /* q, k, v, do */
-        ops_session s = ops_begin(ops_cpu[1], 1);
+        ops_session s = ops_begin(ops_tested[1], 1);
         bb_attention a = {1, T, T, 1, 1, D, D, D, N, D};
         float *host[4], *lse = ops_room(&s, sizeof *lse * T), *o32 = ops_room(&s, sizeof *o32 * N);
         void *in[4], *out[3], *o = ops_put_act(&s, ops_normal(&s, N, 1.0), N);
         for (int i = 0; i < 4; i++) host[i] = ops_normal(&s, N, 1.0);
-        ops_cpu[1]->ops->attention_forward(ops_cpu[1], o32, o, lse, ops_put_f32(&s, host[0], N), ops_put_f32(&s, host[1], N),
-                                           ops_put_f32(&s, host[2], N), &a);
+        ops_tested[1]->ops->attention_forward(ops_tested[1], o32, o, lse, ops_put_f32(&s, host[0], N),
+                                              ops_put_f32(&s, host[1], N), ops_put_f32(&s, host[2], N), &a);
         host[part][BAD * D + COLUMN] = NAN;
         for (int i = 0; i < 4; i++) in[i] = ops_put_act(&s, host[i], N);
         for (int i = 0; i < 3; i++) out[i] = ops_put_act(&s, host[i], N);
-        ops_cpu[1]->ops->attention_backward(ops_cpu[1], out[0], out[1], out[2], in[3], in[0], in[1], in[2], o, lse, &a);
+        ops_tested[1]->ops->attention_backward(ops_tested[1], out[0], out[1], out[2], in[3], in[0], in[1], in[2], o, lse, &a);
         const float *dq = ops_get_act(&s, out[0], N), *dk = ops_get_act(&s, out[1], N), *dv = ops_get_act(&s, out[2], N);
         bool of_query = part == 0 || part == 3;
         for (int t = BAD; t < (of_query ? BAD + 1 : T); t++) assert_true(isnan(dq[t * D]));
@@ -700,9 +700,9 @@ static const ops_case cases[] = {
     {"attention_backward_ternary", attention_backward_ternary, {1, 300, 303, 1, 1, 64, 0, 10}},
 };
 
-int main(void) {
+int main(int argc, char **argv) {
     const struct CMUnitTest extra[] = {
         cmocka_unit_test(decoding_equals_the_whole), cmocka_unit_test(few_queries_are_each_as_alone),
         cmocka_unit_test(what_is_not_finite_is_seen), cmocka_unit_test(a_gradient_that_is_no_number_is_seen)};
-    return ops_compare_all(cases, sizeof cases / sizeof *cases, extra, sizeof extra / sizeof *extra);
+    return ops_compare_all(argc, argv, cases, sizeof cases / sizeof *cases, extra, sizeof extra / sizeof *extra);
 }
