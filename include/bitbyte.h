@@ -417,15 +417,12 @@ BB_API bb_status bb_trainer_resume(bb_trainer *trainer, const char *path, bool l
  * message says which checkpoint is the newest. When it fails on one rank, the others may wait for it: end them with
  * bb_dist_abort. A run resumed at a step whose validation was abandoned, or failed, begins with it. */
 BB_API bb_status bb_trainer_train(bb_trainer *trainer, bb_dataset *dataset, bb_error *err);
-/* Async-signal-safe: finish the step, or abandon the validation, save, return. */
+/* Async-signal-safe, on any rank: finish the step, or abandon the validation, save, return; and: save after this step, go on. */
 BB_API void bb_trainer_request_stop(bb_trainer *trainer);
-/* Async-signal-safe: save after this step, go on. On any rank. */
 BB_API void bb_trainer_request_save(bb_trainer *trainer);
-/* By this trainer, on rank 0. */
-BB_API int64_t bb_trainer_failed_validations(const bb_trainer *trainer);
+BB_API int64_t bb_trainer_failed_validations(const bb_trainer *trainer); /* by this trainer, on rank 0 */
 BB_API int64_t bb_trainer_step(const bb_trainer *trainer);
-/* The checkpoint that resume took, NULL where there was none. */
-BB_API const char *bb_trainer_resumed_from(const bb_trainer *trainer);
+BB_API const char *bb_trainer_resumed_from(const bb_trainer *trainer); /* the checkpoint that resume took, or NULL */
 /* The shares of an event, of the whole call of train. 0 for one process. */
 BB_API void bb_trainer_wait_shares(const bb_trainer *trainer, double *wait_share, double *exposed_share);
 BB_API bool bb_trainer_out_of_time(const bb_trainer *trainer); /* train returned because of max_minutes */
@@ -564,7 +561,6 @@ BB_API bb_status bb_describe_file(const char *path, char **json, bb_error *err);
 BB_API bb_status bb_verify_file(const char *path, void (*on_progress)(void *user, int64_t bytes_done, int64_t bytes_total),
                                 void *user, bool *good, char **json, bb_error *err);
 BB_API void bb_string_free(char *text);
-
 /* A path as UTF-8, for JSON, and back. One that is not UTF-8, or holds the characters \x, has its bytes above 0x7f and its
  * backslashes written as \xHH. Free both with bb_string_free; NULL: no memory. */
 BB_API char *bb_path_text(const char *path);
@@ -592,8 +588,7 @@ typedef struct bb_bench_options {
     void *user;
 } bb_bench_options;
 BB_API void bb_bench_options_default(bb_bench_options *options);
-/* Timings of whole training steps at a model shape and of their operations, as JSON text: bytes/s, percent of the peaks
- * measured in the same call. */
+/* Timings of training steps at a model shape and of their operations, as JSON text: bytes/s, percent of the measured peaks. */
 BB_API bb_status bb_bench(bb_device *device, const bb_bench_options *options, char **json, bb_error *err);
 
 typedef struct bb_decode_bench_options {

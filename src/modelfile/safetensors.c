@@ -192,12 +192,6 @@ static bb_status check_places(const safetensors *st, bb_error *err) {
 /* Files of other programs that people take for a model of this one. */
 static bb_status refuse_other_kind(const safetensors *st, uint64_t first_bytes, bb_error *err) {
     const char *path = st->base.input.path;
-    if (memcmp(&first_bytes, "PK\x03\x04", 4) == 0)
-        return bb_fail(
-            err, BB_ERR_FORMAT,
-            "%s: a zip archive, which is what torch.save writes; expected a safetensors file: a checkpoint of bitbyte "
-            "train, or what bitbyte export wrote",
-            path);
     if (memcmp(&first_bytes, "GGUF", 4) == 0)
         return bb_fail(
             err, BB_ERR_FORMAT,
