@@ -92,7 +92,7 @@ BB_API int bb_dist_local_size(const bb_dist *dist); /* ranks on this host */
 BB_API const char *bb_dist_host(const bb_dist *dist, int rank);
 /* Threads for this rank's device: the processors that it may use, shared out among the ranks of the same processors. */
 BB_API int bb_dist_threads(const bb_dist *dist);
-/* Seconds without a sign of life after which a rank is given up (15). One that is busy gives them too. */
+/* Seconds without a heartbeat after which a rank is given up (15). One that is busy gives them too. */
 BB_API void bb_dist_set_timeout(bb_dist *dist, int seconds);
 /* All ranks give their status, and all get the same one: BB_OK when it is everybody's, else the failure of the lowest rank that
  * has one, its message with "rank 2 on HOST: " before it. */

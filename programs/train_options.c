@@ -321,7 +321,7 @@ static const bb_cli_option options[] = {
      .value = "SECONDS",
      .range = BB_CLI_AT_LEAST(1),
      .saved = BB_CLI_SAVED_FREE,
-     .help = "the run ends when a rank gave no sign of life for so long; one that is busy gives them"},
+     .help = "seconds without a heartbeat from a rank after which the run ends; a busy rank still sends them"},
 };
 /* clang-format on */
 

@@ -169,7 +169,7 @@ victim=$(rank_of 1)
 kill -STOP "$victim"
 ended 1 15
 complains "rank 1 on "
-complains "gave no sign of life for 3 seconds"
+complains "sent no heartbeat for 3 seconds"
 kill -KILL "$victim" 2>/dev/null
 goes_on
 
@@ -180,7 +180,7 @@ victim=$(rank_of 0)
 kill -STOP "$victim"
 ended 1 20
 complains "rank 0 on "
-complains "gave no sign of life for 3 seconds"
+complains "sent no heartbeat for 3 seconds"
 [ "$(grep -c '^bitbyte' err)" = 1 ] || fail "a rank 0 that hangs is said $(grep -c '^bitbyte' err) times"
 kill -KILL "$victim" 2>/dev/null
 goes_on

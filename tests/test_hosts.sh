@@ -106,7 +106,7 @@ done
 name="cut"
 begin node1:2,node2:2
 host_cut node2
-ended 137 "rank 0 on node1: rank 2 on node2, one of 2, gave no sign of life for "
+ended 137 "rank 0 on node1: rank 2 on node2, one of 2, sent no heartbeat for "
 host_join node2
 goes_on
 
@@ -123,7 +123,7 @@ host_cut node1
 until_gone ranks
 wait "$job" && fail "$name: exit status 0"
 complains "the connection is lost"
-grep -qF 'Z rank 0 on node2: the launcher, on another host, gave no sign of life for 5 seconds: ' alone/errors.log ||
+grep -qF 'Z rank 0 on node2: the launcher, on another host, sent no heartbeat for 5 seconds: ' alone/errors.log ||
     fail "$name: errors.log says $(cat alone/errors.log)"
 [ "$(wc -l <alone/errors.log)" = 1 ] || fail "$name: not one message in errors.log"
 host_join node1

@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: MIT
-/* What all engines share: opening, agreement, small reductions, and the order of sums. */
+/* Common to all engines: opening, agreement, small reductions, and the order of sums. */
 #include "dist/dist.h"
 
 #include <stdlib.h>
 #include <string.h>
 
-enum { TREE_TILE = 2048 }; /* elements summed at a time, so that partial sums stay in the cache */
+enum { TREE_TILE = 2048 }; /* elements per tile: partial sums stay in the cache */
 
 bb_status bb_dist_open(const char *engine, bb_dist **out, bb_error *err) {
     *out = NULL;
@@ -20,7 +20,7 @@ void bb_dist_close(bb_dist *d) {
 
 void bb_dist_abort(bb_dist *d, int exit_status) {
     d->engine->abort(d, exit_status);
-    abort(); /* an engine's abort does not return */
+    abort(); /* not reached */
 }
 
 void bb_dist_wait_to_report(bb_dist *d) {
@@ -62,7 +62,7 @@ bb_status bb_dist_agree(bb_dist *d, bb_status mine, bb_error *err) {
     return bb_fail(err, first.code, "rank %d on %s: %s", lowest, d->hosts[lowest], first.message);
 }
 
-/* ---- a few numbers --------------------------------------------------------------------------------------------------- */
+/* ---- small reductions --------------------------------------------------------------------------------------------------- */
 
 typedef enum combine { MAX_I64, MIN_I64, SUM_F64 } combine;
 
@@ -99,8 +99,8 @@ bb_status bb_dist_sum_f64(bb_dist *d, double *values, int count, bb_error *err) 
 }
 
 bb_status bb_dist_barrier(bb_dist *d, bb_error *err) {
-    int64_t nothing = 0;
-    return bb_dist_max_i64(d, &nothing, 1, err);
+    int64_t unused = 0;
+    return bb_dist_max_i64(d, &unused, 1, err);
 }
 
 bb_status bb_dist_all_gather_u64(bb_dist *d, uint64_t mine, uint64_t *values, bb_error *err) {
@@ -113,7 +113,7 @@ static void add(float *restrict out, const float *restrict in, int64_t n) {
     for (int64_t i = 0; i < n; i++) out[i] += in[i];
 }
 
-/* n <= TREE_TILE elements from `at` on; out is none of in. */
+/* n <= TREE_TILE elements from `at` on; out does not overlap in. */
 static void sum_tile(float *restrict out, const float *const *in, int count, int64_t at, int64_t n) {
     if (count % 2 == 1) {
         memcpy(out, in[0] + at, (size_t)n * sizeof *out);

@@ -1,30 +1,30 @@
 // SPDX-License-Identifier: MIT
-/* Processes that train together. `single` is one process alone; `mpi` is as many as a launcher started (mpirun, srun).
+/* Distributed training. `single` is one process; `mpi` is the processes that a launcher started (mpirun, srun).
  *
  * Rules for all engines
- * - Every rank calls the same functions in the same order, on ranges of the same lengths.
- * - A sum has an order that only the number of ranks decides, never what arrives first: see bb_dist_tree.
- * - Nothing waits for ever. When a process, a host or the network between them is gone, every waiting call on some rank fails
- *   within about timeout_seconds with BB_ERR_PEER and a message that names a rank and its host; that rank then ends the job
- * with bb_dist_abort. A rank that only takes long (to save, to read) is waited for.
- * - Addresses are of the host's memory. */
+ * - Every rank calls the same functions in the same order, with ranges of the same lengths.
+ * - The order of a sum depends on the number of ranks alone, never on arrival: see bb_dist_tree_sum.
+ * - Nothing blocks forever. When a process, a host or the network is lost, waiting calls fail within about timeout_seconds with
+ *   BB_ERR_PEER and a message that names a rank and its host; that rank then ends the job with bb_dist_abort. A rank that is
+ *   only slow (saving, reading) is waited for.
+ * - Pointers are to host memory. */
 #ifndef BB_DIST_DIST_H
 #define BB_DIST_DIST_H
 
 #include "core/status.h"
 
 typedef enum bb_dist_kind {
-    BB_DIST_REDUCE_SCATTER, /* each rank's part becomes the sum; what stands in the other parts is undefined then */
+    BB_DIST_REDUCE_SCATTER, /* each rank's part becomes the sum; the other parts are undefined afterwards */
     BB_DIST_ALL_GATHER,     /* each rank's part goes to all */
-    BB_DIST_ALL_REDUCE,     /* the one, then the other */
+    BB_DIST_ALL_REDUCE,     /* reduce-scatter, then all-gather */
     BB_DIST_GATHER          /* each rank's part goes to rank 0 */
 } bb_dist_kind;
 
-/* A range that ranks share out: rank r's part is elements cut[r] .. cut[r+1]-1 of x, cut[0] = 0. Parts may be empty. */
+/* A range partitioned over the ranks: rank r's part is elements cut[r] .. cut[r+1]-1 of x, cut[0] = 0. Parts may be empty. */
 typedef struct bb_dist_range {
     void *x;
-    const int64_t *cut; /* (size + 1), lives until the wait; at most BB_DIST_MAX_PART elements a part */
-    int width;          /* bytes an element, at most 4; what is summed is f32 */
+    const int64_t *cut; /* (size + 1), valid until the wait; at most BB_DIST_MAX_PART elements per part */
+    int width;          /* bytes per element, at most 4; sums are of f32 */
 } bb_dist_range;
 enum { BB_DIST_MAX_PART = 1 << 28 };
 
@@ -33,42 +33,40 @@ typedef struct bb_dist_engine {
     void (*close)(bb_dist *d);
     void (*abort)(bb_dist *d, int exit_status);
     void (*wait_to_report)(bb_dist *d);
-    /* all: (size, bytes), rank after rank */
+    /* all: (size, bytes), in order of rank */
     bb_status (*all_gather)(bb_dist *d, const void *mine, void *all, size_t bytes, bb_error *err);
     bb_status (*broadcast)(bb_dist *d, void *data, size_t bytes, int root, bb_error *err);
-    /* One way, from rank to rank; both sides call it, the others do not. */
+    /* Point to point; called by both ranks and no other. */
     bb_status (*transfer)(bb_dist *d, void *data, size_t bytes, int from, int to, bb_error *err);
-    /* Begins, and returns; the range is the engine's until the wait. Work goes on in the background, in the order of the starts
-     * where it must queue. */
+    /* Starts asynchronously; the engine owns the range until the wait. Operations queue in the order of the starts. */
     bb_status (*start)(bb_dist *d, bb_dist_kind kind, bb_dist_range range, bb_error *err);
-    /* Until everything that was started is done. */
+    /* Waits for everything that was started. */
     bb_status (*wait)(bb_dist *d, bb_error *err);
-    /* Bytes of buffers for ranges of up to `elements`. */
+    /* Bytes of buffers that ranges of up to `elements` need. */
     size_t (*buffer_bytes)(int size, int64_t elements);
 } bb_dist_engine;
 
-/* What every engine's own state begins with. */
+/* First member of every engine's own struct. */
 struct bb_dist {
     const bb_dist_engine *engine;
     int rank, size;
     int local_size;      /* ranks on this host */
-    int threads;         /* processors that this rank may use, shared out among the ranks that may use the same ones */
+    int threads;         /* this rank's share of the processors that it may use */
     char (*hosts)[64];   /* (size) */
-    int timeout_seconds; /* without a sign of life from a rank */
-    double wait_seconds; /* in calls that wait, since the opening */
-    int64_t sent_bytes;  /* by this rank, of started ranges */
+    int timeout_seconds; /* without a heartbeat from a rank */
+    double wait_seconds; /* total, in calls that wait */
+    int64_t sent_bytes;  /* by this rank, for ranges */
 };
 
 bb_status bb_dist_open_single(bb_dist **out, bb_error *err);
 /* BB_ERR_UNSUPPORTED in a build without MPI. */
 bb_status bb_dist_open_mpi(bb_dist **out, bb_error *err);
 
-/* The sum of count vectors in[first] .. of n f32, in the order of a tree: an even number is the sum of its first half plus that
- * of its second; an odd number is added from the first to the last. So halves that were summed elsewhere fit in, bit for bit.
- * out may be one of in. */
+/* Sums count vectors of n f32 as a tree: an even count is the sum of its first half plus that of its second; an odd count is
+ * summed in order. So halves summed elsewhere give the same bits. out may be one of in. */
 void bb_dist_tree_sum(float *out, const float *const *in, int count, int64_t n);
 
-/* Built on all_gather: for a few numbers, which every rank combines in the order of the ranks. */
+/* Reductions of a few numbers, built on all_gather; every rank combines them in order of rank. */
 bb_status bb_dist_max_i64(bb_dist *d, int64_t *values, int count, bb_error *err);
 bb_status bb_dist_min_i64(bb_dist *d, int64_t *values, int count, bb_error *err);
 bb_status bb_dist_sum_f64(bb_dist *d, double *values, int count, bb_error *err);

@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: MIT
-/* The MPI engine: opening, blocking exchanges, the end. */
+/* The MPI engine: opening, blocking collectives, closing. */
 #ifndef BB_HAVE_MPI
-#include "core/clock.h"
 #include "dist/dist.h"
 
 bb_status bb_dist_open_mpi(bb_dist **out, bb_error *err) {
@@ -64,7 +63,7 @@ bb_status bb_mpi_wait(bb_mpi *m, bool (*done)(bb_mpi *m, void *user), void *user
         }
         pthread_mutex_unlock(&m->lock);
         if (finished) break;
-        if (turn < 200) /* others may need the processor */
+        if (turn < 200) /* let other threads run */
             sched_yield();
         else
             nanosleep(&pause, NULL);
@@ -89,12 +88,12 @@ static bb_status mpi_all_gather(bb_dist *d, const void *mine, void *all, size_t 
     bb_mpi *m = mpi_of(d);
     MPI_Request request = MPI_REQUEST_NULL;
     pthread_mutex_lock(&m->lock);
-    bb_mpi_check(m, MPI_Iallgather(mine, (int)bytes, MPI_BYTE, all, (int)bytes, MPI_BYTE, m->work, &request), "a gathering");
+    bb_mpi_check(m, MPI_Iallgather(mine, (int)bytes, MPI_BYTE, all, (int)bytes, MPI_BYTE, m->work, &request), "an all-gather");
     pthread_mutex_unlock(&m->lock);
     return wait_request(m, &request, err);
 }
 
-/* The pieces of a long message, one after the other. */
+/* A long message, piece by piece. */
 static bb_status in_pieces(bb_mpi *m, void *data, size_t bytes, int (*begin)(void *, int, int, MPI_Comm, MPI_Request *),
                            int peer, bb_error *err) {
     for (size_t at = 0; at < bytes; at += PIECE_BYTES) {
@@ -134,7 +133,7 @@ static size_t mpi_buffer_bytes(int size, int64_t elements) {
     return BB_MPI_ACTIVE * (size_t)(size - 1) * (size_t)part * sizeof(float);
 }
 
-/* ---- the end --------------------------------------------------------------------------------------------------------- */
+/* ---- closing --------------------------------------------------------------------------------------------------------- */
 
 static void release(bb_mpi *m) {
     for (int i = 0; i < BB_MPI_ACTIVE; i++) {
@@ -152,12 +151,12 @@ static void release(bb_mpi *m) {
 static void mpi_close(bb_dist *d) {
     bb_mpi *m = mpi_of(d);
     bb_error ignored;
-    (void)bb_dist_barrier(d, &ignored); /* signs of life go on until all are here */
+    (void)bb_dist_barrier(d, &ignored); /* heartbeats go on until every rank is here */
     bb_mpi_watch_close(m);
-    if (m->failure.code == BB_OK) { /* otherwise MPI would wait for what is gone */
+    if (m->failure.code == BB_OK) { /* otherwise MPI would wait for lost ranks */
         bb_mpi_guard guard;
         bb_mpi_guard_begin(&guard, "end");
-        bb_mpi_ask_no_more();
+        bb_mpi_stop_pinging();
         MPI_Comm_free(&m->beats);
         MPI_Comm_free(&m->work);
         if (m->owns_mpi) MPI_Finalize();
@@ -167,9 +166,9 @@ static void mpi_close(bb_dist *d) {
 }
 
 static void mpi_abort(bb_dist *d, int exit_status) {
-    /* The launcher is asked to end all others; where it can't be reached, this process ends all the same. A launcher that can't
-     * reach a host itself would wait for it, for a quarter of an hour. */
-    bool launcher_lost = mpi_of(d)->launcher_lost; /* no lock: this must not wait for anything */
+    /* MPI_Abort asks the launcher to end all ranks; the alarm ends this process even if the launcher can't be reached. A launcher
+     * that can't reach a host would wait for a quarter of an hour, so it is killed. */
+    bool launcher_lost = mpi_of(d)->launcher_lost; /* no lock: this must not block */
     bb_mpi_end_launcher(launcher_lost ? 2 : ABORT_SECONDS + 1);
     signal(SIGALRM, SIG_DFL);
     alarm(ABORT_SECONDS);
@@ -193,7 +192,7 @@ static const bb_dist_engine engine = {.name = "mpi",
                                       .wait = bb_mpi_wait_ranges,
                                       .buffer_bytes = mpi_buffer_bytes};
 
-/* Ranks of one host that may use the same processors share them out. */
+/* Ranks of one host with the same affinity mask divide its processors. */
 static int share_processors(bb_mpi *m) {
     cpu_set_t mine, *all;
     MPI_Comm host;
@@ -217,14 +216,15 @@ static bb_status start_mpi(bool *owns, bb_error *err) {
     int begun = 0, ended = 0, level = MPI_THREAD_SINGLE;
     MPI_Initialized(&begun);
     MPI_Finalized(&ended);
-    if (ended) return bb_fail(err, BB_ERR_UNSUPPORTED, "MPI can be opened once in a process, and it was closed already");
+    if (ended) return bb_fail(err, BB_ERR_UNSUPPORTED, "MPI can be opened only once per process, and it was closed already");
     *owns = !begun;
     if (begun)
         MPI_Query_thread(&level);
     else if (MPI_Init_thread(NULL, NULL, MPI_THREAD_SERIALIZED, &level) != MPI_SUCCESS)
         return bb_fail(err, BB_ERR_PEER, "MPI does not start");
     if (level < MPI_THREAD_SERIALIZED)
-        return bb_fail(err, BB_ERR_UNSUPPORTED, "this MPI allows calls from one thread alone; MPI_THREAD_SERIALIZED is needed");
+        return bb_fail(err, BB_ERR_UNSUPPORTED,
+                       "this MPI supports calls from one thread only; MPI_THREAD_SERIALIZED is needed");
     return BB_OK;
 }
 

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
-/* A bound for what MPI alone decides. Its start and its end wait for every process of the job and can't be given up: should
- * one of them hang then, or its host get lost, this process says so and ends, and the launcher ends the others. */
+/* A time limit for MPI_Init and MPI_Finalize, which wait for every process of the job and can't be cancelled. If a process hangs
+ * or its host is lost meanwhile, this one reports it and exits, and the launcher ends the others. */
 #ifdef BB_HAVE_MPI
 #include <stdio.h>
 #include <stdlib.h>
@@ -9,30 +9,30 @@
 
 #include "dist/mpi_engine.h"
 
-enum { GUARD_SECONDS = 24, RANKS_A_SECOND = 100 }; /* the more ranks, the longer it may take */
+enum { GUARD_SECONDS = 24, RANKS_PER_SECOND = 100 }; /* more ranks are given more time */
 
-/* What launchers tell a process before MPI does: Open MPI, PMIx, Slurm, MPICH. */
-static int told(const char *const *names, int otherwise) {
+/* Environment variables of launchers, for use before MPI_Init: Open MPI, PMIx, Slurm, MPICH. */
+static int first_number(const char *const *names, int fallback) {
     for (; *names; names++) {
         const char *text = getenv(*names);
         if (text && *text) return atoi(text);
     }
-    return otherwise;
+    return fallback;
 }
 static int rank_of_this(void) {
     static const char *const names[] = {"OMPI_COMM_WORLD_RANK", "PMIX_RANK", "SLURM_PROCID", "PMI_RANK", NULL};
-    return told(names, 0);
+    return first_number(names, 0);
 }
 static int size_of_job(void) {
     static const char *const names[] = {"OMPI_COMM_WORLD_SIZE", "SLURM_NTASKS", "PMI_SIZE", NULL};
-    return told(names, 1);
+    return first_number(names, 1);
 }
 
-/* Seconds in which this thread itself ran are counted, as in the watch: a job may be stopped as a whole, and go on. */
+/* Counts seconds in which this thread ran, as the heartbeats do: a job may be suspended as a whole, and go on. */
 static void *count(void *user) {
     bb_mpi_guard *g = user;
-    int rank = rank_of_this(), seconds = GUARD_SECONDS + size_of_job() / RANKS_A_SECOND;
-    int quiet = rank < 2 ? rank : 3; /* the lowest that is well speaks, and its end ends the others */
+    int rank = rank_of_this(), seconds = GUARD_SECONDS + size_of_job() / RANKS_PER_SECOND;
+    int quiet = rank < 2 ? rank : 3; /* the lowest healthy rank reports; its exit ends the others */
     pthread_mutex_lock(&g->lock);
     for (int passed = 0; !g->over && passed < seconds + quiet; passed++) {
         struct timespec deadline;
@@ -59,7 +59,7 @@ void bb_mpi_guard_begin(bb_mpi_guard *g, const char *doing) {
     pthread_cond_init(&g->wake, NULL);
     g->doing = doing;
     g->over = false;
-    g->runs = pthread_create(&g->thread, NULL, count, g) == 0; /* without it, all is as it would be */
+    g->runs = pthread_create(&g->thread, NULL, count, g) == 0; /* optional: without the thread there is no limit */
 }
 
 void bb_mpi_guard_end(bb_mpi_guard *g) {

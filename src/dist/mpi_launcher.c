@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
-/* What a rank can do about the program that started it. Open MPI's mpirun ends a job only when it has heard of every host; of
- * one that is cut off it waits for TCP to give up. A second SIGTERM makes it end at once, and a daemon of its on another host
- * too. And where mpirun itself is cut off, on a host without ranks, the job would train on, and its daemons wait for as long. */
+/* Watching and killing the launcher. Open MPI's mpirun ends a job only after hearing from every host; for one that is cut off it
+ * waits for a TCP timeout. A second SIGTERM makes it, and its daemon on another host, exit at once. And where mpirun itself is
+ * cut off, on a host without ranks, the job would go on and its daemons would wait as long. */
 #ifdef BB_HAVE_MPI
 #include <fcntl.h>
 #include <signal.h>
@@ -14,7 +14,7 @@
 
 #include "dist/mpi_engine.h"
 
-/* The calls of is_one_of are system calls alone. */
+/* Async-signal-safe: system calls only. */
 static bool is_one_of(const char *const *names, pid_t process) {
     char path[64], name[32] = "";
     snprintf(path, sizeof path, "/proc/%d/comm", (int)process);
@@ -27,13 +27,13 @@ static bool is_one_of(const char *const *names, pid_t process) {
     return false;
 }
 
-/* Other launchers (srun, for one) end what they started by themselves. */
+/* Other launchers, such as srun, clean up by themselves. */
 static bool is_open_mpi(pid_t process) {
     static const char *const names[] = {"mpirun", "mpiexec", "orterun", "orted", "prterun", "prted", NULL};
     return is_one_of(names, process);
 }
 
-/* One that Open MPI starts on hosts where mpirun itself is not. */
+/* Open MPI's daemon on hosts other than mpirun's. */
 static bool is_daemon(pid_t process) {
     static const char *const names[] = {"orted", "prted", NULL};
     return is_one_of(names, process);
@@ -45,20 +45,20 @@ static void pause_seconds(int seconds) {
     }
 }
 
-/* A thread of its own asks: the answer may never come. It outlives the engine then, so what it uses is static; MPI is opened
- * once in a process. */
-static pthread_t asker;
-static bool asks;
+/* A separate thread pings, since an answer may never come. It may outlive the engine, so its state is static; MPI is opened only
+ * once per process. */
+static pthread_t pinger;
+static bool pinging;
 static atomic_int answers;
-static atomic_bool asked_enough;
+static atomic_bool pinging_done;
 
-static void *ask(void *user) {
+static void *ping(void *user) {
     char port[MPI_MAX_PORT_NAME];
-    while (!asked_enough) {
-        /* Nobody published this name, and only mpirun knows that. No message of the engine's is moved: no lock. */
+    while (!pinging_done) {
+        /* Nobody publishes this name, and only mpirun can tell. This moves none of the engine's messages, so it needs no lock. */
         MPI_Lookup_name("bitbyte", MPI_INFO_NULL, port);
         answers++;
-        for (int i = 0; i < 10 && !asked_enough; i++) {
+        for (int i = 0; i < 10 && !pinging_done; i++) {
             struct timespec tenth = {.tv_nsec = 100000000};
             nanosleep(&tenth, NULL);
         }
@@ -66,33 +66,33 @@ static void *ask(void *user) {
     return user;
 }
 
-void bb_mpi_ask_launcher(void) {
+void bb_mpi_ping_launcher(void) {
     if (!is_daemon(getppid())) return;
-    MPI_Comm_set_errhandler(MPI_COMM_WORLD, MPI_ERRORS_RETURN); /* a name that is not found is an error of this one */
-    asked_enough = false;
-    asks = pthread_create(&asker, NULL, ask, NULL) == 0;
+    MPI_Comm_set_errhandler(MPI_COMM_WORLD, MPI_ERRORS_RETURN); /* an unknown name is reported on this communicator */
+    pinging_done = false;
+    pinging = pthread_create(&pinger, NULL, ping, NULL) == 0;
 }
 
-int bb_mpi_launcher_answers(void) { return asks ? answers : -1; }
+int bb_mpi_launcher_answers(void) { return pinging ? answers : -1; }
 
-void bb_mpi_ask_no_more(void) {
-    asked_enough = true;
-    if (asks) pthread_join(asker, NULL);
-    asks = false;
+void bb_mpi_stop_pinging(void) {
+    pinging_done = true;
+    if (pinging) pthread_join(pinger, NULL);
+    pinging = false;
 }
 
 void bb_mpi_end_launcher(int after_seconds) {
     pid_t launcher = getppid();
-    int handle = (int)syscall(SYS_pidfd_open, launcher, 0); /* names that process, not one that gets its number later */
+    int handle = (int)syscall(SYS_pidfd_open, launcher, 0); /* refers to this process, not to a later one with the same pid */
     if (handle < 0 || getppid() != launcher || !is_open_mpi(launcher)) return;
-    /* The child outlives this process, which the launcher ends, and holds nothing of it that the launcher waits for. It makes
-     * system calls alone: other threads may have held any lock. */
+    /* The child outlives this process, which the launcher kills, and keeps no descriptor that the launcher waits for. It makes only
+     * system calls: another thread may have held any lock at the fork. */
     if (_Fork() != 0) return;
     setsid();
     for (int fd = 0; fd < 4096; fd++)
         if (fd != handle) close(fd);
     pause_seconds(after_seconds);
-    /* A container's first process takes no SIGKILL from inside; Open MPI's ends at a second SIGTERM. */
+    /* Process 1 of a container ignores SIGKILL from inside; Open MPI's exits at a second SIGTERM. */
     static const int signals[] = {SIGKILL, SIGTERM, SIGTERM};
     for (size_t i = 0; i < sizeof signals / sizeof *signals; i++) {
         if (syscall(SYS_pidfd_send_signal, handle, signals[i], NULL, 0) != 0) break;

@@ -1,13 +1,13 @@
 // SPDX-License-Identifier: MIT
-/* Ranges in motion. A sum is a direct exchange: every rank sends each other one its part of the range, adds what it receives in
- * the order of the tree, and sends the sum to all. That moves as many bytes as a ring, 2 (size-1)/size of the range each way,
- * in two steps instead of 2 (size-1), and the order of the sum is ours, whatever arrives first. */
+/* Asynchronous ranges. A sum is a direct exchange: every rank sends every other its part of the range, sums what it receives in
+ * tree order, and sends the sum to all. That moves as many bytes as a ring, 2 (size-1)/size of the range each way, in two steps
+ * instead of 2 (size-1), and fixes the order of the sum whatever arrives first. */
 #ifdef BB_HAVE_MPI
 #include <stdlib.h>
 
 #include "dist/mpi_engine.h"
 
-enum { TAGS = 8192 }; /* op numbers are told apart modulo this; BB_MPI_QUEUE is far below */
+enum { TAGS = 8192 }; /* operation numbers wrap at this, far above BB_MPI_QUEUE */
 
 static bb_mpi_op *op_of(bb_mpi *m, int64_t number) { return &m->ops[number % BB_MPI_QUEUE]; }
 static int tag_of(int64_t number, bb_mpi_phase phase) { return (int)(number % TAGS) * 2 + (phase == BB_MPI_GATHERING); }
@@ -27,7 +27,7 @@ static void send(bb_mpi *m, bb_mpi_slot *slot, const void *x, int64_t bytes, int
 
 _Static_assert(BB_DIST_MAX_PART <= INT32_MAX / 4, "a part is one message, whose length is an int");
 
-/* Posts all receives and sends of a phase. Every rank begins with the one after it, so that not all send to the same one. */
+/* Posts all receives and sends of a phase. Each rank starts with its successor, so that not all send to the same one. */
 static void begin_phase(bb_mpi *m, int64_t number, bb_mpi_phase phase) {
     bb_mpi_op *op = op_of(m, number);
     bb_mpi_slot *slot = &m->slots[number % BB_MPI_ACTIVE];
@@ -77,7 +77,7 @@ static void sum_parts(bb_mpi *m, int64_t number) {
     bb_dist_tree_sum(sum, m->parts, size, own);
 }
 
-/* As far as it goes without waiting. */
+/* Makes progress without blocking. */
 static void advance(bb_mpi *m, int64_t number) {
     bb_mpi_op *op = op_of(m, number);
     bb_mpi_slot *slot = &m->slots[number % BB_MPI_ACTIVE];
@@ -103,7 +103,7 @@ void bb_mpi_progress_locked(bb_mpi *m) {
     while (m->oldest < m->next && op_of(m, m->oldest)->phase == BB_MPI_DONE) m->oldest++;
 }
 
-static bool has_room(bb_mpi *m, void *user) {
+static bool has_free_slot(bb_mpi *m, void *user) {
     (void)user;
     return m->next - m->oldest < BB_MPI_QUEUE;
 }
@@ -116,7 +116,7 @@ static bool all_done(bb_mpi *m, void *user) {
 bb_status bb_mpi_start(bb_dist *d, bb_dist_kind kind, bb_dist_range range, bb_error *err) {
     bb_mpi *m = (bb_mpi *)d;
     if (d->size == 1) return BB_OK;
-    BB_TRY(bb_mpi_wait(m, has_room, NULL, err));
+    BB_TRY(bb_mpi_wait(m, has_free_slot, NULL, err));
     pthread_mutex_lock(&m->lock);
     *op_of(m, m->next) = (bb_mpi_op){.kind = kind, .range = range};
     m->next++;

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-/* One process alone: every sum is its own part, nothing travels. */
+/* One process: sums are its own data, nothing is sent. */
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
