@@ -2,7 +2,9 @@
 /* BitByte: a byte-level language model with ternary weights. The whole public C API.
  * Handles are opaque. Every function that can fail returns bb_status, gives its result through an out-parameter and, when
  * it fails, fills the caller's bb_error (which may be NULL). The library never prints, never exits, and installs no signal
- * handlers. A handle is used by one thread at a time; devices may be shared. Arrays are row-major, on the host. */
+ * handlers. A handle is used by one thread at a time; devices may be shared. Arrays are row-major, on the host. Where a pointer
+ * may be NULL, its function says so; any other NULL is BB_ERR_ARGUMENT, and functions without a status then do nothing and return
+ * 0, false or NULL. */
 #ifndef BITBYTE_H
 #define BITBYTE_H
 

@@ -13,6 +13,7 @@ static bool is_utf8(const char *text) {
 
 /* Where something is escaped, backslashes are too: so the text has one meaning. */
 char *bb_path_text(const char *path) {
+    if (!path) return NULL;
     if (is_utf8(path) && !strstr(path, "\\x")) return strdup(path);
     char *text = malloc(4 * strlen(path) + 1), *at = text;
     if (!text) return NULL;
@@ -33,6 +34,7 @@ static int hex_digit(char c) {
 }
 
 char *bb_path_from_text(const char *text) {
+    if (!text) return NULL;
     char *path = malloc(strlen(text) + 1), *at = path;
     if (!path) return NULL;
     for (const char *p = text; *p; p++) {

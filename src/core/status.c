@@ -71,3 +71,13 @@ bb_status bb_fail_prefix(bb_error *err, bb_status code, const char *fmt, ...) {
 }
 
 bool bb_status_is_damage(bb_status status) { return status == BB_ERR_IO || status == BB_ERR_FORMAT || status == BB_ERR_DATA; }
+
+bb_status bb_require_pointers(bb_error *err, const char *function, const char *names, const void *const *pointers,
+                              size_t count) {
+    for (size_t i = 0; i < count; i++) {
+        size_t length = strcspn(names, ",");
+        if (!pointers[i]) return bb_fail(err, BB_ERR_ARGUMENT, "%s: %.*s is NULL", function, (int)length, names);
+        names += length + strspn(names + length, ", ");
+    }
+    return BB_OK;
+}

@@ -19,11 +19,21 @@ bool bb_status_is_damage(bb_status status);
 /* Puts "prefix: " before the message of an error that is being passed up; returns err's code. */
 bb_status bb_fail_prefix(bb_error *err, bb_status code, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
 
+/* What BB_REQUIRE calls: names are those of the pointers, separated by ", ". */
+bb_status bb_require_pointers(bb_error *err, const char *function, const char *names, const void *const *pointers,
+                              size_t count);
+
 #define BB_TRY(expr)                                                                                                           \
     do {                                                                                                                       \
         bb_status bb_try_status_ = (expr);                                                                                     \
         if (bb_try_status_ != BB_OK) return bb_try_status_;                                                                    \
     } while (0)
+
+/* At the head of public functions, where the error is `err`: fails for the first pointer that is NULL, by its name in bitbyte.h:
+ * BB_REQUIRE("model, path", m, path). */
+#define BB_REQUIRE(names, ...)                                                                                                 \
+    BB_TRY(bb_require_pointers(err, __func__, names, (const void *const[]){__VA_ARGS__},                                       \
+                               sizeof(const void *const[]){__VA_ARGS__} / sizeof(const void *)))
 
 /* The same where resources are held: jumps to the function's one cleanup label with `status` set. */
 #define BB_TRY_GOTO(status, label, expr)                                                                                       \

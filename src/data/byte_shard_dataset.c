@@ -5,7 +5,9 @@
 bb_status bb_byte_shard_dataset_open(const char *data, int seq_len, uint64_t seed, int rank, int world_size, bb_dataset **out,
                                      bb_error *err) {
     bb_byte_source source;
+    BB_REQUIRE("out", out);
     *out = NULL;
+    BB_REQUIRE("data", data);
     BB_TRY(bb_byte_source_open(data, BB_BYTES_TRAINING, &source, err));
     return bb_dataset_create(&source, data, seq_len, seed, rank, world_size, out, err);
 }

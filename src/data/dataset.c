@@ -27,6 +27,7 @@ static bb_status no_usable_file(const bb_dataset *dataset, int seq_len, bb_error
 }
 
 bb_status bb_dataset_set_seq_len(bb_dataset *dataset, int seq_len, bb_error *err) {
+    BB_REQUIRE("dataset", dataset);
     if (seq_len < 1) return bb_fail(err, BB_ERR_ARGUMENT, "seq_len: expected at least 1, found %d", seq_len);
     const bb_byte_source *source = &dataset->source;
     bb_dataset_info info = {0};
@@ -105,10 +106,12 @@ void bb_dataset_close(bb_dataset *dataset) {
     free(dataset);
 }
 
-int bb_dataset_seq_len(const bb_dataset *dataset) { return dataset->seq_len; }
-bb_dataset_info bb_dataset_get_info(const bb_dataset *dataset) { return dataset->info; }
-uint64_t bb_dataset_position(const bb_dataset *dataset) { return dataset->position; }
-void bb_dataset_set_position(bb_dataset *dataset, uint64_t samples) { dataset->position = samples; }
+int bb_dataset_seq_len(const bb_dataset *dataset) { return dataset ? dataset->seq_len : 0; }
+bb_dataset_info bb_dataset_get_info(const bb_dataset *dataset) { return dataset ? dataset->info : (bb_dataset_info){0}; }
+uint64_t bb_dataset_position(const bb_dataset *dataset) { return dataset ? dataset->position : 0; }
+void bb_dataset_set_position(bb_dataset *dataset, uint64_t samples) {
+    if (dataset) dataset->position = samples;
+}
 
 bb_window bb_dataset_sample(const bb_dataset *dataset, uint64_t n) {
     const uint64_t *first = dataset->first_windows;
@@ -126,6 +129,7 @@ bb_window bb_dataset_sample(const bb_dataset *dataset, uint64_t n) {
 
 bb_status bb_dataset_batch(bb_dataset *dataset, int batch_size, int grad_accum, int micro, uint8_t *x, uint8_t *y,
                            bb_error *err) {
+    BB_REQUIRE("dataset, x, y", dataset, x, y);
     if (batch_size < 1 || grad_accum < 1)
         return bb_fail(err, BB_ERR_ARGUMENT, "batch_size, grad_accum: expected at least 1, found %d and %d", batch_size,
                        grad_accum);
@@ -144,5 +148,6 @@ bb_status bb_dataset_batch(bb_dataset *dataset, int batch_size, int grad_accum, 
 }
 
 void bb_dataset_next_step(bb_dataset *dataset, int batch_size, int grad_accum) {
+    if (!dataset || batch_size < 1 || grad_accum < 1) return;
     dataset->position += (uint64_t)grad_accum * (uint64_t)batch_size * (uint64_t)dataset->world_size;
 }

@@ -247,6 +247,7 @@ static bb_status read_all(bb_input_stream *s, char **text, size_t *size, bb_erro
 }
 
 bb_status bb_read_text(const char *path, const volatile int *stop, char **text, size_t *size, bb_error *err) {
+    BB_REQUIRE("path, text, size", path, text, size);
     bb_input_stream stream;
     *text = NULL;
     bb_status status = bb_input_stream_open(path, stop, &stream, err);

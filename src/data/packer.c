@@ -37,6 +37,7 @@ static const char *const default_exts[] = {
 static const char *const default_json_keys[] = {"text", "story", "completion", "content"};
 
 void bb_pack_options_default(bb_pack_options *options) {
+    if (!options) return;
     *options = (bb_pack_options){
         .shard_size_gb = 2,
         .exts = default_exts,
@@ -268,6 +269,14 @@ static bb_status pack_input(packer *p, bb_error *err) {
 
 static bb_status check_options(const bb_pack_options *o, bb_error *err) {
     if (o->input_count < 1 || !o->inputs) return bb_fail(err, BB_ERR_ARGUMENT, "inputs: expected a file or folder, found none");
+    for (int i = 0; i < o->input_count; i++)
+        if (!o->inputs[i]) return bb_fail(err, BB_ERR_ARGUMENT, "inputs: input %d is NULL", i);
+    if (o->ext_count < 0 || (o->ext_count > 0 && !o->exts))
+        return bb_fail(err, BB_ERR_ARGUMENT, "exts: ext_count is %d, and the list is %s", o->ext_count,
+                       o->exts ? "there" : "NULL");
+    if (o->json_key_count < 0 || (o->json_key_count > 0 && !o->json_keys))
+        return bb_fail(err, BB_ERR_ARGUMENT, "json_keys: json_key_count is %d, and the list is %s", o->json_key_count,
+                       o->json_keys ? "there" : "NULL");
     if (!o->out_dir || !*o->out_dir) return bb_fail(err, BB_ERR_ARGUMENT, "out_dir: expected a directory, found nothing");
     if (!(o->shard_size_gb * 1e9 >= 1 && o->shard_size_gb <= 1e9))
         return bb_fail(err, BB_ERR_ARGUMENT, "shard_size_gb: expected at least one byte (1e-9) and at most 1e9, found %g",
@@ -346,6 +355,7 @@ static void free_job(bb_pack_job *job) {
 }
 
 bb_status bb_pack(const bb_pack_options *options, bb_pack_result *result, bb_error *err) {
+    BB_REQUIRE("options", options);
     bb_status status = BB_OK;
     bb_error own_err; /* reasons for skipping are taken from it even when the caller wants no message */
     bb_pack_result own_result;

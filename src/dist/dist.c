@@ -4,11 +4,14 @@
 
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 enum { TREE_TILE = 2048 }; /* elements per tile: partial sums stay in the cache */
 
 bb_status bb_dist_open(const char *engine, bb_dist **out, bb_error *err) {
+    BB_REQUIRE("out", out);
     *out = NULL;
+    BB_REQUIRE("engine", engine);
     if (strcmp(engine, "single") == 0) return bb_dist_open_single(out, err);
     if (strcmp(engine, "mpi") == 0) return bb_dist_open_mpi(out, err);
     return bb_fail(err, BB_ERR_ARGUMENT, "engine '%s': expected single or mpi", engine);
@@ -19,25 +22,29 @@ void bb_dist_close(bb_dist *d) {
 }
 
 void bb_dist_abort(bb_dist *d, int exit_status) {
+    if (!d) _exit(exit_status);
     d->engine->abort(d, exit_status);
     abort(); /* not reached */
 }
 
 void bb_dist_wait_to_report(bb_dist *d) {
-    if (d->size > 1) d->engine->wait_to_report(d);
+    if (d && d->size > 1) d->engine->wait_to_report(d);
 }
 
-int bb_dist_rank(const bb_dist *d) { return d->rank; }
-int bb_dist_size(const bb_dist *d) { return d->size; }
-int bb_dist_local_size(const bb_dist *d) { return d->local_size; }
-int bb_dist_threads(const bb_dist *d) { return d->threads; }
-const char *bb_dist_host(const bb_dist *d, int rank) { return rank >= 0 && rank < d->size ? d->hosts[rank] : "?"; }
-double bb_dist_wait_seconds(const bb_dist *d) { return d->wait_seconds; }
-void bb_dist_set_timeout(bb_dist *d, int seconds) { d->timeout_seconds = seconds > 0 ? seconds : 1; }
+int bb_dist_rank(const bb_dist *d) { return d ? d->rank : 0; }
+int bb_dist_size(const bb_dist *d) { return d ? d->size : 0; }
+int bb_dist_local_size(const bb_dist *d) { return d ? d->local_size : 0; }
+int bb_dist_threads(const bb_dist *d) { return d ? d->threads : 0; }
+const char *bb_dist_host(const bb_dist *d, int rank) { return d && rank >= 0 && rank < d->size ? d->hosts[rank] : "?"; }
+double bb_dist_wait_seconds(const bb_dist *d) { return d ? d->wait_seconds : 0; }
+void bb_dist_set_timeout(bb_dist *d, int seconds) {
+    if (d) d->timeout_seconds = seconds > 0 ? seconds : 1;
+}
 
 /* ---- agreement ------------------------------------------------------------------------------------------------------- */
 
 bb_status bb_dist_agree(bb_dist *d, bb_status mine, bb_error *err) {
+    BB_REQUIRE("dist", d);
     if (d->size == 1) return mine;
     bb_error first = {.code = mine}, trouble;
     if (mine != BB_OK && err) first = *err;
@@ -104,6 +111,7 @@ bb_status bb_dist_barrier(bb_dist *d, bb_error *err) {
 }
 
 bb_status bb_dist_all_gather_u64(bb_dist *d, uint64_t mine, uint64_t *values, bb_error *err) {
+    BB_REQUIRE("dist, values", d, values);
     return d->engine->all_gather(d, &mine, values, sizeof mine, err);
 }
 

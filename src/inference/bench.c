@@ -193,11 +193,15 @@ static double resident_bytes(void) {
     return (double)pages * (double)sysconf(_SC_PAGESIZE);
 }
 
-void bb_decode_bench_options_default(bb_decode_bench_options *o) { *o = (bb_decode_bench_options){.shape = "S", .repeats = 3}; }
+void bb_decode_bench_options_default(bb_decode_bench_options *o) {
+    if (o) *o = (bb_decode_bench_options){.shape = "S", .repeats = 3};
+}
 
 bb_status bb_bench_decode(bb_device *device, const bb_decode_bench_options *o, char **json, bb_error *err) {
-    BB_DEVICE_SCOPE(device);
+    BB_REQUIRE("json", json);
     *json = NULL;
+    BB_REQUIRE("device, options", device, o);
+    BB_DEVICE_SCOPE(device);
     bench b = {.options = o};
     bb_config config;
     double load_seconds = 0;
@@ -205,6 +209,8 @@ bb_status bb_bench_decode(bb_device *device, const bb_decode_bench_options *o, c
     BB_TRY(bb_config_of_shape(o->shape, &config, NULL, err));
     if (o->repeats < 1 || o->repeats > MAX_REPEATS)
         return bb_fail(err, BB_ERR_ARGUMENT, "repeats %d: expected 1 to %d", o->repeats, MAX_REPEATS);
+    if (o->kv_cache != BB_KV_INT6 && o->kv_cache != BB_KV_INT8 && o->kv_cache != BB_KV_F32)
+        return bb_fail(err, BB_ERR_ARGUMENT, "kv_cache %d is not known", (int)o->kv_cache);
     bb_status status;
     b.times = malloc((size_t)o->repeats * sizeof *b.times);
     b.logits = malloc((size_t)config.vocab_size * sizeof *b.logits);

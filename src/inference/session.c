@@ -31,14 +31,19 @@ typedef struct run {
 } run;
 
 void bb_generate_options_default(bb_generate_options *o) {
+    if (!o) return;
     *o = (bb_generate_options){
         .max_new_bytes = 300, .repetition_penalty = 1, .repetition_window = 64, .temperature = 0.9, .top_p = 1};
 }
 
-void bb_session_options_default(bb_session_options *o) { *o = (bb_session_options){.context_length = 0}; }
+void bb_session_options_default(bb_session_options *o) {
+    if (o) *o = (bb_session_options){.context_length = 0};
+}
 
 bb_status bb_session_open(bb_model *model, const bb_session_options *o, bb_session **out, bb_error *err) {
+    BB_REQUIRE("out", out);
     *out = NULL;
+    BB_REQUIRE("model, options", model, o);
     bb_session *s = calloc(1, sizeof *s);
     if (!s) return bb_fail(err, BB_ERR_MEMORY, "out of memory for a session");
     bb_status status =
@@ -65,7 +70,10 @@ void bb_session_close(bb_session *s) {
 }
 
 bb_status bb_session_feed(bb_session *s, const uint8_t *bytes, size_t count, bb_error *err) {
+    BB_REQUIRE("session", s);
     if (count == 0) return BB_OK;
+    if (!bytes || count > INT64_MAX)
+        return bb_fail(err, BB_ERR_ARGUMENT, "bb_session_feed: bytes is NULL, and count is %zu", count);
     double begin = bb_clock_seconds();
     bb_context_append(&s->context, bytes, (int64_t)count);
     BB_TRY(bb_context_read(&s->context, 1, err));
@@ -74,14 +82,16 @@ bb_status bb_session_feed(bb_session *s, const uint8_t *bytes, size_t count, bb_
     return BB_OK;
 }
 
-int64_t bb_session_length(const bb_session *s) { return s->context.end; }
+int64_t bb_session_length(const bb_session *s) { return s ? s->context.end : 0; }
 
 bb_status bb_session_mark(bb_session *s, bb_error *err) {
+    BB_REQUIRE("session", s);
     s->marked_drawn = s->drawn;
     return bb_context_set_mark(&s->context, err);
 }
 
 bb_status bb_session_rewind(bb_session *s, bb_error *err) {
+    BB_REQUIRE("session", s);
     if (!s->context.mark.text) return bb_fail(err, BB_ERR_ARGUMENT, "there is no mark to go back to");
     bb_context_return(&s->context);
     s->drawn = s->marked_drawn;
@@ -89,6 +99,7 @@ bb_status bb_session_rewind(bb_session *s, bb_error *err) {
 }
 
 void bb_session_clear(bb_session *s) {
+    if (!s) return;
     bb_context_clear(&s->context);
     s->drawn = 0;
     s->fed = 0;
@@ -187,12 +198,15 @@ static bb_status next_bytes(run *r, bb_error *err) {
 
 static bb_status check(const bb_generate_options *o, const bb_sampler *sampler, bb_error *err) {
     BB_TRY(bb_sampler_check(sampler, err));
+    if (o->speculate != BB_SPECULATE_OFF && o->speculate != BB_SPECULATE_AUTO && o->speculate != BB_SPECULATE_ALWAYS)
+        return bb_fail(err, BB_ERR_ARGUMENT, "speculate %d is not known", (int)o->speculate);
     if (o->max_new_bytes < 0)
         return bb_fail(err, BB_ERR_ARGUMENT, "max_new_bytes %lld must not be negative", (long long)o->max_new_bytes);
     return BB_OK;
 }
 
 bb_status bb_session_generate(bb_session *s, const bb_generate_options *o, bb_generate_metrics *metrics, bb_error *err) {
+    BB_REQUIRE("session, options", s, o);
     bb_context *c = &s->context;
     int64_t restarts = c->restarts;
     run r = {.session = s, .options = o, .sampler = bb_sampler_from(o), .m.stop = -1};
@@ -222,6 +236,7 @@ bb_status bb_session_generate(bb_session *s, const bb_generate_options *o, bb_ge
 
 bb_status bb_generate(bb_model *model, const uint8_t *prompt, size_t prompt_length, const bb_generate_options *o,
                       bb_generate_metrics *metrics, bb_error *err) {
+    BB_REQUIRE("model, options", model, o);
     bb_session_options session_options;
     bb_session *session;
     bb_session_options_default(&session_options);

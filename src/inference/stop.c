@@ -14,8 +14,12 @@ static void borders_of(const bb_bytes *text, size_t *border) {
 
 bb_status bb_stop_open(const bb_bytes *texts, int count, bb_stop *out, bb_error *err) {
     *out = (bb_stop){.texts = texts};
+    if (count < 0 || (count > 0 && !texts))
+        return bb_fail(err, BB_ERR_ARGUMENT, "stop_count is %d, and stops is %s", count, texts ? "not NULL" : "NULL");
     for (int i = 0; i < count; i++)
-        if (texts[i].size < 1 || texts[i].size > BB_STOP_MAX_BYTES)
+        if (!texts[i].data)
+            return bb_fail(err, BB_ERR_ARGUMENT, "stop text %d is NULL", i + 1);
+        else if (texts[i].size < 1 || texts[i].size > BB_STOP_MAX_BYTES)
             return bb_fail(err, BB_ERR_ARGUMENT, "stop text %d has %zu bytes: it must have from 1 to %d", i + 1, texts[i].size,
                            BB_STOP_MAX_BYTES);
     if (count < 1) return BB_OK;

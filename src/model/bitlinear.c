@@ -46,11 +46,16 @@ static void carve_batch(bb_bitlinear *l, bb_arena *arena, int64_t rows) {
 
 bb_status bb_bitlinear_create(bb_device *device, int in_features, int out_features, bool act_quant, bb_ste ste, uint64_t seed,
                               bb_bitlinear **out, bb_error *err) {
-    BB_DEVICE_SCOPE(device);
+    BB_REQUIRE("out", out);
     *out = NULL;
+    BB_REQUIRE("device", device);
+    BB_DEVICE_SCOPE(device);
     if (in_features < 1 || out_features < 1)
         return bb_fail(err, BB_ERR_ARGUMENT, "a BitLinear layer of %d inputs and %d outputs: both must be at least 1",
                        in_features, out_features);
+    if (ste != BB_STE_IDENTITY && ste != BB_STE_CLIPPED)
+        return bb_fail(err, BB_ERR_ARGUMENT, "ste is %d; it must be identity (%d) or clipped (%d)", (int)ste, BB_STE_IDENTITY,
+                       BB_STE_CLIPPED);
     bb_status status = BB_OK;
     bb_bitlinear *l = calloc(1, sizeof *l);
     float *init = malloc((size_t)in_features * (size_t)out_features * sizeof *init);
@@ -96,6 +101,7 @@ void bb_bitlinear_free(bb_bitlinear *l) {
 }
 
 bb_status bb_bitlinear_get_weight(const bb_bitlinear *l, float *weight, bb_error *err) {
+    BB_REQUIRE("layer, weight", l, weight);
     BB_DEVICE_SCOPE(l->device);
     l->device->ops->copy_out(l->device, weight, l->weight, (size_t)(l->in * l->out) * sizeof(float));
     return l->device->ops->sync(l->device, err);
@@ -110,6 +116,7 @@ static bb_status check_finite(const char *what, const float *x, int64_t rows, in
 }
 
 bb_status bb_bitlinear_set_weight(bb_bitlinear *l, const float *weight, bb_error *err) {
+    BB_REQUIRE("layer, weight", l, weight);
     BB_DEVICE_SCOPE(l->device);
     BB_TRY(check_finite("the weight of a BitLinear layer", weight, l->out, l->in, err));
     l->device->ops->copy_in(l->device, l->weight, weight, (size_t)(l->in * l->out) * sizeof(float));
@@ -134,8 +141,10 @@ static bb_status reserve_rows(bb_bitlinear *l, int64_t rows, bb_error *err) {
 }
 
 bb_status bb_bitlinear_forward(bb_bitlinear *l, const float *x, int64_t rows, float *y, bb_error *err) {
+    BB_REQUIRE("layer, x, y", l, x, y);
     BB_DEVICE_SCOPE(l->device);
-    if (rows < 1) return bb_fail(err, BB_ERR_ARGUMENT, "%lld rows: at least 1 is needed", (long long)rows);
+    if (rows < 1 || rows > INT32_MAX)
+        return bb_fail(err, BB_ERR_ARGUMENT, "rows %lld must be from 1 to %d", (long long)rows, INT32_MAX);
     BB_TRY(reserve_rows(l, rows, err));
     const bb_ops *ops = l->device->ops;
     l->rows = rows;
@@ -148,6 +157,7 @@ bb_status bb_bitlinear_forward(bb_bitlinear *l, const float *x, int64_t rows, fl
 }
 
 bb_status bb_bitlinear_backward(bb_bitlinear *l, const float *dy, int64_t rows, float *dx, float *dweight, bb_error *err) {
+    BB_REQUIRE("layer, dy", l, dy);
     BB_DEVICE_SCOPE(l->device);
     if (rows != l->rows || rows < 1)
         return bb_fail(err, BB_ERR_ARGUMENT, "backward of %lld rows after a forward of %lld", (long long)rows,
@@ -169,15 +179,18 @@ static bb_status take_temporary(bb_device *device, size_t bytes, void **out, bb_
     return BB_OK;
 }
 
+#define MAX_ELEMENTS ((int64_t)1 << 40)
+
 static bb_status check_matrix(int64_t rows, int64_t cols, bb_error *err) {
-    if (rows < 1 || cols < 1)
-        return bb_fail(err, BB_ERR_ARGUMENT, "a matrix of %lld x %lld: both must be at least 1", (long long)rows,
-                       (long long)cols);
+    if (rows < 1 || cols < 1 || rows > MAX_ELEMENTS / cols)
+        return bb_fail(err, BB_ERR_ARGUMENT, "a matrix of %lld x %lld: both must be at least 1, and their product at most 2^40",
+                       (long long)rows, (long long)cols);
     return BB_OK;
 }
 
 bb_status bb_ternary_quantize(bb_device *device, const float *w, int64_t rows, int64_t cols, int8_t *q, float *scale,
                               bb_error *err) {
+    BB_REQUIRE("device, w, q, scale", device, w, q, scale);
     BB_DEVICE_SCOPE(device);
     BB_TRY(check_matrix(rows, cols, err));
     BB_TRY(check_finite("the matrix to quantize", w, rows, cols, err));
@@ -204,6 +217,7 @@ bb_status bb_ternary_quantize(bb_device *device, const float *w, int64_t rows, i
 
 bb_status bb_act_quantize(bb_device *device, const float *x, int64_t rows, int64_t cols, int8_t *q, float *scale,
                           bb_error *err) {
+    BB_REQUIRE("device, x, q, scale", device, x, q, scale);
     BB_DEVICE_SCOPE(device);
     BB_TRY(check_matrix(rows, cols, err));
     BB_TRY(check_finite("the activations to quantize", x, rows, cols, err));

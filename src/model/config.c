@@ -12,6 +12,7 @@
 enum { MAX_LAYERS = 4096, MAX_D_MODEL = 65536, MAX_D_FF = 1 << 20 };
 
 void bb_config_default(bb_config *config) {
+    if (!config) return;
     *config = (bb_config){.vocab_size = 256,
                           .n_layer = 24,
                           .d_model = 1536,
@@ -30,6 +31,7 @@ static bb_status check_range(const char *key, int value, int max, bb_error *err)
 }
 
 bb_status bb_config_check(const bb_config *c, bb_error *err) {
+    BB_REQUIRE("config", c);
     if (c->vocab_size != 256)
         return bb_fail(err, BB_ERR_ARGUMENT, "vocab_size is %d; it must be 256, one entry a byte value", c->vocab_size);
     BB_TRY(check_range("n_layer", c->n_layer, MAX_LAYERS, err));
@@ -57,6 +59,7 @@ bb_status bb_config_check(const bb_config *c, bb_error *err) {
 }
 
 uint64_t bb_config_parameters(const bb_config *c) {
+    if (bb_config_check(c, NULL) != BB_OK) return 0;
     uint64_t C = (uint64_t)c->d_model, F = (uint64_t)c->d_ff, kv = (uint64_t)c->n_kv_head * (C / (uint64_t)c->n_head);
     uint64_t attention = 2 * C * C + 2 * kv * C; /* q, o and k, v */
     uint64_t mlp = 3 * C * F;                    /* gate_up (2F,C) and down (C,F) */
@@ -143,6 +146,7 @@ bb_status bb_config_from_json(const char *text, const char *where, bb_config *ou
 }
 
 bb_status bb_config_of_shape(const char *name, bb_config *out, int *batch_size, bb_error *err) {
+    BB_REQUIRE("shape", name);
     static const struct {
         const char *name;
         int n_layer, d_model, n_head, d_ff, batch_size;

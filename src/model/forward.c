@@ -122,6 +122,7 @@ static bb_status forward(bb_model *m, const bb_block_shape *s, const uint8_t *x,
 }
 
 bb_status bb_model_forward(bb_model *m, const uint8_t *x, int batch_size, int seq_len, float *logits, bb_error *err) {
+    BB_REQUIRE("model, x, logits", m, x, logits);
     BB_DEVICE_SCOPE(m->device);
     BB_TRY(bb_model_reserve(m, batch_size, seq_len, false, false, err));
     bb_block_shape s = shape_of(m, batch_size, seq_len);
@@ -132,6 +133,7 @@ bb_status bb_model_forward(bb_model *m, const uint8_t *x, int batch_size, int se
 
 bb_status bb_model_loss(bb_model *m, const uint8_t *x, const uint8_t *y, int batch_size, int seq_len, double *loss,
                         bb_error *err) {
+    BB_REQUIRE("model, x, y, loss", m, x, y, loss);
     BB_DEVICE_SCOPE(m->device);
     BB_TRY(bb_model_reserve(m, batch_size, seq_len, false, false, err));
     bb_block_shape s = shape_of(m, batch_size, seq_len);
@@ -140,6 +142,8 @@ bb_status bb_model_loss(bb_model *m, const uint8_t *x, const uint8_t *y, int bat
 
 bb_status bb_model_loss_backward(bb_model *m, const uint8_t *x, const uint8_t *y, int batch_size, int seq_len, double scale,
                                  double *loss, bb_error *err) {
+    BB_REQUIRE("model, x, y, loss", m, x, y, loss);
+    if (!isfinite(scale)) return bb_fail(err, BB_ERR_ARGUMENT, "scale %g must be finite", scale);
     BB_DEVICE_SCOPE(m->device);
     /* the mode of an earlier training reserve stands; without one, keep all activations */
     BB_TRY(bb_model_reserve(m, batch_size, seq_len, true, m->ws.training && m->ws.recompute, err));

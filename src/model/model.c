@@ -69,6 +69,9 @@ bb_status bb_model_create_for_inference(bb_device *device, const bb_config *conf
 }
 
 bb_status bb_model_create(bb_device *device, const bb_config *config, uint64_t seed, bb_model **out, bb_error *err) {
+    BB_REQUIRE("out", out);
+    *out = NULL;
+    BB_REQUIRE("device, config", device, config);
     BB_DEVICE_SCOPE(device);
     BB_TRY(bb_model_create_empty(device, config, out, err));
     bb_status status = initialize(*out, seed, err);
@@ -113,6 +116,7 @@ float *bb_model_swap_gradients(bb_model *m, float *grads) {
 }
 
 bb_status bb_model_zero_gradients(bb_model *m, bb_error *err) {
+    BB_REQUIRE("model", m);
     (void)err;
     m->gradients_empty = true;
     return BB_OK;
@@ -128,6 +132,7 @@ bb_status bb_model_settle_gradients(bb_model *m, bb_error *err) {
 /* ---- reserving memory ------------------------------------------------------------------------------------------------ */
 
 bb_status bb_model_reserve(bb_model *m, int batch_size, int seq_len, bool training, bool recompute, bb_error *err) {
+    BB_REQUIRE("model", m);
     BB_DEVICE_SCOPE(m->device);
     if (batch_size < 1 || seq_len < 1)
         return bb_fail(err, BB_ERR_ARGUMENT, "batch_size %d and seq_len %d must be at least 1", batch_size, seq_len);
@@ -170,12 +175,13 @@ bb_status bb_model_reserve_rows(bb_model *m, int64_t rows, int64_t positions, bb
 
 /* ---- access ---------------------------------------------------------------------------------------------------------- */
 
-const bb_config *bb_model_config(const bb_model *m) { return &m->config; }
-uint64_t bb_model_parameters(const bb_model *m) { return (uint64_t)m->table.total; }
-int bb_model_trained_length(const bb_model *m) { return m->trained_length; }
-int bb_model_tensor_count(const bb_model *m) { return m->table.count; }
+const bb_config *bb_model_config(const bb_model *m) { return m ? &m->config : NULL; }
+uint64_t bb_model_parameters(const bb_model *m) { return m ? (uint64_t)m->table.total : 0; }
+int bb_model_trained_length(const bb_model *m) { return m ? m->trained_length : 0; }
+int bb_model_tensor_count(const bb_model *m) { return m ? m->table.count : 0; }
 
 bb_status bb_model_tensor_info(const bb_model *m, int index, bb_tensor_info *out, bb_error *err) {
+    BB_REQUIRE("model, out", m, out);
     if (index < 0 || index >= m->table.count)
         return bb_fail(err, BB_ERR_ARGUMENT, "tensor index %d is not below %d", index, m->table.count);
     const bb_param *p = &m->table.entries[index];
@@ -216,6 +222,7 @@ done:
 }
 
 bb_status bb_model_get_tensor(const bb_model *m, const char *name, float *out, size_t count, bb_error *err) {
+    BB_REQUIRE("model, name, out", m, name, out);
     BB_DEVICE_SCOPE(m->device);
     const bb_param *p;
     BB_TRY(find_tensor(m, name, count, &p, err));
@@ -225,6 +232,7 @@ bb_status bb_model_get_tensor(const bb_model *m, const char *name, float *out, s
 }
 
 bb_status bb_model_set_tensor(bb_model *m, const char *name, const float *values, size_t count, bb_error *err) {
+    BB_REQUIRE("model, name, values", m, name, values);
     BB_DEVICE_SCOPE(m->device);
     const bb_param *p;
     BB_TRY(find_tensor(m, name, count, &p, err));
@@ -240,6 +248,7 @@ bb_status bb_model_set_tensor(bb_model *m, const char *name, const float *values
 }
 
 bb_status bb_model_get_gradient(const bb_model *m, const char *name, float *out, size_t count, bb_error *err) {
+    BB_REQUIRE("model, name, out", m, name, out);
     BB_DEVICE_SCOPE(m->device);
     const bb_param *p;
     BB_TRY(find_tensor(m, name, count, &p, err));

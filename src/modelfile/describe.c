@@ -105,7 +105,9 @@ static int64_t packed_bytes(const bb_param_table *table) {
 }
 
 bb_status bb_describe_file(const char *path, char **json, bb_error *err) {
+    BB_REQUIRE("json", json);
     *json = NULL;
+    BB_REQUIRE("path", path);
     bb_model_source w = {0};
     bb_param_table table = {0};
     json_t *layers = json_array(), *root = NULL;

@@ -41,7 +41,9 @@ static bb_status find_type(const bb_export_format *format, const char *type, con
     return bb_fail(err, BB_ERR_ARGUMENT, "format %s has no type '%s'; it has %s", format->name, type, known);
 }
 
-void bb_export_options_default(bb_export_options *options) { *options = (bb_export_options){.format = "packed"}; }
+void bb_export_options_default(bb_export_options *options) {
+    if (options) *options = (bb_export_options){.format = "packed"};
+}
 
 static bb_status export_source(bb_device *device, const char *model, const bb_export_format *format, bb_exporter *e,
                                bb_error *err) {
@@ -60,6 +62,7 @@ static bb_status export_source(bb_device *device, const char *model, const bb_ex
 }
 
 bb_status bb_export(bb_device *device, const char *model, const char *out, const bb_export_options *options, bb_error *err) {
+    BB_REQUIRE("device, model, out, options", device, model, out, options);
     BB_DEVICE_SCOPE(device);
     const bb_export_format *format = NULL;
     bb_exporter e = {.path = out, .options = options};

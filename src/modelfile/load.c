@@ -196,9 +196,15 @@ static bb_status load(bb_device *device, const char *path, bool for_inference, b
 }
 
 bb_status bb_model_load(bb_device *device, const char *path, bb_model **out, bb_error *err) {
+    BB_REQUIRE("out", out);
+    *out = NULL;
+    BB_REQUIRE("device, path", device, path);
     return load(device, path, false, out, err);
 }
 
 bb_status bb_model_load_for_inference(bb_device *device, const char *path, bb_model **out, bb_error *err) {
+    BB_REQUIRE("out", out);
+    *out = NULL;
+    BB_REQUIRE("device, path", device, path);
     return load(device, path, true, out, err);
 }

@@ -55,6 +55,7 @@ void bb_model_source_close(bb_model_source *w) {
 }
 
 bb_status bb_config_load(const char *path, bb_config *out, int *trained_length, bb_error *err) {
+    BB_REQUIRE("path, out", path, out);
     bb_model_source w;
     BB_TRY(bb_model_source_open(path, NULL, &w, err));
     *out = w.config;

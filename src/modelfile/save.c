@@ -140,6 +140,7 @@ static bb_status save(const bb_model *m, const char *path, bool packed, bb_error
 }
 
 bb_status bb_model_export_packed(const bb_model *m, const char *path, bb_error *err) {
+    BB_REQUIRE("model, path", m, path);
     BB_DEVICE_SCOPE(m->device);
     if (!m->for_inference)
         return bb_fail(err, BB_ERR_ARGUMENT, "%s: only a model that was loaded for inference is packed", path);
@@ -147,6 +148,7 @@ bb_status bb_model_export_packed(const bb_model *m, const char *path, bb_error *
 }
 
 bb_status bb_model_save(const bb_model *m, const char *path, bb_error *err) {
+    BB_REQUIRE("model, path", m, path);
     BB_DEVICE_SCOPE(m->device);
     if (m->for_inference)
         return bb_fail(err, BB_ERR_ARGUMENT, "%s: a model that was loaded for inference is saved by bb_model_export_packed",

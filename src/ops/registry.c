@@ -58,7 +58,9 @@ bb_status bb_device_init_lock(bb_device *dev, bb_error *err) {
 }
 
 bb_status bb_device_open(const char *name, int threads, bb_device **out, bb_error *err) {
+    BB_REQUIRE("out", out);
     *out = NULL;
+
     if (threads < 0 || threads > MAX_THREADS)
         return bb_fail(err, BB_ERR_ARGUMENT, "threads is %d; it must be from 1 to %d, or 0 for what the process may use",
                        threads, MAX_THREADS);
@@ -84,12 +86,15 @@ void bb_device_close(bb_device *device) {
     device->ops->close(device);
 }
 
-const char *bb_device_name(const bb_device *device) { return device->ops->name; }
+const char *bb_device_name(const bb_device *device) { return device ? device->ops->name : NULL; }
 
-int bb_device_threads(const bb_device *device) { return device->threads; }
+int bb_device_threads(const bb_device *device) { return device ? device->threads : 0; }
 
-const char *bb_device_description(const bb_device *device) { return device->ops->description(device); }
+const char *bb_device_description(const bb_device *device) { return device ? device->ops->description(device) : NULL; }
 
 void bb_device_memory(const bb_device *device, uint64_t *total_bytes, uint64_t *free_bytes) {
-    device->ops->memory(device, total_bytes, free_bytes);
+    uint64_t total = 0, available = 0;
+    if (device) device->ops->memory(device, &total, &available);
+    if (total_bytes) *total_bytes = total;
+    if (free_bytes) *free_bytes = available;
 }

@@ -114,12 +114,14 @@ done:
 }
 
 void bb_bench_options_default(bb_bench_options *options) {
-    *options = (bb_bench_options){.shape = "S", .seq_len = 512, .repeats = 3, .optim = BB_OPTIM_ADAMW8BIT};
+    if (options) *options = (bb_bench_options){.shape = "S", .seq_len = 512, .repeats = 3, .optim = BB_OPTIM_ADAMW8BIT};
 }
 
 bb_status bb_bench(bb_device *device, const bb_bench_options *o, char **json, bb_error *err) {
-    BB_DEVICE_SCOPE(device);
+    BB_REQUIRE("json", json);
     *json = NULL;
+    BB_REQUIRE("device, options", device, o);
+    BB_DEVICE_SCOPE(device);
     bb_config c;
     int batch_size;
     BB_TRY(bb_config_of_shape(o->shape, &c, &batch_size, err));

@@ -594,6 +594,7 @@ static bb_status check_state(const bb_tensor_source *st, bb_error *err) {
 
 bb_status bb_verify_file(const char *path, void (*on_progress)(void *user, int64_t bytes_done, int64_t bytes_total), void *user,
                          bool *good, char **json, bb_error *err) {
+    BB_REQUIRE("path, good, json", path, good, json);
     bb_verify_progress progress = {.call = on_progress, .user = user};
     return bb_model_file_verify(path, check_state, &progress, good, json, err);
 }

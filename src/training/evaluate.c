@@ -23,7 +23,9 @@ typedef struct walk {
     int64_t total; /* 0: not known */
 } walk;
 
-void bb_eval_options_default(bb_eval_options *o) { *o = (bb_eval_options){.seq_len = 2048, .batch_size = 1}; }
+void bb_eval_options_default(bb_eval_options *o) {
+    if (o) *o = (bb_eval_options){.seq_len = 2048, .batch_size = 1};
+}
 
 static bool enough(const walk *w) { return w->options->max_batches > 0 && w->batches >= w->options->max_batches; }
 
@@ -97,9 +99,12 @@ static bb_status nothing_to_score(const char *data, int files, bb_error *err) {
 
 bb_status bb_evaluate(bb_model *model, const char *data, const bb_eval_options *options, bb_eval_result *result,
                       bb_error *err) {
+    BB_REQUIRE("model, data, options, result", model, data, options, result);
     if (options->seq_len < 1 || options->batch_size < 1)
         return bb_fail(err, BB_ERR_ARGUMENT, "seq_len %d and batch_size %d must be at least 1", options->seq_len,
                        options->batch_size);
+    if (options->max_batches < 0)
+        return bb_fail(err, BB_ERR_ARGUMENT, "max_batches %lld must not be negative (0: all)", (long long)options->max_batches);
     if (options->sliding && options->seq_len < 2)
         return bb_fail(err, BB_ERR_ARGUMENT, "seq_len %d: a window that slides by half of it has at least 2", options->seq_len);
     bb_byte_source source;

@@ -8,6 +8,7 @@
 double bb_bits_per_byte(double loss_nats) { return loss_nats / 0.69314718055994530942; }
 
 bb_status bb_loss_scaler_create(double initial_scale, int growth_interval, bool enabled, bb_loss_scaler **out, bb_error *err) {
+    BB_REQUIRE("out", out);
     *out = NULL;
     if (enabled && (!(initial_scale > 0) || !isfinite(initial_scale) || growth_interval < 1))
         return bb_fail(err, BB_ERR_ARGUMENT, "loss scaler: initial_scale %g must be positive and growth_interval %d at least 1",
@@ -21,10 +22,10 @@ bb_status bb_loss_scaler_create(double initial_scale, int growth_interval, bool 
 
 void bb_loss_scaler_free(bb_loss_scaler *scaler) { free(scaler); }
 
-double bb_loss_scaler_scale(const bb_loss_scaler *s) { return s->enabled ? s->scale : 1; }
+double bb_loss_scaler_scale(const bb_loss_scaler *s) { return s && s->enabled ? s->scale : 1; }
 
 void bb_loss_scaler_update(bb_loss_scaler *s, bool found_overflow) {
-    if (!s->enabled) return;
+    if (!s || !s->enabled) return;
     if (found_overflow) {
         s->scale /= 2;
         s->good_steps = 0;

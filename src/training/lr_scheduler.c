@@ -6,6 +6,7 @@
 
 double bb_lr_for_step(int64_t step, int64_t warmup_steps, int64_t total_steps, double base_lr, bb_lr_schedule schedule,
                       double min_factor) {
+    if (step < 0) step = 0;
     if (step < warmup_steps) return base_lr * (double)(step + 1) / (double)warmup_steps;
     if (schedule == BB_LR_CONSTANT) return base_lr;
     int64_t span = total_steps - warmup_steps;

@@ -4,10 +4,14 @@
 #include "training/checkpoint.h"
 #include "training/gradients.h"
 #include "training/optim.h"
+#include "training/train_options.h"
 
 bb_status bb_memory_predict(bb_device *device, const bb_config *config, bb_optimizer_kind optim, int batch_size, int seq_len,
                             bool recompute, bb_memory_estimate *out, bb_error *err) {
+    BB_REQUIRE("device, config, out", device, config, out);
     BB_TRY(bb_config_check(config, err));
+    if (optim != BB_OPTIM_ADAMW && optim != BB_OPTIM_ADAMW8BIT)
+        return bb_fail(err, BB_ERR_ARGUMENT, "optimizer kind %d is not known", (int)optim);
     if (batch_size < 1 || seq_len < 1)
         return bb_fail(err, BB_ERR_ARGUMENT, "batch_size %d and seq_len %d must be at least 1", batch_size, seq_len);
     bb_param_table table;
@@ -36,6 +40,9 @@ bb_status bb_memory_predict(bb_device *device, const bb_config *config, bb_optim
 
 bb_status bb_memory_predict_rank(const bb_config *config, const bb_train_options *options,
                                  const bb_optimizer_options *optimizer, bb_memory_estimate *estimate, bb_error *err) {
+    BB_REQUIRE("config, options, optimizer, estimate", config, options, optimizer, estimate);
+    BB_TRY(bb_config_check(config, err));
+    BB_TRY(bb_train_options_check(options, err));
     bb_dist alone = {.size = 1}; /* one process exchanges nothing */
     const bb_dist *dist = options->dist ? options->dist : &alone;
     bb_micro_run run;

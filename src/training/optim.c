@@ -10,6 +10,7 @@ _Static_assert(BB_SHARD_UNIT % BB_NORM_TILE == 0 && BB_SHARD_UNIT % BB_ADAM8_BLO
                "pieces divide neither tiles nor blocks");
 
 void bb_optimizer_options_default(bb_optimizer_options *o) {
+    if (!o) return;
     *o = (bb_optimizer_options){
         .kind = BB_OPTIM_ADAMW8BIT, .lr = 2e-4, .weight_decay = 0.1, .beta1 = 0.9, .beta2 = 0.95, .eps = 1e-8};
 }
@@ -62,14 +63,17 @@ static bb_status check_options(const bb_optimizer_options *o, bb_error *err) {
     if (!(o->beta1 >= 0 && o->beta1 < 1) || !(o->beta2 >= 0 && o->beta2 < 1))
         return bb_fail(err, BB_ERR_ARGUMENT, "betas (%g, %g) must be in [0, 1)", o->beta1, o->beta2);
     if (!(o->eps > 0) || !isfinite(o->eps)) return bb_fail(err, BB_ERR_ARGUMENT, "eps %g must be positive", o->eps);
+    if (!(o->lr >= 0) || !isfinite(o->lr)) return bb_fail(err, BB_ERR_ARGUMENT, "lr %g must be finite and not negative", o->lr);
     if (!(o->weight_decay >= 0) || !isfinite(o->weight_decay))
         return bb_fail(err, BB_ERR_ARGUMENT, "weight decay %g must not be negative", o->weight_decay);
     return BB_OK;
 }
 
 bb_status bb_optimizer_create(bb_model *model, const bb_optimizer_options *options, bb_optimizer **out, bb_error *err) {
-    BB_DEVICE_SCOPE(model->device);
+    BB_REQUIRE("out", out);
     *out = NULL;
+    BB_REQUIRE("model, options", model, options);
+    BB_DEVICE_SCOPE(model->device);
     BB_TRY(check_options(options, err));
     if (model->for_inference) return bb_fail(err, BB_ERR_ARGUMENT, "a model that was loaded for inference can't be trained");
     bb_device *dev = model->device;
@@ -116,8 +120,8 @@ void bb_optimizer_free(bb_optimizer *o) {
     free(o);
 }
 
-bool bb_optimizer_is_8bit(const bb_optimizer *o) { return o->options.kind == BB_OPTIM_ADAMW8BIT; }
-uint64_t bb_optimizer_state_bytes(const bb_optimizer *o) { return o->bytes; }
+bool bb_optimizer_is_8bit(const bb_optimizer *o) { return o && o->options.kind == BB_OPTIM_ADAMW8BIT; }
+uint64_t bb_optimizer_state_bytes(const bb_optimizer *o) { return o ? o->bytes : 0; }
 
 /* ---- a step ------------------------------------------------------------------------------------------------------------ */
 
@@ -151,9 +155,14 @@ static void update_piece(bb_optimizer *o, int index, bb_adamw *h) {
 
 bb_status bb_optimizer_step(bb_optimizer *o, double lr, double max_norm, double loss_scale, double *grad_norm, bool *applied,
                             bb_error *err) {
+    BB_REQUIRE("optimizer, grad_norm, applied", o, grad_norm, applied);
     BB_DEVICE_SCOPE(o->model->device);
     bb_model *model = o->model;
     *applied = false;
+    if (!(lr >= 0) || !isfinite(lr)) return bb_fail(err, BB_ERR_ARGUMENT, "lr %g must be finite and not negative", lr);
+    if (!(max_norm >= 0)) return bb_fail(err, BB_ERR_ARGUMENT, "max_norm %g must not be negative (0: no clipping)", max_norm);
+    if (!(loss_scale > 0) || !isfinite(loss_scale))
+        return bb_fail(err, BB_ERR_ARGUMENT, "loss_scale %g must be finite and above 0", loss_scale);
     if (!model->grads) return bb_fail(err, BB_ERR_ARGUMENT, "an optimizer step before any backward pass");
     BB_TRY(bb_model_settle_gradients(model, err));
     BB_TRY(bb_optimizer_grad_norm(o, grad_norm, err));

@@ -224,6 +224,7 @@ static bb_status no_checkpoint(const char *dir, bb_error *err) {
 }
 
 bb_status bb_run_checkpoint_before(const char *run_dir, int64_t before, char *path, size_t path_size, bb_error *err) {
+    BB_REQUIRE("run_dir, path", run_dir, path);
     int64_t *steps;
     int count;
     BB_TRY(list_steps(run_dir, &steps, &count, err));
@@ -238,11 +239,14 @@ bb_status bb_run_checkpoint_before(const char *run_dir, int64_t before, char *pa
 }
 
 bb_status bb_run_latest_checkpoint(const char *run_dir, char *path, size_t path_size, bb_error *err) {
+    BB_REQUIRE("run_dir, path", run_dir, path);
     return bb_run_checkpoint_before(run_dir, INT64_MAX, path, path_size, err);
 }
 
 bb_status bb_run_newest_good(const char *run_dir, bb_status (*take)(void *user, const char *path, bb_error *err),
                              void (*on_damaged)(void *user, const char *path, const char *reason), void *user, bb_error *err) {
+    BB_REQUIRE("run_dir", run_dir);
+    if (!take) return bb_fail(err, BB_ERR_ARGUMENT, "bb_run_newest_good: take is NULL");
     char path[4096];
     bb_error first = {.code = BB_OK}, failure;
     for (int64_t before = INT64_MAX;; before = bb_run_dir_step_of(path)) {

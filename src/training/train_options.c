@@ -2,6 +2,7 @@
 #include "training/train_options.h"
 
 void bb_train_options_default(bb_train_options *o) {
+    if (!o) return;
     *o = (bb_train_options){.steps = 200000,
                             .warmup_steps = -1,
                             .warmup_frac = 0.03,
@@ -49,6 +50,12 @@ bb_status bb_train_options_check(const bb_train_options *o, bb_error *err) {
     if (!(o->save_minutes >= 0) || !(o->max_minutes >= 0))
         return bb_fail(err, BB_ERR_ARGUMENT, "save_minutes %g and max_minutes %g must not be negative", o->save_minutes,
                        o->max_minutes);
+    if (o->lr_schedule != BB_LR_COSINE && o->lr_schedule != BB_LR_CONSTANT)
+        return bb_fail(err, BB_ERR_ARGUMENT, "lr_schedule %d is not known", (int)o->lr_schedule);
+    if (o->reduce != BB_REDUCE_FAST && o->reduce != BB_REDUCE_EXACT)
+        return bb_fail(err, BB_ERR_ARGUMENT, "reduce %d is not known", (int)o->reduce);
+    if (o->save_copy != BB_SAVE_COPY_AUTO && o->save_copy != BB_SAVE_COPY_YES && o->save_copy != BB_SAVE_COPY_NO)
+        return bb_fail(err, BB_ERR_ARGUMENT, "save_copy %d is not known", (int)o->save_copy);
     if (!(o->grad_clip >= 0)) return bb_fail(err, BB_ERR_ARGUMENT, "grad_clip %g must not be negative", o->grad_clip);
     return BB_OK;
 }

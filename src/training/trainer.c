@@ -115,9 +115,13 @@ static struct rank_report *report_of(const bb_trainer *t, int rank) {
 
 bb_status bb_trainer_create(bb_model *model, bb_optimizer *optimizer, bb_loss_scaler *scaler, const bb_train_options *options,
                             bb_trainer **out, bb_error *err) {
-    BB_DEVICE_SCOPE(model->device);
+    BB_REQUIRE("out", out);
     *out = NULL;
+    BB_REQUIRE("model, optimizer, options", model, optimizer, options);
+    BB_DEVICE_SCOPE(model->device);
     BB_TRY(bb_train_options_check(options, err));
+    if (optimizer->model != model)
+        return bb_fail(err, BB_ERR_ARGUMENT, "the optimizer was made for another model than the trainer's");
     bb_status status;
     bb_trainer *t = calloc(1, sizeof *t);
     if (!t) return bb_fail(err, BB_ERR_MEMORY, "out of memory for a trainer");
@@ -170,17 +174,21 @@ void bb_trainer_free(bb_trainer *t) {
 
 static double share(double part, double whole) { return part < whole ? part / whole : whole > 0; }
 
-void bb_trainer_request_stop(bb_trainer *t) { t->stop = 1; }
-void bb_trainer_request_save(bb_trainer *t) { t->save = 1; }
-int64_t bb_trainer_failed_validations(const bb_trainer *t) { return t->failed_validations; }
-int64_t bb_trainer_step(const bb_trainer *t) { return t->state.step; }
+void bb_trainer_request_stop(bb_trainer *t) {
+    if (t) t->stop = 1;
+}
+void bb_trainer_request_save(bb_trainer *t) {
+    if (t) t->save = 1;
+}
+int64_t bb_trainer_failed_validations(const bb_trainer *t) { return t ? t->failed_validations : 0; }
+int64_t bb_trainer_step(const bb_trainer *t) { return t ? t->state.step : 0; }
 void bb_trainer_wait_shares(const bb_trainer *t, double *wait_share, double *exposed_share) {
-    double span = t->ended - t->started;
-    *wait_share = share(t->all_waits.mean + t->logged_waits.mean, span);
-    *exposed_share = share(t->all_waits.least + t->logged_waits.least, span);
+    double span = t ? t->ended - t->started : 0;
+    if (wait_share) *wait_share = t ? share(t->all_waits.mean + t->logged_waits.mean, span) : 0;
+    if (exposed_share) *exposed_share = t ? share(t->all_waits.least + t->logged_waits.least, span) : 0;
 }
 
-bool bb_trainer_out_of_time(const bb_trainer *t) { return t->time_is_up; }
+bool bb_trainer_out_of_time(const bb_trainer *t) { return t && t->time_is_up; }
 
 /* ---- events ---------------------------------------------------------------------------------------------------------- */
 
@@ -264,6 +272,7 @@ static void on_damaged(void *user, const char *path, const char *reason) {
 }
 
 bb_status bb_trainer_resume(bb_trainer *t, const char *path, bool load_opt_state, bb_error *err) {
+    BB_REQUIRE("trainer, path", t, path);
     resume_request request = {.trainer = t, .load_opt_state = load_opt_state};
     struct stat st;
     t->damaged_step = -1;
@@ -271,7 +280,7 @@ bb_status bb_trainer_resume(bb_trainer *t, const char *path, bool load_opt_state
     return resume_from(&request, path, err);
 }
 
-const char *bb_trainer_resumed_from(const bb_trainer *t) { return t->resumed_from; }
+const char *bb_trainer_resumed_from(const bb_trainer *t) { return t ? t->resumed_from : NULL; }
 
 /* ---- parts of a step ------------------------------------------------------------------------------------------------- */
 
@@ -796,6 +805,7 @@ static void save_last_good_step(bb_trainer *t, bb_status status, bb_error *err) 
 }
 
 bb_status bb_trainer_train(bb_trainer *t, bb_dataset *dataset, bb_error *err) {
+    BB_REQUIRE("trainer, dataset", t, dataset);
     const char *warning = bb_dataset_get_info(dataset).warning;
     if (warning) notice(t, "%s", warning);
     if (t->dist->size > 1 && dataset->world_size != 1)

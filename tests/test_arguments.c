@@ -1,0 +1,513 @@
+// SPDX-License-Identifier: MIT
+/* Every function of bitbyte.h with NULL for each pointer that it needs, and with numbers out of range: BB_ERR_ARGUMENT that names
+ * the argument, and no crash. tests/test_public_header.sh checks that each function stands here. */
+#include <math.h>
+#include <string.h>
+
+#include "scratch.h"
+#include "support.h"
+
+enum { B = 1, T = 16, ROWS = 2, IN = 8, OUT = 4 };
+
+static struct fixture {
+    bb_device *device;
+    bb_dist *dist;
+    bb_config config;
+    bb_model *model, *other;
+    bb_optimizer *optimizer;
+    bb_loss_scaler *scaler;
+    bb_trainer *trainer;
+    bb_dataset *dataset;
+    bb_session *session;
+    bb_bitlinear *layer;
+    char data[512], model_path[512];
+} f;
+
+static int set_up(void **state) {
+    if (scratch_create(state) != 0) return -1;
+    char text[4096];
+    memset(text, 'a', sizeof text);
+    snprintf(f.data, sizeof f.data, "%s", scratch_path("data.txt"));
+    snprintf(f.model_path, sizeof f.model_path, "%s", scratch_path("model.safetensors"));
+    assert_true(scratch_write(f.data, text, sizeof text));
+    bb_config_default(&f.config);
+    f.config.n_layer = 1;
+    f.config.d_model = 16;
+    f.config.n_head = f.config.n_kv_head = 2;
+    f.config.d_ff = 16;
+    bb_optimizer_options optimizer;
+    bb_optimizer_options_default(&optimizer);
+    bb_train_options train;
+    bb_train_options_default(&train);
+    train.steps = 2;
+    train.seq_len = T;
+    bb_session_options session;
+    bb_session_options_default(&session);
+    session.context_length = 32;
+    assert_ok(bb_device_open("ref", 1, &f.device, &test_error));
+    assert_ok(bb_dist_open("single", &f.dist, &test_error));
+    assert_ok(bb_model_create(f.device, &f.config, 1, &f.model, &test_error));
+    assert_ok(bb_model_create(f.device, &f.config, 2, &f.other, &test_error));
+    assert_ok(bb_model_save(f.model, f.model_path, &test_error));
+    assert_ok(bb_optimizer_create(f.model, &optimizer, &f.optimizer, &test_error));
+    assert_ok(bb_loss_scaler_create(1024, 10, true, &f.scaler, &test_error));
+    assert_ok(bb_trainer_create(f.model, f.optimizer, f.scaler, &train, &f.trainer, &test_error));
+    assert_ok(bb_byte_shard_dataset_open(f.data, T, 1, 0, 1, &f.dataset, &test_error));
+    assert_ok(bb_session_open(f.model, &session, &f.session, &test_error));
+    assert_ok(bb_bitlinear_create(f.device, IN, OUT, true, BB_STE_IDENTITY, 1, &f.layer, &test_error));
+    return 0;
+}
+
+static int tear_down(void **state) {
+    bb_bitlinear_free(f.layer);
+    bb_session_close(f.session);
+    bb_dataset_close(f.dataset);
+    bb_trainer_free(f.trainer);
+    bb_loss_scaler_free(f.scaler);
+    bb_optimizer_free(f.optimizer);
+    bb_model_free(f.other);
+    bb_model_free(f.model);
+    bb_dist_close(f.dist);
+    bb_device_close(f.device);
+    return scratch_remove(state);
+}
+
+/* The call fails with BB_ERR_ARGUMENT and a message that has `part`; and with no bb_error to fill, too. E is the error. */
+#define REFUSED(part, call)                                                                                                    \
+    do {                                                                                                                       \
+        bb_error *E = &test_error;                                                                                             \
+        assert_fails(call, BB_ERR_ARGUMENT, part);                                                                             \
+        E = NULL;                                                                                                              \
+        assert_int_equal(call, BB_ERR_ARGUMENT);                                                                               \
+        (void)E;                                                                                                               \
+    } while (0)
+
+static void test_device(void **state) {
+    (void)state;
+    bb_device *out = f.device;
+    uint64_t total = 1, available = 1;
+    REFUSED("no device is named", bb_device_open(NULL, 0, &out, E));
+    assert_null(out);
+    REFUSED("out is NULL", bb_device_open("ref", 0, NULL, E));
+    REFUSED("threads is -1", bb_device_open("ref", -1, &out, E));
+    assert_null(bb_device_name(NULL));
+    assert_int_equal(bb_device_threads(NULL), 0);
+    assert_null(bb_device_description(NULL));
+    bb_device_memory(NULL, &total, &available);
+    assert_true(total == 0 && available == 0);
+    bb_device_memory(f.device, NULL, NULL);
+    bb_device_close(NULL);
+    assert_null(bb_device_known(-1, NULL));
+    assert_string_equal(bb_device_known(0, NULL), "cpu");
+    assert_string_equal(bb_status_name((bb_status)99), "unknown");
+    assert_non_null(bb_version());
+}
+
+static void test_dist(void **state) {
+    (void)state;
+    bb_dist *out;
+    uint64_t value;
+    REFUSED("engine is NULL", bb_dist_open(NULL, &out, E));
+    REFUSED("out is NULL", bb_dist_open("single", NULL, E));
+    REFUSED("dist is NULL", bb_dist_agree(NULL, BB_OK, E));
+    REFUSED("dist is NULL", bb_dist_all_gather_u64(NULL, 1, &value, E));
+    REFUSED("values is NULL", bb_dist_all_gather_u64(f.dist, 1, NULL, E));
+    assert_int_equal(bb_dist_rank(NULL), 0);
+    assert_int_equal(bb_dist_size(NULL), 0);
+    assert_int_equal(bb_dist_local_size(NULL), 0);
+    assert_int_equal(bb_dist_threads(NULL), 0);
+    assert_string_equal(bb_dist_host(NULL, 0), "?");
+    assert_true(bb_dist_wait_seconds(NULL) <= 0);
+    bb_dist_set_timeout(NULL, 1);
+    bb_dist_wait_to_report(NULL);
+    bb_dist_close(NULL);
+    /* bb_dist_abort ends the process, with NULL as well: not called here. */
+}
+
+static void test_config(void **state) {
+    (void)state;
+    bb_config config;
+    bb_memory_estimate estimate;
+    bb_train_options train;
+    bb_optimizer_options optimizer;
+    bb_train_options_default(&train);
+    bb_optimizer_options_default(&optimizer);
+    bb_config_default(NULL);
+    REFUSED("config is NULL", bb_config_check(NULL, E));
+    assert_int_equal(bb_config_parameters(NULL), 0);
+    config = f.config;
+    config.n_head = 0;
+    assert_int_equal(bb_config_parameters(&config), 0); /* and no division by it */
+    REFUSED("path is NULL", bb_config_load(NULL, &config, NULL, E));
+    REFUSED("out is NULL", bb_config_load(f.model_path, NULL, NULL, E));
+    REFUSED("device is NULL", bb_memory_predict(NULL, &f.config, BB_OPTIM_ADAMW, 1, 1, false, &estimate, E));
+    REFUSED("config is NULL", bb_memory_predict(f.device, NULL, BB_OPTIM_ADAMW, 1, 1, false, &estimate, E));
+    REFUSED("out is NULL", bb_memory_predict(f.device, &f.config, BB_OPTIM_ADAMW, 1, 1, false, NULL, E));
+    REFUSED("optimizer kind 9", bb_memory_predict(f.device, &f.config, (bb_optimizer_kind)9, 1, 1, false, &estimate, E));
+    REFUSED("batch_size 0", bb_memory_predict(f.device, &f.config, BB_OPTIM_ADAMW, 0, 1, false, &estimate, E));
+    REFUSED("config is NULL", bb_memory_predict_rank(NULL, &train, &optimizer, &estimate, E));
+    REFUSED("options is NULL", bb_memory_predict_rank(&f.config, NULL, &optimizer, &estimate, E));
+    REFUSED("optimizer is NULL", bb_memory_predict_rank(&f.config, &train, NULL, &estimate, E));
+    REFUSED("estimate is NULL", bb_memory_predict_rank(&f.config, &train, &optimizer, NULL, E));
+    train.batch_size = 0;
+    REFUSED("batch_size 0", bb_memory_predict_rank(&f.config, &train, &optimizer, &estimate, E));
+}
+
+static void test_model(void **state) {
+    (void)state;
+    bb_model *out = f.model;
+    bb_tensor_info info;
+    float values[256 * T];
+    uint8_t x[T] = {0};
+    double loss;
+    const char *name = "norm_f.weight";
+    REFUSED("device is NULL", bb_model_create(NULL, &f.config, 1, &out, E));
+    REFUSED("config is NULL", bb_model_create(f.device, NULL, 1, &out, E));
+    REFUSED("out is NULL", bb_model_create(f.device, &f.config, 1, NULL, E));
+    REFUSED("device is NULL", bb_model_load(NULL, f.model_path, &out, E));
+    assert_null(out);
+    REFUSED("path is NULL", bb_model_load(f.device, NULL, &out, E));
+    REFUSED("out is NULL", bb_model_load(f.device, f.model_path, NULL, E));
+    REFUSED("device is NULL", bb_model_load_for_inference(NULL, f.model_path, &out, E));
+    REFUSED("path is NULL", bb_model_load_for_inference(f.device, NULL, &out, E));
+    REFUSED("out is NULL", bb_model_load_for_inference(f.device, f.model_path, NULL, E));
+    REFUSED("model is NULL", bb_model_save(NULL, f.model_path, E));
+    REFUSED("path is NULL", bb_model_save(f.model, NULL, E));
+    REFUSED("model is NULL", bb_model_export_packed(NULL, f.model_path, E));
+    REFUSED("path is NULL", bb_model_export_packed(f.model, NULL, E));
+    bb_export_options export_options;
+    const char *target = scratch_path("exported");
+    bb_export_options_default(NULL);
+    bb_export_options_default(&export_options);
+    REFUSED("device is NULL", bb_export(NULL, f.model_path, target, &export_options, E));
+    REFUSED("model is NULL", bb_export(f.device, NULL, target, &export_options, E));
+    REFUSED("out is NULL", bb_export(f.device, f.model_path, NULL, &export_options, E));
+    REFUSED("options is NULL", bb_export(f.device, f.model_path, target, NULL, E));
+    assert_null(bb_export_format_name(-1));
+    assert_null(bb_export_format_name(999));
+    bb_model_free(NULL);
+    assert_null(bb_model_config(NULL));
+    assert_int_equal(bb_model_parameters(NULL), 0);
+    assert_int_equal(bb_model_trained_length(NULL), 0);
+    assert_int_equal(bb_model_tensor_count(NULL), 0);
+    REFUSED("model is NULL", bb_model_tensor_info(NULL, 0, &info, E));
+    REFUSED("out is NULL", bb_model_tensor_info(f.model, 0, NULL, E));
+    REFUSED("index -1", bb_model_tensor_info(f.model, -1, &info, E));
+    REFUSED("model is NULL", bb_model_get_tensor(NULL, name, values, 16, E));
+    REFUSED("name is NULL", bb_model_get_tensor(f.model, NULL, values, 16, E));
+    REFUSED("out is NULL", bb_model_get_tensor(f.model, name, NULL, 16, E));
+    REFUSED("16 elements, not 15", bb_model_get_tensor(f.model, name, values, 15, E));
+    REFUSED("model is NULL", bb_model_set_tensor(NULL, name, values, 16, E));
+    REFUSED("name is NULL", bb_model_set_tensor(f.model, NULL, values, 16, E));
+    REFUSED("values is NULL", bb_model_set_tensor(f.model, name, NULL, 16, E));
+    REFUSED("model is NULL", bb_model_get_gradient(NULL, name, values, 16, E));
+    REFUSED("name is NULL", bb_model_get_gradient(f.model, NULL, values, 16, E));
+    REFUSED("out is NULL", bb_model_get_gradient(f.model, name, NULL, 16, E));
+    REFUSED("model is NULL", bb_model_reserve(NULL, 1, 1, false, false, E));
+    REFUSED("batch_size -1", bb_model_reserve(f.model, -1, 1, false, false, E));
+    REFUSED("is more than one micro-batch", bb_model_reserve(f.model, INT32_MAX, INT32_MAX, false, false, E));
+    REFUSED("model is NULL", bb_model_forward(NULL, x, B, T, values, E));
+    REFUSED("x is NULL", bb_model_forward(f.model, NULL, B, T, values, E));
+    REFUSED("logits is NULL", bb_model_forward(f.model, x, B, T, NULL, E));
+    REFUSED("seq_len 0", bb_model_forward(f.model, x, B, 0, values, E));
+    REFUSED("model is NULL", bb_model_loss(NULL, x, x, B, T, &loss, E));
+    REFUSED("x is NULL", bb_model_loss(f.model, NULL, x, B, T, &loss, E));
+    REFUSED("y is NULL", bb_model_loss(f.model, x, NULL, B, T, &loss, E));
+    REFUSED("loss is NULL", bb_model_loss(f.model, x, x, B, T, NULL, E));
+    REFUSED("model is NULL", bb_model_loss_backward(NULL, x, x, B, T, 1, &loss, E));
+    REFUSED("x is NULL", bb_model_loss_backward(f.model, NULL, x, B, T, 1, &loss, E));
+    REFUSED("y is NULL", bb_model_loss_backward(f.model, x, NULL, B, T, 1, &loss, E));
+    REFUSED("loss is NULL", bb_model_loss_backward(f.model, x, x, B, T, 1, NULL, E));
+    REFUSED("scale nan", bb_model_loss_backward(f.model, x, x, B, T, (double)NAN, &loss, E));
+    REFUSED("model is NULL", bb_model_zero_gradients(NULL, E));
+}
+
+static void test_layer(void **state) {
+    (void)state;
+    const float x[ROWS * IN] = {0};
+    float y[ROWS * IN], w[IN * OUT], scale[ROWS];
+    int8_t q[ROWS * IN];
+    bb_bitlinear *out = f.layer;
+    REFUSED("device is NULL", bb_ternary_quantize(NULL, x, ROWS, IN, q, scale, E));
+    REFUSED("w is NULL", bb_ternary_quantize(f.device, NULL, ROWS, IN, q, scale, E));
+    REFUSED("q is NULL", bb_ternary_quantize(f.device, x, ROWS, IN, NULL, scale, E));
+    REFUSED("scale is NULL", bb_ternary_quantize(f.device, x, ROWS, IN, q, NULL, E));
+    REFUSED("a matrix of 0 x 8", bb_ternary_quantize(f.device, x, 0, IN, q, scale, E));
+    REFUSED("at most 2^40", bb_ternary_quantize(f.device, x, INT64_MAX, INT64_MAX, q, scale, E));
+    REFUSED("device is NULL", bb_act_quantize(NULL, x, ROWS, IN, q, scale, E));
+    REFUSED("x is NULL", bb_act_quantize(f.device, NULL, ROWS, IN, q, scale, E));
+    REFUSED("q is NULL", bb_act_quantize(f.device, x, ROWS, IN, NULL, scale, E));
+    REFUSED("scale is NULL", bb_act_quantize(f.device, x, ROWS, IN, q, NULL, E));
+    REFUSED("a matrix of 2 x -8", bb_act_quantize(f.device, x, ROWS, -IN, q, scale, E));
+    REFUSED("device is NULL", bb_bitlinear_create(NULL, IN, OUT, true, BB_STE_IDENTITY, 1, &out, E));
+    assert_null(out);
+    REFUSED("out is NULL", bb_bitlinear_create(f.device, IN, OUT, true, BB_STE_IDENTITY, 1, NULL, E));
+    REFUSED("must be at least 1", bb_bitlinear_create(f.device, 0, OUT, true, BB_STE_IDENTITY, 1, &out, E));
+    REFUSED("ste is 7", bb_bitlinear_create(f.device, IN, OUT, true, (bb_ste)7, 1, &out, E));
+    bb_bitlinear_free(NULL);
+    REFUSED("layer is NULL", bb_bitlinear_get_weight(NULL, w, E));
+    REFUSED("weight is NULL", bb_bitlinear_get_weight(f.layer, NULL, E));
+    REFUSED("layer is NULL", bb_bitlinear_set_weight(NULL, w, E));
+    REFUSED("weight is NULL", bb_bitlinear_set_weight(f.layer, NULL, E));
+    REFUSED("layer is NULL", bb_bitlinear_forward(NULL, x, ROWS, y, E));
+    REFUSED("x is NULL", bb_bitlinear_forward(f.layer, NULL, ROWS, y, E));
+    REFUSED("y is NULL", bb_bitlinear_forward(f.layer, x, ROWS, NULL, E));
+    REFUSED("rows 0", bb_bitlinear_forward(f.layer, x, 0, y, E));
+    REFUSED("rows 9223372036854775807", bb_bitlinear_forward(f.layer, x, INT64_MAX, y, E));
+    REFUSED("layer is NULL", bb_bitlinear_backward(NULL, y, ROWS, NULL, w, E));
+    REFUSED("dy is NULL", bb_bitlinear_backward(f.layer, NULL, ROWS, NULL, w, E));
+}
+
+static void test_data(void **state) {
+    (void)state;
+    bb_dataset *out = f.dataset;
+    uint8_t x[T], y[T];
+    REFUSED("data is NULL", bb_byte_shard_dataset_open(NULL, T, 1, 0, 1, &out, E));
+    assert_null(out);
+    REFUSED("out is NULL", bb_byte_shard_dataset_open(f.data, T, 1, 0, 1, NULL, E));
+    REFUSED("seq_len", bb_byte_shard_dataset_open(f.data, 0, 1, 0, 1, &out, E));
+    REFUSED("rank", bb_byte_shard_dataset_open(f.data, T, 1, 1, 1, &out, E));
+    REFUSED("path is NULL", bb_byte_stream_dataset_open(NULL, T, 1, 0, 1, &out, E));
+    REFUSED("out is NULL", bb_byte_stream_dataset_open(f.data, T, 1, 0, 1, NULL, E));
+    REFUSED("world_size", bb_byte_stream_dataset_open(f.data, T, 1, 0, 0, &out, E));
+    bb_dataset_close(NULL);
+    REFUSED("dataset is NULL", bb_dataset_set_seq_len(NULL, T, E));
+    REFUSED("seq_len", bb_dataset_set_seq_len(f.dataset, -1, E));
+    assert_int_equal(bb_dataset_seq_len(NULL), 0);
+    assert_int_equal(bb_dataset_get_info(NULL).bytes, 0);
+    REFUSED("dataset is NULL", bb_dataset_batch(NULL, 1, 1, 0, x, y, E));
+    REFUSED("x is NULL", bb_dataset_batch(f.dataset, 1, 1, 0, NULL, y, E));
+    REFUSED("y is NULL", bb_dataset_batch(f.dataset, 1, 1, 0, x, NULL, E));
+    REFUSED("micro", bb_dataset_batch(f.dataset, 1, 1, 1, x, y, E));
+    bb_dataset_next_step(NULL, 1, 1);
+    bb_dataset_next_step(f.dataset, -1, 1);
+    assert_int_equal(bb_dataset_position(f.dataset), 0);
+    assert_int_equal(bb_dataset_position(NULL), 0);
+    bb_dataset_set_position(NULL, 1);
+}
+
+static void test_pack(void **state) {
+    (void)state;
+    char *text;
+    size_t size;
+    REFUSED("path is NULL", bb_read_text(NULL, NULL, &text, &size, E));
+    REFUSED("text is NULL", bb_read_text(f.data, NULL, NULL, &size, E));
+    REFUSED("size is NULL", bb_read_text(f.data, NULL, &text, NULL, E));
+    const char *input = f.data;
+    bb_pack_options good, o;
+    bb_pack_options_default(NULL);
+    bb_pack_options_default(&good);
+    good.inputs = &input;
+    good.input_count = 1;
+    good.out_dir = scratch_path("packed");
+    REFUSED("options is NULL", bb_pack(NULL, NULL, E));
+    o = good, o.inputs = NULL;
+    REFUSED("inputs", bb_pack(&o, NULL, E));
+    o = good, o.out_dir = NULL;
+    REFUSED("out_dir", bb_pack(&o, NULL, E));
+    o = good, o.exts = NULL;
+    REFUSED("exts", bb_pack(&o, NULL, E));
+    o = good, o.json_keys = NULL;
+    REFUSED("json_keys", bb_pack(&o, NULL, E));
+    o = good, o.val_frac = -1;
+    REFUSED("val_frac", bb_pack(&o, NULL, E));
+    input = NULL;
+    REFUSED("input 0 is NULL", bb_pack(&good, NULL, E));
+}
+
+static void test_optimizer(void **state) {
+    (void)state;
+    bb_optimizer *out = f.optimizer;
+    bb_loss_scaler *scaler = f.scaler;
+    bb_optimizer_options good, o;
+    double norm;
+    bool applied = true;
+    assert_true(isnan(bb_bits_per_byte((double)NAN)));
+    assert_true(isfinite(bb_lr_for_step(-1, 0, 0, 1, BB_LR_COSINE, 0)));
+    assert_int_equal(bb_seq_len_for_step(-1, 0, 0), 2048);
+    bb_optimizer_options_default(NULL);
+    bb_optimizer_options_default(&good);
+    REFUSED("model is NULL", bb_optimizer_create(NULL, &good, &out, E));
+    assert_null(out);
+    REFUSED("options is NULL", bb_optimizer_create(f.model, NULL, &out, E));
+    REFUSED("out is NULL", bb_optimizer_create(f.model, &good, NULL, E));
+    o = good, o.lr = -1;
+    REFUSED("lr -1", bb_optimizer_create(f.model, &o, &out, E));
+    o = good, o.lr = (double)NAN;
+    REFUSED("lr nan", bb_optimizer_create(f.model, &o, &out, E));
+    o = good, o.beta2 = 1;
+    REFUSED("betas", bb_optimizer_create(f.model, &o, &out, E));
+    o = good, o.eps = 0;
+    REFUSED("eps", bb_optimizer_create(f.model, &o, &out, E));
+    o = good, o.weight_decay = -1;
+    REFUSED("weight decay", bb_optimizer_create(f.model, &o, &out, E));
+    o = good, o.kind = (bb_optimizer_kind)5;
+    REFUSED("optimizer kind 5", bb_optimizer_create(f.model, &o, &out, E));
+    bb_optimizer_free(NULL);
+    assert_false(bb_optimizer_is_8bit(NULL));
+    assert_int_equal(bb_optimizer_state_bytes(NULL), 0);
+    REFUSED("optimizer is NULL", bb_optimizer_step(NULL, 1, 1, 1, &norm, &applied, E));
+    REFUSED("grad_norm is NULL", bb_optimizer_step(f.optimizer, 1, 1, 1, NULL, &applied, E));
+    REFUSED("applied is NULL", bb_optimizer_step(f.optimizer, 1, 1, 1, &norm, NULL, E));
+    REFUSED("lr -1", bb_optimizer_step(f.optimizer, -1, 1, 1, &norm, &applied, E));
+    assert_false(applied);
+    REFUSED("max_norm -1", bb_optimizer_step(f.optimizer, 1, -1, 1, &norm, &applied, E));
+    REFUSED("loss_scale 0", bb_optimizer_step(f.optimizer, 1, 1, 0, &norm, &applied, E));
+    REFUSED("out is NULL", bb_loss_scaler_create(1, 1, true, NULL, E));
+    REFUSED("initial_scale -1", bb_loss_scaler_create(-1, 1, true, &scaler, E));
+    assert_null(scaler);
+    bb_loss_scaler_free(NULL);
+    assert_true(bb_loss_scaler_scale(NULL) >= 1 && bb_loss_scaler_scale(NULL) <= 1);
+    bb_loss_scaler_update(NULL, true);
+}
+
+static bb_status take(void *user, const char *path, bb_error *err) {
+    (void)user, (void)path, (void)err;
+    return BB_OK;
+}
+
+static void test_training(void **state) {
+    (void)state;
+    bb_trainer *out = f.trainer;
+    bb_train_options good, o;
+    double wait = 1, exposed = 1;
+    char path[64];
+    bb_train_options_default(NULL);
+    bb_train_options_default(&good);
+    REFUSED("model is NULL", bb_trainer_create(NULL, f.optimizer, f.scaler, &good, &out, E));
+    assert_null(out);
+    REFUSED("optimizer is NULL", bb_trainer_create(f.model, NULL, f.scaler, &good, &out, E));
+    REFUSED("options is NULL", bb_trainer_create(f.model, f.optimizer, f.scaler, NULL, &out, E));
+    REFUSED("out is NULL", bb_trainer_create(f.model, f.optimizer, f.scaler, &good, NULL, E));
+    REFUSED("another model", bb_trainer_create(f.other, f.optimizer, NULL, &good, &out, E));
+    o = good, o.steps = 0;
+    REFUSED("steps 0", bb_trainer_create(f.model, f.optimizer, NULL, &o, &out, E));
+    o = good, o.grad_clip = -1;
+    REFUSED("grad_clip", bb_trainer_create(f.model, f.optimizer, NULL, &o, &out, E));
+    o = good, o.lr_schedule = (bb_lr_schedule)4;
+    REFUSED("lr_schedule 4", bb_trainer_create(f.model, f.optimizer, NULL, &o, &out, E));
+    o = good, o.reduce = (bb_reduce)4;
+    REFUSED("reduce 4", bb_trainer_create(f.model, f.optimizer, NULL, &o, &out, E));
+    o = good, o.save_copy = (bb_save_copy)4;
+    REFUSED("save_copy 4", bb_trainer_create(f.model, f.optimizer, NULL, &o, &out, E));
+    bb_trainer_free(NULL);
+    REFUSED("trainer is NULL", bb_trainer_resume(NULL, f.model_path, true, E));
+    REFUSED("path is NULL", bb_trainer_resume(f.trainer, NULL, true, E));
+    REFUSED("trainer is NULL", bb_trainer_train(NULL, f.dataset, E));
+    REFUSED("dataset is NULL", bb_trainer_train(f.trainer, NULL, E));
+    bb_trainer_request_stop(NULL);
+    bb_trainer_request_save(NULL);
+    assert_int_equal(bb_trainer_failed_validations(NULL), 0);
+    assert_int_equal(bb_trainer_step(NULL), 0);
+    assert_null(bb_trainer_resumed_from(NULL));
+    bb_trainer_wait_shares(NULL, &wait, &exposed);
+    assert_true(wait <= 0 && exposed <= 0);
+    bb_trainer_wait_shares(f.trainer, NULL, NULL);
+    assert_false(bb_trainer_out_of_time(NULL));
+    REFUSED("run_dir is NULL", bb_run_latest_checkpoint(NULL, path, sizeof path, E));
+    REFUSED("path is NULL", bb_run_latest_checkpoint(scratch_dir, NULL, 0, E));
+    REFUSED("run_dir is NULL", bb_run_checkpoint_before(NULL, 1, path, sizeof path, E));
+    REFUSED("path is NULL", bb_run_checkpoint_before(scratch_dir, 1, NULL, 0, E));
+    REFUSED("run_dir is NULL", bb_run_newest_good(NULL, take, NULL, NULL, E));
+    REFUSED("take is NULL", bb_run_newest_good(scratch_dir, NULL, NULL, NULL, E));
+}
+
+static void test_evaluation(void **state) {
+    (void)state;
+    bb_eval_options good, o;
+    bb_eval_result result;
+    bb_eval_options_default(NULL);
+    bb_eval_options_default(&good);
+    REFUSED("model is NULL", bb_evaluate(NULL, f.data, &good, &result, E));
+    REFUSED("data is NULL", bb_evaluate(f.model, NULL, &good, &result, E));
+    REFUSED("options is NULL", bb_evaluate(f.model, f.data, NULL, &result, E));
+    REFUSED("result is NULL", bb_evaluate(f.model, f.data, &good, NULL, E));
+    o = good, o.seq_len = 0;
+    REFUSED("seq_len 0", bb_evaluate(f.model, f.data, &o, &result, E));
+    o = good, o.max_batches = -1;
+    REFUSED("max_batches -1", bb_evaluate(f.model, f.data, &o, &result, E));
+    o = good, o.cached = true, o.kv_cache = (bb_kv_type)9;
+    REFUSED("of type 9", bb_evaluate(f.model, f.data, &o, &result, E));
+}
+
+static void test_generation(void **state) {
+    (void)state;
+    const uint8_t byte = 'a';
+    const bb_bytes nothing = {NULL, 1};
+    bb_session *out = f.session;
+    bb_session_options session;
+    bb_generate_options good, o;
+    bb_generate_options_default(NULL);
+    bb_generate_options_default(&good);
+    bb_session_options_default(NULL);
+    bb_session_options_default(&session);
+    REFUSED("model is NULL", bb_session_open(NULL, &session, &out, E));
+    assert_null(out);
+    REFUSED("options is NULL", bb_session_open(f.model, NULL, &out, E));
+    REFUSED("out is NULL", bb_session_open(f.model, &session, NULL, E));
+    session.context_length = -1;
+    REFUSED("context_length -1", bb_session_open(f.model, &session, &out, E));
+    bb_session_close(NULL);
+    REFUSED("session is NULL", bb_session_feed(NULL, &byte, 1, E));
+    REFUSED("bytes is NULL", bb_session_feed(f.session, NULL, 1, E));
+    assert_ok(bb_session_feed(f.session, NULL, 0, &test_error));
+    REFUSED("session is NULL", bb_session_generate(NULL, &good, NULL, E));
+    REFUSED("options is NULL", bb_session_generate(f.session, NULL, NULL, E));
+    o = good, o.stop_count = 1;
+    REFUSED("stop_count is 1", bb_session_generate(f.session, &o, NULL, E));
+    o = good, o.stop_count = 1, o.stops = &nothing;
+    REFUSED("stop text 1 is NULL", bb_session_generate(f.session, &o, NULL, E));
+    o = good, o.temperature = -1;
+    REFUSED("temperature -1", bb_session_generate(f.session, &o, NULL, E));
+    o = good, o.max_new_bytes = -1;
+    REFUSED("max_new_bytes -1", bb_session_generate(f.session, &o, NULL, E));
+    o = good, o.speculate = (bb_speculate)4;
+    REFUSED("speculate 4", bb_session_generate(f.session, &o, NULL, E));
+    assert_int_equal(bb_session_length(NULL), 0);
+    REFUSED("session is NULL", bb_session_mark(NULL, E));
+    REFUSED("session is NULL", bb_session_rewind(NULL, E));
+    bb_session_clear(NULL);
+    REFUSED("model is NULL", bb_generate(NULL, &byte, 1, &good, NULL, E));
+    REFUSED("options is NULL", bb_generate(f.model, &byte, 1, NULL, NULL, E));
+    REFUSED("bytes is NULL", bb_generate(f.model, NULL, 1, &good, NULL, E));
+}
+
+static void test_information(void **state) {
+    (void)state;
+    char *json = NULL;
+    bool good;
+    bb_bench_options bench;
+    bb_decode_bench_options decode;
+    REFUSED("path is NULL", bb_describe_file(NULL, &json, E));
+    REFUSED("json is NULL", bb_describe_file(f.model_path, NULL, E));
+    REFUSED("path is NULL", bb_verify_file(NULL, NULL, NULL, &good, &json, E));
+    REFUSED("good is NULL", bb_verify_file(f.model_path, NULL, NULL, NULL, &json, E));
+    REFUSED("json is NULL", bb_verify_file(f.model_path, NULL, NULL, &good, NULL, E));
+    bb_string_free(NULL);
+    assert_null(bb_path_text(NULL));
+    assert_null(bb_path_from_text(NULL));
+    bb_bench_options_default(NULL);
+    bb_bench_options_default(&bench);
+    REFUSED("device is NULL", bb_bench(NULL, &bench, &json, E));
+    REFUSED("options is NULL", bb_bench(f.device, NULL, &json, E));
+    REFUSED("json is NULL", bb_bench(f.device, &bench, NULL, E));
+    bench.shape = NULL;
+    REFUSED("shape is NULL", bb_bench(f.device, &bench, &json, E));
+    bb_decode_bench_options_default(NULL);
+    bb_decode_bench_options_default(&decode);
+    REFUSED("device is NULL", bb_bench_decode(NULL, &decode, &json, E));
+    REFUSED("options is NULL", bb_bench_decode(f.device, NULL, &json, E));
+    REFUSED("json is NULL", bb_bench_decode(f.device, &decode, NULL, E));
+    decode.kv_cache = (bb_kv_type)9;
+    REFUSED("kv_cache 9", bb_bench_decode(f.device, &decode, &json, E));
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_device),     cmocka_unit_test(test_dist),       cmocka_unit_test(test_config),
+        cmocka_unit_test(test_model),      cmocka_unit_test(test_layer),      cmocka_unit_test(test_data),
+        cmocka_unit_test(test_pack),       cmocka_unit_test(test_optimizer),  cmocka_unit_test(test_training),
+        cmocka_unit_test(test_evaluation), cmocka_unit_test(test_generation), cmocka_unit_test(test_information),
+    };
+    return cmocka_run_group_tests(tests, set_up, tear_down);
+}
