@@ -54,8 +54,9 @@ BB_API const char *bb_version(void); /* "0.1.0" */
 
 typedef struct bb_device bb_device;
 
-/* name: "cpu" (oneDNN and SIMD) or "ref" (scalar, the executable definition: slow). threads: 0 takes what the process may
- * use. Results do not depend on it. A device outlives everything created on it.
+/* name: "cpu" (oneDNN and SIMD) or "ref" (scalar, the executable definition: slow). threads: 0 takes
+ * OMP_NUM_THREADS where that is set, else the processors in the affinity mask, or the CPU quota (cgroup v1 or v2, rounded up) where it
+ * allows fewer. Results do not depend on it. A device outlives everything created on it.
  * Threads may share a device, each with models, layers and sessions of its own: a call has the device for itself until it returns, and
  * others wait. bb_trainer_train, bb_evaluate and bb_generate let them in between steps, batches and passes, and hold nothing during
  * callbacks. A device for each thread, with part of the threads, computes at the same time. */
@@ -68,7 +69,7 @@ BB_API const char *bb_device_name(const bb_device *device);
 BB_API int bb_device_threads(const bb_device *device);
 /* One line on what is used of the processor, and the library below, e.g. "avx512_amx, oneDNN 2.6.3". */
 BB_API const char *bb_device_description(const bb_device *device);
-/* Bytes of memory that the device has, and that are free now. */
+/* Bytes of memory that the device has, and that are free now; both 0 where that is not known (no /proc). */
 BB_API void bb_device_memory(const bb_device *device, uint64_t *total_bytes, uint64_t *free_bytes);
 
 /* ---- Processes that train together ------------------------------------------------------------------------------------ */
@@ -147,7 +148,8 @@ BB_API bb_status bb_model_load(bb_device *device, const char *path, bb_model **o
  * or fewer and in no other form, and give the same logits. Takes packed files too. */
 BB_API bb_status bb_model_load_for_inference(bb_device *device, const char *path, bb_model **out, bb_error *err);
 BB_API bb_status bb_model_save(const bb_model *model, const char *path, bb_error *err);
-/* A model that was loaded for inference, ternary weights at two bits each: a sixteenth of a model file. */
+/* A model that was loaded for inference, ternary weights at two bits each: a sixteenth of a model file. The file that it was
+ * loaded from is refused. */
 BB_API bb_status bb_model_export_packed(const bb_model *model, const char *path, bb_error *err);
 
 typedef struct bb_export_options {
@@ -163,10 +165,12 @@ typedef struct bb_export_options {
 BB_API void bb_export_options_default(bb_export_options *options);
 /* The name of format `index` = 0, 1, ...; NULL past the last. */
 BB_API const char *bb_export_format_name(int index);
-/* Writes the model in file `model`, of any format that can be read, to `out` in another: whole or not at all. The device is
+/* Writes the model in file `model`, of any format that can be read, to `out` in another: whole or not at all, and never over `model`. The device is
  * for quantizing. docs/INTEROP.md says what each format keeps. */
 BB_API bb_status bb_export(bb_device *device, const char *model, const char *out, const bb_export_options *options,
                            bb_error *err);
+/* BB_ERR_ARGUMENT where a file written to `path` would replace a checkpoint with training state, or a run's config.json or latest. */
+BB_API bb_status bb_output_check(const char *path, bb_error *err);
 BB_API void bb_model_free(bb_model *model);
 BB_API const bb_config *bb_model_config(const bb_model *model);
 BB_API uint64_t bb_model_parameters(const bb_model *model);

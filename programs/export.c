@@ -12,7 +12,7 @@ typedef struct export_args {
     bb_device_args device;
     const char *model, *out, *format, *type;
     int n_head;
-    bool json;
+    bool json, allow_overwrite;
 } export_args;
 
 static const bb_cli_option options[] = {
@@ -28,7 +28,7 @@ static const bb_cli_option options[] = {
      .type = BB_CLI_STRING,
      .offset = offsetof(export_args, out),
      .value = "FILE",
-     .help = "file to write; one that is there is replaced once the new one is whole",
+     .help = "file to write; one that is there is replaced once the new one is whole, but never MODEL itself",
      .required = true},
     {.name = "format",
      .type = BB_CLI_STRING,
@@ -46,6 +46,10 @@ static const bb_cli_option options[] = {
      .type = BB_CLI_INT,
      .offset = offsetof(export_args, n_head),
      .help = "attention heads, where MODEL does not say"},
+    {.name = "allow_overwrite",
+     .type = BB_CLI_FLAG,
+     .offset = offsetof(export_args, allow_overwrite),
+     .help = "even where FILE is a checkpoint with training state, or a run's config.json or latest"},
     {.help = "Output and machine"},
     {.name = "json",
      .type = BB_CLI_FLAG,
@@ -101,6 +105,11 @@ static int export(const export_args *args) {
     job.options.user = &job;
     bb_progress_open(&job.progress, stderr, 10);
     bb_status status = bb_device_args_open(&args->device, &job.device, &err);
+    if (status == BB_OK && !args->allow_overwrite) {
+        status = bb_output_check(args->out, &err);
+        if (status != BB_OK)
+            snprintf(err.message + strlen(err.message), sizeof err.message - strlen(err.message), ", or --allow_overwrite");
+    }
     if (status == BB_OK) status = bb_model_find(args->model, export_one, &job, path, sizeof path, &err);
     bb_progress_clear(&job.progress);
     if (status == BB_OK && args->json) {

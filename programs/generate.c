@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "commands.h"
@@ -334,6 +335,21 @@ static bb_status unescape_lines(const generate_args *args, uint8_t **memory, bb_
     return bb_unescape("line_suffix", args->line_suffix, at + lines[0].size, &lines[1].size, err);
 }
 
+/* The metrics must replace neither what is read here (NULL: nothing) nor what a run needs. */
+static bb_status check_metrics_path(const char *path, const char *const read[], int count, bb_error *err) {
+    struct stat target, source;
+    bool there = stat(path, &target) == 0;
+    for (int i = 0; there && i < count; i++) {
+        if (!read[i] || stat(read[i], &source) != 0) continue;
+        if (source.st_dev != target.st_dev || source.st_ino != target.st_ino || !S_ISREG(source.st_mode)) continue;
+        err->code = BB_ERR_ARGUMENT;
+        snprintf(err->message, sizeof err->message, "%s: is a file that this command reads (%s), which would be lost", path,
+                 read[i]);
+        return err->code;
+    }
+    return bb_output_check(path, err);
+}
+
 static int generate(const bb_cli *cli, generate_args *args) {
     if (args->prompt && strcmp(args->prompt, "-") == 0 && !args->prompt_file) {
         args->prompt_file = "-";
@@ -357,6 +373,10 @@ static int generate(const bb_cli *cli, generate_args *args) {
     if (status == BB_OK) status = bb_model_open(device, args->model, path, sizeof path, &model, &err);
     if (status == BB_OK && args->draft)
         status = bb_model_open(device, args->draft, draft_path, sizeof draft_path, &draft, &err);
+    if (status == BB_OK && args->metrics_json) {
+        const char *const inputs[] = {path, args->draft ? draft_path : NULL, args->prompt_file};
+        status = check_metrics_path(args->metrics_json, inputs, 3, &err);
+    }
     if (status == BB_OK && args->prompt_file) {
         status = bb_read_text(args->prompt_file, bb_signals_stop(), &read, &length, &err);
         prompt = (const uint8_t *)read;

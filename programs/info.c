@@ -174,8 +174,10 @@ static json_t *predict(const info_args *args, bb_error *err) {
         uint64_t total_bytes, free_bytes;
         bb_device_memory(device, &total_bytes, &free_bytes);
         json = bb_memory_json(&memory);
-        json_t *device_json = json_pack("{s:I,s:I,s:I}", "model_parameters", (json_int_t)bb_config_parameters(&config),
-                                        "device_total", (json_int_t)total_bytes, "device_free", (json_int_t)free_bytes);
+        bool known = total_bytes > 0;
+        json_t *device_json = json_pack("{s:I,s:o,s:o}", "model_parameters", (json_int_t)bb_config_parameters(&config),
+                                        "device_total", known ? json_integer((json_int_t)total_bytes) : json_null(),
+                                        "device_free", known ? json_integer((json_int_t)free_bytes) : json_null());
         json_object_update(json, device_json);
         json_decref(device_json);
     }
@@ -198,9 +200,12 @@ static void show_memory(const info_args *args, const json_t *memory) {
     show_bytes(json_object_get(memory, "training"), title);
     snprintf(title, sizeof title, "generating, up to %d bytes", args->seq_len);
     show_bytes(json_object_get(memory, "inference"), title);
-    printf("this machine: %s, %s free\n",
-           bb_text_bytes((uint64_t)json_integer_value(json_object_get(memory, "device_total"))).s,
-           bb_text_bytes((uint64_t)json_integer_value(json_object_get(memory, "device_free"))).s);
+    if (json_is_null(json_object_get(memory, "device_total")))
+        puts("this machine: how much memory it has is not known");
+    else
+        printf("this machine: %s, %s free\n",
+               bb_text_bytes((uint64_t)json_integer_value(json_object_get(memory, "device_total"))).s,
+               bb_text_bytes((uint64_t)json_integer_value(json_object_get(memory, "device_free"))).s);
 }
 
 /* An option that would change nothing is a mistake that is better said. */

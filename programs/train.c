@@ -40,6 +40,7 @@ static bb_status check_memory(const bb_train_args *args, bb_device *device, cons
     status = bb_memory_predict_rank(config, o, optimizer, memory, err);
     if (status != BB_OK) return status;
     bb_device_memory(device, &total_bytes, free_bytes);
+    if (total_bytes == 0) return BB_OK;                                                    /* not known */
     uint64_t here = (uint64_t)bb_dist_local_size(o->dist), copy = memory->checkpoint_copy; /* rank 0's alone */
     *no_room = copy > 0 && (memory->total - copy) * here + copy > *free_bytes;
     if (*no_room) {

@@ -6,7 +6,9 @@
 #include <stdint.h>
 
 #include <cmocka.h>
+#include <errno.h>
 #include <sched.h>
+#include <stdlib.h>
 
 #include "bitbyte.h"
 #include "core/cpu_features.h"
@@ -149,12 +151,77 @@ static void devices_say_what_they_are(void **state) {
     bb_device_close(NULL);
 }
 
+static void lay(const char *root, const char *path, const char *text);
+
 static void zero_threads_takes_what_the_process_may_use(void **state) {
     (void)state;
     bb_device *device;
     assert_int_equal(bb_device_open("cpu", 0, &device, NULL), BB_OK);
-    assert_int_equal(bb_device_threads(device), bb_host_cpus(""));
+    assert_int_equal(bb_device_threads(device), bb_host_threads("", 1));
     bb_device_close(device);
+    assert_int_equal(setenv("OMP_NUM_THREADS", "3", 1), 0);
+    assert_int_equal(bb_device_open("cpu", 0, &device, NULL), BB_OK);
+    assert_int_equal(bb_device_threads(device), 3);
+    bb_device_close(device);
+    assert_int_equal(bb_device_open("cpu", 2, &device, NULL), BB_OK); /* what is asked for here comes first */
+    assert_int_equal(bb_device_threads(device), 2);
+    bb_device_close(device);
+    assert_int_equal(unsetenv("OMP_NUM_THREADS"), 0);
+}
+
+/* OMP_NUM_THREADS first, then the CPU quota, then the affinity mask. */
+static void order_of_threads(void **state) {
+    (void)state;
+    const char *root = scratch_path("order");
+    static const struct {
+        const char *text;
+        int threads;
+    } cases[] = {{"7", 7}, {"5,2", 5}, {"100000", BB_MAX_THREADS}, {"0", 1}, {"-2", 1}, {"many", 1}, {"", 1}, {"3x", 1}};
+    lay(root, "/proc/self/cgroup", "0::/a\n");
+    lay(root, "/sys/fs/cgroup/a/cpu.max", "100000 100000\n");
+    unsetenv("OMP_NUM_THREADS");
+    assert_int_equal(bb_host_threads(root, 1), 1);
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        assert_int_equal(setenv("OMP_NUM_THREADS", cases[i].text, 1), 0);
+        assert_int_equal(bb_host_threads(root, 1), cases[i].threads);
+        assert_int_equal(bb_host_threads(root, 4), cases[i].threads); /* it is of one process */
+    }
+    unsetenv("OMP_NUM_THREADS");
+    assert_int_equal(bb_host_threads("", 1 << 20), 1);
+}
+
+/* A machine whose kernel has room for 5,000 processors, 3,000 of which this process may use. */
+static int large_machine(pid_t pid, size_t bytes, cpu_set_t *set) {
+    (void)pid;
+    if (bytes < 5000 / 8) {
+        errno = EINVAL;
+        return -1;
+    }
+    for (size_t i = 0; i < 3000; i++) CPU_SET_S(i, bytes, set);
+    return 0;
+}
+
+static int no_machine(pid_t pid, size_t bytes, cpu_set_t *set) {
+    (void)pid, (void)bytes, (void)set;
+    errno = EPERM;
+    return -1;
+}
+
+static void many_processors(void **state) {
+    (void)state;
+    cpu_set_t set;
+    assert_int_equal(bb_host_affinity(large_machine).cpus, 3000);
+    assert_int_equal(bb_host_affinity(no_machine).cpus, 1);
+    assert_int_equal(sched_getaffinity(0, sizeof set, &set), 0);
+    assert_int_equal(bb_host_affinity(sched_getaffinity).cpus, CPU_COUNT(&set));
+    assert_true(bb_host_affinity(large_machine).id != bb_host_affinity(sched_getaffinity).id);
+}
+
+static void memory_without_proc_is_unknown(void **state) {
+    (void)state;
+    uint64_t total = 1, available = 1;
+    bb_host_memory(scratch_path("empty"), &total, &available);
+    assert_true(total == 0 && available == 0);
 }
 
 /* One key head and a long sequence: attention's scratch is used whole; of the 12 MB for large matrices, these take little. */
@@ -274,6 +341,9 @@ int main(void) {
         cmocka_unit_test(a_level_is_lowered_and_never_raised),
         cmocka_unit_test(devices_say_what_they_are),
         cmocka_unit_test(zero_threads_takes_what_the_process_may_use),
+        cmocka_unit_test(order_of_threads),
+        cmocka_unit_test(many_processors),
+        cmocka_unit_test(memory_without_proc_is_unknown),
         cmocka_unit_test(scratch_is_what_was_predicted),
         cmocka_unit_test(memory_without_groups),
         cmocka_unit_test(memory_within_groups_v2),

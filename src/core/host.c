@@ -1,11 +1,12 @@
 // SPDX-License-Identifier: MIT
 #include "core/host.h"
 
+#include <errno.h>
 #include <inttypes.h>
 #include <limits.h>
-#include <sched.h>
 #include <stdbool.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 enum { PATH_BYTES = 2 * PATH_MAX };
@@ -114,12 +115,42 @@ static void apply_groups(limits *l, const char *root) {
     fclose(file);
 }
 
+bb_affinity bb_host_affinity(bb_get_affinity *get) {
+    bb_affinity a = {.cpus = 1};
+    /* The kernel refuses a mask shorter than its own, which may be longer than cpu_set_t's 1,024 processors. */
+    for (int most = CPU_SETSIZE; most <= 1 << 20; most *= 2) {
+        cpu_set_t *set = CPU_ALLOC((size_t)most);
+        size_t size = CPU_ALLOC_SIZE((size_t)most);
+        if (!set) return a;
+        CPU_ZERO_S(size, set);
+        int failure = get(0, size, set) == 0 ? 0 : errno;
+        for (int i = 0; failure == 0 && i < most; i++)
+            if (CPU_ISSET_S((size_t)i, size, set)) a.id = (a.id ^ (uint64_t)(i + 1)) * 0x100000001b3u; /* FNV-1a */
+        if (failure == 0) a.cpus = CPU_COUNT_S(size, set);
+        CPU_FREE(set);
+        if (failure != EINVAL) return a;
+    }
+    return a;
+}
+
 int bb_host_cpus(const char *root) {
-    cpu_set_t set;
-    int count = sched_getaffinity(0, sizeof set, &set) == 0 ? CPU_COUNT(&set) : 1;
-    limits l = {.total = UINT64_MAX, .free = UINT64_MAX, .cpus = (uint64_t)count};
+    limits l = {.total = UINT64_MAX, .free = UINT64_MAX, .cpus = (uint64_t)bb_host_affinity(sched_getaffinity).cpus};
     apply_groups(&l, root);
     return (int)l.cpus;
+}
+
+/* 0 where OMP_NUM_THREADS does not say. It may be a list, of which the first number is for the outermost parallel regions. */
+static int threads_asked_for(void) {
+    const char *text = getenv("OMP_NUM_THREADS");
+    char *end;
+    long n = text ? strtol(text, &end, 10) : 0;
+    return n > 0 && (*end == '\0' || *end == ',' || *end == ' ') ? (int)(n < BB_MAX_THREADS ? n : BB_MAX_THREADS) : 0;
+}
+
+int bb_host_threads(const char *root, int sharers) {
+    int asked = threads_asked_for(), cpus = bb_host_cpus(root) / (sharers > 0 ? sharers : 1);
+    if (asked > 0) return asked;
+    return cpus < 1 ? 1 : cpus < BB_MAX_THREADS ? cpus : BB_MAX_THREADS;
 }
 
 void bb_host_memory(const char *root, uint64_t *total_bytes, uint64_t *free_bytes) {

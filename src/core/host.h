@@ -3,14 +3,30 @@
 #ifndef BB_CORE_HOST_H
 #define BB_CORE_HOST_H
 
+#include <sched.h>
+#include <stddef.h>
 #include <stdint.h>
+
+enum { BB_MAX_THREADS = 1024 }; /* of a device */
 
 /* `root` is put before /proc and /sys: "" for the running system, a folder for one laid out there. */
 
 /* Processors: the affinity mask, or the CPU quota rounded up where that is less. >= 1. */
 int bb_host_cpus(const char *root);
-/* Bytes of memory, and of those that can be had without swapping (page cache that can be dropped counts as free). Both 0 where
- * /proc/meminfo cannot be read. */
+/* Threads for a device where nobody says how many. OMP_NUM_THREADS where it is set to 1 or more; else bb_host_cpus, divided by the
+ * processes that share them. From 1 to BB_MAX_THREADS. */
+int bb_host_threads(const char *root, int sharers);
+
+typedef struct bb_affinity {
+    int cpus;    /* in the mask; 1 where it cannot be read */
+    uint64_t id; /* the same for the same mask */
+} bb_affinity;
+
+typedef int bb_get_affinity(pid_t pid, size_t bytes, cpu_set_t *set);
+/* The mask that `get` (sched_getaffinity) gives for this thread, however many processors it has room for. */
+bb_affinity bb_host_affinity(bb_get_affinity *get);
+/* Bytes of memory, and of those that can be had without swapping (page cache that can be dropped counts as free). Both 0,
+ * which means not known, where /proc/meminfo cannot be read. */
 void bb_host_memory(const char *root, uint64_t *total_bytes, uint64_t *free_bytes);
 
 #endif

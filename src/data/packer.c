@@ -7,6 +7,7 @@
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 
 #include "core/clock.h"
 #include "data/input_stream.h"
@@ -354,6 +355,24 @@ static void free_job(bb_pack_job *job) {
     free(job);
 }
 
+/* An earlier pack's files are removed before inputs are read. */
+static bb_status check_inputs_survive(const bb_pack_options *o, bb_error *err) {
+    struct stat out, parent;
+    if (!o->overwrite || stat(o->out_dir, &out) != 0) return BB_OK;
+    for (int i = 0; i < o->input_count; i++) {
+        const char *path = o->inputs[i], *slash = strrchr(path, '/'), *base = slash ? slash + 1 : path;
+        if (bb_pack_name_kind(base) == BB_PACK_NAME_OTHER) continue;
+        char *dir = slash ? strndup(path, slash == path ? 1 : (size_t)(slash - path)) : strdup(".");
+        if (!dir) return bb_fail(err, BB_ERR_MEMORY, "no memory to pack");
+        bool same = stat(dir, &parent) == 0 && parent.st_dev == out.st_dev && parent.st_ino == out.st_ino;
+        free(dir);
+        if (same)
+            return bb_fail(err, BB_ERR_ARGUMENT, "%s: is an input, and would be overwritten in %s: choose another directory",
+                           path, o->out_dir);
+    }
+    return BB_OK;
+}
+
 bb_status bb_pack(const bb_pack_options *options, bb_pack_result *result, bb_error *err) {
     BB_REQUIRE("options", options);
     bb_status status = BB_OK;
@@ -377,6 +396,7 @@ bb_status bb_pack(const bb_pack_options *options, bb_pack_result *result, bb_err
     int64_t shard_bytes = (int64_t)llround(options->shard_size_gb * 1e9);
     BB_TRY_GOTO(status, done, grow_record(&p, err));
     BB_TRY_GOTO(status, done, bb_pack_mark_open(&p.mark, err));
+    BB_TRY_GOTO(status, done, check_inputs_survive(options, err));
     BB_TRY_GOTO(status, done, bb_pack_dir_open(options->out_dir, options->overwrite, &dir, err));
     BB_TRY_GOTO(status, done, bb_pack_writer_open(options->out_dir, "shard", shard_bytes, &p.shards, err));
     BB_TRY_GOTO(status, done, bb_pack_writer_open(options->out_dir, "val", shard_bytes, &p.val_shards, err));

@@ -194,22 +194,19 @@ static const bb_dist_engine engine = {.name = "mpi",
 
 /* Ranks of one host with the same affinity mask divide its processors. */
 static int share_processors(bb_mpi *m) {
-    cpu_set_t mine, *all;
+    uint64_t mine = bb_host_affinity(sched_getaffinity).id, *all;
     MPI_Comm host;
     int same = 0;
     MPI_Comm_split_type(m->work, MPI_COMM_TYPE_SHARED, m->base.rank, MPI_INFO_NULL, &host);
     MPI_Comm_size(host, &m->base.local_size);
-    CPU_ZERO(&mine);
-    (void)sched_getaffinity(0, sizeof mine, &mine);
     all = calloc((size_t)m->base.local_size, sizeof *all);
     if (all) {
         MPI_Allgather(&mine, (int)sizeof mine, MPI_BYTE, all, (int)sizeof mine, MPI_BYTE, host);
-        for (int i = 0; i < m->base.local_size; i++) same += CPU_EQUAL(&mine, &all[i]) != 0;
+        for (int i = 0; i < m->base.local_size; i++) same += all[i] == mine;
     }
     free(all);
     MPI_Comm_free(&host);
-    int threads = bb_host_cpus("") / (same > 0 ? same : 1);
-    return threads > 0 ? threads : 1;
+    return bb_host_threads("", same);
 }
 
 static bb_status start_mpi(bool *owns, bb_error *err) {

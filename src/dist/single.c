@@ -70,7 +70,7 @@ bb_status bb_dist_open_single(bb_dist **out, bb_error *err) {
     }
     d->engine = &single;
     d->size = d->local_size = 1;
-    d->threads = bb_host_cpus("");
+    d->threads = bb_host_threads("", 1);
     if (gethostname(d->hosts[0], sizeof d->hosts[0] - 1) != 0) strcpy(d->hosts[0], "?");
     *out = d;
     return BB_OK;

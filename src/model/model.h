@@ -3,6 +3,8 @@
 #ifndef BB_MODEL_MODEL_H
 #define BB_MODEL_MODEL_H
 
+#include <sys/types.h>
+
 #include "model/params.h"
 #include "model/weights.h"
 #include "model/workspace.h"
@@ -20,6 +22,9 @@ struct bb_model {
     size_t quantized_bytes;
     bool prepared; /* the prepared weights are those of the current parameters */
     int trained_length;
+    bool has_source; /* it was loaded from this file */
+    dev_t source_device;
+    ino_t source_inode;
     bb_workspace ws;
     /* NULL, or called during a backward pass when gradients from element `first` on are final. `first` falls from block to
      * block until it is 0. */

@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "modelfile/export_formats.h"
+#include "modelfile/output.h"
 
 static const bb_export_format *const formats[] = {&bb_export_packed, &bb_export_bitbyte, &bb_export_safetensors};
 
@@ -68,6 +69,7 @@ bb_status bb_export(bb_device *device, const char *model, const char *out, const
     bb_exporter e = {.path = out, .options = options};
     BB_TRY(find_format(options->format ? options->format : "packed", &format, err));
     BB_TRY(find_type(format, options->type, &e.type, err));
+    BB_TRY(bb_output_check_same(model, out, err));
     bb_status status = export_source(device, model, format, &e, err);
     bb_param_table_free(&e.table);
     bb_model_free(e.model);

@@ -6,6 +6,7 @@
 #include "core/math.h"
 #include "model/model.h"
 #include "modelfile/layouts.h"
+#include "modelfile/output.h"
 
 typedef struct loader {
     bb_model_source weights;
@@ -191,6 +192,7 @@ static bb_status load(bb_device *device, const char *path, bool for_inference, b
     *out = NULL;
     BB_TRY(bb_model_source_open(path, NULL, &source, err));
     bb_status status = bb_model_load_source(device, &source, for_inference, out, err);
+    if (status == BB_OK) bb_model_set_source(*out, path);
     bb_model_source_close(&source);
     return status;
 }

@@ -8,6 +8,7 @@
 #include "model/config.h"
 #include "model/model.h"
 #include "modelfile/layouts.h"
+#include "modelfile/output.h"
 #include "modelfile/safetensors.h"
 
 enum { NAME_BYTES = 64 };
@@ -144,6 +145,7 @@ bb_status bb_model_export_packed(const bb_model *m, const char *path, bb_error *
     BB_DEVICE_SCOPE(m->device);
     if (!m->for_inference)
         return bb_fail(err, BB_ERR_ARGUMENT, "%s: only a model that was loaded for inference is packed", path);
+    BB_TRY(bb_output_check_source(m, path, err));
     return save(m, path, true, err);
 }
 

@@ -7,8 +7,6 @@
 
 #include "core/host.h"
 
-enum { MAX_THREADS = 1024 };
-
 static const bb_backend cpu = {.name = "cpu", .open = bb_device_open_cpu};
 static const bb_backend ref = {.name = "ref", .open = bb_device_open_ref};
 
@@ -60,10 +58,9 @@ bb_status bb_device_init_lock(bb_device *dev, bb_error *err) {
 bb_status bb_device_open(const char *name, int threads, bb_device **out, bb_error *err) {
     BB_REQUIRE("out", out);
     *out = NULL;
-
-    if (threads < 0 || threads > MAX_THREADS)
+    if (threads < 0 || threads > BB_MAX_THREADS)
         return bb_fail(err, BB_ERR_ARGUMENT, "threads is %d; it must be from 1 to %d, or 0 for what the process may use",
-                       threads, MAX_THREADS);
+                       threads, BB_MAX_THREADS);
     const bb_backend *backend = find(name);
     if (!backend) {
         char names[160];
@@ -72,7 +69,7 @@ bb_status bb_device_open(const char *name, int threads, bb_device **out, bb_erro
     }
     const char *why_not = unavailable(backend);
     if (why_not) return bb_fail(err, BB_ERR_UNSUPPORTED, "device \"%s\" cannot be used: %s", name, why_not);
-    BB_TRY(backend->open(threads ? threads : bb_host_cpus(""), out, err));
+    BB_TRY(backend->open(threads ? threads : bb_host_threads("", 1), out, err));
     bb_status status = bb_device_init_lock(*out, err);
     if (status == BB_OK) return BB_OK;
     (*out)->ops->close(*out);

@@ -367,6 +367,7 @@ bool bb_checkpoint_is_here(const bb_model *model, const bb_optimizer *optimizer)
 bool bb_checkpoint_is_copied(uint64_t bytes) {
     uint64_t total, free;
     bb_host_memory("", &total, &free);
+    /* Where that is not known, without a copy: it costs time, not the run. */
     return bytes <= total / LARGE_COPY;
 }
 

@@ -1,0 +1,79 @@
+// SPDX-License-Identifier: MIT
+#include "modelfile/output.h"
+
+#include <jansson.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+
+#include "core/file.h"
+#include "modelfile/tensor_source.h"
+
+enum { MAX_SMALL_FILE = 1 << 20 }; /* a run's config.json and latest have less */
+
+void bb_model_set_source(bb_model *model, const char *path) {
+    struct stat st;
+    model->has_source = stat(path, &st) == 0 && S_ISREG(st.st_mode);
+    if (!model->has_source) return;
+    model->source_device = st.st_dev;
+    model->source_inode = st.st_ino;
+}
+
+static bb_status same_file(const char *path, bb_error *err) {
+    return bb_fail(err, BB_ERR_ARGUMENT,
+                   "%s: is the file that the model was loaded from, which would be lost: choose another name", path);
+}
+
+bb_status bb_output_check_source(const bb_model *model, const char *path, bb_error *err) {
+    struct stat st;
+    if (!model->has_source || stat(path, &st) != 0) return BB_OK;
+    return st.st_dev == model->source_device && st.st_ino == model->source_inode ? same_file(path, err) : BB_OK;
+}
+
+bb_status bb_output_check_same(const char *source, const char *path, bb_error *err) {
+    struct stat a, b;
+    if (stat(source, &a) != 0 || stat(path, &b) != 0 || !S_ISREG(a.st_mode)) return BB_OK;
+    return a.st_dev == b.st_dev && a.st_ino == b.st_ino ? same_file(path, err) : BB_OK;
+}
+
+static bool is_run_config(const char *text) {
+    json_t *root = json_loads(text, 0, NULL);
+    const char *format = json_string_value(json_object_get(root, "format"));
+    bool is = format && strcmp(format, "bitbyte-run") == 0;
+    json_decref(root);
+    return is;
+}
+
+static bool is_checkpoint(const char *path, const char *base) {
+    bb_tensor_source *st;
+    bb_error ignored;
+    if (bb_tensor_source_open(path, &st, &ignored) != BB_OK) /* damaged, perhaps; by its name then */
+        return strncmp(base, "step-", 5) == 0 && strstr(base, ".safetensors");
+    bool is = bb_tensor_source_metadata(st, "training_state") != NULL;
+    bb_tensor_source_close(st);
+    return is;
+}
+
+bb_status bb_output_check(const char *path, bb_error *err) {
+    struct stat st;
+    if (stat(path, &st) != 0 || !S_ISREG(st.st_mode)) return BB_OK;
+    char *real = realpath(path, NULL);
+    if (!real) return BB_OK;
+    const char *base = strrchr(real, '/') ? strrchr(real, '/') + 1 : real, *what = NULL;
+    bool config = strcmp(base, "config.json") == 0, latest = strcmp(base, "latest") == 0;
+    uint8_t *text = NULL;
+    size_t size;
+    bb_error ignored;
+    if (config || latest) {
+        if (bb_file_read_all(real, MAX_SMALL_FILE, &text, &size, &ignored) == BB_OK) {
+            if (config && is_run_config((const char *)text)) what = "the configuration of a run";
+            if (latest && strncmp((const char *)text, "step-", 5) == 0) what = "a run's note of its newest checkpoint";
+        }
+    } else if (is_checkpoint(real, base)) {
+        what = "a checkpoint with training state";
+    }
+    free(text);
+    free(real);
+    if (!what) return BB_OK;
+    return bb_fail(err, BB_ERR_ARGUMENT, "%s: is %s, which would be lost: choose another name", path, what);
+}
