@@ -25,7 +25,8 @@
 #include "core/tensor.h"
 
 /* The input of a linear layer, M rows of K: int8 with one scale a row, or unquantized.
- * I8: data is int8 (M,K) in [-127,127], scale f32 (M). Otherwise data is act or f32 (M,K) as dtype says, and scale is NULL. */
+ * I8: data is int8 (M,K) in [-127,127], scale f32 (M). Otherwise data is act or f32 (M,K) as dtype says, and scale is NULL. The
+ * model's are act: in cpu, bf16 in the forward pass too. */
 typedef struct bb_rows {
     void *data;
     float *scale;
