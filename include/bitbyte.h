@@ -234,6 +234,12 @@ BB_API bb_status bb_bitlinear_backward(bb_bitlinear *layer, const float *dy, int
 
 typedef struct bb_dataset bb_dataset;
 
+/* How samples are drawn. Either way a sample is a function of (seed, its number, seq_len) alone. */
+typedef enum bb_sampling {
+    BB_SAMPLING_EPOCHS = 0,      /* an epoch is every window at a stride of seq_len from an offset that it draws, each once */
+    BB_SAMPLING_WITH_REPLACEMENT /* any window each time: runs begun before there were epochs */
+} bb_sampling;
+
 /* Shards of raw bytes. data: a directory (its shard_*.bin), a glob, or one file. Draws windows of seq_len + 1 bytes. */
 BB_API bb_status bb_byte_shard_dataset_open(const char *data, int seq_len, uint64_t seed, int rank, int world_size,
                                             bb_dataset **out, bb_error *err);
@@ -259,6 +265,8 @@ BB_API void bb_dataset_next_step(bb_dataset *dataset, int batch_size, int grad_a
 /* Samples seen by the whole job: the only state. */
 BB_API uint64_t bb_dataset_position(const bb_dataset *dataset);
 BB_API void bb_dataset_set_position(bb_dataset *dataset, uint64_t samples);
+/* Passes over the data that so many samples of seq_len bytes are. */
+BB_API double bb_dataset_epochs(const bb_dataset *dataset, int seq_len, double samples);
 
 /* All of a file, a pipe or standard input ("-"), decompressed, UTF-16 turned into UTF-8; what is no text, such as a model, is
  * BB_ERR_FORMAT. *text has a NUL past its size; free it with bb_string_free. stop: NULL, or non-zero ends the wait. */
@@ -428,6 +436,8 @@ BB_API void bb_trainer_request_stop(bb_trainer *trainer);
 BB_API void bb_trainer_request_save(bb_trainer *trainer);
 BB_API int64_t bb_trainer_failed_validations(const bb_trainer *trainer); /* by this trainer, on rank 0 */
 BB_API int64_t bb_trainer_step(const bb_trainer *trainer);
+/* How a new run draws samples, or the resumed one did. */
+BB_API bb_sampling bb_trainer_sampling(const bb_trainer *trainer);
 BB_API const char *bb_trainer_resumed_from(const bb_trainer *trainer); /* the checkpoint that resume took, or NULL */
 /* The shares of an event, of the whole call of train. 0 for one process. */
 BB_API void bb_trainer_wait_shares(const bb_trainer *trainer, double *wait_share, double *exposed_share);

@@ -130,11 +130,10 @@ static bb_status open_run(const bb_train_args *args, bb_train_report *report, ru
     status = open_parts(args, report, &config, &optimizer, no_room, r, err);
     if ((status = bb_dist_agree(r->dist, status, err)) != BB_OK) return status;
     status = bb_train_report_memory(report, memory.total, bb_optimizer_state_bytes(r->optimizer), err);
-    bb_dataset_info data = bb_dataset_get_info(r->dataset);
     if (no_room)
         bb_train_report_note(report, "no memory for a copy to save from: an update will wait until a checkpoint is written");
     if (status == BB_OK)
-        bb_train_report_summary(report, r->device, &config, &memory, free_bytes, &data, bb_trainer_step(r->trainer));
+        bb_train_report_summary(report, r->device, &config, &memory, free_bytes, r->dataset, bb_trainer_step(r->trainer));
     return status;
 }
 

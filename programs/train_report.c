@@ -41,13 +41,17 @@ bb_status bb_train_report_memory(bb_train_report *report, uint64_t predicted, ui
     return status == BB_OK ? gather(report, optimizer, offsetof(bb_rank_memory, optimizer), err) : status;
 }
 
+/* What the steps from first_step on will read. */
+typedef struct planned {
+    double bytes, epochs;
+} planned;
+
 /* Sequences are counted phase by phase: the curriculum is constant between few steps. */
-static double bytes_from(const bb_train_options *o, int64_t first_step) {
-    double sequences = (double)o->global_batch, bytes = 0;
-    if (o->seq_len) return sequences * o->seq_len * (double)(o->steps - first_step);
+static planned plan_from(const bb_train_options *o, const bb_dataset *dataset, int64_t first_step) {
+    planned sum = {0};
     for (int64_t at = first_step; at < o->steps;) {
-        int length = bb_seq_len_for_step(at, o->steps, o->seq_len_cap);
-        int64_t low = at + 1, high = o->steps; /* the phase's end lies in [low, high] */
+        int length = o->seq_len ? o->seq_len : bb_seq_len_for_step(at, o->steps, o->seq_len_cap);
+        int64_t low = o->seq_len ? o->steps : at + 1, high = o->steps; /* the phase's end lies in [low, high] */
         while (low < high) {
             int64_t middle = low + (high - low) / 2;
             if (bb_seq_len_for_step(middle, o->steps, o->seq_len_cap) == length)
@@ -55,10 +59,12 @@ static double bytes_from(const bb_train_options *o, int64_t first_step) {
             else
                 high = middle;
         }
-        bytes += sequences * length * (double)(low - at);
+        double sequences = (double)o->global_batch * (double)(low - at);
+        sum.bytes += sequences * length;
+        sum.epochs += bb_dataset_epochs(dataset, length, sequences);
         at = low;
     }
-    return bytes;
+    return sum;
 }
 
 static const char *quote(const char *path) { return strpbrk(path, " \t\"'$`\\*?[]();&|<>#~!") ? "'" : ""; }
@@ -95,7 +101,7 @@ static void ranks_text(bb_train_report *report) {
 
 static void summary_json(const bb_train_report *report, bb_device *device, const bb_config *config,
                          const bb_memory_estimate *memory, uint64_t free_bytes, const bb_dataset_info *data, int64_t first_step,
-                         double bytes, double epochs) {
+                         const planned *plan) {
     const bb_train_args *args = report->args;
     bb_json_line(json_pack("{s:s,s:o,s:I,s:I,s:I,s:{s:i,s:i,s:i,s:i,s:i},s:s,s:i,s:I,s:I,s:I,s:f,s:f,s:o,s:o,s:o}", "event",
                            "start", "out", bb_json_path_string(args->out), "step", (json_int_t)first_step, "total_steps",
@@ -103,19 +109,20 @@ static void summary_json(const bb_train_report *report, bb_device *device, const
                            "n_layer", config->n_layer, "d_model", config->d_model, "n_head", config->n_head, "n_kv_head",
                            config->n_kv_head, "d_ff", config->d_ff, "device", bb_device_name(device), "threads",
                            bb_device_threads(device), "data_shards", (json_int_t)data->shards, "data_bytes",
-                           (json_int_t)data->bytes, "data_skipped_shards", (json_int_t)data->skipped_shards, "run_bytes", bytes,
-                           "epochs", epochs, "ranks", ranks_json(report), "memory", bb_memory_json(memory), "memory_free",
+                           (json_int_t)data->bytes, "data_skipped_shards", (json_int_t)data->skipped_shards, "run_bytes", plan->bytes,
+                           "epochs", plan->epochs, "ranks", ranks_json(report), "memory", bb_memory_json(memory), "memory_free",
                            free_bytes > 0 ? json_integer((json_int_t)free_bytes) : json_null()));
 }
 
 void bb_train_report_summary(bb_train_report *report, bb_device *device, const bb_config *config,
-                             const bb_memory_estimate *memory, uint64_t free_bytes, const bb_dataset_info *data,
+                             const bb_memory_estimate *memory, uint64_t free_bytes, const bb_dataset *dataset,
                              int64_t first_step) {
     const bb_train_args *args = report->args;
     const bb_train_options *o = &args->options;
-    double bytes = bytes_from(o, first_step), epochs = data->bytes ? bytes / (double)data->bytes : 0;
+    bb_dataset_info data = bb_dataset_get_info(dataset);
+    planned plan = plan_from(o, dataset, first_step);
     if (args->json) {
-        summary_json(report, device, config, memory, free_bytes, data, first_step, bytes, epochs);
+        summary_json(report, device, config, memory, free_bytes, &data, first_step, &plan);
         return;
     }
     FILE *out = report->progress.stream;
@@ -136,8 +143,8 @@ void bb_train_report_summary(bb_train_report *report, bb_device *device, const b
     else
         fprintf(out, "memory   %s, how much is free is not known: %s\n", bb_text_bytes(memory->total).s, line);
     if (bb_dist_size(o->dist) > 1) ranks_text(report);
-    fprintf(out, "data     %s: %lld shard%s, %s\n", args->data, (long long)data->shards, data->shards == 1 ? "" : "s",
-            bb_text_bytes((uint64_t)data->bytes).s);
+    fprintf(out, "data     %s: %lld shard%s, %s\n", args->data, (long long)data.shards, data.shards == 1 ? "" : "s",
+            bb_text_bytes((uint64_t)data.bytes).s);
     int first = o->seq_len ? o->seq_len : bb_seq_len_for_step(first_step, o->steps, o->seq_len_cap);
     int last = bb_train_longest(o);
     if (first == last)
@@ -146,8 +153,11 @@ void bb_train_report_summary(bb_train_report *report, bb_device *device, const b
         snprintf(lengths, sizeof lengths, "%d bytes, growing to %d", first, last);
     fprintf(out, "a step   %d x %lld sequences of %s: %lld bytes\n", o->batch_size, (long long)o->global_batch / o->batch_size,
             lengths, (long long)o->global_batch * first);
-    fprintf(out, "run      steps %lld to %lld, %s: %.3g epoch%s of the data; %s, lr %g\n", (long long)first_step + 1,
-            (long long)o->steps, bb_text_bytes((uint64_t)bytes).s, epochs, epochs > 0.995 && epochs < 1.005 ? "" : "s",
+    const char *unit = bb_trainer_sampling(report->trainer) == BB_SAMPLING_EPOCHS ? "epoch" : "time";
+    bool one = plan.epochs > 0.995 && plan.epochs < 1.005;
+    fprintf(out, "run      steps %lld to %lld, %s: %.3g %s%s %s; %s, lr %g\n", (long long)first_step + 1, (long long)o->steps,
+            bb_text_bytes((uint64_t)plan.bytes).s, plan.epochs, unit, one ? "" : "s",
+            unit[0] == 'e' ? "of the data" : "the data, windows drawn with replacement as the run began",
             args->optim == BB_OPTIM_ADAMW8BIT ? "adamw8bit" : "adamw", args->lr);
     fprintf(out, "out      %s\n", args->out);
     if (args->checkpoint[0])

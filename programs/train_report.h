@@ -25,7 +25,7 @@ void bb_train_report_close(bb_train_report *report);
 bb_status bb_train_report_memory(bb_train_report *report, uint64_t predicted, uint64_t optimizer, bb_error *err);
 /* Everything that is known before the first step. */
 void bb_train_report_summary(bb_train_report *report, bb_device *device, const bb_config *config,
-                             const bb_memory_estimate *memory, uint64_t free_bytes, const bb_dataset_info *data,
+                             const bb_memory_estimate *memory, uint64_t free_bytes, const bb_dataset *dataset,
                              int64_t first_step);
 /* Something that the user should read, before the first step. */
 void bb_train_report_note(bb_train_report *report, const char *message);

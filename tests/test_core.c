@@ -136,6 +136,37 @@ static void test_below_is_uniform(void **state) {
     assert_true(word - k <= 1);
 }
 
+static void test_permute_is_a_permutation(void **state) {
+    (void)state;
+    for (uint64_t n = 1; n <= 300; n++) {
+        bool taken[300] = {false};
+        for (uint64_t i = 0; i < n; i++) {
+            uint64_t to = bb_rng_permute(n * 77, i, n);
+            assert_true(to < n && !taken[to]);
+            taken[to] = true;
+        }
+    }
+    const uint64_t large[] = {UINT32_MAX, (1ull << 40) + 1, UINT64_MAX};
+    for (int i = 0; i < 3; i++)
+        for (uint64_t k = 0; k < 100; k++) assert_true(bb_rng_permute(k, large[i] - 1 - k, large[i]) < large[i]);
+}
+
+/* Over the keys, all pairs of places for elements 0 and 1 are equally likely. */
+static void test_permute_is_uniform(void **state) {
+    (void)state;
+    for (uint64_t n = 2; n <= 9; n++) {
+        enum { KEYS = 20000 };
+        int counts[9][9] = {{0}}, cells = (int)(n * (n - 1));
+        for (uint64_t key = 0; key < KEYS; key++) counts[bb_rng_permute(key, 0, n)][bb_rng_permute(key, 1, n)]++;
+        double chi2 = 0, expected = (double)KEYS / cells;
+        for (uint64_t a = 0; a < n; a++)
+            for (uint64_t b = 0; b < n; b++)
+                if (a != b) chi2 += (counts[a][b] - expected) * (counts[a][b] - expected) / expected;
+        double limit = cells - 1 + 5 * sqrt(2.0 * (cells - 1));
+        if (chi2 > limit) fail_msg("n = %d: chi-square %.1f, expected at most %.1f", (int)n, chi2, limit);
+    }
+}
+
 static void test_normal_moments(void **state) {
     (void)state;
     enum { N = 200000 };
@@ -170,6 +201,8 @@ int main(void) {
         cmocka_unit_test(test_coordinates_all_matter),
         cmocka_unit_test(test_uniform_moments_and_range),
         cmocka_unit_test(test_below_is_uniform),
+        cmocka_unit_test(test_permute_is_a_permutation),
+        cmocka_unit_test(test_permute_is_uniform),
         cmocka_unit_test(test_normal_moments),
     };
     return cmocka_run_group_tests_name("core", tests, NULL, NULL);

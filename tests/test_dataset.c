@@ -159,12 +159,13 @@ static void test_batches_are_windows(void **state) {
     bb_dataset_close(dataset);
 }
 
-/* The rule that checkpoints and other implementations rely on, written out on its own. */
-static void test_sample_is_a_function_of_seed_number_and_length(void **state) {
+/* The rule for runs begun before there were epochs, written out on its own. */
+static void test_with_replacement(void **state) {
     (void)state;
     const size_t sizes[3] = {300, 500, 77};
     bb_dataset *dataset = open_shards(scratch_dir, 16, 99, 0, 1);
     bb_error err = {0};
+    bb_dataset_set_sampling(dataset, BB_SAMPLING_WITH_REPLACEMENT);
     for (int pass = 0; pass < 2; pass++) {
         int seq_len = pass ? 100 : 16;
         assert_int_equal(bb_dataset_set_seq_len(dataset, seq_len, &err), BB_OK);
@@ -185,18 +186,73 @@ static void test_sample_is_a_function_of_seed_number_and_length(void **state) {
     bb_dataset_close(dataset);
 }
 
-static void test_uniform_over_windows(void **state) {
+/* The rule of docs/FORMAT.md, written out as plainly as it can be: samples in the order of their numbers. */
+static void test_epochs_follow_the_rule(void **state) {
     (void)state;
-    enum { T = 32, WINDOWS = 300 + 500 + 77 - 3 * T, DRAWS = 400 * WINDOWS };
+    enum { SEED = 99, SAMPLES = 3000 };
+    const int lengths[] = {1, 16, 100, 76, 299, 499};
+    const int64_t sizes[3] = {300, 500, 77};
+    for (size_t l = 0; l < sizeof lengths / sizeof *lengths; l++) {
+        int T = lengths[l];
+        bb_dataset *dataset = open_shards(scratch_dir, T, SEED, 0, 1);
+        uint64_t n = 0;
+        for (uint64_t epoch = 0; n < SAMPLES; epoch++) {
+            uint64_t cycle = epoch / (uint64_t)T, place = epoch % (uint64_t)T;
+            int64_t o = (int64_t)bb_rng_permute(bb_rng_u64(SEED, BB_STREAM_EPOCH_OFFSETS, cycle), place, (uint64_t)T);
+            bb_window windows[900];
+            uint64_t count = 0;
+            for (int file = 0; file < 3; file++)
+                for (int64_t at = o; at + T + 1 <= sizes[file]; at += T) windows[count++] = (bb_window){file, at};
+            for (uint64_t k = 0; k < count; k++, n++) {
+                bb_window want = windows[bb_rng_permute(bb_rng_u64(SEED, BB_STREAM_EPOCH_WINDOWS, epoch), k, count)];
+                bb_window found = bb_dataset_sample(dataset, n);
+                assert_int_equal(found.file, want.file);
+                assert_int_equal(found.offset, want.offset);
+            }
+        }
+        /* whatever was asked for before, and far on */
+        const uint64_t places[] = {SAMPLES - 1, 0, 1ull << 40, 17, (1ull << 40) + 1, 1ull << 40};
+        for (size_t i = 0; i < sizeof places / sizeof *places; i++) {
+            bb_dataset *fresh = open_shards(scratch_dir, T, SEED, 0, 1);
+            bb_window a = bb_dataset_sample(dataset, places[i]), b = bb_dataset_sample(fresh, places[i]);
+            assert_int_equal(a.file, b.file);
+            assert_int_equal(a.offset, b.offset);
+            bb_dataset_close(fresh);
+        }
+        bb_dataset_close(dataset);
+    }
+}
+
+/* What is promised: no byte is an input twice in an epoch, and T epochs have each offset once. */
+static void test_every_window_once(void **state) {
+    (void)state;
+    enum { T = 32, OFFSETS = 300 + 500 + 77 - 3 * T };
     bb_dataset *dataset = open_shards(scratch_dir, T, 12345, 0, 1);
-    int *counts = calloc(WINDOWS, sizeof *counts);
-    assert_non_null(counts);
-    for (uint64_t n = 0; n < DRAWS; n++) counts[window_number(dataset, bb_dataset_sample(dataset, n))]++;
-    double expected = (double)DRAWS / WINDOWS, chi_square = 0;
-    for (int i = 0; i < WINDOWS; i++) chi_square += (counts[i] - expected) * (counts[i] - expected) / expected;
-    /* Mean WINDOWS - 1, standard deviation sqrt(2 (WINDOWS - 1)) = 39.5: within 4 of them. */
-    if (chi_square < 780 - 158 || chi_square > 780 + 158) fail_msg("chi-square %.1f, expected 780 +- 158", chi_square);
-    free(counts);
+    uint64_t n = 0;
+    for (int cycle = 0; cycle < 3; cycle++) {
+        bool taken[OFFSETS] = {false};
+        for (int i = 0; i < OFFSETS; i++) {
+            int64_t window = window_number(dataset, bb_dataset_sample(dataset, n++));
+            assert_false(taken[window]);
+            taken[window] = true;
+        }
+    }
+    int at = 0;
+    for (int epoch = 0; epoch < 40; epoch++) {
+        uint8_t read[3][500] = {{0}};
+        int count = 0, ascending = 0;
+        int64_t last = -1;
+        (void)bb_dataset_sample(dataset, (uint64_t)at);
+        for (; count < (int)dataset->epoch_samples; count++) {
+            bb_window w = bb_dataset_sample(dataset, (uint64_t)at++);
+            for (int i = 0; i < T; i++) assert_int_equal(read[w.file][w.offset + i]++, 0);
+            ascending += w.file * 1000 + w.offset > last;
+            last = w.file * 1000 + w.offset;
+        }
+        assert_in_range(count, 23, 26);           /* 27.4 sequences of data, less what is cut off at six ends */
+        assert_in_range(ascending, 4, count - 4); /* shuffled */
+    }
+    assert_true(bb_dataset_epochs(dataset, T, OFFSETS) > T - 1e-9 && bb_dataset_epochs(dataset, T, OFFSETS) < T + 1e-9);
     bb_dataset_close(dataset);
 }
 
@@ -409,8 +465,9 @@ int main(void) {
         cmocka_unit_test(test_says_what_is_wrong),
         cmocka_unit_test(test_passes_over_short_shards),
         cmocka_unit_test(test_batches_are_windows),
-        cmocka_unit_test(test_sample_is_a_function_of_seed_number_and_length),
-        cmocka_unit_test(test_uniform_over_windows),
+        cmocka_unit_test(test_with_replacement),
+        cmocka_unit_test(test_epochs_follow_the_rule),
+        cmocka_unit_test(test_every_window_once),
         cmocka_unit_test(test_ranks_share_a_step),
         cmocka_unit_test(test_ranks_are_disjoint),
         cmocka_unit_test(test_position_resumes),

@@ -2,6 +2,7 @@
 /* Training runs: the same bits twice, on any number of threads, and over a stop and a resume; bad steps; the 8-bit optimizer. */
 #include "support.h"
 
+#include "core/rng.h"
 #include "scratch.h"
 
 enum { LAST_STEPS = 50 };
@@ -28,7 +29,7 @@ typedef struct run {
     double lr;
     double last_loss; /* mean of the last LAST_STEPS steps */
     int losses, validations, saves;
-    double loss_sum;
+    double loss_sum, first_loss; /* first_loss: of the first step of this call */
 } run;
 
 static const bb_config tiny = {.vocab_size = 256,
@@ -43,6 +44,7 @@ static const bb_config tiny = {.vocab_size = 256,
 
 static void on_event(void *user, const bb_train_event *e) {
     run *r = user;
+    if (e->kind == BB_TRAIN_STEP && !(r->first_loss > 0)) r->first_loss = e->loss;
     if (e->kind == BB_TRAIN_STEP && e->step > e->total_steps - LAST_STEPS) {
         r->loss_sum += e->loss;
         r->last_loss = r->loss_sum / ++r->losses;
@@ -238,6 +240,64 @@ static void test_resume_with_curriculum(void **state) {
     c.stop_at = 0;
     assert_ok(train(&c, &test_error));
     assert_same_checkpoint("curriculum", "curriculum-parts", 30);
+}
+
+/* Replaces `from` by `to`, of the same length, in a small file. */
+static void edit_file(const char *path, const char *from, const char *to) {
+    static char bytes[1 << 20];
+    FILE *f = fopen(path, "r+b");
+    assert_non_null(f);
+    size_t size = fread(bytes, 1, sizeof bytes, f);
+    char *at = memmem(bytes, size, from, strlen(from));
+    if (!at) fail_msg("%s has no %s", path, from);
+    assert_int_equal(strlen(from), strlen(to));
+    assert_int_equal(fseek(f, at - bytes, SEEK_SET), 0);
+    assert_int_equal(fwrite(to, 1, strlen(to), f), strlen(to));
+    assert_int_equal(fclose(f), 0);
+}
+
+/* A checkpoint from before there were epochs goes on in its order, with replacement, and so do those after it. */
+static void test_old_order(void **state) {
+    (void)state;
+    enum { T = 64, ROWS = 4 };
+    run a = base;
+    a.name = "old";
+    a.stop_at = 6;
+    assert_ok(train(&a, &test_error));
+    char path[512], dir[512];
+    snprintf(path, sizeof path, "%s", scratch_path("old/step-00000006.safetensors"));
+    snprintf(dir, sizeof dir, "%s", scratch_path("old"));
+    edit_file(path, "\\\"sampling\\\":\\\"epochs\\\",", "                        ");
+    edit_file(path, "\"tensor_xxh3\"", "\"tensor_old3\""); /* that version had no checksums either */
+
+    bb_device *device;
+    bb_model *model;
+    uint8_t x[ROWS * T], y[ROWS * T];
+    static uint8_t text[1 << 18];
+    FILE *f = fopen(text_path(), "rb");
+    assert_non_null(f);
+    size_t size = fread(text, 1, sizeof text, f);
+    (void)fclose(f);
+    double losses[2];
+    assert_ok(bb_device_open("cpu", 1, &device, &test_error));
+    for (int pass = 0; pass < 2; pass++) { /* steps 7 and 8 */
+        for (uint64_t row = 0; row < ROWS; row++) {
+            uint64_t at = bb_rng_below(5, BB_STREAM_DATA, (6 + (uint64_t)pass) * ROWS + row, size - T);
+            memcpy(x + row * T, text + at, T);
+            memcpy(y + row * T, text + at + 1, T);
+        }
+        run b = a;
+        b.resume = dir;
+        b.stop_at = 7 + pass;
+        assert_ok(bb_model_load(device, pass ? scratch_path("old/step-00000007.safetensors") : path, &model, &test_error));
+        assert_ok(bb_model_loss(model, x, y, ROWS, T, &losses[pass], &test_error));
+        bb_model_free(model);
+        b.first_loss = 0;
+        assert_ok(train(&b, &test_error));
+        if (fabs(b.first_loss - losses[pass]) > 1e-4) fail_msg("step %d: %g, not %g", 7 + pass, b.first_loss, losses[pass]);
+    }
+    assert_true(fabs(losses[0] - losses[1]) > 1e-3); /* so other bytes would have been seen */
+    bb_device_close(device);
 }
 
 static void test_no_opt_state(void **state) {
@@ -623,6 +683,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {cmocka_unit_test(test_threads_and_recompute_change_nothing),
                                        cmocka_unit_test(test_resume),
                                        cmocka_unit_test(test_resume_with_curriculum),
+                                       cmocka_unit_test(test_old_order),
                                        cmocka_unit_test(test_no_opt_state),
                                        cmocka_unit_test(test_run_directory),
                                        cmocka_unit_test(test_bad_steps),

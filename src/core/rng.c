@@ -39,6 +39,23 @@ uint64_t bb_rng_below(uint64_t seed, uint64_t stream, uint64_t index, uint64_t n
     return (uint64_t)((unsigned __int128)bb_rng_u64(seed, stream, index) * n >> 64);
 }
 
+uint64_t bb_rng_permute(uint64_t key, uint64_t i, uint64_t n) {
+    enum { ROUNDS = 8 };
+    int half = 1; /* bits of each side; the domain, 4^half, is below 4n */
+    while (half < 32 && n > (uint64_t)1 << 2 * half) half++;
+    uint64_t mask = ((uint64_t)1 << half) - 1;
+    do {
+        uint64_t left = i >> half, right = i & mask;
+        for (uint64_t round = 0; round < ROUNDS; round++) {
+            uint64_t mixed = left ^ (bb_rng_u64(key, BB_STREAM_PERMUTATION, round << 32 | right) & mask);
+            left = right;
+            right = mixed;
+        }
+        i = left << half | right;
+    } while (i >= n);
+    return i;
+}
+
 double bb_rng_normal(uint64_t seed, uint64_t stream, uint64_t index) {
     uint32_t r[4];
     bb_philox(seed, stream, index, r);

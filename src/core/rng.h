@@ -14,6 +14,9 @@ enum {
     BB_STREAM_BENCH = 4,
     BB_STREAM_TEST = 5,
     BB_STREAM_SAMPLER_REST = 6, /* the lower bits of the sampler's */
+    BB_STREAM_EPOCH_OFFSETS = 7,
+    BB_STREAM_EPOCH_WINDOWS = 8,
+    BB_STREAM_PERMUTATION = 9,
     BB_STREAM_INIT = 1 << 16
 };
 
@@ -23,6 +26,9 @@ uint64_t bb_rng_u64(uint64_t seed, uint64_t stream, uint64_t index);
 double bb_rng_uniform(uint64_t seed, uint64_t stream, uint64_t index);
 /* [0, n), unbiased to within 2^-64 (multiply-high). n >= 1. */
 uint64_t bb_rng_below(uint64_t seed, uint64_t stream, uint64_t index, uint64_t n);
+/* Where element i goes in a permutation of 0 … n-1 that `key` chooses. i < n. No table: a Feistel network over the next power
+ * of four, walked until the result is below n (Black and Rogaway, "Ciphers with arbitrary finite domains", CT-RSA 2002). */
+uint64_t bb_rng_permute(uint64_t key, uint64_t i, uint64_t n);
 /* N(0, 1), Box-Muller. */
 double bb_rng_normal(uint64_t seed, uint64_t stream, uint64_t index);
 

@@ -1,6 +1,11 @@
 // SPDX-License-Identifier: MIT
 /* Sampling. A sample is a pure function of (seed, its number, seq_len), so the position is the only state: a resumed run goes
- * on with the same bytes, and ranks share the work by taking disjoint ranges of numbers. */
+ * on with the same bytes, and ranks share the work by taking disjoint ranges of numbers.
+ *
+ * With T = seq_len, an epoch has an offset o < T; its windows begin at o, o + T, o + 2T, … of every file, as far as T + 1 bytes
+ * fit. Any T epochs in a row from a multiple of T, a cycle, have each offset once, in an order that the cycle permutes. So a
+ * cycle holds each offset of a file at which a window fits exactly once: sample n lies in cycle n / (number of those), and its
+ * epoch is found by counting through at most T of them. */
 #include "data/dataset.h"
 
 #include <inttypes.h>
@@ -9,8 +14,15 @@
 
 #include "core/rng.h"
 
+/* Offsets at which a window fits. */
 static uint64_t windows_of(const bb_byte_file *file, int seq_len) {
     return file->size > seq_len ? (uint64_t)(file->size - seq_len) : 0;
+}
+
+static uint64_t count_offsets(const bb_byte_source *source, int seq_len) {
+    uint64_t count = 0;
+    for (int i = 0; i < source->count; i++) count += windows_of(&source->files[i], seq_len);
+    return count;
 }
 
 static bb_status no_usable_file(const bb_dataset *dataset, int seq_len, bb_error *err) {
@@ -46,12 +58,6 @@ bb_status bb_dataset_set_seq_len(bb_dataset *dataset, int seq_len, bb_error *err
     uint8_t *window = realloc(dataset->window, (size_t)seq_len + 1);
     if (!window) return bb_fail(err, BB_ERR_MEMORY, "%s: no memory for a window of %d bytes", dataset->name, seq_len);
     dataset->window = window;
-    uint64_t total = 0;
-    for (int i = 0; i < source->count; i++) {
-        dataset->first_windows[i] = total;
-        total += windows_of(&source->files[i], seq_len);
-    }
-    dataset->first_windows[source->count] = total;
     if (first_skipped) {
         snprintf(dataset->warning, sizeof dataset->warning,
                  "%" PRId64 " of %d shards hold fewer than the %" PRId64
@@ -61,7 +67,31 @@ bb_status bb_dataset_set_seq_len(bb_dataset *dataset, int seq_len, bb_error *err
     }
     dataset->info = info;
     dataset->seq_len = seq_len;
+    dataset->offsets = count_offsets(source, seq_len);
+    bb_dataset_set_sampling(dataset, dataset->sampling); /* what is known of an epoch is of the old length */
     return BB_OK;
+}
+
+/* Fills first_windows for windows at every `stride` bytes from `offset` on. */
+static uint64_t number_windows(bb_dataset *dataset, uint64_t offset, uint64_t stride) {
+    uint64_t total = 0;
+    for (int i = 0; i < dataset->source.count; i++) {
+        uint64_t fit = windows_of(&dataset->source.files[i], dataset->seq_len);
+        dataset->first_windows[i] = total;
+        total += fit > offset ? (fit - offset - 1) / stride + 1 : 0;
+    }
+    return dataset->first_windows[dataset->source.count] = total;
+}
+
+void bb_dataset_set_sampling(bb_dataset *dataset, bb_sampling sampling) {
+    dataset->sampling = sampling;
+    dataset->epoch_samples = 0;
+    if (sampling == BB_SAMPLING_WITH_REPLACEMENT) (void)number_windows(dataset, 0, 1);
+}
+
+double bb_dataset_epochs(const bb_dataset *dataset, int seq_len, double samples) {
+    double offsets = (double)count_offsets(&dataset->source, seq_len);
+    return offsets > 0 ? samples * seq_len / offsets : 0;
 }
 
 bb_status bb_dataset_create(bb_byte_source *source, const char *name, int seq_len, uint64_t seed, int rank, int world_size,
@@ -113,10 +143,38 @@ void bb_dataset_set_position(bb_dataset *dataset, uint64_t samples) {
     if (dataset) dataset->position = samples;
 }
 
-bb_window bb_dataset_sample(const bb_dataset *dataset, uint64_t n) {
+static void enter_epoch(bb_dataset *dataset, uint64_t epoch, uint64_t first_sample) {
+    uint64_t cycle = epoch / (uint64_t)dataset->seq_len, place = epoch % (uint64_t)dataset->seq_len;
+    uint64_t cycle_key = bb_rng_u64(dataset->seed, BB_STREAM_EPOCH_OFFSETS, cycle);
+    dataset->epoch = epoch;
+    dataset->epoch_first = first_sample;
+    dataset->epoch_offset = bb_rng_permute(cycle_key, place, (uint64_t)dataset->seq_len);
+    dataset->epoch_samples = number_windows(dataset, dataset->epoch_offset, (uint64_t)dataset->seq_len);
+    dataset->epoch_key = bb_rng_u64(dataset->seed, BB_STREAM_EPOCH_WINDOWS, epoch);
+}
+
+/* Where sample n is in the order of its epoch. An epoch may be empty, where all files are short. */
+static uint64_t find_epoch(bb_dataset *dataset, uint64_t n) {
+    uint64_t cycle_first = n / dataset->offsets * dataset->offsets;
+    if (dataset->epoch_samples == 0 || n < dataset->epoch_first || dataset->epoch_first < cycle_first)
+        enter_epoch(dataset, n / dataset->offsets * (uint64_t)dataset->seq_len, cycle_first);
+    while (n - dataset->epoch_first >= dataset->epoch_samples)
+        enter_epoch(dataset, dataset->epoch + 1, dataset->epoch_first + dataset->epoch_samples);
+    return n - dataset->epoch_first;
+}
+
+bb_window bb_dataset_sample(bb_dataset *dataset, uint64_t n) {
     const uint64_t *first = dataset->first_windows;
+    uint64_t window, offset = 0, stride = 1;
+    if (dataset->sampling == BB_SAMPLING_WITH_REPLACEMENT) {
+        window = bb_rng_below(dataset->seed, BB_STREAM_DATA, n, dataset->offsets);
+    } else {
+        uint64_t place = find_epoch(dataset, n);
+        window = bb_rng_permute(dataset->epoch_key, place, dataset->epoch_samples);
+        offset = dataset->epoch_offset;
+        stride = (uint64_t)dataset->seq_len;
+    }
     int low = 0, high = dataset->source.count;
-    uint64_t window = bb_rng_below(dataset->seed, BB_STREAM_DATA, n, first[high]);
     while (high - low > 1) { /* first[low] <= window < first[high]; files without windows fall out, as first[i] == first[i+1] */
         int middle = low + (high - low) / 2;
         if (first[middle] <= window)
@@ -124,7 +182,7 @@ bb_window bb_dataset_sample(const bb_dataset *dataset, uint64_t n) {
         else
             high = middle;
     }
-    return (bb_window){.file = low, .offset = (int64_t)(window - first[low])};
+    return (bb_window){.file = low, .offset = (int64_t)(offset + (window - first[low]) * stride)};
 }
 
 bb_status bb_dataset_batch(bb_dataset *dataset, int batch_size, int grad_accum, int micro, uint8_t *x, uint8_t *y,

@@ -127,16 +127,19 @@ static json_t *window_to_json(const bb_spike_window *w) {
     return NULL;
 }
 
+static const char *const sampling_names[] = {
+    [BB_SAMPLING_EPOCHS] = "epochs", [BB_SAMPLING_WITH_REPLACEMENT] = "with_replacement"};
+
 static json_t *state_to_json(const bb_training_state *s, const bb_optimizer *optimizer) {
-    json_t *state =
-        json_pack("{s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:i, s:f, s:i, s:s}", "step", (json_int_t)s->step, "samples",
-                  (json_int_t)s->samples, "bytes_seen", (json_int_t)s->bytes_seen, "skipped_steps",
-                  (json_int_t)s->skipped_steps, "skipped_in_a_row", (json_int_t)s->skipped_in_a_row, "skipped_micro_batches",
-                  (json_int_t)s->skipped_micro_batches, "optimizer_steps", (json_int_t)s->optimizer_steps, "trained_length",
-                  s->trained_length, "scaler_scale", s->scaler_scale, "scaler_good_steps", s->scaler_good_steps, "optimizer",
-                  !optimizer                        ? "none"
-                  : bb_optimizer_is_8bit(optimizer) ? "adamw8bit"
-                                                    : "adamw");
+    json_t *state = json_pack(
+        "{s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:i, s:f, s:i, s:s, s:s}", "step", (json_int_t)s->step, "samples",
+        (json_int_t)s->samples, "bytes_seen", (json_int_t)s->bytes_seen, "skipped_steps", (json_int_t)s->skipped_steps,
+        "skipped_in_a_row", (json_int_t)s->skipped_in_a_row, "skipped_micro_batches", (json_int_t)s->skipped_micro_batches,
+        "optimizer_steps", (json_int_t)s->optimizer_steps, "trained_length", s->trained_length, "scaler_scale", s->scaler_scale,
+        "scaler_good_steps", s->scaler_good_steps, "sampling", sampling_names[s->sampling], "optimizer",
+        !optimizer                        ? "none"
+        : bb_optimizer_is_8bit(optimizer) ? "adamw8bit"
+                                          : "adamw");
     if (s->spikes.count == 0 || json_object_set_new(state, "spike_window", window_to_json(&s->spikes)) == 0) return state;
     json_decref(state);
     return NULL;
@@ -171,6 +174,20 @@ static bb_status read_window(const json_t *window, const char *path, bb_spike_wi
     return BB_OK;
 }
 
+/* Absent: the file is from before there were epochs. */
+static bb_status read_sampling(const json_t *name, const char *path, bb_sampling *out, bb_error *err) {
+    *out = BB_SAMPLING_WITH_REPLACEMENT;
+    for (int i = BB_SAMPLING_EPOCHS; name && i <= BB_SAMPLING_WITH_REPLACEMENT; i++)
+        if (json_is_string(name) && strcmp(json_string_value(name), sampling_names[i]) == 0) {
+            *out = (bb_sampling)i;
+            return BB_OK;
+        }
+    if (!name) return BB_OK;
+    return bb_fail(err, BB_ERR_FORMAT, "%s: training state: sampling should be \"%s\" or \"%s\", is %s", path,
+                   sampling_names[BB_SAMPLING_EPOCHS], sampling_names[BB_SAMPLING_WITH_REPLACEMENT],
+                   json_is_string(name) ? json_string_value(name) : bb_json_type_name(name));
+}
+
 static bb_status state_from_json(const char *text, const char *path, bb_training_state *out, char *optimizer,
                                  size_t optimizer_size, bb_error *err) {
     json_t *o;
@@ -190,6 +207,8 @@ static bb_status state_from_json(const char *text, const char *path, bb_training
         status = read_int(o, "skipped_in_a_row", path, &in_a_row, err);
     bb_spike_window spikes;
     if (status == BB_OK) status = read_window(json_object_get(o, "spike_window"), path, &spikes, err);
+    bb_sampling sampling = BB_SAMPLING_EPOCHS;
+    if (status == BB_OK) status = read_sampling(json_object_get(o, "sampling"), path, &sampling, err);
     const char *name = json_string_value(json_object_get(o, "optimizer"));
     if (status == BB_OK && !name) status = bb_fail(err, BB_ERR_FORMAT, "%s: training state: 'optimizer' is missing", path);
     if (status == BB_OK) {
@@ -203,7 +222,8 @@ static bb_status state_from_json(const char *text, const char *path, bb_training
                                    .scaler_scale = json_number_value(scale),
                                    .scaler_good_steps = (int)v[7],
                                    .skipped_in_a_row = in_a_row,
-                                   .spikes = spikes};
+                                   .spikes = spikes,
+                                   .sampling = sampling};
         snprintf(optimizer, optimizer_size, "%s", name);
     }
     json_decref(o);

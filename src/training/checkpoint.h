@@ -23,6 +23,7 @@ typedef struct bb_training_state {
     int64_t skipped_in_a_row; /* the newest steps, without one that was applied */
     bb_spike_window spikes;   /* count 0 where spikes are not looked for */
     bool moments_widened;     /* by load: the file is of version 0.1.0, with 8-bit moments that are f32 now */
+    bb_sampling sampling;
 } bb_training_state;
 
 /* What a checkpoint will hold. With `copy` it is copied to memory of the host, by take (what is not in the host's memory, or is

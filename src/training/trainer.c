@@ -281,6 +281,7 @@ bb_status bb_trainer_resume(bb_trainer *t, const char *path, bool load_opt_state
 }
 
 const char *bb_trainer_resumed_from(const bb_trainer *t) { return t ? t->resumed_from : NULL; }
+bb_sampling bb_trainer_sampling(const bb_trainer *t) { return t ? t->state.sampling : (bb_sampling)0; }
 
 /* ---- parts of a step ------------------------------------------------------------------------------------------------- */
 
@@ -740,6 +741,7 @@ static bb_status run(bb_trainer *t, bb_dataset *dataset, bb_error *err) {
     const bb_train_options *o = &t->options;
     bb_training_state *s = &t->state;
     int64_t end = o->stop_at > 0 && o->stop_at < o->steps ? o->stop_at : o->steps;
+    bb_dataset_set_sampling(dataset, s->sampling);
     bb_dataset_set_position(dataset, s->samples);
     t->started = t->last_log_time = bb_clock_seconds();
     t->last_log_bytes = s->bytes_seen;
