@@ -404,8 +404,10 @@ typedef struct bb_train_options {
     double max_minutes;  /* saves and returns before so long after the creation; 0: off */
     const char *out_dir; /* NULL: nothing is written */
     bool allow_overwrite;
-    const char *run_config_json; /* text of config.json to leave in out_dir; NULL: none */
-    const char *val_data;        /* NULL: no validation */
+    const char *run_config_json;        /* text of config.json to leave in out_dir; NULL: none */
+    const char *checkpoint_config_json; /* JSON text that each checkpoint keeps, for bb_checkpoint_config; NULL: none */
+    bool require_same_data; /* resumed on other data than the checkpoint names: an error instead of a BB_TRAIN_NOTICE */
+    const char *val_data;   /* NULL: no validation */
     int val_every, val_batches, val_seq_len;
     bool strict_val; /* a validation that fails ends the run; else it is a notice, and counted */
     void (*on_event)(void *user, const bb_train_event *event);
@@ -442,6 +444,8 @@ BB_API const char *bb_trainer_resumed_from(const bb_trainer *trainer); /* the ch
 /* The shares of an event, of the whole call of train. 0 for one process. */
 BB_API void bb_trainer_wait_shares(const bb_trainer *trainer, double *wait_share, double *exposed_share);
 BB_API bool bb_trainer_out_of_time(const bb_trainer *trainer); /* train returned because of max_minutes */
+/* The checkpoint_config_json of the run that wrote a checkpoint; bb_string_free. NULL where it has none. */
+BB_API bb_status bb_checkpoint_config(const char *path, char **text, bb_error *err);
 /* The newest checkpoint of a run directory, by its name; of those before step `before`. */
 BB_API bb_status bb_run_latest_checkpoint(const char *run_dir, char *path, size_t path_size, bb_error *err);
 BB_API bb_status bb_run_checkpoint_before(const char *run_dir, int64_t before, char *path, size_t path_size, bb_error *err);

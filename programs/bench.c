@@ -152,6 +152,14 @@ static int bench(const bench_args *args) {
     return status == BB_OK ? BB_EXIT_OK : bb_cli_fail(&command, &err);
 }
 
+static void note_unused(const bb_cli *cli, const bench_args *args) {
+    static const char *const training[] = {"batch_size", "seq_len", "optim", "recompute", "step_only"};
+    for (int i = 0; i < 5 && args->decode; i++)
+        bb_cli_unused(cli, training[i], "it is for training, and --decode times inference");
+    if (!args->decode) bb_cli_unused(cli, "kv_cache", "training has no cache; it is for --decode");
+    bb_device_args_notes(cli, &args->device);
+}
+
 int bb_cmd_bench(int argc, char **argv) {
     bench_args args;
     bb_bench_options defaults;
@@ -159,7 +167,10 @@ int bb_cmd_bench(int argc, char **argv) {
     args = (bench_args){.seq_len = defaults.seq_len, .repeats = defaults.repeats, .optim = (int)defaults.optim};
     bb_cli cli;
     int exit_status = bb_cli_parse(&cli, &command, &args, argc, argv);
-    if (exit_status == BB_CLI_CONTINUE) exit_status = bench(&args);
+    if (exit_status == BB_CLI_CONTINUE) {
+        note_unused(&cli, &args);
+        exit_status = bench(&args);
+    }
     bb_cli_free(&cli);
     return exit_status;
 }

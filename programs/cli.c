@@ -46,6 +46,10 @@ bool bb_cli_given(const bb_cli *cli, const char *name) {
     return false;
 }
 
+void bb_cli_unused(const bb_cli *cli, const char *name, const char *why) {
+    if (bb_cli_given(cli, name)) fprintf(stderr, "bitbyte %s: note: --%s has no effect: %s\n", cli->command->name, name, why);
+}
+
 static int unknown_option(bb_cli *cli, const char *argument, const char *name) {
     const char *names[BB_CLI_MAX_ROWS + 2];
     int count = 0;

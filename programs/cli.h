@@ -13,5 +13,7 @@ int bb_cli_parse(bb_cli *cli, const bb_cli_command *command, void *args, int arg
 /* Frees the items of the lists that were given. */
 void bb_cli_free(bb_cli *cli);
 bool bb_cli_given(const bb_cli *cli, const char *name);
+/* Where the option was given, says on standard error that it has no effect, and why. */
+void bb_cli_unused(const bb_cli *cli, const char *name, const char *why);
 
 #endif

@@ -3,6 +3,7 @@
 #include "cli_json.h"
 
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "cli_message.h"
@@ -28,11 +29,12 @@ static json_t *value_json(const bb_cli_row *row) {
     return array;
 }
 
-json_t *bb_cli_to_json(const bb_cli *cli) {
+json_t *bb_cli_to_json(const bb_cli *cli, bool results) {
     json_t *object = json_object();
     for (int i = 0; object && i < cli->row_count; i++) {
         const bb_cli_row *row = &cli->rows[i];
         if (!row->option->name) continue;
+        if (results && (row->option->type == BB_CLI_STRING || row->option->saved > BB_CLI_SAVED_FUTURE)) continue;
         if (json_object_set_new(object, row->option->name, value_json(row)) != 0) {
             json_decref(object);
             return NULL;
@@ -79,7 +81,17 @@ static bool saved_text(const bb_cli_option *option, const json_t *value, char *o
     return false;
 }
 
-int bb_cli_from_json(const bb_cli *cli, json_t *saved, const char *where) {
+static int add_change(const bb_cli *cli, const char *name, const char *ours, const char *theirs, char **changes) {
+    char *longer = NULL, *before = *changes;
+    const char *value = ours[0] ? ours : "none", *was = theirs[0] ? theirs : "none";
+    if (asprintf(&longer, "%s%s--%s %s (was %s)", before ? before : "", before ? ", " : "", name, value, was) < 0)
+        return bb_cli_failure(cli->command, "out of memory");
+    free(before);
+    *changes = longer;
+    return BB_CLI_CONTINUE;
+}
+
+int bb_cli_from_json(const bb_cli *cli, json_t *saved, const char *where, bool same_run, char **changes) {
     for (int i = 0; i < cli->row_count; i++) {
         const bb_cli_row *row = &cli->rows[i];
         const bb_cli_option *option = row->option;
@@ -94,11 +106,15 @@ int bb_cli_from_json(const bb_cli *cli, json_t *saved, const char *where) {
         /* A default may lie outside the range that can be typed: equal is good enough. */
         if (strcmp(theirs, ours) == 0) continue;
         if (row->given) {
-            if (option->saved == BB_CLI_SAVED_FREE) continue;
-            return bb_cli_usage_error(cli->command,
-                                      "--%s %s contradicts the run being resumed: %s has %s. Leave the option out, or resume "
-                                      "from a checkpoint file to change it",
-                                      option->name, ours, where, theirs[0] ? theirs : "none");
+            if (option->saved == BB_CLI_SAVED_FIXED && same_run)
+                return bb_cli_usage_error(
+                    cli->command,
+                    "--%s %s contradicts the run being resumed: %s has %s. A run keeps its model, seed and "
+                    "optimizer: leave the option out",
+                    option->name, ours, where, theirs[0] ? theirs : "none");
+            int status = add_change(cli, option->name, ours, theirs, changes);
+            if (status != BB_CLI_CONTINUE) return status;
+            continue;
         }
         if (option->type == BB_CLI_FLAG) {
             *(bool *)row->target = json_is_true(value);

@@ -43,8 +43,9 @@ typedef struct bb_cli_range {
 
 /* What a saved configuration says about an option when a run is resumed. */
 typedef enum bb_cli_saved {
-    BB_CLI_SAVED_FIXED = 0, /* taken from it; giving another value is an error */
-    BB_CLI_SAVED_FREE,      /* taken from it unless given */
+    BB_CLI_SAVED_FIXED = 0, /* taken from it; the run cannot go on with another value */
+    BB_CLI_SAVED_FUTURE,    /* taken from it unless given; decides what the steps to come compute */
+    BB_CLI_SAVED_FREE,      /* taken from it unless given; changes no result */
     BB_CLI_SAVED_CALL       /* belongs to one call: written down, never taken */
 } bb_cli_saved;
 

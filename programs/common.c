@@ -85,6 +85,10 @@ static const bb_cli_option model_options[] = {
 const bb_cli_group bb_device_group = {device_options, BB_CLI_COUNT(device_options)};
 const bb_cli_group bb_model_group = {model_options, BB_CLI_COUNT(model_options)};
 
+void bb_device_args_notes(const bb_cli *cli, const bb_device_args *args) {
+    if (strcmp(bb_device_choices[args->device], "ref") == 0) bb_cli_unused(cli, "threads", "--device ref has one thread");
+}
+
 bb_status bb_device_args_open(const bb_device_args *args, bb_device **out, bb_error *err) {
     return bb_device_open(bb_device_choices[args->device], args->threads, out, err);
 }

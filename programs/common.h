@@ -18,6 +18,8 @@ void bb_device_choices_init(void);
 
 extern const bb_cli_group bb_device_group; /* --threads and --device */
 
+/* Says which of them have no effect. */
+void bb_device_args_notes(const bb_cli *cli, const bb_device_args *args);
 bb_status bb_device_args_open(const bb_device_args *args, bb_device **out, bb_error *err);
 
 /* The shape and the mathematics of a model, as options. */

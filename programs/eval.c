@@ -142,6 +142,10 @@ static int eval(const eval_args *args) {
         eval_options.batch_size = args->batch_size              ? args->batch_size
                                   : eval_options.seq_len < ROWS ? ROWS / eval_options.seq_len
                                                                 : 1;
+        if (eval_options.seq_len > trained)
+            fprintf(stderr,
+                    "note: windows of %d bytes are longer than the %d that the model was trained on: it reads them worse\n",
+                    eval_options.seq_len, trained);
         eval_options.max_batches = args->batches;
         eval_options.sliding = args->sliding;
         eval_options.cached = args->kv_cache != NO_CACHE;
@@ -166,7 +170,12 @@ int bb_cmd_eval(int argc, char **argv) {
     eval_args args = {.kv_cache = NO_CACHE};
     bb_cli cli;
     int exit_status = bb_cli_parse(&cli, &command, &args, argc, argv);
-    if (exit_status == BB_CLI_CONTINUE) exit_status = eval(&args);
+    if (exit_status == BB_CLI_CONTINUE) {
+        if (args.kv_cache != NO_CACHE && args.batches == 0)
+            bb_cli_unused(&cli, "batch_size", "with --kv_cache, windows are read one after another");
+        bb_device_args_notes(&cli, &args.device);
+        exit_status = eval(&args);
+    }
     bb_cli_free(&cli);
     return exit_status;
 }

@@ -275,6 +275,11 @@ static int write_texts(const generate_args *args, bb_model *model, bb_model *dra
     session_options.on_read = on_read;
     session_options.user = &w;
     bb_progress_open(&w.progress, stderr, 0);
+    if (context > bb_model_trained_length(model))
+        fprintf(
+            stderr,
+            "note: a context of %lld bytes is longer than the %d that the model was trained on: past them it writes worse\n",
+            (long long)context, bb_model_trained_length(model));
     if (args->interactive)
         bb_interactive_prepare(&session_options);
     else if ((int64_t)length + args->generation.options.max_new_bytes > context)
@@ -320,6 +325,18 @@ static const char *contradiction(const bb_cli *cli, const generate_args *args) {
     return NULL;
 }
 
+static void note_unused(const bb_cli *cli, const generate_args *args) {
+    const bb_generate_options *o = &args->generation.options;
+    static const char *const drawing[] = {"top_k", "top_p", "min_p", "seed"};
+    for (int i = 0; i < 4 && !(o->temperature > 0); i++)
+        bb_cli_unused(cli, drawing[i], "with --temperature 0, the likeliest byte is always taken");
+    if (!(o->temperature > 0)) bb_cli_unused(cli, "n", "with --temperature 0, all texts are the same");
+    if (o->repetition_penalty >= 1 && o->repetition_penalty <= 1)
+        bb_cli_unused(cli, "repetition_window", "--repetition_penalty is 1: off");
+    if (args->json) bb_cli_unused(cli, "no_echo", "--json holds no prompt");
+    bb_device_args_notes(cli, &args->device);
+}
+
 /* What stands around lines, unescaped into one piece of memory. */
 static bb_status unescape_lines(const generate_args *args, uint8_t **memory, bb_bytes lines[2], bb_error *err) {
     uint8_t *at = *memory = malloc(strlen(args->line_prefix) + strlen(args->line_suffix) + 1);
@@ -357,6 +374,7 @@ static int generate(const bb_cli *cli, generate_args *args) {
     }
     const char *wrong = contradiction(cli, args);
     if (wrong) return bb_cli_usage_error(&command, "%s", wrong);
+    note_unused(cli, args);
 
     char path[4096], draft_path[4096];
     bb_error err;

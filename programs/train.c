@@ -89,6 +89,13 @@ static bb_status open_parts(const bb_train_args *args, bb_train_report *report, 
         if (status != BB_OK) return status;
     }
     int64_t step = bb_trainer_step(r->trainer);
+    if (args->saved_steps && args->options.steps <= step) {
+        err->code = BB_ERR_ARGUMENT;
+        snprintf(err->message, sizeof err->message,
+                 "--steps %lld: the run is at step %lld already; --steps counts from its beginning",
+                 (long long)args->options.steps, (long long)step);
+        return err->code;
+    }
     if (args->options.stop_at > 0 && args->options.stop_at <= step) {
         err->code = BB_ERR_ARGUMENT;
         snprintf(err->message, sizeof err->message, "--stop_at %lld: the run is at step %lld already",
@@ -96,6 +103,26 @@ static bb_status open_parts(const bb_train_args *args, bb_train_report *report, 
         return err->code;
     }
     return BB_OK;
+}
+
+/* What the resumed run will do from here on that it would not have done. */
+static void note_changes(const bb_train_args *args, bb_train_report *report, int64_t step) {
+    const bb_train_options *o = &args->options;
+    char message[1024];
+    if (args->changes) {
+        snprintf(message, sizeof message, "from step %lld on: %.900s", (long long)step + 1, args->changes);
+        bb_train_report_note(report, message);
+    }
+    if (!args->saved_steps || step == 0) return;
+    int64_t warmup = o->warmup_steps >= 0 ? o->warmup_steps : (int64_t)(o->warmup_frac * (double)o->steps);
+    snprintf(
+        message, sizeof message,
+        "the schedule is made for %lld steps instead of %lld: step %lld has a learning rate of %.3g and sequences of %d bytes; "
+        "the warm-up is the first %lld steps",
+        (long long)o->steps, (long long)args->saved_steps, (long long)step + 1,
+        bb_lr_for_step(step, warmup, o->steps, args->lr, o->lr_schedule, o->lr_min_factor),
+        o->seq_len ? o->seq_len : bb_seq_len_for_step(step, o->steps, o->seq_len_cap), (long long)warmup);
+    bb_train_report_note(report, message);
 }
 
 static bb_optimizer_options optimizer_options(const bb_train_args *args, bb_dist *dist) {
@@ -134,6 +161,7 @@ static bb_status open_run(const bb_train_args *args, bb_train_report *report, ru
         bb_train_report_note(report, "no memory for a copy to save from: an update will wait until a checkpoint is written");
     if (status == BB_OK)
         bb_train_report_summary(report, r->device, &config, &memory, free_bytes, r->dataset, bb_trainer_step(r->trainer));
+    if (status == BB_OK && bb_dist_rank(r->dist) == 0) note_changes(args, report, bb_trainer_step(r->trainer));
     return status;
 }
 

@@ -2,8 +2,6 @@
 /* The options of `bitbyte train`, and the configuration that a resumed run or a model file brings. */
 #include "train_options.h"
 
-#include <dirent.h>
-#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -12,8 +10,7 @@
 
 #include "cli_json.h"
 #include "json_out.h"
-
-enum { RUN_CONFIG_VERSION = 1 };
+#include "train_resume.h"
 
 static const char *const save_copy_choices[] = {
     [BB_SAVE_COPY_AUTO] = "auto", [BB_SAVE_COPY_YES] = "yes", [BB_SAVE_COPY_NO] = "no", NULL};
@@ -27,7 +24,8 @@ static const bb_cli_option options[] = {
      .type = BB_CLI_STRING,
      .offset = offsetof(bb_train_args, data),
      .value = "DIR|GLOB|FILE",
-     .help = "bytes to train on: a directory (its shard_*.bin), a glob in quotes, or one file (required, unless --resume DIR)"},
+     .help = "bytes to train on: a directory (its shard_*.bin), a glob in quotes, or one file (required, unless --resume DIR)",
+     .saved = BB_CLI_SAVED_FUTURE},
     {.name = "out",
      .type = BB_CLI_STRING,
      .offset = offsetof(bb_train_args, out),
@@ -41,7 +39,8 @@ static const bb_cli_option options[] = {
      .offset = offsetof(bb_train_args, options.steps),
      .value = "N",
      .range = BB_CLI_AT_LEAST(1),
-     .help = "steps of the whole run; schedules are made for it"},
+     .help = "steps of the whole run; schedules are made for it",
+     .saved = BB_CLI_SAVED_FUTURE},
     {.name = "stop_at",
      .type = BB_CLI_INT64,
      .offset = offsetof(bb_train_args, options.stop_at),
@@ -147,30 +146,35 @@ static const bb_cli_option options[] = {
      .offset = offsetof(bb_train_args, options.batch_size),
      .value = "N",
      .range = BB_CLI_AT_LEAST(1),
-     .help = "sequences computed at once; memory grows with it"},
+     .help = "sequences computed at once; memory grows with it",
+     .saved = BB_CLI_SAVED_FUTURE},
     {.name = "grad_accum",
      .type = BB_CLI_INT,
      .offset = offsetof(bb_train_args, options.grad_accum),
      .value = "N",
      .range = BB_CLI_AT_LEAST(1),
-     .help = "batches of each rank whose gradients make one step"},
+     .help = "batches of each rank whose gradients make one step",
+     .saved = BB_CLI_SAVED_FREE},
     {.name = "seq_len",
      .type = BB_CLI_INT,
      .offset = offsetof(bb_train_args, options.seq_len),
      .value = "N",
      .range = BB_CLI_AT_LEAST(0),
      .help = "bytes a sequence, for every step",
-     .default_text = "0: the curriculum, 2048 for the first 20% of the steps, 4096 up to 50%, then 8192"},
+     .default_text = "0: the curriculum, 2048 for the first 20% of the steps, 4096 up to 50%, then 8192",
+     .saved = BB_CLI_SAVED_FUTURE},
     {.name = "seq_len_cap",
      .type = BB_CLI_INT,
      .offset = offsetof(bb_train_args, options.seq_len_cap),
      .value = "N",
      .range = BB_CLI_AT_LEAST(0),
-     .help = "longest sequence of the curriculum; 0: no cap"},
+     .help = "longest sequence of the curriculum; 0: no cap",
+     .saved = BB_CLI_SAVED_FUTURE},
     {.name = "no_ckpt",
      .type = BB_CLI_FLAG,
      .offset = offsetof(bb_train_args, no_ckpt),
-     .help = "keep all activations instead of recomputing them in the backward pass: faster, more memory"},
+     .help = "keep all activations instead of recomputing them in the backward pass: faster, more memory",
+     .saved = BB_CLI_SAVED_FREE},
 
     {.help = "Learning"},
     {.name = "optim",
@@ -183,44 +187,55 @@ static const bb_cli_option options[] = {
      .offset = offsetof(bb_train_args, lr),
      .value = "X",
      .range = BB_CLI_ABOVE(0),
-     .help = "highest learning rate; small models take more, up to about 3e-3"},
+     .help = "highest learning rate; small models take more, up to about 3e-3",
+     .saved = BB_CLI_SAVED_FUTURE},
     {.name = "lr_schedule",
      .type = BB_CLI_CHOICE,
      .offset = offsetof(bb_train_args, lr_schedule),
      .choices = schedule_choices,
-     .help = "after the warm-up"},
+     .help = "after the warm-up",
+     .saved = BB_CLI_SAVED_FUTURE},
     {.name = "lr_min_factor",
      .type = BB_CLI_DOUBLE,
      .offset = offsetof(bb_train_args, options.lr_min_factor),
      .value = "X",
      .range = BB_CLI_FROM_TO(0, 1),
-     .help = "the cosine ends at this share of --lr"},
+     .help = "the cosine ends at this share of --lr",
+     .saved = BB_CLI_SAVED_FUTURE},
     {.name = "warmup_frac",
      .type = BB_CLI_DOUBLE,
      .offset = offsetof(bb_train_args, options.warmup_frac),
      .value = "X",
      .range = BB_CLI_FROM_TO(0, 1),
-     .help = "share of the steps in which the rate rises to --lr"},
+     .help = "share of the steps in which the rate rises to --lr",
+     .saved = BB_CLI_SAVED_FUTURE},
     {.name = "warmup_steps",
      .type = BB_CLI_INT64,
      .offset = offsetof(bb_train_args, options.warmup_steps),
      .value = "N",
      .range = BB_CLI_AT_LEAST(0),
      .help = "the same as a number of steps; it wins over --warmup_frac",
-     .default_text = "warmup_frac of the steps"},
+     .default_text = "warmup_frac of the steps",
+     .saved = BB_CLI_SAVED_FUTURE},
     {.name = "wd",
      .type = BB_CLI_DOUBLE,
      .offset = offsetof(bb_train_args, wd),
      .value = "X",
      .range = BB_CLI_AT_LEAST(0),
-     .help = "weight decay, on matrices"},
-    {.name = "wd_all", .type = BB_CLI_FLAG, .offset = offsetof(bb_train_args, wd_all), .help = "weight decay on norms too"},
+     .help = "weight decay, on matrices",
+     .saved = BB_CLI_SAVED_FUTURE},
+    {.name = "wd_all",
+     .type = BB_CLI_FLAG,
+     .offset = offsetof(bb_train_args, wd_all),
+     .help = "weight decay on norms too",
+     .saved = BB_CLI_SAVED_FUTURE},
     {.name = "grad_clip",
      .type = BB_CLI_DOUBLE,
      .offset = offsetof(bb_train_args, options.grad_clip),
      .value = "X",
      .range = BB_CLI_AT_LEAST(0),
-     .help = "greatest norm of the whole gradient; 0: no clipping"},
+     .help = "greatest norm of the whole gradient; 0: no clipping",
+     .saved = BB_CLI_SAVED_FUTURE},
     {.name = "spike_skip",
      .type = BB_CLI_DOUBLE,
      .offset = offsetof(bb_train_args, options.spike_skip),
@@ -228,7 +243,7 @@ static const bb_cli_option options[] = {
      .range = BB_CLI_AT_LEAST(0),
      .help = "leave a step out whose loss or gradient norm is Z standard deviations over the mean of the last 64, e.g. 6; 0: "
              "only what is not finite; ten in a row end the run",
-     .saved = BB_CLI_SAVED_FREE},
+     .saved = BB_CLI_SAVED_FUTURE},
 
     {.help = "Validation"},
     {.name = "val_data",
@@ -272,8 +287,8 @@ static const bb_cli_option options[] = {
      .saved = BB_CLI_SAVED_CALL,
      .help =
          "a run directory: its newest checkpoint that is not damaged and its configuration, the run goes on as if it had not "
-         "stopped; or a "
-         "checkpoint file: its weights, step and optimizer state, the rest as given here"},
+         "stopped, or with the options given here for the steps to come (--steps makes it longer); or a checkpoint file: its "
+         "weights, step, optimizer state and configuration, in a new --out"},
     {.name = "no_opt_state",
      .type = BB_CLI_FLAG,
      .offset = offsetof(bb_train_args, no_opt_state),
@@ -298,7 +313,8 @@ static const bb_cli_option options[] = {
      .range = BB_CLI_AT_LEAST(1),
      .help = "sequences of a step in all ranks together; instead of --grad_accum. A run keeps it when it goes on with another "
              "number of ranks",
-     .default_text = "batch_size x grad_accum x ranks"},
+     .default_text = "batch_size x grad_accum x ranks",
+     .saved = BB_CLI_SAVED_FUTURE},
     {.name = "reduce",
      .type = BB_CLI_CHOICE,
      .offset = offsetof(bb_train_args, reduce),
@@ -381,62 +397,6 @@ static void make_absolute(const char **path, char **memory) {
     if (*memory) *path = *memory;
 }
 
-static bool is_directory(const char *path) {
-    struct stat info;
-    return stat(path, &info) == 0 && S_ISDIR(info.st_mode);
-}
-
-/* A run killed before its first checkpoint is resumed from its beginning. */
-static bool holds_checkpoints(const char *directory) {
-    DIR *dir = opendir(directory);
-    if (!dir) return false;
-    bool found = false;
-    const struct dirent *entry;
-    while (!found && (entry = readdir(dir)) != NULL) {
-        size_t length = strlen(entry->d_name);
-        found =
-            strncmp(entry->d_name, "step-", 5) == 0 && length > 12 && strcmp(entry->d_name + length - 12, ".safetensors") == 0;
-    }
-    closedir(dir);
-    return found;
-}
-
-static int read_run_config(const bb_cli *cli, bb_train_args *args) {
-    char path[4200];
-    json_error_t where;
-    snprintf(path, sizeof path, "%s/config.json", args->resume);
-    if (access(path, R_OK) != 0)
-        return bb_cli_failure(&bb_train_command,
-                              "%s: cannot read: %s (a run directory has one; to resume from a checkpoint, name the file)", path,
-                              strerror(errno));
-    json_t *saved = args->saved = json_load_file(path, JSON_REJECT_DUPLICATES, &where);
-    if (!json_is_object(saved))
-        return bb_cli_failure(&bb_train_command, "%s: expected one JSON object: %s", path,
-                              saved ? "found another value" : where.text);
-    const json_t *version = json_object_get(saved, "version");
-    if (!json_is_integer(version) || json_integer_value(version) != RUN_CONFIG_VERSION)
-        return bb_cli_failure(&bb_train_command,
-                              "%s: expected \"version\": 1, found another; a newer program may have written it", path);
-    return bb_cli_from_json(cli, saved, path);
-}
-
-static int resume_from(const bb_cli *cli, bb_train_args *args) {
-    if (access(args->resume, R_OK) != 0)
-        return bb_cli_failure(&bb_train_command, "%s: cannot read: %s (--resume takes a run directory or a checkpoint)",
-                              args->resume, strerror(errno));
-    if (is_directory(args->resume)) {
-        int status = read_run_config(cli, args);
-        if (status != BB_CLI_CONTINUE) return status;
-        if (!args->out) args->out = args->resume;
-        if (!holds_checkpoints(args->resume))
-            return BB_CLI_CONTINUE; /* else the trainer takes the newest that is not damaged */
-    }
-    if (strlen(args->resume) >= sizeof args->checkpoint)
-        return bb_cli_usage_error(&bb_train_command, "--resume: the path is too long");
-    strcpy(args->checkpoint, args->resume);
-    return BB_CLI_CONTINUE;
-}
-
 static void set_default_out(bb_train_args *args) {
     time_t now = time(NULL);
     struct tm parts;
@@ -454,13 +414,13 @@ static int make_config_json(const bb_cli *cli, bb_train_args *args) {
     char *out = absolute(args->out), *resume = absolute(args->resume);
     if (out) args->out = out;
     if (resume) args->resume = resume;
-    json_t *values = bb_cli_to_json(cli);
+    json_t *values = bb_cli_to_json(cli, false), *results = bb_cli_to_json(cli, true);
     args->out = typed_out;
     args->resume = typed_resume;
     free(out);
     free(resume);
     json_t *object =
-        json_pack("{s:s,s:i,s:s}", "format", "bitbyte-run", "version", RUN_CONFIG_VERSION, "program", bb_version());
+        json_pack("{s:s,s:i,s:s}", "format", "bitbyte-run", "version", BB_RUN_CONFIG_VERSION, "program", bb_version());
     bool good = object && values && json_object_update(object, values) == 0;
     for (size_t i = 0; good && i < sizeof origins / sizeof *origins; i++) {
         json_t *origin = json_object_get(args->saved, origins[i]);
@@ -469,9 +429,13 @@ static int make_config_json(const bb_cli *cli, bb_train_args *args) {
     char *text = good ? bb_json_dump(object, JSON_INDENT(2)) : NULL;
     if (text && asprintf(&args->config_json, "%s\n", text) < 0) args->config_json = NULL;
     free(text);
+    args->checkpoint_config_json = results ? bb_json_dump(results, JSON_COMPACT) : NULL;
+    json_decref(results);
     json_decref(object);
     json_decref(values);
-    return args->config_json ? BB_CLI_CONTINUE : bb_cli_failure(&bb_train_command, "cannot write config.json: out of memory");
+    return args->config_json && args->checkpoint_config_json
+               ? BB_CLI_CONTINUE
+               : bb_cli_failure(&bb_train_command, "cannot write config.json: out of memory");
 }
 
 static int check(const bb_cli *cli, const bb_train_args *args) {
@@ -504,6 +468,28 @@ bool bb_train_wants_ranks(int argc, char **argv) {
     return false;
 }
 
+/* An option that changes nothing is a mistake that is better said. */
+static void note_unused(const bb_cli *cli, const bb_train_args *args) {
+    const bb_train_options *o = &args->options;
+    static const char *const validation[] = {"val_every", "val_batches", "val_seq_len"}, *const ranks[] = {"reduce",
+                                                                                                           "dist_timeout"};
+    if (o->keep == 0) bb_cli_unused(cli, "keep_every", "without --keep, all checkpoints are kept");
+    if (o->save_sync) bb_cli_unused(cli, "save_copy", "with --save_sync, training waits and nothing is copied");
+    if (o->seq_len > 0) bb_cli_unused(cli, "seq_len_cap", "--seq_len is the length for every step");
+    if (o->lr_schedule == BB_LR_CONSTANT)
+        bb_cli_unused(cli, "lr_min_factor", "with --lr_schedule constant, the rate does not fall");
+    if (bb_cli_given(cli, "warmup_steps")) bb_cli_unused(cli, "warmup_frac", "--warmup_steps wins over it");
+    if (!(args->wd > 0)) bb_cli_unused(cli, "wd_all", "--wd is 0");
+    if (o->stop_at >= o->steps) bb_cli_unused(cli, "stop_at", "the run ends before, with --steps");
+    for (int i = 0; i < 3 && !o->val_data; i++) bb_cli_unused(cli, validation[i], "there is no --val_data");
+    for (int i = 0; i < 2 && !args->ddp; i++) bb_cli_unused(cli, ranks[i], "without --ddp there is one process");
+    if (o->val_data && bb_cli_given(cli, "val_seq_len") && o->val_seq_len > bb_train_longest(o))
+        fprintf(stderr, "bitbyte train: note: --val_seq_len %d is longer than the %d bytes that the model is trained on\n",
+                o->val_seq_len, bb_train_longest(o));
+    bb_cli_unused(cli, "use_sdpa", "the tiled attention is the only one");
+    bb_device_args_notes(cli, &args->device);
+}
+
 /* What follows from the options that were given. */
 static int complete(const bb_cli *cli, bb_dist *dist, bb_train_args *args) {
     int status = check(cli, args);
@@ -512,7 +498,7 @@ static int complete(const bb_cli *cli, bb_dist *dist, bb_train_args *args) {
     make_absolute(&args->val_data, &args->absolute[1]);
     make_absolute(&args->init, &args->absolute[2]);
 
-    if (args->resume) status = resume_from(cli, args);
+    if (args->resume) status = bb_train_resume(cli, args);
     if (status != BB_CLI_CONTINUE) return status;
     if (!args->data) return bb_cli_usage_error(&bb_train_command, "--data DIR|GLOB|FILE is missing");
     if (args->val_data && reads_once(args->val_data))
@@ -533,10 +519,11 @@ static int complete(const bb_cli *cli, bb_dist *dist, bb_train_args *args) {
     if (bb_config_check(&config, &err) != BB_OK) return bb_cli_fail(&bb_train_command, &err);
 
     args->options.dist = dist;
+    if (bb_cli_given(cli, "grad_accum")) args->options.global_batch = 0; /* not what the resumed run had */
     /* A configuration from before there were ranks is one rank's. */
     if (args->options.global_batch == 0)
-        args->options.global_batch =
-            (int64_t)args->options.batch_size * args->options.grad_accum * (args->saved ? 1 : bb_dist_size(dist));
+        args->options.global_batch = (int64_t)args->options.batch_size * args->options.grad_accum *
+                                     (args->saved && !bb_cli_given(cli, "grad_accum") ? 1 : bb_dist_size(dist));
     status = make_config_json(cli, args);
     if (status != BB_CLI_CONTINUE) return status;
     args->options.recompute = !args->no_ckpt;
@@ -546,7 +533,9 @@ static int complete(const bb_cli *cli, bb_dist *dist, bb_train_args *args) {
     args->options.out_dir = args->out;
     args->options.allow_overwrite = args->allow_overwrite;
     args->options.run_config_json = args->config_json;
+    args->options.checkpoint_config_json = args->checkpoint_config_json;
     args->options.val_data = args->val_data;
+    if (bb_dist_rank(dist) == 0) note_unused(cli, args);
     return BB_CLI_CONTINUE;
 }
 
@@ -562,7 +551,10 @@ int bb_train_args_read(int argc, char **argv, bb_dist *dist, bb_train_args *args
 void bb_train_args_free(bb_train_args *args) {
     for (size_t i = 0; i < sizeof args->absolute / sizeof *args->absolute; i++) free(args->absolute[i]);
     free(args->config_json);
+    free(args->checkpoint_config_json);
+    free(args->changes);
     json_decref(args->saved);
+    json_decref(args->file_config);
 }
 
 int bb_train_longest(const bb_train_options *o) {

@@ -226,7 +226,9 @@ static void event_text(bb_train_report *report, const bb_train_event *e) {
         bb_progress_line(progress, "step %lld  validation bpb %.4f", (long long)e->step, e->val_bpb);
         break;
     case BB_TRAIN_SAVED: bb_progress_line(progress, "step %lld  saved %s", (long long)e->step, e->path); break;
-    case BB_TRAIN_NOTICE: bb_progress_line(progress, "note: %s", e->message); break;
+    case BB_TRAIN_NOTICE:
+        bb_progress_line(progress, strncmp(e->message, "warning: ", 9) == 0 ? "%s" : "note: %s", e->message);
+        break;
     }
 }
 

@@ -94,12 +94,14 @@ sub header {
 }
 
 my @runs = grep { -d } 'runs/adamw8bit', 'runs/adamw', $ranks;
-my (@metadata, @configuration, @state, @plain, @moments, @run_config, @metrics, @options);
+my (@metadata, @configuration, @state, @data, @results, @plain, @moments, @run_config, @metrics, @options);
 for my $path ((map { sort glob "$_/step-*.safetensors" } @runs), 'packed.safetensors') {
     my ($meta, $tensors) = header($path);
     push @metadata, [$path, keys_of($meta, '', {})];
     push @configuration, [$path, keys_of(decode_json($meta->{config}), '', {})];
     push @state, [$path, keys_of(decode_json($meta->{training_state}), '', {})] if $meta->{training_state};
+    push @data, [$path, keys_of(decode_json($meta->{data}), '', {})] if $meta->{data};
+    push @results, keys %{decode_json($meta->{run_config})} if $meta->{run_config};
     my %model = map { $_ => 1 } grep { !/^opt\./ } keys %$tensors;
     my %optimizer = map { $_ => 1 } grep { /^opt\./ } keys %$tensors;
     delete @model{grep { /_scale$/ } keys %model} if $path =~ /^packed/;
@@ -109,8 +111,11 @@ for my $path ((map { sort glob "$_/step-*.safetensors" } @runs), 'packed.safeten
 compare('Metadata', @metadata);
 compare('Configuration', @configuration);
 compare('training_state', @state);
+compare('data', @data);
 compare('Tensors', @plain);
 compare('Optimizer tensors', @moments);
+complain("no checkpoint has a run_config") unless @results;
+for my $key (@results) { complain("run_config: '$key' is not an option of train") unless slurp('help.txt') =~ /^  --$key\b/m }
 for my $run (@runs) {
     my $keys = keys_of(decode_json(slurp("$run/config.json")), '', {});
     my %options = map { $_ => 1 } slurp('help.txt') =~ /^  (?:-\w, )?--([a-z_]\w*)/mg;

@@ -244,6 +244,7 @@ struct bb_checkpoint_image {
     size_t copy_bytes, *ends; /* ends: (ranks + 1) in copy, of the parameters and of each rank's state */
     bb_optimizer_slot *slots; /* in copy */
     char *config_text, *state_text;
+    const char *data_text, *run_config_text; /* the state's */
     char length_text[16];
 };
 
@@ -344,6 +345,8 @@ bb_status bb_checkpoint_image_take(bb_checkpoint_image *image, const bb_model *m
                                    const bb_training_state *state, bb_error *err) {
     free(image->state_text);
     image->state_text = NULL;
+    image->data_text = state ? state->data : NULL;
+    image->run_config_text = state ? state->run_config : NULL;
     if (state) {
         json_t *json = state_to_json(state, optimizer);
         image->state_text = json ? bb_json_text(json, JSON_COMPACT) : NULL;
@@ -400,14 +403,17 @@ bb_status bb_checkpoint_image_write(const bb_checkpoint_image *image, const char
                                     bb_error *err) {
     bb_tensor_sink *writer = NULL;
     bb_status status;
-    bb_file_metadata metadata[] = {{"format", BB_MODEL_FILE_FORMAT},
-                                   {"config", image->config_text},
-                                   {"trained_length", image->length_text},
-                                   {"training_state", image->state_text}};
+    const bb_file_metadata all[] = {{"format", BB_MODEL_FILE_FORMAT},       {"config", image->config_text},
+                                    {"trained_length", image->length_text}, {"training_state", image->state_text},
+                                    {BB_CHECKPOINT_DATA, image->data_text}, {BB_CHECKPOINT_RUN_CONFIG, image->run_config_text}};
+    enum { KEYS = sizeof all / sizeof *all };
+    bb_file_metadata metadata[KEYS];
+    int keys = 0;
+    for (int i = 0; i < KEYS; i++)
+        if (all[i].value) metadata[keys++] = all[i];
     uint8_t *buffer = image->copy ? NULL : malloc(PIECE_BYTES);
     if (!image->copy && !buffer) return bb_fail(err, BB_ERR_MEMORY, "out of memory while saving %s", path);
-    BB_TRY_GOTO(status, done,
-                bb_safetensors_create(path, image->tensors, image->count, metadata, image->state_text ? 4 : 3, &writer, err));
+    BB_TRY_GOTO(status, done, bb_safetensors_create(path, image->tensors, image->count, metadata, keys, &writer, err));
     for (int i = 0; i < image->count && status == BB_OK; i++) status = write_entry(image, writer, &image->list[i], buffer, err);
     if (on_read) on_read(user);
     if (status == BB_OK)
@@ -618,4 +624,19 @@ bb_status bb_verify_file(const char *path, void (*on_progress)(void *user, int64
     BB_REQUIRE("path, good, json", path, good, json);
     bb_verify_progress progress = {.call = on_progress, .user = user};
     return bb_model_file_verify(path, check_state, &progress, good, json, err);
+}
+
+bb_status bb_checkpoint_text(const char *path, const char *key, char **out, bb_error *err) {
+    bb_tensor_source *st;
+    *out = NULL;
+    BB_TRY(bb_safetensors_open(path, &st, err));
+    const char *text = bb_tensor_source_metadata(st, key);
+    bb_status status = BB_OK;
+    if (text && !(*out = strdup(text))) status = bb_fail(err, BB_ERR_MEMORY, "out of memory for the metadata of %s", path);
+    bb_tensor_source_close(st);
+    return status;
+}
+
+bb_status bb_checkpoint_config(const char *path, char **text, bb_error *err) {
+    return bb_checkpoint_text(path, BB_CHECKPOINT_RUN_CONFIG, text, err);
 }

@@ -24,7 +24,11 @@ typedef struct bb_training_state {
     bb_spike_window spikes;   /* count 0 where spikes are not looked for */
     bool moments_widened;     /* by load: the file is of version 0.1.0, with 8-bit moments that are f32 now */
     bb_sampling sampling;
+    const char *data, *run_config; /* texts that each checkpoint keeps, borrowed; NULL: none. bb_checkpoint_text reads them */
 } bb_training_state;
+
+#define BB_CHECKPOINT_DATA "data"
+#define BB_CHECKPOINT_RUN_CONFIG "run_config"
 
 /* What a checkpoint will hold. With `copy` it is copied to memory of the host, by take (what is not in the host's memory, or is
  * on other ranks) and by copy (the rest), and write needs neither model nor optimizer nor device. Without `copy`, take notes
@@ -58,6 +62,9 @@ bb_status bb_checkpoint_save(const char *path, const bb_model *model, const bb_o
  * read. A file without training state gives a zero state. Nothing is changed unless all of the file is good. */
 bb_status bb_checkpoint_load(const char *path, bb_model *model, bb_optimizer *optimizer, bb_training_state *state,
                              bb_error *err);
+
+/* A text of the metadata, malloc'd; NULL where the file has none of that key. */
+bb_status bb_checkpoint_text(const char *path, const char *key, char **out, bb_error *err);
 
 /* Parts of reading. A file without training state gives a zero one, of the optimizer "none". */
 bb_status bb_checkpoint_read_state(const bb_tensor_source *st, bb_training_state *out, char *optimizer, size_t optimizer_size,

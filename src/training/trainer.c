@@ -11,12 +11,14 @@
 
 #include "core/clock.h"
 #include "core/file.h"
+#include "core/math.h"
 #include "data/byte_source.h"
 #include "data/dataset.h"
 #include "dist/dist.h"
 #include "training/checkpoint.h"
 #include "training/gradients.h"
 #include "training/loss.h"
+#include "training/run_data.h"
 #include "training/run_dir.h"
 #include "training/saver.h"
 #include "training/train_options.h"
@@ -28,8 +30,9 @@ struct bb_trainer {
     bb_train_options options;
     int64_t warmup_steps;
     bb_training_state state;
-    char *resumed_from;               /* the checkpoint's path, NULL: a fresh start */
-    int64_t damaged_step;             /* checkpoints after resumed_from up to this step are damaged; -1: there are none */
+    char *resumed_from;   /* the checkpoint's path, NULL: a fresh start */
+    int64_t damaged_step; /* checkpoints after resumed_from up to this step are damaged; -1: there are none */
+    bb_run_data run_data;
     bb_run_dir run_dir;               /* path NULL: nothing is written */
     bb_saver *saver;                  /* of rank 0 */
     bool from_copy;                   /* it writes from a copy: known to all ranks */
@@ -134,6 +137,7 @@ bb_status bb_trainer_create(bb_model *model, bb_optimizer *optimizer, bb_loss_sc
     t->created = bb_clock_seconds();
     t->warmup_steps =
         options->warmup_steps >= 0 ? options->warmup_steps : (int64_t)(options->warmup_frac * (double)options->steps);
+    t->warmup_steps = bb_min(t->warmup_steps, options->steps);
 
     int longest = seq_len_of(options, options->steps - 1); /* the curriculum only grows */
     size_t rows = (size_t)options->batch_size * (size_t)longest;
@@ -166,6 +170,7 @@ void bb_trainer_free(bb_trainer *t) {
     bb_dist_close(t->alone);
     free(t->reports);
     free(t->polls);
+    bb_run_data_free(&t->run_data);
     free(t->resumed_from);
     free(t->x);
     free(t->y);
@@ -251,6 +256,7 @@ static bb_status resume_from(void *user, const char *path, bb_error *err) {
     bb_trainer *t = request->trainer;
     bb_training_state state;
     BB_TRY(bb_checkpoint_load(path, t->model, request->load_opt_state ? t->optimizer : NULL, &state, err));
+    BB_TRY(bb_run_data_load(&t->run_data, path, err));
     char *copy = strdup(path);
     if (!copy) return bb_fail(err, BB_ERR_MEMORY, "out of memory");
     free(t->resumed_from);
@@ -355,6 +361,7 @@ static bb_status begin_save(bb_trainer *t, bb_error *err) {
     bb_keep keep = {.newest = t->options.keep, .every = t->options.keep_every};
     if (t->state.skipped_in_a_row > 0) keep.newest = 0; /* those before it may be all that is good */
     t->state.optimizer_steps = t->optimizer->steps;
+    t->state.run_config = t->options.checkpoint_config_json;
     t->state.scaler_scale = t->scaler && t->scaler->enabled ? t->scaler->scale : 0;
     t->state.scaler_good_steps = t->scaler ? t->scaler->good_steps : 0;
     t->last_save = bb_clock_seconds();
@@ -664,6 +671,26 @@ static bb_status open_run_dir(bb_trainer *t, bb_error *err) {
     return status;
 }
 
+/* By rank 0: the data is what it was when the checkpoint was written, or it is said what changed. */
+static bb_status check_data(bb_trainer *t, bb_dataset *dataset, bb_error *err) {
+    const bb_train_options *o = &t->options;
+    char changes[900];
+    if (t->dist->rank != 0 || !(o->out_dir || t->run_data.before)) return BB_OK;
+    BB_TRY(bb_run_data_check(&t->run_data, dataset, changes, sizeof changes, err));
+    t->state.data = t->run_data.text;
+    if (!changes[0]) return BB_OK;
+    if (o->require_same_data)
+        return bb_fail(err, BB_ERR_ARGUMENT,
+                       "%.200s is not the data that this run was trained on: %s. To train on other data, resume from a "
+                       "checkpoint file (--resume FILE --out DIR)",
+                       dataset->name, changes);
+    notice(t,
+           "warning: the data is not what it was when this run was saved: %s. From here on the run differs from one that was "
+           "not interrupted",
+           changes);
+    return BB_OK;
+}
+
 /* What rank 0 decided; false on the others. */
 static bb_status learn_from_rank_0(bb_trainer *t, bool *decision, bb_error *err) {
     int64_t value = *decision;
@@ -823,7 +850,13 @@ bb_status bb_trainer_train(bb_trainer *t, bb_dataset *dataset, bb_error *err) {
         notice(t, "nothing to do: %lld steps are done already", (long long)t->state.step);
         return BB_OK;
     }
-    status = bb_dist_agree(t->dist, open_run_dir(t, err), err);
+    if (t->warmup_steps >= t->options.steps)
+        notice(t, "the warm-up takes all %lld steps: the learning rate rises to the end and never falls%s",
+               (long long)t->options.steps,
+               t->options.warmup_steps > t->options.steps ? " (warmup_steps is cut to steps)" : "");
+    status = check_data(t, dataset, err);
+    if (status == BB_OK) status = open_run_dir(t, err);
+    status = bb_dist_agree(t->dist, status, err);
     if (status == BB_OK) status = learn_from_rank_0(t, &t->from_copy, err);
     if (status == BB_OK) status = same_everywhere(t, err);
     if (status == BB_OK) {

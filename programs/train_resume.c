@@ -1,0 +1,125 @@
+// SPDX-License-Identifier: MIT
+/* Where a resumed run takes from what the command line does not say. */
+#include "train_resume.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "cli_json.h"
+
+static bool is_directory(const char *path) {
+    struct stat info;
+    return stat(path, &info) == 0 && S_ISDIR(info.st_mode);
+}
+
+/* A run killed before its first checkpoint is resumed from its beginning. */
+static bool holds_checkpoints(const char *directory) {
+    DIR *dir = opendir(directory);
+    if (!dir) return false;
+    bool found = false;
+    const struct dirent *entry;
+    while (!found && (entry = readdir(dir)) != NULL) {
+        size_t length = strlen(entry->d_name);
+        found =
+            strncmp(entry->d_name, "step-", 5) == 0 && length > 12 && strcmp(entry->d_name + length - 12, ".safetensors") == 0;
+    }
+    closedir(dir);
+    return found;
+}
+
+static bool is_known_version(const json_t *config) {
+    const json_t *version = json_object_get(config, "version");
+    return json_is_integer(version) && json_integer_value(version) == BB_RUN_CONFIG_VERSION;
+}
+
+/* The configuration in a run directory. *out: the caller's reference. */
+static int load_config(const bb_cli *cli, const char *path, json_t **out) {
+    json_error_t where;
+    if (access(path, R_OK) != 0)
+        return bb_cli_failure(cli->command,
+                              "%s: cannot read: %s (a run directory has one; to resume from a checkpoint, name the file)", path,
+                              strerror(errno));
+    *out = json_load_file(path, JSON_REJECT_DUPLICATES, &where);
+    if (!json_is_object(*out))
+        return bb_cli_failure(cli->command, "%s: expected one JSON object: %s", path,
+                              *out ? "found another value" : where.text);
+    if (!is_known_version(*out))
+        return bb_cli_failure(cli->command, "%s: expected \"version\": 1, found another; a newer program may have written it",
+                              path);
+    return BB_CLI_CONTINUE;
+}
+
+/* A schedule that is made longer keeps its warm-up, which may be over. */
+static void extend(const bb_cli *cli, bb_train_args *args, const json_t *saved) {
+    int64_t steps = json_integer_value(json_object_get(saved, "steps"));
+    if (steps == 0 || steps == args->options.steps) return;
+    args->saved_steps = steps;
+    if (args->options.warmup_steps < 0 && !bb_cli_given(cli, "warmup_frac"))
+        args->options.warmup_steps = (int64_t)(args->options.warmup_frac * (double)steps);
+}
+
+static int read_run_config(const bb_cli *cli, bb_train_args *args) {
+    char path[4200];
+    snprintf(path, sizeof path, "%s/config.json", args->resume);
+    int status = load_config(cli, path, &args->saved);
+    if (status != BB_CLI_CONTINUE) return status;
+    status = bb_cli_from_json(cli, args->saved, path, true, &args->changes);
+    if (status != BB_CLI_CONTINUE) return status;
+    const char *data = json_string_value(json_object_get(args->saved, "data"));
+    args->options.require_same_data = data && strcmp(args->data, data) != 0;
+    extend(cli, args, args->saved);
+    return BB_CLI_CONTINUE;
+}
+
+/* config.json of the run directory that a checkpoint lies in; NULL where it lies in none. */
+static json_t *load_config_beside(const char *checkpoint) {
+    const char *slash = strrchr(checkpoint, '/');
+    char path[4200];
+    snprintf(path, sizeof path, "%.*sconfig.json", slash ? (int)(slash + 1 - checkpoint) : 0, checkpoint);
+    json_t *config = json_load_file(path, JSON_REJECT_DUPLICATES, NULL);
+    if (json_is_object(config) && is_known_version(config)) return config;
+    json_decref(config);
+    return NULL;
+}
+
+/* What is not given comes from the configuration that the checkpoint keeps, and what that leaves out (paths, and what changes no
+ * result) from the run directory that the file lies in. */
+static int read_file_config(const bb_cli *cli, bb_train_args *args) {
+    char *text = NULL;
+    bb_error err;
+    if (bb_checkpoint_config(args->resume, &text, &err) != BB_OK) return bb_cli_fail(cli->command, &err);
+    json_t *own = text ? json_loads(text, JSON_REJECT_DUPLICATES, NULL) : json_object();
+    bb_string_free(text);
+    args->file_config = load_config_beside(args->resume);
+    if (!args->file_config) args->file_config = json_object();
+    int status = json_object_update(args->file_config, own) == 0
+                     ? bb_cli_from_json(cli, args->file_config, args->resume, false, &args->changes)
+                     : bb_cli_failure(cli->command, "%s: run_config is not a JSON object", args->resume);
+    json_decref(own);
+    if (status == BB_CLI_CONTINUE) extend(cli, args, args->file_config);
+    return status;
+}
+
+int bb_train_resume(const bb_cli *cli, bb_train_args *args) {
+    if (access(args->resume, R_OK) != 0)
+        return bb_cli_failure(cli->command, "%s: cannot read: %s (--resume takes a run directory or a checkpoint)",
+                              args->resume, strerror(errno));
+    if (is_directory(args->resume)) {
+        int status = read_run_config(cli, args);
+        if (status != BB_CLI_CONTINUE) return status;
+        if (!args->out) args->out = args->resume;
+        if (!holds_checkpoints(args->resume))
+            return BB_CLI_CONTINUE; /* else the trainer takes the newest that is not damaged */
+    } else {
+        int status = read_file_config(cli, args);
+        if (status != BB_CLI_CONTINUE) return status;
+    }
+    if (strlen(args->resume) >= sizeof args->checkpoint)
+        return bb_cli_usage_error(cli->command, "--resume: the path is too long");
+    strcpy(args->checkpoint, args->resume);
+    return BB_CLI_CONTINUE;
+}

@@ -1,0 +1,186 @@
+// SPDX-License-Identifier: MIT
+#include "data/identity.h"
+
+#include <stdarg.h>
+#include <stdlib.h>
+#include <string.h>
+#include <xxhash.h>
+
+#include "core/json.h"
+#include "core/math.h"
+
+enum {
+    BLOCK_BYTES = 1 << 16,
+    BLOCKS_IN_ALL = 1024,      /* what a start can read unnoticed */
+    MANIFEST_LIMIT = 16 << 20, /* a longer one takes longer to parse than it is worth */
+    DIFFERENCES_SHOWN = 3
+};
+
+static const char *base_name(const char *path) {
+    const char *slash = strrchr(path, '/');
+    return slash ? slash + 1 : path;
+}
+
+static bb_status no_memory(bb_error *err) { return bb_fail(err, BB_ERR_MEMORY, "out of memory for the hashes of the data"); }
+
+/* All of a file of at most `blocks` blocks; of a longer one, blocks at equal distances, the first and the last among them. */
+static bb_status hash_sample(bb_byte_source *source, int number, int64_t blocks, XXH3_state_t *state, uint8_t *buffer,
+                             bb_error *err) {
+    int64_t size = source->files[number].size;
+    bool whole = size <= blocks * BLOCK_BYTES;
+    int64_t count = whole ? bb_ceil_div(size, BLOCK_BYTES) : blocks;
+    XXH3_64bits_reset(state);
+    for (int64_t i = 0; i < count; i++) {
+        int64_t at = whole ? i * BLOCK_BYTES : count > 1 ? (int64_t)((__int128)i * (size - BLOCK_BYTES) / (count - 1)) : 0;
+        size_t length = (size_t)bb_min(BLOCK_BYTES, size - at);
+        BB_TRY(bb_byte_source_read(source, number, at, buffer, length, err));
+        XXH3_64bits_update(state, buffer, length);
+    }
+    return BB_OK;
+}
+
+/* Name -> entry, of all shards in the manifest beside `path`; empty where there is none that can be read. */
+static bb_status read_manifest(const char *path, json_t **by_name, bb_error *err) {
+    const char *const lists[] = {"shards", "val_shards"};
+    char *directory = strndup(path, (size_t)(base_name(path) - path)), *manifest_path = NULL;
+    uint8_t *text = NULL;
+    size_t length = 0;
+    json_t *manifest = NULL;
+    *by_name = json_object();
+    if (directory) manifest_path = bb_file_join(*directory ? directory : ".", "manifest.json");
+    bb_status status = *by_name && manifest_path ? BB_OK : BB_ERR_MEMORY;
+    if (status == BB_OK) status = bb_file_read_all(manifest_path, MANIFEST_LIMIT, &text, &length, NULL);
+    if (status == BB_OK) status = bb_json_parse((const char *)text, length, manifest_path, 0, &manifest, NULL);
+    for (int i = 0; i < 2; i++) {
+        size_t k;
+        json_t *entry;
+        json_array_foreach(json_object_get(manifest, lists[i]), k, entry) {
+            const char *name = json_string_value(json_object_get(entry, "name"));
+            if (name && json_object_set(*by_name, name, entry) != 0) status = BB_ERR_MEMORY;
+        }
+    }
+    json_decref(manifest);
+    free(text);
+    free(manifest_path);
+    free(directory);
+    return status == BB_ERR_MEMORY ? no_memory(err) : BB_OK;
+}
+
+static json_t *describe_file(const bb_byte_file *file, XXH64_hash_t sample, const json_t *manifest) {
+    char hash[17];
+    const char *name = base_name(file->path);
+    snprintf(hash, sizeof hash, "%016llx", (unsigned long long)sample);
+    const json_t *packed = json_object_get(manifest, name);
+    json_t *whole = json_object_get(packed, "xxh3");
+    /* One of another size was changed since: what it says is of the file that it was. */
+    if (!json_is_string(whole) || json_integer_value(json_object_get(packed, "bytes")) != file->size) whole = NULL;
+    return json_pack("{s:o,s:I,s:s,s:O*}", "name", bb_json_path(name), "bytes", (json_int_t)file->size, "sample_xxh3", hash,
+                     "xxh3", whole);
+}
+
+bb_status bb_data_identity(bb_byte_source *source, int64_t blocks, json_t **out, bb_error *err) {
+    *out = NULL;
+    if (blocks == 0) blocks = bb_clamp(BLOCKS_IN_ALL / source->count, 1, BLOCKS_IN_ALL);
+    bb_status status = BB_OK;
+    XXH3_state_t *state = XXH3_createState();
+    uint8_t *buffer = malloc(BLOCK_BYTES);
+    json_t *manifest = NULL, *files = json_array(),
+           *identity = json_pack("{s:I,s:O}", "blocks", (json_int_t)blocks, "files", files);
+    if (!state || !buffer || !identity) {
+        status = no_memory(err);
+        goto done;
+    }
+    BB_TRY_GOTO(status, done, read_manifest(source->files[0].path, &manifest, err));
+    for (int i = 0; i < source->count; i++) {
+        BB_TRY_GOTO(status, done, hash_sample(source, i, blocks, state, buffer, err));
+        if (json_array_append_new(files, describe_file(&source->files[i], XXH3_64bits_digest(state), manifest)) != 0) {
+            status = no_memory(err);
+            goto done;
+        }
+    }
+    *out = json_incref(identity);
+done:
+    json_decref(identity);
+    json_decref(files);
+    json_decref(manifest);
+    free(buffer);
+    XXH3_freeState(state);
+    return status;
+}
+
+int64_t bb_data_identity_blocks(const json_t *identity) {
+    int64_t blocks = json_integer_value(json_object_get(identity, "blocks"));
+    return blocks > 0 && json_is_array(json_object_get(identity, "files")) ? blocks : 0;
+}
+
+/* ---- comparing -------------------------------------------------------------------------------------------------------- */
+
+static const char *text_of(const json_t *entry, const char *key) {
+    const char *text = json_string_value(json_object_get(entry, key));
+    return text ? text : "";
+}
+
+static json_int_t bytes_of(const json_t *entry) { return json_integer_value(json_object_get(entry, "bytes")); }
+
+static bool same_content(const json_t *a, const json_t *b) {
+    const char *whole_a = text_of(a, "xxh3"), *whole_b = text_of(b, "xxh3");
+    return bytes_of(a) == bytes_of(b) && strcmp(text_of(a, "sample_xxh3"), text_of(b, "sample_xxh3")) == 0 &&
+           (!*whole_a || !*whole_b || strcmp(whole_a, whole_b) == 0);
+}
+
+typedef struct differences {
+    char *text;
+    size_t size, used;
+    int64_t count;
+} differences;
+
+static void add(differences *d, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+static void add(differences *d, const char *fmt, ...) {
+    va_list args;
+    if (d->count++ >= DIFFERENCES_SHOWN || d->used + 1 >= d->size) return;
+    if (d->count > 1) d->used += (size_t)snprintf(d->text + d->used, d->size - d->used, ", ");
+    if (d->used >= d->size) return;
+    va_start(args, fmt);
+    d->used += (size_t)vsnprintf(d->text + d->used, d->size - d->used, fmt, args);
+    va_end(args);
+}
+
+static json_t *index_by_name(const json_t *files) {
+    json_t *index = json_object(), *entry;
+    size_t i;
+    json_array_foreach(files, i, entry)(void) json_object_set(index, text_of(entry, "name"), entry);
+    return index;
+}
+
+static void describe_differences(const json_t *before, const json_t *now, differences *d) {
+    json_t *index_before = index_by_name(before), *index_now = index_by_name(now), *entry;
+    size_t i;
+    json_array_foreach(before, i, entry) {
+        const char *name = text_of(entry, "name");
+        const json_t *other = json_object_get(index_now, name);
+        if (!other)
+            add(d, "%s is gone", name);
+        else if (bytes_of(other) != bytes_of(entry))
+            add(d, "%s has %lld bytes, had %lld", name, (long long)bytes_of(other), (long long)bytes_of(entry));
+        else if (!same_content(entry, other))
+            add(d, "the content of %s changed", name);
+    }
+    json_array_foreach(now, i, entry) {
+        const char *name = text_of(entry, "name");
+        if (!json_object_get(index_before, name)) add(d, "%s is new (%lld bytes)", name, (long long)bytes_of(entry));
+    }
+    if (d->count == 0) add(d, "the files come in another order");
+    if (d->count > DIFFERENCES_SHOWN && d->used < d->size)
+        snprintf(d->text + d->used, d->size - d->used, ", and %lld more", (long long)(d->count - DIFFERENCES_SHOWN));
+    json_decref(index_before);
+    json_decref(index_now);
+}
+
+bool bb_data_identity_same(const json_t *before, const json_t *now, char *changes, size_t size) {
+    const json_t *a = json_object_get(before, "files"), *b = json_object_get(now, "files");
+    bool same = json_array_size(a) == json_array_size(b);
+    for (size_t i = 0; i < json_array_size(a) && same; i++) same = same_content(json_array_get(a, i), json_array_get(b, i));
+    changes[0] = '\0';
+    if (!same) describe_differences(a, b, &(differences){.text = changes, .size = size});
+    return same;
+}
