@@ -1,8 +1,10 @@
 // SPDX-License-Identifier: MIT
 /* The program: finds the command and runs it. */
 #include <errno.h>
+#include <signal.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <unistd.h>
 
 #include "cli_nearest.h"
@@ -39,8 +41,8 @@ static void usage(FILE *out) {
         "      --n_layer 6 --d_model 256 --n_head 4 --d_ff 768 --seq_len 512\n"
         "  bitbyte eval runs/first data/val_00000.bin\n"
         "  bitbyte generate runs/first --prompt 'In the beginning'\n\n"
-        "Exit status: 0 done, 1 failed, 2 the command line asks for something impossible, 3 stopped by --max_minutes, 130 or\n"
-        "143 stopped by a signal.\n");
+        "Exit status: 0 done, 1 failed, 2 the command line asks for something impossible, 3 stopped by --max_minutes, 129,\n"
+        "130, 143 or 152 stopped by SIGHUP, SIGINT, SIGTERM or SIGXCPU.\n");
 }
 
 static int find(const char *name) {
@@ -90,9 +92,15 @@ static void spin_briefly(char **argv) {
     if (setenv("GOMP_SPINCOUNT", "5000", 0) == 0) execv("/proc/self/exe", argv);
 }
 
+static void prepare_process(void) {
+    prctl(PR_SET_NAME, "bitbyte"); /* the second start made it "exe", which pgrep bitbyte does not find */
+    signal(SIGXFSZ, SIG_IGN);      /* a file that reaches its size limit is an error of writing */
+}
+
 int main(int argc, char **argv) {
     bb_standard_streams_open();
     spin_briefly(argv);
+    prepare_process();
     bb_device_choices_init();
     int status = run(argc, argv);
     /* Output that did not arrive is a failure, however well the rest went. */

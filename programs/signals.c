@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: MIT
-/* SIGINT and SIGTERM: the first asks for an orderly stop, the second ends the program at once. */
+/* Signals that ask for an orderly stop, and those that ask for a checkpoint. */
 #include "signals.h"
 
 #include <errno.h>
 #include <signal.h>
+#include <stdbool.h>
 #include <stddef.h>
 #include <string.h>
 #include <unistd.h>
@@ -12,6 +13,9 @@ static volatile int received; /* the first signal's number */
 static void (*volatile first_action)(void *user);
 static void *volatile first_user;
 static const char *volatile first_message;
+static volatile sig_atomic_t urged; /* SIGINT or SIGTERM came */
+static void (*volatile save_action)(void *user);
+static void *volatile save_user;
 
 static void say(const char *text) {
     size_t left = strlen(text);
@@ -23,12 +27,24 @@ static void say(const char *text) {
     }
 }
 
+/* Of SIGHUP and SIGXCPU more follow by themselves (from the shell, each second), and of a session that ends both SIGHUP and
+ * SIGTERM: only who sends SIGINT or SIGTERM twice will not wait. */
 static void on_signal(int number) {
-    if (received) _exit(128 + number);
+    bool urges = number == SIGINT || number == SIGTERM;
+    if (urges && urged) _exit(128 + number);
+    urged = urged || urges;
+    if (received) return;
     int saved_errno = errno;
     received = number;
     if (first_message) say(first_message);
     if (first_action) first_action(first_user);
+    errno = saved_errno;
+}
+
+static void on_save(int number) {
+    (void)number;
+    int saved_errno = errno;
+    if (save_action) save_action(save_user);
     errno = saved_errno;
 }
 
@@ -42,7 +58,16 @@ static void handle(int number, void (*handler)(int)) {
     sigemptyset(&action.sa_mask);
     sigaddset(&action.sa_mask, SIGINT);
     sigaddset(&action.sa_mask, SIGTERM);
+    sigaddset(&action.sa_mask, SIGHUP);
+    sigaddset(&action.sa_mask, SIGXCPU);
     sigaction(number, &action, NULL);
+}
+
+/* nohup's choice stands. */
+static void handle_unless_ignored(int number, void (*handler)(int)) {
+    struct sigaction now;
+    if (sigaction(number, NULL, &now) == 0 && now.sa_handler == SIG_IGN) return;
+    handle(number, handler);
 }
 
 void bb_signals_install(void (*on_first)(void *user), void *user, const char *message) {
@@ -51,21 +76,35 @@ void bb_signals_install(void (*on_first)(void *user), void *user, const char *me
     first_action = on_first;
     handle(SIGINT, on_signal);
     handle(SIGTERM, on_signal);
+    handle(SIGXCPU, on_signal);
+    handle_unless_ignored(SIGHUP, on_signal);
+}
+
+void bb_signals_on_save(void (*action)(void *user), void *user) {
+    save_action = NULL;
+    save_user = user;
+    save_action = action;
+    handle(SIGUSR1, on_save);
+    handle(SIGUSR2, on_save);
 }
 
 void bb_signals_catch_interrupts(void) {
-    received = 0;
+    received = urged = 0;
     handle(SIGTERM, SIG_DFL);
+    handle(SIGXCPU, SIG_DFL);
+    handle_unless_ignored(SIGHUP, SIG_DFL);
     handle(SIGINT, on_interrupt);
 }
 
 void bb_signals_uninstall(void) {
     handle(SIGINT, SIG_DFL);
     handle(SIGTERM, SIG_DFL);
-    received = 0;
+    handle(SIGXCPU, SIG_DFL);
+    handle_unless_ignored(SIGHUP, SIG_DFL);
+    received = urged = 0;
 }
 
-void bb_signals_release(void) { first_action = NULL; }
+void bb_signals_release(void) { first_action = save_action = NULL; }
 
 const volatile int *bb_signals_stop(void) { return &received; }
 

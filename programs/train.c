@@ -187,6 +187,7 @@ static bb_status report_profile(bb_train_report *report, const run *r, bb_error 
 }
 
 static void request_stop(void *trainer) { bb_trainer_request_stop(trainer); }
+static void request_save(void *trainer) { bb_trainer_request_save(trainer); }
 
 /* How many processes a launcher started, by the environment that it gives them. */
 static int launched(void) {
@@ -270,6 +271,7 @@ static void end_job(const bb_train_args *args, bb_dist *dist, bb_error *err) {
 int bb_cmd_train(int argc, char **argv) {
     bb_train_args args;
     run r = {0};
+    bb_signals_on_save(NULL, NULL); /* they must not end a run that is still being opened */
     int exit_status = open_ranks(argc, argv, &r.dist);
     if (exit_status != BB_CLI_CONTINUE) return exit_status;
     exit_status = read_args(argc, argv, r.dist, &args);
@@ -294,6 +296,7 @@ int bb_cmd_train(int argc, char **argv) {
                            : report.progress.terminal ? "\r\033[Kfinishing the step, then saving (once more: stop at once)\n"
                                                       : "finishing the step, then saving (once more: stop at once)\n");
         if (r.hardware) (void)bb_profile_start(r.device, &err); /* what came before is not training */
+        bb_signals_on_save(request_save, r.trainer);
         status = bb_trainer_train(r.trainer, r.dataset, &err);
         bb_signals_release();
         if (status == BB_OK || status == BB_ERR_INTERRUPTED) {

@@ -6,13 +6,15 @@ set -u
 . "$(dirname "$0")/program_helpers.sh"
 long=(--data text.txt "${tiny[@]}" --steps 1000000)
 
-for case in INT:130 TERM:143; do
+for case in INT:130 TERM:143 HUP:129 XCPU:152; do
     signal=${case%:*}
     begin_output
     "$bitbyte" train "${long[@]}" --out "$signal" --log_every 1 >out 2>err &
     pid=$!
     wait_for out "step 3/"
     kill -"$signal" $pid
+    # these come again by themselves
+    case $signal in HUP | XCPU) kill -"$signal" $pid 2>/dev/null ;; esac
     status=0
     wait $pid || status=$?
     [ $status = "${case#*:}" ] || fail "exit status $status after SIG$signal"
@@ -23,6 +25,48 @@ for case in INT:130 TERM:143; do
     expect 0 "$bitbyte" train --resume "$signal" --stop_at $((step + 2))
     says "stopped after step $((step + 2))"
 done
+
+# Under nohup SIGHUP is ignored; SIGUSR1 and SIGUSR2 save, and the run goes on.
+begin_output
+nohup env -u OMP_WAIT_POLICY "$bitbyte" train "${long[@]}" --out saves --log_every 1 --save_every 0 >out 2>err &
+pid=$!
+wait_for out "step 3/"
+pgrep -x bitbyte | grep -qx $pid || fail "pgrep bitbyte does not find the process" # which started itself again
+kill -HUP $pid
+kill -USR1 $pid
+wait_for out "saved saves/"
+first=$(sed -nE 's/^step ([0-9]+)  saved .*/\1/p' out)
+kill -USR2 $pid
+for ((tries = 0; tries < 400 && $(grep -c " saved " out) < 2; tries++)); do sleep 0.05; done
+second=$(sed -nE 's/^step ([0-9]+)  saved .*/\1/p' out | sed -n 2p)
+[ "${second:-0}" -gt "$first" ] || fail "SIGUSR1 saved step $first, SIGUSR2 ${second:-nothing}"
+wait_for out "step $((second + 2))/"
+kill -TERM $pid
+status=0
+wait $pid || status=$?
+[ $status = 143 ] || fail "exit status $status after SIGHUP under nohup, SIGUSR1, SIGUSR2 and SIGTERM"
+
+# A stop during a long validation does not wait for its end, and resuming repeats it. SIGUSR1 meanwhile saves.
+for ((i = 0; i < 300; i++)); do cat text.txt; done >many.txt
+begin_output
+"$bitbyte" train "${long[@]}" --out validates --log_every 1 --save_every 0 --val_data many.txt --val_every 3 --val_batches 0 --val_seq_len 4 \
+    >out 2>err &
+pid=$!
+wait_for out "step 3/"
+kill -USR1 $pid
+wait_for out "step 3  saved"
+kill -TERM $pid
+status=0
+wait $pid || status=$?
+[ $status = 143 ] || fail "exit status $status after SIGTERM during a validation"
+says "the validation at step 3 was abandoned"
+says "stopped after step 3 "
+expect 0 "$bitbyte" train --resume validates --stop_at 4 --val_batches 1
+says "step 3  validation bpb"
+
+# A file size limit is an error, not a signal.
+expect 1 bash -c 'ulimit -f 1 && exec "$@"' - "$bitbyte" pack --inputs many.txt --out_dir limited
+complains "File too large"
 
 # The second signal does not wait. The pause between the two is shorter than a step of this model.
 begin_output
