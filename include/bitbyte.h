@@ -408,7 +408,8 @@ typedef struct bb_train_options {
     const char *checkpoint_config_json; /* JSON text that each checkpoint keeps, for bb_checkpoint_config; NULL: none */
     bool require_same_data; /* resumed on other data than the checkpoint names: an error instead of a BB_TRAIN_NOTICE */
     const char *val_data;   /* NULL: no validation */
-    int val_every, val_batches, val_seq_len;
+    int val_every, val_batches;
+    int val_seq_len; /* bytes of a window; 0: as long as the sequences that are trained on, at most 2048 */
     bool strict_val; /* a validation that fails ends the run; else it is a notice, and counted */
     void (*on_event)(void *user, const bb_train_event *event);
     void *user;

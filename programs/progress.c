@@ -17,10 +17,18 @@ double bb_monotonic_seconds(void) {
     return (double)now.tv_sec + 1e-9 * (double)now.tv_nsec;
 }
 
+/* A launcher gives its processes a terminal of its own making, and what they write there may go to a file. */
+static bool launched(void) {
+    static const char *const names[] = {"OMPI_COMM_WORLD_RANK", "PMI_RANK", "PMIX_RANK"};
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++)
+        if (getenv(names[i])) return true;
+    return false;
+}
+
 void bb_progress_open(bb_progress *progress, FILE *stream, double plain_interval) {
     const char *term = getenv("TERM");
     progress->stream = stream;
-    progress->terminal = isatty(bb_standard_descriptor(stream)) && (!term || strcmp(term, "dumb") != 0);
+    progress->terminal = isatty(bb_standard_descriptor(stream)) && (!term || strcmp(term, "dumb") != 0) && !launched();
     progress->shown = false;
     progress->plain_interval = plain_interval;
     progress->last = progress->terminal ? 0 : bb_monotonic_seconds();

@@ -285,6 +285,7 @@ int bb_cmd_train(int argc, char **argv) {
     bb_error err;
     bb_train_report report;
     bb_status status = bb_dist_agree(r.dist, bb_train_report_open(&report, &args, &err), &err);
+    if (status == BB_OK) status = bb_train_args_share_out(&args, r.dist, &err);
     if (status == BB_OK) status = open_run(&args, &report, &r, &err);
     bool training = status == BB_OK, alone = bb_dist_size(r.dist) == 1;
     if (training) {

@@ -12,6 +12,8 @@
 #include "json_out.h"
 #include "train_resume.h"
 
+enum { DEFAULT_OUT_TRIES = 999 };
+
 static const char *const save_copy_choices[] = {
     [BB_SAVE_COPY_AUTO] = "auto", [BB_SAVE_COPY_YES] = "yes", [BB_SAVE_COPY_NO] = "no", NULL};
 static const char *const reduce_choices[] = {[BB_REDUCE_FAST] = "fast", [BB_REDUCE_EXACT] = "exact", NULL};
@@ -270,8 +272,9 @@ static const bb_cli_option options[] = {
      .type = BB_CLI_INT,
      .offset = offsetof(bb_train_args, options.val_seq_len),
      .value = "N",
-     .range = BB_CLI_AT_LEAST(1),
+     .range = BB_CLI_AT_LEAST(0),
      .help = "bytes a window of validation",
+     .default_text = "0: as long as the sequences trained on, at most 2048",
      .saved = BB_CLI_SAVED_FREE},
     {.name = "strict_val",
      .type = BB_CLI_FLAG,
@@ -397,12 +400,36 @@ static void make_absolute(const char **path, char **memory) {
     if (*memory) *path = *memory;
 }
 
-static void set_default_out(bb_train_args *args) {
+/* Rank 0 makes the directory at once: of runs that begin within the same second, each has its own. */
+static void set_default_out(bb_train_args *args, const bb_dist *dist) {
     time_t now = time(NULL);
     struct tm parts;
     localtime_r(&now, &parts);
-    strftime(args->default_out, sizeof args->default_out, "runs/%Y%m%d-%H%M%S", &parts);
+    size_t length = strftime(args->default_out, sizeof args->default_out, "runs/%Y%m%d-%H%M%S", &parts);
     args->out = args->default_out;
+    if (bb_dist_rank(dist) > 0) return;
+    (void)mkdir("runs", 0777); /* what fails here fails again, with a message, when the run is opened */
+    for (int i = 2; mkdir(args->default_out, 0777) != 0 && errno == EEXIST && i <= DEFAULT_OUT_TRIES; i++)
+        snprintf(args->default_out + length, sizeof args->default_out - length, "-%d", i);
+}
+
+bb_status bb_train_args_share_out(bb_train_args *args, bb_dist *dist, bb_error *err) {
+    unsigned long long date = 0, time_of_day = 0, number = 0; /* digits of the name */
+    uint64_t *all = calloc((size_t)bb_dist_size(dist), sizeof *all);
+    if (!all) {
+        snprintf(err->message, sizeof err->message, "out of memory");
+        return err->code = BB_ERR_MEMORY;
+    }
+    (void)sscanf(args->default_out, "runs/%8llu-%6llu-%llu", &date, &time_of_day, &number);
+    bb_status status = bb_dist_all_gather_u64(dist, (date * 1000000 + time_of_day) * 10000 + number, all, err);
+    if (status == BB_OK && args->out == args->default_out && all[0] != 0) {
+        number = all[0] % 10000;
+        int length = snprintf(args->default_out, sizeof args->default_out, "runs/%08llu-%06llu",
+                              (unsigned long long)(all[0] / 10000 / 1000000), (unsigned long long)(all[0] / 10000 % 1000000));
+        if (number) snprintf(args->default_out + length, sizeof args->default_out - (size_t)length, "-%llu", number);
+    }
+    free(all);
+    return status;
 }
 
 /* Every option as it will be, and where the run came from: of a resumed directory, that stays what it was. Messages name `out`
@@ -505,7 +532,7 @@ static int complete(const bb_cli *cli, bb_dist *dist, bb_train_args *args) {
         return bb_cli_usage_error(&bb_train_command,
                                   "--val_data is read again at each validation, which %s cannot be: name a file",
                                   strcmp(args->val_data, "-") == 0 ? "standard input" : args->val_data);
-    if (!args->out) set_default_out(args);
+    if (!args->out) set_default_out(args, dist);
 
     const char *model_file = args->init ? args->init : args->checkpoint;
     bb_config config;
@@ -555,6 +582,7 @@ void bb_train_args_free(bb_train_args *args) {
     free(args->changes);
     json_decref(args->saved);
     json_decref(args->file_config);
+    if (args->default_out[0]) (void)rmdir(args->default_out); /* where nothing came of the run: only an empty one goes */
 }
 
 int bb_train_longest(const bb_train_options *o) {

@@ -49,7 +49,7 @@ done
 "$bitbyte" help train >help.txt
 for pair in "steps N:200000" "log_every N:50" "save_every N:2000" "n_layer N:24" "d_model N:1536" "n_head N:12" "n_kv_head N:n_head" \
     "d_ff N:4096" "lr X:0.0002" "warmup_frac X:0.03" "lr_schedule cosine|constant:cosine" "lr_min_factor X:0.1" "wd X:0.1" \
-    "grad_clip X:1" "batch_size N:1" "grad_accum N:8" "val_seq_len N:2048" "optim adamw|adamw8bit:adamw8bit" \
+    "grad_clip X:1" "batch_size N:1" "grad_accum N:8" "optim adamw|adamw8bit:adamw8bit" \
     "ste identity|clipped:identity"; do
     awk -v option="  --${pair%%:*}" 'index($0, option) == 1 { on = 1; print; next } /^  --/ || /^$/ { on = 0 } on' help.txt |
         tr -s '\n ' '  ' | grep -qF "(default ${pair#*:})" || fail "help train: the default of ${pair%%:*}"

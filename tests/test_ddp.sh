@@ -21,6 +21,10 @@ exact=("${model[@]}" --reduce exact --global_batch 8 --steps 8)
 expect 0 "$bitbyte" train "${exact[@]}" --out one
 expect 0 ranks 2 "${exact[@]}" --out two
 says "rank     1 on "
+grep -q $'[\r\033]' out && fail "progress under mpirun is not plain lines"
+expect 0 ranks 2 "${exact[@]}" --log_every 1 --stop_at 2
+[ "$(find runs -mindepth 1 -maxdepth 1 | wc -l)" = 1 ] || fail "2 ranks made $(find runs -mindepth 1 -maxdepth 1 | wc -l) directories"
+perl -MJSON::PP -ne 'decode_json($_)' runs/*/metrics.jsonl || fail "metrics.jsonl under mpirun is not plain lines"
 expect 0 ranks 4 "${exact[@]}" --out four --save_every 4 --zero 0
 same one two 8
 same one four 8

@@ -68,6 +68,23 @@ says "step 3  validation bpb"
 expect 1 bash -c 'ulimit -f 1 && exec "$@"' - "$bitbyte" pack --inputs many.txt --out_dir limited
 complains "File too large"
 
+expect 1 bash -c 'ulimit -f 1 && exec "$@"' - "$bitbyte" train "${long[@]}" --out limited_run
+complains "raise the limit (ulimit -f)"
+
+# Runs that begin within the same second have directories of their own; one that fails leaves none.
+mkdir runs
+for ((i = -1; i < 60; i++)); do
+    taken=runs/$(date -d "$i seconds" +%Y%m%d-%H%M%S)
+    mkdir "$taken"
+    touch "$taken/step-00000001.safetensors"
+done
+count=$(find runs -mindepth 1 -maxdepth 1 | wc -l)
+expect 0 "$bitbyte" train "${long[@]}" --stop_at 1
+grep -qE "^out      runs/[0-9]{8}-[0-9]{6}-2$" out || fail "a default --out that is taken gets no suffix"
+[ -f "$(sed -nE 's/^out      //p' out)/latest" ] || fail "nothing in the default --out"
+expect 1 "$bitbyte" train "${long[@]}" --data missing
+[ "$(find runs -mindepth 1 -maxdepth 1 | wc -l)" = $((count + 1)) ] || fail "a run that failed left its directory"
+
 # The second signal does not wait. The pause between the two is shorter than a step of this model.
 begin_output
 "$bitbyte" train --data text.txt --out twice --n_layer 4 --d_model 256 --n_head 4 --d_ff 512 --seq_len 2048 --grad_accum 64 --threads 1 \
@@ -131,7 +148,15 @@ exit $status
 SCRIPT
     expect 1 unshare -m bash full.sh "$bitbyte" $((bytes * 7 / 2 + 65536)) "${long[@]}"
     complains "No space left on device"
+    says "note: full/run: a checkpoint takes "
+    says "room for 3: make room, or keep fewer"
     json_value good.json training_state | grep -qE '"step":[1-9]' || fail "no good checkpoint after the disk was full"
+    # not even one
+    sed -i "/^status/,\$d" full.sh
+    expect 1 unshare -m bash full.sh "$bitbyte" $((bytes / 2)) "${long[@]}"
+    complains "full/run: a checkpoint takes "
+    complains "are free there"
+    grep -q "^step 1/" out && fail "trained without room for a checkpoint"
 else
     echo "skipped: a full disk (no right to mount)"
 fi

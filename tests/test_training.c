@@ -18,7 +18,8 @@ typedef struct run {
     int keep_every, poison_at; /* poison_at: after this step the weights give no finite loss; 0: never */
     double spike_skip;
     bb_model *model;
-    bool no_opt_state, allow_overwrite, save_sync, strict_val;
+    bool no_opt_state, allow_overwrite, save_sync, strict_val, val_by_default;
+    int val_length;                    /* of the newest validation */
     const char *val_data;              /* NULL: text_path() */
     void (*after_step)(int64_t step);  /* may be NULL */
     bool (*stops_after)(int64_t step); /* a stop is requested; may be NULL */
@@ -52,6 +53,7 @@ static void on_event(void *user, const bb_train_event *e) {
     if (e->kind == BB_TRAIN_VALIDATION) {
         assert_true(e->val_bpb > 0 && e->val_bpb < 20);
         r->validations++;
+        r->val_length = e->seq_len;
     }
     if (e->kind == BB_TRAIN_SAVED) r->saves++;
     if (e->kind == BB_TRAIN_NOTICE) snprintf(r->notice, sizeof r->notice, "%s", e->message);
@@ -121,7 +123,7 @@ static bb_status train(run *r, bb_error *err) {
         to.strict_val = r->strict_val;
         to.val_every = r->val_every;
         to.val_batches = 2;
-        to.val_seq_len = 96;
+        to.val_seq_len = r->val_by_default ? 0 : 96;
     }
     assert_ok(
         bb_byte_shard_dataset_open(r->data ? r->data : text_path(), r->seq_len ? r->seq_len : 64, 5, 0, 1, &data, &test_error));
@@ -626,6 +628,24 @@ static void test_failed_validation(void **state) {
     assert_int_equal(metrics_lines("val_bpb"), 3);
 }
 
+/* Windows of a validation are as long as what is trained on, up to a limit. */
+static void test_validation_length(void **state) {
+    (void)state;
+    const struct { int seq_len, cap, expected; } cases[] = {{64, 0, 64}, {0, 100, 100}, {2500, 0, 2048}, {0, 2500, 2048}};
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        run a = faulty();
+        a.seq_len = cases[i].seq_len;
+        a.seq_len_cap = cases[i].cap;
+        a.batch_size = a.grad_accum = 1;
+        a.steps = 1;
+        a.val_every = 1;
+        a.val_by_default = true;
+        assert_ok(train(&a, &test_error));
+        assert_int_equal(a.validations, 1);
+        assert_int_equal(a.val_length, cases[i].expected);
+    }
+}
+
 static void test_stop_before_validation(void **state) {
     (void)state;
     char dir[512];
@@ -692,6 +712,7 @@ int main(void) {
                                        cmocka_unit_test(test_errors_save_first),
                                        cmocka_unit_test(test_failed_validation),
                                        cmocka_unit_test(test_stop_before_validation),
+                                       cmocka_unit_test(test_validation_length),
                                        cmocka_unit_test(test_8bit_follows_f32)};
     return cmocka_run_group_tests(tests, write_text, scratch_remove);
 }

@@ -306,6 +306,12 @@ fail:
     return status;
 }
 
+uint64_t bb_checkpoint_image_bytes(const bb_checkpoint_image *image) {
+    uint64_t bytes = 0;
+    for (int i = 0; i < image->count; i++) bytes += image->tensors[i].bytes;
+    return bytes;
+}
+
 void bb_checkpoint_image_free(bb_checkpoint_image *image) {
     if (!image) return;
     free(image->list);

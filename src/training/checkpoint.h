@@ -46,6 +46,8 @@ bb_status bb_checkpoint_image_take(bb_checkpoint_image *image, const bb_model *m
 void bb_checkpoint_image_copy(bb_checkpoint_image *image, const bb_model *model, const bb_optimizer *optimizer);
 bb_status bb_checkpoint_image_write(const bb_checkpoint_image *image, const char *path, void (*on_read)(void *user), void *user,
                                     bb_error *err);
+/* Bytes of all tensors that it writes. */
+uint64_t bb_checkpoint_image_bytes(const bb_checkpoint_image *image);
 bool bb_checkpoint_is_here(const bb_model *model, const bb_optimizer *optimizer);
 /* Whether a copy of so many bytes is made where nobody says so: not where it is large beside the host's memory. */
 bool bb_checkpoint_is_copied(uint64_t bytes);

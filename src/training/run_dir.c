@@ -223,6 +223,13 @@ static bb_status no_checkpoint(const char *dir, bb_error *err) {
     return bb_fail(err, BB_ERR_IO, "%s: no checkpoint (step-*.safetensors) in this run directory", dir);
 }
 
+bb_status bb_run_dir_count(const bb_run_dir *dir, int *count, bb_error *err) {
+    int64_t *steps;
+    BB_TRY(list_steps(dir->path, &steps, count, err));
+    free(steps);
+    return BB_OK;
+}
+
 bb_status bb_run_checkpoint_before(const char *run_dir, int64_t before, char *path, size_t path_size, bb_error *err) {
     BB_REQUIRE("run_dir, path", run_dir, path);
     int64_t *steps;

@@ -32,6 +32,9 @@ int64_t bb_run_dir_step_of(const char *path);
 /* Writes `latest`, then removes what `keep` does not keep. */
 bb_status bb_run_dir_checkpoint_saved(const bb_run_dir *dir, int64_t step, const bb_keep *keep, bb_error *err);
 
+/* Checkpoints in the directory. */
+bb_status bb_run_dir_count(const bb_run_dir *dir, int *count, bb_error *err);
+
 /* Drops the lines of steps after `step`, which an earlier process logged and did not save. */
 bb_status bb_run_dir_rewind_metrics(const bb_run_dir *dir, int64_t step, bb_error *err);
 /* Whether there is a line of a validation at `step`. */

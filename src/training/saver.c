@@ -129,6 +129,8 @@ bb_status bb_saver_poll(bb_saver *s, bb_error *err) {
     return bb_saver_wait(s, err);
 }
 
+uint64_t bb_saver_checkpoint_bytes(const bb_saver *s) { return bb_checkpoint_image_bytes(s->image); }
+
 bb_status bb_saver_save(bb_saver *s, const bb_training_state *state, const bb_keep *keep, bb_error *err) {
     double begin = bb_clock_seconds();
     BB_TRY(bb_saver_wait(s, err));

@@ -25,6 +25,8 @@ bb_status bb_saver_create(const bb_model *model, const bb_optimizer *optimizer, 
                           bb_saver_saved on_saved, void *user, bb_saver **out, bb_error *err);
 /* Waits for the save that is being written, if there is one, and loses its result: wait first. */
 void bb_saver_free(bb_saver *saver);
+/* Bytes of a checkpoint's tensors: nearly all of the file. */
+uint64_t bb_saver_checkpoint_bytes(const bb_saver *saver);
 /* Saves the model and the optimizer as they are now; bb_saver_copied tells when they may change. A save that is still being
  * written is waited for first, and its failure returned: which checkpoints a run leaves does not depend on the speed of its
  * disk. */

@@ -15,8 +15,7 @@ void bb_train_options_default(bb_train_options *o) {
                             .log_every = 50,
                             .save_every = 2000,
                             .save_copy = BB_SAVE_COPY_AUTO,
-                            .val_batches = 16,
-                            .val_seq_len = 2048};
+                            .val_batches = 16};
 }
 
 bb_status bb_train_options_check(const bb_train_options *o, bb_error *err) {
@@ -36,7 +35,7 @@ bb_status bb_train_options_check(const bb_train_options *o, bb_error *err) {
                   {"stop_at", o->stop_at, 0},
                   {"val_every", o->val_every, 0},
                   {"val_batches", o->val_batches, 0},
-                  {"val_seq_len", o->val_seq_len, 1},
+                  {"val_seq_len", o->val_seq_len, 0},
                   {"warmup_steps", o->warmup_steps, -1}};
     for (size_t i = 0; i < sizeof counts / sizeof *counts; i++)
         if (counts[i].value < counts[i].least)

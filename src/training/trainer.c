@@ -16,6 +16,7 @@
 #include "data/dataset.h"
 #include "dist/dist.h"
 #include "training/checkpoint.h"
+#include "training/disk_room.h"
 #include "training/gradients.h"
 #include "training/loss.h"
 #include "training/run_data.h"
@@ -70,7 +71,7 @@ struct bb_trainer {
     int64_t last_log_bytes, first_step;
 };
 
-enum { WEIGHT_PARTS = 64 };
+enum { DEFAULT_VAL_SEQ_LEN = 2048, WEIGHT_PARTS = 64 };
 
 /* Once a step, from every rank to all. */
 struct rank_report {
@@ -88,6 +89,11 @@ enum { VALIDATING, VALIDATED, ABANDONED }; /* stages */
 
 static int seq_len_of(const bb_train_options *o, int64_t step) {
     return o->seq_len ? o->seq_len : bb_seq_len_for_step(step, o->steps, o->seq_len_cap);
+}
+
+/* The curriculum begins at 2048, or at its cap: so this is the same at every step. */
+static int val_seq_len_of(const bb_train_options *o) {
+    return o->val_seq_len ? o->val_seq_len : (int)bb_min(seq_len_of(o, 0), DEFAULT_VAL_SEQ_LEN);
 }
 
 /* The processes, this rank's part of a step, and what sums it. */
@@ -143,9 +149,9 @@ bb_status bb_trainer_create(bb_model *model, bb_optimizer *optimizer, bb_loss_sc
     size_t rows = (size_t)options->batch_size * (size_t)longest;
     int widest = longest;
     if (options->val_data) {
-        t->val_batch = (int)(rows / (size_t)options->val_seq_len);
+        t->val_batch = (int)(rows / (size_t)val_seq_len_of(options));
         if (t->val_batch < 1) t->val_batch = 1;
-        if (options->val_seq_len > widest) widest = options->val_seq_len;
+        widest = (int)bb_max(widest, val_seq_len_of(options));
     }
     int batch = (int)((rows + (size_t)widest - 1) / (size_t)widest);
     BB_TRY_GOTO(status, fail, bb_model_reserve(model, batch, widest, true, options->recompute, err));
@@ -456,6 +462,7 @@ static bb_status report_validation(bb_trainer *t, bb_status status, const bb_eva
                "the directory of val_data holds no val_*.bin: its shard_*.bin are scored, which is what models are trained on");
     }
     bb_train_event e = event_of(t, BB_TRAIN_VALIDATION);
+    e.seq_len = val_seq_len_of(&t->options);
     e.val_bpb = r->bpb;
     emit(t, &e);
     return log_metrics(t, &e, err);
@@ -464,7 +471,7 @@ static bb_status report_validation(bb_trainer *t, bb_status status, const bb_eva
 static bb_status validate_on_rank_0(bb_trainer *t, bb_error *err) {
     bb_eval_options o;
     bb_eval_options_default(&o);
-    o.seq_len = t->options.val_seq_len;
+    o.seq_len = val_seq_len_of(&t->options);
     o.batch_size = t->val_batch;
     o.max_batches = t->options.val_batches;
     o.on_progress = on_validation_batch;
@@ -647,6 +654,24 @@ static bb_status train_step(bb_trainer *t, bb_dataset *dataset, bb_train_event *
 
 /* ---- the loop -------------------------------------------------------------------------------------------------------- */
 
+static int64_t end_of(const bb_train_options *o) { return o->stop_at > 0 && o->stop_at < o->steps ? o->stop_at : o->steps; }
+
+static bb_status check_disk(bb_trainer *t, bb_error *err) {
+    const bb_train_options *o = &t->options;
+    char warning[1000];
+    bb_save_plan plan = {.first_step = t->state.step,
+                         .end = end_of(o),
+                         .save_every = o->save_every,
+                         .also_by_time = o->save_minutes > 0,
+                         .keep = {.newest = o->keep, .every = o->keep_every}};
+    if (plan.first_step >= plan.end) return BB_OK;
+    BB_TRY(bb_run_dir_count(&t->run_dir, &plan.existing, err));
+    BB_TRY(bb_disk_room_check(o->out_dir, bb_saver_checkpoint_bytes(t->saver), bb_save_plan_peak(&plan), warning,
+                              sizeof warning, err));
+    if (warning[0]) notice(t, "%s", warning);
+    return BB_OK;
+}
+
 static bb_status open_run_dir(bb_trainer *t, bb_error *err) {
     const bb_train_options *o = &t->options;
     if (!o->out_dir || t->dist->rank != 0) return BB_OK;
@@ -661,6 +686,7 @@ static bb_status open_run_dir(bb_trainer *t, bb_error *err) {
     bb_saver_way asked = o->save_sync ? BB_SAVER_WAITS : copies ? BB_SAVER_COPIES : BB_SAVER_READS, way = asked;
     BB_TRY(bb_saver_create(t->model, t->optimizer, &t->run_dir, &way, on_saved, t, &t->saver, err));
     t->from_copy = way == BB_SAVER_COPIES;
+    BB_TRY(check_disk(t, err));
     if (copies && way != asked)
         notice(t, "there is no memory for a copy to save from: an update will wait until all is written");
     if (!o->run_config_json) return BB_OK;
@@ -767,7 +793,7 @@ static bb_status loop(bb_trainer *t, bb_dataset *dataset, int64_t end, bb_error 
 static bb_status run(bb_trainer *t, bb_dataset *dataset, bb_error *err) {
     const bb_train_options *o = &t->options;
     bb_training_state *s = &t->state;
-    int64_t end = o->stop_at > 0 && o->stop_at < o->steps ? o->stop_at : o->steps;
+    int64_t end = end_of(o);
     bb_dataset_set_sampling(dataset, s->sampling);
     bb_dataset_set_position(dataset, s->samples);
     t->started = t->last_log_time = bb_clock_seconds();

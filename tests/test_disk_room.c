@@ -1,0 +1,45 @@
+// SPDX-License-Identifier: MIT
+/* How many checkpoints a run holds at once, and what is said where they do not fit. */
+#include "training/disk_room.h"
+
+#include "scratch.h"
+#include "support.h"
+
+static void test_peak(void **state) {
+    (void)state;
+    const struct {
+        bb_save_plan plan;
+        int64_t peak;
+    } cases[] = {
+        {{.end = 10}, 1},                                          /* the last alone */
+        {{.end = 10, .save_every = 3}, 4},                         /* 3, 6, 9, 10 */
+        {{.end = 10, .save_every = 5}, 2},                         /* the last is not saved twice */
+        {{.first_step = 6, .end = 10, .save_every = 3}, 2},        /* 9, 10 */
+        {{.end = 100, .save_every = 5, .keep = {.newest = 1}}, 2}, /* one that is replaced */
+        {{.end = 100, .save_every = 5, .keep = {.newest = 3}}, 4},
+        {{.end = 10, .save_every = 5, .keep = {.newest = 3}}, 2}, /* there are no more */
+        {{.end = 100, .save_every = 5, .keep = {.newest = 3}, .existing = 2}, 2},
+        {{.end = 100, .save_every = 5, .keep = {.newest = 3}, .existing = 9}, 1},
+        {{.end = 100, .save_every = 4, .keep = {.newest = 1, .every = 10}}, 6}, /* 20, 40, 60, 80, two more */
+        {{.end = 100, .keep = {.newest = 3}, .also_by_time = true}, 4},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++)
+        assert_int_equal(bb_save_plan_peak(&cases[i].plan), cases[i].peak);
+}
+
+static void test_room(void **state) {
+    (void)state;
+    char warning[1000], dir[512];
+    snprintf(dir, sizeof dir, "%s", scratch_path("."));
+    assert_ok(bb_disk_room_check(dir, 1, 1, warning, sizeof warning, &test_error));
+    assert_string_equal(warning, "");
+    assert_ok(bb_disk_room_check(dir, 1000, INT64_MAX, warning, sizeof warning, &test_error));
+    assert_non_null(strstr(warning, "a checkpoint takes 1.0 KB and up to 9223372036854775807 are kept at once"));
+    assert_fails(bb_disk_room_check(dir, UINT64_MAX, 1, warning, sizeof warning, &test_error), BB_ERR_IO, "are free there");
+    assert_ok(bb_disk_room_check(scratch_path("nowhere"), 1, 1, warning, sizeof warning, &test_error)); /* not known */
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_peak), cmocka_unit_test(test_room)};
+    return cmocka_run_group_tests(tests, scratch_create, scratch_remove);
+}
