@@ -117,7 +117,8 @@ static void run_a_bitlinear_layer(bb_device *device) {
     for (int i = 0; i < ROWS * OUT; i++) dy[i] = 1.0f;
 
     bb_bitlinear *layer;
-    CHECK(bb_bitlinear_create(device, IN, OUT, /*act_quant*/ true, BB_STE_IDENTITY, /*seed*/ 1, &layer, &error));
+    bb_bitlinear_options options = {.in_features = IN, .out_features = OUT, .act_quant = true, .seed = 1};
+    CHECK(bb_bitlinear_create(device, &options, &layer, &error));
     CHECK(bb_bitlinear_forward(layer, x, ROWS, y, &error));
     CHECK(bb_bitlinear_backward(layer, dy, ROWS, dx, dweight, &error));
     bb_bitlinear_free(layer);

@@ -198,12 +198,17 @@ BB_API bb_status bb_model_get_gradient(const bb_model *model, const char *name, 
 BB_API bb_status bb_model_reserve(bb_model *model, int batch_size, int seq_len, bool training, bool recompute, bb_error *err);
 /* x: (B,T) bytes -> logits: (B,T,V). */
 BB_API bb_status bb_model_forward(bb_model *model, const uint8_t *x, int batch_size, int seq_len, float *logits, bb_error *err);
-/* Mean cross-entropy in nats of predicting y from x, both (B,T). */
-BB_API bb_status bb_model_loss(bb_model *model, const uint8_t *x, const uint8_t *y, int batch_size, int seq_len, double *loss,
-                               bb_error *err);
+
+/* x and y: (batch_size, seq_len) bytes; y[i] is to be predicted after x[i]. */
+typedef struct bb_batch {
+    const uint8_t *x, *y;
+    int batch_size, seq_len;
+} bb_batch;
+
+/* Mean cross-entropy in nats. */
+BB_API bb_status bb_model_loss(bb_model *model, const bb_batch *batch, double *loss, bb_error *err);
 /* The same, and adds scale * d(loss)/d(parameter) to every gradient; when the loss is not finite it adds nothing. */
-BB_API bb_status bb_model_loss_backward(bb_model *model, const uint8_t *x, const uint8_t *y, int batch_size, int seq_len,
-                                        double scale, double *loss, bb_error *err);
+BB_API bb_status bb_model_loss_backward(bb_model *model, const bb_batch *batch, double scale, double *loss, bb_error *err);
 BB_API bb_status bb_model_zero_gradients(bb_model *model, bb_error *err);
 
 /* ---- Quantization and the BitLinear layer ---------------------------------------------------------------------------- */
@@ -217,9 +222,15 @@ BB_API bb_status bb_act_quantize(bb_device *device, const float *x, int64_t rows
 
 typedef struct bb_bitlinear bb_bitlinear;
 
-/* weight: (out_features, in_features), no bias, drawn from `seed`. */
-BB_API bb_status bb_bitlinear_create(bb_device *device, int in_features, int out_features, bool act_quant, bb_ste ste,
-                                     uint64_t seed, bb_bitlinear **out, bb_error *err);
+typedef struct bb_bitlinear_options {
+    int in_features, out_features;
+    bool act_quant;
+    bb_ste ste;
+    uint64_t seed; /* of the initial weight */
+} bb_bitlinear_options;
+
+/* weight: (out_features, in_features), no bias. */
+BB_API bb_status bb_bitlinear_create(bb_device *device, const bb_bitlinear_options *options, bb_bitlinear **out, bb_error *err);
 BB_API void bb_bitlinear_free(bb_bitlinear *layer);
 BB_API bb_status bb_bitlinear_get_weight(const bb_bitlinear *layer, float *weight, bb_error *err);
 /* Every value must be finite. */

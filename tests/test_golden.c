@@ -108,7 +108,7 @@ static double check_gradients(const golden *g, bb_model *model, const char *name
     double loss, worst = 0;
     float want_loss;
     assert_ok(bb_tensor_source_read(g->file, need(g, "out.", "loss"), &want_loss, &test_error));
-    assert_ok(bb_model_loss_backward(model, g->x, g->y, g->B, g->T, 1, &loss, &test_error));
+    assert_ok(bb_model_loss_backward(model, &(bb_batch){g->x, g->y, g->B, g->T}, 1, &loss, &test_error));
     check(name, "loss", fabs(loss - (double)want_loss) / (double)want_loss, b->losses);
     for (int i = 0; i < bb_model_tensor_count(model); i++) {
         bb_tensor_info info;
@@ -155,7 +155,7 @@ static double check_training(const golden *g, bb_model *model, const char *name,
         double loss, norm;
         bool applied;
         assert_ok(bb_model_zero_gradients(model, &test_error));
-        assert_ok(bb_model_loss_backward(model, g->x, g->y, g->B, g->T, 1, &loss, &test_error));
+        assert_ok(bb_model_loss_backward(model, &(bb_batch){g->x, g->y, g->B, g->T}, 1, &loss, &test_error));
         double lr = bb_lr_for_step(step, 3, 10, 1e-2, BB_LR_COSINE, 0.1);
         assert_ok(bb_optimizer_step(optimizer, lr, 1.0, 1.0, &norm, &applied, &test_error));
         assert_true(applied);

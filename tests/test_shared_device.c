@@ -52,7 +52,7 @@ static bb_status compute(bb_device *device, uint64_t seed, results *r) {
     for (int i = 0; i < ROWS * IN; i++) input[i] = (float)((i * 37 + (int)seed) % 101) - 50;
     bb_status status = bb_model_create(device, &tiny, seed, &model, &err);
     if (status == BB_OK) status = bb_model_forward(model, x, 1, LENGTH, r->logits, &err);
-    if (status == BB_OK) status = bb_model_loss_backward(model, x, x, 2, LENGTH / 2, 1, &r->loss, &err);
+    if (status == BB_OK) status = bb_model_loss_backward(model, &(bb_batch){x, x, 2, LENGTH / 2}, 1, &r->loss, &err);
     if (status == BB_OK)
         status = bb_model_get_gradient(model, "blocks.0.attn.q_proj.weight", r->gradient, (size_t)IN * IN, &err);
     bb_generate_options_default(&o);
@@ -62,7 +62,8 @@ static bb_status compute(bb_device *device, uint64_t seed, results *r) {
     o.on_byte = keep_byte;
     o.user = r;
     if (status == BB_OK) status = bb_generate(model, x, LENGTH, &o, NULL, &err);
-    if (status == BB_OK) status = bb_bitlinear_create(device, IN, OUT, true, BB_STE_IDENTITY, seed, &layer, &err);
+    if (status == BB_OK)
+        status = bb_bitlinear_create(device, &(bb_bitlinear_options){IN, OUT, true, BB_STE_IDENTITY, seed}, &layer, &err);
     if (status == BB_OK) status = bb_bitlinear_forward(layer, input, ROWS, r->y, &err);
     if (status == BB_OK) status = bb_bitlinear_get_weight(layer, weight, &err);
     if (status == BB_OK) status = bb_ternary_quantize(device, weight, OUT, IN, r->q, &r->scale, &err);

@@ -388,7 +388,7 @@ static void test_bad_steps(void **state) {
     assert_ok(bb_optimizer_create(model, &oo, &optimizer, &test_error));
     for (int i = 0; i < 48; i++) big[i] = 3e38f;
     assert_ok(bb_model_set_tensor(model, "norm_f.weight", big, 48, &test_error));
-    assert_ok(bb_model_loss_backward(model, x, y, 1, 32, 1, &loss, &test_error));
+    assert_ok(bb_model_loss_backward(model, &(bb_batch){x, y, 1, 32}, 1, &loss, &test_error));
     assert_true(!isfinite(loss));
     assert_ok(bb_model_get_gradient(model, "norm_f.weight", after, 48, &test_error));
     for (int i = 0; i < 48; i++) assert_true(after[i] == 0.0f);
@@ -396,7 +396,7 @@ static void test_bad_steps(void **state) {
     /* finite, but its gradient is not */
     for (int i = 0; i < 48; i++) big[i] = 1.0f;
     assert_ok(bb_model_set_tensor(model, "norm_f.weight", big, 48, &test_error));
-    assert_ok(bb_model_loss_backward(model, x, y, 1, 32, 1e300, &loss, &test_error));
+    assert_ok(bb_model_loss_backward(model, &(bb_batch){x, y, 1, 32}, 1e300, &loss, &test_error));
     assert_true(isfinite(loss));
     assert_ok(bb_model_get_tensor(model, "blocks.0.n1.weight", before, 48, &test_error));
     assert_ok(bb_optimizer_step(optimizer, 1e-3, 1, 1, &norm, &applied, &test_error));

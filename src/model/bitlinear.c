@@ -44,30 +44,29 @@ static void carve_batch(bb_bitlinear *l, bb_arena *arena, int64_t rows) {
     l->input.scale = l->act_quant ? bb_arena_take(arena, (size_t)rows * sizeof(float)) : NULL;
 }
 
-bb_status bb_bitlinear_create(bb_device *device, int in_features, int out_features, bool act_quant, bb_ste ste, uint64_t seed,
-                              bb_bitlinear **out, bb_error *err) {
+bb_status bb_bitlinear_create(bb_device *device, const bb_bitlinear_options *o, bb_bitlinear **out, bb_error *err) {
     BB_REQUIRE("out", out);
     *out = NULL;
-    BB_REQUIRE("device", device);
+    BB_REQUIRE("device, options", device, o);
     BB_DEVICE_SCOPE(device);
-    if (in_features < 1 || out_features < 1)
+    if (o->in_features < 1 || o->out_features < 1)
         return bb_fail(err, BB_ERR_ARGUMENT, "a BitLinear layer of %d inputs and %d outputs: both must be at least 1",
-                       in_features, out_features);
-    if (ste != BB_STE_IDENTITY && ste != BB_STE_CLIPPED)
-        return bb_fail(err, BB_ERR_ARGUMENT, "ste is %d; it must be identity (%d) or clipped (%d)", (int)ste, BB_STE_IDENTITY,
-                       BB_STE_CLIPPED);
+                       o->in_features, o->out_features);
+    if (o->ste != BB_STE_IDENTITY && o->ste != BB_STE_CLIPPED)
+        return bb_fail(err, BB_ERR_ARGUMENT, "ste is %d; it must be identity (%d) or clipped (%d)", (int)o->ste,
+                       BB_STE_IDENTITY, BB_STE_CLIPPED);
     bb_status status = BB_OK;
     bb_bitlinear *l = calloc(1, sizeof *l);
-    float *init = malloc((size_t)in_features * (size_t)out_features * sizeof *init);
+    float *init = malloc((size_t)o->in_features * (size_t)o->out_features * sizeof *init);
     if (l) l->device = device;
     if (!l || !init) {
         status = bb_fail(err, BB_ERR_MEMORY, "out of memory for a BitLinear layer");
         goto done;
     }
-    l->in = in_features;
-    l->out = out_features;
-    l->act_quant = act_quant;
-    l->ste = ste;
+    l->in = o->in_features;
+    l->out = o->out_features;
+    l->act_quant = o->act_quant;
+    l->ste = o->ste;
     l->ternary = (bb_ternary){.n = l->out, .k = l->in, .segments = 1, .segment_end = {l->out}};
     bb_arena measure = {0};
     carve(l, &measure);
@@ -79,9 +78,9 @@ bb_status bb_bitlinear_create(bb_device *device, int in_features, int out_featur
     }
     bb_arena arena = {.base = l->memory};
     carve(l, &arena);
-    double bound = 1 / sqrt((double)in_features);
+    double bound = 1 / sqrt((double)o->in_features);
     for (int64_t i = 0; i < l->in * l->out; i++)
-        init[i] = (float)(bound * (2 * bb_rng_uniform(seed, BB_STREAM_BITLINEAR, (uint64_t)i) - 1));
+        init[i] = (float)(bound * (2 * bb_rng_uniform(o->seed, BB_STREAM_BITLINEAR, (uint64_t)i) - 1));
     status = bb_bitlinear_set_weight(l, init, err);
 done:
     free(init);

@@ -131,26 +131,26 @@ bb_status bb_model_forward(bb_model *m, const uint8_t *x, int batch_size, int se
     return m->device->ops->sync(m->device, err);
 }
 
-bb_status bb_model_loss(bb_model *m, const uint8_t *x, const uint8_t *y, int batch_size, int seq_len, double *loss,
-                        bb_error *err) {
-    BB_REQUIRE("model, x, y, loss", m, x, y, loss);
+bb_status bb_model_loss(bb_model *m, const bb_batch *batch, double *loss, bb_error *err) {
+    BB_REQUIRE("model, batch, loss", m, batch, loss);
+    BB_REQUIRE("x, y", batch->x, batch->y);
     BB_DEVICE_SCOPE(m->device);
-    BB_TRY(bb_model_reserve(m, batch_size, seq_len, false, false, err));
-    bb_block_shape s = shape_of(m, batch_size, seq_len);
-    return forward(m, &s, x, y, loss, err);
+    BB_TRY(bb_model_reserve(m, batch->batch_size, batch->seq_len, false, false, err));
+    bb_block_shape s = shape_of(m, batch->batch_size, batch->seq_len);
+    return forward(m, &s, batch->x, batch->y, loss, err);
 }
 
-bb_status bb_model_loss_backward(bb_model *m, const uint8_t *x, const uint8_t *y, int batch_size, int seq_len, double scale,
-                                 double *loss, bb_error *err) {
-    BB_REQUIRE("model, x, y, loss", m, x, y, loss);
+bb_status bb_model_loss_backward(bb_model *m, const bb_batch *batch, double scale, double *loss, bb_error *err) {
+    BB_REQUIRE("model, batch, loss", m, batch, loss);
+    BB_REQUIRE("x, y", batch->x, batch->y);
     if (!isfinite(scale)) return bb_fail(err, BB_ERR_ARGUMENT, "scale %g must be finite", scale);
     BB_DEVICE_SCOPE(m->device);
     /* the mode of an earlier training reserve stands; without one, keep all activations */
-    BB_TRY(bb_model_reserve(m, batch_size, seq_len, true, m->ws.training && m->ws.recompute, err));
-    bb_block_shape s = shape_of(m, batch_size, seq_len);
+    BB_TRY(bb_model_reserve(m, batch->batch_size, batch->seq_len, true, m->ws.training && m->ws.recompute, err));
+    bb_block_shape s = shape_of(m, batch->batch_size, batch->seq_len);
     s.training = true;
     s.add_gradients = !m->gradients_empty;
-    BB_TRY(forward(m, &s, x, y, loss, err));
+    BB_TRY(forward(m, &s, batch->x, batch->y, loss, err));
     if (!isfinite(*loss)) return BB_OK;
     int64_t M = s.B * s.T;
     m->device->ops->loss_backward(m->device, m->ws.logits, m->ws.logits, m->ws.y, (float)(scale / (double)M), M,

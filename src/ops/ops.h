@@ -33,8 +33,8 @@ typedef struct bb_rows {
     bb_dtype dtype;
 } bb_rows;
 
-/* Up to BB_FEW_ROWS rows, of a sequence in attention_cached, linear_forward, head_forward and attention_cached compute a row as they
- * would alone, bit for bit. */
+/* Up to BB_FEW_ROWS rows (of a sequence: attention_cached), linear_forward, head_forward and attention_cached compute a row as
+ * they would alone, bit for bit. */
 enum { BB_MAX_SEGMENTS = 3, BB_FEW_ROWS = 16 };
 
 /* Rows of a prepared matrix that a backend stores as one, at the most (it divides this). */

@@ -106,14 +106,13 @@ static bb_status leaf_done(bb_gradients *g, int leaf, bb_error *err) {
     return bb_model_zero_gradients(model, err);
 }
 
-bb_status bb_gradients_micro(bb_gradients *g, const uint8_t *x, const uint8_t *y, int batch_size, int seq_len, double scale,
-                             double *loss, bb_error *err) {
+bb_status bb_gradients_micro(bb_gradients *g, const bb_batch *batch, double scale, double *loss, bb_error *err) {
     bb_model *model = g->model;
     int done = ++g->micro;
     bool last = done == g->micros;
     model->on_gradients = last ? gradients_final : NULL;
     model->on_gradients_user = g;
-    bb_status status = bb_model_loss_backward(model, x, y, batch_size, seq_len, scale, loss, err);
+    bb_status status = bb_model_loss_backward(model, batch, scale, loss, err);
     model->on_gradients = NULL;
     BB_TRY(status);
     BB_TRY(bb_model_settle_gradients(model, err)); /* where the loss was not finite */

@@ -46,11 +46,10 @@ void bb_gradients_close(bb_gradients *g);
 /* Bytes of partial sums and of the exchange's buffers; dist NULL: one process. */
 uint64_t bb_gradients_predict(int64_t parameters, const bb_dist *dist, int micros, bb_reduce reduce);
 
-/* A step: begin, then each micro-batch in turn (x, y, scale, loss as in bb_model_loss_backward), then finish, after which
+/* A step: begin, then each micro-batch in turn (batch, scale, loss as in bb_model_loss_backward), then finish, after which
  * model->grads is the sum over all ranks, or of own_parts, is it there and undefined elsewhere. */
 bb_status bb_gradients_begin(bb_gradients *g, bb_error *err);
-bb_status bb_gradients_micro(bb_gradients *g, const uint8_t *x, const uint8_t *y, int batch_size, int seq_len, double scale,
-                             double *loss, bb_error *err);
+bb_status bb_gradients_micro(bb_gradients *g, const bb_batch *batch, double scale, double *loss, bb_error *err);
 bb_status bb_gradients_finish(bb_gradients *g, bb_error *err);
 
 #endif

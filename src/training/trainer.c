@@ -562,13 +562,14 @@ static bb_status exchange_reports(bb_trainer *t, double *loss, bb_error *err) {
 static bb_status accumulate(bb_trainer *t, bb_dataset *dataset, int seq_len, double *loss, bb_error *err) {
     int batch_size = t->options.batch_size;
     double scale = (t->scaler ? bb_loss_scaler_scale(t->scaler) : 1) / t->run.total;
+    bb_batch batch = {.x = t->x, .y = t->y, .batch_size = batch_size, .seq_len = seq_len};
     struct rank_report *own = report_of(t, t->dist->size);
     BB_TRY(bb_gradients_begin(&t->gradients, err));
     for (int i = 0; i < t->run.count; i++) {
         if (t->failure.code == BB_OK)
             bb_dataset_batch(dataset, batch_size, t->run.total, t->run.first + i, t->x, t->y, &t->failure);
         if (t->failure.code != BB_OK && t->dist->size == 1) return bb_fail(err, t->failure.code, "%s", t->failure.message);
-        BB_TRY(bb_gradients_micro(&t->gradients, t->x, t->y, batch_size, seq_len, scale, &own->losses[i], err));
+        BB_TRY(bb_gradients_micro(&t->gradients, &batch, scale, &own->losses[i], err));
     }
     return exchange_reports(t, loss, err);
 }

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
-/* Attention of a batch of sequences over their caches. Sequences with few queries, as in decoding, are read in place, in units of
- * DIRECT_KEYS keys of one head, each unit once for all its queries; a team of threads takes the units of all sequences. Sequences with many queries go
- * tile by tile. Neither depends on the other sequences of the batch. */
+/* Attention of a batch of sequences over their caches. With few queries, as in decoding, a cache is read in place, in units of
+ * DIRECT_KEYS keys of one head, each unit once for all its queries; a team of threads takes the units of all such sequences.
+ * Sequences with many queries go tile by tile. No result depends on the other sequences of the batch. */
 #include "ops/cpu/attention/attention_forward.h"
 #include "ops/cpu/device/entries.h"
 #include "ops/cpu/device/team.h"
