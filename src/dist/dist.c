@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-/* Common to all engines: opening, agreement, small reductions, and the order of sums. */
+/* Common to all engines: agreement, small reductions, and the order of sums. */
 #include "dist/dist.h"
 
 #include <stdlib.h>
@@ -7,15 +7,6 @@
 #include <unistd.h>
 
 enum { TREE_TILE = 2048 }; /* elements per tile: partial sums stay in the cache */
-
-bb_status bb_dist_open(const char *engine, bb_dist **out, bb_error *err) {
-    BB_REQUIRE("out", out);
-    *out = NULL;
-    BB_REQUIRE("engine", engine);
-    if (strcmp(engine, "single") == 0) return bb_dist_open_single(out, err);
-    if (strcmp(engine, "mpi") == 0) return bb_dist_open_mpi(out, err);
-    return bb_fail(err, BB_ERR_ARGUMENT, "engine '%s': expected single or mpi", engine);
-}
 
 void bb_dist_close(bb_dist *d) {
     if (d) d->engine->close(d);

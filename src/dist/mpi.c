@@ -11,16 +11,12 @@ bb_status bb_dist_open_mpi(bb_dist **out, bb_error *err) {
         "build again");
 }
 #else
-#include <sched.h>
 #include <signal.h>
-#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 #include <unistd.h>
 
-#include "core/clock.h"
 #include "core/host.h"
 #include "dist/mpi_engine.h"
 
@@ -28,49 +24,7 @@ enum { PIECE_BYTES = 1 << 26, TRANSFER_TAG = 1 << 14, DEFAULT_TIMEOUT = 15, ABOR
 
 static bb_mpi *mpi_of(bb_dist *d) { return (bb_mpi *)d; }
 
-/* ---- failures and waiting -------------------------------------------------------------------------------------------- */
-
-void bb_mpi_fail(bb_mpi *m, bb_status code, const char *fmt, ...) {
-    if (m->failure.code != BB_OK) return;
-    char message[512];
-    va_list args;
-    va_start(args, fmt);
-    vsnprintf(message, sizeof message, fmt, args);
-    va_end(args);
-    (void)bb_fail(&m->failure, code, "rank %d on %s: %s", m->base.rank, m->base.hosts[m->base.rank], message);
-}
-
-void bb_mpi_check(bb_mpi *m, int code, const char *doing) {
-    if (code == MPI_SUCCESS) return;
-    char text[MPI_MAX_ERROR_STRING] = "";
-    int length = 0;
-    MPI_Error_string(code, text, &length);
-    bb_mpi_fail(m, BB_ERR_PEER, "%s failed: %s", doing, text);
-}
-
-bb_status bb_mpi_wait(bb_mpi *m, bool (*done)(bb_mpi *m, void *user), void *user, bb_error *err) {
-    const struct timespec pause = {.tv_nsec = 50000};
-    double begin = bb_clock_seconds();
-    bb_status status = BB_OK;
-    for (int turn = 0;; turn++) {
-        pthread_mutex_lock(&m->lock);
-        bb_mpi_progress_locked(m);
-        bool finished = m->failure.code == BB_OK && done(m, user);
-        if (m->failure.code != BB_OK) {
-            status = m->failure.code;
-            if (err) *err = m->failure;
-            finished = true;
-        }
-        pthread_mutex_unlock(&m->lock);
-        if (finished) break;
-        if (turn < 200) /* let other threads run */
-            sched_yield();
-        else
-            nanosleep(&pause, NULL);
-    }
-    m->base.wait_seconds += bb_clock_seconds() - begin;
-    return status;
-}
+/* ---- waiting -------------------------------------------------------------------------------------------- */
 
 static bool request_done(bb_mpi *m, void *user) {
     int flag = 0;

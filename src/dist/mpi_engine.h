@@ -63,13 +63,13 @@ typedef struct bb_mpi {
     int first_failed; /* the rank that reports its failure, -1: none; known to rank 0 and to that rank */
 } bb_mpi;
 
-/* Record the first failure, from an MPI error code or a message. */
+/* mpi_engine.c: record the first failure, from an MPI error code or a message. */
 void bb_mpi_check(bb_mpi *m, int code, const char *doing);
 void bb_mpi_fail(bb_mpi *m, bb_status code, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
-/* Polls done() with the lock held until it is true or something has failed. */
-bb_status bb_mpi_wait(bb_mpi *m, bool (*done)(bb_mpi *m, void *user), void *user, bb_error *err);
 
 /* mpi_ranges.c; `_locked`: the caller holds the lock */
+/* Polls done() with the lock held, and makes progress on ranges, until it is true or something has failed. */
+bb_status bb_mpi_wait(bb_mpi *m, bool (*done)(bb_mpi *m, void *user), void *user, bb_error *err);
 bb_status bb_mpi_start(bb_dist *d, bb_dist_kind kind, bb_dist_range range, bb_error *err);
 bb_status bb_mpi_wait_ranges(bb_dist *d, bb_error *err);
 void bb_mpi_progress_locked(bb_mpi *m);

@@ -3,8 +3,11 @@
  * tree order, and sends the sum to all. That moves as many bytes as a ring, 2 (size-1)/size of the range each way, in two steps
  * instead of 2 (size-1), and fixes the order of the sum whatever arrives first. */
 #ifdef BB_HAVE_MPI
+#include <sched.h>
 #include <stdlib.h>
+#include <time.h>
 
+#include "core/clock.h"
 #include "dist/mpi_engine.h"
 
 enum { TAGS = 8192 }; /* operation numbers wrap at this, far above BB_MPI_QUEUE */
@@ -103,7 +106,31 @@ void bb_mpi_progress_locked(bb_mpi *m) {
     while (m->oldest < m->next && op_of(m, m->oldest)->phase == BB_MPI_DONE) m->oldest++;
 }
 
-static bool has_free_slot(bb_mpi *m, void *user) {
+bb_status bb_mpi_wait(bb_mpi *m, bool (*done)(bb_mpi *m, void *user), void *user, bb_error *err) {
+    const struct timespec pause = {.tv_nsec = 50000};
+    double begin = bb_clock_seconds();
+    bb_status status = BB_OK;
+    for (int turn = 0;; turn++) {
+        pthread_mutex_lock(&m->lock);
+        bb_mpi_progress_locked(m);
+        bool finished = m->failure.code == BB_OK && done(m, user);
+        if (m->failure.code != BB_OK) {
+            status = m->failure.code;
+            if (err) *err = m->failure;
+            finished = true;
+        }
+        pthread_mutex_unlock(&m->lock);
+        if (finished) break;
+        if (turn < 200) /* let other threads run */
+            sched_yield();
+        else
+            nanosleep(&pause, NULL);
+    }
+    m->base.wait_seconds += bb_clock_seconds() - begin;
+    return status;
+}
+
+static bool queue_has_space(bb_mpi *m, void *user) {
     (void)user;
     return m->next - m->oldest < BB_MPI_QUEUE;
 }
@@ -116,7 +143,7 @@ static bool all_done(bb_mpi *m, void *user) {
 bb_status bb_mpi_start(bb_dist *d, bb_dist_kind kind, bb_dist_range range, bb_error *err) {
     bb_mpi *m = (bb_mpi *)d;
     if (d->size == 1) return BB_OK;
-    BB_TRY(bb_mpi_wait(m, has_free_slot, NULL, err));
+    BB_TRY(bb_mpi_wait(m, queue_has_space, NULL, err));
     pthread_mutex_lock(&m->lock);
     *op_of(m, m->next) = (bb_mpi_op){.kind = kind, .range = range};
     m->next++;
