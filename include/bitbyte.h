@@ -135,8 +135,15 @@ typedef struct bb_memory_estimate {
 
 typedef enum bb_optimizer_kind { BB_OPTIM_ADAMW = 0, BB_OPTIM_ADAMW8BIT = 1 } bb_optimizer_kind;
 
-BB_API bb_status bb_memory_predict(bb_device *device, const bb_config *config, bb_optimizer_kind optim, int batch_size,
-                                   int seq_len, bool recompute, bb_memory_estimate *out, bb_error *err);
+/* What is predicted: training with these batches, and inference over seq_len bytes. */
+typedef struct bb_memory_request {
+    bb_optimizer_kind optim;
+    int batch_size, seq_len;
+    bool recompute; /* as in bb_train_options */
+} bb_memory_request;
+
+BB_API bb_status bb_memory_predict(bb_device *device, const bb_config *config, const bb_memory_request *request,
+                                   bb_memory_estimate *out, bb_error *err);
 
 typedef struct bb_model bb_model;
 

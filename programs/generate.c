@@ -225,8 +225,16 @@ static bb_status write_sample(bb_session *session, writer *w, const uint8_t *pro
     return status;
 }
 
-static bb_status write_samples(bb_session *session, writer *w, const char *model_path, const uint8_t *prompt, size_t length,
-                               bb_error *err) {
+/* What a generation begins with, besides its options. */
+typedef struct generation_input {
+    bb_model *model, *draft; /* draft: may be NULL */
+    const char *model_path;
+    const uint8_t *prompt;
+    size_t length;
+    bb_bytes line_prefix, line_suffix;
+} generation_input;
+
+static bb_status write_samples(bb_session *session, writer *w, const generation_input *in, bb_error *err) {
     const generate_args *args = w->args;
     bool terminal = isatty(STDOUT_FILENO) == 1;
     bb_sample *samples = calloc((size_t)args->samples, sizeof *samples);
@@ -243,16 +251,16 @@ static bb_status write_samples(bb_session *session, writer *w, const char *model
         w->sample = &samples[made++];
         w->number = made;
         w->sample->seed = args->generation.options.seed + (uint64_t)(made - 1);
-        status = write_sample(session, w, prompt, length, terminal, err);
+        status = write_sample(session, w, in->prompt, in->length, terminal, err);
     }
     bb_progress_clear(&w->progress);
     if (status == BB_OK && made > 0) {
-        bb_generate_report r = {.model = model_path,
+        bb_generate_report r = {.model = in->model_path,
                                 .options = &args->generation.options,
                                 .samples = samples,
                                 .count = made,
                                 .prompt_seconds = samples[0].metrics.prompt_seconds,
-                                .prompt_bytes = (int64_t)length};
+                                .prompt_bytes = (int64_t)in->length};
         if (args->metrics_json) status = write_metrics(args->metrics_json, &r, err);
         r.with_text = true;
         if (args->json) bb_json_line(bb_generate_report_json(&r));
@@ -263,15 +271,14 @@ static bb_status write_samples(bb_session *session, writer *w, const char *model
 }
 
 /* Returns the exit status, or -1 with err. */
-static int write_texts(const generate_args *args, bb_model *model, bb_model *draft, const char *model_path,
-                       const uint8_t *prompt, size_t length, const bb_bytes lines[2], bb_error *err) {
+static int write_texts(const generate_args *args, const generation_input *in, bb_error *err) {
     int64_t context =
-        args->generation.options.context_length ? args->generation.options.context_length : bb_model_trained_length(model);
+        args->generation.options.context_length ? args->generation.options.context_length : bb_model_trained_length(in->model);
     writer w = {.args = args};
     bb_session *session = NULL;
     bb_session_options session_options;
     bb_generation_session(&args->generation, &session_options);
-    session_options.draft = draft;
+    session_options.draft = in->draft;
     session_options.on_read = on_read;
     session_options.user = &w;
     bb_progress_open(&w.progress, stderr, 0);
@@ -282,25 +289,25 @@ static int write_texts(const generate_args *args, bb_model *model, bb_model *dra
             (long long)context, bb_model_trained_length(model));
     if (args->interactive)
         bb_interactive_prepare(&session_options);
-    else if ((int64_t)length + args->generation.options.max_new_bytes > context)
+    else if ((int64_t)in->length + args->generation.options.max_new_bytes > context)
         fprintf(stderr,
                 "note: %zu bytes of prompt and %lld new ones pass the context of %lld: each time it is full, its older half is "
                 "forgotten\n",
-                length, (long long)args->generation.options.max_new_bytes, (long long)context);
+                in->length, (long long)args->generation.options.max_new_bytes, (long long)context);
     bb_signals_install(NULL, NULL, NULL);
-    bb_status status = bb_session_open(model, &session_options, &session, err);
-    if (status == BB_OK) status = bb_session_feed(session, prompt, length, err);
+    bb_status status = bb_session_open(in->model, &session_options, &session, err);
+    if (status == BB_OK) status = bb_session_feed(session, in->prompt, in->length, err);
     bb_progress_clear(&w.progress);
     int exit_status = -1;
     if (status == BB_OK && args->interactive) {
         bb_interactive i = {.generation = &args->generation,
                             .session = session,
-                            .line_prefix = lines[0],
-                            .line_suffix = lines[1],
+                            .line_prefix = in->line_prefix,
+                            .line_suffix = in->line_suffix,
                             .metrics = args->metrics};
         exit_status = bb_interactive_run(&i, err);
     } else {
-        if (status == BB_OK) status = write_samples(session, &w, model_path, prompt, length, err);
+        if (status == BB_OK) status = write_samples(session, &w, in, err);
         if (status == BB_OK || status == BB_ERR_INTERRUPTED) exit_status = bb_signals_exit_status();
     }
     bb_session_close(session);
@@ -338,18 +345,18 @@ static void note_unused(const bb_cli *cli, const generate_args *args) {
 }
 
 /* What stands around lines, unescaped into one piece of memory. */
-static bb_status unescape_lines(const generate_args *args, uint8_t **memory, bb_bytes lines[2], bb_error *err) {
+static bb_status unescape_lines(const generate_args *args, uint8_t **memory, generation_input *in, bb_error *err) {
     uint8_t *at = *memory = malloc(strlen(args->line_prefix) + strlen(args->line_suffix) + 1);
     if (!at) {
         err->code = BB_ERR_MEMORY;
         strcpy(err->message, "out of memory for --line_prefix and --line_suffix");
         return err->code;
     }
-    lines[0].data = at;
-    bb_status status = bb_unescape("line_prefix", args->line_prefix, at, &lines[0].size, err);
+    in->line_prefix.data = at;
+    bb_status status = bb_unescape("line_prefix", args->line_prefix, at, &in->line_prefix.size, err);
     if (status != BB_OK) return status;
-    lines[1].data = at + lines[0].size;
-    return bb_unescape("line_suffix", args->line_suffix, at + lines[0].size, &lines[1].size, err);
+    in->line_suffix.data = at + in->line_prefix.size;
+    return bb_unescape("line_suffix", args->line_suffix, at + in->line_prefix.size, &in->line_suffix.size, err);
 }
 
 /* The metrics must replace neither what is read here (NULL: nothing) nor what a run needs. */
@@ -379,33 +386,31 @@ static int generate(const bb_cli *cli, generate_args *args) {
     char path[4096], draft_path[4096];
     bb_error err;
     bb_device *device = NULL;
-    bb_model *model = NULL, *draft = NULL;
     char *read = NULL;
     uint8_t *line_memory = NULL;
-    const uint8_t *prompt = (const uint8_t *)args->prompt;
-    size_t length = args->prompt ? strlen(args->prompt) : 0;
-    bb_bytes lines[2];
+    generation_input in = {
+        .model_path = path, .prompt = (const uint8_t *)args->prompt, .length = args->prompt ? strlen(args->prompt) : 0};
     bb_status status = bb_generation_resolve(&args->generation, &err);
-    if (status == BB_OK) status = unescape_lines(args, &line_memory, lines, &err);
+    if (status == BB_OK) status = unescape_lines(args, &line_memory, &in, &err);
     if (status == BB_OK) status = bb_device_args_open(&args->device, &device, &err);
-    if (status == BB_OK) status = bb_model_open(device, args->model, path, sizeof path, &model, &err);
+    if (status == BB_OK) status = bb_model_open(device, args->model, path, sizeof path, &in.model, &err);
     if (status == BB_OK && args->draft)
-        status = bb_model_open(device, args->draft, draft_path, sizeof draft_path, &draft, &err);
+        status = bb_model_open(device, args->draft, draft_path, sizeof draft_path, &in.draft, &err);
     if (status == BB_OK && args->metrics_json) {
         const char *const inputs[] = {path, args->draft ? draft_path : NULL, args->prompt_file};
         status = check_metrics_path(args->metrics_json, inputs, 3, &err);
     }
     if (status == BB_OK && args->prompt_file) {
-        status = bb_read_text(args->prompt_file, bb_signals_stop(), &read, &length, &err);
-        prompt = (const uint8_t *)read;
+        status = bb_read_text(args->prompt_file, bb_signals_stop(), &read, &in.length, &err);
+        in.prompt = (const uint8_t *)read;
     }
-    int exit_status = status == BB_OK ? write_texts(args, model, draft, path, prompt, length, lines, &err) : -1;
+    int exit_status = status == BB_OK ? write_texts(args, &in, &err) : -1;
     if (exit_status < 0) exit_status = bb_cli_fail(&command, &err);
     bb_string_free(read);
     free(line_memory);
     bb_generation_free(&args->generation);
-    bb_model_free(draft);
-    bb_model_free(model);
+    bb_model_free(in.draft);
+    bb_model_free(in.model);
     bb_device_close(device);
     return exit_status;
 }

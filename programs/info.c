@@ -166,11 +166,14 @@ static json_t *predict(const info_args *args, bb_error *err) {
     bb_config config;
     bb_device *device = NULL;
     bb_memory_estimate memory;
+    const bb_memory_request request = {.optim = (bb_optimizer_kind)args->optim,
+                                       .batch_size = args->batch_size,
+                                       .seq_len = args->seq_len,
+                                       .recompute = !args->no_ckpt};
     json_t *json = NULL;
     bb_model_args_config(&args->model, &config);
     if (bb_device_args_open(&args->device, &device, err) != BB_OK) return NULL;
-    if (bb_memory_predict(device, &config, (bb_optimizer_kind)args->optim, args->batch_size, args->seq_len, !args->no_ckpt,
-                          &memory, err) == BB_OK) {
+    if (bb_memory_predict(device, &config, &request, &memory, err) == BB_OK) {
         uint64_t total_bytes, free_bytes;
         bb_device_memory(device, &total_bytes, &free_bytes);
         json = bb_memory_json(&memory);

@@ -30,10 +30,14 @@ static bb_status check_memory(const bb_train_args *args, bb_device *device, cons
     const bb_train_options *o = &args->options;
     uint64_t total_bytes;
     int longest = bb_train_longest(o);
-    bb_status status = bb_memory_predict(device, config, optimizer->kind, o->batch_size, longest, o->recompute, memory, err);
+    bb_memory_request request = {
+        .optim = optimizer->kind, .batch_size = o->batch_size, .seq_len = longest, .recompute = o->recompute};
+    bb_status status = bb_memory_predict(device, config, &request, memory, err);
     if (status == BB_OK && args->val_data && o->val_seq_len > longest) {
         bb_memory_estimate validation;
-        status = bb_memory_predict(device, config, optimizer->kind, 1, o->val_seq_len, o->recompute, &validation, err);
+        request.batch_size = 1;
+        request.seq_len = o->val_seq_len;
+        status = bb_memory_predict(device, config, &request, &validation, err);
         if (status == BB_OK && validation.total > memory->total) *memory = validation;
     }
     if (status != BB_OK) return status;

@@ -64,9 +64,9 @@ static int teardown(void **state) {
 }
 
 static void open_saver(bb_saver_way way) {
-    bb_saver_way will_be = way;
-    assert_ok(bb_saver_create(f.model, f.optimizer, &f.dir, &will_be, on_saved, &f, &f.saver, &test_error));
-    assert_int_equal(will_be, way);
+    const bb_saver_options options = {.way = way, .on_saved = on_saved, .user = &f};
+    assert_ok(bb_saver_create(f.model, f.optimizer, &f.dir, &options, &f.saver, &test_error));
+    assert_int_equal(bb_saver_way_used(f.saver), way);
 }
 
 static const bb_keep keep_all = {0};

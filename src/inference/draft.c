@@ -129,13 +129,13 @@ static double next_row_cost(const bb_draft *d, int rows) {
 }
 
 /* Draft n of the draft model. Its context holds the text and the drafts before n. */
-static bb_status draft_with_model(bb_draft *d, bb_draft_draws draws, int n, bb_error *err) {
+static bb_status draft_with_model(bb_draft *d, const bb_draft_request *request, int n, bb_error *err) {
     bb_context *r = &d->reader;
     double begin = bb_clock_seconds();
     int64_t unread = r->end - r->first - r->cache.length;
     BB_TRY(bb_context_read(r, 1, err));
     int vocab = r->model->config.vocab_size;
-    int byte = bb_sampler_draw(draws.sampler, r->logits, vocab, draws.seen, draws.index + (uint64_t)n);
+    int byte = bb_sampler_draw(request->sampler, r->logits, vocab, request->seen, request->index + (uint64_t)n);
     d->model_byte[n] = byte;
     d->model_level[n] = level_of(exp(bb_sampler_logprob(r->logits, vocab, byte)));
     double seconds = bb_clock_seconds() - begin;
@@ -158,8 +158,10 @@ static bool model_pays(const bb_draft *d, int n, double all, double rate, double
            all * fmax(d->acceptance_estimate, rate) > (share + next_row_cost(d, n + 1)) * best;
 }
 
-bb_status bb_draft_guess(bb_draft *d, const bb_context *c, bb_draft_draws draws, int64_t max, bool always, uint8_t *out,
-                         int *count_out, bb_error *err) {
+bb_status bb_draft_guess(bb_draft *d, const bb_context *c, const bb_draft_request *request, uint8_t *out, int *count_out,
+                         bb_error *err) {
+    bool always = request->always;
+    int64_t max = request->max;
     uint8_t text[BB_NGRAM_LONGEST + BB_DRAFT_MAX];
     int64_t held = c->end - c->base < BB_NGRAM_LONGEST ? c->end - c->base : BB_NGRAM_LONGEST;
     double expected = 1, all = 1, best = always ? 0 : min_speedup, asked = 0; /* bytes per pass; times in one-row passes */
@@ -177,7 +179,7 @@ bb_status bb_draft_guess(bb_draft *d, const bb_context *c, bb_draft_draws draws,
         d->model_byte[n] = -1;
         if (always ? d->reader.model != NULL : model_pays(d, n, all, rate, best)) {
             d->same = bb_context_follow(&d->reader, c, d->same, out, n);
-            BB_TRY(draft_with_model(d, draws, n, err));
+            BB_TRY(draft_with_model(d, request, n, err));
             d->used_model = true;
             asked += d->draft_seconds / d->seconds;
             d->spent += d->last_draft_seconds / d->seconds;

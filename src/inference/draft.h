@@ -47,12 +47,14 @@ typedef struct bb_draft {
     int resting, rest;    /* bytes left without drafts, and the length of the next such rest */
 } bb_draft;
 
-/* The draws that drafts are for, from number `index` on. */
-typedef struct bb_draft_draws {
+/* What drafts are for: the draws from number `index` on. */
+typedef struct bb_draft_request {
     const bb_sampler *sampler;
     const int32_t *seen; /* (V), as in bb_sampler_draw */
     uint64_t index;
-} bb_draft_draws;
+    int64_t max; /* bytes; BB_DRAFT_MAX is another limit */
+    bool always; /* as many as are likely enough, whatever a pass costs; else as many as are worth verifying in one pass */
+} bb_draft_request;
 
 /* model: the draft model, or NULL. capacity: bytes of its window. */
 bb_status bb_draft_open(bb_model *model, int64_t capacity, bb_draft *out, bb_error *err);
@@ -61,10 +63,9 @@ void bb_draft_close(bb_draft *d);
 void bb_draft_reset(bb_draft *d, const bb_context *c);
 /* The byte before c->end is new: updates the statistics. */
 void bb_draft_push(bb_draft *d, const bb_context *c);
-/* Drafts up to min(max, BB_DRAFT_MAX) bytes into `out`: as many as are worth verifying in one pass; with `always`, as many as
- * are likely enough whatever a pass costs. */
-bb_status bb_draft_guess(bb_draft *d, const bb_context *c, bb_draft_draws draws, int64_t max, bool always, uint8_t *out,
-                         int *count, bb_error *err);
+/* Drafts bytes into `out` (BB_DRAFT_MAX). */
+bb_status bb_draft_guess(bb_draft *d, const bb_context *c, const bb_draft_request *request, uint8_t *out, int *count,
+                         bb_error *err);
 /* Reports a pass: its rows (one, or the drafts and the byte before them), the bytes that it produced, and its time. */
 void bb_draft_timed(bb_draft *d, int rows, int64_t bytes, double seconds);
 

@@ -3,6 +3,7 @@
 #include <stdlib.h>
 
 #include "core/clock.h"
+#include "core/math.h"
 #include "inference/draft.h"
 #include "inference/sampler.h"
 #include "inference/stop.h"
@@ -181,12 +182,16 @@ static bb_status next_bytes(run *r, bb_error *err) {
     uint8_t guess[BB_DRAFT_MAX];
     int guesses = 0;
     int64_t at = c->end, room = bb_context_free(c), left = r->options->max_new_bytes - r->m.new_bytes - 1;
-    if (r->options->speculate && r->m.new_bytes > 0)
-        BB_TRY(bb_draft_guess(&s->draft, c, (bb_draft_draws){&r->sampler, r->seen, s->drawn}, room < left ? room : left,
-                              r->options->speculate == BB_SPECULATE_ALWAYS, guess, &guesses, err));
+    const bb_draft_request request = {.sampler = &r->sampler,
+                                      .seen = r->seen,
+                                      .index = s->drawn,
+                                      .max = bb_min(room, left),
+                                      .always = r->options->speculate == BB_SPECULATE_ALWAYS};
+    if (r->options->speculate && r->m.new_bytes > 0) BB_TRY(bb_draft_guess(&s->draft, c, &request, guess, &guesses, err));
     if (guesses > 0) bb_context_append(c, guess, guesses);
     double begin = bb_clock_seconds();
-    bool slides = room<0, later = r->m.new_bytes> 0;
+    bool slides = room < 0;
+    bool later = r->m.new_bytes > 0;
     BB_TRY(bb_context_read(c, guesses + 1, err));
     double seconds = bb_clock_seconds() - begin;
     r->m.passes += later;

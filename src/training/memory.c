@@ -6,9 +6,10 @@
 #include "training/optim.h"
 #include "training/train_options.h"
 
-bb_status bb_memory_predict(bb_device *device, const bb_config *config, bb_optimizer_kind optim, int batch_size, int seq_len,
-                            bool recompute, bb_memory_estimate *out, bb_error *err) {
-    BB_REQUIRE("device, config, out", device, config, out);
+bb_status bb_memory_predict(bb_device *device, const bb_config *config, const bb_memory_request *request,
+                            bb_memory_estimate *out, bb_error *err) {
+    BB_REQUIRE("device, config, request, out", device, config, request, out);
+    int batch_size = request->batch_size, seq_len = request->seq_len;
     BB_TRY(bb_config_check(config, err));
     if (optim != BB_OPTIM_ADAMW && optim != BB_OPTIM_ADAMW8BIT)
         return bb_fail(err, BB_ERR_ARGUMENT, "optimizer kind %d is not known", (int)optim);
@@ -18,9 +19,10 @@ bb_status bb_memory_predict(bb_device *device, const bb_config *config, bb_optim
     *out = (bb_memory_estimate){0};
     out->parameters = bb_config_parameters(config) * sizeof(float);
     out->gradients = out->parameters;
-    BB_TRY(bb_optimizer_predict(config, optim, 0, 1, &out->optimizer, err));
+    BB_TRY(bb_optimizer_predict(config, request->optim, 0, 1, &out->optimizer, err));
     out->quantized_weights = bb_weights_bytes(device, config, false);
-    bb_workspace_shape shape = {.B = batch_size, .T = seq_len, .positions = seq_len, .training = true, .recompute = recompute};
+    bb_workspace_shape shape = {
+        .B = batch_size, .T = seq_len, .positions = seq_len, .training = true, .recompute = request->recompute};
     out->activations = bb_workspace_bytes(device, config, &shape);
     int64_t heads = config->n_head;
     bb_attention attention = {

@@ -33,33 +33,34 @@ struct bb_saver {
     double finished; /* when it was on disk */
 };
 
-bb_status bb_saver_create(const bb_model *model, const bb_optimizer *optimizer, const bb_run_dir *dir, bb_saver_way *way,
-                          bb_saver_saved on_saved, void *user, bb_saver **out, bb_error *err) {
+bb_status bb_saver_create(const bb_model *model, const bb_optimizer *optimizer, const bb_run_dir *dir,
+                          const bb_saver_options *options, bb_saver **out, bb_error *err) {
     *out = NULL;
     bb_saver *s = calloc(1, sizeof *s);
     if (!s) return bb_fail(err, BB_ERR_MEMORY, "out of memory for saving");
     s->model = model;
     s->optimizer = optimizer;
     s->dir = dir;
-    s->on_saved = on_saved;
-    s->user = user;
+    s->on_saved = options->on_saved;
+    s->user = options->user;
     s->is_copied = true;
     pthread_mutex_init(&s->lock, NULL);
     pthread_cond_init(&s->changed, NULL);
-    s->way = *way;
+    s->way = options->way;
     bb_status status = bb_checkpoint_image_create(model, optimizer, s->way == BB_SAVER_COPIES, &s->image, err);
     if (status == BB_ERR_MEMORY && s->way == BB_SAVER_COPIES) {
         s->way = BB_SAVER_READS;
         status = bb_checkpoint_image_create(model, optimizer, false, &s->image, err);
     }
     if (s->way == BB_SAVER_READS && !bb_checkpoint_is_here(model, optimizer)) s->way = BB_SAVER_WAITS;
-    *way = s->way;
     if (status == BB_OK)
         *out = s;
     else
         bb_saver_free(s);
     return status;
 }
+
+bb_saver_way bb_saver_way_used(const bb_saver *saver) { return saver->way; }
 
 static void set_copied(bb_saver *s, bool is_copied) {
     pthread_mutex_lock(&s->lock);

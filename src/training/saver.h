@@ -20,9 +20,16 @@ typedef enum bb_saver_way {
     BB_SAVER_COPIES /* where there is memory for the copy, else it reads */
 } bb_saver_way;
 
-/* *way: the way that was asked for, and then the one that it will be. What is given here outlives the saver. */
-bb_status bb_saver_create(const bb_model *model, const bb_optimizer *optimizer, const bb_run_dir *dir, bb_saver_way *way,
-                          bb_saver_saved on_saved, void *user, bb_saver **out, bb_error *err);
+typedef struct bb_saver_options {
+    bb_saver_way way; /* as asked for; bb_saver_way_used tells what came of it */
+    bb_saver_saved on_saved;
+    void *user;
+} bb_saver_options;
+
+/* model, optimizer and dir outlive the saver. */
+bb_status bb_saver_create(const bb_model *model, const bb_optimizer *optimizer, const bb_run_dir *dir,
+                          const bb_saver_options *options, bb_saver **out, bb_error *err);
+bb_saver_way bb_saver_way_used(const bb_saver *saver);
 /* Waits for the save that is being written, if there is one, and loses its result: wait first. */
 void bb_saver_free(bb_saver *saver);
 /* Bytes of a checkpoint's tensors: nearly all of the file. */

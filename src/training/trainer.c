@@ -684,11 +684,16 @@ static bb_status open_run_dir(bb_trainer *t, bb_error *err) {
     bool shared_out = t->optimizer->dist != NULL;
     uint64_t state = bb_optimizer_state_bytes(t->optimizer) * (shared_out ? (uint64_t)t->dist->size : 1);
     bool copies = bb_checkpoint_copies(o, (uint64_t)t->model->table.total * sizeof(float) + state, shared_out);
-    bb_saver_way asked = o->save_sync ? BB_SAVER_WAITS : copies ? BB_SAVER_COPIES : BB_SAVER_READS, way = asked;
-    BB_TRY(bb_saver_create(t->model, t->optimizer, &t->run_dir, &way, on_saved, t, &t->saver, err));
+    const bb_saver_options saving = {.way = o->save_sync ? BB_SAVER_WAITS
+                                            : copies     ? BB_SAVER_COPIES
+                                                         : BB_SAVER_READS,
+                                     .on_saved = on_saved,
+                                     .user = t};
+    BB_TRY(bb_saver_create(t->model, t->optimizer, &t->run_dir, &saving, &t->saver, err));
+    bb_saver_way way = bb_saver_way_used(t->saver);
     t->from_copy = way == BB_SAVER_COPIES;
     BB_TRY(check_disk(t, err));
-    if (copies && way != asked)
+    if (copies && way != saving.way)
         notice(t, "there is no memory for a copy to save from: an update will wait until all is written");
     if (!o->run_config_json) return BB_OK;
     char *path = bb_file_join(o->out_dir, "config.json");
