@@ -11,8 +11,8 @@ bb_status bb_memory_predict(bb_device *device, const bb_config *config, const bb
     BB_REQUIRE("device, config, request, out", device, config, request, out);
     int batch_size = request->batch_size, seq_len = request->seq_len;
     BB_TRY(bb_config_check(config, err));
-    if (optim != BB_OPTIM_ADAMW && optim != BB_OPTIM_ADAMW8BIT)
-        return bb_fail(err, BB_ERR_ARGUMENT, "optimizer kind %d is not known", (int)optim);
+    if (request->optim != BB_OPTIM_ADAMW && request->optim != BB_OPTIM_ADAMW8BIT)
+        return bb_fail(err, BB_ERR_ARGUMENT, "optimizer kind %d is not known", (int)request->optim);
     if (batch_size < 1 || seq_len < 1)
         return bb_fail(err, BB_ERR_ARGUMENT, "batch_size %d and seq_len %d must be at least 1", batch_size, seq_len);
     bb_param_table table;

@@ -1,7 +1,13 @@
 // SPDX-License-Identifier: MIT
 /* Saves checkpoints of a run by a thread of its own, which copies everything first and writes the copy, or writes what it
  * reads. Training stands still only where it would change what is not copied or read yet: the next step's update, a whole
- * forward and backward pass later. */
+ * forward and backward pass later.
+ *
+ * The thread is a POSIX one: it waits for a disk for seconds, while OpenMP's threads are for loops that share the processors. A
+ * forked child's copy-on-write would not go with threads, whose locks it would inherit. It reads host memory and writes files,
+ * never uses the device, and gets none of the program's signals. A copy takes what parameters and moments take: where that is
+ * more than an eighth of the memory, the thread reads the live arrays, since large models have long steps, in which a disk takes
+ * as much. */
 #ifndef BB_TRAINING_SAVER_H
 #define BB_TRAINING_SAVER_H
 

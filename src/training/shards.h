@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: MIT
 /* How ranks share out the parameters: the ranges that are exchanged at a time, and of these each rank's part. Only shapes and
- * the number of ranks decide. */
+ * the number of ranks decide. Parts begin at multiples of 4,096 elements of a tensor, so they divide neither a block of 8-bit
+ * moments nor a tile of the gradient norm or of a scale; these are sums over tiles in the parameters' order, whoever summed
+ * them. So no result depends on whether, or over how many ranks, the optimizer's state is shared. */
 #ifndef BB_TRAINING_SHARDS_H
 #define BB_TRAINING_SHARDS_H
 

@@ -4,7 +4,13 @@
  * with taken off. A word is a quad: four columns of a row, or four rows at a column.
  *
  * Rows are bf16, or the f32 that they were kept from: those are rounded to bf16 first, so that both passes have the same
- * scores. What is not finite becomes any number: its step is NaN or infinite. */
+ * scores. What is not finite becomes any number: its step is NaN or infinite.
+ *
+ * What makes eight bits enough is that each scale belongs to few numbers. Scores and do vT have one for each row; what is summed
+ * over queries or keys has one for each row of the result and each column of the other side, within a tile. So a token that all
+ * others attend to, or a query that attends to one key alone, does not take the others' bits. p and dS are rounded twice where
+ * they are summed in two directions, once the tile's largest are known. SageAttention trains so as well, but for do vT
+ * (arXiv:2505.11594). Processors without VNNI stay in f32; AMX has bf16 at a higher rate. docs/PERFORMANCE.md has the cost. */
 
 enum { QUAD = 4, PLUS = 128 };
 

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: MIT
 /* The dense layout of a ternary matrix: 1.6 bits a weight instead of 2, for what only forward products read. Where few rows are
  * multiplied, memory decides, and a fifth less of it is read; taking the codes apart hides behind that.
+ * It is used on AMD's processors with AVX-512 VBMI, which look up four of five codes by one byte permutation; others take
+ * several instructions for that, and keep two bits.
  *
  * A panel has 64 rows in four groups of 16, and blocks of four steps of four columns (ternary.h). Here a step of a block is 64
  * bytes, byte l * 4 + k % 4 holding column k's codes of the rows l, 16 + l, 32 + l, 48 + l. Five blocks, of 4 * 64 bytes each,
