@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
 /* The packer: which inputs it takes, what their bytes become, and what it says of those that it cannot read. */
-#include "data/packer.h"
+#include "data/packer_job.h"
 #include "pack_files.h"
 
 #define RUN(run, out, ...)                                                                                                     \

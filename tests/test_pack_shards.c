@@ -11,7 +11,10 @@
 
 #include "pack_files.h"
 
-#include "data/packer.h"
+#include "data/packer_dir.h"
+#include "data/packer_job.h"
+#include "data/packer_manifest.h"
+#include "data/packer_shards.h"
 
 static const char *inputs[1];
 static uint8_t data[100003]; /* of the one input; it is prime */

@@ -10,7 +10,7 @@
 #include <unistd.h>
 
 #include "core/math.h"
-#include "data/packer.h"
+#include "data/packer_dir.h"
 
 static const char shard_pattern[] = "shard_*.bin", val_pattern[] = "val_*.bin";
 

@@ -1,8 +1,6 @@
 // SPDX-License-Identifier: MIT
 /* Packing: files in, one stream of documents, shards out. Memory holds one piece of a file, one line or one JSON file, and the
  * list of files; not the data. Nothing bears its final name before all of it is on disk, and manifest.json comes last. */
-#include "data/packer.h"
-
 #include <inttypes.h>
 #include <math.h>
 #include <stdlib.h>
@@ -11,13 +9,18 @@
 
 #include "core/clock.h"
 #include "data/input_stream.h"
+#include "data/packer_dir.h"
+#include "data/packer_inputs.h"
+#include "data/packer_job.h"
+#include "data/packer_json.h"
+#include "data/packer_manifest.h"
+#include "data/packer_shards.h"
 
 enum {
     PIECE_BYTES = 1 << 18,
     MALFORMED_LINES_REPORTED = 20 /* a file; then they are only counted */
 };
 #define RECORD_LIMIT_BYTES ((size_t)1 << 30) /* a .json file or a line is held whole, beside what the parser makes of it */
-#define PROGRESS_NS 100000000
 
 typedef struct packer {
     bb_pack_job *job;
@@ -46,31 +49,6 @@ void bb_pack_options_default(bb_pack_options *options) {
         .json_keys = default_json_keys,
         .json_key_count = (int)(sizeof default_json_keys / sizeof *default_json_keys),
     };
-}
-
-/* ---- Reports ---------------------------------------------------------------------------------------------------------- */
-
-static void report_progress(bb_pack_job *job) {
-    const bb_pack_options *o = job->options;
-    if (o->on_progress) o->on_progress(o->user, job->files_done, job->files_total, job->bytes_done);
-    job->last_progress_ns = bb_clock_ns();
-}
-
-bb_status bb_pack_tick(bb_pack_job *job, bb_error *err) {
-    if (job->options->stop && *job->options->stop) return bb_fail(err, BB_ERR_INTERRUPTED, "stopped");
-    if (bb_clock_ns() - job->last_progress_ns >= PROGRESS_NS) report_progress(job);
-    return BB_OK;
-}
-
-bb_status bb_pack_skip_input(bb_pack_job *job, const char *path, int64_t count, bb_status code, bb_error *err) {
-    if (strcmp(path, "-") == 0) path = "standard input";
-    if (job->options->strict) return bb_fail_prefix(err, code, "%s", path);
-    job->result->skipped += count;
-    if (job->options->on_skip) job->options->on_skip(job->options->user, path, err->message);
-    if (job->skips_kept == BB_PACK_SKIPS_KEPT) return BB_OK;
-    bb_pack_skip *skip = &job->skips[job->skips_kept++];
-    *skip = (bb_pack_skip){strdup(path), strdup(err->message)};
-    return skip->path && skip->reason ? BB_OK : bb_fail(err, BB_ERR_MEMORY, "no memory for the list of skipped inputs");
 }
 
 /* ---- Documents -------------------------------------------------------------------------------------------------------- */
@@ -340,7 +318,7 @@ static bb_status publish(packer *p, const bb_pack_inputs *inputs, const bb_pack_
     BB_TRY_GOTO(status, done, bb_pack_writer_publish(&p->shards, err));
     BB_TRY_GOTO(status, done, bb_pack_writer_publish(&p->val_shards, err));
     BB_TRY_GOTO(status, done, bb_file_writer_commit(&manifest, err));
-    report_progress(p->job);
+    bb_pack_report_progress(p->job);
 done:
     bb_file_writer_abort(&manifest);
     if (status != BB_OK && changing) (void)bb_pack_dir_clear(dir, NULL); /* parts of a pack are worse than none */

@@ -1,16 +1,20 @@
 // SPDX-License-Identifier: MIT
 /* From the caller's files and folders to one list of files, the same on every machine. */
+#include "data/packer_inputs.h"
+
 #include <ctype.h>
 #include <dirent.h>
 #include <errno.h>
 #include <inttypes.h>
 #include <search.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
 #include <sys/stat.h>
 
-#include "data/packer.h"
+#include "core/file.h"
+#include "data/packer_dir.h"
 
 typedef struct file_id {
     dev_t device;

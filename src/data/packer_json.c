@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: MIT
 /* Texts in JSON. Strings come out as UTF-8, escapes resolved, which is what the parser keeps. */
+#include "data/packer_json.h"
+
 #include <inttypes.h>
 #include <jansson.h>
 #include <stdlib.h>
 #include <string.h>
-
-#include "data/packer.h"
 
 static bb_status search(bb_pack_extractor *x, const json_t *value, bool under_key, int64_t *found, bb_error *err);
 

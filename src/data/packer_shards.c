@@ -1,13 +1,16 @@
 // SPDX-License-Identifier: MIT
 /* The stream of packed bytes, cut into shards. Until they are published they bear names that no reader looks for. */
+#include "data/packer_shards.h"
+
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
-#include "data/packer.h"
+#include "core/file.h"
 
 enum { BUFFER_BYTES = 1 << 20, MAX_SHARDS = 100000 }; /* five digits keep the order of names the order of shards */
 

@@ -1,0 +1,35 @@
+// SPDX-License-Identifier: MIT
+/* The inputs of a pack: finding files, in a fixed order. */
+#ifndef BB_DATA_PACKER_INPUTS_H
+#define BB_DATA_PACKER_INPUTS_H
+
+#include "data/packer_job.h"
+
+typedef enum bb_pack_kind {
+    BB_PACK_RAW,       /* the bytes are one document */
+    BB_PACK_JSON,      /* .json: one or more JSON values, each searched for texts */
+    BB_PACK_JSON_LINES /* .jsonl, .ndjson: one JSON value a line */
+} bb_pack_kind;
+
+typedef struct bb_pack_input {
+    char *path;
+    bb_pack_kind kind;
+    int64_t documents, bytes; /* what it gave, separators not counted */
+    bool skipped;
+} bb_pack_input;
+
+typedef struct bb_pack_inputs {
+    bb_pack_input *items; /* (count), in the order of packing */
+    int64_t count, capacity;
+    int64_t duplicates; /* paths to a file that is packed already */
+} bb_pack_inputs;
+
+/* Inputs keep the caller's order; what a folder holds is sorted by path, bytewise. Each file is packed once, however many paths
+ * lead to it; links are followed, and loops end there. Names that begin with a dot are left out in folders, and so is out_dir.
+ */
+bb_status bb_pack_find_inputs(bb_pack_job *job, bb_pack_inputs *out, bb_error *err);
+void bb_pack_inputs_free(bb_pack_inputs *inputs);
+/* "12 .bin, 3 .pdf, 1 without an extension", the most frequent first. */
+void bb_pack_left_out_text(const bb_pack_job *job, char *out, size_t size);
+
+#endif

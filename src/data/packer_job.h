@@ -1,0 +1,41 @@
+// SPDX-License-Identifier: MIT
+/* One pack: its options, and what all parts of the packer report to. */
+#ifndef BB_DATA_PACKER_JOB_H
+#define BB_DATA_PACKER_JOB_H
+
+#include "core/status.h"
+
+typedef struct bb_pack_skip {
+    char *path, *reason;
+} bb_pack_skip;
+
+enum { BB_PACK_SKIPS_KEPT = 1000 }; /* for the manifest; more are counted */
+
+/* Files of folders that were not taken, by their extension in lower case, without the dot; "" has none. */
+typedef struct bb_pack_left_out {
+    char ext[16];
+    int64_t count;
+} bb_pack_left_out;
+
+enum { BB_PACK_EXTS_LEFT_OUT = 64 }; /* told apart; the last one holds all further ones and is named "other" */
+
+typedef struct bb_pack_job {
+    const bb_pack_options *options;
+    bb_pack_result *result;
+    bb_pack_skip skips[BB_PACK_SKIPS_KEPT];
+    int skips_kept;
+    bb_pack_left_out left_out[BB_PACK_EXTS_LEFT_OUT];
+    int left_out_count;                          /* extensions */
+    int64_t files_done, files_total, bytes_done; /* for on_progress */
+    int64_t last_progress_ns;
+} bb_pack_job;
+
+/* Called between pieces of work: reports progress every 0.1 s, and returns BB_ERR_INTERRUPTED once the caller asks to stop. */
+bb_status bb_pack_tick(bb_pack_job *job, bb_error *err);
+/* Counts `count` inputs or records of `path` as skipped, for the reason in err, which lacks the path. A strict pack stops: then
+ * code comes back, with the path put before the reason. */
+bb_status bb_pack_skip_input(bb_pack_job *job, const char *path, int64_t count, bb_status code, bb_error *err);
+/* Reports progress now. */
+void bb_pack_report_progress(bb_pack_job *job);
+
+#endif
