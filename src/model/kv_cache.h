@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT
 /* The keys and values of the bytes read so far, which a cached forward pass attends to and extends. Far into a text they are
- * most of what decoding reads, so the default is six bits, which cost a third of what quality may (docs/PERFORMANCE.md). They
- * lie in segments of up to 2,048 positions, all layers' first ones together: memory is taken as the cache fills, and the first
- * byte does not wait for the pages of a context that may never be used. */
+ * most of what decoding reads, so the default is six bits, which cost a third of what quality may (docs/PERFORMANCE.md). The
+ * backend lays them out so that memory is taken as the cache fills: the first byte does not wait for the pages of a context that
+ * may never be used. */
 #ifndef BB_MODEL_KV_CACHE_H
 #define BB_MODEL_KV_CACHE_H
 
