@@ -62,8 +62,7 @@ typedef struct bb_device bb_device;
  * callbacks. A device for each thread, with part of the threads, computes at the same time. */
 BB_API bb_status bb_device_open(const char *name, int threads, bb_device **out, bb_error *err);
 BB_API void bb_device_close(bb_device *device);
-/* The names that bb_device_open takes: that of index 0, 1, ...; NULL past the last. *why_not (may be NULL) becomes NULL, or why
- * this build or this machine cannot open that device. */
+/* Name 0, 1, ... of those that bb_device_open takes, or NULL. *why_not (may be NULL): NULL, or why it cannot be opened here. */
 BB_API const char *bb_device_known(int index, const char **why_not);
 BB_API const char *bb_device_name(const bb_device *device);
 BB_API int bb_device_threads(const bb_device *device);
@@ -605,15 +604,12 @@ BB_API void bb_string_free(char *text);
 BB_API char *bb_path_text(const char *path);
 BB_API char *bb_path_from_text(const char *text);
 
-/* What the operations of a run take. *out is a device that computes on `device`, which must outlive it, stays open when it is
- * closed, and is not used by others meanwhile: models made on it are timed from then on. Results are the same; a device that works
- * asynchronously is slower, as each operation is waited for. Measures the peaks first: about a second, and half a gigabyte. */
+/* A device that computes on `device` and times each operation of the models made on it; results are the same. `device` must outlive
+ * it, is not closed with it, and has no other use meanwhile. Measures the peaks first: about a second, and half a gigabyte. */
 BB_API bb_status bb_profile_open(bb_device *device, bb_device **out, bb_error *err);
-/* Forgets what was timed so far, and begins again. BB_ERR_ARGUMENT for a device that is not one of bb_profile_open. */
-BB_API bb_status bb_profile_start(bb_device *profiled, bb_error *err);
-/* Since then, as JSON text (free it with bb_string_free): `operations`, the longest first, each with its calls, ms a call and in
- * all, percent of the time that has passed, and, where its work can be counted from its arguments, 10^9 operations a second and
- * percent of the peak that limits it; `shares` of products, attention, other operations and what is outside of all. */
+BB_API bb_status bb_profile_start(bb_device *profiled, bb_error *err); /* forgets what was timed before */
+/* As JSON text (free it with bb_string_free): `operations`, the longest first, with calls, ms, percent of the time since the start,
+ * and percent of peak where their work can be counted from their arguments; `shares`. */
 BB_API bb_status bb_profile_report(const bb_device *profiled, const bb_config *config, char **json, bb_error *err);
 
 typedef struct bb_bench_options {

@@ -9,13 +9,14 @@ source_dir=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 small=(--shape S --batch_size 1 --seq_len 16 --repeats 1 --threads 1 --device "$device")
 # The one object of the array, for json_value.
 one() { perl -pe 's/^\[//; s/\]$//' <out >one.json; }
+# How often a step calls an operation.
+calls() { json_value one.json operations | perl -MJSON::PP -e 'local $/; $_->{name} eq $ARGV[0] and print $_->{calls} for @{decode_json(<STDIN>)}' "$1"; }
 expect 0 "$bitbyte" bench "${small[@]}" --json
 one
 json_value one.json step | grep -q '"percent_of_limit"' || fail "bench: the step"
 json_value one.json operations | grep -q '"adamw8bit_step"' || fail "bench: the operations, with the optimizer by its name"
 # The pass that is timed is the real one: 6 blocks of two norms and the head's, and every linear layer by its name.
-json_value one.json operations | perl -ne '$n = $1 if /"name": *"rmsnorm_forward".*?"calls": *([0-9]+)/s; END { exit($n == 13 ? 0 : 1) }' ||
-    fail "bench: 13 norms in a step"
+[ "$(calls rmsnorm_forward)" = 13 ] || fail "bench: 13 norms in a step"
 for layer in qkv o gate_up down; do
     for way in forward backward; do
         json_value one.json operations | grep -q "\"linear_$way $layer\"" || fail "bench: linear_$way $layer"
@@ -43,7 +44,7 @@ grep -q '"operations"' one.json && fail "bench --step_only times the operations"
 expect 0 "$bitbyte" bench "${small[@]}" --json --recompute
 one
 json_value one.json step | grep -q '"percent_of_limit"' || fail "bench --recompute: the step"
-json_value one.json operations | perl -ne '$n = $1 if /"linear_forward gate_up".*?"calls": *([0-9.]+)/s; END { exit($n == 11 ? 0 : 1) }' ||
+[ "$(calls 'linear_forward gate_up')" = 11 ] ||
     fail "bench --recompute: 6 + 5 calls of a block's forward pass"
 expect 0 "$bitbyte" bench "${small[@]}" --json --optim adamw
 one
