@@ -171,8 +171,8 @@ typedef struct bb_export_options {
 BB_API void bb_export_options_default(bb_export_options *options);
 /* The name of format `index` = 0, 1, ...; NULL past the last. */
 BB_API const char *bb_export_format_name(int index);
-/* Writes the model in file `model`, of any format that can be read, to `out` in another: whole or not at all, and never over `model`. The device is
- * for quantizing. docs/INTEROP.md says what each format keeps. */
+/* Writes the model in file `model`, of any format that can be read, to `out` in another format: a whole file or none, and never
+ * over `model`. The device is for quantizing. */
 BB_API bb_status bb_export(bb_device *device, const char *model, const char *out, const bb_export_options *options,
                            bb_error *err);
 /* BB_ERR_ARGUMENT where a file written to `path` would replace a checkpoint with training state, or a run's config.json or latest. */

@@ -282,11 +282,11 @@ static int write_texts(const generate_args *args, const generation_input *in, bb
     session_options.on_read = on_read;
     session_options.user = &w;
     bb_progress_open(&w.progress, stderr, 0);
-    if (context > bb_model_trained_length(model))
+    if (context > bb_model_trained_length(in->model))
         fprintf(
             stderr,
             "note: a context of %lld bytes is longer than the %d that the model was trained on: past them it writes worse\n",
-            (long long)context, bb_model_trained_length(model));
+            (long long)context, bb_model_trained_length(in->model));
     if (args->interactive)
         bb_interactive_prepare(&session_options);
     else if ((int64_t)in->length + args->generation.options.max_new_bytes > context)

@@ -2,6 +2,7 @@
 /* The options of `bitbyte train`, and the configuration that a resumed run or a model file brings. */
 #include "train_options.h"
 
+#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>

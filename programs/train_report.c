@@ -109,9 +109,9 @@ static void summary_json(const bb_train_report *report, bb_device *device, const
                            "n_layer", config->n_layer, "d_model", config->d_model, "n_head", config->n_head, "n_kv_head",
                            config->n_kv_head, "d_ff", config->d_ff, "device", bb_device_name(device), "threads",
                            bb_device_threads(device), "data_shards", (json_int_t)data->shards, "data_bytes",
-                           (json_int_t)data->bytes, "data_skipped_shards", (json_int_t)data->skipped_shards, "run_bytes", plan->bytes,
-                           "epochs", plan->epochs, "ranks", ranks_json(report), "memory", bb_memory_json(memory), "memory_free",
-                           free_bytes > 0 ? json_integer((json_int_t)free_bytes) : json_null()));
+                           (json_int_t)data->bytes, "data_skipped_shards", (json_int_t)data->skipped_shards, "run_bytes",
+                           plan->bytes, "epochs", plan->epochs, "ranks", ranks_json(report), "memory", bb_memory_json(memory),
+                           "memory_free", free_bytes > 0 ? json_integer((json_int_t)free_bytes) : json_null()));
 }
 
 void bb_train_report_summary(bb_train_report *report, bb_device *device, const bb_config *config,

@@ -54,7 +54,7 @@ static int set_up(void **state) {
     assert_ok(bb_trainer_create(f.model, f.optimizer, f.scaler, &train, &f.trainer, &test_error));
     assert_ok(bb_byte_shard_dataset_open(f.data, T, 1, 0, 1, &f.dataset, &test_error));
     assert_ok(bb_session_open(f.model, &session, &f.session, &test_error));
-    assert_ok(bb_bitlinear_create(f.device, IN, OUT, true, BB_STE_IDENTITY, 1, &f.layer, &test_error));
+    assert_ok(bb_bitlinear_create(f.device, &(bb_bitlinear_options){IN, OUT, true, BB_STE_IDENTITY, 1}, &f.layer, &test_error));
     return 0;
 }
 
@@ -128,6 +128,7 @@ static void test_config(void **state) {
     (void)state;
     bb_config config;
     bb_memory_estimate estimate;
+    bb_memory_request request = {.optim = BB_OPTIM_ADAMW, .batch_size = 1, .seq_len = 1};
     bb_train_options train;
     bb_optimizer_options optimizer;
     bb_train_options_default(&train);
@@ -140,17 +141,40 @@ static void test_config(void **state) {
     assert_int_equal(bb_config_parameters(&config), 0); /* and no division by it */
     REFUSED("path is NULL", bb_config_load(NULL, &config, NULL, E));
     REFUSED("out is NULL", bb_config_load(f.model_path, NULL, NULL, E));
-    REFUSED("device is NULL", bb_memory_predict(NULL, &f.config, BB_OPTIM_ADAMW, 1, 1, false, &estimate, E));
-    REFUSED("config is NULL", bb_memory_predict(f.device, NULL, BB_OPTIM_ADAMW, 1, 1, false, &estimate, E));
-    REFUSED("out is NULL", bb_memory_predict(f.device, &f.config, BB_OPTIM_ADAMW, 1, 1, false, NULL, E));
-    REFUSED("optimizer kind 9", bb_memory_predict(f.device, &f.config, (bb_optimizer_kind)9, 1, 1, false, &estimate, E));
-    REFUSED("batch_size 0", bb_memory_predict(f.device, &f.config, BB_OPTIM_ADAMW, 0, 1, false, &estimate, E));
+    REFUSED("device is NULL", bb_memory_predict(NULL, &f.config, &request, &estimate, E));
+    REFUSED("config is NULL", bb_memory_predict(f.device, NULL, &request, &estimate, E));
+    REFUSED("request is NULL", bb_memory_predict(f.device, &f.config, NULL, &estimate, E));
+    REFUSED("out is NULL", bb_memory_predict(f.device, &f.config, &request, NULL, E));
+    request.optim = (bb_optimizer_kind)9;
+    REFUSED("optimizer kind 9", bb_memory_predict(f.device, &f.config, &request, &estimate, E));
+    request.optim = BB_OPTIM_ADAMW;
+    request.batch_size = 0;
+    REFUSED("batch_size 0", bb_memory_predict(f.device, &f.config, &request, &estimate, E));
     REFUSED("config is NULL", bb_memory_predict_rank(NULL, &train, &optimizer, &estimate, E));
     REFUSED("options is NULL", bb_memory_predict_rank(&f.config, NULL, &optimizer, &estimate, E));
     REFUSED("optimizer is NULL", bb_memory_predict_rank(&f.config, &train, NULL, &estimate, E));
     REFUSED("estimate is NULL", bb_memory_predict_rank(&f.config, &train, &optimizer, NULL, E));
     train.batch_size = 0;
     REFUSED("batch_size 0", bb_memory_predict_rank(&f.config, &train, &optimizer, &estimate, E));
+}
+
+static void test_profile_and_files(void **state) {
+    (void)state;
+    bb_device *profiled = f.device;
+    char *text;
+    REFUSED("device is NULL", bb_profile_open(NULL, &profiled, E));
+    REFUSED("out is NULL", bb_profile_open(f.device, NULL, E));
+    REFUSED("profiled is NULL", bb_profile_start(NULL, E));
+    REFUSED("is not profiled", bb_profile_start(f.device, E));
+    REFUSED("profiled is NULL", bb_profile_report(NULL, &f.config, &text, E));
+    REFUSED("config is NULL", bb_profile_report(f.device, NULL, &text, E));
+    REFUSED("json is NULL", bb_profile_report(f.device, &f.config, NULL, E));
+    REFUSED("path is NULL", bb_output_check(NULL, E));
+    REFUSED("path is NULL", bb_checkpoint_config(NULL, &text, E));
+    REFUSED("text is NULL", bb_checkpoint_config(f.model_path, NULL, E));
+    assert_true(bb_dataset_epochs(NULL, T, 1) <= 0);
+    assert_true(bb_dataset_epochs(f.dataset, 0, 1) <= 0);
+    assert_int_equal(bb_trainer_sampling(NULL), 0);
 }
 
 static void test_model(void **state) {
@@ -160,6 +184,7 @@ static void test_model(void **state) {
     float values[256 * T];
     uint8_t x[T] = {0};
     double loss;
+    const bb_batch batch = {x, x, B, T}, no_x = {NULL, x, B, T}, no_y = {x, NULL, B, T};
     const char *name = "norm_f.weight";
     REFUSED("device is NULL", bb_model_create(NULL, &f.config, 1, &out, E));
     REFUSED("config is NULL", bb_model_create(f.device, NULL, 1, &out, E));
@@ -210,15 +235,17 @@ static void test_model(void **state) {
     REFUSED("x is NULL", bb_model_forward(f.model, NULL, B, T, values, E));
     REFUSED("logits is NULL", bb_model_forward(f.model, x, B, T, NULL, E));
     REFUSED("seq_len 0", bb_model_forward(f.model, x, B, 0, values, E));
-    REFUSED("model is NULL", bb_model_loss(NULL, x, x, B, T, &loss, E));
-    REFUSED("x is NULL", bb_model_loss(f.model, NULL, x, B, T, &loss, E));
-    REFUSED("y is NULL", bb_model_loss(f.model, x, NULL, B, T, &loss, E));
-    REFUSED("loss is NULL", bb_model_loss(f.model, x, x, B, T, NULL, E));
-    REFUSED("model is NULL", bb_model_loss_backward(NULL, x, x, B, T, 1, &loss, E));
-    REFUSED("x is NULL", bb_model_loss_backward(f.model, NULL, x, B, T, 1, &loss, E));
-    REFUSED("y is NULL", bb_model_loss_backward(f.model, x, NULL, B, T, 1, &loss, E));
-    REFUSED("loss is NULL", bb_model_loss_backward(f.model, x, x, B, T, 1, NULL, E));
-    REFUSED("scale nan", bb_model_loss_backward(f.model, x, x, B, T, (double)NAN, &loss, E));
+    REFUSED("model is NULL", bb_model_loss(NULL, &batch, &loss, E));
+    REFUSED("batch is NULL", bb_model_loss(f.model, NULL, &loss, E));
+    REFUSED("batch is NULL", bb_model_loss_backward(f.model, NULL, 1, &loss, E));
+    REFUSED("x is NULL", bb_model_loss(f.model, &no_x, &loss, E));
+    REFUSED("y is NULL", bb_model_loss(f.model, &no_y, &loss, E));
+    REFUSED("loss is NULL", bb_model_loss(f.model, &batch, NULL, E));
+    REFUSED("model is NULL", bb_model_loss_backward(NULL, &batch, 1, &loss, E));
+    REFUSED("x is NULL", bb_model_loss_backward(f.model, &no_x, 1, &loss, E));
+    REFUSED("y is NULL", bb_model_loss_backward(f.model, &no_y, 1, &loss, E));
+    REFUSED("loss is NULL", bb_model_loss_backward(f.model, &batch, 1, NULL, E));
+    REFUSED("scale nan", bb_model_loss_backward(f.model, &batch, (double)NAN, &loss, E));
     REFUSED("model is NULL", bb_model_zero_gradients(NULL, E));
 }
 
@@ -228,6 +255,8 @@ static void test_layer(void **state) {
     float y[ROWS * IN], w[IN * OUT], scale[ROWS];
     int8_t q[ROWS * IN];
     bb_bitlinear *out = f.layer;
+    const bb_bitlinear_options good = {IN, OUT, true, BB_STE_IDENTITY, 1}, empty = {0, OUT, true, BB_STE_IDENTITY, 1},
+                               unknown = {IN, OUT, true, (bb_ste)7, 1};
     REFUSED("device is NULL", bb_ternary_quantize(NULL, x, ROWS, IN, q, scale, E));
     REFUSED("w is NULL", bb_ternary_quantize(f.device, NULL, ROWS, IN, q, scale, E));
     REFUSED("q is NULL", bb_ternary_quantize(f.device, x, ROWS, IN, NULL, scale, E));
@@ -239,11 +268,12 @@ static void test_layer(void **state) {
     REFUSED("q is NULL", bb_act_quantize(f.device, x, ROWS, IN, NULL, scale, E));
     REFUSED("scale is NULL", bb_act_quantize(f.device, x, ROWS, IN, q, NULL, E));
     REFUSED("a matrix of 2 x -8", bb_act_quantize(f.device, x, ROWS, -IN, q, scale, E));
-    REFUSED("device is NULL", bb_bitlinear_create(NULL, IN, OUT, true, BB_STE_IDENTITY, 1, &out, E));
+    REFUSED("device is NULL", bb_bitlinear_create(NULL, &good, &out, E));
     assert_null(out);
-    REFUSED("out is NULL", bb_bitlinear_create(f.device, IN, OUT, true, BB_STE_IDENTITY, 1, NULL, E));
-    REFUSED("must be at least 1", bb_bitlinear_create(f.device, 0, OUT, true, BB_STE_IDENTITY, 1, &out, E));
-    REFUSED("ste is 7", bb_bitlinear_create(f.device, IN, OUT, true, (bb_ste)7, 1, &out, E));
+    REFUSED("options is NULL", bb_bitlinear_create(f.device, NULL, &out, E));
+    REFUSED("out is NULL", bb_bitlinear_create(f.device, &good, NULL, E));
+    REFUSED("must be at least 1", bb_bitlinear_create(f.device, &empty, &out, E));
+    REFUSED("ste is 7", bb_bitlinear_create(f.device, &unknown, &out, E));
     bb_bitlinear_free(NULL);
     REFUSED("layer is NULL", bb_bitlinear_get_weight(NULL, w, E));
     REFUSED("weight is NULL", bb_bitlinear_get_weight(f.layer, NULL, E));
@@ -504,10 +534,13 @@ static void test_information(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_device),     cmocka_unit_test(test_dist),       cmocka_unit_test(test_config),
-        cmocka_unit_test(test_model),      cmocka_unit_test(test_layer),      cmocka_unit_test(test_data),
-        cmocka_unit_test(test_pack),       cmocka_unit_test(test_optimizer),  cmocka_unit_test(test_training),
-        cmocka_unit_test(test_evaluation), cmocka_unit_test(test_generation), cmocka_unit_test(test_information),
+        cmocka_unit_test(test_device),      cmocka_unit_test(test_dist),
+        cmocka_unit_test(test_config),      cmocka_unit_test(test_profile_and_files),
+        cmocka_unit_test(test_model),       cmocka_unit_test(test_layer),
+        cmocka_unit_test(test_data),        cmocka_unit_test(test_pack),
+        cmocka_unit_test(test_optimizer),   cmocka_unit_test(test_training),
+        cmocka_unit_test(test_evaluation),  cmocka_unit_test(test_generation),
+        cmocka_unit_test(test_information),
     };
     return cmocka_run_group_tests(tests, set_up, tear_down);
 }

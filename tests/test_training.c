@@ -292,7 +292,7 @@ static void test_old_order(void **state) {
         b.resume = dir;
         b.stop_at = 7 + pass;
         assert_ok(bb_model_load(device, pass ? scratch_path("old/step-00000007.safetensors") : path, &model, &test_error));
-        assert_ok(bb_model_loss(model, x, y, ROWS, T, &losses[pass], &test_error));
+        assert_ok(bb_model_loss(model, &(bb_batch){x, y, ROWS, T}, &losses[pass], &test_error));
         bb_model_free(model);
         b.first_loss = 0;
         assert_ok(train(&b, &test_error));

@@ -90,6 +90,7 @@ void bb_dataset_set_sampling(bb_dataset *dataset, bb_sampling sampling) {
 }
 
 double bb_dataset_epochs(const bb_dataset *dataset, int seq_len, double samples) {
+    if (!dataset || seq_len < 1) return 0;
     double offsets = (double)count_offsets(&dataset->source, seq_len);
     return offsets > 0 ? samples * seq_len / offsets : 0;
 }

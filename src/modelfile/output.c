@@ -55,6 +55,7 @@ static bool is_checkpoint(const char *path, const char *base) {
 }
 
 bb_status bb_output_check(const char *path, bb_error *err) {
+    BB_REQUIRE("path", path);
     struct stat st;
     if (stat(path, &st) != 0 || !S_ISREG(st.st_mode)) return BB_OK;
     char *real = realpath(path, NULL);

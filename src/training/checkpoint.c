@@ -644,5 +644,6 @@ bb_status bb_checkpoint_text(const char *path, const char *key, char **out, bb_e
 }
 
 bb_status bb_checkpoint_config(const char *path, char **text, bb_error *err) {
+    BB_REQUIRE("path, text", path, text);
     return bb_checkpoint_text(path, BB_CHECKPOINT_RUN_CONFIG, text, err);
 }

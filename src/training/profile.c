@@ -84,6 +84,7 @@ json_t *bb_profile_shares(const bb_timings *timings, double seconds) {
 
 bb_status bb_profile_open(bb_device *device, bb_device **out, bb_error *err) {
     bb_peaks peaks;
+    BB_REQUIRE("device, out", device, out);
     BB_TRY(bb_timed_open(device, out, err));
     (*out)->ops->measure_peaks(*out, &peaks); /* which keeps them */
     bb_timed_start(*out);
@@ -91,6 +92,7 @@ bb_status bb_profile_open(bb_device *device, bb_device **out, bb_error *err) {
 }
 
 bb_status bb_profile_start(bb_device *profiled, bb_error *err) {
+    BB_REQUIRE("profiled", profiled);
     if (!bb_timed_timings(profiled))
         return bb_fail(err, BB_ERR_ARGUMENT, "device \"%s\" is not profiled: see bb_profile_open", bb_device_name(profiled));
     bb_timed_start(profiled);
@@ -103,6 +105,7 @@ static int longest_first(const void *a, const void *b) {
 }
 
 bb_status bb_profile_report(const bb_device *profiled, const bb_config *config, char **json, bb_error *err) {
+    BB_REQUIRE("profiled, config, json", profiled, config, json);
     *json = NULL;
     const bb_timings *timings = bb_timed_timings(profiled);
     if (!timings)
