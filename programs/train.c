@@ -23,10 +23,10 @@ typedef struct run {
 } run;
 
 /* What the run takes at its longest sequences, and whether that is there: if need be, without the copy that checkpoints would
- * be written from (*no_room). A validation with longer windows needs its own. */
+ * be written from. A validation with longer windows needs its own. */
 static bb_status check_memory(const bb_train_args *args, bb_device *device, const bb_config *config,
-                              const bb_optimizer_options *optimizer, bb_memory_estimate *memory, uint64_t *free_bytes,
-                              bool *no_room, bb_error *err) {
+                              const bb_optimizer_options *optimizer, bb_train_memory *out, bb_error *err) {
+    bb_memory_estimate *memory = &out->estimate;
     const bb_train_options *o = &args->options;
     uint64_t total_bytes;
     int longest = bb_train_longest(o);
@@ -43,15 +43,15 @@ static bb_status check_memory(const bb_train_args *args, bb_device *device, cons
     if (status != BB_OK) return status;
     status = bb_memory_predict_rank(config, o, optimizer, memory, err);
     if (status != BB_OK) return status;
-    bb_device_memory(device, &total_bytes, free_bytes);
+    bb_device_memory(device, &total_bytes, &out->free_bytes);
     if (total_bytes == 0) return BB_OK;                                                    /* not known */
     uint64_t here = (uint64_t)bb_dist_local_size(o->dist), copy = memory->checkpoint_copy; /* rank 0's alone */
-    *no_room = copy > 0 && (memory->total - copy) * here + copy > *free_bytes;
-    if (*no_room) {
+    out->no_copy = copy > 0 && (memory->total - copy) * here + copy > out->free_bytes;
+    if (out->no_copy) {
         memory->total -= copy;
         memory->checkpoint_copy = copy = 0;
     }
-    if ((memory->total - copy) * here + copy <= *free_bytes) return BB_OK;
+    if ((memory->total - copy) * here + copy <= out->free_bytes) return BB_OK;
     char ranks[64] = "";
     if (here > 1) snprintf(ranks, sizeof ranks, " in each of the %d ranks of this host", (int)here);
     char line[512];
@@ -60,14 +60,14 @@ static bb_status check_memory(const bb_train_args *args, bb_device *device, cons
     snprintf(err->message, sizeof err->message,
              "this run needs %s of memory%s, %s of %s is free: %s. Less of it: a smaller --batch_size (more --grad_accum), "
              "--seq_len_cap%s%s, or a smaller model",
-             bb_text_bytes(memory->total).s, ranks, bb_text_bytes(*free_bytes).s, bb_text_bytes(total_bytes).s, line,
+             bb_text_bytes(memory->total).s, ranks, bb_text_bytes(out->free_bytes).s, bb_text_bytes(total_bytes).s, line,
              o->recompute ? "" : ", no --no_ckpt", args->optim == BB_OPTIM_ADAMW ? ", --optim adamw8bit" : "");
     return err->code;
 }
 
 /* What the run works with, on this rank. */
 static bb_status open_parts(const bb_train_args *args, bb_train_report *report, const bb_config *config,
-                            const bb_optimizer_options *optimizer, bool no_room, run *r, bb_error *err) {
+                            const bb_optimizer_options *optimizer, bool no_copy, run *r, bb_error *err) {
     bb_status status;
     /* Opened at the longest sequences first: data that is too short for them is found now, not halfway. */
     status =
@@ -85,7 +85,7 @@ static bb_status open_parts(const bb_train_args *args, bb_train_report *report, 
     bb_train_options options = args->options;
     options.on_event = bb_train_report_event;
     options.user = report;
-    if (no_room) options.save_copy = BB_SAVE_COPY_NO;
+    if (no_copy) options.save_copy = BB_SAVE_COPY_NO;
     if ((status = bb_trainer_create(r->model, r->optimizer, NULL, &options, &r->trainer, err)) != BB_OK) return status;
     report->trainer = r->trainer;
     if (args->checkpoint[0]) {
@@ -142,9 +142,7 @@ static bb_optimizer_options optimizer_options(const bb_train_args *args, bb_dist
 
 static bb_status open_run(const bb_train_args *args, bb_train_report *report, run *r, bb_error *err) {
     bb_config config;
-    bb_memory_estimate memory = {0};
-    uint64_t free_bytes = 0;
-    bool no_room = false;
+    bb_train_memory memory = {0};
     bb_status status;
     bb_model_args_config(&args->model, &config);
     bb_optimizer_options optimizer = optimizer_options(args, r->dist);
@@ -155,16 +153,15 @@ static bb_status open_run(const bb_train_args *args, bb_train_report *report, ru
         r->hardware = r->device;
         status = bb_profile_open(r->hardware, &r->device, err);
     }
-    if (status == BB_OK) status = check_memory(args, r->device, &config, &optimizer, &memory, &free_bytes, &no_room, err);
+    if (status == BB_OK) status = check_memory(args, r->device, &config, &optimizer, &memory, err);
     /* No rank takes memory before all have looked at what is free. */
     if ((status = bb_dist_agree(r->dist, status, err)) != BB_OK) return status;
-    status = open_parts(args, report, &config, &optimizer, no_room, r, err);
+    status = open_parts(args, report, &config, &optimizer, memory.no_copy, r, err);
     if ((status = bb_dist_agree(r->dist, status, err)) != BB_OK) return status;
-    status = bb_train_report_memory(report, memory.total, bb_optimizer_state_bytes(r->optimizer), err);
-    if (no_room)
+    status = bb_train_report_memory(report, memory.estimate.total, bb_optimizer_state_bytes(r->optimizer), err);
+    if (memory.no_copy)
         bb_train_report_note(report, "no memory for a copy to save from: an update will wait until a checkpoint is written");
-    if (status == BB_OK)
-        bb_train_report_summary(report, r->device, &config, &memory, free_bytes, r->dataset, bb_trainer_step(r->trainer));
+    if (status == BB_OK) bb_train_report_summary(report, r->device, &config, &memory, r->dataset, bb_trainer_step(r->trainer));
     if (status == BB_OK && bb_dist_rank(r->dist) == 0) note_changes(args, report, bb_trainer_step(r->trainer));
     return status;
 }

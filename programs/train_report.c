@@ -100,29 +100,27 @@ static void ranks_text(bb_train_report *report) {
 }
 
 static void summary_json(const bb_train_report *report, bb_device *device, const bb_config *config,
-                         const bb_memory_estimate *memory, uint64_t free_bytes, const bb_dataset_info *data, int64_t first_step,
-                         const planned *plan) {
+                         const bb_train_memory *memory, const bb_dataset_info *data, int64_t first_step, const planned *plan) {
     const bb_train_args *args = report->args;
-    bb_json_line(json_pack("{s:s,s:o,s:I,s:I,s:I,s:{s:i,s:i,s:i,s:i,s:i},s:s,s:i,s:I,s:I,s:I,s:f,s:f,s:o,s:o,s:o}", "event",
-                           "start", "out", bb_json_path_string(args->out), "step", (json_int_t)first_step, "total_steps",
-                           (json_int_t)args->options.steps, "parameters", (json_int_t)bb_config_parameters(config), "model",
-                           "n_layer", config->n_layer, "d_model", config->d_model, "n_head", config->n_head, "n_kv_head",
-                           config->n_kv_head, "d_ff", config->d_ff, "device", bb_device_name(device), "threads",
-                           bb_device_threads(device), "data_shards", (json_int_t)data->shards, "data_bytes",
-                           (json_int_t)data->bytes, "data_skipped_shards", (json_int_t)data->skipped_shards, "run_bytes",
-                           plan->bytes, "epochs", plan->epochs, "ranks", ranks_json(report), "memory", bb_memory_json(memory),
-                           "memory_free", free_bytes > 0 ? json_integer((json_int_t)free_bytes) : json_null()));
+    bb_json_line(json_pack(
+        "{s:s,s:o,s:I,s:I,s:I,s:{s:i,s:i,s:i,s:i,s:i},s:s,s:i,s:I,s:I,s:I,s:f,s:f,s:o,s:o,s:o}", "event", "start", "out",
+        bb_json_path_string(args->out), "step", (json_int_t)first_step, "total_steps", (json_int_t)args->options.steps,
+        "parameters", (json_int_t)bb_config_parameters(config), "model", "n_layer", config->n_layer, "d_model", config->d_model,
+        "n_head", config->n_head, "n_kv_head", config->n_kv_head, "d_ff", config->d_ff, "device", bb_device_name(device),
+        "threads", bb_device_threads(device), "data_shards", (json_int_t)data->shards, "data_bytes", (json_int_t)data->bytes,
+        "data_skipped_shards", (json_int_t)data->skipped_shards, "run_bytes", plan->bytes, "epochs", plan->epochs, "ranks",
+        ranks_json(report), "memory", bb_memory_json(&memory->estimate), "memory_free",
+        memory->free_bytes > 0 ? json_integer((json_int_t)memory->free_bytes) : json_null()));
 }
 
-void bb_train_report_summary(bb_train_report *report, bb_device *device, const bb_config *config,
-                             const bb_memory_estimate *memory, uint64_t free_bytes, const bb_dataset *dataset,
-                             int64_t first_step) {
+void bb_train_report_summary(bb_train_report *report, bb_device *device, const bb_config *config, const bb_train_memory *memory,
+                             const bb_dataset *dataset, int64_t first_step) {
     const bb_train_args *args = report->args;
     const bb_train_options *o = &args->options;
     bb_dataset_info data = bb_dataset_get_info(dataset);
     planned plan = plan_from(o, dataset, first_step);
     if (args->json) {
-        summary_json(report, device, config, memory, free_bytes, &data, first_step, &plan);
+        summary_json(report, device, config, memory, &data, first_step, &plan);
         return;
     }
     FILE *out = report->progress.stream;
@@ -137,11 +135,12 @@ void bb_train_report_summary(bb_train_report *report, bb_device *device, const b
     if (args->init) fprintf(out, "weights  from %s\n", args->init);
     fprintf(out, "device   %s, %d thread%s: %s\n", bb_device_name(device), bb_device_threads(device),
             bb_device_threads(device) == 1 ? "" : "s", bb_device_description(device));
-    bb_memory_line(memory, line, sizeof line);
-    if (free_bytes > 0)
-        fprintf(out, "memory   %s of %s free: %s\n", bb_text_bytes(memory->total).s, bb_text_bytes(free_bytes).s, line);
+    bb_memory_line(&memory->estimate, line, sizeof line);
+    if (memory->free_bytes > 0)
+        fprintf(out, "memory   %s of %s free: %s\n", bb_text_bytes(memory->estimate.total).s,
+                bb_text_bytes(memory->free_bytes).s, line);
     else
-        fprintf(out, "memory   %s, how much is free is not known: %s\n", bb_text_bytes(memory->total).s, line);
+        fprintf(out, "memory   %s, how much is free is not known: %s\n", bb_text_bytes(memory->estimate.total).s, line);
     if (bb_dist_size(o->dist) > 1) ranks_text(report);
     fprintf(out, "data     %s: %lld shard%s, %s\n", args->data, (long long)data.shards, data.shards == 1 ? "" : "s",
             bb_text_bytes((uint64_t)data.bytes).s);

@@ -23,10 +23,16 @@ bb_status bb_train_report_open(bb_train_report *report, const bb_train_args *arg
 void bb_train_report_close(bb_train_report *report);
 /* All ranks: what this one will take, and what its optimizer's state takes, to all. */
 bb_status bb_train_report_memory(bb_train_report *report, uint64_t predicted, uint64_t optimizer, bb_error *err);
+/* What this rank will take, and what the host has. */
+typedef struct bb_train_memory {
+    bb_memory_estimate estimate;
+    uint64_t free_bytes;
+    bool no_copy; /* no memory for the copy that checkpoints would be written from */
+} bb_train_memory;
+
 /* Everything that is known before the first step. */
-void bb_train_report_summary(bb_train_report *report, bb_device *device, const bb_config *config,
-                             const bb_memory_estimate *memory, uint64_t free_bytes, const bb_dataset *dataset,
-                             int64_t first_step);
+void bb_train_report_summary(bb_train_report *report, bb_device *device, const bb_config *config, const bb_train_memory *memory,
+                             const bb_dataset *dataset, int64_t first_step);
 /* Something that the user should read, before the first step. */
 void bb_train_report_note(bb_train_report *report, const char *message);
 /* The trainer's on_event; user is the report. */

@@ -9,5 +9,6 @@ bb_status bb_byte_shard_dataset_open(const char *data, int seq_len, uint64_t see
     *out = NULL;
     BB_REQUIRE("data", data);
     BB_TRY(bb_byte_source_open(data, BB_BYTES_TRAINING, &source, err));
-    return bb_dataset_create(&source, data, seq_len, seed, rank, world_size, out, err);
+    const bb_dataset_options options = {.seq_len = seq_len, .rank = rank, .world_size = world_size, .seed = seed};
+    return bb_dataset_create(&source, data, &options, out, err);
 }

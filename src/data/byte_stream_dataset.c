@@ -9,5 +9,6 @@ bb_status bb_byte_stream_dataset_open(const char *path, int seq_len, uint64_t se
     *out = NULL;
     BB_REQUIRE("path", path);
     BB_TRY(bb_byte_source_open_file(path, &source, err));
-    return bb_dataset_create(&source, path, seq_len, seed, rank, world_size, out, err);
+    const bb_dataset_options options = {.seq_len = seq_len, .rank = rank, .world_size = world_size, .seed = seed};
+    return bb_dataset_create(&source, path, &options, out, err);
 }

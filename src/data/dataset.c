@@ -95,8 +95,9 @@ double bb_dataset_epochs(const bb_dataset *dataset, int seq_len, double samples)
     return offsets > 0 ? samples * seq_len / offsets : 0;
 }
 
-bb_status bb_dataset_create(bb_byte_source *source, const char *name, int seq_len, uint64_t seed, int rank, int world_size,
-                            bb_dataset **out, bb_error *err) {
+bb_status bb_dataset_create(bb_byte_source *source, const char *name, const bb_dataset_options *options, bb_dataset **out,
+                            bb_error *err) {
+    int rank = options->rank, world_size = options->world_size;
     bb_status status = BB_OK;
     bb_dataset *dataset = calloc(1, sizeof *dataset);
     *out = NULL;
@@ -106,7 +107,7 @@ bb_status bb_dataset_create(bb_byte_source *source, const char *name, int seq_le
     }
     dataset->source = *source;
     *source = (bb_byte_source){0};
-    dataset->seed = seed;
+    dataset->seed = options->seed;
     dataset->rank = rank;
     dataset->world_size = world_size;
     if (world_size < 1 || rank < 0 || rank >= world_size) {
@@ -120,7 +121,7 @@ bb_status bb_dataset_create(bb_byte_source *source, const char *name, int seq_le
         status = bb_fail(err, BB_ERR_MEMORY, "%s: no memory for a table of %d files", name, dataset->source.count);
         goto failed;
     }
-    BB_TRY_GOTO(status, failed, bb_dataset_set_seq_len(dataset, seq_len, err));
+    BB_TRY_GOTO(status, failed, bb_dataset_set_seq_len(dataset, options->seq_len, err));
     *out = dataset;
     return BB_OK;
 failed:

@@ -21,9 +21,14 @@ struct bb_dataset {
     char warning[512]; /* where info.warning points, when it does */
 };
 
+typedef struct bb_dataset_options {
+    int seq_len, rank, world_size;
+    uint64_t seed;
+} bb_dataset_options;
+
 /* Takes the source over, also when it fails. */
-bb_status bb_dataset_create(bb_byte_source *source, const char *name, int seq_len, uint64_t seed, int rank, int world_size,
-                            bb_dataset **out, bb_error *err);
+bb_status bb_dataset_create(bb_byte_source *source, const char *name, const bb_dataset_options *options, bb_dataset **out,
+                            bb_error *err);
 /* BB_SAMPLING_EPOCHS until this is called. */
 void bb_dataset_set_sampling(bb_dataset *dataset, bb_sampling sampling);
 /* Where sample number n begins; seq_len + 1 bytes stand there. */
