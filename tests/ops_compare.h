@@ -113,7 +113,6 @@ static void ops_compare(void **state) {
 
 static int ops_open_devices(void **state) {
     (void)state;
-    if (strcmp(ops_tested_name, "cpu") == 0) skip_a_level_that_is_lacking();
     bb_error err;
     bb_device **const devices[] = {&ops_ref, &ops_tested[0], &ops_tested[1]};
     for (int i = 0; i < 3; i++) {
@@ -133,11 +132,12 @@ static int ops_close_devices(void **state) {
     return 0;
 }
 
-/* Every case of a table as a test of its own, then `extra` ones. */
-static inline int ops_compare_all(int argc, char **argv, const ops_case *cases, size_t count, const struct CMUnitTest *extra,
-                                  size_t extra_count) {
+/* Every case of a table as a test of its own, then `extra` ones. same: see begin_level. */
+static inline int ops_compare_all(int argc, char **argv, same_kernels *same, const ops_case *cases, size_t count,
+                                  const struct CMUnitTest *extra, size_t extra_count) {
     guarded_register();
     if (argc > 1) ops_tested_name = argv[1];
+    begin_level(same);
     enum { MAX_TESTS = 256, NAME_BYTES = 96 };
     static struct CMUnitTest tests[MAX_TESTS];
     static char names[MAX_TESTS][NAME_BYTES];

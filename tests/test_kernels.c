@@ -8,6 +8,7 @@
 
 #include <cmocka.h>
 
+#include "levels.h"
 #include "ops/cpu/device/cpu.h"
 #include "ops/cpu/device/peaks.h"
 #include "ops/cpu/kernels.h"
@@ -100,6 +101,18 @@ static void byte_permutations_are_used_where_the_processor_has_them(void **state
     assert_false(without.vbmi);
     assert_null(without.ternary_dot_dense);
 }
+
+static bool same_simd(const bb_cpu_kernels *a, const bb_cpu_kernels *b) { return a->simd == b->simd; }
+
+/* tests/levels.h: every set of kernels that a processor can run is tested once, at the highest level that has it. */
+static void a_test_runs_each_set_of_kernels_once(void **state) {
+    (void)state;
+    assert_int_equal(highest_level_like(BB_CPU_AVX512, BB_CPU_AVX512_AMX, same_simd), BB_CPU_AVX512_AMX);
+    assert_int_equal(highest_level_like(BB_CPU_AVX512, BB_CPU_AVX512_VNNI, same_simd), BB_CPU_AVX512_VNNI);
+    assert_int_equal(highest_level_like(BB_CPU_AVX512, BB_CPU_AVX512_AMX, NULL), BB_CPU_AVX512);
+    assert_int_equal(highest_level_like(BB_CPU_AVX2, BB_CPU_AVX512_AMX, same_simd), BB_CPU_AVX2);
+    assert_int_equal(highest_level_like(BB_CPU_GENERIC, BB_CPU_GENERIC, same_simd), BB_CPU_GENERIC);
+}
 #endif
 
 static void a_device_takes_the_row_of_its_level(void **state) {
@@ -119,6 +132,7 @@ int main(void) {
 #ifdef __x86_64__
         cmocka_unit_test(each_level_overrides_what_it_does_better),
         cmocka_unit_test(byte_permutations_are_used_where_the_processor_has_them),
+        cmocka_unit_test(a_test_runs_each_set_of_kernels_once),
 #endif
         cmocka_unit_test(a_device_takes_the_row_of_its_level),
     };

@@ -563,5 +563,5 @@ static const ops_case cases[] = {
 int main(int argc, char **argv) {
     const struct CMUnitTest extra[] = {cmocka_unit_test(rows_without_scale), cmocka_unit_test(signals_meet_the_stack),
                                        cmocka_unit_test(signals_leave_products_as_they_are)};
-    return ops_compare_all(argc, argv, cases, sizeof cases / sizeof *cases, extra, sizeof extra / sizeof *extra);
+    return ops_compare_all(argc, argv, NULL, cases, sizeof cases / sizeof *cases, extra, sizeof extra / sizeof *extra);
 }

@@ -214,11 +214,15 @@ static void check_rows(const char *device_name, const bb_config *config, bb_kv_t
     bb_device_close(device);
 }
 
-static void test_rows(void **state) {
+static void test_rows_ref(void **state) {
     (void)state;
     check_rows("ref", &small_config, BB_KV_INT6, 70);
     check_rows("ref", &small_config, BB_KV_INT8, 70);
     check_rows("ref", &small_config, BB_KV_F32, 70);
+}
+
+static void test_rows_cpu(void **state) {
+    (void)state;
     bb_config c = small_config;
     check_rows("cpu", &c, BB_KV_INT6, 600);
     check_rows("cpu", &c, BB_KV_INT8, 600);
@@ -462,8 +466,9 @@ static void test_interrupted_feed(void **state) {
 }
 
 int main(void) {
-    skip_a_level_that_is_lacking();
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_rows),
+    const struct CMUnitTest level_tests[] = {cmocka_unit_test(test_rows_cpu)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_rows_ref),
+                                       cmocka_unit_test(test_rows_cpu),
                                        cmocka_unit_test(test_speculation),
                                        cmocka_unit_test(test_speculation_auto),
                                        cmocka_unit_test(test_draft),
@@ -471,5 +476,6 @@ int main(void) {
                                        cmocka_unit_test(test_mark),
                                        cmocka_unit_test(test_feed),
                                        cmocka_unit_test(test_interrupted_feed)};
+    if (begin_level(NULL)) return cmocka_run_group_tests(level_tests, NULL, NULL);
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
