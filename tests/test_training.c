@@ -557,6 +557,10 @@ static void test_errors_save_first(void **state) {
     run good = base;
     good.name = "faultless";
     assert_ok(train(&good, &test_error));
+    good.name = "faultless-copy"; /* checkpoints name their data */
+    good.data = copy;
+    copy_text("copy.txt");
+    assert_ok(train(&good, &test_error));
 
     run a = faulty();
     a.data = copy;
@@ -569,7 +573,7 @@ static void test_errors_save_first(void **state) {
     a.data = copy;
     a.resume = dir;
     assert_ok(train(&a, &test_error));
-    assert_same_checkpoint("faultless", "faulty", 12);
+    assert_same_checkpoint("faultless-copy", "faulty", 12);
 
     run b = faulty();
     b.after_step = block_metrics;
