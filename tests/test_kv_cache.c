@@ -53,7 +53,7 @@ static void check_batches(const char *device_name, int n) {
             bb_kv_cache cache;
             assert_ok(bb_kv_cache_open(model, T, (bb_kv_type)type, &cache, &test_error));
             read_in_pieces(model, &cache, x, n, 1, one);
-            for (int most = 2; most <= BB_FEW_ROWS; most += most < 4 ? 1 : 4) {
+            for (int most = 2; most <= BB_SMALL_BATCH_ROWS; most += most < 4 ? 1 : 4) {
                 cache.length = 0;
                 read_in_pieces(model, &cache, x, n, most, many);
                 assert_memory_equal(many, one, (size_t)n * V * sizeof *one);

@@ -287,7 +287,7 @@ static void adamw8bit(ops_session *s, const int64_t *d, ops_outputs *out) {
         m[i] = h.beta1 * (double)bb_adam8_value(m_codes[i], true) * unit + (1 - h.beta1) * g;
         v[i] =
             h.beta2 * (double)bb_adam8_value(v_codes[i], false) * (double)v_unit0[i / BB_ADAM8_BLOCK] + (1 - h.beta2) * g * g;
-        v[i] = fmax(v[i], bb_adam8_least_v(&h) * m[i] * m[i]);
+        v[i] = fmax(v[i], bb_adam8_min_v(&h) * m[i] * m[i]);
         double root = sqrt(v[i] / h.bias_correction2) + h.eps, terms = h.beta1 * unit + (1 - h.beta1) * fabs(g);
         p_bound[i] = step_bound(p0[i], h.lr * terms / h.bias_correction1 / root);
     }

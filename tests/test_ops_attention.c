@@ -504,12 +504,12 @@ static void few_queries_are_each_as_alone(void **state) {
     for (int type = BB_KV_INT6; type <= BB_KV_F32; type++) {
         ops_session s = ops_begin(ops_tested[1], 1);
         float *qkv = ops_put_f32(&s, ops_normal_f32(&s, T * WIDTH, 1.0), T * WIDTH);
-        float *all = ops_room(&s, BB_FEW_ROWS * H * D * sizeof *all), *one = ops_room(&s, H * D * sizeof *one);
+        float *all = ops_room(&s, BB_SMALL_BATCH_ROWS * H * D * sizeof *all), *one = ops_room(&s, H * D * sizeof *one);
         bb_kv kv = open_kv(&s, (bb_kv_type)type, T, HK, D);
         bb_kv_sequence sequence = {.kv = &kv, .length = 0, .rows = T};
         bb_kv_batch batch = {&sequence, 1, H, LAYER, WIDTH, WIDTH, H * D};
         ops_tested[1]->ops->kv_append(ops_tested[1], &batch, qkv + H * D, qkv + (H + HK) * D);
-        for (int64_t n = 2; n <= BB_FEW_ROWS; n++) {
+        for (int64_t n = 2; n <= BB_SMALL_BATCH_ROWS; n++) {
             int64_t first = T - n - (n % 3 ? 0 : 88); /* also across the 512th key */
             sequence = (bb_kv_sequence){.kv = &kv, .length = first, .rows = n};
             ops_tested[1]->ops->attention_cached(ops_tested[1], all, qkv + first * WIDTH, &batch);

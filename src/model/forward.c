@@ -198,8 +198,8 @@ bb_status bb_model_nll_cached(bb_model *m, bb_kv_cache *cache, const uint8_t *x,
     BB_DEVICE_SCOPE(m->device);
     const bb_ops *ops = m->device->ops;
     cache->length = 0;
-    for (int64_t at = 0; at < n; at += BB_FEW_ROWS) {
-        int64_t piece = bb_min(n - at, BB_FEW_ROWS);
+    for (int64_t at = 0; at < n; at += BB_SMALL_BATCH_ROWS) {
+        int64_t piece = bb_min(n - at, BB_SMALL_BATCH_ROWS);
         forward_piece(m, cache, x + at, piece, piece);
         ops->copy_in(m->device, m->ws.y, y + at, (size_t)piece);
         ops->loss_forward(m->device, m->ws.nll, m->ws.logits, m->ws.y, piece, m->config.vocab_size);

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-/* Devices by name: the public face of the backends. */
+/* The registry of backends by name, and the public functions to open devices. */
 #include "ops/registry.h"
 
 #include <stdio.h>
@@ -10,7 +10,7 @@
 static const bb_backend cpu = {.name = "cpu", .open = bb_device_open_cpu};
 static const bb_backend ref = {.name = "ref", .open = bb_device_open_ref};
 
-/* The first is the default of programs. */
+/* The first is the programs' default. */
 static const bb_backend *backends[BB_MAX_BACKENDS] = {&cpu, &ref};
 
 static const bb_backend *find(const char *name) {
@@ -21,7 +21,7 @@ static const bb_backend *find(const char *name) {
 
 static const char *unavailable(const bb_backend *backend) { return backend->unavailable ? backend->unavailable() : NULL; }
 
-/* Writes "cpu" and "ref", or the same of more names. */
+/* Writes "cpu" and "ref", or however many names there are. */
 static void list_names(char *out, size_t size) {
     size_t used = 0;
     out[0] = '\0';

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-/* Times another device's operations. */
+/* A device that times another device's operations. */
 #include "ops/timed.h"
 
 #include <stdio.h>
@@ -9,17 +9,17 @@
 
 typedef struct timed {
     bb_device base;
-    bb_ops ops; /* the table below with the inner device's name and properties */
+    bb_ops ops; /* the table `entries` with the inner device's name and properties */
     bb_device *inner;
     bool on;
-    bb_error failure; /* the first since the last sync; code BB_OK: none */
+    bb_error failure; /* the first since the last sync; code BB_OK if none */
     bb_timings timings;
 } timed;
 
 static timed *timed_of(bb_device *dev) { return (timed *)dev; }
 static bb_device *inner_of(const bb_device *dev) { return ((const timed *)dev)->inner; }
 
-/* What a call is counted as. */
+/* The work of one call. */
 typedef struct work {
     bb_limit limit;
     double amount;
@@ -37,7 +37,7 @@ static bb_timed_entry *entry_of(timed *t, const char *name, const work *w) {
     if (s->count < BB_TIMED_ENTRIES) {
         s->entry[s->count] = (bb_timed_entry){.name = name, .n = w->n, .k = w->k, .limit = w->limit};
         s->count++;
-    } /* else more shapes than any model has: the last entry takes them */
+    } /* a full table (more shapes than any model has): the last entry collects the rest */
     return &s->entry[s->count - 1];
 }
 
@@ -58,13 +58,13 @@ static void end(timed *t, const char *name, double start, work w) {
     e->work += w.amount;
 }
 
-/* ---- work, from the arguments ---------------------------------------------------------------------------------------- */
+/* ---- work, computed from the arguments ------------------------------------------------------------------------------- */
 
 static bb_limit limit_of(bb_dtype dtype) {
     return dtype == BB_I8 ? BB_LIMIT_INT8 : dtype == BB_BF16 ? BB_LIMIT_BF16 : BB_LIMIT_F32;
 }
 
-/* `products` matrix products of M rows with an (N,K) matrix. */
+/* `products` matrix products of M rows by an (N,K) matrix. */
 static work matrix_work(bb_limit limit, double products, int64_t M, int64_t N, int64_t K) {
     return (work){.limit = limit, .amount = 2 * products * (double)M * (double)N * (double)K};
 }
@@ -76,13 +76,13 @@ static work linear_work(bb_limit limit, double products, int64_t M, const bb_ter
     return w;
 }
 
-/* `products` products of each query with the keys that it sees. */
+/* `products` dot products of each query with every key it sees. */
 static work attention_work(double products, const bb_attention *a) {
     double seen = (double)a->Tq * (double)(a->Tk - a->Tq) + (double)a->Tq * (double)(a->Tq + 1) / 2;
     return (work){.limit = BB_LIMIT_BF16, .amount = 2 * products * (double)(a->B * a->H * a->D) * seen};
 }
 
-/* The same of each sequence's rows with its cache. */
+/* The same for each sequence's rows and cache. */
 static work cached_work(const bb_kv_batch *batch) {
     work sum = {.limit = BB_LIMIT_BF16};
     for (int64_t i = 0; i < batch->B; i++) {
@@ -95,7 +95,8 @@ static work cached_work(const bb_kv_batch *batch) {
 
 /* ---- the entries ------------------------------------------------------------------------------------------------------ */
 
-/* Defines `entry`, which calls the inner device's with `args`; both in brackets. The name is one object, to be compared by. */
+/* Defines `entry`, which calls the inner device's with `args`; pass params and args in parentheses. Names are compared by
+ * address. */
 #define TIMED(entry, params, args, counted_as)                                                                                 \
     static void entry params {                                                                                                 \
         static const char name[] = #entry;                                                                                     \

@@ -3,8 +3,8 @@
 
 #include "ops/ref/ref.h"
 
-/* In f32 throughout, unlike the sums elsewhere: the codes are integers, and every backend must find the same ones. A NaN makes
- * the scale NaN, so that it is not lost. */
+/* In f32 throughout, unlike sums elsewhere: the codes are integers, and all backends must agree on them. A NaN makes the scale
+ * NaN, so that it is not lost. */
 float bb_ref_scale(const float *x, int64_t K, float limit) {
     float absmax = 0.0f;
     for (int64_t k = 0; k < K; k++)

@@ -17,12 +17,12 @@ void bb_ref_add(bb_device *dev, float *y, const float *x, int64_t n) {
     for (int64_t i = 0; i < n; i++) y[i] += x[i];
 }
 
-double bb_ref_adamw_element(double p, double g, double *m, double *v, double least_v, const bb_adamw *h) {
+double bb_ref_adamw_element(double p, double g, double *m, double *v, double min_v, const bb_adamw *h) {
     double b1 = h->beta1, b2 = h->beta2, lr = h->lr;
     g *= h->grad_scale;
     *m = b1 * *m + (1.0 - b1) * g;
     *v = b2 * *v + (1.0 - b2) * g * g;
-    if (least_v * *m * *m > *v) *v = least_v * *m * *m;
+    if (min_v * *m * *m > *v) *v = min_v * *m * *m;
     double m_hat = *m / h->bias_correction1, v_hat = *v / h->bias_correction2;
     return p * (1.0 - lr * h->weight_decay) - lr * m_hat / (sqrt(v_hat) + h->eps);
 }

@@ -1,15 +1,15 @@
 // SPDX-License-Identifier: MIT
-/* The cache of keys and values, and attention over it. A layer holds k and v, (capacity, Hk, D): f32, or int8 codes, which are
- * followed by the scales of k and of v, f32 (capacity, Hk). */
+/* The KV cache and attention over it. A layer holds k and v, (capacity, Hk, D): f32, or int8 codes followed by the scales of k
+ * and of v, f32 (capacity, Hk). */
 #include <math.h>
 
 #include "core/arena.h"
 #include "ops/ref/ref.h"
 
-/* The keys or the values of a layer. */
+/* The keys or the values of one layer. */
 typedef struct cached_matrix {
-    float *values; /* F32 */
-    int8_t *codes; /* else, with */
+    float *values; /* F32; otherwise */
+    int8_t *codes; /* INT8 and INT6 codes with scales */
     float *scale;
 } cached_matrix;
 
@@ -40,18 +40,18 @@ static cached_matrix matrix_of(const bb_kv *kv, int layer, bool values) {
     return matrix_layout(&arena, kv);
 }
 
-/* x: (Hk, D), of one position */
+/* x: (Hk, D), one position */
 static void append(cached_matrix m, const bb_kv *kv, int64_t position, const float *x) {
     float limit = kv->type == BB_KV_INT8 ? 127.0f : 31.0f;
     for (int64_t h = 0; h < kv->Hk; h++) {
         int64_t row = position * kv->Hk + h;
-        const float *from = x + h * kv->D;
+        const float *src = x + h * kv->D;
         if (m.values) {
-            memcpy(m.values + row * kv->D, from, (size_t)kv->D * sizeof *from);
+            memcpy(m.values + row * kv->D, src, (size_t)kv->D * sizeof *src);
             continue;
         }
-        m.scale[row] = bb_ref_scale(from, kv->D, limit);
-        for (int64_t d = 0; d < kv->D; d++) m.codes[row * kv->D + d] = bb_ref_code(from[d], m.scale[row], limit);
+        m.scale[row] = bb_ref_scale(src, kv->D, limit);
+        for (int64_t d = 0; d < kv->D; d++) m.codes[row * kv->D + d] = bb_ref_code(src[d], m.scale[row], limit);
     }
 }
 
@@ -67,7 +67,7 @@ void bb_ref_kv_append(bb_device *dev, const bb_kv_batch *batch, const float *k, 
     }
 }
 
-/* Element i of (capacity, Hk, D). */
+/* Element i of (capacity, Hk, D), dequantized. */
 static double value_at(cached_matrix m, const bb_kv *kv, int64_t i) {
     return m.values ? (double)m.values[i] : (double)m.scale[i / kv->D] * m.codes[i];
 }
@@ -82,7 +82,7 @@ void bb_ref_kv_unpack(bb_device *dev, float *k, float *v, const bb_kv *kv, int l
     }
 }
 
-/* One query, which sees the first `seen` positions of head hk. p: scratch (seen) */
+/* Attention of one query over the first `seen` positions of head hk. p: scratch (seen) */
 static void attend(float *o, const float *q, const bb_kv_sequence *s, int layer, int64_t hk, int64_t seen, double *p) {
     const bb_kv *kv = s->kv;
     cached_matrix keys = matrix_of(kv, layer, false), values = matrix_of(kv, layer, true);

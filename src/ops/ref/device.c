@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-/* Opens the ref backend: its memory is the process's own, and it works in the calling thread. */
+/* Opens the ref backend. It uses ordinary process memory and runs in the calling thread. */
 #include "ops/ref/ref.h"
 
 #include <math.h>
@@ -47,7 +47,7 @@ static void zero(bb_device *dev, void *p, size_t bytes) {
     memset(p, 0, bytes);
 }
 
-/* Rows of doubles: too few to count. */
+/* A few rows of doubles: negligible. */
 static size_t scratch_bytes(bb_device *dev, const bb_attention *a, int64_t C, int64_t V) {
     (void)dev;
     (void)a;
@@ -56,7 +56,7 @@ static size_t scratch_bytes(bb_device *dev, const bb_attention *a, int64_t C, in
     return 0;
 }
 
-/* What ref's operations are made of: one product in double after the other. */
+/* Measures what ref's operations consist of: sequential products in double. */
 static void measure_peaks(bb_device *dev, bb_peaks *out) {
     enum { RUNS = 5, N = 1 << 20 };
     *out = (bb_peaks){0};

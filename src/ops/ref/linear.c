@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: MIT
 #include "ops/ref/ref.h"
 
-/* s[m] * g[n] * sum_k x.q[m,k] * t.q[n,k]: the integer sum is exact, and rounded only when the caller stores the result. */
+/* s[m] * g[n] * sum_k x.q[m,k] * t.q[n,k]. The integer sum is exact; rounding happens only when the caller stores the
+ * result. */
 static double product(bb_rows x, const bb_ternary *t, int64_t m, int64_t n) {
     double g = (double)bb_ref_ternary_scale(t, n);
     if (x.dtype == BB_I8) {
@@ -28,7 +29,7 @@ void bb_ref_linear_forward(bb_device *dev, float *y, const float *residual, bb_r
 void bb_ref_linear_backward(bb_device *dev, void *dx, float *dw, bool add, const void *dy, bb_dtype dy_dtype, bb_rows x,
                             const bb_ternary *t, int64_t M) {
     (void)dev;
-    (void)dy_dtype; /* act is f32 here, so both forms are the same */
+    (void)dy_dtype; /* act is f32 here: the two types are the same */
     const float *grad = dy;
     int64_t N = t->n, K = t->k;
     if (dx) {

@@ -23,7 +23,7 @@ void bb_ref_loss_backward(bb_device *dev, float *dlogits, const float *logits, c
     (void)dev;
     for (int64_t m = 0; m < M; m++) {
         const float *row = logits + m * V;
-        double lse = logsumexp(row, V); /* before the row is overwritten: dlogits may be logits */
+        double lse = logsumexp(row, V); /* computed before the row is overwritten: dlogits may be logits */
         for (int64_t v = 0; v < V; v++)
             dlogits[m * V + v] = (float)((double)scale * (exp((double)row[v] - lse) - (v == y[m] ? 1.0 : 0.0)));
     }

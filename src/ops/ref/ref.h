@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-/* The ref backend's own state, and the entries that its files contribute to the operation table. Scalar loops, sums in double,
+/* The ref backend's state, and the entries that its files contribute to the operation table. Scalar loops, sums in double,
  * activations in f32: written to be read beside the formulas of ops.h, not to be fast. */
 #ifndef BB_OPS_REF_REF_H
 #define BB_OPS_REF_REF_H
@@ -8,19 +8,19 @@
 
 typedef struct bb_ref {
     bb_device base;
-    bb_error failure; /* the first since the last sync; code BB_OK: none */
+    bb_error failure; /* the first since the last sync; code BB_OK if none */
     double *scratch;  /* grown on first use and kept */
     size_t scratch_count;
 } bb_ref;
 
-/* `count` doubles, contents undefined, valid until the next call; NULL (and a recorded failure) when out of memory. */
+/* `count` doubles, undefined contents, valid until the next call; NULL (and a recorded failure) when out of memory. */
 double *bb_ref_scratch(bb_device *dev, size_t count);
 
-/* act_quant.c: the shared quantizer of rows: q = clip(round_half_even(x/s), -limit, limit), s = max(max|x|/limit, 1e-8), where
- * limit is 127 unless said otherwise. */
+/* act_quant.c: the row quantizer that other files share: q = clip(round_half_even(x/s), -limit, limit), s = max(max|x|/limit,
+ * 1e-8); limit is 127 unless said otherwise. */
 float bb_ref_scale(const float *x, int64_t K, float limit);
 int8_t bb_ref_code(float x, float s, float limit);
-/* Stores row m of y, K elements, from x: quantized where y is I8, as it is otherwise. */
+/* Stores x as row m of y, K elements: quantized if y is I8, unchanged otherwise. */
 void bb_ref_store_row(bb_rows y, int64_t m, const float *x, int64_t K);
 /* Element i = m*K + k of rows, with its row's scale applied. */
 double bb_ref_load(bb_rows x, int64_t m, int64_t k, int64_t K);
@@ -81,8 +81,8 @@ void bb_ref_attention_backward(bb_device *dev, void *dq, void *dk, void *dv, con
 void bb_ref_sum_squares(bb_device *dev, double *sums, const float *x, int64_t n);
 void bb_ref_add(bb_device *dev, float *y, const float *x, int64_t n);
 void bb_ref_adamw_step(bb_device *dev, float *p, const float *g, float *m, float *v, int64_t n, const bb_adamw *h);
-/* One element of the same: the new p; *m and *v are replaced. v is at least least_v * m^2. */
-double bb_ref_adamw_element(double p, double g, double *m, double *v, double least_v, const bb_adamw *h);
+/* One element of adamw_step: returns the new p and replaces *m and *v. v is raised to at least min_v * m^2. */
+double bb_ref_adamw_element(double p, double g, double *m, double *v, double min_v, const bb_adamw *h);
 void bb_ref_adamw8bit_init(bb_device *dev, bb_adam8_state s, int64_t n);
 void bb_ref_adamw8bit_step(bb_device *dev, float *p, const float *g, bb_adam8_state s, int64_t n, const bb_adamw *h);
 

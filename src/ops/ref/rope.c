@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: MIT
 #include "ops/ref/ref.h"
 
-/* sign -1 turns back. */
-static void turn(float *x, const float *cos, const float *sin, double sign, int64_t position0, int64_t B, int64_t T,
-                 int64_t heads, int64_t D, int64_t width) {
+/* sign -1 rotates back. */
+static void rotate(float *x, const float *cos, const float *sin, double sign, int64_t position0, int64_t B, int64_t T,
+                   int64_t heads, int64_t D, int64_t width) {
     int64_t half = D / 2;
     for (int64_t b = 0; b < B; b++)
         for (int64_t t = 0; t < T; t++)
@@ -21,12 +21,12 @@ static void turn(float *x, const float *cos, const float *sin, double sign, int6
 void bb_ref_rope_forward(bb_device *dev, float *x, void *kept, const float *cos, const float *sin, int64_t position0, int64_t B,
                          int64_t T, int64_t heads, int64_t D, int64_t width) {
     (void)dev;
-    turn(x, cos, sin, 1, position0, B, T, heads, D, width);
+    rotate(x, cos, sin, 1, position0, B, T, heads, D, width);
     if (kept) memcpy(kept, x, (size_t)(B * T * width) * sizeof *x);
 }
 
 void bb_ref_rope_backward(bb_device *dev, void *dx, const float *cos, const float *sin, int64_t B, int64_t T, int64_t heads,
                           int64_t D, int64_t width) {
     (void)dev;
-    turn(dx, cos, sin, -1, 0, B, T, heads, D, width);
+    rotate(dx, cos, sin, -1, 0, B, T, heads, D, width);
 }

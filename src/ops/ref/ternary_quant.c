@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-/* A ternary matrix is stored as the codes that ternary_load takes. */
+/* Ternary matrices, stored as the codes that ternary_load takes. */
 #include <math.h>
 
 #include "ops/ref/ref.h"

@@ -9,8 +9,8 @@
 #include "ops/cpu/device/cpu.h"
 
 enum {
-    DIRECT_KEYS = 512,            /* a task of the path for few queries */
-    DIRECT_QUERIES = BB_FEW_ROWS, /* up to so many, packing the keys hardly pays */
+    DIRECT_KEYS = 512,                    /* a task of the path for few queries */
+    DIRECT_QUERIES = BB_SMALL_BATCH_ROWS, /* up to so many, packing the keys hardly pays */
     /* elements of k, and of partial results, under which a second thread costs more than it saves */
     DIRECT_SERIAL = 1 << 15,
     MERGE_SERIAL = 1 << 14,

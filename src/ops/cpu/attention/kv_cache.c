@@ -115,7 +115,7 @@ void bb_cpu_kv_append(bb_device *dev, const bb_kv_batch *batch, const float *k, 
         rows += batch->sequences[b].rows;
     }
     const bb_kv *kv = batch->sequences[0].kv;
-    int64_t elements = rows <= BB_FEW_ROWS ? 0 : rows * kv->Hk * kv->D;
+    int64_t elements = rows <= BB_SMALL_BATCH_ROWS ? 0 : rows * kv->Hk * kv->D;
     BB_SIMD_FOR(dev, elements, m, groups * BB_KV_ROWS, BB_KV_ROWS, append_group(&w, m / BB_KV_ROWS))
 }
 

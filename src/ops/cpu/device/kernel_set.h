@@ -52,8 +52,9 @@ typedef struct bb_cpu_kernels {
     bb_ternary_dot *ternary_dot_dense; /* of a panel in the dense layout (ternary_dense.h); NULL where that does not pay */
     bool vbmi;                         /* six-bit codes of a KV cache are read in place by byte permutations */
     const struct bb_dot_set *dot;      /* tiles of products by instructions for dot products; NULL: none */
-    bb_linear_forward_kernel *linear_forward;   /* for more than BB_FEW_ROWS rows of int8 or bf16; NULL: by parts (linear.c) */
-    bb_linear_backward_kernel *linear_backward; /* NULL: by parts */
+    bb_linear_forward_kernel
+        *linear_forward; /* for more than BB_SMALL_BATCH_ROWS rows of int8 or bf16; NULL: by parts (linear.c) */
+    bb_linear_backward_kernel *linear_backward;             /* NULL: by parts */
     bb_weight_gradient_kernel *weight_gradient_i8;          /* where x is int8 and linear_backward is by parts */
     const bb_peak_kernel *peak_f32, *peak_bf16, *peak_int8; /* NULL: it has no such instruction */
     int64_t forward_rows;                                   /* of bb_device */

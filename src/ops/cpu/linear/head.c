@@ -72,7 +72,7 @@ static void few_symbols(void *user, bb_team *team, int thread) {
 }
 
 void bb_cpu_head_forward(bb_device *dev, float *logits, const float *h, const float *e, int64_t M, int64_t V, int64_t C) {
-    if (M <= BB_FEW_ROWS) {
+    if (M <= BB_SMALL_BATCH_ROWS) {
         few_logits w = {symbol_for(bb_cpu_of(dev)->kernels.simd), logits, h, e, M, V, C};
         bb_team *team = bb_cpu_team(dev);
         if (team) bb_team_run(team, M * V * C <= BB_SIMD_SERIAL, V, few_symbols, &w, (bb_team_fetch){0});

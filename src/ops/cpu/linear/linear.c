@@ -10,7 +10,7 @@
 
 void bb_cpu_linear_forward(bb_device *dev, float *y, const float *residual, bb_rows x, const bb_ternary *t, int64_t M) {
     const bb_cpu_kernels *kernels = &bb_cpu_of(dev)->kernels;
-    bool few = M <= BB_FEW_ROWS;
+    bool few = M <= BB_SMALL_BATCH_ROWS;
     if (kernels->linear_forward && x.dtype != BB_F32 && !few)
         kernels->linear_forward(dev, y, residual, x, t, M);
     else if (x.dtype == BB_I8)

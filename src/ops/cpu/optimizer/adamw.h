@@ -13,7 +13,7 @@ typedef struct adamw_constants {
     float decay;        /* lr * weight_decay */
     float step;         /* lr / bias_correction1 */
     float inv_sqrt2;    /* 1 / sqrt(bias_correction2) */
-    float least_root_v; /* sqrt(bb_adam8_least_v) */
+    float least_root_v; /* sqrt(bb_adam8_min_v) */
 } adamw_constants;
 
 static inline adamw_constants adamw_prepare(const bb_adamw *h) {
@@ -27,7 +27,7 @@ static inline adamw_constants adamw_prepare(const bb_adamw *h) {
         .decay = (float)(h->lr * h->weight_decay),
         .step = (float)(h->lr / h->bias_correction1),
         .inv_sqrt2 = (float)(1 / sqrt(h->bias_correction2)),
-        .least_root_v = (float)sqrt(bb_adam8_least_v(h)),
+        .least_root_v = (float)sqrt(bb_adam8_min_v(h)),
     };
 }
 

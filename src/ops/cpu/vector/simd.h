@@ -46,7 +46,7 @@ enum { BB_SIMD_SERIAL = 16384 };
  * few rows: they come between products by a team of threads, which keep the processors that OpenMP's would need while they
  * wait. */
 #define BB_SIMD_FOR(dev, elements, m, M, step, statement)                                                                      \
-    if ((elements) < BB_SIMD_SERIAL || (M) <= BB_FEW_ROWS) {                                                                   \
+    if ((elements) < BB_SIMD_SERIAL || (M) <= BB_SMALL_BATCH_ROWS) {                                                           \
         for (int64_t m = 0; m < (M); m += (step)) statement;                                                                   \
     } else {                                                                                                                   \
         _Pragma("omp parallel for num_threads((dev)->threads)") for (int64_t m = 0; m < (M); m += (step)) statement;           \
