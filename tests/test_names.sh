@@ -62,7 +62,7 @@ expect 1 "$bitbyte" generate ckpt.pt --prompt Once
 complains "ckpt.pt: not a zip archive that can be read"
 printf 'GGUF\003\000\000\000and so on' >model.gguf
 expect 1 "$bitbyte" eval model.gguf text.txt
-complains "model.gguf: a GGUF file"
+complains "model.gguf: byte 16: the header: expected 8 more bytes, found 1"
 expect 1 "$bitbyte" generate "$odd/data$odd" --prompt Once
 complains "a pack, which is data"
 expect 2 "$bitbyte" export "$run" --out -

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 #include "modelfile/dequantize.h"
 
+#include <math.h>
 #include <string.h>
 
 #include "core/tensor.h"
@@ -14,6 +15,39 @@ float bb_f32_from_f16(uint16_t h) {
 }
 
 static uint16_t u16_at(const uint8_t *bytes, int64_t i) { return (uint16_t)(bytes[2 * i] | bytes[2 * i + 1] << 8); }
+
+/* Blocks of 32: the scale d (f16), then 32 int8 q; values are d q. */
+static void dequantize_q8_0(const uint8_t *block, float *out) {
+    float d = bb_f32_from_f16(u16_at(block, 0));
+    for (int i = 0; i < 32; i++) out[i] = d * (float)(int8_t)block[2 + i];
+}
+
+/* Blocks of 256: 64 bytes of codes q + 1 in two bits, then d (f16). Element 128h + 32n + m is in byte 32h + m, bits 2n and 2n + 1.
+ * The code 3 is none: NaN, which no reader of weights lets pass. */
+static void dequantize_tq2_0(const uint8_t *block, float *out) {
+    float d = bb_f32_from_f16(u16_at(block + 64, 0)), value[4] = {-d, 0, d, NAN};
+    for (int i = 0; i < 256; i++) out[i] = value[block[32 * (i / 128) + i % 32] >> 2 * (i / 32 % 4) & 3];
+}
+
+/* Digit n, the first being the highest, of a byte that holds five to base 3 as ceil(256/243 of their number). */
+static float tq1_0_digit(uint8_t byte, int n, const float *value) {
+    static const uint8_t power[5] = {1, 3, 9, 27, 81};
+    return value[(uint8_t)(byte * power[n]) * 3 >> 8];
+}
+
+/* Blocks of 256: 32 bytes with five codes q + 1 each, 32 elements apart; 16 with five, 16 apart; 4 with four, 4 apart; then d. */
+static void dequantize_tq1_0(const uint8_t *block, float *out) {
+    float d = bb_f32_from_f16(u16_at(block + 52, 0)), value[3] = {-d, 0, d};
+    for (int i = 0; i < 160; i++) out[i] = tq1_0_digit(block[i % 32], i / 32, value);
+    for (int i = 0; i < 80; i++) out[160 + i] = tq1_0_digit(block[32 + i % 16], i / 16, value);
+    for (int i = 0; i < 16; i++) out[240 + i] = tq1_0_digit(block[48 + i % 4], i / 4, value);
+}
+
+static void dequantize_blocks(bb_file_dtype type, void (*block)(const uint8_t *, float *), const uint8_t *bytes, int64_t n,
+                              float *out) {
+    int64_t size = (int64_t)bb_file_dtype_bytes(type), elements = bb_file_dtype_elements(type);
+    for (int64_t i = 0; i < n / elements; i++) block(bytes + i * size, out + i * elements);
+}
 
 void bb_dequantize(bb_file_dtype type, const uint8_t *bytes, int64_t n, float *out) {
     double d;
@@ -52,5 +86,8 @@ void bb_dequantize(bb_file_dtype type, const uint8_t *bytes, int64_t n, float *o
             out[i] = (float)i64;
         }
         break;
+    case BB_FILE_Q8_0: dequantize_blocks(type, dequantize_q8_0, bytes, n, out); break;
+    case BB_FILE_TQ1_0: dequantize_blocks(type, dequantize_tq1_0, bytes, n, out); break;
+    case BB_FILE_TQ2_0: dequantize_blocks(type, dequantize_tq2_0, bytes, n, out); break;
     }
 }

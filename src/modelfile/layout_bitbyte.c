@@ -18,8 +18,8 @@ static bb_status read_config(const bb_tensor_source *s, const bb_import_options 
     return bb_config_from_json(text, bb_tensor_source_path(s), out, err);
 }
 
-int bb_layout_trained_length(const bb_tensor_source *s) {
-    const char *text = bb_tensor_source_metadata(s, "trained_length");
+int bb_layout_trained_length(const bb_tensor_source *s, const char *key) {
+    const char *text = bb_tensor_source_metadata(s, key ? key : "trained_length");
     long n = text ? strtol(text, NULL, 10) : 0;
     return n > 0 && n <= 1 << 24 ? (int)n : BB_DEFAULT_TRAINED_LENGTH;
 }

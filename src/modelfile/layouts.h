@@ -12,9 +12,10 @@
 extern const bb_model_layout bb_layout_bitbyte;  /* checkpoints and model files of ours */
 extern const bb_model_layout bb_layout_packed;   /* what export writes */
 extern const bb_model_layout bb_layout_original; /* the PyTorch original's */
+extern const bb_model_layout bb_layout_gguf;     /* llama.cpp's, of the llama architecture */
 
-/* The metadata's trained_length, or the default. */
-int bb_layout_trained_length(const bb_tensor_source *s);
+/* The length under a key of the metadata (NULL: "trained_length"), or the default. */
+int bb_layout_trained_length(const bb_tensor_source *s, const char *key);
 
 /* A piece of packed codes, from byte `at` of the tensor: none is 3. */
 bb_status bb_packed_check_codes(const bb_tensor_source *s, const bb_file_tensor *t, uint64_t at, const uint8_t *piece,

@@ -27,7 +27,8 @@ typedef struct bb_model_layout {
     const char *name; /* "bitbyte" */
     /* Ternary weights stand in the file as the values g q that a layer uses, not as masters. */
     bool quantized;
-    bool packed; /* at two bits: for inference alone */
+    bool packed;                    /* at two bits: for inference alone */
+    const char *trained_length_key; /* of the metadata; NULL: "trained_length" */
     bool (*matches)(const bb_tensor_source *s);
     bb_status (*read_config)(const bb_tensor_source *s, const bb_import_options *options, bb_config *out, bb_error *err);
     /* Checks type and shape. */

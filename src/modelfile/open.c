@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT
 /* Opening model files of any format: what the first bytes say, and then what the tensors are called. */
+#include "modelfile/gguf.h"
 #include "modelfile/layouts.h"
 #include "modelfile/safetensors.h"
 #include "modelfile/torch_pt.h"
@@ -13,6 +14,7 @@ bb_status bb_tensor_source_open_input(bb_input *input, bb_tensor_source **out, b
         bb_input_close(input);
         return status;
     }
+    if (bb_gguf_matches(head, size)) return bb_gguf_open_input(input, out, err);
     return bb_torch_pt_matches(head, size) ? bb_torch_pt_open_input(input, out, err)
                                            : bb_safetensors_open_input(input, out, err);
 }
@@ -26,7 +28,7 @@ bb_status bb_tensor_source_open(const char *path, bb_tensor_source **out, bb_err
     return status;
 }
 
-static const bb_model_layout *const layouts[] = {&bb_layout_bitbyte, &bb_layout_packed, &bb_layout_original};
+static const bb_model_layout *const layouts[] = {&bb_layout_gguf, &bb_layout_bitbyte, &bb_layout_packed, &bb_layout_original};
 
 bb_status bb_model_source_of(bb_tensor_source *source, const bb_import_options *options, bb_model_source *out, bb_error *err) {
     static const bb_import_options none = {0};
@@ -36,7 +38,7 @@ bb_status bb_model_source_of(bb_tensor_source *source, const bb_import_options *
             out->layout = layouts[i];
             break;
         }
-    out->trained_length = bb_layout_trained_length(source);
+    out->trained_length = bb_layout_trained_length(source, out->layout->trained_length_key);
     return out->layout->read_config(source, options ? options : &none, &out->config, err);
 }
 

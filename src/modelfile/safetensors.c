@@ -189,27 +189,16 @@ static bb_status check_places(const safetensors *st, bb_error *err) {
     return BB_OK;
 }
 
-/* Files of other programs that people take for a model of this one. */
-static bb_status refuse_other_kind(const safetensors *st, uint64_t first_bytes, bb_error *err) {
-    const char *path = st->base.input.path;
-    if (memcmp(&first_bytes, "GGUF", 4) == 0)
-        return bb_fail(
-            err, BB_ERR_FORMAT,
-            "%s: a GGUF file, the format of llama.cpp; expected a safetensors file: a checkpoint of bitbyte train, or "
-            "what bitbyte export wrote",
-            path);
-    return bb_fail(err, BB_ERR_FORMAT,
-                   "%s: byte 0: expected a header length of at most %d, found %" PRIu64 ": not a safetensors file?", path,
-                   BB_ST_MAX_HEADER_BYTES, first_bytes);
-}
-
 static bb_status read_header(safetensors *st, bb_error *err) {
     if (st->base.input.size < BB_ST_LENGTH_BYTES)
         return bb_fail(err, BB_ERR_FORMAT, "%s: expected a safetensors file of at least %d bytes, found %zu bytes",
                        st->base.input.path, BB_ST_LENGTH_BYTES, st->base.input.size);
     uint64_t length;
     BB_TRY(bb_input_read(&st->base.input, 0, &length, sizeof length, err));
-    if (length > BB_ST_MAX_HEADER_BYTES) return refuse_other_kind(st, length, err);
+    if (length > BB_ST_MAX_HEADER_BYTES)
+        return bb_fail(err, BB_ERR_FORMAT,
+                       "%s: byte 0: expected a header length of at most %d, found %" PRIu64 ": not a safetensors file?",
+                       st->base.input.path, BB_ST_MAX_HEADER_BYTES, length);
     if (length > st->base.input.size - BB_ST_LENGTH_BYTES)
         return bb_fail(err, BB_ERR_FORMAT,
                        "%s: byte 0: expected a header of %" PRIu64 " bytes, found the end of the file after %zu: truncated?",

@@ -635,7 +635,7 @@ bb_status bb_verify_file(const char *path, void (*on_progress)(void *user, int64
 bb_status bb_checkpoint_text(const char *path, const char *key, char **out, bb_error *err) {
     bb_tensor_source *st;
     *out = NULL;
-    BB_TRY(bb_safetensors_open(path, &st, err));
+    BB_TRY(bb_tensor_source_open(path, &st, err));
     const char *text = bb_tensor_source_metadata(st, key);
     bb_status status = BB_OK;
     if (text && !(*out = strdup(text))) status = bb_fail(err, BB_ERR_MEMORY, "out of memory for the metadata of %s", path);
