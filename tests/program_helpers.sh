@@ -48,15 +48,18 @@ json_value() {
 }
 # json_lines FILE: every line is a JSON object; prints the `event` of each.
 json_lines() { perl -MJSON::PP -ne 'print decode_json($_)->{event}, "\n"' "$1" || fail "$1 has a line that is no JSON object"; }
-# wait_for FILE TEXT: until the text stands in the file, 20 s at most.
-wait_for() {
-    local tries
-    for ((tries = 0; tries < 400; tries++)); do
-        grep -qF -- "$2" "$1" 2>/dev/null && return
+# wait_until WHAT COMMAND…: until the command succeeds. Minutes at most, as a busy machine may need; what is broken is waited for as long.
+wait_until() {
+    local tries what=$1
+    shift
+    for ((tries = 0; tries < 4000; tries++)); do
+        "$@" 2>/dev/null && return
         sleep 0.05
     done
-    fail "$1 never said: $2"
+    fail "not in minutes: $what"
 }
+# wait_for FILE TEXT: until the text stands in the file.
+wait_for() { wait_until "$1 says: $2" grep -qaF -- "$2" "$1"; }
 
 # A text and the smallest model that has every part.
 for ((i = 0; i < 200; i++)); do printf 'The %dth line says that %d and %d are not the same.\n' "$i" $((i * 7)) $((i * 7 + 1)); done >text.txt

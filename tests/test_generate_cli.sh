@@ -157,8 +157,11 @@ end_typing() {
     status=0
     wait $typist || status=$?
 }
+prompts() { tr '\r' '\n' <typescript | grep -ca '^> '; }
+more_prompts() { [ "$(prompts)" -gt "$1" ]; }
+streamed() { [ "$(wc -c <typescript)" -gt $((size + 300)) ]; }
 start_typing "${generate[*]} --interactive --temperature 0 --max_new_bytes 20"
-for ((tries = 0; tries < 400; tries++)); do grep -qa -e '/help says more' -e 'needs libedit' typescript 2>/dev/null && break; sleep 0.05; done
+wait_until "the conversation begins" grep -qa -e '/help says more' -e 'needs libedit' typescript
 if grep -qa 'needs libedit' typescript; then
     end_typing
     [ $status = 1 ] || fail "exit status $status without libedit"
@@ -172,25 +175,27 @@ line=$(head -n 1 <<<"$first")
 wait_for typescript "$line"
 printf 'half a line\003' >&3 # Ctrl-C: away with the line, not with the program
 wait_for typescript '^C'
+count=$(prompts)
 printf '/reset\r' >&3
-sleep 0.3
+wait_until "a prompt after /reset" more_prompts "$count"
 printf '\033[A\033[A\r' >&3 # the line before the last
-for ((tries = 0; tries < 400; tries++)); do [ "$(grep -caF -- "$line" typescript)" -ge 2 ] && break; sleep 0.05; done
-[ "$(grep -caF -- "$line" typescript)" -ge 2 ] || fail "history: the first line again gave another answer"
+answers() { [ "$(grep -caF -- "$line" typescript)" -ge 2 ]; }
+wait_until "history: the first line again gives the first answer" answers
 printf '\004' >&3 # Ctrl-D
 end_typing
 [ $status = 0 ] || fail "exit status $status after Ctrl-D"
 
 start_typing "${generate[*]} --interactive --max_new_bytes 1000000000"
 wait_for typescript "> "
+count=$(prompts)
+size=$(wc -c <typescript)
 printf 'The \r' >&3
-sleep 1
+wait_until "an answer is streamed" streamed
 printf '\003' >&3 # stops the answer
-sleep 0.5
+wait_until "a prompt after the answer" more_prompts "$count"
 printf '/help\r' >&3
 wait_for typescript "forget everything"
 printf '/quit\r' >&3
 end_typing
 [ $status = 0 ] || fail "exit status $status after an answer that was stopped"
-[ "$(wc -c <typescript)" -gt 300 ] || fail "no answer was streamed"
 echo "passed"

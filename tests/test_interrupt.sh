@@ -37,7 +37,8 @@ kill -USR1 $pid
 wait_for out "saved saves/"
 first=$(sed -nE 's/^step ([0-9]+)  saved .*/\1/p' out)
 kill -USR2 $pid
-for ((tries = 0; tries < 400 && $(grep -c " saved " out) < 2; tries++)); do sleep 0.05; done
+saved_twice() { [ "$(grep -c " saved " out)" -ge 2 ]; }
+wait_until "SIGUSR2 saves, too" saved_twice
 second=$(sed -nE 's/^step ([0-9]+)  saved .*/\1/p' out | sed -n 2p)
 [ "${second:-0}" -gt "$first" ] || fail "SIGUSR1 saved step $first, SIGUSR2 ${second:-nothing}"
 wait_for out "step $((second + 2))/"
@@ -73,11 +74,13 @@ complains "raise the limit (ulimit -f)"
 
 # Runs that begin within the same second have directories of their own; one that fails leaves none.
 mkdir runs
-for ((i = -1; i < 60; i++)); do
-    taken=runs/$(date -d "$i seconds" +%Y%m%d-%H%M%S)
-    mkdir "$taken"
-    touch "$taken/step-00000001.safetensors"
+taken=()
+for ((second = EPOCHSECONDS - 1, end = second + 300; second < end; second++)); do # one of these is when the run begins
+    printf -v name 'runs/%(%Y%m%d-%H%M%S)T' "$second"
+    taken+=("$name")
 done
+mkdir "${taken[@]}"
+touch "${taken[@]/%//step-00000001.safetensors}"
 count=$(find runs -mindepth 1 -maxdepth 1 | wc -l)
 expect 0 "$bitbyte" train "${long[@]}" --stop_at 1
 grep -qE "^out      runs/[0-9]{8}-[0-9]{6}-2$" out || fail "a default --out that is taken gets no suffix"
@@ -85,13 +88,17 @@ grep -qE "^out      runs/[0-9]{8}-[0-9]{6}-2$" out || fail "a default --out that
 expect 1 "$bitbyte" train "${long[@]}" --data missing
 [ "$(find runs -mindepth 1 -maxdepth 1 | wc -l)" = $((count + 1)) ] || fail "a run that failed left its directory"
 
-# The second signal does not wait. The pause between the two is shorter than a step of this model.
+# The second signal does not wait. This model's first step would take hours; that it has begun is seen by the processor time used
+# since the run directory was opened, which comes right before it.
 begin_output
-"$bitbyte" train --data text.txt --out twice --n_layer 4 --d_model 256 --n_head 4 --d_ff 512 --seq_len 2048 --grad_accum 64 --threads 1 \
+"$bitbyte" train --data text.txt --out twice --n_layer 4 --d_model 256 --n_head 4 --d_ff 512 --seq_len 2048 --grad_accum 100000 --threads 1 \
     --device "$device" --steps 10 >out 2>err &
 pid=$!
-wait_for out "out      twice"
-sleep 0.3
+wait_until "the run directory is opened" [ -f twice/config.json ]
+ticks() { awk '{ print $14 + $15 }' "/proc/$pid/stat"; } # hundredths of a second
+begin=$(ticks)
+computes() { [ "$(ticks)" -gt $((begin + 50)) ]; }
+wait_until "the first step begins" computes
 kill -INT $pid
 wait_for err "finishing the step"
 kill -INT $pid
@@ -103,13 +110,11 @@ grep -q "stopped after" out && fail "a second SIGINT waited for the end"
 
 "$bitbyte" generate INT --max_new_bytes 1000000000 --device "$device" >out 2>err &
 pid=$!
-wait_for err "pass the context"
-sleep 0.3
+wait_until "generate writes" [ -s out ]
 kill -INT $pid
 status=0
 wait $pid || status=$?
 [ $status = 130 ] || fail "exit status $status after a SIGINT to generate"
-[ -s out ] || fail "generate wrote nothing before it was stopped"
 
 # A reader that goes away stops the run, saved.
 "$bitbyte" train "${long[@]}" --out unheard --log_every 1 2>err | grep -m 1 -q "step 2/"

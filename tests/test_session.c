@@ -103,8 +103,9 @@ static bb_generate_metrics compare_speculation(bb_session *session, bb_generate_
     assert_int_equal(with.context_restarts, without.context_restarts);
     assert_int_equal(with.stop, without.stop);
     assert_true(with.mean_logprob >= without.mean_logprob && with.mean_logprob <= without.mean_logprob);
-    if (!plain->stop_after && with.stop < 0 && with.new_bytes > 0)
-        assert_int_equal(with.passes + with.accepted, with.new_bytes - 1);
+    /* A pass gives the guesses that were right and one byte more, but for the last, which may end with a right one. */
+    bool ended_early = plain->stop_after || with.stop >= 0 || with.new_bytes == 0;
+    assert_in_range(with.passes + with.accepted - (with.new_bytes - 1), 0, ended_early ? 1 : 0);
     return with;
 }
 
@@ -160,8 +161,10 @@ static void test_draft(void **state) {
             o.temperature = 3;
             o.seed = 8;
             m = compare_speculation(session, o, &out);
-            if (own && !window) assert_true(m.drafted > 100 && (double)m.accepted > 0.8 * (double)m.drafted);
-            if (!own) assert_true((double)m.accepted < 0.5 * (double)m.drafted);
+            double acceptance =
+                (double)m.accepted / (double)m.drafted; /* a sliding window costs the own model's guesses some */
+            assert_true(m.drafted > 0);
+            assert_true(acceptance >= (own && !window ? 0.8 : 0) && acceptance <= (own ? 1 : 0.5));
             o.repetition_penalty = 1.2;
             out.stop_after = 40;
             compare_speculation(session, o, &out);
@@ -320,14 +323,17 @@ static void test_stop(void **state) {
     assert_int_equal(m.stop, -1);
     assert_same(&all, &out);
 
-    /* Two that end together: the longer one goes. */
-    bb_bytes both[2] = {{all.bytes + 50, 2}, {all.bytes + 48, 4}};
+    /* Two that end together: the longer one goes. The shorter one is two bytes that stand nowhere before. */
+    int end = 20;
+    while (memmem(all.bytes, (size_t)end - 1, all.bytes + end - 2, 2)) end++;
+    assert_true(end < 100);
+    bb_bytes both[2] = {{all.bytes + end - 2, 2}, {all.bytes + end - 4, 4}};
     o.stops = both;
-    o.max_new_bytes = 52;
+    o.max_new_bytes = end;
     assert_ok(bb_session_rewind(session, &test_error));
     m = go_on(session, o, &out);
-    if (out.count == 48) assert_int_equal(m.stop, 1);
-    assert_true(m.stop >= 0 && out.count <= 48);
+    assert_int_equal(m.stop, 1);
+    assert_int_equal(out.count, end - 4);
     const bb_bytes empty = {all.bytes, 0};
     o.stops = &empty;
     o.stop_count = 1;

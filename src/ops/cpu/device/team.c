@@ -12,13 +12,13 @@
 
 enum {
     LINE = 64,
-    SPINS = 20000,     /* looks for work, some tenths of a millisecond, before a thread sleeps */
-    REST_LEAST = 1024, /* runs that the caller does alone when it had to wait longer, over the threads that it does without */
-    REST_MOST = 16384, /* and over their square */
-    UNTIMED = 64,      /* looks */
-    ABSENT_NS = 1000000,
-    ABSENCE = 256,          /* runs, in which one is forgotten; virtual machines have single ones */
-    ABSENCES = 4,           /* before the caller goes on alone */
+    SPINS = 20000,    /* looks for work, some tenths of a millisecond, before a thread sleeps */
+    REST_MIN = 1024,  /* runs that the caller does alone when it had to wait longer, over the threads that it does without */
+    REST_MAX = 16384, /* and over their square */
+    UNTIMED = 64,     /* looks */
+    LATE_NS = 1000000,
+    LATE_RUNS = 256,        /* runs in which a late one is forgotten; virtual machines have single ones */
+    LATE_LIMIT = 4,         /* late ones before the caller goes on alone */
     FETCH_LINES = 8,        /* between two looks: as fast as memory gives them; Zen 4 drops what comes faster */
     FETCH_BYTES = 512 << 10 /* at most: of the second-level cache */
 };
@@ -42,10 +42,7 @@ struct bb_team {
     pthread_cond_t woken;
     atomic_int sleeping;
     bool passive; /* waiting threads leave the processors to others */
-    /* A thread that had to leave its processor to another program is waited for as long as that computes, in every run. So
-     * then the caller does some runs alone, twice as many each time, until the others are found to be there again. */
-    int absent;                     /* what is not forgotten of it */
-    int resting, rest, least, most; /* runs that are left of it; the length of the next, and its bounds */
+    bb_team_rest rest;
 };
 
 typedef struct member {
@@ -155,8 +152,7 @@ bb_team *bb_team_create(int threads) {
     if (!team) return NULL;
     memset(team, 0, sizeof *team);
     team->threads = threads;
-    team->rest = team->least = REST_LEAST / threads;
-    team->most = REST_MOST / threads / threads;
+    bb_team_rest_init(&team->rest, threads);
     team->shares = aligned_alloc(LINE, (size_t)threads * sizeof *team->shares);
     team->handles = calloc((size_t)threads, sizeof *team->handles);
     pthread_mutex_init(&team->lock, NULL);
@@ -190,15 +186,34 @@ static bool wait_for_others(bb_team *team) {
         else
             sched_yield();
     }
-    return begin > 0 && bb_clock_ns() - begin > ABSENT_NS;
+    return begin > 0 && bb_clock_ns() - begin > LATE_NS;
+}
+
+void bb_team_rest_init(bb_team_rest *rest, int threads) {
+    *rest = (bb_team_rest){.length = REST_MIN / threads, .min = REST_MIN / threads, .max = REST_MAX / threads / threads};
+}
+
+bool bb_team_rest_next(bb_team_rest *rest) {
+    if (rest->resting == 0) return false;
+    rest->resting--;
+    return true;
+}
+
+void bb_team_rest_after(bb_team_rest *rest, bool late) {
+    if (!late) {
+        if (rest->lateness > 0) rest->lateness--;
+        if (rest->length > rest->min) rest->length--;
+    } else if (rest->lateness <= (LATE_LIMIT - 2) * LATE_RUNS) {
+        rest->lateness += LATE_RUNS;
+    } else {
+        rest->resting = rest->length;
+        if (rest->length < rest->max) rest->length *= 2;
+    }
 }
 
 void bb_team_run(bb_team *team, bool alone, int64_t units, bb_team_work *work, void *user, bb_team_fetch then) {
     if (!alone && team->threads > 1 && team->started == 0) start_threads(team);
-    if (!alone && team->resting > 0) {
-        team->resting--;
-        alone = true;
-    }
+    if (!alone) alone = bb_team_rest_next(&team->rest);
     for (int t = 0; t < team->threads; t++) {
         uint64_t begin = (uint64_t)share_begin(units, t, team->threads),
                  end = (uint64_t)share_begin(units, t + 1, team->threads);
@@ -214,15 +229,7 @@ void bb_team_run(bb_team *team, bool alone, int64_t units, bb_team_work *work, v
     atomic_store_explicit(&team->working, team->started, memory_order_relaxed);
     announce(team);
     work(user, team, 0);
-    if (!wait_for_others(team)) {
-        if (team->absent > 0) team->absent--;
-        if (team->rest > team->least) team->rest--;
-    } else if (team->absent <= (ABSENCES - 2) * ABSENCE) {
-        team->absent += ABSENCE;
-    } else {
-        team->resting = team->rest;
-        if (team->rest < team->most) team->rest *= 2;
-    }
+    bb_team_rest_after(&team->rest, wait_for_others(team));
 }
 
 /* One end of a share; false where nothing is left of it. */

@@ -18,6 +18,20 @@
 
 typedef struct bb_team bb_team;
 
+/* A thread that had to leave its processor to another program is waited for as long as that program computes, in every run. So after
+ * several such waits the caller does some runs alone, twice as many each time, until the others are back. */
+typedef struct bb_team_rest {
+    int lateness;         /* of recent runs: rises with each late one, falls with each other */
+    int resting;          /* runs left of the present rest */
+    int length, min, max; /* of the next rest, in runs */
+} bb_team_rest;
+
+void bb_team_rest_init(bb_team_rest *rest, int threads);
+/* Before a run: whether the caller does it alone. */
+bool bb_team_rest_next(bb_team_rest *rest);
+/* After a run that was not done alone. late: some thread was waited for so long that it can't have been on a processor. */
+void bb_team_rest_after(bb_team_rest *rest, bool late);
+
 /* On each thread of a team, 0 being the caller's. */
 typedef void bb_team_work(void *user, bb_team *team, int thread);
 
