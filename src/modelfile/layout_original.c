@@ -115,7 +115,8 @@ static bb_status read_config(const bb_tensor_source *s, const bb_import_options 
     json_decref(args);
     if (!out->n_head)
         return bb_fail(err, BB_ERR_FORMAT,
-                       "%s: the file has no 'config' or 'args' that says how many attention heads the model has: give --n_head",
+                       "%s: the file does not say how many attention heads the model has; export it first: "
+                       "bitbyte export FILE --format bitbyte --n_head N --out NEW",
                        bb_tensor_source_path(s));
     if (!n_kv_head && out->d_model >= out->n_head)
         n_kv_head = (int)(rows_of(s, "blocks.0.attn.k_proj.weight", 2) / (out->d_model / out->n_head));

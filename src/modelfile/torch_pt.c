@@ -29,7 +29,7 @@ typedef struct torch_pt {
     /* The entry that was read last, and how far. */
     zip_file_t *entry;
     const bb_file_tensor *entry_tensor;
-    uint64_t entry_at;
+    uint64_t entry_at, entry_bytes;
     int leaves;
 } torch_pt;
 
@@ -92,6 +92,18 @@ static bb_status find_entry(const torch_pt *f, const char *name, zip_uint64_t *i
     return BB_OK;
 }
 
+/* Reads `size` bytes, and at the entry's end once more: only then does libzip compare the checksum. */
+static bool read_up_to_end(zip_file_t *entry, void *out, size_t size, bool to_end) {
+    uint8_t past_end;
+    zip_int64_t got = zip_fread(entry, out, size);
+    return got >= 0 && (uint64_t)got == size && (!to_end || zip_fread(entry, &past_end, 1) == 0);
+}
+
+static const char *entry_failure(zip_file_t *entry) {
+    zip_error_t *error = zip_file_get_error(entry);
+    return zip_error_code_zip(error) == ZIP_ER_OK ? "it ends early" : zip_error_strerror(error);
+}
+
 /* All of a small entry, NUL-terminated past its end. */
 static bb_status read_entry(const torch_pt *f, const char *name, uint64_t max, uint8_t **out, size_t *size, bb_error *err) {
     zip_uint64_t index = 0;
@@ -103,12 +115,15 @@ static bb_status read_entry(const torch_pt *f, const char *name, uint64_t max, u
     uint8_t *data = malloc((size_t)bytes + 1);
     if (!data) return bb_fail(err, BB_ERR_MEMORY, "%s: no memory to read '%s'", path_of(f), name);
     zip_file_t *entry = zip_fopen_index(f->zip, index, 0);
-    zip_int64_t got = entry ? zip_fread(entry, data, bytes) : -1;
-    if (entry) (void)zip_fclose(entry);
-    if (got < 0 || (uint64_t)got != bytes) {
+    if (!entry || !read_up_to_end(entry, data, (size_t)bytes, true)) {
+        bb_status status =
+            entry ? bb_fail(err, BB_ERR_FORMAT, "%s: zip archive: entry '%s': %s", path_of(f), name, entry_failure(entry))
+                  : zip_failure(f, name, err);
+        if (entry) (void)zip_fclose(entry);
         free(data);
-        return zip_failure(f, name, err);
+        return status;
     }
+    (void)zip_fclose(entry);
     data[bytes] = 0;
     *out = data;
     *size = (size_t)bytes;
@@ -306,8 +321,8 @@ static void close_entry(torch_pt *f) {
     f->entry = NULL;
 }
 
-/* Bytes of a storage from `at` on. Reading on from where the last call ended keeps the entry open, so that libzip compares its
- * checksum at the end. */
+/* Bytes of a storage from `at` on. Reading on from where the last call ended keeps the entry open, so that the checksum of one that
+ * is read from its beginning to its end is compared. */
 static bb_status read_storage(torch_pt *f, const bb_file_tensor *t, uint64_t at, void *out, size_t size, bb_error *err) {
     const bb_pickle_value *storage = value(f, f->places[t - f->base.tensors]->storage);
     char name[2 * MAX_NAME];
@@ -322,11 +337,11 @@ static bb_status read_storage(torch_pt *f, const bb_file_tensor *t, uint64_t at,
         if (at && zip_fseek(f->entry, (zip_int64_t)at, SEEK_SET) != 0) return zip_failure(f, name, err);
         f->entry_tensor = t;
         f->entry_at = at;
+        f->entry_bytes = bytes;
     }
-    zip_int64_t got = zip_fread(f->entry, out, size);
-    if (got < 0 || (uint64_t)got != size)
+    if (!read_up_to_end(f->entry, out, size, at + size == f->entry_bytes))
         return bb_fail(err, BB_ERR_FORMAT, "%s: tensor '%s': cannot read entry '%s' at byte %" PRIu64 ": %s", path_of(f),
-                       t->name, name, at, got < 0 ? zip_error_strerror(zip_file_get_error(f->entry)) : "it ends early");
+                       t->name, name, at, entry_failure(f->entry));
     f->entry_at += size;
     return BB_OK;
 }
