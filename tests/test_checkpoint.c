@@ -7,7 +7,8 @@
 #include "core/file.h"
 #include "modelfile/safetensors.h"
 #include "scratch.h"
-#include "training/checkpoint.h"
+#include "training/checkpoint_read.h"
+#include "training/checkpoint_write.h"
 
 static const bb_config tiny = {.vocab_size = 256,
                                .n_layer = 1,

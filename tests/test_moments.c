@@ -5,7 +5,8 @@
 #include "core/adam8_map.h"
 #include "modelfile/safetensors.h"
 #include "scratch.h"
-#include "training/checkpoint.h"
+#include "training/checkpoint_read.h"
+#include "training/checkpoint_write.h"
 
 enum { STEPS = 500, BATCH = 2, LENGTH = 48 };
 

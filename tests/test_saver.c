@@ -7,6 +7,7 @@
 
 #include "core/file.h"
 #include "scratch.h"
+#include "training/checkpoint_read.h"
 #include "training/saver.h"
 
 /* Large enough that writing it takes longer than changing it. */
@@ -63,10 +64,10 @@ static int teardown(void **state) {
     return scratch_remove(state);
 }
 
-static void open_saver(bb_saver_way way) {
-    const bb_saver_options options = {.way = way, .on_saved = on_saved, .user = &f};
+static void open_saver(bb_saver_mode mode) {
+    const bb_saver_options options = {.mode = mode, .on_saved = on_saved, .user = &f};
     assert_ok(bb_saver_create(f.model, f.optimizer, &f.dir, &options, &f.saver, &test_error));
-    assert_int_equal(bb_saver_way_used(f.saver), way);
+    assert_int_equal(bb_saver_mode_used(f.saver), mode);
 }
 
 static const bb_keep keep_all = {0};
@@ -76,13 +77,13 @@ static void fill(float value) {
     for (int64_t i = 0; i < f.model->table.total; i++) f.model->params[i] = value;
 }
 
-static void check_steps(bb_saver_way way) {
-    open_saver(way);
+static void check_steps(bb_saver_mode mode) {
+    open_saver(mode);
     for (int step = 1; step <= 8; step++) {
         fill((float)step);
         bb_training_state ts = {.step = step, .samples = 3 * (uint64_t)step};
         assert_ok(bb_saver_save(f.saver, &ts, &keep_all, &test_error));
-        bb_saver_copied(f.saver);
+        bb_saver_wait_snapshot(f.saver);
         fill(-1); /* while it is written */
         assert_ok(bb_saver_poll(f.saver, &test_error));
     }
@@ -102,24 +103,24 @@ static void check_steps(bb_saver_way way) {
     assert_true(scratch_holds(scratch_path("run/latest"), "step-00000008.safetensors\n", 26));
 }
 
-static void test_copies(void **state) {
+static void test_snapshot(void **state) {
     (void)state;
-    check_steps(BB_SAVER_COPIES);
+    check_steps(BB_SAVER_SNAPSHOT);
 }
 
-static void test_reads(void **state) {
+static void test_live(void **state) {
     (void)state;
-    check_steps(BB_SAVER_READS);
+    check_steps(BB_SAVER_LIVE);
 }
 
-static void test_waits(void **state) {
+static void test_sync(void **state) {
     (void)state;
-    check_steps(BB_SAVER_WAITS);
+    check_steps(BB_SAVER_SYNC);
 }
 
 /* A directory in the way of the next checkpoint: its save fails, said by poll, wait or the next save; those before stay. */
-static void check_failures(bb_saver_way saver_way) {
-    open_saver(saver_way);
+static void check_failures(bb_saver_mode mode) {
+    open_saver(mode);
     bb_training_state ts = {.step = 1};
     assert_ok(bb_saver_save(f.saver, &ts, &keep_all, &test_error));
     assert_ok(bb_saver_wait(f.saver, &test_error));
@@ -129,7 +130,7 @@ static void check_failures(bb_saver_way saver_way) {
         assert_int_equal(mkdir(path, 0777), 0);
         free(path);
         assert_ok(bb_saver_save(f.saver, &ts, &keep_all, &test_error));
-        bb_saver_copied(f.saver); /* whatever becomes of it, training goes on */
+        bb_saver_wait_snapshot(f.saver); /* whatever becomes of it, training goes on */
         bb_status status = BB_OK;
         test_error.message[0] = 0;
         if (way == 0) {
@@ -149,20 +150,20 @@ static void check_failures(bb_saver_way saver_way) {
     assert_int_equal(scratch_count_entries(scratch_path("run")), 5); /* the checkpoint, latest, three directories */
 }
 
-static void test_failure_of_a_copy_arrives(void **state) {
+static void test_snapshot_failure(void **state) {
     (void)state;
-    check_failures(BB_SAVER_COPIES);
+    check_failures(BB_SAVER_SNAPSHOT);
 }
 
-static void test_failure_of_a_reader_arrives(void **state) {
+static void test_live_failure(void **state) {
     (void)state;
-    check_failures(BB_SAVER_READS);
+    check_failures(BB_SAVER_LIVE);
 }
 
 /* Freed while it writes: it is waited for, and nothing is left half-written. */
 static void test_freed_while_writing(void **state) {
     (void)state;
-    open_saver(BB_SAVER_COPIES);
+    open_saver(BB_SAVER_SNAPSHOT);
     bb_training_state ts = {.step = 1};
     assert_ok(bb_saver_save(f.saver, &ts, &keep_all, &test_error));
     bb_saver_free(f.saver);
@@ -174,11 +175,8 @@ static void test_freed_while_writing(void **state) {
 
 int main(void) {
 #define saver_test(t) cmocka_unit_test_setup_teardown(t, setup, teardown)
-    const struct CMUnitTest tests[] = {saver_test(test_copies),
-                                       saver_test(test_reads),
-                                       saver_test(test_waits),
-                                       saver_test(test_failure_of_a_copy_arrives),
-                                       saver_test(test_failure_of_a_reader_arrives),
-                                       saver_test(test_freed_while_writing)};
+    const struct CMUnitTest tests[] = {saver_test(test_snapshot),     saver_test(test_live),
+                                       saver_test(test_sync),         saver_test(test_snapshot_failure),
+                                       saver_test(test_live_failure), saver_test(test_freed_while_writing)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

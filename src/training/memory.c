@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: MIT
-/* What a run takes, measured by the functions that carve it. */
+/* How much memory a run takes, measured by the functions that lay it out. */
 #include "model/kv_cache.h"
-#include "training/checkpoint.h"
 #include "training/gradients.h"
 #include "training/optim.h"
+#include "training/saver.h"
 #include "training/train_options.h"
 
 bb_status bb_memory_predict(bb_device *device, const bb_config *config, const bb_memory_request *request,
@@ -29,7 +29,7 @@ bb_status bb_memory_predict(bb_device *device, const bb_config *config, const bb
         .B = batch_size, .Tq = seq_len, .Tk = seq_len, .H = heads, .Hk = config->n_kv_head, .D = config->d_model / heads};
     out->scratch = device->ops->scratch_bytes(device, &attention, config->d_model, config->vocab_size);
     out->checkpoint_copy = out->parameters + out->optimizer;
-    if (!bb_checkpoint_is_copied(out->checkpoint_copy)) out->checkpoint_copy = 0;
+    if (!bb_snapshot_copy_is_small(out->checkpoint_copy)) out->checkpoint_copy = 0;
     out->total = out->parameters + out->gradients + out->optimizer + out->quantized_weights + out->activations + out->scratch +
                  out->checkpoint_copy;
     BB_TRY(bb_param_table_create(config, true, &table, err));
@@ -53,7 +53,8 @@ bb_status bb_memory_predict_rank(const bb_config *config, const bb_train_options
         bb_gradients_predict((int64_t)bb_config_parameters(config), options->dist, run.count, options->reduce);
     estimate->total += estimate->reduction - estimate->checkpoint_copy;
     estimate->checkpoint_copy = estimate->parameters + estimate->optimizer; /* of all ranks, on rank 0 */
-    if (dist->rank > 0 || !bb_checkpoint_copies(options, estimate->checkpoint_copy, optimizer->share_over != NULL))
+    bool shared_out = optimizer->share_over != NULL;
+    if (dist->rank > 0 || bb_saver_mode_for(options, estimate->checkpoint_copy, shared_out) != BB_SAVER_SNAPSHOT)
         estimate->checkpoint_copy = 0;
     estimate->total += estimate->checkpoint_copy;
     if (!optimizer->share_over) return BB_OK;

@@ -121,6 +121,7 @@ void bb_optimizer_free(bb_optimizer *o) {
 }
 
 bool bb_optimizer_is_8bit(const bb_optimizer *o) { return o && o->options.kind == BB_OPTIM_ADAMW8BIT; }
+const char *bb_optimizer_name(const bb_optimizer *o) { return !o ? "none" : bb_optimizer_is_8bit(o) ? "adamw8bit" : "adamw"; }
 uint64_t bb_optimizer_state_bytes(const bb_optimizer *o) { return o ? o->bytes : 0; }
 
 /* ---- a step ------------------------------------------------------------------------------------------------------------ */

@@ -44,6 +44,8 @@ bb_status bb_optimizer_predict(const bb_config *config, bb_optimizer_kind kind, 
 /* Fills slots (one per piece) with the places of a rank's state in an arena; slots may be NULL, to measure. */
 void bb_optimizer_carve(const bb_param_table *table, const bb_shards *shards, int rank, bb_optimizer_kind kind,
                         bb_optimizer_slot *slots, bb_arena *arena);
+/* Its name in checkpoints; "none" for NULL. */
+const char *bb_optimizer_name(const bb_optimizer *optimizer);
 /* The global norm of the gradients, the same bits however the state is shared out. */
 bb_status bb_optimizer_grad_norm(bb_optimizer *optimizer, double *norm, bb_error *err);
 

@@ -6,7 +6,7 @@
 
 #include "core/json.h"
 #include "data/identity.h"
-#include "training/checkpoint.h"
+#include "training/checkpoint_read.h"
 
 bb_status bb_run_data_load(bb_run_data *data, const char *checkpoint, bb_error *err) {
     char *text;

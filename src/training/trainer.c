@@ -15,7 +15,8 @@
 #include "data/byte_source.h"
 #include "data/dataset.h"
 #include "dist/dist.h"
-#include "training/checkpoint.h"
+#include "training/checkpoint_read.h"
+#include "training/checkpoint_write.h"
 #include "training/disk_room.h"
 #include "training/gradients.h"
 #include "training/loss.h"
@@ -623,7 +624,7 @@ static bb_status train_step(bb_trainer *t, bb_dataset *dataset, bb_train_event *
     double loss_scale = t->scaler ? bb_loss_scaler_scale(t->scaler) : 1;
     double loss_limit = bb_spike_limit(s->spikes.loss, s->spikes.count, o->spike_skip);
     t->optimizer->norm_limit = bb_spike_limit(s->spikes.grad_norm, s->spikes.count, o->spike_skip);
-    bb_saver_copied(t->saver);
+    bb_saver_wait_snapshot(t->saver);
     t->updating = true;
     if (isfinite(loss) && loss <= loss_limit)
         BB_TRY(bb_optimizer_step(t->optimizer, lr, o->grad_clip, loss_scale, &grad_norm, &applied, err));
@@ -683,17 +684,13 @@ static bb_status open_run_dir(bb_trainer *t, bb_error *err) {
     BB_TRY(bb_run_dir_rewind_metrics(&t->run_dir, own ? t->state.step : -1, err));
     bool shared_out = t->optimizer->dist != NULL;
     uint64_t state = bb_optimizer_state_bytes(t->optimizer) * (shared_out ? (uint64_t)t->dist->size : 1);
-    bool copies = bb_checkpoint_copies(o, (uint64_t)t->model->table.total * sizeof(float) + state, shared_out);
-    const bb_saver_options saving = {.way = o->save_sync ? BB_SAVER_WAITS
-                                            : copies     ? BB_SAVER_COPIES
-                                                         : BB_SAVER_READS,
-                                     .on_saved = on_saved,
-                                     .user = t};
+    uint64_t bytes = (uint64_t)t->model->table.total * sizeof(float) + state;
+    const bb_saver_options saving = {.mode = bb_saver_mode_for(o, bytes, shared_out), .on_saved = on_saved, .user = t};
     BB_TRY(bb_saver_create(t->model, t->optimizer, &t->run_dir, &saving, &t->saver, err));
-    bb_saver_way way = bb_saver_way_used(t->saver);
-    t->from_copy = way == BB_SAVER_COPIES;
+    bb_saver_mode mode = bb_saver_mode_used(t->saver);
+    t->from_copy = mode == BB_SAVER_SNAPSHOT;
     BB_TRY(check_disk(t, err));
-    if (copies && way != saving.way)
+    if (saving.mode == BB_SAVER_SNAPSHOT && mode != BB_SAVER_SNAPSHOT)
         notice(t, "there is no memory for a copy to save from: an update will wait until all is written");
     if (!o->run_config_json) return BB_OK;
     char *path = bb_file_join(o->out_dir, "config.json");

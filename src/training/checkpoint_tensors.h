@@ -1,0 +1,56 @@
+// SPDX-License-Identifier: MIT
+/* Which tensors a checkpoint holds, and where their bytes are in memory: one list, for writing and for reading. */
+#ifndef BB_TRAINING_CHECKPOINT_TENSORS_H
+#define BB_TRAINING_CHECKPOINT_TENSORS_H
+
+#include "model/model.h"
+#include "modelfile/tensor_source.h"
+#include "training/optim.h"
+
+/* What a tensor of the file holds of a parameter. */
+typedef enum bb_checkpoint_field {
+    BB_FIELD_VALUES,
+    BB_FIELD_M,
+    BB_FIELD_V,
+    BB_FIELD_M8,
+    BB_FIELD_V8,
+    BB_FIELD_M8_ABSMAX,
+    BB_FIELD_V8_ABSMAX
+} bb_checkpoint_field;
+
+enum { BB_CHECKPOINT_NAME_BYTES = 64 };
+
+typedef struct bb_checkpoint_tensor {
+    char name[BB_CHECKPOINT_NAME_BYTES];
+    bb_file_tensor tensor; /* its name is not set */
+    int param;             /* index in the parameter table */
+    bb_checkpoint_field field;
+} bb_checkpoint_tensor;
+
+/* All parameters, then the moments of each. optimizer NULL: the parameters alone. source: the file to be read, which may be of an
+ * older version; NULL for writing. free(*out). */
+bb_status bb_checkpoint_tensors_list(const bb_model *model, const bb_optimizer *optimizer, const bb_tensor_source *source,
+                                     bb_checkpoint_tensor **out, int *count, bb_error *err);
+
+/* Where the parameters and the optimizer's state are: in the live arrays on the device, or in a copy of them. */
+typedef struct bb_checkpoint_memory {
+    const bb_param_table *table;
+    float *params;
+    const bb_shards *shards;        /* of the optimizer; NULL: there is none */
+    const bb_optimizer_slot *slots; /* one per piece */
+} bb_checkpoint_memory;
+
+/* The live arrays. */
+bb_checkpoint_memory bb_checkpoint_memory_of(const bb_model *model, const bb_optimizer *optimizer);
+
+/* A contiguous part of a tensor: a parameter's values are one part, its moments are one part per piece of bb_shards. */
+typedef struct bb_checkpoint_part {
+    void *data; /* NULL: on another rank */
+    size_t bytes;
+    int rank; /* the rank that holds it, when data is NULL */
+} bb_checkpoint_part;
+
+int bb_checkpoint_part_count(const bb_checkpoint_memory *memory, const bb_checkpoint_tensor *tensor);
+bb_checkpoint_part bb_checkpoint_part_at(const bb_checkpoint_memory *memory, const bb_checkpoint_tensor *tensor, int index);
+
+#endif
