@@ -84,6 +84,7 @@ typedef struct row {
     double score;           /* error of e^(score - lse), in parts */
     double coarse;          /* what rounding q and k adds to it */
     double *p, *weight;     /* (Tk) probabilities; (D) sum of p |v| */
+    double *max_value;      /* (Tk) largest |v| of each key's; of a cache of codes only */
 } row;
 
 /* q and k: roundings of this head's, or NULL. */
@@ -122,7 +123,9 @@ static void fill_row(row *r, const inputs *in, int64_t b, int64_t h, int64_t t, 
 }
 
 static row row_for(ops_session *s, const bb_attention *a) {
-    return (row){.p = ops_host(s, (size_t)a->Tk * sizeof(double)), .weight = ops_host(s, (size_t)a->D * sizeof(double))};
+    return (row){.p = ops_host(s, (size_t)a->Tk * sizeof(double)),
+                 .weight = ops_host(s, (size_t)a->D * sizeof(double)),
+                 .max_value = ops_host(s, (size_t)a->Tk * sizeof(double))};
 }
 
 /* What rounding the values, and a row's weights in a run of keys to 255 steps, adds to element e of its output. */
@@ -328,14 +331,22 @@ static double rounded_query(const inputs *in, const row *r, double steps) {
     return most / (2 * steps) * size / sqrt((double)a->D);
 }
 
+static void fill_max_values(row *r, const inputs *in) {
+    const bb_attention *a = &in->a;
+    for (int64_t j = 0; j < r->seen; j++) {
+        r->max_value[j] = 0;
+        for (int64_t i = 0; i < a->D; i++)
+            r->max_value[j] = fmax(r->max_value[j], fabs((double)in->v[r->kv + j * a->kv_stride + i]));
+    }
+}
+
 /* What rounding the weights, times their values' scales, to `steps` steps up to the largest adds to an element of the output:
  * half a step for each code. */
 static double rounded_weights(const inputs *in, const row *r, int64_t element, double limit, double steps) {
     const bb_attention *a = &in->a;
     double most = 0, codes = 0, scale = 0;
     for (int64_t j = 0; j < r->seen; j++) {
-        double largest = 0;
-        for (int64_t i = 0; i < a->D; i++) largest = fmax(largest, fabs((double)in->v[r->kv + j * a->kv_stride + i]));
+        double largest = r->max_value[j];
         most = fmax(most, r->p[j]);
         scale = fmax(scale, largest / limit);
         if (largest > 0) codes += fabs((double)in->v[r->kv + j * a->kv_stride + element]) / largest * limit;
@@ -449,6 +460,7 @@ static void bound_cached(ops_session *s, double *bound, const cached_case *c) {
     row r = row_for(s, a);
     for (int64_t i = 0; i < c->in.rows; i++) {
         fill_row(&r, &c->in, 0, i / a->Tq, i % a->Tq, NULL, NULL);
+        if (codes) fill_max_values(&r, &c->in);
         double score = r.score + (codes ? rounded_query(&c->in, &r, steps) + 4 * U_F32 : 0);
         for (int64_t j = 0; j < a->D; j++) {
             bound[r.o + j] = 3 * score * r.weight[j];

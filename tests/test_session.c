@@ -6,7 +6,7 @@
 #include "levels.h"
 #include "model/forward.h"
 
-enum { V = 256, MOST = 12000 };
+enum { V = 256, MAX_BYTES = 3000 };
 
 static const bb_config small_config = {.vocab_size = V,
                                        .n_layer = 2,
@@ -19,7 +19,7 @@ static const bb_config small_config = {.vocab_size = V,
                                        .act_quant = true};
 
 typedef struct output {
-    uint8_t bytes[MOST];
+    uint8_t bytes[MAX_BYTES];
     int count, stop_after; /* 0: never */
 } output;
 
@@ -117,10 +117,10 @@ static void test_speculation(void **state) {
     bb_session *session = open_session(f.model, 200);
     static output out;
     feed(session, "The quick brown fox jumps over the lazy dog. The quick brown fox ");
-    bb_generate_metrics m = compare_speculation(session, greedy(10000), &out);
-    assert_int_equal(m.new_bytes, 10000);
-    assert_true(m.accepted > 5000);
-    assert_true(m.context_restarts > 50);
+    bb_generate_metrics m = compare_speculation(session, greedy(MAX_BYTES), &out);
+    assert_int_equal(m.new_bytes, MAX_BYTES);
+    assert_true(m.accepted > MAX_BYTES / 2);
+    assert_true(m.context_restarts > 15);
 
     int64_t right = 0, wrong = 0;
     for (uint64_t seed = 0; seed < 12; seed++) {
