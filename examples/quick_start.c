@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: MIT
 /* Every everyday task of the library, one function each, on a model small enough to train in seconds:
- *     cc quick_start.c $(pkg-config --cflags --libs bitbyte) -lm -o quick_start && ./quick_start
+ *     cc -std=c11 quick_start.c $(pkg-config --cflags --libs bitbyte) -o quick_start && ./quick_start
  * Works in a folder of its own under $TMPDIR, or in the empty folder that it is given. It also runs as a test: whatever it
  * says about its results, it checks. */
+#define _POSIX_C_SOURCE 200809L /* mkdtemp, strdup */
 #include <bitbyte.h>
 
 #include <errno.h>
@@ -35,8 +36,7 @@ static const char *in_folder(const char *folder, const char *name) {
     return path;
 }
 
-/* ---- Data: text in, shards of raw bytes out, batches from them ------------------------------------------------------------
- */
+/* ---- Data: text in, shards of raw bytes out, batches from them ---------------------------------------------------------- */
 
 static void write_text(const char *path) {
     static const char *const who[] = {"The fox", "A raven", "The old mill", "My neighbour"};
@@ -89,8 +89,7 @@ static void read_batches(const char *shard_folder, const char *text_path) {
     bb_dataset_close(stream);
 }
 
-/* ---- The layer that everything is built of --------------------------------------------------------------------------------
- */
+/* ---- The layer that everything is built of ------------------------------------------------------------------------------ */
 
 static void quantize(bb_device *device) {
     const float weights[2 * 3] = {0.9f, -0.1f, 0.4f, -1.2f, 0.0f, 0.4f}; /* (2,3), mean |w| = 0.5 */
@@ -129,8 +128,7 @@ static void run_a_bitlinear_layer(bb_device *device) {
     printf("BitLinear %d -> %d: y[0] = %.4f, |dW| = %.3f\n", IN, OUT, (double)y[0], sqrt(norm));
 }
 
-/* ---- Model, optimizer, trainer --------------------------------------------------------------------------------------------
- */
+/* ---- Model, optimizer, trainer ------------------------------------------------------------------------------------------ */
 
 static bb_model *create_model(bb_device *device) {
     bb_config config;
@@ -261,8 +259,7 @@ static void schedules(void) {
     printf("at step 1000 of 200000: learning rate %.3e, sequences of %d bytes\n", lr, seq_len);
 }
 
-/* ---- Using what was trained -----------------------------------------------------------------------------------------------
- */
+/* ---- Using what was trained --------------------------------------------------------------------------------------------- */
 
 static bool print_byte(void *user, uint8_t byte) {
     (void)user;

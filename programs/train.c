@@ -162,6 +162,8 @@ static bb_status open_run(const bb_train_args *args, bb_train_report *report, ru
     if (memory.no_copy)
         bb_train_report_note(report, "no memory for a copy to save from: an update will wait until a checkpoint is written");
     if (status == BB_OK) bb_train_report_summary(report, r->device, &config, &memory, r->dataset, bb_trainer_step(r->trainer));
+    if (status == BB_OK && args->ddp && bb_dist_size(r->dist) == 1)
+        bb_train_report_note(report, "--ddp: this job has one rank; mpirun -np N or srun starts more");
     if (status == BB_OK && bb_dist_rank(r->dist) == 0) note_changes(args, report, bb_trainer_step(r->trainer));
     return status;
 }

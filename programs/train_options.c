@@ -351,17 +351,20 @@ const bb_cli_command bb_train_command = {
     .usage = "--data DIR|GLOB|FILE [--out DIR] [options]",
     .options = options,
     .option_count = BB_CLI_COUNT(options),
-    .examples = "  A small model, minutes on two cores:\n"
-                "    bitbyte train --data data --out runs/small --steps 1200 --n_layer 4 --d_model 256 --n_head 4 \\\n"
-                "        --d_ff 704 --seq_len 256 --batch_size 8 --grad_accum 1 --lr 3e-3 --no_ckpt \\\n"
-                "        --val_data 'data/val_*.bin' --val_every 200\n"
-                "  Stop it with Ctrl-C: it finishes the step and saves. Then go on, exactly where it was:\n"
-                "    bitbyte train --resume runs/small\n"
-                "  Go on from a checkpoint with other data and another rate, in a new directory:\n"
-                "    bitbyte train --resume runs/small/step-00001200.safetensors --data other --steps 2000 --seq_len 512 "
-                "\\\n        --lr 5e-4 --out runs/other\n"
-                "  Four processes, here or on several hosts (see docs/QUICK_START.md):\n"
-                "    mpirun -np 4 bitbyte train --ddp --data data --out runs/four\n"};
+    .examples =
+        "  A small model, minutes on two cores:\n"
+        "    bitbyte train --data data --out runs/small --steps 1200 --n_layer 4 --d_model 256 --n_head 4 \\\n"
+        "        --d_ff 704 --seq_len 256 --batch_size 8 --grad_accum 1 --lr 3e-3 --no_ckpt \\\n"
+        "        --val_data 'data/val_*.bin' --val_every 200\n"
+        "  Stop it with Ctrl-C: it finishes the step and saves. Then go on, exactly where it was:\n"
+        "    bitbyte train --resume runs/small\n"
+        "  Go on from a checkpoint with other data and another rate, in a new directory:\n"
+        "    bitbyte train --resume runs/small/step-00001200.safetensors --data other --steps 2000 --seq_len 512 "
+        "\\\n        --lr 5e-4 --out runs/other\n"
+        "  Four processes, here or on several hosts (see docs/QUICK_START.md). --oversubscribe allows more of them than\n"
+        "  cores; root, e.g. in a container, sets the two variables that Open MPI asks for:\n"
+        "    export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1\n"
+        "    mpirun --oversubscribe -np 4 bitbyte train --ddp --data data --out runs/four\n"};
 
 static void set_defaults(bb_train_args *args) {
     memset(args, 0, sizeof *args);
@@ -476,9 +479,6 @@ static int check(const bb_cli *cli, const bb_train_args *args) {
                                   "--zero %d: expected 0 or 1; what is shared out is the optimizer's state (stage 1), not "
                                   "gradients or weights",
                                   args->zero);
-    if (args->zero == 1 && !args->ddp && bb_cli_given(cli, "zero"))
-        return bb_cli_usage_error(&bb_train_command,
-                                  "--zero 1 shares the optimizer's state out over the ranks of --ddp, which is not given");
     if (args->resume && args->init)
         return bb_cli_usage_error(&bb_train_command,
                                   "--resume and --init exclude each other: the first goes on with a run, the second "

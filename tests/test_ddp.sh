@@ -16,6 +16,18 @@ model=(--data text.txt --n_layer 2 --d_model 32 --n_head 2 --d_ff 48 --seq_len 3
 last() { echo "$1/$(printf 'step-%08d.safetensors' "$2")"; }
 same() { cmp -s "$(last "$1" "$3")" "$(last "$2" "$3")" || fail "the checkpoints of $1 and $2 differ"; }
 
+# ---- as help shows it: for root, and with fewer cores than ranks
+"$bitbyte" help train >help.txt
+(
+    unset OMPI_ALLOW_RUN_AS_ROOT OMPI_ALLOW_RUN_AS_ROOT_CONFIRM
+    mkdir shown && cd shown && ln -s "$bitbyte" bitbyte && ln -s ../text.txt data && PATH=$PWD:$PATH || exit 1
+    eval "$(grep -E '^ *export OMPI' help.txt)"
+    eval "$(grep -E '^ *mpirun ' help.txt) --steps 1 ${model[*]:2}"
+) >out 2>err </dev/null || fail "the command that help shows"
+says "rank     3 on "
+expect 0 "$bitbyte" train --ddp "${model[@]}" --steps 1 --out alone
+grep -qF -- "--ddp: this job has one rank" out err || fail "--ddp without a launcher does not say that it is one rank"
+
 # ---- one result, by micro-batch: however many ranks, and on any number of them after a stop
 exact=("${model[@]}" --reduce exact --global_batch 8 --steps 8)
 expect 0 "$bitbyte" train "${exact[@]}" --out one

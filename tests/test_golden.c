@@ -25,8 +25,8 @@ typedef struct bounds {
 } bounds;
 
 /* With int8 inputs a rounding in the forward pass would not be the end of it: an error d before a quantizer of step s flips a
- * code with probability d/s, which costs sqrt(d s) and not d. Rounding q, k and v alone to bf16 would move these logits by 1%.
- */
+ * code with probability d/s, which costs sqrt(d s) and not d. Rounding q, k and v alone to bf16 would
+ * move these logits by 1%. */
 static const bounds ref_bounds = {1e-5, 1e-5, 1e-6, 1e-6, 1e-4, 1e-6, 1e-4, 3e-3},
                     cpu_bounds = {5e-3, 1e-5, 4e-4, 1e-6, 3e-2, 1e-2, 2e-2, 2e-2},
                     int8_bounds = {5e-3, 1e-5, 1e-3, 1.5e-3, 4.5e-2, 1e-2, 2e-2, 2e-2};

@@ -12,7 +12,6 @@ cmake --install "$build" --prefix "$tmp/first" >"$tmp/log" 2>&1 || { cat "$tmp/l
 prefix="$tmp/a place of its own" # moved, and with spaces in the name
 mv "$tmp/first" "$prefix"
 libdir=$(dirname "$(find "$prefix" -name libbitbyte.so)")
-export LD_LIBRARY_PATH=$libdir
 
 version=$("$prefix/bin/bitbyte" --version | grep -oE '[0-9]+\.[0-9]+\.[0-9]+' | head -n 1)
 header_version=$(grep -E '^#define BB_VERSION_(MAJOR|MINOR|PATCH)' "$prefix/include/bitbyte.h" | awk '{print $3}' | paste -sd.)
@@ -21,7 +20,7 @@ header_version=$(grep -E '^#define BB_VERSION_(MAJOR|MINOR|PATCH)' "$prefix/incl
 export PKG_CONFIG_PATH=$libdir/pkgconfig
 [ "$(pkg-config --modversion bitbyte)" = "$version" ] || fail "pkg-config gives version $(pkg-config --modversion bitbyte)"
 # pkg-config quotes for a shell that reads its words again.
-eval "${CC:-cc} '$source_dir/examples/quick_start.c' -std=c11 -D_GNU_SOURCE $(pkg-config --cflags --libs bitbyte) -lm \
+eval "${CC:-cc} '$source_dir/examples/quick_start.c' -std=c11 $(pkg-config --cflags --libs bitbyte) \
   -o '$tmp/with_pkg_config'"
 "$tmp/with_pkg_config" "$tmp/run1" >"$tmp/log" 2>&1 || { cat "$tmp/log"; fail "the example built with pkg-config failed"; }
 
@@ -32,7 +31,6 @@ project(user C)
 find_package(bitbyte $version REQUIRED COMPONENTS static)
 foreach(kind bitbyte static)
   add_executable(with_\${kind} "$source_dir/examples/quick_start.c")
-  target_compile_definitions(with_\${kind} PRIVATE _GNU_SOURCE)
   target_link_libraries(with_\${kind} PRIVATE bitbyte::\${kind} m)
 endforeach()
 TEXT

@@ -53,8 +53,8 @@ static bb_rows coded_rows(ops_session *s, int64_t M, int64_t K) {
     return (bb_rows){.data = ops_put(s, q, (size_t)(M * K)), .scale = ops_put_f32(s, scale, M), .dtype = BB_I8};
 }
 
-/* N, K, segments: the codes exactly, the scales within one unit in the last place (of f32: the mean is taken in double)
- */
+/* N, K, segments: the codes exactly, the scales within one unit in the last place (of f32: the
+ * mean is taken in double) */
 static void ternary(ops_session *s, const int64_t *d, ops_outputs *out) {
     int64_t N = d[0], K = d[1];
     bb_ternary t = ops_ternary(s, N, K, (int)d[2], ops_normal_f32(s, N * K, 0.05));

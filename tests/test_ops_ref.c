@@ -201,8 +201,7 @@ static void linear_follows_its_formulas(void **state) {
     check_linear(4, 11, 7, 2, BB_F32);
 }
 
-/* -- smooth operations: `c` weighs the outputs into one number ----------------------------------------------------------------
- */
+/* -- smooth operations: `c` weighs the outputs into one number ------------------------------------------------------------ */
 
 typedef struct norm_case {
     int64_t M, C;
@@ -409,8 +408,7 @@ static void attention_needs_no_lse(void **state) {
     ops_end(&s);
 }
 
-/* -- embedding, head, loss ---------------------------------------------------------------------------------------------------
- */
+/* -- embedding, head, loss ------------------------------------------------------------------------------------------------ */
 
 static void embedding_gathers_and_scatters(void **state) {
     (void)state;

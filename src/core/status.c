@@ -28,8 +28,8 @@ const char *bb_status_name(bb_status status) {
     return "unknown";
 }
 
-/* Names out of files stand in messages: without this a crafted file could send line breaks and escape sequences to a terminal.
- */
+/* Names out of files stand in messages: without this a crafted file could send line breaks and escape
+ * sequences to a terminal. */
 static void replace_control_characters(char *text) {
     for (; *text; text++) {
         unsigned char c = (unsigned char)*text;

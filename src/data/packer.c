@@ -191,8 +191,8 @@ static bb_status take_line(packer *p, line_state *s, uint8_t *text, size_t size,
     return BB_OK;
 }
 
-/* Takes the whole lines of record[0..used); returns how many bytes they were. From `searched` on no line's end was looked for.
- */
+/* Takes the whole lines of record[0..used); returns how many bytes they were. From `searched` on no
+ * line's end was looked for. */
 static bb_status take_lines(packer *p, line_state *s, size_t used, size_t searched, size_t *taken, bb_error *err) {
     *taken = 0;
     for (const uint8_t *end; (end = memchr(p->record + searched, '\n', used - searched)); searched = *taken) {

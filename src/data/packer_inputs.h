@@ -25,8 +25,8 @@ typedef struct bb_pack_inputs {
 } bb_pack_inputs;
 
 /* Inputs keep the caller's order; what a folder holds is sorted by path, bytewise. Each file is packed once, however many paths
- * lead to it; links are followed, and loops end there. Names that begin with a dot are left out in folders, and so is out_dir.
- */
+ * lead to it; links are followed, and loops end there. Names that begin with a dot are left out in
+ * folders, and so is out_dir. */
 bb_status bb_pack_find_inputs(bb_pack_job *job, bb_pack_inputs *out, bb_error *err);
 void bb_pack_inputs_free(bb_pack_inputs *inputs);
 /* "12 .bin, 3 .pdf, 1 without an extension", the most frequent first. */

@@ -45,8 +45,8 @@ static bool can_be_whole_rows(const bb_param_table *t, int size) {
     return size <= BB_SHARD_WHOLE_ROWS;
 }
 
-/* The last place at or before `at` where ranks may divide a range: a tensor's beginning, or a multiple of its unit from there.
- */
+/* The last place at or before `at` where ranks may divide a range: a tensor's beginning, or a
+ * multiple of its unit from there. */
 static int64_t divisible(const bb_param_table *t, int64_t at, bool whole_rows) {
     if (at >= t->total) return t->total;
     const bb_param *p = &t->entries[param_at(t, at)];

@@ -48,8 +48,7 @@ KERNEL backward_buffers carve_backward(bb_arena *arena, const bb_attention *a) {
     return f;
 }
 
-/* -- packing: src is (rows, D) bf16 with a row stride; rows up to `padded` become zeros --------------------------------------
- */
+/* -- packing: src is (rows, D) bf16 with a row stride; rows up to `padded` become zeros ----------------------------------- */
 /* dst_rows: (padded, D) row by row, or NULL. dst: panels (padded, D); steps: rows of a panel. */
 KERNEL void pack_panels(float *dst_rows, float *dst, int64_t steps, const bb_bf16 *src, int64_t stride, int64_t rows,
                         int64_t padded, int64_t D) {
@@ -90,8 +89,7 @@ INLINE void begin_keys(backward_buffers *f, const bb_bf16 *k, const bb_bf16 *v, 
     pack_panels(NULL, f->k_panels, ATTENTION_KEYS, k, stride, keys, keys, D);
 }
 
-/* -- a tile -----------------------------------------------------------------------------------------------------------------
- */
+/* -- a tile --------------------------------------------------------------------------------------------------------------- */
 /* p and ds from one register block of s and dp, for the queries m.. and nr vectors of keys n..; query r sees keys below
  * min(keys, r + diagonal + 1). whole: all of them are seen. */
 INLINE void weights_block(const backward_buffers *f, const float *lse, const float *delta, int64_t m, int64_t n, int64_t nr,

@@ -20,8 +20,8 @@ static inline void prefetch_row(const void *p, size_t bytes) {
 }
 #endif
 
-/* One register block. Element (m, k) of a is at a[m * a_row + k * a_step], of b at b[k * PANEL + n]. nr and mode are constants.
- */
+/* One register block. Element (m, k) of a is at a[m * a_row + k * a_step], of b at b[k * PANEL + n].
+ * nr and mode are constants. */
 INLINE void block(float *c, int64_t ldc, const float *a, int64_t a_row, int64_t a_step, const float *b, int64_t steps, int nr,
                   int mode, const float *scale) {
     vf acc[ATTENTION_MR][NR];
@@ -77,5 +77,5 @@ INLINE void accumulate(float *c, int64_t ldc, const float *a, int64_t a_panel, i
     }
 }
 
-/* A right-hand side (K, N) is packed in panels of PANEL columns: element (k, n) at (n / PANEL * steps + k) * PANEL + n % PANEL.
- */
+/* A right-hand side (K, N) is packed in panels of PANEL columns: element (k, n) at (n / PANEL * steps
+ * + k) * PANEL + n % PANEL. */

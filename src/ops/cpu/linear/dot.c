@@ -214,8 +214,8 @@ INLINE __m512 load_row(const void *row, bb_dtype dtype, int64_t i, __mmask16 lan
     return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(half), 16));
 }
 
-/* Two rows a time, that a few pairs on being fetched meanwhile: a tile's rows lie too far apart for the processor to foresee.
- */
+/* Two rows a time, that a few pairs on being fetched meanwhile: a tile's rows lie too far apart for
+ * the processor to foresee. */
 INLINE void pack_pairs(uint32_t *pairs, int64_t pairs_stride, const uint8_t *x, bb_dtype dtype, int64_t x_bytes, const float *s,
                        int64_t rows, int64_t n) {
     const __m512i interleave = _mm512_set_epi16(31, 15, 30, 14, 29, 13, 28, 12, 27, 11, 26, 10, 25, 9, 24, 8, 23, 7, 22, 6, 21,

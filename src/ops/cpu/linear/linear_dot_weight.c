@@ -29,8 +29,8 @@ static const void *row_of(const void *rows, bb_dtype dtype, int64_t row, int64_t
 
 /* ---- in bf16 --------------------------------------------------------------------------------------------------------- */
 
-/* For a run of tokens: x is B, in panels of 64 columns, tokens in pairs; dy is A, packed tile by tile, scaled by the token's s.
- */
+/* For a run of tokens: x is B, in panels of 64 columns, tokens in pairs; dy is A, packed tile by tile,
+ * scaled by the token's s. */
 typedef struct weight_gradient {
     bb_device *dev;
     const bb_dot_set *set;
