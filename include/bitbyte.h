@@ -159,9 +159,9 @@ BB_API bb_status bb_model_save(const bb_model *model, const char *path, bb_error
 BB_API bb_status bb_model_export_packed(const bb_model *model, const char *path, bb_error *err);
 
 typedef struct bb_export_options {
-    const char *format;                       /* "packed" (NULL: this), "bitbyte", "safetensors": see bb_export_format_name */
+    const char *format;                       /* "packed" (NULL: this), "gguf", ...: see bb_export_format_name */
     const char *type;                         /* of the weights, where a format has several; NULL: its default */
-    const char *name, *description, *license; /* for formats that hold them; NULL: left out */
+    const char *name, *description, *license; /* UTF-8, for formats that hold them (gguf); NULL: left out */
     int n_head;                               /* where the model's file does not say; 0: it does */
     void (*on_progress)(void *user, int64_t bytes_done, int64_t bytes_total); /* may be NULL */
     void *user;

@@ -10,7 +10,7 @@
 
 typedef struct export_args {
     bb_device_args device;
-    const char *model, *out, *format, *type;
+    const char *model, *out, *format, *type, *name, *description, *license;
     int n_head;
     bool json, allow_overwrite;
 } export_args;
@@ -36,12 +36,27 @@ static const bb_cli_option options[] = {
      .value = "NAME",
      .help =
          "packed (ternary weights at two bits, for eval and generate), bitbyte (f32 masters, for --init), safetensors (what "
-         "the PyTorch original's load_state_dict takes)"},
+         "the PyTorch original's load_state_dict takes), gguf (for llama.cpp)"},
     {.name = "type",
      .type = BB_CLI_STRING,
      .offset = offsetof(export_args, type),
      .value = "TYPE",
-     .help = "type of the weights, where the format has several"},
+     .help = "type of the weights, where the format has several; gguf: tq2_0 (default; two bits), tq1_0, q8_0, f16, f32"},
+    {.name = "name",
+     .type = BB_CLI_STRING,
+     .offset = offsetof(export_args, name),
+     .value = "TEXT",
+     .help = "the model's name, for gguf"},
+    {.name = "description",
+     .type = BB_CLI_STRING,
+     .offset = offsetof(export_args, description),
+     .value = "TEXT",
+     .help = "what the model is, for gguf"},
+    {.name = "license",
+     .type = BB_CLI_STRING,
+     .offset = offsetof(export_args, license),
+     .value = "TEXT",
+     .help = "the model's license, for gguf, e.g. mit"},
     {.name = "n_head",
      .type = BB_CLI_INT,
      .offset = offsetof(export_args, n_head),
@@ -68,6 +83,7 @@ static const bb_cli_command command = {
     .options = options,
     .option_count = BB_CLI_COUNT(options),
     .examples = "  bitbyte export runs/small --out small.safetensors\n"
+                "  bitbyte export runs/small --out small.gguf --format gguf\n"
                 "  bitbyte generate small.safetensors --prompt 'Once'\n",
 };
 
@@ -100,6 +116,9 @@ static int export(const export_args *args) {
     bb_export_options_default(&job.options);
     job.options.format = args->format;
     job.options.type = args->type;
+    job.options.name = args->name;
+    job.options.description = args->description;
+    job.options.license = args->license;
     job.options.n_head = args->n_head;
     job.options.on_progress = show_progress;
     job.options.user = &job;

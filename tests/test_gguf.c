@@ -5,7 +5,7 @@
 #include "modelfile/dequantize.h"
 #include "modelfile/gguf.h"
 #include "modelfile/gguf_names.h"
-#include "scratch.h"
+#include "modelfile/quantize.h"
 
 /* ---- headers, built by hand -------------------------------------------------------------------------------------------- */
 
@@ -308,9 +308,23 @@ static void test_byte_tokens(void **state) {
         for (int b = 0; b < a; b++) assert_string_not_equal(bb_gguf_byte_token(a).text, bb_gguf_byte_token(b).text);
 }
 
+static void test_f16(void **state) {
+    (void)state;
+    for (uint32_t h = 0; h < 0x7c00u; h++) { /* each value of f16, and the middle between it and the next */
+        float a = bb_f32_from_f16((uint16_t)h), b = h == 0x7bffu ? 65536.0f : bb_f32_from_f16((uint16_t)(h + 1));
+        assert_int_equal(bb_f16_from_f32(a), h);
+        assert_int_equal(bb_f16_from_f32(-a), h | 0x8000u);
+        assert_int_equal(bb_f16_from_f32((a + b) / 2), h + (h & 1)); /* half to even */
+        assert_int_equal(bb_f16_from_f32(nextafterf((a + b) / 2, 0)), h);
+        assert_int_equal(bb_f16_from_f32(nextafterf((a + b) / 2, 1e9f)), h + 1);
+    }
+    assert_int_equal(bb_f16_from_f32(INFINITY), 0x7c00);
+    assert_true(isnan(bb_f32_from_f16(bb_f16_from_f32(NAN))));
+}
+
 int main(void) {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_good_header), cmocka_unit_test(test_hostile_metadata),
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_good_header),     cmocka_unit_test(test_hostile_metadata),
                                        cmocka_unit_test(test_hostile_tensors), cmocka_unit_test(test_types),
-                                       cmocka_unit_test(test_byte_tokens)};
-    return cmocka_run_group_tests(tests, scratch_create, scratch_remove);
+                                       cmocka_unit_test(test_byte_tokens),     cmocka_unit_test(test_f16)};
+    return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,12 +1,14 @@
 // SPDX-License-Identifier: MIT
 /* Exporting a model: finds the format, opens the source, and lets the format write. */
+#include <jansson.h>
 #include <stdio.h>
 #include <string.h>
 
 #include "modelfile/export_formats.h"
 #include "modelfile/output.h"
 
-static const bb_export_format *const formats[] = {&bb_export_packed, &bb_export_bitbyte, &bb_export_safetensors};
+static const bb_export_format *const formats[] = {&bb_export_packed, &bb_export_bitbyte, &bb_export_safetensors,
+                                                  &bb_export_gguf};
 
 const char *bb_export_format_name(int index) {
     return index >= 0 && index < (int)(sizeof formats / sizeof *formats) ? formats[index]->name : NULL;
@@ -42,6 +44,24 @@ static bb_status find_type(const bb_export_format *format, const char *type, con
     return bb_fail(err, BB_ERR_ARGUMENT, "format %s has no type '%s'; it has %s", format->name, type, known);
 }
 
+/* A text that the format would leave out is refused, and so is one that is not UTF-8, which these formats are. */
+static bb_status check_texts(const bb_export_format *format, const bb_export_options *o, bb_error *err) {
+    const struct {
+        const char *option, *text;
+    } texts[] = {{"name", o->name}, {"description", o->description}, {"license", o->license}};
+    for (size_t i = 0; i < sizeof texts / sizeof *texts; i++) {
+        if (!texts[i].text) continue;
+        if (!format->describes)
+            return bb_fail(err, BB_ERR_ARGUMENT, "format %s holds no %s; leave it out, or choose another format", format->name,
+                           texts[i].option);
+        json_t *json = json_string(texts[i].text); /* NULL where it is not UTF-8 */
+        bool good = json != NULL;
+        json_decref(json);
+        if (!good) return bb_fail(err, BB_ERR_ARGUMENT, "%s: expected UTF-8 text", texts[i].option);
+    }
+    return BB_OK;
+}
+
 void bb_export_options_default(bb_export_options *options) {
     if (options) *options = (bb_export_options){.format = "packed"};
 }
@@ -69,6 +89,7 @@ bb_status bb_export(bb_device *device, const char *model, const char *out, const
     bb_exporter e = {.path = out, .options = options};
     BB_TRY(find_format(options->format ? options->format : "packed", &format, err));
     BB_TRY(find_type(format, options->type, &e.type, err));
+    BB_TRY(check_texts(format, options, err));
     BB_TRY(bb_output_check_same(model, out, err));
     bb_status status = export_source(device, model, format, &e, err);
     bb_param_table_free(&e.table);

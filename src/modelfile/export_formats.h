@@ -8,5 +8,6 @@
 extern const bb_export_format bb_export_packed;      /* ternary weights at two bits */
 extern const bb_export_format bb_export_bitbyte;     /* a model file of ours: f32 masters */
 extern const bb_export_format bb_export_safetensors; /* the PyTorch original's state dictionary */
+extern const bb_export_format bb_export_gguf;        /* llama.cpp's */
 
 #endif

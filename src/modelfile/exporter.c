@@ -48,7 +48,7 @@ bb_status bb_exporter_read(bb_exporter *e, const bb_param *p, float *out, bb_err
 bb_status bb_exporter_ternary(bb_exporter *e, const bb_param *p, int8_t *q, float *scale, bb_error *err) {
     bb_device *dev = e->model->device;
     size_t count = (size_t)p->count;
-    bb_ternary t = bb_model_ternary(e->model, (int)(p - e->model->table.entries));
+    bb_ternary t = bb_model_ternary(e->model, (int)(p - e->table.entries));
     int8_t *device_q = dev->ops->alloc(dev, count);
     if (!device_q) return bb_fail(err, BB_ERR_MEMORY, "no memory to write %s: %.1f MB", p->name, 1e-6 * (double)count);
     dev->ops->ternary_unpack(dev, device_q, &t);

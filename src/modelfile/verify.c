@@ -3,7 +3,10 @@
 #include <jansson.h>
 #include <stdlib.h>
 
+#include "core/finite.h"
 #include "core/json.h"
+#include "core/math.h"
+#include "modelfile/dequantize.h"
 #include "modelfile/layouts.h"
 #include "modelfile/verify.h"
 
@@ -24,12 +27,31 @@ static bb_status note(const check *c, bb_status status, const char *tensor, bb_e
     return json_array_append_new(c->failures, failure) == 0 ? BB_OK : bb_fail(err, BB_ERR_MEMORY, "out of memory");
 }
 
+/* Values of types that are not f32 are finite. */
+static bb_status check_values(const check *c, const bb_file_tensor *t, uint64_t at, const uint8_t *piece, size_t size,
+                              bb_error *err) {
+    float values[1024];
+    int64_t n = bb_file_elements(t->dtype, size), first = bb_file_elements(t->dtype, at);
+    for (int64_t i = 0; i < n; i += 1024) { /* whole blocks of every type */
+        int64_t count = bb_min(1024, n - i);
+        const uint8_t *bytes = piece + i / bb_file_dtype_elements(t->dtype) * (int64_t)bb_file_dtype_bytes(t->dtype);
+        bb_dequantize(t->dtype, bytes, count, values);
+        int64_t bad = bb_find_not_finite(values, count);
+        if (bad < count)
+            return bb_fail(err, BB_ERR_FORMAT, "%s: tensor '%s': element %lld is %s, expected a finite number",
+                           bb_tensor_source_path(c->source), t->name, (long long)(first + i + bad),
+                           bb_not_finite_name(values[bad]));
+    }
+    return BB_OK;
+}
+
 static bb_status visit(void *user, const bb_file_tensor *t, uint64_t at, const uint8_t *piece, size_t size, bb_error *err) {
     check *c = user;
     c->done += (int64_t)size;
     if (c->on_progress) c->on_progress(c->user, c->done, c->total);
     if (c->packed && t->dtype == BB_FILE_U8) return bb_packed_check_codes(c->source, t, at, piece, size, err);
-    return bb_tensor_check_finite(c->source, t, at, piece, size, err);
+    return t->dtype == BB_FILE_F32 ? bb_tensor_check_finite(c->source, t, at, piece, size, err)
+                                   : check_values(c, t, at, piece, size, err);
 }
 
 static bb_status check_metadata(check *c, bb_tensor_source *st, bb_error *err) {
