@@ -5,8 +5,9 @@
 
 #include "training/checkpoint_state.h"
 
-/* Loads into an existing model of the same configuration; another one is an error that names both values. optimizer NULL: its state is
- * not read. state may be NULL; a file without training state gives a zero one. Nothing is changed unless the whole file is valid. */
+/* Loads into an existing model of the same configuration; another one is an error that names both values. optimizer NULL: its
+ * state is not read. state may be NULL; a file without training state gives a zero one. Nothing is changed unless the whole file
+ * is valid. */
 bb_status bb_checkpoint_load(const char *path, bb_model *model, bb_optimizer *optimizer, bb_training_state *state,
                              bb_error *err);
 

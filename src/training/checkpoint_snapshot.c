@@ -18,7 +18,7 @@ static void layout_copy(bb_snapshot *s) {
     s->memory.params = bb_arena_take(&arena, (size_t)s->model->table.total * sizeof(float));
     s->rank_offsets[0] = arena.used;
     for (int r = 0, ranks = s->dist ? s->dist->size : 1; r < ranks && s->optimizer; r++) {
-        bb_optimizer_carve(&s->model->table, &s->optimizer->shards, r, s->optimizer->options.kind, s->slots, &arena);
+        bb_optimizer_layout(&s->model->table, &s->optimizer->shards, r, s->optimizer->options.kind, s->slots, &arena);
         s->rank_offsets[r + 1] = arena.used;
     }
     s->copy_bytes = arena.used;

@@ -54,17 +54,17 @@ bb_status bb_disk_room_check(const char *dir, uint64_t bytes, int64_t count, cha
                        "%s: a checkpoint takes %s, this process may write files of %s: raise the limit (ulimit -f)", dir,
                        text_of(size).s, text_of((double)limit.rlim_cur).s);
     if (statvfs(dir, &disk) != 0 || disk.f_blocks == 0) return BB_OK;
-    double room = (double)disk.f_bavail * (double)disk.f_frsize;
-    if (room < size)
+    double free_bytes = (double)disk.f_bavail * (double)disk.f_frsize;
+    if (free_bytes < size)
         return bb_fail(err, BB_ERR_IO,
                        "%s: a checkpoint takes %s, %s are free there: make room, or choose another directory (--out)", dir,
-                       text_of(size).s, text_of(room).s);
-    if (room < size * (double)count)
+                       text_of(size).s, text_of(free_bytes).s);
+    if (free_bytes < size * (double)count)
         snprintf(
             warning, warning_size,
             "%s: a checkpoint takes %s and up to %lld are kept at once, %s, but %s are free there, room for %.0f: make room, "
             "or keep fewer (--keep)",
-            dir, text_of(size).s, (long long)count, text_of(size * (double)count).s, text_of(room).s,
-            size > 0 ? (double)(int64_t)(room / size) : 0);
+            dir, text_of(size).s, (long long)count, text_of(size * (double)count).s, text_of(free_bytes).s,
+            size > 0 ? (double)(int64_t)(free_bytes / size) : 0);
     return BB_OK;
 }

@@ -52,7 +52,7 @@ bb_status bb_old_moments_read(const bb_tensor_source *st, const bb_optimizer *op
                   .beta2 = o->beta2,
                   .bias_correction1 = 1 - pow(o->beta1, t),
                   .bias_correction2 = 1 - pow(o->beta2, t)};
-    float least_root_v = (float)sqrt(bb_adam8_min_v(&h));
+    float min_root_v = (float)sqrt(bb_adam8_min_v(&h));
     *m = malloc(2 * (size_t)p->count * sizeof **m);
     if (!*m) return bb_fail(err, BB_ERR_MEMORY, "out of memory for the moments of %s", p->name);
     *v = *m + p->count;
@@ -64,8 +64,8 @@ bb_status bb_old_moments_read(const bb_tensor_source *st, const bb_optimizer *op
         return status;
     }
     for (int64_t i = 0; i < p->count; i++) {
-        float least = least_root_v * (*m)[i];
-        if (least * least > (*v)[i]) (*v)[i] = least * least;
+        float min_root = min_root_v * (*m)[i];
+        if (min_root * min_root > (*v)[i]) (*v)[i] = min_root * min_root;
     }
     return BB_OK;
 }

@@ -21,8 +21,8 @@ bool bb_optimizer_packs(bb_optimizer_kind kind, const bb_param *param) {
     return kind == BB_OPTIM_ADAMW8BIT && param->ternary && param->count >= BB_OPTIM_SMALL_TENSOR;
 }
 
-void bb_optimizer_carve(const bb_param_table *table, const bb_shards *shards, int rank, bb_optimizer_kind kind,
-                        bb_optimizer_slot *slots, bb_arena *arena) {
+void bb_optimizer_layout(const bb_param_table *table, const bb_shards *shards, int rank, bb_optimizer_kind kind,
+                         bb_optimizer_slot *slots, bb_arena *arena) {
     for (int i = 0; i < shards->piece_count; i++) {
         const bb_piece *p = &shards->pieces[i];
         if (p->rank != rank) continue;
@@ -49,7 +49,7 @@ bb_status bb_optimizer_predict(const bb_config *config, bb_optimizer_kind kind, 
     bb_status status = bb_shards_create(&table, size, &shards, err);
     if (status == BB_OK) {
         bb_arena measure = {0};
-        bb_optimizer_carve(&table, &shards, rank, kind, NULL, &measure);
+        bb_optimizer_layout(&table, &shards, rank, kind, NULL, &measure);
         *bytes = measure.used;
         bb_shards_free(&shards);
     }
@@ -89,7 +89,7 @@ bb_status bb_optimizer_create(bb_model *model, const bb_optimizer_options *optio
     BB_TRY_GOTO(status, fail, bb_shards_create(&model->table, size, &o->shards, err));
     o->slots = calloc((size_t)o->shards.piece_count, sizeof *o->slots);
     bb_arena measure = {0};
-    bb_optimizer_carve(&model->table, &o->shards, rank, options->kind, NULL, &measure);
+    bb_optimizer_layout(&model->table, &o->shards, rank, options->kind, NULL, &measure);
     o->bytes = measure.used;
     if (o->bytes > 0) o->memory = dev->ops->alloc(dev, o->bytes); /* of many ranks some may have nothing */
     BB_TRY_GOTO(status, fail, bb_tile_sums_open(&model->table, &o->shards, o->dist, &o->tiles, err));
@@ -98,7 +98,7 @@ bb_status bb_optimizer_create(bb_model *model, const bb_optimizer_options *optio
         goto fail;
     }
     bb_arena arena = {.base = o->memory};
-    bb_optimizer_carve(&model->table, &o->shards, rank, options->kind, o->slots, &arena);
+    bb_optimizer_layout(&model->table, &o->shards, rank, options->kind, o->slots, &arena);
     for (int i = 0; i < o->shards.piece_count; i++)
         if (o->slots[i].is_8bit) dev->ops->adamw8bit_init(dev, o->slots[i].q, o->shards.pieces[i].count);
     if (o->dist) BB_TRY_GOTO(status, fail, bb_weight_exchange_open(model, o->dist, &o->shards, &o->tiles, &o->exchange, err));
@@ -123,6 +123,24 @@ void bb_optimizer_free(bb_optimizer *o) {
 bool bb_optimizer_is_8bit(const bb_optimizer *o) { return o && o->options.kind == BB_OPTIM_ADAMW8BIT; }
 const char *bb_optimizer_name(const bb_optimizer *o) { return !o ? "none" : bb_optimizer_is_8bit(o) ? "adamw8bit" : "adamw"; }
 uint64_t bb_optimizer_state_bytes(const bb_optimizer *o) { return o ? o->bytes : 0; }
+
+const bb_model *bb_optimizer_model(const bb_optimizer *o) { return o->model; }
+bb_dist *bb_optimizer_dist(const bb_optimizer *o) { return o->dist; }
+double bb_optimizer_lr(const bb_optimizer *o) { return o->options.lr; }
+int64_t bb_optimizer_steps(const bb_optimizer *o) { return o->steps; }
+void bb_optimizer_set_norm_limit(bb_optimizer *o, double limit) { o->norm_limit = limit; }
+
+bb_status bb_optimizer_gather_weights(bb_optimizer *o, bb_error *err) {
+    return o->dist ? bb_weight_exchange_f32(&o->exchange, err) : BB_OK;
+}
+
+bb_status bb_optimizer_gather_weights_to_rank_0(bb_optimizer *o, bb_error *err) {
+    return o->dist ? bb_weight_exchange_f32_to_rank_0(&o->exchange, err) : BB_OK;
+}
+
+uint64_t bb_optimizer_weights_checksum(const bb_optimizer *o, int part, int parts) {
+    return bb_weight_exchange_sum(&o->exchange, part, parts);
+}
 
 /* ---- a step ------------------------------------------------------------------------------------------------------------ */
 

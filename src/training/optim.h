@@ -42,8 +42,22 @@ int64_t bb_optimizer_blocks(int64_t count);
 bb_status bb_optimizer_predict(const bb_config *config, bb_optimizer_kind kind, int rank, int size, uint64_t *bytes,
                                bb_error *err);
 /* Fills slots (one per piece) with the places of a rank's state in an arena; slots may be NULL, to measure. */
-void bb_optimizer_carve(const bb_param_table *table, const bb_shards *shards, int rank, bb_optimizer_kind kind,
-                        bb_optimizer_slot *slots, bb_arena *arena);
+void bb_optimizer_layout(const bb_param_table *table, const bb_shards *shards, int rank, bb_optimizer_kind kind,
+                         bb_optimizer_slot *slots, bb_arena *arena);
+/* For the trainer, which does not know the struct. */
+const bb_model *bb_optimizer_model(const bb_optimizer *optimizer);
+/* The ranks that share its state; NULL: it is all here. */
+bb_dist *bb_optimizer_dist(const bb_optimizer *optimizer);
+double bb_optimizer_lr(const bb_optimizer *optimizer);
+int64_t bb_optimizer_steps(const bb_optimizer *optimizer);
+/* bb_optimizer_step changes nothing when the gradient norm is above the limit; INFINITY: no limit. */
+void bb_optimizer_set_norm_limit(bb_optimizer *optimizer, double limit);
+/* All ranks call these: brings the f32 weights that other ranks update, to everywhere or to rank 0. Nothing to do when the state is
+ * not shared. */
+bb_status bb_optimizer_gather_weights(bb_optimizer *optimizer, bb_error *err);
+bb_status bb_optimizer_gather_weights_to_rank_0(bb_optimizer *optimizer, bb_error *err);
+/* As bb_weight_exchange_sum. */
+uint64_t bb_optimizer_weights_checksum(const bb_optimizer *optimizer, int part, int parts);
 /* Its name in checkpoints; "none" for NULL. */
 const char *bb_optimizer_name(const bb_optimizer *optimizer);
 /* The global norm of the gradients, the same bits however the state is shared out. */

@@ -21,7 +21,7 @@ void bb_train_options_default(bb_train_options *o) {
 bb_status bb_train_options_check(const bb_train_options *o, bb_error *err) {
     const struct {
         const char *name;
-        int64_t value, least;
+        int64_t value, min;
     } counts[] = {{"steps", o->steps, 1},
                   {"batch_size", o->batch_size, 1},
                   {"grad_accum", o->grad_accum, 1},
@@ -38,9 +38,9 @@ bb_status bb_train_options_check(const bb_train_options *o, bb_error *err) {
                   {"val_seq_len", o->val_seq_len, 0},
                   {"warmup_steps", o->warmup_steps, -1}};
     for (size_t i = 0; i < sizeof counts / sizeof *counts; i++)
-        if (counts[i].value < counts[i].least)
+        if (counts[i].value < counts[i].min)
             return bb_fail(err, BB_ERR_ARGUMENT, "%s %lld must be at least %lld", counts[i].name, (long long)counts[i].value,
-                           (long long)counts[i].least);
+                           (long long)counts[i].min);
     if (!(o->warmup_frac >= 0 && o->warmup_frac <= 1))
         return bb_fail(err, BB_ERR_ARGUMENT, "warmup_frac %g must be from 0 to 1", o->warmup_frac);
     if (!(o->lr_min_factor >= 0 && o->lr_min_factor <= 1))

@@ -1,0 +1,181 @@
+// SPDX-License-Identifier: MIT
+/* The trainer's state, for the files trainer*.c alone. Each uses those above it in this list:
+ *   trainer_events.c    events for the caller, lines of metrics.jsonl
+ *   trainer_save.c      checkpoints of the run, the one after an error too
+ *   trainer_ranks.c     what ranks report to each other, and decide from it
+ *   trainer_validate.c  validations
+ *   trainer_step.c      one step: accumulate, clip, update, or skip
+ *   trainer_open.c      creating a trainer, resuming, opening the run's directory
+ *   trainer.c           the loop */
+#ifndef BB_TRAINING_TRAINER_STATE_H
+#define BB_TRAINING_TRAINER_STATE_H
+
+#include <signal.h>
+
+#include "core/math.h"
+#include "data/dataset.h"
+#include "dist/dist.h"
+#include "training/checkpoint_state.h"
+#include "training/gradients.h"
+#include "training/loss.h"
+#include "training/optim.h"
+#include "training/run_data.h"
+#include "training/run_dir.h"
+#include "training/saver.h"
+
+/* Sent once a step by every rank to all. */
+typedef struct bb_rank_report {
+    int64_t stop, save, save_due, time_is_up; /* save_due and time_is_up count from rank 0 alone */
+    int64_t failed;
+    uint64_t weights;    /* checksum of a part of them */
+    double wait_seconds; /* in the step before */
+    double losses[];     /* of its micro-batches; as many as the rank with the most has */
+} bb_rank_report;
+
+/* Sent between batches of a validation by every rank to all. */
+typedef struct bb_rank_poll {
+    int64_t stop, save, time_is_up, stage; /* time_is_up and stage count from rank 0 alone */
+} bb_rank_poll;
+enum { BB_VALIDATING, BB_VALIDATED, BB_VALIDATION_ABANDONED }; /* stages */
+
+typedef struct bb_rank_waits { /* seconds over ranks, summed over steps */
+    double mean, min;
+} bb_rank_waits;
+
+struct bb_trainer {
+    bb_model *model;
+    bb_optimizer *optimizer;
+    bb_loss_scaler *scaler; /* may be NULL */
+    bb_train_options options;
+    int64_t warmup_steps;
+    bb_training_state state;
+    char *resumed_from;   /* path of the checkpoint; NULL: a fresh start */
+    int64_t damaged_step; /* checkpoints after resumed_from up to this step are damaged; -1: there are none */
+    bb_run_data run_data;
+    bb_run_dir run_dir;               /* path NULL: nothing is written */
+    bb_saver *saver;                  /* of rank 0 */
+    bool saves_copy;                  /* the saver writes from a copy; known to all ranks */
+    volatile sig_atomic_t stop, save; /* requests to this rank */
+    bb_dist *dist;                    /* of the options, else own_dist */
+    bb_dist *own_dist;                /* a single process, opened here when the caller gave no dist */
+    bb_micro_run micro_run;           /* this rank's micro-batches of a step */
+    bb_gradients gradients;
+    bb_rank_report *reports; /* (size + 1): of each rank, then this rank's own, to be sent; bb_trainer_report_of */
+    size_t report_bytes;     /* of one */
+    bb_rank_poll *polls;     /* (size) */
+    bool stopping, save_asked, save_due, time_is_up; /* decided by all ranks */
+    int64_t save_started_step, saved_step;           /* begun, and on disk; -1: none by this process yet */
+    int bad_micro_batches;                           /* of this step: their loss is not finite */
+    /* When an error ends the run */
+    bb_error failure;     /* of this rank; the others learn of it in the next report */
+    bool failed_together; /* all ranks know of the error, and can save together */
+    bool updating;        /* in the middle of an update: the weights are those of no step */
+    bool save_failed, drifted;
+    bb_train_event unlogged_event; /* step > 0: its line could not be written */
+    /* Validation */
+    bool validate_first;    /* the step resumed from was not validated */
+    bool validation_missed; /* the latest one that was due was abandoned */
+    volatile int abandon;   /* the present validation */
+    int64_t failed_validations;
+    int val_batch;
+    bool val_shards_noted; /* the notice that validation scores training shards was given */
+    /* Times, in seconds of bb_clock_seconds */
+    double created, started, ended, last_log_time, last_save;
+    double max_step_seconds, max_save_seconds;
+    double gather_seconds;                 /* until rank 0 had all weights for the latest save */
+    double wait_seconds;                   /* this rank's in the step before */
+    bb_rank_waits logged_waits, all_waits; /* since the last logged step, and before that in this call of train */
+    uint8_t *x, *y;                        /* (batch_size, longest seq_len) */
+    int64_t last_log_bytes, first_step;
+};
+
+/* What one step computed. */
+typedef struct bb_step_result {
+    int seq_len;
+    double lr, loss, grad_norm;    /* loss, grad_norm: NaN when not known */
+    double loss_limit, norm_limit; /* above these the step is skipped as a spike */
+    bool applied;
+} bb_step_result;
+
+/* ---- trainer_events.c ---- */
+
+/* Calls on_event, on rank 0. */
+void bb_trainer_emit(const bb_trainer *t, const bb_train_event *event);
+bb_train_event bb_trainer_event(const bb_trainer *t, bb_train_event_kind kind);
+bb_train_event bb_trainer_step_event(const bb_trainer *t, const bb_step_result *result);
+void bb_trainer_notice(const bb_trainer *t, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+bb_status bb_trainer_log_metrics(const bb_trainer *t, const bb_train_event *event, bb_error *err);
+/* The same for a step, and begins the next interval of logged times. */
+bb_status bb_trainer_log_step(bb_trainer *t, const bb_train_event *event, bb_error *err);
+
+/* ---- trainer_save.c ---- */
+
+/* A bb_saver_saved. */
+void bb_trainer_on_saved(void *user, int64_t step, const char *path, double paused_seconds, double seconds);
+/* An error unless all weights are finite. Every save checks this first, so the latest checkpoint is valid. Ranks have the same
+ * weights, and find the same. */
+bb_status bb_trainer_check_weights(const bb_trainer *t, bb_error *err);
+/* Begins to save the present step, unless that was done already. All ranks call it. */
+bb_status bb_trainer_save(bb_trainer *t, bb_error *err);
+bb_status bb_trainer_poll_saver(bb_trainer *t, bb_error *err);
+/* An error ended the run: saves the last complete step where possible, and adds to err which step is saved. */
+void bb_trainer_save_after_error(bb_trainer *t, bb_status status, bb_error *err);
+
+/* ---- trainer_ranks.c: all ranks call these together ---- */
+
+bb_rank_report *bb_trainer_report_of(const bb_trainer *t, int rank);
+/* An error when ranks do not have the same weights. */
+bb_status bb_trainer_compare_weights(bb_trainer *t, bb_error *err);
+/* Sets *decision to that of rank 0; it is false on the others. */
+bb_status bb_trainer_follow_rank_0(bb_trainer *t, bool *decision, bb_error *err);
+/* After the micro-batches of a step: exchanges reports, and decides from them what to do after this step. *loss: the mean over
+ * the finite micro-batches, summed in their order; NaN when there was none. */
+bb_status bb_trainer_exchange_reports(bb_trainer *t, double *loss, bb_error *err);
+/* During a validation, between batches and once at its end: whether to stop, and whether to save meanwhile. */
+bb_status bb_trainer_poll_ranks(bb_trainer *t, int stage, bb_error *err);
+/* All ranks know that at least one has failed: gives the error of the lowest such rank, on all. */
+bb_status bb_trainer_fail_together(bb_trainer *t, bb_error *err);
+
+/* ---- trainer_validate.c ---- */
+
+bool bb_trainer_validation_due(const bb_trainer *t);
+/* Rank 0 validates; the others wait for it, and say whether they were asked to stop or to save. */
+bb_status bb_trainer_validate(bb_trainer *t, bb_error *err);
+
+/* ---- trainer_step.c ---- */
+
+bb_status bb_trainer_do_step(bb_trainer *t, bb_dataset *dataset, bb_step_result *result, bb_error *err);
+/* An error when too many steps in a row were skipped. */
+bb_status bb_trainer_check_skipped(const bb_trainer *t, bb_error *err);
+
+/* ---- trainer_open.c ---- */
+
+/* On rank 0, before the first step: an error when there is nothing to validate with, which would otherwise show only after hours;
+ * sets validate_first when the validation of the step resumed from was abandoned or failed. */
+bb_status bb_trainer_check_validation(bb_trainer *t, bb_error *err);
+/* On rank 0: compares the data with what the checkpoint recorded, and gives a notice of what changed. */
+bb_status bb_trainer_check_data(bb_trainer *t, bb_dataset *dataset, bb_error *err);
+/* On rank 0: opens the run's directory and the saver. */
+bb_status bb_trainer_open_run_dir(bb_trainer *t, bb_error *err);
+
+/* ---- what follows from the options ---- */
+
+static inline bool bb_trainer_is_due(int64_t step, int interval) { return interval > 0 && step % interval == 0; }
+
+static inline int bb_trainer_seq_len(const bb_train_options *o, int64_t step) {
+    return o->seq_len ? o->seq_len : bb_seq_len_for_step(step, o->steps, o->seq_len_cap);
+}
+
+enum { BB_DEFAULT_VAL_SEQ_LEN = 2048 };
+
+/* The same at every step, since the curriculum begins at 2048 or at its cap. */
+static inline int bb_trainer_val_seq_len(const bb_train_options *o) {
+    return o->val_seq_len ? o->val_seq_len : (int)bb_min(bb_trainer_seq_len(o, 0), BB_DEFAULT_VAL_SEQ_LEN);
+}
+
+/* The step after which this process ends. */
+static inline int64_t bb_trainer_last_step(const bb_train_options *o) {
+    return o->stop_at > 0 && o->stop_at < o->steps ? o->stop_at : o->steps;
+}
+
+#endif

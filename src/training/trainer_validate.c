@@ -1,0 +1,76 @@
+// SPDX-License-Identifier: MIT
+#include "training/trainer_state.h"
+
+#include <string.h>
+
+bool bb_trainer_validation_due(const bb_trainer *t) {
+    const bb_train_options *o = &t->options;
+    return o->val_data && t->state.step > 0 && (bb_trainer_is_due(t->state.step, o->val_every) || t->state.step == o->steps);
+}
+
+static void on_validation_batch(void *user, int64_t bytes_done, int64_t bytes_total, double bpb) {
+    bb_trainer *t = user;
+    (void)bytes_done;
+    (void)bytes_total;
+    (void)bpb;
+    if (t->failure.code == BB_OK) bb_trainer_poll_saver(t, &t->failure);
+    if (t->failure.code == BB_OK) bb_trainer_poll_ranks(t, BB_VALIDATING, &t->failure);
+    if (t->failure.code != BB_OK) t->abandon = 1;
+}
+
+static bb_status report_validation(bb_trainer *t, bb_status status, const bb_eval_result *r, const bb_error *failure,
+                                   bb_error *err) {
+    long long step = (long long)t->state.step;
+    if (status == BB_ERR_INTERRUPTED) {
+        bb_trainer_notice(t, "the validation at step %lld was abandoned; resuming the run repeats it", step);
+        return BB_OK;
+    }
+    if (status != BB_OK) {
+        t->failed_validations++;
+        if (t->options.strict_val) return bb_fail(err, status, "validation at step %lld: %.800s", step, failure->message);
+        bb_trainer_notice(t, "the validation at step %lld failed (%lld so far), training goes on: %.800s", step,
+                          (long long)t->failed_validations, failure->message);
+        return BB_OK;
+    }
+    if (!t->val_shards_noted && r->pattern && strcmp(r->pattern, "shard_*.bin") == 0) {
+        t->val_shards_noted = true;
+        bb_trainer_notice(
+            t, "the directory of val_data holds no val_*.bin: its shard_*.bin are scored, which is what models are trained on");
+    }
+    bb_train_event e = bb_trainer_event(t, BB_TRAIN_VALIDATION);
+    e.seq_len = bb_trainer_val_seq_len(&t->options);
+    e.val_bpb = r->bpb;
+    bb_trainer_emit(t, &e);
+    return bb_trainer_log_metrics(t, &e, err);
+}
+
+static bb_status validate_on_rank_0(bb_trainer *t, bb_error *err) {
+    bb_eval_options o;
+    bb_eval_options_default(&o);
+    o.seq_len = bb_trainer_val_seq_len(&t->options);
+    o.batch_size = t->val_batch;
+    o.max_batches = t->options.val_batches;
+    o.on_progress = on_validation_batch;
+    o.user = t;
+    o.stop = &t->abandon;
+    bb_eval_result r;
+    bb_error failure;
+    bb_status status = bb_evaluate(t->model, t->options.val_data, &o, &r, &failure);
+    if (t->failure.code != BB_OK)
+        return bb_fail(err, t->failure.code, "%s", t->failure.message); /* of saving, or of the ranks */
+    t->failure.code = report_validation(t, status, &r, &failure, &t->failure);
+    return bb_trainer_poll_ranks(t, status == BB_ERR_INTERRUPTED ? BB_VALIDATION_ABANDONED : BB_VALIDATED, err);
+}
+
+bb_status bb_trainer_validate(bb_trainer *t, bb_error *err) {
+    double waited_before = bb_dist_wait_seconds(t->dist);
+    t->abandon = 0;
+    if (t->dist->rank == 0)
+        BB_TRY(validate_on_rank_0(t, err));
+    else
+        do BB_TRY(bb_trainer_poll_ranks(t, BB_VALIDATING, err));
+        while (t->polls[0].stage == BB_VALIDATING);
+    t->validation_missed = t->polls[0].stage == BB_VALIDATION_ABANDONED;
+    t->wait_seconds += bb_dist_wait_seconds(t->dist) - waited_before;
+    return BB_OK;
+}
