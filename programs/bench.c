@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-/* bitbyte bench: times the operations and a training step at the shapes that the project compares itself at. */
+/* bitbyte bench: benchmarks training or inference at the standard shapes. */
 #include <string.h>
 
 #include "commands.h"
@@ -19,42 +19,41 @@ typedef struct bench_args {
 
 /* clang-format off: a table is read by rows */
 static const bb_cli_option options[] = {
-    {.help = "What is timed"},
+    {.help = "Benchmark"},
     {.name = "shape",
      .type = BB_CLI_CHOICE,
      .offset = offsetof(bench_args, shape),
      .choices = shape_choices,
-     .help = "S: 6 layers of 384, M: 12 of 768, L: 24 of 1536"},
+     .help = "S: 6 layers, width 384; M: 12 layers, 768; L: 24 layers, 1536"},
     {.name = "decode",
      .type = BB_CLI_FLAG,
      .offset = offsetof(bench_args, decode),
-     .help =
-         "inference instead of training: bytes/s from an empty context and at positions 1,024 and 4,096, reading 512 bytes, "
-         "loading, memory"},
+     .help = "benchmark inference: bytes/s from an empty context and at positions 1,024 and 4,096, reading 512 bytes, "
+             "loading, memory"},
     {.name = "kv_cache",
      .type = BB_CLI_CHOICE,
      .offset = offsetof(bench_args, kv_cache),
      .choices = bb_kv_choices,
-     .help = "with --decode: what is kept of past bytes"},
+     .help = "with --decode: KV cache type"},
     {.name = "batch_size",
      .type = BB_CLI_INT,
      .offset = offsetof(bench_args, batch_size),
      .value = "N",
      .range = BB_CLI_AT_LEAST(0),
-     .help = "sequences a step",
+     .help = "sequences per step",
      .default_text = "0: 8 at S, 4 at M, 1 at L"},
     {.name = "seq_len",
      .type = BB_CLI_INT,
      .offset = offsetof(bench_args, seq_len),
      .value = "N",
      .range = BB_CLI_AT_LEAST(1),
-     .help = "bytes a sequence"},
+     .help = "bytes per sequence"},
     {.name = "repeats",
      .type = BB_CLI_INT,
      .offset = offsetof(bench_args, repeats),
      .value = "N",
      .range = BB_CLI_AT_LEAST(1),
-     .help = "times each is measured; the median is given"},
+     .help = "number of measurements; the median is reported"},
     {.name = "optim",
      .type = BB_CLI_CHOICE,
      .offset = offsetof(bench_args, optim),
@@ -63,22 +62,24 @@ static const bb_cli_option options[] = {
     {.name = "recompute",
      .type = BB_CLI_FLAG,
      .offset = offsetof(bench_args, recompute),
-     .help = "computes activations again instead of keeping them, as train does without --no_ckpt; the limit counts it"},
+     .help = "recompute activations, as train does without --no_ckpt; the limit includes it"},
     {.name = "step_only",
      .type = BB_CLI_FLAG,
      .offset = offsetof(bench_args, step_only),
-     .help = "whole steps alone, not each operation"},
+     .help = "time whole steps only, not single operations"},
     {.help = "Output and machine"},
-    {.name = "json", .type = BB_CLI_FLAG, .offset = offsetof(bench_args, json), .help = "a JSON array with one object a shape"},
+    {.name = "json",
+     .type = BB_CLI_FLAG,
+     .offset = offsetof(bench_args, json),
+     .help = "print a JSON array with one object per shape"},
     {.group = &bb_device_group, .offset = offsetof(bench_args, device)},
 };
 /* clang-format on */
 
 static const bb_cli_command command = {
     .name = "bench",
-    .summary = "times the operations and whole training steps, or inference, in bytes/s and percent of the peaks that are "
-               "measured on this "
-               "machine in the same call.",
+    .summary = "times training steps and their operations, or inference, in bytes/s and percent of the peaks measured on this "
+               "machine.",
     .usage = "[--shape S|M|L|all] [options]",
     .options = options,
     .option_count = BB_CLI_COUNT(options),
@@ -123,7 +124,7 @@ done:
     bb_string_free(text);
     if (*out) return BB_OK;
     err->code = BB_ERR_INTERNAL;
-    strcpy(err->message, "the measurements are no JSON");
+    strcpy(err->message, "the benchmark result is not valid JSON");
     return err->code;
 }
 
@@ -155,8 +156,8 @@ static int bench(const bench_args *args) {
 static void note_unused(const bb_cli *cli, const bench_args *args) {
     static const char *const training[] = {"batch_size", "seq_len", "optim", "recompute", "step_only"};
     for (int i = 0; i < 5 && args->decode; i++)
-        bb_cli_unused(cli, training[i], "it is for training, and --decode times inference");
-    if (!args->decode) bb_cli_unused(cli, "kv_cache", "training has no cache; it is for --decode");
+        bb_cli_unused(cli, training[i], "it applies to training; --decode benchmarks inference");
+    if (!args->decode) bb_cli_unused(cli, "kv_cache", "only --decode uses a KV cache");
     bb_device_args_notes(cli, &args->device);
 }
 

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-/* The program: finds the command and runs it. */
+/* Entry point: finds the command and runs it. */
 #include <errno.h>
 #include <signal.h>
 #include <stdio.h>
@@ -17,13 +17,13 @@ static const struct {
     int (*run)(int argc, char **argv);
     const char *summary;
 } commands[] = {
-    {"pack", bb_cmd_pack, "turn files and folders into shards of bytes to train on"},
-    {"train", bb_cmd_train, "train a model, or go on training one"},
-    {"eval", bb_cmd_eval, "bits per byte of a model on held-out data"},
-    {"generate", bb_cmd_generate, "let a model write"},
-    {"export", bb_cmd_export, "write a model at two bits a weight, to run it elsewhere"},
-    {"info", bb_cmd_info, "what a model file is, and what memory a run takes"},
-    {"bench", bb_cmd_bench, "time the operations and a training step on this machine"},
+    {"pack", bb_cmd_pack, "pack files and folders into shards for training"},
+    {"train", bb_cmd_train, "train a model, or resume training"},
+    {"eval", bb_cmd_eval, "measure bits per byte on held-out data"},
+    {"generate", bb_cmd_generate, "generate text"},
+    {"export", bb_cmd_export, "convert a model, by default to 2-bit weights for inference"},
+    {"info", bb_cmd_info, "describe or verify a model file, predict memory"},
+    {"bench", bb_cmd_bench, "benchmark training or inference on this machine"},
 };
 enum { COMMANDS = sizeof commands / sizeof *commands };
 
@@ -31,18 +31,17 @@ static void usage(FILE *out) {
     fprintf(out, "bitbyte %s: byte-level language models with ternary weights\n\nUsage: bitbyte COMMAND [OPTIONS]\n\n",
             bb_version());
     for (int i = 0; i < COMMANDS; i++) fprintf(out, "  %-10s %s\n", commands[i].name, commands[i].summary);
-    fprintf(
-        out,
-        "\n  bitbyte help COMMAND   its options, with their defaults\n"
-        "  bitbyte --version\n\n"
-        "From text to a model that writes\n"
-        "  bitbyte pack --inputs my_texts/ --out_dir data --val_frac 0.05\n"
-        "  bitbyte train --data data --out runs/first --steps 2000 \\\n"
-        "      --n_layer 6 --d_model 256 --n_head 4 --d_ff 768 --seq_len 512\n"
-        "  bitbyte eval runs/first data/val_00000.bin\n"
-        "  bitbyte generate runs/first --prompt 'In the beginning'\n\n"
-        "Exit status: 0 done, 1 failed, 2 the command line asks for something impossible, 3 stopped by --max_minutes, 129,\n"
-        "130, 143 or 152 stopped by SIGHUP, SIGINT, SIGTERM or SIGXCPU.\n");
+    fprintf(out,
+            "\n  bitbyte help COMMAND   options and defaults\n"
+            "  bitbyte --version\n\n"
+            "Quick start\n"
+            "  bitbyte pack --inputs my_texts/ --out_dir data --val_frac 0.05\n"
+            "  bitbyte train --data data --out runs/first --steps 2000 \\\n"
+            "      --n_layer 6 --d_model 256 --n_head 4 --d_ff 768 --seq_len 512\n"
+            "  bitbyte eval runs/first data/val_00000.bin\n"
+            "  bitbyte generate runs/first --prompt 'In the beginning'\n\n"
+            "Exit status: 0 success, 1 failure, 2 usage error, 3 stopped by --max_minutes; 129, 130, 143 or 152: stopped by\n"
+            "SIGHUP, SIGINT, SIGTERM or SIGXCPU.\n");
 }
 
 static int find(const char *name) {
@@ -83,18 +82,17 @@ static int run(int argc, char **argv) {
     return which < 0 ? BB_EXIT_USAGE : commands[which].run(argc - 1, argv + 1);
 }
 
-/* A thread that waits for the others spins, for milliseconds by gcc's default: as long as the machine has nothing else to do
- * that costs nothing, but beside one other busy process a step takes three times as long. So spin briefly, then sleep. The
- * OpenMP runtime reads this when it is loaded, before main, so the program starts itself again, once; where that fails it goes
- * on. */
+/* By default, GCC's OpenMP threads spin for milliseconds at a barrier. On an idle machine that is free, but with one other busy
+ * process a step takes three times as long. So spin briefly, then sleep. The OpenMP runtime reads the setting when it is
+ * loaded, before main, so the program executes itself once more; if that fails, it continues with the default. */
 static void spin_briefly(char **argv) {
-    if (getenv("OMP_WAIT_POLICY") || getenv("GOMP_SPINCOUNT")) return; /* the user's choice, or the second start */
+    if (getenv("OMP_WAIT_POLICY") || getenv("GOMP_SPINCOUNT")) return; /* set by the user or by the first start */
     if (setenv("GOMP_SPINCOUNT", "5000", 0) == 0) execv("/proc/self/exe", argv);
 }
 
 static void prepare_process(void) {
-    prctl(PR_SET_NAME, "bitbyte"); /* the second start made it "exe", which pgrep bitbyte does not find */
-    signal(SIGXFSZ, SIG_IGN);      /* a file that reaches its size limit is an error of writing */
+    prctl(PR_SET_NAME, "bitbyte"); /* /proc/self/exe left the name "exe", which pgrep bitbyte does not find */
+    signal(SIGXFSZ, SIG_IGN);      /* turns exceeding the file size limit into a write error */
 }
 
 int main(int argc, char **argv) {
@@ -103,8 +101,8 @@ int main(int argc, char **argv) {
     prepare_process();
     bb_device_choices_init();
     int status = run(argc, argv);
-    /* Output that did not arrive is a failure, however well the rest went. */
-    bool failed_before = ferror(stdout) != 0; /* errno has long been something else */
+    /* Lost output is a failure, even if all else succeeded. */
+    bool failed_before = ferror(stdout) != 0; /* then errno is stale */
     if (fflush(stdout) != 0 || failed_before) {
         fprintf(stderr, "bitbyte: cannot write to standard output%s%s\n", failed_before ? "" : ": ",
                 failed_before ? "" : strerror(errno));

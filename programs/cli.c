@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-/* Parsing a command line by its table, with errors that say what was expected and help made from the same rows. */
+/* Parses a command line by its option table. Errors say what was expected; help is generated from the same table. */
 #include "cli.h"
 
 #include <stdio.h>
@@ -19,7 +19,7 @@ static void normalize(const char *text, size_t length, char out[MAX_NAME]) {
     out[n] = '\0';
 }
 
-/* The rows of a table, those of its groups in their place. A table with too many rows would be a bug of the program. */
+/* Adds the rows of a table, with groups expanded. Too many rows is a bug in this program. */
 static void add_rows(bb_cli *cli, const bb_cli_option *options, int count, void *args) {
     for (int i = 0; i < count; i++) {
         void *field = (char *)args + options[i].offset;
@@ -58,11 +58,10 @@ static int unknown_option(bb_cli *cli, const char *argument, const char *name) {
     names[count++] = "help";
     names[count] = NULL;
     const char *nearest = bb_cli_nearest(name, names);
-    /* -p for --prompt: what it begins with says more than how far it is from other short names */
+    /* -p for --prompt: for one letter, the first letter is a better hint than edit distance */
     for (int i = 0; i < count && name[0] && !name[1]; i++) {
         if (names[i][0] != name[0]) continue;
-        return bb_cli_usage_error(cli->command,
-                                  "unknown option '%s': options are written out, with two dashes; did you mean '--%s'?",
+        return bb_cli_usage_error(cli->command, "unknown option '%s': there are no short options; did you mean '--%s'?",
                                   argument, names[i]);
     }
     if (nearest) return bb_cli_usage_error(cli->command, "unknown option '%s'; did you mean '--%s'?", argument, nearest);
@@ -85,7 +84,7 @@ static int take_value(bb_cli *cli, bb_cli_row *row, const char *text) {
     return BB_CLI_CONTINUE;
 }
 
-/* The first use replaces the default. capacity: every argument that could follow. */
+/* The first use replaces the default. capacity: maximum number of items. */
 static int take_item(bb_cli *cli, bb_cli_row *row, const char *text, int capacity) {
     bb_cli_list *list = row->target;
     if (!row->given) {
@@ -99,10 +98,10 @@ static int take_item(bb_cli *cli, bb_cli_row *row, const char *text, int capacit
     return BB_CLI_CONTINUE;
 }
 
-/* A shell puts names in the place of a glob that is not quoted. */
+/* The shell expands a glob that is not quoted. */
 static int unexpected_argument(const bb_cli *cli, const char *text) {
     if (access(text, F_OK) == 0)
-        return bb_cli_usage_error(cli->command, "unexpected argument '%s': a glob stands in quotes, e.g. 'data/*.bin'", text);
+        return bb_cli_usage_error(cli->command, "unexpected argument '%s': put globs in quotes, e.g. 'data/*.bin'", text);
     return bb_cli_usage_error(cli->command, "unexpected argument '%s'", text);
 }
 
@@ -113,7 +112,7 @@ static int take_positional(bb_cli *cli, const char *text, int *position, int cap
         if (row->option->type == BB_CLI_LIST) return take_item(cli, row, text, capacity);
         ++*position;
         if (row->given) {
-            i = -1; /* given by name already: the argument is for the next place */
+            i = -1; /* already given by name: try the next position */
             continue;
         }
         return take_value(cli, row, text);
@@ -121,7 +120,7 @@ static int take_positional(bb_cli *cli, const char *text, int *position, int cap
     return unexpected_argument(cli, text);
 }
 
-/* "--exts txt folder": a list takes all that follows, the inputs as well. */
+/* "--exts txt folder": a list takes all arguments after it, inputs too. */
 static int missing_argument(const bb_cli *cli, const bb_cli_option *missing) {
     const bb_cli_command *command = cli->command;
     for (int i = 0; i < cli->row_count; i++) {
@@ -130,14 +129,14 @@ static int missing_argument(const bb_cli *cli, const bb_cli_option *missing) {
         if (option->type != BB_CLI_LIST || option->position || !cli->rows[i].given) continue;
         const char *last = list->items[list->count - 1];
         if (access(last, F_OK) == 0)
-            return bb_cli_usage_error(command,
-                                      "%s is missing: --%s takes all that follows it, '%s' too; put %s first, or write --%s %s",
-                                      missing->value, option->name, last, missing->value, missing->name, last);
+            return bb_cli_usage_error(
+                command, "%s is missing: --%s takes all arguments after it, including '%s'; put %s first, or write --%s %s",
+                missing->value, option->name, last, missing->value, missing->name, last);
     }
     return bb_cli_usage_error(command, "%s is missing: bitbyte %s %s", missing->value, command->name, command->usage);
 }
 
-/* The option at argv[*at], with what belongs to it; leaves *at on the last argument used. */
+/* Parses the option at argv[*at] and its values. Leaves *at on the last argument used. */
 static int take_option(bb_cli *cli, int argc, char **argv, int *at) {
     const bb_cli_command *command = cli->command;
     const char *argument = argv[*at];

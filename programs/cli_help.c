@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-/* Help, made from a command's table. */
+/* Help text, generated from a command's option table. */
 #include "cli_help.h"
 
 #include <string.h>
@@ -8,7 +8,7 @@
 
 enum { WIDTH = 100, COLUMN = 28 };
 
-/* Words of `text` from the current column on, continued at `indent`. Returns the column reached. */
+/* Prints `text` from the current column, wrapped at `indent`. Returns the last column. */
 static int wrap(FILE *out, const char *text, int column, int indent) {
     bool line_start = true;
     while (*text) {
@@ -63,5 +63,5 @@ void bb_cli_help(const bb_cli *cli, FILE *out) {
             fprintf(out, "\n%s\n", row->option->help);
     }
     if (command->examples) fprintf(out, "\nExamples\n%s", command->examples);
-    fprintf(out, "\nOptions take --like_this and --like-this alike, and '--option value' or '--option=value'.\n");
+    fprintf(out, "\nOptions may be written with _ or -, and as '--option value' or '--option=value'.\n");
 }

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-/* Help, made from a command's table. */
+/* Help text, generated from a command's option table. */
 #ifndef BB_PROGRAMS_CLI_HELP_H
 #define BB_PROGRAMS_CLI_HELP_H
 
@@ -7,7 +7,7 @@
 
 #include "cli_option.h"
 
-/* Defaults are the values that the options have now. */
+/* Shows the current values of the options as defaults. */
 void bb_cli_help(const bb_cli *cli, FILE *out);
 
 #endif

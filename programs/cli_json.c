@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-/* Values of options from and to JSON. */
+/* Converts option values from and to JSON. */
 #include "cli_json.h"
 
 #include <stdio.h>
@@ -43,7 +43,7 @@ json_t *bb_cli_to_json(const bb_cli *cli, bool results) {
     return object;
 }
 
-/* Paths that are not UTF-8 get their bytes back. */
+/* Unescapes a path that is not UTF-8, in place. */
 static bool restore_path(json_t *value) {
     char *path = bb_path_from_text(json_string_value(value));
     bool good = path && json_string_set_nocheck(value, path) == 0;
@@ -51,7 +51,7 @@ static bool restore_path(json_t *value) {
     return good;
 }
 
-/* A saved value as text, so that it passes the same checks as a typed one. */
+/* A saved value as text, to check it like a typed one. */
 static bool saved_text(const bb_cli_option *option, const json_t *value, char *out, size_t size) {
     switch (option->type) {
     case BB_CLI_FLAG:
@@ -101,17 +101,17 @@ int bb_cli_from_json(const bb_cli *cli, json_t *saved, const char *where, bool s
         if (option->type == BB_CLI_STRING && json_is_string(value) && !restore_path(value))
             return bb_cli_failure(cli->command, "%s: out of memory for \"%s\"", where, option->name);
         if (!saved_text(option, value, theirs, sizeof theirs))
-            return bb_cli_failure(cli->command, "%s: \"%s\" does not hold a value of that option", where, option->name);
+            return bb_cli_failure(cli->command, "%s: \"%s\" has an invalid value", where, option->name);
         bb_cli_value_text(row, ours, sizeof ours);
-        /* A default may lie outside the range that can be typed: equal is good enough. */
+        /* Equal values need no check: a default may lie outside the allowed range. */
         if (strcmp(theirs, ours) == 0) continue;
         if (row->given) {
             if (option->saved == BB_CLI_SAVED_FIXED && same_run)
-                return bb_cli_usage_error(
-                    cli->command,
-                    "--%s %s contradicts the run being resumed: %s has %s. A run keeps its model, seed and "
-                    "optimizer: leave the option out",
-                    option->name, ours, where, theirs[0] ? theirs : "none");
+                return bb_cli_usage_error(cli->command,
+                                          "--%s %s contradicts the run being resumed: %s has %s. Model, seed and optimizer of "
+                                          "a run cannot change; omit "
+                                          "the option",
+                                          option->name, ours, where, theirs[0] ? theirs : "none");
             int status = add_change(cli, option->name, ours, theirs, changes);
             if (status != BB_CLI_CONTINUE) return status;
             continue;

@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: MIT
-/* How a command says that it failed, and which exit status it ends with. */
+/* Error messages and exit statuses of commands. */
 #include "cli_message.h"
 
 #include <stdarg.h>
 #include <stdio.h>
 
-static bb_error *held; /* where messages go; NULL: standard error */
+static bb_error *held; /* receives messages; NULL: standard error */
 
 void bb_cli_hold(bb_error *to) { held = to; }
 

@@ -1,19 +1,18 @@
 // SPDX-License-Identifier: MIT
-/* How a command says that it failed, and which exit status it ends with. */
+/* Error messages and exit statuses of commands. */
 #ifndef BB_PROGRAMS_CLI_MESSAGE_H
 #define BB_PROGRAMS_CLI_MESSAGE_H
 
 #include "bitbyte.h"
 #include "cli_option.h"
 
-/* Prints "bitbyte NAME: message" and where help is; returns BB_EXIT_USAGE. */
+/* Prints "bitbyte NAME: message" and how to get help. Returns BB_EXIT_USAGE. */
 int bb_cli_usage_error(const bb_cli_command *command, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
-/* Prints "bitbyte NAME: message" and returns the exit status for the code: an impossible argument is a usage error, every
- * other one a failure. */
+/* Prints "bitbyte NAME: message". Returns BB_EXIT_USAGE for BB_ERR_ARGUMENT, else BB_EXIT_FAILURE. */
 int bb_cli_fail(const bb_cli_command *command, const bb_error *err);
-/* The same for a failure in words; returns BB_EXIT_FAILURE. */
+/* Prints a formatted message in the same way. Returns BB_EXIT_FAILURE. */
 int bb_cli_failure(const bb_cli_command *command, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
-/* From now on messages go to `held` instead of standard error; NULL: to standard error again. */
+/* Redirects messages to `held`; NULL: back to standard error. */
 void bb_cli_hold(bb_error *held);
 
 #endif

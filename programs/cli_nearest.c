@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-/* "Did you mean": the name that a mistyped word is closest to. */
+/* "Did you mean": finds the name closest to a mistyped word. */
 #include "cli_nearest.h"
 
 #include <stddef.h>
@@ -9,7 +9,7 @@ enum { MAX_NAME = 64 };
 
 static int min(int a, int b) { return a < b ? a : b; }
 
-/* Optimal string alignment: insertions, deletions, replacements and swaps of neighbours count one each. */
+/* Optimal string alignment distance: insertion, deletion, substitution and transposition cost 1 each. */
 static int edit_distance(const char *a, const char *b) {
     int m = min((int)strlen(a), MAX_NAME), n = min((int)strlen(b), MAX_NAME);
     int row[3][MAX_NAME + 1];
@@ -32,7 +32,7 @@ const char *bb_cli_nearest(const char *word, const char *const *names) {
     int best_distance = 1 + min(4, 1 + (int)length / 3);
     for (int i = 0; names[i]; i++) {
         int distance = edit_distance(word, names[i]);
-        /* The beginning of a name says which one was meant, however long the rest is. */
+        /* A prefix of a name counts as close, whatever the length of the rest. */
         if (length >= 3 && strncmp(names[i], word, length) == 0) distance = min(distance, 1);
         if (distance < best_distance) {
             best_distance = distance;

@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: MIT
-/* The rows of a command's table of options, and a command line that is read by it: what the parser, the help, the checks and the
- * JSON of every command are made from. */
+/* The option table of a command, and a command line parsed with it. Parser, help, checks and JSON all use the table. */
 #ifndef BB_PROGRAMS_CLI_OPTION_H
 #define BB_PROGRAMS_CLI_OPTION_H
 
@@ -20,7 +19,7 @@ typedef enum bb_cli_type {
     BB_CLI_LIST    /* bb_cli_list: every argument up to the next one that starts with "--" */
 } bb_cli_type;
 
-/* Items point into argv or at the default; an option given twice appends, its first use replaces the default. */
+/* Items point into argv or to the default. The first use replaces the default; later uses append. */
 typedef struct bb_cli_list {
     const char **items; /* (count) */
     int count;
@@ -28,7 +27,7 @@ typedef struct bb_cli_list {
 
 typedef struct bb_cli_range {
     double min, max; /* INFINITY: no upper limit */
-    bool set;        /* false: every value that the type has */
+    bool set;        /* false: any value of the type */
     bool above_min;  /* min itself is excluded */
 } bb_cli_range;
 
@@ -41,29 +40,29 @@ typedef struct bb_cli_range {
 #define BB_CLI_FROM_TO(a, b)                                                                                                   \
     { .set = true, .min = (a), .max = (b) }
 
-/* What a saved configuration says about an option when a run is resumed. */
+/* How resuming a run treats an option of the saved configuration. */
 typedef enum bb_cli_saved {
-    BB_CLI_SAVED_FIXED = 0, /* taken from it; the run cannot go on with another value */
-    BB_CLI_SAVED_FUTURE,    /* taken from it unless given; decides what the steps to come compute */
-    BB_CLI_SAVED_FREE,      /* taken from it unless given; changes no result */
-    BB_CLI_SAVED_CALL       /* belongs to one call: written down, never taken */
+    BB_CLI_SAVED_FIXED = 0, /* always the saved value; any other is an error */
+    BB_CLI_SAVED_FUTURE,    /* the saved value unless given; affects the remaining steps */
+    BB_CLI_SAVED_FREE,      /* the saved value unless given; does not change results */
+    BB_CLI_SAVED_CALL       /* recorded, but never restored */
 } bb_cli_saved;
 
-/* One row. It fills the field at `offset` of the command's argument struct, whose value when parsing begins is the default.
- * A row without a name is a heading, its help the title, or stands for all rows of `group`. */
+/* One row. It sets the field at `offset` of the command's argument struct; the field's initial value is the default.
+ * A row without a name is a heading (`help` is its title), or stands for all rows of `group`. */
 typedef struct bb_cli_option {
-    const char *name; /* with underscores and no dashes in front; dashes inside are accepted too */
+    const char *name; /* with underscores, without leading dashes; users may type - for _ */
     bb_cli_type type;
     size_t offset;
-    const struct bb_cli_group *group; /* rows for the struct at `offset` that several commands have */
-    const char *value;                /* what help calls the value, e.g. "N" */
+    const struct bb_cli_group *group; /* shared rows, for the struct at `offset` */
+    const char *value;                /* name of the value in help, e.g. "N" */
     const char *help;
     bb_cli_range range;
-    const char *const *choices; /* BB_CLI_CHOICE: names, NULL at the end */
-    const char *default_text;   /* help says this as the default; "" says none */
-    signed char position;       /* 1, 2, …: may be given without its name at this place; a list there takes all the rest */
+    const char *const *choices; /* BB_CLI_CHOICE: names, NULL-terminated */
+    const char *default_text;   /* default shown in help; "": none */
+    signed char position;       /* 1, 2, …: also accepted as this positional argument; a list takes all the rest */
     bool required;
-    bool one_each; /* BB_CLI_LIST: takes one argument each time that it is given */
+    bool one_each; /* BB_CLI_LIST: takes one argument per use */
     bb_cli_saved saved;
 } bb_cli_option;
 
@@ -76,7 +75,7 @@ typedef struct bb_cli_command {
     const char *name, *summary, *usage; /* usage: what follows "bitbyte NAME " */
     const bb_cli_option *options;       /* (option_count) */
     int option_count;
-    const char *examples; /* printed after the options as it stands; may be NULL */
+    const char *examples; /* printed verbatim after the options; may be NULL */
 } bb_cli_command;
 
 #define BB_CLI_COUNT(table) ((int)(sizeof(table) / sizeof((table)[0])))
@@ -89,7 +88,7 @@ typedef struct bb_cli_row {
     bool given;
 } bb_cli_row;
 
-/* One command line: the rows of a command, groups written out, and which of them were given. */
+/* One command line: the rows of a command with groups expanded, and which were given. */
 typedef struct bb_cli {
     const bb_cli_command *command;
     bb_cli_row rows[BB_CLI_MAX_ROWS];

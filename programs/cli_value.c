@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-/* Values of options: from text and to text. */
+/* Converts option values from and to text. */
 #include "cli_value.h"
 
 #include <errno.h>
@@ -69,7 +69,7 @@ static bool read_number(const char *text, double *out) {
     char *end;
     errno = 0;
     *out = strtod(text, &end);
-    /* Hexadecimal, inf and nan are not what someone types here. */
+    /* No hexadecimal, inf or nan. */
     return end != text && *end == '\0' && isfinite(*out) && strspn(text, "+-.0123456789eE") == strlen(text);
 }
 
@@ -102,7 +102,7 @@ bb_status bb_cli_value_set(const bb_cli_row *row, const char *text, bb_error *er
         if (good) *(double *)row->target = number;
         break;
     case BB_CLI_FLAG:
-    case BB_CLI_LIST: break; /* the parser's own */
+    case BB_CLI_LIST: break; /* handled by the parser */
     }
     if (good) return BB_OK;
     char expected[256];

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-/* Every command. argv[0] is its name; they return the exit status. */
+/* All commands. argv[0] is the command name; returns the exit status. */
 #ifndef BB_PROGRAMS_COMMANDS_H
 #define BB_PROGRAMS_COMMANDS_H
 

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-/* Options and steps that several commands share. */
+/* Options and code shared by several commands. */
 #include "common.h"
 
 #include <stdio.h>
@@ -25,47 +25,47 @@ static const bb_cli_option device_options[] = {
      .type = BB_CLI_INT,
      .offset = offsetof(bb_device_args, threads),
      .value = "N",
-     .help = "processor threads; results do not depend on it",
+     .help = "number of threads; does not change results",
      .range = BB_CLI_FROM_TO(0, 1024),
-     .default_text = "0: OMP_NUM_THREADS, else every processor that the process may use",
+     .default_text = "0: OMP_NUM_THREADS, else all processors available to the process",
      .saved = BB_CLI_SAVED_FREE},
     {.name = "device",
      .type = BB_CLI_CHOICE,
      .offset = offsetof(bb_device_args, device),
      .choices = bb_device_choices,
-     .help = "what computes: cpu is the fast one, ref the slow scalar definition that it is checked against",
+     .help = "cpu: fast; ref: slow scalar reference implementation",
      .saved = BB_CLI_SAVED_FREE}};
 static const bb_cli_option model_options[] = {
     {.name = "n_layer",
      .type = BB_CLI_INT,
      .offset = offsetof(bb_model_args, n_layer),
      .value = "N",
-     .help = "transformer blocks",
+     .help = "number of transformer blocks",
      .range = BB_CLI_AT_LEAST(1)},
     {.name = "d_model",
      .type = BB_CLI_INT,
      .offset = offsetof(bb_model_args, d_model),
      .value = "N",
-     .help = "width; a multiple of n_head",
+     .help = "model width; a multiple of n_head",
      .range = BB_CLI_AT_LEAST(1)},
     {.name = "n_head",
      .type = BB_CLI_INT,
      .offset = offsetof(bb_model_args, n_head),
      .value = "N",
-     .help = "attention heads; d_model / n_head must be even",
+     .help = "number of attention heads; d_model / n_head must be even",
      .range = BB_CLI_AT_LEAST(1)},
     {.name = "n_kv_head",
      .type = BB_CLI_INT,
      .offset = offsetof(bb_model_args, n_kv_head),
      .value = "N",
-     .help = "key/value heads; a divisor of n_head, fewer make the cache smaller",
+     .help = "key/value heads; must divide n_head; fewer make the KV cache smaller",
      .range = BB_CLI_AT_LEAST(1),
      .default_text = "n_head"},
     {.name = "d_ff",
      .type = BB_CLI_INT,
      .offset = offsetof(bb_model_args, d_ff),
      .value = "N",
-     .help = "inner width of the MLP",
+     .help = "MLP hidden size",
      .range = BB_CLI_AT_LEAST(1)},
     {.name = "rope_base",
      .type = BB_CLI_DOUBLE,
@@ -76,12 +76,12 @@ static const bb_cli_option model_options[] = {
     {.name = "no_act_quant",
      .type = BB_CLI_FLAG,
      .offset = offsetof(bb_model_args, no_act_quant),
-     .help = "do not round the inputs of the ternary layers to int8; device cpu still rounds them to bf16"},
+     .help = "do not quantize the inputs of ternary layers to int8; device cpu still rounds them to bf16"},
     {.name = "ste",
      .type = BB_CLI_CHOICE,
      .offset = offsetof(bb_model_args, ste),
      .choices = bb_ste_choices,
-     .help = "gradient of a ternary weight: passed as it is, or zero where the weight was clipped"}};
+     .help = "straight-through gradient of ternary weights: identity, or zero where the weight was clipped"}};
 const bb_cli_group bb_device_group = {device_options, BB_CLI_COUNT(device_options)};
 const bb_cli_group bb_model_group = {model_options, BB_CLI_COUNT(model_options)};
 
@@ -150,32 +150,32 @@ void bb_model_args_config(const bb_model_args *args, bb_config *out) {
 }
 
 typedef struct search {
-    bb_status (*take)(void *user, const char *path, bb_error *err);
+    bb_status (*load)(void *user, const char *path, bb_error *err);
     void *user;
     char *path;
     size_t size;
 } search;
 
-static bb_status take_path(void *user, const char *path, bb_error *err) {
+static bb_status load_path(void *user, const char *path, bb_error *err) {
     search *s = user;
-    if ((size_t)snprintf(s->path, s->size, "%s", path) < s->size) return s->take(s->user, path, err);
+    if ((size_t)snprintf(s->path, s->size, "%s", path) < s->size) return s->load(s->user, path, err);
     err->code = BB_ERR_ARGUMENT;
-    snprintf(err->message, sizeof err->message, "the path of the model has more than %zu bytes", s->size - 1);
+    snprintf(err->message, sizeof err->message, "the model path is longer than %zu bytes", s->size - 1);
     return err->code;
 }
 
-static void say_damaged(void *user, const char *path, const char *reason) {
+static void report_damaged(void *user, const char *path, const char *reason) {
     (void)user;
     (void)path;
-    fprintf(stderr, "note: a damaged checkpoint is passed over for the one before it: %s\n", reason);
+    fprintf(stderr, "note: damaged checkpoint, trying the one before it: %s\n", reason);
 }
 
-bb_status bb_model_find(const char *given, bb_status (*take)(void *user, const char *path, bb_error *err), void *user,
+bb_status bb_model_find(const char *given, bb_status (*load)(void *user, const char *path, bb_error *err), void *user,
                         char *path, size_t size, bb_error *err) {
     struct stat info;
-    search s = {.take = take, .user = user, .path = path, .size = size};
-    if (stat(given, &info) == 0 && S_ISDIR(info.st_mode)) return bb_run_newest_good(given, take_path, say_damaged, &s, err);
-    return take_path(&s, given, err);
+    search s = {.load = load, .user = user, .path = path, .size = size};
+    if (stat(given, &info) == 0 && S_ISDIR(info.st_mode)) return bb_run_newest_good(given, load_path, report_damaged, &s, err);
+    return load_path(&s, given, err);
 }
 
 typedef struct loading {
@@ -183,14 +183,14 @@ typedef struct loading {
     bb_model **out;
 } loading;
 
-static bb_status take_model(void *user, const char *path, bb_error *err) {
+static bb_status load_model(void *user, const char *path, bb_error *err) {
     const loading *l = user;
     return bb_model_load_for_inference(l->device, path, l->out, err);
 }
 
 bb_status bb_model_open(bb_device *device, const char *given, char *path, size_t size, bb_model **out, bb_error *err) {
     loading l = {.device = device, .out = out};
-    return bb_model_find(given, take_model, &l, path, size, err);
+    return bb_model_find(given, load_model, &l, path, size, err);
 }
 
 /* ---- memory ---------------------------------------------------------------------------------------------------------- */
@@ -222,7 +222,7 @@ json_t *bb_memory_json(const bb_memory_estimate *memory) {
 }
 
 void bb_json_line(json_t *json) {
-    /* A line that is missing must not look like success. */
+    /* Missing output must not look like success. */
     if (bb_json_write(json, stdout)) return;
     fprintf(stderr, "bitbyte: cannot write JSON: out of memory\n");
     exit(BB_EXIT_FAILURE);

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-/* Options and steps that several commands share: device, model shape, the file of a model, memory. */
+/* Options and code shared by several commands: device, model shape, finding a model file, memory. */
 #ifndef BB_PROGRAMS_COMMON_H
 #define BB_PROGRAMS_COMMON_H
 
@@ -18,11 +18,11 @@ void bb_device_choices_init(void);
 
 extern const bb_cli_group bb_device_group; /* --threads and --device */
 
-/* Says which of them have no effect. */
+/* Reports the ones that have no effect. */
 void bb_device_args_notes(const bb_cli *cli, const bb_device_args *args);
 bb_status bb_device_args_open(const bb_device_args *args, bb_device **out, bb_error *err);
 
-/* The shape and the mathematics of a model, as options. */
+/* Model shape and arithmetic, as options. */
 typedef struct bb_model_args {
     int n_layer, d_model, n_head, n_kv_head, d_ff; /* n_kv_head 0: n_head */
     bool no_act_quant;
@@ -35,23 +35,23 @@ extern const char *const bb_ste_choices[], *const bb_optim_choices[], *const bb_
 extern const bb_cli_group bb_model_group;
 
 void bb_model_args_default(bb_model_args *args);
-/* The shape from a model file: fills what was not given; a given option that contradicts it is a usage error that names both.
+/* Takes the shape from a model file. An option that contradicts the file is a usage error that names both.
  * Returns BB_CLI_CONTINUE or an exit status. */
 int bb_model_args_from_file(const bb_cli *cli, bb_model_args *args, const char *path, const bb_config *file);
 void bb_model_args_config(const bb_model_args *args, bb_config *out);
 
-/* Gives `take` the file as it was given, or of a run directory the newest checkpoint that is not damaged; each that is gets a
- * line on standard error. path: what was taken. */
-bb_status bb_model_find(const char *given, bb_status (*take)(void *user, const char *path, bb_error *err), void *user,
+/* Calls `load` on `given`; if that is a run directory, on its latest valid checkpoint. Reports each damaged one on standard
+ * error. path: receives the file that was loaded. */
+bb_status bb_model_find(const char *given, bb_status (*load)(void *user, const char *path, bb_error *err), void *user,
                         char *path, size_t size, bb_error *err);
-/* The same, loaded. */
+/* Finds the model as bb_model_find does, and loads it for inference. */
 bb_status bb_model_open(bb_device *device, const char *given, char *path, size_t size, bb_model **out, bb_error *err);
 
-/* "parameters 4.3 MB, gradients 4.3 MB, …" of what training takes. */
+/* Training memory as text: "parameters 4.3 MB, gradients 4.3 MB, …". */
 void bb_memory_line(const bb_memory_estimate *memory, char *out, size_t size);
 json_t *bb_memory_json(const bb_memory_estimate *memory);
 
-/* Prints one line of JSON on standard output; takes the reference. Ends the program where that cannot be written as JSON. */
+/* Prints json on one line of standard output and releases it. Exits with an error if out of memory. */
 void bb_json_line(json_t *json);
 
 #endif

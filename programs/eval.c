@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-/* bitbyte eval: bits per byte of a model on data that it has not seen. */
+/* bitbyte eval: measures bits per byte on held-out data. */
 #include <string.h>
 
 #include "commands.h"
@@ -23,40 +23,38 @@ static const char *const kv_choices[] = {
     [BB_KV_INT6] = "int6", [BB_KV_INT8] = "int8", [BB_KV_F32] = "f32", [NO_CACHE] = "none", NULL};
 
 static const bb_cli_option options[] = {
-    {.help = "What is scored"},
+    {.help = "Input"},
     {.name = "model",
      .type = BB_CLI_STRING,
      .offset = offsetof(eval_args, model),
      .value = "MODEL",
-     .help = "model file, checkpoint, or run directory (its newest checkpoint)",
+     .help = "model file, checkpoint, or run directory (its latest valid checkpoint)",
      .position = 1,
      .required = true},
     {.name = "data",
      .type = BB_CLI_STRING,
      .offset = offsetof(eval_args, data),
      .value = "DIR|GLOB|FILE",
-     .help = "held-out bytes: a directory (its val_*.bin, or its shard_*.bin where it has none), a glob in quotes, a file, a "
-             "pipe, or - for standard input. gzip, zstd, xz, bzip2 and UTF-16 are recognized by content",
+     .help = "data to score: a directory (its val_*.bin, else its shard_*.bin), a quoted glob, a file, a pipe, or - for "
+             "standard input. gzip, zstd, xz, bzip2 and UTF-16 are detected",
      .position = 2,
      .required = true},
     {.name = "seq_len",
      .type = BB_CLI_INT,
      .offset = offsetof(eval_args, seq_len),
      .value = "N",
-     .help = "bytes a window; each window is read without what came before it",
+     .help = "window length in bytes; each window is scored independently",
      .range = BB_CLI_AT_LEAST(0),
-     .default_text = "0: the trained length, at most 2048"},
+     .default_text = "0: trained length, at most 2048"},
     {.name = "sliding",
      .type = BB_CLI_FLAG,
      .offset = offsetof(eval_args, sliding),
-     .help =
-         "windows overlap by half and the later half is scored, as generate's window sees a text that goes on for ever; takes "
-         "twice the time"},
+     .help = "overlap windows by half and score the second half, like generate on a long text; takes twice as long"},
     {.name = "kv_cache",
      .type = BB_CLI_CHOICE,
      .offset = offsetof(eval_args, kv_cache),
      .choices = kv_choices,
-     .help = "read as generate reads, past bytes out of such a cache: shows what rounding them costs; takes far longer"},
+     .help = "evaluate through a KV cache of this type, as generate does; shows the cost of cache rounding; much slower"},
     {.name = "batches",
      .type = BB_CLI_INT64,
      .offset = offsetof(eval_args, batches),
@@ -67,22 +65,22 @@ static const bb_cli_option options[] = {
      .type = BB_CLI_INT,
      .offset = offsetof(eval_args, batch_size),
      .value = "N",
-     .help = "windows computed at once; changes speed and memory, not the result",
+     .help = "windows per batch; changes speed and memory, not the result",
      .range = BB_CLI_AT_LEAST(0),
-     .default_text = "0: about 4096 bytes at once"},
+     .default_text = "0: about 4096 bytes per batch"},
     {.help = "Output and machine"},
     {.name = "json",
      .type = BB_CLI_FLAG,
      .offset = offsetof(eval_args, json),
-     .help = "one JSON object on standard output: bpb, loss (nats), bytes, seconds, files, pattern (of a directory), "
-             "seq_len, sliding, kv_cache, model, data"},
+     .help = "print one JSON object: bpb, loss (nats), bytes, seconds, files, pattern (for a directory), seq_len, sliding, "
+             "kv_cache, model, data"},
     {.group = &bb_device_group, .offset = offsetof(eval_args, device)},
 };
 
 static const bb_cli_command command = {
     .name = "eval",
-    .summary = "bits per byte of a model on held-out data. Every byte but the first of each file is scored once; the result is "
-               "the same each time.",
+    .summary = "measures bits per byte on held-out data. Scores every byte once, except the first of each file. Results are "
+               "reproducible.",
     .usage = "MODEL DATA [options]",
     .options = options,
     .option_count = BB_CLI_COUNT(options),
@@ -97,11 +95,10 @@ static void on_progress(void *user, int64_t bytes_done, int64_t bytes_total, dou
                        bytes_total ? " of " : "", bytes_total ? bb_text_count((uint64_t)bytes_total).s : "", bpb_so_far);
 }
 
-/* A pack's shards are what models are trained on. */
+/* The shards of a pack are training data. */
 static void warn_of_training_data(const char *data, const bb_eval_result *result) {
     if (result->pattern && strcmp(result->pattern, "shard_*.bin") == 0)
-        fprintf(stderr, "note: %s holds no val_*.bin: its shard_*.bin were scored, which is what models are trained on\n",
-                data);
+        fprintf(stderr, "note: %s has no val_*.bin; scored its shard_*.bin, which are training data\n", data);
 }
 
 static void show(const eval_args *args, const char *path, const bb_eval_options *options_used, const bb_eval_result *result) {
@@ -118,7 +115,7 @@ static void show(const eval_args *args, const char *path, const bb_eval_options 
     printf("%.4f bits per byte (%.4f nats): %lld bytes of %lld file%s%s%s, windows of %d%s, in %s (%s/s)\n", result->bpb,
            result->loss, (long long)result->bytes, (long long)result->files, result->files == 1 ? "" : "s",
            result->pattern ? " " : "", result->pattern ? result->pattern : "", options_used->seq_len,
-           options_used->sliding ? " that slide by half" : "", bb_text_duration(result->seconds).s,
+           options_used->sliding ? ", overlapping by half" : "", bb_text_duration(result->seconds).s,
            bb_text_bytes((uint64_t)rate).s);
 }
 
@@ -143,8 +140,7 @@ static int eval(const eval_args *args) {
                                   : eval_options.seq_len < ROWS ? ROWS / eval_options.seq_len
                                                                 : 1;
         if (eval_options.seq_len > trained)
-            fprintf(stderr,
-                    "note: windows of %d bytes are longer than the %d that the model was trained on: it reads them worse\n",
+            fprintf(stderr, "note: windows of %d bytes exceed the trained length of %d; predictions get worse beyond it\n",
                     eval_options.seq_len, trained);
         eval_options.max_batches = args->batches;
         eval_options.sliding = args->sliding;
@@ -172,7 +168,7 @@ int bb_cmd_eval(int argc, char **argv) {
     int exit_status = bb_cli_parse(&cli, &command, &args, argc, argv);
     if (exit_status == BB_CLI_CONTINUE) {
         if (args.kv_cache != NO_CACHE && args.batches == 0)
-            bb_cli_unused(&cli, "batch_size", "with --kv_cache, windows are read one after another");
+            bb_cli_unused(&cli, "batch_size", "with --kv_cache, windows are scored one at a time");
         bb_device_args_notes(&cli, &args.device);
         exit_status = eval(&args);
     }

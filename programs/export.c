@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-/* bitbyte export: a model for other uses than training. */
+/* bitbyte export: converts a model to another format. */
 #include <string.h>
 #include <sys/stat.h>
 
@@ -16,32 +16,31 @@ typedef struct export_args {
 } export_args;
 
 static const bb_cli_option options[] = {
-    {.help = "What"},
+    {.help = "Model and format"},
     {.name = "model",
      .type = BB_CLI_STRING,
      .offset = offsetof(export_args, model),
      .value = "MODEL",
-     .help = "model file, checkpoint, or run directory (its newest checkpoint)",
+     .help = "model file, checkpoint, or run directory (its latest valid checkpoint)",
      .position = 1,
      .required = true},
     {.name = "out",
      .type = BB_CLI_STRING,
      .offset = offsetof(export_args, out),
      .value = "FILE",
-     .help = "file to write; one that is there is replaced once the new one is whole, but never MODEL itself",
+     .help = "output file; replaced if it exists, once the new file is complete; must not be MODEL",
      .required = true},
     {.name = "format",
      .type = BB_CLI_STRING,
      .offset = offsetof(export_args, format),
      .value = "NAME",
-     .help =
-         "packed (ternary weights at two bits, for eval and generate), bitbyte (f32 masters, for --init), safetensors (what "
-         "the PyTorch original's load_state_dict takes), gguf (for llama.cpp)"},
+     .help = "packed (2-bit ternary weights, for eval and generate), bitbyte (f32 weights, for train --init), safetensors "
+             "(for load_state_dict of the PyTorch original), gguf (for llama.cpp)"},
     {.name = "type",
      .type = BB_CLI_STRING,
      .offset = offsetof(export_args, type),
      .value = "TYPE",
-     .help = "type of the weights, where the format has several; gguf: tq2_0 (default; two bits), tq1_0, q8_0, f16, f32"},
+     .help = "weight type, for formats with several; gguf: tq2_0 (default, two bits), tq1_0, q8_0, f16, f32"},
     {.name = "name",
      .type = BB_CLI_STRING,
      .offset = offsetof(export_args, name),
@@ -60,25 +59,24 @@ static const bb_cli_option options[] = {
     {.name = "n_head",
      .type = BB_CLI_INT,
      .offset = offsetof(export_args, n_head),
-     .help = "attention heads, where MODEL does not say"},
+     .help = "attention heads, if MODEL does not store them"},
     {.name = "allow_overwrite",
      .type = BB_CLI_FLAG,
      .offset = offsetof(export_args, allow_overwrite),
-     .help = "even where FILE is a checkpoint with training state, or a run's config.json or latest"},
+     .help = "allow FILE to replace a training checkpoint, or the config.json or latest of a run"},
     {.help = "Output and machine"},
     {.name = "json",
      .type = BB_CLI_FLAG,
      .offset = offsetof(export_args, json),
-     .help = "one JSON object on standard output: model, out, bytes"},
+     .help = "print one JSON object: model, out, bytes"},
     {.group = &bb_device_group, .offset = offsetof(export_args, device)},
 };
 
 static const bb_cli_command command = {
     .name = "export",
     .summary =
-        "writes a model in another format. The default has its ternary weights at two bits each, for eval and generate: a "
-        "sixteenth of the checkpoint's weights, the same predictions to the last bit. It can't be trained further: keep the "
-        "checkpoint for that.",
+        "converts a model to another format. The default, packed, stores 2-bit ternary weights for eval and generate: 1/16 of "
+        "the size, bit-identical predictions. Packed models cannot be trained; keep the checkpoint for that.",
     .usage = "MODEL --out FILE [options]",
     .options = options,
     .option_count = BB_CLI_COUNT(options),
@@ -87,7 +85,7 @@ static const bb_cli_command command = {
                 "  bitbyte generate small.safetensors --prompt 'Once'\n",
 };
 
-/* What bb_model_find tries one file after another with. */
+/* Arguments of export_one, which bb_model_find calls for each candidate file. */
 typedef struct export_job {
     bb_device *device;
     const char *out;
@@ -111,7 +109,7 @@ static int export(const export_args *args) {
     export_job job = {.out = args->out};
     struct stat before, after;
     if (strcmp(args->out, "-") == 0)
-        return bb_cli_usage_error(&command, "--out -: a model is not written to standard output; name a file: --out "
+        return bb_cli_usage_error(&command, "--out -: cannot write a model to standard output; name a file: --out "
                                             "model.safetensors");
     bb_export_options_default(&job.options);
     job.options.format = args->format;

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-/* bitbyte generate: continues a prompt, showing each byte as it comes. */
+/* bitbyte generate: continues a prompt and prints each byte as it is generated. */
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
@@ -28,91 +28,89 @@ typedef struct generate_args {
 /* clang-format off: a table is read by rows */
 
 static const bb_cli_option options[] = {
-    {.help = "What is continued"},
+    {.help = "Model and prompt"},
     {.name = "model",
      .type = BB_CLI_STRING,
      .offset = offsetof(generate_args, model),
      .value = "MODEL",
      .position = 1,
      .required = true,
-     .help = "model file, checkpoint, or run directory (its newest checkpoint)"},
+     .help = "model file, checkpoint, or run directory (its latest valid checkpoint)"},
     {.name = "prompt",
      .type = BB_CLI_STRING,
      .offset = offsetof(generate_args, prompt),
      .value = "TEXT",
      .position = 2,
-     .help = "what it goes on from, as it stands; - is standard input",
+     .help = "text to continue, used unchanged; - for standard input",
      .default_text = "empty"},
     {.name = "prompt_file",
      .type = BB_CLI_STRING,
      .offset = offsetof(generate_args, prompt_file),
      .value = "F",
-     .help = "read it from a file, every byte of it; - is standard input"},
+     .help = "read the prompt from a file, unchanged; - for standard input"},
     {.name = "n",
      .type = BB_CLI_INT,
      .offset = offsetof(generate_args, samples),
      .value = "N",
      .range = BB_CLI_FROM_TO(1, 10000),
-     .help = "so many different texts, the prompt being read once: sample 1 with the seed, the next with the seed + 1, … Each "
-             "begins "
-             "with a line '--- sample 1 of N, seed S ---' and ends with a newline"},
+     .help = "generate N samples from one prompt, with seeds S, S + 1, ... Each starts with a line '--- sample 1 of N, seed "
+             "S ---' and ends with a newline"},
     {.group = &bb_generation_group, .offset = offsetof(generate_args, generation)},
-    {.help = "A conversation"},
+    {.help = "Conversation"},
     {.name = "interactive",
      .type = BB_CLI_FLAG,
      .offset = offsetof(generate_args, interactive),
-     .help = "lines typed (or piped) in are put at the end of the text, after the prompt if there is one, and the model goes "
-             "on from "
-             "each; Ctrl-C stops an answer, Ctrl-D ends, /help says more"},
+     .help = "read lines from the terminal or a pipe, append each to the text and let the model answer. Ctrl-C stops an "
+             "answer, Ctrl-D quits, /help lists commands"},
     {.name = "line_prefix",
      .type = BB_CLI_STRING,
      .offset = offsetof(generate_args, line_prefix),
      .value = "TEXT",
-     .help = "put before each line but one that the text begins with; escapes as in --stop",
+     .help = "text before each line, except at the start of the text; escapes as in --stop",
      .default_text = "\\n"},
     {.name = "line_suffix",
      .type = BB_CLI_STRING,
      .offset = offsetof(generate_args, line_suffix),
      .value = "TEXT",
-     .help = "put after each line, before the answer; escapes as in --stop",
+     .help = "text after each line, before the answer; escapes as in --stop",
      .default_text = "nothing"},
     {.help = "Output and machine"},
     {.name = "echo",
      .type = BB_CLI_FLAG,
      .offset = offsetof(generate_args, echo),
-     .help = "write the prompt first, also where the output is no terminal (on a terminal it is shown dimmed anyway)"},
+     .help = "print the prompt first (on a terminal it is always shown, dimmed)"},
     {.name = "no_echo",
      .type = BB_CLI_FLAG,
      .offset = offsetof(generate_args, no_echo),
-     .help = "do not show the prompt on a terminal either"},
+     .help = "do not show the prompt on a terminal"},
     {.name = "metrics",
      .type = BB_CLI_FLAG,
      .offset = offsetof(generate_args, metrics),
-     .help = "speed, and the model's own bits per byte of what it wrote, on standard error"},
+     .help = "print speed and the model's bits per byte of its own output on standard error"},
     {.name = "metrics_json",
      .type = BB_CLI_STRING,
      .offset = offsetof(generate_args, metrics_json),
      .value = "F",
-     .help = "the same as a JSON file"},
+     .help = "write the metrics to a JSON file"},
     {.name = "json",
      .type = BB_CLI_FLAG,
      .offset = offsetof(generate_args, json),
-     .help =
-         "instead of the text one JSON object: the settings, the metrics, and an array \"samples\" with seed, text and metrics "
-         "of each; where a text is no UTF-8 its bytes are also there as \"hex\""},
+     .help = "print one JSON object instead of the text: settings, metrics, and an array \"samples\" with seed, text and "
+             "metrics of each; text that is not UTF-8 is also given as \"hex\""},
     {.name = "draft",
      .type = BB_CLI_STRING,
      .offset = offsetof(generate_args, draft),
      .value = "MODEL",
-     .help = "a smaller model of the same kind of text that guesses too, for a large one: given like MODEL"},
+     .help = "smaller draft model for speculative decoding, trained on similar text: a file or run directory like MODEL"},
     {.group = &bb_device_group, .offset = offsetof(generate_args, device)},
 };
 /* clang-format on */
 
 static const bb_cli_command command = {
     .name = "generate",
-    .summary = "let a model continue a prompt. Bytes go to standard output as they come, unchanged; on a terminal only whole "
-               "UTF-8 characters are shown, and what is none as \xEF\xBF\xBD.",
+    .summary =
+        "continues a prompt. Prints each byte unchanged as it is generated; on a terminal, prints whole UTF-8 characters "
+        "and shows invalid bytes as \xEF\xBF\xBD.",
     .usage = "MODEL [--prompt TEXT | --prompt_file F] [--interactive] [options]",
     .options = options,
     .option_count = BB_CLI_COUNT(options),
@@ -124,14 +122,14 @@ static const bb_cli_command command = {
         "  bitbyte generate runs/small --interactive --stop '\\nYou: ' --line_prefix '\\nYou: ' --line_suffix '\\nI: '\n",
 };
 
-/* What on_byte and on_read see. */
+/* State of on_byte and on_read. */
 typedef struct writer {
     const generate_args *args;
     bb_text_out text;
     bb_sample *sample;
     bb_progress progress;
     int number;
-    bool failed; /* out of memory for what is kept for JSON */
+    bool failed; /* out of memory for the JSON text */
 } writer;
 
 static bool keep_byte(bb_sample *s, uint8_t byte) {
@@ -194,7 +192,7 @@ static bb_status write_metrics(const char *path, const bb_generate_report *r, bb
     return err->code;
 }
 
-/* One continuation, written or kept. */
+/* Generates one sample; prints it, or stores it for JSON. */
 static bb_status write_sample(bb_session *session, writer *w, const uint8_t *prompt, size_t length, bool terminal,
                               bb_error *err) {
     const generate_args *args = w->args;
@@ -205,7 +203,7 @@ static bb_status write_sample(bb_session *session, writer *w, const uint8_t *pro
     o.user = w;
     if (args->samples > 1 && !args->json)
         printf("--- sample %d of %d, seed %llu ---\n", w->number, args->samples, (unsigned long long)s->seed);
-    /* what is kept for JSON is only counted here: nothing is shown */
+    /* with --json nothing is printed here, but invalid UTF-8 is counted */
     bb_text_out_open(&w->text, args->json ? NULL : stdout, args->json || !terminal);
     if (!args->json && (args->echo || (terminal && !args->no_echo))) show_prompt(&w->text, prompt, length, terminal);
     w->text.utf8.invalid = 0;
@@ -225,7 +223,7 @@ static bb_status write_sample(bb_session *session, writer *w, const uint8_t *pro
     return status;
 }
 
-/* What a generation begins with, besides its options. */
+/* The models and texts that generation starts from. */
 typedef struct generation_input {
     bb_model *model, *draft; /* draft: may be NULL */
     const char *model_path;
@@ -283,17 +281,16 @@ static int write_texts(const generate_args *args, const generation_input *in, bb
     session_options.user = &w;
     bb_progress_open(&w.progress, stderr, 0);
     if (context > bb_model_trained_length(in->model))
-        fprintf(
-            stderr,
-            "note: a context of %lld bytes is longer than the %d that the model was trained on: past them it writes worse\n",
-            (long long)context, bb_model_trained_length(in->model));
+        fprintf(stderr, "note: a context of %lld bytes exceeds the trained length of %d; output gets worse beyond it\n",
+                (long long)context, bb_model_trained_length(in->model));
     if (args->interactive)
         bb_interactive_prepare(&session_options);
     else if ((int64_t)in->length + args->generation.options.max_new_bytes > context)
-        fprintf(stderr,
-                "note: %zu bytes of prompt and %lld new ones pass the context of %lld: each time it is full, its older half is "
-                "forgotten\n",
-                in->length, (long long)args->generation.options.max_new_bytes, (long long)context);
+        fprintf(
+            stderr,
+            "note: %zu prompt bytes and %lld new bytes exceed the context of %lld; its older half is dropped whenever it is "
+            "full\n",
+            in->length, (long long)args->generation.options.max_new_bytes, (long long)context);
     bb_signals_install(NULL, NULL, NULL);
     bb_status status = bb_session_open(in->model, &session_options, &session, err);
     if (status == BB_OK) status = bb_session_feed(session, in->prompt, in->length, err);
@@ -317,18 +314,18 @@ static int write_texts(const generate_args *args, const generation_input *in, bb
 static const char *contradiction(const bb_cli *cli, const generate_args *args) {
     if (args->prompt && args->prompt_file) return "give --prompt or --prompt_file, not both";
     if (args->echo && args->no_echo) return "give --echo or --no_echo, not both";
-    if (args->json && args->echo) return "--json holds no prompt: leave --echo out";
+    if (args->json && args->echo) return "--json output has no prompt; omit --echo";
     if (args->draft && args->generation.speculate == BB_SPECULATE_OFF)
-        return "--draft guesses nothing with --speculate off: leave one out";
+        return "--draft has no effect with --speculate off; omit one of them";
     if (!args->interactive) {
         if (bb_cli_given(cli, "line_prefix") || bb_cli_given(cli, "line_suffix"))
-            return "--line_prefix and --line_suffix only mean something with --interactive";
+            return "--line_prefix and --line_suffix require --interactive";
         return NULL;
     }
-    if (args->samples > 1) return "--interactive has one answer a line (/again gives another): leave --n out";
-    if (args->json || args->metrics_json) return "--interactive gives no JSON; --metrics follows each answer";
+    if (args->samples > 1) return "--interactive gives one answer per line (/again gives another); omit --n";
+    if (args->json || args->metrics_json) return "--interactive has no JSON output; use --metrics for each answer";
     if (args->prompt_file && strcmp(args->prompt_file, "-") == 0)
-        return "--interactive reads lines from standard input: the prompt cannot come from there too";
+        return "--interactive reads lines from standard input, so the prompt cannot come from there";
     return NULL;
 }
 
@@ -336,15 +333,15 @@ static void note_unused(const bb_cli *cli, const generate_args *args) {
     const bb_generate_options *o = &args->generation.options;
     static const char *const drawing[] = {"top_k", "top_p", "min_p", "seed"};
     for (int i = 0; i < 4 && !(o->temperature > 0); i++)
-        bb_cli_unused(cli, drawing[i], "with --temperature 0, the likeliest byte is always taken");
-    if (!(o->temperature > 0)) bb_cli_unused(cli, "n", "with --temperature 0, all texts are the same");
+        bb_cli_unused(cli, drawing[i], "--temperature 0 always takes the most likely byte");
+    if (!(o->temperature > 0)) bb_cli_unused(cli, "n", "with --temperature 0, all samples are the same");
     if (o->repetition_penalty >= 1 && o->repetition_penalty <= 1)
         bb_cli_unused(cli, "repetition_window", "--repetition_penalty is 1: off");
-    if (args->json) bb_cli_unused(cli, "no_echo", "--json holds no prompt");
+    if (args->json) bb_cli_unused(cli, "no_echo", "--json output has no prompt");
     bb_device_args_notes(cli, &args->device);
 }
 
-/* What stands around lines, unescaped into one piece of memory. */
+/* Unescapes line_prefix and line_suffix into one allocation. */
 static bb_status unescape_lines(const generate_args *args, uint8_t **memory, generation_input *in, bb_error *err) {
     uint8_t *at = *memory = malloc(strlen(args->line_prefix) + strlen(args->line_suffix) + 1);
     if (!at) {
@@ -359,7 +356,7 @@ static bb_status unescape_lines(const generate_args *args, uint8_t **memory, gen
     return bb_unescape("line_suffix", args->line_suffix, at + in->line_prefix.size, &in->line_suffix.size, err);
 }
 
-/* The metrics must replace neither what is read here (NULL: nothing) nor what a run needs. */
+/* The metrics file must not replace an input (`read`, entries may be NULL) or a file of a run. */
 static bb_status check_metrics_path(const char *path, const char *const read[], int count, bb_error *err) {
     struct stat target, source;
     bool there = stat(path, &target) == 0;
@@ -367,8 +364,7 @@ static bb_status check_metrics_path(const char *path, const char *const read[], 
         if (!read[i] || stat(read[i], &source) != 0) continue;
         if (source.st_dev != target.st_dev || source.st_ino != target.st_ino || !S_ISREG(source.st_mode)) continue;
         err->code = BB_ERR_ARGUMENT;
-        snprintf(err->message, sizeof err->message, "%s: is a file that this command reads (%s), which would be lost", path,
-                 read[i]);
+        snprintf(err->message, sizeof err->message, "%s: is an input of this command (%s), which would be lost", path, read[i]);
         return err->code;
     }
     return bb_output_check(path, err);

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-/* How a text is generated, as options: what generate, its conversation and everything else that generates share. */
+/* Generation options, shared by generate, --interactive and other callers. */
 #include "generate_options.h"
 
 #include <stdio.h>
@@ -13,86 +13,83 @@ static const char *const speculate_choices[] = {
 
 /* clang-format off: a table is read by rows */
 static const bb_cli_option generation_options[] = {
-    {.help = "How much is written, and how it is computed"},
+    {.help = "Generation"},
     {.name = "max_new_bytes",
      .type = BB_CLI_INT64,
      .offset = offsetof(bb_generation, options.max_new_bytes),
      .value = "N",
      .range = BB_CLI_AT_LEAST(0),
-     .help = "bytes to write, at most"},
+     .help = "maximum number of bytes to generate"},
     {.name = "stop",
      .type = BB_CLI_LIST,
      .one_each = true,
      .offset = offsetof(bb_generation, stops),
      .value = "TEXT",
-     .help =
-         "end where this text comes, which is not written; may be given several times. \\n, \\r, \\t, \\\\ and \\xHH stand for "
-         "their bytes. What may be the beginning of it is written once it is clear that it is not"},
+     .help = "end generation at this text, which is not printed; may be repeated. Escapes: \\n, \\r, \\t, \\\\ and \\xHH. "
+             "Output that may begin it is held back until decided"},
     {.name = "context_length",
      .type = BB_CLI_INT,
      .offset = offsetof(bb_generation, options.context_length),
      .value = "N",
      .range = BB_CLI_AT_LEAST(0),
-     .help = "bytes that the model sees at once; when they are full the older half is dropped, so that writing can go on for "
-             "ever in the same memory",
-     .default_text = "0: the length it was trained on"},
+     .help = "context window in bytes. When it is full, the older half is dropped, so generation can continue in constant "
+             "memory",
+     .default_text = "0: the model's trained length"},
     {.name = "kv_cache",
      .type = BB_CLI_CHOICE,
      .offset = offsetof(bb_generation, kv_cache),
      .choices = bb_kv_choices,
-     .help = "what the model keeps of those bytes, in 6 or 8 bits or as it is; with 6, long contexts are fastest"},
+     .help = "KV cache type: 6 or 8 bits, or f32; int6 is fastest for long contexts"},
     {.name = "speculate",
      .type = BB_CLI_CHOICE,
      .offset = offsetof(bb_generation, speculate),
      .choices = speculate_choices,
-     .help =
-         "guess bytes from what stood in the text before (or with --draft), and verify several at once: not one byte of the "
-         "text changes. auto: where it is faster; always: whatever it costs"},
-    {.help = "How bytes are chosen, in this order"},
+     .help = "speculative decoding: draft bytes from repeats in the text (or with --draft), and verify several in one pass. "
+             "Never changes the output. auto: when faster; always: even if slower"},
+    {.help = "Sampling, applied in this order"},
     {.name = "repetition_penalty",
      .type = BB_CLI_DOUBLE,
      .offset = offsetof(bb_generation, options.repetition_penalty),
      .value = "X",
      .range = BB_CLI_ABOVE(0),
-     .help = "the logit of every byte that stands among the last ones is divided by it, or multiplied where it is negative; 1: "
-             "off. "
-             "Bytes are letters: 1.05 is much"},
+     .help = "divide positive logits of recently used bytes by X, multiply negative ones; 1: off. Bytes are letters: 1.05 is "
+             "already strong"},
     {.name = "repetition_window",
      .type = BB_CLI_INT,
      .offset = offsetof(bb_generation, options.repetition_window),
      .value = "N",
      .range = BB_CLI_FROM_TO(1, 65536),
-     .help = "how many last bytes that looks at, the prompt's among them"},
+     .help = "number of last bytes it considers, including the prompt"},
     {.name = "temperature",
      .type = BB_CLI_DOUBLE,
      .offset = offsetof(bb_generation, options.temperature),
      .value = "X",
      .range = BB_CLI_AT_LEAST(0),
-     .help = "below 1 safer, above 1 wilder; 0 always takes the likeliest byte"},
+     .help = "lower is more predictable, higher more varied; 0: always the most likely byte"},
     {.name = "top_k",
      .type = BB_CLI_INT,
      .offset = offsetof(bb_generation, options.top_k),
      .value = "N",
      .range = BB_CLI_FROM_TO(0, 256),
-     .help = "only the N likeliest bytes; 0: all"},
+     .help = "sample only from the N most likely bytes; 0: off"},
     {.name = "top_p",
      .type = BB_CLI_DOUBLE,
      .offset = offsetof(bb_generation, options.top_p),
      .value = "X",
      .range = BB_CLI_ABOVE_TO(0, 1),
-     .help = "of those the likeliest that together have this share of their probability; 1: all"},
+     .help = "sample from the smallest set of most likely bytes with total probability X; 1: off"},
     {.name = "min_p",
      .type = BB_CLI_DOUBLE,
      .offset = offsetof(bb_generation, options.min_p),
      .value = "X",
      .range = BB_CLI_FROM_TO(0, 1),
-     .help = "of those the ones that are at least X times as likely as the likeliest; 0: all"},
+     .help = "drop bytes less likely than X times the most likely one; 0: off"},
     {.name = "seed",
      .type = BB_CLI_INT64,
      .offset = offsetof(bb_generation, seed),
      .value = "N",
      .range = BB_CLI_AT_LEAST(0),
-     .help = "same seed, same text"},
+     .help = "random seed; the same seed gives the same text"},
 };
 /* clang-format on */
 
@@ -126,8 +123,8 @@ bb_status bb_unescape(const char *option, const char *text, uint8_t *out, size_t
         } else {
             err->code = BB_ERR_ARGUMENT;
             snprintf(err->message, sizeof err->message,
-                     "--%s: unknown escape '%.2s' in '%s'; known are \\n, \\r, \\t, \\\\ and \\xHH (two hexadecimal digits)",
-                     option, at, text);
+                     "--%s: unknown escape '%.2s' in '%s'; use \\n, \\r, \\t, \\\\ or \\xHH (two hexadecimal digits)", option,
+                     at, text);
             return err->code;
         }
     }

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-/* How a text is generated, as options: what generate, its conversation and everything else that generates share. */
+/* Generation options, shared by generate, --interactive and other callers. */
 #ifndef BB_PROGRAMS_GENERATE_OPTIONS_H
 #define BB_PROGRAMS_GENERATE_OPTIONS_H
 
@@ -7,7 +7,7 @@
 #include "cli_option.h"
 
 typedef struct bb_generation {
-    bb_generate_options options; /* complete after bb_generation_resolve, but for the callbacks */
+    bb_generate_options options; /* complete after bb_generation_resolve, except callbacks */
     int kv_cache, speculate;     /* bb_kv_type, bb_speculate */
     int64_t seed;
     bb_cli_list stops; /* as typed, with escapes */
@@ -18,13 +18,13 @@ typedef struct bb_generation {
 extern const bb_cli_group bb_generation_group;
 
 void bb_generation_default(bb_generation *generation);
-/* Fills `options` with what was given: call it once, when the options are read. bb_generation_free in every case. */
+/* Completes `options` after parsing. Call it once, and bb_generation_free in every case. */
 bb_status bb_generation_resolve(bb_generation *generation, bb_error *err);
-/* The options of a session for such texts. */
+/* The matching session options. */
 void bb_generation_session(const bb_generation *generation, bb_session_options *out);
 void bb_generation_free(bb_generation *generation);
 
-/* \n, \r, \t, \\ and \xHH become the bytes that they stand for. `option` names it in messages. out: strlen(text) bytes. */
+/* Replaces \n, \r, \t, \\ and \xHH by their bytes. option: name for messages. out: strlen(text) bytes. */
 bb_status bb_unescape(const char *option, const char *text, uint8_t *out, size_t *length, bb_error *err);
 
 #endif

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-/* What bitbyte generate says of a generation: as JSON, or for people. */
+/* Reports of bitbyte generate, as JSON or as text. */
 #include "generate_report.h"
 
 #include "json_out.h"

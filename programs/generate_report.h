@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-/* What bitbyte generate says of a generation: as JSON, or for people. */
+/* Reports of bitbyte generate, as JSON or as text. */
 #ifndef BB_PROGRAMS_GENERATE_REPORT_H
 #define BB_PROGRAMS_GENERATE_REPORT_H
 
@@ -13,11 +13,11 @@ typedef struct bb_sample {
     uint64_t seed;
     bb_generate_metrics metrics;
     int64_t invalid_utf8; /* places that are not UTF-8 */
-    uint8_t *text;        /* what was shown; malloc */
+    uint8_t *text;        /* output, malloc'd */
     size_t length, capacity;
 } bb_sample;
 
-/* What a report says besides the samples. */
+/* The samples and their common data. */
 typedef struct bb_generate_report {
     const char *model;
     const bb_generate_options *options;
@@ -29,7 +29,7 @@ typedef struct bb_generate_report {
 } bb_generate_report;
 
 json_t *bb_generate_report_json(const bb_generate_report *report);
-/* Speed and likelihood for people, one sample. */
+/* Prints speed and likelihood of one sample as text. */
 void bb_generate_report_show(const bb_sample *sample, FILE *out);
 
 #endif

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-/* bitbyte info: what a model file is, and the memory that a model takes. */
+/* bitbyte info: describes or verifies a model file, and predicts memory. */
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -19,35 +19,35 @@ typedef struct info_args {
 
 /* clang-format off: a table is read by rows */
 static const bb_cli_option options[] = {
-    {.help = "What"},
+    {.help = "Model"},
     {.name = "file",
      .type = BB_CLI_STRING,
      .offset = offsetof(info_args, file),
      .value = "FILE",
      .position = 1,
-     .help = "model file, checkpoint, or run directory (its newest checkpoint; with --verify all of them)"},
-    {.name = "json", .type = BB_CLI_FLAG, .offset = offsetof(info_args, json), .help = "as one JSON object"},
+     .help = "model file, checkpoint, or run directory (its latest valid checkpoint; with --verify, all checkpoints)"},
+    {.name = "json", .type = BB_CLI_FLAG, .offset = offsetof(info_args, json), .help = "print one JSON object"},
     {.name = "verify",
      .type = BB_CLI_FLAG,
      .offset = offsetof(info_args, verify),
-     .help = "read all of it and compare it with its checksums; exit status 1 when something is damaged"},
+     .help = "read the whole file and check its checksums; exit status 1 if anything is damaged"},
     {.help = "Memory"},
     {.name = "memory",
      .type = BB_CLI_FLAG,
      .offset = offsetof(info_args, memory),
-     .help = "predict what training and inference take, by purpose, for FILE's model or for the options below"},
+     .help = "predict training and inference memory for FILE's model, or for the options below"},
     {.name = "batch_size",
      .type = BB_CLI_INT,
      .offset = offsetof(info_args, batch_size),
      .value = "N",
      .range = BB_CLI_AT_LEAST(1),
-     .help = "sequences computed at once"},
+     .help = "sequences per micro-batch"},
     {.name = "seq_len",
      .type = BB_CLI_INT,
      .offset = offsetof(info_args, seq_len),
      .value = "N",
      .range = BB_CLI_AT_LEAST(1),
-     .help = "bytes a sequence; also the length of the key/value cache"},
+     .help = "bytes per sequence, and length of the KV cache"},
     {.name = "optim",
      .type = BB_CLI_CHOICE,
      .offset = offsetof(info_args, optim),
@@ -64,8 +64,8 @@ static const bb_cli_option options[] = {
 
 static const bb_cli_command command = {
     .name = "info",
-    .summary = "what a model or checkpoint is: configuration, parameters, step, share of -1, 0 and +1 in each ternary matrix, "
-               "scales, sizes. With --verify, whether it is whole; with --memory, what a run would take.",
+    .summary = "describes a model or checkpoint: configuration, parameters, step, and scale and shares of -1, 0 and +1 of each "
+               "ternary matrix. --verify checks for damage; --memory predicts the memory of a run.",
     .usage = "FILE [--verify] [--json] | --memory [FILE] [options]",
     .options = options,
     .option_count = BB_CLI_COUNT(options),
@@ -84,18 +84,18 @@ static bb_status describe(void *user, const char *path, bb_error *err) {
     *(json_t **)user = json;
     if (json) return BB_OK;
     err->code = BB_ERR_INTERNAL;
-    snprintf(err->message, sizeof err->message, "%.900s: the description is no JSON", path);
+    snprintf(err->message, sizeof err->message, "%.900s: the description is not valid JSON", path);
     return err->code;
 }
 
-static bb_status take_config(void *user, const char *path, bb_error *err) { return bb_config_load(path, user, NULL, err); }
+static bb_status load_config(void *user, const char *path, bb_error *err) { return bb_config_load(path, user, NULL, err); }
 
-/* ---- whole or not ---------------------------------------------------------------------------------------------------- */
+/* ---- verify ----------------------------------------------------------------------------------------------------------- */
 
 typedef struct verification {
     json_t *files;
     bb_progress progress;
-    const char *path; /* of the file that is being read */
+    const char *path; /* file being read */
     int damaged;
 } verification;
 
@@ -204,14 +204,14 @@ static void show_memory(const info_args *args, const json_t *memory) {
     snprintf(title, sizeof title, "generating, up to %d bytes", args->seq_len);
     show_bytes(json_object_get(memory, "inference"), title);
     if (json_is_null(json_object_get(memory, "device_total")))
-        puts("this machine: how much memory it has is not known");
+        puts("this machine: memory size unknown");
     else
         printf("this machine: %s, %s free\n",
                bb_text_bytes((uint64_t)json_integer_value(json_object_get(memory, "device_total"))).s,
                bb_text_bytes((uint64_t)json_integer_value(json_object_get(memory, "device_free"))).s);
 }
 
-/* An option that would change nothing is a mistake that is better said. */
+/* An option without effect is probably a mistake, so report it. */
 static int check(const bb_cli *cli, const info_args *args) {
     if (args->verify && (args->memory || !args->file))
         return bb_cli_usage_error(&command, args->file ? "give --verify or --memory, not both" : "--verify: FILE is missing");
@@ -219,7 +219,7 @@ static int check(const bb_cli *cli, const info_args *args) {
     for (int i = 0; i < cli->row_count && !args->memory; i++) {
         const bb_cli_row *row = &cli->rows[i];
         if (row->given && row->target != &args->file && row->target != &args->json && row->target != &args->verify)
-            return bb_cli_usage_error(&command, "--%s only means something with --memory", row->option->name);
+            return bb_cli_usage_error(&command, "--%s requires --memory", row->option->name);
     }
     return BB_CLI_CONTINUE;
 }
@@ -234,7 +234,7 @@ static int info(const bb_cli *cli, info_args *args) {
     json_t *json = NULL;
     if (args->verify) return verify(args);
     if (args->memory && args->file) {
-        if (bb_model_find(args->file, take_config, &config, path, sizeof path, &err) != BB_OK)
+        if (bb_model_find(args->file, load_config, &config, path, sizeof path, &err) != BB_OK)
             return bb_cli_fail(&command, &err);
         exit_status = bb_model_args_from_file(cli, &args->model, path, &config);
         if (exit_status != BB_CLI_CONTINUE) return exit_status;

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-/* bitbyte generate --interactive: a conversation in one session. On a terminal with libedit's line editor, else plain lines. */
+/* bitbyte generate --interactive: a conversation in one session. Uses libedit on a terminal, plain lines otherwise. */
 #include "interactive.h"
 
 #include <errno.h>
@@ -18,18 +18,18 @@
 #endif
 
 static const char help[] =
-    "What you type is put at the end of the text as it stands, and the model goes on from there; an empty line lets\n"
-    "it go on as it is. Ctrl-C stops an answer, Ctrl-D ends.\n"
-    "  /again   another answer in place of the last one\n"
-    "  /reset   forget everything\n"
-    "  /quit    end\n"
-    "  //text   a line that begins with a slash\n";
+    "Each line is appended to the text, and the model continues from there; an empty line just continues.\n"
+    "Ctrl-C stops an answer, Ctrl-D quits.\n"
+    "  /again   replace the last answer by another\n"
+    "  /reset   clear the text\n"
+    "  /quit    quit\n"
+    "  //text   a line that starts with a slash\n";
 
-/* Where lines come from. */
+/* Input lines. */
 typedef struct reader {
-    bool terminal; /* somebody types: Ctrl-C is about the answer alone */
-    bool prompted; /* and sees a prompt */
-    char *line;    /* getline's */
+    bool terminal; /* interactive: Ctrl-C stops only the answer */
+    bool prompted; /* input and output are terminals: show a prompt */
+    char *line;    /* buffer of getline */
     size_t capacity;
 #ifdef BB_HAVE_LIBEDIT
     EditLine *editor;
@@ -43,7 +43,7 @@ static const char *prompt_text(EditLine *editor) {
     return "> ";
 }
 
-/* Ctrl-C while a line is typed: away with the line. */
+/* Ctrl-C while typing: drops the line. */
 static unsigned char drop_line(EditLine *editor, int key) {
     (void)key;
     const LineInfoW *line = el_wline(editor);
@@ -64,7 +64,7 @@ static unsigned char suspend(EditLine *editor, int key) {
 static bool editor_open(reader *r) {
     HistEvent event;
     setlocale(LC_CTYPE, "");
-    if (MB_CUR_MAX == 1) setlocale(LC_CTYPE, "C.UTF-8"); /* text is UTF-8, also where the environment has no say */
+    if (MB_CUR_MAX == 1) setlocale(LC_CTYPE, "C.UTF-8"); /* text is UTF-8, even without a locale */
     r->editor = el_init_fd("bitbyte", stdin, stdout, stderr, STDIN_FILENO, STDOUT_FILENO, STDERR_FILENO);
     r->history = history_init();
     if (!r->editor || !r->history) return false;
@@ -74,7 +74,7 @@ static bool editor_open(reader *r) {
     el_set(r->editor, EL_EDITOR, "emacs");
     el_set(r->editor, EL_HIST, history, r->history);
     el_set(r->editor, EL_SIGNAL, 1);
-    /* the keys themselves rather than the signals that a terminal makes of them */
+    /* read Ctrl-C and Ctrl-Z as keys, not as signals */
     el_set(r->editor, EL_SETTY, "-d", "-isig", NULL);
     el_set(r->editor, EL_ADDFN, "drop-line", "forget what was typed", drop_line);
     el_set(r->editor, EL_ADDFN, "suspend", "stop the program for now", suspend);
@@ -96,9 +96,10 @@ static bool reader_open(reader *r, bb_error *err) {
              getenv("TERM") ? getenv("TERM") : "");
 #else
     err->code = BB_ERR_UNSUPPORTED;
-    snprintf(err->message, sizeof err->message,
-             "--interactive on a terminal needs libedit, which this build lacks: install libedit-dev and build again, or give "
-             "lines by a pipe");
+    snprintf(
+        err->message, sizeof err->message,
+        "--interactive on a terminal needs libedit, which this build lacks: install libedit-dev and rebuild, or pipe lines "
+        "into it");
 #endif
     return false;
 }
@@ -111,7 +112,7 @@ static void reader_close(reader *r) {
     free(r->line);
 }
 
-/* The next line without its newline, or CR and newline as files from Windows have them; NULL at the end. */
+/* The next line without LF or CRLF; NULL at the end. */
 static const char *reader_line(reader *r, size_t *length) {
     const char *line = NULL;
     ssize_t n = -1;
@@ -178,7 +179,7 @@ static bb_status answer_now(bb_interactive *i, const reader *r, uint64_t seed, b
     return status;
 }
 
-/* Puts a line at the text's end and marks what is to be answered. One that is not read to its end leaves the text as it was. */
+/* Appends a line to the text and marks the end. If reading it is interrupted, the text is restored. */
 static bb_status feed_line(bb_interactive *i, const char *line, size_t length, bb_error *err) {
     bb_status status = bb_session_mark(i->session, err);
     if (status != BB_OK) return status;
@@ -198,7 +199,7 @@ static bb_status feed_line(bb_interactive *i, const char *line, size_t length, b
 
 typedef enum outcome { CONTINUE, END, FAILED } outcome;
 
-/* One line, a command or not. *again counts the answers to the same text. */
+/* Handles one line: a command or text. *again counts the answers to the same text. */
 static outcome take_line(bb_interactive *i, const reader *r, const char *line, size_t length, uint64_t *again, bb_error *err) {
     bb_status status = BB_OK;
     bool command = length > 0 && line[0] == '/' && !(length > 1 && line[1] == '/');
@@ -211,13 +212,13 @@ static outcome take_line(bb_interactive *i, const reader *r, const char *line, s
     if (command && length == 6 && memcmp(line, "/again", 6) == 0) {
         status = bb_session_rewind(i->session, err);
         if (status == BB_ERR_ARGUMENT) {
-            fprintf(stderr, "there is no answer yet that another could replace\n");
+            fprintf(stderr, "there is no answer to replace yet\n");
             return CONTINUE;
         }
         ++*again;
     } else if (command) {
         bool asked = length == 5 && memcmp(line, "/help", 5) == 0;
-        if (!asked) fprintf(stderr, "there is no command %.*s\n", (int)length, line);
+        if (!asked) fprintf(stderr, "unknown command %.*s\n", (int)length, line);
         fputs(help, asked ? stdout : stderr);
         fflush(stdout);
         return CONTINUE;
@@ -226,7 +227,7 @@ static outcome take_line(bb_interactive *i, const reader *r, const char *line, s
         *again = 0;
         status = feed_line(i, line + slash, length - slash, err);
         if (status == BB_ERR_INTERRUPTED) {
-            fprintf(stderr, "\nthe line was not read to its end: the text is as it was before it\n");
+            fprintf(stderr, "\ninterrupted: the line was dropped\n");
             return CONTINUE;
         }
     }
@@ -246,9 +247,9 @@ int bb_interactive_run(bb_interactive *i, bb_error *err) {
         return -1;
     }
     if (r.terminal) bb_signals_uninstall();
-    if (r.prompted) fputs("Ctrl-C stops an answer, Ctrl-D ends; /help says more.\n", stdout);
+    if (r.prompted) fputs("Ctrl-C stops an answer, Ctrl-D quits, /help lists commands.\n", stdout);
     while (now == CONTINUE && !ferror(stdout) && (line = reader_line(&r, &length))) {
-        /* nobody types: a signal ends it all, like elsewhere */
+        /* without a terminal, signals end the program */
         if (r.terminal) bb_signals_catch_interrupts();
         now = take_line(i, &r, line, length, &again, err);
         if (r.terminal)

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-/* JSON as text: for machines, and as tables for people. */
+/* JSON output: as JSON text, and as tables for people. */
 #include "json_out.h"
 
 #include <math.h>
@@ -9,7 +9,7 @@
 #include "bitbyte.h"
 #include "utf8.h"
 
-/* Fewest significant digits, at least `digits`, with which every real in `json` reads back as itself. */
+/* The fewest significant digits, at least `digits`, that represent every real in `json` exactly. */
 static int exact_digits(json_t *json, int digits) {
     if (json_is_object(json)) {
         const char *key;
@@ -97,7 +97,7 @@ static void scalar_text(const json_t *value, char *out) {
     }
 }
 
-/* A column for every key that some row has, in the order in which they come up. */
+/* Prints a table with a column for every key of any row, in order of appearance. */
 static void show_table(json_t *rows, int indent, FILE *out) {
     enum { COLUMNS = 32 };
     struct {

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-/* JSON as text: for machines, and as tables for people. Knows streams, but no terminal and no command. */
+/* JSON output: as JSON text, and as tables for people. Independent of terminals and commands. */
 #ifndef BB_PROGRAMS_JSON_OUT_H
 #define BB_PROGRAMS_JSON_OUT_H
 
@@ -9,15 +9,15 @@
 #include <stdint.h>
 #include <stdio.h>
 
-/* JSON text whose numbers read back as they were; free() it. NULL when out of memory, or where a string is not UTF-8. */
+/* JSON text with exact numbers; free() it. NULL: out of memory, or a string is not UTF-8. */
 char *bb_json_dump(json_t *json, size_t flags);
-/* A path, or a message with paths in it, as a JSON string: see bb_path_text. */
+/* A path, or a message with paths, as a JSON string; see bb_path_text. */
 json_t *bb_json_path_string(const char *path);
-/* One line of JSON, flushed; takes the reference. False where `json` is NULL or has no text. */
+/* Prints one line of JSON, flushes, and releases `json`. False if `json` is NULL or bb_json_dump fails. */
 bool bb_json_write(json_t *json, FILE *out);
-/* A JSON value as indented text for people: nested objects under their name, lists of objects as tables. */
+/* Prints JSON as indented text: nested objects under their names, arrays of objects as tables. */
 void bb_json_show(json_t *json, FILE *out);
-/* Any bytes as "text", with U+FFFD where they are not UTF-8; then every byte of them also as "hex". */
+/* Adds bytes as "text", with U+FFFD for invalid UTF-8; if there is any, also adds all bytes as "hex". */
 void bb_json_add_bytes(json_t *object, const uint8_t *bytes, size_t length);
 
 #endif

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-/* bitbyte pack: files and folders into shards of bytes. */
+/* bitbyte pack: packs files and folders into shards of bytes. */
 #include <stdlib.h>
 #include <string.h>
 
@@ -28,29 +28,28 @@ static const bb_cli_option options[] = {
      .type = BB_CLI_LIST,
      .offset = offsetof(pack_args, inputs),
      .value = "PATH",
-     .help =
-         "files and folders, packed in this order, - for standard input. Folders are searched to the bottom, sorted by path, "
-         "without names that begin with a dot. gzip, zstd, xz, bzip2 and UTF-16 are recognized by content",
+     .help = "files and folders, packed in this order; - for standard input. Folders are searched recursively, sorted by "
+             "path, without hidden files. gzip, zstd, xz, bzip2 and UTF-16 are detected",
      .position = 1,
      .required = true},
     {.name = "exts",
      .type = BB_CLI_LIST,
      .offset = offsetof(pack_args, exts),
      .value = "EXT",
-     .help = "extensions of the files to take from folders (all: every file); a file given by name is always taken",
-     .default_text = "those of common text, markup, data and source code files"},
+     .help = "extensions of files to take from folders (all: every file); files given by name are always taken",
+     .default_text = "common text, markup, data and source code files"},
     {.name = "input_format",
      .type = BB_CLI_CHOICE,
      .offset = offsetof(pack_args, input_format),
      .choices = input_formats,
-     .help = "what all inputs hold, standard input too: text, JSON lines, or JSON. auto: .jsonl, .ndjson and .json are JSON, "
-             "everything else is text"},
+     .help = "format of all inputs: text, JSON lines, or JSON. auto: .jsonl, .ndjson and .json are JSON, everything else is "
+             "text"},
     {.name = "json_key",
      .type = BB_CLI_STRING,
      .offset = offsetof(pack_args, json_key),
      .value = "KEYS",
-     .help = "where .json and .jsonl records have their text: the first key found wins, nested objects are searched too; "
-             "'' packs JSON as it is"},
+     .help = "keys that hold the text of JSON records; the first key found wins, nested objects are searched too; '' packs "
+             "JSON unchanged"},
     {.name = "strict",
      .type = BB_CLI_FLAG,
      .offset = offsetof(pack_args, strict),
@@ -60,42 +59,42 @@ static const bb_cli_option options[] = {
      .type = BB_CLI_STRING,
      .offset = offsetof(pack_args, out_dir),
      .value = "DIR",
-     .help = "gets shard_00000.bin and so on, val_00000.bin and so on, and manifest.json",
+     .help = "output directory for shard_00000.bin, ..., val_00000.bin, ... and manifest.json",
      .required = true},
     {.name = "shard_size_gb",
      .type = BB_CLI_DOUBLE,
      .offset = offsetof(pack_args, shard_size_gb),
      .value = "X",
-     .help = "size of a shard in GB (10^9 bytes); the last one may be smaller",
+     .help = "shard size in GB (10^9 bytes); the last shard may be smaller",
      .range = BB_CLI_FROM_TO(1e-9, 1e9)},
     {.name = "sep_byte",
      .type = BB_CLI_INT,
      .offset = offsetof(pack_args, sep_byte),
      .value = "N",
-     .help = "byte between documents, 0 to 255; -1: none",
+     .help = "separator byte between documents, 0 to 255; -1: none",
      .range = BB_CLI_FROM_TO(-1, 255)},
     {.name = "val_frac",
      .type = BB_CLI_DOUBLE,
      .offset = offsetof(pack_args, val_frac),
      .value = "X",
-     .help = "share of all bytes, from the end, that goes to the val shards; less than 1",
+     .help = "fraction of the data, from the end, that becomes val shards; less than 1",
      .range = BB_CLI_FROM_TO(0, 1)},
     {.name = "overwrite",
      .type = BB_CLI_FLAG,
      .offset = offsetof(pack_args, overwrite),
-     .help = "replace the earlier pack that out_dir holds, once the new one is whole"},
+     .help = "replace an earlier pack in out_dir once the new one is complete"},
     {.name = "json",
      .type = BB_CLI_FLAG,
      .offset = offsetof(pack_args, json),
-     .help = "one JSON object on standard output: files, documents, bytes, val_bytes, shards, val_shards, skipped, "
-             "left_out, seconds, out_dir"},
+     .help = "print one JSON object: files, documents, bytes, val_bytes, shards, val_shards, skipped, left_out, seconds, "
+             "out_dir"},
 };
 
 static const bb_cli_command command = {
     .name = "pack",
     .summary =
-        "turns files and folders into shards of bytes to train on. Inputs that cannot be read are reported and left out. "
-        "The same inputs give the same shards.",
+        "packs files and folders into shards of bytes for training. Unreadable inputs are reported and skipped. The same "
+        "inputs give the same shards.",
     .usage = "[--inputs] PATH… --out_dir DIR [options]",
     .options = options,
     .option_count = BB_CLI_COUNT(options),
@@ -104,7 +103,7 @@ static const bb_cli_command command = {
                 "  curl https://example.org/dump.jsonl.zst | bitbyte pack - --input_format jsonl --out_dir data\n",
 };
 
-/* Splits text at its commas, in place; returns how many keys, or -1 when there are too many. */
+/* Splits text at commas, in place. Returns the number of keys, or -1 if there are too many. */
 static int split_keys(char *text, const char **keys) {
     int count = 0;
     char *rest = NULL;
@@ -128,7 +127,7 @@ static void on_progress(void *user, int64_t files_done, int64_t files_total, int
                        bb_text_bytes(seconds > 0 ? (uint64_t)((double)bytes_done / seconds) : 0).s);
 }
 
-/* A file name may hold anything: line breaks and escape sequences stay off the terminal. */
+/* Replaces control characters: a file name may contain line breaks and escape sequences. */
 static void on_skip(void *user, const char *path, const char *reason) {
     pack_view *view = user;
     char line[1024];
@@ -153,7 +152,7 @@ static void show(const pack_args *args, const bb_pack_result *r, double seconds)
         return;
     }
     int64_t train_bytes = r->bytes - r->val_bytes;
-    printf("%s: %lld documents of %lld file%s in %s\n", args->out_dir, (long long)r->documents, (long long)r->files,
+    printf("%s: %lld documents from %lld file%s in %s\n", args->out_dir, (long long)r->documents, (long long)r->files,
            r->files == 1 ? "" : "s", bb_text_duration(seconds).s);
     printf("  training   %lld bytes in %lld shard%s\n", (long long)train_bytes, (long long)r->shards,
            r->shards == 1 ? "" : "s");
@@ -168,7 +167,7 @@ static int pack_inputs(const pack_args *args) {
     bb_pack_options_default(&pack);
     const char *keys[MAX_JSON_KEYS];
     char *key_text = strdup(args->json_key);
-    if (!key_text) return bb_cli_fail(&command, &(bb_error){BB_ERR_MEMORY, "no memory for the options"});
+    if (!key_text) return bb_cli_fail(&command, &(bb_error){BB_ERR_MEMORY, "out of memory"});
     pack.json_keys = keys;
     pack.json_key_count = split_keys(key_text, keys);
     if (pack.json_key_count < 0) {
@@ -177,7 +176,7 @@ static int pack_inputs(const pack_args *args) {
     }
     if (args->input_format >= BB_INPUT_JSON_LINES && pack.json_key_count == 0) {
         free(key_text);
-        return bb_cli_usage_error(&command, "--input_format %s takes records' texts by key: --json_key is empty",
+        return bb_cli_usage_error(&command, "--input_format %s needs --json_key, which is empty",
                                   input_formats[args->input_format]);
     }
     pack_view view = {.start = bb_monotonic_seconds()};
@@ -212,7 +211,7 @@ static int pack_inputs(const pack_args *args) {
         return BB_EXIT_OK;
     }
     if (status == BB_ERR_INTERRUPTED) {
-        fprintf(stderr, "bitbyte pack: stopped; nothing new was left in %s\n", args->out_dir);
+        fprintf(stderr, "bitbyte pack: stopped; %s is unchanged\n", args->out_dir);
         return bb_signals_exit_status();
     }
     return bb_cli_fail(&command, &err);

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-/* Progress: one live line on a terminal, plain lines elsewhere; and how quantities are written for people. */
+/* Progress output: one live line on a terminal, plain lines elsewhere. Also formats quantities. */
 #include "progress.h"
 
 #include <stdarg.h>
@@ -17,7 +17,7 @@ double bb_monotonic_seconds(void) {
     return (double)now.tv_sec + 1e-9 * (double)now.tv_nsec;
 }
 
-/* A launcher gives its processes a terminal of its own making, and what they write there may go to a file. */
+/* An MPI launcher gives its processes a pseudo-terminal, whose output may go to a file. */
 static bool launched(void) {
     static const char *const names[] = {"OMPI_COMM_WORLD_RANK", "PMI_RANK", "PMIX_RANK"};
     for (size_t i = 0; i < sizeof names / sizeof *names; i++)
@@ -58,7 +58,7 @@ void bb_progress_update(bb_progress *progress, const char *fmt, ...) {
     vsnprintf(line, sizeof line, fmt, args);
     va_end(args);
     if (progress->terminal) {
-        /* A line that wraps could not be taken back with a carriage return. */
+        /* A carriage return cannot erase a wrapped line. */
         fprintf(progress->stream, "\r\033[K%.*s", terminal_width(progress->stream) - 1, line);
         progress->shown = true;
     } else {
@@ -80,7 +80,7 @@ void bb_progress_line(bb_progress *progress, const char *fmt, ...) {
 static bb_text scaled(double value, const char *const *units, int unit_count) {
     bb_text text;
     int unit = 0;
-    /* 999.5 would be written as 1000. */
+    /* 999.5 would be printed as 1000. */
     while (unit + 1 < unit_count && value >= (unit == 0 ? 1000 : 999.5)) {
         value /= 1000;
         unit++;

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-/* Progress: one live line on a terminal, plain lines elsewhere; and how quantities are written for people. */
+/* Progress output: one live line on a terminal, plain lines elsewhere. Also formats quantities. */
 #ifndef BB_PROGRAMS_PROGRESS_H
 #define BB_PROGRAMS_PROGRESS_H
 
@@ -10,16 +10,16 @@
 typedef struct bb_progress {
     FILE *stream;
     bool terminal, shown;
-    double plain_interval; /* seconds between plain lines where there is no terminal; 0: none */
-    double last;           /* time of the last one shown */
+    double plain_interval; /* seconds between lines without a terminal; 0: none */
+    double last;           /* time of the last update */
 } bb_progress;
 
 void bb_progress_open(bb_progress *progress, FILE *stream, double plain_interval);
-/* What is happening now: replaces the live line (at most ten times a second), or writes a plain line when one is due. */
+/* Replaces the live line, at most ten times per second, or prints a plain line when due. */
 void bb_progress_update(bb_progress *progress, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
-/* A line that stays. */
+/* Prints a permanent line. */
 void bb_progress_line(bb_progress *progress, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
-/* Takes the live line away; the progress may go on afterwards. */
+/* Erases the live line; updates may follow. */
 void bb_progress_clear(bb_progress *progress);
 
 typedef struct bb_text {

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-/* Signals that ask for an orderly stop, and those that ask for a checkpoint. */
+/* Signals that request an orderly stop or a checkpoint. */
 #include "signals.h"
 
 #include <errno.h>
@@ -27,8 +27,8 @@ static void say(const char *text) {
     }
 }
 
-/* Of SIGHUP and SIGXCPU more follow by themselves (from the shell, each second), and of a session that ends both SIGHUP and
- * SIGTERM: only who sends SIGINT or SIGTERM twice will not wait. */
+/* SIGHUP and SIGXCPU may repeat by themselves, and the end of a session sends SIGHUP and SIGTERM. So only a second SIGINT or
+ * SIGTERM ends the program at once. */
 static void on_signal(int number) {
     bool urges = number == SIGINT || number == SIGTERM;
     if (urges && urged) _exit(128 + number);
@@ -63,7 +63,7 @@ static void handle(int number, void (*handler)(int)) {
     sigaction(number, &action, NULL);
 }
 
-/* nohup's choice stands. */
+/* Respects nohup. */
 static void handle_unless_ignored(int number, void (*handler)(int)) {
     struct sigaction now;
     if (sigaction(number, NULL, &now) == 0 && now.sa_handler == SIG_IGN) return;

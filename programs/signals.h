@@ -1,23 +1,23 @@
 // SPDX-License-Identifier: MIT
-/* SIGINT, SIGTERM, SIGHUP (unless it was ignored at the start) and SIGXCPU: the first asks for an orderly stop; a second SIGINT or
- * SIGTERM ends the program at once. SIGUSR1 and SIGUSR2 ask for a checkpoint. */
+/* The first SIGINT, SIGTERM, SIGHUP (unless ignored at start) or SIGXCPU requests an orderly stop. A second SIGINT or SIGTERM
+ * ends the program at once. SIGUSR1 and SIGUSR2 request a checkpoint. */
 #ifndef BB_PROGRAMS_SIGNALS_H
 #define BB_PROGRAMS_SIGNALS_H
 
-/* on_first (may be NULL) runs in the handler, with `user`: it and `message`'s printing are async-signal-safe only.
- * message: written to stderr at the first signal, may be NULL. */
+/* on_first (may be NULL) is called in the handler with `user` and must be async-signal-safe.
+ * message (may be NULL): printed on stderr at the first signal. */
 void bb_signals_install(void (*on_first)(void *user), void *user, const char *message);
-/* From here on SIGUSR1 and SIGUSR2 run `action` in their handler, or do nothing where it is NULL. */
+/* SIGUSR1 and SIGUSR2 call `action` in the handler; NULL: ignored. */
 void bb_signals_on_save(void (*action)(void *user), void *user);
-/* From here on SIGINT, however often it comes, is a stop request and nothing else; the others end the program. */
+/* Every SIGINT is only a stop request; the other signals end the program. */
 void bb_signals_catch_interrupts(void);
-/* All end the program again as they do by default, and what came is forgotten. */
+/* Restores the default actions and clears received signals. */
 void bb_signals_uninstall(void);
-/* From here on signals no longer call what was given: before `user` goes. */
+/* Signals no longer call the actions. Call it before `user` is freed. */
 void bb_signals_release(void);
-/* Becomes non-zero at the first signal: what the library's `stop` fields want. */
+/* Non-zero after the first signal; for the `stop` fields of the library. */
 const volatile int *bb_signals_stop(void);
-/* 128 + the signal that came, 0 when none did. */
+/* 128 + the received signal; 0: none. */
 int bb_signals_exit_status(void);
 
 #endif

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-/* Standard input, output and error as other programs leave them. */
+/* Standard input, output and error: closed or non-blocking descriptors. */
 #include "standard_streams.h"
 
 #include <errno.h>
@@ -8,7 +8,7 @@
 #include <stdint.h>
 #include <unistd.h>
 
-/* open() takes the lowest free number, so in ascending order each one gets its own. */
+/* open() uses the lowest free number, so ascending order gives each descriptor its own. */
 static void fill_closed_descriptors(void) {
     for (int fd = STDIN_FILENO; fd <= STDERR_FILENO; fd++)
         if (fcntl(fd, F_GETFD) < 0 && errno == EBADF && open("/dev/null", O_RDWR) != fd) _exit(1);

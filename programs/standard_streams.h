@@ -5,9 +5,9 @@
 
 #include <stdio.h>
 
-/* First thing in main. A closed standard descriptor is opened on /dev/null: else the next file that the program opens gets its
- * number, and messages end up in that file. stdin, stdout and stderr become streams that wait where a descriptor is not
- * blocking, instead of losing data to EAGAIN. fileno() of them is -1: use STDIN_FILENO and so on. */
+/* Call first in main. Opens /dev/null for closed standard descriptors, so that no file of the program gets their numbers and
+ * receives messages. Makes stdin, stdout and stderr wait on non-blocking descriptors instead of losing data to EAGAIN. fileno()
+ * of them is -1: use STDIN_FILENO etc. */
 void bb_standard_streams_open(void);
 /* The descriptor of stdout or stderr. */
 int bb_standard_descriptor(const FILE *stream);

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-/* bitbyte train: opens what the run needs, says what it will be, trains. */
+/* bitbyte train: opens a run, prints its summary, trains. */
 #include <fcntl.h>
 #include <signal.h>
 #include <stdlib.h>
@@ -14,16 +14,16 @@
 
 typedef struct run {
     bb_dist *dist;
-    bb_device *device;   /* of the model */
-    bb_device *hardware; /* with --profile, the one that `device` times; otherwise NULL */
+    bb_device *device;   /* used by the model */
+    bb_device *hardware; /* with --profile, the device that `device` wraps; else NULL */
     bb_model *model;
     bb_optimizer *optimizer;
     bb_dataset *dataset;
     bb_trainer *trainer;
 } run;
 
-/* What the run takes at its longest sequences, and whether that is there: if need be, without the copy that checkpoints would
- * be written from. A validation with longer windows needs its own. */
+/* Predicts the memory of the run at its longest sequences and checks that it is free, if need be without a checkpoint copy.
+ * Validation with longer windows may need more. */
 static bb_status check_memory(const bb_train_args *args, bb_device *device, const bb_config *config,
                               const bb_optimizer_options *optimizer, bb_train_memory *out, bb_error *err) {
     bb_memory_estimate *memory = &out->estimate;
@@ -44,8 +44,8 @@ static bb_status check_memory(const bb_train_args *args, bb_device *device, cons
     status = bb_memory_predict_rank(config, o, optimizer, memory, err);
     if (status != BB_OK) return status;
     bb_device_memory(device, &total_bytes, &out->free_bytes);
-    if (total_bytes == 0) return BB_OK;                                                    /* not known */
-    uint64_t here = (uint64_t)bb_dist_local_size(o->dist), copy = memory->checkpoint_copy; /* rank 0's alone */
+    if (total_bytes == 0) return BB_OK;                                                    /* unknown */
+    uint64_t here = (uint64_t)bb_dist_local_size(o->dist), copy = memory->checkpoint_copy; /* on rank 0 only */
     out->no_copy = copy > 0 && (memory->total - copy) * here + copy > out->free_bytes;
     if (out->no_copy) {
         memory->total -= copy;
@@ -53,23 +53,23 @@ static bb_status check_memory(const bb_train_args *args, bb_device *device, cons
     }
     if ((memory->total - copy) * here + copy <= out->free_bytes) return BB_OK;
     char ranks[64] = "";
-    if (here > 1) snprintf(ranks, sizeof ranks, " in each of the %d ranks of this host", (int)here);
+    if (here > 1) snprintf(ranks, sizeof ranks, " on each of the %d ranks of this host", (int)here);
     char line[512];
     bb_memory_line(memory, line, sizeof line);
     err->code = BB_ERR_MEMORY;
     snprintf(err->message, sizeof err->message,
-             "this run needs %s of memory%s, %s of %s is free: %s. Less of it: a smaller --batch_size (more --grad_accum), "
-             "--seq_len_cap%s%s, or a smaller model",
+             "this run needs %s of memory%s, but only %s of %s is free: %s. To reduce it: a smaller --batch_size (and larger "
+             "--grad_accum), --seq_len_cap%s%s, or a smaller model",
              bb_text_bytes(memory->total).s, ranks, bb_text_bytes(out->free_bytes).s, bb_text_bytes(total_bytes).s, line,
              o->recompute ? "" : ", no --no_ckpt", args->optim == BB_OPTIM_ADAMW ? ", --optim adamw8bit" : "");
     return err->code;
 }
 
-/* What the run works with, on this rank. */
+/* Opens dataset, model, optimizer and trainer of this rank. */
 static bb_status open_parts(const bb_train_args *args, bb_train_report *report, const bb_config *config,
                             const bb_optimizer_options *optimizer, bool no_copy, run *r, bb_error *err) {
     bb_status status;
-    /* Opened at the longest sequences first: data that is too short for them is found now, not halfway. */
+    /* Opened at the longest sequence length, to find data that is too short now and not halfway. */
     status =
         bb_byte_shard_dataset_open(args->data, bb_train_longest(&args->options), (uint64_t)args->seed, 0, 1, &r->dataset, err);
     if (status != BB_OK) return status;
@@ -96,20 +96,20 @@ static bb_status open_parts(const bb_train_args *args, bb_train_report *report, 
     if (args->saved_steps && args->options.steps <= step) {
         err->code = BB_ERR_ARGUMENT;
         snprintf(err->message, sizeof err->message,
-                 "--steps %lld: the run is at step %lld already; --steps counts from its beginning",
+                 "--steps %lld: the run is already at step %lld; --steps is the total, from step 0",
                  (long long)args->options.steps, (long long)step);
         return err->code;
     }
     if (args->options.stop_at > 0 && args->options.stop_at <= step) {
         err->code = BB_ERR_ARGUMENT;
-        snprintf(err->message, sizeof err->message, "--stop_at %lld: the run is at step %lld already",
+        snprintf(err->message, sizeof err->message, "--stop_at %lld: the run is already at step %lld",
                  (long long)args->options.stop_at, (long long)step);
         return err->code;
     }
     return BB_OK;
 }
 
-/* What the resumed run will do from here on that it would not have done. */
+/* Reports what changes in the resumed run. */
 static void note_changes(const bb_train_args *args, bb_train_report *report, int64_t step) {
     const bb_train_options *o = &args->options;
     char message[1024];
@@ -121,8 +121,8 @@ static void note_changes(const bb_train_args *args, bb_train_report *report, int
     int64_t warmup = o->warmup_steps >= 0 ? o->warmup_steps : (int64_t)(o->warmup_frac * (double)o->steps);
     snprintf(
         message, sizeof message,
-        "the schedule is made for %lld steps instead of %lld: step %lld has a learning rate of %.3g and sequences of %d bytes; "
-        "the warm-up is the first %lld steps",
+        "the schedule now has %lld steps instead of %lld: step %lld has a learning rate of %.3g and sequences of %d bytes; "
+        "warmup is the first %lld steps",
         (long long)o->steps, (long long)args->saved_steps, (long long)step + 1,
         bb_lr_for_step(step, warmup, o->steps, args->lr, o->lr_schedule, o->lr_min_factor),
         o->seq_len ? o->seq_len : bb_seq_len_for_step(step, o->steps, o->seq_len_cap), (long long)warmup);
@@ -154,13 +154,14 @@ static bb_status open_run(const bb_train_args *args, bb_train_report *report, ru
         status = bb_profile_open(r->hardware, &r->device, err);
     }
     if (status == BB_OK) status = check_memory(args, r->device, &config, &optimizer, &memory, err);
-    /* No rank takes memory before all have looked at what is free. */
+    /* No rank allocates before all have checked free memory. */
     if ((status = bb_dist_agree(r->dist, status, err)) != BB_OK) return status;
     status = open_parts(args, report, &config, &optimizer, memory.no_copy, r, err);
     if ((status = bb_dist_agree(r->dist, status, err)) != BB_OK) return status;
     status = bb_train_report_memory(report, memory.estimate.total, bb_optimizer_state_bytes(r->optimizer), err);
     if (memory.no_copy)
-        bb_train_report_note(report, "no memory for a copy to save from: an update will wait until a checkpoint is written");
+        bb_train_report_note(report,
+                             "not enough memory for a checkpoint copy: updates will wait while a checkpoint is written");
     if (status == BB_OK) bb_train_report_summary(report, r->device, &config, &memory, r->dataset, bb_trainer_step(r->trainer));
     if (status == BB_OK && args->ddp && bb_dist_size(r->dist) == 1)
         bb_train_report_note(report, "--ddp: this job has one rank; mpirun -np N or srun starts more");
@@ -178,7 +179,7 @@ static void close_run(run *r) {
     bb_dist_close(r->dist);
 }
 
-/* Where the time went, with --profile. */
+/* Prints the table of --profile. */
 static bb_status report_profile(bb_train_report *report, const run *r, bb_error *err) {
     char *profile;
     if (!r->hardware) return BB_OK;
@@ -192,7 +193,7 @@ static bb_status report_profile(bb_train_report *report, const run *r, bb_error 
 static void request_stop(void *trainer) { bb_trainer_request_stop(trainer); }
 static void request_save(void *trainer) { bb_trainer_request_save(trainer); }
 
-/* How many processes a launcher started, by the environment that it gives them. */
+/* Number of processes that an MPI launcher started, from its environment variables. */
 static int launched(void) {
     static const char *const names[] = {"OMPI_COMM_WORLD_SIZE", "PMI_SIZE"};
     for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
@@ -207,14 +208,12 @@ static int fail_alone(const char *message, int exit_status) {
     return exit_status;
 }
 
-/* This process alone, or with --ddp those that were started together; of these, rank 0 alone speaks. */
+/* Opens the job: this process, or all processes with --ddp. Only rank 0 writes to standard output. */
 static int open_ranks(int argc, char **argv, bb_dist **out) {
     bb_error err;
     bool ranks = bb_train_wants_ranks(argc, argv);
     if (!ranks && launched() > 1)
-        return fail_alone(
-            "mpirun started several processes, each of which would train by itself: --ddp makes them ranks of one run",
-            BB_EXIT_USAGE);
+        return fail_alone("mpirun started several processes; add --ddp to train one model with all of them", BB_EXIT_USAGE);
     if (bb_dist_open(ranks ? "mpi" : "single", out, &err) != BB_OK) {
         fprintf(stderr, "bitbyte train: %s%s\n", ranks ? "--ddp: " : "", err.message);
         return BB_EXIT_FAILURE;
@@ -226,7 +225,7 @@ static int open_ranks(int argc, char **argv, bb_dist **out) {
     return BB_CLI_CONTINUE;
 }
 
-/* A failure that all ranks know of: rank 0 says it. */
+/* A failure known to all ranks: only rank 0 reports it. */
 static int fail_together(const bb_dist *dist, const bb_error *err) {
     bb_error unsaid;
     if (bb_dist_rank(dist) > 0) bb_cli_hold(&unsaid);
@@ -235,7 +234,7 @@ static int fail_together(const bb_dist *dist, const bb_error *err) {
     return exit_status;
 }
 
-/* The command line, read by all ranks: where one can't, e.g. as it does not see a file, none goes on. */
+/* All ranks parse the command line. If one fails, e.g. because it cannot see a file, all stop. */
 static int read_args(int argc, char **argv, bb_dist *dist, bb_train_args *args) {
     if (bb_dist_size(dist) == 1) return bb_train_args_read(argc, argv, dist, args);
     bb_error err = {.code = BB_OK};
@@ -246,7 +245,7 @@ static int read_args(int argc, char **argv, bb_dist *dist, bb_train_args *args) 
     return fail_together(dist, &err);
 }
 
-/* In the run's errors.log, too: what carries standard error away may be what failed. */
+/* Also logs to the run's errors.log: what forwards standard error may itself have failed. */
 static void log_failure(const char *dir, const char *message) {
     char path[4096], when[32];
     time_t now = time(NULL);
@@ -259,12 +258,12 @@ static void log_failure(const char *dir, const char *message) {
     fclose(log);
 }
 
-/* The others wait for this rank: say what happened, and end them. */
+/* Other ranks may wait for this one: reports the error and ends the job. */
 static void end_job(const bb_train_args *args, bb_dist *dist, bb_error *err) {
     char message[sizeof err->message];
     bb_dist_wait_to_report(dist);
     snprintf(message, sizeof message, "%s", err->message);
-    if (strncmp(message, "rank ", 5) != 0 && strncmp(message, "all ", 4) != 0) /* what ranks agreed on names one already */
+    if (strncmp(message, "rank ", 5) != 0 && strncmp(message, "all ", 4) != 0) /* agreed errors already name a rank */
         snprintf(err->message, sizeof err->message, "rank %d on %s: %.800s", bb_dist_rank(dist),
                  bb_dist_host(dist, bb_dist_rank(dist)), message);
     log_failure(args->out, err->message);
@@ -274,7 +273,7 @@ static void end_job(const bb_train_args *args, bb_dist *dist, bb_error *err) {
 int bb_cmd_train(int argc, char **argv) {
     bb_train_args args;
     run r = {0};
-    bb_signals_on_save(NULL, NULL); /* they must not end a run that is still being opened */
+    bb_signals_on_save(NULL, NULL); /* SIGUSR1 must not end a run that is still opening */
     int exit_status = open_ranks(argc, argv, &r.dist);
     if (exit_status != BB_CLI_CONTINUE) return exit_status;
     exit_status = read_args(argc, argv, r.dist, &args);
@@ -288,18 +287,18 @@ int bb_cmd_train(int argc, char **argv) {
     bb_error err;
     bb_train_report report;
     bb_status status = bb_dist_agree(r.dist, bb_train_report_open(&report, &args, &err), &err);
-    if (status == BB_OK) status = bb_train_args_share_out(&args, r.dist, &err);
+    if (status == BB_OK) status = bb_train_args_sync_out(&args, r.dist, &err);
     if (status == BB_OK) status = open_run(&args, &report, &r, &err);
     bool training = status == BB_OK, alone = bb_dist_size(r.dist) == 1;
     if (training) {
         double start = bb_monotonic_seconds();
-        signal(SIGPIPE, SIG_IGN); /* a closed standard output is met as an error of writing */
-        /* With ranks the trainer says who was asked: a launcher sends signals to all when it ends a job, too. */
+        signal(SIGPIPE, SIG_IGN); /* a closed standard output becomes a write error */
+        /* With ranks, the trainer reports which rank got the signal: a launcher also sends signals when it ends a job. */
         bb_signals_install(request_stop, r.trainer,
                            !alone                     ? NULL
                            : report.progress.terminal ? "\r\033[Kfinishing the step, then saving (once more: stop at once)\n"
                                                       : "finishing the step, then saving (once more: stop at once)\n");
-        if (r.hardware) (void)bb_profile_start(r.device, &err); /* what came before is not training */
+        if (r.hardware) (void)bb_profile_start(r.device, &err); /* excludes setup */
         bb_signals_on_save(request_save, r.trainer);
         status = bb_trainer_train(r.trainer, r.dataset, &err);
         bb_signals_release();
@@ -307,7 +306,7 @@ int bb_cmd_train(int argc, char **argv) {
             bb_error unsaid;
             bb_status told = bb_train_report_end(&report, status != BB_OK, bb_trainer_step(r.trainer),
                                                  bb_monotonic_seconds() - start, &unsaid);
-            if (told == BB_OK) told = report_profile(&report, &r, &unsaid); /* of this rank: after what all do together */
+            if (told == BB_OK) told = report_profile(&report, &r, &unsaid); /* this rank only, so after the collective calls */
             if (told != BB_OK) {
                 status = told;
                 err = unsaid;

@@ -9,7 +9,7 @@
 #include "common.h"
 
 typedef struct bb_train_args {
-    bb_train_options options; /* what the library takes; pointers and callbacks are filled in later */
+    bb_train_options options; /* library options; pointers and callbacks are set later */
     bb_model_args model;
     bb_device_args device;
     const char *data, *out, *val_data, *resume, *init; /* paths, absolute after bb_train_args_read */
@@ -19,15 +19,15 @@ typedef struct bb_train_args {
     int64_t seed;
     bool no_ckpt, no_opt_state, allow_overwrite, wd_all, ddp, use_sdpa, json, profile;
 
-    char checkpoint[4096];        /* file or run directory to resume from, "" when there is none */
-    char *config_json;            /* what config.json of the run will hold */
-    char *checkpoint_config_json; /* what its checkpoints will */
-    char *changes;                /* options that were given and differ from those of the resumed run; NULL: none */
-    int64_t saved_steps;          /* of the resumed run, where --steps is another; else 0 */
-    json_t *file_config;          /* the configuration that came with a checkpoint file; options borrow text from it */
+    char checkpoint[4096];        /* file or run directory to resume from; "": none */
+    char *config_json;            /* text of the run's config.json */
+    char *checkpoint_config_json; /* configuration stored in its checkpoints */
+    char *changes;                /* given options that differ from the resumed run; NULL: none */
+    int64_t saved_steps;          /* --steps of the resumed run if it changed; else 0 */
+    json_t *file_config;          /* configuration of a checkpoint file; options borrow text from it */
     char default_out[64];
-    json_t *saved;     /* the resumed run's configuration, NULL when there is none; options borrow text from it */
-    char *absolute[3]; /* what paths were made absolute in */
+    json_t *saved;     /* configuration of the resumed run, or NULL; options borrow text from it */
+    char *absolute[3]; /* memory of absolute paths */
 } bb_train_args;
 
 #endif

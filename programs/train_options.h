@@ -1,19 +1,19 @@
 // SPDX-License-Identifier: MIT
-/* The options of `bitbyte train`, and the configuration that a resumed run or a model file brings. */
+/* Reads the command line of `bitbyte train` and completes it from a resumed run or a model file. */
 #ifndef BB_PROGRAMS_TRAIN_OPTIONS_H
 #define BB_PROGRAMS_TRAIN_OPTIONS_H
 
 #include "train_args.h"
 
-extern const bb_cli_command bb_train_command; /* for messages */
+extern const bb_cli_command bb_train_command; /* the option table, train_option_table.c */
 
-/* Whether the command line says --ddp: asked before it is read, since then the ranks read it together. */
+/* Whether the command line has --ddp. Needed before parsing, because ranks parse together. */
 bool bb_train_wants_ranks(int argc, char **argv);
-/* Reads the command line and, when resuming or starting from a file, the configuration that comes with it; checks everything
- * that needs neither memory nor data. Returns BB_CLI_CONTINUE or an exit status; bb_train_args_free in every case. */
+/* Parses the command line, merges the configuration of a resumed run or a model file, and checks all that needs neither memory
+ * nor data. Returns BB_CLI_CONTINUE or an exit status; bb_train_args_free in every case. */
 int bb_train_args_read(int argc, char **argv, bb_dist *dist, bb_train_args *args);
-/* All ranks: the default --out of rank 0, as they may have started in different seconds. */
-bb_status bb_train_args_share_out(bb_train_args *args, bb_dist *dist, bb_error *err);
+/* Collective. Gives all ranks the default --out of rank 0; they may have started in different seconds. */
+bb_status bb_train_args_sync_out(bb_train_args *args, bb_dist *dist, bb_error *err);
 void bb_train_args_free(bb_train_args *args);
 /* Length of the longest sequences that the run will train on. */
 int bb_train_longest(const bb_train_options *options);

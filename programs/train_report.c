@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-/* What `bitbyte train` says: a summary, progress, how it ended. For people, or as lines of JSON. */
+/* Output of `bitbyte train`: summary, progress and result, as text or as lines of JSON. */
 #include "train_report.h"
 
 #include <math.h>
@@ -21,7 +21,7 @@ bb_status bb_train_report_open(bb_train_report *report, const bb_train_args *arg
 
 void bb_train_report_close(bb_train_report *report) { free(report->ranks); }
 
-/* A number of each rank to all. */
+/* Gathers one number from each rank. */
 static bb_status gather(bb_train_report *report, uint64_t mine, size_t field, bb_error *err) {
     bb_dist *dist = report->args->options.dist;
     uint64_t *all = calloc((size_t)bb_dist_size(dist), sizeof *all);
@@ -41,17 +41,17 @@ bb_status bb_train_report_memory(bb_train_report *report, uint64_t predicted, ui
     return status == BB_OK ? gather(report, optimizer, offsetof(bb_rank_memory, optimizer), err) : status;
 }
 
-/* What the steps from first_step on will read. */
+/* The data that the remaining steps will read. */
 typedef struct planned {
     double bytes, epochs;
 } planned;
 
-/* Sequences are counted phase by phase: the curriculum is constant between few steps. */
+/* Counts by phase of the curriculum; within a phase the sequence length is constant. */
 static planned plan_from(const bb_train_options *o, const bb_dataset *dataset, int64_t first_step) {
     planned sum = {0};
     for (int64_t at = first_step; at < o->steps;) {
         int length = o->seq_len ? o->seq_len : bb_seq_len_for_step(at, o->steps, o->seq_len_cap);
-        int64_t low = o->seq_len ? o->steps : at + 1, high = o->steps; /* the phase's end lies in [low, high] */
+        int64_t low = o->seq_len ? o->steps : at + 1, high = o->steps; /* the phase ends in [low, high] */
         while (low < high) {
             int64_t middle = low + (high - low) / 2;
             if (bb_seq_len_for_step(middle, o->steps, o->seq_len_cap) == length)
@@ -81,7 +81,7 @@ static json_t *ranks_json(const bb_train_report *report) {
     return ranks;
 }
 
-/* Rank by rank; with the same memory on the same host, they are one line. */
+/* One line per rank; ranks with the same memory on the same host share a line. */
 static void ranks_text(bb_train_report *report) {
     const bb_dist *dist = report->args->options.dist;
     for (int r = 0, size = bb_dist_size(dist), first = 0; r < size; r++) {
@@ -90,11 +90,10 @@ static void ranks_text(bb_train_report *report) {
             strcmp(bb_dist_host(dist, r + 1), bb_dist_host(dist, first)) == 0)
             continue;
         char peak[128] = "", ranks[64];
-        if (m->peak) snprintf(peak, sizeof peak, "%s resident at the most, predicted ", bb_text_bytes(m->peak).s);
+        if (m->peak) snprintf(peak, sizeof peak, "peak resident %s, predicted ", bb_text_bytes(m->peak).s);
         snprintf(ranks, sizeof ranks, first == r ? "rank     %d" : "ranks    %d to %d", first, r);
-        bb_progress_line(&report->progress, "%s on %s: %s%s of memory%s, the optimizer's state %s", ranks,
-                         bb_dist_host(dist, r), peak, bb_text_bytes(m->predicted).s, first == r ? "" : " each",
-                         bb_text_bytes(m->optimizer).s);
+        bb_progress_line(&report->progress, "%s on %s: %s%s of memory%s, optimizer state %s", ranks, bb_dist_host(dist, r),
+                         peak, bb_text_bytes(m->predicted).s, first == r ? "" : " each", bb_text_bytes(m->optimizer).s);
         first = r + 1;
     }
 }
@@ -140,7 +139,7 @@ void bb_train_report_summary(bb_train_report *report, bb_device *device, const b
         fprintf(out, "memory   %s of %s free: %s\n", bb_text_bytes(memory->estimate.total).s,
                 bb_text_bytes(memory->free_bytes).s, line);
     else
-        fprintf(out, "memory   %s, how much is free is not known: %s\n", bb_text_bytes(memory->estimate.total).s, line);
+        fprintf(out, "memory   %s, free memory unknown: %s\n", bb_text_bytes(memory->estimate.total).s, line);
     if (bb_dist_size(o->dist) > 1) ranks_text(report);
     fprintf(out, "data     %s: %lld shard%s, %s\n", args->data, (long long)data.shards, data.shards == 1 ? "" : "s",
             bb_text_bytes((uint64_t)data.bytes).s);
@@ -156,13 +155,13 @@ void bb_train_report_summary(bb_train_report *report, bb_device *device, const b
     bool one = plan.epochs > 0.995 && plan.epochs < 1.005;
     fprintf(out, "run      steps %lld to %lld, %s: %.3g %s%s %s; %s, lr %g\n", (long long)first_step + 1, (long long)o->steps,
             bb_text_bytes((uint64_t)plan.bytes).s, plan.epochs, unit, one ? "" : "s",
-            unit[0] == 'e' ? "of the data" : "the data, windows drawn with replacement as the run began",
+            unit[0] == 'e' ? "of the data" : "the data, windows drawn with replacement as in the resumed run",
             args->optim == BB_OPTIM_ADAMW8BIT ? "adamw8bit" : "adamw", args->lr);
     fprintf(out, "out      %s\n", args->out);
     if (args->checkpoint[0])
         fprintf(out, "resumes  %s\n", bb_trainer_resumed_from(report->trainer));
     else if (args->resume)
-        fprintf(out, "resumes  %s: no checkpoint yet, from the beginning\n", args->resume);
+        fprintf(out, "resumes  %s: no checkpoint yet, starts at step 0\n", args->resume);
     fflush(out);
 }
 
@@ -194,7 +193,7 @@ static void event_json(const bb_train_event *e) {
     }
 }
 
-/* live: what matters most comes first, as a narrow terminal cuts the end. */
+/* live: the most important fields come first, because a narrow terminal cuts the end. */
 static void step_text(const bb_train_event *e, bool live, char *out, size_t size) {
     char skipped[80] = "";
     bb_text eta = bb_text_duration(e->eta_seconds), rate = bb_text_bytes((uint64_t)e->bytes_per_second);
@@ -238,7 +237,7 @@ void bb_train_report_event(void *user, const bb_train_event *e) {
         event_json(e);
     else
         event_text(report, e);
-    /* Nobody listens any more, e.g. `| head`: save instead of dying with the steps since the last checkpoint. */
+    /* Standard output is closed, e.g. `| head`: stop and save, to keep the steps since the last checkpoint. */
     if (ferror(stdout)) bb_trainer_request_stop(report->trainer);
 }
 
@@ -254,7 +253,7 @@ void bb_train_report_profile(bb_train_report *report, const char *profile) {
         bb_json_line(root);
         return;
     }
-    bb_progress_line(&report->progress, "where the time went:");
+    bb_progress_line(&report->progress, "profile:");
     bb_json_show(root, stdout);
     json_decref(root);
 }
@@ -283,7 +282,7 @@ bb_status bb_train_report_end(bb_train_report *report, bool interrupted, int64_t
     const char *q = quote(args->out);
     if (bb_dist_size(args->options.dist) > 1) {
         ranks_text(report);
-        bb_progress_line(&report->progress, "waiting  %.1f%% of the time, %.1f%% for communication that computing did not hide",
+        bb_progress_line(&report->progress, "waiting  %.1f%% of the time, %.1f%% for communication not hidden by computation",
                          100 * wait_share, 100 * exposed_share);
     }
     if (failed_validations)
@@ -291,11 +290,11 @@ bb_status bb_train_report_end(bb_train_report *report, bool interrupted, int64_t
                          failed_validations == 1 ? "" : "s");
     if (complete) {
         bb_progress_line(&report->progress, "done: %lld steps, %s", (long long)step, bb_text_duration(seconds).s);
-        bb_progress_line(&report->progress, "let it write:  bitbyte generate %s%s%s --prompt 'TEXT'", q, args->out, q);
+        bb_progress_line(&report->progress, "generate:  bitbyte generate %s%s%s --prompt 'TEXT'", q, args->out, q);
     } else {
         bb_progress_line(&report->progress, "stopped after step %lld of %lld, %s", (long long)step,
                          (long long)args->options.steps, report->saved[0] ? "saved" : "nothing new to save");
-        bb_progress_line(&report->progress, "to go on:  bitbyte train --resume %s%s%s", q, args->out, q);
+        bb_progress_line(&report->progress, "resume:  bitbyte train --resume %s%s%s", q, args->out, q);
     }
     return BB_OK;
 }

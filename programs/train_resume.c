@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-/* Where a resumed run takes from what the command line does not say. */
+/* Completes the options of a resumed run from its saved configuration. */
 #include "train_resume.h"
 
 #include <dirent.h>
@@ -16,7 +16,7 @@ static bool is_directory(const char *path) {
     return stat(path, &info) == 0 && S_ISDIR(info.st_mode);
 }
 
-/* A run killed before its first checkpoint is resumed from its beginning. */
+/* A run killed before its first checkpoint restarts from step 0. */
 static bool holds_checkpoints(const char *directory) {
     DIR *dir = opendir(directory);
     if (!dir) return false;
@@ -36,24 +36,24 @@ static bool is_known_version(const json_t *config) {
     return json_is_integer(version) && json_integer_value(version) == BB_RUN_CONFIG_VERSION;
 }
 
-/* The configuration in a run directory. *out: the caller's reference. */
+/* Loads the config.json of a run directory. The caller releases *out. */
 static int load_config(const bb_cli *cli, const char *path, json_t **out) {
     json_error_t where;
     if (access(path, R_OK) != 0)
         return bb_cli_failure(cli->command,
-                              "%s: cannot read: %s (a run directory has one; to resume from a checkpoint, name the file)", path,
-                              strerror(errno));
+                              "%s: cannot read: %s (expected in a run directory; to resume from a checkpoint, name the file)",
+                              path, strerror(errno));
     *out = json_load_file(path, JSON_REJECT_DUPLICATES, &where);
     if (!json_is_object(*out))
         return bb_cli_failure(cli->command, "%s: expected one JSON object: %s", path,
                               *out ? "found another value" : where.text);
     if (!is_known_version(*out))
-        return bb_cli_failure(cli->command, "%s: expected \"version\": 1, found another; a newer program may have written it",
+        return bb_cli_failure(cli->command, "%s: expected \"version\": 1; a newer version of bitbyte may have written it",
                               path);
     return BB_CLI_CONTINUE;
 }
 
-/* A schedule that is made longer keeps its warm-up, which may be over. */
+/* An extended schedule keeps the length of its warmup, which may be over. */
 static void extend(const bb_cli *cli, bb_train_args *args, const json_t *saved) {
     int64_t steps = json_integer_value(json_object_get(saved, "steps"));
     if (steps == 0 || steps == args->options.steps) return;
@@ -75,7 +75,7 @@ static int read_run_config(const bb_cli *cli, bb_train_args *args) {
     return BB_CLI_CONTINUE;
 }
 
-/* config.json of the run directory that a checkpoint lies in; NULL where it lies in none. */
+/* The config.json next to a checkpoint, or NULL. */
 static json_t *load_config_beside(const char *checkpoint) {
     const char *slash = strrchr(checkpoint, '/');
     char path[4200];
@@ -86,8 +86,8 @@ static json_t *load_config_beside(const char *checkpoint) {
     return NULL;
 }
 
-/* What is not given comes from the configuration that the checkpoint keeps, and what that leaves out (paths, and what changes no
- * result) from the run directory that the file lies in. */
+/* Options not given come from the configuration stored in the checkpoint. What that lacks (paths, options without influence on
+ * results) comes from the config.json next to the file. */
 static int read_file_config(const bb_cli *cli, bb_train_args *args) {
     char *text = NULL;
     bb_error err;
@@ -113,7 +113,7 @@ int bb_train_resume(const bb_cli *cli, bb_train_args *args) {
         if (status != BB_CLI_CONTINUE) return status;
         if (!args->out) args->out = args->resume;
         if (!holds_checkpoints(args->resume))
-            return BB_CLI_CONTINUE; /* else the trainer takes the newest that is not damaged */
+            return BB_CLI_CONTINUE; /* otherwise the trainer finds the latest valid checkpoint */
     } else {
         int status = read_file_config(cli, args);
         if (status != BB_CLI_CONTINUE) return status;

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-/* Where a resumed run takes from what the command line does not say. */
+/* Completes the options of a resumed run from its saved configuration. */
 #ifndef BB_PROGRAMS_TRAIN_RESUME_H
 #define BB_PROGRAMS_TRAIN_RESUME_H
 
@@ -7,8 +7,8 @@
 
 enum { BB_RUN_CONFIG_VERSION = 1 };
 
-/* args->resume is given: fills the options that are not, the checkpoint, the output directory of a resumed run directory, and
- * what changes. Returns BB_CLI_CONTINUE or an exit status. */
+/* For args->resume: sets the options that were not given, the checkpoint, the output directory when resuming a run directory,
+ * and `changes`. Returns BB_CLI_CONTINUE or an exit status. */
 int bb_train_resume(const bb_cli *cli, bb_train_args *args);
 
 #endif

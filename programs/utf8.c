@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: MIT
-/* Bytes as they come into whole UTF-8 characters. */
+/* Incremental UTF-8 decoder. */
 #include "utf8.h"
 
 #include <stdbool.h>
 #include <string.h>
 
-/* Bytes of the character that starts with `byte`, 0: none does. */
+/* Length of a character that starts with `byte`; 0: invalid. */
 static int length_of(uint8_t byte) {
     if (byte < 0x80) return 1;
     if (byte >= 0xC2 && byte <= 0xDF) return 2;

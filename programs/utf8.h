@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-/* Bytes as they come into whole UTF-8 characters. Knows no stream and no terminal: what it gives goes anywhere. */
+/* Incremental UTF-8 decoder. */
 #ifndef BB_PROGRAMS_UTF8_H
 #define BB_PROGRAMS_UTF8_H
 
@@ -11,22 +11,21 @@
 enum { BB_UTF8_MAX_BYTES = 4 };
 
 typedef struct bb_utf8 {
-    uint8_t pending[BB_UTF8_MAX_BYTES]; /* the beginning of a character */
-    int have, need;                     /* bytes in pending; bytes of the whole character */
+    uint8_t pending[BB_UTF8_MAX_BYTES]; /* bytes of an incomplete character */
+    int have, need;                     /* bytes in pending; length of the character */
     int64_t invalid;                    /* places that are not UTF-8, so far */
 } bb_utf8;
 
-/* Zeroed, a bb_utf8 is at the beginning of a text. */
+/* A zeroed bb_utf8 is ready for a new text. */
 
-/* What one more byte makes: `invalid` places that are not UTF-8, each for one U+FFFD, then a whole character of `size` bytes, or
- * none yet (0). */
+/* The result of one byte: `invalid` invalid sequences, one U+FFFD each, then a character of `size` bytes, or none yet (0). */
 typedef struct bb_utf8_result {
     int invalid, size;
     uint8_t character[BB_UTF8_MAX_BYTES];
 } bb_utf8_result;
 
 bb_utf8_result bb_utf8_byte(bb_utf8 *u, uint8_t byte);
-/* The text ends: an incomplete character is invalid. Returns 1 then, else 0. */
+/* Ends the text. Returns 1 if an incomplete character was pending, else 0. */
 int bb_utf8_end(bb_utf8 *u);
 
 #endif

@@ -91,13 +91,13 @@ complains "unexpected argument 'text.txt'"
 expect 2 "$bitbyte" train --out run
 complains "--data DIR|GLOB|FILE is missing"
 expect 2 "$bitbyte" train --data text.txt --global_batch 8 --grad_accum 2
-complains "exclude each other"
+complains "not both"
 expect 2 env OMPI_COMM_WORLD_SIZE=4 "$bitbyte" train --data text.txt
 complains "--ddp"
 expect 2 "$bitbyte" train --data text.txt --no_opt_state
 complains "--resume"
 expect 2 "$bitbyte" train --data text.txt --resume a --init b
-complains "exclude each other"
+complains "not both"
 expect 2 "$bitbyte" eval
 complains "MODEL is missing"
 expect 2 "$bitbyte" eval model
@@ -113,7 +113,7 @@ complains "not both"
 expect 2 "$bitbyte" info
 complains "FILE is missing"
 expect 2 "$bitbyte" info text.txt --n_layer 3
-complains "--n_layer only means something with --memory"
+complains "--n_layer requires --memory"
 expect 2 "$bitbyte" pack --sep_byte 256
 complains "from -1 to 255, found '256'"
 expect 2 "$bitbyte" bench --shape XL

@@ -63,7 +63,7 @@ complains "unknown option '--nonsense'"
 expect 2 ranks 3 "${model[@]}" --global_batch 2
 complains "too little for 3 ranks"
 expect 2 timeout 60 mpirun -q --oversubscribe -np 2 "$bitbyte" train "${model[@]}"
-complains "--ddp makes them ranks of one run"
+complains "add --ddp to train one model with all of them"
 # one rank in a place where the data is not
 cat >elsewhere.sh <<'SCRIPT'
 if [ "${OMPI_COMM_WORLD_RANK:-0}" = 1 ]; then cd elsewhere || exit 1; fi

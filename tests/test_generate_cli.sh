@@ -94,7 +94,7 @@ cmp out plain || fail "generate --draft changes the text"
 expect 1 "${generate[@]}" --draft nowhere.safetensors
 complains "nowhere.safetensors"
 expect 2 "${generate[@]}" --draft "${generate[2]}" --speculate off
-complains "leave one out"
+complains "omit one of them"
 
 # ---- prompts: standard input, every byte of it; longer than the window
 printf 'The \0\xff\n' >binary
@@ -124,12 +124,12 @@ expect 0 "${generate[@]}" --prompt_file so_far --max_new_bytes 40 --temperature 
 tr -s '\n' <dialogue | cmp - expected || fail "generate --interactive does not go on from what was said"
 printf 'The \n/again\n/reset\nThe \n/nonsense\n/quit\nThe \n' | conversation || fail "generate --interactive with commands"
 [ "$(grep -cF -- "$(head -n 1 <<<"$first")" out)" = 3 ] || fail "/again and /reset"
-complains "there is no command /nonsense"
+complains "unknown command /nonsense"
 complains "/again"
 conversation </dev/null || fail "generate --interactive without a line"
 [ ! -s out ] || fail "generate --interactive without a line wrote something"
 echo /again | conversation || fail "/again before anything"
-complains "no answer yet"
+complains "no answer to replace yet"
 expect 2 "${generate[@]}" --interactive --n 2
 complains "/again"
 expect 2 "${generate[@]}" --interactive --prompt -
@@ -161,7 +161,7 @@ prompts() { tr '\r' '\n' <typescript | grep -ca '^> '; }
 more_prompts() { [ "$(prompts)" -gt "$1" ]; }
 streamed() { [ "$(wc -c <typescript)" -gt $((size + 300)) ]; }
 start_typing "${generate[*]} --interactive --temperature 0 --max_new_bytes 20"
-wait_until "the conversation begins" grep -qa -e '/help says more' -e 'needs libedit' typescript
+wait_until "the conversation begins" grep -qa -e '/help lists commands' -e 'needs libedit' typescript
 if grep -qa 'needs libedit' typescript; then
     end_typing
     [ $status = 1 ] || fail "exit status $status without libedit"
@@ -194,7 +194,7 @@ wait_until "an answer is streamed" streamed
 printf '\003' >&3 # stops the answer
 wait_until "a prompt after the answer" more_prompts "$count"
 printf '/help\r' >&3
-wait_for typescript "forget everything"
+wait_for typescript "clear the text"
 printf '/quit\r' >&3
 end_typing
 [ $status = 0 ] || fail "exit status $status after an answer that was stopped"

@@ -40,14 +40,14 @@ expect 0 "$bitbyte" eval "$odd/whole" 'grün.txt' --json
 run="$odd/whole"
 cp text.txt other.txt
 expect 2 "$bitbyte" train --data text.txt other.txt
-complains "unexpected argument 'other.txt': a glob stands in quotes"
+complains "unexpected argument 'other.txt': put globs in quotes"
 expect 2 "$bitbyte" eval "$run" text.txt other.txt
-complains "a glob stands in quotes"
+complains "put globs in quotes"
 expect 2 "$bitbyte" train nothing_there --data text.txt
 complains "unexpected argument 'nothing_there'"
 mkdir folder
 expect 2 "$bitbyte" pack --out_dir packed --exts txt folder
-complains "--exts takes all that follows it, 'folder' too; put PATH first, or write --inputs folder"
+complains "--exts takes all arguments after it, including 'folder'; put PATH first, or write --inputs folder"
 expect 2 "$bitbyte" generate "$run" -p Once
 complains "did you mean '--prompt'?"
 expect 2 "$bitbyte" train -o here
@@ -66,6 +66,6 @@ complains "model.gguf: byte 16: the header: expected 8 more bytes, found 1"
 expect 1 "$bitbyte" generate "$odd/data$odd" --prompt Once
 complains "a pack, which is data"
 expect 2 "$bitbyte" export "$run" --out -
-complains "--out -: a model is not written to standard output"
+complains "--out -: cannot write a model to standard output"
 [ ! -e ./- ] || fail "export --out - wrote a file named -"
 echo "names are bytes, and mistakes are explained"

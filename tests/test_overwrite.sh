@@ -39,7 +39,7 @@ done
 "$bitbyte" export run --out packed --json >/dev/null || fail "export over a packed file of before"
 "$bitbyte" export run --out other.safetensors --allow_overwrite >/dev/null || fail "--allow_overwrite"
 refused "the file that the model was loaded from" export packed --out packed
-refused "a file that this command reads" generate packed --prompt a --max_new_bytes 2 --device ref --metrics_json packed
+refused "an input of this command" generate packed --prompt a --max_new_bytes 2 --device ref --metrics_json packed
 cmp -s packed other.safetensors || fail "the packed files differ"
 "$bitbyte" pack text --out_dir shards >/dev/null || fail "pack"
 cp shards/shard_00000.bin shard.kept

@@ -14,7 +14,7 @@ printf 'no' >texts/d.bin
 # Order, decompression and records; --inputs and plain arguments mean the same.
 expect 0 "$bitbyte" pack --inputs texts --out_dir first --json_key story,q --sep_byte 124
 printf 'one|three|four|two' | cmp - first/shard_00000.bin || fail "the shard's bytes"
-says "4 documents of 3 files"
+says "4 documents from 3 files"
 says "training   18 bytes in 1 shard"
 expect 0 "$bitbyte" pack --out-dir=second --sep-byte=124 --json-key=story,q texts
 cmp first/shard_00000.bin second/shard_00000.bin || fail "the same inputs gave other bytes"

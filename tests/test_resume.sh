@@ -51,7 +51,7 @@ train --data text.txt --out longer "${small[@]}" --steps 10 --lr 1e-3 --warmup_f
 train --resume longer --steps 20 --lr 2e-3 --val_data text.txt --val_batches 1 --save_every 5 --log_every 1
 says "from step 11 on:"
 for change in "--lr 0.002 (was 0.001)" "--steps 20 (was 10)" "--val_data $tmp/text.txt (was none)" "--save_every 5 (was 10)"; do says "$change"; done
-says "the schedule is made for 20 steps instead of 10: step 11 has a learning rate of 0.00126 and sequences of 32 bytes; the warm-up is the first 2 steps"
+says "the schedule now has 20 steps instead of 10: step 11 has a learning rate of 0.00126 and sequences of 32 bytes; warmup is the first 2 steps"
 says "step 20/20"
 [ -e longer/step-00000015.safetensors ] || fail "--save_every 5 while resuming"
 [ "$(json_value longer/config.json steps)" = 20 ] || fail "config.json: the new --steps"
@@ -60,7 +60,7 @@ perl -MJSON::PP -ne '$l = decode_json($_); print $l->{lr} if $l->{step} == 11 &&
 train --resume longer # nothing changed: nothing said
 silent "from step"
 expect 2 "$bitbyte" train --resume longer --steps 15
-complains "--steps 15: the run is at step 20 already"
+complains "--steps 15: the run is already at step 20"
 for option in "--d_model 64:has 32" "--n_layer 2:has 1" "--seed 9:has 0" "--no_act_quant:has off" "--optim adamw:has adamw8bit"; do
     # shellcheck disable=SC2086
     expect 2 "$bitbyte" train --resume longer --steps 30 ${option%:*}
@@ -104,7 +104,7 @@ perl -MJSON::PP -ne '$l = decode_json($_); printf "%.6f ", $l->{lr}' warm/metric
 expect 0 "$bitbyte" eval warm text.txt --device "$device"
 [ ! -s err ] || fail "a note where there is none to say"
 expect 0 "$bitbyte" eval warm text.txt --device "$device" --seq_len 64
-[ "$(grep -c "windows of 64 bytes are longer than the 32" err)" = 1 ] || fail "eval past the trained length"
+[ "$(grep -c "windows of 64 bytes exceed the trained length of 32" err)" = 1 ] || fail "eval past the trained length"
 expect 0 "$bitbyte" eval warm text.txt --device "$device" --batches 1 --batch_size 1 --kv_cache int8
 silent "no effect"
 head -c 100 text.txt >piece
@@ -112,6 +112,6 @@ expect 0 "$bitbyte" eval warm piece --device ref --threads 2 --batch_size 2 --kv
 complains "--threads has no effect: --device ref has one thread"
 complains "--batch_size has no effect"
 expect 0 "$bitbyte" generate warm --max_new_bytes 2 --context_length 64 --temperature 0 --top_k 3 --device "$device"
-[ "$(grep -c "a context of 64 bytes is longer than the 32" err)" = 1 ] || fail "generate past the trained length"
+[ "$(grep -c "a context of 64 bytes exceeds the trained length of 32" err)" = 1 ] || fail "generate past the trained length"
 complains "--top_k has no effect"
 exit 0

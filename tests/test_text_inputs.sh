@@ -65,7 +65,7 @@ printf 'one\ntwo' | cmp - lines/shard_00000.bin || fail "JSON lines from standar
 expect 0 "$bitbyte" pack <(printf '{"text": "one"}\n') --input_format jsonl --out_dir piped
 printf one | cmp - piped/shard_00000.bin || fail "JSON lines from a pipe"
 expect 2 "$bitbyte" pack text.txt --input_format jsonl --json_key '' --out_dir none
-complains "--json_key is empty"
+complains "needs --json_key, which is empty"
 mkdir folder
 cp text.txt folder/a.txt
 printf x >folder/b.bin
@@ -114,7 +114,7 @@ wanted=$(score "data/val_*.bin")
 [ ! -s err ] || fail "eval of val_*.bin notes something"
 [ "$(score packed)" = "$(score 'packed/shard_*.bin')" ] || fail "eval of a pack without val_*.bin"
 score packed >/dev/null
-complains "packed holds no val_*.bin: its shard_*.bin were scored"
+complains "packed has no val_*.bin; scored its shard_*.bin"
 validate() { "$bitbyte" train --data data --out "$1" --steps 2 --val_every 1 --val_data "$2" "${tiny[@]}" --val_seq_len 32 >out 2>err ||
     fail "train --val_data $2"; grep -o 'validation bpb .*' out; }
 wanted=$(validate with_glob "data/val_*.bin")
@@ -126,6 +126,6 @@ validate without packed >/dev/null
 [ "$(grep -c "holds no val_" out)" = 1 ] || fail "--val_data of a pack without val_*.bin is not noted once"
 for data in - pipe; do
     expect 2 "$bitbyte" train --data data --out none --steps 2 --val_data "$data" "${tiny[@]}"
-    complains "--val_data is read again at each validation"
+    complains "--val_data is read at each validation"
 done
 echo "data is read as it comes, or refused with what to do"

@@ -81,6 +81,6 @@ done
 says '"memory_peak"'
 says '"exposed_share"'
 expect 0 ranks 2 "${small[@]}" --zero 1 --out said
-says "resident at the most, predicted "
-says "for communication that computing did not hide"
+says "peak resident "
+says "for communication not hidden by computation"
 echo "passed"

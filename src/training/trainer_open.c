@@ -126,7 +126,7 @@ static bb_status resume_from(void *user, const char *path, bb_error *err) {
 static void on_damaged(void *user, const char *path, const char *reason) {
     bb_trainer *t = ((const resume_request *)user)->trainer;
     if (t->damaged_step < 0) t->damaged_step = bb_run_dir_step_of(path);
-    bb_trainer_notice(t, "a damaged checkpoint is passed over for the one before it: %s", reason);
+    bb_trainer_notice(t, "damaged checkpoint, trying the one before it: %s", reason);
 }
 
 bb_status bb_trainer_resume(bb_trainer *t, const char *path, bool load_opt_state, bb_error *err) {
