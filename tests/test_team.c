@@ -24,14 +24,14 @@ typedef struct tally {
 static void count_units(void *user, bb_team *team, int thread) {
     tally *t = user;
     atomic_fetch_add(&t->threads, 1);
-    for (int64_t i = bb_team_take(team, thread); i >= 0; i = bb_team_take(team, thread)) {
+    for (int64_t i = bb_team_next_unit(team, thread); i >= 0; i = bb_team_next_unit(team, thread)) {
         t->taken[i]++;
         t->sums[thread]++;
     }
 }
 
 /* Returns how many threads there were: the caller may have been alone after late runs. */
-static int check_run(bb_team *team, int threads, bool alone, int64_t units, bb_team_fetch then) {
+static int check_run(bb_team *team, int threads, bool alone, int64_t units, bb_team_prefetch then) {
     static tally t;
     memset(&t, 0, sizeof t);
     bb_team_run(team, alone, units, count_units, &t, then);
@@ -50,10 +50,10 @@ static void test_units(void **state) {
     for (int threads = 1; threads <= MAX_THREADS; threads++) {
         bb_team *team = bb_team_create(threads);
         assert_non_null(team);
-        assert_int_equal(check_run(team, threads, false, 100, (bb_team_fetch){0}), threads);
+        assert_int_equal(check_run(team, threads, false, 100, (bb_team_prefetch){0}), threads);
         for (int round = 0; round < 30; round++)
             for (size_t i = 0; i < sizeof counts / sizeof *counts; i++) {
-                bb_team_fetch then = {round % 2 ? memory : NULL, 100, 1000};
+                bb_team_prefetch then = {round % 2 ? memory : NULL, 100, 1000};
                 check_run(team, threads, (round + (int)i) % 5 == 0, counts[i], then);
             }
         bb_team_free(team);
@@ -70,7 +70,7 @@ static void stall_one(void *user, bb_team *team, int thread) {
     stall *s = user;
     if (thread != s->slow)
         while (atomic_load(&s->slow_took) == 0) usleep(50);
-    for (int64_t i = bb_team_take(team, thread); i >= 0; i = bb_team_take(team, thread)) {
+    for (int64_t i = bb_team_next_unit(team, thread); i >= 0; i = bb_team_next_unit(team, thread)) {
         atomic_fetch_add(&s->taken, 1);
         if (thread != s->slow) continue;
         atomic_fetch_add(&s->slow_took, 1);
@@ -85,7 +85,7 @@ static void test_stalled_thread(void **state) {
         for (int slow = 0; slow < threads; slow++) {
             stall s = {.slow = slow, .units = 1000};
             bb_team *team = bb_team_create(threads); /* a team's first run asks all threads */
-            bb_team_run(team, false, s.units, stall_one, &s, (bb_team_fetch){0});
+            bb_team_run(team, false, s.units, stall_one, &s, (bb_team_prefetch){0});
             assert_int_equal(atomic_load(&s.taken), s.units);
             assert_int_equal(atomic_load(&s.slow_took), 1);
             bb_team_free(team);
@@ -97,7 +97,7 @@ static void test_sleep(void **state) {
     (void)state;
     bb_team *team = bb_team_create(3);
     for (int round = 0; round < 3; round++) {
-        check_run(team, 3, false, 100, (bb_team_fetch){0});
+        check_run(team, 3, false, 100, (bb_team_prefetch){0});
         usleep(50000);
     }
     bb_team_free(team);

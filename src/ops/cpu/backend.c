@@ -59,8 +59,8 @@ static void cpu_zero(bb_device *dev, void *p, size_t bytes) {
     }
 }
 
-/* Of all threads together, a slab of expanded weights (linear_*.c) or the head's sums; of each, a tile of dW; and attention's
- * sums, which have another size with every shape. */
+/* Shared by all threads: a slab of expanded weights (linear_*.c) or the head's sums. Per thread: a tile of dW. Attention's
+ * buffers depend on the shape. */
 static size_t cpu_scratch_bytes(bb_device *dev, const bb_attention *a, int64_t C, int64_t V) {
     enum { SLAB = 9000000, TILE = 1 << 20 };
     size_t head = bb_cpu_head_scratch(a->B * a->Tq, V, C);

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
-/* THE selection table: which kernels run on which processor. One row a level, best first, portable last; what a row does not say
- * it inherits from the rows below it. A device takes its row when it is opened. */
+/* THE selection table: which kernels run on which processor. One row per level, best first, portable last; a row inherits what
+ * it does not set from the rows below it. A device takes its row when it is opened. */
 #include "ops/cpu/kernels.h"
 
 #include <dnnl.h>
@@ -19,7 +19,7 @@ static const bb_cpu_kernels rows[] = {
      .dot = &bb_dot_amx,
      .peak_bf16 = &bb_peak_bf16_amx,
      .peak_int8 = &bb_peak_int8_amx,
-     .forward_rows = 2048, /* waiting for one another costs more than reading what has left the caches */
+     .forward_rows = 2048, /* synchronization costs more than re-reading what has left the caches */
      .onednn_isa = BB_ONEDNN_ANY},
     {.level = BB_CPU_AVX512_BF16,
      .round = bb_round_avx512bf16,
@@ -30,8 +30,8 @@ static const bb_cpu_kernels rows[] = {
     {.level = BB_CPU_AVX512_VNNI,
      .attention = BB_ATTENTION_AVX512_VNNI,
      .ternary_dot = bb_ternary_dot_vnni,
-     .ternary_dot_dense = bb_ternary_dot_dense, /* with VBMI, on AMD's processors: see below */
-     .vbmi = true,                              /* where the processor has it: see below */
+     .ternary_dot_dense = bb_ternary_dot_dense, /* requires VBMI and an AMD processor: see below */
+     .vbmi = true,                              /* if the processor has it: see below */
      .dot = &bb_dot_avx512,
      .weight_gradient_i8 = bb_linear_dot_weight_gradient,
      .peak_int8 = &bb_peak_int8_vnni,
@@ -40,7 +40,7 @@ static const bb_cpu_kernels rows[] = {
      .simd = BB_SIMD_AVX512,
      .attention = BB_ATTENTION_AVX512,
      .round = bb_round_avx512,
-     .weight_gradient_i8 = bb_linear_gemm_weight_gradient, /* oneDNN's vectors are twice as wide as those of AVX2's int16 */
+     .weight_gradient_i8 = bb_linear_gemm_weight_gradient, /* oneDNN's vectors are twice as wide as AVX2's int16 */
      .peak_f32 = &bb_peak_f32_avx512,
      .onednn_isa = dnnl_cpu_isa_avx512_core},
     {.level = BB_CPU_AVX2,
@@ -60,7 +60,7 @@ static const bb_cpu_kernels rows[] = {
      .ternary_dot = bb_ternary_dot_generic,
      .weight_gradient_i8 = bb_linear_gemm_weight_gradient,
      .peak_f32 = &bb_peak_f32_generic,
-     .forward_rows = 512, /* what is wide and in f32 is read while it is in the caches */
+     .forward_rows = 512, /* wide f32 rows are read while they are still in the caches */
      .onednn_isa = dnnl_cpu_isa_sse41},
 };
 
@@ -88,8 +88,8 @@ bb_cpu_kernels bb_cpu_kernels_for(bb_cpu_level level) {
         INHERIT(onednn_isa);
     }
 #ifdef __x86_64__
-    /* Features that do not lie on the ladder of levels. The dense layout pays where one operation permutes the bytes of two
-     * registers, as on AMD's processors. */
+    /* Features outside the ladder of levels. The dense layout pays where one operation permutes the bytes of two registers, as
+     * on AMD's processors. */
     k.vbmi = k.vbmi && __builtin_cpu_supports("avx512vbmi");
     if (!k.vbmi || !__builtin_cpu_is("amd")) k.ternary_dot_dense = NULL;
 #endif

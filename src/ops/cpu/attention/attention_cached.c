@@ -110,17 +110,17 @@ static void merge_query(const cached_pass *p, int64_t i) {
 }
 
 static void prepare_queries(void *user, bb_team *team, int thread) {
-    for (int64_t i = bb_team_take(team, thread); i >= 0; i = bb_team_take(team, thread)) prepare_query(user, i);
+    for (int64_t i = bb_team_next_unit(team, thread); i >= 0; i = bb_team_next_unit(team, thread)) prepare_query(user, i);
 }
 
 static void run_units(void *user, bb_team *team, int thread) {
     const cached_pass *p = user;
     void *scratch = p->scratch + (size_t)thread * cached_bytes(p->D);
-    for (int64_t i = bb_team_take(team, thread); i >= 0; i = bb_team_take(team, thread)) run_unit(p, i, scratch);
+    for (int64_t i = bb_team_next_unit(team, thread); i >= 0; i = bb_team_next_unit(team, thread)) run_unit(p, i, scratch);
 }
 
 static void merge_queries(void *user, bb_team *team, int thread) {
-    for (int64_t i = bb_team_take(team, thread); i >= 0; i = bb_team_take(team, thread)) merge_query(user, i);
+    for (int64_t i = bb_team_next_unit(team, thread); i >= 0; i = bb_team_next_unit(team, thread)) merge_query(user, i);
 }
 
 /* All but q and o; the job refers to *layer. */
@@ -225,7 +225,7 @@ void bb_cpu_attention_cached(bb_device *dev, float *o, const float *q, const bb_
     fill(&p, dev, o, q, batch);
     if (p.count) {
         bb_team *team = bb_cpu_team(dev);
-        bb_team_fetch unknown = {0};
+        bb_team_prefetch unknown = {0};
         if (!team) return;
         bb_team_run(team, p.queries * p.D <= DIRECT_SERIAL, p.queries, prepare_queries, &p, unknown);
         bb_team_run(team, p.key_elements <= DIRECT_SERIAL, p.first_unit[p.count], run_units, &p, unknown);

@@ -7,7 +7,7 @@
 
 /* One row of one head: codes of the D elements from -limit to limit. */
 BB_SIMD_INLINE void append_row_body(int8_t *codes, float *scale, const float *x, int64_t D, float limit) {
-    *scale = bb_simd_quantize_to(codes, x, D, limit);
+    *scale = bb_simd_quantize_to_limit(codes, x, D, limit);
 }
 BB_SIMD_VARIANTS(append_row, (int8_t * codes, float *scale, const float *x, int64_t D, float limit),
                  (codes, scale, x, D, limit))

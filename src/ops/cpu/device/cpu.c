@@ -12,7 +12,7 @@
 
 #define HUGE_PAGE ((size_t)2 << 20)
 
-static size_t whole_pages(size_t bytes) { return (bytes + HUGE_PAGE - 1) & ~(HUGE_PAGE - 1); }
+static size_t round_up_to_pages(size_t bytes) { return (bytes + HUGE_PAGE - 1) & ~(HUGE_PAGE - 1); }
 
 void bb_cpu_fail(bb_device *dev, bb_status code, const char *fmt, ...) {
     bb_cpu *cpu = bb_cpu_of(dev);
@@ -26,7 +26,8 @@ void bb_cpu_fail(bb_device *dev, bb_status code, const char *fmt, ...) {
     va_end(args);
 }
 
-/* Large ranges come from the system, zeroed, aligned to huge pages and in them where it has any; small ones from the heap. */
+/* Large blocks come from the system: zeroed, aligned to huge pages and backed by them where available. Small ones come from the
+ * heap. */
 void *bb_cpu_alloc(bb_device *dev, size_t bytes) {
     (void)dev;
     if (bytes > SIZE_MAX - 2 * HUGE_PAGE) return NULL;
@@ -35,14 +36,14 @@ void *bb_cpu_alloc(bb_device *dev, size_t bytes) {
         void *p = aligned_alloc(BB_ALIGN, bytes);
         return p ? memset(p, 0, bytes) : NULL;
     }
-    size_t wanted = whole_pages(bytes);
-    uint8_t *p = mmap(NULL, wanted + HUGE_PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    size_t length = round_up_to_pages(bytes);
+    uint8_t *p = mmap(NULL, length + HUGE_PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     if (p == MAP_FAILED) return NULL;
     size_t before = -(uintptr_t)p & (HUGE_PAGE - 1);
     if (before) (void)munmap(p, before);
-    (void)munmap(p + before + wanted, HUGE_PAGE - before);
+    (void)munmap(p + before + length, HUGE_PAGE - before);
     p += before;
-    (void)madvise(p, wanted, MADV_HUGEPAGE); /* advice: a system without them is only slower */
+    (void)madvise(p, length, MADV_HUGEPAGE); /* only a hint: without huge pages it is just slower */
     return p;
 }
 
@@ -50,12 +51,12 @@ void bb_cpu_free(bb_device *dev, void *p, size_t bytes) {
     (void)dev;
     bytes = bb_align_up(bytes ? bytes : 1);
     if (p && bytes >= HUGE_PAGE)
-        (void)munmap(p, whole_pages(bytes));
+        (void)munmap(p, round_up_to_pages(bytes));
     else
         free(p);
 }
 
-/* At least `bytes` at *memory, which may move and lose its contents. */
+/* Ensures at least `bytes` at *memory, which may move and lose its contents. */
 static void *grow(bb_device *dev, void **memory, size_t *capacity, size_t bytes) {
     if (bytes > *capacity) {
         bb_cpu_free(dev, *memory, *capacity);

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-/* The entries that the files of this backend contribute to its operation table (backend.c), with ops.h's meaning. */
+/* The entries that the files of this backend contribute to its operation table (backend.c); ops.h specifies them. */
 #ifndef BB_OPS_CPU_ENTRIES_H
 #define BB_OPS_CPU_ENTRIES_H
 

@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: MIT
-/* The processor's limits: registers full of independent dot products, and a stream of reads. What every benchmark is held
- * against. */
+/* The processor's limits: registers full of independent dot products, and a stream of reads. Benchmarks report against them. */
 #include "ops/cpu/device/peaks.h"
 
 #include <omp.h>
@@ -10,18 +9,18 @@
 #include "ops/cpu/device/entries.h"
 #include "ops/cpu/vector/amx.h"
 
-/* The best of many short runs: whatever else the machine does, it doesn't do all the time. */
+/* The best of many short runs, since other load on the machine comes and goes. */
 enum { ITERATIONS = 500000, SUMS = 24, REPEATS = 100, READ_REPEATS = 10, READ_AHEAD = 8192 };
 
-static const size_t read_bytes = (size_t)512 << 20; /* past most caches */
+static const size_t read_bytes = (size_t)512 << 20; /* larger than most caches */
 
-/* A kernel runs ITERATIONS x SUMS dot products, each of which waits for no more than its own last sum. */
+/* A kernel runs ITERATIONS x SUMS dot products; each depends only on the previous value of its own sum. */
 #define VECTOR_PEAK(run, operations)                                                                                           \
     { run, (double)(operations)*ITERATIONS *SUMS }
 
 #if defined(__x86_64__)
-/* By width: the registers of the sums, SUMS in all, and what the compiler must know. Zen 5 has 12 of vdpbf16ps in flight, so
- * that 12 sums are too few to show its limit. */
+/* By vector width: the registers of the sums (SUMS entries) and the clobber list. Zen 5 has 12 vdpbf16ps in flight, so 12 sums
+ * are too few to reach its limit. */
 #define IN_ymm "0,1,2,3,4,5,6,7,8,9,10,11,0,1,2,3,4,5,6,7,8,9,10,11"
 #define IN_zmm "0,1,2,3,4,5,6,7,8,9,10,11,16,17,18,19,20,21,22,23,24,25,26,27"
 #define TARGET_ymm "avx2"
@@ -31,8 +30,8 @@ static const size_t read_bytes = (size_t)512 << 20; /* past most caches */
 #define CLOBBERED_zmm                                                                                                          \
     CLOBBERED_ymm, "xmm16", "xmm17", "xmm18", "xmm19", "xmm20", "xmm21", "xmm22", "xmm23", "xmm24", "xmm25", "xmm26", "xmm27"
 
-/* Assembler throughout: GCC 12 copies the sums around the intrinsics, and takes equal products out of the loop. `step` adds to
- * the sum in register \i what it makes of register 15, which is full of `input`; register 14 is free. */
+/* All in assembler: GCC 12 copies the sums around the intrinsics and hoists equal products out of the loop. `step` adds to the
+ * sum in register \\i a product of register 15, which is full of `input`; register 14 is free. */
 #define KERNEL(name, r, input, step)                                                                                           \
     __attribute__((target(TARGET_##r))) static void name(void) {                                                               \
         int n = ITERATIONS;                                                                                                    \
@@ -54,7 +53,7 @@ KERNEL(f32_avx2, ymm, ONE_F32, "vfmadd231ps %%ymm15, %%ymm15, %%ymm\\i")
 KERNEL(int8_avx2, ymm, ONES_INT8,
        "vpmaddubsw %%ymm15, %%ymm15, %%ymm14\n vpmaddwd %%ymm15, %%ymm14, %%ymm14\n vpaddd %%ymm14, %%ymm\\i, %%ymm\\i")
 
-/* Tiles of 16 x 64 bytes: four of sums, two of each side, as in the products (dot_amx.c). */
+/* Tiles of 16 x 64 bytes: four of sums, two for each operand, as in dot_amx.c. */
 enum { TILE_ITERATIONS = ITERATIONS / 8, TILE_PRODUCTS = 4 };
 
 #define TILE_KERNEL(name, instruction)                                                                                         \
@@ -89,9 +88,9 @@ const bb_peak_kernel bb_peak_bf16_amx = TILE_PEAK(bf16_amx, 32);
 typedef float f32x4 __attribute__((vector_size(16)));
 
 static void f32_generic(void) {
-    enum { HALF = SUMS / 2 }; /* so many find room in 16 registers */
+    enum { HALF = SUMS / 2 }; /* as many as fit in 16 registers */
     f32x4 acc[HALF], sum = {0}, x = {0.5f, 0.5f, 0.5f, 0.5f};
-    for (int i = 0; i < HALF; i++) acc[i] = (float)i * x; /* the compiler would keep one of twelve equal sums */
+    for (int i = 0; i < HALF; i++) acc[i] = (float)i * x; /* different values, or the compiler would keep only one sum */
     for (int n = 0; n < 2 * ITERATIONS; n++)
         for (int i = 0; i < HALF; i++) acc[i] = acc[i] * x + x;
     for (int i = 0; i < HALF; i++) sum += acc[i];
@@ -101,7 +100,7 @@ static void f32_generic(void) {
 
 const bb_peak_kernel bb_peak_f32_generic = VECTOR_PEAK(f32_generic, 8);
 
-/* 10^9 operations a second by all threads; NULL: 0. */
+/* 10^9 operations per second on all threads; 0 if kernel is NULL. */
 static double rate(bb_device *dev, const bb_peak_kernel *kernel) {
     double best = 0;
     for (int r = 0; r < REPEATS && kernel; r++) {
@@ -120,7 +119,7 @@ static double read_rate(bb_device *dev) {
     double best = 0;
     volatile uint64_t sink = 0;
 #pragma omp parallel num_threads(dev->threads)
-    { /* touched by the thread that will read it */
+    { /* first touched by the thread that will read it */
         uint64_t *mine = data + part * omp_get_thread_num();
         for (int64_t i = 0; i < part; i++) mine[i] = (uint64_t)i;
     }
@@ -131,7 +130,7 @@ static double read_rate(bb_device *dev) {
             const uint64_t *mine = data + part * omp_get_thread_num();
             uint64_t sum[8] = {0};
             for (int64_t i = 0; i + 8 <= part; i += 8) {
-                /* what the processor fetches of its own accord leaves up to a quarter of the rate unused */
+                /* hardware prefetching alone leaves up to a quarter of the rate unused */
                 if (r % 2) __builtin_prefetch((const char *)(mine + i) + READ_AHEAD, 0, 2);
                 for (int j = 0; j < 8; j++) sum[j] ^= mine[i + j];
             }

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-/* Loops of independent dot products in registers, by instruction set. */
+/* Loops of independent dot products in registers, one per instruction set. */
 #ifndef BB_OPS_CPU_PEAKS_H
 #define BB_OPS_CPU_PEAKS_H
 

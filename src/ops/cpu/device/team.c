@@ -12,43 +12,43 @@
 
 enum {
     LINE = 64,
-    SPINS = 20000,    /* looks for work, some tenths of a millisecond, before a thread sleeps */
-    REST_MIN = 1024,  /* runs that the caller does alone when it had to wait longer, over the threads that it does without */
-    REST_MAX = 16384, /* and over their square */
-    UNTIMED = 64,     /* looks */
+    MAX_POLLS = 20000,  /* polls for work, some tenths of a millisecond, before a thread sleeps */
+    REST_MIN = 1024,    /* over the number of threads: runs that the caller does alone after several late runs */
+    REST_MAX = 16384,   /* the maximum, over the square of the number of threads */
+    UNTIMED_POLLS = 64, /* polls before the clock is read */
     LATE_NS = 1000000,
-    LATE_RUNS = 256,        /* runs in which a late one is forgotten; virtual machines have single ones */
-    LATE_LIMIT = 4,         /* late ones before the caller goes on alone */
-    FETCH_LINES = 8,        /* between two looks: as fast as memory gives them; Zen 4 drops what comes faster */
-    FETCH_BYTES = 512 << 10 /* at most: of the second-level cache */
+    LATE_RUNS = 256,           /* runs after which one late run is forgotten; virtual machines have isolated ones */
+    LATE_LIMIT = 4,            /* late runs before the caller continues alone */
+    PREFETCH_LINES = 8,        /* between two polls: as fast as memory delivers them; Zen 4 drops prefetches that come faster */
+    PREFETCH_BYTES = 512 << 10 /* maximum: part of the second-level cache */
 };
 
-/* Units first .. end-1 as end << 32 | first, so that both change together. */
+/* Units first .. end-1 as end << 32 | first, so that both change atomically. */
 typedef struct share {
     _Alignas(LINE) atomic_uint_fast64_t range;
 } share;
 
-/* A line for what a run brings to the threads, one for what they answer. */
+/* One cache line for what a run tells the threads, one for what they answer. */
 struct bb_team {
-    _Alignas(LINE) atomic_uint run; /* how many there were; what follows is set before it changes */
-    int threads, started;           /* started: besides the caller's */
-    bb_team_work *work;             /* NULL: end */
+    _Alignas(LINE) atomic_uint run; /* number of runs started; the fields below are set before it changes */
+    int threads, started;           /* started: without the caller's */
+    bb_team_work *work;             /* NULL: exit */
     void *user;
-    bb_team_fetch then;
-    _Alignas(LINE) atomic_int working; /* besides the caller's */
+    bb_team_prefetch next;
+    _Alignas(LINE) atomic_int working; /* without the caller's */
     _Alignas(LINE) share *shares;      /* (threads) */
     pthread_t *handles;
-    pthread_mutex_t lock; /* of those that sleep */
+    pthread_mutex_t lock; /* for sleeping threads */
     pthread_cond_t woken;
     atomic_int sleeping;
-    bool passive; /* waiting threads leave the processors to others */
+    bool passive; /* OMP_WAIT_POLICY=passive: waiting threads yield the processor */
     bb_team_rest rest;
 };
 
 typedef struct member {
     bb_team *team;
     int thread;
-    int starter; /* the processor that started it */
+    int starter; /* the processor on which it was created */
 } member;
 
 static inline void relax(void) {
@@ -61,29 +61,29 @@ static inline void relax(void) {
 
 static int64_t share_begin(int64_t units, int thread, int threads) { return units * thread / threads; }
 
-/* A thread's share of what is read next, line by line. */
-typedef struct fetching {
+/* The part of the next data that a thread prefetches, line by line. */
+typedef struct prefetch_range {
     const char *at, *end;
-} fetching;
+} prefetch_range;
 
-static fetching fetch_of(const bb_team *team, int thread) {
-    const bb_team_fetch *f = &team->then;
-    if (!f->data) return (fetching){NULL, NULL};
+static prefetch_range prefetch_range_of(const bb_team *team, int thread) {
+    const bb_team_prefetch *f = &team->next;
+    if (!f->data) return (prefetch_range){NULL, NULL};
     int64_t begin = share_begin(f->units, thread, team->threads) * f->unit_bytes;
     int64_t end = share_begin(f->units, thread + 1, team->threads) * f->unit_bytes;
-    if (end - begin > FETCH_BYTES) end = begin + FETCH_BYTES;
-    return (fetching){(const char *)f->data + begin, (const char *)f->data + end};
+    if (end - begin > PREFETCH_BYTES) end = begin + PREFETCH_BYTES;
+    return (prefetch_range){(const char *)f->data + begin, (const char *)f->data + end};
 }
 
-/* Until there is another run than the one that was seen. */
-static void await_run(bb_team *team, unsigned seen, fetching next) {
-    for (int looks = 0; looks < (team->passive ? 1 : SPINS);) {
+/* Returns when `run` differs from `seen`. */
+static void await_run(bb_team *team, unsigned seen, prefetch_range next) {
+    for (int polls = 0; polls < (team->passive ? 1 : MAX_POLLS);) {
         if (atomic_load_explicit(&team->run, memory_order_acquire) != seen) return;
         relax();
         if (next.at < next.end)
-            for (int i = 0; i < FETCH_LINES; i++, next.at += LINE) __builtin_prefetch(next.at, 0, 2);
+            for (int i = 0; i < PREFETCH_LINES; i++, next.at += LINE) __builtin_prefetch(next.at, 0, 2);
         else
-            looks++;
+            polls++;
     }
     pthread_mutex_lock(&team->lock);
     atomic_fetch_add(&team->sleeping, 1);
@@ -92,9 +92,9 @@ static void await_run(bb_team *team, unsigned seen, fetching next) {
     pthread_mutex_unlock(&team->lock);
 }
 
-/* Where other threads still spin when this one is started, only the starter's own processor may look free, and the scheduler
- * can leave both there for tenths of a second. So it goes elsewhere first; where it may be stays as it was. */
-static void leave(int processor) {
+/* If other threads still spin when this one is created, the scheduler may see only the creator's processor as free and leave
+ * both threads on it for tenths of a second. Move elsewhere first; the affinity mask is restored. */
+static void leave_processor(int processor) {
     cpu_set_t all, others;
     if (processor < 0 || sched_getcpu() != processor || sched_getaffinity(0, sizeof all, &all) != 0) return;
     others = all;
@@ -107,33 +107,34 @@ static void *serve(void *user) {
     member self = *(member *)user;
     bb_team *team = self.team;
     free(user);
-    leave(self.starter);
+    leave_processor(self.starter);
     unsigned seen = 0;
-    fetching next = {NULL, NULL};
+    prefetch_range next = {NULL, NULL};
     for (;;) {
         await_run(team, seen, next);
         seen++;
         if (!team->work) return NULL;
         bb_team_work *work = team->work;
-        next = fetch_of(team, self.thread); /* before `working` says that the run may be followed by another */
+        next = prefetch_range_of(team, self.thread); /* before `working` drops, after which the next run may begin */
         work(team->user, team, self.thread);
         atomic_fetch_sub_explicit(&team->working, 1, memory_order_release);
     }
 }
 
 static void announce(bb_team *team) {
-    atomic_fetch_add(&team->run, 1); /* before the look at who sleeps: who falls asleep now sees it */
+    atomic_fetch_add(&team->run, 1); /* before reading `sleeping`: a thread that falls asleep now sees the new run */
     if (atomic_load(&team->sleeping) == 0) return;
     pthread_mutex_lock(&team->lock);
     pthread_cond_broadcast(&team->woken);
     pthread_mutex_unlock(&team->lock);
 }
 
-/* All or none: a thread that serves counts runs from the first one on. The program's signals stay with the other threads. */
+/* All threads are started at once, because each counts runs from the first. They block all signals, which stay with the
+ * program's other threads. */
 static void start_threads(bb_team *team) {
-    sigset_t all, before;
+    sigset_t all, saved;
     sigfillset(&all);
-    if (pthread_sigmask(SIG_SETMASK, &all, &before) != 0) return;
+    if (pthread_sigmask(SIG_SETMASK, &all, &saved) != 0) return;
     for (int t = 1; t < team->threads; t++) {
         member *m = malloc(sizeof *m);
         if (!m) break;
@@ -144,7 +145,7 @@ static void start_threads(bb_team *team) {
         }
         team->started++;
     }
-    (void)pthread_sigmask(SIG_SETMASK, &before, NULL);
+    (void)pthread_sigmask(SIG_SETMASK, &saved, NULL);
 }
 
 bb_team *bb_team_create(int threads) {
@@ -176,12 +177,12 @@ void bb_team_free(bb_team *team) {
     free(team);
 }
 
-/* True when that took so long that some thread can't have been on a processor. */
+/* Returns true if it took so long that some thread cannot have been on a processor. */
 static bool wait_for_others(bb_team *team) {
     int64_t begin = 0;
-    for (int looks = 0; atomic_load_explicit(&team->working, memory_order_acquire) > 0; looks++) {
-        if (looks == UNTIMED) begin = bb_clock_ns();
-        if (looks < SPINS && !team->passive)
+    for (int polls = 0; atomic_load_explicit(&team->working, memory_order_acquire) > 0; polls++) {
+        if (polls == UNTIMED_POLLS) begin = bb_clock_ns();
+        if (polls < MAX_POLLS && !team->passive)
             relax();
         else
             sched_yield();
@@ -211,7 +212,7 @@ void bb_team_rest_after(bb_team_rest *rest, bool late) {
     }
 }
 
-void bb_team_run(bb_team *team, bool alone, int64_t units, bb_team_work *work, void *user, bb_team_fetch then) {
+void bb_team_run(bb_team *team, bool alone, int64_t units, bb_team_work *work, void *user, bb_team_prefetch next) {
     if (!alone && team->threads > 1 && team->started == 0) start_threads(team);
     if (!alone) alone = bb_team_rest_next(&team->rest);
     for (int t = 0; t < team->threads; t++) {
@@ -225,29 +226,29 @@ void bb_team_run(bb_team *team, bool alone, int64_t units, bb_team_work *work, v
     }
     team->work = work;
     team->user = user;
-    team->then = then;
+    team->next = next;
     atomic_store_explicit(&team->working, team->started, memory_order_relaxed);
     announce(team);
     work(user, team, 0);
     bb_team_rest_after(&team->rest, wait_for_others(team));
 }
 
-/* One end of a share; false where nothing is left of it. */
-static bool take_from(share *s, bool last, int64_t *unit) {
-    uint_fast64_t range = atomic_load_explicit(&s->range, memory_order_relaxed), rest;
+/* Takes a unit from one end of a share; false if the share is empty. */
+static bool take_unit(share *s, bool last, int64_t *unit) {
+    uint_fast64_t range = atomic_load_explicit(&s->range, memory_order_relaxed), remaining;
     do {
         uint64_t first = range & 0xffffffff, end = range >> 32;
         if (first >= end) return false;
         *unit = (int64_t)(last ? end - 1 : first);
-        rest = last ? (end - 1) << 32 | first : end << 32 | (first + 1);
-    } while (!atomic_compare_exchange_weak_explicit(&s->range, &range, rest, memory_order_relaxed, memory_order_relaxed));
+        remaining = last ? (end - 1) << 32 | first : end << 32 | (first + 1);
+    } while (!atomic_compare_exchange_weak_explicit(&s->range, &range, remaining, memory_order_relaxed, memory_order_relaxed));
     return true;
 }
 
-int64_t bb_team_take(bb_team *team, int thread) {
+int64_t bb_team_next_unit(bb_team *team, int thread) {
     int64_t unit;
-    if (take_from(&team->shares[thread], false, &unit)) return unit;
+    if (take_unit(&team->shares[thread], false, &unit)) return unit;
     for (int i = 1; i < team->threads; i++)
-        if (take_from(&team->shares[(thread + i) % team->threads], true, &unit)) return unit;
+        if (take_unit(&team->shares[(thread + i) % team->threads], true, &unit)) return unit;
     return -1;
 }

@@ -10,7 +10,7 @@ void bb_cpu_embedding_forward(bb_device *dev, float *x, const uint8_t *idx, cons
     BB_SIMD_FOR(dev, M * C, m, M, 1, memcpy(x + m * C, e + idx[m] * C, (size_t)C * sizeof *x))
 }
 
-/* By columns: each row of E then sums its tokens in ascending m, whatever the number of threads. */
+/* Split by columns: each row of E then sums its tokens in ascending m, whatever the number of threads. */
 void bb_cpu_embedding_backward(bb_device *dev, float *de, const uint8_t *idx, const float *dx, int64_t M, int64_t V,
                                int64_t C) {
     (void)V;

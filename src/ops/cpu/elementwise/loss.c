@@ -7,18 +7,18 @@
 
 enum { TILE_ROWS = 16 };
 
-/* The floats' order as integers: magnitude bits, upside down below zero. Its own inverse. */
-BB_SIMD_INLINE int32_t ordered(int32_t bits) { return bits ^ (int32_t)((uint32_t)(bits >> 31) >> 1); }
+/* Maps a float's bits to an integer of the same order (the magnitude bits are inverted below zero), and back. */
+BB_SIMD_INLINE int32_t ordered_bits(int32_t bits) { return bits ^ (int32_t)((uint32_t)(bits >> 31) >> 1); }
 
-/* In integers, because a maximum of floats vectorizes only where NaN may be ignored. */
+/* On integers, because a maximum of floats vectorizes only if NaN may be ignored. */
 BB_SIMD_INLINE float row_max(const float *x, int64_t V) {
     int32_t max = INT32_MIN;
 #pragma omp simd reduction(max : max)
     for (int64_t v = 0; v < V; v++) {
-        int32_t i = ordered((int32_t)bb_bits_of_f32(x[v]));
+        int32_t i = ordered_bits((int32_t)bb_bits_of_f32(x[v]));
         max = i > max ? i : max;
     }
-    return bb_f32_from_bits((uint32_t)ordered(max));
+    return bb_f32_from_bits((uint32_t)ordered_bits(max));
 }
 
 BB_SIMD_INLINE void nll_rows_body(float *nll, const float *logits, const uint8_t *y, int64_t m0, int64_t m1, int64_t V) {

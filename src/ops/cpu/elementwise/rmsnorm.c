@@ -10,16 +10,16 @@ enum {
     MAX_PARTIALS = 64, /* dw is summed in at most this many runs of rows, so that its scratch does not grow with M */
 };
 
-/* Rows m0 .. m1-1. row: (C) scratch. In double, as in ref, so that the integers are the same. */
+/* Rows m0 .. m1-1. row: (C) scratch. In double, like ref, so that the codes agree. */
 BB_SIMD_INLINE void forward_rows_body(bb_rows y, float *r, const float *x, const float *w, float eps, float *row, int64_t m0,
                                       int64_t m1, int64_t C) {
     for (int64_t m = m0; m < m1; m++) {
         const float *xm = x + m * C;
-        double squares = 0;
+        double sum_squares = 0;
         BB_SIMD_PREFETCH(xm + C, C * (int64_t)sizeof *xm, 0);
-#pragma omp simd reduction(+ : squares)
-        for (int64_t c = 0; c < C; c++) squares += (double)xm[c] * (double)xm[c];
-        double inverse = 1 / sqrt(squares / (double)C + (double)eps);
+#pragma omp simd reduction(+ : sum_squares)
+        for (int64_t c = 0; c < C; c++) sum_squares += (double)xm[c] * (double)xm[c];
+        double inverse = 1 / sqrt(sum_squares / (double)C + (double)eps);
         r[m] = (float)inverse;
 #pragma omp simd
         for (int64_t c = 0; c < C; c++) row[c] = (float)((double)xm[c] * (double)w[c] * inverse);
@@ -41,7 +41,7 @@ void bb_cpu_rmsnorm_forward(bb_device *dev, bb_rows y, float *r, const float *x,
     })
 }
 
-/* Rows m0 .. m1-1; dw: (C), this run's share, overwritten */
+/* Rows m0 .. m1-1; dw: (C), overwritten with this run's contribution */
 BB_SIMD_INLINE void backward_rows_body(float *dx, float *dw, const bb_bf16 *dy, const float *x, const float *w, const float *r,
                                        int64_t m0, int64_t m1, int64_t C) {
     memset(dw, 0, (size_t)C * sizeof *dw);
@@ -81,7 +81,7 @@ void bb_cpu_rmsnorm_backward(bb_device *dev, float *dx, float *dw, const void *d
         backward_rows(dx, partial + p * C, dy, x, w, r, m0, m1, C);
     }
     for (int64_t p = 0; p < partials; p++) {
-        const float *from = partial + p * C;
-        for (int64_t c = 0; c < C; c++) dw[c] += from[c];
+        const float *src = partial + p * C;
+        for (int64_t c = 0; c < C; c++) dw[c] += src[c];
     }
 }

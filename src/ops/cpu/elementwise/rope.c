@@ -4,9 +4,9 @@
 #include "ops/cpu/vector/round.h"
 #include "ops/cpu/vector/simd.h"
 
-/* Elements i of a head and i + D/2, for i < half; cos, sin: (half). */
-BB_SIMD_INLINE void turn_f32(float *restrict lo, float *restrict hi, const float *restrict cos, const float *restrict sin,
-                             int64_t half) {
+/* Rotates elements i and i + D/2 of a head, for i < half; cos, sin: (half). */
+BB_SIMD_INLINE void rotate_f32(float *restrict lo, float *restrict hi, const float *restrict cos, const float *restrict sin,
+                               int64_t half) {
 #pragma omp simd
     for (int64_t i = 0; i < half; i++) {
         float a = lo[i], b = hi[i];
@@ -15,8 +15,8 @@ BB_SIMD_INLINE void turn_f32(float *restrict lo, float *restrict hi, const float
     }
 }
 
-BB_SIMD_INLINE void turn_back_bf16(bb_bf16 *restrict lo, bb_bf16 *restrict hi, const float *restrict cos,
-                                   const float *restrict sin, int64_t half) {
+BB_SIMD_INLINE void rotate_back_bf16(bb_bf16 *restrict lo, bb_bf16 *restrict hi, const float *restrict cos,
+                                     const float *restrict sin, int64_t half) {
 #pragma omp simd
     for (int64_t i = 0; i < half; i++) {
         float a = bb_f32_from_bf16(lo[i]), b = bb_f32_from_bf16(hi[i]);
@@ -25,15 +25,15 @@ BB_SIMD_INLINE void turn_back_bf16(bb_bf16 *restrict lo, bb_bf16 *restrict hi, c
     }
 }
 
-/* One row of x: heads 0..heads-1, each of 2*half elements, turned. */
+/* Rotates heads 0..heads-1 of one row of x, each of 2*half elements. */
 BB_SIMD_INLINE void forward_row_body(float *x, const float *cos, const float *sin, int64_t heads, int64_t half) {
-    for (int64_t h = 0; h < heads; h++) turn_f32(x + h * 2 * half, x + h * 2 * half + half, cos, sin, half);
+    for (int64_t h = 0; h < heads; h++) rotate_f32(x + h * 2 * half, x + h * 2 * half + half, cos, sin, half);
 }
 BB_SIMD_VARIANTS(forward_row, (float *x, const float *cos, const float *sin, int64_t heads, int64_t half),
                  (x, cos, sin, heads, half))
 
 BB_SIMD_INLINE void backward_row_body(bb_bf16 *dx, const float *cos, const float *sin, int64_t heads, int64_t half) {
-    for (int64_t h = 0; h < heads; h++) turn_back_bf16(dx + h * 2 * half, dx + h * 2 * half + half, cos, sin, half);
+    for (int64_t h = 0; h < heads; h++) rotate_back_bf16(dx + h * 2 * half, dx + h * 2 * half + half, cos, sin, half);
 }
 BB_SIMD_VARIANTS(backward_row, (bb_bf16 * dx, const float *cos, const float *sin, int64_t heads, int64_t half),
                  (dx, cos, sin, heads, half))

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
-/* The products of dot.h on tile registers: 32 rows of A times 32 columns of a panel at a time. What follows a product is done
- * row by row between the instructions of the next one, which leave the vector units idle. */
+/* The products of dot.h on tile registers: 32 rows of A times 32 columns of a panel at a time. The epilogue of one product runs
+ * row by row between the instructions of the next, which leave the vector units idle. */
 #include "ops/cpu/linear/dot.h"
 
 #if defined(__x86_64__)
@@ -11,49 +11,50 @@
 
 enum {
     SIDE = 2 * BB_AMX_ROWS, /* of a block of sums */
-    STEPS = BB_AMX_WORDS,   /* of a panel in a tile */
-    RUN = 32,               /* products of bf16 on a block at a time: more would not stay in the caches, fewer end too often */
-    PACKED = 64,            /* columns at a time */
-    TILE_BYTES = BB_AMX_ROWS * BB_AMX_BYTES,     /* of A, packed */
-    TILE_PANEL_BYTES = STEPS * BB_DOT_STEP_BYTES /* of the panel, from one product to the next */
+    K_STEPS = BB_AMX_WORDS, /* of a panel per tile */
+    RUN = 32,               /* bf16 products per block at a time: more would not stay in the caches, fewer would end too
+                             * often */
+    PACKED = 64,            /* columns packed at a time */
+    TILE_BYTES = BB_AMX_ROWS * BB_AMX_BYTES,         /* of packed A */
+    TILE_PANEL_BYTES = K_STEPS * BB_DOT_K_STEP_BYTES /* of the panel, from one product to the next */
 };
 
 typedef enum amx_kind { AMX_INT8, AMX_BF16 } amx_kind;
 
-/* What follows a product. */
-typedef struct after {
+/* What is done to the sums of a product. */
+typedef struct epilogue {
     bb_dot_output out;
-    /* of int8 */
+    /* int8 only */
     const int32_t *a_sums;
     const float *s;
     float g;
-    bool past_caches; /* as out's, where what is written is whole lines */
-} after;
+    bool non_temporal; /* as in out, if whole cache lines are written */
+} epilogue;
 
-/* Rows of sums that wait for it. Pointers that move on with each row: what is done between two products must be little. */
+/* Finished sums that wait for their epilogue. The pointers advance row by row, to keep the work between two products small. */
 typedef struct pending {
     const int32_t *sums;
-    int64_t rows, columns; /* columns: 1 .. 32 */
-    int64_t row, column;   /* of the tile */
-    const char *ahead;     /* the lines of the next panel that are yet to be fetched, lines_each a product */
+    int64_t rows, columns;  /* columns: 1 .. 32 */
+    int64_t row, column;    /* within the tile */
+    const char *next_panel; /* cache lines of the next panel still to be prefetched, lines_each per product */
     int64_t lines, lines_each;
 } pending;
 
-typedef struct left_side {
-    const uint8_t *rows;                       /* the first of 32 */
-    int64_t row_bytes, half_bytes, step_bytes; /* from row to row, to the second 16 rows, from product to product */
-} left_side;
+typedef struct left_operand {
+    const uint8_t *rows;                          /* the first of 32 */
+    int64_t row_bytes, half_bytes, product_bytes; /* between rows, to the second 16 rows, between products */
+} left_operand;
 
-/* whole: all 32 columns are there. */
-INLINE void finish_row(amx_kind kind, bool whole, const after *then, const pending *p) {
-    const bb_dot_output *out = &then->out;
+/* whole: all 32 columns are valid. */
+INLINE void finish_row(amx_kind kind, bool whole, const epilogue *epi, const pending *p) {
+    const bb_dot_output *out = &epi->out;
     int64_t at = p->row * out->stride + p->column;
     __m512 values[2];
     for (int v = 0; v < 2; v++) {
         __m512i sum = _mm512_load_si512(p->sums + v * LANES);
         if (kind == AMX_INT8)
-            values[v] = _mm512_mul_ps(_mm512_set1_ps(then->s[p->row] * then->g),
-                                      _mm512_cvtepi32_ps(_mm512_sub_epi32(sum, _mm512_set1_epi32(then->a_sums[p->row]))));
+            values[v] = _mm512_mul_ps(_mm512_set1_ps(epi->s[p->row] * epi->g),
+                                      _mm512_cvtepi32_ps(_mm512_sub_epi32(sum, _mm512_set1_epi32(epi->a_sums[p->row]))));
         else
             values[v] = _mm512_castsi512_ps(sum);
     }
@@ -69,7 +70,7 @@ INLINE void finish_row(amx_kind kind, bool whole, const after *then, const pendi
         float *y = (float *)out->y + at + v * LANES;
         __mmask16 lanes = whole ? (__mmask16)0xffff : lanes16(p->columns, v * LANES);
         if (out->residual) values[v] = _mm512_add_ps(values[v], _mm512_maskz_loadu_ps(lanes, out->residual + at + v * LANES));
-        if (whole && then->past_caches)
+        if (whole && epi->non_temporal)
             _mm512_stream_ps(y, values[v]);
         else if (whole)
             _mm512_storeu_ps(y, values[v]);
@@ -78,52 +79,52 @@ INLINE void finish_row(amx_kind kind, bool whole, const after *then, const pendi
     }
 }
 
-INLINE void finish_rows(amx_kind kind, pending *p, int64_t count, const after *then) {
+INLINE void finish_rows(amx_kind kind, pending *p, int64_t count, const epilogue *epi) {
     for (int64_t n = count < p->rows ? count : p->rows; n > 0; n--) {
         if (p->columns == SIDE)
-            finish_row(kind, true, then, p);
+            finish_row(kind, true, epi, p);
         else
-            finish_row(kind, false, then, p);
+            finish_row(kind, false, epi, p);
         p->sums += SIDE;
         p->row++;
         p->rows--;
     }
 }
 
-/* Asks for what the sums of these rows will be added to: they lie too far apart for the processor to foresee. */
-INLINE void fetch_rows(const float *from, int64_t stride, int64_t row, int64_t end, int64_t column) {
-    if (!from) return;
+/* Prefetches what will be added to the sums of these rows: they are too far apart for hardware prefetching. */
+INLINE void prefetch_rows(const float *src, int64_t stride, int64_t row, int64_t end, int64_t column) {
+    if (!src) return;
     for (; row < end; row++) {
-        const float *at = from + row * stride + column;
+        const float *at = src + row * stride + column;
         _mm_prefetch((const char *)at, _MM_HINT_T0);
         _mm_prefetch((const char *)(at + SIDE - 1), _MM_HINT_T0);
     }
 }
 
-INLINE void fetch_ahead(pending *p) {
+INLINE void prefetch_next_panel(pending *p) {
     int64_t n = p->lines < p->lines_each ? p->lines : p->lines_each;
-    for (int64_t i = 0; i < n; i++) _mm_prefetch(p->ahead + i * 64, _MM_HINT_T1);
-    p->ahead += n * 64;
+    for (int64_t i = 0; i < n; i++) _mm_prefetch(p->next_panel + i * 64, _MM_HINT_T1);
+    p->next_panel += n * 64;
     p->lines -= n;
 }
 
-/* The sums of the block of `rows` rows (`both`: more than 16) at `row` and `column` are left in sums (32, 32), and in p; what
- * waited there is finished meanwhile. */
-INLINE void product(amx_kind kind, bool both, left_side a, const uint8_t *panel, int64_t products, int64_t row, int64_t rows,
-                    int64_t column, int32_t *sums, pending *p, const after *then) {
+/* Multiplies the block of `rows` rows (`both`: more than 16) at `row` and `column`; its sums go to sums (32, 32). Meanwhile
+ * finishes what is pending in p. */
+INLINE void product(amx_kind kind, bool both, left_operand a, const uint8_t *panel, int64_t products, int64_t row, int64_t rows,
+                    int64_t column, int32_t *sums, pending *p, const epilogue *epi) {
     int64_t each = (SIDE + products - 1) / products, fetched = row;
     /* dW is out of the caches, whether it is added to or not */
-    const float *fetch = kind == AMX_BF16 ? then->out.y : then->out.residual;
+    const float *fetch = kind == AMX_BF16 ? epi->out.y : epi->out.residual;
     BB_AMX_ZERO(0);
     BB_AMX_ZERO(1);
     if (both) {
         BB_AMX_ZERO(2);
         BB_AMX_ZERO(3);
     }
-    for (int64_t i = 0; i < products; i++, a.rows += a.step_bytes, panel += TILE_PANEL_BYTES) {
-        BB_AMX_LOAD(6, panel, BB_DOT_STEP_BYTES);
+    for (int64_t i = 0; i < products; i++, a.rows += a.product_bytes, panel += TILE_PANEL_BYTES) {
+        BB_AMX_LOAD(6, panel, BB_DOT_K_STEP_BYTES);
         BB_AMX_LOAD(4, a.rows, a.row_bytes);
-        BB_AMX_LOAD(7, panel + BB_AMX_BYTES, BB_DOT_STEP_BYTES);
+        BB_AMX_LOAD(7, panel + BB_AMX_BYTES, BB_DOT_K_STEP_BYTES);
         if (both) BB_AMX_LOAD(5, a.rows + a.half_bytes, a.row_bytes);
         if (kind == AMX_INT8) {
             BB_AMX_INT8(0, 4, 6);
@@ -140,12 +141,12 @@ INLINE void product(amx_kind kind, bool both, left_side a, const uint8_t *panel,
                 BB_AMX_BF16(3, 5, 7);
             }
         }
-        fetch_rows(fetch, then->out.stride, fetched, fetched + each < row + rows ? fetched + each : row + rows, column);
+        prefetch_rows(fetch, epi->out.stride, fetched, fetched + each < row + rows ? fetched + each : row + rows, column);
         fetched += each;
-        fetch_ahead(p);
-        finish_rows(kind, p, each, then);
+        prefetch_next_panel(p);
+        finish_rows(kind, p, each, epi);
     }
-    finish_rows(kind, p, SIDE, then);
+    finish_rows(kind, p, SIDE, epi);
     BB_AMX_STORE(0, sums, SIDE * sizeof *sums);
     BB_AMX_STORE(1, sums + BB_AMX_WORDS, SIDE * sizeof *sums);
     if (both) {
@@ -156,105 +157,105 @@ INLINE void product(amx_kind kind, bool both, left_side a, const uint8_t *panel,
 
 /* All blocks of `rows` rows: half a panel stays in the first-level cache while A streams past it. block_bytes: of A, from 32
  * rows to the next. */
-INLINE void products(amx_kind kind, left_side a, int64_t block_bytes, int64_t rows, const uint8_t *panel, int64_t count,
-                     const uint8_t *next, const after *then) {
+INLINE void products(amx_kind kind, left_operand a, int64_t block_bytes, int64_t rows, const uint8_t *panel, int64_t count,
+                     const uint8_t *next, const epilogue *epi) {
     _Alignas(64) int32_t sums[SIDE * SIDE];
-    pending p = {.ahead = (const char *)next, .lines = next ? count * TILE_PANEL_BYTES / 64 : 0};
+    pending p = {.next_panel = (const char *)next, .lines = next ? count * TILE_PANEL_BYTES / 64 : 0};
     p.lines_each = p.lines / (2 * (rows + SIDE - 1) / SIDE * count) + 1;
-    for (int64_t column = 0; column < then->out.columns; column += SIDE) {
+    for (int64_t column = 0; column < epi->out.columns; column += SIDE) {
         const uint8_t *half = panel + column * (int64_t)sizeof(int32_t);
-        left_side block = a;
+        left_operand block = a;
         for (int64_t row = 0; row < rows; row += SIDE, block.rows += block_bytes) {
             int64_t here = rows - row < SIDE ? rows - row : SIDE;
             bool both = here > BB_AMX_ROWS;
             if (here < SIDE) bb_amx_configure(both ? BB_AMX_ROWS : (int)here, both ? (int)here - BB_AMX_ROWS : BB_AMX_ROWS);
             if (both)
-                product(kind, true, block, half, count, row, here, column, sums, &p, then);
+                product(kind, true, block, half, count, row, here, column, sums, &p, epi);
             else
-                product(kind, false, block, half, count, row, here, column, sums, &p, then);
+                product(kind, false, block, half, count, row, here, column, sums, &p, epi);
             if (here < SIDE) bb_amx_open();
             p.sums = sums;
             p.row = row;
             p.rows = here;
             p.column = column;
-            p.columns = then->out.columns - column < SIDE ? then->out.columns - column : SIDE;
+            p.columns = epi->out.columns - column < SIDE ? epi->out.columns - column : SIDE;
         }
     }
-    finish_rows(kind, &p, SIDE, then);
+    finish_rows(kind, &p, SIDE, epi);
 }
 
-TARGET static void dot_int8(bb_dot_output out, const int8_t *a, int64_t a_stride, int64_t rows, int64_t steps,
+TARGET static void dot_int8(bb_dot_output out, const int8_t *a, int64_t a_stride, int64_t rows, int64_t k_steps,
                             const uint8_t *panel, const int32_t *a_sums, const float *s, float g) {
-    after then = {out, a_sums, s, g, out.past_caches && ((uintptr_t)out.y | (uintptr_t)(4 * out.stride)) % 64 == 0};
-    left_side left = {(const uint8_t *)a, a_stride, BB_AMX_ROWS * a_stride, BB_AMX_BYTES};
-    products(AMX_INT8, left, SIDE * a_stride, rows, panel, steps / STEPS, NULL, &then);
+    epilogue epi = {out, a_sums, s, g, out.non_temporal && ((uintptr_t)out.y | (uintptr_t)(4 * out.stride)) % 64 == 0};
+    left_operand left = {(const uint8_t *)a, a_stride, BB_AMX_ROWS * a_stride, BB_AMX_BYTES};
+    products(AMX_INT8, left, SIDE * a_stride, rows, panel, k_steps / K_STEPS, NULL, &epi);
 }
 
 TARGET static void dot_add(float *c, bool add, int64_t c_stride, int64_t columns, const uint32_t *left, int64_t rows,
-                           int64_t steps, const void *panel, const void *next) {
-    after then = {.out = {c, BB_F32, add ? c : NULL, c_stride, columns, false}};
-    int64_t half = steps / STEPS * TILE_BYTES;
-    left_side a = {(const uint8_t *)left, BB_AMX_BYTES, half, TILE_BYTES};
-    for (int64_t rest = steps / STEPS, count; rest > 0; rest -= count) {
+                           int64_t k_steps, const void *panel, const void *next) {
+    epilogue epi = {.out = {c, BB_F32, add ? c : NULL, c_stride, columns, false}};
+    int64_t half = k_steps / K_STEPS * TILE_BYTES;
+    left_operand a = {(const uint8_t *)left, BB_AMX_BYTES, half, TILE_BYTES};
+    for (int64_t rest = k_steps / K_STEPS, count; rest > 0; rest -= count) {
         count = rest < RUN ? rest : RUN;
-        products(AMX_BF16, a, 2 * half, rows, panel, count, next, &then);
-        then.out.residual = c;
+        products(AMX_BF16, a, 2 * half, rows, panel, count, next, &epi);
+        epi.out.residual = c;
         a.rows += count * TILE_BYTES;
         panel = (const uint8_t *)panel + count * TILE_PANEL_BYTES;
         next = next ? (const uint8_t *)next + count * TILE_PANEL_BYTES : NULL;
     }
 }
 
-/* Of 16 rows of A the tiles follow each other. x is read in squares of 32 tokens and PACKED columns, whole lines of the caches:
- * its rows may lie a power of two apart, so that 32 of them don't stay in the first-level one. */
+/* Packs the tiles of 16 rows of A one after the other. x is read in squares of 32 tokens by PACKED columns, whole cache lines:
+ * if its rows are a power of two apart, 32 of them do not fit in the first-level cache. */
 typedef struct source {
     const uint8_t *x;
     int64_t row_bytes, element_bytes, tokens, rows;
 } source;
 
-INLINE void fetch_square(const source *from, int64_t t, int64_t r) {
-    if (t >= from->tokens) {
+INLINE void prefetch_square(const source *src, int64_t t, int64_t r) {
+    if (t >= src->tokens) {
         t = 0;
         r += PACKED;
     }
-    if (r >= from->rows) return;
-    const char *at = (const char *)from->x + t * from->row_bytes + r * from->element_bytes;
-    int64_t end = from->tokens - t < 2 * STEPS ? from->tokens - t : 2 * STEPS;
-    for (int64_t i = 0; i < end; i++, at += from->row_bytes)
-        for (int64_t line = 0; line < PACKED * from->element_bytes; line += 64) _mm_prefetch(at + line, _MM_HINT_T0);
+    if (r >= src->rows) return;
+    const char *at = (const char *)src->x + t * src->row_bytes + r * src->element_bytes;
+    int64_t end = src->tokens - t < 2 * K_STEPS ? src->tokens - t : 2 * K_STEPS;
+    for (int64_t i = 0; i < end; i++, at += src->row_bytes)
+        for (int64_t line = 0; line < PACKED * src->element_bytes; line += 64) _mm_prefetch(at + line, _MM_HINT_T0);
 }
 
 TARGET static void dot_pack_left(uint32_t *left, const void *x, bb_dtype dtype, int64_t x_stride, const float *s,
-                                 int64_t tokens, int64_t steps, int64_t rows) {
+                                 int64_t tokens, int64_t k_steps, int64_t rows) {
     int64_t element = (int64_t)bb_dtype_bytes(dtype);
-    source from = {x, x_stride * element, element, tokens, rows};
-    _Alignas(64) uint32_t pairs[STEPS * PACKED];
-    fetch_square(&from, 0, 0);
+    source src = {x, x_stride * element, element, tokens, rows};
+    _Alignas(64) uint32_t pairs[K_STEPS * PACKED];
+    prefetch_square(&src, 0, 0);
     for (int64_t r = 0; r < rows; r += PACKED)
-        for (int64_t t = 0; t < 2 * steps; t += 2 * STEPS) {
-            int64_t columns = rows - r < PACKED ? rows - r : PACKED, here = tokens - t < 2 * STEPS ? tokens - t : 2 * STEPS;
-            fetch_square(&from, t + 2 * STEPS, r);
-            if (here < 2 * STEPS) memset(pairs, 0, sizeof pairs);
-            bb_dot_pack_pairs(pairs, PACKED, from.x + t * from.row_bytes + r * element, dtype, x_stride, s ? s + t : NULL, here,
+        for (int64_t t = 0; t < 2 * k_steps; t += 2 * K_STEPS) {
+            int64_t columns = rows - r < PACKED ? rows - r : PACKED, here = tokens - t < 2 * K_STEPS ? tokens - t : 2 * K_STEPS;
+            prefetch_square(&src, t + 2 * K_STEPS, r);
+            if (here < 2 * K_STEPS) memset(pairs, 0, sizeof pairs);
+            bb_dot_pack_pairs(pairs, PACKED, src.x + t * src.row_bytes + r * element, dtype, x_stride, s ? s + t : NULL, here,
                               columns);
             for (int64_t c = 0; c < columns; c += BB_AMX_ROWS) {
-                uint32_t *tile = left + (r + c) * steps + t / 2 * BB_AMX_WORDS;
-                __m512i words[STEPS];
-                for (int i = 0; i < STEPS; i++) words[i] = _mm512_load_si512(pairs + i * PACKED + c);
+                uint32_t *tile = left + (r + c) * k_steps + t / 2 * BB_AMX_WORDS;
+                __m512i words[K_STEPS];
+                for (int i = 0; i < K_STEPS; i++) words[i] = _mm512_load_si512(pairs + i * PACKED + c);
                 bb_transpose16(words);
                 for (int i = 0; i < BB_AMX_ROWS; i++) _mm512_storeu_si512(tile + i * BB_AMX_WORDS, words[i]);
             }
         }
 }
 
-/* What was stored past the caches is there for the other threads before they are told. */
+/* Makes non-temporal stores visible to the other threads before they are signaled. */
 static void close_tiles(void) {
     _mm_sfence();
     bb_amx_close();
 }
 
 const bb_dot_set bb_dot_amx = {.int8_by_rows = true,
-                               .steps = BB_AMX_WORDS,
+                               .k_steps = BB_AMX_WORDS,
                                .rows = 192,
                                .columns = 768,
                                .tokens = 1024,

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-/* What the files of dot.h share. */
+/* What the implementations of dot.h share. */
 #ifndef BB_OPS_CPU_DOT_SIMD_H
 #define BB_OPS_CPU_DOT_SIMD_H
 
@@ -7,7 +7,7 @@
 
 #include "ops/cpu/device/cpu.h"
 
-/* Instrumented tiles take gcc half a minute, but clang minutes and gigabytes. */
+/* Sanitized tiles take gcc half a minute to compile, but clang minutes and gigabytes. */
 #if defined(__clang__)
 #define UNINSTRUMENTED no_sanitize("address", "undefined")
 #else
@@ -18,7 +18,7 @@
 
 enum { LANES = 16 };
 
-/* The lanes of 16 (32) columns from `first` on that are there. */
+/* Mask of the valid lanes among 16 (32) columns from `first` on. */
 INLINE __mmask16 lanes16(int64_t columns, int first) {
     int64_t n = columns - first;
     return n >= 16 ? (__mmask16)0xffff : n > 0 ? (__mmask16)((1u << n) - 1) : (__mmask16)0;
@@ -28,7 +28,7 @@ INLINE __mmask32 lanes32(int64_t columns, int first) {
     return (__mmask32)lanes16(columns, first) | (__mmask32)lanes16(columns, first + LANES) << 16;
 }
 
-/* To bf16, with the instruction of BF16: as assembler, since what shares these functions runs without it too. */
+/* Rounds to bf16 with the BF16 instruction; in assembler, because files without that target use these functions too. */
 INLINE __m512i round_two(__m512 low, __m512 high) {
     __m512i rounded;
     __asm__("vcvtne2ps2bf16 %1, %2, %0" : "=v"(rounded) : "v"(low), "v"(high));

@@ -11,7 +11,7 @@
 
 enum { ROW_TILE = 96, VERSION_BYTES = 32 };
 
-/* What one thread hands to a primitive; its handles are set at each call. */
+/* What one thread passes to a primitive; its handles are set at each call. */
 typedef struct arguments {
     dnnl_memory_t a, b, c, scratch;
 } arguments;
@@ -41,7 +41,8 @@ bb_status bb_gemm_open(bb_device *dev, bb_error *err) {
     struct bb_gemm *g = calloc(1, sizeof *g);
     if (!g) return bb_fail(err, BB_ERR_MEMORY, "out of memory for the cpu device");
     cpu->gemm = g;
-    /* oneDNN looks at the processor by itself; a lowered level lowers it too. Only before its first use in the process. */
+    /* oneDNN detects the processor itself; a lowered level lowers oneDNN too. This works only before its first use in the
+     * process. */
     if (cpu->kernels.onednn_isa != BB_ONEDNN_ANY) dnnl_set_max_cpu_isa((dnnl_cpu_isa_t)cpu->kernels.onednn_isa);
     g->streams = calloc((size_t)dev->threads, sizeof *g->streams);
     if (!g->streams) return bb_fail(err, BB_ERR_MEMORY, "out of memory for the cpu device");
@@ -148,7 +149,7 @@ const bb_gemm_op *bb_gemm_get(bb_device *dev, const bb_gemm_shape *shape) {
     }
     op->shape = *shape;
     int threads = omp_get_max_threads();
-    omp_set_num_threads(1); /* a primitive is made for the threads that it will run on: one */
+    omp_set_num_threads(1); /* a primitive is created for the number of threads it will run on: one */
     dnnl_status_t status = make_op(g, op, dev->threads);
     omp_set_num_threads(threads);
     if (status != dnnl_success) {
@@ -162,9 +163,9 @@ const bb_gemm_op *bb_gemm_get(bb_device *dev, const bb_gemm_shape *shape) {
     return op;
 }
 
-/* oneDNN's f32 products below AVX-512 put the stack pointer into their scratch memory while they run (2.6.3: jit_avx_gemm_f32):
- * a signal handler called there would write its frame over the heap. So a product is not interrupted; what is about the thread
- * itself (SIGSEGV and its kind) cannot be put off, and is not. */
+/* oneDNN's f32 products below AVX-512 point the stack pointer into their scratch memory while they run (2.6.3:
+ * jit_avx_gemm_f32): a signal handler called there would write its frame over the heap. So signals are blocked during a
+ * product, except synchronous ones (SIGSEGV etc.), which cannot be. */
 static sigset_t hold_signals(void) {
     static const int own[] = {SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGTRAP, SIGABRT};
     sigset_t held, before;
@@ -182,7 +183,7 @@ void bb_gemm_run(bb_device *dev, const bb_gemm_op *op, void *c, const void *a, c
     dnnl_memory_set_data_handle(args->c, c);
     dnnl_exec_arg_t list[] = {
         {DNNL_ARG_SRC, args->a}, {DNNL_ARG_WEIGHTS, args->b}, {DNNL_ARG_DST, args->c}, {DNNL_ARG_SCRATCHPAD, args->scratch}};
-    /* oneDNN counts its threads anew at each run, and takes a region of one thread for none */
+    /* oneDNN counts its threads at each run and does not recognize a region of one thread */
     int threads = omp_get_max_threads();
     omp_set_num_threads(1);
     sigset_t before = hold_signals();
@@ -207,9 +208,9 @@ void bb_gemm_rows(bb_device *dev, const bb_gemm_shape *shape, int64_t M, const v
     for (int64_t i = 0; i < tiles; i++) {
         int64_t m0 = i * ROW_TILE, rows = M - m0 < ROW_TILE ? M - m0 : ROW_TILE;
         const bb_gemm_op *op = rows == ROW_TILE ? whole : last;
-        uint8_t *room = op ? bb_cpu_scratch(dev, a_bytes + c_bytes) : NULL;
-        if (!room) continue;
-        bb_gemm_run(dev, op, room + a_bytes, input(context, m0, rows, room), b);
-        output(context, m0, rows, room + a_bytes);
+        uint8_t *buffer = op ? bb_cpu_scratch(dev, a_bytes + c_bytes) : NULL;
+        if (!buffer) continue;
+        bb_gemm_run(dev, op, buffer + a_bytes, input(context, m0, rows, buffer), b);
+        output(context, m0, rows, buffer + a_bytes);
     }
 }

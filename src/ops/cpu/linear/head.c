@@ -6,7 +6,7 @@
 #include "ops/cpu/vector/round.h"
 #include "ops/cpu/vector/simd.h"
 
-/* dE is summed in at most PARTS parts, in each over runs of at most RUN tokens, one after the other. */
+/* dE is summed in at most PARTS parts, each over consecutive runs of at most RUN tokens. */
 enum { PARTS = 8, RUN = 512 };
 
 BB_SIMD_INLINE void add_body(float *y, const float *x, int64_t n) {
@@ -19,15 +19,15 @@ BB_SIMD_VARIANTS(add, (float *y, const float *x, int64_t n), (y, x, n))
 typedef struct rows_product {
     bb_round_kernel *round;
     const float *a;
-    float *y; /* or NULL: */
+    float *y; /* NULL: y_act */
     bb_bf16 *y_act;
     int64_t n, k;
 } rows_product;
 
-static const void *input_rows(const void *context, int64_t m0, int64_t rows, void *room) {
+static const void *input_rows(const void *context, int64_t m0, int64_t rows, void *buffer) {
     const rows_product *p = context;
     (void)rows;
-    (void)room;
+    (void)buffer;
     return p->a + m0 * p->k;
 }
 
@@ -41,7 +41,7 @@ static void output_rows(const void *context, int64_t m0, int64_t rows, const voi
 
 enum { DOT_LANES = 32 };
 
-/* logits of all M rows for one symbol: e is (C); the order of a sum does not depend on M. */
+/* Logits of all M rows for one symbol; e is (C). The order of a sum does not depend on M. */
 BB_SIMD_INLINE void symbol_body(float *logits, const float *h, const float *e, int64_t M, int64_t V, int64_t C) {
     for (int64_t m = 0; m < M; m++, h += C) {
         float lanes[DOT_LANES] = {0};
@@ -50,7 +50,7 @@ BB_SIMD_INLINE void symbol_body(float *logits, const float *h, const float *e, i
             for (int l = 0; l < DOT_LANES; l++) lanes[l] += h[c + l] * e[c + l];
         for (; c < C; c++) lanes[c % DOT_LANES] += h[c] * e[c];
 #pragma GCC unroll 5
-        for (int half = DOT_LANES / 2; half > 0; half /= 2) /* additions that do not wait for each other */
+        for (int half = DOT_LANES / 2; half > 0; half /= 2) /* independent additions */
             for (int l = 0; l < half; l++) lanes[l] += lanes[l + half];
         logits[m * V] = lanes[0];
     }
@@ -58,24 +58,24 @@ BB_SIMD_INLINE void symbol_body(float *logits, const float *h, const float *e, i
 BB_SIMD_VARIANTS(symbol, (float *logits, const float *h, const float *e, int64_t M, int64_t V, int64_t C),
                  (logits, h, e, M, V, C))
 
-typedef struct few_logits {
+typedef struct small_batch_logits {
     symbol_kernel *symbol;
     float *logits;
     const float *h, *e;
     int64_t M, V, C;
-} few_logits;
+} small_batch_logits;
 
-static void few_symbols(void *user, bb_team *team, int thread) {
-    const few_logits *w = user;
-    for (int64_t v = bb_team_take(team, thread); v >= 0; v = bb_team_take(team, thread))
+static void small_batch_symbols(void *user, bb_team *team, int thread) {
+    const small_batch_logits *w = user;
+    for (int64_t v = bb_team_next_unit(team, thread); v >= 0; v = bb_team_next_unit(team, thread))
         w->symbol(w->logits + v, w->h, w->e + v * w->C, w->M, w->V, w->C);
 }
 
 void bb_cpu_head_forward(bb_device *dev, float *logits, const float *h, const float *e, int64_t M, int64_t V, int64_t C) {
     if (M <= BB_SMALL_BATCH_ROWS) {
-        few_logits w = {symbol_for(bb_cpu_of(dev)->kernels.simd), logits, h, e, M, V, C};
+        small_batch_logits w = {symbol_for(bb_cpu_of(dev)->kernels.simd), logits, h, e, M, V, C};
         bb_team *team = bb_cpu_team(dev);
-        if (team) bb_team_run(team, M * V * C <= BB_SIMD_SERIAL, V, few_symbols, &w, (bb_team_fetch){0});
+        if (team) bb_team_run(team, M * V * C <= BB_SIMD_SERIAL, V, small_batch_symbols, &w, (bb_team_prefetch){0});
         return;
     }
     rows_product p = {.round = bb_cpu_of(dev)->kernels.round, .a = h, .y = logits, .n = V, .k = C};
@@ -95,7 +95,7 @@ static void embedding_gradient(bb_device *dev, float *de, const float *dlogits, 
     int64_t part = (M + PARTS - 1) / PARTS, whole_run = part < RUN ? part : RUN;
     int64_t parts = (M + part - 1) / part;
     bb_gemm_shape shape = {.accumulate = true, .a_transposed = true, .m = V, .n = C, .k = whole_run};
-    /* a part is runs of whole_run tokens and one that is shorter; the last part may be shorter than the others */
+    /* a part is runs of whole_run tokens and one shorter run; the last part may be shorter than the others */
     int64_t lengths[3] = {whole_run, part % whole_run, (M - (parts - 1) * part) % whole_run};
     const bb_gemm_op *ops[3] = {NULL};
     for (int i = 0; i < 3; i++) {

@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: MIT
-/* The ternary linear layer on oneDNN, for any processor, in f32: rows that are not quantized, and in the
- * backward pass their dx, and any dW. The scale
- * of each row of W is folded into it as it is expanded. */
+/* The ternary linear layer on oneDNN, for any processor, in f32: forward and dx of unquantized inputs, and dW of any. The scale
+ * of each row of W is folded in when it is expanded. */
 #include "core/arena.h"
 #include "core/math.h"
 #include "ops/cpu/linear/gemm.h"
@@ -17,7 +16,7 @@ enum {
 
 /* ---- rows of numbers ------------------------------------------------------------------------------------------------- */
 
-/* y = x * s, x of any dtype */
+/* y = x * s, for x of any dtype */
 BB_SIMD_INLINE void to_f32_body(float *y, const void *x, bb_dtype dtype, float s, int64_t n) {
     if (dtype == BB_I8) { /* NOLINT(bugprone-branch-clone): the analyzer does not see through the pragma */
 #pragma omp simd
@@ -42,16 +41,16 @@ static const void *row_of(const void *rows, bb_dtype dtype, int64_t row, int64_t
     return (const uint8_t *)rows + (size_t)(row * length + column) * bb_dtype_bytes(dtype);
 }
 
-/* A panel's steps (ternary.h), in the thread's scratch. */
+/* Expands a panel's k-steps (ternary.h) into the thread's scratch. */
 static const uint8_t *expand_panel(bb_device *dev, const bb_ternary *t, const bb_ternary_panel *p) {
-    uint8_t *steps = bb_cpu_scratch(dev, (size_t)(bb_ternary_steps(t) * BB_STEP_BYTES));
-    if (steps) bb_ternary_expand_panel(bb_cpu_of(dev)->kernels.simd, steps, t, p->data);
-    return steps;
+    uint8_t *k_steps = bb_cpu_scratch(dev, (size_t)(bb_ternary_k_steps(t) * BB_K_STEP_BYTES));
+    if (k_steps) bb_ternary_expand_panel(bb_cpu_of(dev)->kernels.simd, k_steps, t, p->data);
+    return k_steps;
 }
 
 /* ---- forward --------------------------------------------------------------------------------------------------------- */
 
-/* Columns n0 .. n0+width-1 of y, from the panels of W that hold these rows. */
+/* Columns n0 .. n0+width-1 of y, from the panels of W with these rows. */
 typedef struct forward {
     bb_simd simd;
     bb_rows x;
@@ -60,12 +59,12 @@ typedef struct forward {
     const float *residual;
 } forward;
 
-static const void *forward_input(const void *context, int64_t m0, int64_t rows, void *room) {
+static const void *forward_input(const void *context, int64_t m0, int64_t rows, void *buffer) {
     const forward *f = context;
     const void *x = row_of(f->x.data, f->x.dtype, m0, f->K, 0);
     if (f->x.dtype == BB_F32) return x;
-    to_f32_for(f->simd)(room, x, f->x.dtype, 1.0f, rows * f->K);
-    return room;
+    to_f32_for(f->simd)(buffer, x, f->x.dtype, 1.0f, rows * f->K);
+    return buffer;
 }
 
 static void forward_output(const void *context, int64_t m0, int64_t rows, const void *c) {
@@ -80,14 +79,14 @@ static void forward_output(const void *context, int64_t m0, int64_t rows, const 
     }
 }
 
-/* The panel's rows, times their scale, as columns of B (K, width). */
+/* Expands the panel's rows, times their scale, as columns of B (K, width). */
 static void expand_columns(bb_device *dev, const forward *f, const bb_ternary *t, const bb_ternary_panel *p, float *b) {
-    const uint8_t *steps = expand_panel(dev, t, p);
-    if (!steps) return;
+    const uint8_t *k_steps = expand_panel(dev, t, p);
+    if (!k_steps) return;
     int64_t at = p->first - f->n0;
     float g = t->scale[p->segment];
     for (int64_t r = 0; r < p->rows; r++)
-        for (int64_t k = 0; k < f->K; k++) b[k * f->width + at + r] = (float)bb_ternary_value(steps, r, k) * g;
+        for (int64_t k = 0; k < f->K; k++) b[k * f->width + at + r] = (float)bb_ternary_value(k_steps, r, k) * g;
 }
 
 void bb_linear_gemm_forward(bb_device *dev, float *y, const float *residual, bb_rows x, const bb_ternary *t, int64_t M) {
@@ -123,12 +122,12 @@ typedef struct input_gradient {
     int64_t N, K, k0, width;
 } input_gradient;
 
-static const void *dy_input(const void *context, int64_t m0, int64_t rows, void *room) {
+static const void *dy_input(const void *context, int64_t m0, int64_t rows, void *buffer) {
     const input_gradient *g = context;
     const void *dy = row_of(g->dy, g->dy_dtype, m0, g->N, 0);
     if (g->dy_dtype == BB_F32) return dy;
-    to_f32_for(g->simd)(room, dy, g->dy_dtype, 1.0f, rows * g->N);
-    return room;
+    to_f32_for(g->simd)(buffer, dy, g->dy_dtype, 1.0f, rows * g->N);
+    return buffer;
 }
 
 static void dx_output(const void *context, int64_t m0, int64_t rows, const void *c) {
@@ -146,17 +145,17 @@ static void input_gradient_all(bb_device *dev, input_gradient *g, const bb_terna
 #pragma omp parallel for num_threads(dev->threads) schedule(dynamic) if (g->N * g->width > BB_SIMD_SERIAL)
         for (int64_t i = 0; i < panels; i++) {
             bb_ternary_panel p = bb_ternary_panel_at(t, i);
-            const uint8_t *steps = expand_panel(dev, t, &p);
-            for (int64_t r = 0; steps && r < p.rows; r++)
+            const uint8_t *k_steps = expand_panel(dev, t, &p);
+            for (int64_t r = 0; k_steps && r < p.rows; r++)
                 for (int64_t k = 0; k < g->width; k++)
-                    b[(p.first + r) * g->width + k] = (float)bb_ternary_value(steps, r, g->k0 + k) * t->scale[p.segment];
+                    b[(p.first + r) * g->width + k] = (float)bb_ternary_value(k_steps, r, g->k0 + k) * t->scale[p.segment];
         }
         bb_gemm_shape shape = {.n = g->width, .k = g->N};
         bb_gemm_rows(dev, &shape, M, b, dy_input, dx_output, g);
     }
 }
 
-/* a (columns, rows) = the transpose of rows of dy from column n0 on, each times its token's scale */
+/* a (columns, rows) = transpose of rows of dy from column n0 on, each times its token's scale */
 static void transpose_scaled(float *a, const void *dy, bb_dtype dtype, const float *s, int64_t rows, int64_t N, int64_t n0,
                              int64_t columns) {
     for (int64_t r = 0; r < rows; r++) {
@@ -166,7 +165,7 @@ static void transpose_scaled(float *a, const void *dy, bb_dtype dtype, const flo
     }
 }
 
-/* dw (N,K) += the products of `tokens` tokens; x: (tokens, K) in f32 */
+/* dw (N,K) += product over `tokens` tokens; x: (tokens, K) in f32 */
 static void weight_gradient_run(bb_device *dev, float *dw, const void *dy, bb_dtype dy_dtype, const float *s, const float *x,
                                 int64_t tokens, int64_t N, int64_t K) {
     bb_gemm_shape shape = {.accumulate = true, .m = WEIGHT_TILE, .n = K, .k = tokens};
@@ -198,10 +197,10 @@ void bb_linear_gemm_input_gradient(bb_device *dev, bb_bf16 *dx, const void *dy, 
 
 void bb_linear_gemm_weight_gradient(bb_device *dev, float *dw, bool add, const void *dy, bb_dtype dy_dtype, bb_rows x,
                                     const bb_ternary *t, int64_t M) {
-    int64_t N = t->n, K = t->k, most = bb_min(M, WEIGHT_TOKENS);
+    int64_t N = t->n, K = t->k, max_tokens = bb_min(M, WEIGHT_TOKENS);
     bb_simd simd = bb_cpu_of(dev)->kernels.simd;
     if (!add) dev->ops->zero(dev, dw, (size_t)(N * K) * sizeof *dw);
-    float *wide = bb_cpu_shared(dev, (size_t)(most * K) * sizeof *wide);
+    float *wide = bb_cpu_shared(dev, (size_t)(max_tokens * K) * sizeof *wide);
     if (!wide) return;
     for (int64_t m = 0; m < M; m += WEIGHT_TOKENS) {
         int64_t tokens = bb_min(M - m, WEIGHT_TOKENS);

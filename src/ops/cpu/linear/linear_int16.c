@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
-/* dW of the ternary linear layer in integers, by AVX2: x is int8, and for a run of tokens each column of dy, times the tokens'
- * scales, is rounded to 16 bits, to 1/32767 of its largest; the run's sum is then exact. Twice as many products an instruction
- * as in f32. Work is cut by shape alone. */
+/* dW of the ternary linear layer in integers, with AVX2. x is int8; over a run of tokens each column of dy, times the tokens'
+ * scales, is quantized to 16 bits with scale max/32767. The run's sum is exact. Twice as many products per instruction as in
+ * f32. Work is partitioned by shape alone. */
 #include "core/math.h"
 #include "ops/cpu/linear/linear_kernels.h"
 #include "ops/cpu/vector/simd.h"
@@ -11,19 +11,19 @@
 #include <immintrin.h>
 
 enum {
-    TOKENS = 512, /* of a run: 512 * 127 * 32767 < 2^31 */
-    MOST = 32767,
+    TOKENS = 512, /* per run: 512 * 127 * 32767 < 2^31 */
+    MAX_CODE = 32767,
     TILE = 96,       /* rows of dW whose dy is packed at once */
-    ROWS = 6,        /* of dW in a tile of registers */
+    ROWS = 6,        /* of dW in a register tile */
     COLUMNS = 16,    /* and columns, two vectors */
-    PACK_PAIRS = 32, /* tokens of x packed by a thread at a time */
+    PACK_PAIRS = 32, /* pairs of tokens of x that a thread packs at a time */
     PARALLEL = 400000
 };
 
 #define TARGET __attribute__((target("avx2")))
 #define INLINE static inline __attribute__((always_inline)) TARGET
 
-/* A run: both operands in pairs of tokens, as vpmaddwd adds them; an odd last one is paired with zeros. */
+/* One run: both operands have tokens in pairs, as vpmaddwd adds them; an odd last one is paired with zeros. */
 typedef struct weight_gradient {
     bb_device *dev;
     float *dw;
@@ -52,13 +52,13 @@ TARGET static void pack_x(const weight_gradient *g, int64_t first, int64_t end) 
                 low = padded[0];
                 high = padded[1];
             }
-            uint32_t *to = g->packed_x + (j * g->pairs + p) * COLUMNS;
+            uint32_t *dst = g->packed_x + (j * g->pairs + p) * COLUMNS;
 #pragma omp simd
-            for (int c = 0; c < COLUMNS; c++) to[c] = pair_of(low[c], high[c]);
+            for (int c = 0; c < COLUMNS; c++) dst[c] = pair_of(low[c], high[c]);
         }
 }
 
-/* row = columns n0 .. n0+n-1 of a token's dy, times its scale; the rest of TILE stays. */
+/* row = columns n0 .. n0+n-1 of a token's dy, times its scale; the rest of TILE is unchanged. */
 INLINE void scaled_row(float *row, const weight_gradient *g, int64_t token, int64_t n0, int64_t n) {
     const void *dy = g->dy + (size_t)(token * g->N + n0) * bb_dtype_bytes(g->dy_dtype);
     float s = g->s[token];
@@ -71,22 +71,22 @@ INLINE void scaled_row(float *row, const weight_gradient *g, int64_t token, int6
     }
 }
 
-/* packed: (pairs, TILE); steps: (TILE), by which its numbers were divided */
-TARGET static void pack_dy(const weight_gradient *g, uint32_t *packed, float *steps, int64_t n0, int64_t n) {
+/* packed: (pairs, TILE); scales: (TILE) */
+TARGET static void pack_dy(const weight_gradient *g, uint32_t *packed, float *scales, int64_t n0, int64_t n) {
     float low[TILE] = {0}, high[TILE] = {0}, inverse[TILE];
-    uint32_t most[TILE] = {0}; /* the bits of magnitudes are ordered as they are, NaN above all */
+    uint32_t max_bits[TILE] = {0}; /* bit patterns: magnitudes compare as integers, with NaN largest */
     for (int64_t m = 0; m < g->tokens; m++) {
         scaled_row(low, g, m, n0, n);
 #pragma omp simd
         for (int i = 0; i < TILE; i++) {
             uint32_t bits = bb_bits_of_f32(low[i]) & 0x7fffffffu;
-            most[i] = bits > most[i] ? bits : most[i];
+            max_bits[i] = bits > max_bits[i] ? bits : max_bits[i];
         }
     }
     for (int i = 0; i < TILE; i++) {
-        steps[i] = bb_f32_from_bits(most[i]) / MOST;
-        if (steps[i] < BB_LEAST_GRADIENT_STEP) steps[i] = 0;
-        inverse[i] = steps[i] == 0 ? 0 : 1 / steps[i];
+        scales[i] = bb_f32_from_bits(max_bits[i]) / MAX_CODE;
+        if (scales[i] < BB_MIN_GRADIENT_SCALE) scales[i] = 0;
+        inverse[i] = scales[i] == 0 ? 0 : 1 / scales[i];
     }
     for (int64_t p = 0; p < g->pairs; p++, packed += TILE) {
         scaled_row(low, g, 2 * p, n0, n);
@@ -102,8 +102,8 @@ TARGET static void pack_dy(const weight_gradient *g, uint32_t *packed, float *st
 
 /* ---- the product ----------------------------------------------------------------------------------------------------- */
 
-/* dw, its rows K apart, += steps * sum over pairs */
-TARGET static void add_tile(float *dw, int64_t K, int64_t rows, int64_t columns, const uint32_t *dy, const float *steps,
+/* dw, rows K apart, += scales * sum over pairs */
+TARGET static void add_tile(float *dw, int64_t K, int64_t rows, int64_t columns, const uint32_t *dy, const float *scales,
                             const uint32_t *x, int64_t pairs) {
     __m256i sums[ROWS][2];
     for (int r = 0; r < ROWS; r++) sums[r][0] = sums[r][1] = _mm256_setzero_si256();
@@ -120,9 +120,9 @@ TARGET static void add_tile(float *dw, int64_t K, int64_t rows, int64_t columns,
     float values[ROWS][COLUMNS];
 #pragma GCC unroll 6
     for (int r = 0; r < ROWS; r++) {
-        __m256 step = _mm256_set1_ps(steps[r]);
-        _mm256_storeu_ps(values[r], _mm256_mul_ps(step, _mm256_cvtepi32_ps(sums[r][0])));
-        _mm256_storeu_ps(values[r] + 8, _mm256_mul_ps(step, _mm256_cvtepi32_ps(sums[r][1])));
+        __m256 scale = _mm256_set1_ps(scales[r]);
+        _mm256_storeu_ps(values[r], _mm256_mul_ps(scale, _mm256_cvtepi32_ps(sums[r][0])));
+        _mm256_storeu_ps(values[r] + 8, _mm256_mul_ps(scale, _mm256_cvtepi32_ps(sums[r][1])));
     }
     for (int64_t r = 0; r < rows; r++, dw += K) {
         if (columns == COLUMNS)
@@ -138,12 +138,12 @@ static void weight_tile(const weight_gradient *g, int64_t n0) {
     uint8_t *scratch = bb_cpu_scratch(g->dev, dy_bytes + TILE * sizeof(float));
     if (!scratch) return;
     uint32_t *dy = (uint32_t *)(void *)scratch;
-    float *steps = (float *)(void *)(scratch + dy_bytes);
-    pack_dy(g, dy, steps, n0, n);
+    float *scales = (float *)(void *)(scratch + dy_bytes);
+    pack_dy(g, dy, scales, n0, n);
     for (int64_t j = 0; j < g->panels; j++) /* a panel stays in the first-level cache */
         for (int64_t r = 0; r < n; r += ROWS)
             add_tile(g->dw + (n0 + r) * g->K + j * COLUMNS, g->K, bb_min(n - r, ROWS), bb_min(g->K - j * COLUMNS, COLUMNS),
-                     dy + r, steps + r, g->packed_x + j * g->pairs * COLUMNS, g->pairs);
+                     dy + r, scales + r, g->packed_x + j * g->pairs * COLUMNS, g->pairs);
 }
 
 static void run(const weight_gradient *g) {

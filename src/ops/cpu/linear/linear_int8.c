@@ -1,17 +1,16 @@
 // SPDX-License-Identifier: MIT
-/* The ternary linear layer's forward pass in integers, on any processor; and of few rows that are not quantized. Each output is
- * a sum over k in one order, whatever M: so a row's result does not depend on the batch it is in.
- */
+/* The ternary linear layer's forward pass in integers, on any processor, and the forward pass of small unquantized batches.
+ * Each output is a sum over k in the same order for every M, so that row results are independent of batch size. */
 #include "core/arena.h"
 #include "ops/cpu/linear/linear_kernels.h"
 #include "ops/cpu/linear/ternary_dot.h"
 #include "ops/cpu/vector/simd.h"
 
 enum {
-    ROW_TILE = 48,         /* rows of x that meet a panel while it is in the first-level cache */
-    PANEL_GROUP = 8,       /* panels that row tiles take in turn: one reading of the matrix serves all */
-    PARALLEL = 400000,     /* multiplications that pay for waking the threads */
-    PARALLEL_TEAM = 100000 /* those of a team */
+    ROW_TILE = 48,         /* rows of x that use a panel while it is in the first-level cache */
+    PANEL_GROUP = 8,       /* panels that all row tiles process in turn, so that the matrix is read once */
+    PARALLEL = 400000,     /* multiplications that justify waking the threads */
+    PARALLEL_TEAM = 100000 /* the same for a team */
 };
 
 BB_SIMD_INLINE void row_sum_body(int32_t *sum, const int8_t *x, int64_t n) {
@@ -22,7 +21,7 @@ BB_SIMD_INLINE void row_sum_body(int32_t *sum, const int8_t *x, int64_t n) {
 }
 BB_SIMD_VARIANTS(row_sum, (int32_t * sum, const int8_t *x, int64_t n), (sum, x, n))
 
-/* y = residual + scale * (sums - offset); y may be residual, which is NULL for zeros. */
+/* y = residual + scale * (sums - offset); y may be residual; residual NULL means zeros. */
 BB_SIMD_INLINE void finish_row_body(float *y, const float *residual, const int32_t *sums, int32_t offset, float scale,
                                     int64_t n) {
     if (residual) { /* NOLINT(bugprone-branch-clone): the analyzer does not see through the pragma */
@@ -39,13 +38,13 @@ BB_SIMD_VARIANTS(finish_row, (float *y, const float *residual, const int32_t *su
 /* A thread's rows of x, as the kernels read them. */
 typedef struct row_tile {
     int32_t *sums;    /* (ROW_TILE, BB_PANEL), of products */
-    int32_t *offsets; /* (ROW_TILE): the sums of the rows, by which codes q + 1 give more than q */
-    int8_t *padded;   /* (ROW_TILE, stride), where rows do not end with a block */
+    int32_t *offsets; /* (ROW_TILE): the sums of the rows, which the biased codes q + 1 add to each product */
+    int8_t *padded;   /* (ROW_TILE, stride), if K is not a multiple of a block */
     const int8_t *rows;
     int64_t index, count;
 } row_tile;
 
-static size_t carve_row_tile(row_tile *tile, void *memory, int64_t stride, bool in_place) {
+static size_t row_tile_layout(row_tile *tile, void *memory, int64_t stride, bool in_place) {
     bb_arena arena = {.base = memory};
     *tile = (row_tile){.index = -1};
     tile->sums = bb_arena_take(&arena, ROW_TILE * BB_PANEL * sizeof(int32_t));
@@ -54,7 +53,7 @@ static size_t carve_row_tile(row_tile *tile, void *memory, int64_t stride, bool 
     return arena.used;
 }
 
-static void take_rows(row_tile *tile, int64_t index, bb_simd simd, const int8_t *x, int64_t M, int64_t K, int64_t stride) {
+static void load_rows(row_tile *tile, int64_t index, bb_simd simd, const int8_t *x, int64_t M, int64_t K, int64_t stride) {
     tile->index = index;
     tile->count = M - index * ROW_TILE < ROW_TILE ? M - index * ROW_TILE : ROW_TILE;
     tile->rows = x + index * ROW_TILE * K;
@@ -67,7 +66,7 @@ static void take_rows(row_tile *tile, int64_t index, bb_simd simd, const int8_t 
     tile->rows = tile->padded;
 }
 
-/* A product, and how it is made. */
+/* A product and its kernels. */
 typedef struct int8_forward {
     bb_ternary_dot *dot;
     finish_row_kernel *finish_row;
@@ -89,7 +88,7 @@ static void multiply(const int8_forward *f, const row_tile *tile, int64_t panel)
     }
 }
 
-/* ---- one row tile: the matrix is read from memory, by a team of threads ------------------------------------------------- */
+/* ---- one row tile: the matrix is read from memory, by a team of threads ---------------------------------------------- */
 
 typedef struct single_tile {
     const int8_forward *f;
@@ -97,11 +96,11 @@ typedef struct single_tile {
     int32_t *sums; /* (threads, ROW_TILE, BB_PANEL) */
 } single_tile;
 
-static void single_tile_panels(void *user, bb_team *team, int thread) {
+static void run_single_tile(void *user, bb_team *team, int thread) {
     const single_tile *w = user;
     row_tile tile = w->tile;
     tile.sums = w->sums + (int64_t)thread * ROW_TILE * BB_PANEL;
-    for (int64_t j = bb_team_take(team, thread); j >= 0; j = bb_team_take(team, thread)) multiply(w->f, &tile, j);
+    for (int64_t j = bb_team_next_unit(team, thread); j >= 0; j = bb_team_next_unit(team, thread)) multiply(w->f, &tile, j);
 }
 
 static void forward_single_tile(bb_device *dev, const int8_forward *f, int64_t M) {
@@ -110,18 +109,18 @@ static void forward_single_tile(bb_device *dev, const int8_forward *f, int64_t M
     bb_team *team = bb_cpu_team(dev);
     single_tile w = {.f = f};
     bool in_place = f->stride == t->k;
-    size_t tile_bytes = bb_align_up(carve_row_tile(&w.tile, NULL, f->stride, in_place));
+    size_t tile_bytes = bb_align_up(row_tile_layout(&w.tile, NULL, f->stride, in_place));
     char *memory = bb_cpu_shared(dev, tile_bytes + (size_t)dev->threads * ROW_TILE * BB_PANEL * sizeof *w.sums);
     if (!memory || !team) return;
-    carve_row_tile(&w.tile, memory, f->stride, in_place);
+    row_tile_layout(&w.tile, memory, f->stride, in_place);
     w.sums = (int32_t *)(void *)(memory + tile_bytes);
-    take_rows(&w.tile, 0, bb_cpu_of(dev)->kernels.simd, f->x.data, M, t->k, f->stride);
-    bb_team_fetch then = {0};
-    if (next) then = (bb_team_fetch){next->data, bb_ternary_panels(next), (int64_t)bb_ternary_panel_bytes(next)};
-    bb_team_run(team, M * t->n * t->k <= PARALLEL_TEAM, panels, single_tile_panels, &w, then);
+    load_rows(&w.tile, 0, bb_cpu_of(dev)->kernels.simd, f->x.data, M, t->k, f->stride);
+    bb_team_prefetch next_data = {0};
+    if (next) next_data = (bb_team_prefetch){next->data, bb_ternary_panels(next), (int64_t)bb_ternary_panel_bytes(next)};
+    bb_team_run(team, M * t->n * t->k <= PARALLEL_TEAM, panels, run_single_tile, &w, next_data);
 }
 
-/* ---- many ---------------------------------------------------------------------------------------------------------------- */
+/* ---- many row tiles -------------------------------------------------------------------------------------------------- */
 
 static void forward_tiles(bb_device *dev, const int8_forward *f, int64_t M) {
     int64_t K = f->t->k, panels = bb_ternary_panels(f->t), tiles = (M + ROW_TILE - 1) / ROW_TILE;
@@ -130,12 +129,12 @@ static void forward_tiles(bb_device *dev, const int8_forward *f, int64_t M) {
     {
         row_tile tile;
         bool in_place = f->stride == K;
-        void *memory = bb_cpu_scratch(dev, carve_row_tile(&tile, NULL, f->stride, in_place));
-        if (memory) carve_row_tile(&tile, memory, f->stride, in_place);
+        void *memory = bb_cpu_scratch(dev, row_tile_layout(&tile, NULL, f->stride, in_place));
+        if (memory) row_tile_layout(&tile, memory, f->stride, in_place);
 #pragma omp for schedule(dynamic)
         for (int64_t i = 0; i < units; i++) {
             if (!memory) continue;
-            if (tile.index != i % tiles) take_rows(&tile, i % tiles, bb_cpu_of(dev)->kernels.simd, f->x.data, M, K, f->stride);
+            if (tile.index != i % tiles) load_rows(&tile, i % tiles, bb_cpu_of(dev)->kernels.simd, f->x.data, M, K, f->stride);
             int64_t first = i / tiles * PANEL_GROUP, end = first + PANEL_GROUP < panels ? first + PANEL_GROUP : panels;
             for (int64_t j = first; j < end; j++) multiply(f, &tile, j);
         }
@@ -158,16 +157,16 @@ void bb_linear_int8_forward(bb_device *dev, float *y, const float *residual, bb_
         forward_tiles(dev, &f, M);
 }
 
-/* ---- few rows that are not quantized ------------------------------------------------------------------------------- */
+/* ---- small batches that are not quantized ---------------------------------------------------------------------------- */
 
-/* q of a panel: (K, BB_PANEL) f32, from its steps */
-BB_SIMD_INLINE void columns_body(float *q, const uint8_t *steps, int64_t K) {
+/* q of a panel, (K, BB_PANEL) f32, from its k-steps */
+BB_SIMD_INLINE void columns_body(float *q, const uint8_t *k_steps, int64_t K) {
     for (int64_t k = 0; k < K; k++) {
-        const uint8_t *codes = steps + k / 4 * BB_STEP_BYTES + k % 4;
+        const uint8_t *codes = k_steps + k / 4 * BB_K_STEP_BYTES + k % 4;
         for (int n = 0; n < BB_PANEL; n++) q[k * BB_PANEL + n] = (float)(codes[4 * n] - 1);
     }
 }
-BB_SIMD_VARIANTS(columns, (float *q, const uint8_t *steps, int64_t K), (q, steps, K))
+BB_SIMD_VARIANTS(columns, (float *q, const uint8_t *k_steps, int64_t K), (q, k_steps, K))
 
 BB_SIMD_INLINE void float_row_body(float *y, const float *residual, const float *x, const float *q, float g, int64_t K,
                                    int64_t n) {
@@ -179,7 +178,7 @@ BB_SIMD_INLINE void float_row_body(float *y, const float *residual, const float 
 BB_SIMD_VARIANTS(float_row, (float *y, const float *residual, const float *x, const float *q, float g, int64_t K, int64_t n),
                  (y, residual, x, q, g, K, n))
 
-void bb_linear_few_forward(bb_device *dev, float *y, const float *residual, bb_rows x, const bb_ternary *t, int64_t M) {
+void bb_linear_small_batch_forward(bb_device *dev, float *y, const float *residual, bb_rows x, const bb_ternary *t, int64_t M) {
     bb_simd simd = bb_cpu_of(dev)->kernels.simd;
     int64_t K = t->k, N = t->n, panels = bb_ternary_panels(t);
     const float *rows = x.data;
@@ -193,11 +192,11 @@ void bb_linear_few_forward(bb_device *dev, float *y, const float *residual, bb_r
     for (int64_t j = 0; j < panels; j++) {
         bb_ternary_panel p = bb_ternary_panel_at(t, j);
         size_t q_bytes = (size_t)(K * BB_PANEL) * sizeof(float);
-        float *q = bb_cpu_scratch(dev, q_bytes + (size_t)(bb_ternary_steps(t) * BB_STEP_BYTES));
+        float *q = bb_cpu_scratch(dev, q_bytes + (size_t)(bb_ternary_k_steps(t) * BB_K_STEP_BYTES));
         if (!q) continue;
-        uint8_t *steps = (uint8_t *)q + q_bytes;
-        bb_ternary_expand_panel(simd, steps, t, p.data);
-        columns_for(simd)(q, steps, K);
+        uint8_t *k_steps = (uint8_t *)q + q_bytes;
+        bb_ternary_expand_panel(simd, k_steps, t, p.data);
+        columns_for(simd)(q, k_steps, K);
         for (int64_t m = 0; m < M; m++)
             float_row_for(simd)(y + m * N + p.first, residual ? residual + m * N + p.first : NULL, rows + m * K, q,
                                 t->scale[p.segment], K, p.rows);

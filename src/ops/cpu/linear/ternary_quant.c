@@ -9,7 +9,7 @@
 #include <emmintrin.h>
 #endif
 
-enum { SUM_LANES = 16, QUANT_COLUMNS = 256, ROWS_AHEAD = 4 };
+enum { SUM_LANES = 16, QUANT_COLUMNS = 256, PREFETCH_ROWS = 4 };
 
 bool bb_cpu_ternary_dense(bb_device *dev) { return bb_cpu_of(dev)->kernels.ternary_dot_dense != NULL; }
 
@@ -46,7 +46,7 @@ static float mean_abs(bb_device *dev, const float *w, int64_t n) {
     return bb_absmean_scale(total, n);
 }
 
-/* The least x with x / g > limit, in f32 division: so a comparison decides as the division would, for every x. The quotient
+/* The smallest x with x / g > limit in f32 division, so that a comparison decides exactly as the division would. The quotient
  * limit * g / g is exact for the limits used, 1/2 and 1. */
 static float quotient_above(float limit, float g) {
     float x = limit * g;
@@ -54,7 +54,7 @@ static float quotient_above(float limit, float g) {
     return x;
 }
 
-/* q + 1 for q = round_half_even(clip(w / g, -1, 1)): 1/2 itself becomes 0, NaN -1, both as in ref. */
+/* q + 1 for q = round_half_even(clip(w / g, -1, 1)): 1/2 becomes 0, NaN -1, both as in ref. */
 BB_SIMD_INLINE void quantize_row_body(uint8_t *q, const float *w, float above_half, int64_t n) {
 #pragma omp simd
     for (int64_t k = 0; k < n; k++) q[k] = (uint8_t)((w[k] >= above_half) + (w[k] > -above_half));
@@ -63,7 +63,7 @@ BB_SIMD_VARIANTS(quantize_row, (uint8_t * q, const float *w, float above_half, i
 
 typedef uint32_t four_quads __attribute__((vector_size(16)));
 
-/* Past the caches where that can be: no panel is read before all are written, and so their lines need not be fetched first. */
+/* Non-temporal if available: no panel is read before all are written, so its lines need not be loaded first. */
 static inline void store(uint8_t *out, four_quads x) {
 #ifdef __x86_64__
     _mm_stream_si128((__m128i *)(void *)out, (__m128i)x);
@@ -72,14 +72,14 @@ static inline void store(uint8_t *out, four_quads x) {
 #endif
 }
 
-/* What `store` wrote is there for all threads. */
+/* Makes the stores visible to all threads. */
 static inline void finish_stores(void) {
 #ifdef __x86_64__
     _mm_sfence();
 #endif
 }
 
-/* Rows first .. first+3 of a block: of each, 16 columns as bytes from `column` on, a quad being four of them. */
+/* Packs rows first .. first+3 of a block: 16 columns of each, as bytes, from `column` on; a quad is four of them. */
 static inline void pack_rows(uint8_t *block, uint8_t rows[BB_PANEL][QUANT_COLUMNS], int64_t first, int64_t column) {
     four_quads r[4];
     for (int i = 0; i < 4; i++) memcpy(&r[i], &rows[first + i][column], sizeof r[i]);
@@ -93,7 +93,7 @@ static inline void pack_rows(uint8_t *block, uint8_t rows[BB_PANEL][QUANT_COLUMN
                                  __builtin_shufflevector(high01, high23, 2, 3, 6, 7) << 6);
 }
 
-/* The processor foresees the next columns, not that another row follows. */
+/* Hardware prefetching follows the columns, but does not anticipate the next row. */
 static inline void prefetch(const float *x, int64_t n) {
     for (int64_t i = 0; i < n; i += 16) __builtin_prefetch(x + i);
 }
@@ -106,7 +106,7 @@ static void quantize_panel(bb_simd simd, const bb_ternary_panel *p, uint8_t *pan
     for (int64_t k0 = 0; k0 < K; k0 += QUANT_COLUMNS) {
         int64_t columns = K - k0 < QUANT_COLUMNS ? K - k0 : QUANT_COLUMNS;
         for (int64_t r = 0; r < p->rows; r++) {
-            if (r + ROWS_AHEAD < p->rows) prefetch(w + (p->first + r + ROWS_AHEAD) * K + k0, columns);
+            if (r + PREFETCH_ROWS < p->rows) prefetch(w + (p->first + r + PREFETCH_ROWS) * K + k0, columns);
             quantize_row(rows[r], w + (p->first + r) * K + k0, above_half, columns);
             memset(rows[r] + columns, 0, (size_t)(-columns & 15));
         }
@@ -117,8 +117,8 @@ static void quantize_panel(bb_simd simd, const bb_ternary_panel *p, uint8_t *pan
     finish_stores();
 }
 
-/* Where a panel is made, at two bits: there where it is kept, or in scratch, for finish_panel to lay out densely. NULL when out
- * of memory. */
+/* Where a panel is packed at two bits: in its final place, or in scratch for finish_panel to convert to the dense layout. NULL
+ * when out of memory. */
 static uint8_t *begin_panel(bb_device *dev, const bb_ternary *t, const bb_ternary_panel *p) {
     if (!t->dense) return p->data;
     size_t bytes = (size_t)(bb_ternary_blocks(t) * BB_BLOCK_BYTES);
@@ -131,7 +131,7 @@ static void finish_panel(bb_device *dev, const bb_ternary *t, const bb_ternary_p
     if (t->dense) bb_ternary_dense_pack(bb_cpu_of(dev)->kernels.simd, p->data, panel, bb_ternary_blocks(t));
 }
 
-/* Panels begin .. end-1, each with what above_half holds for its segment. */
+/* Panels begin .. end-1; above_half is indexed by segment. */
 static void quantize_panels(bb_device *dev, const bb_ternary *t, const float *w, const float *above_half, int64_t begin,
                             int64_t end) {
 #pragma omp parallel for num_threads(dev->threads) schedule(dynamic) if ((end - begin) * BB_PANEL * t->k > BB_SIMD_SERIAL)
@@ -161,11 +161,11 @@ void bb_cpu_ternary_quant_rows(bb_device *dev, const bb_ternary *t, const float 
     quantize_panels(dev, t, w, &above_half, first / BB_PANEL, bb_panels_of(first + rows));
 }
 
-void bb_ternary_expand_panel(bb_simd simd, uint8_t *steps, const bb_ternary *t, const uint8_t *panel) {
+void bb_ternary_expand_panel(bb_simd simd, uint8_t *k_steps, const bb_ternary *t, const uint8_t *panel) {
     if (t->dense)
-        bb_ternary_dense_expand(simd, steps, panel, bb_ternary_blocks(t));
+        bb_ternary_dense_expand(simd, k_steps, panel, bb_ternary_blocks(t));
     else
-        bb_ternary_expand(simd, steps, panel, bb_ternary_blocks(t));
+        bb_ternary_expand(simd, k_steps, panel, bb_ternary_blocks(t));
 }
 
 void bb_cpu_ternary_unpack(bb_device *dev, int8_t *q, const bb_ternary *t) {
@@ -173,15 +173,15 @@ void bb_cpu_ternary_unpack(bb_device *dev, int8_t *q, const bb_ternary *t) {
 #pragma omp parallel for num_threads(dev->threads) schedule(static) if (t->n * K > BB_SIMD_SERIAL)
     for (int64_t i = 0; i < panels; i++) {
         bb_ternary_panel p = bb_ternary_panel_at(t, i);
-        uint8_t *steps = bb_cpu_scratch(dev, (size_t)(bb_ternary_steps(t) * BB_STEP_BYTES));
-        if (!steps) continue;
-        bb_ternary_expand_panel(bb_cpu_of(dev)->kernels.simd, steps, t, p.data);
+        uint8_t *k_steps = bb_cpu_scratch(dev, (size_t)(bb_ternary_k_steps(t) * BB_K_STEP_BYTES));
+        if (!k_steps) continue;
+        bb_ternary_expand_panel(bb_cpu_of(dev)->kernels.simd, k_steps, t, p.data);
         for (int64_t r = 0; r < p.rows; r++)
-            for (int64_t k = 0; k < K; k++) q[(p.first + r) * K + k] = bb_ternary_value(steps, r, k);
+            for (int64_t k = 0; k < K; k++) q[(p.first + r) * K + k] = bb_ternary_value(k_steps, r, k);
     }
 }
 
-/* Four bytes of codes in the order of columns to a row's four bytes of a block: a 4 x 4 transpose of pairs of bits. */
+/* Converts four bytes of codes in column order to a row's four bytes of a block: a 4 x 4 transpose of bit pairs. */
 static inline uint32_t transpose_codes(uint32_t x) {
     uint32_t t = (x ^ x >> 6) & 0x00cc00ccu;
     x ^= t ^ t << 6;
@@ -189,14 +189,14 @@ static inline uint32_t transpose_codes(uint32_t x) {
     return x ^ t ^ t << 12;
 }
 
-/* Past column K, zero. */
+/* Zero past column K. */
 static inline uint32_t load_codes(const uint8_t *row, int64_t bytes, int64_t at, int64_t K) {
     uint32_t x = 0;
     memcpy(&x, row + at, (size_t)(bytes - at < 4 ? bytes - at : 4));
     return K - 4 * at < 16 ? x & ((1u << 2 * (K - 4 * at)) - 1) : x;
 }
 
-/* A row's codes are read by lines, a panel's blocks are written whole. */
+/* Codes are read by cache lines; a panel's blocks are written whole. */
 static void load_panel(const bb_ternary_panel *p, uint8_t *panel, const uint8_t *codes, int64_t row_bytes, int64_t K) {
     enum { LINE = 64 };
     for (int64_t at = 0; at < row_bytes; at += LINE)

@@ -3,7 +3,7 @@
 #include "ops/cpu/optimizer/adamw.h"
 #include "ops/cpu/device/entries.h"
 
-enum { STEP_TILE = 4096 };
+enum { TILE = 4096 };
 
 BB_SIMD_INLINE void sum_tile_body(double *out, const float *x, int64_t n) {
     double sum = 0;
@@ -31,7 +31,7 @@ BB_SIMD_VARIANTS(add_tile, (float *y, const float *x, int64_t n), (y, x, n))
 void bb_cpu_add(bb_device *dev, float *y, const float *x, int64_t n) {
     add_tile_kernel *add_tile = add_tile_for(bb_cpu_of(dev)->kernels.simd);
 #pragma omp parallel for num_threads(dev->threads) if (n >= BB_SIMD_SERIAL)
-    for (int64_t i = 0; i < n; i += STEP_TILE) add_tile(y + i, x + i, n - i < STEP_TILE ? n - i : STEP_TILE);
+    for (int64_t i = 0; i < n; i += TILE) add_tile(y + i, x + i, n - i < TILE ? n - i : TILE);
 }
 
 BB_SIMD_INLINE void step_tile_body(float *p, const float *g, float *m, float *v, int64_t n, const adamw_constants *k) {
@@ -52,7 +52,7 @@ void bb_cpu_adamw_step(bb_device *dev, float *p, const float *g, float *m, float
     step_tile_kernel *step_tile = step_tile_for(bb_cpu_of(dev)->kernels.simd);
     adamw_constants k = adamw_prepare(h);
 #pragma omp parallel for num_threads(dev->threads) if (n >= BB_SIMD_SERIAL)
-    for (int64_t i = 0; i < n; i += STEP_TILE) {
-        step_tile(p + i, g + i, m + i, v + i, n - i < STEP_TILE ? n - i : STEP_TILE, &k);
+    for (int64_t i = 0; i < n; i += TILE) {
+        step_tile(p + i, g + i, m + i, v + i, n - i < TILE ? n - i : TILE, &k);
     }
 }

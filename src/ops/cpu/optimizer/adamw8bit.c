@@ -8,28 +8,28 @@
 #include <immintrin.h>
 #endif
 
-enum { BLOCKS_AHEAD = 4 };
+enum { PREFETCH_BLOCKS = 4 };
 
 /* ---- codes to values, and back ---------------------------------------------------------------------------------------- */
 
-/* x[i] = the value of codes[i]; codes[i] = the code of scale * x[i]. n <= BB_ADAM8_BLOCK, for which x has room and may be
- * written. */
+/* decode: x[i] = the value of codes[i]; encode: codes[i] = the code of scale * x[i]. n <= BB_ADAM8_BLOCK; x holds
+ * BB_ADAM8_BLOCK elements, all of which may be written. */
 typedef struct codec {
     void (*decode)(float *x, const uint8_t *codes, int64_t n, bool is_signed);
     void (*encode)(uint8_t *codes, const float *x, float scale, int64_t n, bool is_signed);
 } codec;
 
-BB_SIMD_INLINE void decode_by_loop(float *x, const uint8_t *codes, int64_t n, bool is_signed) {
+BB_SIMD_INLINE void decode_scalar(float *x, const uint8_t *codes, int64_t n, bool is_signed) {
 #pragma omp simd
     for (int64_t i = 0; i < n; i++) x[i] = bb_adam8_value(codes[i], is_signed);
 }
 
-BB_SIMD_INLINE void encode_by_loop(uint8_t *codes, const float *x, float scale, int64_t n, bool is_signed) {
+BB_SIMD_INLINE void encode_scalar(uint8_t *codes, const float *x, float scale, int64_t n, bool is_signed) {
 #pragma omp simd
     for (int64_t i = 0; i < n; i++) codes[i] = bb_adam8_code(scale * x[i], is_signed);
 }
 
-/* Compiled for each map. */
+/* Instantiated once for the signed map and once for the unsigned one. */
 #define CODEC(set, how, target)                                                                                                \
     target static void decode_##set(float *x, const uint8_t *codes, int64_t n, bool is_signed) {                               \
         is_signed ? decode_##how(x, codes, n, true) : decode_##how(x, codes, n, false);                                        \
@@ -38,13 +38,13 @@ BB_SIMD_INLINE void encode_by_loop(uint8_t *codes, const float *x, float scale, 
         is_signed ? encode_##how(codes, x, scale, n, true) : encode_##how(codes, x, scale, n, false);                          \
     }
 
-CODEC(generic, by_loop, )
+CODEC(generic, scalar, )
 
 #ifdef __x86_64__
-CODEC(avx2, by_loop, __attribute__((target("avx2"))))
+CODEC(avx2, scalar, __attribute__((target("avx2"))))
 
-/* The same arithmetic in vectors of 16. AVX-512 takes a decade's constants out of a register, where the loops choose among them
- * in eight steps; an index counts modulo 16. */
+/* The same arithmetic in vectors of 16. AVX-512 looks up a decade's constants in a register, where the loops select among them
+ * in eight steps; indices wrap modulo 16. */
 #define AVX512 __attribute__((target("avx512f,avx512bw,avx512dq,avx512vl")))
 
 /* a | (b & sign) */
@@ -69,27 +69,28 @@ AVX512 BB_SIMD_INLINE __m512 values(__m128i codes, bool is_signed) {
     return is_signed ? with_sign_of(value, twice) : value;
 }
 
-/* Their codes in 32 bits, before they are cut to 0..255. */
+/* The codes in 32 bits, before saturation to 0..255. */
 AVX512 BB_SIMD_INLINE __m512i codes_of(__m512 x, bool is_signed) {
     const __m512 edges = _mm512_maskz_loadu_ps(0xff, bb_adam8_edges[is_signed]);
     const __m512 factors = _mm512_maskz_loadu_ps(0x1ff, bb_adam8_factors);
     const __m512i counting = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
     const __m512i exponents = _mm512_slli_epi32(_mm512_sub_epi32(counting, _mm512_set1_epi32(is_signed)), 23);
-    __m512 a = _mm512_max_ps(is_signed ? _mm512_abs_ps(x) : x, _mm512_set1_ps(BB_ADAM8_LEAST)); /* which NaN becomes */
-    /* From the exponent and the first bits of the mantissa: 32 + k, or one less, for all from LEAST to 1 and beyond. */
+    __m512 a = _mm512_max_ps(is_signed ? _mm512_abs_ps(x) : x, _mm512_set1_ps(BB_ADAM8_LEAST)); /* a NaN becomes this */
+    /* From the exponent and the first bits of the mantissa: 32 + k, or one less, for all magnitudes from LEAST to 1 and
+     * beyond. */
     __m512i k = _mm512_srli_epi32(_mm512_mulhi_epu16(_mm512_castps_si512(a), _mm512_set1_epi32(159 << 16)), 16);
     k = _mm512_mask_add_epi32(k, _mm512_cmp_ps_mask(a, _mm512_permutexvar_ps(k, edges), _CMP_GT_OQ), k, _mm512_set1_epi32(1));
     __m512 t = _mm512_add_ps(_mm512_mul_ps(a, _mm512_permutexvar_ps(k, factors)), _mm512_set1_ps(BB_ADAM8_OFFSET));
     t = _mm512_min_ps(t, _mm512_set1_ps(BB_ADAM8_MOST));
     t = _mm512_castsi512_ps(_mm512_add_epi32(_mm512_castps_si512(t), _mm512_permutexvar_epi32(k, exponents)));
     if (!is_signed) return _mm512_sub_epi32(_mm512_cvttps_epi32(t), _mm512_set1_epi32(1));
-    /* half the place, with x's sign, lies as far from 0 as the code from 127 */
+    /* half the position, with x's sign, is as far from 0 as the code is from 127 */
     return _mm512_add_epi32(_mm512_cvttps_epi32(with_sign_of(t, x)), _mm512_set1_epi32(127));
 }
 
-enum { GROUP = 64 }; /* codes that fill a register; BB_ADAM8_BLOCK is a multiple */
+enum { GROUP = 64 }; /* codes per register; BB_ADAM8_BLOCK is a multiple */
 
-AVX512 BB_SIMD_INLINE void decode_by_16(float *x, const uint8_t *codes, int64_t n, bool is_signed) {
+AVX512 BB_SIMD_INLINE void decode_vector(float *x, const uint8_t *codes, int64_t n, bool is_signed) {
     uint8_t last[GROUP] = {0};
     for (int64_t i = 0; i < n; i += GROUP) {
         const uint8_t *group = codes + i;
@@ -99,15 +100,16 @@ AVX512 BB_SIMD_INLINE void decode_by_16(float *x, const uint8_t *codes, int64_t 
     }
 }
 
-AVX512 BB_SIMD_INLINE void encode_by_16(uint8_t *codes, const float *x, float scale, int64_t n, bool is_signed) {
-    /* saturating packs work within 128 bits: they leave the first four bytes of each vector, the next four of each, ... */
-    const __m512i in_order = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
+AVX512 BB_SIMD_INLINE void encode_vector(uint8_t *codes, const float *x, float scale, int64_t n, bool is_signed) {
+    /* saturating packs work within 128 bits: the result holds the first four bytes of each vector, the next four of each,
+     * ... */
+    const __m512i order = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
     for (int64_t i = 0; i < n; i += GROUP) {
         __m512i c[GROUP / 16];
         for (int j = 0; j < GROUP / 16; j++)
             c[j] = codes_of(_mm512_mul_ps(_mm512_set1_ps(scale), _mm512_loadu_ps(x + i + 16 * j)), is_signed);
         __m512i packed = _mm512_packus_epi16(_mm512_packs_epi32(c[0], c[1]), _mm512_packs_epi32(c[2], c[3]));
-        packed = _mm512_permutexvar_epi32(in_order, packed);
+        packed = _mm512_permutexvar_epi32(order, packed);
         if (n - i < GROUP)
             memcpy(codes + i, &packed, (size_t)(n - i));
         else
@@ -115,7 +117,7 @@ AVX512 BB_SIMD_INLINE void encode_by_16(uint8_t *codes, const float *x, float sc
     }
 }
 
-CODEC(avx512, by_16, AVX512)
+CODEC(avx512, vector, AVX512)
 #endif
 
 static const codec codecs[] = {
@@ -128,28 +130,28 @@ static const codec codecs[] = {
 
 /* ---- the step --------------------------------------------------------------------------------------------------------- */
 
-/* m, v: decoded, in parts of their absmax; as they are when it returns. */
+/* m, v: decoded and divided by their absmax on entry; in plain units on return. */
 BB_SIMD_INLINE void step_block_body(float *p, const float *g, float *m, float *v, float *m_absmax, float *v_absmax, int64_t n,
                                     const adamw_constants *k) {
-    adamw_constants of_parts = *k;
-    of_parts.beta1 *= *m_absmax;
-    of_parts.beta2 *= *v_absmax;
-    uint32_t m_most = 0, v_most = 0; /* as in bb_simd_absmax */
-#pragma omp simd reduction(max : m_most, v_most)
+    adamw_constants scaled = *k;
+    scaled.beta1 *= *m_absmax;
+    scaled.beta2 *= *v_absmax;
+    uint32_t m_max = 0, v_max = 0; /* bit patterns, as in bb_simd_absmax */
+#pragma omp simd reduction(max : m_max, v_max)
     for (int64_t i = 0; i < n; i++) {
         float mi = m[i], vi = v[i];
-        adamw_moments(g[i], &mi, &vi, &of_parts);
-        float least = k->least_root_v * mi;
-        vi = least * least > vi ? least * least : vi;
+        adamw_moments(g[i], &mi, &vi, &scaled);
+        float root_v = k->min_root_v * mi;
+        vi = root_v * root_v > vi ? root_v * root_v : vi;
         p[i] = adamw_apply(p[i], mi, vi, k);
         m[i] = mi;
         v[i] = vi;
         uint32_t mu = bb_bits_of_f32(mi) & 0x7fffffffu, vu = bb_bits_of_f32(vi) & 0x7fffffffu;
-        m_most = mu > m_most ? mu : m_most;
-        v_most = vu > v_most ? vu : v_most;
+        m_max = mu > m_max ? mu : m_max;
+        v_max = vu > v_max ? vu : v_max;
     }
-    *m_absmax = bb_f32_from_bits(m_most);
-    *v_absmax = bb_f32_from_bits(v_most);
+    *m_absmax = bb_f32_from_bits(m_max);
+    *v_absmax = bb_f32_from_bits(v_max);
 }
 
 BB_SIMD_VARIANTS(step_block,
@@ -157,7 +159,8 @@ BB_SIMD_VARIANTS(step_block,
                   const adamw_constants *k),
                  (p, g, m, v, m_absmax, v_absmax, n, k))
 
-/* A whole block, so that its computation need not wait for memory: processors foresee a stream, but not far enough. */
+/* Prefetches a whole block, so that its computation need not wait for memory: hardware prefetching does not reach far
+ * enough. */
 static inline void prefetch(const float *p, const float *g, const uint8_t *m, const uint8_t *v) {
     enum { LINE = 64, FLOATS = LINE / sizeof(float) };
     for (int i = 0; i < BB_ADAM8_BLOCK; i += FLOATS) {
@@ -183,7 +186,7 @@ void bb_cpu_adamw8bit_step(bb_device *dev, float *p, const float *g, bb_adam8_st
     step_block_kernel *step_block = step_block_for(bb_cpu_of(dev)->kernels.simd);
     codec c = codecs[bb_cpu_of(dev)->kernels.simd];
     adamw_constants k = adamw_prepare(h);
-    int64_t blocks = (n + BB_ADAM8_BLOCK - 1) / BB_ADAM8_BLOCK, ahead = BLOCKS_AHEAD * BB_ADAM8_BLOCK;
+    int64_t blocks = (n + BB_ADAM8_BLOCK - 1) / BB_ADAM8_BLOCK, ahead = PREFETCH_BLOCKS * BB_ADAM8_BLOCK;
 #pragma omp parallel for num_threads(dev->threads) schedule(static) if (n >= BB_SIMD_SERIAL)
     for (int64_t b = 0; b < blocks; b++) {
         _Alignas(64) float m[BB_ADAM8_BLOCK], v[BB_ADAM8_BLOCK];

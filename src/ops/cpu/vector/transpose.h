@@ -6,7 +6,7 @@
 
 #include <immintrin.h>
 
-/* 16 rows of 16 words of 32 bits. */
+/* Transposes 16 rows of 16 words of 32 bits. */
 __attribute__((target("avx512f"), always_inline)) static inline void bb_transpose16(__m512i x[16]) {
     __m512i t[16];
     for (int i = 0; i < 8; i++) {
@@ -33,7 +33,7 @@ __attribute__((target("avx512f"), always_inline)) static inline void bb_transpos
     }
 }
 
-/* Two rows of 32 elements of 16 bits as words that pair the rows: of columns 0..15, and of 16..31. */
+/* Interleaves two rows of 32 elements of 16 bits into words that pair them: columns 0..15 in low, 16..31 in high. */
 __attribute__((target("avx512f,avx512bw"), always_inline)) static inline void bb_pair_rows16(__m512i *low, __m512i *high,
                                                                                              __m512i x, __m512i y) {
     const __m512i first = _mm512_set_epi16(47, 15, 46, 14, 45, 13, 44, 12, 43, 11, 42, 10, 41, 9, 40, 8, 39, 7, 38, 6, 37, 5,
