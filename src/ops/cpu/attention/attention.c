@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 /* Attention without the (Tq,Tk) matrix: tiles of queries against tiles of keys, with an online softmax. Scores beyond the
- * causal diagonal are not computed. A tile of the output is one task's, so nothing depends on which thread runs it.
- * arXiv:2205.14135 */
+ * causal diagonal are not computed. Each tile of the output belongs to one task, so results do not depend on which thread runs
+ * it. arXiv:2205.14135 */
 #include <omp.h>
 
 #include "ops/cpu/attention/attention_forward.h"
@@ -13,36 +13,36 @@
 #include "ops/cpu/attention/attention_forward_amx.h"
 #endif
 
-/* none of these; forward_tile on AMX is faster still */
-#define codes_bytes_generic NULL
-#define codes_tile_generic NULL
-#define rows_bytes_generic NULL
-#define keys_bytes_generic NULL
-#define keys_pack_generic NULL
-#define rows_tile_generic NULL
-#define codes_bytes_avx2 NULL
-#define codes_tile_avx2 NULL
-#define rows_bytes_avx2 NULL
-#define keys_bytes_avx2 NULL
-#define keys_pack_avx2 NULL
-#define rows_tile_avx2 NULL
-#define codes_bytes_avx512 NULL
-#define codes_tile_avx512 NULL
-#define rows_bytes_avx512 NULL
-#define keys_bytes_avx512 NULL
-#define keys_pack_avx512 NULL
-#define rows_tile_avx512 NULL
-#define codes_bytes_avx512amx NULL
-#define codes_tile_avx512amx NULL
-#define rows_bytes_avx512amx NULL
-#define keys_bytes_avx512amx NULL
-#define keys_pack_avx512amx NULL
-#define rows_tile_avx512amx NULL
+/* only VNNI has these; on AMX, forward_tile is faster */
+#define codes_forward_bytes_generic NULL
+#define codes_forward_tile_generic NULL
+#define int8_forward_bytes_generic NULL
+#define int8_keys_bytes_generic NULL
+#define int8_pack_keys_generic NULL
+#define int8_forward_tile_generic NULL
+#define codes_forward_bytes_avx2 NULL
+#define codes_forward_tile_avx2 NULL
+#define int8_forward_bytes_avx2 NULL
+#define int8_keys_bytes_avx2 NULL
+#define int8_pack_keys_avx2 NULL
+#define int8_forward_tile_avx2 NULL
+#define codes_forward_bytes_avx512 NULL
+#define codes_forward_tile_avx512 NULL
+#define int8_forward_bytes_avx512 NULL
+#define int8_keys_bytes_avx512 NULL
+#define int8_pack_keys_avx512 NULL
+#define int8_forward_tile_avx512 NULL
+#define codes_forward_bytes_avx512amx NULL
+#define codes_forward_tile_avx512amx NULL
+#define int8_forward_bytes_avx512amx NULL
+#define int8_keys_bytes_avx512amx NULL
+#define int8_pack_keys_avx512amx NULL
+#define int8_forward_tile_avx512amx NULL
 #define FORWARD(set)                                                                                                           \
     {                                                                                                                          \
-        forward_bytes_##set, forward_tile_##set, codes_bytes_##set, codes_tile_##set, rows_bytes_##set, keys_bytes_##set,      \
-            keys_pack_##set, rows_tile_##set, direct_partial_##set, cached_query_##set, cached_partial_##set,                  \
-            cached_unpack_##set, direct_merge_##set                                                                            \
+        forward_bytes_##set, forward_tile_##set, codes_forward_bytes_##set, codes_forward_tile_##set,                          \
+            int8_forward_bytes_##set, int8_keys_bytes_##set, int8_pack_keys_##set, int8_forward_tile_##set,                    \
+            direct_partial_##set, cached_query_##set, cached_partial_##set, cached_unpack_##set, direct_merge_##set            \
     }
 ATTENTION_TABLE(forward_functions, forward_for, FORWARD)
 
@@ -104,7 +104,7 @@ void bb_cpu_forward_tiles(bb_device *dev, const attention_job *jobs, const int64
     const forward_functions *f = bb_cpu_forward_functions(dev);
     int64_t D = jobs->a.D;
     size_t thread_bytes = f->tile_bytes(D);
-    if (f->codes_tile) thread_bytes = (size_t)bb_max((int64_t)thread_bytes, (int64_t)f->codes_bytes(D));
+    if (f->codes_forward_tile) thread_bytes = (size_t)bb_max((int64_t)thread_bytes, (int64_t)f->codes_forward_bytes(D));
     char *scratch = bb_cpu_scratch(dev, thread_bytes * (size_t)dev->threads);
     if (!scratch) return;
 #pragma omp parallel for num_threads(dev->threads) schedule(dynamic)
@@ -113,31 +113,31 @@ void bb_cpu_forward_tiles(bb_device *dev, const attention_job *jobs, const int64
         const attention_job *j = &jobs[group];
         const bb_attention *a = &j->a;
         int64_t task = i - first_task[group], heads = a->B * a->H, head = task % heads;
-        /* the last tiles, which see most, first: the short ones fill up the end */
+        /* the last tiles, which see most keys, go first, so that short ones balance the load at the end */
         int64_t t0 = (tiles_of(a) - 1 - task / heads) * ATTENTION_QUERIES;
-        void *own = scratch + thread_bytes * (size_t)omp_get_thread_num();
-        if (j->kv && f->codes_tile)
-            f->codes_tile(j->o, j->q, j->kv, a, head, t0, own);
+        void *thread_scratch = scratch + thread_bytes * (size_t)omp_get_thread_num();
+        if (j->kv && f->codes_forward_tile)
+            f->codes_forward_tile(j->o, j->q, j->kv, a, head, t0, thread_scratch);
         else
-            f->tile(j->o, j->kept, j->lse, j->q, j->k, j->v, j->kv, a, head / a->H, head % a->H, t0, own);
+            f->tile(j->o, j->kept, j->lse, j->q, j->k, j->v, j->kv, a, head / a->H, head % a->H, t0, thread_scratch);
     }
 }
 
-/* The same in int8: all keys and values are packed first. */
+/* The int8 path: all keys and values are packed first. */
 typedef struct int8_plan {
-    int64_t tiles, key_tiles; /* of a head */
-    size_t thread_bytes, keys_bytes, bytes;
+    int64_t tiles, key_tiles; /* per head */
+    size_t thread_bytes, int8_keys_bytes, bytes;
 } int8_plan;
 
-static bool is_in_int8(bb_device *dev) { return forward_for[bb_cpu_of(dev)->kernels.attention].rows_tile != NULL; }
+static bool is_in_int8(bb_device *dev) { return forward_for[bb_cpu_of(dev)->kernels.attention].int8_forward_tile != NULL; }
 
 static int8_plan int8_plan_for(bb_device *dev, const bb_attention *a) {
     const forward_functions *f = &forward_for[bb_cpu_of(dev)->kernels.attention];
     int8_plan p = {.tiles = (a->Tq + ATTENTION_QUERIES - 1) / ATTENTION_QUERIES,
                    .key_tiles = (a->Tk + INT8_KEYS - 1) / INT8_KEYS,
-                   .thread_bytes = f->rows_bytes(a->D),
-                   .keys_bytes = f->keys_bytes(a->D)};
-    p.bytes = p.thread_bytes * (size_t)dev->threads + p.keys_bytes * (size_t)(a->B * a->Hk * p.key_tiles);
+                   .thread_bytes = f->int8_forward_bytes(a->D),
+                   .int8_keys_bytes = f->int8_keys_bytes(a->D)};
+    p.bytes = p.thread_bytes * (size_t)dev->threads + p.int8_keys_bytes * (size_t)(a->B * a->Hk * p.key_tiles);
     return p;
 }
 
@@ -155,18 +155,19 @@ static void forward_int8(bb_device *dev, float *o, bb_bf16 *kept, float *lse, co
     char *packed = scratch + p.thread_bytes * (size_t)dev->threads;
 #pragma omp parallel num_threads(dev->threads)
     {
-        void *own = scratch + p.thread_bytes * (size_t)omp_get_thread_num();
+        void *thread_scratch = scratch + p.thread_bytes * (size_t)omp_get_thread_num();
 #pragma omp for schedule(dynamic)
         for (int64_t task = 0; task < a->B * a->Hk * p.key_tiles; task++) {
             int64_t head = task / p.key_tiles;
-            f->keys_pack(packed + p.keys_bytes * (size_t)task, k, v, a, head / a->Hk, head % a->Hk, task % p.key_tiles, own);
+            f->int8_pack_keys(packed + p.int8_keys_bytes * (size_t)task, k, v, a, head / a->Hk, head % a->Hk,
+                              task % p.key_tiles, thread_scratch);
         }
-        /* the last tiles first, as above */
+        /* last tiles first, as above */
 #pragma omp for schedule(dynamic)
         for (int64_t task = 0; task < p.tiles * heads; task++) {
             int64_t tile = p.tiles - 1 - task / heads, head = task % heads;
-            f->rows_tile(o, kept, lse, q, packed + p.keys_bytes * (size_t)(head / G * p.key_tiles), a, head / a->H, head % a->H,
-                         tile * ATTENTION_QUERIES, own);
+            f->int8_forward_tile(o, kept, lse, q, packed + p.int8_keys_bytes * (size_t)(head / G * p.key_tiles), a, head / a->H,
+                                 head % a->H, tile * ATTENTION_QUERIES, thread_scratch);
         }
     }
 }

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-/* Products of 32 x 32 sums on AMX, of what both passes of attention pack. */
+/* AMX products with 32 x 32 sums, for the packed operands of both passes of attention. */
 #ifndef BB_OPS_CPU_ATTENTION_AMX_H
 #define BB_OPS_CPU_ATTENTION_AMX_H
 
@@ -7,15 +7,15 @@
 
 enum { AMX_SIDE = 2 * BB_AMX_ROWS /* of a block: rows, columns, and k of a product */ };
 
-/* A product's sides: 32 elements on, one is `a_step` and `b_step` bytes farther. */
+/* A product's operands; a_k_stride and b_k_stride are bytes per 32 elements of k. */
 typedef struct amx_sides {
     const void *a, *b;
-    int64_t a_stride, b_stride; /* bytes from row to row */
-    int64_t a_step, b_step;
+    int64_t a_stride, b_stride; /* bytes between rows */
+    int64_t a_k_stride, b_k_stride;
 } amx_sides;
 
-/* The sums begin as c, whose rows are c_stride bytes apart, or as zeros. */
-static inline __attribute__((always_inline)) void amx_begin(bool add, const float *c, int64_t c_stride) {
+/* Initializes the sums from c, whose rows are c_stride bytes apart, or with zeros. */
+static inline __attribute__((always_inline)) void amx_init_sums(bool add, const float *c, int64_t c_stride) {
     const float *below = c + BB_AMX_ROWS * c_stride / (int64_t)sizeof *c;
     if (add) {
         BB_AMX_LOAD(0, c, c_stride);
@@ -30,7 +30,7 @@ static inline __attribute__((always_inline)) void amx_begin(bool add, const floa
     }
 }
 
-static inline __attribute__((always_inline)) void amx_end(float *c, int64_t c_stride) {
+static inline __attribute__((always_inline)) void amx_store_sums(float *c, int64_t c_stride) {
     float *below = c + BB_AMX_ROWS * c_stride / (int64_t)sizeof *c;
     BB_AMX_STORE(0, c, c_stride);
     BB_AMX_STORE(1, c + BB_AMX_WORDS, c_stride);

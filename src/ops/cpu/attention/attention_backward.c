@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
-/* The gradient of attention, from the rows' logsumexp: scores are computed again, tile by tile. A task takes a run of key tiles
- * of one KV head; its dk and dv are its own, its dq is summed with that of the head's other runs in a fixed order.
+/* The gradient of attention, from the rows' logsumexp: scores are recomputed, tile by tile. A task takes a run of key tiles of
+ * one KV head; its dk and dv are its own, its dq is summed with that of the head's other runs in a fixed order.
  * arXiv:2205.14135 */
 #include <omp.h>
 
@@ -24,9 +24,9 @@ typedef struct backward_functions {
     { backward_bytes_##set, dq_ld_##set, backward_keys_##set, finish_dq_##set }
 ATTENTION_TABLE(backward_functions, backward_for, BACKWARD)
 
-enum { FEWEST_TASKS = 16 }; /* with fewer heads than this, the keys of a head are cut into runs */
+enum { MIN_TASKS = 16 }; /* with fewer heads than this, the keys of a head are divided into runs */
 
-/* The first key tile of run `run`: runs have about equal work, a tile's being the queries that see it. */
+/* The first key tile of run `run`. Runs have about equal work; the work of a tile is the number of queries that see it. */
 static int64_t run_begin(const bb_attention *a, int64_t run, int64_t runs) {
     int64_t tiles = (a->Tk + ATTENTION_KEYS - 1) / ATTENTION_KEYS, total = 0, before = 0, tile = 0;
     for (int64_t i = 0; i < tiles; i++) total += a->Tq - bb_clamp(i * ATTENTION_KEYS - (a->Tk - a->Tq), 0, a->Tq - 1);
@@ -37,18 +37,18 @@ static int64_t run_begin(const bb_attention *a, int64_t run, int64_t runs) {
     return tile;
 }
 
-/* How a call is cut up, and what that takes. */
+/* How a call is partitioned, and the memory that it needs. */
 typedef struct backward_plan {
     int64_t runs; /* of a head's key tiles */
     int64_t padded, ld;
-    int64_t part, parts; /* floats of a task's dq; with one run a head, the thread's next task takes its place */
+    int64_t part, parts; /* floats of a task's dq; with one run per head, the thread's next task reuses it */
     size_t thread_bytes;
 } backward_plan;
 
 static backward_plan plan_for(bb_device *dev, const bb_attention *a) {
     const backward_functions *f = &backward_for[bb_cpu_of(dev)->kernels.attention];
     int64_t heads = a->B * a->Hk, tiles = (a->Tk + ATTENTION_KEYS - 1) / ATTENTION_KEYS;
-    backward_plan p = {.runs = bb_clamp((FEWEST_TASKS + heads - 1) / heads, 1, tiles),
+    backward_plan p = {.runs = bb_clamp((MIN_TASKS + heads - 1) / heads, 1, tiles),
                        .padded = bb_round_up(a->Tq, ATTENTION_QUERIES),
                        .ld = f->dq_ld(a->D),
                        .thread_bytes = f->bytes(a)};
@@ -80,11 +80,11 @@ void bb_cpu_attention_backward(bb_device *dev, void *dq, void *dk, void *dv, con
 #pragma omp parallel for num_threads(dev->threads) schedule(dynamic)
     for (int64_t task = 0; task < heads * runs; task++) {
         int64_t head = task / runs, run = task % runs, thread = omp_get_thread_num();
-        float *mine = dq_parts + (runs > 1 ? task : thread) * part;
-        f->keys(&x, head / a->Hk, head % a->Hk, run_begin(a, run, runs), run_begin(a, run + 1, runs), mine,
+        float *task_dq = dq_parts + (runs > 1 ? task : thread) * part;
+        f->keys(&x, head / a->Hk, head % a->Hk, run_begin(a, run, runs), run_begin(a, run + 1, runs), task_dq,
                 scratch + thread_bytes * (size_t)thread);
         for (int64_t g = 0; g < G && runs == 1; g++)
-            f->finish_dq(&x, head / a->Hk, head % a->Hk * G + g, 0, a->Tq, mine + g * padded * ld, 1, 0);
+            f->finish_dq(&x, head / a->Hk, head % a->Hk * G + g, 0, a->Tq, task_dq + g * padded * ld, 1, 0);
     }
     if (runs == 1) return;
 #pragma omp parallel for num_threads(dev->threads)

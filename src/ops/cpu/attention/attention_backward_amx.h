@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
-/* The backward pass over a run of key tiles on AMX, as attention_backward_tile.h, in bf16, in the vocabulary of set VNNI.
- * Scores are computed transposed, keys in rows: so p and ds come out as the left sides that dv and dk want, and dq is summed
- * transposed. Everything is padded with zeros to blocks of 32. */
+/* The backward pass over a run of key tiles on AMX, like attention_backward_tile.h, in bf16, with the vector vocabulary of
+ * VNNI. Scores are computed transposed, with keys as rows, so that p and ds are already the left operands that dv and dk need;
+ * dq is summed transposed. Everything is padded with zeros to blocks of 32. */
 #ifndef BB_OPS_CPU_ATTENTION_BACKWARD_AMX_H
 #define BB_OPS_CPU_ATTENTION_BACKWARD_AMX_H
 
@@ -9,25 +9,25 @@
 
 enum {
     AMX_KEY_BLOCKS = ATTENTION_KEYS / AMX_SIDE,
-    AMX_QUERIES = 256, /* a tile: dk and dv go through the tile registers once for all of it */
+    AMX_QUERIES = 256, /* per tile; dk and dv pass through the tile registers once per tile */
     AMX_QUERY_BLOCKS = AMX_QUERIES / AMX_SIDE,
     AMX_BLOCK = AMX_SIDE * AMX_SIDE
 };
 
 /* Scratch of a task. Dp: D rounded up to 32; G, Tp as in attention_backward_tile.h. */
 typedef struct amx_buffers {
-    uint32_t *q_transposed, *do_transposed; /* (G, Tp / 32, Dp / 2, 32): words of two d, a query a column */
+    uint32_t *q_transposed, *do_transposed; /* (G, Tp / 32, Dp / 2, 32): words of two d, one query per column */
     uint32_t *q_pairs, *do_pairs;           /* (G, Tp / 32, 16, Dp): words of two queries */
     bb_bf16 *k_rows, *v_rows;               /* (KEYS, Dp) */
     bb_bf16 *k_columns;                     /* (Dp, KEYS) */
     bb_bf16 *p, *ds;                        /* (KEYS / 32, QUERIES / 32, 32, 32) */
     uint32_t *ds_pairs;                     /* (QUERIES / 32, KEYS / 32, 16, 32): words of two keys */
-    float *s, *dp;                          /* twice (32, 32) */
+    float *s, *dp;                          /* two of (32, 32) */
     float *dk, *dv;                         /* (KEYS, Dp) */
     float *lse, *delta;                     /* (G, Tp) */
 } amx_buffers;
 
-KERNEL amx_buffers carve_amx(bb_arena *arena, const bb_attention *a) {
+KERNEL amx_buffers amx_layout(bb_arena *arena, const bb_attention *a) {
     size_t dp = (size_t)bb_round_up(a->D, AMX_SIDE), rows = (size_t)(a->H / a->Hk * bb_round_up(a->Tq, ATTENTION_QUERIES));
     size_t bf16 = sizeof(bb_bf16), f32 = sizeof(float), scores = ATTENTION_KEYS * AMX_QUERIES * bf16;
     amx_buffers f;
@@ -52,7 +52,7 @@ KERNEL amx_buffers carve_amx(bb_arena *arena, const bb_attention *a) {
 
 KERNEL size_t backward_bytes_avx512amx(const bb_attention *a) {
     bb_arena measure = {0};
-    carve_amx(&measure, a);
+    amx_layout(&measure, a);
     return measure.used;
 }
 
@@ -61,18 +61,18 @@ KERNEL int64_t dq_ld_avx512amx(int64_t D) { return bb_round_up(D, AMX_SIDE); }
 
 /* ---- packing --------------------------------------------------------------------------------------------------------- */
 
-/* 16 rows of 32 elements, the first `rows` and `n` of which are there; the others zeros. */
+/* Loads 16 rows of 32 elements; only the first `rows` and `n` are valid, the rest become zeros. */
 INLINE void load_square(__m512i x[16], const bb_bf16 *src, int64_t stride, int64_t rows, int64_t n) {
     __mmask32 mask = n >= 32 ? 0xffffffffu : (__mmask32)((1u << n) - 1);
     for (int r = 0; r < 16; r++) x[r] = r < rows ? _mm512_maskz_loadu_epi16(mask, src + r * stride) : _mm512_setzero_si512();
 }
 
-/* Rows 2i and 2i + 1 become words: of columns 0..15 in low[i], of 16..31 in high[i]. */
+/* Interleaves rows 2i and 2i + 1 into words: columns 0..15 in low[i], 16..31 in high[i]. */
 INLINE void pair_rows(__m512i low[8], __m512i high[8], const __m512i x[16]) {
     for (int i = 0; i < 8; i++) bb_pair_rows16(&low[i], &high[i], x[2 * i], x[2 * i + 1]);
 }
 
-/* `rows` rows, as q_transposed and q_pairs want them. */
+/* Packs `rows` rows as q_transposed and q_pairs. */
 KERNEL void pack_queries(uint32_t *transposed, uint32_t *pairs, const bb_bf16 *src, int64_t stride, int64_t rows,
                          int64_t padded, int64_t D) {
     int64_t dp = bb_round_up(D, AMX_SIDE);
@@ -93,7 +93,7 @@ KERNEL void pack_queries(uint32_t *transposed, uint32_t *pairs, const bb_bf16 *s
         }
 }
 
-/* `keys` rows up to KEYS: as rows, and, where columns is not NULL, as columns. */
+/* Packs `keys` rows, padded to KEYS: as rows and, unless columns is NULL, as columns. */
 KERNEL void pack_keys(bb_bf16 *rows, bb_bf16 *columns, const bb_bf16 *src, int64_t stride, int64_t keys, int64_t D) {
     int64_t dp = bb_round_up(D, AMX_SIDE);
     for (int64_t r = 0; r < ATTENTION_KEYS; r += 32)
@@ -117,24 +117,24 @@ KERNEL void pack_keys(bb_bf16 *rows, bb_bf16 *columns, const bb_bf16 *src, int64
 
 /* ---- the pass -------------------------------------------------------------------------------------------------------- */
 
-/* A block of scores whose p and ds are yet to be computed, for rows `row` .. 31. */
+/* A block of scores whose p and ds are still to be computed, for rows `row` .. 31. */
 typedef struct amx_pending {
-    const float *s, *dp, *lse, *delta; /* (32, 32) and of its queries */
+    const float *s, *dp, *lse, *delta; /* (32, 32) and its queries' values */
     bb_bf16 *p, *ds;
     uint32_t *ds_pairs;
     int64_t row;
-    int64_t diagonal; /* query i of it sees keys up to i + diagonal of it */
+    int64_t diagonal; /* query i of the block sees its keys up to i + diagonal */
 } amx_pending;
 
-/* low and then high in bf16. (Assembler: the set's functions are compiled for processors without it.) */
+/* low, then high, in bf16. (In assembler: the set's functions are compiled for processors without this instruction.) */
 INLINE __m512i two_bf16(vf low, vf high) {
     __m512i rounded;
     __asm__("vcvtne2ps2bf16 %1, %2, %0" : "=v"(rounded) : "v"(low), "v"(high));
     return rounded;
 }
 
-/* Two rows of it. whole: all its queries see all its keys. */
-INLINE void amx_weigh_two(const amx_pending *w, vf c, bool whole) {
+/* Two rows of the block. whole: all its queries see all its keys. */
+INLINE void amx_softmax_two_rows(const amx_pending *w, vf c, bool whole) {
     const __m512i interleave = _mm512_set_epi16(31, 15, 30, 14, 29, 13, 28, 12, 27, 11, 26, 10, 25, 9, 24, 8, 23, 7, 22, 6, 21,
                                                 5, 20, 4, 19, 3, 18, 2, 17, 1, 16, 0);
     int64_t r = w->row;
@@ -145,7 +145,7 @@ INLINE void amx_weigh_two(const amx_pending *w, vf c, bool whole) {
             p[odd][i] = vexp2(vfma(vload(w->s + at), c, vset1(0.0f) - vload(w->lse + i * VL)));
             ds[odd][i] = p[odd][i] * (vload(w->dp + at) - vload(w->delta + i * VL));
             if (whole) continue;
-            int64_t unseen = bb_clamp(r + odd - w->diagonal - i * VL, 0, VL); /* queries before the first that sees it */
+            int64_t unseen = bb_clamp(r + odd - w->diagonal - i * VL, 0, VL); /* queries before the first that sees this key */
             __mmask16 seen = (__mmask16)(0xffffu << unseen);
             p[odd][i] = _mm512_maskz_mov_ps(seen, p[odd][i]);
             ds[odd][i] = _mm512_maskz_mov_ps(seen, ds[odd][i]);
@@ -159,22 +159,22 @@ INLINE void amx_weigh_two(const amx_pending *w, vf c, bool whole) {
                             _mm512_permutexvar_epi16(interleave, two_bf16(ds[0][i], ds[1][i])));
 }
 
-/* `count` rows of it, as far as there are any. */
-INLINE void amx_weigh(amx_pending *w, int64_t count, vf c) {
+/* Up to `count` rows of the block. */
+INLINE void amx_softmax_rows(amx_pending *w, int64_t count, vf c) {
     int64_t end = bb_clamp(w->row + count, 0, AMX_SIDE);
     if (w->diagonal >= AMX_SIDE - 1)
-        for (; w->row < end; w->row += 2) amx_weigh_two(w, c, true);
+        for (; w->row < end; w->row += 2) amx_softmax_two_rows(w, c, true);
     else
-        for (; w->row < end; w->row += 2) amx_weigh_two(w, c, false);
+        for (; w->row < end; w->row += 2) amx_softmax_two_rows(w, c, false);
 }
 
-/* c, whose rows are c_stride bytes apart, becomes, or with `add` grows by, the product over `steps` times 32 elements. With
- * each of them `each` rows of `meanwhile` are weighed, while the tiles are busy. */
-INLINE void amx_product(bool add, float *c, int64_t c_stride, amx_sides x, int64_t steps, amx_pending *meanwhile, int64_t each,
-                        vf scale) {
+/* c, whose rows are c_stride bytes apart, = or (`add`) += the product over `k_blocks` times 32 elements of k. With each of them
+ * `each` rows of `meanwhile` are processed while the tiles are busy. */
+INLINE void amx_product(bool add, float *c, int64_t c_stride, amx_sides x, int64_t k_blocks, amx_pending *meanwhile,
+                        int64_t each, vf scale) {
     const char *a = x.a, *b = x.b;
-    amx_begin(add, c, c_stride);
-    for (int64_t i = 0; i < steps; i++, a += x.a_step, b += x.b_step) {
+    amx_init_sums(add, c, c_stride);
+    for (int64_t i = 0; i < k_blocks; i++, a += x.a_k_stride, b += x.b_k_stride) {
         BB_AMX_LOAD(6, b, x.b_stride);
         BB_AMX_LOAD(4, a, x.a_stride);
         BB_AMX_BF16(0, 4, 6);
@@ -183,19 +183,19 @@ INLINE void amx_product(bool add, float *c, int64_t c_stride, amx_sides x, int64
         BB_AMX_LOAD(5, a + BB_AMX_ROWS * x.a_stride, x.a_stride);
         BB_AMX_BF16(2, 5, 6);
         BB_AMX_BF16(3, 5, 7);
-        if (meanwhile) amx_weigh(meanwhile, each, scale);
+        if (meanwhile) amx_softmax_rows(meanwhile, each, scale);
     }
-    amx_end(c, c_stride);
+    amx_store_sums(c, c_stride);
 }
 
-/* Of `blocks` blocks of queries, packed, and the tile of keys that is packed in f, p and ds. last: of each block of queries,
- * the last block of keys that it sees; -1: none. */
+/* Computes p and ds of `blocks` blocks of packed queries against the packed tile of keys in f. last: for each block of queries,
+ * the last block of keys it sees; -1 if none. */
 KERNEL void amx_weights(const amx_buffers *f, const int64_t *last, int64_t blocks, int64_t packed, const float *lse,
                         const float *delta, int64_t diagonal, int64_t D) {
-    int64_t dp = bb_round_up(D, AMX_SIDE), d_steps = dp / AMX_SIDE, block_words = AMX_SIDE * dp / 2, odd = 0;
-    int64_t row_bytes = dp * 2, block_bytes = AMX_SIDE * (int64_t)sizeof(float), each = bb_round_up(16 / d_steps, 2);
+    int64_t dp = bb_round_up(D, AMX_SIDE), d_blocks = dp / AMX_SIDE, block_words = AMX_SIDE * dp / 2, odd = 0;
+    int64_t row_bytes = dp * 2, block_bytes = AMX_SIDE * (int64_t)sizeof(float), each = bb_round_up(16 / d_blocks, 2);
     vf c = vset1((float)(M_LOG2E / sqrt((double)D)));
-    amx_pending before = {.row = AMX_SIDE}; /* nothing to do */
+    amx_pending previous = {.row = AMX_SIDE}; /* nothing pending */
     for (int64_t i = 0; i < blocks; i++) {
         const uint32_t *q = f->q_transposed + packed * dp / 2 + i * block_words;
         const uint32_t *d_o = f->do_transposed + packed * dp / 2 + i * block_words;
@@ -204,27 +204,27 @@ KERNEL void amx_weights(const amx_buffers *f, const int64_t *last, int64_t block
             int64_t row = j * AMX_SIDE * dp, at = (j * AMX_QUERY_BLOCKS + i) * AMX_BLOCK;
             amx_product(false, s, block_bytes,
                         (amx_sides){f->k_rows + row, q, row_bytes, block_bytes, BB_AMX_BYTES, BB_AMX_ROWS * block_bytes},
-                        d_steps, &before, each, c);
+                        d_blocks, &previous, each, c);
             amx_product(false, d_p, block_bytes,
                         (amx_sides){f->v_rows + row, d_o, row_bytes, block_bytes, BB_AMX_BYTES, BB_AMX_ROWS * block_bytes},
-                        d_steps, &before, each, c);
-            amx_weigh(&before, AMX_SIDE, c);
-            before = (amx_pending){s,
-                                   d_p,
-                                   lse + i * AMX_SIDE,
-                                   delta + i * AMX_SIDE,
-                                   f->p + at,
-                                   f->ds + at,
-                                   f->ds_pairs + (i * AMX_KEY_BLOCKS + j) * (AMX_BLOCK / 2),
-                                   0,
-                                   (i - j) * AMX_SIDE + diagonal};
+                        d_blocks, &previous, each, c);
+            amx_softmax_rows(&previous, AMX_SIDE, c);
+            previous = (amx_pending){s,
+                                     d_p,
+                                     lse + i * AMX_SIDE,
+                                     delta + i * AMX_SIDE,
+                                     f->p + at,
+                                     f->ds + at,
+                                     f->ds_pairs + (i * AMX_KEY_BLOCKS + j) * (AMX_BLOCK / 2),
+                                     0,
+                                     (i - j) * AMX_SIDE + diagonal};
         }
     }
-    amx_weigh(&before, AMX_SIDE, c);
+    amx_softmax_rows(&previous, AMX_SIDE, c);
 }
 
-/* `blocks` blocks of queries, packed, against the tile of keys that is packed in f: dk and dv in f, and dq (blocks, Dp, 32),
- * grow by it. */
+/* Accumulates `blocks` blocks of packed queries against the packed tile of keys into dk and dv in f, and into dq (blocks, Dp,
+ * 32). */
 KERNEL void amx_tile(const amx_buffers *f, float *dq, int64_t blocks, int64_t packed, const float *lse, const float *delta,
                      int64_t keys, int64_t diagonal, int64_t D) {
     int64_t dp = bb_round_up(D, AMX_SIDE), block_words = AMX_SIDE * dp / 2, dp_bytes = dp * (int64_t)sizeof(float);
@@ -236,16 +236,16 @@ KERNEL void amx_tile(const amx_buffers *f, float *dq, int64_t blocks, int64_t pa
     }
     amx_weights(f, last, blocks, packed, lse, delta, diagonal, D);
     for (int64_t j = 0; j < key_blocks; j++) {
-        int64_t first = 0; /* block of queries that sees these keys, as do those after it */
+        int64_t first = 0; /* first block of queries that sees these keys; all later ones do too */
         while (first < blocks && last[first] < j) first++;
-        int64_t steps = blocks - first, at = (j * AMX_QUERY_BLOCKS + first) * AMX_BLOCK;
-        if (steps == 0) break;
+        int64_t k_blocks = blocks - first, at = (j * AMX_QUERY_BLOCKS + first) * AMX_BLOCK;
+        if (k_blocks == 0) break;
         for (int64_t d = 0; d < dp; d += AMX_SIDE) {
             int64_t to = j * AMX_SIDE * dp + d, from = (packed / AMX_SIDE + first) * block_words + d;
             amx_sides v = {f->p + at, f->do_pairs + from, BB_AMX_BYTES, dp_bytes, p_bytes, block_words * 4};
             amx_sides k = {f->ds + at, f->q_pairs + from, BB_AMX_BYTES, dp_bytes, p_bytes, block_words * 4};
-            amx_product(true, f->dv + to, dp_bytes, v, steps, NULL, 0, vset1(0.0f));
-            amx_product(true, f->dk + to, dp_bytes, k, steps, NULL, 0, vset1(0.0f));
+            amx_product(true, f->dv + to, dp_bytes, v, k_blocks, NULL, 0, vset1(0.0f));
+            amx_product(true, f->dk + to, dp_bytes, k, k_blocks, NULL, 0, vset1(0.0f));
         }
     }
     for (int64_t i = 0; i < blocks; i++)
@@ -256,14 +256,14 @@ KERNEL void amx_tile(const amx_buffers *f, float *dq, int64_t blocks, int64_t pa
                         last[i] + 1, NULL, 0, vset1(0.0f));
 }
 
-/* As backward_keys. */
+/* Like backward_keys. */
 KERNEL void backward_keys_avx512amx(const backward_arrays *x, int64_t b, int64_t head, int64_t first, int64_t last, float *dq,
                                     void *scratch) {
     const bb_attention *a = x->a;
     bb_arena arena = {scratch, 0};
-    amx_buffers f = carve_amx(&arena, a);
+    amx_buffers f = amx_layout(&arena, a);
     int64_t D = a->D, G = a->H / a->Hk, dp = bb_round_up(D, AMX_SIDE), padded = bb_round_up(a->Tq, ATTENTION_QUERIES);
-    int64_t see = a->Tk - a->Tq, half = padded * dp / 2; /* words of a head */
+    int64_t see = a->Tk - a->Tq, half = padded * dp / 2; /* words per head */
     float scale = (float)(1.0 / sqrt((double)D));
 
     memset(dq, 0, (size_t)(G * padded * dp) * sizeof *dq);
@@ -296,7 +296,7 @@ KERNEL void backward_keys_avx512amx(const backward_arrays *x, int64_t b, int64_t
     bb_amx_close();
 }
 
-/* As finish_dq. */
+/* Like finish_dq. */
 KERNEL void finish_dq_avx512amx(const backward_arrays *x, int64_t b, int64_t h, int64_t t, int64_t rows, float *parts,
                                 int64_t count, int64_t stride) {
     const bb_attention *a = x->a;

@@ -22,7 +22,7 @@ typedef struct backward_buffers {
     int64_t keys;
 } backward_buffers;
 
-KERNEL backward_buffers carve_backward(bb_arena *arena, const bb_attention *a) {
+KERNEL backward_buffers backward_layout(bb_arena *arena, const bb_attention *a) {
     size_t d = (size_t)a->D * sizeof(float), dp = (size_t)bb_round_up(a->D, VL) * sizeof(float);
     size_t panels = (size_t)bb_round_up(a->D, PANEL) * sizeof(float);
     size_t rows = (size_t)(a->H / a->Hk * bb_round_up(a->Tq, ATTENTION_QUERIES));
@@ -48,16 +48,16 @@ KERNEL backward_buffers carve_backward(bb_arena *arena, const bb_attention *a) {
     return f;
 }
 
-/* -- packing: src is (rows, D) bf16 with a row stride; rows up to `padded` become zeros ----------------------------------- */
-/* dst_rows: (padded, D) row by row, or NULL. dst: panels (padded, D); steps: rows of a panel. */
-KERNEL void pack_panels(float *dst_rows, float *dst, int64_t steps, const bb_bf16 *src, int64_t stride, int64_t rows,
+/* -- packing: src is (rows, D) bf16 with a row stride; rows up to `padded` are zeroed -------------------------------------- */
+/* dst_rows: (padded, D) row by row, or NULL. dst: panels (padded, D); panel_rows: rows of a panel. */
+KERNEL void pack_panels(float *dst_rows, float *dst, int64_t panel_rows, const bb_bf16 *src, int64_t stride, int64_t rows,
                         int64_t padded, int64_t D) {
     for (int64_t r = 0; r < padded; r++)
         for (int64_t n = 0; n < D; n += PANEL) {
             int64_t some = r < rows ? bb_clamp(D - n, 0, PANEL) : 0;
             float x[PANEL] = {0};
             for (int64_t i = 0; i < some; i++) x[i] = bb_f32_from_bf16(src[r * stride + n + i]);
-            memcpy(dst + n * steps + r * PANEL, x, sizeof x);
+            memcpy(dst + n * panel_rows + r * PANEL, x, sizeof x);
             if (dst_rows) memcpy(dst_rows + r * D + n, x, (size_t)bb_clamp(D - n, 0, PANEL) * sizeof *x);
         }
 }
@@ -69,28 +69,29 @@ KERNEL void pack_transposed(float *dst, const bb_bf16 *src, int64_t stride, int6
             dst[(r / PANEL * D + d) * PANEL + r % PANEL] = r < rows ? bb_f32_from_bf16(src[r * stride + d]) : 0.0f;
 }
 
-/* The rows of a head, tile by tile. */
+/* Packs the rows of a head, tile by tile. */
 INLINE void pack_head(float *to_rows, float *to_panels, const bb_bf16 *src, int64_t stride, int64_t rows, int64_t D) {
     for (int64_t t = 0; t < rows; t += ATTENTION_QUERIES)
         pack_panels(to_rows + t * D, to_panels + t * bb_round_up(D, PANEL), ATTENTION_QUERIES, src + t * stride, stride,
                     bb_clamp(rows - t, 0, ATTENTION_QUERIES), ATTENTION_QUERIES, D);
 }
 
-INLINE void begin_queries(const backward_buffers *f, int64_t at, const bb_bf16 *q, int64_t q_stride, const bb_bf16 *d_o,
-                          int64_t o_stride, int64_t rows, int64_t D) {
+INLINE void pack_query_tile(const backward_buffers *f, int64_t at, const bb_bf16 *q, int64_t q_stride, const bb_bf16 *d_o,
+                            int64_t o_stride, int64_t rows, int64_t D) {
     pack_head(f->q_rows + at * D, f->q_panels + at * bb_round_up(D, PANEL), q, q_stride, rows, D);
     pack_head(f->do_rows + at * D, f->do_panels + at * bb_round_up(D, PANEL), d_o, o_stride, rows, D);
 }
 
-INLINE void begin_keys(backward_buffers *f, const bb_bf16 *k, const bb_bf16 *v, int64_t stride, int64_t keys, int64_t D) {
+INLINE void pack_key_tile(backward_buffers *f, const bb_bf16 *k, const bb_bf16 *v, int64_t stride, int64_t keys, int64_t D) {
     f->keys = keys;
     pack_transposed(f->k_transposed, k, stride, keys, bb_round_up(keys, 16), D);
     pack_transposed(f->v_transposed, v, stride, keys, bb_round_up(keys, 16), D);
     pack_panels(NULL, f->k_panels, ATTENTION_KEYS, k, stride, keys, keys, D);
 }
 
-/* -- a tile --------------------------------------------------------------------------------------------------------------- */
-/* p and ds from one register block of s and dp, for the queries m.. and nr vectors of keys n..; query r sees keys below
+/* -- a tile -----------------------------------------------------------------------------------------------------------------
+ */
+/* Computes p and ds from one register block of s and dp, for queries m.. and nr vectors of keys n..; query r sees keys below
  * min(keys, r + diagonal + 1). whole: all of them are seen. */
 INLINE void weights_block(const backward_buffers *f, const float *lse, const float *delta, int64_t m, int64_t n, int64_t nr,
                           int64_t keys, int64_t diagonal, vf c, bool whole) {
@@ -110,8 +111,8 @@ INLINE void weights_block(const backward_buffers *f, const float *lse, const flo
         }
 }
 
-/* p and ds of a tile of queries, the first of which are q_rows and so on, and one of keys. A register block of queries is
- * computed as far as its last one sees. */
+/* Computes p and ds of a tile of queries (the first at q_rows etc.) and a tile of keys. A register block of queries is computed
+ * as far as its last query sees. */
 INLINE void weights(const backward_buffers *f, const float *q_rows, const float *do_rows, const float *lse, const float *delta,
                     int64_t rows, int64_t diagonal, int64_t D) {
     vf c = vset1((float)(M_LOG2E / sqrt((double)D)));

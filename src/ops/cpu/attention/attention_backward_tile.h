@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: MIT
 /* The backward pass over a run of key tiles, in the vocabulary of attention_simd.h. Included once for each set.
- *   p = exp(s - lse), dp = do vT, ds = p (dp - delta), delta = rowsum(do o);  dv = pT do, dk = dsT q, dq = ds k */
+ * p = exp(s - lse), dp = do vT, ds = p (dp - delta), delta = rowsum(do o);  dv = pT do, dk = dsT q, dq = ds k */
 #ifndef ATTENTION_QUERIES
-#define ATTENTION_QUERIES 256 /* a tile */
-#define ATTENTION_KEYS 128    /* a tile */
+#define ATTENTION_QUERIES 256 /* per tile */
+#define ATTENTION_KEYS 128    /* per tile */
 
-/* All heads' arrays, addressed as bb_attention says. */
+/* The arrays of all heads, addressed as bb_attention says. */
 typedef struct backward_arrays {
     bb_bf16 *dq, *dk, *dv;
     const bb_bf16 *d_o, *q, *k, *v, *o;
@@ -14,9 +14,9 @@ typedef struct backward_arrays {
 } backward_arrays;
 
 #define backward_buffers ATTENTION_NAME(backward_buffers)
-#define carve_backward ATTENTION_NAME(carve_backward)
-#define begin_queries ATTENTION_NAME(begin_queries)
-#define begin_keys ATTENTION_NAME(begin_keys)
+#define backward_layout ATTENTION_NAME(backward_layout)
+#define pack_query_tile ATTENTION_NAME(pack_query_tile)
+#define pack_key_tile ATTENTION_NAME(pack_key_tile)
 #define backward_tile ATTENTION_NAME(backward_tile)
 #define backward_bytes ATTENTION_NAME(backward_bytes)
 #define dq_ld ATTENTION_NAME(dq_ld)
@@ -29,7 +29,7 @@ typedef struct backward_arrays {
 /* Columns of a task's f32 dq: (G, Tp, columns). */
 KERNEL int64_t dq_ld(int64_t D) { return bb_round_up(D, VL); }
 
-/* lse and delta of head h of sequence b. */
+/* Computes lse and delta of head h of sequence b. */
 KERNEL void row_statistics(float *lse, float *delta, const backward_arrays *x, int64_t b, int64_t h) {
     const bb_attention *a = x->a;
     int64_t D = a->D, whole = D / VL * VL;
@@ -59,13 +59,14 @@ INLINE void store_rows(bb_bf16 *y, int64_t stride, const float *x, int64_t ld, f
             store_bf16(y + r * stride + d, vload(x + r * ld + d) * vset1(scale), bb_clamp(D - d, 0, VL));
 }
 
-/* What a set has of its own, below. G: query heads of a KV head; Tp: Tq rounded up to QUERIES.
- *   backward_buffers        scratch of a task; lse, delta: (G, Tp); dk, dv: (KEYS, Dp), of a tile of keys
- *   carve_backward(arena, a)
- *   begin_queries(f, at, q, q_stride, d_o, o_stride, rows, D): packs the queries of a head, and their gradients, from row `at`
- * of G Tp on begin_keys(f, k, v, stride, keys, D): packs a tile of keys and values backward_tile(f, dq, at, rows, diagonal, D):
- * what `rows` queries, packed from `at` on, add to the tile's dk and dv, and to dq (rows, Dp); query r of them sees keys up to
- * r + diagonal */
+/* Each set provides the following, below. G: query heads per KV head; Tp: Tq rounded up to QUERIES.
+ * backward_buffers: scratch of a task; lse, delta: (G, Tp); dk, dv: (KEYS, Dp), of a tile of keys
+ * backward_layout(arena, a)
+ * pack_query_tile(f, at, q, q_stride, d_o, o_stride, rows, D): packs the queries of a head, and their gradients, from row `at`
+ * of G Tp on
+ * pack_key_tile(f, k, v, stride, keys, D): packs a tile of keys and values
+ * backward_tile(f, dq, at, rows, diagonal, D): accumulates `rows` packed queries from `at` on into the tile's dk and dv, and
+ * into dq (rows, Dp); query r of them sees keys up to r + diagonal */
 #if ATTENTION_SET == ATTENTION_VNNI
 #include "ops/cpu/attention/attention_int8.h"
 
@@ -77,17 +78,17 @@ INLINE void store_rows(bb_bf16 *y, int64_t stride, const float *x, int64_t ld, f
 /* Bytes of a task's scratch. */
 KERNEL size_t backward_bytes(const bb_attention *a) {
     bb_arena measure = {0};
-    carve_backward(&measure, a);
+    backward_layout(&measure, a);
     return measure.used;
 }
 
-/* dk and dv of the key tiles first..last-1 of KV head `head` of sequence b, from all its query heads, and what these tiles give
- * to dq: (G, Tp, dq_ld(D)) f32, without the 1/sqrt(D). */
+/* Computes dk and dv of key tiles first..last-1 of KV head `head` of sequence b, from all its query heads, and the contribution
+ * of these tiles to dq: (G, Tp, dq_ld(D)) f32, without the 1/sqrt(D). */
 KERNEL void backward_keys(const backward_arrays *x, int64_t b, int64_t head, int64_t first, int64_t last, float *dq,
                           void *scratch) {
     const bb_attention *a = x->a;
     bb_arena arena = {scratch, 0};
-    backward_buffers f = carve_backward(&arena, a);
+    backward_buffers f = backward_layout(&arena, a);
     int64_t D = a->D, G = a->H / a->Hk, ld = bb_round_up(D, VL), padded = bb_round_up(a->Tq, ATTENTION_QUERIES);
     int64_t see = a->Tk - a->Tq; /* query t sees keys 0..t + see */
     float scale = (float)(1.0 / sqrt((double)D));
@@ -96,13 +97,13 @@ KERNEL void backward_keys(const backward_arrays *x, int64_t b, int64_t head, int
     for (int64_t g = 0; g < G; g++) {
         int64_t h = head * G + g, row = b * a->Tq;
         row_statistics(f.lse + g * padded, f.delta + g * padded, x, b, h);
-        begin_queries(&f, g * padded, x->q + row * a->q_stride + h * D, a->q_stride, x->d_o + row * a->o_stride + h * D,
-                      a->o_stride, a->Tq, D);
+        pack_query_tile(&f, g * padded, x->q + row * a->q_stride + h * D, a->q_stride, x->d_o + row * a->o_stride + h * D,
+                        a->o_stride, a->Tq, D);
     }
     for (int64_t key0 = first * ATTENTION_KEYS; key0 < last * ATTENTION_KEYS && key0 < a->Tk; key0 += ATTENTION_KEYS) {
         int64_t keys = bb_clamp(a->Tk - key0, 0, ATTENTION_KEYS), at = b * a->kv_batch_stride + key0 * a->kv_stride + head * D;
         int64_t t_first = bb_clamp(key0 - see, 0, a->Tq) / ATTENTION_QUERIES * ATTENTION_QUERIES;
-        begin_keys(&f, x->k + at, x->v + at, a->kv_stride, keys, D);
+        pack_key_tile(&f, x->k + at, x->v + at, a->kv_stride, keys, D);
         memset(f.dk, 0, (size_t)(ATTENTION_KEYS * ld) * sizeof *f.dk);
         memset(f.dv, 0, (size_t)(ATTENTION_KEYS * ld) * sizeof *f.dv);
         for (int64_t g = 0; g < G; g++)
@@ -115,7 +116,7 @@ KERNEL void backward_keys(const backward_arrays *x, int64_t b, int64_t head, int
     }
 }
 
-/* dq of rows t..t+rows-1 of head h of sequence b: the sum of `count` parts, in their order, stride elements apart; destroys the
+/* dq of rows t..t+rows-1 of head h of sequence b: the sum of `count` parts in order, stride elements apart; overwrites the
  * first. parts: at these rows of the first. */
 KERNEL void finish_dq(const backward_arrays *x, int64_t b, int64_t h, int64_t t, int64_t rows, float *parts, int64_t count,
                       int64_t stride) {

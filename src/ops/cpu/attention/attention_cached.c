@@ -1,19 +1,19 @@
 // SPDX-License-Identifier: MIT
-/* Attention of a batch of sequences over their caches. With few queries, as in decoding, a cache is read in place, in units of
- * DIRECT_KEYS keys of one head, each unit once for all its queries; a team of threads takes the units of all such sequences.
- * Sequences with many queries go tile by tile. No result depends on the other sequences of the batch. */
+/* Attention of a batch of sequences over their caches. Small batches of queries, as in decoding, read a cache in place, in
+ * units of DIRECT_KEYS keys of one head, each unit once for all queries; a team of threads shares the units of all such
+ * sequences. Sequences with more queries are processed tile by tile. No result depends on the other sequences of the batch. */
 #include "ops/cpu/attention/attention_forward.h"
 #include "ops/cpu/device/entries.h"
 #include "ops/cpu/device/team.h"
 
-/* A sequence with few queries: query i is row i % Tq of head i / Tq. */
+/* A sequence with a small batch of queries: query i is row i % Tq of head i / Tq. */
 typedef struct direct_sequence {
     attention_job job;
     bb_kv_layer layer;
-    int64_t splits;     /* units of a head */
+    int64_t splits;     /* units per head */
     float *partials;    /* (H*Tq, splits, partial_width(D)) */
     cached_q *prepared; /* (H*Tq); not for F32 */
-    bool unpack;        /* six bits become int8 first */
+    bool unpack;        /* six-bit codes are converted to int8 first */
     cached_query_function *query;
     cached_partial_function *cached;
 } direct_sequence;
@@ -21,15 +21,15 @@ typedef struct direct_sequence {
 typedef struct cached_pass {
     const forward_functions *f;
     int64_t D, threads;
-    int64_t count;                         /* sequences with few queries */
-    int64_t queries, splits, key_elements; /* of all of them; splits: of all queries */
+    int64_t count;                         /* sequences with small batches of queries */
+    int64_t queries, splits, key_elements; /* of all these sequences; splits: of all queries */
     direct_sequence *sequences;
-    int64_t *first_unit, *first_query; /* (count+1), as bb_group_of takes them */
+    int64_t *first_unit, *first_query; /* (count+1), as bb_group_of expects */
     float *partials;                   /* (splits, partial_width(D)) */
     cached_q *prepared;                /* (queries) */
-    int16_t *steps;                    /* (queries, D rounded up to 64) */
+    int16_t *q_codes;                  /* (queries, D rounded up to 64) */
     char *scratch;                     /* (threads, cached_bytes(D)) */
-    int64_t tiled_count;               /* sequences with many queries */
+    int64_t tiled_count;               /* the other sequences */
     attention_job *tiled;
     bb_kv_layer *tiled_layers;
     int64_t *first_task; /* (tiled_count+1) */
@@ -57,15 +57,15 @@ static void f32_unit(const cached_pass *p, const direct_sequence *s, int64_t uni
     }
 }
 
-static cached_rows rows_of(const direct_sequence *s, int64_t unit) {
+static cached_rows rows_at(const direct_sequence *s, int64_t unit) {
     return cached_from(&s->layer, unit / s->splits, unit % s->splits * DIRECT_KEYS, s->job.a.D);
 }
 
-/* next: NULL, or what will be read after this unit. */
+/* next: what will be read after this unit, or NULL. */
 static void codes_unit(const cached_pass *p, const direct_sequence *s, int64_t unit, const int8_t *next, void *scratch) {
     const bb_attention *a = &s->job.a;
     int64_t D = a->D, queries = a->H / a->Hk * a->Tq, key0 = unit % s->splits * DIRECT_KEYS, head = unit / s->splits;
-    cached_rows rows = rows_of(s, unit);
+    cached_rows rows = rows_at(s, unit);
     if (next) rows.next = next;
     if (s->unpack)
         p->f->unpack(&rows, (int8_t *)scratch + cached_partial_bytes(), bb_clamp(a->Tk - key0, 0, DIRECT_KEYS), DIRECT_KEYS, D);
@@ -89,9 +89,9 @@ static void run_unit(const cached_pass *p, int64_t i, void *scratch) {
     }
     const int8_t *next = NULL;
     if (i + 1 < p->first_unit[group + 1])
-        next = rows_of(s, unit + 1).k;
+        next = rows_at(s, unit + 1).k;
     else if (group + 1 < p->count && s[1].job.kv)
-        next = rows_of(s + 1, 0).k;
+        next = rows_at(s + 1, 0).k;
     codes_unit(p, s, unit, next, scratch);
 }
 
@@ -123,7 +123,7 @@ static void merge_queries(void *user, bb_team *team, int thread) {
     for (int64_t i = bb_team_next_unit(team, thread); i >= 0; i = bb_team_next_unit(team, thread)) merge_query(user, i);
 }
 
-/* All but q and o; the job refers to *layer. */
+/* Sets all but q and o; the job refers to *layer. */
 static void job_init(attention_job *job, const bb_kv_layer *layer, const bb_kv_batch *batch, const bb_kv_sequence *s) {
     *job = (attention_job){.a = {.B = 1,
                                  .Tq = s->rows,
@@ -164,7 +164,7 @@ static void layout(cached_pass *p, bb_arena *arena) {
     p->first_query = bb_arena_take(arena, (n + 1) * sizeof *p->first_query);
     p->partials = bb_arena_take(arena, (size_t)(p->splits * partial_width(p->D)) * sizeof *p->partials);
     p->prepared = bb_arena_take(arena, queries * sizeof *p->prepared);
-    p->steps = bb_arena_take(arena, queries * (size_t)bb_round_up(p->D, 64) * sizeof *p->steps);
+    p->q_codes = bb_arena_take(arena, queries * (size_t)bb_round_up(p->D, 64) * sizeof *p->q_codes);
     p->scratch = bb_arena_take(arena, n ? (size_t)p->threads * cached_bytes(p->D) : 0);
     p->tiled = bb_arena_take(arena, tiled * sizeof *p->tiled);
     p->tiled_layers = bb_arena_take(arena, tiled * sizeof *p->tiled_layers);
@@ -173,17 +173,17 @@ static void layout(cached_pass *p, bb_arena *arena) {
 
 static void direct_init(cached_pass *p, direct_sequence *s, bb_device *dev, int64_t first_query, float *partials) {
     const bb_attention *a = &s->job.a;
-    int64_t queries = a->H * a->Tq, step_width = bb_round_up(p->D, 64);
+    int64_t queries = a->H * a->Tq, codes_width = bb_round_up(p->D, 64);
     s->splits = bb_ceil_div(a->Tk, DIRECT_KEYS);
     s->partials = partials;
     s->prepared = p->prepared + first_query;
-    for (int64_t i = 0; i < queries; i++) s->prepared[i].steps = p->steps + (first_query + i) * step_width;
+    for (int64_t i = 0; i < queries; i++) s->prepared[i].q_codes = p->q_codes + (first_query + i) * codes_width;
     s->query = p->f->query;
     s->cached = p->f->cached;
     s->unpack = s->layer.type == BB_KV_INT6 && !bb_cpu_int6_functions(dev, &s->query, &s->cached);
 }
 
-/* Splits the batch into sequences with few queries and those with many. */
+/* Divides the batch into sequences with small batches of queries and the others. */
 static void fill(cached_pass *p, bb_device *dev, float *o, const float *q, const bb_kv_batch *batch) {
     int64_t row = 0, n = 0, tiled = 0;
     float *partials = p->partials;

@@ -1,24 +1,24 @@
 // SPDX-License-Identifier: MIT
-/* The forward pass for one tile of queries over keys and values that are cached as codes, in integers: what decoding computes,
- * at twice the speed of f32. A query is in steps as cached_query has it, so its scores are exactly decoding's; weights are in
- * steps of what the largest could be over 32767. A word is a pair of int16: of two columns for the scores, of two keys for the
- * weighted sums. Included by attention_forward_tile.h for set VNNI alone. */
+/* The forward pass for one tile of queries over keys and values that are cached as codes, in integers: the same results as
+ * decoding, at twice the speed of f32. Queries are quantized as by cached_query, so the scores are exactly those of decoding;
+ * weights are quantized with scale (their upper bound)/32767. A word is a pair of int16: two columns for the scores, two keys
+ * for the weighted sums. Included by attention_forward_tile.h for VNNI only. */
 
 /* Scratch of a task. Dw: D rounded up to 32. */
 typedef struct codes_buffers {
-    forward_buffers f;        /* s, sum, max, alpha, codes, o: (QUERIES, Dw); the others are not used */
-    int16_t *q;               /* (QUERIES, Dw), and room for 32 zeros that a query may end with */
+    forward_buffers f;        /* s, sum, max, alpha, codes, o: (QUERIES, Dw); the others are unused */
+    int16_t *q;               /* (QUERIES, Dw), and space for 32 zeros after the last query */
     float *q_scale;           /* (QUERIES) */
     __m512i *k;               /* panels (Dw / 2, KEYS) of words */
     __m512i *v;               /* panels (KEYS / 2, Dw) of words */
     int16_t *weight;          /* (ROWS, KEYS) */
-    float *k_scale, *v_scale; /* (KEYS); v's in steps of a weight */
+    float *k_scale, *v_scale; /* (KEYS); v's in units of a weight's scale */
 } codes_buffers;
 
-KERNEL codes_buffers carve_codes(bb_arena *arena, int64_t D) {
+KERNEL codes_buffers codes_layout(bb_arena *arena, int64_t D) {
     size_t dw = (size_t)bb_round_up(D, 32), panels = (size_t)bb_round_up(D, PANEL);
     codes_buffers c = {.f = {.q = NULL}};
-    carve_softmax(&c.f, arena, ATTENTION_ROWS, ATTENTION_KEYS, dw);
+    softmax_layout(&c.f, arena, ATTENTION_ROWS, ATTENTION_KEYS, dw);
     c.f.codes = bb_arena_take(arena, 2 * ATTENTION_KEYS * (size_t)bb_round_up(D, 16));
     c.q = bb_arena_take(arena, (ATTENTION_QUERIES * dw + 32) * sizeof(int16_t));
     c.q_scale = bb_arena_take(arena, ATTENTION_QUERIES * sizeof(float));
@@ -30,13 +30,13 @@ KERNEL codes_buffers carve_codes(bb_arena *arena, int64_t D) {
     return c;
 }
 
-KERNEL size_t codes_bytes_avx512vnni(int64_t D) {
+KERNEL size_t codes_forward_bytes_avx512vnni(int64_t D) {
     bb_arena measure = {0};
-    carve_codes(&measure, D);
+    codes_layout(&measure, D);
     return measure.used;
 }
 
-/* 32 columns of a row of codes, of which `columns` are there, as int16; zeros past them. */
+/* 32 columns of a row of codes as int16; only `columns` are valid, the rest become zeros. */
 INLINE __m512i wide_codes(const int8_t *codes, int64_t columns) {
     return _mm512_cvtepi8_epi16(_mm256_maskz_loadu_epi8(columns >= 32 ? ~0u : columns > 0 ? (1u << columns) - 1 : 0, codes));
 }
@@ -65,12 +65,12 @@ INLINE void pack_code_values(__m512i *dst, const int8_t *codes, int64_t width, i
         }
 }
 
-/* sum[m][n]: the dot products of `steps` words of MR rows, a_row bytes apart, with a panel's columns. nr is a constant. */
-INLINE void code_block(__m512i sum[ATTENTION_MR][NR], const int16_t *a, int64_t a_row, const __m512i *b, int64_t steps,
+/* sum[m][n]: dot products of `k_words` words of MR rows, a_row bytes apart, with a panel's columns. nr is a constant. */
+INLINE void code_block(__m512i sum[ATTENTION_MR][NR], const int16_t *a, int64_t a_row, const __m512i *b, int64_t k_words,
                        int nr) {
     for (int m = 0; m < ATTENTION_MR; m++)
         for (int n = 0; n < nr; n++) sum[m][n] = _mm512_setzero_si512();
-    for (int64_t k = 0; k < steps; k++, a += 2, b += NR) {
+    for (int64_t k = 0; k < k_words; k++, a += 2, b += NR) {
         __m512i right[NR];
         for (int n = 0; n < nr; n++) right[n] = b[n];
         for (int m = 0; m < ATTENTION_MR; m++) {
@@ -90,32 +90,32 @@ INLINE void code_scores(float *s, const int16_t *q, const float *q_scale, int64_
             vstore(s + m * ATTENTION_KEYS + n * VL, _mm512_cvtepi32_ps(sum[m][n]) * (vset1(q_scale[m]) * vload(key + n * VL)));
 }
 
-/* A block of o = alpha o + step * weighted sums; alpha NULL: o is not read. */
-INLINE void code_sums(float *o, int64_t ldo, const int16_t *weight, const __m512i *v, int64_t pairs, float step,
+/* A block of o = alpha o + scale * weighted sums; if alpha is NULL, o is not read. */
+INLINE void code_sums(float *o, int64_t ldo, const int16_t *weight, const __m512i *v, int64_t pairs, float weight_scale,
                       const float *alpha, int nr) {
     __m512i sum[ATTENTION_MR][NR];
     code_block(sum, weight, ATTENTION_KEYS, v, pairs, nr);
     for (int m = 0; m < ATTENTION_MR; m++)
         for (int n = 0; n < nr; n++) {
-            vf x = _mm512_cvtepi32_ps(sum[m][n]) * vset1(step);
+            vf x = _mm512_cvtepi32_ps(sum[m][n]) * vset1(weight_scale);
             if (alpha) x = vfma(vload(o + m * ldo + n * VL), vset1(alpha[m]), x);
             vstore(o + m * ldo + n * VL, x);
         }
 }
 
-/* The weights of `part` rows, times their values' scales, as integers; as far as a register block reads. */
+/* The weights of `part` rows, times their values' scales, as integers, as far as a register block reads. */
 INLINE void round_weights(const codes_buffers *c, int64_t part, int64_t keys, int64_t diagonal) {
     for (int64_t m = 0; m < part; m++) {
         int64_t seen = bb_clamp(m + diagonal + 1 + ATTENTION_MR, 0, bb_round_up(keys, 2));
         for (int64_t j = 0; j < seen; j += VL) {
-            vf steps = vload(c->f.s + m * ATTENTION_KEYS + j) * vload(c->v_scale + j);
+            vf scaled = vload(c->f.s + m * ATTENTION_KEYS + j) * vload(c->v_scale + j);
             _mm256_storeu_si256((__m256i_u *)(c->weight + m * ATTENTION_KEYS + j),
-                                _mm512_cvtepi32_epi16(_mm512_cvtps_epi32(steps)));
+                                _mm512_cvtepi32_epi16(_mm512_cvtps_epi32(scaled)));
         }
     }
 }
 
-/* The scales of a tile's keys; of its values in units of a weight's step, which is returned. */
+/* The scales of a tile's keys, and of its values in units of the weights' scale, which is returned. */
 INLINE float tile_scales(const codes_buffers *c, const cached_rows *codes, int64_t keys) {
     vf largest = vset1(0.0f);
     for (int64_t j = 0; j < ATTENTION_KEYS; j += VL) {
@@ -124,32 +124,32 @@ INLINE float tile_scales(const codes_buffers *c, const cached_rows *codes, int64
         vstore(c->v_scale + j, scales);
         vstore(c->k_scale + j, vload_first(codes->k_scale + j, bb_clamp(keys - j, 0, VL)));
     }
-    float most = vreduce_max(largest);
-    vf inverse = vset1(most > 0.0f ? 32767.0f / most : 0.0f);
+    float max_weight = vreduce_max(largest);
+    vf inverse = vset1(max_weight > 0.0f ? 32767.0f / max_weight : 0.0f);
     for (int64_t j = 0; j < ATTENTION_KEYS; j += VL) vstore(c->v_scale + j, vload(c->v_scale + j) * inverse);
-    return most / 32767.0f;
+    return max_weight / 32767.0f;
 }
 
-/* As forward_tile. */
-KERNEL void codes_tile_avx512vnni(float *o, const float *q, const bb_kv_layer *kv, const bb_attention *a, int64_t h, int64_t t0,
-                                  void *scratch) {
+/* Like forward_tile. */
+KERNEL void codes_forward_tile_avx512vnni(float *o, const float *q, const bb_kv_layer *kv, const bb_attention *a, int64_t h,
+                                          int64_t t0, void *scratch) {
     bb_arena arena = {scratch, 0};
     int64_t D = a->D, dw = bb_round_up(D, 32), rows = bb_clamp(a->Tq - t0, 0, ATTENTION_QUERIES);
     int64_t see = t0 + a->Tk - a->Tq; /* query m of the tile sees keys 0..m + see */
-    codes_buffers c = carve_codes(&arena, D);
+    codes_buffers c = codes_layout(&arena, D);
     for (int64_t m = 0; m < bb_round_up(rows, ATTENTION_MR); m++) {
-        cached_q row = {.steps = c.q + m * dw};
+        cached_q row = {.q_codes = c.q + m * dw};
         if (m < rows)
             cached_query(&row, q + (t0 + m) * a->q_stride + h * D, D);
         else
-            memset(row.steps, 0, (size_t)dw * sizeof *row.steps);
+            memset(row.q_codes, 0, (size_t)dw * sizeof *row.q_codes);
         c.q_scale[m] = row.scale;
     }
     for (int64_t key0 = 0; key0 < see + rows; key0 += ATTENTION_KEYS) {
         int64_t keys = bb_clamp(see + rows - key0, 0, ATTENTION_KEYS);
         cached_rows codes = cached_from(kv, h / (a->H / a->Hk), key0, D);
         if (kv->type == BB_KV_INT6) cached_unpack(&codes, c.f.codes, keys, ATTENTION_KEYS, D);
-        float step = tile_scales(&c, &codes, keys);
+        float weight_scale = tile_scales(&c, &codes, keys);
         pack_code_keys(c.k, codes.k, codes.width, keys);
         pack_code_values(c.v, codes.v, codes.width, keys);
         for (int64_t m = 0; m < rows; m += ATTENTION_ROWS) {
@@ -180,9 +180,9 @@ KERNEL void codes_tile_avx512vnni(float *o, const float *q, const bb_kv_layer *k
                     float *to = c.f.o + (m + i) * dw + n;
                     if (pairs <= 0) continue;
                     if (dw - n >= PANEL)
-                        code_sums(to, dw, left, right, pairs, step, alpha, 4);
+                        code_sums(to, dw, left, right, pairs, weight_scale, alpha, 4);
                     else
-                        code_sums(to, dw, left, right, pairs, step, alpha, 2);
+                        code_sums(to, dw, left, right, pairs, weight_scale, alpha, 2);
                 }
         }
     }

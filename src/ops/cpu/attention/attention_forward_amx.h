@@ -1,9 +1,8 @@
 // SPDX-License-Identifier: MIT
-/* The forward pass over a tile of queries on AMX, as forward_tile, with its accuracy: an f32 number is the sum of three of
- * bf16, each its leading eight bits less those before it, and a product is six, those of parts whose ranks sum to two at most;
- * what is left out is about as much as f32 rounds away. In the vocabulary of set VNNI. Everything is padded with zeros to
- * blocks of
- * 32. */
+/* The forward pass over a tile of queries on AMX, like forward_tile and with its accuracy: an f32 number is the sum of three
+ * bf16 parts, each the leading eight bits of what the previous ones leave. A product is the six products of parts whose ranks
+ * sum to at most two; the rest is about as much as f32 rounds away. With the vector vocabulary of VNNI. Everything is padded
+ * with zeros to blocks of 32. */
 #ifndef BB_OPS_CPU_ATTENTION_FORWARD_AMX_H
 #define BB_OPS_CPU_ATTENTION_FORWARD_AMX_H
 
@@ -11,17 +10,17 @@
 
 enum { PARTS = 3, AMX_KEY_BLOCKS = ATTENTION_KEYS / AMX_SIDE };
 
-/* Scratch of a task: parts follow each other. Dp: D rounded up to 32. */
+/* Scratch of a task; parts are contiguous. Dp: D rounded up to 32. */
 typedef struct split_buffers {
-    forward_buffers f; /* s: twice (ROWS, KEYS); o: (QUERIES, Dp); alpha: twice (ROWS); no q, k, v */
+    forward_buffers f; /* s: two of (ROWS, KEYS); o: (QUERIES, Dp); alpha: two of (ROWS); q, k, v unused */
     bb_bf16 *q;        /* (PARTS, QUERIES, Dp) */
-    uint32_t *k;       /* (PARTS, KEYS / 32, Dp / 2, 32): words of two d, a key a column */
+    uint32_t *k;       /* (PARTS, KEYS / 32, Dp / 2, 32): words of two d, one key per column */
     uint32_t *v;       /* (PARTS, KEYS / 2, Dp): words of two keys */
     bb_bf16 *p;        /* (PARTS, ROWS, KEYS) */
     int64_t dp;
 } split_buffers;
 
-KERNEL split_buffers carve_split(bb_arena *arena, int64_t D) {
+KERNEL split_buffers split_layout(bb_arena *arena, int64_t D) {
     split_buffers b = {.dp = bb_round_up(D, AMX_SIDE)};
     size_t dp = (size_t)b.dp, part = PARTS * sizeof(bb_bf16);
     b.f.s = bb_arena_take(arena, (size_t)2 * ATTENTION_ROWS * ATTENTION_KEYS * sizeof(float));
@@ -29,7 +28,7 @@ KERNEL split_buffers carve_split(bb_arena *arena, int64_t D) {
     b.f.sum = bb_arena_take(arena, ATTENTION_QUERIES * VL * sizeof(float));
     b.f.max = bb_arena_take(arena, ATTENTION_QUERIES * sizeof(float));
     b.f.alpha = bb_arena_take(arena, (size_t)2 * ATTENTION_ROWS * sizeof(float));
-    carve_wide(&b.f, arena, D);
+    wide_layout(&b.f, arena, D);
     b.q = bb_arena_take(arena, ATTENTION_QUERIES * dp * part);
     b.k = bb_arena_take(arena, ATTENTION_KEYS * dp * part);
     b.v = bb_arena_take(arena, ATTENTION_KEYS * dp * part);
@@ -39,13 +38,13 @@ KERNEL split_buffers carve_split(bb_arena *arena, int64_t D) {
 
 KERNEL size_t forward_bytes_avx512amx(int64_t D) {
     bb_arena measure = {0};
-    carve_split(&measure, D);
+    split_layout(&measure, D);
     return measure.used;
 }
 
 /* ---- parts ----------------------------------------------------------------------------------------------------------- */
 
-/* Of each part of the numbers x and y one vector of bf16: x's and then y's, or, `paired`, words of one of each. Exact. */
+/* Splits x and y into parts, one bf16 vector per part: x's then y's, or, if `paired`, words of one of each. Exact. */
 INLINE void split_two(__m512i out[PARTS], vf x, vf y, bool paired) {
     const __m512i one_after_another = _mm512_set_epi16(63, 61, 59, 57, 55, 53, 51, 49, 47, 45, 43, 41, 39, 37, 35, 33, 31, 29,
                                                        27, 25, 23, 21, 19, 17, 15, 13, 11, 9, 7, 5, 3, 1);
@@ -59,7 +58,7 @@ INLINE void split_two(__m512i out[PARTS], vf x, vf y, bool paired) {
     }
 }
 
-/* `rows` rows, as q wants them; padded % 32 == 0 rows are written. */
+/* Splits `rows` rows for q; writes padded % 32 == 0 rows. */
 KERNEL void split_queries(bb_bf16 *dst, const float *src, int64_t stride, int64_t rows, int64_t padded, int64_t D) {
     int64_t dp = bb_round_up(D, AMX_SIDE), part = ATTENTION_QUERIES * dp;
     for (int64_t r = 0; r < rows; r++, src += stride) {
@@ -74,7 +73,7 @@ KERNEL void split_queries(bb_bf16 *dst, const float *src, int64_t stride, int64_
     for (int i = 0; i < PARTS; i++) memset(dst + i * part + rows * dp, 0, (size_t)((padded - rows) * dp) * sizeof *dst);
 }
 
-/* `keys` rows, as k wants them; blocks of 32 are written. */
+/* Splits `keys` rows for k; writes blocks of 32. */
 KERNEL void split_keys(uint32_t *dst, const float *src, int64_t stride, int64_t keys, int64_t D) {
     int64_t dp = bb_round_up(D, AMX_SIDE), part = ATTENTION_KEYS * dp / 2;
     for (int64_t r = 0; r < bb_round_up(keys, AMX_SIDE); r += 16) {
@@ -98,7 +97,7 @@ KERNEL void split_keys(uint32_t *dst, const float *src, int64_t stride, int64_t 
     }
 }
 
-/* `keys` rows, as v wants them; blocks of 32 are written. */
+/* Splits `keys` rows for v; writes blocks of 32. */
 KERNEL void split_values(uint32_t *dst, const float *src, int64_t stride, int64_t keys, int64_t D) {
     int64_t dp = bb_round_up(D, AMX_SIDE), part = ATTENTION_KEYS / 2 * dp;
     for (int64_t r = 0; r < bb_round_up(keys, AMX_SIDE); r += 2) {
@@ -118,17 +117,17 @@ KERNEL void split_values(uint32_t *dst, const float *src, int64_t stride, int64_
 
 /* ROWS rows of queries against a tile of keys. */
 typedef struct row_block {
-    int64_t row;      /* of the tile of queries */
-    int64_t keys;     /* of the tile of keys */
-    int64_t diagonal; /* row m sees keys 0..m + diagonal */
-    int64_t blocks;   /* of 32 keys, that any of its rows sees */
-    float *s, *alpha; /* the half of those buffers that is its own */
-    int64_t weighed;  /* rows whose weights are in p */
+    int64_t row;          /* in the tile of queries */
+    int64_t keys;         /* in the tile of keys */
+    int64_t diagonal;     /* row m sees keys 0..m + diagonal */
+    int64_t blocks;       /* of 32 keys, that any of its rows sees */
+    float *s, *alpha;     /* its half of the double buffers */
+    int64_t softmax_done; /* rows whose softmax is in p */
     bool first;
 } row_block;
 
-/* Row m of the block: its weights, in parts, to p, and its sum. */
-INLINE void weigh_row(const split_buffers *b, const row_block *x, int64_t m, vf c) {
+/* Writes the weights of row m of the block to p, in parts, and updates its sum. */
+INLINE void softmax_row(const split_buffers *b, const row_block *x, int64_t m, vf c) {
     const int64_t part = ATTENTION_ROWS * ATTENTION_KEYS;
     const float *s = x->s + m * ATTENTION_KEYS;
     bb_bf16 *to = b->p + m * ATTENTION_KEYS;
@@ -149,9 +148,9 @@ INLINE void weigh_row(const split_buffers *b, const row_block *x, int64_t m, vf 
     vstore(sum, x->first ? total : vfma(vload(sum), vset1(x->alpha[m]), total));
 }
 
-INLINE void weigh_rows(const split_buffers *b, row_block *x, int64_t count, vf c) {
-    int64_t end = bb_clamp(x->weighed + count, 0, ATTENTION_ROWS);
-    for (; x->weighed < end; x->weighed++) weigh_row(b, x, x->weighed, c);
+INLINE void softmax_rows(const split_buffers *b, row_block *x, int64_t count, vf c) {
+    int64_t end = bb_clamp(x->softmax_done + count, 0, ATTENTION_ROWS);
+    for (; x->softmax_done < end; x->softmax_done++) softmax_row(b, x, x->softmax_done, c);
 }
 
 #define LEFT(part)                                                                                                             \
@@ -170,17 +169,17 @@ INLINE void weigh_rows(const split_buffers *b, row_block *x, int64_t count, vf c
         BB_AMX_BF16(1, 4, 7);                                                                                                  \
         BB_AMX_BF16(2, 5, 6);                                                                                                  \
         BB_AMX_BF16(3, 5, 7);                                                                                                  \
-        weigh_rows(buffers, meanwhile, each, scale);                                                                           \
+        softmax_rows(buffers, meanwhile, each, scale);                                                                         \
     } while (0)
 
-/* c, whose rows are c_stride bytes apart, becomes, or with `add` grows by, the product over `steps` times 32 elements of sides
- * whose parts are a_part and b_part bytes apart; the small products first. Between them `each` rows of `meanwhile` are weighed,
- * while the tiles are busy. */
-INLINE void split_product(bool add, float *c, int64_t c_stride, amx_sides x, int64_t a_part, int64_t b_part, int64_t steps,
+/* c, whose rows are c_stride bytes apart, = or (`add`) += the product over `k_blocks` times 32 elements of k of operands whose
+ * parts are a_part and b_part bytes apart, smallest products first. Between them `each` rows of `meanwhile` are processed while
+ * the tiles are busy. */
+INLINE void split_product(bool add, float *c, int64_t c_stride, amx_sides x, int64_t a_part, int64_t b_part, int64_t k_blocks,
                           const split_buffers *buffers, row_block *meanwhile, int64_t each, vf scale) {
     const char *a = x.a, *b = x.b;
-    amx_begin(add, c, c_stride);
-    for (int64_t i = 0; i < steps; i++, a += x.a_step, b += x.b_step) {
+    amx_init_sums(add, c, c_stride);
+    for (int64_t i = 0; i < k_blocks; i++, a += x.a_k_stride, b += x.b_k_stride) {
         LEFT(2);
         RIGHT(0);
         MULTIPLY();
@@ -195,21 +194,21 @@ INLINE void split_product(bool add, float *c, int64_t c_stride, amx_sides x, int
         RIGHT(0);
         MULTIPLY();
     }
-    amx_end(c, c_stride);
+    amx_store_sums(c, c_stride);
 }
 #undef LEFT
 #undef RIGHT
 #undef MULTIPLY
 
-/* x's scores, while the rows of `before` are weighed. */
-KERNEL void split_scores(const split_buffers *b, const row_block *x, row_block *before, vf c) {
-    int64_t dp = b->dp, steps = dp / AMX_SIDE, block_bytes = AMX_SIDE * (int64_t)sizeof(float);
-    int64_t each = (ATTENTION_ROWS + x->blocks * steps * 6 - 1) / (x->blocks * steps * 6);
+/* The scores of x, while the softmax rows of `previous` are computed. */
+KERNEL void split_scores(const split_buffers *b, const row_block *x, row_block *previous, vf c) {
+    int64_t dp = b->dp, k_blocks = dp / AMX_SIDE, block_bytes = AMX_SIDE * (int64_t)sizeof(float);
+    int64_t each = (ATTENTION_ROWS + x->blocks * k_blocks * 6 - 1) / (x->blocks * k_blocks * 6);
     for (int64_t j = 0; j < x->blocks; j++)
         split_product(false, x->s + j * AMX_SIDE, ATTENTION_KEYS * (int64_t)sizeof(float),
                       (amx_sides){b->q + x->row * dp, b->k + j * AMX_SIDE * dp / 2, dp * 2, block_bytes, BB_AMX_BYTES,
                                   BB_AMX_ROWS * block_bytes},
-                      ATTENTION_QUERIES * dp * 2, ATTENTION_KEYS * dp * 2, steps, b, before, each, c);
+                      ATTENTION_QUERIES * dp * 2, ATTENTION_KEYS * dp * 2, k_blocks, b, previous, each, c);
 }
 
 /* The weighted sums of x's rows. */
@@ -227,12 +226,12 @@ KERNEL void split_outputs(const split_buffers *b, row_block *x) {
                       ATTENTION_ROWS * p_bytes, ATTENTION_KEYS * dp * 2, x->blocks, b, x, 0, vset1(0.0f));
 }
 
-/* As forward_tile. */
+/* Like forward_tile. */
 KERNEL void forward_tile_avx512amx(float *o, bb_bf16 *kept, float *lse, const float *q, const float *k, const float *v,
                                    const bb_kv_layer *kv, const bb_attention *a, int64_t b, int64_t h, int64_t t0,
                                    void *scratch) {
     bb_arena arena = {scratch, 0};
-    split_buffers x = carve_split(&arena, a->D);
+    split_buffers x = split_layout(&arena, a->D);
     int64_t D = a->D, rows = bb_clamp(a->Tq - t0, 0, ATTENTION_QUERIES);
     int64_t q_row = b * a->Tq + t0, see = t0 + a->Tk - a->Tq; /* query m of the tile sees keys 0..m + see */
     float c = (float)(M_LOG2E / sqrt((double)D));
@@ -241,8 +240,8 @@ KERNEL void forward_tile_avx512amx(float *o, bb_bf16 *kept, float *lse, const fl
     bb_amx_open();
     for (int64_t key0 = 0; key0 < see + rows; key0 += ATTENTION_KEYS) {
         int64_t keys = bb_clamp(see + rows - key0, 0, ATTENTION_KEYS);
-        wide_rows key_rows, value_rows;
-        row_block before = {.weighed = ATTENTION_ROWS}; /* nothing to do */
+        f32_rows key_rows, value_rows;
+        row_block previous = {.softmax_done = ATTENTION_ROWS}; /* nothing pending */
         tile_rows(&key_rows, &value_rows, &x.f, k, v, kv, a, b, h, key0, keys);
         split_keys(x.k, key_rows.at, key_rows.stride, keys, D);
         split_values(x.v, value_rows.at, value_rows.stride, keys, D);
@@ -253,24 +252,24 @@ KERNEL void forward_tile_avx512amx(float *o, bb_bf16 *kept, float *lse, const fl
             now.blocks = (bb_clamp(diagonal + ATTENTION_ROWS, 0, keys) + AMX_SIDE - 1) / AMX_SIDE;
             now.s = x.f.s + odd * ATTENTION_ROWS * ATTENTION_KEYS;
             now.alpha = x.f.alpha + odd * ATTENTION_ROWS;
-            split_scores(&x, &now, &before, vset1(c));
-            if (before.s) {
-                weigh_rows(&x, &before, ATTENTION_ROWS, vset1(c));
-                split_outputs(&x, &before);
+            split_scores(&x, &now, &previous, vset1(c));
+            if (previous.s) {
+                softmax_rows(&x, &previous, ATTENTION_ROWS, vset1(c));
+                split_outputs(&x, &previous);
             }
             update_max(x.f.max + m, now.alpha, NULL, now.s, ATTENTION_KEYS, ATTENTION_ROWS, keys, diagonal, c, now.first);
-            before = now;
+            previous = now;
         }
-        if (before.s) {
-            weigh_rows(&x, &before, ATTENTION_ROWS, vset1(c));
-            split_outputs(&x, &before);
+        if (previous.s) {
+            softmax_rows(&x, &previous, ATTENTION_ROWS, vset1(c));
+            split_outputs(&x, &previous);
         }
     }
     bb_amx_close();
     store_tile(o, kept, lse, &x.f, x.dp, a, b, h, t0, rows);
 }
 
-/* Single queries: nothing for tiles. */
+/* Single queries do not use tiles. */
 #define direct_partial_avx512amx direct_partial_avx512vnni
 #define cached_query_avx512amx cached_query_avx512vnni
 #define cached_partial_avx512amx cached_partial_avx512vnni

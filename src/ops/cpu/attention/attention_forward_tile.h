@@ -1,17 +1,17 @@
 // SPDX-License-Identifier: MIT
-/* The forward pass for one tile of queries, and for single queries, in the vocabulary of attention_simd.h, all in f32. Included
+/* The forward pass for one tile of queries, and for single queries, in f32 with the vocabulary of attention_simd.h. Included
  * once for each set but BF16. */
 #ifndef ATTENTION_QUERIES
-#define ATTENTION_QUERIES 512 /* a task: as many as share a packed tile of keys */
-#define ATTENTION_KEYS 128    /* a packed tile */
-#define ATTENTION_ROWS 32     /* queries that meet it at a time: their scores stay in the first-level cache */
-#define INT8_KEYS 256         /* both in int8, whose products are faster, so that what is done once a tile counts */
+#define ATTENTION_QUERIES 512 /* per task: as many as share a packed tile of keys */
+#define ATTENTION_KEYS 128    /* per packed tile */
+#define ATTENTION_ROWS 32     /* queries processed against it at a time: their scores stay in the first-level cache */
+#define INT8_KEYS 256         /* both for int8, whose products are faster, so that the cost per tile matters more */
 #define INT8_ROWS 16
 
 #define forward_buffers ATTENTION_NAME(forward_buffers)
-#define carve_softmax ATTENTION_NAME(carve_softmax)
-#define carve_wide ATTENTION_NAME(carve_wide)
-#define carve_forward ATTENTION_NAME(carve_forward)
+#define softmax_layout ATTENTION_NAME(softmax_layout)
+#define wide_layout ATTENTION_NAME(wide_layout)
+#define forward_layout ATTENTION_NAME(forward_layout)
 #define forward_bytes ATTENTION_NAME(forward_bytes)
 #define pack_rows ATTENTION_NAME(pack_rows)
 #define pack_values ATTENTION_NAME(pack_values)
@@ -29,10 +29,10 @@
 #define direct_merge ATTENTION_NAME(direct_merge)
 
 /* Rows in f32, `stride` elements apart. */
-typedef struct wide_rows {
+typedef struct f32_rows {
     const float *at;
     int64_t stride;
-} wide_rows;
+} f32_rows;
 #endif
 
 /* Scratch of a task. Dp: D rounded up to VL. */
@@ -40,17 +40,17 @@ typedef struct forward_buffers {
     float *q;      /* (QUERIES, D) */
     float *k;      /* panels (D, KEYS) */
     float *v;      /* panels (KEYS, Dp) */
-    float *s;      /* (ROWS, KEYS): raw scores, then the weights before division by their sum */
+    float *s;      /* (ROWS, KEYS): raw scores, then weights before division by their sum */
     float *o;      /* (QUERIES, Dp), not yet divided */
-    float *sum;    /* (QUERIES, VL), lane by lane */
+    float *sum;    /* (QUERIES, VL), per lane */
     float *max;    /* (QUERIES), of the scaled scores in units of log2 e */
     float *alpha;  /* (ROWS), 2^(old max - new max) */
-    float *wide;   /* (2, KEYS, D) and a vector: keys and values that are cached as codes */
-    int8_t *codes; /* (2, KEYS, D rounded up to 16): those that are in six bits */
+    float *wide;   /* (2, KEYS, D) and a vector: dequantized keys and values */
+    int8_t *codes; /* (2, KEYS, D rounded up to 16): keys and values converted from six bits */
 } forward_buffers;
 
-/* What a tile's online softmax works on: `rows` queries at a time meet `keys` keys; width: of a row of o. */
-INLINE void carve_softmax(forward_buffers *f, bb_arena *arena, size_t rows, size_t keys, size_t width) {
+/* The state of a tile's online softmax: `rows` queries at a time against `keys` keys; width: of a row of o. */
+INLINE void softmax_layout(forward_buffers *f, bb_arena *arena, size_t rows, size_t keys, size_t width) {
     f->s = bb_arena_take(arena, rows * keys * sizeof(float));
     f->o = bb_arena_take(arena, ATTENTION_QUERIES * width * sizeof(float));
     f->sum = bb_arena_take(arena, ATTENTION_QUERIES * VL * sizeof(float));
@@ -58,26 +58,26 @@ INLINE void carve_softmax(forward_buffers *f, bb_arena *arena, size_t rows, size
     f->alpha = bb_arena_take(arena, rows * sizeof(float));
 }
 
-/* For keys and values that are cached as codes. */
-INLINE void carve_wide(forward_buffers *f, bb_arena *arena, int64_t D) {
+/* Buffers for keys and values that are cached as codes. */
+INLINE void wide_layout(forward_buffers *f, bb_arena *arena, int64_t D) {
     f->wide = bb_arena_take(arena, (2 * ATTENTION_KEYS * (size_t)D + VL) * sizeof(float));
     f->codes = bb_arena_take(arena, 2 * ATTENTION_KEYS * (size_t)bb_round_up(D, 16));
 }
 
-KERNEL forward_buffers carve_forward(bb_arena *arena, int64_t D) {
+KERNEL forward_buffers forward_layout(bb_arena *arena, int64_t D) {
     size_t d = (size_t)D, dp = (size_t)bb_round_up(D, VL);
     forward_buffers f;
     f.q = bb_arena_take(arena, ATTENTION_QUERIES * d * sizeof(float));
     f.k = bb_arena_take(arena, ATTENTION_KEYS * d * sizeof(float));
     f.v = bb_arena_take(arena, ATTENTION_KEYS * (size_t)bb_round_up(D, PANEL) * sizeof(float));
-    carve_softmax(&f, arena, ATTENTION_ROWS, ATTENTION_KEYS, dp);
-    carve_wide(&f, arena, D);
+    softmax_layout(&f, arena, ATTENTION_ROWS, ATTENTION_KEYS, dp);
+    wide_layout(&f, arena, D);
     return f;
 }
 
 KERNEL size_t forward_bytes(int64_t D) {
     bb_arena measure = {0};
-    carve_forward(&measure, D);
+    forward_layout(&measure, D);
     return measure.used;
 }
 
@@ -102,7 +102,7 @@ INLINE void pack_rows(float *dst, const float *src, int64_t stride, int64_t rows
     memset(dst + rows * D, 0, (size_t)(padded - rows) * bytes);
 }
 
-/* dst: panels (KEYS, Dp), of which the rows are filled. */
+/* dst: panels (KEYS, Dp); writes only the given rows. */
 INLINE void pack_values(float *dst, const float *src, int64_t stride, int64_t rows, int64_t D) {
     for (int64_t r = 0; r < rows; r++, src += stride) {
         if (r + PREFETCH_ROWS < rows) prefetch_row(src + PREFETCH_ROWS * stride, (size_t)D * sizeof *src);
@@ -148,8 +148,8 @@ INLINE void scores(float *s, const float *q, const float *k, int64_t rows, int64
         }
 }
 
-/* The maxima of rows row0.. of the tile brought up to date, alpha, and, unless NULL, top (ROWS), the largest of each row's
- * weights in the tile; from their scores s, rows lds apart. rows <= ROWS. */
+/* Updates the maxima of rows row0.. of the tile and alpha from the scores s, rows lds apart, and sets top (ROWS), unless NULL,
+ * to the largest weight of each row in the tile. rows <= ROWS. */
 INLINE void update_max(float *max, float *alpha, float *top, const float *s, int64_t lds, int64_t rows, int64_t keys,
                        int64_t diagonal, float c, bool first) {
     float tile_max[ATTENTION_ROWS];
@@ -166,7 +166,7 @@ INLINE void update_max(float *max, float *alpha, float *top, const float *s, int
     }
 }
 
-/* The online softmax of a tile of scores, in place: 2^(c s - new max); max, sum, alpha brought up to date. rows <= ROWS. */
+/* The online softmax of a tile of scores, in place: 2^(c s - new max); updates max, sum and alpha. rows <= ROWS. */
 INLINE void softmax(const forward_buffers *f, int64_t row0, int64_t rows, int64_t keys, int64_t diagonal, float c, bool first) {
     float *max = f->max + row0, *sum = f->sum + row0 * VL;
     update_max(max, f->alpha, NULL, f->s, ATTENTION_KEYS, rows, keys, diagonal, c, first);
@@ -191,7 +191,7 @@ INLINE void softmax(const forward_buffers *f, int64_t row0, int64_t rows, int64_
     }
 }
 
-/* The D elements of a row of the output, and what is kept of it. */
+/* Stores the D elements of an output row, and its kept copy. */
 INLINE void store_output(float *o, bb_bf16 *kept, const float *x, float scale, int64_t D) {
     for (int64_t d = 0; d < D; d += VL) {
         vf y = vload(x + d) * vset1(scale);
@@ -200,7 +200,7 @@ INLINE void store_output(float *o, bb_bf16 *kept, const float *x, float scale, i
     }
 }
 
-/* The output of the tile: rows of f->o, which are ldv apart, divided by their sums. */
+/* Stores the output of the tile: rows of f->o, ldv apart, divided by their sums. */
 INLINE void store_tile(float *o, bb_bf16 *kept, float *lse, const forward_buffers *f, int64_t ldv, const bb_attention *a,
                        int64_t b, int64_t h, int64_t t0, int64_t rows) {
     for (int64_t m = 0; m < rows; m++) {
@@ -211,8 +211,8 @@ INLINE void store_tile(float *o, bb_bf16 *kept, float *lse, const forward_buffer
     }
 }
 
-/* The tile of `keys` keys, and values, from key0 on. */
-INLINE void tile_rows(wide_rows *keys_at, wide_rows *values_at, const forward_buffers *f, const float *k, const float *v,
+/* The tile of `keys` keys and values from key0 on. */
+INLINE void tile_rows(f32_rows *keys_at, f32_rows *values_at, const forward_buffers *f, const float *k, const float *v,
                       const bb_kv_layer *kv, const bb_attention *a, int64_t b, int64_t h, int64_t key0, int64_t keys) {
     int64_t D = a->D, at = b * a->kv_batch_stride + key0 * a->kv_stride + h / (a->H / a->Hk) * D;
     if (kv) {
@@ -221,27 +221,27 @@ INLINE void tile_rows(wide_rows *keys_at, wide_rows *values_at, const forward_bu
         if (kv->type == BB_KV_INT6) cached_unpack(&codes, f->codes, keys, ATTENTION_KEYS, D);
         expand_codes(f->wide, codes.k, codes.k_scale, codes.width, keys, D);
         expand_codes(wide_v, codes.v, codes.v_scale, codes.width, keys, D);
-        *keys_at = (wide_rows){f->wide, D};
-        *values_at = (wide_rows){wide_v, D};
+        *keys_at = (f32_rows){f->wide, D};
+        *values_at = (f32_rows){wide_v, D};
     } else {
-        *keys_at = (wide_rows){k + at, a->kv_stride};
-        *values_at = (wide_rows){v + at, a->kv_stride};
+        *keys_at = (f32_rows){k + at, a->kv_stride};
+        *values_at = (f32_rows){v + at, a->kv_stride};
     }
 }
 
-/* Queries t0..t0+QUERIES-1 of head h of sequence b. kv: NULL, or the codes that are the keys and values instead of k and v. */
+/* Queries t0..t0+QUERIES-1 of head h of sequence b. kv: NULL, or the codes to use instead of k and v. */
 KERNEL void forward_tile(float *o, bb_bf16 *kept, float *lse, const float *q, const float *k, const float *v,
                          const bb_kv_layer *kv, const bb_attention *a, int64_t b, int64_t h, int64_t t0, void *scratch) {
     bb_arena arena = {scratch, 0};
     int64_t D = a->D, ldv = bb_round_up(D, VL), rows = bb_clamp(a->Tq - t0, 0, ATTENTION_QUERIES);
     int64_t q_row = b * a->Tq + t0, see = t0 + a->Tk - a->Tq; /* query m of the tile sees keys 0..m + see */
     float c = (float)(M_LOG2E / sqrt((double)D));
-    forward_buffers f = carve_forward(&arena, D);
+    forward_buffers f = forward_layout(&arena, D);
 
     pack_rows(f.q, q + q_row * a->q_stride + h * D, a->q_stride, rows, bb_round_up(rows, ATTENTION_MR), D);
     for (int64_t key0 = 0; key0 < see + rows; key0 += ATTENTION_KEYS) {
         int64_t keys = bb_clamp(see + rows - key0, 0, ATTENTION_KEYS);
-        wide_rows key_rows, value_rows;
+        f32_rows key_rows, value_rows;
         tile_rows(&key_rows, &value_rows, &f, k, v, kv, a, b, h, key0, keys);
         pack_keys(f.k, key_rows.at, key_rows.stride, keys, bb_round_up(keys, 16), D);
         pack_values(f.v, value_rows.at, value_rows.stride, keys, D);
@@ -269,8 +269,9 @@ KERNEL void forward_tile(float *o, bb_bf16 *kept, float *lse, const float *q, co
 #include "ops/cpu/attention/attention_forward_int8.h"
 #endif
 
-/* -- few queries, as in decoding: the cache is read in place, once -------------------------------------------------------- */
-/* y (vectors * VL) = sum_j weight[j] v[j,:]. The last vector has only `last` elements where vectors is 1, a constant. */
+/* -- small batches of queries, as in decoding: the cache is read in place, once
+ * ----------------------------------------------- */
+/* y (vectors * VL) = sum_j weight[j] v[j,:]. If vectors is 1, a constant, the last vector has only `last` elements. */
 INLINE void weighted_sum(float *y, const float *weight, const float *v, int64_t stride, int64_t keys, int vectors,
                          int64_t last) {
     vf sum[8];
@@ -285,8 +286,8 @@ INLINE void weighted_sum(float *y, const float *weight, const float *v, int64_t 
     for (int i = 0; i < vectors; i++) vstore(y + i * VL, sum[i]);
 }
 
-/* The `keys` keys at k for one query. partial: (Dp + 16), the weighted sum of v, then at Dp the maximum and the sum of
- * the weights; Dp: D rounded up to 16. k, v: rows of kv_stride. scratch: direct_bytes(D). */
+/* The `keys` keys at k for one query. partial: (Dp + 16), the weighted sum of v, then at Dp the maximum and the sum of the
+ * weights; Dp: D rounded up to 16. k, v: rows of kv_stride. scratch: direct_bytes(D). */
 KERNEL void direct_partial(float *partial, const float *q, const float *k, const float *v, int64_t kv_stride, int64_t keys,
                            int64_t D, void *scratch) {
     int64_t whole = D / VL * VL, dp = bb_round_up(D, 16);

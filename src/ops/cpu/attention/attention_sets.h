@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
-/* Compiles ATTENTION_TILE, a header, once for each instruction set: the functions of set s end in _s. The functions for AMX the
- * including file has, in the vocabulary of the last set. */
+/* Compiles ATTENTION_TILE, a header, once for each instruction set: the functions of set s end in _s. The including file
+ * provides the functions for AMX, with the vocabulary of the last set. */
 #ifndef BB_OPS_CPU_ATTENTION_SETS_H
 #define BB_OPS_CPU_ATTENTION_SETS_H
 

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
-/* The vocabulary that the attention tiles are written in, for the instruction set ATTENTION_SET. It is included once for each
- * set, followed by what is built on it, so it has no guard; the names below stand for those of the set being compiled. */
+/* The vocabulary in which the attention tiles are written, for the instruction set ATTENTION_SET. It is included once for each
+ * set, followed by the code that uses it, so it has no guard; the names below stand for those of the set being compiled. */
 #ifndef ATTENTION_GENERIC
 #define ATTENTION_GENERIC 0
 #define ATTENTION_AVX2 1
@@ -22,7 +22,7 @@
 #define ATTENTION_JOIN(a, b) ATTENTION_JOIN_(a, b)
 #define ATTENTION_NAME(x) ATTENTION_JOIN(x, ATTENTION_SUFFIX)
 
-/* A function of this set; INLINE goes into its callers, so that their constants reach its loops. */
+/* A function of this set; INLINE functions are inlined into their callers, so that constant arguments reach their loops. */
 #define KERNEL ATTENTION_TARGET static
 #define INLINE ATTENTION_TARGET static inline __attribute__((always_inline))
 
@@ -89,7 +89,7 @@ INLINE vf vload_bf16(const bb_bf16 *p) {
     __m256i half = _mm256_loadu_si256((const __m256i_u *)p);
     return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(half), 16));
 }
-/* As bits whose upper half is the bf16, rounded to nearest even; of NaN anything. */
+/* The bits of x with the bf16, rounded to nearest even, in the upper half; undefined for NaN. */
 INLINE __m512i round_to_bf16(vf x) {
     __m512i bits = _mm512_castps_si512(x), odd = _mm512_and_si512(_mm512_srli_epi32(bits, 16), _mm512_set1_epi32(1));
     return _mm512_add_epi32(_mm512_add_epi32(bits, odd), _mm512_set1_epi32(0x7fff));
@@ -193,7 +193,7 @@ INLINE void store_bf16(bb_bf16 *y, vf x, int64_t n) {
 }
 #endif
 
-/* 2^f on [0, 1], relative error below 1.5e-7: a polynomial fitted for the least relative error, exact at 0. */
+/* 2^f on [0, 1], relative error below 1.5e-7: a minimax polynomial in relative error, exact at 0. */
 INLINE vf exp2_fraction(vf f) {
     vf p = vfma(f, vset1(0.00186713021f), vset1(0.00901703002f));
     p = vfma(p, f, vset1(0.0557999133f));
@@ -207,7 +207,7 @@ INLINE vf vexp2(vf t) {
 #if ATTENTION_SET >= ATTENTION_AVX512
     return _mm512_scalef_ps(exp2_fraction(_mm512_reduce_ps(t, _MM_FROUND_TO_NEG_INF | _MM_FROUND_NO_EXC)), t);
 #elif ATTENTION_SET == ATTENTION_AVX2
-    /* max and min give their second operand when one is NaN */
+    /* max and min return their second operand if one is NaN */
     t = _mm256_min_ps(vset1(127.0f), _mm256_max_ps(vset1(-126.0f), t));
     vf floor = _mm256_floor_ps(t);
     __m256i power = _mm256_slli_epi32(_mm256_add_epi32(_mm256_cvtps_epi32(floor), _mm256_set1_epi32(127)), 23);
@@ -228,12 +228,12 @@ INLINE vf vexp2(vf t) {
 
 /* -- integers ------------------------------------------------------------------------------------------------------------- */
 #if ATTENTION_SET == ATTENTION_VNNI
-/* sum + the dot products of pairs of int16, lane by lane. (Assembler: GCC 12 copies the sums around the intrinsics.) */
+/* sum + the dot products of pairs of int16, lane by lane. (In assembler: GCC 12 copies the sums around the intrinsics.) */
 INLINE __m512i dot_pairs(__m512i sum, __m512i a, __m512i b) {
     __asm__("vpdpwssd %2, %1, %0" : "+v"(sum) : "v"(a), "v"(b));
     return sum;
 }
-/* The 4 bytes at p in every lane. */
+/* Broadcasts the 4 bytes at p. */
 INLINE __m512i four_bytes(const void *p) {
     int32_t bytes;
     memcpy(&bytes, p, sizeof bytes);

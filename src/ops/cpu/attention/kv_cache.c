@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-/* Storing and reading a cache of keys and values; kv_layout.h says how it is laid out. */
+/* Writes and reads a cache of keys and values; kv_layout.h describes its layout. */
 #include "ops/cpu/attention/kv_int6.h"
 #include "ops/cpu/attention/kv_layout.h"
 #include "ops/cpu/device/entries.h"
@@ -12,25 +12,25 @@ BB_SIMD_INLINE void append_row_body(int8_t *codes, float *scale, const float *x,
 BB_SIMD_VARIANTS(append_row, (int8_t * codes, float *scale, const float *x, int64_t D, float limit),
                  (codes, scale, x, D, limit))
 
-/* Row `row` of a run in six bits. codes: (D rounded up to 64) */
-static void put_key(uint8_t *run, int64_t row, const int8_t *codes, int64_t row_bytes) {
+/* Stores row `row` of a run in six bits. codes: (D rounded up to 64) */
+static void store_key(uint8_t *run, int64_t row, const int8_t *codes, int64_t row_bytes) {
     uint8_t *block = run + row * row_bytes;
     for (int64_t i = 0; i < row_bytes; i += BB_KV_BLOCK, block += BB_KV_BLOCK, codes += 64) {
-        bb_int6_put(block, 0, codes);
-        bb_int6_put(block, 1, codes + 16);
-        bb_int6_put(block, 2, codes + 32);
-        bb_int6_put(block, 3, codes + 48);
+        bb_int6_store(block, 0, codes);
+        bb_int6_store(block, 1, codes + 16);
+        bb_int6_store(block, 2, codes + 32);
+        bb_int6_store(block, 3, codes + 48);
     }
 }
 
-static void put_value(uint8_t *run, int64_t row, const int8_t *codes, int64_t row_bytes) {
+static void store_value(uint8_t *run, int64_t row, const int8_t *codes, int64_t row_bytes) {
     uint8_t *block = run + row / BB_KV_ROWS * BB_KV_ROWS * row_bytes;
     for (int64_t i = 0; i < BB_KV_ROWS * row_bytes; i += BB_KV_BLOCK, block += BB_KV_BLOCK, codes += 16) {
         switch (row % BB_KV_ROWS) {
-        case 0: bb_int6_put(block, 0, codes); break;
-        case 1: bb_int6_put(block, 1, codes); break;
-        case 2: bb_int6_put(block, 2, codes); break;
-        default: bb_int6_put(block, 3, codes); break;
+        case 0: bb_int6_store(block, 0, codes); break;
+        case 1: bb_int6_store(block, 1, codes); break;
+        case 2: bb_int6_store(block, 2, codes); break;
+        default: bb_int6_store(block, 3, codes); break;
         }
     }
 }
@@ -63,8 +63,8 @@ static void append_codes(const append_work *w, const bb_kv *kv, const bb_kv_laye
             w->append_row(row_codes, scales + row, x + h * D, D, 127.0f);
             memset(row_codes + D, 0, (size_t)(row_bytes - D));
         } else {
-            w->append_row(codes, scales + row, x + h * D, D, (float)BB_INT6_MOST);
-            (values ? put_value : put_key)(run, row, codes, row_bytes);
+            w->append_row(codes, scales + row, x + h * D, D, (float)BB_INT6_MAX);
+            (values ? store_value : store_key)(run, row, codes, row_bytes);
         }
     }
 }
@@ -82,20 +82,21 @@ static void append_rows(const append_work *w, const bb_kv_sequence *s, int64_t f
         }
         return;
     }
-    size_t codes_bytes = (size_t)bb_round_up(kv->D, 64);
-    int8_t *codes = bb_cpu_scratch(w->dev, codes_bytes);
+    size_t codes_forward_bytes = (size_t)bb_round_up(kv->D, 64);
+    int8_t *codes = bb_cpu_scratch(w->dev, codes_forward_bytes);
     if (!codes) return;
-    memset(codes, 0, codes_bytes);
+    memset(codes, 0, codes_forward_bytes);
     for (int64_t t = from; t < to; t++) {
         append_codes(w, kv, &layer, false, s->length + t, k + t * stride, codes);
         append_codes(w, kv, &layer, true, s->length + t, v + t * stride, codes);
     }
 }
 
-/* Groups of BB_KV_ROWS positions that a sequence's rows are in: as values in a group share bytes, a group is one thread's. */
+/* The number of groups of BB_KV_ROWS positions that contain a sequence's rows. Values in a group share bytes, so one thread
+ * writes a whole group. */
 static int64_t groups_of(const bb_kv_sequence *s) { return bb_ceil_div(s->length % BB_KV_ROWS + s->rows, BB_KV_ROWS); }
 
-/* Group `group` of all sequences' groups. */
+/* Group `group`, counted through all sequences. */
 static void append_group(const append_work *w, int64_t group) {
     const bb_kv_sequence *s = w->batch->sequences;
     int64_t first = 0;
@@ -119,7 +120,7 @@ void bb_cpu_kv_append(bb_device *dev, const bb_kv_batch *batch, const float *k, 
     BB_SIMD_FOR(dev, elements, m, groups * BB_KV_ROWS, BB_KV_ROWS, append_group(&w, m / BB_KV_ROWS))
 }
 
-/* The D values of a row, whose run and index in it are given. */
+/* The D values of a row, given its run and its index in the run. */
 static void unpack_row(float *out, const bb_kv *kv, bool values, const uint8_t *run, int64_t row, float scale) {
     int64_t D = kv->D, row_bytes = bb_kv_row_bytes(kv->type, D);
     for (int64_t d = 0; d < D; d++) {
@@ -127,10 +128,10 @@ static void unpack_row(float *out, const bb_kv *kv, bool values, const uint8_t *
         if (kv->type == BB_KV_INT8) {
             out[d] = scale * (float)((const int8_t *)run)[row * row_bytes + d];
         } else if (values) {
-            bb_int6_take(codes, 16, 4, run + row / BB_KV_ROWS * BB_KV_ROWS * row_bytes + d / 16 * BB_KV_BLOCK);
+            bb_int6_load(codes, 16, 4, run + row / BB_KV_ROWS * BB_KV_ROWS * row_bytes + d / 16 * BB_KV_BLOCK);
             out[d] = scale * (float)codes[row % BB_KV_ROWS * 16 + d % 16];
         } else {
-            bb_int6_take(codes, 16, 4, run + row * row_bytes + d / 64 * BB_KV_BLOCK);
+            bb_int6_load(codes, 16, 4, run + row * row_bytes + d / 64 * BB_KV_BLOCK);
             out[d] = scale * (float)codes[d % 64];
         }
     }

@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: MIT
-/* Blocks of the cache in six bits, 16 cells of four codes each in 48 bytes (kv_layout.h), and what was put into them. */
+/* Access to six-bit blocks of the cache: 16 cells of four codes each in 48 bytes (kv_layout.h). */
 #ifndef BB_OPS_CPU_KV_INT6_H
 #define BB_OPS_CPU_KV_INT6_H
 
 #include <stdint.h>
 #include <string.h>
 
-enum { BB_INT6_BIAS = 32, BB_INT6_MOST = 31 };
+enum { BB_INT6_BIAS = 32, BB_INT6_MAX = 31 };
 
 typedef uint8_t bb_int6_bytes __attribute__((vector_size(16)));
 
@@ -23,8 +23,8 @@ BB_INT6_INLINE bb_int6_bytes bb_int6_biased(const int8_t *values) {
     return (x + BB_INT6_BIAS) & 63;
 }
 
-/* Puts 16 values into the cells' place 0..3, a constant; the other places stay as they are. */
-BB_INT6_INLINE void bb_int6_put(void *block, int place, const int8_t *values) {
+/* Stores 16 values at place 0..3 of the cells, a constant; the other places are unchanged. */
+BB_INT6_INLINE void bb_int6_store(void *block, int place, const int8_t *values) {
     bb_int6_block b;
     memcpy(&b, block, sizeof b);
     bb_int6_bytes u = bb_int6_biased(values);
@@ -42,8 +42,8 @@ BB_INT6_INLINE void bb_int6_put(void *block, int place, const int8_t *values) {
     memcpy(block, &b, sizeof b);
 }
 
-/* values: (4, 16), those of place i `stride` after those of place i - 1; of the first `places`. */
-BB_INT6_INLINE void bb_int6_take(int8_t *values, int64_t stride, int64_t places, const void *block) {
+/* Loads the first `places` places. values: (4, 16), `stride` from one place to the next. */
+BB_INT6_INLINE void bb_int6_load(int8_t *values, int64_t stride, int64_t places, const void *block) {
     bb_int6_block b;
     memcpy(&b, block, sizeof b);
     bb_int6_bytes u[4] = {b.low & 63, ((b.low >> 6) | (b.middle << 2)) & 63, ((b.middle >> 4) | (b.high << 4)) & 63,

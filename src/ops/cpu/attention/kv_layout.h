@@ -1,15 +1,16 @@
 // SPDX-License-Identifier: MIT
-/* How this backend lays out a cache of keys and values.
+/* The layout of a cache of keys and values in this backend.
  *
- * Positions come in runs of up to BB_KV_MAX_RUN. All layers' first runs lie together, then all second runs, so that memory is
- * used as the cache fills. In a run a layer has k, v, k_scale and v_scale; F32 has one run and no scales.
+ * Positions are stored in runs of up to BB_KV_MAX_RUN. The first runs of all layers come first, then all second runs, so that
+ * memory is touched only as the cache fills. In a run a layer has k, v, k_scale and v_scale; F32 has one run and no scales.
  *
  * F32: k and v are (capacity, Hk*D).
  * INT8: k and v are codes (Hk, run, bb_kv_width(D)), zeros past D.
- * INT6: four codes, each 32 more than its value, make a cell of three bytes, the first code lowest: bits 0-5 of the first byte.
- * Sixteen cells make a block of 48 bytes: their first bytes, their second ones, their third ones. k is (Hk, run, W/64) blocks, W
- * being D rounded up to 64: cell c has columns c, c+16, c+32 and c+48 of a row. v is (Hk, run/4, W/16) blocks: cell c has column
- * c of four rows, which are read together. Columns past D are zeros. It is made for `vpmultishiftqb` (attention_int6_tile.h). */
+ * INT6: four codes, each biased by 32, make a cell of three bytes, the first code lowest: bits 0-5 of the first byte. Sixteen
+ * cells make a block of 48 bytes: all first bytes, all second bytes, all third bytes. k is (Hk, run, W/64) blocks, W being D
+ * rounded up to 64: cell c has columns c, c+16, c+32 and c+48 of a row. v is (Hk, run/4, W/16) blocks: cell c has column c of
+ * four rows, which are read together. Columns past D are zeros. The layout is made for `vpmultishiftqb`
+ * (attention_int6_tile.h). */
 #ifndef BB_OPS_CPU_KV_LAYOUT_H
 #define BB_OPS_CPU_KV_LAYOUT_H
 
@@ -17,24 +18,24 @@
 #include "core/math.h"
 #include "ops/ops.h"
 
-/* BB_KV_ROWS: positions whose values share bytes. Where there are many runs each is a multiple of BB_KV_RUN. */
+/* BB_KV_ROWS: positions whose values share bytes. If there are several runs, their length is a multiple of BB_KV_RUN. */
 enum { BB_KV_MAX_RUN = 2048, BB_KV_RUN = 512, BB_KV_ROWS = 4, BB_KV_BLOCK = 48 };
 
 /* One layer of a cache. */
 typedef struct bb_kv_layer {
-    void *k, *v;              /* of the first run */
+    void *k, *v;              /* in the first run */
     float *k_scale, *v_scale; /* (Hk, run); NULL for F32 */
     bb_kv_type type;
-    int64_t run, run_bytes; /* positions; from one run to the next */
+    int64_t run, run_bytes; /* positions in a run; bytes from one run to the next */
 } bb_kv_layer;
 
 static inline int64_t bb_kv_width(int64_t D) { return bb_round_up(D, 16); }
-/* Bytes of a row of D codes in either of k and v. */
+/* Bytes of a row of D codes, in k or v. */
 static inline int64_t bb_kv_row_bytes(bb_kv_type type, int64_t D) {
     return type == BB_KV_INT6 ? bb_ceil_div(D, 64) * BB_KV_BLOCK : bb_kv_width(D);
 }
 
-/* kv->data may be NULL: for run and run_bytes. */
+/* kv->data may be NULL if only run and run_bytes are needed. */
 static inline bb_kv_layer bb_kv_layer_of(const bb_kv *kv, int layer) {
     bool codes = kv->type != BB_KV_F32;
     int64_t runs = codes ? bb_ceil_div(kv->capacity, BB_KV_MAX_RUN) : 1;
