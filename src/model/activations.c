@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 #include "model/activations.h"
 
-/* Int8 with one scale a row, or `act` where activations are not quantized. */
+/* Int8 with one scale per row, or `act` if activations are not quantized. */
 static bb_rows rows_layout(bb_arena *arena, bb_dtype act, int64_t M, int64_t K, bool act_quant) {
     bb_dtype dtype = act_quant ? BB_I8 : act;
     return (bb_rows){.data = bb_arena_take(arena, (size_t)(M * K) * bb_dtype_bytes(dtype)),
@@ -31,13 +31,13 @@ void bb_block_saved_layout(bb_block_saved *v, bb_arena *arena, bb_dtype act, con
 
 void bb_block_scratch_layout(bb_block_scratch *v, bb_arena *arena, bb_dtype act, const bb_block_shape *s) {
     int64_t M = s->B * s->T, qkv = qkv_width(s), rows = bb_block_rows(s);
-    int64_t att_rows = bb_max(s->T, rows); /* a workspace for (B,T) also serves more sequences that are shorter */
+    int64_t att_rows = bb_max(s->T, rows); /* a workspace for (B,T) also serves a larger number of shorter sequences */
     bb_arena backward = *arena;
     *v = (bb_block_scratch){0};
     v->wide = bb_arena_take(arena, (size_t)bb_max(att_rows * qkv, rows * 2 * s->F) * sizeof(float));
     v->att = bb_arena_take(arena, (size_t)(att_rows * s->C) * sizeof(float));
     if (!s->training) return;
-    /* the two passes of a block do not overlap in time */
+    /* the two passes of a block never run at the same time */
     v->d_wide = bb_arena_take(&backward, (size_t)(M * bb_max(2 * s->F, qkv)) * bb_dtype_bytes(act));
     v->d_narrow = bb_arena_take(&backward, (size_t)(M * bb_max(s->F, s->C)) * bb_dtype_bytes(act));
     if (backward.used > arena->used) arena->used = backward.used;

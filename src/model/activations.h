@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-/* The memory of a block's passes: what the forward pass saves for backward, and scratch that all blocks share. */
+/* The memory of a block's passes: what the forward pass saves for backward, and scratch shared by all blocks. */
 #ifndef BB_MODEL_ACTIVATIONS_H
 #define BB_MODEL_ACTIVATIONS_H
 
@@ -9,11 +9,11 @@
 
 typedef struct bb_block_shape {
     int64_t B, T, C, H, Hk, D, F;
-    int64_t rows; /* the device's forward_rows: about so many rows go through each half of a block at a time */
+    int64_t rows; /* the device's forward_rows: about how many rows each half of a block processes at a time */
     float norm_eps;
     bool act_quant;
     bool training;      /* a backward pass follows */
-    bool add_gradients; /* add to the gradients of ternary weights, which are overwritten otherwise */
+    bool add_gradients; /* accumulate the gradients of ternary weights; otherwise overwrite them */
     const float *rope_cos, *rope_sin;
 } bb_block_shape;
 
@@ -30,7 +30,7 @@ typedef struct bb_block_saved {
 } bb_block_saved;
 
 typedef struct bb_block_scratch {
-    /* of the forward pass, for the rows taken at a time */
+    /* of the forward pass, for the rows processed at a time */
     float *wide; /* (rows, C+2HkD): q, k and v; then (rows, 2F): gate and up */
     float *att;  /* (rows, C) */
     /* of the backward pass, in the same memory; NULL without training */
@@ -45,17 +45,18 @@ typedef struct bb_block_pass {
     bb_block_saved *saved;
     const bb_block_scratch *scratch;
     const bb_block_shape *shape;
-    /* A cached pass: what the batch's rows are, B and T of the shape being 1 and their number; NULL without a cache. */
+    /* For a cached pass: the sequences of the batch, whose rows are stacked (in the shape, B is 1 and T their number);
+     * otherwise NULL. */
     const bb_kv_sequence *sequences;
     int64_t sequence_count;
     int layer;
 } bb_block_pass;
 
-/* Rows that the MLP takes at a time, and sequences that attention takes, at least one. */
+/* Rows that the MLP processes at a time, and sequences that attention does, at least one. */
 static inline int64_t bb_block_rows(const bb_block_shape *s) { return bb_min(s->B * s->T, s->rows); }
 static inline int64_t bb_block_sequences(const bb_block_shape *s) { return bb_min(bb_max(s->rows / s->T, 1), s->B); }
 
-/* x from row `first` on; rows of K elements. NULL stays NULL. */
+/* x from row `first` on, with rows of K elements. NULL stays NULL. */
 static inline void *bb_rows_at(void *x, bb_dtype dtype, int64_t first, int64_t K) {
     return x ? (unsigned char *)x + (size_t)(first * K) * bb_dtype_bytes(dtype) : NULL;
 }

@@ -28,7 +28,7 @@ static bb_attention description_of(const bb_block_shape *s) {
                           .o_stride = s->C};
 }
 
-/* RoPE at each sequence's positions, then attention over the caches, which its keys and values are added to. */
+/* RoPE at each sequence's positions; then appends keys and values to the caches and attends over them. */
 static void attend_cached(const bb_block_pass *pass, float *att, float *qkv) {
     bb_device *dev = pass->device;
     const bb_ops *ops = dev->ops;
@@ -52,7 +52,7 @@ static void attend_cached(const bb_block_pass *pass, float *att, float *qkv) {
     ops->attention_cached(dev, att, qkv, &batch);
 }
 
-/* The same within the n sequences from b on. */
+/* The same within the n sequences from b on, without caches. */
 static void attend(const bb_block_pass *pass, float *att, float *qkv, int64_t b, int64_t n) {
     bb_device *dev = pass->device;
     const bb_ops *ops = dev->ops;
@@ -61,7 +61,7 @@ static void attend(const bb_block_pass *pass, float *att, float *qkv, int64_t b,
     int64_t m = b * s->T;
     qkv_layout row = layout_of(s);
     bb_attention a = description_of(s);
-    /* s->training and not the pointers: an evaluation in a training workspace must give the same bits as any other */
+    /* test s->training, not the pointers: evaluation in a training workspace must give the same bits as in any other */
     void *kept = s->training ? bb_rows_at(saved->att, ops->act_dtype, m, s->C) : NULL;
     float *lse = s->training ? saved->lse + m * s->H : NULL;
     a.B = n;

@@ -5,7 +5,7 @@
 
 #include "model/activations.h"
 
-/* As bb_block_forward and bb_block_backward; y is never NULL. */
+/* Like bb_block_forward and bb_block_backward; y is never NULL. */
 void bb_attention_block_forward(const bb_block_pass *pass, float *y, const float *x);
 void bb_attention_block_backward(const bb_block_pass *pass, float *dx, const float *x);
 

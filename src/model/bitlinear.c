@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-/* A single BitLinear layer and the two quantizers on host arrays: the model's own building blocks, one at a time. */
+/* A single BitLinear layer and the two quantizers on host arrays: the model's building blocks, individually. */
 #include <math.h>
 #include <stdlib.h>
 
@@ -15,18 +15,18 @@ struct bb_bitlinear {
     bb_ste ste;
     float *weight, *dweight; /* (out, in) */
     bb_ternary ternary;
-    void *memory; /* all of the above */
+    void *memory; /* one allocation for all of the above */
     size_t bytes;
-    /* of the last forward */
+    /* from the last forward */
     int64_t rows, capacity;
-    float *x, *y; /* (capacity, in), (capacity, out); dy takes y's place */
+    float *x, *y; /* (capacity, in), (capacity, out); dy reuses y's buffer */
     void *dx;     /* act (capacity, in) */
     bb_rows input;
     void *batch_memory;
     size_t batch_bytes;
 };
 
-static void carve(bb_bitlinear *l, bb_arena *arena) {
+static void layer_layout(bb_bitlinear *l, bb_arena *arena) {
     size_t bytes = (size_t)(l->in * l->out) * sizeof(float);
     l->weight = bb_arena_take(arena, bytes);
     l->dweight = bb_arena_take(arena, bytes);
@@ -34,7 +34,7 @@ static void carve(bb_bitlinear *l, bb_arena *arena) {
     l->ternary.scale = bb_arena_take(arena, sizeof(float));
 }
 
-static void carve_batch(bb_bitlinear *l, bb_arena *arena, int64_t rows) {
+static void batch_layout(bb_bitlinear *l, bb_arena *arena, int64_t rows) {
     size_t act = bb_dtype_bytes(l->device->ops->act_dtype);
     l->x = bb_arena_take(arena, (size_t)(rows * l->in) * sizeof(float));
     l->y = bb_arena_take(arena, (size_t)(rows * l->out) * sizeof(float));
@@ -69,7 +69,7 @@ bb_status bb_bitlinear_create(bb_device *device, const bb_bitlinear_options *o, 
     l->ste = o->ste;
     l->ternary = (bb_ternary){.n = l->out, .k = l->in, .segments = 1, .segment_end = {l->out}};
     bb_arena measure = {0};
-    carve(l, &measure);
+    layer_layout(l, &measure);
     l->bytes = measure.used;
     l->memory = device->ops->alloc(device, l->bytes);
     if (!l->memory) {
@@ -77,7 +77,7 @@ bb_status bb_bitlinear_create(bb_device *device, const bb_bitlinear_options *o, 
         goto done;
     }
     bb_arena arena = {.base = l->memory};
-    carve(l, &arena);
+    layer_layout(l, &arena);
     double bound = 1 / sqrt((double)o->in_features);
     for (int64_t i = 0; i < l->in * l->out; i++)
         init[i] = (float)(bound * (2 * bb_rng_uniform(o->seed, BB_STREAM_BITLINEAR, (uint64_t)i) - 1));
@@ -106,7 +106,7 @@ bb_status bb_bitlinear_get_weight(const bb_bitlinear *l, float *weight, bb_error
     return l->device->ops->sync(l->device, err);
 }
 
-/* The quantizers would lose it: codes know no NaN. */
+/* Codes cannot represent NaN: quantizing would lose it. */
 static bb_status check_finite(const char *what, const float *x, int64_t rows, int64_t cols, bb_error *err) {
     int64_t i = bb_find_not_finite(x, rows * cols);
     if (i == rows * cols) return BB_OK;
@@ -127,14 +127,14 @@ static bb_status reserve_rows(bb_bitlinear *l, int64_t rows, bb_error *err) {
     if (rows <= l->capacity) return BB_OK;
     if (l->batch_memory) l->device->ops->free(l->device, l->batch_memory, l->batch_bytes);
     bb_arena measure = {0};
-    carve_batch(l, &measure, rows);
+    batch_layout(l, &measure, rows);
     l->capacity = l->rows = 0;
     l->batch_bytes = measure.used;
     l->batch_memory = l->device->ops->alloc(l->device, l->batch_bytes);
     if (!l->batch_memory)
         return bb_fail(err, BB_ERR_MEMORY, "no memory for %lld rows: %.1f MB", (long long)rows, (double)l->batch_bytes * 1e-6);
     bb_arena arena = {.base = l->batch_memory};
-    carve_batch(l, &arena, rows);
+    batch_layout(l, &arena, rows);
     l->capacity = rows;
     return BB_OK;
 }
@@ -171,8 +171,8 @@ bb_status bb_bitlinear_backward(bb_bitlinear *l, const float *dy, int64_t rows, 
     return ops->sync(l->device, err);
 }
 
-/* One temporary range of device memory for a single call. */
-static bb_status take_temporary(bb_device *device, size_t bytes, void **out, bb_error *err) {
+/* A temporary buffer in device memory for a single call. */
+static bb_status alloc_temporary(bb_device *device, size_t bytes, void **out, bb_error *err) {
     *out = device->ops->alloc(device, bytes);
     if (!*out) return bb_fail(err, BB_ERR_MEMORY, "no memory for %.1f MB", (double)bytes * 1e-6);
     return BB_OK;
@@ -198,7 +198,7 @@ bb_status bb_ternary_quantize(bb_device *device, const float *w, int64_t rows, i
     bb_ternary t = {.n = rows, .k = cols, .segments = 1, .segment_end = {rows}};
     size_t packed = bb_align_up(ops->ternary_bytes(device, &t)), bytes = f32 + i8 + packed + BB_ALIGN;
     void *memory;
-    BB_TRY(take_temporary(device, bytes, &memory, err));
+    BB_TRY(alloc_temporary(device, bytes, &memory, err));
     bb_arena arena = {.base = memory};
     float *device_w = bb_arena_take(&arena, f32);
     int8_t *device_q = bb_arena_take(&arena, i8);
@@ -224,7 +224,7 @@ bb_status bb_act_quantize(bb_device *device, const float *x, int64_t rows, int64
     size_t n = (size_t)(rows * cols), f32 = bb_align_up(n * sizeof(float)), i8 = bb_align_up(n);
     size_t scales = bb_align_up((size_t)rows * sizeof(float)), bytes = f32 + i8 + scales;
     void *memory;
-    BB_TRY(take_temporary(device, bytes, &memory, err));
+    BB_TRY(alloc_temporary(device, bytes, &memory, err));
     bb_arena arena = {.base = memory};
     float *device_x = bb_arena_take(&arena, f32);
     bb_rows y = {.data = bb_arena_take(&arena, i8), .scale = bb_arena_take(&arena, scales), .dtype = BB_I8};

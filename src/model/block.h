@@ -5,7 +5,7 @@
 
 #include "model/activations.h"
 
-/* y (M,C) from x (M,C), f32. y may be x when no backward pass follows. y NULL: only fills `saved` (recomputation). */
+/* y (M,C) from x (M,C), f32. y may be x if no backward pass follows. y NULL: only fills `saved` (recomputation). */
 void bb_block_forward(const bb_block_pass *pass, float *y, const float *x);
 /* dx: on entry the gradient of y, on return the gradient of x. Parameter gradients go to pass->weights. */
 void bb_block_backward(const bb_block_pass *pass, float *dx, const float *x);

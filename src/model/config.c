@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-/* The model's configuration: defaults, limits, size, and its JSON form. */
+/* The model configuration: defaults, limits, size, and its JSON form. */
 #include "model/config.h"
 
 #include <limits.h>
@@ -8,7 +8,7 @@
 
 #include "core/json.h"
 
-/* Far above any model that could be trained; low enough that no count of elements or bytes overflows 63 bits. */
+/* Far above any model that could be trained, and low enough that no count of elements or bytes overflows 63 bits. */
 enum { MAX_LAYERS = 4096, MAX_D_MODEL = 65536, MAX_D_FF = 1 << 20 };
 
 void bb_config_default(bb_config *config) {
@@ -33,7 +33,7 @@ static bb_status check_range(const char *key, int value, int max, bb_error *err)
 bb_status bb_config_check(const bb_config *c, bb_error *err) {
     BB_REQUIRE("config", c);
     if (c->vocab_size != 256)
-        return bb_fail(err, BB_ERR_ARGUMENT, "vocab_size is %d; it must be 256, one entry a byte value", c->vocab_size);
+        return bb_fail(err, BB_ERR_ARGUMENT, "vocab_size is %d; it must be 256, one entry per byte value", c->vocab_size);
     BB_TRY(check_range("n_layer", c->n_layer, MAX_LAYERS, err));
     BB_TRY(check_range("d_model", c->d_model, MAX_D_MODEL, err));
     BB_TRY(check_range("n_head", c->n_head, MAX_D_MODEL, err));
@@ -49,7 +49,7 @@ bb_status bb_config_check(const bb_config *c, bb_error *err) {
         return bb_fail(err, BB_ERR_ARGUMENT, "n_kv_head is %d; it must divide n_head, which is %d", c->n_kv_head, c->n_head);
     if (!isfinite(c->rope_base) || c->rope_base <= 1.0)
         return bb_fail(err, BB_ERR_ARGUMENT, "rope_base is %g; it must be finite and above 1", c->rope_base);
-    /* The lower limit keeps it above zero in the f32 arithmetic of the norms. */
+    /* the lower limit keeps it above zero in the f32 arithmetic of the norms */
     if (!(c->norm_eps >= 1e-30 && c->norm_eps <= 1.0))
         return bb_fail(err, BB_ERR_ARGUMENT, "norm_eps is %g; it must be above 0, from 1e-30 to 1", c->norm_eps);
     if (c->ste != BB_STE_IDENTITY && c->ste != BB_STE_CLIPPED)
@@ -74,7 +74,7 @@ json_t *bb_config_to_json(const bb_config *c) {
                      c->rope_base, "norm_eps", c->norm_eps, "act_quant", (int)c->act_quant, "ste", bb_ste_name(c->ste));
 }
 
-/* Leaves *out as it is when the key is absent and not required. */
+/* Leaves *out unchanged if the key is absent and not required. */
 static bb_status read_int(const json_t *root, const char *key, bool required, int *out, bb_error *err) {
     const json_t *value = json_object_get(root, key);
     if (!value) {

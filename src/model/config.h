@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-/* The model's configuration as JSON, as it stands in every model file under __metadata__.config. */
+/* The model configuration as JSON, as stored in every model file under __metadata__.config. */
 #ifndef BB_MODEL_CONFIG_H
 #define BB_MODEL_CONFIG_H
 
@@ -7,12 +7,12 @@
 
 #include "core/status.h"
 
-/* {"vocab_size":…,"n_layer":…,…,"ste":"identity"}; NULL when out of memory. The caller's reference. */
+/* {"vocab_size":…,"n_layer":…,…,"ste":"identity"}; NULL when out of memory. The caller owns the reference. */
 json_t *bb_config_to_json(const bb_config *config);
-/* Reads and checks one; `where` names the file in messages. Missing n_kv_head means n_head; other keys are required except
- * rope_base, norm_eps, act_quant and ste, which have SPEC's defaults. Unknown keys are ignored. */
+/* Reads and checks a configuration; `where` names the file in messages. A missing n_kv_head means n_head; other keys are
+ * required except rope_base, norm_eps, act_quant and ste, which default as in SPEC. Unknown keys are ignored. */
 bb_status bb_config_from_json(const char *text, const char *where, bb_config *out, bb_error *err);
-/* The shapes that benchmarks name: S, M and L. batch_size: sequences a training step of the benchmarks, may be NULL. */
+/* The shapes that benchmarks name: S, M and L. batch_size: sequences per training step in benchmarks; may be NULL. */
 bb_status bb_config_of_shape(const char *name, bb_config *out, int *batch_size, bb_error *err);
 const char *bb_ste_name(bb_ste ste);
 

@@ -1,17 +1,17 @@
 // SPDX-License-Identifier: MIT
-/* Weights that are not finite: in a ternary matrix they would become codes, and the model would go on without a sign of them. */
+/* Detects weights that are not finite. In a ternary matrix they would become ordinary codes and go unnoticed. */
 #include <stdlib.h>
 
 #include "core/finite.h"
 #include "core/math.h"
 #include "model/model.h"
 
-enum { PIECE = 1 << 16 }; /* elements */
+enum { CHUNK = 1 << 16 }; /* elements */
 
-/* Names the first element of p that is not finite; BB_OK where there is none. */
+/* Reports the first element of p that is not finite; BB_OK if all are. */
 static bb_status check_values(const bb_model *m, const bb_param *p, float *buffer, bb_error *err) {
-    for (int64_t at = 0; at < p->count; at += PIECE) {
-        int64_t n = bb_min(p->count - at, PIECE);
+    for (int64_t at = 0; at < p->count; at += CHUNK) {
+        int64_t n = bb_min(p->count - at, CHUNK);
         m->device->ops->copy_out(m->device, buffer, m->params + p->offset + at, (size_t)n * sizeof *buffer);
         BB_TRY(m->device->ops->sync(m->device, err));
         int64_t i = bb_find_not_finite(buffer, n);
@@ -22,7 +22,7 @@ static bb_status check_values(const bb_model *m, const bb_param *p, float *buffe
     return BB_OK;
 }
 
-/* The scale, a mean of absolute values, is finite exactly where all of them are: f32 values sum to a finite double. */
+/* The scale, a mean of absolute values, is finite exactly if all of them are: f32 values sum to a finite double. */
 static bb_status check_ternary(const bb_model *m, int index, float *buffer, bb_error *err) {
     const bb_param *p = &m->table.entries[index];
     float scale;
@@ -30,12 +30,12 @@ static bb_status check_ternary(const bb_model *m, int index, float *buffer, bb_e
     BB_TRY(m->device->ops->sync(m->device, err));
     if (isfinite(scale)) return BB_OK;
     if (p->offset >= 0) BB_TRY(check_values(m, p, buffer, err));
-    return bb_fail(err, BB_ERR_NUMERIC, "%s: an element is not finite", p->name); /* one that another rank updates */
+    return bb_fail(err, BB_ERR_NUMERIC, "%s: an element is not finite", p->name); /* an element that another rank updates */
 }
 
 bb_status bb_model_check_finite(bb_model *m, bb_error *err) {
     BB_DEVICE_SCOPE(m->device);
-    float *buffer = malloc(PIECE * sizeof *buffer);
+    float *buffer = malloc(CHUNK * sizeof *buffer);
     if (!buffer) return bb_fail(err, BB_ERR_MEMORY, "out of memory while checking the weights");
     bb_status status = BB_OK;
     bb_model_prepare(m);

@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: MIT
 /* The passes over the whole model: forward, loss, backward, and the cached forward of generation.
  *
- * What stands between two operations is f32, or integers. An error d before a quantizer of step s flips a code with probability
- * d/s, so it costs sqrt(d s) and not d: bf16 for q, k, v, attention's output or the gates moved the logits by 1%. So every
- * backend gives the same logits to 3e-7, and decoding with a cache equals the full pass up to the order of sums. The exception
- * is attention where a backward pass follows, which is in int8 on some processors. So that f32 costs little, each half of a
- * block takes forward_rows rows at a time: what is wide is read while it is in the caches. */
+ * Values between two operations are f32 or integers. An error d before a quantizer of scale s flips a code with probability
+ * d/s, so it costs sqrt(d s), not d: bf16 for q, k, v, attention's output or the gates changed the logits by 1%. With f32, all
+ * backends give the same logits to 3e-7, and decoding with a cache equals the full pass up to the order of sums. The exception
+ * is attention when a backward pass follows, which is in int8 on some processors. To keep f32 cheap, each half of a block
+ * processes forward_rows rows at a time, so that wide rows are read while they are in the caches. */
 #include "model/forward.h"
 
 #include <math.h>
@@ -52,7 +52,7 @@ static bb_block_pass pass_of(bb_model *m, int layer, const bb_block_shape *s) {
                            .layer = layer};
 }
 
-/* From ws.x to the residual after the last block, in ws.block_x[L]. sequences (n): of a cached pass, or NULL. */
+/* From ws.x to the residual after the last block, in ws.block_x[L]. sequences (n): of a cached pass, otherwise NULL. */
 static void blocks_forward(bb_model *m, const bb_block_shape *s, const bb_kv_sequence *sequences, int64_t n) {
     bb_workspace *w = &m->ws;
     const bb_ops *ops = m->device->ops;
@@ -70,7 +70,7 @@ static void gradients_done(const bb_model *m, int64_t first) {
     if (m->on_gradients) m->on_gradients(m->on_gradients_user, first);
 }
 
-/* Backward always adds to the gradients of tensors that are not ternary; those of ternary ones it can overwrite. */
+/* The backward pass accumulates the gradients of tensors that are not ternary; it can overwrite those of ternary ones. */
 static void zero_small_gradients(bb_model *m) {
     for (int i = 0; i < m->table.count; i++) {
         const bb_param *p = &m->table.entries[i];
@@ -78,7 +78,7 @@ static void zero_small_gradients(bb_model *m) {
     }
 }
 
-/* Gradients from ws.logits (holding dlogits) down to the embedding. */
+/* Gradients from ws.logits (which holds dlogits) down to the embedding. */
 static void backward(bb_model *m, const bb_block_shape *s) {
     bb_workspace *w = &m->ws;
     const bb_ops *ops = m->device->ops;
@@ -96,10 +96,10 @@ static void backward(bb_model *m, const bb_block_shape *s) {
     gradients_done(m, norm_f(m)->offset);
     for (int l = L - 1; l >= 0; l--) {
         bb_block_pass pass = pass_of(m, l, s);
-        /* the last block's activations are still those of the forward pass */
+        /* the last block's activations are still there from the forward pass */
         if (w->recompute && l != L - 1) bb_block_forward(&pass, NULL, w->block_x[l]);
         bb_block_backward(&pass, w->dx, w->block_x[l]);
-        /* a mask: applying it again to gradients of earlier micro-batches changes nothing there */
+        /* a mask: applying it again to gradients of earlier micro-batches does not change them */
         if (m->config.ste == BB_STE_CLIPPED) bb_weights_clip_gradients(m->device, &m->blocks[l]);
         gradients_done(m, m->table.entries[BB_PARAM_FIRST_BLOCK + l * BB_PARAMS_PER_BLOCK].offset);
     }
@@ -107,7 +107,7 @@ static void backward(bb_model *m, const bb_block_shape *s) {
     gradients_done(m, 0);
 }
 
-/* The logits of batch x in ws.logits; with y, *loss is the mean negative log likelihood. */
+/* Computes the logits of batch x in ws.logits; with y, *loss is the mean negative log likelihood. */
 static bb_status forward(bb_model *m, const bb_block_shape *s, const uint8_t *x, const uint8_t *y, double *loss,
                          bb_error *err) {
     bb_workspace *w = &m->ws;
@@ -151,7 +151,7 @@ bb_status bb_model_loss_backward(bb_model *m, const bb_batch *batch, double scal
     BB_REQUIRE("x, y", batch->x, batch->y);
     if (!isfinite(scale)) return bb_fail(err, BB_ERR_ARGUMENT, "scale %g must be finite", scale);
     BB_DEVICE_SCOPE(m->device);
-    /* the mode of an earlier training reserve stands; without one, keep all activations */
+    /* keeps the mode of an earlier reserve for training; without one, saves all activations */
     BB_TRY(bb_model_reserve(m, batch->batch_size, batch->seq_len, true, m->ws.training && m->ws.recompute, err));
     bb_block_shape s = shape_of(m, batch->batch_size, batch->seq_len);
     s.training = true;
@@ -165,8 +165,8 @@ bb_status bb_model_loss_backward(bb_model *m, const bb_batch *batch, double scal
     return m->device->ops->sync(m->device, err);
 }
 
-/* Reads n <= max_rows bytes into the cache; ws.logits gets the logits of the last `wanted`. */
-static void forward_piece(bb_model *m, bb_kv_cache *cache, const uint8_t *bytes, int64_t n, int64_t wanted) {
+/* Reads n <= max_rows bytes into the cache; ws.logits gets the logits of the last `wanted` bytes. */
+static void forward_chunk(bb_model *m, bb_kv_cache *cache, const uint8_t *bytes, int64_t n, int64_t wanted) {
     bb_block_shape s = shape_of(m, 1, n);
     m->device->ops->copy_in(m->device, m->ws.x, bytes, (size_t)n);
     bb_kv_sequence sequence = {.kv = &cache->kv, .length = cache->length, .rows = n};
@@ -182,9 +182,9 @@ bb_status bb_model_forward_cached(bb_model *m, bb_kv_cache *cache, const uint8_t
         return bb_fail(err, BB_ERR_ARGUMENT, "%lld bytes at position %lld do not fit a cache of %lld", (long long)n,
                        (long long)cache->length, (long long)cache->kv.capacity);
     for (int64_t at = 0; at < n; at += BB_PREFILL_ROWS) {
-        int64_t piece = bb_min(n - at, BB_PREFILL_ROWS);
-        int64_t wanted = all ? piece : at + piece == n;
-        forward_piece(m, cache, bytes + at, piece, wanted);
+        int64_t chunk = bb_min(n - at, BB_PREFILL_ROWS);
+        int64_t wanted = all ? chunk : at + chunk == n;
+        forward_chunk(m, cache, bytes + at, chunk, wanted);
         if (wanted)
             m->device->ops->copy_out(m->device, logits, m->ws.logits, (size_t)(wanted * m->config.vocab_size) * sizeof(float));
         logits += wanted * m->config.vocab_size;
@@ -199,11 +199,11 @@ bb_status bb_model_nll_cached(bb_model *m, bb_kv_cache *cache, const uint8_t *x,
     const bb_ops *ops = m->device->ops;
     cache->length = 0;
     for (int64_t at = 0; at < n; at += BB_SMALL_BATCH_ROWS) {
-        int64_t piece = bb_min(n - at, BB_SMALL_BATCH_ROWS);
-        forward_piece(m, cache, x + at, piece, piece);
-        ops->copy_in(m->device, m->ws.y, y + at, (size_t)piece);
-        ops->loss_forward(m->device, m->ws.nll, m->ws.logits, m->ws.y, piece, m->config.vocab_size);
-        ops->copy_out(m->device, nll + at, m->ws.nll, (size_t)piece * sizeof(float));
+        int64_t chunk = bb_min(n - at, BB_SMALL_BATCH_ROWS);
+        forward_chunk(m, cache, x + at, chunk, chunk);
+        ops->copy_in(m->device, m->ws.y, y + at, (size_t)chunk);
+        ops->loss_forward(m->device, m->ws.nll, m->ws.logits, m->ws.y, chunk, m->config.vocab_size);
+        ops->copy_out(m->device, nll + at, m->ws.nll, (size_t)chunk * sizeof(float));
         BB_TRY(ops->sync(m->device, err));
     }
     return BB_OK;

@@ -21,7 +21,10 @@ bb_status bb_kv_cache_open(bb_model *m, int64_t capacity, bb_kv_type type, bb_kv
     BB_DEVICE_SCOPE(m->device);
     *out = (bb_kv_cache){.device = m->device, .kv = kv_of(&m->config, capacity, type)};
     if (capacity < 1 || (type != BB_KV_INT6 && type != BB_KV_INT8 && type != BB_KV_F32))
-        return bb_fail(err, BB_ERR_ARGUMENT, "a cache of %lld positions, of type %d", (long long)capacity, (int)type);
+        return bb_fail(
+            err, BB_ERR_ARGUMENT,
+            "a KV cache of %lld positions and type %d: it needs at least 1 position, and type f32 (%d), int8 (%d) or int6 (%d)",
+            (long long)capacity, (int)type, BB_KV_F32, BB_KV_INT8, BB_KV_INT6);
     BB_TRY(bb_model_reserve_rows(m, prefill_rows(capacity), capacity, err));
     out->bytes = m->device->ops->kv_bytes(m->device, &out->kv);
     out->kv.data = m->device->ops->alloc(m->device, out->bytes);

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-/* The model's life: creation, reserving memory, access to tensors. */
+/* Model lifecycle: creation, memory, access to tensors. */
 #include "model/model.h"
 
 #include <stdlib.h>
@@ -7,7 +7,7 @@
 
 #include "core/finite.h"
 
-enum { STAGING = 1 << 16 }; /* elements of an initial parameter copied to the device at a time */
+enum { STAGING = 1 << 16 }; /* elements of an initial parameter that are copied to the device at a time */
 
 /* ---- creation -------------------------------------------------------------------------------------------------------- */
 
@@ -153,7 +153,7 @@ bb_status bb_model_reserve(bb_model *m, int batch_size, int seq_len, bool traini
                                 .training = training,
                                 .recompute = training && recompute};
     if (training && !m->grads) {
-        bb_workspace_close(w, m->device); /* first: all three may not fit */
+        bb_workspace_close(w, m->device); /* close first: all three may not fit */
         m->grads = m->device->ops->alloc(m->device, (size_t)m->table.total * sizeof(float));
         if (!m->grads)
             return bb_fail(err, BB_ERR_MEMORY, "no memory for the gradients: %.1f MB", (double)m->table.total * 4e-6);

@@ -13,45 +13,47 @@ struct bb_model {
     bb_device *device;
     bb_config config;
     bb_param_table table;
-    bool for_inference;   /* holds no f32 copy of its ternary weights */
+    bool for_inference;   /* has no f32 copy of its ternary weights */
     float *params;        /* device, table.held f32 */
-    float *grads;         /* the same layout; NULL until training is reserved */
-    bool gradients_empty; /* taken as zeros whatever grads holds: the next backward pass overwrites it */
+    float *grads;         /* same layout; NULL until training is reserved */
+    bool gradients_empty; /* treat grads as zeros, whatever it holds: the next backward pass overwrites it */
     bb_block *blocks;     /* host array (L) */
     void *quantized;      /* device memory of the prepared weights */
     size_t quantized_bytes;
-    bool prepared; /* the prepared weights are those of the current parameters */
+    bool prepared; /* the prepared weights match the current parameters */
     int trained_length;
-    bool has_source; /* it was loaded from this file */
+    bool has_source; /* loaded from this file */
     dev_t source_device;
     ino_t source_inode;
     bb_workspace ws;
-    /* NULL, or called during a backward pass when gradients from element `first` on are final. `first` falls from block to
-     * block until it is 0. */
+    /* Called during a backward pass when gradients from element `first` on are final, unless NULL. `first` decreases from block
+     * to block down to 0. */
     void (*on_gradients)(void *user, int64_t first);
     void *on_gradients_user;
 };
 
-enum { BB_DEFAULT_TRAINED_LENGTH = 2048 }; /* for files that do not say */
+enum { BB_DEFAULT_TRAINED_LENGTH = 2048 }; /* for files that do not specify it */
 
-/* A model whose parameters are all zero, for a loader to fill. For inference the loader fills the ternary matrices as well. */
+/* Creates a model whose parameters are all zero, for a loader to fill. For inference the loader also fills the ternary
+ * matrices. */
 bb_status bb_model_create_empty(bb_device *device, const bb_config *config, bb_model **out, bb_error *err);
 bb_status bb_model_create_for_inference(bb_device *device, const bb_config *config, bb_model **out, bb_error *err);
 /* The prepared matrix of ternary tensor `index` of the table: one segment, in the model's memory. */
 bb_ternary bb_model_ternary(const bb_model *model, int index);
 
-/* The workspace for passes without backward over `rows` rows of up to `positions` positions; keeps what is reserved. */
+/* Reserves the workspace for passes without backward over `rows` rows of up to `positions` positions; keeps what is already
+ * reserved. */
 bb_status bb_model_reserve_rows(bb_model *model, int64_t rows, int64_t positions, bb_error *err);
 
-/* Writes zeros where gradients are empty, for users of grads other than a backward pass. */
+/* Writes zeros if gradients are empty, for users of grads other than a backward pass. */
 bb_status bb_model_settle_gradients(bb_model *model, bb_error *err);
-/* Gives the model another buffer for its gradients, table.total f32; returns the old one, which the caller owns. */
+/* Replaces the gradient buffer (table.total f32) and returns the old one, which the caller then owns. */
 float *bb_model_swap_gradients(bb_model *model, float *grads);
-/* After a change of params (optimizer step, load): the prepared weights are quantized again before their next use. */
+/* Call after a change of params (optimizer step, load): the prepared weights are quantized again before their next use. */
 void bb_model_parameters_changed(bb_model *model);
 /* Quantizes the prepared weights if they are out of date. */
 void bb_model_prepare(bb_model *model);
-/* BB_ERR_NUMERIC, naming tensor and element, where a weight is not finite. Prepares the weights; reads little else. */
+/* BB_ERR_NUMERIC with the tensor and element if a weight is not finite. Prepares the weights; reads little else. */
 bb_status bb_model_check_finite(bb_model *model, bb_error *err);
 
 #endif

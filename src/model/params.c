@@ -30,7 +30,7 @@ bb_status bb_param_table_create(const bb_config *c, bool for_inference, bb_param
     out->entries = calloc(n, sizeof *out->entries);
     if (!out->entries) return bb_fail(err, BB_ERR_MEMORY, "out of memory for a table of %zu tensors", n);
     int64_t C = c->d_model, kv = (int64_t)c->n_kv_head * (C / c->n_head), F = c->d_ff;
-    /* rows, columns (0: a vector), in the order of the BB_P_* places */
+    /* rows, columns (0: a vector), in the order of BB_P_* */
     const struct {
         const char *suffix;
         int64_t rows, cols;
@@ -71,7 +71,7 @@ void bb_param_initial_values(const bb_param_table *table, int index, int64_t fir
     const bb_param *p = &table->entries[index];
     double bound = 1 / sqrt((double)p->shape[1]);
     uint64_t stream = BB_STREAM_INIT + (uint64_t)index;
-    uint32_t words[4]; /* one Philox block serves four neighbouring elements */
+    uint32_t words[4]; /* one Philox block serves four adjacent elements */
     for (int64_t i = first; i < first + n; i++) {
         float value = 1;
         if (p->init == BB_INIT_NORMAL) {

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-/* The one table of the model's tensors. It drives initialisation, the optimizer, checkpoints, export and the tests. */
+/* The table of the model's tensors. It drives initialization, the optimizer, checkpoints, export and the tests. */
 #ifndef BB_MODEL_PARAMS_H
 #define BB_MODEL_PARAMS_H
 
@@ -15,29 +15,29 @@ typedef struct bb_param {
     char name[48]; /* SPEC's name, e.g. "blocks.0.attn.q_proj.weight" */
     int rank;
     int64_t shape[2]; /* rows, columns; a vector has shape[1] = 1 */
-    int64_t offset,
-        count; /* elements, within the one contiguous range of parameters (and of gradients); offset -1: not there */
+    /* elements, within the one contiguous range of parameters (and of gradients); offset -1: not present */
+    int64_t offset, count;
     bb_init init;
     bool decays, ternary;
 } bb_param;
 
-/* Tensors lie in table order without gaps, so that q, k, v of a block are one (C + 2 Hk D, C) matrix. For inference the ternary
- * ones are not among them. */
+/* Tensors are stored in table order without gaps, so that q, k, v of a block are one (C + 2 Hk D, C) matrix. A model for
+ * inference omits the ternary ones. */
 typedef struct bb_param_table {
     bb_param *entries;
     int count;
-    int64_t total; /* elements of the model */
-    int64_t held;  /* of the range: the same, but for inference */
+    int64_t total; /* elements in the model */
+    int64_t held;  /* elements in the range: the same, except for inference */
 } bb_param_table;
 
-/* The place of a block's tensors in the table: BB_PARAM_FIRST_BLOCK + layer * BB_PARAMS_PER_BLOCK + one of these. */
+/* The index of a block's tensor in the table: BB_PARAM_FIRST_BLOCK + layer * BB_PARAMS_PER_BLOCK + one of these. */
 enum { BB_P_N1 = 0, BB_P_Q, BB_P_K, BB_P_V, BB_P_O, BB_P_N2, BB_P_GATE_UP, BB_P_DOWN, BB_PARAMS_PER_BLOCK };
 enum { BB_PARAM_TOK_EMB = 0, BB_PARAM_FIRST_BLOCK = 1 };
 
 /* config must have passed bb_config_check. */
 bb_status bb_param_table_create(const bb_config *config, bool for_inference, bb_param_table *out, bb_error *err);
 void bb_param_table_free(bb_param_table *table);
-/* NULL when there is none of that name. */
+/* NULL if there is none of that name. */
 const bb_param *bb_param_find(const bb_param_table *table, const char *name);
 /* Elements first .. first+n-1 of tensor `index`, drawn from seed: a pure function of (seed, index, element). */
 void bb_param_initial_values(const bb_param_table *table, int index, int64_t first, int64_t n, uint64_t seed, float *out);

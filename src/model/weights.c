@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 #include "model/weights.h"
 
-enum { MATRICES = 4 }; /* of a block */
+enum { MATRICES = 4 }; /* per block */
 
 void bb_weights_layout(bb_block *blocks, bb_arena *arena, bb_device *device, const bb_config *c, bool for_inference) {
     int64_t C = c->d_model, kv = c->n_kv_head * (C / c->n_head), F = c->d_ff;

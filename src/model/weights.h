@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-/* The weights of the blocks: where their parameters and gradients are, and the ternary matrices prepared from them. */
+/* The weights of the blocks: pointers to their parameters and gradients, and the ternary matrices prepared from them. */
 #ifndef BB_MODEL_WEIGHTS_H
 #define BB_MODEL_WEIGHTS_H
 
@@ -8,7 +8,7 @@
 #include "ops/ops.h"
 
 typedef struct bb_block {
-    /* Device memory. Parameters of a ternary matrix are NULL in a model for inference, gradients are NULL without training. */
+    /* Device memory. Parameters of ternary matrices are NULL in a model for inference; gradients are NULL without training. */
     float *n1, *n2, *dn1, *dn2;              /* (C) */
     float *w_qkv, *w_o, *w_gate_up, *w_down; /* (C+2HkD,C) (C,C) (2F,C) (C,F) */
     float *dw_qkv, *dw_o, *dw_gate_up, *dw_down;
@@ -23,9 +23,9 @@ size_t bb_weights_bytes(bb_device *device, const bb_config *config, bool for_inf
 void bb_weights_bind(bb_block *blocks, const bb_param_table *table, int n_layer, float *params, float *grads);
 /* Quantizes all ternary matrices from their parameters. */
 void bb_weights_quantize(bb_device *device, const bb_block *blocks, int n_layer);
-/* Zeroes the gradients of weights whose estimator is clipped: where |w| > scale. */
+/* Zeroes the gradients of weights with |w| > scale (the clipped straight-through estimator). */
 void bb_weights_clip_gradients(bb_device *device, const bb_block *block);
-/* The prepared matrix of ternary tensor `index` of the parameter table, one segment. It shares the blocks' memory. */
+/* The prepared matrix of ternary tensor `index` of the parameter table: one segment, in the blocks' memory. */
 bb_ternary bb_weights_ternary(bb_device *device, const bb_block *blocks, int index);
 
 #endif

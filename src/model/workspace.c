@@ -79,7 +79,7 @@ bb_status bb_workspace_open(bb_workspace *w, bb_device *device, const bb_config 
                             bb_error *err) {
     bb_status status = BB_OK;
     size_t layers = (size_t)config->n_layer, rows = (size_t)(shape->B * shape->T);
-    bb_workspace_close(w, device); /* first: both may not fit */
+    bb_workspace_close(w, device); /* close first: both may not fit */
     w->training = shape->training;
     w->recompute = shape->recompute;
     w->positions = shape->positions;

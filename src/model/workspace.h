@@ -8,8 +8,8 @@
 typedef struct bb_workspace_shape {
     int64_t B, T;
     int64_t positions; /* of the RoPE table, at least T */
-    bool training;     /* keeps what a backward pass needs */
-    bool recompute;    /* with training: keeps only the inputs of the blocks, and one block's activations */
+    bool training;     /* saves what a backward pass needs */
+    bool recompute;    /* with training: saves only the inputs of the blocks, and one block's activations */
 } bb_workspace_shape;
 
 typedef struct bb_workspace {
@@ -20,9 +20,9 @@ typedef struct bb_workspace {
     size_t bytes;
     uint8_t *x, *y;             /* (M) bytes */
     float *rope_cos, *rope_sin; /* (positions, D/2) */
-    float **block_x;            /* host array (L+1): each block's input, (M,C) f32; the last is norm_f's input. Without
-                                 * training all are the same buffer. */
-    bb_block_saved *saved;      /* host array (L); without training, or with recompute, all name the same memory */
+    float **block_x;            /* host array (L+1): each block's input, (M,C) f32; the last is norm_f's input. Without training
+                                 * all are the same buffer. */
+    bb_block_saved *saved;      /* host array (L); without training, or with recompute, all share the same memory */
     float *final_r;             /* (M), of norm_f */
     float *h;                   /* (M,C) f32: norm_f's output */
     float *logits;              /* (M,V) f32; dlogits in place */
@@ -34,7 +34,7 @@ typedef struct bb_workspace {
 
 /* Bytes of device memory that a workspace takes. */
 size_t bb_workspace_bytes(bb_device *device, const bb_config *config, const bb_workspace_shape *shape);
-/* Replaces what *w held, which is freed first; zeros are a closed workspace. On an error *w is closed. */
+/* Replaces what *w held, which is freed first; a zeroed *w is a closed workspace. On an error *w is closed. */
 bb_status bb_workspace_open(bb_workspace *w, bb_device *device, const bb_config *config, const bb_workspace_shape *shape,
                             bb_error *err);
 void bb_workspace_close(bb_workspace *w, bb_device *device);
