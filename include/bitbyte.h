@@ -159,7 +159,7 @@ BB_API bb_status bb_model_save(const bb_model *model, const char *path, bb_error
 BB_API bb_status bb_model_export_packed(const bb_model *model, const char *path, bb_error *err);
 
 typedef struct bb_export_options {
-    const char *format;                       /* "packed" (NULL: this), "gguf", ...: see bb_export_format_name */
+    const char *format;                       /* "packed" (NULL: this), "hf", "gguf", ...: see bb_export_format_name */
     const char *type;                         /* of the weights, where a format has several; NULL: its default */
     const char *name, *description, *license; /* UTF-8, for formats that hold them (gguf); NULL: left out */
     int n_head;                               /* where the model's file does not say; 0: it does */
@@ -172,7 +172,7 @@ BB_API void bb_export_options_default(bb_export_options *options);
 /* The name of format `index` = 0, 1, ...; NULL past the last. */
 BB_API const char *bb_export_format_name(int index);
 /* Writes the model in file `model`, of any format that can be read, to `out` in another format: a whole file or none, and never
- * over `model`. The device is for quantizing. */
+ * over `model`. "hf" writes a folder, which must be new or empty. The device is for quantizing. */
 BB_API bb_status bb_export(bb_device *device, const char *model, const char *out, const bb_export_options *options,
                            bb_error *err);
 /* BB_ERR_ARGUMENT where a file written to `path` would replace a checkpoint with training state, or a run's config.json or latest. */

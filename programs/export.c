@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT
 /* bitbyte export: converts a model to another format. */
+#include <dirent.h>
 #include <string.h>
 #include <sys/stat.h>
 
@@ -28,19 +29,20 @@ static const bb_cli_option options[] = {
      .type = BB_CLI_STRING,
      .offset = offsetof(export_args, out),
      .value = "FILE",
-     .help = "output file; replaced if it exists, once the new file is complete; must not be MODEL",
+     .help = "output file, or a new or empty folder with --format hf; a file is replaced if it exists, once the new one is "
+             "complete; must not be MODEL",
      .required = true},
     {.name = "format",
      .type = BB_CLI_STRING,
      .offset = offsetof(export_args, format),
      .value = "NAME",
      .help = "packed (2-bit ternary weights, for eval and generate), bitbyte (f32 weights, for train --init), safetensors "
-             "(for load_state_dict of the PyTorch original), gguf (for llama.cpp)"},
+             "(for load_state_dict of the PyTorch original), hf (a folder for Hugging Face transformers), gguf (for llama.cpp)"},
     {.name = "type",
      .type = BB_CLI_STRING,
      .offset = offsetof(export_args, type),
      .value = "TYPE",
-     .help = "weight type, for formats with several; gguf: tq2_0 (default, two bits), tq1_0, q8_0, f16, f32"},
+     .help = "weight type, for formats with several; hf: f32 (default), bf16; gguf: tq2_0 (default, two bits), tq1_0, q8_0, f16, f32"},
     {.name = "name",
      .type = BB_CLI_STRING,
      .offset = offsetof(export_args, name),
@@ -103,11 +105,23 @@ static void show_progress(void *user, int64_t done, int64_t total) {
     bb_progress_update(&job->progress, "exporting  %d%%", total > 0 ? (int)(100 * done / total) : 100);
 }
 
+/* Of a file, or of all files of a folder; 0 where it is not there. */
+static uint64_t bytes_at(const char *path) {
+    struct stat st;
+    if (stat(path, &st) != 0) return 0;
+    if (!S_ISDIR(st.st_mode)) return (uint64_t)st.st_size;
+    uint64_t sum = 0;
+    DIR *dir = opendir(path);
+    for (const struct dirent *entry; dir && (entry = readdir(dir));)
+        if (fstatat(dirfd(dir), entry->d_name, &st, 0) == 0 && S_ISREG(st.st_mode)) sum += (uint64_t)st.st_size;
+    if (dir) closedir(dir);
+    return sum;
+}
+
 static int export(const export_args *args) {
     char path[4096];
     bb_error err;
     export_job job = {.out = args->out};
-    struct stat before, after;
     if (strcmp(args->out, "-") == 0)
         return bb_cli_usage_error(&command, "--out -: cannot write a model to standard output; name a file: --out "
                                             "model.safetensors");
@@ -131,10 +145,10 @@ static int export(const export_args *args) {
     bb_progress_clear(&job.progress);
     if (status == BB_OK && args->json) {
         bb_json_line(json_pack("{s:o,s:o,s:I}", "model", bb_json_path_string(path), "out", bb_json_path_string(args->out),
-                               "bytes", stat(args->out, &after) == 0 ? (json_int_t)after.st_size : (json_int_t)0));
-    } else if (status == BB_OK && stat(path, &before) == 0 && stat(args->out, &after) == 0) {
-        printf("%s: %s, from %s of %s\n", args->out, bb_text_bytes((uint64_t)after.st_size).s, path,
-               bb_text_bytes((uint64_t)before.st_size).s);
+                               "bytes", (json_int_t)bytes_at(args->out)));
+    } else if (status == BB_OK) {
+        printf("%s: %s, from %s of %s\n", args->out, bb_text_bytes(bytes_at(args->out)).s, path,
+               bb_text_bytes(bytes_at(path)).s);
     }
     int exit_status = status == BB_OK ? BB_EXIT_OK : bb_cli_fail(&command, &err);
     bb_device_close(job.device);

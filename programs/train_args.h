@@ -30,4 +30,7 @@ typedef struct bb_train_args {
     char *absolute[3]; /* memory of absolute paths */
 } bb_train_args;
 
+/* The option table, train_option_table.c. */
+extern const bb_cli_command bb_train_command;
+
 #endif

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
 /* The option table of `bitbyte train`. */
-#include "train_options.h"
+#include "train_args.h"
 
 static const char *const save_copy_choices[] = {
     [BB_SAVE_COPY_AUTO] = "auto", [BB_SAVE_COPY_YES] = "yes", [BB_SAVE_COPY_NO] = "no", NULL};

@@ -5,7 +5,6 @@
 
 #include "train_args.h"
 
-extern const bb_cli_command bb_train_command; /* the option table, train_option_table.c */
 
 /* Whether the command line has --ddp. Needed before parsing, because ranks parse together. */
 bool bb_train_wants_ranks(int argc, char **argv);

@@ -8,7 +8,7 @@
 #include "modelfile/output.h"
 
 static const bb_export_format *const formats[] = {&bb_export_packed, &bb_export_bitbyte, &bb_export_safetensors,
-                                                  &bb_export_gguf};
+                                                  &bb_export_gguf, &bb_export_hf};
 
 const char *bb_export_format_name(int index) {
     return index >= 0 && index < (int)(sizeof formats / sizeof *formats) ? formats[index]->name : NULL;

@@ -9,5 +9,6 @@ extern const bb_export_format bb_export_packed;      /* ternary weights at two b
 extern const bb_export_format bb_export_bitbyte;     /* a model file of ours: f32 masters */
 extern const bb_export_format bb_export_safetensors; /* the PyTorch original's state dictionary */
 extern const bb_export_format bb_export_gguf;        /* llama.cpp's */
+extern const bb_export_format bb_export_hf;          /* a folder for Hugging Face transformers */
 
 #endif

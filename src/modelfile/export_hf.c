@@ -1,0 +1,219 @@
+// SPDX-License-Identifier: MIT
+/* Export to a folder that Hugging Face's transformers opens without remote code: LlamaForCausalLM with the weights that a layer uses
+ * (g q), and a tokenizer of raw bytes. The int8 inputs of the linear layers have no place in it: README.md says how to add them. */
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "core/file.h"
+#include "core/tensor.h"
+#include "modelfile/export_formats.h"
+#include "modelfile/export_hf_text.h"
+#include "modelfile/safetensors.h"
+
+enum { NAME_BYTES = 64, PIECE = 1 << 14 };
+
+typedef struct tensor_name {
+    char text[NAME_BYTES];
+} tensor_name;
+
+static bool is_bf16(const bb_exporter *e) { return strcmp(e->type, "bf16") == 0; }
+
+/* ---- the weights -------------------------------------------------------------------------------------------------------------- */
+
+/* Names of parameter `index`; two of gate_up, whose rows are the gate's and then the up projection's. */
+static int names_of(const bb_param_table *table, int index, tensor_name names[2]) {
+    static const char *const block[BB_PARAMS_PER_BLOCK] = {
+        [BB_P_N1] = "input_layernorm",    [BB_P_Q] = "self_attn.q_proj", [BB_P_K] = "self_attn.k_proj",
+        [BB_P_V] = "self_attn.v_proj",    [BB_P_O] = "self_attn.o_proj", [BB_P_N2] = "post_attention_layernorm",
+        [BB_P_GATE_UP] = "mlp.gate_proj", [BB_P_DOWN] = "mlp.down_proj"};
+    int layer = (index - BB_PARAM_FIRST_BLOCK) / BB_PARAMS_PER_BLOCK;
+    int place = (index - BB_PARAM_FIRST_BLOCK) % BB_PARAMS_PER_BLOCK;
+    if (index < BB_PARAM_FIRST_BLOCK || index == table->count - 1) {
+        (void)snprintf(names[0].text, NAME_BYTES, "model.%s.weight", index < BB_PARAM_FIRST_BLOCK ? "embed_tokens" : "norm");
+        return 1;
+    }
+    (void)snprintf(names[0].text, NAME_BYTES, "model.layers.%d.%s.weight", layer, block[place]);
+    (void)snprintf(names[1].text, NAME_BYTES, "model.layers.%d.mlp.up_proj.weight", layer);
+    return place == BB_P_GATE_UP ? 2 : 1;
+}
+
+static bb_status write_floats(const bb_exporter *e, const float *values, int64_t n, bb_tensor_sink *sink, bb_error *err) {
+    bb_bf16 rounded[1024];
+    if (!is_bf16(e)) return bb_tensor_sink_write(sink, values, (size_t)n * sizeof *values, err);
+    for (int64_t at = 0; at < n; at += 1024) {
+        int64_t count = n - at < 1024 ? n - at : 1024;
+        for (int64_t i = 0; i < count; i++) rounded[i] = bb_bf16_from_f32(values[at + i]);
+        BB_TRY(bb_tensor_sink_write(sink, rounded, (size_t)count * sizeof *rounded, err));
+    }
+    return BB_OK;
+}
+
+static bb_status write_ternary(bb_exporter *e, const bb_param *p, float *piece, bb_tensor_sink *sink, bb_error *err) {
+    float scale = 0;
+    int8_t *q = malloc((size_t)p->count);
+    if (!q) return bb_fail(err, BB_ERR_MEMORY, "no memory to write %s: %.1f MB", p->name, 1e-6 * (double)p->count);
+    bb_status status = bb_exporter_ternary(e, p, q, &scale, err);
+    for (int64_t at = 0; at < p->count && status == BB_OK; at += PIECE) {
+        int64_t n = p->count - at < PIECE ? p->count - at : PIECE;
+        for (int64_t i = 0; i < n; i++) piece[i] = scale * (float)q[at + i];
+        status = write_floats(e, piece, n, sink, err);
+    }
+    free(q);
+    return status;
+}
+
+static bb_status write_values(bb_exporter *e, const bb_param *p, bb_tensor_sink *sink, bb_error *err) {
+    float *values = malloc((size_t)p->count * sizeof *values);
+    if (!values) return bb_fail(err, BB_ERR_MEMORY, "no memory to write %s: %.1f MB", p->name, 4e-6 * (double)p->count);
+    bb_status status = bb_exporter_read(e, p, values, err);
+    if (status == BB_OK) status = write_floats(e, values, p->count, sink, err);
+    free(values);
+    return status;
+}
+
+static bb_status write_all(bb_exporter *e, bb_tensor_sink *sink, bb_error *err) {
+    const bb_param_table *table = &e->model->table;
+    float *piece = malloc(PIECE * sizeof *piece);
+    bb_status status = piece ? BB_OK : bb_fail(err, BB_ERR_MEMORY, "%s: no memory to write it", e->path);
+    for (int i = 0; i < table->count && status == BB_OK; i++) {
+        const bb_param *p = &table->entries[i];
+        status = p->ternary ? write_ternary(e, p, piece, sink, err) : write_values(e, p, sink, err);
+    }
+    free(piece);
+    return status;
+}
+
+static bb_status write_weights(bb_exporter *e, const char *path, bb_error *err) {
+    const bb_param_table *table = &e->model->table;
+    const bb_file_metadata metadata[] = {{"format", "pt"}};
+    size_t max_tensors = 2 * (size_t)table->count;
+    bb_file_tensor *tensors = calloc(max_tensors, sizeof *tensors);
+    tensor_name *names = calloc(max_tensors, sizeof *names);
+    bb_tensor_sink *sink = NULL;
+    bb_status status = BB_OK;
+    int count = 0;
+    if (!tensors || !names) BB_TRY_GOTO(status, done, bb_fail(err, BB_ERR_MEMORY, "%s: no memory to write it", e->path));
+    for (int i = 0; i < table->count; i++) {
+        const bb_param *p = &table->entries[i];
+        int parts = names_of(table, i, &names[count]);
+        for (int part = 0; part < parts; part++, count++)
+            tensors[count] = (bb_file_tensor){.name = names[count].text,
+                                              .dtype = is_bf16(e) ? BB_FILE_BF16 : BB_FILE_F32,
+                                              .rank = p->rank,
+                                              .shape = {p->shape[0] / parts, p->shape[1]}};
+    }
+    BB_TRY_GOTO(status, done, bb_safetensors_create(path, tensors, count, metadata, 1, &sink, err));
+    status = write_all(e, sink, err);
+    if (status == BB_OK)
+        status = bb_tensor_sink_commit(sink, err);
+    else
+        bb_tensor_sink_abort(sink);
+done:
+    free(tensors);
+    free(names);
+    return status;
+}
+
+/* ---- the folder ---------------------------------------------------------------------------------------------------------------- */
+
+#define WEIGHTS "model.safetensors"
+
+static const struct {
+    const char *name;
+    char *(*text)(const bb_exporter *e); /* malloc'd */
+} text_files[] = {{"config.json", bb_hf_config},
+                  {"generation_config.json", bb_hf_generation_config},
+                  {"tokenizer.json", bb_hf_tokenizer},
+                  {"tokenizer_config.json", bb_hf_tokenizer_config},
+                  {"README.md", bb_hf_readme}};
+enum { TEXT_FILES = sizeof text_files / sizeof *text_files };
+
+/* BB_ERR_ARGUMENT where something is at path that is not an empty folder. */
+static bb_status check_free(const char *path, bb_error *err) {
+    DIR *dir = opendir(path);
+    int entries = 0;
+    if (!dir && errno == ENOENT) return BB_OK;
+    if (!dir && errno == ENOTDIR)
+        return bb_fail(err, BB_ERR_ARGUMENT, "%s: format hf writes a folder, and this is a file: choose another name", path);
+    if (!dir) return bb_fail(err, BB_ERR_IO, "%s: cannot look into it: %s", path, strerror(errno));
+    while (readdir(dir)) entries++;
+    closedir(dir);
+    return entries <= 2 ? BB_OK
+                        : bb_fail(err, BB_ERR_ARGUMENT, "%s: the folder is not empty: choose another name, or empty it", path);
+}
+
+static void remove_folder(const char *folder) {
+    for (int i = -1; i < (int)TEXT_FILES; i++) {
+        char *path = bb_file_join(folder, i < 0 ? WEIGHTS : text_files[i].name);
+        if (path) (void)unlink(path);
+        free(path);
+    }
+    (void)rmdir(folder);
+}
+
+static bb_status fill_folder(bb_exporter *e, const char *folder, bb_error *err) {
+    bb_status status = BB_OK;
+    for (int i = 0; i < (int)TEXT_FILES && status == BB_OK; i++) {
+        char *path = bb_file_join(folder, text_files[i].name), *text = text_files[i].text(e);
+        status = path && text ? bb_file_replace(path, text, strlen(text), err)
+                              : bb_fail(err, BB_ERR_MEMORY, "%s: no memory to write it", e->path);
+        free(path);
+        free(text);
+    }
+    if (status != BB_OK) return status;
+    char *path = bb_file_join(folder, WEIGHTS);
+    status = path ? write_weights(e, path, err) : bb_fail(err, BB_ERR_MEMORY, "%s: no memory to write it", e->path);
+    free(path);
+    return status;
+}
+
+/* So that the folder's new name outlives a loss of power, as its files do. */
+static void flush_parent(const char *path) {
+    const char *slash = strrchr(path, '/');
+    char *parent = slash ? strndup(path, slash == path ? 1 : (size_t)(slash - path)) : strdup(".");
+    int fd = parent ? open(parent, O_RDONLY | O_DIRECTORY | O_CLOEXEC) : -1;
+    if (fd >= 0) {
+        (void)fsync(fd);
+        close(fd);
+    }
+    free(parent);
+}
+
+/* Fills a folder beside the final name and renames it. */
+static bb_status write_folder(bb_exporter *e, const char *path, const char *temporary, bb_error *err) {
+    BB_TRY(check_free(path, err));
+    if (mkdir(temporary, 0777) != 0)
+        return bb_fail(err, BB_ERR_IO, "%s: cannot make the folder: %s", temporary, strerror(errno));
+    bb_status status = fill_folder(e, temporary, err);
+    if (status == BB_OK && rename(temporary, path) != 0)
+        status = bb_fail(err, BB_ERR_IO, "%s: cannot rename %s to it: %s", path, temporary, strerror(errno));
+    if (status != BB_OK)
+        remove_folder(temporary);
+    else
+        flush_parent(path);
+    return status;
+}
+
+static bb_status write_hf(bb_exporter *e, bb_error *err) {
+    size_t length = strlen(e->path), room;
+    while (length > 1 && e->path[length - 1] == '/') length--;
+    char *path = strndup(e->path, length), *temporary = malloc(room = length + 32);
+    bb_status status = BB_OK;
+    if (path && temporary) {
+        (void)snprintf(temporary, room, "%s.tmp.%ld", path, (long)getpid());
+        status = write_folder(e, path, temporary, err);
+    } else {
+        status = bb_fail(err, BB_ERR_MEMORY, "%s: no memory to write it", e->path);
+    }
+    free(path);
+    free(temporary);
+    return status;
+}
+
+static const char *const types[] = {"f32", "bf16", NULL};
+const bb_export_format bb_export_hf = {.name = "hf", .types = types, .write = write_hf};

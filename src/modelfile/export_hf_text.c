@@ -1,0 +1,129 @@
+// SPDX-License-Identifier: MIT
+#include "modelfile/export_hf_text.h"
+
+#include <jansson.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "core/json.h"
+
+static char *text_of(json_t *json) {
+    char *text = json ? bb_json_text(json, JSON_INDENT(2)) : NULL;
+    json_decref(json);
+    return text;
+}
+
+static const char *dtype_of(const bb_exporter *e) { return strcmp(e->type, "bf16") == 0 ? "bfloat16" : "float32"; }
+
+/* Llama's defaults for begin and end of text are bytes here: null says that there are none. */
+char *bb_hf_config(const bb_exporter *e) {
+    const bb_config *c = &e->source.config;
+    return text_of(
+        json_pack("{s:[s],s:s,s:i,s:i,s:i,s:i,s:i,s:i,s:i,s:s,s:i,s:f,s:f,s:{s:s,s:f},s:b,s:b,s:b,s:f,s:n,s:n,s:n,s:s,s:s,s:b}",
+                  "architectures", "LlamaForCausalLM", "model_type", "llama", "vocab_size", c->vocab_size, "hidden_size",
+                  c->d_model, "intermediate_size", c->d_ff, "num_hidden_layers", c->n_layer, "num_attention_heads", c->n_head,
+                  "num_key_value_heads", c->n_kv_head, "head_dim", c->d_model / c->n_head, "hidden_act", "silu",
+                  "max_position_embeddings", e->source.trained_length, "rms_norm_eps", c->norm_eps, "rope_theta", c->rope_base,
+                  "rope_parameters", "rope_type", "default", "rope_theta", c->rope_base, "tie_word_embeddings", 1,
+                  "attention_bias", 0, "mlp_bias", 0, "attention_dropout", 0.0, "bos_token_id", "eos_token_id", "pad_token_id",
+                  "dtype", dtype_of(e), "torch_dtype", dtype_of(e), "use_cache", 1));
+}
+
+char *bb_hf_generation_config(const bb_exporter *e) {
+    (void)e;
+    return text_of(json_pack("{s:n,s:n,s:n,s:b,s:i}", "bos_token_id", "eos_token_id", "pad_token_id", "do_sample", 1,
+                             "max_new_tokens", 256));
+}
+
+/* The character that ByteLevel gives a byte, in UTF-8: printable ones of Latin-1 are themselves, the others follow from U+0100 on
+ * (bytes_to_unicode of GPT-2). */
+static void byte_character(int byte, int *next, char out[3]) {
+    bool itself = (byte >= 33 && byte <= 126) || (byte >= 161 && byte <= 172) || byte >= 174;
+    int code = itself ? byte : 256 + (*next)++;
+    if (code < 128) {
+        (void)snprintf(out, 3, "%c", code);
+    } else {
+        out[0] = (char)(0xc0 | code >> 6);
+        out[1] = (char)(0x80 | (code & 63));
+        out[2] = 0;
+    }
+}
+
+static json_t *byte_level(bool trim) {
+    return json_pack("{s:s,s:b,s:b,s:b}", "type", "ByteLevel", "add_prefix_space", 0, "trim_offsets", trim, "use_regex", 0);
+}
+
+/* Byte-pair encoding without merges: what remains is one token a byte. */
+char *bb_hf_tokenizer(const bb_exporter *e) {
+    (void)e;
+    json_t *vocab = json_object();
+    int next = 0;
+    for (int byte = 0; byte < 256; byte++) {
+        char name[3];
+        byte_character(byte, &next, name);
+        if (json_object_set_new(vocab, name, json_integer(byte)) != 0) {
+            json_decref(vocab);
+            return NULL;
+        }
+    }
+    json_t *model = json_pack("{s:s,s:n,s:n,s:n,s:n,s:b,s:b,s:b,s:o,s:[]}", "type", "BPE", "dropout", "unk_token",
+                              "continuing_subword_prefix", "end_of_word_suffix", "fuse_unk", 0, "byte_fallback", 0,
+                              "ignore_merges", 0, "vocab", vocab, "merges");
+    return text_of(json_pack("{s:s,s:n,s:n,s:[],s:n,s:o,s:n,s:o,s:o}", "version", "1.0", "truncation", "padding",
+                             "added_tokens", "normalizer", "pre_tokenizer", byte_level(false), "post_processor", "decoder",
+                             byte_level(false), "model", model));
+}
+
+char *bb_hf_tokenizer_config(const bb_exporter *e) {
+    return text_of(json_pack("{s:s,s:i,s:b,s:n,s:n,s:n,s:n}", "tokenizer_class", "PreTrainedTokenizerFast", "model_max_length",
+                             e->source.trained_length, "clean_up_tokenization_spaces", 0, "bos_token", "eos_token", "unk_token",
+                             "pad_token"));
+}
+
+static const char activations[] =
+    "The linear layers were trained with inputs that are rounded to int8, one scale a token. transformers does not do that by "
+    "itself;\nthis adds it, and gives BitByte's logits:\n\n"
+    "```python\n"
+    "def int8(module, inputs):\n"
+    "    x = inputs[0]\n"
+    "    scale = x.abs().amax(-1, keepdim=True) / 127\n"
+    "    scale = scale.clamp(min=1e-8)\n"
+    "    return ((x / scale).round().clamp(-127, 127) * scale,)\n\n"
+    "for name, module in model.named_modules():\n"
+    "    if name.endswith(\"_proj\"):\n"
+    "        module.register_forward_pre_hook(int8)\n"
+    "```\n";
+
+char *bb_hf_readme(const bb_exporter *e) {
+    const bb_config *c = &e->source.config;
+    const bb_export_options *o = e->options;
+    char *text = NULL;
+    size_t size = 0;
+    FILE *f = open_memstream(&text, &size);
+    if (!f) return NULL;
+    fprintf(f, "---\nlibrary_name: transformers\npipeline_tag: text-generation\ntags:\n- bitbyte\n- ternary\n- byte-level\n");
+    if (o->license) fprintf(f, "license: %s\n", o->license);
+    fprintf(f, "---\n\n# %s\n\n", o->name ? o->name : "BitByte model");
+    if (o->description) fprintf(f, "%s\n\n", o->description);
+    fprintf(f,
+            "A byte-level language model: its 256 tokens are the bytes of UTF-8 text. All weights of a linear layer are -g, 0 "
+            "or g, with one\ng a matrix; embedding and norms are %s. Architecture: Llama, head tied to the embedding.\n\n"
+            "| | |\n|---|---|\n| layers | %d |\n| width | %d |\n| attention heads | %d |\n| key/value heads | %d |\n"
+            "| feed-forward width | %d |\n| parameters | %lld |\n| trained on sequences of | %d bytes |\n\n",
+            dtype_of(e), c->n_layer, c->d_model, c->n_head, c->n_kv_head, c->d_ff, (long long)e->model->table.total,
+            e->source.trained_length);
+    fprintf(f, "```python\n"
+               "from transformers import AutoModelForCausalLM, AutoTokenizer\n\n"
+               "model = AutoModelForCausalLM.from_pretrained(\".\")\n"
+               "tokenizer = AutoTokenizer.from_pretrained(\".\")\n"
+               "inputs = tokenizer(\"Once upon a time\", return_tensors=\"pt\")\n"
+               "print(tokenizer.decode(model.generate(**inputs)[0]))\n"
+               "```\n\n");
+    if (c->act_quant) fprintf(f, "%s\n", activations);
+    fprintf(f, "Written by `bitbyte export MODEL --format hf --type %s --out DIR`.\n", e->type);
+    bool failed = ferror(f) != 0;
+    if (fclose(f) == 0 && !failed) return text;
+    free(text);
+    return NULL;
+}

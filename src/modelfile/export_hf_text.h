@@ -1,0 +1,14 @@
+// SPDX-License-Identifier: MIT
+/* The text files of a folder for Hugging Face's transformers. Each is malloc'd; NULL: no memory. */
+#ifndef BB_MODELFILE_EXPORT_HF_TEXT_H
+#define BB_MODELFILE_EXPORT_HF_TEXT_H
+
+#include "modelfile/exporter.h"
+
+char *bb_hf_config(const bb_exporter *e);            /* config.json */
+char *bb_hf_generation_config(const bb_exporter *e); /* generation_config.json */
+char *bb_hf_tokenizer(const bb_exporter *e);         /* tokenizer.json: token i is byte i */
+char *bb_hf_tokenizer_config(const bb_exporter *e);  /* tokenizer_config.json */
+char *bb_hf_readme(const bb_exporter *e);            /* README.md, the model card */
+
+#endif
