@@ -31,6 +31,8 @@ for optim in adamw adamw8bit; do
     exact=("${model[@]}" --optim $optim --reduce exact)
     expect 0 "$bitbyte" train "${exact[@]}" --out $optim-1 --json
     whole=$(state out)
+    limit=120
+    [ $optim = adamw ] || limit=160
     for count in 1 2 4; do
         sync=()
         [ $count = 2 ] || sync=(--save_sync) # once from a copy, once as it is written
@@ -41,8 +43,9 @@ for optim in adamw adamw8bit; do
         sum=0
         for part in "${parts[@]}"; do
             sum=$((sum + part))
-            # at this width a part is whole tensors, the largest of which have a seventh of the state
-            [ $((part * count * 100)) -le $((whole * 120)) ] || fail "a rank of $count holds $part of $whole bytes"
+            # Parts are cut by elements, at this width into whole tensors, the largest of which have a seventh of them. With
+            # adamw8bit the embedding, in f32, is a tenth of the elements and over a third of the bytes.
+            [ $((part * count * 100)) -le $((whole * limit)) ] || fail "a rank of $count holds $part of $whole bytes"
         done
         [ $sum -ge "$whole" ] && [ $((sum * 100)) -le $((whole * 102)) ] || fail "$count ranks hold $sum of $whole bytes"
     done
