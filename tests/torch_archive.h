@@ -3,6 +3,7 @@
 #ifndef BB_TESTS_TORCH_ARCHIVE_H
 #define BB_TESTS_TORCH_ARCHIVE_H
 
+#include <stdbool.h>
 #include <stdint.h>
 #include <stdlib.h>
 #include <zip.h>
