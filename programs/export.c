@@ -36,13 +36,15 @@ static const bb_cli_option options[] = {
      .type = BB_CLI_STRING,
      .offset = offsetof(export_args, format),
      .value = "NAME",
-     .help = "packed (2-bit ternary weights, for eval and generate), bitbyte (f32 weights, for train --init), safetensors "
-             "(for load_state_dict of the PyTorch original), hf (a folder for Hugging Face transformers), gguf (for llama.cpp)"},
+     .help =
+         "packed (2-bit ternary weights, for eval and generate), bitbyte (f32 weights, for train --init), safetensors "
+         "(for load_state_dict of the PyTorch original), hf (a folder for Hugging Face transformers), gguf (for llama.cpp)"},
     {.name = "type",
      .type = BB_CLI_STRING,
      .offset = offsetof(export_args, type),
      .value = "TYPE",
-     .help = "weight type, for formats with several; hf: f32 (default), bf16; gguf: tq2_0 (default, two bits), tq1_0, q8_0, f16, f32"},
+     .help = "weight type, for formats with several; hf: f32 (default), bf16; gguf: tq2_0 (default, two bits), tq1_0, q8_0, "
+             "f16, f32"},
     {.name = "name",
      .type = BB_CLI_STRING,
      .offset = offsetof(export_args, name),

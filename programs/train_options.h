@@ -5,7 +5,6 @@
 
 #include "train_args.h"
 
-
 /* Whether the command line has --ddp. Needed before parsing, because ranks parse together. */
 bool bb_train_wants_ranks(int argc, char **argv);
 /* Parses the command line, merges the configuration of a resumed run or a model file, and checks all that needs neither memory
