@@ -65,7 +65,8 @@ void bb_json_add_bytes(json_t *object, const uint8_t *bytes, size_t length) {
             r = bb_utf8_byte(&utf8, bytes[i]);
             snprintf(hex + 2 * i, 3, "%02x", bytes[i]);
         }
-        for (int n = 0; n < r.invalid; n++, size += replacement) memcpy(shown + size, BB_UTF8_REPLACEMENT, replacement);
+        for (int n = 0; n < r.invalid; n++)
+            for (size_t k = 0; k < replacement; k++) shown[size++] = BB_UTF8_REPLACEMENT[k];
         memcpy(shown + size, r.character, (size_t)r.size);
         size += (size_t)r.size;
     }

@@ -160,7 +160,7 @@ cmp "$(last full/run $end)" "$(last undisturbed-full $end)" || fail "after a ful
 name=shrunk
 begin node1:2,node2:2
 host_run node2 truncate -s 100 data/text
-ended 1 " on node2: " "$tmp/data/text" "while it was in use"
+ended 1 " on node2" "$tmp/data/text" "while it was in use"
 host_run node2 cp text.txt data/text
 goes_on
 

@@ -38,8 +38,9 @@ char *bb_path_from_text(const char *text) {
     char *path = malloc(strlen(text) + 1), *at = path;
     if (!path) return NULL;
     for (const char *p = text; *p; p++) {
-        bool escaped = p[0] == '\\' && p[1] == 'x' && hex_digit(p[2]) >= 0 && hex_digit(p[3]) >= 0;
-        *at++ = escaped ? (char)(hex_digit(p[2]) << 4 | hex_digit(p[3])) : *p;
+        int high = p[0] == '\\' && p[1] == 'x' ? hex_digit(p[2]) : -1, low = high >= 0 ? hex_digit(p[3]) : -1;
+        bool escaped = low >= 0;
+        *at++ = escaped ? (char)(high * 16 + low) : *p;
         if (escaped) p += 3;
     }
     *at = '\0';
