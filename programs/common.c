@@ -174,7 +174,7 @@ bb_status bb_model_find(const char *given, bb_status (*load)(void *user, const c
                         char *path, size_t size, bb_error *err) {
     struct stat info;
     search s = {.load = load, .user = user, .path = path, .size = size};
-    if (stat(given, &info) == 0 && S_ISDIR(info.st_mode)) return bb_run_newest_good(given, load_path, report_damaged, &s, err);
+    if (stat(given, &info) == 0 && S_ISDIR(info.st_mode)) return bb_run_latest_valid(given, load_path, report_damaged, &s, err);
     return load_path(&s, given, err);
 }
 

@@ -391,7 +391,7 @@ static void test_optimizer(void **state) {
     bb_loss_scaler_update(NULL, true);
 }
 
-static bb_status take(void *user, const char *path, bb_error *err) {
+static bb_status load(void *user, const char *path, bb_error *err) {
     (void)user, (void)path, (void)err;
     return BB_OK;
 }
@@ -438,8 +438,8 @@ static void test_training(void **state) {
     REFUSED("path is NULL", bb_run_latest_checkpoint(scratch_dir, NULL, 0, E));
     REFUSED("run_dir is NULL", bb_run_checkpoint_before(NULL, 1, path, sizeof path, E));
     REFUSED("path is NULL", bb_run_checkpoint_before(scratch_dir, 1, NULL, 0, E));
-    REFUSED("run_dir is NULL", bb_run_newest_good(NULL, take, NULL, NULL, E));
-    REFUSED("take is NULL", bb_run_newest_good(scratch_dir, NULL, NULL, NULL, E));
+    REFUSED("run_dir is NULL", bb_run_latest_valid(NULL, load, NULL, NULL, E));
+    REFUSED("load is NULL", bb_run_latest_valid(scratch_dir, NULL, NULL, NULL, E));
 }
 
 static void test_evaluation(void **state) {

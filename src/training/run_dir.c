@@ -250,16 +250,16 @@ bb_status bb_run_latest_checkpoint(const char *run_dir, char *path, size_t path_
     return bb_run_checkpoint_before(run_dir, INT64_MAX, path, path_size, err);
 }
 
-bb_status bb_run_newest_good(const char *run_dir, bb_status (*take)(void *user, const char *path, bb_error *err),
-                             void (*on_damaged)(void *user, const char *path, const char *reason), void *user, bb_error *err) {
+bb_status bb_run_latest_valid(const char *run_dir, bb_status (*load)(void *user, const char *path, bb_error *err),
+                              void (*on_damaged)(void *user, const char *path, const char *reason), void *user, bb_error *err) {
     BB_REQUIRE("run_dir", run_dir);
-    if (!take) return bb_fail(err, BB_ERR_ARGUMENT, "bb_run_newest_good: take is NULL");
+    if (!load) return bb_fail(err, BB_ERR_ARGUMENT, "bb_run_latest_valid: load is NULL");
     char path[4096];
     bb_error first = {.code = BB_OK}, failure;
     for (int64_t before = INT64_MAX;; before = bb_run_dir_step_of(path)) {
         bb_status status = bb_run_checkpoint_before(run_dir, before, path, sizeof path, &failure);
         if (status == BB_OK)
-            status = take(user, path, &failure);
+            status = load(user, path, &failure);
         else if (first.code != BB_OK && status == BB_ERR_IO)
             return bb_fail(err, first.code, "%s: every checkpoint is damaged; the newest: %.800s", run_dir, first.message);
         else
