@@ -28,20 +28,20 @@ struct bb_bitlinear {
 
 static void layer_layout(bb_bitlinear *l, bb_arena *arena) {
     size_t bytes = (size_t)(l->in * l->out) * sizeof(float);
-    l->weight = bb_arena_take(arena, bytes);
-    l->dweight = bb_arena_take(arena, bytes);
-    l->ternary.data = bb_arena_take(arena, l->device->ops->ternary_bytes(l->device, &l->ternary));
-    l->ternary.scale = bb_arena_take(arena, sizeof(float));
+    l->weight = bb_arena_alloc(arena, bytes);
+    l->dweight = bb_arena_alloc(arena, bytes);
+    l->ternary.data = bb_arena_alloc(arena, l->device->ops->ternary_bytes(l->device, &l->ternary));
+    l->ternary.scale = bb_arena_alloc(arena, sizeof(float));
 }
 
 static void batch_layout(bb_bitlinear *l, bb_arena *arena, int64_t rows) {
     size_t act = bb_dtype_bytes(l->device->ops->act_dtype);
-    l->x = bb_arena_take(arena, (size_t)(rows * l->in) * sizeof(float));
-    l->y = bb_arena_take(arena, (size_t)(rows * l->out) * sizeof(float));
-    l->dx = bb_arena_take(arena, (size_t)(rows * l->in) * act);
+    l->x = bb_arena_alloc(arena, (size_t)(rows * l->in) * sizeof(float));
+    l->y = bb_arena_alloc(arena, (size_t)(rows * l->out) * sizeof(float));
+    l->dx = bb_arena_alloc(arena, (size_t)(rows * l->in) * act);
     l->input.dtype = l->act_quant ? BB_I8 : l->device->ops->act_dtype;
-    l->input.data = bb_arena_take(arena, (size_t)(rows * l->in) * bb_dtype_bytes(l->input.dtype));
-    l->input.scale = l->act_quant ? bb_arena_take(arena, (size_t)rows * sizeof(float)) : NULL;
+    l->input.data = bb_arena_alloc(arena, (size_t)(rows * l->in) * bb_dtype_bytes(l->input.dtype));
+    l->input.scale = l->act_quant ? bb_arena_alloc(arena, (size_t)rows * sizeof(float)) : NULL;
 }
 
 bb_status bb_bitlinear_create(bb_device *device, const bb_bitlinear_options *o, bb_bitlinear **out, bb_error *err) {
@@ -200,10 +200,10 @@ bb_status bb_ternary_quantize(bb_device *device, const float *w, int64_t rows, i
     void *memory;
     BB_TRY(alloc_temporary(device, bytes, &memory, err));
     bb_arena arena = {.base = memory};
-    float *device_w = bb_arena_take(&arena, f32);
-    int8_t *device_q = bb_arena_take(&arena, i8);
-    t.data = bb_arena_take(&arena, packed);
-    t.scale = bb_arena_take(&arena, sizeof(float));
+    float *device_w = bb_arena_alloc(&arena, f32);
+    int8_t *device_q = bb_arena_alloc(&arena, i8);
+    t.data = bb_arena_alloc(&arena, packed);
+    t.scale = bb_arena_alloc(&arena, sizeof(float));
     ops->copy_in(device, device_w, w, n * sizeof(float));
     ops->ternary_quant(device, &t, device_w);
     ops->ternary_unpack(device, device_q, &t);
@@ -226,8 +226,8 @@ bb_status bb_act_quantize(bb_device *device, const float *x, int64_t rows, int64
     void *memory;
     BB_TRY(alloc_temporary(device, bytes, &memory, err));
     bb_arena arena = {.base = memory};
-    float *device_x = bb_arena_take(&arena, f32);
-    bb_rows y = {.data = bb_arena_take(&arena, i8), .scale = bb_arena_take(&arena, scales), .dtype = BB_I8};
+    float *device_x = bb_arena_alloc(&arena, f32);
+    bb_rows y = {.data = bb_arena_alloc(&arena, i8), .scale = bb_arena_alloc(&arena, scales), .dtype = BB_I8};
     ops->copy_in(device, device_x, x, n * sizeof(float));
     ops->act_quant(device, y, device_x, rows, cols);
     ops->copy_out(device, q, y.data, n);

@@ -15,14 +15,14 @@ void bb_weights_layout(bb_block *blocks, bb_arena *arena, bb_device *device, con
         bb_ternary *matrices[MATRICES] = {&b->qkv, &b->o, &b->gate_up, &b->down};
         for (int i = 0; i < MATRICES; i++) {
             matrices[i]->dense = dense;
-            matrices[i]->data = bb_arena_take(arena, device->ops->ternary_bytes(device, matrices[i]));
+            matrices[i]->data = bb_arena_alloc(arena, device->ops->ternary_bytes(device, matrices[i]));
         }
     }
     for (int l = 0; l < c->n_layer; l++) {
         bb_block *b = &blocks[l];
         bb_ternary *matrices[MATRICES] = {&b->qkv, &b->o, &b->gate_up, &b->down};
         for (int i = 0; i < MATRICES; i++) {
-            matrices[i]->scale = bb_arena_take(arena, (size_t)matrices[i]->segments * sizeof(float));
+            matrices[i]->scale = bb_arena_alloc(arena, (size_t)matrices[i]->segments * sizeof(float));
             matrices[i]->next = i + 1 < MATRICES ? matrices[i + 1] : l + 1 < c->n_layer ? &blocks[l + 1].qkv : NULL;
         }
     }

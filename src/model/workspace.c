@@ -18,26 +18,26 @@ static void layout(bb_workspace *w, bb_arena *arena, bb_device *device, const bb
                             .act_quant = c->act_quant,
                             .training = ws->training};
     size_t f32_rows = (size_t)M * sizeof(float), table_bytes = (size_t)(ws->positions * (D / 2)) * sizeof(float);
-    w->x = bb_arena_take(arena, (size_t)M);
-    w->y = bb_arena_take(arena, (size_t)M);
-    w->rope_cos = bb_arena_take(arena, table_bytes);
-    w->rope_sin = bb_arena_take(arena, table_bytes);
-    w->final_r = bb_arena_take(arena, f32_rows);
-    w->h = bb_arena_take(arena, f32_rows * (size_t)C);
-    w->logits = bb_arena_take(arena, f32_rows * (size_t)c->vocab_size);
-    w->nll = bb_arena_take(arena, f32_rows);
+    w->x = bb_arena_alloc(arena, (size_t)M);
+    w->y = bb_arena_alloc(arena, (size_t)M);
+    w->rope_cos = bb_arena_alloc(arena, table_bytes);
+    w->rope_sin = bb_arena_alloc(arena, table_bytes);
+    w->final_r = bb_arena_alloc(arena, f32_rows);
+    w->h = bb_arena_alloc(arena, f32_rows * (size_t)C);
+    w->logits = bb_arena_alloc(arena, f32_rows * (size_t)c->vocab_size);
+    w->nll = bb_arena_alloc(arena, f32_rows);
 
     float *x = NULL;
     bb_block_saved saved = {0};
     for (int64_t l = 0; l <= L; l++) {
-        if (ws->training || l == 0) x = bb_arena_take(arena, f32_rows * (size_t)C);
+        if (ws->training || l == 0) x = bb_arena_alloc(arena, f32_rows * (size_t)C);
         if (w->block_x) w->block_x[l] = x;
         if (l == L) break;
         if ((ws->training && !ws->recompute) || l == 0) bb_block_saved_layout(&saved, arena, act, &shape);
         if (w->saved) w->saved[l] = saved;
     }
     bb_block_scratch_layout(&w->scratch, arena, act, &shape);
-    if (ws->training) w->dx = bb_arena_take(arena, f32_rows * (size_t)C);
+    if (ws->training) w->dx = bb_arena_alloc(arena, f32_rows * (size_t)C);
 }
 
 size_t bb_workspace_bytes(bb_device *device, const bb_config *config, const bb_workspace_shape *shape) {

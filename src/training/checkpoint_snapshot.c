@@ -15,7 +15,7 @@ enum { SMALL_COPY_DIVISOR = 8 }; /* a small copy takes at most this part of the 
 /* Without a base for the arena (the first call) this measures; with one it sets the addresses. */
 static void layout_copy(bb_snapshot *s) {
     bb_arena arena = {.base = s->copy};
-    s->memory.params = bb_arena_take(&arena, (size_t)s->model->table.total * sizeof(float));
+    s->memory.params = bb_arena_alloc(&arena, (size_t)s->model->table.total * sizeof(float));
     s->rank_offsets[0] = arena.used;
     for (int r = 0, ranks = s->dist ? s->dist->size : 1; r < ranks && s->optimizer; r++) {
         bb_optimizer_layout(&s->model->table, &s->optimizer->shards, r, s->optimizer->options.kind, s->slots, &arena);

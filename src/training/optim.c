@@ -29,13 +29,13 @@ void bb_optimizer_layout(const bb_param_table *table, const bb_shards *shards, i
         size_t n = (size_t)p->count, blocks = (size_t)bb_optimizer_blocks(p->count);
         bb_optimizer_slot s = {.is_8bit = bb_optimizer_packs(kind, &table->entries[p->param])};
         if (s.is_8bit) {
-            s.q.m = bb_arena_take(arena, n);
-            s.q.v = bb_arena_take(arena, n);
-            s.q.m_absmax = bb_arena_take(arena, blocks * sizeof(float));
-            s.q.v_absmax = bb_arena_take(arena, blocks * sizeof(float));
+            s.q.m = bb_arena_alloc(arena, n);
+            s.q.v = bb_arena_alloc(arena, n);
+            s.q.m_absmax = bb_arena_alloc(arena, blocks * sizeof(float));
+            s.q.v_absmax = bb_arena_alloc(arena, blocks * sizeof(float));
         } else {
-            s.m = bb_arena_take(arena, n * sizeof(float));
-            s.v = bb_arena_take(arena, n * sizeof(float));
+            s.m = bb_arena_alloc(arena, n * sizeof(float));
+            s.v = bb_arena_alloc(arena, n * sizeof(float));
         }
         if (slots) slots[i] = s;
     }

@@ -17,10 +17,10 @@ static cached_matrix matrix_layout(bb_arena *arena, const bb_kv *kv) {
     size_t rows = (size_t)(kv->capacity * kv->Hk), count = rows * (size_t)kv->D;
     cached_matrix m = {0};
     if (kv->type == BB_KV_F32) {
-        m.values = bb_arena_take(arena, count * sizeof *m.values);
+        m.values = bb_arena_alloc(arena, count * sizeof *m.values);
     } else {
-        m.codes = bb_arena_take(arena, count);
-        m.scale = bb_arena_take(arena, rows * sizeof *m.scale);
+        m.codes = bb_arena_alloc(arena, count);
+        m.scale = bb_arena_alloc(arena, rows * sizeof *m.scale);
     }
     return m;
 }

@@ -31,22 +31,22 @@ KERNEL amx_buffers amx_layout(bb_arena *arena, const bb_attention *a) {
     size_t dp = (size_t)bb_round_up(a->D, AMX_SIDE), rows = (size_t)(a->H / a->Hk * bb_round_up(a->Tq, ATTENTION_QUERIES));
     size_t bf16 = sizeof(bb_bf16), f32 = sizeof(float), scores = ATTENTION_KEYS * AMX_QUERIES * bf16;
     amx_buffers f;
-    f.q_transposed = bb_arena_take(arena, rows * dp * bf16);
-    f.do_transposed = bb_arena_take(arena, rows * dp * bf16);
-    f.q_pairs = bb_arena_take(arena, rows * dp * bf16);
-    f.do_pairs = bb_arena_take(arena, rows * dp * bf16);
-    f.k_rows = bb_arena_take(arena, ATTENTION_KEYS * dp * bf16);
-    f.v_rows = bb_arena_take(arena, ATTENTION_KEYS * dp * bf16);
-    f.k_columns = bb_arena_take(arena, ATTENTION_KEYS * dp * bf16);
-    f.p = bb_arena_take(arena, scores);
-    f.ds = bb_arena_take(arena, scores);
-    f.ds_pairs = bb_arena_take(arena, scores);
-    f.s = bb_arena_take(arena, 2 * AMX_BLOCK * f32);
-    f.dp = bb_arena_take(arena, 2 * AMX_BLOCK * f32);
-    f.dk = bb_arena_take(arena, ATTENTION_KEYS * dp * f32);
-    f.dv = bb_arena_take(arena, ATTENTION_KEYS * dp * f32);
-    f.lse = bb_arena_take(arena, rows * f32);
-    f.delta = bb_arena_take(arena, rows * f32);
+    f.q_transposed = bb_arena_alloc(arena, rows * dp * bf16);
+    f.do_transposed = bb_arena_alloc(arena, rows * dp * bf16);
+    f.q_pairs = bb_arena_alloc(arena, rows * dp * bf16);
+    f.do_pairs = bb_arena_alloc(arena, rows * dp * bf16);
+    f.k_rows = bb_arena_alloc(arena, ATTENTION_KEYS * dp * bf16);
+    f.v_rows = bb_arena_alloc(arena, ATTENTION_KEYS * dp * bf16);
+    f.k_columns = bb_arena_alloc(arena, ATTENTION_KEYS * dp * bf16);
+    f.p = bb_arena_alloc(arena, scores);
+    f.ds = bb_arena_alloc(arena, scores);
+    f.ds_pairs = bb_arena_alloc(arena, scores);
+    f.s = bb_arena_alloc(arena, 2 * AMX_BLOCK * f32);
+    f.dp = bb_arena_alloc(arena, 2 * AMX_BLOCK * f32);
+    f.dk = bb_arena_alloc(arena, ATTENTION_KEYS * dp * f32);
+    f.dv = bb_arena_alloc(arena, ATTENTION_KEYS * dp * f32);
+    f.lse = bb_arena_alloc(arena, rows * f32);
+    f.delta = bb_arena_alloc(arena, rows * f32);
     return f;
 }
 

@@ -38,19 +38,19 @@ typedef struct backward_buffers {
 
 INLINE query_side side_layout(bb_arena *arena, size_t rows, int64_t D) {
     query_side s;
-    s.rows = bb_arena_take(arena, rows * (size_t)bb_round_up(D, QUAD));
-    s.row_scale = bb_arena_take(arena, rows * sizeof(float));
-    s.row_acc_init = bb_arena_take(arena, rows * sizeof(int32_t));
-    s.quads = bb_arena_take(arena, rows * (size_t)bb_round_up(D, PANEL));
-    s.column_scale = bb_arena_take(arena, rows / ATTENTION_QUERIES * (size_t)bb_round_up(D, VL) * sizeof(float));
+    s.rows = bb_arena_alloc(arena, rows * (size_t)bb_round_up(D, QUAD));
+    s.row_scale = bb_arena_alloc(arena, rows * sizeof(float));
+    s.row_acc_init = bb_arena_alloc(arena, rows * sizeof(int32_t));
+    s.quads = bb_arena_alloc(arena, rows * (size_t)bb_round_up(D, PANEL));
+    s.column_scale = bb_arena_alloc(arena, rows / ATTENTION_QUERIES * (size_t)bb_round_up(D, VL) * sizeof(float));
     return s;
 }
 
 INLINE tile_scales scales_layout(bb_arena *arena, size_t n, size_t lanes) {
     tile_scales s;
-    s.max_bits = bb_arena_take(arena, n * lanes * sizeof(uint32_t));
-    s.scale = bb_arena_take(arena, n * sizeof(float));
-    s.inverse = bb_arena_take(arena, n * sizeof(float));
+    s.max_bits = bb_arena_alloc(arena, n * lanes * sizeof(uint32_t));
+    s.scale = bb_arena_alloc(arena, n * sizeof(float));
+    s.inverse = bb_arena_alloc(arena, n * sizeof(float));
     return s;
 }
 
@@ -60,27 +60,27 @@ KERNEL backward_buffers backward_layout(bb_arena *arena, const bb_attention *a) 
     backward_buffers f;
     f.q = side_layout(arena, rows, a->D);
     f.d_o = side_layout(arena, rows, a->D);
-    f.k_transposed = bb_arena_take(arena, ATTENTION_KEYS * d4);
-    f.v_transposed = bb_arena_take(arena, ATTENTION_KEYS * d4);
-    f.k_scale = bb_arena_take(arena, ATTENTION_KEYS * sizeof(float));
-    f.v_scale = bb_arena_take(arena, ATTENTION_KEYS * sizeof(float));
-    f.k_quads = bb_arena_take(arena, ATTENTION_KEYS * (size_t)bb_round_up(a->D, PANEL));
-    f.k_column_scale = bb_arena_take(arena, dp * sizeof(float));
-    f.k_acc_init = bb_arena_take(arena, (ATTENTION_KEYS / QUAD + 1) * dp * sizeof(int32_t));
-    f.p = bb_arena_take(arena, tile * sizeof(float));
-    f.ds = bb_arena_take(arena, tile * sizeof(float));
+    f.k_transposed = bb_arena_alloc(arena, ATTENTION_KEYS * d4);
+    f.v_transposed = bb_arena_alloc(arena, ATTENTION_KEYS * d4);
+    f.k_scale = bb_arena_alloc(arena, ATTENTION_KEYS * sizeof(float));
+    f.v_scale = bb_arena_alloc(arena, ATTENTION_KEYS * sizeof(float));
+    f.k_quads = bb_arena_alloc(arena, ATTENTION_KEYS * (size_t)bb_round_up(a->D, PANEL));
+    f.k_column_scale = bb_arena_alloc(arena, dp * sizeof(float));
+    f.k_acc_init = bb_arena_alloc(arena, (ATTENTION_KEYS / QUAD + 1) * dp * sizeof(int32_t));
+    f.p = bb_arena_alloc(arena, tile * sizeof(float));
+    f.ds = bb_arena_alloc(arena, tile * sizeof(float));
     f.p_key = scales_layout(arena, ATTENTION_KEYS, 1);
     f.ds_key = scales_layout(arena, ATTENTION_KEYS, 1);
     f.ds_query = scales_layout(arena, ATTENTION_QUERIES, VL);
-    f.p_quads = bb_arena_take(arena, tile);
-    f.ds_quads = bb_arena_take(arena, tile);
-    f.ds_acc_init = bb_arena_take(arena, ATTENTION_KEYS * sizeof(int32_t));
-    f.ds_rows = bb_arena_take(arena, tile);
-    f.packing = bb_arena_take(arena, 16 * (size_t)bb_round_up(a->D, 64));
-    f.dk = bb_arena_take(arena, ATTENTION_KEYS * dp * sizeof(float));
-    f.dv = bb_arena_take(arena, ATTENTION_KEYS * dp * sizeof(float));
-    f.lse = bb_arena_take(arena, rows * sizeof(float));
-    f.delta = bb_arena_take(arena, rows * sizeof(float));
+    f.p_quads = bb_arena_alloc(arena, tile);
+    f.ds_quads = bb_arena_alloc(arena, tile);
+    f.ds_acc_init = bb_arena_alloc(arena, ATTENTION_KEYS * sizeof(int32_t));
+    f.ds_rows = bb_arena_alloc(arena, tile);
+    f.packing = bb_arena_alloc(arena, 16 * (size_t)bb_round_up(a->D, 64));
+    f.dk = bb_arena_alloc(arena, ATTENTION_KEYS * dp * sizeof(float));
+    f.dv = bb_arena_alloc(arena, ATTENTION_KEYS * dp * sizeof(float));
+    f.lse = bb_arena_alloc(arena, rows * sizeof(float));
+    f.delta = bb_arena_alloc(arena, rows * sizeof(float));
     f.keys = 0;
     return f;
 }

@@ -159,16 +159,16 @@ static void count_sequences(cached_pass *p, const bb_kv_batch *batch) {
 
 static void layout(cached_pass *p, bb_arena *arena) {
     size_t n = (size_t)p->count, tiled = (size_t)p->tiled_count, queries = (size_t)p->queries;
-    p->sequences = bb_arena_take(arena, n * sizeof *p->sequences);
-    p->first_unit = bb_arena_take(arena, (n + 1) * sizeof *p->first_unit);
-    p->first_query = bb_arena_take(arena, (n + 1) * sizeof *p->first_query);
-    p->partials = bb_arena_take(arena, (size_t)(p->splits * partial_width(p->D)) * sizeof *p->partials);
-    p->prepared = bb_arena_take(arena, queries * sizeof *p->prepared);
-    p->q_codes = bb_arena_take(arena, queries * (size_t)bb_round_up(p->D, 64) * sizeof *p->q_codes);
-    p->scratch = bb_arena_take(arena, n ? (size_t)p->threads * cached_bytes(p->D) : 0);
-    p->tiled = bb_arena_take(arena, tiled * sizeof *p->tiled);
-    p->tiled_layers = bb_arena_take(arena, tiled * sizeof *p->tiled_layers);
-    p->first_task = bb_arena_take(arena, (tiled + 1) * sizeof *p->first_task);
+    p->sequences = bb_arena_alloc(arena, n * sizeof *p->sequences);
+    p->first_unit = bb_arena_alloc(arena, (n + 1) * sizeof *p->first_unit);
+    p->first_query = bb_arena_alloc(arena, (n + 1) * sizeof *p->first_query);
+    p->partials = bb_arena_alloc(arena, (size_t)(p->splits * partial_width(p->D)) * sizeof *p->partials);
+    p->prepared = bb_arena_alloc(arena, queries * sizeof *p->prepared);
+    p->q_codes = bb_arena_alloc(arena, queries * (size_t)bb_round_up(p->D, 64) * sizeof *p->q_codes);
+    p->scratch = bb_arena_alloc(arena, n ? (size_t)p->threads * cached_bytes(p->D) : 0);
+    p->tiled = bb_arena_alloc(arena, tiled * sizeof *p->tiled);
+    p->tiled_layers = bb_arena_alloc(arena, tiled * sizeof *p->tiled_layers);
+    p->first_task = bb_arena_alloc(arena, (tiled + 1) * sizeof *p->first_task);
 }
 
 static void direct_init(cached_pass *p, direct_sequence *s, bb_device *dev, int64_t first_query, float *partials) {

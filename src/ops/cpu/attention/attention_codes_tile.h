@@ -19,14 +19,14 @@ KERNEL codes_buffers codes_layout(bb_arena *arena, int64_t D) {
     size_t dw = (size_t)bb_round_up(D, 32), panels = (size_t)bb_round_up(D, PANEL);
     codes_buffers c = {.f = {.q = NULL}};
     softmax_layout(&c.f, arena, ATTENTION_ROWS, ATTENTION_KEYS, dw);
-    c.f.codes = bb_arena_take(arena, 2 * ATTENTION_KEYS * (size_t)bb_round_up(D, 16));
-    c.q = bb_arena_take(arena, (ATTENTION_QUERIES * dw + 32) * sizeof(int16_t));
-    c.q_scale = bb_arena_take(arena, ATTENTION_QUERIES * sizeof(float));
-    c.k = bb_arena_take(arena, ATTENTION_KEYS * dw * sizeof(int16_t));
-    c.v = bb_arena_take(arena, ATTENTION_KEYS * panels * sizeof(int16_t));
-    c.weight = bb_arena_take(arena, ATTENTION_ROWS * ATTENTION_KEYS * sizeof(int16_t));
-    c.k_scale = bb_arena_take(arena, ATTENTION_KEYS * sizeof(float));
-    c.v_scale = bb_arena_take(arena, ATTENTION_KEYS * sizeof(float));
+    c.f.codes = bb_arena_alloc(arena, 2 * ATTENTION_KEYS * (size_t)bb_round_up(D, 16));
+    c.q = bb_arena_alloc(arena, (ATTENTION_QUERIES * dw + 32) * sizeof(int16_t));
+    c.q_scale = bb_arena_alloc(arena, ATTENTION_QUERIES * sizeof(float));
+    c.k = bb_arena_alloc(arena, ATTENTION_KEYS * dw * sizeof(int16_t));
+    c.v = bb_arena_alloc(arena, ATTENTION_KEYS * panels * sizeof(int16_t));
+    c.weight = bb_arena_alloc(arena, ATTENTION_ROWS * ATTENTION_KEYS * sizeof(int16_t));
+    c.k_scale = bb_arena_alloc(arena, ATTENTION_KEYS * sizeof(float));
+    c.v_scale = bb_arena_alloc(arena, ATTENTION_KEYS * sizeof(float));
     return c;
 }
 

@@ -23,16 +23,16 @@ typedef struct split_buffers {
 KERNEL split_buffers split_layout(bb_arena *arena, int64_t D) {
     split_buffers b = {.dp = bb_round_up(D, AMX_SIDE)};
     size_t dp = (size_t)b.dp, part = PARTS * sizeof(bb_bf16);
-    b.f.s = bb_arena_take(arena, (size_t)2 * ATTENTION_ROWS * ATTENTION_KEYS * sizeof(float));
-    b.f.o = bb_arena_take(arena, ATTENTION_QUERIES * dp * sizeof(float));
-    b.f.sum = bb_arena_take(arena, ATTENTION_QUERIES * VL * sizeof(float));
-    b.f.max = bb_arena_take(arena, ATTENTION_QUERIES * sizeof(float));
-    b.f.alpha = bb_arena_take(arena, (size_t)2 * ATTENTION_ROWS * sizeof(float));
+    b.f.s = bb_arena_alloc(arena, (size_t)2 * ATTENTION_ROWS * ATTENTION_KEYS * sizeof(float));
+    b.f.o = bb_arena_alloc(arena, ATTENTION_QUERIES * dp * sizeof(float));
+    b.f.sum = bb_arena_alloc(arena, ATTENTION_QUERIES * VL * sizeof(float));
+    b.f.max = bb_arena_alloc(arena, ATTENTION_QUERIES * sizeof(float));
+    b.f.alpha = bb_arena_alloc(arena, (size_t)2 * ATTENTION_ROWS * sizeof(float));
     wide_layout(&b.f, arena, D);
-    b.q = bb_arena_take(arena, ATTENTION_QUERIES * dp * part);
-    b.k = bb_arena_take(arena, ATTENTION_KEYS * dp * part);
-    b.v = bb_arena_take(arena, ATTENTION_KEYS * dp * part);
-    b.p = bb_arena_take(arena, ATTENTION_ROWS * ATTENTION_KEYS * part);
+    b.q = bb_arena_alloc(arena, ATTENTION_QUERIES * dp * part);
+    b.k = bb_arena_alloc(arena, ATTENTION_KEYS * dp * part);
+    b.v = bb_arena_alloc(arena, ATTENTION_KEYS * dp * part);
+    b.p = bb_arena_alloc(arena, ATTENTION_ROWS * ATTENTION_KEYS * part);
     return b;
 }
 

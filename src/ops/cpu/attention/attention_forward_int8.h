@@ -13,10 +13,10 @@ typedef struct int8_keys {
 
 INLINE int8_keys int8_keys_layout(bb_arena *arena, int64_t D) {
     int8_keys t;
-    t.k = bb_arena_take(arena, INT8_KEYS * (size_t)bb_round_up(D, QUAD));
-    t.k_scale = bb_arena_take(arena, INT8_KEYS * sizeof(float));
-    t.v = bb_arena_take(arena, INT8_KEYS * (size_t)bb_round_up(D, PANEL));
-    t.v_scale = bb_arena_take(arena, (size_t)bb_round_up(D, VL) * sizeof(float));
+    t.k = bb_arena_alloc(arena, INT8_KEYS * (size_t)bb_round_up(D, QUAD));
+    t.k_scale = bb_arena_alloc(arena, INT8_KEYS * sizeof(float));
+    t.v = bb_arena_alloc(arena, INT8_KEYS * (size_t)bb_round_up(D, PANEL));
+    t.v_scale = bb_arena_alloc(arena, (size_t)bb_round_up(D, VL) * sizeof(float));
     return t;
 }
 
@@ -42,13 +42,13 @@ KERNEL int8_buffers int8_forward_layout(bb_arena *arena, int64_t D) {
     size_t d4 = (size_t)bb_round_up(D, QUAD), dp = (size_t)bb_round_up(D, VL);
     int8_buffers c = {.f = {.q = NULL}};
     softmax_layout(&c.f, arena, INT8_ROWS, INT8_KEYS, dp);
-    c.q = bb_arena_take(arena, ATTENTION_QUERIES * d4);
-    c.q_scale = bb_arena_take(arena, ATTENTION_QUERIES * sizeof(float));
-    c.q_acc_init = bb_arena_take(arena, ATTENTION_QUERIES * sizeof(int32_t));
-    c.packing = bb_arena_take(arena, 16 * (size_t)bb_round_up(D, 64));
-    c.weight = bb_arena_take(arena, INT8_ROWS * INT8_KEYS);
-    c.weight_scale = bb_arena_take(arena, INT8_ROWS * sizeof(float));
-    c.top = bb_arena_take(arena, INT8_ROWS * sizeof(float));
+    c.q = bb_arena_alloc(arena, ATTENTION_QUERIES * d4);
+    c.q_scale = bb_arena_alloc(arena, ATTENTION_QUERIES * sizeof(float));
+    c.q_acc_init = bb_arena_alloc(arena, ATTENTION_QUERIES * sizeof(int32_t));
+    c.packing = bb_arena_alloc(arena, 16 * (size_t)bb_round_up(D, 64));
+    c.weight = bb_arena_alloc(arena, INT8_ROWS * INT8_KEYS);
+    c.weight_scale = bb_arena_alloc(arena, INT8_ROWS * sizeof(float));
+    c.top = bb_arena_alloc(arena, INT8_ROWS * sizeof(float));
     return c;
 }
 

@@ -51,25 +51,25 @@ typedef struct forward_buffers {
 
 /* The state of a tile's online softmax: `rows` queries at a time against `keys` keys; width: of a row of o. */
 INLINE void softmax_layout(forward_buffers *f, bb_arena *arena, size_t rows, size_t keys, size_t width) {
-    f->s = bb_arena_take(arena, rows * keys * sizeof(float));
-    f->o = bb_arena_take(arena, ATTENTION_QUERIES * width * sizeof(float));
-    f->sum = bb_arena_take(arena, ATTENTION_QUERIES * VL * sizeof(float));
-    f->max = bb_arena_take(arena, ATTENTION_QUERIES * sizeof(float));
-    f->alpha = bb_arena_take(arena, rows * sizeof(float));
+    f->s = bb_arena_alloc(arena, rows * keys * sizeof(float));
+    f->o = bb_arena_alloc(arena, ATTENTION_QUERIES * width * sizeof(float));
+    f->sum = bb_arena_alloc(arena, ATTENTION_QUERIES * VL * sizeof(float));
+    f->max = bb_arena_alloc(arena, ATTENTION_QUERIES * sizeof(float));
+    f->alpha = bb_arena_alloc(arena, rows * sizeof(float));
 }
 
 /* Buffers for keys and values that are cached as codes. */
 INLINE void wide_layout(forward_buffers *f, bb_arena *arena, int64_t D) {
-    f->wide = bb_arena_take(arena, (2 * ATTENTION_KEYS * (size_t)D + VL) * sizeof(float));
-    f->codes = bb_arena_take(arena, 2 * ATTENTION_KEYS * (size_t)bb_round_up(D, 16));
+    f->wide = bb_arena_alloc(arena, (2 * ATTENTION_KEYS * (size_t)D + VL) * sizeof(float));
+    f->codes = bb_arena_alloc(arena, 2 * ATTENTION_KEYS * (size_t)bb_round_up(D, 16));
 }
 
 KERNEL forward_buffers forward_layout(bb_arena *arena, int64_t D) {
     size_t d = (size_t)D, dp = (size_t)bb_round_up(D, VL);
     forward_buffers f;
-    f.q = bb_arena_take(arena, ATTENTION_QUERIES * d * sizeof(float));
-    f.k = bb_arena_take(arena, ATTENTION_KEYS * d * sizeof(float));
-    f.v = bb_arena_take(arena, ATTENTION_KEYS * (size_t)bb_round_up(D, PANEL) * sizeof(float));
+    f.q = bb_arena_alloc(arena, ATTENTION_QUERIES * d * sizeof(float));
+    f.k = bb_arena_alloc(arena, ATTENTION_KEYS * d * sizeof(float));
+    f.v = bb_arena_alloc(arena, ATTENTION_KEYS * (size_t)bb_round_up(D, PANEL) * sizeof(float));
     softmax_layout(&f, arena, ATTENTION_ROWS, ATTENTION_KEYS, dp);
     wide_layout(&f, arena, D);
     return f;

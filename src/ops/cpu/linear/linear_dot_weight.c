@@ -156,9 +156,9 @@ static int64_t run_tokens(const int8_gradient *g, int64_t r) { return bb_min(g->
 static size_t quads_layout(bb_dot_quads a[SLAB_RUNS], void *memory) {
     bb_arena arena = {.base = memory};
     for (int r = 0; r < SLAB_RUNS; r++) {
-        a[r].left = bb_arena_take(&arena, RUN_TOKENS / 4 * BB_DOT_QUAD_ROWS * sizeof *a[r].left);
-        a[r].sums = bb_arena_take(&arena, BB_DOT_QUAD_ROWS * sizeof *a[r].sums);
-        a[r].scales = bb_arena_take(&arena, BB_DOT_QUAD_ROWS * sizeof *a[r].scales);
+        a[r].left = bb_arena_alloc(&arena, RUN_TOKENS / 4 * BB_DOT_QUAD_ROWS * sizeof *a[r].left);
+        a[r].sums = bb_arena_alloc(&arena, BB_DOT_QUAD_ROWS * sizeof *a[r].sums);
+        a[r].scales = bb_arena_alloc(&arena, BB_DOT_QUAD_ROWS * sizeof *a[r].scales);
     }
     return arena.used;
 }

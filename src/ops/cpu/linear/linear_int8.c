@@ -47,9 +47,9 @@ typedef struct row_tile {
 static size_t row_tile_layout(row_tile *tile, void *memory, int64_t stride, bool in_place) {
     bb_arena arena = {.base = memory};
     *tile = (row_tile){.index = -1};
-    tile->sums = bb_arena_take(&arena, ROW_TILE * BB_PANEL * sizeof(int32_t));
-    tile->offsets = bb_arena_take(&arena, ROW_TILE * sizeof(int32_t));
-    if (!in_place) tile->padded = bb_arena_take(&arena, (size_t)(ROW_TILE * stride));
+    tile->sums = bb_arena_alloc(&arena, ROW_TILE * BB_PANEL * sizeof(int32_t));
+    tile->offsets = bb_arena_alloc(&arena, ROW_TILE * sizeof(int32_t));
+    if (!in_place) tile->padded = bb_arena_alloc(&arena, (size_t)(ROW_TILE * stride));
     return arena.used;
 }
 

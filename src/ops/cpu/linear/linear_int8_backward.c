@@ -81,11 +81,11 @@ typedef struct row_tile {
 
 static size_t row_tile_layout(row_tile *tile, void *memory, int64_t stride) {
     bb_arena arena = {.base = memory};
-    tile->q = bb_arena_take(&arena, (size_t)(ROW_TILE * stride));
-    tile->buffer = bb_arena_take(&arena, (size_t)stride * sizeof(float));
-    tile->scales = bb_arena_take(&arena, ROW_TILE * sizeof(float));
-    tile->offsets = bb_arena_take(&arena, ROW_TILE * sizeof(int32_t));
-    tile->sums = bb_arena_take(&arena, ROW_TILE * BB_PANEL * sizeof(int32_t));
+    tile->q = bb_arena_alloc(&arena, (size_t)(ROW_TILE * stride));
+    tile->buffer = bb_arena_alloc(&arena, (size_t)stride * sizeof(float));
+    tile->scales = bb_arena_alloc(&arena, ROW_TILE * sizeof(float));
+    tile->offsets = bb_arena_alloc(&arena, ROW_TILE * sizeof(int32_t));
+    tile->sums = bb_arena_alloc(&arena, ROW_TILE * BB_PANEL * sizeof(int32_t));
     return arena.used;
 }
 
