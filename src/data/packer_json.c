@@ -99,7 +99,8 @@ static size_t repair_escape(char *text, size_t size) {
     if (unit < 0xd800 || unit > 0xdfff) return 6;
     long next = escaped_unit(text + 6, size - 6);
     if (unit < 0xdc00 && next >= 0xdc00 && next <= 0xdfff) return 12;
-    memcpy(text, "\\ufffd", 6);
+    static const char replacement[6] = {'\\', 'u', 'f', 'f', 'f', 'd'};
+    memcpy(text, replacement, sizeof replacement);
     return 6;
 }
 
