@@ -457,7 +457,7 @@ static void test_evaluation(void **state) {
     o = good, o.max_batches = -1;
     REFUSED("max_batches -1", bb_evaluate(f.model, f.data, &o, &result, E));
     o = good, o.cached = true, o.kv_cache = (bb_kv_type)9;
-    REFUSED("of type 9", bb_evaluate(f.model, f.data, &o, &result, E));
+    REFUSED("type 9", bb_evaluate(f.model, f.data, &o, &result, E));
 }
 
 static void test_generation(void **state) {

@@ -21,8 +21,8 @@ same() { cmp -s "$(last "$1" "$3")" "$(last "$2" "$3")" || fail "the checkpoints
 (
     unset OMPI_ALLOW_RUN_AS_ROOT OMPI_ALLOW_RUN_AS_ROOT_CONFIRM
     mkdir shown && cd shown && ln -s "$bitbyte" bitbyte && ln -s ../text.txt data && PATH=$PWD:$PATH || exit 1
-    eval "$(grep -E '^ *export OMPI' help.txt)"
-    eval "$(grep -E '^ *mpirun ' help.txt) --steps 1 ${model[*]:2}"
+    eval "$(grep -E '^ *export OMPI' ../help.txt)"
+    eval "$(grep -E '^ *mpirun ' ../help.txt) --steps 1 ${model[*]:2}"
 ) >out 2>err </dev/null || fail "the command that help shows"
 says "rank     3 on "
 expect 0 "$bitbyte" train --ddp "${model[@]}" --steps 1 --out alone

@@ -216,4 +216,4 @@ static bb_status write_hf(bb_exporter *e, bb_error *err) {
 }
 
 static const char *const types[] = {"f32", "bf16", NULL};
-const bb_export_format bb_export_hf = {.name = "hf", .types = types, .write = write_hf};
+const bb_export_format bb_export_hf = {.name = "hf", .types = types, .describes = true, .write = write_hf};

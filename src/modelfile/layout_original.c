@@ -115,7 +115,7 @@ static bb_status read_config(const bb_tensor_source *s, const bb_import_options 
     json_decref(args);
     if (!out->n_head)
         return bb_fail(err, BB_ERR_FORMAT,
-                       "%s: the file does not say how many attention heads the model has; export it first: "
+                       "%s: it has no 'config' or 'args' that says how many attention heads the model has; export it first: "
                        "bitbyte export FILE --format bitbyte --n_head N --out NEW",
                        bb_tensor_source_path(s));
     if (!n_kv_head && out->d_model >= out->n_head)
