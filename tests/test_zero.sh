@@ -32,7 +32,7 @@ for optim in adamw adamw8bit; do
     expect 0 "$bitbyte" train "${exact[@]}" --out $optim-1 --json
     whole=$(state out)
     limit=120
-    [ $optim = adamw ] || limit=160
+    [ $optim = adamw ] || limit=200
     for count in 1 2 4; do
         sync=()
         [ $count = 2 ] || sync=(--save_sync) # once from a copy, once as it is written

@@ -77,7 +77,7 @@ static bb_status write_values(bb_exporter *e, const bb_param *p, bb_tensor_sink 
 }
 
 static bb_status write_all(bb_exporter *e, bb_tensor_sink *sink, bb_error *err) {
-    const bb_param_table *table = &e->model->table;
+    const bb_param_table *table = &e->table;
     float *piece = malloc(PIECE * sizeof *piece);
     bb_status status = piece ? BB_OK : bb_fail(err, BB_ERR_MEMORY, "%s: no memory to write it", e->path);
     for (int i = 0; i < table->count && status == BB_OK; i++) {
@@ -89,7 +89,7 @@ static bb_status write_all(bb_exporter *e, bb_tensor_sink *sink, bb_error *err) 
 }
 
 static bb_status write_weights(bb_exporter *e, const char *path, bb_error *err) {
-    const bb_param_table *table = &e->model->table;
+    const bb_param_table *table = &e->table;
     const bb_file_metadata metadata[] = {{"format", "pt"}};
     size_t max_tensors = 2 * (size_t)table->count;
     bb_file_tensor *tensors = calloc(max_tensors, sizeof *tensors);
