@@ -50,10 +50,10 @@ bb_gguf_tensors bb_gguf_tensors_of(const bb_config *config, const bb_param *p) {
     long layer = strtol(p->name + 7, &rest, 10);
     for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
         if (strcmp(rest + 1, names[i].name) != 0) continue;
-        for (t.count = 0; t.count < 2 && names[i].parts[t.count]; t.count++)
-            (void)snprintf(t.names[t.count], sizeof t.names[0], "blk.%ld.%s.weight", layer, names[i].parts[t.count]);
         if (strcmp(names[i].parts[0], "attn_q") == 0) t.heads = config->n_head;
         if (strcmp(names[i].parts[0], "attn_k") == 0) t.heads = config->n_kv_head;
+        for (t.count = 0; t.count < 2 && names[i].parts[t.count]; t.count++)
+            (void)snprintf(t.names[t.count], sizeof t.names[0], "blk.%ld.%s.weight", layer, names[i].parts[t.count]);
     }
     return t;
 }

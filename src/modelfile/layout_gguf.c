@@ -108,7 +108,7 @@ static bb_status check_others(const bb_tensor_source *s, const bb_config *c, bb_
     bb_status status = BB_OK;
     for (int i = 0; i < bb_tensor_source_count(s) && status == BB_OK; i++) {
         const bb_file_tensor *t = bb_tensor_source_at(s, i);
-        char *rest, name[64];
+        char name[64], none[] = "", *rest = none;
         bool known = false;
         long layer = strncmp(t->name, "blk.", 4) == 0 ? strtol(t->name + 4, &rest, 10) : 0;
         (void)snprintf(name, sizeof name, "%s", t->name);

@@ -48,7 +48,10 @@ static bb_status take_piece(void *user, const bb_file_tensor *t, uint64_t at, co
 
 /* From rows 2i, 2i+1 of a head to rows i, i + D/2. */
 static bb_status visit_permuted(const scan *s, const bb_file_tensor *t, int heads, bb_error *err) {
-    int64_t rows = t->shape[0], K = t->shape[1], D = rows / heads;
+    int64_t rows = t->shape[0], K = t->shape[1], D = heads > 0 ? rows / heads : 0;
+    if (D < 2)
+        return bb_fail(err, BB_ERR_FORMAT, "%s: tensor '%s': expected rows of %d heads, found %lld rows",
+                       bb_tensor_source_path(s->w->source), t->name, heads, (long long)rows);
     for (int64_t n = 0; n < rows; n++) {
         int64_t head = n / D, d = n % D, from = head * D + (d < D / 2 ? 2 * d : 2 * (d - D / 2) + 1);
         BB_TRY(s->visit(s->user, s->first + n * K, s->permute + from * K, K, err));

@@ -53,7 +53,7 @@ bb_status bb_old_moments_read(const bb_tensor_source *st, const bb_optimizer *op
                   .bias_correction1 = 1 - pow(o->beta1, t),
                   .bias_correction2 = 1 - pow(o->beta2, t)};
     float min_root_v = (float)sqrt(bb_adam8_min_v(&h));
-    *m = malloc(2 * (size_t)p->count * sizeof **m);
+    *m = calloc(2 * (size_t)p->count, sizeof **m);
     if (!*m) return bb_fail(err, BB_ERR_MEMORY, "out of memory for the moments of %s", p->name);
     *v = *m + p->count;
     bb_status status = decode(st, p, true, *m, err);

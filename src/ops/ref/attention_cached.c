@@ -46,7 +46,7 @@ static void append(cached_matrix m, const bb_kv *kv, int64_t position, const flo
     for (int64_t h = 0; h < kv->Hk; h++) {
         int64_t row = position * kv->Hk + h;
         const float *src = x + h * kv->D;
-        if (m.values) {
+        if (kv->type == BB_KV_F32) {
             memcpy(m.values + row * kv->D, src, (size_t)kv->D * sizeof *src);
             continue;
         }
@@ -69,7 +69,7 @@ void bb_ref_kv_append(bb_device *dev, const bb_kv_batch *batch, const float *k, 
 
 /* Element i of (capacity, Hk, D), dequantized. */
 static double value_at(cached_matrix m, const bb_kv *kv, int64_t i) {
-    return m.values ? (double)m.values[i] : (double)m.scale[i / kv->D] * m.codes[i];
+    return kv->type == BB_KV_F32 ? (double)m.values[i] : (double)m.scale[i / kv->D] * m.codes[i];
 }
 
 void bb_ref_kv_unpack(bb_device *dev, float *k, float *v, const bb_kv *kv, int layer, int64_t first, int64_t n) {

@@ -50,7 +50,6 @@ typedef struct bb_cpu_kernels {
     bb_round_kernel *round;
     bb_ternary_dot *ternary_dot;
     bb_ternary_dot *ternary_dot_dense; /* for panels in the dense layout (ternary_dense.h); NULL if that does not pay */
-    bool vbmi;                         /* read six-bit codes of a KV cache in place by byte permutations */
     const struct bb_dot_set *dot;      /* tiles of matrix products with dot-product instructions; NULL if none */
     bb_linear_forward_kernel
         *linear_forward; /* for more than BB_SMALL_BATCH_ROWS rows of int8 or bf16; NULL: the generic path (linear.c) */
@@ -59,6 +58,7 @@ typedef struct bb_cpu_kernels {
     const bb_peak_kernel *peak_f32, *peak_bf16, *peak_int8; /* NULL: no such instruction */
     int64_t forward_rows;                                   /* of bb_device */
     int onednn_isa; /* the highest instruction set oneDNN may use (dnnl_cpu_isa_t); BB_ONEDNN_ANY: no limit */
+    bool vbmi;      /* read six-bit codes of a KV cache in place by byte permutations */
 } bb_cpu_kernels;
 
 enum { BB_ONEDNN_ANY = -1 };
