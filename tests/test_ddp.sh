@@ -152,12 +152,13 @@ complains "is saved"
 goes_on
 name=unlogged
 begin unlogged --save_every 0
-mv unlogged/metrics.jsonl unlogged/before
-mkdir unlogged/metrics.jsonl
+mkdir unlogged/folder # one rename, so that no step finds the name free
+ln -s folder unlogged/link
+mv -T unlogged/link unlogged/metrics.jsonl
 ended 1 15
 complains "unlogged/metrics.jsonl"
 complains "is saved"
-rmdir unlogged/metrics.jsonl
+rm unlogged/metrics.jsonl
 goes_on
 
 # A stop of a rank that waits for a long validation does not wait for its end.
