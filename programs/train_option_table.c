@@ -96,7 +96,8 @@ static const bb_cli_option options[] = {
      .type = BB_CLI_FLAG,
      .offset = offsetof(bb_train_args, allow_overwrite),
      .saved = BB_CLI_SAVED_CALL,
-     .help = "start a new run in a directory that holds checkpoints, and delete them"},
+     .help = "start a new run in a directory that holds checkpoints, and delete them, or another program's config.json, latest "
+             "or metrics.jsonl, and replace it"},
     {.name = "seed",
      .type = BB_CLI_INT64,
      .offset = offsetof(bb_train_args, seed),

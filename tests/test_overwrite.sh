@@ -45,4 +45,48 @@ cmp -s packed other.safetensors || fail "the packed files differ"
 cp shards/shard_00000.bin shard.kept
 refused "is an input, and would be overwritten" pack shards/shard_00000.bin --out_dir shards --overwrite
 cmp -s shards/shard_00000.bin shard.kept || fail "the shard is lost"
+
+# ---- train --out in a folder of another program: its files stay, all of them.
+trains() { # DIR [OPTION...]: one step
+  local out=$1
+  shift
+  "$bitbyte" train --data text --out "$out" --n_layer 1 --d_model 16 --n_head 2 --d_ff 16 --seq_len 16 --batch_size 2 --steps 1 \
+    --log_every 1 --device ref "$@" >out 2>err
+}
+# foreign DIR FILE: no run begins in DIR because of FILE, and DIR is as it was; --allow_overwrite begins one.
+foreign() {
+  cp -a "$1" before
+  trains "$1" && fail "$1: a run begins over $2 of another program"
+  grep -qF "$1/$2: expected a file of a training run" err || fail "$1: found: $(cat err)"
+  grep -qF -- --allow_overwrite err || fail "$1: does not say what to do"
+  diff -r --no-dereference "$1" before || fail "$1: a run that was refused changed it"
+  trains "$1" --allow_overwrite || fail "$1 --allow_overwrite: $(cat err)"
+  [ "$(cat "$1/latest")" = step-00000001.safetensors ] || fail "$1 --allow_overwrite: latest"
+  rm -r before
+}
+mkdir hf broken linked logged begun
+echo '{"model_type": "llama", "hidden_size": 64}' >hf/config.json
+echo weights >hf/model.safetensors
+foreign hf config.json
+[ "$(cat hf/model.safetensors)" = weights ] || fail "another program's weights are lost"
+echo '{"model_type": ' >broken/config.json
+foreign broken config.json
+mkdir linked/epoch-3 && ln -s epoch-3 linked/latest
+cp -a linked before
+for option in "" --allow_overwrite; do
+  trains linked $option && fail "a run begins where latest is a link to a folder"
+  grep -qF "linked/latest: expected a file of a training run" err || fail "linked: found: $(cat err)"
+  diff -r --no-dereference linked before || fail "linked: a run that was refused changed it"
+done
+rm -r before
+echo 'epoch,loss' >logged/metrics.jsonl
+foreign logged metrics.jsonl
+# A run's own, of one that was killed before its first checkpoint, are no obstacle.
+cp run/config.json begun/ && : >begun/metrics.jsonl
+trains begun || fail "a run does not begin where an earlier one left only its configuration: $(cat err)"
+rm begun/step-* && trains begun || fail "a run does not begin where an earlier one left its log: $(cat err)"
+# What resumes from a file begins a run in its own directory, too.
+mkdir other && echo '{}' >other/config.json
+trains other --resume run/step-00000002.safetensors --steps 3 && fail "a resumed run begins over another program's config.json"
+[ "$(cat other/config.json)" = '{}' ] || fail "a resumed run replaced another program's config.json"
 echo "nothing is written over by mistake"

@@ -120,13 +120,14 @@ expect 0 "$bitbyte" eval run slid --seq_len $size --sliding --json --device "$de
 [ "$(json_value out bytes)" = $((size + size / 2)) ] || fail "eval --sliding: every byte but the first is scored once"
 awk -v all="$(json_value out loss)" -v a="${nats[0]}" -v b="${nats[1]}" -v c="${nats[2]}" \
     'BEGIN { d = 1.5 * all - (a + b - c / 2); exit !(d < 1e-5 && d > -1e-5) }' || fail "eval --sliding: not the windows' later halves"
-# Through a cache: f32 changes the order of sums alone (and codes of activations by it), the others round, six bits more than eight.
+# Through a cache: f32 changes the order of sums alone (and codes of activations by it), on some processors not even that; the
+# others round, six bits more than eight.
 full=$(json_value out loss)
 for cache in "f32 0.002" "int8 0.01" "int6 0.04"; do
     expect 0 "$bitbyte" eval run slid --seq_len $size --sliding --kv_cache ${cache% *} --json --device "$device"
     [ "$(json_value out kv_cache)" = ${cache% *} ] || fail "eval --kv_cache ${cache% *}: says $(json_value out kv_cache)"
     awk -v all="$full" -v cached="$(json_value out loss)" -v most=${cache#* } \
-        'BEGIN { d = cached - all; exit !(cached != all && d < most && d > -most) }' ||
+        -v exact=${cache% *} 'BEGIN { d = cached - all; exit !((cached != all || exact == "f32") && d < most && d > -most) }' ||
         fail "eval --kv_cache ${cache% *}: $(json_value out loss) instead of $full"
 done
 expect 2 "$bitbyte" eval run slid --kv_cache int4 --device "$device"

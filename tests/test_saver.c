@@ -51,7 +51,8 @@ static int setup(void **state) {
     assert_ok(bb_device_open("cpu", 2, &f.device, &test_error));
     assert_ok(bb_model_create(f.device, &shape, 5, &f.model, &test_error));
     assert_ok(bb_optimizer_create(f.model, &options, &f.optimizer, &test_error));
-    assert_ok(bb_run_dir_open(scratch_path("run"), -1, -1, false, &f.dir, &test_error));
+    const bb_run_dir_use use = {.resume_step = -1, .damaged_step = -1};
+    assert_ok(bb_run_dir_open(scratch_path("run"), &use, &f.dir, &test_error));
     return 0;
 }
 

@@ -36,8 +36,8 @@ bb_status bb_output_check_same(const char *source, const char *path, bb_error *e
     return a.st_dev == b.st_dev && a.st_ino == b.st_ino ? same_file(path, err) : BB_OK;
 }
 
-static bool is_run_config(const char *text) {
-    json_t *root = json_loads(text, 0, NULL);
+bool bb_output_is_run_config(const char *text, size_t size) {
+    json_t *root = json_loadb(text, size, 0, NULL);
     const char *format = json_string_value(json_object_get(root, "format"));
     bool is = format && strcmp(format, "bitbyte-run") == 0;
     json_decref(root);
@@ -67,7 +67,7 @@ bb_status bb_output_check(const char *path, bb_error *err) {
     bb_error ignored;
     if (config || latest) {
         if (bb_file_read_all(real, MAX_SMALL_FILE, &text, &size, &ignored) == BB_OK) {
-            if (config && is_run_config((const char *)text)) what = "the configuration of a run";
+            if (config && bb_output_is_run_config((const char *)text, size)) what = "the configuration of a run";
             if (latest && strncmp((const char *)text, "step-", 5) == 0) what = "a run's note of its newest checkpoint";
         }
     } else if (is_checkpoint(real, base)) {

@@ -12,7 +12,9 @@
 
 #include "core/file.h"
 #include "core/json.h"
+#include "modelfile/output.h"
 
+#define CONFIG "config.json"
 #define METRICS "metrics.jsonl"
 #define LATEST "latest"
 #define DAMAGED ".damaged"
@@ -87,7 +89,7 @@ static void remove_temporaries(const bb_run_dir *dir) {
     for (struct dirent *e; (e = readdir(d));) {
         if (!strstr(e->d_name, ".tmp.")) continue;
         if (strncmp(e->d_name, "step-", 5) && strncmp(e->d_name, LATEST, 6) && strncmp(e->d_name, METRICS, 13) &&
-            strncmp(e->d_name, "config.json", 11))
+            strncmp(e->d_name, CONFIG, 11))
             continue;
         char *path = bb_file_join(dir->path, e->d_name);
         if (path) unlink(path);
@@ -105,6 +107,60 @@ static bb_status take_lock(const char *path, int *fd, bb_error *err) {
     return BB_OK;
 }
 
+typedef struct run_file {
+    const char *name;
+    bool (*is_own)(const char *text, size_t size); /* whether a run wrote this text */
+} run_file;
+
+static bool names_checkpoint(const char *text, size_t size) {
+    char name[64];
+    size_t length = strcspn(text, "\n");
+    if (size >= sizeof name) return false;
+    memcpy(name, text, length);
+    name[length] = '\0';
+    return step_of(name) >= 0;
+}
+
+static bool holds_metrics(const char *text, size_t size) {
+    json_t *line = json_loadb(text, strcspn(text, "\n"), 0, NULL);
+    bool own = json_is_integer(json_object_get(line, "step"));
+    json_decref(line);
+    return size > 0 && own;
+}
+
+static bb_status refuse_foreign_file(const char *path, const run_file *file, bool allow_overwrite, bb_error *err) {
+    struct stat st;
+    if (lstat(path, &st) != 0) return BB_OK;
+    if (stat(path, &st) != 0 || !S_ISREG(st.st_mode))
+        return bb_fail(err, BB_ERR_ARGUMENT,
+                       "%s: expected a file of a training run, found no regular file: choose another --out, or move it away",
+                       path);
+    if (allow_overwrite) return BB_OK;
+    uint8_t *text;
+    size_t size;
+    BB_TRY(bb_file_read_all(path, 0, &text, &size, err));
+    bool own = size == 0 || file->is_own((const char *)text, size);
+    free(text);
+    if (own) return BB_OK;
+    return bb_fail(err, BB_ERR_ARGUMENT,
+                   "%s: expected a file of a training run, found one of another program, which would be lost: choose another "
+                   "--out, or replace it with --allow_overwrite",
+                   path);
+}
+
+/* Other programs, too, have a config.json in their folders, and a link `latest`. */
+static bb_status refuse_foreign_files(const char *dir, const bb_run_dir_use *use, bb_error *err) {
+    const run_file files[] = {{CONFIG, bb_output_is_run_config}, {LATEST, names_checkpoint}, {METRICS, holds_metrics}};
+    for (size_t i = use->writes_config ? 0 : 1; i < sizeof files / sizeof *files; i++) {
+        char *path = bb_file_join(dir, files[i].name);
+        if (!path) return bb_fail(err, BB_ERR_MEMORY, "out of memory");
+        bb_status status = refuse_foreign_file(path, &files[i], use->allow_overwrite, err);
+        free(path);
+        if (status != BB_OK) return status;
+    }
+    return BB_OK;
+}
+
 /* It keeps its content for those who want to look, and leaves its name to the run that comes to this step again. */
 static bb_status put_aside(const bb_run_dir *dir, int64_t step, bb_error *err) {
     char *path = bb_run_dir_checkpoint_path(dir, step), *aside = NULL;
@@ -119,20 +175,19 @@ static bb_status put_aside(const bb_run_dir *dir, int64_t step, bb_error *err) {
     return status;
 }
 
-static bb_status meet_old_checkpoints(const bb_run_dir *dir, int64_t resume_step, int64_t damaged_step, bool allow_overwrite,
-                                      bb_error *err) {
-    int64_t *steps;
+static bb_status clear_old_checkpoints(const bb_run_dir *dir, const bb_run_dir_use *use, bb_error *err) {
+    int64_t *steps, resume_step = use->resume_step;
     int count;
     BB_TRY(list_steps(dir->path, &steps, &count, err));
     bb_status status = BB_OK;
     int64_t newest = count ? steps[count - 1] : -1;
-    if (newest <= damaged_step) {
+    if (newest <= use->damaged_step) {
         for (; count && steps[count - 1] > resume_step && status == BB_OK; count--)
             status = put_aside(dir, steps[count - 1], err);
         newest = count ? steps[count - 1] : -1;
     }
     if (status != BB_OK) goto done;
-    if (newest > resume_step && !allow_overwrite) {
+    if (newest > resume_step && !use->allow_overwrite) {
         if (resume_step < 0)
             status = bb_fail(err, BB_ERR_ARGUMENT,
                              "%s: holds checkpoints of another run (the newest of step %lld): resume it (--resume %s), choose "
@@ -161,8 +216,7 @@ static bb_status write_latest(const bb_run_dir *dir, int64_t step, bb_error *err
     return status;
 }
 
-bb_status bb_run_dir_open(const char *path, int64_t resume_step, int64_t damaged_step, bool allow_overwrite, bb_run_dir *out,
-                          bb_error *err) {
+bb_status bb_run_dir_open(const char *path, const bb_run_dir_use *use, bb_run_dir *out, bb_error *err) {
     *out = (bb_run_dir){.lock_fd = -1};
     bb_status status;
     BB_TRY_GOTO(status, fail, bb_file_make_dirs(path, err));
@@ -176,10 +230,11 @@ bb_status bb_run_dir_open(const char *path, int64_t resume_step, int64_t damaged
         status = bb_fail(err, BB_ERR_IO, "%s: cannot write to the run directory: %s", path, strerror(errno));
         goto fail;
     }
-    BB_TRY_GOTO(status, fail, meet_old_checkpoints(out, resume_step, damaged_step, allow_overwrite, err));
+    if (use->resume_step < 0) BB_TRY_GOTO(status, fail, refuse_foreign_files(path, use, err));
+    BB_TRY_GOTO(status, fail, clear_old_checkpoints(out, use, err));
     remove_temporaries(out);
     /* Late where a run was killed before it wrote it, or names a checkpoint that was put aside. */
-    if (resume_step >= 0) BB_TRY_GOTO(status, fail, write_latest(out, resume_step, err));
+    if (use->resume_step >= 0) BB_TRY_GOTO(status, fail, write_latest(out, use->resume_step, err));
     return BB_OK;
 fail:
     bb_run_dir_close(out);
@@ -212,7 +267,7 @@ static bool holds(const char *dir, const char *name) {
 }
 
 static bb_status no_checkpoint(const char *dir, bb_error *err) {
-    if (holds(dir, "config.json") &&
+    if (holds(dir, CONFIG) &&
         (holds(dir, "model.safetensors") || holds(dir, "model.safetensors.index.json") || holds(dir, "pytorch_model.bin")))
         return bb_fail(
             err, BB_ERR_IO,

@@ -17,12 +17,18 @@ typedef struct bb_keep {
     int newest, every;
 } bb_keep;
 
-/* Creates the directory if need be and locks it. `resume_step` is the step that this process goes on from, -1 when the
- * state did not come from this directory. Checkpoints that the run would meet (any for -1, else later ones) are an error, or
- * removed when `allow_overwrite`; but later ones up to `damaged_step`, which were found damaged, are put aside: ".damaged" is
- * added to their names. Temporary files of a killed process are removed. */
-bb_status bb_run_dir_open(const char *path, int64_t resume_step, int64_t damaged_step, bool allow_overwrite, bb_run_dir *out,
-                          bb_error *err);
+typedef struct bb_run_dir_use {
+    int64_t resume_step;  /* the step that this process resumes from; -1 if its state did not come from this directory */
+    int64_t damaged_step; /* the latest checkpoint, if found damaged; else -1 */
+    bool allow_overwrite;
+    bool writes_config; /* the run will write config.json */
+} bb_run_dir_use;
+
+/* Creates the directory if necessary, and locks it. An error, before anything is changed: with resume_step -1, files that the
+ * run would write but that belong to another program; checkpoints that the run would overwrite (with resume_step -1 all, else
+ * the later ones). `allow_overwrite` removes those checkpoints. But later ones up to `damaged_step` are renamed to
+ * NAME.damaged. Temporary files of a killed process are removed. */
+bb_status bb_run_dir_open(const char *path, const bb_run_dir_use *use, bb_run_dir *out, bb_error *err);
 void bb_run_dir_close(bb_run_dir *dir);
 
 /* Path of the checkpoint of a step, malloc'd; NULL when out of memory. */

@@ -164,8 +164,11 @@ bb_status bb_trainer_open_run_dir(bb_trainer *t, bb_error *err) {
     if (!o->out_dir || t->dist->rank != 0) return BB_OK;
     bool own = false;
     if (t->resumed_from) BB_TRY(bb_run_dir_contains(o->out_dir, t->resumed_from, &own, err));
-    BB_TRY(bb_run_dir_open(o->out_dir, own ? t->state.step : -1, own ? t->damaged_step : -1, o->allow_overwrite, &t->run_dir,
-                           err));
+    const bb_run_dir_use use = {.resume_step = own ? t->state.step : -1,
+                                .damaged_step = own ? t->damaged_step : -1,
+                                .allow_overwrite = o->allow_overwrite,
+                                .writes_config = o->run_config_json != NULL};
+    BB_TRY(bb_run_dir_open(o->out_dir, &use, &t->run_dir, err));
     BB_TRY(bb_run_dir_rewind_metrics(&t->run_dir, own ? t->state.step : -1, err));
     bool shared_out = bb_optimizer_dist(t->optimizer) != NULL;
     uint64_t state = bb_optimizer_state_bytes(t->optimizer) * (shared_out ? (uint64_t)t->dist->size : 1);
