@@ -296,9 +296,10 @@ static void test_old_order(void **state) {
         bb_model_free(model);
         b.first_loss = 0;
         assert_ok(train(&b, &test_error));
-        if (fabs(b.first_loss - losses[pass]) > 1e-4) fail_msg("step %d: %g, not %g", 7 + pass, b.first_loss, losses[pass]);
+        /* attention in training rounds to int8 on some processors, in bb_model_loss nowhere */
+        if (fabs(b.first_loss - losses[pass]) > 2e-3) fail_msg("step %d: %g, not %g", 7 + pass, b.first_loss, losses[pass]);
     }
-    assert_true(fabs(losses[0] - losses[1]) > 1e-3); /* so other bytes would have been seen */
+    assert_true(fabs(losses[0] - losses[1]) > 2e-2); /* so other bytes would have been seen */
     bb_device_close(device);
 }
 

@@ -7,6 +7,7 @@
 #include <sys/stat.h>
 
 #include "core/file.h"
+#include "core/json.h"
 #include "modelfile/tensor_source.h"
 
 enum { MAX_SMALL_FILE = 1 << 20 }; /* a run's config.json and latest have less */
@@ -36,12 +37,13 @@ bb_status bb_output_check_same(const char *source, const char *path, bb_error *e
     return a.st_dev == b.st_dev && a.st_ino == b.st_ino ? same_file(path, err) : BB_OK;
 }
 
-bool bb_output_is_run_config(const char *text, size_t size) {
-    json_t *root = json_loadb(text, size, 0, NULL);
+bb_status bb_output_is_run_config(const char *text, size_t size, bool *is, bb_error *err) {
+    json_t *root;
+    bb_status status = bb_json_parse(text, size, "config.json", 0, &root, err);
     const char *format = json_string_value(json_object_get(root, "format"));
-    bool is = format && strcmp(format, "bitbyte-run") == 0;
+    *is = format && strcmp(format, "bitbyte-run") == 0;
     json_decref(root);
-    return is;
+    return status == BB_ERR_FORMAT ? BB_OK : status;
 }
 
 static bool is_checkpoint(const char *path, const char *base) {
@@ -67,7 +69,9 @@ bb_status bb_output_check(const char *path, bb_error *err) {
     bb_error ignored;
     if (config || latest) {
         if (bb_file_read_all(real, MAX_SMALL_FILE, &text, &size, &ignored) == BB_OK) {
-            if (config && bb_output_is_run_config((const char *)text, size)) what = "the configuration of a run";
+            bool run = false;
+            if (config && (bb_output_is_run_config((const char *)text, size, &run, &ignored) != BB_OK || run))
+                what = "the configuration of a run";
             if (latest && strncmp((const char *)text, "step-", 5) == 0) what = "a run's note of its newest checkpoint";
         }
     } else if (is_checkpoint(real, base)) {

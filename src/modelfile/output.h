@@ -11,6 +11,6 @@ void bb_model_set_source(bb_model *model, const char *path);
 bb_status bb_output_check_source(const bb_model *model, const char *path, bb_error *err);
 bb_status bb_output_check_same(const char *source, const char *path, bb_error *err);
 /* Whether this is the text of a run's config.json. */
-bool bb_output_is_run_config(const char *text, size_t size);
+bb_status bb_output_is_run_config(const char *text, size_t size, bool *is, bb_error *err);
 
 #endif

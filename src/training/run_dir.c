@@ -109,39 +109,45 @@ static bb_status take_lock(const char *path, int *fd, bb_error *err) {
 
 typedef struct run_file {
     const char *name;
-    bool (*is_own)(const char *text, size_t size); /* whether a run wrote this text */
+    bb_status (*is_own)(const char *text, size_t size, bool *own, bb_error *err); /* whether a run wrote this text */
 } run_file;
 
-static bool names_checkpoint(const char *text, size_t size) {
+static bb_status names_checkpoint(const char *text, size_t size, bool *own, bb_error *err) {
+    (void)err;
     char name[64];
     size_t length = strcspn(text, "\n");
-    if (size >= sizeof name) return false;
+    *own = false;
+    if (size >= sizeof name) return BB_OK;
     memcpy(name, text, length);
     name[length] = '\0';
-    return step_of(name) >= 0;
+    *own = step_of(name) >= 0;
+    return BB_OK;
 }
 
-static bool holds_metrics(const char *text, size_t size) {
-    json_t *line = json_loadb(text, strcspn(text, "\n"), 0, NULL);
-    bool own = json_is_integer(json_object_get(line, "step"));
+static bb_status holds_metrics(const char *text, size_t size, bool *own, bb_error *err) {
+    (void)size;
+    json_t *line;
+    bb_status status = bb_json_parse(text, strcspn(text, "\n"), METRICS, 0, &line, err);
+    *own = json_is_integer(json_object_get(line, "step"));
     json_decref(line);
-    return size > 0 && own;
+    return status == BB_ERR_FORMAT ? BB_OK : status;
 }
 
-static bb_status refuse_foreign_file(const char *path, const run_file *file, bool allow_overwrite, bb_error *err) {
+static bb_status refuse_foreign_file(const char *path, const run_file *file, const bb_run_dir_use *use, bb_error *err) {
     struct stat st;
     if (lstat(path, &st) != 0) return BB_OK;
     if (stat(path, &st) != 0 || !S_ISREG(st.st_mode))
         return bb_fail(err, BB_ERR_ARGUMENT,
                        "%s: expected a file of a training run, found no regular file: choose another --out, or move it away",
                        path);
-    if (allow_overwrite) return BB_OK;
+    if (use->allow_overwrite) return BB_OK;
     uint8_t *text;
     size_t size;
     BB_TRY(bb_file_read_all(path, 0, &text, &size, err));
-    bool own = size == 0 || file->is_own((const char *)text, size);
+    bool own = size == 0 || (file->is_own == bb_output_is_run_config && strcmp((const char *)text, use->config_json) == 0);
+    bb_status status = own ? BB_OK : file->is_own((const char *)text, size, &own, err);
     free(text);
-    if (own) return BB_OK;
+    if (own || status != BB_OK) return status;
     return bb_fail(err, BB_ERR_ARGUMENT,
                    "%s: expected a file of a training run, found one of another program, which would be lost: choose another "
                    "--out, or replace it with --allow_overwrite",
@@ -150,11 +156,11 @@ static bb_status refuse_foreign_file(const char *path, const run_file *file, boo
 
 /* Other programs, too, have a config.json in their folders, and a link `latest`. */
 static bb_status refuse_foreign_files(const char *dir, const bb_run_dir_use *use, bb_error *err) {
-    const run_file files[] = {{CONFIG, bb_output_is_run_config}, {LATEST, names_checkpoint}, {METRICS, holds_metrics}};
-    for (size_t i = use->writes_config ? 0 : 1; i < sizeof files / sizeof *files; i++) {
+    static const run_file files[] = {{CONFIG, bb_output_is_run_config}, {LATEST, names_checkpoint}, {METRICS, holds_metrics}};
+    for (size_t i = use->config_json ? 0 : 1; i < sizeof files / sizeof *files; i++) {
         char *path = bb_file_join(dir, files[i].name);
         if (!path) return bb_fail(err, BB_ERR_MEMORY, "out of memory");
-        bb_status status = refuse_foreign_file(path, &files[i], use->allow_overwrite, err);
+        bb_status status = refuse_foreign_file(path, &files[i], use, err);
         free(path);
         if (status != BB_OK) return status;
     }

@@ -21,7 +21,7 @@ typedef struct bb_run_dir_use {
     int64_t resume_step;  /* the step that this process resumes from; -1 if its state did not come from this directory */
     int64_t damaged_step; /* the latest checkpoint, if found damaged; else -1 */
     bool allow_overwrite;
-    bool writes_config; /* the run will write config.json */
+    const char *config_json; /* what the run will write to config.json; NULL: nothing */
 } bb_run_dir_use;
 
 /* Creates the directory if necessary, and locks it. An error, before anything is changed: with resume_step -1, files that the

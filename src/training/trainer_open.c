@@ -167,7 +167,7 @@ bb_status bb_trainer_open_run_dir(bb_trainer *t, bb_error *err) {
     const bb_run_dir_use use = {.resume_step = own ? t->state.step : -1,
                                 .damaged_step = own ? t->damaged_step : -1,
                                 .allow_overwrite = o->allow_overwrite,
-                                .writes_config = o->run_config_json != NULL};
+                                .config_json = o->run_config_json};
     BB_TRY(bb_run_dir_open(o->out_dir, &use, &t->run_dir, err));
     BB_TRY(bb_run_dir_rewind_metrics(&t->run_dir, own ? t->state.step : -1, err));
     bool shared_out = bb_optimizer_dist(t->optimizer) != NULL;
