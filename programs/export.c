@@ -157,11 +157,25 @@ static int export(const export_args *args) {
     return exit_status;
 }
 
+/* An option without effect is probably a mistake, so report it. */
+static void note_unused(const bb_cli *cli, const char *format, const bb_device_args *device) {
+    if (strcmp(format, "hf") == 0) bb_cli_unused(cli, "allow_overwrite", "format hf writes a new folder, and replaces nothing");
+    if (strcmp(format, "bitbyte") != 0 && strcmp(format, "safetensors") != 0) {
+        bb_device_args_notes(cli, device);
+        return;
+    }
+    bb_cli_unused(cli, "device", "this format takes the weights as they are, without computing");
+    bb_cli_unused(cli, "threads", "this format takes the weights as they are, without computing");
+}
+
 int bb_cmd_export(int argc, char **argv) {
     export_args args = {.json = false};
     bb_cli cli;
     int exit_status = bb_cli_parse(&cli, &command, &args, argc, argv);
-    if (exit_status == BB_CLI_CONTINUE) exit_status = export(&args);
+    if (exit_status == BB_CLI_CONTINUE) {
+        note_unused(&cli, args.format ? args.format : "packed", &args.device);
+        exit_status = export(&args);
+    }
     bb_cli_free(&cli);
     return exit_status;
 }

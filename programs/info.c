@@ -211,6 +211,12 @@ static void show_memory(const info_args *args, const json_t *memory) {
                bb_text_bytes((uint64_t)json_integer_value(json_object_get(memory, "device_free"))).s);
 }
 
+static void note_unused(const bb_cli *cli, const info_args *args) {
+    bb_cli_unused(cli, "ste", "memory does not depend on it");
+    bb_cli_unused(cli, "rope_base", "memory does not depend on it");
+    bb_device_args_notes(cli, &args->device);
+}
+
 /* An option without effect is probably a mistake, so report it. */
 static int check(const bb_cli *cli, const info_args *args) {
     if (args->verify && (args->memory || !args->file))
@@ -239,6 +245,7 @@ static int info(const bb_cli *cli, info_args *args) {
         exit_status = bb_model_args_from_file(cli, &args->model, path, &config);
         if (exit_status != BB_CLI_CONTINUE) return exit_status;
     }
+    if (args->memory) note_unused(cli, args);
     if (args->memory)
         json = predict(args, &err);
     else

@@ -2,6 +2,7 @@
 /* bitbyte pack: packs files and folders into shards of bytes. */
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 
 #include "commands.h"
 #include "common.h"
@@ -217,6 +218,20 @@ static int pack_inputs(const pack_args *args) {
     return bb_cli_fail(&command, &err);
 }
 
+static bool has_folder(const bb_cli_list *inputs) {
+    struct stat st;
+    for (int i = 0; i < inputs->count; i++)
+        if (stat(inputs->items[i], &st) == 0 && S_ISDIR(st.st_mode)) return true;
+    return false;
+}
+
+/* An option without effect is probably a mistake, so report it. */
+static void note_unused(const bb_cli *cli, const pack_args *args) {
+    if (args->input_format == BB_INPUT_TEXT) bb_cli_unused(cli, "json_key", "--input_format text packs JSON unchanged");
+    if (!has_folder(&args->inputs))
+        bb_cli_unused(cli, "exts", "no input is a folder, and files given by name are always taken");
+}
+
 int bb_cmd_pack(int argc, char **argv) {
     pack_args args;
     bb_pack_options defaults;
@@ -227,7 +242,10 @@ int bb_cmd_pack(int argc, char **argv) {
                        .json_key = "text,story,completion,content"};
     bb_cli cli;
     int exit_status = bb_cli_parse(&cli, &command, &args, argc, argv);
-    if (exit_status == BB_CLI_CONTINUE) exit_status = pack_inputs(&args);
+    if (exit_status == BB_CLI_CONTINUE) {
+        note_unused(&cli, &args);
+        exit_status = pack_inputs(&args);
+    }
     bb_cli_free(&cli);
     return exit_status;
 }

@@ -145,8 +145,8 @@ bool bb_train_wants_ranks(int argc, char **argv) {
 /* An option without effect is probably a mistake, so report it. */
 static void note_unused(const bb_cli *cli, const bb_train_args *args) {
     const bb_train_options *o = &args->options;
-    static const char *const validation[] = {"val_every", "val_batches", "val_seq_len"}, *const ranks[] = {"reduce",
-                                                                                                           "dist_timeout"};
+    static const char *const validation[] = {"val_every", "val_batches", "val_seq_len", "strict_val"};
+    static const char *const ranks[] = {"reduce", "dist_timeout", "zero"};
     if (o->keep == 0) bb_cli_unused(cli, "keep_every", "without --keep, all checkpoints are kept");
     if (o->save_sync) bb_cli_unused(cli, "save_copy", "with --save_sync, training waits and no copy is made");
     if (o->seq_len > 0) bb_cli_unused(cli, "seq_len_cap", "--seq_len sets the length of all steps");
@@ -155,8 +155,8 @@ static void note_unused(const bb_cli *cli, const bb_train_args *args) {
     if (bb_cli_given(cli, "warmup_steps")) bb_cli_unused(cli, "warmup_frac", "--warmup_steps overrides it");
     if (!(args->wd > 0)) bb_cli_unused(cli, "wd_all", "--wd is 0");
     if (o->stop_at >= o->steps) bb_cli_unused(cli, "stop_at", "--steps ends the run first");
-    for (int i = 0; i < 3 && !o->val_data; i++) bb_cli_unused(cli, validation[i], "it requires --val_data");
-    for (int i = 0; i < 2 && !args->ddp; i++) bb_cli_unused(cli, ranks[i], "it requires --ddp");
+    for (int i = 0; i < 4 && !o->val_data; i++) bb_cli_unused(cli, validation[i], "it requires --val_data");
+    for (int i = 0; i < 3 && !args->ddp; i++) bb_cli_unused(cli, ranks[i], "it requires --ddp");
     if (o->val_data && bb_cli_given(cli, "val_seq_len") && o->val_seq_len > bb_train_longest(o))
         fprintf(stderr, "bitbyte train: note: --val_seq_len %d exceeds the longest training sequence, %d bytes\n",
                 o->val_seq_len, bb_train_longest(o));

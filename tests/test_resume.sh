@@ -95,10 +95,10 @@ done
 
 # ---- what has no effect is said, once; so is a model that is read past its trained length
 train --data text.txt --out warm "${small[@]}" --steps 3 --lr 1e-3 --warmup_steps 5 --log_every 1 --keep_every 2 --val_every 1 \
-    --seq_len_cap 16 --reduce exact
+    --seq_len_cap 16 --reduce exact --zero 1 --strict_val
 says "the warm-up takes all 3 steps"
-for option in keep_every val_every seq_len_cap reduce; do complains "note: --$option has no effect"; done
-[ "$(grep -c "no effect" err)" = 4 ] || fail "options with an effect are said to have none"
+for option in keep_every val_every seq_len_cap reduce zero strict_val; do complains "note: --$option has no effect"; done
+[ "$(grep -c "no effect" err)" = 6 ] || fail "options with an effect are said to have none"
 perl -MJSON::PP -ne '$l = decode_json($_); printf "%.6f ", $l->{lr}' warm/metrics.jsonl >rates
 [ "$(cat rates)" = "0.000333 0.000667 0.001000 " ] || fail "a warm-up past the end does not reach the rate: $(cat rates)"
 expect 0 "$bitbyte" eval warm text.txt --device "$device"
@@ -114,4 +114,28 @@ complains "--batch_size has no effect"
 expect 0 "$bitbyte" generate warm --max_new_bytes 2 --context_length 64 --temperature 0 --top_k 3 --device "$device"
 [ "$(grep -c "a context of 64 bytes exceeds the trained length of 32" err)" = 1 ] || fail "generate past the trained length"
 complains "--top_k has no effect"
+
+# unused N OPTION... -- COMMAND...: the options, and N in all, are said to have no effect in a command that succeeds.
+unused() {
+    local count=$1 options=()
+    shift
+    while [ "$1" != -- ]; do options+=("$1") && shift; done
+    shift
+    expect 0 "$bitbyte" "$@"
+    for option in "${options[@]}"; do complains "note: --$option has no effect"; done
+    [ "$(grep -c "no effect" err)" = "$count" ] || fail "$*: $count options have no effect, found: $(grep "no effect" err)"
+}
+for format in bitbyte safetensors; do
+    unused 2 device threads -- export warm --out "warm.$format" --format $format --device "$device" --threads 1
+done
+unused 0 -- export warm --out warm.packed --device cpu --threads 1 --allow_overwrite
+unused 1 threads -- export warm --out warm.packed --device ref --threads 1
+unused 1 allow_overwrite -- export warm --out warm.hf --format hf --device cpu --threads 1 --allow_overwrite
+unused 2 ste rope_base -- info --memory --ste clipped --rope_base 100 --device cpu --threads 1 --n_layer 1 --optim adamw --no_act_quant
+unused 1 threads -- info --memory --device ref --threads 2
+mkdir texts
+cp text.txt texts
+unused 1 json_key -- pack texts --out_dir packs/0 --input_format text --json_key body --exts txt --strict --overwrite
+unused 1 exts -- pack texts/text.txt --out_dir packs/1 --exts md
+unused 0 -- pack texts text.txt --out_dir packs/2 --exts txt --json_key body
 exit 0
