@@ -119,9 +119,22 @@ typedef struct bb_config {
 BB_API void bb_config_default(bb_config *config); /* n_layer 24, d_model 1536, n_head 12, d_ff 4096 */
 BB_API bb_status bb_config_check(const bb_config *config, bb_error *err);
 BB_API uint64_t bb_config_parameters(const bb_config *config);
-/* Reads the configuration of a model file or checkpoint, but not its tensors. trained_length (may be NULL): see
- * bb_model_trained_length. */
-BB_API bb_status bb_config_load(const char *path, bb_config *out, int *trained_length, bb_error *err);
+
+/* How a model file is read. */
+typedef struct bb_import_options {
+    int n_head;                                      /* attention heads, for files that do not store them; 0: the file does */
+    bool for_inference;                              /* bb_model_import: load as bb_model_load_for_inference does */
+    void (*on_notice)(void *user, const char *text); /* may be NULL; says what was assumed or changed while reading */
+    void *user;
+} bb_import_options;
+BB_API void bb_import_options_default(bb_import_options *options);
+/* Whether `path` is a Hugging Face folder: it holds config.json, which is not a run's. Functions that read model files take such
+ * a folder, or its config.json. */
+BB_API bool bb_is_hf_folder(const char *path);
+/* Reads the configuration of a model file or checkpoint, but not its tensors. options and trained_length (see
+ * bb_model_trained_length) may be NULL. */
+BB_API bb_status bb_config_load(const char *path, const bb_import_options *options, bb_config *out, int *trained_length,
+                                bb_error *err);
 
 /* Memory use of a run in bytes: exact for the buffers that it allocates, approximate for the device's own scratch.
  * The program and its libraries take about 20 MB more. */
@@ -153,16 +166,20 @@ BB_API bb_status bb_model_load(bb_device *device, const char *path, bb_model **o
 /* Loads for bb_model_forward, bb_model_loss, bb_evaluate and generation only. Ternary weights take at most two bits each;
  * logits are the same. Also reads packed files. */
 BB_API bb_status bb_model_load_for_inference(bb_device *device, const char *path, bb_model **out, bb_error *err);
+/* Either of these, with options. */
+BB_API bb_status bb_model_import(bb_device *device, const char *path, const bb_import_options *options, bb_model **out,
+                                 bb_error *err);
 BB_API bb_status bb_model_save(const bb_model *model, const char *path, bb_error *err);
 /* Saves a model loaded for inference as a packed file: two bits per ternary weight, about 1/16 the size of a model file.
  * path must not be the file that the model was loaded from. */
 BB_API bb_status bb_model_export_packed(const bb_model *model, const char *path, bb_error *err);
 
 typedef struct bb_export_options {
-    const char *format;                       /* NULL: "packed"; see bb_export_format_name */
+    const char *format;                       /* see bb_export_format_name; NULL: bb_export_format_for(out), else "packed" */
     const char *type;                         /* weight type, for formats with several; NULL: the format's default */
     const char *name, *description, *license; /* UTF-8, for formats that store them (gguf, hf); NULL: omitted */
     int n_head;                               /* only for model files that do not store it; 0: stored */
+    void (*on_notice)(void *user, const char *text);                          /* see bb_import_options; may be NULL */
     void (*on_progress)(void *user, int64_t bytes_done, int64_t bytes_total); /* may be NULL */
     void *user;
     const volatile int *stop; /* may be NULL; non-zero: stop and leave no file */
@@ -171,8 +188,11 @@ typedef struct bb_export_options {
 BB_API void bb_export_options_default(bb_export_options *options);
 /* The name of export format `index`; NULL past the last. */
 BB_API const char *bb_export_format_name(int index);
-/* Converts model file `model`, of any format that can be read, to `out`. On failure nothing is left. `out` must not be `model`;
- * "hf" writes a folder, which must be new or empty. The device quantizes the weights. */
+/* The format that the name of a file or folder asks for: "gguf" for *.gguf, "hf" for a folder or a name that ends in "/"; NULL:
+ * none. */
+BB_API const char *bb_export_format_for(const char *out);
+/* Converts model file `model`, of any format that can be read, to `out`. On failure nothing is left. `out` must not be `model`, or
+ * a file of it; "hf" writes a folder, which must be new or empty. The device quantizes the weights. */
 BB_API bb_status bb_export(bb_device *device, const char *model, const char *out, const bb_export_options *options,
                            bb_error *err);
 /* BB_ERR_ARGUMENT if writing `path` would replace a training checkpoint, or the config.json or latest of a run. */
@@ -593,12 +613,13 @@ BB_API bb_status bb_generate(bb_model *model, const uint8_t *prompt, size_t prom
 /* ---- Information ----------------------------------------------------------------------------------------------------- */
 
 /* Describes a model file or checkpoint as JSON: configuration, parameters, training state, and for each ternary tensor its
- * scale and the shares of -1, 0 and +1. Free it with bb_string_free. */
-BB_API bb_status bb_describe_file(const char *path, char **json, bb_error *err);
+ * scale and the shares of -1, 0 and +1. Free it with bb_string_free. options may be NULL. */
+BB_API bb_status bb_describe_file(const char *path, const bb_import_options *options, char **json, bb_error *err);
 /* Reads a whole model file or checkpoint and checks its checksums (docs/FORMAT.md) and values. JSON: `good`, and `failures`
- * with `tensor` and `reason`; free it with bb_string_free. Returns BB_OK even if the content is damaged. */
-BB_API bb_status bb_verify_file(const char *path, void (*on_progress)(void *user, int64_t bytes_done, int64_t bytes_total),
-                                void *user, bool *good, char **json, bb_error *err);
+ * with `tensor` and `reason`; free it with bb_string_free. Returns BB_OK even if the content is damaged. options may be NULL. */
+BB_API bb_status bb_verify_file(const char *path, const bb_import_options *options,
+                                void (*on_progress)(void *user, int64_t bytes_done, int64_t bytes_total), void *user,
+                                bool *good, char **json, bb_error *err);
 BB_API void bb_string_free(char *text);
 /* Convert a path to UTF-8 for JSON, and back. If the path is not UTF-8 or contains "\x", bytes above 0x7f and backslashes are
  * escaped as \xHH. Free the result with bb_string_free; NULL: out of memory. */

@@ -22,6 +22,7 @@ static const struct {
     {"eval", bb_cmd_eval, "measure bits per byte on held-out data"},
     {"generate", bb_cmd_generate, "generate text"},
     {"export", bb_cmd_export, "convert a model, by default to 2-bit weights for inference"},
+    {"convert", bb_cmd_convert, "convert a model between formats, by the new file's name"},
     {"info", bb_cmd_info, "describe or verify a model file, predict memory"},
     {"bench", bb_cmd_bench, "benchmark training or inference on this machine"},
 };

@@ -174,23 +174,46 @@ bb_status bb_model_find(const char *given, bb_status (*load)(void *user, const c
                         char *path, size_t size, bb_error *err) {
     struct stat info;
     search s = {.load = load, .user = user, .path = path, .size = size};
-    if (stat(given, &info) == 0 && S_ISDIR(info.st_mode)) return bb_run_latest_valid(given, load_path, report_damaged, &s, err);
+    if (stat(given, &info) == 0 && S_ISDIR(info.st_mode) && !bb_is_hf_folder(given))
+        return bb_run_latest_valid(given, load_path, report_damaged, &s, err);
     return load_path(&s, given, err);
+}
+
+static const bb_cli_option import_options[] = {
+    {.name = "n_head",
+     .type = BB_CLI_INT,
+     .offset = offsetof(bb_import_args, n_head),
+     .value = "N",
+     .range = BB_CLI_AT_LEAST(1),
+     .default_text = "the model file's",
+     .help = "number of attention heads, for files of the PyTorch original that do not store it"}};
+const bb_cli_group bb_import_group = {import_options, BB_CLI_COUNT(import_options)};
+
+static void report_notice(void *user, const char *text) {
+    (void)user;
+    fprintf(stderr, "note: %s\n", text);
+}
+
+bb_import_options bb_import_args_options(const bb_import_args *args) {
+    return (bb_import_options){.n_head = args->n_head, .on_notice = report_notice};
 }
 
 typedef struct loading {
     bb_device *device;
+    bb_import_options options;
     bb_model **out;
 } loading;
 
 static bb_status load_model(void *user, const char *path, bb_error *err) {
     const loading *l = user;
-    return bb_model_load_for_inference(l->device, path, l->out, err);
+    return bb_model_import(l->device, path, &l->options, l->out, err);
 }
 
-bb_status bb_model_open(bb_device *device, const char *given, char *path, size_t size, bb_model **out, bb_error *err) {
-    loading l = {.device = device, .out = out};
-    return bb_model_find(given, load_model, &l, path, size, err);
+bb_status bb_model_open(bb_device *device, const char *given, const bb_import_args *args, bb_found_model *out, bb_error *err) {
+    loading l = {.device = device, .options = bb_import_args_options(args), .out = &out->model};
+    l.options.for_inference = true;
+    out->model = NULL;
+    return bb_model_find(given, load_model, &l, out->path, sizeof out->path, err);
 }
 
 /* ---- memory ---------------------------------------------------------------------------------------------------------- */

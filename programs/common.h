@@ -40,12 +40,26 @@ void bb_model_args_default(bb_model_args *args);
 int bb_model_args_from_file(const bb_cli *cli, bb_model_args *args, const char *path, const bb_config *file);
 void bb_model_args_config(const bb_model_args *args, bb_config *out);
 
+/* --n_head, for model files that do not store the number of attention heads. */
+typedef struct bb_import_args {
+    int n_head; /* 0: not given */
+} bb_import_args;
+extern const bb_cli_group bb_import_group;
+/* Options for reading a model file; notices go to standard error. */
+bb_import_options bb_import_args_options(const bb_import_args *args);
+
 /* Calls `load` on `given`; if that is a run directory, on its latest valid checkpoint. Reports each damaged one on standard
  * error. path: receives the file that was loaded. */
 bb_status bb_model_find(const char *given, bb_status (*load)(void *user, const char *path, bb_error *err), void *user,
                         char *path, size_t size, bb_error *err);
-/* Finds the model as bb_model_find does, and loads it for inference. */
-bb_status bb_model_open(bb_device *device, const char *given, char *path, size_t size, bb_model **out, bb_error *err);
+
+/* A model for inference, and where it was found. */
+typedef struct bb_found_model {
+    bb_model *model;
+    char path[4096];
+} bb_found_model;
+/* Finds the model as bb_model_find does, and loads it. */
+bb_status bb_model_open(bb_device *device, const char *given, const bb_import_args *args, bb_found_model *out, bb_error *err);
 
 /* Training memory as text: "parameters 4.3 MB, gradients 4.3 MB, …". */
 void bb_memory_line(const bb_memory_estimate *memory, char *out, size_t size);

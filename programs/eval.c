@@ -11,6 +11,7 @@ enum { DEFAULT_MAX_SEQ_LEN = 2048, ROWS = 4096 };
 
 typedef struct eval_args {
     bb_device_args device;
+    bb_import_args import;
     const char *model, *data;
     int seq_len, batch_size;
     int64_t batches;
@@ -28,7 +29,7 @@ static const bb_cli_option options[] = {
      .type = BB_CLI_STRING,
      .offset = offsetof(eval_args, model),
      .value = "MODEL",
-     .help = "model file, checkpoint, or run directory (its latest valid checkpoint)",
+     .help = "model file of any format, checkpoint, Hugging Face folder, or run directory (its latest valid checkpoint)",
      .position = 1,
      .required = true},
     {.name = "data",
@@ -68,6 +69,7 @@ static const bb_cli_option options[] = {
      .help = "windows per batch; changes speed and memory, not the result",
      .range = BB_CLI_AT_LEAST(0),
      .default_text = "0: about 4096 bytes per batch"},
+    {.group = &bb_import_group, .offset = offsetof(eval_args, import)},
     {.help = "Output and machine"},
     {.name = "json",
      .type = BB_CLI_FLAG,
@@ -121,10 +123,9 @@ static void show(const eval_args *args, const char *path, const bb_eval_options 
 
 static int eval(const eval_args *args) {
     int exit_status;
-    char path[4096];
     bb_error err;
     bb_device *device = NULL;
-    bb_model *model = NULL;
+    bb_found_model found = {.model = NULL};
     bb_eval_options eval_options;
     bb_eval_result result;
     bb_progress progress;
@@ -132,9 +133,9 @@ static int eval(const eval_args *args) {
     bb_eval_options_default(&eval_options);
 
     bb_status status = bb_device_args_open(&args->device, &device, &err);
-    if (status == BB_OK) status = bb_model_open(device, args->model, path, sizeof path, &model, &err);
+    if (status == BB_OK) status = bb_model_open(device, args->model, &args->import, &found, &err);
     if (status == BB_OK) {
-        int trained = bb_model_trained_length(model);
+        int trained = bb_model_trained_length(found.model);
         eval_options.seq_len = args->seq_len ? args->seq_len : trained < DEFAULT_MAX_SEQ_LEN ? trained : DEFAULT_MAX_SEQ_LEN;
         eval_options.batch_size = args->batch_size              ? args->batch_size
                                   : eval_options.seq_len < ROWS ? ROWS / eval_options.seq_len
@@ -148,16 +149,16 @@ static int eval(const eval_args *args) {
         if (eval_options.cached) eval_options.kv_cache = (bb_kv_type)args->kv_cache;
         eval_options.on_progress = on_progress;
         eval_options.user = &progress;
-        status = bb_evaluate(model, args->data, &eval_options, &result, &err);
+        status = bb_evaluate(found.model, args->data, &eval_options, &result, &err);
     }
     bb_progress_clear(&progress);
     if (status == BB_OK) {
-        show(args, path, &eval_options, &result);
+        show(args, found.path, &eval_options, &result);
         exit_status = BB_EXIT_OK;
     } else {
         exit_status = bb_cli_fail(&command, &err);
     }
-    bb_model_free(model);
+    bb_model_free(found.model);
     bb_device_close(device);
     return exit_status;
 }

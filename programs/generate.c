@@ -19,6 +19,7 @@
 typedef struct generate_args {
     bb_generation generation;
     bb_device_args device;
+    bb_import_args import;
     const char *model, *prompt, *prompt_file, *metrics_json, *draft;
     const char *line_prefix, *line_suffix;
     int samples;
@@ -35,7 +36,7 @@ static const bb_cli_option options[] = {
      .value = "MODEL",
      .position = 1,
      .required = true,
-     .help = "model file, checkpoint, or run directory (its latest valid checkpoint)"},
+     .help = "model file of any format, checkpoint, Hugging Face folder, or run directory (its latest valid checkpoint)"},
     {.name = "prompt",
      .type = BB_CLI_STRING,
      .offset = offsetof(generate_args, prompt),
@@ -55,6 +56,7 @@ static const bb_cli_option options[] = {
      .range = BB_CLI_FROM_TO(1, 10000),
      .help = "generate N samples from one prompt, with seeds S, S + 1, ... Each starts with a line '--- sample 1 of N, seed "
              "S ---' and ends with a newline"},
+    {.group = &bb_import_group, .offset = offsetof(generate_args, import)},
     {.group = &bb_generation_group, .offset = offsetof(generate_args, generation)},
     {.help = "Conversation"},
     {.name = "interactive",
@@ -379,21 +381,22 @@ static int generate(const bb_cli *cli, generate_args *args) {
     if (wrong) return bb_cli_usage_error(&command, "%s", wrong);
     note_unused(cli, args);
 
-    char path[4096], draft_path[4096];
+    bb_found_model found = {.model = NULL}, draft = {.model = NULL};
     bb_error err;
     bb_device *device = NULL;
     char *read = NULL;
     uint8_t *line_memory = NULL;
     generation_input in = {
-        .model_path = path, .prompt = (const uint8_t *)args->prompt, .length = args->prompt ? strlen(args->prompt) : 0};
+        .model_path = found.path, .prompt = (const uint8_t *)args->prompt, .length = args->prompt ? strlen(args->prompt) : 0};
     bb_status status = bb_generation_resolve(&args->generation, &err);
     if (status == BB_OK) status = unescape_lines(args, &line_memory, &in, &err);
     if (status == BB_OK) status = bb_device_args_open(&args->device, &device, &err);
-    if (status == BB_OK) status = bb_model_open(device, args->model, path, sizeof path, &in.model, &err);
-    if (status == BB_OK && args->draft)
-        status = bb_model_open(device, args->draft, draft_path, sizeof draft_path, &in.draft, &err);
+    if (status == BB_OK) status = bb_model_open(device, args->model, &args->import, &found, &err);
+    if (status == BB_OK && args->draft) status = bb_model_open(device, args->draft, &(bb_import_args){0}, &draft, &err);
+    in.model = found.model;
+    in.draft = draft.model;
     if (status == BB_OK && args->metrics_json) {
-        const char *const inputs[] = {path, args->draft ? draft_path : NULL, args->prompt_file};
+        const char *const inputs[] = {found.path, args->draft ? draft.path : NULL, args->prompt_file};
         status = check_metrics_path(args->metrics_json, inputs, 3, &err);
     }
     if (status == BB_OK && args->prompt_file) {
@@ -405,8 +408,8 @@ static int generate(const bb_cli *cli, generate_args *args) {
     bb_string_free(read);
     free(line_memory);
     bb_generation_free(&args->generation);
-    bb_model_free(in.draft);
-    bb_model_free(in.model);
+    bb_model_free(draft.model);
+    bb_model_free(found.model);
     bb_device_close(device);
     return exit_status;
 }

@@ -25,7 +25,8 @@ static const bb_cli_option options[] = {
      .offset = offsetof(info_args, file),
      .value = "FILE",
      .position = 1,
-     .help = "model file, checkpoint, or run directory (its latest valid checkpoint; with --verify, all checkpoints)"},
+     .help = "model file of any format, checkpoint, Hugging Face folder, or run directory (its latest valid checkpoint; with "
+             "--verify, all checkpoints)"},
     {.name = "json", .type = BB_CLI_FLAG, .offset = offsetof(info_args, json), .help = "print one JSON object"},
     {.name = "verify",
      .type = BB_CLI_FLAG,
@@ -75,25 +76,36 @@ static const bb_cli_command command = {
                 "  bitbyte info --memory runs/small --json\n",
 };
 
+/* What bb_model_find reads, and how. */
+typedef struct reading {
+    bb_import_options options;
+    json_t *json;
+    bb_config config;
+} reading;
+
 static bb_status describe(void *user, const char *path, bb_error *err) {
+    reading *r = user;
     char *text;
-    bb_status status = bb_describe_file(path, &text, err);
+    bb_status status = bb_describe_file(path, &r->options, &text, err);
     if (status != BB_OK) return status;
-    json_t *json = json_loads(text, 0, NULL);
+    r->json = json_loads(text, 0, NULL);
     bb_string_free(text);
-    *(json_t **)user = json;
-    if (json) return BB_OK;
+    if (r->json) return BB_OK;
     err->code = BB_ERR_INTERNAL;
     snprintf(err->message, sizeof err->message, "%.900s: the description is not valid JSON", path);
     return err->code;
 }
 
-static bb_status load_config(void *user, const char *path, bb_error *err) { return bb_config_load(path, user, NULL, err); }
+static bb_status load_config(void *user, const char *path, bb_error *err) {
+    reading *r = user;
+    return bb_config_load(path, &r->options, &r->config, NULL, err);
+}
 
 /* ---- verify ----------------------------------------------------------------------------------------------------------- */
 
 typedef struct verification {
     json_t *files;
+    bb_import_options options;
     bb_progress progress;
     const char *path; /* file being read */
     int damaged;
@@ -109,7 +121,7 @@ static bb_status verify_file(verification *v, const char *path, bb_error *err) {
     char *text;
     bool good;
     v->path = path;
-    bb_status status = bb_verify_file(path, on_progress, v, &good, &text, err);
+    bb_status status = bb_verify_file(path, &v->options, on_progress, v, &good, &text, err);
     if (status != BB_OK) return status;
     if (!good) v->damaged++;
     json_array_append_new(v->files, json_loads(text, 0, NULL));
@@ -119,7 +131,8 @@ static bb_status verify_file(verification *v, const char *path, bb_error *err) {
 
 static bb_status verify_all(const info_args *args, verification *v, bb_error *err) {
     struct stat info;
-    if (stat(args->file, &info) != 0 || !S_ISDIR(info.st_mode)) return verify_file(v, args->file, err);
+    if (stat(args->file, &info) != 0 || !S_ISDIR(info.st_mode) || bb_is_hf_folder(args->file))
+        return verify_file(v, args->file, err);
     char path[4096];
     long long step;
     bb_status status = bb_run_checkpoint_before(args->file, INT64_MAX, path, sizeof path, err);
@@ -132,8 +145,8 @@ static bb_status verify_all(const info_args *args, verification *v, bb_error *er
     return status;
 }
 
-static int verify(const info_args *args) {
-    verification v = {.files = json_array()};
+static int verify(const info_args *args, const bb_import_options *import) {
+    verification v = {.files = json_array(), .options = *import};
     bb_error err;
     bb_progress_open(&v.progress, stderr, 0);
     bb_status status = verify_all(args, &v, &err);
@@ -224,7 +237,8 @@ static int check(const bb_cli *cli, const info_args *args) {
     if (!args->file && !args->memory) return bb_cli_usage_error(&command, "FILE is missing: bitbyte info %s", command.usage);
     for (int i = 0; i < cli->row_count && !args->memory; i++) {
         const bb_cli_row *row = &cli->rows[i];
-        if (row->given && row->target != &args->file && row->target != &args->json && row->target != &args->verify)
+        if (row->given && row->target != &args->file && row->target != &args->json && row->target != &args->verify &&
+            row->target != &args->model.n_head)
             return bb_cli_usage_error(&command, "--%s requires --memory", row->option->name);
     }
     return BB_CLI_CONTINUE;
@@ -236,20 +250,20 @@ static int info(const bb_cli *cli, info_args *args) {
 
     char path[4096];
     bb_error err;
-    bb_config config;
-    json_t *json = NULL;
-    if (args->verify) return verify(args);
+    const bb_import_args import = {.n_head = bb_cli_given(cli, "n_head") ? args->model.n_head : 0};
+    reading r = {.options = bb_import_args_options(&import)};
+    if (args->verify) return verify(args, &r.options);
     if (args->memory && args->file) {
-        if (bb_model_find(args->file, load_config, &config, path, sizeof path, &err) != BB_OK)
-            return bb_cli_fail(&command, &err);
-        exit_status = bb_model_args_from_file(cli, &args->model, path, &config);
+        if (bb_model_find(args->file, load_config, &r, path, sizeof path, &err) != BB_OK) return bb_cli_fail(&command, &err);
+        exit_status = bb_model_args_from_file(cli, &args->model, path, &r.config);
         if (exit_status != BB_CLI_CONTINUE) return exit_status;
     }
     if (args->memory) note_unused(cli, args);
     if (args->memory)
-        json = predict(args, &err);
+        r.json = predict(args, &err);
     else
-        (void)bb_model_find(args->file, describe, &json, path, sizeof path, &err);
+        (void)bb_model_find(args->file, describe, &r, path, sizeof path, &err);
+    json_t *json = r.json;
     if (!json) return bb_cli_fail(&command, &err);
     if (args->json) {
         bb_json_line(json);

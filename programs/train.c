@@ -65,6 +65,14 @@ static bb_status check_memory(const bb_train_args *args, bb_device *device, cons
     return err->code;
 }
 
+static void note_import(void *report, const char *text) { bb_train_report_note(report, text); }
+
+static bb_status load_init(const bb_train_args *args, bb_train_report *report, run *r, bb_error *err) {
+    const bb_import_options options = {
+        .n_head = args->import.n_head, .on_notice = bb_dist_rank(r->dist) == 0 ? note_import : NULL, .user = report};
+    return bb_model_import(r->device, args->init, &options, &r->model, err);
+}
+
 /* Opens dataset, model, optimizer and trainer of this rank. */
 static bb_status open_parts(const bb_train_args *args, bb_train_report *report, const bb_config *config,
                             const bb_optimizer_options *optimizer, bool no_copy, run *r, bb_error *err) {
@@ -75,7 +83,7 @@ static bb_status open_parts(const bb_train_args *args, bb_train_report *report, 
     if (status != BB_OK) return status;
 
     if (args->init)
-        status = bb_model_load(r->device, args->init, &r->model, err);
+        status = load_init(args, report, r, err);
     else
         status = bb_model_create(r->device, config, (uint64_t)args->seed, &r->model, err);
     if (status != BB_OK) return status;

@@ -11,6 +11,7 @@
 typedef struct bb_train_args {
     bb_train_options options; /* library options; pointers and callbacks are set later */
     bb_model_args model;
+    bb_import_args import; /* n_head, where it is given for the file of --init or --resume */
     bb_device_args device;
     const char *data, *out, *val_data, *resume, *init; /* paths, absolute after bb_train_args_read */
     double lr, wd;

@@ -185,7 +185,9 @@ static int complete(const bb_cli *cli, bb_dist *dist, bb_train_args *args) {
     bb_config config;
     bb_error err;
     if (model_file[0] && !args->saved) {
-        if (bb_config_load(model_file, &config, NULL, &err) != BB_OK) return bb_cli_fail(&bb_train_command, &err);
+        args->import.n_head = bb_cli_given(cli, "n_head") ? args->model.n_head : 0;
+        const bb_import_options import = bb_import_args_options(&args->import);
+        if (bb_config_load(model_file, &import, &config, NULL, &err) != BB_OK) return bb_cli_fail(&bb_train_command, &err);
         status = bb_model_args_from_file(cli, &args->model, model_file, &config);
         if (status != BB_CLI_CONTINUE) return status;
     }

@@ -139,8 +139,8 @@ static void test_config(void **state) {
     config = f.config;
     config.n_head = 0;
     assert_int_equal(bb_config_parameters(&config), 0); /* and no division by it */
-    REFUSED("path is NULL", bb_config_load(NULL, &config, NULL, E));
-    REFUSED("out is NULL", bb_config_load(f.model_path, NULL, NULL, E));
+    REFUSED("path is NULL", bb_config_load(NULL, NULL, &config, NULL, E));
+    REFUSED("out is NULL", bb_config_load(f.model_path, NULL, NULL, NULL, E));
     REFUSED("device is NULL", bb_memory_predict(NULL, &f.config, &request, &estimate, E));
     REFUSED("config is NULL", bb_memory_predict(f.device, NULL, &request, &estimate, E));
     REFUSED("request is NULL", bb_memory_predict(f.device, &f.config, NULL, &estimate, E));
@@ -196,6 +196,13 @@ static void test_model(void **state) {
     REFUSED("device is NULL", bb_model_load_for_inference(NULL, f.model_path, &out, E));
     REFUSED("path is NULL", bb_model_load_for_inference(f.device, NULL, &out, E));
     REFUSED("out is NULL", bb_model_load_for_inference(f.device, f.model_path, NULL, E));
+    bb_import_options import;
+    bb_import_options_default(NULL);
+    bb_import_options_default(&import);
+    REFUSED("device is NULL", bb_model_import(NULL, f.model_path, &import, &out, E));
+    REFUSED("path is NULL", bb_model_import(f.device, NULL, &import, &out, E));
+    REFUSED("options is NULL", bb_model_import(f.device, f.model_path, NULL, &out, E));
+    REFUSED("out is NULL", bb_model_import(f.device, f.model_path, &import, NULL, E));
     REFUSED("model is NULL", bb_model_save(NULL, f.model_path, E));
     REFUSED("path is NULL", bb_model_save(f.model, NULL, E));
     REFUSED("model is NULL", bb_model_export_packed(NULL, f.model_path, E));
@@ -508,11 +515,11 @@ static void test_information(void **state) {
     bool good;
     bb_bench_options bench;
     bb_decode_bench_options decode;
-    REFUSED("path is NULL", bb_describe_file(NULL, &json, E));
-    REFUSED("json is NULL", bb_describe_file(f.model_path, NULL, E));
-    REFUSED("path is NULL", bb_verify_file(NULL, NULL, NULL, &good, &json, E));
-    REFUSED("good is NULL", bb_verify_file(f.model_path, NULL, NULL, NULL, &json, E));
-    REFUSED("json is NULL", bb_verify_file(f.model_path, NULL, NULL, &good, NULL, E));
+    REFUSED("path is NULL", bb_describe_file(NULL, NULL, &json, E));
+    REFUSED("json is NULL", bb_describe_file(f.model_path, NULL, NULL, E));
+    REFUSED("path is NULL", bb_verify_file(NULL, NULL, NULL, NULL, &good, &json, E));
+    REFUSED("good is NULL", bb_verify_file(f.model_path, NULL, NULL, NULL, NULL, &json, E));
+    REFUSED("json is NULL", bb_verify_file(f.model_path, NULL, NULL, NULL, &good, NULL, E));
     bb_string_free(NULL);
     assert_null(bb_path_text(NULL));
     assert_null(bb_path_from_text(NULL));

@@ -241,12 +241,12 @@ static void test_full_disk(void **state) {
 static void test_describe(void **state) {
     (void)state;
     char *text;
-    assert_ok(bb_describe_file(scratch_path("good"), &text, &test_error));
+    assert_ok(bb_describe_file(scratch_path("good"), NULL, &text, &test_error));
     assert_non_null(strstr(text, "\"kind\": \"checkpoint\""));
     assert_non_null(strstr(text, "blocks.0.attn.k_proj.weight"));
     assert_non_null(strstr(text, "\"step\": 7"));
     bb_string_free(text);
-    assert_fails(bb_describe_file(scratch_path("missing"), &text, &test_error), BB_ERR_IO, "missing");
+    assert_fails(bb_describe_file(scratch_path("missing"), NULL, &text, &test_error), BB_ERR_IO, "missing");
 }
 
 int main(void) {

@@ -24,11 +24,12 @@ declare -A contract=(
         warmup_steps lr_schedule lr_min_factor wd grad_clip batch_size grad_accum seq_len seq_len_cap val_data val_every val_batches
         val_seq_len resume no_opt_state allow_overwrite ddp optim ste seed threads device keep wd_all rope_base init json stop_at
         keep_every save_sync save_copy spike_skip global_batch reduce dist_timeout save_minutes max_minutes profile"
-    [eval]="model data seq_len batches batch_size kv_cache json threads device"
-    [generate]="model prompt prompt_file max_new_bytes context_length kv_cache stop n repetition_penalty repetition_window temperature top_k top_p min_p
+    [eval]="model data n_head seq_len batches batch_size kv_cache json threads device"
+    [generate]="model n_head prompt prompt_file max_new_bytes context_length kv_cache stop n repetition_penalty repetition_window temperature top_k top_p min_p
         seed interactive line_prefix line_suffix echo no_echo metrics metrics_json json speculate draft threads device"
     [pack]="inputs out_dir shard_size_gb sep_byte exts input_format val_frac json_key strict"
-    [export]="model out json threads device"
+    [export]="model out format type name description license n_head allow_overwrite json threads device"
+    [convert]="in out to type name description license n_head allow_overwrite json threads device"
     [info]="file json verify memory n_layer d_model n_head n_kv_head d_ff batch_size seq_len optim no_ckpt"
     [bench]="shape decode kv_cache threads batch_size seq_len repeats optim recompute step_only json device"
 )

@@ -239,10 +239,10 @@ static bb_status use(const char *device_name, const char *checkpoint, bb_error *
     if (status == BB_OK) status = bb_evaluate(model, text, &eo, &result, err);
     if (status == BB_OK) status = bb_generate(model, (const uint8_t *)"abc", 3, &go, &metrics, err);
     if (status == BB_OK) status = bb_model_save(model, scratch_path("model"), err);
-    if (status == BB_OK) status = bb_describe_file(checkpoint, &json, err);
+    if (status == BB_OK) status = bb_describe_file(checkpoint, NULL, &json, err);
     bb_string_free(json);
     json = NULL;
-    if (status == BB_OK) status = bb_verify_file(checkpoint, NULL, NULL, &whole, &json, err);
+    if (status == BB_OK) status = bb_verify_file(checkpoint, NULL, NULL, NULL, &whole, &json, err);
     bb_string_free(json);
     bb_model_free(model);
     bb_device_close(device);

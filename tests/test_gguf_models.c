@@ -170,6 +170,7 @@ static void test_texts(void **state) {
     bb_tensor_source_close(s);
     bb_export_options options;
     bb_export_options_default(&options);
+    options.format = "packed";
     options.license = "mit";
     assert_fails(bb_export(device, from, to, &options, &test_error), BB_ERR_ARGUMENT, "format packed holds no license");
     options.format = "gguf";
@@ -264,14 +265,14 @@ static void test_other_files(void **state) {
     assert_true(scratch_write(bad, data, size));
     assert_fails(bb_model_load_for_inference(device, bad, &m, &test_error), BB_ERR_FORMAT,
                  "'blk.0.attn_v.weight': element 259 is NaN");
-    assert_ok(bb_verify_file(bad, NULL, NULL, &good, &json, &test_error));
+    assert_ok(bb_verify_file(bad, NULL, NULL, NULL, &good, &json, &test_error));
     assert_false(good);
     assert_non_null(strstr(json, "element 259 is NaN"));
     bb_string_free(json);
-    assert_ok(bb_verify_file(to, NULL, NULL, &good, &json, &test_error));
+    assert_ok(bb_verify_file(to, NULL, NULL, NULL, &good, &json, &test_error));
     assert_true(good);
     bb_string_free(json);
-    assert_ok(bb_describe_file(to, &json, &test_error));
+    assert_ok(bb_describe_file(to, NULL, &json, &test_error));
     assert_non_null(strstr(json, "0.015625"));
     bb_string_free(json);
     bb_tensor_source_close(s);

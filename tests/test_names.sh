@@ -56,7 +56,7 @@ mkdir hugging_face
 echo '{"architectures": ["X"]}' >hugging_face/config.json
 : >hugging_face/model.safetensors
 expect 1 "$bitbyte" generate hugging_face --prompt Once
-complains "a model in the layout of Hugging Face's transformers"
+complains "hugging_face/model.safetensors: expected a safetensors file of at least 8 bytes"
 printf 'PK\003\004 and so on, and so on' >ckpt.pt
 expect 1 "$bitbyte" generate ckpt.pt --prompt Once
 complains "ckpt.pt: not a zip archive that can be read"

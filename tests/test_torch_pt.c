@@ -43,15 +43,15 @@ static double loss_of(bb_model *model) {
 }
 
 static void expect_loss(const char *name, int n_head) {
-    const bb_import_options options = {.n_head = n_head};
     for (int for_inference = 0; for_inference < 2; for_inference++) {
+        const bb_import_options options = {.n_head = n_head, .for_inference = for_inference};
         bb_model_source source;
         bb_model *model = NULL;
         assert_ok(bb_model_source_open(fixture(name), &options, &source, &test_error));
         assert_int_equal(source.config.n_layer, 1);
         assert_int_equal(source.config.n_kv_head, 1);
         assert_int_equal(source.config.d_ff, 24);
-        assert_ok(bb_model_load_source(device, &source, for_inference, &model, &test_error));
+        assert_ok(bb_model_load_source(device, &source, &options, &model, &test_error));
         double expected = expected_loss(name), found = loss_of(model);
         if (fabs(found - expected) > 1e-4 * expected) fail_msg("%s: loss %.7f, PyTorch has %.7f", name, found, expected);
         bb_model_free(model);
@@ -71,6 +71,27 @@ static void test_heads_are_asked_for(void **state) {
     bb_model *model = NULL;
     bb_export_options options;
     assert_fails(bb_model_load(device, fixture("state"), &model, &test_error), BB_ERR_FORMAT, "--n_head");
+    assert_null(model);
+    /* Every reader takes the option, and none a number that the file contradicts. */
+    bb_import_options import;
+    bb_config config;
+    char *json;
+    bool good;
+    bb_import_options_default(&import);
+    import.n_head = 2;
+    assert_ok(bb_config_load(fixture("state"), &import, &config, NULL, &test_error));
+    assert_int_equal(config.n_head, 2);
+    assert_ok(bb_describe_file(fixture("state"), &import, &json, &test_error));
+    bb_string_free(json);
+    assert_ok(bb_verify_file(fixture("state"), &import, NULL, NULL, &good, &json, &test_error));
+    assert_true(good);
+    bb_string_free(json);
+    assert_ok(bb_model_import(device, fixture("state"), &import, &model, &test_error));
+    assert_true(fabs(loss_of(model) - expected_loss("state")) < 1e-4 * expected_loss("state"));
+    bb_model_free(model);
+    import.n_head = 4;
+    assert_fails(bb_model_import(device, fixture("trainer"), &import, &model, &test_error), BB_ERR_ARGUMENT,
+                 "--n_head 4 contradicts the file, which has 2");
     assert_null(model);
     /* With the option, `export` makes a file that says it. */
     bb_export_options_default(&options);
@@ -94,7 +115,7 @@ static void expect_file_refused(const char *path, bb_status status, const char *
 
 static void test_other_models(void **state) {
     (void)state;
-    expect_file_refused(fixture("untied"), BB_ERR_UNSUPPORTED, "lm_head.weight differs from tok_emb.weight");
+    expect_file_refused(fixture("untied"), BB_ERR_UNSUPPORTED, "model.lm_head.weight differs from model.tok_emb.weight");
     expect_file_refused(fixture("mamba"), BB_ERR_UNSUPPORTED, "model family \"mamba\"");
     expect_file_refused(fixture("diffusion"), BB_ERR_UNSUPPORTED, "variant \"diffusion\"");
     expect_file_refused(fixture("legacy"), BB_ERR_UNSUPPORTED, "before PyTorch 1.6");

@@ -412,7 +412,7 @@ static void test_bad_steps(void **state) {
 static int64_t skipped_of(const char *name, int step) {
     char path[512], *text;
     snprintf(path, sizeof path, "%s/step-%08d.safetensors", scratch_path(name), step);
-    assert_ok(bb_describe_file(path, &text, &test_error));
+    assert_ok(bb_describe_file(path, NULL, &text, &test_error));
     const char *at = strstr(text, "\"skipped_steps\": ");
     assert_non_null(at);
     int64_t n = strtoll(at + strlen("\"skipped_steps\": "), NULL, 10);

@@ -66,13 +66,16 @@ static bb_status count_signs(void *user, int64_t first, const float *values, int
 }
 
 /* Scale and shares of a ternary weight, by SPEC's rule, or as they stand in the file. */
-static bb_status describe_ternary(const bb_model_source *w, const bb_param *p, const bb_weight *weight, json_t **out,
-                                  bb_error *err) {
+static bb_status describe_ternary(const bb_model_source *w, const bb_param *p, const bb_weight *weight,
+                                  bb_latent_weights *latent, json_t **out, bb_error *err) {
     tally y = {.sum = 0};
-    int64_t nonzero;
-    bool exact = false;
-    if (w->layout->quantized) BB_TRY(bb_model_source_find_scale(w, p, weight, &y.scale, &nonzero, &exact, err));
-    if (!exact) {
+    bb_magnitudes m = {.ternary = false};
+    if (w->layout->quantized) {
+        BB_TRY(bb_model_source_magnitudes(w, p, weight, &m, err));
+        bb_latent_weights_add(latent, p, &m);
+        y.scale = m.g;
+    }
+    if (!m.ternary) {
         BB_TRY(bb_model_source_scan(w, p, weight, add_sizes, &y, err));
         y.scale = bb_absmean_scale(y.sum, p->count);
     }
@@ -81,14 +84,16 @@ static bb_status describe_ternary(const bb_model_source *w, const bb_param *p, c
     return BB_OK;
 }
 
-static bb_status describe_tensors(const bb_model_source *w, const bb_param_table *table, json_t *layers, bb_error *err) {
+static bb_status describe_tensors(const bb_model_source *w, const bb_param_table *table, bb_latent_weights *latent,
+                                  json_t *layers, bb_error *err) {
     for (int i = 0; i < table->count; i++) {
         const bb_param *p = &table->entries[i];
         bb_weight weight;
         json_t *layer = NULL;
         BB_TRY(w->layout->find(w, p, &weight, err));
         if (!p->ternary) continue;
-        BB_TRY(weight.packed ? describe_packed(w, p, &weight, &layer, err) : describe_ternary(w, p, &weight, &layer, err));
+        BB_TRY(weight.packed ? describe_packed(w, p, &weight, &layer, err)
+                             : describe_ternary(w, p, &weight, latent, &layer, err));
         if (json_array_append_new(layers, layer) != 0) return bb_fail(err, BB_ERR_MEMORY, "out of memory");
     }
     return BB_OK;
@@ -104,19 +109,21 @@ static int64_t packed_bytes(const bb_param_table *table) {
     return bytes;
 }
 
-bb_status bb_describe_file(const char *path, char **json, bb_error *err) {
+bb_status bb_describe_file(const char *path, const bb_import_options *options, char **json, bb_error *err) {
     BB_REQUIRE("json", json);
     *json = NULL;
     BB_REQUIRE("path", path);
     bb_model_source w = {0};
     bb_param_table table = {0};
+    bb_latent_weights latent = {0};
     json_t *layers = json_array(), *root = NULL;
     bb_status status;
-    BB_TRY_GOTO(status, done, bb_model_source_open(path, NULL, &w, err));
+    BB_TRY_GOTO(status, done, bb_model_source_open(path, options, &w, err));
     const char *state = bb_tensor_source_metadata(w.source, "training_state");
     const char *trained_length = bb_tensor_source_metadata(w.source, "trained_length");
     BB_TRY_GOTO(status, done, bb_param_table_create(&w.config, false, &table, err));
-    BB_TRY_GOTO(status, done, describe_tensors(&w, &table, layers, err));
+    BB_TRY_GOTO(status, done, describe_tensors(&w, &table, &latent, layers, err));
+    if (options) bb_latent_weights_tell(&latent, &w, options->on_notice, options->user);
     root =
         json_pack("{s:o, s:s, s:o, s:I, s:I, s:I, s:O, s:o*, s:o*}", "file", bb_json_path(path), "kind",
                   state                           ? "checkpoint"

@@ -3,6 +3,8 @@
 #include <jansson.h>
 #include <stdio.h>
 #include <string.h>
+#include <strings.h>
+#include <sys/stat.h>
 
 #include "modelfile/export_formats.h"
 #include "modelfile/output.h"
@@ -12,6 +14,18 @@ static const bb_export_format *const formats[] = {&bb_export_packed, &bb_export_
 
 const char *bb_export_format_name(int index) {
     return index >= 0 && index < (int)(sizeof formats / sizeof *formats) ? formats[index]->name : NULL;
+}
+
+static bool ends_with(const char *text, const char *end) {
+    size_t n = strlen(text), m = strlen(end);
+    return n > m && strcasecmp(text + n - m, end) == 0;
+}
+
+const char *bb_export_format_for(const char *out) {
+    struct stat st;
+    if (!out) return NULL;
+    if (ends_with(out, ".gguf")) return bb_export_gguf.name;
+    return ends_with(out, "/") || (stat(out, &st) == 0 && S_ISDIR(st.st_mode)) ? bb_export_hf.name : NULL;
 }
 
 static bb_status find_format(const char *name, const bb_export_format **out, bb_error *err) {
@@ -63,31 +77,34 @@ static bb_status check_texts(const bb_export_format *format, const bb_export_opt
 }
 
 void bb_export_options_default(bb_export_options *options) {
-    if (options) *options = (bb_export_options){.format = "packed"};
+    if (options) *options = (bb_export_options){0};
 }
 
 static bb_status export_source(bb_device *device, const char *model, const bb_export_format *format, bb_exporter *e,
                                bb_error *err) {
-    bb_import_options import = {.n_head = e->options->n_head};
+    const bb_export_options *o = e->options;
+    bb_import_options import = {.n_head = o->n_head, .for_inference = true, .on_notice = o->on_notice, .user = o->user};
     BB_TRY(bb_model_source_open(model, &import, &e->source, err));
     if (format->masters) {
-        BB_TRY(bb_model_source_refuse_packed(&e->source, err));
         BB_TRY(bb_param_table_create(&e->source.config, false, &e->table, err));
         BB_TRY(bb_tensor_source_check_metadata(e->source.source, err));
     } else {
-        BB_TRY(bb_model_load_source(device, &e->source, true, &e->model, err));
+        BB_TRY(bb_model_load_source(device, &e->source, &import, &e->model, err));
         BB_TRY(bb_param_table_create(&e->source.config, true, &e->table, err));
     }
     e->bytes_total = e->table.total * (int64_t)sizeof(float);
-    return format->write(e, err);
+    BB_TRY(format->write(e, err));
+    bb_latent_weights_tell(&e->latent, &e->source, o->on_notice, o->user);
+    return BB_OK;
 }
 
 bb_status bb_export(bb_device *device, const char *model, const char *out, const bb_export_options *options, bb_error *err) {
     BB_REQUIRE("device, model, out, options", device, model, out, options);
     BB_DEVICE_SCOPE(device);
     const bb_export_format *format = NULL;
+    const char *asked = options->format ? options->format : bb_export_format_for(out);
     bb_exporter e = {.path = out, .options = options};
-    BB_TRY(find_format(options->format ? options->format : "packed", &format, err));
+    BB_TRY(find_format(asked ? asked : bb_export_packed.name, &format, err));
     BB_TRY(find_type(format, options->type, &e.type, err));
     BB_TRY(check_texts(format, options, err));
     BB_TRY(bb_output_check_same(model, out, err));

@@ -12,6 +12,7 @@
 #include "model/config.h"
 #include "modelfile/export_formats.h"
 #include "modelfile/gguf_names.h"
+#include "modelfile/layouts.h"
 #include "modelfile/quantize.h"
 
 /* tq2_0 is the default: the codes as they are at two bits, which llama.cpp has its fastest kernels for. */
@@ -132,11 +133,11 @@ static bb_status put_pairs(writer *w, bb_error *err) {
 
 /* The header's entries for p; their data will follow in this order. */
 static uint64_t put_tensors(writer *w, const bb_param *p) {
-    bb_gguf_tensors tensors = bb_gguf_tensors_of(&w->e->source.config, p);
+    bb_tensor_names tensors = bb_naming_of(&bb_gguf_naming, &w->e->source.config, p);
     bb_file_dtype type = p->ternary ? w->type : BB_FILE_F32;
     for (int i = 0; i < tensors.count; i++) {
         int64_t rows = p->shape[0] / tensors.count, elements = rows * p->shape[1];
-        put_string(w, tensors.names[i]);
+        put_string(w, tensors.text[i]);
         put_u32(w, (uint32_t)p->rank);
         if (p->rank == 2) put_u64(w, (uint64_t)p->shape[1]);
         put_u64(w, (uint64_t)rows);
@@ -217,7 +218,7 @@ static bb_status check_scale(const writer *w, const bb_param *p, const int8_t *q
 }
 
 static bb_status write_ternary(writer *w, const bb_param *p, bb_error *err) {
-    bb_gguf_tensors tensors = bb_gguf_tensors_of(&w->e->source.config, p);
+    bb_tensor_names tensors = bb_naming_of(&bb_gguf_naming, &w->e->source.config, p);
     int8_t *q = malloc((size_t)p->count);
     float scale;
     if (!q) return bb_fail(err, BB_ERR_MEMORY, "%s: no memory to write it", w->e->path);
@@ -225,7 +226,7 @@ static bb_status write_ternary(writer *w, const bb_param *p, bb_error *err) {
     if (status == BB_OK) status = check_scale(w, p, q, scale, err);
     int64_t shape[2] = {p->shape[0] / tensors.count, p->shape[1]};
     for (int i = 0; i < tensors.count && status == BB_OK; i++)
-        status = write_codes(w, q + i * shape[0] * shape[1], shape, tensors.heads, scale, err);
+        status = write_codes(w, q + i * shape[0] * shape[1], shape, tensors.interleaved_heads, scale, err);
     free(q);
     return status;
 }

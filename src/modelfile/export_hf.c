@@ -13,34 +13,15 @@
 #include "core/tensor.h"
 #include "modelfile/export_formats.h"
 #include "modelfile/export_hf_text.h"
+#include "modelfile/hf.h"
+#include "modelfile/layouts.h"
 #include "modelfile/safetensors.h"
 
-enum { NAME_BYTES = 64, PIECE = 1 << 14 };
-
-typedef struct tensor_name {
-    char text[NAME_BYTES];
-} tensor_name;
+enum { PIECE = 1 << 14 };
 
 static bool is_bf16(const bb_exporter *e) { return strcmp(e->type, "bf16") == 0; }
 
 /* ---- the weights -------------------------------------------------------------------------------------------------------------- */
-
-/* Names of parameter `index`; two of gate_up, whose rows are the gate's and then the up projection's. */
-static int names_of(const bb_param_table *table, int index, tensor_name names[2]) {
-    static const char *const block[BB_PARAMS_PER_BLOCK] = {
-        [BB_P_N1] = "input_layernorm",    [BB_P_Q] = "self_attn.q_proj", [BB_P_K] = "self_attn.k_proj",
-        [BB_P_V] = "self_attn.v_proj",    [BB_P_O] = "self_attn.o_proj", [BB_P_N2] = "post_attention_layernorm",
-        [BB_P_GATE_UP] = "mlp.gate_proj", [BB_P_DOWN] = "mlp.down_proj"};
-    int layer = (index - BB_PARAM_FIRST_BLOCK) / BB_PARAMS_PER_BLOCK;
-    int place = (index - BB_PARAM_FIRST_BLOCK) % BB_PARAMS_PER_BLOCK;
-    if (index < BB_PARAM_FIRST_BLOCK || index == table->count - 1) {
-        (void)snprintf(names[0].text, NAME_BYTES, "model.%s.weight", index < BB_PARAM_FIRST_BLOCK ? "embed_tokens" : "norm");
-        return 1;
-    }
-    (void)snprintf(names[0].text, NAME_BYTES, "model.layers.%d.%s.weight", layer, block[place]);
-    (void)snprintf(names[1].text, NAME_BYTES, "model.layers.%d.mlp.up_proj.weight", layer);
-    return place == BB_P_GATE_UP ? 2 : 1;
-}
 
 static bb_status write_floats(const bb_exporter *e, const float *values, int64_t n, bb_tensor_sink *sink, bb_error *err) {
     bb_bf16 rounded[1024];
@@ -93,19 +74,19 @@ static bb_status write_weights(bb_exporter *e, const char *path, bb_error *err) 
     const bb_file_metadata metadata[] = {{"format", "pt"}};
     size_t max_tensors = 2 * (size_t)table->count;
     bb_file_tensor *tensors = calloc(max_tensors, sizeof *tensors);
-    tensor_name *names = calloc(max_tensors, sizeof *names);
+    bb_tensor_names *names = calloc((size_t)table->count, sizeof *names);
     bb_tensor_sink *sink = NULL;
     bb_status status = BB_OK;
     int count = 0;
     if (!tensors || !names) BB_TRY_GOTO(status, done, bb_fail(err, BB_ERR_MEMORY, "%s: no memory to write it", e->path));
     for (int i = 0; i < table->count; i++) {
         const bb_param *p = &table->entries[i];
-        int parts = names_of(table, i, &names[count]);
-        for (int part = 0; part < parts; part++, count++)
-            tensors[count] = (bb_file_tensor){.name = names[count].text,
-                                              .dtype = is_bf16(e) ? BB_FILE_BF16 : BB_FILE_F32,
-                                              .rank = p->rank,
-                                              .shape = {p->shape[0] / parts, p->shape[1]}};
+        names[i] = bb_naming_of(&bb_hf_naming, &e->source.config, p);
+        for (int part = 0, parts = names[i].count; part < parts; part++)
+            tensors[count++] = (bb_file_tensor){.name = names[i].text[part],
+                                                .dtype = is_bf16(e) ? BB_FILE_BF16 : BB_FILE_F32,
+                                                .rank = p->rank,
+                                                .shape = {p->shape[0] / parts, p->shape[1]}};
     }
     BB_TRY_GOTO(status, done, bb_safetensors_create(path, tensors, count, metadata, 1, &sink, err));
     status = write_all(e, sink, err);
@@ -121,12 +102,10 @@ done:
 
 /* ---- the folder ---------------------------------------------------------------------------------------------------------------- */
 
-#define WEIGHTS "model.safetensors"
-
 static const struct {
     const char *name;
     char *(*text)(const bb_exporter *e); /* malloc'd */
-} text_files[] = {{"config.json", bb_hf_config},
+} text_files[] = {{BB_HF_CONFIG, bb_hf_config},
                   {"generation_config.json", bb_hf_generation_config},
                   {"tokenizer.json", bb_hf_tokenizer},
                   {"tokenizer_config.json", bb_hf_tokenizer_config},
@@ -149,7 +128,7 @@ static bb_status check_free(const char *path, bb_error *err) {
 
 static void remove_folder(const char *folder) {
     for (int i = -1; i < (int)TEXT_FILES; i++) {
-        char *path = bb_file_join(folder, i < 0 ? WEIGHTS : text_files[i].name);
+        char *path = bb_file_join(folder, i < 0 ? BB_HF_WEIGHTS : text_files[i].name);
         if (path) (void)unlink(path);
         free(path);
     }
@@ -166,7 +145,7 @@ static bb_status fill_folder(bb_exporter *e, const char *folder, bb_error *err) 
         free(text);
     }
     if (status != BB_OK) return status;
-    char *path = bb_file_join(folder, WEIGHTS);
+    char *path = bb_file_join(folder, BB_HF_WEIGHTS);
     status = path ? write_weights(e, path, err) : bb_fail(err, BB_ERR_MEMORY, "%s: no memory to write it", e->path);
     free(path);
     return status;

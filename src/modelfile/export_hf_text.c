@@ -7,6 +7,8 @@
 #include <string.h>
 
 #include "core/json.h"
+#include "model/config.h"
+#include "modelfile/layouts.h"
 
 static char *text_of(json_t *json) {
     char *text = json ? bb_json_text(json, JSON_INDENT(2)) : NULL;
@@ -19,15 +21,16 @@ static const char *dtype_of(const bb_exporter *e) { return strcmp(e->type, "bf16
 /* Llama's defaults for begin and end of text are bytes here: null says that there are none. */
 char *bb_hf_config(const bb_exporter *e) {
     const bb_config *c = &e->source.config;
-    return text_of(
-        json_pack("{s:[s],s:s,s:i,s:i,s:i,s:i,s:i,s:i,s:i,s:s,s:i,s:f,s:f,s:{s:s,s:f},s:b,s:b,s:b,s:f,s:n,s:n,s:n,s:s,s:s,s:b}",
-                  "architectures", "LlamaForCausalLM", "model_type", "llama", "vocab_size", c->vocab_size, "hidden_size",
-                  c->d_model, "intermediate_size", c->d_ff, "num_hidden_layers", c->n_layer, "num_attention_heads", c->n_head,
-                  "num_key_value_heads", c->n_kv_head, "head_dim", c->d_model / c->n_head, "hidden_act", "silu",
-                  "max_position_embeddings", e->source.trained_length, "rms_norm_eps", c->norm_eps, "rope_theta", c->rope_base,
-                  "rope_parameters", "rope_type", "default", "rope_theta", c->rope_base, "tie_word_embeddings", 1,
-                  "attention_bias", 0, "mlp_bias", 0, "attention_dropout", 0.0, "bos_token_id", "eos_token_id", "pad_token_id",
-                  "dtype", dtype_of(e), "torch_dtype", dtype_of(e), "use_cache", 1));
+    return text_of(json_pack(
+        "{s:[s],s:s,s:i,s:i,s:i,s:i,s:i,s:i,s:i,s:s,s:i,s:f,s:f,s:{s:s,s:f},s:b,s:b,s:b,s:f,s:n,s:n,s:n,s:s,s:s,s:b,s:{s:b,s:s}"
+        "}",
+        "architectures", "LlamaForCausalLM", "model_type", "llama", "vocab_size", c->vocab_size, "hidden_size", c->d_model,
+        "intermediate_size", c->d_ff, "num_hidden_layers", c->n_layer, "num_attention_heads", c->n_head, "num_key_value_heads",
+        c->n_kv_head, "head_dim", c->d_model / c->n_head, "hidden_act", "silu", "max_position_embeddings",
+        e->source.trained_length, "rms_norm_eps", c->norm_eps, "rope_theta", c->rope_base, "rope_parameters", "rope_type",
+        "default", "rope_theta", c->rope_base, "tie_word_embeddings", 1, "attention_bias", 0, "mlp_bias", 0,
+        "attention_dropout", 0.0, "bos_token_id", "eos_token_id", "pad_token_id", "dtype", dtype_of(e), "torch_dtype",
+        dtype_of(e), "use_cache", 1, BB_HF_OWN_KEY, "act_quant", (int)c->act_quant, "ste", bb_ste_name(c->ste)));
 }
 
 char *bb_hf_generation_config(const bb_exporter *e) {

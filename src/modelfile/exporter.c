@@ -31,8 +31,12 @@ bb_status bb_exporter_scan(bb_exporter *e, const bb_param *p, bb_values_visit vi
     bb_weight weight;
     scaling s = {.factor = 1, .visit = visit, .user = user};
     BB_TRY(e->source.layout->find(&e->source, p, &weight, err));
-    if (p->ternary && e->source.layout->quantized)
-        BB_TRY(bb_model_source_master_factor(&e->source, p, &weight, &s.factor, err));
+    if (p->ternary && e->source.layout->quantized) {
+        bb_magnitudes magnitudes;
+        BB_TRY(bb_model_source_magnitudes(&e->source, p, &weight, &magnitudes, err));
+        bb_latent_weights_add(&e->latent, p, &magnitudes);
+        s.factor = bb_magnitudes_master_factor(&magnitudes, p->count);
+    }
     BB_TRY(s.factor > 1 ? bb_model_source_scan(&e->source, p, &weight, visit_scaled, &s, err)
                         : bb_model_source_scan(&e->source, p, &weight, visit, user, err));
     return report(e, p, err);

@@ -15,6 +15,7 @@ typedef struct bb_exporter {
     const bb_export_options *options;
     const char *type;                /* one of the format's types */
     int64_t bytes_done, bytes_total; /* of f32 values, for progress */
+    bb_latent_weights latent;        /* masters that were no g q in a file that should have those */
 } bb_exporter;
 
 typedef struct bb_export_format {

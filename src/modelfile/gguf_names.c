@@ -1,9 +1,5 @@
 // SPDX-License-Identifier: MIT
-/* Names and numbers of GGUF files of the llama architecture. */
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-
+/* Numbers of types and the vocabulary of GGUF files. */
 #include "modelfile/gguf_names.h"
 
 static const struct {
@@ -25,37 +21,6 @@ bool bb_gguf_type_of(uint32_t number, bb_file_dtype *out) {
             return true;
         }
     return false;
-}
-
-/* Of a block's tensors: the name after "blocks.N.", and what stands after "blk.N." for it. */
-static const struct {
-    const char *name, *parts[2];
-} names[] = {{"n1.weight", {"attn_norm", NULL}},
-             {"attn.q_proj.weight", {"attn_q", NULL}},
-             {"attn.k_proj.weight", {"attn_k", NULL}},
-             {"attn.v_proj.weight", {"attn_v", NULL}},
-             {"attn.o_proj.weight", {"attn_output", NULL}},
-             {"n2.weight", {"ffn_norm", NULL}},
-             {"mlp.gate_up.weight", {"ffn_gate", "ffn_up"}},
-             {"mlp.down.weight", {"ffn_down", NULL}}};
-
-bb_gguf_tensors bb_gguf_tensors_of(const bb_config *config, const bb_param *p) {
-    bb_gguf_tensors t = {.count = 1};
-    if (strncmp(p->name, "blocks.", 7) != 0) {
-        (void)snprintf(t.names[0], sizeof t.names[0], "%s",
-                       strcmp(p->name, "tok_emb.weight") == 0 ? "token_embd.weight" : "output_norm.weight");
-        return t;
-    }
-    char *rest;
-    long layer = strtol(p->name + 7, &rest, 10);
-    for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
-        if (strcmp(rest + 1, names[i].name) != 0) continue;
-        if (strcmp(names[i].parts[0], "attn_q") == 0) t.heads = config->n_head;
-        if (strcmp(names[i].parts[0], "attn_k") == 0) t.heads = config->n_kv_head;
-        for (t.count = 0; t.count < 2 && names[i].parts[t.count]; t.count++)
-            (void)snprintf(t.names[t.count], sizeof t.names[0], "blk.%ld.%s.weight", layer, names[i].parts[t.count]);
-    }
-    return t;
 }
 
 static bool is_printable(int byte) { return (byte >= 0x21 && byte <= 0x7e) || (byte >= 0xa1 && byte != 0xad); }

@@ -1,9 +1,8 @@
 // SPDX-License-Identifier: MIT
-/* GGUF: what its reader and its writer share: numbers, and the names of the llama architecture. docs/FORMAT.md. */
+/* GGUF: what its reader and its writer share: numbers of types, and tokens. docs/FORMAT.md. */
 #ifndef BB_MODELFILE_GGUF_NAMES_H
 #define BB_MODELFILE_GGUF_NAMES_H
 
-#include "model/params.h"
 #include "modelfile/tensor_source.h"
 
 #define BB_GGUF_CONFIG_KEY "bitbyte.config" /* our configuration as JSON */
@@ -30,15 +29,6 @@ typedef enum bb_gguf_value {
 /* Elements of files as GGUF numbers them: -1 when it has no such type, and the reverse. */
 int bb_gguf_type_number(bb_file_dtype type);
 bool bb_gguf_type_of(uint32_t number, bb_file_dtype *out);
-
-/* The tensors that make up a parameter, one below the other. */
-typedef struct bb_gguf_tensors {
-    char names[2][64];
-    int count;
-    int heads; /* rows of so many heads have their rotary pairs side by side; 0: as in SPEC */
-} bb_gguf_tensors;
-
-bb_gguf_tensors bb_gguf_tensors_of(const bb_config *config, const bb_param *p);
 
 /* The character that stands for a byte in the vocabulary: GPT-2's byte-to-unicode table, as UTF-8. */
 typedef struct bb_gguf_token {

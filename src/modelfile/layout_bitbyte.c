@@ -66,5 +66,9 @@ bb_status bb_packed_check_codes(const bb_tensor_source *s, const bb_file_tensor 
 }
 
 const bb_model_layout bb_layout_bitbyte = {.name = "bitbyte", .matches = is_bitbyte, .read_config = read_config, .find = find};
-const bb_model_layout bb_layout_packed = {
-    .name = "bitbyte-2bit", .packed = true, .matches = is_packed, .read_config = read_config, .find = find_packed};
+const bb_model_layout bb_layout_packed = {.name = "bitbyte-2bit",
+                                          .quantized = true,
+                                          .packed = true,
+                                          .matches = is_packed,
+                                          .read_config = read_config,
+                                          .find = find_packed};

@@ -79,26 +79,6 @@ static bb_status check_variant(const bb_tensor_source *s, bb_error *err) {
     return BB_OK;
 }
 
-/* The head is the embedding: where the file has both, they are the same numbers. */
-static bb_status check_tied(const bb_tensor_source *s, bb_error *err) {
-    const bb_file_tensor *e = find_tensor(s, "tok_emb.weight"), *h = find_tensor(s, "lm_head.weight");
-    if (!e || !h) return BB_OK;
-    if (e->dtype != h->dtype || e->bytes != h->bytes)
-        return bb_fail(err, BB_ERR_UNSUPPORTED, "%s: lm_head.weight differs from tok_emb.weight; the head must be tied to it",
-                       bb_tensor_source_path(s));
-    if (e->bytes > bb_tensor_source_file_bytes(s)) return BB_OK; /* found out when it is read */
-    uint8_t *a = malloc((size_t)e->bytes), *b = malloc((size_t)e->bytes);
-    bb_status status = a && b ? BB_OK : bb_fail(err, BB_ERR_MEMORY, "%s: no memory to read it", bb_tensor_source_path(s));
-    if (status == BB_OK) status = bb_tensor_source_read(s, e, a, err);
-    if (status == BB_OK) status = bb_tensor_source_read(s, h, b, err);
-    if (status == BB_OK && memcmp(a, b, (size_t)e->bytes) != 0)
-        status = bb_fail(err, BB_ERR_UNSUPPORTED, "%s: lm_head.weight differs from tok_emb.weight; the head must be tied to it",
-                         bb_tensor_source_path(s));
-    free(a);
-    free(b);
-    return status;
-}
-
 static bb_status read_config(const bb_tensor_source *s, const bb_import_options *options, bb_config *out, bb_error *err) {
     const char *text = bb_tensor_source_metadata(s, "args");
     json_t *args = NULL;
@@ -106,17 +86,17 @@ static bb_status read_config(const bb_tensor_source *s, const bb_import_options 
     BB_TRY(check_variant(s, err));
     bb_config_default(out);
     out->ste = BB_STE_CLIPPED; /* as the original trains */
-    out->n_head = options->n_head;
+    out->n_head = 0;
     read_shapes(s, out);
     if (text) BB_TRY(bb_json_parse(text, strlen(text), bb_tensor_source_path(s), 0, &args, err));
-    if (!out->n_head) take_arg(args, "n_head", &out->n_head);
+    take_arg(args, "n_head", &out->n_head);
+    if (!out->n_head) out->n_head = options->n_head;
     take_arg(args, "n_kv_head", &n_kv_head);
     out->act_quant = !json_is_true(json_object_get(args, "no_act_quant"));
     json_decref(args);
     if (!out->n_head)
         return bb_fail(err, BB_ERR_FORMAT,
-                       "%s: it has no 'config' or 'args' that says how many attention heads the model has; export it first: "
-                       "bitbyte export FILE --format bitbyte --n_head N --out NEW",
+                       "%s: it has no 'config' or 'args' that says how many attention heads the model has: add --n_head N",
                        bb_tensor_source_path(s));
     if (!n_kv_head && out->d_model >= out->n_head)
         n_kv_head = (int)(rows_of(s, "blocks.0.attn.k_proj.weight", 2) / (out->d_model / out->n_head));
@@ -124,7 +104,7 @@ static bb_status read_config(const bb_tensor_source *s, const bb_import_options 
     bb_status status = bb_config_check(out, err);
     if (status != BB_OK)
         return bb_fail_prefix(err, BB_ERR_FORMAT, "%s: configuration from its shapes", bb_tensor_source_path(s));
-    return check_tied(s, err);
+    return bb_layout_check_tied(s, find_tensor(s, "tok_emb.weight"), find_tensor(s, "lm_head.weight"), err);
 }
 
 /* ---- parameters -------------------------------------------------------------------------------------------------------------- */

@@ -10,6 +10,7 @@
 
 typedef struct loader {
     bb_model_source weights;
+    const bb_import_options *options;
     bb_model *model;
     uint8_t *staging; /* device: the largest ternary tensor, f32 or codes */
     size_t staging_bytes;
@@ -72,12 +73,15 @@ static bb_status load_values(const loader *l, const bb_param *p, void *to, bb_er
 }
 
 /* Masters for values g q. */
-static bb_status load_masters(const loader *l, const bb_param *p, void *to, bb_error *err) {
+static bb_status load_masters(const loader *l, const bb_param *p, void *to, bb_latent_weights *latent, bb_error *err) {
     float factor;
     destination d = {.l = l, .to = to, .factor = &factor};
     bb_weight weight;
+    bb_magnitudes magnitudes;
     BB_TRY(l->weights.layout->find(&l->weights, p, &weight, err));
-    BB_TRY(bb_model_source_master_factor(&l->weights, p, &weight, &factor, err));
+    BB_TRY(bb_model_source_magnitudes(&l->weights, p, &weight, &magnitudes, err));
+    bb_latent_weights_add(latent, p, &magnitudes);
+    factor = bb_magnitudes_master_factor(&magnitudes, p->count);
     return bb_model_source_scan(&l->weights, p, &weight, copy_values, &d, err);
 }
 
@@ -110,13 +114,12 @@ static bb_status load_ternary(const loader *l, int index, bb_error *err) {
         BB_TRY(bb_tensor_source_scan(l->weights.source, weight.parts[0], copy_codes, &d, err));
         dev->ops->copy_in(dev, t.scale, &weight.scale, sizeof weight.scale);
         dev->ops->ternary_load(dev, &t, l->staging);
+    } else if (l->weights.layout->quantized) {
+        bb_magnitudes m;
+        BB_TRY(bb_model_source_magnitudes(&l->weights, p, &weight, &m, err));
+        if (!m.ternary) return bb_latent_weights_refuse(&l->weights, p, &m, err);
+        return load_quantized(l, p, &weight, &t, m.g, err);
     } else {
-        float g;
-        int64_t nonzero;
-        bool ternary = false;
-        if (l->weights.layout->quantized)
-            BB_TRY(bb_model_source_find_scale(&l->weights, p, &weight, &g, &nonzero, &ternary, err));
-        if (ternary) return load_quantized(l, p, &weight, &t, g, err);
         BB_TRY(bb_model_source_scan(&l->weights, p, &weight, copy_values, &d, err));
         dev->ops->ternary_quant(dev, &t, (const float *)(const void *)l->staging);
     }
@@ -158,18 +161,21 @@ static bb_status load_for_inference(loader *l, bb_error *err) {
 
 static bb_status load_for_training(loader *l, bb_error *err) {
     const bb_param_table *table = &l->model->table;
+    bb_latent_weights latent = {0};
     for (int i = 0; i < table->count; i++) {
         const bb_param *p = &table->entries[i];
         void *to = l->model->params + p->offset;
-        BB_TRY(p->ternary && l->weights.layout->quantized ? load_masters(l, p, to, err) : load_values(l, p, to, err));
+        BB_TRY(p->ternary && l->weights.layout->quantized ? load_masters(l, p, to, &latent, err) : load_values(l, p, to, err));
     }
+    bb_latent_weights_tell(&latent, &l->weights, l->options->on_notice, l->options->user);
     bb_model_parameters_changed(l->model);
     return l->model->device->ops->sync(l->model->device, err);
 }
 
-bb_status bb_model_load_source(bb_device *device, const bb_model_source *source, bool for_inference, bb_model **out,
-                               bb_error *err) {
-    loader l = {.weights = *source};
+bb_status bb_model_load_source(bb_device *device, const bb_model_source *source, const bb_import_options *options,
+                               bb_model **out, bb_error *err) {
+    loader l = {.weights = *source, .options = options};
+    bool for_inference = options->for_inference;
     *out = NULL;
     bb_status status = for_inference ? BB_OK : bb_model_source_refuse_packed(source, err);
     if (status == BB_OK) status = check_shapes(&l, err);
@@ -186,12 +192,19 @@ bb_status bb_model_load_source(bb_device *device, const bb_model_source *source,
     return status;
 }
 
-static bb_status load(bb_device *device, const char *path, bool for_inference, bb_model **out, bb_error *err) {
+void bb_import_options_default(bb_import_options *options) {
+    if (options) *options = (bb_import_options){0};
+}
+
+bb_status bb_model_import(bb_device *device, const char *path, const bb_import_options *options, bb_model **out,
+                          bb_error *err) {
+    BB_REQUIRE("out", out);
+    *out = NULL;
+    BB_REQUIRE("device, path, options", device, path, options);
     BB_DEVICE_SCOPE(device);
     bb_model_source source;
-    *out = NULL;
-    BB_TRY(bb_model_source_open(path, NULL, &source, err));
-    bb_status status = bb_model_load_source(device, &source, for_inference, out, err);
+    BB_TRY(bb_model_source_open(path, options, &source, err));
+    bb_status status = bb_model_load_source(device, &source, options, out, err);
     if (status == BB_OK) bb_model_set_source(*out, path);
     bb_model_source_close(&source);
     return status;
@@ -201,12 +214,12 @@ bb_status bb_model_load(bb_device *device, const char *path, bb_model **out, bb_
     BB_REQUIRE("out", out);
     *out = NULL;
     BB_REQUIRE("device, path", device, path);
-    return load(device, path, false, out, err);
+    return bb_model_import(device, path, &(bb_import_options){0}, out, err);
 }
 
 bb_status bb_model_load_for_inference(bb_device *device, const char *path, bb_model **out, bb_error *err) {
     BB_REQUIRE("out", out);
     *out = NULL;
     BB_REQUIRE("device, path", device, path);
-    return load(device, path, true, out, err);
+    return bb_model_import(device, path, &(bb_import_options){.for_inference = true}, out, err);
 }

@@ -2,11 +2,13 @@
 #include "modelfile/model_source.h"
 
 #include <math.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "core/finite.h"
 #include "modelfile/dequantize.h"
+#include "modelfile/layouts.h"
 
 bb_status bb_model_source_refuse_packed(const bb_model_source *w, bb_error *err) {
     if (!w->layout->packed) return BB_OK;
@@ -22,9 +24,11 @@ typedef struct scan {
     const bb_model_source *w;
     bb_values_visit visit;
     void *user;
-    int64_t first;  /* element of the parameter that the current part begins with */
-    float *values;  /* of one piece */
-    float *permute; /* a whole part, where its rows have another order; NULL: they haven't */
+    int64_t first;   /* element of the parameter that the current part begins with */
+    float *values;   /* of one piece */
+    float *permute;  /* a whole part, where its rows have another order; NULL: they haven't */
+    int64_t columns; /* of packed codes, with their scale */
+    float scale;
 } scan;
 
 static bb_status check_finite(const bb_model_source *w, const bb_file_tensor *t, int64_t first, const float *values, int64_t n,
@@ -46,6 +50,20 @@ static bb_status take_piece(void *user, const bb_file_tensor *t, uint64_t at, co
     return s->permute ? BB_OK : s->visit(s->user, s->first + first, values, n, err);
 }
 
+/* Four codes a byte; a row's last byte may hold fewer. */
+static bb_status unpack_piece(void *user, const bb_file_tensor *t, uint64_t at, const uint8_t *piece, size_t size,
+                              bb_error *err) {
+    const scan *s = user;
+    int64_t row_bytes = t->shape[1], n = 0;
+    int64_t first = (int64_t)at / row_bytes * s->columns + (int64_t)at % row_bytes * 4;
+    BB_TRY(bb_packed_check_codes(s->w->source, t, at, piece, size, err));
+    for (size_t i = 0; i < size; i++) {
+        int64_t column = (int64_t)((at + i) % (uint64_t)row_bytes) * 4;
+        for (int k = 0; k < 4 && column + k < s->columns; k++) s->values[n++] = s->scale * (float)((piece[i] >> k * 2 & 3) - 1);
+    }
+    return s->visit(s->user, first, s->values, n, err);
+}
+
 /* From rows 2i, 2i+1 of a head to rows i, i + D/2. */
 static bb_status visit_permuted(const scan *s, const bb_file_tensor *t, int heads, bb_error *err) {
     int64_t rows = t->shape[0], K = t->shape[1], D = heads > 0 ? rows / heads : 0;
@@ -61,7 +79,7 @@ static bb_status visit_permuted(const scan *s, const bb_file_tensor *t, int head
 
 bb_status bb_model_source_scan(const bb_model_source *w, const bb_param *p, const bb_weight *weight, bb_values_visit visit,
                                void *user, bb_error *err) {
-    scan s = {.w = w, .visit = visit, .user = user};
+    scan s = {.w = w, .visit = visit, .user = user, .columns = p->shape[1], .scale = weight->scale};
     bb_status status = BB_OK;
     size_t buffer = weight->interleaved_heads ? (size_t)p->count : (size_t)BB_SOURCE_PIECE_BYTES * BB_MAX_ELEMENTS_PER_BYTE;
     float *memory = malloc(buffer * sizeof *memory);
@@ -70,7 +88,7 @@ bb_status bb_model_source_scan(const bb_model_source *w, const bb_param *p, cons
     *(weight->interleaved_heads ? &s.permute : &s.values) = memory;
     for (int i = 0; i < weight->part_count && status == BB_OK; i++) {
         const bb_file_tensor *t = weight->parts[i];
-        status = bb_tensor_source_scan(w->source, t, take_piece, &s, err);
+        status = bb_tensor_source_scan(w->source, t, weight->packed ? unpack_piece : take_piece, &s, err);
         if (status == BB_OK && s.permute) status = visit_permuted(&s, t, weight->interleaved_heads, err);
         s.first += bb_file_elements(t->dtype, t->bytes);
     }
@@ -78,41 +96,57 @@ bb_status bb_model_source_scan(const bb_model_source *w, const bb_param *p, cons
     return status;
 }
 
-typedef struct magnitudes {
-    float g;
-    int64_t nonzero;
-    bool ternary;
-} magnitudes;
-
 static bb_status add_magnitudes(void *user, int64_t first, const float *values, int64_t n, bb_error *err) {
-    magnitudes *m = user;
-    (void)first, (void)err;
+    bb_magnitudes *m = user;
+    (void)err;
     for (int64_t i = 0; i < n && m->ternary; i++) {
         float a = fabsf(values[i]);
         if (!(a > 0)) continue;
         if (m->nonzero++ == 0) m->g = a;
         m->ternary = !(a < m->g) && !(a > m->g);
+        m->other = first + i;
+        m->other_value = values[i];
     }
     return BB_OK;
 }
 
-bb_status bb_model_source_find_scale(const bb_model_source *w, const bb_param *p, const bb_weight *weight, float *g,
-                                     int64_t *nonzero, bool *ternary, bb_error *err) {
-    magnitudes m = {.g = 1e-8f, .ternary = true};
-    BB_TRY(bb_model_source_scan(w, p, weight, add_magnitudes, &m, err));
-    *g = m.g;
-    *nonzero = m.nonzero;
-    *ternary = m.ternary;
-    return BB_OK;
+bb_status bb_model_source_magnitudes(const bb_model_source *w, const bb_param *p, const bb_weight *weight, bb_magnitudes *out,
+                                     bb_error *err) {
+    *out = (bb_magnitudes){.g = 1e-8f, .ternary = true};
+    return bb_model_source_scan(w, p, weight, add_magnitudes, out, err);
 }
 
-bb_status bb_model_source_master_factor(const bb_model_source *w, const bb_param *p, const bb_weight *weight, float *factor,
-                                        bb_error *err) {
-    float g;
-    int64_t nonzero;
-    bool ternary;
-    *factor = 1;
-    BB_TRY(bb_model_source_find_scale(w, p, weight, &g, &nonzero, &ternary, err));
-    if (ternary && nonzero > 0) *factor = (float)((double)p->count / (double)nonzero);
-    return BB_OK;
+float bb_magnitudes_master_factor(const bb_magnitudes *m, int64_t count) {
+    return m->ternary && m->nonzero > 0 ? (float)((double)count / (double)m->nonzero) : 1;
+}
+
+/* ---- weights that are not ternary -------------------------------------------------------------------------------------- */
+
+void bb_latent_weights_add(bb_latent_weights *l, const bb_param *p, const bb_magnitudes *m) {
+    if (m->ternary) return;
+    if (l->count++ == 0) {
+        l->first = p;
+        l->magnitudes = *m;
+    }
+}
+
+void bb_latent_weights_tell(const bb_latent_weights *l, const bb_model_source *w,
+                            void (*on_notice)(void *user, const char *text), void *user) {
+    char text[512];
+    if (!on_notice || l->count == 0) return;
+    (void)snprintf(
+        text, sizeof text,
+        "%.200s: %d of its matrices, %s first, are not -g, 0 and g with one g; their values are taken as f32 masters, "
+        "from which training derives ternary weights",
+        bb_tensor_source_path(w->source), l->count, l->first->name);
+    on_notice(user, text);
+}
+
+bb_status bb_latent_weights_refuse(const bb_model_source *w, const bb_param *p, const bb_magnitudes *m, bb_error *err) {
+    return bb_fail(
+        err, BB_ERR_UNSUPPORTED,
+        "%s: %s: expected ternary weights, -g, 0 and g with one g, found %g and, at (%lld, %lld), %g; such values can only "
+        "be masters to train from (train --init)",
+        bb_tensor_source_path(w->source), p->name, (double)m->g, (long long)(m->other / p->shape[1]),
+        (long long)(m->other % p->shape[1]), (double)m->other_value);
 }

@@ -18,16 +18,11 @@ typedef struct bb_weight {
 
 typedef struct bb_model_source bb_model_source;
 
-/* What a file may leave open. 0: not given. */
-typedef struct bb_import_options {
-    int n_head;
-} bb_import_options;
-
 typedef struct bb_model_layout {
     const char *name; /* "bitbyte" */
     /* Ternary weights stand in the file as the values g q that a layer uses, not as masters. */
     bool quantized;
-    bool packed;                    /* at two bits: for inference alone */
+    bool packed;                    /* at two bits: not for training */
     const char *trained_length_key; /* of the metadata; NULL: "trained_length" */
     bool (*matches)(const bb_tensor_source *s);
     bb_status (*read_config)(const bb_tensor_source *s, const bb_import_options *options, bb_config *out, bb_error *err);
@@ -51,24 +46,41 @@ void bb_model_source_close(bb_model_source *w);
 /* Elements first .. first+n-1 of a parameter, row-major. */
 typedef bb_status (*bb_values_visit)(void *user, int64_t first, const float *values, int64_t n, bb_error *err);
 
-/* Gives all values of a weight that is not packed, in order; one that is not finite is BB_ERR_FORMAT, and so is a wrong
+/* Gives all values of a weight, in order; one that is not finite is BB_ERR_FORMAT, and so is a code that is none or a wrong
  * checksum. */
 bb_status bb_model_source_scan(const bb_model_source *w, const bb_param *p, const bb_weight *weight, bb_values_visit visit,
                                void *user, bb_error *err);
 
-/* Whether all values are -g, 0 or g, and that g (the only values of a ternary weight that stands in the file as a layer uses it),
- * with the number of those that are not zero. */
-bb_status bb_model_source_find_scale(const bb_model_source *w, const bb_param *p, const bb_weight *weight, float *g,
-                                     int64_t *nonzero, bool *ternary, bb_error *err);
+/* What the values of a weight have in common: where it stands in the file as a layer uses it, all are -g, 0 or g. */
+typedef struct bb_magnitudes {
+    float g;         /* of the first value that is not zero */
+    int64_t nonzero; /* values, up to where ternary ends */
+    bool ternary;    /* all are -g, 0 or g */
+    int64_t other;   /* else: the element that isn't, and its value */
+    float other_value;
+} bb_magnitudes;
+bb_status bb_model_source_magnitudes(const bb_model_source *w, const bb_param *p, const bb_weight *weight, bb_magnitudes *out,
+                                     bb_error *err);
 
 /* What values g q of a ternary weight are multiplied with to become masters whose scale is g and whose codes are q: the mean of
  * |g q| is g times the share of those that are not zero. 1 where the values are not of that form. */
-bb_status bb_model_source_master_factor(const bb_model_source *w, const bb_param *p, const bb_weight *weight, float *factor,
-                                        bb_error *err);
+float bb_magnitudes_master_factor(const bb_magnitudes *m, int64_t count);
 
-/* A model of an open source. */
-bb_status bb_model_load_source(bb_device *device, const bb_model_source *source, bool for_inference, bb_model **out,
-                               bb_error *err);
+/* Where weights that should have been g q are not, they are taken as masters, and the caller is told once. */
+typedef struct bb_latent_weights {
+    int count;
+    const bb_param *first;
+    bb_magnitudes magnitudes; /* of it */
+} bb_latent_weights;
+void bb_latent_weights_add(bb_latent_weights *l, const bb_param *p, const bb_magnitudes *m);
+void bb_latent_weights_tell(const bb_latent_weights *l, const bb_model_source *w,
+                            void (*on_notice)(void *user, const char *text), void *user);
+/* The error where they are needed as g q. */
+bb_status bb_latent_weights_refuse(const bb_model_source *w, const bb_param *p, const bb_magnitudes *m, bb_error *err);
+
+/* A model of an open source. options: for_inference and on_notice; the rest has been read. */
+bb_status bb_model_load_source(bb_device *device, const bb_model_source *source, const bb_import_options *options,
+                               bb_model **out, bb_error *err);
 
 /* BB_ERR_ARGUMENT where the weights are packed, and so can't be trained. */
 bb_status bb_model_source_refuse_packed(const bb_model_source *w, bb_error *err);

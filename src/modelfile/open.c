@@ -1,6 +1,11 @@
 // SPDX-License-Identifier: MIT
 /* Opening model files of any format: what the first bytes say, and then what the tensors are called. */
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+
 #include "modelfile/gguf.h"
+#include "modelfile/hf.h"
 #include "modelfile/layouts.h"
 #include "modelfile/safetensors.h"
 #include "modelfile/torch_pt.h"
@@ -19,16 +24,32 @@ bb_status bb_tensor_source_open_input(bb_input *input, bb_tensor_source **out, b
                                            : bb_safetensors_open_input(input, out, err);
 }
 
-bb_status bb_tensor_source_open(const char *path, bb_tensor_source **out, bb_error *err) {
-    bb_input input;
-    *out = NULL;
-    bb_status status = bb_input_open_file(path, &input, err);
-    if (status == BB_OK) return bb_tensor_source_open_input(&input, out, err);
-    bb_input_close(&input);
+/* The folder that a file of JSON stands in. */
+static bb_status open_beside(const char *path, bb_tensor_source **out, bb_error *err) {
+    const char *slash = strrchr(path, '/');
+    char *folder = slash ? strndup(path, slash == path ? 1 : (size_t)(slash - path)) : strdup(".");
+    if (!folder) return bb_fail(err, BB_ERR_MEMORY, "%s: no memory to open it", path);
+    bb_status status = bb_hf_open_folder(folder, out, err);
+    free(folder);
     return status;
 }
 
-static const bb_model_layout *const layouts[] = {&bb_layout_gguf, &bb_layout_bitbyte, &bb_layout_packed, &bb_layout_original};
+bb_status bb_tensor_source_open(const char *path, bb_tensor_source **out, bb_error *err) {
+    bb_input input;
+    struct stat st;
+    uint8_t head[16];
+    *out = NULL;
+    if (stat(path, &st) == 0 && S_ISDIR(st.st_mode)) return bb_hf_open_folder(path, out, err);
+    bb_status status = bb_input_open_file(path, &input, err);
+    size_t size = status == BB_OK && input.size < sizeof head ? (size_t)input.size : sizeof head;
+    if (status == BB_OK) status = bb_input_read(&input, 0, head, size, err);
+    if (status == BB_OK && !bb_hf_matches(head, size)) return bb_tensor_source_open_input(&input, out, err);
+    bb_input_close(&input);
+    return status == BB_OK ? open_beside(path, out, err) : status;
+}
+
+static const bb_model_layout *const layouts[] = {&bb_layout_gguf, &bb_layout_hf, &bb_layout_bitbyte, &bb_layout_packed,
+                                                 &bb_layout_original};
 
 bb_status bb_model_source_of(bb_tensor_source *source, const bb_import_options *options, bb_model_source *out, bb_error *err) {
     static const bb_import_options none = {0};
@@ -39,7 +60,10 @@ bb_status bb_model_source_of(bb_tensor_source *source, const bb_import_options *
             break;
         }
     out->trained_length = bb_layout_trained_length(source, out->layout->trained_length_key);
-    return out->layout->read_config(source, options ? options : &none, &out->config, err);
+    BB_TRY(out->layout->read_config(source, options ? options : &none, &out->config, err));
+    if (!options || !options->n_head || options->n_head == out->config.n_head) return BB_OK;
+    return bb_fail(err, BB_ERR_ARGUMENT, "%s: --n_head %d contradicts the file, which has %d", bb_tensor_source_path(source),
+                   options->n_head, out->config.n_head);
 }
 
 bb_status bb_model_source_open(const char *path, const bb_import_options *options, bb_model_source *out, bb_error *err) {
@@ -56,10 +80,11 @@ void bb_model_source_close(bb_model_source *w) {
     *w = (bb_model_source){0};
 }
 
-bb_status bb_config_load(const char *path, bb_config *out, int *trained_length, bb_error *err) {
+bb_status bb_config_load(const char *path, const bb_import_options *options, bb_config *out, int *trained_length,
+                         bb_error *err) {
     BB_REQUIRE("path, out", path, out);
     bb_model_source w;
-    BB_TRY(bb_model_source_open(path, NULL, &w, err));
+    BB_TRY(bb_model_source_open(path, options, &w, err));
     *out = w.config;
     if (trained_length) *trained_length = w.trained_length;
     bb_model_source_close(&w);

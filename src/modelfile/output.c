@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: MIT
 #include "modelfile/output.h"
 
+#include <dirent.h>
+#include <fcntl.h>
 #include <jansson.h>
 #include <stdlib.h>
 #include <string.h>
@@ -31,10 +33,34 @@ bb_status bb_output_check_source(const bb_model *model, const char *path, bb_err
     return st.st_dev == model->source_device && st.st_ino == model->source_inode ? same_file(path, err) : BB_OK;
 }
 
+/* Whether a folder has the file *wanted in it. */
+static bool holds(const char *folder, const struct stat *wanted) {
+    struct stat st;
+    bool found = false;
+    DIR *dir = opendir(folder);
+    for (const struct dirent *entry; dir && !found && (entry = readdir(dir));)
+        found = fstatat(dirfd(dir), entry->d_name, &st, 0) == 0 && st.st_dev == wanted->st_dev && st.st_ino == wanted->st_ino;
+    if (dir) closedir(dir);
+    return found;
+}
+
+/* The folder of a Hugging Face model, which may be given as its config.json; NULL: the source is one file. */
+static char *source_folder(const char *source, const struct stat *st) {
+    const char *slash = strrchr(source, '/'), *base = slash ? slash + 1 : source;
+    size_t n = strlen(base);
+    if (S_ISDIR(st->st_mode)) return strdup(source);
+    if (n < 5 || strcmp(base + n - 5, ".json") != 0) return NULL;
+    return slash ? strndup(source, slash == source ? 1 : (size_t)(slash - source)) : strdup(".");
+}
+
 bb_status bb_output_check_same(const char *source, const char *path, bb_error *err) {
     struct stat a, b;
-    if (stat(source, &a) != 0 || stat(path, &b) != 0 || !S_ISREG(a.st_mode)) return BB_OK;
-    return a.st_dev == b.st_dev && a.st_ino == b.st_ino ? same_file(path, err) : BB_OK;
+    if (stat(source, &a) != 0 || stat(path, &b) != 0) return BB_OK;
+    bool same = a.st_dev == b.st_dev && a.st_ino == b.st_ino && S_ISREG(a.st_mode);
+    char *folder = S_ISREG(b.st_mode) ? source_folder(source, &a) : NULL;
+    if (folder) same = holds(folder, &b);
+    free(folder);
+    return same ? same_file(path, err) : BB_OK;
 }
 
 bb_status bb_output_is_run_config(const char *text, size_t size, bool *is, bb_error *err) {

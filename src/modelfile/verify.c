@@ -14,9 +14,7 @@ typedef struct check {
     bb_tensor_source *source;
     bool packed; /* tensors of U8 are codes */
     json_t *failures;
-    void (*on_progress)(void *user, int64_t bytes_done, int64_t bytes_total);
-    void *user;
-    bb_metadata_check check_state;
+    const bb_verify_request *request;
     int64_t done, total;
 } check;
 
@@ -48,7 +46,7 @@ static bb_status check_values(const check *c, const bb_file_tensor *t, uint64_t 
 static bb_status visit(void *user, const bb_file_tensor *t, uint64_t at, const uint8_t *piece, size_t size, bb_error *err) {
     check *c = user;
     c->done += (int64_t)size;
-    if (c->on_progress) c->on_progress(c->user, c->done, c->total);
+    if (c->request->on_progress) c->request->on_progress(c->request->user, c->done, c->total);
     if (c->packed && t->dtype == BB_FILE_U8) return bb_packed_check_codes(c->source, t, at, piece, size, err);
     return t->dtype == BB_FILE_F32 ? bb_tensor_check_finite(c->source, t, at, piece, size, err)
                                    : check_values(c, t, at, piece, size, err);
@@ -58,8 +56,8 @@ static bb_status check_metadata(check *c, bb_tensor_source *st, bb_error *err) {
     bb_model_source w;
     bb_param_table table = {0};
     BB_TRY(note(c, bb_tensor_source_check_metadata(st, err), "__metadata__", err));
-    BB_TRY(note(c, c->check_state(st, err), "__metadata__", err));
-    bb_status status = bb_model_source_of(st, NULL, &w, err);
+    BB_TRY(note(c, c->request->check_state(st, err), "__metadata__", err));
+    bb_status status = bb_model_source_of(st, c->request->options, &w, err);
     c->packed = w.layout == &bb_layout_packed;
     if (status != BB_OK) return note(c, status, "__metadata__", err);
     BB_TRY(bb_param_table_create(&w.config, false, &table, err));
@@ -72,9 +70,8 @@ static bb_status check_metadata(check *c, bb_tensor_source *st, bb_error *err) {
     return status;
 }
 
-bb_status bb_model_file_verify(const char *path, bb_metadata_check check_state, const bb_verify_progress *progress, bool *good,
-                               char **json, bb_error *err) {
-    check c = {.failures = json_array(), .on_progress = progress->call, .user = progress->user, .check_state = check_state};
+bb_status bb_model_file_verify(const char *path, const bb_verify_request *request, bool *good, char **json, bb_error *err) {
+    check c = {.failures = json_array(), .request = request};
     bb_tensor_source *st = NULL;
     bb_error ignored, *why = err ? err : &ignored;
     *json = NULL;

@@ -7,12 +7,13 @@
 
 /* Checks metadata that a higher room wrote, e.g. the training state. */
 typedef bb_status (*bb_metadata_check)(const bb_tensor_source *st, bb_error *err);
-typedef struct bb_verify_progress {
-    void (*call)(void *user, int64_t bytes_done, int64_t bytes_total); /* may be NULL */
+typedef struct bb_verify_request {
+    const bb_import_options *options; /* may be NULL */
+    bb_metadata_check check_state;
+    void (*on_progress)(void *user, int64_t bytes_done, int64_t bytes_total); /* may be NULL */
     void *user;
-} bb_verify_progress;
+} bb_verify_request;
 /* bb_verify_file, where the state in the metadata is check_state's business. */
-bb_status bb_model_file_verify(const char *path, bb_metadata_check check_state, const bb_verify_progress *progress, bool *good,
-                               char **json, bb_error *err);
+bb_status bb_model_file_verify(const char *path, const bb_verify_request *request, bool *good, char **json, bb_error *err);
 
 #endif

@@ -179,11 +179,13 @@ static bb_status check_state(const bb_tensor_source *source, bb_error *err) {
     return read_state(source, &state, optimizer, sizeof optimizer, err);
 }
 
-bb_status bb_verify_file(const char *path, void (*on_progress)(void *user, int64_t bytes_done, int64_t bytes_total), void *user,
-                         bool *good, char **json, bb_error *err) {
+bb_status bb_verify_file(const char *path, const bb_import_options *options,
+                         void (*on_progress)(void *user, int64_t bytes_done, int64_t bytes_total), void *user, bool *good,
+                         char **json, bb_error *err) {
     BB_REQUIRE("path, good, json", path, good, json);
-    bb_verify_progress progress = {.call = on_progress, .user = user};
-    return bb_model_file_verify(path, check_state, &progress, good, json, err);
+    bb_verify_request request = {
+        .options = options, .check_state = check_state, .on_progress = on_progress, .user = user};
+    return bb_model_file_verify(path, &request, good, json, err);
 }
 
 bb_status bb_checkpoint_text(const char *path, const char *key, char **out, bb_error *err) {

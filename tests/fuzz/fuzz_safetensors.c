@@ -30,6 +30,6 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     bb_tensor_source_close(st);
 
     char *json; /* what `bitbyte info` does with it */
-    if (bb_describe_file(path, &json, &err) == BB_OK) bb_string_free(json);
+    if (bb_describe_file(path, NULL, &json, &err) == BB_OK) bb_string_free(json);
     return 0;
 }

@@ -1,0 +1,247 @@
+// SPDX-License-Identifier: MIT
+/* bitbyte convert and bitbyte export: one command under two names, which differ in the option that names the format and in what
+ * is written where neither it nor the file's name says. */
+#include <dirent.h>
+#include <string.h>
+#include <sys/stat.h>
+
+#include "commands.h"
+#include "common.h"
+#include "json_out.h"
+#include "progress.h"
+
+typedef struct convert_args {
+    bb_device_args device;
+    bb_import_args import;
+    const char *model, *out, *format, *type, *name, *description, *license;
+    bool json, allow_overwrite;
+} convert_args;
+
+#define MODEL_HELP "model file of any format, checkpoint, Hugging Face folder, or run directory (its latest valid checkpoint)"
+#define OUT_HELP                                                                                                               \
+    "output file, or for hf a new or empty folder; a file is replaced if it exists, once the new one is complete; must not "   \
+    "be "                                                                                                                      \
+    "the source"
+#define FORMAT_HELP                                                                                                            \
+    "packed (2-bit ternary weights, for eval and generate), bitbyte (f32 weights, for train --init), safetensors (for "        \
+    "load_state_dict of the PyTorch original), hf (a folder for Hugging Face transformers), gguf (for llama.cpp)"
+
+static const bb_cli_option shared_options[] = {
+    {.name = "type",
+     .type = BB_CLI_STRING,
+     .offset = offsetof(convert_args, type),
+     .value = "TYPE",
+     .help = "weight type, for formats with several; hf: f32 (default), bf16; gguf: tq2_0 (default, two bits), tq1_0, q8_0, "
+             "f16, f32"},
+    {.name = "name",
+     .type = BB_CLI_STRING,
+     .offset = offsetof(convert_args, name),
+     .value = "TEXT",
+     .help = "the model's name, for gguf and hf"},
+    {.name = "description",
+     .type = BB_CLI_STRING,
+     .offset = offsetof(convert_args, description),
+     .value = "TEXT",
+     .help = "what the model is, for gguf and hf"},
+    {.name = "license",
+     .type = BB_CLI_STRING,
+     .offset = offsetof(convert_args, license),
+     .value = "TEXT",
+     .help = "the model's license, for gguf and hf, e.g. mit"},
+    {.group = &bb_import_group, .offset = offsetof(convert_args, import)},
+    {.name = "allow_overwrite",
+     .type = BB_CLI_FLAG,
+     .offset = offsetof(convert_args, allow_overwrite),
+     .help = "allow replacing a training checkpoint, or the config.json or latest of a run"},
+    {.help = "Output and machine"},
+    {.name = "json",
+     .type = BB_CLI_FLAG,
+     .offset = offsetof(convert_args, json),
+     .help = "print one JSON object: model, out, format, bytes"},
+    {.group = &bb_device_group, .offset = offsetof(convert_args, device)},
+};
+static const bb_cli_group shared_group = {shared_options, BB_CLI_COUNT(shared_options)};
+
+static const bb_cli_option export_options[] = {
+    {.help = "Model and format"},
+    {.name = "model",
+     .type = BB_CLI_STRING,
+     .offset = offsetof(convert_args, model),
+     .value = "MODEL",
+     .help = MODEL_HELP,
+     .position = 1,
+     .required = true},
+    {.name = "out",
+     .type = BB_CLI_STRING,
+     .offset = offsetof(convert_args, out),
+     .value = "FILE",
+     .help = OUT_HELP,
+     .required = true},
+    {.name = "format",
+     .type = BB_CLI_STRING,
+     .offset = offsetof(convert_args, format),
+     .value = "NAME",
+     .help = FORMAT_HELP,
+     .default_text = "gguf for FILE.gguf, hf for FOLDER/, else packed"},
+    {.group = &shared_group},
+};
+
+static const bb_cli_option convert_options[] = {
+    {.help = "Model and format"},
+    {.name = "in",
+     .type = BB_CLI_STRING,
+     .offset = offsetof(convert_args, model),
+     .value = "IN",
+     .help = MODEL_HELP,
+     .position = 1,
+     .required = true},
+    {.name = "out",
+     .type = BB_CLI_STRING,
+     .offset = offsetof(convert_args, out),
+     .value = "OUT",
+     .help = OUT_HELP,
+     .position = 2,
+     .required = true},
+    {.name = "to",
+     .type = BB_CLI_STRING,
+     .offset = offsetof(convert_args, format),
+     .value = "NAME",
+     .help = FORMAT_HELP,
+     .default_text = "gguf for OUT.gguf, hf for FOLDER/, else bitbyte"},
+    {.group = &shared_group},
+};
+
+/* A command's name for the format's option, and the format where nothing else says. */
+typedef struct variant {
+    const bb_cli_command *command;
+    const char *fallback;
+} variant;
+
+static const bb_cli_command export_command = {
+    .name = "export",
+    .summary =
+        "converts a model to another format. The default, packed, stores 2-bit ternary weights for eval and generate: 1/16 of "
+        "the size, bit-identical predictions. Packed models cannot be trained; keep the checkpoint for that.",
+    .usage = "MODEL --out FILE [options]",
+    .options = export_options,
+    .option_count = BB_CLI_COUNT(export_options),
+    .examples = "  bitbyte export runs/small --out small.safetensors\n"
+                "  bitbyte export runs/small --out small.gguf --format gguf\n"
+                "  bitbyte generate small.safetensors --prompt 'Once'\n",
+};
+
+static const bb_cli_command convert_command = {
+    .name = "convert",
+    .summary =
+        "converts a model between any two formats: checkpoints, files of the PyTorch original, Hugging Face folders, GGUF. "
+        "The same as export, but without --to, *.safetensors keeps the f32 weights.",
+    .usage = "IN OUT [--to NAME] [options]",
+    .options = convert_options,
+    .option_count = BB_CLI_COUNT(convert_options),
+    .examples = "  bitbyte convert ckpt.pt small.safetensors\n"
+                "  bitbyte convert runs/small small.gguf --type f16\n"
+                "  bitbyte convert small.gguf small_hf/ --name Small --license mit\n",
+};
+
+static const variant as_export = {&export_command, "packed"}, as_convert = {&convert_command, "bitbyte"};
+
+/* Arguments of convert_one, which bb_model_find calls for each candidate file. */
+typedef struct convert_job {
+    bb_device *device;
+    const char *out;
+    bb_export_options options;
+    bb_progress progress;
+} convert_job;
+
+static bb_status convert_one(void *user, const char *path, bb_error *err) {
+    const convert_job *job = user;
+    return bb_export(job->device, path, job->out, &job->options, err);
+}
+
+static void show_progress(void *user, int64_t done, int64_t total) {
+    convert_job *job = user;
+    bb_progress_update(&job->progress, "converting  %d%%", total > 0 ? (int)(100 * done / total) : 100);
+}
+
+static void show_notice(void *user, const char *text) {
+    convert_job *job = user;
+    bb_progress_clear(&job->progress);
+    fprintf(stderr, "note: %s\n", text);
+}
+
+/* Of a file, or of all files of a folder; 0 where it is not there. */
+static uint64_t bytes_at(const char *path) {
+    struct stat st;
+    if (stat(path, &st) != 0) return 0;
+    if (!S_ISDIR(st.st_mode)) return (uint64_t)st.st_size;
+    uint64_t sum = 0;
+    DIR *dir = opendir(path);
+    for (const struct dirent *entry; dir && (entry = readdir(dir));)
+        if (fstatat(dirfd(dir), entry->d_name, &st, 0) == 0 && S_ISREG(st.st_mode)) sum += (uint64_t)st.st_size;
+    if (dir) closedir(dir);
+    return sum;
+}
+
+/* An option without effect is probably a mistake, so report it. */
+static void note_unused(const bb_cli *cli, const char *format, const bb_device_args *device) {
+    if (strcmp(format, "hf") == 0) bb_cli_unused(cli, "allow_overwrite", "format hf writes a new folder, and replaces nothing");
+    if (strcmp(format, "bitbyte") != 0 && strcmp(format, "safetensors") != 0) {
+        bb_device_args_notes(cli, device);
+        return;
+    }
+    bb_cli_unused(cli, "device", "this format takes the weights as they are, without computing");
+    bb_cli_unused(cli, "threads", "this format takes the weights as they are, without computing");
+}
+
+static int convert(const variant *v, const bb_cli *cli, const convert_args *args) {
+    char path[4096];
+    bb_error err;
+    convert_job job = {.out = args->out};
+    if (strcmp(args->out, "-") == 0)
+        return bb_cli_usage_error(v->command, "--out -: cannot write a model to standard output; name a file: --out "
+                                              "model.safetensors");
+    bb_import_options import = bb_import_args_options(&args->import);
+    bb_export_options_default(&job.options);
+    const char *named = bb_export_format_for(args->out);
+    job.options.format = args->format ? args->format : named ? named : v->fallback;
+    note_unused(cli, job.options.format, &args->device);
+    job.options.type = args->type;
+    job.options.name = args->name;
+    job.options.description = args->description;
+    job.options.license = args->license;
+    job.options.n_head = import.n_head;
+    job.options.on_notice = show_notice;
+    job.options.on_progress = show_progress;
+    job.options.user = &job;
+    bb_progress_open(&job.progress, stderr, 10);
+    bb_status status = bb_device_args_open(&args->device, &job.device, &err);
+    if (status == BB_OK && !args->allow_overwrite) {
+        status = bb_output_check(args->out, &err);
+        if (status != BB_OK)
+            snprintf(err.message + strlen(err.message), sizeof err.message - strlen(err.message), ", or --allow_overwrite");
+    }
+    if (status == BB_OK) status = bb_model_find(args->model, convert_one, &job, path, sizeof path, &err);
+    bb_progress_clear(&job.progress);
+    if (status == BB_OK && args->json) {
+        bb_json_line(json_pack("{s:o,s:o,s:s,s:I}", "model", bb_json_path_string(path), "out", bb_json_path_string(args->out),
+                               "format", job.options.format, "bytes", (json_int_t)bytes_at(args->out)));
+    } else if (status == BB_OK) {
+        printf("%s: %s, %s, from %s of %s\n", args->out, job.options.format, bb_text_bytes(bytes_at(args->out)).s, path,
+               bb_text_bytes(bytes_at(path)).s);
+    }
+    int exit_status = status == BB_OK ? BB_EXIT_OK : bb_cli_fail(v->command, &err);
+    bb_device_close(job.device);
+    return exit_status;
+}
+
+static int run(const variant *v, int argc, char **argv) {
+    convert_args args = {.json = false};
+    bb_cli cli;
+    int exit_status = bb_cli_parse(&cli, v->command, &args, argc, argv);
+    if (exit_status == BB_CLI_CONTINUE) exit_status = convert(v, &cli, &args);
+    bb_cli_free(&cli);
+    return exit_status;
+}
+
+int bb_cmd_export(int argc, char **argv) { return run(&as_export, argc, argv); }
+int bb_cmd_convert(int argc, char **argv) { return run(&as_convert, argc, argv); }

@@ -1,0 +1,80 @@
+// SPDX-License-Identifier: MIT
+/* Hugging Face folders on disk: which paths are one, and their files. */
+#include <errno.h>
+#include <jansson.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+
+#include "core/file.h"
+#include "modelfile/hf.h"
+
+enum { MAX_CONFIG_BYTES = 1 << 20 };
+
+/* The folder's own path with its links resolved. */
+typedef struct folder {
+    const char *given;
+    char *real;
+} folder;
+
+static bool is_inside(const char *path, const char *root) {
+    size_t n = strlen(root);
+    return strncmp(path, root, n) == 0 && (root[n - 1] == '/' || path[n] == '/');
+}
+
+static bb_status open_file(void *user, const char *name, bool *found, bb_input *out, bb_error *err) {
+    const folder *f = user;
+    struct stat st;
+    char *path = bb_file_join(f->given, name), *real = NULL;
+    bb_status status = BB_OK;
+    *found = false;
+    if (!path) return bb_fail(err, BB_ERR_MEMORY, "%s: no memory to open it", f->given);
+    if (lstat(path, &st) != 0) {
+        if (errno != ENOENT) status = bb_fail(err, BB_ERR_IO, "%s: %s", path, strerror(errno));
+    } else if (!(real = realpath(path, NULL))) {
+        status = bb_fail(err, BB_ERR_IO, "%s: %s", path, strerror(errno));
+    } else if (!is_inside(real, f->real)) {
+        status = bb_fail(err, BB_ERR_FORMAT,
+                         "%s: expected a file in this folder, found a link to %s; copy the folder with what its links lead to "
+                         "(cp -rL)",
+                         path, real);
+    } else {
+        *found = true;
+        status = bb_input_open_file(path, out, err);
+    }
+    free(real);
+    free(path);
+    return status;
+}
+
+bb_status bb_hf_open_folder(const char *path, bb_tensor_source **out, bb_error *err) {
+    folder f = {.given = path, .real = realpath(path, NULL)};
+    *out = NULL;
+    if (!f.real) return bb_fail(err, BB_ERR_IO, "%s: %s", path, strerror(errno));
+    bb_hf_files files = {.path = path, .open = open_file, .user = &f};
+    bb_status status = bb_hf_open(&files, out, err);
+    free(f.real);
+    return status;
+}
+
+/* By its text alone, which need not be good. */
+static bool is_run_config(const char *path) {
+    uint8_t *text = NULL;
+    size_t size = 0;
+    bb_error ignored;
+    if (bb_file_read_all(path, MAX_CONFIG_BYTES, &text, &size, &ignored) != BB_OK) return false;
+    json_t *json = json_loadb((const char *)text, size, 0, NULL);
+    const char *format = json_string_value(json_object_get(json, "format"));
+    bool is = format && strcmp(format, "bitbyte-run") == 0;
+    json_decref(json);
+    free(text);
+    return is;
+}
+
+bool bb_is_hf_folder(const char *path) {
+    struct stat st;
+    char *config = path ? bb_file_join(path, BB_HF_CONFIG) : NULL;
+    bool is = config && stat(config, &st) == 0 && S_ISREG(st.st_mode) && !is_run_config(config);
+    free(config);
+    return is;
+}

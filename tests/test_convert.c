@@ -1,0 +1,177 @@
+// SPDX-License-Identifier: MIT
+/* Every format to every other: the same integers and scales. What is on disk is the same whatever device wrote it; nothing is
+ * written over a source. */
+#include "support.h"
+
+#include "core/file.h"
+#include "core/rng.h"
+#include "model/model.h"
+#include "scratch.h"
+
+enum { V = 256 };
+
+static const bb_config config = {.vocab_size = V,
+                                 .n_layer = 2,
+                                 .d_model = 256,
+                                 .n_head = 4,
+                                 .n_kv_head = 2,
+                                 .d_ff = 512,
+                                 .rope_base = 5e4,
+                                 .norm_eps = 1e-5,
+                                 .act_quant = true,
+                                 .ste = BB_STE_CLIPPED};
+
+static const struct {
+    const char *format, *type, *name;
+} formats[] = {{"packed", NULL, "packed.safetensors"},
+               {"bitbyte", NULL, "bitbyte.safetensors"},
+               {"safetensors", NULL, "original.safetensors"},
+               {"gguf", "tq2_0", "tq2_0.gguf"},
+               {"gguf", "f32", "f32.gguf"},
+               {"hf", "f32", "hf"}};
+enum { FORMATS = sizeof formats / sizeof *formats };
+
+static bb_device *device;
+
+/* Half of the weights are 0 and half twice the scale, which f16 can hold: every conversion is exact. With scale 0 the weights
+ * stay random. */
+static void save_model(float scale, const char *path) {
+    bb_model *m;
+    assert_ok(bb_model_create(device, &config, 3, &m, &test_error));
+    for (int i = 0; i < bb_model_tensor_count(m) && scale > 0; i++) {
+        bb_tensor_info info;
+        assert_ok(bb_model_tensor_info(m, i, &info, &test_error));
+        size_t n = (size_t)(info.shape[0] * (info.rank == 2 ? info.shape[1] : 1));
+        float *w = calloc(n, sizeof *w);
+        for (size_t k = 0; k < n; k++)
+            if ((k + k / 64) % 2) w[k] = bb_rng_below(5, BB_STREAM_TEST, k + n, 2) ? 2 * scale : -2 * scale;
+        if (info.ternary) assert_ok(bb_model_set_tensor(m, info.name, w, n, &test_error));
+        free(w);
+    }
+    m->trained_length = 777;
+    assert_ok(bb_model_save(m, path, &test_error));
+    bb_model_free(m);
+}
+
+static bb_status convert(bb_device *on, const char *from, const char *to, const char *format, const char *type) {
+    bb_export_options options;
+    bb_export_options_default(&options);
+    options.format = format;
+    options.type = type;
+    return bb_export(on, from, to, &options, &test_error);
+}
+
+static void expect_same_file(const char *path, const char *expected) {
+    uint8_t *data;
+    size_t size;
+    assert_ok(bb_file_read_all(expected, 0, &data, &size, &test_error));
+    if (!scratch_holds(path, data, size)) fail_msg("%s differs from %s", path, expected);
+    free(data);
+}
+
+static void test_every_pair(void **state) {
+    (void)state;
+    save_model(0x1p-6f, scratch_path("from.safetensors"));
+    for (int i = 0; i < FORMATS; i++)
+        assert_ok(convert(device, scratch_path("from.safetensors"), scratch_path(formats[i].name), formats[i].format,
+                          formats[i].type));
+    expect_same_file(scratch_path("bitbyte.safetensors"), scratch_path("from.safetensors"));
+    for (int i = 0; i < FORMATS; i++)
+        for (int k = 0; k < FORMATS; k++) {
+            char to[64];
+            (void)snprintf(to, sizeof to, "%d-%d%s", i, k, strcmp(formats[k].format, "hf") == 0 ? "" : ".file");
+            assert_ok(convert(device, scratch_path(formats[i].name), scratch_path(to), formats[k].format, formats[k].type));
+            assert_ok(convert(device, scratch_path(to), scratch_path("packed.again"), "packed", NULL));
+            expect_same_file(scratch_path("packed.again"), scratch_path("packed.safetensors"));
+            if (strcmp(formats[k].format, "hf") != 0) expect_same_file(scratch_path(to), scratch_path(formats[k].name));
+        }
+}
+
+/* Masters made from g q give the same codes, and a scale that differs in its last places at most. */
+static void test_masters_of_codes(void **state) {
+    (void)state;
+    static const int quantized[] = {0, 4, 5};
+    bb_model *a, *b;
+    save_model(0, scratch_path("random.safetensors"));
+    assert_ok(bb_model_load_for_inference(device, scratch_path("random.safetensors"), &a, &test_error));
+    for (size_t i = 0; i < sizeof quantized / sizeof *quantized; i++) {
+        char name[32];
+        (void)snprintf(name, sizeof name, "random-%zu", i);
+        assert_ok(convert(device, scratch_path("random.safetensors"), scratch_path(name), formats[quantized[i]].format,
+                          formats[quantized[i]].type));
+        assert_ok(convert(device, scratch_path(name), scratch_path("masters.safetensors"), "bitbyte", NULL));
+        assert_ok(bb_model_load_for_inference(device, scratch_path("masters.safetensors"), &b, &test_error));
+        for (int t = 0; t < bb_model_tensor_count(a); t++) {
+            bb_tensor_info info;
+            assert_ok(bb_model_tensor_info(a, t, &info, &test_error));
+            size_t n = (size_t)(info.shape[0] * (info.rank == 2 ? info.shape[1] : 1));
+            float *x = malloc(n * sizeof *x), *y = malloc(n * sizeof *y);
+            assert_ok(bb_model_get_tensor(a, info.name, x, n, &test_error));
+            assert_ok(bb_model_get_tensor(b, info.name, y, n, &test_error));
+            for (size_t k = 0; k < n; k++)
+                if (fabsf(x[k] - y[k]) > (info.ternary ? 0x1p-22f * fabsf(x[k]) : 0))
+                    fail_msg("%s: element %zu: %.9g, not %.9g", info.name, k, (double)y[k], (double)x[k]);
+            free(x);
+            free(y);
+        }
+        bb_model_free(b);
+    }
+    bb_model_free(a);
+}
+
+static void test_devices_write_the_same(void **state) {
+    (void)state;
+    bb_device *ref;
+    assert_ok(bb_device_open("ref", 1, &ref, &test_error));
+    save_model(0, scratch_path("random.safetensors"));
+    for (int i = 0; i < FORMATS - 1; i++) {
+        assert_ok(
+            convert(device, scratch_path("random.safetensors"), scratch_path("of_cpu"), formats[i].format, formats[i].type));
+        assert_ok(convert(ref, scratch_path("random.safetensors"), scratch_path("of_ref"), formats[i].format, formats[i].type));
+        expect_same_file(scratch_path("of_ref"), scratch_path("of_cpu"));
+    }
+    bb_device_close(ref);
+}
+
+static void test_names_and_sources(void **state) {
+    (void)state;
+    const char *from = scratch_path("from.safetensors"), *hf = scratch_path("source_hf");
+    char config_path[600], weights[600];
+    (void)snprintf(config_path, sizeof config_path, "%s/config.json", hf);
+    (void)snprintf(weights, sizeof weights, "%s/model.safetensors", hf);
+    save_model(0x1p-6f, from);
+    assert_string_equal(bb_export_format_for("a.gguf"), "gguf");
+    assert_string_equal(bb_export_format_for("A.GGUF"), "gguf");
+    assert_string_equal(bb_export_format_for("new/"), "hf");
+    assert_string_equal(bb_export_format_for(scratch_dir), "hf");
+    assert_null(bb_export_format_for("a.safetensors"));
+    assert_null(bb_export_format_for(".gguf"));
+    assert_null(bb_export_format_for(NULL));
+    assert_ok(convert(device, from, scratch_path("by_name.gguf"), NULL, NULL));
+    expect_same_file(scratch_path("by_name.gguf"), scratch_path("tq2_0.gguf"));
+    assert_ok(convert(device, from, hf, "hf", NULL));
+    /* no format takes a file of its source, by any name */
+    assert_fails(convert(device, from, from, "bitbyte", NULL), BB_ERR_ARGUMENT, "is the file that the model was loaded from");
+    assert_fails(convert(device, hf, weights, "packed", NULL), BB_ERR_ARGUMENT, "is the file that the model was loaded from");
+    assert_fails(convert(device, config_path, weights, "packed", NULL), BB_ERR_ARGUMENT,
+                 "is the file that the model was loaded from");
+    assert_fails(convert(device, hf, config_path, "gguf", NULL), BB_ERR_ARGUMENT, "is the file that the model was loaded from");
+    assert_fails(convert(device, hf, hf, "hf", NULL), BB_ERR_ARGUMENT, "the folder is not empty");
+    assert_ok(convert(device, config_path, scratch_path("packed.again"), "packed", NULL));
+    expect_same_file(scratch_path("packed.again"), scratch_path("packed.safetensors"));
+}
+
+static int open_all(void **state) {
+    return scratch_create(state) != 0 || bb_device_open("cpu", 2, &device, &test_error) != BB_OK ? -1 : 0;
+}
+
+static int close_all(void **state) {
+    bb_device_close(device);
+    return scratch_remove(state);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_every_pair), cmocka_unit_test(test_masters_of_codes),
+                                       cmocka_unit_test(test_devices_write_the_same), cmocka_unit_test(test_names_and_sources)};
+    return cmocka_run_group_tests(tests, open_all, close_all);
+}

@@ -1,0 +1,96 @@
+#!/usr/bin/env bash
+# SPDX-License-Identifier: MIT
+# convert and export: formats by name, sources of every kind, heads that a file does not say, messages. $1: the program.
+set -uo pipefail
+formats=$(realpath "$(dirname "$0")/formats")
+# shellcheck source=tests/program_helpers.sh
+. "$(dirname "$0")/program_helpers.sh"
+
+head -c 60000 /dev/urandom | base64 >text
+"$bitbyte" train --data text --out run --n_layer 1 --d_model 256 --n_head 2 --d_ff 256 --seq_len 16 --batch_size 2 --steps 2 \
+  >/dev/null 2>&1 || fail "no run to try it on"
+
+# The format is that of --to, else of OUT's name.
+expect 0 "$bitbyte" convert run model.safetensors
+says "model.safetensors: bitbyte"
+expect 0 "$bitbyte" convert run model.gguf
+says "model.gguf: gguf"
+expect 0 "$bitbyte" convert run folder/ --type bf16
+says "folder/: hf"
+mkdir empty
+expect 0 "$bitbyte" convert run --out empty --json
+[ "$(json_value out format)" = hf ] && [ "$(json_value out out)" = empty ] || fail "--json"
+[ "$(json_value out bytes)" = "$(find empty -type f -printf '%s\n' | awk '{ n += $1 } END { print n }')" ] || fail "bytes of a folder"
+expect 0 "$bitbyte" convert run packed.safetensors --to packed
+expect 0 "$bitbyte" export run --out packed.too
+cmp -s packed.safetensors packed.too || fail "export and convert --to packed differ"
+expect 0 "$bitbyte" export run --out too.gguf
+cmp -s model.gguf too.gguf || fail "export and convert to gguf differ"
+expect 2 "$bitbyte" convert run
+complains "OUT is missing"
+expect 2 "$bitbyte" convert run x.gguf --to gguv
+complains "there are packed, bitbyte, safetensors, gguf, hf"
+expect 2 "$bitbyte" convert run x --license mit
+complains "format bitbyte holds no license"
+
+# Nothing is written over a source, and a failure leaves what was there.
+expect 2 "$bitbyte" convert model.gguf model.gguf
+complains "the file that the model was loaded from"
+expect 2 "$bitbyte" convert empty empty/model.safetensors
+complains "the file that the model was loaded from"
+expect 2 "$bitbyte" convert empty/config.json empty/model.safetensors
+complains "the file that the model was loaded from"
+expect 2 "$bitbyte" convert empty empty
+complains "the folder is not empty"
+expect 2 "$bitbyte" convert run folder/ # a new folder's name, which is taken
+complains "the folder is not empty"
+
+# Every command opens every kind, and says the same.
+"$bitbyte" generate run --prompt ab --max_new_bytes 20 --temperature 0 >text.run || fail "generate run"
+for model in model.safetensors packed.safetensors empty empty/config.json; do
+  "$bitbyte" generate "$model" --prompt ab --max_new_bytes 20 --temperature 0 >text.other || fail "generate $model"
+  cmp -s text.run text.other || fail "$model generates another text"
+  expect 0 "$bitbyte" eval "$model" text --batches 1
+  expect 0 "$bitbyte" info "$model" --json
+  [ "$(json_value out parameters)" = "$("$bitbyte" info run --json | json_value /dev/stdin parameters)" ] || fail "info $model"
+done
+expect 0 "$bitbyte" info --verify empty
+says "empty: good, 11 tensors"
+"$bitbyte" train --init empty --data text --out from_hf --seq_len 16 --batch_size 2 --steps 1 >out 2>err || fail "train --init empty"
+"$bitbyte" train --init model.gguf --data text --out from_gguf --seq_len 16 --batch_size 2 --steps 1 >out 2>err ||
+  fail "train --init model.gguf"
+
+# A run's folder remains a run, also when config.json lies in it; one that is neither is refused by what it lacks.
+expect 0 "$bitbyte" info run --json
+[ "$(json_value out kind)" = checkpoint ] || fail "run is no longer a run"
+expect 2 "$bitbyte" eval run/config.json text
+complains "is the configuration of a run, not a model: name the folder"
+mkdir neither
+expect 1 "$bitbyte" info neither
+complains "neither"
+
+# The original's files without args do not say how many heads there are.
+for command in "info state.pt" "info --verify state.pt" "eval state.pt text --batches 1" "generate state.pt --max_new_bytes 2" \
+  "convert state.pt new.safetensors --allow_overwrite" "train --init state.pt --data text --seq_len 16 --steps 1 --out heads"; do
+  read -ra words <<<"${command/state.pt/$formats/state.pt}"
+  "$bitbyte" "${words[@]}" >out 2>err && fail "$command: succeeded without --n_head"
+  grep -q -- "--n_head N" out err || fail "$command does not name --n_head"
+  expect 0 "$bitbyte" "${words[@]}" --n_head 2
+done
+expect 2 "$bitbyte" generate "$formats/trainer.pt" --n_head 1
+complains "--n_head 1 contradicts the file, which has 2"
+expect 2 "$bitbyte" info model.safetensors --n_head 1
+complains "--n_head 1 contradicts the file, which has 2"
+
+# The same bytes whatever processor writes them.
+for level in generic avx2; do
+  for format in packed gguf bitbyte; do
+    BITBYTE_CPU=$level "$bitbyte" convert run "$level.$format" --to "$format" >out 2>err || {
+      grep -qi "not on this" err && continue 2
+      fail "convert at $level"
+    }
+    "$bitbyte" convert run "best.$format" --to "$format" >out 2>err || fail "convert --to $format"
+    cmp -s "$level.$format" "best.$format" || fail "$format: $level writes another file"
+  done
+done
+echo "every kind of model opens, and is converted by its name"
