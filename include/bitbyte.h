@@ -128,7 +128,7 @@ typedef struct bb_import_options {
     void *user;
 } bb_import_options;
 BB_API void bb_import_options_default(bb_import_options *options);
-/* Whether `path` is a Hugging Face folder: it holds config.json, which is not a run's. Functions that read model files take such
+/* Whether `path` is a Hugging Face folder: it holds config.json and is no run directory. Functions that read model files take such
  * a folder, or its config.json. */
 BB_API bool bb_is_hf_folder(const char *path);
 /* Reads the configuration of a model file or checkpoint, but not its tensors. options and trained_length (see

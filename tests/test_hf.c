@@ -153,6 +153,16 @@ static void test_same_logits(void **state) {
     assert_false(bb_is_hf_folder(model_path));
     assert_false(bb_is_hf_folder(scratch_dir));
     assert_false(bb_is_hf_folder(NULL));
+    /* a run remains one, whatever its config.json */
+    const char *run = scratch_path("run");
+    assert_int_equal(mkdir(run, 0777), 0);
+    assert_true(scratch_write(inside(run, "config.json"), "{}", 2));
+    assert_true(bb_is_hf_folder(run));
+    assert_true(scratch_write(inside(run, "step-00000001.safetensors"), "", 0));
+    assert_false(bb_is_hf_folder(run));
+    assert_int_equal(unlink(inside(run, "step-00000001.safetensors")), 0);
+    assert_true(scratch_write(inside(run, "config.json"), "{\"format\": \"bitbyte-run\"}", 25));
+    assert_false(bb_is_hf_folder(run));
 }
 
 static void note(void *user, const char *text) { (void)snprintf(user, 512, "%s", text); }

@@ -1,13 +1,14 @@
 // SPDX-License-Identifier: MIT
 /* Hugging Face folders on disk: which paths are one, and their files. */
+#include <dirent.h>
 #include <errno.h>
-#include <jansson.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 
 #include "core/file.h"
 #include "modelfile/hf.h"
+#include "modelfile/output.h"
 
 enum { MAX_CONFIG_BYTES = 1 << 20 };
 
@@ -57,24 +58,33 @@ bb_status bb_hf_open_folder(const char *path, bb_tensor_source **out, bb_error *
     return status;
 }
 
-/* By its text alone, which need not be good. */
-static bool is_run_config(const char *path) {
+static bool has_run_config(const char *path) {
     uint8_t *text = NULL;
     size_t size = 0;
+    bool is = false;
     bb_error ignored;
     if (bb_file_read_all(path, MAX_CONFIG_BYTES, &text, &size, &ignored) != BB_OK) return false;
-    json_t *json = json_loadb((const char *)text, size, 0, NULL);
-    const char *format = json_string_value(json_object_get(json, "format"));
-    bool is = format && strcmp(format, "bitbyte-run") == 0;
-    json_decref(json);
+    (void)bb_output_is_run_config((const char *)text, size, &is, &ignored);
     free(text);
     return is;
+}
+
+/* A caller of the library may have given a run another config.json. */
+static bool holds_checkpoints(const char *path) {
+    bool found = false;
+    DIR *dir = opendir(path);
+    for (const struct dirent *entry; dir && !found && (entry = readdir(dir));) {
+        const char *end = strrchr(entry->d_name, '.');
+        found = strncmp(entry->d_name, "step-", 5) == 0 && end && strcmp(end, ".safetensors") == 0;
+    }
+    if (dir) closedir(dir);
+    return found;
 }
 
 bool bb_is_hf_folder(const char *path) {
     struct stat st;
     char *config = path ? bb_file_join(path, BB_HF_CONFIG) : NULL;
-    bool is = config && stat(config, &st) == 0 && S_ISREG(st.st_mode) && !is_run_config(config);
+    bool is = config && stat(config, &st) == 0 && S_ISREG(st.st_mode) && !has_run_config(config) && !holds_checkpoints(path);
     free(config);
     return is;
 }
