@@ -8,7 +8,7 @@
 
 #include "core/file.h"
 #include "modelfile/hf.h"
-#include "modelfile/output.h"
+#include "modelfile/run_config.h"
 
 enum { MAX_CONFIG_BYTES = 1 << 20 };
 
@@ -64,7 +64,7 @@ static bool has_run_config(const char *path) {
     bool is = false;
     bb_error ignored;
     if (bb_file_read_all(path, MAX_CONFIG_BYTES, &text, &size, &ignored) != BB_OK) return false;
-    (void)bb_output_is_run_config((const char *)text, size, &is, &ignored);
+    (void)bb_is_run_config((const char *)text, size, &is, &ignored);
     free(text);
     return is;
 }

@@ -54,17 +54,6 @@ static bb_status find_packed(const bb_model_source *w, const bb_param *p, bb_wei
                    name, (double)out->scale);
 }
 
-bb_status bb_packed_check_codes(const bb_tensor_source *s, const bb_file_tensor *t, uint64_t at, const uint8_t *piece,
-                                size_t size, bb_error *err) {
-    uint8_t any = 0;
-    for (size_t i = 0; i < size; i++) any |= (uint8_t)(piece[i] & piece[i] >> 1 & 0x55);
-    for (size_t i = 0; any && i < size; i++)
-        if (piece[i] & piece[i] >> 1 & 0x55)
-            return bb_fail(err, BB_ERR_FORMAT, "%s: tensor '%s': byte %llu is 0x%02x: expected codes 0 to 2, found a 3",
-                           bb_tensor_source_path(s), t->name, (unsigned long long)(at + i), piece[i]);
-    return BB_OK;
-}
-
 const bb_model_layout bb_layout_bitbyte = {.name = "bitbyte", .matches = is_bitbyte, .read_config = read_config, .find = find};
 const bb_model_layout bb_layout_packed = {.name = "bitbyte-2bit",
                                           .quantized = true,

@@ -45,8 +45,4 @@ bb_status bb_naming_check_others(const bb_naming *naming, const bb_tensor_source
 bb_status bb_layout_check_tied(const bb_tensor_source *s, const bb_file_tensor *embedding, const bb_file_tensor *head,
                                bb_error *err);
 
-/* A piece of packed codes, from byte `at` of the tensor: none is 3. */
-bb_status bb_packed_check_codes(const bb_tensor_source *s, const bb_file_tensor *t, uint64_t at, const uint8_t *piece,
-                                size_t size, bb_error *err);
-
 #endif

@@ -7,6 +7,7 @@
 #include "model/model.h"
 #include "modelfile/layouts.h"
 #include "modelfile/output.h"
+#include "modelfile/packed_codes.h"
 
 typedef struct loader {
     bb_model_source weights;

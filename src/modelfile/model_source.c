@@ -8,7 +8,7 @@
 
 #include "core/finite.h"
 #include "modelfile/dequantize.h"
-#include "modelfile/layouts.h"
+#include "modelfile/packed_codes.h"
 
 bb_status bb_model_source_refuse_packed(const bb_model_source *w, bb_error *err) {
     if (!w->layout->packed) return BB_OK;

@@ -3,13 +3,12 @@
 
 #include <dirent.h>
 #include <fcntl.h>
-#include <jansson.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 
 #include "core/file.h"
-#include "core/json.h"
+#include "modelfile/run_config.h"
 #include "modelfile/tensor_source.h"
 
 enum { MAX_SMALL_FILE = 1 << 20 }; /* a run's config.json and latest have less */
@@ -63,15 +62,6 @@ bb_status bb_output_check_same(const char *source, const char *path, bb_error *e
     return same ? same_file(path, err) : BB_OK;
 }
 
-bb_status bb_output_is_run_config(const char *text, size_t size, bool *is, bb_error *err) {
-    json_t *root;
-    bb_status status = bb_json_parse(text, size, "config.json", 0, &root, err);
-    const char *format = json_string_value(json_object_get(root, "format"));
-    *is = format && strcmp(format, "bitbyte-run") == 0;
-    json_decref(root);
-    return status == BB_ERR_FORMAT ? BB_OK : status;
-}
-
 static bool is_checkpoint(const char *path, const char *base) {
     bb_tensor_source *st;
     bb_error ignored;
@@ -96,7 +86,7 @@ bb_status bb_output_check(const char *path, bb_error *err) {
     if (config || latest) {
         if (bb_file_read_all(real, MAX_SMALL_FILE, &text, &size, &ignored) == BB_OK) {
             bool run = false;
-            if (config && (bb_output_is_run_config((const char *)text, size, &run, &ignored) != BB_OK || run))
+            if (config && (bb_is_run_config((const char *)text, size, &run, &ignored) != BB_OK || run))
                 what = "the configuration of a run";
             if (latest && strncmp((const char *)text, "step-", 5) == 0) what = "a run's note of its newest checkpoint";
         }

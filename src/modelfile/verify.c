@@ -8,6 +8,7 @@
 #include "core/math.h"
 #include "modelfile/dequantize.h"
 #include "modelfile/layouts.h"
+#include "modelfile/packed_codes.h"
 #include "modelfile/verify.h"
 
 typedef struct check {

@@ -12,7 +12,7 @@
 
 #include "core/file.h"
 #include "core/json.h"
-#include "modelfile/output.h"
+#include "modelfile/run_config.h"
 
 #define CONFIG "config.json"
 #define METRICS "metrics.jsonl"
@@ -144,7 +144,7 @@ static bb_status refuse_foreign_file(const char *path, const run_file *file, con
     uint8_t *text;
     size_t size;
     BB_TRY(bb_file_read_all(path, 0, &text, &size, err));
-    bool own = size == 0 || (file->is_own == bb_output_is_run_config && strcmp((const char *)text, use->config_json) == 0);
+    bool own = size == 0 || (file->is_own == bb_is_run_config && strcmp((const char *)text, use->config_json) == 0);
     bb_status status = own ? BB_OK : file->is_own((const char *)text, size, &own, err);
     free(text);
     if (own || status != BB_OK) return status;
@@ -156,7 +156,7 @@ static bb_status refuse_foreign_file(const char *path, const run_file *file, con
 
 /* Other programs, too, have a config.json in their folders, and a link `latest`. */
 static bb_status refuse_foreign_files(const char *dir, const bb_run_dir_use *use, bb_error *err) {
-    static const run_file files[] = {{CONFIG, bb_output_is_run_config}, {LATEST, names_checkpoint}, {METRICS, holds_metrics}};
+    static const run_file files[] = {{CONFIG, bb_is_run_config}, {LATEST, names_checkpoint}, {METRICS, holds_metrics}};
     for (size_t i = use->config_json ? 0 : 1; i < sizeof files / sizeof *files; i++) {
         char *path = bb_file_join(dir, files[i].name);
         if (!path) return bb_fail(err, BB_ERR_MEMORY, "out of memory");
