@@ -183,8 +183,7 @@ bb_status bb_verify_file(const char *path, const bb_import_options *options,
                          void (*on_progress)(void *user, int64_t bytes_done, int64_t bytes_total), void *user, bool *good,
                          char **json, bb_error *err) {
     BB_REQUIRE("path, good, json", path, good, json);
-    bb_verify_request request = {
-        .options = options, .check_state = check_state, .on_progress = on_progress, .user = user};
+    bb_verify_request request = {.options = options, .check_state = check_state, .on_progress = on_progress, .user = user};
     return bb_model_file_verify(path, &request, good, json, err);
 }
 
