@@ -199,6 +199,8 @@ static void test_model(void **state) {
     bb_import_options import;
     bb_import_options_default(NULL);
     bb_import_options_default(&import);
+    assert_false(bb_is_hf_folder(NULL));
+    assert_null(bb_export_format_for(NULL));
     REFUSED("device is NULL", bb_model_import(NULL, f.model_path, &import, &out, E));
     REFUSED("path is NULL", bb_model_import(f.device, NULL, &import, &out, E));
     REFUSED("options is NULL", bb_model_import(f.device, f.model_path, NULL, &out, E));
