@@ -268,6 +268,56 @@ static void test_hostile_tensors(void **state) {
     refused(&f, BB_ERR_FORMAT, "'a' at 32 of the data overlaps 'b', which ends at 36");
 }
 
+/* Files of the shape that was found to break other readers. */
+static void test_known_attacks(void **state) {
+    (void)state;
+    file f;
+    /* CVE-2024-21802: more dimensions than the reader has room for, each with its size. */
+    put_header(&f, 1, 0);
+    put_string(&f, "w");
+    put_u32(&f, 64);
+    for (int i = 0; i < 64; i++) put_u64(&f, 0x4141414141414141);
+    put_u32(&f, 0);
+    put_u64(&f, 0);
+    put_data(&f, 64);
+    refused(&f, BB_ERR_FORMAT, "'w': expected 1 to 4 dimensions, found 64");
+    /* CVE-2026-33298: (size - 1) times the stride is 2^64, so the bytes that are needed seem few. */
+    static const struct {
+        uint64_t row, rows;
+        uint32_t type;
+    } shapes[] = {{1ull << 20, (1ull << 42) + 1, 0},  /* rows of 2^22 bytes */
+                  {1ull << 40, (1ull << 22) + 1, 0},  /* rows of 2^42 bytes */
+                  {1ull << 33, (1ull << 33) + 1, 35}, /* elements wrap, blocks of TQ2_0 */
+                  {1ull << 35, (1ull << 27) + 1, 8}}; /* Q8_0 */
+    for (size_t i = 0; i < sizeof shapes / sizeof *shapes; i++) {
+        put_header(&f, 1, 0);
+        put_string(&f, "w");
+        put_u32(&f, 2);
+        put_u64(&f, shapes[i].row);
+        put_u64(&f, shapes[i].rows);
+        put_u32(&f, shapes[i].type);
+        put_u64(&f, 0);
+        put_data(&f, 64);
+        refused(&f, BB_ERR_FORMAT, "'w'");
+    }
+    /* CVE-2026-27940: every tensor's bytes fit into 64 bits, but the sum of all does not. */
+    put_header(&f, 5, 0);
+    for (int i = 0; i < 5; i++) {
+        const char name[2] = {(char)('a' + i), 0};
+        put_tensor(&f, name, 1ull << 60, 0, (uint64_t)i << 62);
+    }
+    put_data(&f, 1024);
+    refused(&f, BB_ERR_FORMAT, "truncated?");
+    /* and counts of which the memory for a table wraps */
+    static const uint64_t counts[] = {UINT64_MAX / 368, UINT64_MAX / 368 + 1, (1ull << 63) / 184 + 1, 1ull << 56, 1ull << 31};
+    for (size_t i = 0; i < sizeof counts / sizeof *counts; i++) {
+        put_header(&f, counts[i], 0);
+        put_tensor(&f, "w", 4, 0, 0);
+        put_data(&f, 64);
+        refused(&f, BB_ERR_FORMAT, "tensors do not fit into the file's other");
+    }
+}
+
 /* ---- types ------------------------------------------------------------------------------------------------------------- */
 
 static void test_types(void **state) {
@@ -323,8 +373,12 @@ static void test_f16(void **state) {
 }
 
 int main(void) {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_good_header),     cmocka_unit_test(test_hostile_metadata),
-                                       cmocka_unit_test(test_hostile_tensors), cmocka_unit_test(test_types),
-                                       cmocka_unit_test(test_byte_tokens),     cmocka_unit_test(test_f16)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_good_header),
+                                       cmocka_unit_test(test_hostile_metadata),
+                                       cmocka_unit_test(test_hostile_tensors),
+                                       cmocka_unit_test(test_known_attacks),
+                                       cmocka_unit_test(test_types),
+                                       cmocka_unit_test(test_byte_tokens),
+                                       cmocka_unit_test(test_f16)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -243,6 +243,42 @@ static void test_hostile_pickles(void **state) {
         expect_pickle_refused(cases[i].pickle, cases[i].size, cases[i].part);
 }
 
+/* Files of the shape that was found to break PyTorch's own reader. */
+static void test_known_attacks(void **state) {
+    (void)state;
+    /* CVE-2026-24747: operations that set items of what is no dict, and storages whose sizes lie. */
+    static const hostile cases[] = {
+        CASE(NAMED(TENSOR(FOUR, "K\1", "K\2\x85", "K\2\x85") "K\0K\1s"), "adds an item to what holds none"),
+        CASE(NAMED(TENSOR(FOUR, "K\1", "K\2\x85", "K\2\x85") "(K\0K\1u"), "sets items of what is no dict"),
+        CASE(NAMED("](K\0K\1u"), "sets items of what is no dict"),
+        CASE(NAMED(FLOATS "K\0K\1s"), "adds an item to what holds none"),
+        CASE(NAMED("X\1\0\0\0xK\0K\1s"), "adds an item to what holds none"),
+        CASE(NAMED(TENSOR(FOUR, "K\1", "K\2\x85", "K\2\x85") "(K\0K\1e"), "adds items to what is no list"),
+        CASE(NAMED(TENSOR(STORAGE(FLOATS, "0", "\xff"), "K\0", "K\1\x85", "K\1\x85")),
+             "a storage of 255 elements, found 64 bytes"),
+        CASE(NAMED(TENSOR("(X\7\0\0\0storage" FLOATS "X\1\0\0\0000X\3\0\0\0cpu\x8a\10\0\0\0\0\0\0\0\100tQ", "K\0", "K\1\x85",
+                          "K\1\x85")),
+             "a storage of 4611686018427387904 elements"),
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++)
+        expect_pickle_refused(cases[i].pickle, cases[i].size, cases[i].part);
+    /* CVE-2025-32434: a tar archive, the format before the legacy one, whose pickles PyTorch ran whatever weights_only said. */
+    static uint8_t tar[3 * 512];
+    static const char code[] = "cos\nsystem\n(X\46\0\0\0touch bitbyte_ran_a_command_from_a_tartR.";
+    bb_tensor_source *s = NULL;
+    bb_input input;
+    memcpy(tar, "storages", 8);
+    memcpy(tar + 100, "0000644", 7);
+    memcpy(tar + 124, "00000000077", 11);
+    memcpy(tar + 156, "0", 1);
+    memcpy(tar + 257, "ustar\00000", 8);
+    memcpy(tar + 512, code, sizeof code - 1);
+    assert_ok(bb_input_open_memory("m.tar", tar, sizeof tar, &input, &test_error));
+    assert_fails(bb_tensor_source_open_input(&input, &s, &test_error), BB_ERR_FORMAT, "m.tar");
+    assert_null(s);
+    assert_int_equal(access("bitbyte_ran_a_command_from_a_tar", F_OK), -1);
+}
+
 typedef struct builder {
     char data[1 << 16];
     size_t size;
@@ -419,11 +455,17 @@ static int tear_down(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_pytorch_loss),    cmocka_unit_test(test_heads_are_asked_for),
-        cmocka_unit_test(test_other_models),    cmocka_unit_test(test_code_is_refused_by_name),
-        cmocka_unit_test(test_pickle_by_hand),  cmocka_unit_test(test_hostile_pickles),
-        cmocka_unit_test(test_bombs),           cmocka_unit_test(test_truncated_and_altered_pickle),
-        cmocka_unit_test(test_damaged_archive), cmocka_unit_test(test_archives),
+        cmocka_unit_test(test_pytorch_loss),
+        cmocka_unit_test(test_heads_are_asked_for),
+        cmocka_unit_test(test_other_models),
+        cmocka_unit_test(test_code_is_refused_by_name),
+        cmocka_unit_test(test_pickle_by_hand),
+        cmocka_unit_test(test_hostile_pickles),
+        cmocka_unit_test(test_known_attacks),
+        cmocka_unit_test(test_bombs),
+        cmocka_unit_test(test_truncated_and_altered_pickle),
+        cmocka_unit_test(test_damaged_archive),
+        cmocka_unit_test(test_archives),
     };
     return cmocka_run_group_tests(tests, set_up, tear_down);
 }

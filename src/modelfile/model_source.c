@@ -81,7 +81,8 @@ bb_status bb_model_source_scan(const bb_model_source *w, const bb_param *p, cons
                                void *user, bb_error *err) {
     scan s = {.w = w, .visit = visit, .user = user, .columns = p->shape[1], .scale = weight->scale};
     bb_status status = BB_OK;
-    size_t buffer = weight->interleaved_heads ? (size_t)p->count : (size_t)BB_SOURCE_PIECE_BYTES * BB_MAX_ELEMENTS_PER_BYTE;
+    size_t buffer = (size_t)p->count, piece = (size_t)BB_SOURCE_PIECE_BYTES * BB_MAX_ELEMENTS_PER_BYTE;
+    if (!weight->interleaved_heads && buffer > piece) buffer = piece;
     float *memory = malloc(buffer * sizeof *memory);
     if (!memory)
         return bb_fail(err, BB_ERR_MEMORY, "%s: tensor '%s': no memory to read it", bb_tensor_source_path(w->source), p->name);

@@ -118,7 +118,8 @@ bb_status bb_tensor_source_scan(const bb_tensor_source *s, const bb_file_tensor 
                                 bb_error *err) {
     const char *expected = s->ops->checksum ? s->ops->checksum(s, t) : NULL;
     size_t block = bb_file_dtype_bytes(t->dtype), max_piece = BB_SOURCE_PIECE_BYTES / block * block;
-    uint8_t *piece = malloc(max_piece);
+    if (t->bytes < max_piece) max_piece = (size_t)t->bytes;
+    uint8_t *piece = malloc(max_piece + 1);
     XXH3_state_t *hash = expected ? XXH3_createState() : NULL;
     bb_status status = BB_OK;
     if (!piece || (expected && !hash)) {
