@@ -309,6 +309,9 @@ GUARDED(adamw_step, (bb_device * dev, float *p, const float *g, float *m, float 
 GUARDED(adamw8bit_init, (bb_device * dev, bb_adam8_state s, int64_t n), (INNER, adam8_at(dev, __func__, s, n), n))
 GUARDED(adamw8bit_step, (bb_device * dev, float *p, const float *g, bb_adam8_state s, int64_t n, const bb_adamw *h),
         (INNER, F32_AT(p, n), F32_AT(g, n), adam8_at(dev, __func__, s, n), n, h))
+GUARDED(muon_step, (bb_device * dev, float *p, const float *g, bb_bf16 *m, int64_t N, int64_t K, const bb_muon *h),
+        (INNER, F32_AT(p, N *K), F32_AT(g, N *K), AT(m, N *K *(int64_t)sizeof *m), N, K, h))
+static size_t muon_scratch(bb_device *dev, int64_t N, int64_t K) { return INNER->ops->muon_scratch(INNER, N, K); }
 
 static const bb_ops guarded_ops = {.name = "guarded",
                                    .host_memory = false,
@@ -359,7 +362,9 @@ static const bb_ops guarded_ops = {.name = "guarded",
                                    .add = add,
                                    .adamw_step = adamw_step,
                                    .adamw8bit_init = adamw8bit_init,
-                                   .adamw8bit_step = adamw8bit_step};
+                                   .adamw8bit_step = adamw8bit_step,
+                                   .muon_step = muon_step,
+                                   .muon_scratch = muon_scratch};
 
 static bb_status open_device(int threads, bb_device **out, bb_error *err) {
     guarded *g = calloc(1, sizeof *g);

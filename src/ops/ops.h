@@ -129,6 +129,23 @@ typedef struct bb_adam8_state {
     float *m_absmax, *v_absmax;
 } bb_adam8_state;
 
+/* Muon (arXiv:2502.16982; Keller Jordan 2024) for one matrix of N rows and K columns. */
+typedef struct bb_muon {
+    double lr, weight_decay, momentum;
+    double grad_scale; /* as in bb_adamw */
+} bb_muon;
+
+/* Newton-Schulz: about the nearest matrix whose rows (or columns, if N > K) are orthonormal. Singular values end near 1, not at
+ * it: the coefficients are chosen for speed. */
+enum { BB_MUON_ITERATIONS = 5 };
+#define BB_MUON_A 3.4445
+#define BB_MUON_B (-4.7750)
+#define BB_MUON_C 2.0315
+#define BB_MUON_EPS 1e-7
+
+/* The factor of an update: a layer then changes its output by about lr times its input, whatever its shape. */
+static inline double bb_muon_scale(int64_t N, int64_t K) { return N > K ? sqrt((double)N / (double)K) : 1; }
+
 /* Measured peak rates of the device: dense dot products in 10^9 operations per second (a multiply and an add count as two), and
  * memory reads in 10^9 bytes per second. 0 if the device has no such unit. */
 typedef struct bb_peaks {
@@ -281,6 +298,14 @@ typedef struct bb_ops {
     /* The same with 8-bit moments, decoded and re-encoded block by block with the block's new absmax. v is raised to at least
      * bb_adam8_min_v() * m^2 before the update, so that no update exceeds by more than 1% what f32 moments can give. */
     void (*adamw8bit_step)(bb_device *dev, float *p, const float *g, bb_adam8_state s, int64_t n, const bb_adamw *h);
+    /* For a matrix (N,K) with momentum m in bf16, mu = h->momentum, g scaled first:
+     *   b = mu m + (1-mu) g;  m = b rounded;  u = (1-mu) g + mu b
+     *   X = u / (|u|_F + eps); BB_MUON_ITERATIONS times X = a X + (b A + c A^2) X with A = X XT (A = XT X from the right if N > K)
+     *   p = p (1 - lr wd) - lr bb_muon_scale(N, K) X
+     * A backend may compute X in bf16 products with f32 sums, and may multiply polynomials of A before it applies them to X. */
+    void (*muon_step)(bb_device *dev, float *p, const float *g, bb_bf16 *m, int64_t N, int64_t K, const bb_muon *h);
+    /* Bytes of the backend's own scratch for that. */
+    size_t (*muon_scratch)(bb_device *dev, int64_t N, int64_t K);
 } bb_ops;
 
 /* An open backend. Every backend's own state begins with this. */

@@ -206,6 +206,11 @@ TIMED(adamw_step, (bb_device * dev, float *p, const float *g, float *m, float *v
 TIMED(adamw8bit_init, (bb_device * dev, bb_adam8_state s, int64_t n), (inner_of(dev), s, n), no_work)
 TIMED(adamw8bit_step, (bb_device * dev, float *p, const float *g, bb_adam8_state s, int64_t n, const bb_adamw *h),
       (inner_of(dev), p, g, s, n, h), no_work)
+TIMED(muon_step, (bb_device * dev, float *p, const float *g, bb_bf16 *m, int64_t N, int64_t K, const bb_muon *h),
+      (inner_of(dev), p, g, m, N, K, h), no_work)
+static size_t muon_scratch(bb_device *dev, int64_t N, int64_t K) {
+    return inner_of(dev)->ops->muon_scratch(inner_of(dev), N, K);
+}
 
 static const bb_ops entries = {.close = close_device,
                                .sync = sync_device,
@@ -254,7 +259,9 @@ static const bb_ops entries = {.close = close_device,
                                .add = add,
                                .adamw_step = adamw_step,
                                .adamw8bit_init = adamw8bit_init,
-                               .adamw8bit_step = adamw8bit_step};
+                               .adamw8bit_step = adamw8bit_step,
+                               .muon_step = muon_step,
+                               .muon_scratch = muon_scratch};
 
 bb_status bb_timed_open(bb_device *inner, bb_device **out, bb_error *err) {
     *out = NULL;

@@ -139,6 +139,8 @@ static const bb_ops ops = {
     .adamw_step = bb_cpu_adamw_step,
     .adamw8bit_init = bb_cpu_adamw8bit_init,
     .adamw8bit_step = bb_cpu_adamw8bit_step,
+    .muon_step = bb_cpu_muon_step,
+    .muon_scratch = bb_cpu_muon_scratch,
 };
 
 bb_status bb_device_open_cpu(int threads, bb_device **out, bb_error *err) {

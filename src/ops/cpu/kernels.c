@@ -9,6 +9,7 @@
 #include "ops/cpu/linear/dot.h"
 #include "ops/cpu/linear/linear_kernels.h"
 #include "ops/cpu/linear/ternary_dot.h"
+#include "ops/cpu/optimizer/muon.h"
 #include "ops/cpu/vector/round.h"
 
 static const bb_cpu_kernels rows[] = {
@@ -25,6 +26,7 @@ static const bb_cpu_kernels rows[] = {
      .round = bb_round_avx512bf16,
      .linear_forward = bb_linear_dot_forward,
      .linear_backward = bb_linear_dot_backward,
+     .muon = &bb_muon_dot,
      .peak_bf16 = &bb_peak_bf16_avx512,
      .onednn_isa = dnnl_cpu_isa_avx512_core_bf16},
     {.level = BB_CPU_AVX512_VNNI,
@@ -59,6 +61,7 @@ static const bb_cpu_kernels rows[] = {
      .round = bb_round_generic,
      .ternary_dot = bb_ternary_dot_generic,
      .weight_gradient_i8 = bb_linear_gemm_weight_gradient,
+     .muon = &bb_muon_gemm,
      .peak_f32 = &bb_peak_f32_generic,
      .forward_rows = 512, /* wide f32 rows are read while they are still in the caches */
      .onednn_isa = dnnl_cpu_isa_sse41},
@@ -81,6 +84,7 @@ bb_cpu_kernels bb_cpu_kernels_for(bb_cpu_level level) {
         INHERIT(linear_forward);
         INHERIT(linear_backward);
         INHERIT(weight_gradient_i8);
+        INHERIT(muon);
         INHERIT(peak_f32);
         INHERIT(peak_bf16);
         INHERIT(peak_int8);

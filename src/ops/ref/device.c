@@ -138,7 +138,9 @@ static const bb_ops ops = {.name = "ref",
                            .add = bb_ref_add,
                            .adamw_step = bb_ref_adamw_step,
                            .adamw8bit_init = bb_ref_adamw8bit_init,
-                           .adamw8bit_step = bb_ref_adamw8bit_step};
+                           .adamw8bit_step = bb_ref_adamw8bit_step,
+                           .muon_step = bb_ref_muon_step,
+                           .muon_scratch = bb_ref_muon_scratch};
 
 bb_status bb_device_open_ref(int threads, bb_device **out, bb_error *err) {
     (void)threads;

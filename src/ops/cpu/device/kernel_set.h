@@ -41,7 +41,8 @@ typedef struct bb_peak_kernel {
     double operations;
 } bb_peak_kernel;
 
-struct bb_dot_set; /* dot.h */
+struct bb_dot_set;  /* dot.h */
+struct bb_muon_set; /* muon.h */
 
 typedef struct bb_cpu_kernels {
     bb_cpu_level level; /* the row's name, which BITBYTE_CPU can lower; do not select by it */
@@ -55,6 +56,7 @@ typedef struct bb_cpu_kernels {
         *linear_forward; /* for more than BB_SMALL_BATCH_ROWS rows of int8 or bf16; NULL: the generic path (linear.c) */
     bb_linear_backward_kernel *linear_backward;             /* NULL: the generic path */
     bb_weight_gradient_kernel *weight_gradient_i8;          /* of the generic path, if x is int8 */
+    const struct bb_muon_set *muon;                         /* products of Newton-Schulz */
     const bb_peak_kernel *peak_f32, *peak_bf16, *peak_int8; /* NULL: no such instruction */
     int64_t forward_rows;                                   /* of bb_device */
     int onednn_isa; /* the highest instruction set oneDNN may use (dnnl_cpu_isa_t); BB_ONEDNN_ANY: no limit */
