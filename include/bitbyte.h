@@ -145,7 +145,9 @@ typedef struct bb_memory_estimate {
     uint64_t inference_weights, kv_cache, inference_total;
 } bb_memory_estimate;
 
-typedef enum bb_optimizer_kind { BB_OPTIM_ADAMW = 0, BB_OPTIM_ADAMW8BIT = 1 } bb_optimizer_kind;
+/* ADAMW: f32 moments. ADAMW8BIT: those of the blocks' matrices in 8 bits. MUON: orthogonalized momentum in bf16 for the blocks'
+ * matrices, ADAMW for the embedding and the norms. */
+typedef enum bb_optimizer_kind { BB_OPTIM_ADAMW = 0, BB_OPTIM_ADAMW8BIT = 1, BB_OPTIM_MUON = 2 } bb_optimizer_kind;
 
 /* Training with these batches, and inference over seq_len bytes. */
 typedef struct bb_memory_request {
@@ -365,6 +367,8 @@ typedef struct bb_optimizer bb_optimizer;
 typedef struct bb_optimizer_options {
     bb_optimizer_kind kind;
     double lr, weight_decay, beta1, beta2, eps;
+    double lr_adam;      /* MUON: the rate of what AdamW updates, where lr is that of the matrices; follows the same schedule */
+    double momentum;     /* MUON */
     bool decay_all;      /* decay every parameter, not only 2-D weights */
     bb_dist *share_over; /* shards the moments over these ranks (ZeRO stage 1); results are the same. NULL: not sharded.
                             Must outlive the optimizer. Only a trainer with the same dist may then call bb_optimizer_step.

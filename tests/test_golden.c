@@ -6,6 +6,7 @@
 
 #include "levels.h"
 #include "model/config.h"
+#include "model/model.h"
 #include "modelfile/safetensors.h"
 
 /* Bounds on the relative error by norm. ref computes in f32 with double sums. cpu does the same in the forward pass with f32
@@ -195,6 +196,83 @@ static void check_device(const char *device_name, const bounds *b, const bounds 
     bb_device_close(device);
 }
 
+/* ---- Muon ------------------------------------------------------------------------------------------------------------ */
+
+/* Newton-Schulz alone: without momentum, weights or decay, a step at rate 1 is the orthogonalized gradient. */
+static double check_newton_schulz(const golden *g, bb_device *device, const char *index) {
+    const bb_file_tensor *t = need(g, "ns.in.", index);
+    int64_t N = t->shape[0], K = t->shape[1];
+    float *x = values_of(g, t), *want = values_of(g, need(g, "ns.out.", index));
+    float *p = device->ops->alloc(device, t->bytes), *gradient = device->ops->alloc(device, t->bytes);
+    bb_bf16 *m = device->ops->alloc(device, t->bytes / 2);
+    device->ops->copy_in(device, gradient, x, t->bytes);
+    device->ops->muon_step(device, p, gradient, m, N, K, &(bb_muon){.lr = 1, .grad_scale = 1});
+    device->ops->copy_out(device, x, p, t->bytes);
+    for (int64_t i = 0; i < N * K; i++) x[i] /= -(float)bb_muon_scale(N, K);
+    double e = relative_error(x, want, t->bytes / sizeof(float));
+    device->ops->free(device, p, t->bytes);
+    device->ops->free(device, gradient, t->bytes);
+    device->ops->free(device, m, t->bytes / 2);
+    free(x);
+    free(want);
+    return e;
+}
+
+/* Ten steps on the one batch: rates 0.02 and 3e-3, warm-up 3, weight decay 0.1, clip 1. */
+static double check_muon_training(const golden *g, bb_device *device, bool apart, double bound) {
+    bb_model *model = golden_model(g, device);
+    for (int i = 0; i < model->table.count && !apart; i++) model->table.entries[i].matrices = 1;
+    float *want = values_of(g, need(g, apart ? "split." : "train.", "losses")), got[10];
+    bb_optimizer_options options;
+    bb_optimizer *optimizer;
+    bb_optimizer_options_default(&options);
+    options.kind = BB_OPTIM_MUON;
+    options.lr = 0.02;
+    options.lr_adam = 3e-3;
+    assert_ok(bb_optimizer_create(model, &options, &optimizer, &test_error));
+    for (int step = 0; step < 10; step++) {
+        double loss, norm, lr = bb_lr_for_step(step, 3, 10, options.lr, BB_LR_COSINE, 0.1);
+        bool applied;
+        assert_ok(bb_model_zero_gradients(model, &test_error));
+        assert_ok(bb_model_loss_backward(model, &(bb_batch){g->x, g->y, g->B, g->T}, 1, &loss, &test_error));
+        assert_ok(bb_optimizer_step(optimizer, lr, 1.0, 1.0, &norm, &applied, &test_error));
+        assert_true(applied);
+        got[step] = (float)loss;
+    }
+    double e = relative_error(got, want, 10);
+    check("muon", apart ? "training losses, gate and up apart" : "training losses", e, bound);
+    free(want);
+    bb_optimizer_free(optimizer);
+    bb_model_free(model);
+    return e;
+}
+
+static void check_muon(const char *device_name, double newton_schulz, double losses) {
+    static const char *const matrices[] = {"0", "1", "2"}; /* 48 x 48, 160 x 48, 48 x 80 */
+    bb_device *device;
+    assert_ok(bb_device_open(device_name, 0, &device, &test_error));
+    golden g = golden_open("muon");
+    for (int i = 0; i < 3; i++) {
+        double e = check_newton_schulz(&g, device, matrices[i]);
+        print_message("%s Newton-Schulz %d %.2g\n", device_name, i, e);
+        check("muon", "Newton-Schulz", e, newton_schulz);
+    }
+    double whole = check_muon_training(&g, device, false, losses), apart = check_muon_training(&g, device, true, losses);
+    print_message("%s muon: training losses %.2g, gate and up apart %.2g\n", device_name, whole, apart);
+    golden_close(&g);
+    bb_device_close(device);
+}
+
+static void muon_on_ref(void **state) {
+    (void)state;
+    check_muon("ref", 1e-4, 1e-4);
+}
+
+static void muon_on_cpu(void **state) {
+    (void)state;
+    check_muon("cpu", 1e-1, 1e-2);
+}
+
 static void test_ref(void **state) {
     (void)state;
     check_device("ref", &ref_bounds, NULL);
@@ -206,8 +284,9 @@ static void test_cpu(void **state) {
 }
 
 int main(void) {
-    const struct CMUnitTest level_tests[] = {cmocka_unit_test(test_cpu)};
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_ref), cmocka_unit_test(test_cpu)};
+    const struct CMUnitTest level_tests[] = {cmocka_unit_test(test_cpu), cmocka_unit_test(muon_on_cpu)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_ref), cmocka_unit_test(test_cpu), cmocka_unit_test(muon_on_ref),
+                                       cmocka_unit_test(muon_on_cpu)};
     if (begin_level(NULL)) return cmocka_run_group_tests(level_tests, NULL, NULL);
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

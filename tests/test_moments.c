@@ -215,7 +215,7 @@ static void test_old_checkpoint(void **state) {
     bb_training_state read;
     bb_optimizer_slot *slot = &optimizer->slots[optimizer->shards.first_piece[BB_PARAM_TOK_EMB]];
     size_t n = (size_t)model->table.entries[BB_PARAM_TOK_EMB].count;
-    assert_false(slot->is_8bit);
+    assert_true(slot->form == BB_MOMENTS_F32);
     memset(slot->m, 0, n * sizeof *m);
     memset(slot->v, 0, n * sizeof *v);
     assert_ok(bb_checkpoint_load(scratch_path("old"), model, optimizer, &read, &test_error));

@@ -23,7 +23,7 @@ static void for_all(void (*check)(const bb_param_table *t, const bb_shards *s, i
         assert_ok(bb_param_table_create(&configs[c], false, &table, &test_error));
         for (int i = 0; i < SIZES; i++) {
             bb_shards shards;
-            assert_ok(bb_shards_create(&table, sizes[i], &shards, &test_error));
+            assert_ok(bb_shards_create(&table, sizes[i], false, &shards, &test_error));
             check(&table, &shards, sizes[i]);
             bb_shards_free(&shards);
         }
@@ -55,7 +55,8 @@ static void buckets_agree_with_pieces(const bb_param_table *t, const bb_shards *
     int i = s->piece_count;
     for (int b = 0; b < s->bucket_count; b++) {
         const bb_bucket *bucket = &s->buckets[b];
-        assert_true(bucket->begin + bucket->count == end && bucket->count > 0 && bucket->count <= bb_shards_longest(t->total));
+        assert_true(bucket->begin + bucket->count == end && bucket->count > 0 &&
+                    bucket->count <= bb_shards_longest(t, s->whole_matrices));
         assert_true(bucket->cut[0] == 0 && bucket->cut[size] == bucket->count);
         for (int r = size - 1; r >= 0; r--) {
             assert_true(bucket->cut[r] <= bucket->cut[r + 1]);

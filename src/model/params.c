@@ -8,7 +8,7 @@
 
 #include "core/rng.h"
 
-static void add(bb_param_table *t, bool for_inference, const char *name, int64_t rows, int64_t cols, bb_init init) {
+static bb_param *add(bb_param_table *t, bool for_inference, const char *name, int64_t rows, int64_t cols, bb_init init) {
     bb_param *p = &t->entries[t->count++];
     snprintf(p->name, sizeof p->name, "%s", name);
     p->rank = cols ? 2 : 1;
@@ -22,6 +22,8 @@ static void add(bb_param_table *t, bool for_inference, const char *name, int64_t
     p->offset = held ? t->held : -1;
     t->total += p->count;
     if (held) t->held += p->count;
+    p->matrices = 1;
+    return p;
 }
 
 bb_status bb_param_table_create(const bb_config *c, bool for_inference, bb_param_table *out, bb_error *err) {
@@ -50,7 +52,8 @@ bb_status bb_param_table_create(const bb_config *c, bool for_inference, bb_param
         for (int i = 0; i < BB_PARAMS_PER_BLOCK; i++) {
             char name[sizeof out->entries->name];
             snprintf(name, sizeof name, "blocks.%d.%s", l, block[i].suffix);
-            add(out, for_inference, name, block[i].rows, block[i].cols, block[i].init);
+            bb_param *p = add(out, for_inference, name, block[i].rows, block[i].cols, block[i].init);
+            if (i == BB_P_GATE_UP) p->matrices = 2;
         }
     add(out, for_inference, "norm_f.weight", C, 0, BB_INIT_ONES);
     return BB_OK;

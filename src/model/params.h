@@ -19,6 +19,7 @@ typedef struct bb_param {
     int64_t offset, count;
     bb_init init;
     bool decays, ternary;
+    int matrices; /* of equal size, stacked in it: gate and up are two */
 } bb_param;
 
 /* Tensors are stored in table order without gaps, so that q, k, v of a block are one (C + 2 Hk D, C) matrix. A model for

@@ -38,10 +38,10 @@ static int halvings(int micros, bb_reduce reduce) {
 
 static size_t range_bytes(const bb_gradients *g) { return (size_t)g->model->table.total * sizeof(float); }
 
-bb_status bb_gradients_open(bb_model *model, bb_dist *dist, int micros, bb_reduce reduce, bool own_parts, bb_gradients *g,
-                            bb_error *err) {
-    *g = (bb_gradients){.model = model, .dist = dist, .micros = micros, .levels = halvings(micros, reduce)};
-    g->kind = own_parts ? BB_DIST_REDUCE_SCATTER : BB_DIST_ALL_REDUCE;
+bb_status bb_gradients_open(bb_model *model, bb_dist *dist, int micros, bb_reduce reduce, const bb_shards *parts,
+                            bb_gradients *g, bb_error *err) {
+    *g = (bb_gradients){.model = model, .dist = dist, .micros = micros, .levels = halvings(micros, reduce), .parts = parts};
+    g->kind = parts ? BB_DIST_REDUCE_SCATTER : BB_DIST_ALL_REDUCE;
     g->per_leaf = micros >> g->levels;
     bb_status status = BB_OK;
     for (int i = 0; i < g->levels && status == BB_OK; i++) {
@@ -50,7 +50,10 @@ bb_status bb_gradients_open(bb_model *model, bb_dist *dist, int micros, bb_reduc
             status = bb_fail(err, BB_ERR_MEMORY, "no memory for %d partial sums of gradients, %.1f MB each", g->levels,
                              (double)range_bytes(g) * 1e-6);
     }
-    if (status == BB_OK) status = bb_shards_create(&model->table, dist->size, &g->shards, err);
+    if (status == BB_OK && !parts) {
+        g->parts = &g->all_parts;
+        status = bb_shards_create(&model->table, dist->size, false, &g->all_parts, err);
+    }
     if (status != BB_OK) bb_gradients_close(g);
     return status;
 }
@@ -59,13 +62,14 @@ void bb_gradients_close(bb_gradients *g) {
     if (!g->model) return;
     for (int i = 0; i < g->levels; i++)
         if (g->partial[i]) g->model->device->ops->free(g->model->device, g->partial[i], range_bytes(g));
-    bb_shards_free(&g->shards);
+    bb_shards_free(&g->all_parts);
     *g = (bb_gradients){0};
 }
 
-uint64_t bb_gradients_predict(int64_t parameters, const bb_dist *dist, int micros, bb_reduce reduce) {
-    uint64_t partial = (uint64_t)halvings(micros, reduce) * (uint64_t)parameters * sizeof(float);
-    return !dist ? partial : partial + dist->engine->buffer_bytes(dist->size, bb_shards_longest(parameters));
+uint64_t bb_gradients_predict(const bb_param_table *table, bool whole_matrices, const bb_dist *dist, int micros,
+                              bb_reduce reduce) {
+    uint64_t partial = (uint64_t)halvings(micros, reduce) * (uint64_t)table->total * sizeof(float);
+    return !dist ? partial : partial + dist->engine->buffer_bytes(dist->size, bb_shards_longest(table, whole_matrices));
 }
 
 /* ---- a step ------------------------------------------------------------------------------------------------------------ */
@@ -85,7 +89,7 @@ static void gradients_final(void *user, int64_t first) {
     if (first >= g->final_from) return;
     for (int i = 0; i < g->levels; i++) dev->ops->add(dev, grads + first, g->partial[i] + first, g->final_from - first);
     g->final_from = first;
-    const bb_shards *s = &g->shards;
+    const bb_shards *s = g->parts;
     for (; g->next_bucket < s->bucket_count && s->buckets[g->next_bucket].begin >= first; g->next_bucket++) {
         const bb_bucket *b = &s->buckets[g->next_bucket];
         if (g->failure.code != BB_OK) return;

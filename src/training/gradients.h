@@ -32,22 +32,25 @@ typedef struct bb_gradients {
     int per_leaf, levels;               /* micro-batches added in place; halvings above that */
     float *partial[BB_GRADIENT_LEVELS]; /* (levels) device, like model->grads */
     bb_dist_kind kind;                  /* of the sum over ranks */
-    bb_shards shards;
+    const bb_shards *parts;             /* of the ranks, or all_parts */
+    bb_shards all_parts;
     /* of the present step */
     int micro, next_bucket;
     int64_t final_from; /* gradients from here on are this process's sum */
     bb_error failure;   /* of the callback; code BB_OK: none */
 } bb_gradients;
 
-/* model has its gradients reserved. own_parts: each rank gets the sum of its own parts alone (bb_shards). */
-bb_status bb_gradients_open(bb_model *model, bb_dist *dist, int micros, bb_reduce reduce, bool own_parts, bb_gradients *out,
-                            bb_error *err);
+/* model has its gradients reserved. parts: each rank gets the sum of its own parts alone; NULL: every rank gets all of it. They must
+ * outlive g. */
+bb_status bb_gradients_open(bb_model *model, bb_dist *dist, int micros, bb_reduce reduce, const bb_shards *parts,
+                            bb_gradients *out, bb_error *err);
 void bb_gradients_close(bb_gradients *g);
 /* Bytes of partial sums and of the exchange's buffers; dist NULL: one process. */
-uint64_t bb_gradients_predict(int64_t parameters, const bb_dist *dist, int micros, bb_reduce reduce);
+uint64_t bb_gradients_predict(const bb_param_table *table, bool whole_matrices, const bb_dist *dist, int micros,
+                              bb_reduce reduce);
 
 /* A step: begin, then each micro-batch in turn (batch, scale, loss as in bb_model_loss_backward), then finish, after which
- * model->grads is the sum over all ranks, or of own_parts, is it there and undefined elsewhere. */
+ * model->grads is the sum over all ranks, or of `parts`, is it there and undefined elsewhere. */
 bb_status bb_gradients_begin(bb_gradients *g, bb_error *err);
 bb_status bb_gradients_micro(bb_gradients *g, const bb_batch *batch, double scale, double *loss, bb_error *err);
 bb_status bb_gradients_finish(bb_gradients *g, bb_error *err);

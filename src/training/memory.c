@@ -11,8 +11,7 @@ bb_status bb_memory_predict(bb_device *device, const bb_config *config, const bb
     BB_REQUIRE("device, config, request, out", device, config, request, out);
     int batch_size = request->batch_size, seq_len = request->seq_len;
     BB_TRY(bb_config_check(config, err));
-    if (request->optim != BB_OPTIM_ADAMW && request->optim != BB_OPTIM_ADAMW8BIT)
-        return bb_fail(err, BB_ERR_ARGUMENT, "optimizer kind %d is not known", (int)request->optim);
+    BB_TRY(bb_optimizer_check_kind(request->optim, err));
     if (batch_size < 1 || seq_len < 1)
         return bb_fail(err, BB_ERR_ARGUMENT, "batch_size %d and seq_len %d must be at least 1", batch_size, seq_len);
     bb_param_table table;
@@ -28,6 +27,10 @@ bb_status bb_memory_predict(bb_device *device, const bb_config *config, const bb
     bb_attention attention = {
         .B = batch_size, .Tq = seq_len, .Tk = seq_len, .H = heads, .Hk = config->n_kv_head, .D = config->d_model / heads};
     out->scratch = device->ops->scratch_bytes(device, &attention, config->d_model, config->vocab_size);
+    if (request->optim == BB_OPTIM_MUON) { /* which uses the same memory, after the backward pass */
+        size_t muon = device->ops->muon_scratch(device, config->d_ff, config->d_model);
+        if (muon > out->scratch) out->scratch = muon;
+    }
     out->checkpoint_copy = out->parameters + out->optimizer;
     if (!bb_snapshot_copy_is_small(out->checkpoint_copy)) out->checkpoint_copy = 0;
     out->total = out->parameters + out->gradients + out->optimizer + out->quantized_weights + out->activations + out->scratch +
@@ -49,8 +52,11 @@ bb_status bb_memory_predict_rank(const bb_config *config, const bb_train_options
     const bb_dist *dist = options->dist ? options->dist : &alone;
     bb_micro_run run;
     BB_TRY(bb_micro_run_of(options, dist->rank, dist->size, &run, err));
-    estimate->reduction =
-        bb_gradients_predict((int64_t)bb_config_parameters(config), options->dist, run.count, options->reduce);
+    bb_param_table table;
+    BB_TRY(bb_param_table_create(config, false, &table, err));
+    bool whole_matrices = optimizer->kind == BB_OPTIM_MUON && optimizer->share_over;
+    estimate->reduction = bb_gradients_predict(&table, whole_matrices, options->dist, run.count, options->reduce);
+    bb_param_table_free(&table);
     estimate->total += estimate->reduction - estimate->checkpoint_copy;
     estimate->checkpoint_copy = estimate->parameters + estimate->optimizer; /* of all ranks, on rank 0 */
     bool shared_out = optimizer->share_over != NULL;

@@ -18,7 +18,7 @@ static name name_of(const char *prefix, const bb_param *p) {
 }
 
 bool bb_old_moments_found(const bb_tensor_source *st, const bb_optimizer *optimizer, const bb_param *p) {
-    return bb_optimizer_is_8bit(optimizer) && !bb_optimizer_packs(optimizer->options.kind, p) &&
+    return bb_optimizer_is_8bit(optimizer) && bb_optimizer_moments(optimizer->options.kind, p) == BB_MOMENTS_F32 &&
            !bb_tensor_source_find(st, name_of("opt.m.", p).text) && bb_tensor_source_find(st, name_of("opt.m8.", p).text);
 }
 

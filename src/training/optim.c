@@ -9,16 +9,26 @@
 _Static_assert(BB_SHARD_UNIT % BB_NORM_TILE == 0 && BB_SHARD_UNIT % BB_ADAM8_BLOCK == 0,
                "pieces divide neither tiles nor blocks");
 
+static const char *const names[] = {[BB_OPTIM_ADAMW] = "adamw", [BB_OPTIM_ADAMW8BIT] = "adamw8bit", [BB_OPTIM_MUON] = "muon"};
+
 void bb_optimizer_options_default(bb_optimizer_options *o) {
     if (!o) return;
-    *o = (bb_optimizer_options){
-        .kind = BB_OPTIM_ADAMW8BIT, .lr = 2e-4, .weight_decay = 0.1, .beta1 = 0.9, .beta2 = 0.95, .eps = 1e-8};
+    *o = (bb_optimizer_options){.kind = BB_OPTIM_ADAMW8BIT,
+                                .lr = 2e-4,
+                                .weight_decay = 0.1,
+                                .beta1 = 0.9,
+                                .beta2 = 0.95,
+                                .eps = 1e-8,
+                                .lr_adam = 3e-3,
+                                .momentum = 0.95};
 }
 
 int64_t bb_optimizer_blocks(int64_t count) { return (count + BB_ADAM8_BLOCK - 1) / BB_ADAM8_BLOCK; }
 
-bool bb_optimizer_packs(bb_optimizer_kind kind, const bb_param *param) {
-    return kind == BB_OPTIM_ADAMW8BIT && param->ternary && param->count >= BB_OPTIM_SMALL_TENSOR;
+bb_moments bb_optimizer_moments(bb_optimizer_kind kind, const bb_param *param) {
+    if (kind == BB_OPTIM_MUON && param->ternary) return BB_MOMENTUM_BF16;
+    bool packs = kind == BB_OPTIM_ADAMW8BIT && param->ternary && param->count >= BB_OPTIM_SMALL_TENSOR;
+    return packs ? BB_MOMENTS_8BIT : BB_MOMENTS_F32;
 }
 
 void bb_optimizer_layout(const bb_param_table *table, const bb_shards *shards, int rank, bb_optimizer_kind kind,
@@ -27,8 +37,10 @@ void bb_optimizer_layout(const bb_param_table *table, const bb_shards *shards, i
         const bb_piece *p = &shards->pieces[i];
         if (p->rank != rank) continue;
         size_t n = (size_t)p->count, blocks = (size_t)bb_optimizer_blocks(p->count);
-        bb_optimizer_slot s = {.is_8bit = bb_optimizer_packs(kind, &table->entries[p->param])};
-        if (s.is_8bit) {
+        bb_optimizer_slot s = {.form = bb_optimizer_moments(kind, &table->entries[p->param])};
+        if (s.form == BB_MOMENTUM_BF16) {
+            s.momentum = bb_arena_alloc(arena, n * sizeof *s.momentum);
+        } else if (s.form == BB_MOMENTS_8BIT) {
             s.q.m = bb_arena_alloc(arena, n);
             s.q.v = bb_arena_alloc(arena, n);
             s.q.m_absmax = bb_arena_alloc(arena, blocks * sizeof(float));
@@ -46,7 +58,7 @@ bb_status bb_optimizer_predict(const bb_config *config, bb_optimizer_kind kind, 
     bb_param_table table;
     bb_shards shards;
     BB_TRY(bb_param_table_create(config, false, &table, err));
-    bb_status status = bb_shards_create(&table, size, &shards, err);
+    bb_status status = bb_shards_create(&table, size, kind == BB_OPTIM_MUON, &shards, err);
     if (status == BB_OK) {
         bb_arena measure = {0};
         bb_optimizer_layout(&table, &shards, rank, kind, NULL, &measure);
@@ -57,15 +69,24 @@ bb_status bb_optimizer_predict(const bb_config *config, bb_optimizer_kind kind, 
     return status;
 }
 
+bb_status bb_optimizer_check_kind(bb_optimizer_kind kind, bb_error *err) {
+    if (kind >= 0 && (size_t)kind < sizeof names / sizeof *names) return BB_OK;
+    return bb_fail(err, BB_ERR_ARGUMENT, "optimizer kind %d is not known", (int)kind);
+}
+
 static bb_status check_options(const bb_optimizer_options *o, bb_error *err) {
-    if (o->kind != BB_OPTIM_ADAMW && o->kind != BB_OPTIM_ADAMW8BIT)
-        return bb_fail(err, BB_ERR_ARGUMENT, "optimizer kind %d is not known", (int)o->kind);
+    BB_TRY(bb_optimizer_check_kind(o->kind, err));
     if (!(o->beta1 >= 0 && o->beta1 < 1) || !(o->beta2 >= 0 && o->beta2 < 1))
         return bb_fail(err, BB_ERR_ARGUMENT, "betas (%g, %g) must be in [0, 1)", o->beta1, o->beta2);
     if (!(o->eps > 0) || !isfinite(o->eps)) return bb_fail(err, BB_ERR_ARGUMENT, "eps %g must be positive", o->eps);
     if (!(o->lr >= 0) || !isfinite(o->lr)) return bb_fail(err, BB_ERR_ARGUMENT, "lr %g must be finite and not negative", o->lr);
     if (!(o->weight_decay >= 0) || !isfinite(o->weight_decay))
         return bb_fail(err, BB_ERR_ARGUMENT, "weight decay %g must not be negative", o->weight_decay);
+    if (o->kind != BB_OPTIM_MUON) return BB_OK;
+    if (!(o->lr_adam >= 0) || !isfinite(o->lr_adam))
+        return bb_fail(err, BB_ERR_ARGUMENT, "lr_adam %g must be finite and not negative", o->lr_adam);
+    if (!(o->momentum >= 0 && o->momentum < 1))
+        return bb_fail(err, BB_ERR_ARGUMENT, "momentum %g must be in [0, 1)", o->momentum);
     return BB_OK;
 }
 
@@ -86,7 +107,7 @@ bb_status bb_optimizer_create(bb_model *model, const bb_optimizer_options *optio
     o->exchange.model = model;
     bb_status status;
     int rank = o->dist ? o->dist->rank : 0, size = o->dist ? o->dist->size : 1;
-    BB_TRY_GOTO(status, fail, bb_shards_create(&model->table, size, &o->shards, err));
+    BB_TRY_GOTO(status, fail, bb_shards_create(&model->table, size, options->kind == BB_OPTIM_MUON, &o->shards, err));
     o->slots = calloc((size_t)o->shards.piece_count, sizeof *o->slots);
     bb_arena measure = {0};
     bb_optimizer_layout(&model->table, &o->shards, rank, options->kind, NULL, &measure);
@@ -100,7 +121,7 @@ bb_status bb_optimizer_create(bb_model *model, const bb_optimizer_options *optio
     bb_arena arena = {.base = o->memory};
     bb_optimizer_layout(&model->table, &o->shards, rank, options->kind, o->slots, &arena);
     for (int i = 0; i < o->shards.piece_count; i++)
-        if (o->slots[i].is_8bit) dev->ops->adamw8bit_init(dev, o->slots[i].q, o->shards.pieces[i].count);
+        if (o->slots[i].form == BB_MOMENTS_8BIT) dev->ops->adamw8bit_init(dev, o->slots[i].q, o->shards.pieces[i].count);
     if (o->dist) BB_TRY_GOTO(status, fail, bb_weight_exchange_open(model, o->dist, &o->shards, &o->tiles, &o->exchange, err));
     *out = o;
     return dev->ops->sync(dev, err);
@@ -121,11 +142,12 @@ void bb_optimizer_free(bb_optimizer *o) {
 }
 
 bool bb_optimizer_is_8bit(const bb_optimizer *o) { return o && o->options.kind == BB_OPTIM_ADAMW8BIT; }
-const char *bb_optimizer_name(const bb_optimizer *o) { return !o ? "none" : bb_optimizer_is_8bit(o) ? "adamw8bit" : "adamw"; }
+const char *bb_optimizer_name(const bb_optimizer *o) { return o ? names[o->options.kind] : "none"; }
 uint64_t bb_optimizer_state_bytes(const bb_optimizer *o) { return o ? o->bytes : 0; }
 
 const bb_model *bb_optimizer_model(const bb_optimizer *o) { return o->model; }
 bb_dist *bb_optimizer_dist(const bb_optimizer *o) { return o->dist; }
+const bb_shards *bb_optimizer_parts(const bb_optimizer *o) { return o->dist ? &o->shards : NULL; }
 double bb_optimizer_lr(const bb_optimizer *o) { return o->options.lr; }
 int64_t bb_optimizer_steps(const bb_optimizer *o) { return o->steps; }
 void bb_optimizer_set_norm_limit(bb_optimizer *o, double limit) { o->norm_limit = limit; }
@@ -166,10 +188,21 @@ static void update_piece(bb_optimizer *o, int index, bb_adamw *h) {
     const bb_optimizer_slot *s = &o->slots[index];
     float *values = model->params + offset_of(o, p), *grads = model->grads + offset_of(o, p);
     h->weight_decay = model->table.entries[p->param].decays || o->options.decay_all ? o->options.weight_decay : 0;
-    if (s->is_8bit)
+    if (s->form == BB_MOMENTS_8BIT)
         dev->ops->adamw8bit_step(dev, values, grads, s->q, p->count, h);
     else
         dev->ops->adamw_step(dev, values, grads, s->m, s->v, p->count, h);
+}
+
+/* A piece of one or more whole matrices. */
+static void orthogonal_update(bb_optimizer *o, int index, const bb_muon *h) {
+    const bb_piece *p = &o->shards.pieces[index];
+    const bb_param *param = &o->model->table.entries[p->param];
+    bb_device *dev = o->model->device;
+    int64_t columns = param->shape[1], rows = param->shape[0] / param->matrices;
+    for (int64_t i = 0; i < p->count; i += rows * columns)
+        dev->ops->muon_step(dev, o->model->params + offset_of(o, p) + i, o->model->grads + offset_of(o, p) + i,
+                            o->slots[index].momentum + i, rows, columns, h);
 }
 
 bb_status bb_optimizer_step(bb_optimizer *o, double lr, double max_norm, double loss_scale, double *grad_norm, bool *applied,
@@ -190,15 +223,24 @@ bb_status bb_optimizer_step(bb_optimizer *o, double lr, double max_norm, double 
 
     const bb_optimizer_options *opt = &o->options;
     double t = (double)(o->steps + 1), scale = max_norm > 0 ? max_norm / (*grad_norm + 1e-6) : 1;
-    bb_adamw h = {.lr = lr,
+    bool muon = opt->kind == BB_OPTIM_MUON;
+    bb_adamw h = {.lr = !muon         ? lr
+                        : opt->lr > 0 ? lr / opt->lr * opt->lr_adam
+                                      : 0,
                   .beta1 = opt->beta1,
                   .beta2 = opt->beta2,
                   .eps = opt->eps,
                   .grad_scale = ((scale < 1 ? scale : 1) / loss_scale),
                   .bias_correction1 = (1 - pow(opt->beta1, t)),
                   .bias_correction2 = (1 - pow(opt->beta2, t))};
-    for (int i = 0; i < o->shards.piece_count; i++)
-        if (is_own(o, &o->shards.pieces[i])) update_piece(o, i, &h);
+    bb_muon of_matrices = {.lr = lr, .weight_decay = opt->weight_decay, .momentum = opt->momentum, .grad_scale = h.grad_scale};
+    for (int i = 0; i < o->shards.piece_count; i++) {
+        if (!is_own(o, &o->shards.pieces[i])) continue;
+        if (o->slots[i].form == BB_MOMENTUM_BF16)
+            orthogonal_update(o, i, &of_matrices);
+        else
+            update_piece(o, i, &h);
+    }
     BB_TRY(model->device->ops->sync(model->device, err));
     if (o->dist)
         BB_TRY(bb_weight_exchange_after_update(&o->exchange, err));

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-/* AdamW and its 8-bit form over the model's parameter table; the moments all here, or shared out over ranks (ZeRO stage 1,
+/* AdamW, its 8-bit form, and Muon over the model's parameter table; the moments all here, or shared out over ranks (ZeRO stage 1,
  * arXiv:1910.02054): each rank updates the pieces whose moments it holds, and gives the new weights to the others. */
 #ifndef BB_TRAINING_OPTIM_H
 #define BB_TRAINING_OPTIM_H
@@ -12,11 +12,14 @@
 
 enum { BB_OPTIM_SMALL_TENSOR = 4096 }; /* the 8-bit form keeps the moments of tensors with fewer elements in f32 */
 
-/* The state of one piece: either the f32 pair or the 8-bit form. All NULL where another rank holds it. */
+typedef enum bb_moments { BB_MOMENTS_F32, BB_MOMENTS_8BIT, BB_MOMENTUM_BF16 } bb_moments;
+
+/* The state of one piece; the members of its form are set, all NULL where another rank holds it. */
 typedef struct bb_optimizer_slot {
-    bool is_8bit;
+    bb_moments form;
     float *m, *v; /* (count) f32 */
     bb_adam8_state q;
+    bb_bf16 *momentum; /* (count), Muon's */
 } bb_optimizer_slot;
 
 struct bb_optimizer {
@@ -33,9 +36,10 @@ struct bb_optimizer {
     bb_weight_exchange exchange; /* with dist's ranks; of the model alone where dist is NULL */
 };
 
-/* Whether a tensor's moments are in 8 bits: those of the blocks' matrices are, unless small. Of the embedding, rows that are rarely
+/* The form of a tensor's moments. In 8 bits are those of the blocks' matrices, unless small. Of the embedding, rows that are rarely
  * seen have moments far below those of the rows beside them, too far for a block's 8 bits. */
-bool bb_optimizer_packs(bb_optimizer_kind kind, const bb_param *param);
+bb_moments bb_optimizer_moments(bb_optimizer_kind kind, const bb_param *param);
+bb_status bb_optimizer_check_kind(bb_optimizer_kind kind, bb_error *err);
 /* Blocks of the 8-bit form of so many elements. */
 int64_t bb_optimizer_blocks(int64_t count);
 /* Bytes that the state of this configuration takes on a rank; size 1: all of it. */
@@ -48,6 +52,8 @@ void bb_optimizer_layout(const bb_param_table *table, const bb_shards *shards, i
 const bb_model *bb_optimizer_model(const bb_optimizer *optimizer);
 /* The ranks that share its state; NULL: it is all here. */
 bb_dist *bb_optimizer_dist(const bb_optimizer *optimizer);
+/* What the ranks hold of its state; NULL: it is all here. */
+const bb_shards *bb_optimizer_parts(const bb_optimizer *optimizer);
 double bb_optimizer_lr(const bb_optimizer *optimizer);
 int64_t bb_optimizer_steps(const bb_optimizer *optimizer);
 /* bb_optimizer_step changes nothing when the gradient norm is above the limit; INFINITY: no limit. */

@@ -2,16 +2,20 @@
 #include "training/shards.h"
 
 #include <stdlib.h>
+#include <string.h>
 
+#include "core/math.h"
 #include "ops/ops.h"
 
 /* Elements: what is exchanged at a time. Below the first, messages are all latency; above the second, buffers grow and what is
  * left to exchange after the last block shows. */
 enum { BUCKET_LEAST = 1 << 20, BUCKET_MOST = 1 << 22, UNIT_MOST = BUCKET_MOST / 4 };
 
-int64_t bb_shards_longest(int64_t parameters) {
-    int64_t most = BUCKET_MOST + UNIT_MOST; /* where a bucket begins is rounded to a unit */
-    return parameters < most ? parameters : most;
+int64_t bb_shards_longest(const bb_param_table *t, bool whole_matrices) {
+    int64_t unit = UNIT_MOST; /* where a bucket begins is rounded to a unit */
+    for (int i = 0; i < t->count && whole_matrices; i++)
+        if (t->entries[i].ternary) unit = bb_max(unit, t->entries[i].count);
+    return bb_min(BUCKET_MOST + unit, t->total);
 }
 
 static int layers_of(const bb_param_table *t) { return (t->count - BB_PARAM_FIRST_BLOCK) / BB_PARAMS_PER_BLOCK; }
@@ -29,10 +33,12 @@ static int param_at(const bb_param_table *t, int64_t at) {
     return low;
 }
 
-/* The least multiple of BB_SHARD_UNIT that is whole rows of codes too. */
-static int64_t unit_of(const bb_param *p, bool whole_rows) {
-    int64_t rows = BB_TERNARY_ROWS * p->shape[1], unit = BB_SHARD_UNIT;
+/* The least multiple of BB_SHARD_UNIT that is whole rows of codes too; or a whole matrix, where its end is such a place, else all
+ * of the tensor. */
+static int64_t unit_of(const bb_param *p, bool whole_rows, bool whole_matrices) {
+    int64_t rows = BB_TERNARY_ROWS * p->shape[1], unit = BB_SHARD_UNIT, matrix = p->count / p->matrices;
     if (!p->ternary || !whole_rows) return unit;
+    if (whole_matrices) return matrix % unit == 0 && matrix % rows == 0 ? matrix : p->count;
     while (unit % rows != 0) unit += BB_SHARD_UNIT;
     return unit;
 }
@@ -40,17 +46,17 @@ static int64_t unit_of(const bb_param *p, bool whole_rows) {
 static bool can_be_whole_rows(const bb_param_table *t, int size) {
     for (int i = 0; i < t->count; i++) {
         const bb_param *p = &t->entries[i];
-        if (p->count > UNIT_MOST && unit_of(p, true) > UNIT_MOST) return false;
+        if (p->count > UNIT_MOST && unit_of(p, true, false) > UNIT_MOST) return false;
     }
     return size <= BB_SHARD_WHOLE_ROWS;
 }
 
 /* The last place at or before `at` where ranks may divide a range: a tensor's beginning, or a
  * multiple of its unit from there. */
-static int64_t divisible(const bb_param_table *t, int64_t at, bool whole_rows) {
+static int64_t divisible(const bb_shards *s, const bb_param_table *t, int64_t at) {
     if (at >= t->total) return t->total;
     const bb_param *p = &t->entries[param_at(t, at)];
-    int64_t unit = unit_of(p, whole_rows);
+    int64_t unit = unit_of(p, s->whole_rows, s->whole_matrices);
     return p->offset + (at - p->offset) / unit * unit;
 }
 
@@ -59,9 +65,75 @@ static void add_bucket(bb_shards *s, const bb_param_table *t, int size, int64_t 
     *b = (bb_bucket){.begin = begin, .count = end - begin, .cut = s->cuts + (int64_t)s->bucket_count * (size + 1)};
     s->bucket_count++;
     for (int r = 0; r <= size; r++) {
-        int64_t at = r == size ? end : divisible(t, begin + b->count * r / size, s->whole_rows);
+        int64_t at = r == size ? end : divisible(s, t, begin + b->count * r / size);
         b->cut[r] = (at > begin ? at : begin) - begin;
     }
+}
+
+/* The places where ranks may divide a bucket: its begin, every unit's end; *count of them. */
+static void find_places(const bb_shards *s, const bb_param_table *t, const bb_bucket *b, int64_t *places, int *count) {
+    int64_t at = b->begin, end = b->begin + b->count;
+    *count = 0;
+    while (at < end) {
+        const bb_param *p = &t->entries[param_at(t, at)];
+        int64_t unit = unit_of(p, s->whole_rows, s->whole_matrices), next = p->offset + ((at - p->offset) / unit + 1) * unit;
+        if (places) places[*count] = at - b->begin;
+        (*count)++;
+        at = bb_min(bb_min(next, p->offset + p->count), end);
+    }
+    if (places) places[*count] = b->count;
+    (*count)++;
+}
+
+/* Where units are whole matrices, a bucket is a few of them, and dividing each bucket by itself would leave the same ranks with
+ * little in all. loads: what each rank has of earlier buckets. Chooses the cuts with the least load of the rank that then has most
+ * of those that get something: most[i] is that, when ranks so far take the units before places[i]; taken[r][i] is how many units
+ * the ranks before r then take. */
+static bb_status balance_bucket(const bb_shards *s, const bb_param_table *t, int size, const bb_bucket *b, int64_t *loads,
+                                bb_error *err) {
+    int count;
+    find_places(s, t, b, NULL, &count);
+    size_t n = (size_t)count;
+    int64_t *places = calloc(3 * n, sizeof *places);
+    int *taken = calloc(n * (size_t)size, sizeof *taken);
+    if (!places || !taken) {
+        free(places);
+        free(taken);
+        return bb_fail(err, BB_ERR_MEMORY, "out of memory for a list of %d parts", count);
+    }
+    int64_t *most = places + n, *next = most + n;
+    find_places(s, t, b, places, &count);
+    for (int i = 1; i < count; i++) most[i] = INT64_MAX;
+    for (int r = 0; r < size; r++) {
+        for (int i = 0; i < count; i++) {
+            next[i] = INT64_MAX;
+            for (int j = i; j >= 0; j--) {
+                int64_t load = j < i ? loads[r] + places[i] - places[j] : 0, value = bb_max(most[j], load);
+                if (value >= next[i]) continue;
+                next[i] = value;
+                taken[(size_t)r * n + (size_t)i] = j;
+            }
+        }
+        memcpy(most, next, n * sizeof *most);
+    }
+    for (int r = size - 1, i = count - 1; r >= 0; r--) {
+        b->cut[r + 1] = places[i];
+        i = taken[(size_t)r * n + (size_t)i];
+        b->cut[r] = places[i];
+        loads[r] += b->cut[r + 1] - b->cut[r];
+    }
+    free(places);
+    free(taken);
+    return BB_OK;
+}
+
+static bb_status balance(const bb_shards *s, const bb_param_table *t, int size, bb_error *err) {
+    int64_t *loads = calloc((size_t)size, sizeof *loads);
+    bb_status status = loads ? BB_OK : bb_fail(err, BB_ERR_MEMORY, "out of memory for %d ranks", size);
+    for (int i = 0; i < s->bucket_count && status == BB_OK; i++)
+        status = balance_bucket(s, t, size, &s->buckets[i], loads, err);
+    free(loads);
+    return status;
 }
 
 /* From the end of the parameters down, divided where a block begins, and within what is large. */
@@ -77,12 +149,12 @@ static bb_status make_buckets(bb_shards *s, const bb_param_table *t, int size, b
         if (end - begin < BUCKET_LEAST && l > 0) continue;
         int64_t parts = (end - begin + BUCKET_MOST - 1) / BUCKET_MOST, count = end - begin;
         for (int64_t i = parts; i > 0; i--) {
-            int64_t from = i == 1 ? begin : divisible(t, begin + count * (i - 1) / parts, s->whole_rows);
+            int64_t from = i == 1 ? begin : divisible(s, t, begin + count * (i - 1) / parts);
             if (from < end) add_bucket(s, t, size, from, end);
             end = from;
         }
     }
-    return BB_OK;
+    return s->whole_matrices ? balance(s, t, size, err) : BB_OK;
 }
 
 /* Elements begin .. end-1, tensor by tensor. */
@@ -114,8 +186,8 @@ static bb_status make_pieces(bb_shards *s, const bb_param_table *t, int size, bb
     return BB_OK;
 }
 
-bb_status bb_shards_create(const bb_param_table *table, int size, bb_shards *out, bb_error *err) {
-    *out = (bb_shards){.whole_rows = can_be_whole_rows(table, size)};
+bb_status bb_shards_create(const bb_param_table *table, int size, bool whole_matrices, bb_shards *out, bb_error *err) {
+    *out = (bb_shards){.whole_rows = whole_matrices || can_be_whole_rows(table, size), .whole_matrices = whole_matrices};
     bb_status status = size > 1 ? make_buckets(out, table, size, err) : BB_OK;
     if (status == BB_OK) status = make_pieces(out, table, size, err);
     if (status != BB_OK) bb_shards_free(out);

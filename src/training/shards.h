@@ -36,12 +36,13 @@ typedef struct bb_shards {
     int piece_count;
     int *first_piece; /* (table.count + 1): of each tensor */
     int64_t *cuts;    /* the buckets' */
-    bool whole_rows;
+    bool whole_rows, whole_matrices;
 } bb_shards;
 
-bb_status bb_shards_create(const bb_param_table *table, int size, bb_shards *out, bb_error *err);
+/* whole_matrices: no ternary matrix is divided, for an optimizer that needs all of it. */
+bb_status bb_shards_create(const bb_param_table *table, int size, bool whole_matrices, bb_shards *out, bb_error *err);
 void bb_shards_free(bb_shards *shards);
-/* Elements of the longest bucket of a table of so many parameters, at the most. */
-int64_t bb_shards_longest(int64_t parameters);
+/* Elements of the longest bucket, at the most. */
+int64_t bb_shards_longest(const bb_param_table *table, bool whole_matrices);
 
 #endif

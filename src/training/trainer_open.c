@@ -30,7 +30,7 @@ static bb_status open_ranks(bb_trainer *t, bb_error *err) {
         return bb_fail(err, BB_ERR_MEMORY, "out of memory for the losses of %d micro-batches", t->micro_run.total);
     if (bb_optimizer_dist(t->optimizer) && bb_optimizer_dist(t->optimizer) != t->dist)
         return bb_fail(err, BB_ERR_ARGUMENT, "the optimizer's state is shared out over ranks that are not the trainer's");
-    return bb_gradients_open(t->model, t->dist, t->micro_run.count, t->options.reduce, bb_optimizer_dist(t->optimizer) != NULL,
+    return bb_gradients_open(t->model, t->dist, t->micro_run.count, t->options.reduce, bb_optimizer_parts(t->optimizer),
                              &t->gradients, err);
 }
 
