@@ -249,8 +249,9 @@ static void resume(bb_device *device, const char *shard_folder, const char *run_
 }
 
 static void schedules(void) {
-    double lr = bb_lr_for_step(/*step*/ 1000, /*warmup_steps*/ 6000, /*total_steps*/ 200000, /*base_lr*/ 2e-4, BB_LR_COSINE,
-                               /*min_factor*/ 0.1);
+    const bb_lr_plan plan = {
+        .schedule = BB_LR_COSINE, .base_lr = 2e-4, .min_factor = 0.1, .warmup_steps = 6000, .total_steps = 200000};
+    double lr = bb_lr_for_step(&plan, /*step*/ 1000);
     expect(fabs(lr - 2e-4 * 1001 / 6000) < 1e-12, "warm-up is linear");
     int seq_len = bb_seq_len_for_step(/*step*/ 1000, /*total_steps*/ 200000, /*cap*/ 8192);
     expect(seq_len == 2048, "the curriculum begins with 2048");

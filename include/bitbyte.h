@@ -354,11 +354,16 @@ BB_API bb_status bb_pack(const bb_pack_options *options, bb_pack_result *result,
  * multiple of the ranks. Takes more time and memory if a rank has several micro-batches per step. */
 typedef enum bb_reduce { BB_REDUCE_FAST = 0, BB_REDUCE_EXACT = 1 } bb_reduce;
 
-typedef enum bb_lr_schedule { BB_LR_COSINE = 0, BB_LR_CONSTANT = 1 } bb_lr_schedule;
+/* After a linear warm-up: a cosine down to the last step; constant; constant, then linear down over the last steps (cooldown). */
+typedef enum bb_lr_schedule { BB_LR_COSINE = 0, BB_LR_CONSTANT = 1, BB_LR_LINEAR = 2 } bb_lr_schedule;
+typedef struct bb_lr_plan {
+    bb_lr_schedule schedule;
+    double base_lr, min_factor; /* COSINE, LINEAR: ends at base_lr * min_factor */
+    int64_t warmup_steps, total_steps;
+    double cooldown_frac; /* LINEAR: part of total_steps */
+} bb_lr_plan;
 
-/* Linear warm-up to base_lr, then cosine to base_lr * min_factor at total_steps, or constant. */
-BB_API double bb_lr_for_step(int64_t step, int64_t warmup_steps, int64_t total_steps, double base_lr, bb_lr_schedule schedule,
-                             double min_factor);
+BB_API double bb_lr_for_step(const bb_lr_plan *plan, int64_t step);
 /* The sequence length curriculum: 2048, 4096, 8192 by progress, at most `cap` (0: no cap). */
 BB_API int bb_seq_len_for_step(int64_t step, int64_t total_steps, int cap);
 BB_API double bb_bits_per_byte(double loss_nats);
@@ -428,7 +433,8 @@ typedef struct bb_train_options {
     int64_t stop_at;             /* save and return after this step; schedules still use `steps`; 0: off */
     double warmup_frac;
     bb_lr_schedule lr_schedule;
-    double lr_min_factor, grad_clip;
+    double lr_min_factor, cooldown_frac; /* see bb_lr_plan */
+    double grad_clip;
     double spike_skip; /* skip steps whose loss or gradient norm exceeds the mean of the last 64 applied steps by this many
                           standard deviations; 0: off. Ten in a row end the run with BB_ERR_NUMERIC */
     int batch_size, grad_accum; /* per rank */
@@ -458,6 +464,8 @@ typedef struct bb_train_options {
 } bb_train_options;
 
 BB_API void bb_train_options_default(bb_train_options *options);
+/* The learning rates of a run with these options whose optimizer has this peak rate. */
+BB_API bb_lr_plan bb_train_lr_plan(const bb_train_options *options, double base_lr);
 /* Adjusts an estimate of bb_memory_predict for this rank: adds partial gradient sums and exchange buffers, and subtracts the
  * moments that other ranks hold. */
 BB_API bb_status bb_memory_predict_rank(const bb_config *config, const bb_train_options *options,

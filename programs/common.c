@@ -13,7 +13,8 @@
 enum { MAX_DEVICES = 8 };
 const char *bb_device_choices[MAX_DEVICES + 1];
 const char *const bb_ste_choices[] = {[BB_STE_IDENTITY] = "identity", [BB_STE_CLIPPED] = "clipped", NULL};
-const char *const bb_optim_choices[] = {[BB_OPTIM_ADAMW] = "adamw", [BB_OPTIM_ADAMW8BIT] = "adamw8bit", NULL};
+const char *const bb_optim_choices[] = {
+    [BB_OPTIM_ADAMW] = "adamw", [BB_OPTIM_ADAMW8BIT] = "adamw8bit", [BB_OPTIM_MUON] = "muon", NULL};
 const char *const bb_kv_choices[] = {[BB_KV_INT6] = "int6", [BB_KV_INT8] = "int8", [BB_KV_F32] = "f32", NULL};
 
 void bb_device_choices_init(void) {

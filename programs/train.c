@@ -61,7 +61,7 @@ static bb_status check_memory(const bb_train_args *args, bb_device *device, cons
              "this run needs %s of memory%s, but only %s of %s is free: %s. To reduce it: a smaller --batch_size (and larger "
              "--grad_accum), --seq_len_cap%s%s, or a smaller model",
              bb_text_bytes(memory->total).s, ranks, bb_text_bytes(out->free_bytes).s, bb_text_bytes(total_bytes).s, line,
-             o->recompute ? "" : ", no --no_ckpt", args->optim == BB_OPTIM_ADAMW ? ", --optim adamw8bit" : "");
+             o->recompute ? "" : ", no --no_ckpt", args->optim == BB_OPTIM_ADAMW ? ", --optim muon or adamw8bit" : "");
     return err->code;
 }
 
@@ -126,14 +126,13 @@ static void note_changes(const bb_train_args *args, bb_train_report *report, int
         bb_train_report_note(report, message);
     }
     if (!args->saved_steps || step == 0) return;
-    int64_t warmup = o->warmup_steps >= 0 ? o->warmup_steps : (int64_t)(o->warmup_frac * (double)o->steps);
+    bb_lr_plan plan = bb_train_lr_plan(o, args->lr);
     snprintf(
         message, sizeof message,
         "the schedule now has %lld steps instead of %lld: step %lld has a learning rate of %.3g and sequences of %d bytes; "
         "warmup is the first %lld steps",
-        (long long)o->steps, (long long)args->saved_steps, (long long)step + 1,
-        bb_lr_for_step(step, warmup, o->steps, args->lr, o->lr_schedule, o->lr_min_factor),
-        o->seq_len ? o->seq_len : bb_seq_len_for_step(step, o->steps, o->seq_len_cap), (long long)warmup);
+        (long long)o->steps, (long long)args->saved_steps, (long long)step + 1, bb_lr_for_step(&plan, step),
+        o->seq_len ? o->seq_len : bb_seq_len_for_step(step, o->steps, o->seq_len_cap), (long long)plan.warmup_steps);
     bb_train_report_note(report, message);
 }
 
@@ -142,6 +141,7 @@ static bb_optimizer_options optimizer_options(const bb_train_args *args, bb_dist
     bb_optimizer_options_default(&optimizer);
     optimizer.kind = (bb_optimizer_kind)args->optim;
     optimizer.lr = args->lr;
+    optimizer.lr_adam = args->lr_adam;
     optimizer.weight_decay = args->wd;
     optimizer.decay_all = args->wd_all;
     optimizer.share_over = args->zero ? dist : NULL;

@@ -14,7 +14,7 @@ typedef struct bb_train_args {
     bb_import_args import; /* n_head, where it is given for the file of --init or --resume */
     bb_device_args device;
     const char *data, *out, *val_data, *resume, *init; /* paths, absolute after bb_train_args_read */
-    double lr, wd;
+    double lr, lr_adam, wd;
     int optim, lr_schedule, reduce, save_copy; /* bb_optimizer_kind, bb_lr_schedule, bb_reduce, bb_save_copy */
     int dist_timeout, zero;
     int64_t seed;

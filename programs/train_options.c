@@ -22,6 +22,7 @@ static void set_defaults(bb_train_args *args) {
     bb_optimizer_options optimizer;
     bb_optimizer_options_default(&optimizer);
     args->lr = optimizer.lr;
+    args->lr_adam = optimizer.lr_adam;
     args->wd = optimizer.weight_decay;
     args->optim = BB_OPTIM_ADAMW8BIT;
     args->options.val_every = 2000;
@@ -152,6 +153,8 @@ static void note_unused(const bb_cli *cli, const bb_train_args *args) {
     if (o->seq_len > 0) bb_cli_unused(cli, "seq_len_cap", "--seq_len sets the length of all steps");
     if (o->lr_schedule == BB_LR_CONSTANT)
         bb_cli_unused(cli, "lr_min_factor", "with --lr_schedule constant, the learning rate does not decay");
+    if (o->lr_schedule != BB_LR_LINEAR) bb_cli_unused(cli, "cooldown_frac", "it requires --lr_schedule linear");
+    if (args->optim != BB_OPTIM_MUON) bb_cli_unused(cli, "lr_adam", "it requires --optim muon");
     if (bb_cli_given(cli, "warmup_steps")) bb_cli_unused(cli, "warmup_frac", "--warmup_steps overrides it");
     if (!(args->wd > 0)) bb_cli_unused(cli, "wd_all", "--wd is 0");
     if (o->stop_at >= o->steps) bb_cli_unused(cli, "stop_at", "--steps ends the run first");

@@ -156,7 +156,7 @@ void bb_train_report_summary(bb_train_report *report, bb_device *device, const b
     fprintf(out, "run      steps %lld to %lld, %s: %.3g %s%s %s; %s, lr %g\n", (long long)first_step + 1, (long long)o->steps,
             bb_text_bytes((uint64_t)plan.bytes).s, plan.epochs, unit, one ? "" : "s",
             unit[0] == 'e' ? "of the data" : "the data, windows drawn with replacement as in the resumed run",
-            args->optim == BB_OPTIM_ADAMW8BIT ? "adamw8bit" : "adamw", args->lr);
+            bb_optim_choices[args->optim], args->lr);
     fprintf(out, "out      %s\n", args->out);
     if (args->checkpoint[0])
         fprintf(out, "resumes  %s\n", bb_trainer_resumed_from(report->trainer));

@@ -362,7 +362,7 @@ static void test_optimizer(void **state) {
     double norm;
     bool applied = true;
     assert_true(isnan(bb_bits_per_byte((double)NAN)));
-    assert_true(isfinite(bb_lr_for_step(-1, 0, 0, 1, BB_LR_COSINE, 0)));
+    assert_true(isfinite(bb_lr_for_step(&(bb_lr_plan){.base_lr = 1}, -1)));
     assert_int_equal(bb_seq_len_for_step(-1, 0, 0), 2048);
     bb_optimizer_options_default(NULL);
     bb_optimizer_options_default(&good);

@@ -147,6 +147,12 @@ static void losses_in_f64(const char *name, float losses[10]) {
     json_decref(cases);
 }
 
+static double golden_lr(double peak, int step) {
+    const bb_lr_plan plan = {
+        .schedule = BB_LR_COSINE, .base_lr = peak, .min_factor = 0.1, .warmup_steps = 3, .total_steps = 10};
+    return bb_lr_for_step(&plan, step);
+}
+
 /* Ten AdamW steps on the one batch: peak lr 1e-2, warm-up 3, weight decay 0.1, clip 1. */
 static double check_training(const golden *g, bb_model *model, const char *name, const bounds *b) {
     const bb_file_tensor *t = need(g, "train.", "losses");
@@ -161,7 +167,7 @@ static double check_training(const golden *g, bb_model *model, const char *name,
         bool applied;
         assert_ok(bb_model_zero_gradients(model, &test_error));
         assert_ok(bb_model_loss_backward(model, &(bb_batch){g->x, g->y, g->B, g->T}, 1, &loss, &test_error));
-        double lr = bb_lr_for_step(step, 3, 10, 1e-2, BB_LR_COSINE, 0.1);
+        double lr = golden_lr(1e-2, step);
         assert_ok(bb_optimizer_step(optimizer, lr, 1.0, 1.0, &norm, &applied, &test_error));
         assert_true(applied);
         got[step] = (float)loss;
@@ -231,7 +237,7 @@ static double check_muon_training(const golden *g, bb_device *device, bool apart
     options.lr_adam = 3e-3;
     assert_ok(bb_optimizer_create(model, &options, &optimizer, &test_error));
     for (int step = 0; step < 10; step++) {
-        double loss, norm, lr = bb_lr_for_step(step, 3, 10, options.lr, BB_LR_COSINE, 0.1);
+        double loss, norm, lr = golden_lr(options.lr, step);
         bool applied;
         assert_ok(bb_model_zero_gradients(model, &test_error));
         assert_ok(bb_model_loss_backward(model, &(bb_batch){g->x, g->y, g->B, g->T}, 1, &loss, &test_error));

@@ -9,25 +9,44 @@ static void near(double a, double b) {
     }
 }
 
+static const double lr = 2e-4;
+
+static double rate(int64_t step, int64_t warmup, int64_t total, bb_lr_schedule schedule, double min_factor) {
+    const bb_lr_plan plan = {.schedule = schedule,
+                             .base_lr = lr,
+                             .min_factor = min_factor,
+                             .warmup_steps = warmup,
+                             .total_steps = total,
+                             .cooldown_frac = 0.4};
+    return bb_lr_for_step(&plan, step);
+}
+
 static void test_lr(void **state) {
     (void)state;
-    const double lr = 2e-4, pi = acos(-1);
+    const double pi = acos(-1);
     /* warm-up of 6000 of 200000: the first step is not zero, the last of it is lr */
-    near(bb_lr_for_step(0, 6000, 200000, lr, BB_LR_COSINE, 0.1), lr / 6000);
-    near(bb_lr_for_step(2999, 6000, 200000, lr, BB_LR_COSINE, 0.1), lr / 2);
-    near(bb_lr_for_step(5999, 6000, 200000, lr, BB_LR_COSINE, 0.1), lr);
-    near(bb_lr_for_step(6000, 6000, 200000, lr, BB_LR_COSINE, 0.1), lr);
-    near(bb_lr_for_step(6000 + 97000, 6000, 200000, lr, BB_LR_COSINE, 0.1), lr * 0.55);
-    near(bb_lr_for_step(6000 + 48500, 6000, 200000, lr, BB_LR_COSINE, 0.1), lr * (0.1 + 0.45 * (1 + cos(pi / 4))));
-    near(bb_lr_for_step(199999, 6000, 200000, lr, BB_LR_COSINE, 0.1), lr * (0.1 + 0.45 * (1 + cos(pi * 193999 / 194000))));
-    near(bb_lr_for_step(200000, 6000, 200000, lr, BB_LR_COSINE, 0.1), lr * 0.1);
-    near(bb_lr_for_step(300000, 6000, 200000, lr, BB_LR_COSINE, 0.1), lr * 0.1); /* it does not turn up again */
-    near(bb_lr_for_step(6000, 6000, 200000, lr, BB_LR_CONSTANT, 0.1), lr);
-    near(bb_lr_for_step(199999, 6000, 200000, lr, BB_LR_CONSTANT, 0.1), lr);
-    near(bb_lr_for_step(10, 6000, 200000, lr, BB_LR_CONSTANT, 0.1), lr * 11 / 6000);
-    near(bb_lr_for_step(0, 0, 10, lr, BB_LR_COSINE, 0.1), lr); /* no warm-up */
-    near(bb_lr_for_step(0, 1, 1, lr, BB_LR_COSINE, 0), lr);
-    near(bb_lr_for_step(1, 1, 1, lr, BB_LR_COSINE, 0), lr);
+    near(rate(0, 6000, 200000, BB_LR_COSINE, 0.1), lr / 6000);
+    near(rate(2999, 6000, 200000, BB_LR_COSINE, 0.1), lr / 2);
+    near(rate(5999, 6000, 200000, BB_LR_COSINE, 0.1), lr);
+    near(rate(6000, 6000, 200000, BB_LR_COSINE, 0.1), lr);
+    near(rate(6000 + 97000, 6000, 200000, BB_LR_COSINE, 0.1), lr * 0.55);
+    near(rate(6000 + 48500, 6000, 200000, BB_LR_COSINE, 0.1), lr * (0.1 + 0.45 * (1 + cos(pi / 4))));
+    near(rate(199999, 6000, 200000, BB_LR_COSINE, 0.1), lr * (0.1 + 0.45 * (1 + cos(pi * 193999 / 194000))));
+    near(rate(200000, 6000, 200000, BB_LR_COSINE, 0.1), lr * 0.1);
+    near(rate(300000, 6000, 200000, BB_LR_COSINE, 0.1), lr * 0.1); /* it does not turn up again */
+    near(rate(6000, 6000, 200000, BB_LR_CONSTANT, 0.1), lr);
+    near(rate(199999, 6000, 200000, BB_LR_CONSTANT, 0.1), lr);
+    near(rate(10, 6000, 200000, BB_LR_CONSTANT, 0.1), lr * 11 / 6000);
+    near(rate(29, 60, 1000, BB_LR_LINEAR, 0.1), lr / 2);
+    near(rate(600, 60, 1000, BB_LR_LINEAR, 0.1), lr); /* the last 40% go down */
+    near(rate(800, 60, 1000, BB_LR_LINEAR, 0.1), lr * 0.55);
+    near(rate(999, 60, 1000, BB_LR_LINEAR, 0), lr / 400);
+    near(rate(1000, 60, 1000, BB_LR_LINEAR, 0.1), lr * 0.1);
+    near(rate(800, 800, 1000, BB_LR_LINEAR, 0), lr); /* a warm-up that ends after it would begin */
+    near(rate(900, 800, 1000, BB_LR_LINEAR, 0), lr / 2);
+    near(rate(0, 0, 10, BB_LR_COSINE, 0.1), lr); /* no warm-up */
+    near(rate(0, 1, 1, BB_LR_COSINE, 0), lr);
+    near(rate(1, 1, 1, BB_LR_COSINE, 0), lr);
 }
 
 static void test_seq_len(void **state) {

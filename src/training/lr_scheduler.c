@@ -3,16 +3,29 @@
 #include <math.h>
 
 #include "bitbyte.h"
+#include "core/math.h"
 
-double bb_lr_for_step(int64_t step, int64_t warmup_steps, int64_t total_steps, double base_lr, bb_lr_schedule schedule,
-                      double min_factor) {
+double bb_lr_for_step(const bb_lr_plan *p, int64_t step) {
     if (step < 0) step = 0;
-    if (step < warmup_steps) return base_lr * (double)(step + 1) / (double)warmup_steps;
-    if (schedule == BB_LR_CONSTANT) return base_lr;
-    int64_t span = total_steps - warmup_steps;
-    double t = (double)(step - warmup_steps) / (double)(span > 1 ? span : 1);
+    if (step < p->warmup_steps) return p->base_lr * (double)(step + 1) / (double)p->warmup_steps;
+    int64_t begin = p->warmup_steps; /* of the way down */
+    if (p->schedule == BB_LR_LINEAR)
+        begin = bb_max(begin, p->total_steps - (int64_t)(p->cooldown_frac * (double)p->total_steps));
+    if (p->schedule == BB_LR_CONSTANT || step < begin) return p->base_lr;
+    double t = (double)(step - begin) / (double)bb_max(p->total_steps - begin, 1);
     if (t > 1) t = 1;
-    return base_lr * (min_factor + (1 - min_factor) * 0.5 * (1 + cos(3.14159265358979323846 * t)));
+    double left = p->schedule == BB_LR_LINEAR ? 1 - t : 0.5 * (1 + cos(3.14159265358979323846 * t));
+    return p->base_lr * (p->min_factor + (1 - p->min_factor) * left);
+}
+
+bb_lr_plan bb_train_lr_plan(const bb_train_options *o, double base_lr) {
+    int64_t warmup = o->warmup_steps >= 0 ? o->warmup_steps : (int64_t)(o->warmup_frac * (double)o->steps);
+    return (bb_lr_plan){.schedule = o->lr_schedule,
+                        .base_lr = base_lr,
+                        .min_factor = o->lr_min_factor,
+                        .warmup_steps = bb_min(warmup, o->steps),
+                        .total_steps = o->steps,
+                        .cooldown_frac = o->cooldown_frac};
 }
 
 int bb_seq_len_for_step(int64_t step, int64_t total_steps, int cap) {

@@ -7,6 +7,7 @@ void bb_train_options_default(bb_train_options *o) {
                             .warmup_steps = -1,
                             .warmup_frac = 0.03,
                             .lr_min_factor = 0.1,
+                            .cooldown_frac = 0.4,
                             .grad_clip = 1.0,
                             .batch_size = 1,
                             .grad_accum = 8,
@@ -45,11 +46,13 @@ bb_status bb_train_options_check(const bb_train_options *o, bb_error *err) {
         return bb_fail(err, BB_ERR_ARGUMENT, "warmup_frac %g must be from 0 to 1", o->warmup_frac);
     if (!(o->lr_min_factor >= 0 && o->lr_min_factor <= 1))
         return bb_fail(err, BB_ERR_ARGUMENT, "lr_min_factor %g must be from 0 to 1", o->lr_min_factor);
+    if (!(o->cooldown_frac >= 0 && o->cooldown_frac <= 1))
+        return bb_fail(err, BB_ERR_ARGUMENT, "cooldown_frac %g must be from 0 to 1", o->cooldown_frac);
     if (!(o->spike_skip >= 0)) return bb_fail(err, BB_ERR_ARGUMENT, "spike_skip %g must not be negative", o->spike_skip);
     if (!(o->save_minutes >= 0) || !(o->max_minutes >= 0))
         return bb_fail(err, BB_ERR_ARGUMENT, "save_minutes %g and max_minutes %g must not be negative", o->save_minutes,
                        o->max_minutes);
-    if (o->lr_schedule != BB_LR_COSINE && o->lr_schedule != BB_LR_CONSTANT)
+    if (o->lr_schedule != BB_LR_COSINE && o->lr_schedule != BB_LR_CONSTANT && o->lr_schedule != BB_LR_LINEAR)
         return bb_fail(err, BB_ERR_ARGUMENT, "lr_schedule %d is not known", (int)o->lr_schedule);
     if (o->reduce != BB_REDUCE_FAST && o->reduce != BB_REDUCE_EXACT)
         return bb_fail(err, BB_ERR_ARGUMENT, "reduce %d is not known", (int)o->reduce);

@@ -96,7 +96,7 @@ bb_status bb_trainer_train(bb_trainer *t, bb_dataset *dataset, bb_error *err) {
         bb_trainer_notice(t, "nothing to do: %lld steps are done already", (long long)t->state.step);
         return BB_OK;
     }
-    if (t->warmup_steps >= t->options.steps)
+    if (t->lr_plan.warmup_steps >= t->options.steps)
         bb_trainer_notice(t, "the warm-up takes all %lld steps: the learning rate rises to the end and never falls%s",
                           (long long)t->options.steps,
                           t->options.warmup_steps > t->options.steps ? " (warmup_steps is cut to steps)" : "");

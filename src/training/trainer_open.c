@@ -53,9 +53,7 @@ bb_status bb_trainer_create(bb_model *model, bb_optimizer *optimizer, bb_loss_sc
     t->run_dir.lock_fd = -1;
     t->damaged_step = t->save_started_step = t->saved_step = -1;
     t->created = bb_clock_seconds();
-    t->warmup_steps =
-        options->warmup_steps >= 0 ? options->warmup_steps : (int64_t)(options->warmup_frac * (double)options->steps);
-    t->warmup_steps = bb_min(t->warmup_steps, options->steps);
+    t->lr_plan = bb_train_lr_plan(options, bb_optimizer_lr(optimizer));
 
     int longest = bb_trainer_seq_len(options, options->steps - 1); /* the curriculum only grows */
     size_t rows = (size_t)options->batch_size * (size_t)longest;

@@ -47,7 +47,7 @@ struct bb_trainer {
     bb_optimizer *optimizer;
     bb_loss_scaler *scaler; /* may be NULL */
     bb_train_options options;
-    int64_t warmup_steps;
+    bb_lr_plan lr_plan;
     bb_training_state state;
     char *resumed_from;   /* path of the checkpoint; NULL: a fresh start */
     int64_t damaged_step; /* checkpoints after resumed_from up to this step are damaged; -1: there are none */

@@ -74,11 +74,8 @@ bb_status bb_trainer_do_step(bb_trainer *t, bb_dataset *dataset, bb_step_result 
     const bb_train_options *o = &t->options;
     const bb_training_state *s = &t->state;
     double waited_before = bb_dist_wait_seconds(t->dist);
-    *r = (bb_step_result){.seq_len = bb_trainer_seq_len(o, s->step),
-                          .lr = bb_lr_for_step(s->step, t->warmup_steps, o->steps, bb_optimizer_lr(t->optimizer),
-                                               o->lr_schedule, o->lr_min_factor),
-                          .loss = NAN,
-                          .grad_norm = NAN};
+    *r = (bb_step_result){
+        .seq_len = bb_trainer_seq_len(o, s->step), .lr = bb_lr_for_step(&t->lr_plan, s->step), .loss = NAN, .grad_norm = NAN};
     if (t->failure.code == BB_OK && bb_dataset_seq_len(dataset) != r->seq_len)
         bb_dataset_set_seq_len(dataset, r->seq_len, &t->failure);
     BB_TRY(accumulate(t, dataset, r->seq_len, &r->loss, err));
