@@ -1,0 +1,82 @@
+// SPDX-License-Identifier: MIT
+/* Muon's update of one matrix against ref. */
+#include "ops_compare.h"
+
+static bool products_in_bf16(void) {
+    const char *level = bb_device_description(ops_tested[0]);
+    return strstr(level, "avx512_bf16") || strstr(level, "avx512_amx");
+}
+
+/* The error of an update of a matrix whose singular values are within a factor of ten, in parts of its norm. In f32, dozens of
+ * products each add a few U_F32, and errors of the Gram matrix grow up to 12 times in each of the first iterations. In bf16, factors
+ * are rounded by half of U_BF16 on average, and ten products in a row count. */
+static double update_error(void) { return products_in_bf16() ? 10 * U_BF16 : 2000 * U_F32; }
+
+/* N, K, whether there is momentum from before. Singular values that are small beside others would be lost in the rounding of these:
+ * a multiple of the identity keeps them apart from 0. */
+static void muon(ops_session *s, const int64_t *d, ops_outputs *out) {
+    int64_t N = d[0], K = d[1], n = N * K, shorter = N < K ? N : K;
+    const bb_muon h = {.lr = 0.02, .weight_decay = 0.1, .momentum = d[2] ? 0.95 : 0, .grad_scale = 0.37};
+    float *p0 = ops_normal_f32(s, n, 1.0), *g0 = ops_normal_f32(s, n, 1.0), *m0 = ops_normal_f32(s, n, 0.3);
+    for (int64_t i = 0; i < shorter; i++) {
+        g0[i * K + i] += 3 * sqrtf((float)(N + K));
+        m0[i * K + i] += sqrtf((float)(N + K));
+    }
+    bb_bf16 *momentum = ops_host(s, (size_t)n * sizeof *momentum);
+    for (int64_t i = 0; i < n && d[2]; i++) momentum[i] = bb_bf16_from_f32(m0[i]);
+    float *p = ops_put_f32(s, p0, n);
+    bb_bf16 *m = ops_put(s, momentum, (size_t)n * sizeof *m);
+    s->dev->ops->muon_step(s->dev, p, ops_put_f32(s, g0, n), m, N, K, &h);
+
+    float *update = ops_get_f32(s, p, n), *values = ops_host_f32(s, n);
+    const bb_bf16 *after = ops_get(s, m, (size_t)n * sizeof *after);
+    double *p_bound = ops_host(s, (size_t)n * sizeof *p_bound), *m_bound = ops_host(s, (size_t)n * sizeof *m_bound);
+    double norm = sqrt((double)shorter) * bb_muon_scale(N, K); /* of the update, when singular values end near 1 */
+    for (int64_t i = 0; i < n; i++) {
+        double kept = (double)p0[i] * (1 - h.lr * h.weight_decay);
+        update[i] = (float)(((double)update[i] - kept) / h.lr);
+        p_bound[i] = update_error() * norm + 2 * U_F32 * fabs(kept) / h.lr;
+        values[i] = bb_f32_from_bf16(after[i]);
+        /* a sum in f32 may fall to the other side of where bf16 rounds */
+        m_bound[i] = 2 * U_BF16 * fabs((double)values[i]) + 1e-30;
+    }
+    ops_out(out, "update", update, n, 0, p_bound);
+    out->of[out->count - 1].by_norm = update_error() + 8 * U_F32 / h.lr * sqrt((double)n) / norm;
+    ops_out(out, "momentum", values, n, 0, m_bound);
+    out->of[out->count - 1].by_norm = U_BF16;
+}
+
+/* No gradient yet: nothing but decay. */
+static void zero_gradient(ops_session *s, const int64_t *d, ops_outputs *out) {
+    int64_t N = d[0], K = d[1], n = N * K;
+    const bb_muon h = {.lr = 0.02, .weight_decay = 0.1, .momentum = 0.95, .grad_scale = 1};
+    float *p = ops_put_f32(s, ops_normal_f32(s, n, 1.0), n), *g = ops_room(s, (size_t)n * sizeof *g);
+    bb_bf16 *m = ops_room(s, (size_t)n * sizeof *m);
+    s->dev->ops->muon_step(s->dev, p, g, m, N, K, &h);
+    ops_out(out, "p", ops_get_f32(s, p, n), n, 2 * U_F32, NULL);
+}
+
+static const ops_case cases[] = {
+    {"muon", muon, {1, 1}},
+    {"muon", muon, {1, 7, 1}},
+    {"muon", muon, {7, 1, 1}},
+    {"muon", muon, {20, 33, 1}},
+    {"muon", muon, {33, 20}},
+    {"muon", muon, {48, 48, 1}},
+    {"muon", muon, {65, 97, 1}},
+    {"muon", muon, {97, 193, 1}},
+    {"muon", muon, {193, 97}},
+    {"muon", muon, {130, 130, 1}},
+    {"muon", muon, {384, 100, 1}},
+    {"muon", muon, {100, 700}},
+    {"muon", muon, {257, 300, 1}},
+    {"muon", muon, {200, 64, 1}},
+    {"zero_gradient", zero_gradient, {5, 9}},
+    {"zero_gradient", zero_gradient, {96, 64}},
+};
+
+static bool same_muon(const bb_cpu_kernels *a, const bb_cpu_kernels *b) {
+    return a->simd == b->simd && a->muon == b->muon && a->dot == b->dot && a->onednn_isa == b->onednn_isa;
+}
+
+int main(int argc, char **argv) { return ops_compare_all(argc, argv, same_muon, cases, sizeof cases / sizeof *cases, NULL, 0); }
