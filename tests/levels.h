@@ -57,4 +57,10 @@ static inline bool attention_in_int8(const bb_device *cpu) {
     return strncmp(level, "avx512_vnni", 11) == 0 || strncmp(level, "avx512_bf16", 11) == 0;
 }
 
+/* Whether Muon's products are in bf16. */
+static inline bool muon_in_bf16(const bb_device *device) {
+    const char *level = bb_device_description(device);
+    return strncmp(level, "avx512_bf16", 11) == 0 || strncmp(level, "avx512_amx", 10) == 0;
+}
+
 #endif

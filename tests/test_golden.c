@@ -224,11 +224,12 @@ static double check_newton_schulz(const golden *g, bb_device *device, const char
     return e;
 }
 
-/* Ten steps on the one batch: rates 0.02 and 3e-3, warm-up 3, weight decay 0.1, clip 1. */
+/* Ten steps on the one batch: rates 0.02 and 3e-3, warm-up 3, weight decay 0.1, clip 1; against the reference with momentum rounded
+ * to bf16 after each step. (With momentum in f32, its losses from the fourth step on differ by up to 0.3%.) */
 static double check_muon_training(const golden *g, bb_device *device, bool apart, double bound) {
     bb_model *model = golden_model(g, device);
     for (int i = 0; i < model->table.count && !apart; i++) model->table.entries[i].matrices = 1;
-    float *want = values_of(g, need(g, apart ? "split." : "train.", "losses")), got[10];
+    float *want = values_of(g, need(g, apart ? "bf16_split." : "bf16.", "losses")), got[10];
     bb_optimizer_options options;
     bb_optimizer *optimizer;
     bb_optimizer_options_default(&options);
@@ -276,7 +277,12 @@ static void muon_on_ref(void **state) {
 
 static void muon_on_cpu(void **state) {
     (void)state;
-    check_muon("cpu", 1e-1, 1e-2);
+    /* Random square matrices have singular values near 0, which products in bf16 lose first. */
+    bb_device *device;
+    assert_ok(bb_device_open("cpu", 0, &device, &test_error));
+    bool bf16 = muon_in_bf16(device);
+    bb_device_close(device);
+    check_muon("cpu", bf16 ? 0.15 : 1e-4, 1e-2);
 }
 
 static void test_ref(void **state) {

@@ -2,15 +2,10 @@
 /* Muon's update of one matrix against ref. */
 #include "ops_compare.h"
 
-static bool products_in_bf16(void) {
-    const char *level = bb_device_description(ops_tested[0]);
-    return strstr(level, "avx512_bf16") || strstr(level, "avx512_amx");
-}
-
 /* The error of an update of a matrix whose singular values are within a factor of ten, in parts of its norm. In f32, dozens of
  * products each add a few U_F32, and errors of the Gram matrix grow up to 12 times in each of the first iterations. In bf16, factors
  * are rounded by half of U_BF16 on average, and ten products in a row count. */
-static double update_error(void) { return products_in_bf16() ? 10 * U_BF16 : 2000 * U_F32; }
+static double update_error(void) { return muon_in_bf16(ops_tested[0]) ? 10 * U_BF16 : 2000 * U_F32; }
 
 /* N, K, whether there is momentum from before. Singular values that are small beside others would be lost in the rounding of these:
  * a multiple of the identity keeps them apart from 0. */
@@ -19,8 +14,8 @@ static void muon(ops_session *s, const int64_t *d, ops_outputs *out) {
     const bb_muon h = {.lr = 0.02, .weight_decay = 0.1, .momentum = d[2] ? 0.95 : 0, .grad_scale = 0.37};
     float *p0 = ops_normal_f32(s, n, 1.0), *g0 = ops_normal_f32(s, n, 1.0), *m0 = ops_normal_f32(s, n, 0.3);
     for (int64_t i = 0; i < shorter; i++) {
-        g0[i * K + i] += 3 * sqrtf((float)(N + K));
-        m0[i * K + i] += sqrtf((float)(N + K));
+        g0[i * K + i] += 4 * sqrtf((float)(N + K));
+        m0[i * K + i] += 2 * sqrtf((float)(N + K));
     }
     bb_bf16 *momentum = ops_host(s, (size_t)n * sizeof *momentum);
     for (int64_t i = 0; i < n && d[2]; i++) momentum[i] = bb_bf16_from_f32(m0[i]);
