@@ -137,6 +137,7 @@ static const way ways[] = {
     {.name = "live", .kind = BB_OPTIM_ADAMW8BIT, .save_copy = BB_SAVE_COPY_NO},
     {.name = "copy", .kind = BB_OPTIM_ADAMW, .save_copy = BB_SAVE_COPY_YES},
     {.name = "zero", .kind = BB_OPTIM_ADAMW8BIT, .shared = true},
+    {.name = "muon", .kind = BB_OPTIM_MUON},
 };
 enum { WAYS = sizeof ways / sizeof *ways };
 

@@ -17,13 +17,13 @@ enum { CONFIGS = sizeof configs / sizeof *configs };
 static const int sizes[] = {1, 2, 3, 4, 7, 64, 1000};
 enum { SIZES = sizeof sizes / sizeof *sizes };
 
-static void for_all(void (*check)(const bb_param_table *t, const bb_shards *s, int size)) {
+static void for_all(void (*check)(const bb_param_table *t, const bb_shards *s, int size), bool whole_matrices) {
     for (int c = 0; c < CONFIGS; c++) {
         bb_param_table table;
         assert_ok(bb_param_table_create(&configs[c], false, &table, &test_error));
         for (int i = 0; i < SIZES; i++) {
             bb_shards shards;
-            assert_ok(bb_shards_create(&table, sizes[i], false, &shards, &test_error));
+            assert_ok(bb_shards_create(&table, sizes[i], whole_matrices, &shards, &test_error));
             check(&table, &shards, sizes[i]);
             bb_shards_free(&shards);
         }
@@ -47,7 +47,7 @@ static void pieces_cover_all_once(const bb_param_table *t, const bb_shards *s, i
     }
     assert_true(at == t->total);
     if (size == 1) assert_int_equal(s->piece_count, t->count);
-    assert_true(s->whole_rows == (size <= 16));
+    assert_true(s->whole_rows == (size <= 16 || s->whole_matrices));
 }
 
 static void buckets_agree_with_pieces(const bb_param_table *t, const bb_shards *s, int size) {
@@ -98,7 +98,7 @@ static void shares_are_even(const bb_param_table *t, const bb_shards *s, int siz
 static void state_is_divided(void **state) {
     (void)state;
     for (int c = 0; c < CONFIGS; c++)
-        for (int kind = BB_OPTIM_ADAMW; kind <= BB_OPTIM_ADAMW8BIT; kind++) {
+        for (int kind = BB_OPTIM_ADAMW; kind <= BB_OPTIM_MUON; kind++) {
             uint64_t whole, part, sum = 0;
             assert_ok(bb_optimizer_predict(&configs[c], (bb_optimizer_kind)kind, 0, 1, &whole, &test_error));
             for (int r = 0; r < 3; r++, sum += part)
@@ -107,21 +107,44 @@ static void state_is_divided(void **state) {
         }
 }
 
+/* No matrix is divided; and no rank has more than its share, and once more the largest matrix. */
+static void matrices_are_whole(const bb_param_table *t, const bb_shards *s, int size) {
+    int64_t largest = BB_SHARD_UNIT;
+    for (int i = 0; i < s->piece_count; i++) {
+        const bb_param *p = &t->entries[s->pieces[i].param];
+        int64_t matrix = p->count / p->matrices;
+        if (!p->ternary) continue;
+        assert_true(s->pieces[i].first % matrix == 0 && s->pieces[i].count % matrix == 0);
+        largest = s->pieces[i].count > largest ? s->pieces[i].count : largest;
+    }
+    for (int r = 0; r < size; r++) {
+        int64_t sum = 0;
+        for (int i = 0; i < s->piece_count; i++) sum += s->pieces[i].rank == r ? s->pieces[i].count : 0;
+        assert_true(sum <= t->total / size + largest);
+    }
+}
+
 static void covered(void **state) {
     (void)state;
-    for_all(pieces_cover_all_once);
+    for_all(pieces_cover_all_once, false);
+    for_all(pieces_cover_all_once, true);
 }
 static void agreeing(void **state) {
     (void)state;
-    for_all(buckets_agree_with_pieces);
+    for_all(buckets_agree_with_pieces, false);
+    for_all(buckets_agree_with_pieces, true);
+}
+static void whole(void **state) {
+    (void)state;
+    for_all(matrices_are_whole, true);
 }
 static void even(void **state) {
     (void)state;
-    for_all(shares_are_even);
+    for_all(shares_are_even, false);
 }
 
 int main(void) {
     const struct CMUnitTest tests[] = {cmocka_unit_test(covered), cmocka_unit_test(agreeing), cmocka_unit_test(even),
-                                       cmocka_unit_test(state_is_divided)};
+                                       cmocka_unit_test(whole), cmocka_unit_test(state_is_divided)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -216,6 +216,7 @@ static void test_resume(void **state) {
     (void)state;
     check_resume("cpu", BB_OPTIM_ADAMW8BIT, "cpu8");
     check_resume("cpu", BB_OPTIM_ADAMW, "cpu32");
+    check_resume("cpu", BB_OPTIM_MUON, "cpu_muon");
     check_resume("ref", BB_OPTIM_ADAMW8BIT, "ref8");
 }
 

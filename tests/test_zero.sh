@@ -27,12 +27,12 @@ model=(--data text.txt --n_layer 2 --d_model 100 --n_head 2 --d_ff 150 --seq_len
 # state FILE: the bytes of the optimizer's state of each rank, on a line; from the first line of --json
 state() { perl -MJSON::PP -e 'print join(" ", map { $_->{optimizer} } @{decode_json(scalar <STDIN>)->{ranks}}), "\n"' <"$1"; }
 
-for optim in adamw adamw8bit; do
+for optim in adamw adamw8bit muon; do
     exact=("${model[@]}" --optim $optim --reduce exact)
     expect 0 "$bitbyte" train "${exact[@]}" --out $optim-1 --json
     whole=$(state out)
     limit=120
-    [ $optim = adamw ] || limit=200
+    [ $optim = adamw ] || limit=200 # with muon, a part is whole matrices
     for count in 1 2 4; do
         sync=()
         [ $count = 2 ] || sync=(--save_sync) # once from a copy, once as it is written
