@@ -464,6 +464,11 @@ typedef struct bb_train_options {
 } bb_train_options;
 
 BB_API void bb_train_options_default(bb_train_options *options);
+/* A way to train: optimizer, rates, schedule, weight decay. BITBYTE: what was measured to learn most from a byte
+ * (docs/LEARNING.md). ORIGINAL: the defaults of the PyTorch program that this one follows, and of the two functions above. */
+typedef enum bb_recipe { BB_RECIPE_BITBYTE = 0, BB_RECIPE_ORIGINAL = 1 } bb_recipe;
+/* Sets what a recipe decides in options that hold defaults. Either may be NULL. */
+BB_API void bb_recipe_options(bb_recipe recipe, bb_train_options *options, bb_optimizer_options *optimizer);
 /* The learning rates of a run with these options whose optimizer has this peak rate. */
 BB_API bb_lr_plan bb_train_lr_plan(const bb_train_options *options, double base_lr);
 /* Adjusts an estimate of bb_memory_predict for this rank: adds partial gradient sums and exchange buffers, and subtracts the

@@ -278,7 +278,7 @@ static int info(const bb_cli *cli, info_args *args) {
 }
 
 int bb_cmd_info(int argc, char **argv) {
-    info_args args = {.batch_size = 1, .seq_len = 2048, .optim = BB_OPTIM_ADAMW8BIT};
+    info_args args = {.batch_size = 1, .seq_len = 2048, .optim = BB_OPTIM_MUON};
     bb_model_args_default(&args.model);
     bb_cli cli;
     int exit_status = bb_cli_parse(&cli, &command, &args, argc, argv);

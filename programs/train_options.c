@@ -15,16 +15,38 @@
 
 enum { DEFAULT_OUT_TRIES = 999 };
 
+/* What the recipe decides and the command line does not say. cli NULL: nothing is said. */
+static void apply_recipe(const bb_cli *cli, bb_train_args *args) {
+    bb_train_options train;
+    bb_optimizer_options optimizer, adam;
+    bb_train_options_default(&train);
+    bb_optimizer_options_default(&optimizer);
+    bb_recipe_options((bb_recipe)args->recipe, &train, &optimizer);
+    bb_recipe_options(BB_RECIPE_ORIGINAL, NULL, &adam);
+#define DEFAULT(name, to, value)                                                                                               \
+    if (!cli || !bb_cli_given(cli, name)) to = value
+    DEFAULT("optim", args->optim, (int)optimizer.kind);
+    if (args->optim == BB_OPTIM_MUON) {
+        bb_recipe_options(BB_RECIPE_BITBYTE, NULL, &optimizer);
+        DEFAULT("lr", args->lr, optimizer.lr);
+    } else {
+        DEFAULT("lr", args->lr, adam.lr);
+    }
+    DEFAULT("lr_adam", args->lr_adam, optimizer.lr_adam);
+    DEFAULT("wd", args->wd, optimizer.weight_decay);
+    DEFAULT("lr_schedule", args->lr_schedule, (int)train.lr_schedule);
+    DEFAULT("lr_min_factor", args->options.lr_min_factor, train.lr_min_factor);
+    DEFAULT("cooldown_frac", args->options.cooldown_frac, train.cooldown_frac);
+    DEFAULT("warmup_frac", args->options.warmup_frac, train.warmup_frac);
+    DEFAULT("grad_clip", args->options.grad_clip, train.grad_clip);
+#undef DEFAULT
+}
+
 static void set_defaults(bb_train_args *args) {
     memset(args, 0, sizeof *args);
     bb_train_options_default(&args->options);
     bb_model_args_default(&args->model);
-    bb_optimizer_options optimizer;
-    bb_optimizer_options_default(&optimizer);
-    args->lr = optimizer.lr;
-    args->lr_adam = optimizer.lr_adam;
-    args->wd = optimizer.weight_decay;
-    args->optim = BB_OPTIM_ADAMW8BIT;
+    apply_recipe(NULL, args);
     args->options.val_every = 2000;
     args->reduce = (int)args->options.reduce;
     args->save_copy = (int)args->options.save_copy;
@@ -154,6 +176,7 @@ static void note_unused(const bb_cli *cli, const bb_train_args *args) {
     if (o->lr_schedule == BB_LR_CONSTANT)
         bb_cli_unused(cli, "lr_min_factor", "with --lr_schedule constant, the learning rate does not decay");
     if (o->lr_schedule != BB_LR_LINEAR) bb_cli_unused(cli, "cooldown_frac", "it requires --lr_schedule linear");
+    if (args->saved || args->file_config) bb_cli_unused(cli, "recipe", "a resumed run keeps its options");
     if (args->optim != BB_OPTIM_MUON) bb_cli_unused(cli, "lr_adam", "it requires --optim muon");
     if (bb_cli_given(cli, "warmup_steps")) bb_cli_unused(cli, "warmup_frac", "--warmup_steps overrides it");
     if (!(args->wd > 0)) bb_cli_unused(cli, "wd_all", "--wd is 0");
@@ -175,6 +198,7 @@ static int complete(const bb_cli *cli, bb_dist *dist, bb_train_args *args) {
     make_absolute(&args->val_data, &args->absolute[1]);
     make_absolute(&args->init, &args->absolute[2]);
 
+    apply_recipe(cli, args);
     if (args->resume) status = bb_train_resume(cli, args);
     if (status != BB_CLI_CONTINUE) return status;
     if (!args->data) return bb_cli_usage_error(&bb_train_command, "--data DIR|GLOB|FILE is missing");

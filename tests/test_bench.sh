@@ -14,7 +14,7 @@ calls() { json_value one.json operations | perl -MJSON::PP -e 'local $/; $_->{na
 expect 0 "$bitbyte" bench "${small[@]}" --json
 one
 json_value one.json step | grep -q '"percent_of_limit"' || fail "bench: the step"
-json_value one.json operations | grep -q '"adamw8bit_step"' || fail "bench: the operations, with the optimizer by its name"
+json_value one.json operations | grep -q '"muon_step"' || fail "bench: the operations, with the optimizer by its name"
 # The pass that is timed is the real one: 6 blocks of two norms and the head's, and every linear layer by its name.
 [ "$(calls rmsnorm_forward)" = 13 ] || fail "bench: 13 norms in a step"
 for layer in qkv o gate_up down; do

@@ -21,7 +21,7 @@ complains "unknown command 'xyzzy'"
 # Every option of the contract is real: help has it.
 declare -A contract=(
     [train]="data out steps log_every save_every n_layer d_model n_head n_kv_head d_ff no_ckpt no_act_quant use_sdpa lr warmup_frac
-        warmup_steps lr_schedule lr_min_factor wd grad_clip batch_size grad_accum seq_len seq_len_cap val_data val_every val_batches
+        warmup_steps recipe lr_adam cooldown_frac lr_schedule lr_min_factor wd grad_clip batch_size grad_accum seq_len seq_len_cap val_data val_every val_batches
         val_seq_len resume no_opt_state allow_overwrite ddp optim ste seed threads device keep wd_all rope_base init json stop_at
         keep_every save_sync save_copy spike_skip global_batch reduce dist_timeout save_minutes max_minutes profile"
     [eval]="model data n_head seq_len batches batch_size kv_cache json threads device"
@@ -46,11 +46,12 @@ for name in "${!contract[@]}"; do
     complains "unknown option '--no_such_thing_at_all'"
 done
 
-# Defaults of the original, as help says them.
+# Defaults, as help says them.
 "$bitbyte" help train >help.txt
 for pair in "steps N:200000" "log_every N:50" "save_every N:2000" "n_layer N:24" "d_model N:1536" "n_head N:12" "n_kv_head N:n_head" \
-    "d_ff N:4096" "lr X:0.0002" "warmup_frac X:0.03" "lr_schedule cosine|constant:cosine" "lr_min_factor X:0.1" "wd X:0.1" \
-    "grad_clip X:1" "batch_size N:1" "grad_accum N:8" "optim adamw|adamw8bit:adamw8bit" \
+    "d_ff N:4096" "lr X:0.02; with adamw, adamw8bit: 0.0002" "warmup_frac X:0.03" "lr_schedule cosine|constant|linear:linear" \
+    "lr_min_factor X:0; with --recipe original: 0.1" "lr_adam X:0.003" "cooldown_frac X:0.4" "recipe bitbyte|original:bitbyte" "wd X:0.1" \
+    "grad_clip X:1" "batch_size N:1" "grad_accum N:8" "optim adamw|adamw8bit|muon:muon" \
     "ste identity|clipped:identity"; do
     awk -v option="  --${pair%%:*}" 'index($0, option) == 1 { on = 1; print; next } /^  --/ || /^$/ { on = 0 } on' help.txt |
         tr -s '\n ' '  ' | grep -qF "(default ${pair#*:})" || fail "help train: the default of ${pair%%:*}"
@@ -78,7 +79,7 @@ complains "above 0, found '0'"
 expect 2 "$bitbyte" train --lr_min_factor 1.5
 complains "expected a number from 0 to 1, found '1.5'"
 expect 2 "$bitbyte" train --optim adam
-complains "expected adamw or adamw8bit, found 'adam'"
+complains "expected adamw, adamw8bit or muon, found 'adam'"
 expect 2 "$bitbyte" train --device gpu
 complains "expected cpu or ref, found 'gpu'"
 expect 2 "$bitbyte" train --no_ckpt=1

@@ -6,13 +6,14 @@ set -uo pipefail
 source_dir=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 source "$(dirname "${BASH_SOURCE[0]}")/program_helpers.sh"
 
-# Files with every key: a pack with validation data, a skipped input and a file that is left out; checkpoints of both optimizers; a packed file; a run of
+# Files with every key: a pack with validation data, a skipped input and a file that is left out; checkpoints of each optimizer; a packed file; a run of
 # two ranks.
 mkdir folder
 printf 'no text' >folder/a.bin
 expect 0 "$bitbyte" pack text.txt missing.txt folder --out_dir data --val_frac 0.3
 train=("$bitbyte" train --data data --val_data data/val_00000.bin --val_every 2 --log_every 1 --steps 2 "${tiny[@]}")
-expect 0 "${train[@]}" --out runs/adamw8bit --d_model 64
+expect 0 "${train[@]}" --out runs/adamw8bit --d_model 64 --optim adamw8bit
+expect 0 "${train[@]}" --out runs/muon
 expect 0 "${train[@]}" --out runs/adamw --optim adamw --spike_skip 6
 expect 0 "$bitbyte" export runs/adamw8bit --out packed.safetensors
 ranks=missing
@@ -93,7 +94,7 @@ sub header {
     return (delete $header->{__metadata__}, $header);
 }
 
-my @runs = grep { -d } 'runs/adamw8bit', 'runs/adamw', $ranks;
+my @runs = grep { -d } 'runs/adamw8bit', 'runs/adamw', 'runs/muon', $ranks;
 my (@metadata, @configuration, @state, @data, @results, @plain, @moments, @run_config, @metrics, @options);
 for my $path ((map { sort glob "$_/step-*.safetensors" } @runs), 'packed.safetensors') {
     my ($meta, $tensors) = header($path);

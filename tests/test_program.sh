@@ -72,7 +72,7 @@ says "step 12/12"
 says "2 layers, d_model 32"
 expect 2 "$bitbyte" train --resume run/step-00000010.safetensors --data text.txt --out from_other --steps 12 --seq_len 16 \
     --device "$device" --optim adamw
-complains "adamw8bit"
+complains "is 'muon', this run's is 'adamw'"
 expect 2 "$bitbyte" train --resume run/step-00000010.safetensors --data text.txt --d_ff 64
 complains "--d_ff 64 contradicts run/step-00000010.safetensors, which has 48"
 expect 2 "$bitbyte" train --init run/step-00000010.safetensors --data text.txt --n_layer 3

@@ -47,7 +47,7 @@ train --resume manifest
 says "the content of shard_00000.bin changed"
 
 # ---- length and options of the steps to come
-train --data text.txt --out longer "${small[@]}" --steps 10 --lr 1e-3 --warmup_frac 0.2
+train --data text.txt --out longer "${small[@]}" --steps 10 --recipe original --lr 1e-3 --warmup_frac 0.2
 train --resume longer --steps 20 --lr 2e-3 --val_data text.txt --val_batches 1 --save_every 5 --log_every 1
 says "from step 11 on:"
 for change in "--lr 0.002 (was 0.001)" "--steps 20 (was 10)" "--val_data $tmp/text.txt (was none)" "--save_every 5 (was 10)"; do says "$change"; done

@@ -115,7 +115,7 @@ done:
 }
 
 void bb_bench_options_default(bb_bench_options *options) {
-    if (options) *options = (bb_bench_options){.shape = "S", .seq_len = 512, .repeats = 3, .optim = BB_OPTIM_ADAMW8BIT};
+    if (options) *options = (bb_bench_options){.shape = "S", .seq_len = 512, .repeats = 3, .optim = BB_OPTIM_MUON};
 }
 
 bb_status bb_bench(bb_device *device, const bb_bench_options *o, char **json, bb_error *err) {
