@@ -15,7 +15,8 @@ typedef struct bb_train_args {
     bb_device_args device;
     const char *data, *out, *val_data, *resume, *init; /* paths, absolute after bb_train_args_read */
     double lr, lr_adam, wd;
-    int recipe, optim, lr_schedule, reduce, save_copy; /* bb_recipe, bb_optimizer_kind, bb_lr_schedule, bb_reduce, bb_save_copy */
+    int recipe, optim, lr_schedule, reduce,
+        save_copy; /* bb_recipe, bb_optimizer_kind, bb_lr_schedule, bb_reduce, bb_save_copy */
     int dist_timeout, zero;
     int64_t seed;
     bool no_ckpt, no_opt_state, allow_overwrite, wd_all, ddp, use_sdpa, json, profile;
