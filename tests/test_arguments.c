@@ -363,6 +363,10 @@ static void test_optimizer(void **state) {
     bool applied = true;
     assert_true(isnan(bb_bits_per_byte((double)NAN)));
     assert_true(isfinite(bb_lr_for_step(&(bb_lr_plan){.base_lr = 1}, -1)));
+    assert_true(isnan(bb_lr_for_step(NULL, 0)));
+    assert_true(isfinite(bb_lr_for_step(&(bb_lr_plan){.base_lr = 1, .schedule = BB_LR_LINEAR, .cooldown_frac = 1}, 0)));
+    assert_int_equal(bb_train_lr_plan(NULL, 1).total_steps, 0);
+    bb_recipe_options(BB_RECIPE_BITBYTE, NULL, NULL);
     assert_int_equal(bb_seq_len_for_step(-1, 0, 0), 2048);
     bb_optimizer_options_default(NULL);
     bb_optimizer_options_default(&good);
@@ -376,6 +380,10 @@ static void test_optimizer(void **state) {
     REFUSED("lr nan", bb_optimizer_create(f.model, &o, &out, E));
     o = good, o.beta2 = 1;
     REFUSED("betas", bb_optimizer_create(f.model, &o, &out, E));
+    o = good, o.kind = BB_OPTIM_MUON, o.momentum = 1;
+    REFUSED("momentum 1", bb_optimizer_create(f.model, &o, &out, E));
+    o = good, o.kind = BB_OPTIM_MUON, o.lr_adam = (double)NAN;
+    REFUSED("lr_adam nan", bb_optimizer_create(f.model, &o, &out, E));
     o = good, o.eps = 0;
     REFUSED("eps", bb_optimizer_create(f.model, &o, &out, E));
     o = good, o.weight_decay = -1;

@@ -6,6 +6,7 @@
 #include "core/math.h"
 
 double bb_lr_for_step(const bb_lr_plan *p, int64_t step) {
+    if (!p) return (double)NAN;
     if (step < 0) step = 0;
     if (step < p->warmup_steps) return p->base_lr * (double)(step + 1) / (double)p->warmup_steps;
     int64_t begin = p->warmup_steps; /* of the way down */
@@ -19,6 +20,7 @@ double bb_lr_for_step(const bb_lr_plan *p, int64_t step) {
 }
 
 bb_lr_plan bb_train_lr_plan(const bb_train_options *o, double base_lr) {
+    if (!o) return (bb_lr_plan){0};
     int64_t warmup = o->warmup_steps >= 0 ? o->warmup_steps : (int64_t)(o->warmup_frac * (double)o->steps);
     return (bb_lr_plan){.schedule = o->lr_schedule,
                         .base_lr = base_lr,
