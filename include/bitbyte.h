@@ -448,9 +448,10 @@ typedef struct bb_train_options {
     int keep_every;                  /* also keep checkpoints of steps divisible by this; 0: off */
     bool save_sync;                  /* wait until each checkpoint is written */
     bb_save_copy save_copy;
-    double save_minutes; /* also save when the last checkpoint is this old; 0: off */
-    double max_minutes;  /* save and return before the trainer is this old; 0: off */
-    const char *out_dir; /* NULL: write nothing */
+    double save_minutes;   /* also save when the last checkpoint is this old; 0: off */
+    double max_minutes;    /* save and return before the trainer is this old; 0: off */
+    double budget_minutes; /* after 5% of this, `steps` is set once to what fits in the rest at the speed so far; 0: off */
+    const char *out_dir;   /* NULL: write nothing */
     bool allow_overwrite;
     const char *run_config_json;        /* text of config.json in out_dir; NULL: none */
     const char *checkpoint_config_json; /* JSON text stored in each checkpoint, for bb_checkpoint_config; NULL: none */
@@ -495,6 +496,7 @@ BB_API void bb_trainer_request_stop(bb_trainer *trainer);
 BB_API void bb_trainer_request_save(bb_trainer *trainer);
 BB_API int64_t bb_trainer_failed_validations(const bb_trainer *trainer); /* since creation, on rank 0 */
 BB_API int64_t bb_trainer_step(const bb_trainer *trainer);
+BB_API int64_t bb_trainer_total_steps(const bb_trainer *trainer); /* with a budget, as corrected */
 /* How samples are drawn: the default for a new run, else as in the resumed run. */
 BB_API bb_sampling bb_trainer_sampling(const bb_trainer *trainer);
 BB_API const char *bb_trainer_resumed_from(const bb_trainer *trainer); /* the checkpoint that was resumed, or NULL */
@@ -511,6 +513,37 @@ BB_API bb_status bb_run_checkpoint_before(const char *run_dir, int64_t before, c
 BB_API bb_status bb_run_latest_valid(const char *run_dir, bb_status (*load)(void *user, const char *path, bb_error *err),
                                      void (*on_damaged)(void *user, const char *path, const char *reason), void *user,
                                      bb_error *err);
+
+/* ---- Training by a budget of time --------------------------------------------------------------------------------------- */
+
+/* The shape of that name, one of "1m", "3m", "10m", "25m", "85m", "200m", "680m" (about so many parameters). The other members of
+ * the configuration are defaults. */
+BB_API bb_status bb_config_of_size(const char *size, bb_config *out, bb_error *err);
+
+/* What 0 or NULL leaves open is chosen. */
+typedef struct bb_plan_request {
+    double minutes;
+    int64_t data_bytes;
+    const char *size;        /* see bb_config_of_size */
+    const bb_config *config; /* instead of a size */
+    int seq_len, batch_size, grad_accum;
+    int64_t global_batch;
+    bb_dist *dist; /* that will train: all its ranks call bb_plan_run. NULL: this process */
+} bb_plan_request;
+
+enum { BB_PLAN_LINES = 4 };
+typedef struct bb_plan {
+    bb_config config;
+    int seq_len, batch_size, grad_accum; /* as in bb_train_options */
+    bool recompute;
+    int64_t steps;
+    double budget_minutes;          /* for bb_train_options: the time, unless the data bounds the run */
+    double bytes_per_second;        /* of the whole job, measured or, for large models, estimated */
+    char lines[BB_PLAN_LINES][160]; /* what was chosen, and why */
+} bb_plan;
+
+/* Measures how fast `device` trains (some seconds) and chooses what makes the most of the time (docs/LEARNING.md). */
+BB_API bb_status bb_plan_run(bb_device *device, const bb_plan_request *request, bb_plan *out, bb_error *err);
 
 /* ---- Evaluation ------------------------------------------------------------------------------------------------------ */
 

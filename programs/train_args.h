@@ -13,6 +13,8 @@ typedef struct bb_train_args {
     bb_model_args model;
     bb_import_args import; /* n_head, where it is given for the file of --init or --resume */
     bb_device_args device;
+    double minutes;
+    const char *size;
     const char *data, *out, *val_data, *resume, *init; /* paths, absolute after bb_train_args_read */
     double lr, lr_adam, wd;
     int recipe, optim, lr_schedule, reduce,
@@ -24,6 +26,7 @@ typedef struct bb_train_args {
     char checkpoint[4096];        /* file or run directory to resume from; "": none */
     char *config_json;            /* text of the run's config.json */
     char *checkpoint_config_json; /* configuration stored in its checkpoints */
+    bb_plan plan;                 /* of --minutes; steps 0: none */
     char *changes;                /* given options that differ from the resumed run; NULL: none */
     int64_t saved_steps;          /* --steps of the resumed run if it changed; else 0 */
     json_t *file_config;          /* configuration of a checkpoint file; options borrow text from it */

@@ -33,6 +33,15 @@ static const bb_cli_option options[] = {
      .range = BB_CLI_AT_LEAST(1),
      .help = "total number of steps; schedules use it",
      .saved = BB_CLI_SAVED_FUTURE},
+    {.name = "minutes",
+     .type = BB_CLI_DOUBLE,
+     .offset = offsetof(bb_train_args, minutes),
+     .value = "X",
+     .range = BB_CLI_AT_LEAST(0),
+     .help =
+         "train for about X minutes: measures this machine's speed and chooses --size, --steps, --seq_len, --batch_size and "
+         "--grad_accum where they are not given",
+     .saved = BB_CLI_SAVED_CALL},
     {.name = "stop_at",
      .type = BB_CLI_INT64,
      .offset = offsetof(bb_train_args, options.stop_at),
@@ -118,6 +127,12 @@ static const bb_cli_option options[] = {
      .help = "print a table of operations at the end: calls, time, share, percent of peaks measured at the start"},
 
     {.help = "Model"},
+    {.name = "size",
+     .type = BB_CLI_STRING,
+     .offset = offsetof(bb_train_args, size),
+     .value = "auto|1m|3m|10m|25m|85m|200m|680m",
+     .help = "shape by its number of parameters; auto: by --minutes",
+     .saved = BB_CLI_SAVED_CALL},
     {.group = &bb_model_group, .offset = offsetof(bb_train_args, model)},
     {.name = "init",
      .type = BB_CLI_STRING,

@@ -11,6 +11,7 @@
 
 #include "cli_json.h"
 #include "json_out.h"
+#include "train_plan.h"
 #include "train_resume.h"
 
 enum { DEFAULT_OUT_TRIES = 999 };
@@ -218,6 +219,9 @@ static int complete(const bb_cli *cli, bb_dist *dist, bb_train_args *args) {
         status = bb_model_args_from_file(cli, &args->model, model_file, &config);
         if (status != BB_CLI_CONTINUE) return status;
     }
+    status = bb_train_size(cli, args);
+    if (status == BB_CLI_CONTINUE) status = bb_train_plan(cli, dist, model_file[0] != 0, args);
+    if (status != BB_CLI_CONTINUE) return status;
     bb_model_args_config(&args->model, &config);
     if (bb_config_check(&config, &err) != BB_OK) return bb_cli_fail(&bb_train_command, &err);
 

@@ -98,18 +98,25 @@ static void ranks_text(bb_train_report *report) {
     }
 }
 
+/* NULL: there is none. */
+static json_t *plan_json(const bb_plan *plan) {
+    json_t *lines = plan->steps > 0 ? json_array() : NULL;
+    for (int i = 0; lines && i < BB_PLAN_LINES; i++) json_array_append_new(lines, json_string(plan->lines[i]));
+    return lines;
+}
+
 static void summary_json(const bb_train_report *report, bb_device *device, const bb_config *config,
                          const bb_train_memory *memory, const bb_dataset_info *data, int64_t first_step, const planned *plan) {
     const bb_train_args *args = report->args;
     bb_json_line(json_pack(
-        "{s:s,s:o,s:I,s:I,s:I,s:{s:i,s:i,s:i,s:i,s:i},s:s,s:i,s:I,s:I,s:I,s:f,s:f,s:o,s:o,s:o}", "event", "start", "out",
+        "{s:s,s:o,s:I,s:I,s:I,s:{s:i,s:i,s:i,s:i,s:i},s:s,s:i,s:I,s:I,s:I,s:f,s:f,s:o,s:o,s:o,s:o*}", "event", "start", "out",
         bb_json_path_string(args->out), "step", (json_int_t)first_step, "total_steps", (json_int_t)args->options.steps,
         "parameters", (json_int_t)bb_config_parameters(config), "model", "n_layer", config->n_layer, "d_model", config->d_model,
         "n_head", config->n_head, "n_kv_head", config->n_kv_head, "d_ff", config->d_ff, "device", bb_device_name(device),
         "threads", bb_device_threads(device), "data_shards", (json_int_t)data->shards, "data_bytes", (json_int_t)data->bytes,
         "data_skipped_shards", (json_int_t)data->skipped_shards, "run_bytes", plan->bytes, "epochs", plan->epochs, "ranks",
         ranks_json(report), "memory", bb_memory_json(&memory->estimate), "memory_free",
-        memory->free_bytes > 0 ? json_integer((json_int_t)memory->free_bytes) : json_null()));
+        memory->free_bytes > 0 ? json_integer((json_int_t)memory->free_bytes) : json_null(), "plan", plan_json(&args->plan)));
 }
 
 void bb_train_report_summary(bb_train_report *report, bb_device *device, const bb_config *config, const bb_train_memory *memory,
@@ -131,6 +138,7 @@ void bb_train_report_summary(bb_train_report *report, bb_device *device, const b
             bb_text_count(bb_config_parameters(config)).s, config->n_layer, config->n_layer == 1 ? "" : "s", config->d_model,
             config->n_head, config->n_head == 1 ? "" : "s", kv_heads, config->d_ff,
             config->act_quant ? "" : ", inputs not quantized", config->ste == BB_STE_CLIPPED ? ", clipped gradients" : "");
+    for (int i = 0; i < BB_PLAN_LINES && args->plan.steps > 0; i++) fprintf(out, "plan     %s\n", args->plan.lines[i]);
     if (args->init) fprintf(out, "weights  from %s\n", args->init);
     fprintf(out, "device   %s, %d thread%s: %s\n", bb_device_name(device), bb_device_threads(device),
             bb_device_threads(device) == 1 ? "" : "s", bb_device_description(device));
@@ -260,7 +268,8 @@ void bb_train_report_profile(bb_train_report *report, const char *profile) {
 
 bb_status bb_train_report_end(bb_train_report *report, bool interrupted, int64_t step, double seconds, bb_error *err) {
     const bb_train_args *args = report->args;
-    bool complete = step >= args->options.steps;
+    int64_t total = bb_trainer_total_steps(report->trainer);
+    bool complete = step >= total;
     struct rusage used;
     double wait_share, exposed_share;
     bb_trainer_wait_shares(report->trainer, &wait_share, &exposed_share);
@@ -273,7 +282,7 @@ bb_status bb_train_report_end(bb_train_report *report, bool interrupted, int64_t
                                interrupted ? "interrupted"
                                : complete  ? "done"
                                            : "stopped",
-                               "step", (json_int_t)step, "total_steps", (json_int_t)args->options.steps, "checkpoint",
+                               "step", (json_int_t)step, "total_steps", (json_int_t)total, "checkpoint",
                                report->saved[0] ? bb_json_path_string(report->saved) : json_null(), "seconds", seconds,
                                "wait_share", wait_share, "exposed_share", exposed_share, "failed_validations",
                                (json_int_t)failed_validations, "ranks", ranks_json(report)));
@@ -292,8 +301,8 @@ bb_status bb_train_report_end(bb_train_report *report, bool interrupted, int64_t
         bb_progress_line(&report->progress, "done: %lld steps, %s", (long long)step, bb_text_duration(seconds).s);
         bb_progress_line(&report->progress, "generate:  bitbyte generate %s%s%s --prompt 'TEXT'", q, args->out, q);
     } else {
-        bb_progress_line(&report->progress, "stopped after step %lld of %lld, %s", (long long)step,
-                         (long long)args->options.steps, report->saved[0] ? "saved" : "nothing new to save");
+        bb_progress_line(&report->progress, "stopped after step %lld of %lld, %s", (long long)step, (long long)total,
+                         report->saved[0] ? "saved" : "nothing new to save");
         bb_progress_line(&report->progress, "resume:  bitbyte train --resume %s%s%s", q, args->out, q);
     }
     return BB_OK;

@@ -438,6 +438,19 @@ static void test_training(void **state) {
     o = good, o.save_copy = (bb_save_copy)4;
     REFUSED("save_copy 4", bb_trainer_create(f.model, f.optimizer, NULL, &o, &out, E));
     bb_trainer_free(NULL);
+    bb_plan plan;
+    bb_config config;
+    bb_plan_request request = {.minutes = 1, .data_bytes = 1000};
+    REFUSED("device is NULL", bb_plan_run(NULL, &request, &plan, E));
+    REFUSED("request is NULL", bb_plan_run(f.device, NULL, &plan, E));
+    REFUSED("out is NULL", bb_plan_run(f.device, &request, NULL, E));
+    request.minutes = 0;
+    REFUSED("minutes 0", bb_plan_run(f.device, &request, &plan, E));
+    request = (bb_plan_request){.minutes = 1, .data_bytes = 1};
+    REFUSED("1 bytes of data", bb_plan_run(f.device, &request, &plan, E));
+    REFUSED("size is NULL", bb_config_of_size(NULL, &config, E));
+    REFUSED("out is NULL", bb_config_of_size("1m", NULL, E));
+    REFUSED("size '2m'", bb_config_of_size("2m", &config, E));
     REFUSED("trainer is NULL", bb_trainer_resume(NULL, f.model_path, true, E));
     REFUSED("path is NULL", bb_trainer_resume(f.trainer, NULL, true, E));
     REFUSED("trainer is NULL", bb_trainer_train(NULL, f.dataset, E));
@@ -446,6 +459,7 @@ static void test_training(void **state) {
     bb_trainer_request_save(NULL);
     assert_int_equal(bb_trainer_failed_validations(NULL), 0);
     assert_int_equal(bb_trainer_step(NULL), 0);
+    assert_int_equal(bb_trainer_total_steps(NULL), 0);
     assert_null(bb_trainer_resumed_from(NULL));
     bb_trainer_wait_shares(NULL, &wait, &exposed);
     assert_true(wait <= 0 && exposed <= 0);

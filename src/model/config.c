@@ -145,21 +145,39 @@ bb_status bb_config_from_json(const char *text, const char *where, bb_config *ou
     return status;
 }
 
+static const struct {
+    const char *name;
+    int n_layer, d_model, n_head, d_ff;
+} sizes[] = {{"1m", 4, 128, 2, 352},     {"3m", 4, 256, 4, 704},       {"10m", 6, 384, 6, 1024},    {"25m", 8, 512, 8, 1408},
+             {"85m", 12, 768, 12, 2048}, {"200m", 16, 1024, 16, 2816}, {"680m", 24, 1536, 12, 4096}};
+_Static_assert(sizeof sizes / sizeof *sizes == BB_SIZES, "BB_SIZES");
+
+bb_status bb_config_of_size(const char *size, bb_config *out, bb_error *err) {
+    BB_REQUIRE("size, out", size, out);
+    for (int i = 0; i < BB_SIZES; i++) {
+        if (strcmp(sizes[i].name, size) != 0) continue;
+        bb_config_default(out);
+        out->n_layer = sizes[i].n_layer;
+        out->d_model = sizes[i].d_model;
+        out->n_head = out->n_kv_head = sizes[i].n_head;
+        out->d_ff = sizes[i].d_ff;
+        return BB_OK;
+    }
+    return bb_fail(err, BB_ERR_ARGUMENT, "size '%s': expected 1m, 3m, 10m, 25m, 85m, 200m or 680m", size);
+}
+
+const char *bb_size_name(int index) { return sizes[index].name; }
+
 bb_status bb_config_of_shape(const char *name, bb_config *out, int *batch_size, bb_error *err) {
     BB_REQUIRE("shape", name);
     static const struct {
-        const char *name;
-        int n_layer, d_model, n_head, d_ff, batch_size;
-    } shapes[] = {{"S", 6, 384, 6, 1024, 8}, {"M", 12, 768, 12, 2048, 4}, {"L", 24, 1536, 12, 4096, 1}};
+        const char *name, *size;
+        int batch_size;
+    } shapes[] = {{"S", "10m", 8}, {"M", "85m", 4}, {"L", "680m", 1}};
     for (size_t i = 0; i < sizeof shapes / sizeof *shapes; i++) {
         if (strcmp(shapes[i].name, name) != 0) continue;
-        bb_config_default(out);
-        out->n_layer = shapes[i].n_layer;
-        out->d_model = shapes[i].d_model;
-        out->n_head = out->n_kv_head = shapes[i].n_head;
-        out->d_ff = shapes[i].d_ff;
         if (batch_size) *batch_size = shapes[i].batch_size;
-        return BB_OK;
+        return bb_config_of_size(shapes[i].size, out, err);
     }
     return bb_fail(err, BB_ERR_ARGUMENT, "shape '%s': expected S, M or L", name);
 }

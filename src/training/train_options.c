@@ -49,9 +49,9 @@ bb_status bb_train_options_check(const bb_train_options *o, bb_error *err) {
     if (!(o->cooldown_frac >= 0 && o->cooldown_frac <= 1))
         return bb_fail(err, BB_ERR_ARGUMENT, "cooldown_frac %g must be from 0 to 1", o->cooldown_frac);
     if (!(o->spike_skip >= 0)) return bb_fail(err, BB_ERR_ARGUMENT, "spike_skip %g must not be negative", o->spike_skip);
-    if (!(o->save_minutes >= 0) || !(o->max_minutes >= 0))
-        return bb_fail(err, BB_ERR_ARGUMENT, "save_minutes %g and max_minutes %g must not be negative", o->save_minutes,
-                       o->max_minutes);
+    if (!(o->save_minutes >= 0) || !(o->max_minutes >= 0) || !(o->budget_minutes >= 0))
+        return bb_fail(err, BB_ERR_ARGUMENT, "save_minutes %g, max_minutes %g and budget_minutes %g must not be negative",
+                       o->save_minutes, o->max_minutes, o->budget_minutes);
     if (o->lr_schedule != BB_LR_COSINE && o->lr_schedule != BB_LR_CONSTANT && o->lr_schedule != BB_LR_LINEAR)
         return bb_fail(err, BB_ERR_ARGUMENT, "lr_schedule %d is not known", (int)o->lr_schedule);
     if (o->reduce != BB_REDUCE_FAST && o->reduce != BB_REDUCE_EXACT)

@@ -14,6 +14,7 @@ void bb_trainer_request_save(bb_trainer *t) {
 }
 int64_t bb_trainer_failed_validations(const bb_trainer *t) { return t ? t->failed_validations : 0; }
 int64_t bb_trainer_step(const bb_trainer *t) { return t ? t->state.step : 0; }
+int64_t bb_trainer_total_steps(const bb_trainer *t) { return t ? t->options.steps : 0; }
 bool bb_trainer_out_of_time(const bb_trainer *t) { return t && t->time_is_up; }
 
 /* Of an error on one rank: with several ranks, the others learn of it in the next step, which then changes nothing. */
@@ -23,14 +24,15 @@ static bb_status fail_later(bb_trainer *t, bb_status status, bb_error *err) {
     return BB_OK;
 }
 
-static bb_status loop(bb_trainer *t, bb_dataset *dataset, int64_t end, bb_error *err) {
+static bb_status loop(bb_trainer *t, bb_dataset *dataset, bb_error *err) {
     const bb_train_options *o = &t->options;
     bb_training_state *s = &t->state;
-    while (s->step < end && !t->stopping && !t->time_is_up) {
+    while (s->step < bb_trainer_last_step(o) && !t->stopping && !t->time_is_up) {
         if (t->failure.code != BB_OK && t->dist->size == 1) break; /* several ranks report it in the next step */
         bb_step_result result;
         double begin = bb_clock_seconds();
         BB_TRY(bb_trainer_do_step(t, dataset, &result, err));
+        if (t->steps_asked) BB_TRY(bb_trainer_set_steps(t, t->steps_asked, err));
         bb_train_event e = bb_trainer_step_event(t, &result);
         t->max_step_seconds = fmax(t->max_step_seconds, bb_clock_seconds() - begin);
         e.logged = bb_trainer_is_due(s->step, o->log_every) || s->step == o->steps;
@@ -41,7 +43,7 @@ static bb_status loop(bb_trainer *t, bb_dataset *dataset, int64_t end, bb_error 
         BB_TRY(bb_trainer_check_skipped(t, err));
         if (t->dist->size == 1 && t->stop) t->stopping = true; /* several ranks agree on it in their next reports */
         bool save_now = bb_trainer_is_due(s->step, o->save_every) || t->save_asked || t->save_due;
-        if (s->step == end || (save_now && s->skipped_in_a_row == 0)) BB_TRY(bb_trainer_save(t, err));
+        if (s->step == bb_trainer_last_step(o) || (save_now && s->skipped_in_a_row == 0)) BB_TRY(bb_trainer_save(t, err));
         if (bb_trainer_validation_due(t)) {
             t->validation_missed = t->stopping || t->time_is_up;
             if (!t->validation_missed) BB_TRY(bb_trainer_validate(t, err));
@@ -54,10 +56,10 @@ static bb_status loop(bb_trainer *t, bb_dataset *dataset, int64_t end, bb_error 
 static bb_status run(bb_trainer *t, bb_dataset *dataset, bb_error *err) {
     const bb_train_options *o = &t->options;
     bb_training_state *s = &t->state;
-    int64_t end = bb_trainer_last_step(o);
     bb_dataset_set_sampling(dataset, s->sampling);
     bb_dataset_set_position(dataset, s->samples);
     t->started = t->last_log_time = bb_clock_seconds();
+    t->budget.first_timed_step = -1;
     t->last_log_bytes = s->bytes_seen;
     t->first_step = s->step;
     t->last_save = t->started;
@@ -68,11 +70,11 @@ static bb_status run(bb_trainer *t, bb_dataset *dataset, bb_error *err) {
 
     t->validation_missed = t->validate_first;
     if (t->validate_first && !t->stopping) BB_TRY(bb_trainer_validate(t, err));
-    BB_TRY(loop(t, dataset, end, err));
+    BB_TRY(loop(t, dataset, err));
     BB_TRY(bb_trainer_fail_together(t, err));
     BB_TRY(bb_trainer_save(t, err));
     BB_TRY(bb_optimizer_gather_weights(t->optimizer, err)); /* so that the model is complete after training */
-    bool done = s->step >= end && !t->validation_missed;
+    bool done = s->step >= bb_trainer_last_step(o) && !t->validation_missed;
     if (done) t->time_is_up = false;
     if (t->stopping && !done)
         return bb_fail(err, BB_ERR_INTERRUPTED, "stopped at step %lld of %lld", (long long)s->step, (long long)o->steps);

@@ -88,6 +88,8 @@ void bb_trainer_free(bb_trainer *t) {
     free(t->polls);
     bb_run_data_free(&t->run_data);
     free(t->resumed_from);
+    free(t->budget.run_config);
+    free(t->budget.checkpoint_config);
     free(t->x);
     free(t->y);
     free(t);
@@ -179,6 +181,11 @@ bb_status bb_trainer_open_run_dir(bb_trainer *t, bb_error *err) {
     BB_TRY(check_disk(t, err));
     if (saving.mode == BB_SAVER_SNAPSHOT && mode != BB_SAVER_SNAPSHOT)
         bb_trainer_notice(t, "there is no memory for a copy to save from: an update will wait until all is written");
+    return bb_trainer_write_config(t, err);
+}
+
+bb_status bb_trainer_write_config(const bb_trainer *t, bb_error *err) {
+    const bb_train_options *o = &t->options;
     if (!o->run_config_json) return BB_OK;
     char *path = bb_file_join(o->out_dir, "config.json");
     if (!path) return bb_fail(err, BB_ERR_MEMORY, "out of memory");

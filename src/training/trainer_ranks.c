@@ -95,6 +95,7 @@ bb_status bb_trainer_exchange_reports(bb_trainer *t, double *loss, bb_error *err
     own->save = take_save_request(t);
     own->save_due = o->save_minutes > 0 && bb_clock_seconds() - t->last_save >= 60 * o->save_minutes;
     own->time_is_up = out_of_time(t);
+    own->steps = t->dist->rank == 0 ? bb_trainer_corrected_steps(t) : 0;
     own->failed = t->failure.code != BB_OK;
     own->wait_seconds = t->wait_seconds;
     own->weights = size > 1 ? weights_checksum(t, (int)(t->state.step % WEIGHT_PARTS)) : 0;
@@ -127,6 +128,7 @@ bb_status bb_trainer_exchange_reports(bb_trainer *t, double *loss, bb_error *err
     if (stop_rank >= 0) stop_all(t, stop_rank);
     t->save_due = bb_trainer_report_of(t, 0)->save_due != 0;
     t->time_is_up = bb_trainer_report_of(t, 0)->time_is_up != 0;
+    t->steps_asked = bb_trainer_report_of(t, 0)->steps;
     t->logged_waits.mean += wait_sum / size;
     t->logged_waits.min += wait_min;
     BB_TRY(bb_gradients_finish(&t->gradients, err));

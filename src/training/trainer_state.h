@@ -4,6 +4,7 @@
  *   trainer_save.c      checkpoints of the run, the one after an error too
  *   trainer_ranks.c     what ranks report to each other, and decide from it
  *   trainer_validate.c  validations
+ *   trainer_budget.c    the number of steps that fits in a budget of time
  *   trainer_step.c      one step: accumulate, clip, update, or skip
  *   trainer_open.c      creating a trainer, resuming, opening the run's directory
  *   trainer.c           the loop */
@@ -26,6 +27,7 @@
 /* Sent once a step by every rank to all. */
 typedef struct bb_rank_report {
     int64_t stop, save, save_due, time_is_up; /* save_due and time_is_up count from rank 0 alone */
+    int64_t steps;                            /* of rank 0: the corrected number; 0: no correction now */
     int64_t failed;
     uint64_t weights;    /* checksum of a part of them */
     double wait_seconds; /* in the step before */
@@ -42,12 +44,21 @@ typedef struct bb_rank_waits { /* seconds over ranks, summed over steps */
     double mean, min;
 } bb_rank_waits;
 
+/* For options.budget_minutes. */
+typedef struct bb_budget {
+    bool corrected;
+    int64_t first_timed_step; /* the first steps of a process are slower; -1: not there yet */
+    double first_time;
+    char *run_config, *checkpoint_config; /* the options' texts with the corrected steps; NULL: not corrected */
+} bb_budget;
+
 struct bb_trainer {
     bb_model *model;
     bb_optimizer *optimizer;
     bb_loss_scaler *scaler; /* may be NULL */
     bb_train_options options;
     bb_lr_plan lr_plan;
+    bb_budget budget;
     bb_training_state state;
     char *resumed_from;   /* path of the checkpoint; NULL: a fresh start */
     int64_t damaged_step; /* checkpoints after resumed_from up to this step are damaged; -1: there are none */
@@ -64,6 +75,7 @@ struct bb_trainer {
     size_t report_bytes;     /* of one */
     bb_rank_poll *polls;     /* (size) */
     bool stopping, save_asked, save_due, time_is_up; /* decided by all ranks */
+    int64_t steps_asked;                             /* likewise; 0: none */
     int64_t save_started_step, saved_step;           /* begun, and on disk; -1: none by this process yet */
     int bad_micro_batches;                           /* of this step: their loss is not finite */
     /* When an error ends the run */
@@ -142,6 +154,13 @@ bool bb_trainer_validation_due(const bb_trainer *t);
 /* Rank 0 validates; the others wait for it, and say whether they were asked to stop or to save. */
 bb_status bb_trainer_validate(bb_trainer *t, bb_error *err);
 
+/* ---- trainer_budget.c ---- */
+
+/* On rank 0, once a step: the number of steps that fits in the budget, when it is time to correct it; else 0. */
+int64_t bb_trainer_corrected_steps(bb_trainer *t);
+/* On all ranks: the run has so many steps from now on; rank 0 writes it to config.json. */
+bb_status bb_trainer_set_steps(bb_trainer *t, int64_t steps, bb_error *err);
+
 /* ---- trainer_step.c ---- */
 
 bb_status bb_trainer_do_step(bb_trainer *t, bb_dataset *dataset, bb_step_result *result, bb_error *err);
@@ -157,6 +176,8 @@ bb_status bb_trainer_check_validation(bb_trainer *t, bb_error *err);
 bb_status bb_trainer_check_data(bb_trainer *t, bb_dataset *dataset, bb_error *err);
 /* On rank 0: opens the run's directory and the saver. */
 bb_status bb_trainer_open_run_dir(bb_trainer *t, bb_error *err);
+/* On rank 0: config.json in the run's directory, if the options have its text. */
+bb_status bb_trainer_write_config(const bb_trainer *t, bb_error *err);
 
 /* ---- what follows from the options ---- */
 

@@ -1,0 +1,93 @@
+// SPDX-License-Identifier: MIT
+#include "train_plan.h"
+
+#include <stdio.h>
+#include <string.h>
+
+#include "progress.h"
+
+static const char *const shape_options[] = {"n_layer", "d_model", "n_head", "n_kv_head", "d_ff"};
+enum { SHAPE_OPTIONS = sizeof shape_options / sizeof *shape_options };
+
+static const char *given_shape(const bb_cli *cli) {
+    for (int i = 0; i < SHAPE_OPTIONS; i++)
+        if (bb_cli_given(cli, shape_options[i])) return shape_options[i];
+    return NULL;
+}
+
+static bool is_auto(const bb_train_args *args) { return !args->size || strcmp(args->size, "auto") == 0; }
+
+static void set_shape(bb_train_args *args, const bb_config *shape) {
+    args->model.n_layer = shape->n_layer;
+    args->model.d_model = shape->d_model;
+    args->model.n_head = shape->n_head;
+    args->model.n_kv_head = shape->n_kv_head;
+    args->model.d_ff = shape->d_ff;
+}
+
+int bb_train_size(const bb_cli *cli, bb_train_args *args) {
+    bb_config shape;
+    bb_error err;
+    const char *shape_option = given_shape(cli);
+    if (!args->size) return BB_CLI_CONTINUE;
+    if (args->resume || args->init) {
+        bb_cli_unused(cli, "size", "the model's file gives the shape");
+        return BB_CLI_CONTINUE;
+    }
+    if (shape_option) return bb_cli_usage_error(&bb_train_command, "give --size or --%s, not both", shape_option);
+    if (is_auto(args) && !(args->minutes > 0)) return bb_cli_usage_error(&bb_train_command, "--size auto requires --minutes");
+    if (is_auto(args)) return BB_CLI_CONTINUE;
+    if (bb_config_of_size(args->size, &shape, &err) != BB_OK)
+        return bb_cli_usage_error(&bb_train_command, "--size: %s", err.message);
+    set_shape(args, &shape);
+    return BB_CLI_CONTINUE;
+}
+
+static bb_status data_bytes(const bb_train_args *args, int64_t *bytes, bb_error *err) {
+    bb_dataset *dataset;
+    bb_status status = bb_byte_shard_dataset_open(args->data, 1, (uint64_t)args->seed, 0, 1, &dataset, err);
+    if (status != BB_OK) return status;
+    *bytes = bb_dataset_get_info(dataset).bytes;
+    bb_dataset_close(dataset);
+    return BB_OK;
+}
+
+static int given_int(const bb_cli *cli, const char *name, int value) { return bb_cli_given(cli, name) ? value : 0; }
+
+int bb_train_plan(const bb_cli *cli, bb_dist *dist, bool has_shape, bb_train_args *args) {
+    bb_train_options *o = &args->options;
+    bb_error err;
+    bb_device *device = NULL;
+    double start = bb_monotonic_seconds();
+    if (!(args->minutes > 0)) return BB_CLI_CONTINUE;
+    if (args->resume) {
+        bb_cli_unused(cli, "minutes", "a resumed run keeps its steps; --max_minutes ends this part of it");
+        return BB_CLI_CONTINUE;
+    }
+    if (bb_cli_given(cli, "steps")) return bb_cli_usage_error(&bb_train_command, "give --minutes or --steps, not both");
+    bb_config config;
+    bb_model_args_config(&args->model, &config);
+    bb_plan_request request = {.minutes = args->minutes,
+                               .config = has_shape || !is_auto(args) || given_shape(cli) ? &config : NULL,
+                               .seq_len = given_int(cli, "seq_len", o->seq_len),
+                               .batch_size = given_int(cli, "batch_size", o->batch_size),
+                               .grad_accum = given_int(cli, "grad_accum", o->grad_accum),
+                               .global_batch = bb_cli_given(cli, "global_batch") ? o->global_batch : 0,
+                               .dist = dist};
+    bb_status status = data_bytes(args, &request.data_bytes, &err);
+    if (status == BB_OK) status = bb_device_args_open(&args->device, &device, &err);
+    if ((status = bb_dist_agree(dist, status, &err)) == BB_OK) status = bb_plan_run(device, &request, &args->plan, &err);
+    bb_device_close(device);
+    if (status != BB_OK) return bb_cli_fail(&bb_train_command, &err);
+    const bb_plan *p = &args->plan;
+    if (!request.config) set_shape(args, &p->config);
+    o->steps = p->steps;
+    o->seq_len = p->seq_len;
+    o->batch_size = p->batch_size;
+    o->grad_accum = p->grad_accum;
+    if (!bb_cli_given(cli, "no_ckpt")) args->no_ckpt = !p->recompute;
+    o->budget_minutes = p->budget_minutes;
+    double used = (bb_monotonic_seconds() - start) / 60;
+    if (used < o->budget_minutes / 2) o->budget_minutes -= used;
+    return BB_CLI_CONTINUE;
+}

@@ -1,0 +1,13 @@
+// SPDX-License-Identifier: MIT
+/* --minutes and --size: completes the options of a new run from a measured plan. */
+#ifndef BB_PROGRAMS_TRAIN_PLAN_H
+#define BB_PROGRAMS_TRAIN_PLAN_H
+
+#include "train_args.h"
+
+/* Sets the model's shape from --size. Returns BB_CLI_CONTINUE, or an exit status after an error. */
+int bb_train_size(const bb_cli *cli, bb_train_args *args);
+/* With --minutes: sets args->plan and what it decides. has_shape: the model's shape is given, in args->model. All ranks call it. */
+int bb_train_plan(const bb_cli *cli, bb_dist *dist, bool has_shape, bb_train_args *args);
+
+#endif

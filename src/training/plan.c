@@ -1,0 +1,176 @@
+// SPDX-License-Identifier: MIT
+/* What to train in a given time: shape, batch, sequence length, steps. The constants come from docs/LEARNING.md. */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "core/clock.h"
+#include "core/math.h"
+#include "core/rng.h"
+#include "model/config.h"
+#include "model/params.h"
+#include "training/optim.h"
+
+enum {
+    BYTES_PER_PARAMETER = 2, /* a larger model learns less in the same time when it sees fewer bytes than this */
+    MOST_EPOCHS = 20,        /* more of the same text teaches little, and then harms */
+    AIMED_STEPS = 1500,
+    LEAST_STEP_BYTES = 2048,
+    MOST_STEP_BYTES = 65536,
+    MICRO_BATCH = 8,
+    TRIAL_SEQUENCE = 256
+};
+static const char trial_size[] = "3m";
+
+/* A training step: what its work is multiplied with, per byte. */
+static double work_per_byte(const bb_config *c, int seq_len) {
+    double C = c->d_model, kv = C * c->n_kv_head / c->n_head,
+           matrices = c->n_layer * (2 * C * C + 2 * C * kv + 3 * C * c->d_ff);
+    return 6 * (matrices + (double)c->vocab_size * C) + 6.0 * c->n_layer * seq_len * C;
+}
+
+typedef struct trial_run {
+    bb_model *model;
+    bb_optimizer *optimizer;
+    uint8_t *text;
+} trial_run;
+
+static bb_status trial_step(const trial_run *t, const bb_batch *batch, int micro_batches, bb_error *err) {
+    double loss, norm;
+    bool applied;
+    BB_TRY(bb_model_zero_gradients(t->model, err));
+    for (int i = 0; i < micro_batches; i++) BB_TRY(bb_model_loss_backward(t->model, batch, 1, &loss, err));
+    return bb_optimizer_step(t->optimizer, 1e-6, 1, 1, &norm, &applied, err);
+}
+
+/* Bytes per second of this process in steps of plan's shape; at least two of them, for about a second. */
+static bb_status measure(bb_device *device, const bb_plan *plan, double *bytes_per_second, bb_error *err) {
+    enum { MOST = 200 };
+    trial_run t = {0};
+    bb_status status;
+    bb_optimizer_options options;
+    bb_optimizer_options_default(&options);
+    bb_recipe_options(BB_RECIPE_BITBYTE, NULL, &options);
+    int64_t n = (int64_t)plan->batch_size * plan->seq_len;
+    t.text = malloc((size_t)n + 1);
+    if (!t.text) return bb_fail(err, BB_ERR_MEMORY, "out of memory for a trial");
+    for (int64_t i = 0; i <= n; i++) t.text[i] = (uint8_t)(' ' + bb_rng_below(1, BB_STREAM_BENCH, (uint64_t)i, 90));
+    const bb_batch batch = {.x = t.text, .y = t.text + 1, .batch_size = plan->batch_size, .seq_len = plan->seq_len};
+    BB_TRY_GOTO(status, done, bb_model_create(device, &plan->config, 1, &t.model, err));
+    BB_TRY_GOTO(status, done, bb_model_reserve(t.model, batch.batch_size, batch.seq_len, true, plan->recompute, err));
+    BB_TRY_GOTO(status, done, bb_optimizer_create(t.model, &options, &t.optimizer, err));
+    BB_TRY_GOTO(status, done, trial_step(&t, &batch, plan->grad_accum, err)); /* the first also makes what the others use */
+    double start = bb_clock_seconds(), seconds = 0;
+    int steps = 0;
+    for (; steps < 2 || (seconds < 1 && steps < MOST); steps++) {
+        BB_TRY_GOTO(status, done, trial_step(&t, &batch, plan->grad_accum, err));
+        seconds = bb_clock_seconds() - start;
+    }
+    *bytes_per_second = (double)(n * plan->grad_accum * steps) / seconds;
+done:
+    bb_optimizer_free(t.optimizer);
+    bb_model_free(t.model);
+    free(t.text);
+    return status;
+}
+
+/* The speed of all ranks, which go as fast as the slowest. */
+static bb_status measure_all(bb_device *device, bb_dist *dist, const bb_plan *plan, double *bytes_per_second, bb_error *err) {
+    bb_status status = measure(device, plan, bytes_per_second, err);
+    int size = bb_dist_size(dist);
+    if (size == 1) return status;
+    BB_TRY(bb_dist_agree(dist, status, err));
+    uint64_t *all = calloc((size_t)size, sizeof *all), least = UINT64_MAX;
+    if (!all) return bb_fail(err, BB_ERR_MEMORY, "out of memory for %d speeds", size);
+    status = bb_dist_all_gather_u64(dist, (uint64_t)*bytes_per_second, all, err);
+    for (int i = 0; i < size; i++)
+        if (all[i] < least) least = all[i];
+    free(all);
+    *bytes_per_second = (double)least * size;
+    return status;
+}
+
+/* Keeping all activations is faster, where there is room. */
+static bool has_room(bb_device *device, const bb_plan *plan, int ranks_here) {
+    bb_memory_request request = {.optim = BB_OPTIM_MUON, .batch_size = plan->batch_size, .seq_len = plan->seq_len};
+    bb_memory_estimate memory;
+    bb_error ignored;
+    uint64_t total, free;
+    bb_device_memory(device, &total, &free);
+    return bb_memory_predict(device, &plan->config, &request, &memory, &ignored) == BB_OK &&
+           memory.total * (uint64_t)ranks_here <= free / 2;
+}
+
+/* Bytes that all steps together read in the time, or that are worth reading. */
+static double bytes_for(const bb_plan_request *r, double bytes_per_second) {
+    double in_time = bytes_per_second * r->minutes * 60, worth = (double)r->data_bytes * MOST_EPOCHS;
+    return in_time < worth ? in_time : worth;
+}
+
+static bb_status choose_shape(const bb_plan_request *r, double trial_speed, const bb_config *trial, bb_plan *p, bb_error *err) {
+    if (r->config) {
+        p->config = *r->config;
+        snprintf(p->lines[0], sizeof p->lines[0], "shape as given");
+        return BB_OK;
+    }
+    if (r->size) {
+        snprintf(p->lines[0], sizeof p->lines[0], "size %s, as given", r->size);
+        return bb_config_of_size(r->size, &p->config, err);
+    }
+    for (int i = BB_SIZES - 1; i >= 0; i--) {
+        BB_TRY(bb_config_of_size(bb_size_name(i), &p->config, err));
+        double speed = trial_speed * work_per_byte(trial, TRIAL_SEQUENCE) / work_per_byte(&p->config, p->seq_len);
+        double parameters = (double)bb_config_parameters(&p->config), bytes = bytes_for(r, speed);
+        if (bytes < BYTES_PER_PARAMETER * parameters && i > 0) continue;
+        snprintf(p->lines[0], sizeof p->lines[0], "size %s: the largest that reads %d bytes per parameter in this time%s",
+                 bb_size_name(i), BYTES_PER_PARAMETER, bytes < speed * r->minutes * 60 ? " or in 20 epochs of the data" : "");
+        return BB_OK;
+    }
+    return BB_OK;
+}
+
+/* Short runs read short sequences: more of them fit in a step, and what is far away is learned last. */
+static int choose_seq_len(const bb_plan_request *r) {
+    int length = r->minutes < 10 ? 256 : r->minutes < 120 ? 512 : 1024;
+    return (int)bb_clamp(r->data_bytes / 8, 16, length);
+}
+
+static void choose_batch(const bb_plan_request *r, double bytes, int ranks, bb_plan *p) {
+    int64_t step = LEAST_STEP_BYTES;
+    while (step < MOST_STEP_BYTES && bytes / (double)(2 * step) >= AIMED_STEPS) step *= 2;
+    int64_t sequences = bb_max((r->global_batch ? r->global_batch : step / p->seq_len) / ranks, 1);
+    p->batch_size = r->batch_size ? r->batch_size : (int)bb_min(sequences, MICRO_BATCH);
+    p->grad_accum = r->grad_accum ? r->grad_accum : (int)bb_max(sequences / p->batch_size, 1);
+}
+
+bb_status bb_plan_run(bb_device *device, const bb_plan_request *r, bb_plan *p, bb_error *err) {
+    BB_REQUIRE("device, request, out", device, r, p);
+    if (!(r->minutes > 0)) return bb_fail(err, BB_ERR_ARGUMENT, "minutes %g must be above 0", r->minutes);
+    if (r->data_bytes < 2) return bb_fail(err, BB_ERR_ARGUMENT, "%lld bytes of data are too few", (long long)r->data_bytes);
+    int ranks = bb_dist_size(r->dist), here = bb_dist_local_size(r->dist);
+    double trial_speed;
+    bb_plan trial = {.seq_len = TRIAL_SEQUENCE, .batch_size = MICRO_BATCH, .grad_accum = 1};
+    BB_TRY(bb_config_of_size(trial_size, &trial.config, err));
+    BB_TRY(measure_all(device, r->dist, &trial, &trial_speed, err));
+    *p = (bb_plan){.seq_len = r->seq_len ? r->seq_len : choose_seq_len(r)};
+    BB_TRY(choose_shape(r, trial_speed, &trial.config, p, err));
+    double speed = trial_speed * work_per_byte(&trial.config, TRIAL_SEQUENCE) / work_per_byte(&p->config, p->seq_len);
+    choose_batch(r, bytes_for(r, speed), ranks, p);
+    p->recompute = !has_room(device, p, here);
+    int64_t sequences = (int64_t)p->batch_size * p->grad_accum * ranks, step_bytes = sequences * p->seq_len;
+    double step_seconds = (double)step_bytes / speed;
+    bool measured = 4 * step_seconds < 0.02 * 60 * r->minutes; /* otherwise the run's own first steps tell soon enough */
+    if (measured) BB_TRY(measure_all(device, r->dist, p, &speed, err));
+    double bytes = bytes_for(r, speed);
+    p->bytes_per_second = speed;
+    if (bytes >= speed * 60 * r->minutes) p->budget_minutes = r->minutes;
+    p->steps = bb_max((int64_t)(bytes / (double)step_bytes), 1);
+    snprintf(p->lines[1], sizeof p->lines[1], "%lld steps of %lld x %d bytes: %s at %.1f KB/s%s", (long long)p->steps,
+             (long long)sequences, p->seq_len, bytes < speed * 60 * r->minutes ? "20 epochs of the data" : "the time",
+             speed * 1e-3, measured ? ", measured" : ", estimated");
+    snprintf(p->lines[2], sizeof p->lines[2], "%.3g MB in all, %.3g epochs of the data", bytes * 1e-6,
+             bytes / (double)r->data_bytes);
+    snprintf(p->lines[3], sizeof p->lines[3], "%s",
+             p->recompute ? "activations recomputed: not much memory is free" : "activations kept: there is memory for them");
+    return BB_OK;
+}
