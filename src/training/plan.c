@@ -76,6 +76,7 @@ done:
 
 /* The speed of all ranks, which go as fast as the slowest. */
 static bb_status measure_all(bb_device *device, bb_dist *dist, const bb_plan *plan, double *bytes_per_second, bb_error *err) {
+    *bytes_per_second = 1;
     bb_status status = measure(device, plan, bytes_per_second, err);
     int size = bb_dist_size(dist);
     if (size == 1) return status;
