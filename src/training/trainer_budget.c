@@ -2,8 +2,10 @@
 #include <jansson.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "core/clock.h"
+#include "core/file.h"
 #include "core/json.h"
 #include "training/trainer_state.h"
 
@@ -54,6 +56,16 @@ static bb_status rewrite(const char **text, char **memory, const bb_train_option
     free(*memory);
     *text = *memory = changed;
     return BB_OK;
+}
+
+bb_status bb_trainer_write_config(const bb_trainer *t, bb_error *err) {
+    const bb_train_options *o = &t->options;
+    if (!o->run_config_json) return BB_OK;
+    char *path = bb_file_join(o->out_dir, "config.json");
+    if (!path) return bb_fail(err, BB_ERR_MEMORY, "out of memory");
+    bb_status status = bb_file_replace(path, o->run_config_json, strlen(o->run_config_json), err);
+    free(path);
+    return status;
 }
 
 bb_status bb_trainer_set_steps(bb_trainer *t, int64_t steps, bb_error *err) {

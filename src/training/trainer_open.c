@@ -184,16 +184,6 @@ bb_status bb_trainer_open_run_dir(bb_trainer *t, bb_error *err) {
     return bb_trainer_write_config(t, err);
 }
 
-bb_status bb_trainer_write_config(const bb_trainer *t, bb_error *err) {
-    const bb_train_options *o = &t->options;
-    if (!o->run_config_json) return BB_OK;
-    char *path = bb_file_join(o->out_dir, "config.json");
-    if (!path) return bb_fail(err, BB_ERR_MEMORY, "out of memory");
-    bb_status status = bb_file_replace(path, o->run_config_json, strlen(o->run_config_json), err);
-    free(path);
-    return status;
-}
-
 bb_status bb_trainer_check_data(bb_trainer *t, bb_dataset *dataset, bb_error *err) {
     const bb_train_options *o = &t->options;
     char changes[900];

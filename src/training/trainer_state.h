@@ -4,7 +4,7 @@
  *   trainer_save.c      checkpoints of the run, the one after an error too
  *   trainer_ranks.c     what ranks report to each other, and decide from it
  *   trainer_validate.c  validations
- *   trainer_budget.c    the number of steps that fits in a budget of time
+ *   trainer_budget.c    the number of steps that fits in a budget of time; config.json
  *   trainer_step.c      one step: accumulate, clip, update, or skip
  *   trainer_open.c      creating a trainer, resuming, opening the run's directory
  *   trainer.c           the loop */
@@ -158,6 +158,8 @@ bb_status bb_trainer_validate(bb_trainer *t, bb_error *err);
 
 /* On rank 0, once a step: the number of steps that fits in the budget, when it is time to correct it; else 0. */
 int64_t bb_trainer_corrected_steps(bb_trainer *t);
+/* On rank 0: config.json in the run's directory, if the options have its text. */
+bb_status bb_trainer_write_config(const bb_trainer *t, bb_error *err);
 /* On all ranks: the run has so many steps from now on; rank 0 writes it to config.json. */
 bb_status bb_trainer_set_steps(bb_trainer *t, int64_t steps, bb_error *err);
 
@@ -176,8 +178,6 @@ bb_status bb_trainer_check_validation(bb_trainer *t, bb_error *err);
 bb_status bb_trainer_check_data(bb_trainer *t, bb_dataset *dataset, bb_error *err);
 /* On rank 0: opens the run's directory and the saver. */
 bb_status bb_trainer_open_run_dir(bb_trainer *t, bb_error *err);
-/* On rank 0: config.json in the run's directory, if the options have its text. */
-bb_status bb_trainer_write_config(const bb_trainer *t, bb_error *err);
 
 /* ---- what follows from the options ---- */
 
