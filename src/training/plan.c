@@ -102,10 +102,14 @@ static bool has_room(bb_device *device, const bb_plan *plan, int ranks_here) {
            memory.total * (uint64_t)ranks_here <= free / 2;
 }
 
-/* Bytes that all steps together read in the time, or that are worth reading. */
+/* Whether less of the data is read in the time than is worth reading. */
+static bool time_bounds(const bb_plan_request *r, double bytes_per_second) {
+    return bytes_per_second * r->minutes * 60 <= (double)r->data_bytes * MOST_EPOCHS;
+}
+
+/* Bytes that all steps together read. */
 static double bytes_for(const bb_plan_request *r, double bytes_per_second) {
-    double in_time = bytes_per_second * r->minutes * 60, worth = (double)r->data_bytes * MOST_EPOCHS;
-    return in_time < worth ? in_time : worth;
+    return time_bounds(r, bytes_per_second) ? bytes_per_second * r->minutes * 60 : (double)r->data_bytes * MOST_EPOCHS;
 }
 
 static bb_status choose_shape(const bb_plan_request *r, double trial_speed, const bb_config *trial, bb_plan *p, bb_error *err) {
@@ -124,7 +128,7 @@ static bb_status choose_shape(const bb_plan_request *r, double trial_speed, cons
         double parameters = (double)bb_config_parameters(&p->config), bytes = bytes_for(r, speed);
         if (bytes < BYTES_PER_PARAMETER * parameters && i > 0) continue;
         snprintf(p->lines[0], sizeof p->lines[0], "size %s: the largest that reads %d bytes per parameter in this time%s",
-                 bb_size_name(i), BYTES_PER_PARAMETER, bytes < speed * r->minutes * 60 ? " or in 20 epochs of the data" : "");
+                 bb_size_name(i), BYTES_PER_PARAMETER, time_bounds(r, speed) ? "" : " or in 20 epochs of the data");
         return BB_OK;
     }
     return BB_OK;
@@ -164,11 +168,11 @@ bb_status bb_plan_run(bb_device *device, const bb_plan_request *r, bb_plan *p, b
     if (measured) BB_TRY(measure_all(device, r->dist, p, &speed, err));
     double bytes = bytes_for(r, speed);
     p->bytes_per_second = speed;
-    if (bytes >= speed * 60 * r->minutes) p->budget_minutes = r->minutes;
+    if (time_bounds(r, speed)) p->budget_minutes = r->minutes;
     p->steps = bb_max((int64_t)(bytes / (double)step_bytes), 1);
     snprintf(p->lines[1], sizeof p->lines[1], "%lld steps of %lld x %d bytes: %s at %.1f KB/s%s", (long long)p->steps,
-             (long long)sequences, p->seq_len, bytes < speed * 60 * r->minutes ? "20 epochs of the data" : "the time",
-             speed * 1e-3, measured ? ", measured" : ", estimated");
+             (long long)sequences, p->seq_len, time_bounds(r, speed) ? "the time" : "20 epochs of the data", speed * 1e-3,
+             measured ? ", measured" : ", estimated");
     snprintf(p->lines[2], sizeof p->lines[2], "%.3g MB in all, %.3g epochs of the data", bytes * 1e-6,
              bytes / (double)r->data_bytes);
     snprintf(p->lines[3], sizeof p->lines[3], "%s",
