@@ -49,7 +49,7 @@ done
 # Defaults, as help says them.
 "$bitbyte" help train >help.txt
 for pair in "steps N:200000" "log_every N:50" "save_every N:2000" "n_layer N:24" "d_model N:1536" "n_head N:12" "n_kv_head N:n_head" \
-    "d_ff N:4096" "lr X:0.02; with adamw, adamw8bit: 0.0002" "warmup_frac X:0.03" "lr_schedule cosine|constant|linear:linear" \
+    "d_ff N:4096" "lr X:0.03; with adamw, adamw8bit: 0.0002" "warmup_frac X:0.03" "lr_schedule cosine|constant|linear:cosine" \
     "lr_min_factor X:0; with --recipe original: 0.1" "lr_adam X:0.003" "cooldown_frac X:0.4" "recipe bitbyte|original:bitbyte" "wd X:0.1" \
     "grad_clip X:1" "batch_size N:1" "grad_accum N:8" "optim adamw|adamw8bit|muon:muon" \
     "ste identity|clipped:identity"; do

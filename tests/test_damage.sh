@@ -13,7 +13,7 @@ flip() {
 }
 checkpoint() { printf '%s/step-%08d.safetensors' "$1" "$2"; }
 
-expect 0 "$bitbyte" train --data text.txt --out good "${tiny[@]}" --steps 30 --save_every 5 --lr 3e-3
+expect 0 "$bitbyte" train --data text.txt --out good "${tiny[@]}" --steps 30 --save_every 5
 expect 0 "$bitbyte" info --verify good
 [ "$(grep -c ': good, ' out)" = 6 ] || fail "--verify of a run directory does not name every checkpoint"
 expect 0 "$bitbyte" info --verify "$(checkpoint good 5)" --json

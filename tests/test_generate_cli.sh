@@ -4,7 +4,7 @@
 set -u
 # shellcheck source=tests/program_helpers.sh
 . "$(dirname "$0")/program_helpers.sh"
-expect 0 "$bitbyte" train --data text.txt --out run "${tiny[@]}" --steps 30 --lr 3e-3
+expect 0 "$bitbyte" train --data text.txt --out run "${tiny[@]}" --steps 30
 generate=("$bitbyte" generate run --device "$device" --context_length 400)
 
 # ---- stop texts: cut out of what is generated without them, so that they come; not written, nor what follows

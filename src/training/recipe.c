@@ -8,8 +8,7 @@ void bb_recipe_options(bb_recipe recipe, bb_train_options *options, bb_optimizer
     bb_optimizer_options_default(&optim);
     if (recipe == BB_RECIPE_BITBYTE) {
         optim.kind = BB_OPTIM_MUON;
-        optim.lr = 0.02;
-        train.lr_schedule = BB_LR_LINEAR;
+        optim.lr = 0.03;
         train.lr_min_factor = 0;
     }
     if (options) {
