@@ -6,7 +6,7 @@ set -u
 . "$(dirname "$0")/program_helpers.sh"
 
 perl -e 'local $/; my $text = <STDIN>; print $text x (1 + 4000000 / length $text)' <text.txt >long.txt
-train=("$bitbyte" train --data long.txt --threads 1 --device "$device" --log_every 1000 --lr_schedule linear)
+train=("$bitbyte" train --data long.txt --threads 1 --device "$device" --log_every 1000 --lr_schedule constant)
 
 # ---- what contradicts, or has no effect, is said
 expect 2 "${train[@]}" --minutes 1 --steps 5
@@ -38,7 +38,7 @@ last=planned/step-$(printf %08d "$steps").safetensors
 "$bitbyte" info "$last" --json >info.json
 grep -q "\"step\": *$steps" info.json || fail "the checkpoint has another step than $steps"
 
-# ---- the recorded options say it all: a run with them computes the same (with a cosine, but for the rates before the correction)
+# ---- the recorded options say it all: a run with them computes the same (with another schedule, but for the rates before the correction)
 warmup=$(json_value planned/config.json warmup_steps)
 expect 0 "${train[@]}" "${tiny_shape[@]}" --steps "$steps" --warmup_steps "$warmup" --grad_accum "$(json_value planned/config.json grad_accum)" \
     $([ "$(json_value planned/config.json no_ckpt)" = true ] && echo --no_ckpt) --out again
