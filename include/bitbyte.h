@@ -544,6 +544,9 @@ typedef struct bb_plan {
 
 /* Measures how fast `device` trains (some seconds) and chooses what makes the most of the time (docs/LEARNING.md). */
 BB_API bb_status bb_plan_run(bb_device *device, const bb_plan_request *request, bb_plan *out, bb_error *err);
+/* Estimates from a trial of about two seconds how fast one process trains this model. */
+BB_API bb_status bb_training_speed(bb_device *device, const bb_config *config, int seq_len, double *bytes_per_second,
+                                   bb_error *err);
 
 /* ---- Evaluation ------------------------------------------------------------------------------------------------------ */
 

@@ -98,6 +98,27 @@ static void ranks_text(bb_train_report *report) {
     }
 }
 
+/* A run of days is rarely meant. The speed is measured only where even the fastest processor would take hours. */
+static void note_long_run(bb_train_report *report, bb_device *device, const bb_config *config, const planned *plan) {
+    static const double fast = 1e12, hours = 4; /* operations per second of a thread, with room to spare */
+    const bb_train_options *o = &report->args->options;
+    double operations = 6 * (double)bb_config_parameters(config) * plan->bytes, speed, days;
+    int ranks = bb_dist_size(o->dist);
+    bb_error ignored;
+    if (bb_dist_rank(o->dist) > 0 || report->args->plan.steps > 0 ||
+        operations < fast * bb_device_threads(device) * ranks * 3600 * hours)
+        return;
+    int seq_len = o->seq_len ? o->seq_len : bb_seq_len_for_step(0, o->steps, o->seq_len_cap);
+    if (bb_training_speed(device, config, seq_len, &speed, &ignored) != BB_OK || !(speed > 0)) return;
+    days = plan->bytes / (speed * ranks) / 86400;
+    char message[256];
+    snprintf(
+        message, sizeof message,
+        "at about %s/s this run takes %.3g days; --minutes 30 chooses a model and a number of steps that fit in half an hour",
+        bb_text_bytes((uint64_t)(speed * ranks)).s, days);
+    if (days > 1) bb_train_report_note(report, message);
+}
+
 /* NULL: there is none. */
 static json_t *plan_json(const bb_plan *plan) {
     json_t *lines = plan->steps > 0 ? json_array() : NULL;
@@ -127,6 +148,7 @@ void bb_train_report_summary(bb_train_report *report, bb_device *device, const b
     planned plan = plan_from(o, dataset, first_step);
     if (args->json) {
         summary_json(report, device, config, memory, &data, first_step, &plan);
+        note_long_run(report, device, config, &plan);
         return;
     }
     FILE *out = report->progress.stream;
@@ -171,6 +193,7 @@ void bb_train_report_summary(bb_train_report *report, bb_device *device, const b
     else if (args->resume)
         fprintf(out, "resumes  %s: no checkpoint yet, starts at step 0\n", args->resume);
     fflush(out);
+    note_long_run(report, device, config, &plan);
 }
 
 static json_t *number(double value) { return isfinite(value) ? json_real(value) : json_null(); }

@@ -51,6 +51,12 @@ expect 0 "$bitbyte" train --resume planned --minutes 3
 complains "--minutes has no effect"
 says "$steps steps are done"
 
+# ---- a run of days says so before its first step
+timeout 60 "${train[@]}" --steps 1000000000000 --n_layer 1 --d_model 16 --n_head 1 --d_ff 16 --seq_len 16 --out endless >out 2>&1 &
+wait_until "the note on a run of days" grep -q "days; --minutes 30" out
+kill %1
+wait
+
 # ---- data too small for the time: the data ends the run
 head -c 300 text.txt >small.txt
 expect 0 "$bitbyte" train --data small.txt --threads 1 --device "$device" "${tiny_shape[@]}" --minutes 60 --out bounded

@@ -74,6 +74,29 @@ done:
     return status;
 }
 
+/* Of the model that speeds are extrapolated from. */
+static bb_status plan_trial(bb_plan *trial, bb_error *err) {
+    *trial = (bb_plan){.seq_len = TRIAL_SEQUENCE, .batch_size = MICRO_BATCH, .grad_accum = 1};
+    return bb_config_of_size(trial_size, &trial->config, err);
+}
+
+static double extrapolate(double trial_speed, const bb_plan *trial, const bb_config *config, int seq_len) {
+    return trial_speed * work_per_byte(&trial->config, trial->seq_len) / work_per_byte(config, seq_len);
+}
+
+bb_status bb_training_speed(bb_device *device, const bb_config *config, int seq_len, double *bytes_per_second, bb_error *err) {
+    BB_REQUIRE("device, config, bytes_per_second", device, config, bytes_per_second);
+    bb_plan trial;
+    *bytes_per_second = 0;
+    BB_TRY(bb_config_check(config, err));
+    if (seq_len < 1) return bb_fail(err, BB_ERR_ARGUMENT, "seq_len %d must be at least 1", seq_len);
+    BB_TRY(plan_trial(&trial, err));
+    double speed = 0;
+    BB_TRY(measure(device, &trial, &speed, err));
+    *bytes_per_second = extrapolate(speed, &trial, config, seq_len);
+    return BB_OK;
+}
+
 /* The speed of all ranks, which go as fast as the slowest. */
 static bb_status measure_all(bb_device *device, bb_dist *dist, const bb_plan *plan, double *bytes_per_second, bb_error *err) {
     *bytes_per_second = 1;
@@ -112,7 +135,7 @@ static double bytes_for(const bb_plan_request *r, double bytes_per_second) {
     return time_bounds(r, bytes_per_second) ? bytes_per_second * r->minutes * 60 : (double)r->data_bytes * MOST_EPOCHS;
 }
 
-static bb_status choose_shape(const bb_plan_request *r, double trial_speed, const bb_config *trial, bb_plan *p, bb_error *err) {
+static bb_status choose_shape(const bb_plan_request *r, double trial_speed, const bb_plan *trial, bb_plan *p, bb_error *err) {
     if (r->config) {
         p->config = *r->config;
         snprintf(p->lines[0], sizeof p->lines[0], "shape as given");
@@ -124,7 +147,7 @@ static bb_status choose_shape(const bb_plan_request *r, double trial_speed, cons
     }
     for (int i = BB_SIZES - 1; i >= 0; i--) {
         BB_TRY(bb_config_of_size(bb_size_name(i), &p->config, err));
-        double speed = trial_speed * work_per_byte(trial, TRIAL_SEQUENCE) / work_per_byte(&p->config, p->seq_len);
+        double speed = extrapolate(trial_speed, trial, &p->config, p->seq_len);
         double parameters = (double)bb_config_parameters(&p->config), bytes = bytes_for(r, speed);
         if (bytes < BYTES_PER_PARAMETER * parameters && i > 0) continue;
         snprintf(p->lines[0], sizeof p->lines[0], "size %s: the largest that reads %d bytes per parameter in this time%s",
@@ -154,12 +177,12 @@ bb_status bb_plan_run(bb_device *device, const bb_plan_request *r, bb_plan *p, b
     if (r->data_bytes < 2) return bb_fail(err, BB_ERR_ARGUMENT, "%lld bytes of data are too few", (long long)r->data_bytes);
     int ranks = bb_dist_size(r->dist), here = bb_dist_local_size(r->dist);
     double trial_speed;
-    bb_plan trial = {.seq_len = TRIAL_SEQUENCE, .batch_size = MICRO_BATCH, .grad_accum = 1};
-    BB_TRY(bb_config_of_size(trial_size, &trial.config, err));
+    bb_plan trial;
+    BB_TRY(plan_trial(&trial, err));
     BB_TRY(measure_all(device, r->dist, &trial, &trial_speed, err));
     *p = (bb_plan){.seq_len = r->seq_len ? r->seq_len : choose_seq_len(r)};
-    BB_TRY(choose_shape(r, trial_speed, &trial.config, p, err));
-    double speed = trial_speed * work_per_byte(&trial.config, TRIAL_SEQUENCE) / work_per_byte(&p->config, p->seq_len);
+    BB_TRY(choose_shape(r, trial_speed, &trial, p, err));
+    double speed = extrapolate(trial_speed, &trial, &p->config, p->seq_len);
     choose_batch(r, bytes_for(r, speed), ranks, p);
     p->recompute = !has_room(device, p, here);
     int64_t sequences = (int64_t)p->batch_size * p->grad_accum * ranks, step_bytes = sequences * p->seq_len;
