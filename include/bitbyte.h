@@ -516,8 +516,7 @@ BB_API bb_status bb_run_latest_valid(const char *run_dir, bb_status (*load)(void
 
 /* ---- Training by a budget of time --------------------------------------------------------------------------------------- */
 
-/* The shape of that name, one of "1m", "3m", "10m", "25m", "85m", "200m", "680m" (about so many parameters). The other members of
- * the configuration are defaults. */
+/* The shape of about so many parameters: "1m", "3m", "10m", "25m", "85m", "200m" or "680m". */
 BB_API bb_status bb_config_of_size(const char *size, bb_config *out, bb_error *err);
 
 /* What 0 or NULL leaves open is chosen. */
@@ -526,8 +525,7 @@ typedef struct bb_plan_request {
     int64_t data_bytes;
     const char *size;        /* see bb_config_of_size */
     const bb_config *config; /* instead of a size */
-    int seq_len, batch_size, grad_accum;
-    int64_t global_batch;
+    int seq_len, batch_size, grad_accum, global_batch;
     bb_dist *dist; /* that will train: all its ranks call bb_plan_run. NULL: this process */
 } bb_plan_request;
 
@@ -545,8 +543,7 @@ typedef struct bb_plan {
 /* Measures how fast `device` trains (some seconds) and chooses what makes the most of the time (docs/LEARNING.md). */
 BB_API bb_status bb_plan_run(bb_device *device, const bb_plan_request *request, bb_plan *out, bb_error *err);
 /* Estimates from a trial of about two seconds how fast one process trains this model. */
-BB_API bb_status bb_training_speed(bb_device *device, const bb_config *config, int seq_len, double *bytes_per_second,
-                                   bb_error *err);
+BB_API bb_status bb_training_speed(bb_device *device, const bb_config *config, int seq_len, double *speed, bb_error *err);
 
 /* ---- Evaluation ------------------------------------------------------------------------------------------------------ */
 

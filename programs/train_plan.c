@@ -72,7 +72,7 @@ int bb_train_plan(const bb_cli *cli, bb_dist *dist, bool has_shape, bb_train_arg
                                .seq_len = given_int(cli, "seq_len", o->seq_len),
                                .batch_size = given_int(cli, "batch_size", o->batch_size),
                                .grad_accum = given_int(cli, "grad_accum", o->grad_accum),
-                               .global_batch = bb_cli_given(cli, "global_batch") ? o->global_batch : 0,
+                               .global_batch = given_int(cli, "global_batch", (int)o->global_batch),
                                .dist = dist};
     bb_status status = data_bytes(args, &request.data_bytes, &err);
     if (status == BB_OK) status = bb_device_args_open(&args->device, &device, &err);

@@ -450,7 +450,7 @@ static void test_training(void **state) {
     REFUSED("1 bytes of data", bb_plan_run(f.device, &request, &plan, E));
     REFUSED("device is NULL", bb_training_speed(NULL, &f.config, 1, &wait, E));
     REFUSED("config is NULL", bb_training_speed(f.device, NULL, 1, &wait, E));
-    REFUSED("bytes_per_second is NULL", bb_training_speed(f.device, &f.config, 1, NULL, E));
+    REFUSED("speed is NULL", bb_training_speed(f.device, &f.config, 1, NULL, E));
     REFUSED("seq_len 0", bb_training_speed(f.device, &f.config, 0, &wait, E));
     REFUSED("size is NULL", bb_config_of_size(NULL, &config, E));
     REFUSED("out is NULL", bb_config_of_size("1m", NULL, E));

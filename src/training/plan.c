@@ -84,16 +84,15 @@ static double extrapolate(double trial_speed, const bb_plan *trial, const bb_con
     return trial_speed * work_per_byte(&trial->config, trial->seq_len) / work_per_byte(config, seq_len);
 }
 
-bb_status bb_training_speed(bb_device *device, const bb_config *config, int seq_len, double *bytes_per_second, bb_error *err) {
-    BB_REQUIRE("device, config, bytes_per_second", device, config, bytes_per_second);
+bb_status bb_training_speed(bb_device *device, const bb_config *config, int seq_len, double *speed, bb_error *err) {
+    BB_REQUIRE("device, config, speed", device, config, speed);
     bb_plan trial;
-    *bytes_per_second = 0;
+    *speed = 0;
     BB_TRY(bb_config_check(config, err));
     if (seq_len < 1) return bb_fail(err, BB_ERR_ARGUMENT, "seq_len %d must be at least 1", seq_len);
     BB_TRY(plan_trial(&trial, err));
-    double speed = 0;
-    BB_TRY(measure(device, &trial, &speed, err));
-    *bytes_per_second = extrapolate(speed, &trial, config, seq_len);
+    BB_TRY(measure(device, &trial, speed, err));
+    *speed = extrapolate(*speed, &trial, config, seq_len);
     return BB_OK;
 }
 
