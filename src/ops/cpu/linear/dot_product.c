@@ -11,6 +11,7 @@ enum {
     MIN_TILES = 6,         /* fewer tiles of C than this are divided further, */
     MIN_ROWS = 96,         /* down to this many rows */
     MIN_COLUMNS = 192,     /* and columns */
+    LOWER_ROWS = 48,       /* of a tile of a lower triangle: what is above the diagonal is computed in vain */
     PACK_K = 64,           /* rows of B packed at a time */
     MIN_PARALLEL = 1 << 18 /* multiplications that justify waking the threads */
 };
@@ -44,7 +45,7 @@ static void pack_b(const run *r, int64_t k0) {
 
 /* The set's largest tiles; smaller ones if there would be few. */
 static void partition(run *r) {
-    r->tile_rows = r->set->rows;
+    r->tile_rows = r->f->lower ? bb_min(r->set->rows, LOWER_ROWS) : r->set->rows;
     r->tile_columns = bb_min(r->set->columns, bb_round_up(r->f->columns, BB_DOT_COLUMNS));
     for (;;) {
         r->row_tiles = bb_ceil_div(r->f->rows, r->tile_rows);

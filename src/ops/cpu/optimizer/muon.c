@@ -6,7 +6,7 @@
 #include "ops/cpu/device/entries.h"
 #include "ops/cpu/vector/simd.h"
 
-enum { TILE = 4096, SIDE = 64 /* of the blocks that transposing moves */ };
+enum { TILE = 4096, SIDE = BB_MUON_BLOCK };
 
 typedef struct momentum_constants {
     float mu, rest, scale; /* rest: 1 - mu; scale: of gradients */
@@ -55,8 +55,12 @@ BB_SIMD_INLINE void transpose_block_body(float *y, int64_t y_stride, const float
 BB_SIMD_VARIANTS(transpose_block, (float *y, int64_t y_stride, const float *x, int64_t x_stride, int64_t rows, int64_t columns),
                  (y, y_stride, x, x_stride, rows, columns))
 
+static transpose_block_kernel *transpose_for(const bb_cpu *cpu) {
+    return cpu->kernels.muon->transpose ? cpu->kernels.muon->transpose : transpose_block_for(cpu->kernels.simd);
+}
+
 void bb_muon_transpose(bb_device *dev, float *y, const float *x, int64_t rows, int64_t columns) {
-    transpose_block_kernel *transpose = transpose_block_for(bb_cpu_of(dev)->kernels.simd);
+    transpose_block_kernel *transpose = transpose_for(bb_cpu_of(dev));
 #pragma omp parallel for num_threads(dev->threads) schedule(static) if (rows * columns > BB_SIMD_SERIAL)
     for (int64_t i = 0; i < columns; i += SIDE)
         for (int64_t j = 0; j < rows; j += SIDE)
@@ -65,7 +69,7 @@ void bb_muon_transpose(bb_device *dev, float *y, const float *x, int64_t rows, i
 
 /* Completes symmetric matrices from their lower triangles. */
 static void mirror(const bb_muon_work *w, float *x) {
-    transpose_block_kernel *transpose = transpose_block_for(bb_cpu_of(w->dev)->kernels.simd);
+    transpose_block_kernel *transpose = transpose_for(bb_cpu_of(w->dev));
     int64_t m = w->m, blocks = bb_ceil_div(m, SIDE);
 #pragma omp parallel for num_threads(w->dev->threads) schedule(dynamic) if (m * m > BB_SIMD_SERIAL)
     for (int64_t b = blocks - 1; b >= 0; b--) {

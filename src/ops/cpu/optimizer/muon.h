@@ -21,11 +21,13 @@ typedef struct bb_muon_work {
     void *room;           /* of the set */
 } bb_muon_work;
 
-enum { BB_MUON_RUNS = 2 };
+enum { BB_MUON_RUNS = 2, BB_MUON_BLOCK = 64 };
 
 /* Products at the best rate of an instruction set. A symmetric result needs its lower triangle only. */
 typedef struct bb_muon_set {
     int runs[BB_MUON_RUNS]; /* iterations; together BB_MUON_ITERATIONS */
+    /* y[column, row] = x[row, column], up to BB_MUON_BLOCK of each; strides between rows in elements. NULL: a plain loop */
+    void (*transpose)(float *y, int64_t y_stride, const float *x, int64_t x_stride, int64_t rows, int64_t columns);
     size_t (*room)(bb_device *dev, int64_t m, int64_t n);
     /* a = X XT, or XT X if tall. May change y. */
     void (*gram)(const bb_muon_work *w);
