@@ -6,6 +6,8 @@ SHELL := /bin/bash
 
 BUILD ?= build
 JOBS ?= $(shell nproc)
+# Many tests wait for timeouts and for other processes: twice as many as processors keep those busy.
+TEST_JOBS ?= $(shell echo $$((2 * $$(nproc))))
 PREFIX ?= /usr/local
 WERROR ?= OFF
 FUZZ_SECONDS ?= 30
@@ -22,7 +24,7 @@ CLANG_FORMAT = $(or $(shell command -v clang-format-14),clang-format)
 configure = generator=(); if [ ! -f $(1)/CMakeCache.txt ] && command -v ninja >/dev/null; then generator=(-G Ninja); fi; \
   cmake -S . -B $(1) "$${generator[@]}" $(2) >$(1).log 2>&1 || { cat $(1).log; rm -f $(1).log; exit 1; }; rm -f $(1).log
 # Tests run beside each other with threads of their own: waiting threads must not spin on the cores of the others.
-ctest = OMP_WAIT_POLICY=passive ctest --test-dir $(1) -j2 --output-on-failure --no-tests=error
+ctest = OMP_WAIT_POLICY=passive ctest --test-dir $(1) -j $(TEST_JOBS) --output-on-failure --no-tests=error
 
 .PHONY: all help deps configure test soak demo bench check-layers check-format format lint asan ubsan tsan valgrind test-aarch64 fuzz install clean
 
