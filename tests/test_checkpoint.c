@@ -52,7 +52,7 @@ static int teardown(void **state) {
     return scratch_remove(state);
 }
 
-static void test_round_trip(void **state) {
+static void a_checkpoint_brings_back_all_of_its_state(void **state) {
     (void)state;
     bb_model *loaded;
     float a[16 * 20], b[16 * 20];
@@ -126,7 +126,7 @@ static void refused_edit(const char *from, const char *to, bb_status code, const
     free(c);
 }
 
-static void test_damaged_files(void **state) {
+static void damaged_files_are_refused(void **state) {
     (void)state;
     bb_model *loaded;
     assert_fails(bb_model_load(f.device, scratch_path("missing"), &loaded, &test_error), BB_ERR_IO, "missing");
@@ -142,7 +142,7 @@ static void test_damaged_files(void **state) {
     refused_edit("\"format\"", "\"format'", BB_ERR_FORMAT, "JSON");
 }
 
-static void test_wrong_contents(void **state) {
+static void files_with_wrong_tensors_are_refused(void **state) {
     (void)state;
     refused_edit("\"config\"", "\"konfig\"", BB_ERR_FORMAT, "config");
     /* a model of another width than its tensors */
@@ -165,7 +165,7 @@ static void refused_state(const char *from, const char *to, const char *part) {
     free(c);
 }
 
-static void test_wrong_training_state(void **state) {
+static void a_wrong_training_state_is_refused(void **state) {
     (void)state;
     refused_state("\\\"step\\\":7", "\\\"step\\\":x", "bad: training state: not JSON at byte 9");
     refused_state("\\\"step\\\":7", "\\\"stop\\\":7", "bad: training state: step should be an integer >= 0, is nothing");
@@ -173,7 +173,7 @@ static void test_wrong_training_state(void **state) {
     refused_state("\\\"scaler_scale\\\":0", "\\\"scaler_scala\\\":0", "scaler_scale should be a number >= 0, is nothing");
 }
 
-static void test_not_finite(void **state) {
+static void values_that_are_not_finite_are_refused(void **state) {
     (void)state;
     static const struct {
         float value;
@@ -200,7 +200,7 @@ static void test_not_finite(void **state) {
     }
 }
 
-static void test_other_configuration(void **state) {
+static void a_checkpoint_of_another_configuration_is_refused(void **state) {
     (void)state;
     bb_config wider = tiny;
     bb_model *other;
@@ -212,7 +212,7 @@ static void test_other_configuration(void **state) {
 }
 
 /* The disk fills while a checkpoint is written over a good one: the good one stays, and nothing else. */
-static void test_full_disk(void **state) {
+static void a_full_disk_leaves_the_good_checkpoint(void **state) {
     (void)state;
     char disk[512], file[600];
     snprintf(disk, sizeof disk, "%s", scratch_path("disk"));
@@ -238,7 +238,7 @@ static void test_full_disk(void **state) {
     assert_true(entries >= 1 && entries <= 3);
 }
 
-static void test_describe(void **state) {
+static void describe_tells_what_is_there(void **state) {
     (void)state;
     char *text;
     assert_ok(bb_describe_file(scratch_path("good"), NULL, &text, &test_error));
@@ -250,9 +250,13 @@ static void test_describe(void **state) {
 }
 
 int main(void) {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_round_trip),     cmocka_unit_test(test_damaged_files),
-                                       cmocka_unit_test(test_wrong_contents), cmocka_unit_test(test_wrong_training_state),
-                                       cmocka_unit_test(test_not_finite),     cmocka_unit_test(test_other_configuration),
-                                       cmocka_unit_test(test_full_disk),      cmocka_unit_test(test_describe)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(a_checkpoint_brings_back_all_of_its_state),
+                                       cmocka_unit_test(damaged_files_are_refused),
+                                       cmocka_unit_test(files_with_wrong_tensors_are_refused),
+                                       cmocka_unit_test(a_wrong_training_state_is_refused),
+                                       cmocka_unit_test(values_that_are_not_finite_are_refused),
+                                       cmocka_unit_test(a_checkpoint_of_another_configuration_is_refused),
+                                       cmocka_unit_test(a_full_disk_leaves_the_good_checkpoint),
+                                       cmocka_unit_test(describe_tells_what_is_there)};
     return cmocka_run_group_tests(tests, setup, teardown);
 }

@@ -2,6 +2,7 @@
 /* The configuration: limits, size, and its JSON form. */
 #include <limits.h>
 
+#include "limited_memory.h"
 #include "model/config.h"
 #include "support.h"
 
@@ -24,7 +25,7 @@ static void assert_config_equal(const bb_config *a, const bb_config *b) {
     assert_int_equal(a->ste, b->ste);
 }
 
-static void test_default(void **state) {
+static void the_default_is_the_originals(void **state) {
     (void)state;
     bb_config c = default_config();
     assert_ok(bb_config_check(&c, &test_error));
@@ -33,7 +34,7 @@ static void test_default(void **state) {
     assert_int_equal(c.ste, BB_STE_IDENTITY);
 }
 
-static void test_parameters_by_hand(void **state) {
+static void parameters_are_counted_as_by_hand(void **state) {
     (void)state;
     /* E 256*8; a block: two norms 8, q and o 8*8, k and v 4*8 (2 heads of 4, 1 KV head), gate_up 24*8, down 8*12; norm_f 8. */
     bb_config c = default_config();
@@ -41,7 +42,7 @@ static void test_parameters_by_hand(void **state) {
     assert_true(bb_config_parameters(&c) == 256 * 8 + 3 * (16 + 128 + 64 + 192 + 96) + 8);
 }
 
-static void test_largest_fits(void **state) {
+static void the_largest_configuration_does_not_overflow(void **state) {
     (void)state;
     bb_config c = default_config();
     c.n_layer = 4096, c.d_model = 65536, c.n_head = c.n_kv_head = 512, c.d_ff = 1 << 20;
@@ -51,7 +52,7 @@ static void test_largest_fits(void **state) {
 }
 
 /* Every impossible value: the message names the key, the value and what is allowed. */
-static void test_impossible_values(void **state) {
+static void impossible_values_are_refused(void **state) {
     (void)state;
     bb_config base = default_config();
     base.n_layer = 2, base.d_model = 64, base.n_head = 4, base.n_kv_head = 2, base.d_ff = 96;
@@ -109,7 +110,7 @@ static void test_impossible_values(void **state) {
     }
 }
 
-static void test_json_round_trip(void **state) {
+static void json_brings_back_the_configuration(void **state) {
     (void)state;
     bb_config c = {256, 3, 60, 5, 1, 52, 500000.5, 1.0 / 3e5, false, BB_STE_CLIPPED}, back;
     for (int i = 0; i < 2; i++) {
@@ -125,7 +126,7 @@ static void test_json_round_trip(void **state) {
     }
 }
 
-static void test_json_text(void **state) {
+static void json_has_every_key(void **state) {
     (void)state;
     bb_config c = default_config();
     json_t *json = bb_config_to_json(&c);
@@ -139,7 +140,7 @@ static void test_json_text(void **state) {
 
 #define SIZES "\"vocab_size\":256,\"n_layer\":2,\"d_model\":64,\"n_head\":4,\"d_ff\":96"
 
-static void test_json_defaults(void **state) {
+static void json_keys_have_defaults(void **state) {
     (void)state;
     bb_config expected = default_config(), c;
     expected.n_layer = 2, expected.d_model = 64, expected.n_head = 4, expected.n_kv_head = 4, expected.d_ff = 96;
@@ -149,7 +150,7 @@ static void test_json_defaults(void **state) {
     assert_true(c.rope_base == 20000.0);
 }
 
-static void test_json_refused(void **state) {
+static void wrong_json_is_refused(void **state) {
     (void)state;
     static const struct {
         const char *text, *message;
@@ -187,11 +188,8 @@ static void test_json_refused(void **state) {
     }
 }
 
-static int allocations_left;
-static void *limited_malloc(size_t size) { return allocations_left-- > 0 ? malloc(size) : NULL; }
-
 /* Without memory, at every point: an error or the right answer, nothing lost (ASan sees to that). */
-static void test_json_without_memory(void **state) {
+static void json_survives_a_lack_of_memory(void **state) {
     (void)state;
     json_set_alloc_funcs(limited_malloc, free);
     int failures = 0;
@@ -220,15 +218,15 @@ static void test_json_without_memory(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_default),
-        cmocka_unit_test(test_parameters_by_hand),
-        cmocka_unit_test(test_largest_fits),
-        cmocka_unit_test(test_impossible_values),
-        cmocka_unit_test(test_json_round_trip),
-        cmocka_unit_test(test_json_text),
-        cmocka_unit_test(test_json_defaults),
-        cmocka_unit_test(test_json_refused),
-        cmocka_unit_test(test_json_without_memory),
+        cmocka_unit_test(the_default_is_the_originals),
+        cmocka_unit_test(parameters_are_counted_as_by_hand),
+        cmocka_unit_test(the_largest_configuration_does_not_overflow),
+        cmocka_unit_test(impossible_values_are_refused),
+        cmocka_unit_test(json_brings_back_the_configuration),
+        cmocka_unit_test(json_has_every_key),
+        cmocka_unit_test(json_keys_have_defaults),
+        cmocka_unit_test(wrong_json_is_refused),
+        cmocka_unit_test(json_survives_a_lack_of_memory),
     };
     return cmocka_run_group_tests_name("config", tests, NULL, NULL);
 }

@@ -11,14 +11,14 @@
 #include "core/rng.h"
 #include "core/status.h"
 
-static void test_version_is_the_headers(void **state) {
+static void the_version_is_the_headers(void **state) {
     (void)state;
     char expected[32];
     (void)snprintf(expected, sizeof expected, "%d.%d.%d", BB_VERSION_MAJOR, BB_VERSION_MINOR, BB_VERSION_PATCH);
     assert_string_equal(bb_version(), expected);
 }
 
-static void test_status_names_differ(void **state) {
+static void status_names_differ(void **state) {
     (void)state;
     for (int a = BB_OK; a <= BB_ERR_INTERNAL; a++) {
         assert_string_not_equal(bb_status_name((bb_status)a), "unknown");
@@ -27,7 +27,7 @@ static void test_status_names_differ(void **state) {
     assert_string_equal(bb_status_name((bb_status)-1), "unknown");
 }
 
-static void test_fail_fills_the_error(void **state) {
+static void fail_fills_the_error(void **state) {
     (void)state;
     bb_error err = {.code = BB_OK};
     assert_int_equal(bb_fail(&err, BB_ERR_IO, "%s: %d", "x.bin", 7), BB_ERR_IO);
@@ -42,7 +42,7 @@ static void test_fail_fills_the_error(void **state) {
     assert_int_equal(bb_fail_prefix(NULL, BB_ERR_MEMORY, "unheard"), BB_ERR_MEMORY);
 }
 
-static void test_messages_are_one_short_line(void **state) {
+static void messages_are_one_short_line(void **state) {
     (void)state;
     bb_error err;
     bb_fail(&err, BB_ERR_FORMAT, "tensor '%s'", "a\nb\033[31mc\177");
@@ -60,7 +60,7 @@ static void test_messages_are_one_short_line(void **state) {
 }
 
 /* The known answers of Random123's kat_vectors for philox4x32 with 10 rounds. */
-static void test_philox_known_answers(void **state) {
+static void philox_gives_the_known_answers(void **state) {
     (void)state;
     static const struct {
         uint32_t counter[4], key[2], expected[4];
@@ -84,7 +84,7 @@ static void test_philox_known_answers(void **state) {
 }
 
 /* One draw differs from every other in each of its three coordinates, also in their upper halves. */
-static void test_coordinates_all_matter(void **state) {
+static void all_coordinates_matter(void **state) {
     (void)state;
     uint64_t values[] = {0, 1, 2, (uint64_t)1 << 32, (uint64_t)1 << 63};
     uint64_t drawn[125];
@@ -96,7 +96,7 @@ static void test_coordinates_all_matter(void **state) {
         for (int j = 0; j < i; j++) assert_true(drawn[i] != drawn[j]);
 }
 
-static void test_uniform_moments_and_range(void **state) {
+static void uniform_has_its_moments_and_range(void **state) {
     (void)state;
     enum { N = 200000 };
     double sum = 0, squares = 0, low = 1, high = 0;
@@ -118,7 +118,7 @@ static void test_uniform_moments_and_range(void **state) {
     assert_true(chi2 < 44.3); /* 15 degrees of freedom, p = 1e-4 */
 }
 
-static void test_below_is_uniform(void **state) {
+static void below_is_uniform(void **state) {
     (void)state;
     enum { N = 70000 };
     int counts[7] = {0};
@@ -136,7 +136,7 @@ static void test_below_is_uniform(void **state) {
     assert_true(word - k <= 1);
 }
 
-static void test_permute_is_a_permutation(void **state) {
+static void permute_is_a_permutation(void **state) {
     (void)state;
     for (uint64_t n = 1; n <= 300; n++) {
         bool taken[300] = {false};
@@ -152,7 +152,7 @@ static void test_permute_is_a_permutation(void **state) {
 }
 
 /* Over the keys, all pairs of places for elements 0 and 1 are equally likely. */
-static void test_permute_is_uniform(void **state) {
+static void permute_is_uniform(void **state) {
     (void)state;
     for (uint64_t n = 2; n <= 9; n++) {
         enum { KEYS = 20000 };
@@ -167,7 +167,7 @@ static void test_permute_is_uniform(void **state) {
     }
 }
 
-static void test_normal_moments(void **state) {
+static void normal_has_its_moments(void **state) {
     (void)state;
     enum { N = 200000 };
     double m1 = 0, m2 = 0, m3 = 0, m4 = 0, neighbours = 0, last = 0;
@@ -193,17 +193,17 @@ static void test_normal_moments(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_version_is_the_headers),
-        cmocka_unit_test(test_status_names_differ),
-        cmocka_unit_test(test_fail_fills_the_error),
-        cmocka_unit_test(test_messages_are_one_short_line),
-        cmocka_unit_test(test_philox_known_answers),
-        cmocka_unit_test(test_coordinates_all_matter),
-        cmocka_unit_test(test_uniform_moments_and_range),
-        cmocka_unit_test(test_below_is_uniform),
-        cmocka_unit_test(test_permute_is_a_permutation),
-        cmocka_unit_test(test_permute_is_uniform),
-        cmocka_unit_test(test_normal_moments),
+        cmocka_unit_test(the_version_is_the_headers),
+        cmocka_unit_test(status_names_differ),
+        cmocka_unit_test(fail_fills_the_error),
+        cmocka_unit_test(messages_are_one_short_line),
+        cmocka_unit_test(philox_gives_the_known_answers),
+        cmocka_unit_test(all_coordinates_matter),
+        cmocka_unit_test(uniform_has_its_moments_and_range),
+        cmocka_unit_test(below_is_uniform),
+        cmocka_unit_test(permute_is_a_permutation),
+        cmocka_unit_test(permute_is_uniform),
+        cmocka_unit_test(normal_has_its_moments),
     };
     return cmocka_run_group_tests_name("core", tests, NULL, NULL);
 }

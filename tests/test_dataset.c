@@ -55,7 +55,7 @@ static const uint8_t *bytes_at(const bb_dataset *dataset, bb_window window, size
     return bytes;
 }
 
-static void test_finds_files(void **state) {
+static void files_are_found(void **state) {
     (void)state;
     struct {
         const char *data;
@@ -89,7 +89,7 @@ static void expect_error(const char *data, int seq_len, int rank, int world_size
     if (!strstr(err.message, part)) fail_msg("\"%s\" lacks \"%s\"", err.message, part);
 }
 
-static void test_says_what_is_wrong(void **state) {
+static void messages_say_what_is_wrong(void **state) {
     (void)state;
     expect_error(at("none_*.bin"), 16, 0, 1, BB_ERR_DATA, "none_*.bin: no file matches");
     expect_error(at("absent"), 16, 0, 1, BB_ERR_DATA, "absent: no such file");
@@ -111,7 +111,7 @@ static void test_says_what_is_wrong(void **state) {
     assert_int_equal(bb_byte_stream_dataset_open(at("shard_*.bin"), 16, 1, 0, 1, &dataset, &err), BB_ERR_IO);
 }
 
-static void test_passes_over_short_shards(void **state) {
+static void short_shards_are_passed_over(void **state) {
     (void)state;
     bb_dataset *dataset = open_shards(scratch_dir, 77, 1, 0, 1); /* shard_00002.bin has 77 bytes: one too few */
     bb_dataset_info info = bb_dataset_get_info(dataset);
@@ -136,7 +136,7 @@ static void test_passes_over_short_shards(void **state) {
     bb_dataset_close(dataset);
 }
 
-static void test_batches_are_windows(void **state) {
+static void batches_are_windows(void **state) {
     (void)state;
     enum { T = 24, B = 5 };
     bb_dataset *dataset = open_shards(scratch_dir, T, 7, 0, 1);
@@ -160,7 +160,7 @@ static void test_batches_are_windows(void **state) {
 }
 
 /* The rule for runs begun before there were epochs, written out on its own. */
-static void test_with_replacement(void **state) {
+static void windows_with_replacement_follow_the_old_rule(void **state) {
     (void)state;
     const size_t sizes[3] = {300, 500, 77};
     bb_dataset *dataset = open_shards(scratch_dir, 16, 99, 0, 1);
@@ -187,7 +187,7 @@ static void test_with_replacement(void **state) {
 }
 
 /* The rule of docs/FORMAT.md, written out as plainly as it can be: samples in the order of their numbers. */
-static void test_epochs_follow_the_rule(void **state) {
+static void epochs_follow_the_rule(void **state) {
     (void)state;
     enum { SEED = 99, SAMPLES = 3000 };
     const int lengths[] = {1, 16, 100, 76, 299, 499};
@@ -224,7 +224,7 @@ static void test_epochs_follow_the_rule(void **state) {
 }
 
 /* What is promised: no byte is an input twice in an epoch, and T epochs have each offset once. */
-static void test_every_window_once(void **state) {
+static void an_epoch_has_every_window_once(void **state) {
     (void)state;
     enum { T = 32, OFFSETS = 300 + 500 + 77 - 3 * T };
     bb_dataset *dataset = open_shards(scratch_dir, T, 12345, 0, 1);
@@ -277,7 +277,7 @@ static size_t draw_all(int world_size, int batch_size, int grad_accum, int steps
     return count;
 }
 
-static void test_ranks_share_a_step(void **state) {
+static void ranks_share_a_step(void **state) {
     (void)state;
     enum { T = 16, GLOBAL = 24, STEPS = 7, BYTES = T * GLOBAL * STEPS };
     static uint8_t one[BYTES], other[BYTES];
@@ -291,7 +291,7 @@ static void test_ranks_share_a_step(void **state) {
     }
 }
 
-static void test_ranks_are_disjoint(void **state) {
+static void ranks_are_disjoint(void **state) {
     (void)state;
     /* Which numbers a rank uses shows in what it draws: each of its rows is the sample of exactly one number of the step. */
     enum { T = 16, B = 3, ACCUM = 4, WORLD = 4, STEP = B * ACCUM * WORLD };
@@ -320,7 +320,7 @@ static void test_ranks_are_disjoint(void **state) {
     for (int n = 0; n < STEP; n++) assert_true(taken[n]);
 }
 
-static void test_position_resumes(void **state) {
+static void a_position_resumes(void **state) {
     (void)state;
     enum { T = 16, B = 4, ACCUM = 3 };
     uint8_t straight[30][B * T], x[B * T], y[B * T];
@@ -349,7 +349,7 @@ static void test_position_resumes(void **state) {
     bb_dataset_close(dataset);
 }
 
-static void test_stream_is_one_shard(void **state) {
+static void a_stream_is_one_shard(void **state) {
     (void)state;
     bb_dataset *stream = NULL, *shards = open_shards(at("shard_00001.bin"), 20, 3, 0, 1);
     bb_error err = {0};
@@ -363,7 +363,7 @@ static void test_stream_is_one_shard(void **state) {
     bb_dataset_close(shards);
 }
 
-static void test_smallest_window(void **state) {
+static void a_window_may_be_one_byte(void **state) {
     (void)state;
     bb_dataset *dataset = open_shards(at("two.dat"), 1, 0, 0, 1); /* two bytes, one window */
     uint8_t x = 0, y = 0;
@@ -384,7 +384,7 @@ static void expect_read_error(bb_dataset *dataset, bb_status code, const char *p
 
 /* Under the dataset a file shrinks, goes away, or another takes its name: an error that names it, no signal. One that grows or
  * is written to is none. */
-static void test_damage_while_open(void **state) {
+static void damage_while_open_is_an_error(void **state) {
     (void)state;
     write_file("worn.bin", 8192, 9);
     bb_dataset *dataset = open_shards(at("worn.bin"), 16, 1, 0, 1);
@@ -412,7 +412,7 @@ static void test_damage_while_open(void **state) {
 }
 
 /* More files than are held open: the same samples, and what is found on opening one again is looked at again. */
-static void test_many_files(void **state) {
+static void more_files_than_are_held_open_give_the_same(void **state) {
     (void)state;
     enum { FILES = BB_BYTE_SOURCE_OPEN + 40, T = 8 };
     char name[64];
@@ -461,20 +461,20 @@ static int make_files(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_finds_files),
-        cmocka_unit_test(test_says_what_is_wrong),
-        cmocka_unit_test(test_passes_over_short_shards),
-        cmocka_unit_test(test_batches_are_windows),
-        cmocka_unit_test(test_with_replacement),
-        cmocka_unit_test(test_epochs_follow_the_rule),
-        cmocka_unit_test(test_every_window_once),
-        cmocka_unit_test(test_ranks_share_a_step),
-        cmocka_unit_test(test_ranks_are_disjoint),
-        cmocka_unit_test(test_position_resumes),
-        cmocka_unit_test(test_stream_is_one_shard),
-        cmocka_unit_test(test_smallest_window),
-        cmocka_unit_test(test_damage_while_open),
-        cmocka_unit_test(test_many_files),
+        cmocka_unit_test(files_are_found),
+        cmocka_unit_test(messages_say_what_is_wrong),
+        cmocka_unit_test(short_shards_are_passed_over),
+        cmocka_unit_test(batches_are_windows),
+        cmocka_unit_test(windows_with_replacement_follow_the_old_rule),
+        cmocka_unit_test(epochs_follow_the_rule),
+        cmocka_unit_test(an_epoch_has_every_window_once),
+        cmocka_unit_test(ranks_share_a_step),
+        cmocka_unit_test(ranks_are_disjoint),
+        cmocka_unit_test(a_position_resumes),
+        cmocka_unit_test(a_stream_is_one_shard),
+        cmocka_unit_test(a_window_may_be_one_byte),
+        cmocka_unit_test(damage_while_open_is_an_error),
+        cmocka_unit_test(more_files_than_are_held_open_give_the_same),
     };
     return cmocka_run_group_tests(tests, make_files, scratch_remove);
 }

@@ -5,7 +5,7 @@
 #include "scratch.h"
 #include "support.h"
 
-static void test_peak(void **state) {
+static void the_peak_counts_checkpoints_kept_at_once(void **state) {
     (void)state;
     const struct {
         bb_save_plan plan;
@@ -27,7 +27,7 @@ static void test_peak(void **state) {
         assert_int_equal(bb_save_plan_peak(&cases[i].plan), cases[i].peak);
 }
 
-static void test_room(void **state) {
+static void lack_of_room_is_a_warning_or_an_error(void **state) {
     (void)state;
     char warning[1000], dir[512];
     snprintf(dir, sizeof dir, "%s", scratch_path("."));
@@ -40,6 +40,7 @@ static void test_room(void **state) {
 }
 
 int main(void) {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_peak), cmocka_unit_test(test_room)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(the_peak_counts_checkpoints_kept_at_once),
+                                       cmocka_unit_test(lack_of_room_is_a_warning_or_an_error)};
     return cmocka_run_group_tests(tests, scratch_create, scratch_remove);
 }

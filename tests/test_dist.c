@@ -79,7 +79,7 @@ static void ranges_are_reduced_and_gathered(void **state) {
     free(cuts);
 }
 
-static void a_few_numbers(void **state) {
+static void numbers_are_gathered_from_all(void **state) {
     (void)state;
     int size = dist->size, rank = dist->rank;
     int64_t most[2] = {rank, -rank}, least[2] = {rank, -rank};
@@ -131,7 +131,7 @@ static void all_fail_when_one_does(void **state) {
     }
 }
 
-static void names_and_places(void **state) {
+static void ranks_know_their_hosts(void **state) {
     (void)state;
     assert_true(bb_dist_rank(dist) >= 0 && bb_dist_rank(dist) < bb_dist_size(dist));
     assert_true(bb_dist_local_size(dist) >= 1 && bb_dist_local_size(dist) <= bb_dist_size(dist));
@@ -149,12 +149,9 @@ int main(int argc, char **argv) {
         return err.code == BB_ERR_UNSUPPORTED ? 77 : 1;
     }
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(sums_have_the_order_of_the_tree),
-        cmocka_unit_test(ranges_are_reduced_and_gathered),
-        cmocka_unit_test(a_few_numbers),
-        cmocka_unit_test(bytes_travel),
-        cmocka_unit_test(all_fail_when_one_does),
-        cmocka_unit_test(names_and_places),
+        cmocka_unit_test(sums_have_the_order_of_the_tree), cmocka_unit_test(ranges_are_reduced_and_gathered),
+        cmocka_unit_test(numbers_are_gathered_from_all),   cmocka_unit_test(bytes_travel),
+        cmocka_unit_test(all_fail_when_one_does),          cmocka_unit_test(ranks_know_their_hosts),
     };
     int failed = cmocka_run_group_tests(tests, NULL, NULL);
     bb_dist_close(dist);

@@ -188,7 +188,7 @@ static expected straight(void) {
     return good;
 }
 
-static void test_system(void **state) {
+static void system_calls_that_fail_lose_nothing(void **state) {
     (void)state;
     expected good = straight();
     for (fault_kind kind = FAULT_OPEN; kind < FAULT_KINDS; kind++) {
@@ -199,7 +199,7 @@ static void test_system(void **state) {
     free(good.bytes);
 }
 
-static void test_memory(void **state) {
+static void allocations_that_fail_lose_nothing(void **state) {
     (void)state;
     steps = 2;
     expected good = straight();
@@ -249,7 +249,7 @@ static bb_status use(const char *device_name, const char *checkpoint, bb_error *
     return status;
 }
 
-static void test_use(void **state) {
+static void faults_while_a_model_is_used_are_errors(void **state) {
     (void)state;
     char file[512];
     expected good = straight();
@@ -271,7 +271,7 @@ static void test_use(void **state) {
 }
 
 /* A pack that failed does not look whole, and the next one is. */
-static void test_pack(void **state) {
+static void a_failed_pack_does_not_look_whole(void **state) {
     (void)state;
     char text[512], out[512], manifest[600];
     snprintf(text, sizeof text, "%s", scratch_path("text"));
@@ -318,7 +318,8 @@ static int setup(void **state) {
 }
 
 int main(void) {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_system), cmocka_unit_test(test_memory), cmocka_unit_test(test_use),
-                                       cmocka_unit_test(test_pack)};
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(system_calls_that_fail_lose_nothing), cmocka_unit_test(allocations_that_fail_lose_nothing),
+        cmocka_unit_test(faults_while_a_model_is_used_are_errors), cmocka_unit_test(a_failed_pack_does_not_look_whole)};
     return cmocka_run_group_tests(tests, setup, scratch_remove);
 }

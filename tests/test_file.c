@@ -75,7 +75,7 @@ static int setup(void **state) {
     return scratch_create(state);
 }
 
-static void test_read_at_gives_the_bytes(void **state) {
+static void read_at_gives_the_bytes(void **state) {
     (void)state;
     const char *path = scratch_path("f");
     struct stat st;
@@ -90,7 +90,7 @@ static void test_read_at_gives_the_bytes(void **state) {
     close(fd);
 }
 
-static void test_open_takes_regular_files_only(void **state) {
+static void open_takes_regular_files_only(void **state) {
     (void)state;
     struct stat st;
     int fd;
@@ -104,7 +104,7 @@ static void test_open_takes_regular_files_only(void **state) {
     assert_message(test_error, "found a pipe");
 }
 
-static void test_read_all(void **state) {
+static void read_all_reads_all(void **state) {
     (void)state;
     const char *path = scratch_path("f");
     uint8_t *data = NULL, big[200000];
@@ -127,7 +127,7 @@ static void test_read_all(void **state) {
     assert_null(data);
 }
 
-static void test_replace_is_durable(void **state) {
+static void replace_is_durable(void **state) {
     (void)state;
     const char *path = scratch_path("f");
     assert_ok(bb_file_replace(path, "one", 3, &test_error));
@@ -139,7 +139,7 @@ static void test_replace_is_durable(void **state) {
     assert_int_equal(scratch_count_entries(scratch_dir), 1);
 }
 
-static void test_relative_names(void **state) {
+static void relative_names_work(void **state) {
     (void)state;
     char before[512];
     assert_non_null(getcwd(before, sizeof before));
@@ -151,7 +151,7 @@ static void test_relative_names(void **state) {
     assert_true(scratch_holds(scratch_path("f"), "x", 1));
 }
 
-static void test_nothing_shows_before_commit(void **state) {
+static void nothing_shows_before_commit(void **state) {
     (void)state;
     const char *path = scratch_path("f");
     bb_file_writer w;
@@ -175,7 +175,7 @@ static void test_nothing_shows_before_commit(void **state) {
     assert_int_equal(scratch_count_entries(scratch_dir), 1);
 }
 
-static void test_short_and_interrupted_writes_go_on(void **state) {
+static void short_and_interrupted_writes_go_on(void **state) {
     (void)state;
     const char *path = scratch_path("f");
     char data[1000];
@@ -208,7 +208,7 @@ static void expect_failed_replace(const char *path, size_t size, const char *rea
     assert_true(scratch_holds(path, "old", 3));
 }
 
-static void test_failures_leave_the_old_file(void **state) {
+static void failures_leave_the_old_file(void **state) {
     (void)state;
     const char *path = scratch_path("f");
     for (int64_t room = 0; room < 100; room += 33) {
@@ -223,7 +223,7 @@ static void test_failures_leave_the_old_file(void **state) {
     assert_int_equal(scratch_count_entries(scratch_dir), 1);
 }
 
-static void test_a_failed_writer_stays_failed(void **state) {
+static void a_failed_writer_stays_failed(void **state) {
     (void)state;
     const char *path = scratch_path("f");
     bb_file_writer w;
@@ -238,7 +238,7 @@ static void test_a_failed_writer_stays_failed(void **state) {
 }
 
 /* The system's own limit on the size of a file, met without root. */
-static void test_file_size_limit(void **state) {
+static void a_limit_on_file_sizes_is_an_error(void **state) {
     (void)state;
     struct rlimit before, small;
     assert_int_equal(getrlimit(RLIMIT_FSIZE, &before), 0);
@@ -252,7 +252,7 @@ static void test_file_size_limit(void **state) {
     assert_int_equal(scratch_count_entries(scratch_dir), 1);
 }
 
-static void test_full_disk(void **state) {
+static void a_full_disk_is_an_error(void **state) {
     (void)state;
     const char *disk = scratch_path("disk");
     if (!scratch_mount_disk(disk, 64)) skip();
@@ -262,7 +262,7 @@ static void test_full_disk(void **state) {
     assert_int_equal(entries, 1);
 }
 
-static void test_places_that_cannot_be_written(void **state) {
+static void places_that_cannot_be_written_are_errors(void **state) {
     (void)state;
     bb_file_writer w;
     assert_fails(bb_file_writer_open(scratch_path("absent/f"), &w, &test_error), BB_ERR_IO, "absent/f");
@@ -274,7 +274,7 @@ static void test_places_that_cannot_be_written(void **state) {
     assert_fails(bb_file_writer_open(scratch_path("dangling"), &w, &test_error), BB_ERR_IO, "dangling");
 }
 
-static void test_links_are_followed(void **state) {
+static void links_are_followed(void **state) {
     (void)state;
     struct stat st;
     assert_ok(bb_file_make_dirs(scratch_path("real"), &test_error));
@@ -288,7 +288,7 @@ static void test_links_are_followed(void **state) {
 
 /* A process killed while writing leaves its temporary file; a later one of the same number must not fail over it, nor follow a
  * link that someone put there. */
-static void test_stale_temporary_file(void **state) {
+static void a_stale_temporary_file_does_no_harm(void **state) {
     (void)state;
     char stale[600];
     (void)snprintf(stale, sizeof stale, "%s.tmp.%ld", scratch_path("f"), (long)getpid());
@@ -300,7 +300,7 @@ static void test_stale_temporary_file(void **state) {
     assert_int_equal(scratch_count_entries(scratch_dir), 2);
 }
 
-static void test_make_dirs(void **state) {
+static void make_dirs_makes_all_on_the_way(void **state) {
     (void)state;
     struct stat st;
     for (int again = 0; again < 2; again++) assert_ok(bb_file_make_dirs(scratch_path("a/b//c/"), &test_error));
@@ -316,7 +316,7 @@ static void test_make_dirs(void **state) {
                  "/proc/no-such-folder: cannot create the directory");
 }
 
-static void test_join(void **state) {
+static void join_puts_one_slash(void **state) {
     (void)state;
     static const char *const cases[][3] = {{"a", "b", "a/b"}, {"a/", "b", "a/b"}, {"/", "b", "/b"}, {"", "b", "b"}};
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
@@ -330,22 +330,22 @@ static void test_join(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        file_test(test_read_at_gives_the_bytes),
-        file_test(test_open_takes_regular_files_only),
-        file_test(test_read_all),
-        file_test(test_replace_is_durable),
-        file_test(test_relative_names),
-        file_test(test_nothing_shows_before_commit),
-        file_test(test_short_and_interrupted_writes_go_on),
-        file_test(test_failures_leave_the_old_file),
-        file_test(test_a_failed_writer_stays_failed),
-        file_test(test_file_size_limit),
-        file_test(test_full_disk),
-        file_test(test_places_that_cannot_be_written),
-        file_test(test_links_are_followed),
-        file_test(test_stale_temporary_file),
-        file_test(test_make_dirs),
-        file_test(test_join),
+        file_test(read_at_gives_the_bytes),
+        file_test(open_takes_regular_files_only),
+        file_test(read_all_reads_all),
+        file_test(replace_is_durable),
+        file_test(relative_names_work),
+        file_test(nothing_shows_before_commit),
+        file_test(short_and_interrupted_writes_go_on),
+        file_test(failures_leave_the_old_file),
+        file_test(a_failed_writer_stays_failed),
+        file_test(a_limit_on_file_sizes_is_an_error),
+        file_test(a_full_disk_is_an_error),
+        file_test(places_that_cannot_be_written_are_errors),
+        file_test(links_are_followed),
+        file_test(a_stale_temporary_file_does_no_harm),
+        file_test(make_dirs_makes_all_on_the_way),
+        file_test(join_puts_one_slash),
     };
     return cmocka_run_group_tests_name("file", tests, NULL, NULL);
 }

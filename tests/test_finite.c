@@ -21,7 +21,7 @@ static const struct {
     const char *name;
 } bad[] = {{NAN, "NaN"}, {-INFINITY, "infinite"}};
 
-static void test_set_tensor(void **state) {
+static void set_tensor_refuses_what_is_not_finite(void **state) {
     (void)state;
     static const struct {
         const char *name;
@@ -50,7 +50,7 @@ static void test_set_tensor(void **state) {
     }
 }
 
-static void test_layer_and_quantizers(void **state) {
+static void layers_and_quantizers_refuse_what_is_not_finite(void **state) {
     (void)state;
     enum { ROWS = 3, COLS = 5 };
     for (size_t d = 0; d < 2; d++) {
@@ -129,7 +129,7 @@ static bb_status train(const char *name, const char *device_name, poison *p, int
     return status;
 }
 
-static void test_training(void **state) {
+static void training_finds_weights_that_are_not_finite(void **state) {
     (void)state;
     static const struct {
         const char *name, *device, *tensor;
@@ -167,7 +167,8 @@ static int write_text(void **state) {
 }
 
 int main(void) {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_set_tensor), cmocka_unit_test(test_layer_and_quantizers),
-                                       cmocka_unit_test(test_training)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(set_tensor_refuses_what_is_not_finite),
+                                       cmocka_unit_test(layers_and_quantizers_refuse_what_is_not_finite),
+                                       cmocka_unit_test(training_finds_weights_that_are_not_finite)};
     return cmocka_run_group_tests(tests, write_text, scratch_remove);
 }

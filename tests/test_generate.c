@@ -3,8 +3,10 @@
 #include "support.h"
 
 #include "core/rng.h"
+#include "generation_output.h"
 #include "levels.h"
 #include "model/forward.h"
+#include "random_bytes.h"
 
 enum { T = 40, V = 256 };
 
@@ -37,10 +39,6 @@ static const bb_config configs[] = {
      .norm_eps = 1e-6,
      .act_quant = false},
 };
-
-static void fill_bytes(uint8_t *x, int n) {
-    for (int i = 0; i < n; i++) x[i] = (uint8_t)bb_rng_below(7, BB_STREAM_TEST, (uint64_t)i, V);
-}
 
 static bb_model *new_model(bb_device *device, const bb_config *config) {
     bb_model *model;
@@ -92,27 +90,16 @@ static void check_cache(const char *device_name, double quantized, double unquan
 }
 
 /* ref: the same sums in the same order. */
-static void test_cache_ref(void **state) {
+static void the_cache_equals_the_full_pass_on_ref(void **state) {
     (void)state;
     check_cache("ref", 1e-6, 1e-6);
 }
 
 /* cpu: a key tile's sums may be grouped otherwise when the queries are few: f32 (2^-24, over some layers), and bf16 (2^-9)
  * where the linear layers' inputs are not quantized. */
-static void test_cache_cpu(void **state) {
+static void the_cache_equals_the_full_pass_on_cpu(void **state) {
     (void)state;
     check_cache("cpu", 1e-5, 5e-3);
-}
-
-typedef struct output {
-    uint8_t bytes[512];
-    int count, stop_after;
-} output;
-
-static bool collect(void *user, uint8_t byte) {
-    output *o = user;
-    o->bytes[o->count++] = byte;
-    return o->count != o->stop_after;
 }
 
 static void generate(bb_model *model, const char *prompt, bb_generate_options o, output *out, bb_generate_metrics *m) {
@@ -123,7 +110,7 @@ static void generate(bb_model *model, const char *prompt, bb_generate_options o,
 }
 
 /* Greedy generation by the full forward pass of everything so far. */
-static void test_greedy_equals_full_forward(void **state) {
+static void greedy_equals_the_full_pass(void **state) {
     (void)state;
     bb_device *device;
     assert_ok(bb_device_open("ref", 0, &device, &test_error));
@@ -154,7 +141,7 @@ static void test_greedy_equals_full_forward(void **state) {
     bb_device_close(device);
 }
 
-static void test_context_window(void **state) {
+static void a_full_window_drops_its_older_half(void **state) {
     (void)state;
     bb_device *device;
     assert_ok(bb_device_open("ref", 0, &device, &test_error));
@@ -198,10 +185,10 @@ static void test_context_window(void **state) {
 }
 
 int main(void) {
-    const struct CMUnitTest level_tests[] = {cmocka_unit_test(test_cache_cpu)};
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_cache_ref), cmocka_unit_test(test_cache_cpu),
-                                       cmocka_unit_test(test_greedy_equals_full_forward),
-                                       cmocka_unit_test(test_context_window)};
+    const struct CMUnitTest level_tests[] = {cmocka_unit_test(the_cache_equals_the_full_pass_on_cpu)};
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(the_cache_equals_the_full_pass_on_ref), cmocka_unit_test(the_cache_equals_the_full_pass_on_cpu),
+        cmocka_unit_test(greedy_equals_the_full_pass), cmocka_unit_test(a_full_window_drops_its_older_half)};
     if (begin_level(NULL)) return cmocka_run_group_tests(level_tests, NULL, NULL);
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

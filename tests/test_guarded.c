@@ -7,6 +7,7 @@
 
 #include "core/file.h"
 #include "dist/dist.h"
+#include "generation_output.h"
 #include "guarded.h"
 #include "ops_cases.h"
 #include "scratch.h"
@@ -383,17 +384,6 @@ static void evaluation_is_the_same(void **state) {
         assert_true(result[0][cached].bpb > 0);
         assert_true(result[0][cached].bpb == result[1][cached].bpb);
     }
-}
-
-typedef struct output {
-    uint8_t bytes[256];
-    int count;
-} output;
-
-static bool collect(void *user, uint8_t byte) {
-    output *o = user;
-    o->bytes[o->count++] = byte;
-    return true;
 }
 
 /* Every kind of cache, with and without guesses by another model, past the end of the window. */

@@ -33,7 +33,7 @@ static size_t put_unit(uint8_t *out, unsigned unit, bool little) {
     return 2;
 }
 
-static void test_utf16(void **state) {
+static void utf16_becomes_utf8(void **state) {
     (void)state;
     /* long enough for several buffers, with pairs at their ends; a half alone late and at the very end */
     enum { CHARACTERS = 90001 };
@@ -65,7 +65,7 @@ static void test_utf16(void **state) {
     }
 }
 
-static void test_plain_bytes_stay_as_they_are(void **state) {
+static void plain_bytes_stay_as_they_are(void **state) {
     (void)state;
     static uint8_t noise[5000];
     for (size_t i = 0; i < sizeof noise; i += 8) {
@@ -82,7 +82,7 @@ static void test_plain_bytes_stay_as_they_are(void **state) {
     }
 }
 
-static void test_no_text(void **state) {
+static void other_content_is_refused(void **state) {
     (void)state;
     static uint8_t tar[1024] = "a.txt";
     memcpy(tar + 257, "ustar", 5);
@@ -96,7 +96,7 @@ static void test_no_text(void **state) {
 }
 
 /* A file that is cut short while it is read is not taken for a shorter one. */
-static void test_input_that_shrinks(void **state) {
+static void input_that_shrinks_is_an_error(void **state) {
     (void)state;
     enum { SIZE = 3 * BB_INPUT_STREAM_BYTES };
     static uint8_t bytes[SIZE];
@@ -114,7 +114,7 @@ static void test_input_that_shrinks(void **state) {
     bb_input_stream_close(&stream);
 }
 
-static void test_read_text(void **state) {
+static void read_text_reads_all(void **state) {
     (void)state;
     char *text;
     size_t size;
@@ -143,7 +143,8 @@ static void test_read_text(void **state) {
 
 int main(void) {
 #define TEST(name) cmocka_unit_test_teardown(name, empty_scratch)
-    const struct CMUnitTest tests[] = {TEST(test_utf16), TEST(test_plain_bytes_stay_as_they_are), TEST(test_no_text),
-                                       TEST(test_input_that_shrinks), TEST(test_read_text)};
+    const struct CMUnitTest tests[] = {TEST(utf16_becomes_utf8), TEST(plain_bytes_stay_as_they_are),
+                                       TEST(other_content_is_refused), TEST(input_that_shrinks_is_an_error),
+                                       TEST(read_text_reads_all)};
     return cmocka_run_group_tests(tests, scratch_create, scratch_remove);
 }

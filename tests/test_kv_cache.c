@@ -5,6 +5,7 @@
 
 #include "core/rng.h"
 #include "model/forward.h"
+#include "random_bytes.h"
 
 enum { V = 256, T = 600, BEGINNING = 32 };
 
@@ -26,10 +27,6 @@ static bb_model *model_for_inference(bb_device *device, const bb_config *config)
     assert_ok(bb_model_load_for_inference(device, path, &model, &test_error));
     (void)remove(path);
     return model;
-}
-
-static void fill_bytes(uint8_t *x, int n) {
-    for (int i = 0; i < n; i++) x[i] = (uint8_t)bb_rng_below(7, BB_STREAM_TEST, (uint64_t)i, V);
 }
 
 /* The logits of x's n bytes, read in pieces of 1 .. most bytes. */
@@ -71,12 +68,12 @@ static void check_batches(const char *device_name, int n) {
     bb_device_close(device);
 }
 
-static void test_batches_ref(void **state) {
+static void rows_do_not_depend_on_their_batch_on_ref(void **state) {
     (void)state;
     check_batches("ref", 40);
 }
 
-static void test_batches_cpu(void **state) {
+static void rows_do_not_depend_on_their_batch_on_cpu(void **state) {
     (void)state;
     check_batches("cpu", T); /* past the 512th key */
 }
@@ -86,7 +83,7 @@ static void test_batches_cpu(void **state) {
  * 4.1 times as large. */
 static const double bounds[] = {[BB_KV_INT6] = 4.1 * 0.03, [BB_KV_INT8] = 0.03, [BB_KV_F32] = 5e-3};
 
-static void test_near_the_full_pass(void **state) {
+static void logits_are_near_the_full_pass(void **state) {
     (void)state;
     static uint8_t x[T];
     static float full[T * V], cached[T * V];
@@ -121,7 +118,8 @@ static void test_near_the_full_pass(void **state) {
 }
 
 int main(void) {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_batches_ref), cmocka_unit_test(test_batches_cpu),
-                                       cmocka_unit_test(test_near_the_full_pass)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(rows_do_not_depend_on_their_batch_on_ref),
+                                       cmocka_unit_test(rows_do_not_depend_on_their_batch_on_cpu),
+                                       cmocka_unit_test(logits_are_near_the_full_pass)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

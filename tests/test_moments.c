@@ -84,7 +84,7 @@ static double largest_update(const char *device_name, int steps) {
     return largest;
 }
 
-static void test_updates_are_bounded(void **state) {
+static void updates_are_bounded(void **state) {
     (void)state;
     double cpu = largest_update("cpu", STEPS), ref = largest_update("ref", 60);
     print_message("largest update: %.3f of the bound on cpu, %.3f on ref\n", cpu, ref);
@@ -93,7 +93,7 @@ static void test_updates_are_bounded(void **state) {
 }
 
 /* One block in which v is rounded to nothing beside an m that is not: what the map alone would do. */
-static void test_v_rounds_to_nothing(void **state) {
+static void v_never_rounds_to_nothing(void **state) {
     (void)state;
     static const char *const devices[] = {"ref", "cpu"};
     enum { N = BB_ADAM8_BLOCK };
@@ -161,7 +161,7 @@ static void add_packed(old_file *f, const char *name, const bb_file_tensor *t, f
         absmax);
 }
 
-static void test_old_checkpoint(void **state) {
+static void old_checkpoints_are_converted(void **state) {
     (void)state;
     static const char embedding[] = "tok_emb.weight";
     bb_device *device;
@@ -238,7 +238,7 @@ static void test_old_checkpoint(void **state) {
 }
 
 int main(void) {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_updates_are_bounded), cmocka_unit_test(test_v_rounds_to_nothing),
-                                       cmocka_unit_test(test_old_checkpoint)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(updates_are_bounded), cmocka_unit_test(v_never_rounds_to_nothing),
+                                       cmocka_unit_test(old_checkpoints_are_converted)};
     return cmocka_run_group_tests(tests, write_text, scratch_remove);
 }

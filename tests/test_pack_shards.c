@@ -60,7 +60,7 @@ static int64_t check_shard_list(const json_t *manifest, const char *list, const 
     return total;
 }
 
-static void test_shards_and_split_are_exact(void **state) {
+static void shards_and_split_are_exact(void **state) {
     (void)state;
     const int64_t shard_bytes[] = {1, 7, 10, 50000, 100002, 100003, 1000000};
     const double fracs[] = {0, 1e-9, 0.25, 0.5, 1 - 1e-16};
@@ -100,7 +100,7 @@ static void test_shards_and_split_are_exact(void **state) {
         }
 }
 
-static void test_manifest_tells_the_pack(void **state) {
+static void the_manifest_describes_the_pack(void **state) {
     (void)state;
     put("bad.json", "{oops}");
     put("b\xff.txt", "B");
@@ -132,7 +132,7 @@ static void test_manifest_tells_the_pack(void **state) {
     json_decref(manifest);
 }
 
-static void test_same_input_same_pack(void **state) {
+static void the_same_input_gives_the_same_pack(void **state) {
     (void)state;
     bb_file_make_dirs(at("many"), NULL);
     for (int i = 0; i < 50; i++) {
@@ -163,7 +163,7 @@ static void test_same_input_same_pack(void **state) {
     closedir(folder);
 }
 
-static void test_earlier_packs(void **state) {
+static void an_earlier_pack_is_kept_or_replaced(void **state) {
     (void)state;
     pack_run first = new_run(inputs, 1, "out");
     first.options.shard_size_gb = 1e-5;
@@ -191,7 +191,7 @@ static void test_earlier_packs(void **state) {
     json_decref(read_manifest("out"));
 }
 
-static void test_left_overs_of_a_killed_pack(void **state) {
+static void left_overs_of_a_killed_pack_are_removed(void **state) {
     (void)state;
     bb_file_make_dirs(at("out"), NULL);
     put("out/shard_00007.bin.part", "left over");
@@ -203,7 +203,7 @@ static void test_left_overs_of_a_killed_pack(void **state) {
     assert_int_equal(count_names("out"), 2);
 }
 
-static void test_two_packs_at_once(void **state) {
+static void two_packs_at_once_are_refused(void **state) {
     (void)state;
     bb_file_make_dirs(at("out"), NULL);
     int lock = open(at("out"), O_RDONLY | O_DIRECTORY);
@@ -214,7 +214,7 @@ static void test_two_packs_at_once(void **state) {
     pack_ok(&run);
 }
 
-static void test_stop_leaves_nothing(void **state) {
+static void a_stop_leaves_nothing(void **state) {
     (void)state;
     for (int i = 0; i < 2; i++) {
         pack_run run = new_run(inputs, 1, "out");
@@ -230,7 +230,7 @@ static void test_stop_leaves_nothing(void **state) {
 }
 
 /* A pipe that never ends: the pack writes shards until on_progress asks it to stop. */
-static void test_stop_in_the_middle(void **state) {
+static void a_stop_in_the_middle_leaves_nothing(void **state) {
     (void)state;
     assert_int_equal(mkfifo(at("pipe"), 0666), 0);
     pid_t writer = fork();
@@ -254,7 +254,7 @@ static void test_stop_in_the_middle(void **state) {
 }
 
 /* The same in another process, killed: what is left bears no final name, and the next pack works. */
-static void test_kill_leaves_nothing_that_looks_whole(void **state) {
+static void a_kill_leaves_nothing_that_looks_whole(void **state) {
     (void)state;
     assert_int_equal(mkfifo(at("pipe"), 0666), 0);
     const char *pipes[] = {at("pipe")};
@@ -283,7 +283,7 @@ static void test_kill_leaves_nothing_that_looks_whole(void **state) {
     assert_int_equal(count_names("out"), 2);
 }
 
-static void test_full_disk(void **state) {
+static void a_full_disk_leaves_nothing(void **state) {
     (void)state;
     struct rlimit old, small = {50000, 50000};
     assert_int_equal(getrlimit(RLIMIT_FSIZE, &old), 0);
@@ -298,7 +298,7 @@ static void test_full_disk(void **state) {
     assert_int_equal(access(at("out"), F_OK), -1);
 }
 
-static void test_out_dir_that_cannot_be(void **state) {
+static void an_impossible_out_dir_is_an_error(void **state) {
     (void)state;
     pack_run run = new_run(inputs, 1, "data.txt");
     pack_fails(&run, BB_ERR_IO, "expected a directory");
@@ -306,7 +306,7 @@ static void test_out_dir_that_cannot_be(void **state) {
     pack_fails(&below, BB_ERR_IO, "data.txt");
 }
 
-static void test_too_many_shards(void **state) {
+static void too_many_shards_are_an_error(void **state) {
     (void)state;
     bb_pack_writer writer;
     bb_error err = {0};
@@ -317,7 +317,7 @@ static void test_too_many_shards(void **state) {
     bb_pack_writer_close(&writer, true);
 }
 
-static void test_names(void **state) {
+static void names_of_a_pack_are_recognized(void **state) {
     (void)state;
     const char *whole[] = {"shard_00000.bin", "val_00001.bin", "shard_123456.bin", "manifest.json"};
     const char *partial[] = {"shard_00000.bin.part", "val_00001.bin.part", "manifest.json.tmp.7"};
@@ -332,19 +332,19 @@ static void test_names(void **state) {
 int main(void) {
 #define TEST(name) cmocka_unit_test_setup_teardown(name, make_input, empty_scratch)
     const struct CMUnitTest tests[] = {
-        TEST(test_shards_and_split_are_exact),
-        TEST(test_manifest_tells_the_pack),
-        TEST(test_same_input_same_pack),
-        TEST(test_earlier_packs),
-        TEST(test_left_overs_of_a_killed_pack),
-        TEST(test_two_packs_at_once),
-        TEST(test_stop_leaves_nothing),
-        TEST(test_stop_in_the_middle),
-        TEST(test_kill_leaves_nothing_that_looks_whole),
-        TEST(test_full_disk),
-        TEST(test_out_dir_that_cannot_be),
-        TEST(test_too_many_shards),
-        TEST(test_names),
+        TEST(shards_and_split_are_exact),
+        TEST(the_manifest_describes_the_pack),
+        TEST(the_same_input_gives_the_same_pack),
+        TEST(an_earlier_pack_is_kept_or_replaced),
+        TEST(left_overs_of_a_killed_pack_are_removed),
+        TEST(two_packs_at_once_are_refused),
+        TEST(a_stop_leaves_nothing),
+        TEST(a_stop_in_the_middle_leaves_nothing),
+        TEST(a_kill_leaves_nothing_that_looks_whole),
+        TEST(a_full_disk_leaves_nothing),
+        TEST(an_impossible_out_dir_is_an_error),
+        TEST(too_many_shards_are_an_error),
+        TEST(names_of_a_pack_are_recognized),
     };
     return cmocka_run_group_tests(tests, scratch_create, scratch_remove);
 }

@@ -8,6 +8,7 @@
 #include "model/forward.h"
 #include "modelfile/layouts.h"
 #include "modelfile/safetensors.h"
+#include "random_bytes.h"
 #include "scratch.h"
 
 enum { V = 256, T = 33 };
@@ -25,10 +26,6 @@ static bb_device *open_device(const char *name) {
     bb_device *device;
     assert_ok(bb_device_open(name, 2, &device, &test_error));
     return device;
-}
-
-static void fill_bytes(uint8_t *x, int n) {
-    for (int i = 0; i < n; i++) x[i] = (uint8_t)bb_rng_below(7, BB_STREAM_TEST, (uint64_t)i, V);
 }
 
 static bool same_bits(const float *a, const float *b, size_t n) { return memcmp(a, b, n * sizeof *a) == 0; }
@@ -79,17 +76,17 @@ static void check_same_logits(const char *device_name) {
     bb_device_close(device);
 }
 
-static void test_same_logits_ref(void **state) {
+static void packed_models_give_the_same_logits_on_ref(void **state) {
     (void)state;
     check_same_logits("ref");
 }
 
-static void test_same_logits_cpu(void **state) {
+static void packed_models_give_the_same_logits_on_cpu(void **state) {
     (void)state;
     check_same_logits("cpu");
 }
 
-static void test_what_it_holds(void **state) {
+static void an_inference_model_is_read_only(void **state) {
     (void)state;
     bb_device *device = open_device("cpu");
     bb_model *model, *loaded;
@@ -179,7 +176,7 @@ static void write_changed(const char *from, const char *to, const change *c) {
     bb_tensor_source_close(st);
 }
 
-static void test_bad_files(void **state) {
+static void bad_packed_files_are_refused(void **state) {
     (void)state;
     static const struct {
         change change;
@@ -231,7 +228,7 @@ static uint64_t resident_bytes(void) {
 
 /* 24 M parameters, 96 MB as f32: resident memory grows by the packed weights, a cache, a quarter of both, and, of so small a
  * model, its workspace and the operations' scratch. */
-static void test_memory(void **state) {
+static void a_packed_model_takes_little_memory(void **state) {
     (void)state;
 #ifdef __SANITIZE_ADDRESS__
     skip(); /* its shadow and what it holds back of freed memory count as resident */
@@ -265,7 +262,7 @@ static void test_memory(void **state) {
 }
 
 /* Formats of f32 masters: the same weights under the same names, and the same logits. */
-static void test_export_masters(void **state) {
+static void formats_of_masters_keep_weights_and_logits(void **state) {
     (void)state;
     bb_device *device = open_device("cpu");
     bb_model *model;
@@ -320,9 +317,40 @@ static void test_export_masters(void **state) {
     bb_device_close(device);
 }
 
+static void a_model_is_not_packed_over_its_own_file(void **state) {
+    (void)state;
+    bb_device *device = open_device("ref");
+    bb_model *model;
+    uint8_t *before, *after;
+    size_t before_size, after_size;
+    char path[512];
+    snprintf(path, sizeof path, "%s", scratch_path("own.safetensors"));
+    assert_ok(bb_model_create(device, &configs[0], 3, &model, &test_error));
+    assert_ok(bb_model_save(model, path, &test_error));
+    bb_model_free(model);
+    assert_ok(bb_file_read_all(path, 0, &before, &before_size, &test_error));
+    assert_int_equal(link(path, scratch_path("hard")), 0);
+    assert_int_equal(symlink(path, scratch_path("soft")), 0);
+    assert_ok(bb_model_load_for_inference(device, path, &model, &test_error));
+    const char *const names[] = {"own.safetensors", "hard", "soft"};
+    for (int i = 0; i < 3; i++)
+        assert_fails(bb_model_export_packed(model, scratch_path(names[i]), &test_error), BB_ERR_ARGUMENT, "loaded from");
+    assert_ok(bb_file_read_all(path, 0, &after, &after_size, &test_error));
+    assert_int_equal(after_size, before_size);
+    assert_memory_equal(after, before, before_size);
+    free(before);
+    free(after);
+    bb_model_free(model);
+    bb_device_close(device);
+}
+
 int main(void) {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_same_logits_ref), cmocka_unit_test(test_same_logits_cpu),
-                                       cmocka_unit_test(test_what_it_holds),   cmocka_unit_test(test_bad_files),
-                                       cmocka_unit_test(test_export_masters),  cmocka_unit_test(test_memory)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(packed_models_give_the_same_logits_on_ref),
+                                       cmocka_unit_test(packed_models_give_the_same_logits_on_cpu),
+                                       cmocka_unit_test(an_inference_model_is_read_only),
+                                       cmocka_unit_test(bad_packed_files_are_refused),
+                                       cmocka_unit_test(formats_of_masters_keep_weights_and_logits),
+                                       cmocka_unit_test(a_packed_model_takes_little_memory),
+                                       cmocka_unit_test(a_model_is_not_packed_over_its_own_file)};
     return cmocka_run_group_tests(tests, scratch_create, scratch_remove);
 }

@@ -5,6 +5,7 @@
 #include <xxhash.h>
 
 #include "core/file.h"
+#include "limited_memory.h"
 #include "model/config.h"
 #include "modelfile/safetensors.h"
 #include "scratch.h"
@@ -40,7 +41,7 @@ static void expect_refused(const char *path, bb_status expected, const char *par
     assert_int_equal(bb_safetensors_open(path, &st, NULL), expected);
 }
 
-static void test_no_safetensors_file(void **state) {
+static void other_files_are_refused(void **state) {
     (void)state;
     expect_refused(scratch_path("absent"), BB_ERR_IO, "No such file", "open");
     expect_refused(scratch_dir, BB_ERR_IO, "found a directory", "");
@@ -55,7 +56,7 @@ static void test_no_safetensors_file(void **state) {
     expect_refused(path, BB_ERR_FORMAT, "byte 0: expected a header length of at most 100000000", "not a safetensors file?");
 }
 
-static void test_header_length(void **state) {
+static void header_lengths_are_checked(void **state) {
     (void)state;
     expect_refused(write_file(3, "{}", 0), BB_ERR_FORMAT, "byte 0: expected a header of 3 bytes", "end of the file after 2");
     expect_refused(write_file(100000001, "{}", 0), BB_ERR_FORMAT, "at most 100000000, found 100000001", "byte 0");
@@ -69,7 +70,7 @@ static void test_header_length(void **state) {
 #define ONE(dtype, shape, begin, end) "{\"t\":" ENTRY(dtype, shape, begin, end) "}"
 #define F32 "\"F32\""
 
-static void test_malformed_headers(void **state) {
+static void malformed_headers_are_refused(void **state) {
     (void)state;
     static const struct {
         const char *header;
@@ -144,7 +145,7 @@ static void test_malformed_headers(void **state) {
 }
 
 /* A valid file cut short anywhere is refused. */
-static void test_every_truncation(void **state) {
+static void every_truncation_is_refused(void **state) {
     (void)state;
     const char *header = "{\"a\":" ENTRY("\"U8\"", "[5]", 0, 5) ",\"b\":" ENTRY("\"I8\"", "[2,2]", 5, 9) "}";
     size_t whole = 8 + strlen(header) + 9;
@@ -158,7 +159,7 @@ static void test_every_truncation(void **state) {
     }
 }
 
-static void test_good_files(void **state) {
+static void good_files_are_read(void **state) {
     (void)state;
     bb_tensor_source *st;
     assert_ok(bb_safetensors_open(write_file(2, "{}", 0), &st, &test_error));
@@ -204,7 +205,7 @@ static void test_good_files(void **state) {
     bb_tensor_source_close(st);
 }
 
-static void test_dtype_table(void **state) {
+static void dtypes_have_their_sizes(void **state) {
     (void)state;
     static const size_t bytes[] = {4, 2, 2, 8, 1, 1, 4, 8, 1};
     static const char *const names[] = {"F32", "F16", "BF16", "F64", "I8", "U8", "I32", "I64", "BOOL"};
@@ -214,7 +215,7 @@ static void test_dtype_table(void **state) {
     }
 }
 
-static void test_require_f32(void **state) {
+static void other_types_than_f32_are_refused(void **state) {
     (void)state;
     bb_tensor_source *st;
     const bb_file_tensor *t = NULL;
@@ -236,7 +237,7 @@ static void test_require_f32(void **state) {
 }
 
 /* The golden files were written by an independent program. */
-static void test_golden_files(void **state) {
+static void files_of_another_program_are_read(void **state) {
     (void)state;
     static const char *const names[] = {"mha", "gqa_clipped", "odd", "no_act_quant", "no_act_quant_clipped"};
     for (size_t i = 0; i < COUNT(names); i++) {
@@ -280,7 +281,7 @@ static bool holds(const bb_tensor_source *st, const char *name, const void *data
            memcmp(found, data, size) == 0;
 }
 
-static void test_written_bytes(void **state) {
+static void written_bytes_are_as_documented(void **state) {
     (void)state;
     const char *path = scratch_path("f.safetensors");
     write_sample(path);
@@ -308,7 +309,7 @@ static void test_written_bytes(void **state) {
     assert_int_equal(scratch_count_entries(scratch_dir), 1);
 }
 
-static void test_round_trip(void **state) {
+static void what_is_written_is_read_back(void **state) {
     (void)state;
     const char *path = scratch_path("f.safetensors");
     bb_tensor_source *st;
@@ -329,7 +330,7 @@ static void test_round_trip(void **state) {
 }
 
 /* Every byte of the data, and what the metadata say, is covered by a checksum; a file without them is as good as before. */
-static void test_checksums(void **state) {
+static void checksums_cover_every_byte(void **state) {
     (void)state;
     const char *path = scratch_path("f.safetensors"), *bad = scratch_path("bad.safetensors");
     bb_tensor_source *st;
@@ -388,7 +389,7 @@ static void test_checksums(void **state) {
     assert_int_equal(unlink(bad), 0);
 }
 
-static void test_no_metadata_no_tensors(void **state) {
+static void a_file_may_be_empty(void **state) {
     (void)state;
     const char *path = scratch_path("f.safetensors");
     bb_tensor_sink *w;
@@ -402,7 +403,7 @@ static void test_no_metadata_no_tensors(void **state) {
     assert_true(scratch_holds(path, expected, sizeof expected));
 }
 
-static void test_writer_refuses(void **state) {
+static void the_writer_refuses_wrong_tensors(void **state) {
     (void)state;
     const char *path = scratch_path("f.safetensors");
     static const struct {
@@ -432,7 +433,7 @@ static void test_writer_refuses(void **state) {
     assert_int_equal(scratch_count_entries(scratch_dir), 0);
 }
 
-static void test_wrong_amount_of_data(void **state) {
+static void the_writer_counts_its_data(void **state) {
     (void)state;
     const char *path = scratch_path("f.safetensors");
     bb_tensor_sink *w;
@@ -445,7 +446,7 @@ static void test_wrong_amount_of_data(void **state) {
     assert_int_equal(scratch_count_entries(scratch_dir), 1);
 }
 
-static void test_abort_leaves_the_old_file(void **state) {
+static void abort_leaves_the_old_file(void **state) {
     (void)state;
     const char *path = scratch_path("f.safetensors");
     bb_tensor_sink *w;
@@ -459,7 +460,7 @@ static void test_abort_leaves_the_old_file(void **state) {
     bb_tensor_sink_abort(NULL);
 }
 
-static void test_full_disk(void **state) {
+static void a_full_disk_leaves_the_old_file(void **state) {
     (void)state;
     const char *disk = scratch_path("disk"), *path = scratch_path("disk/f.safetensors");
     if (!scratch_mount_disk(disk, 64)) skip();
@@ -483,11 +484,8 @@ static void test_full_disk(void **state) {
     assert_true(same);
 }
 
-static int allocations_left;
-static void *limited_malloc(size_t size) { return allocations_left-- > 0 ? malloc(size) : NULL; }
-
 /* jansson without memory, at every point: an error, nothing lost (ASan sees to that), nothing left on the disk. */
-static void test_without_memory(void **state) {
+static void a_lack_of_memory_leaves_nothing(void **state) {
     (void)state;
     const char *path = scratch_path("f.safetensors");
     json_set_alloc_funcs(limited_malloc, free);
@@ -522,23 +520,23 @@ static void test_without_memory(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        file_test(test_no_safetensors_file),
-        file_test(test_header_length),
-        file_test(test_malformed_headers),
-        file_test(test_every_truncation),
-        file_test(test_good_files),
-        file_test(test_require_f32),
-        file_test(test_written_bytes),
-        file_test(test_round_trip),
-        file_test(test_checksums),
-        file_test(test_no_metadata_no_tensors),
-        file_test(test_writer_refuses),
-        file_test(test_wrong_amount_of_data),
-        file_test(test_abort_leaves_the_old_file),
-        file_test(test_full_disk),
-        file_test(test_without_memory),
-        cmocka_unit_test(test_dtype_table),
-        cmocka_unit_test(test_golden_files),
+        file_test(other_files_are_refused),
+        file_test(header_lengths_are_checked),
+        file_test(malformed_headers_are_refused),
+        file_test(every_truncation_is_refused),
+        file_test(good_files_are_read),
+        file_test(other_types_than_f32_are_refused),
+        file_test(written_bytes_are_as_documented),
+        file_test(what_is_written_is_read_back),
+        file_test(checksums_cover_every_byte),
+        file_test(a_file_may_be_empty),
+        file_test(the_writer_refuses_wrong_tensors),
+        file_test(the_writer_counts_its_data),
+        file_test(abort_leaves_the_old_file),
+        file_test(a_full_disk_leaves_the_old_file),
+        file_test(a_lack_of_memory_leaves_nothing),
+        cmocka_unit_test(dtypes_have_their_sizes),
+        cmocka_unit_test(files_of_another_program_are_read),
     };
     return cmocka_run_group_tests_name("safetensors", tests, NULL, NULL);
 }

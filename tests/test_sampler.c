@@ -71,7 +71,7 @@ static void check_distribution(const bb_sampler *s, const float *logits, int voc
     }
 }
 
-static void test_distributions(void **state) {
+static void bytes_follow_the_distribution(void **state) {
     (void)state;
     float logits[V];
     int32_t seen[V];
@@ -106,7 +106,7 @@ static void test_distributions(void **state) {
     check_distribution(&s, few, 5, NULL);
 }
 
-static void test_chosen_values(void **state) {
+static void options_restrict_the_choice(void **state) {
     (void)state;
     const float logits[] = {0.0f, 1.0f, 2.0f, 0.5f, -1.0f};
     double total = 0;
@@ -144,7 +144,7 @@ static void test_chosen_values(void **state) {
 
 /* Two distributions draw the same byte of one number as often as the bound in sampler.c says, and no more often than any two
  * can: 1 - t, t their distance. What a draft model's guesses rest on. */
-static void test_coupling(void **state) {
+static void coupled_draws_agree_as_often_as_they_can(void **state) {
     (void)state;
     enum { N = 4000 };
     const double noises[] = {0, 0.1, 0.5, 1, 3}, temperatures[] = {0.5, 1};
@@ -173,7 +173,7 @@ static void test_coupling(void **state) {
     }
 }
 
-static void test_impossible_values(void **state) {
+static void impossible_values_are_refused(void **state) {
     (void)state;
     bb_sampler s = plain;
     assert_ok(bb_sampler_check(&s, &test_error));
@@ -199,7 +199,7 @@ static void test_impossible_values(void **state) {
 }
 
 /* Random texts over two letters against the definition: every end is compared with every text. */
-static void test_stop_texts(void **state) {
+static void stop_texts_are_found_everywhere(void **state) {
     (void)state;
     enum { ROUNDS = 300, LENGTH = 60, TEXTS = 3, LONGEST = 6 };
     int stopped = 0;
@@ -241,8 +241,9 @@ static void test_stop_texts(void **state) {
 }
 
 int main(void) {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_distributions), cmocka_unit_test(test_chosen_values),
-                                       cmocka_unit_test(test_coupling), cmocka_unit_test(test_impossible_values),
-                                       cmocka_unit_test(test_stop_texts)};
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(bytes_follow_the_distribution), cmocka_unit_test(options_restrict_the_choice),
+        cmocka_unit_test(coupled_draws_agree_as_often_as_they_can), cmocka_unit_test(impossible_values_are_refused),
+        cmocka_unit_test(stop_texts_are_found_everywhere)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -104,17 +104,17 @@ static void check_steps(bb_saver_mode mode) {
     assert_true(scratch_holds(scratch_path("run/latest"), "step-00000008.safetensors\n", 26));
 }
 
-static void test_snapshot(void **state) {
+static void a_snapshot_is_written_while_training_goes_on(void **state) {
     (void)state;
     check_steps(BB_SAVER_SNAPSHOT);
 }
 
-static void test_live(void **state) {
+static void live_memory_is_written_before_the_update(void **state) {
     (void)state;
     check_steps(BB_SAVER_LIVE);
 }
 
-static void test_sync(void **state) {
+static void sync_writes_at_once(void **state) {
     (void)state;
     check_steps(BB_SAVER_SYNC);
 }
@@ -151,18 +151,18 @@ static void check_failures(bb_saver_mode mode) {
     assert_int_equal(scratch_count_entries(scratch_path("run")), 5); /* the checkpoint, latest, three directories */
 }
 
-static void test_snapshot_failure(void **state) {
+static void a_failed_snapshot_is_reported(void **state) {
     (void)state;
     check_failures(BB_SAVER_SNAPSHOT);
 }
 
-static void test_live_failure(void **state) {
+static void a_failed_live_save_is_reported(void **state) {
     (void)state;
     check_failures(BB_SAVER_LIVE);
 }
 
 /* Freed while it writes: it is waited for, and nothing is left half-written. */
-static void test_freed_while_writing(void **state) {
+static void freeing_waits_for_the_write(void **state) {
     (void)state;
     open_saver(BB_SAVER_SNAPSHOT);
     bb_training_state ts = {.step = 1};
@@ -176,8 +176,11 @@ static void test_freed_while_writing(void **state) {
 
 int main(void) {
 #define saver_test(t) cmocka_unit_test_setup_teardown(t, setup, teardown)
-    const struct CMUnitTest tests[] = {saver_test(test_snapshot),     saver_test(test_live),
-                                       saver_test(test_sync),         saver_test(test_snapshot_failure),
-                                       saver_test(test_live_failure), saver_test(test_freed_while_writing)};
+    const struct CMUnitTest tests[] = {saver_test(a_snapshot_is_written_while_training_goes_on),
+                                       saver_test(live_memory_is_written_before_the_update),
+                                       saver_test(sync_writes_at_once),
+                                       saver_test(a_failed_snapshot_is_reported),
+                                       saver_test(a_failed_live_save_is_reported),
+                                       saver_test(freeing_waits_for_the_write)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -3,10 +3,11 @@
 #include "support.h"
 
 #include "core/rng.h"
+#include "generation_output.h"
 #include "levels.h"
 #include "model/forward.h"
 
-enum { V = 256, MAX_BYTES = 3000 };
+enum { V = 256, MAX_BYTES = OUTPUT_BYTES };
 
 static const bb_config small_config = {.vocab_size = V,
                                        .n_layer = 2,
@@ -17,17 +18,6 @@ static const bb_config small_config = {.vocab_size = V,
                                        .rope_base = 1e4,
                                        .norm_eps = 1e-6,
                                        .act_quant = true};
-
-typedef struct output {
-    uint8_t bytes[MAX_BYTES];
-    int count, stop_after; /* 0: never */
-} output;
-
-static bool collect(void *user, uint8_t byte) {
-    output *o = user;
-    o->bytes[o->count++] = byte;
-    return o->count != o->stop_after;
-}
 
 typedef struct fixture {
     bb_device *device;
@@ -111,7 +101,7 @@ static bb_generate_metrics compare_speculation(bb_session *session, bb_generate_
 
 /* An untrained model, greedy, falls into repeating itself: nearly every guess is right. One that is drawn from is seldom
  * guessed, unless the temperature is low. */
-static void test_speculation(void **state) {
+static void speculation_changes_no_byte(void **state) {
     (void)state;
     fixture f = open_model("ref");
     bb_session *session = open_session(f.model, 200);
@@ -141,7 +131,7 @@ static void test_speculation(void **state) {
 /* With a draft model: another model's guesses change nothing, in windows that slide, after marks and cleared texts; the model's
  * own, of varied bytes that nothing in the text foretells, are right as a rule, which shows that they are drawn with its
  * numbers. */
-static void test_draft(void **state) {
+static void a_draft_model_changes_no_byte(void **state) {
     (void)state;
     fixture f = open_model("ref");
     bb_config c = small_config;
@@ -217,14 +207,14 @@ static void check_rows(const char *device_name, const bb_config *config, bb_kv_t
     bb_device_close(device);
 }
 
-static void test_rows_ref(void **state) {
+static void rows_equal_single_bytes_on_ref(void **state) {
     (void)state;
     check_rows("ref", &small_config, BB_KV_INT6, 70);
     check_rows("ref", &small_config, BB_KV_INT8, 70);
     check_rows("ref", &small_config, BB_KV_F32, 70);
 }
 
-static void test_rows_cpu(void **state) {
+static void rows_equal_single_bytes_on_cpu(void **state) {
     (void)state;
     bb_config c = small_config;
     check_rows("cpu", &c, BB_KV_INT6, 600);
@@ -253,7 +243,7 @@ static void test_rows_cpu(void **state) {
 }
 
 /* Chance never shows: what the program chooses by time is one of the same choices. */
-static void test_speculation_auto(void **state) {
+static void automatic_speculation_changes_no_byte(void **state) {
     (void)state;
     fixture f = open_model("ref");
     bb_session *session = open_session(f.model, 0);
@@ -271,7 +261,7 @@ static void test_speculation_auto(void **state) {
 }
 
 /* The stop texts are cut out of a known continuation, so that they come for certain. */
-static void test_stop(void **state) {
+static void stop_texts_end_generation(void **state) {
     (void)state;
     fixture f = open_model("ref");
     bb_session *session = open_session(f.model, 0);
@@ -343,7 +333,7 @@ static void test_stop(void **state) {
 }
 
 /* Samples that share a prompt are those that each would be alone, also where one has driven the prompt out of the window. */
-static void test_mark(void **state) {
+static void marks_bring_back_the_session(void **state) {
     (void)state;
     fixture f = open_model("ref");
     for (int window = 24; window <= 96; window += 24) {
@@ -383,7 +373,7 @@ static void test_mark(void **state) {
 }
 
 /* A text fed in pieces is the text; what was generated is part of it; one that on_byte ends is cut there. */
-static void test_feed(void **state) {
+static void feeding_in_pieces_is_feeding_at_once(void **state) {
     (void)state;
     fixture f = open_model("ref");
     bb_session *session = open_session(f.model, 64), *other = open_session(f.model, 64);
@@ -444,7 +434,7 @@ static bool stop_reading(void *user, int64_t done, int64_t total) {
 }
 
 /* Reading can be ended: the text is then what was read. */
-static void test_interrupted_feed(void **state) {
+static void an_interrupted_feed_keeps_what_was_read(void **state) {
     (void)state;
     fixture f = open_model("ref");
     static output a, b;
@@ -472,16 +462,16 @@ static void test_interrupted_feed(void **state) {
 }
 
 int main(void) {
-    const struct CMUnitTest level_tests[] = {cmocka_unit_test(test_rows_cpu)};
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_rows_ref),
-                                       cmocka_unit_test(test_rows_cpu),
-                                       cmocka_unit_test(test_speculation),
-                                       cmocka_unit_test(test_speculation_auto),
-                                       cmocka_unit_test(test_draft),
-                                       cmocka_unit_test(test_stop),
-                                       cmocka_unit_test(test_mark),
-                                       cmocka_unit_test(test_feed),
-                                       cmocka_unit_test(test_interrupted_feed)};
+    const struct CMUnitTest level_tests[] = {cmocka_unit_test(rows_equal_single_bytes_on_cpu)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(rows_equal_single_bytes_on_ref),
+                                       cmocka_unit_test(rows_equal_single_bytes_on_cpu),
+                                       cmocka_unit_test(speculation_changes_no_byte),
+                                       cmocka_unit_test(automatic_speculation_changes_no_byte),
+                                       cmocka_unit_test(a_draft_model_changes_no_byte),
+                                       cmocka_unit_test(stop_texts_end_generation),
+                                       cmocka_unit_test(marks_bring_back_the_session),
+                                       cmocka_unit_test(feeding_in_pieces_is_feeding_at_once),
+                                       cmocka_unit_test(an_interrupted_feed_keeps_what_was_read)};
     if (begin_level(NULL)) return cmocka_run_group_tests(level_tests, NULL, NULL);
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -124,27 +124,28 @@ static void matrices_are_whole(const bb_param_table *t, const bb_shards *s, int 
     }
 }
 
-static void covered(void **state) {
+static void every_element_has_one_rank(void **state) {
     (void)state;
     for_all(pieces_cover_all_once, false);
     for_all(pieces_cover_all_once, true);
 }
-static void agreeing(void **state) {
+static void cuts_agree_with_the_pieces(void **state) {
     (void)state;
     for_all(buckets_agree_with_pieces, false);
     for_all(buckets_agree_with_pieces, true);
 }
-static void whole(void **state) {
+static void matrices_are_cut_at_whole_rows(void **state) {
     (void)state;
     for_all(matrices_are_whole, true);
 }
-static void even(void **state) {
+static void ranks_get_even_shares(void **state) {
     (void)state;
     for_all(shares_are_even, false);
 }
 
 int main(void) {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(covered), cmocka_unit_test(agreeing), cmocka_unit_test(even),
-                                       cmocka_unit_test(whole), cmocka_unit_test(state_is_divided)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(every_element_has_one_rank),
+                                       cmocka_unit_test(cuts_agree_with_the_pieces), cmocka_unit_test(ranks_get_even_shares),
+                                       cmocka_unit_test(matrices_are_cut_at_whole_rows), cmocka_unit_test(state_is_divided)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -4,25 +4,17 @@
 
 #include <pthread.h>
 
-enum { THREADS = 3, ROUNDS = 12, LENGTH = 40, ROWS = 24, IN = 48, OUT = 80, BYTES = 12 };
+#include "generation_output.h"
+#include "tiny_model.h"
 
-static const bb_config tiny = {.vocab_size = 256,
-                               .n_layer = 2,
-                               .d_model = 48,
-                               .n_head = 4,
-                               .n_kv_head = 2,
-                               .d_ff = 80,
-                               .rope_base = 1e4,
-                               .norm_eps = 1e-6,
-                               .act_quant = true};
+enum { THREADS = 3, ROUNDS = 12, LENGTH = 40, ROWS = 24, IN = 48, OUT = 80, BYTES = 12 };
 
 typedef struct results {
     float logits[LENGTH * 256], gradient[IN * IN], y[ROWS * OUT];
     int8_t q[OUT * IN];
     float scale;
     double loss;
-    uint8_t text[BYTES];
-    int length;
+    output text;
 } results;
 
 typedef struct user {
@@ -32,12 +24,6 @@ typedef struct user {
     results expected;
     int different, failed;
 } user;
-
-static bool keep_byte(void *at, uint8_t byte) {
-    results *r = at;
-    r->text[r->length++] = byte;
-    return true;
-}
 
 /* Everything once, with a model and a layer that `seed` makes. */
 static bb_status compute(bb_device *device, uint64_t seed, results *r) {
@@ -59,8 +45,8 @@ static bb_status compute(bb_device *device, uint64_t seed, results *r) {
     o.max_new_bytes = BYTES;
     o.context_length = 64;
     o.seed = seed;
-    o.on_byte = keep_byte;
-    o.user = r;
+    o.on_byte = collect;
+    o.user = &r->text;
     if (status == BB_OK) status = bb_generate(model, x, LENGTH, &o, NULL, &err);
     if (status == BB_OK)
         status = bb_bitlinear_create(device, &(bb_bitlinear_options){IN, OUT, true, BB_STE_IDENTITY, seed}, &layer, &err);
@@ -101,17 +87,18 @@ static void check(const char *name, int rounds) {
     bb_device_close(device);
 }
 
-static void test_cpu(void **state) {
+static void threads_share_a_cpu_device(void **state) {
     (void)state;
     check("cpu", ROUNDS);
 }
 
-static void test_ref(void **state) {
+static void threads_share_a_ref_device(void **state) {
     (void)state;
     check("ref", 3);
 }
 
 int main(void) {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_cpu), cmocka_unit_test(test_ref)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(threads_share_a_cpu_device),
+                                       cmocka_unit_test(threads_share_a_ref_device)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -43,7 +43,7 @@ static int check_run(bb_team *team, int threads, bool alone, int64_t units, bb_t
     return there;
 }
 
-static void test_units(void **state) {
+static void every_unit_is_done_once(void **state) {
     (void)state;
     static const int64_t counts[] = {0, 1, 2, 3, 7, 64, 1000, MAX_UNITS};
     static uint8_t memory[100000];
@@ -79,7 +79,7 @@ static void stall_one(void *user, bb_team *team, int thread) {
 }
 
 /* The share of a thread that is kept from its processor is done by the others. */
-static void test_stalled_thread(void **state) {
+static void the_share_of_a_stalled_thread_is_done(void **state) {
     (void)state;
     for (int threads = 2; threads <= MAX_THREADS; threads++)
         for (int slow = 0; slow < threads; slow++) {
@@ -93,7 +93,7 @@ static void test_stalled_thread(void **state) {
 }
 
 /* Longer than a thread looks for work: it sleeps, and is woken, or ended. */
-static void test_sleep(void **state) {
+static void a_sleeping_thread_is_woken(void **state) {
     (void)state;
     bb_team *team = bb_team_create(3);
     for (int round = 0; round < 3; round++) {
@@ -113,7 +113,7 @@ static int rest_of(bb_team_rest *rest) {
 }
 
 /* Single late runs are forgotten; several are followed by a rest, each twice as long as the one before, up to a limit. */
-static void test_rest(void **state) {
+static void late_runs_are_followed_by_a_rest(void **state) {
     (void)state;
     bb_team_rest rest;
     bb_team_rest_init(&rest, 2);
@@ -139,7 +139,8 @@ static void test_rest(void **state) {
 }
 
 int main(void) {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_units), cmocka_unit_test(test_stalled_thread),
-                                       cmocka_unit_test(test_sleep), cmocka_unit_test(test_rest)};
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(every_unit_is_done_once), cmocka_unit_test(the_share_of_a_stalled_thread_is_done),
+        cmocka_unit_test(a_sleeping_thread_is_woken), cmocka_unit_test(late_runs_are_followed_by_a_rest)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -4,6 +4,7 @@
 
 #include "core/rng.h"
 #include "scratch.h"
+#include "tiny_model.h"
 
 enum { LAST_STEPS = 50 };
 
@@ -19,9 +20,10 @@ typedef struct run {
     double spike_skip;
     bb_model *model;
     bool no_opt_state, allow_overwrite, save_sync, strict_val, val_by_default;
-    int val_length;                    /* of the newest validation */
-    const char *val_data;              /* NULL: text_path() */
-    void (*after_step)(int64_t step);  /* may be NULL */
+    int val_length;                   /* of the newest validation */
+    const char *val_data;             /* NULL: text_path() */
+    void (*after_step)(int64_t step); /* may be NULL */
+    void (*after_validation)(int64_t step);
     bool (*stops_after)(int64_t step); /* a stop is requested; may be NULL */
     bb_trainer *trainer;
     int64_t failed_validations;
@@ -32,16 +34,6 @@ typedef struct run {
     int losses, validations, saves;
     double loss_sum, first_loss; /* first_loss: of the first step of this call */
 } run;
-
-static const bb_config tiny = {.vocab_size = 256,
-                               .n_layer = 2,
-                               .d_model = 48,
-                               .n_head = 4,
-                               .n_kv_head = 2,
-                               .d_ff = 80,
-                               .rope_base = 1e4,
-                               .norm_eps = 1e-6,
-                               .act_quant = true};
 
 static void on_event(void *user, const bb_train_event *e) {
     run *r = user;
@@ -54,6 +46,7 @@ static void on_event(void *user, const bb_train_event *e) {
         assert_true(e->val_bpb > 0 && e->val_bpb < 20);
         r->validations++;
         r->val_length = e->seq_len;
+        if (r->after_validation) r->after_validation(e->step);
     }
     if (e->kind == BB_TRAIN_SAVED) r->saves++;
     if (e->kind == BB_TRAIN_NOTICE) snprintf(r->notice, sizeof r->notice, "%s", e->message);
@@ -166,7 +159,7 @@ static void assert_same_checkpoint(const char *a, const char *b, int step) {
 static const run base = {
     .device = "cpu", .threads = 1, .kind = BB_OPTIM_ADAMW8BIT, .recompute = true, .steps = 12, .seq_len = 64};
 
-static void test_threads_and_recompute_change_nothing(void **state) {
+static void threads_and_recompute_change_nothing(void **state) {
     (void)state;
     run one = base, two = base, again = base, all = base;
     one.name = "one";
@@ -212,7 +205,7 @@ static void check_resume(const char *device, bb_optimizer_kind kind, const char 
     assert_same_checkpoint(straight, parts, 30);
 }
 
-static void test_resume(void **state) {
+static void a_resumed_run_ends_with_the_same_bits(void **state) {
     (void)state;
     check_resume("cpu", BB_OPTIM_ADAMW8BIT, "cpu8");
     check_resume("cpu", BB_OPTIM_ADAMW, "cpu32");
@@ -221,7 +214,7 @@ static void test_resume(void **state) {
 }
 
 /* The curriculum goes from 2048 to its cap while the run is stopped and resumed around the change. */
-static void test_resume_with_curriculum(void **state) {
+static void a_curriculum_resumes(void **state) {
     (void)state;
     run a = base;
     a.seq_len = 0;
@@ -260,7 +253,7 @@ static void edit_file(const char *path, const char *from, const char *to) {
 }
 
 /* A checkpoint from before there were epochs goes on in its order, with replacement, and so do those after it. */
-static void test_old_order(void **state) {
+static void old_checkpoints_keep_their_order_of_data(void **state) {
     (void)state;
     enum { T = 64, ROWS = 4 };
     run a = base;
@@ -304,7 +297,7 @@ static void test_old_order(void **state) {
     bb_device_close(device);
 }
 
-static void test_no_opt_state(void **state) {
+static void a_run_resumes_without_moments(void **state) {
     (void)state;
     run a = base, b = base;
     char file[512];
@@ -321,7 +314,7 @@ static void test_no_opt_state(void **state) {
     assert_int_equal(scratch_count_entries(scratch_path("other-optimizer")), 3); /* metrics, latest, step 20 */
 }
 
-static void test_run_directory(void **state) {
+static void a_run_directory_keeps_what_it_should(void **state) {
     (void)state;
     char path[4096], dir[512];
     run a = base;
@@ -374,7 +367,7 @@ static void test_run_directory(void **state) {
 }
 
 /* A loss that is not finite is counted, and the step changes nothing. */
-static void test_bad_steps(void **state) {
+static void bad_steps_are_skipped(void **state) {
     (void)state;
     bb_device *device;
     bb_model *model;
@@ -423,7 +416,7 @@ static int64_t skipped_of(const char *name, int step) {
 
 /* Noise in a text makes spikes. They are left out, as many over a stop and a resume, to the same bits; without the option, or
  * with a great one, none is. */
-static void test_spikes(void **state) {
+static void spikes_are_skipped(void **state) {
     (void)state;
     char text[512];
     snprintf(text, sizeof text, "%s", scratch_path("noisy.txt"));
@@ -464,7 +457,7 @@ static void test_spikes(void **state) {
 }
 
 /* Weights that give nothing finite, from step 5 on: ten steps are skipped, then the run ends; what was good stays, alone. */
-static void test_ten_skipped_in_a_row(void **state) {
+static void ten_skipped_steps_in_a_row_end_the_run(void **state) {
     (void)state;
     run a = base;
     a.name = "hopeless";
@@ -551,7 +544,7 @@ static int metrics_lines(const char *text) {
     return count;
 }
 
-static void test_errors_save_first(void **state) {
+static void errors_save_first(void **state) {
     (void)state;
     char copy[512], dir[512];
     snprintf(copy, sizeof copy, "%s", scratch_path("copy.txt"));
@@ -594,7 +587,7 @@ static void test_errors_save_first(void **state) {
     assert_int_equal(rmdir(scratch_path("faulty/step-00000006.safetensors")), 0);
 }
 
-static void test_failed_validation(void **state) {
+static void a_failed_validation_does_not_end_the_run(void **state) {
     (void)state;
     char copy[512], dir[512];
     snprintf(copy, sizeof copy, "%s", scratch_path("copy.txt"));
@@ -634,8 +627,21 @@ static void test_failed_validation(void **state) {
     assert_int_equal(metrics_lines("val_bpb"), 3);
 }
 
+static void check_saved(int64_t step) { assert_true(has_checkpoint((int)step)); }
+
+/* So that what kills the process during a long validation costs no step. */
+static void a_step_is_saved_before_it_is_validated(void **state) {
+    (void)state;
+    run a = faulty();
+    a.save_sync = true;
+    a.save_every = a.val_every = 4;
+    a.after_validation = check_saved;
+    assert_ok(train(&a, &test_error));
+    assert_int_equal(a.validations, 3);
+}
+
 /* Windows of a validation are as long as what is trained on, up to a limit. */
-static void test_validation_length(void **state) {
+static void validation_windows_have_the_trained_length(void **state) {
     (void)state;
     const struct { int seq_len, cap, expected; } cases[] = {{64, 0, 64}, {0, 100, 100}, {2500, 0, 2048}, {0, 2500, 2048}};
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
@@ -652,7 +658,7 @@ static void test_validation_length(void **state) {
     }
 }
 
-static void test_stop_before_validation(void **state) {
+static void a_stop_comes_before_a_validation(void **state) {
     (void)state;
     char dir[512];
     snprintf(dir, sizeof dir, "%s", scratch_path("faulty"));
@@ -675,7 +681,7 @@ static void test_stop_before_validation(void **state) {
 }
 
 /* 300 steps of real text: the 8-bit optimizer ends within 1% of the f32 one, and both have learned. */
-static void test_8bit_follows_f32(void **state) {
+static void moments_in_8_bits_follow_f32(void **state) {
     (void)state;
     char text[512], command[1024];
     snprintf(text, sizeof text, "%s", scratch_path("genesis.txt"));
@@ -706,19 +712,20 @@ static void test_8bit_follows_f32(void **state) {
 }
 
 int main(void) {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_threads_and_recompute_change_nothing),
-                                       cmocka_unit_test(test_resume),
-                                       cmocka_unit_test(test_resume_with_curriculum),
-                                       cmocka_unit_test(test_old_order),
-                                       cmocka_unit_test(test_no_opt_state),
-                                       cmocka_unit_test(test_run_directory),
-                                       cmocka_unit_test(test_bad_steps),
-                                       cmocka_unit_test(test_spikes),
-                                       cmocka_unit_test(test_ten_skipped_in_a_row),
-                                       cmocka_unit_test(test_errors_save_first),
-                                       cmocka_unit_test(test_failed_validation),
-                                       cmocka_unit_test(test_stop_before_validation),
-                                       cmocka_unit_test(test_validation_length),
-                                       cmocka_unit_test(test_8bit_follows_f32)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(threads_and_recompute_change_nothing),
+                                       cmocka_unit_test(a_resumed_run_ends_with_the_same_bits),
+                                       cmocka_unit_test(a_curriculum_resumes),
+                                       cmocka_unit_test(old_checkpoints_keep_their_order_of_data),
+                                       cmocka_unit_test(a_run_resumes_without_moments),
+                                       cmocka_unit_test(a_run_directory_keeps_what_it_should),
+                                       cmocka_unit_test(bad_steps_are_skipped),
+                                       cmocka_unit_test(spikes_are_skipped),
+                                       cmocka_unit_test(ten_skipped_steps_in_a_row_end_the_run),
+                                       cmocka_unit_test(errors_save_first),
+                                       cmocka_unit_test(a_failed_validation_does_not_end_the_run),
+                                       cmocka_unit_test(a_step_is_saved_before_it_is_validated),
+                                       cmocka_unit_test(a_stop_comes_before_a_validation),
+                                       cmocka_unit_test(validation_windows_have_the_trained_length),
+                                       cmocka_unit_test(moments_in_8_bits_follow_f32)};
     return cmocka_run_group_tests(tests, write_text, scratch_remove);
 }
