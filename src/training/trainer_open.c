@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 #include "training/trainer_state.h"
 
+#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -134,7 +135,8 @@ bb_status bb_trainer_resume(bb_trainer *t, const char *path, bool load_opt_state
     resume_request request = {.trainer = t, .load_opt_state = load_opt_state};
     struct stat st;
     t->damaged_step = -1;
-    if (stat(path, &st) == 0 && S_ISDIR(st.st_mode)) return bb_run_latest_valid(path, resume_from, on_damaged, &request, err);
+    if (stat(path, &st) != 0) return bb_fail(err, BB_ERR_IO, "%s: cannot look it up: %s", path, strerror(errno));
+    if (S_ISDIR(st.st_mode)) return bb_run_latest_valid(path, resume_from, on_damaged, &request, err);
     return resume_from(&request, path, err);
 }
 
