@@ -26,7 +26,7 @@ configure = generator=(); if [ ! -f $(1)/CMakeCache.txt ] && command -v ninja >/
 # Tests run beside each other with threads of their own: waiting threads must not spin on the cores of the others.
 ctest = OMP_WAIT_POLICY=passive ctest --test-dir $(1) -j $(TEST_JOBS) --output-on-failure --no-tests=error
 
-.PHONY: all help deps configure test soak demo bench check-layers check-format format lint asan ubsan tsan valgrind test-aarch64 fuzz install clean
+.PHONY: all help deps configure test soak demo bench check-layers check-format format lint asan ubsan tsan valgrind test-aarch64 test-interop fuzz install clean
 
 all: configure ## install what is missing and build build/bitbyte
 	@cmake --build $(BUILD) -j $(JOBS)
@@ -118,6 +118,10 @@ fuzz: ## every fuzz target for FUZZ_SECONDS
 	    $$([ -f $$words ] && echo -dict=$$words) -artifact_prefix=build-fuzz/$$name- build-fuzz/corpus/$$name $$([ -d $$seeds ] && echo $$seeds) >build-fuzz/$$name.log 2>&1 || \
 	    { tail -n 40 build-fuzz/$$name.log; exit 1; }; \
 	  grep -E 'number_of_executed_units|average_exec_per_sec' build-fuzz/$$name.log; done
+
+test-interop: all ## PyTorch, transformers, gguf and llama.cpp, from PyPI into INTEROP_DIR (6 GB), prove that models open there and here
+	@$(if $(SKIP_DEPS),true,scripts/install-deps --interop)
+	@bash tests/interop/run.sh $(BUILD)
 
 install: all ## install under PREFIX (/usr/local)
 	@cmake --install $(BUILD) --prefix $(PREFIX)

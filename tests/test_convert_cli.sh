@@ -33,6 +33,18 @@ complains "there are packed, bitbyte, safetensors, gguf, hf"
 expect 2 "$bitbyte" convert run x --license mit
 complains "format bitbyte holds no license"
 
+# The model card says what it was trained on, and how.
+"$bitbyte" train --data text --val_data text --val_every 1 --val_batches 1 --out carded --n_layer 1 --d_model 256 --n_head 2 --d_ff 256 --seq_len 16 \
+  --batch_size 2 --steps 2 >/dev/null 2>&1 || fail "no run with validation"
+expect 0 "$bitbyte" convert carded carded.gguf
+expect 0 "$bitbyte" convert carded carded_hf/
+for card in carded.gguf.README.md carded_hf/README.md; do
+  for line in "| steps | 2 |" "| bytes trained on |" "| held-out bits per byte | " "| \`text\` | $(wc -c <text) | " "bitbyte train --data DATA" \
+    "--n_layer 1 --d_model 256"; do
+    grep -qF -- "$line" "$card" || fail "$card lacks '$line': $(cat "$card")"
+  done
+done
+
 # Nothing is written over a source, and a failure leaves what was there.
 expect 2 "$bitbyte" convert model.gguf model.gguf
 complains "the file that the model was loaded from"
@@ -64,7 +76,7 @@ says "empty: good, 11 tensors"
 expect 0 "$bitbyte" info run --json
 [ "$(json_value out kind)" = checkpoint ] || fail "run is no longer a run"
 expect 2 "$bitbyte" eval run/config.json text
-complains "is the configuration of a run, not a model: name the folder"
+complains "is the configuration of a run, not of a model"
 mkdir neither
 expect 1 "$bitbyte" info neither
 complains "neither"

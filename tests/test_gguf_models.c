@@ -168,6 +168,21 @@ static void test_texts(void **state) {
     for (size_t i = 0; i < sizeof expected / sizeof *expected; i++)
         assert_string_equal(bb_tensor_source_metadata(s, expected[i][0]), expected[i][1]);
     bb_tensor_source_close(s);
+    /* the model card */
+    char card[600], *text;
+    size_t size;
+    (void)snprintf(card, sizeof card, "%s.README.md", to);
+    assert_ok(bb_file_read_all(card, 0, (uint8_t **)&text, &size, &test_error));
+    static const char *const lines[] = {"license: \"mit\"\n",
+                                        "\n# a name\n\na description\n",
+                                        "| layers | 2 |\n",
+                                        "| weight type | tq2_0 |\n",
+                                        "| trained on sequences of | 777 bytes |\n",
+                                        "`bitbyte convert MODEL to.gguf --type tq2_0`"};
+    for (size_t i = 0; i < sizeof lines / sizeof *lines; i++)
+        if (!strstr(text, lines[i])) fail_msg("the model card lacks '%s':\n%s", lines[i], text);
+    assert_null(strstr(text, "| steps |")); /* the source does not say */
+    free(text);
     bb_export_options options;
     bb_export_options_default(&options);
     options.format = "packed";

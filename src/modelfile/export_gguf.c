@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "core/file.h"
 #include "core/json.h"
@@ -13,6 +14,7 @@
 #include "modelfile/export_formats.h"
 #include "modelfile/gguf_names.h"
 #include "modelfile/layouts.h"
+#include "modelfile/model_card.h"
 #include "modelfile/quantize.h"
 
 /* tq2_0 is the default: the codes as they are at two bits, which llama.cpp has its fastest kernels for. */
@@ -21,6 +23,8 @@ static const struct {
     bb_file_dtype type;
     uint32_t file_type; /* general.file_type */
 } types[] = {{BB_FILE_TQ2_0, 37}, {BB_FILE_TQ1_0, 36}, {BB_FILE_Q8_0, 7}, {BB_FILE_F16, 1}, {BB_FILE_F32, 0}};
+
+#define BB_GGUF_CARD_SUFFIX ".README.md"
 
 enum { PIECE_ELEMENTS = 1 << 18, QUANTIZATION_VERSION = 2, BYTE_TOKENS = 256 };
 
@@ -262,6 +266,25 @@ static bb_status write_contents(writer *w, bb_error *err) {
     return BB_OK;
 }
 
+/* Beside the file, under a name that is no other file's. *path: the caller's to free, NULL where nothing was written. */
+static bb_status write_card(const bb_exporter *e, char **path, bb_error *err) {
+    size_t size = strlen(e->path) + sizeof BB_GGUF_CARD_SUFFIX;
+    char *text = bb_model_card_gguf(e), *name = malloc(size);
+    bb_status status = BB_OK;
+    if (text && name) {
+        (void)snprintf(name, size, "%s" BB_GGUF_CARD_SUFFIX, e->path);
+        status = bb_file_replace(name, text, strlen(text), err);
+    } else {
+        status = bb_fail(err, BB_ERR_MEMORY, "%s: no memory to write its model card", e->path);
+    }
+    free(text);
+    if (status == BB_OK)
+        *path = name;
+    else
+        free(name);
+    return status;
+}
+
 static bb_status write_gguf(bb_exporter *e, bb_error *err) {
     writer w = {.e = e, .file = {.fd = -1}};
     for (int i = 0; type_names[i]; i++)
@@ -272,8 +295,14 @@ static bb_status write_gguf(bb_exporter *e, bb_error *err) {
     BB_TRY(check_widths(&w, err));
     bb_status status = write_contents(&w, err);
     free(w.header);
-    if (status == BB_OK) return bb_file_writer_commit(&w.file, err);
-    bb_file_writer_abort(&w.file);
+    char *card = NULL;
+    if (status == BB_OK) status = write_card(e, &card, err);
+    if (status == BB_OK)
+        status = bb_file_writer_commit(&w.file, err);
+    else
+        bb_file_writer_abort(&w.file);
+    if (status != BB_OK && card) (void)unlink(card);
+    free(card);
     return status;
 }
 

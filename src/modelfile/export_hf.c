@@ -15,6 +15,7 @@
 #include "modelfile/export_hf_text.h"
 #include "modelfile/hf.h"
 #include "modelfile/layouts.h"
+#include "modelfile/model_card.h"
 #include "modelfile/safetensors.h"
 
 enum { PIECE = 1 << 14 };
@@ -109,7 +110,7 @@ static const struct {
                   {"generation_config.json", bb_hf_generation_config},
                   {"tokenizer.json", bb_hf_tokenizer},
                   {"tokenizer_config.json", bb_hf_tokenizer_config},
-                  {"README.md", bb_hf_readme}};
+                  {"README.md", bb_model_card_hf}};
 enum { TEXT_FILES = sizeof text_files / sizeof *text_files };
 
 /* BB_ERR_ARGUMENT where something is at path that is not an empty folder. */

@@ -9,6 +9,5 @@ char *bb_hf_config(const bb_exporter *e);            /* config.json */
 char *bb_hf_generation_config(const bb_exporter *e); /* generation_config.json */
 char *bb_hf_tokenizer(const bb_exporter *e);         /* tokenizer.json: token i is byte i */
 char *bb_hf_tokenizer_config(const bb_exporter *e);  /* tokenizer_config.json */
-char *bb_hf_readme(const bb_exporter *e);            /* README.md, the model card */
 
 #endif

@@ -84,7 +84,8 @@ static bb_status read_config(hf *f, const bb_hf_files *files, bb_error *err) {
     if (status == BB_OK && json_string_value(json_object_get(json, "format")) &&
         strcmp(json_string_value(json_object_get(json, "format")), "bitbyte-run") == 0)
         status = bb_fail(err, BB_ERR_ARGUMENT,
-                         "%s/" BB_HF_CONFIG ": is the configuration of a run, not a model: name the folder", path_of(f));
+                         "%s/" BB_HF_CONFIG ": is the configuration of a run, not of a model: name a checkpoint in its folder",
+                         path_of(f));
     const json_t *length = json_object_get(json, BB_HF_LENGTH);
     if (json_is_integer(length) && json_integer_value(length) > 0 && json_integer_value(length) <= INT32_MAX)
         (void)snprintf(f->length, sizeof f->length, "%d", (int)json_integer_value(length));

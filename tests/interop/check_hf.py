@@ -1,37 +1,21 @@
 # SPDX-License-Identifier: MIT
-"""Compares the logits of an exported folder in transformers with BitByte's, and checks the tokenizer.
-
-    bitbyte export MODEL --format hf --out DIR
-    python3 tests/interop/check_hf.py MODEL DIR [build/libbitbyte.so]
-
-Run by hand: it needs torch and transformers. The linear layers' inputs are rounded to int8 as in training.
-"""
-import ctypes
-import os
+"""Hugging Face transformers opens our folder, and we open its: check_hf.py RUN WORK. Run by `make test-interop`."""
+import pathlib
 import random
 import sys
 
-import numpy as np
 import torch
+import transformers
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-model_path, folder = sys.argv[1:3]
-library = ctypes.CDLL(sys.argv[3] if len(sys.argv) > 3 else "build/libbitbyte.so")
+from bitbyte import PROMPTS, TEXT, Library, by_position, convert, difference, finish, greedy, tell
+
+run, work = sys.argv[1], pathlib.Path(sys.argv[2])
+library = Library("ref")
 
 
-def call(name, *args):
-    err = ctypes.create_string_buffer(1 << 16)
-    if getattr(library, name)(*args, err) != 0:
-        sys.exit(f"{name}: {err.raw[4:].split(bytes(1))[0].decode()}")
-
-
-def bitbyte_logits(data):
-    device, model = ctypes.c_void_p(), ctypes.c_void_p()
-    call("bb_device_open", b"cpu", 0, ctypes.byref(device))
-    call("bb_model_load_for_inference", device, model_path.encode(), ctypes.byref(model))
-    logits = np.empty((len(data), 256), np.float32)
-    call("bb_model_forward", model, data, 1, len(data), logits.ctypes.data_as(ctypes.c_void_p))
-    return torch.from_numpy(logits)
+transformers.logging.set_verbosity_error()
+transformers.logging.disable_progress_bar()
 
 
 def int8(module, inputs):
@@ -40,27 +24,53 @@ def int8(module, inputs):
     return ((x / scale).round().clamp(-127, 127) * scale,)
 
 
-tokenizer = AutoTokenizer.from_pretrained(folder)
-assert len(tokenizer) == 256, len(tokenizer)
-texts = ["Once upon a time,\n", "  two  spaces \t\r\n", "naïve — ŝanĝo 日本語 🎈", "<s></s><|endoftext|>[UNK]", "\x00\x01\x7f", ""]
-random.seed(0)
-texts += ["".join(chr(random.randrange(1, 0xD800)) for _ in range(200)) for _ in range(20)]
-for text in texts:
-    ids = tokenizer(text)["input_ids"]
-    assert ids == list(text.encode()), (text, ids)
-    assert tokenizer.decode(ids) == text, (text, tokenizer.decode(ids))
+def add_int8(model):
+    for name, module in model.named_modules():
+        if name.endswith("_proj"):
+            module.register_forward_pre_hook(int8)
 
-model = AutoModelForCausalLM.from_pretrained(folder).float()
-text = ("It was the best of times, it was the worst of times, it was the age of wisdom, it was the age of foolishness. " * 3)[:256]
-plain = model(torch.tensor([list(text.encode())])).logits[0].detach()
-for name, module in model.named_modules():
-    if name.endswith("_proj"):
-        module.register_forward_pre_hook(int8)
-found = model(torch.tensor([list(text.encode())])).logits[0].detach()
-expected = bitbyte_logits(text.encode())
-difference = ((found - expected).norm() / expected.norm()).item()
-without = ((plain - expected).norm() / expected.norm()).item()
-print(f"logits: relative difference {difference:.2e} with int8 inputs, {without:.2e} without; tokenizer: {len(texts)} texts agree")
-generated = model.generate(**tokenizer("Once", return_tensors="pt"), max_new_tokens=8, do_sample=False)
-assert generated.shape[1] == 12, generated.shape
-sys.exit(0 if difference < 1e-4 or os.environ.get("TYPE") == "bf16" else "the logits differ")
+
+def logits(model):
+    with torch.no_grad():
+        return model(torch.tensor([list(TEXT)])).logits[0].numpy()
+
+
+def check_tokenizer(folder):
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    texts = ["Once upon a time,\n", "  two  spaces \t\r\n", "naïve — ŝanĝo 日本語 🎈", "<s></s><|endoftext|>[UNK]", "\x00\x01\x7f", ""]
+    random.seed(0)
+    texts += ["".join(chr(random.randrange(1, 0xD800)) for _ in range(200)) for _ in range(20)]
+    wrong = [text for text in texts if tokenizer(text)["input_ids"] != list(text.encode()) or
+             tokenizer.decode(list(text.encode())) != text]
+    tell(len(tokenizer) == 256 and not wrong, "transformers: tokens are the bytes, and back", f"{len(texts)} texts, {len(wrong)} wrong")
+
+
+expected = library.logits(run, TEXT)
+for kind in "f32", "bf16":
+    folder = convert(run, work / f"hf-{kind}", "--to", "hf", "--type", kind)
+    model = AutoModelForCausalLM.from_pretrained(folder).float()
+    plain = difference(logits(model), expected)
+    add_int8(model)
+    found = logits(model)
+    hooked, median = difference(found, expected), by_position(found, expected)
+    tell((hooked < 1e-3 and median < 1e-5) if kind == "f32" else hooked < 5e-2, f"transformers: logits of hf {kind}, relative difference",
+         f"{hooked:.1e} with int8 inputs (median of positions {median:.1e}), {plain:.1e} without")
+    if kind == "f32":
+        check_tokenizer(folder)
+        tokenizer, same = AutoTokenizer.from_pretrained(folder), 0
+        for prompt in PROMPTS:
+            ids = model.generate(**tokenizer(prompt, return_tensors="pt"), max_new_tokens=64, do_sample=False)[0].tolist()
+            same += bytes(ids[len(prompt.encode()):]) == greedy(run, prompt, 64)
+        tell(same == len(PROMPTS), "transformers: greedy generate with int8 inputs, 64 bytes", f"{same} of {len(PROMPTS)} prompts the same")
+
+# What transformers writes: one file, and shards with an index.
+packed = convert(run, work / "packed.safetensors", "--to", "packed").read_bytes()
+model = AutoModelForCausalLM.from_pretrained(work / "hf-f32")
+for name, options in ("one file", {}), ("shards", {"max_shard_size": "500KB"}):
+    folder = work / f"saved {name}"
+    model.save_pretrained(folder, **options)
+    files = len(list(folder.glob("*.safetensors")))
+    again = convert(folder, work / "again.safetensors", "--to", "packed").read_bytes()
+    tell(again == packed and (files > 1) == bool(options), f"transformers: save_pretrained, {name}, is read to the same packed file",
+         f"{files} .safetensors")
+finish()
