@@ -108,6 +108,10 @@ int bb_train_resume(const bb_cli *cli, bb_train_args *args) {
     if (access(args->resume, R_OK) != 0)
         return bb_cli_failure(cli->command, "%s: cannot read: %s (--resume takes a run directory or a checkpoint)",
                               args->resume, strerror(errno));
+    if (bb_is_hf_folder(args->resume))
+        return bb_cli_usage_error(
+            cli->command, "--resume %s: a Hugging Face folder has no training state: start from its weights with --init %s",
+            args->resume, args->resume);
     if (is_directory(args->resume)) {
         int status = read_run_config(cli, args);
         if (status != BB_CLI_CONTINUE) return status;

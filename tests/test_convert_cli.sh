@@ -94,6 +94,21 @@ complains "--n_head 1 contradicts the file, which has 2"
 expect 2 "$bitbyte" info model.safetensors --n_head 1
 complains "--n_head 1 contradicts the file, which has 2"
 
+# The original's checkpoint goes on at the next step; what holds no training state says so.
+resume() { "$bitbyte" train --resume "$@" --data text --seq_len 16 --batch_size 1 --grad_accum 1 --save_every 100 >out 2>err; }
+resume "$formats/resume.pt" --optim adamw --steps 5 --out resumed || fail "--resume resume.pt"
+[ "$(head -n 1 resumed/metrics.jsonl | json_value /dev/stdin step)" -ge 4 ] || fail "the next step is not number 4"
+[ "$("$bitbyte" info resumed --json | perl -MJSON::PP -e 'local $/; print decode_json(<STDIN>)->{training_state}{optimizer_steps}')" = 5 ] ||
+  fail "updates are not counted on"
+resume "$formats/bitsandbytes.pt" --optim adamw --steps 5 --out other && fail "--resume bitsandbytes.pt succeeded"
+complains "--no_opt_state"
+resume "$formats/bitsandbytes.pt" --no_opt_state --steps 5 --out fresh || fail "--resume bitsandbytes.pt --no_opt_state"
+for model in model.gguf packed.safetensors model.safetensors empty "$formats/state.pt --n_head 2"; do
+  # shellcheck disable=SC2086
+  resume $model --optim adamw --steps 5 --out none && fail "--resume $model succeeded"
+  grep -qE -- "--init|was exported from" err || fail "--resume $model does not point to --init"
+done
+
 # The same bytes whatever processor writes them.
 for level in generic avx2; do
   for format in packed gguf bitbyte; do

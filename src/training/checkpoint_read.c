@@ -9,6 +9,7 @@
 #include "modelfile/verify.h"
 #include "training/checkpoint_tensors.h"
 #include "training/old_moments.h"
+#include "training/original_checkpoint.h"
 
 /* A file without training state gives a zero one, of the optimizer "none". */
 static bb_status read_state(const bb_tensor_source *source, bb_training_state *out, char *optimizer, size_t optimizer_size,
@@ -53,22 +54,12 @@ typedef struct destination {
     const bb_checkpoint_tensor *tensor;
 } destination;
 
-/* Copies bytes from `at` on of a tensor of the file to the parts of it that this rank holds. */
 static bb_status copy_piece(void *user, const bb_file_tensor *t, uint64_t at, const uint8_t *piece, size_t size,
                             bb_error *err) {
     const destination *d = user;
-    bb_device *dev = d->device;
-    uint64_t part_begin = 0;
+    const bb_checkpoint_bytes bytes = {at, piece, size};
     (void)t;
-    for (int i = 0, parts = bb_checkpoint_part_count(d->to, d->tensor); i < parts && part_begin < at + size; i++) {
-        bb_checkpoint_part part = bb_checkpoint_part_at(d->to, d->tensor, i);
-        uint64_t part_end = part_begin + part.bytes;
-        uint64_t begin = part_begin > at ? part_begin : at, end = part_end < at + size ? part_end : at + size;
-        if (part.data && begin < end)
-            dev->ops->copy_in(dev, (uint8_t *)part.data + (begin - part_begin), piece + (begin - at), (size_t)(end - begin));
-        part_begin = part_end;
-    }
-    return dev->ops->sync(dev, err);
+    return bb_checkpoint_copy_in(d->device, d->to, d->tensor, &bytes, err);
 }
 
 /* Widens the 8-bit moments of an old file to f32. */
@@ -144,6 +135,26 @@ static bb_status same_config(const char *path, const bb_config *file, const bb_c
     return BB_OK;
 }
 
+/* The original's files may leave the number of heads to the caller, whose model has it. */
+static bb_status open_source(const char *path, const bb_model *model, bb_model_source *out, bb_error *err) {
+    bb_tensor_source *source;
+    *out = (bb_model_source){0};
+    BB_TRY(bb_tensor_source_open(path, &source, err));
+    bb_import_options options = {.n_head = bb_tensor_source_metadata(source, "config") ? 0 : model->config.n_head};
+    bb_status status = bb_model_source_of(source, &options, out, err);
+    if (status != BB_OK) bb_tensor_source_close(source);
+    return status;
+}
+
+/* Formats of other programs hold a model alone. One of ours may be taken without an optimizer's state. */
+static bb_status require_training_state(const bb_model_source *w, const bb_optimizer *optimizer, bb_error *err) {
+    bool ours = w->layout == &bb_layout_bitbyte || w->layout == &bb_layout_packed;
+    if ((ours && !optimizer) || bb_tensor_source_metadata(w->source, BB_CHECKPOINT_STATE)) return BB_OK;
+    if (w->layout == &bb_layout_packed) return bb_model_source_refuse_packed(w, err);
+    return bb_fail(err, BB_ERR_ARGUMENT, "%s: a model without training state: start from its weights with --init%s",
+                   bb_tensor_source_path(w->source), ours ? ", or resume with --no_opt_state" : "");
+}
+
 bb_status bb_checkpoint_load(const char *path, bb_model *model, bb_optimizer *optimizer, bb_training_state *state,
                              bb_error *err) {
     BB_DEVICE_SCOPE(model->device);
@@ -151,8 +162,13 @@ bb_status bb_checkpoint_load(const char *path, bb_model *model, bb_optimizer *op
     bb_training_state read;
     char kind[16];
     bb_status status;
-    BB_TRY(bb_model_source_open(path, NULL, &w, err));
+    BB_TRY(open_source(path, model, &w, err));
     BB_TRY_GOTO(status, done, same_config(path, &w.config, &model->config, err));
+    if (w.layout == &bb_layout_original) {
+        BB_TRY_GOTO(status, done, bb_original_checkpoint_load(&w, model, optimizer, &read, err));
+        goto loaded;
+    }
+    BB_TRY_GOTO(status, done, require_training_state(&w, optimizer, err));
     BB_TRY_GOTO(status, done, read_state(w.source, &read, kind, sizeof kind, err));
     if (optimizer) {
         const char *want = bb_optimizer_name(optimizer);
@@ -165,6 +181,7 @@ bb_status bb_checkpoint_load(const char *path, bb_model *model, bb_optimizer *op
         }
     }
     BB_TRY_GOTO(status, done, load_tensors(&w, model, optimizer, &read, err));
+loaded:
     if (optimizer) optimizer->steps = read.optimizer_steps;
     if (state) *state = read;
 done:

@@ -82,3 +82,18 @@ bb_checkpoint_part bb_checkpoint_part_at(const bb_checkpoint_memory *memory, con
     default: return (bb_checkpoint_part){s->v, n * sizeof(float), p->rank};
     }
 }
+
+bb_status bb_checkpoint_copy_in(bb_device *device, const bb_checkpoint_memory *to, const bb_checkpoint_tensor *tensor,
+                                const bb_checkpoint_bytes *bytes, bb_error *err) {
+    uint64_t part_begin = 0, at = bytes->at, past = at + bytes->size;
+    for (int i = 0, parts = bb_checkpoint_part_count(to, tensor); i < parts && part_begin < past; i++) {
+        bb_checkpoint_part part = bb_checkpoint_part_at(to, tensor, i);
+        uint64_t part_end = part_begin + part.bytes;
+        uint64_t begin = part_begin > at ? part_begin : at, end = part_end < past ? part_end : past;
+        if (part.data && begin < end)
+            device->ops->copy_in(device, (uint8_t *)part.data + (begin - part_begin), bytes->data + (begin - at),
+                                 (size_t)(end - begin));
+        part_begin = part_end;
+    }
+    return device->ops->sync(device, err);
+}

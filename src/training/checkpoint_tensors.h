@@ -51,6 +51,16 @@ typedef struct bb_checkpoint_part {
     int rank; /* the rank that holds it, when data is NULL */
 } bb_checkpoint_part;
 
+/* Bytes of a tensor, from byte `at` of it. */
+typedef struct bb_checkpoint_bytes {
+    uint64_t at;
+    const uint8_t *data;
+    size_t size;
+} bb_checkpoint_bytes;
+/* Copies bytes of a file's tensor to the parts of it that this rank holds. */
+bb_status bb_checkpoint_copy_in(bb_device *device, const bb_checkpoint_memory *to, const bb_checkpoint_tensor *tensor,
+                                const bb_checkpoint_bytes *bytes, bb_error *err);
+
 int bb_checkpoint_part_count(const bb_checkpoint_memory *memory, const bb_checkpoint_tensor *tensor);
 bb_checkpoint_part bb_checkpoint_part_at(const bb_checkpoint_memory *memory, const bb_checkpoint_tensor *tensor, int index);
 

@@ -92,6 +92,26 @@ save("command", dict({"model": few}, x=Command()))
 save("namespace", dict({"model": few}, args=argparse.Namespace(**shape)))
 torch.save({"model": few}, here / "legacy.pt", _use_new_zipfile_serialization=False)
 
+# A checkpoint with the moments of every parameter, as the trainer writes it after its third step, number 2.
+torch.manual_seed(1)
+shape = dict(n_layer=1, d_model=8, n_head=2, n_kv_head=1, d_ff=12)
+model = build()
+opt = torch.optim.AdamW(model.parameters(), lr=1e-2, betas=(0.9, 0.95), weight_decay=0.1)
+for _ in range(3):
+    loss = F.cross_entropy(model(data[None, :-1])[0], data[1:])
+    opt.zero_grad()
+    loss.backward()
+    opt.step()
+save("resume", {"step": 2, "variant": "ar", "model_family": "bitbyte", "model": model.state_dict(), "opt": opt.state_dict(),
+                "scaler": scaler, "args": dict(args, **shape)})
+# Optimizers whose state cannot be taken: bitsandbytes' AdamW8bit and GaLore, as far as their state tells.
+small = {k: v.half() for k, v in model.state_dict().items()}
+group = opt.state_dict()["param_groups"][0]
+eight = {"step": 3, "state1": torch.zeros(4, dtype=torch.uint8), "state2": torch.zeros(4, dtype=torch.uint8), "absmax1": torch.zeros(1)}
+save("bitsandbytes", {"step": 2, "model": small, "opt": {"state": {0: eight}, "param_groups": [group]}, "args": dict(args, **shape)})
+groups = [dict(group, params=[0, 1, 6, 9]), dict(group, params=[2, 3, 4, 5, 7, 8], rank=128, update_proj_gap=200, proj_type="std")]
+save("galore", {"step": 2, "model": small, "opt": {"state": {}, "param_groups": groups}, "args": dict(args, **shape)})
+
 with open(here / "losses.txt", "w") as f:
     for name, value in losses.items():
         f.write(f"{name} {value:.7f}\n")
