@@ -129,23 +129,27 @@ static const char *changed(const char *name, const char *from, const char *to, s
     return path;
 }
 
+#define PAIR(from, to) from, to, sizeof(from) - 1
+
 static void test_refused(void **state) {
     (void)state;
     static const struct {
         const char *from, *to;
+        size_t size;
         bb_status code;
         const char *part;
         bool without; /* refused without the optimizer's state, too */
-    } cases[] = {{"exp_avg_sq", "exp_avg_sk", BB_ERR_FORMAT, "'opt.state.0.exp_avg_sq' is missing", false},
-                 {"X\7\0\0\0exp_avg", "X\7\0\0\0state1_", BB_ERR_FORMAT, "'opt.state.0.exp_avg' is missing", false},
-                 {"betas", "rhos_", BB_ERR_UNSUPPORTED, "its optimizer is not Adam: only torch.optim.AdamW's moments", false},
-                 {"opt", "xpt", BB_ERR_FORMAT, "it has no 'opt'; resume with --no_opt_state", false},
-                 {"step", "stop", BB_ERR_ARGUMENT, "a model without training state: start from its weights with --init", true}};
+    } cases[] = {
+        {PAIR("exp_avg_sq", "exp_avg_sk"), BB_ERR_FORMAT, "'opt.state.0.exp_avg_sq' is missing", false},
+        {PAIR("X\7\0\0\0exp_avg", "X\7\0\0\0state1_"), BB_ERR_FORMAT, "'opt.state.0.exp_avg' is missing", false},
+        {PAIR("betas", "rhos_"), BB_ERR_UNSUPPORTED, "its optimizer is not Adam: only torch.optim.AdamW's moments", false},
+        {PAIR("opt", "xpt"), BB_ERR_FORMAT, "it has no 'opt'; resume with --no_opt_state", false},
+        {PAIR("step", "stop"), BB_ERR_ARGUMENT, "a model without training state: start from its weights with --init", true}};
     static float before[256 * 8], after[256 * 8];
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         run r = open_run(BB_OPTIM_ADAMW);
         bb_training_state training;
-        const char *path = changed("changed.pt", cases[i].from, cases[i].to, strlen(cases[i].from));
+        const char *path = changed("changed.pt", cases[i].from, cases[i].to, cases[i].size);
         copy_out(&r, 0, BB_FIELD_VALUES, before);
         assert_fails(bb_checkpoint_load(path, r.model, r.optimizer, &training, &test_error), cases[i].code, cases[i].part);
         assert_message(test_error, "changed.pt");

@@ -135,12 +135,13 @@ static bb_status same_config(const char *path, const bb_config *file, const bb_c
     return BB_OK;
 }
 
-/* The original's files may leave the number of heads to the caller, whose model has it. */
+/* The original's checkpoints may leave the number of heads to the caller, whose model has it. */
 static bb_status open_source(const char *path, const bb_model *model, bb_model_source *out, bb_error *err) {
     bb_tensor_source *source;
     *out = (bb_model_source){0};
     BB_TRY(bb_tensor_source_open(path, &source, err));
-    bb_import_options options = {.n_head = bb_tensor_source_metadata(source, "config") ? 0 : model->config.n_head};
+    bool original = bb_tensor_source_metadata(source, "config") == NULL && bb_tensor_source_metadata(source, "step") != NULL;
+    bb_import_options options = {.n_head = original ? model->config.n_head : 0};
     bb_status status = bb_model_source_of(source, &options, out, err);
     if (status != BB_OK) bb_tensor_source_close(source);
     return status;
