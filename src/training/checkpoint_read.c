@@ -140,8 +140,7 @@ static bb_status open_source(const char *path, const bb_model *model, bb_model_s
     bb_tensor_source *source;
     *out = (bb_model_source){0};
     BB_TRY(bb_tensor_source_open(path, &source, err));
-    bool original = bb_tensor_source_metadata(source, "config") == NULL && bb_tensor_source_metadata(source, "step") != NULL;
-    bb_import_options options = {.n_head = original ? model->config.n_head : 0};
+    bb_import_options options = {.n_head = strcmp(source->ops->format, "torch") == 0 ? model->config.n_head : 0};
     bb_status status = bb_model_source_of(source, &options, out, err);
     if (status != BB_OK) bb_tensor_source_close(source);
     return status;
