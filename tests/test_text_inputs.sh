@@ -77,7 +77,7 @@ expect 0 "$bitbyte" pack folder --exts all --out_dir every --json
 [ "$(json_value out files) $(json_value out left_out)" = "3 0" ] || fail "--exts all"
 [ ! -s err ] || fail "--exts all leaves nothing out"
 
-# ---- no text, and what training cannot read at random places
+# ---- no text, and what training cannot read at random offsets
 model=run/step-00000002.safetensors
 printf 'GGUF\3\0\0\0rest' >model.gguf
 for data in "$model" model.gguf; do

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT
-/* One allocation, carved into aligned pieces by a function that runs twice: once with base NULL to measure, once to carve. */
+/* One allocation, divided into aligned pieces by a layout function that runs twice: with base NULL it measures, with memory it
+ * assigns pointers. */
 #ifndef BB_CORE_ARENA_H
 #define BB_CORE_ARENA_H
 
@@ -19,7 +20,7 @@ static inline size_t bb_align_up(size_t n) { return (n + BB_ALIGN - 1) & ~(BB_AL
 static inline void *bb_arena_alloc(bb_arena *a, size_t bytes) {
     size_t at = a->used;
     a->used += bb_align_up(bytes);
-#ifdef __clang_analyzer__ /* it would follow the NULLs of measuring into what uses the carved pieces */
+#ifdef __clang_analyzer__ /* it would follow the NULLs of measuring into the code that uses the pieces */
     return a->base + at;
 #else
     return a->base ? (void *)(a->base + at) : NULL;

@@ -19,8 +19,8 @@ static const char *const names[] = {"generic", "avx2", "avx512", "avx512_vnni", 
 const char *bb_cpu_level_name(bb_cpu_level level) { return names[level]; }
 
 #if defined(__x86_64__)
-/* Tiles with int8 and bf16, as CPUID has them, and the system lets this process use them: it keeps their registers (XCR0), but
- * only for processes that have asked, which this does, for all threads. */
+/* Whether CPUID reports tiles with int8 and bf16, and the system lets this process use them. Linux saves the tile registers
+ * (XCR0) only for processes that have requested it. This requests it, for all threads. */
 static bool may_use_amx(void) {
 #ifdef __linux__
     enum { REQUEST_PERMISSION = 0x1023, TILE_DATA = 18 }; /* ARCH_REQ_XCOMP_PERM, XFEATURE_XTILE_DATA */
@@ -75,7 +75,7 @@ typedef struct feature {
     bool there;
 } feature;
 
-/* Writes what is there of an architecture's features; `base` is what every processor of it has. */
+/* Writes the names of the features that are present, after `base`, which every processor of the architecture has. */
 static void list_features(char *out, size_t size, const char *base, const feature *features, size_t count) {
     size_t n = (size_t)snprintf(out, size, "%s", base);
     for (size_t i = 0; i < count && n < size; i++)
@@ -83,8 +83,7 @@ static void list_features(char *out, size_t size, const char *base, const featur
 }
 
 #if defined(__x86_64__)
-/* AVX and AVX-512 are there if the system keeps their registers too, which the compiler's own answer counts in and CPUID's bits
- * do not. */
+/* AVX and AVX-512 are usable if the system saves their registers too. __builtin_cpu_supports checks that, CPUID does not. */
 void bb_cpu_features(char *out, size_t size) {
     unsigned a, b, c = 0, d = 0, leaf1_c = 0, leaf7_d = 0, leaf7_1_a = 0;
     if (__get_cpuid(1, &a, &b, &c, &d)) leaf1_c = c;

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-/* Files. Every message says the path and the system's reason. */
+/* Files. Every message has the path and the system's reason. */
 #include "core/file.h"
 
 #include <errno.h>
@@ -26,7 +26,7 @@ static const char *file_type_name(mode_t mode) {
 
 bb_status bb_file_open(const char *path, int *fd, struct stat *st, bb_error *err) {
     bb_status status = BB_OK;
-    *fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK); /* not blocking: a pipe without a writer would wait for ever */
+    *fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK); /* opening a pipe without a writer would block */
     if (*fd < 0) return fail_errno(err, path, "open", errno);
     if (fstat(*fd, st) != 0)
         status = fail_errno(err, path, "stat", errno);
@@ -98,8 +98,8 @@ done:
 
 /* ---- Writing ---------------------------------------------------------------------------------------------------------- */
 
-/* The name to rename to: what a link leads to, so that the link survives. A rename over a device or a pipe would replace it by
- * a file, so those are refused. */
+/* The name to rename to: the target of a link, so that the link survives. A rename would replace a device or a pipe by a file,
+ * so those are refused. */
 static bb_status resolve_target(const char *path, char **target, bb_error *err) {
     struct stat st;
     *target = NULL;
@@ -126,7 +126,7 @@ bb_status bb_file_writer_open(const char *path, bb_file_writer *out, bb_error *e
     }
     const int flags = O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC;
     int fd = open(tmp, flags, 0666);
-    /* There already: left by a killed process that had our number. */
+    /* Left by a killed process that had the same process id. */
     if (fd < 0 && errno == EEXIST && unlink(tmp) == 0) fd = open(tmp, flags, 0666);
     if (fd < 0) {
         status = fail_errno(err, tmp, "create", errno);
@@ -180,14 +180,14 @@ static int flush_to_disk(int fd) {
     return rc;
 }
 
-/* Without this a power cut may forget the rename, though it keeps the data. */
+/* Without this, a power failure may undo the rename, although the data is on disk. */
 static bb_status flush_directory_of(const char *path, bb_error *err) {
     const char *slash = strrchr(path, '/');
     char *dir = !slash ? strdup(".") : strndup(path, slash == path ? 1 : (size_t)(slash - path));
     if (!dir) return bb_fail(err, BB_ERR_MEMORY, "%s: no memory for its name", path);
     bb_status status = BB_OK;
     int fd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    /* A directory may be writable and not readable, and some file systems know no flush of one: nothing to be done then. */
+    /* A directory may be writable but not readable, and some file systems cannot flush one: ignored. */
     if (fd < 0 && errno != EACCES) status = fail_errno(err, dir, "open", errno);
     if (fd >= 0 && flush_to_disk(fd) != 0 && errno != EINVAL && errno != ENOTSUP)
         status = fail_errno(err, dir, "flush the directory", errno);
@@ -241,7 +241,7 @@ bb_status bb_file_replace(const char *path, const void *data, size_t size, bb_er
 static bb_status make_one_dir(const char *path, bb_error *err) {
     if (mkdir(path, 0777) == 0) return BB_OK;
     int error = errno;
-    struct stat st; /* read-only file systems say EROFS, not EEXIST, of directories that are there */
+    struct stat st; /* read-only file systems report EROFS, not EEXIST, for existing directories */
     if (stat(path, &st) == 0) {
         if (S_ISDIR(st.st_mode)) return BB_OK;
         return bb_fail(err, BB_ERR_IO, "%s: expected a directory, found %s", path, file_type_name(st.st_mode));

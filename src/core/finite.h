@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-/* Finding what is not a finite number in f32 data. */
+/* Finds values that are not finite in f32 data. */
 #ifndef BB_CORE_FINITE_H
 #define BB_CORE_FINITE_H
 

@@ -11,7 +11,7 @@
 
 enum { PATH_BYTES = 2 * PATH_MAX };
 
-/* The number after `key` at the start of a line of a file, e.g. "MemTotal:"; an empty key takes the first line's. */
+/* Reads the number after `key` at the start of a line, e.g. "MemTotal:". An empty key matches the first line. */
 static bool read_number(const char *path, const char *key, uint64_t *value) {
     FILE *file = fopen(path, "re");
     if (!file) return false;
@@ -29,7 +29,7 @@ static bool read_in(const char *dir, const char *name, const char *key, uint64_t
     return read_number(path, key, value);
 }
 
-/* True when `list`, "a,b,c", has `name`. */
+/* Whether `list`, "a,b,c", contains `name`. */
 static bool list_has(const char *list, const char *name) {
     size_t n = strlen(name);
     for (const char *at = list; (at = strstr(at, name)); at += n)
@@ -46,7 +46,7 @@ static void apply_memory(limits *l, const char *dir, bool v2) {
     uint64_t limit, used, cache = 0;
     if (!read_in(dir, v2 ? "memory.max" : "memory.limit_in_bytes", "", &limit) ||
         !read_in(dir, v2 ? "memory.current" : "memory.usage_in_bytes", "", &used))
-        return; /* "max", or no such controller here */
+        return; /* "max", or no such controller */
     (void)read_in(dir, "memory.stat", v2 ? "inactive_file " : "total_inactive_file ", &cache);
     used -= cache < used ? cache : used;
     uint64_t left = limit > used ? limit - used : 0;
@@ -68,12 +68,12 @@ static void apply_cpus(limits *l, const char *dir, bool v2) {
         return;
     }
     if (period == 0 || quota == 0) return;
-    uint64_t cpus = (quota - 1) / period + 1; /* v1 writes "no quota" as -1, which is read as 2^64 - 1 */
+    uint64_t cpus = (quota - 1) / period + 1; /* v1 writes -1 for no quota, which is read as 2^64 - 1 */
     if (cpus < l->cpus) l->cpus = cpus;
 }
 
-/* A group is held by the limits of those above it too. What its path names may lie outside of the visible tree (a container's
- * view of its host): levels that are not there have no files, and say nothing. */
+/* The limits of a group's parents apply too. In a container the path may lie outside the visible tree: levels without files are
+ * ignored. */
 static void apply_group(limits *l, const char *mount, const char *group, bool v2, void (*apply)(limits *, const char *, bool)) {
     char dir[PATH_BYTES];
     int length = snprintf(dir, sizeof dir, "%s%s", mount, group);
@@ -117,7 +117,7 @@ static void apply_groups(limits *l, const char *root) {
 
 bb_affinity bb_host_affinity(bb_get_affinity *get) {
     bb_affinity a = {.cpus = 1};
-    /* The kernel refuses a mask shorter than its own, which may be longer than cpu_set_t's 1,024 processors. */
+    /* The kernel refuses a mask shorter than its own, which may be longer than the 1,024 processors of cpu_set_t. */
     for (int most = CPU_SETSIZE; most <= 1 << 20; most *= 2) {
         cpu_set_t *set = CPU_ALLOC((size_t)most);
         size_t size = CPU_ALLOC_SIZE((size_t)most);
@@ -139,7 +139,7 @@ int bb_host_cpus(const char *root) {
     return (int)l.cpus;
 }
 
-/* 0 where OMP_NUM_THREADS does not say. It may be a list, of which the first number is for the outermost parallel regions. */
+/* 0 if OMP_NUM_THREADS is not set. It may be a list, whose first number is for the outermost parallel regions. */
 static int threads_asked_for(void) {
     const char *text = getenv("OMP_NUM_THREADS");
     char *end;

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-/* What this process may use of the machine: the smaller of what the system has and what its control groups (v1, v2) allow. */
+/* The processors and memory that this process may use: those of the system, or less if its control groups (v1, v2) say so. */
 #ifndef BB_CORE_HOST_H
 #define BB_CORE_HOST_H
 
@@ -13,7 +13,7 @@ enum { BB_MAX_THREADS = 1024 }; /* of a device */
 
 /* Processors: the affinity mask, or the CPU quota rounded up where that is less. >= 1. */
 int bb_host_cpus(const char *root);
-/* Threads for a device where nobody says how many. OMP_NUM_THREADS where it is set to 1 or more; else bb_host_cpus, divided by the
+/* Default number of threads of a device: OMP_NUM_THREADS if that is 1 or more, else bb_host_cpus divided by the number of
  * processes that share them. From 1 to BB_MAX_THREADS. */
 int bb_host_threads(const char *root, int sharers);
 
@@ -23,10 +23,10 @@ typedef struct bb_affinity {
 } bb_affinity;
 
 typedef int bb_get_affinity(pid_t pid, size_t bytes, cpu_set_t *set);
-/* The mask that `get` (sched_getaffinity) gives for this thread, however many processors it has room for. */
+/* The affinity mask of this thread, from `get` (sched_getaffinity), for any number of processors. */
 bb_affinity bb_host_affinity(bb_get_affinity *get);
-/* Bytes of memory, and of those that can be had without swapping (page cache that can be dropped counts as free). Both 0,
- * which means not known, where /proc/meminfo cannot be read. */
+/* Bytes of memory, and those available without swapping (page cache that can be dropped counts as free). Both are 0, unknown,
+ * if /proc/meminfo cannot be read. */
 void bb_host_memory(const char *root, uint64_t *total_bytes, uint64_t *free_bytes);
 
 #endif

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-/* Bytes to be read at random offsets: a file, or a block of memory (fuzzing, archives inside archives). */
+/* Input for reads at random offsets: a file, or a block of memory (for fuzzing, and archives inside archives). */
 #ifndef BB_CORE_INPUT_H
 #define BB_CORE_INPUT_H
 

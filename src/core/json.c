@@ -4,12 +4,12 @@
 
 #include <stdlib.h>
 
-enum { PARSED_BYTES = 32 }; /* more than jansson takes for a byte of any text */
+enum { PARSED_BYTES = 32 }; /* more than jansson allocates for a byte of any text */
 
 bb_status bb_json_parse(const char *text, size_t length, const char *where, size_t offset, json_t **out, bb_error *err) {
     json_error_t at;
     *out = NULL;
-    /* Where memory runs out inside of a token jansson blames the text, or ends the process: so it is asked for before. */
+    /* If memory runs out inside a token, jansson reports a syntax error or aborts. So check for memory first. */
     void *probe = length <= SIZE_MAX / PARSED_BYTES / 2 ? malloc(PARSED_BYTES * length + 65536) : NULL;
     free(probe);
     if (probe) *out = json_loadb(text, length, JSON_REJECT_DUPLICATES, &at);

@@ -11,7 +11,7 @@ static bool is_utf8(const char *text) {
     return string != NULL;
 }
 
-/* Where something is escaped, backslashes are too: so the text has one meaning. */
+/* If anything is escaped, backslashes are too, so that the text is unambiguous. */
 char *bb_path_text(const char *path) {
     if (!path) return NULL;
     if (is_utf8(path) && !strstr(path, "\\x")) return strdup(path);

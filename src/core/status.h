@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-/* Status codes with a message: how every function that can fail says so. */
+/* Status codes with a message, returned by every function that can fail. */
 #ifndef BB_CORE_STATUS_H
 #define BB_CORE_STATUS_H
 
@@ -8,18 +8,18 @@
 /* Fills err (when not NULL) and returns code, so that a caller writes `return bb_fail(err, …)`. */
 bb_status bb_fail(bb_error *err, bb_status code, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
 
-#ifdef __clang_analyzer__ /* it can't see into status.c: a failure is never BB_OK */
+#ifdef __clang_analyzer__ /* it does not see status.c, so tell it that a failure is never BB_OK */
 #define bb_fail(err, code, ...) ((void)bb_fail((err), (code), __VA_ARGS__), (code))
 #endif
 
-/* Whether a failure to read a file tells that this file is bad, so that another may do: not a lack of memory, nor a wrong
+/* Whether a failure to read a file means that the file is bad, and another may be good: not out of memory, nor a wrong
  * argument. */
 bool bb_status_is_damage(bb_status status);
 
-/* Puts "prefix: " before the message of an error that is being passed up; returns err's code. */
+/* Prepends "prefix: " to the message of an error that is being passed on. Returns code. */
 bb_status bb_fail_prefix(bb_error *err, bb_status code, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
 
-/* What BB_REQUIRE calls: names are those of the pointers, separated by ", ". */
+/* Used by BB_REQUIRE. `names`: of the pointers, separated by ", ". */
 bb_status bb_require_pointers(bb_error *err, const char *function, const char *names, const void *const *pointers,
                               size_t count);
 
@@ -29,13 +29,13 @@ bb_status bb_require_pointers(bb_error *err, const char *function, const char *n
         if (bb_try_status_ != BB_OK) return bb_try_status_;                                                                    \
     } while (0)
 
-/* At the head of public functions, where the error is `err`: fails for the first pointer that is NULL, by its name in bitbyte.h:
+/* At the start of public functions, whose error is `err`: fails if a pointer is NULL, and names it as bitbyte.h does:
  * BB_REQUIRE("model, path", m, path). */
 #define BB_REQUIRE(names, ...)                                                                                                 \
     BB_TRY(bb_require_pointers(err, __func__, names, (const void *const[]){__VA_ARGS__},                                       \
                                sizeof(const void *const[]){__VA_ARGS__} / sizeof(const void *)))
 
-/* The same where resources are held: jumps to the function's one cleanup label with `status` set. */
+/* BB_TRY where resources are held: sets `status` and jumps to the function's cleanup label. */
 #define BB_TRY_GOTO(status, label, expr)                                                                                       \
     do {                                                                                                                       \
         (status) = (expr);                                                                                                     \

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-/* Shards of raw bytes: a directory's, a glob's, or one file. */
+/* Shards of raw bytes: the files of a directory or a glob, or one file. */
 #include "data/dataset.h"
 
 bb_status bb_byte_shard_dataset_open(const char *data, int seq_len, uint64_t seed, int rank, int world_size, bb_dataset **out,

@@ -20,7 +20,7 @@ static bb_status no_memory(const char *data, bb_error *err) {
     return bb_fail(err, BB_ERR_MEMORY, "%s: no memory for the list of its files", data);
 }
 
-/* `prefix` with the characters that glob() reads specially made plain, then "/" and `pattern`. */
+/* `prefix` with the special characters of glob() escaped, then "/" and `pattern`. */
 static char *glob_below(const char *prefix, const char *pattern) {
     char *joined = malloc(2 * strlen(prefix) + strlen(pattern) + 2), *at = joined;
     if (!joined) return NULL;
@@ -54,7 +54,7 @@ static bb_status open_file(bb_byte_source *source, bb_byte_file *file, struct st
     return BB_OK;
 }
 
-/* The file is still the one that was opened first, and as long. */
+/* Checks that the file is the one that was opened first, and has not shrunk. */
 static bb_status check_unchanged(const bb_byte_file *file, const struct stat *st, bb_error *err) {
     if (st->st_dev != file->device || st->st_ino != file->inode)
         return bb_fail(err, BB_ERR_DATA, "%s: another file has taken its place while it was in use", file->path);
@@ -130,15 +130,15 @@ static void quote_path(const char *path, char *out, size_t size) {
     snprintf(out, size, plain ? "%s" : "'%s'", path);
 }
 
-/* Training reads files at random places, so what is not plain bytes must be packed first. */
+/* Training reads files at random offsets, so anything but plain bytes must be packed first. */
 static bb_status refuse_for_training(const char *path, const char *found, bb_error *err) {
     char quoted[512];
     if (strcmp(path, "-") == 0)
         return bb_fail(err, BB_ERR_ARGUMENT,
-                       "standard input cannot be read at random places; first: bitbyte pack - --out_dir DIR");
+                       "standard input cannot be read at random offsets; first: bitbyte pack - --out_dir DIR");
     quote_path(path, quoted, sizeof quoted);
     return bb_fail(err, BB_ERR_DATA,
-                   "%s: found %s, which cannot be read at random places; first: bitbyte pack %s --out_dir DIR", path, found,
+                   "%s: found %s, which cannot be read at random offsets; first: bitbyte pack %s --out_dir DIR", path, found,
                    quoted);
 }
 
@@ -147,7 +147,7 @@ static bool is_packed_shard(const char *path) {
     return bb_pack_name_kind(slash ? slash + 1 : path) == BB_PACK_NAME_WHOLE;
 }
 
-/* What the first bytes say. */
+/* Recognizes the content by the first bytes. */
 static bb_status check_content(bb_byte_source *source, bb_byte_file *file, bb_error *err) {
     uint8_t head[BB_CONTENT_HEAD];
     size_t size = (size_t)bb_min(file->size, (int64_t)sizeof head);
@@ -177,7 +177,7 @@ static bb_status add_regular_file(bb_byte_source *out, bb_byte_file *file, bb_er
     return status;
 }
 
-/* Not a regular file, and not one of a kind that the open below would refuse. */
+/* Neither a regular file nor a kind that opening refuses. */
 static bool is_pipe(const char *path) {
     struct stat st;
     return strcmp(path, "-") == 0 || (stat(path, &st) == 0 && !S_ISREG(st.st_mode) && !S_ISDIR(st.st_mode));
@@ -209,7 +209,7 @@ static bb_status add_file(const char *path, bb_byte_source *out, bb_error *err) 
 static bb_status open_matches(const char *data, const char *pattern, bb_byte_source *out, bb_error *err) {
     bb_status status = BB_OK;
     glob_t matches = {0};
-    int rc = glob(pattern, GLOB_NOSORT, NULL, &matches); /* its own order follows the locale */
+    int rc = glob(pattern, GLOB_NOSORT, NULL, &matches); /* its order depends on the locale */
     if (rc == GLOB_NOSPACE || matches.gl_pathc > INT_MAX) {
         status = no_memory(data, err);
         goto done;

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT
-/* Recognizing what a file holds. Text must never be taken for anything else, so short or printable marks are checked further. */
+/* Recognizes what a file holds. Text must never be taken for anything else, so short or printable signatures are checked
+ * further. */
 #include "data/content.h"
 
 #include <string.h>
@@ -31,7 +32,7 @@ static bool is_skippable_zstd_frame(const uint8_t *head, size_t size) {
     return size >= 4 && head[0] >> 4 == 5 && memcmp(head + 1, "\x2a\x4d\x18", 3) == 0;
 }
 
-/* "BZh1" to "BZh9", then a block's or the end's mark. */
+/* "BZh1" to "BZh9", then the signature of a block or of the end. */
 static bool is_bzip2(const uint8_t *head, size_t size) {
     return size >= 10 && memcmp(head, "BZh", 3) == 0 && head[3] >= '1' && head[3] <= '9' &&
            (memcmp(head + 4, "1AY&SY", 6) == 0 || memcmp(head + 4, "\x17\x72\x45\x38\x50\x90", 6) == 0);
@@ -51,10 +52,10 @@ static bool is_gguf(const uint8_t *head, size_t size) {
 
 static bool is_tar(const uint8_t *head, size_t size) { return size >= 265 && memcmp(head + 257, "ustar", 5) == 0; }
 
-/* Two bytes say little: bytes of another kind that begin with them are soon no UTF-16. */
+/* Two bytes say little, but other data that begins with them is soon invalid UTF-16. */
 static bool is_utf16(const uint8_t *head, size_t size, bool little) {
     if (size < 2 || head[0] != (little ? 0xff : 0xfe) || head[1] != (little ? 0xfe : 0xff)) return false;
-    bool high = false; /* the unit before this one is the first half of a pair */
+    bool high = false; /* the previous unit is the first half of a surrogate pair */
     for (size_t i = 2; i + 1 < size; i += 2) {
         unsigned unit = little ? head[i] | (unsigned)head[i + 1] << 8 : head[i + 1] | (unsigned)head[i] << 8;
         bool low = unit >= 0xdc00 && unit < 0xe000;

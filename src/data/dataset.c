@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: MIT
-/* Sampling. A sample is a pure function of (seed, its number, seq_len), so the position is the only state: a resumed run goes
- * on with the same bytes, and ranks share the work by taking disjoint ranges of numbers.
+/* Sampling. A sample is a pure function of (seed, its number, seq_len), so the position is the only state: a resumed run
+ * continues with the same bytes, and ranks share the work by taking disjoint ranges of numbers.
  *
- * With T = seq_len, an epoch has an offset o < T; its windows begin at o, o + T, o + 2T, … of every file, as far as T + 1 bytes
- * fit. Any T epochs in a row from a multiple of T, a cycle, have each offset once, in an order that the cycle permutes. So a
- * cycle holds each offset of a file at which a window fits exactly once: sample n lies in cycle n / (number of those), and its
- * epoch is found by counting through at most T of them. */
+ * With T = seq_len, an epoch has an offset o < T. Its windows begin at o, o + T, o + 2T, … of every file, while T + 1 bytes
+ * fit. T epochs make a cycle, in which each offset o occurs once, in an order that a permutation of the cycle gives. So in a
+ * cycle, every place of a file at which a window fits occurs exactly once: sample n is in cycle n / (number of places), and its
+ * epoch is found by counting through at most T epochs. */
 #include "data/dataset.h"
 
 #include <inttypes.h>
@@ -14,7 +14,7 @@
 
 #include "core/rng.h"
 
-/* Offsets at which a window fits. */
+/* Places at which a window fits. */
 static uint64_t windows_of(const bb_byte_file *file, int seq_len) {
     return file->size > seq_len ? (uint64_t)(file->size - seq_len) : 0;
 }
@@ -68,11 +68,11 @@ bb_status bb_dataset_set_seq_len(bb_dataset *dataset, int seq_len, bb_error *err
     dataset->info = info;
     dataset->seq_len = seq_len;
     dataset->offsets = count_offsets(source, seq_len);
-    bb_dataset_set_sampling(dataset, dataset->sampling); /* what is known of an epoch is of the old length */
+    bb_dataset_set_sampling(dataset, dataset->sampling); /* discards the epoch, which is for the old length */
     return BB_OK;
 }
 
-/* Fills first_windows for windows at every `stride` bytes from `offset` on. */
+/* Fills first_windows for windows at `offset` and every `stride` bytes after it. */
 static uint64_t number_windows(bb_dataset *dataset, uint64_t offset, uint64_t stride) {
     uint64_t total = 0;
     for (int i = 0; i < dataset->source.count; i++) {
@@ -155,7 +155,7 @@ static void enter_epoch(bb_dataset *dataset, uint64_t epoch, uint64_t first_samp
     dataset->epoch_key = bb_rng_u64(dataset->seed, BB_STREAM_EPOCH_WINDOWS, epoch);
 }
 
-/* Where sample n is in the order of its epoch. An epoch may be empty, where all files are short. */
+/* The index of sample n within its epoch. If all files are short, an epoch may be empty. */
 static uint64_t find_epoch(bb_dataset *dataset, uint64_t n) {
     uint64_t cycle_first = n / dataset->offsets * dataset->offsets;
     if (dataset->epoch_samples == 0 || n < dataset->epoch_first || dataset->epoch_first < cycle_first)
@@ -177,7 +177,7 @@ bb_window bb_dataset_sample(bb_dataset *dataset, uint64_t n) {
         stride = (uint64_t)dataset->seq_len;
     }
     int low = 0, high = dataset->source.count;
-    while (high - low > 1) { /* first[low] <= window < first[high]; files without windows fall out, as first[i] == first[i+1] */
+    while (high - low > 1) { /* first[low] <= window < first[high]; files without windows have first[i] == first[i+1] */
         int middle = low + (high - low) / 2;
         if (first[middle] <= window)
             low = middle;

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-/* What both datasets are: windows over files, found by number. Shards and a stream differ in how files are found. */
+/* Windows over files, found by number. Datasets of shards and of a stream differ only in how they find files. */
 #ifndef BB_DATA_DATASET_H
 #define BB_DATA_DATASET_H
 
@@ -10,15 +10,15 @@ struct bb_dataset {
     char *name;              /* as the caller gave it, for messages */
     uint64_t *first_windows; /* (source.count + 1): windows before file i, in this epoch; the last is their total. With
                                 replacement: every offset at which a window fits */
-    uint8_t *window;         /* (seq_len + 1), the one being read */
+    uint8_t *window;         /* (seq_len + 1) bytes of the window being read */
     int seq_len, rank, world_size;
-    uint64_t seed, position; /* position: samples seen by the whole job */
+    uint64_t seed, position; /* position: samples that all ranks have seen */
     bb_sampling sampling;
-    uint64_t offsets; /* at which a window fits, over all files: what seq_len epochs hold */
-    /* The epoch that first_windows and epoch_key are of; a cache, not state. epoch_samples 0: of none. */
+    uint64_t offsets; /* places at which a window fits, over all files: the samples of seq_len epochs */
+    /* The epoch of first_windows and epoch_key. A cache, not state. epoch_samples 0: no epoch. */
     uint64_t epoch, epoch_first, epoch_samples, epoch_offset, epoch_key; /* epoch_first: number of its first sample */
     bb_dataset_info info;
-    char warning[512]; /* where info.warning points, when it does */
+    char warning[512]; /* info.warning points here if there is one */
 };
 
 typedef struct bb_dataset_options {
@@ -26,12 +26,12 @@ typedef struct bb_dataset_options {
     uint64_t seed;
 } bb_dataset_options;
 
-/* Takes the source over, also when it fails. */
+/* Takes ownership of the source, also on failure. */
 bb_status bb_dataset_create(bb_byte_source *source, const char *name, const bb_dataset_options *options, bb_dataset **out,
                             bb_error *err);
-/* BB_SAMPLING_EPOCHS until this is called. */
+/* The default is BB_SAMPLING_EPOCHS. */
 void bb_dataset_set_sampling(bb_dataset *dataset, bb_sampling sampling);
-/* Where sample number n begins; seq_len + 1 bytes stand there. */
+/* Where sample n begins; seq_len + 1 bytes are there. */
 typedef struct bb_window {
     int file;
     int64_t offset;

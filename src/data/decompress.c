@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-/* Decompression by zlib, libzstd, liblzma and libbz2 behind one step. */
+/* Decompression by zlib, libzstd, liblzma and libbz2 behind one function. */
 #include "data/decompress.h"
 
 #include <limits.h>
@@ -14,7 +14,7 @@ static bb_status damaged(const bb_decompressor *d, const char *reason, bb_error 
 
 static unsigned int_size(size_t size) { return size < UINT_MAX ? (unsigned)size : UINT_MAX; }
 
-/* Members follow each other; some tools and tapes fill up with zeros, which gzip allows. True when no member begins here. */
+/* Whether no further member begins here. Some tools and tapes pad with zeros, which gzip allows. */
 static bool skip_padding(bb_decompressor *d, bb_decompress_step *s) {
     while (d->started && s->in_size > 0 && *s->in == 0) {
         s->in++;
@@ -30,7 +30,7 @@ static bb_status gunzip(bb_decompressor *d, bb_decompress_step *s, bb_error *err
         d->inside = d->started = true;
     }
     unsigned in_size = int_size(s->in_size), out_size = int_size(s->out_size);
-    d->gzip.next_in = (Bytef *)s->in; /* zlib reads it only */
+    d->gzip.next_in = (Bytef *)s->in; /* zlib does not write to it */
     d->gzip.avail_in = in_size;
     d->gzip.next_out = s->out;
     d->gzip.avail_out = out_size;
@@ -61,7 +61,7 @@ static bb_status unzstd(bb_decompressor *d, bb_decompress_step *s, bb_error *err
     return BB_OK;
 }
 
-/* liblzma itself goes on from stream to stream; whether the last one is whole it says once it is told of the end. */
+/* liblzma continues from stream to stream. Told of the end, it reports whether the last one is complete. */
 static bb_status run_xz(bb_decompressor *d, bb_decompress_step *s, lzma_action action, bb_error *err) {
     d->xz.next_in = s->in;
     d->xz.avail_in = s->in_size;
@@ -79,7 +79,7 @@ static bb_status run_xz(bb_decompressor *d, bb_decompress_step *s, lzma_action a
     case LZMA_STREAM_END:
     case LZMA_NO_CHECK:
     case LZMA_GET_CHECK:
-    case LZMA_BUF_ERROR: return BB_OK; /* no progress without more input or room */
+    case LZMA_BUF_ERROR: return BB_OK; /* no progress without more input or output space */
     case LZMA_MEM_ERROR: return no_memory(d, err);
     case LZMA_UNSUPPORTED_CHECK:
     case LZMA_OPTIONS_ERROR: return damaged(d, "it needs what this liblzma does not have", err);
@@ -95,7 +95,7 @@ static bb_status bunzip2(bb_decompressor *d, bb_decompress_step *s, bb_error *er
         d->inside = d->started = true;
     }
     unsigned in_size = int_size(s->in_size), out_size = int_size(s->out_size);
-    d->bzip2.next_in = (char *)s->in; /* libbz2 reads it only */
+    d->bzip2.next_in = (char *)s->in; /* libbz2 does not write to it */
     d->bzip2.avail_in = in_size;
     d->bzip2.next_out = (char *)s->out;
     d->bzip2.avail_out = out_size;
@@ -124,12 +124,12 @@ bb_status bb_decompress_open(bb_content content, bb_decompressor *out, bb_error 
         opened = out->zstd && !ZSTD_isError(ZSTD_initDStream(out->zstd));
         break;
     case BB_CONTENT_XZ: opened = lzma_stream_decoder(&out->xz, UINT64_MAX, LZMA_CONCATENATED) == LZMA_OK; break;
-    case BB_CONTENT_BZIP2: break; /* one is opened for each stream */
+    case BB_CONTENT_BZIP2: break; /* opened again for each stream */
     default: return bb_fail(err, BB_ERR_INTERNAL, "%s is not compressed", content.name);
     }
     if (opened) return BB_OK;
     bb_status status = no_memory(out, err);
-    if (content.kind == BB_CONTENT_GZIP) out->content.kind = BB_CONTENT_PLAIN; /* nothing to end */
+    if (content.kind == BB_CONTENT_GZIP) out->content.kind = BB_CONTENT_PLAIN; /* nothing to close */
     bb_decompress_close(out);
     return status;
 }
@@ -147,7 +147,7 @@ bb_status bb_decompress(bb_decompressor *d, bb_decompress_step *step, bb_error *
 
 bb_status bb_decompress_end(bb_decompressor *d, bb_error *err) {
     uint8_t nothing;
-    bb_decompress_step step = {.in = &nothing, .out = &nothing}; /* no byte of it is touched */
+    bb_decompress_step step = {.in = &nothing, .out = &nothing}; /* sizes 0 */
     if (d->content.kind == BB_CONTENT_XZ) BB_TRY(run_xz(d, &step, LZMA_FINISH, err));
     return d->inside ? bb_fail(err, BB_ERR_FORMAT, "%s ends too early", d->content.name) : BB_OK;
 }

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-/* Decompression, piece by piece: gzip (RFC 1952), zstd (RFC 8878), xz and bzip2, each of one or several members or frames. */
+/* Streaming decompression: gzip (RFC 1952), zstd (RFC 8878), xz and bzip2, each with one or more members or frames. */
 #ifndef BB_DATA_DECOMPRESS_H
 #define BB_DATA_DECOMPRESS_H
 
@@ -18,10 +18,10 @@ typedef struct bb_decompressor {
     ZSTD_DStream *zstd;
     bool inside;  /* in the middle of a member or a frame */
     bool started; /* at least one has begun */
-    bool full;    /* the last step filled its output: there may be more, without more input */
+    bool full;    /* the last step filled its output; there may be more without further input */
 } bb_decompressor;
 
-/* One step's input and output, moved on by the step. */
+/* Input and output of a step, which advances them. */
 typedef struct bb_decompress_step {
     const uint8_t *in;
     size_t in_size;
@@ -30,9 +30,9 @@ typedef struct bb_decompress_step {
 } bb_decompress_step;
 
 bb_status bb_decompress_open(bb_content content, bb_decompressor *out, bb_error *err);
-/* May give nothing without being at the end. Messages lack the place. */
+/* May produce no output before the end. Messages do not name the place. */
 bb_status bb_decompress(bb_decompressor *d, bb_decompress_step *step, bb_error *err);
-/* There is no more input: is that the end? */
+/* Call when the input ends: fails if it is incomplete. */
 bb_status bb_decompress_end(bb_decompressor *d, bb_error *err);
 void bb_decompress_close(bb_decompressor *d);
 

@@ -11,8 +11,8 @@
 
 enum {
     BLOCK_BYTES = 1 << 16,
-    BLOCKS_IN_ALL = 1024,      /* what a start can read unnoticed */
-    MANIFEST_LIMIT = 16 << 20, /* a longer one takes longer to parse than it is worth */
+    BLOCKS_IN_ALL = 1024,      /* read in a time that nobody notices at the start */
+    MANIFEST_LIMIT = 16 << 20, /* parsing a longer one takes too long */
     DIFFERENCES_SHOWN = 3
 };
 
@@ -23,7 +23,7 @@ static const char *base_name(const char *path) {
 
 static bb_status no_memory(bb_error *err) { return bb_fail(err, BB_ERR_MEMORY, "out of memory for the hashes of the data"); }
 
-/* All of a file of at most `blocks` blocks; of a longer one, blocks at equal distances, the first and the last among them. */
+/* Hashes a file: all of it up to `blocks` blocks, else blocks at equal distances, including the first and the last. */
 static bb_status hash_sample(bb_byte_source *source, int number, int64_t blocks, XXH3_state_t *state, uint8_t *buffer,
                              bb_error *err) {
     int64_t size = source->files[number].size;
@@ -39,7 +39,7 @@ static bb_status hash_sample(bb_byte_source *source, int number, int64_t blocks,
     return BB_OK;
 }
 
-/* Name -> entry, of all shards in the manifest beside `path`; empty where there is none that can be read. */
+/* The entries of all shards in the manifest beside `path`, by name. Empty if there is no manifest that can be read. */
 static bb_status read_manifest(const char *path, json_t **by_name, bb_error *err) {
     const char *const lists[] = {"shards", "val_shards"};
     char *directory = strndup(path, (size_t)(base_name(path) - path)), *manifest_path = NULL;
@@ -72,7 +72,7 @@ static json_t *describe_file(const bb_byte_file *file, XXH64_hash_t sample, cons
     snprintf(hash, sizeof hash, "%016llx", (unsigned long long)sample);
     const json_t *packed = json_object_get(manifest, name);
     json_t *whole = json_object_get(packed, "xxh3");
-    /* One of another size was changed since: what it says is of the file that it was. */
+    /* If the size differs, the file has changed since: the manifest describes the earlier one. */
     if (!json_is_string(whole) || json_integer_value(json_object_get(packed, "bytes")) != file->size) whole = NULL;
     return json_pack("{s:o,s:I,s:s,s:O*}", "name", bb_json_path(name), "bytes", (json_int_t)file->size, "sample_xxh3", hash,
                      "xxh3", whole);

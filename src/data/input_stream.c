@@ -19,19 +19,19 @@ static bb_status stopped(bb_error *err) { return bb_fail(err, BB_ERR_INTERRUPTED
 
 /* ---- The descriptor --------------------------------------------------------------------------------------------------- */
 
-/* A pipe may stay silent for long, and a caller's signal handler may restart reads: so the wait is one that ends. */
+/* A pipe may stay silent for long, and a signal may not interrupt read(). So poll with a timeout, and check for a stop. */
 static bb_status wait_for_input(const bb_input_stream *s, bb_error *err) {
     struct pollfd wait = {.fd = s->fd, .events = POLLIN};
     for (;;) {
         if (must_stop(s)) return stopped(err);
         int rc = poll(&wait, 1, 100);
-        if (rc > 0) return BB_OK; /* an error shows when reading */
+        if (rc > 0) return BB_OK; /* an error shows when reading it */
         if (rc < 0 && errno != EINTR && errno != EAGAIN)
             return bb_fail(err, BB_ERR_IO, "cannot wait for it: %s", strerror(errno));
     }
 }
 
-/* Reads on until `wanted` bytes are there, or the file ends. Only called with room for them. */
+/* Reads until `wanted` bytes are buffered, or the file ends. The buffer has room for them. */
 static bb_status fill(bb_input_stream *s, size_t wanted, bb_error *err) {
     if (s->input_used == s->input_size) {
         s->offset += (int64_t)s->input_size;
@@ -52,7 +52,7 @@ static bb_status fill(bb_input_stream *s, size_t wanted, bb_error *err) {
     return BB_OK;
 }
 
-/* The N of /dev/fd/N and the like, or -1. */
+/* The N of /dev/fd/N or an equivalent name, or -1. */
 static int named_descriptor(const char *path) {
     static const char *const folders[] = {"/dev/fd/", "/proc/self/fd/"};
     if (strcmp(path, "/dev/stdin") == 0) return STDIN_FILENO;
@@ -65,9 +65,9 @@ static int named_descriptor(const char *path) {
 
 static int open_path(const bb_input_stream *s, const char *path) {
     int fd;
-    do fd = open(path, O_RDONLY | O_CLOEXEC); /* waits for the other end of a pipe */
+    do fd = open(path, O_RDONLY | O_CLOEXEC); /* waits for the writer of a pipe */
     while (fd < 0 && errno == EINTR && !must_stop(s));
-    /* A socket, as some programs give for standard input, cannot be opened by its name. */
+    /* A socket cannot be opened by its name. Some programs pass one as standard input. */
     if (fd < 0 && errno == ENXIO && named_descriptor(path) >= 0) fd = fcntl(named_descriptor(path), F_DUPFD_CLOEXEC, 3);
     return fd;
 }
@@ -98,7 +98,7 @@ static bb_status decompress(bb_input_stream *s, uint8_t *buffer, size_t capacity
     return status;
 }
 
-/* The next bytes after decompression: at least one, or 0 at the end. */
+/* The next decompressed bytes: at least one, or 0 at the end. */
 static bb_status read_bytes(bb_input_stream *s, uint8_t *buffer, size_t capacity, size_t *size, bb_error *err) {
     for (*size = 0; *size == 0;) {
         if (s->input_used == s->input_size && !s->decompressor.full) {
@@ -113,7 +113,7 @@ static bb_status read_bytes(bb_input_stream *s, uint8_t *buffer, size_t capacity
             memcpy(buffer, s->input + s->input_used, *size);
             s->input_used += *size;
         }
-        if (must_stop(s)) return stopped(err); /* also when nothing comes out for long */
+        if (must_stop(s)) return stopped(err); /* also if there is no output for long */
     }
     return BB_OK;
 }
@@ -162,8 +162,8 @@ static unsigned utf16_unit(const bb_input_stream *s, size_t at) {
     return s->text.kind == BB_CONTENT_UTF16_LE ? p[0] | (unsigned)p[1] << 8 : p[1] | (unsigned)p[0] << 8;
 }
 
-/* Converts what there is, up to the room in buffer. Half a pair that stands alone becomes U+FFFD; where it may have its other half
- * still to come it waits, unless this is the end. */
+/* Converts the bytes there are, as far as buffer has room. Half a surrogate pair becomes U+FFFD, once it is certain that the
+ * other half does not follow. */
 static size_t convert(bb_input_stream *s, bool at_end, uint8_t *buffer, size_t capacity) {
     size_t size = 0;
     while (s->utf16_size - s->utf16_used >= 2 && capacity - size >= 4) {

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
-/* Packing: files in, one stream of documents, shards out. Memory holds one piece of a file, one line or one JSON file, and the
- * list of files; not the data. Nothing bears its final name before all of it is on disk, and manifest.json comes last. */
+/* Packing: files in, one stream of documents, shards out. Memory holds a piece of one file, a line or a JSON file, and the list
+ * of files, but not the data. A file gets its final name when it is complete on disk, and manifest.json comes last. */
 #include <inttypes.h>
 #include <math.h>
 #include <stdlib.h>
@@ -18,15 +18,15 @@
 
 enum {
     PIECE_BYTES = 1 << 18,
-    MALFORMED_LINES_REPORTED = 20 /* a file; then they are only counted */
+    MALFORMED_LINES_REPORTED = 20 /* per file; more are only counted */
 };
-#define RECORD_LIMIT_BYTES ((size_t)1 << 30) /* a .json file or a line is held whole, beside what the parser makes of it */
+#define RECORD_LIMIT_BYTES ((size_t)1 << 30) /* of a .json file or a line, which is in memory as text and as parsed */
 
 typedef struct packer {
     bb_pack_job *job;
-    bb_pack_input *input; /* the one being packed */
+    bb_pack_input *input; /* being packed */
     bb_pack_writer shards, val_shards;
-    bb_pack_mark mark; /* where `input` began */
+    bb_pack_mark mark; /* the start of `input` in the output */
     uint8_t *record;   /* (record_capacity) */
     size_t record_capacity;
 } packer;
@@ -60,7 +60,7 @@ static bb_status write_text(packer *p, const void *text, size_t size, bb_error *
     return status;
 }
 
-/* Separators stand between documents; empty ones are none. */
+/* Writes a separator before each document but the first. Empty documents do not count. */
 static bb_status begin_document(packer *p, bb_error *err) {
     bool is_first = p->job->result->documents == 0;
     p->job->result->documents++;
@@ -76,7 +76,7 @@ static bb_status emit_document(void *user, const void *text, size_t size, bb_err
     return bb_pack_tick(p->job, err);
 }
 
-/* As if the input had never been opened. */
+/* Undoes all that was packed of the current input. */
 static bb_status forget_input(packer *p, bb_error *err) {
     p->job->result->documents -= p->input->documents;
     p->input->documents = p->input->bytes = 0;
@@ -88,7 +88,7 @@ static bb_status forget_input(packer *p, bb_error *err) {
 
 /* ---- One input -------------------------------------------------------------------------------------------------------- */
 
-/* A failure to read belongs to the input, a failure to write to the pack; the latter is told apart by *fatal. */
+/* A failure to read concerns one input, a failure to write the whole pack. */
 typedef struct outcome {
     bb_status status;
     bool fatal;
@@ -130,7 +130,7 @@ static outcome pack_raw(packer *p, bb_input_stream *stream, bb_error *err) {
     }
 }
 
-/* Malformed JSON is the input's fault; whatever else fails in there failed to write, or has no memory. */
+/* Malformed JSON is the input's fault; any other failure is one of writing, or out of memory. */
 static outcome extract(bb_pack_extractor *x, uint8_t *text, size_t size, bool one_value, int64_t line, bb_error *err) {
     bb_status status = bb_pack_extract(x, (char *)text, size, one_value, line, err);
     return status == BB_ERR_FORMAT ? from_reading(status) : from_writing(status);
@@ -141,7 +141,7 @@ static bb_pack_extractor new_extractor(packer *p) {
     return (bb_pack_extractor){.keys = o->json_keys, .key_count = o->json_key_count, .emit = emit_document, .user = p};
 }
 
-/* One report for all records of a file that have no text: it is the wrong keys, or a few odd records. */
+/* One report for all records of a file without text: either the keys are wrong, or a few records are odd. */
 static bb_status report_empty_records(packer *p, const bb_pack_extractor *x, int64_t line, bb_error *err) {
     const bb_pack_options *o = p->job->options;
     if (x->empty_records == 0) return BB_OK;
@@ -191,8 +191,7 @@ static bb_status take_line(packer *p, line_state *s, uint8_t *text, size_t size,
     return BB_OK;
 }
 
-/* Takes the whole lines of record[0..used); returns how many bytes they were. From `searched` on no
- * line's end was looked for. */
+/* Packs the complete lines of record[0..used). *taken: their bytes. record[0..searched) contains no line feed. */
 static bb_status take_lines(packer *p, line_state *s, size_t used, size_t searched, size_t *taken, bb_error *err) {
     *taken = 0;
     for (const uint8_t *end; (end = memchr(p->record + searched, '\n', used - searched)); searched = *taken) {
@@ -306,7 +305,7 @@ static bb_status pack_all(packer *p, bb_pack_inputs *inputs, bb_error *err) {
     return BB_OK;
 }
 
-/* Once the names change, a request to stop comes too late: that takes no time. */
+/* Once files are being renamed, which takes no time, a request to stop is ignored. */
 static bb_status publish(packer *p, const bb_pack_inputs *inputs, const bb_pack_dir *dir, bb_error *err) {
     bb_status status = BB_OK;
     bool changing = false;
@@ -321,7 +320,7 @@ static bb_status publish(packer *p, const bb_pack_inputs *inputs, const bb_pack_
     bb_pack_report_progress(p->job);
 done:
     bb_file_writer_abort(&manifest);
-    if (status != BB_OK && changing) (void)bb_pack_dir_clear(dir, NULL); /* parts of a pack are worse than none */
+    if (status != BB_OK && changing) (void)bb_pack_dir_clear(dir, NULL); /* half a pack is worse than none */
     return status;
 }
 
@@ -333,7 +332,7 @@ static void free_job(bb_pack_job *job) {
     free(job);
 }
 
-/* An earlier pack's files are removed before inputs are read. */
+/* The files of the earlier pack are removed before the inputs are read, so they must not be inputs. */
 static bb_status check_inputs_survive(const bb_pack_options *o, bb_error *err) {
     struct stat out, parent;
     if (!o->overwrite || stat(o->out_dir, &out) != 0) return BB_OK;
@@ -354,7 +353,7 @@ static bb_status check_inputs_survive(const bb_pack_options *o, bb_error *err) {
 bb_status bb_pack(const bb_pack_options *options, bb_pack_result *result, bb_error *err) {
     BB_REQUIRE("options", options);
     bb_status status = BB_OK;
-    bb_error own_err; /* reasons for skipping are taken from it even when the caller wants no message */
+    bb_error own_err; /* needed for reasons of skipping even if the caller passes no err */
     bb_pack_result own_result;
     packer p = {0};
     bb_pack_inputs inputs = {0};

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-/* The directory that a pack writes to: its lock, and what an earlier pack left there. */
+/* The output directory of a pack: its lock, and the files of an earlier pack. */
 #ifndef BB_DATA_PACKER_DIR_H
 #define BB_DATA_PACKER_DIR_H
 
@@ -8,9 +8,9 @@
 #define BB_PACK_MANIFEST "manifest.json"
 
 typedef enum bb_pack_name {
-    BB_PACK_NAME_OTHER,  /* nothing of ours */
+    BB_PACK_NAME_OTHER,  /* not a file of a pack */
     BB_PACK_NAME_WHOLE,  /* shard_NNNNN.bin, val_NNNNN.bin, manifest.json */
-    BB_PACK_NAME_PARTIAL /* the same, not yet whole */
+    BB_PACK_NAME_PARTIAL /* the same, incomplete */
 } bb_pack_name;
 
 bb_pack_name bb_pack_name_kind(const char *name);
@@ -18,13 +18,13 @@ bb_pack_name bb_pack_name_kind(const char *name);
 typedef struct bb_pack_dir {
     const char *path;
     int lock;     /* held while the pack runs, or -1 */
-    bool created; /* by us: goes away with a failed pack */
+    bool created; /* by this pack, which removes it on failure */
 } bb_pack_dir;
 
-/* Makes the directory where needed, takes its lock, refuses an earlier pack unless overwrite, and removes what an earlier pack
- * that was killed left half done. */
+/* Creates the directory if necessary and locks it. An earlier pack in it is an error unless overwrite. Removes incomplete
+ * files of a pack that was killed. */
 bb_status bb_pack_dir_open(const char *path, bool overwrite, bb_pack_dir *out, bb_error *err);
-/* Removes every whole file of an earlier pack, the manifest first. */
+/* Removes all files of an earlier pack, the manifest first. */
 bb_status bb_pack_dir_clear(const bb_pack_dir *dir, bb_error *err);
 void bb_pack_dir_close(bb_pack_dir *dir, bool keep);
 

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-/* From the caller's files and folders to one list of files, the same on every machine. */
+/* Turns the caller's files and folders into one list of files, the same on every machine. */
 #include "data/packer_inputs.h"
 
 #include <ctype.h>
@@ -38,7 +38,7 @@ static file_id id_of(const struct stat *st) { return (file_id){st->st_dev, st->s
 
 static bb_status no_memory(bb_error *err) { return bb_fail(err, BB_ERR_MEMORY, "no memory for the list of input files"); }
 
-/* *is_new is false when the file was met before, by this path or another. */
+/* *is_new: whether the file has not been found before, by this or another path. */
 static bb_status remember(walk *w, const struct stat *st, bool *is_new, bb_error *err) {
     file_id *id = malloc(sizeof *id);
     if (!id) return no_memory(err);
@@ -76,7 +76,7 @@ static bool is_compression_ext(const char *ext, size_t length) {
     return false;
 }
 
-/* The extension of what a file holds: that of a.txt.gz is txt. */
+/* The extension that says what a file holds: of a.txt.gz, txt. */
 static const char *content_extension(const char *path, size_t *ext_length) {
     const char *name = base_name(path);
     const char *ext = extension(name, strlen(name), ext_length);
@@ -116,7 +116,7 @@ static bool is_wanted(const bb_pack_options *options, const char *path) {
 
 /* ---- What is left out ------------------------------------------------------------------------------------------------- */
 
-/* Its extension in lower case; long ones, which are rather parts of names, and what no place is left for are "other". */
+/* Counts by extension in lower case. Long ones, which are rather parts of names, and those past the limit are "other". */
 static void leave_out(bb_pack_job *job, const char *path) {
     char name[sizeof job->left_out[0].ext] = "other";
     size_t length = 0;
@@ -161,14 +161,14 @@ static void report_left_out(bb_pack_job *job) {
     if (job->result->left_out == 0 || !o->on_note) return;
     char files[512], note[768];
     bb_pack_left_out_text(job, files, sizeof files);
-    snprintf(note, sizeof note, "%" PRId64 " files of the folders are left out for their extension (exts): %s",
+    snprintf(note, sizeof note, "%" PRId64 " files of the folders are left out because of their extension (exts): %s",
              job->result->left_out, files);
     o->on_note(o->user, note);
 }
 
 /* ---- The list --------------------------------------------------------------------------------------------------------- */
 
-/* Takes path over. */
+/* Takes ownership of path. */
 static bb_status add(walk *w, char *path, bb_error *err) {
     bb_pack_inputs *list = w->out;
     if (list->count == list->capacity) {
@@ -190,7 +190,7 @@ static bb_status skip_errno(walk *w, const char *path, const char *what, bb_erro
     return bb_pack_skip_input(w->job, path, 1, BB_ERR_IO, err);
 }
 
-/* Sorted, so that of two paths to one folder the same is taken everywhere. */
+/* Sorted, so that the same one of two paths to a folder is used on every machine. */
 static int compare_entries(const struct dirent **a, const struct dirent **b) { return strcmp((*a)->d_name, (*b)->d_name); }
 
 static int not_hidden(const struct dirent *entry) { return entry->d_name[0] != '.'; }
@@ -211,7 +211,7 @@ static bb_status visit(walk *w, const char *path, bool inside_out_dir, bb_error 
     return copy ? add(w, copy, err) : no_memory(err);
 }
 
-/* An output folder below an input is no input; when it is the input itself, only what packs write there is left out. */
+/* The output folder is skipped below an input. If it is an input itself, only the files of packs are. */
 static bb_status walk_folder(walk *w, const char *path, const struct stat *folder, bool is_input, bb_error *err) {
     file_id id = id_of(folder);
     bool is_out_dir = compare_ids(&id, &w->out_dir) == 0, is_new = false;
@@ -240,7 +240,7 @@ static int compare_inputs(const void *a, const void *b) {
     return strcmp(x->path, y->path);
 }
 
-/* Sorts what was added since `first`, and drops the files that are in the list already. */
+/* Sorts the entries from `first` on, and removes files that are in the list already. */
 static bb_status close_folder(walk *w, int64_t first, bb_error *err) {
     bb_pack_inputs *list = w->out;
     if (list->count > first) qsort(list->items + first, (size_t)(list->count - first), sizeof *list->items, compare_inputs);
@@ -248,7 +248,7 @@ static bb_status close_folder(walk *w, int64_t first, bb_error *err) {
     bb_status status = BB_OK;
     for (; i < list->count; i++) {
         struct stat st;
-        bool is_new = true; /* a file gone by now is reported when it is opened */
+        bool is_new = true; /* a file that has disappeared is reported when it is opened */
         if (stat(list->items[i].path, &st) == 0) BB_TRY_GOTO(status, done, remember(w, &st, &is_new, err));
         if (is_new) {
             list->items[kept++] = list->items[i];

@@ -14,19 +14,19 @@ typedef enum bb_pack_kind {
 typedef struct bb_pack_input {
     char *path;
     bb_pack_kind kind;
-    int64_t documents, bytes; /* what it gave, separators not counted */
+    int64_t documents, bytes; /* packed, without separators */
     bool skipped;
 } bb_pack_input;
 
 typedef struct bb_pack_inputs {
     bb_pack_input *items; /* (count), in the order of packing */
     int64_t count, capacity;
-    int64_t duplicates; /* paths to a file that is packed already */
+    int64_t duplicates; /* further paths to a file in the list */
 } bb_pack_inputs;
 
-/* Inputs keep the caller's order; what a folder holds is sorted by path, bytewise. Each file is packed once, however many paths
- * lead to it; links are followed, and loops end there. Names that begin with a dot are left out in
- * folders, and so is out_dir. */
+/* Inputs are in the caller's order; the files of a folder are sorted by path, bytewise. Each file is packed once, even if
+ * several paths lead to it; so links are followed, and loops end. In folders, names that begin with a dot are skipped, and so
+ * is out_dir. */
 bb_status bb_pack_find_inputs(bb_pack_job *job, bb_pack_inputs *out, bb_error *err);
 void bb_pack_inputs_free(bb_pack_inputs *inputs);
 /* "12 .bin, 3 .pdf, 1 without an extension", the most frequent first. */

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-/* What all parts of the packer report to: progress, stop requests, skipped inputs. */
+/* Shared by all parts of the packer: progress, stop requests, skipped inputs. */
 #include "data/packer_job.h"
 
 #include <stdlib.h>

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-/* One pack: its options, and what all parts of the packer report to. */
+/* One pack: its options, progress and result, shared by all parts of the packer. */
 #ifndef BB_DATA_PACKER_JOB_H
 #define BB_DATA_PACKER_JOB_H
 
@@ -9,15 +9,15 @@ typedef struct bb_pack_skip {
     char *path, *reason;
 } bb_pack_skip;
 
-enum { BB_PACK_SKIPS_KEPT = 1000 }; /* for the manifest; more are counted */
+enum { BB_PACK_SKIPS_KEPT = 1000 }; /* listed in the manifest; more are only counted */
 
-/* Files of folders that were not taken, by their extension in lower case, without the dot; "" has none. */
+/* Number of files in folders left out, by extension: lower case, without the dot; "" for none. */
 typedef struct bb_pack_left_out {
     char ext[16];
     int64_t count;
 } bb_pack_left_out;
 
-enum { BB_PACK_EXTS_LEFT_OUT = 64 }; /* told apart; the last one holds all further ones and is named "other" */
+enum { BB_PACK_EXTS_LEFT_OUT = 64 }; /* counted separately; the last one is "other", for the rest */
 
 typedef struct bb_pack_job {
     const bb_pack_options *options;
@@ -30,10 +30,10 @@ typedef struct bb_pack_job {
     int64_t last_progress_ns;
 } bb_pack_job;
 
-/* Called between pieces of work: reports progress every 0.1 s, and returns BB_ERR_INTERRUPTED once the caller asks to stop. */
+/* Called between pieces of work: reports progress every 0.1 s, and returns BB_ERR_INTERRUPTED if the caller requests a stop. */
 bb_status bb_pack_tick(bb_pack_job *job, bb_error *err);
-/* Counts `count` inputs or records of `path` as skipped, for the reason in err, which lacks the path. A strict pack stops: then
- * code comes back, with the path put before the reason. */
+/* Counts `count` inputs or records of `path` as skipped, for the reason in err, which does not name the path. With `strict`,
+ * returns code instead, and prepends the path to the message. */
 bb_status bb_pack_skip_input(bb_pack_job *job, const char *path, int64_t count, bb_status code, bb_error *err);
 /* Reports progress now. */
 void bb_pack_report_progress(bb_pack_job *job);

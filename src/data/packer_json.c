@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-/* Texts in JSON. Strings come out as UTF-8, escapes resolved, which is what the parser keeps. */
+/* Extracts texts from JSON, as UTF-8 with escapes resolved. */
 #include "data/packer_json.h"
 
 #include <inttypes.h>
@@ -22,7 +22,7 @@ static bb_status search_object(bb_pack_extractor *x, const json_t *object, int64
     return BB_OK;
 }
 
-/* The parser's limit on nesting bounds the recursion. An empty string is no text: the next key may have one. */
+/* The parser's nesting limit bounds the recursion. An empty string does not count: the next key may have text. */
 static bb_status search(bb_pack_extractor *x, const json_t *value, bool under_key, int64_t *found, bb_error *err) {
     if (json_is_object(value)) return search_object(x, value, found, err);
     if (json_is_array(value)) {
@@ -57,7 +57,7 @@ static size_t skip_space(const char *text, size_t size, size_t at) {
     return at;
 }
 
-/* ---- What other programs write and strict JSON forbids ----------------------------------------------------------------- */
+/* ---- Not JSON, but written by other programs --------------------------------------------------------------------------- */
 
 static size_t digits(const char *text, size_t size) {
     size_t n = 0;
@@ -65,14 +65,14 @@ static size_t digits(const char *text, size_t size) {
     return n;
 }
 
-/* The length of the JSON number, NaN or Infinity that begins here; 0: none does. */
+/* Length of the JSON number, NaN or Infinity that begins here; 0: none. */
 static size_t number_length(const char *text, size_t size) {
     static const char *const words[] = {"NaN", "Infinity", "-Infinity"};
     for (size_t i = 0; i < sizeof words / sizeof *words; i++)
         if (size >= strlen(words[i]) && memcmp(text, words[i], strlen(words[i])) == 0) return strlen(words[i]);
     size_t at = size > 0 && text[0] == '-', whole = digits(text + at, size - at);
     if (whole == 0) return 0;
-    at += text[at] == '0' ? 1 : whole; /* 01 is none */
+    at += text[at] == '0' ? 1 : whole; /* 01 is not a number */
     if (at + 1 < size && text[at] == '.' && digits(text + at + 1, size - at - 1) > 0)
         at += 1 + digits(text + at + 1, size - at - 1);
     if (at < size && (text[at] == 'e' || text[at] == 'E')) {
@@ -83,7 +83,7 @@ static size_t number_length(const char *text, size_t size) {
     return at;
 }
 
-/* The unit of a \uXXXX, or -1. */
+/* The UTF-16 unit of \uXXXX, or -1. */
 static long escaped_unit(const char *text, size_t size) {
     char hex[5] = {0}, *end;
     if (size < 6 || text[0] != '\\' || text[1] != 'u') return -1;
@@ -92,7 +92,7 @@ static long escaped_unit(const char *text, size_t size) {
     return strtol(hex, &end, 16);
 }
 
-/* Bytes of the escape at text; half a surrogate pair that stands alone is overwritten by U+FFFD. */
+/* Length of the escape at text. A lone half of a surrogate pair is overwritten by U+FFFD. */
 static size_t repair_escape(char *text, size_t size) {
     long unit = escaped_unit(text, size);
     if (unit < 0) return size < 2 ? size : 2;
@@ -104,7 +104,7 @@ static size_t repair_escape(char *text, size_t size) {
     return 6;
 }
 
-/* No number is text, so each becomes 0, whatever it was. Everything keeps its place, and other faults stay faults. */
+/* Numbers are never text, so each is replaced by 0, padded to its length. Other errors remain errors, at the same place. */
 static void make_strict(char *text, size_t size) {
     bool in_string = false;
     for (size_t at = 0; at < size;) {
@@ -123,10 +123,10 @@ static void make_strict(char *text, size_t size) {
 }
 
 bb_status bb_pack_extract(bb_pack_extractor *x, char *text, size_t size, bool one_value, int64_t line, bb_error *err) {
-    /* Integers of any length are fine in a record whose text is all we want: as reals they do not overflow. */
+    /* Only the text of a record matters. Integers of any length are accepted: as reals they do not overflow. */
     size_t flags = JSON_DECODE_ANY | JSON_ALLOW_NUL | JSON_DECODE_INT_AS_REAL | (one_value ? 0 : JSON_DISABLE_EOF_CHECK);
     size_t at = size >= 3 && memcmp(text, "\xef\xbb\xbf", 3) == 0 ? 3 : 0; /* a byte order mark */
-    bool strict = false;                                                   /* the rest of text has been made so */
+    bool strict = false;                                                   /* the rest of text has been made strict JSON */
     for (at = skip_space(text, size, at); at < size; at = skip_space(text, size, at)) {
         json_error_t where;
         json_t *value = json_loadb(text + at, size - at, flags, &where);

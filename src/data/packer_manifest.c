@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-/* manifest.json, the last file of a pack to appear. */
+/* Writes manifest.json, the last file of a pack. */
 #include "data/packer_manifest.h"
 
 #include <errno.h>
@@ -12,7 +12,7 @@
 #include "core/json.h"
 #include "data/packer_dir.h"
 
-/* Takes value over; without memory *list becomes NULL and stays so. */
+/* Takes ownership of value. When out of memory, *list becomes NULL and stays NULL. */
 static void append(json_t **list, json_t *value) {
     if (json_array_append_new(*list, value) == 0) return;
     json_decref(*list);
@@ -59,7 +59,7 @@ static json_t *left_out(const bb_pack_job *job) {
 
 static bb_status no_memory(bb_error *err) { return bb_fail(err, BB_ERR_MEMORY, "no memory to write %s", BB_PACK_MANIFEST); }
 
-/* Takes value over. layout: JSON_INDENT(n), or 0 for one line. */
+/* Takes ownership of value. layout: JSON_INDENT(n), or 0 for one line. */
 static bb_status write_member(bb_file_writer *file, const char *key, json_t *value, size_t layout, bb_error *err) {
     char *text = value ? bb_json_text(value, JSON_ENCODE_ANY | JSON_REAL_PRECISION(15) | layout) : NULL;
     json_decref(value);
@@ -71,7 +71,7 @@ static bb_status write_member(bb_file_writer *file, const char *key, json_t *val
     return status;
 }
 
-/* One line each, written as it is made: there may be millions. */
+/* One line for each, written at once: there may be millions. */
 static bb_status write_inputs(bb_file_writer *file, const bb_pack_inputs *inputs, bb_error *err) {
     const char *before = "\"inputs\": [\n  ";
     for (int64_t i = 0; i < inputs->count; i++) {

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-/* manifest.json, the last file to appear: where it stands the pack is whole. */
+/* manifest.json, the last file to be written: if it exists, the pack is complete. */
 #ifndef BB_DATA_PACKER_MANIFEST_H
 #define BB_DATA_PACKER_MANIFEST_H
 
@@ -7,7 +7,7 @@
 #include "data/packer_inputs.h"
 #include "data/packer_shards.h"
 
-/* Writes manifest.json up to its commit, which the caller makes once all the shards stand. */
+/* Writes manifest.json. The caller commits it when all shards have their names. */
 bb_status bb_pack_write_manifest(const bb_pack_job *job, const bb_pack_inputs *inputs, const bb_pack_writer *shards,
                                  const bb_pack_writer *val_shards, bb_file_writer *out, bb_error *err);
 

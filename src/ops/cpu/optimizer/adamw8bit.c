@@ -75,13 +75,13 @@ AVX512 BB_SIMD_INLINE __m512i codes_of(__m512 x, bool is_signed) {
     const __m512 factors = _mm512_maskz_loadu_ps(0x1ff, bb_adam8_factors);
     const __m512i counting = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
     const __m512i exponents = _mm512_slli_epi32(_mm512_sub_epi32(counting, _mm512_set1_epi32(is_signed)), 23);
-    __m512 a = _mm512_max_ps(is_signed ? _mm512_abs_ps(x) : x, _mm512_set1_ps(BB_ADAM8_LEAST)); /* a NaN becomes this */
-    /* From the exponent and the first bits of the mantissa: 32 + k, or one less, for all magnitudes from LEAST to 1 and
-     * beyond. */
+    __m512 a = _mm512_max_ps(is_signed ? _mm512_abs_ps(x) : x, _mm512_set1_ps(BB_ADAM8_MIN)); /* NaN becomes this */
+    /* From the exponent and the first bits of the mantissa: 32 + k, or one less, for all magnitudes from BB_ADAM8_MIN to
+     * 1 and beyond. */
     __m512i k = _mm512_srli_epi32(_mm512_mulhi_epu16(_mm512_castps_si512(a), _mm512_set1_epi32(159 << 16)), 16);
     k = _mm512_mask_add_epi32(k, _mm512_cmp_ps_mask(a, _mm512_permutexvar_ps(k, edges), _CMP_GT_OQ), k, _mm512_set1_epi32(1));
     __m512 t = _mm512_add_ps(_mm512_mul_ps(a, _mm512_permutexvar_ps(k, factors)), _mm512_set1_ps(BB_ADAM8_OFFSET));
-    t = _mm512_min_ps(t, _mm512_set1_ps(BB_ADAM8_MOST));
+    t = _mm512_min_ps(t, _mm512_set1_ps(BB_ADAM8_MAX));
     t = _mm512_castsi512_ps(_mm512_add_epi32(_mm512_castps_si512(t), _mm512_permutexvar_epi32(k, exponents)));
     if (!is_signed) return _mm512_sub_epi32(_mm512_cvttps_epi32(t), _mm512_set1_epi32(1));
     /* half the position, with x's sign, is as far from 0 as the code is from 127 */
