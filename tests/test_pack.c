@@ -33,7 +33,7 @@ static void make_tree(void) {
     put("tree/.git/x.txt", "no");
 }
 
-static void test_folder_is_sorted_by_path(void **state) {
+static void a_folder_is_sorted_by_path(void **state) {
     (void)state;
     make_tree();
     RUN(run, "out", at("tree"));
@@ -49,7 +49,7 @@ static void test_folder_is_sorted_by_path(void **state) {
     assert_int_equal(run.last_files_total, 5);
 }
 
-static void test_extensions(void **state) {
+static void extensions_choose_files(void **state) {
     (void)state;
     make_tree();
     const char *md[] = {".md"}, *all[] = {"*"};
@@ -76,7 +76,7 @@ static void test_extensions(void **state) {
 }
 
 /* What folders hold besides is counted by extension. */
-static void test_counts_what_is_left_out(void **state) {
+static void files_left_out_are_counted(void **state) {
     (void)state;
     make_tree();
     put("tree/e.BIN", "no");
@@ -86,7 +86,7 @@ static void test_counts_what_is_left_out(void **state) {
     pack_ok(&run);
     assert_int_equal(run.result.left_out, 5);
     assert_int_equal(run.result.skipped, 0);
-    assert_string_equal(run.note_text, "5 files of the folders are left out for their extension (exts): 3 .bin, 1 without an "
+    assert_string_equal(run.note_text, "5 files of the folders are left out because of their extension (exts): 3 .bin, 1 without an "
                                        "extension, 1 other\n");
     uint8_t *manifest;
     size_t size;
@@ -113,7 +113,7 @@ static void test_counts_what_is_left_out(void **state) {
     assert_non_null(strstr(many.note_text, "105 files"));
 }
 
-static void test_inputs_keep_their_order_and_come_once(void **state) {
+static void inputs_keep_their_order_and_come_once(void **state) {
     (void)state;
     make_tree();
     assert_int_equal(symlink("..", at("tree/b/loop")), 0);
@@ -126,7 +126,7 @@ static void test_inputs_keep_their_order_and_come_once(void **state) {
     assert_int_equal(run.result.files, 5);
 }
 
-static void test_out_dir_is_no_input(void **state) {
+static void out_dir_is_no_input(void **state) {
     (void)state;
     make_tree();
     RUN(below, "tree/packed", at("tree"));
@@ -149,7 +149,7 @@ static void test_out_dir_is_no_input(void **state) {
     expect_text("tree/packed", "no");
 }
 
-static void test_separators(void **state) {
+static void separators_stand_between_documents(void **state) {
     (void)state;
     put("a", "A");
     put("empty", "");
@@ -177,7 +177,7 @@ static void test_separators(void **state) {
 
 /* ---- Compression ------------------------------------------------------------------------------------------------------ */
 
-static void test_decompresses_by_content(void **state) {
+static void content_decides_on_decompression(void **state) {
     (void)state;
     /* Larger than every buffer on the way, of bytes that compress (a zero after each) and bytes that do not. */
     enum { SIZE = 3000001 };
@@ -241,7 +241,7 @@ static void expect_damage(const char *name, const void *data, size_t size, const
     unlink(at(inner));
 }
 
-static void test_damaged_files_leave_nothing(void **state) {
+static void damaged_files_leave_nothing(void **state) {
     (void)state;
     enum { SIZE = 2500000 };
     uint8_t *bytes = noise(SIZE, 2), *packed = malloc(SIZE * 2);
@@ -296,7 +296,7 @@ static void expect_json(const char *name, const char *json, const char *wanted, 
     assert_int_equal(run.skips > 0, skipped > 0);
 }
 
-static void test_json_documents(void **state) {
+static void json_values_are_documents(void **state) {
     (void)state;
     expect_json("a.json", "{\"text\": \"x\"}", "0|x", 0, NULL);
     expect_json("a.JSON", "[{\"text\": \"x\"}, {\"story\": \"y\"}]", "0|x|y", 0, NULL);
@@ -322,7 +322,7 @@ static void test_json_documents(void **state) {
 }
 
 /* What Python's json and others write, in and around texts. */
-static void test_json_that_is_not_strict(void **state) {
+static void json_need_not_be_strict(void **state) {
     (void)state;
     expect_json("a.jsonl", "{\"score\": NaN, \"text\": \"x NaN\"}\n{\"a\": [Infinity, -Infinity], \"text\": \"y\"}\n",
                 "0|x NaN|y", 0, NULL);
@@ -344,7 +344,7 @@ static void test_json_that_is_not_strict(void **state) {
     for (size_t i = 0; i < sizeof faults / sizeof *faults; i++) expect_json("a.jsonl", faults[i], "0", 1, "malformed JSON");
 }
 
-static void test_json_text_may_hold_nul(void **state) {
+static void json_text_may_hold_nul(void **state) {
     (void)state;
     put("a.json", "{\"text\": \"x\\u0000y\"}");
     RUN(run, "out", at("a.json"));
@@ -352,7 +352,7 @@ static void test_json_text_may_hold_nul(void **state) {
     expect_packed("out", "x\0y", 3);
 }
 
-static void test_json_lines(void **state) {
+static void json_lines_are_documents(void **state) {
     (void)state;
     expect_json("a.jsonl", "{\"text\": \"x\"}\n{\"text\": \"y\"}\n", "0|x|y", 0, NULL);
     expect_json("a.ndjson", "{\"text\": \"x\"}\r\n\n  \n{\"text\": \"y\"}", "0|x|y", 0, NULL);
@@ -372,7 +372,7 @@ static void test_json_lines(void **state) {
     pack_fails(&strict, BB_ERR_FORMAT, "a.jsonl: line 3: malformed JSON");
 }
 
-static void test_many_malformed_lines_are_not_all_said(void **state) {
+static void many_malformed_lines_are_not_all_said(void **state) {
     (void)state;
     char lines[1000] = "{\"text\": \"x\"}\n";
     for (int i = 0; i < 50; i++) strcat(lines, "{oops}\n");
@@ -385,7 +385,7 @@ static void test_many_malformed_lines_are_not_all_said(void **state) {
     assert_non_null(strstr(run.skip_text, "and 30 more malformed lines"));
 }
 
-static void test_json_lines_longer_than_the_buffers(void **state) {
+static void json_lines_may_be_longer_than_the_buffers(void **state) {
     (void)state;
     enum { LONG = 1500000 };
     char *lines = malloc(LONG * 2 + 200), *wanted = malloc(LONG * 2 + 200);
@@ -414,7 +414,7 @@ static void test_json_lines_longer_than_the_buffers(void **state) {
     free(wanted);
 }
 
-static void test_json_keys(void **state) {
+static void json_keys_name_the_text(void **state) {
     (void)state;
     put("a.jsonl", "{\"text\": \"x\", \"q\": \"1\"}\n{\"text\": \"y\", \"a\": \"2\"}\n");
     const char *keys[] = {"q", "a"};
@@ -430,7 +430,7 @@ static void test_json_keys(void **state) {
 }
 
 /* What is in a file is said for all of them, whatever their names. */
-static void test_input_format(void **state) {
+static void input_format_overrides_the_name(void **state) {
     (void)state;
     put("lines", "{\"text\": \"x\"}\n{\"text\": \"y\"}\n");
     put("lines.json", "{\"text\": \"x\"}\n{\"text\": \"y\"}\n");
@@ -456,7 +456,7 @@ static void test_input_format(void **state) {
 
 /* ---- Inputs that are not there ---------------------------------------------------------------------------------------- */
 
-static void test_missing_inputs(void **state) {
+static void missing_inputs_are_skipped(void **state) {
     (void)state;
     put("a.txt", "A");
     RUN(run, "out", at("absent"), at("a.txt"), at("a.txt/below"));
@@ -473,7 +473,7 @@ static void test_missing_inputs(void **state) {
     assert_int_equal(access(at("none"), F_OK), -1);
 }
 
-static void test_unreadable_inputs(void **state) {
+static void unreadable_inputs_are_skipped(void **state) {
     (void)state;
     put("a.txt", "A");
     put("locked.txt", "B");
@@ -491,7 +491,7 @@ static void test_unreadable_inputs(void **state) {
     assert_non_null(strstr(run.skip_text, "/proc/self/mem: cannot "));
 }
 
-static void test_empty_inputs(void **state) {
+static void empty_inputs_are_an_error(void **state) {
     (void)state;
     put("empty.txt", "");
     RUN(run, "out", at("empty.txt"));
@@ -515,7 +515,7 @@ static void small_separator(bb_pack_options *o) { o->sep_byte = -2; }
 static void whole_val(bb_pack_options *o) { o->val_frac = 1; }
 static void negative_val(bb_pack_options *o) { o->val_frac = -0.1; }
 
-static void test_impossible_options(void **state) {
+static void impossible_options_are_errors(void **state) {
     (void)state;
     put("a.txt", "A");
     expect_option_error(no_inputs, "inputs");
@@ -531,26 +531,26 @@ static void test_impossible_options(void **state) {
 int main(void) {
 #define TEST(name) cmocka_unit_test_teardown(name, empty_scratch)
     const struct CMUnitTest tests[] = {
-        TEST(test_folder_is_sorted_by_path),
-        TEST(test_extensions),
-        TEST(test_counts_what_is_left_out),
-        TEST(test_inputs_keep_their_order_and_come_once),
-        TEST(test_out_dir_is_no_input),
-        TEST(test_separators),
-        TEST(test_decompresses_by_content),
-        TEST(test_damaged_files_leave_nothing),
-        TEST(test_json_documents),
-        TEST(test_json_that_is_not_strict),
-        TEST(test_json_text_may_hold_nul),
-        TEST(test_json_lines),
-        TEST(test_many_malformed_lines_are_not_all_said),
-        TEST(test_json_lines_longer_than_the_buffers),
-        TEST(test_json_keys),
-        TEST(test_input_format),
-        TEST(test_missing_inputs),
-        TEST(test_unreadable_inputs),
-        TEST(test_empty_inputs),
-        TEST(test_impossible_options),
+        TEST(a_folder_is_sorted_by_path),
+        TEST(extensions_choose_files),
+        TEST(files_left_out_are_counted),
+        TEST(inputs_keep_their_order_and_come_once),
+        TEST(out_dir_is_no_input),
+        TEST(separators_stand_between_documents),
+        TEST(content_decides_on_decompression),
+        TEST(damaged_files_leave_nothing),
+        TEST(json_values_are_documents),
+        TEST(json_need_not_be_strict),
+        TEST(json_text_may_hold_nul),
+        TEST(json_lines_are_documents),
+        TEST(many_malformed_lines_are_not_all_said),
+        TEST(json_lines_may_be_longer_than_the_buffers),
+        TEST(json_keys_name_the_text),
+        TEST(input_format_overrides_the_name),
+        TEST(missing_inputs_are_skipped),
+        TEST(unreadable_inputs_are_skipped),
+        TEST(empty_inputs_are_an_error),
+        TEST(impossible_options_are_errors),
     };
     return cmocka_run_group_tests(tests, scratch_create, scratch_remove);
 }

@@ -71,7 +71,7 @@ cp text.txt folder/a.txt
 printf x >folder/b.bin
 printf y >folder/c
 expect 0 "$bitbyte" pack folder --out_dir some
-complains "2 files of the folders are left out for their extension (exts): 1 without an extension, 1 .bin"
+complains "2 files of the folders are left out because of their extension (exts): 1 without an extension, 1 .bin"
 [ "$(json_value some/manifest.json left_out_count)" = 2 ] || fail "the manifest's left_out_count"
 expect 0 "$bitbyte" pack folder --exts all --out_dir every --json
 [ "$(json_value out files) $(json_value out left_out)" = "3 0" ] || fail "--exts all"

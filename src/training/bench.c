@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-/* Timings of whole training steps, and of the operations within them, against the peaks of the same minute. */
+/* Times training steps and the operations within them, and compares with peaks measured just before. */
 #include <jansson.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -13,7 +13,7 @@
 #include "training/profile.h"
 
 typedef struct bench {
-    bb_device *device; /* the timed one */
+    bb_device *device; /* times its operations */
     bb_model *model;
     bb_optimizer *optimizer;
     bb_config config;
@@ -56,10 +56,10 @@ static bb_status timed_step(bench *b, const uint8_t *x, double *seconds, bb_erro
     return BB_OK;
 }
 
-/* *limit: the least seconds that a step's operations can take at the peaks; *step: what one takes. */
+/* *limit: the minimum seconds of a step's operations at the peaks. *step: the measured seconds. */
 static bb_status measure_steps(bench *b, const uint8_t *x, double *times, double *limit, double *step, bb_error *err) {
     bb_timed_start(b->device);
-    BB_TRY(one_step(b, x, err)); /* warms up, fills the buffers, and counts the work */
+    BB_TRY(one_step(b, x, err)); /* warms up, and counts the work */
     bb_timed_stop(b->device);
     *limit = bb_profile_limit_seconds(bb_timed_timings(b->device));
     for (int r = 0; r < b->repeats; r++) BB_TRY(timed_step(b, x, &times[r], err));
@@ -67,7 +67,7 @@ static bb_status measure_steps(bench *b, const uint8_t *x, double *times, double
     return BB_OK;
 }
 
-/* The operations of the step that took the median of `repeats` steps, each of them timed. */
+/* Times the operations of `repeats` steps, and reports those of the median step. */
 static bb_status measure_operations(bench *b, const uint8_t *x, double *times, json_t *root, bb_error *err) {
     bb_status status = BB_OK;
     bb_timings *each = malloc((size_t)b->repeats * sizeof *each);
@@ -78,7 +78,7 @@ static bb_status measure_operations(bench *b, const uint8_t *x, double *times, j
         each[r] = *bb_timed_timings(b->device);
     }
     int middle = 0;
-    for (int r = 0; r < b->repeats; r++) { /* as many steps are faster as are slower, or one more is */
+    for (int r = 0; r < b->repeats; r++) { /* the median: half of the steps are faster */
         int faster = 0;
         for (int i = 0; i < b->repeats; i++) faster += times[i] < times[r] || (times[i] == times[r] && i < r);
         if (faster == b->repeats / 2) middle = r;
@@ -151,7 +151,7 @@ bb_status bb_bench(bb_device *device, const bb_bench_options *o, char **json, bb
     tell(o, "measuring the peaks");
     BB_TRY_GOTO(status, done, bb_timed_open(device, &b.device, err));
     bb_peaks peaks;
-    b.device->ops->measure_peaks(b.device, &peaks); /* before the model is there: it takes memory of its own */
+    b.device->ops->measure_peaks(b.device, &peaks); /* before the model is created: it needs memory of its own */
     BB_TRY_GOTO(status, done, bb_model_create(b.device, &c, 1, &b.model, err));
     BB_TRY_GOTO(status, done, bb_model_reserve(b.model, (int)b.B, (int)b.T, true, o->recompute, err));
     BB_TRY_GOTO(status, done, bb_optimizer_create(b.model, &options, &b.optimizer, err));

@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: MIT
-/* Validation: files from start to end in windows that do not overlap, or overlap by half, every byte but the first of each
- * scored once. */
+/* Evaluation: scores every byte of each file but the first once, in windows that do not overlap, or overlap by half. */
 #include <stdlib.h>
 #include <string.h>
 
@@ -11,16 +10,16 @@
 typedef struct walk {
     bb_model *model;
     const bb_eval_options *options;
-    int rows, row_length; /* windows gathered so far, all of row_length */
-    int skip;             /* the first bytes of each were scored in the window before it */
+    int rows, row_length; /* windows collected so far, all of row_length */
+    int skip;             /* bytes at the start of each that the previous window scored */
     uint8_t *x, *y;       /* (batch_size, seq_len) */
     uint8_t *window;      /* (seq_len + 1) */
-    size_t have;          /* bytes of the file in window */
-    bb_kv_cache cache;    /* where options->cached, with the nats of each byte: */
+    size_t have;          /* bytes in window */
+    bb_kv_cache cache;    /* if options->cached; then nll has the nats of each byte */
     float *nll;           /* (seq_len) */
     double nats;          /* sum over scored bytes */
     int64_t scored, batches;
-    int64_t total; /* 0: not known */
+    int64_t total; /* 0: unknown */
 } walk;
 
 void bb_eval_options_default(bb_eval_options *o) {
@@ -29,7 +28,7 @@ void bb_eval_options_default(bb_eval_options *o) {
 
 static bool enough(const walk *w) { return w->options->max_batches > 0 && w->batches >= w->options->max_batches; }
 
-/* The nats of the scored bytes of the windows gathered so far, which are added to w->nats. */
+/* Adds the nats of the windows collected so far to w->nats. */
 static bb_status score(walk *w, bb_error *err) {
     int64_t length = w->row_length;
     if (w->options->cached) {
@@ -51,7 +50,7 @@ static bb_status score(walk *w, bb_error *err) {
     return BB_OK;
 }
 
-/* Scores the windows gathered so far. */
+/* Scores the windows collected so far. */
 static bb_status flush(walk *w, bb_error *err) {
     if (w->rows == 0) return BB_OK;
     const bb_eval_options *o = w->options;
@@ -64,7 +63,7 @@ static bb_status flush(walk *w, bb_error *err) {
     return BB_OK;
 }
 
-/* The window moves on so that it keeps its last `kept` bytes, and is filled up to seq_len + 1 or the file's end. */
+/* Advances the window: keeps its last `kept` bytes, and fills it up to seq_len + 1 bytes or the end of the file. */
 static bb_status move_window(walk *w, bb_byte_source *source, int file, size_t kept, bb_error *err) {
     size_t size = (size_t)w->options->seq_len + 1, got;
     memmove(w->window, w->window + w->have - kept, kept);
@@ -107,7 +106,8 @@ bb_status bb_evaluate(bb_model *model, const char *data, const bb_eval_options *
     if (options->max_batches < 0)
         return bb_fail(err, BB_ERR_ARGUMENT, "max_batches %lld must not be negative (0: all)", (long long)options->max_batches);
     if (options->sliding && options->seq_len < 2)
-        return bb_fail(err, BB_ERR_ARGUMENT, "seq_len %d: a window that slides by half of it has at least 2", options->seq_len);
+        return bb_fail(err, BB_ERR_ARGUMENT, "seq_len %d: a window that slides by half of it needs at least 2 bytes",
+                       options->seq_len);
     bb_byte_source source;
     bb_status status;
     size_t rows = (size_t)options->batch_size * (size_t)options->seq_len;

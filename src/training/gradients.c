@@ -3,14 +3,14 @@
 
 #include <stdlib.h>
 
-enum { MICROS_MOST = 1 << 24 };
+enum { MAX_MICROS = 1 << 24 };
 
 bb_status bb_micro_run_of(const bb_train_options *o, int rank, int size, bb_micro_run *out, bb_error *err) {
     int64_t total = (int64_t)o->grad_accum * size;
     if (o->global_batch > 0) {
         if (o->global_batch % o->batch_size != 0)
             return bb_fail(err, BB_ERR_ARGUMENT,
-                           "a step of %lld sequences (global_batch) is no whole number of batches of %d (batch_size)",
+                           "a step of %lld sequences (global_batch) is not a whole number of batches of %d (batch_size)",
                            (long long)o->global_batch, o->batch_size);
         total = o->global_batch / o->batch_size;
     }
@@ -18,15 +18,15 @@ bb_status bb_micro_run_of(const bb_train_options *o, int rank, int size, bb_micr
         return bb_fail(err, BB_ERR_ARGUMENT,
                        "a step of %lld batches of %d is too little for %d ranks: a smaller batch_size, or fewer ranks",
                        (long long)total, o->batch_size, size);
-    if (total > MICROS_MOST)
-        return bb_fail(err, BB_ERR_ARGUMENT, "a step of %lld batches: at most %d", (long long)total, MICROS_MOST);
+    if (total > MAX_MICROS)
+        return bb_fail(err, BB_ERR_ARGUMENT, "a step of %lld batches: expected at most %d", (long long)total, MAX_MICROS);
     out->total = (int)total;
     out->first = (int)(total * rank / size);
     out->count = (int)(total * (rank + 1) / size) - out->first;
     return BB_OK;
 }
 
-/* ---- how a run of micro-batches is halved ------------------------------------------------------------------------------ */
+/* ---- levels of the tree ------------------------------------------------------------------------------------------------ */
 
 static int halvings(int micros, bb_reduce reduce) {
     int levels = 0;
@@ -81,7 +81,8 @@ bb_status bb_gradients_begin(bb_gradients *g, bb_error *err) {
     return bb_model_zero_gradients(g->model, err);
 }
 
-/* This process adds nothing more from element `first` on: partial sums are added there, and what is whole goes to the ranks. */
+/* Called when this process adds nothing more to the gradients from element `first` on. Adds the partial sums there, and starts
+ * the exchange of complete buckets. */
 static void gradients_final(void *user, int64_t first) {
     bb_gradients *g = user;
     bb_device *dev = g->model->device;
@@ -100,7 +101,8 @@ static void gradients_final(void *user, int64_t first) {
     }
 }
 
-/* A leaf is complete, not the last: it is added to the left neighbours that wait for it, and waits for its right one. */
+/* Called for each complete leaf but the last. Adds it to the left siblings that wait for it; the sum then waits for its right
+ * sibling. */
 static bb_status leaf_done(bb_gradients *g, int leaf, bb_error *err) {
     bb_model *model = g->model;
     bb_device *dev = model->device;
@@ -119,8 +121,8 @@ bb_status bb_gradients_micro(bb_gradients *g, const bb_batch *batch, double scal
     bb_status status = bb_model_loss_backward(model, batch, scale, loss, err);
     model->on_gradients = NULL;
     BB_TRY(status);
-    BB_TRY(bb_model_settle_gradients(model, err)); /* where the loss was not finite */
-    if (last) gradients_final(g, 0);               /* also where the loss was not finite and nothing was called back */
+    BB_TRY(bb_model_settle_gradients(model, err)); /* if the loss was not finite */
+    if (last) gradients_final(g, 0);               /* if the loss was not finite, there was no callback */
     if (g->failure.code != BB_OK) {
         if (err) *err = g->failure;
         return g->failure.code;

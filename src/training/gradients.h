@@ -1,14 +1,15 @@
 // SPDX-License-Identifier: MIT
-/* The gradients of a step: micro-batches added in a fixed order, in this process and over all of them.
+/* The gradients of a step: the sum over micro-batches, in a fixed order, within a rank and over all ranks.
  *
- * BB_REDUCE_EXACT: every order is that of one tree over all micro-batches of the step. An even number of them is the sum of its
- * first half plus that of its second; an odd number is added one after the other in place. Ranks hold contiguous runs, so that
- * with a power of two of them, each run is a subtree, and the sum is the same bit for bit whatever their number. A process
- * needs log2 of its own halvings more ranges for partial sums, and one addition and one clearing of all gradients a leaf.
- * BB_REDUCE_FAST: a rank's micro-batches are added one after the other in place; then the tree over ranks.
- * Either way the same number of ranks gives the same bits, always.
+ * BB_REDUCE_EXACT: the order is that of one tree over all micro-batches of the step. A node with an even number of
+ * micro-batches is the sum of its two halves; an odd number is a leaf, whose micro-batches are accumulated one after the other.
+ * Ranks hold contiguous runs of micro-batches: if their number is a power of two, each run is a subtree, so any such number
+ * gives the same bits. A rank needs a buffer of all gradients for each time that its run can be halved, and an addition and a
+ * clearing of all gradients for each leaf.
+ * BB_REDUCE_FAST: a rank accumulates all its micro-batches one after the other; then the tree is over ranks.
+ * Either way, the same number of ranks always gives the same bits.
  *
- * The sum over ranks begins block by block while the last micro-batch's backward pass goes on. */
+ * The sum over ranks begins block by block, during the backward pass of the last micro-batch. */
 #ifndef BB_TRAINING_GRADIENTS_H
 #define BB_TRAINING_GRADIENTS_H
 
@@ -18,7 +19,7 @@
 
 enum { BB_GRADIENT_LEVELS = 30 };
 
-/* A step has `total` micro-batches; a rank takes `count` of them from `first` on. */
+/* A step has `total` micro-batches; those of a rank are the `count` from `first` on. */
 typedef struct bb_micro_run {
     int total, first, count;
 } bb_micro_run;
@@ -28,29 +29,29 @@ bb_status bb_micro_run_of(const bb_train_options *options, int rank, int size, b
 typedef struct bb_gradients {
     bb_model *model;
     bb_dist *dist;
-    int micros;                         /* of a step, in this process */
-    int per_leaf, levels;               /* micro-batches added in place; halvings above that */
+    int micros;                         /* micro-batches per step in this process */
+    int per_leaf, levels;               /* micro-batches of a leaf of the tree; levels above the leaves */
     float *partial[BB_GRADIENT_LEVELS]; /* (levels) device, like model->grads */
     bb_dist_kind kind;                  /* of the sum over ranks */
     const bb_shards *parts;             /* of the ranks, or all_parts */
     bb_shards all_parts;
-    /* of the present step */
+    /* of the current step */
     int micro, next_bucket;
-    int64_t final_from; /* gradients from here on are this process's sum */
-    bb_error failure;   /* of the callback; code BB_OK: none */
+    int64_t final_from; /* from this element on, gradients are complete in this process */
+    bb_error failure;   /* in the callback; code BB_OK: none */
 } bb_gradients;
 
-/* model has its gradients reserved. parts: each rank gets the sum of its own parts alone; NULL: every rank gets all of it. They must
- * outlive g. */
+/* The model must have reserved gradients. parts: each rank gets the sum of its own parts only; NULL: every rank gets all. They
+ * must outlive g. */
 bb_status bb_gradients_open(bb_model *model, bb_dist *dist, int micros, bb_reduce reduce, const bb_shards *parts,
                             bb_gradients *out, bb_error *err);
 void bb_gradients_close(bb_gradients *g);
-/* Bytes of partial sums and of the exchange's buffers; dist NULL: one process. */
+/* Bytes of partial sums and of buffers for the exchange. dist NULL: one process. */
 uint64_t bb_gradients_predict(const bb_param_table *table, bool whole_matrices, const bb_dist *dist, int micros,
                               bb_reduce reduce);
 
-/* A step: begin, then each micro-batch in turn (batch, scale, loss as in bb_model_loss_backward), then finish, after which
- * model->grads is the sum over all ranks, or of `parts`, is it there and undefined elsewhere. */
+/* A step: begin, then each micro-batch in turn (batch, scale, loss as in bb_model_loss_backward), then finish. After that
+ * model->grads is the sum over all ranks; with `parts`, only in those of this rank, and undefined elsewhere. */
 bb_status bb_gradients_begin(bb_gradients *g, bb_error *err);
 bb_status bb_gradients_micro(bb_gradients *g, const bb_batch *batch, double scale, double *loss, bb_error *err);
 bb_status bb_gradients_finish(bb_gradients *g, bb_error *err);

@@ -24,7 +24,7 @@ static int ascending(const void *a, const void *b) {
     return (x > y) - (x < y);
 }
 
-/* The step of "step-00002000.safetensors", -1 for any other name. */
+/* The step in "step-00002000.safetensors"; -1 for any other name. */
 static int64_t step_of(const char *name) {
     long long step;
     int end = 0;
@@ -39,7 +39,7 @@ int64_t bb_run_dir_step_of(const char *path) {
     return step_of(slash ? slash + 1 : path);
 }
 
-/* The steps that have a checkpoint, ascending, malloc'd. */
+/* The steps of all checkpoints, ascending, malloc'd. */
 static bb_status list_steps(const char *path, int64_t **steps, int *count, bb_error *err) {
     *steps = NULL;
     *count = 0;
@@ -82,7 +82,7 @@ static bb_status remove_checkpoint(const bb_run_dir *dir, int64_t step, bb_error
     return status;
 }
 
-/* What a process that was killed while writing left behind: NAME.tmp.PID. */
+/* NAME.tmp.PID, left by a process that was killed while writing. */
 static void remove_temporaries(const bb_run_dir *dir) {
     DIR *d = opendir(dir->path);
     if (!d) return;
@@ -103,7 +103,7 @@ static bb_status take_lock(const char *path, int *fd, bb_error *err) {
     if (*fd < 0) return bb_fail(err, BB_ERR_IO, "%s: cannot open the run directory: %s", path, strerror(errno));
     if (flock(*fd, LOCK_EX | LOCK_NB) != 0 && errno == EWOULDBLOCK)
         return bb_fail(err, BB_ERR_ARGUMENT, "%s: another process is training in this run directory", path);
-    /* a file system without locks: go on without one */
+    /* some file systems have no locks: continue without */
     return BB_OK;
 }
 
@@ -154,7 +154,7 @@ static bb_status refuse_foreign_file(const char *path, const run_file *file, con
                    path);
 }
 
-/* Other programs, too, have a config.json in their folders, and a link `latest`. */
+/* Other programs have a config.json and a link `latest` in their folders, too. */
 static bb_status refuse_foreign_files(const char *dir, const bb_run_dir_use *use, bb_error *err) {
     static const run_file files[] = {{CONFIG, bb_is_run_config}, {LATEST, names_checkpoint}, {METRICS, holds_metrics}};
     for (size_t i = use->config_json ? 0 : 1; i < sizeof files / sizeof *files; i++) {
@@ -167,7 +167,7 @@ static bb_status refuse_foreign_files(const char *dir, const bb_run_dir_use *use
     return BB_OK;
 }
 
-/* It keeps its content for those who want to look, and leaves its name to the run that comes to this step again. */
+/* Renames a damaged checkpoint: it can still be examined, and the run can write this step again. */
 static bb_status put_aside(const bb_run_dir *dir, int64_t step, bb_error *err) {
     char *path = bb_run_dir_checkpoint_path(dir, step), *aside = NULL;
     if (path && asprintf(&aside, "%s" DAMAGED, path) < 0) aside = NULL;
@@ -239,7 +239,7 @@ bb_status bb_run_dir_open(const char *path, const bb_run_dir_use *use, bb_run_di
     if (use->resume_step < 0) BB_TRY_GOTO(status, fail, refuse_foreign_files(path, use, err));
     BB_TRY_GOTO(status, fail, clear_old_checkpoints(out, use, err));
     remove_temporaries(out);
-    /* Late where a run was killed before it wrote it, or names a checkpoint that was put aside. */
+    /* `latest` is out of date if the run was killed before writing it, or if its checkpoint was put aside. */
     if (use->resume_step >= 0) BB_TRY_GOTO(status, fail, write_latest(out, use->resume_step, err));
     return BB_OK;
 fail:
@@ -300,7 +300,8 @@ bb_status bb_run_checkpoint_before(const char *run_dir, int64_t before, char *pa
     int64_t newest = count ? steps[count - 1] : -1;
     free(steps);
     if (newest < 0) return no_checkpoint(run_dir, err);
-    /* A checkpoint takes its name when it is whole, so the newest name is right even where a run was killed before `latest`. */
+    /* A checkpoint gets its name when it is complete, so the newest name is right, even if a run was killed before writing
+     * `latest`. */
     int n = snprintf(path, path_size, "%s/step-%08lld.safetensors", run_dir, (long long)newest);
     if (n < 0 || (size_t)n >= path_size) return bb_fail(err, BB_ERR_ARGUMENT, "%s: the path is too long", run_dir);
     return BB_OK;
@@ -332,7 +333,7 @@ bb_status bb_run_latest_valid(const char *run_dir, bb_status (*load)(void *user,
     }
 }
 
-/* All of metrics.jsonl, nothing where there is none; free(*text) and free(*path). */
+/* Reads metrics.jsonl; an empty text if there is none. free(*text) and free(*path). */
 static bb_status read_metrics(const char *dir, char **path, uint8_t **text, size_t *size, bb_error *err) {
     *text = NULL;
     *size = 0;
@@ -342,7 +343,7 @@ static bb_status read_metrics(const char *dir, char **path, uint8_t **text, size
     return errno == ENOENT ? BB_OK : bb_fail(err, BB_ERR_IO, "%s: cannot look it up: %s", *path, strerror(errno));
 }
 
-/* The next line, NULL where it is no JSON. *length: 0 after the last whole line. */
+/* The next line; NULL if it is not JSON. *length: 0 after the last complete line. */
 static json_t *next_line(const uint8_t *text, size_t size, size_t *length) {
     const uint8_t *end = size ? memchr(text, '\n', size) : NULL;
     *length = end ? (size_t)(end - text) + 1 : 0;
@@ -389,7 +390,7 @@ bb_status bb_run_dir_was_validated(const char *dir, int64_t step, bool *validate
     return status;
 }
 
-/* All of the text or nothing, so that no line is cut off and another try does not write it twice. */
+/* Appends all of the text or nothing, so that no line is incomplete, and a retry does not write it twice. */
 static bb_status append_text(const char *path, const char *text, size_t size, bb_error *err) {
     int fd = open(path, O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC, 0666);
     if (fd < 0) return bb_fail(err, BB_ERR_IO, "%s: cannot append: %s", path, strerror(errno));
@@ -404,7 +405,7 @@ static bb_status append_text(const char *path, const char *text, size_t size, bb
     }
     if (close(fd) != 0 && failure == 0) failure = errno;
     if (failure == 0) return BB_OK;
-    if (before >= 0 && truncate(path, before) != 0) { /* a resumed run drops what is left */
+    if (before >= 0 && truncate(path, before) != 0) { /* a resumed run drops the rest */
     }
     return bb_fail(err, BB_ERR_IO, "%s: cannot write: %s", path, strerror(failure));
 }

@@ -12,7 +12,8 @@ typedef struct bb_run_dir {
     int lock_fd; /* on the directory itself: one process trains in it */
 } bb_run_dir;
 
-/* Which checkpoints stay when a new one is saved: the `newest` (0: all), and those of steps that `every` divides (0: none). */
+/* The checkpoints that stay when a new one is saved: the `newest` (0: all), and those of steps divisible by `every` (0: no
+ * others). */
 typedef struct bb_keep {
     int newest, every;
 } bb_keep;
@@ -31,24 +32,24 @@ typedef struct bb_run_dir_use {
 bb_status bb_run_dir_open(const char *path, const bb_run_dir_use *use, bb_run_dir *out, bb_error *err);
 void bb_run_dir_close(bb_run_dir *dir);
 
-/* Path of the checkpoint of a step, malloc'd; NULL when out of memory. */
+/* Path of the checkpoint of a step, malloc'd. NULL: out of memory. */
 char *bb_run_dir_checkpoint_path(const bb_run_dir *dir, int64_t step);
-/* The step in the name of a checkpoint's path, -1 where it is not one of ours. */
+/* The step in the name of a checkpoint; -1 for any other name. */
 int64_t bb_run_dir_step_of(const char *path);
-/* Writes `latest`, then removes what `keep` does not keep. */
+/* Writes `latest`, then removes the checkpoints that `keep` does not name. */
 bb_status bb_run_dir_checkpoint_saved(const bb_run_dir *dir, int64_t step, const bb_keep *keep, bb_error *err);
 
-/* Checkpoints in the directory. */
+/* The number of checkpoints in the directory. */
 bb_status bb_run_dir_count(const bb_run_dir *dir, int *count, bb_error *err);
 
-/* Drops the lines of steps after `step`, which an earlier process logged and did not save. */
+/* Removes the lines of steps after `step`, which an earlier process logged but did not save. */
 bb_status bb_run_dir_rewind_metrics(const bb_run_dir *dir, int64_t step, bb_error *err);
-/* Whether there is a line of a validation at `step`. */
+/* Whether metrics.jsonl has a validation at `step`. */
 bb_status bb_run_dir_was_validated(const char *dir, int64_t step, bool *validated, bb_error *err);
 /* Appends one line, all of it or nothing; steals the reference. */
 bb_status bb_run_dir_append_metrics(const bb_run_dir *dir, json_t *line, bb_error *err);
 
-/* Whether the checkpoint file `path` lies in the directory `dir`, which need not be there. */
+/* Whether the checkpoint file `path` is in the directory `dir`, which need not exist. */
 bb_status bb_run_dir_contains(const char *dir, const char *path, bool *contains, bb_error *err);
 
 #endif

@@ -19,22 +19,22 @@ bb_status bb_tile_sums_open(const bb_param_table *table, const bb_shards *shards
     *out = (bb_tile_sums){.table = table, .shards = shards, .dist = dist};
     for (int r = 0; r < ranks; r++) {
         int64_t tiles = tiles_of_rank(shards, r);
-        if (tiles > out->most) out->most = tiles;
+        if (tiles > out->max) out->max = tiles;
     }
-    out->all = calloc((size_t)(out->most * (dist ? ranks + 1 : 1)) + 1, sizeof *out->all);
+    out->all = calloc((size_t)(out->max * (dist ? ranks + 1 : 1)) + 1, sizeof *out->all);
     out->next = calloc((size_t)ranks, sizeof *out->next);
     if (!out->all || !out->next) {
         bb_tile_sums_close(out);
-        return bb_fail(err, BB_ERR_MEMORY, "out of memory for the sums of %lld tiles", (long long)out->most);
+        return bb_fail(err, BB_ERR_MEMORY, "out of memory for the sums of %lld tiles", (long long)out->max);
     }
-    out->own = dist ? out->all + ranks * out->most : out->all;
+    out->own = dist ? out->all + ranks * out->max : out->all;
     return BB_OK;
 }
 
 void bb_tile_sums_close(bb_tile_sums *s) {
     free(s->all);
     free(s->next);
-    *s = (bb_tile_sums){.most = s->most};
+    *s = (bb_tile_sums){.max = s->max};
 }
 
 bb_status bb_tile_sums_make(bb_tile_sums *s, bb_device *dev, bb_tile_kernel *kernel, const float *x, bb_error *err) {
@@ -48,14 +48,14 @@ bb_status bb_tile_sums_make(bb_tile_sums *s, bb_device *dev, bb_tile_kernel *ker
     }
     BB_TRY(dev->ops->sync(dev, err));
     memset(s->next, 0, (size_t)(s->dist ? s->dist->size : 1) * sizeof *s->next);
-    return s->dist ? s->dist->engine->all_gather(s->dist, s->own, s->all, (size_t)s->most * sizeof *s->all, err) : BB_OK;
+    return s->dist ? s->dist->engine->all_gather(s->dist, s->own, s->all, (size_t)s->max * sizeof *s->all, err) : BB_OK;
 }
 
 void bb_tile_sums_add(bb_tile_sums *s, int param, double *sum) {
     for (int i = s->shards->first_piece[param]; i < s->shards->first_piece[param + 1]; i++) {
         const bb_piece *p = &s->shards->pieces[i];
         int64_t end = s->next[p->rank] + tiles_of(p->count);
-        for (int64_t t = s->next[p->rank]; t < end; t++) *sum += s->all[p->rank * s->most + t];
+        for (int64_t t = s->next[p->rank]; t < end; t++) *sum += s->all[p->rank * s->max + t];
         s->next[p->rank] = end;
     }
 }

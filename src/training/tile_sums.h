@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
-/* Sums over the tiles (BB_NORM_TILE) of all parameters or gradients, of which each rank makes those of its pieces: added in the
- * order of the parameters, whoever made them, so that they do not depend on how the pieces are shared out. */
+/* Sums over the tiles (BB_NORM_TILE) of all parameters or gradients. Each rank computes the tiles of its pieces. They are
+ * added in the order of the parameters, so that the result does not depend on the distribution of pieces over ranks. */
 #ifndef BB_TRAINING_TILE_SUMS_H
 #define BB_TRAINING_TILE_SUMS_H
 
@@ -11,22 +11,22 @@
 typedef struct bb_tile_sums {
     const bb_param_table *table;
     const bb_shards *shards;
-    bb_dist *dist;       /* NULL: one rank alone */
-    double *all;         /* (ranks, most), each rank's by pieces */
-    double *own;         /* (most); alone it is `all` */
-    int64_t most, *next; /* next: (ranks), the tile that bb_tile_sums_add comes to */
+    bb_dist *dist;      /* NULL: a single rank */
+    double *all;        /* (ranks, max): tiles by rank, then by piece */
+    double *own;        /* (max): tiles of this rank; on a single rank, `all` */
+    int64_t max, *next; /* max: tiles of a rank. next (ranks): the next tile for bb_tile_sums_add */
 } bb_tile_sums;
 
-/* An operation that sums tiles: bb_ops' sum_squares or sum_abs. */
+/* An operation that sums tiles: sum_squares or sum_abs of bb_ops. */
 typedef void bb_tile_kernel(bb_device *dev, double *sums, const float *x, int64_t n);
 
-/* table, shards and dist outlive it. */
+/* table, shards and dist must outlive it. */
 bb_status bb_tile_sums_open(const bb_param_table *table, const bb_shards *shards, bb_dist *dist, bb_tile_sums *out,
                             bb_error *err);
 void bb_tile_sums_close(bb_tile_sums *s);
-/* All ranks call it. x: table->total f32, of which this rank reads its pieces. */
+/* Collective call. x (table->total): each rank reads its pieces. */
 bb_status bb_tile_sums_make(bb_tile_sums *s, bb_device *dev, bb_tile_kernel *kernel, const float *x, bb_error *err);
-/* Adds the tiles of a parameter to *sum, one by one; to be called for each parameter in turn. */
+/* Adds the tiles of a parameter to *sum, one by one. Call it for each parameter in order. */
 void bb_tile_sums_add(bb_tile_sums *s, int param, double *sum);
 
 #endif

@@ -12,10 +12,10 @@ static float *values_of(const bb_weight_exchange *x, const bb_piece *p) {
 }
 static bool is_own(const bb_weight_exchange *x, const bb_piece *p) { return p->rank == x->dist->rank; }
 
-/* ---- where things are ------------------------------------------------------------------------------------------------ */
+/* ---- places of codes and values -------------------------------------------------------------------------------------- */
 
-/* Where the codes of element `at` are, or the first ones behind it: bytes from the model's first on. `at` begins a tensor, or
- * is a place where ranks may divide one. */
+/* The byte offset, from the model's first code, of the codes of element `at`, or of the next element that has codes. `at` is
+ * the start of a tensor or a place where ranks may divide one. */
 static int64_t code_place(const bb_weight_exchange *x, int64_t at) {
     const bb_model *m = x->model;
     const bb_param_table *t = &m->table;
@@ -75,7 +75,7 @@ bb_status bb_weight_exchange_open(bb_model *model, bb_dist *dist, const bb_shard
     }
     if (x->plain) return BB_OK;
     bb_weight_exchange_close(x);
-    return bb_fail(err, BB_ERR_MEMORY, "out of memory for what ranks tell each other of their weights");
+    return bb_fail(err, BB_ERR_MEMORY, "out of memory for the exchange of weights between ranks");
 }
 
 void bb_weight_exchange_close(bb_weight_exchange *x) {
@@ -87,7 +87,7 @@ void bb_weight_exchange_close(bb_weight_exchange *x) {
 
 /* ---- scales ---------------------------------------------------------------------------------------------------------- */
 
-/* Of every ternary tensor, as a rank alone would compute it. */
+/* Computes the scale of every ternary tensor, with the same result as on a single rank. */
 static bb_status make_scales(bb_weight_exchange *x, bb_error *err) {
     bb_model *m = x->model;
     const bb_ops *ops = m->device->ops;
@@ -110,7 +110,7 @@ static void quantize_piece(bb_weight_exchange *x, const bb_piece *p) {
     dev->ops->ternary_quant_rows(dev, &t, x->model->params + param_of(x, p)->offset, p->first / t.k, p->count / t.k);
 }
 
-/* Bucket by bucket; one's codes travel while the next is quantized. */
+/* Bucket by bucket: the codes of one are sent while the next is quantized. */
 static bb_status exchange_codes(bb_weight_exchange *x, bb_error *err) {
     bb_device *dev = x->model->device;
     const bb_shards *s = x->shards;
@@ -127,9 +127,9 @@ static bb_status exchange_codes(bb_weight_exchange *x, bb_error *err) {
     return BB_OK;
 }
 
-/* ---- what is not ternary --------------------------------------------------------------------------------------------- */
+/* ---- values that are not ternary ------------------------------------------------------------------------------------- */
 
-/* Between params and plain: this rank's pieces, or those of the others. */
+/* own: copies this rank's pieces from params to plain; else the pieces of other ranks from plain to params. */
 static void move_plain(bb_weight_exchange *x, bool own) {
     bb_device *dev = x->model->device;
     for (int r = 0; r < x->dist->size; r++) {
@@ -150,7 +150,7 @@ static void move_plain(bb_weight_exchange *x, bool own) {
 
 bb_status bb_weight_exchange_after_update(bb_weight_exchange *x, bb_error *err) {
     bb_device *dev = x->model->device;
-    x->f32_are_old = true;
+    x->f32_are_stale = true;
     if (!x->codes) {
         BB_TRY(bb_weight_exchange_f32(x, err));
         bb_model_parameters_changed(x->model);
@@ -181,17 +181,17 @@ static bb_status move_f32(bb_weight_exchange *x, bb_dist_kind kind, bb_error *er
 }
 
 bb_status bb_weight_exchange_f32(bb_weight_exchange *x, bb_error *err) {
-    if (!x->f32_are_old) return BB_OK;
+    if (!x->f32_are_stale) return BB_OK;
     BB_TRY(move_f32(x, BB_DIST_ALL_GATHER, err));
-    x->f32_are_old = false;
+    x->f32_are_stale = false;
     return BB_OK;
 }
 
 bb_status bb_weight_exchange_f32_to_rank_0(bb_weight_exchange *x, bb_error *err) {
-    return x->f32_are_old ? move_f32(x, BB_DIST_GATHER, err) : BB_OK;
+    return x->f32_are_stale ? move_f32(x, BB_DIST_GATHER, err) : BB_OK;
 }
 
-/* ---- whether ranks still agree --------------------------------------------------------------------------------------- */
+/* ---- comparing ranks ------------------------------------------------------------------------------------------------- */
 
 static uint64_t part_sum(const void *data, size_t bytes, int part, int parts) {
     size_t begin = bytes * (size_t)part / (size_t)parts, end = bytes * (size_t)(part + 1) / (size_t)parts;
@@ -200,7 +200,7 @@ static uint64_t part_sum(const void *data, size_t bytes, int part, int parts) {
 
 uint64_t bb_weight_exchange_sum(const bb_weight_exchange *x, int part, int parts) {
     const bb_model *m = x->model;
-    if (!x->f32_are_old) return part_sum(m->params, (size_t)m->table.total * sizeof(float), part, parts);
+    if (!x->f32_are_stale) return part_sum(m->params, (size_t)m->table.total * sizeof(float), part, parts);
     uint64_t plain = part_sum(x->plain, (size_t)x->plain_cut[x->dist->size] * sizeof(float), part, parts);
     return part_sum(m->quantized, m->quantized_bytes, part, parts) * 31 + plain;
 }
