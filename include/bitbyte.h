@@ -1,10 +1,9 @@
 // SPDX-License-Identifier: MIT
 /* BitByte: a byte-level language model with ternary weights. This is the whole public C API.
- * Handles are opaque. A function that can fail returns bb_status, stores its result in an out-parameter and, on failure,
- * fills the caller's bb_error (which may be NULL). The library never prints, never exits, and installs no signal handlers;
- * bb_dist_open and bb_dist_close say where MPI forces an exception. Use a handle from one thread at a time; devices may be
- * shared. Arrays are row-major, in host memory. A pointer may be NULL only where its comment says so. Otherwise NULL gives
- * BB_ERR_ARGUMENT; functions without a status do nothing and return 0, false or NULL. */
+ * A function that can fail returns bb_status, stores its result in an out-parameter and, on failure, fills the caller's
+ * bb_error (which may be NULL). The library never prints, exits or installs signal handlers, except as bb_dist_open says. Use
+ * a handle from one thread at a time; devices may be shared. Arrays are row-major, in host memory. A pointer may be NULL only
+ * where its comment says so; otherwise NULL is BB_ERR_ARGUMENT, and functions without a status return 0, false or NULL. */
 #ifndef BITBYTE_H
 #define BITBYTE_H
 
@@ -54,12 +53,11 @@ BB_API const char *bb_version(void); /* "0.1.0" */
 
 typedef struct bb_device bb_device;
 
-/* name: "cpu" (oneDNN and SIMD) or "ref" (scalar reference implementation; slow).
- * threads: 0 uses OMP_NUM_THREADS if set, else the smaller of the affinity mask and the cgroup CPU quota (v1 or v2, rounded
- * up). Results do not depend on it. Close a device after everything created on it.
- * Threads may share a device if each has its own models, layers and sessions. Calls on a shared device run one at a time.
- * bb_trainer_train, bb_evaluate and bb_generate release it between steps, batches and passes, and during callbacks. To
- * compute in parallel, open one device per thread and divide the processor threads among them. */
+/* name: "cpu" (oneDNN and SIMD) or "ref" (scalar reference implementation; slow). threads: 0 uses OMP_NUM_THREADS if set,
+ * else the smaller of the affinity mask and the cgroup CPU quota, rounded up. Results do not depend on it. Close a device
+ * after everything created on it. Threads may share a device if each has its own models, layers and sessions; calls then run
+ * one at a time, and bb_trainer_train, bb_evaluate and bb_generate release the device between steps, batches and passes, and
+ * during callbacks. To compute in parallel, open one device per thread, each with some of the processors. */
 BB_API bb_status bb_device_open(const char *name, int threads, bb_device **out, bb_error *err);
 BB_API void bb_device_close(bb_device *device);
 /* Name of known device `index`; NULL past the last. *why_not (may be NULL): why it cannot be opened here, or NULL. */
@@ -76,17 +74,16 @@ BB_API void bb_device_memory(const bb_device *device, uint64_t *total_bytes, uin
 /* A job of `size` processes, ranks 0 .. size-1. All ranks make the same calls in the same order. */
 typedef struct bb_dist bb_dist;
 
-/* engine: "single" (this process only) or "mpi" (processes started by mpirun or srun; open once per process).
- * BB_ERR_UNSUPPORTED in a build without MPI. MPI waits forever for a process that never joins, so after 30 seconds
- * this process reports that on standard error and exits with status 1. bb_dist_close does the same. */
+/* engine: "single" (this process only) or "mpi" (started by mpirun or srun; open once per process). BB_ERR_UNSUPPORTED in a
+ * build without MPI. MPI waits forever for a process that never joins, so after 30 seconds this process reports that on
+ * standard error and exits with status 1. bb_dist_close does the same. */
 BB_API bb_status bb_dist_open(const char *engine, bb_dist **out, bb_error *err);
 /* Waits until all ranks call it. After a failure it only frees memory. */
 BB_API void bb_dist_close(bb_dist *dist);
-/* Ends every process of the job, including this one, with exit_status. Call it after an error on this rank alone, which would
- * leave the other ranks waiting. Does not return. */
+/* Ends every process of the job with exit_status, e.g. after an error on this rank alone. Does not return. */
 BB_API void bb_dist_abort(bb_dist *dist, int exit_status);
-/* Call before reporting an error and bb_dist_abort, so that only one rank reports it: returns within about a second on the
- * first rank that fails, and on others only if that rank has not ended the job a few seconds later. */
+/* Call before reporting an error and bb_dist_abort: returns within a second on the first rank that fails, and on others only
+ * if that rank has not ended the job a few seconds later. So one rank reports the error. */
 BB_API void bb_dist_wait_to_report(bb_dist *dist);
 BB_API int bb_dist_rank(const bb_dist *dist);
 BB_API int bb_dist_size(const bb_dist *dist);
@@ -96,8 +93,7 @@ BB_API const char *bb_dist_host(const bb_dist *dist, int rank);
 BB_API int bb_dist_threads(const bb_dist *dist);
 /* Seconds without a heartbeat after which a rank counts as lost (default 15). Busy ranks send heartbeats too. */
 BB_API void bb_dist_set_timeout(bb_dist *dist, int seconds);
-/* Collective. Returns BB_OK on every rank if all ranks pass BB_OK, else the error of the lowest failing rank, with
- * "rank 2 on HOST: " before its message. */
+/* Collective. BB_OK on every rank if all pass BB_OK, else the error of the lowest failing rank, "rank 2 on HOST: …". */
 BB_API bb_status bb_dist_agree(bb_dist *dist, bb_status mine, bb_error *err);
 /* values: (size), one per rank. */
 BB_API bb_status bb_dist_all_gather_u64(bb_dist *dist, uint64_t mine, uint64_t *values, bb_error *err);
@@ -128,16 +124,13 @@ typedef struct bb_import_options {
     void *user;
 } bb_import_options;
 BB_API void bb_import_options_default(bb_import_options *options);
-/* Whether `path` is a Hugging Face folder: it holds config.json and is no run directory. Functions that read model files take such
- * a folder, or its config.json. */
+/* Whether `path` is a Hugging Face folder, which functions that read model files accept: it has a config.json not of a run. */
 BB_API bool bb_is_hf_folder(const char *path);
-/* Reads the configuration of a model file or checkpoint, but not its tensors. options and trained_length (see
- * bb_model_trained_length) may be NULL. */
+/* Reads only the configuration of a model file. options and trained_length (see bb_model_trained_length) may be NULL. */
 BB_API bb_status bb_config_load(const char *path, const bb_import_options *options, bb_config *out, int *trained_length,
                                 bb_error *err);
 
-/* Memory use of a run in bytes: exact for the buffers that it allocates, approximate for the device's own scratch.
- * The program and its libraries take about 20 MB more. */
+/* Memory use of a run in bytes, without about 20 MB for the program. scratch is approximate. */
 typedef struct bb_memory_estimate {
     uint64_t parameters, gradients, optimizer, activations, quantized_weights, scratch, total;
     uint64_t checkpoint_copy; /* copy that checkpoints are written from; included in total; 0: none, see bb_save_copy */
@@ -165,15 +158,13 @@ typedef struct bb_model bb_model;
 BB_API bb_status bb_model_create(bb_device *device, const bb_config *config, uint64_t seed, bb_model **out, bb_error *err);
 /* path: a model file, a checkpoint, or another format that can be read. Values must be finite. */
 BB_API bb_status bb_model_load(bb_device *device, const char *path, bb_model **out, bb_error *err);
-/* Loads for bb_model_forward, bb_model_loss, bb_evaluate and generation only. Ternary weights take at most two bits each;
- * logits are the same. Also reads packed files. */
+/* For inference only, also from packed files. Ternary weights take at most two bits each; logits are the same. */
 BB_API bb_status bb_model_load_for_inference(bb_device *device, const char *path, bb_model **out, bb_error *err);
 /* Either of these, with options. */
 BB_API bb_status bb_model_import(bb_device *device, const char *path, const bb_import_options *options, bb_model **out,
                                  bb_error *err);
 BB_API bb_status bb_model_save(const bb_model *model, const char *path, bb_error *err);
-/* Saves a model loaded for inference as a packed file: two bits per ternary weight, about 1/16 the size of a model file.
- * path must not be the file that the model was loaded from. */
+/* Saves a model loaded for inference as a packed file, about 1/16 the size. path must not be the file it was loaded from. */
 BB_API bb_status bb_model_export_packed(const bb_model *model, const char *path, bb_error *err);
 
 typedef struct bb_export_options {
@@ -190,11 +181,10 @@ typedef struct bb_export_options {
 BB_API void bb_export_options_default(bb_export_options *options);
 /* The name of export format `index`; NULL past the last. */
 BB_API const char *bb_export_format_name(int index);
-/* The format that the name of a file or folder asks for: "gguf" for *.gguf, "hf" for a folder or a name that ends in "/"; NULL:
- * none. */
+/* The format that a name implies: "gguf" for *.gguf, "hf" for a folder or a name that ends in "/"; NULL: none. */
 BB_API const char *bb_export_format_for(const char *out);
-/* Converts model file `model`, of any format that can be read, to `out`. On failure nothing is left. `out` must not be `model`, or
- * a file of it; "hf" writes a folder, which must be new or empty. The device quantizes the weights. */
+/* Converts model file `model` to `out`. On failure nothing is left. `out` must not be `model` or a file of it; "hf" writes a
+ * folder, which must be new or empty. The device quantizes the weights. */
 BB_API bb_status bb_export(bb_device *device, const char *model, const char *out, const bb_export_options *options,
                            bb_error *err);
 /* BB_ERR_ARGUMENT if writing `path` would replace a training checkpoint, or the config.json or latest of a run. */
@@ -221,8 +211,7 @@ BB_API bb_status bb_model_get_tensor(const bb_model *model, const char *name, fl
 BB_API bb_status bb_model_set_tensor(bb_model *model, const char *name, const float *values, size_t count, bb_error *err);
 BB_API bb_status bb_model_get_gradient(const bb_model *model, const char *name, float *out, size_t count, bb_error *err);
 
-/* Allocates the workspace for batches up to (batch_size, seq_len), with gradients if `training`. Later calls with such batches
- * do not allocate. Optional: the calls below reserve what they need. */
+/* Allocates the workspace for batches up to (batch_size, seq_len), so that later calls do not. Optional. */
 BB_API bb_status bb_model_reserve(bb_model *model, int batch_size, int seq_len, bool training, bool recompute, bb_error *err);
 /* x: (B,T) bytes -> logits: (B,T,V). */
 BB_API bb_status bb_model_forward(bb_model *model, const uint8_t *x, int batch_size, int seq_len, float *logits, bb_error *err);
@@ -307,9 +296,8 @@ BB_API void bb_dataset_set_position(bb_dataset *dataset, uint64_t samples);
 /* Number of passes over the data that `samples` sequences of seq_len bytes make. */
 BB_API double bb_dataset_epochs(const bb_dataset *dataset, int seq_len, double samples);
 
-/* Reads all of a file, a pipe or standard input ("-"). Decompresses it and converts UTF-16 to UTF-8. BB_ERR_FORMAT if it is
- * not text, such as a model. *text has a NUL after its last byte; free it with bb_string_free. stop (may be NULL): non-zero
- * cancels. */
+/* Reads a file, a pipe or standard input ("-"), decompressed and in UTF-8. BB_ERR_FORMAT if it is not text, such as a model.
+ * *text has a NUL after its last byte; free it with bb_string_free. stop (may be NULL): non-zero cancels. */
 BB_API bb_status bb_read_text(const char *path, const volatile int *stop, char **text, size_t *size, bb_error *err);
 
 /* Format of all inputs. AUTO goes by extension: .json, .jsonl and .ndjson are JSON, everything else is text. */
@@ -348,13 +336,12 @@ BB_API bb_status bb_pack(const bb_pack_options *options, bb_pack_result *result,
 
 /* ---- Training -------------------------------------------------------------------------------------------------------- */
 
-/* The order of gradient summation. Both are deterministic for a fixed number of ranks.
- * FAST: each rank accumulates its own micro-batches, then ranks are summed.
- * EXACT: sums by micro-batch, so that 1, 2, 4, … ranks give bit-identical checkpoints if the number of micro-batches is a
- * multiple of the ranks. Takes more time and memory if a rank has several micro-batches per step. */
+/* The order of gradient summation, which is fixed for a number of ranks. FAST: each rank accumulates its micro-batches, then
+ * ranks are summed. EXACT: sums by micro-batch, so that 1, 2, 4, … ranks give bit-identical checkpoints if they divide the
+ * number of micro-batches. Takes more time and memory if a rank has several micro-batches per step. */
 typedef enum bb_reduce { BB_REDUCE_FAST = 0, BB_REDUCE_EXACT = 1 } bb_reduce;
 
-/* After a linear warm-up: a cosine down to the last step; constant; constant, then linear down over the last steps (cooldown). */
+/* After a linear warm-up: a cosine down to the last step; constant; constant, then linear over the last steps (cooldown). */
 typedef enum bb_lr_schedule { BB_LR_COSINE = 0, BB_LR_CONSTANT = 1, BB_LR_LINEAR = 2 } bb_lr_schedule;
 typedef struct bb_lr_plan {
     bb_lr_schedule schedule;
@@ -401,8 +388,8 @@ BB_API void bb_loss_scaler_update(bb_loss_scaler *scaler, bool found_overflow);
 
 typedef struct bb_trainer bb_trainer;
 
-/* Whether checkpoints are written from a copy of the weights and moments while training continues. Without a copy, the next
- * update waits until the checkpoint is written. AUTO: copy unless it takes more than 1/8 of the host's memory. */
+/* Whether checkpoints are written from a copy while training continues; else the next update waits for the file. AUTO: copy
+ * unless it takes more than 1/8 of the host's memory. */
 typedef enum bb_save_copy { BB_SAVE_COPY_AUTO = 0, BB_SAVE_COPY_YES, BB_SAVE_COPY_NO } bb_save_copy;
 
 typedef enum bb_train_event_kind {
@@ -552,8 +539,7 @@ typedef enum bb_kv_type { BB_KV_INT6 = 0, BB_KV_INT8, BB_KV_F32 } bb_kv_type;
 
 typedef struct bb_eval_options {
     int seq_len, batch_size;
-    bool sliding;        /* score with overlapping windows, as generation sees text: each byte has at least seq_len / 2 bytes of
-                     context, except at the start of a file */
+    bool sliding;        /* windows overlap: each byte has at least seq_len / 2 bytes of context, except at the start */
     bool cached;         /* evaluate through a KV cache, a few bytes at a time, as generation does; much slower */
     bb_kv_type kv_cache; /* with `cached` */
     int64_t max_batches; /* 0: all */
@@ -567,8 +553,8 @@ typedef struct bb_eval_result {
     const char *pattern;  /* files scored in a directory: "val_*.bin" or "shard_*.bin"; NULL: not a directory */
 } bb_eval_result;
 BB_API void bb_eval_options_default(bb_eval_options *options);
-/* data: a directory (its val_*.bin, else its shard_*.bin), a glob, a file, a pipe, or "-" for standard input. Text is decoded
- * as in bb_read_text. Scores every byte once, except the first of each file. */
+/* data: a directory (its val_*.bin, else its shard_*.bin), a glob, or input for bb_read_text. Scores every byte once, except
+ * the first of each file. */
 BB_API bb_status bb_evaluate(bb_model *model, const char *data, const bb_eval_options *options, bb_eval_result *result,
                              bb_error *err);
 
@@ -579,8 +565,7 @@ typedef struct bb_bytes {
     size_t size;
 } bb_bytes;
 
-/* Speculative decoding: drafts bytes from repeats in the text or with a draft model and verifies several in one pass. Changes
- * the speed, not the output. */
+/* Speculative decoding: drafts bytes from the text or with a draft model, and verifies several in one pass. Same output. */
 typedef enum bb_speculate {
     BB_SPECULATE_OFF = 0,
     BB_SPECULATE_AUTO,  /* adapts the number of draft bytes to the measured acceptance and cost; may be 0 */
@@ -598,8 +583,8 @@ typedef struct bb_generate_options {
     double top_p;              /* keep the smallest set of most likely bytes with at least this probability; 1: off */
     double min_p;              /* keep bytes with at least this fraction of the highest probability; 0: off */
     uint64_t seed;             /* draw i depends only on (seed, i) and the logits */
-    /* Generation ends when its output ends with one of these (the longest, if several match). The stop text is neither passed
-     * to on_byte nor kept in the context; bytes that may begin one are held back until decided. */
+    /* Generation ends when its output ends with one of these (the longest that matches), which is not part of the output. Bytes
+     * that may begin one are held back until decided. */
     const bb_bytes *stops;
     int stop_count;
     bb_speculate speculate;
@@ -621,19 +606,17 @@ typedef struct bb_generate_metrics {
 } bb_generate_metrics;
 BB_API void bb_generate_options_default(bb_generate_options *options);
 
-/* A growing text, fed and generated, with a KV cache of its last bytes. When the context is full, the older half is dropped and
- * the newer half is read again from position 0: memory stays constant and positions stay in the trained range. If a feed does
- * not fit, only its last bytes are read, up to 3/4 of the context. A model may have several sessions; use one at a time. */
+/* A growing text, fed and generated, with a KV cache of its last bytes. When the context is full, the older half is dropped
+ * and the newer half is read again from position 0. If a feed does not fit, only its last bytes are read, up to 3/4 of the
+ * context. A model may have several sessions; use one at a time. */
 typedef struct bb_session bb_session;
 typedef struct bb_session_options {
     int context_length; /* context window in bytes; 0: the model's trained length */
     bb_kv_type kv_cache;
-    /* NULL, or a smaller draft model on any device, trained on similar text. With `speculate` it drafts bytes using the same
-     * random numbers, so acceptance depends only on how well the distributions agree. It must outlive the session and is in use
-     * whenever the session is. */
+    /* NULL, or a smaller model on any device, trained on similar text, which drafts bytes. It must outlive the session, and is
+     * in use whenever the session is. */
     bb_model *draft;
-    /* NULL, or called while a long prompt is read; return false to cancel (BB_ERR_INTERRUPTED). The text is then what was read
-     * so far. */
+    /* May be NULL. Called while a long prompt is read; false cancels (BB_ERR_INTERRUPTED) and keeps what was read. */
     bool (*on_read)(void *user, int64_t done, int64_t total);
     void *user;
 } bb_session_options;
@@ -642,15 +625,14 @@ BB_API bb_status bb_session_open(bb_model *model, const bb_session_options *opti
 BB_API void bb_session_close(bb_session *session);
 /* Appends bytes to the text and reads them; count may be 0. */
 BB_API bb_status bb_session_feed(bb_session *session, const uint8_t *bytes, size_t count, bb_error *err);
-/* Continues the text and appends the bytes passed to on_byte. An empty text starts as if after a newline. metrics (may be
- * NULL): prompt_* count what was fed since the session was opened or last generated. */
+/* Continues the text, or starts one as if after a newline. metrics (may be NULL): prompt_* count what was fed since the session
+ * was opened or last generated. */
 BB_API bb_status bb_session_generate(bb_session *session, const bb_generate_options *options, bb_generate_metrics *metrics,
                                      bb_error *err);
 /* Length of the text in bytes, including bytes dropped from the context. */
 BB_API int64_t bb_session_length(const bb_session *session);
-/* mark saves the current end of the text and replaces an earlier mark. rewind, any number of times, drops everything after it;
- * generating again with the same options gives the same bytes. rewind is nearly free unless the context has been full since the
- * mark; then the marked context is read again. */
+/* mark saves the current end of the text and replaces an earlier mark. rewind, any number of times, drops everything after it.
+ * It is nearly free unless the context has been full since the mark; then the marked context is read again. */
 BB_API bb_status bb_session_mark(bb_session *session, bb_error *err);
 BB_API bb_status bb_session_rewind(bb_session *session, bb_error *err);
 /* Empties the text and removes the mark. */
@@ -662,17 +644,17 @@ BB_API bb_status bb_generate(bb_model *model, const uint8_t *prompt, size_t prom
 
 /* ---- Information ----------------------------------------------------------------------------------------------------- */
 
-/* Describes a model file or checkpoint as JSON: configuration, parameters, training state, and for each ternary tensor its
- * scale and the shares of -1, 0 and +1. Free it with bb_string_free. options may be NULL. */
+/* Describes a model file as JSON: configuration, parameters, training state, and of each ternary tensor its scale and shares of
+ * -1, 0 and +1. Free it with bb_string_free. options may be NULL. */
 BB_API bb_status bb_describe_file(const char *path, const bb_import_options *options, char **json, bb_error *err);
-/* Reads a whole model file or checkpoint and checks its checksums (docs/FORMAT.md) and values. JSON: `good`, and `failures`
- * with `tensor` and `reason`; free it with bb_string_free. Returns BB_OK even if the content is damaged. options may be NULL. */
+/* Checks the checksums (docs/FORMAT.md) and values of a model file. JSON: `good`, and `failures` with `tensor` and `reason`;
+ * free it with bb_string_free. Returns BB_OK even if the content is damaged. options may be NULL. */
 BB_API bb_status bb_verify_file(const char *path, const bb_import_options *options,
                                 void (*on_progress)(void *user, int64_t bytes_done, int64_t bytes_total), void *user,
                                 bool *good, char **json, bb_error *err);
 BB_API void bb_string_free(char *text);
-/* Convert a path to UTF-8 for JSON, and back. If the path is not UTF-8 or contains "\x", bytes above 0x7f and backslashes are
- * escaped as \xHH. Free the result with bb_string_free; NULL: out of memory. */
+/* Convert a path to UTF-8 and back. If it is not UTF-8 or contains "\x", bytes above 0x7f and backslashes become \xHH. Free the
+ * result with bb_string_free; NULL: out of memory. */
 BB_API char *bb_path_text(const char *path);
 BB_API char *bb_path_from_text(const char *text);
 
@@ -681,7 +663,7 @@ BB_API char *bb_path_from_text(const char *text);
 BB_API bb_status bb_profile_open(bb_device *device, bb_device **out, bb_error *err);
 BB_API bb_status bb_profile_start(bb_device *profiled, bb_error *err); /* resets all timings */
 /* JSON (free it with bb_string_free): `operations`, longest first, with calls, ms, percent of the time since start and, if
- * their work is known from their arguments, percent of peak; and `shares`. */
+ * known, percent of peak; and `shares`. */
 BB_API bb_status bb_profile_report(const bb_device *profiled, const bb_config *config, char **json, bb_error *err);
 
 typedef struct bb_bench_options {
@@ -706,9 +688,8 @@ typedef struct bb_decode_bench_options {
     void *user;
 } bb_decode_bench_options;
 BB_API void bb_decode_bench_options_default(bb_decode_bench_options *options);
-/* Times inference at a model shape with random weights. JSON: decoding in bytes/s from an empty context and at positions 1,024
- * and 4,096, reading 512 bytes, loading a packed file from disk, resident memory, and percent of peaks measured in the same
- * call. Writes a temporary model to TMPDIR. */
+/* Times inference at a model shape with random weights. JSON: bytes/s of decoding at positions 0, 1,024 and 4,096 and of
+ * reading 512 bytes, loading a packed file, resident memory, percent of peaks. Writes a temporary model to TMPDIR. */
 BB_API bb_status bb_bench_decode(bb_device *device, const bb_decode_bench_options *options, char **json, bb_error *err);
 
 #ifdef __cplusplus
