@@ -86,8 +86,9 @@ static void files_left_out_are_counted(void **state) {
     pack_ok(&run);
     assert_int_equal(run.result.left_out, 5);
     assert_int_equal(run.result.skipped, 0);
-    assert_string_equal(run.note_text, "5 files of the folders are left out because of their extension (exts): 3 .bin, 1 without an "
-                                       "extension, 1 other\n");
+    assert_string_equal(run.note_text,
+                        "5 files of the folders are left out because of their extension (exts): 3 .bin, 1 without an "
+                        "extension, 1 other\n");
     uint8_t *manifest;
     size_t size;
     assert_int_equal(bb_file_read_all(at("out/manifest.json"), 0, &manifest, &size, NULL), BB_OK);
