@@ -2,6 +2,8 @@
 /* How many checkpoints a run holds at once, and what is said where they do not fit. */
 #include "training/disk_room.h"
 
+#include <sys/resource.h>
+
 #include "scratch.h"
 #include "support.h"
 
@@ -39,8 +41,26 @@ static void lack_of_room_is_a_warning_or_an_error(void **state) {
     assert_ok(bb_disk_room_check(scratch_path("nowhere"), 1, 1, warning, sizeof warning, &test_error)); /* not known */
 }
 
+static void a_limit_on_file_sizes_is_an_error(void **state) {
+    (void)state;
+    struct rlimit before, small;
+    char warning[1000], dir[512];
+    snprintf(dir, sizeof dir, "%s", scratch_path("."));
+    assert_int_equal(getrlimit(RLIMIT_FSIZE, &before), 0);
+    small = before;
+    small.rlim_cur = 4000;
+    assert_int_equal(setrlimit(RLIMIT_FSIZE, &small), 0);
+    bb_status fits = bb_disk_room_check(dir, 4000, 1, warning, sizeof warning, &test_error);
+    bb_status too_large = bb_disk_room_check(dir, 4001, 1, warning, sizeof warning, &test_error);
+    assert_int_equal(setrlimit(RLIMIT_FSIZE, &before), 0); /* before anything is written to a log */
+    assert_int_equal(fits, BB_OK);
+    assert_int_equal(too_large, BB_ERR_IO);
+    assert_message(test_error, "this process may write files of 4.0 KB: raise the limit (ulimit -f)");
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {cmocka_unit_test(the_peak_counts_checkpoints_kept_at_once),
-                                       cmocka_unit_test(lack_of_room_is_a_warning_or_an_error)};
+                                       cmocka_unit_test(lack_of_room_is_a_warning_or_an_error),
+                                       cmocka_unit_test(a_limit_on_file_sizes_is_an_error)};
     return cmocka_run_group_tests(tests, scratch_create, scratch_remove);
 }
