@@ -25,8 +25,14 @@ static void dequantize_q8_0(const uint8_t *block, float *out) {
 /* Blocks of 256: 64 bytes of codes q + 1 in two bits, then d (f16). Element 128h + 32n + m is in byte 32h + m, bits 2n and 2n + 1.
  * The code 3 is none: NaN, which no reader of weights lets pass. */
 static void dequantize_tq2_0(const uint8_t *block, float *out) {
-    float d = bb_f32_from_f16(u16_at(block + 64, 0)), value[4] = {-d, 0, d, NAN};
-    for (int i = 0; i < 256; i++) out[i] = value[block[32 * (i / 128) + i % 32] >> 2 * (i / 32 % 4) & 3];
+    float d = bb_f32_from_f16(u16_at(block + 64, 0));
+    for (int h = 0; h < 2; h++)
+        for (int n = 0; n < 4; n++)
+            for (int m = 0; m < 32; m++) { /* vectorized: no table */
+                int code = block[32 * h + m] >> 2 * n & 3;
+                float value = code == 0 ? -d : code == 2 ? d : 0;
+                out[128 * h + 32 * n + m] = code == 3 ? NAN : value;
+            }
 }
 
 /* Digit n, the first being the highest, of a byte that holds five to base 3 as ceil(256/243 of their number). */

@@ -5,8 +5,6 @@
 
 #include "modelfile/tensor_source.h"
 
-enum { BB_MAX_ELEMENTS_PER_BYTE = 5 }; /* of any type, rounded up */
-
 /* n elements of a numeric type, whole blocks of it. */
 void bb_dequantize(bb_file_dtype type, const uint8_t *bytes, int64_t n, float *out);
 

@@ -24,6 +24,7 @@ typedef struct destination {
     const float *factor; /* of every value; NULL: 1 */
     uint8_t *codes;      /* host (N, ceil(K/4)) */
     int64_t columns;
+    bb_magnitudes *magnitudes;
 } destination;
 
 static bb_status copy_values(void *user, int64_t first, const float *values, int64_t n, bb_error *err) {
@@ -43,16 +44,28 @@ static bb_status copy_values(void *user, int64_t first, const float *values, int
     return BB_OK;
 }
 
-/* Codes of values -g, 0, g. */
+static unsigned code_of(float v) { return (unsigned)(1 + (v > 0) - (v < 0)); }
+
+/* n columns of a row from column k on. */
+static void pack_run(uint8_t *codes, int64_t k, const float *v, int64_t n) {
+    int64_t i = 0;
+    for (; i < n && (k + i) % 4; i++) codes[(k + i) / 4] |= (uint8_t)(code_of(v[i]) << (k + i) % 4 * 2);
+    for (; i + 4 <= n; i += 4)
+        codes[(k + i) / 4] =
+            (uint8_t)(code_of(v[i]) | code_of(v[i + 1]) << 2 | code_of(v[i + 2]) << 4 | code_of(v[i + 3]) << 6);
+    for (; i < n; i++) codes[(k + i) / 4] |= (uint8_t)(code_of(v[i]) << (k + i) % 4 * 2);
+}
+
+/* Codes of values -g, 0, g, and what they have in common, in one pass. */
 static bb_status pack_values(void *user, int64_t first, const float *values, int64_t n, bb_error *err) {
     const destination *d = user;
     int64_t row_bytes = (d->columns + 3) / 4;
     (void)err;
-    for (int64_t i = first; i < first + n; i++) {
-        float v = values[i - first];
-        unsigned code = v > 0 ? 2u : v < 0 ? 0u : 1u;
-        int64_t row = i / d->columns, k = i % d->columns;
-        d->codes[row * row_bytes + k / 4] |= (uint8_t)(code << k % 4 * 2);
+    bb_magnitudes_add(d->magnitudes, first, values, n);
+    for (int64_t at = 0; at < n;) {
+        int64_t row = (first + at) / d->columns, k = (first + at) % d->columns, count = bb_min(n - at, d->columns - k);
+        pack_run(d->codes + row * row_bytes, k, values + at, count);
+        at += count;
     }
     return BB_OK;
 }
@@ -86,17 +99,20 @@ static bb_status load_masters(const loader *l, const bb_param *p, void *to, bb_l
     return bb_model_source_scan(&l->weights, p, &weight, copy_values, &d, err);
 }
 
-/* Values g q become exactly the codes q and the scale g. */
-static bb_status load_quantized(const loader *l, const bb_param *p, const bb_weight *weight, const bb_ternary *t, float g,
+/* Values g q become exactly the codes q and the scale g; other values are refused. */
+static bb_status load_quantized(const loader *l, const bb_param *p, const bb_weight *weight, const bb_ternary *t,
                                 bb_error *err) {
     bb_device *dev = l->model->device;
     size_t bytes = (size_t)(p->shape[0] * ((p->shape[1] + 3) / 4));
-    destination d = {.l = l, .codes = calloc(1, bytes), .columns = p->shape[1]};
+    bb_magnitudes m;
+    destination d = {.l = l, .codes = calloc(1, bytes), .columns = p->shape[1], .magnitudes = &m};
     if (!d.codes) return bb_fail(err, BB_ERR_MEMORY, "no memory to read %s: %.1f MB", p->name, (double)bytes * 1e-6);
+    bb_magnitudes_begin(&m);
     bb_status status = bb_model_source_scan(&l->weights, p, weight, pack_values, &d, err);
+    if (status == BB_OK && !m.ternary) status = bb_latent_weights_refuse(&l->weights, p, &m, err);
     if (status == BB_OK) {
         dev->ops->copy_in(dev, l->staging, d.codes, bytes);
-        dev->ops->copy_in(dev, t->scale, &g, sizeof g);
+        dev->ops->copy_in(dev, t->scale, &m.g, sizeof m.g);
         dev->ops->ternary_load(dev, t, l->staging);
         status = dev->ops->sync(dev, err);
     }
@@ -116,10 +132,7 @@ static bb_status load_ternary(const loader *l, int index, bb_error *err) {
         dev->ops->copy_in(dev, t.scale, &weight.scale, sizeof weight.scale);
         dev->ops->ternary_load(dev, &t, l->staging);
     } else if (l->weights.layout->quantized) {
-        bb_magnitudes m;
-        BB_TRY(bb_model_source_magnitudes(&l->weights, p, &weight, &m, err));
-        if (!m.ternary) return bb_latent_weights_refuse(&l->weights, p, &m, err);
-        return load_quantized(l, p, &weight, &t, m.g, err);
+        return load_quantized(l, p, &weight, &t, err);
     } else {
         BB_TRY(bb_model_source_scan(&l->weights, p, &weight, copy_values, &d, err));
         dev->ops->ternary_quant(dev, &t, (const float *)(const void *)l->staging);

@@ -40,28 +40,41 @@ static bb_status check_finite(const bb_model_source *w, const bb_file_tensor *t,
     return BB_OK;
 }
 
+/* A piece at a time would leave the cache. */
+enum { CHUNK = 1 << 14 };
+
 static bb_status take_piece(void *user, const bb_file_tensor *t, uint64_t at, const uint8_t *piece, size_t size,
                             bb_error *err) {
     const scan *s = user;
     int64_t n = bb_file_elements(t->dtype, size), first = bb_file_elements(t->dtype, at);
-    float *values = s->permute ? s->permute + first : s->values;
-    bb_dequantize(t->dtype, piece, n, values);
-    BB_TRY(check_finite(s->w, t, first, values, n, err));
-    return s->permute ? BB_OK : s->visit(s->user, s->first + first, values, n, err);
+    for (int64_t i = 0; i < n; i += CHUNK) { /* whole blocks of every type */
+        int64_t count = n - i < CHUNK ? n - i : CHUNK;
+        float *values = s->permute ? s->permute + first + i : s->values;
+        bb_dequantize(t->dtype, piece + i / bb_file_dtype_elements(t->dtype) * (int64_t)bb_file_dtype_bytes(t->dtype), count,
+                      values);
+        BB_TRY(check_finite(s->w, t, first + i, values, count, err));
+        if (!s->permute) BB_TRY(s->visit(s->user, s->first + first + i, values, count, err));
+    }
+    return BB_OK;
 }
 
 /* Four codes a byte; a row's last byte may hold fewer. */
 static bb_status unpack_piece(void *user, const bb_file_tensor *t, uint64_t at, const uint8_t *piece, size_t size,
                               bb_error *err) {
     const scan *s = user;
-    int64_t row_bytes = t->shape[1], n = 0;
-    int64_t first = (int64_t)at / row_bytes * s->columns + (int64_t)at % row_bytes * 4;
+    uint64_t row_bytes = (uint64_t)t->shape[1];
     BB_TRY(bb_packed_check_codes(s->w->source, t, at, piece, size, err));
-    for (size_t i = 0; i < size; i++) {
-        int64_t column = (int64_t)((at + i) % (uint64_t)row_bytes) * 4;
-        for (int k = 0; k < 4 && column + k < s->columns; k++) s->values[n++] = s->scale * (float)((piece[i] >> k * 2 & 3) - 1);
+    for (size_t i = 0; i < size; i += CHUNK / 4) {
+        size_t end = size - i < CHUNK / 4 ? size : i + CHUNK / 4;
+        int64_t n = 0, first = (int64_t)((at + i) / row_bytes) * s->columns + (int64_t)((at + i) % row_bytes) * 4;
+        for (size_t b = i; b < end; b++) {
+            int64_t column = (int64_t)((at + b) % row_bytes) * 4;
+            for (int k = 0; k < 4 && column + k < s->columns; k++)
+                s->values[n++] = s->scale * (float)((piece[b] >> k * 2 & 3) - 1);
+        }
+        BB_TRY(s->visit(s->user, first, s->values, n, err));
     }
-    return s->visit(s->user, first, s->values, n, err);
+    return BB_OK;
 }
 
 /* From rows 2i, 2i+1 of a head to rows i, i + D/2. */
@@ -81,8 +94,7 @@ bb_status bb_model_source_scan(const bb_model_source *w, const bb_param *p, cons
                                void *user, bb_error *err) {
     scan s = {.w = w, .visit = visit, .user = user, .columns = p->shape[1], .scale = weight->scale};
     bb_status status = BB_OK;
-    size_t buffer = (size_t)p->count, piece = (size_t)BB_SOURCE_PIECE_BYTES * BB_MAX_ELEMENTS_PER_BYTE;
-    if (!weight->interleaved_heads && buffer > piece) buffer = piece;
+    size_t buffer = weight->interleaved_heads ? (size_t)p->count : CHUNK;
     float *memory = malloc(buffer * sizeof *memory);
     if (!memory)
         return bb_fail(err, BB_ERR_MEMORY, "%s: tensor '%s': no memory to read it", bb_tensor_source_path(w->source), p->name);
@@ -97,23 +109,37 @@ bb_status bb_model_source_scan(const bb_model_source *w, const bb_param *p, cons
     return status;
 }
 
-static bb_status add_magnitudes(void *user, int64_t first, const float *values, int64_t n, bb_error *err) {
-    bb_magnitudes *m = user;
-    (void)err;
-    for (int64_t i = 0; i < n && m->ternary; i++) {
-        float a = fabsf(values[i]);
-        if (!(a > 0)) continue;
-        if (m->nonzero++ == 0) m->g = a;
-        m->ternary = !(a < m->g) && !(a > m->g);
-        m->other = first + i;
-        m->other_value = values[i];
+void bb_magnitudes_begin(bb_magnitudes *m) { *m = (bb_magnitudes){.g = 1e-8f, .ternary = true}; }
+
+void bb_magnitudes_add(bb_magnitudes *m, int64_t first, const float *values, int64_t n) {
+    int64_t i = 0, nonzero = 0, others = 0;
+    if (!m->ternary) return;
+    if (m->nonzero == 0) {
+        while (i < n && !(fabsf(values[i]) > 0)) i++;
+        if (i < n) m->g = fabsf(values[i]);
     }
+    for (int64_t k = i; k < n; k++) {
+        float a = fabsf(values[k]);
+        nonzero += a > 0;
+        others += (a > 0) & ((a < m->g) | (a > m->g));
+    }
+    m->nonzero += nonzero;
+    if (others == 0) return;
+    m->ternary = false;
+    while (!(fabsf(values[i]) > 0) || !(fabsf(values[i]) < m->g || fabsf(values[i]) > m->g)) i++;
+    m->other = first + i;
+    m->other_value = values[i];
+}
+
+static bb_status add_magnitudes(void *user, int64_t first, const float *values, int64_t n, bb_error *err) {
+    (void)err;
+    bb_magnitudes_add(user, first, values, n);
     return BB_OK;
 }
 
 bb_status bb_model_source_magnitudes(const bb_model_source *w, const bb_param *p, const bb_weight *weight, bb_magnitudes *out,
                                      bb_error *err) {
-    *out = (bb_magnitudes){.g = 1e-8f, .ternary = true};
+    bb_magnitudes_begin(out);
     return bb_model_source_scan(w, p, weight, add_magnitudes, out, err);
 }
 

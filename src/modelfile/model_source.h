@@ -54,11 +54,14 @@ bb_status bb_model_source_scan(const bb_model_source *w, const bb_param *p, cons
 /* What the values of a weight have in common: where it stands in the file as a layer uses it, all are -g, 0 or g. */
 typedef struct bb_magnitudes {
     float g;         /* of the first value that is not zero */
-    int64_t nonzero; /* values, up to where ternary ends */
+    int64_t nonzero; /* values, up to about where ternary ends */
     bool ternary;    /* all are -g, 0 or g */
     int64_t other;   /* else: the element that isn't, and its value */
     float other_value;
 } bb_magnitudes;
+void bb_magnitudes_begin(bb_magnitudes *m);
+void bb_magnitudes_add(bb_magnitudes *m, int64_t first, const float *values, int64_t n); /* the elements that follow */
+/* Of all values. */
 bb_status bb_model_source_magnitudes(const bb_model_source *w, const bb_param *p, const bb_weight *weight, bb_magnitudes *out,
                                      bb_error *err);
 

@@ -40,7 +40,7 @@ with torch.no_grad():
     found = model(torch.tensor([list(TEXT)]))[0].numpy()
 expected = library.logits(source, TEXT)
 d, median = difference(found, expected), by_position(found, expected)
-tell(d < 1e-3 and median < 1e-5, "PyTorch: logits, relative difference", f"{d:.1e} (median of positions {median:.1e})")
+tell(d < 1e-3 and median < 1e-4, "PyTorch: logits, relative difference", f"{d:.1e} (median of positions {median:.1e})")
 theirs = bits_per_byte(model, text.read_bytes(), 256)
 
 # The files of the original's trainer, of a state_dict() alone, and of its save_model.

@@ -37,7 +37,7 @@ head -c 400000 "$work/all" >"$work/train" && tail -c 40000 "$work/all" >"$work/h
 for options in "" --no_act_quant; do
     # shellcheck disable=SC2086
     "$build/bitbyte" train --data "$work/train" --out "$work/run$options" --n_layer 2 --d_model 256 --n_head 4 --n_kv_head 2 --d_ff 512 \
-        --seq_len 256 --batch_size 4 --grad_accum 1 --steps 200 --save_every 200 --lr 2e-3 $options >"$work/train.log" 2>&1 ||
+        --seq_len 256 --batch_size 4 --grad_accum 1 --steps 600 --save_every 600 --lr 2e-3 $options >"$work/train.log" 2>&1 ||
         { tail "$work/train.log"; exit 1; }
     "$build/bitbyte" convert "$work/run$options" "$work/model$options.safetensors" >/dev/null
 done
