@@ -187,7 +187,7 @@ BB_API const char *bb_export_format_for(const char *out);
  * folder, which must be new or empty. The device quantizes the weights. */
 BB_API bb_status bb_export(bb_device *device, const char *model, const char *out, const bb_export_options *options,
                            bb_error *err);
-/* BB_ERR_ARGUMENT if writing `path` would replace a training checkpoint, or the config.json or latest of a run. */
+/* BB_ERR_ARGUMENT if writing `path` would replace a training checkpoint, or the config.json, latest or best of a run. */
 BB_API bb_status bb_output_check(const char *path, bb_error *err);
 BB_API void bb_model_free(bb_model *model);
 BB_API const bb_config *bb_model_config(const bb_model *model);
@@ -404,10 +404,10 @@ typedef struct bb_train_event {
     int64_t step, total_steps; /* steps done, after this one */
     int seq_len;
     double loss, bpb, lr, grad_norm, val_bpb;
-    double bytes_per_second, elapsed_seconds, eta_seconds; /* in this call of train */
-    int64_t bytes_seen;                                    /* trained on by the whole job since step 0 */
-    int64_t skipped_steps, skipped_micro_batches;
-    bool logged;          /* this step goes to metrics.jsonl */
+    double bytes_per_second, elapsed_seconds, eta_seconds;                  /* in this call of train */
+    int64_t bytes_seen;                                                     /* trained on by the whole job since step 0 */
+    int64_t skipped_steps, skipped_micro_batches, best_step, patience_left; /* best, left: validation with patience, else -1 */
+    bool logged;                                                            /* this step goes to metrics.jsonl */
     double pause_seconds; /* BB_TRAIN_SAVED: how long training paused for it */
     /* Shares of the time since the last logged step. wait_share: waiting for other ranks, mean over ranks. exposed_share: the
      * minimum over ranks, summed over steps: communication not hidden by computation. */
@@ -440,13 +440,13 @@ typedef struct bb_train_options {
     double budget_minutes; /* after 5% of this, `steps` is set once to what fits in the rest at the speed so far; 0: off */
     const char *out_dir;   /* NULL: write nothing */
     bool allow_overwrite;
-    const char *run_config_json;        /* text of config.json in out_dir; NULL: none */
-    const char *checkpoint_config_json; /* JSON text stored in each checkpoint, for bb_checkpoint_config; NULL: none */
-    bool require_same_data;             /* resuming on different data is an error, not a BB_TRAIN_NOTICE */
-    const char *val_data;               /* NULL: no validation */
-    int val_every, val_batches;
-    int val_seq_len; /* bytes per window; 0: the training sequence length, at most 2048 */
-    bool strict_val; /* a failed validation ends the run; otherwise it is a counted notice */
+    const char *run_config_json;          /* text of config.json in out_dir; NULL: none */
+    const char *checkpoint_config_json;   /* JSON text stored in each checkpoint, for bb_checkpoint_config; NULL: none */
+    bool require_same_data;               /* resuming on different data is an error, not a BB_TRAIN_NOTICE */
+    const char *val_data;                 /* NULL: no validation */
+    int val_every, val_batches, patience; /* patience: end after so many validations without a better one; 0: off */
+    int val_seq_len;                      /* bytes per window; 0: the training sequence length, at most 2048 */
+    bool strict_val;                      /* a failed validation ends the run; otherwise it is a counted notice */
     void (*on_event)(void *user, const bb_train_event *event);
     void *user;
 } bb_train_options;
@@ -472,10 +472,10 @@ BB_API void bb_trainer_free(bb_trainer *trainer);
 /* path: a checkpoint, or a run directory (its latest valid checkpoint; a BB_TRAIN_NOTICE names each damaged one). Without
  * load_opt_state, training continues at the same step with fresh moments. Call before train. */
 BB_API bb_status bb_trainer_resume(bb_trainer *trainer, const char *path, bool load_opt_state, bb_error *err);
-/* Trains until `steps`, `stop_at`, `max_minutes`, or a stop request (which saves and gives BB_ERR_INTERRUPTED). A request to
- * one rank stops all. On an error, saves the last good step unless the disk or the numbers caused it; the message names the
- * latest checkpoint. If train fails on one rank, others may wait for it: call bb_dist_abort. Resuming at a step whose
- * validation was interrupted or failed validates first. */
+/* Trains until `steps`, `stop_at`, `max_minutes`, the end of `patience`, or a stop request (which saves and gives
+ * BB_ERR_INTERRUPTED). A request to one rank stops all. On an error, saves the last good step unless the disk or the numbers
+ * caused it; the message names the latest checkpoint. If train fails on one rank, others may wait for it: call bb_dist_abort.
+ * Resuming at a step whose validation was interrupted or failed validates first. */
 BB_API bb_status bb_trainer_train(bb_trainer *trainer, bb_dataset *dataset, bb_error *err);
 /* Async-signal-safe, on any rank. stop: finish the step or cancel the validation, save, return. save: save after this step and
  * continue. */
@@ -489,12 +489,15 @@ BB_API bb_sampling bb_trainer_sampling(const bb_trainer *trainer);
 BB_API const char *bb_trainer_resumed_from(const bb_trainer *trainer); /* the checkpoint that was resumed, or NULL */
 /* wait_share and exposed_share (see bb_train_event) over the whole call of train; 0 for one process. */
 BB_API void bb_trainer_wait_shares(const bb_trainer *trainer, double *wait_share, double *exposed_share);
-BB_API bool bb_trainer_out_of_time(const bb_trainer *trainer); /* train returned because of max_minutes */
+BB_API bool bb_trainer_out_of_time(const bb_trainer *trainer);                   /* train returned because of max_minutes */
+BB_API bool bb_trainer_out_of_patience(const bb_trainer *trainer);               /* the run has ended because of patience */
+BB_API int64_t bb_trainer_best_step(const bb_trainer *trainer, double *val_bpb); /* with patience, on rank 0; -1: none */
 /* The checkpoint_config_json stored in a checkpoint; NULL if none. Free it with bb_string_free. */
 BB_API bb_status bb_checkpoint_config(const char *path, char **text, bb_error *err);
-/* The newest checkpoint of a run directory by file name; the second considers only steps before `before`. */
+/* A run directory's newest checkpoint; the newest before a step; what a `latest` or `best` names (else `given` itself). */
 BB_API bb_status bb_run_latest_checkpoint(const char *run_dir, char *path, size_t path_size, bb_error *err);
 BB_API bb_status bb_run_checkpoint_before(const char *run_dir, int64_t before, char *path, size_t path_size, bb_error *err);
+BB_API bb_status bb_run_named_checkpoint(const char *given, char *path, size_t path_size, bb_error *err);
 /* Finds the latest valid checkpoint of a run directory: calls `load` on each, newest first, while it returns BB_ERR_IO,
  * BB_ERR_FORMAT or BB_ERR_DATA (damaged), and returns its last status. on_damaged (may be NULL) gets each damaged one. */
 BB_API bb_status bb_run_latest_valid(const char *run_dir, bb_status (*load)(void *user, const char *path, bb_error *err),

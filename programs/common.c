@@ -177,7 +177,9 @@ bb_status bb_model_find(const char *given, bb_status (*load)(void *user, const c
     search s = {.load = load, .user = user, .path = path, .size = size};
     if (stat(given, &info) == 0 && S_ISDIR(info.st_mode) && !bb_is_hf_folder(given))
         return bb_run_latest_valid(given, load_path, report_damaged, &s, err);
-    return load_path(&s, given, err);
+    char named[4096];
+    bb_status status = bb_run_named_checkpoint(given, named, sizeof named, err);
+    return status == BB_OK ? load_path(&s, named, err) : status;
 }
 
 static const bb_cli_option import_options[] = {

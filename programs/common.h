@@ -48,8 +48,8 @@ extern const bb_cli_group bb_import_group;
 /* Options for reading a model file; notices go to standard error. */
 bb_import_options bb_import_args_options(const bb_import_args *args);
 
-/* Calls `load` on `given`; if that is a run directory, on its latest valid checkpoint. Reports each damaged one on standard
- * error. path: receives the file that was loaded. */
+/* Calls `load` on `given`; if that is a run directory, on its latest valid checkpoint, reporting each damaged one on standard
+ * error; if it is a run's `latest` or `best`, on the checkpoint that it names. path: receives the file that was loaded. */
 bb_status bb_model_find(const char *given, bb_status (*load)(void *user, const char *path, bb_error *err), void *user,
                         char *path, size_t size, bb_error *err);
 

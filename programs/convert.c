@@ -17,7 +17,8 @@ typedef struct convert_args {
     bool json, allow_overwrite;
 } convert_args;
 
-#define MODEL_HELP "model file of any format, checkpoint, Hugging Face folder, or run directory (its latest valid checkpoint)"
+#define MODEL_HELP                                                                                                             \
+    "model file of any format, checkpoint, Hugging Face folder, run directory (its latest valid checkpoint), or RUN/best"
 #define OUT_HELP                                                                                                               \
     "output file, or for hf a new or empty folder; a file is replaced if it exists, once the new one is complete; must not "   \
     "be "                                                                                                                      \
@@ -52,7 +53,7 @@ static const bb_cli_option shared_options[] = {
     {.name = "allow_overwrite",
      .type = BB_CLI_FLAG,
      .offset = offsetof(convert_args, allow_overwrite),
-     .help = "allow replacing a training checkpoint, or the config.json or latest of a run"},
+     .help = "allow replacing a training checkpoint, or the config.json, latest or best of a run"},
     {.help = "Output and machine"},
     {.name = "json",
      .type = BB_CLI_FLAG,

@@ -29,7 +29,8 @@ static const bb_cli_option options[] = {
      .type = BB_CLI_STRING,
      .offset = offsetof(eval_args, model),
      .value = "MODEL",
-     .help = "model file of any format, checkpoint, Hugging Face folder, or run directory (its latest valid checkpoint)",
+     .help =
+         "model file of any format, checkpoint, Hugging Face folder, run directory (its latest valid checkpoint), or RUN/best",
      .position = 1,
      .required = true},
     {.name = "data",

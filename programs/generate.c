@@ -36,7 +36,8 @@ static const bb_cli_option options[] = {
      .value = "MODEL",
      .position = 1,
      .required = true,
-     .help = "model file of any format, checkpoint, Hugging Face folder, or run directory (its latest valid checkpoint)"},
+     .help =
+         "model file of any format, checkpoint, Hugging Face folder, run directory (its latest valid checkpoint), or RUN/best"},
     {.name = "prompt",
      .type = BB_CLI_STRING,
      .offset = offsetof(generate_args, prompt),

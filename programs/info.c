@@ -25,8 +25,8 @@ static const bb_cli_option options[] = {
      .offset = offsetof(info_args, file),
      .value = "FILE",
      .position = 1,
-     .help = "model file of any format, checkpoint, Hugging Face folder, or run directory (its latest valid checkpoint; with "
-             "--verify, all checkpoints)"},
+     .help = "model file of any format, checkpoint, Hugging Face folder, run directory (its latest valid checkpoint; with "
+             "--verify, all checkpoints), or RUN/best"},
     {.name = "json", .type = BB_CLI_FLAG, .offset = offsetof(info_args, json), .help = "print one JSON object"},
     {.name = "verify",
      .type = BB_CLI_FLAG,
@@ -131,11 +131,14 @@ static bb_status verify_file(verification *v, const char *path, bb_error *err) {
 
 static bb_status verify_all(const info_args *args, verification *v, bb_error *err) {
     struct stat info;
-    if (stat(args->file, &info) != 0 || !S_ISDIR(info.st_mode) || bb_is_hf_folder(args->file))
-        return verify_file(v, args->file, err);
     char path[4096];
     long long step;
-    bb_status status = bb_run_checkpoint_before(args->file, INT64_MAX, path, sizeof path, err);
+    bb_status status;
+    if (stat(args->file, &info) != 0 || !S_ISDIR(info.st_mode) || bb_is_hf_folder(args->file)) {
+        status = bb_run_named_checkpoint(args->file, path, sizeof path, err);
+        return status == BB_OK ? verify_file(v, path, err) : status;
+    }
+    status = bb_run_checkpoint_before(args->file, INT64_MAX, path, sizeof path, err);
     while (status == BB_OK) {
         if ((status = verify_file(v, path, err)) != BB_OK) return status;
         if (sscanf(path + strlen(args->file), "/step-%lld", &step) != 1) break;

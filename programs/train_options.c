@@ -108,6 +108,19 @@ bb_status bb_train_args_sync_out(bb_train_args *args, bb_dist *dist, bb_error *e
     return status;
 }
 
+/* Of a run's `latest` or `best`, the checkpoint that it names: a run's origin stays what it was when the note names another one. */
+static int follow_note(const char **path, char **memory) {
+    char named[4096];
+    bb_error err;
+    if (!*path) return BB_CLI_CONTINUE;
+    if (bb_run_named_checkpoint(*path, named, sizeof named, &err) != BB_OK) return bb_cli_fail(&bb_train_command, &err);
+    char *copy = strdup(named);
+    if (!copy) return bb_cli_failure(&bb_train_command, "out of memory");
+    free(*memory);
+    *path = *memory = copy;
+    return BB_CLI_CONTINUE;
+}
+
 /* Makes the text of config.json: all option values, and the run's origin, which resuming a directory keeps. The file has
  * absolute paths of `out` and `resume`; messages show them as typed. */
 static int make_config_json(const bb_cli *cli, bb_train_args *args) {
@@ -169,7 +182,7 @@ bool bb_train_wants_ranks(int argc, char **argv) {
 /* An option without effect is probably a mistake, so report it. */
 static void note_unused(const bb_cli *cli, const bb_train_args *args) {
     const bb_train_options *o = &args->options;
-    static const char *const validation[] = {"val_every", "val_batches", "val_seq_len", "strict_val"};
+    static const char *const validation[] = {"val_every", "val_batches", "val_seq_len", "strict_val", "patience"};
     static const char *const ranks[] = {"reduce", "dist_timeout", "zero"};
     if (o->keep == 0) bb_cli_unused(cli, "keep_every", "without --keep, all checkpoints are kept");
     if (o->save_sync) bb_cli_unused(cli, "save_copy", "with --save_sync, training waits and no copy is made");
@@ -182,13 +195,28 @@ static void note_unused(const bb_cli *cli, const bb_train_args *args) {
     if (bb_cli_given(cli, "warmup_steps")) bb_cli_unused(cli, "warmup_frac", "--warmup_steps overrides it");
     if (!(args->wd > 0)) bb_cli_unused(cli, "wd_all", "--wd is 0");
     if (o->stop_at >= o->steps) bb_cli_unused(cli, "stop_at", "--steps ends the run first");
-    for (int i = 0; i < 4 && !o->val_data; i++) bb_cli_unused(cli, validation[i], "it requires --val_data");
+    if (o->val_data && o->val_every == 0) bb_cli_unused(cli, "patience", "--val_every 0 validates only after the last step");
+    for (int i = 0; i < 5 && !o->val_data; i++) bb_cli_unused(cli, validation[i], "it requires --val_data");
     for (int i = 0; i < 3 && !args->ddp; i++) bb_cli_unused(cli, ranks[i], "it requires --ddp");
     if (o->val_data && bb_cli_given(cli, "val_seq_len") && o->val_seq_len > bb_train_longest(o))
         fprintf(stderr, "bitbyte train: note: --val_seq_len %d exceeds the longest training sequence, %d bytes\n",
                 o->val_seq_len, bb_train_longest(o));
     bb_cli_unused(cli, "use_sdpa", "attention is always tiled");
     bb_device_args_notes(cli, &args->device);
+}
+
+/* What --patience compares with was measured otherwise. */
+static void note_other_validation(const bb_cli *cli, const bb_train_args *args) {
+    static const char *const names[] = {"val_data", "val_batches", "val_seq_len"};
+    json_t *now = bb_cli_to_json(cli, false);
+    for (size_t i = 0; i < sizeof names / sizeof *names && args->saved && args->val_data && args->options.patience > 0; i++)
+        if (!json_equal(json_object_get(now, names[i]), json_object_get(args->saved, names[i])))
+            fprintf(
+                stderr,
+                "bitbyte train: note: --%s is not what the run had before: --patience compares with the earlier validations "
+                "all the same\n",
+                names[i]);
+    json_decref(now);
 }
 
 /* Completes the arguments after parsing. */
@@ -198,6 +226,8 @@ static int complete(const bb_cli *cli, bb_dist *dist, bb_train_args *args) {
     make_absolute(&args->data, &args->absolute[0]);
     make_absolute(&args->val_data, &args->absolute[1]);
     make_absolute(&args->init, &args->absolute[2]);
+    status = follow_note(&args->init, &args->absolute[2]);
+    if (status != BB_CLI_CONTINUE) return status;
 
     apply_recipe(cli, args);
     if (args->resume) status = bb_train_resume(cli, args);
@@ -242,7 +272,10 @@ static int complete(const bb_cli *cli, bb_dist *dist, bb_train_args *args) {
     args->options.run_config_json = args->config_json;
     args->options.checkpoint_config_json = args->checkpoint_config_json;
     args->options.val_data = args->val_data;
-    if (bb_dist_rank(dist) == 0) note_unused(cli, args);
+    if (bb_dist_rank(dist) == 0) {
+        note_unused(cli, args);
+        note_other_validation(cli, args);
+    }
     return BB_CLI_CONTINUE;
 }
 

@@ -210,8 +210,9 @@ static void event_json(const bb_train_event *e) {
                                e->exposed_share, "logged", (int)e->logged));
         break;
     case BB_TRAIN_VALIDATION:
-        bb_json_line(
-            json_pack("{s:s,s:I,s:o}", "event", "validation", "step", (json_int_t)e->step, "val_bpb", number(e->val_bpb)));
+        bb_json_line(json_pack("{s:s,s:I,s:o,s:o*,s:o*}", "event", "validation", "step", (json_int_t)e->step, "val_bpb",
+                               number(e->val_bpb), "best_step", e->best_step < 0 ? NULL : json_integer(e->best_step),
+                               "patience_left", e->patience_left < 0 ? NULL : json_integer(e->patience_left)));
         break;
     case BB_TRAIN_SAVED:
         bb_json_line(json_pack("{s:s,s:I,s:o,s:f}", "event", "saved", "step", (json_int_t)e->step, "path",
@@ -240,6 +241,16 @@ static void step_text(const bb_train_event *e, bool live, char *out, size_t size
                  skipped);
 }
 
+static void validation_text(const bb_train_event *e, char *out, size_t size) {
+    int used = snprintf(out, size, "step %lld  validation bpb %.4f", (long long)e->step, e->val_bpb);
+    if (e->patience_left < 0 || used < 0 || (size_t)used >= size) return;
+    if (e->best_step == e->step)
+        snprintf(out + used, size - (size_t)used, ", the best so far");
+    else if (e->best_step >= 0)
+        snprintf(out + used, size - (size_t)used, "; best at step %lld, patience %lld", (long long)e->best_step,
+                 (long long)e->patience_left);
+}
+
 static void event_text(bb_train_report *report, const bb_train_event *e) {
     bb_progress *progress = &report->progress;
     char text[256];
@@ -252,7 +263,8 @@ static void event_text(bb_train_report *report, const bb_train_event *e) {
             bb_progress_update(progress, "%s", text);
         break;
     case BB_TRAIN_VALIDATION:
-        bb_progress_line(progress, "step %lld  validation bpb %.4f", (long long)e->step, e->val_bpb);
+        validation_text(e, text, sizeof text);
+        bb_progress_line(progress, "%s", text);
         break;
     case BB_TRAIN_SAVED: bb_progress_line(progress, "step %lld  saved %s", (long long)e->step, e->path); break;
     case BB_TRAIN_NOTICE:
@@ -292,7 +304,8 @@ void bb_train_report_profile(bb_train_report *report, const char *profile) {
 bb_status bb_train_report_end(bb_train_report *report, bool interrupted, int64_t step, double seconds, bb_error *err) {
     const bb_train_args *args = report->args;
     int64_t total = bb_trainer_total_steps(report->trainer);
-    bool complete = step >= total;
+    bool out_of_patience = bb_trainer_out_of_patience(report->trainer);
+    bool complete = step >= total || out_of_patience;
     struct rusage used;
     double wait_share, exposed_share;
     bb_trainer_wait_shares(report->trainer, &wait_share, &exposed_share);
@@ -301,14 +314,14 @@ bb_status bb_train_report_end(bb_train_report *report, bool interrupted, int64_t
     if (status != BB_OK) return status;
     long long failed_validations = (long long)bb_trainer_failed_validations(report->trainer);
     if (args->json) {
-        bb_json_line(json_pack("{s:s,s:I,s:I,s:o,s:f,s:f,s:f,s:I,s:o}", "event",
-                               interrupted ? "interrupted"
-                               : complete  ? "done"
-                                           : "stopped",
-                               "step", (json_int_t)step, "total_steps", (json_int_t)total, "checkpoint",
-                               report->saved[0] ? bb_json_path_string(report->saved) : json_null(), "seconds", seconds,
-                               "wait_share", wait_share, "exposed_share", exposed_share, "failed_validations",
-                               (json_int_t)failed_validations, "ranks", ranks_json(report)));
+        bb_json_line(json_pack(
+            "{s:s,s:I,s:I,s:b,s:o,s:f,s:f,s:f,s:I,s:o}", "event",
+            interrupted ? "interrupted"
+            : complete  ? "done"
+                        : "stopped",
+            "step", (json_int_t)step, "total_steps", (json_int_t)total, "out_of_patience", (int)out_of_patience, "checkpoint",
+            report->saved[0] ? bb_json_path_string(report->saved) : json_null(), "seconds", seconds, "wait_share", wait_share,
+            "exposed_share", exposed_share, "failed_validations", (json_int_t)failed_validations, "ranks", ranks_json(report)));
         return BB_OK;
     }
     const char *q = quote(args->out);
@@ -320,9 +333,20 @@ bb_status bb_train_report_end(bb_train_report *report, bool interrupted, int64_t
     if (failed_validations)
         bb_progress_line(&report->progress, "%lld validation%s failed: see the notes above", failed_validations,
                          failed_validations == 1 ? "" : "s");
-    if (complete) {
+    double best_bpb = NAN;
+    int64_t best_step = bb_trainer_best_step(report->trainer, &best_bpb);
+    bool best = best_step >= 0;
+    if (complete && out_of_patience)
+        bb_progress_line(&report->progress,
+                         "done: %lld of %lld steps, %s; %d validation%s in a row (--patience) %s not better than the best one",
+                         (long long)step, (long long)total, bb_text_duration(seconds).s, args->options.patience,
+                         args->options.patience == 1 ? "" : "s", args->options.patience == 1 ? "was" : "were");
+    else if (complete)
         bb_progress_line(&report->progress, "done: %lld steps, %s", (long long)step, bb_text_duration(seconds).s);
-        bb_progress_line(&report->progress, "generate:  bitbyte generate %s%s%s --prompt 'TEXT'", q, args->out, q);
+    if (best) bb_progress_line(&report->progress, "best: step %lld, bpb %.4f", (long long)best_step, best_bpb);
+    if (complete) {
+        bb_progress_line(&report->progress, "generate:  bitbyte generate %s%s%s%s --prompt 'TEXT'", q, args->out,
+                         best ? "/best" : "", q);
     } else {
         bb_progress_line(&report->progress, "stopped after step %lld of %lld, %s", (long long)step, (long long)total,
                          report->saved[0] ? "saved" : "nothing new to save");

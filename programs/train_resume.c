@@ -91,13 +91,15 @@ static json_t *load_config_beside(const char *checkpoint) {
 static int read_file_config(const bb_cli *cli, bb_train_args *args) {
     char *text = NULL;
     bb_error err;
-    if (bb_checkpoint_config(args->resume, &text, &err) != BB_OK) return bb_cli_fail(cli->command, &err);
+    if (bb_run_named_checkpoint(args->resume, args->checkpoint, sizeof args->checkpoint, &err) != BB_OK ||
+        bb_checkpoint_config(args->checkpoint, &text, &err) != BB_OK)
+        return bb_cli_fail(cli->command, &err);
     json_t *own = text ? json_loads(text, JSON_REJECT_DUPLICATES, NULL) : json_object();
     bb_string_free(text);
-    args->file_config = load_config_beside(args->resume);
+    args->file_config = load_config_beside(args->checkpoint);
     if (!args->file_config) args->file_config = json_object();
     int status = json_object_update(args->file_config, own) == 0
-                     ? bb_cli_from_json(cli, args->file_config, args->resume, false, &args->changes)
+                     ? bb_cli_from_json(cli, args->file_config, args->checkpoint, false, &args->changes)
                      : bb_cli_failure(cli->command, "%s: run_config is not a JSON object", args->resume);
     json_decref(own);
     if (status == BB_CLI_CONTINUE) extend(cli, args, args->file_config);
@@ -112,16 +114,11 @@ int bb_train_resume(const bb_cli *cli, bb_train_args *args) {
         return bb_cli_usage_error(
             cli->command, "--resume %s: a Hugging Face folder has no training state: start from its weights with --init %s",
             args->resume, args->resume);
-    if (is_directory(args->resume)) {
-        int status = read_run_config(cli, args);
-        if (status != BB_CLI_CONTINUE) return status;
-        if (!args->out) args->out = args->resume;
-        if (!holds_checkpoints(args->resume))
-            return BB_CLI_CONTINUE; /* otherwise the trainer finds the latest valid checkpoint */
-    } else {
-        int status = read_file_config(cli, args);
-        if (status != BB_CLI_CONTINUE) return status;
-    }
+    if (!is_directory(args->resume)) return read_file_config(cli, args);
+    int status = read_run_config(cli, args);
+    if (status != BB_CLI_CONTINUE) return status;
+    if (!args->out) args->out = args->resume;
+    if (!holds_checkpoints(args->resume)) return BB_CLI_CONTINUE; /* otherwise the trainer finds the latest valid checkpoint */
     if (strlen(args->resume) >= sizeof args->checkpoint)
         return bb_cli_usage_error(cli->command, "--resume: the path is too long");
     strcpy(args->checkpoint, args->resume);

@@ -469,10 +469,14 @@ static void test_training(void **state) {
     assert_true(wait <= 0 && exposed <= 0);
     bb_trainer_wait_shares(f.trainer, NULL, NULL);
     assert_false(bb_trainer_out_of_time(NULL));
+    assert_false(bb_trainer_out_of_patience(NULL));
+    assert_int_equal(bb_trainer_best_step(NULL, NULL), -1);
     REFUSED("run_dir is NULL", bb_run_latest_checkpoint(NULL, path, sizeof path, E));
     REFUSED("path is NULL", bb_run_latest_checkpoint(scratch_dir, NULL, 0, E));
     REFUSED("run_dir is NULL", bb_run_checkpoint_before(NULL, 1, path, sizeof path, E));
     REFUSED("path is NULL", bb_run_checkpoint_before(scratch_dir, 1, NULL, 0, E));
+    REFUSED("given is NULL", bb_run_named_checkpoint(NULL, path, sizeof path, E));
+    REFUSED("path is NULL", bb_run_named_checkpoint(scratch_dir, NULL, 0, E));
     REFUSED("run_dir is NULL", bb_run_latest_valid(NULL, load, NULL, NULL, E));
     REFUSED("load is NULL", bb_run_latest_valid(scratch_dir, NULL, NULL, NULL, E));
 }

@@ -24,6 +24,8 @@ static void the_peak_counts_checkpoints_kept_at_once(void **state) {
         {{.end = 100, .save_every = 5, .keep = {.newest = 3}, .existing = 9}, 1},
         {{.end = 100, .save_every = 4, .keep = {.newest = 1, .every = 10}}, 6}, /* 20, 40, 60, 80, two more */
         {{.end = 100, .keep = {.newest = 3}, .also_by_time = true}, 4},
+        {{.end = 100, .save_every = 10, .best_every = 15}, 13},                     /* 10, 20, …, 100; 15, 45, 75 */
+        {{.end = 100, .save_every = 5, .best_every = 5, .keep = {.newest = 1}}, 3}, /* one that is replaced, and the best */
     };
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++)
         assert_int_equal(bb_save_plan_peak(&cases[i].plan), cases[i].peak);

@@ -49,6 +49,7 @@ static bb_status train(const char *device_name, const char *dir, bb_error *err) 
     to.val_seq_len = 16;
     to.val_batches = 1;
     to.strict_val = true;
+    to.patience = steps; /* never ends the run, and names the best */
     bb_status status = bb_device_open(device_name, 1, &device, err);
     if (status == BB_OK) status = bb_model_create(device, &tiny, 3, &model, err);
     if (status == BB_OK) status = bb_optimizer_create(model, &oo, &optimizer, err);
@@ -94,6 +95,8 @@ static void read_file(const char *path, uint8_t **bytes, size_t *size) {
 typedef struct expected {
     uint8_t *bytes;
     size_t size;
+    uint8_t *best; /* the text of `best` */
+    size_t best_size;
 } expected;
 
 /* The last checkpoint is the expected one; every step has its one line of metrics. */
@@ -115,6 +118,13 @@ static void check_result(const char *dir, const expected *good) {
     /* `latest` may be one checkpoint late, where the fault came before it was written and there was nothing more to do. */
     snprintf(path, sizeof path, "%s/latest", dir);
     read_file(path, &bytes, &size);
+    snprintf(path, sizeof path, "%s/%.*s", dir, (int)size - 1, (const char *)bytes);
+    free(bytes);
+    assert_int_equal(access(path, R_OK), 0);
+    snprintf(path, sizeof path, "%s/best", dir);
+    read_file(path, &bytes, &size);
+    assert_int_equal(size, good->best_size);
+    assert_memory_equal(bytes, good->best, size);
     snprintf(path, sizeof path, "%s/%.*s", dir, (int)size - 1, (const char *)bytes);
     free(bytes);
     assert_int_equal(access(path, R_OK), 0);
@@ -185,6 +195,8 @@ static expected straight(void) {
     remove_tree(dir);
     assert_ok(train("ref", dir, &test_error));
     read_file(path, &good.bytes, &good.size);
+    snprintf(path, sizeof path, "%s/best", dir);
+    read_file(path, &good.best, &good.best_size);
     return good;
 }
 
@@ -197,6 +209,7 @@ static void system_calls_that_fail_lose_nothing(void **state) {
         resume_through(kind, &good);
     }
     free(good.bytes);
+    free(good.best);
 }
 
 static void allocations_that_fail_lose_nothing(void **state) {
@@ -207,6 +220,7 @@ static void allocations_that_fail_lose_nothing(void **state) {
     train_through("ref", FAULT_ALLOC, true, &good);
     resume_through(FAULT_ALLOC, &good);
     free(good.bytes);
+    free(good.best);
 }
 
 static bool on_byte(void *user, uint8_t byte) {
@@ -268,6 +282,7 @@ static void faults_while_a_model_is_used_are_errors(void **state) {
             print_message("using, %s, %s: %ld calls\n", fault_names[kind], for_good ? "from there on" : "once", n - 1);
         }
     free(good.bytes);
+    free(good.best);
 }
 
 /* A pack that failed does not look whole, and the next one is. */

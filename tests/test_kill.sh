@@ -10,7 +10,8 @@ fail() { echo "FAILED: $*"; cat "$dir/log" 2>/dev/null; exit 1; }
 
 for i in $(seq 2000); do echo "$i bytes of the text, and $((i * i % 97)) more."; done > "$dir/text"
 train=("$bitbyte" train --data "$dir/text" --steps 400 --seq_len 32 --batch_size 1 --grad_accum 1 --n_layer 2 --d_model 64
-    --n_head 2 --d_ff 128 --lr 1e-3 --seed 3 --threads 1 --log_every 1 --save_every 1 --keep 3)
+    --n_head 2 --d_ff 128 --lr 1e-3 --seed 3 --threads 1 --log_every 1 --save_every 1 --keep 3
+    --val_data "$dir/text" --val_every 7 --val_batches 1 --val_seq_len 32 --patience 1000)
 
 microseconds() { local now=${EPOCHREALTIME/[.,]/}; echo "$now"; }
 begin=$(microseconds)
@@ -36,6 +37,8 @@ kill_often() {
             [ -e "$file" ] || continue
             "$bitbyte" info "$file" --json > /dev/null 2> "$dir/log" || fail "$file is not whole after kill $i"
         done
+        best=$dir/killed/best
+        [ ! -e "$best" ] || [ -e "$dir/killed/$(cat "$best")" ] || fail "best names $(cat "$best"), which is gone after kill $i"
     done
 }
 # A machine that was busier while `whole` was measured lets the run end too soon: then once more, with kills that come earlier.
@@ -49,7 +52,8 @@ done
 if ls "$dir"/killed/step-*.safetensors > /dev/null 2>&1; then resume=(--resume "$dir/killed"); else resume=(--out "$dir/killed"); fi
 "${train[@]}" "${resume[@]}" > "$dir/log" 2>&1 || fail "the last resume"
 cmp "$dir/straight/step-00000400.safetensors" "$dir/killed/step-00000400.safetensors" || fail "the checkpoints differ"
+cmp "$dir/straight/best" "$dir/killed/best" && [ -e "$dir/killed/$(cat "$dir/killed/best")" ] || fail "the best checkpoints differ"
 if ls "$dir"/killed/*.tmp.* > /dev/null 2>&1; then fail "temporary files were left"; fi
-# every step has its one line, whatever was killed
-[ "$(wc -l < "$dir/killed/metrics.jsonl")" = 400 ] || fail "metrics.jsonl has $(wc -l < "$dir/killed/metrics.jsonl") lines, not 400"
+# every step has its one line, and each 7th and the last one more, whatever was killed
+[ "$(wc -l < "$dir/killed/metrics.jsonl")" = 458 ] || fail "metrics.jsonl has $(wc -l < "$dir/killed/metrics.jsonl") lines, not 458"
 echo "20 starts, $kills kills, the same checkpoint"

@@ -49,6 +49,7 @@ from common import BITBYTE, ended
 from plan import Configuration, Wrong, digest, key_of, to_words
 from summary import report
 
+STOPPED_STATUSES = {128 + number for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}  # saved, and to be resumed
 TRIAL_TURNS = 3
 TRIAL_WARM_UP = 5  # steps of a trial that don't count
 
@@ -118,7 +119,7 @@ class Children:
             process.send_signal(signal.SIGINT)
         status = process.wait()
         self.running.discard(process)
-        if self.stopping and status != 0:
+        if status in STOPPED_STATUSES or (self.stopping and status != 0):
             raise Stopped
         return status
 
@@ -325,6 +326,8 @@ class Laboratory:
                     minutes = (time.monotonic() - begin) / done * (len(left) - done) / 60
                     print(f"[{done}/{len(left)}, {minutes:.0f} min left] {pending[future].title}: {what}", file=sys.stderr, flush=True)
             except Stopped:
+                if not self.children.stopping:  # somebody stopped the program, not us
+                    self.children.on_signal()
                 return False
             finally:
                 pool.shutdown(wait=True, cancel_futures=True)

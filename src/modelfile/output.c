@@ -11,7 +11,7 @@
 #include "modelfile/run_config.h"
 #include "modelfile/tensor_source.h"
 
-enum { MAX_SMALL_FILE = 1 << 20 }; /* a run's config.json and latest have less */
+enum { MAX_SMALL_FILE = 1 << 20 }; /* a run's config.json, latest and best have less */
 
 void bb_model_set_source(bb_model *model, const char *path) {
     struct stat st;
@@ -79,16 +79,17 @@ bb_status bb_output_check(const char *path, bb_error *err) {
     char *real = realpath(path, NULL);
     if (!real) return BB_OK;
     const char *base = strrchr(real, '/') ? strrchr(real, '/') + 1 : real, *what = NULL;
-    bool config = strcmp(base, "config.json") == 0, latest = strcmp(base, "latest") == 0;
+    bool config = strcmp(base, "config.json") == 0, latest = strcmp(base, "latest") == 0, best = strcmp(base, "best") == 0;
     uint8_t *text = NULL;
     size_t size;
     bb_error ignored;
-    if (config || latest) {
+    if (config || latest || best) {
         if (bb_file_read_all(real, MAX_SMALL_FILE, &text, &size, &ignored) == BB_OK) {
             bool run = false;
             if (config && (bb_is_run_config((const char *)text, size, &run, &ignored) != BB_OK || run))
                 what = "the configuration of a run";
             if (latest && strncmp((const char *)text, "step-", 5) == 0) what = "a run's note of its newest checkpoint";
+            if (best && strncmp((const char *)text, "step-", 5) == 0) what = "a run's note of its best checkpoint";
         }
     } else if (is_checkpoint(real, base)) {
         what = "a checkpoint with training state";

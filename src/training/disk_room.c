@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 #include "training/disk_room.h"
 
+#include <stdio.h>
 #include <sys/resource.h>
 #include <sys/statvfs.h>
 
@@ -21,12 +22,16 @@ static int64_t gcd(int64_t a, int64_t b) {
 int64_t bb_save_plan_peak(const bb_save_plan *p) {
     int64_t saves = 1, for_ever = 0; /* the end is saved, and not counted twice */
     if (p->save_every > 0) saves += multiples(p->first_step, p->end - 1, p->save_every);
+    if (p->best_every > 0) saves += multiples(p->first_step, p->end - 1, p->best_every);
+    if (p->save_every > 0 && p->best_every > 0) /* both at once */
+        saves -=
+            multiples(p->first_step, p->end - 1, p->save_every / gcd(p->save_every, p->best_every) * (int64_t)p->best_every);
     if (p->keep.newest <= 0) return saves;
     if (p->keep.every > 0 && p->save_every > 0) {
         int64_t step = p->save_every / gcd(p->save_every, p->keep.every) * (int64_t)p->keep.every;
         for_ever = multiples(p->first_step, p->end - 1, step);
     }
-    int64_t peak = for_ever + p->keep.newest + 1 - bb_min(p->existing, p->keep.newest);
+    int64_t peak = for_ever + p->keep.newest + 1 + (p->best_every > 0) - bb_min(p->existing, p->keep.newest);
     return p->also_by_time ? peak : bb_min(peak, saves);
 }
 

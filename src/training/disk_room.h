@@ -9,6 +9,7 @@ typedef struct bb_save_plan {
     int64_t first_step, end; /* steps done, and done at the end */
     int save_every;          /* 0: only the last */
     bool also_by_time;       /* so that the number of saves is not known */
+    int best_every;          /* steps between validations that may save; 0: none does */
     bb_keep keep;
     int existing; /* checkpoints in the directory */
 } bb_save_plan;

@@ -15,9 +15,11 @@
 #include "modelfile/run_config.h"
 
 #define CONFIG "config.json"
-#define METRICS "metrics.jsonl"
 #define LATEST "latest"
+#define BEST "best"
 #define DAMAGED ".damaged"
+
+enum { MAX_NOTE = 64 }; /* bytes of LATEST and BEST */
 
 static int ascending(const void *a, const void *b) {
     int64_t x = *(const int64_t *)a, y = *(const int64_t *)b;
@@ -66,11 +68,13 @@ static bb_status list_steps(const char *path, int64_t **steps, int *count, bb_er
     return BB_OK;
 }
 
-char *bb_run_dir_checkpoint_path(const bb_run_dir *dir, int64_t step) {
+static char *checkpoint_path(const char *dir, int64_t step) {
     char name[64];
     snprintf(name, sizeof name, "step-%08lld.safetensors", (long long)step);
-    return bb_file_join(dir->path, name);
+    return bb_file_join(dir, name);
 }
+
+char *bb_run_dir_checkpoint_path(const bb_run_dir *dir, int64_t step) { return checkpoint_path(dir->path, step); }
 
 static bb_status remove_checkpoint(const bb_run_dir *dir, int64_t step, bb_error *err) {
     char *path = bb_run_dir_checkpoint_path(dir, step);
@@ -88,8 +92,8 @@ static void remove_temporaries(const bb_run_dir *dir) {
     if (!d) return;
     for (struct dirent *e; (e = readdir(d));) {
         if (!strstr(e->d_name, ".tmp.")) continue;
-        if (strncmp(e->d_name, "step-", 5) && strncmp(e->d_name, LATEST, 6) && strncmp(e->d_name, METRICS, 13) &&
-            strncmp(e->d_name, CONFIG, 11))
+        if (strncmp(e->d_name, "step-", 5) && strncmp(e->d_name, LATEST, 6) && strncmp(e->d_name, BEST, 4) &&
+            strncmp(e->d_name, BB_RUN_METRICS, 13) && strncmp(e->d_name, CONFIG, 11))
             continue;
         char *path = bb_file_join(dir->path, e->d_name);
         if (path) unlink(path);
@@ -110,24 +114,29 @@ static bb_status take_lock(const char *path, int *fd, bb_error *err) {
 typedef struct run_file {
     const char *name;
     bb_status (*is_own)(const char *text, size_t size, bool *own, bb_error *err); /* whether a run wrote this text */
+    bool replaced;                                                                /* whether this run replaces it */
 } run_file;
+
+/* The step of the checkpoint that the text of LATEST or BEST names, -1 where it names none. */
+static int64_t step_in_note(const char *text, size_t size) {
+    char name[MAX_NOTE];
+    size_t length = strcspn(text, "\n");
+    if (size >= sizeof name) return -1;
+    memcpy(name, text, length);
+    name[length] = '\0';
+    return step_of(name);
+}
 
 static bb_status names_checkpoint(const char *text, size_t size, bool *own, bb_error *err) {
     (void)err;
-    char name[64];
-    size_t length = strcspn(text, "\n");
-    *own = false;
-    if (size >= sizeof name) return BB_OK;
-    memcpy(name, text, length);
-    name[length] = '\0';
-    *own = step_of(name) >= 0;
+    *own = step_in_note(text, size) >= 0;
     return BB_OK;
 }
 
 static bb_status holds_metrics(const char *text, size_t size, bool *own, bb_error *err) {
     (void)size;
     json_t *line;
-    bb_status status = bb_json_parse(text, strcspn(text, "\n"), METRICS, 0, &line, err);
+    bb_status status = bb_json_parse(text, strcspn(text, "\n"), BB_RUN_METRICS, 0, &line, err);
     *own = json_is_integer(json_object_get(line, "step"));
     json_decref(line);
     return status == BB_ERR_FORMAT ? BB_OK : status;
@@ -136,7 +145,10 @@ static bb_status holds_metrics(const char *text, size_t size, bool *own, bb_erro
 static bb_status refuse_foreign_file(const char *path, const run_file *file, const bb_run_dir_use *use, bb_error *err) {
     struct stat st;
     if (lstat(path, &st) != 0) return BB_OK;
-    if (stat(path, &st) != 0 || !S_ISREG(st.st_mode))
+    bool found = stat(path, &st) == 0;
+    if (!found && errno != ENOENT && errno != ELOOP)
+        return bb_fail(err, BB_ERR_IO, "%s: cannot stat: %s", path, strerror(errno));
+    if (!found || !S_ISREG(st.st_mode))
         return bb_fail(err, BB_ERR_ARGUMENT,
                        "%s: expected a file of a training run, found no regular file: choose another --out, or move it away",
                        path);
@@ -156,8 +168,13 @@ static bb_status refuse_foreign_file(const char *path, const run_file *file, con
 
 /* Other programs have a config.json and a link `latest` in their folders, too. */
 static bb_status refuse_foreign_files(const char *dir, const bb_run_dir_use *use, bb_error *err) {
-    static const run_file files[] = {{CONFIG, bb_is_run_config}, {LATEST, names_checkpoint}, {METRICS, holds_metrics}};
-    for (size_t i = use->config_json ? 0 : 1; i < sizeof files / sizeof *files; i++) {
+    bool begins = use->resume_step < 0;
+    const run_file files[] = {{CONFIG, bb_is_run_config, begins && use->config_json},
+                              {LATEST, names_checkpoint, begins},
+                              {BB_RUN_METRICS, holds_metrics, begins},
+                              {BEST, names_checkpoint, use->names_best}};
+    for (size_t i = 0; i < sizeof files / sizeof *files; i++) {
+        if (!files[i].replaced) continue;
         char *path = bb_file_join(dir, files[i].name);
         if (!path) return bb_fail(err, BB_ERR_MEMORY, "out of memory");
         bb_status status = refuse_foreign_file(path, &files[i], use, err);
@@ -212,18 +229,67 @@ done:
     return status;
 }
 
-static bb_status write_latest(const bb_run_dir *dir, int64_t step, bb_error *err) {
-    char name[64];
+/* note: LATEST or BEST */
+static bb_status write_note(const bb_run_dir *dir, const char *note, int64_t step, bb_error *err) {
+    char name[MAX_NOTE];
     int length = snprintf(name, sizeof name, "step-%08lld.safetensors\n", (long long)step);
-    char *latest = bb_file_join(dir->path, LATEST);
-    if (!latest) return bb_fail(err, BB_ERR_MEMORY, "out of memory");
-    bb_status status = bb_file_replace(latest, name, (size_t)length, err);
-    free(latest);
+    char *path = bb_file_join(dir->path, note);
+    if (!path) return bb_fail(err, BB_ERR_MEMORY, "out of memory");
+    bb_status status = bb_file_replace(path, name, (size_t)length, err);
+    free(path);
+    return status;
+}
+
+/* The step that a note names, -1 where `path` is no note. */
+static bb_status read_note(const char *path, int64_t *step, bb_error *err) {
+    uint8_t *text;
+    size_t size;
+    struct stat st;
+    *step = -1;
+    if (stat(path, &st) != 0)
+        return errno == ENOENT || errno == ENOTDIR ? BB_OK
+                                                   : bb_fail(err, BB_ERR_IO, "%s: cannot stat: %s", path, strerror(errno));
+    if (!S_ISREG(st.st_mode)) return BB_OK;
+    bb_status status = bb_file_read_all(path, MAX_NOTE, &text, &size, err);
+    if (status == BB_ERR_FORMAT) return BB_OK; /* longer */
+    if (status != BB_OK) return status;
+    *step = step_in_note((const char *)text, size);
+    free(text);
+    return BB_OK;
+}
+
+bool bb_run_dir_has_checkpoint(const char *path, int64_t step) {
+    char *file = checkpoint_path(path, step);
+    bool there = file && access(file, F_OK) == 0;
+    free(file);
+    return there;
+}
+
+bool bb_run_dir_best_is_late(const char *path, int64_t step) {
+    char *note = bb_file_join(path, BEST);
+    bb_error ignored;
+    int64_t named = -1;
+    if (note) (void)read_note(note, &named, &ignored);
+    free(note);
+    return named != step && bb_run_dir_has_checkpoint(path, step);
+}
+
+/* What `best` names, and drops it where that is gone: replaced by another run, or damaged. */
+static bb_status read_best(bb_run_dir *dir, bb_error *err) {
+    char *path = bb_file_join(dir->path, BEST);
+    if (!path) return bb_fail(err, BB_ERR_MEMORY, "out of memory");
+    bb_status status = read_note(path, &dir->best, err);
+    if (dir->best >= 0 && !bb_run_dir_has_checkpoint(dir->path, dir->best)) {
+        dir->best = -1;
+        if (unlink(path) != 0)
+            status = bb_fail(err, BB_ERR_IO, "%s: cannot remove; its checkpoint is gone: %s", path, strerror(errno));
+    }
+    free(path);
     return status;
 }
 
 bb_status bb_run_dir_open(const char *path, const bb_run_dir_use *use, bb_run_dir *out, bb_error *err) {
-    *out = (bb_run_dir){.lock_fd = -1};
+    *out = (bb_run_dir){.lock_fd = -1, .best = -1};
     bb_status status;
     BB_TRY_GOTO(status, fail, bb_file_make_dirs(path, err));
     out->path = strdup(path);
@@ -236,11 +302,12 @@ bb_status bb_run_dir_open(const char *path, const bb_run_dir_use *use, bb_run_di
         status = bb_fail(err, BB_ERR_IO, "%s: cannot write to the run directory: %s", path, strerror(errno));
         goto fail;
     }
-    if (use->resume_step < 0) BB_TRY_GOTO(status, fail, refuse_foreign_files(path, use, err));
+    BB_TRY_GOTO(status, fail, refuse_foreign_files(path, use, err));
     BB_TRY_GOTO(status, fail, clear_old_checkpoints(out, use, err));
     remove_temporaries(out);
     /* `latest` is out of date if the run was killed before writing it, or if its checkpoint was put aside. */
-    if (use->resume_step >= 0) BB_TRY_GOTO(status, fail, write_latest(out, use->resume_step, err));
+    if (use->resume_step >= 0) BB_TRY_GOTO(status, fail, write_note(out, LATEST, use->resume_step, err));
+    BB_TRY_GOTO(status, fail, read_best(out, err));
     return BB_OK;
 fail:
     bb_run_dir_close(out);
@@ -250,19 +317,32 @@ fail:
 void bb_run_dir_close(bb_run_dir *dir) {
     if (dir->lock_fd >= 0) close(dir->lock_fd);
     free(dir->path);
-    *dir = (bb_run_dir){.lock_fd = -1};
+    *dir = (bb_run_dir){.lock_fd = -1, .best = -1};
+}
+
+static bb_status remove_old(const bb_run_dir *dir, const bb_keep *keep, bb_error *err) {
+    if (keep->newest <= 0) return BB_OK;
+    int64_t *steps;
+    int count;
+    bb_status status = BB_OK;
+    BB_TRY(list_steps(dir->path, &steps, &count, err));
+    for (int i = 0; i < count - keep->newest && status == BB_OK; i++)
+        if (steps[i] != dir->best && (keep->every <= 0 || steps[i] % keep->every != 0))
+            status = remove_checkpoint(dir, steps[i], err);
+    free(steps);
+    return status;
 }
 
 bb_status bb_run_dir_checkpoint_saved(const bb_run_dir *dir, int64_t step, const bb_keep *keep, bb_error *err) {
-    bb_status status = write_latest(dir, step, err);
-    if (status != BB_OK || keep->newest <= 0) return status;
-    int64_t *steps;
-    int count;
-    BB_TRY(list_steps(dir->path, &steps, &count, err));
-    for (int i = 0; i < count - keep->newest && status == BB_OK; i++)
-        if (keep->every <= 0 || steps[i] % keep->every != 0) status = remove_checkpoint(dir, steps[i], err);
-    free(steps);
-    return status;
+    BB_TRY(write_note(dir, LATEST, step, err));
+    return remove_old(dir, keep, err);
+}
+
+bb_status bb_run_dir_set_best(bb_run_dir *dir, int64_t step, const bb_keep *keep, bb_error *err) {
+    if (dir->best == step) return BB_OK;
+    BB_TRY(write_note(dir, BEST, step, err));
+    dir->best = step;
+    return remove_old(dir, keep, err);
 }
 
 static bool holds(const char *dir, const char *name) {
@@ -307,6 +387,20 @@ bb_status bb_run_checkpoint_before(const char *run_dir, int64_t before, char *pa
     return BB_OK;
 }
 
+bb_status bb_run_named_checkpoint(const char *given, char *path, size_t path_size, bb_error *err) {
+    BB_REQUIRE("given, path", given, path);
+    const char *slash = strrchr(given, '/'), *base = slash ? slash + 1 : given;
+    int64_t step = -1;
+    if (strcmp(base, LATEST) == 0 || strcmp(base, BEST) == 0) BB_TRY(read_note(given, &step, err));
+    int n = step < 0 ? snprintf(path, path_size, "%s", given)
+                     : snprintf(path, path_size, "%.*sstep-%08lld.safetensors", (int)(base - given), given, (long long)step);
+    if (n < 0 || (size_t)n >= path_size) return bb_fail(err, BB_ERR_ARGUMENT, "%.400s: the path is too long", given);
+    if (step >= 0 && access(path, F_OK) != 0)
+        return bb_fail(err, BB_ERR_IO, "%s: names %s, which cannot be found: %s", given, path + (base - given),
+                       strerror(errno));
+    return BB_OK;
+}
+
 bb_status bb_run_latest_checkpoint(const char *run_dir, char *path, size_t path_size, bb_error *err) {
     BB_REQUIRE("run_dir, path", run_dir, path);
     return bb_run_checkpoint_before(run_dir, INT64_MAX, path, path_size, err);
@@ -331,100 +425,6 @@ bb_status bb_run_latest_valid(const char *run_dir, bb_status (*load)(void *user,
         if (on_damaged) on_damaged(user, path, failure.message);
         if (first.code == BB_OK) first = failure;
     }
-}
-
-/* Reads metrics.jsonl; an empty text if there is none. free(*text) and free(*path). */
-static bb_status read_metrics(const char *dir, char **path, uint8_t **text, size_t *size, bb_error *err) {
-    *text = NULL;
-    *size = 0;
-    *path = bb_file_join(dir, METRICS);
-    if (!*path) return bb_fail(err, BB_ERR_MEMORY, "out of memory");
-    if (access(*path, F_OK) == 0) return bb_file_read_all(*path, 0, text, size, err);
-    return errno == ENOENT ? BB_OK : bb_fail(err, BB_ERR_IO, "%s: cannot look it up: %s", *path, strerror(errno));
-}
-
-/* The next line; NULL if it is not JSON. *length: 0 after the last complete line. */
-static json_t *next_line(const uint8_t *text, size_t size, size_t *length) {
-    const uint8_t *end = size ? memchr(text, '\n', size) : NULL;
-    *length = end ? (size_t)(end - text) + 1 : 0;
-    return end ? json_loadb((const char *)text, *length, 0, NULL) : NULL;
-}
-
-bb_status bb_run_dir_rewind_metrics(const bb_run_dir *dir, int64_t step, bb_error *err) {
-    char *path;
-    uint8_t *text;
-    size_t size, length, kept = 0;
-    bb_status status = read_metrics(dir->path, &path, &text, &size, err);
-    for (size_t at = 0; status == BB_OK; at += length) {
-        json_t *line = next_line(text + at, size - at, &length);
-        if (length == 0) break;
-        const json_t *line_step = json_object_get(line, "step");
-        if (json_is_integer(line_step) && json_integer_value(line_step) <= step) {
-            memmove(text + kept, text + at, length);
-            kept += length;
-        }
-        json_decref(line);
-    }
-    if (status == BB_OK && kept < size) status = bb_file_replace(path, text, kept, err);
-    free(text);
-    free(path);
-    return status;
-}
-
-bb_status bb_run_dir_was_validated(const char *dir, int64_t step, bool *validated, bb_error *err) {
-    char *path;
-    uint8_t *text;
-    size_t size, length;
-    bb_status status = read_metrics(dir, &path, &text, &size, err);
-    *validated = false;
-    for (size_t at = 0; status == BB_OK; at += length) {
-        json_t *line = next_line(text + at, size - at, &length);
-        if (length == 0) break;
-        const json_t *line_step = json_object_get(line, "step");
-        if (json_object_get(line, "val_bpb") && json_is_integer(line_step) && json_integer_value(line_step) == step)
-            *validated = true;
-        json_decref(line);
-    }
-    free(text);
-    free(path);
-    return status;
-}
-
-/* Appends all of the text or nothing, so that no line is incomplete, and a retry does not write it twice. */
-static bb_status append_text(const char *path, const char *text, size_t size, bb_error *err) {
-    int fd = open(path, O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC, 0666);
-    if (fd < 0) return bb_fail(err, BB_ERR_IO, "%s: cannot append: %s", path, strerror(errno));
-    off_t before = lseek(fd, 0, SEEK_END);
-    int failure = before < 0 ? errno : 0;
-    for (size_t done = 0; done < size && failure == 0;) {
-        ssize_t n = write(fd, text + done, size - done);
-        if (n >= 0)
-            done += (size_t)n;
-        else if (errno != EINTR)
-            failure = errno;
-    }
-    if (close(fd) != 0 && failure == 0) failure = errno;
-    if (failure == 0) return BB_OK;
-    if (before >= 0 && truncate(path, before) != 0) { /* a resumed run drops the rest */
-    }
-    return bb_fail(err, BB_ERR_IO, "%s: cannot write: %s", path, strerror(failure));
-}
-
-bb_status bb_run_dir_append_metrics(const bb_run_dir *dir, json_t *line, bb_error *err) {
-    char *text = line ? bb_json_text(line, JSON_COMPACT | JSON_REAL_PRECISION(9)) : NULL;
-    char *path = bb_file_join(dir->path, METRICS);
-    char *whole = NULL;
-    json_decref(line);
-    bb_status status;
-    if (text && path && asprintf(&whole, "%s\n", text) < 0) whole = NULL;
-    if (whole)
-        status = append_text(path, whole, strlen(whole), err);
-    else
-        status = bb_fail(err, BB_ERR_MEMORY, "out of memory");
-    free(whole);
-    free(text);
-    free(path);
-    return status;
 }
 
 bb_status bb_run_dir_contains(const char *dir, const char *path, bool *contains, bb_error *err) {

@@ -37,6 +37,7 @@ bb_status bb_train_options_check(const bb_train_options *o, bb_error *err) {
                   {"val_every", o->val_every, 0},
                   {"val_batches", o->val_batches, 0},
                   {"val_seq_len", o->val_seq_len, 0},
+                  {"patience", o->patience, 0},
                   {"warmup_steps", o->warmup_steps, -1}};
     for (size_t i = 0; i < sizeof counts / sizeof *counts; i++)
         if (counts[i].value < counts[i].min)

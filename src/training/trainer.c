@@ -15,6 +15,12 @@ void bb_trainer_request_save(bb_trainer *t) {
 int64_t bb_trainer_failed_validations(const bb_trainer *t) { return t ? t->failed_validations : 0; }
 int64_t bb_trainer_step(const bb_trainer *t) { return t ? t->state.step : 0; }
 int64_t bb_trainer_total_steps(const bb_trainer *t) { return t ? t->options.steps : 0; }
+bool bb_trainer_out_of_patience(const bb_trainer *t) { return t && t->out_of_patience; }
+int64_t bb_trainer_best_step(const bb_trainer *t, double *val_bpb) {
+    if (!t || t->options.patience == 0 || t->history.best_step < 0) return -1;
+    if (val_bpb) *val_bpb = t->history.best_bpb;
+    return t->history.best_step;
+}
 bool bb_trainer_out_of_time(const bb_trainer *t) { return t && t->time_is_up; }
 
 /* Of an error on one rank: with several ranks, the others learn of it in the next step, which then changes nothing. */
@@ -27,7 +33,7 @@ static bb_status fail_later(bb_trainer *t, bb_status status, bb_error *err) {
 static bb_status loop(bb_trainer *t, bb_dataset *dataset, bb_error *err) {
     const bb_train_options *o = &t->options;
     bb_training_state *s = &t->state;
-    while (s->step < bb_trainer_last_step(o) && !t->stopping && !t->time_is_up) {
+    while (s->step < bb_trainer_last_step(o) && !t->stopping && !t->time_is_up && !t->out_of_patience) {
         if (t->failure.code != BB_OK && t->dist->size == 1) break; /* several ranks report it in the next step */
         bb_step_result result;
         double begin = bb_clock_seconds();
@@ -74,7 +80,7 @@ static bb_status run(bb_trainer *t, bb_dataset *dataset, bb_error *err) {
     BB_TRY(bb_trainer_fail_together(t, err));
     BB_TRY(bb_trainer_save(t, err));
     BB_TRY(bb_optimizer_gather_weights(t->optimizer, err)); /* so that the model is complete after training */
-    bool done = s->step >= bb_trainer_last_step(o) && !t->validation_missed;
+    bool done = (s->step >= bb_trainer_last_step(o) || t->out_of_patience) && !t->validation_missed;
     if (done) t->time_is_up = false;
     if (t->stopping && !done)
         return bb_fail(err, BB_ERR_INTERRUPTED, "stopped at step %lld of %lld", (long long)s->step, (long long)o->steps);
@@ -93,9 +99,20 @@ bb_status bb_trainer_train(bb_trainer *t, bb_dataset *dataset, bb_error *err) {
     bb_error save_error;
     bb_status status = bb_dist_agree(t->dist, bb_trainer_check_validation(t, err), err);
     if (status == BB_OK) status = bb_trainer_follow_rank_0(t, &t->validate_first, err);
+    if (status == BB_OK) status = bb_trainer_follow_rank_0(t, &t->out_of_patience, err);
+    if (status == BB_OK) status = bb_trainer_follow_rank_0(t, &t->best_is_late, err);
     if (status != BB_OK) return status;
-    if (t->state.step >= t->options.steps && !t->validate_first) {
+    bool unfinished = t->validate_first || t->best_is_late;
+    if (t->state.step >= t->options.steps && !unfinished) {
         bb_trainer_notice(t, "nothing to do: %lld steps are done already", (long long)t->state.step);
+        return BB_OK;
+    }
+    if (t->out_of_patience && !unfinished) {
+        bb_trainer_notice(t,
+                          "nothing to do: the run ended at step %lld, %lld validations after the best one (bpb %.4f at step "
+                          "%lld); a larger --patience continues it",
+                          (long long)t->state.step, (long long)t->history.since_best, t->history.best_bpb,
+                          (long long)t->history.best_step);
         return BB_OK;
     }
     if (t->lr_plan.warmup_steps >= t->options.steps)

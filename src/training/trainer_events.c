@@ -22,7 +22,9 @@ bb_train_event bb_trainer_event(const bb_trainer *t, bb_train_event_kind kind) {
                             .loss = NAN,
                             .bpb = NAN,
                             .val_bpb = NAN,
-                            .grad_norm = NAN};
+                            .grad_norm = NAN,
+                            .best_step = -1,
+                            .patience_left = -1};
 }
 
 void bb_trainer_notice(const bb_trainer *t, const char *fmt, ...) {
@@ -68,14 +70,16 @@ bb_status bb_trainer_log_metrics(const bb_trainer *t, const bb_train_event *e, b
     if (!t->run_dir.path) return BB_OK;
     json_t *line =
         e->kind == BB_TRAIN_VALIDATION
-            ? json_pack("{s:I, s:o}", "step", (json_int_t)e->step, "val_bpb", number(e->val_bpb))
+            ? json_pack("{s:I, s:o, s:o*, s:o*}", "step", (json_int_t)e->step, "val_bpb", number(e->val_bpb), "best_step",
+                        e->best_step < 0 ? NULL : json_integer(e->best_step), "patience_left",
+                        e->patience_left < 0 ? NULL : json_integer(e->patience_left))
             : json_pack("{s:I, s:o, s:o, s:f, s:i, s:o, s:I, s:f, s:I, s:I, s:o*, s:o*}", "step", (json_int_t)e->step, "loss",
                         number(e->loss), "bpb", number(e->bpb), "lr", e->lr, "seq_len", e->seq_len, "grad_norm",
                         number(e->grad_norm), "bytes", (json_int_t)e->bytes_seen, "bytes_per_s", e->bytes_per_second, "skipped",
                         (json_int_t)e->skipped_steps, "skipped_micro", (json_int_t)e->skipped_micro_batches, "wait_share",
                         t->dist->size > 1 ? json_real(e->wait_share) : NULL, "exposed_share",
                         t->dist->size > 1 ? json_real(e->exposed_share) : NULL);
-    return bb_run_dir_append_metrics(&t->run_dir, line, err);
+    return bb_run_metrics_append(&t->run_dir, line, err);
 }
 
 bb_status bb_trainer_log_step(bb_trainer *t, const bb_train_event *e, bb_error *err) {

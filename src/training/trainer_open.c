@@ -53,6 +53,7 @@ bb_status bb_trainer_create(bb_model *model, bb_optimizer *optimizer, bb_loss_sc
     t->options = *options;
     t->run_dir.lock_fd = -1;
     t->damaged_step = t->save_started_step = t->saved_step = -1;
+    bb_val_history_clear(&t->history);
     t->created = bb_clock_seconds();
     t->lr_plan = bb_train_lr_plan(options, bb_optimizer_lr(optimizer));
 
@@ -152,12 +153,24 @@ static bb_status check_disk(bb_trainer *t, bb_error *err) {
                          .end = bb_trainer_last_step(o),
                          .save_every = o->save_every,
                          .also_by_time = o->save_minutes > 0,
+                         .best_every = o->val_data && o->patience > 0 ? o->val_every : 0,
                          .keep = {.newest = o->keep, .every = o->keep_every}};
     if (plan.first_step >= plan.end) return BB_OK;
     BB_TRY(bb_run_dir_count(&t->run_dir, &plan.existing, err));
     BB_TRY(bb_disk_room_check(o->out_dir, bb_saver_checkpoint_bytes(t->saver), bb_save_plan_peak(&plan), warning,
                               sizeof warning, err));
     if (warning[0]) bb_trainer_notice(t, "%s", warning);
+    return BB_OK;
+}
+
+/* Where a run was killed before it wrote `best`, or had no patience before. */
+static bb_status catch_up_with_best(bb_trainer *t, bb_error *err) {
+    int64_t best = t->history.best_step;
+    bb_keep keep = bb_trainer_keep(t);
+    if (t->options.patience == 0 || best < 0) return BB_OK;
+    if (bb_run_dir_has_checkpoint(t->run_dir.path, best)) return bb_run_dir_set_best(&t->run_dir, best, &keep, err);
+    bb_trainer_notice(t, "the best validation so far, bpb %.4f at step %lld, has no checkpoint", t->history.best_bpb,
+                      (long long)best);
     return BB_OK;
 }
 
@@ -169,9 +182,11 @@ bb_status bb_trainer_open_run_dir(bb_trainer *t, bb_error *err) {
     const bb_run_dir_use use = {.resume_step = own ? t->state.step : -1,
                                 .damaged_step = own ? t->damaged_step : -1,
                                 .allow_overwrite = o->allow_overwrite,
-                                .config_json = o->run_config_json};
+                                .config_json = o->run_config_json,
+                                .names_best = o->val_data && o->patience > 0};
     BB_TRY(bb_run_dir_open(o->out_dir, &use, &t->run_dir, err));
-    BB_TRY(bb_run_dir_rewind_metrics(&t->run_dir, own ? t->state.step : -1, err));
+    BB_TRY(bb_run_metrics_rewind(&t->run_dir, own ? t->state.step : -1, err));
+    BB_TRY(catch_up_with_best(t, err));
     bool shared_out = bb_optimizer_dist(t->optimizer) != NULL;
     uint64_t state = bb_optimizer_state_bytes(t->optimizer) * (shared_out ? (uint64_t)t->dist->size : 1);
     uint64_t bytes = (uint64_t)t->model->table.total * sizeof(float) + state;
@@ -208,17 +223,20 @@ bb_status bb_trainer_check_data(bb_trainer *t, bb_dataset *dataset, bb_error *er
 
 bb_status bb_trainer_check_validation(bb_trainer *t, bb_error *err) {
     const bb_train_options *o = &t->options;
-    t->validate_first = false;
+    t->validate_first = t->out_of_patience = t->best_is_late = false;
     if (!o->val_data || t->dist->rank != 0) return BB_OK;
     struct stat st;
     bool pipe = strcmp(o->val_data, "-") == 0 || (stat(o->val_data, &st) == 0 && !S_ISREG(st.st_mode) && !S_ISDIR(st.st_mode));
     if (pipe)
         return bb_fail(err, BB_ERR_ARGUMENT, "val_data %s: standard input or a pipe can be read only once: give a file",
                        o->val_data);
-    bool own = false, validated = true;
+    bool own = false;
     if (o->out_dir && t->resumed_from) BB_TRY(bb_run_dir_contains(o->out_dir, t->resumed_from, &own, err));
-    if (own && bb_trainer_validation_due(t)) BB_TRY(bb_run_dir_was_validated(o->out_dir, t->state.step, &validated, err));
+    if (own) BB_TRY(bb_run_metrics_history(o->out_dir, t->state.step, &t->history, err));
+    bool validated = !own || !bb_trainer_validation_due(t) || t->history.last_step == t->state.step;
     t->validate_first = !validated;
+    t->out_of_patience = validated && o->patience > 0 && t->history.since_best >= o->patience;
+    t->best_is_late = own && o->patience > 0 && bb_run_dir_best_is_late(o->out_dir, t->history.best_step);
     if (t->state.step >= o->steps && validated) return BB_OK;
     bb_byte_source source;
     BB_TRY(bb_byte_source_open(o->val_data, BB_BYTES_HELD_OUT, &source, err));

@@ -69,7 +69,12 @@ static void stop_all(bb_trainer *t, int rank) {
 }
 
 bb_status bb_trainer_poll_ranks(bb_trainer *t, int stage, bb_error *err) {
-    bb_rank_poll own = {.stop = t->stop, .save = take_save_request(t), .time_is_up = out_of_time(t), .stage = stage};
+    bb_rank_poll own = {.stop = t->stop,
+                        .save = take_save_request(t),
+                        .time_is_up = out_of_time(t),
+                        .stage = stage,
+                        .is_best = t->is_best,
+                        .out_of_patience = t->out_of_patience};
     BB_TRY(t->dist->engine->all_gather(t->dist, &own, t->polls, sizeof own, err));
     for (int r = 0; r < t->dist->size; r++) {
         if (t->polls[r].stop) stop_all(t, r);

@@ -21,7 +21,7 @@
 #include "training/loss.h"
 #include "training/optim.h"
 #include "training/run_data.h"
-#include "training/run_dir.h"
+#include "training/run_metrics.h"
 #include "training/saver.h"
 
 /* Sent once a step by every rank to all. */
@@ -36,7 +36,8 @@ typedef struct bb_rank_report {
 
 /* Sent between batches of a validation by every rank to all. */
 typedef struct bb_rank_poll {
-    int64_t stop, save, time_is_up, stage; /* time_is_up and stage count from rank 0 alone */
+    int64_t stop, save, time_is_up, stage; /* time_is_up and those below count from rank 0 alone */
+    int64_t is_best, out_of_patience;
 } bb_rank_poll;
 enum { BB_VALIDATING, BB_VALIDATED, BB_VALIDATION_ABANDONED }; /* stages */
 
@@ -90,7 +91,11 @@ struct bb_trainer {
     volatile int abandon;   /* the present validation */
     int64_t failed_validations;
     int val_batch;
-    bool val_shards_noted; /* the notice that validation scores training shards was given */
+    bool val_shards_noted;  /* the notice that validation scores training shards was given */
+    bb_val_history history; /* of rank 0 */
+    bool is_best;           /* of rank 0: the validation that has ended just now is the best so far */
+    bool out_of_patience;   /* decided by rank 0, known to all */
+    bool best_is_late;      /* likewise: the run that is resumed was killed before it wrote `best` */
     /* Times, in seconds of bb_clock_seconds */
     double created, started, ended, last_log_time, last_save;
     double max_step_seconds, max_save_seconds;
@@ -129,6 +134,10 @@ void bb_trainer_on_saved(void *user, int64_t step, const char *path, double paus
 bb_status bb_trainer_check_weights(const bb_trainer *t, bb_error *err);
 /* Begins to save the present step, unless that was done already. All ranks call it. */
 bb_status bb_trainer_save(bb_trainer *t, bb_error *err);
+/* Saves the present step as the best. All ranks call it. */
+bb_status bb_trainer_save_best(bb_trainer *t, bb_error *err);
+/* Which checkpoints stay. */
+bb_keep bb_trainer_keep(const bb_trainer *t);
 bb_status bb_trainer_poll_saver(bb_trainer *t, bb_error *err);
 /* An error ended the run: saves the last complete step where possible, and adds to err which step is saved. */
 void bb_trainer_save_after_error(bb_trainer *t, bb_status status, bb_error *err);
@@ -172,7 +181,7 @@ bb_status bb_trainer_check_skipped(const bb_trainer *t, bb_error *err);
 /* ---- trainer_open.c ---- */
 
 /* On rank 0, before the first step: an error when there is nothing to validate with, which would otherwise show only after hours;
- * sets validate_first when the validation of the step resumed from was abandoned or failed. */
+ * reads the earlier validations, and sets validate_first when that of the step resumed from was abandoned or failed. */
 bb_status bb_trainer_check_validation(bb_trainer *t, bb_error *err);
 /* On rank 0: compares the data with what the checkpoint recorded, and gives a notice of what changed. */
 bb_status bb_trainer_check_data(bb_trainer *t, bb_dataset *dataset, bb_error *err);

@@ -18,6 +18,18 @@ static void on_validation_batch(void *user, int64_t bytes_done, int64_t bytes_to
     if (t->failure.code != BB_OK) t->abandon = 1;
 }
 
+/* Where validations have become no better for too long, the run ends after this one. */
+static void count_patience(bb_trainer *t, bb_train_event *e) {
+    bb_val_history *h = &t->history;
+    int patience = t->options.patience;
+    bool best = bb_val_history_add(h, e->step, e->val_bpb);
+    if (patience == 0) return;
+    t->is_best = best;
+    t->out_of_patience = h->since_best >= patience;
+    e->best_step = h->best_step;
+    e->patience_left = bb_max(patience - h->since_best, 0);
+}
+
 static bb_status report_validation(bb_trainer *t, bb_status status, const bb_eval_result *r, const bb_error *failure,
                                    bb_error *err) {
     long long step = (long long)t->state.step;
@@ -40,6 +52,7 @@ static bb_status report_validation(bb_trainer *t, bb_status status, const bb_eva
     bb_train_event e = bb_trainer_event(t, BB_TRAIN_VALIDATION);
     e.seq_len = bb_trainer_val_seq_len(&t->options);
     e.val_bpb = r->bpb;
+    count_patience(t, &e);
     bb_trainer_emit(t, &e);
     return bb_trainer_log_metrics(t, &e, err);
 }
@@ -65,12 +78,15 @@ static bb_status validate_on_rank_0(bb_trainer *t, bb_error *err) {
 bb_status bb_trainer_validate(bb_trainer *t, bb_error *err) {
     double waited_before = bb_dist_wait_seconds(t->dist);
     t->abandon = 0;
+    t->is_best = t->out_of_patience = false;
     if (t->dist->rank == 0)
         BB_TRY(validate_on_rank_0(t, err));
     else
         do BB_TRY(bb_trainer_poll_ranks(t, BB_VALIDATING, err));
         while (t->polls[0].stage == BB_VALIDATING);
     t->validation_missed = t->polls[0].stage == BB_VALIDATION_ABANDONED;
+    t->out_of_patience = t->polls[0].out_of_patience;
+    if (t->polls[0].is_best) BB_TRY(bb_trainer_save_best(t, err));
     t->wait_seconds += bb_dist_wait_seconds(t->dist) - waited_before;
     return BB_OK;
 }
