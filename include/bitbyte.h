@@ -481,6 +481,8 @@ BB_API bb_status bb_trainer_train(bb_trainer *trainer, bb_dataset *dataset, bb_e
  * continue. */
 BB_API void bb_trainer_request_stop(bb_trainer *trainer);
 BB_API void bb_trainer_request_save(bb_trainer *trainer);
+/* For on_event: adds a line with a text that the model wrote at the present step to metrics.jsonl. prompt, sample: UTF-8. */
+BB_API bb_status bb_trainer_log_sample(bb_trainer *trainer, const char *prompt, const char *sample, bb_error *err);
 BB_API int64_t bb_trainer_failed_validations(const bb_trainer *trainer); /* since creation, on rank 0 */
 BB_API int64_t bb_trainer_step(const bb_trainer *trainer);
 BB_API int64_t bb_trainer_total_steps(const bb_trainer *trainer); /* with a budget, as corrected */

@@ -21,6 +21,7 @@ static const struct {
     {"train", bb_cmd_train, "train a model, or resume training"},
     {"eval", bb_cmd_eval, "measure bits per byte on held-out data"},
     {"generate", bb_cmd_generate, "generate text"},
+    {"report", bb_cmd_report, "draw training runs as a page or a plot"},
     {"export", bb_cmd_export, "convert a model, by default to 2-bit weights for inference"},
     {"convert", bb_cmd_convert, "convert a model between formats, by the new file's name"},
     {"info", bb_cmd_info, "describe or verify a model file, predict memory"},

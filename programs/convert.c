@@ -161,7 +161,8 @@ static bb_status convert_one(void *user, const char *path, bb_error *err) {
 
 static void show_progress(void *user, int64_t done, int64_t total) {
     convert_job *job = user;
-    bb_progress_update(&job->progress, "converting  %d%%", total > 0 ? (int)(100 * done / total) : 100);
+    const bb_progress_bar bar = {.what = "converting", .done = (double)done, .total = (double)total, .bytes = (double)done};
+    bb_progress_show(&job->progress, &bar);
 }
 
 static void show_notice(void *user, const char *text) {

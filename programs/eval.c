@@ -94,8 +94,14 @@ static const bb_cli_command command = {
 };
 
 static void on_progress(void *user, int64_t bytes_done, int64_t bytes_total, double bpb_so_far) {
-    bb_progress_update(user, "%s%s%s bytes, %.4f bits per byte so far", bb_text_count((uint64_t)bytes_done).s,
-                       bytes_total ? " of " : "", bytes_total ? bb_text_count((uint64_t)bytes_total).s : "", bpb_so_far);
+    char detail[64];
+    snprintf(detail, sizeof detail, "%.4f bits per byte so far", bpb_so_far);
+    const bb_progress_bar bar = {.what = "scoring",
+                                 .done = (double)bytes_done,
+                                 .total = (double)bytes_total,
+                                 .bytes = (double)bytes_done,
+                                 .detail = detail};
+    bb_progress_show(user, &bar);
 }
 
 /* The shards of a pack are training data. */

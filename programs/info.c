@@ -113,8 +113,12 @@ typedef struct verification {
 
 static void on_progress(void *user, int64_t bytes_done, int64_t bytes_total) {
     verification *v = user;
-    bb_progress_update(&v->progress, "%s: %s of %s", v->path, bb_text_bytes((uint64_t)bytes_done).s,
-                       bb_text_bytes((uint64_t)bytes_total).s);
+    const bb_progress_bar bar = {.what = "verifying",
+                                 .done = (double)bytes_done,
+                                 .total = (double)bytes_total,
+                                 .bytes = (double)bytes_done,
+                                 .detail = v->path};
+    bb_progress_show(&v->progress, &bar);
 }
 
 static bb_status verify_file(verification *v, const char *path, bb_error *err) {

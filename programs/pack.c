@@ -122,10 +122,16 @@ typedef struct pack_view {
 
 static void on_progress(void *user, int64_t files_done, int64_t files_total, int64_t bytes_done) {
     pack_view *view = user;
-    double seconds = bb_monotonic_seconds() - view->start;
-    bb_progress_update(&view->progress, "%lld of %lld files, %s packed, %s/s", (long long)files_done, (long long)files_total,
-                       bb_text_bytes((uint64_t)bytes_done).s,
-                       bb_text_bytes(seconds > 0 ? (uint64_t)((double)bytes_done / seconds) : 0).s);
+    char detail[96];
+    snprintf(detail, sizeof detail, "%lld of %lld files, %s packed", (long long)files_done, (long long)files_total,
+             bb_text_bytes((uint64_t)bytes_done).s);
+    /* of a single file, nobody knows how long it is when it is a pipe or compressed */
+    const bb_progress_bar bar = {.what = "packing",
+                                 .done = (double)files_done,
+                                 .total = files_total > 1 ? (double)files_total : 0,
+                                 .bytes = (double)bytes_done,
+                                 .detail = detail};
+    bb_progress_show(&view->progress, &bar);
 }
 
 /* Replaces control characters: a file name may contain line breaks and escape sequences. */

@@ -2,6 +2,7 @@
 /* Progress output: one live line on a terminal, plain lines elsewhere. Also formats quantities. */
 #include "progress.h"
 
+#include <math.h>
 #include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
@@ -25,11 +26,23 @@ static bool launched(void) {
     return false;
 }
 
+/* The first of these that is set names the encoding; POSIX, "Environment variables". */
+static bool takes_utf8(void) {
+    static const char *const names[] = {"LC_ALL", "LC_CTYPE", "LANG"};
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
+        const char *value = getenv(names[i]);
+        if (value && value[0]) return strcasestr(value, "UTF-8") || strcasestr(value, "UTF8");
+    }
+    return false;
+}
+
 void bb_progress_open(bb_progress *progress, FILE *stream, double plain_interval) {
     const char *term = getenv("TERM");
     progress->stream = stream;
+    progress->utf8 = takes_utf8();
+    progress->start = 0;
     progress->terminal = isatty(bb_standard_descriptor(stream)) && (!term || strcmp(term, "dumb") != 0) && !launched();
-    progress->shown = false;
+    progress->shown = 0;
     progress->plain_interval = plain_interval;
     progress->last = progress->terminal ? 0 : bb_monotonic_seconds();
 }
@@ -40,31 +53,89 @@ static int terminal_width(FILE *stream) {
     return 80;
 }
 
+/* Bytes and columns of the part of a line that fits. A character is a column wide here. */
+static int fitting(const char *line, int width, int *columns) {
+    int bytes = 0;
+    *columns = 0;
+    while (line[bytes]) {
+        int next = bytes + 1;
+        while (((unsigned char)line[next] & 0xC0) == 0x80) next++;
+        if (*columns == width) break;
+        bytes = next;
+        ++*columns;
+    }
+    return bytes;
+}
+
+/* A terminal that became narrower than the line has wrapped it: the cursor goes back up to where it began. */
+static void erase(bb_progress *progress) {
+    int width = terminal_width(progress->stream), up = progress->shown > 0 ? (progress->shown - 1) / width : 0;
+    fputc('\r', progress->stream);
+    if (up > 0) fprintf(progress->stream, "\033[%dA", up);
+    fputs(up > 0 ? "\033[J" : "\033[K", progress->stream);
+}
+
 void bb_progress_clear(bb_progress *progress) {
     if (!progress->shown) return;
-    fputs("\r\033[K", progress->stream);
+    erase(progress);
     fflush(progress->stream);
-    progress->shown = false;
+    progress->shown = 0;
+}
+
+static bool due(bb_progress *progress) {
+    double now = bb_monotonic_seconds();
+    double interval = progress->terminal ? 0.1 : progress->plain_interval;
+    if (interval <= 0 || now - progress->last < interval) return false;
+    progress->last = now;
+    return true;
+}
+
+static void put_line(bb_progress *progress, const char *line) {
+    if (progress->terminal) {
+        int columns, bytes = fitting(line, terminal_width(progress->stream) - 1, &columns);
+        erase(progress);
+        fprintf(progress->stream, "%.*s", bytes, line);
+        progress->shown = columns;
+    } else {
+        fprintf(progress->stream, "%s\n", line);
+    }
+    fflush(progress->stream);
 }
 
 void bb_progress_update(bb_progress *progress, const char *fmt, ...) {
-    double now = bb_monotonic_seconds();
-    double interval = progress->terminal ? 0.1 : progress->plain_interval;
-    if (interval <= 0 || now - progress->last < interval) return;
-    progress->last = now;
+    if (!due(progress)) return;
     char line[512];
     va_list args;
     va_start(args, fmt);
     vsnprintf(line, sizeof line, fmt, args);
     va_end(args);
-    if (progress->terminal) {
-        /* A carriage return cannot erase a wrapped line. */
-        fprintf(progress->stream, "\r\033[K%.*s", terminal_width(progress->stream) - 1, line);
-        progress->shown = true;
-    } else {
-        fprintf(progress->stream, "%s\n", line);
+    put_line(progress, line);
+}
+
+/* "━━━━━━━─────"; in ASCII "=======-----". */
+static void draw_bar(double part, bool utf8, char *out) {
+    enum { CELLS = 20 };
+    int full = (int)(part * CELLS);
+    out[0] = '\0';
+    for (int i = 0; i < CELLS; i++) strcat(out, i < full ? (utf8 ? "\u2501" : "=") : (utf8 ? "\u2500" : "-"));
+}
+
+void bb_progress_show(bb_progress *progress, const bb_progress_bar *bar) {
+    if (progress->start <= 0) progress->start = bb_monotonic_seconds();
+    if (!due(progress)) return;
+    double part = bar->total > 0 ? fmin(fmax(bar->done / bar->total, 0), 1) : 0;
+    double elapsed = bb_monotonic_seconds() - progress->start;
+    double rate = bar->rate > 0 ? bar->rate : elapsed > 0.5 ? bar->bytes / elapsed : 0;
+    double eta = bar->eta > 0 ? bar->eta : part > 0 && elapsed > 0.5 ? elapsed * (1 - part) / part : 0;
+    char line[512], cells[64] = "", amount[48] = "", speed[48] = "", left[48] = "";
+    if (bar->total > 0) {
+        if (progress->terminal) draw_bar(part, progress->utf8, cells);
+        snprintf(amount, sizeof amount, "%s%3.0f%%  ", cells[0] ? " " : "", floor(100 * part));
     }
-    fflush(progress->stream);
+    if (rate > 0) snprintf(speed, sizeof speed, "%s/s  ", bb_text_bytes((uint64_t)rate).s);
+    if (eta > 0) snprintf(left, sizeof left, "%s left  ", bb_text_duration(eta).s);
+    snprintf(line, sizeof line, "%s  %s%s%s%s%s", bar->what, cells, amount, speed, left, bar->detail ? bar->detail : "");
+    put_line(progress, line);
 }
 
 void bb_progress_line(bb_progress *progress, const char *fmt, ...) {
@@ -120,5 +191,33 @@ bb_text bb_text_duration(double seconds) {
         else
             snprintf(text.s, sizeof text.s, "%lldd %02dh", (long long)days, (int)hours);
     }
+    return text;
+}
+
+void bb_spark_add(bb_spark *spark, double part, double value) {
+    int i = (int)(fmin(fmax(part, 0), 1) * BB_SPARK_PARTS);
+    if (i == BB_SPARK_PARTS) i--;
+    if (!isfinite(value)) return;
+    spark->sum[i] += value;
+    spark->count[i]++;
+}
+
+bb_spark_text bb_spark_show(const bb_spark *spark) {
+    static const char *const bars[] = {"\u2581", "\u2582", "\u2583", "\u2584", "\u2585", "\u2586", "\u2587", "\u2588"};
+    bb_spark_text text = {""};
+    double low = INFINITY, high = -INFINITY;
+    int parts = 0;
+    for (int i = 0; i < BB_SPARK_PARTS; i++) {
+        if (!spark->count[i]) continue;
+        double mean = spark->sum[i] / spark->count[i];
+        low = fmin(low, mean);
+        high = fmax(high, mean);
+        parts++;
+    }
+    for (int i = 0; i < BB_SPARK_PARTS && parts > 1; i++)
+        if (spark->count[i]) {
+            double mean = spark->sum[i] / spark->count[i];
+            strcat(text.s, bars[high > low ? (int)(7.999 * (mean - low) / (high - low)) : 0]);
+        }
     return text;
 }

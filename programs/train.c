@@ -10,7 +10,7 @@
 #include "commands.h"
 #include "signals.h"
 #include "train_options.h"
-#include "train_report.h"
+#include "train_outputs.h"
 
 typedef struct run {
     bb_dist *dist;
@@ -20,7 +20,15 @@ typedef struct run {
     bb_optimizer *optimizer;
     bb_dataset *dataset;
     bb_trainer *trainer;
+    bb_train_report *report;
+    bb_train_outputs outputs;
 } run;
+
+static void on_event(void *user, const bb_train_event *event) {
+    run *r = user;
+    bb_train_report_event(r->report, event);
+    bb_train_outputs_event(&r->outputs, event);
+}
 
 /* Predicts the memory of the run at its longest sequences and checks that it is free, if need be without a checkpoint copy.
  * Validation with longer windows may need more. */
@@ -91,16 +99,19 @@ static bb_status open_parts(const bb_train_args *args, bb_train_report *report, 
     if ((status = bb_optimizer_create(r->model, optimizer, &r->optimizer, err)) != BB_OK) return status;
 
     bb_train_options options = args->options;
-    options.on_event = bb_train_report_event;
-    options.user = report;
+    options.on_event = on_event;
+    options.user = r;
     if (no_copy) options.save_copy = BB_SAVE_COPY_NO;
     if ((status = bb_trainer_create(r->model, r->optimizer, NULL, &options, &r->trainer, err)) != BB_OK) return status;
     report->trainer = r->trainer;
+    r->report = report;
+    r->outputs = bb_train_outputs_for(args, report, r->model, r->trainer);
     if (args->checkpoint[0]) {
         status = bb_trainer_resume(r->trainer, args->checkpoint, !args->no_opt_state, err);
         if (status != BB_OK) return status;
     }
     int64_t step = bb_trainer_step(r->trainer);
+    r->outputs.first_step = step;
     if (args->saved_steps && args->options.steps <= step) {
         err->code = BB_ERR_ARGUMENT;
         snprintf(err->message, sizeof err->message,
@@ -310,6 +321,7 @@ int bb_cmd_train(int argc, char **argv) {
         bb_signals_on_save(request_save, r.trainer);
         status = bb_trainer_train(r.trainer, r.dataset, &err);
         bb_signals_release();
+        bb_train_outputs_close(&r.outputs);
         if (status == BB_OK || status == BB_ERR_INTERRUPTED) {
             bb_error unsaid;
             bb_status told = bb_train_report_end(&report, status != BB_OK, bb_trainer_step(r.trainer),

@@ -22,6 +22,9 @@ typedef struct bb_train_args {
     int dist_timeout, zero;
     int64_t seed;
     bool no_ckpt, no_opt_state, allow_overwrite, wd_all, ddp, use_sdpa, json, profile;
+    int64_t sample_every;
+    const char *sample_prompt, *on_metrics;
+    bool tensorboard, metrics_csv;
 
     char checkpoint[4096];        /* file or run directory to resume from; "": none */
     char *config_json;            /* text of the run's config.json */

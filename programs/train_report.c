@@ -198,47 +198,58 @@ void bb_train_report_summary(bb_train_report *report, bb_device *device, const b
 
 static json_t *number(double value) { return isfinite(value) ? json_real(value) : json_null(); }
 
-static void event_json(const bb_train_event *e) {
+json_t *bb_train_event_json(const bb_train_event *e) {
     switch (e->kind) {
     case BB_TRAIN_STEP:
-        bb_json_line(json_pack("{s:s,s:I,s:I,s:i,s:o,s:o,s:f,s:o,s:I,s:f,s:f,s:f,s:I,s:I,s:f,s:f,s:b}", "event", "step", "step",
-                               (json_int_t)e->step, "total_steps", (json_int_t)e->total_steps, "seq_len", e->seq_len, "loss",
-                               number(e->loss), "bpb", number(e->bpb), "lr", e->lr, "grad_norm", number(e->grad_norm), "bytes",
-                               (json_int_t)e->bytes_seen, "bytes_per_s", e->bytes_per_second, "elapsed_s", e->elapsed_seconds,
-                               "eta_s", e->eta_seconds, "skipped", (json_int_t)e->skipped_steps, "skipped_micro",
-                               (json_int_t)e->skipped_micro_batches, "wait_share", e->wait_share, "exposed_share",
-                               e->exposed_share, "logged", (int)e->logged));
-        break;
+        return json_pack("{s:s,s:I,s:I,s:i,s:o,s:o,s:f,s:o,s:I,s:f,s:f,s:f,s:I,s:I,s:f,s:f,s:b}", "event", "step", "step",
+                         (json_int_t)e->step, "total_steps", (json_int_t)e->total_steps, "seq_len", e->seq_len, "loss",
+                         number(e->loss), "bpb", number(e->bpb), "lr", e->lr, "grad_norm", number(e->grad_norm), "bytes",
+                         (json_int_t)e->bytes_seen, "bytes_per_s", e->bytes_per_second, "elapsed_s", e->elapsed_seconds,
+                         "eta_s", e->eta_seconds, "skipped", (json_int_t)e->skipped_steps, "skipped_micro",
+                         (json_int_t)e->skipped_micro_batches, "wait_share", e->wait_share, "exposed_share", e->exposed_share,
+                         "logged", (int)e->logged);
     case BB_TRAIN_VALIDATION:
-        bb_json_line(json_pack("{s:s,s:I,s:o,s:o*,s:o*}", "event", "validation", "step", (json_int_t)e->step, "val_bpb",
-                               number(e->val_bpb), "best_step", e->best_step < 0 ? NULL : json_integer(e->best_step),
-                               "patience_left", e->patience_left < 0 ? NULL : json_integer(e->patience_left)));
-        break;
+        return json_pack("{s:s,s:I,s:o,s:o*,s:o*}", "event", "validation", "step", (json_int_t)e->step, "val_bpb",
+                         number(e->val_bpb), "best_step", e->best_step < 0 ? NULL : json_integer(e->best_step), "patience_left",
+                         e->patience_left < 0 ? NULL : json_integer(e->patience_left));
     case BB_TRAIN_SAVED:
-        bb_json_line(json_pack("{s:s,s:I,s:o,s:f}", "event", "saved", "step", (json_int_t)e->step, "path",
-                               bb_json_path_string(e->path), "pause_s", e->pause_seconds));
-        break;
+        return json_pack("{s:s,s:I,s:o,s:f}", "event", "saved", "step", (json_int_t)e->step, "path",
+                         bb_json_path_string(e->path), "pause_s", e->pause_seconds);
     case BB_TRAIN_NOTICE:
-        bb_json_line(json_pack("{s:s,s:I,s:o}", "event", "notice", "step", (json_int_t)e->step, "message",
-                               bb_json_path_string(e->message)));
-        break;
+        return json_pack("{s:s,s:I,s:o}", "event", "notice", "step", (json_int_t)e->step, "message",
+                         bb_json_path_string(e->message));
     }
+    return NULL;
 }
 
-/* live: the most important fields come first, because a narrow terminal cuts the end. */
-static void step_text(const bb_train_event *e, bool live, char *out, size_t size) {
-    char skipped[80] = "";
-    bb_text eta = bb_text_duration(e->eta_seconds), rate = bb_text_bytes((uint64_t)e->bytes_per_second);
-    if (e->skipped_steps) snprintf(skipped, sizeof skipped, "  skipped %lld", (long long)e->skipped_steps);
-    if (e->wait_share > 0)
-        snprintf(skipped + strlen(skipped), sizeof skipped - strlen(skipped), "  waits %.1f%%", 100 * e->wait_share);
-    if (live)
-        snprintf(out, size, "%lld/%lld eta %s seq %d loss %.3f bpb %.3f lr %.2g grad %.2g %s/s%s", (long long)e->step,
-                 (long long)e->total_steps, eta.s, e->seq_len, e->loss, e->bpb, e->lr, e->grad_norm, rate.s, skipped);
-    else
-        snprintf(out, size, "step %lld/%lld  seq %d  loss %.4f  bpb %.4f  lr %.3g  grad %.3g  %s/s  eta %s%s",
-                 (long long)e->step, (long long)e->total_steps, e->seq_len, e->loss, e->bpb, e->lr, e->grad_norm, rate.s, eta.s,
-                 skipped);
+static void skipped_text(const bb_train_event *e, char *out, size_t size) {
+    out[0] = '\0';
+    if (e->skipped_steps) snprintf(out, size, "  skipped %lld", (long long)e->skipped_steps);
+    if (e->wait_share > 0) snprintf(out + strlen(out), size - strlen(out), "  waits %.1f%%", 100 * e->wait_share);
+}
+
+static void step_text(const bb_train_event *e, char *out, size_t size) {
+    char skipped[80];
+    skipped_text(e, skipped, sizeof skipped);
+    snprintf(out, size, "step %lld/%lld  seq %d  loss %.4f  bpb %.4f  lr %.3g  grad %.3g  %s/s  eta %s%s", (long long)e->step,
+             (long long)e->total_steps, e->seq_len, e->loss, e->bpb, e->lr, e->grad_norm,
+             bb_text_bytes((uint64_t)e->bytes_per_second).s, bb_text_duration(e->eta_seconds).s, skipped);
+}
+
+/* The most important fields come first, because a narrow terminal cuts the end. */
+static void show_live(bb_train_report *report, const bb_train_event *e) {
+    char what[64], detail[256], skipped[80];
+    skipped_text(e, skipped, sizeof skipped);
+    snprintf(what, sizeof what, "step %lld/%lld", (long long)e->step, (long long)e->total_steps);
+    snprintf(detail, sizeof detail, "loss %.3f %s bpb %.3f lr %.2g grad %.2g seq %d%s", e->loss,
+             report->progress.utf8 ? bb_spark_show(&report->losses).s : "", e->bpb, e->lr, e->grad_norm, e->seq_len, skipped);
+    const bb_progress_bar bar = {.what = what,
+                                 .done = (double)e->step,
+                                 .total = (double)e->total_steps,
+                                 .rate = e->bytes_per_second,
+                                 .eta = e->eta_seconds,
+                                 .detail = detail};
+    bb_progress_show(&report->progress, &bar);
 }
 
 static void validation_text(const bb_train_event *e, char *out, size_t size) {
@@ -256,11 +267,13 @@ static void event_text(bb_train_report *report, const bb_train_event *e) {
     char text[256];
     switch (e->kind) {
     case BB_TRAIN_STEP:
-        step_text(e, progress->terminal && !e->logged, text, sizeof text);
-        if (e->logged)
+        bb_spark_add(&report->losses, (double)e->step / (double)e->total_steps, e->loss);
+        if (e->logged) {
+            step_text(e, text, sizeof text);
             bb_progress_line(progress, "%s", text);
-        else
-            bb_progress_update(progress, "%s", text);
+        } else {
+            show_live(report, e);
+        }
         break;
     case BB_TRAIN_VALIDATION:
         validation_text(e, text, sizeof text);
@@ -277,11 +290,39 @@ void bb_train_report_event(void *user, const bb_train_event *e) {
     bb_train_report *report = user;
     if (e->kind == BB_TRAIN_SAVED) snprintf(report->saved, sizeof report->saved, "%s", e->path);
     if (report->args->json)
-        event_json(e);
+        bb_json_line(bb_train_event_json(e));
     else
         event_text(report, e);
     /* Standard output is closed, e.g. `| head`: stop and save, to keep the steps since the last checkpoint. */
     if (ferror(stdout)) bb_trainer_request_stop(report->trainer);
+}
+
+/* On one line: a control character ends no line and moves no cursor. */
+static void sample_text(const char *sample, char *out, size_t size) {
+    size_t n = 0;
+    const unsigned char *c = (const unsigned char *)sample;
+    for (; *c && n + 1 < size; c++) {
+        bool control = *c < 0x20 || *c == 0x7f || (*c == 0xC2 && c[1] < 0xA0); /* the last: U+0080 to U+009F */
+        if (*c == 0xC2 && control) c++;
+        out[n++] = (char)(control ? ' ' : *c);
+    }
+    while (n > 0 && (*c & 0xC0) == 0x80) { /* within a character */
+        n--;
+        c--;
+    }
+    out[n] = '\0';
+}
+
+void bb_train_report_sample(bb_train_report *report, json_t *event) {
+    if (report->args->json) {
+        bb_json_line(json_incref(event));
+        return;
+    }
+    char text[120];
+    sample_text(json_string_value(json_object_get(event, "sample")), text, sizeof text);
+    bb_progress_line(&report->progress, "step %lld  sample: %s%s",
+                     (long long)json_integer_value(json_object_get(event, "step")),
+                     report->args->sample_prompt ? report->args->sample_prompt : "", text);
 }
 
 void bb_train_report_note(bb_train_report *report, const char *message) {

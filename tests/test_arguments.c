@@ -462,6 +462,7 @@ static void test_training(void **state) {
     bb_trainer_request_stop(NULL);
     bb_trainer_request_save(NULL);
     assert_int_equal(bb_trainer_failed_validations(NULL), 0);
+    assert_fails(bb_trainer_log_sample(NULL, "", "", &test_error), BB_ERR_ARGUMENT, "trainer");
     assert_int_equal(bb_trainer_step(NULL), 0);
     assert_int_equal(bb_trainer_total_steps(NULL), 0);
     assert_null(bb_trainer_resumed_from(NULL));

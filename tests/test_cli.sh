@@ -23,7 +23,9 @@ declare -A contract=(
     [train]="data out steps log_every save_every n_layer d_model n_head n_kv_head d_ff no_ckpt no_act_quant use_sdpa lr warmup_frac
         warmup_steps recipe lr_adam cooldown_frac lr_schedule lr_min_factor wd grad_clip batch_size grad_accum seq_len seq_len_cap val_data val_every val_batches
         val_seq_len resume no_opt_state minutes size allow_overwrite ddp optim ste seed threads device keep wd_all rope_base init json stop_at
-        keep_every save_sync save_copy spike_skip global_batch reduce dist_timeout save_minutes max_minutes profile"
+        keep_every save_sync save_copy spike_skip global_batch reduce dist_timeout save_minutes max_minutes profile
+        sample_every sample_prompt tensorboard metrics_csv on_metrics"
+    [report]="runs out format plot x smooth log_x log_y"
     [eval]="model data n_head seq_len batches batch_size kv_cache json threads device"
     [generate]="model n_head prompt prompt_file max_new_bytes context_length kv_cache stop n repetition_penalty repetition_window temperature top_k top_p min_p
         seed interactive line_prefix line_suffix echo no_echo metrics metrics_json json speculate draft threads device"

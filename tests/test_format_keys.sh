@@ -13,7 +13,7 @@ printf 'no text' >folder/a.bin
 expect 0 "$bitbyte" pack text.txt missing.txt folder --out_dir data --val_frac 0.3
 train=("$bitbyte" train --data data --val_data data/val_00000.bin --val_every 2 --log_every 1 --steps 2 "${tiny[@]}")
 expect 0 "${train[@]}" --out runs/adamw8bit --d_model 64 --optim adamw8bit
-expect 0 "${train[@]}" --out runs/muon
+expect 0 "${train[@]}" --out runs/muon --sample_every 1
 expect 0 "${train[@]}" --out runs/adamw --optim adamw --spike_skip 6 --patience 2
 expect 0 "$bitbyte" export runs/adamw8bit --out packed.safetensors
 ranks=missing
@@ -130,7 +130,7 @@ compare('metrics.jsonl', @metrics);
 # A line has every key of its kind.
 for (@metrics) {
     my ($line, $keys) = @$_;
-    my $kind = $keys->{val_bpb} ? 'validation' : 'logged step';
+    my $kind = $keys->{sample} ? 'sample' : $keys->{val_bpb} ? 'validation' : 'logged step';
     for my $row (keys %{$tables{'metrics.jsonl'}}) {
         my $present = $tables{'metrics.jsonl'}{$row};
         next unless $present =~ /^$kind/ && ($present !~ /several ranks/ || $line =~ /^\Q$ranks\E/);

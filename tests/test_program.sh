@@ -175,8 +175,11 @@ complains "which has 2"
 # ---- on a terminal: a live line, whole characters, nothing that steers it
 if command -v script >/dev/null; then
     export TERM=xterm
-    script -qec "stty cols 120; $bitbyte train --data text.txt --out live ${tiny[*]} --steps 40 --log_every 30" typescript </dev/null >/dev/null
-    tr '\r' '\n' <typescript | grep -q '/40 eta' || fail "no live line on a terminal"
+    script -qec "stty cols 120; LC_ALL=C $bitbyte train --data text.txt --out live ${tiny[*]} --steps 40 --log_every 30" typescript </dev/null >/dev/null
+    tr '\r' '\n' <typescript | grep -qE 'step [0-9]+/40  ---|step [0-9]+/40  =+' || fail "no live line on a terminal"
+    script -qec "stty cols 150; LC_ALL=C.UTF-8 $bitbyte train --data text.txt --out spark ${tiny[*]} --steps 400 --log_every 0" typescript </dev/null >/dev/null
+    tr '\r' '\n' <typescript | grep -qE 'step [0-9]+/400  ━*─*  +[0-9]+%  .*/s  .* left  loss [0-9.]+ [▁▂▃▄▅▆▇█]+ bpb' || fail "no bar and sparkline"
+    script -qec "stty cols 120; LC_ALL=C $bitbyte train --data text.txt --out live2 ${tiny[*]} --steps 40 --log_every 30" typescript </dev/null >/dev/null
     grep -q 'step 30/40' typescript || fail "no plain line on a terminal"
     script -qec "$bitbyte generate run --prompt 'Caf$(printf '\303\251') ' --temperature 3 --max_new_bytes 800 --seed 1 --device $device" \
         typescript </dev/null >/dev/null

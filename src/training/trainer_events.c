@@ -82,6 +82,20 @@ bb_status bb_trainer_log_metrics(const bb_trainer *t, const bb_train_event *e, b
     return bb_run_metrics_append(&t->run_dir, line, err);
 }
 
+bb_status bb_trainer_log_sample(bb_trainer *t, const char *prompt, const char *sample, bb_error *err) {
+    BB_REQUIRE("trainer, prompt, sample", t, prompt, sample);
+    if (!t->run_dir.path) return BB_OK;
+    json_t *prompt_json = json_string(prompt), *sample_json = json_string(sample);
+    if (prompt_json && sample_json)
+        return bb_run_metrics_append(
+            &t->run_dir,
+            json_pack("{s:I, s:o, s:o}", "step", (json_int_t)t->state.step, "prompt", prompt_json, "sample", sample_json), err);
+    bool valid = prompt_json && !sample_json;
+    json_decref(prompt_json);
+    json_decref(sample_json);
+    return bb_fail(err, BB_ERR_ARGUMENT, "bb_trainer_log_sample: the %s is not UTF-8", valid ? "sample" : "prompt");
+}
+
 bb_status bb_trainer_log_step(bb_trainer *t, const bb_train_event *e, bb_error *err) {
     bb_status status = bb_trainer_log_metrics(t, e, err);
     if (status != BB_OK) t->unlogged_event = *e;

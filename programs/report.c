@@ -1,0 +1,156 @@
+// SPDX-License-Identifier: MIT
+/* bitbyte report: a page on training runs, or one plot of them. */
+#include <errno.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "commands.h"
+#include "common.h"
+#include "reporting/page.h"
+
+typedef enum report_format { REPORT_HTML, REPORT_SVG, REPORT_CSV } report_format;
+static const char *const formats[] = {[REPORT_HTML] = "html", [REPORT_SVG] = "svg", [REPORT_CSV] = "csv", NULL};
+
+typedef struct report_args {
+    bb_cli_list runs;
+    const char *out;
+    int format, plot, x;
+    double smoothing;
+    bool log_x, log_y;
+} report_args;
+
+static const bb_cli_option options[] = {
+    {.help = "Runs and output"},
+    {.name = "runs",
+     .type = BB_CLI_LIST,
+     .offset = offsetof(report_args, runs),
+     .value = "RUN",
+     .help = "run directories; pictures show them over one another",
+     .position = 1,
+     .required = true},
+    {.name = "out",
+     .type = BB_CLI_STRING,
+     .offset = offsetof(report_args, out),
+     .value = "FILE",
+     .help = "output file, replaced if it exists; -: standard output",
+     .default_text = "report.html; with --format svg or csv, standard output"},
+    {.name = "format",
+     .type = BB_CLI_CHOICE,
+     .offset = offsetof(report_args, format),
+     .choices = formats,
+     .help = "html: one page with all plots, the runs' options, samples, and shares of -1, 0 and +1 in the weights; it needs "
+             "no other file and no script. svg, csv: one plot; rsvg-convert turns SVG into PNG"},
+    {.help = "Plots"},
+    {.name = "plot",
+     .type = BB_CLI_CHOICE,
+     .offset = offsetof(report_args, plot),
+     .choices = bb_metric_names,
+     .help = "the plot of svg and csv"},
+    {.name = "x",
+     .type = BB_CLI_CHOICE,
+     .offset = offsetof(report_args, x),
+     .choices = bb_axis_names,
+     .help = "horizontal axis: steps, bytes trained on, or time spent training"},
+    {.name = "smooth",
+     .type = BB_CLI_DOUBLE,
+     .offset = offsetof(report_args, smoothing),
+     .value = "X",
+     .help = "weight of earlier values in the exponential mean that the curves show, over the raw values; 0: no smoothing",
+     .range = BB_CLI_FROM_TO(0, 0.9999)},
+    {.name = "log_x", .type = BB_CLI_FLAG, .offset = offsetof(report_args, log_x), .help = "logarithmic horizontal axis"},
+    {.name = "log_y",
+     .type = BB_CLI_FLAG,
+     .offset = offsetof(report_args, log_y),
+     .help = "logarithmic vertical axis; the page can switch"},
+};
+
+static const bb_cli_command command = {
+    .name = "report",
+    .summary = "draws training runs from their metrics.jsonl: as a page to look at and pass on, or as one plot.",
+    .usage = "RUN… [--out FILE] [options]",
+    .options = options,
+    .option_count = BB_CLI_COUNT(options),
+    .examples = "  bitbyte report runs/small --out report.html\n"
+                "  bitbyte report runs/a runs/b --x bytes --log_y --out both.html\n"
+                "  bitbyte report runs/a runs/b --format svg --plot val_bpb > val.svg\n"
+                "  bitbyte report runs/a --format csv --plot loss --smooth 0.9\n",
+};
+
+static void write_report(FILE *out, const report_args *args, const bb_run_log *runs, int count) {
+    bb_plot_options plot = {.metric = (bb_metric)args->plot,
+                            .x = (bb_axis)args->x,
+                            .smoothing = args->smoothing,
+                            .log_x = args->log_x,
+                            .log_y = args->log_y,
+                            .standalone = true};
+    const bb_page_options page = {.x = plot.x, .smoothing = plot.smoothing, .log_x = plot.log_x, .log_y = plot.log_y};
+    if (args->format == REPORT_HTML)
+        bb_page_html(out, runs, count, &page);
+    else if (args->format == REPORT_SVG)
+        bb_plot_svg(out, runs, count, &plot);
+    else
+        bb_plot_csv(out, runs, count, &plot);
+}
+
+static bb_status fail_file(bb_error *err, const char *path, const char *what) {
+    snprintf(err->message, sizeof err->message, "%.800s: %s: %s", path, what, strerror(errno));
+    return err->code = BB_ERR_IO;
+}
+
+/* Whole or not there: written beside its name, then renamed. */
+static bb_status write_file(const char *path, const report_args *args, const bb_run_log *runs, int count, bb_error *err) {
+    char aside[4096];
+    bb_status status = bb_output_check(path, err);
+    if (status != BB_OK) return status;
+    if (snprintf(aside, sizeof aside, "%s.tmp.%d", path, (int)getpid()) >= (int)sizeof aside) {
+        errno = ENAMETOOLONG;
+        return fail_file(err, path, "cannot write");
+    }
+    FILE *file = fopen(aside, "wb");
+    if (!file) return fail_file(err, aside, "cannot write");
+    write_report(file, args, runs, count);
+    bool written = !ferror(file);
+    written = fclose(file) == 0 && written;
+    if (written && rename(aside, path) == 0) return BB_OK;
+    status = fail_file(err, path, "cannot write");
+    unlink(aside);
+    return status;
+}
+
+static int report(const report_args *args) {
+    enum { MAX_RUNS = 64 };
+    bb_run_log runs[MAX_RUNS];
+    bb_error err;
+    bb_status status = BB_OK;
+    int count = 0;
+    if (args->runs.count > MAX_RUNS)
+        return bb_cli_usage_error(&command, "%d runs: expected at most %d", args->runs.count, MAX_RUNS);
+    for (; count < args->runs.count && status == BB_OK; count += status == BB_OK)
+        status = bb_run_log_read(args->runs.items[count], &runs[count], &err);
+    const char *out = args->out ? args->out : args->format == REPORT_HTML ? "report.html" : "-";
+    if (status == BB_OK && strcmp(out, "-") == 0) {
+        write_report(stdout, args, runs, count);
+    } else if (status == BB_OK) {
+        status = write_file(out, args, runs, count, &err);
+        if (status == BB_OK) printf("%s: %d run%s\n", out, count, count == 1 ? "" : "s");
+    }
+    for (int i = 0; i < count; i++) bb_run_log_free(&runs[i]);
+    return status == BB_OK ? BB_EXIT_OK : bb_cli_fail(&command, &err);
+}
+
+int bb_cmd_report(int argc, char **argv) {
+    report_args args = {.smoothing = 0.9};
+    bb_cli cli;
+    int exit_status = bb_cli_parse(&cli, &command, &args, argc, argv);
+    if (exit_status == BB_CLI_CONTINUE) {
+        if (args.format == REPORT_HTML) bb_cli_unused(&cli, "plot", "the page has all plots; --format svg or csv takes one");
+        if (args.format == REPORT_CSV) {
+            static const char *const drawn[] = {"x", "log_x", "log_y"};
+            for (size_t i = 0; i < sizeof drawn / sizeof *drawn; i++)
+                bb_cli_unused(&cli, drawn[i], "--format csv has all three as columns, and draws nothing");
+        }
+        exit_status = report(&args);
+    }
+    bb_cli_free(&cli);
+    return exit_status;
+}
