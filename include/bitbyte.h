@@ -217,15 +217,16 @@ BB_API bb_status bb_model_reserve(bb_model *model, int batch_size, int seq_len, 
 BB_API bb_status bb_model_forward(bb_model *model, const uint8_t *x, int batch_size, int seq_len, float *logits, bb_error *err);
 
 /* x, y: (batch_size, seq_len) bytes; y[i] is the target after x[i]. */
-typedef struct bb_batch {
+typedef struct bb_train_batch {
     const uint8_t *x, *y;
     int batch_size, seq_len;
-} bb_batch;
+} bb_train_batch;
 
 /* Mean cross-entropy in nats. */
-BB_API bb_status bb_model_loss(bb_model *model, const bb_batch *batch, double *loss, bb_error *err);
+BB_API bb_status bb_model_loss(bb_model *model, const bb_train_batch *batch, double *loss, bb_error *err);
 /* Also adds scale * d(loss)/d(parameter) to every gradient, unless the loss is not finite. */
-BB_API bb_status bb_model_loss_backward(bb_model *model, const bb_batch *batch, double scale, double *loss, bb_error *err);
+BB_API bb_status bb_model_loss_backward(bb_model *model, const bb_train_batch *batch, double scale, double *loss,
+                                        bb_error *err);
 BB_API bb_status bb_model_zero_gradients(bb_model *model, bb_error *err);
 
 /* ---- Quantization and the BitLinear layer ---------------------------------------------------------------------------- */
@@ -646,6 +647,74 @@ BB_API void bb_session_clear(bb_session *session);
 /* Opens a session, feeds the prompt (length may be 0), generates, closes. */
 BB_API bb_status bb_generate(bb_model *model, const uint8_t *prompt, size_t prompt_length, const bb_generate_options *options,
                              bb_generate_metrics *metrics, bb_error *err);
+
+/* ---- Many texts at once ---------------------------------------------------------------------------------------------- */
+
+/* Continues many texts together, one byte or more of each in a pass of the model. Requests join and leave between steps. Each gets
+ * the bytes and logprobs that it would get alone, bit for bit. Prompts are read in pieces between the bytes of the other texts; a
+ * beginning that a prompt shares with another text in memory is copied, not read again. Callbacks may add and cancel requests. */
+typedef struct bb_batch bb_batch;
+typedef struct bb_batch_options {
+    int max_sequences;    /* texts in a pass, 1 to 256; further requests wait in the order in which they came */
+    int keep;             /* texts kept after their end for prompts that begin with them, e.g. turns of a conversation */
+    uint64_t cache_bytes; /* limit of all KV caches; what does not fit waits; 0: none */
+    bb_model *draft;      /* see bb_session_options */
+} bb_batch_options;
+BB_API void bb_batch_options_default(bb_batch_options *options); /* 16 sequences, 8 kept, no limit */
+BB_API bb_status bb_batch_open(bb_model *model, const bb_batch_options *options, bb_batch **out, bb_error *err);
+/* Drops all requests without a callback. Not from a callback. */
+BB_API void bb_batch_close(bb_batch *batch);
+
+typedef struct bb_candidate {
+    uint8_t byte;
+    double logprob; /* nats, under the unmodified distribution */
+} bb_candidate;
+typedef struct bb_batch_byte {
+    uint8_t byte;
+    bool prompt;    /* a byte of the prompt, see prompt_logprobs */
+    double logprob; /* NAN for the first byte of a prompt, which nothing predicts */
+    const bb_candidate *top;
+    int top_count; /* the likeliest bytes, likeliest first */
+} bb_batch_byte;
+
+typedef enum bb_finish {
+    BB_FINISH_LENGTH = 0, /* max_new_bytes were generated */
+    BB_FINISH_STOP,       /* a stop text; see metrics.stop */
+    BB_FINISH_CALLER,     /* cancelled, or a callback returned false */
+    BB_FINISH_ERROR       /* see error */
+} bb_finish;
+typedef struct bb_batch_end {
+    bb_finish finish;
+    bb_generate_metrics metrics;
+    int64_t shared_bytes;   /* of the prompt, copied from other texts */
+    const float *embedding; /* (d_model): mean of the last hidden states over the prompt; NULL unless asked for */
+    const bb_error *error;  /* NULL unless finish is BB_FINISH_ERROR */
+} bb_batch_end;
+
+/* Callbacks run in bb_batch_step and may be NULL. */
+typedef struct bb_batch_request {
+    bb_bytes prompt;                    /* copied; may be empty */
+    const bb_generate_options *options; /* copied, with its stop texts; draft and on_byte are not used */
+    bool prompt_logprobs;               /* report the prompt's bytes to on_byte too; it must fit the context */
+    bool embed;                         /* compute an embedding; the prompt must fit the context */
+    int top;                            /* number of candidates for on_byte, 0 to 256 */
+    bool (*on_byte)(void *user, const bb_batch_byte *byte);   /* each byte that is final; false ends the text after it */
+    void (*on_logits)(void *user, float *logits);             /* (256) before each draw: may change them */
+    bool (*on_read)(void *user, int64_t done, int64_t total); /* see bb_session_options */
+    void (*on_end)(void *user, const bb_batch_end *end);      /* called once, last */
+    void *user;
+} bb_batch_request;
+BB_API bb_status bb_batch_add(bb_batch *batch, const bb_batch_request *request, int64_t *id, bb_error *err);
+/* Ends a request at the next step; unknown ids are ignored. */
+BB_API void bb_batch_cancel(bb_batch *batch, int64_t id);
+/* One pass over all texts. *more: whether any request is left. On an error the batch can only be closed. */
+BB_API bb_status bb_batch_step(bb_batch *batch, bool *more, bb_error *err);
+
+typedef struct bb_batch_state {
+    int active, waiting, kept; /* texts */
+    uint64_t cache_bytes;      /* allocated for KV caches */
+} bb_batch_state;
+BB_API bb_batch_state bb_batch_get_state(const bb_batch *batch);
 
 /* ---- Information ----------------------------------------------------------------------------------------------------- */
 

@@ -291,6 +291,11 @@ static void attention_cached(bb_device *dev, float *o, const float *q, const bb_
 
 static size_t kv_bytes(bb_device *dev, const bb_kv *kv) { return INNER->ops->kv_bytes(INNER, kv); }
 
+static void kv_copy(bb_device *dev, const bb_kv *to, const bb_kv *from, int64_t n) {
+    bb_kv real_to = kv_at(dev, __func__, to), real_from = kv_at(dev, __func__, from);
+    INNER->ops->kv_copy(INNER, &real_to, &real_from, n);
+}
+
 static void kv_unpack(bb_device *dev, float *k, float *v, const bb_kv *kv, int layer, int64_t first, int64_t n) {
     bb_kv real = kv_at(dev, __func__, kv);
     INNER->ops->kv_unpack(INNER, F32_AT(k, n * kv->Hk * kv->D), F32_AT(v, n * kv->Hk * kv->D), &real, layer, first, n);
@@ -354,6 +359,7 @@ static const bb_ops guarded_ops = {.name = "guarded",
                                    .ste_clip = ste_clip,
                                    .attention_forward = attention_forward,
                                    .kv_bytes = kv_bytes,
+                                   .kv_copy = kv_copy,
                                    .kv_unpack = kv_unpack,
                                    .kv_append = kv_append,
                                    .attention_cached = attention_cached,

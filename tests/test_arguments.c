@@ -184,7 +184,7 @@ static void test_model(void **state) {
     float values[256 * T];
     uint8_t x[T] = {0};
     double loss;
-    const bb_batch batch = {x, x, B, T}, no_x = {NULL, x, B, T}, no_y = {x, NULL, B, T};
+    const bb_train_batch batch = {x, x, B, T}, no_x = {NULL, x, B, T}, no_y = {x, NULL, B, T};
     const char *name = "norm_f.weight";
     REFUSED("device is NULL", bb_model_create(NULL, &f.config, 1, &out, E));
     REFUSED("config is NULL", bb_model_create(f.device, NULL, 1, &out, E));
@@ -542,6 +542,37 @@ static void test_generation(void **state) {
     REFUSED("bytes is NULL", bb_generate(f.model, NULL, 1, &good, NULL, E));
 }
 
+static void test_batch(void **state) {
+    (void)state;
+    bb_batch *batch = NULL;
+    bb_batch_options options;
+    bb_generate_options good;
+    bool more;
+    int64_t id;
+    bb_batch_options_default(NULL);
+    bb_batch_options_default(&options);
+    bb_generate_options_default(&good);
+    const bb_batch_request request = {.options = &good}, no_options = {.options = NULL};
+    REFUSED("model is NULL", bb_batch_open(NULL, &options, &batch, E));
+    REFUSED("options is NULL", bb_batch_open(f.model, NULL, &batch, E));
+    REFUSED("out is NULL", bb_batch_open(f.model, &options, NULL, E));
+    options.keep = -1;
+    REFUSED("keep -1", bb_batch_open(f.model, &options, &batch, E));
+    bb_batch_options_default(&options);
+    assert_ok(bb_batch_open(f.model, &options, &batch, &test_error));
+    REFUSED("batch is NULL", bb_batch_add(NULL, &request, &id, E));
+    REFUSED("request is NULL", bb_batch_add(batch, NULL, &id, E));
+    REFUSED("id is NULL", bb_batch_add(batch, &request, NULL, E));
+    REFUSED("options is NULL", bb_batch_add(batch, &no_options, &id, E));
+    REFUSED("batch is NULL", bb_batch_step(NULL, &more, E));
+    REFUSED("more is NULL", bb_batch_step(batch, NULL, E));
+    bb_batch_cancel(NULL, 1);
+    bb_batch_cancel(batch, 1);
+    assert_int_equal(bb_batch_get_state(NULL).active, 0);
+    bb_batch_close(batch);
+    bb_batch_close(NULL);
+}
+
 static void test_information(void **state) {
     (void)state;
     char *json = NULL;
@@ -574,13 +605,13 @@ static void test_information(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_device),      cmocka_unit_test(test_dist),
-        cmocka_unit_test(test_config),      cmocka_unit_test(test_profile_and_files),
-        cmocka_unit_test(test_model),       cmocka_unit_test(test_layer),
-        cmocka_unit_test(test_data),        cmocka_unit_test(test_pack),
-        cmocka_unit_test(test_optimizer),   cmocka_unit_test(test_training),
-        cmocka_unit_test(test_evaluation),  cmocka_unit_test(test_generation),
-        cmocka_unit_test(test_information),
+        cmocka_unit_test(test_device),     cmocka_unit_test(test_dist),
+        cmocka_unit_test(test_config),     cmocka_unit_test(test_profile_and_files),
+        cmocka_unit_test(test_model),      cmocka_unit_test(test_layer),
+        cmocka_unit_test(test_data),       cmocka_unit_test(test_pack),
+        cmocka_unit_test(test_optimizer),  cmocka_unit_test(test_training),
+        cmocka_unit_test(test_evaluation), cmocka_unit_test(test_generation),
+        cmocka_unit_test(test_batch),      cmocka_unit_test(test_information),
     };
     return cmocka_run_group_tests(tests, set_up, tear_down);
 }

@@ -240,7 +240,7 @@ static void scratch_is_what_was_predicted(void **state) {
     const bb_memory_request request = {.optim = BB_OPTIM_ADAMW, .batch_size = 1, .seq_len = T, .recompute = true};
     assert_int_equal(bb_memory_predict(device, &config, &request, &memory, NULL), BB_OK);
     assert_int_equal(bb_model_create(device, &config, 1, &model, NULL), BB_OK);
-    assert_int_equal(bb_model_loss_backward(model, &(bb_batch){x, x, 1, T}, 1, &loss, NULL), BB_OK);
+    assert_int_equal(bb_model_loss_backward(model, &(bb_train_batch){x, x, 1, T}, 1, &loss, NULL), BB_OK);
     const bb_cpu *cpu = bb_cpu_of(device);
     uint64_t used = cpu->shared_bytes;
     for (int i = 0; i < 3; i++) used += cpu->scratch_bytes[i];

@@ -111,7 +111,7 @@ static double check_gradients(const golden *g, bb_model *model, const char *name
     double loss, worst = 0;
     float want_loss;
     assert_ok(bb_tensor_source_read(g->file, need(g, "out.", "loss"), &want_loss, &test_error));
-    assert_ok(bb_model_loss_backward(model, &(bb_batch){g->x, g->y, g->B, g->T}, 1, &loss, &test_error));
+    assert_ok(bb_model_loss_backward(model, &(bb_train_batch){g->x, g->y, g->B, g->T}, 1, &loss, &test_error));
     double off = fabs(loss - (double)want_loss) / (double)want_loss;
     check(name, "loss", off, g->config.act_quant ? b->loss_int8 : b->loss);
     print_message("%-26s loss %.2g\n", name, off);
@@ -166,7 +166,7 @@ static double check_training(const golden *g, bb_model *model, const char *name,
         double loss, norm;
         bool applied;
         assert_ok(bb_model_zero_gradients(model, &test_error));
-        assert_ok(bb_model_loss_backward(model, &(bb_batch){g->x, g->y, g->B, g->T}, 1, &loss, &test_error));
+        assert_ok(bb_model_loss_backward(model, &(bb_train_batch){g->x, g->y, g->B, g->T}, 1, &loss, &test_error));
         double lr = golden_lr(1e-2, step);
         assert_ok(bb_optimizer_step(optimizer, lr, 1.0, 1.0, &norm, &applied, &test_error));
         assert_true(applied);
@@ -241,7 +241,7 @@ static double check_muon_training(const golden *g, bb_device *device, bool apart
         double loss, norm, lr = golden_lr(options.lr, step);
         bool applied;
         assert_ok(bb_model_zero_gradients(model, &test_error));
-        assert_ok(bb_model_loss_backward(model, &(bb_batch){g->x, g->y, g->B, g->T}, 1, &loss, &test_error));
+        assert_ok(bb_model_loss_backward(model, &(bb_train_batch){g->x, g->y, g->B, g->T}, 1, &loss, &test_error));
         assert_ok(bb_optimizer_step(optimizer, lr, 1.0, 1.0, &norm, &applied, &test_error));
         assert_true(applied);
         got[step] = (float)loss;

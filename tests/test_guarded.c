@@ -283,7 +283,7 @@ static void tensors_come_and_go(void **state) {
     assert_ok(bb_model_get_tensor(model, "norm_f.weight", back, N, &test_error));
     assert_memory_equal(values, back, sizeof values);
     assert_ok(bb_model_zero_gradients(model, &test_error));
-    assert_ok(bb_model_loss_backward(model, &(bb_batch){x, x + 1, 1, SEQ}, 1, &loss, &test_error));
+    assert_ok(bb_model_loss_backward(model, &(bb_train_batch){x, x + 1, 1, SEQ}, 1, &loss, &test_error));
     assert_ok(bb_model_get_gradient(model, "norm_f.weight", gradient, N, &test_error));
     double sum = 0;
     for (int i = 0; i < N; i++) sum += fabs((double)gradient[i]);
@@ -433,7 +433,7 @@ static void it_can_be_profiled(void **state) {
     assert_ok(bb_profile_open(device, &profiled, &test_error));
     assert_ok(bb_model_create(profiled, &tiny, 11, &model, &test_error));
     assert_ok(bb_model_zero_gradients(model, &test_error));
-    assert_ok(bb_model_loss_backward(model, &(bb_batch){x, x + 1, 1, SEQ}, 1, &loss, &test_error));
+    assert_ok(bb_model_loss_backward(model, &(bb_train_batch){x, x + 1, 1, SEQ}, 1, &loss, &test_error));
     assert_ok(bb_profile_report(profiled, &tiny, &json, &test_error));
     assert_non_null(strstr(json, "linear_backward gate_up"));
     bb_string_free(json);

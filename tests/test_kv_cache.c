@@ -68,6 +68,39 @@ static void check_batches(const char *device_name, int n) {
     bb_device_close(device);
 }
 
+/* A copy of a cache's beginning, in a cache of another size, is as good as reading it. */
+static void check_copies(const char *device_name, int n) {
+    bb_device *device;
+    static uint8_t x[T];
+    static float one[T * V], other[T * V];
+    static const int capacities[][2] = {{T, T}, {T, 3000}, {3000, T}, {5000, 2100}};
+    fill_bytes(x, T);
+    assert_ok(bb_device_open(device_name, 2, &device, &test_error));
+    for (int type = BB_KV_INT6; type <= BB_KV_F32; type++)
+        for (size_t i = 0; i < sizeof capacities / sizeof *capacities; i++) {
+            bb_model *model = model_for_inference(device, &configs[1]);
+            bb_kv_cache from, to;
+            int shared = n / 2 + (int)i; /* any place in a group of positions */
+            assert_ok(bb_kv_cache_open(model, capacities[i][0], (bb_kv_type)type, &from, &test_error));
+            assert_ok(bb_kv_cache_open(model, capacities[i][1], (bb_kv_type)type, &to, &test_error));
+            read_in_pieces(model, &from, x, n, 1, one);
+            device->ops->kv_copy(device, &to.kv, &from.kv, shared);
+            to.length = shared;
+            read_in_pieces(model, &to, x + shared, n - shared, 1, other);
+            assert_memory_equal(other, one + (size_t)shared * V, (size_t)(n - shared) * V * sizeof *one);
+            bb_kv_cache_close(&from);
+            bb_kv_cache_close(&to);
+            bb_model_free(model);
+        }
+    bb_device_close(device);
+}
+
+static void copies_are_as_good_as_reading(void **state) {
+    (void)state;
+    check_copies("ref", 40);
+    check_copies("cpu", T);
+}
+
 static void rows_do_not_depend_on_their_batch_on_ref(void **state) {
     (void)state;
     check_batches("ref", 40);
@@ -118,8 +151,8 @@ static void logits_are_near_the_full_pass(void **state) {
 }
 
 int main(void) {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(rows_do_not_depend_on_their_batch_on_ref),
-                                       cmocka_unit_test(rows_do_not_depend_on_their_batch_on_cpu),
-                                       cmocka_unit_test(logits_are_near_the_full_pass)};
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(copies_are_as_good_as_reading), cmocka_unit_test(rows_do_not_depend_on_their_batch_on_ref),
+        cmocka_unit_test(rows_do_not_depend_on_their_batch_on_cpu), cmocka_unit_test(logits_are_near_the_full_pass)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

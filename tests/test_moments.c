@@ -70,7 +70,7 @@ static double largest_update(const char *device_name, int steps) {
         assert_ok(bb_dataset_batch(data, BATCH, 1, 0, x, y, &test_error));
         bb_dataset_next_step(data, BATCH, 1);
         assert_ok(bb_model_zero_gradients(model, &test_error));
-        assert_ok(bb_model_loss_backward(model, &(bb_batch){x, y, BATCH, LENGTH}, 1, &loss, &test_error));
+        assert_ok(bb_model_loss_backward(model, &(bb_train_batch){x, y, BATCH, LENGTH}, 1, &loss, &test_error));
         memcpy(before, model->params, n * sizeof *before);
         assert_ok(bb_optimizer_step(optimizer, lr, 1, 1, &norm, &applied, &test_error));
         assert_true(applied);
@@ -180,7 +180,7 @@ static void old_checkpoints_are_converted(void **state) {
     assert_ok(bb_optimizer_create(model, &o, &optimizer, &test_error));
     for (int i = 0; i < 3; i++) {
         assert_ok(bb_model_zero_gradients(model, &test_error));
-        assert_ok(bb_model_loss_backward(model, &(bb_batch){x, x, 1, LENGTH}, 1, &loss, &test_error));
+        assert_ok(bb_model_loss_backward(model, &(bb_train_batch){x, x, 1, LENGTH}, 1, &loss, &test_error));
         assert_ok(bb_optimizer_step(optimizer, 1e-3, 1, 1, &norm, &applied, &test_error));
     }
     bb_training_state ts = {.step = 3, .optimizer_steps = 3};

@@ -121,11 +121,11 @@ static void an_inference_model_is_read_only(void **state) {
     fill_bytes(x, T);
     bb_optimizer_options_default(&options);
     assert_fails(bb_optimizer_create(loaded, &options, &optimizer, &test_error), BB_ERR_ARGUMENT, "for inference");
-    assert_fails(bb_model_loss_backward(loaded, &(bb_batch){x, x, 1, T}, 1, &loss, &test_error), BB_ERR_ARGUMENT,
+    assert_fails(bb_model_loss_backward(loaded, &(bb_train_batch){x, x, 1, T}, 1, &loss, &test_error), BB_ERR_ARGUMENT,
                  "for inference");
     assert_fails(bb_model_save(loaded, scratch_path("no.safetensors"), &test_error), BB_ERR_ARGUMENT, "for inference");
     assert_fails(bb_model_export_packed(model, scratch_path("no.safetensors"), &test_error), BB_ERR_ARGUMENT, "for inference");
-    assert_ok(bb_model_loss(loaded, &(bb_batch){x, x, 1, T}, &loss, &test_error));
+    assert_ok(bb_model_loss(loaded, &(bb_train_batch){x, x, 1, T}, &loss, &test_error));
     bb_model_free(loaded);
     bb_model_free(model);
     bb_device_close(device);

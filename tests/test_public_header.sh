@@ -46,5 +46,5 @@ untested=$(comm -23 "$tmp/declared" "$tmp/tested" | paste -sd' ')
 [ -z "$untested" ] || fail "in bitbyte.h, but not in tests/test_arguments.c: $untested"
 
 lines=$(wc -l <"$header")
-[ "$lines" -lt 720 ] || fail "bitbyte.h has $lines lines; the whole API should fit into 720"
+[ "$lines" -lt 860 ] || fail "bitbyte.h has $lines lines; the whole API should fit into 860"
 echo "$(wc -l <"$tmp/declared") functions: declared, exported, and nothing else"

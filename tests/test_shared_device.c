@@ -38,7 +38,7 @@ static bb_status compute(bb_device *device, uint64_t seed, results *r) {
     for (int i = 0; i < ROWS * IN; i++) input[i] = (float)((i * 37 + (int)seed) % 101) - 50;
     bb_status status = bb_model_create(device, &tiny, seed, &model, &err);
     if (status == BB_OK) status = bb_model_forward(model, x, 1, LENGTH, r->logits, &err);
-    if (status == BB_OK) status = bb_model_loss_backward(model, &(bb_batch){x, x, 2, LENGTH / 2}, 1, &r->loss, &err);
+    if (status == BB_OK) status = bb_model_loss_backward(model, &(bb_train_batch){x, x, 2, LENGTH / 2}, 1, &r->loss, &err);
     if (status == BB_OK)
         status = bb_model_get_gradient(model, "blocks.0.attn.q_proj.weight", r->gradient, (size_t)IN * IN, &err);
     bb_generate_options_default(&o);

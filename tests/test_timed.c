@@ -182,7 +182,7 @@ static double step_on(bb_device *device, double *norm) {
     assert_ok(bb_model_create(device, &c, 1, &model, &test_error));
     assert_ok(bb_optimizer_create(model, &options, &optimizer, &test_error));
     assert_ok(bb_model_zero_gradients(model, &test_error));
-    assert_ok(bb_model_loss_backward(model, &(bb_batch){text, text + 1, 1, T}, 1, &loss, &test_error));
+    assert_ok(bb_model_loss_backward(model, &(bb_train_batch){text, text + 1, 1, T}, 1, &loss, &test_error));
     assert_ok(bb_optimizer_step(optimizer, 1e-3, 1, 1, norm, &applied, &test_error));
     bb_optimizer_free(optimizer);
     bb_model_free(model);

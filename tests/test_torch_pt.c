@@ -37,7 +37,7 @@ static double loss_of(bb_model *model) {
     uint8_t data[LENGTH + 1];
     double loss = 0;
     for (int i = 0; i <= LENGTH; i++) data[i] = (uint8_t)(97 + (7 * i * i + i / 5) % 26);
-    const bb_batch batch = {.x = data, .y = data + 1, .batch_size = 1, .seq_len = LENGTH};
+    const bb_train_batch batch = {.x = data, .y = data + 1, .batch_size = 1, .seq_len = LENGTH};
     assert_ok(bb_model_loss(model, &batch, &loss, &test_error));
     return loss;
 }

@@ -286,7 +286,7 @@ static void old_checkpoints_keep_their_order_of_data(void **state) {
         b.resume = dir;
         b.stop_at = 7 + pass;
         assert_ok(bb_model_load(device, pass ? scratch_path("old/step-00000007.safetensors") : path, &model, &test_error));
-        assert_ok(bb_model_loss(model, &(bb_batch){x, y, ROWS, T}, &losses[pass], &test_error));
+        assert_ok(bb_model_loss(model, &(bb_train_batch){x, y, ROWS, T}, &losses[pass], &test_error));
         bb_model_free(model);
         b.first_loss = 0;
         assert_ok(train(&b, &test_error));
@@ -383,7 +383,7 @@ static void bad_steps_are_skipped(void **state) {
     assert_ok(bb_optimizer_create(model, &oo, &optimizer, &test_error));
     for (int i = 0; i < 48; i++) big[i] = 3e38f;
     assert_ok(bb_model_set_tensor(model, "norm_f.weight", big, 48, &test_error));
-    assert_ok(bb_model_loss_backward(model, &(bb_batch){x, y, 1, 32}, 1, &loss, &test_error));
+    assert_ok(bb_model_loss_backward(model, &(bb_train_batch){x, y, 1, 32}, 1, &loss, &test_error));
     assert_true(!isfinite(loss));
     assert_ok(bb_model_get_gradient(model, "norm_f.weight", after, 48, &test_error));
     for (int i = 0; i < 48; i++) assert_true(after[i] == 0.0f);
@@ -391,7 +391,7 @@ static void bad_steps_are_skipped(void **state) {
     /* finite, but its gradient is not */
     for (int i = 0; i < 48; i++) big[i] = 1.0f;
     assert_ok(bb_model_set_tensor(model, "norm_f.weight", big, 48, &test_error));
-    assert_ok(bb_model_loss_backward(model, &(bb_batch){x, y, 1, 32}, 1e300, &loss, &test_error));
+    assert_ok(bb_model_loss_backward(model, &(bb_train_batch){x, y, 1, 32}, 1e300, &loss, &test_error));
     assert_true(isfinite(loss));
     assert_ok(bb_model_get_tensor(model, "blocks.0.n1.weight", before, 48, &test_error));
     assert_ok(bb_optimizer_step(optimizer, 1e-3, 1, 1, &norm, &applied, &test_error));

@@ -34,6 +34,7 @@ void bb_context_close(bb_context *c) {
     free(c->text);
     free(c->logits);
     drop_mark(c);
+    *c = (bb_context){.model = NULL};
 }
 
 int64_t bb_context_free(const bb_context *c) { return c->cache.kv.capacity - (c->end - c->first); }
@@ -93,23 +94,44 @@ static void slide(bb_context *c) {
     c->cache.length = 0;
 }
 
-bb_status bb_context_read(bb_context *c, int rows, bb_error *err) {
+static int64_t unread_of(const bb_context *c) { return c->end - (c->first + c->cache.length); }
+
+void bb_context_begin(bb_context *c, int rows) {
     if (bb_context_free(c) < 0) slide(c);
-    int64_t unread = c->end - (c->first + c->cache.length);
-    if (unread == 0 && c->logits_at != c->end && c->end > c->first) { /* after a cut: read the last byte again */
-        c->cache.length--;
-        unread = 1;
-    }
-    for (int64_t done = 0; done < unread;) {
-        int64_t n = bb_min(unread - done, BB_CONTEXT_PIECE), at = c->first + c->cache.length;
-        BB_TRY(bb_model_forward_cached(c->model, &c->cache, bb_context_at(c, at), n, rows > 1, c->logits, err));
-        done += n;
-        c->logits_at = rows > 1 ? -1 : at + n;
-        if (c->on_read && unread > BB_CONTEXT_PIECE && !c->on_read(c->user, done, unread)) {
-            bb_context_cut(c, at + n);
-            return bb_fail(err, BB_ERR_INTERRUPTED, "stopped after reading %lld of %lld bytes", (long long)done,
-                           (long long)unread);
-        }
+    if (unread_of(c) == 0 && c->logits_at != c->end && c->end > c->first)
+        c->cache.length--; /* after a cut: the last byte again */
+    c->to_read = unread_of(c);
+    c->rows = rows;
+}
+
+bool bb_context_next(bb_context *c, bb_cached_rows *piece) {
+    int64_t unread = c->to_read ? unread_of(c) : 0, n = unread;
+    if (unread < 1) return false;
+    if (c->rows == 1) n = bb_min(unread, BB_CONTEXT_PIECE - c->cache.length % BB_CONTEXT_PIECE);
+    *piece = (bb_cached_rows){.cache = &c->cache,
+                              .bytes = bb_context_at(c, c->first + c->cache.length),
+                              .rows = n,
+                              .wanted = n == unread ? c->rows : 0,
+                              .logits = c->logits};
+    return true;
+}
+
+bb_status bb_context_took(bb_context *c, const bb_cached_rows *piece, bb_error *err) {
+    int64_t at = c->first + c->cache.length, done = c->to_read - unread_of(c), total = c->to_read;
+    c->logits_at = piece->wanted == 1 ? at : -1;
+    if (at == c->end) c->to_read = 0;
+    if (!c->on_read || total <= BB_CONTEXT_PIECE || c->on_read(c->user, done, total)) return BB_OK;
+    bb_context_cut(c, at);
+    c->to_read = 0;
+    return bb_fail(err, BB_ERR_INTERRUPTED, "stopped after reading %lld of %lld bytes", (long long)done, (long long)total);
+}
+
+bb_status bb_context_read(bb_context *c, int rows, bb_error *err) {
+    bb_cached_rows piece;
+    bb_context_begin(c, rows);
+    while (bb_context_next(c, &piece)) {
+        BB_TRY(bb_model_forward_parts(c->model, &piece, 1, err));
+        BB_TRY(bb_context_took(c, &piece, err));
     }
     return BB_OK;
 }

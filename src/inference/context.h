@@ -8,7 +8,7 @@
 
 enum {
     BB_CONTEXT_ROWS = 16,        /* most rows of logits of one pass */
-    BB_CONTEXT_PIECE = 512,      /* most bytes of one pass */
+    BB_CONTEXT_PIECE = 256,      /* most bytes of one pass; pieces end at multiples of it in the window */
     BB_CONTEXT_MEMORY = 1 << 17, /* least bytes of text kept, however small the window */
     BB_CONTEXT_MAX_LENGTH = 1 << 24
 };
@@ -29,6 +29,8 @@ typedef struct bb_context {
     int64_t first;     /* position of the window, which is position 0 of the cache */
     float *logits;     /* (BB_CONTEXT_ROWS,V): of the latest read */
     int64_t logits_at; /* position that a single row of logits predicts; -1: none, or several rows */
+    int rows;          /* of logits that the read in progress is for */
+    int64_t to_read;   /* bytes of the read in progress; 0: none */
     int64_t restarts;  /* times that the full window slid */
     bb_context_mark mark;
     bool (*on_read)(void *user, int64_t done,
@@ -51,11 +53,16 @@ void bb_context_cut(bb_context *c, int64_t end);
 /* Sets c's text to another context's text followed by `count` more bytes, unread; the common prefix stays read. The texts are
  * known to agree before position `same`. Returns the position up to which they agree now. */
 int64_t bb_context_follow(bb_context *c, const bb_context *other, int64_t same, const uint8_t *bytes, int64_t count);
-/* Reads all unread bytes. The logits after the last `rows` of them are then in c->logits, in order. rows > 1: at most
- * BB_CONTEXT_ROWS, all unread, and only where the unread bytes fit the window and one piece. A full window slides: its older
- * part is dropped and the rest is read again from position 0. Half a window stays after one more byte, up to three quarters
- * after many, so that positions stay within what training has seen. BB_ERR_INTERRUPTED: on_read stopped it; bytes that were not
- * read are removed from the text. */
+/* Reading all unread bytes, in pieces, one a pass: begin; then, while next gives a piece, a pass over it and took. The logits
+ * after the last `rows` bytes are then in c->logits, in order. rows > 1: at most BB_CONTEXT_ROWS, all unread, and only where the
+ * unread bytes fit the window. A full window slides: its older part is dropped and the rest is read again from position 0. Half a
+ * window stays after one more byte, up to three quarters after many, so that positions stay within what training has seen. */
+void bb_context_begin(bb_context *c, int rows);
+/* False: everything has been read. */
+bool bb_context_next(bb_context *c, bb_cached_rows *piece);
+/* BB_ERR_INTERRUPTED: on_read stopped it; bytes that were not read are removed from the text. */
+bb_status bb_context_took(bb_context *c, const bb_cached_rows *piece, bb_error *err);
+/* All of that, alone. */
 bb_status bb_context_read(bb_context *c, int rows, bb_error *err);
 /* Saves the current state; return restores it, and reads again only if the window has slid since. */
 bb_status bb_context_set_mark(bb_context *c, bb_error *err);

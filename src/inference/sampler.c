@@ -145,9 +145,13 @@ int bb_sampler_draw(const bb_sampler *s, const float *logits, int vocab, const i
     return race(s, &c, index, best);
 }
 
-double bb_sampler_logprob(const float *logits, int vocab, int id) {
+bb_normalizer bb_sampler_normalizer(const float *logits, int vocab) {
     double best = (double)logits[0], sum = 0;
     for (int i = 1; i < vocab; i++) best = fmax(best, (double)logits[i]);
     for (int i = 0; i < vocab; i++) sum += exp((double)logits[i] - best);
-    return (double)logits[id] - best - log(sum);
+    return (bb_normalizer){.max = best, .log_sum = log(sum)};
+}
+
+double bb_sampler_logprob(const float *logits, int vocab, int id) {
+    return bb_normalizer_logprob(bb_sampler_normalizer(logits, vocab), logits, id);
 }

@@ -32,13 +32,13 @@ static const float *embedding(const bb_model *m) { return m->params + m->table.e
 
 static const bb_param *norm_f(const bb_model *m) { return &m->table.entries[m->table.count - 1]; }
 
-/* norm_f and the tied head over rows first .. first+rows-1 of the residual. */
-static void head(bb_model *m, int64_t first, int64_t rows) {
+/* norm_f and the tied head over all rows of the residual. */
+static void head(bb_model *m, int64_t rows) {
     const bb_ops *ops = m->device->ops;
     bb_workspace *w = &m->ws;
     int64_t C = m->config.d_model;
     bb_rows h = {.data = w->h, .scale = NULL, .dtype = BB_F32};
-    ops->rmsnorm_forward(m->device, h, w->final_r, w->block_x[m->config.n_layer] + first * C, m->params + norm_f(m)->offset,
+    ops->rmsnorm_forward(m->device, h, w->final_r, w->block_x[m->config.n_layer], m->params + norm_f(m)->offset,
                          (float)m->config.norm_eps, rows, C);
     ops->head_forward(m->device, w->logits, w->h, embedding(m), rows, m->config.vocab_size, C);
 }
@@ -115,7 +115,7 @@ static bb_status forward(bb_model *m, const bb_block_shape *s, const uint8_t *x,
     int64_t M = s->B * s->T;
     ops->copy_in(m->device, w->x, x, (size_t)M);
     blocks_forward(m, s, NULL, 0);
-    head(m, 0, M);
+    head(m, M);
     if (!y) return BB_OK;
     ops->copy_in(m->device, w->y, y, (size_t)M);
     ops->loss_forward(m->device, w->nll, w->logits, w->y, M, m->config.vocab_size);
@@ -137,7 +137,7 @@ bb_status bb_model_forward(bb_model *m, const uint8_t *x, int batch_size, int se
     return m->device->ops->sync(m->device, err);
 }
 
-bb_status bb_model_loss(bb_model *m, const bb_batch *batch, double *loss, bb_error *err) {
+bb_status bb_model_loss(bb_model *m, const bb_train_batch *batch, double *loss, bb_error *err) {
     BB_REQUIRE("model, batch, loss", m, batch, loss);
     BB_REQUIRE("x, y", batch->x, batch->y);
     BB_DEVICE_SCOPE(m->device);
@@ -146,7 +146,7 @@ bb_status bb_model_loss(bb_model *m, const bb_batch *batch, double *loss, bb_err
     return forward(m, &s, batch->x, batch->y, loss, err);
 }
 
-bb_status bb_model_loss_backward(bb_model *m, const bb_batch *batch, double scale, double *loss, bb_error *err) {
+bb_status bb_model_loss_backward(bb_model *m, const bb_train_batch *batch, double scale, double *loss, bb_error *err) {
     BB_REQUIRE("model, batch, loss", m, batch, loss);
     BB_REQUIRE("x, y", batch->x, batch->y);
     if (!isfinite(scale)) return bb_fail(err, BB_ERR_ARGUMENT, "scale %g must be finite", scale);
@@ -165,30 +165,86 @@ bb_status bb_model_loss_backward(bb_model *m, const bb_batch *batch, double scal
     return m->device->ops->sync(m->device, err);
 }
 
-/* Reads n <= max_rows bytes into the cache; ws.logits gets the logits of the last `wanted` bytes. */
-static void forward_chunk(bb_model *m, bb_kv_cache *cache, const uint8_t *bytes, int64_t n, int64_t wanted) {
-    bb_block_shape s = shape_of(m, 1, n);
-    m->device->ops->copy_in(m->device, m->ws.x, bytes, (size_t)n);
-    bb_kv_sequence sequence = {.kv = &cache->kv, .length = cache->length, .rows = n};
-    blocks_forward(m, &s, &sequence, 1);
-    if (wanted) head(m, n - wanted, wanted);
-    cache->length += n;
+/* ---- cached passes ------------------------------------------------------------------------------------------------------- */
+
+/* Moves the rows that are wanted to the front of the residual; returns their number. A row never moves onto a later one. */
+static int64_t gather_wanted(bb_model *m, const bb_cached_rows *parts, int64_t count) {
+    int64_t C = m->config.d_model, row = 0, found = 0;
+    float *x = m->ws.block_x[m->config.n_layer];
+    for (int64_t i = 0; i < count; i++) {
+        for (int64_t r = row + parts[i].rows - parts[i].wanted; r < row + parts[i].rows; r++, found++)
+            if (r != found) m->device->ops->copy(m->device, x + found * C, x + r * C, (size_t)C * sizeof *x);
+        row += parts[i].rows;
+    }
+    return found;
+}
+
+/* Runs the rows of all parts through the blocks. ws.logits and ws.h then hold the rows that are wanted, in order: ws.h through a
+ * norm, ws.logits only with `logits`. The head takes few rows at a time, so that no row depends on how many there are. */
+static void cached_pass(bb_model *m, const bb_cached_rows *parts, int64_t count, int64_t rows, bool logits) {
+    const bb_ops *ops = m->device->ops;
+    bb_workspace *w = &m->ws;
+    bb_block_shape s = shape_of(m, 1, rows);
+    bb_kv_sequence sequences[BB_CACHED_PARTS];
+    sequences[0].rows = 0; /* gcc does not see that count >= 1 */
+    int64_t C = m->config.d_model, V = m->config.vocab_size, row = 0;
+    for (int64_t i = 0; i < count; i++) {
+        ops->copy_in(m->device, w->x + row, parts[i].bytes, (size_t)parts[i].rows);
+        sequences[i] = (bb_kv_sequence){.kv = &parts[i].cache->kv, .length = parts[i].cache->length, .rows = parts[i].rows};
+        row += parts[i].rows;
+    }
+    blocks_forward(m, &s, sequences, count);
+    for (int64_t i = 0; i < count; i++) parts[i].cache->length += parts[i].rows;
+    int64_t wanted = gather_wanted(m, parts, count);
+    if (wanted == 0) return;
+    bb_rows h = {.data = w->h, .scale = NULL, .dtype = BB_F32};
+    ops->rmsnorm_forward(m->device, h, w->final_r, w->block_x[m->config.n_layer], m->params + norm_f(m)->offset,
+                         (float)m->config.norm_eps, wanted, C);
+    for (int64_t at = 0; at < wanted && logits; at += BB_SMALL_BATCH_ROWS)
+        ops->head_forward(m->device, w->logits + at * V, w->h + at * C, embedding(m), bb_min(wanted - at, BB_SMALL_BATCH_ROWS),
+                          V, C);
+}
+
+static bb_status check_fits(const bb_kv_cache *cache, int64_t rows, bb_error *err) {
+    if (rows >= 1 && cache->length >= 0 && cache->length + rows <= cache->kv.capacity) return BB_OK;
+    return bb_fail(err, BB_ERR_ARGUMENT, "%lld bytes at position %lld do not fit a cache of %lld", (long long)rows,
+                   (long long)cache->length, (long long)cache->kv.capacity);
+}
+
+bb_status bb_model_forward_parts(bb_model *m, const bb_cached_rows *parts, int64_t count, bb_error *err) {
+    BB_DEVICE_SCOPE(m->device);
+    const bb_ops *ops = m->device->ops;
+    int64_t rows = 0, at = 0, C = m->config.d_model, V = m->config.vocab_size;
+    bool logits = false;
+    for (int64_t i = 0; i < count; i++) {
+        BB_TRY(check_fits(parts[i].cache, parts[i].rows, err));
+        rows += parts[i].rows;
+        logits |= parts[i].wanted > 0 && parts[i].logits;
+    }
+    if (count < 1 || count > BB_CACHED_PARTS || rows > m->ws.max_rows)
+        return bb_fail(err, BB_ERR_INTERNAL, "a pass of %lld sequences and %lld rows: at most %d and %lld are reserved",
+                       (long long)count, (long long)rows, BB_CACHED_PARTS, (long long)m->ws.max_rows);
+    cached_pass(m, parts, count, rows, logits);
+    for (int64_t i = 0; i < count; i++) {
+        const bb_cached_rows *p = &parts[i];
+        if (p->wanted && p->logits)
+            ops->copy_out(m->device, p->logits, m->ws.logits + at * V, (size_t)(p->wanted * V) * sizeof *p->logits);
+        if (p->wanted && p->hidden)
+            ops->copy_out(m->device, p->hidden, m->ws.h + at * C, (size_t)(p->wanted * C) * sizeof *p->hidden);
+        at += p->wanted;
+    }
+    return ops->sync(m->device, err);
 }
 
 bb_status bb_model_forward_cached(bb_model *m, bb_kv_cache *cache, const uint8_t *bytes, int64_t n, bool all, float *logits,
                                   bb_error *err) {
-    BB_DEVICE_SCOPE(m->device);
-    if (n < 1 || cache->length < 0 || cache->length + n > cache->kv.capacity)
-        return bb_fail(err, BB_ERR_ARGUMENT, "%lld bytes at position %lld do not fit a cache of %lld", (long long)n,
-                       (long long)cache->length, (long long)cache->kv.capacity);
+    BB_TRY(check_fits(cache, n, err));
     for (int64_t at = 0; at < n; at += BB_PREFILL_ROWS) {
-        int64_t chunk = bb_min(n - at, BB_PREFILL_ROWS);
-        int64_t wanted = all ? chunk : at + chunk == n;
-        forward_chunk(m, cache, bytes + at, chunk, wanted);
-        if (wanted)
-            m->device->ops->copy_out(m->device, logits, m->ws.logits, (size_t)(wanted * m->config.vocab_size) * sizeof(float));
-        logits += wanted * m->config.vocab_size;
-        BB_TRY(m->device->ops->sync(m->device, err));
+        int64_t rows = bb_min(n - at, BB_PREFILL_ROWS);
+        bb_cached_rows part = {
+            .cache = cache, .bytes = bytes + at, .rows = rows, .wanted = all ? rows : at + rows == n, .logits = logits};
+        BB_TRY(bb_model_forward_parts(m, &part, 1, err));
+        logits += part.wanted * m->config.vocab_size;
     }
     return BB_OK;
 }
@@ -199,11 +255,12 @@ bb_status bb_model_nll_cached(bb_model *m, bb_kv_cache *cache, const uint8_t *x,
     const bb_ops *ops = m->device->ops;
     cache->length = 0;
     for (int64_t at = 0; at < n; at += BB_SMALL_BATCH_ROWS) {
-        int64_t chunk = bb_min(n - at, BB_SMALL_BATCH_ROWS);
-        forward_chunk(m, cache, x + at, chunk, chunk);
-        ops->copy_in(m->device, m->ws.y, y + at, (size_t)chunk);
-        ops->loss_forward(m->device, m->ws.nll, m->ws.logits, m->ws.y, chunk, m->config.vocab_size);
-        ops->copy_out(m->device, nll + at, m->ws.nll, (size_t)chunk * sizeof(float));
+        int64_t rows = bb_min(n - at, BB_SMALL_BATCH_ROWS);
+        const bb_cached_rows part = {.cache = cache, .bytes = x + at, .rows = rows, .wanted = rows};
+        cached_pass(m, &part, 1, rows, true);
+        ops->copy_in(m->device, m->ws.y, y + at, (size_t)rows);
+        ops->loss_forward(m->device, m->ws.nll, m->ws.logits, m->ws.y, rows, m->config.vocab_size);
+        ops->copy_out(m->device, nll + at, m->ws.nll, (size_t)rows * sizeof(float));
         BB_TRY(ops->sync(m->device, err));
     }
     return BB_OK;

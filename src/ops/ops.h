@@ -276,6 +276,8 @@ typedef struct bb_ops {
      * .. length + t. A sequence's results are bit for bit those of a batch of that sequence alone. If the cache holds codes, a
      * backend may round q and the probabilities to 14 bits. */
     void (*attention_cached)(bb_device *dev, float *o, const float *q, const bb_kv_batch *batch);
+    /* Copies positions 0 .. n-1 of all layers, bit for bit. The two differ in capacity only. */
+    void (*kv_copy)(bb_device *dev, const bb_kv *to, const bb_kv *from, int64_t n);
     /* k, v: f32 (n, Hk*D), positions first .. first+n-1, dequantized. */
     void (*kv_unpack)(bb_device *dev, float *k, float *v, const bb_kv *kv, int layer, int64_t first, int64_t n);
     /* All arrays are act; those of the forward pass are the kept ones. A backend that rounds in the forward pass may round here

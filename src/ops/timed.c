@@ -192,6 +192,7 @@ TIMED(kv_append, (bb_device * dev, const bb_kv_batch *batch, const float *k, con
       no_work)
 TIMED(attention_cached, (bb_device * dev, float *o, const float *q, const bb_kv_batch *batch), (inner_of(dev), o, q, batch),
       cached_work(batch))
+TIMED(kv_copy, (bb_device * dev, const bb_kv *to, const bb_kv *from, int64_t n), (inner_of(dev), to, from, n), no_work)
 TIMED(kv_unpack, (bb_device * dev, float *k, float *v, const bb_kv *kv, int layer, int64_t first, int64_t n),
       (inner_of(dev), k, v, kv, layer, first, n), no_work)
 static size_t kv_bytes(bb_device *dev, const bb_kv *kv) { return inner_of(dev)->ops->kv_bytes(inner_of(dev), kv); }
@@ -251,6 +252,7 @@ static const bb_ops entries = {.close = close_device,
                                .ste_clip = ste_clip,
                                .attention_forward = attention_forward,
                                .kv_bytes = kv_bytes,
+                               .kv_copy = kv_copy,
                                .kv_unpack = kv_unpack,
                                .kv_append = kv_append,
                                .attention_cached = attention_cached,

@@ -40,7 +40,7 @@ static bb_status one_step(bench *b, const uint8_t *x, bb_error *err) {
     double loss, norm;
     bool applied;
     BB_TRY(bb_model_zero_gradients(b->model, err));
-    bb_batch batch = {.x = x, .y = x + 1, .batch_size = (int)b->B, .seq_len = (int)b->T};
+    bb_train_batch batch = {.x = x, .y = x + 1, .batch_size = (int)b->B, .seq_len = (int)b->T};
     BB_TRY(bb_model_loss_backward(b->model, &batch, 1, &loss, err));
     return bb_optimizer_step(b->optimizer, 1e-5, 1, 1, &norm, &applied, err);
 }

@@ -39,7 +39,7 @@ static bb_status score(walk *w, bb_error *err) {
         return BB_OK;
     }
     double loss;
-    bb_batch batch = {.x = w->x, .y = w->y, .batch_size = w->rows, .seq_len = w->row_length};
+    bb_train_batch batch = {.x = w->x, .y = w->y, .batch_size = w->rows, .seq_len = w->row_length};
     BB_TRY(bb_model_loss(w->model, &batch, &loss, err));
     if (w->skip == 0) {
         w->nats += loss * (double)(w->rows * length);

@@ -112,7 +112,7 @@ static bb_status leaf_done(bb_gradients *g, int leaf, bb_error *err) {
     return bb_model_zero_gradients(model, err);
 }
 
-bb_status bb_gradients_micro(bb_gradients *g, const bb_batch *batch, double scale, double *loss, bb_error *err) {
+bb_status bb_gradients_micro(bb_gradients *g, const bb_train_batch *batch, double scale, double *loss, bb_error *err) {
     bb_model *model = g->model;
     int done = ++g->micro;
     bool last = done == g->micros;

@@ -53,7 +53,7 @@ uint64_t bb_gradients_predict(const bb_param_table *table, bool whole_matrices, 
 /* A step: begin, then each micro-batch in turn (batch, scale, loss as in bb_model_loss_backward), then finish. After that
  * model->grads is the sum over all ranks; with `parts`, only in those of this rank, and undefined elsewhere. */
 bb_status bb_gradients_begin(bb_gradients *g, bb_error *err);
-bb_status bb_gradients_micro(bb_gradients *g, const bb_batch *batch, double scale, double *loss, bb_error *err);
+bb_status bb_gradients_micro(bb_gradients *g, const bb_train_batch *batch, double scale, double *loss, bb_error *err);
 bb_status bb_gradients_finish(bb_gradients *g, bb_error *err);
 
 #endif

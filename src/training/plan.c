@@ -35,7 +35,7 @@ typedef struct trial_run {
     uint8_t *text;
 } trial_run;
 
-static bb_status trial_step(const trial_run *t, const bb_batch *batch, int micro_batches, bb_error *err) {
+static bb_status trial_step(const trial_run *t, const bb_train_batch *batch, int micro_batches, bb_error *err) {
     double loss, norm;
     bool applied;
     BB_TRY(bb_model_zero_gradients(t->model, err));
@@ -55,7 +55,7 @@ static bb_status measure(bb_device *device, const bb_plan *plan, double *bytes_p
     t.text = malloc((size_t)n + 1);
     if (!t.text) return bb_fail(err, BB_ERR_MEMORY, "out of memory for a trial");
     for (int64_t i = 0; i <= n; i++) t.text[i] = (uint8_t)(' ' + bb_rng_below(1, BB_STREAM_BENCH, (uint64_t)i, 90));
-    const bb_batch batch = {.x = t.text, .y = t.text + 1, .batch_size = plan->batch_size, .seq_len = plan->seq_len};
+    const bb_train_batch batch = {.x = t.text, .y = t.text + 1, .batch_size = plan->batch_size, .seq_len = plan->seq_len};
     BB_TRY_GOTO(status, done, bb_model_create(device, &plan->config, 1, &t.model, err));
     BB_TRY_GOTO(status, done, bb_model_reserve(t.model, batch.batch_size, batch.seq_len, true, plan->recompute, err));
     BB_TRY_GOTO(status, done, bb_optimizer_create(t.model, &options, &t.optimizer, err));

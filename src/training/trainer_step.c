@@ -8,7 +8,7 @@
 static bb_status accumulate(bb_trainer *t, bb_dataset *dataset, int seq_len, double *loss, bb_error *err) {
     int batch_size = t->options.batch_size;
     double scale = (t->scaler ? bb_loss_scaler_scale(t->scaler) : 1) / t->micro_run.total;
-    bb_batch batch = {.x = t->x, .y = t->y, .batch_size = batch_size, .seq_len = seq_len};
+    bb_train_batch batch = {.x = t->x, .y = t->y, .batch_size = batch_size, .seq_len = seq_len};
     bb_rank_report *own = bb_trainer_report_of(t, t->dist->size);
     BB_TRY(bb_gradients_begin(&t->gradients, err));
     for (int i = 0; i < t->micro_run.count; i++) {

@@ -131,6 +131,7 @@ static const bb_ops ops = {
     .attention_forward = bb_cpu_attention_forward,
     .kv_bytes = bb_cpu_kv_bytes,
     .kv_append = bb_cpu_kv_append,
+    .kv_copy = bb_cpu_kv_copy,
     .kv_unpack = bb_cpu_kv_unpack,
     .attention_cached = bb_cpu_attention_cached,
     .attention_backward = bb_cpu_attention_backward,

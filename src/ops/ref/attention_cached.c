@@ -67,6 +67,17 @@ void bb_ref_kv_append(bb_device *dev, const bb_kv_batch *batch, const float *k, 
     }
 }
 
+void bb_ref_kv_copy(bb_device *dev, const bb_kv *to, const bb_kv *from, int64_t n) {
+    size_t rows = (size_t)(n * from->Hk), count = rows * (size_t)from->D;
+    (void)dev;
+    for (int i = 0; i < 2 * from->layers; i++) {
+        cached_matrix a = matrix_of(to, i / 2, i % 2), b = matrix_of(from, i / 2, i % 2);
+        if (a.values && b.values) memcpy(a.values, b.values, count * sizeof *a.values);
+        if (a.codes && b.codes) memcpy(a.codes, b.codes, count);
+        if (a.scale && b.scale) memcpy(a.scale, b.scale, rows * sizeof *a.scale);
+    }
+}
+
 /* Element i of (capacity, Hk, D), dequantized. */
 static double value_at(cached_matrix m, const bb_kv *kv, int64_t i) {
     return kv->type == BB_KV_F32 ? (double)m.values[i] : (double)m.scale[i / kv->D] * m.codes[i];

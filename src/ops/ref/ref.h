@@ -72,6 +72,7 @@ void bb_ref_attention_forward(bb_device *dev, float *o, void *kept, float *lse, 
                               const bb_attention *a);
 size_t bb_ref_kv_bytes(bb_device *dev, const bb_kv *kv);
 void bb_ref_kv_append(bb_device *dev, const bb_kv_batch *batch, const float *k, const float *v);
+void bb_ref_kv_copy(bb_device *dev, const bb_kv *to, const bb_kv *from, int64_t n);
 void bb_ref_kv_unpack(bb_device *dev, float *k, float *v, const bb_kv *kv, int layer, int64_t first, int64_t n);
 void bb_ref_attention_cached(bb_device *dev, float *o, const float *q, const bb_kv_batch *batch);
 void bb_ref_attention_backward(bb_device *dev, void *dq, void *dk, void *dv, const void *d_o, const void *q, const void *k,

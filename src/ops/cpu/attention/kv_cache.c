@@ -120,6 +120,41 @@ void bb_cpu_kv_append(bb_device *dev, const bb_kv_batch *batch, const float *k, 
     BB_SIMD_FOR(dev, elements, m, groups * BB_KV_ROWS, BB_KV_ROWS, append_group(&w, m / BB_KV_ROWS))
 }
 
+/* Positions first .. first+n-1 of one matrix, which lie in one run of each cache. n is a multiple of BB_KV_ROWS, since values in
+ * a group of that many share bytes. */
+static void copy_rows(const bb_kv *kv, const bb_kv_layer *to, const bb_kv_layer *from, bool values, int64_t first, int64_t n) {
+    int64_t row_bytes = bb_kv_row_bytes(kv->type, kv->D);
+    char *codes = (char *)(values ? to->v : to->k) + bb_kv_run_begin(to, first);
+    char *scales = (char *)(values ? to->v_scale : to->k_scale) + bb_kv_run_begin(to, first);
+    const char *from_codes = (const char *)(values ? from->v : from->k) + bb_kv_run_begin(from, first);
+    const char *from_scales = (const char *)(values ? from->v_scale : from->k_scale) + bb_kv_run_begin(from, first);
+    for (int64_t h = 0; h < kv->Hk; h++) {
+        int64_t row = bb_kv_row(to, h, first), from_row = bb_kv_row(from, h, first);
+        memcpy(codes + row * row_bytes, from_codes + from_row * row_bytes, (size_t)(n * row_bytes));
+        memcpy(scales + row * (int64_t)sizeof(float), from_scales + from_row * (int64_t)sizeof(float),
+               (size_t)n * sizeof(float));
+    }
+}
+
+void bb_cpu_kv_copy(bb_device *dev, const bb_kv *to, const bb_kv *from, int64_t n) {
+    (void)dev;
+    for (int layer = 0; layer < from->layers; layer++) {
+        bb_kv_layer a = bb_kv_layer_of(to, layer), b = bb_kv_layer_of(from, layer);
+        if (from->type == BB_KV_F32) {
+            size_t bytes = (size_t)(n * from->Hk * from->D) * sizeof(float);
+            memcpy(a.k, b.k, bytes);
+            memcpy(a.v, b.v, bytes);
+            continue;
+        }
+        for (int64_t at = 0, rows; at < n && a.k_scale && a.v_scale; at += rows) {
+            int64_t left = bb_min(a.run - at % a.run, b.run - at % b.run);
+            rows = bb_min(bb_round_up(n - at, BB_KV_ROWS), left); /* runs hold whole groups */
+            copy_rows(from, &a, &b, false, at, rows);
+            copy_rows(from, &a, &b, true, at, rows);
+        }
+    }
+}
+
 /* The D values of a row, given its run and its index in the run. */
 static void unpack_row(float *out, const bb_kv *kv, bool values, const uint8_t *run, int64_t row, float scale) {
     int64_t D = kv->D, row_bytes = bb_kv_row_bytes(kv->type, D);

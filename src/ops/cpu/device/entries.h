@@ -29,6 +29,7 @@ size_t bb_cpu_head_scratch(int64_t M, int64_t V, int64_t C);
 /* attention.c, attention_cached.c, attention_backward.c, kv_cache.c, rope.c */
 size_t bb_cpu_kv_bytes(bb_device *dev, const bb_kv *kv);
 void bb_cpu_kv_append(bb_device *dev, const bb_kv_batch *batch, const float *k, const float *v);
+void bb_cpu_kv_copy(bb_device *dev, const bb_kv *to, const bb_kv *from, int64_t n);
 void bb_cpu_kv_unpack(bb_device *dev, float *k, float *v, const bb_kv *kv, int layer, int64_t first, int64_t n);
 void bb_cpu_attention_cached(bb_device *dev, float *o, const float *q, const bb_kv_batch *batch);
 size_t bb_cpu_attention_forward_scratch(bb_device *dev, const bb_attention *a);
