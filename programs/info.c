@@ -198,7 +198,9 @@ static json_t *predict(const info_args *args, bb_error *err) {
         bb_device_memory(device, &total_bytes, &free_bytes);
         json = bb_memory_json(&memory);
         bool known = total_bytes > 0;
-        json_t *device_json = json_pack("{s:I,s:o,s:o}", "model_parameters", (json_int_t)bb_config_parameters(&config),
+        json_t *device_json = json_pack("{s:I,s:s,s:s,s:o,s:o}", "model_parameters",
+                                        (json_int_t)bb_config_parameters(&config), "device", bb_device_name(device),
+                                        "device_description", bb_device_description(device),
                                         "device_total", known ? json_integer((json_int_t)total_bytes) : json_null(),
                                         "device_free", known ? json_integer((json_int_t)free_bytes) : json_null());
         json_object_update(json, device_json);
@@ -223,6 +225,8 @@ static void show_memory(const info_args *args, const json_t *memory) {
     show_bytes(json_object_get(memory, "training"), title);
     snprintf(title, sizeof title, "generating, up to %d bytes", args->seq_len);
     show_bytes(json_object_get(memory, "inference"), title);
+    printf("device: %s, %s\n", json_string_value(json_object_get(memory, "device")),
+           json_string_value(json_object_get(memory, "device_description")));
     if (json_is_null(json_object_get(memory, "device_total")))
         puts("this machine: memory size unknown");
     else

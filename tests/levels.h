@@ -17,12 +17,19 @@ enum { TEST_SKIPPED = 77 }; /* the exit code that ctest takes for a skipped test
 /* Whether two levels' kernels are the same in all that a test program uses. NULL: no two levels' are. */
 typedef bool same_kernels(const bb_cpu_kernels *a, const bb_cpu_kernels *b);
 
-/* The highest level, up to `processor`, with this level's kernels. */
-static inline bb_cpu_level highest_level_like(bb_cpu_level level, bb_cpu_level processor, same_kernels *same) {
-    bb_cpu_kernels k = bb_cpu_kernels_for(level);
-    for (int higher = (int)processor; same && higher > (int)level; higher--) {
-        bb_cpu_kernels other = bb_cpu_kernels_for((bb_cpu_level)higher);
-        if (same(&k, &other)) return (bb_cpu_level)higher;
+static inline int index_of_set(const bb_cpu_set *set) { return (int)(set - bb_cpu_sets); }
+
+/* A device's kernels at a level, on a processor with these features. */
+static inline bb_cpu_kernels kernels_at(int level, unsigned features) {
+    return bb_cpu_kernels_for(bb_cpu_sets[level].features | (features & bb_cpu_sets[level].optional));
+}
+
+/* The highest level that a processor with these features has and whose kernels are this level's. */
+static inline int highest_level_like(int level, unsigned features, same_kernels *same) {
+    bb_cpu_kernels k = kernels_at(level, features);
+    for (int higher = BB_CPU_SETS - 1; same && higher > level; higher--) {
+        bb_cpu_kernels other = kernels_at(higher, features);
+        if ((features & bb_cpu_sets[higher].features) == bb_cpu_sets[higher].features && same(&k, &other)) return higher;
     }
     return level;
 }
@@ -33,18 +40,19 @@ static inline bb_cpu_level highest_level_like(bb_cpu_level level, bb_cpu_level p
 static inline bool begin_level(same_kernels *same) {
     const char *wanted = getenv("BB_TEST_LEVEL");
     if (!wanted) return false;
-    bb_cpu_level processor, level;
+    bb_cpu_choice processor, choice;
     bb_error err = {0};
-    bb_status status = bb_cpu_detect(&processor, &err);
-    if (status == BB_OK) status = bb_cpu_lower(processor, wanted, &level, &err);
+    unsigned features = bb_cpu_processor_features();
+    bb_status status = bb_cpu_choose(features, NULL, &processor, &err);
+    if (status == BB_OK) status = bb_cpu_choose(features, wanted, &choice, &err);
     if (status != BB_OK) {
         fprintf(stderr, "%s\n", err.message);
         exit(status == BB_ERR_UNSUPPORTED ? TEST_SKIPPED : EXIT_FAILURE);
     }
-    bb_cpu_level like = highest_level_like(level, processor, same);
-    if (level == processor || like != level) {
+    int own = index_of_set(processor.set), level = index_of_set(choice.set), like = highest_level_like(level, features, same);
+    if (level == own || like != level) {
         fprintf(stderr, "skipped: %s is tested as %s\n", wanted,
-                like == processor ? "this processor's own level" : bb_cpu_level_name(like));
+                like == own ? "this processor's own level" : bb_cpu_sets[like].name);
         exit(TEST_SKIPPED);
     }
     setenv("BITBYTE_CPU", wanted, 1);

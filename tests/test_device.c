@@ -104,7 +104,6 @@ static void impossible_thread_counts_are_errors(void **state) {
 
 static void a_level_that_is_none_is_an_error_that_lists_them(void **state) {
     (void)state;
-    const char *const levels[] = {"generic", "avx2", "avx512", "avx512_vnni", "avx512_bf16", "avx512_amx"};
     const char *set = getenv("BITBYTE_CPU");
     char before[32] = "";
     if (set) (void)snprintf(before, sizeof before, "%s", set);
@@ -114,24 +113,70 @@ static void a_level_that_is_none_is_an_error_that_lists_them(void **state) {
     assert_int_equal(bb_device_open("cpu", 1, &device, &err), BB_ERR_ARGUMENT);
     assert_null(device);
     assert_non_null(strstr(err.message, "BITBYTE_CPU is \"avx3\""));
-    for (size_t i = 0; i < sizeof levels / sizeof *levels; i++) assert_non_null(strstr(err.message, levels[i]));
+    for (int i = 0; i < BB_CPU_SETS; i++) assert_non_null(strstr(err.message, bb_cpu_sets[i].name));
     assert_int_equal(setenv("BITBYTE_CPU", before, 1), 0); /* empty is none */
     assert_int_equal(bb_device_open("cpu", 1, &device, &err), BB_OK);
     bb_device_close(device);
 }
 
+#ifdef __x86_64__
 static void a_level_is_lowered_and_never_raised(void **state) {
     (void)state;
     bb_error err = {0};
-    bb_cpu_level level;
-    assert_int_equal(bb_cpu_lower(BB_CPU_AVX512, NULL, &level, &err), BB_OK);
-    assert_int_equal(level, BB_CPU_AVX512);
-    assert_int_equal(bb_cpu_lower(BB_CPU_AVX512, "avx512", &level, &err), BB_OK);
-    assert_int_equal(level, BB_CPU_AVX512);
-    assert_int_equal(bb_cpu_lower(BB_CPU_AVX512, "generic", &level, &err), BB_OK);
-    assert_int_equal(level, BB_CPU_GENERIC);
-    assert_int_equal(bb_cpu_lower(BB_CPU_AVX2, "avx512", &level, &err), BB_ERR_UNSUPPORTED);
-    assert_string_equal(err.message, "BITBYTE_CPU asks for avx512; this processor has no more than avx2");
+    bb_cpu_choice choice;
+    const unsigned avx512 = BB_CPU_AVX2 | BB_CPU_AVX512;
+    assert_int_equal(bb_cpu_choose(avx512, NULL, &choice, &err), BB_OK);
+    assert_string_equal(choice.set->name, "avx512");
+    assert_false(choice.limited);
+    assert_int_equal(bb_cpu_choose(avx512, "avx512", &choice, &err), BB_OK);
+    assert_string_equal(choice.set->name, "avx512");
+    assert_false(choice.limited);
+    assert_int_equal(bb_cpu_choose(avx512, "generic", &choice, &err), BB_OK);
+    assert_string_equal(choice.set->name, "generic");
+    assert_int_equal(choice.features, 0);
+    assert_true(choice.limited);
+    assert_int_equal(bb_cpu_choose(BB_CPU_AVX2, "avx512", &choice, &err), BB_ERR_UNSUPPORTED);
+    assert_string_equal(err.message, "BITBYTE_CPU asks for avx512; the best set that this processor has is avx2");
+}
+
+/* Sets do not lie on one ladder: AVX-VNNI comes without AVX-512, and AVX-512 without AVX-VNNI. */
+static void a_set_has_its_own_features_and_no_others(void **state) {
+    (void)state;
+    bb_cpu_choice choice;
+    const unsigned client = BB_CPU_AVX2 | BB_CPU_AVX_VNNI, server = BB_CPU_AVX2 | BB_CPU_AVX512 | BB_CPU_AVX512_VNNI;
+    assert_int_equal(bb_cpu_choose(client, NULL, &choice, NULL), BB_OK);
+    assert_string_equal(choice.set->name, "avx_vnni");
+    assert_int_equal(bb_cpu_choose(client, "avx2", &choice, NULL), BB_OK);
+    assert_int_equal(choice.features, BB_CPU_AVX2);
+    assert_int_equal(bb_cpu_choose(server, "avx_vnni", &choice, NULL), BB_ERR_UNSUPPORTED);
+    assert_int_equal(bb_cpu_choose(client | server, NULL, &choice, NULL), BB_OK);
+    assert_string_equal(choice.set->name, "avx512_vnni");
+    assert_int_equal(choice.features, server);
+    assert_int_equal(bb_cpu_choose(client | server | BB_CPU_AVX512_VBMI, NULL, &choice, NULL), BB_OK);
+    assert_int_equal(choice.features, server | BB_CPU_AVX512_VBMI);
+    assert_int_equal(bb_cpu_choose(client | server | BB_CPU_AVX512_VBMI, "avx512", &choice, NULL), BB_OK);
+    assert_int_equal(choice.features, BB_CPU_AVX2 | BB_CPU_AVX512);
+}
+#endif
+
+static void a_device_says_why_it_uses_its_set(void **state) {
+    (void)state;
+    char before[32] = "";
+    if (getenv("BITBYTE_CPU")) (void)snprintf(before, sizeof before, "%s", getenv("BITBYTE_CPU"));
+    assert_int_equal(unsetenv("BITBYTE_CPU"), 0);
+    bb_cpu_choice own;
+    bb_device *device;
+    assert_int_equal(bb_cpu_detect(&own, NULL), BB_OK);
+    assert_int_equal(bb_device_open("cpu", 1, &device, NULL), BB_OK);
+    assert_non_null(strstr(bb_device_description(device), own.set->name));
+    assert_null(strstr(bb_device_description(device), "BITBYTE_CPU"));
+    bb_device_close(device);
+    assert_int_equal(setenv("BITBYTE_CPU", "generic", 1), 0);
+    assert_int_equal(bb_device_open("cpu", 1, &device, NULL), BB_OK);
+    bool limited = strstr(bb_device_description(device), "generic, limited by BITBYTE_CPU") != NULL;
+    assert_true(limited == (own.set != bb_cpu_sets));
+    bb_device_close(device);
+    assert_int_equal(setenv("BITBYTE_CPU", before, 1), 0);
 }
 
 static void devices_say_what_they_are(void **state) {
@@ -339,7 +384,11 @@ int main(void) {
         cmocka_unit_test(every_device_measures_its_peaks),
         cmocka_unit_test(impossible_thread_counts_are_errors),
         cmocka_unit_test(a_level_that_is_none_is_an_error_that_lists_them),
+#ifdef __x86_64__
         cmocka_unit_test(a_level_is_lowered_and_never_raised),
+        cmocka_unit_test(a_set_has_its_own_features_and_no_others),
+#endif
+        cmocka_unit_test(a_device_says_why_it_uses_its_set),
         cmocka_unit_test(devices_say_what_they_are),
         cmocka_unit_test(zero_threads_takes_what_the_process_may_use),
         cmocka_unit_test(order_of_threads),

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-/* What the cpu backend's selection table gives each level of processor: written out here once more, since a wrong row is a slower
+/* What the cpu backend's selection table gives each set of features: written out here once more, since a wrong row is a slower
  * program with the right results. */
 #include <setjmp.h>
 #include <stdarg.h>
@@ -17,9 +17,9 @@
 #include "ops/cpu/linear/ternary_dot.h"
 #include "ops/cpu/vector/round.h"
 
-static void assert_row(bb_cpu_level level, const bb_cpu_kernels *expected) {
-    bb_cpu_kernels k = bb_cpu_kernels_for(level);
-    assert_int_equal(k.level, level);
+static void assert_row(unsigned features, const bb_cpu_kernels *expected) {
+    bb_cpu_kernels k = bb_cpu_kernels_for(features);
+    assert_int_equal(k.features, features);
     assert_int_equal(k.simd, expected->simd);
     assert_int_equal(k.attention, expected->attention);
     assert_ptr_equal(k.round, expected->round);
@@ -43,13 +43,21 @@ static void the_portable_row_has_all_that_every_processor_needs(void **state) {
                                     .weight_gradient_i8 = bb_linear_gemm_weight_gradient,
                                     .peak_f32 = &bb_peak_f32_generic,
                                     .forward_rows = 512};
-    assert_row(BB_CPU_GENERIC, &generic);
-    bb_cpu_kernels k = bb_cpu_kernels_for(BB_CPU_GENERIC);
+    assert_row(0, &generic);
+    bb_cpu_kernels k = bb_cpu_kernels_for(0);
     assert_false(k.vbmi);
     assert_null(k.ternary_dot_dense);
 }
 
 #ifdef __x86_64__
+enum {
+    AVX512 = BB_CPU_AVX2 | BB_CPU_AVX512,
+    AVX512_VNNI = AVX512 | BB_CPU_AVX512_VNNI,
+    AVX512_BF16 = AVX512_VNNI | BB_CPU_AVX512_BF16,
+    AVX512_AMX = AVX512_BF16 | BB_CPU_AMX,
+    FAST_PERMUTE = BB_CPU_AVX512_VBMI | BB_CPU_FAST_PERMUTE_BYTES
+};
+
 static void each_level_overrides_what_it_does_better(void **state) {
     (void)state;
     bb_cpu_kernels k = {.simd = BB_SIMD_AVX2,
@@ -66,40 +74,49 @@ static void each_level_overrides_what_it_does_better(void **state) {
     k.round = bb_round_avx512;
     k.weight_gradient_i8 = bb_linear_gemm_weight_gradient;
     k.peak_f32 = &bb_peak_f32_avx512;
-    assert_row(BB_CPU_AVX512, &k);
+    assert_row(AVX512, &k);
     k.attention = BB_ATTENTION_AVX512_VNNI;
     k.ternary_dot = bb_ternary_dot_vnni;
     k.dot = &bb_dot_avx512;
     k.weight_gradient_i8 = bb_linear_dot_weight_gradient;
     k.peak_int8 = &bb_peak_int8_vnni;
-    assert_row(BB_CPU_AVX512_VNNI, &k);
+    assert_row(AVX512_VNNI, &k);
     k.round = bb_round_avx512bf16;
     k.linear_forward = bb_linear_dot_forward;
     k.linear_backward = bb_linear_dot_backward;
     k.peak_bf16 = &bb_peak_bf16_avx512;
-    assert_row(BB_CPU_AVX512_BF16, &k);
+    assert_row(AVX512_BF16, &k);
     k.attention = BB_ATTENTION_AVX512_AMX;
     k.ternary_dot = bb_ternary_dot_amx;
     k.dot = &bb_dot_amx;
     k.peak_bf16 = &bb_peak_bf16_amx;
     k.peak_int8 = &bb_peak_int8_amx;
     k.forward_rows = 2048;
-    assert_row(BB_CPU_AVX512_AMX, &k);
+    assert_row(AVX512_AMX, &k);
 }
 
-/* Byte permutations are no level of their own: those with VNNI use them where the processor has them. */
+/* Byte permutations are no level of their own: sets with VNNI use them where the processor has them. */
 static void byte_permutations_are_used_where_the_processor_has_them(void **state) {
     (void)state;
-    bool vbmi = __builtin_cpu_supports("avx512vbmi"), dense = vbmi && __builtin_cpu_is("amd");
-    const bb_cpu_level levels[] = {BB_CPU_AVX512_VNNI, BB_CPU_AVX512_BF16, BB_CPU_AVX512_AMX};
-    for (size_t i = 0; i < sizeof levels / sizeof *levels; i++) {
-        bb_cpu_kernels k = bb_cpu_kernels_for(levels[i]);
-        assert_int_equal(k.vbmi, vbmi);
-        assert_ptr_equal(k.ternary_dot_dense, dense ? bb_ternary_dot_dense : NULL);
+    const unsigned sets[] = {AVX512_VNNI, AVX512_BF16, AVX512_AMX};
+    for (size_t i = 0; i < sizeof sets / sizeof *sets; i++) {
+        bb_cpu_kernels without = bb_cpu_kernels_for(sets[i]), vbmi = bb_cpu_kernels_for(sets[i] | BB_CPU_AVX512_VBMI),
+                       fast = bb_cpu_kernels_for(sets[i] | FAST_PERMUTE);
+        assert_false(without.vbmi);
+        assert_null(without.ternary_dot_dense);
+        assert_true(vbmi.vbmi);
+        assert_null(vbmi.ternary_dot_dense);
+        assert_true(fast.vbmi);
+        assert_ptr_equal(fast.ternary_dot_dense, bb_ternary_dot_dense);
     }
-    bb_cpu_kernels without = bb_cpu_kernels_for(BB_CPU_AVX512);
-    assert_false(without.vbmi);
-    assert_null(without.ternary_dot_dense);
+    assert_false(bb_cpu_kernels_for(AVX512).vbmi);
+}
+
+static int level_called(const char *name) {
+    for (int i = 0; i < BB_CPU_SETS; i++)
+        if (strcmp(bb_cpu_sets[i].name, name) == 0) return i;
+    fail_msg("no level is called %s", name);
+    return -1;
 }
 
 static bool same_simd(const bb_cpu_kernels *a, const bb_cpu_kernels *b) { return a->simd == b->simd; }
@@ -107,21 +124,23 @@ static bool same_simd(const bb_cpu_kernels *a, const bb_cpu_kernels *b) { return
 /* tests/levels.h: every set of kernels that a processor can run is tested once, at the highest level that has it. */
 static void a_test_runs_each_set_of_kernels_once(void **state) {
     (void)state;
-    assert_int_equal(highest_level_like(BB_CPU_AVX512, BB_CPU_AVX512_AMX, same_simd), BB_CPU_AVX512_AMX);
-    assert_int_equal(highest_level_like(BB_CPU_AVX512, BB_CPU_AVX512_VNNI, same_simd), BB_CPU_AVX512_VNNI);
-    assert_int_equal(highest_level_like(BB_CPU_AVX512, BB_CPU_AVX512_AMX, NULL), BB_CPU_AVX512);
-    assert_int_equal(highest_level_like(BB_CPU_AVX2, BB_CPU_AVX512_AMX, same_simd), BB_CPU_AVX2);
-    assert_int_equal(highest_level_like(BB_CPU_GENERIC, BB_CPU_GENERIC, same_simd), BB_CPU_GENERIC);
+    const int generic = level_called("generic"), avx2 = level_called("avx2"), avx512 = level_called("avx512");
+    assert_int_equal(highest_level_like(avx512, AVX512_AMX, same_simd), level_called("avx512_amx"));
+    assert_int_equal(highest_level_like(avx512, AVX512_VNNI, same_simd), level_called("avx512_vnni"));
+    assert_int_equal(highest_level_like(avx512, AVX512_AMX, NULL), avx512);
+    assert_int_equal(highest_level_like(avx2, AVX512_AMX, same_simd), avx2);
+    assert_int_equal(highest_level_like(avx2, AVX512_AMX | BB_CPU_AVX_VNNI, same_simd), level_called("avx_vnni"));
+    assert_int_equal(highest_level_like(generic, 0, same_simd), generic);
 }
 #endif
 
 static void a_device_takes_the_row_of_its_level(void **state) {
     (void)state;
-    bb_cpu_level level;
+    bb_cpu_choice choice;
     bb_device *device;
-    assert_int_equal(bb_cpu_detect(&level, NULL), BB_OK);
+    assert_int_equal(bb_cpu_detect(&choice, NULL), BB_OK);
     assert_int_equal(bb_device_open("cpu", 1, &device, NULL), BB_OK);
-    assert_row(level, &bb_cpu_of(device)->kernels);
+    assert_row(choice.features, &bb_cpu_of(device)->kernels);
     assert_int_equal(device->forward_rows, bb_cpu_of(device)->kernels.forward_rows);
     bb_device_close(device);
 }

@@ -14,9 +14,27 @@
 #include <sys/auxv.h>
 #endif
 
-static const char *const names[] = {"generic", "avx2", "avx512", "avx512_vnni", "avx512_bf16", "avx512_amx"};
+#if defined(__x86_64__)
+enum {
+    AVX512 = BB_CPU_AVX2 | BB_CPU_AVX512,
+    AVX512_VNNI = AVX512 | BB_CPU_AVX512_VNNI,
+    AVX512_BF16 = AVX512_VNNI | BB_CPU_AVX512_BF16,
+    PERMUTE_BYTES = BB_CPU_AVX512_VBMI | BB_CPU_FAST_PERMUTE_BYTES
+};
+#endif
 
-const char *bb_cpu_level_name(bb_cpu_level level) { return names[level]; }
+const bb_cpu_set bb_cpu_sets[BB_CPU_SETS] = {{"generic", 0, 0}, /* plain C */
+#if defined(__x86_64__)
+                                             {"avx2", BB_CPU_AVX2, 0},
+                                             {"avx_vnni", BB_CPU_AVX2 | BB_CPU_AVX_VNNI, 0},
+                                             {"avx512", AVX512, 0},
+                                             {"avx512_vnni", AVX512_VNNI, PERMUTE_BYTES},
+                                             /* Zen 4, Cooper Lake and later */
+                                             {"avx512_bf16", AVX512_BF16, PERMUTE_BYTES},
+                                             /* Sapphire Rapids and later */
+                                             {"avx512_amx", AVX512_BF16 | BB_CPU_AMX, PERMUTE_BYTES}
+#endif
+};
 
 #if defined(__x86_64__)
 /* Whether CPUID reports tiles with int8 and bf16, and the system lets this process use them. Linux saves the tile registers
@@ -36,38 +54,63 @@ static bool may_use_amx(void) {
 }
 #endif
 
-static bb_cpu_level of_processor(void) {
+unsigned bb_cpu_processor_features(void) {
 #if defined(__x86_64__)
-    if (!(__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"))) return BB_CPU_GENERIC;
+    unsigned a, b, c, d, bits = 0;
+    if (!(__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"))) return 0;
+    bits |= BB_CPU_AVX2;
+    if (__get_cpuid_count(7, 0, &a, &b, &c, &d) && a >= 1 && __get_cpuid_count(7, 1, &a, &b, &c, &d) && a >> 4 & 1)
+        bits |= BB_CPU_AVX_VNNI;
     if (!(__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&
           __builtin_cpu_supports("avx512vl")))
-        return BB_CPU_AVX2;
-    if (!__builtin_cpu_supports("avx512vnni")) return BB_CPU_AVX512;
-    if (!__builtin_cpu_supports("avx512bf16")) return BB_CPU_AVX512_VNNI;
-    return may_use_amx() ? BB_CPU_AVX512_AMX : BB_CPU_AVX512_BF16;
+        return bits;
+    bits |= BB_CPU_AVX512;
+    if (__builtin_cpu_supports("avx512vnni")) bits |= BB_CPU_AVX512_VNNI;
+    if (__builtin_cpu_supports("avx512vbmi")) bits |= BB_CPU_AVX512_VBMI;
+    if (__builtin_cpu_supports("avx512bf16")) bits |= BB_CPU_AVX512_BF16;
+    if (may_use_amx()) bits |= BB_CPU_AMX;
+    if (__builtin_cpu_is("amd")) bits |= BB_CPU_FAST_PERMUTE_BYTES;
+    return bits;
 #else
-    return BB_CPU_GENERIC;
+    return 0;
 #endif
 }
 
-bb_status bb_cpu_lower(bb_cpu_level processor, const char *wanted, bb_cpu_level *out, bb_error *err) {
-    *out = processor;
-    if (!wanted || !*wanted) return BB_OK;
-    for (int i = 0; i < (int)(sizeof names / sizeof *names); i++) {
-        if (strcmp(wanted, names[i])) continue;
-        if (i > (int)processor)
-            return bb_fail(err, BB_ERR_UNSUPPORTED, "BITBYTE_CPU asks for %s; this processor has no more than %s", wanted,
-                           names[processor]);
-        *out = (bb_cpu_level)i;
-        return BB_OK;
-    }
-    return bb_fail(err, BB_ERR_ARGUMENT,
-                   "BITBYTE_CPU is \"%s\"; it may be generic, avx2, avx512, avx512_vnni, avx512_bf16 or avx512_amx, or not set",
-                   wanted);
+static bool has_all(unsigned features, unsigned required) { return (features & required) == required; }
+
+static const bb_cpu_set *best_set(unsigned features) {
+    const bb_cpu_set *best = bb_cpu_sets;
+    for (int i = 1; i < BB_CPU_SETS; i++)
+        if (has_all(features, bb_cpu_sets[i].features)) best = &bb_cpu_sets[i];
+    return best;
 }
 
-bb_status bb_cpu_detect(bb_cpu_level *out, bb_error *err) {
-    return bb_cpu_lower(of_processor(), getenv("BITBYTE_CPU"), out, err);
+static const bb_cpu_set *find_set(const char *name) {
+    for (int i = 0; i < BB_CPU_SETS; i++)
+        if (strcmp(name, bb_cpu_sets[i].name) == 0) return &bb_cpu_sets[i];
+    return NULL;
+}
+
+static bb_status fail_unknown(const char *wanted, bb_error *err) {
+    char names[128] = "";
+    size_t n = 0;
+    for (int i = 0; i < BB_CPU_SETS && n < sizeof names; i++)
+        n += (size_t)snprintf(names + n, sizeof names - n, "%s%s", i == 0 ? "" : ", ", bb_cpu_sets[i].name);
+    return bb_fail(err, BB_ERR_ARGUMENT, "BITBYTE_CPU is \"%s\"; it may be one of %s, or not set", wanted, names);
+}
+
+bb_status bb_cpu_choose(unsigned features, const char *wanted, bb_cpu_choice *out, bb_error *err) {
+    const bb_cpu_set *best = best_set(features), *set = wanted && *wanted ? find_set(wanted) : best;
+    if (!set) return fail_unknown(wanted, err);
+    if (!has_all(features, set->features))
+        return bb_fail(err, BB_ERR_UNSUPPORTED, "BITBYTE_CPU asks for %s; the best set that this processor has is %s", wanted,
+                       best->name);
+    *out = (bb_cpu_choice){set, set->features | (features & set->optional), set != best};
+    return BB_OK;
+}
+
+bb_status bb_cpu_detect(bb_cpu_choice *out, bb_error *err) {
+    return bb_cpu_choose(bb_cpu_processor_features(), getenv("BITBYTE_CPU"), out, err);
 }
 
 typedef struct feature {

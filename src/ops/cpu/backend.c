@@ -146,13 +146,13 @@ static const bb_ops ops = {
 
 bb_status bb_device_open_cpu(int threads, bb_device **out, bb_error *err) {
     *out = NULL;
-    bb_cpu_level level;
-    BB_TRY(bb_cpu_detect(&level, err));
+    bb_cpu_choice choice;
+    BB_TRY(bb_cpu_detect(&choice, err));
     bb_cpu *cpu = calloc(1, sizeof *cpu);
     if (!cpu) return bb_fail(err, BB_ERR_MEMORY, "out of memory for the cpu device");
     cpu->base.ops = &ops;
     cpu->base.threads = threads;
-    cpu->kernels = bb_cpu_kernels_for(level);
+    cpu->kernels = bb_cpu_kernels_for(choice.features);
     cpu->base.forward_rows = cpu->kernels.forward_rows;
     cpu->scratch = calloc((size_t)threads, sizeof *cpu->scratch);
     cpu->scratch_bytes = calloc((size_t)threads, sizeof *cpu->scratch_bytes);
@@ -165,7 +165,8 @@ bb_status bb_device_open_cpu(int threads, bb_device **out, bb_error *err) {
         cpu_close(&cpu->base);
         return status;
     }
-    snprintf(cpu->description, sizeof cpu->description, "%s, %s", bb_cpu_level_name(level), bb_gemm_version());
+    snprintf(cpu->description, sizeof cpu->description, "%s, %s, %s", choice.set->name,
+             choice.limited ? "limited by BITBYTE_CPU" : "this processor's best", bb_gemm_version());
     *out = &cpu->base;
     return BB_OK;
 }

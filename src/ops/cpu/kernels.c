@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
-/* THE selection table: which kernels run on which processor. One row per level, best first, portable last; a row inherits what
- * it does not set from the rows below it. A device takes its row when it is opened. */
+/* THE selection table: which kernels run on which processor. A row names the features that its kernels require, best first,
+ * portable last. A device takes each kernel from the first row that has it and whose features the processor has. */
 #include "ops/cpu/kernels.h"
 
 #include <dnnl.h>
@@ -12,9 +12,15 @@
 #include "ops/cpu/optimizer/muon.h"
 #include "ops/cpu/vector/round.h"
 
+enum {
+    AVX512_VNNI = BB_CPU_AVX512 | BB_CPU_AVX512_VNNI,
+    AVX512_BF16 = AVX512_VNNI | BB_CPU_AVX512_BF16,
+    PERMUTE_BYTES = AVX512_VNNI | BB_CPU_AVX512_VBMI
+};
+
 static const bb_cpu_kernels rows[] = {
 #ifdef __x86_64__
-    {.level = BB_CPU_AVX512_AMX,
+    {.features = AVX512_BF16 | BB_CPU_AMX,
      .attention = BB_ATTENTION_AVX512_AMX,
      .ternary_dot = bb_ternary_dot_amx,
      .dot = &bb_dot_amx,
@@ -22,30 +28,30 @@ static const bb_cpu_kernels rows[] = {
      .peak_int8 = &bb_peak_int8_amx,
      .forward_rows = 2048, /* synchronization costs more than re-reading what has left the caches */
      .onednn_isa = BB_ONEDNN_ANY},
-    {.level = BB_CPU_AVX512_BF16,
+    {.features = PERMUTE_BYTES | BB_CPU_FAST_PERMUTE_BYTES, .ternary_dot_dense = bb_ternary_dot_dense},
+    {.features = PERMUTE_BYTES, .vbmi = true},
+    {.features = AVX512_BF16,
      .round = bb_round_avx512bf16,
      .linear_forward = bb_linear_dot_forward,
      .linear_backward = bb_linear_dot_backward,
      .muon = &bb_muon_dot,
      .peak_bf16 = &bb_peak_bf16_avx512,
      .onednn_isa = dnnl_cpu_isa_avx512_core_bf16},
-    {.level = BB_CPU_AVX512_VNNI,
+    {.features = AVX512_VNNI,
      .attention = BB_ATTENTION_AVX512_VNNI,
      .ternary_dot = bb_ternary_dot_vnni,
-     .ternary_dot_dense = bb_ternary_dot_dense, /* requires VBMI and an AMD processor: see below */
-     .vbmi = true,                              /* if the processor has it: see below */
      .dot = &bb_dot_avx512,
      .weight_gradient_i8 = bb_linear_dot_weight_gradient,
      .peak_int8 = &bb_peak_int8_vnni,
      .onednn_isa = dnnl_cpu_isa_avx512_core_vnni},
-    {.level = BB_CPU_AVX512,
+    {.features = BB_CPU_AVX512,
      .simd = BB_SIMD_AVX512,
      .attention = BB_ATTENTION_AVX512,
      .round = bb_round_avx512,
      .weight_gradient_i8 = bb_linear_gemm_weight_gradient, /* oneDNN's vectors are twice as wide as AVX2's int16 */
      .peak_f32 = &bb_peak_f32_avx512,
      .onednn_isa = dnnl_cpu_isa_avx512_core},
-    {.level = BB_CPU_AVX2,
+    {.features = BB_CPU_AVX2,
      .simd = BB_SIMD_AVX2,
      .attention = BB_ATTENTION_AVX2,
      .round = bb_round_avx2,
@@ -55,7 +61,7 @@ static const bb_cpu_kernels rows[] = {
      .peak_int8 = &bb_peak_int8_avx2,
      .onednn_isa = dnnl_cpu_isa_avx2},
 #endif
-    {.level = BB_CPU_GENERIC,
+    {.features = 0,
      .simd = BB_SIMD_GENERIC,
      .attention = BB_ATTENTION_GENERIC,
      .round = bb_round_generic,
@@ -70,10 +76,10 @@ static const bb_cpu_kernels rows[] = {
 #define INHERIT(member)                                                                                                        \
     if (!k.member) k.member = rows[i].member
 
-bb_cpu_kernels bb_cpu_kernels_for(bb_cpu_level level) {
-    bb_cpu_kernels k = {.level = level};
+bb_cpu_kernels bb_cpu_kernels_for(unsigned features) {
+    bb_cpu_kernels k = {.features = features};
     for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
-        if (rows[i].level > level) continue;
+        if (rows[i].features & ~features) continue;
         INHERIT(simd);
         INHERIT(attention);
         INHERIT(round);
@@ -91,11 +97,5 @@ bb_cpu_kernels bb_cpu_kernels_for(bb_cpu_level level) {
         INHERIT(forward_rows);
         INHERIT(onednn_isa);
     }
-#ifdef __x86_64__
-    /* Features outside the ladder of levels. The dense layout pays where one operation permutes the bytes of two registers, as
-     * on AMD's processors. */
-    k.vbmi = k.vbmi && __builtin_cpu_supports("avx512vbmi");
-    if (!k.vbmi || !__builtin_cpu_is("amd")) k.ternary_dot_dense = NULL;
-#endif
     return k;
 }

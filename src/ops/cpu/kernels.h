@@ -4,7 +4,7 @@
 
 #include "ops/cpu/device/kernel_set.h"
 
-/* The kernels for a processor of this level: its row of the table, completed from the rows below. */
-bb_cpu_kernels bb_cpu_kernels_for(bb_cpu_level level);
+/* The kernels for a processor with these features (core/cpu_features.h). */
+bb_cpu_kernels bb_cpu_kernels_for(unsigned features);
 
 #endif

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-/* What differs between instruction sets: a row of the selection table (kernels.c). An open device has its own copy,
+/* What differs between instruction sets: a row of the selection table (kernels.c). An open device has its own, complete one:
  * bb_cpu.kernels. Nothing else in the backend asks what processor it runs on. */
 #ifndef BB_OPS_CPU_KERNEL_SET_H
 #define BB_OPS_CPU_KERNEL_SET_H
@@ -45,7 +45,7 @@ struct bb_dot_set;  /* dot.h */
 struct bb_muon_set; /* muon.h */
 
 typedef struct bb_cpu_kernels {
-    bb_cpu_level level; /* the row's name, which BITBYTE_CPU can lower; do not select by it */
+    unsigned features; /* in the table: what the row's kernels require; of a device: what it may use. Do not select by it */
     bb_simd simd;
     bb_attention_set attention;
     bb_round_kernel *round;
