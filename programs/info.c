@@ -198,9 +198,8 @@ static json_t *predict(const info_args *args, bb_error *err) {
         bb_device_memory(device, &total_bytes, &free_bytes);
         json = bb_memory_json(&memory);
         bool known = total_bytes > 0;
-        json_t *device_json = json_pack("{s:I,s:s,s:s,s:o,s:o}", "model_parameters",
-                                        (json_int_t)bb_config_parameters(&config), "device", bb_device_name(device),
-                                        "device_description", bb_device_description(device),
+        json_t *device_json = json_pack("{s:I,s:s,s:s,s:o,s:o}", "model_parameters", (json_int_t)bb_config_parameters(&config),
+                                        "device", bb_device_name(device), "device_description", bb_device_description(device),
                                         "device_total", known ? json_integer((json_int_t)total_bytes) : json_null(),
                                         "device_free", known ? json_integer((json_int_t)free_bytes) : json_null());
         json_object_update(json, device_json);

@@ -13,6 +13,7 @@
 #include "ops/cpu/device/peaks.h"
 #include "ops/cpu/kernels.h"
 #include "ops/cpu/linear/dot.h"
+#include "ops/cpu/linear/dot_bf16.h"
 #include "ops/cpu/linear/linear_kernels.h"
 #include "ops/cpu/linear/ternary_dot.h"
 #include "ops/cpu/vector/round.h"
@@ -25,8 +26,10 @@ static void assert_row(unsigned features, const bb_cpu_kernels *expected) {
     assert_ptr_equal(k.round, expected->round);
     assert_ptr_equal(k.ternary_dot, expected->ternary_dot);
     assert_ptr_equal(k.dot, expected->dot);
-    assert_ptr_equal(k.linear_forward, expected->linear_forward);
-    assert_ptr_equal(k.linear_backward, expected->linear_backward);
+    assert_ptr_equal(k.dot_operands, expected->dot_operands);
+    assert_ptr_equal(k.dot_weight, expected->dot_weight);
+    assert_ptr_equal(k.bf16, expected->bf16);
+    assert_ptr_equal(k.bf16_operands, expected->bf16_operands);
     assert_ptr_equal(k.weight_gradient_i8, expected->weight_gradient_i8);
     assert_ptr_equal(k.peak_f32, expected->peak_f32);
     assert_ptr_equal(k.peak_bf16, expected->peak_bf16);
@@ -40,6 +43,8 @@ static void the_portable_row_has_all_that_every_processor_needs(void **state) {
                                     .attention = BB_ATTENTION_GENERIC,
                                     .round = bb_round_generic,
                                     .ternary_dot = bb_ternary_dot_generic,
+                                    .dot = &bb_dot_generic,
+                                    .dot_operands = &bb_dot_operands_generic,
                                     .weight_gradient_i8 = bb_linear_gemm_weight_gradient,
                                     .peak_f32 = &bb_peak_f32_generic,
                                     .forward_rows = 512};
@@ -64,11 +69,19 @@ static void each_level_overrides_what_it_does_better(void **state) {
                         .attention = BB_ATTENTION_AVX2,
                         .round = bb_round_avx2,
                         .ternary_dot = bb_ternary_dot_avx2,
+                        .dot = &bb_dot_avx2,
+                        .dot_operands = &bb_dot_operands_avx2,
                         .weight_gradient_i8 = bb_linear_int16_weight_gradient,
                         .peak_f32 = &bb_peak_f32_avx2,
                         .peak_int8 = &bb_peak_int8_avx2,
                         .forward_rows = 512};
     assert_row(BB_CPU_AVX2, &k);
+    bb_cpu_kernels vnni = k;
+    vnni.dot = &bb_dot_avx_vnni;
+    vnni.dot_weight = &bb_dot_weight_avx_vnni;
+    vnni.weight_gradient_i8 = bb_linear_int8_weight_gradient;
+    vnni.peak_int8 = &bb_peak_int8_avx_vnni;
+    assert_row(BB_CPU_AVX2 | BB_CPU_AVX_VNNI, &vnni);
     k.simd = BB_SIMD_AVX512;
     k.attention = BB_ATTENTION_AVX512;
     k.round = bb_round_avx512;
@@ -77,18 +90,22 @@ static void each_level_overrides_what_it_does_better(void **state) {
     assert_row(AVX512, &k);
     k.attention = BB_ATTENTION_AVX512_VNNI;
     k.ternary_dot = bb_ternary_dot_vnni;
-    k.dot = &bb_dot_avx512;
-    k.weight_gradient_i8 = bb_linear_dot_weight_gradient;
+    k.dot = &bb_dot_vnni;
+    k.dot_operands = &bb_dot_operands_vnni;
+    k.dot_weight = &bb_dot_weight_vnni;
+    k.weight_gradient_i8 = bb_linear_int8_weight_gradient;
     k.peak_int8 = &bb_peak_int8_vnni;
     assert_row(AVX512_VNNI, &k);
     k.round = bb_round_avx512bf16;
-    k.linear_forward = bb_linear_dot_forward;
-    k.linear_backward = bb_linear_dot_backward;
+    k.bf16 = &bb_bf16_avx512;
+    k.bf16_operands = &bb_bf16_operands_avx512;
     k.peak_bf16 = &bb_peak_bf16_avx512;
     assert_row(AVX512_BF16, &k);
     k.attention = BB_ATTENTION_AVX512_AMX;
     k.ternary_dot = bb_ternary_dot_amx;
     k.dot = &bb_dot_amx;
+    k.bf16 = &bb_bf16_amx;
+    k.weight_gradient_i8 = bb_linear_bf16_weight_gradient;
     k.peak_bf16 = &bb_peak_bf16_amx;
     k.peak_int8 = &bb_peak_int8_amx;
     k.forward_rows = 2048;

@@ -71,7 +71,7 @@ static const ops_case cases[] = {
 };
 
 static bool same_muon(const bb_cpu_kernels *a, const bb_cpu_kernels *b) {
-    return a->simd == b->simd && a->muon == b->muon && a->dot == b->dot && a->onednn_isa == b->onednn_isa;
+    return a->simd == b->simd && a->muon == b->muon && a->bf16 == b->bf16 && a->onednn_isa == b->onednn_isa;
 }
 
 int main(int argc, char **argv) { return ops_compare_all(argc, argv, same_muon, cases, sizeof cases / sizeof *cases, NULL, 0); }

@@ -7,6 +7,7 @@
 
 #include "ops/cpu/device/peaks.h"
 #include "ops/cpu/linear/dot.h"
+#include "ops/cpu/linear/dot_bf16.h"
 #include "ops/cpu/linear/linear_kernels.h"
 #include "ops/cpu/linear/ternary_dot.h"
 #include "ops/cpu/optimizer/muon.h"
@@ -24,6 +25,8 @@ static const bb_cpu_kernels rows[] = {
      .attention = BB_ATTENTION_AVX512_AMX,
      .ternary_dot = bb_ternary_dot_amx,
      .dot = &bb_dot_amx,
+     .bf16 = &bb_bf16_amx,
+     .weight_gradient_i8 = bb_linear_bf16_weight_gradient, /* twice as exact, and fast enough */
      .peak_bf16 = &bb_peak_bf16_amx,
      .peak_int8 = &bb_peak_int8_amx,
      .forward_rows = 2048, /* synchronization costs more than re-reading what has left the caches */
@@ -32,16 +35,18 @@ static const bb_cpu_kernels rows[] = {
     {.features = PERMUTE_BYTES, .vbmi = true},
     {.features = AVX512_BF16,
      .round = bb_round_avx512bf16,
-     .linear_forward = bb_linear_dot_forward,
-     .linear_backward = bb_linear_dot_backward,
+     .bf16 = &bb_bf16_avx512,
+     .bf16_operands = &bb_bf16_operands_avx512,
      .muon = &bb_muon_dot,
      .peak_bf16 = &bb_peak_bf16_avx512,
      .onednn_isa = dnnl_cpu_isa_avx512_core_bf16},
     {.features = AVX512_VNNI,
      .attention = BB_ATTENTION_AVX512_VNNI,
      .ternary_dot = bb_ternary_dot_vnni,
-     .dot = &bb_dot_avx512,
-     .weight_gradient_i8 = bb_linear_dot_weight_gradient,
+     .dot = &bb_dot_vnni,
+     .dot_operands = &bb_dot_operands_vnni,
+     .dot_weight = &bb_dot_weight_vnni,
+     .weight_gradient_i8 = bb_linear_int8_weight_gradient,
      .peak_int8 = &bb_peak_int8_vnni,
      .onednn_isa = dnnl_cpu_isa_avx512_core_vnni},
     {.features = BB_CPU_AVX512,
@@ -51,11 +56,18 @@ static const bb_cpu_kernels rows[] = {
      .weight_gradient_i8 = bb_linear_gemm_weight_gradient, /* oneDNN's vectors are twice as wide as AVX2's int16 */
      .peak_f32 = &bb_peak_f32_avx512,
      .onednn_isa = dnnl_cpu_isa_avx512_core},
+    {.features = BB_CPU_AVX2 | BB_CPU_AVX_VNNI,
+     .dot = &bb_dot_avx_vnni,
+     .dot_weight = &bb_dot_weight_avx_vnni,
+     .weight_gradient_i8 = bb_linear_int8_weight_gradient,
+     .peak_int8 = &bb_peak_int8_avx_vnni},
     {.features = BB_CPU_AVX2,
      .simd = BB_SIMD_AVX2,
      .attention = BB_ATTENTION_AVX2,
      .round = bb_round_avx2,
      .ternary_dot = bb_ternary_dot_avx2,
+     .dot = &bb_dot_avx2,
+     .dot_operands = &bb_dot_operands_avx2,
      .weight_gradient_i8 = bb_linear_int16_weight_gradient,
      .peak_f32 = &bb_peak_f32_avx2,
      .peak_int8 = &bb_peak_int8_avx2,
@@ -66,6 +78,8 @@ static const bb_cpu_kernels rows[] = {
      .attention = BB_ATTENTION_GENERIC,
      .round = bb_round_generic,
      .ternary_dot = bb_ternary_dot_generic,
+     .dot = &bb_dot_generic,
+     .dot_operands = &bb_dot_operands_generic,
      .weight_gradient_i8 = bb_linear_gemm_weight_gradient,
      .muon = &bb_muon_gemm,
      .peak_f32 = &bb_peak_f32_generic,
@@ -87,8 +101,10 @@ bb_cpu_kernels bb_cpu_kernels_for(unsigned features) {
         INHERIT(ternary_dot_dense);
         INHERIT(vbmi);
         INHERIT(dot);
-        INHERIT(linear_forward);
-        INHERIT(linear_backward);
+        INHERIT(dot_operands);
+        INHERIT(dot_weight);
+        INHERIT(bf16);
+        INHERIT(bf16_operands);
         INHERIT(weight_gradient_i8);
         INHERIT(muon);
         INHERIT(peak_f32);

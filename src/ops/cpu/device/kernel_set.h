@@ -27,13 +27,18 @@ typedef void bb_round_kernel(bb_bf16 *y, const float *x, int64_t n);
 typedef void bb_ternary_dot(int32_t *sums, const int8_t *a, int64_t a_stride, int64_t rows, int64_t blocks,
                             const uint8_t *panel);
 
-/* As linear_forward and linear_backward of bb_ops, and dw of the latter alone. */
-typedef void bb_linear_forward_kernel(bb_device *dev, float *y, const float *residual, bb_rows x, const bb_ternary *t,
-                                      int64_t M);
-typedef void bb_linear_backward_kernel(bb_device *dev, bb_bf16 *dx, float *dw, bool add, const void *dy, bb_dtype dy_dtype,
-                                       bb_rows x, const bb_ternary *t, int64_t M);
-typedef void bb_weight_gradient_kernel(bb_device *dev, float *dw, bool add, const void *dy, bb_dtype dy_dtype, bb_rows x,
-                                       const bb_ternary *t, int64_t M);
+/* dw (+)= sum_m dy[m,n] * (s[m] * x.q[m,k]), as linear_backward of bb_ops. */
+typedef struct bb_weight_gradient {
+    float *dw;
+    bool add;
+    const void *dy;
+    bb_dtype dy_dtype;
+    bb_rows x;
+    const bb_ternary *t;
+    int64_t M;
+} bb_weight_gradient;
+
+typedef void bb_weight_gradient_kernel(bb_device *dev, const bb_weight_gradient *w);
 
 /* Independent dot products, `operations` per run (a multiply and an add count as two), to measure a peak. */
 typedef struct bb_peak_kernel {
@@ -41,8 +46,12 @@ typedef struct bb_peak_kernel {
     double operations;
 } bb_peak_kernel;
 
-struct bb_dot_set;  /* dot.h */
-struct bb_muon_set; /* muon.h */
+struct bb_dot_set; /* linear/dot.h */
+struct bb_dot_operands;
+struct bb_dot_weight;
+struct bb_bf16_set; /* linear/dot_bf16.h */
+struct bb_bf16_operands;
+struct bb_muon_set; /* optimizer/muon.h */
 
 typedef struct bb_cpu_kernels {
     unsigned features; /* in the table: what the row's kernels require; of a device: what it may use. Do not select by it */
@@ -51,11 +60,12 @@ typedef struct bb_cpu_kernels {
     bb_round_kernel *round;
     bb_ternary_dot *ternary_dot;
     bb_ternary_dot *ternary_dot_dense; /* for panels in the dense layout (ternary_dense.h); NULL if that does not pay */
-    const struct bb_dot_set *dot;      /* tiles of matrix products with dot-product instructions; NULL if none */
-    bb_linear_forward_kernel
-        *linear_forward; /* for more than BB_SMALL_BATCH_ROWS rows of int8 or bf16; NULL: the generic path (linear.c) */
-    bb_linear_backward_kernel *linear_backward;             /* NULL: the generic path */
-    bb_weight_gradient_kernel *weight_gradient_i8;          /* of the generic path, if x is int8 */
+    const struct bb_dot_set *dot;      /* int8 products of more than BB_SMALL_BATCH_ROWS rows: forward and dx */
+    const struct bb_dot_operands *dot_operands;             /* what prepares them */
+    const struct bb_dot_weight *dot_weight;                 /* for dW in int8; NULL: no instruction that gains by it */
+    const struct bb_bf16_set *bf16;                         /* products in bf16; NULL: no such instruction */
+    const struct bb_bf16_operands *bf16_operands;           /* with bf16 */
+    bb_weight_gradient_kernel *weight_gradient_i8;          /* dW, if x is int8 */
     const struct bb_muon_set *muon;                         /* products of Newton-Schulz */
     const bb_peak_kernel *peak_f32, *peak_bf16, *peak_int8; /* NULL: no such instruction */
     int64_t forward_rows;                                   /* of bb_device */

@@ -49,6 +49,7 @@ enum { ONE_F32 = 0x3f800000, ONES_BF16 = 0x3f803f80, ONES_INT8 = 0x01010101 };
 KERNEL(f32_avx512, zmm, ONE_F32, "vfmadd231ps %%zmm15, %%zmm15, %%zmm\\i")
 KERNEL(bf16_avx512, zmm, ONES_BF16, "vdpbf16ps %%zmm15, %%zmm15, %%zmm\\i")
 KERNEL(int8_vnni, zmm, ONES_INT8, "vpdpbusd %%zmm15, %%zmm15, %%zmm\\i")
+KERNEL(int8_avx_vnni, ymm, ONES_INT8, "%{vex%} vpdpbusd %%ymm15, %%ymm15, %%ymm\\i")
 KERNEL(f32_avx2, ymm, ONE_F32, "vfmadd231ps %%ymm15, %%ymm15, %%ymm\\i")
 KERNEL(int8_avx2, ymm, ONES_INT8,
        "vpmaddubsw %%ymm15, %%ymm15, %%ymm14\n vpmaddwd %%ymm15, %%ymm14, %%ymm14\n vpaddd %%ymm14, %%ymm\\i, %%ymm\\i")
@@ -78,6 +79,7 @@ TILE_KERNEL(bf16_amx, "tdpbf16ps")
 
 const bb_peak_kernel bb_peak_f32_avx2 = VECTOR_PEAK(f32_avx2, 16);
 const bb_peak_kernel bb_peak_int8_avx2 = VECTOR_PEAK(int8_avx2, 64);
+const bb_peak_kernel bb_peak_int8_avx_vnni = VECTOR_PEAK(int8_avx_vnni, 64);
 const bb_peak_kernel bb_peak_f32_avx512 = VECTOR_PEAK(f32_avx512, 32);
 const bb_peak_kernel bb_peak_int8_vnni = VECTOR_PEAK(int8_vnni, 128);
 const bb_peak_kernel bb_peak_bf16_avx512 = VECTOR_PEAK(bf16_avx512, 64);

@@ -7,8 +7,8 @@
 
 extern const bb_peak_kernel bb_peak_f32_generic;
 #ifdef __x86_64__
-extern const bb_peak_kernel bb_peak_f32_avx2, bb_peak_int8_avx2, bb_peak_f32_avx512, bb_peak_int8_vnni, bb_peak_bf16_avx512,
-    bb_peak_int8_amx, bb_peak_bf16_amx;
+extern const bb_peak_kernel bb_peak_f32_avx2, bb_peak_int8_avx2, bb_peak_int8_avx_vnni, bb_peak_f32_avx512, bb_peak_int8_vnni,
+    bb_peak_bf16_avx512, bb_peak_int8_amx, bb_peak_bf16_amx;
 #endif
 
 #endif

@@ -1,11 +1,9 @@
 // SPDX-License-Identifier: MIT
 /* The products of dot.h on tile registers: 32 rows of A times 32 columns of a panel at a time. The epilogue of one product runs
  * row by row between the instructions of the next, which leave the vector units idle. */
-#include "ops/cpu/linear/dot.h"
-
 #if defined(__x86_64__)
 
-#include "ops/cpu/linear/dot_simd.h"
+#include "ops/cpu/linear/dot_512_pairs.h"
 #include "ops/cpu/vector/amx.h"
 #include "ops/cpu/vector/transpose.h"
 
@@ -24,9 +22,7 @@ typedef enum amx_kind { AMX_INT8, AMX_BF16 } amx_kind;
 /* What is done to the sums of a product. */
 typedef struct epilogue {
     bb_dot_output out;
-    /* int8 only */
-    const int32_t *a_sums;
-    const float *s;
+    bb_dot_rows a; /* int8 only */
     float g;
     bool non_temporal; /* as in out, if whole cache lines are written */
 } epilogue;
@@ -53,8 +49,8 @@ INLINE void finish_row(amx_kind kind, bool whole, const epilogue *epi, const pen
     for (int v = 0; v < 2; v++) {
         __m512i sum = _mm512_load_si512(p->sums + v * LANES);
         if (kind == AMX_INT8)
-            values[v] = _mm512_mul_ps(_mm512_set1_ps(epi->s[p->row] * epi->g),
-                                      _mm512_cvtepi32_ps(_mm512_sub_epi32(sum, _mm512_set1_epi32(epi->a_sums[p->row]))));
+            values[v] = _mm512_mul_ps(_mm512_set1_ps(epi->a.scales[p->row] * epi->g),
+                                      _mm512_cvtepi32_ps(_mm512_sub_epi32(sum, _mm512_set1_epi32(epi->a.sums[p->row]))));
         else
             values[v] = _mm512_castsi512_ps(sum);
     }
@@ -184,22 +180,21 @@ INLINE void products(amx_kind kind, left_operand a, int64_t block_bytes, int64_t
     finish_rows(kind, &p, SIDE, epi);
 }
 
-TARGET static void dot_int8(bb_dot_output out, const int8_t *a, int64_t a_stride, int64_t rows, int64_t k_steps,
-                            const uint8_t *panel, const int32_t *a_sums, const float *s, float g) {
-    epilogue epi = {out, a_sums, s, g, out.non_temporal && ((uintptr_t)out.y | (uintptr_t)(4 * out.stride)) % 64 == 0};
-    left_operand left = {(const uint8_t *)a, a_stride, BB_AMX_ROWS * a_stride, BB_AMX_BYTES};
-    products(AMX_INT8, left, SIDE * a_stride, rows, panel, k_steps / K_STEPS, NULL, &epi);
+static UNINSTRUMENTED void int8(bb_dot_output out, bb_dot_rows a, int64_t k_steps, const uint8_t *panel, float g) {
+    epilogue epi = {out, a, g, out.non_temporal && ((uintptr_t)out.y | (uintptr_t)(4 * out.stride)) % 64 == 0};
+    left_operand left = {(const uint8_t *)a.a, a.stride, BB_AMX_ROWS * a.stride, BB_AMX_BYTES};
+    products(AMX_INT8, left, SIDE * a.stride, a.count, panel, k_steps / K_STEPS, NULL, &epi);
 }
 
-TARGET static void dot_add(float *c, bool add, int64_t c_stride, int64_t columns, const uint32_t *left, int64_t rows,
-                           int64_t k_steps, const void *panel, const void *next) {
-    epilogue epi = {.out = {c, BB_F32, add ? c : NULL, c_stride, columns, false}};
+static UNINSTRUMENTED void add(bb_dot_sums out, const uint32_t *left, int64_t rows, int64_t k_steps, const void *panel,
+                               const void *next) {
+    epilogue epi = {.out = {out.c, BB_F32, out.add ? out.c : NULL, out.stride, out.columns, false}};
     int64_t half = k_steps / K_STEPS * TILE_BYTES;
     left_operand a = {(const uint8_t *)left, BB_AMX_BYTES, half, TILE_BYTES};
     for (int64_t rest = k_steps / K_STEPS, count; rest > 0; rest -= count) {
         count = rest < RUN ? rest : RUN;
         products(AMX_BF16, a, 2 * half, rows, panel, count, next, &epi);
-        epi.out.residual = c;
+        epi.out.residual = out.c;
         a.rows += count * TILE_BYTES;
         panel = (const uint8_t *)panel + count * TILE_PANEL_BYTES;
         next = next ? (const uint8_t *)next + count * TILE_PANEL_BYTES : NULL;
@@ -208,37 +203,33 @@ TARGET static void dot_add(float *c, bool add, int64_t c_stride, int64_t columns
 
 /* Packs the tiles of 16 rows of A one after the other. x is read in squares of 32 tokens by PACKED columns, whole cache lines:
  * if its rows are a power of two apart, 32 of them do not fit in the first-level cache. */
-typedef struct source {
-    const uint8_t *x;
-    int64_t row_bytes, element_bytes, tokens, rows;
-} source;
-
-INLINE void prefetch_square(const source *src, int64_t t, int64_t r) {
-    if (t >= src->tokens) {
+INLINE void prefetch_square(const bb_dot_tokens *x, int64_t t, int64_t r) {
+    int64_t element = (int64_t)bb_dtype_bytes(x->dtype);
+    if (t >= x->tokens) {
         t = 0;
         r += PACKED;
     }
-    if (r >= src->rows) return;
-    const char *at = (const char *)src->x + t * src->row_bytes + r * src->element_bytes;
-    int64_t end = src->tokens - t < 2 * K_STEPS ? src->tokens - t : 2 * K_STEPS;
-    for (int64_t i = 0; i < end; i++, at += src->row_bytes)
-        for (int64_t line = 0; line < PACKED * src->element_bytes; line += 64) _mm_prefetch(at + line, _MM_HINT_T0);
+    if (r >= x->columns) return;
+    const char *at = (const char *)x->x + (t * x->stride + r) * element;
+    int64_t end = x->tokens - t < 2 * K_STEPS ? x->tokens - t : 2 * K_STEPS;
+    for (int64_t i = 0; i < end; i++, at += x->stride * element)
+        for (int64_t line = 0; line < PACKED * element; line += 64) _mm_prefetch(at + line, _MM_HINT_T0);
 }
 
-TARGET static void dot_pack_left(uint32_t *left, const void *x, bb_dtype dtype, int64_t x_stride, const float *s,
-                                 int64_t tokens, int64_t k_steps, int64_t rows) {
-    int64_t element = (int64_t)bb_dtype_bytes(dtype);
-    source src = {x, x_stride * element, element, tokens, rows};
+static UNINSTRUMENTED void pack_left(uint32_t *left, const bb_dot_tokens *x, int64_t k_steps) {
     _Alignas(64) uint32_t pairs[K_STEPS * PACKED];
-    prefetch_square(&src, 0, 0);
-    for (int64_t r = 0; r < rows; r += PACKED)
+    bb_dot_tokens square = *x;
+    prefetch_square(x, 0, 0);
+    for (int64_t r = 0; r < x->columns; r += PACKED)
         for (int64_t t = 0; t < 2 * k_steps; t += 2 * K_STEPS) {
-            int64_t columns = rows - r < PACKED ? rows - r : PACKED, here = tokens - t < 2 * K_STEPS ? tokens - t : 2 * K_STEPS;
-            prefetch_square(&src, t + 2 * K_STEPS, r);
-            if (here < 2 * K_STEPS) memset(pairs, 0, sizeof pairs);
-            bb_dot_pack_pairs(pairs, PACKED, src.x + t * src.row_bytes + r * element, dtype, x_stride, s ? s + t : NULL, here,
-                              columns);
-            for (int64_t c = 0; c < columns; c += BB_AMX_ROWS) {
+            prefetch_square(x, t + 2 * K_STEPS, r);
+            square.x = (const uint8_t *)x->x + (size_t)(t * x->stride + r) * bb_dtype_bytes(x->dtype);
+            square.s = x->s ? x->s + t : NULL;
+            square.tokens = bb_min(x->tokens - t, 2 * K_STEPS);
+            square.columns = bb_min(x->columns - r, PACKED);
+            if (square.tokens < 2 * K_STEPS) memset(pairs, 0, sizeof pairs);
+            pack_pairs(pairs, PACKED, &square);
+            for (int64_t c = 0; c < square.columns; c += BB_AMX_ROWS) {
                 uint32_t *tile = left + (r + c) * k_steps + t / 2 * BB_AMX_WORDS;
                 __m512i words[K_STEPS];
                 for (int i = 0; i < K_STEPS; i++) words[i] = _mm512_load_si512(pairs + i * PACKED + c);
@@ -254,15 +245,14 @@ static void close_tiles(void) {
     bb_amx_close();
 }
 
-const bb_dot_set bb_dot_amx = {.int8_by_rows = true,
-                               .k_steps = BB_AMX_WORDS,
-                               .rows = 192,
-                               .columns = 768,
-                               .tokens = 1024,
-                               .open = bb_amx_open,
-                               .close = close_tiles,
-                               .int8 = dot_int8,
-                               .add = dot_add,
-                               .pack_left = dot_pack_left};
+const bb_dot_set bb_dot_amx = {.k_steps = BB_AMX_WORDS, .open = bb_amx_open, .close = close_tiles, .int8 = int8};
+const bb_bf16_set bb_bf16_amx = {.k_steps = BB_AMX_WORDS,
+                                 .rows = 192,
+                                 .columns = 768,
+                                 .tokens = 1024,
+                                 .open = bb_amx_open,
+                                 .close = close_tiles,
+                                 .add = add,
+                                 .pack_left = pack_left};
 
 #endif

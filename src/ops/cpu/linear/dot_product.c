@@ -2,7 +2,7 @@
 /* A run of k at a time, B is packed into panels of 64 columns with k in pairs; A is packed tile by tile. */
 #include "ops/cpu/linear/dot_product.h"
 #include "core/math.h"
-#include "ops/cpu/linear/dot.h"
+#include "ops/cpu/linear/dot_bf16.h"
 
 #if defined(__x86_64__)
 
@@ -19,7 +19,7 @@ enum {
 /* A run of k, and the partition of C into tiles. */
 typedef struct run {
     bb_device *dev;
-    const bb_dot_set *set;
+    const bb_bf16_set *set;
     const bb_dot_factors *f;
     int64_t first, k, k_steps; /* rows first .. first+k-1 of A and B */
     int64_t tile_rows, tile_columns, row_tiles, tiles;
@@ -37,8 +37,12 @@ static void pack_b(const run *r, int64_t k0) {
     int64_t zeros = bb_min(r->k_steps - k0 / 2, PACK_K / 2) - pairs;
     for (int64_t column = 0; column < f->columns; column += BB_DOT_COLUMNS) {
         uint32_t *to = r->panels + column * r->k_steps + k0 / 2 * BB_DOT_COLUMNS;
-        bb_dot_pack_pairs(to, BB_DOT_COLUMNS, element(f->b, f->b_dtype, r->first + k0, f->columns, column), f->b_dtype,
-                          f->columns, NULL, rows, bb_min(f->columns - column, BB_DOT_COLUMNS));
+        bb_dot_tokens from = {.x = element(f->b, f->b_dtype, r->first + k0, f->columns, column),
+                              .dtype = f->b_dtype,
+                              .stride = f->columns,
+                              .tokens = rows,
+                              .columns = bb_min(f->columns - column, BB_DOT_COLUMNS)};
+        bb_cpu_of(r->dev)->kernels.bf16_operands->pack_pairs(to, BB_DOT_COLUMNS, &from);
         memset(to + pairs * BB_DOT_COLUMNS, 0, (size_t)(zeros * BB_DOT_COLUMNS) * sizeof *to);
     }
 }
@@ -71,12 +75,18 @@ static void multiply_tile(const run *r, int64_t index) {
     if (!left) return;
     for (int64_t k = 0; k < r->k; k += max_k) {
         int64_t k_steps = bb_min(r->k_steps - k / 2, max_k / 2), at = r->first + k;
-        r->set->pack_left(left, element(f->a, f->a_dtype, at, f->rows, row), f->a_dtype, f->rows, f->s ? f->s + at : NULL,
-                          bb_min(r->k - k, max_k), k_steps, rows);
+        bb_dot_tokens from = {.x = element(f->a, f->a_dtype, at, f->rows, row),
+                              .dtype = f->a_dtype,
+                              .stride = f->rows,
+                              .s = f->s ? f->s + at : NULL,
+                              .tokens = bb_min(r->k - k, max_k),
+                              .columns = rows};
+        r->set->pack_left(left, &from, k_steps);
         for (int64_t j = column; j < end; j += BB_DOT_COLUMNS) {
             const uint32_t *panel = r->panels + j * r->k_steps + k / 2 * BB_DOT_COLUMNS;
-            r->set->add(f->c + row * f->columns + j, f->add || at > 0, f->columns, bb_min(f->columns - j, BB_DOT_COLUMNS), left,
-                        rows, k_steps, panel, j + BB_DOT_COLUMNS < end ? panel + BB_DOT_COLUMNS * r->k_steps : NULL);
+            bb_dot_sums out = {f->c + row * f->columns + j, f->add || at > 0, f->columns,
+                               bb_min(f->columns - j, BB_DOT_COLUMNS)};
+            r->set->add(out, left, rows, k_steps, panel, j + BB_DOT_COLUMNS < end ? panel + BB_DOT_COLUMNS * r->k_steps : NULL);
         }
     }
 }
@@ -88,10 +98,10 @@ static void multiply_run(const run *r) {
     {
 #pragma omp for schedule(dynamic)
         for (int64_t i = 0; i < packs; i++) pack_b(r, i * PACK_K);
-        r->set->open();
+        if (r->set->open) r->set->open();
 #pragma omp for schedule(dynamic)
         for (int64_t i = 0; i < r->tiles; i++) multiply_tile(r, r->f->lower ? r->tiles - 1 - i : i);
-        r->set->close();
+        if (r->set->close) r->set->close();
     }
 }
 
@@ -103,12 +113,12 @@ static int64_t run_length(int64_t columns, int64_t k) {
 }
 
 size_t bb_dot_product_room(bb_device *dev, int64_t columns, int64_t k) {
-    int64_t longest = bb_min(run_length(columns, k), bb_round_up(k, 2 * bb_cpu_of(dev)->kernels.dot->k_steps));
+    int64_t longest = bb_min(run_length(columns, k), bb_round_up(k, 2 * bb_cpu_of(dev)->kernels.bf16->k_steps));
     return (size_t)(longest * bb_round_up(columns, BB_DOT_COLUMNS)) * sizeof(bb_bf16);
 }
 
 void bb_dot_product(bb_device *dev, const bb_dot_factors *f) {
-    run r = {.dev = dev, .set = bb_cpu_of(dev)->kernels.dot, .f = f, .panels = f->room};
+    run r = {.dev = dev, .set = bb_cpu_of(dev)->kernels.bf16, .f = f, .panels = f->room};
     int64_t length = run_length(f->columns, f->k);
     partition(&r);
     for (r.first = 0; r.first < f->k; r.first += length) {

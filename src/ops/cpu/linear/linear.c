@@ -9,28 +9,39 @@
 #include "ops/cpu/device/cpu.h"
 #include "ops/cpu/device/entries.h"
 
+/* Whether products of unquantized rows are in bf16 on this device. */
+static bool in_bf16(bb_device *dev) { return bb_cpu_of(dev)->kernels.bf16 != NULL; }
+
 void bb_cpu_linear_forward(bb_device *dev, float *y, const float *residual, bb_rows x, const bb_ternary *t, int64_t M) {
-    const bb_cpu_kernels *kernels = &bb_cpu_of(dev)->kernels;
-    bool small_batch = M <= BB_SMALL_BATCH_ROWS;
-    if (kernels->linear_forward && x.dtype != BB_F32 && !small_batch)
-        kernels->linear_forward(dev, y, residual, x, t, M);
+    if (M <= BB_SMALL_BATCH_ROWS)
+        bb_linear_small_batch_forward(dev, y, residual, x, t, M);
     else if (x.dtype == BB_I8)
         bb_linear_int8_forward(dev, y, residual, x, t, M);
-    else if (small_batch)
-        bb_linear_small_batch_forward(dev, y, residual, x, t, M);
+#ifdef __x86_64__
+    else if (x.dtype == BB_BF16 && in_bf16(dev))
+        bb_linear_bf16_forward(dev, y, residual, x, t, M);
+#endif
     else
         bb_linear_gemm_forward(dev, y, residual, x, t, M);
 }
 
-static void backward_by_parts(bb_device *dev, bb_bf16 *dx, float *dw, bool add, const void *dy, bb_dtype dy_dtype, bb_rows x,
-                              const bb_ternary *t, int64_t M) {
-    bool int8 = x.dtype == BB_I8;
-    (int8 ? bb_cpu_of(dev)->kernels.weight_gradient_i8 : bb_linear_gemm_weight_gradient)(dev, dw, add, dy, dy_dtype, x, t, M);
-    if (dx) (int8 ? bb_linear_int8_input_gradient : bb_linear_gemm_input_gradient)(dev, dx, dy, dy_dtype, t, M);
+static bb_weight_gradient_kernel *weight_gradient_for(bb_device *dev, bb_dtype x) {
+    if (x == BB_I8) return bb_cpu_of(dev)->kernels.weight_gradient_i8;
+#ifdef __x86_64__
+    if (in_bf16(dev)) return bb_linear_bf16_weight_gradient;
+#endif
+    return bb_linear_gemm_weight_gradient;
 }
 
 void bb_cpu_linear_backward(bb_device *dev, void *dx, float *dw, bool add, const void *dy, bb_dtype dy_dtype, bb_rows x,
                             const bb_ternary *t, int64_t M) {
-    bb_linear_backward_kernel *whole = bb_cpu_of(dev)->kernels.linear_backward;
-    (whole ? whole : backward_by_parts)(dev, dx, dw, add, dy, dy_dtype, x, t, M);
+    weight_gradient_for(dev, x.dtype)(dev, &(bb_weight_gradient){dw, add, dy, dy_dtype, x, t, M});
+    if (!dx) return;
+    if (x.dtype == BB_I8) bb_linear_int8_input_gradient(dev, dx, dy, dy_dtype, t, M);
+#ifdef __x86_64__
+    else if (in_bf16(dev))
+        bb_linear_bf16_input_gradient(dev, dx, dy, dy_dtype, t, M);
+#endif
+    else
+        bb_linear_gemm_input_gradient(dev, dx, dy, dy_dtype, t, M);
 }

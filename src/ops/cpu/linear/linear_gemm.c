@@ -155,31 +155,39 @@ static void input_gradient_all(bb_device *dev, input_gradient *g, const bb_terna
     }
 }
 
-/* a (columns, rows) = transpose of rows of dy from column n0 on, each times its token's scale */
-static void transpose_scaled(float *a, const void *dy, bb_dtype dtype, const float *s, int64_t rows, int64_t N, int64_t n0,
-                             int64_t columns) {
-    for (int64_t r = 0; r < rows; r++) {
-        float row[WEIGHT_TILE], scale = s ? s[r] : 1.0f;
-        to_f32_generic(row, row_of(dy, dtype, r, N, n0), dtype, scale, columns);
-        for (int64_t c = 0; c < columns; c++) a[c * rows + r] = row[c];
+/* dw (N,K) += the product over a run of tokens. */
+typedef struct weight_run {
+    bb_device *dev;
+    float *dw;
+    const void *dy;
+    bb_dtype dy_dtype;
+    const float *s; /* (tokens), or NULL for ones */
+    const float *x; /* (tokens, K) */
+    int64_t tokens, N, K;
+} weight_run;
+
+/* a (columns, tokens) = transpose of dy's columns from n0 on, each row times its token's scale */
+static void transpose_scaled(const weight_run *w, float *a, int64_t n0, int64_t columns) {
+    for (int64_t r = 0; r < w->tokens; r++) {
+        float row[WEIGHT_TILE], scale = w->s ? w->s[r] : 1.0f;
+        to_f32_generic(row, row_of(w->dy, w->dy_dtype, r, w->N, n0), w->dy_dtype, scale, columns);
+        for (int64_t c = 0; c < columns; c++) a[c * w->tokens + r] = row[c];
     }
 }
 
-/* dw (N,K) += product over `tokens` tokens; x: (tokens, K) in f32 */
-static void weight_gradient_run(bb_device *dev, float *dw, const void *dy, bb_dtype dy_dtype, const float *s, const float *x,
-                                int64_t tokens, int64_t N, int64_t K) {
-    bb_gemm_shape shape = {.accumulate = true, .m = WEIGHT_TILE, .n = K, .k = tokens};
-    const bb_gemm_op *whole = N >= WEIGHT_TILE ? bb_gemm_get(dev, &shape) : NULL, *last = NULL;
-    shape.m = N % WEIGHT_TILE;
-    if (shape.m) last = bb_gemm_get(dev, &shape);
-#pragma omp parallel for num_threads(dev->threads) schedule(dynamic) if (N > WEIGHT_TILE)
-    for (int64_t n = 0; n < N; n += WEIGHT_TILE) {
-        int64_t columns = bb_min(N - n, WEIGHT_TILE);
+static void weight_gradient_run(const weight_run *w) {
+    bb_gemm_shape shape = {.accumulate = true, .m = WEIGHT_TILE, .n = w->K, .k = w->tokens};
+    const bb_gemm_op *whole = w->N >= WEIGHT_TILE ? bb_gemm_get(w->dev, &shape) : NULL, *last = NULL;
+    shape.m = w->N % WEIGHT_TILE;
+    if (shape.m) last = bb_gemm_get(w->dev, &shape);
+#pragma omp parallel for num_threads(w->dev->threads) schedule(dynamic) if (w->N > WEIGHT_TILE)
+    for (int64_t n = 0; n < w->N; n += WEIGHT_TILE) {
+        int64_t columns = bb_min(w->N - n, WEIGHT_TILE);
         const bb_gemm_op *op = columns == WEIGHT_TILE ? whole : last;
-        float *a = op ? bb_cpu_scratch(dev, (size_t)(WEIGHT_TILE * tokens) * sizeof *a) : NULL;
+        float *a = op ? bb_cpu_scratch(w->dev, (size_t)(WEIGHT_TILE * w->tokens) * sizeof *a) : NULL;
         if (!a) continue;
-        transpose_scaled(a, dy, dy_dtype, s, tokens, N, n, columns);
-        bb_gemm_run(dev, op, dw + n * K, a, x);
+        transpose_scaled(w, a, n, columns);
+        bb_gemm_run(w->dev, op, w->dw + n * w->K, a, w->x);
     }
 }
 
@@ -195,18 +203,20 @@ void bb_linear_gemm_input_gradient(bb_device *dev, bb_bf16 *dx, const void *dy, 
     input_gradient_all(dev, &g, t, M);
 }
 
-void bb_linear_gemm_weight_gradient(bb_device *dev, float *dw, bool add, const void *dy, bb_dtype dy_dtype, bb_rows x,
-                                    const bb_ternary *t, int64_t M) {
-    int64_t N = t->n, K = t->k, max_tokens = bb_min(M, WEIGHT_TOKENS);
+void bb_linear_gemm_weight_gradient(bb_device *dev, const bb_weight_gradient *w) {
+    int64_t N = w->t->n, K = w->t->k, max_tokens = bb_min(w->M, WEIGHT_TOKENS);
     bb_simd simd = bb_cpu_of(dev)->kernels.simd;
-    if (!add) dev->ops->zero(dev, dw, (size_t)(N * K) * sizeof *dw);
+    if (!w->add) dev->ops->zero(dev, w->dw, (size_t)(N * K) * sizeof *w->dw);
     float *wide = bb_cpu_shared(dev, (size_t)(max_tokens * K) * sizeof *wide);
     if (!wide) return;
-    for (int64_t m = 0; m < M; m += WEIGHT_TOKENS) {
-        int64_t tokens = bb_min(M - m, WEIGHT_TOKENS);
-#pragma omp parallel for num_threads(dev->threads) schedule(static) if (tokens * K > BB_SIMD_SERIAL)
-        for (int64_t r = 0; r < tokens; r++)
-            to_f32_for(simd)(wide + r * K, row_of(x.data, x.dtype, m + r, K, 0), x.dtype, 1.0f, K);
-        weight_gradient_run(dev, dw, row_of(dy, dy_dtype, m, N, 0), dy_dtype, x.scale ? x.scale + m : NULL, wide, tokens, N, K);
+    weight_run run = {.dev = dev, .dw = w->dw, .dy_dtype = w->dy_dtype, .x = wide, .N = N, .K = K};
+    for (int64_t m = 0; m < w->M; m += WEIGHT_TOKENS) {
+        run.tokens = bb_min(w->M - m, WEIGHT_TOKENS);
+        run.dy = row_of(w->dy, w->dy_dtype, m, N, 0);
+        run.s = w->x.scale ? w->x.scale + m : NULL;
+#pragma omp parallel for num_threads(dev->threads) schedule(static) if (run.tokens * K > BB_SIMD_SERIAL)
+        for (int64_t r = 0; r < run.tokens; r++)
+            to_f32_for(simd)(wide + r * K, row_of(w->x.data, w->x.dtype, m + r, K, 0), w->x.dtype, 1.0f, K);
+        weight_gradient_run(&run);
     }
 }

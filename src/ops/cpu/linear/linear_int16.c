@@ -157,19 +157,19 @@ static void run(const weight_gradient *g) {
     }
 }
 
-void bb_linear_int16_weight_gradient(bb_device *dev, float *dw, bool add, const void *dy, bb_dtype dy_dtype, bb_rows x,
-                                     const bb_ternary *t, int64_t M) {
-    weight_gradient g = {.dev = dev, .dw = dw, .dy_dtype = dy_dtype, .N = t->n, .K = t->k};
-    if (!add) dev->ops->zero(dev, dw, (size_t)(t->n * t->k) * sizeof *dw);
-    g.panels = (t->k + COLUMNS - 1) / COLUMNS;
-    g.packed_x = bb_cpu_shared(dev, (size_t)(g.panels * COLUMNS * ((bb_min(M, TOKENS) + 1) / 2)) * sizeof *g.packed_x);
+void bb_linear_int16_weight_gradient(bb_device *dev, const bb_weight_gradient *w) {
+    int64_t N = w->t->n, K = w->t->k;
+    weight_gradient g = {.dev = dev, .dw = w->dw, .dy_dtype = w->dy_dtype, .N = N, .K = K};
+    if (!w->add) dev->ops->zero(dev, w->dw, (size_t)(N * K) * sizeof *w->dw);
+    g.panels = (K + COLUMNS - 1) / COLUMNS;
+    g.packed_x = bb_cpu_shared(dev, (size_t)(g.panels * COLUMNS * ((bb_min(w->M, TOKENS) + 1) / 2)) * sizeof *g.packed_x);
     if (!g.packed_x) return;
-    for (int64_t m = 0; m < M; m += TOKENS) {
-        g.tokens = bb_min(M - m, TOKENS);
+    for (int64_t m = 0; m < w->M; m += TOKENS) {
+        g.tokens = bb_min(w->M - m, TOKENS);
         g.pairs = (g.tokens + 1) / 2;
-        g.dy = (const uint8_t *)dy + (size_t)(m * t->n) * bb_dtype_bytes(dy_dtype);
-        g.x = (const int8_t *)x.data + m * t->k;
-        g.s = x.scale + m;
+        g.dy = (const uint8_t *)w->dy + (size_t)(m * N) * bb_dtype_bytes(w->dy_dtype);
+        g.x = (const int8_t *)w->x.data + m * K;
+        g.s = w->x.scale + m;
         run(&g);
     }
 }

@@ -1,204 +1,164 @@
 // SPDX-License-Identifier: MIT
-/* The ternary linear layer's forward pass in integers, on any processor, and the forward pass of small unquantized batches.
- * Each output is a sum over k in the same order for every M, so that row results are independent of batch size. */
+/* The forward pass and dx of the ternary linear layer as exact integer products, on any processor. For dx each row of dy, times
+ * the scales of W, is quantized like activations. */
+#include <math.h>
+
 #include "core/arena.h"
+#include "core/math.h"
+#include "ops/cpu/linear/dot.h"
 #include "ops/cpu/linear/linear_kernels.h"
-#include "ops/cpu/linear/ternary_dot.h"
-#include "ops/cpu/vector/simd.h"
+#include "ops/cpu/linear/slabs.h"
 
-enum {
-    ROW_TILE = 48,         /* rows of x that use a panel while it is in the first-level cache */
-    PANEL_GROUP = 8,       /* panels that all row tiles process in turn, so that the matrix is read once */
-    PARALLEL = 400000,     /* multiplications that justify waking the threads */
-    PARALLEL_TEAM = 100000 /* the same for a team */
-};
+enum { CACHED_BYTES = 12000000 /* of an output; a larger one is not read from the second-level caches */ };
 
-BB_SIMD_INLINE void row_sum_body(int32_t *sum, const int8_t *x, int64_t n) {
-    int32_t total = 0;
-#pragma omp simd reduction(+ : total)
-    for (int64_t k = 0; k < n; k++) total += x[k];
-    *sum = total;
-}
-BB_SIMD_VARIANTS(row_sum, (int32_t * sum, const int8_t *x, int64_t n), (sum, x, n))
+static const bb_cpu_kernels *kernels_of(const bb_slabs *s) { return &bb_cpu_of(s->dev)->kernels; }
 
-/* y = residual + scale * (sums - offset); y may be residual; residual NULL means zeros. */
-BB_SIMD_INLINE void finish_row_body(float *y, const float *residual, const int32_t *sums, int32_t offset, float scale,
-                                    int64_t n) {
-    if (residual) { /* NOLINT(bugprone-branch-clone): the analyzer does not see through the pragma */
-#pragma omp simd
-        for (int64_t i = 0; i < n; i++) y[i] = scale * (float)(sums[i] - offset) + residual[i];
-    } else {
-#pragma omp simd
-        for (int64_t i = 0; i < n; i++) y[i] = scale * (float)(sums[i] - offset);
-    }
-}
-BB_SIMD_VARIANTS(finish_row, (float *y, const float *residual, const int32_t *sums, int32_t offset, float scale, int64_t n),
-                 (y, residual, sums, offset, scale, n))
+/* ---- forward --------------------------------------------------------------------------------------------------------- */
 
-/* A thread's rows of x, as the kernels read them. */
-typedef struct row_tile {
-    int32_t *sums;    /* (ROW_TILE, BB_PANEL), of products */
-    int32_t *offsets; /* (ROW_TILE): the sums of the rows, which the biased codes q + 1 add to each product */
-    int8_t *padded;   /* (ROW_TILE, stride), if K is not a multiple of a block */
-    const int8_t *rows;
-    int64_t index, count;
-} row_tile;
-
-static size_t row_tile_layout(row_tile *tile, void *memory, int64_t stride, bool in_place) {
-    bb_arena arena = {.base = memory};
-    *tile = (row_tile){.index = -1};
-    tile->sums = bb_arena_alloc(&arena, ROW_TILE * BB_PANEL * sizeof(int32_t));
-    tile->offsets = bb_arena_alloc(&arena, ROW_TILE * sizeof(int32_t));
-    if (!in_place) tile->padded = bb_arena_alloc(&arena, (size_t)(ROW_TILE * stride));
-    return arena.used;
-}
-
-static void load_rows(row_tile *tile, int64_t index, bb_simd simd, const int8_t *x, int64_t M, int64_t K, int64_t stride) {
-    tile->index = index;
-    tile->count = M - index * ROW_TILE < ROW_TILE ? M - index * ROW_TILE : ROW_TILE;
-    tile->rows = x + index * ROW_TILE * K;
-    for (int64_t r = 0; r < tile->count; r++) row_sum_for(simd)(&tile->offsets[r], tile->rows + r * K, K);
-    if (!tile->padded) return;
-    for (int64_t r = 0; r < tile->count; r++) {
-        memcpy(tile->padded + r * stride, tile->rows + r * K, (size_t)K);
-        memset(tile->padded + r * stride + K, 0, (size_t)(stride - K));
-    }
-    tile->rows = tile->padded;
-}
-
-/* A product and its kernels. */
-typedef struct int8_forward {
-    bb_ternary_dot *dot;
-    finish_row_kernel *finish_row;
+typedef struct forward {
+    bb_slabs slabs;
     float *y;
     const float *residual;
     bb_rows x;
     const bb_ternary *t;
-    int64_t blocks, stride; /* of a row of x as the kernels read it */
-} int8_forward;
+    int64_t k_steps; /* of a panel */
+    bool non_temporal;
+} forward;
 
-static void multiply(const int8_forward *f, const row_tile *tile, int64_t panel) {
-    bb_ternary_panel p = bb_ternary_panel_at(f->t, panel);
-    float g = f->t->scale[p.segment];
-    f->dot(tile->sums, tile->rows, f->stride, tile->count, f->blocks, p.data);
-    for (int64_t r = 0; r < tile->count; r++) {
-        int64_t m = tile->index * ROW_TILE + r, at = m * f->t->n + p.first;
-        f->finish_row(f->y + at, f->residual ? f->residual + at : NULL, tile->sums + r * BB_PANEL, tile->offsets[r],
-                      f->x.scale[m] * g, p.rows);
+static void expand_panel(const bb_slabs *s, uint8_t *panel, int64_t index, int64_t piece) {
+    (void)piece;
+    const forward *f = (const forward *)s;
+    int64_t available = bb_ternary_k_steps(f->t);
+    bb_ternary_expand_panel(kernels_of(s)->simd, panel, f->t, bb_ternary_panel_at(f->t, index).data);
+    memset(panel + available * BB_K_STEP_BYTES, 0, (size_t)((f->k_steps - available) * BB_K_STEP_BYTES));
+}
+
+/* A unit's rows of x, padded to whole k-steps. */
+static bool load_rows(const forward *f, const bb_slab_unit *u, bb_dot_rows *out) {
+    int64_t K = f->t->k, stride = 4 * f->k_steps;
+    size_t sums_bytes = BB_SLAB_ROWS * sizeof(int32_t);
+    uint8_t *scratch = bb_cpu_scratch(f->slabs.dev, sums_bytes + (stride == K ? 0 : (size_t)(BB_SLAB_ROWS * stride)));
+    if (!scratch) return false;
+    int32_t *sums = (int32_t *)(void *)scratch;
+    int8_t *padded = (int8_t *)scratch + sums_bytes;
+    const int8_t *x = (const int8_t *)f->x.data + u->m0 * K;
+    kernels_of(&f->slabs)->dot_operands->row_sums(sums, x, u->rows, K);
+    *out = (bb_dot_rows){stride == K ? x : padded, stride, u->rows, sums, f->x.scale + u->m0};
+    for (int64_t r = 0; r < u->rows && stride != K; r++) {
+        memcpy(padded + r * stride, x + r * K, (size_t)K);
+        memset(padded + r * stride + K, 0, (size_t)(stride - K));
     }
+    return true;
 }
 
-/* ---- one row tile: the matrix is read from memory, by a team of threads ---------------------------------------------- */
-
-typedef struct single_tile {
-    const int8_forward *f;
-    row_tile tile;
-    int32_t *sums; /* (threads, ROW_TILE, BB_PANEL) */
-} single_tile;
-
-static void run_single_tile(void *user, bb_team *team, int thread) {
-    const single_tile *w = user;
-    row_tile tile = w->tile;
-    tile.sums = w->sums + (int64_t)thread * ROW_TILE * BB_PANEL;
-    for (int64_t j = bb_team_next_unit(team, thread); j >= 0; j = bb_team_next_unit(team, thread)) multiply(w->f, &tile, j);
-}
-
-static void forward_single_tile(bb_device *dev, const int8_forward *f, int64_t M) {
-    const bb_ternary *t = f->t, *next = t->next;
-    int64_t panels = bb_ternary_panels(t);
-    bb_team *team = bb_cpu_team(dev);
-    single_tile w = {.f = f};
-    bool in_place = f->stride == t->k;
-    size_t tile_bytes = bb_align_up(row_tile_layout(&w.tile, NULL, f->stride, in_place));
-    char *memory = bb_cpu_shared(dev, tile_bytes + (size_t)dev->threads * ROW_TILE * BB_PANEL * sizeof *w.sums);
-    if (!memory || !team) return;
-    row_tile_layout(&w.tile, memory, f->stride, in_place);
-    w.sums = (int32_t *)(void *)(memory + tile_bytes);
-    load_rows(&w.tile, 0, bb_cpu_of(dev)->kernels.simd, f->x.data, M, t->k, f->stride);
-    bb_team_prefetch next_data = {0};
-    if (next) next_data = (bb_team_prefetch){next->data, bb_ternary_panels(next), (int64_t)bb_ternary_panel_bytes(next)};
-    bb_team_run(team, M * t->n * t->k <= PARALLEL_TEAM, panels, run_single_tile, &w, next_data);
-}
-
-/* ---- many row tiles -------------------------------------------------------------------------------------------------- */
-
-static void forward_tiles(bb_device *dev, const int8_forward *f, int64_t M) {
-    int64_t K = f->t->k, panels = bb_ternary_panels(f->t), tiles = (M + ROW_TILE - 1) / ROW_TILE;
-    int64_t units = (panels + PANEL_GROUP - 1) / PANEL_GROUP * tiles;
-#pragma omp parallel num_threads(dev->threads) if (M * f->t->n * K > PARALLEL)
-    {
-        row_tile tile;
-        bool in_place = f->stride == K;
-        void *memory = bb_cpu_scratch(dev, row_tile_layout(&tile, NULL, f->stride, in_place));
-        if (memory) row_tile_layout(&tile, memory, f->stride, in_place);
-#pragma omp for schedule(dynamic)
-        for (int64_t i = 0; i < units; i++) {
-            if (!memory) continue;
-            if (tile.index != i % tiles) load_rows(&tile, i % tiles, bb_cpu_of(dev)->kernels.simd, f->x.data, M, K, f->stride);
-            int64_t first = i / tiles * PANEL_GROUP, end = first + PANEL_GROUP < panels ? first + PANEL_GROUP : panels;
-            for (int64_t j = first; j < end; j++) multiply(f, &tile, j);
-        }
+static void forward_unit(const bb_slabs *s, const bb_slab_unit *u) {
+    const forward *f = (const forward *)s;
+    bb_dot_rows rows;
+    if (!load_rows(f, u, &rows)) return;
+    for (int64_t j = 0; j < u->count; j++) {
+        bb_ternary_panel p = bb_ternary_panel_at(f->t, u->first + j);
+        int64_t at = u->m0 * f->t->n + p.first;
+        bb_dot_output out = {f->y + at, BB_F32, f->residual ? f->residual + at : NULL, f->t->n, p.rows, f->non_temporal};
+        kernels_of(s)->dot->int8(out, rows, f->k_steps, u->panels + j * s->panel_bytes, f->t->scale[p.segment]);
     }
 }
 
 void bb_linear_int8_forward(bb_device *dev, float *y, const float *residual, bb_rows x, const bb_ternary *t, int64_t M) {
-    const bb_cpu_kernels *kernels = &bb_cpu_of(dev)->kernels;
-    int8_forward f = {.dot = t->dense ? kernels->ternary_dot_dense : kernels->ternary_dot,
-                      .finish_row = finish_row_for(kernels->simd),
-                      .y = y,
-                      .residual = residual,
-                      .x = x,
-                      .t = t,
-                      .blocks = bb_ternary_blocks(t),
-                      .stride = bb_ternary_blocks(t) * BB_BLOCK_COLUMNS};
-    if (M <= ROW_TILE)
-        forward_single_tile(dev, &f, M);
-    else
-        forward_tiles(dev, &f, M);
+    const bb_dot_set *dot = bb_cpu_of(dev)->kernels.dot;
+    forward f = {.y = y, .residual = residual, .x = x, .t = t};
+    f.k_steps = bb_round_up(bb_ternary_k_steps(t), dot->k_steps);
+    f.non_temporal = !residual && M * t->n * (int64_t)sizeof *y > CACHED_BYTES;
+    f.slabs = (bb_slabs){.dev = dev,
+                         .M = M,
+                         .panels = bb_ternary_panels(t),
+                         .multiplications = M * t->n * t->k,
+                         .panel_bytes = f.k_steps * BB_K_STEP_BYTES,
+                         .pieces = 1,
+                         .expand = expand_panel,
+                         .multiply = forward_unit,
+                         .open = dot->open,
+                         .close = dot->close};
+    bb_slabs_multiply(&f.slabs);
 }
 
-/* ---- small batches that are not quantized ---------------------------------------------------------------------------- */
+/* ---- dx -------------------------------------------------------------------------------------------------------------- */
 
-/* q of a panel, (K, BB_PANEL) f32, from its k-steps */
-BB_SIMD_INLINE void columns_body(float *q, const uint8_t *k_steps, int64_t K) {
-    for (int64_t k = 0; k < K; k++) {
-        const uint8_t *codes = k_steps + k / 4 * BB_K_STEP_BYTES + k % 4;
-        for (int n = 0; n < BB_PANEL; n++) q[k * BB_PANEL + n] = (float)(codes[4 * n] - 1);
+/* W as B: a panel has 64 columns k of W, and its k-steps run over the rows of W, one panel of W after the other. */
+typedef struct input_gradient {
+    bb_slabs slabs; /* pieces: panels of W */
+    bb_bf16 *dx;
+    const uint8_t *dy;
+    bb_dtype dy_dtype;
+    const bb_ternary *t;
+    int64_t stride; /* bytes of a quantized row of dy, 64 for each panel of W */
+} input_gradient;
+
+static void expand_square(const bb_slabs *s, uint8_t *panel, int64_t index, int64_t piece) {
+    enum { BLOCKS = BB_PANEL / BB_BLOCK_COLUMNS };
+    const bb_ternary *t = ((const input_gradient *)s)->t;
+    _Alignas(64) uint8_t square[BB_PANEL * BB_PANEL];
+    int64_t block = index * BLOCKS;
+    bb_ternary_expand(kernels_of(s)->simd, square, bb_ternary_panel_at(t, piece).data + block * BB_BLOCK_BYTES,
+                      bb_min(bb_ternary_blocks(t) - block, BLOCKS));
+    kernels_of(s)->dot_operands->transpose(panel + piece * BB_PANEL * BB_PANEL, square,
+                                           bb_min(t->k - index * BB_PANEL, BB_PANEL));
+}
+
+/* Quantizes a row of dy; each segment's codes begin a panel. */
+static void quantize_row(const input_gradient *g, int8_t *q, int32_t *sum, float *scale, const uint8_t *row) {
+    const bb_dot_operands *operands = kernels_of(&g->slabs)->dot_operands;
+    const bb_ternary *t = g->t;
+    size_t element = bb_dtype_bytes(g->dy_dtype);
+    float max_abs = 0;
+    for (int i = 0; i < t->segments; i++) {
+        int64_t begin = bb_segment_begin(t, i);
+        float m = t->scale[i] * operands->absmax(row + (size_t)begin * element, g->dy_dtype, t->segment_end[i] - begin);
+        if (m > max_abs || isnan(m)) max_abs = m; /* a NaN is kept */
+    }
+    *scale = max_abs / 127.0f;
+    if (*scale < BB_MIN_GRADIENT_SCALE) *scale = 0;
+    *sum = 0;
+    memset(q, 0, (size_t)g->stride);
+    for (int i = 0; i<t->segments && * scale> 0; i++) {
+        int64_t begin = bb_segment_begin(t, i), n = t->segment_end[i] - begin;
+        *sum += operands->quantize(q, row + (size_t)begin * element, g->dy_dtype, t->scale[i] / *scale, n);
+        q += bb_panels_of(n) * BB_PANEL;
     }
 }
-BB_SIMD_VARIANTS(columns, (float *q, const uint8_t *k_steps, int64_t K), (q, k_steps, K))
 
-BB_SIMD_INLINE void float_row_body(float *y, const float *residual, const float *x, const float *q, float g, int64_t K,
-                                   int64_t n) {
-    float sums[BB_PANEL] = {0};
-    for (int64_t k = 0; k < K; k++, q += BB_PANEL)
-        for (int i = 0; i < BB_PANEL; i++) sums[i] += x[k] * q[i];
-    for (int64_t i = 0; i < n; i++) y[i] = (residual ? residual[i] : 0.0f) + g * sums[i];
+static void gradient_unit(const bb_slabs *s, const bb_slab_unit *u) {
+    const input_gradient *g = (const input_gradient *)s;
+    int64_t K = g->t->k, row_bytes = g->t->n * (int64_t)bb_dtype_bytes(g->dy_dtype);
+    size_t q_bytes = bb_align_up((size_t)(BB_SLAB_ROWS * g->stride));
+    uint8_t *scratch = bb_cpu_scratch(s->dev, q_bytes + BB_SLAB_ROWS * (sizeof(int32_t) + sizeof(float)));
+    if (!scratch) return;
+    int8_t *q = (int8_t *)scratch;
+    int32_t *sums = (int32_t *)(void *)(scratch + q_bytes);
+    float *scales = (float *)(void *)(sums + BB_SLAB_ROWS);
+    for (int64_t r = 0; r < u->rows; r++)
+        quantize_row(g, q + r * g->stride, sums + r, scales + r, g->dy + (u->m0 + r) * row_bytes);
+    for (int64_t j = 0; j < u->count; j++) {
+        int64_t k0 = (u->first + j) * BB_PANEL;
+        bb_dot_output out = {g->dx + u->m0 * K + k0, BB_BF16, NULL, K, bb_min(K - k0, BB_PANEL), false};
+        kernels_of(s)->dot->int8(out, (bb_dot_rows){q, g->stride, u->rows, sums, scales}, g->stride / 4,
+                                 u->panels + j * s->panel_bytes, 1.0f);
+    }
 }
-BB_SIMD_VARIANTS(float_row, (float *y, const float *residual, const float *x, const float *q, float g, int64_t K, int64_t n),
-                 (y, residual, x, q, g, K, n))
 
-void bb_linear_small_batch_forward(bb_device *dev, float *y, const float *residual, bb_rows x, const bb_ternary *t, int64_t M) {
-    bb_simd simd = bb_cpu_of(dev)->kernels.simd;
-    int64_t K = t->k, N = t->n, panels = bb_ternary_panels(t);
-    const float *rows = x.data;
-    if (x.dtype == BB_BF16) {
-        float *wide = bb_cpu_shared(dev, (size_t)(M * K) * sizeof *wide);
-        if (!wide) return;
-        for (int64_t i = 0; i < M * K; i++) wide[i] = bb_f32_from_bf16(((const bb_bf16 *)x.data)[i]);
-        rows = wide;
-    }
-#pragma omp parallel for num_threads(dev->threads) schedule(static) if (M * N * K > PARALLEL)
-    for (int64_t j = 0; j < panels; j++) {
-        bb_ternary_panel p = bb_ternary_panel_at(t, j);
-        size_t q_bytes = (size_t)(K * BB_PANEL) * sizeof(float);
-        float *q = bb_cpu_scratch(dev, q_bytes + (size_t)(bb_ternary_k_steps(t) * BB_K_STEP_BYTES));
-        if (!q) continue;
-        uint8_t *k_steps = (uint8_t *)q + q_bytes;
-        bb_ternary_expand_panel(simd, k_steps, t, p.data);
-        columns_for(simd)(q, k_steps, K);
-        for (int64_t m = 0; m < M; m++)
-            float_row_for(simd)(y + m * N + p.first, residual ? residual + m * N + p.first : NULL, rows + m * K, q,
-                                t->scale[p.segment], K, p.rows);
-    }
+void bb_linear_int8_input_gradient(bb_device *dev, bb_bf16 *dx, const void *dy, bb_dtype dy_dtype, const bb_ternary *t,
+                                   int64_t M) {
+    const bb_dot_set *dot = bb_cpu_of(dev)->kernels.dot;
+    int64_t source_panels = bb_ternary_panels(t);
+    input_gradient g = {.dx = dx, .dy = dy, .dy_dtype = dy_dtype, .t = t, .stride = source_panels * BB_PANEL};
+    g.slabs = (bb_slabs){.dev = dev,
+                         .M = M,
+                         .panels = bb_panels_of(t->k),
+                         .multiplications = M * t->n * t->k,
+                         .panel_bytes = source_panels * BB_PANEL * BB_PANEL,
+                         .pieces = source_panels,
+                         .expand = expand_square,
+                         .multiply = gradient_unit,
+                         .open = dot->open,
+                         .close = dot->close};
+    bb_slabs_multiply(&g.slabs);
 }

@@ -12,7 +12,6 @@
 enum {
     VECTORS = 4, /* a panel's 64 rows, 16 per vector */
     K_STEPS = 4,
-    ROWS = 6,       /* of a in a tile of expanded k-steps: 24 sums */
     SUMS = 24,      /* maximum in a tile of packed codes */
     LONG_RUN = 8192 /* blocks; a block's sum is at most 4 * 192 * 127, which is 2^-15 of 2^32 */
 };
@@ -116,36 +115,6 @@ TARGET static void small_batch_by_vectors(int32_t *sums, const int8_t *a, int64_
 #undef CASE
 }
 
-/* sums += product of expanded k-steps with `rows` rows, a constant. */
-INLINE void expanded(int rows, int32_t *sums, const int8_t *a, int64_t a_stride, int64_t blocks, const uint8_t *k_steps) {
-    enum { vectors = VECTORS };
-    __m512i acc[ROWS][VECTORS];
-    EACH_ROW(r) EACH_VECTOR(v) acc[r][v] = _mm512_loadu_si512(sums + r * BB_PANEL + 16 * v);
-    for (int64_t i = 0; i < blocks * K_STEPS; i++, a += 4, k_steps += BB_K_STEP_BYTES) {
-        __m512i codes[VECTORS];
-        EACH_VECTOR(v) codes[v] = _mm512_loadu_si512(k_steps + 64 * v);
-        EACH_ROW(r) {
-            __m512i bytes = broadcast4(a + r * a_stride);
-            EACH_VECTOR(v) acc[r][v] = add(acc[r][v], codes[v], bytes);
-        }
-    }
-    EACH_ROW(r) EACH_VECTOR(v) _mm512_storeu_si512(sums + r * BB_PANEL + 16 * v, acc[r][v]);
-}
-
-INLINE void large_batch(int32_t *sums, const int8_t *a, int64_t a_stride, int64_t rows, int64_t blocks,
-                        const uint8_t *k_steps) {
-    for (; rows >= ROWS; rows -= ROWS, sums += ROWS * BB_PANEL, a += ROWS * a_stride)
-        expanded(ROWS, sums, a, a_stride, blocks, k_steps);
-    switch (rows) {
-    case 1: expanded(1, sums, a, a_stride, blocks, k_steps); break;
-    case 2: expanded(2, sums, a, a_stride, blocks, k_steps); break;
-    case 3: expanded(3, sums, a, a_stride, blocks, k_steps); break;
-    case 4: expanded(4, sums, a, a_stride, blocks, k_steps); break;
-    case 5: expanded(5, sums, a, a_stride, blocks, k_steps); break;
-    default: break;
-    }
-}
-
 TARGET void bb_ternary_dot_vnni(int32_t *sums, const int8_t *a, int64_t a_stride, int64_t rows, int64_t blocks,
                                 const uint8_t *panel) {
     memset(sums, 0, (size_t)(rows * BB_PANEL) * sizeof *sums);
@@ -158,15 +127,9 @@ TARGET void bb_ternary_dot_vnni(int32_t *sums, const int8_t *a, int64_t a_stride
                                                              * two */
     for (int64_t left = blocks; left > 0; left -= max_run) {
         int64_t n = left < max_run ? left : max_run;
-        if (rows <= BB_TERNARY_DOT_EXPAND_ROWS) {
-            for (int64_t r = 0; r < rows; r += part) {
-                int64_t count = rows - r < part ? rows - r : part;
-                small_batch(sums + r * BB_PANEL, a + r * a_stride, a_stride, count, n, panel);
-            }
-        } else {
-            _Alignas(64) uint8_t k_steps[BB_TERNARY_DOT_RUN * 4 * BB_K_STEP_BYTES];
-            bb_ternary_expand(BB_SIMD_AVX512, k_steps, panel, n);
-            large_batch(sums, a, a_stride, rows, n, k_steps);
+        for (int64_t r = 0; r < rows; r += part) {
+            int64_t count = rows - r < part ? rows - r : part;
+            small_batch(sums + r * BB_PANEL, a + r * a_stride, a_stride, count, n, panel);
         }
         a += n * BB_BLOCK_COLUMNS;
         panel += n * BB_BLOCK_BYTES;

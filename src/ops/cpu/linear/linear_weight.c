@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: MIT
-/* dW of the ternary linear layer by dot products: x is B; dy, times its token's scale, is A. If x is int8 and there is no AMX
- * (whose bf16 is fast enough), dy is quantized to int8 too, column by column over a run of tokens; otherwise both are in bf16.
- * However the work is partitioned, every sum runs over the tokens in the same order.
+/* dW of the ternary linear layer in int8: x is B; dy, times its token's scale, is A, quantized to int8 column by column over a
+ * run of tokens. However the work is partitioned, every sum runs over the tokens in the same order.
  *
  * Runs have 256 tokens, each with its own scales, and are added in f32. This makes the error of one batch's gradient 2.0% of
  * its norm, against 0.9% in bf16 and 500% between batches; runs of 128 would give 1.3%. docs/PERFORMANCE.md says what that
@@ -9,10 +8,7 @@
 #include "core/arena.h"
 #include "core/math.h"
 #include "ops/cpu/linear/dot.h"
-#include "ops/cpu/linear/dot_product.h"
 #include "ops/cpu/linear/linear_kernels.h"
-
-#if defined(__x86_64__)
 
 enum {
     SLAB_BYTES = 8000000,  /* of x packed at a time: fits in the last-level cache */
@@ -26,30 +22,10 @@ static const void *row_of(const void *rows, bb_dtype dtype, int64_t row, int64_t
     return (const uint8_t *)rows + (size_t)(row * length + column) * bb_dtype_bytes(dtype);
 }
 
-/* ---- in bf16 --------------------------------------------------------------------------------------------------------- */
-
-static void weight_gradient_bf16(bb_device *dev, float *dw, bool add, const void *dy, bb_dtype dy_dtype, bb_rows x,
-                                 const bb_ternary *t, int64_t M) {
-    void *room = bb_cpu_shared(dev, bb_dot_product_room(dev, t->k, M));
-    if (!room) return;
-    bb_dot_product(dev, &(bb_dot_factors){.c = dw,
-                                          .add = add,
-                                          .a = dy,
-                                          .a_dtype = dy_dtype,
-                                          .s = x.scale,
-                                          .b = x.data,
-                                          .b_dtype = x.dtype,
-                                          .rows = t->n,
-                                          .columns = t->k,
-                                          .k = M,
-                                          .room = room});
-}
-
-/* ---- in int8 --------------------------------------------------------------------------------------------------------- */
-
 /* A slab of tokens. */
 typedef struct int8_gradient {
     bb_device *dev;
+    const bb_dot_weight *set;
     float *dw;
     bool add; /* accumulate into dw */
     const void *dy;
@@ -77,20 +53,27 @@ static size_t quads_layout(bb_dot_quads a[SLAB_RUNS], void *memory) {
 
 /* Rows n0 on of dW: packs their columns of dy, run by run, then multiplies with panels first .. end-1 of x. */
 static void int8_tile(const int8_gradient *g, int64_t n0, int64_t first, int64_t end) {
-    int64_t rows = bb_min(g->N - n0, BB_DOT_QUAD_ROWS), runs = bb_ceil_div(g->tokens, RUN_TOKENS);
+    int64_t runs = bb_ceil_div(g->tokens, RUN_TOKENS);
     bb_dot_quads a[SLAB_RUNS];
     void *memory = bb_cpu_scratch(g->dev, quads_layout(a, NULL));
     if (!memory) return;
     quads_layout(a, memory);
-    for (int64_t r = 0; r < runs; r++)
-        bb_dot_pack_quads(&a[r], row_of(g->dy, g->dy_dtype, r * RUN_TOKENS, g->N, n0), g->dy_dtype, g->N, g->s + r * RUN_TOKENS,
-                          run_tokens(g, r), rows);
+    for (int64_t r = 0; r < runs; r++) {
+        bb_dot_tokens run = {.x = row_of(g->dy, g->dy_dtype, r * RUN_TOKENS, g->N, n0),
+                             .dtype = g->dy_dtype,
+                             .stride = g->N,
+                             .s = g->s + r * RUN_TOKENS,
+                             .tokens = run_tokens(g, r),
+                             .columns = bb_min(g->N - n0, BB_DOT_QUAD_ROWS)};
+        g->set->pack_quads(&a[r], &run);
+    }
     for (int64_t j = first; j < end; j++) {
         const uint8_t *panel = g->packed_x + j * slab_k_steps(g) * BB_DOT_K_STEP_BYTES;
-        int64_t k = j * BB_PANEL, columns = bb_min(g->K - k, BB_PANEL);
-        for (int64_t r = 0; r < runs; r++)
-            bb_dot_add_int8(g->dw + n0 * g->K + k, g->add || r > 0, g->K, columns, &a[r], rows,
-                            bb_ceil_div(run_tokens(g, r), 4), panel + r * (RUN_TOKENS / 4) * BB_DOT_K_STEP_BYTES);
+        int64_t k = j * BB_PANEL;
+        for (int64_t r = 0; r < runs; r++) {
+            bb_dot_sums out = {g->dw + n0 * g->K + k, g->add || r > 0, g->K, bb_min(g->K - k, BB_PANEL)};
+            g->set->add(out, &a[r], bb_ceil_div(run_tokens(g, r), 4), panel + r * (RUN_TOKENS / 4) * BB_DOT_K_STEP_BYTES);
+        }
     }
 }
 
@@ -104,8 +87,8 @@ static void int8_slab(const int8_gradient *g) {
         for (int64_t i = 0; i < packs; i++) {
             int64_t m = i * PACK_TOKENS, tokens = bb_min(g->tokens - m, PACK_TOKENS);
             for (int64_t j = 0; j < panels; j++)
-                bb_dot_pack_codes(g->packed_x + (j * slab_k_steps(g) + m / 4) * BB_DOT_K_STEP_BYTES,
-                                  g->x + m * g->K + j * BB_PANEL, g->K, tokens, bb_min(g->K - j * BB_PANEL, BB_PANEL));
+                g->set->pack_codes(g->packed_x + (j * slab_k_steps(g) + m / 4) * BB_DOT_K_STEP_BYTES,
+                                   g->x + m * g->K + j * BB_PANEL, g->K, tokens, bb_min(g->K - j * BB_PANEL, BB_PANEL));
         }
 #pragma omp for schedule(dynamic)
         for (int64_t i = 0; i < row_tiles * groups; i++) {
@@ -115,27 +98,19 @@ static void int8_slab(const int8_gradient *g) {
     }
 }
 
-static void weight_gradient_int8(bb_device *dev, float *dw, bool add, const void *dy, bb_dtype dy_dtype, bb_rows x,
-                                 const bb_ternary *t, int64_t M) {
-    int8_gradient g = {.dev = dev, .dw = dw, .dy_dtype = dy_dtype, .N = t->n, .K = t->k};
-    int64_t row_bytes = bb_panels_of(t->k) * BB_PANEL;
+void bb_linear_int8_weight_gradient(bb_device *dev, const bb_weight_gradient *w) {
+    int64_t N = w->t->n, K = w->t->k, row_bytes = bb_panels_of(K) * BB_PANEL;
+    int8_gradient g = {
+        .dev = dev, .set = bb_cpu_of(dev)->kernels.dot_weight, .dw = w->dw, .dy_dtype = w->dy_dtype, .N = N, .K = K};
     int64_t slab = bb_clamp(SLAB_BYTES / (row_bytes * RUN_TOKENS), 1, SLAB_RUNS) * RUN_TOKENS;
-    g.packed_x = bb_cpu_shared(dev, (size_t)(bb_round_up(bb_min(M, slab), 4) * row_bytes));
+    g.packed_x = bb_cpu_shared(dev, (size_t)(bb_round_up(bb_min(w->M, slab), 4) * row_bytes));
     if (!g.packed_x) return;
-    for (int64_t m = 0; m < M; m += slab) {
-        g.add = add || m > 0;
-        g.tokens = bb_min(M - m, slab);
-        g.dy = row_of(dy, dy_dtype, m, t->n, 0);
-        g.x = (const int8_t *)x.data + m * t->k;
-        g.s = x.scale + m;
+    for (int64_t m = 0; m < w->M; m += slab) {
+        g.add = w->add || m > 0;
+        g.tokens = bb_min(w->M - m, slab);
+        g.dy = row_of(w->dy, w->dy_dtype, m, N, 0);
+        g.x = (const int8_t *)w->x.data + m * K;
+        g.s = w->x.scale + m;
         int8_slab(&g);
     }
 }
-
-void bb_linear_dot_weight_gradient(bb_device *dev, float *dw, bool add, const void *dy, bb_dtype dy_dtype, bb_rows x,
-                                   const bb_ternary *t, int64_t M) {
-    bool int8 = x.dtype == BB_I8 && bb_cpu_of(dev)->kernels.dot->int8_weight_gradient;
-    (int8 ? weight_gradient_int8 : weight_gradient_bf16)(dev, dw, add, dy, dy_dtype, x, t, M);
-}
-
-#endif

@@ -1,0 +1,121 @@
+// SPDX-License-Identifier: MIT
+/* Preparation of int8 operands (dot.h) as plain loops, which the compiler vectorizes for each unit that includes this. */
+#ifndef BB_OPS_CPU_DOT_ROWS_H
+#define BB_OPS_CPU_DOT_ROWS_H
+
+#include "core/math.h"
+#include "ops/cpu/linear/dot.h"
+#include "ops/cpu/linear/linear_kernels.h"
+#include "ops/cpu/vector/simd.h"
+
+static inline void dot_row_sums(int32_t *sums, const int8_t *a, int64_t rows, int64_t K) {
+    for (int64_t r = 0; r < rows; r++, a += K) {
+        int32_t sum = 0;
+#pragma omp simd reduction(+ : sum)
+        for (int64_t k = 0; k < K; k++) sum += a[k];
+        sums[r] = sum;
+    }
+}
+
+static inline float dot_absmax(const void *x, bb_dtype dtype, int64_t n) {
+    if (dtype == BB_F32) return bb_simd_absmax(x, n);
+    const bb_bf16 *half = x;
+    uint16_t max_bits = 0; /* magnitudes compare as integers, with NaN largest */
+#pragma omp simd reduction(max : max_bits)
+    for (int64_t i = 0; i < n; i++) {
+        uint16_t bits = half[i] & 0x7fffu;
+        max_bits = bits > max_bits ? bits : max_bits;
+    }
+    return bb_f32_from_bf16(max_bits);
+}
+
+static inline int32_t dot_quantize(int8_t *q, const void *x, bb_dtype dtype, float scale, int64_t n) {
+    int32_t sum = 0;
+    if (dtype == BB_F32) {
+        const float *whole = x;
+#pragma omp simd reduction(+ : sum)
+        for (int64_t i = 0; i < n; i++) {
+            int32_t code = bb_simd_round(whole[i] * scale);
+            q[i] = (int8_t)code;
+            sum += code;
+        }
+        return sum;
+    }
+    const bb_bf16 *half = x;
+#pragma omp simd reduction(+ : sum)
+    for (int64_t i = 0; i < n; i++) {
+        int32_t code = bb_simd_round(bb_f32_from_bf16(half[i]) * scale);
+        q[i] = (int8_t)code;
+        sum += code;
+    }
+    return sum;
+}
+
+/* out: (BB_DOT_QUAD_ROWS), columns of token t, times its scale; zeros past the last column */
+static inline void dot_scaled_row(float *out, const bb_dot_tokens *x, int64_t t) {
+    float s = x->s[t];
+    if (x->dtype == BB_F32) { /* NOLINT(bugprone-branch-clone): the analyzer does not see through the pragma */
+        const float *row = (const float *)x->x + t * x->stride;
+#pragma omp simd
+        for (int64_t i = 0; i < x->columns; i++) out[i] = row[i] * s;
+    } else {
+        const bb_bf16 *row = (const bb_bf16 *)x->x + t * x->stride;
+#pragma omp simd
+        for (int64_t i = 0; i < x->columns; i++) out[i] = bb_f32_from_bf16(row[i]) * s;
+    }
+}
+
+static inline void dot_pack_quads(bb_dot_quads *a, const bb_dot_tokens *x) {
+    enum { ROWS = BB_DOT_QUAD_ROWS };
+    float row[4][ROWS] = {{0}}, inverse[ROWS];
+    uint32_t max_bits[ROWS] = {0}; /* bit patterns: magnitudes compare as integers, with NaN largest */
+    for (int64_t t = 0; t < x->tokens; t++) {
+        dot_scaled_row(row[0], x, t);
+#pragma omp simd
+        for (int i = 0; i < ROWS; i++) {
+            uint32_t bits = bb_bits_of_f32(row[0][i]) & 0x7fffffffu;
+            max_bits[i] = bits > max_bits[i] ? bits : max_bits[i];
+        }
+    }
+    for (int i = 0; i < ROWS; i++) {
+        a->scales[i] = bb_f32_from_bits(max_bits[i]) * (1.0f / 127.0f);
+        if (a->scales[i] < BB_MIN_GRADIENT_SCALE) a->scales[i] = 0;
+        inverse[i] = a->scales[i] == 0 ? 0 : 1 / a->scales[i];
+        a->sums[i] = 0;
+    }
+    a->rows = x->columns;
+    uint32_t *left = a->left;
+    for (int64_t t = 0; t < x->tokens; t += 4, left += ROWS) {
+        for (int64_t i = 0; i < 4; i++)
+            if (t + i < x->tokens)
+                dot_scaled_row(row[i], x, t + i);
+            else
+                memset(row[i], 0, sizeof row[i]);
+#pragma omp simd
+        for (int i = 0; i < ROWS; i++) {
+            int32_t q0 = bb_simd_round(row[0][i] * inverse[i]), q1 = bb_simd_round(row[1][i] * inverse[i]),
+                    q2 = bb_simd_round(row[2][i] * inverse[i]), q3 = bb_simd_round(row[3][i] * inverse[i]);
+            a->sums[i] += q0 + q1 + q2 + q3;
+            left[i] = ((uint32_t)q0 & 0xffu) | ((uint32_t)q1 & 0xffu) << 8 | ((uint32_t)q2 & 0xffu) << 16 | (uint32_t)q3 << 24;
+        }
+    }
+}
+
+static inline void dot_pack_codes(uint8_t *panel, const int8_t *x, int64_t x_stride, int64_t tokens, int64_t columns) {
+    uint8_t rows[4][BB_DOT_COLUMNS] = {{0}};
+    for (int64_t t = 0; t < tokens; t += 4, panel += BB_DOT_K_STEP_BYTES) {
+        for (int64_t i = 0; i < 4; i++)
+            if (t + i < tokens)
+                memcpy(rows[i], x + (t + i) * x_stride, (size_t)columns);
+            else
+                memset(rows[i], 0, sizeof rows[i]);
+        uint32_t words[BB_DOT_COLUMNS];
+#pragma omp simd
+        for (int c = 0; c < BB_DOT_COLUMNS; c++)
+            words[c] = 0x80808080u ^ ((uint32_t)rows[0][c] | (uint32_t)rows[1][c] << 8 | (uint32_t)rows[2][c] << 16 |
+                                      (uint32_t)rows[3][c] << 24);
+        memcpy(panel, words, sizeof words);
+    }
+}
+
+#endif

@@ -1,0 +1,27 @@
+#!/usr/bin/env bash
+# SPDX-License-Identifier: MIT
+# What is compiled for one instruction set is reached through its table alone: a function that two units define would run wherever
+# the linker put it, on processors that lack its instructions too. So units with flags of their own export data and no functions,
+# and no unit of the backend has a weak symbol.
+set -euo pipefail
+build=$2
+command -v nm >/dev/null || { echo "skipped: there is no nm"; exit 77; }
+commands=$build/compile_commands.json
+units=$(perl -MJSON::PP -e 'local $/; for (@{decode_json(<STDIN>)}) { print "$_->{directory}/$1\n" if $_->{file} =~ m{/src/ops/cpu/} && $_->{command} =~ / -mavx/ && $_->{command} =~ / -o (\S+)/ }' <"$commands")
+objects=$(find "$build" -path '*bb_objects.dir/src/ops/cpu/*.o')
+[ -n "$objects" ] || { echo "FAIL: no objects in $build" >&2; exit 1; }
+case $(uname -m) in
+  x86_64) [ "$(wc -w <<<"$units")" -ge 5 ] || { echo "FAIL: few units have flags of their own: $units" >&2; exit 1; } ;;
+esac
+failures=0
+for object in $objects; do
+  if nm -u "$object" | grep -qE '__(asan|ubsan|tsan)_'; then echo "skipped: a sanitizer adds symbols"; exit 77; fi
+  weak=$(nm --defined-only "$object" | awk '$2 ~ /^[WVuvw]$/ { print $3 }')
+  [ -z "$weak" ] || { echo "FAIL: weak symbols in $object: $weak" >&2; failures=1; }
+done
+for object in $units; do
+  functions=$(nm --defined-only --extern-only "$object" | awk '$2 == "T" { print $3 }')
+  [ -z "$functions" ] || { echo "FAIL: functions that other units can call in $object: $functions" >&2; failures=1; }
+done
+[ "$failures" = 0 ] && echo "$(wc -w <<<"$units") units with instruction sets of their own export tables alone"
+exit $failures
