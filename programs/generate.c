@@ -9,20 +9,19 @@
 #include "commands.h"
 #include "common.h"
 #include "generate_options.h"
-#include "generate_report.h"
+#include "generate_prompts.h"
+#include "generate_samples.h"
 #include "interactive.h"
-#include "json_out.h"
 #include "progress.h"
 #include "signals.h"
-#include "text_out.h"
 
 typedef struct generate_args {
     bb_generation generation;
     bb_device_args device;
     bb_import_args import;
-    const char *model, *prompt, *prompt_file, *metrics_json, *draft;
+    const char *model, *prompt, *prompt_file, *prompts, *out, *metrics_json, *draft;
     const char *line_prefix, *line_suffix;
-    int samples;
+    int samples, parallel, cache_mb;
     bool metrics, json, echo, no_echo, interactive;
 } generate_args;
 
@@ -55,8 +54,34 @@ static const bb_cli_option options[] = {
      .offset = offsetof(generate_args, samples),
      .value = "N",
      .range = BB_CLI_FROM_TO(1, 10000),
-     .help = "generate N samples from one prompt, with seeds S, S + 1, ... Each starts with a line '--- sample 1 of N, seed "
+     .help = "generate N samples from one prompt, several at once, with seeds S, S + 1, ... Each starts with a line '--- "
+             "sample 1 of N, seed "
              "S ---' and ends with a newline"},
+    {.name = "prompts",
+     .type = BB_CLI_STRING,
+     .offset = offsetof(generate_args, prompts),
+     .value = "FILE.jsonl",
+     .help =
+         "generate for each line of a file, - for standard input: a JSON object with prompt or prompt_hex, and optionally id, "
+         "stop (a text or an array), and the generation options below by name. Writes one JSON line for each, in order: id, "
+         "line, text, finish, new_bytes, mean_logprob, or error"},
+    {.name = "out",
+     .type = BB_CLI_STRING,
+     .offset = offsetof(generate_args, out),
+     .value = "FILE",
+     .help = "with --prompts: write results to a file. If it exists, goes on after its last whole line"},
+    {.name = "parallel",
+     .type = BB_CLI_INT,
+     .offset = offsetof(generate_args, parallel),
+     .value = "N",
+     .range = BB_CLI_FROM_TO(1, 256),
+     .help = "texts generated at once; changes speed and memory, not the texts"},
+    {.name = "cache_mb",
+     .type = BB_CLI_INT,
+     .offset = offsetof(generate_args, cache_mb),
+     .value = "N",
+     .range = BB_CLI_FROM_TO(0, 100000000),
+     .help = "memory for the KV caches of all texts at once, in MB; texts that do not fit wait; 0: no limit"},
     {.group = &bb_import_group, .offset = offsetof(generate_args, import)},
     {.group = &bb_generation_group, .offset = offsetof(generate_args, generation)},
     {.help = "Conversation"},
@@ -114,7 +139,7 @@ static const bb_cli_command command = {
     .summary =
         "continues a prompt. Prints each byte unchanged as it is generated; on a terminal, prints whole UTF-8 characters "
         "and shows invalid bytes as \xEF\xBF\xBD.",
-    .usage = "MODEL [--prompt TEXT | --prompt_file F] [--interactive] [options]",
+    .usage = "MODEL [--prompt TEXT | --prompt_file F | --prompts F.jsonl] [--interactive] [options]",
     .options = options,
     .option_count = BB_CLI_COUNT(options),
     .examples =
@@ -122,109 +147,9 @@ static const bb_cli_command command = {
         "  bitbyte generate runs/small --temperature 0 --prompt_file - <start.txt >continued.txt\n"
         "  bitbyte generate runs/small --prompt 'Once' --echo --metrics --seed 7 | tee text.txt\n"
         "  bitbyte generate runs/small --prompt 'Q: Why? A:' --stop '\\n' --n 3 --json\n"
+        "  bitbyte generate runs/small --prompts questions.jsonl --out answers.jsonl --stop '\\n'\n"
         "  bitbyte generate runs/small --interactive --stop '\\nYou: ' --line_prefix '\\nYou: ' --line_suffix '\\nI: '\n",
 };
-
-/* State of on_byte and on_read. */
-typedef struct writer {
-    const generate_args *args;
-    bb_text_out text;
-    bb_sample *sample;
-    bb_progress progress;
-    int number;
-    bool failed; /* out of memory for the JSON text */
-} writer;
-
-static bool keep_byte(bb_sample *s, uint8_t byte) {
-    if (s->length == s->capacity) {
-        size_t capacity = s->capacity ? 2 * s->capacity : 4096;
-        uint8_t *larger = realloc(s->text, capacity);
-        if (!larger) return false;
-        s->text = larger;
-        s->capacity = capacity;
-    }
-    s->text[s->length++] = byte;
-    return true;
-}
-
-static bool on_byte(void *user, uint8_t byte) {
-    writer *w = user;
-    bb_text_out_byte(&w->text, byte);
-    if (!w->args->json) {
-        fflush(stdout);
-        return !*bb_signals_stop() && !ferror(stdout);
-    }
-    if (!keep_byte(w->sample, byte)) w->failed = true;
-    bb_progress_update(&w->progress, "sample %d of %d: %zu bytes", w->number, w->args->samples, w->sample->length);
-    return !*bb_signals_stop() && !w->failed;
-}
-
-static bool on_read(void *user, int64_t done, int64_t total) {
-    writer *w = user;
-    bb_progress_update(&w->progress, "reading the prompt: %lld of %lld bytes", (long long)done, (long long)total);
-    if (done == total) bb_progress_clear(&w->progress);
-    return !*bb_signals_stop();
-}
-
-/* See no-color.org. */
-static bool takes_escapes(void) {
-    const char *no_color = getenv("NO_COLOR"), *term = getenv("TERM");
-    return (!no_color || !*no_color) && !(term && strcmp(term, "dumb") == 0);
-}
-
-static void show_prompt(bb_text_out *text, const uint8_t *prompt, size_t length, bool terminal) {
-    if (length == 0) return;
-    bool dim = terminal && takes_escapes();
-    if (dim) fputs("\033[2m", stdout);
-    for (size_t i = 0; i < length; i++) bb_text_out_byte(text, prompt[i]);
-    if (dim) fputs("\033[0m", stdout);
-    fflush(stdout);
-}
-
-static bb_status write_metrics(const char *path, const bb_generate_report *r, bb_error *err) {
-    json_t *json = bb_generate_report_json(r);
-    char *text = json ? bb_json_dump(json, JSON_INDENT(2)) : NULL;
-    json_decref(json);
-    FILE *file = text ? fopen(path, "w") : NULL;
-    bool good = file && fprintf(file, "%s\n", text) > 0;
-    if (file && fclose(file) != 0) good = false;
-    free(text);
-    if (good) return BB_OK;
-    err->code = BB_ERR_IO;
-    snprintf(err->message, sizeof err->message, "%s: cannot write the metrics: %s", path, strerror(errno));
-    return err->code;
-}
-
-/* Generates one sample; prints it, or stores it for JSON. */
-static bb_status write_sample(bb_session *session, writer *w, const uint8_t *prompt, size_t length, bool terminal,
-                              bb_error *err) {
-    const generate_args *args = w->args;
-    bb_sample *s = w->sample;
-    bb_generate_options o = args->generation.options;
-    o.seed = s->seed;
-    o.on_byte = on_byte;
-    o.user = w;
-    if (args->samples > 1 && !args->json)
-        printf("--- sample %d of %d, seed %llu ---\n", w->number, args->samples, (unsigned long long)s->seed);
-    /* with --json nothing is printed here, but invalid UTF-8 is counted */
-    bb_text_out_open(&w->text, args->json ? NULL : stdout, args->json || !terminal);
-    if (!args->json && (args->echo || (terminal && !args->no_echo))) show_prompt(&w->text, prompt, length, terminal);
-    w->text.utf8.invalid = 0;
-    bb_status status = bb_session_generate(session, &o, &s->metrics, err);
-    bb_text_out_end(&w->text);
-    if (!args->json && (terminal || args->samples > 1)) fputc('\n', stdout);
-    fflush(stdout);
-    s->invalid_utf8 = w->text.utf8.invalid;
-    if (status == BB_OK && w->failed) {
-        err->code = status = BB_ERR_MEMORY;
-        snprintf(err->message, sizeof err->message, "out of memory for a text of %zu bytes", s->length);
-    }
-    if (status == BB_OK && args->metrics) {
-        bb_progress_clear(&w->progress);
-        bb_generate_report_show(s, stderr);
-    }
-    return status;
-}
 
 /* The models and texts that generation starts from. */
 typedef struct generation_input {
@@ -235,88 +160,100 @@ typedef struct generation_input {
     bb_bytes line_prefix, line_suffix;
 } generation_input;
 
-static bb_status write_samples(bb_session *session, writer *w, const generation_input *in, bb_error *err) {
-    const generate_args *args = w->args;
-    bool terminal = isatty(STDOUT_FILENO) == 1;
-    bb_sample *samples = calloc((size_t)args->samples, sizeof *samples);
-    int made = 0;
-    bb_status status = BB_OK;
-    if (!samples) {
-        err->code = status = BB_ERR_MEMORY;
-        strcpy(err->message, "out of memory for the samples");
-    }
-    if (status == BB_OK && args->samples > 1) status = bb_session_mark(session, err);
-    while (status == BB_OK && made < args->samples && !*bb_signals_stop() && !ferror(stdout)) {
-        if (made > 0) status = bb_session_rewind(session, err);
-        if (status != BB_OK) break;
-        w->sample = &samples[made++];
-        w->number = made;
-        w->sample->seed = args->generation.options.seed + (uint64_t)(made - 1);
-        status = write_sample(session, w, in->prompt, in->length, terminal, err);
-    }
-    bb_progress_clear(&w->progress);
-    if (status == BB_OK && made > 0) {
-        bb_generate_report r = {.model = in->model_path,
-                                .options = &args->generation.options,
-                                .samples = samples,
-                                .count = made,
-                                .prompt_seconds = samples[0].metrics.prompt_seconds,
-                                .prompt_bytes = (int64_t)in->length};
-        if (args->metrics_json) status = write_metrics(args->metrics_json, &r, err);
-        r.with_text = true;
-        if (args->json) bb_json_line(bb_generate_report_json(&r));
-    }
-    for (int i = 0; i < made; i++) free(samples[i].text);
-    free(samples);
-    return status;
-}
-
-/* Returns the exit status, or -1 with err. */
-static int write_texts(const generate_args *args, const generation_input *in, bb_error *err) {
-    int64_t context =
-        args->generation.options.context_length ? args->generation.options.context_length : bb_model_trained_length(in->model);
-    writer w = {.args = args};
-    bb_session *session = NULL;
-    bb_session_options session_options;
-    bb_generation_session(&args->generation, &session_options);
-    session_options.draft = in->draft;
-    session_options.on_read = on_read;
-    session_options.user = &w;
-    bb_progress_open(&w.progress, stderr, 0);
-    if (context > bb_model_trained_length(in->model))
+static void note_lengths(const generate_args *args, const generation_input *in) {
+    const bb_generate_options *o = &args->generation.options;
+    int trained = bb_model_trained_length(in->model);
+    int64_t context = o->context_length ? o->context_length : trained;
+    if (context > trained)
         fprintf(stderr, "note: a context of %lld bytes exceeds the trained length of %d; output gets worse beyond it\n",
-                (long long)context, bb_model_trained_length(in->model));
-    if (args->interactive)
-        bb_interactive_prepare(&session_options);
-    else if ((int64_t)in->length + args->generation.options.max_new_bytes > context)
+                (long long)context, trained);
+    if (!args->interactive && !args->prompts && (int64_t)in->length + o->max_new_bytes > context)
         fprintf(
             stderr,
             "note: %zu prompt bytes and %lld new bytes exceed the context of %lld; its older half is dropped whenever it is "
             "full\n",
-            in->length, (long long)args->generation.options.max_new_bytes, (long long)context);
+            in->length, (long long)o->max_new_bytes, (long long)context);
+}
+
+static bool on_read(void *user, int64_t done, int64_t total) {
+    bb_progress_update(user, "reading the prompt: %lld of %lld bytes", (long long)done, (long long)total);
+    if (done == total) bb_progress_clear(user);
+    return !*bb_signals_stop();
+}
+
+/* Returns the exit status, or -1 with err. */
+static int converse(const generate_args *args, const generation_input *in, bb_error *err) {
+    bb_session *session = NULL;
+    bb_session_options session_options;
+    bb_progress progress;
+    int exit_status = -1;
+    bb_progress_open(&progress, stderr, 0);
+    bb_generation_session(&args->generation, &session_options);
+    session_options.draft = in->draft;
+    session_options.on_read = on_read;
+    session_options.user = &progress;
+    bb_interactive_prepare(&session_options);
     bb_signals_install(NULL, NULL, NULL);
     bb_status status = bb_session_open(in->model, &session_options, &session, err);
     if (status == BB_OK) status = bb_session_feed(session, in->prompt, in->length, err);
-    bb_progress_clear(&w.progress);
-    int exit_status = -1;
-    if (status == BB_OK && args->interactive) {
+    bb_progress_clear(&progress);
+    if (status == BB_OK) {
         bb_interactive i = {.generation = &args->generation,
                             .session = session,
                             .line_prefix = in->line_prefix,
                             .line_suffix = in->line_suffix,
                             .metrics = args->metrics};
         exit_status = bb_interactive_run(&i, err);
-    } else {
-        if (status == BB_OK) status = write_samples(session, &w, in, err);
-        if (status == BB_OK || status == BB_ERR_INTERRUPTED) exit_status = bb_signals_exit_status();
+    } else if (status == BB_ERR_INTERRUPTED) {
+        exit_status = bb_signals_exit_status();
     }
     bb_session_close(session);
     return exit_status;
 }
 
+/* Returns the exit status, or -1 with err. */
+static int write_texts(const generate_args *args, const generation_input *in, bb_error *err) {
+    bb_batch_options batch;
+    bb_batch_options_default(&batch);
+    batch.max_sequences = args->prompts ? args->parallel : args->samples < args->parallel ? args->samples : args->parallel;
+    batch.cache_bytes = (uint64_t)args->cache_mb * 1000000;
+    batch.draft = in->draft;
+    note_lengths(args, in);
+    if (args->interactive) return converse(args, in, err);
+    bb_signals_install(NULL, NULL, NULL);
+    if (args->prompts) {
+        const bb_prompt_file file = {
+            .model = in->model, .generation = &args->generation, .batch = &batch, .prompts = args->prompts, .out = args->out};
+        return bb_generate_prompts(&file, err);
+    }
+    const bb_samples samples = {.model = in->model,
+                                .model_path = in->model_path,
+                                .generation = &args->generation,
+                                .batch = &batch,
+                                .prompt = {in->prompt, in->length},
+                                .count = args->samples,
+                                .metrics_json = args->metrics_json,
+                                .metrics = args->metrics,
+                                .json = args->json,
+                                .echo = args->echo,
+                                .no_echo = args->no_echo};
+    return bb_generate_samples(&samples, err) == BB_OK ? bb_signals_exit_status() : -1;
+}
+
+static const char *prompts_contradiction(const generate_args *args) {
+    if (args->prompt || args->prompt_file) return "--prompts takes the place of --prompt and --prompt_file";
+    if (args->samples > 1) return "--prompts generates one text for each line; repeat the line with other seeds";
+    if (args->interactive) return "--prompts and --interactive exclude each other";
+    if (args->metrics_json || args->metrics || args->echo)
+        return "--prompts writes its own JSON; omit --metrics, --metrics_json and --echo";
+    return NULL;
+}
+
 static const char *contradiction(const bb_cli *cli, const generate_args *args) {
     if (args->prompt && args->prompt_file) return "give --prompt or --prompt_file, not both";
     if (args->echo && args->no_echo) return "give --echo or --no_echo, not both";
+    if (args->prompts && prompts_contradiction(args)) return prompts_contradiction(args);
+    if (args->out && !args->prompts) return "--out needs --prompts; otherwise redirect standard output";
     if (args->json && args->echo) return "--json output has no prompt; omit --echo";
     if (args->draft && args->generation.speculate == BB_SPECULATE_OFF)
         return "--draft has no effect with --speculate off; omit one of them";
@@ -341,6 +278,12 @@ static void note_unused(const bb_cli *cli, const generate_args *args) {
     if (o->repetition_penalty >= 1 && o->repetition_penalty <= 1)
         bb_cli_unused(cli, "repetition_window", "--repetition_penalty is 1: off");
     if (args->json) bb_cli_unused(cli, "no_echo", "--json output has no prompt");
+    if (args->prompts) {
+        bb_cli_unused(cli, "json", "--prompts always writes JSON");
+        bb_cli_unused(cli, "no_echo", "--prompts does not print prompts");
+    }
+    if (args->interactive) bb_cli_unused(cli, "cache_mb", "--interactive has one text");
+    if (!args->prompts && args->samples == 1) bb_cli_unused(cli, "parallel", "there is one text; see --n and --prompts");
     bb_device_args_notes(cli, &args->device);
 }
 
@@ -359,8 +302,8 @@ static bb_status unescape_lines(const generate_args *args, uint8_t **memory, gen
     return bb_unescape("line_suffix", args->line_suffix, at + in->line_prefix.size, &in->line_suffix.size, err);
 }
 
-/* The metrics file must not replace an input (`read`, entries may be NULL) or a file of a run. */
-static bb_status check_metrics_path(const char *path, const char *const read[], int count, bb_error *err) {
+/* A file that is written must not replace an input (`read`, entries may be NULL) or a file of a run. */
+static bb_status check_output_path(const char *path, const char *const read[], int count, bb_error *err) {
     struct stat target, source;
     bool there = stat(path, &target) == 0;
     for (int i = 0; there && i < count; i++) {
@@ -398,7 +341,11 @@ static int generate(const bb_cli *cli, generate_args *args) {
     in.draft = draft.model;
     if (status == BB_OK && args->metrics_json) {
         const char *const inputs[] = {found.path, args->draft ? draft.path : NULL, args->prompt_file};
-        status = check_metrics_path(args->metrics_json, inputs, 3, &err);
+        status = check_output_path(args->metrics_json, inputs, 3, &err);
+    }
+    if (status == BB_OK && args->out) {
+        const char *const inputs[] = {found.path, args->draft ? draft.path : NULL, args->prompts};
+        status = check_output_path(args->out, inputs, 3, &err);
     }
     if (status == BB_OK && args->prompt_file) {
         status = bb_read_text(args->prompt_file, bb_signals_stop(), &read, &in.length, &err);
@@ -416,7 +363,7 @@ static int generate(const bb_cli *cli, generate_args *args) {
 }
 
 int bb_cmd_generate(int argc, char **argv) {
-    generate_args args = {.samples = 1, .line_prefix = "\\n", .line_suffix = ""};
+    generate_args args = {.samples = 1, .parallel = 16, .line_prefix = "\\n", .line_suffix = ""};
     bb_generation_default(&args.generation);
     bb_cli cli;
     int exit_status = bb_cli_parse(&cli, &command, &args, argc, argv);

@@ -108,6 +108,39 @@ cmp out binary || fail "the prompt is not echoed byte for byte"
 "${generate[@]}" --prompt - --max_new_bytes 20 <text.txt >out 2>err || fail "a prompt longer than the window"
 [ "$(wc -c <out)" = 20 ] || fail "a prompt longer than the window: bytes"
 
+# ---- a file of prompts: each line's text is the one that its options give alone, in order; a stopped run goes on
+for seed in 1 2 3 4 5 6; do
+    expect 0 "${generate[@]}" --prompt "The $seed" --seed $seed --max_new_bytes $((seed % 2 ? 60 : 9)) --json
+    json_value out samples | perl -MJSON::PP -e 'local $/; my $s = decode_json(<STDIN>)->[0]; print $s->{hex} // unpack("H*", do { my $t = $s->{text}; utf8::encode($t); $t }), "\n"'
+    printf '{"prompt": "The %d", "id": "text %d", "seed": %d, "max_new_bytes": %d}\n\n' $seed $seed $seed $((seed % 2 ? 60 : 9)) >&3
+done 3>prompts.jsonl >expected
+results() {
+    perl -MJSON::PP -ne 'my $j = decode_json($_); my $t = $j->{text}; utf8::encode($t); print $j->{hex} // unpack("H*", $t), "\n"' "$1"
+}
+for parallel in 1 3 16; do
+    expect 0 "${generate[@]}" --prompts prompts.jsonl --parallel $parallel
+    results out | cmp - expected || fail "generate --prompts --parallel $parallel"
+done
+[ "$(perl -MJSON::PP -ne 'my $j = decode_json($_); print "$j->{line} $j->{id};"' out)" = "1 text 1;3 text 2;5 text 3;7 text 4;9 text 5;11 text 6;" ] ||
+    fail "generate --prompts: lines and ids"
+"${generate[@]}" --prompts - --out all.jsonl --cache_mb 1 <prompts.jsonl 2>err || fail "generate --prompts -"
+head -c $(($(head -n 3 all.jsonl | wc -c) + 5)) all.jsonl >part.jsonl
+expect 0 "${generate[@]}" --prompts prompts.jsonl --out part.jsonl
+complains "holds 3 results"
+cmp part.jsonl all.jsonl || fail "generate --prompts --out goes on wrongly"
+printf '%s\n' '{"prompt_hex": "546865", "stop": ["e", "t"]}' '{"prompt": 3}' '{"prompt": "x", "temprature": 1}' '{"prompt": "x", "top_p": 0}' '[' >bad.jsonl
+expect 1 "${generate[@]}" --prompts bad.jsonl
+complains "4 lines failed"
+for part in '"line":2,"error":"prompt: expected a string"' "unknown key 'temprature'" '"line":4,"error":"top_p 0' '"line":5,"error":"expected a JSON object'; do says "$part"; done
+head -n 1 prompts.jsonl >short.jsonl
+expect 1 "${generate[@]}" --prompts short.jsonl --out part.jsonl
+complains "name another file"
+expect 2 "${generate[@]}" --prompts prompts.jsonl --out prompts.jsonl
+complains "is an input of this command"
+expect 2 "${generate[@]}" --prompts prompts.jsonl --prompt x
+expect 2 "${generate[@]}" --out x
+complains "--out needs --prompts"
+
 # ---- a conversation by a pipe
 conversation() { "${generate[@]}" --interactive --max_new_bytes 20 --temperature 0 "$@" >out 2>err; }
 conversation <<<"The " || fail "generate --interactive"
