@@ -519,7 +519,8 @@ typedef struct bb_plan_request {
     const char *size;        /* see bb_config_of_size */
     const bb_config *config; /* instead of a size */
     int seq_len, batch_size, grad_accum, global_batch;
-    bb_dist *dist; /* that will train: all its ranks call bb_plan_run. NULL: this process */
+    const bb_optimizer_options *optimizer; /* whose speed is measured; share_over is ignored. NULL: the default recipe */
+    bb_dist *dist;                         /* that will train: all its ranks call bb_plan_run. NULL: this process */
 } bb_plan_request;
 
 enum { BB_PLAN_LINES = 4 };

@@ -147,24 +147,12 @@ static void note_changes(const bb_train_args *args, bb_train_report *report, int
     bb_train_report_note(report, message);
 }
 
-static bb_optimizer_options optimizer_options(const bb_train_args *args, bb_dist *dist) {
-    bb_optimizer_options optimizer;
-    bb_optimizer_options_default(&optimizer);
-    optimizer.kind = (bb_optimizer_kind)args->optim;
-    optimizer.lr = args->lr;
-    optimizer.lr_adam = args->lr_adam;
-    optimizer.weight_decay = args->wd;
-    optimizer.decay_all = args->wd_all;
-    optimizer.share_over = args->zero ? dist : NULL;
-    return optimizer;
-}
-
 static bb_status open_run(const bb_train_args *args, bb_train_report *report, run *r, bb_error *err) {
     bb_config config;
     bb_train_memory memory = {0};
     bb_status status;
     bb_model_args_config(&args->model, &config);
-    bb_optimizer_options optimizer = optimizer_options(args, r->dist);
+    bb_optimizer_options optimizer = bb_train_optimizer_options(args, r->dist);
     bb_device_args device_args = args->device;
     if (device_args.threads == 0 && bb_dist_size(r->dist) > 1) device_args.threads = bb_dist_threads(r->dist);
     status = bb_device_args_open(&device_args, &r->device, err);

@@ -38,6 +38,9 @@ typedef struct bb_train_args {
     char *absolute[3]; /* memory of absolute paths */
 } bb_train_args;
 
+/* Of the run; its moments are shared over dist with --zero. */
+bb_optimizer_options bb_train_optimizer_options(const bb_train_args *args, bb_dist *dist);
+
 /* The option table, train_option_table.c. */
 extern const bb_cli_command bb_train_command;
 

@@ -67,12 +67,14 @@ int bb_train_plan(const bb_cli *cli, bb_dist *dist, bool has_shape, bb_train_arg
     if (bb_cli_given(cli, "steps")) return bb_cli_usage_error(&bb_train_command, "give --minutes or --steps, not both");
     bb_config config;
     bb_model_args_config(&args->model, &config);
+    const bb_optimizer_options optimizer = bb_train_optimizer_options(args, dist);
     bb_plan_request request = {.minutes = args->minutes,
                                .config = has_shape || !is_auto(args) || given_shape(cli) ? &config : NULL,
                                .seq_len = given_int(cli, "seq_len", o->seq_len),
                                .batch_size = given_int(cli, "batch_size", o->batch_size),
                                .grad_accum = given_int(cli, "grad_accum", o->grad_accum),
                                .global_batch = given_int(cli, "global_batch", (int)o->global_batch),
+                               .optimizer = &optimizer,
                                .dist = dist};
     bb_status status = data_bytes(args, &request.data_bytes, &err);
     if (status == BB_OK) status = bb_device_args_open(&args->device, &device, &err);

@@ -82,7 +82,7 @@ static int tear_down(void **state) {
         (void)E;                                                                                                               \
     } while (0)
 
-static void test_device(void **state) {
+static void device_calls_refuse_bad_arguments(void **state) {
     (void)state;
     bb_device *out = f.device;
     uint64_t total = 1, available = 1;
@@ -103,7 +103,7 @@ static void test_device(void **state) {
     assert_non_null(bb_version());
 }
 
-static void test_dist(void **state) {
+static void dist_calls_refuse_bad_arguments(void **state) {
     (void)state;
     bb_dist *out;
     uint64_t value;
@@ -124,7 +124,7 @@ static void test_dist(void **state) {
     /* bb_dist_abort ends the process, with NULL as well: not called here. */
 }
 
-static void test_config(void **state) {
+static void config_calls_refuse_bad_arguments(void **state) {
     (void)state;
     bb_config config;
     bb_memory_estimate estimate;
@@ -158,7 +158,7 @@ static void test_config(void **state) {
     REFUSED("batch_size 0", bb_memory_predict_rank(&f.config, &train, &optimizer, &estimate, E));
 }
 
-static void test_profile_and_files(void **state) {
+static void profile_and_file_calls_refuse_bad_arguments(void **state) {
     (void)state;
     bb_device *profiled = f.device;
     char *text;
@@ -177,7 +177,7 @@ static void test_profile_and_files(void **state) {
     assert_int_equal(bb_trainer_sampling(NULL), 0);
 }
 
-static void test_model(void **state) {
+static void model_calls_refuse_bad_arguments(void **state) {
     (void)state;
     bb_model *out = f.model;
     bb_tensor_info info;
@@ -258,7 +258,7 @@ static void test_model(void **state) {
     REFUSED("model is NULL", bb_model_zero_gradients(NULL, E));
 }
 
-static void test_layer(void **state) {
+static void layer_calls_refuse_bad_arguments(void **state) {
     (void)state;
     const float x[ROWS * IN] = {0};
     float y[ROWS * IN], w[IN * OUT], scale[ROWS];
@@ -297,7 +297,7 @@ static void test_layer(void **state) {
     REFUSED("dy is NULL", bb_bitlinear_backward(f.layer, NULL, ROWS, NULL, w, E));
 }
 
-static void test_data(void **state) {
+static void dataset_calls_refuse_bad_arguments(void **state) {
     (void)state;
     bb_dataset *out = f.dataset;
     uint8_t x[T], y[T];
@@ -325,7 +325,7 @@ static void test_data(void **state) {
     bb_dataset_set_position(NULL, 1);
 }
 
-static void test_pack(void **state) {
+static void pack_calls_refuse_bad_arguments(void **state) {
     (void)state;
     char *text;
     size_t size;
@@ -354,7 +354,7 @@ static void test_pack(void **state) {
     REFUSED("input 0 is NULL", bb_pack(&good, NULL, E));
 }
 
-static void test_optimizer(void **state) {
+static void optimizer_calls_refuse_bad_arguments(void **state) {
     (void)state;
     bb_optimizer *out = f.optimizer;
     bb_loss_scaler *scaler = f.scaler;
@@ -413,7 +413,7 @@ static bb_status load(void *user, const char *path, bb_error *err) {
     return BB_OK;
 }
 
-static void test_training(void **state) {
+static void training_calls_refuse_bad_arguments(void **state) {
     (void)state;
     bb_trainer *out = f.trainer;
     bb_train_options good, o;
@@ -482,7 +482,7 @@ static void test_training(void **state) {
     REFUSED("load is NULL", bb_run_latest_valid(scratch_dir, NULL, NULL, NULL, E));
 }
 
-static void test_evaluation(void **state) {
+static void evaluation_calls_refuse_bad_arguments(void **state) {
     (void)state;
     bb_eval_options good, o;
     bb_eval_result result;
@@ -500,7 +500,7 @@ static void test_evaluation(void **state) {
     REFUSED("type 9", bb_evaluate(f.model, f.data, &o, &result, E));
 }
 
-static void test_generation(void **state) {
+static void generation_calls_refuse_bad_arguments(void **state) {
     (void)state;
     const uint8_t byte = 'a';
     const bb_bytes nothing = {NULL, 1};
@@ -542,7 +542,7 @@ static void test_generation(void **state) {
     REFUSED("bytes is NULL", bb_generate(f.model, NULL, 1, &good, NULL, E));
 }
 
-static void test_batch(void **state) {
+static void batch_calls_refuse_bad_arguments(void **state) {
     (void)state;
     bb_batch *batch = NULL;
     bb_batch_options options;
@@ -573,7 +573,7 @@ static void test_batch(void **state) {
     bb_batch_close(NULL);
 }
 
-static void test_information(void **state) {
+static void information_calls_refuse_bad_arguments(void **state) {
     (void)state;
     char *json = NULL;
     bool good;
@@ -605,13 +605,13 @@ static void test_information(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_device),     cmocka_unit_test(test_dist),
-        cmocka_unit_test(test_config),     cmocka_unit_test(test_profile_and_files),
-        cmocka_unit_test(test_model),      cmocka_unit_test(test_layer),
-        cmocka_unit_test(test_data),       cmocka_unit_test(test_pack),
-        cmocka_unit_test(test_optimizer),  cmocka_unit_test(test_training),
-        cmocka_unit_test(test_evaluation), cmocka_unit_test(test_generation),
-        cmocka_unit_test(test_batch),      cmocka_unit_test(test_information),
+        cmocka_unit_test(device_calls_refuse_bad_arguments),     cmocka_unit_test(dist_calls_refuse_bad_arguments),
+        cmocka_unit_test(config_calls_refuse_bad_arguments),     cmocka_unit_test(profile_and_file_calls_refuse_bad_arguments),
+        cmocka_unit_test(model_calls_refuse_bad_arguments),      cmocka_unit_test(layer_calls_refuse_bad_arguments),
+        cmocka_unit_test(dataset_calls_refuse_bad_arguments),    cmocka_unit_test(pack_calls_refuse_bad_arguments),
+        cmocka_unit_test(optimizer_calls_refuse_bad_arguments),  cmocka_unit_test(training_calls_refuse_bad_arguments),
+        cmocka_unit_test(evaluation_calls_refuse_bad_arguments), cmocka_unit_test(generation_calls_refuse_bad_arguments),
+        cmocka_unit_test(batch_calls_refuse_bad_arguments),      cmocka_unit_test(information_calls_refuse_bad_arguments),
     };
     return cmocka_run_group_tests(tests, set_up, tear_down);
 }

@@ -4,8 +4,7 @@
 #include "support.h"
 
 #include "core/file.h"
-#include "core/rng.h"
-#include "model/model.h"
+#include "exact_model.h"
 #include "scratch.h"
 
 enum { V = 256 };
@@ -33,26 +32,6 @@ enum { FORMATS = sizeof formats / sizeof *formats };
 
 static bb_device *device;
 
-/* Half of the weights are 0 and half twice the scale, which f16 can hold: every conversion is exact. With scale 0 the weights
- * stay random. */
-static void save_model(float scale, const char *path) {
-    bb_model *m;
-    assert_ok(bb_model_create(device, &config, 3, &m, &test_error));
-    for (int i = 0; i < bb_model_tensor_count(m) && scale > 0; i++) {
-        bb_tensor_info info;
-        assert_ok(bb_model_tensor_info(m, i, &info, &test_error));
-        size_t n = (size_t)(info.shape[0] * (info.rank == 2 ? info.shape[1] : 1));
-        float *w = calloc(n, sizeof *w);
-        for (size_t k = 0; k < n; k++)
-            if ((k + k / 64) % 2) w[k] = bb_rng_below(5, BB_STREAM_TEST, k + n, 2) ? 2 * scale : -2 * scale;
-        if (info.ternary) assert_ok(bb_model_set_tensor(m, info.name, w, n, &test_error));
-        free(w);
-    }
-    m->trained_length = 777;
-    assert_ok(bb_model_save(m, path, &test_error));
-    bb_model_free(m);
-}
-
 static bb_status convert(bb_device *on, const char *from, const char *to, const char *format, const char *type) {
     bb_export_options options;
     bb_export_options_default(&options);
@@ -69,9 +48,9 @@ static void expect_same_file(const char *path, const char *expected) {
     free(data);
 }
 
-static void test_every_pair(void **state) {
+static void every_pair_of_formats_converts(void **state) {
     (void)state;
-    save_model(0x1p-6f, scratch_path("from.safetensors"));
+    exact_model_save(device, &config, 0x1p-6f, scratch_path("from.safetensors"));
     for (int i = 0; i < FORMATS; i++)
         assert_ok(convert(device, scratch_path("from.safetensors"), scratch_path(formats[i].name), formats[i].format,
                           formats[i].type));
@@ -88,11 +67,11 @@ static void test_every_pair(void **state) {
 }
 
 /* Masters made from g q give the same codes, and a scale that differs in its last places at most. */
-static void test_masters_of_codes(void **state) {
+static void masters_of_codes_give_the_same_codes(void **state) {
     (void)state;
     static const int quantized[] = {0, 4, 5};
     bb_model *a, *b;
-    save_model(0, scratch_path("random.safetensors"));
+    exact_model_save(device, &config, 0, scratch_path("random.safetensors"));
     assert_ok(bb_model_load_for_inference(device, scratch_path("random.safetensors"), &a, &test_error));
     for (size_t i = 0; i < sizeof quantized / sizeof *quantized; i++) {
         char name[32];
@@ -119,11 +98,11 @@ static void test_masters_of_codes(void **state) {
     bb_model_free(a);
 }
 
-static void test_devices_write_the_same(void **state) {
+static void devices_write_the_same_bytes(void **state) {
     (void)state;
     bb_device *ref;
     assert_ok(bb_device_open("ref", 1, &ref, &test_error));
-    save_model(0, scratch_path("random.safetensors"));
+    exact_model_save(device, &config, 0, scratch_path("random.safetensors"));
     for (int i = 0; i < FORMATS - 1; i++) {
         assert_ok(
             convert(device, scratch_path("random.safetensors"), scratch_path("of_cpu"), formats[i].format, formats[i].type));
@@ -133,13 +112,13 @@ static void test_devices_write_the_same(void **state) {
     bb_device_close(ref);
 }
 
-static void test_names_and_sources(void **state) {
+static void sources_are_never_overwritten(void **state) {
     (void)state;
     const char *from = scratch_path("from.safetensors"), *hf = scratch_path("source_hf");
     char config_path[600], weights[600];
     (void)snprintf(config_path, sizeof config_path, "%s/config.json", hf);
     (void)snprintf(weights, sizeof weights, "%s/model.safetensors", hf);
-    save_model(0x1p-6f, from);
+    exact_model_save(device, &config, 0x1p-6f, from);
     assert_string_equal(bb_export_format_for("a.gguf"), "gguf");
     assert_string_equal(bb_export_format_for("A.GGUF"), "gguf");
     assert_string_equal(bb_export_format_for("new/"), "hf");
@@ -171,7 +150,8 @@ static int close_all(void **state) {
 }
 
 int main(void) {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_every_pair), cmocka_unit_test(test_masters_of_codes),
-                                       cmocka_unit_test(test_devices_write_the_same), cmocka_unit_test(test_names_and_sources)};
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(every_pair_of_formats_converts), cmocka_unit_test(masters_of_codes_give_the_same_codes),
+        cmocka_unit_test(devices_write_the_same_bytes), cmocka_unit_test(sources_are_never_overwritten)};
     return cmocka_run_group_tests(tests, open_all, close_all);
 }

@@ -214,6 +214,14 @@ expect 3 ranks 2 "${model[@]}" --steps 1000000 --max_minutes 0.05 --save_minutes
 says "stopped after step"
 [ "$(grep -c ' saved ' out)" -ge 2 ] || fail "--save_minutes saved $(grep -c ' saved ' out) times"
 
+# A plan and its correction are the same for all ranks.
+perl -e 'local $/; my $text = <STDIN>; print $text x (1 + 4000000 / length $text)' <text.txt >long.txt
+expect 0 ranks 2 --data long.txt "${model[@]:2}" --minutes 0.05 --out planned
+says "plan     shape as given"
+steps=$(json_value planned/config.json steps)
+says "done: $steps steps"
+[ -f "$(last planned "$steps")" ] || fail "2 ranks with --minutes: no checkpoint of step $steps, the last"
+
 if unshare -m true 2>/dev/null; then
     mkdir full
     bytes=$(wc -c <"$(last one 8)")

@@ -93,7 +93,7 @@ static json_t *read_json(const char *folder, const char *name) {
     return json;
 }
 
-static void test_weights(void **state) {
+static void weights_are_written(void **state) {
     (void)state;
     const char *f32 = scratch_path("f32"), *bf16 = scratch_path("bf16");
     assert_ok(export_to(f32, NULL, NULL));
@@ -108,7 +108,7 @@ static void test_weights(void **state) {
     json_decref(config);
 }
 
-static void test_configuration(void **state) {
+static void configuration_is_written(void **state) {
     (void)state;
     static const struct {
         const char *key;
@@ -134,7 +134,7 @@ static void test_configuration(void **state) {
     json_decref(generation);
 }
 
-static void test_tokenizer(void **state) {
+static void tokenizer_is_written(void **state) {
     (void)state;
     static const struct {
         const char *token;
@@ -158,7 +158,7 @@ static void test_tokenizer(void **state) {
     json_decref(settings);
 }
 
-static void test_nothing_is_written_over(void **state) {
+static void existing_files_are_not_overwritten(void **state) {
     (void)state;
     const char *full = scratch_path("full"), *file = scratch_path("file");
     const char *note = inside(full, "note");
@@ -205,10 +205,10 @@ static int tear_down(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_weights),
-        cmocka_unit_test(test_configuration),
-        cmocka_unit_test(test_tokenizer),
-        cmocka_unit_test(test_nothing_is_written_over),
+        cmocka_unit_test(weights_are_written),
+        cmocka_unit_test(configuration_is_written),
+        cmocka_unit_test(tokenizer_is_written),
+        cmocka_unit_test(existing_files_are_not_overwritten),
     };
     return cmocka_run_group_tests(tests, set_up, tear_down);
 }

@@ -93,7 +93,7 @@ static void put_good(file *f) {
     put_data(f, 44);
 }
 
-static void test_good_header(void **state) {
+static void valid_header_is_read(void **state) {
     (void)state;
     file f;
     bb_tensor_source *s;
@@ -128,7 +128,7 @@ static void test_good_header(void **state) {
         }
 }
 
-static void test_hostile_metadata(void **state) {
+static void hostile_metadata_is_refused(void **state) {
     (void)state;
     file f;
     put_header(&f, 0, 0);
@@ -214,7 +214,7 @@ static void test_hostile_metadata(void **state) {
     refused(&f, BB_ERR_FORMAT, "general.alignment");
 }
 
-static void test_hostile_tensors(void **state) {
+static void hostile_tensors_are_refused(void **state) {
     (void)state;
     static const struct {
         uint64_t n;
@@ -269,7 +269,7 @@ static void test_hostile_tensors(void **state) {
 }
 
 /* Files of the shape that was found to break other readers. */
-static void test_known_attacks(void **state) {
+static void known_attacks_are_refused(void **state) {
     (void)state;
     file f;
     /* CVE-2024-21802: more dimensions than the reader has room for, each with its size. */
@@ -320,7 +320,7 @@ static void test_known_attacks(void **state) {
 
 /* ---- types ------------------------------------------------------------------------------------------------------------- */
 
-static void test_types(void **state) {
+static void blocks_of_each_type_decode(void **state) {
     (void)state;
     static float out[256];
     uint8_t q8[34] = {0x00, 0x38, 127, 0x81}; /* 0.5; 127, -127, 0 ... */
@@ -347,7 +347,7 @@ static void test_types(void **state) {
     }
 }
 
-static void test_byte_tokens(void **state) {
+static void each_byte_has_its_token(void **state) {
     (void)state;
     assert_string_equal(bb_gguf_byte_token('a').text, "a");
     assert_string_equal(bb_gguf_byte_token(0).text, "\xc4\x80");    /* U+0100 */
@@ -358,7 +358,7 @@ static void test_byte_tokens(void **state) {
         for (int b = 0; b < a; b++) assert_string_not_equal(bb_gguf_byte_token(a).text, bb_gguf_byte_token(b).text);
 }
 
-static void test_f16(void **state) {
+static void f16_rounds_to_nearest_even(void **state) {
     (void)state;
     for (uint32_t h = 0; h < 0x7c00u; h++) { /* each value of f16, and the middle between it and the next */
         float a = bb_f32_from_f16((uint16_t)h), b = h == 0x7bffu ? 65536.0f : bb_f32_from_f16((uint16_t)(h + 1));
@@ -373,12 +373,10 @@ static void test_f16(void **state) {
 }
 
 int main(void) {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_good_header),
-                                       cmocka_unit_test(test_hostile_metadata),
-                                       cmocka_unit_test(test_hostile_tensors),
-                                       cmocka_unit_test(test_known_attacks),
-                                       cmocka_unit_test(test_types),
-                                       cmocka_unit_test(test_byte_tokens),
-                                       cmocka_unit_test(test_f16)};
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(valid_header_is_read),        cmocka_unit_test(hostile_metadata_is_refused),
+        cmocka_unit_test(hostile_tensors_are_refused), cmocka_unit_test(known_attacks_are_refused),
+        cmocka_unit_test(blocks_of_each_type_decode),  cmocka_unit_test(each_byte_has_its_token),
+        cmocka_unit_test(f16_rounds_to_nearest_even)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -4,7 +4,7 @@
 
 #include "core/file.h"
 #include "core/rng.h"
-#include "model/model.h"
+#include "exact_model.h"
 #include "modelfile/gguf_names.h"
 #include "modelfile/quantize.h"
 #include "scratch.h"
@@ -30,24 +30,6 @@ static const struct {
 enum { TYPES = sizeof types / sizeof *types };
 
 static bb_device *device;
-
-static void save_model(const bb_config *config, float exact_scale, const char *path) {
-    bb_model *m;
-    assert_ok(bb_model_create(device, config, 3, &m, &test_error));
-    for (int i = 0; exact_scale > 0 && i < bb_model_tensor_count(m); i++) { /* half of the weights are zero, others twice it */
-        bb_tensor_info info;
-        assert_ok(bb_model_tensor_info(m, i, &info, &test_error));
-        size_t n = (size_t)(info.shape[0] * info.shape[1]);
-        float *w = calloc(n, sizeof *w);
-        for (size_t k = 0; k < n; k++)
-            if ((k + k / 64) % 2) w[k] = bb_rng_below(5, BB_STREAM_TEST, k + n, 2) ? 2 * exact_scale : -2 * exact_scale;
-        if (info.ternary) assert_ok(bb_model_set_tensor(m, info.name, w, n, &test_error));
-        free(w);
-    }
-    m->trained_length = 777;
-    assert_ok(bb_model_save(m, path, &test_error));
-    bb_model_free(m);
-}
 
 static bb_status export_as(const char *from, const char *to, const char *type) {
     bb_export_options options;
@@ -91,7 +73,7 @@ static void compare_weights(const bb_model *a, const bb_model *b, bb_file_dtype 
 static void check_round_trip(const bb_config *config, int type, float exact_scale) {
     static float before[T * V], after[T * V];
     const char *from = scratch_path("from.safetensors"), *to = scratch_path("to.gguf"), *again = scratch_path("again.gguf");
-    save_model(config, exact_scale, from);
+    exact_model_save(device, config, exact_scale, from);
     assert_ok(export_as(from, to, types[type].name));
     bb_model *a = load_logits(from, before), *b = load_logits(to, after);
     compare_weights(b, a, types[type].type);
@@ -130,7 +112,7 @@ static void check_round_trip(const bb_config *config, int type, float exact_scal
     bb_model_free(b);
 }
 
-static void test_round_trips(void **state) {
+static void round_trip_keeps_codes_and_scales(void **state) {
     (void)state;
     const bb_config narrow = {.vocab_size = V,
                               .n_layer = 1,
@@ -149,11 +131,11 @@ static void test_round_trips(void **state) {
     check_round_trip(&narrow, 1, 0);
 }
 
-static void test_texts(void **state) {
+static void metadata_texts_are_written(void **state) {
     (void)state;
     bb_tensor_source *s;
     const char *from = scratch_path("from.safetensors"), *to = scratch_path("to.gguf");
-    save_model(&wide, 0, from);
+    exact_model_save(device, &wide, 0, from);
     assert_ok(export_as(from, to, NULL));
     assert_ok(bb_tensor_source_open(to, &s, &test_error));
     static const char *const expected[][2] = {{"general.name", "a name"},
@@ -193,18 +175,18 @@ static void test_texts(void **state) {
     assert_fails(bb_export(device, from, to, &options, &test_error), BB_ERR_ARGUMENT, "license: expected UTF-8");
 }
 
-static void test_refused_exports(void **state) {
+static void models_that_gguf_cannot_hold_are_refused(void **state) {
     (void)state;
     const char *from = scratch_path("from.safetensors"), *no = scratch_path("no.gguf");
     bb_config config = wide;
     config.d_ff = 320;
-    save_model(&config, 0, from);
+    exact_model_save(device, &config, 0, from);
     assert_fails(export_as(from, no, NULL), BB_ERR_ARGUMENT, "blocks.0.mlp.down.weight have 320: use type q8_0 or f16");
     config.d_ff = 300;
-    save_model(&config, 0, from);
+    exact_model_save(device, &config, 0, from);
     assert_fails(export_as(from, no, "q8_0"), BB_ERR_ARGUMENT, "blocks.0.mlp.down.weight have 300: use type f16");
     assert_fails(export_as(from, no, "q4_k"), BB_ERR_ARGUMENT, "it has tq2_0, tq1_0, q8_0, f16, f32");
-    save_model(&wide, 1e-8f, from); /* half of what f16 can hold */
+    exact_model_save(device, &wide, 1e-8f, from); /* half of what f16 can hold */
     for (int i = 1; i < TYPES; i++)
         assert_fails(export_as(from, no, types[i].name), BB_ERR_UNSUPPORTED, "its scale 1e-08 does not fit");
     assert_int_not_equal(access(no, F_OK), 0);
@@ -224,7 +206,7 @@ static void change_file(const char *path, const char *copy, const char *from, co
     free(data);
 }
 
-static void test_other_files(void **state) {
+static void files_of_other_models_are_refused(void **state) {
     (void)state;
     static const struct {
         const char *from, *to;
@@ -248,7 +230,7 @@ static void test_other_files(void **state) {
     const char *from = scratch_path("from.safetensors"), *to = scratch_path("to.gguf"), *plain = scratch_path("plain.gguf"),
                *bad = scratch_path("bad.gguf");
     bb_model *m;
-    save_model(&wide, 0x1p-6f, from);
+    exact_model_save(device, &wide, 0x1p-6f, from);
     assert_ok(export_as(from, to, "tq2_0"));
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         change_file(to, bad, cases[i].from, cases[i].to);
@@ -304,7 +286,8 @@ static int close_all(void **state) {
 }
 
 int main(void) {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_round_trips), cmocka_unit_test(test_texts),
-                                       cmocka_unit_test(test_refused_exports), cmocka_unit_test(test_other_files)};
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(round_trip_keeps_codes_and_scales), cmocka_unit_test(metadata_texts_are_written),
+        cmocka_unit_test(models_that_gguf_cannot_hold_are_refused), cmocka_unit_test(files_of_other_models_are_refused)};
     return cmocka_run_group_tests(tests, open_all, close_all);
 }

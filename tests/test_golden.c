@@ -285,20 +285,20 @@ static void muon_on_cpu(void **state) {
     check_muon("cpu", bf16 ? 0.15 : 1e-4, 1e-2);
 }
 
-static void test_ref(void **state) {
+static void ref_matches_golden(void **state) {
     (void)state;
     check_device("ref", &ref_bounds, NULL);
 }
 
-static void test_cpu(void **state) {
+static void cpu_matches_golden(void **state) {
     (void)state;
     check_device("cpu", &cpu_bounds, &int8_bounds);
 }
 
 int main(void) {
-    const struct CMUnitTest level_tests[] = {cmocka_unit_test(test_cpu), cmocka_unit_test(muon_on_cpu)};
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_ref), cmocka_unit_test(test_cpu), cmocka_unit_test(muon_on_ref),
-                                       cmocka_unit_test(muon_on_cpu)};
+    const struct CMUnitTest level_tests[] = {cmocka_unit_test(cpu_matches_golden), cmocka_unit_test(muon_on_cpu)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(ref_matches_golden), cmocka_unit_test(cpu_matches_golden),
+                                       cmocka_unit_test(muon_on_ref), cmocka_unit_test(muon_on_cpu)};
     if (begin_level(NULL)) return cmocka_run_group_tests(level_tests, NULL, NULL);
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -123,7 +123,7 @@ static void logits_of(const char *path, float *logits) {
     bb_model_free(m);
 }
 
-static void test_same_logits(void **state) {
+static void folder_gives_the_same_logits(void **state) {
     (void)state;
     static float before[T * V], after[T * V];
     const char *f32 = export_folder("f32", "f32"), *bf16 = export_folder("bf16", "bf16");
@@ -168,7 +168,7 @@ static void test_same_logits(void **state) {
 static void note(void *user, const char *text) { (void)snprintf(user, 512, "%s", text); }
 
 /* One value that is not g: for inference refused, for training all are masters, and the caller is told. */
-static void test_latent_weights(void **state) {
+static void latent_weights_load_for_training_only(void **state) {
     (void)state;
     const char *f32 = scratch_path("f32"), *latent = scratch_path("latent");
     const tensor_change change = {.name = "model.layers.1.mlp.up_proj.weight", .value = 0.375f, .at = C + 3};
@@ -221,7 +221,7 @@ static void expect_refused(const char *folder, bb_status code, const char *part)
     assert_null(m);
 }
 
-static void test_configurations(void **state) {
+static void configurations_are_read_or_refused(void **state) {
     (void)state;
     static const struct {
         const char *key, *value; /* JSON; NULL: the key is left out */
@@ -274,7 +274,7 @@ static void test_configurations(void **state) {
     expect_refused(bad, BB_ERR_FORMAT, "expected model.safetensors or model.safetensors.index.json, found neither");
 }
 
-static void test_tensors(void **state) {
+static void wrong_tensors_are_refused(void **state) {
     (void)state;
     static const struct {
         tensor_change change;
@@ -307,7 +307,7 @@ static void test_tensors(void **state) {
     assert_memory_equal(before, after, sizeof before);
 }
 
-static void test_shards(void **state) {
+static void sharded_folders_are_read_or_refused(void **state) {
     (void)state;
     static const char norm[] = "model.norm.weight", q[] = "model.layers.0.self_attn.q_proj.weight";
     static const struct {
@@ -367,7 +367,7 @@ static void test_shards(void **state) {
 }
 
 /* Links within the folder are followed, and none out of it. */
-static void test_links(void **state) {
+static void links_stay_within_the_folder(void **state) {
     (void)state;
     static float before[T * V], after[T * V];
     const char *f32 = scratch_path("f32"), *folder = scratch_path("links");
@@ -423,8 +423,9 @@ static int tear_down(void **state) {
 }
 
 int main(void) {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_same_logits),    cmocka_unit_test(test_latent_weights),
-                                       cmocka_unit_test(test_configurations), cmocka_unit_test(test_tensors),
-                                       cmocka_unit_test(test_shards),         cmocka_unit_test(test_links)};
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(folder_gives_the_same_logits),        cmocka_unit_test(latent_weights_load_for_training_only),
+        cmocka_unit_test(configurations_are_read_or_refused),  cmocka_unit_test(wrong_tensors_are_refused),
+        cmocka_unit_test(sharded_folders_are_read_or_refused), cmocka_unit_test(links_stay_within_the_folder)};
     return cmocka_run_group_tests(tests, set_up, tear_down);
 }

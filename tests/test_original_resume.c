@@ -53,7 +53,7 @@ static void copy_out(const run *r, int param, bb_checkpoint_field field, float *
     assert_ok(device->ops->sync(device, &test_error));
 }
 
-static void test_all_of_it(void **state) {
+static void optimizer_state_is_resumed(void **state) {
     (void)state;
     static float found[256 * 8], expected[256 * 8];
     run r = open_run(BB_OPTIM_ADAMW);
@@ -86,7 +86,7 @@ static void test_all_of_it(void **state) {
     close_run(&r);
 }
 
-static void test_without_optimizer_state(void **state) {
+static void resumes_without_optimizer_state(void **state) {
     (void)state;
     static float zeros[256 * 8], found[256 * 8];
     run r = open_run(BB_OPTIM_ADAMW8BIT);
@@ -131,7 +131,7 @@ static const char *changed(const char *name, const char *from, const char *to, s
 
 #define PAIR(from, to) from, to, sizeof(from) - 1
 
-static void test_refused(void **state) {
+static void damaged_state_is_refused(void **state) {
     (void)state;
     static const struct {
         const char *from, *to;
@@ -163,7 +163,7 @@ static void test_refused(void **state) {
     }
 }
 
-static void test_other_optimizers(void **state) {
+static void other_optimizers_are_refused(void **state) {
     (void)state;
     static const struct {
         const char *path, *part;
@@ -193,7 +193,8 @@ static int close_all(void **state) {
 }
 
 int main(void) {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_all_of_it), cmocka_unit_test(test_without_optimizer_state),
-                                       cmocka_unit_test(test_refused), cmocka_unit_test(test_other_optimizers)};
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(optimizer_state_is_resumed), cmocka_unit_test(resumes_without_optimizer_state),
+        cmocka_unit_test(damaged_state_is_refused), cmocka_unit_test(other_optimizers_are_refused)};
     return cmocka_run_group_tests(tests, open_all, close_all);
 }

@@ -21,7 +21,7 @@ static double rate(int64_t step, int64_t warmup, int64_t total, bb_lr_schedule s
     return bb_lr_for_step(&plan, step);
 }
 
-static void test_lr(void **state) {
+static void learning_rates_follow_the_schedule(void **state) {
     (void)state;
     const double pi = acos(-1);
     /* warm-up of 6000 of 200000: the first step is not zero, the last of it is lr */
@@ -49,7 +49,7 @@ static void test_lr(void **state) {
     near(rate(1, 1, 1, BB_LR_COSINE, 0), lr);
 }
 
-static void test_seq_len(void **state) {
+static void sequence_lengths_follow_the_curriculum(void **state) {
     (void)state;
     assert_int_equal(bb_seq_len_for_step(0, 200000, 0), 2048);
     assert_int_equal(bb_seq_len_for_step(39999, 200000, 0), 2048);
@@ -65,13 +65,13 @@ static void test_seq_len(void **state) {
     assert_int_equal(bb_seq_len_for_step(0, 1, 0), 2048);
 }
 
-static void test_bits_per_byte(void **state) {
+static void bits_are_nats_over_ln_2(void **state) {
     (void)state;
     near(bb_bits_per_byte(log(2)), 1);
     near(bb_bits_per_byte(log(256)), 8);
 }
 
-static void test_loss_scaler(void **state) {
+static void loss_scale_grows_and_backs_off(void **state) {
     (void)state;
     bb_loss_scaler *s;
     assert_ok(bb_loss_scaler_create(1024, 3, true, &s, &test_error));
@@ -97,7 +97,8 @@ static void test_loss_scaler(void **state) {
 }
 
 int main(void) {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_lr), cmocka_unit_test(test_seq_len),
-                                       cmocka_unit_test(test_bits_per_byte), cmocka_unit_test(test_loss_scaler)};
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(learning_rates_follow_the_schedule), cmocka_unit_test(sequence_lengths_follow_the_curriculum),
+        cmocka_unit_test(bits_are_nats_over_ln_2), cmocka_unit_test(loss_scale_grows_and_backs_off)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -59,14 +59,14 @@ static void expect_loss(const char *name, int n_head) {
     }
 }
 
-static void test_pytorch_loss(void **state) {
+static void files_of_pytorch_give_its_loss(void **state) {
     (void)state;
     static const char *const names[] = {"trainer", "half", "bfloat", "parameters", "views", "head_only"};
     for (size_t i = 0; i < sizeof names / sizeof *names; i++) expect_loss(names[i], 0);
     expect_loss("state", 2);
 }
 
-static void test_heads_are_asked_for(void **state) {
+static void head_count_must_be_given(void **state) {
     (void)state;
     bb_model *model = NULL;
     bb_export_options options;
@@ -113,7 +113,7 @@ static void expect_file_refused(const char *path, bb_status status, const char *
     assert_null(model);
 }
 
-static void test_other_models(void **state) {
+static void other_models_are_refused(void **state) {
     (void)state;
     expect_file_refused(fixture("untied"), BB_ERR_UNSUPPORTED, "model.lm_head.weight differs from model.tok_emb.weight");
     expect_file_refused(fixture("mamba"), BB_ERR_UNSUPPORTED, "model family \"mamba\"");
@@ -121,7 +121,7 @@ static void test_other_models(void **state) {
     expect_file_refused(fixture("legacy"), BB_ERR_UNSUPPORTED, "before PyTorch 1.6");
 }
 
-static void test_code_is_refused_by_name(void **state) {
+static void code_is_refused_by_name(void **state) {
     (void)state;
     expect_file_refused(fixture("command"), BB_ERR_UNSUPPORTED, "refused posix.system");
     expect_file_refused(fixture("namespace"), BB_ERR_UNSUPPORTED, "refused argparse.Namespace");
@@ -167,7 +167,7 @@ static void expect_pickle_refused(const char *pickle, size_t size, const char *p
     free(archive);
 }
 
-static void test_pickle_by_hand(void **state) {
+static void handwritten_pickle_is_read(void **state) {
     (void)state;
     /* Elements 1 and 3 of the storage, which are 0. */
     static const char good[] = NAMED(TENSOR(FOUR, "K\1", "K\2\x85", "K\2\x85"));
@@ -186,7 +186,7 @@ static void test_pickle_by_hand(void **state) {
     free(archive);
 }
 
-static void test_hostile_pickles(void **state) {
+static void hostile_pickles_are_refused(void **state) {
     (void)state;
     static const hostile cases[] = {
         /* tensors that do not lie in their storage */
@@ -244,7 +244,7 @@ static void test_hostile_pickles(void **state) {
 }
 
 /* Files of the shape that was found to break PyTorch's own reader. */
-static void test_known_attacks(void **state) {
+static void known_attacks_are_refused(void **state) {
     (void)state;
     /* CVE-2026-24747: operations that set items of what is no dict, and storages whose sizes lie. */
     static const hostile cases[] = {
@@ -306,7 +306,7 @@ static void add_bomb(builder *b, bool dict, int levels, int width) {
     }
 }
 
-static void test_bombs(void **state) {
+static void pickle_bombs_are_refused(void **state) {
     (void)state;
     builder *b = calloc(1, sizeof *b);
     assert_non_null(b);
@@ -377,7 +377,7 @@ static uint8_t *read_pickle(const char *path, const char *entry, size_t *size) {
     return data;
 }
 
-static void test_truncated_and_altered_pickle(void **state) {
+static void damaged_pickles_are_refused(void **state) {
     (void)state;
     size_t size = 0;
     uint8_t *pickle = read_pickle(fixture("trainer"), "trainer/data.pkl", &size);
@@ -401,7 +401,7 @@ static void test_truncated_and_altered_pickle(void **state) {
     free(pickle);
 }
 
-static void test_damaged_archive(void **state) {
+static void damaged_archives_are_refused(void **state) {
     (void)state;
     size_t size = 0;
     uint8_t *file = read_file(fixture("half"), &size);
@@ -428,7 +428,7 @@ static void expect_archive_refused(const torch_entry *entries, int count, const 
     free(archive);
 }
 
-static void test_archives(void **state) {
+static void odd_archives_are_read_or_refused(void **state) {
     (void)state;
     static const char pickle[] = NAMED(TENSOR(FOUR, "K\0", "K\4\x85", "K\1\x85"));
     static const uint8_t floats[4096] = {0};
@@ -455,17 +455,12 @@ static int tear_down(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_pytorch_loss),
-        cmocka_unit_test(test_heads_are_asked_for),
-        cmocka_unit_test(test_other_models),
-        cmocka_unit_test(test_code_is_refused_by_name),
-        cmocka_unit_test(test_pickle_by_hand),
-        cmocka_unit_test(test_hostile_pickles),
-        cmocka_unit_test(test_known_attacks),
-        cmocka_unit_test(test_bombs),
-        cmocka_unit_test(test_truncated_and_altered_pickle),
-        cmocka_unit_test(test_damaged_archive),
-        cmocka_unit_test(test_archives),
+        cmocka_unit_test(files_of_pytorch_give_its_loss),   cmocka_unit_test(head_count_must_be_given),
+        cmocka_unit_test(other_models_are_refused),         cmocka_unit_test(code_is_refused_by_name),
+        cmocka_unit_test(handwritten_pickle_is_read),       cmocka_unit_test(hostile_pickles_are_refused),
+        cmocka_unit_test(known_attacks_are_refused),        cmocka_unit_test(pickle_bombs_are_refused),
+        cmocka_unit_test(damaged_pickles_are_refused),      cmocka_unit_test(damaged_archives_are_refused),
+        cmocka_unit_test(odd_archives_are_read_or_refused),
     };
     return cmocka_run_group_tests(tests, set_up, tear_down);
 }

@@ -6,7 +6,7 @@
 #include "support.h"
 #include "training/run_metrics.h"
 
-static void test_best_and_count(void **state) {
+static void best_and_count_are_kept(void **state) {
     (void)state;
     bb_val_history h;
     bb_val_history_clear(&h);
@@ -23,7 +23,7 @@ static void test_best_and_count(void **state) {
 }
 
 /* A resumed run reads what metrics.jsonl has, nine digits, and must decide the same. */
-static void test_rounded_as_in_metrics(void **state) {
+static void values_are_rounded_as_in_metrics(void **state) {
     (void)state;
     bb_val_history h;
     bb_val_history_clear(&h);
@@ -34,7 +34,7 @@ static void test_rounded_as_in_metrics(void **state) {
     assert_true(h.best_step == 3);
 }
 
-static void test_read_from_metrics(void **state) {
+static void history_is_read_from_metrics(void **state) {
     (void)state;
     static const char lines[] = "{\"step\":5,\"loss\":2.0,\"bpb\":1.0}\n"
                                 "{\"step\":5,\"val_bpb\":3.5}\n"
@@ -61,7 +61,8 @@ static void test_read_from_metrics(void **state) {
 }
 
 int main(void) {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_best_and_count), cmocka_unit_test(test_rounded_as_in_metrics),
-                                       cmocka_unit_test(test_read_from_metrics)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(best_and_count_are_kept),
+                                       cmocka_unit_test(values_are_rounded_as_in_metrics),
+                                       cmocka_unit_test(history_is_read_from_metrics)};
     return cmocka_run_group_tests(tests, scratch_create, scratch_remove);
 }

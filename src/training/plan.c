@@ -13,10 +13,10 @@
 
 enum {
     BYTES_PER_PARAMETER = 2, /* a larger model learns less in the same time when it sees fewer bytes than this */
-    MOST_EPOCHS = 20,        /* more of the same text teaches little, and then harms */
-    AIMED_STEPS = 1500,
-    LEAST_STEP_BYTES = 2048,
-    MOST_STEP_BYTES = 65536,
+    MAX_EPOCHS = 20,         /* more of the same text teaches little, and then harms */
+    TARGET_STEPS = 1500,
+    MIN_STEP_BYTES = 2048,
+    MAX_STEP_BYTES = 65536,
     MICRO_BATCH = 8,
     TRIAL_SEQUENCE = 256
 };
@@ -44,13 +44,16 @@ static bb_status trial_step(const trial_run *t, const bb_train_batch *batch, int
 }
 
 /* Bytes per second of this process in steps of plan's shape; at least two of them, for about a second. */
-static bb_status measure(bb_device *device, const bb_plan *plan, double *bytes_per_second, bb_error *err) {
-    enum { MOST = 200 };
+static bb_status measure(bb_device *device, const bb_plan *plan, const bb_optimizer_options *optimizer,
+                         double *bytes_per_second, bb_error *err) {
+    enum { MAX_STEPS = 200 };
     trial_run t = {0};
     bb_status status;
     bb_optimizer_options options;
     bb_optimizer_options_default(&options);
     bb_recipe_options(BB_RECIPE_BITBYTE, NULL, &options);
+    if (optimizer) options = *optimizer;
+    options.share_over = NULL; /* each rank measures alone */
     int64_t n = (int64_t)plan->batch_size * plan->seq_len;
     t.text = malloc((size_t)n + 1);
     if (!t.text) return bb_fail(err, BB_ERR_MEMORY, "out of memory for a trial");
@@ -62,7 +65,7 @@ static bb_status measure(bb_device *device, const bb_plan *plan, double *bytes_p
     BB_TRY_GOTO(status, done, trial_step(&t, &batch, plan->grad_accum, err)); /* the first also makes what the others use */
     double start = bb_clock_seconds(), seconds = 0;
     int steps = 0;
-    for (; steps < 2 || (seconds < 1 && steps < MOST); steps++) {
+    for (; steps < 2 || (seconds < 1 && steps < MAX_STEPS); steps++) {
         BB_TRY_GOTO(status, done, trial_step(&t, &batch, plan->grad_accum, err));
         seconds = bb_clock_seconds() - start;
     }
@@ -91,15 +94,17 @@ bb_status bb_training_speed(bb_device *device, const bb_config *config, int seq_
     BB_TRY(bb_config_check(config, err));
     if (seq_len < 1) return bb_fail(err, BB_ERR_ARGUMENT, "seq_len %d must be at least 1", seq_len);
     BB_TRY(plan_trial(&trial, err));
-    BB_TRY(measure(device, &trial, speed, err));
+    BB_TRY(measure(device, &trial, NULL, speed, err));
     *speed = extrapolate(*speed, &trial, config, seq_len);
     return BB_OK;
 }
 
 /* The speed of all ranks, which go as fast as the slowest. */
-static bb_status measure_all(bb_device *device, bb_dist *dist, const bb_plan *plan, double *bytes_per_second, bb_error *err) {
+static bb_status measure_all(bb_device *device, const bb_plan_request *r, const bb_plan *plan, double *bytes_per_second,
+                             bb_error *err) {
+    bb_dist *dist = r->dist;
     *bytes_per_second = 1;
-    bb_status status = measure(device, plan, bytes_per_second, err);
+    bb_status status = measure(device, plan, r->optimizer, bytes_per_second, err);
     int size = bb_dist_size(dist);
     if (size == 1) return status;
     BB_TRY(bb_dist_agree(dist, status, err));
@@ -114,8 +119,9 @@ static bb_status measure_all(bb_device *device, bb_dist *dist, const bb_plan *pl
 }
 
 /* Keeping all activations is faster, where there is room. */
-static bool has_room(bb_device *device, const bb_plan *plan, int ranks_here) {
-    bb_memory_request request = {.optim = BB_OPTIM_MUON, .batch_size = plan->batch_size, .seq_len = plan->seq_len};
+static bool has_room(bb_device *device, const bb_plan_request *r, const bb_plan *plan, int ranks_here) {
+    bb_memory_request request = {
+        .optim = r->optimizer ? r->optimizer->kind : BB_OPTIM_MUON, .batch_size = plan->batch_size, .seq_len = plan->seq_len};
     bb_memory_estimate memory;
     bb_error ignored;
     uint64_t total, free;
@@ -126,12 +132,19 @@ static bool has_room(bb_device *device, const bb_plan *plan, int ranks_here) {
 
 /* Whether less of the data is read in the time than is worth reading. */
 static bool time_bounds(const bb_plan_request *r, double bytes_per_second) {
-    return bytes_per_second * r->minutes * 60 <= (double)r->data_bytes * MOST_EPOCHS;
+    return bytes_per_second * r->minutes * 60 <= (double)r->data_bytes * MAX_EPOCHS;
 }
 
 /* Bytes that all steps together read. */
 static double bytes_for(const bb_plan_request *r, double bytes_per_second) {
-    return time_bounds(r, bytes_per_second) ? bytes_per_second * r->minutes * 60 : (double)r->data_bytes * MOST_EPOCHS;
+    return time_bounds(r, bytes_per_second) ? bytes_per_second * r->minutes * 60 : (double)r->data_bytes * MAX_EPOCHS;
+}
+
+/* Writes what ends the run to text[size]. */
+static const char *bound_text(const bb_plan_request *r, double bytes_per_second, char *text, size_t size) {
+    if (time_bounds(r, bytes_per_second)) return "the time";
+    snprintf(text, size, "%d epochs of the data", MAX_EPOCHS);
+    return text;
 }
 
 static bb_status choose_shape(const bb_plan_request *r, double trial_speed, const bb_plan *trial, bb_plan *p, bb_error *err) {
@@ -144,13 +157,14 @@ static bb_status choose_shape(const bb_plan_request *r, double trial_speed, cons
         snprintf(p->lines[0], sizeof p->lines[0], "size %s, as given", r->size);
         return bb_config_of_size(r->size, &p->config, err);
     }
+    char bound[64];
     for (int i = BB_SIZES - 1; i >= 0; i--) {
         BB_TRY(bb_config_of_size(bb_size_name(i), &p->config, err));
         double speed = extrapolate(trial_speed, trial, &p->config, p->seq_len);
         double parameters = (double)bb_config_parameters(&p->config), bytes = bytes_for(r, speed);
         if (bytes < BYTES_PER_PARAMETER * parameters && i > 0) continue;
-        snprintf(p->lines[0], sizeof p->lines[0], "size %s: the largest that reads %d bytes per parameter in this time%s",
-                 bb_size_name(i), BYTES_PER_PARAMETER, time_bounds(r, speed) ? "" : " or in 20 epochs of the data");
+        snprintf(p->lines[0], sizeof p->lines[0], "size %s: the largest that reads %d bytes per parameter in %s",
+                 bb_size_name(i), BYTES_PER_PARAMETER, bound_text(r, speed, bound, sizeof bound));
         return BB_OK;
     }
     return BB_OK;
@@ -163,8 +177,8 @@ static int choose_seq_len(const bb_plan_request *r) {
 }
 
 static void choose_batch(const bb_plan_request *r, double bytes, int ranks, bb_plan *p) {
-    int64_t step = LEAST_STEP_BYTES;
-    while (step < MOST_STEP_BYTES && bytes / (double)(2 * step) >= AIMED_STEPS) step *= 2;
+    int64_t step = MIN_STEP_BYTES;
+    while (step < MAX_STEP_BYTES && bytes / (double)(2 * step) >= TARGET_STEPS) step *= 2;
     int64_t sequences = bb_max((r->global_batch ? r->global_batch : step / p->seq_len) / ranks, 1);
     p->batch_size = r->batch_size ? r->batch_size : (int)bb_min(sequences, MICRO_BATCH);
     p->grad_accum = r->grad_accum ? r->grad_accum : (int)bb_max(sequences / p->batch_size, 1);
@@ -178,22 +192,23 @@ bb_status bb_plan_run(bb_device *device, const bb_plan_request *r, bb_plan *p, b
     double trial_speed;
     bb_plan trial;
     BB_TRY(plan_trial(&trial, err));
-    BB_TRY(measure_all(device, r->dist, &trial, &trial_speed, err));
+    BB_TRY(measure_all(device, r, &trial, &trial_speed, err));
     *p = (bb_plan){.seq_len = r->seq_len ? r->seq_len : choose_seq_len(r)};
     BB_TRY(choose_shape(r, trial_speed, &trial, p, err));
     double speed = extrapolate(trial_speed, &trial, &p->config, p->seq_len);
     choose_batch(r, bytes_for(r, speed), ranks, p);
-    p->recompute = !has_room(device, p, here);
+    p->recompute = !has_room(device, r, p, here);
     int64_t sequences = (int64_t)p->batch_size * p->grad_accum * ranks, step_bytes = sequences * p->seq_len;
     double step_seconds = (double)step_bytes / speed;
     bool measured = 4 * step_seconds < 0.02 * 60 * r->minutes; /* otherwise the run's own first steps tell soon enough */
-    if (measured) BB_TRY(measure_all(device, r->dist, p, &speed, err));
+    if (measured) BB_TRY(measure_all(device, r, p, &speed, err));
     double bytes = bytes_for(r, speed);
+    char bound[64];
     p->bytes_per_second = speed;
     if (time_bounds(r, speed)) p->budget_minutes = r->minutes;
     p->steps = bb_max((int64_t)(bytes / (double)step_bytes), 1);
     snprintf(p->lines[1], sizeof p->lines[1], "%lld steps of %lld x %d bytes: %s at %.1f KB/s%s", (long long)p->steps,
-             (long long)sequences, p->seq_len, time_bounds(r, speed) ? "the time" : "20 epochs of the data", speed * 1e-3,
+             (long long)sequences, p->seq_len, bound_text(r, speed, bound, sizeof bound), speed * 1e-3,
              measured ? ", measured" : ", estimated");
     snprintf(p->lines[2], sizeof p->lines[2], "%.3g MB in all, %.3g epochs of the data", bytes * 1e-6,
              bytes / (double)r->data_bytes);

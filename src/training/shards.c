@@ -9,13 +9,13 @@
 
 /* Elements: what is exchanged at a time. Below the first, messages are all latency; above the second, buffers grow and what is
  * left to exchange after the last block shows. */
-enum { BUCKET_LEAST = 1 << 20, BUCKET_MOST = 1 << 22, UNIT_MOST = BUCKET_MOST / 4 };
+enum { MIN_BUCKET = 1 << 20, MAX_BUCKET = 1 << 22, MAX_UNIT = MAX_BUCKET / 4 };
 
 int64_t bb_shards_longest(const bb_param_table *t, bool whole_matrices) {
-    int64_t unit = UNIT_MOST; /* where a bucket begins is rounded to a unit */
+    int64_t unit = MAX_UNIT; /* where a bucket begins is rounded to a unit */
     for (int i = 0; i < t->count && whole_matrices; i++)
         if (t->entries[i].ternary) unit = bb_max(unit, t->entries[i].count);
-    return bb_min(BUCKET_MOST + unit, t->total);
+    return bb_min(MAX_BUCKET + unit, t->total);
 }
 
 static int layers_of(const bb_param_table *t) { return (t->count - BB_PARAM_FIRST_BLOCK) / BB_PARAMS_PER_BLOCK; }
@@ -46,7 +46,7 @@ static int64_t unit_of(const bb_param *p, bool whole_rows, bool whole_matrices) 
 static bool can_be_whole_rows(const bb_param_table *t, int size) {
     for (int i = 0; i < t->count; i++) {
         const bb_param *p = &t->entries[i];
-        if (p->count > UNIT_MOST && unit_of(p, true, false) > UNIT_MOST) return false;
+        if (p->count > MAX_UNIT && unit_of(p, true, false) > MAX_UNIT) return false;
     }
     return size <= BB_SHARD_WHOLE_ROWS;
 }
@@ -139,15 +139,15 @@ static bb_status balance(const bb_shards *s, const bb_param_table *t, int size, 
 /* From the end of the parameters down, divided where a block begins, and within what is large. */
 static bb_status make_buckets(bb_shards *s, const bb_param_table *t, int size, bb_error *err) {
     int layers = layers_of(t);
-    size_t most = (size_t)layers + 2 + (size_t)(t->total / (BUCKET_MOST / 2));
+    size_t most = (size_t)layers + 2 + (size_t)(t->total / (MAX_BUCKET / 2));
     s->buckets = calloc(most, sizeof *s->buckets);
     s->cuts = calloc(most * (size_t)(size + 1), sizeof *s->cuts);
     if (!s->buckets || !s->cuts) return bb_fail(err, BB_ERR_MEMORY, "out of memory for a list of %zu ranges", most);
     int64_t end = t->total;
     for (int l = layers; l >= 0; l--) { /* the norm with the last block, the embedding with the first */
         int64_t begin = l ? t->entries[BB_PARAM_FIRST_BLOCK + (l - 1) * BB_PARAMS_PER_BLOCK].offset : 0;
-        if (end - begin < BUCKET_LEAST && l > 0) continue;
-        int64_t parts = (end - begin + BUCKET_MOST - 1) / BUCKET_MOST, count = end - begin;
+        if (end - begin < MIN_BUCKET && l > 0) continue;
+        int64_t parts = (end - begin + MAX_BUCKET - 1) / MAX_BUCKET, count = end - begin;
         for (int64_t i = parts; i > 0; i--) {
             int64_t from = i == 1 ? begin : divisible(s, t, begin + count * (i - 1) / parts);
             if (from < end) add_bucket(s, t, size, from, end);

@@ -11,7 +11,7 @@
 
 /* The speed is taken after this part of the time, and this many steps, without the first ones. */
 static const double corrected_after = 0.05;
-enum { LEAST_TIMED_STEPS = 5, UNTIMED_STEPS = 2 };
+enum { MIN_TIMED_STEPS = 5, UNTIMED_STEPS = 2 };
 /* What is left for the last checkpoint and validation. */
 static const double used_for_steps = 0.99;
 
@@ -27,7 +27,7 @@ int64_t bb_trainer_corrected_steps(bb_trainer *t) {
         return 0;
     }
     int64_t timed = step - b->first_timed_step;
-    if (now - t->created < corrected_after * seconds || timed < LEAST_TIMED_STEPS) return 0;
+    if (now - t->created < corrected_after * seconds || timed < MIN_TIMED_STEPS) return 0;
     b->corrected = true;
     double left = used_for_steps * seconds - (now - t->created), per_step = (now - b->first_time) / (double)timed;
     int64_t steps = step + (int64_t)(left / per_step);

@@ -1,0 +1,14 @@
+// SPDX-License-Identifier: MIT
+#include "train_args.h"
+
+bb_optimizer_options bb_train_optimizer_options(const bb_train_args *args, bb_dist *dist) {
+    bb_optimizer_options optimizer;
+    bb_optimizer_options_default(&optimizer);
+    optimizer.kind = (bb_optimizer_kind)args->optim;
+    optimizer.lr = args->lr;
+    optimizer.lr_adam = args->lr_adam;
+    optimizer.weight_decay = args->wd;
+    optimizer.decay_all = args->wd_all;
+    optimizer.share_over = args->zero ? dist : NULL;
+    return optimizer;
+}
