@@ -717,6 +717,27 @@ typedef struct bb_batch_state {
 } bb_batch_state;
 BB_API bb_batch_state bb_batch_get_state(const bb_batch *batch);
 
+/* ---- Scoring --------------------------------------------------------------------------------------------------------- */
+
+/* How well a model predicts a text: bits, which divided by its bytes are bits per byte. */
+typedef struct bb_score_text {
+    bb_bytes context; /* read before it, not scored; empty: a newline */
+    bb_bytes text;
+    double bits;         /* out */
+    float *byte_bits;    /* out: (text.size), or NULL */
+    uint8_t *byte_ranks; /* out: (text.size), or NULL; how many bytes the model thought likelier. Slower */
+} bb_score_text;
+typedef struct bb_score_options {
+    int seq_len; /* bytes that the model sees at once, at least 2; 0: its trained length, at most 2048. In longer texts each byte
+                  * has at least half of that before it */
+    void (*on_progress)(void *user, int64_t bytes_done, int64_t bytes_total); /* may be NULL */
+    void *user;
+    const volatile int *stop; /* may be NULL; non-zero: stop with BB_ERR_INTERRUPTED */
+} bb_score_options;
+BB_API void bb_score_options_default(bb_score_options *options);
+/* Scores many texts at once; short ones share passes of the model. */
+BB_API bb_status bb_score(bb_model *model, bb_score_text *texts, int64_t count, const bb_score_options *options, bb_error *err);
+
 /* ---- Information ----------------------------------------------------------------------------------------------------- */
 
 /* Describes a model file as JSON: configuration, parameters, training state, and of each ternary tensor its scale and shares of

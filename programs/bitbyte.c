@@ -20,6 +20,7 @@ static const struct {
     {"pack", bb_cmd_pack, "pack files and folders into shards for training"},
     {"train", bb_cmd_train, "train a model, or resume training"},
     {"eval", bb_cmd_eval, "measure bits per byte on held-out data"},
+    {"score", bb_cmd_score, "score files, lines or records by how well a model predicts them"},
     {"generate", bb_cmd_generate, "generate text"},
     {"report", bb_cmd_report, "draw training runs as a page or a plot"},
     {"export", bb_cmd_export, "convert a model, by default to 2-bit weights for inference"},

@@ -573,6 +573,21 @@ static void batch_calls_refuse_bad_arguments(void **state) {
     bb_batch_close(NULL);
 }
 
+static void score_calls_refuse_bad_arguments(void **state) {
+    (void)state;
+    bb_score_options o;
+    bb_score_text text = {.text = {NULL, 1}};
+    bb_score_options_default(NULL);
+    bb_score_options_default(&o);
+    REFUSED("model is NULL", bb_score(NULL, &text, 1, &o, E));
+    REFUSED("texts is NULL", bb_score(f.model, NULL, 1, &o, E));
+    REFUSED("options is NULL", bb_score(f.model, &text, 1, NULL, E));
+    REFUSED("text 0 is NULL", bb_score(f.model, &text, 1, &o, E));
+    REFUSED("count -1", bb_score(f.model, &text, -1, &o, E));
+    o.seq_len = 1;
+    REFUSED("seq_len 1", bb_score(f.model, &text, 0, &o, E));
+}
+
 static void information_calls_refuse_bad_arguments(void **state) {
     (void)state;
     char *json = NULL;
@@ -605,13 +620,14 @@ static void information_calls_refuse_bad_arguments(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(device_calls_refuse_bad_arguments),     cmocka_unit_test(dist_calls_refuse_bad_arguments),
-        cmocka_unit_test(config_calls_refuse_bad_arguments),     cmocka_unit_test(profile_and_file_calls_refuse_bad_arguments),
-        cmocka_unit_test(model_calls_refuse_bad_arguments),      cmocka_unit_test(layer_calls_refuse_bad_arguments),
-        cmocka_unit_test(dataset_calls_refuse_bad_arguments),    cmocka_unit_test(pack_calls_refuse_bad_arguments),
-        cmocka_unit_test(optimizer_calls_refuse_bad_arguments),  cmocka_unit_test(training_calls_refuse_bad_arguments),
-        cmocka_unit_test(evaluation_calls_refuse_bad_arguments), cmocka_unit_test(generation_calls_refuse_bad_arguments),
-        cmocka_unit_test(batch_calls_refuse_bad_arguments),      cmocka_unit_test(information_calls_refuse_bad_arguments),
+        cmocka_unit_test(device_calls_refuse_bad_arguments),      cmocka_unit_test(dist_calls_refuse_bad_arguments),
+        cmocka_unit_test(config_calls_refuse_bad_arguments),      cmocka_unit_test(profile_and_file_calls_refuse_bad_arguments),
+        cmocka_unit_test(model_calls_refuse_bad_arguments),       cmocka_unit_test(layer_calls_refuse_bad_arguments),
+        cmocka_unit_test(dataset_calls_refuse_bad_arguments),     cmocka_unit_test(pack_calls_refuse_bad_arguments),
+        cmocka_unit_test(optimizer_calls_refuse_bad_arguments),   cmocka_unit_test(training_calls_refuse_bad_arguments),
+        cmocka_unit_test(evaluation_calls_refuse_bad_arguments),  cmocka_unit_test(generation_calls_refuse_bad_arguments),
+        cmocka_unit_test(batch_calls_refuse_bad_arguments),       cmocka_unit_test(score_calls_refuse_bad_arguments),
+        cmocka_unit_test(information_calls_refuse_bad_arguments),
     };
     return cmocka_run_group_tests(tests, set_up, tear_down);
 }

@@ -1,0 +1,81 @@
+#!/usr/bin/env bash
+# SPDX-License-Identifier: MIT
+# bitbyte score: files, lines, records, several models; and that it finds what it is for: odd lines, good texts, languages.
+set -u
+# shellcheck source=tests/program_helpers.sh
+. "$(dirname "$0")/program_helpers.sh"
+small=(--n_layer 2 --d_model 64 --n_head 2 --d_ff 128 --seq_len 64 --batch_size 16 --grad_accum 1 --steps 150 --device "$device")
+expect 0 "$bitbyte" train --data text.txt --out run "${small[@]}"
+score() { "$bitbyte" score "$@" --device "$device"; }
+mean_bpb() { tail -n 1 "$1" | awk '{print $1}'; }
+
+# ---- whole files: what eval says; pipes, compressed input
+head -c 3000 text.txt >part
+expect 0 score run part --seq_len 64
+says "part"
+whole=$(awk '$3 == "part" {print $1}' out)
+expect 0 "$bitbyte" eval run part --sliding --seq_len 64 --json --device "$device"
+evaluated=$(json_value out bpb)
+awk -v a="$whole" -v b="$evaluated" 'BEGIN { exit !(a > b * 0.97 && a < b * 1.03) }' || fail "score says $whole, eval $evaluated"
+gzip -k part
+score run - --seq_len 64 <part.gz >out 2>err || fail "score -"
+[ "$(awk '/standard input/ {print $1}' out)" = "$whole" ] || fail "score of compressed standard input"
+expect 0 score run part part.gz --json --seq_len 64
+[ "$(perl -MJSON::PP -ne 'my $j = decode_json($_); print "$j->{file} $j->{bytes};"' out)" = "part 3000;part.gz 3000;" ] || fail "score --json"
+
+# ---- odd lines of a log
+sed '100s/.*/kernel: Out of memory: killed process 4242/' text.txt >log
+expect 0 score run log --lines --sort bpb --top 3
+sed -n 2p out | grep -qF "log:100: kernel: Out of memory" || fail "score --lines: the odd line is not the first"
+[ "$(wc -l <out)" = 5 ] || fail "score --top 3"
+says "all 200 lines"
+expect 0 score run log --lines --sort bpb --ascending --top 1
+grep -q "Out of memory" out && fail "score --ascending"
+expect 0 score run log --lines --json
+[ "$(wc -l <out)" = 200 ] || fail "score --lines --json: lines"
+sed -n 100p out >line
+[ "$(json_value line text)" = "kernel: Out of memory: killed process 4242" ] || fail "score --lines --json: text"
+expect 0 score run log --lines --json --context_from previous
+[ "$(wc -l <out)" = 200 ] || fail "score --context_from previous"
+printf 'a "b",c\r\n\nd' | score run - --lines --csv >out 2>err || fail "score --csv"
+grep -q '^"(standard input)",1,7,[0-9.]*,[0-9.]*,"a ""b"",c"$' out || fail "score --csv: quotes"
+grep -q '^"(standard input)",3,1,' out || fail "score --csv: the last line"
+
+# ---- a corpus by quality: records, and one that is none
+{
+    printf '{"text": "%s", "n": 1}\n' "$(sed -n 50p text.txt)"
+    printf '{"text": "x9$$ kk;; QQ zz 0x00 ## !! xyzzy", "n": 2}\n{"other": 1}\n'
+    printf '{"text": "%s", "n": 3}\n' "$(sed -n 51p text.txt)"
+} >corpus.jsonl
+expect 0 score run corpus.jsonl --jsonl text --sort bpb --json
+complains "corpus.jsonl:3: no text under \"text\""
+[ "$(perl -MJSON::PP -ne 'print decode_json($_)->{line}' out | head -c 1)" = 2 ] || fail "score --jsonl: the worst is not the first"
+
+# ---- languages apart
+for ((i = 0; i < 200; i++)); do printf 'Die Zeile %d sagt, dass %d und %d nicht gleich sind.\n' "$i" $((i * 7)) $((i * 7 + 1)); done >german.txt
+expect 0 "$bitbyte" train --data german.txt --out german "${small[@]}"
+printf 'The line says that it is the same.\nDie Zeile sagt, dass sie gleich ist.\n' >letters
+expect 0 score --model run --model german letters --lines --diff
+sed -n 2p out | grep -qE '^ *[0-9.]+ +[0-9.]+ +-[0-9.]+ .*\[run\]$' || fail "the English line is not taken as English"
+sed -n 3p out | grep -qE '^ *[0-9.]+ +[0-9.]+ +\+[0-9.]+ .*\[german\]$' || fail "the German line is not taken as German"
+expect 0 score --model run --model german letters --lines --json
+[ "$(perl -MJSON::PP -ne 'print decode_json($_)->{best}, ";"' out)" = "run;german;" ] || fail "score --json: best"
+
+# ---- bytes and pages
+printf 'The <b>\xff\xc3\xa9' >bytes
+expect 0 score run bytes --per_byte --html page.html
+[ "$(grep -c 0x out)" = 10 ] || fail "score --per_byte"
+grep -qE 'title="[0-9.]+ bits, rank [0-9]+">&lt;</span>' page.html || fail "score --html: escapes"
+grep -qF '>\xff</span>' page.html || fail "score --html: bytes that are no UTF-8"
+grep -qF '>é</span>' page.html || fail "score --html: characters"
+expect 0 score run bytes --per_byte --json
+[ "$(json_value out byte_ranks | tr -cd , | wc -c)" = 9 ] || fail "score --per_byte --json"
+
+expect 2 score run
+complains "nothing to score"
+expect 2 score run part --diff
+complains "--model A --model B"
+expect 2 score run part --lines --jsonl text
+expect 1 score run nowhere
+complains "nowhere"
+echo "passed"
