@@ -108,6 +108,80 @@ static void weights_are_written(void **state) {
     json_decref(config);
 }
 
+/* Row r of the packed tensor holds rows r, r + R, r + 2R and r + 3R, and the scale is 1/g. */
+static void expect_packed(const bb_tensor_source *s, const char *theirs, const char *ours, int64_t first, int64_t rows,
+                          int64_t K) {
+    static float values[MAX_COUNT];
+    static uint8_t codes[MAX_COUNT];
+    char scale_name[96];
+    float inverse = 0;
+    (void)snprintf(scale_name, sizeof scale_name, "%s_scale", theirs);
+    const bb_file_tensor *t = bb_tensor_source_find(s, theirs), *scale = bb_tensor_source_find(s, scale_name);
+    if (!t || !scale) fail_msg("no tensor %s, or no scale", theirs);
+    assert_int_equal(t->dtype, BB_FILE_U8);
+    assert_int_equal(t->shape[0], rows / 4);
+    assert_int_equal(t->shape[1], K);
+    assert_int_equal(scale->dtype, BB_FILE_F32);
+    assert_int_equal(scale->rank, 1);
+    assert_int_equal(scale->shape[0], 1);
+    assert_ok(bb_tensor_source_read(s, t, codes, &test_error));
+    assert_ok(bb_tensor_source_read(s, scale, &inverse, &test_error));
+    assert_ok(bb_model_get_tensor(model, ours, values, (size_t)((strstr(ours, "gate_up") ? 2 : 1) * rows * K), &test_error));
+    for (int64_t n = 0; n < rows; n++)
+        for (int64_t k = 0; k < K; k++) {
+            float w = values[(first + n) * K + k];
+            int code = codes[n % (rows / 4) * K + k] >> 2 * (n / (rows / 4)) & 3;
+            assert_int_equal(code, 1 + (w > 0) - (w < 0));
+            if (code != 1) assert_true(fabsf(fabsf(w) * inverse - 1) < 2e-7f);
+        }
+}
+
+static void bitnet_codes_are_written(void **state) {
+    (void)state;
+    const char *folder = scratch_path("bitnet");
+    bb_tensor_source *s = NULL;
+    assert_ok(export_to(folder, "bitnet", NULL));
+    assert_ok(bb_safetensors_open(inside(folder, "model.safetensors"), &s, &test_error));
+    assert_int_equal(bb_tensor_source_count(s), 2 + (9 + 7) * LAYERS); /* seven have a scale */
+    expect_tensor(s, "model.embed_tokens.weight", "tok_emb.weight", 0, 256, C);
+    expect_tensor(s, "model.layers.1.input_layernorm.weight", "blocks.1.n1.weight", 0, C, 1);
+    expect_packed(s, "model.layers.0.self_attn.k_proj.weight", "blocks.0.attn.k_proj.weight", 0, C / 2, C);
+    expect_packed(s, "model.layers.1.mlp.gate_proj.weight", "blocks.1.mlp.gate_up.weight", 0, F, C);
+    expect_packed(s, "model.layers.1.mlp.up_proj.weight", "blocks.1.mlp.gate_up.weight", F, F, C);
+    expect_packed(s, "model.layers.1.mlp.down_proj.weight", "blocks.1.mlp.down.weight", 0, C, F);
+    bb_tensor_source_close(s);
+    json_t *config = read_json(folder, "config.json"), *quantization = json_object_get(config, "quantization_config");
+    assert_string_equal(json_string_value(json_object_get(quantization, "quant_method")), "bitnet");
+    assert_string_equal(json_string_value(json_object_get(quantization, "linear_class")), "bitlinear");
+    assert_string_equal(json_string_value(json_object_get(config, "dtype")), "float32");
+    json_decref(config);
+}
+
+static void models_that_bitnet_cannot_hold_are_refused(void **state) {
+    (void)state;
+    static const struct {
+        bool act_quant;
+        int d_ff;
+        const char *part;
+    } cases[] = {{false, F, "type bitnet quantizes the inputs"}, {true, F + 2, "mlp.gate_proj.weight has 26: use --type f32"}};
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        bb_model *odd;
+        bb_export_options options;
+        bb_config config = *bb_model_config(model);
+        config.act_quant = cases[i].act_quant;
+        config.d_ff = cases[i].d_ff;
+        assert_ok(bb_model_create(device, &config, 7, &odd, &test_error));
+        assert_ok(bb_model_save(odd, scratch_path("odd.safetensors"), &test_error));
+        bb_export_options_default(&options);
+        options.format = "hf";
+        options.type = "bitnet";
+        assert_fails(bb_export(device, scratch_path("odd.safetensors"), scratch_path("refused"), &options, &test_error),
+                     BB_ERR_UNSUPPORTED, cases[i].part);
+        assert_int_equal(access(scratch_path("refused"), F_OK), -1);
+        bb_model_free(odd);
+    }
+}
+
 static void configuration_is_written(void **state) {
     (void)state;
     static const struct {
@@ -206,6 +280,8 @@ static int tear_down(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(weights_are_written),
+        cmocka_unit_test(bitnet_codes_are_written),
+        cmocka_unit_test(models_that_bitnet_cannot_hold_are_refused),
         cmocka_unit_test(configuration_is_written),
         cmocka_unit_test(tokenizer_is_written),
         cmocka_unit_test(existing_files_are_not_overwritten),

@@ -175,13 +175,45 @@ static void metadata_texts_are_written(void **state) {
     assert_fails(bb_export(device, from, to, &options, &test_error), BB_ERR_ARGUMENT, "license: expected UTF-8");
 }
 
+static void keep_notice(void *user, const char *text) { (void)snprintf(user, 256, "%s", text); }
+
+/* Without a type, the first that fits is written, and the caller is told where it is not the usual one. */
+static void default_type_fits(void **state) {
+    (void)state;
+    static const struct {
+        int d_model, d_ff;
+        bb_file_dtype type;
+        const char *notice;
+    } cases[] = {{256, 512, BB_FILE_TQ2_0, ""},
+                 {256, 96, BB_FILE_Q8_0, "rows of blocks.0.mlp.down.weight have 96 weights"},
+                 {40, 256, BB_FILE_F16, "written as f16"}};
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        bb_config config = wide;
+        bb_export_options options;
+        bb_tensor_source *s;
+        char notice[256] = "";
+        config.d_model = cases[i].d_model;
+        config.d_ff = cases[i].d_ff;
+        exact_model_save(device, &config, 0x1p-6f, scratch_path("from.safetensors"));
+        bb_export_options_default(&options);
+        options.format = "gguf";
+        options.on_notice = keep_notice;
+        options.user = notice;
+        assert_ok(bb_export(device, scratch_path("from.safetensors"), scratch_path("to.gguf"), &options, &test_error));
+        if (cases[i].notice[0] ? !strstr(notice, cases[i].notice) : notice[0] != 0) fail_msg("notice: %s", notice);
+        assert_ok(bb_tensor_source_open(scratch_path("to.gguf"), &s, &test_error));
+        assert_int_equal(bb_tensor_source_find(s, "blk.0.ffn_down.weight")->dtype, cases[i].type);
+        bb_tensor_source_close(s);
+    }
+}
+
 static void models_that_gguf_cannot_hold_are_refused(void **state) {
     (void)state;
     const char *from = scratch_path("from.safetensors"), *no = scratch_path("no.gguf");
     bb_config config = wide;
     config.d_ff = 320;
     exact_model_save(device, &config, 0, from);
-    assert_fails(export_as(from, no, NULL), BB_ERR_ARGUMENT, "blocks.0.mlp.down.weight have 320: use type q8_0 or f16");
+    assert_fails(export_as(from, no, "tq2_0"), BB_ERR_ARGUMENT, "blocks.0.mlp.down.weight have 320: use type q8_0 or f16");
     config.d_ff = 300;
     exact_model_save(device, &config, 0, from);
     assert_fails(export_as(from, no, "q8_0"), BB_ERR_ARGUMENT, "blocks.0.mlp.down.weight have 300: use type f16");
@@ -286,8 +318,9 @@ static int close_all(void **state) {
 }
 
 int main(void) {
-    const struct CMUnitTest tests[] = {
-        cmocka_unit_test(round_trip_keeps_codes_and_scales), cmocka_unit_test(metadata_texts_are_written),
-        cmocka_unit_test(models_that_gguf_cannot_hold_are_refused), cmocka_unit_test(files_of_other_models_are_refused)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(round_trip_keeps_codes_and_scales),
+                                       cmocka_unit_test(metadata_texts_are_written), cmocka_unit_test(default_type_fits),
+                                       cmocka_unit_test(models_that_gguf_cannot_hold_are_refused),
+                                       cmocka_unit_test(files_of_other_models_are_refused)};
     return cmocka_run_group_tests(tests, open_all, close_all);
 }

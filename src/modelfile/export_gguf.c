@@ -237,21 +237,39 @@ static bb_status write_ternary(writer *w, const bb_param *p, bb_error *err) {
 
 /* ---- the file ---------------------------------------------------------------------------------------------------------- */
 
-/* Rows of the matrices are whole blocks. */
-static bb_status check_widths(const writer *w, bb_error *err) {
-    int block = bb_file_dtype_elements(w->type);
-    bool whole_q8_0 = true;
-    const bb_param *wrong = NULL;
-    for (int i = 0; i < w->e->table.count; i++) {
-        const bb_param *p = &w->e->table.entries[i];
-        if (!p->ternary) continue;
-        if (!wrong && p->shape[1] % block) wrong = p;
-        whole_q8_0 = whole_q8_0 && p->shape[1] % bb_file_dtype_elements(BB_FILE_Q8_0) == 0;
+/* The first matrix whose rows are not whole blocks of the type; NULL: all are. */
+static const bb_param *misfit(const bb_param_table *table, bb_file_dtype type) {
+    for (int i = 0; i < table->count; i++) {
+        const bb_param *p = &table->entries[i];
+        if (p->ternary && p->shape[1] % bb_file_dtype_elements(type)) return p;
     }
-    if (!wrong) return BB_OK;
-    return bb_fail(err, BB_ERR_ARGUMENT,
-                   "%s: type %s needs rows of a multiple of %d weights, and those of %s have %" PRId64 ": use type %s",
-                   w->e->path, w->e->type, block, wrong->name, wrong->shape[1], whole_q8_0 ? "q8_0 or f16" : "f16");
+    return NULL;
+}
+
+/* Sets the type: the one asked for, which must fit, or the first that does. */
+static bb_status choose_type(writer *w, bb_error *err) {
+    bb_exporter *e = w->e;
+    const bb_export_options *o = e->options;
+    int i = 0, asked = 0;
+    while (strcmp(type_names[asked], e->type) != 0) asked++;
+    const bb_param *wrong = misfit(&e->table, types[asked].type);
+    for (i = asked; misfit(&e->table, types[i].type);) i++; /* f16 and f32, the last, fit always */
+    if (wrong && o->type)
+        return bb_fail(err, BB_ERR_ARGUMENT,
+                       "%s: type %s needs rows of a multiple of %d weights, and those of %s have %" PRId64 ": use type %s",
+                       e->path, e->type, (int)bb_file_dtype_elements(types[asked].type), wrong->name, wrong->shape[1],
+                       strcmp(type_names[i], "q8_0") == 0 ? "q8_0 or f16" : "f16");
+    if (wrong && o->on_notice) {
+        char text[256];
+        (void)snprintf(text, sizeof text,
+                       "rows of %s have %" PRId64 " weights, which type %s cannot hold (it has blocks of %d): written as %s",
+                       wrong->name, wrong->shape[1], e->type, (int)bb_file_dtype_elements(types[asked].type), type_names[i]);
+        o->on_notice(o->user, text);
+    }
+    e->type = type_names[i];
+    w->type = types[i].type;
+    w->file_type = types[i].file_type;
+    return BB_OK;
 }
 
 static bb_status write_contents(writer *w, bb_error *err) {
@@ -287,12 +305,7 @@ static bb_status write_card(const bb_exporter *e, char **path, bb_error *err) {
 
 static bb_status write_gguf(bb_exporter *e, bb_error *err) {
     writer w = {.e = e, .file = {.fd = -1}};
-    for (int i = 0; type_names[i]; i++)
-        if (strcmp(type_names[i], e->type) == 0) {
-            w.type = types[i].type;
-            w.file_type = types[i].file_type;
-        }
-    BB_TRY(check_widths(&w, err));
+    BB_TRY(choose_type(&w, err));
     bb_status status = write_contents(&w, err);
     free(w.header);
     char *card = NULL;

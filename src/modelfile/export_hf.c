@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
-/* Export to a folder that Hugging Face's transformers opens without remote code: LlamaForCausalLM with the weights that a layer uses
- * (g q), and a tokenizer of raw bytes. The int8 inputs of the linear layers have no place in it: README.md says how to add them. */
+/* Export to a folder that Hugging Face's transformers opens without remote code: LlamaForCausalLM and a tokenizer of raw bytes. Types
+ * f32 and bf16 hold the weights that a layer uses (g q); the int8 inputs of the linear layers have no place in them: README.md says how
+ * to add them. Type bitnet holds the codes at two bits, for transformers' own BitLinear, which quantizes its inputs as we do. */
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -18,9 +19,10 @@
 #include "modelfile/model_card.h"
 #include "modelfile/safetensors.h"
 
-enum { PIECE = 1 << 14 };
+enum { PIECE = 1 << 14, CODES_PER_BYTE = 4 };
 
 static bool is_bf16(const bb_exporter *e) { return strcmp(e->type, "bf16") == 0; }
+static bool is_packed(const bb_exporter *e, const bb_param *p) { return p->ternary && bb_hf_is_bitnet(e); }
 
 /* ---- the weights -------------------------------------------------------------------------------------------------------------- */
 
@@ -49,6 +51,35 @@ static bb_status write_ternary(bb_exporter *e, const bb_param *p, float *piece, 
     return status;
 }
 
+/* One part, (rows,K) from q on: byte k of packed row r holds column k of rows r, r + R, r + 2R and r + 3R as q + 1, the first in the
+ * lowest bits; R = rows/4. Then the scale, by which BitLinear divides. */
+static bb_status write_packed_part(const int8_t *q, int64_t rows, int64_t K, float scale, bb_tensor_sink *sink, bb_error *err) {
+    int64_t packed_rows = rows / CODES_PER_BYTE;
+    const float inverse = 1 / scale;
+    uint8_t *row = malloc((size_t)K);
+    bb_status status = row ? BB_OK : bb_fail(err, BB_ERR_MEMORY, "no memory to write a row of %lld codes", (long long)K);
+    for (int64_t r = 0; r < packed_rows && status == BB_OK; r++) {
+        memset(row, 0, (size_t)K);
+        for (int i = 0; i < CODES_PER_BYTE; i++)
+            for (int64_t k = 0; k < K; k++) row[k] |= (uint8_t)((q[(r + i * packed_rows) * K + k] + 1) << 2 * i);
+        status = bb_tensor_sink_write(sink, row, (size_t)K, err);
+    }
+    free(row);
+    return status == BB_OK ? bb_tensor_sink_write(sink, &inverse, sizeof inverse, err) : status;
+}
+
+static bb_status write_packed(bb_exporter *e, const bb_param *p, int parts, bb_tensor_sink *sink, bb_error *err) {
+    float scale = 0;
+    int64_t rows = p->shape[0] / parts, K = p->shape[1];
+    int8_t *q = malloc((size_t)p->count);
+    if (!q) return bb_fail(err, BB_ERR_MEMORY, "no memory to write %s: %.1f MB", p->name, 1e-6 * (double)p->count);
+    bb_status status = bb_exporter_ternary(e, p, q, &scale, err);
+    for (int part = 0; part < parts && status == BB_OK; part++)
+        status = write_packed_part(q + part * rows * K, rows, K, scale, sink, err);
+    free(q);
+    return status;
+}
+
 static bb_status write_values(bb_exporter *e, const bb_param *p, bb_tensor_sink *sink, bb_error *err) {
     float *values = malloc((size_t)p->count * sizeof *values);
     if (!values) return bb_fail(err, BB_ERR_MEMORY, "no memory to write %s: %.1f MB", p->name, 4e-6 * (double)p->count);
@@ -64,30 +95,51 @@ static bb_status write_all(bb_exporter *e, bb_tensor_sink *sink, bb_error *err) 
     bb_status status = piece ? BB_OK : bb_fail(err, BB_ERR_MEMORY, "%s: no memory to write it", e->path);
     for (int i = 0; i < table->count && status == BB_OK; i++) {
         const bb_param *p = &table->entries[i];
-        status = p->ternary ? write_ternary(e, p, piece, sink, err) : write_values(e, p, sink, err);
+        if (is_packed(e, p))
+            status = write_packed(e, p, bb_naming_of(&bb_hf_naming, &e->source.config, p).count, sink, err);
+        else
+            status = p->ternary ? write_ternary(e, p, piece, sink, err) : write_values(e, p, sink, err);
     }
     free(piece);
     return status;
 }
 
+enum { SCALE_NAME_BYTES = sizeof((bb_tensor_names *)0)->text[0] + sizeof BB_SCALE_SUFFIX };
+
 static bb_status write_weights(bb_exporter *e, const char *path, bb_error *err) {
     const bb_param_table *table = &e->table;
     const bb_file_metadata metadata[] = {{"format", "pt"}};
-    size_t max_tensors = 2 * (size_t)table->count;
+    size_t max_tensors = 4 * (size_t)table->count; /* two parts, each with a scale */
     bb_file_tensor *tensors = calloc(max_tensors, sizeof *tensors);
     bb_tensor_names *names = calloc((size_t)table->count, sizeof *names);
+    char(*scale_names)[SCALE_NAME_BYTES] = calloc(max_tensors, sizeof *scale_names);
     bb_tensor_sink *sink = NULL;
     bb_status status = BB_OK;
     int count = 0;
-    if (!tensors || !names) BB_TRY_GOTO(status, done, bb_fail(err, BB_ERR_MEMORY, "%s: no memory to write it", e->path));
+    if (!tensors || !names || !scale_names)
+        BB_TRY_GOTO(status, done, bb_fail(err, BB_ERR_MEMORY, "%s: no memory to write it", e->path));
     for (int i = 0; i < table->count; i++) {
         const bb_param *p = &table->entries[i];
         names[i] = bb_naming_of(&bb_hf_naming, &e->source.config, p);
-        for (int part = 0, parts = names[i].count; part < parts; part++)
-            tensors[count++] = (bb_file_tensor){.name = names[i].text[part],
-                                                .dtype = is_bf16(e) ? BB_FILE_BF16 : BB_FILE_F32,
-                                                .rank = p->rank,
-                                                .shape = {p->shape[0] / parts, p->shape[1]}};
+        for (int part = 0, parts = names[i].count; part < parts; part++) {
+            int64_t rows = p->shape[0] / parts;
+            bb_file_tensor *t = &tensors[count++];
+            *t = (bb_file_tensor){.name = names[i].text[part],
+                                  .dtype = is_bf16(e) ? BB_FILE_BF16 : BB_FILE_F32,
+                                  .rank = p->rank,
+                                  .shape = {rows, p->shape[1]}};
+            if (!is_packed(e, p)) continue;
+            if (rows % CODES_PER_BYTE != 0)
+                BB_TRY_GOTO(status, done,
+                            bb_fail(err, BB_ERR_UNSUPPORTED,
+                                    "%s: type bitnet packs rows by four, and %s has %lld: use --type f32", e->path,
+                                    names[i].text[part], (long long)rows));
+            t->dtype = BB_FILE_U8;
+            t->shape[0] = rows / CODES_PER_BYTE;
+            (void)snprintf(scale_names[count], SCALE_NAME_BYTES, "%s" BB_SCALE_SUFFIX, names[i].text[part]);
+            tensors[count] = (bb_file_tensor){.name = scale_names[count], .dtype = BB_FILE_F32, .rank = 1, .shape = {1, 1}};
+            count++;
+        }
     }
     BB_TRY_GOTO(status, done, bb_safetensors_create(path, tensors, count, metadata, 1, &sink, err));
     status = write_all(e, sink, err);
@@ -98,6 +150,7 @@ static bb_status write_weights(bb_exporter *e, const char *path, bb_error *err) 
 done:
     free(tensors);
     free(names);
+    free(scale_names);
     return status;
 }
 
@@ -181,6 +234,11 @@ static bb_status write_folder(bb_exporter *e, const char *path, const char *temp
 
 static bb_status write_hf(bb_exporter *e, bb_error *err) {
     size_t length = strlen(e->path), room;
+    if (bb_hf_is_bitnet(e) && !e->source.config.act_quant)
+        return bb_fail(err, BB_ERR_UNSUPPORTED,
+                       "%s: type bitnet quantizes the inputs of linear layers, which this model (--no_act_quant) does not: use "
+                       "--type f32",
+                       e->path);
     while (length > 1 && e->path[length - 1] == '/') length--;
     char *path = strndup(e->path, length), *temporary = malloc(room = length + 32);
     bb_status status = BB_OK;
@@ -195,5 +253,5 @@ static bb_status write_hf(bb_exporter *e, bb_error *err) {
     return status;
 }
 
-static const char *const types[] = {"f32", "bf16", NULL};
+static const char *const types[] = {"f32", "bf16", "bitnet", NULL};
 const bb_export_format bb_export_hf = {.name = "hf", .types = types, .describes = true, .write = write_hf};

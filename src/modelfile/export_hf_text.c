@@ -16,12 +16,14 @@ static char *text_of(json_t *json) {
     return text;
 }
 
+bool bb_hf_is_bitnet(const bb_exporter *e) { return strcmp(e->type, "bitnet") == 0; }
+
 static const char *dtype_of(const bb_exporter *e) { return strcmp(e->type, "bf16") == 0 ? "bfloat16" : "float32"; }
 
 /* Llama's defaults for begin and end of text are bytes here: null says that there are none. */
 char *bb_hf_config(const bb_exporter *e) {
     const bb_config *c = &e->source.config;
-    return text_of(json_pack(
+    json_t *config = json_pack(
         "{s:[s],s:s,s:i,s:i,s:i,s:i,s:i,s:i,s:i,s:s,s:i,s:f,s:f,s:{s:s,s:f},s:b,s:b,s:b,s:f,s:n,s:n,s:n,s:s,s:s,s:b,s:{s:b,s:s}"
         "}",
         "architectures", "LlamaForCausalLM", "model_type", "llama", "vocab_size", c->vocab_size, "hidden_size", c->d_model,
@@ -30,7 +32,16 @@ char *bb_hf_config(const bb_exporter *e) {
         e->source.trained_length, "rms_norm_eps", c->norm_eps, "rope_theta", c->rope_base, "rope_parameters", "rope_type",
         "default", "rope_theta", c->rope_base, "tie_word_embeddings", 1, "attention_bias", 0, "mlp_bias", 0,
         "attention_dropout", 0.0, "bos_token_id", "eos_token_id", "pad_token_id", "dtype", dtype_of(e), "torch_dtype",
-        dtype_of(e), "use_cache", 1, BB_HF_OWN_KEY, "act_quant", (int)c->act_quant, "ste", bb_ste_name(c->ste)));
+        dtype_of(e), "use_cache", 1, BB_HF_OWN_KEY, "act_quant", (int)c->act_quant, "ste", bb_ste_name(c->ste));
+    /* BitLinear reads codes at two bits and quantizes its inputs; the head stays as it is. */
+    if (bb_hf_is_bitnet(e) &&
+        json_object_set_new(config, "quantization_config",
+                            json_pack("{s:s,s:s,s:s,s:[s]}", "quant_method", "bitnet", "linear_class", "bitlinear",
+                                      "quantization_mode", "offline", "modules_to_not_convert", "lm_head")) != 0) {
+        json_decref(config);
+        return NULL;
+    }
+    return text_of(config);
 }
 
 char *bb_hf_generation_config(const bb_exporter *e) {

@@ -5,6 +5,8 @@
 
 #include "modelfile/exporter.h"
 
+bool bb_hf_is_bitnet(const bb_exporter *e); /* type bitnet: codes at two bits, quantized inputs */
+
 char *bb_hf_config(const bb_exporter *e);            /* config.json */
 char *bb_hf_generation_config(const bb_exporter *e); /* generation_config.json */
 char *bb_hf_tokenizer(const bb_exporter *e);         /* tokenizer.json: token i is byte i */

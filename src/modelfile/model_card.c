@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "core/file.h"
+#include "modelfile/export_hf_text.h"
 
 enum { MAX_METRICS_BYTES = 1 << 28, MAX_DATA_FILES = 100 };
 
@@ -172,7 +173,7 @@ static char *make_card(const bb_exporter *e, const char *library, const char *ta
 
 static void put_hf_use(FILE *f, const bb_exporter *e) {
     fprintf(f, "%s%s\nWritten by `bitbyte convert MODEL DIR/ --type %s`.\n", transformers_use,
-            e->source.config.act_quant ? activations : "", e->type);
+            e->source.config.act_quant && !bb_hf_is_bitnet(e) ? activations : "", e->type);
 }
 
 static void put_gguf_use(FILE *f, const bb_exporter *e) {

@@ -63,6 +63,14 @@ for kind in "f32", "bf16":
             same += bytes(ids[len(prompt.encode()):]) == greedy(run, prompt, 64)
         tell(same == len(PROMPTS), "transformers: greedy generate with int8 inputs, 64 bytes", f"{same} of {len(PROMPTS)} prompts the same")
 
+# Codes at two bits for transformers' BitLinear, which quantizes its inputs itself. It scales them by 127/max and clamps max at 1e-5, so
+# a tie may round the other way.
+folder = convert(run, work / "hf-bitnet", "--to", "hf", "--type", "bitnet")
+model = AutoModelForCausalLM.from_pretrained(folder)
+found = logits(model)
+tell(difference(found, expected) < 1e-3 and by_position(found, expected) < 1e-4, "transformers: logits of hf bitnet, relative difference",
+     f"{difference(found, expected):.1e} (median of positions {by_position(found, expected):.1e})")
+
 # What transformers writes: one file, and shards with an index.
 packed = convert(run, work / "packed.safetensors", "--to", "packed").read_bytes()
 model = AutoModelForCausalLM.from_pretrained(work / "hf-f32")

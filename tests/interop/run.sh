@@ -17,8 +17,8 @@ trap 'rm -rf "$work"' EXIT
 mkdir -p "$cache"
 [ -x "$cache/venv/bin/python" ] || python3 -m venv "$cache/venv"
 python=$cache/venv/bin/python
-"$python" -c 'import torch, transformers, safetensors, gguf' 2>/dev/null ||
-    "$python" -m pip install --quiet --disable-pip-version-check torch transformers safetensors gguf numpy
+"$python" -c 'import torch, transformers, accelerate, safetensors, gguf' 2>/dev/null ||
+    "$python" -m pip install --quiet --disable-pip-version-check torch transformers accelerate safetensors gguf numpy
 if ! "$python" -c 'import llama_cpp' 2>/dev/null && [ ! -e "$cache/no_llama_cpp" ]; then
     echo "building llama.cpp from llama-cpp-python's sources, for at most $seconds s; log: $cache/llama_cpp.log"
     CMAKE_BUILD_PARALLEL_LEVEL=${JOBS:-1} CMAKE_ARGS="-DGGML_NATIVE=OFF -DGGML_AVX2=ON -DGGML_FMA=ON -DGGML_F16C=ON -DGGML_OPENMP=OFF" \
