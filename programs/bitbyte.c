@@ -22,6 +22,7 @@ static const struct {
     {"eval", bb_cmd_eval, "measure bits per byte on held-out data"},
     {"score", bb_cmd_score, "score files, lines or records by how well a model predicts them"},
     {"generate", bb_cmd_generate, "generate text"},
+    {"serve", bb_cmd_serve, "serve a model over HTTP: a page, and OpenAI's API"},
     {"report", bb_cmd_report, "draw training runs as a page or a plot"},
     {"export", bb_cmd_export, "convert a model, by default to 2-bit weights for inference"},
     {"convert", bb_cmd_convert, "convert a model between formats, by the new file's name"},

@@ -12,6 +12,7 @@ int bb_cmd_export(int argc, char **argv);
 int bb_cmd_convert(int argc, char **argv);
 int bb_cmd_info(int argc, char **argv);
 int bb_cmd_report(int argc, char **argv);
+int bb_cmd_serve(int argc, char **argv);
 int bb_cmd_bench(int argc, char **argv);
 
 #endif

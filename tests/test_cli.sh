@@ -25,6 +25,8 @@ declare -A contract=(
         val_seq_len resume no_opt_state minutes size allow_overwrite ddp optim ste seed threads device keep wd_all rope_base init json stop_at
         keep_every save_sync save_copy spike_skip global_batch reduce dist_timeout save_minutes max_minutes profile
         sample_every sample_prompt tensorboard metrics_csv on_metrics"
+    [serve]="model name n_head host port api_key_file api_key cors_origin sequences queue cache_mb timeout max_new_bytes max_body_kb drain_seconds
+        chat_template quiet threads device"
     [report]="runs out format plot x smooth log_x log_y"
     [eval]="model data n_head seq_len batches batch_size kv_cache json threads device"
     [generate]="model n_head prompt prompt_file max_new_bytes context_length kv_cache stop n repetition_penalty repetition_window temperature top_k top_p min_p
@@ -83,7 +85,7 @@ complains "expected a number from 0 to 1, found '1.5'"
 expect 2 "$bitbyte" train --optim adam
 complains "expected adamw, adamw8bit or muon, found 'adam'"
 expect 2 "$bitbyte" train --device gpu
-complains "expected cpu, cuda or ref, found 'gpu'"
+complains "expected cpu or ref, found 'gpu'"
 expect 2 "$bitbyte" train --no_ckpt=1
 complains "--no_ckpt takes no value"
 expect 2 "$bitbyte" train --out

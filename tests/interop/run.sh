@@ -31,7 +31,8 @@ print("with", ", ".join(f"{p} {m.version(p)}" for p in ("torch", "transformers",
                         p in {d.metadata["Name"].replace("_", "-") for d in m.distributions()}))
 TEXT
 
-"$python" -c 'import tensorboard' 2>/dev/null || "$python" -m pip install --quiet --disable-pip-version-check tensorboard 'setuptools<81'
+"$python" -c 'import tensorboard, openai' 2>/dev/null ||
+    "$python" -m pip install --quiet --disable-pip-version-check tensorboard 'setuptools<81' openai
 
 # Two models that know a little: with the int8 inputs of linear layers, and without.
 cat README.md docs/*.md src/*/*.[ch] | LC_ALL=C tr -cd '\n\t -~' >"$work/all"
@@ -56,6 +57,8 @@ check check_torch.py "$model" "$work/held_out"
 check check_hf.py "$model"
 check check_gguf.py "$model"
 check check_tensorboard.py "$work/held_out"
+check check_openai.py "$model"
+bash tests/test_page.sh "$build/bitbyte" "$build" || failed=1 # in chromium
 if "$python" -c 'import llama_cpp' 2>/dev/null; then
     check check_llama_cpp.py "$model" "$plain"
 else

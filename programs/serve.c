@@ -1,0 +1,331 @@
+// SPDX-License-Identifier: MIT
+/* bitbyte serve: a model over HTTP, with OpenAI's API and a page. */
+#include "commands.h"
+#include "common.h"
+
+#ifdef BB_HAVE_MICROHTTPD
+#include <errno.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "progress.h"
+#include "serving/http.h"
+#endif
+
+typedef struct serve_args {
+    bb_device_args device;
+    bb_import_args import;
+    const char *model, *name, *host, *api_key, *api_key_file, *cors_origin, *chat_template;
+    int port, sequences, queue, cache_mb;
+    int64_t max_new_bytes, max_body_kb;
+    double timeout, drain_seconds;
+    bool quiet;
+} serve_args;
+
+static const bb_cli_option options[] = {
+    {.help = "Model and address"},
+    {.name = "model",
+     .type = BB_CLI_STRING,
+     .offset = offsetof(serve_args, model),
+     .value = "MODEL",
+     .help = "model file of any format, Hugging Face folder, run directory (its latest valid checkpoint), or RUN/best; SIGHUP "
+             "loads it again",
+     .position = 1,
+     .required = true},
+    {.name = "name",
+     .type = BB_CLI_STRING,
+     .offset = offsetof(serve_args, name),
+     .value = "TEXT",
+     .help = "what the API calls the model",
+     .default_text = "the last part of its path"},
+    {.group = &bb_import_group, .offset = offsetof(serve_args, import)},
+    {.name = "host",
+     .type = BB_CLI_STRING,
+     .offset = offsetof(serve_args, host),
+     .value = "ADDRESS",
+     .help = "address to listen at; 0.0.0.0 or :: lets other machines in: use keys, and TLS by a proxy"},
+    {.name = "port",
+     .type = BB_CLI_INT,
+     .offset = offsetof(serve_args, port),
+     .value = "N",
+     .range = BB_CLI_FROM_TO(0, 65535),
+     .help = "port to listen at; 0: one that is free, which is printed"},
+    {.help = "Who may ask"},
+    {.name = "api_key_file",
+     .type = BB_CLI_STRING,
+     .offset = offsetof(serve_args, api_key_file),
+     .value = "FILE",
+     .help = "file with keys, one a line; clients send one as a bearer token",
+     .default_text = "the key in the environment variable BITBYTE_API_KEY; none: everybody may"},
+    {.name = "api_key",
+     .type = BB_CLI_STRING,
+     .offset = offsetof(serve_args, api_key),
+     .value = "KEY",
+     .help = "a key; other users of this machine can see it in the list of processes",
+     .default_text = ""},
+    {.name = "cors_origin",
+     .type = BB_CLI_STRING,
+     .offset = offsetof(serve_args, cors_origin),
+     .value = "ORIGIN",
+     .help = "a site whose pages may use this server, e.g. https://example.org, or * for all",
+     .default_text = "none"},
+    {.help = "Load"},
+    {.name = "sequences",
+     .type = BB_CLI_INT,
+     .offset = offsetof(serve_args, sequences),
+     .value = "N",
+     .range = BB_CLI_FROM_TO(1, 256),
+     .help = "texts that are written at once"},
+    {.name = "queue",
+     .type = BB_CLI_INT,
+     .offset = offsetof(serve_args, queue),
+     .value = "N",
+     .range = BB_CLI_FROM_TO(0, 100000),
+     .help = "texts that may wait for that; more are refused with status 429"},
+    {.name = "cache_mb",
+     .type = BB_CLI_INT,
+     .offset = offsetof(serve_args, cache_mb),
+     .value = "N",
+     .range = BB_CLI_AT_LEAST(0),
+     .help = "memory for KV caches, in 10^6 bytes; texts that do not fit wait; 0: no limit"},
+    {.name = "timeout",
+     .type = BB_CLI_DOUBLE,
+     .offset = offsetof(serve_args, timeout),
+     .value = "SECONDS",
+     .range = BB_CLI_AT_LEAST(0),
+     .help = "longest time for a request, from its arrival to its last byte; 0: no limit"},
+    {.name = "max_new_bytes",
+     .type = BB_CLI_INT64,
+     .offset = offsetof(serve_args, max_new_bytes),
+     .value = "N",
+     .range = BB_CLI_FROM_TO(1, 1e9),
+     .help = "largest max_tokens of a request; a token is a byte"},
+    {.name = "max_body_kb",
+     .type = BB_CLI_INT64,
+     .offset = offsetof(serve_args, max_body_kb),
+     .value = "N",
+     .range = BB_CLI_FROM_TO(1, 1e6),
+     .help = "largest request, in 1024 bytes"},
+    {.name = "drain_seconds",
+     .type = BB_CLI_DOUBLE,
+     .offset = offsetof(serve_args, drain_seconds),
+     .value = "SECONDS",
+     .range = BB_CLI_FROM_TO(0, 1e6),
+     .help = "after SIGTERM or Ctrl-C, how long what is being written may take; new requests are refused meanwhile"},
+    {.help = "Output and machine"},
+    {.name = "chat_template",
+     .type = BB_CLI_STRING,
+     .offset = offsetof(serve_args, chat_template),
+     .value = "TEXT",
+     .help =
+         "how a message of a chat becomes text, with {role} and {content}; the answer ends where the next message would begin",
+     .default_text = "{role}: {content} and a line break"},
+    {.name = "quiet",
+     .type = BB_CLI_FLAG,
+     .offset = offsetof(serve_args, quiet),
+     .help = "no line of JSON on standard error for each request"},
+    {.group = &bb_device_group, .offset = offsetof(serve_args, device)},
+};
+
+static const bb_cli_command command = {
+    .name = "serve",
+    .summary =
+        "serves a model over HTTP: a page to write with, and OpenAI's API (/v1/completions, /v1/chat/completions, "
+        "/v1/embeddings, /v1/models), /v1/score, /metrics for Prometheus, /health. The same request with the same seed gets "
+        "the same bytes, whatever else is asked meanwhile.",
+    .usage = "MODEL [--host ADDRESS] [--port N] [options]",
+    .options = options,
+    .option_count = BB_CLI_COUNT(options),
+    .examples = "  bitbyte serve runs/small\n"
+                "  curl http://127.0.0.1:8080/v1/completions -d '{\"prompt\": \"Once\", \"max_tokens\": 80, \"seed\": 1}'\n"
+                "  OPENAI_BASE_URL=http://127.0.0.1:8080/v1 OPENAI_API_KEY=none python3 my_program.py\n"
+                "  kill -HUP PID    # loads the model file again; streams go on\n",
+};
+
+#ifdef BB_HAVE_MICROHTTPD
+
+enum { MAX_KEYS = 256, MAX_CHOICES = 64 };
+
+typedef struct server {
+    const serve_args *args;
+    bb_device *device;
+    pthread_mutex_t lock; /* of description and path */
+    char *description;    /* JSON of bb_describe_file */
+    char path[4096];
+    const char *keys[MAX_KEYS];
+    int key_count;
+    char *key_text;
+} server;
+
+static bb_status load_model(void *user, bb_model **model, bb_error *err) {
+    server *s = user;
+    bb_found_model found;
+    bb_status status = bb_model_open(s->device, s->args->model, &s->args->import, &found, err);
+    if (status != BB_OK) return status;
+    char *description = NULL;
+    const bb_import_options import = {.n_head = s->args->import.n_head};
+    bb_error unsaid;
+    if (bb_describe_file(found.path, &import, &description, &unsaid) != BB_OK) description = NULL;
+    pthread_mutex_lock(&s->lock);
+    bb_string_free(s->description);
+    s->description = description;
+    snprintf(s->path, sizeof s->path, "%s", found.path);
+    pthread_mutex_unlock(&s->lock);
+    *model = found.model;
+    return BB_OK;
+}
+
+static char *describe(void *user) {
+    server *s = user;
+    pthread_mutex_lock(&s->lock);
+    char *copy = strdup(s->description ? s->description : "{}");
+    pthread_mutex_unlock(&s->lock);
+    return copy;
+}
+
+static bool add_key(server *s, const char *key) {
+    if (s->key_count == MAX_KEYS) return false;
+    s->keys[s->key_count++] = key;
+    return true;
+}
+
+static int read_keys(server *s) {
+    const serve_args *args = s->args;
+    const char *environment = getenv("BITBYTE_API_KEY");
+    size_t size;
+    bb_error err;
+    if (environment && environment[0]) (void)add_key(s, environment);
+    if (args->api_key) (void)add_key(s, args->api_key);
+    if (!args->api_key_file) return BB_CLI_CONTINUE;
+    if (bb_read_text(args->api_key_file, NULL, &s->key_text, &size, &err) != BB_OK) return bb_cli_fail(&command, &err);
+    int before = s->key_count;
+    char *rest = NULL;
+    for (char *key = strtok_r(s->key_text, " \r\n\t", &rest); key; key = strtok_r(NULL, " \r\n\t", &rest))
+        if (!add_key(s, key)) return bb_cli_failure(&command, "%s: more than %d keys", args->api_key_file, MAX_KEYS);
+    /* a file that was emptied by mistake must not open the server */
+    if (s->key_count == before) return bb_cli_failure(&command, "%s: holds no key", args->api_key_file);
+    return BB_CLI_CONTINUE;
+}
+
+/* The last part of a path. */
+static const char *base_name(const char *path) {
+    const char *slash = strrchr(path, '/');
+    return slash && slash[1] ? slash + 1 : path;
+}
+
+static bool is_loopback(const char *host) {
+    return strcmp(host, "localhost") == 0 || strncmp(host, "127.", 4) == 0 || strcmp(host, "::1") == 0;
+}
+
+/* Until SIGTERM or SIGINT. All threads have these signals blocked. */
+static void wait_for_signals(const sigset_t *signals, bb_engine *engine) {
+    for (int number; sigwait(signals, &number) == 0;) {
+        if (number != SIGHUP) return;
+        bb_engine_reload(engine);
+    }
+}
+
+static int run_server(server *s, const sigset_t *signals) {
+    const serve_args *args = s->args;
+    bb_error err;
+    bb_engine *engine = NULL;
+    bb_http *http = NULL;
+    const bb_engine_options engine_options = {.load = load_model,
+                                              .wake = bb_http_wake,
+                                              .log = bb_http_log,
+                                              .user = s,
+                                              .sequences = args->sequences,
+                                              .queue = args->queue,
+                                              .cache_bytes = (uint64_t)args->cache_mb * 1000000,
+                                              .timeout = args->timeout};
+    bb_status status = bb_device_args_open(&args->device, &s->device, &err);
+    if (status == BB_OK) status = bb_engine_open(&engine_options, &engine, &err);
+    const bb_http_options http_options = {
+        .host = args->host,
+        .port = args->port,
+        .engine = engine,
+        .model_name = args->name ? args->name : base_name(args->model),
+        .model_path = s->path,
+        .describe = describe,
+        .user = s,
+        .keys = s->keys,
+        .key_count = s->key_count,
+        .cors_origin = args->cors_origin,
+        .limits = {.max_new_bytes = args->max_new_bytes, .max_choices = MAX_CHOICES, .chat_template = args->chat_template},
+        .sequences = args->sequences,
+        .max_body = (size_t)args->max_body_kb * 1024,
+        .quiet = args->quiet};
+    if (status == BB_OK) status = bb_http_open(&http_options, &http, &err);
+    if (status == BB_OK) {
+        bool six = strchr(args->host, ':') != NULL;
+        printf("%s: http://%s%s%s:%d\n", http_options.model_name, six ? "[" : "", args->host, six ? "]" : "",
+               bb_http_port(http));
+        fflush(stdout);
+        if (!is_loopback(args->host) && s->key_count == 0)
+            fprintf(stderr, "bitbyte serve: note: everybody who can reach %s may use this server: see --api_key_file\n",
+                    args->host);
+        wait_for_signals(signals, engine);
+        bb_http_quiesce(http);
+        bb_http_log(NULL, "draining", "");
+        bool whole = bb_engine_drain(engine, args->drain_seconds);
+        bb_http_finish(http);
+        bb_http_log(NULL, whole ? "stopped" : "stopped_early", "");
+    }
+    bb_http_close(http);
+    bb_engine_close(engine);
+    bb_device_close(s->device);
+    return status == BB_OK ? BB_EXIT_OK : bb_cli_fail(&command, &err);
+}
+
+static int serve(const bb_cli *cli, const serve_args *args) {
+    server s = {.args = args};
+    sigset_t signals;
+    const char *wrong = bb_api_check_template(args->chat_template);
+    (void)cli;
+    if (wrong) return bb_cli_usage_error(&command, "--chat_template: %s", wrong);
+    sigemptyset(&signals);
+    sigaddset(&signals, SIGTERM);
+    sigaddset(&signals, SIGINT);
+    sigaddset(&signals, SIGHUP);
+    pthread_sigmask(SIG_BLOCK, &signals, NULL);
+    signal(SIGPIPE, SIG_IGN);
+    pthread_mutex_init(&s.lock, NULL);
+    int exit_status = read_keys(&s);
+    if (exit_status == BB_CLI_CONTINUE) exit_status = run_server(&s, &signals);
+    bb_string_free(s.key_text);
+    bb_string_free(s.description);
+    pthread_mutex_destroy(&s.lock);
+    return exit_status;
+}
+
+#else
+
+static int serve(const bb_cli *cli, const serve_args *args) {
+    (void)cli;
+    (void)args;
+    return bb_cli_failure(&command, "this build has no HTTP server: install libmicrohttpd-dev (Debian) and build again");
+}
+
+#endif
+
+int bb_cmd_serve(int argc, char **argv) {
+    serve_args args = {.host = "127.0.0.1",
+                       .port = 8080,
+                       .sequences = 16,
+                       .queue = 64,
+                       .timeout = 600,
+                       .max_new_bytes = 65536,
+                       .max_body_kb = 4096,
+                       .drain_seconds = 30,
+                       .chat_template = "{role}: {content}\n"};
+    bb_cli cli;
+    int exit_status = bb_cli_parse(&cli, &command, &args, argc, argv);
+    if (exit_status == BB_CLI_CONTINUE) {
+        bb_device_args_notes(&cli, &args.device);
+        exit_status = serve(&cli, &args);
+    }
+    bb_cli_free(&cli);
+    return exit_status;
+}

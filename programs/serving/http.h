@@ -1,0 +1,22 @@
+// SPDX-License-Identifier: MIT
+/* The HTTP server, on libmicrohttpd: connections, keys, limits, routes. */
+#ifndef BB_PROGRAMS_HTTP_H
+#define BB_PROGRAMS_HTTP_H
+
+#include "http_options.h"
+
+typedef struct bb_http bb_http;
+
+bb_status bb_http_open(const bb_http_options *options, bb_http **out, bb_error *err);
+/* Takes no more connections; those that are open go on. */
+void bb_http_quiesce(bb_http *http);
+/* Waits some seconds until all answers are sent. */
+void bb_http_finish(bb_http *http);
+void bb_http_close(bb_http *http);
+int bb_http_port(const bb_http *http);
+/* bb_engine_options.wake. */
+void bb_http_wake(void *connection);
+/* A line of the log: JSON on standard error. event: "reloaded"; detail: "" or what there is to say. */
+void bb_http_log(void *user, const char *event, const char *detail);
+
+#endif

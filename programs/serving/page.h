@@ -1,0 +1,11 @@
+// SPDX-License-Identifier: MIT
+/* page.html, which the build puts into the program. */
+#ifndef BB_PROGRAMS_SERVE_PAGE_H
+#define BB_PROGRAMS_SERVE_PAGE_H
+
+#include <stddef.h>
+
+extern const unsigned char bb_serve_page[];
+extern const size_t bb_serve_page_size;
+
+#endif
