@@ -314,8 +314,17 @@ GUARDED(adamw_step, (bb_device * dev, float *p, const float *g, float *m, float 
 GUARDED(adamw8bit_init, (bb_device * dev, bb_adam8_state s, int64_t n), (INNER, adam8_at(dev, __func__, s, n), n))
 GUARDED(adamw8bit_step, (bb_device * dev, float *p, const float *g, bb_adam8_state s, int64_t n, const bb_adamw *h),
         (INNER, F32_AT(p, n), F32_AT(g, n), adam8_at(dev, __func__, s, n), n, h))
-GUARDED(muon_step, (bb_device * dev, float *p, const float *g, bb_bf16 *m, int64_t N, int64_t K, const bb_muon *h),
-        (INNER, F32_AT(p, N *K), F32_AT(g, N *K), AT(m, N *K *(int64_t)sizeof *m), N, K, h))
+static void muon_step(bb_device *dev, const bb_muon_matrix *matrices, int64_t count, const bb_muon *h) {
+    bb_muon_matrix *real = calloc((size_t)count, sizeof *real);
+    if (!real) abort();
+    for (int64_t i = 0; i < count; i++) {
+        const bb_muon_matrix *m = &matrices[i];
+        int64_t n = m->N * m->K;
+        real[i] = (bb_muon_matrix){F32_AT(m->p, n), F32_AT(m->g, n), AT(m->m, n * (int64_t)sizeof *m->m), m->N, m->K};
+    }
+    INNER->ops->muon_step(INNER, real, count, h);
+    free(real);
+}
 static size_t muon_scratch(bb_device *dev, int64_t N, int64_t K) { return INNER->ops->muon_scratch(INNER, N, K); }
 
 static const bb_ops guarded_ops = {.name = "guarded",

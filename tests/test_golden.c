@@ -212,7 +212,7 @@ static double check_newton_schulz(const golden *g, bb_device *device, const char
     float *p = device->ops->alloc(device, t->bytes), *gradient = device->ops->alloc(device, t->bytes);
     bb_bf16 *m = device->ops->alloc(device, t->bytes / 2);
     device->ops->copy_in(device, gradient, x, t->bytes);
-    device->ops->muon_step(device, p, gradient, m, N, K, &(bb_muon){.lr = 1, .grad_scale = 1});
+    device->ops->muon_step(device, &(bb_muon_matrix){p, gradient, m, N, K}, 1, &(bb_muon){.lr = 1, .grad_scale = 1});
     device->ops->copy_out(device, x, p, t->bytes);
     for (int64_t i = 0; i < N * K; i++) x[i] /= -(float)bb_muon_scale(N, K);
     double e = relative_error(x, want, t->bytes / sizeof(float));

@@ -16,6 +16,8 @@
 #include "ops/cpu/linear/dot_bf16.h"
 #include "ops/cpu/linear/linear_kernels.h"
 #include "ops/cpu/linear/ternary_dot.h"
+#include "ops/cpu/optimizer/muon.h"
+#include "ops/cpu/optimizer/muon_blocks.h"
 #include "ops/cpu/vector/round.h"
 
 static void assert_row(unsigned features, const bb_cpu_kernels *expected) {
@@ -31,6 +33,9 @@ static void assert_row(unsigned features, const bb_cpu_kernels *expected) {
     assert_ptr_equal(k.bf16, expected->bf16);
     assert_ptr_equal(k.bf16_operands, expected->bf16_operands);
     assert_ptr_equal(k.weight_gradient_i8, expected->weight_gradient_i8);
+    assert_ptr_equal(k.muon, expected->muon);
+    assert_ptr_equal(k.muon_blocks, expected->muon_blocks);
+    assert_ptr_equal(k.muon_forms, expected->muon_forms);
     assert_ptr_equal(k.peak_f32, expected->peak_f32);
     assert_ptr_equal(k.peak_bf16, expected->peak_bf16);
     assert_ptr_equal(k.peak_int8, expected->peak_int8);
@@ -46,6 +51,7 @@ static void the_portable_row_has_all_that_every_processor_needs(void **state) {
                                     .dot = &bb_dot_generic,
                                     .dot_operands = &bb_dot_operands_generic,
                                     .weight_gradient_i8 = bb_linear_gemm_weight_gradient,
+                                    .muon = &bb_muon_gemm,
                                     .peak_f32 = &bb_peak_f32_generic,
                                     .forward_rows = 512};
     assert_row(0, &generic);
@@ -72,6 +78,7 @@ static void each_level_overrides_what_it_does_better(void **state) {
                         .dot = &bb_dot_avx2,
                         .dot_operands = &bb_dot_operands_avx2,
                         .weight_gradient_i8 = bb_linear_int16_weight_gradient,
+                        .muon = &bb_muon_gemm,
                         .peak_f32 = &bb_peak_f32_avx2,
                         .peak_int8 = &bb_peak_int8_avx2,
                         .forward_rows = 512};
@@ -99,12 +106,16 @@ static void each_level_overrides_what_it_does_better(void **state) {
     k.round = bb_round_avx512bf16;
     k.bf16 = &bb_bf16_avx512;
     k.bf16_operands = &bb_bf16_operands_avx512;
+    k.muon = &bb_muon_bf16;
+    k.muon_blocks = &bb_muon_blocks_avx512_bf16;
+    k.muon_forms = &bb_muon_forms_avx512_bf16;
     k.peak_bf16 = &bb_peak_bf16_avx512;
     assert_row(AVX512_BF16, &k);
     k.attention = BB_ATTENTION_AVX512_AMX;
     k.ternary_dot = bb_ternary_dot_amx;
     k.dot = &bb_dot_amx;
     k.bf16 = &bb_bf16_amx;
+    k.muon_blocks = &bb_muon_blocks_amx;
     k.weight_gradient_i8 = bb_linear_bf16_weight_gradient;
     k.peak_bf16 = &bb_peak_bf16_amx;
     k.peak_int8 = &bb_peak_int8_amx;

@@ -21,7 +21,7 @@ static void muon(ops_session *s, const int64_t *d, ops_outputs *out) {
     for (int64_t i = 0; i < n && d[2]; i++) momentum[i] = bb_bf16_from_f32(m0[i]);
     float *p = ops_put_f32(s, p0, n);
     bb_bf16 *m = ops_put(s, momentum, (size_t)n * sizeof *m);
-    s->dev->ops->muon_step(s->dev, p, ops_put_f32(s, g0, n), m, N, K, &h);
+    s->dev->ops->muon_step(s->dev, &(bb_muon_matrix){p, ops_put_f32(s, g0, n), m, N, K}, 1, &h);
 
     float *update = ops_get_f32(s, p, n), *values = ops_host_f32(s, n);
     const bb_bf16 *after = ops_get(s, m, (size_t)n * sizeof *after);
@@ -47,7 +47,7 @@ static void zero_gradient(ops_session *s, const int64_t *d, ops_outputs *out) {
     const bb_muon h = {.lr = 0.02, .weight_decay = 0.1, .momentum = 0.95, .grad_scale = 1};
     float *p = ops_put_f32(s, ops_normal_f32(s, n, 1.0), n), *g = ops_room(s, (size_t)n * sizeof *g);
     bb_bf16 *m = ops_room(s, (size_t)n * sizeof *m);
-    s->dev->ops->muon_step(s->dev, p, g, m, N, K, &h);
+    s->dev->ops->muon_step(s->dev, &(bb_muon_matrix){p, g, m, N, K}, 1, &h);
     ops_out(out, "p", ops_get_f32(s, p, n), n, 2 * U_F32, NULL);
 }
 
@@ -70,8 +70,36 @@ static const ops_case cases[] = {
     {"zero_gradient", zero_gradient, {96, 64}},
 };
 
-static bool same_muon(const bb_cpu_kernels *a, const bb_cpu_kernels *b) {
-    return a->simd == b->simd && a->muon == b->muon && a->bf16 == b->bf16 && a->onednn_isa == b->onednn_isa;
+/* Matrices that are updated together, side by side, come out as each of them does alone, divided over the threads. */
+static void matrices_together_are_as_each_alone(void **state) {
+    (void)state;
+    enum { COUNT = 5 };
+    static const int64_t shapes[COUNT][2] = {{70, 130}, {1, 9}, {200, 64}, {64, 64}, {33, 20}};
+    const bb_muon h = {.lr = 0.02, .weight_decay = 0.1, .momentum = 0.95, .grad_scale = 0.5};
+    ops_session s = ops_begin(ops_tested[1], 1);
+    bb_muon_matrix together[COUNT], alone[COUNT];
+    for (int i = 0; i < COUNT; i++) {
+        int64_t N = shapes[i][0], K = shapes[i][1], n = N * K;
+        float *p = ops_normal_f32(&s, n, 1.0), *g = ops_put_f32(&s, ops_normal_f32(&s, n, 1.0), n);
+        together[i] = (bb_muon_matrix){ops_put_f32(&s, p, n), g, ops_room(&s, (size_t)n * sizeof(bb_bf16)), N, K};
+        alone[i] = (bb_muon_matrix){ops_put_f32(&s, p, n), g, ops_room(&s, (size_t)n * sizeof(bb_bf16)), N, K};
+        s.dev->ops->muon_step(s.dev, &alone[i], 1, &h);
+    }
+    s.dev->ops->muon_step(s.dev, together, COUNT, &h);
+    for (int i = 0; i < COUNT; i++) {
+        int64_t n = shapes[i][0] * shapes[i][1];
+        assert_memory_equal(ops_get_f32(&s, together[i].p, n), ops_get_f32(&s, alone[i].p, n), (size_t)n * sizeof(float));
+        assert_memory_equal(ops_get(&s, together[i].m, (size_t)n * sizeof(bb_bf16)),
+                            ops_get(&s, alone[i].m, (size_t)n * sizeof(bb_bf16)), (size_t)n * sizeof(bb_bf16));
+    }
+    ops_end(&s);
 }
 
-int main(int argc, char **argv) { return ops_compare_all(argc, argv, same_muon, cases, sizeof cases / sizeof *cases, NULL, 0); }
+static bool same_muon(const bb_cpu_kernels *a, const bb_cpu_kernels *b) {
+    return a->simd == b->simd && a->muon == b->muon && a->muon_blocks == b->muon_blocks && a->onednn_isa == b->onednn_isa;
+}
+
+int main(int argc, char **argv) {
+    const struct CMUnitTest extra[] = {cmocka_unit_test(matrices_together_are_as_each_alone)};
+    return ops_compare_all(argc, argv, same_muon, cases, sizeof cases / sizeof *cases, extra, 1);
+}

@@ -129,7 +129,14 @@ typedef struct bb_adam8_state {
     float *m_absmax, *v_absmax;
 } bb_adam8_state;
 
-/* Muon (arXiv:2502.16982; Keller Jordan 2024) for one matrix of N rows and K columns. */
+/* Muon (arXiv:2502.16982; Keller Jordan 2024). A matrix of N rows and K columns, dense: */
+typedef struct bb_muon_matrix {
+    float *p;
+    const float *g;
+    bb_bf16 *m;
+    int64_t N, K;
+} bb_muon_matrix;
+
 typedef struct bb_muon {
     double lr, weight_decay, momentum;
     double grad_scale; /* as in bb_adamw */
@@ -300,13 +307,14 @@ typedef struct bb_ops {
     /* The same with 8-bit moments, decoded and re-encoded block by block with the block's new absmax. v is raised to at least
      * bb_adam8_min_v() * m^2 before the update, so that no update exceeds by more than 1% what f32 moments can give. */
     void (*adamw8bit_step)(bb_device *dev, float *p, const float *g, bb_adam8_state s, int64_t n, const bb_adamw *h);
-    /* For a matrix (N,K) with momentum m in bf16, mu = h->momentum, g scaled first:
+    /* For each matrix (N,K) with momentum m in bf16, mu = h->momentum, g scaled first:
      *   b = mu m + (1-mu) g;  m = b rounded;  u = (1-mu) g + mu b
      *   X = u / (|u|_F + eps); BB_MUON_ITERATIONS times X = a X + (b A + c A^2) X with A = X XT (A = XT X from the right if N > K)
      *   p = p (1 - lr wd) - lr bb_muon_scale(N, K) X
-     * A backend may compute X in bf16 products with f32 sums, and may multiply polynomials of A before it applies them to X. */
-    void (*muon_step)(bb_device *dev, float *p, const float *g, bb_bf16 *m, int64_t N, int64_t K, const bb_muon *h);
-    /* Bytes of the backend's own scratch for that. */
+     * A backend may compute X in bf16 products with f32 sums, and may multiply polynomials of A before it applies them to X. It
+     * receives all matrices at once, since small ones are faster side by side than divided. */
+    void (*muon_step)(bb_device *dev, const bb_muon_matrix *matrices, int64_t count, const bb_muon *h);
+    /* Bytes of the backend's own scratch for that, if (N,K) is the largest matrix. */
     size_t (*muon_scratch)(bb_device *dev, int64_t N, int64_t K);
 } bb_ops;
 

@@ -207,8 +207,8 @@ TIMED(adamw_step, (bb_device * dev, float *p, const float *g, float *m, float *v
 TIMED(adamw8bit_init, (bb_device * dev, bb_adam8_state s, int64_t n), (inner_of(dev), s, n), no_work)
 TIMED(adamw8bit_step, (bb_device * dev, float *p, const float *g, bb_adam8_state s, int64_t n, const bb_adamw *h),
       (inner_of(dev), p, g, s, n, h), no_work)
-TIMED(muon_step, (bb_device * dev, float *p, const float *g, bb_bf16 *m, int64_t N, int64_t K, const bb_muon *h),
-      (inner_of(dev), p, g, m, N, K, h), no_work)
+TIMED(muon_step, (bb_device * dev, const bb_muon_matrix *matrices, int64_t count, const bb_muon *h),
+      (inner_of(dev), matrices, count, h), no_work)
 static size_t muon_scratch(bb_device *dev, int64_t N, int64_t K) {
     return inner_of(dev)->ops->muon_scratch(inner_of(dev), N, K);
 }

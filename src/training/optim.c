@@ -90,6 +90,35 @@ static bb_status check_options(const bb_optimizer_options *o, bb_error *err) {
     return BB_OK;
 }
 
+static int64_t offset_of(const bb_optimizer *o, const bb_piece *p) {
+    return o->model->table.entries[p->param].offset + p->first;
+}
+
+static bool is_own(const bb_optimizer *o, const bb_piece *p) { return !o->dist || p->rank == o->dist->rank; }
+
+/* Lists the matrices of this rank that Muon updates; their number. A piece is one or more whole matrices. */
+static int64_t list_matrices(const bb_optimizer *o, bb_muon_matrix *out) {
+    int64_t count = 0;
+    for (int i = 0; i < o->shards.piece_count; i++) {
+        const bb_piece *p = &o->shards.pieces[i];
+        const bb_param *param = &o->model->table.entries[p->param];
+        if (!is_own(o, p) || o->slots[i].form != BB_MOMENTUM_BF16) continue;
+        int64_t columns = param->shape[1], rows = param->shape[0] / param->matrices;
+        for (int64_t at = 0; at < p->count; at += rows * columns, count++) {
+            if (!out) continue;
+            float *weights = o->model->params + offset_of(o, p) + at, *grads = o->model->grads + offset_of(o, p) + at;
+            out[count] = (bb_muon_matrix){weights, grads, o->slots[i].momentum + at, rows, columns};
+        }
+    }
+    return count;
+}
+
+static bb_status make_matrices(bb_optimizer *o, bb_error *err) {
+    int64_t count = list_matrices(o, NULL);
+    o->matrices = calloc((size_t)count + 1, sizeof *o->matrices);
+    return o->matrices ? BB_OK : bb_fail(err, BB_ERR_MEMORY, "out of memory for an optimizer");
+}
+
 bb_status bb_optimizer_create(bb_model *model, const bb_optimizer_options *options, bb_optimizer **out, bb_error *err) {
     BB_REQUIRE("out", out);
     *out = NULL;
@@ -122,6 +151,7 @@ bb_status bb_optimizer_create(bb_model *model, const bb_optimizer_options *optio
     bb_optimizer_layout(&model->table, &o->shards, rank, options->kind, o->slots, &arena);
     for (int i = 0; i < o->shards.piece_count; i++)
         if (o->slots[i].form == BB_MOMENTS_8BIT) dev->ops->adamw8bit_init(dev, o->slots[i].q, o->shards.pieces[i].count);
+    BB_TRY_GOTO(status, fail, make_matrices(o, err));
     if (o->dist) BB_TRY_GOTO(status, fail, bb_weight_exchange_open(model, o->dist, &o->shards, &o->tiles, &o->exchange, err));
     *out = o;
     return dev->ops->sync(dev, err);
@@ -137,6 +167,7 @@ void bb_optimizer_free(bb_optimizer *o) {
     bb_weight_exchange_close(&o->exchange);
     bb_tile_sums_close(&o->tiles);
     bb_shards_free(&o->shards);
+    free(o->matrices);
     free(o->slots);
     free(o);
 }
@@ -166,12 +197,6 @@ uint64_t bb_optimizer_weights_checksum(const bb_optimizer *o, int part, int part
 
 /* ---- a step ------------------------------------------------------------------------------------------------------------ */
 
-static int64_t offset_of(const bb_optimizer *o, const bb_piece *p) {
-    return o->model->table.entries[p->param].offset + p->first;
-}
-
-static bool is_own(const bb_optimizer *o, const bb_piece *p) { return !o->dist || p->rank == o->dist->rank; }
-
 bb_status bb_optimizer_grad_norm(bb_optimizer *o, double *norm, bb_error *err) {
     bb_device *dev = o->model->device;
     double sum = 0;
@@ -192,17 +217,6 @@ static void update_piece(bb_optimizer *o, int index, bb_adamw *h) {
         dev->ops->adamw8bit_step(dev, values, grads, s->q, p->count, h);
     else
         dev->ops->adamw_step(dev, values, grads, s->m, s->v, p->count, h);
-}
-
-/* A piece of one or more whole matrices. */
-static void orthogonal_update(bb_optimizer *o, int index, const bb_muon *h) {
-    const bb_piece *p = &o->shards.pieces[index];
-    const bb_param *param = &o->model->table.entries[p->param];
-    bb_device *dev = o->model->device;
-    int64_t columns = param->shape[1], rows = param->shape[0] / param->matrices;
-    for (int64_t i = 0; i < p->count; i += rows * columns)
-        dev->ops->muon_step(dev, o->model->params + offset_of(o, p) + i, o->model->grads + offset_of(o, p) + i,
-                            o->slots[index].momentum + i, rows, columns, h);
 }
 
 bb_status bb_optimizer_step(bb_optimizer *o, double lr, double max_norm, double loss_scale, double *grad_norm, bool *applied,
@@ -234,13 +248,10 @@ bb_status bb_optimizer_step(bb_optimizer *o, double lr, double max_norm, double 
                   .bias_correction1 = (1 - pow(opt->beta1, t)),
                   .bias_correction2 = (1 - pow(opt->beta2, t))};
     bb_muon of_matrices = {.lr = lr, .weight_decay = opt->weight_decay, .momentum = opt->momentum, .grad_scale = h.grad_scale};
-    for (int i = 0; i < o->shards.piece_count; i++) {
-        if (!is_own(o, &o->shards.pieces[i])) continue;
-        if (o->slots[i].form == BB_MOMENTUM_BF16)
-            orthogonal_update(o, i, &of_matrices);
-        else
-            update_piece(o, i, &h);
-    }
+    for (int i = 0; i < o->shards.piece_count; i++)
+        if (is_own(o, &o->shards.pieces[i]) && o->slots[i].form != BB_MOMENTUM_BF16) update_piece(o, i, &h);
+    int64_t matrices = list_matrices(o, o->matrices);
+    if (matrices > 0) model->device->ops->muon_step(model->device, o->matrices, matrices, &of_matrices);
     BB_TRY(model->device->ops->sync(model->device, err));
     if (o->dist)
         BB_TRY(bb_weight_exchange_after_update(&o->exchange, err));

@@ -30,6 +30,7 @@ struct bb_optimizer {
     double norm_limit;        /* a gradient norm above it changes nothing, as one that is not finite; INFINITY: none */
     bb_shards shards;         /* of one rank where dist is NULL */
     bb_optimizer_slot *slots; /* host array, one per piece */
+    bb_muon_matrix *matrices; /* host array: room for the matrices of this rank's pieces that Muon updates */
     void *memory;             /* one arena of device memory: this rank's pieces */
     size_t bytes;
     bb_tile_sums tiles;          /* of the gradients for their norm, of the weights for their scales */

@@ -11,6 +11,7 @@
 #include "ops/cpu/linear/linear_kernels.h"
 #include "ops/cpu/linear/ternary_dot.h"
 #include "ops/cpu/optimizer/muon.h"
+#include "ops/cpu/optimizer/muon_blocks.h"
 #include "ops/cpu/vector/round.h"
 
 enum {
@@ -26,6 +27,7 @@ static const bb_cpu_kernels rows[] = {
      .ternary_dot = bb_ternary_dot_amx,
      .dot = &bb_dot_amx,
      .bf16 = &bb_bf16_amx,
+     .muon_blocks = &bb_muon_blocks_amx,
      .weight_gradient_i8 = bb_linear_bf16_weight_gradient, /* twice as exact, and fast enough */
      .peak_bf16 = &bb_peak_bf16_amx,
      .peak_int8 = &bb_peak_int8_amx,
@@ -37,7 +39,9 @@ static const bb_cpu_kernels rows[] = {
      .round = bb_round_avx512bf16,
      .bf16 = &bb_bf16_avx512,
      .bf16_operands = &bb_bf16_operands_avx512,
-     .muon = &bb_muon_dot,
+     .muon = &bb_muon_bf16,
+     .muon_blocks = &bb_muon_blocks_avx512_bf16,
+     .muon_forms = &bb_muon_forms_avx512_bf16,
      .peak_bf16 = &bb_peak_bf16_avx512,
      .onednn_isa = dnnl_cpu_isa_avx512_core_bf16},
     {.features = AVX512_VNNI,
@@ -107,6 +111,8 @@ bb_cpu_kernels bb_cpu_kernels_for(unsigned features) {
         INHERIT(bf16_operands);
         INHERIT(weight_gradient_i8);
         INHERIT(muon);
+        INHERIT(muon_blocks);
+        INHERIT(muon_forms);
         INHERIT(peak_f32);
         INHERIT(peak_bf16);
         INHERIT(peak_int8);

@@ -38,7 +38,11 @@ size_t bb_ref_muon_scratch(bb_device *dev, int64_t N, int64_t K) {
     return (size_t)(2 * N * K + 2 * m * m) * sizeof(double);
 }
 
-void bb_ref_muon_step(bb_device *dev, float *p, const float *g, bb_bf16 *m, int64_t N, int64_t K, const bb_muon *h) {
+static void update(bb_device *dev, const bb_muon_matrix *matrix, const bb_muon *h) {
+    int64_t N = matrix->N, K = matrix->K;
+    float *p = matrix->p;
+    const float *g = matrix->g;
+    bb_bf16 *m = matrix->m;
     double *x = bb_ref_scratch(dev, bb_ref_muon_scratch(dev, N, K) / sizeof *x);
     double mu = h->momentum, scale = h->lr * bb_muon_scale(N, K);
     bool tall = N > K; /* x then holds the transpose */
@@ -56,4 +60,8 @@ void bb_ref_muon_step(bb_device *dev, float *p, const float *g, bb_bf16 *m, int6
             double weight = (double)p[n * K + k] * (1 - h->lr * h->weight_decay);
             p[n * K + k] = (float)(weight - scale * x[tall ? k * N + n : n * K + k]);
         }
+}
+
+void bb_ref_muon_step(bb_device *dev, const bb_muon_matrix *matrices, int64_t count, const bb_muon *h) {
+    for (int64_t i = 0; i < count; i++) update(dev, &matrices[i], h);
 }

@@ -65,7 +65,7 @@ void bb_cpu_adamw8bit_init(bb_device *dev, bb_adam8_state s, int64_t n);
 void bb_cpu_adamw8bit_step(bb_device *dev, float *p, const float *g, bb_adam8_state s, int64_t n, const bb_adamw *h);
 
 /* muon.c */
-void bb_cpu_muon_step(bb_device *dev, float *p, const float *g, bb_bf16 *m, int64_t N, int64_t K, const bb_muon *h);
+void bb_cpu_muon_step(bb_device *dev, const bb_muon_matrix *matrices, int64_t count, const bb_muon *h);
 size_t bb_cpu_muon_scratch(bb_device *dev, int64_t N, int64_t K);
 
 #endif

@@ -51,7 +51,9 @@ struct bb_dot_operands;
 struct bb_dot_weight;
 struct bb_bf16_set; /* linear/dot_bf16.h */
 struct bb_bf16_operands;
-struct bb_muon_set; /* optimizer/muon.h */
+struct bb_muon_set;    /* optimizer/muon.h */
+struct bb_muon_blocks; /* optimizer/muon_blocks.h */
+struct bb_muon_forms;
 
 typedef struct bb_cpu_kernels {
     unsigned features; /* in the table: what the row's kernels require; of a device: what it may use. Do not select by it */
@@ -61,12 +63,14 @@ typedef struct bb_cpu_kernels {
     bb_ternary_dot *ternary_dot;
     bb_ternary_dot *ternary_dot_dense; /* for panels in the dense layout (ternary_dense.h); NULL if that does not pay */
     const struct bb_dot_set *dot;      /* int8 products of more than BB_SMALL_BATCH_ROWS rows: forward and dx */
-    const struct bb_dot_operands *dot_operands;             /* what prepares them */
-    const struct bb_dot_weight *dot_weight;                 /* for dW in int8; NULL: no instruction that gains by it */
-    const struct bb_bf16_set *bf16;                         /* products in bf16; NULL: no such instruction */
-    const struct bb_bf16_operands *bf16_operands;           /* with bf16 */
-    bb_weight_gradient_kernel *weight_gradient_i8;          /* dW, if x is int8 */
-    const struct bb_muon_set *muon;                         /* products of Newton-Schulz */
+    const struct bb_dot_operands *dot_operands;    /* what prepares them */
+    const struct bb_dot_weight *dot_weight;        /* for dW in int8; NULL: no instruction that gains by it */
+    const struct bb_bf16_set *bf16;                /* products in bf16; NULL: no such instruction */
+    const struct bb_bf16_operands *bf16_operands;  /* with bf16 */
+    bb_weight_gradient_kernel *weight_gradient_i8; /* dW, if x is int8 */
+    const struct bb_muon_set *muon;                /* products of Newton-Schulz */
+    const struct bb_muon_blocks *muon_blocks;      /* in bf16 */
+    const struct bb_muon_forms *muon_forms;
     const bb_peak_kernel *peak_f32, *peak_bf16, *peak_int8; /* NULL: no such instruction */
     int64_t forward_rows;                                   /* of bb_device */
     int onednn_isa; /* the highest instruction set oneDNN may use (dnnl_cpu_isa_t); BB_ONEDNN_ANY: no limit */

@@ -11,7 +11,6 @@ enum {
     MIN_TILES = 6,         /* fewer tiles of C than this are divided further, */
     MIN_ROWS = 96,         /* down to this many rows */
     MIN_COLUMNS = 192,     /* and columns */
-    LOWER_ROWS = 48,       /* of a tile of a lower triangle: what is above the diagonal is computed in vain */
     PACK_K = 64,           /* rows of B packed at a time */
     MIN_PARALLEL = 1 << 18 /* multiplications that justify waking the threads */
 };
@@ -49,7 +48,7 @@ static void pack_b(const run *r, int64_t k0) {
 
 /* The set's largest tiles; smaller ones if there would be few. */
 static void partition(run *r) {
-    r->tile_rows = r->f->lower ? bb_min(r->set->rows, LOWER_ROWS) : r->set->rows;
+    r->tile_rows = r->set->rows;
     r->tile_columns = bb_min(r->set->columns, bb_round_up(r->f->columns, BB_DOT_COLUMNS));
     for (;;) {
         r->row_tiles = bb_ceil_div(r->f->rows, r->tile_rows);
@@ -69,8 +68,6 @@ static void multiply_tile(const run *r, int64_t index) {
     int64_t row = index % r->row_tiles * r->tile_rows, column = index / r->row_tiles * r->tile_columns;
     int64_t rows = bb_min(f->rows - row, r->tile_rows), end = bb_min(f->columns, column + r->tile_columns);
     int64_t max_k = r->set->tokens;
-    if (f->lower) end = bb_min(end, row + rows);
-    if (column >= end) return;
     uint32_t *left = bb_cpu_scratch(r->dev, (size_t)(bb_min(r->k_steps, max_k / 2) * r->set->rows) * sizeof *left);
     if (!left) return;
     for (int64_t k = 0; k < r->k; k += max_k) {
@@ -91,7 +88,6 @@ static void multiply_tile(const run *r, int64_t index) {
     }
 }
 
-/* Of a lower triangle the widest tiles go first. */
 static void multiply_run(const run *r) {
     int64_t packs = bb_ceil_div(r->k, PACK_K);
 #pragma omp parallel num_threads(r->dev->threads) if (r->k * r->f->rows * r->f->columns > MIN_PARALLEL)
@@ -100,7 +96,7 @@ static void multiply_run(const run *r) {
         for (int64_t i = 0; i < packs; i++) pack_b(r, i * PACK_K);
         if (r->set->open) r->set->open();
 #pragma omp for schedule(dynamic)
-        for (int64_t i = 0; i < r->tiles; i++) multiply_tile(r, r->f->lower ? r->tiles - 1 - i : i);
+        for (int64_t i = 0; i < r->tiles; i++) multiply_tile(r, i);
         if (r->set->close) r->set->close();
     }
 }

@@ -10,8 +10,7 @@
 /* c (rows, columns) = sum over k of s[k] a[k, row] b[k, column], each factor rounded to bf16; c in f32. */
 typedef struct bb_dot_factors {
     float *c;
-    bool add;   /* c += instead of c = */
-    bool lower; /* c is symmetric, rows == columns: elements above the diagonal may be left undefined */
+    bool add; /* c += instead of c = */
     const void *a;
     bb_dtype a_dtype; /* (k, rows) BB_F32 or BB_BF16 */
     const float *s;   /* (k), or NULL for ones */

@@ -1,12 +1,17 @@
 // SPDX-License-Identifier: MIT
 #include "ops/cpu/optimizer/muon.h"
 
+#include <omp.h>
+
 #include "core/arena.h"
 #include "core/math.h"
 #include "ops/cpu/device/entries.h"
 #include "ops/cpu/vector/simd.h"
 
-enum { TILE = 4096, SIDE = BB_MUON_BLOCK };
+enum { TILE = 4096 };
+
+/* Of scratch for matrices that are computed side by side. */
+static const size_t side_by_side_bytes = (size_t)512 << 20;
 
 typedef struct momentum_constants {
     float mu, rest, scale; /* rest: 1 - mu; scale: of gradients */
@@ -14,15 +19,15 @@ typedef struct momentum_constants {
 
 BB_SIMD_INLINE void momentum_tile_body(float *u, double *squares, const float *g, bb_bf16 *m, int64_t n,
                                        const momentum_constants *k) {
-    double sum = 0;
+    float sum = 0;
 #pragma omp simd reduction(+ : sum)
     for (int64_t i = 0; i < n; i++) {
         float gradient = g[i] * k->scale * k->rest, b = k->mu * bb_f32_from_bf16(m[i]) + gradient;
         m[i] = bb_bf16_from_f32(b);
         u[i] = gradient + k->mu * b;
-        sum += (double)u[i] * (double)u[i];
+        sum += u[i] * u[i];
     }
-    *squares = sum;
+    *squares = (double)sum;
 }
 BB_SIMD_VARIANTS(momentum_tile, (float *u, double *squares, const float *g, bb_bf16 *m, int64_t n, const momentum_constants *k),
                  (u, squares, g, m, n, k))
@@ -39,138 +44,121 @@ BB_SIMD_INLINE void update_tile_body(float *p, const float *x, float kept, float
 }
 BB_SIMD_VARIANTS(update_tile, (float *p, const float *x, float kept, float lr, int64_t n), (p, x, kept, lr, n))
 
-/* p = b a + c p, for the columns up to the diagonal of row i; plus a on the diagonal */
-BB_SIMD_INLINE void polynomial_row_body(float *p, const float *a, int64_t i) {
-#pragma omp simd
-    for (int64_t j = 0; j <= i; j++) p[j] = (float)BB_MUON_B * a[j] + (float)BB_MUON_C * p[j];
-    p[i] += (float)BB_MUON_A;
-}
-BB_SIMD_VARIANTS(polynomial_row, (float *p, const float *a, int64_t i), (p, a, i))
-
-BB_SIMD_INLINE void transpose_block_body(float *y, int64_t y_stride, const float *x, int64_t x_stride, int64_t rows,
-                                         int64_t columns) {
-    for (int64_t i = 0; i < columns; i++)
-        for (int64_t j = 0; j < rows; j++) y[i * y_stride + j] = x[j * x_stride + i];
-}
-BB_SIMD_VARIANTS(transpose_block, (float *y, int64_t y_stride, const float *x, int64_t x_stride, int64_t rows, int64_t columns),
-                 (y, y_stride, x, x_stride, rows, columns))
-
-static transpose_block_kernel *transpose_for(const bb_cpu *cpu) {
-    return cpu->kernels.muon->transpose ? cpu->kernels.muon->transpose : transpose_block_for(cpu->kernels.simd);
-}
-
-void bb_muon_transpose(bb_device *dev, float *y, const float *x, int64_t rows, int64_t columns) {
-    transpose_block_kernel *transpose = transpose_for(bb_cpu_of(dev));
-#pragma omp parallel for num_threads(dev->threads) schedule(static) if (rows * columns > BB_SIMD_SERIAL)
-    for (int64_t i = 0; i < columns; i += SIDE)
-        for (int64_t j = 0; j < rows; j += SIDE)
-            transpose(y + i * rows + j, rows, x + j * columns + i, columns, bb_min(rows - j, SIDE), bb_min(columns - i, SIDE));
-}
-
-/* Completes symmetric matrices from their lower triangles. */
-static void mirror(const bb_muon_work *w, float *x) {
-    transpose_block_kernel *transpose = transpose_for(bb_cpu_of(w->dev));
-    int64_t m = w->m, blocks = bb_ceil_div(m, SIDE);
-#pragma omp parallel for num_threads(w->dev->threads) schedule(dynamic) if (m * m > BB_SIMD_SERIAL)
-    for (int64_t b = blocks - 1; b >= 0; b--) {
-        int64_t i = b * SIDE, rows = bb_min(m - i, SIDE);
-        for (int64_t j = 0; j < i; j += SIDE) transpose(x + j * m + i, m, x + i * m + j, m, rows, SIDE);
-        for (int64_t r = i; r < i + rows; r++)
-            for (int64_t c = i; c < r; c++) x[c * m + r] = x[r * m + c];
+void bb_muon_wait(const bb_muon_work *w) {
+    if (w->threads > 1) {
+#pragma omp barrier
     }
 }
 
-static void multiply(const bb_muon_work *w, const bb_muon_set *set, float *out, const float *left, const float *right) {
-    set->multiply(w, out, left, right);
-    mirror(w, out);
-}
-
-/* p = a I + b A + c A^2 */
-static void polynomial(const bb_muon_work *w, const bb_muon_set *set) {
-    polynomial_row_kernel *row = polynomial_row_for(bb_cpu_of(w->dev)->kernels.simd);
-    set->multiply(w, w->p, w->a, w->a);
-#pragma omp parallel for num_threads(w->dev->threads) schedule(static, 1) if (w->m * w->m > BB_SIMD_SERIAL)
-    for (int64_t i = 0; i < w->m; i++) row(w->p + i * w->m, w->a + i * w->m, i);
-    mirror(w, w->p);
-}
-
-static void swap(float **a, float **b) {
-    float *other = *a;
-    *a = *b;
-    *b = other;
+static void swap(bb_muon_work *w, bb_muon_square a, bb_muon_square b) {
+    int other = w->of[a];
+    w->of[a] = w->of[b];
+    w->of[b] = other;
 }
 
 static void iterate(bb_muon_work *w, const bb_muon_set *set, int iterations) {
     set->gram(w);
-    mirror(w, w->a);
     for (int i = 0; i < iterations; i++) {
         bool last = i == iterations - 1;
-        polynomial(w, set);
-        if (!last) { /* A = (P A) P, from P as it is before Q takes its place */
-            multiply(w, set, w->t, w->p, w->a);
-            multiply(w, set, w->a, w->t, w->p);
+        int q_is = last && !w->tall ? BB_MUON_LEFT : BB_MUON_RIGHT;
+        set->polynomial(w, i == 0 ? BB_MUON_LEFT | q_is : BB_MUON_LEFT);
+        if (!last) { /* A = P (P A), with P as it is before Q takes its place */
+            set->multiply(w, BB_MUON_T, BB_MUON_P, BB_MUON_GRAM, BB_MUON_RIGHT);
+            set->multiply(w, BB_MUON_GRAM, BB_MUON_P, BB_MUON_T, BB_MUON_LEFT | BB_MUON_RIGHT);
         }
         if (i == 0) {
-            swap(&w->q, &w->p);
+            swap(w, BB_MUON_Q, BB_MUON_P);
         } else {
-            multiply(w, set, w->t, w->p, w->q);
-            swap(&w->q, &w->t);
+            set->multiply(w, BB_MUON_T, BB_MUON_P, BB_MUON_Q, q_is);
+            swap(w, BB_MUON_Q, BB_MUON_T);
         }
     }
     set->apply(w);
 }
 
-static size_t layout(bb_muon_work *w, double **squares, void *memory) {
-    const bb_muon_set *set = bb_cpu_of(w->dev)->kernels.muon;
-    bb_arena arena = {.base = memory};
-    size_t whole = (size_t)(w->m * w->n) * sizeof(float), square = (size_t)(w->m * w->m) * sizeof(float);
-    w->x = bb_arena_alloc(&arena, whole);
-    w->y = bb_arena_alloc(&arena, whole);
-    w->a = bb_arena_alloc(&arena, square);
-    w->p = bb_arena_alloc(&arena, square);
-    w->q = bb_arena_alloc(&arena, square);
-    w->t = bb_arena_alloc(&arena, square);
-    *squares = bb_arena_alloc(&arena, (size_t)bb_ceil_div(w->m * w->n, TILE) * sizeof **squares);
-    w->room = bb_arena_alloc(&arena, set->room(w->dev, w->m, w->n));
-    return arena.used;
+static bb_muon_work work_for(bb_device *dev, int64_t N, int64_t K) {
+    return (bb_muon_work){.dev = dev, .m = bb_min(N, K), .n = bb_max(N, K), .tall = N > K, .threads = 1};
 }
 
-static bb_muon_work work_for(bb_device *dev, int64_t N, int64_t K) {
-    return (bb_muon_work){.dev = dev, .m = bb_min(N, K), .n = bb_max(N, K), .tall = N > K};
+static size_t layout(bb_muon_work *w, double **squares, void *memory) {
+    bb_arena arena = {.base = memory};
+    w->x = bb_arena_alloc(&arena, (size_t)(w->m * w->n) * sizeof *w->x);
+    *squares = bb_arena_alloc(&arena, (size_t)bb_ceil_div(w->m * w->n, TILE) * sizeof **squares);
+    w->room = bb_arena_alloc(&arena, bb_cpu_of(w->dev)->kernels.muon->room(w->m, w->n));
+    return bb_align_up(arena.used);
+}
+
+/* How many matrices are computed side by side; 1: all threads compute one. */
+static int64_t side_by_side(const bb_device *dev, int64_t count, size_t bytes) {
+    if (bytes == 0) return 1;
+    int64_t places = (int64_t)(side_by_side_bytes / bytes), at_once = bb_min(bb_min(dev->threads, count), places);
+    return 2 * at_once > dev->threads ? bb_max(at_once, 1) : 1;
 }
 
 size_t bb_cpu_muon_scratch(bb_device *dev, int64_t N, int64_t K) {
     bb_muon_work w = work_for(dev, N, K);
     double *squares;
-    return layout(&w, &squares, NULL);
+    size_t bytes = layout(&w, &squares, NULL);
+    return bytes * (size_t)side_by_side(dev, dev->threads, bytes);
 }
 
-void bb_cpu_muon_step(bb_device *dev, float *p, const float *g, bb_bf16 *m, int64_t N, int64_t K, const bb_muon *h) {
-    bb_cpu *cpu = bb_cpu_of(dev);
-    bb_muon_work w = work_for(dev, N, K);
-    double *squares, sum = 0;
-    void *memory = bb_cpu_shared(dev, layout(&w, &squares, NULL));
-    if (!memory) return;
-    layout(&w, &squares, memory);
-    int64_t count = N * K, tiles = bb_ceil_div(count, TILE);
+/* Called by all threads of a group. */
+static void update(bb_muon_work *w, const bb_muon_matrix *matrix, const bb_muon *h, double *squares) {
+    const bb_cpu *cpu = bb_cpu_of(w->dev);
+    const bb_muon_set *set = cpu->kernels.muon;
+    int64_t count = w->m * w->n, tiles = bb_ceil_div(count, TILE);
     momentum_constants k = {(float)h->momentum, (float)(1 - h->momentum), (float)h->grad_scale};
     momentum_tile_kernel *momentum_tile = momentum_tile_for(cpu->kernels.simd);
-#pragma omp parallel for num_threads(dev->threads) if (count >= BB_SIMD_SERIAL)
-    for (int64_t i = 0; i < tiles; i++) {
+    for (int64_t i = w->thread; i < tiles; i += w->threads) {
         int64_t at = i * TILE;
-        momentum_tile(w.x + at, &squares[i], g + at, m + at, bb_min(count - at, TILE), &k);
+        momentum_tile(w->x + at, &squares[i], matrix->g + at, matrix->m + at, bb_min(count - at, TILE), &k);
     }
+    bb_muon_wait(w);
+    double sum = 0;
     for (int64_t i = 0; i < tiles; i++) sum += squares[i];
     float factor = (float)(1 / (sqrt(sum) + BB_MUON_EPS));
     scale_tile_kernel *scale_tile = scale_tile_for(cpu->kernels.simd);
-#pragma omp parallel for num_threads(dev->threads) if (count >= BB_SIMD_SERIAL)
-    for (int64_t at = 0; at < count; at += TILE) scale_tile(w.x + at, factor, bb_min(count - at, TILE));
-
-    for (int i = 0; i < BB_MUON_RUNS && cpu->kernels.muon->runs[i]; i++)
-        iterate(&w, cpu->kernels.muon, cpu->kernels.muon->runs[i]);
-
-    float kept = (float)(1 - h->lr * h->weight_decay), lr = (float)(h->lr * bb_muon_scale(N, K));
+    for (int64_t i = w->thread; i < tiles; i += w->threads) scale_tile(w->x + i * TILE, factor, bb_min(count - i * TILE, TILE));
+    bb_muon_wait(w);
+    for (int i = 0; i < BB_MUON_SQUARES; i++) w->of[i] = i;
+    for (int i = 0; i < BB_MUON_RUNS && set->runs[i]; i++) iterate(w, set, set->runs[i]);
+    float kept = (float)(1 - h->lr * h->weight_decay), lr = (float)(h->lr * bb_muon_scale(matrix->N, matrix->K));
     update_tile_kernel *update_tile = update_tile_for(cpu->kernels.simd);
-#pragma omp parallel for num_threads(dev->threads) if (count >= BB_SIMD_SERIAL)
-    for (int64_t at = 0; at < count; at += TILE) update_tile(p + at, w.x + at, kept, lr, bb_min(count - at, TILE));
+    for (int64_t i = w->thread; i < tiles; i += w->threads)
+        update_tile(matrix->p + i * TILE, w->x + i * TILE, kept, lr, bb_min(count - i * TILE, TILE));
+    bb_muon_wait(w);
+}
+
+void bb_cpu_muon_step(bb_device *dev, const bb_muon_matrix *matrices, int64_t count, const bb_muon *h) {
+    const bb_muon_set *set = bb_cpu_of(dev)->kernels.muon;
+    size_t bytes = 0;
+    for (int64_t i = 0; i < count; i++) {
+        double *squares;
+        bb_muon_work w = work_for(dev, matrices[i].N, matrices[i].K);
+        size_t needed = layout(&w, &squares, NULL);
+        if (needed > bytes) bytes = needed;
+        if (set->prepare) set->prepare(&w);
+    }
+    int64_t at_once = side_by_side(dev, count, bytes);
+    uint8_t *memory = bb_cpu_shared(dev, bytes * (size_t)at_once);
+    if (!memory) return;
+    if (at_once > 1) {
+#pragma omp parallel for num_threads(at_once) schedule(dynamic)
+        for (int64_t i = 0; i < count; i++) {
+            double *squares;
+            bb_muon_work w = work_for(dev, matrices[i].N, matrices[i].K);
+            layout(&w, &squares, memory + (size_t)omp_get_thread_num() * bytes);
+            update(&w, &matrices[i], h, squares);
+        }
+        return;
+    }
+#pragma omp parallel num_threads(dev->threads)
+    for (int64_t i = 0; i < count; i++) {
+        double *squares;
+        bb_muon_work w = work_for(dev, matrices[i].N, matrices[i].K);
+        layout(&w, &squares, memory);
+        w.thread = omp_get_thread_num();
+        w.threads = omp_get_num_threads();
+        update(&w, &matrices[i], h, squares);
+    }
 }
