@@ -2,6 +2,7 @@
 /* Loading models: for training, every parameter in f32; for inference tensor by tensor through one buffer, so that memory holds
  * the packed model and little else. */
 #include <stdlib.h>
+#include <string.h>
 
 #include "core/math.h"
 #include "model/model.h"
@@ -50,9 +51,17 @@ static unsigned code_of(float v) { return (unsigned)(1 + (v > 0) - (v < 0)); }
 static void pack_run(uint8_t *codes, int64_t k, const float *v, int64_t n) {
     int64_t i = 0;
     for (; i < n && (k + i) % 4; i++) codes[(k + i) / 4] |= (uint8_t)(code_of(v[i]) << (k + i) % 4 * 2);
-    for (; i + 4 <= n; i += 4)
-        codes[(k + i) / 4] =
-            (uint8_t)(code_of(v[i]) | code_of(v[i + 1]) << 2 | code_of(v[i + 2]) << 4 | code_of(v[i + 3]) << 6);
+    for (; i + 4 <= n;) { /* in two loops, which the compiler vectorizes */
+        uint8_t wide[256];
+        int64_t count = bb_min((n - i) / 4 * 4, (int64_t)sizeof wide), to = (k + i) / 4;
+        for (int64_t j = 0; j < count; j++) wide[j] = (uint8_t)code_of(v[i + j]);
+        for (int64_t j = 0; j < count / 4; j++) {
+            uint32_t four;
+            memcpy(&four, wide + 4 * j, sizeof four);
+            codes[to + j] = (uint8_t)(four * 0x01041040u >> 24); /* byte b of the four ends at bits 2b and 2b + 1 */
+        }
+        i += count;
+    }
     for (; i < n; i++) codes[(k + i) / 4] |= (uint8_t)(code_of(v[i]) << (k + i) % 4 * 2);
 }
 

@@ -112,18 +112,23 @@ bb_status bb_model_source_scan(const bb_model_source *w, const bb_param *p, cons
 void bb_magnitudes_begin(bb_magnitudes *m) { *m = (bb_magnitudes){.g = 1e-8f, .ternary = true}; }
 
 void bb_magnitudes_add(bb_magnitudes *m, int64_t first, const float *values, int64_t n) {
-    int64_t i = 0, nonzero = 0, others = 0;
+    int64_t i = 0, others = 0;
     if (!m->ternary) return;
     if (m->nonzero == 0) {
         while (i < n && !(fabsf(values[i]) > 0)) i++;
         if (i < n) m->g = fabsf(values[i]);
     }
-    for (int64_t k = i; k < n; k++) {
-        float a = fabsf(values[k]);
-        nonzero += a > 0;
-        others += (a > 0) & ((a < m->g) | (a > m->g));
+    const float g = m->g;
+    for (int64_t k = i; k < n; k += CHUNK) {
+        int nonzero_here = 0, others_here = 0; /* as wide as the values: vectorized */
+        for (int64_t end = n - k < CHUNK ? n : k + CHUNK, j = k; j < end; j++) {
+            float a = fabsf(values[j]);
+            nonzero_here += a > 0;
+            others_here += (a > 0) & ((a < g) | (a > g));
+        }
+        m->nonzero += nonzero_here;
+        others += others_here;
     }
-    m->nonzero += nonzero;
     if (others == 0) return;
     m->ternary = false;
     while (!(fabsf(values[i]) > 0) || !(fabsf(values[i]) < m->g || fabsf(values[i]) > m->g)) i++;
