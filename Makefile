@@ -14,10 +14,11 @@ FUZZ_SECONDS ?= 30
 SOAK_SECONDS ?= 3600
 BENCH_ARGS ?=
 SKIP_DEPS ?=
+CUDA ?=
 
 DEPS = $(if $(SKIP_DEPS),true,scripts/install-deps)
-SOURCES = $(shell git ls-files -co --exclude-standard 'include/*.h' 'src/*.[ch]' 'programs/*.[ch]' 'tests/*.[ch]' 'examples/*.c' \
-  2>/dev/null || find include src programs tests examples -name '*.[ch]')
+SOURCES = $(shell git ls-files -co --exclude-standard 'include/*.h' 'src/*.[ch]' 'src/*.cu' 'programs/*.[ch]' 'tests/*.[ch]' 'examples/*.c' \
+  2>/dev/null || find include src programs tests examples -name '*.[ch]' -o -name '*.cu')
 CLANG_FORMAT = $(or $(shell command -v clang-format-14),clang-format)
 
 # $(call configure,DIR,OPTIONS): Ninja where there is one, and a build folder keeps the generator that it began with.
@@ -38,7 +39,7 @@ deps: ## install the Debian packages that are missing
 	@$(DEPS)
 
 configure: deps
-	@$(call configure,$(BUILD),-DBB_WERROR=$(WERROR))
+	@$(call configure,$(BUILD),-DBB_WERROR=$(WERROR) $(if $(CUDA),-DBB_CUDA=$(if $(filter auto off,$(CUDA)),$(CUDA),on)))
 
 test: all ## build, and run every test
 	@$(call ctest,$(BUILD))

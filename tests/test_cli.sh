@@ -85,7 +85,7 @@ complains "expected a number from 0 to 1, found '1.5'"
 expect 2 "$bitbyte" train --optim adam
 complains "expected adamw, adamw8bit or muon, found 'adam'"
 expect 2 "$bitbyte" train --device gpu
-complains "expected cpu or ref, found 'gpu'"
+complains "expected cpu, cuda or ref, found 'gpu'"
 expect 2 "$bitbyte" train --no_ckpt=1
 complains "--no_ckpt takes no value"
 expect 2 "$bitbyte" train --out

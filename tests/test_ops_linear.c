@@ -398,6 +398,7 @@ static void on_tick(int number) {
 static void signals_meet_the_stack(void **state) {
     (void)state;
     enum { M = 96, V = 256, C = 512, TICKS = 100 };
+    if (ops_emulated()) skip(); /* whose threads have stacks of their own */
     ops_session session = ops_begin(ops_tested[0], 1), *s = &session;
     float *h = ops_put_f32(s, ops_normal_f32(s, (int64_t)M * C, 1.0), (int64_t)M * C);
     float *e = ops_put_f32(s, ops_normal_f32(s, (int64_t)V * C, 1.0), (int64_t)V * C);
@@ -489,7 +490,7 @@ static const ops_case cases[] = {
     {"linear_exact", linear_exact, {1, 64, 4096, 1}},
     {"linear_exact", linear_exact, {4, 200, 1030, 3}},
     {"linear_exact", linear_exact, {6, 130, 2000, 2}},
-    {"linear_exact", linear_exact, {1501, 2112, 20, 3}}, /* more than the caches of a core hold */
+    {"linear_exact, large", linear_exact, {1501, 2112, 20, 3}}, /* more than the caches of a core hold */
     {"linear_extreme", linear_extreme, {7, 4100}},
     {"linear_extreme", linear_extreme, {23, 4100}},
     {"linear_quantized", linear_quantized, {1, 512, 256, 3}},
@@ -528,7 +529,7 @@ static const ops_case cases[] = {
     {"linear_exact, dense", linear_exact_dense, {300, 80, 520, 3}},
     {"linear_exact, dense", linear_exact_dense, {70, 1030, 24, 2}},
     {"linear_extreme, dense", linear_extreme_dense, {7, 4100}},
-    {"linear_extreme, dense", linear_extreme_dense, {1, 131000}},
+    {"linear_extreme, dense, large", linear_extreme_dense, {1, 131000}},
     {"linear_unquantized, dense", linear_unquantized_dense, {1, 200, 120, 3}},
     {"linear_unquantized, dense", linear_unquantized_dense, {65, 70, 90, 3}},
     {"linear_unquantized, dense", linear_unquantized_dense, {20, 1100, 30, 3, 1}},
@@ -550,7 +551,7 @@ static const ops_case cases[] = {
     {"linear_backward", linear_backward, {20, 1100, 30, 3, X_I8, 0, 0}},
     {"linear_backward", linear_backward, {1100, 40, 24, 1, X_I8, 0, 0}},
     {"linear_backward", linear_backward, {2100, 20, 70, 1, X_I8, 1, 0}},
-    {"linear_backward", linear_backward, {2100, 20, 70, 1, X_I8, 1, 0, 1}},
+    {"linear_backward, large", linear_backward, {2100, 20, 70, 1, X_I8, 1, 0, 1}},
     {"linear_backward", linear_backward, {7, 1801, 70, 3, X_I8, 0, 0}},
     {"linear_backward", linear_backward, {48, 112, 65, 1, X_I8, 1, 0}},
     {"linear_backward", linear_backward, {31, 47, 97, 2, X_ACT, 0, 0}},

@@ -13,7 +13,13 @@
 #include "core/tensor.h"
 
 /* Inlined into loops that are compiled for several instruction sets. */
+#ifdef __CUDACC__ /* for kernels, whose constants lie in the card's memory */
+#define BB_ADAM8_INLINE __device__ static inline __attribute__((always_inline))
+#define BB_ADAM8_TABLE static __device__ const float
+#else
 #define BB_ADAM8_INLINE static inline __attribute__((always_inline))
+#define BB_ADAM8_TABLE static const float
+#endif
 
 /* Values have positions on a scale t = 2^k (1 + f), 0 <= f < 1. k = 0 is the value 0, and k = 8 the value 1. k from 1 to 7 is
  * decade k - 1, where the value is 0.1 + 0.9 f times the decade's end. The unsigned code c covers the positions from c + 1 to
@@ -21,14 +27,14 @@
 enum { BB_ADAM8_K = 8 };
 
 /* [k - 1], the ends of the decades. The last is no decade: its values are clamped to 1. */
-static const float bb_adam8_ends[BB_ADAM8_K] = {1e-6f, 1e-5f, 1e-4f, 1e-3f, 1e-2f, 1e-1f, 1e0f, 1e1f};
+BB_ADAM8_TABLE bb_adam8_ends[BB_ADAM8_K] = {1e-6f, 1e-5f, 1e-4f, 1e-3f, 1e-2f, 1e-1f, 1e0f, 1e1f};
 
 /* Values to be encoded are divided by 0.9: then 1 + f is the value relative to its decade's end, plus 8/9. */
 #define BB_ADAM8_SCALED(x) ((float)((x) / 0.9))
 
 /* [is_signed][k - 1], scaled: the midpoint between the last value before k and the first of k. Greater values have at least
  * that k. */
-static const float bb_adam8_edges[2][BB_ADAM8_K] = {
+BB_ADAM8_TABLE bb_adam8_edges[2][BB_ADAM8_K] = {
     {BB_ADAM8_SCALED(1.625e-7), BB_ADAM8_SCALED(1.45e-6), BB_ADAM8_SCALED(1.225e-5), BB_ADAM8_SCALED(1.1125e-4),
      BB_ADAM8_SCALED(1.05625e-3), BB_ADAM8_SCALED(1.028125e-2), BB_ADAM8_SCALED(1.0140625e-1), BB_ADAM8_SCALED(9.982421875e-1)},
     {BB_ADAM8_SCALED(2.75e-7), BB_ADAM8_SCALED(1.9e-6), BB_ADAM8_SCALED(1.45e-5), BB_ADAM8_SCALED(1.225e-4),
@@ -36,7 +42,7 @@ static const float bb_adam8_edges[2][BB_ADAM8_K] = {
 
 /* [k]: a value times this is relative to its decade's end. The factors of the values 0 and 1 give an f within their positions.
  * None uses its lowest nine bits, where bb_adam8_position keeps k. */
-static const float bb_adam8_factors[BB_ADAM8_K + 1] = {1e6f, 1e6f, 1e5f, 1e4f, 1e3f, 1e2f, 1e1f, 1e0f, 0.1015625f};
+BB_ADAM8_TABLE bb_adam8_factors[BB_ADAM8_K + 1] = {1e6f, 1e6f, 1e5f, 1e4f, 1e3f, 1e2f, 1e1f, 1e0f, 0.1015625f};
 
 #define BB_ADAM8_OFFSET (8.0f / 9.0f)
 #define BB_ADAM8_MAX 0x1.fffffep0f /* of 1 + f: past a decade's last value, the position of the last one */

@@ -9,17 +9,24 @@
 #include <stdint.h>
 #include <string.h>
 
+/* Marks what the kernels of src/ops/cuda call, too. */
+#ifdef __CUDACC__
+#define BB_HOST_DEVICE __host__ __device__
+#else
+#define BB_HOST_DEVICE
+#endif
+
 typedef enum bb_dtype { BB_F32 = 0, BB_BF16, BB_I8, BB_U8 } bb_dtype;
 
 static inline size_t bb_dtype_bytes(bb_dtype t) { return t == BB_F32 ? 4 : t == BB_BF16 ? 2 : 1; }
 
-static inline float bb_f32_from_bits(uint32_t u) {
+BB_HOST_DEVICE static inline float bb_f32_from_bits(uint32_t u) {
     float f;
     memcpy(&f, &u, sizeof f);
     return f;
 }
 
-static inline uint32_t bb_bits_of_f32(float f) {
+BB_HOST_DEVICE static inline uint32_t bb_bits_of_f32(float f) {
     uint32_t u;
     memcpy(&u, &f, sizeof u);
     return u;
@@ -28,9 +35,9 @@ static inline uint32_t bb_bits_of_f32(float f) {
 /* bf16 is the upper half of an f32; rounding is half to even, NaN stays NaN. */
 typedef uint16_t bb_bf16;
 
-static inline float bb_f32_from_bf16(bb_bf16 v) { return bb_f32_from_bits((uint32_t)v << 16); }
+BB_HOST_DEVICE static inline float bb_f32_from_bf16(bb_bf16 v) { return bb_f32_from_bits((uint32_t)v << 16); }
 
-static inline bb_bf16 bb_bf16_from_f32(float f) {
+BB_HOST_DEVICE static inline bb_bf16 bb_bf16_from_f32(float f) {
     uint32_t u = bb_bits_of_f32(f);
     if ((u & 0x7fffffffu) > 0x7f800000u) return (bb_bf16)((u >> 16) | 0x40u);
     return (bb_bf16)((u + 0x7fffu + ((u >> 16) & 1u)) >> 16);

@@ -92,7 +92,7 @@ typedef struct bb_kv_batch {
 enum { BB_NORM_TILE = 4096 };
 
 /* The scale g of n weights, from the sum of their absolute values. Not finite if a weight is not: the codes cannot show it. */
-static inline float bb_absmean_scale(double sum, int64_t n) {
+BB_HOST_DEVICE static inline float bb_absmean_scale(double sum, int64_t n) {
     double mean = sum / (double)n;
     return (float)(mean < 1e-8 ? 1e-8 : mean);
 }

@@ -3,20 +3,38 @@
 #include "ops/registry.h"
 
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "core/host.h"
 
 static const bb_backend cpu = {.name = "cpu", .open = bb_device_open_cpu};
+static const bb_backend cuda = {.name = "cuda", .open_at = bb_device_open_cuda, .unavailable = bb_device_cuda_unavailable};
 static const bb_backend ref = {.name = "ref", .open = bb_device_open_ref};
 
 /* The first is the programs' default. */
-static const bb_backend *backends[BB_MAX_BACKENDS] = {&cpu, &ref};
+static const bb_backend *backends[BB_MAX_BACKENDS] = {&cpu, &cuda, &ref};
 
 static const bb_backend *find(const char *name) {
     for (int i = 0; name && i < BB_MAX_BACKENDS && backends[i]; i++)
         if (strcmp(backends[i]->name, name) == 0) return backends[i];
     return NULL;
+}
+
+/* The backend of "NAME" or, where there may be several devices, "NAME:INDEX", up to 99. */
+static const bb_backend *find_device(const char *name, int *index) {
+    const bb_backend *backend = find(name);
+    *index = 0;
+    const char *colon = name ? strchr(name, ':') : NULL;
+    if (backend || !colon) return backend;
+    size_t digits = strspn(colon + 1, "0123456789");
+    char base[32];
+    if (digits < 1 || digits > 2 || colon[1 + digits] || (size_t)(colon - name) >= sizeof base) return NULL;
+    memcpy(base, name, (size_t)(colon - name));
+    base[colon - name] = '\0';
+    *index = atoi(colon + 1);
+    backend = find(base);
+    return backend && backend->open_at ? backend : NULL;
 }
 
 static const char *unavailable(const bb_backend *backend) { return backend->unavailable ? backend->unavailable() : NULL; }
@@ -61,7 +79,8 @@ bb_status bb_device_open(const char *name, int threads, bb_device **out, bb_erro
     if (threads < 0 || threads > BB_MAX_THREADS)
         return bb_fail(err, BB_ERR_ARGUMENT, "threads is %d; it must be from 1 to %d, or 0 for what the process may use",
                        threads, BB_MAX_THREADS);
-    const bb_backend *backend = find(name);
+    int index;
+    const bb_backend *backend = find_device(name, &index);
     if (!backend) {
         char names[160];
         list_names(names, sizeof names);
@@ -69,7 +88,8 @@ bb_status bb_device_open(const char *name, int threads, bb_device **out, bb_erro
     }
     const char *why_not = unavailable(backend);
     if (why_not) return bb_fail(err, BB_ERR_UNSUPPORTED, "device \"%s\" cannot be used: %s", name, why_not);
-    BB_TRY(backend->open(threads ? threads : bb_host_threads("", 1), out, err));
+    if (threads == 0) threads = bb_host_threads("", 1);
+    BB_TRY(backend->open_at ? backend->open_at(index, threads, out, err) : backend->open(threads, out, err));
     bb_status status = bb_device_init_lock(*out, err);
     if (status == BB_OK) return BB_OK;
     (*out)->ops->close(*out);

@@ -9,6 +9,8 @@ typedef struct bb_backend {
     const char *name;
     /* threads >= 1; a backend may use fewer. */
     bb_status (*open)(int threads, bb_device **out, bb_error *err);
+    /* In place of open, for devices of which there may be several: "NAME" is index 0, and "NAME:2" index 2. */
+    bb_status (*open_at)(int index, int threads, bb_device **out, bb_error *err);
     /* Returns NULL if the backend can be opened, otherwise why this build or machine cannot and what to do about it: one clause
      * without a period. A NULL function: always available. */
     const char *(*unavailable)(void);
@@ -22,5 +24,7 @@ bb_status bb_backend_register(const bb_backend *backend, bb_error *err);
 
 bb_status bb_device_open_cpu(int threads, bb_device **out, bb_error *err);
 bb_status bb_device_open_ref(int threads, bb_device **out, bb_error *err);
+bb_status bb_device_open_cuda(int index, int threads, bb_device **out, bb_error *err);
+const char *bb_device_cuda_unavailable(void);
 
 #endif

@@ -1,0 +1,234 @@
+// SPDX-License-Identifier: MIT
+/* The cuda backend: its operation table, opening and closing, memory and copies. */
+#include "ops/cuda/device.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "ops/cuda/entries.h"
+
+extern "C" {
+#include "core/arena.h"
+#include "ops/registry.h"
+}
+
+/* Cards before this lack __reduce_max_sync, cp.async and bf16. */
+enum { LEAST_MAJOR = 8 };
+
+static void close_device(bb_device *dev) {
+    bb_cuda *cuda = bb_cuda_enter(dev);
+    if (cuda->scratch) (void)cudaFree(cuda->scratch);
+    if (cuda->base.ops) (void)cudaStreamDestroy(cuda->stream);
+    free(cuda->staging);
+    free(cuda);
+}
+
+static bb_status sync_device(bb_device *dev, bb_error *err) {
+    bb_cuda *cuda = bb_cuda_enter(dev);
+    bb_cuda_check(dev, cudaStreamSynchronize(cuda->stream), "the work before");
+    bb_error failure = cuda->failure;
+    cuda->failure.code = BB_OK;
+    return failure.code == BB_OK ? BB_OK : bb_fail(err, failure.code, "%s", failure.message);
+}
+
+static void *alloc(bb_device *dev, size_t bytes) {
+    bb_cuda *cuda = bb_cuda_enter(dev);
+    void *p = NULL;
+    if (cudaMalloc(&p, bytes ? bytes : 1) != cudaSuccess) {
+        (void)cudaGetLastError(); /* the caller says what there is no memory for */
+        return NULL;
+    }
+    bb_cuda_check(dev, cudaMemsetAsync(p, 0, bytes ? bytes : 1, cuda->stream), "cudaMemsetAsync");
+    return p;
+}
+
+static void release(bb_device *dev, void *p, size_t bytes) {
+    (void)bytes;
+    bb_cuda *cuda = bb_cuda_enter(dev);
+    if (!p) return;
+    bb_cuda_check(dev, cudaStreamSynchronize(cuda->stream), "cudaStreamSynchronize");
+    bb_cuda_check(dev, cudaFree(p), "cudaFree");
+}
+
+static void copy_in(bb_device *dev, void *dst, const void *host, size_t bytes) {
+    bb_cuda *cuda = bb_cuda_enter(dev);
+    bb_cuda_check(dev, cudaMemcpyAsync(dst, host, bytes, cudaMemcpyHostToDevice, cuda->stream), "a copy to the card");
+    bb_cuda_check(dev, cudaStreamSynchronize(cuda->stream), "a copy to the card");
+}
+
+static void copy_out(bb_device *dev, void *host, const void *src, size_t bytes) {
+    bb_cuda *cuda = bb_cuda_enter(dev);
+    bb_cuda_check(dev, cudaMemcpyAsync(host, src, bytes, cudaMemcpyDeviceToHost, cuda->stream), "a copy from the card");
+    bb_cuda_check(dev, cudaStreamSynchronize(cuda->stream), "a copy from the card");
+}
+
+static void copy(bb_device *dev, void *dst, const void *src, size_t bytes) {
+    bb_cuda *cuda = bb_cuda_enter(dev);
+    bb_cuda_check(dev, cudaMemcpyAsync(dst, src, bytes, cudaMemcpyDeviceToDevice, cuda->stream), "a copy on the card");
+}
+
+static void zero(bb_device *dev, void *p, size_t bytes) {
+    bb_cuda *cuda = bb_cuda_enter(dev);
+    bb_cuda_check(dev, cudaMemsetAsync(p, 0, bytes, cuda->stream), "cudaMemsetAsync");
+}
+
+/* Converted on the host, a part at a time. */
+static void act_in(bb_device *dev, void *x, const float *host, int64_t n) {
+    bb_bf16 *part = (bb_bf16 *)bb_cuda_of(dev)->staging;
+    const int64_t most = (int64_t)(BB_CUDA_STAGING / sizeof *part);
+    for (int64_t at = 0; at < n; at += most) {
+        int64_t count = bb_min(n - at, most);
+        for (int64_t i = 0; i < count; i++) part[i] = bb_bf16_from_f32(host[at + i]);
+        copy_in(dev, (bb_bf16 *)x + at, part, (size_t)count * sizeof *part);
+    }
+}
+
+static void act_out(bb_device *dev, float *host, const void *x, int64_t n) {
+    bb_bf16 *part = (bb_bf16 *)bb_cuda_of(dev)->staging;
+    const int64_t most = (int64_t)(BB_CUDA_STAGING / sizeof *part);
+    for (int64_t at = 0; at < n; at += most) {
+        int64_t count = bb_min(n - at, most);
+        copy_out(dev, part, (const bb_bf16 *)x + at, (size_t)count * sizeof *part);
+        for (int64_t i = 0; i < count; i++) host[at + i] = bb_f32_from_bf16(part[i]);
+    }
+}
+
+static void memory(const bb_device *dev, uint64_t *total_bytes, uint64_t *free_bytes) {
+    size_t total = 0, available = 0;
+    if (cudaSetDevice(bb_cuda_of(dev)->index) != cudaSuccess || cudaMemGetInfo(&available, &total) != cudaSuccess) {
+        (void)cudaGetLastError();
+        total = available = 0;
+    }
+    *total_bytes = total;
+    *free_bytes = available;
+}
+
+static const char *description(const bb_device *dev) { return bb_cuda_of(dev)->description; }
+
+/* The largest of what one operation takes: attention's gradient, partial sums of a norm's gradient, a quantized gradient. */
+static size_t scratch_bytes(bb_device *dev, const bb_attention *a, int64_t C, int64_t V) {
+    (void)dev;
+    (void)V;
+    size_t attention = bb_cuda_attention_scratch(a), norm = (size_t)(bb_ceil_div(a->B * a->Tq, 64) * C) * sizeof(float);
+    size_t gradient = bb_cuda_linear_scratch(a->B * a->Tq, 8 * C); /* gate and up together are rarely wider */
+    size_t most = norm > attention ? norm : attention;
+    return gradient > most ? gradient : most;
+}
+
+static bb_ops make_ops(void) {
+    bb_ops o = {};
+    o.name = "cuda";
+    o.act_dtype = BB_BF16;
+    o.host_memory = false;
+    o.close = close_device;
+    o.sync = sync_device;
+    o.alloc = alloc;
+    o.free = release;
+    o.copy_in = copy_in;
+    o.copy_out = copy_out;
+    o.copy = copy;
+    o.zero = zero;
+    o.scratch_bytes = scratch_bytes;
+    o.measure_peaks = bb_cuda_measure_peaks;
+    o.memory = memory;
+    o.description = description;
+    o.act_in = act_in;
+    o.act_out = act_out;
+    o.embedding_forward = bb_cuda_embedding_forward;
+    o.embedding_backward = bb_cuda_embedding_backward;
+    o.head_forward = bb_cuda_head_forward;
+    o.head_backward = bb_cuda_head_backward;
+    o.loss_forward = bb_cuda_loss_forward;
+    o.loss_backward = bb_cuda_loss_backward;
+    o.rmsnorm_forward = bb_cuda_rmsnorm_forward;
+    o.rmsnorm_backward = bb_cuda_rmsnorm_backward;
+    o.act_quant = bb_cuda_act_quant;
+    o.rope_forward = bb_cuda_rope_forward;
+    o.rope_backward = bb_cuda_rope_backward;
+    o.swiglu_forward = bb_cuda_swiglu_forward;
+    o.swiglu_backward = bb_cuda_swiglu_backward;
+    o.ternary_bytes = bb_cuda_ternary_bytes;
+    o.ternary_dense = bb_cuda_ternary_dense;
+    o.ternary_quant = bb_cuda_ternary_quant;
+    o.ternary_quant_rows = bb_cuda_ternary_quant_rows;
+    o.sum_abs = bb_cuda_sum_abs;
+    o.ternary_load = bb_cuda_ternary_load;
+    o.ternary_unpack = bb_cuda_ternary_unpack;
+    o.linear_forward = bb_cuda_linear_forward;
+    o.linear_backward = bb_cuda_linear_backward;
+    o.ste_clip = bb_cuda_ste_clip;
+    o.attention_forward = bb_cuda_attention_forward;
+    o.kv_bytes = bb_cuda_kv_bytes;
+    o.kv_append = bb_cuda_kv_append;
+    o.attention_cached = bb_cuda_attention_cached;
+    o.kv_unpack = bb_cuda_kv_unpack;
+    o.attention_backward = bb_cuda_attention_backward;
+    o.sum_squares = bb_cuda_sum_squares;
+    o.add = bb_cuda_add;
+    o.adamw_step = bb_cuda_adamw_step;
+    o.adamw8bit_init = bb_cuda_adamw8bit_init;
+    o.adamw8bit_step = bb_cuda_adamw8bit_step;
+    o.muon_step = bb_cuda_muon_step;
+    o.muon_scratch = bb_cuda_muon_scratch;
+    return o;
+}
+
+extern "C" const char *bb_device_cuda_unavailable(void) {
+    int count = 0;
+    cudaError_t error = cudaGetDeviceCount(&count);
+    (void)cudaGetLastError();
+    if (error == cudaErrorInsufficientDriver)
+        return "NVIDIA's driver is missing, or older than this build's CUDA; install driver 580 or later and see that "
+               "nvidia-smi "
+               "lists a card";
+    if (error == cudaErrorNoDevice || (error == cudaSuccess && count == 0))
+        return "no card is visible; see what nvidia-smi lists, and CUDA_VISIBLE_DEVICES";
+    return error == cudaSuccess ? NULL : cudaGetErrorString(error);
+}
+
+static void describe(bb_cuda *cuda, const cudaDeviceProp *card) {
+    int driver = 0, runtime = 0;
+    (void)cudaDriverGetVersion(&driver);
+    (void)cudaRuntimeGetVersion(&runtime);
+    snprintf(cuda->description, sizeof cuda->description,
+             "%.99s, %d processors, %.0f GB, compute %d.%d, CUDA %d.%d, driver %d.%d", card->name, card->multiProcessorCount,
+             (double)card->totalGlobalMem * 1e-9, card->major, card->minor, runtime / 1000, runtime % 1000 / 10, driver / 1000,
+             driver % 1000 / 10);
+}
+
+extern "C" bb_status bb_device_open_cuda(int index, int threads, bb_device **out, bb_error *err) {
+    static const bb_ops ops = make_ops();
+    (void)threads; /* the calling thread only starts kernels */
+    *out = NULL;
+    int count = 0;
+    cudaDeviceProp card;
+    if (cudaGetDeviceCount(&count) != cudaSuccess || index >= count)
+        return bb_fail(err, BB_ERR_ARGUMENT, "device \"cuda:%d\": there are %d cards, numbered from 0", index, count);
+    cudaError_t error = cudaGetDeviceProperties(&card, index);
+    if (error != cudaSuccess) return bb_fail(err, BB_ERR_INTERNAL, "cuda:%d: %s", index, cudaGetErrorString(error));
+    if (card.major < LEAST_MAJOR)
+        return bb_fail(err, BB_ERR_UNSUPPORTED, "cuda:%d: %s has compute capability %d.%d; 8.0 (Ampere) is the least", index,
+                       card.name, card.major, card.minor);
+    bb_cuda *cuda = (bb_cuda *)calloc(1, sizeof *cuda);
+    if (cuda) cuda->staging = malloc(BB_CUDA_STAGING);
+    if (!cuda || !cuda->staging) {
+        free(cuda);
+        return bb_fail(err, BB_ERR_MEMORY, "out of memory for a cuda device");
+    }
+    cuda->index = index;
+    cuda->processors = card.multiProcessorCount;
+    cuda->base.threads = 1;
+    cuda->base.forward_rows = 8192; /* enough to fill a card; wide rows of more would only take memory */
+    error = cudaSetDevice(index);
+    if (error == cudaSuccess) error = cudaStreamCreateWithFlags(&cuda->stream, cudaStreamNonBlocking);
+    if (error != cudaSuccess) {
+        free(cuda->staging);
+        free(cuda);
+        return bb_fail(err, error == cudaErrorMemoryAllocation ? BB_ERR_MEMORY : BB_ERR_UNSUPPORTED, "cuda:%d: %s", index,
+                       cudaGetErrorString(error));
+    }
+    describe(cuda, &card);
+    cuda->base.ops = &ops;
+    *out = &cuda->base;
+    return BB_OK;
+}

@@ -1,0 +1,79 @@
+// SPDX-License-Identifier: MIT
+/* The entries that the files of this backend contribute to its operation table (backend.cu); ops.h specifies them. */
+#ifndef BB_OPS_CUDA_ENTRIES_H
+#define BB_OPS_CUDA_ENTRIES_H
+
+#include "ops/cuda/kernel.h"
+
+/* peaks.cu */
+void bb_cuda_measure_peaks(bb_device *dev, bb_peaks *out);
+
+/* elementwise.cu: rows that are normalized, activated, quantized, rotated */
+void bb_cuda_rmsnorm_forward(bb_device *dev, bb_rows y, float *r, const float *x, const float *w, float eps, int64_t M,
+                             int64_t C);
+void bb_cuda_rmsnorm_backward(bb_device *dev, float *dx, float *dw, const void *dy, const float *x, const float *w,
+                              const float *r, int64_t M, int64_t C);
+void bb_cuda_act_quant(bb_device *dev, bb_rows y, const float *x, int64_t M, int64_t K);
+void bb_cuda_swiglu_forward(bb_device *dev, bb_rows y, void *kept, const float *gate_up, int64_t M, int64_t F);
+void bb_cuda_swiglu_backward(bb_device *dev, void *d_gate_up, const void *gate_up, const void *dh, int64_t M, int64_t F);
+void bb_cuda_rope_forward(bb_device *dev, float *x, void *kept, const float *cos, const float *sin, int64_t position0,
+                          int64_t B, int64_t T, int64_t heads, int64_t D, int64_t width);
+void bb_cuda_rope_backward(bb_device *dev, void *dx, const float *cos, const float *sin, int64_t B, int64_t T, int64_t heads,
+                           int64_t D, int64_t width);
+
+/* head.cu: embedding, head, loss */
+void bb_cuda_embedding_forward(bb_device *dev, float *x, const uint8_t *idx, const float *e, int64_t M, int64_t V, int64_t C);
+void bb_cuda_embedding_backward(bb_device *dev, float *de, const uint8_t *idx, const float *dx, int64_t M, int64_t V,
+                                int64_t C);
+void bb_cuda_head_forward(bb_device *dev, float *logits, const float *h, const float *e, int64_t M, int64_t V, int64_t C);
+void bb_cuda_head_backward(bb_device *dev, void *dh, float *de, const float *dlogits, const float *h, const float *e, int64_t M,
+                           int64_t V, int64_t C);
+void bb_cuda_loss_forward(bb_device *dev, float *nll, const float *logits, const uint8_t *y, int64_t M, int64_t V);
+void bb_cuda_loss_backward(bb_device *dev, float *dlogits, const float *logits, const uint8_t *y, float scale, int64_t M,
+                           int64_t V);
+
+/* ternary.cu */
+size_t bb_cuda_ternary_bytes(bb_device *dev, const bb_ternary *t);
+bool bb_cuda_ternary_dense(bb_device *dev);
+void bb_cuda_ternary_quant(bb_device *dev, const bb_ternary *t, const float *w);
+void bb_cuda_ternary_quant_rows(bb_device *dev, const bb_ternary *t, const float *w, int64_t first, int64_t rows);
+void bb_cuda_sum_abs(bb_device *dev, double *sums, const float *w, int64_t n);
+void bb_cuda_ternary_load(bb_device *dev, const bb_ternary *t, const uint8_t *codes);
+void bb_cuda_ternary_unpack(bb_device *dev, int8_t *q, const bb_ternary *t);
+void bb_cuda_ste_clip(bb_device *dev, float *dw, const float *w, const bb_ternary *t);
+
+/* linear.cu */
+void bb_cuda_linear_forward(bb_device *dev, float *y, const float *residual, bb_rows x, const bb_ternary *t, int64_t M);
+void bb_cuda_linear_backward(bb_device *dev, void *dx, float *dw, bool add, const void *dy, bb_dtype dy_dtype, bb_rows x,
+                             const bb_ternary *t, int64_t M);
+/* Bytes of scratch that the latter takes for M rows of N outputs. */
+size_t bb_cuda_linear_scratch(int64_t M, int64_t N);
+
+/* attention_forward.cu, attention_backward.cu */
+void bb_cuda_attention_forward(bb_device *dev, float *o, void *kept, float *lse, const float *q, const float *k, const float *v,
+                               const bb_attention *a);
+void bb_cuda_attention_backward(bb_device *dev, void *dq, void *dk, void *dv, const void *d_o, const void *q, const void *k,
+                                const void *v, const void *o, const float *lse, const bb_attention *a);
+/* Bytes of scratch that the latter takes. */
+size_t bb_cuda_attention_scratch(const bb_attention *a);
+
+/* kv_cache.cu */
+size_t bb_cuda_kv_bytes(bb_device *dev, const bb_kv *kv);
+void bb_cuda_kv_append(bb_device *dev, const bb_kv_batch *batch, const float *k, const float *v);
+void bb_cuda_kv_unpack(bb_device *dev, float *k, float *v, const bb_kv *kv, int layer, int64_t first, int64_t n);
+void bb_cuda_attention_cached(bb_device *dev, float *o, const float *q, const bb_kv_batch *batch);
+
+/* optimizer.cu */
+void bb_cuda_sum_squares(bb_device *dev, double *sums, const float *x, int64_t n);
+void bb_cuda_add(bb_device *dev, float *y, const float *x, int64_t n);
+void bb_cuda_adamw_step(bb_device *dev, float *p, const float *g, float *m, float *v, int64_t n, const bb_adamw *h);
+void bb_cuda_adamw8bit_init(bb_device *dev, bb_adam8_state s, int64_t n);
+void bb_cuda_adamw8bit_step(bb_device *dev, float *p, const float *g, bb_adam8_state s, int64_t n, const bb_adamw *h);
+/* sums[t] = the sum over tile t of BB_NORM_TILE elements of x^2, or of |x|. sums: (tiles) of the card's memory. */
+void bb_cuda_tile_sums(bb_device *dev, double *sums, const float *x, int64_t n, bool squares);
+
+/* muon.cu */
+void bb_cuda_muon_step(bb_device *dev, float *p, const float *g, bb_bf16 *m, int64_t N, int64_t K, const bb_muon *h);
+size_t bb_cuda_muon_scratch(bb_device *dev, int64_t N, int64_t K);
+
+#endif

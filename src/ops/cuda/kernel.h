@@ -1,0 +1,94 @@
+// SPDX-License-Identifier: MIT
+/* What each file of this backend includes first: CUDA, and what its kernels are written with.
+ *
+ * Kernels are CUDA C++ that compiles as C++ as well, ahead of which tests include an emulation of what is named here
+ * (tests/cuda/emulation). So a kernel declares shared memory with SHARED(type, name, [dimensions]) or DYN_SHARED(type, name),
+ * is started with BB_CUDA_LAUNCH (device.h), and uses no extension that the emulation lacks.
+ *
+ * Rules for kernels: no float atomics, so that sums have one order and results are the same each time; a product and a sum
+ * are rounded each (-fmad=false) unless fmaf says otherwise, so that formulas give the bits of ref where ref is in f32. */
+#ifndef BB_OPS_CUDA_KERNEL_H
+#define BB_OPS_CUDA_KERNEL_H
+
+#include <math.h>
+#include <pthread.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <string.h>
+
+#ifndef BB_CUDA_EMULATED
+#include <cuda_bf16.h>
+#include <cuda_pipeline.h>
+#include <cuda_runtime.h>
+#include <mma.h>
+#define SHARED(T, name, dims) __shared__ __align__(128) T name dims
+#define DYN_SHARED(T, name)                                                                                                    \
+    extern __shared__ __align__(128) unsigned char bb_dynamic_shared[];                                                        \
+    T *name = (T *)bb_dynamic_shared
+#define LAUNCH(kernel, grid, block, shared, stream, ...) (kernel)<<<(grid), (block), (shared), (stream)>>>(__VA_ARGS__)
+#endif
+
+extern "C" {
+#include "core/math.h"
+#include "core/status.h"
+#include "ops/ops.h"
+}
+
+enum { BB_CUDA_WARP = 32 };
+#define BB_CUDA_ALL_LANES 0xffffffffu
+
+/* An index into an array of a kernel's. */
+#define BB_CUDA_GRID_STRIDE(i, n)                                                                                              \
+    int64_t i = (int64_t)blockIdx.x * blockDim.x + threadIdx.x;                                                                \
+    i < (n);                                                                                                                   \
+    i += (int64_t)gridDim.x * blockDim.x
+
+/* ---- over the threads of a block. partial: shared, one element a warp. Every thread calls these, and gets the result; the
+ * sum of warps is in their order. */
+
+__device__ static inline double bb_cuda_block_sum(double v, double *partial) {
+    for (int distance = BB_CUDA_WARP / 2; distance; distance /= 2) v += __shfl_xor_sync(BB_CUDA_ALL_LANES, v, distance);
+    if (threadIdx.x % BB_CUDA_WARP == 0) partial[threadIdx.x / BB_CUDA_WARP] = v;
+    __syncthreads();
+    v = 0;
+    for (unsigned warp = 0; warp < blockDim.x / BB_CUDA_WARP; warp++) v += partial[warp];
+    __syncthreads(); /* before the next call overwrites partial */
+    return v;
+}
+
+/* The largest magnitude; NaN if one is. Bits of magnitudes are ordered as their values are, with NaN last. */
+__device__ static inline float bb_cuda_warp_absmax(float x) {
+    return __uint_as_float(__reduce_max_sync(BB_CUDA_ALL_LANES, __float_as_uint(x) & 0x7fffffffu));
+}
+__device__ static inline float bb_cuda_block_absmax(float x, uint32_t *partial) {
+    uint32_t v = __float_as_uint(bb_cuda_warp_absmax(x));
+    if (threadIdx.x % BB_CUDA_WARP == 0) partial[threadIdx.x / BB_CUDA_WARP] = v;
+    __syncthreads();
+    for (unsigned warp = 0; warp < blockDim.x / BB_CUDA_WARP; warp++) v = partial[warp] > v ? partial[warp] : v;
+    __syncthreads();
+    return __uint_as_float(v);
+}
+
+/* a, or |x| where that is greater or NaN. a >= 0, or NaN. */
+__device__ static inline float bb_cuda_greater(float a, float x) {
+    uint32_t u = __float_as_uint(x) & 0x7fffffffu;
+    return u > __float_as_uint(a) ? __uint_as_float(u) : a;
+}
+
+/* ---- the quantizer of ops.h's act_quant, for codes up to `limit` */
+
+__device__ static inline float bb_cuda_scale(float absmax, float limit) {
+    float s = absmax / limit;
+    return s < 1e-8f ? 1e-8f : s;
+}
+
+__device__ static inline int8_t bb_cuda_code(float x, float s, float limit) {
+    return (int8_t)fminf(fmaxf(rintf(x / s), -limit), limit);
+}
+
+/* A value of a dtype that is not I8. */
+__device__ static inline float bb_cuda_load(const void *x, bb_dtype dtype, int64_t i) {
+    return dtype == BB_BF16 ? bb_f32_from_bf16(((const bb_bf16 *)x)[i]) : ((const float *)x)[i];
+}
+
+#endif

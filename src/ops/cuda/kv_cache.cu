@@ -1,0 +1,223 @@
+// SPDX-License-Identifier: MIT
+/* The KV cache and attention over it. A layer holds k and v, each (capacity, Hk, D): f32, or codes of 8 bits (of 6 bits, too,
+ * in a byte each) followed by their scales, f32 (capacity, Hk).
+ *
+ * A query's keys are cut into runs of 128. A block computes one run's part of one head of one query, and another kernel
+ * adds the parts in the order of the keys: what a query gets depends on nothing but its keys. */
+#include "ops/cuda/device.h"
+#include "ops/cuda/entries.h"
+
+enum { RUN = 128, WARPS = RUN / BB_CUDA_WARP, PIECE = 256, MAX_SEQUENCES = 32 };
+
+/* Scratch of one launch. */
+#define MAX_PARTS_BYTES ((int64_t)64 << 20)
+
+/* The keys or the values of one layer. */
+typedef struct cached_matrix {
+    void *data;
+    float *scale; /* NULL: data is f32 */
+
+    __device__ float code(int64_t i) const { return scale ? (float)((const int8_t *)data)[i] : ((const float *)data)[i]; }
+} cached_matrix;
+
+static int64_t data_bytes(const bb_kv *kv) {
+    int64_t n = kv->capacity * kv->Hk * kv->D;
+    return bb_round_up(kv->type == BB_KV_F32 ? n * (int64_t)sizeof(float) : n, PIECE);
+}
+
+static int64_t scale_bytes(const bb_kv *kv) {
+    return kv->type == BB_KV_F32 ? 0 : bb_round_up(kv->capacity * kv->Hk * (int64_t)sizeof(float), PIECE);
+}
+
+size_t bb_cuda_kv_bytes(bb_device *dev, const bb_kv *kv) {
+    (void)dev;
+    return (size_t)(2 * kv->layers * (data_bytes(kv) + scale_bytes(kv)));
+}
+
+static cached_matrix matrix_of(const bb_kv *kv, int layer, bool values) {
+    char *data = (char *)kv->data + (2 * layer + values) * (data_bytes(kv) + scale_bytes(kv));
+    return {data, kv->type == BB_KV_F32 ? NULL : (float *)(data + data_bytes(kv))};
+}
+
+static float limit_of(bb_kv_type type) { return type == BB_KV_INT8 ? 127.0f : 31.0f; }
+
+/* Some of a batch's sequences, as kernels take them. */
+typedef struct sequences {
+    int count;
+    int64_t rows; /* of all */
+    struct {
+        cached_matrix keys, values;
+        int64_t length, first; /* of its rows among all */
+        float limit;           /* of codes */
+    } of[MAX_SEQUENCES];
+
+    __device__ int holding(int64_t row) const {
+        int i = 0;
+        while (i + 1 < count && row >= of[i + 1].first) i++;
+        return i;
+    }
+} sequences;
+
+/* As many sequences from `first` on as fit. */
+static sequences sequences_of(const bb_kv_batch *batch, int64_t first) {
+    sequences s = {};
+    for (; first + s.count < batch->B && s.count < MAX_SEQUENCES; s.count++) {
+        const bb_kv_sequence *from = &batch->sequences[first + s.count];
+        s.of[s.count].keys = matrix_of(from->kv, batch->layer, false);
+        s.of[s.count].values = matrix_of(from->kv, batch->layer, true);
+        s.of[s.count].length = from->length;
+        s.of[s.count].limit = limit_of(from->kv->type);
+        s.of[s.count].first = s.rows;
+        s.rows += from->rows;
+    }
+    return s;
+}
+
+/* A warp one head's key or value of one row. */
+static __global__ void __launch_bounds__(RUN)
+    append(sequences s, const float *__restrict__ k, const float *__restrict__ v, int64_t stride, int64_t Hk, int64_t D) {
+    int64_t item = blockIdx.x * (int64_t)WARPS + threadIdx.x / BB_CUDA_WARP, h = item / 2 % Hk, row = item / 2 / Hk;
+    int lane = threadIdx.x % BB_CUDA_WARP, values = (int)(item % 2);
+    if (row >= s.rows) return;
+    int i = s.holding(row);
+    cached_matrix to = values ? s.of[i].values : s.of[i].keys;
+    const float *from = (values ? v : k) + row * stride + h * D;
+    int64_t at = (s.of[i].length + row - s.of[i].first) * Hk + h;
+    if (!to.scale) {
+        for (int64_t d = lane; d < D; d += BB_CUDA_WARP) ((float *)to.data)[at * D + d] = from[d];
+        return;
+    }
+    float absmax = 0, limit = s.of[i].limit;
+    for (int64_t d = lane; d < D; d += BB_CUDA_WARP) absmax = bb_cuda_greater(absmax, from[d]);
+    float scale = bb_cuda_scale(bb_cuda_warp_absmax(absmax), limit);
+    for (int64_t d = lane; d < D; d += BB_CUDA_WARP) ((int8_t *)to.data)[at * D + d] = bb_cuda_code(from[d], scale, limit);
+    if (lane == 0) to.scale[at] = scale;
+}
+
+void bb_cuda_kv_append(bb_device *dev, const bb_kv_batch *batch, const float *k, const float *v) {
+    bb_cuda_enter(dev);
+    const bb_kv *kv = batch->sequences[0].kv;
+    for (int64_t b = 0; b < batch->B; b += MAX_SEQUENCES) {
+        sequences s = sequences_of(batch, b);
+        unsigned blocks = (unsigned)bb_ceil_div(s.rows * kv->Hk * 2, WARPS);
+        BB_CUDA_LAUNCH(dev, append, blocks, RUN, 0, s, k, v, batch->kv_stride, kv->Hk, kv->D);
+        k += s.rows * batch->kv_stride;
+        v += s.rows * batch->kv_stride;
+    }
+}
+
+static __global__ void __launch_bounds__(RUN)
+    unpack(float *__restrict__ to, cached_matrix m, int64_t first, int64_t n, int64_t D) {
+    for (BB_CUDA_GRID_STRIDE(i, n)) to[i] = m.scale ? m.scale[(first + i) / D] * m.code(first + i) : m.code(first + i);
+}
+
+void bb_cuda_kv_unpack(bb_device *dev, float *k, float *v, const bb_kv *kv, int layer, int64_t first, int64_t n) {
+    bb_cuda_enter(dev);
+    int64_t width = kv->Hk * kv->D, count = n * width;
+    if (count == 0) return;
+    unsigned blocks = bb_cuda_blocks(dev, count, RUN);
+    BB_CUDA_LAUNCH(dev, unpack, blocks, RUN, 0, k, matrix_of(kv, layer, false), first * width, count, kv->D);
+    BB_CUDA_LAUNCH(dev, unpack, blocks, RUN, 0, v, matrix_of(kv, layer, true), first * width, count, kv->D);
+}
+
+/* ---- attention over it ------------------------------------------------------------------------------------------------- */
+
+typedef struct cached_shape {
+    int64_t first; /* of the launch's rows among those of s */
+    int64_t runs;  /* that a row has room for in parts */
+    int64_t H, Hk, D;
+    int64_t q_stride, o_stride;
+    float scale;
+} cached_shape;
+
+/* parts: (rows, H, runs, D + 2): the largest score, the sum of e^(score - largest), and that of values weighted so. Thread i
+ * has key i of the run, then element i, i + RUN, … of the output. */
+static __global__ void __launch_bounds__(RUN)
+    attend(float *__restrict__ parts, const float *__restrict__ q, sequences s, cached_shape c) {
+    SHARED(float, maxima, [WARPS]);
+    SHARED(double, partial, [WARPS]);
+    SHARED(float, weights, [RUN]);
+    int64_t row = c.first + blockIdx.x, h = blockIdx.y, hk = h / (c.H / c.Hk), run = blockIdx.z;
+    int i = s.holding(row);
+    int64_t seen = s.of[i].length + row - s.of[i].first + 1, first = run * RUN, key = first + threadIdx.x;
+    if (first >= seen) return;
+    cached_matrix keys = s.of[i].keys, values = s.of[i].values;
+    const float *query = q + row * c.q_stride + h * c.D;
+    float score = -INFINITY, dot = 0;
+    int64_t at = key * c.Hk + hk;
+    if (key < seen) {
+        for (int64_t d = 0; d < c.D; d++) dot = fmaf(query[d], keys.code(at * c.D + d), dot);
+        score = c.scale * (keys.scale ? keys.scale[at] * dot : dot);
+    }
+    float max = score;
+    for (int distance = BB_CUDA_WARP / 2; distance; distance /= 2)
+        max = fmaxf(max, __shfl_xor_sync(BB_CUDA_ALL_LANES, max, distance));
+    if (threadIdx.x % BB_CUDA_WARP == 0) maxima[threadIdx.x / BB_CUDA_WARP] = max;
+    __syncthreads();
+    for (int w = 0; w < WARPS; w++) max = fmaxf(max, maxima[w]);
+    float p = key < seen ? expf(score - max) : 0.0f;
+    weights[threadIdx.x] = key < seen && values.scale ? p * values.scale[at] : p;
+    float sum = (float)bb_cuda_block_sum((double)p, partial);
+    float *to = parts + ((blockIdx.x * c.H + h) * c.runs + run) * (c.D + 2);
+    int64_t count = min(seen - first, (int64_t)RUN);
+    for (int64_t d = threadIdx.x; d < c.D; d += RUN) {
+        float weighted = 0;
+        for (int64_t j = 0; j < count; j++)
+            weighted = fmaf(weights[j], values.code(((first + j) * c.Hk + hk) * c.D + d), weighted);
+        to[2 + d] = weighted;
+    }
+    if (threadIdx.x == 0) {
+        to[0] = max;
+        to[1] = sum;
+    }
+}
+
+static __global__ void __launch_bounds__(RUN)
+    combine(float *__restrict__ o, const float *__restrict__ parts, sequences s, cached_shape c) {
+    int64_t row = c.first + blockIdx.x, h = blockIdx.y;
+    int i = s.holding(row);
+    int64_t seen = s.of[i].length + row - s.of[i].first + 1, runs = (seen + RUN - 1) / RUN, size = c.D + 2;
+    const float *from = parts + (blockIdx.x * c.H + h) * c.runs * size;
+    float max = -INFINITY, sum = 0;
+    for (int64_t r = 0; r < runs; r++) max = fmaxf(max, from[r * size]);
+    for (int64_t r = 0; r < runs; r++) sum += expf(from[r * size] - max) * from[r * size + 1];
+    for (int64_t d = threadIdx.x; d < c.D; d += RUN) {
+        float weighted = 0;
+        for (int64_t r = 0; r < runs; r++) weighted += expf(from[r * size] - max) * from[r * size + 2 + d];
+        o[row * c.o_stride + h * c.D + d] = weighted / sum;
+    }
+}
+
+void bb_cuda_attention_cached(bb_device *dev, float *o, const float *q, const bb_kv_batch *batch) {
+    bb_cuda_enter(dev);
+    const bb_kv *kv = batch->sequences[0].kv;
+    for (int64_t b = 0; b < batch->B; b += MAX_SEQUENCES) {
+        sequences s = sequences_of(batch, b);
+        int64_t capacity = 0, seen = 0;
+        for (int i = 0; i < s.count; i++) {
+            const bb_kv_sequence *of = &batch->sequences[b + i];
+            capacity = bb_max(capacity, of->kv->capacity);
+            seen = bb_max(seen, of->length + of->rows);
+        }
+        /* room for all that a cache can hold: scratch does not grow as it fills */
+        cached_shape c = {0,
+                          bb_ceil_div(capacity, RUN),
+                          batch->H,
+                          kv->Hk,
+                          kv->D,
+                          batch->q_stride,
+                          batch->o_stride,
+                          (float)(1.0 / sqrt((double)kv->D))};
+        int64_t row_bytes = c.H * c.runs * (c.D + 2) * (int64_t)sizeof(float), most = bb_max(MAX_PARTS_BYTES / row_bytes, 1);
+        float *parts = (float *)bb_cuda_scratch(dev, (size_t)(bb_min(most, s.rows) * row_bytes));
+        if (!parts) return;
+        for (; c.first < s.rows; c.first += most) {
+            unsigned rows = (unsigned)bb_min(s.rows - c.first, most);
+            dim3 grid(rows, (unsigned)c.H, (unsigned)bb_ceil_div(seen, RUN));
+            BB_CUDA_LAUNCH(dev, attend, grid, RUN, 0, parts, q, s, c);
+            BB_CUDA_LAUNCH(dev, combine, dim3(rows, (unsigned)c.H), RUN, 0, o, parts, s, c);
+        }
+        q += s.rows * batch->q_stride;
+        o += s.rows * batch->o_stride;
+    }
+}
