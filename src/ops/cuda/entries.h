@@ -73,7 +73,7 @@ void bb_cuda_adamw8bit_step(bb_device *dev, float *p, const float *g, bb_adam8_s
 void bb_cuda_tile_sums(bb_device *dev, double *sums, const float *x, int64_t n, bool squares);
 
 /* muon.cu */
-void bb_cuda_muon_step(bb_device *dev, float *p, const float *g, bb_bf16 *m, int64_t N, int64_t K, const bb_muon *h);
+void bb_cuda_muon_step(bb_device *dev, const bb_muon_matrix *matrices, int64_t count, const bb_muon *h);
 size_t bb_cuda_muon_scratch(bb_device *dev, int64_t N, int64_t K);
 
 #endif

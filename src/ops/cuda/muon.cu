@@ -83,15 +83,15 @@ typedef struct store_polynomial {
     }
 } store_polynomial;
 
-void bb_cuda_muon_step(bb_device *dev, float *p, const float *g, bb_bf16 *m, int64_t N, int64_t K, const bb_muon *h) {
-    bb_cuda_enter(dev);
+static void update_matrix(bb_device *dev, const bb_muon_matrix *matrix, const bb_muon *h) {
+    int64_t N = matrix->N, K = matrix->K;
     void *scratch = bb_cuda_scratch(dev, bb_cuda_muon_scratch(dev, N, K));
     if (!scratch) return;
     muon s = layout(scratch, N, K);
     int64_t rows = bb_min(N, K), columns = bb_max(N, K);
     unsigned blocks = bb_cuda_blocks(dev, N * K, THREADS);
-    BB_CUDA_LAUNCH(dev, momentum, blocks, THREADS, 0, s.x, m, g, N, K, (float)h->momentum, (float)(1 - h->momentum),
-                   (float)h->grad_scale);
+    BB_CUDA_LAUNCH(dev, momentum, blocks, THREADS, 0, s.x, matrix->m, matrix->g, N, K, (float)h->momentum,
+                   (float)(1 - h->momentum), (float)h->grad_scale);
     bb_cuda_tile_sums(dev, s.tiles, s.x, N * K, true);
     BB_CUDA_LAUNCH(dev, normalizing, 1, 1, 0, s.factor, s.tiles, bb_ceil_div(N * K, BB_NORM_TILE));
     BB_CUDA_LAUNCH(dev, multiply, blocks, THREADS, 0, s.x, s.factor, N * K);
@@ -105,6 +105,11 @@ void bb_cuda_muon_step(bb_device *dev, float *p, const float *g, bb_bf16 *m, int
         s.y = s.x;
         s.x = y;
     }
-    BB_CUDA_LAUNCH(dev, update, blocks, THREADS, 0, p, s.x, N, K, (float)(h->lr * h->weight_decay),
+    BB_CUDA_LAUNCH(dev, update, blocks, THREADS, 0, matrix->p, s.x, N, K, (float)(h->lr * h->weight_decay),
                    (float)(h->lr * bb_muon_scale(N, K)));
+}
+
+void bb_cuda_muon_step(bb_device *dev, const bb_muon_matrix *matrices, int64_t count, const bb_muon *h) {
+    bb_cuda_enter(dev);
+    for (int64_t i = 0; i < count; i++) update_matrix(dev, &matrices[i], h);
 }
