@@ -9,15 +9,17 @@
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 
 #include "progress.h"
 #include "serving/http.h"
+#include "serving/runs.h"
 #endif
 
 typedef struct serve_args {
     bb_device_args device;
     bb_import_args import;
-    const char *model, *name, *host, *api_key, *api_key_file, *cors_origin, *chat_template;
+    const char *model, *runs, *name, *host, *api_key, *api_key_file, *cors_origin, *chat_template;
     int port, sequences, queue, cache_mb;
     int64_t max_new_bytes, max_body_kb;
     double timeout, drain_seconds;
@@ -32,8 +34,12 @@ static const bb_cli_option options[] = {
      .value = "MODEL",
      .help = "model file of any format, Hugging Face folder, run directory (its latest valid checkpoint), or RUN/best; SIGHUP "
              "loads it again",
-     .position = 1,
-     .required = true},
+     .position = 1},
+    {.name = "runs",
+     .type = BB_CLI_STRING,
+     .offset = offsetof(serve_args, runs),
+     .value = "DIR",
+     .help = "folder of run directories: /runs shows them over one another, and goes on as they do; with or without a MODEL"},
     {.name = "name",
      .type = BB_CLI_STRING,
      .offset = offsetof(serve_args, name),
@@ -135,10 +141,11 @@ static const bb_cli_command command = {
         "serves a model over HTTP: a page to write with, and OpenAI's API (/v1/completions, /v1/chat/completions, "
         "/v1/embeddings, /v1/models), /v1/score, /metrics for Prometheus, /health. The same request with the same seed gets "
         "the same bytes, whatever else is asked meanwhile.",
-    .usage = "MODEL [--host ADDRESS] [--port N] [options]",
+    .usage = "[MODEL] [--runs DIR] [--host ADDRESS] [--port N] [options]",
     .options = options,
     .option_count = BB_CLI_COUNT(options),
     .examples = "  bitbyte serve runs/small\n"
+                "  bitbyte serve --runs runs\n"
                 "  curl http://127.0.0.1:8080/v1/completions -d '{\"prompt\": \"Once\", \"max_tokens\": 80, \"seed\": 1}'\n"
                 "  OPENAI_BASE_URL=http://127.0.0.1:8080/v1 OPENAI_API_KEY=none python3 my_program.py\n"
                 "  kill -HUP PID    # loads the model file again; streams go on\n",
@@ -223,7 +230,7 @@ static bool is_loopback(const char *host) {
 static void wait_for_signals(const sigset_t *signals, bb_engine *engine) {
     for (int number; sigwait(signals, &number) == 0;) {
         if (number != SIGHUP) return;
-        bb_engine_reload(engine);
+        if (engine) bb_engine_reload(engine);
     }
 }
 
@@ -240,13 +247,22 @@ static int run_server(server *s, const sigset_t *signals) {
                                               .queue = args->queue,
                                               .cache_bytes = (uint64_t)args->cache_mb * 1000000,
                                               .timeout = args->timeout};
-    bb_status status = bb_device_args_open(&args->device, &s->device, &err);
-    if (status == BB_OK) status = bb_engine_open(&engine_options, &engine, &err);
+    bb_status status = BB_OK;
+    if (args->model) status = bb_device_args_open(&args->device, &s->device, &err);
+    if (status == BB_OK && args->model) status = bb_engine_open(&engine_options, &engine, &err);
+    bb_runs *runs = status == BB_OK && args->runs ? bb_runs_open(args->runs) : NULL;
+    if (status == BB_OK && args->runs && !runs) {
+        snprintf(err.message, sizeof err.message, "--runs: out of memory");
+        status = err.code = BB_ERR_MEMORY;
+    }
     const bb_http_options http_options = {
         .host = args->host,
         .port = args->port,
         .engine = engine,
-        .model_name = args->name ? args->name : base_name(args->model),
+        .model_name = args->name    ? args->name
+                      : args->model ? base_name(args->model)
+                                    : "runs",
+        .runs = runs,
         .model_path = s->path,
         .describe = describe,
         .user = s,
@@ -269,11 +285,12 @@ static int run_server(server *s, const sigset_t *signals) {
         wait_for_signals(signals, engine);
         bb_http_quiesce(http);
         bb_http_log(NULL, "draining", "");
-        bool whole = bb_engine_drain(engine, args->drain_seconds);
+        bool whole = !engine || bb_engine_drain(engine, args->drain_seconds);
         bb_http_finish(http);
         bb_http_log(NULL, whole ? "stopped" : "stopped_early", "");
     }
     bb_http_close(http);
+    bb_runs_close(runs);
     bb_engine_close(engine);
     bb_device_close(s->device);
     return status == BB_OK ? BB_EXIT_OK : bb_cli_fail(&command, &err);
@@ -284,7 +301,11 @@ static int serve(const bb_cli *cli, const serve_args *args) {
     sigset_t signals;
     const char *wrong = bb_api_check_template(args->chat_template);
     (void)cli;
+    struct stat st;
     if (wrong) return bb_cli_usage_error(&command, "--chat_template: %s", wrong);
+    if (!args->model && !args->runs) return bb_cli_usage_error(&command, "MODEL is missing: bitbyte serve %s", command.usage);
+    if (args->runs && (stat(args->runs, &st) != 0 || !S_ISDIR(st.st_mode)))
+        return bb_cli_failure(&command, "--runs %s: expected a folder of run directories", args->runs);
     sigemptyset(&signals);
     sigaddset(&signals, SIGTERM);
     sigaddset(&signals, SIGINT);

@@ -22,7 +22,7 @@ program = sys.argv[1]
 class Server:
     def __init__(self, *options, model="model.safetensors"):
         self.log = open("server.log", "w+")
-        self.process = subprocess.Popen([program, "serve", model, "--port", "0", "--threads", "1", *map(str, options)], stdout=subprocess.PIPE,
+        self.process = subprocess.Popen([program, "serve", *([model] if model else []), "--port", "0", "--threads", "1", *map(str, options)], stdout=subprocess.PIPE,
                                         stderr=self.log, text=True)
         line = self.process.stdout.readline()
         self.port = int(line.rsplit(":", 1)[1]) if ":" in line else sys.exit("no server: " + open("server.log").read())
@@ -150,8 +150,8 @@ def check_characters(s):
     assert "\ufffd" in whole["text"], "nothing but UTF-8: the test tests nothing"
     events = s.events("/v1/completions", **hot, return_bytes=True)
     assert whole_text(events) == whole["text"] and bytes(b[0] for e in events for c in e["choices"] for b in c.get("bytes", [])) == raw
-    character = s.complete(prompt=[0xF0, 0x9F], max_tokens=4, echo=True)  # half a character, as bytes
-    assert character["text"][0] == "\ufffd"
+    character = s.complete(prompt=[0xF0, 0x9F], max_tokens=0, echo=True)  # half a character, as bytes
+    assert character["text"] == "\ufffd"
     assert s.complete(prompt="\x00a", max_tokens=0, echo=True)["text"] == "\x00a"
 
 
@@ -266,7 +266,36 @@ def check_slow_reader(s):
     assert got == expected, (got[-80:], expected[-80:])
 
 
+def check_runs():
+    """The dashboard: what is in a folder of runs, and an event when one goes on."""
+    s = Server("--runs", "runs", model=None)
+    answer, _ = s.ask("GET", "/")
+    assert answer.status == 302 and answer.headers["Location"] == "/runs"
+    answer, page = s.ask("GET", "/runs")
+    assert "script-src 'self'" in answer.headers["Content-Security-Policy"] and "unsafe-inline" not in re.search("script-src[^;]*", answer.headers["Content-Security-Policy"])[0]
+    assert b"<main></main>" in page and b"EventSource" in s.ask("GET", "/runs/script.js")[1]
+    assert sorted(r["name"] for r in json.loads(s.get("/runs/list"))) == ["<b>", "a", "b"]
+    both = s.get("/runs/main?run=a&run=b&run=%3Cb%3E&smooth=0")
+    assert both.count("<svg") >= 18 and both.count('class="curve"') >= 36 and "<b>" not in both.replace("<pre><b>", "") and "&lt;b&gt;" in both
+    for other in "../run", ".", "missing", "%2e%2e/run":
+        assert 'class="curve"' not in s.get("/runs/main?run=" + other)
+    with socket.create_connection(("127.0.0.1", s.port), timeout=60) as c:
+        c.sendall(b"GET /runs/events HTTP/1.1\r\nHost: a\r\n\r\n")
+        seen = b""
+        while seen.count(b"changed") < 1:
+            seen += c.recv(1000)
+        with open("runs/a/metrics.jsonl", "a") as metrics:
+            metrics.write('{"step":999,"val_bpb":1.25}\n')
+        while seen.count(b"changed") < 2:
+            seen += c.recv(1000)
+        assert "1.25 at step 999" in s.get("/runs/main?run=a")
+        assert s.ask("POST", "/v1/completions", {"prompt": "a"})[0].status == 404 and s.ask("GET", "/metrics")[0].status == 404
+        s.end()  # ends the stream of events, too
+
+
 def main():
+    check_runs()
+    print("ok:", check_runs.__doc__)
     s = Server("--max_body_kb", 64)
     for check in check_answers, check_characters, check_together, check_refusals, check_page, check_malformed, check_leaving, check_slow_reader:
         check(s)
@@ -304,12 +333,13 @@ def main():
         json.loads(line)
     print("ok: SIGTERM lets a stream end, and each line of the log is JSON")
 
-    s = Server("--sequences", 1, "--queue", 1, "--timeout", 1.5, "--drain_seconds", 0.2)
+    s = Server("--sequences", 1, "--queue", 1, "--timeout", 0.5, "--drain_seconds", 0.2)
     clients = [begin_stream(s, max_tokens=65536, temperature=0) for _ in range(2)]
     s.wait_for("llamacpp:requests_processing", 1)
     answer, data = s.ask("POST", "/v1/completions", {"prompt": "a"})
     assert answer.status == 429 and answer.headers["Retry-After"] == "1" and json.loads(data)["error"]["type"] == "rate_limit_error", (answer.status, data)
-    assert b" 504 " in clients[0].recv(4096) and b" 504 " in clients[1].recv(4096)
+    answers = [c.recv(4096) for c in clients]
+    assert all(b" 504 " in a for a in answers), answers
     s.wait_for("llamacpp:requests_processing", 0)
     late = begin_stream(s, stream=True)
     s.wait_for("llamacpp:requests_processing", 1)

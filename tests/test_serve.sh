@@ -12,10 +12,16 @@ if grep -qF "has no HTTP server" err; then echo "skipped: this build is without 
 complains "missing"
 expect 2 "$bitbyte" serve run --chat_template "{content}"
 complains "expected a text with {role} and {content}"
-expect 0 "$bitbyte" train --data text.txt --out run "${tiny[@]}" --seq_len 256 --steps 100 --lr 1e-2 --seed 1
-expect 0 "$bitbyte" train --data text.txt --out other "${tiny[@]}" --seq_len 256 --steps 100 --lr 1e-2 --seed 2
+expect 0 "$bitbyte" train --data text.txt --out run "${tiny[@]}" --seq_len 256 --steps 100 --log_every 10 --lr 1e-2 --seed 1
+expect 0 "$bitbyte" train --data text.txt --out other "${tiny[@]}" --seq_len 256 --steps 100 --log_every 10 --lr 1e-2 --seed 2
 expect 0 "$bitbyte" export run --out model.safetensors
 expect 0 "$bitbyte" export other --out other.safetensors
+mkdir runs
+cp -r run runs/a && cp -r other runs/b && cp -r run 'runs/<b>'
+expect 2 "$bitbyte" serve
+complains "MODEL is missing"
+expect 1 "$bitbyte" serve --runs text.txt
+complains "expected a folder of run directories"
 : >empty
 expect 1 "$bitbyte" serve model.safetensors --api_key_file empty --port 0
 complains "empty: holds no key"

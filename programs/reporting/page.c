@@ -83,6 +83,7 @@ typedef enum card_row {
     RUN_STEPS,
     RUN_BYTES,
     RUN_TIME,
+    RUN_LEFT,
     RUN_PARAMETERS,
     RUN_BEST,
     RUN_LOSS,
@@ -91,13 +92,24 @@ typedef enum card_row {
     CARD_ROWS
 } card_row;
 static const char *const card_titles[CARD_ROWS] = {
-    [RUN_STEPS] = "steps",           [RUN_BYTES] = "bytes trained on",  [RUN_TIME] = "time",
-    [RUN_PARAMETERS] = "parameters", [RUN_BEST] = "best bits per byte", [RUN_LOSS] = "last loss",
-    [RUN_RATE] = "bytes per second", [RUN_SKIPPED] = "skipped steps",
+    [RUN_STEPS] = "steps",
+    [RUN_BYTES] = "bytes trained on",
+    [RUN_TIME] = "time",
+    [RUN_LEFT] = "time left at this rate",
+    [RUN_PARAMETERS] = "parameters",
+    [RUN_BEST] = "best bits per byte",
+    [RUN_LOSS] = "last loss",
+    [RUN_RATE] = "bytes per second",
+    [RUN_SKIPPED] = "skipped steps",
 };
 static const char *const options_shown[] = {"n_layer",    "d_model",    "n_head", "n_kv_head", "d_ff",
                                             "seq_len",    "optim",      "lr",     "wd",        "lr_schedule",
                                             "batch_size", "grad_accum", "seed",   "data",      "val_data"};
+
+static void put_time_left(FILE *out, const bb_run_log *run) {
+    double left = json_number_value(json_object_get(run->config, "steps")) - run->last.value;
+    if (left > 0 && run->last.value > 0) fputs(bb_text_duration(left * run->last.at[BB_AXIS_TIME] / run->last.value).s, out);
+}
 
 static void put_card_cell(FILE *out, const bb_run_log *run, card_row row) {
     const json_t *steps = json_object_get(run->config, "steps");
@@ -108,6 +120,7 @@ static void put_card_cell(FILE *out, const bb_run_log *run, card_row row) {
         break;
     case RUN_BYTES: fputs(bb_text_bytes((uint64_t)run->last.at[BB_AXIS_BYTES]).s, out); break;
     case RUN_TIME: fputs(bb_text_duration(run->last.at[BB_AXIS_TIME]).s, out); break;
+    case RUN_LEFT: put_time_left(out, run); break;
     case RUN_PARAMETERS:
         if (parameters_of(run->config)) fputs(bb_text_count(parameters_of(run->config)).s, out);
         break;
@@ -265,7 +278,7 @@ void bb_page_main(FILE *out, const bb_run_log *runs, int count, const bb_page_op
     fputs("</div>\n", out);
     put_cards(out, runs, count);
     for (int r = 0; r < count; r++) put_samples(out, &runs[r]);
-    for (int r = 0; r < count; r++) put_weights(out, &runs[r]);
+    for (int r = 0; r < count && !o->no_weights; r++) put_weights(out, &runs[r]);
 }
 
 void bb_page_html(FILE *out, const bb_run_log *runs, int count, const bb_page_options *o) {

@@ -10,6 +10,7 @@ typedef struct bb_page_options {
     bb_axis x;
     double smoothing;
     bool log_x, log_y;
+    bool no_weights; /* reads no checkpoint, which takes long for a large one */
 } bb_page_options;
 
 /* One file, without a script, that needs no other. */

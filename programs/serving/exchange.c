@@ -31,14 +31,31 @@ enum MHD_Result bb_answer_text(bb_exchange *x, int status, const char *type, cha
     return queue(x, status, type, response);
 }
 
+static void add_page_headers(struct MHD_Response *response, const char *csp) {
+    MHD_add_response_header(response, "Content-Security-Policy", csp);
+    MHD_add_response_header(response, "Referrer-Policy", "no-referrer");
+    MHD_add_response_header(response, "X-Frame-Options", "DENY");
+}
+
+enum MHD_Result bb_answer_page(bb_exchange *x, const char *csp, char *text) {
+    struct MHD_Response *response = MHD_create_response_from_buffer(strlen(text), text, MHD_RESPMEM_MUST_FREE);
+    if (response)
+        add_page_headers(response, csp);
+    else
+        free(text);
+    return queue(x, 200, "text/html; charset=utf-8", response);
+}
+
+enum MHD_Result bb_answer_elsewhere(bb_exchange *x, const char *path) {
+    struct MHD_Response *response = MHD_create_response_from_buffer(0, NULL, MHD_RESPMEM_PERSISTENT);
+    if (response) MHD_add_response_header(response, MHD_HTTP_HEADER_LOCATION, path);
+    return queue(x, 302, "text/plain", response);
+}
+
 enum MHD_Result bb_answer_static(bb_exchange *x, const char *type, const char *csp, const char *text, size_t size) {
     /* the library only reads it */
     struct MHD_Response *response = MHD_create_response_from_buffer(size, (void *)(uintptr_t)text, MHD_RESPMEM_PERSISTENT);
-    if (response && csp) {
-        MHD_add_response_header(response, "Content-Security-Policy", csp);
-        MHD_add_response_header(response, "Referrer-Policy", "no-referrer");
-        MHD_add_response_header(response, "X-Frame-Options", "DENY");
-    }
+    if (response && csp) add_page_headers(response, csp);
     return queue(x, 200, type, response);
 }
 

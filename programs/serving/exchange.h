@@ -2,6 +2,7 @@
 /* A request over HTTP and its answer, for the files of the server alone. Each uses those above it in this list:
  *   exchange.c   answers: JSON, errors, pages, events
  *   status.c     what the server says of itself: /health, /metrics, /props, /v1/models
+ *   runs.c       the dashboard of training runs
  *   http.c       connections, keys, limits, routes */
 #ifndef BB_PROGRAMS_EXCHANGE_H
 #define BB_PROGRAMS_EXCHANGE_H
@@ -20,7 +21,8 @@ typedef struct bb_http {
     atomic_int exchanges; /* not answered yet, or being sent */
 } bb_http;
 
-typedef struct bb_exchange {
+typedef struct bb_exchange bb_exchange;
+struct bb_exchange {
     bb_http *http;
     struct MHD_Connection *connection;
     char *method, *path;
@@ -32,12 +34,20 @@ typedef struct bb_exchange {
     /* a stream: what was written and not sent yet */
     char *pending;
     size_t pending_size, pending_sent;
-} bb_exchange;
+    /* a stream of the changes of runs */
+    bb_exchange *next_waiting;
+    bool told, told_waited;
+    uint64_t told_version;
+};
 
 /* Answers with text that the server owns from here on (malloc'd; NULL is an error of memory). */
 enum MHD_Result bb_answer_text(bb_exchange *x, int status, const char *type, char *text);
 /* The same with a text that stays. */
 enum MHD_Result bb_answer_static(bb_exchange *x, const char *type, const char *csp, const char *text, size_t size);
+/* A page with its content security policy; the server owns `text` (malloc'd) from here on. */
+enum MHD_Result bb_answer_page(bb_exchange *x, const char *csp, char *text);
+/* To another place of this server. */
+enum MHD_Result bb_answer_elsewhere(bb_exchange *x, const char *path);
 enum MHD_Result bb_answer_error(bb_exchange *x, const bb_api_error *error);
 /* Releases `json`. */
 enum MHD_Result bb_answer_json(bb_exchange *x, int status, json_t *json);

@@ -14,6 +14,7 @@
 #include "exchange.h"
 #include "http.h"
 #include "page.h"
+#include "runs.h"
 
 enum { IDLE_SECONDS = 60, MAX_CONNECTIONS = 1000 };
 
@@ -148,27 +149,38 @@ static enum MHD_Result on_page(bb_exchange *x) {
     return bb_answer_static(x, "text/html; charset=utf-8", page_policy, (const char *)bb_serve_page, bb_serve_page_size);
 }
 
+static enum MHD_Result on_root(bb_exchange *x) {
+    return x->http->options.engine ? on_page(x) : bb_answer_elsewhere(x, "/runs");
+}
+
+typedef enum need { NOTHING, MODEL, RUNS } need;
+
 typedef struct route {
     const char *method, *path; /* a path that ends in * is a beginning */
     enum MHD_Result (*answer)(bb_exchange *x);
-    bool open;  /* without a key */
-    bool model; /* only with a model */
+    bool open; /* without a key */
+    need need;
 } route;
 
 static const route routes[] = {
-    {"GET", "/", on_page, true, true},
-    {"GET", "/health", bb_status_health, true, false},
-    {"GET", "/v1/health", bb_status_health, true, false},
-    {"GET", "/metrics", bb_status_metrics, false, true},
-    {"GET", "/props", bb_status_props, false, true},
-    {"GET", "/describe", bb_status_describe, false, true},
-    {"GET", "/v1/models*", bb_status_models, false, true},
-    {"POST", "/v1/completions", on_completions, false, true},
-    {"POST", "/v1/chat/completions", on_chat, false, true},
-    {"POST", "/v1/embeddings", on_embeddings, false, true},
-    {"POST", "/v1/score", on_score, false, true},
-    {"POST", "/tokenize", bb_status_tokenize, false, true},
-    {"POST", "/detokenize", bb_status_detokenize, false, true},
+    {"GET", "/", on_root, true, NOTHING},
+    {"GET", "/health", bb_status_health, true, NOTHING},
+    {"GET", "/v1/health", bb_status_health, true, NOTHING},
+    {"GET", "/metrics", bb_status_metrics, false, MODEL},
+    {"GET", "/props", bb_status_props, false, MODEL},
+    {"GET", "/describe", bb_status_describe, false, MODEL},
+    {"GET", "/v1/models*", bb_status_models, false, MODEL},
+    {"POST", "/v1/completions", on_completions, false, MODEL},
+    {"POST", "/v1/chat/completions", on_chat, false, MODEL},
+    {"POST", "/v1/embeddings", on_embeddings, false, MODEL},
+    {"POST", "/v1/score", on_score, false, MODEL},
+    {"POST", "/tokenize", bb_status_tokenize, false, MODEL},
+    {"POST", "/detokenize", bb_status_detokenize, false, MODEL},
+    {"GET", "/runs", bb_runs_page, true, RUNS},
+    {"GET", "/runs/script.js", bb_runs_script, true, RUNS},
+    {"GET", "/runs/list", bb_runs_list, false, RUNS},
+    {"GET", "/runs/main", bb_runs_main, false, RUNS},
+    {"GET", "/runs/events", bb_runs_events, false, RUNS},
 };
 
 static bool path_matches(const route *r, const char *path) {
@@ -177,12 +189,16 @@ static bool path_matches(const route *r, const char *path) {
     return strncmp(r->path, path, n - 1) == 0 && (path[n - 1] == '\0' || path[n - 1] == '/');
 }
 
+static bool has_what(const bb_http *http, need what) {
+    return what == NOTHING || (what == MODEL ? http->options.engine != NULL : http->options.runs != NULL);
+}
+
 /* NULL: none; *other_method: the path is there. */
 static const route *find_route(const bb_http *http, const char *method, const char *path, bool *other_method) {
     *other_method = false;
     if (strcmp(method, "HEAD") == 0) method = "GET";
     for (size_t i = 0; i < sizeof routes / sizeof *routes; i++) {
-        if (!path_matches(&routes[i], path) || (routes[i].model && !http->options.engine)) continue;
+        if (!path_matches(&routes[i], path) || !has_what(http, routes[i].need)) continue;
         if (strcmp(routes[i].method, method) == 0) return &routes[i];
         *other_method = true;
     }
@@ -283,6 +299,7 @@ static void end_exchange(void *user, struct MHD_Connection *connection, void **s
         bb_engine_unlock(x->http->options.engine);
         bb_engine_release(x->http->options.engine, x->request);
     }
+    bb_runs_leave(x);
     atomic_fetch_sub(&x->http->exchanges, 1);
     free(x->pending);
     free(x->body);
@@ -438,6 +455,7 @@ void bb_http_quiesce(bb_http *http) {
 
 void bb_http_finish(bb_http *http) {
     enum { SECONDS = 5 };
+    bb_runs_stop(http->options.runs);
     for (int i = 0; i < 100 * SECONDS && atomic_load(&http->exchanges) > 0; i++)
         nanosleep(&(struct timespec){.tv_nsec = 10000000}, NULL);
 }

@@ -6,6 +6,8 @@
 #include "api.h"
 #include "engine.h"
 
+typedef struct bb_runs bb_runs; /* runs.h */
+
 typedef struct bb_http_options {
     const char *host;
     int port;                      /* 0: any that is free */
@@ -17,6 +19,7 @@ typedef struct bb_http_options {
     const char *const *keys;       /* (key_count); 0: everybody may */
     int key_count;
     const char *cors_origin; /* "*", or one origin; NULL: no other site's pages may */
+    bb_runs *runs;           /* the dashboard; NULL: none */
     bb_api_limits limits;
     int sequences;   /* for /props */
     size_t max_body; /* bytes of a request */

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-/* page.html, which the build puts into the program. */
+/* page.html and runs.js, which the build puts into the program. */
 #ifndef BB_PROGRAMS_SERVE_PAGE_H
 #define BB_PROGRAMS_SERVE_PAGE_H
 
@@ -7,5 +7,7 @@
 
 extern const unsigned char bb_serve_page[];
 extern const size_t bb_serve_page_size;
+extern const unsigned char bb_serve_runs[];
+extern const size_t bb_serve_runs_size;
 
 #endif
