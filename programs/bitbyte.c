@@ -21,6 +21,8 @@ static const struct {
     {"train", bb_cmd_train, "train a model, or resume training"},
     {"eval", bb_cmd_eval, "measure bits per byte on held-out data"},
     {"score", bb_cmd_score, "score files, lines or records by how well a model predicts them"},
+    {"compress", bb_cmd_compress, "compress files with a model's predictions"},
+    {"decompress", bb_cmd_decompress, "decompress what compress wrote"},
     {"generate", bb_cmd_generate, "generate text"},
     {"serve", bb_cmd_serve, "serve a model over HTTP: a page, and OpenAI's API"},
     {"report", bb_cmd_report, "draw training runs as a page or a plot"},

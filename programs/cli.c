@@ -136,6 +136,32 @@ static int missing_argument(const bb_cli *cli, const bb_cli_option *missing) {
     return bb_cli_usage_error(command, "%s is missing: bitbyte %s %s", missing->value, command->name, command->usage);
 }
 
+static bb_cli_row *find_letter(bb_cli *cli, char letter) {
+    for (int i = 0; i < cli->row_count; i++) {
+        char of_row = cli->rows[i].option->letter;
+        if (of_row && (of_row == letter || (of_row == '#' && letter >= '0' && letter <= '9'))) return &cli->rows[i];
+    }
+    return NULL;
+}
+
+/* "-kd", "-T4", "-o FILE", "-5": options of one letter, where the first is one. Leaves *at on the last argument used. */
+static int take_letters(bb_cli *cli, int argc, char **argv, int *at) {
+    for (const char *letter = argv[*at] + 1; *letter; letter++) {
+        bb_cli_row *row = find_letter(cli, *letter);
+        if (!row) return bb_cli_usage_error(cli->command, "unknown option '-%c' in '%s'", *letter, argv[*at]);
+        if (row->option->type == BB_CLI_FLAG) {
+            *(bool *)row->target = true;
+            row->given = true;
+            continue;
+        }
+        const char *value = row->option->letter == '#' ? letter : letter + 1;
+        if (!*value && ++*at >= argc)
+            return bb_cli_usage_error(cli->command, "-%c needs a value: %s", *letter, row->option->value);
+        return take_value(cli, row, *value ? value : argv[*at]);
+    }
+    return BB_CLI_CONTINUE;
+}
+
 /* Parses the option at argv[*at] and its values. Leaves *at on the last argument used. */
 static int take_option(bb_cli *cli, int argc, char **argv, int *at) {
     const bb_cli_command *command = cli->command;
@@ -193,6 +219,8 @@ int bb_cli_parse(bb_cli *cli, const bb_cli_command *command, void *args, int arg
         }
         if (options_end || argument[0] != '-' || argument[1] == '\0')
             status = take_positional(cli, argument, &position, argc);
+        else if (argument[1] != '-' && find_letter(cli, argument[1]))
+            status = take_letters(cli, argc, argv, &i);
         else
             status = take_option(cli, argc, argv, &i);
         if (status != BB_CLI_CONTINUE) return status;

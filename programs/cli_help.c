@@ -28,7 +28,9 @@ static int wrap(FILE *out, const char *text, int column, int indent) {
 
 static void option_help(const bb_cli_row *row, FILE *out) {
     const bb_cli_option *option = row->option;
-    int column = fprintf(out, "  --%s", option->name);
+    int column = fprintf(out, "  ");
+    if (option->letter) column += fprintf(out, option->letter == '#' ? "-N, " : "-%c, ", option->letter);
+    column += fprintf(out, "--%s", option->name);
     if (option->choices) {
         for (int i = 0; option->choices[i]; i++) column += fprintf(out, "%s%s", i ? "|" : " ", option->choices[i]);
     } else if (option->value) {

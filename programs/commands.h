@@ -6,6 +6,8 @@
 int bb_cmd_train(int argc, char **argv);
 int bb_cmd_eval(int argc, char **argv);
 int bb_cmd_score(int argc, char **argv);
+int bb_cmd_compress(int argc, char **argv);
+int bb_cmd_decompress(int argc, char **argv);
 int bb_cmd_generate(int argc, char **argv);
 int bb_cmd_pack(int argc, char **argv);
 int bb_cmd_export(int argc, char **argv);

@@ -65,7 +65,8 @@ static const bb_cli_option options[] = {
 
 static const bb_cli_command command = {
     .name = "info",
-    .summary = "describes a model or checkpoint: configuration, parameters, step, and scale and shares of -1, 0 and +1 of each "
+    .summary = "describes a compressed file, or a model or checkpoint: configuration, parameters, step, and scale and shares "
+               "of -1, 0 and +1 of each "
                "ternary matrix. --verify checks for damage; --memory predicts the memory of a run.",
     .usage = "FILE [--verify] [--json] | --memory [FILE] [options]",
     .options = options,
@@ -83,10 +84,19 @@ typedef struct reading {
     bb_config config;
 } reading;
 
+static bool is_compressed(const char *path) {
+    uint8_t head[16];
+    FILE *file = fopen(path, "rb");
+    size_t size = file ? fread(head, 1, sizeof head, file) : 0;
+    if (file) (void)fclose(file);
+    return bb_is_compressed(head, size);
+}
+
 static bb_status describe(void *user, const char *path, bb_error *err) {
     reading *r = user;
     char *text;
-    bb_status status = bb_describe_file(path, &r->options, &text, err);
+    bb_status status =
+        is_compressed(path) ? bb_compressed_describe(path, &text, err) : bb_describe_file(path, &r->options, &text, err);
     if (status != BB_OK) return status;
     r->json = json_loads(text, 0, NULL);
     bb_string_free(text);

@@ -255,8 +255,9 @@ static bb_status score_sequence(score_run *r, const char *text, size_t size, bb_
     bb_score_options o = library_options(r);
     bb_status status = BB_OK;
     float *bits[BB_SCORE_MODELS] = {NULL};
+    const int models = r->model_count;
     uint8_t *ranks = r->args->per_byte || r->page ? malloc(size + 1) : NULL;
-    for (int m = 0; m < r->model_count && status == BB_OK; m++) {
+    for (int m = 0; m < models && status == BB_OK; m++) {
         bits[m] = malloc((size + 1) * sizeof *bits[m]);
         bb_score_text whole = {
             .text = {(const uint8_t *)text, size}, .byte_bits = bits[m], .byte_ranks = m == 0 ? ranks : NULL};
@@ -273,11 +274,11 @@ static bb_status score_sequence(score_run *r, const char *text, size_t size, bb_
             row.byte_bits = bits[0] + at;
             row.byte_ranks = ranks + at;
         }
-        for (int m = 0; m < r->model_count; m++)
+        for (int m = 0; m < models; m++)
             for (size_t i = at; i < end; i++) row.bits[m] += (double)bits[m][i];
         if (end > at) status = emit(r, &row, err);
     }
-    for (int m = 0; m < r->model_count; m++) free(bits[m]);
+    for (int m = 0; m < models; m++) free(bits[m]);
     free(ranks);
     return status;
 }

@@ -588,6 +588,59 @@ static void score_calls_refuse_bad_arguments(void **state) {
     REFUSED("seq_len 1", bb_score(f.model, &text, 0, &o, E));
 }
 
+static bool ignore_output(void *user, const uint8_t *bytes, size_t size) {
+    (void)user;
+    return bytes || !size;
+}
+
+static void compression_calls_refuse_bad_arguments(void **state) {
+    (void)state;
+    bb_compress_options good, o;
+    bb_compressor *c = NULL;
+    bb_decompressor *d = NULL;
+    char *json = NULL;
+    bb_compress_options_default(NULL);
+    bb_compress_options_default(&good);
+    REFUSED("on_output is NULL", bb_compressor_open(f.model, &good, &c, E));
+    REFUSED("on_output is NULL", bb_decompressor_open(f.model, &good, &d, E));
+    good.on_output = ignore_output;
+    REFUSED("options is NULL", bb_compress_options_level(NULL, 1, E));
+    REFUSED("level 0", bb_compress_options_level(&good, 0, E));
+    REFUSED("level 10", bb_compress_options_level(&good, 10, E));
+    REFUSED("model is NULL", bb_compressor_open(NULL, &good, &c, E));
+    REFUSED("options is NULL", bb_compressor_open(f.model, NULL, &c, E));
+    REFUSED("out is NULL", bb_compressor_open(f.model, &good, NULL, E));
+    o = good, o.lanes = 65;
+    REFUSED("lanes 65", bb_compressor_open(f.model, &o, &c, E));
+    o = good, o.block_bytes = 100000;
+    REFUSED("block_bytes 100000", bb_compressor_open(f.model, &o, &c, E));
+    o = good, o.context_length = 1;
+    REFUSED("context_length 1", bb_compressor_open(f.model, &o, &c, E));
+    o = good, o.kv_cache = (bb_kv_type)7;
+    REFUSED("kv_cache 7", bb_compressor_open(f.model, &o, &c, E));
+    assert_ok(bb_compressor_open(f.model, &good, &c, &test_error));
+    REFUSED("compressor is NULL", bb_compressor_write(NULL, NULL, 0, E));
+    REFUSED("bytes is NULL", bb_compressor_write(c, NULL, 1, E));
+    REFUSED("compressor is NULL", bb_compressor_finish(NULL, E));
+    assert_ok(bb_compressor_finish(c, &test_error));
+    REFUSED("the stream is finished", bb_compressor_finish(c, E));
+    REFUSED("the stream is finished", bb_compressor_write(c, NULL, 0, E));
+    bb_compressor_close(c);
+    bb_compressor_close(NULL);
+    REFUSED("model is NULL", bb_decompressor_open(NULL, &good, &d, E));
+    REFUSED("options is NULL", bb_decompressor_open(f.model, NULL, &d, E));
+    REFUSED("out is NULL", bb_decompressor_open(f.model, &good, NULL, E));
+    assert_ok(bb_decompressor_open(f.model, &good, &d, &test_error));
+    REFUSED("decompressor is NULL", bb_decompressor_write(NULL, NULL, 0, E));
+    REFUSED("bytes is NULL", bb_decompressor_write(d, NULL, 1, E));
+    REFUSED("decompressor is NULL", bb_decompressor_finish(NULL, E));
+    bb_decompressor_close(d);
+    bb_decompressor_close(NULL);
+    assert_false(bb_is_compressed(NULL, 4));
+    REFUSED("json is NULL", bb_compressed_describe("x", NULL, E));
+    REFUSED("path is NULL", bb_compressed_describe(NULL, &json, E));
+}
+
 static void information_calls_refuse_bad_arguments(void **state) {
     (void)state;
     char *json = NULL;
@@ -627,7 +680,7 @@ int main(void) {
         cmocka_unit_test(optimizer_calls_refuse_bad_arguments),   cmocka_unit_test(training_calls_refuse_bad_arguments),
         cmocka_unit_test(evaluation_calls_refuse_bad_arguments),  cmocka_unit_test(generation_calls_refuse_bad_arguments),
         cmocka_unit_test(batch_calls_refuse_bad_arguments),       cmocka_unit_test(score_calls_refuse_bad_arguments),
-        cmocka_unit_test(information_calls_refuse_bad_arguments),
+        cmocka_unit_test(compression_calls_refuse_bad_arguments), cmocka_unit_test(information_calls_refuse_bad_arguments),
     };
     return cmocka_run_group_tests(tests, set_up, tear_down);
 }

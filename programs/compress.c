@@ -1,0 +1,483 @@
+// SPDX-License-Identifier: MIT
+/* bitbyte compress and decompress: files and pipes, with the habits of zstd's command line. */
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "commands.h"
+#include "common.h"
+#include "json_out.h"
+#include "progress.h"
+#include "signals.h"
+
+typedef struct compress_args {
+    bb_device_args device;
+    bb_import_args import;
+    bb_cli_list inputs;
+    const char *model, *output;
+    bool decompress, test, to_stdout, keep, force, quiet, verbose, remove, json;
+    int level, lanes, block_kb, context_length, kv_cache;
+} compress_args;
+
+/* clang-format off: a table is read by rows */
+#define FILES                                                                                                                  \
+    {.help = "Files"},                                                                                                         \
+        {.name = "inputs",                                                                                                     \
+         .type = BB_CLI_LIST,                                                                                                  \
+         .offset = offsetof(compress_args, inputs),                                                                            \
+         .value = "FILE",                                                                                                      \
+         .position = 1,                                                                                                        \
+         .help = "files, or - for standard input",                                                                             \
+         .default_text = "standard input to standard output"},                                                                 \
+        {.name = "model",                                                                                                      \
+         .type = BB_CLI_STRING,                                                                                                \
+         .offset = offsetof(compress_args, model),                                                                             \
+         .value = "MODEL",                                                                                                     \
+         .help = "model file or run directory. A stream can only be read with the model that it was made with",                \
+         .default_text = "the environment variable BITBYTE_MODEL"},                                                            \
+        {.name = "stdout",                                                                                                     \
+         .letter = 'c',                                                                                                        \
+         .type = BB_CLI_FLAG,                                                                                                  \
+         .offset = offsetof(compress_args, to_stdout),                                                                         \
+         .help = "write to standard output"},                                                                                  \
+        {.name = "output",                                                                                                     \
+         .letter = 'o',                                                                                                        \
+         .type = BB_CLI_STRING,                                                                                                \
+         .offset = offsetof(compress_args, output),                                                                            \
+         .value = "FILE",                                                                                                      \
+         .help = "write to this file",                                                                                         \
+         .default_text = "FILE.bby, or FILE without .bby"},                                                                    \
+        {.name = "test",                                                                                                       \
+         .letter = 't',                                                                                                        \
+         .type = BB_CLI_FLAG,                                                                                                  \
+         .offset = offsetof(compress_args, test),                                                                              \
+         .help = "decompress, check, and write nothing"},                                                                      \
+        {.name = "keep",                                                                                                       \
+         .letter = 'k',                                                                                                        \
+         .type = BB_CLI_FLAG,                                                                                                  \
+         .offset = offsetof(compress_args, keep),                                                                              \
+         .help = "keep input files; this is the default"},                                                                     \
+        {.name = "rm",                                                                                                         \
+         .type = BB_CLI_FLAG,                                                                                                  \
+         .offset = offsetof(compress_args, remove),                                                                            \
+         .help = "remove each input file once its output is written"},                                                         \
+        {.name = "force",                                                                                                      \
+         .letter = 'f',                                                                                                        \
+         .type = BB_CLI_FLAG,                                                                                                  \
+         .offset = offsetof(compress_args, force),                                                                             \
+         .help = "overwrite files, and write to a terminal"},                                                                  \
+        {.name = "quiet",                                                                                                      \
+         .letter = 'q',                                                                                                        \
+         .type = BB_CLI_FLAG,                                                                                                  \
+         .offset = offsetof(compress_args, quiet),                                                                             \
+         .help = "no progress and no summary"},                                                                                \
+        {.name = "verbose",                                                                                                    \
+         .letter = 'v',                                                                                                        \
+         .type = BB_CLI_FLAG,                                                                                                  \
+         .offset = offsetof(compress_args, verbose),                                                                           \
+         .help = "also print the settings and the speed"},                                                                     \
+    {                                                                                                                          \
+        .name = "json", .type = BB_CLI_FLAG, .offset = offsetof(compress_args, json),                                          \
+        .help = "print one JSON object per file on standard output"                                                            \
+    }
+#define MACHINE                                                                                                                \
+    {.help = "Machine"},                                                                                                       \
+        {.name = "threads",                                                                                                    \
+         .letter = 'T',                                                                                                        \
+         .type = BB_CLI_INT,                                                                                                   \
+         .offset = offsetof(compress_args, device.threads),                                                                    \
+         .value = "N",                                                                                                         \
+         .range = BB_CLI_FROM_TO(0, 1024),                                                                                     \
+         .help = "number of threads; does not change the stream",                                                              \
+         .default_text = "0: OMP_NUM_THREADS, else all processors available to the process"},                                  \
+        {.name = "device",                                                                                                     \
+         .type = BB_CLI_CHOICE,                                                                                                \
+         .offset = offsetof(compress_args, device.device),                                                                     \
+         .choices = bb_device_choices,                                                                                         \
+         .help = "cpu: fast; ref: slow scalar reference implementation"},                                                      \
+    {                                                                                                                          \
+        .group = &bb_import_group, .offset = offsetof(compress_args, import)                                                   \
+    }
+
+static const bb_cli_option compress_options[] = {
+    FILES,
+    {.help = "Compression"},
+    {.name = "decompress",
+     .letter = 'd',
+     .type = BB_CLI_FLAG,
+     .offset = offsetof(compress_args, decompress),
+     .help = "the same as bitbyte decompress"},
+    {.name = "level",
+     .letter = '#',
+     .type = BB_CLI_INT,
+     .offset = offsetof(compress_args, level),
+     .value = "N",
+     .range = BB_CLI_FROM_TO(1, 9),
+     .help = "1: fastest; 9: smallest. Chooses lanes, block and context_length"},
+    {.name = "lanes",
+     .type = BB_CLI_INT,
+     .offset = offsetof(compress_args, lanes),
+     .value = "N",
+     .range = BB_CLI_FROM_TO(0, 64),
+     .help = "parts of a block that are coded together: more are faster, above all to decompress, and each "
+             "costs some 50 bytes, as it begins without a context",
+     .default_text = "the level's"},
+    {.name = "block",
+     .type = BB_CLI_INT,
+     .offset = offsetof(compress_args, block_kb),
+     .value = "KB",
+     .range = BB_CLI_FROM_TO(0, 16384),
+     .help = "block size in KiB, a power of two from 64 to 16384; a block is written when it is full",
+     .default_text = "the level's"},
+    {.name = "context_length",
+     .type = BB_CLI_INT,
+     .offset = offsetof(compress_args, context_length),
+     .value = "N",
+     .range = BB_CLI_AT_LEAST(0),
+     .help = "bytes that the model sees at once",
+     .default_text = "0: trained length, at most 1024"},
+    {.name = "kv_cache",
+     .type = BB_CLI_CHOICE,
+     .offset = offsetof(compress_args, kv_cache),
+     .choices = bb_kv_choices,
+     .help = "KV cache type: 6 or 8 bits, or f32"},
+    MACHINE};
+static const bb_cli_option decompress_options[] = {FILES, MACHINE};
+/* clang-format on */
+
+static const bb_cli_command compress_command = {
+    .name = "compress",
+    .summary =
+        "compresses files with a model's predictions, losslessly. Whoever decompresses needs the same model. Files like the "
+        "model's training data become a fraction of what other programs make of them; anything else, no larger than zstd's. "
+        "Train a model on your own logs or texts, then compress what comes next.",
+    .usage = "[FILE...] --model MODEL [-1 .. -9] [options]",
+    .options = compress_options,
+    .option_count = BB_CLI_COUNT(compress_options),
+    .examples = "  bitbyte compress --model runs/logs today.log              # writes today.log.bby\n"
+                "  export BITBYTE_MODEL=runs/logs\n"
+                "  bitbyte compress -9 --rm *.log\n"
+                "  tar c notes | bitbyte compress -c >notes.tar.bby\n"
+                "  bitbyte decompress -c today.log.bby | less\n"
+                "  bitbyte compress -t *.bby\n",
+};
+static const bb_cli_command decompress_command = {
+    .name = "decompress",
+    .summary =
+        "decompresses what bitbyte compress wrote, with the model that it was made with. Every block is checked before it is "
+        "written.",
+    .usage = "[FILE.bby...] --model MODEL [options]",
+    .options = decompress_options,
+    .option_count = BB_CLI_COUNT(decompress_options),
+    .examples = "  bitbyte decompress --model runs/logs today.log.bby\n"
+                "  bitbyte decompress -t --model runs/logs *.bby\n",
+};
+
+static const char suffix[] = ".bby";
+enum { PATH_BYTES = 4096, CHUNK = 1 << 18 };
+
+typedef struct job {
+    const compress_args *args;
+    const bb_cli_command *command;
+    bb_model *model;
+    bb_compress_options options;
+    bb_progress progress;
+    /* the file at hand */
+    const char *in_path;
+    int in, out; /* out -1: none */
+    int write_errno;
+    double in_total, in_done, out_done, plain_done, start;
+} job;
+
+static bb_status fail_path(bb_error *err, const char *path, const char *what) {
+    err->code = BB_ERR_IO;
+    snprintf(err->message, sizeof err->message, "%.800s: cannot %s: %s", path, what, strerror(errno));
+    return BB_ERR_IO;
+}
+
+static bb_status refuse(bb_error *err, const char *path, const char *why) {
+    err->code = BB_ERR_IO;
+    snprintf(err->message, sizeof err->message, "%.800s: %s", path, why);
+    return BB_ERR_IO;
+}
+
+static bool on_output(void *user, const uint8_t *bytes, size_t size) {
+    job *j = user;
+    j->out_done += (double)size;
+    while (j->out >= 0 && size > 0) {
+        ssize_t n = write(j->out, bytes, size);
+        if (n < 0 && errno == EINTR) continue;
+        if (n < 0) {
+            j->write_errno = errno;
+            return false;
+        }
+        bytes += n;
+        size -= (size_t)n;
+    }
+    return true;
+}
+
+static void on_progress(void *user, int64_t bytes_done) {
+    job *j = user;
+    double done = j->args->decompress ? j->in_done : (double)bytes_done;
+    j->plain_done = (double)bytes_done;
+    if (j->args->quiet) return;
+    const bb_progress_bar bar = {.what = j->args->decompress ? "decompressing" : "compressing",
+                                 .done = done,
+                                 .total = j->in_total,
+                                 .bytes = (double)bytes_done,
+                                 .detail = j->in_path};
+    bb_progress_show(&j->progress, &bar);
+}
+
+/* ---- from one descriptor to the other ------------------------------------------------------------------------------------ */
+
+/* Feeds the input to `write`, a call of the compressor or the decompressor. */
+static bb_status feed(job *j, void *coder, bb_status (*write_bytes)(void *, const uint8_t *, size_t, bb_error *),
+                      bb_error *err) {
+    uint8_t *buffer = malloc(CHUNK);
+    bb_status status = BB_OK;
+    if (!buffer) {
+        err->code = BB_ERR_MEMORY;
+        strcpy(err->message, "out of memory");
+        return BB_ERR_MEMORY;
+    }
+    while (status == BB_OK) {
+        ssize_t n = read(j->in, buffer, CHUNK);
+        if (n == 0) break;
+        if (*bb_signals_stop()) {
+            err->code = status = BB_ERR_INTERRUPTED;
+            snprintf(err->message, sizeof err->message, "%s: stopped", j->in_path);
+        } else if (n < 0 && errno != EINTR) {
+            status = fail_path(err, j->in_path, "read it");
+        } else if (n > 0) {
+            j->in_done += (double)n;
+            status = write_bytes(coder, buffer, (size_t)n, err);
+        }
+    }
+    free(buffer);
+    return status;
+}
+
+static bb_status compressor_write(void *c, const uint8_t *bytes, size_t size, bb_error *err) {
+    return bb_compressor_write(c, bytes, size, err);
+}
+static bb_status decompressor_write(void *d, const uint8_t *bytes, size_t size, bb_error *err) {
+    return bb_decompressor_write(d, bytes, size, err);
+}
+
+static bb_status run_coder(job *j, bb_error *err) {
+    bb_compressor *c = NULL;
+    bb_decompressor *d = NULL;
+    bb_status status;
+    j->in_done = j->out_done = j->plain_done = 0;
+    j->write_errno = 0;
+    j->start = bb_monotonic_seconds();
+    if (j->args->decompress) {
+        status = bb_decompressor_open(j->model, &j->options, &d, err);
+        if (status == BB_OK) status = feed(j, d, decompressor_write, err);
+        if (status == BB_OK) status = bb_decompressor_finish(d, err);
+    } else {
+        status = bb_compressor_open(j->model, &j->options, &c, err);
+        if (status == BB_OK) status = feed(j, c, compressor_write, err);
+        if (status == BB_OK) status = bb_compressor_finish(c, err);
+    }
+    bb_compressor_close(c);
+    bb_decompressor_close(d);
+    if (j->write_errno) {
+        errno = j->write_errno;
+        return fail_path(err, j->args->output ? j->args->output : j->in_path, "write the output");
+    }
+    if (status == BB_ERR_FORMAT || status == BB_ERR_UNSUPPORTED) {
+        bb_error found = *err;
+        snprintf(err->message, sizeof err->message, "%.200s: %.800s", j->in_path, found.message);
+    }
+    return status;
+}
+
+/* ---- one file -------------------------------------------------------------------------------------------------------------- */
+
+static void summarize(const job *j, const char *out_path) {
+    double seconds = bb_monotonic_seconds() - j->start, plain = j->args->decompress ? j->out_done : j->in_done;
+    double coded = j->args->decompress ? j->in_done : j->out_done, rate = seconds > 0 ? plain / seconds : 0;
+    if (j->args->json) {
+        bb_json_line(json_pack("{s:o,s:o?,s:I,s:I,s:f,s:f,s:f}", "input", bb_json_path_string(j->in_path), "output",
+                               out_path ? bb_json_path_string(out_path) : NULL, "bytes", (json_int_t)plain, "compressed_bytes",
+                               (json_int_t)coded, "bits_per_byte", plain > 0 ? 8 * coded / plain : 0, "seconds", seconds,
+                               "bytes_per_s", rate));
+        return;
+    }
+    if (j->args->quiet) return;
+    fprintf(stderr, "%s: %.2f%%, %.4f bits per byte (%.0f => %.0f bytes%s%s)", j->in_path,
+            plain > 0 ? 100 * coded / plain : 100, plain > 0 ? 8 * coded / plain : 0, j->in_done, j->out_done,
+            out_path ? ", " : "", out_path ? out_path : "");
+    if (j->args->verbose) fprintf(stderr, " in %s, %s/s", bb_text_duration(seconds).s, bb_text_bytes((uint64_t)rate).s);
+    fputs(j->args->test ? ": good\n" : "\n", stderr);
+}
+
+/* The name of the output file: of -o, or with the suffix put on or taken off. */
+static bb_status name_output(const job *j, char out[PATH_BYTES], bb_error *err) {
+    size_t length = strlen(j->in_path), end = sizeof suffix - 1;
+    if (j->args->output) {
+        (void)snprintf(out, PATH_BYTES, "%s", j->args->output);
+        return BB_OK;
+    }
+    if (length + sizeof suffix > PATH_BYTES) return refuse(err, j->in_path, "the name is too long");
+    if (!j->args->decompress) {
+        (void)snprintf(out, PATH_BYTES, "%s%s", j->in_path, suffix);
+        return BB_OK;
+    }
+    if (length <= end || strcmp(j->in_path + length - end, suffix) != 0)
+        return refuse(err, j->in_path, "the name does not end in .bby; name the output with -o, or use -c");
+    (void)snprintf(out, PATH_BYTES, "%.*s", (int)(length - end), j->in_path);
+    return BB_OK;
+}
+
+static bb_status open_input(job *j, struct stat *info, bb_error *err) {
+    bool standard = strcmp(j->in_path, "-") == 0;
+    if (standard) j->in_path = "(standard input)";
+    j->in = standard ? STDIN_FILENO : open(j->in_path, O_RDONLY | O_CLOEXEC);
+    if (j->in < 0 || fstat(j->in, info) != 0) return fail_path(err, j->in_path, "open it");
+    if (S_ISDIR(info->st_mode)) return refuse(err, j->in_path, "is a folder; pack it with tar first");
+    if (standard && isatty(STDIN_FILENO) == 1 && !j->args->force)
+        return refuse(err, j->in_path, "is a terminal; name a file, or use -f");
+    j->in_total = S_ISREG(info->st_mode) ? (double)info->st_size : 0;
+    return BB_OK;
+}
+
+/* To a file beside its final name, which replaces that when it is whole. */
+static bb_status code_to_file(job *j, const struct stat *info, const char *path, bb_error *err) {
+    char partial[PATH_BYTES + 32];
+    struct stat there;
+    bb_status status = bb_output_check(path, err);
+    if (status != BB_OK) return status;
+    if (stat(path, &there) == 0) {
+        if (there.st_dev == info->st_dev && there.st_ino == info->st_ino) return refuse(err, path, "is the input");
+        if (!j->args->force) return refuse(err, path, "exists already; use -f to overwrite it");
+    }
+    (void)snprintf(partial, sizeof partial, "%s.%ld.partial", path, (long)getpid());
+    j->out = open(partial, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+    if (j->out < 0) return fail_path(err, path, "write it");
+    status = run_coder(j, err);
+    mode_t mask = umask(0);
+    (void)umask(mask);
+    bool regular = S_ISREG(info->st_mode);
+    const struct timespec times[2] = {info->st_atim, info->st_mtim};
+    if (status == BB_OK && fchmod(j->out, regular ? info->st_mode & 0777 : 0666 & ~mask) != 0)
+        status = fail_path(err, path, "set its mode");
+    if (status == BB_OK && regular) (void)futimens(j->out, times); /* not every file system has times */
+    if (close(j->out) != 0 && status == BB_OK) status = fail_path(err, path, "write it");
+    j->out = -1;
+    if (status == BB_OK && rename(partial, path) != 0) status = fail_path(err, path, "write it");
+    if (status != BB_OK) (void)unlink(partial);
+    return status;
+}
+
+static bb_status code_file(job *j, const char *given, bb_error *err) {
+    const compress_args *args = j->args;
+    struct stat info;
+    char out_path[PATH_BYTES] = "";
+    j->in_path = given;
+    j->in = j->out = -1;
+    bb_status status = open_input(j, &info, err);
+    bool standard = j->in == STDIN_FILENO, to_stdout = args->to_stdout || (standard && !args->output);
+    if (status == BB_OK && args->test) {
+        status = run_coder(j, err);
+    } else if (status == BB_OK && to_stdout) {
+        if (!args->decompress && isatty(STDOUT_FILENO) == 1 && !args->force)
+            status = refuse(err, j->in_path, "will not write compressed bytes to a terminal; redirect them, or use -f");
+        j->out = STDOUT_FILENO;
+        if (status == BB_OK) status = run_coder(j, err);
+    } else if (status == BB_OK) {
+        status = name_output(j, out_path, err);
+        if (status == BB_OK) status = code_to_file(j, &info, out_path, err);
+    }
+    bb_progress_clear(&j->progress);
+    if (status == BB_OK) summarize(j, args->test || to_stdout ? NULL : out_path);
+    if (j->in > STDIN_FILENO) (void)close(j->in);
+    if (status == BB_OK && args->remove && !standard && !args->test && !to_stdout && unlink(given) != 0)
+        status = fail_path(err, given, "remove it");
+    return status;
+}
+
+/* ---- the command ----------------------------------------------------------------------------------------------------------- */
+
+static const char *contradiction(const compress_args *args) {
+    if (args->keep && args->remove) return "give -k or --rm, not both";
+    if (args->to_stdout && args->output) return "give -c or -o, not both";
+    if (args->output && args->inputs.count > 1) return "-o names one file, but there are several inputs";
+    if (args->quiet && args->verbose) return "give -q or -v, not both";
+    if (args->json && (args->to_stdout || (args->inputs.count == 0 && !args->output && !args->test)))
+        return "--json prints on standard output, where the result goes; use -o";
+    if (args->test && (args->output || args->remove || args->to_stdout)) return "-t writes nothing; omit -o, -c and --rm";
+    if (!args->model) return "--model MODEL is missing, and BITBYTE_MODEL is not set";
+    return NULL;
+}
+
+static bb_status resolve(const bb_cli *cli, const compress_args *args, bb_compress_options *o, bb_error *err) {
+    bb_compress_options_default(o);
+    bb_status status = bb_compress_options_level(o, args->level, err);
+    if (args->lanes) o->lanes = args->lanes;
+    if (args->block_kb) o->block_bytes = args->block_kb << 10;
+    if (bb_cli_given(cli, "context_length")) o->context_length = args->context_length;
+    o->kv_cache = (bb_kv_type)args->kv_cache;
+    o->on_output = on_output;
+    o->on_progress = on_progress;
+    o->stop = bb_signals_stop();
+    return status;
+}
+
+static void note_unused(const bb_cli *cli, const compress_args *args) {
+    static const char *const compression[] = {"level", "lanes", "block", "context_length", "kv_cache"};
+    for (size_t i = 0; args->decompress && i < sizeof compression / sizeof *compression; i++)
+        if (cli->command == &compress_command) bb_cli_unused(cli, compression[i], "a stream knows how it was made");
+    bb_device_args_notes(cli, &args->device);
+}
+
+static int run(const bb_cli *cli, compress_args *args) {
+    const bb_cli_command *command = cli->command;
+    if (!args->model || !*args->model) args->model = getenv("BITBYTE_MODEL");
+    args->decompress |= args->test;
+    const char *wrong = contradiction(args);
+    if (wrong) return bb_cli_usage_error(command, "%s", wrong);
+    note_unused(cli, args);
+    job j = {.args = args, .command = command};
+    bb_found_model found = {.model = NULL};
+    bb_device *device = NULL;
+    bb_error err = {.code = BB_OK};
+    int failures = 0, count = args->inputs.count ? args->inputs.count : 1;
+    bb_progress_open(&j.progress, stderr, 0);
+    bb_status status = resolve(cli, args, &j.options, &err);
+    j.options.user = &j;
+    if (status == BB_OK) status = bb_device_args_open(&args->device, &device, &err);
+    if (status == BB_OK) status = bb_model_open(device, args->model, &args->import, &found, &err);
+    j.model = found.model;
+    bb_signals_install(NULL, NULL, NULL);
+    if (status != BB_OK) failures = bb_cli_fail(command, &err);
+    if (status == BB_OK && args->verbose)
+        fprintf(stderr, "%d lanes, blocks of %s, a context of %d bytes%s\n", j.options.lanes,
+                bb_text_bytes((uint64_t)j.options.block_bytes).s, j.options.context_length,
+                j.options.context_length ? "" : " (the model's)");
+    for (int i = 0; status == BB_OK && i < count && !*bb_signals_stop(); i++) {
+        bb_status one = code_file(&j, args->inputs.count ? args->inputs.items[i] : "-", &err);
+        if (one != BB_OK && one != BB_ERR_INTERRUPTED) failures = bb_cli_fail(command, &err);
+    }
+    bb_model_free(found.model);
+    bb_device_close(device);
+    return bb_signals_exit_status() ? bb_signals_exit_status() : failures;
+}
+
+static int parse_and_run(const bb_cli_command *command, bool decompress, int argc, char **argv) {
+    compress_args args = {.level = 5, .decompress = decompress};
+    bb_cli cli;
+    int exit_status = bb_cli_parse(&cli, command, &args, argc, argv);
+    if (exit_status == BB_CLI_CONTINUE) exit_status = run(&cli, &args);
+    bb_cli_free(&cli);
+    return exit_status;
+}
+
+int bb_cmd_compress(int argc, char **argv) { return parse_and_run(&compress_command, false, argc, argv); }
+int bb_cmd_decompress(int argc, char **argv) { return parse_and_run(&decompress_command, true, argc, argv); }

@@ -1,0 +1,256 @@
+// SPDX-License-Identifier: MIT
+/* Encoding knows what comes, and reads up to BB_CONTEXT_ROWS bytes of a lane in a pass; decoding reads one. Both slide their windows
+ * at the same bytes, and a row's logits do not depend on the rows beside it, so both see the same counts. */
+#include "coding/lanes.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "coding/counts.h"
+#include "coding/range_coder.h"
+#include "core/math.h"
+#include "inference/context.h"
+
+typedef struct lane {
+    bb_context context;
+    bb_range_encoder encoder;
+    bb_range_decoder decoder;
+    const uint8_t *bytes; /* what is encoded; or what has been decoded */
+    uint8_t *out;         /* decoding */
+    int64_t size, coded;  /* bytes in all; those that have been coded */
+    bool reading;
+} lane;
+
+struct bb_lanes {
+    bb_model *model;
+    bb_lanes_options options;
+    lane *lanes; /* (options.lanes) */
+    int open;    /* lanes with an open context */
+    int count;   /* in use */
+    bb_cached_rows pieces[BB_MAX_LANES];
+    lane *members[BB_MAX_LANES];
+    uint8_t *coded;
+    size_t capacity;
+};
+
+enum { LANE_BYTES = 2048 }; /* shorter lanes cost more than they are worth: each begins without a context */
+
+bb_status bb_lanes_open(bb_model *model, const bb_lanes_options *o, bb_lanes **out, bb_error *err) {
+    bb_lanes *l = calloc(1, sizeof *l);
+    *out = NULL;
+    if (!l) return bb_fail(err, BB_ERR_MEMORY, "out of memory for lanes");
+    l->model = model;
+    l->options = *o;
+    l->lanes = calloc((size_t)o->lanes, sizeof *l->lanes);
+    bb_status status = l->lanes ? BB_OK : bb_fail(err, BB_ERR_MEMORY, "out of memory for %d lanes", o->lanes);
+    if (status == BB_OK) {
+        BB_DEVICE_SCOPE(model->device);
+        status = bb_model_reserve_rows(model, BB_CONTEXT_PIECE + (int64_t)BB_CONTEXT_ROWS * o->lanes, o->window, err);
+    }
+    if (status == BB_OK)
+        *out = l;
+    else
+        bb_lanes_close(l);
+    return status;
+}
+
+void bb_lanes_close(bb_lanes *l) {
+    if (!l) return;
+    for (int i = 0; i < l->open; i++) {
+        bb_context_close(&l->lanes[i].context);
+        bb_range_encoder_free(&l->lanes[i].encoder);
+    }
+    free(l->lanes);
+    free(l->coded);
+    free(l);
+}
+
+/* Opens what is not open yet, and starts each lane after a newline. */
+static bb_status begin(bb_lanes *l, int count, size_t size, bb_error *err) {
+    for (; l->open < count; l->open++)
+        BB_TRY(bb_context_open(l->model, l->options.window, l->options.kv_cache, &l->lanes[l->open].context, err));
+    l->count = count;
+    for (int i = 0; i < count; i++) {
+        lane *a = &l->lanes[i];
+        size_t first = size * (size_t)i / (size_t)count, end = size * (size_t)(i + 1) / (size_t)count;
+        a->size = (int64_t)(end - first);
+        a->coded = 0;
+        a->reading = false;
+        bb_context_clear(&a->context);
+        bb_context_append(&a->context, (const uint8_t *)"\n", 1);
+    }
+    return BB_OK;
+}
+
+/* Codes the bytes that the rows of the latest read predict. */
+static void code_rows(lane *a, int rows) {
+    uint32_t counts[BB_COUNTS_SYMBOLS];
+    for (int row = 0; row < rows && a->coded < a->size; row++) {
+        bb_counts_from_logits(a->context.logits + (size_t)row * BB_COUNTS_SYMBOLS, counts);
+        uint32_t low = 0;
+        int symbol = 0;
+        if (a->out) {
+            uint32_t target = bb_range_decode_target(&a->decoder);
+            while (target - low >= counts[symbol]) low += counts[symbol++];
+            bb_range_decode_take(&a->decoder, low, counts[symbol]);
+            a->out[a->coded] = (uint8_t)symbol;
+        } else {
+            symbol = a->bytes[a->coded];
+            for (int i = 0; i < symbol; i++) low += counts[i];
+            bb_range_encode(&a->encoder, low, counts[symbol]);
+        }
+        a->coded++;
+    }
+}
+
+/* Bytes that are read next, after those coded so far. Before the first the context has its newline; a window that is full slides for
+ * one byte. */
+static void begin_read(lane *a) {
+    bb_context *c = &a->context;
+    int64_t read = c->end - 1, rows = 1; /* bytes of the lane in the context's text */
+    if (a->coded > 0) {
+        int64_t known = a->out ? a->coded - read : a->size - 1 - read;
+        rows = bb_clamp(bb_min(known, bb_context_free(c)), 1, BB_CONTEXT_ROWS);
+        bb_context_append(c, (a->out ? a->out : a->bytes) + read, rows);
+    }
+    bb_context_begin(c, (int)rows);
+    a->reading = true;
+}
+
+static int64_t done_of(const bb_lanes *l) {
+    int64_t done = 0;
+    for (int i = 0; i < l->count; i++) done += l->lanes[i].coded;
+    return done;
+}
+
+/* One pass over all lanes that are not done. Long pieces, of windows that are read again, take turns. */
+static bb_status step(bb_lanes *l, bool *more, bb_error *err) {
+    int n = 0;
+    int64_t read = 0;
+    for (int i = 0; i < l->count; i++) {
+        lane *a = &l->lanes[i];
+        if (a->coded == a->size) continue;
+        if (!a->reading) begin_read(a);
+        if (!bb_context_next(&a->context, &l->pieces[n])) return bb_fail(err, BB_ERR_INTERNAL, "a lane has nothing to read");
+        if (l->pieces[n].rows > BB_CONTEXT_ROWS) {
+            if (read > 0 && read + l->pieces[n].rows > BB_CONTEXT_PIECE) continue;
+            read += l->pieces[n].rows;
+        }
+        l->members[n++] = a;
+    }
+    *more = n > 0;
+    if (n == 0) return BB_OK;
+    if (l->options.stop && *l->options.stop) return bb_fail(err, BB_ERR_INTERRUPTED, "stopped");
+    BB_TRY(bb_model_forward_parts(l->model, l->pieces, n, err));
+    for (int i = 0; i < n; i++) {
+        lane *a = l->members[i];
+        bool last = a->context.first + a->context.cache.length == a->context.end;
+        BB_TRY(bb_context_took(&a->context, &l->pieces[i], err));
+        if (!last) continue;
+        a->reading = false;
+        code_rows(a, a->context.rows);
+    }
+    if (l->options.on_bytes) l->options.on_bytes(l->options.user, done_of(l));
+    return BB_OK;
+}
+
+static void put_number(uint8_t *to, uint64_t value, int bytes) {
+    for (int i = 0; i < bytes; i++) to[i] = (uint8_t)(value >> 8 * i);
+}
+
+static uint64_t get_number(const uint8_t *from, int bytes) {
+    uint64_t value = 0;
+    for (int i = 0; i < bytes; i++) value |= (uint64_t)from[i] << 8 * i;
+    return value;
+}
+
+static size_t head_bytes(int lanes) { return 2 + 4 * (size_t)(lanes - 1); }
+
+static size_t coded_size(const bb_lanes *l) {
+    size_t size = head_bytes(l->count);
+    for (int i = 0; i < l->count; i++) size += l->lanes[i].encoder.size;
+    return size;
+}
+
+/* The coded lanes, one behind the other, if they are not too long. */
+static bb_status collect(bb_lanes *l, size_t most, bb_bytes *coded, bb_error *err) {
+    for (int i = 0; i < l->count; i++) {
+        bb_range_encoder_end(&l->lanes[i].encoder);
+        if (l->lanes[i].encoder.no_memory) return bb_fail(err, BB_ERR_MEMORY, "out of memory for a coded lane");
+    }
+    size_t size = coded_size(l), at = head_bytes(l->count);
+    if (size > most) return BB_OK;
+    if (size > l->capacity) {
+        free(l->coded);
+        l->capacity = 0;
+        l->coded = malloc(size);
+        if (!l->coded) return bb_fail(err, BB_ERR_MEMORY, "out of memory for a coded block of %zu bytes", size);
+        l->capacity = size;
+    }
+    put_number(l->coded, (uint64_t)l->count, 2);
+    for (int i = 0; i < l->count; i++) {
+        const bb_range_encoder *e = &l->lanes[i].encoder;
+        if (i + 1 < l->count) put_number(l->coded + 2 + 4 * (size_t)i, e->size, 4);
+        if (e->size) memcpy(l->coded + at, e->bytes, e->size);
+        at += e->size;
+    }
+    *coded = (bb_bytes){l->coded, size};
+    return BB_OK;
+}
+
+/* What shows after some thousand bytes that a block will not become smaller. */
+static bool hopeless(const bb_lanes *l) {
+    size_t done = (size_t)done_of(l);
+    return coded_size(l) > done + done / 32 + 4096;
+}
+
+bb_status bb_lanes_encode(bb_lanes *l, const uint8_t *bytes, size_t size, size_t most, bb_bytes *coded, bb_error *err) {
+    int count = (int)bb_clamp((int64_t)(size / LANE_BYTES), 1, l->options.lanes);
+    bool more = true;
+    *coded = (bb_bytes){NULL, 0};
+    BB_TRY(begin(l, count, size, err));
+    for (int i = 0; i < count; i++) {
+        l->lanes[i].bytes = bytes + size * (size_t)i / (size_t)count;
+        l->lanes[i].out = NULL;
+        bb_range_encoder_begin(&l->lanes[i].encoder);
+    }
+    while (more) {
+        BB_TRY(step(l, &more, err));
+        if (hopeless(l)) return BB_OK;
+    }
+    return collect(l, most, coded, err);
+}
+
+bb_status bb_lanes_decode(bb_lanes *l, bb_bytes coded, uint8_t *bytes, size_t size, bb_error *err) {
+    int count = coded.size < 2 ? 0 : (int)get_number(coded.data, 2);
+    if (count < 1 || count > BB_MAX_LANES || (size_t)count > size || head_bytes(count) > coded.size)
+        return bb_fail(err, BB_ERR_FORMAT, "a block of %zu bytes with %d lanes", coded.size, count);
+    if (count > l->options.lanes) { /* made with more lanes than were asked for here */
+        lane *larger = realloc(l->lanes, (size_t)count * sizeof *larger);
+        if (!larger) return bb_fail(err, BB_ERR_MEMORY, "out of memory for %d lanes", count);
+        memset(larger + l->options.lanes, 0, (size_t)(count - l->options.lanes) * sizeof *larger);
+        l->lanes = larger;
+        l->options.lanes = count;
+        BB_DEVICE_SCOPE(l->model->device);
+        BB_TRY(bb_model_reserve_rows(l->model, BB_CONTEXT_PIECE + (int64_t)BB_CONTEXT_ROWS * count, l->options.window, err));
+    }
+    BB_TRY(begin(l, count, size, err));
+    size_t at = head_bytes(count);
+    for (int i = 0; i < count; i++) {
+        size_t left = coded.size - at,
+               bytes_of_lane = i + 1 < count ? (size_t)get_number(coded.data + 2 + 4 * (size_t)i, 4) : left;
+        if (bytes_of_lane > left)
+            return bb_fail(err, BB_ERR_FORMAT, "lane %d has %zu bytes, but %zu are left in its block", i + 1, bytes_of_lane,
+                           left);
+        bb_range_decoder_begin(&l->lanes[i].decoder, coded.data + at, bytes_of_lane);
+        l->lanes[i].out = bytes + size * (size_t)i / (size_t)count;
+        at += bytes_of_lane;
+    }
+    bool more = true;
+    while (more) BB_TRY(step(l, &more, err));
+    for (int i = 0; i < count; i++)
+        if (l->lanes[i].decoder.at < l->lanes[i].decoder.end)
+            return bb_fail(err, BB_ERR_FORMAT, "lane %d has %zu bytes too many", i + 1,
+                           (size_t)(l->lanes[i].decoder.end - l->lanes[i].decoder.at));
+    return BB_OK;
+}

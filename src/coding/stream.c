@@ -1,0 +1,106 @@
+// SPDX-License-Identifier: MIT
+#include "coding/stream.h"
+
+#include <string.h>
+#include <xxhash.h>
+
+/* Not text, and damaged by what converts line ends. */
+static const uint8_t magic[4] = {0xBB, 'B', 'Y', '\n'};
+
+static void put(uint8_t **at, uint64_t value, int bytes) {
+    for (int i = 0; i < bytes; i++) *(*at)++ = (uint8_t)(value >> 8 * i);
+}
+
+static uint64_t get(const uint8_t **at, int bytes) {
+    uint64_t value = 0;
+    for (int i = 0; i < bytes; i++) value |= (uint64_t) * (*at)++ << 8 * i;
+    return value;
+}
+
+void bb_stream_write_header(const bb_stream_header *h, uint8_t out[BB_STREAM_HEADER_BYTES]) {
+    uint8_t *at = out;
+    memcpy(at, magic, sizeof magic);
+    at += sizeof magic;
+    put(&at, BB_STREAM_VERSION, 1);
+    put(&at, (uint64_t)h->kv_cache, 1);
+    put(&at, (uint64_t)h->block_bits, 1);
+    put(&at, (uint64_t)h->window, 4);
+    put(&at, h->parameters, 8);
+    memcpy(at, h->model, sizeof h->model);
+    at += sizeof h->model;
+    put(&at, XXH3_64bits(out, (size_t)(at - out)), 4);
+}
+
+bb_status bb_stream_read_header(const uint8_t in[BB_STREAM_HEADER_BYTES], bb_stream_header *out, bb_error *err) {
+    const uint8_t *at = in + sizeof magic;
+    if (memcmp(in, magic, sizeof magic) != 0)
+        return bb_fail(err, BB_ERR_FORMAT, "byte 0: not a stream of bitbyte compress: it begins with %02x %02x %02x %02x",
+                       in[0], in[1], in[2], in[3]);
+    int version = (int)get(&at, 1);
+    if (version != BB_STREAM_VERSION)
+        return bb_fail(err, BB_ERR_UNSUPPORTED, "byte 4: a compressed stream of version %d; this program reads version %d",
+                       version, BB_STREAM_VERSION);
+    *out = (bb_stream_header){.kv_cache = (bb_kv_type)get(&at, 1)};
+    out->block_bits = (int)get(&at, 1);
+    uint64_t window = get(&at, 4);
+    out->parameters = get(&at, 8);
+    memcpy(out->model, at, sizeof out->model);
+    at += sizeof out->model;
+    uint32_t expected = (uint32_t)XXH3_64bits(in, (size_t)(at - in)), found = (uint32_t)get(&at, 4);
+    if (found != expected)
+        return bb_fail(err, BB_ERR_FORMAT, "byte 0: the header is damaged: its checksum is %08x, expected %08x", found,
+                       expected);
+    if (out->kv_cache > BB_KV_F32 || out->block_bits < BB_STREAM_MIN_BLOCK_BITS || out->block_bits > BB_STREAM_MAX_BLOCK_BITS ||
+        window < 2 || window > BB_STREAM_MAX_WINDOW)
+        return bb_fail(err, BB_ERR_FORMAT, "byte 5: cache type %d, block bits %d, window %llu: out of range",
+                       (int)out->kv_cache, out->block_bits, (unsigned long long)window);
+    out->window = (int)window;
+    return BB_OK;
+}
+
+size_t bb_stream_write_block(const bb_stream_block *b, uint8_t *out) {
+    uint8_t *at = out;
+    put(&at, b->kind, 1);
+    if (b->kind == BB_BLOCK_END) {
+        put(&at, b->total, 6);
+        put(&at, b->hash, 8);
+    } else {
+        put(&at, b->size, 4);
+        if (b->kind != BB_BLOCK_STORED) put(&at, b->coded, 4);
+        put(&at, b->check, 4);
+    }
+    return (size_t)(at - out);
+}
+
+size_t bb_stream_block_bytes(uint8_t first) {
+    switch (first) {
+    case BB_BLOCK_END: return BB_STREAM_END_BYTES;
+    case BB_BLOCK_STORED: return BB_STREAM_STORED_BYTES;
+    case BB_BLOCK_ZSTD:
+    case BB_BLOCK_MODEL: return BB_STREAM_BLOCK_BYTES;
+    default: return 0;
+    }
+}
+
+bb_status bb_stream_read_block(const uint8_t *in, int block_bits, bb_stream_block *out, bb_error *err) {
+    const uint8_t *at = in;
+    *out = (bb_stream_block){.kind = (bb_block_kind)get(&at, 1)};
+    if (out->kind == BB_BLOCK_END) {
+        out->total = get(&at, 6);
+        out->hash = get(&at, 8);
+        return BB_OK;
+    }
+    out->size = (uint32_t)get(&at, 4);
+    out->coded = out->kind == BB_BLOCK_STORED ? out->size : (uint32_t)get(&at, 4);
+    out->check = (uint32_t)get(&at, 4);
+    if (out->size < 1 || out->size > (uint32_t)1 << block_bits || out->coded < 1 ||
+        (out->kind != BB_BLOCK_STORED && out->coded >= out->size))
+        return bb_fail(err, BB_ERR_FORMAT, "a block of %u bytes in %u: expected 1 to %u, in fewer", out->size, out->coded,
+                       (uint32_t)1 << block_bits);
+    return BB_OK;
+}
+
+uint32_t bb_stream_check(const bb_stream_block *b, const uint8_t *coded, const uint8_t *bytes) {
+    uint64_t seed = (uint64_t)b->kind << 56 ^ (uint64_t)b->size << 28 ^ b->coded;
+    return (uint32_t)XXH3_64bits_withSeed(bytes, b->size, XXH3_64bits_withSeed(coded, b->coded, seed));
+}

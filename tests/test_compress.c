@@ -1,0 +1,280 @@
+// SPDX-License-Identifier: MIT
+/* Compression: whatever is written comes back byte for byte; what is damaged, cut short or of another model is refused. */
+#include "support.h"
+
+#include "coding/counts.h"
+#include "coding/range_coder.h"
+#include "core/rng.h"
+#include "levels.h"
+#include "tiny_model.h"
+
+enum { MAX_SIZE = 300000 };
+#define EXPECTED_HASH 0x98320a9d8498217cu
+
+static bb_device *device;
+static bb_model *model, *other;
+static uint64_t drawn;
+
+static int64_t below(int64_t n) { return (int64_t)bb_rng_below(11, BB_STREAM_TEST, drawn++, (uint64_t)n); }
+
+static int set_up(void **state) {
+    (void)state;
+    bb_config small = tiny;
+    small.n_layer = 1;
+    assert_ok(bb_device_open("cpu", 2, &device, &test_error));
+    assert_ok(bb_model_create(device, &small, 3, &model, &test_error));
+    assert_ok(bb_model_create(device, &small, 4, &other, &test_error));
+    return 0;
+}
+
+static int tear_down(void **state) {
+    (void)state;
+    bb_model_free(model);
+    bb_model_free(other);
+    bb_device_close(device);
+    return 0;
+}
+
+/* ---- counts and coder ------------------------------------------------------------------------------------------------------ */
+
+static void counts_follow_the_logits(void **state) {
+    (void)state;
+    float logits[256];
+    uint32_t counts[256];
+    for (int round = 0; round < 300; round++) {
+        double spread = (double)(1 << below(8)) / 8, sum = 0;
+        for (int i = 0; i < 256; i++) logits[i] = (float)((double)(below(20001) - 10000) * 1e-4 * spread);
+        if (round % 7 == 0) logits[below(256)] = (float)NAN;
+        if (round % 11 == 0) logits[below(256)] = -INFINITY;
+        bb_counts_from_logits(logits, counts);
+        uint64_t total = 0;
+        for (int i = 0; i < 256; i++) {
+            assert_true(counts[i] >= 1);
+            total += counts[i];
+            if (isfinite(logits[i])) sum += exp((double)logits[i]);
+        }
+        assert_int_equal(total, BB_COUNTS_TOTAL);
+        for (int i = 0; i < 256 && round % 7; i++) {
+            double p = isfinite(logits[i]) ? exp((double)logits[i]) / sum : 0;
+            double expected = 1 + p * (BB_COUNTS_TOTAL - 256);
+            if (!(fabs(counts[i] - expected) <= 260 + 1e-6 * expected))
+                fail_msg("count %d: %u, not %g", i, counts[i], expected);
+        }
+    }
+    for (int i = 0; i < 256; i++) logits[i] = (float)NAN; /* still counts */
+    bb_counts_from_logits(logits, counts);
+    assert_true(counts[255] >= 1 && counts[0] >= 1);
+    /* the same on every machine: a hash of counts, made once */
+    uint64_t hash = 0;
+    for (int round = 0; round < 100; round++) {
+        for (int i = 0; i < 256; i++)
+            logits[i] =
+                (float)((int64_t)bb_rng_below(5, BB_STREAM_TEST, (uint64_t)(round * 256 + i), 4000001) - 2000000) * 4e-6F;
+        bb_counts_from_logits(logits, counts);
+        for (int i = 0; i < 256; i++) hash = (hash ^ counts[i]) * 0x9E3779B97F4A7C15u;
+    }
+    if (hash != EXPECTED_HASH) fail_msg("the counts' hash is %016llx", (unsigned long long)hash);
+}
+
+static void the_coder_gives_back_what_it_took(void **state) {
+    (void)state;
+    enum { N = 20000 };
+    static uint32_t lows[N], counts[N];
+    bb_range_encoder e = {.bytes = NULL};
+    for (int round = 0; round < 40; round++) {
+        double bits = 0;
+        int n = (int)below(round % 2 ? N : 10);
+        bb_range_encoder_begin(&e);
+        for (int i = 0; i < n; i++) {
+            int64_t kind = below(4);
+            counts[i] = kind == 0   ? 1
+                        : kind == 1 ? (uint32_t)(BB_COUNTS_TOTAL - 255)
+                                    : (uint32_t)(1 + below(BB_COUNTS_TOTAL - 1));
+            lows[i] = (uint32_t)below(BB_COUNTS_TOTAL - counts[i] + 1);
+            bb_range_encode(&e, lows[i], counts[i]);
+            bits += BB_COUNTS_BITS - log2(counts[i]);
+        }
+        bb_range_encoder_end(&e);
+        assert_false(e.no_memory);
+        if (!((double)e.size <= bits / 8 * 1.0001 + 4)) fail_msg("%d symbols: %zu bytes, not %g", n, e.size, bits / 8);
+        bb_range_decoder d;
+        bb_range_decoder_begin(&d, e.bytes, e.size);
+        for (int i = 0; i < n; i++) {
+            uint32_t target = bb_range_decode_target(&d);
+            assert_true(target >= lows[i] && target - lows[i] < counts[i]);
+            bb_range_decode_take(&d, lows[i], counts[i]);
+        }
+        assert_true(d.at == d.end);
+    }
+    bb_range_encoder_free(&e);
+}
+
+/* ---- streams ----------------------------------------------------------------------------------------------------------------- */
+
+typedef struct buffer {
+    uint8_t *bytes;
+    size_t size, capacity;
+} buffer;
+
+static bool take(void *user, const uint8_t *bytes, size_t size) {
+    buffer *b = user;
+    if (b->size + size > b->capacity) {
+        b->capacity = 2 * (b->size + size) + 1000;
+        b->bytes = realloc(b->bytes, b->capacity);
+        assert_non_null(b->bytes);
+    }
+    memcpy(b->bytes + b->size, bytes, size);
+    b->size += size;
+    return true;
+}
+
+static bb_compress_options options_for(buffer *out) {
+    bb_compress_options o;
+    bb_compress_options_default(&o);
+    o.lanes = 1 + (int)below(20);
+    o.block_bytes = 65536;
+    o.context_length = 24 + (int)below(80);
+    o.kv_cache = (bb_kv_type)below(3);
+    o.on_output = take;
+    o.user = out;
+    return o;
+}
+
+static void compress(const uint8_t *bytes, size_t size, buffer *out) {
+    bb_compressor *c;
+    bb_compress_options o = options_for(out);
+    out->size = 0;
+    assert_ok(bb_compressor_open(model, &o, &c, &test_error));
+    for (size_t at = 0, n; at < size; at += n) {
+        n = 1 + (size_t)below(below(2) ? 100 : MAX_SIZE);
+        if (n > size - at) n = size - at;
+        assert_ok(bb_compressor_write(c, bytes + at, n, &test_error));
+    }
+    assert_ok(bb_compressor_finish(c, &test_error));
+    bb_compressor_close(c);
+}
+
+/* Feeds it in pieces; returns the first failure, or what finish says. */
+static bb_status decompress(bb_model *with, const uint8_t *bytes, size_t size, buffer *out) {
+    bb_decompressor *d;
+    bb_compress_options o = options_for(out);
+    out->size = 0;
+    assert_ok(bb_decompressor_open(with, &o, &d, &test_error));
+    bb_status status = BB_OK;
+    for (size_t at = 0, n; at < size && status == BB_OK; at += n) {
+        n = 1 + (size_t)below(below(2) ? 50 : MAX_SIZE);
+        if (n > size - at) n = size - at;
+        status = bb_decompressor_write(d, bytes + at, n, &test_error);
+    }
+    if (status == BB_OK) status = bb_decompressor_finish(d, &test_error);
+    bb_decompressor_close(d);
+    return status;
+}
+
+/* Texts of many kinds. */
+static size_t draw_input(int kind, uint8_t *x) {
+    static const char words[] = "the line says that it is not the same as it was ";
+    size_t size = kind == 0 ? (size_t)below(4) : (size_t)below(kind == 9 ? 140000 : 1500);
+    for (size_t i = 0; i < size; i++) switch (kind) {
+        case 1: x[i] = (uint8_t)below(256); break;                                         /* random */
+        case 2: x[i] = 0; break;                                                           /* one byte, many times */
+        case 3: x[i] = (uint8_t)words[i % (sizeof words - 1)]; break;                      /* a text */
+        case 4: x[i] = (uint8_t)(i / 3); break;                                            /* ramps */
+        case 5: x[i] = (uint8_t)(below(20) ? 'a' : below(256)); break;                     /* nearly one byte */
+        case 6: x[i] = (uint8_t)words[(size_t)below((int64_t)sizeof words - 1)]; break;    /* letters */
+        case 7: x[i] = (uint8_t)(i < size / 2 ? below(256) : 'x'); break;                  /* half random */
+        case 8: x[i] = i > 40 ? x[i - (size_t)below(2) - 39] : (uint8_t)below(256); break; /* repeats */
+        default: x[i] = (uint8_t)(below(50) ? 255 : below(256)); break;
+        }
+    return size;
+}
+
+static void any_input_comes_back(void **state) {
+    (void)state;
+    static uint8_t x[MAX_SIZE];
+    buffer coded = {0}, back = {0};
+    for (int round = 0; round < 54; round++) {
+        size_t size = draw_input(round % 9, x);
+        compress(x, size, &coded);
+        if ((double)coded.size > 1.001 * (double)size + 64)
+            fail_msg("kind %d: %zu bytes became %zu", round % 9, size, coded.size);
+        assert_true(bb_is_compressed(coded.bytes, coded.size));
+        assert_ok(decompress(model, coded.bytes, coded.size, &back));
+        assert_int_equal(back.size, size);
+        assert_memory_equal(back.bytes, x, size);
+    }
+    size_t size = draw_input(9, x); /* several blocks */
+    compress(x, size, &coded);
+    assert_ok(decompress(model, coded.bytes, coded.size, &back));
+    assert_int_equal(back.size, size);
+    assert_memory_equal(back.bytes, x, size);
+    free(coded.bytes);
+    free(back.bytes);
+}
+
+/* What has been given before the error is the beginning of the input. */
+static void damage_is_found(void **state) {
+    (void)state;
+    static uint8_t x[MAX_SIZE], bad[MAX_SIZE];
+    buffer coded = {0}, back = {0};
+    for (int round = 0; round < 36; round++) {
+        size_t size = draw_input(round % 3 == 0 ? 3 : round % 3 == 1 ? 6 : 1, x);
+        compress(x, size, &coded);
+        assert_true(coded.size < MAX_SIZE);
+        memcpy(bad, coded.bytes, coded.size);
+        size_t at = (size_t)below((int64_t)coded.size);
+        bad[at] ^= (uint8_t)(1 << below(8));
+        bb_status status = decompress(model, bad, coded.size, &back);
+        if (status != BB_ERR_FORMAT && status != BB_ERR_UNSUPPORTED)
+            fail_msg("a changed byte %zu of %zu gives %s", at, coded.size, bb_status_name(status));
+        assert_message(test_error, "byte ");
+        assert_true(back.size <= size);
+        if (back.size) assert_memory_equal(back.bytes, x, back.size);
+        if (coded.size > 40) {
+            size_t cut = (size_t)below((int64_t)coded.size);
+            assert_int_equal(decompress(model, coded.bytes, cut, &back), BB_ERR_FORMAT);
+            assert_message(test_error, "cut short");
+        }
+        coded.bytes[coded.size] = 0; /* take() leaves room */
+        assert_int_equal(decompress(model, coded.bytes, coded.size + 1, &back), BB_ERR_FORMAT);
+        assert_message(test_error, "more bytes follow");
+        assert_int_equal(decompress(other, coded.bytes, coded.size, &back), BB_ERR_FORMAT);
+        assert_message(test_error, "made with another model");
+        assert_int_equal(back.size, 0);
+    }
+    free(coded.bytes);
+    free(back.bytes);
+}
+
+/* Lanes, as the model does not know the words: the size with one lane is near what the model's logits promise. */
+static void the_size_is_what_the_model_promises(void **state) {
+    (void)state;
+    static uint8_t x[20000];
+    buffer coded = {0};
+    bb_compressor *c;
+    bb_compress_options o = options_for(&coded);
+    o.lanes = 1;
+    o.context_length = 64;
+    o.kv_cache = BB_KV_F32;
+    for (size_t i = 0; i < sizeof x; i++) x[i] = (uint8_t)(200 + below(40));
+    bb_score_text t = {.text = {x, sizeof x}};
+    bb_score_options score = {.seq_len = 64};
+    assert_ok(bb_score(model, &t, 1, &score, &test_error));
+    assert_ok(bb_compressor_open(model, &o, &c, &test_error));
+    assert_ok(bb_compressor_write(c, x, sizeof x, &test_error));
+    assert_ok(bb_compressor_finish(c, &test_error));
+    bb_compressor_close(c);
+    double size = (double)coded.size, promised = t.bits / 8;
+    /* an untrained model may lose to zstd; then the stream is smaller */
+    if (!(size < 1.005 * promised + 64)) fail_msg("%g bytes, promised %g", size, promised);
+    free(coded.bytes);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {cmocka_unit_test(counts_follow_the_logits),
+                                       cmocka_unit_test(the_coder_gives_back_what_it_took),
+                                       cmocka_unit_test(any_input_comes_back), cmocka_unit_test(damage_is_found),
+                                       cmocka_unit_test(the_size_is_what_the_model_promises)};
+    if (begin_level(NULL)) return cmocka_run_group_tests(tests, set_up, tear_down);
+    return cmocka_run_group_tests(tests, set_up, tear_down);
+}

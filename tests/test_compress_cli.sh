@@ -1,0 +1,115 @@
+#!/usr/bin/env bash
+# SPDX-License-Identifier: MIT
+# bitbyte compress and decompress: files, pipes, the habits of zstd's command line, and what is refused.
+set -u
+# shellcheck source=tests/program_helpers.sh
+. "$(dirname "$0")/program_helpers.sh"
+expect 0 "$bitbyte" train --data text.txt --out run --n_layer 2 --d_model 64 --n_head 2 --d_ff 128 --seq_len 64 --batch_size 16 \
+    --grad_accum 1 --steps 150 --device "$device"
+expect 0 "$bitbyte" export run --out packed.safetensors
+export BITBYTE_MODEL=run
+compress=("$bitbyte" compress --device "$device")
+decompress=("$bitbyte" decompress --device "$device")
+
+# ---- a file: far smaller than by zstd alone; comes back, with its mode and time
+for ((i = 0; i < 60; i++)); do printf 'The %dth line says that %d and %d are not the same.\n' "$i" $((i * 9)) $((i * 9 + 1)); done >data
+cp data original
+chmod 640 data
+touch -d '2001-02-03 04:05:06' data
+expect 0 "${compress[@]}" data
+complains "data: "
+complains "bits per byte"
+[ "$(stat -c '%a %Y' data.bby)" = "$(stat -c '%a %Y' data)" ] || fail "mode and time of data.bby"
+expect 0 "$bitbyte" info data.bby --json
+[ "$(json_value out bytes) $(json_value out compressed_bytes)" = "$(wc -c <data) $(wc -c <data.bby)" ] || fail "info data.bby"
+json_value out blocks | grep -q '"model":1' || fail "info data.bby: blocks"
+expect 1 "${decompress[@]}" data.bby
+complains "data: exists already; use -f"
+cmp data original || fail "data was touched"
+rm data
+expect 0 "${decompress[@]}" data.bby
+cmp data original || fail "data came back changed"
+[ "$(stat -c '%a %Y' data.bby)" = "$(stat -c '%a %Y' data)" ] || fail "mode and time of data"
+expect 0 "${compress[@]}" -d -f data.bby
+cmp data original || fail "compress -d -f"
+expect 0 "${compress[@]}" -t data.bby
+complains "good"
+# the packed model is the same model
+expect 0 "${decompress[@]}" -c --model packed.safetensors data.bby
+cmp out original || fail "decompress with the packed model"
+
+# ---- the example in C
+if [ -x "$2/compress" ]; then
+    expect 0 "$2/compress" packed.safetensors original
+    says "the same"
+fi
+
+# ---- the same stream for any number of threads; other levels
+for threads in 1 2; do
+    "${compress[@]}" -q -c -T$threads data >t$threads 2>err || fail "compress -T$threads"
+    [ ! -s err ] || fail "compress -q says something"
+done
+[ "$(cat t1 t2 | cksum)" = "$(cat data.bby data.bby | cksum)" ] || fail "the stream depends on the number of threads"
+for level in 1 9; do
+    "${compress[@]}" -$level <data >out$level 2>err || fail "compress -$level"
+    "${decompress[@]}" <out$level 2>err | cmp - original || fail "compress -$level: another text"
+done
+[ "$(wc -c <out9)" -le "$(wc -c <out1)" ] || fail "-9 is larger than -1"
+"${compress[@]}" --lanes 3 --block 64 --context_length 40 --kv_cache f32 -c data 2>err | "${decompress[@]}" -q | cmp - original || fail "compress --lanes"
+
+# ---- anything: empty, one byte, random, many blocks
+: >empty
+printf x >one
+head -c 150000 /dev/urandom >random
+head -c 200000 /dev/zero >zeros
+for file in empty one random zeros; do
+    "${compress[@]}" -q --block 64 -k $file 2>err || fail "compress $file"
+    [ "$(wc -c <$file.bby)" -le $(($(wc -c <$file) * 1001 / 1000 + 64)) ] || fail "$file.bby is too large: $(wc -c <$file.bby)"
+    "${decompress[@]}" -c $file.bby 2>err | cmp - $file || fail "$file came back changed"
+done
+expect 0 "${compress[@]}" -t -v empty.bby one.bby random.bby zeros.bby
+[ "$(grep -c good err)" = 4 ] || fail "compress -t of four"
+expect 0 "${compress[@]}" --rm -o moved.bby random --json
+[ ! -e random ] || fail "--rm left the file"
+[ "$(json_value out output)" = moved.bby ] || fail "compress --json"
+expect 1 "${compress[@]}" nowhere one
+complains "nowhere: cannot open it"
+[ -e one.bby ] || fail "the file after one that failed"
+
+# ---- what is damaged or does not belong is refused, and leaves nothing
+size=$(wc -c <data.bby)
+cp data.bby bad.bby
+printf '\x55' | dd of=bad.bby bs=1 seek=$((size / 2)) conv=notrunc 2>/dev/null
+expect 1 "${decompress[@]}" bad.bby
+complains "bad.bby: byte "
+[ -z "$(find . -name bad -o -name '*.partial')" ] || fail "something was left of bad.bby"
+head -c $((size - 3)) data.bby >bad.bby
+expect 1 "${decompress[@]}" -t bad.bby
+complains "cut short"
+expect 1 "$bitbyte" info bad.bby
+complains "cut short"
+{ cat data.bby; echo; } >bad.bby
+expect 1 "${decompress[@]}" -t bad.bby
+complains "more bytes follow"
+expect 1 "${decompress[@]}" -c data
+complains "not a stream of bitbyte compress"
+expect 0 "$bitbyte" train --data text.txt --out other "${tiny[@]}" --steps 2
+expect 1 "${decompress[@]}" -c --model other data.bby
+complains "made with another model"
+[ ! -s out ] || fail "bytes of another model"
+expect 2 env -u BITBYTE_MODEL "${compress[@]}" data
+complains "BITBYTE_MODEL is not set"
+expect 1 "${decompress[@]}" original
+complains "does not end in .bby"
+expect 2 "${compress[@]}" -c -o x data
+expect 2 "${compress[@]}" -x data
+complains "unknown option '-x'"
+expect 2 "${compress[@]}" -T
+complains "needs a value"
+expect 1 "${compress[@]}" .
+complains "is a folder"
+if command -v script >/dev/null; then
+    script -qec "${compress[*]} -c data" typescript >/dev/null </dev/null && fail "compressed bytes went to a terminal"
+    grep -q "to a terminal" typescript || fail "compress -c on a terminal does not say why"
+fi
+echo "passed"
