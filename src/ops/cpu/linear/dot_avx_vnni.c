@@ -63,6 +63,7 @@ INLINE void add_tile(int rows, int64_t row, const bb_dot_sums *out, const bb_dot
                      const uint8_t *panel) {
     for (int64_t column = 0; column < out->columns; column += TILE_COLUMNS) {
         tile_sums sums;
+        EACH_ROW(r) _mm_prefetch((const char *)(out->c + (row + r) * out->stride + column), _MM_HINT_T0);
         EACH_ROW(r) EACH_VECTOR(v) sums[r][v] = _mm256_set1_epi32(-128 * a->sums[row + r]);
         multiply(rows, sums, (const uint8_t *)(a->left + row), 4, BB_DOT_QUAD_ROWS * 4, k_steps, panel + 4 * column);
         EACH_ROW(r) {

@@ -66,10 +66,13 @@ static inline void dot_scaled_row(float *out, const bb_dot_tokens *x, int64_t t)
 }
 
 static inline void dot_pack_quads(bb_dot_quads *a, const bb_dot_tokens *x) {
-    enum { ROWS = BB_DOT_QUAD_ROWS };
+    enum { ROWS = BB_DOT_QUAD_ROWS, PREFETCH_TOKENS = 32 };
+    const int64_t element = (int64_t)bb_dtype_bytes(x->dtype);
     float row[4][ROWS] = {{0}}, inverse[ROWS];
     uint32_t max_bits[ROWS] = {0}; /* bit patterns: magnitudes compare as integers, with NaN largest */
     for (int64_t t = 0; t < x->tokens; t++) {
+        if (t + PREFETCH_TOKENS < x->tokens) /* rows are too far apart for hardware prefetching */
+            BB_SIMD_PREFETCH((const uint8_t *)x->x + (t + PREFETCH_TOKENS) * x->stride * element, x->columns * element, 0);
         dot_scaled_row(row[0], x, t);
 #pragma omp simd
         for (int i = 0; i < ROWS; i++) {
