@@ -77,7 +77,8 @@ static void each_level_overrides_what_it_does_better(void **state) {
                         .ternary_dot = bb_ternary_dot_avx2,
                         .dot = &bb_dot_avx2,
                         .dot_operands = &bb_dot_operands_avx2,
-                        .weight_gradient_i8 = bb_linear_int16_weight_gradient,
+                        .dot_weight = &bb_dot_weight_avx2,
+                        .weight_gradient_i8 = bb_linear_int8_weight_gradient,
                         .muon = &bb_muon_gemm,
                         .peak_f32 = &bb_peak_f32_avx2,
                         .peak_int8 = &bb_peak_int8_avx2,
@@ -86,13 +87,11 @@ static void each_level_overrides_what_it_does_better(void **state) {
     bb_cpu_kernels vnni = k;
     vnni.dot = &bb_dot_avx_vnni;
     vnni.dot_weight = &bb_dot_weight_avx_vnni;
-    vnni.weight_gradient_i8 = bb_linear_int8_weight_gradient;
     vnni.peak_int8 = &bb_peak_int8_avx_vnni;
     assert_row(BB_CPU_AVX2 | BB_CPU_AVX_VNNI, &vnni);
     k.simd = BB_SIMD_AVX512;
     k.attention = BB_ATTENTION_AVX512;
     k.round = bb_round_avx512;
-    k.weight_gradient_i8 = bb_linear_gemm_weight_gradient;
     k.peak_f32 = &bb_peak_f32_avx512;
     assert_row(AVX512, &k);
     k.attention = BB_ATTENTION_AVX512_VNNI;
@@ -100,7 +99,6 @@ static void each_level_overrides_what_it_does_better(void **state) {
     k.dot = &bb_dot_vnni;
     k.dot_operands = &bb_dot_operands_vnni;
     k.dot_weight = &bb_dot_weight_vnni;
-    k.weight_gradient_i8 = bb_linear_int8_weight_gradient;
     k.peak_int8 = &bb_peak_int8_vnni;
     assert_row(AVX512_VNNI, &k);
     k.round = bb_round_avx512bf16;

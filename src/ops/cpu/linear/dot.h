@@ -27,6 +27,13 @@ typedef struct bb_dot_rows {
     const float *scales;
 } bb_dot_rows;
 
+/* A panel of B: bytes of 0..2, and the scale of its columns. */
+typedef struct bb_dot_panel {
+    const uint8_t *codes;
+    int64_t k_steps;
+    float g;
+} bb_dot_panel;
+
 /* Rows of the backward pass, of dtype BB_F32 or BB_BF16, `stride` elements apart, `columns` of each; row t is multiplied by
  * s[t]. */
 typedef struct bb_dot_tokens {
@@ -54,12 +61,12 @@ typedef struct bb_dot_sums {
 
 /* The product of the forward pass and of dx. */
 typedef struct bb_dot_set {
-    int64_t k_steps; /* k_steps of int8() must be a multiple of this */
+    int64_t k_steps; /* those of panels must be a multiple of this */
     /* Called on each thread before and after int8(); NULL: nothing to do. */
     void (*open)(void);
     void (*close)(void);
-    /* y = scale[row] * g * (sum_k a * b - a_sums[row]); panel: bytes of 0..2. With b = q + 1 this is the product with q. */
-    void (*int8)(bb_dot_output out, bb_dot_rows a, int64_t k_steps, const uint8_t *panel, float g);
+    /* y = scale[row] * g * (sum_k a * b - a_sums[row]). With b = q + 1 this is the product with q. */
+    void (*int8)(bb_dot_output out, bb_dot_rows a, bb_dot_panel b);
 } bb_dot_set;
 
 /* What prepares its operands. */
@@ -90,7 +97,7 @@ extern const bb_dot_operands bb_dot_operands_generic;
 #if defined(__x86_64__)
 extern const bb_dot_set bb_dot_avx2, bb_dot_avx_vnni, bb_dot_vnni, bb_dot_amx;
 extern const bb_dot_operands bb_dot_operands_avx2, bb_dot_operands_vnni;
-extern const bb_dot_weight bb_dot_weight_avx_vnni, bb_dot_weight_vnni;
+extern const bb_dot_weight bb_dot_weight_avx2, bb_dot_weight_avx_vnni, bb_dot_weight_vnni;
 #endif
 
 #endif

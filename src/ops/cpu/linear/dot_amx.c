@@ -39,7 +39,16 @@ typedef struct pending {
 typedef struct left_operand {
     const uint8_t *rows;                          /* the first of 32 */
     int64_t row_bytes, half_bytes, product_bytes; /* between rows, to the second 16 rows, between products */
+    int64_t block_bytes;                          /* from 32 rows to the next */
 } left_operand;
+
+/* A block of sums (32, 32): `rows` rows at `row` and `column` of the tile. */
+typedef struct block {
+    left_operand a;
+    const uint8_t *panel;
+    int64_t products, row, rows, column;
+    int32_t *sums;
+} block;
 
 /* whole: all 32 columns are valid. */
 INLINE void finish_row(amx_kind kind, bool whole, const epilogue *epi, const pending *p) {
@@ -104,11 +113,12 @@ INLINE void prefetch_next_panel(pending *p) {
     p->lines -= n;
 }
 
-/* Multiplies the block of `rows` rows (`both`: more than 16) at `row` and `column`; its sums go to sums (32, 32). Meanwhile
- * finishes what is pending in p. */
-INLINE void product(amx_kind kind, bool both, left_operand a, const uint8_t *panel, int64_t products, int64_t row, int64_t rows,
-                    int64_t column, int32_t *sums, pending *p, const epilogue *epi) {
-    int64_t each = (SIDE + products - 1) / products, fetched = row;
+/* Multiplies a block (`both`: of more than 16 rows). Meanwhile finishes what is pending in p. */
+INLINE void product(amx_kind kind, bool both, const block *b, pending *p, const epilogue *epi) {
+    left_operand a = b->a;
+    const uint8_t *panel = b->panel;
+    int32_t *sums = b->sums;
+    int64_t each = (SIDE + b->products - 1) / b->products, fetched = b->row, end = b->row + b->rows;
     /* dW is out of the caches, whether it is added to or not */
     const float *fetch = kind == AMX_BF16 ? epi->out.y : epi->out.residual;
     BB_AMX_ZERO(0);
@@ -117,7 +127,7 @@ INLINE void product(amx_kind kind, bool both, left_operand a, const uint8_t *pan
         BB_AMX_ZERO(2);
         BB_AMX_ZERO(3);
     }
-    for (int64_t i = 0; i < products; i++, a.rows += a.product_bytes, panel += TILE_PANEL_BYTES) {
+    for (int64_t i = 0; i < b->products; i++, a.rows += a.product_bytes, panel += TILE_PANEL_BYTES) {
         BB_AMX_LOAD(6, panel, BB_DOT_K_STEP_BYTES);
         BB_AMX_LOAD(4, a.rows, a.row_bytes);
         BB_AMX_LOAD(7, panel + BB_AMX_BYTES, BB_DOT_K_STEP_BYTES);
@@ -137,7 +147,7 @@ INLINE void product(amx_kind kind, bool both, left_operand a, const uint8_t *pan
                 BB_AMX_BF16(3, 5, 7);
             }
         }
-        prefetch_rows(fetch, epi->out.stride, fetched, fetched + each < row + rows ? fetched + each : row + rows, column);
+        prefetch_rows(fetch, epi->out.stride, fetched, bb_min(fetched + each, end), b->column);
         fetched += each;
         prefetch_next_panel(p);
         finish_rows(kind, p, each, epi);
@@ -151,24 +161,25 @@ INLINE void product(amx_kind kind, bool both, left_operand a, const uint8_t *pan
     }
 }
 
-/* All blocks of `rows` rows: half a panel stays in the first-level cache while A streams past it. block_bytes: of A, from 32
- * rows to the next. */
-INLINE void products(amx_kind kind, left_operand a, int64_t block_bytes, int64_t rows, const uint8_t *panel, int64_t count,
-                     const uint8_t *next, const epilogue *epi) {
+/* All blocks of `rows` rows: half a panel stays in the first-level cache while A streams past it. */
+INLINE void products(amx_kind kind, left_operand a, int64_t rows, const uint8_t *panel, int64_t count, const uint8_t *next,
+                     const epilogue *epi) {
     _Alignas(64) int32_t sums[SIDE * SIDE];
     pending p = {.next_panel = (const char *)next, .lines = next ? count * TILE_PANEL_BYTES / 64 : 0};
     p.lines_each = p.lines / (2 * (rows + SIDE - 1) / SIDE * count) + 1;
     for (int64_t column = 0; column < epi->out.columns; column += SIDE) {
-        const uint8_t *half = panel + column * (int64_t)sizeof(int32_t);
-        left_operand block = a;
-        for (int64_t row = 0; row < rows; row += SIDE, block.rows += block_bytes) {
-            int64_t here = rows - row < SIDE ? rows - row : SIDE;
+        block b = {
+            .a = a, .panel = panel + column * (int64_t)sizeof(int32_t), .products = count, .column = column, .sums = sums};
+        for (int64_t row = 0; row < rows; row += SIDE, b.a.rows += a.block_bytes) {
+            int64_t here = bb_min(rows - row, SIDE);
+            b.row = row;
+            b.rows = here;
             bool both = here > BB_AMX_ROWS;
             if (here < SIDE) bb_amx_configure(both ? BB_AMX_ROWS : (int)here, both ? (int)here - BB_AMX_ROWS : BB_AMX_ROWS);
             if (both)
-                product(kind, true, block, half, count, row, here, column, sums, &p, epi);
+                product(kind, true, &b, &p, epi);
             else
-                product(kind, false, block, half, count, row, here, column, sums, &p, epi);
+                product(kind, false, &b, &p, epi);
             if (here < SIDE) bb_amx_open();
             p.sums = sums;
             p.row = row;
@@ -180,20 +191,20 @@ INLINE void products(amx_kind kind, left_operand a, int64_t block_bytes, int64_t
     finish_rows(kind, &p, SIDE, epi);
 }
 
-static UNINSTRUMENTED void int8(bb_dot_output out, bb_dot_rows a, int64_t k_steps, const uint8_t *panel, float g) {
-    epilogue epi = {out, a, g, out.non_temporal && ((uintptr_t)out.y | (uintptr_t)(4 * out.stride)) % 64 == 0};
-    left_operand left = {(const uint8_t *)a.a, a.stride, BB_AMX_ROWS * a.stride, BB_AMX_BYTES};
-    products(AMX_INT8, left, SIDE * a.stride, a.count, panel, k_steps / K_STEPS, NULL, &epi);
+static UNINSTRUMENTED void int8(bb_dot_output out, bb_dot_rows a, bb_dot_panel b) {
+    epilogue epi = {out, a, b.g, out.non_temporal && ((uintptr_t)out.y | (uintptr_t)(4 * out.stride)) % 64 == 0};
+    left_operand left = {(const uint8_t *)a.a, a.stride, BB_AMX_ROWS * a.stride, BB_AMX_BYTES, SIDE * a.stride};
+    products(AMX_INT8, left, a.count, b.codes, b.k_steps / K_STEPS, NULL, &epi);
 }
 
 static UNINSTRUMENTED void add(bb_dot_sums out, const uint32_t *left, int64_t rows, int64_t k_steps, const void *panel,
                                const void *next) {
     epilogue epi = {.out = {out.c, BB_F32, out.add ? out.c : NULL, out.stride, out.columns, false}};
     int64_t half = k_steps / K_STEPS * TILE_BYTES;
-    left_operand a = {(const uint8_t *)left, BB_AMX_BYTES, half, TILE_BYTES};
+    left_operand a = {(const uint8_t *)left, BB_AMX_BYTES, half, TILE_BYTES, 2 * half};
     for (int64_t rest = k_steps / K_STEPS, count; rest > 0; rest -= count) {
         count = rest < RUN ? rest : RUN;
-        products(AMX_BF16, a, 2 * half, rows, panel, count, next, &epi);
+        products(AMX_BF16, a, rows, panel, count, next, &epi);
         epi.out.residual = out.c;
         a.rows += count * TILE_BYTES;
         panel = (const uint8_t *)panel + count * TILE_PANEL_BYTES;

@@ -23,21 +23,21 @@ INLINE __m512i round_two(__m512 low, __m512 high) {
 
 /* ---- forward and dx -------------------------------------------------------------------------------------------------------- */
 
-INLINE void int8_tile(int rows, bool whole, int64_t row, const bb_dot_output *out, const bb_dot_rows *a, int64_t k_steps,
-                      const uint8_t *panel, float g) {
+INLINE void int8_tile(int rows, bool whole, int64_t row, const bb_dot_output *out, const bb_dot_rows *a,
+                      const bb_dot_panel *b) {
     sums acc;
     EACH_ROW(r) EACH_VECTOR(v) acc[r][v] = _mm512_set1_epi32(-a->sums[row + r]);
     if (out->residual) EACH_ROW(r) prefetch_row(out, row + r);
-    multiply(DOT_INT8, rows, acc, (left_operand){a->a + row * a->stride, a->stride, 4}, k_steps, panel);
+    multiply(DOT_INT8, rows, acc, (left_operand){a->a + row * a->stride, a->stride, 4}, b->k_steps, b->codes);
     EACH_ROW(r) {
-        __m512 scale = _mm512_set1_ps(a->scales[row + r] * g), values[VECTORS];
+        __m512 scale = _mm512_set1_ps(a->scales[row + r] * b->g), values[VECTORS];
         EACH_VECTOR(v) values[v] = _mm512_mul_ps(scale, _mm512_cvtepi32_ps(acc[r][v]));
         store_row(whole, out, row + r, values);
     }
 }
 
-static UNINSTRUMENTED void int8(bb_dot_output out, bb_dot_rows a, int64_t k_steps, const uint8_t *panel, float g) {
-    TILES(int8_tile, a.count, out.columns, &out, &a, k_steps, panel, g);
+static UNINSTRUMENTED void int8(bb_dot_output out, bb_dot_rows a, bb_dot_panel b) {
+    TILES(int8_tile, a.count, out.columns, &out, &a, &b);
 }
 
 static UNINSTRUMENTED void row_sums(int32_t *out, const int8_t *a, int64_t rows, int64_t K) {

@@ -45,19 +45,16 @@ INLINE void multiply(int rows, tile_sums sums, const uint8_t *a, int64_t row_byt
         }                                                                                                                      \
     } while (0)
 
-INLINE void int8_tile(int rows, int64_t row, const bb_dot_output *out, const bb_dot_rows *a, int64_t k_steps,
-                      const uint8_t *panel, float g) {
+INLINE void int8_tile(int rows, int64_t row, const bb_dot_output *out, const bb_dot_rows *a, const bb_dot_panel *b) {
     for (int64_t column = 0; column < out->columns; column += TILE_COLUMNS) {
         tile_sums sums;
         EACH_ROW(r) EACH_VECTOR(v) sums[r][v] = _mm256_set1_epi32(-a->sums[row + r]);
-        multiply(rows, sums, (const uint8_t *)a->a + row * a->stride, a->stride, 4, k_steps, panel + 4 * column);
-        EACH_ROW(r) finish_row(out, row + r, column, sums[r], a->scales[row + r] * g);
+        multiply(rows, sums, (const uint8_t *)a->a + row * a->stride, a->stride, 4, b->k_steps, b->codes + 4 * column);
+        EACH_ROW(r) finish_row(out, row + r, column, sums[r], a->scales[row + r] * b->g);
     }
 }
 
-static UNINSTRUMENTED void int8(bb_dot_output out, bb_dot_rows a, int64_t k_steps, const uint8_t *panel, float g) {
-    TILES(int8_tile, a.count, &out, &a, k_steps, panel, g);
-}
+static UNINSTRUMENTED void int8(bb_dot_output out, bb_dot_rows a, bb_dot_panel b) { TILES(int8_tile, a.count, &out, &a, &b); }
 
 INLINE void add_tile(int rows, int64_t row, const bb_dot_sums *out, const bb_dot_quads *a, int64_t k_steps,
                      const uint8_t *panel) {

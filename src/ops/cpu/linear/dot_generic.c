@@ -22,17 +22,17 @@ static void finish_row(const bb_dot_output *out, int64_t row, const int32_t *sum
     for (int64_t n = 0; n < out->columns; n++) y[n] = residual ? values[n] + residual[n] : values[n];
 }
 
-static void int8(bb_dot_output out, bb_dot_rows a, int64_t k_steps, const uint8_t *panel, float g) {
+static void int8(bb_dot_output out, bb_dot_rows a, bb_dot_panel b) {
     enum { ROWS = 48 }; /* whose sums stay in the first-level cache */
     int32_t sums[ROWS][BB_DOT_COLUMNS];
     for (int64_t row = 0, rows; row < a.count; row += rows) {
         rows = bb_min(a.count - row, ROWS);
         for (int64_t r = 0; r < rows; r++)
             for (int n = 0; n < BB_DOT_COLUMNS; n++) sums[r][n] = -a.sums[row + r];
-        for (int64_t i = 0; i < k_steps; i++)
+        for (int64_t i = 0; i < b.k_steps; i++)
             for (int64_t r = 0; r < rows; r++)
-                add_k_step(sums[r], a.a + (row + r) * a.stride + 4 * i, panel + i * BB_DOT_K_STEP_BYTES);
-        for (int64_t r = 0; r < rows; r++) finish_row(&out, row + r, sums[r], a.scales[row + r] * g);
+                add_k_step(sums[r], a.a + (row + r) * a.stride + 4 * i, b.codes + i * BB_DOT_K_STEP_BYTES);
+        for (int64_t r = 0; r < rows; r++) finish_row(&out, row + r, sums[r], a.scales[row + r] * b.g);
     }
 }
 

@@ -59,7 +59,8 @@ static void forward_unit(const bb_slabs *s, const bb_slab_unit *u) {
         bb_ternary_panel p = bb_ternary_panel_at(f->t, u->first + j);
         int64_t at = u->m0 * f->t->n + p.first;
         bb_dot_output out = {f->y + at, BB_F32, f->residual ? f->residual + at : NULL, f->t->n, p.rows, f->non_temporal};
-        kernels_of(s)->dot->int8(out, rows, f->k_steps, u->panels + j * s->panel_bytes, f->t->scale[p.segment]);
+        bb_dot_panel panel = {u->panels + j * s->panel_bytes, f->k_steps, f->t->scale[p.segment]};
+        kernels_of(s)->dot->int8(out, rows, panel);
     }
 }
 
@@ -140,8 +141,8 @@ static void gradient_unit(const bb_slabs *s, const bb_slab_unit *u) {
     for (int64_t j = 0; j < u->count; j++) {
         int64_t k0 = (u->first + j) * BB_PANEL;
         bb_dot_output out = {g->dx + u->m0 * K + k0, BB_BF16, NULL, K, bb_min(K - k0, BB_PANEL), false};
-        kernels_of(s)->dot->int8(out, (bb_dot_rows){q, g->stride, u->rows, sums, scales}, g->stride / 4,
-                                 u->panels + j * s->panel_bytes, 1.0f);
+        bb_dot_panel panel = {u->panels + j * s->panel_bytes, g->stride / 4, 1.0f};
+        kernels_of(s)->dot->int8(out, (bb_dot_rows){q, g->stride, u->rows, sums, scales}, panel);
     }
 }
 

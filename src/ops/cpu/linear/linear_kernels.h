@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
 /* The implementations of a ternary linear layer: of a few rows (linear_small_batch.c); of int8 inputs in integers
- * (linear_int8.c, for dW linear_weight.c or linear_int16.c); in bf16 (linear_bf16.c); and on oneDNN (linear_gemm.c) for whatever
+ * (linear_int8.c, for dW linear_weight.c); in bf16 (linear_bf16.c); and on oneDNN (linear_gemm.c) for whatever
  * is in neither. kernels.c selects by processor, linear.c by operands. */
 #ifndef BB_OPS_CPU_LINEAR_KERNELS_H
 #define BB_OPS_CPU_LINEAR_KERNELS_H
@@ -26,8 +26,6 @@ bb_weight_gradient_kernel bb_linear_gemm_weight_gradient;
 #define BB_MIN_GRADIENT_SCALE 1e-30f
 
 #if defined(__x86_64__)
-/* AVX2; x in int8. */
-bb_weight_gradient_kernel bb_linear_int16_weight_gradient;
 /* AVX-512 with BF16. Forward: x in bf16. dW: any. */
 void bb_linear_bf16_forward(bb_device *dev, float *y, const float *residual, bb_rows x, const bb_ternary *t, int64_t M);
 void bb_linear_bf16_input_gradient(bb_device *dev, bb_bf16 *dx, const void *dy, bb_dtype dy_dtype, const bb_ternary *t,

@@ -70,10 +70,17 @@ INLINE void k_step(int rows, int vectors, tile_sums acc, const int8_t *a, int64_
     }
 }
 
+/* Rows of a, and blocks of a run. */
+typedef struct run_rows {
+    const int8_t *a;
+    int64_t stride, blocks;
+} run_rows;
+
 /* sums += product of a run of blocks with `rows` rows and 8 * vectors of the panel's rows. `panel` is the panel's bytes, or its
  * k-steps if expanded. expanded, rows and vectors are constants. */
-INLINE void tile(bool expanded, int rows, int vectors, int32_t *sums, const int8_t *a, int64_t a_stride, int64_t blocks,
-                 const uint8_t *panel) {
+INLINE void tile(bool expanded, int rows, int vectors, int32_t *sums, const run_rows *r0, const uint8_t *panel) {
+    const int8_t *a = r0->a;
+    int64_t a_stride = r0->stride, blocks = r0->blocks;
     tile_sums acc;
     __m256i codes[VECTORS];
     EACH_ROW(r) EACH_VECTOR(v) acc[r][v] = _mm256_setzero_si256();
@@ -98,19 +105,19 @@ INLINE void tile(bool expanded, int rows, int vectors, int32_t *sums, const int8
 }
 
 /* `rows` and `vectors` are chosen so that a tile's sums fit in registers. */
-INLINE void row_group(bool expanded, int rows, int vectors, int32_t *sums, const int8_t *a, int64_t a_stride, int64_t blocks,
-                      const uint8_t *panel) {
-    for (int v = 0; v < VECTORS; v += vectors) tile(expanded, rows, vectors, sums + 8 * v, a, a_stride, blocks, panel + 32 * v);
+INLINE void row_group(bool expanded, int rows, int vectors, int32_t *sums, const run_rows *a, const uint8_t *panel) {
+    for (int v = 0; v < VECTORS; v += vectors) tile(expanded, rows, vectors, sums + 8 * v, a, panel + 32 * v);
 }
 
 INLINE void run(bool expanded, int32_t *sums, const int8_t *a, int64_t a_stride, int64_t rows, int64_t blocks,
                 const uint8_t *panel) {
-    for (; rows >= ROWS; rows -= ROWS, sums += ROWS * BB_PANEL, a += ROWS * a_stride)
-        row_group(expanded, ROWS, 2, sums, a, a_stride, blocks, panel);
+    run_rows at = {a, a_stride, blocks};
+    for (; rows >= ROWS; rows -= ROWS, sums += ROWS * BB_PANEL, at.a += ROWS * a_stride)
+        row_group(expanded, ROWS, 2, sums, &at, panel);
     switch (rows) {
-    case 1: row_group(expanded, 1, 8, sums, a, a_stride, blocks, panel); break;
-    case 2: row_group(expanded, 2, 4, sums, a, a_stride, blocks, panel); break;
-    case 3: row_group(expanded, 3, 2, sums, a, a_stride, blocks, panel); break;
+    case 1: row_group(expanded, 1, 8, sums, &at, panel); break;
+    case 2: row_group(expanded, 2, 4, sums, &at, panel); break;
+    case 3: row_group(expanded, 3, 2, sums, &at, panel); break;
     default: break;
     }
 }

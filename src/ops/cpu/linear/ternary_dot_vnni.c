@@ -28,10 +28,18 @@ INLINE __m512i codes_at(__m512i x, int c, int chains) {
     return _mm512_and_si512(shift ? _mm512_srli_epi16(x, 2 * shift) : x, _mm512_set1_epi8((char)(3 << 2 * place)));
 }
 
+/* Rows of a, and blocks of a run. */
+typedef struct run_rows {
+    const int8_t *a;
+    int64_t stride, blocks;
+} run_rows;
+
 /* sums += product of a run of packed blocks with `rows` rows, `vectors` of the panel's vectors at a time. rows, chains, vectors
  * and to_l1 are constants; to_l1: prefetch into the first-level cache, otherwise the second. */
-INLINE void packed(int rows, int chains, int vectors, bool to_l1, int32_t *sums, const int8_t *a, int64_t a_stride,
-                   int64_t blocks, const uint8_t *run) {
+INLINE void packed(int rows, int chains, int vectors, bool to_l1, int32_t *sums, const run_rows *rows_of_run,
+                   const uint8_t *run) {
+    const int8_t *a = rows_of_run->a;
+    int64_t a_stride = rows_of_run->stride, blocks = rows_of_run->blocks;
     const char *prefetch = (const char *)run + PREFETCH_BYTES;
     for (int first = 0; first < VECTORS; first += vectors, run += 64 * vectors, sums += 16 * vectors) {
         __m512i acc[SUMS][VECTORS];
@@ -85,16 +93,14 @@ INLINE void packed(int rows, int chains, int vectors, bool to_l1, int32_t *sums,
     CASE(15)                                                                                                                   \
     CASE(16)
 
-typedef void small_batch_kernel(int32_t *sums, const int8_t *a, int64_t a_stride, int64_t rows, int64_t blocks,
-                                const uint8_t *run);
+typedef void small_batch_kernel(int32_t *sums, const run_rows *a, int64_t rows, const uint8_t *run);
 
 /* Reads memory line by line, with as many of a panel's vectors at a time as fit. One thread of a Zen 4 reads 30 GB/s this way,
  * two read 39; in the other order 23 and 30. */
-TARGET static void small_batch_by_lines(int32_t *sums, const int8_t *a, int64_t a_stride, int64_t rows, int64_t blocks,
-                                        const uint8_t *run) {
+TARGET static void small_batch_by_lines(int32_t *sums, const run_rows *a, int64_t rows, const uint8_t *run) {
 #define VECTORS_OF(n) ((n) <= SUMS / 4 ? 4 : (n) <= SUMS / 2 ? 2 : 1)
 #define CASE(n)                                                                                                                \
-    case n: packed(n, CHAINS((n)*VECTORS_OF(n)), VECTORS_OF(n), true, sums, a, a_stride, blocks, run); break;
+    case n: packed(n, CHAINS((n)*VECTORS_OF(n)), VECTORS_OF(n), true, sums, a, run); break;
     switch (rows) {
         EACH_COUNT(CASE)
     default: break;
@@ -104,10 +110,9 @@ TARGET static void small_batch_by_lines(int32_t *sums, const int8_t *a, int64_t 
 
 /* Processes a panel's vectors one after the other: the first reads every fourth line of the run, which lets the processor fetch
  * the others meanwhile. One thread of a Granite Rapids reads 21.5 GB/s this way, against 17 to 18.5 line by line. */
-TARGET static void small_batch_by_vectors(int32_t *sums, const int8_t *a, int64_t a_stride, int64_t rows, int64_t blocks,
-                                          const uint8_t *run) {
+TARGET static void small_batch_by_vectors(int32_t *sums, const run_rows *a, int64_t rows, const uint8_t *run) {
 #define CASE(n)                                                                                                                \
-    case n: packed(n, CHAINS(n), 1, false, sums, a, a_stride, blocks, run); break;
+    case n: packed(n, CHAINS(n), 1, false, sums, a, run); break;
     switch (rows) {
         EACH_COUNT(CASE)
     default: break;
@@ -129,7 +134,7 @@ TARGET void bb_ternary_dot_vnni(int32_t *sums, const int8_t *a, int64_t a_stride
         int64_t n = left < max_run ? left : max_run;
         for (int64_t r = 0; r < rows; r += part) {
             int64_t count = rows - r < part ? rows - r : part;
-            small_batch(sums + r * BB_PANEL, a + r * a_stride, a_stride, count, n, panel);
+            small_batch(sums + r * BB_PANEL, &(run_rows){a + r * a_stride, a_stride, n}, count, panel);
         }
         a += n * BB_BLOCK_COLUMNS;
         panel += n * BB_BLOCK_BYTES;
