@@ -8,7 +8,7 @@ build=$2
 command -v nm >/dev/null || { echo "skipped: there is no nm"; exit 77; }
 commands=$build/compile_commands.json
 units=$(perl -MJSON::PP -e 'local $/; for (@{decode_json(<STDIN>)}) { print "$_->{directory}/$1\n" if $_->{file} =~ m{/src/ops/cpu/} && $_->{command} =~ / -mavx/ && $_->{command} =~ / -o (\S+)/ }' <"$commands")
-objects=$(find "$build" -path '*bb_objects.dir/src/ops/cpu/*.o')
+objects=$(find "$build" -path '*bb_*.dir/src/ops/cpu/*.o')
 [ -n "$objects" ] || { echo "FAIL: no objects in $build" >&2; exit 1; }
 case $(uname -m) in
   x86_64) [ "$(wc -w <<<"$units")" -ge 5 ] || { echo "FAIL: few units have flags of their own: $units" >&2; exit 1; } ;;

@@ -3,6 +3,7 @@
 
 #include <math.h>
 
+#include "core/exact_math.h"
 #include "core/rng.h"
 
 /* Remaining candidates. weight: probability up to a common factor; the likeliest has weight 1. */
@@ -117,7 +118,7 @@ static int race(const bb_sampler *s, const candidates *c, uint64_t index, int fa
         double u = words[id % 4] * 0x1p-32; /* the true u is less than 2^-32 above; -log(1 - u) >= u */
         if (!(u < first * c->weight[i])) continue;
         u += 0x1p-32 * bb_rng_uniform(s->seed, BB_STREAM_SAMPLER_REST, index * BB_SAMPLER_MAX_VOCAB + (uint64_t)id);
-        double time = -log1p(-u) / c->weight[i];
+        double time = -bb_log1p(-u) / c->weight[i];
         if (time >= first) continue;
         first = time;
         winner = id;
@@ -137,7 +138,7 @@ int bb_sampler_draw(const bb_sampler *s, const float *logits, int vocab, const i
 
     for (int i = 0; i < vocab; i++) {
         c.id[i] = i;
-        c.weight[i] = exp((value[i] - value[best]) / s->temperature);
+        c.weight[i] = bb_exp((value[i] - value[best]) / s->temperature);
     }
     c.count = vocab;
     int max = s->top_k > 0 && s->top_k < vocab ? s->top_k : vocab;
@@ -148,8 +149,8 @@ int bb_sampler_draw(const bb_sampler *s, const float *logits, int vocab, const i
 bb_normalizer bb_sampler_normalizer(const float *logits, int vocab) {
     double best = (double)logits[0], sum = 0;
     for (int i = 1; i < vocab; i++) best = fmax(best, (double)logits[i]);
-    for (int i = 0; i < vocab; i++) sum += exp((double)logits[i] - best);
-    return (bb_normalizer){.max = best, .log_sum = log(sum)};
+    for (int i = 0; i < vocab; i++) sum += bb_exp((double)logits[i] - best);
+    return (bb_normalizer){.max = best, .log_sum = bb_log(sum)};
 }
 
 double bb_sampler_logprob(const float *logits, int vocab, int id) {

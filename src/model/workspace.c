@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: MIT
 #include "model/workspace.h"
 
-#include <math.h>
 #include <stdlib.h>
+
+#include "core/exact_math.h"
 
 static void layout(bb_workspace *w, bb_arena *arena, bb_device *device, const bb_config *c, const bb_workspace_shape *ws) {
     int64_t M = ws->B * ws->T, C = c->d_model, L = c->n_layer, D = C / c->n_head;
@@ -62,10 +63,12 @@ static bb_status fill_rope(const bb_workspace *w, bb_device *device, const bb_co
     float *host = malloc(2 * bytes);
     if (!host) return bb_fail(err, BB_ERR_MEMORY, "out of memory for the RoPE table of %lld positions", (long long)T);
     for (int64_t i = 0; i < half; i++) {
-        double frequency = pow(c->rope_base, -(double)i / (double)half);
+        double frequency = bb_pow(c->rope_base, -(double)i / (double)half);
         for (int64_t t = 0; t < T; t++) {
-            host[t * half + i] = (float)cos((double)t * frequency);
-            host[(int64_t)n + t * half + i] = (float)sin((double)t * frequency);
+            double cos, sin;
+            bb_cos_sin((double)t * frequency, &cos, &sin);
+            host[t * half + i] = (float)cos;
+            host[(int64_t)n + t * half + i] = (float)sin;
         }
     }
     device->ops->copy_in(device, w->rope_cos, host, bytes);

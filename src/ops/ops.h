@@ -33,8 +33,12 @@ typedef struct bb_rows {
     bb_dtype dtype;
 } bb_rows;
 
-/* For up to BB_SMALL_BATCH_ROWS rows (of each sequence, in attention_cached), linear_forward, head_forward and attention_cached
- * compute each row bit for bit as they would compute it alone. */
+/* Where no backward pass follows (no `kept`, no lse), and the inputs of linear layers are I8, cpu gives the same bits for any number
+ * of rows and of sequences, with or without a cache of the same numbers, and on every processor: sums in f32 run in a fixed order
+ * whatever the vectors' width, with fused multiply-adds where that order says so, and functions are our own (src/ops/cpu/vector/lanes.h,
+ * attention/forward_set.h, core/exact_math.h). ref is as independent of rows and processors, in another order. Every backend's
+ * linear_forward, head_forward and attention_cached compute up to BB_SMALL_BATCH_ROWS rows (of each sequence) as they would compute
+ * each alone. */
 enum { BB_MAX_SEGMENTS = 3, BB_SMALL_BATCH_ROWS = 16 };
 
 /* Backends may store rows of a prepared matrix in groups. The group size divides this. */
@@ -256,8 +260,8 @@ typedef struct bb_ops {
     void (*ternary_unpack)(bb_device *dev, int8_t *q, const bb_ternary *t);
     /* y[m,n] = residual[m,n] + s[m] * g[n] * sum_k x.q[m,k] * t.q[n,k], the sum exact in int32 (x I8), or with
      * g[n] * sum_k x[m,k] * t.q[n,k].  y, residual: (M,N) f32; y may be residual; residual NULL means zeros.
-     * Row results are independent of batch size and row position when x is I8, and for up to BB_SMALL_BATCH_ROWS rows of any
-     * type. */
+     * With x I8 cpu rounds in this order: s g; the sum to f32; their product; its sum with residual. Row results are independent of
+     * batch size and row position when x is I8, and for up to BB_SMALL_BATCH_ROWS rows of any type. */
     void (*linear_forward)(bb_device *dev, float *y, const float *residual, bb_rows x, const bb_ternary *t, int64_t M);
     /* dx[m,k] = sum_n dy[m,n] * g[n] * t.q[n,k];  dw[n,k] (+)= sum_m dy[m,n] * (s[m] * x.q[m,k]).
      * dy: (M,N), f32 or act as dy_dtype says; dx: (M,K) act, may be NULL; dw: (N,K) f32, accumulated into if `add`, else
@@ -281,7 +285,7 @@ typedef struct bb_ops {
     void (*kv_append)(bb_device *dev, const bb_kv_batch *batch, const float *k, const float *v);
     /* attention_forward of each sequence over its cache, which already holds the batch's rows: row t of a sequence sees keys 0
      * .. length + t. A sequence's results are bit for bit those of a batch of that sequence alone. If the cache holds codes, a
-     * backend may round q and the probabilities to 14 bits. */
+     * backend may round q and the probabilities, times the values' scales, to 14 bits. */
     void (*attention_cached)(bb_device *dev, float *o, const float *q, const bb_kv_batch *batch);
     /* Copies positions 0 .. n-1 of all layers, bit for bit. The two differ in capacity only. */
     void (*kv_copy)(bb_device *dev, const bb_kv *to, const bb_kv *from, int64_t n);

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-/* The forward pass over a tile of queries on AMX, like forward_tile and with its accuracy: an f32 number is the sum of three
+/* The forward pass for training over a tile of queries on AMX, with the accuracy of f32: an f32 number is the sum of three
  * bf16 parts, each the leading eight bits of what the previous ones leave. A product is the six products of parts whose ranks
  * sum to at most two; the rest is about as much as f32 rounds away. With the vector vocabulary of VNNI. Everything is padded
  * with zeros to blocks of 32. */
@@ -12,7 +12,7 @@ enum { PARTS = 3, AMX_KEY_BLOCKS = ATTENTION_KEYS / AMX_SIDE };
 
 /* Scratch of a task; parts are contiguous. Dp: D rounded up to 32. */
 typedef struct split_buffers {
-    forward_buffers f; /* s: two of (ROWS, KEYS); o: (QUERIES, Dp); alpha: two of (ROWS); q, k, v unused */
+    forward_buffers f; /* s: two of (ROWS, KEYS); o: (QUERIES, Dp); alpha: two of (ROWS) */
     bb_bf16 *q;        /* (PARTS, QUERIES, Dp) */
     uint32_t *k;       /* (PARTS, KEYS / 32, Dp / 2, 32): words of two d, one key per column */
     uint32_t *v;       /* (PARTS, KEYS / 2, Dp): words of two keys */
@@ -28,7 +28,6 @@ KERNEL split_buffers split_layout(bb_arena *arena, int64_t D) {
     b.f.sum = bb_arena_alloc(arena, ATTENTION_QUERIES * VL * sizeof(float));
     b.f.max = bb_arena_alloc(arena, ATTENTION_QUERIES * sizeof(float));
     b.f.alpha = bb_arena_alloc(arena, (size_t)2 * ATTENTION_ROWS * sizeof(float));
-    wide_layout(&b.f, arena, D);
     b.q = bb_arena_alloc(arena, ATTENTION_QUERIES * dp * part);
     b.k = bb_arena_alloc(arena, ATTENTION_KEYS * dp * part);
     b.v = bb_arena_alloc(arena, ATTENTION_KEYS * dp * part);
@@ -36,7 +35,7 @@ KERNEL split_buffers split_layout(bb_arena *arena, int64_t D) {
     return b;
 }
 
-KERNEL size_t forward_bytes_avx512amx(int64_t D) {
+KERNEL size_t split_bytes(int64_t D) {
     bb_arena measure = {0};
     split_layout(&measure, D);
     return measure.used;
@@ -226,25 +225,25 @@ KERNEL void split_outputs(const split_buffers *b, row_block *x) {
                       ATTENTION_ROWS * p_bytes, ATTENTION_KEYS * dp * 2, x->blocks, b, x, 0, vset1(0.0f));
 }
 
-/* Like forward_tile. */
-KERNEL void forward_tile_avx512amx(float *o, bb_bf16 *kept, float *lse, const float *q, const float *k, const float *v,
-                                   const bb_kv_layer *kv, const bb_attention *a, int64_t b, int64_t h, int64_t t0,
-                                   void *scratch) {
+/* Queries t0..t0+QUERIES-1 of head h of sequence b. */
+KERNEL void split_tile(const forward_tile *t, void *scratch) {
+    const attention_job *job = t->job;
+    const bb_attention *a = &job->a;
+    int64_t b = t->b, h = t->h, t0 = t->t0;
     bb_arena arena = {scratch, 0};
     split_buffers x = split_layout(&arena, a->D);
     int64_t D = a->D, rows = bb_clamp(a->Tq - t0, 0, ATTENTION_QUERIES);
     int64_t q_row = b * a->Tq + t0, see = t0 + a->Tk - a->Tq; /* query m of the tile sees keys 0..m + see */
     float c = (float)(M_LOG2E / sqrt((double)D));
 
-    split_queries(x.q, q + q_row * a->q_stride + h * D, a->q_stride, rows, bb_round_up(rows, AMX_SIDE), D);
+    split_queries(x.q, job->q + q_row * a->q_stride + h * D, a->q_stride, rows, bb_round_up(rows, AMX_SIDE), D);
     bb_amx_open();
     for (int64_t key0 = 0; key0 < see + rows; key0 += ATTENTION_KEYS) {
         int64_t keys = bb_clamp(see + rows - key0, 0, ATTENTION_KEYS);
-        f32_rows key_rows, value_rows;
         row_block previous = {.softmax_done = ATTENTION_ROWS}; /* nothing pending */
-        tile_rows(&key_rows, &value_rows, &x.f, k, v, kv, a, b, h, key0, keys);
-        split_keys(x.k, key_rows.at, key_rows.stride, keys, D);
-        split_values(x.v, value_rows.at, value_rows.stride, keys, D);
+        int64_t at = b * a->kv_batch_stride + key0 * a->kv_stride + h / (a->H / a->Hk) * D;
+        split_keys(x.k, job->k + at, a->kv_stride, keys, D);
+        split_values(x.v, job->v + at, a->kv_stride, keys, D);
         for (int64_t m = 0; m < rows; m += ATTENTION_ROWS) {
             int64_t diagonal = m + see - key0, odd = m / ATTENTION_ROWS % 2;
             if (diagonal + ATTENTION_ROWS <= 0) continue;
@@ -266,14 +265,7 @@ KERNEL void forward_tile_avx512amx(float *o, bb_bf16 *kept, float *lse, const fl
         }
     }
     bb_amx_close();
-    store_tile(o, kept, lse, &x.f, x.dp, a, b, h, t0, rows);
+    store_tile(job->o, job->kept, job->lse, &x.f, x.dp, a, b, h, t0, rows);
 }
-
-/* Single queries do not use tiles. */
-#define direct_partial_avx512amx direct_partial_avx512vnni
-#define cached_query_avx512amx cached_query_avx512vnni
-#define cached_partial_avx512amx cached_partial_avx512vnni
-#define cached_unpack_avx512amx cached_unpack_avx512vnni
-#define direct_merge_avx512amx direct_merge_avx512vnni
 
 #endif

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 /* The forward pass in int8, used when a backward pass in int8 follows: the scores are exactly those of that pass. All keys and
  * values are packed first, then each task takes a tile of queries. Values have scale max/127 of their column in the tile; a
- * query's weights in a tile of keys have scale max/255. Included by attention_forward_tile.h for VNNI only. */
+ * query's weights in a tile of keys have scale max/255.  */
 
 /* A tile of keys and values. D4: D rounded up to 4; Dp: D rounded up to VL. */
 typedef struct int8_keys {
@@ -20,7 +20,7 @@ INLINE int8_keys int8_keys_layout(bb_arena *arena, int64_t D) {
     return t;
 }
 
-KERNEL size_t int8_keys_bytes_avx512vnni(int64_t D) {
+KERNEL size_t int8_keys_bytes(int64_t D) {
     bb_arena measure = {0};
     int8_keys_layout(&measure, D);
     return measure.used;
@@ -40,7 +40,7 @@ typedef struct int8_buffers {
 
 KERNEL int8_buffers int8_forward_layout(bb_arena *arena, int64_t D) {
     size_t d4 = (size_t)bb_round_up(D, QUAD), dp = (size_t)bb_round_up(D, VL);
-    int8_buffers c = {.f = {.q = NULL}};
+    int8_buffers c = {.f = {.s = NULL}};
     softmax_layout(&c.f, arena, INT8_ROWS, INT8_KEYS, dp);
     c.q = bb_arena_alloc(arena, ATTENTION_QUERIES * d4);
     c.q_scale = bb_arena_alloc(arena, ATTENTION_QUERIES * sizeof(float));
@@ -52,7 +52,7 @@ KERNEL int8_buffers int8_forward_layout(bb_arena *arena, int64_t D) {
     return c;
 }
 
-KERNEL size_t int8_forward_bytes_avx512vnni(int64_t D) {
+KERNEL size_t int8_forward_bytes(int64_t D) {
     bb_arena measure = {0};
     int8_forward_layout(&measure, D);
     return measure.used;
@@ -129,29 +129,31 @@ INLINE void int8_softmax(const int8_buffers *c, int64_t row0, int64_t part, int6
 }
 
 /* Packs tile `tile` of the keys and values of KV head `head` of sequence b into int8_keys_bytes(D); scratch: of a task. */
-KERNEL void int8_pack_keys_avx512vnni(void *to, const float *k, const float *v, const bb_attention *a, int64_t b, int64_t head,
-                                      int64_t tile, void *scratch) {
+KERNEL void int8_pack_keys(void *to, const attention_job *job, int64_t b, int64_t head, int64_t tile, void *scratch) {
+    const bb_attention *a = &job->a;
     bb_arena arena = {scratch, 0}, keys_arena = {to, 0};
     int8_buffers c = int8_forward_layout(&arena, a->D);
     int8_keys t = int8_keys_layout(&keys_arena, a->D);
     int64_t at = b * a->kv_batch_stride + tile * INT8_KEYS * a->kv_stride + head * a->D;
     int64_t keys = bb_clamp(a->Tk - tile * INT8_KEYS, 0, INT8_KEYS);
-    pack_int8_columns(t.k, t.k_scale, c.packing, (act_rows){k + at, a->kv_stride, true}, keys, a->D);
-    pack_int8_quads(t.v, INT8_KEYS / QUAD, t.v_scale, NULL, (act_rows){v + at, a->kv_stride, true}, keys,
+    pack_int8_columns(t.k, t.k_scale, c.packing, (act_rows){job->k + at, a->kv_stride, true}, keys, a->D);
+    pack_int8_quads(t.v, INT8_KEYS / QUAD, t.v_scale, NULL, (act_rows){job->v + at, a->kv_stride, true}, keys,
                     bb_round_up(keys, QUAD), a->D, false);
 }
 
-/* Like forward_tile; packed: all tiles of the head's keys. */
-KERNEL void int8_forward_tile_avx512vnni(float *o, bb_bf16 *kept, float *lse, const float *q, const char *packed,
-                                         const bb_attention *a, int64_t b, int64_t h, int64_t t0, void *scratch) {
+/* Queries t0..t0+QUERIES-1 of head h of sequence b. packed: all tiles of the head's keys. */
+KERNEL void int8_forward_tile(const forward_tile *task, const char *packed, void *scratch) {
+    const attention_job *job = task->job;
+    const bb_attention *a = &job->a;
+    int64_t b = task->b, h = task->h, t0 = task->t0;
     bb_arena arena = {scratch, 0};
     int8_buffers c = int8_forward_layout(&arena, a->D);
     int64_t D = a->D, words = (D + QUAD - 1) / QUAD, dp = bb_round_up(D, VL), rows = bb_clamp(a->Tq - t0, 0, ATTENTION_QUERIES);
     int64_t see = t0 + a->Tk - a->Tq; /* query m of the tile sees keys 0..m + see */
-    pack_int8_rows(c.q, c.q_scale, c.q_acc_init, (act_rows){q + (b * a->Tq + t0) * a->q_stride + h * D, a->q_stride, true},
+    pack_int8_rows(c.q, c.q_scale, c.q_acc_init, (act_rows){job->q + (b * a->Tq + t0) * a->q_stride + h * D, a->q_stride, true},
                    rows, bb_round_up(rows, ATTENTION_MR), D);
     for (int64_t m = 0; m < rows; m++) c.q_scale[m] *= (float)(M_LOG2E / sqrt((double)D));
-    for (int64_t key0 = 0; key0 < see + rows; key0 += INT8_KEYS, packed += int8_keys_bytes_avx512vnni(D)) {
+    for (int64_t key0 = 0; key0 < see + rows; key0 += INT8_KEYS, packed += int8_keys_bytes(D)) {
         int64_t keys = bb_clamp(see + rows - key0, 0, INT8_KEYS);
         bb_arena keys_arena = {(unsigned char *)packed, 0};
         const int8_keys t = int8_keys_layout(&keys_arena, D);
@@ -172,5 +174,5 @@ KERNEL void int8_forward_tile_avx512vnni(float *o, bb_bf16 *kept, float *lse, co
                 }
         }
     }
-    store_tile(o, kept, lse, &c.f, dp, a, b, h, t0, rows);
+    store_tile(job->o, job->kept, job->lse, &c.f, dp, a, b, h, t0, rows);
 }

@@ -50,46 +50,87 @@ typedef struct append_work {
     append_row_kernel *append_row;
 } append_work;
 
-/* One position of the keys, or of the values, as codes. x: (Hk*D); codes: (D rounded up to 64), zeros past D */
-static void append_codes(const append_work *w, const bb_kv *kv, const bb_kv_layer *to, bool values, int64_t position,
-                         const float *x, int8_t *codes) {
-    int64_t D = kv->D, begin = bb_kv_run_begin(to, position), row_bytes = bb_kv_row_bytes(kv->type, D);
+/* `count` positions of a group of BB_KV_ROWS, from `position` on. */
+typedef struct append_group {
+    int64_t position, count;
+    const float *x; /* (count, Hk*D), rows `stride` elements apart */
+    int64_t stride;
+} append_group;
+
+/* Codes of one row in bytes; column d is `apart` bytes after column d-1. */
+static void spread_codes(uint8_t *to, const int8_t *codes, int64_t n, int64_t apart) {
+    for (int64_t d = 0; d < n; d++) to[d * apart] = (uint8_t)codes[d];
+}
+
+/* The four rows of a whole group, column by column. */
+static void interleave_codes(uint8_t *restrict to, const int8_t *restrict codes, int64_t n) {
+    for (int64_t d = 0; d < n; d++)
+        for (int i = 0; i < BB_KV_ROWS; i++) to[BB_KV_ROWS * d + i] = (uint8_t)codes[i * n + d];
+}
+
+/* The keys, or the values, as codes. codes: (BB_KV_ROWS, D rounded up to 64), zeros past D */
+static void append_codes(const append_work *w, const bb_kv *kv, const bb_kv_layer *to, bool values, const append_group *g,
+                         int8_t *codes) {
+    int64_t D = kv->D, begin = bb_kv_run_begin(to, g->position), row_bytes = bb_kv_row_bytes(kv->type, D);
     uint8_t *run = (uint8_t *)(values ? to->v : to->k) + begin;
     float *scales = (float *)(void *)((char *)(values ? to->v_scale : to->k_scale) + begin);
+    bool int8 = kv->type == BB_KV_INT8, whole = int8 && values && g->count == BB_KV_ROWS;
+    float limit = int8 ? 127.0f : (float)BB_INT6_MAX;
     for (int64_t h = 0; h < kv->Hk; h++) {
-        int64_t row = bb_kv_row(to, h, position);
-        if (kv->type == BB_KV_INT8) {
-            int8_t *row_codes = (int8_t *)run + row * row_bytes;
-            w->append_row(row_codes, scales + row, x + h * D, D, 127.0f);
-            memset(row_codes + D, 0, (size_t)(row_bytes - D));
-        } else {
-            w->append_row(codes, scales + row, x + h * D, D, (float)BB_INT6_MAX);
-            (values ? store_value : store_key)(run, row, codes, row_bytes);
+        int64_t row = bb_kv_row(to, h, g->position), width = bb_kv_width(D);
+        uint8_t *group = run + row / BB_KV_ROWS * BB_KV_ROWS * row_bytes;
+        for (int64_t i = 0; i < g->count; i++) {
+            int8_t *row_codes = codes + (whole ? i * width : 0);
+            w->append_row(row_codes, scales + row + i, g->x + i * g->stride + h * D, D, limit);
+            if (whole) memset(row_codes + D, 0, (size_t)(width - D)); /* after the last row, too */
+            if (!int8)
+                (values ? store_value : store_key)(run, row + i, row_codes, row_bytes);
+            else if (!values)
+                memcpy(run + (row + i) * row_bytes, row_codes, (size_t)row_bytes);
+            else if (!whole)
+                spread_codes(group + (row + i) % BB_KV_ROWS, row_codes, width, BB_KV_ROWS);
         }
+        if (whole) interleave_codes(group, codes, width);
     }
 }
 
-/* Rows from .. to-1 of a sequence whose first row in the batch is `first`. */
+/* Keys in f32. */
+static void append_panel(const bb_kv *kv, const bb_kv_layer *to, const append_group *g) {
+    int64_t D = kv->D, stride = g->stride;
+    for (int64_t h = 0; h < kv->Hk; h++) {
+        float *panel = bb_kv_panels(to, h, D) + g->position / BB_KV_PANEL * BB_KV_PANEL * D + g->position % BB_KV_PANEL;
+        const float *x = g->x + h * D;
+        if (g->count == BB_KV_ROWS)
+            for (int64_t d = 0; d < D; d++)
+                for (int i = 0; i < BB_KV_ROWS; i++) panel[d * BB_KV_PANEL + i] = x[i * stride + d];
+        else
+            for (int64_t i = 0; i < g->count; i++)
+                for (int64_t d = 0; d < D; d++) panel[d * BB_KV_PANEL + i] = x[i * stride + d];
+    }
+}
+
+/* Rows from .. to-1, all in one group, of a sequence whose first row in the batch is `first`. */
 static void append_rows(const append_work *w, const bb_kv_sequence *s, int64_t first, int64_t from, int64_t to) {
     const bb_kv *kv = s->kv;
     bb_kv_layer layer = bb_kv_layer_of(kv, w->batch->layer);
-    int64_t stride = w->batch->kv_stride, width = kv->Hk * kv->D;
-    const float *k = w->k + first * stride, *v = w->v + first * stride;
+    int64_t stride = w->batch->kv_stride, at = (first + from) * stride;
+    const append_group keys = {s->length + from, to - from, w->k + at, stride},
+                       values = {keys.position, keys.count, w->v + at, stride};
     if (kv->type == BB_KV_F32) {
-        for (int64_t t = from; t < to; t++) {
-            memcpy((float *)layer.k + (s->length + t) * width, k + t * stride, (size_t)width * sizeof *k);
-            memcpy((float *)layer.v + (s->length + t) * width, v + t * stride, (size_t)width * sizeof *v);
-        }
+        append_panel(kv, &layer, &keys);
+        for (int64_t i = 0; i < values.count; i++)
+            for (int64_t h = 0; h < kv->Hk; h++)
+                memcpy(bb_kv_values(&layer, h, kv->D) + (values.position + i) * kv->D, values.x + i * stride + h * kv->D,
+                       (size_t)kv->D * sizeof(float));
         return;
     }
-    size_t codes_forward_bytes = (size_t)bb_round_up(kv->D, 64);
-    int8_t *codes = bb_cpu_scratch(w->dev, codes_forward_bytes);
+    size_t codes_bytes = BB_KV_ROWS * (size_t)bb_round_up(kv->D, 64);
+    int8_t *codes = bb_cpu_scratch(w->dev, codes_bytes);
     if (!codes) return;
-    memset(codes, 0, codes_forward_bytes);
-    for (int64_t t = from; t < to; t++) {
-        append_codes(w, kv, &layer, false, s->length + t, k + t * stride, codes);
-        append_codes(w, kv, &layer, true, s->length + t, v + t * stride, codes);
-    }
+    memset(codes, 0, codes_bytes);
+    append_codes(w, kv, &layer, false, &keys, codes);
+    memset(codes, 0, codes_bytes);
+    append_codes(w, kv, &layer, true, &values, codes);
 }
 
 /* The number of groups of BB_KV_ROWS positions that contain a sequence's rows. Values in a group share bytes, so one thread
@@ -97,7 +138,7 @@ static void append_rows(const append_work *w, const bb_kv_sequence *s, int64_t f
 static int64_t groups_of(const bb_kv_sequence *s) { return bb_ceil_div(s->length % BB_KV_ROWS + s->rows, BB_KV_ROWS); }
 
 /* Group `group`, counted through all sequences. */
-static void append_group(const append_work *w, int64_t group) {
+static void append_group_at(const append_work *w, int64_t group) {
     const bb_kv_sequence *s = w->batch->sequences;
     int64_t first = 0;
     for (; group >= groups_of(s); s++) {
@@ -117,7 +158,7 @@ void bb_cpu_kv_append(bb_device *dev, const bb_kv_batch *batch, const float *k, 
     }
     const bb_kv *kv = batch->sequences[0].kv;
     int64_t elements = rows <= BB_SMALL_BATCH_ROWS ? 0 : rows * kv->Hk * kv->D;
-    BB_SIMD_FOR(dev, elements, m, groups * BB_KV_ROWS, BB_KV_ROWS, append_group(&w, m / BB_KV_ROWS))
+    BB_SIMD_FOR(dev, elements, m, groups * BB_KV_ROWS, BB_KV_ROWS, append_group_at(&w, m / BB_KV_ROWS))
 }
 
 /* Positions first .. first+n-1 of one matrix, which lie in one run of each cache. n is a multiple of BB_KV_ROWS, since values in
@@ -141,9 +182,11 @@ void bb_cpu_kv_copy(bb_device *dev, const bb_kv *to, const bb_kv *from, int64_t 
     for (int layer = 0; layer < from->layers; layer++) {
         bb_kv_layer a = bb_kv_layer_of(to, layer), b = bb_kv_layer_of(from, layer);
         if (from->type == BB_KV_F32) {
-            size_t bytes = (size_t)(n * from->Hk * from->D) * sizeof(float);
-            memcpy(a.k, b.k, bytes);
-            memcpy(a.v, b.v, bytes);
+            int64_t D = from->D, panels = bb_round_up(n, BB_KV_PANEL) * D;
+            for (int64_t h = 0; h < from->Hk; h++) {
+                memcpy(bb_kv_panels(&a, h, D), bb_kv_panels(&b, h, D), (size_t)panels * sizeof(float));
+                memcpy(bb_kv_values(&a, h, D), bb_kv_values(&b, h, D), (size_t)(n * D) * sizeof(float));
+            }
             continue;
         }
         for (int64_t at = 0, rows; at < n && a.k_scale && a.v_scale; at += rows) {
@@ -157,16 +200,17 @@ void bb_cpu_kv_copy(bb_device *dev, const bb_kv *to, const bb_kv *from, int64_t 
 
 /* The D values of a row, given its run and its index in the run. */
 static void unpack_row(float *out, const bb_kv *kv, bool values, const uint8_t *run, int64_t row, float scale) {
-    int64_t D = kv->D, row_bytes = bb_kv_row_bytes(kv->type, D);
+    int64_t D = kv->D, row_bytes = bb_kv_row_bytes(kv->type, D), place = row % BB_KV_ROWS;
+    const uint8_t *group = run + (row - place) * row_bytes;
+    int8_t codes[64];
     for (int64_t d = 0; d < D; d++) {
-        int8_t codes[64];
         if (kv->type == BB_KV_INT8) {
-            out[d] = scale * (float)((const int8_t *)run)[row * row_bytes + d];
+            out[d] = scale * (float)(int8_t)(values ? group[d * BB_KV_ROWS + place] : run[row * row_bytes + d]);
         } else if (values) {
-            bb_int6_load(codes, 16, 4, run + row / BB_KV_ROWS * BB_KV_ROWS * row_bytes + d / 16 * BB_KV_BLOCK);
-            out[d] = scale * (float)codes[row % BB_KV_ROWS * 16 + d % 16];
+            bb_int6_load_quads(codes, group + d / 16 * BB_KV_BLOCK);
+            out[d] = scale * (float)codes[d % 16 * BB_KV_ROWS + place];
         } else {
-            bb_int6_load(codes, 16, 4, run + row * row_bytes + d / 64 * BB_KV_BLOCK);
+            bb_int6_load(codes, 4, run + row * row_bytes + d / 64 * BB_KV_BLOCK);
             out[d] = scale * (float)codes[d % 64];
         }
     }
@@ -175,15 +219,16 @@ static void unpack_row(float *out, const bb_kv *kv, bool values, const uint8_t *
 void bb_cpu_kv_unpack(bb_device *dev, float *k, float *v, const bb_kv *kv, int layer, int64_t first, int64_t n) {
     (void)dev;
     bb_kv_layer from = bb_kv_layer_of(kv, layer);
-    int64_t D = kv->D, width = kv->Hk * D;
-    if (kv->type == BB_KV_F32) {
-        memcpy(k, (float *)from.k + first * width, (size_t)(n * width) * sizeof *k);
-        memcpy(v, (float *)from.v + first * width, (size_t)(n * width) * sizeof *v);
-        return;
-    }
+    int64_t D = kv->D;
     for (int64_t i = 0; i < n * kv->Hk; i++) {
-        int64_t position = first + i / kv->Hk, begin = bb_kv_run_begin(&from, position);
-        int64_t row = bb_kv_row(&from, i % kv->Hk, position);
+        int64_t position = first + i / kv->Hk, h = i % kv->Hk;
+        if (kv->type == BB_KV_F32) {
+            const float *panel = bb_kv_panels(&from, h, D) + position / BB_KV_PANEL * BB_KV_PANEL * D + position % BB_KV_PANEL;
+            for (int64_t d = 0; d < D; d++) k[i * D + d] = panel[d * BB_KV_PANEL];
+            memcpy(v + i * D, bb_kv_values(&from, h, D) + position * D, (size_t)D * sizeof *v);
+            continue;
+        }
+        int64_t begin = bb_kv_run_begin(&from, position), row = bb_kv_row(&from, h, position);
         float k_scale = ((const float *)(const void *)((const char *)from.k_scale + begin))[row];
         float v_scale = ((const float *)(const void *)((const char *)from.v_scale + begin))[row];
         unpack_row(k + i * D, kv, false, (const uint8_t *)from.k + begin, row, k_scale);

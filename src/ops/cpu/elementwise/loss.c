@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: MIT
 /* Softmax cross-entropy, row by row. */
-#include <math.h>
-
+#include "core/exact_math.h"
 #include "ops/cpu/device/entries.h"
 #include "ops/cpu/vector/simd.h"
 
@@ -24,10 +23,13 @@ BB_SIMD_INLINE float row_max(const float *x, int64_t V) {
 BB_SIMD_INLINE void nll_rows_body(float *nll, const float *logits, const uint8_t *y, int64_t m0, int64_t m1, int64_t V) {
     for (int64_t m = m0; m < m1; m++) {
         const float *x = logits + m * V;
-        float max = row_max(x, V), sum = 0;
-#pragma omp simd reduction(+ : sum)
-        for (int64_t v = 0; v < V; v++) sum += bb_simd_exp(x[v] - max);
-        nll[m] = (float)(log((double)sum) + (double)max - (double)x[y[m]]);
+        float max = row_max(x, V), sums[BB_SIMD_SUMS] = {0};
+        int64_t v = 0;
+        for (; v + BB_SIMD_SUMS <= V; v += BB_SIMD_SUMS)
+            for (int l = 0; l < BB_SIMD_SUMS; l++) sums[l] += bb_simd_exp(x[v + l] - max);
+        for (int l = 0; v < V; v++, l++) sums[l] += bb_simd_exp(x[v] - max);
+        BB_SIMD_ADD_SUMS(sums)
+        nll[m] = (float)(bb_log((double)sums[0]) + (double)max - (double)x[y[m]]);
     }
 }
 

@@ -15,11 +15,14 @@ BB_SIMD_INLINE void forward_rows_body(bb_rows y, float *r, const float *x, const
                                       int64_t m1, int64_t C) {
     for (int64_t m = m0; m < m1; m++) {
         const float *xm = x + m * C;
-        double sum_squares = 0;
+        double sums[BB_SIMD_SUMS] = {0};
+        int64_t i = 0;
         BB_SIMD_PREFETCH(xm + C, C * (int64_t)sizeof *xm, 0);
-#pragma omp simd reduction(+ : sum_squares)
-        for (int64_t c = 0; c < C; c++) sum_squares += (double)xm[c] * (double)xm[c];
-        double inverse = 1 / sqrt(sum_squares / (double)C + (double)eps);
+        for (; i + BB_SIMD_SUMS <= C; i += BB_SIMD_SUMS)
+            for (int l = 0; l < BB_SIMD_SUMS; l++) sums[l] += (double)xm[i + l] * (double)xm[i + l];
+        for (int l = 0; i < C; i++, l++) sums[l] += (double)xm[i] * (double)xm[i];
+        BB_SIMD_ADD_SUMS(sums)
+        double inverse = 1 / sqrt(sums[0] / (double)C + (double)eps);
         r[m] = (float)inverse;
 #pragma omp simd
         for (int64_t c = 0; c < C; c++) row[c] = (float)((double)xm[c] * (double)w[c] * inverse);

@@ -1,8 +1,10 @@
 // SPDX-License-Identifier: MIT
 /* The tied output head: f32 products, never quantized. */
 #include "core/arena.h"
+#include "core/math.h"
 #include "ops/cpu/device/entries.h"
 #include "ops/cpu/linear/gemm.h"
+#include "ops/cpu/linear/head_set.h"
 #include "ops/cpu/vector/round.h"
 #include "ops/cpu/vector/simd.h"
 
@@ -19,8 +21,7 @@ BB_SIMD_VARIANTS(add, (float *y, const float *x, int64_t n), (y, x, n))
 typedef struct rows_product {
     bb_round_kernel *round;
     const float *a;
-    float *y; /* NULL: y_act */
-    bb_bf16 *y_act;
+    bb_bf16 *y;
     int64_t n, k;
 } rows_product;
 
@@ -33,54 +34,42 @@ static const void *input_rows(const void *context, int64_t m0, int64_t rows, voi
 
 static void output_rows(const void *context, int64_t m0, int64_t rows, const void *c) {
     const rows_product *p = context;
-    if (p->y)
-        memcpy(p->y + m0 * p->n, c, (size_t)(rows * p->n) * sizeof(float));
-    else
-        p->round(p->y_act + m0 * p->n, c, rows * p->n);
+    p->round(p->y + m0 * p->n, c, rows * p->n);
 }
 
-enum { DOT_LANES = 32 };
+#ifdef __x86_64__
+static const bb_head_set *const sets[] = {
+    [BB_SIMD_GENERIC] = &bb_head_generic, [BB_SIMD_AVX2] = &bb_head_avx2, [BB_SIMD_AVX512] = &bb_head_avx512};
+#else
+static const bb_head_set *const sets[] = {[BB_SIMD_GENERIC] = &bb_head_generic};
+#endif
 
-/* Logits of all M rows for one symbol; e is (C). The order of a sum does not depend on M. */
-BB_SIMD_INLINE void symbol_body(float *logits, const float *h, const float *e, int64_t M, int64_t V, int64_t C) {
-    for (int64_t m = 0; m < M; m++, h += C) {
-        float lanes[DOT_LANES] = {0};
-        int64_t c = 0;
-        for (; c + DOT_LANES <= C; c += DOT_LANES)
-            for (int l = 0; l < DOT_LANES; l++) lanes[l] += h[c + l] * e[c + l];
-        for (; c < C; c++) lanes[c % DOT_LANES] += h[c] * e[c];
-#pragma GCC unroll 5
-        for (int half = DOT_LANES / 2; half > 0; half /= 2) /* independent additions */
-            for (int l = 0; l < half; l++) lanes[l] += lanes[l + half];
-        logits[m * V] = lanes[0];
-    }
-}
-BB_SIMD_VARIANTS(symbol, (float *logits, const float *h, const float *e, int64_t M, int64_t V, int64_t C),
-                 (logits, h, e, M, V, C))
+enum { UNIT_SYMBOLS = 8, TASK_ROWS = 48 };
 
 typedef struct small_batch_logits {
-    symbol_kernel *symbol;
-    float *logits;
-    const float *h, *e;
-    int64_t M, V, C;
+    const bb_head_set *set;
+    const bb_head_product *p;
 } small_batch_logits;
 
 static void small_batch_symbols(void *user, bb_team *team, int thread) {
     const small_batch_logits *w = user;
-    for (int64_t v = bb_team_next_unit(team, thread); v >= 0; v = bb_team_next_unit(team, thread))
-        w->symbol(w->logits + v, w->h, w->e + v * w->C, w->M, w->V, w->C);
+    for (int64_t i = bb_team_next_unit(team, thread); i >= 0; i = bb_team_next_unit(team, thread))
+        w->set->product(w->p, 0, w->p->M, i * UNIT_SYMBOLS, bb_min((i + 1) * UNIT_SYMBOLS, w->p->V));
 }
 
 void bb_cpu_head_forward(bb_device *dev, float *logits, const float *h, const float *e, int64_t M, int64_t V, int64_t C) {
+    const bb_head_product p = {logits, h, e, M, V, C};
+    const bb_head_set *set = sets[bb_cpu_of(dev)->kernels.simd];
     if (M <= BB_SMALL_BATCH_ROWS) {
-        small_batch_logits w = {symbol_for(bb_cpu_of(dev)->kernels.simd), logits, h, e, M, V, C};
+        small_batch_logits w = {set, &p};
         bb_team *team = bb_cpu_team(dev);
-        if (team) bb_team_run(team, M * V * C <= BB_SIMD_SERIAL, V, small_batch_symbols, &w, (bb_team_prefetch){0});
+        if (team)
+            bb_team_run(team, M * V * C <= BB_SIMD_SERIAL, bb_ceil_div(V, UNIT_SYMBOLS), small_batch_symbols, &w,
+                        (bb_team_prefetch){0});
         return;
     }
-    rows_product p = {.round = bb_cpu_of(dev)->kernels.round, .a = h, .y = logits, .n = V, .k = C};
-    bb_gemm_shape shape = {.b_transposed = true, .n = V, .k = C};
-    bb_gemm_rows(dev, &shape, M, e, input_rows, output_rows, &p);
+#pragma omp parallel for num_threads(dev->threads) schedule(dynamic)
+    for (int64_t m = 0; m < M; m += TASK_ROWS) set->product(&p, m, bb_min(m + TASK_ROWS, M), 0, V);
 }
 
 static size_t sum_stride(int64_t V, int64_t C) { return bb_align_up((size_t)(V * C) * sizeof(float)) / sizeof(float); }
@@ -124,7 +113,7 @@ static void embedding_gradient(bb_device *dev, float *de, const float *dlogits, 
 
 void bb_cpu_head_backward(bb_device *dev, void *dh, float *de, const float *dlogits, const float *h, const float *e, int64_t M,
                           int64_t V, int64_t C) {
-    rows_product p = {.round = bb_cpu_of(dev)->kernels.round, .a = dlogits, .y_act = dh, .n = C, .k = V};
+    rows_product p = {.round = bb_cpu_of(dev)->kernels.round, .a = dlogits, .y = dh, .n = C, .k = V};
     bb_gemm_shape shape = {.n = C, .k = V};
     bb_gemm_rows(dev, &shape, M, e, input_rows, output_rows, &p);
     embedding_gradient(dev, de, dlogits, h, M, V, C);

@@ -42,6 +42,9 @@ BB_AMX_TARGET static inline void bb_amx_close(void) { __asm__ volatile("tilerele
     __asm__ volatile("tilestored %%tmm" #tile ", (%0,%1,1)" : : "r"(to), "r"((int64_t)(stride_bytes)) : "memory")
 /* sums += left (signed bytes) * right (unsigned bytes), or in bf16 with f32 sums */
 #define BB_AMX_INT8(sums, left, right) __asm__ volatile("tdpbsud %%tmm" #right ", %%tmm" #left ", %%tmm" #sums : :)
+/* Likewise with signed bytes on both sides, or with unsigned bytes on the left and signed ones on the right. */
+#define BB_AMX_SIGNED(sums, left, right) __asm__ volatile("tdpbssd %%tmm" #right ", %%tmm" #left ", %%tmm" #sums : :)
+#define BB_AMX_UNSIGNED(sums, left, right) __asm__ volatile("tdpbusd %%tmm" #right ", %%tmm" #left ", %%tmm" #sums : :)
 #define BB_AMX_BF16(sums, left, right) __asm__ volatile("tdpbf16ps %%tmm" #right ", %%tmm" #left ", %%tmm" #sums : :)
 
 #endif

@@ -82,6 +82,15 @@ BB_SIMD_INLINE float bb_simd_exp(float x) {
     return x < -87.3f ? 0.0f : p;
 }
 
+/* Sums whose order matters run in this many partial sums, element i in sum i % BB_SIMD_SUMS, which are added in one fixed tree:
+ * the same bits for vectors of any width. */
+enum { BB_SIMD_SUMS = 16 };
+
+/* The sum of partial sums, which it overwrites. */
+#define BB_SIMD_ADD_SUMS(sums)                                                                                                 \
+    for (int half = BB_SIMD_SUMS / 2; half > 0; half /= 2)                                                                     \
+        for (int lane = 0; lane < half; lane++) (sums)[lane] += (sums)[lane + half];
+
 BB_SIMD_INLINE void bb_simd_round_to_bf16(bb_bf16 *y, const float *x, int64_t n) {
 #pragma omp simd
     for (int64_t i = 0; i < n; i++) y[i] = bb_bf16_from_f32(x[i]);
