@@ -823,7 +823,7 @@ typedef struct bb_decode_bench_options {
 } bb_decode_bench_options;
 BB_API void bb_decode_bench_options_default(bb_decode_bench_options *options);
 /* Times inference at a model shape with random weights. JSON: bytes/s of decoding at positions 0, 1,024 and 4,096 and of
- * reading 512 bytes, loading a packed file, resident memory, percent of peaks. Writes a temporary model to TMPDIR. */
+ * reading 512 bytes, decoding 16 sequences at once, loading a packed file, resident memory, percent of peaks. Writes a temporary model to TMPDIR. */
 BB_API bb_status bb_bench_decode(bb_device *device, const bb_decode_bench_options *options, char **json, bb_error *err);
 
 #ifdef __cplusplus

@@ -28,7 +28,8 @@ static const bb_cli_option options[] = {
     {.name = "decode",
      .type = BB_CLI_FLAG,
      .offset = offsetof(bench_args, decode),
-     .help = "benchmark inference: bytes/s from an empty context and at positions 1,024 and 4,096, reading 512 bytes, "
+     .help = "benchmark inference: bytes/s from an empty context and at positions 1,024 and 4,096, reading 512 bytes, 16 "
+             "sequences at once, "
              "loading, memory"},
     {.name = "kv_cache",
      .type = BB_CLI_CHOICE,

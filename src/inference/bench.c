@@ -12,7 +12,7 @@
 #include "model/config.h"
 #include "model/forward.h"
 
-enum { PROMPT = 512, TOKENS = 64, FILL_ROWS = 256, CAPACITY = 4096 + TOKENS, MAX_REPEATS = 1000 };
+enum { SEQUENCES = 16, PROMPT = 512, TOKENS = 64, FILL_ROWS = 256, CAPACITY = 4096 + TOKENS, MAX_REPEATS = 1000 };
 
 static const int64_t positions[] = {0, 1024, 4096};
 enum { POSITIONS = sizeof positions / sizeof *positions };
@@ -184,6 +184,70 @@ static bb_status measure_prefill(bench *b, json_t *root, bb_error *err) {
     return BB_OK;
 }
 
+/* One byte of each of n sequences, TOKENS times from empty caches. */
+static bb_status decode_together(bench *b, bb_kv_cache *caches, float *logits, int64_t n, bb_error *err) {
+    uint8_t bytes[SEQUENCES];
+    bb_cached_rows parts[SEQUENCES];
+    for (int64_t i = 0; i < n; i++) caches[i].length = 0;
+    for (int64_t t = 0; t < TOKENS; t++) {
+        for (int64_t i = 0; i < n; i++) {
+            bytes[i] = text_at(t + i);
+            parts[i] = (bb_cached_rows){.cache = &caches[i],
+                                        .bytes = &bytes[i],
+                                        .rows = 1,
+                                        .wanted = 1,
+                                        .logits = logits + i * b->model->config.vocab_size};
+        }
+        BB_TRY(bb_model_forward_parts(b->model, parts, n, err));
+    }
+    return BB_OK;
+}
+
+/* Many sequences beside one and beside a prompt, by turns; ratios are medians of the turns'. */
+static bb_status measure_batch(bench *b, json_t *root, bb_error *err) {
+    enum { TURNS = 3 };
+    const int repeats = b->options->repeats * TURNS;
+    bb_kv_cache caches[SEQUENCES] = {{0}};
+    float *logits = malloc(SEQUENCES * (size_t)b->model->config.vocab_size * sizeof *logits);
+    double *seconds = malloc((size_t)repeats * sizeof *seconds), *to_one = malloc((size_t)repeats * sizeof *to_one);
+    double *to_prompt = malloc((size_t)repeats * sizeof *to_prompt);
+    uint8_t prompt[PROMPT];
+    bb_status status = BB_OK;
+    if (!logits || !seconds || !to_one || !to_prompt) {
+        status = bb_fail(err, BB_ERR_MEMORY, "out of memory");
+        goto done;
+    }
+    for (int i = 0; i < PROMPT; i++) prompt[i] = text_at(i);
+    for (int i = 0; i < SEQUENCES; i++)
+        BB_TRY_GOTO(status, done, bb_kv_cache_open(b->model, TOKENS, b->options->kv_cache, &caches[i], err));
+    for (int r = -1; r < repeats; r++) { /* the first is not counted */
+        double times[4] = {bb_clock_seconds()};
+        BB_TRY_GOTO(status, done, decode_together(b, caches, logits, 1, err));
+        times[1] = bb_clock_seconds();
+        BB_TRY_GOTO(status, done, decode_together(b, caches, logits, SEQUENCES, err));
+        times[2] = bb_clock_seconds();
+        b->cache.length = 0;
+        BB_TRY_GOTO(status, done, bb_model_forward_cached(b->model, &b->cache, prompt, PROMPT, false, logits, err));
+        times[3] = bb_clock_seconds();
+        if (r < 0) continue;
+        seconds[r] = times[2] - times[1];
+        to_one[r] = SEQUENCES * (times[1] - times[0]) / seconds[r];
+        to_prompt[r] = (times[3] - times[2]) / PROMPT * SEQUENCES * TOKENS / seconds[r];
+    }
+    double t = median(seconds, repeats), ratio = median(to_one, repeats), share = median(to_prompt, repeats);
+    json_object_set_new(root, "batch",
+                        json_pack("{s:i, s:f, s:f, s:f}", "sequences", SEQUENCES, "bytes_per_s", SEQUENCES * TOKENS / t,
+                                  "times_one", ratio, "percent_of_prefill", 100 * share));
+done:
+    for (int i = 0; i < SEQUENCES; i++)
+        if (caches[i].kv.data) bb_kv_cache_close(&caches[i]);
+    free(logits);
+    free(seconds);
+    free(to_one);
+    free(to_prompt);
+    return status;
+}
+
 /* What the process has in memory now; 0 where the system does not say. */
 static double resident_bytes(void) {
     long long pages = 0, all = 0;
@@ -231,6 +295,7 @@ bb_status bb_bench_decode(bb_device *device, const bb_decode_bench_options *o, c
                      "read_gb", b.peaks.read_gb);
     BB_TRY_GOTO(status, done, measure_decode(&b, root, err));
     BB_TRY_GOTO(status, done, measure_prefill(&b, root, err));
+    BB_TRY_GOTO(status, done, measure_batch(&b, root, err));
     double needed = (double)b.model->quantized_bytes + 4.0 * (double)b.model->table.held + (double)b.cache.bytes;
     double resident = resident_bytes();
     json_object_set_new(root, "load_ms", json_real(load_seconds * 1e3));

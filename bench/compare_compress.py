@@ -1,0 +1,98 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: MIT
+"""Compares bitbyte compress with other programs, on files that its model was not trained on.
+
+    python3 bench/compare_compress.py --program build/bitbyte --model runs/texts FILE... [--levels 5 9] [--dictionary TRAINING_TEXT]
+
+Prints a Markdown table: bits per byte, and MB/s both ways (of the uncompressed bytes; the best of --repeats runs, programs by turns). The model's
+own size is given below the table: whoever decompresses needs it. Programs that are not installed are left out. Every result is decompressed and
+compared. --dictionary trains a zstd dictionary on pieces of that text.
+"""
+import argparse
+import pathlib
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+
+# name: the command that compresses IN to OUT, and the one that decompresses OUT to BACK
+PROGRAMS = {
+    "gzip -9": ("gzip -9 -c IN >OUT", "gzip -d -c OUT >BACK"),
+    "xz -9e": ("xz -9e -c IN >OUT", "xz -d -c OUT >BACK"),
+    "zstd -19 --long": ("zstd -q -19 --long=27 -c IN >OUT", "zstd -q -d --long=27 -c OUT >BACK"),
+    "brotli -q 11": ("brotli -q 11 -w 24 -c IN >OUT", "brotli -d -c OUT >BACK"),
+    "bzip3": ("bzip3 -e -c IN >OUT", "bzip3 -d -c OUT >BACK"),
+    "zpaq -m5": ("rm -f OUT.zpaq; zpaq add OUT.zpaq IN -m5 >/dev/null; mv OUT.zpaq OUT",
+                 "cp OUT OUT.zpaq; zpaq extract OUT.zpaq -to BACK -force >/dev/null; rm OUT.zpaq"),
+    "cmix": ("cmix -c IN OUT >/dev/null", "cmix -d OUT BACK >/dev/null"),
+    "paq8l": ("paq8l -5 OUT IN >/dev/null; mv OUT.paq8l OUT", "cp OUT OUT.paq8l; paq8l -d OUT.paq8l . >/dev/null; mv IN BACK"),
+}
+
+
+def run(command, names):
+    for name, path in names.items():
+        command = command.replace(name, f"'{path}'")
+    begin = time.monotonic()
+    subprocess.run(command, shell=True, check=True)
+    return time.monotonic() - begin
+
+
+def measure(name, commands, path, folder):
+    names = {"IN": path, "OUT": folder / "coded", "BACK": folder / "back"}
+    there = run(commands[0], names)
+    size = names["OUT"].stat().st_size
+    back = run(commands[1], names)
+    if names["BACK"].read_bytes() != path.read_bytes():
+        sys.exit(f"{name}: {path} came back changed")
+    return size, there, back
+
+
+def zstd_dictionary(text, folder):
+    """Pieces of 4 KB, as the dictionary builder wants many small files."""
+    data, pieces = pathlib.Path(text).read_bytes(), folder / "pieces"
+    pieces.mkdir()
+    for i in range(0, len(data), 4096):
+        (pieces / str(i)).write_bytes(data[i : i + 4096])
+    subprocess.run(f"zstd -q --train -r '{pieces}' --maxdict=1MB -o '{folder}/dictionary'", shell=True, check=True)
+    return f"{folder}/dictionary"
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--program", default="build/bitbyte")
+    parser.add_argument("--model", required=True)
+    parser.add_argument("--levels", type=int, nargs="*", default=[5, 9])
+    parser.add_argument("--repeats", type=int, default=1)
+    parser.add_argument("--dictionary")
+    parser.add_argument("files", nargs="+", type=pathlib.Path)
+    arguments = parser.parse_args()
+    program = f"'{pathlib.Path(arguments.program).resolve()}'"
+    with tempfile.TemporaryDirectory() as name:
+        folder = pathlib.Path(name)
+        programs = {n: c for n, c in PROGRAMS.items() if shutil.which(n.split()[0])}
+        if arguments.dictionary:
+            dictionary = zstd_dictionary(arguments.dictionary, folder)
+            programs["zstd -19, dictionary"] = (f"zstd -q -19 -D '{dictionary}' -c IN >OUT", f"zstd -q -d -D '{dictionary}' -c OUT >BACK")
+        packed = folder / "model.safetensors"
+        subprocess.run(f"{program} export '{arguments.model}' --out '{packed}' >/dev/null", shell=True, check=True)
+        for level in arguments.levels:
+            programs[f"bitbyte -{level}"] = (f"{program} compress -q --model '{packed}' -{level} -c IN >OUT",
+                                             f"{program} decompress -q --model '{packed}' -c OUT >BACK")
+        print("| file | program | bits per byte | MB/s there | MB/s back |\n|---|---|---|---|---|")
+        for path in arguments.files:
+            best = {}
+            for _ in range(arguments.repeats):
+                for n, commands in programs.items():
+                    size, there, back = measure(n, commands, path.resolve(), folder)
+                    old = best.get(n, (size, there, back))
+                    best[n] = (size, min(there, old[1]), min(back, old[2]))
+            total = path.stat().st_size
+            for n, (size, there, back) in best.items():
+                print(f"| {path.name} | {n} | {8 * size / max(total, 1):.4f} | {total / there / 1e6:.4f} | {total / back / 1e6:.4f} |")
+            sys.stdout.flush()
+        print(f"\nThe model, exported: {packed.stat().st_size} bytes.")
+
+
+if __name__ == "__main__":
+    main()
