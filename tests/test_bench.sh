@@ -58,6 +58,7 @@ if [ "$device" = cpu ]; then
         [ "$(json_value one.json kv_cache)" = $cache ] || fail "bench --decode: not the $cache cache"
         [ "$(json_value one.json decode | grep -o '"bytes_per_s":[1-9]' | wc -l)" = 3 ] || fail "bench --decode: three positions"
         json_value one.json prefill | grep -q '"bytes_per_s":[1-9]' || fail "bench --decode: reading a prompt"
+        json_value one.json batch | grep -q '"times_one":[0-9.]*[1-9]' || fail "bench --decode: many sequences"
         json_value one.json memory | grep -q '"resident_over_both":[1-9]' || fail "bench --decode: memory"
     done
     expect 0 "$bitbyte" bench --decode --shape S --repeats 1 --threads 1
