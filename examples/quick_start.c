@@ -268,6 +268,45 @@ static bool print_byte(void *user, uint8_t byte) {
     return true;
 }
 
+/* ---- Many texts at once ------------------------------------------------------------------------------------------------- */
+
+static bool take_batch_byte(void *user, const bb_batch_byte *byte) {
+    (void)byte; /* byte->byte; byte->logprob; byte->top, the likeliest */
+    ++*(int *)user;
+    return true; /* false would end this text */
+}
+
+static void score_and_generate_many(bb_model *model) {
+    const char *texts[] = {"The old mill stood by the river.", "zqx 7#!? vvk"};
+    bb_score_text scores[2] = {{.bits = 0}};
+    bb_score_options score;
+    bb_score_options_default(&score);
+    for (int i = 0; i < 2; i++) scores[i].text = (bb_bytes){(const uint8_t *)texts[i], strlen(texts[i])};
+    CHECK(bb_score(model, scores, 2, &score, &error));
+    double likely = scores[0].bits / (double)scores[0].text.size, odd = scores[1].bits / (double)scores[1].text.size;
+    printf("%.2f bits per byte for a text like those it read, %.2f for another\n", likely, odd);
+    expect(likely < odd, "it knows its texts");
+
+    bb_batch *batch;
+    bb_batch_options batch_options;
+    bb_batch_options_default(&batch_options);
+    CHECK(bb_batch_open(model, &batch_options, &batch, &error));
+    int counts[4] = {0};
+    for (int i = 0; i < 4; i++) {
+        bb_generate_options options;
+        bb_generate_options_default(&options);
+        options.max_new_bytes = 20;
+        options.seed = (uint64_t)i;
+        bb_batch_request request = {
+            .prompt = {(const uint8_t *)"The ", 4}, .options = &options, .on_byte = take_batch_byte, .user = &counts[i]};
+        int64_t id;
+        CHECK(bb_batch_add(batch, &request, &id, &error)); /* more may be added between steps */
+    }
+    for (bool more = true; more;) CHECK(bb_batch_step(batch, &more, &error));
+    bb_batch_close(batch);
+    for (int i = 0; i < 4; i++) expect(counts[i] == 20, "each text is whole");
+}
+
 static void evaluate_and_generate(bb_device *device, const char *run_folder, const char *val_file) {
     char checkpoint[4096];
     CHECK(bb_run_latest_checkpoint(run_folder, checkpoint, sizeof checkpoint, &error));
@@ -293,6 +332,7 @@ static void evaluate_and_generate(bb_device *device, const char *run_folder, con
     CHECK(bb_generate(model, (const uint8_t *)prompt, strlen(prompt), &generate, &metrics, &error));
     putchar('\n');
     expect(metrics.new_bytes == generate.max_new_bytes, "it wrote all that was asked for");
+    score_and_generate_many(model);
     bb_model_free(model);
 }
 
