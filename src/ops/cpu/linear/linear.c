@@ -9,8 +9,10 @@
 #include "ops/cpu/device/cpu.h"
 #include "ops/cpu/device/entries.h"
 
+#ifdef __x86_64__
 /* Whether products of unquantized rows are in bf16 on this device. */
 static bool in_bf16(bb_device *dev) { return bb_cpu_of(dev)->kernels.bf16 != NULL; }
+#endif
 
 void bb_cpu_linear_forward(bb_device *dev, float *y, const float *residual, bb_rows x, const bb_ternary *t, int64_t M) {
     if (M <= BB_SMALL_BATCH_ROWS)

@@ -119,8 +119,11 @@ struct product {
     void (*finish)(const product *p, int64_t i, int64_t j, float *c); /* block c at row i and column j, counted in blocks */
 };
 
-/* Blocks first .. end-1 of row i. c: (GROUP) blocks */
+static float *gram_block(const product *p, int64_t i, int64_t j) { return p->l->gram + (i * (i + 1) / 2 + j) * BB_MUON_BLOCK; }
+
+/* Blocks first .. end-1 of row i. c: room for GROUP blocks */
 static void multiply_group(const product *p, int64_t i, int64_t first, int64_t end, float *c) {
+    if (p->out && p->out == &p->l->squares[p->w->of[BB_MUON_GRAM]]) c = gram_block(p, i, first); /* A is kept in f32, for b A */
     const bb_muon_blocks *blocks = kernels_of(p->w)->muon_blocks;
     const bb_bf16 *left = p->left + i * SIDE * p->stride;
     for (int64_t tile = 0, tiles; tile < p->k / SIDE; tile += tiles) {
@@ -145,18 +148,10 @@ static void multiply_all(const product *p) {
     bb_muon_wait(p->w);
 }
 
-static float *gram_block(const product *p, int64_t i, int64_t j) { return p->l->gram + (i * (i + 1) / 2 + j) * BB_MUON_BLOCK; }
-
 static void store(const product *p, int64_t i, int64_t j, float *c) {
     const bb_muon_forms *forms = kernels_of(p->w)->muon_forms;
     if (p->uses & BB_MUON_LEFT) forms->store_rows(p->out, i * SIDE, j * SIDE, c);
     if (p->uses & BB_MUON_RIGHT) forms->store_panels(p->out, i * SIDE, j * SIDE, c);
-}
-
-/* A is kept in f32 too, for b A. */
-static void store_gram(const product *p, int64_t i, int64_t j, float *c) {
-    memcpy(gram_block(p, i, j), c, BB_MUON_BLOCK * sizeof *c);
-    store(p, i, j, c);
 }
 
 static void store_polynomial(const product *p, int64_t i, int64_t j, float *c) {
@@ -189,7 +184,7 @@ static void gram(const bb_muon_work *w) {
                             .lower = true,
                             .out = &l.squares[w->of[BB_MUON_GRAM]],
                             .uses = BB_MUON_LEFT | BB_MUON_RIGHT,
-                            .finish = store_gram});
+                            .finish = store});
 }
 
 static void multiply(const bb_muon_work *w, bb_muon_square out, bb_muon_square left, bb_muon_square right, int uses) {
@@ -206,9 +201,7 @@ static void multiply(const bb_muon_work *w, bb_muon_square out, bb_muon_square l
                             .lower = true,
                             .out = &l.squares[w->of[out]],
                             .uses = uses,
-                            .finish = out == BB_MUON_P      ? store_polynomial
-                                      : out == BB_MUON_GRAM ? store_gram
-                                                            : store});
+                            .finish = out == BB_MUON_P ? store_polynomial : store});
 }
 
 static void polynomial(const bb_muon_work *w, int uses) { multiply(w, BB_MUON_P, BB_MUON_GRAM, BB_MUON_GRAM, uses); }
