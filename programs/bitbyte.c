@@ -7,6 +7,7 @@
 #include <sys/prctl.h>
 #include <unistd.h>
 
+#include "cli_help.h"
 #include "cli_nearest.h"
 #include "commands.h"
 #include "common.h"
@@ -50,6 +51,28 @@ static void usage(FILE *out) {
             "SIGHUP, SIGINT, SIGTERM or SIGXCPU.\n");
 }
 
+/* --help=FORMAT of the program itself: see bb_cli_help_as. */
+static int usage_as(const char *format) {
+    if (strcmp(format, "complete") == 0) {
+        for (int i = 0; i < COMMANDS; i++) printf("%s\t%s\n", commands[i].name, commands[i].summary);
+        return BB_EXIT_OK;
+    }
+    if (strcmp(format, "man") != 0) {
+        fprintf(stderr, "bitbyte: --help=%s: expected man or complete\n", format);
+        return BB_EXIT_USAGE;
+    }
+    bb_cli_man_head("BITBYTE", "bitbyte", "byte-level language models with ternary weights", stdout);
+    printf(".B bitbyte\n\\fICOMMAND\\fR [\\fIOPTIONS\\fR]\n.SH COMMANDS\n");
+    for (int i = 0; i < COMMANDS; i++) {
+        printf(".TP\n.BR bitbyte\\-%s (1)\n", commands[i].name);
+        bb_cli_roff(commands[i].summary, stdout);
+        printf("\n");
+    }
+    printf(".SH EXIT STATUS\n0: success. 1: failure. 2: usage error. 3: stopped by \\-\\-max_minutes.\n"
+           "129, 130, 143 or 152: stopped by SIGHUP, SIGINT, SIGTERM or SIGXCPU.\n");
+    return BB_EXIT_OK;
+}
+
 static int find(const char *name) {
     for (int i = 0; i < COMMANDS; i++)
         if (strcmp(commands[i].name, name) == 0) return i;
@@ -74,6 +97,7 @@ static int run(int argc, char **argv) {
         printf("bitbyte %s\n", bb_version());
         return BB_EXIT_OK;
     }
+    if (strncmp(word, "--help=", 7) == 0) return usage_as(word + 7);
     if (strcmp(word, "help") == 0 || strcmp(word, "--help") == 0 || strcmp(word, "-h") == 0) {
         if (argc < 3) {
             usage(stdout);

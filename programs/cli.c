@@ -217,6 +217,10 @@ int bb_cli_parse(bb_cli *cli, const bb_cli_command *command, void *args, int arg
             bb_cli_help(cli, stdout);
             return BB_EXIT_OK;
         }
+        if (!options_end && strncmp(argument, "--help=", 7) == 0) {
+            if (bb_cli_help_as(cli, argument + 7, stdout)) return BB_EXIT_OK;
+            return bb_cli_usage_error(command, "--help=%s: expected man or complete", argument + 7);
+        }
         if (options_end || argument[0] != '-' || argument[1] == '\0')
             status = take_positional(cli, argument, &position, argc);
         else if (argument[1] != '-' && find_letter(cli, argument[1]))

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-/* Help text, generated from a command's option table. */
+/* Help text, manual page and completions, generated from a command's option table. */
 #ifndef BB_PROGRAMS_CLI_HELP_H
 #define BB_PROGRAMS_CLI_HELP_H
 
@@ -9,5 +9,12 @@
 
 /* Shows the current values of the options as defaults. */
 void bb_cli_help(const bb_cli *cli, FILE *out);
+/* --help=FORMAT. "man": a manual page, in roff. "complete": for the completions of shells, a line for each option: --name, what it
+ * takes (flag, file, value, or the choices with | between), help, with tabs between. False: no such format. */
+bool bb_cli_help_as(const bb_cli *cli, const char *format, FILE *out);
+/* Text in a manual page. */
+void bb_cli_roff(const char *text, FILE *out);
+/* The beginning of a manual page, up to SYNOPSIS. title: in capitals. */
+void bb_cli_man_head(const char *title, const char *name, const char *summary, FILE *out);
 
 #endif

@@ -13,6 +13,12 @@ prefix="$tmp/a place of its own" # moved, and with spaces in the name
 mv "$tmp/first" "$prefix"
 libdir=$(dirname "$(find "$prefix" -name libbitbyte.so)")
 
+for file in man/man1/bitbyte.1 man/man1/bitbyte-train.1 bash-completion/completions/bitbyte zsh/site-functions/_bitbyte fish/vendor_completions.d/bitbyte.fish; do
+    [ -s "$prefix/share/$file" ] || fail "share/$file is not there"
+done
+[ "$(find "$prefix/share/man" -name 'bitbyte-*.1' | wc -l)" = "$("$prefix/bin/bitbyte" --help=complete | wc -l)" ] || fail "a page for each command"
+grep -q '^.SH OPTIONS' "$prefix/share/man/man1/bitbyte-train.1" || fail "bitbyte-train(1) has no options"
+
 version=$("$prefix/bin/bitbyte" --version | grep -oE '[0-9]+\.[0-9]+\.[0-9]+' | head -n 1)
 header_version=$(grep -E '^#define BB_VERSION_(MAJOR|MINOR|PATCH)' "$prefix/include/bitbyte.h" | awk '{print $3}' | paste -sd.)
 [ "$version" = "$header_version" ] || fail "the program says version $version, the header $header_version"
