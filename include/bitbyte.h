@@ -53,11 +53,12 @@ BB_API const char *bb_version(void); /* "0.1.0" */
 
 typedef struct bb_device bb_device;
 
-/* name: "cpu" (oneDNN and SIMD) or "ref" (scalar reference implementation; slow). threads: 0 uses OMP_NUM_THREADS if set,
- * else the smaller of the affinity mask and the cgroup CPU quota, rounded up. Results do not depend on it. Close a device
- * after everything created on it. Threads may share a device if each has its own models, layers and sessions; calls then run
- * one at a time, and bb_trainer_train, bb_evaluate and bb_generate release the device between steps, batches and passes, and
- * during callbacks. To compute in parallel, open one device per thread, each with some of the processors. */
+/* name: "cpu" (oneDNN and SIMD), "cuda" (an NVIDIA card, if this build has CUDA; "cuda:1" is the second one) or "ref" (scalar
+ * reference implementation; slow). threads: 0 uses OMP_NUM_THREADS if set, else the smaller of the affinity mask and the cgroup
+ * CPU quota, rounded up. Results do not depend on it. Close a device after everything created on it. Threads may share a device
+ * if each has its own models, layers and sessions; calls then run one at a time, and bb_trainer_train, bb_evaluate and
+ * bb_generate release the device between steps, batches and passes, and during callbacks. To compute in parallel, open one
+ * device per thread, each with some of the processors. */
 BB_API bb_status bb_device_open(const char *name, int threads, bb_device **out, bb_error *err);
 BB_API void bb_device_close(bb_device *device);
 /* Name of known device `index`; NULL past the last. *why_not (may be NULL): why it cannot be opened here, or NULL. */

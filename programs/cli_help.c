@@ -46,7 +46,7 @@ static void option_help(const bb_cli_row *row, FILE *out) {
     if (option->letter) column += fprintf(out, option->letter == '#' ? "-N, " : "-%c, ", option->letter);
     column += fprintf(out, "--%s", option->name);
     if (option->choices) {
-        for (int i = 0; option->choices[i]; i++) column += fprintf(out, "%s%s", i ? "|" : " ", option->choices[i]);
+        for (int i = 0; bb_cli_lists_choice(option, i); i++) column += fprintf(out, "%s%s", i ? "|" : " ", option->choices[i]);
     } else if (option->value) {
         column += fprintf(out, " %s", option->value);
     }

@@ -59,6 +59,7 @@ typedef struct bb_cli_option {
     const char *help;
     bb_cli_range range;
     const char *const *choices; /* BB_CLI_CHOICE: names, NULL-terminated */
+    int listed_choices;         /* how many of them help and messages list; 0: all */
     const char *default_text;   /* default shown in help; "": none */
     char letter;                /* also accepted as -x, flags in one word, a value behind it; '#': as -N, a number; 0: none */
     signed char position;       /* 1, 2, …: also accepted as this positional argument; a list takes all the rest */

@@ -28,13 +28,17 @@ void bb_cli_double_text(double value, char *out, size_t size) {
     }
 }
 
+bool bb_cli_lists_choice(const bb_cli_option *option, int i) {
+    return option->choices[i] && (option->listed_choices == 0 || i < option->listed_choices);
+}
+
 /* "a whole number from 1 to 8", "a number above 0", "adamw or adamw8bit". */
 static void expected_text(const bb_cli_option *option, char *out, size_t size) {
     if (option->type == BB_CLI_CHOICE) {
         size_t used = 0;
         out[0] = '\0';
-        for (int i = 0; option->choices[i] && used < size; i++) {
-            const char *join = i == 0 ? "" : option->choices[i + 1] ? ", " : " or ";
+        for (int i = 0; bb_cli_lists_choice(option, i) && used < size; i++) {
+            const char *join = i == 0 ? "" : bb_cli_lists_choice(option, i + 1) ? ", " : " or ";
             used += (size_t)snprintf(out + used, size - used, "%s%s", join, option->choices[i]);
         }
         return;

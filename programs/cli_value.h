@@ -11,6 +11,8 @@ bb_status bb_cli_value_set(const bb_cli_row *row, const char *text, bb_error *er
 /* The value as a user would type it; "" for an unset string. Truncated to `size`. */
 void bb_cli_value_text(const bb_cli_row *row, char *out, size_t size);
 /* The shortest decimal text that reads back as the same number. */
+/* Whether choice i is there, and one that help and messages list. */
+bool bb_cli_lists_choice(const bb_cli_option *option, int i);
 void bb_cli_double_text(double value, char *out, size_t size);
 
 #endif

@@ -10,15 +10,19 @@
 #include "json_out.h"
 #include "progress.h"
 
-enum { MAX_DEVICES = 8 };
-const char *bb_device_choices[MAX_DEVICES + 1];
+/* Device names, then those of the second card and further ones. */
+enum { NAMED_DEVICES = 3, FURTHER_CARDS = 7 };
+const char *bb_device_choices[NAMED_DEVICES + FURTHER_CARDS + 1];
 const char *const bb_ste_choices[] = {[BB_STE_IDENTITY] = "identity", [BB_STE_CLIPPED] = "clipped", NULL};
 const char *const bb_optim_choices[] = {
     [BB_OPTIM_ADAMW] = "adamw", [BB_OPTIM_ADAMW8BIT] = "adamw8bit", [BB_OPTIM_MUON] = "muon", NULL};
 const char *const bb_kv_choices[] = {[BB_KV_INT6] = "int6", [BB_KV_INT8] = "int8", [BB_KV_F32] = "f32", NULL};
 
 void bb_device_choices_init(void) {
-    for (int i = 0; i < MAX_DEVICES; i++) bb_device_choices[i] = bb_device_known(i, NULL);
+    static const char *const further[] = {"cuda:1", "cuda:2", "cuda:3", "cuda:4", "cuda:5", "cuda:6", "cuda:7"};
+    int count = 0;
+    while (count < NAMED_DEVICES && (bb_device_choices[count] = bb_device_known(count, NULL))) count++;
+    for (int i = 0; i < BB_CLI_COUNT(further); i++) bb_device_choices[count++] = further[i];
 }
 
 static const bb_cli_option device_options[] = {
@@ -34,7 +38,8 @@ static const bb_cli_option device_options[] = {
      .type = BB_CLI_CHOICE,
      .offset = offsetof(bb_device_args, device),
      .choices = bb_device_choices,
-     .help = "cpu: fast; cuda: an NVIDIA card; ref: slow scalar reference implementation",
+     .listed_choices = NAMED_DEVICES,
+     .help = "cpu: fast; cuda: an NVIDIA card, cuda:1 the second one; ref: slow scalar reference implementation",
      .saved = BB_CLI_SAVED_FREE}};
 static const bb_cli_option model_options[] = {
     {.name = "n_layer",
@@ -88,6 +93,8 @@ const bb_cli_group bb_model_group = {model_options, BB_CLI_COUNT(model_options)}
 
 void bb_device_args_notes(const bb_cli *cli, const bb_device_args *args) {
     if (strcmp(bb_device_choices[args->device], "ref") == 0) bb_cli_unused(cli, "threads", "--device ref has one thread");
+    if (strncmp(bb_device_choices[args->device], "cuda", 4) == 0)
+        bb_cli_unused(cli, "threads", "--device cuda computes on the card");
 }
 
 bb_status bb_device_args_open(const bb_device_args *args, bb_device **out, bb_error *err) {

@@ -270,6 +270,19 @@ static void check_muon(const char *device_name, double newton_schulz, double los
     bb_device_close(device);
 }
 
+static const char *given_device; /* the program's argument */
+
+/* Its products for Muon are in f32. */
+static void muon_on_given(void **state) {
+    (void)state;
+    check_muon(given_device, 1e-4, 1e-2);
+}
+
+static void test_given(void **state) {
+    (void)state;
+    check_device(given_device, &cpu_bounds, &int8_bounds);
+}
+
 static void muon_on_ref(void **state) {
     (void)state;
     check_muon("ref", 1e-4, 1e-4);
@@ -295,10 +308,16 @@ static void cpu_matches_golden(void **state) {
     check_device("cpu", &cpu_bounds, &int8_bounds);
 }
 
-int main(void) {
+/* DEVICE: that one alone, with cpu's bounds. */
+int main(int argc, char **argv) {
+    const struct CMUnitTest given_tests[] = {cmocka_unit_test(test_given), cmocka_unit_test(muon_on_given)};
     const struct CMUnitTest level_tests[] = {cmocka_unit_test(cpu_matches_golden), cmocka_unit_test(muon_on_cpu)};
     const struct CMUnitTest tests[] = {cmocka_unit_test(ref_matches_golden), cmocka_unit_test(cpu_matches_golden),
                                        cmocka_unit_test(muon_on_ref), cmocka_unit_test(muon_on_cpu)};
+    if (argc > 1) {
+        given_device = argv[1];
+        return cmocka_run_group_tests(given_tests, NULL, NULL);
+    }
     if (begin_level(NULL)) return cmocka_run_group_tests(level_tests, NULL, NULL);
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

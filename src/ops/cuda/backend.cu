@@ -191,9 +191,9 @@ static void describe(bb_cuda *cuda, const cudaDeviceProp *card) {
     (void)cudaDriverGetVersion(&driver);
     (void)cudaRuntimeGetVersion(&runtime);
     snprintf(cuda->description, sizeof cuda->description,
-             "%.99s, %d processors, %.0f GB, compute %d.%d, CUDA %d.%d, driver %d.%d", card->name, card->multiProcessorCount,
-             (double)card->totalGlobalMem * 1e-9, card->major, card->minor, runtime / 1000, runtime % 1000 / 10, driver / 1000,
-             driver % 1000 / 10);
+             "%.99s, card %d, %d processors, %.0f GB, compute %d.%d, CUDA %d.%d, driver %d.%d", card->name, cuda->index,
+             card->multiProcessorCount, (double)card->totalGlobalMem * 1e-9, card->major, card->minor, runtime / 1000,
+             runtime % 1000 / 10, driver / 1000, driver % 1000 / 10);
 }
 
 extern "C" bb_status bb_device_open_cuda(int index, int threads, bb_device **out, bb_error *err) {
