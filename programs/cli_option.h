@@ -53,13 +53,13 @@ typedef enum bb_cli_saved {
 typedef struct bb_cli_option {
     const char *name; /* with underscores, without leading dashes; users may type - for _ */
     bb_cli_type type;
+    int listed_choices; /* how many choices help and messages list; 0: all */
     size_t offset;
     const struct bb_cli_group *group; /* shared rows, for the struct at `offset` */
     const char *value;                /* name of the value in help, e.g. "N" */
     const char *help;
     bb_cli_range range;
     const char *const *choices; /* BB_CLI_CHOICE: names, NULL-terminated */
-    int listed_choices;         /* how many of them help and messages list; 0: all */
     const char *default_text;   /* default shown in help; "": none */
     char letter;                /* also accepted as -x, flags in one word, a value behind it; '#': as -N, a number; 0: none */
     signed char position;       /* 1, 2, …: also accepted as this positional argument; a list takes all the rest */

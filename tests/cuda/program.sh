@@ -10,7 +10,7 @@ shape=(--n_layer 2 --d_model 32 --n_head 4 --n_kv_head 2 --d_ff 48 --seq_len 24 
 
 # ---- a run that was stopped goes on as if it had not been, bit for bit, whatever the order of threads
 for optim in adamw adamw8bit muon; do
-    run=(--data text.txt "${shape[@]}" --optim $optim --steps 4 --save_every 4 --device cuda)
+    run=(--data text.txt "${shape[@]}" --optim "$optim" --steps 4 --save_every 4 --device cuda)
     expect 0 "$bitbyte" train --out whole-$optim "${run[@]}"
     EMULATION_SEED=2 expect 0 "$bitbyte" train --out parts-$optim "${run[@]}" --stop_at 2
     EMULATION_SEED=3 EMULATION_LAZY=1 expect 0 "$bitbyte" train --resume parts-$optim

@@ -55,7 +55,7 @@ static void memory_runs_out(void **state) {
     rest = (size_t)available - bytes;
     void *filling = device->ops->alloc(device, rest);
     assert_true(p && m && filling);
-    device->ops->muon_step(device, p, p, m, N, N, &(bb_muon){.lr = 1, .grad_scale = 1});
+    device->ops->muon_step(device, &(bb_muon_matrix){p, p, m, N, N}, 1, &(bb_muon){.lr = 1, .grad_scale = 1});
     assert_fails(device->ops->sync(device, &test_error), BB_ERR_MEMORY, "scratch on the card");
     assert_ok(device->ops->sync(device, &test_error));
     device->ops->free(device, filling, rest);
@@ -134,6 +134,50 @@ static void guesses_do_not_change_text(void **state) {
     bb_device_close(device);
 }
 
+/* Every operation of training and decoding once or more, in shapes that fill no tile: what the sanitizers look at. */
+static void every_operation_runs(void **state) {
+    (void)state;
+    enum { SEQ = 19 };
+    static const uint8_t x[2 * SEQ + 1] = "some bytes to learn, and the next ones";
+    bb_device *device = open_cuda("cuda");
+    for (int quantized = 0; quantized < 2; quantized++) {
+        for (int kind = BB_OPTIM_ADAMW; kind <= BB_OPTIM_MUON; kind++) {
+            bb_config config = tiny;
+            config.n_layer = 1;
+            config.d_model = 20;
+            config.n_head = 2;
+            config.n_kv_head = 1;
+            config.d_ff = 34;
+            config.act_quant = quantized;
+            config.ste = quantized ? BB_STE_CLIPPED : BB_STE_IDENTITY;
+            bb_model *model;
+            bb_optimizer *optimizer;
+            bb_optimizer_options o;
+            double loss, norm;
+            bool applied;
+            bb_optimizer_options_default(&o);
+            o.kind = (bb_optimizer_kind)kind;
+            assert_ok(bb_model_create(device, &config, 11, &model, &test_error));
+            assert_ok(bb_optimizer_create(model, &o, &optimizer, &test_error));
+            assert_ok(bb_model_zero_gradients(model, &test_error));
+            for (int i = 0; i < 1 + quantized; i++)
+                assert_ok(bb_model_loss_backward(model, &(bb_train_batch){x, x + 1, 2, SEQ}, 0.5, &loss, &test_error));
+            assert_ok(bb_optimizer_step(optimizer, 1e-3, 1.0, 1.0, &norm, &applied, &test_error));
+            assert_true(applied && isfinite(loss) && isfinite(norm) && norm > 0);
+            bb_kv_cache cache;
+            float logits[256];
+            assert_ok(bb_kv_cache_open(model, SEQ, (bb_kv_type)kind, &cache, &test_error));
+            assert_ok(bb_model_forward_cached(model, &cache, x, SEQ - 1, false, logits, &test_error));
+            assert_ok(bb_model_forward_cached(model, &cache, x + SEQ - 1, 1, false, logits, &test_error));
+            for (int i = 0; i < 256; i++) assert_true(isfinite(logits[i]));
+            bb_kv_cache_close(&cache);
+            bb_optimizer_free(optimizer);
+            bb_model_free(model);
+        }
+    }
+    bb_device_close(device);
+}
+
 static void peaks_are_measured(void **state) {
     (void)state;
     bb_device *device = open_cuda("cuda");
@@ -144,11 +188,14 @@ static void peaks_are_measured(void **state) {
     bb_device_close(device);
 }
 
-int main(void) {
+/* With an argument: the test of that name alone. */
+int main(int argc, char **argv) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(cards_are_opened_by_number), cmocka_unit_test(memory_runs_out),
         cmocka_unit_test(failures_are_kept),          cmocka_unit_test(decoding_equals_the_whole),
         cmocka_unit_test(guesses_do_not_change_text), cmocka_unit_test(peaks_are_measured),
+        cmocka_unit_test(every_operation_runs),
     };
+    if (argc > 1) cmocka_set_test_filter(argv[1]);
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
