@@ -16,7 +16,7 @@ BENCH_ARGS ?=
 SKIP_DEPS ?=
 CUDA ?=
 
-DEPS = $(if $(SKIP_DEPS),true,scripts/install-deps)
+DEPS = $(if $(SKIP_DEPS),true,scripts/install-deps $(if $(filter-out off auto,$(CUDA)),--cuda))
 SOURCES = $(shell git ls-files -co --exclude-standard 'include/*.h' 'src/*.[ch]' 'src/*.cu' 'programs/*.[ch]' 'tests/*.[ch]' 'examples/*.c' \
   2>/dev/null || find include src programs tests examples -name '*.[ch]' -o -name '*.cu')
 CLANG_FORMAT = $(or $(shell command -v clang-format-14),clang-format)

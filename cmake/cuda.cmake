@@ -1,15 +1,24 @@
 # The cuda backend. BB_CUDA: on needs nvcc 12 or later, auto takes it where there is one, off builds without.
 set(BB_CUDA off CACHE STRING "Build the cuda device: on, auto (where there is an nvcc) or off")
-set(BB_CUDA_ARCHITECTURES 80-real;89-real;90a-real;100-real CACHE STRING "What the cuda device is compiled for")
+set(BB_CUDA_ARCHITECTURES 80-real;89-real;90a-real;100 CACHE STRING "What the cuda device is compiled for; later cards compile the last")
 
 set(BB_CUDA_FOUND FALSE)
 string(TOLOWER "${BB_CUDA}" BB_CUDA_WANTED)
 if(BB_CUDA_WANTED MATCHES "^(on|auto|1|true|yes)$")
+  # What scripts/install-deps --cuda fetches.
+  file(GLOB BB_FETCHED_NVCC ${CMAKE_SOURCE_DIR}/build/cuda/lib/python3*/site-packages/nvidia/cu13/bin/nvcc)
+  if(BB_FETCHED_NVCC AND NOT CMAKE_CUDA_COMPILER AND NOT DEFINED ENV{CUDACXX})
+    set(CMAKE_CUDA_COMPILER ${BB_FETCHED_NVCC})
+  endif()
+  if(NOT CMAKE_CUDA_COMPILER_LAUNCHER)
+    set(CMAKE_CUDA_COMPILER_LAUNCHER ${CMAKE_C_COMPILER_LAUNCHER})
+  endif()
   include(CheckLanguage)
   check_language(CUDA)
   if(CMAKE_CUDA_COMPILER)
     set(CMAKE_CUDA_ARCHITECTURES ${BB_CUDA_ARCHITECTURES})
     enable_language(CUDA)
+    set(CMAKE_CUDA_FLAGS_RELWITHDEBINFO "-O3 -g")
     set(BB_CUDA_FOUND TRUE)
   elseif(NOT BB_CUDA_WANTED STREQUAL "auto")
     message(FATAL_ERROR "BB_CUDA=${BB_CUDA}: no nvcc that works; scripts/install-deps --cuda gets one, "
