@@ -4,34 +4,38 @@
  * arXiv:2205.14135 */
 #include <omp.h>
 
+#include "core/math.h"
+#include "ops/cpu/attention/backward_set.h"
+#include "ops/cpu/device/cpu.h"
 #include "ops/cpu/device/entries.h"
 
-#define ATTENTION_TILE "ops/cpu/attention/attention_backward_tile.h"
-#include "ops/cpu/attention/attention_sets.h"
 #ifdef __x86_64__
+#include "ops/cpu/attention/attention_backward_tile.h"
+
 #include "ops/cpu/attention/attention_backward_amx.h"
+
+static const bb_backward_set int8_set = {ATTENTION_QUERIES, ATTENTION_KEYS, backward_bytes, dq_ld, backward_keys, finish_dq};
+static const bb_backward_set amx_set = {ATTENTION_QUERIES, ATTENTION_KEYS,    amx_backward_bytes,
+                                        amx_dq_ld,         amx_backward_keys, amx_finish_dq};
+static const bb_backward_set *const sets[] = {[BB_ATTENTION_GENERIC] = &bb_backward_generic,
+                                              [BB_ATTENTION_AVX2] = &bb_backward_avx2,
+                                              [BB_ATTENTION_AVX512] = &bb_backward_avx512,
+                                              [BB_ATTENTION_AVX512_VNNI] = &int8_set,
+                                              [BB_ATTENTION_AVX512_AMX] = &amx_set};
+#else
+static const bb_backward_set *const sets[] = {[BB_ATTENTION_GENERIC] = &bb_backward_generic};
 #endif
 
-typedef struct backward_functions {
-    size_t (*bytes)(const bb_attention *a);
-    int64_t (*dq_ld)(int64_t D);
-    void (*keys)(const backward_arrays *x, int64_t b, int64_t head, int64_t first, int64_t last, float *dq, void *scratch);
-    void (*finish_dq)(const backward_arrays *x, int64_t b, int64_t h, int64_t t, int64_t rows, float *parts, int64_t count,
-                      int64_t stride);
-} backward_functions;
-
-#define BACKWARD(set)                                                                                                          \
-    { backward_bytes_##set, dq_ld_##set, backward_keys_##set, finish_dq_##set }
-ATTENTION_TABLE(backward_functions, backward_for, BACKWARD)
+static const bb_backward_set *set_of(bb_device *dev) { return sets[bb_cpu_of(dev)->kernels.attention]; }
 
 enum { MIN_TASKS = 16 }; /* with fewer heads than this, the keys of a head are divided into runs */
 
 /* The first key tile of run `run`. Runs have about equal work; the work of a tile is the number of queries that see it. */
-static int64_t run_begin(const bb_attention *a, int64_t run, int64_t runs) {
-    int64_t tiles = (a->Tk + ATTENTION_KEYS - 1) / ATTENTION_KEYS, total = 0, before = 0, tile = 0;
-    for (int64_t i = 0; i < tiles; i++) total += a->Tq - bb_clamp(i * ATTENTION_KEYS - (a->Tk - a->Tq), 0, a->Tq - 1);
+static int64_t run_begin(const bb_attention *a, int64_t keys, int64_t run, int64_t runs) {
+    int64_t tiles = bb_ceil_div(a->Tk, keys), total = 0, before = 0, tile = 0;
+    for (int64_t i = 0; i < tiles; i++) total += a->Tq - bb_clamp(i * keys - (a->Tk - a->Tq), 0, a->Tq - 1);
     while (tile < tiles && before * runs < run * total) {
-        before += a->Tq - bb_clamp(tile * ATTENTION_KEYS - (a->Tk - a->Tq), 0, a->Tq - 1);
+        before += a->Tq - bb_clamp(tile * keys - (a->Tk - a->Tq), 0, a->Tq - 1);
         tile++;
     }
     return tile;
@@ -46,10 +50,10 @@ typedef struct backward_plan {
 } backward_plan;
 
 static backward_plan plan_for(bb_device *dev, const bb_attention *a) {
-    const backward_functions *f = &backward_for[bb_cpu_of(dev)->kernels.attention];
-    int64_t heads = a->B * a->Hk, tiles = (a->Tk + ATTENTION_KEYS - 1) / ATTENTION_KEYS;
+    const bb_backward_set *f = set_of(dev);
+    int64_t heads = a->B * a->Hk, tiles = bb_ceil_div(a->Tk, f->keys);
     backward_plan p = {.runs = bb_clamp((MIN_TASKS + heads - 1) / heads, 1, tiles),
-                       .padded = bb_round_up(a->Tq, ATTENTION_QUERIES),
+                       .padded = bb_round_up(a->Tq, f->queries),
                        .ld = f->dq_ld(a->D),
                        .thread_bytes = f->bytes(a)};
     p.part = a->H / a->Hk * p.padded * p.ld;
@@ -68,7 +72,7 @@ size_t bb_cpu_attention_backward_scratch(bb_device *dev, const bb_attention *a) 
 
 void bb_cpu_attention_backward(bb_device *dev, void *dq, void *dk, void *dv, const void *d_o, const void *q, const void *k,
                                const void *v, const void *o, const float *lse, const bb_attention *a) {
-    const backward_functions *f = &backward_for[bb_cpu_of(dev)->kernels.attention];
+    const bb_backward_set *f = set_of(dev);
     const backward_arrays x = {dq, dk, dv, d_o, q, k, v, o, lse, a};
     const backward_plan p = plan_for(dev, a);
     int64_t G = a->H / a->Hk, heads = a->B * a->Hk, runs = p.runs, part = p.part, padded = p.padded, ld = p.ld;
@@ -80,17 +84,22 @@ void bb_cpu_attention_backward(bb_device *dev, void *dq, void *dk, void *dv, con
 #pragma omp parallel for num_threads(dev->threads) schedule(dynamic)
     for (int64_t task = 0; task < heads * runs; task++) {
         int64_t head = task / runs, run = task % runs, thread = omp_get_thread_num();
-        float *task_dq = dq_parts + (runs > 1 ? task : thread) * part;
-        f->keys(&x, head / a->Hk, head % a->Hk, run_begin(a, run, runs), run_begin(a, run + 1, runs), task_dq,
-                scratch + thread_bytes * (size_t)thread);
+        const backward_keys_task keys = {.x = &x,
+                                         .b = head / a->Hk,
+                                         .head = head % a->Hk,
+                                         .first = run_begin(a, f->keys, run, runs),
+                                         .last = run_begin(a, f->keys, run + 1, runs),
+                                         .dq = dq_parts + (runs > 1 ? task : thread) * part};
+        f->key_tiles(&keys, scratch + thread_bytes * (size_t)thread);
         for (int64_t g = 0; g < G && runs == 1; g++)
-            f->finish_dq(&x, head / a->Hk, head % a->Hk * G + g, 0, a->Tq, task_dq + g * padded * ld, 1, 0);
+            f->finish_dq(&(backward_rows_task){&x, keys.b, keys.head * G + g, 0, a->Tq, keys.dq + g * padded * ld, 1, 0});
     }
     if (runs == 1) return;
+    int64_t tiles = padded / f->queries;
 #pragma omp parallel for num_threads(dev->threads)
-    for (int64_t tile = 0; tile < heads * G * (padded / ATTENTION_QUERIES); tile++) {
-        int64_t t = tile % (padded / ATTENTION_QUERIES) * ATTENTION_QUERIES, h = tile / (padded / ATTENTION_QUERIES);
-        f->finish_dq(&x, h / a->H, h % a->H, t, bb_clamp(a->Tq - t, 0, ATTENTION_QUERIES),
-                     dq_parts + h / G * runs * part + (h % G * padded + t) * ld, runs, part);
+    for (int64_t tile = 0; tile < heads * G * tiles; tile++) {
+        int64_t t = tile % tiles * f->queries, h = tile / tiles;
+        f->finish_dq(&(backward_rows_task){&x, h / a->H, h % a->H, t, bb_clamp(a->Tq - t, 0, f->queries),
+                                           dq_parts + h / G * runs * part + (h % G * padded + t) * ld, runs, part});
     }
 }

@@ -50,14 +50,14 @@ KERNEL amx_buffers amx_layout(bb_arena *arena, const bb_attention *a) {
     return f;
 }
 
-KERNEL size_t backward_bytes_avx512amx(const bb_attention *a) {
+KERNEL size_t amx_backward_bytes(const bb_attention *a) {
     bb_arena measure = {0};
     amx_layout(&measure, a);
     return measure.used;
 }
 
 /* A task's dq is (G, Tp / 32, Dp, 32). */
-KERNEL int64_t dq_ld_avx512amx(int64_t D) { return bb_round_up(D, AMX_SIDE); }
+KERNEL int64_t amx_dq_ld(int64_t D) { return bb_round_up(D, AMX_SIDE); }
 
 /* ---- packing --------------------------------------------------------------------------------------------------------- */
 
@@ -257,9 +257,11 @@ KERNEL void amx_tile(const amx_buffers *f, float *dq, int64_t blocks, int64_t pa
 }
 
 /* Like backward_keys. */
-KERNEL void backward_keys_avx512amx(const backward_arrays *x, int64_t b, int64_t head, int64_t first, int64_t last, float *dq,
-                                    void *scratch) {
+KERNEL void amx_backward_keys(const backward_keys_task *task, void *scratch) {
+    const backward_arrays *x = task->x;
     const bb_attention *a = x->a;
+    int64_t b = task->b, head = task->head, first = task->first, last = task->last;
+    float *dq = task->dq;
     bb_arena arena = {scratch, 0};
     amx_buffers f = amx_layout(&arena, a);
     int64_t D = a->D, G = a->H / a->Hk, dp = bb_round_up(D, AMX_SIDE), padded = bb_round_up(a->Tq, ATTENTION_QUERIES);
@@ -297,10 +299,11 @@ KERNEL void backward_keys_avx512amx(const backward_arrays *x, int64_t b, int64_t
 }
 
 /* Like finish_dq. */
-KERNEL void finish_dq_avx512amx(const backward_arrays *x, int64_t b, int64_t h, int64_t t, int64_t rows, float *parts,
-                                int64_t count, int64_t stride) {
+KERNEL void amx_finish_dq(const backward_rows_task *task) {
+    const backward_arrays *x = task->x;
     const bb_attention *a = x->a;
-    int64_t D = a->D, dp = bb_round_up(D, AMX_SIDE);
+    const float *parts = task->parts;
+    int64_t b = task->b, h = task->h, t = task->t, rows = task->rows, D = a->D, dp = bb_round_up(D, AMX_SIDE);
     vf scale = vset1((float)(1.0 / sqrt((double)D)));
     for (int64_t r = 0; r < rows; r += 16)
         for (int64_t d = 0; d < D; d += 16) {
@@ -309,7 +312,7 @@ KERNEL void finish_dq_avx512amx(const backward_arrays *x, int64_t b, int64_t h, 
             __m512i y[16];
             for (int i = 0; i < 16; i++) {
                 vf sum = vload(from + i * AMX_SIDE);
-                for (int64_t part = 1; part < count; part++) sum = sum + vload(from + part * stride + i * AMX_SIDE);
+                for (int64_t part = 1; part < task->count; part++) sum = sum + vload(from + part * task->stride + i * AMX_SIDE);
                 y[i] = _mm512_castps_si512(sum * scale);
             }
             bb_transpose16(y);

@@ -1,30 +1,14 @@
 // SPDX-License-Identifier: MIT
-/* The backward pass over a run of key tiles, in the vocabulary of attention_simd.h. Included once for each set.
+/* The backward pass over a run of key tiles, in int8, with VNNI.
  * p = exp(s - lse), dp = do vT, ds = p (dp - delta), delta = rowsum(do o);  dv = pT do, dk = dsT q, dq = ds k */
-#ifndef ATTENTION_QUERIES
+#ifndef BB_OPS_CPU_ATTENTION_BACKWARD_TILE_H
+#define BB_OPS_CPU_ATTENTION_BACKWARD_TILE_H
+
+#include "ops/cpu/attention/attention_gemm.h"
+#include "ops/cpu/attention/backward_set.h"
+
 #define ATTENTION_QUERIES 256 /* per tile */
 #define ATTENTION_KEYS 128    /* per tile */
-
-/* The arrays of all heads, addressed as bb_attention says. */
-typedef struct backward_arrays {
-    bb_bf16 *dq, *dk, *dv;
-    const bb_bf16 *d_o, *q, *k, *v, *o;
-    const float *lse;
-    const bb_attention *a;
-} backward_arrays;
-
-#define backward_buffers ATTENTION_NAME(backward_buffers)
-#define backward_layout ATTENTION_NAME(backward_layout)
-#define pack_query_tile ATTENTION_NAME(pack_query_tile)
-#define pack_key_tile ATTENTION_NAME(pack_key_tile)
-#define backward_tile ATTENTION_NAME(backward_tile)
-#define backward_bytes ATTENTION_NAME(backward_bytes)
-#define dq_ld ATTENTION_NAME(dq_ld)
-#define row_statistics ATTENTION_NAME(row_statistics)
-#define store_rows ATTENTION_NAME(store_rows)
-#define backward_keys ATTENTION_NAME(backward_keys)
-#define finish_dq ATTENTION_NAME(finish_dq)
-#endif
 
 /* Columns of a task's f32 dq: (G, Tp, columns). */
 KERNEL int64_t dq_ld(int64_t D) { return bb_round_up(D, VL); }
@@ -59,21 +43,9 @@ INLINE void store_rows(bb_bf16 *y, int64_t stride, const float *x, int64_t ld, f
             store_bf16(y + r * stride + d, vload(x + r * ld + d) * vset1(scale), bb_clamp(D - d, 0, VL));
 }
 
-/* Each set provides the following, below. G: query heads per KV head; Tp: Tq rounded up to QUERIES.
- * backward_buffers: scratch of a task; lse, delta: (G, Tp); dk, dv: (KEYS, Dp), of a tile of keys
- * backward_layout(arena, a)
- * pack_query_tile(f, at, q, q_stride, d_o, o_stride, rows, D): packs the queries of a head, and their gradients, from row `at`
- * of G Tp on
- * pack_key_tile(f, k, v, stride, keys, D): packs a tile of keys and values
- * backward_tile(f, dq, at, rows, diagonal, D): accumulates `rows` packed queries from `at` on into the tile's dk and dv, and
- * into dq (rows, Dp); query r of them sees keys up to r + diagonal */
-#if ATTENTION_SET == ATTENTION_VNNI
 #include "ops/cpu/attention/attention_int8.h"
 
 #include "ops/cpu/attention/attention_backward_int8.h"
-#else
-#include "ops/cpu/attention/attention_backward_f32.h"
-#endif
 
 /* Bytes of a task's scratch. */
 KERNEL size_t backward_bytes(const bb_attention *a) {
@@ -84,9 +56,11 @@ KERNEL size_t backward_bytes(const bb_attention *a) {
 
 /* Computes dk and dv of key tiles first..last-1 of KV head `head` of sequence b, from all its query heads, and the contribution
  * of these tiles to dq: (G, Tp, dq_ld(D)) f32, without the 1/sqrt(D). */
-KERNEL void backward_keys(const backward_arrays *x, int64_t b, int64_t head, int64_t first, int64_t last, float *dq,
-                          void *scratch) {
+KERNEL void backward_keys(const backward_keys_task *task, void *scratch) {
+    const backward_arrays *x = task->x;
     const bb_attention *a = x->a;
+    int64_t b = task->b, head = task->head, first = task->first, last = task->last;
+    float *dq = task->dq;
     bb_arena arena = {scratch, 0};
     backward_buffers f = backward_layout(&arena, a);
     int64_t D = a->D, G = a->H / a->Hk, ld = bb_round_up(D, VL), padded = bb_round_up(a->Tq, ATTENTION_QUERIES);
@@ -118,11 +92,14 @@ KERNEL void backward_keys(const backward_arrays *x, int64_t b, int64_t head, int
 
 /* dq of rows t..t+rows-1 of head h of sequence b: the sum of `count` parts in order, stride elements apart; overwrites the
  * first. parts: at these rows of the first. */
-KERNEL void finish_dq(const backward_arrays *x, int64_t b, int64_t h, int64_t t, int64_t rows, float *parts, int64_t count,
-                      int64_t stride) {
-    int64_t ld = bb_round_up(x->a->D, VL);
-    for (int64_t i = 1; i < count; i++)
-        for (int64_t j = 0; j < rows * ld; j += VL) vstore(parts + j, vload(parts + j) + vload(parts + i * stride + j));
-    store_rows(x->dq + (b * x->a->Tq + t) * x->a->q_stride + h * x->a->D, x->a->q_stride, parts, ld,
+KERNEL void finish_dq(const backward_rows_task *task) {
+    const backward_arrays *x = task->x;
+    int64_t ld = bb_round_up(x->a->D, VL), rows = task->rows, t = task->t;
+    float *parts = task->parts;
+    for (int64_t i = 1; i < task->count; i++)
+        for (int64_t j = 0; j < rows * ld; j += VL) vstore(parts + j, vload(parts + j) + vload(parts + i * task->stride + j));
+    store_rows(x->dq + (task->b * x->a->Tq + t) * x->a->q_stride + task->h * x->a->D, x->a->q_stride, parts, ld,
                (float)(1.0 / sqrt((double)x->a->D)), rows, x->a->D);
 }
+
+#endif

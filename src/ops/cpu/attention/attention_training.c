@@ -7,11 +7,6 @@
 
 #if defined(__x86_64__)
 
-#define ATTENTION_SET 3
-#include "ops/cpu/attention/attention_simd.h"
-
-#include "ops/cpu/attention/attention_gemm.h"
-
 #include "ops/cpu/attention/attention_training_tile.h"
 
 #include "ops/cpu/attention/attention_int8.h"

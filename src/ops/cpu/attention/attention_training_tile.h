@@ -1,20 +1,15 @@
 // SPDX-License-Identifier: MIT
 /* What the forward passes for training in int8 and on AMX share, in the vocabulary of attention_simd.h for VNNI. */
-#ifndef ATTENTION_QUERIES
+#ifndef BB_OPS_CPU_ATTENTION_TRAINING_TILE_H
+#define BB_OPS_CPU_ATTENTION_TRAINING_TILE_H
+
+#include "ops/cpu/attention/attention_gemm.h"
+
 #define ATTENTION_QUERIES 512 /* per task: as many as share a packed tile of keys */
 #define ATTENTION_KEYS 128    /* per packed tile */
 #define ATTENTION_ROWS 32     /* queries processed against it at a time: their scores stay in the first-level cache */
 #define INT8_KEYS 256         /* both for int8, whose products are faster, so that the cost per tile matters more */
 #define INT8_ROWS 16
-
-#define forward_buffers ATTENTION_NAME(forward_buffers)
-#define softmax_layout ATTENTION_NAME(softmax_layout)
-#define store_output ATTENTION_NAME(store_output)
-#define row_max ATTENTION_NAME(row_max)
-#define update_max ATTENTION_NAME(update_max)
-#define store_tile ATTENTION_NAME(store_tile)
-
-#endif
 
 /* The state of a tile of queries. Dp: D rounded up to VL. */
 typedef struct forward_buffers {
@@ -79,3 +74,5 @@ INLINE void store_tile(float *o, bb_bf16 *kept, float *lse, const forward_buffer
         if (lse) lse[(b * a->H + h) * a->Tq + t0 + m] = f->max[m] * (float)M_LN2 + logf(sum);
     }
 }
+
+#endif

@@ -1,40 +1,15 @@
 // SPDX-License-Identifier: MIT
-/* Attention's forward pass in f32, in the order of forward_set.h. A right operand is in panels of 16 columns: element (k, n) at
- * n / 16 * panel + k * step + n % 16. Compiled once for each instruction set. */
+/* Attention's forward pass in f32, in the order of forward_set.h. Compiled once for each instruction set. */
+#include "ops/cpu/attention/f32_product.h"
 #include "ops/cpu/attention/forward_softmax.h"
 
-/* A register block: MR rows, NV vectors of columns. */
-#if defined(__AVX512F__)
-enum { MR = 6, NV = 4 };
-#elif defined(__AVX2__)
-enum { MR = 6, NV = 2 };
-#elif defined(__aarch64__)
-enum { MR = 4, NV = 4 };
-#else
-enum { MR = 2, NV = 4 };
-#endif
 enum {
-    PANEL = 16,
-    NC = NV * VL,
-    WIDE = 8 /* vectors of a single row */,
+    WIDE_KEYS = WIDE * VL < 4 * PANEL ? WIDE * VL : 4 * PANEL, /* that a single row takes at a time */
     ROWS = 12 /* queries at a time: their scores stay in the first-level cache */
 };
 
-/* Vectors of one, two and three panels; sums of a register block. */
-enum { WIDE_KEYS = WIDE * VL < 4 * PANEL ? WIDE * VL : 4 * PANEL };
-enum { ACC = MR * NV > WIDE ? MR *NV : WIDE };
-enum { NV1 = VECTORS, NV2 = 2 * VECTORS < NV ? 2 * VECTORS : NV, NV3 = 3 * VECTORS < NV ? 3 * VECTORS : NV };
-
 _Static_assert(ROWS % MR == 0 && NC % PANEL == 0, "whole register blocks");
 _Static_assert(STATE_ROWS >= FORWARD_QUERIES + MR - 1 && F32_BLOCK % NC == 0, "whole register blocks");
-
-/* The operands of a product: rows of a, a_stride apart, times b. */
-typedef struct operands {
-    const float *a;
-    int64_t a_stride;
-    const float *b;
-    int64_t b_step, b_panel, k_steps;
-} operands;
 
 /* Scratch of a thread. */
 typedef struct f32_buffers {
@@ -69,22 +44,6 @@ static size_t bytes(int64_t D) {
 
 /* ---- products -------------------------------------------------------------------------------------------------------- */
 
-/* Panels of a register block that begins `columns` before the end; 0 for all of them. */
-LANES_INLINE int panels_left(int64_t columns) { return columns > NC - PANEL ? 0 : (int)bb_ceil_div(columns, PANEL); }
-
-/* acc (rows, nv) = the product; rows and nv are constants. */
-LANES_INLINE void product(vf *acc, operands x, int rows, int nv) {
-    LANES_EACH(i, rows * nv) acc[i] = vset1(0.0f);
-    for (int64_t k = 0; k < x.k_steps; k++, x.b += x.b_step) {
-        vf right[WIDE];
-        LANES_EACH(n, nv) right[n] = vload(x.b + n / VECTORS * x.b_panel + n % VECTORS * VL);
-        LANES_EACH(m, rows) {
-            vf left = vset1(x.a[m * x.a_stride + k]);
-            LANES_EACH(n, nv) acc[m * nv + n] = vfma(left, right[n], acc[m * nv + n]);
-        }
-    }
-}
-
 LANES_INLINE void score_block(float *s, operands x, int rows, int nv) {
     vf acc[ACC];
     product(acc, x, rows, nv);
@@ -94,7 +53,7 @@ LANES_INLINE void score_block(float *s, operands x, int rows, int nv) {
 /* Raw scores of MR rows against the keys n .. keys-1 of a register block, and those up to a whole panel; s: rows
  * F32_BLOCK apart. */
 LANES_APART void scores(float *s, const float *q, const key_block *x, int64_t n, int64_t keys) {
-    operands o = {q, x->D, x->k + n * x->D, PANEL, PANEL * x->D, x->D};
+    operands o = {q, x->D, 1, x->k + n * x->D, PANEL, PANEL * x->D, x->D};
     switch (panels_left(keys - n)) {
     case 1: score_block(s + n, o, MR, NV1); break;
     case 2: score_block(s + n, o, MR, NV2); break;
@@ -139,7 +98,7 @@ LANES_INLINE void sum_block(float *o, int64_t stride, operands x, const float *o
 
 /* The operands of the weighted sums of columns n.. over `keys` keys. */
 LANES_INLINE operands value_operands(const float *s, const key_block *x, int64_t n, int64_t keys) {
-    return (operands){s, F32_BLOCK, x->v + n / PANEL * x->v_panel, x->v_step, x->v_panel, keys};
+    return (operands){s, F32_BLOCK, 1, x->v + n / PANEL * x->v_panel, x->v_step, x->v_panel, keys};
 }
 
 /* The weighted sums of MR rows and a register block of columns, n.. */
@@ -261,7 +220,7 @@ static void unit_rows(const forward_unit *u, const f32_buffers *f, const key_blo
     if (most == 0) return;
     if (count == 1)
         for (int64_t n = 0; n < most; n += WIDE_KEYS) {
-            operands p = {f->q, D, x->k + n * D, PANEL, PANEL * D, D};
+            operands p = {f->q, D, 1, x->k + n * D, PANEL, PANEL * D, D};
             if (most - n > WIDE_KEYS - PANEL)
                 score_block(f->s + n, p, 1, WIDE_KEYS / VL);
             else

@@ -7,7 +7,7 @@
 #include "ops/cpu/attention/forward_set.h"
 #include "ops/cpu/vector/lanes.h"
 
-enum { STATE_ROWS = FORWARD_QUERIES + 16, PREFETCH_ROWS = 16 };
+enum { STATE_ROWS = FORWARD_QUERIES + 16 };
 
 /* The queries of a tile. dp: D rounded up to 16. */
 typedef struct forward_state {
@@ -88,11 +88,6 @@ LANES_INLINE void state_store(const forward_state *s, const forward_tile *t, int
         }
         if (j->lse) j->lse[(t->b * a->H + t->h) * a->Tq + t->t0 + m] = s->max[m] * (float)M_LN2 - logf(factor);
     }
-}
-
-/* Prefetches `bytes` at p. Rows are a whole activation row apart, too far for hardware prefetching. */
-LANES_INLINE void prefetch_row(const void *p, size_t bytes) {
-    for (size_t i = 0; i < bytes; i += BB_ALIGN) __builtin_prefetch((const char *)p + i);
 }
 
 #endif

@@ -10,7 +10,7 @@
  * cells make a block of 48 bytes: all first bytes, all second bytes, all third bytes. k is (Hk, run, W/64) blocks, W being D
  * rounded up to 64: cell c has columns c, c+16, c+32 and c+48 of a row. v is (Hk, run/4, W/16) blocks: cell c has column c of
  * four rows, which are read together. Columns past D are zeros. The layout is made for `vpmultishiftqb`
- * (attention_int6_tile.h). */
+ * (forward_int6_kernels.c). */
 #ifndef BB_OPS_CPU_KV_LAYOUT_H
 #define BB_OPS_CPU_KV_LAYOUT_H
 

@@ -10,7 +10,7 @@
 /* The variant of each compiler-vectorized kernel (vector/simd.h). */
 typedef enum bb_simd { BB_SIMD_GENERIC = 1, BB_SIMD_AVX2, BB_SIMD_AVX512 } bb_simd;
 
-/* The variant of attention's tiles (attention/attention_sets.h). */
+/* The variant of attention (attention/attention.c, attention_backward.c). */
 typedef enum bb_attention_set {
     BB_ATTENTION_GENERIC = 1,
     BB_ATTENTION_AVX2,

@@ -58,6 +58,13 @@ LANES_INLINE vf vexp2(vf t) {
     return vscale2(vfma(p, f, vset1(1.0f)), t);
 }
 
+/* Prefetches `bytes` at p. Rows are a whole activation row apart, too far for hardware prefetching. */
+LANES_INLINE void prefetch_row(const void *p, size_t bytes) {
+    for (size_t i = 0; i < bytes; i += 64 /* a cache line */) __builtin_prefetch((const char *)p + i);
+}
+
+enum { PREFETCH_ROWS = 16 /* how far ahead rows are fetched */ };
+
 /* The largest of n numbers, any of them if one is NaN. */
 LANES_INLINE float row_max(const float *x, int64_t n) {
     enum { WAYS = 4 }; /* a maximum waits for the one before it */

@@ -72,6 +72,15 @@ LANES_INLINE void vstore_bf16(bb_bf16 *y, vf x, int64_t n) {
     for (int64_t i = 0; i < n; i++) y[i] = bb_bf16_from_f32(t[i]);
 }
 
+LANES_INLINE vf vload_bf16_first(const bb_bf16 *p, int64_t n) {
+    __m128i half = _mm_setzero_si128();
+    if (n == VL)
+        half = _mm_loadu_si128((const __m128i_u *)p);
+    else
+        memcpy(&half, p, (size_t)n * sizeof *p);
+    return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(half), 16));
+}
+
 /* -- integers ------------------------------------------------------------------------------------------------------------- */
 LANES_INLINE vi viload(const void *p) { return _mm256_loadu_si256(p); }
 LANES_INLINE void vistore(void *p, vi x) { _mm256_storeu_si256(p, x); }

@@ -59,6 +59,12 @@ LANES_INLINE void vstore_bf16(bb_bf16 *y, vf x, int64_t n) {
         _mm256_mask_storeu_epi16(y, first_lanes(n), half);
 }
 
+/* The first n <= VL elements at p, then zeros. */
+LANES_INLINE vf vload_bf16_first(const bb_bf16 *p, int64_t n) {
+    __m256i half = _mm256_maskz_loadu_epi16(first_lanes(n), p);
+    return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(half), 16));
+}
+
 /* -- integers ------------------------------------------------------------------------------------------------------------- */
 LANES_INLINE vi viload(const void *p) { return _mm512_loadu_si512(p); }
 LANES_INLINE void vistore(void *p, vi x) { _mm512_storeu_si512(p, x); }

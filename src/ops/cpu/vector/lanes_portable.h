@@ -94,6 +94,12 @@ LANES_INLINE void vstore_bf16(bb_bf16 *y, vf x, int64_t n) {
     for (int64_t i = 0; i < n; i++) y[i] = bb_bf16_from_f32(x[i]);
 }
 
+LANES_INLINE vf vload_bf16_first(const bb_bf16 *p, int64_t n) {
+    vf x = vset1(0.0f);
+    for (int64_t i = 0; i < n; i++) x[i] = bb_f32_from_bf16(p[i]);
+    return x;
+}
+
 /* -- integers ------------------------------------------------------------------------------------------------------------- */
 LANES_INLINE vi viload(const void *p) {
     vi x;
