@@ -35,18 +35,16 @@ static inline int32_t dot_quantize(int8_t *q, const void *x, bb_dtype dtype, flo
         const float *whole = x;
 #pragma omp simd reduction(+ : sum)
         for (int64_t i = 0; i < n; i++) {
-            int32_t code = bb_simd_round(whole[i] * scale);
-            q[i] = (int8_t)code;
-            sum += code;
+            q[i] = (int8_t)bb_simd_round(whole[i] * scale);
+            sum += q[i];
         }
         return sum;
     }
     const bb_bf16 *half = x;
 #pragma omp simd reduction(+ : sum)
     for (int64_t i = 0; i < n; i++) {
-        int32_t code = bb_simd_round(bb_f32_from_bf16(half[i]) * scale);
-        q[i] = (int8_t)code;
-        sum += code;
+        q[i] = (int8_t)bb_simd_round(bb_f32_from_bf16(half[i]) * scale);
+        sum += q[i];
     }
     return sum;
 }
@@ -96,10 +94,12 @@ static inline void dot_pack_quads(bb_dot_quads *a, const bb_dot_tokens *x) {
                 memset(row[i], 0, sizeof row[i]);
 #pragma omp simd
         for (int i = 0; i < ROWS; i++) {
-            int32_t q0 = bb_simd_round(row[0][i] * inverse[i]), q1 = bb_simd_round(row[1][i] * inverse[i]),
-                    q2 = bb_simd_round(row[2][i] * inverse[i]), q3 = bb_simd_round(row[3][i] * inverse[i]);
+            /* of a NaN some code, whose sums do not overflow: the scale is NaN as well */
+            int8_t q0 = (int8_t)bb_simd_round(row[0][i] * inverse[i]), q1 = (int8_t)bb_simd_round(row[1][i] * inverse[i]),
+                   q2 = (int8_t)bb_simd_round(row[2][i] * inverse[i]), q3 = (int8_t)bb_simd_round(row[3][i] * inverse[i]);
             a->sums[i] += q0 + q1 + q2 + q3;
-            left[i] = ((uint32_t)q0 & 0xffu) | ((uint32_t)q1 & 0xffu) << 8 | ((uint32_t)q2 & 0xffu) << 16 | (uint32_t)q3 << 24;
+            left[i] =
+                (uint32_t)(uint8_t)q0 | (uint32_t)(uint8_t)q1 << 8 | (uint32_t)(uint8_t)q2 << 16 | (uint32_t)(uint8_t)q3 << 24;
         }
     }
 }
