@@ -27,7 +27,7 @@ configure = generator=(); if [ ! -f $(1)/CMakeCache.txt ] && command -v ninja >/
 # Tests run beside each other with threads of their own: waiting threads must not spin on the cores of the others.
 ctest = OMP_WAIT_POLICY=passive ctest --test-dir $(1) -j $(TEST_JOBS) --output-on-failure --no-tests=error
 
-.PHONY: all help deps configure test soak demo bench check-layers check-format format lint asan ubsan tsan valgrind test-aarch64 test-interop fuzz install clean
+.PHONY: all help deps configure test soak demo bench check-layers check-format format lint asan ubsan tsan valgrind test-aarch64 test-interop fuzz deb install uninstall clean
 
 all: configure ## install what is missing and build build/bitbyte
 	@cmake --build $(BUILD) -j $(JOBS)
@@ -124,10 +124,20 @@ test-interop: all ## PyTorch, transformers, gguf and llama.cpp, from PyPI into I
 	@$(if $(SKIP_DEPS),true,scripts/install-deps --interop)
 	@bash tests/interop/run.sh $(BUILD)
 
+deb: deps ## Debian packages of the program, the library and its header, in build-deb/packages; lintian checks them if it is there
+	@$(call configure,build-deb,-DCMAKE_INSTALL_PREFIX=/usr -DBB_TESTS=OFF -DBB_WERROR=$(WERROR))
+	@cmake --build build-deb -j $(JOBS)
+	@scripts/make-deb build-deb build-deb/packages
+	@if command -v lintian >/dev/null; then lintian --fail-on error,warning --allow-root build-deb/packages/*.deb; fi
+
 install: all ## install under PREFIX (/usr/local)
 	@cmake --install $(BUILD) --prefix $(PREFIX)
 
+uninstall: ## remove what install installed
+	@[ -f $(BUILD)/install_manifest.txt ] || { echo "uninstall: $(BUILD) installed nothing"; exit 1; }
+	@xargs -d '\n' rm -fv <$(BUILD)/install_manifest.txt
+
 clean: ## remove the build folders
-	@rm -rf build build-asan build-ubsan build-tsan build-valgrind build-aarch64 build-fuzz
+	@rm -rf build build-asan build-ubsan build-tsan build-valgrind build-aarch64 build-fuzz build-deb
 
 comma := ,
