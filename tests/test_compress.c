@@ -3,6 +3,7 @@
 #include "support.h"
 
 #include "coding/counts.h"
+#include "coding/lanes.h"
 #include "coding/range_coder.h"
 #include "core/rng.h"
 #include "levels.h"
@@ -81,7 +82,7 @@ static void the_coder_gives_back_what_it_took(void **state) {
     enum { N = 20000 };
     static uint32_t lows[N], counts[N];
     bb_range_encoder e = {.bytes = NULL};
-    for (int round = 0; round < 40; round++) {
+    for (int round = 0; round < 18; round++) {
         double bits = 0;
         int n = (int)below(round % 2 ? N : 10);
         bb_range_encoder_begin(&e);
@@ -193,7 +194,7 @@ static void any_input_comes_back(void **state) {
     (void)state;
     static uint8_t x[MAX_SIZE];
     buffer coded = {0}, back = {0};
-    for (int round = 0; round < 54; round++) {
+    for (int round = 0; round < 27; round++) {
         size_t size = draw_input(round % 9, x);
         compress(x, size, &coded);
         if ((double)coded.size > 1.001 * (double)size + 64)
@@ -212,12 +213,68 @@ static void any_input_comes_back(void **state) {
     free(back.bytes);
 }
 
+/* What the compressor seldom takes of an untrained model: zstd knows these texts better. */
+static void lanes_come_back(void **state) {
+    (void)state;
+    static uint8_t x[MAX_SIZE], back[MAX_SIZE];
+    for (int round = 0; round < 18; round++) {
+        const bb_lanes_options o = {
+            .lanes = 1 + (int)below(20), .window = 2 + (int)below(round % 4 ? 100 : 3), .kv_cache = (bb_kv_type)below(3)};
+        bb_lanes *lanes, *others;
+        bb_bytes coded;
+        size_t size = draw_input(round % 9, x) + 1;
+        assert_ok(bb_lanes_open(model, &o, &lanes, &test_error));
+        assert_ok(bb_lanes_encode(lanes, x, size, SIZE_MAX, &coded, &test_error));
+        if (round % 3) assert_ok(bb_lanes_encode(lanes, x, size, SIZE_MAX, &coded, &test_error)); /* used again */
+        assert_non_null(coded.data);
+        bb_lanes_options fewer = o;
+        fewer.lanes = 1; /* it takes what it finds */
+        assert_ok(bb_lanes_open(model, &fewer, &others, &test_error));
+        assert_ok(bb_lanes_decode(others, coded, back, size, &test_error));
+        assert_memory_equal(back, x, size);
+        if (coded.size > 30) { /* changed, it is refused, or gives other bytes */
+            uint8_t *bad = malloc(coded.size);
+            memcpy(bad, coded.data, coded.size);
+            bad[below((int64_t)coded.size - 8)] ^= (uint8_t)(1 << below(8));
+            bb_status status = bb_lanes_decode(others, (bb_bytes){bad, coded.size}, back, size, &test_error);
+            assert_true(status == BB_ERR_FORMAT || memcmp(back, x, size) != 0);
+            free(bad);
+        }
+        bb_lanes_close(lanes);
+        bb_lanes_close(others);
+    }
+}
+
+/* At every level of processor. The hashes were made once. */
+static void the_code_is_the_same_everywhere(void **state) {
+    (void)state;
+    static uint8_t x[4000];
+    static const uint64_t expected[] = {
+        [BB_KV_INT6] = 0xb2d9a2b0c38e6158u, [BB_KV_INT8] = 0x7d2455f1bf20d66cu, [BB_KV_F32] = 0xff32db0da4759f92u};
+    bool good = true;
+    for (size_t i = 0; i < sizeof x; i++) x[i] = (uint8_t)(200 + bb_rng_below(9, BB_STREAM_TEST, i, 30));
+    for (int type = BB_KV_INT6; type <= BB_KV_F32; type++) {
+        const bb_lanes_options o = {.lanes = 2, .window = 300, .kv_cache = (bb_kv_type)type};
+        bb_lanes *lanes;
+        bb_bytes coded;
+        uint64_t hash = 0;
+        assert_ok(bb_lanes_open(model, &o, &lanes, &test_error));
+        assert_ok(bb_lanes_encode(lanes, x, sizeof x, SIZE_MAX, &coded, &test_error));
+        for (size_t i = 0; i < coded.size; i++) hash = (hash ^ coded.data[i]) * 0x9E3779B97F4A7C15u;
+        if (hash != expected[type])
+            print_error("cache type %d: %zu bytes, hash 0x%016llx\n", type, coded.size, (unsigned long long)hash);
+        good &= hash == expected[type];
+        bb_lanes_close(lanes);
+    }
+    assert_true(good);
+}
+
 /* What has been given before the error is the beginning of the input. */
 static void damage_is_found(void **state) {
     (void)state;
     static uint8_t x[MAX_SIZE], bad[MAX_SIZE];
     buffer coded = {0}, back = {0};
-    for (int round = 0; round < 36; round++) {
+    for (int round = 0; round < 18; round++) {
         size_t size = draw_input(round % 3 == 0 ? 3 : round % 3 == 1 ? 6 : 1, x);
         compress(x, size, &coded);
         assert_true(coded.size < MAX_SIZE);
@@ -271,10 +328,15 @@ static void the_size_is_what_the_model_promises(void **state) {
 }
 
 int main(void) {
+    const struct CMUnitTest level_tests[] = {cmocka_unit_test(counts_follow_the_logits),
+                                             cmocka_unit_test(the_code_is_the_same_everywhere)};
     const struct CMUnitTest tests[] = {cmocka_unit_test(counts_follow_the_logits),
                                        cmocka_unit_test(the_coder_gives_back_what_it_took),
-                                       cmocka_unit_test(any_input_comes_back), cmocka_unit_test(damage_is_found),
+                                       cmocka_unit_test(the_code_is_the_same_everywhere),
+                                       cmocka_unit_test(lanes_come_back),
+                                       cmocka_unit_test(any_input_comes_back),
+                                       cmocka_unit_test(damage_is_found),
                                        cmocka_unit_test(the_size_is_what_the_model_promises)};
-    if (begin_level(NULL)) return cmocka_run_group_tests(tests, set_up, tear_down);
+    if (begin_level(NULL)) return cmocka_run_group_tests(level_tests, set_up, tear_down);
     return cmocka_run_group_tests(tests, set_up, tear_down);
 }

@@ -97,6 +97,12 @@ expect 0 "$bitbyte" train --data text.txt --out other "${tiny[@]}" --steps 2
 expect 1 "${decompress[@]}" -c --model other data.bby
 complains "made with another model"
 [ ! -s out ] || fail "bytes of another model"
+"$bitbyte" compress --device ref -q -c one >ref.bby 2>err || fail "compress --device ref"
+if [ "$device" = cpu ]; then expect 1 "${decompress[@]}" -t ref.bby; fi
+if [ "$device" = cpu ]; then complains "made on device ref"; fi
+expect 0 "$bitbyte" train --data text.txt --out unquantized "${tiny[@]}" --steps 2 --no_act_quant
+expect 1 "${compress[@]}" -c --model unquantized data
+complains "no_act_quant"
 expect 2 env -u BITBYTE_MODEL "${compress[@]}" data
 complains "BITBYTE_MODEL is not set"
 expect 1 "${decompress[@]}" original

@@ -70,12 +70,15 @@ bb_status bb_compressor_open(bb_model *model, const bb_compress_options *o, bb_c
     BB_TRY(check_options(o, err));
     if (model->config.vocab_size != 256)
         return bb_fail(err, BB_ERR_ARGUMENT, "the model has %d symbols; compression needs 256", model->config.vocab_size);
+    bb_arithmetic arithmetic;
+    BB_TRY(bb_stream_arithmetic(model, &arithmetic, err));
     bb_compressor *c = calloc(1, sizeof *c);
     if (!c) return bb_fail(err, BB_ERR_MEMORY, "out of memory for compression");
     c->model = model;
     c->options = *o;
     c->block_size = (size_t)o->block_bytes;
-    c->header = (bb_stream_header){.kv_cache = o->kv_cache, .parameters = (uint64_t)model->table.total};
+    c->header =
+        (bb_stream_header){.arithmetic = arithmetic, .kv_cache = o->kv_cache, .parameters = (uint64_t)model->table.total};
     while (1 << c->header.block_bits < o->block_bytes) c->header.block_bits++;
     c->header.window = o->context_length ? o->context_length : (int)bb_clamp(model->trained_length, 2, MAX_WINDOW);
     c->block = malloc(c->block_size);

@@ -16,6 +16,7 @@ struct bb_decompressor {
     bb_compress_options options;
     bb_lanes *lanes; /* NULL until a block needs the model */
     bb_stream_header header;
+    bb_arithmetic arithmetic; /* of the device */
     uint8_t hash_of_model[BB_MODEL_HASH_BYTES];
     bool has_header, has_block, ended;
     bb_stream_block block;
@@ -31,10 +32,13 @@ bb_status bb_decompressor_open(bb_model *model, const bb_compress_options *o, bb
     *out = NULL;
     BB_REQUIRE("model, options", model, o);
     BB_REQUIRE("on_output", o->on_output ? (const void *)o : NULL);
+    bb_arithmetic arithmetic;
+    BB_TRY(bb_stream_arithmetic(model, &arithmetic, err));
     bb_decompressor *d = calloc(1, sizeof *d);
     if (!d) return bb_fail(err, BB_ERR_MEMORY, "out of memory for decompression");
     d->model = model;
     d->options = *o;
+    d->arithmetic = arithmetic;
     d->capacity = BB_STREAM_HEADER_BYTES;
     d->held = malloc(d->capacity);
     d->hash = XXH3_createState();
@@ -71,6 +75,9 @@ static bb_status take_header(bb_decompressor *d, bb_error *err) {
         return bb_fail(err, BB_ERR_FORMAT,
                        "byte 19: made with another model: %s (%llu parameters), and the one given is %s (%llu parameters)",
                        theirs, (unsigned long long)d->header.parameters, ours, (unsigned long long)d->model->table.total);
+    if (d->header.arithmetic != d->arithmetic)
+        return bb_fail(err, BB_ERR_FORMAT, "byte 5: made on device %s; it can be read there only, and this is %s",
+                       bb_arithmetic_name(d->header.arithmetic), bb_arithmetic_name(d->arithmetic));
     size_t capacity = (size_t)1 << d->header.block_bits;
     uint8_t *larger = realloc(d->held, capacity);
     if (larger) d->held = larger;

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-/* Encoding knows what comes, and reads up to BB_CONTEXT_ROWS bytes of a lane in a pass; decoding reads one. Both slide their windows
+/* Encoding knows what comes, and reads many bytes of a lane in a pass; decoding reads one. Both slide their windows
  * at the same bytes, and a row's logits do not depend on the rows beside it, so both see the same counts. */
 #include "coding/lanes.h"
 
@@ -29,11 +29,16 @@ struct bb_lanes {
     int count;   /* in use */
     bb_cached_rows pieces[BB_MAX_LANES];
     lane *members[BB_MAX_LANES];
+    int rows;      /* bytes of a lane that encoding reads in a pass */
+    float *logits; /* (count, rows, 256) of encoding */
     uint8_t *coded;
     size_t capacity;
 };
 
 enum { LANE_BYTES = 2048 }; /* shorter lanes cost more than they are worth: each begins without a context */
+
+/* Rows of a pass at most: a piece of a window that is read again, and what is coded. */
+static int64_t pass_rows(int lanes) { return BB_CONTEXT_PIECE + bb_max(BB_CONTEXT_PIECE, (int64_t)BB_CONTEXT_ROWS * lanes); }
 
 bb_status bb_lanes_open(bb_model *model, const bb_lanes_options *o, bb_lanes **out, bb_error *err) {
     bb_lanes *l = calloc(1, sizeof *l);
@@ -45,7 +50,7 @@ bb_status bb_lanes_open(bb_model *model, const bb_lanes_options *o, bb_lanes **o
     bb_status status = l->lanes ? BB_OK : bb_fail(err, BB_ERR_MEMORY, "out of memory for %d lanes", o->lanes);
     if (status == BB_OK) {
         BB_DEVICE_SCOPE(model->device);
-        status = bb_model_reserve_rows(model, BB_CONTEXT_PIECE + (int64_t)BB_CONTEXT_ROWS * o->lanes, o->window, err);
+        status = bb_model_reserve_rows(model, pass_rows(o->lanes), o->window, err);
     }
     if (status == BB_OK)
         *out = l;
@@ -61,6 +66,7 @@ void bb_lanes_close(bb_lanes *l) {
         bb_range_encoder_free(&l->lanes[i].encoder);
     }
     free(l->lanes);
+    free(l->logits);
     free(l->coded);
     free(l);
 }
@@ -83,10 +89,10 @@ static bb_status begin(bb_lanes *l, int count, size_t size, bb_error *err) {
 }
 
 /* Codes the bytes that the rows of the latest read predict. */
-static void code_rows(lane *a, int rows) {
+static void code_rows(lane *a, const float *logits, int rows) {
     uint32_t counts[BB_COUNTS_SYMBOLS];
     for (int row = 0; row < rows && a->coded < a->size; row++) {
-        bb_counts_from_logits(a->context.logits + (size_t)row * BB_COUNTS_SYMBOLS, counts);
+        bb_counts_from_logits(logits + (size_t)row * BB_COUNTS_SYMBOLS, counts);
         uint32_t low = 0;
         int symbol = 0;
         if (a->out) {
@@ -105,12 +111,12 @@ static void code_rows(lane *a, int rows) {
 
 /* Bytes that are read next, after those coded so far. Before the first the context has its newline; a window that is full slides for
  * one byte. */
-static void begin_read(lane *a) {
+static void begin_read(lane *a, int most) {
     bb_context *c = &a->context;
     int64_t read = c->end - 1, rows = 1; /* bytes of the lane in the context's text */
     if (a->coded > 0) {
         int64_t known = a->out ? a->coded - read : a->size - 1 - read;
-        rows = bb_clamp(bb_min(known, bb_context_free(c)), 1, BB_CONTEXT_ROWS);
+        rows = bb_clamp(bb_min(known, bb_context_free(c)), 1, most);
         bb_context_append(c, (a->out ? a->out : a->bytes) + read, rows);
     }
     bb_context_begin(c, (int)rows);
@@ -130,8 +136,9 @@ static bb_status step(bb_lanes *l, bool *more, bb_error *err) {
     for (int i = 0; i < l->count; i++) {
         lane *a = &l->lanes[i];
         if (a->coded == a->size) continue;
-        if (!a->reading) begin_read(a);
+        if (!a->reading) begin_read(a, a->out ? 1 : l->rows);
         if (!bb_context_next(&a->context, &l->pieces[n])) return bb_fail(err, BB_ERR_INTERNAL, "a lane has nothing to read");
+        if (!a->out) l->pieces[n].logits = l->logits + (size_t)(i * l->rows) * BB_COUNTS_SYMBOLS;
         if (l->pieces[n].rows > BB_CONTEXT_ROWS) {
             if (read > 0 && read + l->pieces[n].rows > BB_CONTEXT_PIECE) continue;
             read += l->pieces[n].rows;
@@ -148,7 +155,7 @@ static bb_status step(bb_lanes *l, bool *more, bb_error *err) {
         BB_TRY(bb_context_took(&a->context, &l->pieces[i], err));
         if (!last) continue;
         a->reading = false;
-        code_rows(a, a->context.rows);
+        code_rows(a, l->pieces[i].logits, a->context.rows);
     }
     if (l->options.on_bytes) l->options.on_bytes(l->options.user, done_of(l));
     return BB_OK;
@@ -209,6 +216,10 @@ bb_status bb_lanes_encode(bb_lanes *l, const uint8_t *bytes, size_t size, size_t
     bool more = true;
     *coded = (bb_bytes){NULL, 0};
     BB_TRY(begin(l, count, size, err));
+    l->rows = (int)bb_max(BB_CONTEXT_ROWS, BB_CONTEXT_PIECE / count);
+    free(l->logits);
+    l->logits = malloc((size_t)(count * l->rows) * BB_COUNTS_SYMBOLS * sizeof *l->logits);
+    if (!l->logits) return bb_fail(err, BB_ERR_MEMORY, "out of memory for the logits of %d lanes", count);
     for (int i = 0; i < count; i++) {
         l->lanes[i].bytes = bytes + size * (size_t)i / (size_t)count;
         l->lanes[i].out = NULL;
@@ -232,7 +243,7 @@ bb_status bb_lanes_decode(bb_lanes *l, bb_bytes coded, uint8_t *bytes, size_t si
         l->lanes = larger;
         l->options.lanes = count;
         BB_DEVICE_SCOPE(l->model->device);
-        BB_TRY(bb_model_reserve_rows(l->model, BB_CONTEXT_PIECE + (int64_t)BB_CONTEXT_ROWS * count, l->options.window, err));
+        BB_TRY(bb_model_reserve_rows(l->model, pass_rows(count), l->options.window, err));
     }
     BB_TRY(begin(l, count, size, err));
     size_t at = head_bytes(count);

@@ -4,6 +4,8 @@
 #include <string.h>
 #include <xxhash.h>
 
+#include "model/model.h"
+
 /* Not text, and damaged by what converts line ends. */
 static const uint8_t magic[4] = {0xBB, 'B', 'Y', '\n'};
 
@@ -17,12 +19,31 @@ static uint64_t get(const uint8_t **at, int bytes) {
     return value;
 }
 
+static const char *const arithmetic_names[] = {[BB_ARITHMETIC_CPU] = "cpu", [BB_ARITHMETIC_REF] = "ref"};
+
+const char *bb_arithmetic_name(bb_arithmetic arithmetic) { return arithmetic_names[arithmetic]; }
+
+bb_status bb_stream_arithmetic(const bb_model *model, bb_arithmetic *out, bb_error *err) {
+    const char *name = model->device->ops->name;
+    if (!model->config.act_quant)
+        return bb_fail(
+            err, BB_ERR_UNSUPPORTED,
+            "the model was trained with --no_act_quant: its predictions differ between processors, so that a stream could "
+            "not be read on another");
+    for (int i = 0; i < BB_ARITHMETIC_COUNT; i++)
+        if (strcmp(name, arithmetic_names[i]) == 0) {
+            *out = (bb_arithmetic)i;
+            return BB_OK;
+        }
+    return bb_fail(err, BB_ERR_UNSUPPORTED, "device %s does not give the same predictions everywhere; compress with cpu", name);
+}
+
 void bb_stream_write_header(const bb_stream_header *h, uint8_t out[BB_STREAM_HEADER_BYTES]) {
     uint8_t *at = out;
     memcpy(at, magic, sizeof magic);
     at += sizeof magic;
     put(&at, BB_STREAM_VERSION, 1);
-    put(&at, (uint64_t)h->kv_cache, 1);
+    put(&at, (uint64_t)h->kv_cache | (uint64_t)h->arithmetic << 4, 1);
     put(&at, (uint64_t)h->block_bits, 1);
     put(&at, (uint64_t)h->window, 4);
     put(&at, h->parameters, 8);
@@ -40,7 +61,8 @@ bb_status bb_stream_read_header(const uint8_t in[BB_STREAM_HEADER_BYTES], bb_str
     if (version != BB_STREAM_VERSION)
         return bb_fail(err, BB_ERR_UNSUPPORTED, "byte 4: a compressed stream of version %d; this program reads version %d",
                        version, BB_STREAM_VERSION);
-    *out = (bb_stream_header){.kv_cache = (bb_kv_type)get(&at, 1)};
+    uint64_t kinds = get(&at, 1);
+    *out = (bb_stream_header){.kv_cache = (bb_kv_type)(kinds & 15), .arithmetic = (bb_arithmetic)(kinds >> 4)};
     out->block_bits = (int)get(&at, 1);
     uint64_t window = get(&at, 4);
     out->parameters = get(&at, 8);
@@ -50,10 +72,10 @@ bb_status bb_stream_read_header(const uint8_t in[BB_STREAM_HEADER_BYTES], bb_str
     if (found != expected)
         return bb_fail(err, BB_ERR_FORMAT, "byte 0: the header is damaged: its checksum is %08x, expected %08x", found,
                        expected);
-    if (out->kv_cache > BB_KV_F32 || out->block_bits < BB_STREAM_MIN_BLOCK_BITS || out->block_bits > BB_STREAM_MAX_BLOCK_BITS ||
-        window < 2 || window > BB_STREAM_MAX_WINDOW)
-        return bb_fail(err, BB_ERR_FORMAT, "byte 5: cache type %d, block bits %d, window %llu: out of range",
-                       (int)out->kv_cache, out->block_bits, (unsigned long long)window);
+    if (out->kv_cache > BB_KV_F32 || out->arithmetic >= BB_ARITHMETIC_COUNT || out->block_bits < BB_STREAM_MIN_BLOCK_BITS ||
+        out->block_bits > BB_STREAM_MAX_BLOCK_BITS || window < 2 || window > BB_STREAM_MAX_WINDOW)
+        return bb_fail(err, BB_ERR_FORMAT, "byte 5: kinds %d, block bits %d, window %llu: out of range", (int)kinds,
+                       out->block_bits, (unsigned long long)window);
     out->window = (int)window;
     return BB_OK;
 }

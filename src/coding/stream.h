@@ -16,7 +16,11 @@ enum {
     BB_STREAM_MAX_WINDOW = 1 << 20
 };
 
+/* Whose arithmetic the logits are of: the bits of cpu and of ref differ, and those of other devices may differ between two of them. */
+typedef enum bb_arithmetic { BB_ARITHMETIC_CPU = 0, BB_ARITHMETIC_REF = 1, BB_ARITHMETIC_COUNT } bb_arithmetic;
+
 typedef struct bb_stream_header {
+    bb_arithmetic arithmetic;
     bb_kv_type kv_cache;
     int block_bits; /* blocks have 1 << block_bits bytes, but for the last */
     int window;
@@ -33,6 +37,9 @@ typedef struct bb_stream_block {
     uint64_t total, hash; /* of the end: bytes in all (48 bits), and their XXH3 */
 } bb_stream_block;
 
+/* BB_ERR_UNSUPPORTED where a model's predictions are not the same everywhere. */
+bb_status bb_stream_arithmetic(const bb_model *model, bb_arithmetic *out, bb_error *err);
+const char *bb_arithmetic_name(bb_arithmetic arithmetic); /* "cpu" */
 void bb_stream_write_header(const bb_stream_header *header, uint8_t out[BB_STREAM_HEADER_BYTES]);
 bb_status bb_stream_read_header(const uint8_t in[BB_STREAM_HEADER_BYTES], bb_stream_header *out, bb_error *err);
 /* Returns the number of bytes written, at most BB_STREAM_END_BYTES. */

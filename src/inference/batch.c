@@ -347,15 +347,18 @@ static void admit(bb_batch *b) {
 
 /* ---- shared beginnings ---------------------------------------------------------------------------------------------------- */
 
-/* Where a copy ends, reading goes on as if it had begun there: at the end of a piece. */
-enum { SHARE_UNIT = BB_CONTEXT_PIECE };
+enum { MIN_SHARED = 16 }; /* fewer bytes are not worth a copy */
+
+/* Where a copy may end. A row's bits do not depend on the rows that are read with it (ops.h) if the inputs of linear layers are
+ * quantized; else only at the ends of pieces is all as if the text had been read alone. */
+static int64_t share_unit(const bb_batch *b) { return b->model->config.act_quant ? 1 : BB_CONTEXT_PIECE; }
 
 /* Bytes that two texts have in common from their beginning, of which the reader has at least one left to read. */
-static int64_t common(const bb_context *reader, const bb_context *source) {
+static int64_t common(const bb_context *reader, const bb_context *source, int64_t unit) {
     int64_t n = bb_min(reader->end - 1, source->end), i = 0;
     if (source->first > 0 || source->base > 0 || source->cache.kv.type != reader->cache.kv.type) return 0;
     while (i < n && reader->text[i] == source->text[i]) i++;
-    return i - i % SHARE_UNIT;
+    return i - i % unit;
 }
 
 /* Copies what another text has read of a prompt, or waits for one that is reading it. */
@@ -366,16 +369,16 @@ static void share(bb_batch *b, int index) {
     if (!t->decode.reads_prompt || t->request.embed || t->request.prompt_logprobs) return;
     if (c->first > 0 || c->base > 0 || bb_context_free(c) < 0) return; /* its window does not begin with the text */
     const bb_context *best = NULL;
-    int64_t most = c->cache.length;
+    int64_t unit = share_unit(b), most = c->cache.length + MIN_SHARED - 1;
     for (int i = 0; i < b->kept_count + index; i++) {
         const bb_context *source = i < b->kept_count ? &b->kept[i] : &b->active[i - b->kept_count]->context;
-        int64_t shared = common(c, source), read = bb_min(shared, source->cache.length / SHARE_UNIT * SHARE_UNIT);
+        int64_t shared = common(c, source, unit), read = bb_min(shared, source->cache.length / unit * unit);
         if (read > most) {
             best = source;
             most = read;
         }
         if (i >= b->kept_count && b->active[i - b->kept_count]->decode.reads_prompt && shared > read &&
-            shared > c->cache.length)
+            shared >= c->cache.length + MIN_SHARED)
             t->decode.waits = true;
     }
     if (!best) return;

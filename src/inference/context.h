@@ -54,8 +54,8 @@ void bb_context_cut(bb_context *c, int64_t end);
  * known to agree before position `same`. Returns the position up to which they agree now. */
 int64_t bb_context_follow(bb_context *c, const bb_context *other, int64_t same, const uint8_t *bytes, int64_t count);
 /* Reading all unread bytes, in pieces, one a pass: begin; then, while next gives a piece, a pass over it and took. The logits
- * after the last `rows` bytes are then in c->logits, in order. rows > 1: at most BB_CONTEXT_ROWS, all unread, and only where the
- * unread bytes fit the window. A full window slides: its older part is dropped and the rest is read again from position 0. Half a
+ * after the last `rows` bytes are then in c->logits, in order. rows > 1: all unread, only where the
+ * unread bytes fit the window, and at most BB_CONTEXT_ROWS, unless the piece is given other memory for its logits. A full window slides: its older part is dropped and the rest is read again from position 0. Half a
  * window stays after one more byte, up to three quarters after many, so that positions stay within what training has seen. */
 void bb_context_begin(bb_context *c, int rows);
 /* False: everything has been read. */
