@@ -26,11 +26,11 @@ def products(kind, operand_bytes, result):
 
 
 def attention(forward):
-    """Causal tiles only; heads of D elements are computed in D / 64 parts, each with all the scores."""
+    """Causal tiles only. Scores are computed for each 128 elements of a head, in the backward pass for each 64, and twice."""
     tiles = T // TILE * (T // TILE + 1) / 2
     score, part, parts = 2 * TILE * TILE * D, 2 * TILE * TILE * TILE, D // TILE
     if forward:
-        return "f32", H * tiles * parts * (score + part), 4 * 4 * T * C
+        return "f32", H * tiles * (-(-D // 128) * score + parts * part), 4 * 4 * T * C
     return "bf16", H * tiles * parts * (2 * 2 * score + 3 * part), 2 * 9 * T * C
 
 

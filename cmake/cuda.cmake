@@ -35,7 +35,7 @@ if(BB_CUDA_FOUND)
     $<$<BOOL:${BB_WERROR}>:-Werror=all-warnings>)
   # The runtime is linked in; it finds the driver when it is first called, so that the program runs without one.
   find_package(CUDAToolkit REQUIRED)
-  list(APPEND BB_LIBRARIES CUDA::cudart_static)
+  list(APPEND BB_LIBRARIES CUDA::cudart_static stdc++)
 else()
   add_library(bb_cuda_objects OBJECT src/ops/cuda/missing.c)
   target_link_libraries(bb_cuda_objects PRIVATE bb_flags)

@@ -22,7 +22,10 @@ for source in "$sources"/src/ops/cuda/*.cu; do
     fi
     awk -v file="$(basename "$source")" '
         /Compiling entry function/ { kernel = $0; sub(/.*entry function .?/, "", kernel); sub(/. for .*/, "", kernel); card = $NF }
-        /bytes spill stores/ { match($0, /[0-9]+ bytes spill stores/); spilled = substr($0, RSTART) + 0 }
+        /bytes spill stores/ { # an array that is not in registers is in the stack frame, and as slow
+            match($0, /[0-9]+ bytes stack frame/); spilled = substr($0, RSTART) + 0
+            match($0, /[0-9]+ bytes spill stores/); if (substr($0, RSTART) + 0 > spilled) spilled = substr($0, RSTART) + 0
+        }
         /Used [0-9]+ registers/ { print file, kernel, card, $0, spilled; if (spilled > 16) bad = 1 }
         END { exit bad }' "$directory/log" >>"$report" || { echo "FAILED: a kernel of $source spills registers:"; awk '$NF > 16' "$report"; failed=1; }
 done

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
-/* Attention's forward pass in f32 (arXiv:2205.14135): a block for 64 queries of a head and 64 elements of the output, tiles
- * of 64 keys with the softmax as it goes. Tiles that no query of the block sees are skipped. A head of more than 64 elements
- * has its scores computed once for each 64. */
+/* Attention's forward pass in f32 (arXiv:2205.14135): a block for 64 queries of a head and PARTS times 64 elements of the
+ * output, tiles of 64 keys with the softmax as it goes. Tiles that no query of the block sees are skipped. A head of more than
+ * 128 elements has its scores computed once for each 128. */
 #include "ops/cuda/attention.h"
 
 #include "ops/cuda/device.h"
@@ -28,17 +28,18 @@ __device__ static inline float row_sum(float x) {
     return x;
 }
 
-static __global__ void __launch_bounds__(THREADS)
+template <int PARTS>
+static __global__ void __launch_bounds__(THREADS, PARTS == 1 ? 2 : 1)
     attention_forward(float *__restrict__ o, bb_bf16 *__restrict__ kept, float *__restrict__ lse, const float *__restrict__ q,
                       const float *__restrict__ k, const float *__restrict__ v, bb_attention a, float scale) {
     SHARED(float, qs, [DEPTH][PITCH]);
     SHARED(float, ks, [DEPTH][PITCH]);
     SHARED(float, ps, [TILE][PITCH]); /* [key][query] */
     bb_cuda_attention_block block = bb_cuda_query_block(a);
-    int64_t q0 = block.first, e0 = blockIdx.z * (int64_t)TILE, before = a.Tk - a.Tq, kv = bb_cuda_kv_at(a, block);
+    int64_t q0 = block.first, e0 = blockIdx.z * (int64_t)(PARTS * TILE), before = a.Tk - a.Tq, kv = bb_cuda_kv_at(a, block);
     int row = threadIdx.x / ACROSS * EACH, column = threadIdx.x % ACROSS * EACH;
     const float *qh = q + bb_cuda_q_at(a, block);
-    float out[EACH][EACH] = {}, max[EACH], sum[EACH] = {};
+    float out[PARTS][EACH][EACH] = {}, max[EACH], sum[EACH] = {};
     for (int i = 0; i < EACH; i++) max[i] = -INFINITY;
     int64_t keys = min(q0 + TILE, a.Tq) + before; /* that the last query sees */
     for (int64_t k0 = 0; k0 < keys; k0 += TILE) {
@@ -65,40 +66,50 @@ static __global__ void __launch_bounds__(THREADS)
                 float p = j < seen ? expf(s[i][j] - most) : 0.0f;
                 ps[column + j][row + i] = p;
                 sum[i] += p;
-                out[i][j] *= correction;
+                for (int part = 0; part < PARTS; part++) out[part][i][j] *= correction;
             }
         }
-        for (int j0 = 0; j0 < TILE; j0 += DEPTH) { /* qs and ks now hold values: [key][element] */
-            for (int i = threadIdx.x; i < TILE * DEPTH; i += THREADS) {
-                int key = i / TILE, e = i % TILE;
-                bool inside = k0 + j0 + key < a.Tk && e0 + e < a.D;
-                ks[key][e] = inside ? v[kv + (k0 + j0 + key) * a.kv_stride + e0 + e] : 0.0f;
+        BB_CUDA_UNROLL
+        for (int part = 0; part < PARTS; part++)
+            for (int j0 = 0; j0 < TILE; j0 += DEPTH) { /* ks now holds values: [key][element] */
+                for (int i = threadIdx.x; i < TILE * DEPTH; i += THREADS) {
+                    int key = i / TILE;
+                    int64_t e = e0 + part * TILE + i % TILE;
+                    bool inside = k0 + j0 + key < a.Tk && e < a.D;
+                    ks[key][i % TILE] = inside ? v[kv + (k0 + j0 + key) * a.kv_stride + e] : 0.0f;
+                }
+                __syncthreads();
+                for (int key = 0; key < DEPTH; key++)
+                    for (int i = 0; i < EACH; i++)
+                        for (int j = 0; j < EACH; j++)
+                            out[part][i][j] = fmaf(ps[j0 + key][row + i], ks[key][column + j], out[part][i][j]);
+                __syncthreads();
             }
-            __syncthreads();
-            for (int key = 0; key < DEPTH; key++)
-                for (int i = 0; i < EACH; i++)
-                    for (int j = 0; j < EACH; j++) out[i][j] = fmaf(ps[j0 + key][row + i], ks[key][column + j], out[i][j]);
-            __syncthreads();
-        }
     }
     for (int i = 0; i < EACH; i++) {
         int64_t t = q0 + row + i;
         float total = row_sum(sum[i]);
         if (t >= a.Tq) continue;
         if (lse && e0 == 0 && column == 0) lse[(block.b * a.H + block.h) * a.Tq + t] = max[i] + logf(total);
-        for (int j = 0; j < EACH; j++) {
-            if (e0 + column + j >= a.D) continue;
-            int64_t at = bb_cuda_o_at(a, block) + t * a.o_stride + e0 + column + j;
-            o[at] = out[i][j] / total;
-            if (kept) kept[at] = bb_bf16_from_f32(o[at]);
-        }
+        BB_CUDA_UNROLL
+        for (int part = 0; part < PARTS; part++)
+            for (int j = 0; j < EACH; j++) {
+                int64_t e = e0 + part * TILE + column + j, at = bb_cuda_o_at(a, block) + t * a.o_stride + e;
+                if (e >= a.D) continue;
+                o[at] = out[part][i][j] / total;
+                if (kept) kept[at] = bb_bf16_from_f32(o[at]);
+            }
     }
 }
 
 void bb_cuda_attention_forward(bb_device *dev, float *o, void *kept, float *lse, const float *q, const float *k, const float *v,
                                const bb_attention *a) {
     bb_cuda_enter(dev);
-    dim3 grid((unsigned)(a->B * a->H * bb_ceil_div(a->Tq, TILE)), 1, (unsigned)bb_ceil_div(a->D, TILE));
-    BB_CUDA_LAUNCH(dev, attention_forward, grid, THREADS, 0, o, (bb_bf16 *)kept, lse, q, k, v, *a,
-                   (float)(1.0 / sqrt((double)a->D)));
+    bool wide = a->D > TILE;
+    dim3 grid((unsigned)(a->B * a->H * bb_ceil_div(a->Tq, TILE)), 1, (unsigned)bb_ceil_div(a->D, wide ? 2 * TILE : TILE));
+    float scale = (float)(1.0 / sqrt((double)a->D));
+    if (wide)
+        BB_CUDA_LAUNCH(dev, attention_forward<2>, grid, THREADS, 0, o, (bb_bf16 *)kept, lse, q, k, v, *a, scale);
+    else
+        BB_CUDA_LAUNCH(dev, attention_forward<1>, grid, THREADS, 0, o, (bb_bf16 *)kept, lse, q, k, v, *a, scale);
 }

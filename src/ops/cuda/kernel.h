@@ -16,6 +16,13 @@
 #include <stdint.h>
 #include <string.h>
 
+/* Ahead of a loop whose body indexes an array that must stay in registers. */
+#ifdef BB_CUDA_EMULATED
+#define BB_CUDA_UNROLL
+#else
+#define BB_CUDA_UNROLL _Pragma("unroll")
+#endif
+
 #ifndef BB_CUDA_EMULATED
 #include <cuda_bf16.h>
 #include <cuda_pipeline.h>
