@@ -301,15 +301,15 @@ def main():
         check(s)
         print("ok:", check.__doc__ or check.__name__, flush=True)
     # a reload while a stream goes on: it keeps its model, later requests get the new one
-    old = s.complete(prompt="The 1", max_tokens=3000, seed=9)["text"]
+    old = s.complete(prompt="The 1", max_tokens=20000, seed=9)["text"]
     with concurrent.futures.ThreadPoolExecutor(1) as pool:
-        stream = pool.submit(s.events, "/v1/completions", prompt="The 1", max_tokens=3000, seed=9)
+        stream = pool.submit(s.events, "/v1/completions", prompt="The 1", max_tokens=20000, seed=9)
         s.wait_for("llamacpp:requests_processing", 1)
         shutil.copy("other.safetensors", "new.safetensors")
         os.replace("new.safetensors", "model.safetensors")
         s.process.send_signal(signal.SIGHUP)
         s.wait_for("bitbyte:reloads_total", 1)
-        new = s.complete(prompt="The 1", max_tokens=3000, seed=9)["text"]
+        new = s.complete(prompt="The 1", max_tokens=20000, seed=9)["text"]
         assert whole_text(stream.result()) == old != new, "a reload changed a stream, or changed nothing"
     with open("new.safetensors", "wb") as damaged:
         damaged.write(b"no model")
@@ -320,12 +320,12 @@ def main():
         if "reload_failed" in open("server.log").read():
             break
         time.sleep(0.01)
-    assert "reload_failed" in open("server.log").read() and s.complete(prompt="The 1", max_tokens=3000, seed=9)["text"] == new
+    assert "reload_failed" in open("server.log").read() and s.complete(prompt="The 1", max_tokens=20000, seed=9)["text"] == new
     os.replace("good.safetensors", "model.safetensors")
     print("ok: SIGHUP loads the model again, and a damaged one changes nothing")
     # SIGTERM: what is written is written to its end
     with concurrent.futures.ThreadPoolExecutor(1) as pool:
-        stream = pool.submit(s.events, "/v1/completions", prompt="The 1", max_tokens=3000, seed=9)
+        stream = pool.submit(s.events, "/v1/completions", prompt="The 1", max_tokens=20000, seed=9)
         s.wait_for("llamacpp:requests_processing", 1)
         s.end()
         assert whole_text(stream.result()) == new
