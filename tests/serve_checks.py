@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: MIT
 """Clients of `bitbyte serve`: serve_checks.py PROGRAM, in a folder with model.safetensors and other.safetensors. Run by test_serve.sh."""
+import atexit
 import base64
 import concurrent.futures
 import contextlib
@@ -24,6 +25,7 @@ class Server:
         self.log = open("server.log", "w+")
         self.process = subprocess.Popen([program, "serve", *([model] if model else []), "--port", "0", "--threads", "1", *map(str, options)], stdout=subprocess.PIPE,
                                         stderr=self.log, text=True)
+        atexit.register(self.process.kill)  # where a check fails
         line = self.process.stdout.readline()
         self.port = int(line.rsplit(":", 1)[1]) if ":" in line else sys.exit("no server: " + open("server.log").read())
 
