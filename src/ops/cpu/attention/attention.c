@@ -44,6 +44,7 @@ int64_t bb_cpu_forward_tasks(const attention_job *job) { return tiles_of(&job->a
 void bb_cpu_forward_tiles(bb_device *dev, const attention_job *jobs, const int64_t *first_task, int64_t n) {
     const bb_f32_set *f32 = bb_cpu_f32_set(dev);
     const bb_codes_set *codes = bb_cpu_codes_set(dev);
+    if (jobs->lse && f32 == &bb_f32_generic) f32 = &bb_f32_generic_training;
     size_t thread_bytes = bb_cpu_forward_bytes(dev, jobs->a.D);
     char *scratch = bb_cpu_scratch(dev, thread_bytes * (size_t)dev->threads);
     if (!scratch) return;

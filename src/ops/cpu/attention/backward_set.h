@@ -40,7 +40,7 @@ typedef struct bb_backward_set {
     void (*finish_dq)(const backward_rows_task *t);
 } bb_backward_set;
 
-extern const bb_backward_set bb_backward_generic;
+extern const bb_backward_set bb_backward_generic_training;
 #ifdef __x86_64__
 extern const bb_backward_set bb_backward_avx2, bb_backward_avx512;
 #endif

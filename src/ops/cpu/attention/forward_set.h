@@ -107,7 +107,7 @@ typedef struct bb_codes_set {
     void (*unit)(const forward_unit *u, void *scratch);
 } bb_codes_set;
 
-extern const bb_f32_set bb_f32_generic;
+extern const bb_f32_set bb_f32_generic, bb_f32_generic_training;
 extern const bb_codes_set bb_codes_generic;
 #ifdef __x86_64__
 extern const bb_f32_set bb_f32_avx2, bb_f32_avx512;

@@ -25,11 +25,15 @@ LANES_INLINE vf vabs(vf x) { return (vf)((vi)x & 0x7fffffff); }
 LANES_INLINE vf vselect(vi mask, vf a, vf b) { return (vf)((mask & (vi)a) | (~mask & (vi)b)); }
 LANES_INLINE vf vmax(vf a, vf b) { return vselect(a > b, a, b); }
 
+#ifndef BB_UNFUSED
 LANES_INLINE vf vfma_each(vf a, vf b, vf c) {
     return (vf){fmaf(a[0], b[0], c[0]), fmaf(a[1], b[1], c[1]), fmaf(a[2], b[2], c[2]), fmaf(a[3], b[3], c[3])};
 }
+#endif
 
-#if defined(__SSE2__) && !defined(__FMA__)
+#if defined(BB_UNFUSED) /* the set generic_training, whose results may depend on the processor */
+LANES_INLINE vf vfma(vf a, vf b, vf c) { return a * b + c; }
+#elif defined(__SSE2__) && !defined(__FMA__)
 /* In double the product is exact, and the sum rounded to 53 bits. Rounding that once more, to 24, is right unless it lies exactly
  * between two floats, or the float is subnormal. */
 LANES_INLINE vf vfma(vf a, vf b, vf c) {
