@@ -107,15 +107,15 @@ test-aarch64: ## cross-build for aarch64, and run the tests under qemu
 	@cmake --build build-aarch64 -j $(JOBS)
 	@$(call ctest,build-aarch64) -j1 -LE slow
 
-fuzz: ## every fuzz target for FUZZ_SECONDS
+fuzz: ## every fuzz target for FUZZ_SECONDS, or FUZZ_RUNS inputs, the same each time
 	@$(if $(SKIP_DEPS),true,scripts/install-deps --fuzz)
 	@$(call configure,build-fuzz,-DBB_FUZZ=ON -DBB_TESTS=OFF -DBB_SANITIZE=address$(comma)undefined -DCMAKE_C_COMPILER=clang)
 	@cmake --build build-fuzz -j $(JOBS)
 	@for target in build-fuzz/fuzz/fuzz_*; do \
 	  name=$$(basename $$target); seeds=tests/fuzz/seeds/$${name#fuzz_}; words=tests/fuzz/dictionaries/$${name#fuzz_}.dict; \
 	  mkdir -p build-fuzz/corpus/$$name; \
-	  echo "== $$name, $(FUZZ_SECONDS) s"; \
-	  $$target -max_total_time=$(FUZZ_SECONDS) -timeout=10 -rss_limit_mb=2048 -print_final_stats=1 \
+	  echo "== $$name, $(if $(FUZZ_RUNS),$(FUZZ_RUNS) inputs,$(FUZZ_SECONDS) s)"; \
+	  $$target $(if $(FUZZ_RUNS),-runs=$(FUZZ_RUNS) -seed=1,-max_total_time=$(FUZZ_SECONDS)) -timeout=10 -rss_limit_mb=2048 -print_final_stats=1 \
 	    $$([ -f $$words ] && echo -dict=$$words) -artifact_prefix=build-fuzz/$$name- build-fuzz/corpus/$$name $$([ -d $$seeds ] && echo $$seeds) >build-fuzz/$$name.log 2>&1 || \
 	    { tail -n 40 build-fuzz/$$name.log; exit 1; }; \
 	  grep -E 'number_of_executed_units|average_exec_per_sec' build-fuzz/$$name.log; done

@@ -30,7 +30,7 @@ struct cudaDeviceProp {
 
 namespace emu {
 enum { DEVICES = 2, PROCESSORS = 3 };
-inline std::vector<std::function<void()>> todo, *capture;
+inline std::vector<std::function<void()>> deferred, *capture;
 inline std::map<const void *, size_t> smem_limit, allocated;
 inline size_t memory = getenv("EMULATION_MEMORY") ? strtoull(getenv("EMULATION_MEMORY"), 0, 10) : (size_t)4 << 30, memory_used;
 inline bool lazy = getenv("EMULATION_LAZY") != nullptr;
@@ -39,8 +39,8 @@ inline cudaError_t fail(cudaError_t e) { return last_error = e; }
 inline cudaError_t drain() {
     std::lock_guard<std::recursive_mutex> lock(one_at_a_time);
     if (capture) return fail(cudaErrorStreamCaptureUnsupported);
-    auto t = std::move(todo);
-    todo.clear();
+    auto t = std::move(deferred);
+    deferred.clear();
     for (auto &f : t) f();
     return cudaSuccess;
 }
@@ -49,7 +49,7 @@ inline cudaError_t submit(std::function<void()> f) {
     if (capture)
         capture->push_back(f);
     else if (lazy)
-        todo.push_back(f);
+        deferred.push_back(f);
     else
         f();
     return cudaSuccess;
