@@ -116,7 +116,10 @@ static void run_a_bitlinear_layer(bb_device *device) {
     for (int i = 0; i < ROWS * OUT; i++) dy[i] = 1.0f;
 
     bb_bitlinear *layer;
-    bb_bitlinear_options options = {.in_features = IN, .out_features = OUT, .act_quant = true, .seed = 1};
+    bb_bitlinear_options options;
+    bb_bitlinear_options_default(&options);
+    options.in_features = IN;
+    options.out_features = OUT;
     CHECK(bb_bitlinear_create(device, &options, &layer, &error));
     CHECK(bb_bitlinear_forward(layer, x, ROWS, y, &error));
     CHECK(bb_bitlinear_backward(layer, dy, ROWS, dx, dweight, &error));
@@ -297,8 +300,12 @@ static void score_and_generate_many(bb_model *model) {
         bb_generate_options_default(&options);
         options.max_new_bytes = 20;
         options.seed = (uint64_t)i;
-        bb_batch_request request = {
-            .prompt = {(const uint8_t *)"The ", 4}, .options = &options, .on_byte = take_batch_byte, .user = &counts[i]};
+        bb_batch_request request;
+        bb_batch_request_default(&request);
+        request.prompt = (bb_bytes){(const uint8_t *)"The ", 4};
+        request.options = &options;
+        request.on_byte = take_batch_byte;
+        request.user = &counts[i];
         int64_t id;
         CHECK(bb_batch_add(batch, &request, &id, &error)); /* more may be added between steps */
     }

@@ -205,7 +205,7 @@ static void report_notice(void *user, const char *text) {
 }
 
 bb_import_options bb_import_args_options(const bb_import_args *args) {
-    return (bb_import_options){.n_head = args->n_head, .on_notice = report_notice};
+    return (bb_import_options){.struct_size = sizeof(bb_import_options), .n_head = args->n_head, .on_notice = report_notice};
 }
 
 typedef struct loading {

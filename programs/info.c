@@ -196,7 +196,8 @@ static json_t *predict(const info_args *args, bb_error *err) {
     bb_config config;
     bb_device *device = NULL;
     bb_memory_estimate memory;
-    const bb_memory_request request = {.optim = (bb_optimizer_kind)args->optim,
+    const bb_memory_request request = {.struct_size = sizeof(bb_memory_request),
+                                       .optim = (bb_optimizer_kind)args->optim,
                                        .batch_size = args->batch_size,
                                        .seq_len = args->seq_len,
                                        .recompute = !args->no_ckpt};

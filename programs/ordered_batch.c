@@ -93,7 +93,8 @@ static bb_status fill(run *r, int most, bb_error *err) {
             return BB_OK;
         }
         r->made++;
-        request = (bb_batch_request){.prompt = item->prompt,
+        request = (bb_batch_request){.struct_size = sizeof(bb_batch_request),
+                                     .prompt = item->prompt,
                                      .options = &item->options,
                                      .on_byte = on_byte,
                                      .on_read = on_read,

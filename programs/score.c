@@ -167,7 +167,11 @@ static void on_progress(void *user, int64_t done, int64_t total) {
 }
 
 static bb_score_options library_options(score_run *r) {
-    return (bb_score_options){.seq_len = r->args->seq_len, .on_progress = on_progress, .user = r, .stop = bb_signals_stop()};
+    return (bb_score_options){.struct_size = sizeof(bb_score_options),
+                              .seq_len = r->args->seq_len,
+                              .on_progress = on_progress,
+                              .user = r,
+                              .stop = bb_signals_stop()};
 }
 
 static bb_status emit(score_run *r, const bb_score_row *row, bb_error *err) {

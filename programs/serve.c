@@ -172,7 +172,7 @@ static bb_status load_model(void *user, bb_model **model, bb_error *err) {
     bb_status status = bb_model_open(s->device, s->args->model, &s->args->import, &found, err);
     if (status != BB_OK) return status;
     char *description = NULL;
-    const bb_import_options import = {.n_head = s->args->import.n_head};
+    const bb_import_options import = {.struct_size = sizeof(bb_import_options), .n_head = s->args->import.n_head};
     bb_error unsaid;
     if (bb_describe_file(found.path, &import, &description, &unsaid) != BB_OK) description = NULL;
     pthread_mutex_lock(&s->lock);

@@ -38,8 +38,11 @@ static bb_status check_memory(const bb_train_args *args, bb_device *device, cons
     const bb_train_options *o = &args->options;
     uint64_t total_bytes;
     int longest = bb_train_longest(o);
-    bb_memory_request request = {
-        .optim = optimizer->kind, .batch_size = o->batch_size, .seq_len = longest, .recompute = o->recompute};
+    bb_memory_request request = {.struct_size = sizeof(bb_memory_request),
+                                 .optim = optimizer->kind,
+                                 .batch_size = o->batch_size,
+                                 .seq_len = longest,
+                                 .recompute = o->recompute};
     bb_status status = bb_memory_predict(device, config, &request, memory, err);
     if (status == BB_OK && args->val_data && o->val_seq_len > longest) {
         bb_memory_estimate validation;
@@ -76,8 +79,10 @@ static bb_status check_memory(const bb_train_args *args, bb_device *device, cons
 static void note_import(void *report, const char *text) { bb_train_report_note(report, text); }
 
 static bb_status load_init(const bb_train_args *args, bb_train_report *report, run *r, bb_error *err) {
-    const bb_import_options options = {
-        .n_head = args->import.n_head, .on_notice = bb_dist_rank(r->dist) == 0 ? note_import : NULL, .user = report};
+    const bb_import_options options = {.struct_size = sizeof(bb_import_options),
+                                       .n_head = args->import.n_head,
+                                       .on_notice = bb_dist_rank(r->dist) == 0 ? note_import : NULL,
+                                       .user = report};
     return bb_model_import(r->device, args->init, &options, &r->model, err);
 }
 

@@ -22,6 +22,7 @@ static void apply_recipe(const bb_cli *cli, bb_train_args *args) {
     bb_optimizer_options optimizer, adam;
     bb_train_options_default(&train);
     bb_optimizer_options_default(&optimizer);
+    bb_optimizer_options_default(&adam);
     bb_recipe_options((bb_recipe)args->recipe, &train, &optimizer);
     bb_recipe_options(BB_RECIPE_ORIGINAL, NULL, &adam);
 #define DEFAULT(name, to, value)                                                                                               \

@@ -68,7 +68,8 @@ int bb_train_plan(const bb_cli *cli, bb_dist *dist, bool has_shape, bb_train_arg
     bb_config config;
     bb_model_args_config(&args->model, &config);
     const bb_optimizer_options optimizer = bb_train_optimizer_options(args, dist);
-    bb_plan_request request = {.minutes = args->minutes,
+    bb_plan_request request = {.struct_size = sizeof(bb_plan_request),
+                               .minutes = args->minutes,
                                .config = has_shape || !is_auto(args) || given_shape(cli) ? &config : NULL,
                                .seq_len = given_int(cli, "seq_len", o->seq_len),
                                .batch_size = given_int(cli, "batch_size", o->batch_size),

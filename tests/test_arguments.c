@@ -54,7 +54,9 @@ static int set_up(void **state) {
     assert_ok(bb_trainer_create(f.model, f.optimizer, f.scaler, &train, &f.trainer, &test_error));
     assert_ok(bb_byte_shard_dataset_open(f.data, T, 1, 0, 1, &f.dataset, &test_error));
     assert_ok(bb_session_open(f.model, &session, &f.session, &test_error));
-    assert_ok(bb_bitlinear_create(f.device, &(bb_bitlinear_options){IN, OUT, true, BB_STE_IDENTITY, 1}, &f.layer, &test_error));
+    assert_ok(bb_bitlinear_create(f.device,
+                                  &(bb_bitlinear_options){sizeof(bb_bitlinear_options), IN, OUT, true, BB_STE_IDENTITY, 1},
+                                  &f.layer, &test_error));
     return 0;
 }
 
@@ -128,7 +130,8 @@ static void config_calls_refuse_bad_arguments(void **state) {
     (void)state;
     bb_config config;
     bb_memory_estimate estimate;
-    bb_memory_request request = {.optim = BB_OPTIM_ADAMW, .batch_size = 1, .seq_len = 1};
+    bb_memory_request request = {
+        .struct_size = sizeof(bb_memory_request), .optim = BB_OPTIM_ADAMW, .batch_size = 1, .seq_len = 1};
     bb_train_options train;
     bb_optimizer_options optimizer;
     bb_train_options_default(&train);
@@ -264,8 +267,9 @@ static void layer_calls_refuse_bad_arguments(void **state) {
     float y[ROWS * IN], w[IN * OUT], scale[ROWS];
     int8_t q[ROWS * IN];
     bb_bitlinear *out = f.layer;
-    const bb_bitlinear_options good = {IN, OUT, true, BB_STE_IDENTITY, 1}, empty = {0, OUT, true, BB_STE_IDENTITY, 1},
-                               unknown = {IN, OUT, true, (bb_ste)7, 1};
+    const bb_bitlinear_options good = {sizeof(bb_bitlinear_options), IN, OUT, true, BB_STE_IDENTITY, 1},
+                               empty = {sizeof(bb_bitlinear_options), 0, OUT, true, BB_STE_IDENTITY, 1},
+                               unknown = {sizeof(bb_bitlinear_options), IN, OUT, true, (bb_ste)7, 1};
     REFUSED("device is NULL", bb_ternary_quantize(NULL, x, ROWS, IN, q, scale, E));
     REFUSED("w is NULL", bb_ternary_quantize(f.device, NULL, ROWS, IN, q, scale, E));
     REFUSED("q is NULL", bb_ternary_quantize(f.device, x, ROWS, IN, NULL, scale, E));
@@ -440,13 +444,13 @@ static void training_calls_refuse_bad_arguments(void **state) {
     bb_trainer_free(NULL);
     bb_plan plan;
     bb_config config;
-    bb_plan_request request = {.minutes = 1, .data_bytes = 1000};
+    bb_plan_request request = {.struct_size = sizeof(bb_plan_request), .minutes = 1, .data_bytes = 1000};
     REFUSED("device is NULL", bb_plan_run(NULL, &request, &plan, E));
     REFUSED("request is NULL", bb_plan_run(f.device, NULL, &plan, E));
     REFUSED("out is NULL", bb_plan_run(f.device, &request, NULL, E));
     request.minutes = 0;
     REFUSED("minutes 0", bb_plan_run(f.device, &request, &plan, E));
-    request = (bb_plan_request){.minutes = 1, .data_bytes = 1};
+    request = (bb_plan_request){.struct_size = sizeof(bb_plan_request), .minutes = 1, .data_bytes = 1};
     REFUSED("1 bytes of data", bb_plan_run(f.device, &request, &plan, E));
     REFUSED("device is NULL", bb_training_speed(NULL, &f.config, 1, &wait, E));
     REFUSED("config is NULL", bb_training_speed(f.device, NULL, 1, &wait, E));
@@ -552,7 +556,8 @@ static void batch_calls_refuse_bad_arguments(void **state) {
     bb_batch_options_default(NULL);
     bb_batch_options_default(&options);
     bb_generate_options_default(&good);
-    const bb_batch_request request = {.options = &good}, no_options = {.options = NULL};
+    const bb_batch_request request = {.struct_size = sizeof(bb_batch_request), .options = &good},
+                           no_options = {.struct_size = sizeof(bb_batch_request)};
     REFUSED("model is NULL", bb_batch_open(NULL, &options, &batch, E));
     REFUSED("options is NULL", bb_batch_open(f.model, NULL, &batch, E));
     REFUSED("out is NULL", bb_batch_open(f.model, &options, NULL, E));

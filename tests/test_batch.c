@@ -94,8 +94,12 @@ static void draw_request(fixture *f, drawn_request *d, int i, bool share) {
     int64_t kind = below(f, 3);
     for (size_t p = 0; p < size; p++)
         d->prompt[p] = (uint8_t)(share && p < (size_t)(300 + 60 * kind) ? 'a' + p * p % 23 : (uint64_t)below(f, V));
-    d->request = (bb_batch_request){
-        .prompt = {d->prompt, size}, .options = o, .on_byte = take_byte, .on_end = take_end, .top = below(f, 2) ? 2 : 0};
+    d->request = (bb_batch_request){.struct_size = sizeof(bb_batch_request),
+                                    .prompt = {d->prompt, size},
+                                    .options = o,
+                                    .on_byte = take_byte,
+                                    .on_end = take_end,
+                                    .top = below(f, 2) ? 2 : 0};
 }
 
 static void run_alone(const fixture *f, const drawn_request *d, result *out) {
@@ -262,8 +266,13 @@ static void check_prompt(const char *device_name, double bound) {
     none = generate;
     none.max_new_bytes = 0;
     assert_ok(bb_batch_open(f.model, &o, &b, &test_error));
-    const bb_batch_request beside = {.options = &generate, .on_byte = take_byte, .on_end = take_end, .user = &other};
-    bb_batch_request request = {.prompt = {x, PROMPT},
+    const bb_batch_request beside = {.struct_size = sizeof(bb_batch_request),
+                                     .options = &generate,
+                                     .on_byte = take_byte,
+                                     .on_end = take_end,
+                                     .user = &other};
+    bb_batch_request request = {.struct_size = sizeof(bb_batch_request),
+                                .prompt = {x, PROMPT},
                                 .options = &generate,
                                 .prompt_logprobs = true,
                                 .on_byte = take_prompt,
@@ -274,8 +283,12 @@ static void check_prompt(const char *device_name, double bound) {
     request.user = &both;
     request.embed = true;
     assert_ok(bb_batch_add(b, &request, &id, &test_error));
-    request =
-        (bb_batch_request){.prompt = {x, PROMPT}, .options = &none, .embed = true, .on_end = take_embedding, .user = &embedded};
+    request = (bb_batch_request){.struct_size = sizeof(bb_batch_request),
+                                 .prompt = {x, PROMPT},
+                                 .options = &none,
+                                 .embed = true,
+                                 .on_end = take_embedding,
+                                 .user = &embedded};
     assert_ok(bb_batch_add(b, &request, &id, &test_error));
     while (more) assert_ok(bb_batch_step(b, &more, &test_error));
     assert_int_equal(other.count, 4);
@@ -347,7 +360,11 @@ static void a_prompt_is_read_once(void **state) {
     bb_generate_options_default(&generate);
     generate.max_new_bytes = 5;
     assert_ok(bb_batch_open(f.model, &o, &b, &test_error));
-    bb_batch_request r = {.prompt = {x, PROMPT}, .options = &generate, .on_byte = take_byte, .on_end = take_end};
+    bb_batch_request r = {.struct_size = sizeof(bb_batch_request),
+                          .prompt = {x, PROMPT},
+                          .options = &generate,
+                          .on_byte = take_byte,
+                          .on_end = take_end};
     for (int i = 0; i < 8; i++) {
         r.user = &results[i];
         assert_ok(bb_batch_add(b, &r, &id, &test_error));
@@ -414,11 +431,16 @@ static void callbacks_may_add_and_change(void **state) {
     bb_generate_options_default(&generate);
     generate.max_new_bytes = 20;
     assert_ok(bb_batch_open(f.model, &o, &b, &test_error));
-    chain c = {.batch = b, .left = 5, .request = {.options = &generate, .on_end = add_next}};
+    chain c = {
+        .batch = b, .left = 5, .request = {.struct_size = sizeof(bb_batch_request), .options = &generate, .on_end = add_next}};
     c.request.user = &c;
     assert_ok(bb_batch_add(b, &c.request, &c.id, &test_error));
     assert_ok(bb_batch_add(b,
-                           &(bb_batch_request){.options = &generate, .on_logits = only_a, .on_byte = count_a, .user = &count},
+                           &(bb_batch_request){.struct_size = sizeof(bb_batch_request),
+                                               .options = &generate,
+                                               .on_logits = only_a,
+                                               .on_byte = count_a,
+                                               .user = &count},
                            &id, &test_error));
     while (more) assert_ok(bb_batch_step(b, &more, &test_error));
     assert_int_equal(c.left, -1);
@@ -443,7 +465,7 @@ static void what_cannot_be_is_refused(void **state) {
     o.cache_bytes = 20000;
     assert_ok(bb_batch_open(f.model, &o, &b, &test_error));
     bb_generate_options_default(&g);
-    bb_batch_request r = {.options = &g};
+    bb_batch_request r = {.struct_size = sizeof(bb_batch_request), .options = &g};
     assert_fails(bb_batch_add(b, &r, &id, &test_error), BB_ERR_MEMORY, "the limit is 0.0 MB");
     g.temperature = -1;
     assert_fails(bb_batch_add(b, &r, &id, &test_error), BB_ERR_ARGUMENT, "temperature");

@@ -315,7 +315,7 @@ static void the_size_is_what_the_model_promises(void **state) {
     o.kv_cache = BB_KV_F32;
     for (size_t i = 0; i < sizeof x; i++) x[i] = (uint8_t)(200 + below(40));
     bb_score_text t = {.text = {x, sizeof x}};
-    bb_score_options score = {.seq_len = 64};
+    bb_score_options score = {.struct_size = sizeof(bb_score_options), .seq_len = 64};
     assert_ok(bb_score(model, &t, 1, &score, &test_error));
     assert_ok(bb_compressor_open(model, &o, &c, &test_error));
     assert_ok(bb_compressor_write(c, x, sizeof x, &test_error));

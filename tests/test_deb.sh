@@ -21,6 +21,6 @@ for package in "$tmp"/packages/*.deb; do
 done
 dpkg-deb -f "$tmp"/packages/bitbyte_*.deb Depends | grep -q libc6 || fail "bitbyte depends on nothing"
 dpkg-deb -f "$tmp"/packages/libbitbyte-dev_*.deb Depends | grep -qF "libbitbyte0 (= ${version#bitbyte })" || fail "libbitbyte-dev does not depend on its library"
-[ -s "$tmp/root/usr/share/man/man1/bitbyte-train.1.gz" ] && [ -s "$tmp/root/usr/include/bitbyte.h" ] || fail "a manual page, or the header"
+[ -s "$tmp/root/usr/share/man/man1/bitbyte-train.1.gz" ] && [ -s "$tmp/root/usr/include/bitbyte/base.h" ] || fail "a manual page, or the headers"
 find "$tmp/root" -name 'libbitbyte.so.*' -type f | grep -q . || fail "the library"
 echo "three packages"

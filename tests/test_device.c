@@ -284,7 +284,8 @@ static void scratch_is_what_was_predicted(void **state) {
     bb_memory_estimate memory;
     double loss;
     assert_int_equal(bb_device_open("cpu", 3, &device, NULL), BB_OK);
-    const bb_memory_request request = {.optim = BB_OPTIM_ADAMW, .batch_size = 1, .seq_len = T, .recompute = true};
+    const bb_memory_request request = {
+        .struct_size = sizeof(bb_memory_request), .optim = BB_OPTIM_ADAMW, .batch_size = 1, .seq_len = T, .recompute = true};
     assert_int_equal(bb_memory_predict(device, &config, &request, &memory, NULL), BB_OK);
     assert_int_equal(bb_model_create(device, &config, 1, &model, NULL), BB_OK);
     assert_int_equal(bb_model_loss_backward(model, &(bb_train_batch){x, x, 1, T}, 1, &loss, NULL), BB_OK);

@@ -57,8 +57,9 @@ static void layers_and_quantizers_refuse_what_is_not_finite(void **state) {
         bb_device *device;
         bb_bitlinear *layer;
         assert_ok(bb_device_open(devices[d], 1, &device, &test_error));
-        assert_ok(
-            bb_bitlinear_create(device, &(bb_bitlinear_options){COLS, ROWS, true, BB_STE_IDENTITY, 1}, &layer, &test_error));
+        assert_ok(bb_bitlinear_create(
+            device, &(bb_bitlinear_options){sizeof(bb_bitlinear_options), COLS, ROWS, true, BB_STE_IDENTITY, 1}, &layer,
+            &test_error));
         for (size_t b = 0; b < 2; b++) {
             float w[ROWS * COLS] = {0}, kept[ROWS * COLS], now[ROWS * COLS], scale[ROWS];
             int8_t q[ROWS * COLS];

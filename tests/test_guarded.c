@@ -307,7 +307,8 @@ static void layers_and_quantizers_are_the_same(void **state) {
         bb_bitlinear *layer;
         for (int estimator = 0; estimator < 2; estimator++) {
             bb_ste ste = estimator ? BB_STE_CLIPPED : BB_STE_IDENTITY;
-            assert_ok(bb_bitlinear_create(device, &(bb_bitlinear_options){K, N, true, ste, 5}, &layer, &test_error));
+            assert_ok(bb_bitlinear_create(device, &(bb_bitlinear_options){sizeof(bb_bitlinear_options), K, N, true, ste, 5},
+                                          &layer, &test_error));
             assert_ok(bb_bitlinear_set_weight(layer, w, &test_error));
             assert_ok(bb_bitlinear_forward(layer, x, M, y[i], &test_error));
             assert_ok(bb_bitlinear_backward(layer, dy, M, dx[i], dw[i], &test_error));

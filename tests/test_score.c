@@ -114,7 +114,8 @@ static void it_reports_and_stops(void **state) {
     bb_score_text t = {.text = {text, LONG}};
     int64_t last = 0;
     volatile int stop = 0;
-    bb_score_options o = {.seq_len = W, .on_progress = progress, .user = &last, .stop = &stop};
+    bb_score_options o = {
+        .struct_size = sizeof(bb_score_options), .seq_len = W, .on_progress = progress, .user = &last, .stop = &stop};
     assert_ok(bb_score(model, &t, 1, &o, &test_error));
     assert_int_equal(last, LONG);
     stop = 1;

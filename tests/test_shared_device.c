@@ -49,7 +49,8 @@ static bb_status compute(bb_device *device, uint64_t seed, results *r) {
     o.user = &r->text;
     if (status == BB_OK) status = bb_generate(model, x, LENGTH, &o, NULL, &err);
     if (status == BB_OK)
-        status = bb_bitlinear_create(device, &(bb_bitlinear_options){IN, OUT, true, BB_STE_IDENTITY, seed}, &layer, &err);
+        status = bb_bitlinear_create(
+            device, &(bb_bitlinear_options){sizeof(bb_bitlinear_options), IN, OUT, true, BB_STE_IDENTITY, seed}, &layer, &err);
     if (status == BB_OK) status = bb_bitlinear_forward(layer, input, ROWS, r->y, &err);
     if (status == BB_OK) status = bb_bitlinear_get_weight(layer, weight, &err);
     if (status == BB_OK) status = bb_ternary_quantize(device, weight, OUT, IN, r->q, &r->scale, &err);

@@ -44,7 +44,8 @@ static double loss_of(bb_model *model) {
 
 static void expect_loss(const char *name, int n_head) {
     for (int for_inference = 0; for_inference < 2; for_inference++) {
-        const bb_import_options options = {.n_head = n_head, .for_inference = for_inference};
+        const bb_import_options options = {
+            .struct_size = sizeof(bb_import_options), .n_head = n_head, .for_inference = for_inference};
         bb_model_source source;
         bb_model *model = NULL;
         assert_ok(bb_model_source_open(fixture(name), &options, &source, &test_error));

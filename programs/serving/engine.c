@@ -222,7 +222,8 @@ static bool add_choice(bb_engine *e, generation *g, bb_choice *c) {
     options.seed = c->seed;
     bb_error err;
     c->engine = e;
-    const bb_batch_request request = {.prompt = c->prompt,
+    const bb_batch_request request = {.struct_size = sizeof(bb_batch_request),
+                                      .prompt = c->prompt,
                                       .options = &options,
                                       .prompt_logprobs = r->kind == BB_REQUEST_SCORE || (r->echo && r->logprobs),
                                       .embed = r->kind == BB_REQUEST_EMBEDDING,

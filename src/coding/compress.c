@@ -8,6 +8,7 @@
 #include "coding/lanes.h"
 #include "coding/stream.h"
 #include "core/math.h"
+#include "core/options.h"
 #include "inference/context.h"
 
 enum { ZSTD_LEVEL = 19, MAX_WINDOW = 1024 };
@@ -25,20 +26,22 @@ struct bb_compressor {
     uint64_t total;
 };
 
-void bb_compress_options_default(bb_compress_options *o) {
-    if (o) *o = (bb_compress_options){.lanes = 16, .block_bytes = 1 << 22};
-}
+BB_OPTIONS_DEFAULTS(bb_compress_options, .lanes = 16, .block_bytes = 1 << 22);
 
-bb_status bb_compress_options_level(bb_compress_options *o, int level, bb_error *err) {
+bb_status bb_compress_options_level(bb_compress_options *options, int level, bb_error *err) {
     static const struct {
         int lanes, block_bits, window;
     } levels[] = {{64, 22, 256}, {64, 22, 512}, {32, 22, 512}, {32, 22, 0}, {16, 22, 0},
                   {8, 22, 0},    {4, 23, 0},    {2, 24, 0},    {1, 24, 0}};
-    BB_REQUIRE("options", o);
+    BB_REQUIRE("options", options);
+    bb_compress_options o;
+    bb_compress_options_default(&o);
+    BB_TRY(bb_options_read(&o, sizeof o, options, "bb_compress_options", err));
     if (level < 1 || level > 9) return bb_fail(err, BB_ERR_ARGUMENT, "level %d must be from 1 to 9", level);
-    o->lanes = levels[level - 1].lanes;
-    o->block_bytes = 1 << levels[level - 1].block_bits;
-    o->context_length = levels[level - 1].window;
+    o.lanes = levels[level - 1].lanes;
+    o.block_bytes = 1 << levels[level - 1].block_bits;
+    o.context_length = levels[level - 1].window;
+    bb_options_write(options, &o, sizeof o);
     return BB_OK;
 }
 
@@ -62,10 +65,11 @@ static void on_bytes(void *user, int64_t done) {
     if (c->options.on_progress) c->options.on_progress(c->options.user, (int64_t)c->total + done);
 }
 
-bb_status bb_compressor_open(bb_model *model, const bb_compress_options *o, bb_compressor **out, bb_error *err) {
+bb_status bb_compressor_open(bb_model *model, const bb_compress_options *given, bb_compressor **out, bb_error *err) {
     BB_REQUIRE("out", out);
     *out = NULL;
-    BB_REQUIRE("model, options", model, o);
+    BB_REQUIRE("model, options", model, given);
+    BB_OPTIONS_READ(bb_compress_options, o, given);
     BB_REQUIRE("on_output", o->on_output ? (const void *)o : NULL);
     BB_TRY(check_options(o, err));
     if (model->config.vocab_size != 256)

@@ -9,6 +9,7 @@
 #include "coding/lanes.h"
 #include "coding/stream.h"
 #include "core/math.h"
+#include "core/options.h"
 #include "model/model.h"
 
 struct bb_decompressor {
@@ -27,10 +28,11 @@ struct bb_decompressor {
     uint64_t total;
 };
 
-bb_status bb_decompressor_open(bb_model *model, const bb_compress_options *o, bb_decompressor **out, bb_error *err) {
+bb_status bb_decompressor_open(bb_model *model, const bb_compress_options *given, bb_decompressor **out, bb_error *err) {
     BB_REQUIRE("out", out);
     *out = NULL;
-    BB_REQUIRE("model, options", model, o);
+    BB_REQUIRE("model, options", model, given);
+    BB_OPTIONS_READ(bb_compress_options, o, given);
     BB_REQUIRE("on_output", o->on_output ? (const void *)o : NULL);
     bb_arithmetic arithmetic;
     BB_TRY(bb_stream_arithmetic(model, &arithmetic, err));

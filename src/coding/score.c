@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "core/math.h"
+#include "core/options.h"
 #include "model/forward.h"
 
 enum { MAX_WINDOW = 2048, BATCH_BYTES = 4096 };
@@ -27,9 +28,7 @@ typedef struct scorer {
     int64_t done, total;
 } scorer;
 
-void bb_score_options_default(bb_score_options *o) {
-    if (o) *o = (bb_score_options){.seq_len = 0};
-}
+BB_OPTIONS_DEFAULTS(bb_score_options);
 
 static bb_bytes context_of(const bb_score_text *t) {
     return t->context.size ? t->context : (bb_bytes){(const uint8_t *)"\n", 1};
@@ -144,8 +143,9 @@ static bb_status score_all(scorer *s, bb_error *err) {
     return BB_OK;
 }
 
-bb_status bb_score(bb_model *model, bb_score_text *texts, int64_t count, const bb_score_options *o, bb_error *err) {
-    BB_REQUIRE("model, texts, options", model, texts, o);
+bb_status bb_score(bb_model *model, bb_score_text *texts, int64_t count, const bb_score_options *given, bb_error *err) {
+    BB_REQUIRE("model, texts, options", model, texts, given);
+    BB_OPTIONS_READ(bb_score_options, o, given);
     if (count < 0 || o->seq_len < 0 || o->seq_len == 1)
         return bb_fail(err, BB_ERR_ARGUMENT,
                        "count %lld must not be negative, and seq_len %d must be at least 2 (or 0: automatic)", (long long)count,

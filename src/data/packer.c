@@ -8,6 +8,7 @@
 #include <sys/stat.h>
 
 #include "core/clock.h"
+#include "core/options.h"
 #include "data/input_stream.h"
 #include "data/packer_dir.h"
 #include "data/packer_inputs.h"
@@ -40,16 +41,9 @@ static const char *const default_exts[] = {
 };
 static const char *const default_json_keys[] = {"text", "story", "completion", "content"};
 
-void bb_pack_options_default(bb_pack_options *options) {
-    if (!options) return;
-    *options = (bb_pack_options){
-        .shard_size_gb = 2,
-        .exts = default_exts,
-        .ext_count = (int)(sizeof default_exts / sizeof *default_exts),
-        .json_keys = default_json_keys,
-        .json_key_count = (int)(sizeof default_json_keys / sizeof *default_json_keys),
-    };
-}
+BB_OPTIONS_DEFAULTS(bb_pack_options, .shard_size_gb = 2, .exts = default_exts,
+                    .ext_count = (int)(sizeof default_exts / sizeof *default_exts), .json_keys = default_json_keys,
+                    .json_key_count = (int)(sizeof default_json_keys / sizeof *default_json_keys));
 
 /* ---- Documents -------------------------------------------------------------------------------------------------------- */
 
@@ -350,8 +344,9 @@ static bb_status check_inputs_survive(const bb_pack_options *o, bb_error *err) {
     return BB_OK;
 }
 
-bb_status bb_pack(const bb_pack_options *options, bb_pack_result *result, bb_error *err) {
-    BB_REQUIRE("options", options);
+bb_status bb_pack(const bb_pack_options *given, bb_pack_result *result, bb_error *err) {
+    BB_REQUIRE("options", given);
+    BB_OPTIONS_READ(bb_pack_options, options, given);
     bb_status status = BB_OK;
     bb_error own_err; /* needed for reasons of skipping even if the caller passes no err */
     bb_pack_result own_result;

@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "core/math.h"
+#include "core/options.h"
 #include "inference/decode.h"
 
 typedef struct text {
@@ -41,14 +42,14 @@ struct bb_batch {
 
 enum { CAPACITY_UNIT = 64 }; /* caches of few sizes can be used again */
 
-void bb_batch_options_default(bb_batch_options *o) {
-    if (o) *o = (bb_batch_options){.max_sequences = 16, .keep = 8};
-}
+BB_OPTIONS_DEFAULTS(bb_batch_options, .max_sequences = 16, .keep = 8);
+BB_OPTIONS_DEFAULTS(bb_batch_request);
 
-bb_status bb_batch_open(bb_model *model, const bb_batch_options *o, bb_batch **out, bb_error *err) {
+bb_status bb_batch_open(bb_model *model, const bb_batch_options *given, bb_batch **out, bb_error *err) {
     BB_REQUIRE("out", out);
     *out = NULL;
-    BB_REQUIRE("model, options", model, o);
+    BB_REQUIRE("model, options", model, given);
+    BB_OPTIONS_READ(bb_batch_options, o, given);
     if (o->max_sequences < 1 || o->max_sequences > BB_PASS_MAX)
         return bb_fail(err, BB_ERR_ARGUMENT, "max_sequences %d must be from 1 to %d", o->max_sequences, BB_PASS_MAX);
     if (o->keep < 0) return bb_fail(err, BB_ERR_ARGUMENT, "keep %d must not be negative", o->keep);
@@ -154,10 +155,12 @@ static int64_t capacity_of(const bb_batch_request *r, int64_t window) {
                                                              : bb_min(bb_round_up(size + new_bytes, CAPACITY_UNIT), window);
 }
 
-bb_status bb_batch_add(bb_batch *b, const bb_batch_request *r, int64_t *id, bb_error *err) {
-    BB_REQUIRE("batch, request, id", b, r, id);
+bb_status bb_batch_add(bb_batch *b, const bb_batch_request *given, int64_t *id, bb_error *err) {
+    BB_REQUIRE("batch, request, id", b, given, id);
+    BB_OPTIONS_READ(bb_batch_request, r, given);
     BB_REQUIRE("options", r->options);
-    const bb_generate_options *o = r->options;
+    BB_OPTIONS_READ(bb_generate_options, o, r->options);
+    r_read.options = o;
     int64_t window = o->context_length ? o->context_length : b->model->trained_length;
     BB_TRY(check_request(r, window, err));
     int64_t capacity = capacity_of(r, window);

@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include "core/clock.h"
+#include "core/options.h"
 #include "core/rng.h"
 #include "model/config.h"
 #include "model/forward.h"
@@ -257,14 +258,13 @@ static double resident_bytes(void) {
     return (double)pages * (double)sysconf(_SC_PAGESIZE);
 }
 
-void bb_decode_bench_options_default(bb_decode_bench_options *o) {
-    if (o) *o = (bb_decode_bench_options){.shape = "S", .repeats = 3};
-}
+BB_OPTIONS_DEFAULTS(bb_decode_bench_options, .shape = "S", .repeats = 3);
 
-bb_status bb_bench_decode(bb_device *device, const bb_decode_bench_options *o, char **json, bb_error *err) {
+bb_status bb_bench_decode(bb_device *device, const bb_decode_bench_options *given, char **json, bb_error *err) {
     BB_REQUIRE("json", json);
     *json = NULL;
-    BB_REQUIRE("device, options", device, o);
+    BB_REQUIRE("device, options", device, given);
+    BB_OPTIONS_READ(bb_decode_bench_options, o, given);
     BB_DEVICE_SCOPE(device);
     bench b = {.options = o};
     bb_config config;

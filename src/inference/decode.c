@@ -7,16 +7,14 @@
 
 #include "core/clock.h"
 #include "core/math.h"
+#include "core/options.h"
 
 struct bb_decode_record {
     double logprob;
 };
 
-void bb_generate_options_default(bb_generate_options *o) {
-    if (!o) return;
-    *o = (bb_generate_options){
-        .max_new_bytes = 300, .repetition_penalty = 1, .repetition_window = 64, .temperature = 0.9, .top_p = 1};
-}
+BB_OPTIONS_DEFAULTS(bb_generate_options, .max_new_bytes = 300, .repetition_penalty = 1, .repetition_window = 64,
+                    .temperature = 0.9, .top_p = 1);
 
 bb_status bb_decode_check(const bb_generate_options *o, const bb_sampler *sampler, bb_error *err) {
     BB_TRY(bb_sampler_check(sampler, err));

@@ -3,6 +3,7 @@
 #include <stdlib.h>
 
 #include "core/clock.h"
+#include "core/options.h"
 #include "inference/decode.h"
 
 struct bb_session {
@@ -15,14 +16,13 @@ struct bb_session {
     double fed_seconds;
 };
 
-void bb_session_options_default(bb_session_options *o) {
-    if (o) *o = (bb_session_options){.context_length = 0};
-}
+BB_OPTIONS_DEFAULTS(bb_session_options);
 
-bb_status bb_session_open(bb_model *model, const bb_session_options *o, bb_session **out, bb_error *err) {
+bb_status bb_session_open(bb_model *model, const bb_session_options *given, bb_session **out, bb_error *err) {
     BB_REQUIRE("out", out);
     *out = NULL;
-    BB_REQUIRE("model, options", model, o);
+    BB_REQUIRE("model, options", model, given);
+    BB_OPTIONS_READ(bb_session_options, o, given);
     bb_session *s = calloc(1, sizeof *s);
     if (!s) return bb_fail(err, BB_ERR_MEMORY, "out of memory for a session");
     bb_status status =
@@ -85,8 +85,9 @@ void bb_session_clear(bb_session *s) {
     s->fed_seconds = 0;
 }
 
-bb_status bb_session_generate(bb_session *s, const bb_generate_options *o, bb_generate_metrics *metrics, bb_error *err) {
-    BB_REQUIRE("session, options", s, o);
+bb_status bb_session_generate(bb_session *s, const bb_generate_options *given, bb_generate_metrics *metrics, bb_error *err) {
+    BB_REQUIRE("session, options", s, given);
+    BB_OPTIONS_READ(bb_generate_options, o, given);
     bb_decode d, *const only = &d;
     BB_TRY(bb_decode_open(&s->context, &s->draft, o, NULL, s->drawn, &d, err));
     d.m.prompt_bytes = s->fed;
@@ -103,9 +104,10 @@ bb_status bb_session_generate(bb_session *s, const bb_generate_options *o, bb_ge
     return status;
 }
 
-bb_status bb_generate(bb_model *model, const uint8_t *prompt, size_t prompt_length, const bb_generate_options *o,
+bb_status bb_generate(bb_model *model, const uint8_t *prompt, size_t prompt_length, const bb_generate_options *given,
                       bb_generate_metrics *metrics, bb_error *err) {
-    BB_REQUIRE("model, options", model, o);
+    BB_REQUIRE("model, options", model, given);
+    BB_OPTIONS_READ(bb_generate_options, o, given);
     bb_session_options session_options;
     bb_session *session;
     bb_session_options_default(&session_options);

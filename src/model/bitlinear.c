@@ -5,6 +5,7 @@
 
 #include "core/arena.h"
 #include "core/finite.h"
+#include "core/options.h"
 #include "core/rng.h"
 #include "ops/ops.h"
 
@@ -44,10 +45,13 @@ static void batch_layout(bb_bitlinear *l, bb_arena *arena, int64_t rows) {
     l->input.scale = l->act_quant ? bb_arena_alloc(arena, (size_t)rows * sizeof(float)) : NULL;
 }
 
-bb_status bb_bitlinear_create(bb_device *device, const bb_bitlinear_options *o, bb_bitlinear **out, bb_error *err) {
+BB_OPTIONS_DEFAULTS(bb_bitlinear_options, .act_quant = true);
+
+bb_status bb_bitlinear_create(bb_device *device, const bb_bitlinear_options *given, bb_bitlinear **out, bb_error *err) {
     BB_REQUIRE("out", out);
     *out = NULL;
-    BB_REQUIRE("device, options", device, o);
+    BB_REQUIRE("device, options", device, given);
+    BB_OPTIONS_READ(bb_bitlinear_options, o, given);
     BB_DEVICE_SCOPE(device);
     if (o->in_features < 1 || o->out_features < 1)
         return bb_fail(err, BB_ERR_ARGUMENT, "a BitLinear layer of %d inputs and %d outputs: both must be at least 1",

@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "core/json.h"
+#include "core/options.h"
 #include "model/config.h"
 #include "modelfile/layouts.h"
 #include "ops/ops.h"
@@ -109,10 +110,11 @@ static int64_t packed_bytes(const bb_param_table *table) {
     return bytes;
 }
 
-bb_status bb_describe_file(const char *path, const bb_import_options *options, char **json, bb_error *err) {
+bb_status bb_describe_file(const char *path, const bb_import_options *given, char **json, bb_error *err) {
     BB_REQUIRE("json", json);
     *json = NULL;
     BB_REQUIRE("path", path);
+    BB_OPTIONS_READ(bb_import_options, options, given);
     bb_model_source w = {0};
     bb_param_table table = {0};
     bb_latent_weights latent = {0};
@@ -123,7 +125,7 @@ bb_status bb_describe_file(const char *path, const bb_import_options *options, c
     const char *trained_length = bb_tensor_source_metadata(w.source, "trained_length");
     BB_TRY_GOTO(status, done, bb_param_table_create(&w.config, false, &table, err));
     BB_TRY_GOTO(status, done, describe_tensors(&w, &table, &latent, layers, err));
-    if (options) bb_latent_weights_tell(&latent, &w, options->on_notice, options->user);
+    bb_latent_weights_tell(&latent, &w, options->on_notice, options->user);
     root =
         json_pack("{s:o, s:s, s:o, s:I, s:I, s:I, s:O, s:o*, s:o*}", "file", bb_json_path(path), "kind",
                   state                           ? "checkpoint"

@@ -6,6 +6,7 @@
 #include <strings.h>
 #include <sys/stat.h>
 
+#include "core/options.h"
 #include "modelfile/export_formats.h"
 #include "modelfile/output.h"
 
@@ -76,14 +77,17 @@ static bb_status check_texts(const bb_export_format *format, const bb_export_opt
     return BB_OK;
 }
 
-void bb_export_options_default(bb_export_options *options) {
-    if (options) *options = (bb_export_options){0};
-}
+BB_OPTIONS_DEFAULTS(bb_export_options);
 
 static bb_status export_source(bb_device *device, const char *model, const bb_export_format *format, bb_exporter *e,
                                bb_error *err) {
     const bb_export_options *o = e->options;
-    bb_import_options import = {.n_head = o->n_head, .for_inference = true, .on_notice = o->on_notice, .user = o->user};
+    bb_import_options import;
+    bb_import_options_default(&import);
+    import.n_head = o->n_head;
+    import.for_inference = true;
+    import.on_notice = o->on_notice;
+    import.user = o->user;
     BB_TRY(bb_model_source_open(model, &import, &e->source, err));
     if (format->masters) {
         BB_TRY(bb_param_table_create(&e->source.config, false, &e->table, err));
@@ -98,8 +102,9 @@ static bb_status export_source(bb_device *device, const char *model, const bb_ex
     return BB_OK;
 }
 
-bb_status bb_export(bb_device *device, const char *model, const char *out, const bb_export_options *options, bb_error *err) {
-    BB_REQUIRE("device, model, out, options", device, model, out, options);
+bb_status bb_export(bb_device *device, const char *model, const char *out, const bb_export_options *given, bb_error *err) {
+    BB_REQUIRE("device, model, out, options", device, model, out, given);
+    BB_OPTIONS_READ(bb_export_options, options, given);
     BB_DEVICE_SCOPE(device);
     const bb_export_format *format = NULL;
     const char *asked = options->format ? options->format : bb_export_format_for(out);

@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "core/math.h"
+#include "core/options.h"
 #include "model/model.h"
 #include "modelfile/layouts.h"
 #include "modelfile/output.h"
@@ -215,15 +216,13 @@ bb_status bb_model_load_source(bb_device *device, const bb_model_source *source,
     return status;
 }
 
-void bb_import_options_default(bb_import_options *options) {
-    if (options) *options = (bb_import_options){0};
-}
+BB_OPTIONS_DEFAULTS(bb_import_options);
 
-bb_status bb_model_import(bb_device *device, const char *path, const bb_import_options *options, bb_model **out,
-                          bb_error *err) {
+bb_status bb_model_import(bb_device *device, const char *path, const bb_import_options *given, bb_model **out, bb_error *err) {
     BB_REQUIRE("out", out);
     *out = NULL;
-    BB_REQUIRE("device, path, options", device, path, options);
+    BB_REQUIRE("device, path, options", device, path, given);
+    BB_OPTIONS_READ(bb_import_options, options, given);
     BB_DEVICE_SCOPE(device);
     bb_model_source source;
     BB_TRY(bb_model_source_open(path, options, &source, err));
@@ -236,13 +235,18 @@ bb_status bb_model_import(bb_device *device, const char *path, const bb_import_o
 bb_status bb_model_load(bb_device *device, const char *path, bb_model **out, bb_error *err) {
     BB_REQUIRE("out", out);
     *out = NULL;
+    bb_import_options options;
+    bb_import_options_default(&options);
     BB_REQUIRE("device, path", device, path);
-    return bb_model_import(device, path, &(bb_import_options){0}, out, err);
+    return bb_model_import(device, path, &options, out, err);
 }
 
 bb_status bb_model_load_for_inference(bb_device *device, const char *path, bb_model **out, bb_error *err) {
     BB_REQUIRE("out", out);
     *out = NULL;
+    bb_import_options options;
+    bb_import_options_default(&options);
+    options.for_inference = true;
     BB_REQUIRE("device, path", device, path);
-    return bb_model_import(device, path, &(bb_import_options){.for_inference = true}, out, err);
+    return bb_model_import(device, path, &options, out, err);
 }

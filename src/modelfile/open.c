@@ -4,6 +4,7 @@
 #include <string.h>
 #include <sys/stat.h>
 
+#include "core/options.h"
 #include "modelfile/gguf.h"
 #include "modelfile/hf.h"
 #include "modelfile/layouts.h"
@@ -80,9 +81,9 @@ void bb_model_source_close(bb_model_source *w) {
     *w = (bb_model_source){0};
 }
 
-bb_status bb_config_load(const char *path, const bb_import_options *options, bb_config *out, int *trained_length,
-                         bb_error *err) {
+bb_status bb_config_load(const char *path, const bb_import_options *given, bb_config *out, int *trained_length, bb_error *err) {
     BB_REQUIRE("path, out", path, out);
+    BB_OPTIONS_READ(bb_import_options, options, given);
     bb_model_source w;
     BB_TRY(bb_model_source_open(path, options, &w, err));
     *out = w.config;

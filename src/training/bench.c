@@ -7,6 +7,7 @@
 #include "core/clock.h"
 #include "core/cpu_features.h"
 #include "core/json.h"
+#include "core/options.h"
 #include "core/rng.h"
 #include "model/config.h"
 #include "training/optim.h"
@@ -114,14 +115,13 @@ done:
     return status;
 }
 
-void bb_bench_options_default(bb_bench_options *options) {
-    if (options) *options = (bb_bench_options){.shape = "S", .seq_len = 512, .repeats = 3, .optim = BB_OPTIM_MUON};
-}
+BB_OPTIONS_DEFAULTS(bb_bench_options, .shape = "S", .seq_len = 512, .repeats = 3, .optim = BB_OPTIM_MUON);
 
-bb_status bb_bench(bb_device *device, const bb_bench_options *o, char **json, bb_error *err) {
+bb_status bb_bench(bb_device *device, const bb_bench_options *given, char **json, bb_error *err) {
     BB_REQUIRE("json", json);
     *json = NULL;
-    BB_REQUIRE("device, options", device, o);
+    BB_REQUIRE("device, options", device, given);
+    BB_OPTIONS_READ(bb_bench_options, o, given);
     BB_DEVICE_SCOPE(device);
     bb_config c;
     int batch_size;

@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "core/options.h"
 #include "modelfile/layouts.h"
 #include "modelfile/verify.h"
 #include "training/checkpoint_tensors.h"
@@ -140,7 +141,9 @@ static bb_status open_source(const char *path, const bb_model *model, bb_model_s
     bb_tensor_source *source;
     *out = (bb_model_source){0};
     BB_TRY(bb_tensor_source_open(path, &source, err));
-    bb_import_options options = {.n_head = strcmp(source->ops->format, "torch") == 0 ? model->config.n_head : 0};
+    bb_import_options options;
+    bb_import_options_default(&options);
+    if (strcmp(source->ops->format, "torch") == 0) options.n_head = model->config.n_head;
     bb_status status = bb_model_source_of(source, &options, out, err);
     if (status != BB_OK) bb_tensor_source_close(source);
     return status;
@@ -196,10 +199,11 @@ static bb_status check_state(const bb_tensor_source *source, bb_error *err) {
     return read_state(source, &state, optimizer, sizeof optimizer, err);
 }
 
-bb_status bb_verify_file(const char *path, const bb_import_options *options,
+bb_status bb_verify_file(const char *path, const bb_import_options *given,
                          void (*on_progress)(void *user, int64_t bytes_done, int64_t bytes_total), void *user, bool *good,
                          char **json, bb_error *err) {
     BB_REQUIRE("path, good, json", path, good, json);
+    BB_OPTIONS_READ(bb_import_options, options, given);
     bb_verify_request request = {.options = options, .check_state = check_state, .on_progress = on_progress, .user = user};
     return bb_model_file_verify(path, &request, good, json, err);
 }

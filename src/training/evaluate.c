@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "core/clock.h"
+#include "core/options.h"
 #include "data/byte_source.h"
 #include "model/forward.h"
 
@@ -22,9 +23,7 @@ typedef struct walk {
     int64_t total; /* 0: unknown */
 } walk;
 
-void bb_eval_options_default(bb_eval_options *o) {
-    if (o) *o = (bb_eval_options){.seq_len = 2048, .batch_size = 1};
-}
+BB_OPTIONS_DEFAULTS(bb_eval_options, .seq_len = 2048, .batch_size = 1);
 
 static bool enough(const walk *w) { return w->options->max_batches > 0 && w->batches >= w->options->max_batches; }
 
@@ -97,9 +96,9 @@ static bb_status nothing_to_score(const char *data, int files, bb_error *err) {
                    files == 1 ? "" : "s");
 }
 
-bb_status bb_evaluate(bb_model *model, const char *data, const bb_eval_options *options, bb_eval_result *result,
-                      bb_error *err) {
-    BB_REQUIRE("model, data, options, result", model, data, options, result);
+bb_status bb_evaluate(bb_model *model, const char *data, const bb_eval_options *given, bb_eval_result *result, bb_error *err) {
+    BB_REQUIRE("model, data, options, result", model, data, given, result);
+    BB_OPTIONS_READ(bb_eval_options, options, given);
     if (options->seq_len < 1 || options->batch_size < 1)
         return bb_fail(err, BB_ERR_ARGUMENT, "seq_len %d and batch_size %d must be at least 1", options->seq_len,
                        options->batch_size);

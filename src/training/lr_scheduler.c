@@ -4,6 +4,7 @@
 
 #include "bitbyte.h"
 #include "core/math.h"
+#include "core/options.h"
 
 double bb_lr_for_step(const bb_lr_plan *p, int64_t step) {
     if (!p) return (double)NAN;
@@ -19,8 +20,10 @@ double bb_lr_for_step(const bb_lr_plan *p, int64_t step) {
     return p->base_lr * (p->min_factor + (1 - p->min_factor) * left);
 }
 
-bb_lr_plan bb_train_lr_plan(const bb_train_options *o, double base_lr) {
-    if (!o) return (bb_lr_plan){0};
+bb_lr_plan bb_train_lr_plan(const bb_train_options *given, double base_lr) {
+    bb_train_options full, *o = &full;
+    bb_train_options_default(o);
+    if (!given || bb_options_read(o, sizeof full, given, "bb_train_options", NULL) != BB_OK) return (bb_lr_plan){0};
     int64_t warmup = o->warmup_steps >= 0 ? o->warmup_steps : (int64_t)(o->warmup_frac * (double)o->steps);
     return (bb_lr_plan){.schedule = o->lr_schedule,
                         .base_lr = base_lr,

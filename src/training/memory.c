@@ -1,14 +1,18 @@
 // SPDX-License-Identifier: MIT
 /* How much memory a run takes, measured by the functions that lay it out. */
+#include "core/options.h"
 #include "model/kv_cache.h"
 #include "training/gradients.h"
 #include "training/optim.h"
 #include "training/saver.h"
 #include "training/train_options.h"
 
-bb_status bb_memory_predict(bb_device *device, const bb_config *config, const bb_memory_request *request,
-                            bb_memory_estimate *out, bb_error *err) {
-    BB_REQUIRE("device, config, request, out", device, config, request, out);
+BB_OPTIONS_DEFAULTS(bb_memory_request, .optim = BB_OPTIM_ADAMW8BIT, .batch_size = 1, .seq_len = 2048);
+
+bb_status bb_memory_predict(bb_device *device, const bb_config *config, const bb_memory_request *given, bb_memory_estimate *out,
+                            bb_error *err) {
+    BB_REQUIRE("device, config, request, out", device, config, given, out);
+    BB_OPTIONS_READ(bb_memory_request, request, given);
     int batch_size = request->batch_size, seq_len = request->seq_len;
     BB_TRY(bb_config_check(config, err));
     BB_TRY(bb_optimizer_check_kind(request->optim, err));
@@ -43,9 +47,11 @@ bb_status bb_memory_predict(bb_device *device, const bb_config *config, const bb
     return BB_OK;
 }
 
-bb_status bb_memory_predict_rank(const bb_config *config, const bb_train_options *options,
-                                 const bb_optimizer_options *optimizer, bb_memory_estimate *estimate, bb_error *err) {
-    BB_REQUIRE("config, options, optimizer, estimate", config, options, optimizer, estimate);
+bb_status bb_memory_predict_rank(const bb_config *config, const bb_train_options *given_train,
+                                 const bb_optimizer_options *given_optimizer, bb_memory_estimate *estimate, bb_error *err) {
+    BB_REQUIRE("config, options, optimizer, estimate", config, given_train, given_optimizer, estimate);
+    BB_OPTIONS_READ(bb_train_options, options, given_train);
+    BB_OPTIONS_READ(bb_optimizer_options, optimizer, given_optimizer);
     BB_TRY(bb_config_check(config, err));
     BB_TRY(bb_train_options_check(options, err));
     bb_dist alone = {.size = 1}; /* one process exchanges nothing */

@@ -5,23 +5,15 @@
 #include <stdlib.h>
 
 #include "core/arena.h"
+#include "core/options.h"
 
 _Static_assert(BB_SHARD_UNIT % BB_NORM_TILE == 0 && BB_SHARD_UNIT % BB_ADAM8_BLOCK == 0,
                "pieces divide neither tiles nor blocks");
 
 static const char *const names[] = {[BB_OPTIM_ADAMW] = "adamw", [BB_OPTIM_ADAMW8BIT] = "adamw8bit", [BB_OPTIM_MUON] = "muon"};
 
-void bb_optimizer_options_default(bb_optimizer_options *o) {
-    if (!o) return;
-    *o = (bb_optimizer_options){.kind = BB_OPTIM_ADAMW8BIT,
-                                .lr = 2e-4,
-                                .weight_decay = 0.1,
-                                .beta1 = 0.9,
-                                .beta2 = 0.95,
-                                .eps = 1e-8,
-                                .lr_adam = 3e-3,
-                                .momentum = 0.95};
-}
+BB_OPTIONS_DEFAULTS(bb_optimizer_options, .kind = BB_OPTIM_ADAMW8BIT, .lr = 2e-4, .weight_decay = 0.1, .beta1 = 0.9,
+                    .beta2 = 0.95, .eps = 1e-8, .lr_adam = 3e-3, .momentum = 0.95);
 
 int64_t bb_optimizer_blocks(int64_t count) { return (count + BB_ADAM8_BLOCK - 1) / BB_ADAM8_BLOCK; }
 
@@ -119,10 +111,11 @@ static bb_status make_matrices(bb_optimizer *o, bb_error *err) {
     return o->matrices ? BB_OK : bb_fail(err, BB_ERR_MEMORY, "out of memory for an optimizer");
 }
 
-bb_status bb_optimizer_create(bb_model *model, const bb_optimizer_options *options, bb_optimizer **out, bb_error *err) {
+bb_status bb_optimizer_create(bb_model *model, const bb_optimizer_options *given, bb_optimizer **out, bb_error *err) {
     BB_REQUIRE("out", out);
     *out = NULL;
-    BB_REQUIRE("model, options", model, options);
+    BB_REQUIRE("model, options", model, given);
+    BB_OPTIONS_READ(bb_optimizer_options, options, given);
     BB_DEVICE_SCOPE(model->device);
     BB_TRY(check_options(options, err));
     if (model->for_inference) return bb_fail(err, BB_ERR_ARGUMENT, "a model that was loaded for inference can't be trained");

@@ -6,6 +6,7 @@
 
 #include "core/clock.h"
 #include "core/math.h"
+#include "core/options.h"
 #include "core/rng.h"
 #include "model/config.h"
 #include "model/params.h"
@@ -43,16 +44,20 @@ static bb_status trial_step(const trial_run *t, const bb_train_batch *batch, int
     return bb_optimizer_step(t->optimizer, 1e-6, 1, 1, &norm, &applied, err);
 }
 
+static bb_optimizer_options default_optimizer(void) {
+    bb_optimizer_options options;
+    bb_optimizer_options_default(&options);
+    bb_recipe_options(BB_RECIPE_BITBYTE, NULL, &options);
+    return options;
+}
+
 /* Bytes per second of this process in steps of plan's shape; at least two of them, for about a second. */
 static bb_status measure(bb_device *device, const bb_plan *plan, const bb_optimizer_options *optimizer,
                          double *bytes_per_second, bb_error *err) {
     enum { MAX_STEPS = 200 };
     trial_run t = {0};
     bb_status status;
-    bb_optimizer_options options;
-    bb_optimizer_options_default(&options);
-    bb_recipe_options(BB_RECIPE_BITBYTE, NULL, &options);
-    if (optimizer) options = *optimizer;
+    bb_optimizer_options options = *optimizer;
     options.share_over = NULL; /* each rank measures alone */
     int64_t n = (int64_t)plan->batch_size * plan->seq_len;
     t.text = malloc((size_t)n + 1);
@@ -94,7 +99,8 @@ bb_status bb_training_speed(bb_device *device, const bb_config *config, int seq_
     BB_TRY(bb_config_check(config, err));
     if (seq_len < 1) return bb_fail(err, BB_ERR_ARGUMENT, "seq_len %d must be at least 1", seq_len);
     BB_TRY(plan_trial(&trial, err));
-    BB_TRY(measure(device, &trial, NULL, speed, err));
+    const bb_optimizer_options optimizer = default_optimizer();
+    BB_TRY(measure(device, &trial, &optimizer, speed, err));
     *speed = extrapolate(*speed, &trial, config, seq_len);
     return BB_OK;
 }
@@ -120,8 +126,11 @@ static bb_status measure_all(bb_device *device, const bb_plan_request *r, const 
 
 /* Keeping all activations is faster, where there is room. */
 static bool has_room(bb_device *device, const bb_plan_request *r, const bb_plan *plan, int ranks_here) {
-    bb_memory_request request = {
-        .optim = r->optimizer ? r->optimizer->kind : BB_OPTIM_MUON, .batch_size = plan->batch_size, .seq_len = plan->seq_len};
+    bb_memory_request request;
+    bb_memory_request_default(&request);
+    request.optim = r->optimizer->kind;
+    request.batch_size = plan->batch_size;
+    request.seq_len = plan->seq_len;
     bb_memory_estimate memory;
     bb_error ignored;
     uint64_t total, free;
@@ -184,8 +193,14 @@ static void choose_batch(const bb_plan_request *r, double bytes, int ranks, bb_p
     p->grad_accum = r->grad_accum ? r->grad_accum : (int)bb_max(sequences / p->batch_size, 1);
 }
 
-bb_status bb_plan_run(bb_device *device, const bb_plan_request *r, bb_plan *p, bb_error *err) {
-    BB_REQUIRE("device, request, out", device, r, p);
+BB_OPTIONS_DEFAULTS(bb_plan_request);
+
+bb_status bb_plan_run(bb_device *device, const bb_plan_request *given, bb_plan *p, bb_error *err) {
+    BB_REQUIRE("device, request, out", device, given, p);
+    BB_OPTIONS_READ(bb_plan_request, r, given);
+    bb_optimizer_options optimizer = default_optimizer();
+    BB_TRY(bb_options_read(&optimizer, sizeof optimizer, r->optimizer, "bb_optimizer_options", err));
+    r_read.optimizer = &optimizer;
     if (!(r->minutes > 0)) return bb_fail(err, BB_ERR_ARGUMENT, "minutes %g must be above 0", r->minutes);
     if (r->data_bytes < 2) return bb_fail(err, BB_ERR_ARGUMENT, "%lld bytes of data are too few", (long long)r->data_bytes);
     int ranks = bb_dist_size(r->dist), here = bb_dist_local_size(r->dist);

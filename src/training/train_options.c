@@ -1,23 +1,11 @@
 // SPDX-License-Identifier: MIT
 #include "training/train_options.h"
 
-void bb_train_options_default(bb_train_options *o) {
-    if (!o) return;
-    *o = (bb_train_options){.steps = 200000,
-                            .warmup_steps = -1,
-                            .warmup_frac = 0.03,
-                            .lr_min_factor = 0.1,
-                            .cooldown_frac = 0.4,
-                            .grad_clip = 1.0,
-                            .batch_size = 1,
-                            .grad_accum = 8,
-                            .reduce = BB_REDUCE_FAST,
-                            .recompute = true,
-                            .log_every = 50,
-                            .save_every = 2000,
-                            .save_copy = BB_SAVE_COPY_AUTO,
-                            .val_batches = 16};
-}
+#include "core/options.h"
+
+BB_OPTIONS_DEFAULTS(bb_train_options, .steps = 200000, .warmup_steps = -1, .warmup_frac = 0.03, .lr_min_factor = 0.1,
+                    .cooldown_frac = 0.4, .grad_clip = 1.0, .batch_size = 1, .grad_accum = 8, .recompute = true,
+                    .log_every = 50, .save_every = 2000, .val_batches = 16);
 
 bb_status bb_train_options_check(const bb_train_options *o, bb_error *err) {
     const struct {

@@ -8,6 +8,7 @@
 
 #include "core/clock.h"
 #include "core/file.h"
+#include "core/options.h"
 #include "data/byte_source.h"
 #include "training/checkpoint_read.h"
 #include "training/disk_room.h"
@@ -35,11 +36,12 @@ static bb_status open_ranks(bb_trainer *t, bb_error *err) {
                              &t->gradients, err);
 }
 
-bb_status bb_trainer_create(bb_model *model, bb_optimizer *optimizer, bb_loss_scaler *scaler, const bb_train_options *options,
+bb_status bb_trainer_create(bb_model *model, bb_optimizer *optimizer, bb_loss_scaler *scaler, const bb_train_options *given,
                             bb_trainer **out, bb_error *err) {
     BB_REQUIRE("out", out);
     *out = NULL;
-    BB_REQUIRE("model, optimizer, options", model, optimizer, options);
+    BB_REQUIRE("model, optimizer, options", model, optimizer, given);
+    BB_OPTIONS_READ(bb_train_options, options, given);
     BB_DEVICE_SCOPE(model->device);
     BB_TRY(bb_train_options_check(options, err));
     if (bb_optimizer_model(optimizer) != model)
