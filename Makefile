@@ -13,6 +13,7 @@ WERROR ?= OFF
 FUZZ_SECONDS ?= 30
 SOAK_SECONDS ?= 3600
 BENCH_ARGS ?=
+PYTHON_DIR ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/bitbyte-python
 SKIP_DEPS ?=
 CUDA ?=
 
@@ -27,7 +28,7 @@ configure = generator=(); if [ ! -f $(1)/CMakeCache.txt ] && command -v ninja >/
 # Tests run beside each other with threads of their own: waiting threads must not spin on the cores of the others.
 ctest = OMP_WAIT_POLICY=passive ctest --test-dir $(1) -j $(TEST_JOBS) --output-on-failure --no-tests=error
 
-.PHONY: all help deps configure test soak demo bench check-layers check-format format lint asan ubsan tsan valgrind test-aarch64 test-interop fuzz deb install uninstall clean
+.PHONY: all help deps configure test soak demo bench check-layers check-format format lint asan ubsan tsan valgrind test-aarch64 test-interop test-python fuzz deb install uninstall clean
 
 all: configure ## install what is missing and build build/bitbyte
 	@cmake --build $(BUILD) -j $(JOBS)
@@ -123,6 +124,11 @@ fuzz: ## every fuzz target for FUZZ_SECONDS, or FUZZ_RUNS inputs, the same each 
 test-interop: all ## PyTorch, transformers, gguf and llama.cpp, from PyPI into INTEROP_DIR (6 GB), prove that models open there and here
 	@$(if $(SKIP_DEPS),true,scripts/install-deps --interop)
 	@bash tests/interop/run.sh $(BUILD)
+
+test-python: all ## the Python package with numpy, cffi and pytest from PyPI, in PYTHON_DIR
+	@$(if $(SKIP_DEPS),true,scripts/install-deps --python)
+	@[ -x $(PYTHON_DIR)/bin/pytest ] || { python3 -m venv $(PYTHON_DIR) && $(PYTHON_DIR)/bin/pip -q --disable-pip-version-check install numpy cffi pytest; }
+	@PYTHON_DIR=$(PYTHON_DIR) bash tests/test_python.sh $(BUILD)/bitbyte $(BUILD)
 
 deb: deps ## Debian packages of the program, the library and its header, in build-deb/packages; lintian checks them if it is there
 	@$(call configure,build-deb,-DCMAKE_INSTALL_PREFIX=/usr -DBB_TESTS=OFF -DBB_WERROR=$(WERROR))
