@@ -13,6 +13,8 @@
 /* Device names, then those of the second card and further ones. */
 enum { NAMED_DEVICES = 3, FURTHER_CARDS = 7 };
 const char *bb_device_choices[NAMED_DEVICES + FURTHER_CARDS + 1];
+enum { ARCH_LLAMA, ARCH_PLUS };
+const char *const bb_arch_choices[] = {[ARCH_LLAMA] = "llama", [ARCH_PLUS] = "plus", NULL};
 const char *const bb_ste_choices[] = {[BB_STE_IDENTITY] = "identity", [BB_STE_CLIPPED] = "clipped", NULL};
 const char *const bb_optim_choices[] = {
     [BB_OPTIM_ADAMW] = "adamw", [BB_OPTIM_ADAMW8BIT] = "adamw8bit", [BB_OPTIM_MUON] = "muon", NULL};
@@ -79,6 +81,24 @@ static const bb_cli_option model_options[] = {
      .value = "X",
      .help = "base of the rotary position embedding",
      .range = BB_CLI_ABOVE(0)},
+    {.name = "arch",
+     .type = BB_CLI_CHOICE,
+     .offset = offsetof(bb_model_args, arch),
+     .choices = bb_arch_choices,
+     .help = "llama: exports to Hugging Face and llama.cpp. plus: also learns an embedding for each two, three and four bytes: learns "
+             "much more in minutes, but the file is larger and only BitByte runs it"},
+    {.name = "ngram_max",
+     .type = BB_CLI_INT,
+     .offset = offsetof(bb_model_args, ngram_max),
+     .value = "N",
+     .help = "with --arch plus, embeddings for two to N bytes",
+     .range = BB_CLI_FROM_TO(2, 7)},
+    {.name = "ngram_bits",
+     .type = BB_CLI_INT,
+     .offset = offsetof(bb_model_args, ngram_bits),
+     .value = "N",
+     .help = "with --arch plus, 2^N embeddings for each number of bytes; chosen by a hash",
+     .range = BB_CLI_FROM_TO(4, 24)},
     {.name = "no_act_quant",
      .type = BB_CLI_FLAG,
      .offset = offsetof(bb_model_args, no_act_quant),
@@ -109,9 +129,17 @@ void bb_model_args_default(bb_model_args *args) {
                             .n_head = config.n_head,
                             .n_kv_head = 0,
                             .d_ff = config.d_ff,
+                            .ngram_max = 4,
+                            .ngram_bits = 14,
                             .no_act_quant = !config.act_quant,
                             .ste = (int)config.ste,
                             .rope_base = config.rope_base};
+}
+
+void bb_model_args_notes(const bb_cli *cli, const bb_model_args *args) {
+    if (args->arch == ARCH_PLUS) return;
+    bb_cli_unused(cli, "ngram_max", "it requires --arch plus");
+    bb_cli_unused(cli, "ngram_bits", "it requires --arch plus");
 }
 
 int bb_model_args_from_file(const bb_cli *cli, bb_model_args *args, const char *path, const bb_config *file) {
@@ -123,7 +151,14 @@ int bb_model_args_from_file(const bb_cli *cli, bb_model_args *args, const char *
                  {"d_model", &args->d_model, file->d_model},
                  {"n_head", &args->n_head, file->n_head},
                  {"n_kv_head", &args->n_kv_head, file->n_kv_head},
-                 {"d_ff", &args->d_ff, file->d_ff}};
+                 {"d_ff", &args->d_ff, file->d_ff},
+                 {"ngram_max", &args->ngram_max, file->ngram_max ? file->ngram_max : args->ngram_max},
+                 {"ngram_bits", &args->ngram_bits, file->ngram_max ? file->ngram_bits : args->ngram_bits}};
+    int arch = file->ngram_max ? ARCH_PLUS : ARCH_LLAMA;
+    if (bb_cli_given(cli, "arch") && args->arch != arch)
+        return bb_cli_usage_error(cli->command, "--arch %s contradicts %s, which has %s", bb_arch_choices[args->arch], path,
+                                  bb_arch_choices[arch]);
+    args->arch = arch;
     for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++) {
         if (bb_cli_given(cli, sizes[i].name) && *sizes[i].ours != sizes[i].theirs)
             return bb_cli_usage_error(cli->command, "--%s %d contradicts %s, which has %d", sizes[i].name, *sizes[i].ours, path,
@@ -155,6 +190,9 @@ void bb_model_args_config(const bb_model_args *args, bb_config *out) {
     out->rope_base = args->rope_base;
     out->act_quant = !args->no_act_quant;
     out->ste = (bb_ste)args->ste;
+    if (args->arch != ARCH_PLUS) return;
+    out->ngram_max = args->ngram_max;
+    out->ngram_bits = args->ngram_bits;
 }
 
 typedef struct search {

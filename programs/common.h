@@ -25,16 +25,19 @@ bb_status bb_device_args_open(const bb_device_args *args, bb_device **out, bb_er
 /* Model shape and arithmetic, as options. */
 typedef struct bb_model_args {
     int n_layer, d_model, n_head, n_kv_head, d_ff; /* n_kv_head 0: n_head */
+    int arch, ngram_max, ngram_bits; /* arch: of bb_arch_choices */
     bool no_act_quant;
     int ste; /* bb_ste */
     double rope_base;
 } bb_model_args;
 
-extern const char *const bb_ste_choices[], *const bb_optim_choices[], *const bb_kv_choices[];
+extern const char *const bb_arch_choices[], *const bb_ste_choices[], *const bb_optim_choices[], *const bb_kv_choices[];
 
 extern const bb_cli_group bb_model_group;
 
 void bb_model_args_default(bb_model_args *args);
+/* Reports options without effect. */
+void bb_model_args_notes(const bb_cli *cli, const bb_model_args *args);
 /* Takes the shape from a model file. An option that contradicts the file is a usage error that names both.
  * Returns BB_CLI_CONTINUE or an exit status. */
 int bb_model_args_from_file(const bb_cli *cli, bb_model_args *args, const char *path, const bb_config *file);

@@ -7,6 +7,7 @@ bb_optimizer_options bb_train_optimizer_options(const bb_train_args *args, bb_di
     optimizer.kind = (bb_optimizer_kind)args->optim;
     optimizer.lr = args->lr;
     optimizer.lr_adam = args->lr_adam;
+    optimizer.lr_ngram = args->lr_ngram;
     optimizer.weight_decay = args->wd;
     optimizer.decay_all = args->wd_all;
     optimizer.share_over = args->zero ? dist : NULL;

@@ -75,6 +75,8 @@ int bb_train_plan(const bb_cli *cli, bb_dist *dist, bool has_shape, bb_train_arg
                                .batch_size = given_int(cli, "batch_size", o->batch_size),
                                .grad_accum = given_int(cli, "grad_accum", o->grad_accum),
                                .global_batch = given_int(cli, "global_batch", (int)o->global_batch),
+                               .ngram_max = config.ngram_max,
+                               .ngram_bits = config.ngram_bits,
                                .optimizer = &optimizer,
                                .dist = dist};
     bb_status status = data_bytes(args, &request.data_bytes, &err);

@@ -153,12 +153,14 @@ void bb_train_report_summary(bb_train_report *report, bb_device *device, const b
     }
     FILE *out = report->progress.stream;
     char line[512], lengths[64];
-    char kv_heads[48] = "";
+    char kv_heads[48] = "", ngrams[48] = "";
     if (config->n_kv_head != config->n_head)
         snprintf(kv_heads, sizeof kv_heads, " (%d for keys and values)", config->n_kv_head);
-    fprintf(out, "model    %s parameters: %d layer%s, d_model %d, %d head%s%s, d_ff %d%s%s\n",
+    if (config->ngram_max)
+        snprintf(ngrams, sizeof ngrams, ", n-grams to %d of 2^%d", config->ngram_max, config->ngram_bits);
+    fprintf(out, "model    %s parameters: %d layer%s, d_model %d, %d head%s%s, d_ff %d%s%s%s\n",
             bb_text_count(bb_config_parameters(config)).s, config->n_layer, config->n_layer == 1 ? "" : "s", config->d_model,
-            config->n_head, config->n_head == 1 ? "" : "s", kv_heads, config->d_ff,
+            config->n_head, config->n_head == 1 ? "" : "s", kv_heads, config->d_ff, ngrams,
             config->act_quant ? "" : ", inputs not quantized", config->ste == BB_STE_CLIPPED ? ", clipped gradients" : "");
     for (int i = 0; i < BB_PLAN_LINES && args->plan.steps > 0; i++) fprintf(out, "plan     %s\n", args->plan.lines[i]);
     if (args->init) fprintf(out, "weights  from %s\n", args->init);

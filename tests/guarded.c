@@ -220,6 +220,24 @@ GUARDED(embedding_forward, (bb_device * dev, float *x, const uint8_t *idx, const
         (INNER, F32_AT(x, M *C), AT(idx, M), F32_AT(e, V *C), M, V, C))
 GUARDED(embedding_backward, (bb_device * dev, float *de, const uint8_t *idx, const float *dx, int64_t M, int64_t V, int64_t C),
         (INNER, F32_AT(de, V *C), AT(idx, M), F32_AT(dx, M *C), M, V, C))
+static bb_ngram_table ngrams_at(bb_device *dev, const char *entry, const bb_ngram_table *t) {
+    bb_ngram_table real = *t;
+    if (t->values) real.values = real_at(dev, entry, "values", t->values, t->R * t->C * 4);
+    if (t->codes) real.codes = real_at(dev, entry, "codes", t->codes, t->R * t->C);
+    if (t->scales) real.scales = real_at(dev, entry, "scales", t->scales, t->R * 2);
+    return real;
+}
+static void ngram_forward(bb_device *dev, float *x, const bb_ngram_table *t, const int32_t *index, int64_t M, int64_t K) {
+    bb_ngram_table real = ngrams_at(dev, __func__, t);
+    INNER->ops->ngram_forward(INNER, F32_AT(x, M *t->C), &real, AT(index, M *K * 4), M, K);
+}
+GUARDED(ngram_backward,
+        (bb_device * dev, float *d_table, const int32_t *index, const float *dx, int64_t M, int64_t K, int64_t C),
+        (INNER, AT(d_table, C * 4), AT(index, M *K * 4), F32_AT(dx, M *C), M, K, C)) /* the table's length is not known here */
+static void ngram_quant(bb_device *dev, const bb_ngram_table *t, const float *values, int64_t first, int64_t rows) {
+    bb_ngram_table real = ngrams_at(dev, __func__, t);
+    INNER->ops->ngram_quant(INNER, &real, F32_AT(values, rows *t->C), first, rows);
+}
 GUARDED(head_forward, (bb_device * dev, float *logits, const float *h, const float *e, int64_t M, int64_t V, int64_t C),
         (INNER, F32_AT(logits, M *V), F32_AT(h, M *C), F32_AT(e, V *C), M, V, C))
 GUARDED(head_backward,
@@ -311,6 +329,9 @@ GUARDED(sum_squares, (bb_device * dev, double *sums, const float *x, int64_t n),
 GUARDED(add, (bb_device * dev, float *y, const float *x, int64_t n), (INNER, F32_AT(y, n), F32_AT(x, n), n))
 GUARDED(adamw_step, (bb_device * dev, float *p, const float *g, float *m, float *v, int64_t n, const bb_adamw *h),
         (INNER, F32_AT(p, n), F32_AT(g, n), F32_AT(m, n), F32_AT(v, n), n, h))
+GUARDED(row_adagrad_step,
+        (bb_device * dev, float *p, const float *g, float *v, int64_t rows, int64_t C, const bb_row_adagrad *h),
+        (INNER, F32_AT(p, rows *C), F32_AT(g, rows *C), F32_AT(v, rows), rows, C, h))
 GUARDED(adamw8bit_init, (bb_device * dev, bb_adam8_state s, int64_t n), (INNER, adam8_at(dev, __func__, s, n), n))
 GUARDED(adamw8bit_step, (bb_device * dev, float *p, const float *g, bb_adam8_state s, int64_t n, const bb_adamw *h),
         (INNER, F32_AT(p, n), F32_AT(g, n), adam8_at(dev, __func__, s, n), n, h))
@@ -345,6 +366,9 @@ static const bb_ops guarded_ops = {.name = "guarded",
                                    .act_out = act_out,
                                    .embedding_forward = embedding_forward,
                                    .embedding_backward = embedding_backward,
+                                   .ngram_forward = ngram_forward,
+                                   .ngram_backward = ngram_backward,
+                                   .ngram_quant = ngram_quant,
                                    .head_forward = head_forward,
                                    .head_backward = head_backward,
                                    .loss_forward = loss_forward,
@@ -376,6 +400,7 @@ static const bb_ops guarded_ops = {.name = "guarded",
                                    .sum_squares = sum_squares,
                                    .add = add,
                                    .adamw_step = adamw_step,
+                                   .row_adagrad_step = row_adagrad_step,
                                    .adamw8bit_init = adamw8bit_init,
                                    .adamw8bit_step = adamw8bit_step,
                                    .muon_step = muon_step,

@@ -15,6 +15,9 @@ typedef struct bb_config {
     double rope_base, norm_eps;
     bool act_quant; /* int8 inputs with one scale per token in every BitLinear */
     bb_ste ste;
+    /* n-gram embeddings: for each n from 2 to ngram_max, a table of 2^ngram_bits rows that the last n bytes choose by their hash;
+     * the rows are added to the byte's embedding. 0: none. Models with them open nowhere else. */
+    int ngram_max, ngram_bits;
 } bb_config;
 
 BB_API void bb_config_default(bb_config *config); /* n_layer 24, d_model 1536, n_head 12, d_ff 4096 */

@@ -35,6 +35,7 @@ typedef struct bb_optimizer_options {
     bb_optimizer_kind kind;
     double lr, weight_decay, beta1, beta2, eps;
     double lr_adam;      /* MUON: the rate of what AdamW updates, where lr is that of the matrices; follows the same schedule */
+    double lr_ngram;     /* the rate of n-gram embeddings, under any optimizer; follows the same schedule */
     double momentum;     /* MUON */
     bool decay_all;      /* decay every parameter, not only 2-D weights */
     bb_dist *share_over; /* shards the moments over these ranks (ZeRO stage 1); results are the same. NULL: not sharded.
@@ -222,6 +223,7 @@ typedef struct bb_plan_request {
     int64_t data_bytes;
     const char *size;        /* see bb_config_of_size */
     const bb_config *config; /* instead of a size */
+    int ngram_max, ngram_bits; /* with a size: see bb_config */
     int seq_len, batch_size, grad_accum, global_batch;
     const bb_optimizer_options *optimizer; /* whose speed is measured; share_over is ignored. NULL: the default recipe */
     bb_dist *dist;                         /* that will train: all its ranks call bb_plan_run. NULL: this process */

@@ -6,6 +6,7 @@
 #include <xxhash.h>
 
 #include "core/math.h"
+#include "model/config.h"
 #include "model/model.h"
 
 static void add_config(XXH3_state_t *hash, const bb_config *c) {
@@ -13,6 +14,8 @@ static void add_config(XXH3_state_t *hash, const bb_config *c) {
     const double real[] = {c->rope_base, c->norm_eps};
     (void)XXH3_128bits_update(hash, whole, sizeof whole);
     (void)XXH3_128bits_update(hash, real, sizeof real);
+    const int64_t ngrams[] = {c->ngram_max, c->ngram_bits};
+    if (c->ngram_max) (void)XXH3_128bits_update(hash, ngrams, sizeof ngrams); /* else streams would need another version */
 }
 
 /* device, host: room for the parameter, at a byte or four an element. */
@@ -35,6 +38,30 @@ static bb_status add_parameter(XXH3_state_t *hash, bb_model *m, int index, void 
     return BB_OK;
 }
 
+/* Codes and scales, as a model for inference holds them; others make them here. host: as above */
+static bb_status add_ngrams(XXH3_state_t *hash, bb_model *m, void *host, bb_error *err) {
+    bb_device *dev = m->device;
+    size_t rows = (size_t)bb_config_ngram_rows(&m->config), codes = rows * (size_t)m->config.d_model;
+    bb_ngram_table table = m->ngram;
+    void *made = NULL;
+    if (table.values) {
+        made = dev->ops->alloc(dev, bb_ngram_bytes(&m->config));
+        if (!made) return bb_fail(err, BB_ERR_MEMORY, "no memory to hash the model: %.1f MB", 1e-6 * (double)codes);
+        table = bb_ngram_codes(&m->config, made);
+        dev->ops->ngram_quant(dev, &table, m->ngram.values, 0, (int64_t)rows);
+    }
+    dev->ops->copy_out(dev, host, table.codes, codes);
+    bb_status status = dev->ops->sync(dev, err);
+    if (status == BB_OK) {
+        (void)XXH3_128bits_update(hash, host, codes);
+        dev->ops->copy_out(dev, host, table.scales, rows * sizeof *table.scales);
+        status = dev->ops->sync(dev, err);
+    }
+    if (status == BB_OK) (void)XXH3_128bits_update(hash, host, rows * sizeof *table.scales);
+    if (made) dev->ops->free(dev, made, bb_ngram_bytes(&m->config));
+    return status;
+}
+
 bb_status bb_model_hash(bb_model *m, uint8_t out[BB_MODEL_HASH_BYTES], bb_error *err) {
     BB_DEVICE_SCOPE(m->device);
     size_t most = 1;
@@ -52,7 +79,9 @@ bb_status bb_model_hash(bb_model *m, uint8_t out[BB_MODEL_HASH_BYTES], bb_error 
     (void)XXH3_128bits_reset(hash);
     add_config(hash, &m->config);
     bb_model_prepare(m);
-    for (int i = 0; i < m->table.count; i++) BB_TRY_GOTO(status, done, add_parameter(hash, m, i, device, host, err));
+    for (int i = 0; i < m->table.count; i++)
+        BB_TRY_GOTO(status, done,
+                    i == m->table.ngram ? add_ngrams(hash, m, host, err) : add_parameter(hash, m, i, device, host, err));
     XXH128_canonical_t canonical;
     XXH128_canonicalFromHash(&canonical, XXH3_128bits_digest(hash));
     memcpy(out, canonical.digest, BB_MODEL_HASH_BYTES);

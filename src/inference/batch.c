@@ -385,11 +385,8 @@ static void share(bb_batch *b, int index) {
             t->decode.waits = true;
     }
     if (!best) return;
-    bb_device *device = b->model->device;
-    BB_DEVICE_SCOPE(device);
-    device->ops->kv_copy(device, &c->cache.kv, &best->cache.kv, most);
     t->shared += most - c->cache.length;
-    c->cache.length = most;
+    bb_kv_cache_copy(&c->cache, &best->cache, most);
 }
 
 bb_status bb_batch_step(bb_batch *b, bool *more, bb_error *err) {

@@ -9,7 +9,7 @@
 #include "core/json.h"
 
 /* Far above any model that could be trained, and low enough that no count of elements or bytes overflows 63 bits. */
-enum { MAX_LAYERS = 4096, MAX_D_MODEL = 65536, MAX_D_FF = 1 << 20 };
+enum { MAX_LAYERS = 4096, MAX_D_MODEL = 65536, MAX_D_FF = 1 << 20, MIN_NGRAM_BITS = 4, MAX_NGRAM_BITS = 24 };
 
 void bb_config_default(bb_config *config) {
     if (!config) return;
@@ -55,23 +55,38 @@ bb_status bb_config_check(const bb_config *c, bb_error *err) {
     if (c->ste != BB_STE_IDENTITY && c->ste != BB_STE_CLIPPED)
         return bb_fail(err, BB_ERR_ARGUMENT, "ste is %d; it must be identity (%d) or clipped (%d)", (int)c->ste,
                        BB_STE_IDENTITY, BB_STE_CLIPPED);
+    if (c->ngram_max != 0 && (c->ngram_max < 2 || c->ngram_max > BB_NGRAM_MAX))
+        return bb_fail(err, BB_ERR_ARGUMENT, "ngram_max is %d; it must be 0 (no n-gram embeddings) or from 2 to %d", c->ngram_max,
+                       BB_NGRAM_MAX);
+    if (c->ngram_max ? c->ngram_bits < MIN_NGRAM_BITS || c->ngram_bits > MAX_NGRAM_BITS : c->ngram_bits != 0)
+        return bb_fail(err, BB_ERR_ARGUMENT, "ngram_bits is %d; it must be from %d to %d with ngram_max, 0 without", c->ngram_bits,
+                       MIN_NGRAM_BITS, MAX_NGRAM_BITS);
     return BB_OK;
 }
+
+int64_t bb_config_ngram_rows(const bb_config *c) { return c->ngram_max ? (int64_t)(c->ngram_max - 1) << c->ngram_bits : 0; }
 
 uint64_t bb_config_parameters(const bb_config *c) {
     if (bb_config_check(c, NULL) != BB_OK) return 0;
     uint64_t C = (uint64_t)c->d_model, F = (uint64_t)c->d_ff, kv = (uint64_t)c->n_kv_head * (C / (uint64_t)c->n_head);
     uint64_t attention = 2 * C * C + 2 * kv * C; /* q, o and k, v */
     uint64_t mlp = 3 * C * F;                    /* gate_up (2F,C) and down (C,F) */
-    return (uint64_t)c->vocab_size * C + (uint64_t)c->n_layer * (2 * C + attention + mlp) + C;
+    uint64_t rows = (uint64_t)c->vocab_size + (uint64_t)bb_config_ngram_rows(c);
+    return rows * C + (uint64_t)c->n_layer * (2 * C + attention + mlp) + C;
 }
 
 const char *bb_ste_name(bb_ste ste) { return ste == BB_STE_CLIPPED ? "clipped" : "identity"; }
 
 json_t *bb_config_to_json(const bb_config *c) {
-    return json_pack("{s:i, s:i, s:i, s:i, s:i, s:i, s:f, s:f, s:b, s:s}", "vocab_size", c->vocab_size, "n_layer", c->n_layer,
+    json_t *json = json_pack("{s:i, s:i, s:i, s:i, s:i, s:i, s:f, s:f, s:b, s:s}", "vocab_size", c->vocab_size, "n_layer", c->n_layer,
                      "d_model", c->d_model, "n_head", c->n_head, "n_kv_head", c->n_kv_head, "d_ff", c->d_ff, "rope_base",
                      c->rope_base, "norm_eps", c->norm_eps, "act_quant", (int)c->act_quant, "ste", bb_ste_name(c->ste));
+    if (!c->ngram_max) return json; /* files of models without them stay as they were before there were any */
+    if (json_object_set_new(json, "ngram_max", json_integer(c->ngram_max)) == 0 &&
+        json_object_set_new(json, "ngram_bits", json_integer(c->ngram_bits)) == 0)
+        return json;
+    json_decref(json);
+    return NULL;
 }
 
 /* Leaves *out unchanged if the key is absent and not required. */
@@ -107,6 +122,8 @@ static bb_status read_all(const json_t *root, bb_config *c, bb_error *err) {
     c->n_kv_head = c->n_head;
     BB_TRY(read_int(root, "n_kv_head", false, &c->n_kv_head, err));
     BB_TRY(read_int(root, "d_ff", true, &c->d_ff, err));
+    BB_TRY(read_int(root, "ngram_max", false, &c->ngram_max, err));
+    BB_TRY(read_int(root, "ngram_bits", false, &c->ngram_bits, err));
     BB_TRY(read_real(root, "rope_base", &c->rope_base, err));
     BB_TRY(read_real(root, "norm_eps", &c->norm_eps, err));
 

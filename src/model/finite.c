@@ -41,6 +41,7 @@ bb_status bb_model_check_finite(bb_model *m, bb_error *err) {
     bb_model_prepare(m);
     for (int i = 0; i < m->table.count && status == BB_OK; i++) {
         const bb_param *p = &m->table.entries[i];
+        if (p->offset < 0 && p->ngram) continue; /* codes are finite, and so were the values of a file */
         status = p->ternary ? check_ternary(m, i, buffer, err) : check_values(m, p, buffer, err);
     }
     free(buffer);

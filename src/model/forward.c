@@ -9,6 +9,7 @@
 #include "model/forward.h"
 
 #include <math.h>
+#include <string.h>
 
 #include "model/block.h"
 
@@ -58,6 +59,8 @@ static void blocks_forward(bb_model *m, const bb_block_shape *s, const bb_kv_seq
     const bb_ops *ops = m->device->ops;
     bb_model_prepare(m);
     ops->embedding_forward(m->device, w->block_x[0], w->x, embedding(m), s->B * s->T, m->config.vocab_size, s->C);
+    if (w->ngram_index)
+        ops->ngram_forward(m->device, w->block_x[0], &m->ngram, w->ngram_index, s->B * s->T, bb_ngram_count(&m->config));
     for (int l = 0; l < m->config.n_layer; l++) {
         bb_block_pass pass = pass_of(m, l, s);
         pass.sequences = sequences;
@@ -101,10 +104,22 @@ static void backward(bb_model *m, const bb_block_shape *s) {
         bb_block_backward(&pass, w->dx, w->block_x[l]);
         /* a mask: applying it again to gradients of earlier micro-batches does not change them */
         if (m->config.ste == BB_STE_CLIPPED) bb_weights_clip_gradients(m->device, &m->blocks[l]);
-        gradients_done(m, m->table.entries[BB_PARAM_FIRST_BLOCK + l * BB_PARAMS_PER_BLOCK].offset);
+        gradients_done(m, m->table.entries[m->table.first_block + l * BB_PARAMS_PER_BLOCK].offset);
     }
     ops->embedding_backward(m->device, d_embedding, w->x, w->dx, M, V, C);
+    if (w->ngram_index)
+        ops->ngram_backward(m->device, m->grads + m->table.entries[m->table.ngram].offset, w->ngram_index, w->dx, M,
+                            bb_ngram_count(&m->config), C);
     gradients_done(m, 0);
+}
+
+/* Finds the n-grams of rows row ... row+n-1 of the pass: of text[0..n-1], which follows `before` bytes of the same sequence. */
+static void find_ngrams(bb_model *m, int64_t row, const uint8_t *text, int64_t before, int64_t n) {
+    bb_workspace *w = &m->ws;
+    int64_t at = row * bb_ngram_count(&m->config), count = n * bb_ngram_count(&m->config);
+    if (count == 0) return;
+    bb_ngram_index(&m->config, text, before, n, w->host_ngram_index + at);
+    m->device->ops->copy_in(m->device, w->ngram_index + at, w->host_ngram_index + at, (size_t)count * sizeof *w->ngram_index);
 }
 
 /* Computes the logits of batch x in ws.logits; with y, *loss is the mean negative log likelihood. */
@@ -114,6 +129,7 @@ static bb_status forward(bb_model *m, const bb_block_shape *s, const uint8_t *x,
     const bb_ops *ops = m->device->ops;
     int64_t M = s->B * s->T;
     ops->copy_in(m->device, w->x, x, (size_t)M);
+    for (int64_t b = 0; b < s->B; b++) find_ngrams(m, b * s->T, x + b * s->T, 0, s->T);
     blocks_forward(m, s, NULL, 0);
     head(m, M);
     if (!y) return BB_OK;
@@ -190,6 +206,11 @@ static void cached_pass(bb_model *m, const bb_cached_rows *parts, int64_t count,
     int64_t C = m->config.d_model, V = m->config.vocab_size, row = 0;
     for (int64_t i = 0; i < count; i++) {
         ops->copy_in(m->device, w->x + row, parts[i].bytes, (size_t)parts[i].rows);
+        bb_kv_cache *cache = parts[i].cache;
+        if (cache->text) {
+            memcpy(cache->text + cache->length, parts[i].bytes, (size_t)parts[i].rows);
+            find_ngrams(m, row, cache->text + cache->length, cache->length, parts[i].rows);
+        }
         sequences[i] = (bb_kv_sequence){.kv = &parts[i].cache->kv, .length = parts[i].cache->length, .rows = parts[i].rows};
         row += parts[i].rows;
     }

@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "core/finite.h"
+#include "model/config.h"
 
 enum { STAGING = 1 << 16 }; /* elements of an initial parameter that are copied to the device at a time */
 
@@ -28,6 +29,17 @@ static bb_status initialize(bb_model *m, uint64_t seed, bb_error *err) {
 
 static void bind_weights(bb_model *m) { bb_weights_bind(m->blocks, &m->table, m->config.n_layer, m->params, m->grads); }
 
+static bb_status open_ngram(bb_model *m, bb_error *err) {
+    if (m->table.ngram < 0) return BB_OK;
+    const bb_param *p = &m->table.entries[m->table.ngram];
+    m->ngram = (bb_ngram_table){.values = m->params + p->offset, .R = p->shape[0], .C = p->shape[1]};
+    if (!m->for_inference) return BB_OK;
+    m->ngram_memory = m->device->ops->alloc(m->device, bb_ngram_bytes(&m->config));
+    m->ngram = bb_ngram_codes(&m->config, m->ngram_memory);
+    if (m->ngram_memory) return BB_OK;
+    return bb_fail(err, BB_ERR_MEMORY, "no memory for n-gram embeddings: %.1f MB", 1e-6 * (double)bb_ngram_bytes(&m->config));
+}
+
 static bb_status create(bb_device *device, const bb_config *config, bool for_inference, bb_model **out, bb_error *err) {
     *out = NULL;
     BB_TRY(bb_config_check(config, err));
@@ -48,6 +60,7 @@ static bb_status create(bb_device *device, const bb_config *config, bool for_inf
                          (long long)m->table.total, (double)m->table.held * 4e-6, (double)m->quantized_bytes * 1e-6);
         goto fail;
     }
+    BB_TRY_GOTO(status, fail, open_ngram(m, err));
     bb_arena arena = {.base = m->quantized};
     bb_weights_layout(m->blocks, &arena, device, config, for_inference);
     bind_weights(m);
@@ -91,6 +104,7 @@ void bb_model_free(bb_model *m) {
     if (m->params) ops->free(m->device, m->params, range);
     if (m->grads) ops->free(m->device, m->grads, range);
     if (m->quantized) ops->free(m->device, m->quantized, m->quantized_bytes);
+    if (m->ngram_memory) ops->free(m->device, m->ngram_memory, bb_ngram_bytes(&m->config));
     free(m->blocks);
     bb_param_table_free(&m->table);
     free(m);
@@ -98,7 +112,9 @@ void bb_model_free(bb_model *m) {
 
 /* ---- prepared weights and gradients ---------------------------------------------------------------------------------- */
 
-bb_ternary bb_model_ternary(const bb_model *m, int index) { return bb_weights_ternary(m->device, m->blocks, index); }
+bb_ternary bb_model_ternary(const bb_model *m, int index) { 
+    return bb_weights_ternary(m->device, m->blocks, index - m->table.first_block);
+}
 
 void bb_model_parameters_changed(bb_model *model) { model->prepared = false; }
 
@@ -221,12 +237,30 @@ done:
     return status;
 }
 
+/* Of n-gram embeddings that are held as codes. */
+static bb_status get_ngram(const bb_model *m, float *out, bb_error *err) {
+    bb_device *dev = m->device;
+    int64_t rows = bb_config_ngram_rows(&m->config), C = m->ngram.C;
+    int8_t *codes = malloc((size_t)(rows * C));
+    bb_bf16 *scales = malloc((size_t)rows * sizeof *scales);
+    bb_status status = codes && scales ? BB_OK : bb_fail(err, BB_ERR_MEMORY, "no memory to unpack n-gram embeddings");
+    if (status == BB_OK) {
+        dev->ops->copy_out(dev, codes, m->ngram.codes, (size_t)(rows * C));
+        dev->ops->copy_out(dev, scales, m->ngram.scales, (size_t)rows * sizeof *scales);
+        status = dev->ops->sync(dev, err);
+    }
+    for (int64_t i = 0; i < rows * C && status == BB_OK; i++) out[i] = bb_f32_from_bf16(scales[i / C]) * (float)codes[i];
+    free(codes);
+    free(scales);
+    return status;
+}
+
 bb_status bb_model_get_tensor(const bb_model *m, const char *name, float *out, size_t count, bb_error *err) {
     BB_REQUIRE("model, name, out", m, name, out);
     BB_DEVICE_SCOPE(m->device);
     const bb_param *p;
     BB_TRY(find_tensor(m, name, count, &p, err));
-    if (p->offset < 0) return get_ternary(m, p, out, err);
+    if (p->offset < 0) return p->ngram ? get_ngram(m, out, err) : get_ternary(m, p, out, err);
     m->device->ops->copy_out(m->device, out, m->params + p->offset, count * sizeof(float));
     return m->device->ops->sync(m->device, err);
 }
@@ -237,7 +271,7 @@ bb_status bb_model_set_tensor(bb_model *m, const char *name, const float *values
     const bb_param *p;
     BB_TRY(find_tensor(m, name, count, &p, err));
     if (p->offset < 0)
-        return bb_fail(err, BB_ERR_ARGUMENT, "%s is ternary in a model that was loaded for inference: it can't be set", name);
+        return bb_fail(err, BB_ERR_ARGUMENT, "%s is quantized in a model that was loaded for inference: it can't be set", name);
     int64_t bad = bb_find_not_finite(values, p->count);
     if (bad < p->count)
         return bb_fail(err, BB_ERR_ARGUMENT, "%s: element %lld is %s, expected a finite number", name, (long long)bad,

@@ -5,6 +5,7 @@
 
 #include <sys/types.h>
 
+#include "model/ngram.h"
 #include "model/params.h"
 #include "model/weights.h"
 #include "model/workspace.h"
@@ -21,6 +22,8 @@ struct bb_model {
     void *quantized;      /* device memory of the prepared weights */
     size_t quantized_bytes;
     bool prepared; /* the prepared weights match the current parameters */
+    bb_ngram_table ngram; /* of a model for inference: codes and scales in ngram_memory; else the current parameters */
+    void *ngram_memory;
     int trained_length;
     bool has_source; /* loaded from this file */
     dev_t source_device;

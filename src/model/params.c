@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "core/rng.h"
+#include "model/config.h"
 
 static bb_param *add(bb_param_table *t, bool for_inference, const char *name, int64_t rows, int64_t cols, bb_init init) {
     bb_param *p = &t->entries[t->count++];
@@ -16,9 +17,10 @@ static bb_param *add(bb_param_table *t, bool for_inference, const char *name, in
     p->shape[1] = cols ? cols : 1;
     p->count = p->shape[0] * p->shape[1];
     p->init = init;
-    p->decays = p->rank == 2;
     p->ternary = init == BB_INIT_UNIFORM;
-    bool held = !(p->ternary && for_inference);
+    p->ngram = init == BB_INIT_ZEROS;
+    p->decays = p->rank == 2 && !p->ngram;
+    bool held = !((p->ternary || p->ngram) && for_inference);
     p->offset = held ? t->held : -1;
     t->total += p->count;
     if (held) t->held += p->count;
@@ -27,8 +29,9 @@ static bb_param *add(bb_param_table *t, bool for_inference, const char *name, in
 }
 
 bb_status bb_param_table_create(const bb_config *c, bool for_inference, bb_param_table *out, bb_error *err) {
-    *out = (bb_param_table){0};
-    size_t n = (size_t)(BB_PARAM_FIRST_BLOCK + c->n_layer * BB_PARAMS_PER_BLOCK + 1);
+    int64_t ngram_rows = bb_config_ngram_rows(c);
+    *out = (bb_param_table){.ngram = ngram_rows ? 1 : -1, .first_block = ngram_rows ? 2 : 1};
+    size_t n = (size_t)(out->first_block + c->n_layer * BB_PARAMS_PER_BLOCK + 1);
     out->entries = calloc(n, sizeof *out->entries);
     if (!out->entries) return bb_fail(err, BB_ERR_MEMORY, "out of memory for a table of %zu tensors", n);
     int64_t C = c->d_model, kv = (int64_t)c->n_kv_head * (C / c->n_head), F = c->d_ff;
@@ -48,6 +51,8 @@ bb_status bb_param_table_create(const bb_config *c, bool for_inference, bb_param
         [BB_P_DOWN] = {"mlp.down.weight", C, F, BB_INIT_UNIFORM},
     };
     add(out, for_inference, "tok_emb.weight", c->vocab_size, C, BB_INIT_NORMAL);
+    /* low in the range: with the embedding's, its gradients are complete last */
+    if (ngram_rows) add(out, for_inference, "ngram_emb.weight", ngram_rows, C, BB_INIT_ZEROS);
     for (int l = 0; l < c->n_layer; l++)
         for (int i = 0; i < BB_PARAMS_PER_BLOCK; i++) {
             char name[sizeof out->entries->name];
@@ -76,7 +81,7 @@ void bb_param_initial_values(const bb_param_table *table, int index, int64_t fir
     uint64_t stream = BB_STREAM_INIT + (uint64_t)index;
     uint32_t words[4]; /* one Philox block serves four adjacent elements */
     for (int64_t i = first; i < first + n; i++) {
-        float value = 1;
+        float value = p->init == BB_INIT_ZEROS ? 0 : 1;
         if (p->init == BB_INIT_NORMAL) {
             value = (float)(bound * bb_rng_normal(seed, stream, (uint64_t)i));
         } else if (p->init == BB_INIT_UNIFORM) {

@@ -8,7 +8,8 @@
 typedef enum bb_init {
     BB_INIT_ONES = 0,
     BB_INIT_NORMAL, /* N(0, 1/sqrt(C)): the embedding */
-    BB_INIT_UNIFORM /* U(-1/sqrt(in), 1/sqrt(in)): every linear weight */
+    BB_INIT_UNIFORM, /* U(-1/sqrt(in), 1/sqrt(in)): every linear weight */
+    BB_INIT_ZEROS    /* n-gram embeddings: a context that was never seen adds nothing */
 } bb_init;
 
 typedef struct bb_param {
@@ -19,21 +20,24 @@ typedef struct bb_param {
     int64_t offset, count;
     bb_init init;
     bool decays, ternary;
+    bool ngram;   /* the table of n-gram embeddings: rows of 8 bits in a model for inference, updated row by row */
     int matrices; /* of equal size, stacked in it: gate and up are two */
 } bb_param;
 
 /* Tensors are stored in table order without gaps, so that q, k, v of a block are one (C + 2 Hk D, C) matrix. A model for
- * inference omits the ternary ones. */
+ * inference omits the ternary ones and the n-gram embeddings, which it has as codes. */
 typedef struct bb_param_table {
     bb_param *entries;
     int count;
     int64_t total; /* elements in the model */
     int64_t held;  /* elements in the range: the same, except for inference */
+    int ngram;     /* the index of the table of n-gram embeddings; -1: there is none */
+    int first_block; /* the index of block 0's first tensor */
 } bb_param_table;
 
-/* The index of a block's tensor in the table: BB_PARAM_FIRST_BLOCK + layer * BB_PARAMS_PER_BLOCK + one of these. */
+/* The index of a block's tensor in the table: first_block + layer * BB_PARAMS_PER_BLOCK + one of these. */
 enum { BB_P_N1 = 0, BB_P_Q, BB_P_K, BB_P_V, BB_P_O, BB_P_N2, BB_P_GATE_UP, BB_P_DOWN, BB_PARAMS_PER_BLOCK };
-enum { BB_PARAM_TOK_EMB = 0, BB_PARAM_FIRST_BLOCK = 1 };
+enum { BB_PARAM_TOK_EMB = 0 };
 
 /* config must have passed bb_config_check. */
 bb_status bb_param_table_create(const bb_config *config, bool for_inference, bb_param_table *out, bb_error *err);

@@ -44,7 +44,7 @@ static float *tensor_at(float *base, const bb_param_table *table, int index) {
 
 void bb_weights_bind(bb_block *blocks, const bb_param_table *table, int n_layer, float *params, float *grads) {
     for (int l = 0; l < n_layer; l++) {
-        int first = BB_PARAM_FIRST_BLOCK + l * BB_PARAMS_PER_BLOCK;
+        int first = table->first_block + l * BB_PARAMS_PER_BLOCK;
         bb_block *b = &blocks[l];
         b->n1 = tensor_at(params, table, first + BB_P_N1);
         b->n2 = tensor_at(params, table, first + BB_P_N2);
@@ -81,8 +81,8 @@ void bb_weights_clip_gradients(bb_device *device, const bb_block *b) {
 }
 
 bb_ternary bb_weights_ternary(bb_device *device, const bb_block *blocks, int index) {
-    const bb_block *b = &blocks[(index - BB_PARAM_FIRST_BLOCK) / BB_PARAMS_PER_BLOCK];
-    switch ((index - BB_PARAM_FIRST_BLOCK) % BB_PARAMS_PER_BLOCK) {
+    const bb_block *b = &blocks[index / BB_PARAMS_PER_BLOCK];
+    switch (index % BB_PARAMS_PER_BLOCK) {
     case BB_P_Q: return bb_ternary_segment(device, &b->qkv, 0);
     case BB_P_K: return bb_ternary_segment(device, &b->qkv, 1);
     case BB_P_V: return bb_ternary_segment(device, &b->qkv, 2);

@@ -25,7 +25,8 @@ void bb_weights_bind(bb_block *blocks, const bb_param_table *table, int n_layer,
 void bb_weights_quantize(bb_device *device, const bb_block *blocks, int n_layer);
 /* Zeroes the gradients of weights with |w| > scale (the clipped straight-through estimator). */
 void bb_weights_clip_gradients(bb_device *device, const bb_block *block);
-/* The prepared matrix of ternary tensor `index` of the parameter table: one segment, in the blocks' memory. */
+/* The prepared matrix of ternary tensor `index` of the blocks, layer * BB_PARAMS_PER_BLOCK + BB_P_*: one segment, in the blocks'
+ * memory. */
 bb_ternary bb_weights_ternary(bb_device *device, const bb_block *blocks, int index);
 
 #endif

@@ -4,6 +4,7 @@
 #include <stdlib.h>
 
 #include "core/exact_math.h"
+#include "model/ngram.h"
 
 static void layout(bb_workspace *w, bb_arena *arena, bb_device *device, const bb_config *c, const bb_workspace_shape *ws) {
     int64_t M = ws->B * ws->T, C = c->d_model, L = c->n_layer, D = C / c->n_head;
@@ -21,6 +22,7 @@ static void layout(bb_workspace *w, bb_arena *arena, bb_device *device, const bb
     size_t f32_rows = (size_t)M * sizeof(float), table_bytes = (size_t)(ws->positions * (D / 2)) * sizeof(float);
     w->x = bb_arena_alloc(arena, (size_t)M);
     w->y = bb_arena_alloc(arena, (size_t)M);
+    if (c->ngram_max) w->ngram_index = bb_arena_alloc(arena, (size_t)(M * bb_ngram_count(c)) * sizeof *w->ngram_index);
     w->rope_cos = bb_arena_alloc(arena, table_bytes);
     w->rope_sin = bb_arena_alloc(arena, table_bytes);
     w->final_r = bb_arena_alloc(arena, f32_rows);
@@ -53,6 +55,7 @@ void bb_workspace_close(bb_workspace *w, bb_device *device) {
     free(w->block_x);
     free(w->saved);
     free(w->host_nll);
+    free(w->host_ngram_index);
     *w = (bb_workspace){0};
 }
 
@@ -91,7 +94,9 @@ bb_status bb_workspace_open(bb_workspace *w, bb_device *device, const bb_config 
     w->block_x = calloc(layers + 1, sizeof *w->block_x);
     w->saved = calloc(layers, sizeof *w->saved);
     w->host_nll = malloc(rows * sizeof *w->host_nll);
-    if (!w->memory || !w->block_x || !w->saved || !w->host_nll) {
+    size_t index_bytes = rows * (size_t)bb_ngram_count(config) * sizeof *w->host_ngram_index;
+    if (index_bytes) w->host_ngram_index = malloc(index_bytes);
+    if (!w->memory || !w->block_x || !w->saved || !w->host_nll || (index_bytes && !w->host_ngram_index)) {
         status = bb_fail(err, BB_ERR_MEMORY, "no memory for a workspace of %.1f MB (batch_size %lld, seq_len %lld%s)",
                          (double)w->bytes * 1e-6, (long long)shape->B, (long long)shape->T,
                          shape->training && !shape->recompute ? "; recomputing activations takes less" : "");

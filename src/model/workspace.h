@@ -19,6 +19,7 @@ typedef struct bb_workspace {
     void *memory;
     size_t bytes;
     uint8_t *x, *y;             /* (M) bytes */
+    int32_t *ngram_index;       /* (M, bb_ngram_count) */
     float *rope_cos, *rope_sin; /* (positions, D/2) */
     float **block_x;            /* host array (L+1): each block's input, (M,C) f32; the last is norm_f's input. Without training
                                  * all are the same buffer. */
@@ -30,6 +31,7 @@ typedef struct bb_workspace {
     float *dx;                  /* (M,C) f32, the residual's gradient; NULL without training */
     bb_block_scratch scratch;
     float *host_nll; /* host (M) */
+    int32_t *host_ngram_index; /* host; NULL without n-gram embeddings */
 } bb_workspace;
 
 /* Bytes of device memory that a workspace takes. */

@@ -100,12 +100,14 @@ static bb_status describe_tensors(const bb_model_source *w, const bb_param_table
     return BB_OK;
 }
 
-/* Bytes at two bits a ternary weight, a scale a tensor, the rest in f32. */
+/* Bytes at two bits a ternary weight, a scale a tensor, n-gram embeddings at 8 bits, a scale a row, the rest in f32. */
 static int64_t packed_bytes(const bb_param_table *table) {
     int64_t bytes = 0;
     for (int i = 0; i < table->count; i++) {
         const bb_param *p = &table->entries[i];
-        bytes += p->ternary ? p->shape[0] * ((p->shape[1] + 3) / 4) + 4 : p->count * 4;
+        bytes += p->ternary ? p->shape[0] * ((p->shape[1] + 3) / 4) + 4
+                 : p->ngram ? p->count + 2 * p->shape[0]
+                            : p->count * 4;
     }
     return bytes;
 }

@@ -73,6 +73,6 @@ static bb_status write_original(bb_exporter *e, bb_error *err) {
 
 static bb_status write_packed(bb_exporter *e, bb_error *err) { return bb_model_export_packed(e->model, e->path, err); }
 
-const bb_export_format bb_export_packed = {.name = "packed", .write = write_packed};
-const bb_export_format bb_export_bitbyte = {.name = "bitbyte", .masters = true, .write = write_bitbyte};
+const bb_export_format bb_export_packed = {.name = "packed", .ngrams = true, .write = write_packed};
+const bb_export_format bb_export_bitbyte = {.name = "bitbyte", .masters = true, .ngrams = true, .write = write_bitbyte};
 const bb_export_format bb_export_safetensors = {.name = "safetensors", .masters = true, .write = write_original};

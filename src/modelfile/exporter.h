@@ -23,6 +23,7 @@ typedef struct bb_export_format {
     const char *const *types; /* the default first, NULL at the end; NULL: the format has no types */
     bool masters;             /* it stores f32 masters; else ternary weights as layers use them */
     bool describes;           /* it holds a name, a description and a license */
+    bool ngrams;              /* it holds n-gram embeddings */
     bb_status (*write)(bb_exporter *e, bb_error *err);
 } bb_export_format;
 

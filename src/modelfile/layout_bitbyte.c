@@ -38,11 +38,21 @@ static bb_status find(const bb_model_source *w, const bb_param *p, bb_weight *ou
     return bb_tensor_source_require(w->source, p->name, BB_FILE_F32, p->rank, p->shape, &out->parts[0], err);
 }
 
+/* Codes of 8 bits, with a scale for each row. */
+static bb_status find_rows(const bb_model_source *w, const bb_param *p, bb_weight *out, bb_error *err) {
+    char name[sizeof p->name + sizeof BB_SCALE_SUFFIX];
+    *out = (bb_weight){.part_count = 1};
+    BB_TRY(bb_tensor_source_require(w->source, p->name, BB_FILE_I8, 2, p->shape, &out->parts[0], err));
+    (void)snprintf(name, sizeof name, "%s" BB_SCALE_SUFFIX, p->name);
+    return bb_tensor_source_require(w->source, name, BB_FILE_BF16, 1, p->shape, &out->row_scales, err);
+}
+
 static bb_status find_packed(const bb_model_source *w, const bb_param *p, bb_weight *out, bb_error *err) {
     const bb_tensor_source *s = w->source;
     char name[sizeof p->name + sizeof BB_SCALE_SUFFIX];
     int64_t codes[2] = {p->shape[0], (p->shape[1] + 3) / 4}, one = 1;
     const bb_file_tensor *scale;
+    if (p->ngram) return find_rows(w, p, out, err);
     if (!p->ternary) return find(w, p, out, err);
     *out = (bb_weight){.part_count = 1, .packed = true};
     BB_TRY(bb_tensor_source_require(s, p->name, BB_FILE_U8, 2, codes, &out->parts[0], err));

@@ -7,7 +7,7 @@
 
 #define BB_MODEL_FILE_FORMAT "bitbyte"       /* __metadata__.format: ternary tensors are f32 masters */
 #define BB_PACKED_FILE_FORMAT "bitbyte-2bit" /* ternary tensors are codes, each with a scale */
-#define BB_SCALE_SUFFIX "_scale"             /* of the name of a packed tensor's scale */
+#define BB_SCALE_SUFFIX "_scale"             /* of the name of a packed tensor's scale or scales */
 #define BB_HF_OWN_KEY "bitbyte"              /* of an exported folder's config.json: what Llama's keys do not say */
 
 extern const bb_model_layout bb_layout_bitbyte;  /* checkpoints and model files of ours */

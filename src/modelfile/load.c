@@ -15,7 +15,7 @@ typedef struct loader {
     bb_model_source weights;
     const bb_import_options *options;
     bb_model *model;
-    uint8_t *staging; /* device: the largest ternary tensor, f32 or codes */
+    uint8_t *staging; /* device: the largest tensor that becomes codes, f32 or codes */
     size_t staging_bytes;
 } loader;
 
@@ -150,6 +150,40 @@ static bb_status load_ternary(const loader *l, int index, bb_error *err) {
     return dev->ops->sync(dev, err);
 }
 
+static bb_status copy_row_codes(void *user, const bb_file_tensor *t, uint64_t at, const uint8_t *piece, size_t size,
+                                 bb_error *err) {
+    const destination *d = user;
+    bb_device *dev = d->l->model->device;
+    const uint8_t *bad = memchr(piece, 0x80, size);
+    if (bad)
+        return bb_fail(err, BB_ERR_FORMAT, "%s: tensor '%s': byte %llu is -128, expected codes from -127 to 127",
+                       bb_tensor_source_path(d->l->weights.source), t->name, (unsigned long long)(at + (size_t)(bad - piece)));
+    dev->ops->copy_in(dev, d->to + at, piece, size);
+    return BB_OK;
+}
+
+/* n-gram embeddings as codes and scales. */
+static bb_status load_ngrams(const loader *l, const bb_param *p, bb_error *err) {
+    bb_device *dev = l->model->device;
+    const bb_ngram_table *table = &l->model->ngram;
+    bb_weight weight;
+    BB_TRY(l->weights.layout->find(&l->weights, p, &weight, err));
+    if (!weight.row_scales) {
+        destination d = {.l = l, .to = l->staging};
+        BB_TRY(bb_model_source_scan(&l->weights, p, &weight, copy_values, &d, err));
+        dev->ops->ngram_quant(dev, table, (const float *)(const void *)l->staging, 0, p->shape[0]);
+        return dev->ops->sync(dev, err);
+    }
+    destination d = {.l = l, .to = (uint8_t *)table->codes};
+    bb_bf16 *scales;
+    BB_TRY(bb_tensor_source_scan(l->weights.source, weight.parts[0], copy_row_codes, &d, err));
+    BB_TRY(bb_model_source_row_scales(&l->weights, &weight, &scales, err));
+    dev->ops->copy_in(dev, table->scales, scales, (size_t)p->shape[0] * sizeof *scales);
+    bb_status status = dev->ops->sync(dev, err);
+    free(scales);
+    return status;
+}
+
 /* The file has every parameter: checked before memory is taken for the model that its configuration speaks of. */
 static bb_status check_shapes(loader *l, bb_error *err) {
     bb_param_table table;
@@ -159,7 +193,7 @@ static bb_status check_shapes(loader *l, bb_error *err) {
         const bb_param *p = &table.entries[i];
         bb_weight weight;
         status = l->weights.layout->find(&l->weights, p, &weight, err);
-        if (status != BB_OK || !p->ternary) continue;
+        if (status != BB_OK || !(p->ternary || p->ngram) || weight.row_scales) continue;
         size_t bytes = weight.packed ? (size_t)weight.parts[0]->bytes : (size_t)p->count * sizeof(float);
         if (bytes > l->staging_bytes) l->staging_bytes = bytes;
     }
@@ -177,7 +211,9 @@ static bb_status load_for_inference(loader *l, bb_error *err) {
     bb_status status = BB_OK;
     for (int i = 0; i < table->count && status == BB_OK; i++) {
         const bb_param *p = &table->entries[i];
-        status = p->ternary ? load_ternary(l, i, err) : load_values(l, p, l->model->params + p->offset, err);
+        status = p->ternary ? load_ternary(l, i, err)
+                 : p->ngram ? load_ngrams(l, p, err)
+                            : load_values(l, p, l->model->params + p->offset, err);
     }
     if (l->staging) dev->ops->free(dev, l->staging, l->staging_bytes);
     return status;

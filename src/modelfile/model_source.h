@@ -4,6 +4,7 @@
 #ifndef BB_MODELFILE_MODEL_SOURCE_H
 #define BB_MODELFILE_MODEL_SOURCE_H
 
+#include "core/tensor.h"
 #include "model/params.h"
 #include "modelfile/tensor_source.h"
 
@@ -14,6 +15,7 @@ typedef struct bb_weight {
     int interleaved_heads; /* rows of so many heads have their rotary pairs side by side (2i, 2i+1), not D/2 apart; 0: as in SPEC */
     bool packed;           /* the part is codes, U8 (N, ceil(K/4)), with: */
     float scale;
+    const bb_file_tensor *row_scales; /* BF16 (N): the part is I8 (N,K), and each row has a scale; NULL: it is not */
 } bb_weight;
 
 typedef struct bb_model_source bb_model_source;
@@ -50,6 +52,9 @@ typedef bb_status (*bb_values_visit)(void *user, int64_t first, const float *val
  * checksum. */
 bb_status bb_model_source_scan(const bb_model_source *w, const bb_param *p, const bb_weight *weight, bb_values_visit visit,
                                void *user, bb_error *err);
+
+/* The scales of a weight's rows (N), finite and at least 0; free(*out). */
+bb_status bb_model_source_row_scales(const bb_model_source *w, const bb_weight *weight, bb_bf16 **out, bb_error *err);
 
 /* What the values of a weight have in common: where it stands in the file as a layer uses it, all are -g, 0 or g. */
 typedef struct bb_magnitudes {

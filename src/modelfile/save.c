@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT
-/* Writing models: as it was loaded for inference, two bits a ternary weight and the rest in f32; or every parameter in f32. */
+/* Writing models: as it was loaded for inference, two bits a ternary weight, a byte an element of n-gram
+ * embeddings, and the rest in f32; or every parameter in f32. */
 #include <jansson.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -13,7 +14,7 @@
 
 enum { NAME_BYTES = 64 };
 
-/* One tensor of the file: parameter `param` in f32 or packed, or its scale. */
+/* One tensor of the file: parameter `param` in f32 or packed, or its scale or scales. */
 typedef struct entry {
     char name[NAME_BYTES];
     int param;
@@ -28,15 +29,16 @@ static int list_entries(const bb_param_table *table, bool packed, entry *list, b
         list[n].param = i;
         tensors[n] =
             (bb_file_tensor){.name = list[n].name, .dtype = BB_FILE_F32, .rank = p->rank, .shape = {p->shape[0], p->shape[1]}};
-        list[n].packed = p->ternary && packed;
+        list[n].packed = (p->ternary || p->ngram) && packed;
         if (list[n].packed) {
-            tensors[n].dtype = BB_FILE_U8;
-            tensors[n].shape[1] = (p->shape[1] + 3) / 4;
+            tensors[n].dtype = p->ngram ? BB_FILE_I8 : BB_FILE_U8;
+            tensors[n].shape[1] = p->ngram ? p->shape[1] : (p->shape[1] + 3) / 4;
             n++;
             (void)snprintf(list[n].name, NAME_BYTES, "%s" BB_SCALE_SUFFIX, p->name);
             list[n].param = i;
             list[n].scale = true;
             tensors[n] = (bb_file_tensor){.name = list[n].name, .dtype = BB_FILE_F32, .rank = 1, .shape = {1}};
+            if (p->ngram) tensors[n].dtype = BB_FILE_BF16, tensors[n].shape[0] = p->shape[0];
         }
         n++;
     }
@@ -77,17 +79,18 @@ done:
     return status;
 }
 
-static bb_status write_values(const bb_model *m, const float *values, size_t count, bb_tensor_sink *w, bb_error *err) {
-    enum { PIECE = 1 << 18 };
-    size_t piece = count < PIECE ? count : (size_t)PIECE;
-    float *host = malloc(piece * sizeof *host);
-    if (!host) return bb_fail(err, BB_ERR_MEMORY, "no memory to write %.1f MB", (double)piece * 4e-6);
+/* Bytes of device memory, as they are. */
+static bb_status write_bytes(const bb_model *m, const void *data, size_t bytes, bb_tensor_sink *w, bb_error *err) {
+    enum { PIECE = 1 << 20 };
+    size_t piece = bytes < PIECE ? bytes : (size_t)PIECE;
+    uint8_t *host = malloc(piece);
+    if (!host) return bb_fail(err, BB_ERR_MEMORY, "no memory to write %.1f MB", (double)piece * 1e-6);
     bb_status status = BB_OK;
-    for (size_t i = 0; i < count && status == BB_OK; i += piece) {
-        size_t n = count - i < piece ? count - i : piece;
-        m->device->ops->copy_out(m->device, host, values + i, n * sizeof *host);
+    for (size_t i = 0; i < bytes && status == BB_OK; i += piece) {
+        size_t n = bytes - i < piece ? bytes - i : piece;
+        m->device->ops->copy_out(m->device, host, (const uint8_t *)data + i, n);
         status = m->device->ops->sync(m->device, err);
-        if (status == BB_OK) status = bb_tensor_sink_write(w, host, n * sizeof *host, err);
+        if (status == BB_OK) status = bb_tensor_sink_write(w, host, n, err);
     }
     free(host);
     return status;
@@ -96,12 +99,16 @@ static bb_status write_values(const bb_model *m, const float *values, size_t cou
 static bb_status write_entries(const bb_model *m, const entry *list, int count, bb_tensor_sink *w, bb_error *err) {
     for (int i = 0; i < count; i++) {
         const bb_param *p = &m->table.entries[list[i].param];
-        if (list[i].scale)
-            BB_TRY(write_values(m, bb_model_ternary(m, list[i].param).scale, 1, w, err));
+        if (list[i].packed && p->ngram)
+            BB_TRY(write_bytes(m, m->ngram.codes, (size_t)p->count, w, err));
+        else if (list[i].scale && p->ngram)
+            BB_TRY(write_bytes(m, m->ngram.scales, (size_t)p->shape[0] * sizeof *m->ngram.scales, w, err));
+        else if (list[i].scale)
+            BB_TRY(write_bytes(m, bb_model_ternary(m, list[i].param).scale, sizeof(float), w, err));
         else if (list[i].packed)
             BB_TRY(write_ternary(m, list[i].param, w, err));
         else
-            BB_TRY(write_values(m, m->params + p->offset, (size_t)p->count, w, err));
+            BB_TRY(write_bytes(m, m->params + p->offset, (size_t)p->count * sizeof(float), w, err));
     }
     return BB_OK;
 }

@@ -93,6 +93,15 @@ typedef struct bb_kv_batch {
     int64_t q_stride, kv_stride, o_stride;
 } bb_kv_batch;
 
+/* The table of n-gram embeddings (R,C). A row that is read is s q: codes q = clip(round_half_even(x/s), -127, 127) of its values x, and
+ * a scale s, max|x|/127 rounded to bf16, so that s q is exact in f32. 0 for a row of zeros. */
+typedef struct bb_ngram_table {
+    const float *values; /* (R,C); NULL: the table has codes and scales instead */
+    int8_t *codes;       /* (R,C) */
+    bb_bf16 *scales;     /* (R) */
+    int64_t R, C;
+} bb_ngram_table;
+
 enum { BB_NORM_TILE = 4096 };
 
 /* The scale g of n weights, from the sum of their absolute values. Not finite if a weight is not: the codes cannot show it. */
@@ -106,6 +115,12 @@ typedef struct bb_adamw {
     double grad_scale;                          /* gradient clipping: every gradient is multiplied by it first */
     double bias_correction1, bias_correction2;  /* 1 - beta^step, step counted from 1 */
 } bb_adamw;
+
+/* Adagrad by rows (arXiv:1011.0808, section 5), which leaves rows without a gradient as they are. */
+typedef struct bb_row_adagrad {
+    double lr, eps;
+    double grad_scale; /* as above */
+} bb_row_adagrad;
 
 /* Upper bound of |m| / sqrt(v) over all gradient sequences (Cauchy-Schwarz): (1 - beta1) / sqrt(1 - beta2) times the root of
  * the sum of (beta1^2 / beta2)^i over the steps so far; 1.165 in the long run for betas 0.9 and 0.95. INFINITY if the betas
@@ -201,6 +216,12 @@ typedef struct bb_ops {
     void (*embedding_forward)(bb_device *dev, float *x, const uint8_t *idx, const float *e, int64_t M, int64_t V, int64_t C);
     /* dE[idx[m],:] += dx[m,:], m ascending for each row of E. */
     void (*embedding_backward)(bb_device *dev, float *de, const uint8_t *idx, const float *dx, int64_t M, int64_t V, int64_t C);
+    /* x[m,:] += s q of row index[m,k], k ascending; index -1 adds nothing.  index: (M,K); x: (M,C) f32 */
+    void (*ngram_forward)(bb_device *dev, float *x, const bb_ngram_table *table, const int32_t *index, int64_t M, int64_t K);
+    /* d_table[index[m,k],:] += dx[m,:], m and then k ascending for each row of the table, as if nothing was rounded. */
+    void (*ngram_backward)(bb_device *dev, float *d_table, const int32_t *index, const float *dx, int64_t M, int64_t K, int64_t C);
+    /* Codes and scales of rows first .. first+rows-1 of the table, from values (rows,C). */
+    void (*ngram_quant)(bb_device *dev, const bb_ngram_table *table, const float *values, int64_t first, int64_t rows);
     /* logits[m,v] = sum_c h[m,c] E[v,c].  h: (M,C) f32; logits: (M,V) f32. Never quantized; products in f32. */
     void (*head_forward)(bb_device *dev, float *logits, const float *h, const float *e, int64_t M, int64_t V, int64_t C);
     /* dh[m,c] = sum_v dlogits[m,v] E[v,c];  dE[v,c] += sum_m dlogits[m,v] h[m,c].  dh: (M,C) act. */
@@ -307,6 +328,8 @@ typedef struct bb_ops {
     /* m = b1 m + (1-b1) g; v = b2 v + (1-b2) g^2; p = p (1 - lr wd) - lr (m/bc1) / (sqrt(v/bc2) + eps), with g scaled first.
      * arXiv:1711.05101 */
     void (*adamw_step)(bb_device *dev, float *p, const float *g, float *m, float *v, int64_t n, const bb_adamw *h);
+    /* For each row r of C elements, g scaled first: v[r] += mean(g^2); p = p - lr g / (sqrt(v[r]) + eps).  v: (rows) */
+    void (*row_adagrad_step)(bb_device *dev, float *p, const float *g, float *v, int64_t rows, int64_t C, const bb_row_adagrad *h);
     void (*adamw8bit_init)(bb_device *dev, bb_adam8_state s, int64_t n);
     /* The same with 8-bit moments, decoded and re-encoded block by block with the block's new absmax. v is raised to at least
      * bb_adam8_min_v() * m^2 before the update, so that no update exceeds by more than 1% what f32 moments can give. */

@@ -139,6 +139,12 @@ TIMED(embedding_forward, (bb_device * dev, float *x, const uint8_t *idx, const f
       (inner_of(dev), x, idx, e, M, V, C), no_work)
 TIMED(embedding_backward, (bb_device * dev, float *de, const uint8_t *idx, const float *dx, int64_t M, int64_t V, int64_t C),
       (inner_of(dev), de, idx, dx, M, V, C), no_work)
+TIMED(ngram_forward, (bb_device * dev, float *x, const bb_ngram_table *t, const int32_t *index, int64_t M, int64_t K),
+      (inner_of(dev), x, t, index, M, K), no_work)
+TIMED(ngram_backward, (bb_device * dev, float *d_table, const int32_t *index, const float *dx, int64_t M, int64_t K, int64_t C),
+      (inner_of(dev), d_table, index, dx, M, K, C), no_work)
+TIMED(ngram_quant, (bb_device * dev, const bb_ngram_table *t, const float *values, int64_t first, int64_t rows),
+      (inner_of(dev), t, values, first, rows), no_work)
 TIMED(head_forward, (bb_device * dev, float *logits, const float *h, const float *e, int64_t M, int64_t V, int64_t C),
       (inner_of(dev), logits, h, e, M, V, C), matrix_work(BB_LIMIT_F32, 1, M, V, C))
 TIMED(head_backward,
@@ -204,6 +210,9 @@ TIMED(sum_squares, (bb_device * dev, double *sums, const float *x, int64_t n), (
 TIMED(add, (bb_device * dev, float *y, const float *x, int64_t n), (inner_of(dev), y, x, n), no_work)
 TIMED(adamw_step, (bb_device * dev, float *p, const float *g, float *m, float *v, int64_t n, const bb_adamw *h),
       (inner_of(dev), p, g, m, v, n, h), no_work)
+TIMED(row_adagrad_step,
+      (bb_device * dev, float *p, const float *g, float *v, int64_t rows, int64_t C, const bb_row_adagrad *h),
+      (inner_of(dev), p, g, v, rows, C, h), no_work)
 TIMED(adamw8bit_init, (bb_device * dev, bb_adam8_state s, int64_t n), (inner_of(dev), s, n), no_work)
 TIMED(adamw8bit_step, (bb_device * dev, float *p, const float *g, bb_adam8_state s, int64_t n, const bb_adamw *h),
       (inner_of(dev), p, g, s, n, h), no_work)
@@ -229,6 +238,9 @@ static const bb_ops entries = {.close = close_device,
                                .act_out = act_out,
                                .embedding_forward = embedding_forward,
                                .embedding_backward = embedding_backward,
+                               .ngram_forward = ngram_forward,
+                               .ngram_backward = ngram_backward,
+                               .ngram_quant = ngram_quant,
                                .head_forward = head_forward,
                                .head_backward = head_backward,
                                .loss_forward = loss_forward,
@@ -260,6 +272,7 @@ static const bb_ops entries = {.close = close_device,
                                .sum_squares = sum_squares,
                                .add = add,
                                .adamw_step = adamw_step,
+                               .row_adagrad_step = row_adagrad_step,
                                .adamw8bit_init = adamw8bit_init,
                                .adamw8bit_step = adamw8bit_step,
                                .muon_step = muon_step,

@@ -12,7 +12,7 @@ enum { MAX_MOMENT_TENSORS = 4 /* per parameter */ };
 static void add_tensor(bb_checkpoint_tensor *list, int *count, const char *prefix, const bb_param *p, int param,
                        bb_checkpoint_field field) {
     bool codes = field == BB_FIELD_M8 || field == BB_FIELD_V8;
-    bool absmax = field == BB_FIELD_M8_ABSMAX || field == BB_FIELD_V8_ABSMAX;
+    bool absmax = field == BB_FIELD_M8_ABSMAX || field == BB_FIELD_V8_ABSMAX, rows = field == BB_FIELD_ROW_SUMS;
     bb_checkpoint_tensor *t = &list[(*count)++];
     snprintf(t->name, sizeof t->name, "%s%s", prefix, p->name);
     t->param = param;
@@ -20,10 +20,10 @@ static void add_tensor(bb_checkpoint_tensor *list, int *count, const char *prefi
     t->tensor = (bb_file_tensor){.dtype = codes                        ? BB_FILE_U8
                                           : field == BB_FIELD_MOMENTUM ? BB_FILE_BF16
                                                                        : BB_FILE_F32,
-                                 .rank = absmax ? 1 : p->rank};
+                                 .rank = absmax || rows ? 1 : p->rank};
     int64_t blocks = bb_optimizer_blocks(p->count);
     memcpy(t->tensor.shape, absmax ? &blocks : p->shape, (size_t)t->tensor.rank * sizeof *p->shape);
-    t->tensor.bytes = (uint64_t)(absmax ? blocks : p->count) * bb_file_dtype_bytes(t->tensor.dtype);
+    t->tensor.bytes = (uint64_t)(absmax ? blocks : rows ? p->shape[0] : p->count) * bb_file_dtype_bytes(t->tensor.dtype);
 }
 
 bb_status bb_checkpoint_tensors_list(const bb_model *model, const bb_optimizer *optimizer, const bb_tensor_source *source,
@@ -36,7 +36,9 @@ bb_status bb_checkpoint_tensors_list(const bb_model *model, const bb_optimizer *
     for (int i = 0; optimizer && i < table->count; i++) {
         const bb_param *p = &table->entries[i];
         bb_moments form = bb_optimizer_moments(optimizer->options.kind, p);
-        if (form == BB_MOMENTUM_BF16) {
+        if (form == BB_MOMENTS_ROWS) {
+            add_tensor(list, count, "opt.row_sums.", p, i, BB_FIELD_ROW_SUMS);
+        } else if (form == BB_MOMENTUM_BF16) {
             add_tensor(list, count, "opt.momentum.", p, i, BB_FIELD_MOMENTUM);
         } else if (form == BB_MOMENTS_8BIT || (source && bb_old_moments_found(source, optimizer, p))) {
             add_tensor(list, count, "opt.m8.", p, i, BB_FIELD_M8);
@@ -77,6 +79,8 @@ bb_checkpoint_part bb_checkpoint_part_at(const bb_checkpoint_memory *memory, con
     case BB_FIELD_V8: return (bb_checkpoint_part){s->q.v, n, p->rank};
     case BB_FIELD_M8_ABSMAX: return (bb_checkpoint_part){s->q.m_absmax, blocks * sizeof(float), p->rank};
     case BB_FIELD_V8_ABSMAX: return (bb_checkpoint_part){s->q.v_absmax, blocks * sizeof(float), p->rank};
+    case BB_FIELD_ROW_SUMS:
+        return (bb_checkpoint_part){s->row_sums, n / (size_t)memory->table->entries[t->param].shape[1] * sizeof(float), p->rank};
     case BB_FIELD_MOMENTUM: return (bb_checkpoint_part){s->momentum, n * sizeof *s->momentum, p->rank};
     case BB_FIELD_M: return (bb_checkpoint_part){s->m, n * sizeof(float), p->rank};
     default: return (bb_checkpoint_part){s->v, n * sizeof(float), p->rank};

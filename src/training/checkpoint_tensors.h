@@ -16,7 +16,8 @@ typedef enum bb_checkpoint_field {
     BB_FIELD_V8,
     BB_FIELD_M8_ABSMAX,
     BB_FIELD_V8_ABSMAX,
-    BB_FIELD_MOMENTUM
+    BB_FIELD_MOMENTUM,
+    BB_FIELD_ROW_SUMS
 } bb_checkpoint_field;
 
 enum { BB_CHECKPOINT_NAME_BYTES = 64 };

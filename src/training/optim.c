@@ -12,12 +12,28 @@ _Static_assert(BB_SHARD_UNIT % BB_NORM_TILE == 0 && BB_SHARD_UNIT % BB_ADAM8_BLO
 
 static const char *const names[] = {[BB_OPTIM_ADAMW] = "adamw", [BB_OPTIM_ADAMW8BIT] = "adamw8bit", [BB_OPTIM_MUON] = "muon"};
 
+<<<<<<< HEAD
 BB_OPTIONS_DEFAULTS(bb_optimizer_options, .kind = BB_OPTIM_ADAMW8BIT, .lr = 2e-4, .weight_decay = 0.1, .beta1 = 0.9,
                     .beta2 = 0.95, .eps = 1e-8, .lr_adam = 3e-3, .momentum = 0.95);
+=======
+void bb_optimizer_options_default(bb_optimizer_options *o) {
+    if (!o) return;
+    *o = (bb_optimizer_options){.kind = BB_OPTIM_ADAMW8BIT,
+                                .lr = 2e-4,
+                                .weight_decay = 0.1,
+                                .beta1 = 0.9,
+                                .beta2 = 0.95,
+                                .eps = 1e-8,
+                                .lr_adam = 3e-3,
+                                .lr_ngram = 0.3,
+                                .momentum = 0.95};
+}
+>>>>>>> dc1cc8f (model: n-gram embeddings (--arch plus))
 
 int64_t bb_optimizer_blocks(int64_t count) { return (count + BB_ADAM8_BLOCK - 1) / BB_ADAM8_BLOCK; }
 
 bb_moments bb_optimizer_moments(bb_optimizer_kind kind, const bb_param *param) {
+    if (param->ngram) return BB_MOMENTS_ROWS;
     if (kind == BB_OPTIM_MUON && param->ternary) return BB_MOMENTUM_BF16;
     bool packs = kind == BB_OPTIM_ADAMW8BIT && param->ternary && param->count >= BB_OPTIM_SMALL_TENSOR;
     return packs ? BB_MOMENTS_8BIT : BB_MOMENTS_F32;
@@ -30,7 +46,9 @@ void bb_optimizer_layout(const bb_param_table *table, const bb_shards *shards, i
         if (p->rank != rank) continue;
         size_t n = (size_t)p->count, blocks = (size_t)bb_optimizer_blocks(p->count);
         bb_optimizer_slot s = {.form = bb_optimizer_moments(kind, &table->entries[p->param])};
-        if (s.form == BB_MOMENTUM_BF16) {
+        if (s.form == BB_MOMENTS_ROWS) {
+            s.row_sums = bb_arena_alloc(arena, n / (size_t)table->entries[p->param].shape[1] * sizeof *s.row_sums);
+        } else if (s.form == BB_MOMENTUM_BF16) {
             s.momentum = bb_arena_alloc(arena, n * sizeof *s.momentum);
         } else if (s.form == BB_MOMENTS_8BIT) {
             s.q.m = bb_arena_alloc(arena, n);
@@ -74,6 +92,8 @@ static bb_status check_options(const bb_optimizer_options *o, bb_error *err) {
     if (!(o->lr >= 0) || !isfinite(o->lr)) return bb_fail(err, BB_ERR_ARGUMENT, "lr %g must be finite and not negative", o->lr);
     if (!(o->weight_decay >= 0) || !isfinite(o->weight_decay))
         return bb_fail(err, BB_ERR_ARGUMENT, "weight decay %g must not be negative", o->weight_decay);
+    if (!(o->lr_ngram >= 0) || !isfinite(o->lr_ngram))
+        return bb_fail(err, BB_ERR_ARGUMENT, "lr_ngram %g must be finite and not negative", o->lr_ngram);
     if (o->kind != BB_OPTIM_MUON) return BB_OK;
     if (!(o->lr_adam >= 0) || !isfinite(o->lr_adam))
         return bb_fail(err, BB_ERR_ARGUMENT, "lr_adam %g must be finite and not negative", o->lr_adam);
@@ -199,17 +219,23 @@ bb_status bb_optimizer_grad_norm(bb_optimizer *o, double *norm, bb_error *err) {
     return BB_OK;
 }
 
-static void update_piece(bb_optimizer *o, int index, bb_adamw *h) {
+/* lr: of n-gram embeddings */
+static void update_piece(bb_optimizer *o, int index, bb_adamw *h, double lr) {
     bb_model *model = o->model;
     bb_device *dev = model->device;
     const bb_piece *p = &o->shards.pieces[index];
     const bb_optimizer_slot *s = &o->slots[index];
     float *values = model->params + offset_of(o, p), *grads = model->grads + offset_of(o, p);
     h->weight_decay = model->table.entries[p->param].decays || o->options.decay_all ? o->options.weight_decay : 0;
-    if (s->form == BB_MOMENTS_8BIT)
+    if (s->form == BB_MOMENTS_ROWS) {
+        int64_t C = model->table.entries[p->param].shape[1];
+        bb_row_adagrad of_rows = {.lr = lr, .eps = o->options.eps, .grad_scale = h->grad_scale};
+        dev->ops->row_adagrad_step(dev, values, grads, s->row_sums, p->count / C, C, &of_rows);
+    } else if (s->form == BB_MOMENTS_8BIT) {
         dev->ops->adamw8bit_step(dev, values, grads, s->q, p->count, h);
-    else
+    } else {
         dev->ops->adamw_step(dev, values, grads, s->m, s->v, p->count, h);
+    }
 }
 
 bb_status bb_optimizer_step(bb_optimizer *o, double lr, double max_norm, double loss_scale, double *grad_norm, bool *applied,
@@ -230,10 +256,8 @@ bb_status bb_optimizer_step(bb_optimizer *o, double lr, double max_norm, double 
 
     const bb_optimizer_options *opt = &o->options;
     double t = (double)(o->steps + 1), scale = max_norm > 0 ? max_norm / (*grad_norm + 1e-6) : 1;
-    bool muon = opt->kind == BB_OPTIM_MUON;
-    bb_adamw h = {.lr = !muon         ? lr
-                        : opt->lr > 0 ? lr / opt->lr * opt->lr_adam
-                                      : 0,
+    double share = opt->lr > 0 ? lr / opt->lr : 0; /* of the peak rates, at this step */
+    bb_adamw h = {.lr = opt->kind == BB_OPTIM_MUON ? share * opt->lr_adam : lr,
                   .beta1 = opt->beta1,
                   .beta2 = opt->beta2,
                   .eps = opt->eps,
@@ -242,7 +266,7 @@ bb_status bb_optimizer_step(bb_optimizer *o, double lr, double max_norm, double 
                   .bias_correction2 = (1 - pow(opt->beta2, t))};
     bb_muon of_matrices = {.lr = lr, .weight_decay = opt->weight_decay, .momentum = opt->momentum, .grad_scale = h.grad_scale};
     for (int i = 0; i < o->shards.piece_count; i++)
-        if (is_own(o, &o->shards.pieces[i]) && o->slots[i].form != BB_MOMENTUM_BF16) update_piece(o, i, &h);
+        if (is_own(o, &o->shards.pieces[i]) && o->slots[i].form != BB_MOMENTUM_BF16) update_piece(o, i, &h, share * opt->lr_ngram);
     int64_t matrices = list_matrices(o, o->matrices);
     if (matrices > 0) model->device->ops->muon_step(model->device, o->matrices, matrices, &of_matrices);
     BB_TRY(model->device->ops->sync(model->device, err));

@@ -12,7 +12,7 @@
 
 enum { BB_OPTIM_SMALL_TENSOR = 4096 }; /* the 8-bit form keeps the moments of tensors with fewer elements in f32 */
 
-typedef enum bb_moments { BB_MOMENTS_F32, BB_MOMENTS_8BIT, BB_MOMENTUM_BF16 } bb_moments;
+typedef enum bb_moments { BB_MOMENTS_F32, BB_MOMENTS_8BIT, BB_MOMENTUM_BF16, BB_MOMENTS_ROWS } bb_moments;
 
 /* The state of one piece; the members of its form are set, all NULL where another rank holds it. */
 typedef struct bb_optimizer_slot {
@@ -20,6 +20,7 @@ typedef struct bb_optimizer_slot {
     float *m, *v; /* (count) f32 */
     bb_adam8_state q;
     bb_bf16 *momentum; /* (count), Muon's */
+    float *row_sums;   /* (rows): Adagrad's, of n-gram embeddings under any optimizer */
 } bb_optimizer_slot;
 
 struct bb_optimizer {
@@ -37,7 +38,8 @@ struct bb_optimizer {
     bb_weight_exchange exchange; /* with dist's ranks; of the model alone where dist is NULL */
 };
 
-/* The form of a tensor's moments. In 8 bits are those of the blocks' matrices, unless small. Of the embedding, rows that are rarely
+/* The form of a tensor's moments. n-gram embeddings have a number a row: most rows are seen in few steps, where a mean over steps says
+ * little, and moments would take twice the memory of the table. In 8 bits are those of the blocks' matrices, unless small. Of the embedding, rows that are rarely
  * seen have moments far below those of the rows beside them, too far for a block's 8 bits. */
 bb_moments bb_optimizer_moments(bb_optimizer_kind kind, const bb_param *param);
 bb_status bb_optimizer_check_kind(bb_optimizer_kind kind, bb_error *err);

@@ -156,6 +156,11 @@ static const char *bound_text(const bb_plan_request *r, double bytes_per_second,
     return text;
 }
 
+static void set_ngrams(const bb_plan_request *r, bb_config *c) {
+    c->ngram_max = r->ngram_max;
+    c->ngram_bits = r->ngram_bits;
+}
+
 static bb_status choose_shape(const bb_plan_request *r, double trial_speed, const bb_plan *trial, bb_plan *p, bb_error *err) {
     if (r->config) {
         p->config = *r->config;
@@ -164,14 +169,18 @@ static bb_status choose_shape(const bb_plan_request *r, double trial_speed, cons
     }
     if (r->size) {
         snprintf(p->lines[0], sizeof p->lines[0], "size %s, as given", r->size);
-        return bb_config_of_size(r->size, &p->config, err);
+        BB_TRY(bb_config_of_size(r->size, &p->config, err));
+        set_ngrams(r, &p->config);
+        return bb_config_check(&p->config, err);
     }
     char bound[64];
     for (int i = BB_SIZES - 1; i >= 0; i--) {
         BB_TRY(bb_config_of_size(bb_size_name(i), &p->config, err));
         double speed = extrapolate(trial_speed, trial, &p->config, p->seq_len);
-        double parameters = (double)bb_config_parameters(&p->config), bytes = bytes_for(r, speed);
+        double parameters = (double)bb_config_parameters(&p->config), /* without n-gram embeddings: a byte needs few of them */
+            bytes = bytes_for(r, speed);
         if (bytes < BYTES_PER_PARAMETER * parameters && i > 0) continue;
+        set_ngrams(r, &p->config);
         snprintf(p->lines[0], sizeof p->lines[0], "size %s: the largest that reads %d bytes per parameter in %s",
                  bb_size_name(i), BYTES_PER_PARAMETER, bound_text(r, speed, bound, sizeof bound));
         return BB_OK;

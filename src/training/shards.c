@@ -18,7 +18,7 @@ int64_t bb_shards_longest(const bb_param_table *t, bool whole_matrices) {
     return bb_min(MAX_BUCKET + unit, t->total);
 }
 
-static int layers_of(const bb_param_table *t) { return (t->count - BB_PARAM_FIRST_BLOCK) / BB_PARAMS_PER_BLOCK; }
+static int layers_of(const bb_param_table *t) { return (t->count - t->first_block) / BB_PARAMS_PER_BLOCK; }
 
 /* The tensor that element `at` is of. */
 static int param_at(const bb_param_table *t, int64_t at) {
@@ -37,6 +37,10 @@ static int param_at(const bb_param_table *t, int64_t at) {
  * of the tensor. */
 static int64_t unit_of(const bb_param *p, bool whole_rows, bool whole_matrices) {
     int64_t rows = BB_TERNARY_ROWS * p->shape[1], unit = BB_SHARD_UNIT, matrix = p->count / p->matrices;
+    if (p->ngram) { /* whole rows, and tiles of the norm */
+        while (unit % p->shape[1] != 0) unit += BB_SHARD_UNIT;
+        return unit;
+    }
     if (!p->ternary || !whole_rows) return unit;
     if (whole_matrices) return matrix % unit == 0 && matrix % rows == 0 ? matrix : p->count;
     while (unit % rows != 0) unit += BB_SHARD_UNIT;
@@ -145,7 +149,7 @@ static bb_status make_buckets(bb_shards *s, const bb_param_table *t, int size, b
     if (!s->buckets || !s->cuts) return bb_fail(err, BB_ERR_MEMORY, "out of memory for a list of %zu ranges", most);
     int64_t end = t->total;
     for (int l = layers; l >= 0; l--) { /* the norm with the last block, the embedding with the first */
-        int64_t begin = l ? t->entries[BB_PARAM_FIRST_BLOCK + (l - 1) * BB_PARAMS_PER_BLOCK].offset : 0;
+        int64_t begin = l ? t->entries[t->first_block + (l - 1) * BB_PARAMS_PER_BLOCK].offset : 0;
         if (end - begin < MIN_BUCKET && l > 0) continue;
         int64_t parts = (end - begin + MAX_BUCKET - 1) / MAX_BUCKET, count = end - begin;
         for (int64_t i = parts; i > 0; i--) {

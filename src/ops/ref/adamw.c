@@ -36,3 +36,18 @@ void bb_ref_adamw_step(bb_device *dev, float *p, const float *g, float *m, float
         v[i] = (float)vi;
     }
 }
+
+void bb_ref_row_adagrad_step(bb_device *dev, float *p, const float *g, float *v, int64_t rows, int64_t C,
+                             const bb_row_adagrad *h) {
+    (void)dev;
+    for (int64_t r = 0; r < rows; r++) {
+        const float *gr = g + r * C;
+        double sum = 0;
+        for (int64_t c = 0; c < C; c++) sum += (double)gr[c] * (double)gr[c];
+        if (!(sum > 0)) continue;
+        double v_r = (double)v[r] + sum * h->grad_scale * h->grad_scale / (double)C;
+        v[r] = (float)v_r;
+        for (int64_t c = 0; c < C; c++)
+            p[r * C + c] = (float)((double)p[r * C + c] - h->lr * h->grad_scale * (double)gr[c] / (sqrt(v_r) + h->eps));
+    }
+}

@@ -63,6 +63,9 @@ void bb_ref_swiglu_forward(bb_device *dev, bb_rows y, void *kept, const float *g
 void bb_ref_swiglu_backward(bb_device *dev, void *d_gate_up, const void *gate_up, const void *dh, int64_t M, int64_t F);
 void bb_ref_embedding_forward(bb_device *dev, float *x, const uint8_t *idx, const float *e, int64_t M, int64_t V, int64_t C);
 void bb_ref_embedding_backward(bb_device *dev, float *de, const uint8_t *idx, const float *dx, int64_t M, int64_t V, int64_t C);
+void bb_ref_ngram_forward(bb_device *dev, float *x, const bb_ngram_table *t, const int32_t *index, int64_t M, int64_t K);
+void bb_ref_ngram_backward(bb_device *dev, float *d_table, const int32_t *index, const float *dx, int64_t M, int64_t K, int64_t C);
+void bb_ref_ngram_quant(bb_device *dev, const bb_ngram_table *t, const float *values, int64_t first, int64_t rows);
 void bb_ref_loss_forward(bb_device *dev, float *nll, const float *logits, const uint8_t *y, int64_t M, int64_t V);
 void bb_ref_loss_backward(bb_device *dev, float *dlogits, const float *logits, const uint8_t *y, float scale, int64_t M,
                           int64_t V);
@@ -82,6 +85,8 @@ void bb_ref_attention_backward(bb_device *dev, void *dq, void *dk, void *dv, con
 void bb_ref_sum_squares(bb_device *dev, double *sums, const float *x, int64_t n);
 void bb_ref_add(bb_device *dev, float *y, const float *x, int64_t n);
 void bb_ref_adamw_step(bb_device *dev, float *p, const float *g, float *m, float *v, int64_t n, const bb_adamw *h);
+void bb_ref_row_adagrad_step(bb_device *dev, float *p, const float *g, float *v, int64_t rows, int64_t C,
+                             const bb_row_adagrad *h);
 /* One element of adamw_step: returns the new p and replaces *m and *v. v is raised to at least min_v * m^2. */
 double bb_ref_adamw_element(double p, double g, double *m, double *v, double min_v, const bb_adamw *h);
 void bb_ref_adamw8bit_init(bb_device *dev, bb_adam8_state s, int64_t n);
