@@ -85,7 +85,8 @@ static const bb_cli_option model_options[] = {
      .type = BB_CLI_CHOICE,
      .offset = offsetof(bb_model_args, arch),
      .choices = bb_arch_choices,
-     .help = "llama: exports to Hugging Face and llama.cpp. plus: also learns an embedding for each two, three and four bytes: learns "
+     .help = "llama: exports to Hugging Face and llama.cpp. plus: also learns an embedding for each two, three and four bytes: "
+             "learns "
              "much more in minutes, but the file is larger and only BitByte runs it"},
     {.name = "ngram_max",
      .type = BB_CLI_INT,

@@ -25,7 +25,7 @@ bb_status bb_device_args_open(const bb_device_args *args, bb_device **out, bb_er
 /* Model shape and arithmetic, as options. */
 typedef struct bb_model_args {
     int n_layer, d_model, n_head, n_kv_head, d_ff; /* n_kv_head 0: n_head */
-    int arch, ngram_max, ngram_bits; /* arch: of bb_arch_choices */
+    int arch, ngram_max, ngram_bits;               /* arch: of bb_arch_choices */
     bool no_act_quant;
     int ste; /* bb_ste */
     double rope_base;

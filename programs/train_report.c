@@ -156,8 +156,7 @@ void bb_train_report_summary(bb_train_report *report, bb_device *device, const b
     char kv_heads[48] = "", ngrams[48] = "";
     if (config->n_kv_head != config->n_head)
         snprintf(kv_heads, sizeof kv_heads, " (%d for keys and values)", config->n_kv_head);
-    if (config->ngram_max)
-        snprintf(ngrams, sizeof ngrams, ", n-grams to %d of 2^%d", config->ngram_max, config->ngram_bits);
+    if (config->ngram_max) snprintf(ngrams, sizeof ngrams, ", n-grams to %d of 2^%d", config->ngram_max, config->ngram_bits);
     fprintf(out, "model    %s parameters: %d layer%s, d_model %d, %d head%s%s, d_ff %d%s%s%s\n",
             bb_text_count(bb_config_parameters(config)).s, config->n_layer, config->n_layer == 1 ? "" : "s", config->d_model,
             config->n_head, config->n_head == 1 ? "" : "s", kv_heads, config->d_ff, ngrams,

@@ -229,14 +229,14 @@ static bb_ngram_table ngrams_at(bb_device *dev, const char *entry, const bb_ngra
 }
 static void ngram_forward(bb_device *dev, float *x, const bb_ngram_table *t, const int32_t *index, int64_t M, int64_t K) {
     bb_ngram_table real = ngrams_at(dev, __func__, t);
-    INNER->ops->ngram_forward(INNER, F32_AT(x, M *t->C), &real, AT(index, M *K * 4), M, K);
+    INNER->ops->ngram_forward(INNER, F32_AT(x, M * t->C), &real, AT(index, M * K * 4), M, K);
 }
 GUARDED(ngram_backward,
         (bb_device * dev, float *d_table, const int32_t *index, const float *dx, int64_t M, int64_t K, int64_t C),
         (INNER, AT(d_table, C * 4), AT(index, M *K * 4), F32_AT(dx, M *C), M, K, C)) /* the table's length is not known here */
 static void ngram_quant(bb_device *dev, const bb_ngram_table *t, const float *values, int64_t first, int64_t rows) {
     bb_ngram_table real = ngrams_at(dev, __func__, t);
-    INNER->ops->ngram_quant(INNER, &real, F32_AT(values, rows *t->C), first, rows);
+    INNER->ops->ngram_quant(INNER, &real, F32_AT(values, rows * t->C), first, rows);
 }
 GUARDED(head_forward, (bb_device * dev, float *logits, const float *h, const float *e, int64_t M, int64_t V, int64_t C),
         (INNER, F32_AT(logits, M *V), F32_AT(h, M *C), F32_AT(e, V *C), M, V, C))

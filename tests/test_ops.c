@@ -192,6 +192,50 @@ static void embedding(ops_session *s, const int64_t *d, ops_outputs *out) {
     ops_out(out, "de", ops_get_f32(s, de, V * C), V * C, 0, bound);
 }
 
+/* M, K, C, rows; the last row of the table is zero */
+static void ngrams(ops_session *s, const int64_t *d, ops_outputs *out) {
+    int64_t M = d[0], K = d[1], C = d[2], R = d[3];
+    float *values0 = ops_normal_f32(s, R * C, 1.0), *x0 = ops_normal_f32(s, M * C, 1.0), *dx0 = ops_normal_f32(s, M * C, 1.0);
+    memset(values0 + (R - 1) * C, 0, (size_t)C * sizeof *values0);
+    int32_t *index0 = ops_host(s, (size_t)(M * K) * sizeof *index0);
+    uint8_t *random = ops_bytes(s, M * K, 256);
+    for (int64_t i = 0; i < M * K; i++) index0[i] = random[i] % 8 == 0 ? -1 : (int32_t)(random[i] % R);
+    const int32_t *index = ops_put(s, index0, (size_t)(M * K) * sizeof *index0);
+    bb_ngram_table by_value = {.values = ops_put_f32(s, values0, R * C), .R = R, .C = C};
+    bb_ngram_table by_code = {.codes = ops_room(s, (size_t)(R * C)), .scales = ops_room(s, (size_t)R * 2), .R = R, .C = C};
+    float *x = ops_put_f32(s, x0, M * C), *again = ops_put_f32(s, x0, M * C), *d_table = ops_put_f32(s, values0, R * C);
+    s->dev->ops->ngram_forward(s->dev, x, &by_value, index, M, K);
+    s->dev->ops->ngram_quant(s->dev, &by_code, by_value.values, 0, 1);
+    s->dev->ops->ngram_quant(s->dev, &by_code, by_value.values + C, 1, R - 1);
+    s->dev->ops->ngram_forward(s->dev, again, &by_code, index, M, K);
+    s->dev->ops->ngram_backward(s->dev, d_table, index, ops_put_f32(s, dx0, M * C), M, K, C);
+    ops_out(out, "x", ops_get_f32(s, x, M * C), M * C, 0, NULL);
+    ops_out(out, "x of codes", ops_get_f32(s, again, M * C), M * C, 0, NULL);
+    ops_out(out, "d_table", ops_get_f32(s, d_table, R * C), R * C, 0, NULL); /* all add in one order */
+    float *same = ops_get_f32(s, x, M * C), *other = ops_get_f32(s, again, M * C);
+    assert_memory_equal(same, other, (size_t)(M * C) * sizeof *same);
+
+    const bb_row_adagrad h = {.lr = 0.3, .eps = 1e-8, .grad_scale = 0.37};
+    float *g0 = ops_normal_f32(s, R * C, 1.0), *v0 = ops_normal_f32(s, R, 1.0);
+    for (int64_t r = 0; r < R; r++) v0[r] *= v0[r];
+    memset(g0, 0, (size_t)C * sizeof *g0); /* a row that stays as it is */
+    float *p = ops_put_f32(s, values0, R * C), *v = ops_put_f32(s, v0, R);
+    s->dev->ops->row_adagrad_step(s->dev, p, ops_put_f32(s, g0, R * C), v, R, C, &h);
+    double *p_bound = bounds(s, R * C), *v_bound = bounds(s, R);
+    for (int64_t r = 0; r < R; r++) {
+        double sum = 0;
+        for (int64_t c = 0; c < C; c++) sum += (double)g0[r * C + c] * (double)g0[r * C + c];
+        double now = (double)v0[r] + sum * h.grad_scale * h.grad_scale / (double)C;
+        v_bound[r] = sum > 0 ? (double)(C + 6) * U_F32 * now : 0;
+        for (int64_t c = 0; c < C; c++) {
+            double step = h.lr * h.grad_scale * fabs((double)g0[r * C + c]) / (sqrt(now) + h.eps);
+            p_bound[r * C + c] = sum > 0 ? 2 * U_F32 * fabs((double)values0[r * C + c]) + (double)(C + 16) * U_F32 * step : 0;
+        }
+    }
+    ops_out(out, "p", ops_get_f32(s, p, R * C), R * C, 0, p_bound);
+    ops_out(out, "v", ops_get_f32(s, v, R), R, 0, v_bound);
+}
+
 /* M, V, in place */
 static void loss(ops_session *s, const int64_t *d, ops_outputs *out) {
     int64_t M = d[0], V = d[1];
@@ -494,6 +538,10 @@ static const ops_case cases[] = {
     {"embedding", embedding, {70, 20, 256}},
     {"embedding", embedding, {300, 65, 2}},
     {"embedding", embedding, {500, 96, 256}},
+    {"n-grams", ngrams, {1, 1, 1, 2}},
+    {"n-grams", ngrams, {70, 3, 20, 9}},
+    {"n-grams", ngrams, {300, 2, 65, 200}},
+    {"n-grams", ngrams, {200, 6, 384, 64}},
     {"loss", loss, {1, 2, 0}},
     {"loss", loss, {5, 256, 0}},
     {"loss", loss, {5, 256, 1}},

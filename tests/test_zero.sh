@@ -27,6 +27,14 @@ model=(--data text.txt --n_layer 2 --d_model 100 --n_head 2 --d_ff 150 --seq_len
 # state FILE: the bytes of the optimizer's state of each rank, on a line; from the first line of --json
 state() { perl -MJSON::PP -e 'print join(" ", map { $_->{optimizer} } @{decode_json(scalar <STDIN>)->{ranks}}), "\n"' <"$1"; }
 
+# n-gram embeddings, which ranks share out by whole rows
+plus=("${model[@]}" --optim muon --arch plus --ngram_bits 10 --reduce exact)
+expect 0 "$bitbyte" train "${plus[@]}" --out plus-1
+for count in 2 4; do
+    expect 0 ranks $count "${plus[@]}" --zero 1 --out plus-$count
+    same plus-1 plus-$count 3 6
+done
+
 for optim in adamw adamw8bit muon; do
     exact=("${model[@]}" --optim $optim --reduce exact)
     expect 0 "$bitbyte" train "${exact[@]}" --out $optim-1 --json

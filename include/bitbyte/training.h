@@ -221,8 +221,8 @@ typedef struct bb_plan_request {
     size_t struct_size;
     double minutes;
     int64_t data_bytes;
-    const char *size;        /* see bb_config_of_size */
-    const bb_config *config; /* instead of a size */
+    const char *size;          /* see bb_config_of_size */
+    const bb_config *config;   /* instead of a size */
     int ngram_max, ngram_bits; /* with a size: see bb_config */
     int seq_len, batch_size, grad_accum, global_batch;
     const bb_optimizer_options *optimizer; /* whose speed is measured; share_over is ignored. NULL: the default recipe */

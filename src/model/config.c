@@ -56,11 +56,11 @@ bb_status bb_config_check(const bb_config *c, bb_error *err) {
         return bb_fail(err, BB_ERR_ARGUMENT, "ste is %d; it must be identity (%d) or clipped (%d)", (int)c->ste,
                        BB_STE_IDENTITY, BB_STE_CLIPPED);
     if (c->ngram_max != 0 && (c->ngram_max < 2 || c->ngram_max > BB_NGRAM_MAX))
-        return bb_fail(err, BB_ERR_ARGUMENT, "ngram_max is %d; it must be 0 (no n-gram embeddings) or from 2 to %d", c->ngram_max,
-                       BB_NGRAM_MAX);
+        return bb_fail(err, BB_ERR_ARGUMENT, "ngram_max is %d; it must be 0 (no n-gram embeddings) or from 2 to %d",
+                       c->ngram_max, BB_NGRAM_MAX);
     if (c->ngram_max ? c->ngram_bits < MIN_NGRAM_BITS || c->ngram_bits > MAX_NGRAM_BITS : c->ngram_bits != 0)
-        return bb_fail(err, BB_ERR_ARGUMENT, "ngram_bits is %d; it must be from %d to %d with ngram_max, 0 without", c->ngram_bits,
-                       MIN_NGRAM_BITS, MAX_NGRAM_BITS);
+        return bb_fail(err, BB_ERR_ARGUMENT, "ngram_bits is %d; it must be from %d to %d with ngram_max, 0 without",
+                       c->ngram_bits, MIN_NGRAM_BITS, MAX_NGRAM_BITS);
     return BB_OK;
 }
 
@@ -78,9 +78,10 @@ uint64_t bb_config_parameters(const bb_config *c) {
 const char *bb_ste_name(bb_ste ste) { return ste == BB_STE_CLIPPED ? "clipped" : "identity"; }
 
 json_t *bb_config_to_json(const bb_config *c) {
-    json_t *json = json_pack("{s:i, s:i, s:i, s:i, s:i, s:i, s:f, s:f, s:b, s:s}", "vocab_size", c->vocab_size, "n_layer", c->n_layer,
-                     "d_model", c->d_model, "n_head", c->n_head, "n_kv_head", c->n_kv_head, "d_ff", c->d_ff, "rope_base",
-                     c->rope_base, "norm_eps", c->norm_eps, "act_quant", (int)c->act_quant, "ste", bb_ste_name(c->ste));
+    json_t *json =
+        json_pack("{s:i, s:i, s:i, s:i, s:i, s:i, s:f, s:f, s:b, s:s}", "vocab_size", c->vocab_size, "n_layer", c->n_layer,
+                  "d_model", c->d_model, "n_head", c->n_head, "n_kv_head", c->n_kv_head, "d_ff", c->d_ff, "rope_base",
+                  c->rope_base, "norm_eps", c->norm_eps, "act_quant", (int)c->act_quant, "ste", bb_ste_name(c->ste));
     if (!c->ngram_max) return json; /* files of models without them stay as they were before there were any */
     if (json_object_set_new(json, "ngram_max", json_integer(c->ngram_max)) == 0 &&
         json_object_set_new(json, "ngram_bits", json_integer(c->ngram_bits)) == 0)

@@ -13,7 +13,8 @@ typedef struct bb_kv_cache {
     bb_kv kv;
     size_t bytes;   /* of kv.data */
     int64_t length; /* filled positions; the caller may reset it to a smaller length and read other bytes from there */
-    uint8_t *text;  /* (capacity) the bytes at the filled positions; NULL for models without n-gram embeddings, which don't look back */
+    uint8_t *
+        text; /* (capacity) the bytes at the filled positions; NULL for models without n-gram embeddings, which don't look back */
 } bb_kv_cache;
 
 enum { BB_PREFILL_ROWS = 256 }; /* bytes processed at a time, which keeps the workspace small */

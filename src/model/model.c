@@ -112,7 +112,7 @@ void bb_model_free(bb_model *m) {
 
 /* ---- prepared weights and gradients ---------------------------------------------------------------------------------- */
 
-bb_ternary bb_model_ternary(const bb_model *m, int index) { 
+bb_ternary bb_model_ternary(const bb_model *m, int index) {
     return bb_weights_ternary(m->device, m->blocks, index - m->table.first_block);
 }
 

@@ -21,7 +21,7 @@ struct bb_model {
     bb_block *blocks;     /* host array (L) */
     void *quantized;      /* device memory of the prepared weights */
     size_t quantized_bytes;
-    bool prepared; /* the prepared weights match the current parameters */
+    bool prepared;        /* the prepared weights match the current parameters */
     bb_ngram_table ngram; /* of a model for inference: codes and scales in ngram_memory; else the current parameters */
     void *ngram_memory;
     int trained_length;

@@ -14,7 +14,8 @@ void bb_ngram_index(const bb_config *c, const uint8_t *text, int64_t before, int
         for (int64_t k = 0; k < count; k++) {
             bool found = before + i > k;
             if (found) key |= (uint64_t)text[i - k - 1] << 8 * (k + 1);
-            index[i * count + k] = found ? (int32_t)((k << c->ngram_bits) + (int64_t)(key * golden_ratio >> (64 - c->ngram_bits))) : -1;
+            index[i * count + k] =
+                found ? (int32_t)((k << c->ngram_bits) + (int64_t)(key * golden_ratio >> (64 - c->ngram_bits))) : -1;
         }
     }
 }

@@ -7,7 +7,7 @@
 
 typedef enum bb_init {
     BB_INIT_ONES = 0,
-    BB_INIT_NORMAL, /* N(0, 1/sqrt(C)): the embedding */
+    BB_INIT_NORMAL,  /* N(0, 1/sqrt(C)): the embedding */
     BB_INIT_UNIFORM, /* U(-1/sqrt(in), 1/sqrt(in)): every linear weight */
     BB_INIT_ZEROS    /* n-gram embeddings: a context that was never seen adds nothing */
 } bb_init;
@@ -29,9 +29,9 @@ typedef struct bb_param {
 typedef struct bb_param_table {
     bb_param *entries;
     int count;
-    int64_t total; /* elements in the model */
-    int64_t held;  /* elements in the range: the same, except for inference */
-    int ngram;     /* the index of the table of n-gram embeddings; -1: there is none */
+    int64_t total;   /* elements in the model */
+    int64_t held;    /* elements in the range: the same, except for inference */
+    int ngram;       /* the index of the table of n-gram embeddings; -1: there is none */
     int first_block; /* the index of block 0's first tensor */
 } bb_param_table;
 

@@ -30,7 +30,7 @@ typedef struct bb_workspace {
     float *nll;                 /* (M) f32 */
     float *dx;                  /* (M,C) f32, the residual's gradient; NULL without training */
     bb_block_scratch scratch;
-    float *host_nll; /* host (M) */
+    float *host_nll;           /* host (M) */
     int32_t *host_ngram_index; /* host; NULL without n-gram embeddings */
 } bb_workspace;
 

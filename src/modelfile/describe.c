@@ -105,9 +105,7 @@ static int64_t packed_bytes(const bb_param_table *table) {
     int64_t bytes = 0;
     for (int i = 0; i < table->count; i++) {
         const bb_param *p = &table->entries[i];
-        bytes += p->ternary ? p->shape[0] * ((p->shape[1] + 3) / 4) + 4
-                 : p->ngram ? p->count + 2 * p->shape[0]
-                            : p->count * 4;
+        bytes += p->ternary ? p->shape[0] * ((p->shape[1] + 3) / 4) + 4 : p->ngram ? p->count + 2 * p->shape[0] : p->count * 4;
     }
     return bytes;
 }

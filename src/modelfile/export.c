@@ -90,10 +90,11 @@ static bb_status export_source(bb_device *device, const char *model, const bb_ex
     import.user = o->user;
     BB_TRY(bb_model_source_open(model, &import, &e->source, err));
     if (e->source.config.ngram_max && !format->ngrams)
-        return bb_fail(err, BB_ERR_UNSUPPORTED,
-                       "%s: it has n-gram embeddings (--arch plus), which only BitByte computes: format %s can't hold them; packed and "
-                       "bitbyte can",
-                       model, format->name);
+        return bb_fail(
+            err, BB_ERR_UNSUPPORTED,
+            "%s: it has n-gram embeddings (--arch plus), which only BitByte computes: format %s can't hold them; packed and "
+            "bitbyte can",
+            model, format->name);
     if (format->masters) {
         BB_TRY(bb_param_table_create(&e->source.config, false, &e->table, err));
         BB_TRY(bb_tensor_source_check_metadata(e->source.source, err));

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 /* Loading models: for training, every parameter in f32; for inference tensor by tensor through one buffer, so that memory holds
  * the packed model and little else. */
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -151,7 +152,7 @@ static bb_status load_ternary(const loader *l, int index, bb_error *err) {
 }
 
 static bb_status copy_row_codes(void *user, const bb_file_tensor *t, uint64_t at, const uint8_t *piece, size_t size,
-                                 bb_error *err) {
+                                bb_error *err) {
     const destination *d = user;
     bb_device *dev = d->l->model->device;
     const uint8_t *bad = memchr(piece, 0x80, size);
@@ -160,6 +161,27 @@ static bb_status copy_row_codes(void *user, const bb_file_tensor *t, uint64_t at
                        bb_tensor_source_path(d->l->weights.source), t->name, (unsigned long long)(at + (size_t)(bad - piece)));
     dev->ops->copy_in(dev, d->to + at, piece, size);
     return BB_OK;
+}
+
+/* Finite and at least 0; free(*out). */
+static bb_status read_row_scales(const bb_model_source *w, const bb_weight *weight, bb_bf16 **out, bb_error *err) {
+    const bb_file_tensor *t = weight->row_scales;
+    bb_bf16 *scales = malloc((size_t)t->bytes);
+    *out = NULL;
+    if (!scales)
+        return bb_fail(err, BB_ERR_MEMORY, "%s: tensor '%s': no memory to read it", bb_tensor_source_path(w->source), t->name);
+    bb_status status = bb_tensor_source_read(w->source, t, scales, err);
+    for (int64_t i = 0; i < t->shape[0] && status == BB_OK; i++) {
+        float scale = bb_f32_from_bf16(scales[i]);
+        if (!isfinite(scale) || signbit(scale))
+            status = bb_fail(err, BB_ERR_FORMAT, "%s: tensor '%s': element %lld is %g, expected a finite scale of at least 0",
+                             bb_tensor_source_path(w->source), t->name, (long long)i, (double)scale);
+    }
+    if (status == BB_OK)
+        *out = scales;
+    else
+        free(scales);
+    return status;
 }
 
 /* n-gram embeddings as codes and scales. */
@@ -177,7 +199,7 @@ static bb_status load_ngrams(const loader *l, const bb_param *p, bb_error *err) 
     destination d = {.l = l, .to = (uint8_t *)table->codes};
     bb_bf16 *scales;
     BB_TRY(bb_tensor_source_scan(l->weights.source, weight.parts[0], copy_row_codes, &d, err));
-    BB_TRY(bb_model_source_row_scales(&l->weights, &weight, &scales, err));
+    BB_TRY(read_row_scales(&l->weights, &weight, &scales, err));
     dev->ops->copy_in(dev, table->scales, scales, (size_t)p->shape[0] * sizeof *scales);
     bb_status status = dev->ops->sync(dev, err);
     free(scales);

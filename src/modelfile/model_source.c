@@ -29,7 +29,6 @@ typedef struct scan {
     float *permute;  /* a whole part, where its rows have another order; NULL: they haven't */
     int64_t columns; /* of packed codes, with their scale */
     float scale;
-    bb_bf16 *row_scales; /* NULL: there are none */
 } scan;
 
 static bb_status check_finite(const bb_model_source *w, const bb_file_tensor *t, int64_t first, const float *values, int64_t n,
@@ -53,8 +52,6 @@ static bb_status take_piece(void *user, const bb_file_tensor *t, uint64_t at, co
         float *values = s->permute ? s->permute + first + i : s->values;
         bb_dequantize(t->dtype, piece + i / bb_file_dtype_elements(t->dtype) * (int64_t)bb_file_dtype_bytes(t->dtype), count,
                       values);
-        for (int64_t k = 0; k < count && s->row_scales; k++)
-            values[k] *= bb_f32_from_bf16(s->row_scales[(first + i + k) / s->columns]);
         BB_TRY(check_finite(s->w, t, first + i, values, count, err));
         if (!s->permute) BB_TRY(s->visit(s->user, s->first + first + i, values, count, err));
     }
@@ -93,26 +90,6 @@ static bb_status visit_permuted(const scan *s, const bb_file_tensor *t, int head
     return BB_OK;
 }
 
-bb_status bb_model_source_row_scales(const bb_model_source *w, const bb_weight *weight, bb_bf16 **out, bb_error *err) {
-    const bb_file_tensor *t = weight->row_scales;
-    bb_bf16 *scales = malloc((size_t)t->bytes);
-    *out = NULL;
-    if (!scales)
-        return bb_fail(err, BB_ERR_MEMORY, "%s: tensor '%s': no memory to read it", bb_tensor_source_path(w->source), t->name);
-    bb_status status = bb_tensor_source_read(w->source, t, scales, err);
-    for (int64_t i = 0; i < t->shape[0] && status == BB_OK; i++) {
-        float scale = bb_f32_from_bf16(scales[i]);
-        if (!isfinite(scale) || signbit(scale))
-            status = bb_fail(err, BB_ERR_FORMAT, "%s: tensor '%s': element %lld is %g, expected a finite scale of at least 0",
-                             bb_tensor_source_path(w->source), t->name, (long long)i, (double)scale);
-    }
-    if (status == BB_OK)
-        *out = scales;
-    else
-        free(scales);
-    return status;
-}
-
 bb_status bb_model_source_scan(const bb_model_source *w, const bb_param *p, const bb_weight *weight, bb_values_visit visit,
                                void *user, bb_error *err) {
     scan s = {.w = w, .visit = visit, .user = user, .columns = p->shape[1], .scale = weight->scale};
@@ -122,14 +99,12 @@ bb_status bb_model_source_scan(const bb_model_source *w, const bb_param *p, cons
     if (!memory)
         return bb_fail(err, BB_ERR_MEMORY, "%s: tensor '%s': no memory to read it", bb_tensor_source_path(w->source), p->name);
     *(weight->interleaved_heads ? &s.permute : &s.values) = memory;
-    if (weight->row_scales) status = bb_model_source_row_scales(w, weight, &s.row_scales, err);
     for (int i = 0; i < weight->part_count && status == BB_OK; i++) {
         const bb_file_tensor *t = weight->parts[i];
         status = bb_tensor_source_scan(w->source, t, weight->packed ? unpack_piece : take_piece, &s, err);
         if (status == BB_OK && s.permute) status = visit_permuted(&s, t, weight->interleaved_heads, err);
         s.first += bb_file_elements(t->dtype, t->bytes);
     }
-    free(s.row_scales);
     free(memory);
     return status;
 }

@@ -4,7 +4,6 @@
 #ifndef BB_MODELFILE_MODEL_SOURCE_H
 #define BB_MODELFILE_MODEL_SOURCE_H
 
-#include "core/tensor.h"
 #include "model/params.h"
 #include "modelfile/tensor_source.h"
 
@@ -52,9 +51,6 @@ typedef bb_status (*bb_values_visit)(void *user, int64_t first, const float *val
  * checksum. */
 bb_status bb_model_source_scan(const bb_model_source *w, const bb_param *p, const bb_weight *weight, bb_values_visit visit,
                                void *user, bb_error *err);
-
-/* The scales of a weight's rows (N), finite and at least 0; free(*out). */
-bb_status bb_model_source_row_scales(const bb_model_source *w, const bb_weight *weight, bb_bf16 **out, bb_error *err);
 
 /* What the values of a weight have in common: where it stands in the file as a layer uses it, all are -g, 0 or g. */
 typedef struct bb_magnitudes {

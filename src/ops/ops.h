@@ -219,7 +219,8 @@ typedef struct bb_ops {
     /* x[m,:] += s q of row index[m,k], k ascending; index -1 adds nothing.  index: (M,K); x: (M,C) f32 */
     void (*ngram_forward)(bb_device *dev, float *x, const bb_ngram_table *table, const int32_t *index, int64_t M, int64_t K);
     /* d_table[index[m,k],:] += dx[m,:], m and then k ascending for each row of the table, as if nothing was rounded. */
-    void (*ngram_backward)(bb_device *dev, float *d_table, const int32_t *index, const float *dx, int64_t M, int64_t K, int64_t C);
+    void (*ngram_backward)(bb_device *dev, float *d_table, const int32_t *index, const float *dx, int64_t M, int64_t K,
+                           int64_t C);
     /* Codes and scales of rows first .. first+rows-1 of the table, from values (rows,C). */
     void (*ngram_quant)(bb_device *dev, const bb_ngram_table *table, const float *values, int64_t first, int64_t rows);
     /* logits[m,v] = sum_c h[m,c] E[v,c].  h: (M,C) f32; logits: (M,V) f32. Never quantized; products in f32. */
@@ -329,7 +330,8 @@ typedef struct bb_ops {
      * arXiv:1711.05101 */
     void (*adamw_step)(bb_device *dev, float *p, const float *g, float *m, float *v, int64_t n, const bb_adamw *h);
     /* For each row r of C elements, g scaled first: v[r] += mean(g^2); p = p - lr g / (sqrt(v[r]) + eps).  v: (rows) */
-    void (*row_adagrad_step)(bb_device *dev, float *p, const float *g, float *v, int64_t rows, int64_t C, const bb_row_adagrad *h);
+    void (*row_adagrad_step)(bb_device *dev, float *p, const float *g, float *v, int64_t rows, int64_t C,
+                             const bb_row_adagrad *h);
     void (*adamw8bit_init)(bb_device *dev, bb_adam8_state s, int64_t n);
     /* The same with 8-bit moments, decoded and re-encoded block by block with the block's new absmax. v is raised to at least
      * bb_adam8_min_v() * m^2 before the update, so that no update exceeds by more than 1% what f32 moments can give. */

@@ -210,8 +210,7 @@ TIMED(sum_squares, (bb_device * dev, double *sums, const float *x, int64_t n), (
 TIMED(add, (bb_device * dev, float *y, const float *x, int64_t n), (inner_of(dev), y, x, n), no_work)
 TIMED(adamw_step, (bb_device * dev, float *p, const float *g, float *m, float *v, int64_t n, const bb_adamw *h),
       (inner_of(dev), p, g, m, v, n, h), no_work)
-TIMED(row_adagrad_step,
-      (bb_device * dev, float *p, const float *g, float *v, int64_t rows, int64_t C, const bb_row_adagrad *h),
+TIMED(row_adagrad_step, (bb_device * dev, float *p, const float *g, float *v, int64_t rows, int64_t C, const bb_row_adagrad *h),
       (inner_of(dev), p, g, v, rows, C, h), no_work)
 TIMED(adamw8bit_init, (bb_device * dev, bb_adam8_state s, int64_t n), (inner_of(dev), s, n), no_work)
 TIMED(adamw8bit_step, (bb_device * dev, float *p, const float *g, bb_adam8_state s, int64_t n, const bb_adamw *h),

@@ -80,7 +80,8 @@ bb_checkpoint_part bb_checkpoint_part_at(const bb_checkpoint_memory *memory, con
     case BB_FIELD_M8_ABSMAX: return (bb_checkpoint_part){s->q.m_absmax, blocks * sizeof(float), p->rank};
     case BB_FIELD_V8_ABSMAX: return (bb_checkpoint_part){s->q.v_absmax, blocks * sizeof(float), p->rank};
     case BB_FIELD_ROW_SUMS:
-        return (bb_checkpoint_part){s->row_sums, n / (size_t)memory->table->entries[t->param].shape[1] * sizeof(float), p->rank};
+        return (bb_checkpoint_part){s->row_sums, n / (size_t)memory->table->entries[t->param].shape[1] * sizeof(float),
+                                    p->rank};
     case BB_FIELD_MOMENTUM: return (bb_checkpoint_part){s->momentum, n * sizeof *s->momentum, p->rank};
     case BB_FIELD_M: return (bb_checkpoint_part){s->m, n * sizeof(float), p->rank};
     default: return (bb_checkpoint_part){s->v, n * sizeof(float), p->rank};

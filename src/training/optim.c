@@ -12,23 +12,8 @@ _Static_assert(BB_SHARD_UNIT % BB_NORM_TILE == 0 && BB_SHARD_UNIT % BB_ADAM8_BLO
 
 static const char *const names[] = {[BB_OPTIM_ADAMW] = "adamw", [BB_OPTIM_ADAMW8BIT] = "adamw8bit", [BB_OPTIM_MUON] = "muon"};
 
-<<<<<<< HEAD
 BB_OPTIONS_DEFAULTS(bb_optimizer_options, .kind = BB_OPTIM_ADAMW8BIT, .lr = 2e-4, .weight_decay = 0.1, .beta1 = 0.9,
-                    .beta2 = 0.95, .eps = 1e-8, .lr_adam = 3e-3, .momentum = 0.95);
-=======
-void bb_optimizer_options_default(bb_optimizer_options *o) {
-    if (!o) return;
-    *o = (bb_optimizer_options){.kind = BB_OPTIM_ADAMW8BIT,
-                                .lr = 2e-4,
-                                .weight_decay = 0.1,
-                                .beta1 = 0.9,
-                                .beta2 = 0.95,
-                                .eps = 1e-8,
-                                .lr_adam = 3e-3,
-                                .lr_ngram = 0.3,
-                                .momentum = 0.95};
-}
->>>>>>> dc1cc8f (model: n-gram embeddings (--arch plus))
+                    .beta2 = 0.95, .eps = 1e-8, .lr_adam = 3e-3, .lr_ngram = 0.4, .momentum = 0.95);
 
 int64_t bb_optimizer_blocks(int64_t count) { return (count + BB_ADAM8_BLOCK - 1) / BB_ADAM8_BLOCK; }
 
@@ -266,7 +251,8 @@ bb_status bb_optimizer_step(bb_optimizer *o, double lr, double max_norm, double 
                   .bias_correction2 = (1 - pow(opt->beta2, t))};
     bb_muon of_matrices = {.lr = lr, .weight_decay = opt->weight_decay, .momentum = opt->momentum, .grad_scale = h.grad_scale};
     for (int i = 0; i < o->shards.piece_count; i++)
-        if (is_own(o, &o->shards.pieces[i]) && o->slots[i].form != BB_MOMENTUM_BF16) update_piece(o, i, &h, share * opt->lr_ngram);
+        if (is_own(o, &o->shards.pieces[i]) && o->slots[i].form != BB_MOMENTUM_BF16)
+            update_piece(o, i, &h, share * opt->lr_ngram);
     int64_t matrices = list_matrices(o, o->matrices);
     if (matrices > 0) model->device->ops->muon_step(model->device, o->matrices, matrices, &of_matrices);
     BB_TRY(model->device->ops->sync(model->device, err));

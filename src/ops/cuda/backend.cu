@@ -136,6 +136,9 @@ static bb_ops make_ops(void) {
     o.act_out = act_out;
     o.embedding_forward = bb_cuda_embedding_forward;
     o.embedding_backward = bb_cuda_embedding_backward;
+    o.ngram_forward = bb_cuda_ngram_forward;
+    o.ngram_backward = bb_cuda_ngram_backward;
+    o.ngram_quant = bb_cuda_ngram_quant;
     o.head_forward = bb_cuda_head_forward;
     o.head_backward = bb_cuda_head_backward;
     o.loss_forward = bb_cuda_loss_forward;
@@ -166,6 +169,7 @@ static bb_ops make_ops(void) {
     o.sum_squares = bb_cuda_sum_squares;
     o.add = bb_cuda_add;
     o.adamw_step = bb_cuda_adamw_step;
+    o.row_adagrad_step = bb_cuda_row_adagrad_step;
     o.adamw8bit_init = bb_cuda_adamw8bit_init;
     o.adamw8bit_step = bb_cuda_adamw8bit_step;
     o.muon_step = bb_cuda_muon_step;

@@ -32,6 +32,14 @@ void bb_cuda_loss_forward(bb_device *dev, float *nll, const float *logits, const
 void bb_cuda_loss_backward(bb_device *dev, float *dlogits, const float *logits, const uint8_t *y, float scale, int64_t M,
                            int64_t V);
 
+/* ngram.cu */
+void bb_cuda_ngram_forward(bb_device *dev, float *x, const bb_ngram_table *t, const int32_t *index, int64_t M, int64_t K);
+void bb_cuda_ngram_backward(bb_device *dev, float *d_table, const int32_t *index, const float *dx, int64_t M, int64_t K,
+                            int64_t C);
+void bb_cuda_ngram_quant(bb_device *dev, const bb_ngram_table *t, const float *values, int64_t first, int64_t rows);
+void bb_cuda_row_adagrad_step(bb_device *dev, float *p, const float *g, float *v, int64_t rows, int64_t C,
+                              const bb_row_adagrad *h);
+
 /* ternary.cu */
 size_t bb_cuda_ternary_bytes(bb_device *dev, const bb_ternary *t);
 bool bb_cuda_ternary_dense(bb_device *dev);

@@ -63,7 +63,8 @@ void bb_cpu_ngram_backward(bb_device *dev, float *d_table, const int32_t *index,
     }
 }
 
-BB_SIMD_INLINE void quantize_rows_body(const bb_ngram_table *t, const float *values, int64_t first, int64_t begin, int64_t end) {
+BB_SIMD_INLINE void quantize_rows_body(const bb_ngram_table *t, const float *values, int64_t first, int64_t begin,
+                                       int64_t end) {
     for (int64_t r = begin; r < end; r++) {
         const float *row = values + r * t->C;
         float scale = row_scale(row, t->C);
