@@ -66,6 +66,8 @@ class Config:
     rope_base: float = 1e4
     norm_eps: float = 1e-6
     act_quant: bool = True
+    ngram_max: int = 0  # n-gram embeddings of 2 to so many bytes; 0: none
+    ngram_bits: int = 0  # 2^ngram_bits of each
     clipped_gradients: bool = False  # the straight-through estimator: clipped rather than identity
 
     @classmethod
