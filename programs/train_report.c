@@ -98,6 +98,19 @@ static void ranks_text(bb_train_report *report) {
     }
 }
 
+/* docs/LEARNING.md */
+static void note_repeated_data(bb_train_report *report, const bb_config *config, const planned *plan) {
+    enum { FEW_EPOCHS = 3 };
+    char message[256];
+    if (config->ngram_max == 0 || plan->epochs <= FEW_EPOCHS || bb_dist_rank(report->args->options.dist) > 0) return;
+    snprintf(
+        message, sizeof message,
+        "the run reads the data %.3g times; beyond about %d, n-gram embeddings learn passages by heart, and --arch llama may "
+        "predict other text better",
+        plan->epochs, FEW_EPOCHS);
+    bb_train_report_note(report, message);
+}
+
 /* A run of days is rarely meant. The speed is measured only where even the fastest processor would take hours. */
 static void note_long_run(bb_train_report *report, bb_device *device, const bb_config *config, const planned *plan) {
     static const double fast = 1e12, hours = 4; /* operations per second of a thread, with room to spare */
@@ -149,6 +162,7 @@ void bb_train_report_summary(bb_train_report *report, bb_device *device, const b
     if (args->json) {
         summary_json(report, device, config, memory, &data, first_step, &plan);
         note_long_run(report, device, config, &plan);
+        note_repeated_data(report, config, &plan);
         return;
     }
     FILE *out = report->progress.stream;
@@ -195,6 +209,7 @@ void bb_train_report_summary(bb_train_report *report, bb_device *device, const b
         fprintf(out, "resumes  %s: no checkpoint yet, starts at step 0\n", args->resume);
     fflush(out);
     note_long_run(report, device, config, &plan);
+    note_repeated_data(report, config, &plan);
 }
 
 static json_t *number(double value) { return isfinite(value) ? json_real(value) : json_null(); }

@@ -24,6 +24,11 @@ complains "--arch llama contradicts"
 expect 2 "$bitbyte" train --data text.txt --out x "${shape[@]}" --ngram_max 8
 complains "ngram_max"
 
+# What is read again and again is learned by heart.
+head -c 300 text.txt >short.txt
+train --data short.txt --out often "${small[@]}" --steps 20
+says "note: the run reads the data 4."
+
 # A packed file gives what the checkpoint gives.
 expect 0 "$bitbyte" export $model --out packed.safetensors --device "$device"
 for file in $model packed.safetensors; do
