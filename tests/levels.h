@@ -59,10 +59,11 @@ static inline bool begin_level(same_kernels *same) {
     return true;
 }
 
-/* Whether attention is in int8 where a backward pass follows. */
-static inline bool attention_in_int8(const bb_device *cpu) {
-    const char *level = bb_device_description(cpu);
-    return strncmp(level, "avx512_vnni", 11) == 0 || strncmp(level, "avx512_bf16", 11) == 0;
+/* Steps up to the largest number to which attention rounds where a backward pass follows; 0: it does not. */
+static inline double attention_steps(const bb_device *device) {
+    const char *level = bb_device_description(device);
+    if (strncmp(level, "avx512_vnni", 11) == 0 || strncmp(level, "avx512_bf16", 11) == 0) return 127;
+    return strncmp(level, "avx2", 4) == 0 || strncmp(level, "avx_vnni", 8) == 0 || strncmp(level, "avx512,", 7) == 0 ? 1023 : 0;
 }
 
 /* Whether Muon's products are in bf16. */

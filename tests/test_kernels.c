@@ -9,6 +9,8 @@
 #include <cmocka.h>
 
 #include "levels.h"
+#include "ops/cpu/attention/backward_set.h"
+#include "ops/cpu/attention/training_set.h"
 #include "ops/cpu/device/cpu.h"
 #include "ops/cpu/device/peaks.h"
 #include "ops/cpu/kernels.h"
@@ -24,7 +26,10 @@ static void assert_row(unsigned features, const bb_cpu_kernels *expected) {
     bb_cpu_kernels k = bb_cpu_kernels_for(features);
     assert_int_equal(k.features, features);
     assert_int_equal(k.simd, expected->simd);
-    assert_int_equal(k.attention, expected->attention);
+    assert_ptr_equal(k.attention_f32, expected->attention_f32);
+    assert_ptr_equal(k.attention_codes, expected->attention_codes);
+    assert_ptr_equal(k.attention_training, expected->attention_training);
+    assert_ptr_equal(k.attention_backward, expected->attention_backward);
     assert_ptr_equal(k.round, expected->round);
     assert_ptr_equal(k.ternary_dot, expected->ternary_dot);
     assert_ptr_equal(k.dot, expected->dot);
@@ -45,7 +50,9 @@ static void assert_row(unsigned features, const bb_cpu_kernels *expected) {
 static void the_portable_row_has_all_that_every_processor_needs(void **state) {
     (void)state;
     const bb_cpu_kernels generic = {.simd = BB_SIMD_GENERIC,
-                                    .attention = BB_ATTENTION_GENERIC,
+                                    .attention_f32 = &bb_f32_generic,
+                                    .attention_codes = &bb_codes_generic,
+                                    .attention_backward = &bb_backward_generic_training,
                                     .round = bb_round_generic,
                                     .ternary_dot = bb_ternary_dot_generic,
                                     .dot = &bb_dot_generic,
@@ -56,7 +63,7 @@ static void the_portable_row_has_all_that_every_processor_needs(void **state) {
                                     .forward_rows = 512};
     assert_row(0, &generic);
     bb_cpu_kernels k = bb_cpu_kernels_for(0);
-    assert_false(k.vbmi);
+    assert_null(k.attention_int6);
     assert_null(k.ternary_dot_dense);
 }
 
@@ -72,7 +79,10 @@ enum {
 static void each_level_overrides_what_it_does_better(void **state) {
     (void)state;
     bb_cpu_kernels k = {.simd = BB_SIMD_AVX2,
-                        .attention = BB_ATTENTION_AVX2,
+                        .attention_f32 = &bb_f32_avx2,
+                        .attention_codes = &bb_codes_avx2,
+                        .attention_training = &bb_training_avx2,
+                        .attention_backward = &bb_backward_avx2,
                         .round = bb_round_avx2,
                         .ternary_dot = bb_ternary_dot_avx2,
                         .dot = &bb_dot_avx2,
@@ -90,11 +100,14 @@ static void each_level_overrides_what_it_does_better(void **state) {
     vnni.peak_int8 = &bb_peak_int8_avx_vnni;
     assert_row(BB_CPU_AVX2 | BB_CPU_AVX_VNNI, &vnni);
     k.simd = BB_SIMD_AVX512;
-    k.attention = BB_ATTENTION_AVX512;
+    k.attention_f32 = &bb_f32_avx512;
+    k.attention_codes = &bb_codes_avx512;
     k.round = bb_round_avx512;
     k.peak_f32 = &bb_peak_f32_avx512;
     assert_row(AVX512, &k);
-    k.attention = BB_ATTENTION_AVX512_VNNI;
+    k.attention_codes = &bb_codes_avx512_vnni;
+    k.attention_training = &bb_training_avx512_vnni;
+    k.attention_backward = &bb_backward_avx512_vnni;
     k.ternary_dot = bb_ternary_dot_vnni;
     k.dot = &bb_dot_vnni;
     k.dot_operands = &bb_dot_operands_vnni;
@@ -109,7 +122,9 @@ static void each_level_overrides_what_it_does_better(void **state) {
     k.muon_forms = &bb_muon_forms_avx512_bf16;
     k.peak_bf16 = &bb_peak_bf16_avx512;
     assert_row(AVX512_BF16, &k);
-    k.attention = BB_ATTENTION_AVX512_AMX;
+    k.attention_codes = &bb_codes_avx512_amx;
+    k.attention_training = &bb_training_avx512_amx;
+    k.attention_backward = &bb_backward_avx512_amx;
     k.ternary_dot = bb_ternary_dot_amx;
     k.dot = &bb_dot_amx;
     k.bf16 = &bb_bf16_amx;
@@ -128,14 +143,14 @@ static void byte_permutations_are_used_where_the_processor_has_them(void **state
     for (size_t i = 0; i < sizeof sets / sizeof *sets; i++) {
         bb_cpu_kernels without = bb_cpu_kernels_for(sets[i]), vbmi = bb_cpu_kernels_for(sets[i] | BB_CPU_AVX512_VBMI),
                        fast = bb_cpu_kernels_for(sets[i] | FAST_PERMUTE);
-        assert_false(without.vbmi);
+        assert_null(without.attention_int6);
         assert_null(without.ternary_dot_dense);
-        assert_true(vbmi.vbmi);
+        assert_ptr_equal(vbmi.attention_int6, &bb_int6_avx512_vbmi);
         assert_null(vbmi.ternary_dot_dense);
-        assert_true(fast.vbmi);
+        assert_ptr_equal(fast.attention_int6, &bb_int6_avx512_vbmi);
         assert_ptr_equal(fast.ternary_dot_dense, bb_ternary_dot_dense);
     }
-    assert_false(bb_cpu_kernels_for(AVX512).vbmi);
+    assert_null(bb_cpu_kernels_for(AVX512).attention_int6);
 }
 
 static int level_called(const char *name) {

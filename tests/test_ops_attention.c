@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT
 /* Attention, cpu against ref. Where the bounds come from: scores are f32 sums, so e^score is off by SCORE in parts, and so is
  * the output; in the backward pass probabilities and their gradients are rounded to bf16 before they meet v, do, q and k, and
- * results are stored in bf16. Levels with VNNI, but not AMX, round both passes' sides to int8 as ops.h says: each bound counts
- * half a step of what is rounded, and nothing of what is a whole number of steps, as all that is ternary is. */
+ * results are stored in bf16. Levels with VNNI, but not AMX, round both passes' sides to int8 as ops.h says, those with AVX2 to more
+ * steps: each bound counts half a step of what is rounded, and nothing of what is a whole number of steps, as all that is ternary is. */
 #include "core/math.h"
 #include "ops_compare.h"
 
@@ -42,18 +42,23 @@ static float *ternary(ops_session *s, int64_t n, double scale) {
     return x;
 }
 
-static bool in_int8(void) { return attention_in_int8(ops_tested[0]); }
+static double code_steps(void) { return attention_steps(ops_tested[0]); }
+static bool rounds(void) { return code_steps() > 0; }
+static double weight_steps(void) { return code_steps() == 127 ? 255 : code_steps(); }
+
+/* What rounding is off by at random, as a part of most elements: the largest is three times as large as most at the most. */
+static double random_step(void) { return rounds() ? 3 / code_steps() / sqrt(12) : 0; }
 
 enum { VALUE_RUN = 256, KEY_RUN = 128, QUERY_RUN = 256 }; /* rows that share a column's step */
 
-/* What rounding to 127 steps up to the largest of n elements, `apart` from one to the next, may put x off by. A bf16 is rounded
+/* What rounding to code_steps() up to the largest of n elements, `apart` from one to the next, may put x off by. A bf16 is rounded
  * to first. */
 static double off_by(const float *of, int64_t n, int64_t apart, double x) {
     double largest = 0;
-    if (!in_int8()) return 0;
+    if (!rounds()) return 0;
     for (int64_t i = 0; i < n; i++) largest = fmax(largest, fabs((double)of[i * apart]));
-    double steps = x / largest * 127;
-    return largest == 0 || fabs(steps - nearbyint(steps)) < 1e-4 ? 0 : largest / 254 + U_BF16 * fabs(x);
+    double code = x / largest * code_steps();
+    return largest == 0 || fabs(code - nearbyint(code)) < 1e-4 ? 0 : largest / (2 * code_steps()) + U_BF16 * fabs(x);
 }
 
 /* The same for each element of `rows` rows of x: by rows and by the columns of runs of `run` rows. */
@@ -64,7 +69,7 @@ typedef struct roundings {
 static roundings roundings_of(const float *x, int64_t rows, int64_t stride, int64_t D, int64_t run) {
     roundings r = {calloc((size_t)(rows * D), sizeof(double)), calloc((size_t)(rows * D), sizeof(double))};
     assert_true(r.row && r.column);
-    for (int64_t t = 0; t < rows && in_int8(); t++)
+    for (int64_t t = 0; t < rows && rounds(); t++)
         for (int64_t e = 0; e < D; e++) {
             int64_t first = t / run * run, count = rows - first < run ? rows - first : run;
             r.row[t * D + e] = off_by(x + t * stride, D, 1, (double)x[t * stride + e]);
@@ -128,18 +133,18 @@ static row row_for(ops_session *s, const bb_attention *a) {
                  .max_value = ops_host(s, (size_t)a->Tk * sizeof(double))};
 }
 
-/* What rounding the values, and a row's weights in a run of keys to 255 steps, adds to element e of its output. */
+/* What rounding the values, and a row's weights in a run of keys, adds to element e of its output. */
 static double rounded_output(const inputs *in, const row *r, const roundings *v, int64_t e) {
     const bb_attention *a = &in->a;
     double sum = 0;
-    for (int64_t first = 0; first < r->seen && in_int8(); first += VALUE_RUN) {
+    for (int64_t first = 0; first < r->seen && rounds(); first += VALUE_RUN) {
         double most = 0, size = 0;
         for (int64_t j = first; j < r->seen && j < first + VALUE_RUN; j++) {
             most = fmax(most, r->p[j]);
             size += fabs((double)in->v[r->kv + j * a->kv_stride + e]);
             sum += r->p[j] * v->column[j * a->D + e];
         }
-        sum += most / (2 * 255) * size;
+        sum += most / (2 * weight_steps()) * size;
     }
     return sum;
 }
@@ -180,9 +185,9 @@ static void forward_of(ops_session *s, const int64_t *d, float *(*drawn)(ops_ses
     if (ops_is_ref(s)) forward_bounds(s, &in, coarse, o_bound, lse_bound);
     ops_out(out, "o", ops_get_f32(s, o, in.o_count), in.o_count, 0, o_bound);
     if (!coarse) return;
-    /* Roundings are random: together they come to far less than the worst case, with q's and k's growing as q does. An element
-     * is three times as large as most at the most, so a step is 1/42 of most, and random by 1/147. */
-    out->of[out->count - 1].by_norm = drawn == ternary ? 5e-3 : 3 / 147.0 * sqrt(fmax(1, (double)d[7] / 10));
+    /* Roundings are random: together they come to far less than the worst case, with q's and k's, to bf16 first, growing as q does. */
+    double in_steps = (3 * random_step() + U_BF16) * sqrt(fmax(1, (double)d[7] / 10));
+    if (rounds()) out->of[out->count - 1].by_norm = drawn == ternary ? 5e-3 : in_steps;
     ops_out(out, "kept", ops_get_act(s, kept, in.o_count), in.o_count, U_BF16 * (1 + U_BF16), o_bound);
     ops_out(out, "lse", ops_get_f32(s, lse, in.rows), in.rows, U_F32, lse_bound);
 }
@@ -230,7 +235,7 @@ static void fill_errors(head_errors *x, row *r, const inputs *in, int64_t b, int
             x->off_ds[to] = r->p[j] * (part * size + (1 + part) * (off_dp + off_delta));
         }
     }
-    for (int64_t t = 0; t < a->Tq && in_int8(); t++)
+    for (int64_t t = 0; t < a->Tq && rounds(); t++)
         for (int64_t j = 0; j < a->Tk; j++) {
             int64_t i = t * a->Tk + j, key = t / QUERY_RUN * a->Tk + j, query = t * (a->Tk / KEY_RUN + 1) + j / KEY_RUN;
             x->p_most[key] = fmax(x->p_most[key], x->p[i] + x->off_p[i]);
@@ -263,8 +268,9 @@ static void backward_bounds(ops_session *s, const inputs *in, double *dq, double
         for (int64_t t = 0; t < a->Tq; t++)
             for (int64_t j = 0; j < t + 1 + a->Tk - a->Tq; j++) {
                 int64_t at = t * a->Tk + j, key = t / QUERY_RUN * a->Tk + j, query = t * (a->Tk / KEY_RUN + 1) + j / KEY_RUN;
-                double off_p = x.off_p[at] + x.p_most[key] / (2 * 255), off_key = x.off_ds[at] + x.ds_most[key] / (2 * 127),
-                       off_query = x.off_ds[at] + x.ds_row_most[query] / (2 * 127);
+                double off_p = x.off_p[at] + x.p_most[key] / (2 * weight_steps()),
+                       off_key = x.off_ds[at] + x.ds_most[key] / (2 * code_steps()),
+                       off_query = x.off_ds[at] + x.ds_row_most[query] / (2 * code_steps());
                 for (int64_t e = 0; e < a->D; e++) {
                     double *to_q = dq + q_at + t * a->q_stride + e, *to_k = dk + kv + j * a->kv_stride + e;
                     dv[kv + j * a->kv_stride + e] += off_p * fabs((double)in->d_o[o_at + t * a->o_stride + e]) +
@@ -308,10 +314,10 @@ static void backward_of(ops_session *s, const int64_t *d, float *(*drawn)(ops_se
             if (bound[i][j] > 0) bound[i][j] += U_BF16 * fabs((double)result[i][j]);
         ops_out(out, names[i], result[i], n, 0, bound[i]);
         /* Those bounds are the worst case. Roundings are random, so together they come to less than one, or to a few where
-         * the softmax is saturated and dS small beside do.o. With one key dq and dk are 0. In int8 there are five, of p or ds
+         * the softmax is saturated and dS small beside do.o. With one key dq and dk are 0. In steps there are five, of p or ds
          * and of two sides' elements, and those of scores grow with q. */
-        double in_steps = (drawn == ternary ? 4 : 5) / 147.0 * sqrt(fmax(1, (double)d[7] / 10));
-        if (a->Tk > 1) out->of[out->count - 1].by_norm = in_int8() ? in_steps : 4 * U_BF16;
+        double in_steps = (drawn == ternary ? 4 : 5) * random_step() * sqrt(fmax(1, (double)d[7] / 10));
+        if (a->Tk > 1) out->of[out->count - 1].by_norm = fmax(in_steps, 4 * U_BF16);
     }
 }
 
@@ -714,7 +720,9 @@ static const ops_case cases[] = {
 };
 
 static bool same_attention(const bb_cpu_kernels *a, const bb_cpu_kernels *b) {
-    return a->simd == b->simd && a->attention == b->attention && a->vbmi == b->vbmi;
+    return a->simd == b->simd && a->attention_f32 == b->attention_f32 && a->attention_codes == b->attention_codes &&
+           a->attention_int6 == b->attention_int6 && a->attention_training == b->attention_training &&
+           a->attention_backward == b->attention_backward;
 }
 
 int main(int argc, char **argv) {

@@ -297,7 +297,7 @@ typedef struct bb_ops {
     /* -- attention ---------------------------------------------------------------------------------------------------- */
     /* o = softmax(q kT / sqrt(D) + causal) v.  q, k, v, o: f32, addressed as bb_attention says; kept: act, a copy of o.
      * lse: (B,H,Tq) f32, the logsumexp of each row's scaled scores; NULL when no backward pass follows. If one does, a backend
-     * may round to int8: rows of q and k (as kept) with scale max/127; v with scale max/127 of each column over a run of 128
+     * may round to int8, or finer: rows of q and k (as kept) with scale max/127; v with scale max/127 of each column over a run of 128
      * keys; the probabilities over such a run with scale max/255. Memory is linear in T. arXiv:2205.14135 */
     void (*attention_forward)(bb_device *dev, float *o, void *kept, float *lse, const float *q, const float *k, const float *v,
                               const bb_attention *a);

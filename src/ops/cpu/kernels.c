@@ -5,6 +5,8 @@
 
 #include <dnnl.h>
 
+#include "ops/cpu/attention/backward_set.h"
+#include "ops/cpu/attention/training_set.h"
 #include "ops/cpu/device/peaks.h"
 #include "ops/cpu/linear/dot.h"
 #include "ops/cpu/linear/dot_bf16.h"
@@ -23,7 +25,9 @@ enum {
 static const bb_cpu_kernels rows[] = {
 #ifdef __x86_64__
     {.features = AVX512_BF16 | BB_CPU_AMX,
-     .attention = BB_ATTENTION_AVX512_AMX,
+     .attention_codes = &bb_codes_avx512_amx,
+     .attention_training = &bb_training_avx512_amx,
+     .attention_backward = &bb_backward_avx512_amx,
      .ternary_dot = bb_ternary_dot_amx,
      .dot = &bb_dot_amx,
      .bf16 = &bb_bf16_amx,
@@ -34,7 +38,7 @@ static const bb_cpu_kernels rows[] = {
      .forward_rows = 2048, /* synchronization costs more than re-reading what has left the caches */
      .onednn_isa = BB_ONEDNN_ANY},
     {.features = PERMUTE_BYTES | BB_CPU_FAST_PERMUTE_BYTES, .ternary_dot_dense = bb_ternary_dot_dense},
-    {.features = PERMUTE_BYTES, .vbmi = true},
+    {.features = PERMUTE_BYTES, .attention_int6 = &bb_int6_avx512_vbmi},
     {.features = AVX512_BF16,
      .round = bb_round_avx512bf16,
      .bf16 = &bb_bf16_avx512,
@@ -45,7 +49,9 @@ static const bb_cpu_kernels rows[] = {
      .peak_bf16 = &bb_peak_bf16_avx512,
      .onednn_isa = dnnl_cpu_isa_avx512_core_bf16},
     {.features = AVX512_VNNI,
-     .attention = BB_ATTENTION_AVX512_VNNI,
+     .attention_codes = &bb_codes_avx512_vnni,
+     .attention_training = &bb_training_avx512_vnni,
+     .attention_backward = &bb_backward_avx512_vnni,
      .ternary_dot = bb_ternary_dot_vnni,
      .dot = &bb_dot_vnni,
      .dot_operands = &bb_dot_operands_vnni,
@@ -54,7 +60,8 @@ static const bb_cpu_kernels rows[] = {
      .onednn_isa = dnnl_cpu_isa_avx512_core_vnni},
     {.features = BB_CPU_AVX512,
      .simd = BB_SIMD_AVX512,
-     .attention = BB_ATTENTION_AVX512,
+     .attention_f32 = &bb_f32_avx512,
+     .attention_codes = &bb_codes_avx512,
      .round = bb_round_avx512,
      .peak_f32 = &bb_peak_f32_avx512,
      .onednn_isa = dnnl_cpu_isa_avx512_core},
@@ -64,7 +71,10 @@ static const bb_cpu_kernels rows[] = {
      .peak_int8 = &bb_peak_int8_avx_vnni},
     {.features = BB_CPU_AVX2,
      .simd = BB_SIMD_AVX2,
-     .attention = BB_ATTENTION_AVX2,
+     .attention_f32 = &bb_f32_avx2,
+     .attention_codes = &bb_codes_avx2,
+     .attention_training = &bb_training_avx2,
+     .attention_backward = &bb_backward_avx2,
      .round = bb_round_avx2,
      .ternary_dot = bb_ternary_dot_avx2,
      .dot = &bb_dot_avx2,
@@ -77,7 +87,9 @@ static const bb_cpu_kernels rows[] = {
 #endif
     {.features = 0,
      .simd = BB_SIMD_GENERIC,
-     .attention = BB_ATTENTION_GENERIC,
+     .attention_f32 = &bb_f32_generic,
+     .attention_codes = &bb_codes_generic,
+     .attention_backward = &bb_backward_generic_training,
      .round = bb_round_generic,
      .ternary_dot = bb_ternary_dot_generic,
      .dot = &bb_dot_generic,
@@ -97,11 +109,14 @@ bb_cpu_kernels bb_cpu_kernels_for(unsigned features) {
     for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
         if (rows[i].features & ~features) continue;
         INHERIT(simd);
-        INHERIT(attention);
+        INHERIT(attention_f32);
+        INHERIT(attention_codes);
+        INHERIT(attention_int6);
+        INHERIT(attention_training);
+        INHERIT(attention_backward);
         INHERIT(round);
         INHERIT(ternary_dot);
         INHERIT(ternary_dot_dense);
-        INHERIT(vbmi);
         INHERIT(dot);
         INHERIT(dot_operands);
         INHERIT(dot_weight);

@@ -5,35 +5,10 @@
 #include <omp.h>
 
 #include "ops/cpu/attention/attention_forward.h"
-#include "ops/cpu/attention/attention_training.h"
+#include "ops/cpu/attention/training_set.h"
 #include "ops/cpu/device/entries.h"
 
-#ifdef __x86_64__
-static const bb_f32_set *const f32_sets[] = {[BB_ATTENTION_GENERIC] = &bb_f32_generic,
-                                             [BB_ATTENTION_AVX2] = &bb_f32_avx2,
-                                             [BB_ATTENTION_AVX512] = &bb_f32_avx512,
-                                             [BB_ATTENTION_AVX512_VNNI] = &bb_f32_avx512,
-                                             [BB_ATTENTION_AVX512_AMX] = &bb_f32_avx512};
-static const bb_codes_set *const codes_sets[] = {[BB_ATTENTION_GENERIC] = &bb_codes_generic,
-                                                 [BB_ATTENTION_AVX2] = &bb_codes_avx2,
-                                                 [BB_ATTENTION_AVX512] = &bb_codes_avx512,
-                                                 [BB_ATTENTION_AVX512_VNNI] = &bb_codes_avx512_vnni,
-                                                 [BB_ATTENTION_AVX512_AMX] = &bb_codes_avx512_amx};
-#else
-static const bb_f32_set *const f32_sets[] = {[BB_ATTENTION_GENERIC] = &bb_f32_generic};
-static const bb_codes_set *const codes_sets[] = {[BB_ATTENTION_GENERIC] = &bb_codes_generic};
-#endif
-
-const bb_f32_set *bb_cpu_f32_set(bb_device *dev) { return f32_sets[bb_cpu_of(dev)->kernels.attention]; }
-
-const bb_codes_set *bb_cpu_codes_set(bb_device *dev) { return codes_sets[bb_cpu_of(dev)->kernels.attention]; }
-
-const bb_codes_set *bb_cpu_int6_set(bb_device *dev) {
-#ifdef __x86_64__
-    if (bb_cpu_of(dev)->kernels.vbmi) return &bb_int6_avx512_vbmi;
-#endif
-    return bb_cpu_codes_set(dev);
-}
+static const bb_cpu_kernels *kernels_of(bb_device *dev) { return &bb_cpu_of(dev)->kernels; }
 
 static bool in_codes(const attention_job *job) { return job->kv && job->kv->type != BB_KV_F32; }
 
@@ -41,9 +16,16 @@ static int64_t tiles_of(const bb_attention *a) { return bb_ceil_div(a->Tq, FORWA
 
 int64_t bb_cpu_forward_tasks(const attention_job *job) { return tiles_of(&job->a) * job->a.B * job->a.H; }
 
+/* Task `task` of a job in tiles of `queries`. The last tiles, which see most keys, go first, so that short ones balance the load at
+ * the end. */
+static forward_tile tile_of(const attention_job *job, int64_t task, int64_t queries) {
+    int64_t H = job->a.H, heads = job->a.B * H, head = task % heads, tiles = bb_ceil_div(job->a.Tq, queries);
+    return (forward_tile){job, head / H, head % H, (tiles - 1 - task / heads) * queries};
+}
+
 void bb_cpu_forward_tiles(bb_device *dev, const attention_job *jobs, const int64_t *first_task, int64_t n) {
-    const bb_f32_set *f32 = bb_cpu_f32_set(dev);
-    const bb_codes_set *codes = bb_cpu_codes_set(dev);
+    const bb_f32_set *f32 = kernels_of(dev)->attention_f32;
+    const bb_codes_set *codes = kernels_of(dev)->attention_codes;
     if (jobs->lse && f32 == &bb_f32_generic) f32 = &bb_f32_generic_training;
     size_t thread_bytes = bb_cpu_forward_bytes(dev, jobs->a.D);
     char *scratch = bb_cpu_scratch(dev, thread_bytes * (size_t)dev->threads);
@@ -51,22 +33,67 @@ void bb_cpu_forward_tiles(bb_device *dev, const attention_job *jobs, const int64
 #pragma omp parallel for num_threads(dev->threads) schedule(dynamic)
     for (int64_t i = 0; i < first_task[n]; i++) {
         int64_t group = bb_group_of(first_task, n, i);
-        const attention_job *j = &jobs[group];
-        int64_t task = i - first_task[group], heads = j->a.B * j->a.H, head = task % heads;
-        /* the last tiles, which see most keys, go first, so that short ones balance the load at the end */
-        forward_tile t = {j, head / j->a.H, head % j->a.H, (tiles_of(&j->a) - 1 - task / heads) * FORWARD_QUERIES};
-        (in_codes(j) ? codes->tile : f32->tile)(&t, scratch + thread_bytes * (size_t)omp_get_thread_num());
+        forward_tile t = tile_of(&jobs[group], i - first_task[group], FORWARD_QUERIES);
+        (in_codes(t.job) ? codes->tile : f32->tile)(&t, scratch + thread_bytes * (size_t)omp_get_thread_num());
     }
 }
 
 size_t bb_cpu_forward_bytes(bb_device *dev, int64_t D) {
-    size_t f32 = bb_cpu_f32_set(dev)->bytes(D), codes = bb_cpu_codes_set(dev)->bytes(D);
+    size_t f32 = kernels_of(dev)->attention_f32->bytes(D), codes = kernels_of(dev)->attention_codes->bytes(D);
     return f32 > codes ? f32 : codes;
+}
+
+/* ---- where a backward pass follows ----------------------------------------------------------------------------------- */
+
+typedef struct training_plan {
+    int64_t key_tiles; /* per KV head, packed first */
+    size_t thread_bytes, keys_bytes, bytes;
+} training_plan;
+
+static training_plan plan_for(bb_device *dev, const bb_attention *a) {
+    const bb_training_set *set = kernels_of(dev)->attention_training;
+    training_plan p = {.thread_bytes = set->bytes(a->D), .keys_bytes = set->pack_keys ? set->keys_bytes(a->D) : 0};
+    p.key_tiles = set->pack_keys ? bb_ceil_div(a->Tk, set->keys) : 0;
+    p.bytes = p.thread_bytes * (size_t)dev->threads + p.keys_bytes * (size_t)(a->B * a->Hk * p.key_tiles);
+    return p;
+}
+
+size_t bb_cpu_attention_forward_scratch(bb_device *dev, const bb_attention *a) {
+    return kernels_of(dev)->attention_training ? plan_for(dev, a).bytes : 0;
+}
+
+static void forward_training(bb_device *dev, const attention_job *job) {
+    const bb_training_set *set = kernels_of(dev)->attention_training;
+    const bb_attention *a = &job->a;
+    const training_plan p = plan_for(dev, a);
+    int64_t tiles = bb_ceil_div(a->Tq, set->queries), G = a->H / a->Hk;
+    char *scratch = bb_cpu_scratch(dev, p.bytes);
+    if (!scratch) return;
+    char *packed = scratch + p.thread_bytes * (size_t)dev->threads;
+#pragma omp parallel num_threads(dev->threads)
+    {
+        void *thread_scratch = scratch + p.thread_bytes * (size_t)omp_get_thread_num();
+#pragma omp for schedule(dynamic)
+        for (int64_t i = 0; i < a->B * a->Hk * p.key_tiles; i++) {
+            int64_t head = i / p.key_tiles;
+            const forward_tile of = {job, head / a->Hk, head % a->Hk, 0};
+            set->pack_keys(packed + p.keys_bytes * (size_t)i, &of, i % p.key_tiles * set->keys, thread_scratch);
+        }
+#pragma omp for schedule(dynamic)
+        for (int64_t i = 0; i < tiles * a->B * a->H; i++) {
+            forward_tile t = tile_of(job, i, set->queries);
+            int64_t head = (t.b * a->H + t.h) / G;
+            set->tile(&t, packed + p.keys_bytes * (size_t)(head * p.key_tiles), thread_scratch);
+        }
+    }
 }
 
 void bb_cpu_attention_forward(bb_device *dev, float *o, void *kept, float *lse, const float *q, const float *k, const float *v,
                               const bb_attention *a) {
     attention_job job = {.a = *a, .q = q, .k = k, .v = v, .o = o, .kept = kept, .lse = lse};
     const int64_t first_task[] = {0, bb_cpu_forward_tasks(&job)};
-    if (!lse || !bb_cpu_attention_training(dev, &job)) bb_cpu_forward_tiles(dev, &job, first_task, 1);
+    if (lse && kernels_of(dev)->attention_training)
+        forward_training(dev, &job);
+    else
+        bb_cpu_forward_tiles(dev, &job, first_task, 1);
 }

@@ -3,6 +3,8 @@
 #ifndef BB_OPS_CPU_ATTENTION_AMX_H
 #define BB_OPS_CPU_ATTENTION_AMX_H
 
+#include <stdbool.h>
+
 #include "ops/cpu/vector/amx.h"
 
 enum { AMX_SIDE = 2 * BB_AMX_ROWS /* of a block: rows, columns, and k of a product */ };

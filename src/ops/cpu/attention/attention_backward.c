@@ -9,24 +9,7 @@
 #include "ops/cpu/device/cpu.h"
 #include "ops/cpu/device/entries.h"
 
-#ifdef __x86_64__
-#include "ops/cpu/attention/attention_backward_tile.h"
-
-#include "ops/cpu/attention/attention_backward_amx.h"
-
-static const bb_backward_set int8_set = {ATTENTION_QUERIES, ATTENTION_KEYS, backward_bytes, dq_ld, backward_keys, finish_dq};
-static const bb_backward_set amx_set = {ATTENTION_QUERIES, ATTENTION_KEYS,    amx_backward_bytes,
-                                        amx_dq_ld,         amx_backward_keys, amx_finish_dq};
-static const bb_backward_set *const sets[] = {[BB_ATTENTION_GENERIC] = &bb_backward_generic_training,
-                                              [BB_ATTENTION_AVX2] = &bb_backward_avx2,
-                                              [BB_ATTENTION_AVX512] = &bb_backward_avx512,
-                                              [BB_ATTENTION_AVX512_VNNI] = &int8_set,
-                                              [BB_ATTENTION_AVX512_AMX] = &amx_set};
-#else
-static const bb_backward_set *const sets[] = {[BB_ATTENTION_GENERIC] = &bb_backward_generic_training};
-#endif
-
-static const bb_backward_set *set_of(bb_device *dev) { return sets[bb_cpu_of(dev)->kernels.attention]; }
+static const bb_backward_set *set_of(bb_device *dev) { return bb_cpu_of(dev)->kernels.attention_backward; }
 
 enum { MIN_TASKS = 16 }; /* with fewer heads than this, the keys of a head are divided into runs */
 

@@ -194,9 +194,10 @@ static void fill(cached_pass *p, float *o, const float *q, const bb_kv_batch *ba
 }
 
 void bb_cpu_attention_cached(bb_device *dev, float *o, const float *q, const bb_kv_batch *batch) {
-    cached_pass p = {.f32 = bb_cpu_f32_set(dev),
-                     .codes = bb_cpu_codes_set(dev),
-                     .int6 = bb_cpu_int6_set(dev),
+    const bb_cpu_kernels *kernels = &bb_cpu_of(dev)->kernels;
+    cached_pass p = {.f32 = kernels->attention_f32,
+                     .codes = kernels->attention_codes,
+                     .int6 = kernels->attention_int6 ? kernels->attention_int6 : kernels->attention_codes,
                      .D = batch->sequences->kv->D,
                      .threads = dev->threads};
     p.thread_bytes = bb_cpu_forward_bytes(dev, p.D);

@@ -5,10 +5,6 @@
 
 #include "ops/cpu/attention/forward_set.h"
 
-const bb_f32_set *bb_cpu_f32_set(bb_device *dev);
-const bb_codes_set *bb_cpu_codes_set(bb_device *dev);
-/* Its query and unit are for caches of six bits. */
-const bb_codes_set *bb_cpu_int6_set(bb_device *dev);
 /* Scratch of a thread for any of their functions. */
 size_t bb_cpu_forward_bytes(bb_device *dev, int64_t D);
 

@@ -1,8 +1,6 @@
 // SPDX-License-Identifier: MIT
-/* The gradient of attention in f32, for processors without products of int8 or bf16. Compiled once for each instruction set. */
-#include "ops/cpu/attention/backward_set.h"
-
-#include "core/arena.h"
+/* The gradient of attention in f32, for processors without products of integers or bf16 that are faster. */
+#include "ops/cpu/attention/backward_rows.h"
 #include "ops/cpu/attention/f32_product.h"
 
 enum { QUERIES = 192, KEYS = 96, STRIDE = KEYS + 16 /* of a row of p: a power of two would fill few sets of a cache */ };
@@ -90,14 +88,7 @@ static void pack_transposed(float *panels, const bf16_rows *x) {
 static void pack_head(const buffers *f, const backward_arrays *x, int64_t b, int64_t h, int64_t at) {
     const bb_attention *a = x->a;
     int64_t D = a->D, q0 = b * a->Tq * a->q_stride + h * D, o0 = b * a->Tq * a->o_stride + h * D;
-    for (int64_t t = 0; t < bb_round_up(a->Tq, QUERIES); t++) {
-        const bf16_rows o = {x->o + o0, a->o_stride, a->Tq, D}, d_o = {x->d_o + o0, a->o_stride, a->Tq, D};
-        vsums sum = vsums_zero();
-        for (int64_t d = 0; d < D; d += VL)
-            sum.v[d / VL % VECTORS] = vfma(columns_at(&o, t, d), columns_at(&d_o, t, d), sum.v[d / VL % VECTORS]);
-        f->delta[at + t] = vsum(sum.v);
-        f->lse[at + t] = t < a->Tq ? x->lse[(b * a->H + h) * a->Tq + t] * (float)M_LOG2E : 1e30f;
-    }
+    row_statistics(f->lse + at, f->delta + at, x, b, h, bb_round_up(a->Tq, QUERIES));
     for (int64_t t = 0; t < a->Tq; t += QUERIES) {
         int64_t rows = bb_min(a->Tq - t, QUERIES), row = at + t;
         const bf16_rows q = {x->q + q0 + t * a->q_stride, a->q_stride, rows, D};
@@ -195,14 +186,6 @@ static void backward_tile(const buffers *f, float *dq, const query_tile *t) {
     }
 }
 
-/* y (rows, D) bf16 of stride = scale x (rows, ld). */
-LANES_INLINE void store_rows(bb_bf16 *y, int64_t stride, const float *x, int64_t rows, int64_t D, float scale) {
-    int64_t ld = bb_round_up(D, PANEL);
-    for (int64_t r = 0; r < rows; r++)
-        for (int64_t d = 0; d < D; d += VL)
-            vstore_bf16(y + r * stride + d, vload(x + r * ld + d) * vset1(scale), bb_min(D - d, VL));
-}
-
 static void key_tiles(const backward_keys_task *t, void *scratch) {
     const backward_arrays *x = t->x;
     const bb_attention *a = x->a;
@@ -229,19 +212,12 @@ static void key_tiles(const backward_keys_task *t, void *scratch) {
                 const query_tile tile = {g * padded + q0, bb_round_up(bb_min(a->Tq - q0, QUERIES), MR), q0 + see - key0};
                 backward_tile(&f, t->dq + tile.at * f.dp, &tile);
             }
-        store_rows(x->dk + at, a->kv_stride, f.dk, keys, D, scale);
-        store_rows(x->dv + at, a->kv_stride, f.dv, keys, D, 1.0f);
+        store_rows(x->dk + at, a->kv_stride, f.dk, f.dp, keys, D, scale);
+        store_rows(x->dv + at, a->kv_stride, f.dv, f.dp, keys, D, 1.0f);
     }
 }
 
-static void finish_dq(const backward_rows_task *t) {
-    const bb_attention *a = t->x->a;
-    int64_t n = t->rows * bb_round_up(a->D, PANEL);
-    for (int64_t i = 1; i < t->count; i++)
-        for (int64_t j = 0; j < n; j += VL) vstore(t->parts + j, vload(t->parts + j) + vload(t->parts + i * t->stride + j));
-    store_rows(t->x->dq + (t->b * a->Tq + t->t) * a->q_stride + t->h * a->D, a->q_stride, t->parts, t->rows, a->D,
-               (float)(1.0 / sqrt((double)a->D)));
-}
+static void finish_dq(const backward_rows_task *t) { sum_dq(t, dq_ld(t->x->a->D)); }
 
 const bb_backward_set SET_NAME(bb_backward) = {
     .queries = QUERIES, .keys = KEYS, .bytes = bytes, .dq_ld = dq_ld, .key_tiles = key_tiles, .finish_dq = finish_dq};

@@ -10,15 +10,6 @@
 /* The variant of each compiler-vectorized kernel (vector/simd.h). */
 typedef enum bb_simd { BB_SIMD_GENERIC = 1, BB_SIMD_AVX2, BB_SIMD_AVX512 } bb_simd;
 
-/* The variant of attention (attention/attention.c, attention_backward.c). */
-typedef enum bb_attention_set {
-    BB_ATTENTION_GENERIC = 1,
-    BB_ATTENTION_AVX2,
-    BB_ATTENTION_AVX512,
-    BB_ATTENTION_AVX512_VNNI,
-    BB_ATTENTION_AVX512_AMX
-} bb_attention_set;
-
 /* y = x rounded to bf16, half to even, (n). */
 typedef void bb_round_kernel(bb_bf16 *y, const float *x, int64_t n);
 
@@ -46,7 +37,11 @@ typedef struct bb_peak_kernel {
     double operations;
 } bb_peak_kernel;
 
-struct bb_dot_set; /* linear/dot.h */
+struct bb_f32_set; /* attention/forward_set.h */
+struct bb_codes_set;
+struct bb_training_set; /* attention/training_set.h */
+struct bb_backward_set; /* attention/backward_set.h */
+struct bb_dot_set;      /* linear/dot.h */
 struct bb_dot_operands;
 struct bb_dot_weight;
 struct bb_bf16_set; /* linear/dot_bf16.h */
@@ -58,7 +53,11 @@ struct bb_muon_forms;
 typedef struct bb_cpu_kernels {
     unsigned features; /* in the table: what the row's kernels require; of a device: what it may use. Do not select by it */
     bb_simd simd;
-    bb_attention_set attention;
+    const struct bb_f32_set *attention_f32;           /* attention over f32 */
+    const struct bb_codes_set *attention_codes;       /* over caches of codes */
+    const struct bb_codes_set *attention_int6;        /* for its unit of six-bit codes; NULL: attention_codes */
+    const struct bb_training_set *attention_training; /* where a backward pass follows; NULL: attention_f32 */
+    const struct bb_backward_set *attention_backward;
     bb_round_kernel *round;
     bb_ternary_dot *ternary_dot;
     bb_ternary_dot *ternary_dot_dense; /* for panels in the dense layout (ternary_dense.h); NULL if that does not pay */
@@ -74,7 +73,6 @@ typedef struct bb_cpu_kernels {
     const bb_peak_kernel *peak_f32, *peak_bf16, *peak_int8; /* NULL: no such instruction */
     int64_t forward_rows;                                   /* of bb_device */
     int onednn_isa; /* the highest instruction set oneDNN may use (dnnl_cpu_isa_t); BB_ONEDNN_ANY: no limit */
-    bool vbmi;      /* read six-bit codes of a KV cache in place by byte permutations */
 } bb_cpu_kernels;
 
 enum { BB_ONEDNN_ANY = -1 };

@@ -7,7 +7,7 @@
 
 #include "ops/cpu/device/cpu.h"
 
-enum { BB_DOT_COLUMNS = 64, BB_DOT_K_STEP_BYTES = 256, BB_DOT_QUAD_ROWS = 96 };
+enum { BB_DOT_COLUMNS = 64, BB_DOT_K_STEP_BYTES = 256, BB_DOT_LEFT_ROWS = 96, BB_DOT_PACK_TOKENS = 64 };
 
 /* Where a tile's results go. */
 typedef struct bb_dot_output {
@@ -44,13 +44,13 @@ typedef struct bb_dot_tokens {
     int64_t tokens, columns;
 } bb_dot_tokens;
 
-/* For dW: rows of A (columns of dy) over a run of tokens, each quantized with scale max/127. */
-typedef struct bb_dot_quads {
-    uint32_t *left; /* (k_steps, BB_DOT_QUAD_ROWS): four tokens of int8, zeros for missing ones */
-    int32_t *sums;  /* (BB_DOT_QUAD_ROWS): sum of each row's codes */
-    float *scales;  /* (BB_DOT_QUAD_ROWS) */
+/* For dW: rows of A (columns of dy) over a run of tokens, each quantized with a scale of its own, in the set's layout. */
+typedef struct bb_dot_left {
+    uint32_t *left; /* (k_steps, BB_DOT_LEFT_ROWS) words of int8 or int16, zeros for missing tokens and rows */
+    int32_t *sums;  /* (BB_DOT_LEFT_ROWS): sum of each row's codes, where the set uses it */
+    float *scales;  /* (BB_DOT_LEFT_ROWS) */
     int64_t rows;
-} bb_dot_quads;
+} bb_dot_left;
 
 /* f32 sums in memory: c = (add ? c : 0) + product. */
 typedef struct bb_dot_sums {
@@ -82,14 +82,15 @@ typedef struct bb_dot_operands {
     void (*transpose)(uint8_t *out, const uint8_t *k_steps, int64_t columns);
 } bb_dot_operands;
 
-/* The product of dW and its operands. */
+/* The product of dW and its operands. Its k-steps have one word of tokens per column. */
 typedef struct bb_dot_weight {
-    void (*pack_quads)(bb_dot_quads *a, const bb_dot_tokens *x);
-    /* Packs a panel of bytes x + 128 from codes x (tokens, columns), rows x_stride apart. Missing tokens are 128; missing
-     * columns are undefined. */
+    int64_t word_tokens; /* 4 in int8, 2 in int16 */
+    void (*pack_left)(bb_dot_left *a, const bb_dot_tokens *x);
+    /* Packs up to BB_DOT_PACK_TOKENS tokens of a panel, from codes x (tokens, columns), rows x_stride apart, in the set's layout.
+     * Missing tokens count as zeros; missing columns are undefined. */
     void (*pack_codes)(uint8_t *panel, const int8_t *x, int64_t x_stride, int64_t tokens, int64_t columns);
-    /* adds scale * sum_k a * x, the sum exact */
-    void (*add)(bb_dot_sums out, const bb_dot_quads *a, int64_t k_steps, const uint8_t *panel);
+    /* adds scale * sum_k a * x, the sum exact; panel: packed piece by piece, each of BB_DOT_PACK_TOKENS but the last */
+    void (*add)(bb_dot_sums out, const bb_dot_left *a, int64_t k_steps, const uint8_t *panel);
 } bb_dot_weight;
 
 extern const bb_dot_set bb_dot_generic;

@@ -5,7 +5,7 @@
 #include "ops/cpu/linear/dot_512_tile.h"
 #include "ops/cpu/linear/linear_kernels.h"
 
-enum { LEFT_ROWS = BB_DOT_QUAD_ROWS };
+enum { LEFT_ROWS = BB_DOT_LEFT_ROWS };
 
 /* 16 values rounded to bf16, half to even; NaN stays NaN. */
 INLINE __m256i round16(__m512 x) {
@@ -101,7 +101,7 @@ static UNINSTRUMENTED void transpose(uint8_t *out, const uint8_t *from, int64_t 
 
 /* ---- dW -------------------------------------------------------------------------------------------------------------------- */
 
-INLINE void add_tile(int rows, bool whole, int64_t row, const bb_dot_sums *out, const bb_dot_quads *a, int64_t k_steps,
+INLINE void add_tile(int rows, bool whole, int64_t row, const bb_dot_sums *out, const bb_dot_left *a, int64_t k_steps,
                      const uint8_t *panel) {
     sums acc;
     float *c = out->c + row * out->stride;
@@ -119,12 +119,12 @@ INLINE void add_tile(int rows, bool whole, int64_t row, const bb_dot_sums *out, 
     }
 }
 
-static UNINSTRUMENTED void add(bb_dot_sums out, const bb_dot_quads *a, int64_t k_steps, const uint8_t *panel) {
+static UNINSTRUMENTED void add(bb_dot_sums out, const bb_dot_left *a, int64_t k_steps, const uint8_t *panel) {
     TILES(add_tile, a->rows, out.columns, &out, a, k_steps, panel);
 }
 
 /* Columns of A, 16 to a vector. */
-enum { LEFT_VECTORS = BB_DOT_QUAD_ROWS / LANES };
+enum { LEFT_VECTORS = BB_DOT_LEFT_ROWS / LANES };
 #define EACH_LEFT(v) _Pragma("GCC unroll 6") for (int v = 0; v < LEFT_VECTORS; v++)
 
 /* columns 16 v on of x, times s */
@@ -132,7 +132,7 @@ INLINE __m512 scaled_columns(const uint8_t *x, bb_dtype dtype, float s, int64_t 
     return _mm512_mul_ps(load_row(x, dtype, (int64_t)LANES * v, lanes16(n, LANES * v)), _mm512_set1_ps(s));
 }
 
-INLINE void pack_tokens(bb_dot_quads *a, const bb_dot_tokens *from, bb_dtype dtype) {
+INLINE void pack_tokens(bb_dot_left *a, const bb_dot_tokens *from, bb_dtype dtype) {
     const uint8_t *x = from->x;
     const float *s = from->s;
     int64_t tokens = from->tokens, n = from->columns, x_bytes = from->stride * (int64_t)bb_dtype_bytes(dtype);
@@ -173,7 +173,7 @@ INLINE void pack_tokens(bb_dot_quads *a, const bb_dot_tokens *from, bb_dtype dty
     EACH_LEFT(v) _mm512_storeu_si512(a->sums + LANES * v, q_sums[v]);
 }
 
-static UNINSTRUMENTED void pack_quads(bb_dot_quads *a, const bb_dot_tokens *x) {
+static UNINSTRUMENTED void pack_left(bb_dot_left *a, const bb_dot_tokens *x) {
     if (x->dtype == BB_BF16) /* a constant for each type, so that each has its own loop */
         pack_tokens(a, x, BB_BF16);
     else
@@ -202,6 +202,6 @@ static UNINSTRUMENTED void pack_codes(uint8_t *panel, const int8_t *x, int64_t x
 const bb_dot_set bb_dot_vnni = {.k_steps = 1, .int8 = int8};
 const bb_dot_operands bb_dot_operands_vnni = {
     .row_sums = row_sums, .absmax = absmax, .quantize = quantize, .transpose = transpose};
-const bb_dot_weight bb_dot_weight_vnni = {.pack_quads = pack_quads, .pack_codes = pack_codes, .add = add};
+const bb_dot_weight bb_dot_weight_vnni = {.word_tokens = 4, .pack_left = pack_left, .pack_codes = pack_codes, .add = add};
 
 #endif

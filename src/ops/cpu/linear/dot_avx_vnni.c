@@ -56,13 +56,13 @@ INLINE void int8_tile(int rows, int64_t row, const bb_dot_output *out, const bb_
 
 static UNINSTRUMENTED void int8(bb_dot_output out, bb_dot_rows a, bb_dot_panel b) { TILES(int8_tile, a.count, &out, &a, &b); }
 
-INLINE void add_tile(int rows, int64_t row, const bb_dot_sums *out, const bb_dot_quads *a, int64_t k_steps,
+INLINE void add_tile(int rows, int64_t row, const bb_dot_sums *out, const bb_dot_left *a, int64_t k_steps,
                      const uint8_t *panel) {
     for (int64_t column = 0; column < out->columns; column += TILE_COLUMNS) {
         tile_sums sums;
         EACH_ROW(r) _mm_prefetch((const char *)(out->c + (row + r) * out->stride + column), _MM_HINT_T0);
         EACH_ROW(r) EACH_VECTOR(v) sums[r][v] = _mm256_set1_epi32(-128 * a->sums[row + r]);
-        multiply(rows, sums, (const uint8_t *)(a->left + row), 4, BB_DOT_QUAD_ROWS * 4, k_steps, panel + 4 * column);
+        multiply(rows, sums, (const uint8_t *)(a->left + row), 4, BB_DOT_LEFT_ROWS * 4, k_steps, panel + 4 * column);
         EACH_ROW(r) {
             float *c = out->c + (row + r) * out->stride + column;
             bb_dot_output to = {.y = c, .dtype = BB_F32, .residual = out->add ? c : NULL, .columns = out->columns - column};
@@ -71,11 +71,12 @@ INLINE void add_tile(int rows, int64_t row, const bb_dot_sums *out, const bb_dot
     }
 }
 
-static UNINSTRUMENTED void add(bb_dot_sums out, const bb_dot_quads *a, int64_t k_steps, const uint8_t *panel) {
+static UNINSTRUMENTED void add(bb_dot_sums out, const bb_dot_left *a, int64_t k_steps, const uint8_t *panel) {
     TILES(add_tile, a->rows, &out, a, k_steps, panel);
 }
 
 const bb_dot_set bb_dot_avx_vnni = {.k_steps = 1, .int8 = int8};
-const bb_dot_weight bb_dot_weight_avx_vnni = {.pack_quads = dot_pack_quads, .pack_codes = dot_pack_codes, .add = add};
+const bb_dot_weight bb_dot_weight_avx_vnni = {
+    .word_tokens = 4, .pack_left = dot_pack_left, .pack_codes = dot_pack_codes, .add = add};
 
 #endif

@@ -49,7 +49,7 @@ static inline int32_t dot_quantize(int8_t *q, const void *x, bb_dtype dtype, flo
     return sum;
 }
 
-/* out: (BB_DOT_QUAD_ROWS), columns of token t, times its scale; zeros past the last column */
+/* out: (BB_DOT_LEFT_ROWS), columns of token t, times its scale; zeros past the last column */
 static inline void dot_scaled_row(float *out, const bb_dot_tokens *x, int64_t t) {
     float s = x->s[t];
     if (x->dtype == BB_F32) { /* NOLINT(bugprone-branch-clone): the analyzer does not see through the pragma */
@@ -63,28 +63,35 @@ static inline void dot_scaled_row(float *out, const bb_dot_tokens *x, int64_t t)
     }
 }
 
-static inline void dot_pack_quads(bb_dot_quads *a, const bb_dot_tokens *x) {
-    enum { ROWS = BB_DOT_QUAD_ROWS, PREFETCH_TOKENS = 32 };
+/* a's rows and scales, max/limit of each column of x, and the inverse of each, 0 where that would be out of range. */
+static inline void dot_column_scales(bb_dot_left *a, float inverse[BB_DOT_LEFT_ROWS], const bb_dot_tokens *x, float limit) {
+    enum { ROWS = BB_DOT_LEFT_ROWS, PREFETCH_TOKENS = 32 };
     const int64_t element = (int64_t)bb_dtype_bytes(x->dtype);
-    float row[4][ROWS] = {{0}}, inverse[ROWS];
+    float row[ROWS] = {0};
     uint32_t max_bits[ROWS] = {0}; /* bit patterns: magnitudes compare as integers, with NaN largest */
     for (int64_t t = 0; t < x->tokens; t++) {
         if (t + PREFETCH_TOKENS < x->tokens) /* rows are too far apart for hardware prefetching */
             BB_SIMD_PREFETCH((const uint8_t *)x->x + (t + PREFETCH_TOKENS) * x->stride * element, x->columns * element, 0);
-        dot_scaled_row(row[0], x, t);
+        dot_scaled_row(row, x, t);
 #pragma omp simd
         for (int i = 0; i < ROWS; i++) {
-            uint32_t bits = bb_bits_of_f32(row[0][i]) & 0x7fffffffu;
+            uint32_t bits = bb_bits_of_f32(row[i]) & 0x7fffffffu;
             max_bits[i] = bits > max_bits[i] ? bits : max_bits[i];
         }
     }
+    a->rows = x->columns;
     for (int i = 0; i < ROWS; i++) {
-        a->scales[i] = bb_f32_from_bits(max_bits[i]) * (1.0f / 127.0f);
+        a->scales[i] = bb_f32_from_bits(max_bits[i]) * (1.0f / limit);
         if (a->scales[i] < BB_MIN_GRADIENT_SCALE) a->scales[i] = 0;
         inverse[i] = a->scales[i] == 0 ? 0 : 1 / a->scales[i];
-        a->sums[i] = 0;
     }
-    a->rows = x->columns;
+}
+
+static inline void dot_pack_left(bb_dot_left *a, const bb_dot_tokens *x) {
+    enum { ROWS = BB_DOT_LEFT_ROWS };
+    float row[4][ROWS] = {{0}}, inverse[ROWS];
+    dot_column_scales(a, inverse, x, INT8_MAX);
+    memset(a->sums, 0, ROWS * sizeof *a->sums);
     uint32_t *left = a->left;
     for (int64_t t = 0; t < x->tokens; t += 4, left += ROWS) {
         for (int64_t i = 0; i < 4; i++)

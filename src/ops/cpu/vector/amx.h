@@ -22,7 +22,7 @@ typedef struct bb_amx_config {
 
 /* Registers 0..3 are sums, 4 and 5 left operands, 6 and 7 right operands: 0 = 4 * 6, 1 = 4 * 7, 2 = 5 * 6, 3 = 5 * 7. The left
  * operands and their sums have `rows0` and `rows1` rows, 1..16 each. All are zeroed. */
-BB_AMX_TARGET static inline void bb_amx_configure(int rows0, int rows1) {
+static inline void bb_amx_configure(int rows0, int rows1) {
     bb_amx_config c = {.palette = 1};
     const int rows[8] = {rows0, rows0, rows1, rows1, rows0, rows1, BB_AMX_ROWS, BB_AMX_ROWS};
     for (int i = 0; i < 8; i++) {
@@ -32,8 +32,8 @@ BB_AMX_TARGET static inline void bb_amx_configure(int rows0, int rows1) {
     __asm__ volatile("ldtilecfg %0" : : "m"(c));
 }
 
-BB_AMX_TARGET static inline void bb_amx_open(void) { bb_amx_configure(BB_AMX_ROWS, BB_AMX_ROWS); }
-BB_AMX_TARGET static inline void bb_amx_close(void) { __asm__ volatile("tilerelease" : :); }
+static inline void bb_amx_open(void) { bb_amx_configure(BB_AMX_ROWS, BB_AMX_ROWS); }
+static inline void bb_amx_close(void) { __asm__ volatile("tilerelease" : :); }
 
 #define BB_AMX_ZERO(tile) __asm__ volatile("tilezero %%tmm" #tile : :)
 #define BB_AMX_LOAD(tile, from, stride_bytes)                                                                                  \

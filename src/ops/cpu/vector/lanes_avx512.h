@@ -61,7 +61,7 @@ LANES_INLINE void vstore_bf16(bb_bf16 *y, vf x, int64_t n) {
 
 /* The first n <= VL elements at p, then zeros. */
 LANES_INLINE vf vload_bf16_first(const bb_bf16 *p, int64_t n) {
-    __m256i half = _mm256_maskz_loadu_epi16(first_lanes(n), p);
+    __m256i half = n == VL ? _mm256_loadu_si256((const __m256i_u *)p) : _mm256_maskz_loadu_epi16(first_lanes(n), p);
     return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(half), 16));
 }
 

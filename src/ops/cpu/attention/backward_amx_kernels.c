@@ -1,20 +1,18 @@
 // SPDX-License-Identifier: MIT
-/* The backward pass over a run of key tiles on AMX, like attention_backward_tile.h, in bf16, with the vector vocabulary of
- * VNNI. Scores are computed transposed, with keys as rows, so that p and ds are already the left operands that dv and dk need;
- * dq is summed transposed. Everything is padded with zeros to blocks of 32. */
-#ifndef BB_OPS_CPU_ATTENTION_BACKWARD_AMX_H
-#define BB_OPS_CPU_ATTENTION_BACKWARD_AMX_H
-
+/* The gradient of attention on AMX, in bf16. Scores are computed transposed, with keys as rows, so that p and ds are already the left
+ * operands that dv and dk need; dq is summed transposed. Everything is padded with zeros to blocks of 32. */
 #include "ops/cpu/attention/attention_amx.h"
+#include "ops/cpu/attention/backward_rows.h"
 
 enum {
-    AMX_KEY_BLOCKS = ATTENTION_KEYS / AMX_SIDE,
-    AMX_QUERIES = 256, /* per tile; dk and dv pass through the tile registers once per tile */
-    AMX_QUERY_BLOCKS = AMX_QUERIES / AMX_SIDE,
+    QUERIES = 256, /* of a tile; dk and dv pass through the tile registers once per tile */
+    KEYS = 128,
+    KEY_BLOCKS = KEYS / AMX_SIDE,
+    QUERY_BLOCKS = QUERIES / AMX_SIDE,
     AMX_BLOCK = AMX_SIDE * AMX_SIDE
 };
 
-/* Scratch of a task. Dp: D rounded up to 32; G, Tp as in attention_backward_tile.h. */
+/* Scratch of a task. Dp: D rounded up to 32; Tp: Tq rounded up to QUERIES. */
 typedef struct amx_buffers {
     uint32_t *q_transposed, *do_transposed; /* (G, Tp / 32, Dp / 2, 32): words of two d, one query per column */
     uint32_t *q_pairs, *do_pairs;           /* (G, Tp / 32, 16, Dp): words of two queries */
@@ -25,57 +23,58 @@ typedef struct amx_buffers {
     float *s, *dp;                          /* two of (32, 32) */
     float *dk, *dv;                         /* (KEYS, Dp) */
     float *lse, *delta;                     /* (G, Tp) */
+    int64_t width;                          /* Dp */
+    vf c;                                   /* log2 e / sqrt(D) */
 } amx_buffers;
 
-KERNEL amx_buffers amx_layout(bb_arena *arena, const bb_attention *a) {
-    size_t dp = (size_t)bb_round_up(a->D, AMX_SIDE), rows = (size_t)(a->H / a->Hk * bb_round_up(a->Tq, ATTENTION_QUERIES));
-    size_t bf16 = sizeof(bb_bf16), f32 = sizeof(float), scores = ATTENTION_KEYS * AMX_QUERIES * bf16;
-    amx_buffers f;
+static amx_buffers layout(bb_arena *arena, const bb_attention *a) {
+    size_t dp = (size_t)bb_round_up(a->D, AMX_SIDE), rows = (size_t)(a->H / a->Hk * bb_round_up(a->Tq, QUERIES));
+    size_t bf16 = sizeof(bb_bf16), f32 = sizeof(float), scores = KEYS * QUERIES * bf16;
+    amx_buffers f = {.width = (int64_t)dp, .c = vset1((float)(M_LOG2E / sqrt((double)a->D)))};
     f.q_transposed = bb_arena_alloc(arena, rows * dp * bf16);
     f.do_transposed = bb_arena_alloc(arena, rows * dp * bf16);
     f.q_pairs = bb_arena_alloc(arena, rows * dp * bf16);
     f.do_pairs = bb_arena_alloc(arena, rows * dp * bf16);
-    f.k_rows = bb_arena_alloc(arena, ATTENTION_KEYS * dp * bf16);
-    f.v_rows = bb_arena_alloc(arena, ATTENTION_KEYS * dp * bf16);
-    f.k_columns = bb_arena_alloc(arena, ATTENTION_KEYS * dp * bf16);
+    f.k_rows = bb_arena_alloc(arena, KEYS * dp * bf16);
+    f.v_rows = bb_arena_alloc(arena, KEYS * dp * bf16);
+    f.k_columns = bb_arena_alloc(arena, KEYS * dp * bf16);
     f.p = bb_arena_alloc(arena, scores);
     f.ds = bb_arena_alloc(arena, scores);
     f.ds_pairs = bb_arena_alloc(arena, scores);
     f.s = bb_arena_alloc(arena, 2 * AMX_BLOCK * f32);
     f.dp = bb_arena_alloc(arena, 2 * AMX_BLOCK * f32);
-    f.dk = bb_arena_alloc(arena, ATTENTION_KEYS * dp * f32);
-    f.dv = bb_arena_alloc(arena, ATTENTION_KEYS * dp * f32);
+    f.dk = bb_arena_alloc(arena, KEYS * dp * f32);
+    f.dv = bb_arena_alloc(arena, KEYS * dp * f32);
     f.lse = bb_arena_alloc(arena, rows * f32);
     f.delta = bb_arena_alloc(arena, rows * f32);
     return f;
 }
 
-KERNEL size_t amx_backward_bytes(const bb_attention *a) {
+static size_t bytes(const bb_attention *a) {
     bb_arena measure = {0};
-    amx_layout(&measure, a);
+    layout(&measure, a);
     return measure.used;
 }
 
 /* A task's dq is (G, Tp / 32, Dp, 32). */
-KERNEL int64_t amx_dq_ld(int64_t D) { return bb_round_up(D, AMX_SIDE); }
+static int64_t dq_ld(int64_t D) { return bb_round_up(D, AMX_SIDE); }
 
 /* ---- packing --------------------------------------------------------------------------------------------------------- */
 
 /* Loads 16 rows of 32 elements; only the first `rows` and `n` are valid, the rest become zeros. */
-INLINE void load_square(__m512i x[16], const bb_bf16 *src, int64_t stride, int64_t rows, int64_t n) {
+LANES_INLINE void load_square(__m512i x[16], const bb_bf16 *src, int64_t stride, int64_t rows, int64_t n) {
     __mmask32 mask = n >= 32 ? 0xffffffffu : (__mmask32)((1u << n) - 1);
     for (int r = 0; r < 16; r++) x[r] = r < rows ? _mm512_maskz_loadu_epi16(mask, src + r * stride) : _mm512_setzero_si512();
 }
 
 /* Interleaves rows 2i and 2i + 1 into words: columns 0..15 in low[i], 16..31 in high[i]. */
-INLINE void pair_rows(__m512i low[8], __m512i high[8], const __m512i x[16]) {
+LANES_INLINE void pair_rows(__m512i low[8], __m512i high[8], const __m512i x[16]) {
     for (int i = 0; i < 8; i++) bb_pair_rows16(&low[i], &high[i], x[2 * i], x[2 * i + 1]);
 }
 
 /* Packs `rows` rows as q_transposed and q_pairs. */
-KERNEL void pack_queries(uint32_t *transposed, uint32_t *pairs, const bb_bf16 *src, int64_t stride, int64_t rows,
-                         int64_t padded, int64_t D) {
-    int64_t dp = bb_round_up(D, AMX_SIDE);
+static void pack_queries(uint32_t *transposed, uint32_t *pairs, const bb_bf16 *src, int64_t stride, int64_t rows, int64_t D) {
+    int64_t dp = bb_round_up(D, AMX_SIDE), padded = bb_round_up(rows, QUERIES);
     for (int64_t r = 0; r < padded; r += 16)
         for (int64_t d = 0; d < D; d += 32) {
             uint32_t *to = transposed + r / AMX_SIDE * (AMX_SIDE * dp / 2) + d / 2 * AMX_SIDE + r % AMX_SIDE;
@@ -94,9 +93,9 @@ KERNEL void pack_queries(uint32_t *transposed, uint32_t *pairs, const bb_bf16 *s
 }
 
 /* Packs `keys` rows, padded to KEYS: as rows and, unless columns is NULL, as columns. */
-KERNEL void pack_keys(bb_bf16 *rows, bb_bf16 *columns, const bb_bf16 *src, int64_t stride, int64_t keys, int64_t D) {
+static void pack_keys(bb_bf16 *rows, bb_bf16 *columns, const bb_bf16 *src, int64_t stride, int64_t keys, int64_t D) {
     int64_t dp = bb_round_up(D, AMX_SIDE);
-    for (int64_t r = 0; r < ATTENTION_KEYS; r += 32)
+    for (int64_t r = 0; r < KEYS; r += 32)
         for (int64_t d = 0; d < D; d += 32) {
             __m512i x[16], low[16], high[16];
             for (int half = 0; half < 2; half++) {
@@ -109,8 +108,8 @@ KERNEL void pack_keys(bb_bf16 *rows, bb_bf16 *columns, const bb_bf16 *src, int64
             bb_transpose16(low);
             bb_transpose16(high);
             for (int i = 0; i < 16; i++) {
-                _mm512_storeu_si512(columns + (d + i) * ATTENTION_KEYS + r, low[i]);
-                _mm512_storeu_si512(columns + (d + 16 + i) * ATTENTION_KEYS + r, high[i]);
+                _mm512_storeu_si512(columns + (d + i) * KEYS + r, low[i]);
+                _mm512_storeu_si512(columns + (d + 16 + i) * KEYS + r, high[i]);
             }
         }
 }
@@ -127,14 +126,14 @@ typedef struct amx_pending {
 } amx_pending;
 
 /* low, then high, in bf16. (In assembler: the set's functions are compiled for processors without this instruction.) */
-INLINE __m512i two_bf16(vf low, vf high) {
+LANES_INLINE __m512i two_bf16(vf low, vf high) {
     __m512i rounded;
     __asm__("vcvtne2ps2bf16 %1, %2, %0" : "=v"(rounded) : "v"(low), "v"(high));
     return rounded;
 }
 
 /* Two rows of the block. whole: all its queries see all its keys. */
-INLINE void amx_softmax_two_rows(const amx_pending *w, vf c, bool whole) {
+LANES_INLINE void softmax_two_rows(const amx_pending *w, vf c, bool whole) {
     const __m512i interleave = _mm512_set_epi16(31, 15, 30, 14, 29, 13, 28, 12, 27, 11, 26, 10, 25, 9, 24, 8, 23, 7, 22, 6, 21,
                                                 5, 20, 4, 19, 3, 18, 2, 17, 1, 16, 0);
     int64_t r = w->row;
@@ -160,18 +159,23 @@ INLINE void amx_softmax_two_rows(const amx_pending *w, vf c, bool whole) {
 }
 
 /* Up to `count` rows of the block. */
-INLINE void amx_softmax_rows(amx_pending *w, int64_t count, vf c) {
+LANES_INLINE void softmax_rows(amx_pending *w, int64_t count, vf c) {
     int64_t end = bb_clamp(w->row + count, 0, AMX_SIDE);
     if (w->diagonal >= AMX_SIDE - 1)
-        for (; w->row < end; w->row += 2) amx_softmax_two_rows(w, c, true);
+        for (; w->row < end; w->row += 2) softmax_two_rows(w, c, true);
     else
-        for (; w->row < end; w->row += 2) amx_softmax_two_rows(w, c, false);
+        for (; w->row < end; w->row += 2) softmax_two_rows(w, c, false);
 }
 
-/* c, whose rows are c_stride bytes apart, = or (`add`) += the product over `k_blocks` times 32 elements of k. With each of them
- * `each` rows of `meanwhile` are processed while the tiles are busy. */
-INLINE void amx_product(bool add, float *c, int64_t c_stride, amx_sides x, int64_t k_blocks, amx_pending *meanwhile,
-                        int64_t each, vf scale) {
+/* What is done between products, while the tiles are busy: with each of them `each` rows of `pending`, unless NULL. */
+typedef struct amx_meanwhile {
+    amx_pending *pending;
+    int64_t each;
+    vf c;
+} amx_meanwhile;
+
+/* c, whose rows are c_stride bytes apart, = or (`add`) += the product over `k_blocks` times 32 elements of k. */
+LANES_INLINE void amx_product(bool add, float *c, int64_t c_stride, amx_sides x, int64_t k_blocks, amx_meanwhile meanwhile) {
     const char *a = x.a, *b = x.b;
     amx_init_sums(add, c, c_stride);
     for (int64_t i = 0; i < k_blocks; i++, a += x.a_k_stride, b += x.b_k_stride) {
@@ -183,123 +187,121 @@ INLINE void amx_product(bool add, float *c, int64_t c_stride, amx_sides x, int64
         BB_AMX_LOAD(5, a + BB_AMX_ROWS * x.a_stride, x.a_stride);
         BB_AMX_BF16(2, 5, 6);
         BB_AMX_BF16(3, 5, 7);
-        if (meanwhile) amx_softmax_rows(meanwhile, each, scale);
+        if (meanwhile.pending) softmax_rows(meanwhile.pending, meanwhile.each, meanwhile.c);
     }
     amx_store_sums(c, c_stride);
 }
 
-/* Computes p and ds of `blocks` blocks of packed queries against the packed tile of keys in f. last: for each block of queries,
- * the last block of keys it sees; -1 if none. */
-KERNEL void amx_weights(const amx_buffers *f, const int64_t *last, int64_t blocks, int64_t packed, const float *lse,
-                        const float *delta, int64_t diagonal, int64_t D) {
-    int64_t dp = bb_round_up(D, AMX_SIDE), d_blocks = dp / AMX_SIDE, block_words = AMX_SIDE * dp / 2, odd = 0;
-    int64_t row_bytes = dp * 2, block_bytes = AMX_SIDE * (int64_t)sizeof(float), each = bb_round_up(16 / d_blocks, 2);
-    vf c = vset1((float)(M_LOG2E / sqrt((double)D)));
+/* A tile of packed queries: `blocks` blocks from row `packed` on; query i sees the keys of the packed tile up to i + diagonal. */
+typedef struct query_tile {
+    int64_t packed, blocks, keys, diagonal;
+    int64_t last[QUERY_BLOCKS]; /* for each block of queries, the last block of keys it sees; -1 if none */
+} query_tile;
+
+/* Computes p and ds. */
+static void amx_weights(const amx_buffers *f, const query_tile *t) {
+    int64_t dp = f->width, d_blocks = dp / AMX_SIDE, block_words = AMX_SIDE * dp / 2, odd = 0;
+    int64_t row_bytes = dp * 2, block_bytes = AMX_SIDE * (int64_t)sizeof(float);
+    const float *lse = f->lse + t->packed, *delta = f->delta + t->packed;
     amx_pending previous = {.row = AMX_SIDE}; /* nothing pending */
-    for (int64_t i = 0; i < blocks; i++) {
-        const uint32_t *q = f->q_transposed + packed * dp / 2 + i * block_words;
-        const uint32_t *d_o = f->do_transposed + packed * dp / 2 + i * block_words;
-        for (int64_t j = 0; j <= last[i]; j++, odd ^= 1) {
+    const amx_meanwhile meanwhile = {&previous, bb_round_up(16 / d_blocks, 2), f->c};
+    for (int64_t i = 0; i < t->blocks; i++) {
+        const uint32_t *q = f->q_transposed + t->packed * dp / 2 + i * block_words;
+        const uint32_t *d_o = f->do_transposed + t->packed * dp / 2 + i * block_words;
+        for (int64_t j = 0; j <= t->last[i]; j++, odd ^= 1) {
             float *s = f->s + odd * AMX_BLOCK, *d_p = f->dp + odd * AMX_BLOCK;
-            int64_t row = j * AMX_SIDE * dp, at = (j * AMX_QUERY_BLOCKS + i) * AMX_BLOCK;
+            int64_t row = j * AMX_SIDE * dp, at = (j * QUERY_BLOCKS + i) * AMX_BLOCK;
             amx_product(false, s, block_bytes,
                         (amx_sides){f->k_rows + row, q, row_bytes, block_bytes, BB_AMX_BYTES, BB_AMX_ROWS * block_bytes},
-                        d_blocks, &previous, each, c);
+                        d_blocks, meanwhile);
             amx_product(false, d_p, block_bytes,
                         (amx_sides){f->v_rows + row, d_o, row_bytes, block_bytes, BB_AMX_BYTES, BB_AMX_ROWS * block_bytes},
-                        d_blocks, &previous, each, c);
-            amx_softmax_rows(&previous, AMX_SIDE, c);
+                        d_blocks, meanwhile);
+            softmax_rows(&previous, AMX_SIDE, f->c);
             previous = (amx_pending){s,
                                      d_p,
                                      lse + i * AMX_SIDE,
                                      delta + i * AMX_SIDE,
                                      f->p + at,
                                      f->ds + at,
-                                     f->ds_pairs + (i * AMX_KEY_BLOCKS + j) * (AMX_BLOCK / 2),
+                                     f->ds_pairs + (i * KEY_BLOCKS + j) * (AMX_BLOCK / 2),
                                      0,
-                                     (i - j) * AMX_SIDE + diagonal};
+                                     (i - j) * AMX_SIDE + t->diagonal};
         }
     }
-    amx_softmax_rows(&previous, AMX_SIDE, c);
+    softmax_rows(&previous, AMX_SIDE, f->c);
 }
 
-/* Accumulates `blocks` blocks of packed queries against the packed tile of keys into dk and dv in f, and into dq (blocks, Dp,
- * 32). */
-KERNEL void amx_tile(const amx_buffers *f, float *dq, int64_t blocks, int64_t packed, const float *lse, const float *delta,
-                     int64_t keys, int64_t diagonal, int64_t D) {
-    int64_t dp = bb_round_up(D, AMX_SIDE), block_words = AMX_SIDE * dp / 2, dp_bytes = dp * (int64_t)sizeof(float);
-    int64_t key_blocks = (keys + AMX_SIDE - 1) / AMX_SIDE, last[AMX_QUERY_BLOCKS];
+/* Accumulates the tile into dk and dv in f, and into dq (blocks, Dp, 32). */
+static void amx_tile(const amx_buffers *f, float *dq, query_tile *t) {
+    int64_t dp = f->width, block_words = AMX_SIDE * dp / 2, dp_bytes = dp * (int64_t)sizeof(float);
+    int64_t key_blocks = bb_ceil_div(t->keys, AMX_SIDE);
     const int64_t block_bytes = AMX_SIDE * (int64_t)sizeof(float), p_bytes = AMX_BLOCK * (int64_t)sizeof(bb_bf16);
-    for (int64_t i = 0; i < blocks; i++) {
-        int64_t sees = i * AMX_SIDE + AMX_SIDE - 1 + diagonal;
-        last[i] = sees < 0 ? -1 : bb_clamp(sees / AMX_SIDE, 0, key_blocks - 1);
+    const amx_meanwhile nothing = {.pending = NULL};
+    for (int64_t i = 0; i < t->blocks; i++) {
+        int64_t sees = i * AMX_SIDE + AMX_SIDE - 1 + t->diagonal;
+        t->last[i] = sees < 0 ? -1 : bb_clamp(sees / AMX_SIDE, 0, key_blocks - 1);
     }
-    amx_weights(f, last, blocks, packed, lse, delta, diagonal, D);
+    amx_weights(f, t);
     for (int64_t j = 0; j < key_blocks; j++) {
         int64_t first = 0; /* first block of queries that sees these keys; all later ones do too */
-        while (first < blocks && last[first] < j) first++;
-        int64_t k_blocks = blocks - first, at = (j * AMX_QUERY_BLOCKS + first) * AMX_BLOCK;
+        while (first < t->blocks && t->last[first] < j) first++;
+        int64_t k_blocks = t->blocks - first, at = (j * QUERY_BLOCKS + first) * AMX_BLOCK;
         if (k_blocks == 0) break;
         for (int64_t d = 0; d < dp; d += AMX_SIDE) {
-            int64_t to = j * AMX_SIDE * dp + d, from = (packed / AMX_SIDE + first) * block_words + d;
+            int64_t to = j * AMX_SIDE * dp + d, from = (t->packed / AMX_SIDE + first) * block_words + d;
             amx_sides v = {f->p + at, f->do_pairs + from, BB_AMX_BYTES, dp_bytes, p_bytes, block_words * 4};
             amx_sides k = {f->ds + at, f->q_pairs + from, BB_AMX_BYTES, dp_bytes, p_bytes, block_words * 4};
-            amx_product(true, f->dv + to, dp_bytes, v, k_blocks, NULL, 0, vset1(0.0f));
-            amx_product(true, f->dk + to, dp_bytes, k, k_blocks, NULL, 0, vset1(0.0f));
+            amx_product(true, f->dv + to, dp_bytes, v, k_blocks, nothing);
+            amx_product(true, f->dk + to, dp_bytes, k, k_blocks, nothing);
         }
     }
-    for (int64_t i = 0; i < blocks; i++)
+    for (int64_t i = 0; i < t->blocks; i++)
         for (int64_t d = 0; d < dp; d += AMX_SIDE)
             amx_product(true, dq + (i * dp + d) * AMX_SIDE, block_bytes,
-                        (amx_sides){f->k_columns + d * ATTENTION_KEYS, f->ds_pairs + i * AMX_KEY_BLOCKS * (AMX_BLOCK / 2),
-                                    ATTENTION_KEYS * 2, block_bytes, BB_AMX_BYTES, p_bytes},
-                        last[i] + 1, NULL, 0, vset1(0.0f));
+                        (amx_sides){f->k_columns + d * KEYS, f->ds_pairs + i * KEY_BLOCKS * (AMX_BLOCK / 2), KEYS * 2,
+                                    block_bytes, BB_AMX_BYTES, p_bytes},
+                        t->last[i] + 1, nothing);
 }
 
-/* Like backward_keys. */
-KERNEL void amx_backward_keys(const backward_keys_task *task, void *scratch) {
+static void key_tiles(const backward_keys_task *task, void *scratch) {
     const backward_arrays *x = task->x;
     const bb_attention *a = x->a;
-    int64_t b = task->b, head = task->head, first = task->first, last = task->last;
-    float *dq = task->dq;
     bb_arena arena = {scratch, 0};
-    amx_buffers f = amx_layout(&arena, a);
-    int64_t D = a->D, G = a->H / a->Hk, dp = bb_round_up(D, AMX_SIDE), padded = bb_round_up(a->Tq, ATTENTION_QUERIES);
+    amx_buffers f = layout(&arena, a);
+    int64_t D = a->D, G = a->H / a->Hk, dp = f.width, padded = bb_round_up(a->Tq, QUERIES);
     int64_t see = a->Tk - a->Tq, half = padded * dp / 2; /* words per head */
-    float scale = (float)(1.0 / sqrt((double)D));
-
-    memset(dq, 0, (size_t)(G * padded * dp) * sizeof *dq);
+    memset(task->dq, 0, (size_t)(G * padded * dp) * sizeof *task->dq);
     for (int64_t g = 0; g < G; g++) {
-        int64_t row = b * a->Tq, h = (head * G + g) * D;
-        row_statistics(f.lse + g * padded, f.delta + g * padded, x, b, head * G + g);
-        pack_queries(f.q_transposed + g * half, f.q_pairs + g * half, x->q + row * a->q_stride + h, a->q_stride, a->Tq, padded,
+        int64_t row = task->b * a->Tq, h = task->head * G + g;
+        row_statistics(f.lse + g * padded, f.delta + g * padded, x, task->b, h, padded);
+        pack_queries(f.q_transposed + g * half, f.q_pairs + g * half, x->q + row * a->q_stride + h * D, a->q_stride, a->Tq, D);
+        pack_queries(f.do_transposed + g * half, f.do_pairs + g * half, x->d_o + row * a->o_stride + h * D, a->o_stride, a->Tq,
                      D);
-        pack_queries(f.do_transposed + g * half, f.do_pairs + g * half, x->d_o + row * a->o_stride + h, a->o_stride, a->Tq,
-                     padded, D);
     }
     bb_amx_open();
-    for (int64_t key0 = first * ATTENTION_KEYS; key0 < last * ATTENTION_KEYS && key0 < a->Tk; key0 += ATTENTION_KEYS) {
-        int64_t keys = bb_clamp(a->Tk - key0, 0, ATTENTION_KEYS), at = b * a->kv_batch_stride + key0 * a->kv_stride + head * D;
-        int64_t t_first = bb_clamp(key0 - see, 0, a->Tq) / ATTENTION_QUERIES * ATTENTION_QUERIES;
+    for (int64_t key0 = task->first * KEYS; key0 < task->last * KEYS && key0 < a->Tk; key0 += KEYS) {
+        int64_t keys = bb_min(a->Tk - key0, KEYS), at = task->b * a->kv_batch_stride + key0 * a->kv_stride + task->head * D;
+        int64_t first = bb_clamp(key0 - see, 0, a->Tq) / QUERIES * QUERIES;
         pack_keys(f.k_rows, f.k_columns, x->k + at, a->kv_stride, keys, D);
         pack_keys(f.v_rows, NULL, x->v + at, a->kv_stride, keys, D);
-        memset(f.dk, 0, (size_t)(ATTENTION_KEYS * dp) * sizeof *f.dk);
-        memset(f.dv, 0, (size_t)(ATTENTION_KEYS * dp) * sizeof *f.dv);
+        memset(f.dk, 0, (size_t)(KEYS * dp) * sizeof *f.dk);
+        memset(f.dv, 0, (size_t)(KEYS * dp) * sizeof *f.dv);
         for (int64_t g = 0; g < G; g++)
-            for (int64_t t = t_first; t < a->Tq; t += AMX_QUERIES) {
-                int64_t blocks = bb_clamp((a->Tq - t + AMX_SIDE - 1) / AMX_SIDE, 1, AMX_QUERY_BLOCKS),
-                        at_query = g * padded + t;
-                amx_tile(&f, dq + at_query * dp, blocks, at_query, f.lse + at_query, f.delta + at_query, keys, t + see - key0,
-                         D);
+            for (int64_t q0 = first; q0 < a->Tq; q0 += QUERIES) {
+                query_tile tile = {.packed = g * padded + q0,
+                                   .blocks = bb_clamp(bb_ceil_div(a->Tq - q0, AMX_SIDE), 1, QUERY_BLOCKS),
+                                   .keys = keys,
+                                   .diagonal = q0 + see - key0};
+                amx_tile(&f, task->dq + tile.packed * dp, &tile);
             }
-        store_rows(x->dk + at, a->kv_stride, f.dk, dp, scale, keys, D);
-        store_rows(x->dv + at, a->kv_stride, f.dv, dp, 1.0f, keys, D);
+        store_rows(x->dk + at, a->kv_stride, f.dk, dp, keys, D, (float)(1.0 / sqrt((double)D)));
+        store_rows(x->dv + at, a->kv_stride, f.dv, dp, keys, D, 1.0f);
     }
     bb_amx_close();
 }
 
-/* Like finish_dq. */
-KERNEL void amx_finish_dq(const backward_rows_task *task) {
+static void finish_dq(const backward_rows_task *task) {
     const backward_arrays *x = task->x;
     const bb_attention *a = x->a;
     const float *parts = task->parts;
@@ -317,8 +319,9 @@ KERNEL void amx_finish_dq(const backward_rows_task *task) {
             }
             bb_transpose16(y);
             for (int i = 0; i < 16 && r + i < rows; i++)
-                store_bf16(to + i * a->q_stride, _mm512_castsi512_ps(y[i]), bb_clamp(D - d, 0, VL));
+                vstore_bf16(to + i * a->q_stride, _mm512_castsi512_ps(y[i]), bb_clamp(D - d, 0, VL));
         }
 }
 
-#endif
+const bb_backward_set SET_NAME(bb_backward) = {
+    .queries = QUERIES, .keys = KEYS, .bytes = bytes, .dq_ld = dq_ld, .key_tiles = key_tiles, .finish_dq = finish_dq};

@@ -1,50 +1,52 @@
 // SPDX-License-Identifier: MIT
 /* The forward pass for training over a tile of queries on AMX, with the accuracy of f32: an f32 number is the sum of three
  * bf16 parts, each the leading eight bits of what the previous ones leave. A product is the six products of parts whose ranks
- * sum to at most two; the rest is about as much as f32 rounds away. With the vector vocabulary of VNNI. Everything is padded
- * with zeros to blocks of 32. */
-#ifndef BB_OPS_CPU_ATTENTION_FORWARD_AMX_H
-#define BB_OPS_CPU_ATTENTION_FORWARD_AMX_H
-
+ * sum to at most two; the rest is about as much as f32 rounds away. Everything is padded with zeros to blocks of 32. */
 #include "ops/cpu/attention/attention_amx.h"
+#include "ops/cpu/attention/training_softmax.h"
 
-enum { PARTS = 3, AMX_KEY_BLOCKS = ATTENTION_KEYS / AMX_SIDE };
+enum {
+    PARTS = 3,
+    KEYS = 128, /* of a packed tile */
+    ROWS = 32   /* queries processed against it at a time: their scores stay in the first-level cache */
+};
 
 /* Scratch of a task; parts are contiguous. Dp: D rounded up to 32. */
 typedef struct split_buffers {
-    forward_buffers f; /* s: two of (ROWS, KEYS); o: (QUERIES, Dp); alpha: two of (ROWS) */
-    bb_bf16 *q;        /* (PARTS, QUERIES, Dp) */
-    uint32_t *k;       /* (PARTS, KEYS / 32, Dp / 2, 32): words of two d, one key per column */
-    uint32_t *v;       /* (PARTS, KEYS / 2, Dp): words of two keys */
-    bb_bf16 *p;        /* (PARTS, ROWS, KEYS) */
+    softmax_state state;
+    float *s;     /* two of (ROWS, KEYS): raw scores */
+    float *alpha; /* two of (ROWS): 2^(old max - new max) */
+    bb_bf16 *q;   /* (PARTS, QUERIES, Dp) */
+    uint32_t *k;  /* (PARTS, KEYS / 32, Dp / 2, 32): words of two d, one key per column */
+    uint32_t *v;  /* (PARTS, KEYS / 2, Dp): words of two keys */
+    bb_bf16 *p;   /* (PARTS, ROWS, KEYS) */
     int64_t dp;
+    vf c; /* log2 e / sqrt(D) */
 } split_buffers;
 
-KERNEL split_buffers split_layout(bb_arena *arena, int64_t D) {
-    split_buffers b = {.dp = bb_round_up(D, AMX_SIDE)};
+static split_buffers layout(bb_arena *arena, int64_t D) {
+    split_buffers b = {.dp = bb_round_up(D, AMX_SIDE), .c = vset1((float)(M_LOG2E / sqrt((double)D)))};
     size_t dp = (size_t)b.dp, part = PARTS * sizeof(bb_bf16);
-    b.f.s = bb_arena_alloc(arena, (size_t)2 * ATTENTION_ROWS * ATTENTION_KEYS * sizeof(float));
-    b.f.o = bb_arena_alloc(arena, ATTENTION_QUERIES * dp * sizeof(float));
-    b.f.sum = bb_arena_alloc(arena, ATTENTION_QUERIES * VL * sizeof(float));
-    b.f.max = bb_arena_alloc(arena, ATTENTION_QUERIES * sizeof(float));
-    b.f.alpha = bb_arena_alloc(arena, (size_t)2 * ATTENTION_ROWS * sizeof(float));
-    b.q = bb_arena_alloc(arena, ATTENTION_QUERIES * dp * part);
-    b.k = bb_arena_alloc(arena, ATTENTION_KEYS * dp * part);
-    b.v = bb_arena_alloc(arena, ATTENTION_KEYS * dp * part);
-    b.p = bb_arena_alloc(arena, ATTENTION_ROWS * ATTENTION_KEYS * part);
+    b.state = softmax_layout(arena, b.dp);
+    b.s = bb_arena_alloc(arena, (size_t)2 * ROWS * KEYS * sizeof(float));
+    b.alpha = bb_arena_alloc(arena, (size_t)2 * ROWS * sizeof(float));
+    b.q = bb_arena_alloc(arena, QUERIES * dp * part);
+    b.k = bb_arena_alloc(arena, KEYS * dp * part);
+    b.v = bb_arena_alloc(arena, KEYS * dp * part);
+    b.p = bb_arena_alloc(arena, ROWS * KEYS * part);
     return b;
 }
 
-KERNEL size_t split_bytes(int64_t D) {
+static size_t bytes(int64_t D) {
     bb_arena measure = {0};
-    split_layout(&measure, D);
+    layout(&measure, D);
     return measure.used;
 }
 
 /* ---- parts ----------------------------------------------------------------------------------------------------------- */
 
 /* Splits x and y into parts, one bf16 vector per part: x's then y's, or, if `paired`, words of one of each. Exact. */
-INLINE void split_two(__m512i out[PARTS], vf x, vf y, bool paired) {
+LANES_INLINE void split_two(__m512i out[PARTS], vf x, vf y, bool paired) {
     const __m512i one_after_another = _mm512_set_epi16(63, 61, 59, 57, 55, 53, 51, 49, 47, 45, 43, 41, 39, 37, 35, 33, 31, 29,
                                                        27, 25, 23, 21, 19, 17, 15, 13, 11, 9, 7, 5, 3, 1);
     const __m512i high = _mm512_set1_epi32((int)0xffff0000u);
@@ -58,8 +60,8 @@ INLINE void split_two(__m512i out[PARTS], vf x, vf y, bool paired) {
 }
 
 /* Splits `rows` rows for q; writes padded % 32 == 0 rows. */
-KERNEL void split_queries(bb_bf16 *dst, const float *src, int64_t stride, int64_t rows, int64_t padded, int64_t D) {
-    int64_t dp = bb_round_up(D, AMX_SIDE), part = ATTENTION_QUERIES * dp;
+static void split_queries(bb_bf16 *dst, const float *src, int64_t stride, int64_t rows, int64_t padded, int64_t D) {
+    int64_t dp = bb_round_up(D, AMX_SIDE), part = QUERIES * dp;
     for (int64_t r = 0; r < rows; r++, src += stride) {
         if (r + PREFETCH_ROWS < rows) prefetch_row(src + PREFETCH_ROWS * stride, (size_t)D * sizeof *src);
         for (int64_t d = 0; d < dp; d += 32) {
@@ -73,8 +75,8 @@ KERNEL void split_queries(bb_bf16 *dst, const float *src, int64_t stride, int64_
 }
 
 /* Splits `keys` rows for k; writes blocks of 32. */
-KERNEL void split_keys(uint32_t *dst, const float *src, int64_t stride, int64_t keys, int64_t D) {
-    int64_t dp = bb_round_up(D, AMX_SIDE), part = ATTENTION_KEYS * dp / 2;
+static void split_keys(uint32_t *dst, const float *src, int64_t stride, int64_t keys, int64_t D) {
+    int64_t dp = bb_round_up(D, AMX_SIDE), part = KEYS * dp / 2;
     for (int64_t r = 0; r < bb_round_up(keys, AMX_SIDE); r += 16) {
         for (int64_t i = r + 16; i < r + 32 && i < keys; i++) prefetch_row(src + i * stride, (size_t)D * sizeof *src);
         for (int64_t d = 0; d < dp; d += 32) {
@@ -97,8 +99,8 @@ KERNEL void split_keys(uint32_t *dst, const float *src, int64_t stride, int64_t 
 }
 
 /* Splits `keys` rows for v; writes blocks of 32. */
-KERNEL void split_values(uint32_t *dst, const float *src, int64_t stride, int64_t keys, int64_t D) {
-    int64_t dp = bb_round_up(D, AMX_SIDE), part = ATTENTION_KEYS / 2 * dp;
+static void split_values(uint32_t *dst, const float *src, int64_t stride, int64_t keys, int64_t D) {
+    int64_t dp = bb_round_up(D, AMX_SIDE), part = KEYS / 2 * dp;
     for (int64_t r = 0; r < bb_round_up(keys, AMX_SIDE); r += 2) {
         const float *from = src + r * stride;
         for (int64_t i = r + PREFETCH_ROWS; i < r + PREFETCH_ROWS + 2 && i < keys; i++)
@@ -126,15 +128,15 @@ typedef struct row_block {
 } row_block;
 
 /* Writes the weights of row m of the block to p, in parts, and updates its sum. */
-INLINE void softmax_row(const split_buffers *b, const row_block *x, int64_t m, vf c) {
-    const int64_t part = ATTENTION_ROWS * ATTENTION_KEYS;
-    const float *s = x->s + m * ATTENTION_KEYS;
-    bb_bf16 *to = b->p + m * ATTENTION_KEYS;
-    float *sum = b->f.sum + (x->row + m) * VL;
-    vf minus_max = vset1(-b->f.max[x->row + m]), total = vset1(0.0f);
+LANES_INLINE void softmax_row(const split_buffers *b, const row_block *x, int64_t m) {
+    const int64_t part = ROWS * KEYS;
+    const float *s = x->s + m * KEYS;
+    bb_bf16 *to = b->p + m * KEYS;
+    float *sum = b->state.sum + (x->row + m) * VL;
+    vf minus_max = vset1(-b->state.max[x->row + m]), total = vset1(0.0f);
     int64_t seen = bb_clamp(m + x->diagonal + 1, 0, x->keys);
     for (int64_t j = 0; j < x->blocks * AMX_SIDE; j += AMX_SIDE) {
-        vf x0 = vexp2(vfma(vload(s + j), c, minus_max)), x1 = vexp2(vfma(vload(s + j + VL), c, minus_max));
+        vf x0 = vexp2(vfma(vload(s + j), b->c, minus_max)), x1 = vexp2(vfma(vload(s + j + VL), b->c, minus_max));
         if (seen < j + AMX_SIDE) {
             x0 = vkeep(x0, bb_clamp(seen - j, 0, VL), 0.0f);
             x1 = vkeep(x1, bb_clamp(seen - j - VL, 0, VL), 0.0f);
@@ -147,20 +149,29 @@ INLINE void softmax_row(const split_buffers *b, const row_block *x, int64_t m, v
     vstore(sum, x->first ? total : vfma(vload(sum), vset1(x->alpha[m]), total));
 }
 
-INLINE void softmax_rows(const split_buffers *b, row_block *x, int64_t count, vf c) {
-    int64_t end = bb_clamp(x->softmax_done + count, 0, ATTENTION_ROWS);
-    for (; x->softmax_done < end; x->softmax_done++) softmax_row(b, x, x->softmax_done, c);
+LANES_INLINE void softmax_rows(const split_buffers *b, row_block *x, int64_t count) {
+    int64_t end = bb_clamp(x->softmax_done + count, 0, ROWS);
+    for (; x->softmax_done < end; x->softmax_done++) softmax_row(b, x, x->softmax_done);
 }
+
+/* Operands whose parts are a_part and b_part bytes apart, over `k_blocks` times 32 elements of k. With each product of parts `each`
+ * rows of `meanwhile` are processed while the tiles are busy. */
+typedef struct split_sides {
+    amx_sides of;
+    int64_t a_part, b_part, k_blocks;
+    row_block *meanwhile;
+    int64_t each;
+} split_sides;
 
 #define LEFT(part)                                                                                                             \
     do {                                                                                                                       \
-        BB_AMX_LOAD(4, a + (part)*a_part, x.a_stride);                                                                         \
-        BB_AMX_LOAD(5, a + (part)*a_part + BB_AMX_ROWS * x.a_stride, x.a_stride);                                              \
+        BB_AMX_LOAD(4, left + (part)*x->a_part, x->of.a_stride);                                                               \
+        BB_AMX_LOAD(5, left + (part)*x->a_part + BB_AMX_ROWS * x->of.a_stride, x->of.a_stride);                                \
     } while (0)
 #define RIGHT(part)                                                                                                            \
     do {                                                                                                                       \
-        BB_AMX_LOAD(6, b + (part)*b_part, x.b_stride);                                                                         \
-        BB_AMX_LOAD(7, b + (part)*b_part + BB_AMX_BYTES, x.b_stride);                                                          \
+        BB_AMX_LOAD(6, right + (part)*x->b_part, x->of.b_stride);                                                              \
+        BB_AMX_LOAD(7, right + (part)*x->b_part + BB_AMX_BYTES, x->of.b_stride);                                               \
     } while (0)
 #define MULTIPLY()                                                                                                             \
     do {                                                                                                                       \
@@ -168,17 +179,14 @@ INLINE void softmax_rows(const split_buffers *b, row_block *x, int64_t count, vf
         BB_AMX_BF16(1, 4, 7);                                                                                                  \
         BB_AMX_BF16(2, 5, 6);                                                                                                  \
         BB_AMX_BF16(3, 5, 7);                                                                                                  \
-        softmax_rows(buffers, meanwhile, each, scale);                                                                         \
+        softmax_rows(b, x->meanwhile, x->each);                                                                                \
     } while (0)
 
-/* c, whose rows are c_stride bytes apart, = or (`add`) += the product over `k_blocks` times 32 elements of k of operands whose
- * parts are a_part and b_part bytes apart, smallest products first. Between them `each` rows of `meanwhile` are processed while
- * the tiles are busy. */
-INLINE void split_product(bool add, float *c, int64_t c_stride, amx_sides x, int64_t a_part, int64_t b_part, int64_t k_blocks,
-                          const split_buffers *buffers, row_block *meanwhile, int64_t each, vf scale) {
-    const char *a = x.a, *b = x.b;
+/* c, whose rows are c_stride bytes apart, = or (`add`) += the product, smallest products of parts first. */
+LANES_INLINE void split_product(const split_buffers *b, bool add, float *c, int64_t c_stride, const split_sides *x) {
+    const char *left = x->of.a, *right = x->of.b;
     amx_init_sums(add, c, c_stride);
-    for (int64_t i = 0; i < k_blocks; i++, a += x.a_k_stride, b += x.b_k_stride) {
+    for (int64_t i = 0; i < x->k_blocks; i++, left += x->of.a_k_stride, right += x->of.b_k_stride) {
         LEFT(2);
         RIGHT(0);
         MULTIPLY();
@@ -200,72 +208,81 @@ INLINE void split_product(bool add, float *c, int64_t c_stride, amx_sides x, int
 #undef MULTIPLY
 
 /* The scores of x, while the softmax rows of `previous` are computed. */
-KERNEL void split_scores(const split_buffers *b, const row_block *x, row_block *previous, vf c) {
+static void split_scores(const split_buffers *b, const row_block *x, row_block *previous) {
     int64_t dp = b->dp, k_blocks = dp / AMX_SIDE, block_bytes = AMX_SIDE * (int64_t)sizeof(float);
-    int64_t each = (ATTENTION_ROWS + x->blocks * k_blocks * 6 - 1) / (x->blocks * k_blocks * 6);
-    for (int64_t j = 0; j < x->blocks; j++)
-        split_product(false, x->s + j * AMX_SIDE, ATTENTION_KEYS * (int64_t)sizeof(float),
-                      (amx_sides){b->q + x->row * dp, b->k + j * AMX_SIDE * dp / 2, dp * 2, block_bytes, BB_AMX_BYTES,
-                                  BB_AMX_ROWS * block_bytes},
-                      ATTENTION_QUERIES * dp * 2, ATTENTION_KEYS * dp * 2, k_blocks, b, previous, each, c);
+    split_sides sides = {.of = {b->q + x->row * dp, b->k, dp * 2, block_bytes, BB_AMX_BYTES, BB_AMX_ROWS * block_bytes},
+                         .a_part = QUERIES * dp * 2,
+                         .b_part = KEYS * dp * 2,
+                         .k_blocks = k_blocks,
+                         .meanwhile = previous,
+                         .each = bb_ceil_div(ROWS, x->blocks * k_blocks * 6)};
+    for (int64_t j = 0; j < x->blocks; j++) {
+        sides.of.b = b->k + j * AMX_SIDE * dp / 2;
+        split_product(b, false, x->s + j * AMX_SIDE, KEYS * (int64_t)sizeof(float), &sides);
+    }
 }
 
 /* The weighted sums of x's rows. */
-KERNEL void split_outputs(const split_buffers *b, row_block *x) {
-    int64_t dp = b->dp, o_bytes = dp * (int64_t)sizeof(float), p_bytes = ATTENTION_KEYS * 2;
-    float *o = b->f.o + x->row * dp;
-    for (int64_t m = 0; m < ATTENTION_ROWS && !x->first; m++) {
+static void split_outputs(const split_buffers *b, row_block *x) {
+    int64_t dp = b->dp, o_bytes = dp * (int64_t)sizeof(float), p_bytes = KEYS * 2;
+    float *o = b->state.o + x->row * dp;
+    for (int64_t m = 0; m < ROWS && !x->first; m++) {
         vf alpha = vset1(x->alpha[m]);
         if (x->alpha[m] == 1.0f) continue;
         for (int64_t d = 0; d < dp; d += VL) vstore(o + m * dp + d, vload(o + m * dp + d) * alpha);
     }
-    for (int64_t d = 0; d < dp; d += AMX_SIDE)
-        split_product(!x->first, o + d, o_bytes,
-                      (amx_sides){b->p, b->v + d, p_bytes, o_bytes, BB_AMX_BYTES, BB_AMX_ROWS * o_bytes},
-                      ATTENTION_ROWS * p_bytes, ATTENTION_KEYS * dp * 2, x->blocks, b, x, 0, vset1(0.0f));
+    split_sides sides = {.of = {b->p, b->v, p_bytes, o_bytes, BB_AMX_BYTES, BB_AMX_ROWS * o_bytes},
+                         .a_part = ROWS * p_bytes,
+                         .b_part = KEYS * dp * 2,
+                         .k_blocks = x->blocks,
+                         .meanwhile = x};
+    for (int64_t d = 0; d < dp; d += AMX_SIDE) {
+        sides.of.b = b->v + d;
+        split_product(b, !x->first, o + d, o_bytes, &sides);
+    }
 }
 
-/* Queries t0..t0+QUERIES-1 of head h of sequence b. */
-KERNEL void split_tile(const forward_tile *t, void *scratch) {
+/* What is left of a block's softmax, and its outputs. */
+static void finish_block(const split_buffers *b, row_block *x) {
+    if (!x->s) return;
+    softmax_rows(b, x, ROWS);
+    split_outputs(b, x);
+}
+
+static void tile(const forward_tile *t, const char *packed, void *scratch) {
+    (void)packed;
     const attention_job *job = t->job;
     const bb_attention *a = &job->a;
-    int64_t b = t->b, h = t->h, t0 = t->t0;
     bb_arena arena = {scratch, 0};
-    split_buffers x = split_layout(&arena, a->D);
-    int64_t D = a->D, rows = bb_clamp(a->Tq - t0, 0, ATTENTION_QUERIES);
-    int64_t q_row = b * a->Tq + t0, see = t0 + a->Tk - a->Tq; /* query m of the tile sees keys 0..m + see */
-    float c = (float)(M_LOG2E / sqrt((double)D));
-
-    split_queries(x.q, job->q + q_row * a->q_stride + h * D, a->q_stride, rows, bb_round_up(rows, AMX_SIDE), D);
+    split_buffers x = layout(&arena, a->D);
+    int64_t D = a->D, rows = bb_min(a->Tq - t->t0, QUERIES);
+    int64_t see = t->t0 + a->Tk - a->Tq; /* query m of the tile sees keys 0..m + see */
+    const float *q = job->q + (t->b * a->Tq + t->t0) * a->q_stride + t->h * D;
+    split_queries(x.q, q, a->q_stride, rows, bb_round_up(rows, AMX_SIDE), D);
     bb_amx_open();
-    for (int64_t key0 = 0; key0 < see + rows; key0 += ATTENTION_KEYS) {
-        int64_t keys = bb_clamp(see + rows - key0, 0, ATTENTION_KEYS);
-        row_block previous = {.softmax_done = ATTENTION_ROWS}; /* nothing pending */
-        int64_t at = b * a->kv_batch_stride + key0 * a->kv_stride + h / (a->H / a->Hk) * D;
+    for (int64_t key0 = 0; key0 < see + rows; key0 += KEYS) {
+        int64_t keys = bb_min(see + rows - key0, KEYS);
+        row_block previous = {.softmax_done = ROWS}; /* nothing pending */
+        int64_t at = t->b * a->kv_batch_stride + key0 * a->kv_stride + t->h / (a->H / a->Hk) * D;
         split_keys(x.k, job->k + at, a->kv_stride, keys, D);
         split_values(x.v, job->v + at, a->kv_stride, keys, D);
-        for (int64_t m = 0; m < rows; m += ATTENTION_ROWS) {
-            int64_t diagonal = m + see - key0, odd = m / ATTENTION_ROWS % 2;
-            if (diagonal + ATTENTION_ROWS <= 0) continue;
+        for (int64_t m = 0; m < rows; m += ROWS) {
+            int64_t diagonal = m + see - key0, odd = m / ROWS % 2;
+            if (diagonal + ROWS <= 0) continue;
             row_block now = {.row = m, .keys = keys, .diagonal = diagonal, .first = key0 == 0};
-            now.blocks = (bb_clamp(diagonal + ATTENTION_ROWS, 0, keys) + AMX_SIDE - 1) / AMX_SIDE;
-            now.s = x.f.s + odd * ATTENTION_ROWS * ATTENTION_KEYS;
-            now.alpha = x.f.alpha + odd * ATTENTION_ROWS;
-            split_scores(&x, &now, &previous, vset1(c));
-            if (previous.s) {
-                softmax_rows(&x, &previous, ATTENTION_ROWS, vset1(c));
-                split_outputs(&x, &previous);
-            }
-            update_max(x.f.max + m, now.alpha, NULL, now.s, ATTENTION_KEYS, ATTENTION_ROWS, keys, diagonal, c, now.first);
+            now.blocks = bb_ceil_div(bb_clamp(diagonal + ROWS, 0, keys), AMX_SIDE);
+            now.s = x.s + odd * ROWS * KEYS;
+            now.alpha = x.alpha + odd * ROWS;
+            split_scores(&x, &now, &previous);
+            finish_block(&x, &previous);
+            const score_rows raw = {now.s, KEYS, ROWS, keys, diagonal, (float)(M_LOG2E / sqrt((double)D)), now.first};
+            update_max(x.state.max + m, now.alpha, NULL, &raw);
             previous = now;
         }
-        if (previous.s) {
-            softmax_rows(&x, &previous, ATTENTION_ROWS, vset1(c));
-            split_outputs(&x, &previous);
-        }
+        finish_block(&x, &previous);
     }
     bb_amx_close();
-    store_tile(job->o, job->kept, job->lse, &x.f, x.dp, a, b, h, t0, rows);
+    softmax_store(&x.state, t, rows);
 }
 
-#endif
+const bb_training_set SET_NAME(bb_training) = {.queries = QUERIES, .bytes = bytes, .tile = tile};
