@@ -2,185 +2,23 @@
 /* bitbyte compress and decompress: files and pipes, with the habits of zstd's command line. */
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include "commands.h"
-#include "common.h"
+#include "compress_options.h"
 #include "json_out.h"
 #include "progress.h"
 #include "signals.h"
-
-typedef struct compress_args {
-    bb_device_args device;
-    bb_import_args import;
-    bb_cli_list inputs;
-    const char *model, *output;
-    bool decompress, test, to_stdout, keep, force, quiet, verbose, remove, json;
-    int level, lanes, block_kb, context_length, kv_cache;
-} compress_args;
-
-/* clang-format off: a table is read by rows */
-#define FILES                                                                                                                  \
-    {.help = "Files"},                                                                                                         \
-        {.name = "inputs",                                                                                                     \
-         .type = BB_CLI_LIST,                                                                                                  \
-         .offset = offsetof(compress_args, inputs),                                                                            \
-         .value = "FILE",                                                                                                      \
-         .position = 1,                                                                                                        \
-         .help = "files, or - for standard input",                                                                             \
-         .default_text = "standard input to standard output"},                                                                 \
-        {.name = "model",                                                                                                      \
-         .type = BB_CLI_STRING,                                                                                                \
-         .offset = offsetof(compress_args, model),                                                                             \
-         .value = "MODEL",                                                                                                     \
-         .help = "model file or run directory. A stream can only be read with the model that it was made with",                \
-         .default_text = "the environment variable BITBYTE_MODEL"},                                                            \
-        {.name = "stdout",                                                                                                     \
-         .letter = 'c',                                                                                                        \
-         .type = BB_CLI_FLAG,                                                                                                  \
-         .offset = offsetof(compress_args, to_stdout),                                                                         \
-         .help = "write to standard output"},                                                                                  \
-        {.name = "output",                                                                                                     \
-         .letter = 'o',                                                                                                        \
-         .type = BB_CLI_STRING,                                                                                                \
-         .offset = offsetof(compress_args, output),                                                                            \
-         .value = "FILE",                                                                                                      \
-         .help = "write to this file",                                                                                         \
-         .default_text = "FILE.bby, or FILE without .bby"},                                                                    \
-        {.name = "test",                                                                                                       \
-         .letter = 't',                                                                                                        \
-         .type = BB_CLI_FLAG,                                                                                                  \
-         .offset = offsetof(compress_args, test),                                                                              \
-         .help = "decompress, check, and write nothing"},                                                                      \
-        {.name = "keep",                                                                                                       \
-         .letter = 'k',                                                                                                        \
-         .type = BB_CLI_FLAG,                                                                                                  \
-         .offset = offsetof(compress_args, keep),                                                                              \
-         .help = "keep input files; this is the default"},                                                                     \
-        {.name = "rm",                                                                                                         \
-         .type = BB_CLI_FLAG,                                                                                                  \
-         .offset = offsetof(compress_args, remove),                                                                            \
-         .help = "remove each input file once its output is written"},                                                         \
-        {.name = "force",                                                                                                      \
-         .letter = 'f',                                                                                                        \
-         .type = BB_CLI_FLAG,                                                                                                  \
-         .offset = offsetof(compress_args, force),                                                                             \
-         .help = "overwrite files, and write to a terminal"},                                                                  \
-        {.name = "quiet",                                                                                                      \
-         .letter = 'q',                                                                                                        \
-         .type = BB_CLI_FLAG,                                                                                                  \
-         .offset = offsetof(compress_args, quiet),                                                                             \
-         .help = "no progress and no summary"},                                                                                \
-        {.name = "verbose",                                                                                                    \
-         .letter = 'v',                                                                                                        \
-         .type = BB_CLI_FLAG,                                                                                                  \
-         .offset = offsetof(compress_args, verbose),                                                                           \
-         .help = "also print the settings and the speed"},                                                                     \
-    {                                                                                                                          \
-        .name = "json", .type = BB_CLI_FLAG, .offset = offsetof(compress_args, json),                                          \
-        .help = "print one JSON object per file on standard output"                                                            \
-    }
-#define MACHINE                                                                                                                \
-    {.help = "Machine"},                                                                                                       \
-        {.name = "threads",                                                                                                    \
-         .letter = 'T',                                                                                                        \
-         .type = BB_CLI_INT,                                                                                                   \
-         .offset = offsetof(compress_args, device.threads),                                                                    \
-         .value = "N",                                                                                                         \
-         .range = BB_CLI_FROM_TO(0, 1024),                                                                                     \
-         .help = "number of threads; does not change the stream",                                                              \
-         .default_text = "0: OMP_NUM_THREADS, else all processors available to the process"},                                  \
-        {.name = "device",                                                                                                     \
-         .type = BB_CLI_CHOICE,                                                                                                \
-         .offset = offsetof(compress_args, device.device),                                                                     \
-         .choices = bb_device_choices,                                                                                         \
-         .help = "cpu: fast; ref: slow scalar reference implementation"},                                                      \
-    {                                                                                                                          \
-        .group = &bb_import_group, .offset = offsetof(compress_args, import)                                                   \
-    }
-
-static const bb_cli_option compress_options[] = {
-    FILES,
-    {.help = "Compression"},
-    {.name = "decompress",
-     .letter = 'd',
-     .type = BB_CLI_FLAG,
-     .offset = offsetof(compress_args, decompress),
-     .help = "the same as bitbyte decompress"},
-    {.name = "level",
-     .letter = '#',
-     .type = BB_CLI_INT,
-     .offset = offsetof(compress_args, level),
-     .value = "N",
-     .range = BB_CLI_FROM_TO(1, 9),
-     .help = "1: fastest; 9: smallest. Chooses lanes, block and context_length"},
-    {.name = "lanes",
-     .type = BB_CLI_INT,
-     .offset = offsetof(compress_args, lanes),
-     .value = "N",
-     .range = BB_CLI_FROM_TO(0, 64),
-     .help = "parts of a block that are coded together: more are faster, above all to decompress, and each "
-             "costs some 50 bytes, as it begins without a context",
-     .default_text = "the level's"},
-    {.name = "block",
-     .type = BB_CLI_INT,
-     .offset = offsetof(compress_args, block_kb),
-     .value = "KB",
-     .range = BB_CLI_FROM_TO(0, 16384),
-     .help = "block size in KiB, a power of two from 64 to 16384; a block is written when it is full",
-     .default_text = "the level's"},
-    {.name = "context_length",
-     .type = BB_CLI_INT,
-     .offset = offsetof(compress_args, context_length),
-     .value = "N",
-     .range = BB_CLI_AT_LEAST(0),
-     .help = "bytes that the model sees at once",
-     .default_text = "0: trained length, at most 1024"},
-    {.name = "kv_cache",
-     .type = BB_CLI_CHOICE,
-     .offset = offsetof(compress_args, kv_cache),
-     .choices = bb_kv_choices,
-     .help = "KV cache type: 6 or 8 bits, or f32"},
-    MACHINE};
-static const bb_cli_option decompress_options[] = {FILES, MACHINE};
-/* clang-format on */
-
-static const bb_cli_command compress_command = {
-    .name = "compress",
-    .summary =
-        "compresses files with a model's predictions, losslessly. Whoever decompresses needs the same model. Files like the "
-        "model's training data become a fraction of what other programs make of them; anything else, no larger than zstd's. "
-        "Train a model on your own logs or texts, then compress what comes next.",
-    .usage = "[FILE...] --model MODEL [-1 .. -9] [options]",
-    .options = compress_options,
-    .option_count = BB_CLI_COUNT(compress_options),
-    .examples = "  bitbyte compress --model runs/logs today.log              # writes today.log.bby\n"
-                "  export BITBYTE_MODEL=runs/logs\n"
-                "  bitbyte compress -9 --rm *.log\n"
-                "  tar c notes | bitbyte compress -c >notes.tar.bby\n"
-                "  bitbyte decompress -c today.log.bby | less\n"
-                "  bitbyte compress -t *.bby\n",
-};
-static const bb_cli_command decompress_command = {
-    .name = "decompress",
-    .summary =
-        "decompresses what bitbyte compress wrote, with the model that it was made with. Every block is checked before it is "
-        "written.",
-    .usage = "[FILE.bby...] --model MODEL [options]",
-    .options = decompress_options,
-    .option_count = BB_CLI_COUNT(decompress_options),
-    .examples = "  bitbyte decompress --model runs/logs today.log.bby\n"
-                "  bitbyte decompress -t --model runs/logs *.bby\n",
-};
 
 static const char suffix[] = ".bby";
 enum { PATH_BYTES = 4096, CHUNK = 1 << 18 };
 
 typedef struct job {
-    const compress_args *args;
+    const bb_compress_args *args;
     const bb_cli_command *command;
     bb_model *model;
     bb_compress_options options;
@@ -235,18 +73,27 @@ static void on_progress(void *user, int64_t bytes_done) {
 
 /* ---- from one descriptor to the other ------------------------------------------------------------------------------------ */
 
-/* Feeds the input to `write`, a call of the compressor or the decompressor. */
-static bb_status feed(job *j, void *coder, bb_status (*write_bytes)(void *, const uint8_t *, size_t, bb_error *),
-                      bb_error *err) {
+/* Of the compressor or the decompressor. */
+typedef struct coder_calls {
+    bb_status (*write)(void *coder, const uint8_t *bytes, size_t size, bb_error *err);
+    bb_status (*flush)(void *coder, bb_error *err); /* NULL: none */
+} coder_calls;
+
+enum { IDLE_MS = 100 };
+
+/* Feeds the input to a coder. What it could give already does not wait for a pipe that is idle. */
+static bb_status feed(job *j, void *coder, const coder_calls *calls, bb_error *err) {
     uint8_t *buffer = malloc(CHUNK);
     bb_status status = BB_OK;
+    struct pollfd input = {.fd = j->in, .events = POLLIN};
     if (!buffer) {
         err->code = BB_ERR_MEMORY;
         strcpy(err->message, "out of memory");
         return BB_ERR_MEMORY;
     }
     while (status == BB_OK) {
-        ssize_t n = read(j->in, buffer, CHUNK);
+        if (calls->flush && poll(&input, 1, IDLE_MS) == 0) status = calls->flush(coder, err);
+        ssize_t n = status == BB_OK ? read(j->in, buffer, CHUNK) : 0;
         if (n == 0) break;
         if (*bb_signals_stop()) {
             err->code = status = BB_ERR_INTERRUPTED;
@@ -255,7 +102,7 @@ static bb_status feed(job *j, void *coder, bb_status (*write_bytes)(void *, cons
             status = fail_path(err, j->in_path, "read it");
         } else if (n > 0) {
             j->in_done += (double)n;
-            status = write_bytes(coder, buffer, (size_t)n, err);
+            status = calls->write(coder, buffer, (size_t)n, err);
         }
     }
     free(buffer);
@@ -268,30 +115,45 @@ static bb_status compressor_write(void *c, const uint8_t *bytes, size_t size, bb
 static bb_status decompressor_write(void *d, const uint8_t *bytes, size_t size, bb_error *err) {
     return bb_decompressor_write(d, bytes, size, err);
 }
+static bb_status decompressor_flush(void *d, bb_error *err) { return bb_decompressor_flush(d, err); }
+
+static bb_status compress_all(job *j, bb_error *err) {
+    static const coder_calls calls = {.write = compressor_write};
+    bb_compressor *c = NULL;
+    bb_status status = bb_compressor_open(j->model, &j->options, &c, err);
+    if (status == BB_OK) status = feed(j, c, &calls, err);
+    if (status == BB_OK) status = bb_compressor_finish(c, err);
+    bb_compressor_close(c);
+    return status;
+}
+
+static bb_status decompress_all(job *j, bb_error *err) {
+    static const coder_calls calls = {.write = decompressor_write, .flush = decompressor_flush};
+    bb_decompressor *d = NULL;
+    bb_status status = bb_decompressor_open(j->model, &j->options, &d, err);
+    if (status == BB_OK) status = feed(j, d, &calls, err);
+    if (status == BB_OK) status = bb_decompressor_finish(d, err);
+    bb_decompressor_close(d);
+    return status;
+}
+
+static bb_status decompress_range(job *j, bb_error *err) {
+    const char *path = j->in == STDIN_FILENO ? "/dev/stdin" : j->in_path;
+    return bb_decompress_range(j->model, &j->options, path, j->args->range_offset, j->args->range_length, err);
+}
 
 static bb_status run_coder(job *j, bb_error *err) {
-    bb_compressor *c = NULL;
-    bb_decompressor *d = NULL;
-    bb_status status;
     j->in_done = j->out_done = j->plain_done = 0;
     j->write_errno = 0;
     j->start = bb_monotonic_seconds();
-    if (j->args->decompress) {
-        status = bb_decompressor_open(j->model, &j->options, &d, err);
-        if (status == BB_OK) status = feed(j, d, decompressor_write, err);
-        if (status == BB_OK) status = bb_decompressor_finish(d, err);
-    } else {
-        status = bb_compressor_open(j->model, &j->options, &c, err);
-        if (status == BB_OK) status = feed(j, c, compressor_write, err);
-        if (status == BB_OK) status = bb_compressor_finish(c, err);
-    }
-    bb_compressor_close(c);
-    bb_decompressor_close(d);
+    bb_status status = j->args->range        ? decompress_range(j, err)
+                       : j->args->decompress ? decompress_all(j, err)
+                                             : compress_all(j, err);
     if (j->write_errno) {
         errno = j->write_errno;
         return fail_path(err, j->args->output ? j->args->output : j->in_path, "write the output");
     }
-    if (status == BB_ERR_FORMAT || status == BB_ERR_UNSUPPORTED) {
+    if (status == BB_ERR_FORMAT || status == BB_ERR_UNSUPPORTED || (j->args->range && status != BB_OK)) {
         bb_error found = *err;
         snprintf(err->message, sizeof err->message, "%.200s: %.800s", j->in_path, found.message);
     }
@@ -304,13 +166,23 @@ static void summarize(const job *j, const char *out_path) {
     double seconds = bb_monotonic_seconds() - j->start, plain = j->args->decompress ? j->out_done : j->in_done;
     double coded = j->args->decompress ? j->in_done : j->out_done, rate = seconds > 0 ? plain / seconds : 0;
     if (j->args->json) {
-        bb_json_line(json_pack("{s:o,s:o?,s:I,s:I,s:f,s:f,s:f}", "input", bb_json_path_string(j->in_path), "output",
-                               out_path ? bb_json_path_string(out_path) : NULL, "bytes", (json_int_t)plain, "compressed_bytes",
-                               (json_int_t)coded, "bits_per_byte", plain > 0 ? 8 * coded / plain : 0, "seconds", seconds,
-                               "bytes_per_s", rate));
+        json_t *line = json_pack("{s:o,s:o?,s:I,s:f,s:f}", "input", bb_json_path_string(j->in_path), "output",
+                                 out_path ? bb_json_path_string(out_path) : NULL, "bytes", (json_int_t)plain, "seconds",
+                                 seconds, "bytes_per_s", rate);
+        if (line && j->args->range) (void)json_object_set_new(line, "offset", json_integer((json_int_t)j->args->range_offset));
+        if (line && !j->args->range) {
+            (void)json_object_set_new(line, "compressed_bytes", json_integer((json_int_t)coded));
+            (void)json_object_set_new(line, "bits_per_byte", json_real(plain > 0 ? 8 * coded / plain : 0));
+        }
+        bb_json_line(line);
         return;
     }
     if (j->args->quiet) return;
+    if (j->args->range) {
+        fprintf(stderr, "%s: %.0f bytes from byte %llu on%s%s\n", j->in_path, plain, (unsigned long long)j->args->range_offset,
+                out_path ? ", " : "", out_path ? out_path : "");
+        return;
+    }
     fprintf(stderr, "%s: %.2f%%, %.4f bits per byte (%.0f => %.0f bytes%s%s)", j->in_path,
             plain > 0 ? 100 * coded / plain : 100, plain > 0 ? 8 * coded / plain : 0, j->in_done, j->out_done,
             out_path ? ", " : "", out_path ? out_path : "");
@@ -377,13 +249,13 @@ static bb_status code_to_file(job *j, const struct stat *info, const char *path,
 }
 
 static bb_status code_file(job *j, const char *given, bb_error *err) {
-    const compress_args *args = j->args;
+    const bb_compress_args *args = j->args;
     struct stat info;
     char out_path[PATH_BYTES] = "";
     j->in_path = given;
     j->in = j->out = -1;
     bb_status status = open_input(j, &info, err);
-    bool standard = j->in == STDIN_FILENO, to_stdout = args->to_stdout || (standard && !args->output);
+    bool standard = j->in == STDIN_FILENO, to_stdout = args->to_stdout || ((standard || args->range) && !args->output);
     if (status == BB_OK && args->test) {
         status = run_coder(j, err);
     } else if (status == BB_OK && to_stdout) {
@@ -405,43 +277,33 @@ static bb_status code_file(job *j, const char *given, bb_error *err) {
 
 /* ---- the command ----------------------------------------------------------------------------------------------------------- */
 
-static const char *contradiction(const compress_args *args) {
-    if (args->keep && args->remove) return "give -k or --rm, not both";
-    if (args->to_stdout && args->output) return "give -c or -o, not both";
-    if (args->output && args->inputs.count > 1) return "-o names one file, but there are several inputs";
-    if (args->quiet && args->verbose) return "give -q or -v, not both";
-    if (args->json && (args->to_stdout || (args->inputs.count == 0 && !args->output && !args->test)))
-        return "--json prints on standard output, where the result goes; use -o";
-    if (args->test && (args->output || args->remove || args->to_stdout)) return "-t writes nothing; omit -o, -c and --rm";
-    if (!args->model) return "--model MODEL is missing, and BITBYTE_MODEL is not set";
-    return NULL;
-}
-
-static bb_status resolve(const bb_cli *cli, const compress_args *args, bb_compress_options *o, bb_error *err) {
+static bb_status resolve(const bb_cli *cli, const bb_compress_args *args, bb_compress_options *o, bb_error *err) {
     bb_compress_options_default(o);
     bb_status status = bb_compress_options_level(o, args->level, err);
     if (args->lanes) o->lanes = args->lanes;
     if (args->block_kb) o->block_bytes = args->block_kb << 10;
     if (bb_cli_given(cli, "context_length")) o->context_length = args->context_length;
     o->kv_cache = (bb_kv_type)args->kv_cache;
+    o->blocks = args->blocks;
     o->on_output = on_output;
     o->on_progress = on_progress;
     o->stop = bb_signals_stop();
     return status;
 }
 
-static void note_unused(const bb_cli *cli, const compress_args *args) {
+static void note_unused(const bb_cli *cli, const bb_compress_args *args) {
     static const char *const compression[] = {"level", "lanes", "block", "context_length", "kv_cache"};
     for (size_t i = 0; args->decompress && i < sizeof compression / sizeof *compression; i++)
-        if (cli->command == &compress_command) bb_cli_unused(cli, compression[i], "a stream knows how it was made");
+        if (cli->command == &bb_compress_command) bb_cli_unused(cli, compression[i], "a stream knows how it was made");
+    if (!args->decompress) bb_cli_unused(cli, "blocks", "it is of decompression; add -d");
     bb_device_args_notes(cli, &args->device);
 }
 
-static int run(const bb_cli *cli, compress_args *args) {
+static int run(const bb_cli *cli, bb_compress_args *args) {
     const bb_cli_command *command = cli->command;
     if (!args->model || !*args->model) args->model = getenv("BITBYTE_MODEL");
     args->decompress |= args->test;
-    const char *wrong = contradiction(args);
+    const char *wrong = bb_compress_contradiction(args);
     if (wrong) return bb_cli_usage_error(command, "%s", wrong);
     note_unused(cli, args);
     job j = {.args = args, .command = command};
@@ -471,7 +333,7 @@ static int run(const bb_cli *cli, compress_args *args) {
 }
 
 static int parse_and_run(const bb_cli_command *command, bool decompress, int argc, char **argv) {
-    compress_args args = {.level = 5, .decompress = decompress};
+    bb_compress_args args = {.level = 5, .decompress = decompress};
     bb_cli cli;
     int exit_status = bb_cli_parse(&cli, command, &args, argc, argv);
     if (exit_status == BB_CLI_CONTINUE) exit_status = run(&cli, &args);
@@ -479,5 +341,5 @@ static int parse_and_run(const bb_cli_command *command, bool decompress, int arg
     return exit_status;
 }
 
-int bb_cmd_compress(int argc, char **argv) { return parse_and_run(&compress_command, false, argc, argv); }
-int bb_cmd_decompress(int argc, char **argv) { return parse_and_run(&decompress_command, true, argc, argv); }
+int bb_cmd_compress(int argc, char **argv) { return parse_and_run(&bb_compress_command, false, argc, argv); }
+int bb_cmd_decompress(int argc, char **argv) { return parse_and_run(&bb_decompress_command, true, argc, argv); }

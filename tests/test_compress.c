@@ -2,11 +2,16 @@
 /* Compression: whatever is written comes back byte for byte; what is damaged, cut short or of another model is refused. */
 #include "support.h"
 
+#include <xxhash.h>
+#include <zstd.h>
+
 #include "coding/counts.h"
 #include "coding/lanes.h"
 #include "coding/range_coder.h"
+#include "coding/stream.h"
 #include "core/rng.h"
 #include "levels.h"
+#include "scratch.h"
 #include "tiny_model.h"
 
 enum { MAX_SIZE = 300000 };
@@ -19,9 +24,9 @@ static uint64_t drawn;
 static int64_t below(int64_t n) { return (int64_t)bb_rng_below(11, BB_STREAM_TEST, drawn++, (uint64_t)n); }
 
 static int set_up(void **state) {
-    (void)state;
     bb_config small = tiny;
     small.n_layer = 1;
+    assert_int_equal(scratch_create(state), 0);
     assert_ok(bb_device_open("cpu", 2, &device, &test_error));
     assert_ok(bb_model_create(device, &small, 3, &model, &test_error));
     assert_ok(bb_model_create(device, &small, 4, &other, &test_error));
@@ -29,7 +34,7 @@ static int set_up(void **state) {
 }
 
 static int tear_down(void **state) {
-    (void)state;
+    (void)scratch_remove(state);
     bb_model_free(model);
     bb_model_free(other);
     bb_device_close(device);
@@ -136,6 +141,7 @@ static bb_compress_options options_for(buffer *out) {
     o.block_bytes = 65536;
     o.context_length = 24 + (int)below(80);
     o.kv_cache = (bb_kv_type)below(3);
+    o.blocks = (int)below(4);
     o.on_output = take;
     o.user = out;
     return o;
@@ -175,9 +181,10 @@ static bb_status decompress(bb_model *with, const uint8_t *bytes, size_t size, b
 /* Texts of many kinds. */
 static size_t draw_input(int kind, uint8_t *x) {
     static const char words[] = "the line says that it is not the same as it was ";
-    size_t size = kind == 0 ? (size_t)below(4) : (size_t)below(kind == 9 ? 140000 : 1500);
+    size_t size = kind == 0 ? (size_t)below(4) : (size_t)below(kind >= 9 ? 140000 : 1500);
     for (size_t i = 0; i < size; i++) switch (kind) {
-        case 1: x[i] = (uint8_t)below(256); break;                                         /* random */
+        case 1:
+        case 10: x[i] = (uint8_t)below(256); break;                                        /* random */
         case 2: x[i] = 0; break;                                                           /* one byte, many times */
         case 3: x[i] = (uint8_t)words[i % (sizeof words - 1)]; break;                      /* a text */
         case 4: x[i] = (uint8_t)(i / 3); break;                                            /* ramps */
@@ -188,6 +195,25 @@ static size_t draw_input(int kind, uint8_t *x) {
         default: x[i] = (uint8_t)(below(50) ? 255 : below(256)); break;
         }
     return size;
+}
+
+/* Any part of a stream. */
+static void check_ranges(const buffer *coded, const uint8_t *x, size_t size, int count) {
+    buffer part = {0};
+    const char *path = scratch_path("ranges.bby");
+    assert_true(scratch_write(path, coded->bytes, coded->size));
+    for (int i = 0; i < count; i++) {
+        bb_compress_options o = options_for(&part);
+        size_t from = (size_t)below((int64_t)size + 1), length = i ? (size_t)below((int64_t)(size - from) + 10) : SIZE_MAX;
+        size_t expected = length < size - from ? length : size - from;
+        part.size = 0;
+        assert_ok(bb_decompress_range(model, &o, path, from, length, &test_error));
+        assert_int_equal(part.size, expected);
+        if (expected) assert_memory_equal(part.bytes, x + from, expected);
+    }
+    bb_compress_options o = options_for(&part);
+    assert_fails(bb_decompress_range(model, &o, path, size + 1, 1, &test_error), BB_ERR_ARGUMENT, "beyond");
+    free(part.bytes);
 }
 
 static void any_input_comes_back(void **state) {
@@ -209,6 +235,7 @@ static void any_input_comes_back(void **state) {
     assert_ok(decompress(model, coded.bytes, coded.size, &back));
     assert_int_equal(back.size, size);
     assert_memory_equal(back.bytes, x, size);
+    check_ranges(&coded, x, size, 2);
     free(coded.bytes);
     free(back.bytes);
 }
@@ -230,14 +257,22 @@ static void lanes_come_back(void **state) {
         bb_lanes_options fewer = o;
         fewer.lanes = 1; /* it takes what it finds */
         assert_ok(bb_lanes_open(model, &fewer, &others, &test_error));
-        assert_ok(bb_lanes_decode(others, coded, back, size, &test_error));
-        assert_memory_equal(back, x, size);
+        bb_lanes_block blocks[3]; /* side by side */
+        for (int i = 0; i < 3; i++) blocks[i] = (bb_lanes_block){.coded = coded, .bytes = back + i * 2000, .size = size};
+        assert_ok(bb_lanes_decode(others, blocks, 3, &test_error));
+        for (int i = 0; i < 3; i++) {
+            assert_ok(blocks[i].status);
+            assert_memory_equal(blocks[i].bytes, x, size);
+        }
         if (coded.size > 30) { /* changed, it is refused, or gives other bytes */
             uint8_t *bad = malloc(coded.size);
             memcpy(bad, coded.data, coded.size);
             bad[below((int64_t)coded.size - 8)] ^= (uint8_t)(1 << below(8));
-            bb_status status = bb_lanes_decode(others, (bb_bytes){bad, coded.size}, back, size, &test_error);
-            assert_true(status == BB_ERR_FORMAT || memcmp(back, x, size) != 0);
+            blocks[1].coded.data = bad;
+            assert_ok(bb_lanes_decode(others, blocks, 3, &test_error));
+            assert_true(blocks[1].status == BB_ERR_FORMAT || memcmp(blocks[1].bytes, x, size) != 0);
+            assert_ok(blocks[2].status);
+            assert_memory_equal(blocks[2].bytes, x, size);
             free(bad);
         }
         bb_lanes_close(lanes);
@@ -269,13 +304,64 @@ static void the_code_is_the_same_everywhere(void **state) {
     assert_true(good);
 }
 
+/* Some thousand blocks, so that there are several tables; the model is not asked. */
+static void tables_lead_to_any_block(void **state) {
+    (void)state;
+    enum { BLOCK = 1 << BB_STREAM_MIN_BLOCK_BITS, BLOCKS = 2 * BB_STREAM_TABLE_BLOCKS + 3 };
+    static uint8_t x[(BLOCKS - 1) * (size_t)BLOCK + 5];
+    bb_stream_header header = {.block_bits = BB_STREAM_MIN_BLOCK_BITS, .window = 30};
+    buffer coded = {0}, back = {0};
+    uint8_t bytes[BB_STREAM_TABLE_BYTES], zstd[1000];
+    for (int blocks = BB_STREAM_TABLE_BLOCKS; blocks <= BLOCKS; blocks += BLOCKS - BB_STREAM_TABLE_BLOCKS) {
+        bb_stream_table table = {.entries = 0};
+        size_t size = blocks < BLOCKS ? (size_t)blocks * BLOCK : sizeof x;
+        assert_ok(bb_model_hash(model, header.model, &test_error));
+        bb_stream_write_header(&header, bytes);
+        coded.size = 0;
+        take(&coded, bytes, BB_STREAM_HEADER_BYTES);
+        for (int i = 0; i < blocks; i++) {
+            size_t at = (size_t)i * BLOCK, n = size - at < BLOCK ? size - at : BLOCK;
+            memset(x + at, i % 251, n);
+            memcpy(x + at, &i, sizeof i);
+            bb_stream_block b = {.kind = BB_BLOCK_ZSTD, .size = (uint32_t)n};
+            b.coded = (uint32_t)ZSTD_compress(zstd, sizeof zstd, x + at, n, 1);
+            const uint8_t *best = zstd;
+            if (b.coded >= n) {
+                b.kind = BB_BLOCK_STORED;
+                b.coded = b.size;
+                best = x + at;
+            }
+            b.check = bb_stream_check(&b, best, x + at);
+            if (bb_stream_table_due(&table, false)) take(&coded, bytes, bb_stream_write_table(&table, coded.size, bytes));
+            bb_stream_table_add(&table, &b, header.block_bits);
+            take(&coded, bytes, bb_stream_write_block(&b, bytes));
+            take(&coded, best, b.coded);
+        }
+        if (bb_stream_table_due(&table, true)) take(&coded, bytes, bb_stream_write_table(&table, coded.size, bytes));
+        const bb_stream_block end = {.kind = BB_BLOCK_END, .total = size, .hash = XXH3_64bits(x, size)};
+        take(&coded, bytes, bb_stream_write_block(&end, bytes));
+        assert_ok(decompress(model, coded.bytes, coded.size, &back));
+        assert_int_equal(back.size, size);
+        assert_memory_equal(back.bytes, x, size);
+        check_ranges(&coded, x, size, 20);
+        /* a number in a table, and one too few */
+        size_t at = coded.size - BB_STREAM_END_BYTES - 6;
+        coded.bytes[at] ^= 1;
+        assert_int_equal(decompress(model, coded.bytes, coded.size, &back), BB_ERR_FORMAT);
+        assert_message(test_error, "a table of");
+        coded.bytes[at] ^= 1;
+    }
+    free(coded.bytes);
+    free(back.bytes);
+}
+
 /* What has been given before the error is the beginning of the input. */
 static void damage_is_found(void **state) {
     (void)state;
     static uint8_t x[MAX_SIZE], bad[MAX_SIZE];
     buffer coded = {0}, back = {0};
     for (int round = 0; round < 18; round++) {
-        size_t size = draw_input(round % 3 == 0 ? 3 : round % 3 == 1 ? 6 : 1, x);
+        size_t size = draw_input(round == 17 ? 10 : round % 3 == 0 ? 3 : round % 3 == 1 ? 6 : 1, x);
         compress(x, size, &coded);
         assert_true(coded.size < MAX_SIZE);
         memcpy(bad, coded.bytes, coded.size);
@@ -287,6 +373,9 @@ static void damage_is_found(void **state) {
         assert_message(test_error, "byte ");
         assert_true(back.size <= size);
         if (back.size) assert_memory_equal(back.bytes, x, back.size);
+        assert_int_equal(decompress(model, coded.bytes, coded.size - 1, &back), BB_ERR_FORMAT);
+        assert_message(test_error, "cut short");
+        assert_int_equal(back.size, size); /* blocks that are whole are given */
         if (coded.size > 40) {
             size_t cut = (size_t)below((int64_t)coded.size);
             assert_int_equal(decompress(model, coded.bytes, cut, &back), BB_ERR_FORMAT);
@@ -335,6 +424,7 @@ int main(void) {
                                        cmocka_unit_test(the_code_is_the_same_everywhere),
                                        cmocka_unit_test(lanes_come_back),
                                        cmocka_unit_test(any_input_comes_back),
+                                       cmocka_unit_test(tables_lead_to_any_block),
                                        cmocka_unit_test(damage_is_found),
                                        cmocka_unit_test(the_size_is_what_the_model_promises)};
     if (begin_level(NULL)) return cmocka_run_group_tests(level_tests, set_up, tear_down);

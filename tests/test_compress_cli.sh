@@ -76,6 +76,51 @@ expect 1 "${compress[@]}" nowhere one
 complains "nowhere: cannot open it"
 [ -e one.bby ] || fail "the file after one that failed"
 
+# ---- a part of a file
+for ((i = 0; i < 9000; i++)); do printf 'The %dth line says that %d and %d are not the same.\n' "$i" $((i * 9)) $((i * 9 + 1)); done >long
+expect 0 "${compress[@]}" -1 -k --block 64 long
+[ "$(wc -c <long)" -gt 400000 ] || fail "long is short"
+for range in 0:1 65530:20 130000:200000 399999: 0: 5:0; do
+    offset=${range%:*} length=${range#*:}
+    "${decompress[@]}" -q --range "$range" long.bby >part 2>err || fail "--range $range: $(cat err)"
+    tail -c +$((offset + 1)) long | head -c "${length:-1000000}" | cmp - part || fail "--range $range gives other bytes"
+done
+expect 0 "${decompress[@]}" --range 100000:50 -f -o part --json long.bby
+[ "$(json_value out offset) $(json_value out bytes)" = "100000 50" ] || fail "--range --json"
+"${decompress[@]}" -q --range 70000:9 <long.bby >part 2>err || fail "--range of standard input"
+tail -c +70001 long | head -c 9 | cmp - part || fail "--range of standard input gives other bytes"
+# the blocks before and after are not read
+head -c 20000 long.bby >bad.bby
+printf '\x55\x55\x55\x55' | dd of=long.bby bs=1 seek=100 conv=notrunc 2>/dev/null
+"${decompress[@]}" -q --range 399999:1000 long.bby >part 2>err || fail "--range reads the first block, too"
+expect 1 "${decompress[@]}" -q --range 0:1 long.bby
+complains "long.bby: byte "
+expect 1 "${decompress[@]}" --range 0:1 bad.bby
+complains "there is no end"
+cat data.bby | "${decompress[@]}" --range 0:1 >out 2>err && fail "--range of a pipe"
+complains "not of a pipe"
+expect 2 "${decompress[@]}" --range 100000000:1 data.bby
+complains "beyond its"
+expect 2 "${decompress[@]}" --range 5 data.bby
+complains "OFFSET:LENGTH"
+expect 2 "${compress[@]}" --range 5:5 data
+complains "add -d"
+
+# ---- blocks side by side, and a pipe that waits: what is whole comes at once
+expect 0 "${compress[@]}" -9 -f -k --block 64 long
+for blocks in 1 3 0; do
+    "${decompress[@]}" -q -c --blocks $blocks long.bby | cmp - long || fail "decompress --blocks $blocks"
+done
+mkfifo wait
+{
+    head -c $(($(wc -c <long.bby) - 10)) long.bby
+    wait_until "what is whole comes" test -s early
+    tail -c 10 long.bby
+} >wait &
+"${decompress[@]}" -q <wait >early 2>err || fail "decompress of a pipe that waits: $(cat err)"
+cmp early long || fail "decompress of a pipe that waits"
+wait
+
 # ---- what is damaged or does not belong is refused, and leaves nothing
 size=$(wc -c <data.bby)
 cp data.bby bad.bby

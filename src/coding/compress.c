@@ -23,7 +23,8 @@ struct bb_compressor {
     size_t held, block_size;
     uint8_t *zstd; /* (block_size) */
     XXH3_state_t *hash;
-    uint64_t total;
+    uint64_t total, written; /* bytes of input, bytes of output */
+    bb_stream_table table;
 };
 
 BB_OPTIONS_DEFAULTS(bb_compress_options, .lanes = 16, .block_bytes = 1 << 22);
@@ -117,7 +118,8 @@ void bb_compressor_close(bb_compressor *c) {
     free(c);
 }
 
-static bb_status give(const bb_compressor *c, const void *bytes, size_t size, bb_error *err) {
+static bb_status give(bb_compressor *c, const void *bytes, size_t size, bb_error *err) {
+    c->written += size;
     if (size == 0 || c->options.on_output(c->options.user, bytes, size)) return BB_OK;
     return bb_fail(err, BB_ERR_IO, "the output was refused");
 }
@@ -130,11 +132,17 @@ static bb_status begin(bb_compressor *c, bb_error *err) {
     return give(c, header, sizeof header, err);
 }
 
+static bb_status write_table(bb_compressor *c, bb_error *err) {
+    uint8_t bytes[BB_STREAM_TABLE_BYTES];
+    return give(c, bytes, bb_stream_write_table(&c->table, c->written, bytes), err);
+}
+
 static bb_status write_block(bb_compressor *c, bb_error *err) {
     bb_stream_block b = {.kind = BB_BLOCK_STORED, .size = (uint32_t)c->held, .coded = (uint32_t)c->held};
     bb_bytes coded, best = {c->block, c->held};
     uint8_t head[BB_STREAM_END_BYTES];
     BB_TRY(begin(c, err));
+    if (bb_stream_table_due(&c->table, false)) BB_TRY(write_table(c, err));
     /* a coded block has 4 bytes more in its head, and must be smaller in all */
     size_t most = c->held > 4 ? c->held - 5 : 0, zstd = ZSTD_compress(c->zstd, most, c->block, c->held, ZSTD_LEVEL);
     if (most && !ZSTD_isError(zstd)) {
@@ -151,6 +159,7 @@ static bb_status write_block(bb_compressor *c, bb_error *err) {
     BB_TRY(give(c, head, bb_stream_write_block(&b, head), err));
     BB_TRY(give(c, best.data, best.size, err));
     (void)XXH3_64bits_update(c->hash, c->block, c->held);
+    bb_stream_table_add(&c->table, &b, c->header.block_bits);
     c->total += c->held;
     c->held = 0;
     if (c->options.on_progress) c->options.on_progress(c->options.user, (int64_t)c->total);
@@ -177,6 +186,7 @@ bb_status bb_compressor_finish(bb_compressor *c, bb_error *err) {
     if (c->finished) return bb_fail(err, BB_ERR_ARGUMENT, "the stream is finished");
     if (c->held) BB_TRY(write_block(c, err));
     BB_TRY(begin(c, err));
+    if (bb_stream_table_due(&c->table, true)) BB_TRY(write_table(c, err));
     c->finished = true;
     uint8_t end[BB_STREAM_END_BYTES];
     const bb_stream_block b = {.kind = BB_BLOCK_END, .total = c->total, .hash = XXH3_64bits_digest(c->hash)};

@@ -11,7 +11,8 @@ typedef struct survey {
     FILE *file;
     uint64_t at;
     bb_stream_header header;
-    uint64_t blocks[4], total; /* blocks: by kind; the first is the end */
+    bb_stream_table table;
+    uint64_t blocks[BB_BLOCK_KINDS], total; /* blocks: by kind */
 } survey;
 
 bool bb_is_compressed(const uint8_t *bytes, size_t size) {
@@ -29,6 +30,19 @@ static bb_status read_bytes(survey *s, uint8_t *to, size_t n, bb_error *err) {
     return BB_OK;
 }
 
+static bb_status skip_block(survey *s, const bb_stream_block *b, bb_error *err) {
+    uint8_t table[BB_STREAM_TABLE_BYTES];
+    uint64_t begin = s->at - bb_stream_head_bytes(b);
+    if (b->kind == BB_BLOCK_TABLE) {
+        BB_TRY(read_bytes(s, table, b->coded, err));
+        return bb_stream_match_table(&s->table, b, table, begin, err);
+    }
+    bb_stream_table_add(&s->table, b, s->header.block_bits);
+    s->total += b->size;
+    s->at += b->coded;
+    return fseeko(s->file, b->coded, SEEK_CUR) == 0 ? BB_OK : bb_fail(err, BB_ERR_IO, "cannot seek: %s", strerror(errno));
+}
+
 static bb_status read_all(survey *s, bb_error *err) {
     uint8_t header[BB_STREAM_HEADER_BYTES], head[BB_STREAM_END_BYTES];
     bb_stream_block b = {.kind = BB_BLOCK_STORED};
@@ -40,12 +54,12 @@ static bb_status read_all(survey *s, bb_error *err) {
         if (bytes == 0)
             return bb_fail(err, BB_ERR_FORMAT, "byte %llu: no block begins with %d", (unsigned long long)s->at - 1, head[0]);
         BB_TRY(read_bytes(s, head + 1, bytes - 1, err));
-        BB_TRY(bb_stream_read_block(head, s->header.block_bits, &b, err));
+        uint64_t begin = s->at - bytes;
+        bb_status status = bb_stream_read_block(head, s->header.block_bits, &b, err);
+        if (status == BB_OK) status = bb_stream_check_order(&s->table, &b, err);
+        if (status == BB_OK && b.kind != BB_BLOCK_END) status = skip_block(s, &b, err);
+        if (status != BB_OK) return bb_fail_prefix(err, status, "byte %llu", (unsigned long long)begin);
         s->blocks[b.kind]++;
-        s->total += b.size;
-        s->at += b.coded;
-        if (b.coded && fseeko(s->file, b.coded, SEEK_CUR) != 0)
-            return bb_fail(err, BB_ERR_IO, "cannot seek: %s", strerror(errno));
     }
     if (b.total != s->total)
         return bb_fail(err, BB_ERR_FORMAT, "the end says %llu bytes, the blocks have %llu", (unsigned long long)b.total,

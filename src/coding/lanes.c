@@ -24,9 +24,9 @@ typedef struct lane {
 struct bb_lanes {
     bb_model *model;
     bb_lanes_options options;
-    lane *lanes; /* (options.lanes) */
-    int open;    /* lanes with an open context */
-    int count;   /* in use */
+    lane *lanes;    /* (room) */
+    int room, open; /* lanes, and those with an open context */
+    int count;      /* in use */
     bb_cached_rows pieces[BB_MAX_LANES];
     lane *members[BB_MAX_LANES];
     int rows;      /* bytes of a lane that encoding reads in a pass */
@@ -40,18 +40,25 @@ enum { LANE_BYTES = 2048 }; /* shorter lanes cost more than they are worth: each
 /* Rows of a pass at most: a piece of a window that is read again, and what is coded. */
 static int64_t pass_rows(int lanes) { return BB_CONTEXT_PIECE + bb_max(BB_CONTEXT_PIECE, (int64_t)BB_CONTEXT_ROWS * lanes); }
 
+/* Room for so many lanes. */
+static bb_status make_room(bb_lanes *l, int lanes, bb_error *err) {
+    if (lanes <= l->room) return BB_OK;
+    lane *larger = realloc(l->lanes, (size_t)lanes * sizeof *larger);
+    if (!larger) return bb_fail(err, BB_ERR_MEMORY, "out of memory for %d lanes", lanes);
+    memset(larger + l->room, 0, (size_t)(lanes - l->room) * sizeof *larger);
+    l->lanes = larger;
+    l->room = lanes;
+    BB_DEVICE_SCOPE(l->model->device);
+    return bb_model_reserve_rows(l->model, pass_rows(lanes), l->options.window, err);
+}
+
 bb_status bb_lanes_open(bb_model *model, const bb_lanes_options *o, bb_lanes **out, bb_error *err) {
     bb_lanes *l = calloc(1, sizeof *l);
     *out = NULL;
     if (!l) return bb_fail(err, BB_ERR_MEMORY, "out of memory for lanes");
     l->model = model;
     l->options = *o;
-    l->lanes = calloc((size_t)o->lanes, sizeof *l->lanes);
-    bb_status status = l->lanes ? BB_OK : bb_fail(err, BB_ERR_MEMORY, "out of memory for %d lanes", o->lanes);
-    if (status == BB_OK) {
-        BB_DEVICE_SCOPE(model->device);
-        status = bb_model_reserve_rows(model, pass_rows(o->lanes), o->window, err);
-    }
+    bb_status status = make_room(l, o->lanes, err);
     if (status == BB_OK)
         *out = l;
     else
@@ -71,13 +78,14 @@ void bb_lanes_close(bb_lanes *l) {
     free(l);
 }
 
-/* Opens what is not open yet, and starts each lane after a newline. */
-static bb_status begin(bb_lanes *l, int count, size_t size, bb_error *err) {
-    for (; l->open < count; l->open++)
+/* Takes the next `count` lanes for a block of `size` bytes: opens what is not open yet, and starts each after a newline. */
+static bb_status add_lanes(bb_lanes *l, int count, size_t size, bb_error *err) {
+    if (l->count + count > BB_MAX_LANES) return bb_fail(err, BB_ERR_INTERNAL, "%d lanes at once", l->count + count);
+    BB_TRY(make_room(l, l->count + count, err));
+    for (; l->open < l->count + count; l->open++)
         BB_TRY(bb_context_open(l->model, l->options.window, l->options.kv_cache, &l->lanes[l->open].context, err));
-    l->count = count;
     for (int i = 0; i < count; i++) {
-        lane *a = &l->lanes[i];
+        lane *a = &l->lanes[l->count + i];
         size_t first = size * (size_t)i / (size_t)count, end = size * (size_t)(i + 1) / (size_t)count;
         a->size = (int64_t)(end - first);
         a->coded = 0;
@@ -85,6 +93,7 @@ static bb_status begin(bb_lanes *l, int count, size_t size, bb_error *err) {
         bb_context_clear(&a->context);
         bb_context_append(&a->context, (const uint8_t *)"\n", 1);
     }
+    l->count += count;
     return BB_OK;
 }
 
@@ -215,7 +224,8 @@ bb_status bb_lanes_encode(bb_lanes *l, const uint8_t *bytes, size_t size, size_t
     int count = (int)bb_clamp((int64_t)(size / LANE_BYTES), 1, l->options.lanes);
     bool more = true;
     *coded = (bb_bytes){NULL, 0};
-    BB_TRY(begin(l, count, size, err));
+    l->count = 0;
+    BB_TRY(add_lanes(l, count, size, err));
     l->rows = (int)bb_max(BB_CONTEXT_ROWS, BB_CONTEXT_PIECE / count);
     free(l->logits);
     l->logits = malloc((size_t)(count * l->rows) * BB_COUNTS_SYMBOLS * sizeof *l->logits);
@@ -232,36 +242,53 @@ bb_status bb_lanes_encode(bb_lanes *l, const uint8_t *bytes, size_t size, size_t
     return collect(l, most, coded, err);
 }
 
-bb_status bb_lanes_decode(bb_lanes *l, bb_bytes coded, uint8_t *bytes, size_t size, bb_error *err) {
+int bb_lanes_of(bb_bytes coded, size_t size) {
     int count = coded.size < 2 ? 0 : (int)get_number(coded.data, 2);
-    if (count < 1 || count > BB_MAX_LANES || (size_t)count > size || head_bytes(count) > coded.size)
-        return bb_fail(err, BB_ERR_FORMAT, "a block of %zu bytes with %d lanes", coded.size, count);
-    if (count > l->options.lanes) { /* made with more lanes than were asked for here */
-        lane *larger = realloc(l->lanes, (size_t)count * sizeof *larger);
-        if (!larger) return bb_fail(err, BB_ERR_MEMORY, "out of memory for %d lanes", count);
-        memset(larger + l->options.lanes, 0, (size_t)(count - l->options.lanes) * sizeof *larger);
-        l->lanes = larger;
-        l->options.lanes = count;
-        BB_DEVICE_SCOPE(l->model->device);
-        BB_TRY(bb_model_reserve_rows(l->model, pass_rows(count), l->options.window, err));
+    return count <= BB_MAX_LANES && (size_t)count <= size && head_bytes(count) <= coded.size ? count : 0;
+}
+
+/* Finds the lanes of a block. */
+static bb_status find_lanes(bb_lanes *l, bb_lanes_block *b, bb_error *err) {
+    b->lanes = bb_lanes_of(b->coded, b->size);
+    b->first = l->count;
+    if (b->lanes < 1) return bb_fail(err, BB_ERR_FORMAT, "a block of %zu bytes does not begin with its lanes", b->coded.size);
+    BB_TRY(add_lanes(l, b->lanes, b->size, err));
+    size_t at = head_bytes(b->lanes);
+    for (int i = 0; i < b->lanes; i++) {
+        lane *a = &l->lanes[b->first + i];
+        size_t left = b->coded.size - at,
+               bytes = i + 1 < b->lanes ? (size_t)get_number(b->coded.data + 2 + 4 * (size_t)i, 4) : left;
+        if (bytes > left) {
+            l->count = b->first;
+            return bb_fail(err, BB_ERR_FORMAT, "lane %d has %zu bytes, but %zu are left in its block", i + 1, bytes, left);
+        }
+        bb_range_decoder_begin(&a->decoder, b->coded.data + at, bytes);
+        a->out = b->bytes + b->size * (size_t)i / (size_t)b->lanes;
+        at += bytes;
     }
-    BB_TRY(begin(l, count, size, err));
-    size_t at = head_bytes(count);
-    for (int i = 0; i < count; i++) {
-        size_t left = coded.size - at,
-               bytes_of_lane = i + 1 < count ? (size_t)get_number(coded.data + 2 + 4 * (size_t)i, 4) : left;
-        if (bytes_of_lane > left)
-            return bb_fail(err, BB_ERR_FORMAT, "lane %d has %zu bytes, but %zu are left in its block", i + 1, bytes_of_lane,
-                           left);
-        bb_range_decoder_begin(&l->lanes[i].decoder, coded.data + at, bytes_of_lane);
-        l->lanes[i].out = bytes + size * (size_t)i / (size_t)count;
-        at += bytes_of_lane;
+    return BB_OK;
+}
+
+/* Whether all bytes of a decoded block were used. */
+static void check_lanes(const bb_lanes *l, bb_lanes_block *b) {
+    for (int i = 0; i < b->lanes && b->status == BB_OK; i++) {
+        const bb_range_decoder *d = &l->lanes[b->first + i].decoder;
+        if (d->at < d->end)
+            b->status = bb_fail(&b->error, BB_ERR_FORMAT, "lane %d has %zu bytes too many", i + 1, (size_t)(d->end - d->at));
     }
+}
+
+bb_status bb_lanes_decode(bb_lanes *l, bb_lanes_block *blocks, int count, bb_error *err) {
     bool more = true;
+    l->count = 0;
+    for (int i = 0; i < count; i++) {
+        bb_lanes_block *b = &blocks[i];
+        b->status = find_lanes(l, b, &b->error);
+        if (b->status == BB_OK || b->status == BB_ERR_FORMAT) continue;
+        *err = b->error;
+        return b->status;
+    }
     while (more) BB_TRY(step(l, &more, err));
-    for (int i = 0; i < count; i++)
-        if (l->lanes[i].decoder.at < l->lanes[i].decoder.end)
-            return bb_fail(err, BB_ERR_FORMAT, "lane %d has %zu bytes too many", i + 1,
-                           (size_t)(l->lanes[i].decoder.end - l->lanes[i].decoder.at));
+    for (int i = 0; i < count; i++) check_lanes(l, &blocks[i]);
     return BB_OK;
 }

@@ -97,6 +97,7 @@ size_t bb_stream_write_block(const bb_stream_block *b, uint8_t *out) {
 size_t bb_stream_block_bytes(uint8_t first) {
     switch (first) {
     case BB_BLOCK_END: return BB_STREAM_END_BYTES;
+    case BB_BLOCK_TABLE: return BB_STREAM_TABLE_HEAD_BYTES;
     case BB_BLOCK_STORED: return BB_STREAM_STORED_BYTES;
     case BB_BLOCK_ZSTD:
     case BB_BLOCK_MODEL: return BB_STREAM_BLOCK_BYTES;
@@ -112,6 +113,13 @@ bb_status bb_stream_read_block(const uint8_t *in, int block_bits, bb_stream_bloc
         out->hash = get(&at, 8);
         return BB_OK;
     }
+    if (out->kind == BB_BLOCK_TABLE) {
+        out->entries = (int)get(&at, 2);
+        out->previous = get(&at, 8);
+        out->coded = 4 * (uint32_t)out->entries + 4;
+        if (out->entries >= 1 && out->entries <= BB_STREAM_TABLE_BLOCKS) return BB_OK;
+        return bb_fail(err, BB_ERR_FORMAT, "a table of %d blocks: expected 1 to %d", out->entries, BB_STREAM_TABLE_BLOCKS);
+    }
     out->size = (uint32_t)get(&at, 4);
     out->coded = out->kind == BB_BLOCK_STORED ? out->size : (uint32_t)get(&at, 4);
     out->check = (uint32_t)get(&at, 4);
@@ -125,4 +133,66 @@ bb_status bb_stream_read_block(const uint8_t *in, int block_bits, bb_stream_bloc
 uint32_t bb_stream_check(const bb_stream_block *b, const uint8_t *coded, const uint8_t *bytes) {
     uint64_t seed = (uint64_t)b->kind << 56 ^ (uint64_t)b->size << 28 ^ b->coded;
     return (uint32_t)XXH3_64bits_withSeed(bytes, b->size, XXH3_64bits_withSeed(coded, b->coded, seed));
+}
+
+void bb_stream_table_add(bb_stream_table *t, const bb_stream_block *b, int block_bits) {
+    t->sizes[t->entries++] = (uint32_t)bb_stream_head_bytes(b) + b->coded;
+    t->blocks++;
+    t->last = b->size < (uint32_t)1 << block_bits;
+}
+
+bool bb_stream_table_due(const bb_stream_table *t, bool end) {
+    return t->entries == BB_STREAM_TABLE_BLOCKS || (end && t->entries > 0 && t->blocks > 1);
+}
+
+size_t bb_stream_table_bytes(int entries) { return BB_STREAM_TABLE_HEAD_BYTES + 4 * (size_t)entries + 4; }
+
+static void put_table(const bb_stream_table *t, uint8_t **at) {
+    put(at, BB_BLOCK_TABLE, 1);
+    put(at, (uint64_t)t->entries, 2);
+    put(at, t->previous, 8);
+    for (int i = 0; i < t->entries; i++) put(at, t->sizes[i], 4);
+}
+
+size_t bb_stream_write_table(bb_stream_table *t, uint64_t place, uint8_t out[BB_STREAM_TABLE_BYTES]) {
+    uint8_t *at = out;
+    put_table(t, &at);
+    put(&at, XXH3_64bits(out, (size_t)(at - out)), 4);
+    t->entries = 0;
+    t->previous = place;
+    return (size_t)(at - out);
+}
+
+bb_status bb_stream_read_table(const bb_stream_block *head, const uint8_t *in, uint32_t *sizes, bb_error *err) {
+    bb_stream_table t = {.entries = head->entries, .previous = head->previous};
+    uint8_t whole[BB_STREAM_TABLE_BYTES], *to = whole;
+    for (int i = 0; i < t.entries; i++) sizes[i] = t.sizes[i] = (uint32_t)get(&in, 4);
+    put_table(&t, &to);
+    uint32_t expected = (uint32_t)XXH3_64bits(whole, (size_t)(to - whole)), found = (uint32_t)get(&in, 4);
+    if (found == expected) return BB_OK;
+    return bb_fail(err, BB_ERR_FORMAT, "a table of %d blocks is damaged: its checksum is %08x, expected %08x", head->entries,
+                   found, expected);
+}
+
+bb_status bb_stream_check_order(const bb_stream_table *seen, const bb_stream_block *next, bb_error *err) {
+    bool end = next->kind == BB_BLOCK_END;
+    if (next->kind == BB_BLOCK_TABLE && seen->entries > 0 && seen->blocks > 1) return BB_OK;
+    if (next->kind == BB_BLOCK_TABLE) return bb_fail(err, BB_ERR_FORMAT, "a table of blocks where there can be none");
+    if (bb_stream_table_due(seen, end)) return bb_fail(err, BB_ERR_FORMAT, "the table of %d blocks is missing", seen->entries);
+    if (!end && seen->last) return bb_fail(err, BB_ERR_FORMAT, "a block follows the last one");
+    return BB_OK;
+}
+
+bb_status bb_stream_match_table(bb_stream_table *seen, const bb_stream_block *head, const uint8_t *in, uint64_t at,
+                                bb_error *err) {
+    uint32_t sizes[BB_STREAM_TABLE_BLOCKS];
+    BB_TRY(bb_stream_read_table(head, in, sizes, err));
+    if (head->entries != seen->entries || head->previous != seen->previous ||
+        memcmp(sizes, seen->sizes, (size_t)seen->entries * sizeof *sizes) != 0)
+        return bb_fail(err, BB_ERR_FORMAT, "a table of %d blocks is not that of the %d blocks before it", head->entries,
+                       seen->entries);
+    seen->last |= seen->entries < BB_STREAM_TABLE_BLOCKS;
+    seen->entries = 0;
+    seen->previous = at;
+    return BB_OK;
 }

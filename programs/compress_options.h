@@ -1,0 +1,25 @@
+// SPDX-License-Identifier: MIT
+/* The options of bitbyte compress and decompress. */
+#ifndef BB_PROGRAMS_COMPRESS_OPTIONS_H
+#define BB_PROGRAMS_COMPRESS_OPTIONS_H
+
+#include <stdint.h>
+
+#include "common.h"
+
+typedef struct bb_compress_args {
+    bb_device_args device;
+    bb_import_args import;
+    bb_cli_list inputs;
+    const char *model, *output, *range;
+    bool decompress, test, to_stdout, keep, force, quiet, verbose, remove, json;
+    int level, lanes, block_kb, context_length, kv_cache, blocks;
+    uint64_t range_offset, range_length; /* of `range` */
+} bb_compress_args;
+
+extern const bb_cli_command bb_compress_command, bb_decompress_command;
+
+/* What is wrong with a combination of options, or NULL. Reads --range. */
+const char *bb_compress_contradiction(bb_compress_args *args);
+
+#endif
