@@ -284,6 +284,7 @@ static bb_status resolve(const bb_cli *cli, const bb_compress_args *args, bb_com
     if (args->block_kb) o->block_bytes = args->block_kb << 10;
     if (bb_cli_given(cli, "context_length")) o->context_length = args->context_length;
     o->kv_cache = (bb_kv_type)args->kv_cache;
+    if (args->mix) o->mix = args->mix == BB_MIX_ON;
     o->blocks = args->blocks;
     o->on_output = on_output;
     o->on_progress = on_progress;
@@ -292,7 +293,7 @@ static bb_status resolve(const bb_cli *cli, const bb_compress_args *args, bb_com
 }
 
 static void note_unused(const bb_cli *cli, const bb_compress_args *args) {
-    static const char *const compression[] = {"level", "lanes", "block", "context_length", "kv_cache"};
+    static const char *const compression[] = {"level", "lanes", "block", "context_length", "kv_cache", "mix"};
     for (size_t i = 0; args->decompress && i < sizeof compression / sizeof *compression; i++)
         if (cli->command == &bb_compress_command) bb_cli_unused(cli, compression[i], "a stream knows how it was made");
     if (!args->decompress) bb_cli_unused(cli, "blocks", "it is of decompression; add -d");
@@ -320,9 +321,9 @@ static int run(const bb_cli *cli, bb_compress_args *args) {
     bb_signals_install(NULL, NULL, NULL);
     if (status != BB_OK) failures = bb_cli_fail(command, &err);
     if (status == BB_OK && args->verbose)
-        fprintf(stderr, "%d lanes, blocks of %s, a context of %d bytes%s\n", j.options.lanes,
+        fprintf(stderr, "%d lanes, blocks of %s, a context of %d bytes%s%s\n", j.options.lanes,
                 bb_text_bytes((uint64_t)j.options.block_bytes).s, j.options.context_length,
-                j.options.context_length ? "" : " (the model's)");
+                j.options.context_length ? "" : " (the model's)", j.options.mix ? ", mixed" : "");
     for (int i = 0; status == BB_OK && i < count && !*bb_signals_stop(); i++) {
         bb_status one = code_file(&j, args->inputs.count ? args->inputs.items[i] : "-", &err);
         if (one != BB_OK && one != BB_ERR_INTERRUPTED) failures = bb_cli_fail(command, &err);

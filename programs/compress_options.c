@@ -23,6 +23,8 @@ static const bb_cli_option decompression_options[] = {
 static const bb_cli_group decompression_group = {.options = decompression_options,
                                                  .count = BB_CLI_COUNT(decompression_options)};
 
+static const char *const mix_choices[] = {[BB_MIX_OF_LEVEL] = "auto", [BB_MIX_OFF] = "off", [BB_MIX_ON] = "on", NULL};
+
 /* clang-format off: a table is read by rows */
 #define FILES                                                                                                                  \
     {.help = "Files"},                                                                                                         \
@@ -117,7 +119,7 @@ static const bb_cli_option compress_options[] = {
      .offset = offsetof(bb_compress_args, level),
      .value = "N",
      .range = BB_CLI_FROM_TO(1, 9),
-     .help = "1: fastest; 9: smallest. Chooses lanes, block and context_length"},
+     .help = "1: fastest; 9: smallest. Chooses lanes, block, context_length and mix"},
     {.name = "lanes",
      .type = BB_CLI_INT,
      .offset = offsetof(bb_compress_args, lanes),
@@ -145,6 +147,13 @@ static const bb_cli_option compress_options[] = {
      .offset = offsetof(bb_compress_args, kv_cache),
      .choices = bb_kv_choices,
      .help = "KV cache type: 6 or 8 bits, or f32"},
+    {.name = "mix",
+     .type = BB_CLI_CHOICE,
+     .offset = offsetof(bb_compress_args, mix),
+     .choices = mix_choices,
+     .help = "mix the model's predictions with what the file's own bytes say: smaller, above all where a file is unlike the "
+             "training data or repeats itself, and slower by some microseconds a byte",
+     .default_text = "auto: from level 7 on"},
     {.group = &decompression_group},
     MACHINE};
 static const bb_cli_option decompress_options[] = {FILES, {.group = &decompression_group}, MACHINE};

@@ -7,13 +7,15 @@
 
 #include "common.h"
 
+enum { BB_MIX_OF_LEVEL = 0, BB_MIX_OFF, BB_MIX_ON };
+
 typedef struct bb_compress_args {
     bb_device_args device;
     bb_import_args import;
     bb_cli_list inputs;
     const char *model, *output, *range;
     bool decompress, test, to_stdout, keep, force, quiet, verbose, remove, json;
-    int level, lanes, block_kb, context_length, kv_cache, blocks;
+    int level, lanes, block_kb, context_length, kv_cache, blocks, mix;
     uint64_t range_offset, range_length; /* of `range` */
 } bb_compress_args;
 

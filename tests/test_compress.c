@@ -7,6 +7,7 @@
 
 #include "coding/counts.h"
 #include "coding/lanes.h"
+#include "coding/mixer.h"
 #include "coding/range_coder.h"
 #include "coding/stream.h"
 #include "core/rng.h"
@@ -15,6 +16,7 @@
 #include "tiny_model.h"
 
 enum { MAX_SIZE = 300000 };
+#define EXPECTED_MIX 0xe90f9a6be4f0966cu
 #define EXPECTED_HASH 0x98320a9d8498217cu
 
 static bb_device *device;
@@ -142,6 +144,7 @@ static bb_compress_options options_for(buffer *out) {
     o.context_length = 24 + (int)below(80);
     o.kv_cache = (bb_kv_type)below(3);
     o.blocks = (int)below(4);
+    o.mix = below(2);
     o.on_output = take;
     o.user = out;
     return o;
@@ -245,8 +248,10 @@ static void lanes_come_back(void **state) {
     (void)state;
     static uint8_t x[MAX_SIZE], back[MAX_SIZE];
     for (int round = 0; round < 18; round++) {
-        const bb_lanes_options o = {
-            .lanes = 1 + (int)below(20), .window = 2 + (int)below(round % 4 ? 100 : 3), .kv_cache = (bb_kv_type)below(3)};
+        const bb_lanes_options o = {.lanes = 1 + (int)below(20),
+                                    .window = 2 + (int)below(round % 4 ? 100 : 3),
+                                    .kv_cache = (bb_kv_type)below(3),
+                                    .mix = round % 2};
         bb_lanes *lanes, *others;
         bb_bytes coded;
         size_t size = draw_input(round % 9, x) + 1;
@@ -258,7 +263,8 @@ static void lanes_come_back(void **state) {
         fewer.lanes = 1; /* it takes what it finds */
         assert_ok(bb_lanes_open(model, &fewer, &others, &test_error));
         bb_lanes_block blocks[3]; /* side by side */
-        for (int i = 0; i < 3; i++) blocks[i] = (bb_lanes_block){.coded = coded, .bytes = back + i * 2000, .size = size};
+        for (int i = 0; i < 3; i++)
+            blocks[i] = (bb_lanes_block){.coded = coded, .bytes = back + i * 2000, .size = size, .mixed = o.mix};
         assert_ok(bb_lanes_decode(others, blocks, 3, &test_error));
         for (int i = 0; i < 3; i++) {
             assert_ok(blocks[i].status);
@@ -278,6 +284,41 @@ static void lanes_come_back(void **state) {
         bb_lanes_close(lanes);
         bb_lanes_close(others);
     }
+}
+
+/* Contexts alone, as the model knows nothing: they learn, and predict the same everywhere. The hash was made once. */
+static void the_mixer_learns(void **state) {
+    (void)state;
+    static uint8_t x[MAX_SIZE];
+    uint32_t counts[256];
+    bb_mixer *mixer;
+    uint64_t hash = 0;
+    double best = 0;
+    assert_ok(bb_mixer_open(&mixer, &test_error));
+    for (int i = 0; i < 256; i++) counts[i] = BB_COUNTS_TOTAL / 256;
+    for (int kind = 1; kind < 9; kind++) {
+        drawn = (uint64_t)kind * 100000;
+        size_t size = draw_input(kind, x);
+        double bits = 0;
+        if (kind == 4) counts[0] += 255 * (BB_COUNTS_TOTAL / 256 - 1), counts[255] = 1; /* and a model that errs */
+        assert_ok(bb_mixer_clear(mixer, size, 20, &test_error));
+        for (size_t i = 0; i < size; i++) {
+            bb_mixer_begin_byte(mixer, x, i, counts);
+            for (int k = 7; k >= 0; k--) {
+                int bit = x[i] >> k & 1;
+                uint32_t p = bb_mixer_predict(mixer);
+                assert_true(p >= 1 && p < 1 << BB_MIXER_BITS);
+                bits -= log2((double)(bit ? p : (1 << BB_MIXER_BITS) - p)) - BB_MIXER_BITS;
+                hash = (hash ^ p) * 0x9E3779B97F4A7C15u;
+                bb_mixer_update(mixer, bit);
+            }
+        }
+        if (kind == 3) best = bits / (double)size;
+        if (kind == 1 && !(bits < 8.8 * (double)size)) fail_msg("random bytes cost %g bits each", bits / (double)size);
+    }
+    bb_mixer_close(mixer);
+    if (!(best < 0.9)) fail_msg("a text that repeats itself costs %g bits a byte", best);
+    if (hash != EXPECTED_MIX) fail_msg("the hash of the mixer's probabilities is 0x%016llx", (unsigned long long)hash);
 }
 
 /* At every level of processor. The hashes were made once. */
@@ -417,11 +458,12 @@ static void the_size_is_what_the_model_promises(void **state) {
 }
 
 int main(void) {
-    const struct CMUnitTest level_tests[] = {cmocka_unit_test(counts_follow_the_logits),
+    const struct CMUnitTest level_tests[] = {cmocka_unit_test(counts_follow_the_logits), cmocka_unit_test(the_mixer_learns),
                                              cmocka_unit_test(the_code_is_the_same_everywhere)};
     const struct CMUnitTest tests[] = {cmocka_unit_test(counts_follow_the_logits),
                                        cmocka_unit_test(the_coder_gives_back_what_it_took),
                                        cmocka_unit_test(the_code_is_the_same_everywhere),
+                                       cmocka_unit_test(the_mixer_learns),
                                        cmocka_unit_test(lanes_come_back),
                                        cmocka_unit_test(any_input_comes_back),
                                        cmocka_unit_test(tables_lead_to_any_block),

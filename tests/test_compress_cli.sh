@@ -57,6 +57,16 @@ done
 [ "$(wc -c <out9)" -le "$(wc -c <out1)" ] || fail "-9 is larger than -1"
 "${compress[@]}" --lanes 3 --block 64 --context_length 40 --kv_cache f32 -c data 2>err | "${decompress[@]}" -q | cmp - original || fail "compress --lanes"
 
+# ---- mixing: smaller where the text is unlike the training data, and comes back by any way
+for ((i = 0; i < 300; i++)); do printf 'x%d = [%d, %d]; if (x%d > %d) break;\n' "$i" $((i % 7)) $((i * 3 % 11)) "$i" $((i % 5)); done >code
+for mix in on off; do
+    "${compress[@]}" -6 --lanes 2 --mix $mix -c code >code.$mix 2>err || fail "compress --mix $mix"
+    "${decompress[@]}" <code.$mix 2>err | cmp - code || fail "--mix $mix: another text"
+done
+[ "$(wc -c <code.on)" -lt $(($(wc -c <code.off) * 98 / 100)) ] || fail "--mix on gives $(wc -c <code.on), off $(wc -c <code.off)"
+expect 0 "$bitbyte" info code.on --json
+json_value out blocks | grep -q '"mixed":1' || fail "info: mixed blocks"
+
 # ---- anything: empty, one byte, random, many blocks
 : >empty
 printf x >one

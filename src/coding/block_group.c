@@ -10,7 +10,8 @@
 #include "core/math.h"
 #include "model/model.h"
 
-enum { GROUP_BYTES = 1 << 26 }; /* of blocks side by side, unless the caller says how many */
+/* Of blocks side by side, and of the contexts of those that are mixed, unless the caller says how many. */
+enum { GROUP_BYTES = 1 << 26, CONTEXT_BYTES = 1 << 28 };
 
 typedef struct member {
     bb_stream_block head;
@@ -97,14 +98,21 @@ bb_status bb_block_group_prepare(bb_block_group *g, const bb_stream_block *head,
 
 void bb_block_group_add(bb_block_group *g) { g->count++; }
 
+static bool has_lanes(const member *m) { return m->head.kind == BB_BLOCK_MODEL || m->head.kind == BB_BLOCK_MIXED; }
+
 static int lanes_of(const member *m) {
-    return m->head.kind == BB_BLOCK_MODEL ? bb_lanes_of((bb_bytes){m->coded, m->head.coded}, m->head.size) : 0;
+    return has_lanes(m) ? bb_lanes_of((bb_bytes){m->coded, m->head.coded}, m->head.size) : 0;
 }
 
 bool bb_block_group_full(const bb_block_group *g) {
     int lanes = 0;
-    for (int i = 0; i < g->count; i++) lanes += lanes_of(&g->members[i]);
-    return g->count == g->room || lanes >= BB_MAX_LANES;
+    size_t contexts = 0;
+    for (int i = 0; i < g->count; i++) {
+        const member *m = &g->members[i];
+        lanes += lanes_of(m);
+        if (m->head.kind == BB_BLOCK_MIXED) contexts += bb_lanes_context_bytes(m->head.size);
+    }
+    return g->count == g->room || lanes >= BB_MAX_LANES || (!g->options.blocks && contexts >= CONTEXT_BYTES);
 }
 
 static bb_status decode_zstd(member *m, bb_error *err) {
@@ -122,11 +130,14 @@ static bb_status decode_some(bb_block_group *g, int *first, bb_error *err) {
     if (!blocks) return bb_fail(err, BB_ERR_MEMORY, "out of memory for decompression");
     for (; i < g->count; i++) {
         member *m = &g->members[i];
-        if (m->head.kind != BB_BLOCK_MODEL) continue;
+        if (!has_lanes(m)) continue;
         if (count > 0 && lanes + lanes_of(m) > BB_MAX_LANES) break;
         lanes += lanes_of(m);
         members[count] = m;
-        blocks[count++] = (bb_lanes_block){.coded = {m->coded, m->head.coded}, .bytes = m->bytes, .size = m->head.size};
+        blocks[count++] = (bb_lanes_block){.coded = {m->coded, m->head.coded},
+                                           .bytes = m->bytes,
+                                           .size = m->head.size,
+                                           .mixed = m->head.kind == BB_BLOCK_MIXED};
     }
     *first = i;
     const bb_lanes_options options = {.lanes = 1,

@@ -41,6 +41,7 @@ bb_status bb_compress_options_level(bb_compress_options *options, int level, bb_
     if (level < 1 || level > 9) return bb_fail(err, BB_ERR_ARGUMENT, "level %d must be from 1 to 9", level);
     o.lanes = levels[level - 1].lanes;
     o.block_bytes = 1 << levels[level - 1].block_bits;
+    o.mix = level >= 7;
     o.context_length = levels[level - 1].window;
     bb_options_write(options, &o, sizeof o);
     return BB_OK;
@@ -96,6 +97,7 @@ bb_status bb_compressor_open(bb_model *model, const bb_compress_options *given, 
     const bb_lanes_options lanes = {.lanes = o->lanes,
                                     .window = c->header.window,
                                     .kv_cache = o->kv_cache,
+                                    .mix = o->mix,
                                     .stop = o->stop,
                                     .on_bytes = on_bytes,
                                     .user = c};
@@ -151,7 +153,7 @@ static bb_status write_block(bb_compressor *c, bb_error *err) {
     }
     BB_TRY(bb_lanes_encode(c->lanes, c->block, c->held, b.kind == BB_BLOCK_ZSTD ? zstd : most, &coded, err));
     if (coded.data) {
-        b.kind = BB_BLOCK_MODEL;
+        b.kind = c->options.mix ? BB_BLOCK_MIXED : BB_BLOCK_MODEL;
         best = coded;
     }
     b.coded = (uint32_t)best.size;

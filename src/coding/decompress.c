@@ -143,7 +143,7 @@ bb_status bb_decompressor_write(bb_decompressor *d, const uint8_t *bytes, size_t
         size_t want = wanted(d);
         bb_status status = BB_OK;
         if (want == 0)
-            status = here(d, bb_fail(err, BB_ERR_FORMAT, "expected a block, a table or the end (0 to 4), found %d", d->held[0]),
+            status = here(d, bb_fail(err, BB_ERR_FORMAT, "expected a block, a table or the end (0 to 5), found %d", d->held[0]),
                           err);
         else if (d->size == want)
             status = !d->group ? take_header(d, err) : d->has_block ? take_body(d, err) : take_head(d, err);

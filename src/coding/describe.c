@@ -73,14 +73,14 @@ static json_t *survey_json(const survey *s) {
     static const char *const kv_names[] = {[BB_KV_INT6] = "int6", [BB_KV_INT8] = "int8", [BB_KV_F32] = "f32"};
     char hash[2 * BB_MODEL_HASH_BYTES + 1];
     for (int i = 0; i < BB_MODEL_HASH_BYTES; i++) (void)snprintf(hash + 2 * i, 3, "%02x", s->header.model[i]);
-    return json_pack("{s:s,s:i,s:s,s:s,s:I,s:i,s:s,s:i,s:I,s:I,s:f,s:{s:I,s:I,s:I}}", "format", "bitbyte compressed", "version",
-                     BB_STREAM_VERSION, "device", bb_arithmetic_name(s->header.arithmetic), "model", hash, "parameters",
-                     (json_int_t)s->header.parameters, "context_length", s->header.window, "kv_cache",
+    return json_pack("{s:s,s:i,s:s,s:s,s:I,s:i,s:s,s:i,s:I,s:I,s:f,s:{s:I,s:I,s:I,s:I}}", "format", "bitbyte compressed",
+                     "version", BB_STREAM_VERSION, "device", bb_arithmetic_name(s->header.arithmetic), "model", hash,
+                     "parameters", (json_int_t)s->header.parameters, "context_length", s->header.window, "kv_cache",
                      kv_names[s->header.kv_cache], "block_bytes", 1 << s->header.block_bits, "bytes", (json_int_t)s->total,
                      "compressed_bytes", (json_int_t)s->at, "bits_per_byte",
                      s->total ? 8 * (double)s->at / (double)s->total : 0, "blocks", "model",
-                     (json_int_t)s->blocks[BB_BLOCK_MODEL], "zstd", (json_int_t)s->blocks[BB_BLOCK_ZSTD], "stored",
-                     (json_int_t)s->blocks[BB_BLOCK_STORED]);
+                     (json_int_t)s->blocks[BB_BLOCK_MODEL], "mixed", (json_int_t)s->blocks[BB_BLOCK_MIXED], "zstd",
+                     (json_int_t)s->blocks[BB_BLOCK_ZSTD], "stored", (json_int_t)s->blocks[BB_BLOCK_STORED]);
 }
 
 bb_status bb_compressed_describe(const char *path, char **json, bb_error *err) {

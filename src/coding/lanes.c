@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "coding/counts.h"
+#include "coding/mixer.h"
 #include "coding/range_coder.h"
 #include "core/math.h"
 #include "inference/context.h"
@@ -18,7 +19,8 @@ typedef struct lane {
     const uint8_t *bytes; /* what is encoded; or what has been decoded */
     uint8_t *out;         /* decoding */
     int64_t size, coded;  /* bytes in all; those that have been coded */
-    bool reading;
+    bool reading, mixed;
+    bb_mixer *mixer; /* NULL until one is needed */
 } lane;
 
 struct bb_lanes {
@@ -35,7 +37,10 @@ struct bb_lanes {
     size_t capacity;
 };
 
-enum { LANE_BYTES = 2048 }; /* shorter lanes cost more than they are worth: each begins without a context */
+enum {
+    LANE_BYTES = 2048, /* shorter lanes cost more than they are worth: each begins without a context */
+    CONTEXT_BITS = 27  /* of the bytes of contexts of a block's lanes */
+};
 
 /* Rows of a pass at most: a piece of a window that is read again, and what is coded. */
 static int64_t pass_rows(int lanes) { return BB_CONTEXT_PIECE + bb_max(BB_CONTEXT_PIECE, (int64_t)BB_CONTEXT_ROWS * lanes); }
@@ -71,6 +76,7 @@ void bb_lanes_close(bb_lanes *l) {
     for (int i = 0; i < l->open; i++) {
         bb_context_close(&l->lanes[i].context);
         bb_range_encoder_free(&l->lanes[i].encoder);
+        bb_mixer_close(l->lanes[i].mixer);
     }
     free(l->lanes);
     free(l->logits);
@@ -78,8 +84,20 @@ void bb_lanes_close(bb_lanes *l) {
     free(l);
 }
 
+/* Starts the contexts of one of `count` lanes. */
+static bb_status begin_mixing(lane *a, int count, bb_error *err) {
+    int bits = CONTEXT_BITS;
+    while (count > 1 << (CONTEXT_BITS - bits)) bits--;
+    if (!a->mixer) BB_TRY(bb_mixer_open(&a->mixer, err));
+    return bb_mixer_clear(a->mixer, (size_t)a->size, bits, err);
+}
+
+size_t bb_lanes_context_bytes(size_t size) {
+    return (size_t)bb_min((int64_t)size * BB_MIXER_BYTES_A_BYTE, (int64_t)1 << CONTEXT_BITS);
+}
+
 /* Takes the next `count` lanes for a block of `size` bytes: opens what is not open yet, and starts each after a newline. */
-static bb_status add_lanes(bb_lanes *l, int count, size_t size, bb_error *err) {
+static bb_status add_lanes(bb_lanes *l, int count, size_t size, bool mixed, bb_error *err) {
     if (l->count + count > BB_MAX_LANES) return bb_fail(err, BB_ERR_INTERNAL, "%d lanes at once", l->count + count);
     BB_TRY(make_room(l, l->count + count, err));
     for (; l->open < l->count + count; l->open++)
@@ -90,11 +108,47 @@ static bb_status add_lanes(bb_lanes *l, int count, size_t size, bb_error *err) {
         a->size = (int64_t)(end - first);
         a->coded = 0;
         a->reading = false;
+        a->mixed = mixed;
         bb_context_clear(&a->context);
         bb_context_append(&a->context, (const uint8_t *)"\n", 1);
+        if (mixed) BB_TRY(begin_mixing(a, count, err));
     }
     l->count += count;
     return BB_OK;
+}
+
+/* Codes the next byte, of which the model gives counts. */
+static void code_byte(lane *a, const uint32_t *counts) {
+    uint32_t low = 0;
+    int symbol = 0;
+    if (a->out) {
+        uint32_t target = bb_range_decode_target(&a->decoder);
+        while (target - low >= counts[symbol]) low += counts[symbol++];
+        bb_range_decode_take(&a->decoder, low, counts[symbol]);
+        a->out[a->coded] = (uint8_t)symbol;
+    } else {
+        symbol = a->bytes[a->coded];
+        for (int i = 0; i < symbol; i++) low += counts[i];
+        bb_range_encode(&a->encoder, low, counts[symbol]);
+    }
+}
+
+/* The same, bit by bit, with the contexts. */
+static void code_byte_mixed(lane *a, const uint32_t *counts) {
+    int byte = a->out ? 0 : a->bytes[a->coded];
+    bb_mixer_begin_byte(a->mixer, a->out ? a->out : a->bytes, (size_t)a->coded, counts);
+    for (int i = 7; i >= 0; i--) {
+        uint32_t ones = bb_mixer_predict(a->mixer) << (BB_COUNTS_BITS - BB_MIXER_BITS);
+        int bit = a->out ? bb_range_decode_target(&a->decoder) < ones : byte >> i & 1;
+        uint32_t low = bit ? 0 : ones, count = bit ? ones : BB_COUNTS_TOTAL - ones;
+        if (a->out)
+            bb_range_decode_take(&a->decoder, low, count);
+        else
+            bb_range_encode(&a->encoder, low, count);
+        bb_mixer_update(a->mixer, bit);
+        byte |= bit << i;
+    }
+    if (a->out) a->out[a->coded] = (uint8_t)byte;
 }
 
 /* Codes the bytes that the rows of the latest read predict. */
@@ -102,18 +156,10 @@ static void code_rows(lane *a, const float *logits, int rows) {
     uint32_t counts[BB_COUNTS_SYMBOLS];
     for (int row = 0; row < rows && a->coded < a->size; row++) {
         bb_counts_from_logits(logits + (size_t)row * BB_COUNTS_SYMBOLS, counts);
-        uint32_t low = 0;
-        int symbol = 0;
-        if (a->out) {
-            uint32_t target = bb_range_decode_target(&a->decoder);
-            while (target - low >= counts[symbol]) low += counts[symbol++];
-            bb_range_decode_take(&a->decoder, low, counts[symbol]);
-            a->out[a->coded] = (uint8_t)symbol;
-        } else {
-            symbol = a->bytes[a->coded];
-            for (int i = 0; i < symbol; i++) low += counts[i];
-            bb_range_encode(&a->encoder, low, counts[symbol]);
-        }
+        if (a->mixed)
+            code_byte_mixed(a, counts);
+        else
+            code_byte(a, counts);
         a->coded++;
     }
 }
@@ -225,7 +271,7 @@ bb_status bb_lanes_encode(bb_lanes *l, const uint8_t *bytes, size_t size, size_t
     bool more = true;
     *coded = (bb_bytes){NULL, 0};
     l->count = 0;
-    BB_TRY(add_lanes(l, count, size, err));
+    BB_TRY(add_lanes(l, count, size, l->options.mix, err));
     l->rows = (int)bb_max(BB_CONTEXT_ROWS, BB_CONTEXT_PIECE / count);
     free(l->logits);
     l->logits = malloc((size_t)(count * l->rows) * BB_COUNTS_SYMBOLS * sizeof *l->logits);
@@ -252,7 +298,7 @@ static bb_status find_lanes(bb_lanes *l, bb_lanes_block *b, bb_error *err) {
     b->lanes = bb_lanes_of(b->coded, b->size);
     b->first = l->count;
     if (b->lanes < 1) return bb_fail(err, BB_ERR_FORMAT, "a block of %zu bytes does not begin with its lanes", b->coded.size);
-    BB_TRY(add_lanes(l, b->lanes, b->size, err));
+    BB_TRY(add_lanes(l, b->lanes, b->size, b->mixed, err));
     size_t at = head_bytes(b->lanes);
     for (int i = 0; i < b->lanes; i++) {
         lane *a = &l->lanes[b->first + i];

@@ -100,7 +100,8 @@ size_t bb_stream_block_bytes(uint8_t first) {
     case BB_BLOCK_TABLE: return BB_STREAM_TABLE_HEAD_BYTES;
     case BB_BLOCK_STORED: return BB_STREAM_STORED_BYTES;
     case BB_BLOCK_ZSTD:
-    case BB_BLOCK_MODEL: return BB_STREAM_BLOCK_BYTES;
+    case BB_BLOCK_MODEL:
+    case BB_BLOCK_MIXED: return BB_STREAM_BLOCK_BYTES;
     default: return 0;
     }
 }

@@ -38,6 +38,7 @@ typedef enum bb_block_kind {
     BB_BLOCK_ZSTD = 2,
     BB_BLOCK_MODEL = 3,
     BB_BLOCK_TABLE = 4,
+    BB_BLOCK_MIXED = 5, /* the model, mixed with contexts */
     BB_BLOCK_KINDS
 } bb_block_kind;
 
