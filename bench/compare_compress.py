@@ -4,38 +4,46 @@
 
     python3 bench/compare_compress.py --program build/bitbyte --model runs/texts FILE... [--levels 5 9] [--dictionary TRAINING_TEXT]
 
-Prints a Markdown table: bits per byte, and MB/s both ways (of the uncompressed bytes; the best of --repeats runs, programs by turns). The model's
-own size is given below the table: whoever decompresses needs it. Programs that are not installed are left out. Every result is decompressed and
-compared. --dictionary trains a zstd dictionary on pieces of that text.
+Prints a Markdown table: bits per byte, the same with the model that whoever decompresses needs, and MB of the file for each second of processor
+time, both ways: one thread, the best of --repeats runs, programs by turns. Programs that are not installed are named and left out. Every result
+is decompressed and compared. --dictionary trains a zstd dictionary on pieces of that text. --bytes N takes the first N bytes of each file, and
+--random adds so many random ones.
 """
 import argparse
 import pathlib
+import random
+import resource
 import shutil
 import subprocess
 import sys
 import tempfile
-import time
 
 # name: the command that compresses IN to OUT, and the one that decompresses OUT to BACK
 PROGRAMS = {
     "gzip -9": ("gzip -9 -c IN >OUT", "gzip -d -c OUT >BACK"),
-    "xz -9e": ("xz -9e -c IN >OUT", "xz -d -c OUT >BACK"),
+    "xz -9e": ("xz -T1 -9e -c IN >OUT", "xz -d -c OUT >BACK"),
     "zstd -19 --long": ("zstd -q -19 --long=27 -c IN >OUT", "zstd -q -d --long=27 -c OUT >BACK"),
     "brotli -q 11": ("brotli -q 11 -w 24 -c IN >OUT", "brotli -d -c OUT >BACK"),
     "bzip3": ("bzip3 -e -c IN >OUT", "bzip3 -d -c OUT >BACK"),
-    "zpaq -m5": ("rm -f OUT.zpaq; zpaq add OUT.zpaq IN -m5 >/dev/null; mv OUT.zpaq OUT",
-                 "cp OUT OUT.zpaq; zpaq extract OUT.zpaq -to BACK -force >/dev/null; rm OUT.zpaq"),
+    "zpaq -m5": ("rm -f OUT.zpaq; zpaq add OUT.zpaq IN -m5 -t1 >/dev/null 2>&1; mv OUT.zpaq OUT",
+                 "cp OUT OUT.zpaq; zpaq extract OUT.zpaq -to BACK -force -t1 >/dev/null 2>&1; rm OUT.zpaq"),
+    "lpaq1 9": ("lpaq1 9 IN OUT >/dev/null", "lpaq1 d OUT BACK >/dev/null"),
     "cmix": ("cmix -c IN OUT >/dev/null", "cmix -d OUT BACK >/dev/null"),
     "paq8l": ("paq8l -5 OUT IN >/dev/null; mv OUT.paq8l OUT", "cp OUT OUT.paq8l; paq8l -d OUT.paq8l . >/dev/null; mv IN BACK"),
 }
 
 
+def processor_seconds():
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
+
+
 def run(command, names):
     for name, path in names.items():
         command = command.replace(name, f"'{path}'")
-    begin = time.monotonic()
+    begin = processor_seconds()
     subprocess.run(command, shell=True, check=True)
-    return time.monotonic() - begin
+    return processor_seconds() - begin
 
 
 def measure(name, commands, path, folder):
@@ -46,6 +54,24 @@ def measure(name, commands, path, folder):
     if names["BACK"].read_bytes() != path.read_bytes():
         sys.exit(f"{name}: {path} came back changed")
     return size, there, back
+
+
+def rate(size, seconds):
+    return f"{size / max(seconds, 1e-3) / 1e6:.3g}"
+
+
+def inputs(arguments, folder):
+    """The files, or their beginnings, and the random one."""
+    files = []
+    for path in arguments.files:
+        files.append(folder / "inputs" / path.name)
+        files[-1].parent.mkdir(exist_ok=True)
+        data = path.read_bytes()
+        files[-1].write_bytes(data[: arguments.bytes] if arguments.bytes else data)
+    if arguments.random:
+        files.append(folder / "random")
+        files[-1].write_bytes(random.Random(1).randbytes(arguments.random))
+    return files
 
 
 def zstd_dictionary(text, folder):
@@ -65,22 +91,27 @@ def main():
     parser.add_argument("--levels", type=int, nargs="*", default=[5, 9])
     parser.add_argument("--repeats", type=int, default=1)
     parser.add_argument("--dictionary")
-    parser.add_argument("files", nargs="+", type=pathlib.Path)
+    parser.add_argument("--bytes", type=int, default=0)
+    parser.add_argument("--random", type=int, default=0)
+    parser.add_argument("files", nargs="*", type=pathlib.Path)
     arguments = parser.parse_args()
     program = f"'{pathlib.Path(arguments.program).resolve()}'"
     with tempfile.TemporaryDirectory() as name:
         folder = pathlib.Path(name)
         programs = {n: c for n, c in PROGRAMS.items() if shutil.which(n.split()[0])}
+        for missing in PROGRAMS.keys() - programs.keys():
+            print(f"compare_compress.py: {missing.split()[0]} is not installed, and left out", file=sys.stderr)
+        files = inputs(arguments, folder)
         if arguments.dictionary:
             dictionary = zstd_dictionary(arguments.dictionary, folder)
             programs["zstd -19, dictionary"] = (f"zstd -q -19 -D '{dictionary}' -c IN >OUT", f"zstd -q -d -D '{dictionary}' -c OUT >BACK")
         packed = folder / "model.safetensors"
         subprocess.run(f"{program} export '{arguments.model}' --out '{packed}' >/dev/null", shell=True, check=True)
         for level in arguments.levels:
-            programs[f"bitbyte -{level}"] = (f"{program} compress -q --model '{packed}' -{level} -c IN >OUT",
-                                             f"{program} decompress -q --model '{packed}' -c OUT >BACK")
-        print("| file | program | bits per byte | MB/s there | MB/s back |\n|---|---|---|---|---|")
-        for path in arguments.files:
+            programs[f"bitbyte -{level}"] = (f"{program} compress -q -T1 --model '{packed}' -{level} -c IN >OUT",
+                                             f"{program} decompress -q -T1 --model '{packed}' -c OUT >BACK")
+        print("| file | program | bits per byte | with the model | MB/s there | MB/s back |\n|---|---|---|---|---|---|")
+        for path in files:
             best = {}
             for _ in range(arguments.repeats):
                 for n, commands in programs.items():
@@ -89,7 +120,9 @@ def main():
                     best[n] = (size, min(there, old[1]), min(back, old[2]))
             total = path.stat().st_size
             for n, (size, there, back) in best.items():
-                print(f"| {path.name} | {n} | {8 * size / max(total, 1):.4f} | {total / there / 1e6:.4f} | {total / back / 1e6:.4f} |")
+                whole = size + packed.stat().st_size * n.startswith("bitbyte")
+                print(f"| {path.name} | {n} | {8 * size / max(total, 1):.4f} | {8 * whole / max(total, 1):.4f} "
+                      f"| {rate(total, there)} | {rate(total, back)} |")
             sys.stdout.flush()
         print(f"\nThe model, exported: {packed.stat().st_size} bytes.")
 
