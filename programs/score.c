@@ -8,6 +8,7 @@
 #include "common.h"
 #include "progress.h"
 #include "scoring/page.h"
+#include "scoring/pieces.h"
 #include "scoring/rows.h"
 #include "signals.h"
 
@@ -123,7 +124,7 @@ static const bb_cli_command command = {
                 "  bitbyte score runs/books page.txt --html surprise.html\n",
 };
 
-enum { CHUNK_BYTES = 4 << 20, CHUNK_TEXTS = 1 << 16 };
+enum { CHUNK_TEXTS = 1 << 16, CONTEXT_BYTES = 1 << 12 }; /* the latter: at least half of the library's longest window */
 
 /* A line or a record. */
 typedef struct record {
@@ -141,6 +142,7 @@ typedef struct score_run {
     bb_progress progress;
     /* the records of one chunk */
     const char *file;
+    int64_t line;         /* number of the latest */
     bb_score_text *texts; /* (CHUNK_TEXTS) */
     record *records;      /* (CHUNK_TEXTS) */
     double *bits;         /* (CHUNK_TEXTS, BB_SCORE_MODELS) */
@@ -180,6 +182,12 @@ static bb_status emit(score_run *r, const bb_score_row *row, bb_error *err) {
     if (!r->args->per_byte) shown.byte_bits = NULL;
     if (r->rows.form == BB_SCORE_TABLE || r->rows.sort == BB_SCORE_INPUT) bb_progress_clear(&r->progress);
     return bb_score_rows_add(&r->rows, &shown) ? BB_OK : out_of_memory(err);
+}
+
+/* A piece with the bytes before it. */
+static bb_score_text text_of(const bb_score_pieces *p) {
+    return (bb_score_text){.context = {(const uint8_t *)p->bytes, p->before},
+                           .text = {(const uint8_t *)p->bytes + p->before, p->size}};
 }
 
 /* Gives the texts of a chunk room for what is known of each byte. */
@@ -229,7 +237,7 @@ static bb_status add(score_run *r, int64_t line, const char *text, size_t size, 
     r->texts[r->count] = (bb_score_text){.text = {(const uint8_t *)text, size}};
     r->records[r->count++] = (record){line, owned};
     r->chunk_bytes += size;
-    return r->count == CHUNK_TEXTS || r->chunk_bytes >= CHUNK_BYTES ? flush(r, err) : BB_OK;
+    return r->count == CHUNK_TEXTS ? flush(r, err) : BB_OK;
 }
 
 static bb_status add_record(score_run *r, int64_t number, const char *line, size_t size, bb_error *err) {
@@ -254,26 +262,27 @@ static bb_status add_record(score_run *r, int64_t number, const char *line, size
     return status;
 }
 
-/* The lines of a file in their sequence: it is scored as one text, whose bits are dealt out. */
-static bb_status score_sequence(score_run *r, const char *text, size_t size, bb_error *err) {
+/* The lines of a piece in their sequence: it is scored as one text, whose bits are dealt out. */
+static bb_status score_sequence(score_run *r, const bb_score_pieces *p, bb_error *err) {
     bb_score_options o = library_options(r);
     bb_status status = BB_OK;
     float *bits[BB_SCORE_MODELS] = {NULL};
     const int models = r->model_count;
-    uint8_t *ranks = r->args->per_byte || r->page ? malloc(size + 1) : NULL;
+    const char *text = p->bytes + p->before;
+    uint8_t *ranks = r->args->per_byte || r->page ? malloc(p->size + 1) : NULL;
     for (int m = 0; m < models && status == BB_OK; m++) {
-        bits[m] = malloc((size + 1) * sizeof *bits[m]);
-        bb_score_text whole = {
-            .text = {(const uint8_t *)text, size}, .byte_bits = bits[m], .byte_ranks = m == 0 ? ranks : NULL};
+        bits[m] = malloc((p->size + 1) * sizeof *bits[m]);
+        bb_score_text whole = text_of(p);
+        whole.byte_bits = bits[m];
+        whole.byte_ranks = m == 0 ? ranks : NULL;
         status = bits[m] ? bb_score(r->found[m].model, &whole, 1, &o, err) : out_of_memory(err);
     }
-    r->scored += (double)size;
-    int64_t number = 0;
-    for (size_t at = 0, next; at < size && status == BB_OK; at = next) {
-        const char *newline = memchr(text + at, '\n', size - at);
-        size_t end = newline ? (size_t)(newline - text) : size;
+    r->scored += (double)p->size;
+    for (size_t at = 0, next; at < p->size && status == BB_OK; at = next) {
+        const char *newline = memchr(text + at, '\n', p->size - at);
+        size_t end = newline ? (size_t)(newline - text) : p->size;
         next = end + 1;
-        bb_score_row row = {.file = r->file, .line = ++number, .text = text + at, .size = end - at};
+        bb_score_row row = {.file = r->file, .line = ++r->line, .text = text + at, .size = end - at};
         if (ranks) {
             row.byte_bits = bits[0] + at;
             row.byte_ranks = ranks + at;
@@ -287,38 +296,73 @@ static bb_status score_sequence(score_run *r, const char *text, size_t size, bb_
     return status;
 }
 
-static bb_status score_lines(score_run *r, const char *text, size_t size, bb_error *err) {
-    int64_t number = 0;
+static bb_status score_lines(score_run *r, const bb_score_pieces *p, bb_error *err) {
+    const char *text = p->bytes + p->before;
     bb_status status = BB_OK;
-    for (size_t at = 0, next; at < size && status == BB_OK; at = next) {
-        const char *newline = memchr(text + at, '\n', size - at);
-        size_t end = newline ? (size_t)(newline - text) : size;
+    for (size_t at = 0, next; at < p->size && status == BB_OK; at = next) {
+        const char *newline = memchr(text + at, '\n', p->size - at);
+        size_t end = newline ? (size_t)(newline - text) : p->size;
         next = end + 1;
-        number++;
+        r->line++;
         if (end > at && text[end - 1] == '\r') end--;
         if (end == at) continue;
         status =
-            r->args->jsonl ? add_record(r, number, text + at, end - at, err) : add(r, number, text + at, end - at, NULL, err);
+            r->args->jsonl ? add_record(r, r->line, text + at, end - at, err) : add(r, r->line, text + at, end - at, NULL, err);
     }
-    return status;
+    return status == BB_OK && r->count ? flush(r, err) : status;
 }
 
-static bb_status score_file(score_run *r, const char *path, bb_error *err) {
+/* Adds a piece of a file to the file's row. */
+static bb_status score_piece(score_run *r, const bb_score_pieces *p, bb_score_row *row, bb_error *err) {
+    bb_score_options o = library_options(r);
+    bb_score_text piece = text_of(p);
+    for (int m = 0; m < r->model_count; m++) {
+        bb_status status = bb_score(r->found[m].model, &piece, 1, &o, err);
+        if (status != BB_OK) return status;
+        row->bits[m] += piece.bits;
+    }
+    row->size += p->size;
+    r->scored += (double)p->size;
+    return BB_OK;
+}
+
+static bb_status score_pieces(score_run *r, bb_score_pieces *p, bb_error *err) {
+    bool sequence = r->args->lines && r->args->context_from == CONTEXT_PREVIOUS, lines = r->args->lines || r->args->jsonl;
+    bb_score_row row = {.file = r->file};
+    bb_status status = bb_score_pieces_next(p, err);
+    while (status == BB_OK && p->size) {
+        status = sequence ? score_sequence(r, p, err) : lines ? score_lines(r, p, err) : score_piece(r, p, &row, err);
+        if (status == BB_OK) status = bb_score_pieces_next(p, err);
+    }
+    return status == BB_OK && !lines ? emit(r, &row, err) : status;
+}
+
+/* A file of which each byte is shown: it is held whole. */
+static bb_status score_whole(score_run *r, const char *path, bb_error *err) {
     char *text;
     size_t size;
     bb_status status = bb_read_text(path, bb_signals_stop(), &text, &size, err);
     if (status != BB_OK) return status;
+    status = add(r, 0, text, size, NULL, err);
+    if (status == BB_OK) status = flush(r, err);
+    bb_string_free(text);
+    return status;
+}
+
+static bb_status score_file(score_run *r, const char *path, bb_error *err) {
+    bool lines = r->args->lines || r->args->jsonl;
+    size_t context = lines && r->args->context_from != CONTEXT_PREVIOUS ? 0 : CONTEXT_BYTES;
+    bb_score_pieces pieces;
     r->file = strcmp(path, "-") == 0 ? "(standard input)" : path;
-    if (r->args->lines && r->args->context_from == CONTEXT_PREVIOUS)
-        status = score_sequence(r, text, size, err);
-    else if (r->args->lines || r->args->jsonl)
-        status = score_lines(r, text, size, err);
-    else
-        status = add(r, 0, text, size, NULL, err);
-    if (status == BB_OK && r->count) status = flush(r, err);
+    r->line = 0;
+    if (!lines && (r->args->per_byte || r->page)) return score_whole(r, path, err);
+    if (context && r->args->seq_len > CONTEXT_BYTES) context = (size_t)r->args->seq_len;
+    bb_status status = bb_score_pieces_open(path, context, lines, &pieces, err);
+    if (status != BB_OK) return status;
+    status = score_pieces(r, &pieces, err);
     for (int64_t i = 0; i < r->count; i++) free(r->records[i].owned);
     r->count = 0;
-    bb_string_free(text);
+    bb_score_pieces_close(&pieces);
     return status;
 }
 

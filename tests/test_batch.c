@@ -121,6 +121,69 @@ static void run_alone(const fixture *f, const drawn_request *d, result *out) {
     assert_int_equal(out->ends, 1);
 }
 
+/* A device whose passes fail: all of a few in a row. */
+static struct {
+    bb_status (*sync)(bb_device *dev, bb_error *err);
+    int good, bad; /* passes to come: good ones, then bad ones, then good ones */
+} failing;
+
+static bb_status sync_or_fail(bb_device *dev, bb_error *err) {
+    BB_TRY(failing.sync(dev, err));
+    if (failing.good-- > 0 || failing.bad-- <= 0) return BB_OK;
+    return bb_fail(err, BB_ERR_INTERNAL, "the device has failed");
+}
+
+static void a_failed_pass_ends_the_texts_that_fail_alone(void **state) {
+    (void)state;
+    enum { COUNT = 4, PASSES = 8 };
+    fixture f = open_model("cpu", &tiny);
+    const bb_ops *ops = f.device->ops;
+    bb_ops wrong = *ops;
+    static drawn_request d[COUNT];
+    static result alone[COUNT], got[COUNT];
+    for (int i = 0; i < COUNT; i++) {
+        draw_request(&f, &d[i], i, false);
+        d[i].options.max_new_bytes = 40;
+        d[i].options.context_length = 100;
+        d[i].request.prompt.size = 10 + (size_t)i;
+        d[i].options.stop_count = 0;
+        d[i].options.speculate = BB_SPECULATE_OFF;
+        run_alone(&f, &d[i], &alone[i]);
+    }
+    failing.sync = ops->sync;
+    wrong.sync = sync_or_fail;
+    for (int bad = 1; bad <= COUNT + 1; bad++) { /* 1: the shared pass alone, after which all go on */
+        bb_batch *b;
+        bb_batch_options o;
+        bool more = true;
+        int64_t id;
+        int failed = 0;
+        memset(got, 0, sizeof got);
+        bb_batch_options_default(&o);
+        assert_ok(bb_batch_open(f.model, &o, &b, &test_error));
+        for (int i = 0; i < COUNT; i++) {
+            d[i].request.user = &got[i];
+            assert_ok(bb_batch_add(b, &d[i].request, &id, &test_error));
+        }
+        failing.good = PASSES;
+        failing.bad = bad;
+        f.device->ops = &wrong;
+        while (more) assert_ok(bb_batch_step(b, &more, &test_error));
+        f.device->ops = ops;
+        for (int i = 0; i < COUNT; i++) {
+            assert_int_equal(got[i].ends, 1);
+            bool fails = got[i].end.finish == BB_FINISH_ERROR;
+            failed += fails;
+            assert_true(fails ? got[i].count < alone[i].count : got[i].count == alone[i].count);
+            assert_memory_equal(got[i].bytes, alone[i].bytes, (size_t)got[i].count);
+        }
+        assert_int_equal(failed, bad - 1);
+        assert_int_equal(bb_batch_get_state(b).active, 0);
+        bb_batch_close(b);
+    }
+    close_model(&f);
+}
+
 typedef struct plain_bytes {
     uint8_t bytes[MAX_BYTES];
     int count;
@@ -495,6 +558,7 @@ int main(void) {
                                        cmocka_unit_test(prompts_are_scored_and_embedded),
                                        cmocka_unit_test(a_prompt_is_read_once),
                                        cmocka_unit_test(callbacks_may_add_and_change),
+                                       cmocka_unit_test(a_failed_pass_ends_the_texts_that_fail_alone),
                                        cmocka_unit_test(what_cannot_be_is_refused)};
     if (begin_level(NULL)) return cmocka_run_group_tests(level_tests, NULL, NULL);
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -46,6 +46,11 @@ BB_API double bb_dataset_epochs(const bb_dataset *dataset, int seq_len, double s
 /* Reads a file, a pipe or standard input ("-"), decompressed and in UTF-8. BB_ERR_FORMAT if it is not text, such as a model.
  * *text has a NUL after its last byte; free it with bb_string_free. stop (may be NULL): non-zero cancels. */
 BB_API bb_status bb_read_text(const char *path, const volatile int *stop, char **text, size_t *size, bb_error *err);
+/* The same in pieces, of any length and in constant memory. read: at least one byte, or *size 0 at the end. */
+typedef struct bb_text_reader bb_text_reader;
+BB_API bb_status bb_text_reader_open(const char *path, const volatile int *stop, bb_text_reader **out, bb_error *err);
+BB_API bb_status bb_text_reader_read(bb_text_reader *reader, char *buffer, size_t capacity, size_t *size, bb_error *err);
+BB_API void bb_text_reader_close(bb_text_reader *reader);
 
 /* Format of all inputs. AUTO goes by extension: .json, .jsonl and .ndjson are JSON, everything else is text. */
 typedef enum bb_input_format { BB_INPUT_AUTO = 0, BB_INPUT_TEXT, BB_INPUT_JSON_LINES, BB_INPUT_JSON } bb_input_format;

@@ -175,7 +175,8 @@ BB_OPTIONS(bb_batch_request);
 BB_API bb_status bb_batch_add(bb_batch *batch, const bb_batch_request *request, int64_t *id, bb_error *err);
 /* Ends a request at the next step; unknown ids are ignored. */
 BB_API void bb_batch_cancel(bb_batch *batch, int64_t id);
-/* One pass over all texts. *more: whether any request is left. On an error the batch can only be closed. */
+/* One pass over all texts. *more: whether any request is left. A text that fails ends with BB_FINISH_ERROR; the others go on, and get
+ * what they would get without it. */
 BB_API bb_status bb_batch_step(bb_batch *batch, bool *more, bb_error *err);
 
 typedef struct bb_batch_state {

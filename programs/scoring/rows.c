@@ -221,7 +221,7 @@ static bool hold(bb_score_rows *rows, const bb_score_row *row) {
     }
     bb_score_row *held = &rows->held[rows->count];
     *held = *row;
-    held->text = copy(row->text, row->size);
+    held->text = copy(row->text, row->text ? row->size : 0);
     if (row->byte_bits) {
         held->byte_bits = copy(row->byte_bits, row->size * sizeof *row->byte_bits);
         held->byte_ranks = copy(row->byte_ranks, row->size);

@@ -11,8 +11,8 @@ enum { BB_SCORE_MODELS = 8 };
 
 typedef struct bb_score_row {
     const char *file;
-    int64_t line; /* of a line or a record; 0: a whole file */
-    const char *text;
+    int64_t line;     /* of a line or a record; 0: a whole file */
+    const char *text; /* (size); NULL of a whole file, unless each byte is shown */
     size_t size;
     double bits[BB_SCORE_MODELS];
     const float *byte_bits; /* (size), NULL unless each byte is shown */

@@ -261,3 +261,48 @@ bb_status bb_read_text(const char *path, const volatile int *stop, char **text, 
     *size = 0;
     return bb_fail_prefix(err, status, "%s", strcmp(path, "-") == 0 ? "standard input" : path);
 }
+
+/* ---- Pieces ----------------------------------------------------------------------------------------------------------- */
+
+struct bb_text_reader {
+    bb_input_stream stream;
+    char *name;
+};
+
+static bb_status name_it(const bb_text_reader *r, bb_status status, bb_error *err) {
+    return status == BB_OK ? status : bb_fail_prefix(err, status, "%s", r->name);
+}
+
+bb_status bb_text_reader_open(const char *path, const volatile int *stop, bb_text_reader **out, bb_error *err) {
+    BB_REQUIRE("out", out);
+    *out = NULL;
+    BB_REQUIRE("path", path);
+    bb_text_reader *r = calloc(1, sizeof *r);
+    if (r) r->name = strdup(strcmp(path, "-") == 0 ? "standard input" : path);
+    if (!r || !r->name) {
+        free(r);
+        return bb_fail(err, BB_ERR_MEMORY, "out of memory for a reader");
+    }
+    bb_status status = bb_input_stream_open(path, stop, &r->stream, err);
+    if (status == BB_OK) {
+        *out = r;
+        return BB_OK;
+    }
+    status = name_it(r, status, err);
+    free(r->name);
+    free(r);
+    return status;
+}
+
+bb_status bb_text_reader_read(bb_text_reader *r, char *buffer, size_t capacity, size_t *size, bb_error *err) {
+    BB_REQUIRE("reader, buffer, size", r, buffer, size);
+    if (capacity == 0) return bb_fail(err, BB_ERR_ARGUMENT, "capacity is 0");
+    return name_it(r, bb_input_stream_read(&r->stream, (uint8_t *)buffer, capacity, size, err), err);
+}
+
+void bb_text_reader_close(bb_text_reader *r) {
+    if (!r) return;
+    bb_input_stream_close(&r->stream);
+    free(r->name);
+    free(r);
+}

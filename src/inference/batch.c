@@ -232,6 +232,12 @@ static void end_text(bb_batch *b, text *t) {
     bb_decode *d = &t->decode;
     bool good = !t->cancelled && !d->refused;
     bb_decode_close(d, good);
+    if (d->status != BB_OK) {
+        b->cache_bytes -= t->context.cache.bytes;
+        tell_end(t, BB_FINISH_ERROR, &d->error);
+        text_free(t);
+        return;
+    }
     good &= !d->refused; /* what was held back is shown last */
     for (size_t i = 0; t->embedding && i < (size_t)b->model->config.d_model; i++)
         t->embedding[i] = (float)(t->hidden_sum[i] / (double)bb_max((int64_t)t->request.prompt.size, 1));
@@ -398,7 +404,7 @@ bb_status bb_batch_step(bb_batch *b, bool *more, bb_error *err) {
         share(b, i);
         b->decodes[i] = &b->active[i]->decode;
     }
-    if (b->active_count) BB_TRY(bb_decode_step(&b->pass, b->decodes, b->active_count, err));
+    if (b->active_count) bb_decode_step(&b->pass, b->decodes, b->active_count);
     end_texts(b);
     *more = b->active_count > 0 || b->first;
     return BB_OK;

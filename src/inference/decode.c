@@ -297,7 +297,7 @@ static bb_status widen(bb_pass *p, const bb_decode *d, bb_cached_rows *piece, in
 }
 
 /* What a piece gave: the prompt's rows are reported, and what has been read whole is drawn from. */
-static void finish_piece(bb_decode *d, bb_cached_rows *piece, double seconds, bb_error *err) {
+static void finish_piece(bb_decode *d, bb_cached_rows *piece, double seconds) {
     bb_context *c = d->context;
     size_t V = (size_t)c->model->config.vocab_size, C = (size_t)c->model->config.d_model;
     bool last = c->first + c->cache.length == c->end;
@@ -309,39 +309,69 @@ static void finish_piece(bb_decode *d, bb_cached_rows *piece, double seconds, bb
         if (piece->logits && last) memcpy(c->logits, piece->logits + (size_t)(piece->rows - 1) * V, V * sizeof *c->logits);
         piece->wanted = last;
     }
-    if (bb_context_took(c, piece, err) != BB_OK) d->over = d->refused = d->interrupted = true;
+    if (bb_context_took(c, piece, &d->error) != BB_OK) d->over = d->refused = d->interrupted = true;
     if (last) draw_next(d, seconds);
 }
 
-bb_status bb_decode_step(bb_pass *p, bb_decode *const *decodes, int count, bb_error *err) {
+/* False: the text has failed, and ends. */
+static bool goes_on(bb_decode *d, bb_status status, const bb_error *error) {
+    if (status == BB_OK) return true;
+    d->status = status;
+    d->error = *error;
+    d->over = d->refused = true;
+    return false;
+}
+
+/* Runs a pass over n pieces. Returns for how many it succeeded: they and their texts are then the first ones. */
+static int run_pass(bb_pass *p, int n) {
+    int64_t lengths[BB_PASS_MAX];
+    bb_error error;
+    int left = 0;
+    for (int i = 0; i < n; i++) lengths[i] = p->pieces[i].cache->length;
+    bb_status status = bb_model_forward_parts(p->model, p->pieces, n, &error);
+    if (status == BB_OK) return n;
+    for (int i = 0; i < n; i++) p->pieces[i].cache->length = lengths[i];
+    for (int i = 0; i < n; i++) {
+        if (n > 1) status = bb_model_forward_parts(p->model, &p->pieces[i], 1, &error);
+        if (!goes_on(p->members[i], status, &error)) {
+            p->pieces[i].cache->length = lengths[i];
+            continue;
+        }
+        p->pieces[left] = p->pieces[i];
+        p->members[left++] = p->members[i];
+    }
+    return left;
+}
+
+void bb_decode_step(bb_pass *p, bb_decode *const *decodes, int count) {
+    bb_error error;
     int64_t read = 0, rows = 0;
     int n = 0, max_rows = (int)bb_min(BB_PASS_MAX / bb_max(count, 1), BB_CONTEXT_ROWS);
     for (int i = 0; i < count; i++) {
         bb_decode *d = decodes[i];
         bb_cached_rows *piece = &p->pieces[n];
         if (d->over || d->waits) continue;
-        if (!d->reading) BB_TRY(begin_pass(d, max_rows, err));
+        if (!d->reading && !goes_on(d, begin_pass(d, max_rows, &error), &error)) continue;
         if (!bb_context_next(d->context, piece)) { /* the logits are there already */
             draw_next(d, -1);
             continue;
         }
         if (!d->later || d->slides) { /* reading, for which there is room for one piece */
             if (read > 0 && read + piece->rows > BB_CONTEXT_PIECE) continue;
-            if (wants_prompt(d)) BB_TRY(widen(p, d, piece, read, err));
+            if (wants_prompt(d) && !goes_on(d, widen(p, d, piece, read, &error), &error)) continue;
             read += piece->rows;
         }
         rows += piece->rows;
         p->members[n++] = d;
     }
-    if (n == 0) return BB_OK;
+    if (n == 0) return;
     double begin = bb_clock_seconds();
-    BB_TRY(bb_model_forward_parts(p->model, p->pieces, n, err));
+    n = run_pass(p, n);
     double seconds = bb_clock_seconds() - begin;
     for (int i = 0; i < n; i++) {
         bb_decode *d = p->members[i];
         /* each text sees the pass that it would have if the others had not drafted */
         double share = read ? -1 : seconds * (double)(n + d->guesses) / (double)rows;
-        finish_piece(d, &p->pieces[i], share, err);
+        finish_piece(d, &p->pieces[i], share);
     }
-    return BB_OK;
 }

@@ -37,6 +37,8 @@ typedef struct bb_decode {
     bool waits;         /* the next step leaves it out */
     bool over, refused; /* ended; ended by a callback */
     bool interrupted;   /* by the context's on_read */
+    bb_status status;   /* why it ended, if it failed */
+    bb_error error;     /* of a failure, or an interruption */
     /* the pass that is under way */
     int64_t at;
     int guesses;
@@ -71,7 +73,8 @@ bb_status bb_pass_open(bb_model *model, int count, bb_pass *out, bb_error *err);
 void bb_pass_close(bb_pass *pass);
 
 /* One pass for those that are neither over nor waiting: each that has been read draws, and one piece of a prompt or a window is
- * read, or several short ones. count: at most pass->count. */
-bb_status bb_decode_step(bb_pass *pass, bb_decode *const *decodes, int count, bb_error *err);
+ * read, or several short ones. One that fails is over, and has a status; if a pass fails, each text is tried alone. count: at most
+ * pass->count. */
+void bb_decode_step(bb_pass *pass, bb_decode *const *decodes, int count);
 
 #endif

@@ -94,10 +94,10 @@ bb_status bb_session_generate(bb_session *s, const bb_generate_options *given, b
     d.m.prompt_seconds = s->fed_seconds;
     s->fed = 0;
     s->fed_seconds = 0;
-    bb_status status = BB_OK;
     d.over = o->max_new_bytes == 0;
-    while (!d.over && status == BB_OK) status = bb_decode_step(&s->pass, &only, 1, err);
-    if (d.interrupted) status = BB_ERR_INTERRUPTED;
+    while (!d.over) bb_decode_step(&s->pass, &only, 1);
+    bb_status status = d.interrupted ? BB_ERR_INTERRUPTED : d.status;
+    if (status != BB_OK) *err = d.error;
     bb_decode_close(&d, status == BB_OK);
     s->drawn = d.drawn;
     if (metrics) *metrics = d.m;
