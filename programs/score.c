@@ -440,7 +440,7 @@ static int score(const bb_cli *cli, const score_args *args) {
                              .model_count = r.model_count};
     bb_progress_open(&r.progress, stderr, 0);
     r.texts = malloc(CHUNK_TEXTS * sizeof *r.texts);
-    r.records = malloc(CHUNK_TEXTS * sizeof *r.records);
+    r.records = calloc(CHUNK_TEXTS, sizeof *r.records);
     r.bits = malloc(CHUNK_TEXTS * BB_SCORE_MODELS * sizeof *r.bits);
     bb_status status = r.texts && r.records && r.bits ? BB_OK : out_of_memory(&err);
     if (status == BB_OK) status = bb_device_args_open(&args->device, &device, &err);
