@@ -176,6 +176,7 @@ static void a_failed_pass_ends_the_texts_that_fail_alone(void **state) {
             failed += fails;
             assert_true(fails ? got[i].count < alone[i].count : got[i].count == alone[i].count);
             assert_memory_equal(got[i].bytes, alone[i].bytes, (size_t)got[i].count);
+            assert_memory_equal(got[i].logprobs, alone[i].logprobs, (size_t)got[i].count * sizeof(double));
         }
         assert_int_equal(failed, bad - 1);
         assert_int_equal(bb_batch_get_state(b).active, 0);
