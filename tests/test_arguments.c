@@ -336,6 +336,17 @@ static void pack_calls_refuse_bad_arguments(void **state) {
     REFUSED("path is NULL", bb_read_text(NULL, NULL, &text, &size, E));
     REFUSED("text is NULL", bb_read_text(f.data, NULL, NULL, &size, E));
     REFUSED("size is NULL", bb_read_text(f.data, NULL, &text, NULL, E));
+    bb_text_reader *reader;
+    char byte;
+    REFUSED("out is NULL", bb_text_reader_open(f.data, NULL, NULL, E));
+    REFUSED("path is NULL", bb_text_reader_open(NULL, NULL, &reader, E));
+    assert_ok(bb_text_reader_open(f.data, NULL, &reader, &test_error));
+    REFUSED("reader is NULL", bb_text_reader_read(NULL, &byte, 1, &size, E));
+    REFUSED("buffer is NULL", bb_text_reader_read(reader, NULL, 1, &size, E));
+    REFUSED("size is NULL", bb_text_reader_read(reader, &byte, 1, NULL, E));
+    REFUSED("capacity is 0", bb_text_reader_read(reader, &byte, 0, &size, E));
+    bb_text_reader_close(reader);
+    bb_text_reader_close(NULL);
     const char *input = f.data;
     bb_pack_options good, o;
     bb_pack_options_default(NULL);
@@ -639,6 +650,10 @@ static void compression_calls_refuse_bad_arguments(void **state) {
     REFUSED("decompressor is NULL", bb_decompressor_write(NULL, NULL, 0, E));
     REFUSED("bytes is NULL", bb_decompressor_write(d, NULL, 1, E));
     REFUSED("decompressor is NULL", bb_decompressor_finish(NULL, E));
+    REFUSED("decompressor is NULL", bb_decompressor_flush(NULL, E));
+    REFUSED("model is NULL", bb_decompress_range(NULL, &good, "x", 0, 1, E));
+    REFUSED("options is NULL", bb_decompress_range(f.model, NULL, "x", 0, 1, E));
+    REFUSED("path is NULL", bb_decompress_range(f.model, &good, NULL, 0, 1, E));
     bb_decompressor_close(d);
     bb_decompressor_close(NULL);
     assert_false(bb_is_compressed(NULL, 4));
