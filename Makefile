@@ -12,6 +12,7 @@ PREFIX ?= /usr/local
 WERROR ?= OFF
 FUZZ_SECONDS ?= 30
 SOAK_SECONDS ?= 3600
+LOAD_SECONDS ?= 600
 BENCH_ARGS ?=
 PYTHON_DIR ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/bitbyte-python
 SKIP_DEPS ?=
@@ -28,7 +29,7 @@ configure = generator=(); if [ ! -f $(1)/CMakeCache.txt ] && command -v ninja >/
 # Tests run beside each other with threads of their own: waiting threads must not spin on the cores of the others.
 ctest = OMP_WAIT_POLICY=passive ctest --test-dir $(1) -j $(TEST_JOBS) --output-on-failure --no-tests=error
 
-.PHONY: all help deps configure test soak demo bench check-layers check-format format lint asan ubsan tsan valgrind test-aarch64 test-interop test-python fuzz deb install uninstall clean
+.PHONY: all help deps configure test soak load demo bench check-layers check-format format lint asan ubsan tsan valgrind test-aarch64 test-interop test-python fuzz deb install uninstall clean
 
 all: configure ## install what is missing and build build/bitbyte
 	@cmake --build $(BUILD) -j $(JOBS)
@@ -47,6 +48,9 @@ test: all ## build, and run every test
 
 soak: all ## train under kills, stops, full disks and changing ranks for SOAK_SECONDS, against a twin that nothing disturbs
 	@bash tests/soak.sh $(BUILD)/bitbyte $(SOAK_SECONDS)
+
+load: all ## 64 clients of serve for LOAD_SECONDS: streams, leavers, slow readers, half requests, nonsense; every answer is checked
+	@bash tests/serve_load.sh $(BUILD)/bitbyte $(BUILD) $(LOAD_SECONDS)
 
 demo: ## train on the King James Bible for three minutes, evaluate, write
 	@scripts/demo

@@ -11,6 +11,7 @@
 #include <string.h>
 #include <sys/stat.h>
 
+#include "chat_template.h"
 #include "progress.h"
 #include "serving/http.h"
 #include "serving/runs.h"
@@ -20,6 +21,7 @@ typedef struct serve_args {
     bb_device_args device;
     bb_import_args import;
     const char *model, *runs, *name, *host, *api_key, *api_key_file, *cors_origin, *chat_template;
+    bb_cli_list allowed_hosts;
     int port, sequences, queue, cache_mb;
     int64_t max_new_bytes, max_body_kb;
     double timeout, drain_seconds;
@@ -71,6 +73,15 @@ static const bb_cli_option options[] = {
      .value = "KEY",
      .help = "a key; other users of this machine can see it in the list of processes",
      .default_text = ""},
+    {.name = "allowed_host",
+     .type = BB_CLI_LIST,
+     .one_each = true,
+     .offset = offsetof(serve_args, allowed_hosts),
+     .value = "NAME",
+     .help =
+         "a name by which clients call this server, besides addresses, localhost and --host, as a proxy passes it on; may be "
+         "repeated; *: any. Requests for other names are refused: a page of any site can have its name resolve to this "
+         "machine"},
     {.name = "cors_origin",
      .type = BB_CLI_STRING,
      .offset = offsetof(serve_args, cors_origin),
@@ -126,8 +137,9 @@ static const bb_cli_option options[] = {
      .offset = offsetof(serve_args, chat_template),
      .value = "TEXT",
      .help =
-         "how a message of a chat becomes text, with {role} and {content}; the answer ends where the next message would begin",
-     .default_text = "{role}: {content} and a line break"},
+         "how a message of a chat becomes text, with {role} and {content}, and escapes as in --stop; the answer ends where the "
+         "next message would begin",
+     .default_text = "{role}: {content}\\n"},
     {.name = "quiet",
      .type = BB_CLI_FLAG,
      .offset = offsetof(serve_args, quiet),
@@ -160,6 +172,7 @@ typedef struct server {
     bb_device *device;
     pthread_mutex_t lock; /* of description and path */
     char *description;    /* JSON of bb_describe_file */
+    char *chat_template;  /* its escapes replaced; NULL: the default */
     char path[4096];
     const char *keys[MAX_KEYS];
     int key_count;
@@ -241,6 +254,7 @@ static int run_server(server *s, const sigset_t *signals) {
     bb_http *http = NULL;
     const bb_engine_options engine_options = {.load = load_model,
                                               .wake = bb_http_wake,
+                                              .has_left = bb_http_has_left,
                                               .log = bb_http_log,
                                               .user = s,
                                               .sequences = args->sequences,
@@ -268,8 +282,12 @@ static int run_server(server *s, const sigset_t *signals) {
         .user = s,
         .keys = s->keys,
         .key_count = s->key_count,
+        .hosts = args->allowed_hosts.items,
+        .host_count = args->allowed_hosts.count,
         .cors_origin = args->cors_origin,
-        .limits = {.max_new_bytes = args->max_new_bytes, .max_choices = MAX_CHOICES, .chat_template = args->chat_template},
+        .limits = {.max_new_bytes = args->max_new_bytes,
+                   .max_choices = MAX_CHOICES,
+                   .chat_template = s->chat_template ? s->chat_template : BB_DEFAULT_CHAT_TEMPLATE},
         .sequences = args->sequences,
         .max_body = (size_t)args->max_body_kb * 1024,
         .quiet = args->quiet};
@@ -299,13 +317,14 @@ static int run_server(server *s, const sigset_t *signals) {
 static int serve(const bb_cli *cli, const serve_args *args) {
     server s = {.args = args};
     sigset_t signals;
-    const char *wrong = bb_api_check_template(args->chat_template);
-    (void)cli;
     struct stat st;
-    if (wrong) return bb_cli_usage_error(&command, "--chat_template: %s", wrong);
+    bb_error err;
+    (void)cli;
     if (!args->model && !args->runs) return bb_cli_usage_error(&command, "MODEL is missing: bitbyte serve %s", command.usage);
     if (args->runs && (stat(args->runs, &st) != 0 || !S_ISDIR(st.st_mode)))
         return bb_cli_failure(&command, "--runs %s: expected a folder of run directories", args->runs);
+    if (args->chat_template && bb_chat_template_read(args->chat_template, &s.chat_template, &err) != BB_OK)
+        return bb_cli_usage_error(&command, "%s", err.message);
     sigemptyset(&signals);
     sigaddset(&signals, SIGTERM);
     sigaddset(&signals, SIGINT);
@@ -317,6 +336,7 @@ static int serve(const bb_cli *cli, const serve_args *args) {
     if (exit_status == BB_CLI_CONTINUE) exit_status = run_server(&s, &signals);
     bb_string_free(s.key_text);
     bb_string_free(s.description);
+    free(s.chat_template);
     pthread_mutex_destroy(&s.lock);
     return exit_status;
 }
@@ -339,8 +359,7 @@ int bb_cmd_serve(int argc, char **argv) {
                        .timeout = 600,
                        .max_new_bytes = 65536,
                        .max_body_kb = 4096,
-                       .drain_seconds = 30,
-                       .chat_template = "{role}: {content}\n"};
+                       .drain_seconds = 30};
     bb_cli cli;
     int exit_status = bb_cli_parse(&cli, &command, &args, argc, argv);
     if (exit_status == BB_CLI_CONTINUE) {

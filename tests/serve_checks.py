@@ -1,10 +1,7 @@
 # SPDX-License-Identifier: MIT
 """Clients of `bitbyte serve`: serve_checks.py PROGRAM, in a folder with model.safetensors and other.safetensors. Run by test_serve.sh."""
-import atexit
 import base64
 import concurrent.futures
-import contextlib
-import http.client
 import json
 import math
 import os
@@ -14,82 +11,9 @@ import signal
 import socket
 import struct
 import subprocess
-import sys
 import time
 
-program = sys.argv[1]
-
-
-class Server:
-    def __init__(self, *options, model="model.safetensors"):
-        self.log = open("server.log", "w+")
-        self.process = subprocess.Popen([program, "serve", *([model] if model else []), "--port", "0", "--threads", "1", *map(str, options)], stdout=subprocess.PIPE,
-                                        stderr=self.log, text=True)
-        atexit.register(self.process.kill)  # where a check fails
-        line = self.process.stdout.readline()
-        self.port = int(line.rsplit(":", 1)[1]) if ":" in line else sys.exit("no server: " + open("server.log").read())
-
-    def ask(self, method, path, body=None, headers=None):
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=120)
-        if body is not None and not isinstance(body, bytes):
-            body = json.dumps(body).encode()
-        connection.request(method, path, body, headers or {})
-        answer = connection.getresponse()
-        data = answer.read()
-        connection.close()
-        return answer, data
-
-    def get(self, path):
-        answer, data = self.ask("GET", path)
-        assert answer.status == 200, (path, answer.status, data)
-        return data.decode()
-
-    def post(self, path, status=200, **body):
-        answer, data = self.ask("POST", path, body)
-        assert answer.status == status, (path, body, answer.status, data)
-        return json.loads(data)
-
-    def complete(self, **body):
-        return self.post("/v1/completions", **body)["choices"][0]
-
-    def events(self, path, **body):
-        """The events of a stream, as JSON; the last one is [DONE]."""
-        answer, data = self.ask("POST", path, {**body, "stream": True})
-        assert answer.status == 200 and answer.headers["Content-Type"] == "text/event-stream", (answer.status, data)
-        events = data.decode().split("\n\n")  # decode() fails where a character is split
-        assert events[-1] == "" and events[-2] == "data: [DONE]", events[-2:]
-        return [json.loads(event.removeprefix("data: ")) for event in events[:-2]]
-
-    def metric(self, name):
-        return float(re.search(rf"^{name} (\S+)$", self.get("/metrics"), re.M)[1])
-
-    def wait_for(self, name, value):
-        for _ in range(2000):
-            if self.metric(name) == value:
-                return
-            time.sleep(0.01)
-        raise AssertionError(f"{name} is {self.metric(name)}, not {value}")
-
-    def raw(self, data, end=True):
-        """What comes back for bytes sent as they are."""
-        with socket.create_connection(("127.0.0.1", self.port), timeout=20) as s:
-            with contextlib.suppress(OSError):  # closed already
-                s.sendall(data)
-                if end:
-                    s.shutdown(socket.SHUT_WR)
-            answer = b""
-            with contextlib.suppress(ConnectionResetError):
-                while part := s.recv(65536):
-                    answer += part
-            return answer
-
-    def end(self):
-        self.process.send_signal(signal.SIGTERM)
-        assert self.process.wait(60) == 0, "exit status after SIGTERM"
-
-
-def whole_text(events):
-    return "".join(c.get("text", c.get("delta", {}).get("content", "")) for e in events for c in e["choices"])
+from serve_client import Server, program, whole_text
 
 
 def check_answers(s):
@@ -208,11 +132,11 @@ def check_page(s):
 def check_malformed(s):
     """Shapes that servers and proxies read differently; none may hang, or be taken for two requests."""
     body = b'{"prompt":"a","max_tokens":1}'
-    post = b"POST /v1/completions HTTP/1.1\r\nHost: a\r\n"
-    smuggled = b"GET /health HTTP/1.1\r\nHost: a\r\n\r\n"
+    post = b"POST /v1/completions HTTP/1.1\r\nHost: localhost\r\n"
+    smuggled = b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n"
     for shape in (b"GET\r\n\r\n", b"GET / HTTP/9.9\r\n\r\n", post + b"Content-Length: -1\r\n\r\n", post + b"Content-Length: x\r\n\r\n",
                   post + b"Content-Length: 99999999999999999999\r\n\r\n", post + b"Transfer-Encoding: chunked\r\n\r\nzz\r\n", b"GET / HTTP/1.1\r\n" + b"A: " + b"b" * 100000 + b"\r\n\r\n",
-                  b"GET /" + b"a" * 100000 + b" HTTP/1.1\r\nHost: a\r\n\r\n"):
+                  b"GET /" + b"a" * 100000 + b" HTTP/1.1\r\nHost: localhost\r\n\r\n"):
         answer = s.raw(shape)
         assert answer == b"" or re.match(rb"HTTP/1\.[01] (4|5)\d\d ", answer), (shape[:60], answer[:200])
     for framing in (b"Content-Length: %d\r\nTransfer-Encoding: chunked\r\n", b"Transfer-Encoding: chunked\r\nContent-Length: %d\r\n", b"Content-Length: %d\r\nContent-Length: 5\r\n",
@@ -222,7 +146,7 @@ def check_malformed(s):
         assert twice.startswith(b"HTTP/1.1 400") and b'"ok"' not in twice and twice.count(b"HTTP/1.1") == 1, (framing, twice)
     chunked = s.raw(post + b"Transfer-Encoding: chunked\r\nConnection: close\r\n\r\n%x\r\n" % len(body) + body + b"\r\n0\r\n\r\n", end=False)
     assert chunked.startswith(b"HTTP/1.1 200"), chunked[:200]
-    pipelined = s.raw((post + b"Content-Length: %d\r\n\r\n" % len(body) + body) * 3 + b"GET /health HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n", end=False)
+    pipelined = s.raw((post + b"Content-Length: %d\r\n\r\n" % len(body) + body) * 3 + b"GET /health HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n", end=False)
     assert pipelined.count(b"HTTP/1.1 200") == 4, pipelined
     idle = [socket.create_connection(("127.0.0.1", s.port)) for _ in range(20)]  # half-open
     for n, i in enumerate(idle):  # they end after a minute without a byte
@@ -235,7 +159,7 @@ def check_malformed(s):
 def begin_stream(s, **body):
     c = socket.create_connection(("127.0.0.1", s.port), timeout=60)
     data = json.dumps({"prompt": "The ", "max_tokens": 60000, **body}).encode()
-    c.sendall(b"POST /v1/completions HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\n" % len(data) + data)
+    c.sendall(b"POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n" % len(data) + data)
     return c
 
 
@@ -254,12 +178,47 @@ def check_leaving(s):
     assert s.complete(prompt="The ", max_tokens=3)["finish_reason"] == "length"
 
 
+def check_half_closed(s):
+    """A client that ends its sending half still gets its answer; one that then goes away ends its request."""
+    for stream in True, False:
+        body = json.dumps({"prompt": "The 1", "max_tokens": 3000, "seed": 4, "stream": stream}).encode()
+        answer = s.raw(b"POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
+        expected = s.complete(prompt="The 1", max_tokens=3000, seed=4)["text"]
+        answer = answer.removeprefix(b"HTTP/1.1 100 Continue\r\n\r\n")
+        assert answer.startswith(b"HTTP/1.1 200") and answer.count(b"HTTP/1.1") == 1, answer[:200]
+        assert (b"data: [DONE]" in answer) if stream else json.loads(answer.split(b"\r\n\r\n", 1)[1])["choices"][0]["text"] == expected
+        before = s.metric("bitbyte:requests_cancelled_total")
+        c = begin_stream(s, stream=stream)
+        s.wait_for("llamacpp:requests_processing", 1)
+        c.shutdown(socket.SHUT_WR)
+        time.sleep(0.2)  # passes of the model in which it is there; whatever comes first, the outcome is the same
+        c.close()
+        s.wait_for("llamacpp:requests_processing", 0)
+        assert s.metric("bitbyte:requests_cancelled_total") - before <= 1
+    # HTTP/1.0 knows no interim responses
+    body = b'{"prompt": "The 1", "max_tokens": 3000}'
+    answer = s.raw(b"POST /v1/completions HTTP/1.0\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
+    assert re.match(rb"HTTP/1\.[01] 200", answer), answer[:100]
+
+
+def check_hosts(s, allowed=()):
+    """Names that the server goes by: a page of another site cannot make its own name one of them."""
+    good = ["localhost", "LOCALHOST:80", f"127.0.0.1:{s.port}", "10.1.2.3", "[::1]:8080", "[::1]", *allowed]
+    bad = ["evil.example", "evil.example:8080", "127.0.0.1.evil.example", "localhost.evil.example", "[::1", "a" * 300, "[evil.example]", ""]
+    for host in good + bad:
+        for path in "/health", "/", "/v1/models":
+            answer = s.raw(f"GET {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n".encode(), end=False)
+            expected = b"HTTP/1.1 200" if host in good else b"HTTP/1.1 403"
+            assert answer.startswith(expected), (host, path, answer[:100])
+    assert b"--allowed_host" in s.raw(b"GET / HTTP/1.1\r\nHost: a.example\r\nConnection: close\r\n\r\n", end=False)
+
+
 def check_slow_reader(s):
     """One that reads a few bytes a time neither stops the others nor loses a byte."""
     body = json.dumps({"prompt": "The 1", "max_tokens": 300, "seed": 4, "stream": True}).encode()
     with socket.create_connection(("127.0.0.1", s.port), timeout=60) as c:
         c.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2048)
-        c.sendall(b"POST /v1/completions HTTP/1.1\r\nHost: a\r\nConnection: close\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
+        c.sendall(b"POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
         expected = s.complete(prompt="The 1", max_tokens=300, seed=4)["text"]
         answer = b""
         while part := c.recv(997):
@@ -282,7 +241,7 @@ def check_runs():
     for other in "../run", ".", "missing", "%2e%2e/run":
         assert 'class="curve"' not in s.get("/runs/main?run=" + other)
     with socket.create_connection(("127.0.0.1", s.port), timeout=60) as c:
-        c.sendall(b"GET /runs/events HTTP/1.1\r\nHost: a\r\n\r\n")
+        c.sendall(b"GET /runs/events HTTP/1.1\r\nHost: localhost\r\n\r\n")
         seen = b""
         while seen.count(b"changed") < 1:
             seen += c.recv(1000)
@@ -299,7 +258,7 @@ def main():
     check_runs()
     print("ok:", check_runs.__doc__)
     s = Server("--max_body_kb", 64)
-    for check in check_answers, check_characters, check_together, check_refusals, check_page, check_malformed, check_leaving, check_slow_reader:
+    for check in check_answers, check_characters, check_together, check_refusals, check_page, check_malformed, check_leaving, check_half_closed, check_hosts, check_slow_reader:
         check(s)
         print("ok:", check.__doc__ or check.__name__, flush=True)
     # a reload while a stream goes on: it keeps its model, later requests get the new one
@@ -354,7 +313,7 @@ def main():
 
     with open("keys", "w") as keys:
         keys.write("first-key\nsecond-key\n")
-    s = Server("--api_key_file", "keys", "--cors_origin", "https://site.example", "--chat_template", "[{role}] {content}|")
+    s = Server("--api_key_file", "keys", "--cors_origin", "https://site.example", "--chat_template", "[{role}] {content}|\\n", "--allowed_host", "site.example", "--allowed_host", "other.example")
     for given, status in ("", 401), ("Bearer first-key", 200), ("Bearer second-key", 200), ("bearer second-key", 200), ("Bearer first-ke", 401), ("Bearer first-keyx", 401), ("first-key", 401):
         for path in "/v1/models", "/metrics", "/props":
             assert s.ask("GET", path, None, {"Authorization": given} if given else {})[0].status == status, (given, path)
@@ -362,13 +321,15 @@ def main():
     key = {"Authorization": "Bearer first-key", "Origin": "https://site.example"}
     answer, data = s.ask("POST", "/v1/chat/completions", {"messages": [{"role": "user", "content": "a"}], "max_tokens": 20, "seed": 1}, key)
     assert answer.status == 200 and answer.headers["Access-Control-Allow-Origin"] == "https://site.example"
-    _, plain = s.ask("POST", "/v1/completions", {"prompt": "[user] a|[assistant] ", "max_tokens": 20, "seed": 1}, key)
+    _, plain = s.ask("POST", "/v1/completions", {"prompt": "[user] a|\n[assistant] ", "max_tokens": 20, "seed": 1}, key)
     assert json.loads(data)["choices"][0]["message"]["content"] == json.loads(plain)["choices"][0]["text"]
     answer, _ = s.ask("OPTIONS", "/v1/completions", None, {"Origin": "https://site.example", "Access-Control-Request-Method": "POST"})
     assert answer.status == 204 and "Authorization" in answer.headers["Access-Control-Allow-Headers"]
     assert s.ask("GET", "/health", None, {"Origin": "https://other.example"})[0].status == 403
+    assert s.raw(b"GET /health HTTP/1.1\r\nHost: other.example\r\nConnection: close\r\n\r\n", end=False).startswith(b"HTTP/1.1 200")
+    assert s.raw(b"GET /health HTTP/1.1\r\nHost: third.example\r\nConnection: close\r\n\r\n", end=False).startswith(b"HTTP/1.1 403")
     s.end()
-    print("ok: keys, another site's pages, a chat template")
+    print("ok: keys, another site's pages, a chat template, allowed hosts")
 
 
 main()

@@ -25,7 +25,7 @@ declare -A contract=(
         val_seq_len resume no_opt_state minutes size allow_overwrite ddp optim ste seed threads device keep wd_all rope_base init json stop_at
         keep_every save_sync save_copy spike_skip global_batch reduce dist_timeout save_minutes max_minutes profile
         sample_every sample_prompt tensorboard metrics_csv on_metrics"
-    [serve]="model runs name n_head host port api_key_file api_key cors_origin sequences queue cache_mb timeout max_new_bytes max_body_kb drain_seconds
+    [serve]="model runs name n_head host port api_key_file api_key allowed_host cors_origin sequences queue cache_mb timeout max_new_bytes max_body_kb drain_seconds
         chat_template quiet threads device"
     [report]="runs out format plot x smooth log_x log_y"
     [eval]="model data n_head seq_len batches batch_size kv_cache json threads device"

@@ -78,6 +78,11 @@ cp out plot.svg
 perl -0ne 'my @open; while (m{<(/?)([a-z]+)[^<>]*?(/?)>}g) { next if $3; if ($1) { pop(@open) eq $2 or die "tags\n" } else { push @open, $2 } } die "tags\n" if @open' plot.svg ||
     fail "the SVG's tags do not match"
 [ "$(grep -o 'class="curve"' plot.svg | wc -l)" = 2 ] || fail "two curves"
+if command -v rsvg-convert >/dev/null; then
+    rsvg-convert plot.svg -o plot.png 2>rsvg.err && [ "$(head -c 4 plot.png | tail -c 3)" = PNG ] || fail "rsvg-convert: $(cat rsvg.err)"
+fi
+expect 0 "$bitbyte" report run --format csv --plot memory_mb --smooth 0
+[ "$(awk -F, 'NR > 1 && $5 > 1' out | wc -l)" = 6 ] || fail "memory, in report --format csv: $(cat out)"
 expect 0 "$bitbyte" report run --format csv --plot val_bpb --smooth 0
 [ "$(cut -d , -f 1,2,3,5 out | sed 's/\.[0-9]*$//')" = "$(printf 'run,step,bytes,val_bpb\n"run",10,640,%s\n"run",20,1280,%s\n"run",30,1920,%s' \
     $(perl -MJSON::PP -ne '$v = decode_json($_)->{val_bpb}; print int($v), "\n" if $v' run/metrics.jsonl))" ] || fail "report --format csv: $(cat out)"

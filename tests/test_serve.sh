@@ -12,6 +12,8 @@ if grep -qF "has no HTTP server" err; then echo "skipped: this build is without 
 complains "missing"
 expect 2 "$bitbyte" serve run --chat_template "{content}"
 complains "expected a text with {role} and {content}"
+expect 2 "$bitbyte" serve run --chat_template '{role}\q{content} '
+complains "unknown escape"
 expect 0 "$bitbyte" train --data text.txt --out run "${tiny[@]}" --seq_len 256 --steps 100 --log_every 10 --lr 1e-2 --seed 1
 expect 0 "$bitbyte" train --data text.txt --out other "${tiny[@]}" --seq_len 256 --steps 100 --log_every 10 --lr 1e-2 --seed 2
 expect 0 "$bitbyte" export run --out model.safetensors

@@ -88,6 +88,7 @@ typedef enum card_row {
     RUN_BEST,
     RUN_LOSS,
     RUN_RATE,
+    RUN_MEMORY,
     RUN_SKIPPED,
     CARD_ROWS
 } card_row;
@@ -100,6 +101,7 @@ static const char *const card_titles[CARD_ROWS] = {
     [RUN_BEST] = "best bits per byte",
     [RUN_LOSS] = "last loss",
     [RUN_RATE] = "bytes per second",
+    [RUN_MEMORY] = "memory",
     [RUN_SKIPPED] = "skipped steps",
 };
 static const char *const options_shown[] = {"n_layer",    "d_model",    "n_head", "n_kv_head", "d_ff",
@@ -127,6 +129,7 @@ static void put_card_cell(FILE *out, const bb_run_log *run, card_row row) {
     case RUN_BEST: put_best(out, &run->series[BB_METRIC_VAL_BPB]); break;
     case RUN_LOSS: put_last(out, &run->series[BB_METRIC_LOSS], "%.4f nats per byte"); break;
     case RUN_RATE: put_last(out, &run->series[BB_METRIC_BYTES_PER_S], "%.0f"); break;
+    case RUN_MEMORY: put_last(out, &run->series[BB_METRIC_MEMORY], "%.0f MB"); break;
     case RUN_SKIPPED: put_last(out, &run->series[BB_METRIC_SKIPPED], "%.0f"); break;
     case CARD_ROWS: break;
     }

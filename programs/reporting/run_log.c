@@ -12,6 +12,7 @@ const char *const bb_metric_names[BB_METRICS + 1] = {[BB_METRIC_LOSS] = "loss",
                                                      [BB_METRIC_LR] = "lr",
                                                      [BB_METRIC_GRAD_NORM] = "grad_norm",
                                                      [BB_METRIC_BYTES_PER_S] = "bytes_per_s",
+                                                     [BB_METRIC_MEMORY] = "memory_mb",
                                                      [BB_METRIC_SKIPPED] = "skipped",
                                                      NULL};
 const char *const bb_metric_titles[BB_METRICS] = {[BB_METRIC_LOSS] = "Training loss, nats per byte",
@@ -19,6 +20,7 @@ const char *const bb_metric_titles[BB_METRICS] = {[BB_METRIC_LOSS] = "Training l
                                                   [BB_METRIC_LR] = "Learning rate",
                                                   [BB_METRIC_GRAD_NORM] = "Gradient norm before clipping",
                                                   [BB_METRIC_BYTES_PER_S] = "Bytes per second",
+                                                  [BB_METRIC_MEMORY] = "Memory of the process, MB",
                                                   [BB_METRIC_SKIPPED] = "Skipped steps"};
 const char *const bb_axis_names[BB_AXES + 1] = {
     [BB_AXIS_STEP] = "step", [BB_AXIS_BYTES] = "bytes", [BB_AXIS_TIME] = "time", NULL};

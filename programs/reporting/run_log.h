@@ -13,6 +13,7 @@ typedef enum bb_metric {
     BB_METRIC_LR,
     BB_METRIC_GRAD_NORM,
     BB_METRIC_BYTES_PER_S,
+    BB_METRIC_MEMORY,
     BB_METRIC_SKIPPED,
     BB_METRICS
 } bb_metric;

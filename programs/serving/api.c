@@ -223,14 +223,6 @@ static bool take_completion(const reader *r, const bb_api_limits *limits, bb_req
     return !out->echo || !out->logprobs || check_fits(r, "prompt", limits, out);
 }
 
-const char *bb_api_check_template(const char *chat_template) {
-    const char *role = strstr(chat_template, "{role}"), *content = strstr(chat_template, "{content}");
-    if (!role || !content) return "expected a text with {role} and {content}";
-    if (role > content) return "expected {role} before {content}";
-    if (!content[strlen("{content}")]) return "expected a text after {content}, such as a line break";
-    return NULL;
-}
-
 /* A piece of the template: `from` to `to`, with {role} replaced. */
 static void put_piece(FILE *out, const char *from, const char *to, const char *role) {
     while (from < to) {

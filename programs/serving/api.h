@@ -19,7 +19,7 @@ typedef struct bb_api_limits {
     int64_t max_new_bytes;     /* of each text */
     int max_choices;           /* of a request */
     int context_length;        /* of the model */
-    const char *chat_template; /* see bb_api_check_template */
+    const char *chat_template; /* see chat_template.h */
 } bb_api_limits;
 
 /* Always false; fills `error`. */
@@ -27,11 +27,6 @@ bool bb_api_fail(bb_api_error *error, int status, const char *param, const char 
     __attribute__((format(printf, 4, 5)));
 /* {"error": …}, malloc'd. NULL: out of memory. */
 char *bb_api_error_text(const bb_api_error *error);
-
-/* A chat template is the text of one message with {role} and {content}: "{role}: {content}\n". The prompt is all messages in it,
- * then the text before {content} for the role "assistant". An answer ends where the text after {content} begins the next message
- * of a role of the request. NULL: good; else what is wrong. */
-const char *bb_api_check_template(const char *chat_template);
 
 /* Reads the body of a request. The request is the caller's; its id and holders are set. */
 bool bb_api_parse(bb_request_kind kind, const char *body, size_t size, const bb_api_limits *limits, bb_request **out,

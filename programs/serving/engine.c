@@ -2,7 +2,6 @@
 #include "engine.h"
 
 #include <math.h>
-#include <poll.h>
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -276,18 +275,11 @@ static void cancel(bb_request *r) {
     }
 }
 
-/* A suspended connection is not polled by the HTTP library, so that a client that went away is seen here. A client that ends
- * its side of the connection has gone away, too. */
-static bool has_left(const bb_request *r) {
-    struct pollfd p = {.fd = r->socket, .events = POLLRDHUP};
-    return !r->connection || (r->suspended && poll(&p, 1, 0) > 0 && (p.revents & (POLLRDHUP | POLLHUP | POLLERR | POLLNVAL)));
-}
-
 static void check_requests(bb_engine *e) {
     double now = bb_monotonic_seconds();
     for (bb_request *r = e->requests; r; r = r->next) {
         if (r->cancelled) continue;
-        if (has_left(r)) {
+        if (!r->connection || (r->suspended && e->options.has_left(r))) {
             e->counts.cancelled++;
             cancel(r);
         } else if (r->deadline > 0 && now > r->deadline) {

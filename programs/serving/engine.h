@@ -11,7 +11,9 @@ typedef struct bb_engine bb_engine;
 typedef struct bb_engine_options {
     /* Loads the model, at the start and at each reload; in a thread of its own. */
     bb_status (*load)(void *user, bb_model **model, bb_error *err);
-    void (*wake)(void *connection); /* with the lock held */
+    /* With the lock held: lets a connection go on that waits; whether the client of one that waits has gone away. */
+    void (*wake)(void *connection);
+    bool (*has_left)(bb_request *request);
     void (*log)(void *user, const char *event, const char *detail);
     void *user;
     int sequences, queue; /* texts at once; texts that wait for that */

@@ -2,6 +2,7 @@
 #include <arpa/inet.h>
 #include <errno.h>
 #include <netdb.h>
+#include <poll.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -10,6 +11,7 @@
 
 #include "../json_out.h"
 #include "../progress.h"
+#include "access.h"
 #include "answer.h"
 #include "exchange.h"
 #include "http.h"
@@ -57,7 +59,34 @@ static void log_exchange(const bb_exchange *x) {
 
 /* ---- requests to the model ------------------------------------------------------------------------------------------------ */
 
-void bb_http_wake(void *connection) { MHD_resume_connection(connection); }
+/* The library closes a suspended connection that goes on, if its client has ended its sending half and no response is queued. (One
+ * that does so in the instant between the poll here and the library's read is still closed.) */
+void bb_http_wake(void *connection) {
+    bb_exchange *x = connection;
+    const bb_request *r = x->request;
+    struct pollfd p = {.fd = r->socket, .events = POLLRDHUP};
+    if (!r->stream && r->running == 0 && poll(&p, 1, 0) > 0) {
+        bb_api_error error = {.status = 200};
+        char *text = bb_answer_whole(r, x->http->options.model_name, x->d_model, &error);
+        if (!text) text = bb_api_error_text(&error);
+        if (text) bb_answer_directly(x, r->socket, error.status, text);
+        free(text);
+    }
+    MHD_resume_connection(x->connection);
+}
+
+/* The library does not poll a suspended connection. Its client may have ended its sending half alone, and then still waits for the
+ * answer; one that is gone looks the same, until something is sent to it and its system says that nobody is there. A stream sends its
+ * bytes; where nothing is due before the end, an interim response is sent, which clients of HTTP/1.1 pass over (RFC 9110, 15.2). */
+bool bb_http_has_left(bb_request *r) {
+    static const char interim[] = "HTTP/1.1 100 Continue\r\n\r\n";
+    struct pollfd p = {.fd = r->socket, .events = POLLRDHUP};
+    if (poll(&p, 1, 0) <= 0) return false;
+    if (p.revents & (POLLHUP | POLLERR | POLLNVAL)) return true;
+    if (!r->stream && !r->probed) (void)send(r->socket, interim, sizeof interim - 1, MSG_NOSIGNAL | MSG_DONTWAIT);
+    r->probed = true;
+    return false;
+}
 
 /* Called by the library for more of a stream; 0 and a suspended connection: it waits. */
 static ssize_t read_events(void *user, uint64_t position, char *buffer, size_t max) {
@@ -95,10 +124,9 @@ static enum MHD_Result answer_request(bb_exchange *x) {
     bb_engine *engine = x->http->options.engine;
     bb_api_error error;
     if (r->stream) return bb_answer_reader(x, "text/event-stream", read_events);
-    int d_model = bb_engine_get_info(engine).config.d_model;
     bb_engine_lock(engine);
     bool ended = r->running == 0;
-    char *text = ended ? bb_answer_whole(r, x->http->options.model_name, d_model, &error) : NULL;
+    char *text = ended ? bb_answer_whole(r, x->http->options.model_name, x->d_model, &error) : NULL;
     if (!ended) {
         r->suspended = true;
         MHD_suspend_connection(x->connection);
@@ -113,15 +141,18 @@ static enum MHD_Result submit(bb_exchange *x, bb_request_kind kind) {
     const union MHD_ConnectionInfo *info = MHD_get_connection_info(x->connection, MHD_CONNECTION_INFO_CONNECTION_FD);
     bb_request *r;
     bb_api_limits limits = x->http->options.limits;
-    limits.context_length = bb_engine_get_info(x->http->options.engine).trained_length;
+    bb_engine_info model = bb_engine_get_info(x->http->options.engine);
+    limits.context_length = model.trained_length;
+    x->d_model = model.config.d_model;
     if (!bb_api_parse(kind, x->size ? x->body : "", x->size, &limits, &r, &error)) return bb_answer_error(x, &error);
     r->holders = 1;
-    r->connection = x->connection;
+    r->probed = !x->interim;
+    r->connection = x;
     r->socket = info ? info->connect_fd : -1;
     bb_submitted submitted = bb_engine_submit(x->http->options.engine, r);
     if (submitted == BB_SUBMITTED) {
         x->request = r;
-        return answer_request(x);
+        return answer_request(x); /* only now can it be suspended, and woken */
     }
     bb_request_free(r);
     if (submitted == BB_QUEUE_FULL)
@@ -205,34 +236,6 @@ static const route *find_route(const bb_http *http, const char *method, const ch
     return NULL;
 }
 
-/* Takes as long for a wrong key as for a right one, whatever is wrong with it. */
-static bool same_key(const char *given, const char *key) {
-    size_t length = strlen(given), size = strlen(key);
-    unsigned difference = length != size;
-    for (size_t i = 0; i < size; i++) difference |= (unsigned)(unsigned char)(key[i] ^ given[length ? i % length : 0]);
-    return difference == 0;
-}
-
-static bool has_key(const bb_exchange *x) {
-    const bb_http_options *o = &x->http->options;
-    const char *header = MHD_lookup_connection_value(x->connection, MHD_HEADER_KIND, MHD_HTTP_HEADER_AUTHORIZATION);
-    const char *given = header && strncasecmp(header, "Bearer ", 7) == 0 ? header + 7 : "";
-    bool good = false;
-    for (int i = 0; i < o->key_count; i++) good |= same_key(given, o->keys[i]);
-    return good || o->key_count == 0;
-}
-
-/* A page of another site must not make this server work, even where it cannot read the answer. Browsers say whose page it is. */
-static bool is_foreign(const bb_exchange *x) {
-    const bb_http_options *o = &x->http->options;
-    const char *origin = MHD_lookup_connection_value(x->connection, MHD_HEADER_KIND, MHD_HTTP_HEADER_ORIGIN);
-    const char *host = MHD_lookup_connection_value(x->connection, MHD_HEADER_KIND, MHD_HTTP_HEADER_HOST);
-    if (!origin) return false;
-    if (o->cors_origin && (strcmp(o->cors_origin, "*") == 0 || strcmp(o->cors_origin, origin) == 0)) return false;
-    const char *name = strstr(origin, "://");
-    return !name || !host || strcasecmp(name + 3, host) != 0;
-}
-
 typedef struct framing {
     int lengths, encodings;
     bool unknown; /* an encoding that is not chunked */
@@ -265,9 +268,7 @@ static bool check(const bb_exchange *x, const route *r, bool other_method, bb_ap
     if (!r)
         return other_method ? bb_api_fail(error, 405, NULL, "%.16s is not how %.200s is asked for", x->method, x->path)
                             : bb_api_fail(error, 404, NULL, "there is nothing at %.200s", x->path);
-    if (is_foreign(x))
-        return bb_api_fail(error, 403, NULL, "requests of other sites' pages are refused; --cors_origin allows one");
-    if (!r->open && !has_key(x)) return bb_api_fail(error, 401, NULL, "a key is needed: Authorization: Bearer KEY");
+    if (!bb_access_check(x, r->open, error)) return false;
     if (length && strtoull(length, NULL, 10) > http->options.max_body)
         return bb_api_fail(error, 413, NULL, "the body has more than %zu bytes", http->options.max_body);
     return true;
@@ -275,7 +276,8 @@ static bool check(const bb_exchange *x, const route *r, bool other_method, bb_ap
 
 /* ---- exchanges ------------------------------------------------------------------------------------------------------------- */
 
-static bb_exchange *begin_exchange(bb_http *http, struct MHD_Connection *connection, const char *method, const char *path) {
+static bb_exchange *begin_exchange(bb_http *http, struct MHD_Connection *connection, const char *method, const char *path,
+                                   const char *version) {
     bb_exchange *x = calloc(1, sizeof *x);
     if (!x) return NULL;
     atomic_fetch_add(&http->exchanges, 1);
@@ -283,6 +285,7 @@ static bb_exchange *begin_exchange(bb_http *http, struct MHD_Connection *connect
                        .connection = connection,
                        .method = strdup(method),
                        .path = strdup(path),
+                       .interim = strcmp(version, MHD_HTTP_VERSION_1_1) == 0,
                        .begin = bb_monotonic_seconds()};
     return x;
 }
@@ -343,14 +346,14 @@ static enum MHD_Result on_request(void *user, struct MHD_Connection *connection,
     bb_exchange *x = *state;
     bb_api_error error;
     bool other_method;
-    (void)version;
     if (!x) {
-        *state = x = begin_exchange(http, connection, method, path);
+        *state = x = begin_exchange(http, connection, method, path, version);
         if (!x || !x->method || !x->path) return MHD_NO;
         if (strcmp(method, "OPTIONS") == 0 && http->options.cors_origin) return MHD_YES;
         const route *r = find_route(http, method, path, &other_method);
         return check(x, r, other_method, &error) ? MHD_YES : bb_answer_error(x, &error);
     }
+    if (x->direct) return MHD_NO;  /* and nothing else may follow */
     if (x->status) return MHD_YES; /* answered before the body came */
     if (*size) {
         bool kept = keep_body(x, data, *size);

@@ -14,8 +14,9 @@ void bb_http_quiesce(bb_http *http);
 void bb_http_finish(bb_http *http);
 void bb_http_close(bb_http *http);
 int bb_http_port(const bb_http *http);
-/* bb_engine_options.wake. */
+/* bb_engine_options.wake and .has_left. */
 void bb_http_wake(void *connection);
+bool bb_http_has_left(bb_request *request);
 /* A line of the log: JSON on standard error. event: "reloaded"; detail: "" or what there is to say. */
 void bb_http_log(void *user, const char *event, const char *detail);
 

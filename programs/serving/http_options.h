@@ -18,12 +18,14 @@ typedef struct bb_http_options {
     void *user;                    /* of describe */
     const char *const *keys;       /* (key_count); 0: everybody may */
     int key_count;
+    const char *const *hosts; /* (host_count): names of this server besides addresses and localhost; "*": any */
+    int host_count;
     const char *cors_origin; /* "*", or one origin; NULL: no other site's pages may */
     bb_runs *runs;           /* the dashboard; NULL: none */
-    bb_api_limits limits;
-    int sequences;   /* for /props */
-    size_t max_body; /* bytes of a request */
-    bool quiet;      /* no line for each request */
+    bb_api_limits limits;    /* without the chat template */
+    int sequences;           /* for /props */
+    size_t max_body;         /* bytes of a request */
+    bool quiet;              /* no line for each request */
 } bb_http_options;
 
 #endif

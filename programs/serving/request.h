@@ -59,9 +59,10 @@ struct bb_request {
     int running; /* choices that have not ended */
     bool cancelled, timed_out, draining_cut;
     double deadline;             /* bb_monotonic_seconds */
-    void *connection;            /* NULL: gone */
+    void *connection;            /* the exchange; NULL: gone */
     int socket;                  /* of the connection */
     bool suspended;              /* the connection waits for news */
+    bool probed;                 /* see bb_http_has_left */
     bb_request *next, *previous; /* in the engine's list */
     bool done_sent;              /* of a stream: its last event */
     int64_t prompt_bytes;        /* of all prompts */

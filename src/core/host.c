@@ -8,6 +8,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 enum { PATH_BYTES = 2 * PATH_MAX };
 
@@ -163,4 +164,12 @@ void bb_host_memory(const char *root, uint64_t *total_bytes, uint64_t *free_byte
     apply_groups(&l, root);
     *total_bytes = l.total;
     *free_bytes = l.free;
+}
+
+uint64_t bb_host_resident(void) {
+    unsigned long long pages = 0, all = 0;
+    FILE *file = fopen("/proc/self/statm", "r");
+    if (file && fscanf(file, "%llu %llu", &all, &pages) != 2) pages = 0;
+    if (file) (void)fclose(file);
+    return pages * (uint64_t)sysconf(_SC_PAGESIZE);
 }

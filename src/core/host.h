@@ -28,5 +28,7 @@ bb_affinity bb_host_affinity(bb_get_affinity *get);
 /* Bytes of memory, and those available without swapping (page cache that can be dropped counts as free). Both are 0, unknown,
  * if /proc/meminfo cannot be read. */
 void bb_host_memory(const char *root, uint64_t *total_bytes, uint64_t *free_bytes);
+/* Bytes that this process has in memory now; 0: the system does not say. */
+uint64_t bb_host_resident(void);
 
 #endif

@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include "core/clock.h"
+#include "core/host.h"
 #include "core/options.h"
 #include "core/rng.h"
 #include "model/config.h"
@@ -249,15 +250,6 @@ done:
     return status;
 }
 
-/* What the process has in memory now; 0 where the system does not say. */
-static double resident_bytes(void) {
-    long long pages = 0, all = 0;
-    FILE *file = fopen("/proc/self/statm", "r");
-    if (file && fscanf(file, "%lld %lld", &all, &pages) != 2) pages = 0;
-    if (file) fclose(file);
-    return (double)pages * (double)sysconf(_SC_PAGESIZE);
-}
-
 BB_OPTIONS_DEFAULTS(bb_decode_bench_options, .shape = "S", .repeats = 3);
 
 bb_status bb_bench_decode(bb_device *device, const bb_decode_bench_options *given, char **json, bb_error *err) {
@@ -296,7 +288,7 @@ bb_status bb_bench_decode(bb_device *device, const bb_decode_bench_options *give
     BB_TRY_GOTO(status, done, measure_decode(&b, root, err));
     BB_TRY_GOTO(status, done, measure_prefill(&b, root, err));
     double needed = (double)b.model->quantized_bytes + 4.0 * (double)b.model->table.held + (double)b.cache.bytes;
-    double resident = resident_bytes();
+    double resident = (double)bb_host_resident();
     json_object_set_new(root, "load_ms", json_real(load_seconds * 1e3));
     json_object_set_new(root, "memory",
                         json_pack("{s:f, s:f, s:f, s:f}", "weights_mb", (needed - (double)b.cache.bytes) * 1e-6, "kv_cache_mb",
