@@ -4,6 +4,7 @@
 
 #include "limited_memory.h"
 #include "model/config.h"
+#include "model/weights.h"
 #include "support.h"
 
 static bb_config default_config(void) {
@@ -227,6 +228,24 @@ static void json_survives_a_lack_of_memory(void **state) {
     json_set_alloc_funcs(malloc, free);
 }
 
+/* The dense layout is for models that do not stay in caches, where the device has it. */
+static void large_models_alone_are_dense(void **state) {
+    (void)state;
+    static const char *const sizes[] = {"10m", "85m", "680m"};
+    bb_device *device;
+    assert_int_equal(bb_device_open("cpu", 1, &device, NULL), BB_OK);
+    for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++) {
+        bb_config config;
+        assert_int_equal(bb_config_of_size(sizes[i], &config, NULL), BB_OK);
+        size_t for_training = bb_weights_bytes(device, &config, false), for_inference = bb_weights_bytes(device, &config, true);
+        if (i == 2 && device->ops->ternary_dense(device))
+            assert_in_range(for_inference, for_training / 5 * 4, for_training / 100 * 82);
+        else
+            assert_int_equal(for_inference, for_training);
+    }
+    bb_device_close(device);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(the_default_is_the_originals),
@@ -238,6 +257,7 @@ int main(void) {
         cmocka_unit_test(json_keys_have_defaults),
         cmocka_unit_test(wrong_json_is_refused),
         cmocka_unit_test(json_survives_a_lack_of_memory),
+        cmocka_unit_test(large_models_alone_are_dense),
     };
     return cmocka_run_group_tests_name("config", tests, NULL, NULL);
 }

@@ -1,12 +1,20 @@
 // SPDX-License-Identifier: MIT
 #include "model/weights.h"
 
-enum { MATRICES = 4 }; /* per block */
+enum {
+    MATRICES = 4,           /* per block */
+    CACHED_BYTES = 64000000 /* of matrices at two bits a weight, that may stay in the last-level cache */
+};
 
-void bb_weights_layout(bb_block *blocks, bb_arena *arena, bb_device *device, const bb_config *c, bool for_inference) {
+/* The dense layout pays where small batches wait for memory; out of the caches it is unpacked more slowly than it is read. */
+static bool dense_for(bb_device *device, const bb_config *c) {
+    int64_t C = c->d_model, kv = c->n_kv_head * (C / c->n_head), weights = c->n_layer * C * (2 * (C + kv) + 3 * c->d_ff);
+    return weights / 4 > CACHED_BYTES && device->ops->ternary_dense(device);
+}
+
+static void lay_out(bb_block *blocks, int layers, bb_arena *arena, bb_device *device, const bb_config *c, bool dense) {
     int64_t C = c->d_model, kv = c->n_kv_head * (C / c->n_head), F = c->d_ff;
-    bool dense = for_inference && device->ops->ternary_dense(device);
-    for (int l = 0; l < c->n_layer; l++) {
+    for (int l = 0; l < layers; l++) {
         bb_block *b = &blocks[l];
         b->qkv = (bb_ternary){.n = C + 2 * kv, .k = C, .segments = 3, .segment_end = {C, C + kv, C + 2 * kv}};
         b->o = (bb_ternary){.n = C, .k = C, .segments = 1, .segment_end = {C}};
@@ -18,23 +26,25 @@ void bb_weights_layout(bb_block *blocks, bb_arena *arena, bb_device *device, con
             matrices[i]->data = bb_arena_alloc(arena, device->ops->ternary_bytes(device, matrices[i]));
         }
     }
-    for (int l = 0; l < c->n_layer; l++) {
+    for (int l = 0; l < layers; l++) {
         bb_block *b = &blocks[l];
         bb_ternary *matrices[MATRICES] = {&b->qkv, &b->o, &b->gate_up, &b->down};
         for (int i = 0; i < MATRICES; i++) {
             matrices[i]->scale = bb_arena_alloc(arena, (size_t)matrices[i]->segments * sizeof(float));
-            matrices[i]->next = i + 1 < MATRICES ? matrices[i + 1] : l + 1 < c->n_layer ? &blocks[l + 1].qkv : NULL;
+            matrices[i]->next = i + 1 < MATRICES ? matrices[i + 1] : l + 1 < layers ? &blocks[l + 1].qkv : NULL;
         }
     }
 }
 
-size_t bb_weights_bytes(bb_device *device, const bb_config *config, bool for_inference) {
+void bb_weights_layout(bb_block *blocks, bb_arena *arena, bb_device *device, const bb_config *c, bool for_inference) {
+    lay_out(blocks, c->n_layer, arena, device, c, for_inference && dense_for(device, c));
+}
+
+size_t bb_weights_bytes(bb_device *device, const bb_config *c, bool for_inference) {
     bb_arena measure = {0};
     bb_block block;
-    bb_config one_layer = *config;
-    one_layer.n_layer = 1;
-    bb_weights_layout(&block, &measure, device, &one_layer, for_inference);
-    return measure.used * (size_t)config->n_layer;
+    lay_out(&block, 1, &measure, device, c, for_inference && dense_for(device, c));
+    return measure.used * (size_t)c->n_layer;
 }
 
 static float *tensor_at(float *base, const bb_param_table *table, int index) {
