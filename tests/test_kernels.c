@@ -13,6 +13,7 @@
 #include "ops/cpu/attention/training_set.h"
 #include "ops/cpu/device/cpu.h"
 #include "ops/cpu/device/peaks.h"
+#include "ops/cpu/elementwise/elementwise_set.h"
 #include "ops/cpu/kernels.h"
 #include "ops/cpu/linear/dot.h"
 #include "ops/cpu/linear/dot_bf16.h"
@@ -20,7 +21,6 @@
 #include "ops/cpu/linear/ternary_dot.h"
 #include "ops/cpu/optimizer/muon.h"
 #include "ops/cpu/optimizer/muon_blocks.h"
-#include "ops/cpu/vector/round.h"
 
 static void assert_row(unsigned features, const bb_cpu_kernels *expected) {
     bb_cpu_kernels k = bb_cpu_kernels_for(features);
@@ -30,7 +30,7 @@ static void assert_row(unsigned features, const bb_cpu_kernels *expected) {
     assert_ptr_equal(k.attention_codes, expected->attention_codes);
     assert_ptr_equal(k.attention_training, expected->attention_training);
     assert_ptr_equal(k.attention_backward, expected->attention_backward);
-    assert_ptr_equal(k.round, expected->round);
+    assert_ptr_equal(k.elementwise, expected->elementwise);
     assert_ptr_equal(k.ternary_dot, expected->ternary_dot);
     assert_ptr_equal(k.dot, expected->dot);
     assert_ptr_equal(k.dot_operands, expected->dot_operands);
@@ -53,7 +53,7 @@ static void the_portable_row_has_all_that_every_processor_needs(void **state) {
                                     .attention_f32 = &bb_f32_generic,
                                     .attention_codes = &bb_codes_generic,
                                     .attention_backward = &bb_backward_generic_training,
-                                    .round = bb_round_generic,
+                                    .elementwise = &bb_elementwise_generic,
                                     .ternary_dot = bb_ternary_dot_generic,
                                     .dot = &bb_dot_generic,
                                     .dot_operands = &bb_dot_operands_generic,
@@ -83,7 +83,7 @@ static void each_level_overrides_what_it_does_better(void **state) {
                         .attention_codes = &bb_codes_avx2,
                         .attention_training = &bb_training_avx2,
                         .attention_backward = &bb_backward_avx2,
-                        .round = bb_round_avx2,
+                        .elementwise = &bb_elementwise_avx2,
                         .ternary_dot = bb_ternary_dot_avx2,
                         .dot = &bb_dot_avx2,
                         .dot_operands = &bb_dot_operands_avx2,
@@ -102,7 +102,7 @@ static void each_level_overrides_what_it_does_better(void **state) {
     k.simd = BB_SIMD_AVX512;
     k.attention_f32 = &bb_f32_avx512;
     k.attention_codes = &bb_codes_avx512;
-    k.round = bb_round_avx512;
+    k.elementwise = &bb_elementwise_avx512;
     k.peak_f32 = &bb_peak_f32_avx512;
     assert_row(AVX512, &k);
     k.attention_codes = &bb_codes_avx512_vnni;
@@ -114,7 +114,7 @@ static void each_level_overrides_what_it_does_better(void **state) {
     k.dot_weight = &bb_dot_weight_vnni;
     k.peak_int8 = &bb_peak_int8_vnni;
     assert_row(AVX512_VNNI, &k);
-    k.round = bb_round_avx512bf16;
+    k.elementwise = &bb_elementwise_avx512_bf16;
     k.bf16 = &bb_bf16_avx512;
     k.bf16_operands = &bb_bf16_operands_avx512;
     k.muon = &bb_muon_bf16;

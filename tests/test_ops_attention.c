@@ -720,9 +720,9 @@ static const ops_case cases[] = {
 };
 
 static bool same_attention(const bb_cpu_kernels *a, const bb_cpu_kernels *b) {
-    return a->simd == b->simd && a->attention_f32 == b->attention_f32 && a->attention_codes == b->attention_codes &&
-           a->attention_int6 == b->attention_int6 && a->attention_training == b->attention_training &&
-           a->attention_backward == b->attention_backward;
+    return a->elementwise == b->elementwise && a->attention_f32 == b->attention_f32 &&
+           a->attention_codes == b->attention_codes && a->attention_int6 == b->attention_int6 &&
+           a->attention_training == b->attention_training && a->attention_backward == b->attention_backward;
 }
 
 int main(int argc, char **argv) {

@@ -8,13 +8,13 @@
 #include "ops/cpu/attention/backward_set.h"
 #include "ops/cpu/attention/training_set.h"
 #include "ops/cpu/device/peaks.h"
+#include "ops/cpu/elementwise/elementwise_set.h"
 #include "ops/cpu/linear/dot.h"
 #include "ops/cpu/linear/dot_bf16.h"
 #include "ops/cpu/linear/linear_kernels.h"
 #include "ops/cpu/linear/ternary_dot.h"
 #include "ops/cpu/optimizer/muon.h"
 #include "ops/cpu/optimizer/muon_blocks.h"
-#include "ops/cpu/vector/round.h"
 
 enum {
     AVX512_VNNI = BB_CPU_AVX512 | BB_CPU_AVX512_VNNI,
@@ -40,7 +40,7 @@ static const bb_cpu_kernels rows[] = {
     {.features = PERMUTE_BYTES | BB_CPU_FAST_PERMUTE_BYTES, .ternary_dot_dense = bb_ternary_dot_dense},
     {.features = PERMUTE_BYTES, .attention_int6 = &bb_int6_avx512_vbmi},
     {.features = AVX512_BF16,
-     .round = bb_round_avx512bf16,
+     .elementwise = &bb_elementwise_avx512_bf16,
      .bf16 = &bb_bf16_avx512,
      .bf16_operands = &bb_bf16_operands_avx512,
      .muon = &bb_muon_bf16,
@@ -62,7 +62,7 @@ static const bb_cpu_kernels rows[] = {
      .simd = BB_SIMD_AVX512,
      .attention_f32 = &bb_f32_avx512,
      .attention_codes = &bb_codes_avx512,
-     .round = bb_round_avx512,
+     .elementwise = &bb_elementwise_avx512,
      .peak_f32 = &bb_peak_f32_avx512,
      .onednn_isa = dnnl_cpu_isa_avx512_core},
     {.features = BB_CPU_AVX2 | BB_CPU_AVX_VNNI,
@@ -75,7 +75,7 @@ static const bb_cpu_kernels rows[] = {
      .attention_codes = &bb_codes_avx2,
      .attention_training = &bb_training_avx2,
      .attention_backward = &bb_backward_avx2,
-     .round = bb_round_avx2,
+     .elementwise = &bb_elementwise_avx2,
      .ternary_dot = bb_ternary_dot_avx2,
      .dot = &bb_dot_avx2,
      .dot_operands = &bb_dot_operands_avx2,
@@ -90,7 +90,7 @@ static const bb_cpu_kernels rows[] = {
      .attention_f32 = &bb_f32_generic,
      .attention_codes = &bb_codes_generic,
      .attention_backward = &bb_backward_generic_training,
-     .round = bb_round_generic,
+     .elementwise = &bb_elementwise_generic,
      .ternary_dot = bb_ternary_dot_generic,
      .dot = &bb_dot_generic,
      .dot_operands = &bb_dot_operands_generic,
@@ -114,7 +114,7 @@ bb_cpu_kernels bb_cpu_kernels_for(unsigned features) {
         INHERIT(attention_int6);
         INHERIT(attention_training);
         INHERIT(attention_backward);
-        INHERIT(round);
+        INHERIT(elementwise);
         INHERIT(ternary_dot);
         INHERIT(ternary_dot_dense);
         INHERIT(dot);

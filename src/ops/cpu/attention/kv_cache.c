@@ -3,14 +3,8 @@
 #include "ops/cpu/attention/kv_int6.h"
 #include "ops/cpu/attention/kv_layout.h"
 #include "ops/cpu/device/entries.h"
+#include "ops/cpu/elementwise/elementwise_set.h"
 #include "ops/cpu/vector/simd.h"
-
-/* One row of one head: codes of the D elements from -limit to limit. */
-BB_SIMD_INLINE void append_row_body(int8_t *codes, float *scale, const float *x, int64_t D, float limit) {
-    *scale = bb_simd_quantize_to_limit(codes, x, D, limit);
-}
-BB_SIMD_VARIANTS(append_row, (int8_t * codes, float *scale, const float *x, int64_t D, float limit),
-                 (codes, scale, x, D, limit))
 
 /* Stores row `row` of a run in six bits. codes: (D rounded up to 64) */
 static void store_key(uint8_t *run, int64_t row, const int8_t *codes, int64_t row_bytes) {
@@ -47,7 +41,7 @@ typedef struct append_work {
     bb_device *dev;
     const bb_kv_batch *batch;
     const float *k, *v;
-    append_row_kernel *append_row;
+    const bb_elementwise_set *elementwise;
 } append_work;
 
 /* `count` positions of a group of BB_KV_ROWS, from `position` on. */
@@ -81,7 +75,7 @@ static void append_codes(const append_work *w, const bb_kv *kv, const bb_kv_laye
         uint8_t *group = run + row / BB_KV_ROWS * BB_KV_ROWS * row_bytes;
         for (int64_t i = 0; i < g->count; i++) {
             int8_t *row_codes = codes + (whole ? i * width : 0);
-            w->append_row(row_codes, scales + row + i, g->x + i * g->stride + h * D, D, limit);
+            scales[row + i] = w->elementwise->quantize_to_limit(row_codes, g->x + i * g->stride + h * D, D, limit);
             if (whole) memset(row_codes + D, 0, (size_t)(width - D)); /* after the last row, too */
             if (!int8)
                 (values ? store_value : store_key)(run, row + i, row_codes, row_bytes);
@@ -150,7 +144,7 @@ static void append_group_at(const append_work *w, int64_t group) {
 }
 
 void bb_cpu_kv_append(bb_device *dev, const bb_kv_batch *batch, const float *k, const float *v) {
-    const append_work w = {dev, batch, k, v, append_row_for(bb_cpu_of(dev)->kernels.simd)};
+    const append_work w = {dev, batch, k, v, bb_cpu_of(dev)->kernels.elementwise};
     int64_t groups = 0, rows = 0;
     for (int64_t b = 0; b < batch->B; b++) {
         groups += groups_of(&batch->sequences[b]);

@@ -10,9 +10,6 @@
 /* The variant of each compiler-vectorized kernel (vector/simd.h). */
 typedef enum bb_simd { BB_SIMD_GENERIC = 1, BB_SIMD_AVX2, BB_SIMD_AVX512 } bb_simd;
 
-/* y = x rounded to bf16, half to even, (n). */
-typedef void bb_round_kernel(bb_bf16 *y, const float *x, int64_t n);
-
 /* sums[r,n] = sum_k a[r,k] * b[n,k] for the 64 rows n of a panel of a ternary matrix (ternary.h), b = q + 1, over `blocks`
  * blocks of columns k. sums: (rows, 64); a: int8, rows a_stride bytes apart, zeros past K. */
 typedef void bb_ternary_dot(int32_t *sums, const int8_t *a, int64_t a_stride, int64_t rows, int64_t blocks,
@@ -37,7 +34,8 @@ typedef struct bb_peak_kernel {
     double operations;
 } bb_peak_kernel;
 
-struct bb_f32_set; /* attention/forward_set.h */
+struct bb_elementwise_set; /* elementwise/elementwise_set.h */
+struct bb_f32_set;         /* attention/forward_set.h */
 struct bb_codes_set;
 struct bb_training_set; /* attention/training_set.h */
 struct bb_backward_set; /* attention/backward_set.h */
@@ -58,7 +56,7 @@ typedef struct bb_cpu_kernels {
     const struct bb_codes_set *attention_int6;        /* for its unit of six-bit codes; NULL: attention_codes */
     const struct bb_training_set *attention_training; /* where a backward pass follows; NULL: attention_f32 */
     const struct bb_backward_set *attention_backward;
-    bb_round_kernel *round;
+    const struct bb_elementwise_set *elementwise;
     bb_ternary_dot *ternary_dot;
     bb_ternary_dot *ternary_dot_dense; /* for panels in the dense layout (ternary_dense.h); NULL if that does not pay */
     const struct bb_dot_set *dot;      /* int8 products of more than BB_SMALL_BATCH_ROWS rows: forward and dx */

@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: MIT
 #include "ops/cpu/linear/dot_rows.h"
-#include "ops/cpu/vector/round.h"
 
 /* One k-step: 4 columns of 64 rows. The sum of four products of codes 0..2 and int8 fits in 16 bits. */
 static inline void add_k_step(int32_t *restrict sums, const int8_t *restrict a, const uint8_t *restrict codes) {
@@ -14,7 +13,7 @@ static void finish_row(const bb_dot_output *out, int64_t row, const int32_t *sum
     float values[BB_DOT_COLUMNS];
     for (int n = 0; n < BB_DOT_COLUMNS; n++) values[n] = scale * (float)sums[n];
     if (out->dtype == BB_BF16) {
-        bb_round_generic((bb_bf16 *)out->y + row * out->stride, values, out->columns);
+        bb_simd_round_to_bf16((bb_bf16 *)out->y + row * out->stride, values, out->columns);
         return;
     }
     const float *residual = out->residual ? out->residual + row * out->stride : NULL;

@@ -3,9 +3,9 @@
 #include "core/arena.h"
 #include "core/math.h"
 #include "ops/cpu/device/entries.h"
+#include "ops/cpu/elementwise/elementwise_set.h"
 #include "ops/cpu/linear/gemm.h"
 #include "ops/cpu/linear/head_set.h"
-#include "ops/cpu/vector/round.h"
 #include "ops/cpu/vector/simd.h"
 
 /* dE is summed in at most PARTS parts, each over consecutive runs of at most RUN tokens. */
@@ -19,7 +19,7 @@ BB_SIMD_VARIANTS(add, (float *y, const float *x, int64_t n), (y, x, n))
 
 /* Rows of a (M,k) to rows of y (M,n). */
 typedef struct rows_product {
-    bb_round_kernel *round;
+    const bb_elementwise_set *elementwise;
     const float *a;
     bb_bf16 *y;
     int64_t n, k;
@@ -34,7 +34,7 @@ static const void *input_rows(const void *context, int64_t m0, int64_t rows, voi
 
 static void output_rows(const void *context, int64_t m0, int64_t rows, const void *c) {
     const rows_product *p = context;
-    p->round(p->y + m0 * p->n, c, rows * p->n);
+    p->elementwise->round(p->y + m0 * p->n, c, rows * p->n);
 }
 
 #ifdef __x86_64__
@@ -113,7 +113,7 @@ static void embedding_gradient(bb_device *dev, float *de, const float *dlogits, 
 
 void bb_cpu_head_backward(bb_device *dev, void *dh, float *de, const float *dlogits, const float *h, const float *e, int64_t M,
                           int64_t V, int64_t C) {
-    rows_product p = {.round = bb_cpu_of(dev)->kernels.round, .a = dlogits, .y = dh, .n = C, .k = V};
+    rows_product p = {.elementwise = bb_cpu_of(dev)->kernels.elementwise, .a = dlogits, .y = dh, .n = C, .k = V};
     bb_gemm_shape shape = {.n = C, .k = V};
     bb_gemm_rows(dev, &shape, M, e, input_rows, output_rows, &p);
     embedding_gradient(dev, de, dlogits, h, M, V, C);

@@ -3,6 +3,7 @@
  * int8 (with AMX). Rows of A are read in place if possible. */
 #include "core/arena.h"
 #include "core/math.h"
+#include "ops/cpu/elementwise/elementwise_set.h"
 #include "ops/cpu/linear/dot_bf16.h"
 #include "ops/cpu/linear/dot_product.h"
 #include "ops/cpu/linear/linear_kernels.h"
@@ -110,7 +111,7 @@ static const bb_bf16 *gradient_rows(const input_gradient *g, const bb_slab_unit 
             int64_t begin = bb_segment_begin(g->t, i), n = g->part_rows[i], src = (u->m0 + r) * N + begin;
             bb_bf16 *dst = buffer + r * g->a_stride + g->part_begin[i];
             if (g->dy_dtype == BB_F32)
-                kernels_of(&g->slabs)->round(dst, (const float *)g->dy + src, n);
+                kernels_of(&g->slabs)->elementwise->round(dst, (const float *)g->dy + src, n);
             else
                 memcpy(dst, (const bb_bf16 *)g->dy + src, (size_t)n * sizeof *dst);
             if (n % 2) dst[n] = 0;
@@ -133,7 +134,7 @@ static void gradient_by_runs(const input_gradient *g, bb_dot_output out, int64_t
         }
     }
     for (int64_t r = 0; r < rows; r++)
-        kernels_of(&g->slabs)->round((bb_bf16 *)out.y + r * out.stride, sums + r * BB_PANEL, out.columns);
+        kernels_of(&g->slabs)->elementwise->round((bb_bf16 *)out.y + r * out.stride, sums + r * BB_PANEL, out.columns);
 }
 
 static void gradient_unit(const bb_slabs *s, const bb_slab_unit *u) {

@@ -3,9 +3,9 @@
  * of each row of W is folded in when it is expanded. */
 #include "core/arena.h"
 #include "core/math.h"
+#include "ops/cpu/elementwise/elementwise_set.h"
 #include "ops/cpu/linear/gemm.h"
 #include "ops/cpu/linear/linear_kernels.h"
-#include "ops/cpu/vector/round.h"
 #include "ops/cpu/vector/simd.h"
 
 enum {
@@ -115,7 +115,7 @@ void bb_linear_gemm_forward(bb_device *dev, float *y, const float *residual, bb_
 /* Columns k0 .. k0+width-1 of dx. */
 typedef struct input_gradient {
     bb_simd simd;
-    bb_round_kernel *round;
+    const bb_elementwise_set *elementwise;
     bb_bf16 *dx;
     const void *dy;
     bb_dtype dy_dtype;
@@ -132,7 +132,8 @@ static const void *dy_input(const void *context, int64_t m0, int64_t rows, void 
 
 static void dx_output(const void *context, int64_t m0, int64_t rows, const void *c) {
     const input_gradient *g = context;
-    for (int64_t r = 0; r < rows; r++) g->round(g->dx + (m0 + r) * g->K + g->k0, (const float *)c + r * g->width, g->width);
+    for (int64_t r = 0; r < rows; r++)
+        g->elementwise->round(g->dx + (m0 + r) * g->K + g->k0, (const float *)c + r * g->width, g->width);
 }
 
 static void input_gradient_all(bb_device *dev, input_gradient *g, const bb_ternary *t, int64_t M) {
@@ -194,7 +195,7 @@ static void weight_gradient_run(const weight_run *w) {
 void bb_linear_gemm_input_gradient(bb_device *dev, bb_bf16 *dx, const void *dy, bb_dtype dy_dtype, const bb_ternary *t,
                                    int64_t M) {
     input_gradient g = {.simd = bb_cpu_of(dev)->kernels.simd,
-                        .round = bb_cpu_of(dev)->kernels.round,
+                        .elementwise = bb_cpu_of(dev)->kernels.elementwise,
                         .dx = dx,
                         .dy = dy,
                         .dy_dtype = dy_dtype,

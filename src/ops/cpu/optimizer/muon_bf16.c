@@ -3,6 +3,7 @@
  * that the next product reads (muon_blocks.h), and mirrored. */
 #include "core/arena.h"
 #include "core/math.h"
+#include "ops/cpu/elementwise/elementwise_set.h"
 #include "ops/cpu/linear/dot_bf16.h"
 #include "ops/cpu/optimizer/muon.h"
 #include "ops/cpu/optimizer/muon_blocks.h"
@@ -64,7 +65,7 @@ static void round_rows(const bb_muon_work *w, const layout *l, int64_t rows, int
     for (int64_t r = w->thread; r < bb_round_up(rows, SIDE); r += w->threads) {
         bb_bf16 *to = l->rows + r * stride;
         int64_t n = r < rows ? columns : 0;
-        kernels_of(w)->round(to, w->x + r * columns, n);
+        kernels_of(w)->elementwise->round(to, w->x + r * columns, n);
         memset(to + n, 0, (size_t)(padded - n) * sizeof *to);
     }
     bb_muon_wait(w);
