@@ -135,7 +135,7 @@ static int bench(const bench_args *args) {
     bb_progress progress;
     bb_progress_open(&progress, stderr, 10);
     json_t *all = json_array();
-    bb_status status = bb_device_args_open(&args->device, &device, &err);
+    bb_status status = bb_device_args_open(&args->device, NULL, &device, &err);
     int first = args->shape == ALL ? 0 : args->shape, last = args->shape == ALL ? SHAPES - 1 : args->shape;
     for (int shape = first; shape <= last && status == BB_OK; shape++) {
         json_t *one;

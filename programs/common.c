@@ -118,8 +118,9 @@ void bb_device_args_notes(const bb_cli *cli, const bb_device_args *args) {
         bb_cli_unused(cli, "threads", "--device cuda computes on the card");
 }
 
-bb_status bb_device_args_open(const bb_device_args *args, bb_device **out, bb_error *err) {
-    return bb_device_open(bb_device_choices[args->device], args->threads, out, err);
+bb_status bb_device_args_open(const bb_device_args *args, bb_dist *dist, bb_device **out, bb_error *err) {
+    const char *name = bb_device_choices[args->device];
+    return dist ? bb_device_open_for_rank(name, args->threads, dist, out, err) : bb_device_open(name, args->threads, out, err);
 }
 
 void bb_model_args_default(bb_model_args *args) {
@@ -271,10 +272,15 @@ void bb_memory_line(const bb_memory_estimate *memory, char *out, size_t size) {
     const struct {
         const char *name;
         uint64_t bytes;
-    } parts[] = {{"parameters", memory->parameters},   {"gradients", memory->gradients},
-                 {"optimizer", memory->optimizer},     {"quantized weights", memory->quantized_weights},
-                 {"activations", memory->activations}, {"scratch", memory->scratch},
-                 {"gradient sums", memory->reduction}, {"checkpoint copy", memory->checkpoint_copy}};
+    } parts[] = {{"parameters", memory->parameters},
+                 {"gradients", memory->gradients},
+                 {"optimizer", memory->optimizer},
+                 {"quantized weights", memory->quantized_weights},
+                 {"activations", memory->activations},
+                 {"scratch", memory->scratch},
+                 {"gradient sums", memory->reduction},
+                 {"checkpoint copy", memory->checkpoint_copy},
+                 {"of these in the host's memory", memory->host_total}};
     size_t used = 0;
     out[0] = '\0';
     for (size_t i = 0; i < sizeof parts / sizeof *parts && used < size; i++)
@@ -284,11 +290,12 @@ void bb_memory_line(const bb_memory_estimate *memory, char *out, size_t size) {
 }
 
 json_t *bb_memory_json(const bb_memory_estimate *memory) {
-    return json_pack("{s:{s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I},s:{s:I,s:I,s:I}}", "training", "parameters",
+    return json_pack("{s:{s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:o*},s:{s:I,s:I,s:I}}", "training", "parameters",
                      (json_int_t)memory->parameters, "gradients", (json_int_t)memory->gradients, "optimizer",
                      (json_int_t)memory->optimizer, "quantized_weights", (json_int_t)memory->quantized_weights, "activations",
                      (json_int_t)memory->activations, "scratch", (json_int_t)memory->scratch, "checkpoint_copy",
-                     (json_int_t)memory->checkpoint_copy, "total", (json_int_t)memory->total, "inference", "weights",
+                     (json_int_t)memory->checkpoint_copy, "total", (json_int_t)memory->total, "host_total",
+                     memory->own_memory ? json_integer((json_int_t)memory->host_total) : NULL, "inference", "weights",
                      (json_int_t)memory->inference_weights, "kv_cache", (json_int_t)memory->kv_cache, "total",
                      (json_int_t)memory->inference_total);
 }

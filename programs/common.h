@@ -20,7 +20,8 @@ extern const bb_cli_group bb_device_group; /* --threads and --device */
 
 /* Reports the ones that have no effect. */
 void bb_device_args_notes(const bb_cli *cli, const bb_device_args *args);
-bb_status bb_device_args_open(const bb_device_args *args, bb_device **out, bb_error *err);
+/* dist: NULL, or the job of which this process is a rank; then all ranks call it. */
+bb_status bb_device_args_open(const bb_device_args *args, bb_dist *dist, bb_device **out, bb_error *err);
 
 /* Model shape and arithmetic, as options. */
 typedef struct bb_model_args {

@@ -315,7 +315,7 @@ static int run(const bb_cli *cli, bb_compress_args *args) {
     bb_progress_open(&j.progress, stderr, 0);
     bb_status status = resolve(cli, args, &j.options, &err);
     j.options.user = &j;
-    if (status == BB_OK) status = bb_device_args_open(&args->device, &device, &err);
+    if (status == BB_OK) status = bb_device_args_open(&args->device, NULL, &device, &err);
     if (status == BB_OK) status = bb_model_open(device, args->model, &args->import, &found, &err);
     j.model = found.model;
     bb_signals_install(NULL, NULL, NULL);

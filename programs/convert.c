@@ -216,7 +216,7 @@ static int convert(const variant *v, const bb_cli *cli, const convert_args *args
     job.options.on_progress = show_progress;
     job.options.user = &job;
     bb_progress_open(&job.progress, stderr, 10);
-    bb_status status = bb_device_args_open(&args->device, &job.device, &err);
+    bb_status status = bb_device_args_open(&args->device, NULL, &job.device, &err);
     if (status == BB_OK && !args->allow_overwrite) {
         status = bb_output_check(args->out, &err);
         if (status != BB_OK)

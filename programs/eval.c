@@ -139,7 +139,7 @@ static int eval(const eval_args *args) {
     bb_progress_open(&progress, stderr, 0);
     bb_eval_options_default(&eval_options);
 
-    bb_status status = bb_device_args_open(&args->device, &device, &err);
+    bb_status status = bb_device_args_open(&args->device, NULL, &device, &err);
     if (status == BB_OK) status = bb_model_open(device, args->model, &args->import, &found, &err);
     if (status == BB_OK) {
         int trained = bb_model_trained_length(found.model);

@@ -334,7 +334,7 @@ static int generate(const bb_cli *cli, generate_args *args) {
         .model_path = found.path, .prompt = (const uint8_t *)args->prompt, .length = args->prompt ? strlen(args->prompt) : 0};
     bb_status status = bb_generation_resolve(&args->generation, &err);
     if (status == BB_OK) status = unescape_lines(args, &line_memory, &in, &err);
-    if (status == BB_OK) status = bb_device_args_open(&args->device, &device, &err);
+    if (status == BB_OK) status = bb_device_args_open(&args->device, NULL, &device, &err);
     if (status == BB_OK) status = bb_model_open(device, args->model, &args->import, &found, &err);
     if (status == BB_OK && args->draft) status = bb_model_open(device, args->draft, &(bb_import_args){0}, &draft, &err);
     in.model = found.model;

@@ -203,7 +203,7 @@ static json_t *predict(const info_args *args, bb_error *err) {
                                        .recompute = !args->no_ckpt};
     json_t *json = NULL;
     bb_model_args_config(&args->model, &config);
-    if (bb_device_args_open(&args->device, &device, err) != BB_OK) return NULL;
+    if (bb_device_args_open(&args->device, NULL, &device, err) != BB_OK) return NULL;
     if (bb_memory_predict(device, &config, &request, &memory, err) == BB_OK) {
         uint64_t total_bytes, free_bytes;
         bb_device_memory(device, &total_bytes, &free_bytes);

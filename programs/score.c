@@ -443,7 +443,7 @@ static int score(const bb_cli *cli, const score_args *args) {
     r.records = calloc(CHUNK_TEXTS, sizeof *r.records);
     r.bits = malloc(CHUNK_TEXTS * BB_SCORE_MODELS * sizeof *r.bits);
     bb_status status = r.texts && r.records && r.bits ? BB_OK : out_of_memory(&err);
-    if (status == BB_OK) status = bb_device_args_open(&args->device, &device, &err);
+    if (status == BB_OK) status = bb_device_args_open(&args->device, NULL, &device, &err);
     for (int m = 0; m < r.model_count && status == BB_OK; m++) {
         r.models[m] = first ? args->inputs.items[0] : args->models.items[m];
         status = bb_model_open(device, r.models[m], &args->import, &r.found[m], &err);

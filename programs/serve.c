@@ -262,7 +262,7 @@ static int run_server(server *s, const sigset_t *signals) {
                                               .cache_bytes = (uint64_t)args->cache_mb * 1000000,
                                               .timeout = args->timeout};
     bb_status status = BB_OK;
-    if (args->model) status = bb_device_args_open(&args->device, &s->device, &err);
+    if (args->model) status = bb_device_args_open(&args->device, NULL, &s->device, &err);
     if (status == BB_OK && args->model) status = bb_engine_open(&engine_options, &engine, &err);
     bb_runs *runs = status == BB_OK && args->runs ? bb_runs_open(args->runs) : NULL;
     if (status == BB_OK && args->runs && !runs) {

@@ -30,6 +30,22 @@ static void on_event(void *user, const bb_train_event *event) {
     bb_train_outputs_event(&r->outputs, event);
 }
 
+/* Whether this rank's estimate fits, as that of each rank that draws on the same memory. */
+static bool fits(uint64_t bytes, uint64_t copy, int ranks, uint64_t free_bytes) {
+    return (bytes - copy) * (uint64_t)ranks + copy <= free_bytes; /* the copy is on rank 0 only */
+}
+
+/* Drops the checkpoint copy where there is no memory for it. */
+static void fit_copy(bb_train_memory *m, int here) {
+    bb_memory_estimate *e = &m->estimate;
+    uint64_t *holder = e->own_memory ? &e->host_total : &e->total, free_bytes = m->free_bytes, total_bytes = 1;
+    if (e->own_memory) bb_host_memory_bytes(&total_bytes, &free_bytes);
+    m->no_copy = total_bytes > 0 && e->checkpoint_copy > 0 && !fits(*holder, e->checkpoint_copy, here, free_bytes);
+    if (!m->no_copy) return;
+    *holder -= e->checkpoint_copy;
+    e->checkpoint_copy = 0;
+}
+
 /* Predicts the memory of the run at its longest sequences and checks that it is free, if need be without a checkpoint copy.
  * Validation with longer windows may need more. */
 static bb_status check_memory(const bb_train_args *args, bb_device *device, const bb_config *config,
@@ -55,24 +71,21 @@ static bb_status check_memory(const bb_train_args *args, bb_device *device, cons
     status = bb_memory_predict_rank(config, o, optimizer, memory, err);
     if (status != BB_OK) return status;
     bb_device_memory(device, &total_bytes, &out->free_bytes);
-    if (total_bytes == 0) return BB_OK;                                                    /* unknown */
-    uint64_t here = (uint64_t)bb_dist_local_size(o->dist), copy = memory->checkpoint_copy; /* on rank 0 only */
-    out->no_copy = copy > 0 && (memory->total - copy) * here + copy > out->free_bytes;
-    if (out->no_copy) {
-        memory->total -= copy;
-        memory->checkpoint_copy = copy = 0;
-    }
-    if ((memory->total - copy) * here + copy <= out->free_bytes) return BB_OK;
-    char ranks[64] = "";
-    if (here > 1) snprintf(ranks, sizeof ranks, " on each of the %d ranks of this host", (int)here);
+    if (total_bytes == 0) return BB_OK; /* unknown */
+    int ranks = bb_dist_local_size(o->dist), here = memory->own_memory ? 1 : ranks;
+    fit_copy(out, ranks);
+    if (fits(memory->total, memory->own_memory ? 0 : memory->checkpoint_copy, here, out->free_bytes)) return BB_OK;
+    char on_ranks[64] = "";
+    if (here > 1) snprintf(on_ranks, sizeof on_ranks, " on each of the %d ranks of this host", here);
     char line[512];
     bb_memory_line(memory, line, sizeof line);
     err->code = BB_ERR_MEMORY;
     snprintf(err->message, sizeof err->message,
-             "this run needs %s of memory%s, but only %s of %s is free: %s. To reduce it: a smaller --batch_size (and larger "
+             "this run needs %s of %smemory%s, but only %s of %s is free: %s. To reduce it: a smaller --batch_size (and larger "
              "--grad_accum), --seq_len_cap%s%s, or a smaller model",
-             bb_text_bytes(memory->total).s, ranks, bb_text_bytes(out->free_bytes).s, bb_text_bytes(total_bytes).s, line,
-             o->recompute ? "" : ", no --no_ckpt", args->optim == BB_OPTIM_ADAMW ? ", --optim muon or adamw8bit" : "");
+             bb_text_bytes(memory->total).s, memory->own_memory ? "the card's " : "", on_ranks,
+             bb_text_bytes(out->free_bytes).s, bb_text_bytes(total_bytes).s, line, o->recompute ? "" : ", no --no_ckpt",
+             args->optim == BB_OPTIM_ADAMW ? ", --optim muon or adamw8bit" : "");
     return err->code;
 }
 
@@ -160,7 +173,7 @@ static bb_status open_run(const bb_train_args *args, bb_train_report *report, ru
     bb_optimizer_options optimizer = bb_train_optimizer_options(args, r->dist);
     bb_device_args device_args = args->device;
     if (device_args.threads == 0 && bb_dist_size(r->dist) > 1) device_args.threads = bb_dist_threads(r->dist);
-    status = bb_device_args_open(&device_args, &r->device, err);
+    status = bb_device_args_open(&device_args, r->dist, &r->device, err); /* a collective call */
     if (status == BB_OK && args->profile) {
         r->hardware = r->device;
         status = bb_profile_open(r->hardware, &r->device, err);

@@ -79,9 +79,9 @@ int bb_train_plan(const bb_cli *cli, bb_dist *dist, bool has_shape, bb_train_arg
                                .ngram_bits = config.ngram_bits,
                                .optimizer = &optimizer,
                                .dist = dist};
-    bb_status status = data_bytes(args, &request.data_bytes, &err);
-    if (status == BB_OK) status = bb_device_args_open(&args->device, &device, &err);
-    if ((status = bb_dist_agree(dist, status, &err)) == BB_OK) status = bb_plan_run(device, &request, &args->plan, &err);
+    bb_status status = bb_dist_agree(dist, data_bytes(args, &request.data_bytes, &err), &err);
+    if (status == BB_OK) status = bb_device_args_open(&args->device, dist, &device, &err);
+    if (status == BB_OK) status = bb_plan_run(device, &request, &args->plan, &err);
     bb_device_close(device);
     if (status != BB_OK) return bb_cli_fail(&bb_train_command, &err);
     const bb_plan *p = &args->plan;

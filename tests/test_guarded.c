@@ -242,31 +242,6 @@ static void a_run_goes_on_on_another_device(void **state) {
     assert_same_file(a, b);
 }
 
-static void several_processes_are_refused(void **state) {
-    (void)state;
-    bb_device *device = open_device("guarded");
-    bb_model *model;
-    bb_optimizer *optimizer;
-    bb_optimizer_options oo;
-    bb_train_options to;
-    bb_trainer *trainer;
-    bb_dist pair = {.rank = 0, .size = 2, .local_size = 2, .threads = 1};
-    assert_ok(bb_model_create(device, &tiny, 11, &model, &test_error));
-    bb_optimizer_options_default(&oo);
-    assert_ok(bb_optimizer_create(model, &oo, &optimizer, &test_error));
-    bb_train_options_default(&to);
-    char out[512];
-    in(out, "refused", "pair", NULL);
-    to.out_dir = out;
-    to.steps = STEPS;
-    to.dist = &pair;
-    assert_fails(bb_trainer_create(model, optimizer, NULL, &to, &trainer, &test_error), BB_ERR_UNSUPPORTED,
-                 "device guarded has its own");
-    bb_optimizer_free(optimizer);
-    bb_model_free(model);
-    bb_device_close(device);
-}
-
 /* ---- everything else -------------------------------------------------------------------------------------------------- */
 
 static void tensors_come_and_go(void **state) {
@@ -448,7 +423,6 @@ int main(void) {
         cmocka_unit_test(misuse_ends_the_process),
         cmocka_unit_test(training_is_the_same),
         cmocka_unit_test(a_run_goes_on_on_another_device),
-        cmocka_unit_test(several_processes_are_refused),
         cmocka_unit_test(tensors_come_and_go),
         cmocka_unit_test(layers_and_quantizers_are_the_same),
         cmocka_unit_test(files_are_the_same),

@@ -87,5 +87,7 @@ BB_API int bb_device_threads(const bb_device *device);
 BB_API const char *bb_device_description(const bb_device *device);
 /* Total and free device memory in bytes; both 0 if unknown (no /proc). */
 BB_API void bb_device_memory(const bb_device *device, uint64_t *total_bytes, uint64_t *free_bytes);
+/* The same of the host's memory, as far as this process may use it. */
+BB_API void bb_host_memory_bytes(uint64_t *total_bytes, uint64_t *free_bytes);
 
 #endif

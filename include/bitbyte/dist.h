@@ -35,5 +35,8 @@ BB_API bb_status bb_dist_agree(bb_dist *dist, bb_status mine, bb_error *err);
 BB_API bb_status bb_dist_all_gather_u64(bb_dist *dist, uint64_t mine, uint64_t *values, bb_error *err);
 /* Total seconds that this rank has waited for others. */
 BB_API double bb_dist_wait_seconds(const bb_dist *dist);
+/* Collective. As bb_device_open, for a rank: where a host has several devices of that name ("cuda"), its ranks take them in turn.
+ * An error if two ranks would share a card. */
+BB_API bb_status bb_device_open_for_rank(const char *name, int threads, bb_dist *dist, bb_device **out, bb_error *err);
 
 #endif

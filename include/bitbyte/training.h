@@ -194,6 +194,8 @@ typedef struct bb_memory_estimate {
     uint64_t checkpoint_copy; /* copy that checkpoints are written from; included in total; 0: none, see bb_save_copy */
     uint64_t reduction;       /* partial gradient sums and exchange buffers; included in total */
     uint64_t inference_weights, kv_cache, inference_total;
+    bool own_memory;     /* the device has memory of its own, and total is of it: without the copy and the buffers */
+    uint64_t host_total; /* then these, in the host's memory; else 0 */
 } bb_memory_estimate;
 
 /* Training with these batches, and inference over seq_len bytes. */

@@ -51,6 +51,7 @@ struct bb_dist {
     const bb_dist_engine *engine;
     int rank, size;
     int local_size;      /* ranks on this host */
+    int local_rank;      /* of these, how many come before this one */
     int threads;         /* this rank's share of the processors that it may use */
     char (*hosts)[64];   /* (size) */
     int timeout_seconds; /* without a heartbeat from a rank */

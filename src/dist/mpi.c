@@ -146,13 +146,14 @@ static const bb_dist_engine engine = {.name = "mpi",
                                       .wait = bb_mpi_wait_ranges,
                                       .buffer_bytes = mpi_buffer_bytes};
 
-/* Ranks of one host with the same affinity mask divide its processors. */
+/* Ranks of one host with the same affinity mask divide its processors. Also sets what the ranks of this host are. */
 static int share_processors(bb_mpi *m) {
     uint64_t mine = bb_host_affinity(sched_getaffinity).id, *all;
     MPI_Comm host;
     int same = 0;
     MPI_Comm_split_type(m->work, MPI_COMM_TYPE_SHARED, m->base.rank, MPI_INFO_NULL, &host);
     MPI_Comm_size(host, &m->base.local_size);
+    MPI_Comm_rank(host, &m->base.local_rank);
     all = calloc((size_t)m->base.local_size, sizeof *all);
     if (all) {
         MPI_Allgather(&mine, (int)sizeof mine, MPI_BYTE, all, (int)sizeof mine, MPI_BYTE, host);

@@ -345,6 +345,9 @@ typedef struct bb_ops {
     void (*muon_step)(bb_device *dev, const bb_muon_matrix *matrices, int64_t count, const bb_muon *h);
     /* Bytes of the backend's own scratch for that, if (N,K) is the largest matrix. */
     size_t (*muon_scratch)(bb_device *dev, int64_t N, int64_t K);
+
+    /* What a backend need not have: ops/optional.h. NULL: nothing of it. */
+    const struct bb_optional_ops *optional;
 } bb_ops;
 
 /* An open backend. Every backend's own state begins with this. */
@@ -353,6 +356,7 @@ struct bb_device {
     int threads;
     int64_t forward_rows; /* rows the forward pass should process at a time; affects speed, not results */
     pthread_mutex_t lock; /* recursive */
+    char exclusive[40];   /* names hardware that one process should have for itself; "": there is none */
 };
 
 /* For functions that open a device. bb_device_close destroys the lock. */

@@ -9,7 +9,8 @@
 #include "core/host.h"
 
 static const bb_backend cpu = {.name = "cpu", .open = bb_device_open_cpu};
-static const bb_backend cuda = {.name = "cuda", .open_at = bb_device_open_cuda, .unavailable = bb_device_cuda_unavailable};
+static const bb_backend cuda = {
+    .name = "cuda", .open_at = bb_device_open_cuda, .count = bb_device_cuda_count, .unavailable = bb_device_cuda_unavailable};
 static const bb_backend ref = {.name = "ref", .open = bb_device_open_ref};
 
 /* The first is the programs' default. */
@@ -63,6 +64,11 @@ const char *bb_device_known(int index, const char **why_not) {
     const bb_backend *backend = index >= 0 && index < BB_MAX_BACKENDS ? backends[index] : NULL;
     if (why_not) *why_not = backend ? unavailable(backend) : NULL;
     return backend ? backend->name : NULL;
+}
+
+int bb_device_count(const char *name) {
+    const bb_backend *backend = find(name);
+    return backend && backend->count && !unavailable(backend) ? backend->count() : 1;
 }
 
 bb_status bb_device_init_lock(bb_device *dev, bb_error *err) {

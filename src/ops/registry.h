@@ -9,8 +9,10 @@ typedef struct bb_backend {
     const char *name;
     /* threads >= 1; a backend may use fewer. */
     bb_status (*open)(int threads, bb_device **out, bb_error *err);
-    /* In place of open, for devices of which there may be several: "NAME" is index 0, and "NAME:2" index 2. */
+    /* In place of open, for devices of which there may be several: "NAME" is index 0, and "NAME:2" index 2. count: how many there
+     * are. */
     bb_status (*open_at)(int index, int threads, bb_device **out, bb_error *err);
+    int (*count)(void);
     /* Returns NULL if the backend can be opened, otherwise why this build or machine cannot and what to do about it: one clause
      * without a period. A NULL function: always available. */
     const char *(*unavailable)(void);
@@ -22,9 +24,13 @@ enum { BB_MAX_BACKENDS = 8 };
  * BB_ERR_UNSUPPORTED if the table is full. Do not call while another thread opens a device. */
 bb_status bb_backend_register(const bb_backend *backend, bb_error *err);
 
+/* How many devices "NAME" stands for: 1 where that is not a choice of one of several, or `name` already says which. */
+int bb_device_count(const char *name);
+
 bb_status bb_device_open_cpu(int threads, bb_device **out, bb_error *err);
 bb_status bb_device_open_ref(int threads, bb_device **out, bb_error *err);
 bb_status bb_device_open_cuda(int index, int threads, bb_device **out, bb_error *err);
 const char *bb_device_cuda_unavailable(void);
+int bb_device_cuda_count(void);
 
 #endif

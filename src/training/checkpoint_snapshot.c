@@ -103,8 +103,10 @@ static bb_status begin_copy(const bb_snapshot *s, bb_error *err) {
     if (!dev->ops->host_memory) copy_own(s);
     BB_TRY(dev->ops->sync(dev, err));
     for (int r = 1; s->dist && r < s->dist->size; r++)
-        BB_TRY(s->dist->engine->transfer(s->dist, s->copy + s->rank_offsets[r], s->rank_offsets[r + 1] - s->rank_offsets[r], r,
-                                         0, err));
+        for (size_t at = s->rank_offsets[r], end = s->rank_offsets[r + 1]; at < end; at += BB_SNAPSHOT_MESSAGE) {
+            size_t n = end - at < BB_SNAPSHOT_MESSAGE ? end - at : (size_t)BB_SNAPSHOT_MESSAGE;
+            BB_TRY(s->dist->engine->transfer(s->dist, s->copy + at, n, r, 0, err));
+        }
     return BB_OK;
 }
 

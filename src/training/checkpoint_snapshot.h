@@ -53,6 +53,9 @@ void bb_snapshot_release(bb_snapshot *snapshot);
 /* Returns once the live arrays may change. */
 void bb_snapshot_wait(bb_snapshot *snapshot);
 
+/* What rank 0 receives for its copy, the state of another rank, goes in messages of so many bytes. */
+enum { BB_SNAPSHOT_MESSAGE = 1 << 24 };
+
 /* Bytes of all tensors. */
 uint64_t bb_snapshot_bytes(const bb_snapshot *snapshot);
 /* Whether all tensors are in this process and in the host's memory, so that another thread can read them. */

@@ -62,9 +62,28 @@ bb_status bb_checkpoint_write(bb_snapshot *s, const char *path, bb_error *err) {
     return status;
 }
 
+/* Sends all of this rank's state to the copy of rank 0. */
+static bb_status send_state(const bb_optimizer *o, bb_error *err) {
+    bb_device *dev = o->model->device;
+    bool host = dev->ops->host_memory;
+    uint8_t *buffer = host ? NULL : malloc(BB_SNAPSHOT_MESSAGE);
+    bb_status status = host || buffer ? BB_OK : bb_fail(err, BB_ERR_MEMORY, "out of memory while saving");
+    for (size_t at = 0; at < o->bytes && status == BB_OK; at += BB_SNAPSHOT_MESSAGE) {
+        uint8_t *part = (uint8_t *)o->memory + at;
+        size_t n = o->bytes - at < BB_SNAPSHOT_MESSAGE ? o->bytes - at : (size_t)BB_SNAPSHOT_MESSAGE;
+        if (!host) {
+            dev->ops->copy_out(dev, buffer, part, n);
+            status = dev->ops->sync(dev, err);
+        }
+        if (status == BB_OK) status = o->dist->engine->transfer(o->dist, host ? part : buffer, n, o->dist->rank, 0, err);
+    }
+    free(buffer);
+    return status;
+}
+
 bb_status bb_checkpoint_contribute(const bb_optimizer *optimizer, bool copy, bb_error *err) {
     bb_dist *dist = optimizer->dist;
-    if (copy) return dist->engine->transfer(dist, optimizer->memory, optimizer->bytes, dist->rank, 0, err);
+    if (copy) return send_state(optimizer, err);
     const bb_model *model = optimizer->model;
     bb_checkpoint_memory memory = bb_checkpoint_memory_of(model, optimizer);
     bb_checkpoint_tensor *list = NULL;

@@ -54,6 +54,10 @@ bb_status bb_gradients_open(bb_model *model, bb_dist *dist, int micros, bb_reduc
         g->parts = &g->all_parts;
         status = bb_shards_create(&model->table, dist->size, false, &g->all_parts, err);
     }
+    if (status == BB_OK) {
+        size_t longest = (size_t)bb_shards_longest(&model->table, parts && parts->whole_matrices) * sizeof(float);
+        status = bb_collectives_open(model->device, dist, longest, &g->collectives, err);
+    }
     if (status != BB_OK) bb_gradients_close(g);
     return status;
 }
@@ -62,14 +66,21 @@ void bb_gradients_close(bb_gradients *g) {
     if (!g->model) return;
     for (int i = 0; i < g->levels; i++)
         if (g->partial[i]) g->model->device->ops->free(g->model->device, g->partial[i], range_bytes(g));
+    bb_collectives_close(&g->collectives);
     bb_shards_free(&g->all_parts);
     *g = (bb_gradients){0};
 }
 
-uint64_t bb_gradients_predict(const bb_param_table *table, bool whole_matrices, const bb_dist *dist, int micros,
-                              bb_reduce reduce) {
-    uint64_t partial = (uint64_t)halvings(micros, reduce) * (uint64_t)table->total * sizeof(float);
-    return !dist ? partial : partial + dist->engine->buffer_bytes(dist->size, bb_shards_longest(table, whole_matrices));
+uint64_t bb_gradients_predict(const bb_param_table *table, int micros, bb_reduce reduce) {
+    return (uint64_t)halvings(micros, reduce) * (uint64_t)table->total * sizeof(float);
+}
+
+uint64_t bb_gradients_buffers(const bb_param_table *table, bool whole_matrices, const bb_dist *dist, bool own_memory) {
+    if (dist->size == 1) return 0;
+    int64_t longest = bb_shards_longest(table, whole_matrices);
+    /* of the gradients, and of the weights */
+    uint64_t staging = own_memory ? 2 * BB_COLLECTIVES_STAGED * (uint64_t)longest * sizeof(float) : 0;
+    return dist->engine->buffer_bytes(dist->size, longest) + staging;
 }
 
 /* ---- a step ------------------------------------------------------------------------------------------------------------ */
@@ -96,8 +107,9 @@ static void gradients_final(void *user, int64_t first) {
         if (g->failure.code != BB_OK) return;
         g->failure.code = dev->ops->sync(dev, &g->failure);
         if (g->failure.code == BB_OK)
-            g->failure.code = g->dist->engine->start(
-                g->dist, g->kind, (bb_dist_range){.x = grads + b->begin, .cut = b->cut, .width = sizeof *grads}, &g->failure);
+            g->failure.code = bb_collectives_start(
+                &g->collectives, g->kind, (bb_dist_range){.x = grads + b->begin, .cut = b->cut, .width = sizeof *grads},
+                &g->failure);
     }
 }
 
@@ -131,4 +143,4 @@ bb_status bb_gradients_micro(bb_gradients *g, const bb_train_batch *batch, doubl
     return BB_OK;
 }
 
-bb_status bb_gradients_finish(bb_gradients *g, bb_error *err) { return g->dist->engine->wait(g->dist, err); }
+bb_status bb_gradients_finish(bb_gradients *g, bb_error *err) { return bb_collectives_wait(&g->collectives, err); }

@@ -15,6 +15,7 @@
 
 #include "dist/dist.h"
 #include "model/model.h"
+#include "training/collectives.h"
 #include "training/shards.h"
 
 enum { BB_GRADIENT_LEVELS = 30 };
@@ -35,6 +36,7 @@ typedef struct bb_gradients {
     bb_dist_kind kind;                  /* of the sum over ranks */
     const bb_shards *parts;             /* of the ranks, or all_parts */
     bb_shards all_parts;
+    bb_collectives collectives;
     /* of the current step */
     int micro, next_bucket;
     int64_t final_from; /* from this element on, gradients are complete in this process */
@@ -46,9 +48,10 @@ typedef struct bb_gradients {
 bb_status bb_gradients_open(bb_model *model, bb_dist *dist, int micros, bb_reduce reduce, const bb_shards *parts,
                             bb_gradients *out, bb_error *err);
 void bb_gradients_close(bb_gradients *g);
-/* Bytes of partial sums and of buffers for the exchange. dist NULL: one process. */
-uint64_t bb_gradients_predict(const bb_param_table *table, bool whole_matrices, const bb_dist *dist, int micros,
-                              bb_reduce reduce);
+/* Bytes of partial sums, in the device's memory. */
+uint64_t bb_gradients_predict(const bb_param_table *table, int micros, bb_reduce reduce);
+/* Bytes of buffers for the exchange, in the host's memory. own_memory: the device has its own. */
+uint64_t bb_gradients_buffers(const bb_param_table *table, bool whole_matrices, const bb_dist *dist, bool own_memory);
 
 /* A step: begin, then each micro-batch in turn (batch, scale, loss as in bb_model_loss_backward), then finish. After that
  * model->grads is the sum over all ranks; with `parts`, only in those of this rank, and undefined elsewhere. */

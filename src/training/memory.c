@@ -1,13 +1,25 @@
 // SPDX-License-Identifier: MIT
 /* How much memory a run takes, measured by the functions that lay it out. */
+#include "core/host.h"
 #include "core/options.h"
 #include "model/kv_cache.h"
+#include "training/collectives.h"
 #include "training/gradients.h"
 #include "training/optim.h"
 #include "training/saver.h"
 #include "training/train_options.h"
 
 BB_OPTIONS_DEFAULTS(bb_memory_request, .optim = BB_OPTIM_ADAMW8BIT, .batch_size = 1, .seq_len = 2048);
+
+void bb_host_memory_bytes(uint64_t *total_bytes, uint64_t *free_bytes) {
+    uint64_t total, free;
+    bb_host_memory("", &total, &free);
+    if (total_bytes) *total_bytes = total;
+    if (free_bytes) *free_bytes = free;
+}
+
+/* The sum that what is in the host's memory belongs to. */
+static uint64_t *in_host_memory(bb_memory_estimate *e) { return e->own_memory ? &e->host_total : &e->total; }
 
 bb_status bb_memory_predict(bb_device *device, const bb_config *config, const bb_memory_request *given, bb_memory_estimate *out,
                             bb_error *err) {
@@ -37,8 +49,9 @@ bb_status bb_memory_predict(bb_device *device, const bb_config *config, const bb
     }
     out->checkpoint_copy = out->parameters + out->optimizer;
     if (!bb_snapshot_copy_is_small(out->checkpoint_copy)) out->checkpoint_copy = 0;
-    out->total = out->parameters + out->gradients + out->optimizer + out->quantized_weights + out->activations + out->scratch +
-                 out->checkpoint_copy;
+    out->total = out->parameters + out->gradients + out->optimizer + out->quantized_weights + out->activations + out->scratch;
+    out->own_memory = !device->ops->host_memory;
+    *in_host_memory(out) += out->checkpoint_copy;
     BB_TRY(bb_param_table_create(config, true, &table, err));
     out->inference_weights = (uint64_t)table.held * sizeof(float) + out->quantized_weights;
     bb_param_table_free(&table);
@@ -61,14 +74,18 @@ bb_status bb_memory_predict_rank(const bb_config *config, const bb_train_options
     bb_param_table table;
     BB_TRY(bb_param_table_create(config, false, &table, err));
     bool whole_matrices = optimizer->kind == BB_OPTIM_MUON && optimizer->share_over;
-    estimate->reduction = bb_gradients_predict(&table, whole_matrices, options->dist, run.count, options->reduce);
+    uint64_t partial = bb_gradients_predict(&table, run.count, options->reduce), *host = in_host_memory(estimate);
+    uint64_t buffers = bb_gradients_buffers(&table, whole_matrices, dist, estimate->own_memory);
     bb_param_table_free(&table);
-    estimate->total += estimate->reduction - estimate->checkpoint_copy;
+    estimate->reduction = partial + buffers;
+    estimate->total += partial;
+    *host += buffers;
+    *host -= estimate->checkpoint_copy;
     estimate->checkpoint_copy = estimate->parameters + estimate->optimizer; /* of all ranks, on rank 0 */
     bool shared_out = optimizer->share_over != NULL;
     if (dist->rank > 0 || bb_saver_mode_for(options, estimate->checkpoint_copy, shared_out) != BB_SAVER_SNAPSHOT)
         estimate->checkpoint_copy = 0;
-    estimate->total += estimate->checkpoint_copy;
+    *host += estimate->checkpoint_copy;
     if (!optimizer->share_over) return BB_OK;
     estimate->total -= estimate->optimizer;
     BB_TRY(bb_optimizer_predict(config, optimizer->kind, dist->rank, dist->size, &estimate->optimizer, err));

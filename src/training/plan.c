@@ -136,7 +136,7 @@ static bool has_room(bb_device *device, const bb_plan_request *r, const bb_plan 
     uint64_t total, free;
     bb_device_memory(device, &total, &free);
     return bb_memory_predict(device, &plan->config, &request, &memory, &ignored) == BB_OK &&
-           memory.total * (uint64_t)ranks_here <= free / 2;
+           memory.total * (uint64_t)(memory.own_memory ? 1 : ranks_here) <= free / 2;
 }
 
 /* Whether less of the data is read in the time than is worth reading. */

@@ -19,10 +19,6 @@ static bb_status open_ranks(bb_trainer *t, bb_error *err) {
     if (!t->options.dist) BB_TRY(bb_dist_open_single(&t->own_dist, err));
     t->dist = t->options.dist ? t->options.dist : t->own_dist;
     int size = t->dist->size;
-    if (size > 1 && !t->model->device->ops->host_memory)
-        return bb_fail(err, BB_ERR_UNSUPPORTED,
-                       "training in %d processes works where tensors are in the host's memory; device %s has its own", size,
-                       t->model->device->ops->name);
     BB_TRY(bb_micro_run_of(&t->options, t->dist->rank, size, &t->micro_run, err));
     size_t longest = (size_t)(t->micro_run.total + size - 1) / (size_t)size;
     t->report_bytes = sizeof *t->reports + longest * sizeof t->reports->losses[0];

@@ -6,6 +6,8 @@
 
 #include "ops/ops.h"
 
+enum { COPIED_BYTES = 1 << 16 }; /* of a device's own memory, for a checksum */
+
 static const bb_param *param_of(const bb_weight_exchange *x, const bb_piece *p) { return &x->model->table.entries[p->param]; }
 static float *values_of(const bb_weight_exchange *x, const bb_piece *p) {
     return x->model->params + param_of(x, p)->offset + p->first;
@@ -64,7 +66,9 @@ bb_status bb_weight_exchange_open(bb_model *model, bb_dist *dist, const bb_shard
     size_t size = (size_t)dist->size;
     bb_weight_exchange *x = out;
     *x = (bb_weight_exchange){.model = model, .dist = dist, .shards = shards, .tiles = tiles};
-    x->codes = shards->whole_rows && model->config.ste != BB_STE_CLIPPED && model->device->ops->host_memory;
+    size_t longest = (size_t)bb_shards_longest(&model->table, shards->whole_matrices) * sizeof(float);
+    BB_TRY(bb_collectives_open(model->device, dist, longest, &x->collectives, err));
+    x->codes = shards->whole_rows && model->config.ste != BB_STE_CLIPPED;
     if (!x->codes) return BB_OK;
     x->code_cuts = calloc((size_t)shards->bucket_count * (size + 1), sizeof *x->code_cuts);
     x->plain_cut = calloc(size + 1, sizeof *x->plain_cut);
@@ -79,6 +83,7 @@ bb_status bb_weight_exchange_open(bb_model *model, bb_dist *dist, const bb_shard
 }
 
 void bb_weight_exchange_close(bb_weight_exchange *x) {
+    bb_collectives_close(&x->collectives);
     free(x->code_cuts);
     free(x->plain);
     free(x->plain_cut);
@@ -121,8 +126,8 @@ static bb_status exchange_codes(bb_weight_exchange *x, bb_error *err) {
             if (is_own(x, &s->pieces[i]) && param_of(x, &s->pieces[i])->ternary) quantize_piece(x, &s->pieces[i]);
         BB_TRY(dev->ops->sync(dev, err));
         unsigned char *codes = (unsigned char *)x->model->quantized + code_place(x, bucket->begin);
-        BB_TRY(x->dist->engine->start(x->dist, BB_DIST_ALL_GATHER,
-                                      (bb_dist_range){.x = codes, .cut = code_cut(x, b), .width = 1}, err));
+        BB_TRY(bb_collectives_start(&x->collectives, BB_DIST_ALL_GATHER,
+                                    (bb_dist_range){.x = codes, .cut = code_cut(x, b), .width = 1}, err));
     }
     return BB_OK;
 }
@@ -163,6 +168,7 @@ bb_status bb_weight_exchange_after_update(bb_weight_exchange *x, bb_error *err) 
                                   (bb_dist_range){.x = x->plain, .cut = x->plain_cut, .width = sizeof *x->plain}, err));
     BB_TRY(exchange_codes(x, err));
     BB_TRY(x->dist->engine->wait(x->dist, err));
+    BB_TRY(bb_collectives_wait(&x->collectives, err));
     move_plain(x, false);
     BB_TRY(dev->ops->sync(dev, err));
     x->model->prepared = true;
@@ -174,10 +180,10 @@ static bb_status move_f32(bb_weight_exchange *x, bb_dist_kind kind, bb_error *er
     for (int b = s->bucket_count - 1; b >= 0; b--) {
         const bb_bucket *bucket = &s->buckets[b];
         float *values = x->model->params + bucket->begin;
-        BB_TRY(x->dist->engine->start(x->dist, kind, (bb_dist_range){.x = values, .cut = bucket->cut, .width = sizeof *values},
-                                      err));
+        BB_TRY(bb_collectives_start(&x->collectives, kind,
+                                    (bb_dist_range){.x = values, .cut = bucket->cut, .width = sizeof *values}, err));
     }
-    return x->dist->engine->wait(x->dist, err);
+    return bb_collectives_wait(&x->collectives, err);
 }
 
 bb_status bb_weight_exchange_f32(bb_weight_exchange *x, bb_error *err) {
@@ -193,14 +199,25 @@ bb_status bb_weight_exchange_f32_to_rank_0(bb_weight_exchange *x, bb_error *err)
 
 /* ---- comparing ranks ------------------------------------------------------------------------------------------------- */
 
-static uint64_t part_sum(const void *data, size_t bytes, int part, int parts) {
-    size_t begin = bytes * (size_t)part / (size_t)parts, end = bytes * (size_t)(part + 1) / (size_t)parts;
-    return XXH3_64bits((const unsigned char *)data + begin, end - begin);
+static uint64_t part_sum(bb_device *dev, const void *data, size_t bytes, int part, int parts) {
+    size_t at = bytes * (size_t)part / (size_t)parts, end = bytes * (size_t)(part + 1) / (size_t)parts;
+    const unsigned char *from = data;
+    if (dev->ops->host_memory) return XXH3_64bits(from + at, end - at);
+    unsigned char piece[COPIED_BYTES];
+    uint64_t sum = 0;
+    for (; at < end; at += COPIED_BYTES) {
+        size_t n = end - at < sizeof piece ? end - at : sizeof piece;
+        dev->ops->copy_out(dev, piece, from + at, n);
+        sum = sum * 31 + XXH3_64bits(piece, n);
+    }
+    return sum;
 }
 
 uint64_t bb_weight_exchange_sum(const bb_weight_exchange *x, int part, int parts) {
     const bb_model *m = x->model;
-    if (!x->f32_are_stale) return part_sum(m->params, (size_t)m->table.total * sizeof(float), part, parts);
-    uint64_t plain = part_sum(x->plain, (size_t)x->plain_cut[x->dist->size] * sizeof(float), part, parts);
-    return part_sum(m->quantized, m->quantized_bytes, part, parts) * 31 + plain;
+    if (!x->f32_are_stale) return part_sum(m->device, m->params, (size_t)m->table.total * sizeof(float), part, parts);
+    size_t begin = (size_t)(x->plain_cut[x->dist->size] * part / parts),
+           end = (size_t)(x->plain_cut[x->dist->size] * (part + 1) / parts);
+    uint64_t plain = XXH3_64bits(x->plain + begin, (end - begin) * sizeof *x->plain);
+    return part_sum(m->device, m->quantized, m->quantized_bytes, part, parts) * 31 + plain;
 }

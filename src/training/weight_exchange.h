@@ -10,6 +10,7 @@
 
 #include "dist/dist.h"
 #include "model/model.h"
+#include "training/collectives.h"
 #include "training/shards.h"
 #include "training/tile_sums.h"
 
@@ -17,6 +18,7 @@ typedef struct bb_weight_exchange {
     bb_model *model;
     bb_dist *dist;
     const bb_shards *shards;
+    bb_collectives collectives;
     bb_tile_sums *tiles;
     bool codes;         /* updates exchange codes, not f32 */
     bool f32_are_stale; /* the f32 values that other ranks update */

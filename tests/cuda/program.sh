@@ -44,7 +44,7 @@ cmp out on_cpu || fail "another text"
 expect 2 "$bitbyte" eval whole-muon held_out.txt --device cuda:2
 complains "there are 2 cards, numbered from 0"
 expect 1 env EMULATION_MEMORY=300000 "$bitbyte" train --steps 1 --out small --data text.txt "${shape[@]}" --device cuda
-complains "of memory, but only 300 KB of 300 KB is free"
+complains "of the card's memory, but only 300 KB of 300 KB is free"
 [ ! -e small/latest ] || fail "trained without memory"
 expect 0 "$bitbyte" info --memory --n_layer 2 --d_model 64 --n_head 2 --d_ff 96 --device cuda
 says "emulated card"

@@ -5,7 +5,9 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+#include "ops/cuda/cublaslt.h"
 #include "ops/cuda/entries.h"
+#include "ops/cuda/gemm.h"
 
 extern "C" {
 #include "core/arena.h"
@@ -17,6 +19,7 @@ enum { LEAST_MAJOR = 8 };
 
 static void close_device(bb_device *dev) {
     bb_cuda *cuda = bb_cuda_enter(dev);
+    bb_cuda_blas_close(cuda->blas);
     if (cuda->scratch) (void)cudaFree(cuda->scratch);
     if (cuda->base.ops) (void)cudaStreamDestroy(cuda->stream);
     free(cuda->staging);
@@ -107,10 +110,10 @@ static const char *description(const bb_device *dev) { return bb_cuda_of(dev)->d
 
 /* The largest of what one operation takes: attention's gradient, partial sums of a norm's gradient, a quantized gradient. */
 static size_t scratch_bytes(bb_device *dev, const bb_attention *a, int64_t C, int64_t V) {
-    (void)dev;
     (void)V;
     size_t attention = bb_cuda_attention_scratch(a), norm = (size_t)(bb_ceil_div(a->B * a->Tq, 64) * C) * sizeof(float);
-    size_t gradient = bb_cuda_linear_scratch(a->B * a->Tq, 8 * C); /* gate and up together are rarely wider */
+    /* gate and up together are rarely wider */
+    size_t gradient = bb_cuda_linear_scratch(a->B * a->Tq, 8 * C) + bb_cuda_of(dev)->gemm->scratch(a->B * a->Tq, 8 * C, C);
     size_t most = norm > attention ? norm : attention;
     return gradient > most ? gradient : most;
 }
@@ -190,6 +193,11 @@ extern "C" const char *bb_device_cuda_unavailable(void) {
     return error == cudaSuccess ? NULL : cudaGetErrorString(error);
 }
 
+extern "C" int bb_device_cuda_count(void) {
+    int count = 0;
+    return cudaGetDeviceCount(&count) == cudaSuccess ? count : 0;
+}
+
 static void describe(bb_cuda *cuda, const cudaDeviceProp *card) {
     int driver = 0, runtime = 0;
     (void)cudaDriverGetVersion(&driver);
@@ -232,7 +240,11 @@ extern "C" bb_status bb_device_open_cuda(int index, int threads, bb_device **out
                        cudaGetErrorString(error));
     }
     describe(cuda, &card);
+    for (size_t i = 0; i < sizeof card.uuid.bytes; i++)
+        snprintf(cuda->base.exclusive + 2 * i, 3, "%02x", (unsigned char)card.uuid.bytes[i]);
     cuda->base.ops = &ops;
+    size_t length = strlen(cuda->description);
+    bb_cuda_gemm_choose(&cuda->base, cuda->description + length, sizeof cuda->description - length);
     *out = &cuda->base;
     return BB_OK;
 }

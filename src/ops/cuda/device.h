@@ -11,11 +11,13 @@ typedef struct bb_cuda {
     int index;      /* of the card, as CUDA counts them */
     int processors; /* SMs */
     cudaStream_t stream;
-    char description[200];
+    char description[320];
     bb_error failure; /* the first since the last sync; code BB_OK if none */
     void *scratch;    /* on the card; grown on first use and kept */
     size_t scratch_bytes;
-    void *staging; /* on the host, BB_CUDA_STAGING bytes */
+    void *staging;                   /* on the host, BB_CUDA_STAGING bytes */
+    const struct bb_cuda_gemm *gemm; /* gemm.h */
+    struct bb_cuda_blas *blas;       /* cublaslt.h; NULL: not used */
 } bb_cuda;
 
 #define BB_CUDA_STAGING ((size_t)1 << 20)

@@ -2,10 +2,11 @@
 /* Ternary linear layers. Forward, and dx where x is int8: exact products of int8 on tensor cores. dW, and dx otherwise: in
  * bf16 with sums in f32. x in f32: in f32. A few rows of int8: a warp a row of the matrix. */
 #include "ops/cuda/entries.h"
+#include "ops/cuda/gemm.h"
+#include "ops/cuda/linear.h"
 #include "ops/cuda/product.h"
 #include "ops/cuda/product_f32.h"
 #include "ops/cuda/rows.h"
-#include "ops/cuda/ternary.h"
 
 /* ---- operands ---------------------------------------------------------------------------------------------------------- */
 
@@ -47,8 +48,7 @@ typedef struct ternary_rows_bf16 {
 
     __device__ void load(__nv_bfloat16 *to, int64_t row, int64_t column) const {
         uint32_t word = row < rows ? data[row * words + column / BB_CUDA_WORD_CODES] : 0x55555555u;
-        for (int i = 0; i < BB_CUDA_WORD_CODES; i++)
-            to[i] = __float2bfloat16((float)(word >> bb_cuda_code_shift(i) & 3u) - 1.0f);
+        for (int i = 0; i < BB_CUDA_WORD_CODES; i++) to[i] = __float2bfloat16((float)bb_cuda_value(word, i));
     }
 } ternary_rows_bf16;
 
@@ -58,7 +58,7 @@ typedef struct ternary_transposed {
     int64_t words;
     __device__ float operator()(int64_t k, int64_t n) const {
         uint32_t word = data[n * words + k / BB_CUDA_WORD_CODES];
-        return (float)(word >> bb_cuda_code_shift((int)(k % BB_CUDA_WORD_CODES)) & 3u) - 1.0f;
+        return (float)bb_cuda_value(word, (int)(k % BB_CUDA_WORD_CODES));
     }
 } ternary_transposed;
 
@@ -99,27 +99,12 @@ typedef struct gradient_rows {
 
 /* ---- forward ----------------------------------------------------------------------------------------------------------- */
 
-/* y[m,n] = residual[m,n] + s[m] g[n] sum; s NULL: 1. */
-typedef struct store_y {
-    float *y;
-    const float *residual, *s;
-    bb_cuda_scales g;
-    int64_t N;
-
-    __device__ void operator()(int64_t m, int64_t n, float sum) const {
-        int64_t i = m * N + n;
-        float product = (s ? s[m] * g.at(n) : g.at(n)) * sum;
-        y[i] = residual ? residual[i] + product : product;
-    }
-    __device__ void operator()(int64_t m, int64_t n, int sum) const { (*this)(m, n, (float)sum); }
-} store_y;
-
 /* For few rows: a block keeps ROWS of them in shared memory, padded with zeros to whole words; its warps take rows of the
  * matrix. */
 enum { FEW_ROWS = 4, FEW_THREADS = 128, FEW_WARPS = FEW_THREADS / BB_CUDA_WARP, FEW_BYTES = 48 << 10 };
 
-static __global__ void __launch_bounds__(FEW_THREADS)
-    multiply_few(const int8_t *__restrict__ x, const uint32_t *__restrict__ w, store_y store, int64_t M, int64_t N, int64_t K) {
+static __global__ void __launch_bounds__(FEW_THREADS) multiply_few(const int8_t *__restrict__ x, const uint32_t *__restrict__ w,
+                                                                   bb_cuda_store_y store, int64_t M, int64_t N, int64_t K) {
     DYN_SHARED(uint32_t, shared);
     int64_t words = bb_cuda_row_words(K), m0 = blockIdx.y * (int64_t)FEW_ROWS;
     int rows = (int)min((int64_t)FEW_ROWS, M - m0), lane = threadIdx.x % BB_CUDA_WARP;
@@ -146,45 +131,40 @@ static __global__ void __launch_bounds__(FEW_THREADS)
     }
 }
 
+static bool forward_int8(bb_device *dev, float *y, const float *residual, bb_rows x, const bb_ternary *t, int64_t M) {
+    const uint32_t *w = (const uint32_t *)t->data;
+    const int8_t *q = (const int8_t *)x.data;
+    int64_t N = t->n, K = t->k, words = bb_cuda_row_words(K);
+    bb_cuda_store_y store = {y, residual, x.scale, bb_cuda_scales_of(t), N};
+    size_t bytes = (size_t)(bb_min(M, FEW_ROWS) * words * BB_CUDA_WORD_CODES);
+    if (M <= BB_SMALL_BATCH_ROWS && bytes <= FEW_BYTES) {
+        dim3 grid((unsigned)bb_clamp(bb_ceil_div(N, FEW_WARPS), 1, bb_cuda_of(dev)->processors * (int64_t)16),
+                  (unsigned)bb_ceil_div(M, FEW_ROWS));
+        BB_CUDA_LAUNCH(dev, multiply_few, grid, FEW_THREADS, bytes, q, w, store, M, N, K);
+    } else {
+        bb_cuda_multiply<int8_t, true, true>(dev, int8_rows_of(q, M, K), ternary_rows{w, N, words}, store, M, N, K);
+    }
+    return true;
+}
+
 void bb_cuda_linear_forward(bb_device *dev, float *y, const float *residual, bb_rows x, const bb_ternary *t, int64_t M) {
     bb_cuda *cuda = bb_cuda_enter(dev);
     const uint32_t *w = (const uint32_t *)t->data;
     int64_t N = t->n, K = t->k, words = bb_cuda_row_words(K);
-    store_y store = {y, residual, x.dtype == BB_I8 ? x.scale : NULL, bb_cuda_scales_of(t), N};
-    if (x.dtype == BB_F32) {
+    if (x.dtype == BB_I8) {
+        if (!cuda->gemm->forward(dev, y, residual, x, t, M)) (void)forward_int8(dev, y, residual, x, t, M);
+        return;
+    }
+    bb_cuda_store_y store = {y, residual, NULL, bb_cuda_scales_of(t), N};
+    if (x.dtype == BB_F32)
         bb_cuda_multiply_f32<true, true>(dev, bb_cuda_matrix{(const float *)x.data, K}, ternary_transposed{w, words}, store, M,
                                          N, K);
-        return;
-    }
-    if (x.dtype == BB_BF16) {
+    else
         bb_cuda_multiply<__nv_bfloat16, true, true>(dev, value_rows{x.data, BB_BF16, M, K}, ternary_rows_bf16{w, N, words},
                                                     store, M, N, K);
-        return;
-    }
-    const int8_t *q = (const int8_t *)x.data;
-    size_t bytes = (size_t)(bb_min(M, FEW_ROWS) * words * BB_CUDA_WORD_CODES);
-    if (M <= BB_SMALL_BATCH_ROWS && bytes <= FEW_BYTES) {
-        dim3 grid((unsigned)bb_clamp(bb_ceil_div(N, FEW_WARPS), 1, cuda->processors * (int64_t)16),
-                  (unsigned)bb_ceil_div(M, FEW_ROWS));
-        BB_CUDA_LAUNCH(dev, multiply_few, grid, FEW_THREADS, bytes, q, w, store, M, N, K);
-        return;
-    }
-    bb_cuda_multiply<int8_t, true, true>(dev, int8_rows_of(q, M, K), ternary_rows{w, N, words}, store, M, N, K);
 }
 
 /* ---- backward ---------------------------------------------------------------------------------------------------------- */
-
-/* dx[m,k] = s[m] sum; s NULL: 1. */
-typedef struct store_dx {
-    bb_bf16 *dx;
-    const float *s;
-    int64_t K;
-
-    __device__ void operator()(int64_t m, int64_t k, float sum) const {
-        dx[m * K + k] = bb_bf16_from_f32(s ? s[m] * sum : sum);
-    }
-    __device__ void operator()(int64_t m, int64_t k, int sum) const { (*this)(m, k, (float)sum); }
-} store_dx;
 
 typedef struct store_dw {
     float *dw;
@@ -214,32 +194,53 @@ static __global__ void __launch_bounds__(BB_CUDA_ROW_THREADS)
     if (threadIdx.x == 0) scale[blockIdx.x] = none ? 0.0f : s;
 }
 
+static bool input_gradient_int8(bb_device *dev, bb_bf16 *dx, bb_rows q, const bb_ternary *t, int64_t M) {
+    int64_t N = t->n, K = t->k;
+    bb_cuda_multiply<int8_t, true, false>(dev, int8_rows_of((const int8_t *)q.data, M, N),
+                                          ternary_rows{(const uint32_t *)t->data, N, bb_cuda_row_words(K)},
+                                          bb_cuda_store_dx{dx, q.scale, K}, M, K, N);
+    return true;
+}
+
+static bool weight_gradient(bb_device *dev, float *dw, bool add, bb_cuda_gradient dy, bb_rows x, const bb_ternary *t,
+                            int64_t M) {
+    gradient_rows rows = {dy.data, dy.dtype, M, t->n, dy.row_scale, {}, dy.row_scale != NULL};
+    bb_cuda_multiply<__nv_bfloat16, false, false>(dev, rows, value_rows{x.data, x.dtype, M, t->k}, store_dw{dw, add, t->k},
+                                                  t->n, t->k, M);
+    return true;
+}
+
+static size_t no_scratch(int64_t, int64_t, int64_t) { return 0; }
+
+const bb_cuda_gemm bb_cuda_gemm_kernels = {"kernels", forward_int8, input_gradient_int8, weight_gradient, no_scratch};
+
 static void input_gradient(bb_device *dev, bb_bf16 *dx, const void *dy, bb_dtype dy_dtype, bool in_int8, const bb_ternary *t,
                            int64_t M) {
     const uint32_t *w = (const uint32_t *)t->data;
+    const bb_cuda_gemm *gemm = bb_cuda_of(dev)->gemm;
     int64_t N = t->n, K = t->k, words = bb_cuda_row_words(K);
     bb_cuda_scales g = bb_cuda_scales_of(t);
     if (!in_int8) {
         gradient_rows rows = {dy, dy_dtype, M, N, NULL, g, true};
-        bb_cuda_multiply<__nv_bfloat16, true, false>(dev, rows, ternary_rows_bf16{w, N, words}, store_dx{dx, NULL, K}, M, K, N);
+        bb_cuda_multiply<__nv_bfloat16, true, false>(dev, rows, ternary_rows_bf16{w, N, words}, bb_cuda_store_dx{dx, NULL, K},
+                                                     M, K, N);
         return;
     }
-    float *scale = (float *)bb_cuda_scratch(dev, bb_cuda_linear_scratch(M, N));
+    float *scale = (float *)bb_cuda_scratch(dev, bb_cuda_linear_scratch(M, N) + gemm->scratch(M, N, K));
     if (!scale) return;
-    int8_t *q = (int8_t *)scale + bb_round_up(M * (int64_t)sizeof *scale, 256);
-    BB_CUDA_LAUNCH(dev, quantize_gradient, (unsigned)M, BB_CUDA_ROW_THREADS, 0, q, scale, dy, dy_dtype, g, N);
-    bb_cuda_multiply<int8_t, true, false>(dev, int8_rows_of(q, M, N), ternary_rows{w, N, words}, store_dx{dx, scale, K}, M, K,
-                                          N);
+    bb_rows q = {(int8_t *)scale + bb_round_up(M * (int64_t)sizeof *scale, 256), scale, BB_I8};
+    BB_CUDA_LAUNCH(dev, quantize_gradient, (unsigned)M, BB_CUDA_ROW_THREADS, 0, (int8_t *)q.data, scale, dy, dy_dtype, g, N);
+    if (!gemm->input_gradient(dev, dx, q, t, M)) (void)input_gradient_int8(dev, dx, q, t, M);
 }
 
 size_t bb_cuda_linear_scratch(int64_t M, int64_t N) { return (size_t)(bb_round_up(M * (int64_t)sizeof(float), 256) + M * N); }
 
 void bb_cuda_linear_backward(bb_device *dev, void *dx, float *dw, bool add, const void *dy, bb_dtype dy_dtype, bb_rows x,
                              const bb_ternary *t, int64_t M) {
-    bb_cuda_enter(dev);
+    bb_cuda *cuda = bb_cuda_enter(dev);
     bool in_int8 = x.dtype == BB_I8;
+    bb_cuda_gradient gradient = {dy, dy_dtype, in_int8 ? x.scale : NULL};
     if (dx) input_gradient(dev, (bb_bf16 *)dx, dy, dy_dtype, in_int8, t, M);
-    gradient_rows rows = {dy, dy_dtype, M, t->n, in_int8 ? x.scale : NULL, {}, in_int8};
-    bb_cuda_multiply<__nv_bfloat16, false, false>(dev, rows, value_rows{x.data, x.dtype, M, t->k}, store_dw{dw, add, t->k},
-                                                  t->n, t->k, M);
+    if (!in_int8 || !cuda->gemm->weight_gradient(dev, dw, add, gradient, x, t, M))
+        (void)weight_gradient(dev, dw, add, gradient, x, t, M);
 }

@@ -7,6 +7,8 @@ const char *bb_device_cuda_unavailable(void) {
            "(scripts/install-deps --cuda)";
 }
 
+int bb_device_cuda_count(void) { return 0; }
+
 bb_status bb_device_open_cuda(int index, int threads, bb_device **out, bb_error *err) {
     (void)threads;
     *out = NULL;

@@ -91,7 +91,7 @@ static __global__ void __launch_bounds__(THREADS)
     for (BB_CUDA_GRID_STRIDE(i, n)) {
         int64_t k = i % K;
         uint32_t word = data[i / K * words + k / BB_CUDA_WORD_CODES];
-        q[i] = (int8_t)((int)(word >> bb_cuda_code_shift((int)(k % BB_CUDA_WORD_CODES)) & 3u) - 1);
+        q[i] = (int8_t)bb_cuda_value(word, (int)(k % BB_CUDA_WORD_CODES));
     }
 }
 

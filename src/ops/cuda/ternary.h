@@ -16,6 +16,11 @@ __host__ __device__ static inline int64_t bb_cuda_row_words(int64_t K) {
 
 __host__ __device__ static inline int bb_cuda_code_shift(int column) { return column % 4 * 8 + column / 4 % 4 * 2; }
 
+/* The value of column `column` of a row, which is in this word. */
+__device__ static inline int bb_cuda_value(uint32_t word, int column) {
+    return (int)(word >> bb_cuda_code_shift(column) & 3u) - 1;
+}
+
 /* Columns 4 j .. 4 j + 3 of a word: the codes as four bytes, and the values. */
 __device__ static inline uint32_t bb_cuda_four_codes(uint32_t word, int j) { return word >> (2 * j) & 0x03030303u; }
 __device__ static inline uint32_t bb_cuda_four_values(uint32_t word, int j) {

@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: MIT
-/* The runtime API: two cards whose memory is the host's, EMULATION_MEMORY bytes of it, full of 0xff when it is given out. With
+/* The runtime API: EMULATION_CARDS cards (2), whose memory is the host's, EMULATION_MEMORY bytes of it, full of 0xff when it is given out. With
  * EMULATION_LAZY=1 what is put on a stream waits there until somebody waits for it, as late as a card may run it. */
 #ifndef BB_TESTS_CUDA_EMULATION_RUNTIME_H
 #define BB_TESTS_CUDA_EMULATION_RUNTIME_H
 
+#include "emulation/stream.h"
 #include "emulation/threads.h"
 
 enum cudaError_t {
@@ -16,20 +17,24 @@ enum cudaError_t {
     cudaErrorInvalidDevice = 101,
     cudaErrorStreamCaptureUnsupported = 900
 };
-typedef struct emu_stream *cudaStream_t;
 typedef double *cudaEvent_t;
 enum { cudaMemcpyHostToDevice = 1, cudaMemcpyDeviceToHost = 2, cudaMemcpyDeviceToDevice = 3 };
 enum { cudaStreamCaptureModeGlobal = 0, cudaStreamNonBlocking = 1 };
 enum { cudaFuncAttributeMaxDynamicSharedMemorySize = 8 };
 typedef std::vector<std::function<void()>> *cudaGraph_t, *cudaGraphExec_t;
+struct cudaUUID_t {
+    char bytes[16];
+};
 struct cudaDeviceProp {
     char name[256];
+    cudaUUID_t uuid;
     size_t totalGlobalMem;
     int major, minor, multiProcessorCount;
 };
 
 namespace emu {
-enum { DEVICES = 2, PROCESSORS = 3 };
+enum { PROCESSORS = 3 };
+inline int cards = getenv("EMULATION_CARDS") ? atoi(getenv("EMULATION_CARDS")) : 2;
 inline std::vector<std::function<void()>> deferred, *capture;
 inline std::map<const void *, size_t> smem_limit, allocated;
 inline size_t memory = getenv("EMULATION_MEMORY") ? strtoull(getenv("EMULATION_MEMORY"), 0, 10) : (size_t)4 << 30, memory_used;
@@ -117,16 +122,17 @@ inline cudaError_t cudaMemsetAsync(void *d, int v, size_t n, cudaStream_t) {
     return emu::submit([=] { memset(d, v, n); });
 }
 inline cudaError_t cudaGetDeviceCount(int *count) {
-    *count = emu::DEVICES;
+    *count = emu::cards;
     return cudaSuccess;
 }
 inline cudaError_t cudaSetDevice(int device) {
-    return device >= 0 && device < emu::DEVICES ? cudaSuccess : emu::fail(cudaErrorInvalidDevice);
+    return device >= 0 && device < emu::cards ? cudaSuccess : emu::fail(cudaErrorInvalidDevice);
 }
 inline cudaError_t cudaGetDeviceProperties(cudaDeviceProp *p, int device) {
-    if (device < 0 || device >= emu::DEVICES) return emu::fail(cudaErrorInvalidDevice);
+    if (device < 0 || device >= emu::cards) return emu::fail(cudaErrorInvalidDevice);
     *p = {};
     snprintf(p->name, sizeof p->name, "emulated card");
+    p->uuid.bytes[15] = (char)(device + 1);
     p->totalGlobalMem = emu::memory;
     p->major = 9;
     p->multiProcessorCount = emu::PROCESSORS;
@@ -141,7 +147,8 @@ inline cudaError_t cudaRuntimeGetVersion(int *version) {
     return cudaSuccess;
 }
 inline cudaError_t cudaStreamCreateWithFlags(cudaStream_t *s, unsigned) {
-    *s = nullptr;
+    static emu_stream stream = {[](std::function<void()> f) { emu::submit(std::move(f)); }};
+    *s = &stream;
     return cudaSuccess;
 }
 inline cudaError_t cudaStreamDestroy(cudaStream_t) { return emu::drain(); }

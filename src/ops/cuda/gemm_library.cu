@@ -1,0 +1,109 @@
+// SPDX-License-Identifier: MIT
+/* The products of ternary layers by a library: the codes are unpacked to int8, the library multiplies plain matrices, and a
+ * kernel finishes the sums. */
+#include "ops/cuda/cublaslt.h"
+#include "ops/cuda/entries.h"
+#include "ops/cuda/gemm.h"
+#include "ops/cuda/linear.h"
+
+enum { THREADS = 256, PIECE = 256 };
+
+/* Below so many rows a product is little more than reading the matrix, which unpacking makes four times as large. */
+enum { LEAST_ROWS = 64 };
+
+/* Scratch: the workspace, then what a product needs. The buffer may be in use for a gradient in int8, which comes first. */
+typedef struct pieces {
+    void *workspace;
+    char *first, *second;
+} pieces;
+
+static size_t piece(int64_t bytes) { return (size_t)bb_round_up(bytes, PIECE); }
+
+static size_t scratch(int64_t M, int64_t N, int64_t K) {
+    size_t products = piece(N * K) + piece(M * bb_max(N, K) * (int64_t)sizeof(int32_t));
+    size_t gradients = piece(M * N * (int64_t)sizeof(bb_bf16)) + piece(M * K * (int64_t)sizeof(bb_bf16));
+    return BB_CUDA_BLAS_WORKSPACE + (products > gradients ? products : gradients);
+}
+
+/* after: bytes in use at the beginning of the scratch. */
+static bool take(bb_device *dev, size_t after, int64_t first_bytes, int64_t second_bytes, pieces *out) {
+    after = piece((int64_t)after);
+    char *at = (char *)bb_cuda_scratch(dev, after + BB_CUDA_BLAS_WORKSPACE + piece(first_bytes) + piece(second_bytes));
+    if (!at) return false;
+    out->workspace = at + after;
+    out->first = at + after + BB_CUDA_BLAS_WORKSPACE;
+    out->second = out->first + piece(first_bytes);
+    return true;
+}
+
+template <class S>
+static __global__ void __launch_bounds__(THREADS) finish(const int32_t *__restrict__ sums, S store, int64_t M, int64_t N) {
+    for (BB_CUDA_GRID_STRIDE(i, M * N)) store(i / N, i % N, sums[i]);
+}
+
+/* The transpose, (K,N), of a matrix of codes: a thread a word, neighbours in memory those of a column. */
+static __global__ void __launch_bounds__(THREADS)
+    unpack_transposed(int8_t *__restrict__ q, const uint32_t *__restrict__ data, int64_t N, int64_t K) {
+    int64_t words = bb_cuda_row_words(K);
+    for (BB_CUDA_GRID_STRIDE(i, N * words)) {
+        int64_t n = i % N, first = i / N * BB_CUDA_WORD_CODES;
+        uint32_t word = data[n * words + i / N];
+        for (int c = 0; c < BB_CUDA_WORD_CODES && first + c < K; c++) q[(first + c) * N + n] = (int8_t)bb_cuda_value(word, c);
+    }
+}
+
+static bool forward(bb_device *dev, float *y, const float *residual, bb_rows x, const bb_ternary *t, int64_t M) {
+    int64_t N = t->n, K = t->k;
+    pieces p;
+    if (M < LEAST_ROWS || !bb_cuda_blas_has(dev, true, {M, N, K})) return false;
+    if (!take(dev, 0, N * K, M * N * (int64_t)sizeof(int32_t), &p)) return false;
+    int8_t *w = (int8_t *)p.first;
+    int32_t *sums = (int32_t *)p.second;
+    bb_cuda_ternary_unpack(dev, w, t);
+    if (!bb_cuda_blas_int8(dev, sums, (const int8_t *)x.data, w, {M, N, K}, p.workspace)) return false;
+    bb_cuda_store_y store = {y, residual, x.scale, bb_cuda_scales_of(t), N};
+    BB_CUDA_LAUNCH(dev, finish<bb_cuda_store_y>, bb_cuda_blocks(dev, M * N, THREADS), THREADS, 0, sums, store, M, N);
+    return true;
+}
+
+static bool input_gradient(bb_device *dev, bb_bf16 *dx, bb_rows q, const bb_ternary *t, int64_t M) {
+    int64_t N = t->n, K = t->k;
+    pieces p;
+    if (M < LEAST_ROWS || !bb_cuda_blas_has(dev, true, {M, K, N})) return false;
+    if (!take(dev, bb_cuda_linear_scratch(M, N), N * K, M * K * (int64_t)sizeof(int32_t), &p)) return false;
+    int8_t *w = (int8_t *)p.first;
+    int32_t *sums = (int32_t *)p.second;
+    BB_CUDA_LAUNCH(dev, unpack_transposed, bb_cuda_blocks(dev, N * bb_cuda_row_words(K), THREADS), THREADS, 0, w,
+                   (const uint32_t *)t->data, N, K);
+    if (!bb_cuda_blas_int8(dev, sums, (const int8_t *)q.data, w, {M, K, N}, p.workspace)) return false;
+    bb_cuda_store_dx store = {dx, q.scale, K};
+    BB_CUDA_LAUNCH(dev, finish<bb_cuda_store_dx>, bb_cuda_blocks(dev, M * K, THREADS), THREADS, 0, sums, store, M, K);
+    return true;
+}
+
+static __global__ void __launch_bounds__(THREADS)
+    gradient_to_bf16(bb_bf16 *__restrict__ to, bb_cuda_gradient dy, int64_t n, int64_t N) {
+    for (BB_CUDA_GRID_STRIDE(i, n)) {
+        float x = bb_cuda_load(dy.data, dy.dtype, i);
+        to[i] = bb_bf16_from_f32(dy.row_scale ? x * dy.row_scale[i / N] : x);
+    }
+}
+
+static __global__ void __launch_bounds__(THREADS)
+    codes_to_bf16(bb_bf16 *__restrict__ to, const int8_t *__restrict__ x, int64_t n) {
+    for (BB_CUDA_GRID_STRIDE(i, n)) to[i] = bb_bf16_from_f32((float)x[i]);
+}
+
+static bool weight_gradient(bb_device *dev, float *dw, bool add, bb_cuda_gradient dy, bb_rows x, const bb_ternary *t,
+                            int64_t M) {
+    int64_t N = t->n, K = t->k;
+    pieces p;
+    if (M < LEAST_ROWS || !bb_cuda_blas_has(dev, false, {N, K, M})) return false;
+    if (!take(dev, 0, M * N * (int64_t)sizeof(bb_bf16), M * K * (int64_t)sizeof(bb_bf16), &p)) return false;
+    bb_bf16 *gradient = (bb_bf16 *)p.first, *inputs = (bb_bf16 *)p.second;
+    BB_CUDA_LAUNCH(dev, gradient_to_bf16, bb_cuda_blocks(dev, M * N, THREADS), THREADS, 0, gradient, dy, M * N, N);
+    BB_CUDA_LAUNCH(dev, codes_to_bf16, bb_cuda_blocks(dev, M * K, THREADS), THREADS, 0, inputs, (const int8_t *)x.data, M * K);
+    return bb_cuda_blas_bf16(dev, dw, add, gradient, inputs, {N, K, M}, p.workspace);
+}
+
+const bb_cuda_gemm bb_cuda_gemm_library = {"cuBLASLt", forward, input_gradient, weight_gradient, scratch};

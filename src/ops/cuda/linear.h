@@ -1,0 +1,35 @@
+// SPDX-License-Identifier: MIT
+/* What linear layers make of the sums of their products. */
+#ifndef BB_OPS_CUDA_LINEAR_H
+#define BB_OPS_CUDA_LINEAR_H
+
+#include "ops/cuda/ternary.h"
+
+/* y[m,n] = residual[m,n] + s[m] g[n] sum; s NULL: 1. */
+typedef struct bb_cuda_store_y {
+    float *y;
+    const float *residual, *s;
+    bb_cuda_scales g;
+    int64_t N;
+
+    __device__ void operator()(int64_t m, int64_t n, float sum) const {
+        int64_t i = m * N + n;
+        float product = (s ? s[m] * g.at(n) : g.at(n)) * sum;
+        y[i] = residual ? residual[i] + product : product;
+    }
+    __device__ void operator()(int64_t m, int64_t n, int sum) const { (*this)(m, n, (float)sum); }
+} bb_cuda_store_y;
+
+/* dx[m,k] = s[m] sum; s NULL: 1. */
+typedef struct bb_cuda_store_dx {
+    bb_bf16 *dx;
+    const float *s;
+    int64_t K;
+
+    __device__ void operator()(int64_t m, int64_t k, float sum) const {
+        dx[m * K + k] = bb_bf16_from_f32(s ? s[m] * sum : sum);
+    }
+    __device__ void operator()(int64_t m, int64_t k, int sum) const { (*this)(m, k, (float)sum); }
+} bb_cuda_store_dx;
+
+#endif

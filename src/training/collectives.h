@@ -1,0 +1,37 @@
+// SPDX-License-Identifier: MIT
+/* Exchanges of ranges between ranks (bb_dist_engine's start and wait) where the ranges are in a device's memory.
+ *
+ * Where that is the host's, the engine works on it. Otherwise a range goes through host memory: it is copied out when it is
+ * started, exchanged by the engine while the device computes, and copied back at the wait. Sums are the engine's in each case, so
+ * that they have the same bits. */
+#ifndef BB_TRAINING_COLLECTIVES_H
+#define BB_TRAINING_COLLECTIVES_H
+
+#include "dist/dist.h"
+#include "ops/ops.h"
+
+/* Ranges on their way through host memory. */
+enum { BB_COLLECTIVES_STAGED = 8 };
+
+typedef struct bb_staged_range {
+    bb_dist_kind kind;
+    bb_dist_range range; /* x: device */
+} bb_staged_range;
+
+typedef struct bb_collectives {
+    bb_device *device;
+    bb_dist *dist;
+    unsigned char *staging; /* (BB_COLLECTIVES_STAGED, range_bytes) host; NULL where it is not needed */
+    size_t range_bytes;
+    bb_staged_range staged[BB_COLLECTIVES_STAGED];
+    int count; /* of them */
+} bb_collectives;
+
+/* range_bytes: of the longest range. device and dist must outlive it. */
+bb_status bb_collectives_open(bb_device *device, bb_dist *dist, size_t range_bytes, bb_collectives *out, bb_error *err);
+void bb_collectives_close(bb_collectives *c);
+/* As the engine's entries. Before start, the caller has waited for the range's values (bb_ops.sync). */
+bb_status bb_collectives_start(bb_collectives *c, bb_dist_kind kind, bb_dist_range range, bb_error *err);
+bb_status bb_collectives_wait(bb_collectives *c, bb_error *err);
+
+#endif
