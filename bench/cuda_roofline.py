@@ -3,7 +3,9 @@
 """What the cuda backend's operations could take at best on a card: bytes moved and operations executed by the kernels as they are,
 over a card's peaks; and what ptxas says of the kernels. Nothing is measured.
 
-usage: bench/cuda_roofline.py [PTXAS_REPORT]   (build/tests/cuda/ptxas.txt, which test cuda_compile leaves)"""
+usage: bench/cuda_roofline.py [REPORTS]   (build/tests/cuda/ptxas, which the tests cuda_compile_* fill)"""
+import glob
+import os
 import re
 import subprocess
 import sys
@@ -26,11 +28,12 @@ def products(kind, operand_bytes, result):
 
 
 def attention(forward):
-    """Causal tiles only. Scores are computed for each 128 elements of a head, in the backward pass for each 64, and twice."""
+    """Causal tiles only. Scores are computed for each 128 elements of a head, in the backward pass for each 64, and twice. The forward pass
+    reads f32, and is in bf16 where a backward pass follows."""
     tiles = T // TILE * (T // TILE + 1) / 2
     score, part, parts = 2 * TILE * TILE * D, 2 * TILE * TILE * TILE, D // TILE
     if forward:
-        return "f32", H * tiles * (-(-D // 128) * score + parts * part), 4 * 4 * T * C
+        return "bf16", H * tiles * (-(-D // 128) * score + parts * part), (4 * 4 + 2) * T * C
     return "bf16", H * tiles * parts * (2 * 2 * score + 3 * part), 2 * 9 * T * C
 
 
@@ -66,7 +69,7 @@ def operations():
 def kernels(path):
     """Registers and shared memory of the kernels with products, and the blocks that a processor of 9.0 holds."""
     names = {}
-    lines = [line for line in open(path) if "'sm_90a'" in line]
+    lines = [line for name in sorted(glob.glob(os.path.join(path, "*.txt"))) for line in open(name) if "'sm_90a'" in line]
     mangled = "\n".join(line.split()[1] for line in lines)
     demangled = subprocess.run(["c++filt"], input=mangled, capture_output=True, text=True, check=True).stdout.split("\n")
     for line, name in zip(lines, demangled):
@@ -74,12 +77,14 @@ def kernels(path):
         shared = int(m[1]) if (m := re.search(r"(\d+) bytes smem", line)) else 0
         name = re.sub(r"^void ", "", name.split("(")[0]).replace("bb_cuda_", "").replace("signed char", "int8")
         names[name] = (line.split()[0], registers, shared, int(line.split()[-1]))
-    threads_of = {"product": 128, "key_gradients": 128, "query_gradients": 128, "multiply_few": 128, "attend": 128}
-    dynamic = {"key_gradients": 80 << 10, "query_gradients": 80 << 10}
+    threads_of = {"product": 128, "key_gradients": 128, "query_gradients": 128, "multiply_few": 128, "attend": 128,
+                  "attention_forward_bf16": 128}
+    dynamic = {"key_gradients": 80 << 10, "query_gradients": 80 << 10, "attention_forward_bf16": 62464}
     print("| kernel | registers | shared, bytes | spilled, bytes | blocks, warps a processor |\n|---|---|---|---|---|")
     for name, (_, registers, shared, spilled) in sorted(names.items()):
         base = name.split("<")[0]
-        if base not in threads_of and base not in ("product_f32", "attention_forward", "rmsnorm_forward", "swiglu_forward", "adamw8bit_step"):
+        if base not in threads_of and base not in ("product_f32", "attention_forward", "rmsnorm_forward", "swiglu_forward", "adamw8bit_step", "tree_sum",
+                                                "finish", "unpack_transposed"):
             continue
         threads, shared = threads_of.get(base, 256), shared + dynamic.get(base, 0)
         warps = threads // 32

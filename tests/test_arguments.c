@@ -98,6 +98,9 @@ static void device_calls_refuse_bad_arguments(void **state) {
     bb_device_memory(NULL, &total, &available);
     assert_true(total == 0 && available == 0);
     bb_device_memory(f.device, NULL, NULL);
+    bb_host_memory_bytes(NULL, NULL);
+    bb_host_memory_bytes(&total, &available);
+    assert_true(available <= total);
     bb_device_close(NULL);
     assert_null(bb_device_known(-1, NULL));
     assert_string_equal(bb_device_known(0, NULL), "cpu");
@@ -108,7 +111,12 @@ static void device_calls_refuse_bad_arguments(void **state) {
 static void dist_calls_refuse_bad_arguments(void **state) {
     (void)state;
     bb_dist *out;
+    bb_device *device = f.device;
     uint64_t value;
+    REFUSED("dist is NULL", bb_device_open_for_rank("ref", 1, NULL, &device, E));
+    assert_null(device);
+    REFUSED("out is NULL", bb_device_open_for_rank("ref", 1, f.dist, NULL, E));
+    REFUSED("no device is named", bb_device_open_for_rank("such", 1, f.dist, &device, E));
     REFUSED("engine is NULL", bb_dist_open(NULL, &out, E));
     REFUSED("out is NULL", bb_dist_open("single", NULL, E));
     REFUSED("dist is NULL", bb_dist_agree(NULL, BB_OK, E));

@@ -2,7 +2,8 @@
 /* Attention, cpu against ref. Where the bounds come from: scores are f32 sums, so e^score is off by SCORE in parts, and so is
  * the output; in the backward pass probabilities and their gradients are rounded to bf16 before they meet v, do, q and k, and
  * results are stored in bf16. Levels with VNNI, but not AMX, round both passes' sides to int8 as ops.h says, those with AVX2 to more
- * steps: each bound counts half a step of what is rounded, and nothing of what is a whole number of steps, as all that is ternary is. */
+ * steps: each bound counts half a step of what is rounded, and nothing of what is a whole number of steps,as all that is ternary is.
+ * cuda rounds the forward pass's sides to bf16. */
 #include "core/math.h"
 #include "ops_compare.h"
 
@@ -43,11 +44,16 @@ static float *ternary(ops_session *s, int64_t n, double scale) {
 }
 
 static double code_steps(void) { return attention_steps(ops_tested[0]); }
-static bool rounds(void) { return code_steps() > 0; }
+/* Where a backward pass follows, cuda rounds q, k, v and probabilities to bf16. */
+static bool in_bf16(void) { return strcmp(bb_device_name(ops_tested[0]), "cuda") == 0; }
+static bool rounds(void) { return code_steps() > 0 || in_bf16(); }
 static double weight_steps(void) { return code_steps() == 127 ? 255 : code_steps(); }
 
+/* What rounding to so many steps up to `most` may be off by; 0 steps: it does not round so. */
+static double half_step(double most, double steps) { return steps > 0 ? most / (2 * steps) : 0; }
+
 /* What rounding is off by at random, as a part of most elements: the largest is three times as large as most at the most. */
-static double random_step(void) { return rounds() ? 3 / code_steps() / sqrt(12) : 0; }
+static double random_step(void) { return in_bf16() ? U_BF16 : rounds() ? 3 / code_steps() / sqrt(12) : 0; }
 
 enum { VALUE_RUN = 256, KEY_RUN = 128, QUERY_RUN = 256 }; /* rows that share a column's step */
 
@@ -55,6 +61,7 @@ enum { VALUE_RUN = 256, KEY_RUN = 128, QUERY_RUN = 256 }; /* rows that share a c
  * to first. */
 static double off_by(const float *of, int64_t n, int64_t apart, double x) {
     double largest = 0;
+    if (in_bf16()) return U_BF16 * fabs(x);
     if (!rounds()) return 0;
     for (int64_t i = 0; i < n; i++) largest = fmax(largest, fabs((double)of[i * apart]));
     double code = x / largest * code_steps();
@@ -137,7 +144,9 @@ static row row_for(ops_session *s, const bb_attention *a) {
 static double rounded_output(const inputs *in, const row *r, const roundings *v, int64_t e) {
     const bb_attention *a = &in->a;
     double sum = 0;
-    for (int64_t first = 0; first < r->seen && rounds(); first += VALUE_RUN) {
+    for (int64_t j = 0; j < r->seen && in_bf16(); j++)
+        sum += r->p[j] * (U_BF16 * fabs((double)in->v[r->kv + j * a->kv_stride + e]) + v->column[j * a->D + e]);
+    for (int64_t first = 0; first < r->seen && code_steps() > 0; first += VALUE_RUN) {
         double most = 0, size = 0;
         for (int64_t j = first; j < r->seen && j < first + VALUE_RUN; j++) {
             most = fmax(most, r->p[j]);
@@ -268,9 +277,9 @@ static void backward_bounds(ops_session *s, const inputs *in, double *dq, double
         for (int64_t t = 0; t < a->Tq; t++)
             for (int64_t j = 0; j < t + 1 + a->Tk - a->Tq; j++) {
                 int64_t at = t * a->Tk + j, key = t / QUERY_RUN * a->Tk + j, query = t * (a->Tk / KEY_RUN + 1) + j / KEY_RUN;
-                double off_p = x.off_p[at] + x.p_most[key] / (2 * weight_steps()),
-                       off_key = x.off_ds[at] + x.ds_most[key] / (2 * code_steps()),
-                       off_query = x.off_ds[at] + x.ds_row_most[query] / (2 * code_steps());
+                double off_p = x.off_p[at] + half_step(x.p_most[key], weight_steps()),
+                       off_key = x.off_ds[at] + half_step(x.ds_most[key], code_steps()),
+                       off_query = x.off_ds[at] + half_step(x.ds_row_most[query], code_steps());
                 for (int64_t e = 0; e < a->D; e++) {
                     double *to_q = dq + q_at + t * a->q_stride + e, *to_k = dk + kv + j * a->kv_stride + e;
                     dv[kv + j * a->kv_stride + e] += off_p * fabs((double)in->d_o[o_at + t * a->o_stride + e]) +

@@ -42,6 +42,8 @@ typedef struct bb_dist_engine {
     bb_status (*start)(bb_dist *d, bb_dist_kind kind, bb_dist_range range, bb_error *err);
     /* Waits for everything that was started. */
     bb_status (*wait)(bb_dist *d, bb_error *err);
+    /* Waits for what the engine has no part in: polls done() until it is true, or a process is lost. */
+    bb_status (*wait_until)(bb_dist *d, bool (*done)(void *user), void *user, bb_error *err);
     /* Bytes of buffers that ranges of up to `elements` need. */
     size_t (*buffer_bytes)(int size, int64_t elements);
 } bb_dist_engine;

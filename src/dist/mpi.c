@@ -36,6 +36,22 @@ static bb_status wait_request(bb_mpi *m, MPI_Request *request, bb_error *err) {
     return bb_mpi_wait(m, request_done, request, err);
 }
 
+typedef struct outside {
+    bool (*done)(void *user);
+    void *user;
+} outside;
+
+static bool outside_done(bb_mpi *m, void *user) {
+    const outside *o = user;
+    (void)m;
+    return o->done(o->user);
+}
+
+static bb_status mpi_wait_until(bb_dist *d, bool (*done)(void *user), void *user, bb_error *err) {
+    outside o = {done, user};
+    return bb_mpi_wait(mpi_of(d), outside_done, &o, err);
+}
+
 /* ---- blocking exchanges ---------------------------------------------------------------------------------------------- */
 
 static bb_status mpi_all_gather(bb_dist *d, const void *mine, void *all, size_t bytes, bb_error *err) {
@@ -144,6 +160,7 @@ static const bb_dist_engine engine = {.name = "mpi",
                                       .transfer = mpi_transfer,
                                       .start = bb_mpi_start,
                                       .wait = bb_mpi_wait_ranges,
+                                      .wait_until = mpi_wait_until,
                                       .buffer_bytes = mpi_buffer_bytes};
 
 /* Ranks of one host with the same affinity mask divide its processors. Also sets what the ranks of this host are. */

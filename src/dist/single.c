@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT
 /* One process: sums are its own data, nothing is sent. */
+#include <sched.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -45,6 +46,12 @@ static bb_status single_wait(bb_dist *d, bb_error *err) {
     return BB_OK;
 }
 
+static bb_status single_wait_until(bb_dist *d, bool (*done)(void *user), void *user, bb_error *err) {
+    (void)d, (void)err;
+    while (!done(user)) sched_yield();
+    return BB_OK;
+}
+
 static size_t single_buffer_bytes(int size, int64_t elements) {
     (void)size, (void)elements;
     return 0;
@@ -59,6 +66,7 @@ static const bb_dist_engine single = {.name = "single",
                                       .transfer = single_transfer,
                                       .start = single_start,
                                       .wait = single_wait,
+                                      .wait_until = single_wait_until,
                                       .buffer_bytes = single_buffer_bytes};
 
 bb_status bb_dist_open_single(bb_dist **out, bb_error *err) {

@@ -4,7 +4,7 @@
  * Values between two operations are f32 or integers. An error d before a quantizer of scale s flips a code with probability
  * d/s, so it costs sqrt(d s), not d: bf16 for q, k, v, attention's output or the gates changed the logits by 1%. With f32, all
  * backends give the same logits to 3e-7, and decoding with a cache equals the full pass up to the order of sums. The exception
- * is attention when a backward pass follows, which is in int8 on some processors. To keep f32 cheap, each half of a block
+ * is attention when a backward pass follows, which is in int8 on some processors, and in bf16 on cards. To keep f32 cheap, each half of a block
  * processes forward_rows rows at a time, so that wide rows are read while they are in the caches. */
 #include "model/forward.h"
 
@@ -12,6 +12,7 @@
 #include <string.h>
 
 #include "model/block.h"
+#include "ops/optional.h"
 
 static bb_block_shape shape_of(const bb_model *m, int64_t B, int64_t T) {
     const bb_config *c = &m->config;
@@ -91,7 +92,6 @@ static void backward(bb_model *m, const bb_block_shape *s) {
     void *dh = w->scratch.d_narrow;
 
     if (!s->add_gradients) zero_small_gradients(m);
-    m->gradients_empty = false;
     ops->head_backward(m->device, dh, d_embedding, w->logits, w->h, embedding(m), M, V, C);
     ops->zero(m->device, w->dx, (size_t)(M * C) * sizeof(float));
     ops->rmsnorm_backward(m->device, w->dx, m->grads + norm_f(m)->offset, dh, w->block_x[L], m->params + norm_f(m)->offset,
@@ -122,6 +122,19 @@ static void find_ngrams(bb_model *m, int64_t row, const uint8_t *text, int64_t b
     m->device->ops->copy_in(m->device, w->ngram_index + at, w->host_ngram_index + at, (size_t)count * sizeof *w->ngram_index);
 }
 
+/* ---- passes that a backend may record (ops/optional.h) ------------------------------------------------------------------- */
+
+typedef enum pass_kind { FORWARD = 1, BACKWARD, CACHED } pass_kind;
+
+/* What operations of a pass are given, but for positions. */
+static uint64_t pass_key(const bb_model *m, pass_kind kind, const bb_block_shape *s) {
+    const struct {
+        const void *model, *workspace, *grads;
+        int64_t kind, B, T, training, add_gradients;
+    } of = {m, m->ws.memory, m->grads, kind, s->B, s->T, s->training, s->add_gradients};
+    return bb_pass_key(0, &of, sizeof of);
+}
+
 /* Computes the logits of batch x in ws.logits; with y, *loss is the mean negative log likelihood. */
 static bb_status forward(bb_model *m, const bb_block_shape *s, const uint8_t *x, const uint8_t *y, double *loss,
                          bb_error *err) {
@@ -130,11 +143,15 @@ static bb_status forward(bb_model *m, const bb_block_shape *s, const uint8_t *x,
     int64_t M = s->B * s->T;
     ops->copy_in(m->device, w->x, x, (size_t)M);
     for (int64_t b = 0; b < s->B; b++) find_ngrams(m, b * s->T, x + b * s->T, 0, s->T);
-    blocks_forward(m, s, NULL, 0);
-    head(m, M);
+    if (y) ops->copy_in(m->device, w->y, y, (size_t)M);
+    bb_model_prepare(m);
+    if (!bb_pass_begin(m->device, bb_pass_key(pass_key(m, FORWARD, s), y ? "y" : "", 1), NULL, 0)) {
+        blocks_forward(m, s, NULL, 0);
+        head(m, M);
+        if (y) ops->loss_forward(m->device, w->nll, w->logits, w->y, M, m->config.vocab_size);
+        bb_pass_end(m->device);
+    }
     if (!y) return BB_OK;
-    ops->copy_in(m->device, w->y, y, (size_t)M);
-    ops->loss_forward(m->device, w->nll, w->logits, w->y, M, m->config.vocab_size);
     ops->copy_out(m->device, w->host_nll, w->nll, (size_t)M * sizeof(float));
     BB_TRY(ops->sync(m->device, err));
     double sum = 0;
@@ -175,9 +192,15 @@ bb_status bb_model_loss_backward(bb_model *m, const bb_train_batch *batch, doubl
     BB_TRY(forward(m, &s, batch->x, batch->y, loss, err));
     if (!isfinite(*loss)) return BB_OK;
     int64_t M = s.B * s.T;
-    m->device->ops->loss_backward(m->device, m->ws.logits, m->ws.logits, m->ws.y, (float)(scale / (double)M), M,
-                                  m->config.vocab_size);
-    backward(m, &s);
+    float factor = (float)(scale / (double)M);
+    /* What is called in between may wait, so that such a pass is none. */
+    bool whole = !m->on_gradients;
+    if (!whole || !bb_pass_begin(m->device, bb_pass_key(pass_key(m, BACKWARD, &s), &factor, sizeof factor), NULL, 0)) {
+        m->device->ops->loss_backward(m->device, m->ws.logits, m->ws.logits, m->ws.y, factor, M, m->config.vocab_size);
+        backward(m, &s);
+        if (whole) bb_pass_end(m->device);
+    }
+    m->gradients_empty = false;
     return m->device->ops->sync(m->device, err);
 }
 
@@ -195,27 +218,27 @@ static int64_t gather_wanted(bb_model *m, const bb_cached_rows *parts, int64_t c
     return found;
 }
 
-/* Runs the rows of all parts through the blocks. ws.logits and ws.h then hold the rows that are wanted, in order: ws.h through a
- * norm, ws.logits only with `logits`. The head takes few rows at a time, so that no row depends on how many there are. */
-static void cached_pass(bb_model *m, const bb_cached_rows *parts, int64_t count, int64_t rows, bool logits) {
+static uint64_t cached_key(const bb_model *m, const bb_block_shape *s, const bb_cached_rows *parts, int64_t count,
+                           bool logits) {
+    uint64_t key = pass_key(m, CACHED, s);
+    for (int64_t i = 0; i < count; i++) {
+        const bb_kv *kv = &parts[i].cache->kv;
+        const struct {
+            const void *data;
+            int64_t type, capacity, rows, wanted, logits;
+        } of = {kv->data, (int64_t)kv->type, kv->capacity, parts[i].rows, parts[i].wanted, logits};
+        key = bb_pass_key(key, &of, sizeof of);
+    }
+    return key;
+}
+
+/* Of what is in ws.x: see cached_pass. */
+static void cached_operations(bb_model *m, const bb_block_shape *s, const bb_cached_rows *parts,
+                              const bb_kv_sequence *sequences, int64_t count, bool logits) {
     const bb_ops *ops = m->device->ops;
     bb_workspace *w = &m->ws;
-    bb_block_shape s = shape_of(m, 1, rows);
-    bb_kv_sequence sequences[BB_CACHED_PARTS];
-    sequences[0].rows = 0; /* gcc does not see that count >= 1 */
-    int64_t C = m->config.d_model, V = m->config.vocab_size, row = 0;
-    for (int64_t i = 0; i < count; i++) {
-        ops->copy_in(m->device, w->x + row, parts[i].bytes, (size_t)parts[i].rows);
-        bb_kv_cache *cache = parts[i].cache;
-        if (cache->text) {
-            memcpy(cache->text + cache->length, parts[i].bytes, (size_t)parts[i].rows);
-            find_ngrams(m, row, cache->text + cache->length, cache->length, parts[i].rows);
-        }
-        sequences[i] = (bb_kv_sequence){.kv = &parts[i].cache->kv, .length = parts[i].cache->length, .rows = parts[i].rows};
-        row += parts[i].rows;
-    }
-    blocks_forward(m, &s, sequences, count);
-    for (int64_t i = 0; i < count; i++) parts[i].cache->length += parts[i].rows;
+    int64_t C = m->config.d_model, V = m->config.vocab_size;
+    blocks_forward(m, s, sequences, count);
     int64_t wanted = gather_wanted(m, parts, count);
     if (wanted == 0) return;
     bb_rows h = {.data = w->h, .scale = NULL, .dtype = BB_F32};
@@ -224,6 +247,35 @@ static void cached_pass(bb_model *m, const bb_cached_rows *parts, int64_t count,
     for (int64_t at = 0; at < wanted && logits; at += BB_SMALL_BATCH_ROWS)
         ops->head_forward(m->device, w->logits + at * V, w->h + at * C, embedding(m), bb_min(wanted - at, BB_SMALL_BATCH_ROWS),
                           V, C);
+}
+
+/* Runs the rows of all parts through the blocks. ws.logits and ws.h then hold the rows that are wanted, in order: ws.h through a
+ * norm, ws.logits only with `logits`. The head takes few rows at a time, so that no row depends on how many there are. */
+static void cached_pass(bb_model *m, const bb_cached_rows *parts, int64_t count, int64_t rows, bool logits) {
+    bb_workspace *w = &m->ws;
+    bb_block_shape s = shape_of(m, 1, rows);
+    bb_kv_sequence sequences[BB_CACHED_PARTS];
+    int64_t positions[BB_PASS_POSITIONS], row = 0;
+    sequences[0].rows = 0; /* gcc does not see that count >= 1 */
+    for (int64_t i = 0; i < count; i++) {
+        m->device->ops->copy_in(m->device, w->x + row, parts[i].bytes, (size_t)parts[i].rows);
+        bb_kv_cache *cache = parts[i].cache;
+        if (cache->text) {
+            memcpy(cache->text + cache->length, parts[i].bytes, (size_t)parts[i].rows);
+            find_ngrams(m, row, cache->text + cache->length, cache->length, parts[i].rows);
+        }
+        sequences[i] = (bb_kv_sequence){.kv = &parts[i].cache->kv, .length = parts[i].cache->length, .rows = parts[i].rows};
+        if (i < BB_PASS_POSITIONS) positions[i] = parts[i].cache->length;
+        row += parts[i].rows;
+    }
+    bb_model_prepare(m);
+    /* Long ones are no two the same, and not bound by what it takes to start them. */
+    bool repeats = count <= BB_PASS_POSITIONS && rows <= count * BB_SMALL_BATCH_ROWS;
+    if (!repeats || !bb_pass_begin(m->device, cached_key(m, &s, parts, count, logits), positions, (int)count)) {
+        cached_operations(m, &s, parts, sequences, count, logits);
+        if (repeats) bb_pass_end(m->device);
+    }
+    for (int64_t i = 0; i < count; i++) parts[i].cache->length += parts[i].rows;
 }
 
 static bb_status check_fits(const bb_kv_cache *cache, int64_t rows, bb_error *err) {

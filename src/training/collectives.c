@@ -6,6 +6,8 @@
 bb_status bb_collectives_open(bb_device *device, bb_dist *dist, size_t range_bytes, bb_collectives *out, bb_error *err) {
     *out = (bb_collectives){.device = device, .dist = dist, .range_bytes = range_bytes};
     if (dist->size == 1 || device->ops->host_memory) return BB_OK;
+    BB_TRY(bb_peer_group_open(device, dist, &out->peers, err));
+    if (out->peers.ops) return BB_OK;
     out->staging = malloc(BB_COLLECTIVES_STAGED * range_bytes);
     if (out->staging) return BB_OK;
     return bb_fail(err, BB_ERR_MEMORY, "no host memory for what ranks exchange: %.1f MB",
@@ -13,6 +15,7 @@ bb_status bb_collectives_open(bb_device *device, bb_dist *dist, size_t range_byt
 }
 
 void bb_collectives_close(bb_collectives *c) {
+    bb_peer_group_close(&c->peers);
     free(c->staging);
     *c = (bb_collectives){0};
 }
@@ -75,9 +78,11 @@ static bb_status start_staged(bb_collectives *c, bb_dist_kind kind, bb_dist_rang
 }
 
 bb_status bb_collectives_start(bb_collectives *c, bb_dist_kind kind, bb_dist_range range, bb_error *err) {
+    if (c->peers.ops) return bb_peer_group_start(&c->peers, kind, range, err);
     return c->staging ? start_staged(c, kind, range, err) : c->dist->engine->start(c->dist, kind, range, err);
 }
 
 bb_status bb_collectives_wait(bb_collectives *c, bb_error *err) {
+    if (c->peers.ops) return bb_peer_group_wait(&c->peers, err);
     return c->staging ? finish_staged(c, err) : c->dist->engine->wait(c->dist, err);
 }

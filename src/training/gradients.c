@@ -128,7 +128,8 @@ bb_status bb_gradients_micro(bb_gradients *g, const bb_train_batch *batch, doubl
     bb_model *model = g->model;
     int done = ++g->micro;
     bool last = done == g->micros;
-    model->on_gradients = last ? gradients_final : NULL;
+    /* one process that has nothing to add does without, so that the backward pass is one that a backend may record */
+    model->on_gradients = last && (g->dist->size > 1 || g->levels > 0) ? gradients_final : NULL;
     model->on_gradients_user = g;
     bb_status status = bb_model_loss_backward(model, batch, scale, loss, err);
     model->on_gradients = NULL;

@@ -27,7 +27,9 @@ static bb_status check_exclusive(bb_dist *dist, const bb_device *device, bb_erro
 }
 
 bb_status bb_device_open_for_rank(const char *name, int threads, bb_dist *dist, bb_device **out, bb_error *err) {
-    BB_REQUIRE("dist, out", dist, out);
+    BB_REQUIRE("out", out);
+    *out = NULL;
+    BB_REQUIRE("dist", dist);
     char numbered[48];
     int count = bb_device_count(name), index = count > 0 ? dist->local_rank % count : 0;
     if (count > 1 && snprintf(numbered, sizeof numbered, "%s:%d", name, index) < (int)sizeof numbered) name = numbered;

@@ -52,3 +52,25 @@ expect 0 "$bitbyte" eval whole-muon held_out.txt --seq_len 24 --device cuda --th
 complains "--threads"
 if "$ordinary" eval whole-muon held_out.txt --device cuda >out 2>err; then fail "a card where there is none"; fi
 grep -qE "no CUDA|nvidia-smi" err || fail "does not say how to get it: $(cat err)"
+
+# ---- what a machine may be like, and what may become of it
+EMULATION_FAULT=no_driver expect 1 "$bitbyte" eval whole-muon held_out.txt --device cuda
+complains "NVIDIA's driver is missing: install driver 580 or later"
+EMULATION_FAULT=old_driver expect 1 "$bitbyte" eval whole-muon held_out.txt --device cuda
+complains "NVIDIA's driver is for CUDA 12.2, and this build needs 13.0"
+EMULATION_FAULT=no_card expect 1 "$bitbyte" eval whole-muon held_out.txt --device cuda
+complains "no card is visible"
+EMULATION_FAULT=busy expect 1 "$bitbyte" eval whole-muon held_out.txt --device cuda
+complains "another process has the card for itself"
+# A card that is lost, or whose memory is bad, in the middle of a step, or while a checkpoint is copied: the one before stands.
+run=(--data text.txt "${shape[@]}" --optim adamw --steps 4 --save_every 2 --device cuda)
+for fault in lost@900::"the card stopped computing, or is gone" ecc@1000:1:"the card's memory has an error that it could not correct" \
+    lost@1200:1:"the card stopped computing, or is gone"; do
+    at=${fault%%:*} says=${fault#*:}
+    EMULATION_LAZY=${says%%:*} EMULATION_FAULT=$at expect 1 "$bitbyte" train --out "broken-$at" "${run[@]}"
+    complains "${says#*:}"
+    complains "the newest checkpoint is of step 2"
+    expect 0 "$bitbyte" info --verify "broken-$at"
+    expect 0 "$bitbyte" train --resume "broken-$at"
+    cmp whole-adamw/step-00000004.safetensors "broken-$at/step-00000004.safetensors" || fail "a run that lost its card differs: $at"
+done

@@ -178,6 +178,56 @@ static void every_operation_runs(void **state) {
     bb_device_close(device);
 }
 
+extern int64_t emulated_graph_launches;
+
+/* A repeated pass is started from its recording, with what changed since: positions, input, weights. Recordings are forgotten when memory
+ * that they may name is freed. */
+static void repeated_passes_are_recorded(void **state) {
+    (void)state;
+    enum { T = 24, STEPS = 6, AGAIN = 3 };
+    static float logits[2][AGAIN][T * 256];
+    static double losses[2][STEPS], norms[2][STEPS];
+    uint8_t x[T + 1];
+    for (int off = 0; off < 2; off++) {
+        setenv("BITBYTE_CUDA_GRAPHS", off ? "off" : "on", 1);
+        bb_device *device = open_cuda("cuda");
+        bb_model *model;
+        bb_optimizer *optimizer;
+        bb_optimizer_options options;
+        bb_optimizer_options_default(&options);
+        assert_ok(bb_model_create(device, &tiny, 5, &model, &test_error));
+        assert_ok(bb_optimizer_create(model, &options, &optimizer, &test_error));
+        int64_t before = emulated_graph_launches;
+        for (int step = 0; step < STEPS; step++) {
+            bool applied;
+            for (int i = 0; i <= T; i++) x[i] = (uint8_t)(i * 37 + step * 11);
+            assert_ok(bb_model_zero_gradients(model, &test_error));
+            assert_ok(bb_model_loss_backward(model, &(bb_train_batch){x, x + 1, 1, T}, 1, &losses[off][step], &test_error));
+            assert_ok(bb_optimizer_step(optimizer, 1e-2, 1, 1, &norms[off][step], &applied, &test_error));
+        }
+        int64_t trained = emulated_graph_launches - before;
+        for (int again = 0; again < AGAIN; again++) {
+            bb_kv_cache cache;
+            assert_ok(bb_kv_cache_open(model, T + again, BB_KV_INT8, &cache, &test_error));
+            for (int i = 0; i < T; i++)
+                assert_ok(bb_model_forward_cached(model, &cache, x + i, 1, true, logits[off][again] + i * 256, &test_error));
+            bb_kv_cache_close(&cache);
+        }
+        int64_t decoded = emulated_graph_launches - before - trained;
+        if (off)
+            assert_true(trained == 0 && decoded == 0);
+        else
+            assert_true(trained >= 2 * (STEPS - 4) && decoded >= AGAIN * (T - 4));
+        bb_optimizer_free(optimizer);
+        bb_model_free(model);
+        bb_device_close(device);
+    }
+    unsetenv("BITBYTE_CUDA_GRAPHS");
+    assert_memory_equal(losses[0], losses[1], sizeof losses[0]);
+    assert_memory_equal(norms[0], norms[1], sizeof norms[0]);
+    assert_memory_equal(logits[0], logits[1], sizeof logits[0]);
+}
+
 static void peaks_are_measured(void **state) {
     (void)state;
     bb_device *device = open_cuda("cuda");
@@ -194,7 +244,7 @@ int main(int argc, char **argv) {
         cmocka_unit_test(cards_are_opened_by_number), cmocka_unit_test(memory_runs_out),
         cmocka_unit_test(failures_are_kept),          cmocka_unit_test(decoding_equals_the_whole),
         cmocka_unit_test(guesses_do_not_change_text), cmocka_unit_test(peaks_are_measured),
-        cmocka_unit_test(every_operation_runs),
+        cmocka_unit_test(every_operation_runs),       cmocka_unit_test(repeated_passes_are_recorded),
     };
     if (argc > 1) cmocka_set_test_filter(argv[1]);
     return cmocka_run_group_tests(tests, NULL, NULL);

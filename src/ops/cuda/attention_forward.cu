@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-/* Attention's forward pass in f32 (arXiv:2205.14135): a block for 64 queries of a head and PARTS times 64 elements of the
+/* Attention's forward pass in f32 where no backward pass follows (arXiv:2205.14135): a block for 64 queries of a head and PARTS times 64 elements of the
  * output, tiles of 64 keys with the softmax as it goes. Tiles that no query of the block sees are skipped. A head of more than
  * 128 elements has its scores computed once for each 128. */
 #include "ops/cuda/attention.h"
@@ -30,8 +30,8 @@ __device__ static inline float row_sum(float x) {
 
 template <int PARTS>
 static __global__ void __launch_bounds__(THREADS, PARTS == 1 ? 2 : 1)
-    attention_forward(float *__restrict__ o, bb_bf16 *__restrict__ kept, float *__restrict__ lse, const float *__restrict__ q,
-                      const float *__restrict__ k, const float *__restrict__ v, bb_attention a, float scale) {
+    attention_forward(float *__restrict__ o, const float *__restrict__ q, const float *__restrict__ k,
+                      const float *__restrict__ v, bb_attention a, float scale) {
     SHARED(float, qs, [DEPTH][PITCH]);
     SHARED(float, ks, [DEPTH][PITCH]);
     SHARED(float, ps, [TILE][PITCH]); /* [key][query] */
@@ -90,14 +90,12 @@ static __global__ void __launch_bounds__(THREADS, PARTS == 1 ? 2 : 1)
         int64_t t = q0 + row + i;
         float total = row_sum(sum[i]);
         if (t >= a.Tq) continue;
-        if (lse && e0 == 0 && column == 0) lse[(block.b * a.H + block.h) * a.Tq + t] = max[i] + logf(total);
         BB_CUDA_UNROLL
         for (int part = 0; part < PARTS; part++)
             for (int j = 0; j < EACH; j++) {
                 int64_t e = e0 + part * TILE + column + j, at = bb_cuda_o_at(a, block) + t * a.o_stride + e;
                 if (e >= a.D) continue;
                 o[at] = out[part][i][j] / total;
-                if (kept) kept[at] = bb_bf16_from_f32(o[at]);
             }
     }
 }
@@ -105,11 +103,15 @@ static __global__ void __launch_bounds__(THREADS, PARTS == 1 ? 2 : 1)
 void bb_cuda_attention_forward(bb_device *dev, float *o, void *kept, float *lse, const float *q, const float *k, const float *v,
                                const bb_attention *a) {
     bb_cuda_enter(dev);
+    if (lse) {
+        bb_cuda_attention_forward_bf16(dev, o, kept, lse, bb_cuda_qkv{q, k, v}, a);
+        return;
+    }
     bool wide = a->D > TILE;
     dim3 grid((unsigned)(a->B * a->H * bb_ceil_div(a->Tq, TILE)), 1, (unsigned)bb_ceil_div(a->D, wide ? 2 * TILE : TILE));
     float scale = (float)(1.0 / sqrt((double)a->D));
     if (wide)
-        BB_CUDA_LAUNCH(dev, attention_forward<2>, grid, THREADS, 0, o, (bb_bf16 *)kept, lse, q, k, v, *a, scale);
+        BB_CUDA_LAUNCH(dev, attention_forward<2>, grid, THREADS, 0, o, q, k, v, *a, scale);
     else
-        BB_CUDA_LAUNCH(dev, attention_forward<1>, grid, THREADS, 0, o, (bb_bf16 *)kept, lse, q, k, v, *a, scale);
+        BB_CUDA_LAUNCH(dev, attention_forward<1>, grid, THREADS, 0, o, q, k, v, *a, scale);
 }

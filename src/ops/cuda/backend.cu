@@ -19,6 +19,10 @@ enum { LEAST_MAJOR = 8 };
 
 static void close_device(bb_device *dev) {
     bb_cuda *cuda = bb_cuda_enter(dev);
+    cuda->forget_passes(cuda);
+    if (cuda->positions) (void)cudaFree(cuda->positions);
+    if (cuda->pinned) (void)cudaFreeHost(cuda->pinned);
+    bb_cuda_peers_close(cuda);
     bb_cuda_blas_close(cuda->blas);
     if (cuda->scratch) (void)cudaFree(cuda->scratch);
     if (cuda->base.ops) (void)cudaStreamDestroy(cuda->stream);
@@ -31,6 +35,7 @@ static bb_status sync_device(bb_device *dev, bb_error *err) {
     bb_cuda_check(dev, cudaStreamSynchronize(cuda->stream), "the work before");
     bb_error failure = cuda->failure;
     cuda->failure.code = BB_OK;
+    cuda->pinned_used = 0;
     return failure.code == BB_OK ? BB_OK : bb_fail(err, failure.code, "%s", failure.message);
 }
 
@@ -50,11 +55,18 @@ static void release(bb_device *dev, void *p, size_t bytes) {
     bb_cuda *cuda = bb_cuda_enter(dev);
     if (!p) return;
     bb_cuda_check(dev, cudaStreamSynchronize(cuda->stream), "cudaStreamSynchronize");
+    cuda->forget_passes(cuda);
     bb_cuda_check(dev, cudaFree(p), "cudaFree");
 }
 
+/* What is short goes through pinned memory, and is not waited for. */
 static void copy_in(bb_device *dev, void *dst, const void *host, size_t bytes) {
     bb_cuda *cuda = bb_cuda_enter(dev);
+    const void *pinned = bb_cuda_pin(dev, host, bytes);
+    if (pinned) {
+        bb_cuda_check(dev, cudaMemcpyAsync(dst, pinned, bytes, cudaMemcpyHostToDevice, cuda->stream), "a copy to the card");
+        return;
+    }
     bb_cuda_check(dev, cudaMemcpyAsync(dst, host, bytes, cudaMemcpyHostToDevice, cuda->stream), "a copy to the card");
     bb_cuda_check(dev, cudaStreamSynchronize(cuda->stream), "a copy to the card");
 }
@@ -118,7 +130,15 @@ static size_t scratch_bytes(bb_device *dev, const bb_attention *a, int64_t C, in
     return gradient > most ? gradient : most;
 }
 
-static bb_ops make_ops(void) {
+static bb_optional_ops make_optional(void) {
+    bb_optional_ops o = {};
+    o.pass_begin = bb_cuda_pass_begin;
+    o.pass_end = bb_cuda_pass_end;
+    bb_cuda_peers_entries(&o);
+    return o;
+}
+
+static bb_ops make_ops(const bb_optional_ops *optional) {
     bb_ops o = {};
     o.name = "cuda";
     o.act_dtype = BB_BF16;
@@ -177,17 +197,27 @@ static bb_ops make_ops(void) {
     o.adamw8bit_step = bb_cuda_adamw8bit_step;
     o.muon_step = bb_cuda_muon_step;
     o.muon_scratch = bb_cuda_muon_scratch;
+    o.optional = optional;
     return o;
+}
+
+/* CUDA's versions are 1000 times the major one and 10 times the minor one. */
+static const char *driver_too_old(void) {
+    static char text[160];
+    int driver = 0, runtime = 0;
+    (void)cudaDriverGetVersion(&driver);
+    (void)cudaRuntimeGetVersion(&runtime);
+    if (driver == 0) return "NVIDIA's driver is missing: install driver 580 or later, and see that nvidia-smi lists a card";
+    snprintf(text, sizeof text, "NVIDIA's driver is for CUDA %d.%d, and this build needs %d.%d: install driver 580 or later",
+             driver / 1000, driver % 1000 / 10, runtime / 1000, runtime % 1000 / 10);
+    return text;
 }
 
 extern "C" const char *bb_device_cuda_unavailable(void) {
     int count = 0;
     cudaError_t error = cudaGetDeviceCount(&count);
     (void)cudaGetLastError();
-    if (error == cudaErrorInsufficientDriver)
-        return "NVIDIA's driver is missing, or older than this build's CUDA; install driver 580 or later and see that "
-               "nvidia-smi "
-               "lists a card";
+    if (error == cudaErrorInsufficientDriver) return driver_too_old();
     if (error == cudaErrorNoDevice || (error == cudaSuccess && count == 0))
         return "no card is visible; see what nvidia-smi lists, and CUDA_VISIBLE_DEVICES";
     return error == cudaSuccess ? NULL : cudaGetErrorString(error);
@@ -209,7 +239,8 @@ static void describe(bb_cuda *cuda, const cudaDeviceProp *card) {
 }
 
 extern "C" bb_status bb_device_open_cuda(int index, int threads, bb_device **out, bb_error *err) {
-    static const bb_ops ops = make_ops();
+    static const bb_optional_ops optional = make_optional();
+    static const bb_ops ops = make_ops(&optional);
     (void)threads; /* the calling thread only starts kernels */
     *out = NULL;
     int count = 0;
@@ -228,6 +259,7 @@ extern "C" bb_status bb_device_open_cuda(int index, int threads, bb_device **out
         return bb_fail(err, BB_ERR_MEMORY, "out of memory for a cuda device");
     }
     cuda->index = index;
+    cuda->forget_passes = bb_cuda_forget_passes;
     cuda->processors = card.multiProcessorCount;
     cuda->base.threads = 1;
     cuda->base.forward_rows = 8192; /* enough to fill a card; wide rows of more would only take memory */
@@ -236,8 +268,17 @@ extern "C" bb_status bb_device_open_cuda(int index, int threads, bb_device **out
     if (error != cudaSuccess) {
         free(cuda->staging);
         free(cuda);
-        return bb_fail(err, error == cudaErrorMemoryAllocation ? BB_ERR_MEMORY : BB_ERR_UNSUPPORTED, "cuda:%d: %s", index,
-                       cudaGetErrorString(error));
+        char card_name[16];
+        snprintf(card_name, sizeof card_name, "card %d", index);
+        bb_error why;
+        bb_cuda_describe_error(error, card_name, &why);
+        return bb_fail(err, error == cudaErrorMemoryAllocation ? BB_ERR_MEMORY : BB_ERR_UNSUPPORTED, "%s", why.message);
+    }
+    if (cudaHostAlloc(&cuda->pinned, BB_CUDA_PINNED, cudaHostAllocDefault) != cudaSuccess ||
+        cudaMalloc(&cuda->positions, BB_PASS_POSITIONS * sizeof *cuda->positions) != cudaSuccess) {
+        cuda->base.ops = &ops;
+        close_device(&cuda->base);
+        return bb_fail(err, BB_ERR_MEMORY, "cuda:%d: no memory for copies to the card", index);
     }
     describe(cuda, &card);
     for (size_t i = 0; i < sizeof card.uuid.bytes; i++)

@@ -135,6 +135,7 @@ void bb_cuda_swiglu_backward(bb_device *dev, void *d_gate_up, const void *gate_u
 
 typedef struct rope_shape {
     int64_t position0, rows, T, heads, D, width;
+    const int64_t *position; /* of a recorded pass, in place of position0; else NULL */
 } rope_shape;
 
 /* A thread a pair of a head's elements, or an element that is only kept. */
@@ -142,6 +143,7 @@ static __global__ void __launch_bounds__(THREADS)
     rope_forward(float *__restrict__ x, bb_bf16 *__restrict__ kept, const float *__restrict__ cosine,
                  const float *__restrict__ sine, rope_shape s) {
     int64_t half = s.D / 2, pairs = s.heads * half, items = pairs + (kept ? s.width - 2 * pairs : 0);
+    int64_t position0 = s.position ? *s.position : s.position0;
     for (BB_CUDA_GRID_STRIDE(i, s.rows * items)) {
         int64_t row = i / items, item = i % items, first = row * s.width;
         if (item >= pairs) {
@@ -149,7 +151,7 @@ static __global__ void __launch_bounds__(THREADS)
             kept[at] = bb_bf16_from_f32(x[at]);
             continue;
         }
-        int64_t at = first + item / half * s.D + item % half, angle = (s.position0 + row % s.T) * half + item % half;
+        int64_t at = first + item / half * s.D + item % half, angle = (position0 + row % s.T) * half + item % half;
         float c = cosine[angle], sn = sine[angle], a = x[at], b = x[at + half];
         x[at] = a * c - b * sn;
         x[at + half] = b * c + a * sn;
@@ -161,8 +163,9 @@ static __global__ void __launch_bounds__(THREADS)
 
 void bb_cuda_rope_forward(bb_device *dev, float *x, void *kept, const float *cos, const float *sin, int64_t position0,
                           int64_t B, int64_t T, int64_t heads, int64_t D, int64_t width) {
-    bb_cuda_enter(dev);
-    rope_shape s = {position0, B * T, T, heads, D, width};
+    bb_cuda *cuda = bb_cuda_enter(dev);
+    rope_shape s = {position0, B * T, T, heads, D, width, NULL};
+    if (cuda->recorded_positions) s.position = cuda->positions + cuda->rotations++ % cuda->recorded_positions;
     BB_CUDA_LAUNCH(dev, rope_forward, bb_cuda_blocks(dev, B * T * width, THREADS), THREADS, 0, x, (bb_bf16 *)kept, cos, sin, s);
 }
 
@@ -181,7 +184,7 @@ static __global__ void __launch_bounds__(THREADS)
 void bb_cuda_rope_backward(bb_device *dev, void *dx, const float *cos, const float *sin, int64_t B, int64_t T, int64_t heads,
                            int64_t D, int64_t width) {
     bb_cuda_enter(dev);
-    rope_shape s = {0, B * T, T, heads, D, width};
+    rope_shape s = {0, B * T, T, heads, D, width, NULL};
     BB_CUDA_LAUNCH(dev, rope_backward, bb_cuda_blocks(dev, B * T * heads * D / 2, THREADS), THREADS, 0, (bb_bf16 *)dx, cos, sin,
                    s);
 }

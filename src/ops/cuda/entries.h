@@ -5,6 +5,10 @@
 
 #include "ops/cuda/kernel.h"
 
+extern "C" {
+#include "ops/optional.h"
+}
+
 /* peaks.cu */
 void bb_cuda_measure_peaks(bb_device *dev, bb_peaks *out);
 
@@ -57,7 +61,11 @@ void bb_cuda_linear_backward(bb_device *dev, void *dx, float *dw, bool add, cons
 /* Bytes of scratch that the latter takes for M rows of N outputs. */
 size_t bb_cuda_linear_scratch(int64_t M, int64_t N);
 
-/* attention_forward.cu, attention_backward.cu */
+/* attention_forward.cu, in f32; attention_forward_bf16.cu, where a backward pass follows; attention_backward.cu */
+typedef struct bb_cuda_qkv {
+    const float *q, *k, *v;
+} bb_cuda_qkv;
+void bb_cuda_attention_forward_bf16(bb_device *dev, float *o, void *kept, float *lse, bb_cuda_qkv in, const bb_attention *a);
 void bb_cuda_attention_forward(bb_device *dev, float *o, void *kept, float *lse, const float *q, const float *k, const float *v,
                                const bb_attention *a);
 void bb_cuda_attention_backward(bb_device *dev, void *dq, void *dk, void *dv, const void *d_o, const void *q, const void *k,
@@ -79,6 +87,15 @@ void bb_cuda_adamw8bit_init(bb_device *dev, bb_adam8_state s, int64_t n);
 void bb_cuda_adamw8bit_step(bb_device *dev, float *p, const float *g, bb_adam8_state s, int64_t n, const bb_adamw *h);
 /* sums[t] = the sum over tile t of BB_NORM_TILE elements of x^2, or of |x|. sums: (tiles) of the card's memory. */
 void bb_cuda_tile_sums(bb_device *dev, double *sums, const float *x, int64_t n, bool squares);
+
+/* passes.cu */
+bool bb_cuda_pass_begin(bb_device *dev, uint64_t key, const int64_t *positions, int count);
+void bb_cuda_pass_end(bb_device *dev);
+void bb_cuda_forget_passes(struct bb_cuda *cuda);
+
+/* nccl.cu */
+void bb_cuda_peers_entries(bb_optional_ops *o);
+void bb_cuda_peers_close(struct bb_cuda *cuda);
 
 /* muon.cu */
 void bb_cuda_muon_step(bb_device *dev, const bb_muon_matrix *matrices, int64_t count, const bb_muon *h);

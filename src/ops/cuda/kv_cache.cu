@@ -2,12 +2,13 @@
 /* The KV cache and attention over it. A layer holds k and v, each (capacity, Hk, D): f32, or codes of 8 bits (of 6 bits, too,
  * in a byte each) followed by their scales, f32 (capacity, Hk).
  *
- * A query's keys are cut into runs of 128. A block computes one run's part of one head of one query, and another kernel
- * adds the parts in the order of the keys: what a query gets depends on nothing but its keys. */
+ * A query's keys are cut into runs of 128. A block computes one run's part of one head, for one query or for some that follow one
+ * another in a sequence, which then read the cache together; another kernel adds the parts in the order of the keys. What a query
+ * gets, bit for bit, depends on nothing but its keys. */
 #include "ops/cuda/device.h"
 #include "ops/cuda/entries.h"
 
-enum { RUN = 128, WARPS = RUN / BB_CUDA_WARP, PIECE = 256, MAX_SEQUENCES = 32 };
+enum { RUN = 128, WARPS = RUN / BB_CUDA_WARP, PIECE = 256, MAX_SEQUENCES = 32, TOGETHER = 8 /* queries */ };
 
 /* Scratch of one launch. */
 #define MAX_PARTS_BYTES ((int64_t)64 << 20)
@@ -44,12 +45,27 @@ static float limit_of(bb_kv_type type) { return type == BB_KV_INT8 ? 127.0f : 31
 /* Some of a batch's sequences, as kernels take them. */
 typedef struct sequences {
     int count;
-    int64_t rows; /* of all */
+    int64_t rows;  /* of all */
+    int64_t tiles; /* of all: up to `together` rows of one sequence */
+    int together;
+    const int64_t *positions; /* of a recorded pass, in place of `length`; else NULL */
     struct {
         cached_matrix keys, values;
-        int64_t length, first; /* of its rows among all */
-        float limit;           /* of codes */
+        int64_t length, first, first_tile; /* of its rows and tiles among all */
+        float limit;                       /* of codes */
     } of[MAX_SEQUENCES];
+
+    __device__ int64_t length(int i) const { return positions ? positions[i] : of[i].length; }
+    __host__ __device__ int holding_tile(int64_t tile) const {
+        int i = 0;
+        while (i + 1 < count && tile >= of[i + 1].first_tile) i++;
+        return i;
+    }
+    /* The first row of a tile; of the one after the last, all rows. */
+    __host__ __device__ int64_t row_of(int64_t tile) const {
+        int i = holding_tile(tile);
+        return tile == tiles ? rows : of[i].first + (tile - of[i].first_tile) * together;
+    }
 
     __device__ int holding(int64_t row) const {
         int i = 0;
@@ -59,8 +75,12 @@ typedef struct sequences {
 } sequences;
 
 /* As many sequences from `first` on as fit. */
-static sequences sequences_of(const bb_kv_batch *batch, int64_t first) {
+static sequences sequences_of(const bb_cuda *cuda, const bb_kv_batch *batch, int64_t first) {
     sequences s = {};
+    if (cuda->recorded_positions) s.positions = cuda->positions + first;
+    s.together = 1;
+    for (int64_t i = first; i < batch->B && i < first + MAX_SEQUENCES; i++)
+        if (batch->sequences[i].rows >= TOGETHER) s.together = TOGETHER;
     for (; first + s.count < batch->B && s.count < MAX_SEQUENCES; s.count++) {
         const bb_kv_sequence *from = &batch->sequences[first + s.count];
         s.of[s.count].keys = matrix_of(from->kv, batch->layer, false);
@@ -68,7 +88,9 @@ static sequences sequences_of(const bb_kv_batch *batch, int64_t first) {
         s.of[s.count].length = from->length;
         s.of[s.count].limit = limit_of(from->kv->type);
         s.of[s.count].first = s.rows;
+        s.of[s.count].first_tile = s.tiles;
         s.rows += from->rows;
+        s.tiles += bb_ceil_div(from->rows, s.together);
     }
     return s;
 }
@@ -82,7 +104,7 @@ static __global__ void __launch_bounds__(RUN)
     int i = s.holding(row);
     cached_matrix to = values ? s.of[i].values : s.of[i].keys;
     const float *from = (values ? v : k) + row * stride + h * D;
-    int64_t at = (s.of[i].length + row - s.of[i].first) * Hk + h;
+    int64_t at = (s.length(i) + row - s.of[i].first) * Hk + h;
     if (!to.scale) {
         for (int64_t d = lane; d < D; d += BB_CUDA_WARP) ((float *)to.data)[at * D + d] = from[d];
         return;
@@ -98,7 +120,7 @@ void bb_cuda_kv_append(bb_device *dev, const bb_kv_batch *batch, const float *k,
     bb_cuda_enter(dev);
     const bb_kv *kv = batch->sequences[0].kv;
     for (int64_t b = 0; b < batch->B; b += MAX_SEQUENCES) {
-        sequences s = sequences_of(batch, b);
+        sequences s = sequences_of(bb_cuda_of(dev), batch, b);
         unsigned blocks = (unsigned)bb_ceil_div(s.rows * kv->Hk * 2, WARPS);
         BB_CUDA_LAUNCH(dev, append, blocks, RUN, 0, s, k, v, batch->kv_stride, kv->Hk, kv->D);
         k += s.rows * batch->kv_stride;
@@ -123,7 +145,8 @@ void bb_cuda_kv_unpack(bb_device *dev, float *k, float *v, const bb_kv *kv, int 
 /* ---- attention over it ------------------------------------------------------------------------------------------------- */
 
 typedef struct cached_shape {
-    int64_t first; /* of the launch's rows among those of s */
+    int64_t tile;  /* first of the launch among those of s */
+    int64_t first; /* row, likewise */
     int64_t runs;  /* that a row has room for in parts */
     int64_t H, Hk, D;
     int64_t q_stride, o_stride;
@@ -132,43 +155,63 @@ typedef struct cached_shape {
 
 /* parts: (rows, H, runs, D + 2): the largest score, the sum of e^(score - largest), and that of values weighted so. Thread i
  * has key i of the run, then element i, i + RUN, … of the output. */
+template <int ROWS>
 static __global__ void __launch_bounds__(RUN)
     attend(float *__restrict__ parts, const float *__restrict__ q, sequences s, cached_shape c) {
     SHARED(float, maxima, [WARPS]);
     SHARED(double, partial, [WARPS]);
-    SHARED(float, weights, [RUN]);
-    int64_t row = c.first + blockIdx.x, h = blockIdx.y, hk = h / (c.H / c.Hk), run = blockIdx.z;
-    int i = s.holding(row);
-    int64_t seen = s.of[i].length + row - s.of[i].first + 1, first = run * RUN, key = first + threadIdx.x;
-    if (first >= seen) return;
+    SHARED(float, weights, [ROWS][RUN]);
+    int64_t tile = c.tile + blockIdx.x, h = blockIdx.y, hk = h / (c.H / c.Hk), run = blockIdx.z;
+    int i = s.holding_tile(tile);
+    int64_t row = s.row_of(tile), end = i + 1 < s.count ? s.of[i + 1].first : s.rows;
+    int rows = (int)min(end - row, (int64_t)ROWS);
+    int64_t seen = s.length(i) + row - s.of[i].first + 1 /* by the first row */, first = run * RUN, key = first + threadIdx.x;
+    if (first >= seen + rows - 1) return;
     cached_matrix keys = s.of[i].keys, values = s.of[i].values;
-    const float *query = q + row * c.q_stride + h * c.D;
-    float score = -INFINITY, dot = 0;
+    const float *query[ROWS];
+    float dot[ROWS] = {};
+    BB_CUDA_UNROLL
+    for (int r = 0; r < ROWS; r++) query[r] = q + (row + min(r, rows - 1)) * c.q_stride + h * c.D;
     int64_t at = key * c.Hk + hk;
-    if (key < seen) {
-        for (int64_t d = 0; d < c.D; d++) dot = fmaf(query[d], keys.code(at * c.D + d), dot);
-        score = c.scale * (keys.scale ? keys.scale[at] * dot : dot);
+    bool seen_by_one = key < seen + rows - 1;
+    for (int64_t d = 0; d < c.D && seen_by_one; d++) {
+        float code = keys.code(at * c.D + d);
+        BB_CUDA_UNROLL
+        for (int r = 0; r < ROWS; r++) dot[r] = fmaf(query[r][d], code, dot[r]);
     }
-    float max = score;
-    for (int distance = BB_CUDA_WARP / 2; distance; distance /= 2)
-        max = fmaxf(max, __shfl_xor_sync(BB_CUDA_ALL_LANES, max, distance));
-    if (threadIdx.x % BB_CUDA_WARP == 0) maxima[threadIdx.x / BB_CUDA_WARP] = max;
-    __syncthreads();
-    for (int w = 0; w < WARPS; w++) max = fmaxf(max, maxima[w]);
-    float p = key < seen ? expf(score - max) : 0.0f;
-    weights[threadIdx.x] = key < seen && values.scale ? p * values.scale[at] : p;
-    float sum = (float)bb_cuda_block_sum((double)p, partial);
-    float *to = parts + ((blockIdx.x * c.H + h) * c.runs + run) * (c.D + 2);
-    int64_t count = min(seen - first, (int64_t)RUN);
+    BB_CUDA_UNROLL
+    for (int r = 0; r < ROWS; r++) {
+        bool sees = key < seen + r;
+        float score = -INFINITY;
+        if (sees && r < rows) score = c.scale * (keys.scale ? keys.scale[at] * dot[r] : dot[r]);
+        float max = score;
+        for (int distance = BB_CUDA_WARP / 2; distance; distance /= 2)
+            max = fmaxf(max, __shfl_xor_sync(BB_CUDA_ALL_LANES, max, distance));
+        if (threadIdx.x % BB_CUDA_WARP == 0) maxima[threadIdx.x / BB_CUDA_WARP] = max;
+        __syncthreads();
+        for (int w = 0; w < WARPS; w++) max = fmaxf(max, maxima[w]);
+        float p = sees && r < rows ? expf(score - max) : 0.0f;
+        weights[r][threadIdx.x] = sees && values.scale ? p * values.scale[at] : p;
+        float sum = (float)bb_cuda_block_sum((double)p, partial);
+        float *to = parts + ((row + r - c.first) * c.H + h) * c.runs * (c.D + 2) + run * (c.D + 2);
+        if (threadIdx.x == 0 && r < rows && first < seen + r) {
+            to[0] = max;
+            to[1] = sum;
+        }
+    }
+    int64_t count = min(seen + rows - 1 - first, (int64_t)RUN);
     for (int64_t d = threadIdx.x; d < c.D; d += RUN) {
-        float weighted = 0;
-        for (int64_t j = 0; j < count; j++)
-            weighted = fmaf(weights[j], values.code(((first + j) * c.Hk + hk) * c.D + d), weighted);
-        to[2 + d] = weighted;
-    }
-    if (threadIdx.x == 0) {
-        to[0] = max;
-        to[1] = sum;
+        float weighted[ROWS] = {};
+        for (int64_t j = 0; j < count; j++) {
+            float code = values.code(((first + j) * c.Hk + hk) * c.D + d);
+            BB_CUDA_UNROLL
+            for (int r = 0; r < ROWS; r++)
+                if (first + j < seen + r) weighted[r] = fmaf(weights[r][j], code, weighted[r]);
+        }
+        BB_CUDA_UNROLL
+        for (int r = 0; r < ROWS; r++)
+            if (r < rows && first < seen + r)
+                parts[((row + r - c.first) * c.H + h) * c.runs * (c.D + 2) + run * (c.D + 2) + 2 + d] = weighted[r];
     }
 }
 
@@ -176,7 +219,7 @@ static __global__ void __launch_bounds__(RUN)
     combine(float *__restrict__ o, const float *__restrict__ parts, sequences s, cached_shape c) {
     int64_t row = c.first + blockIdx.x, h = blockIdx.y;
     int i = s.holding(row);
-    int64_t seen = s.of[i].length + row - s.of[i].first + 1, runs = (seen + RUN - 1) / RUN, size = c.D + 2;
+    int64_t seen = s.length(i) + row - s.of[i].first + 1, runs = (seen + RUN - 1) / RUN, size = c.D + 2;
     const float *from = parts + (blockIdx.x * c.H + h) * c.runs * size;
     float max = -INFINITY, sum = 0;
     for (int64_t r = 0; r < runs; r++) max = fmaxf(max, from[r * size]);
@@ -192,15 +235,17 @@ void bb_cuda_attention_cached(bb_device *dev, float *o, const float *q, const bb
     bb_cuda_enter(dev);
     const bb_kv *kv = batch->sequences[0].kv;
     for (int64_t b = 0; b < batch->B; b += MAX_SEQUENCES) {
-        sequences s = sequences_of(batch, b);
+        sequences s = sequences_of(bb_cuda_of(dev), batch, b);
         int64_t capacity = 0, seen = 0;
         for (int i = 0; i < s.count; i++) {
             const bb_kv_sequence *of = &batch->sequences[b + i];
             capacity = bb_max(capacity, of->kv->capacity);
             seen = bb_max(seen, of->length + of->rows);
         }
+        if (s.positions) seen = capacity; /* blocks past what is seen end at once */
         /* room for all that a cache can hold: scratch does not grow as it fills */
         cached_shape c = {0,
+                          0,
                           bb_ceil_div(capacity, RUN),
                           batch->H,
                           kv->Hk,
@@ -208,13 +253,19 @@ void bb_cuda_attention_cached(bb_device *dev, float *o, const float *q, const bb
                           batch->q_stride,
                           batch->o_stride,
                           (float)(1.0 / sqrt((double)kv->D))};
-        int64_t row_bytes = c.H * c.runs * (c.D + 2) * (int64_t)sizeof(float), most = bb_max(MAX_PARTS_BYTES / row_bytes, 1);
-        float *parts = (float *)bb_cuda_scratch(dev, (size_t)(bb_min(most, s.rows) * row_bytes));
+        int64_t row_bytes = c.H * c.runs * (c.D + 2) * (int64_t)sizeof(float), tile_bytes = s.together * row_bytes;
+        int64_t most = bb_clamp(MAX_PARTS_BYTES / tile_bytes, 1, s.tiles); /* tiles */
+        float *parts = (float *)bb_cuda_scratch(dev, (size_t)(most * tile_bytes));
         if (!parts) return;
-        for (; c.first < s.rows; c.first += most) {
-            unsigned rows = (unsigned)bb_min(s.rows - c.first, most);
-            dim3 grid(rows, (unsigned)c.H, (unsigned)bb_ceil_div(seen, RUN));
-            BB_CUDA_LAUNCH(dev, attend, grid, RUN, 0, parts, q, s, c);
+        for (; c.tile < s.tiles; c.tile += most) {
+            int64_t tiles = bb_min(s.tiles - c.tile, most);
+            c.first = s.row_of(c.tile);
+            dim3 grid((unsigned)tiles, (unsigned)c.H, (unsigned)bb_ceil_div(seen, RUN));
+            if (s.together == 1)
+                BB_CUDA_LAUNCH(dev, attend<1>, grid, RUN, 0, parts, q, s, c);
+            else
+                BB_CUDA_LAUNCH(dev, attend<TOGETHER>, grid, RUN, 0, parts, q, s, c);
+            unsigned rows = (unsigned)(s.row_of(c.tile + tiles) - c.first);
             BB_CUDA_LAUNCH(dev, combine, dim3(rows, (unsigned)c.H), RUN, 0, o, parts, s, c);
         }
         q += s.rows * batch->q_stride;

@@ -1,8 +1,11 @@
 // SPDX-License-Identifier: MIT
-/* The runtime API: EMULATION_CARDS cards (2), whose memory is the host's, EMULATION_MEMORY bytes of it, full of 0xff when it is given out. With
- * EMULATION_LAZY=1 what is put on a stream waits there until somebody waits for it, as late as a card may run it. */
+/* The runtime API: EMULATION_CARDS cards (2), whose memory is the host's, EMULATION_MEMORY bytes of it, full of 0xff when it is given
+ * out. Each stream has its own queue, and work on it is done at once, unless what it needs is not there yet: an event of another
+ * stream, or another process. With EMULATION_LAZY=1 it waits until somebody waits for it, as late as a card may run it. */
 #ifndef BB_TESTS_CUDA_EMULATION_RUNTIME_H
 #define BB_TESTS_CUDA_EMULATION_RUNTIME_H
+
+#include <string>
 
 #include "emulation/stream.h"
 #include "emulation/threads.h"
@@ -15,11 +18,21 @@ enum cudaError_t {
     cudaErrorInsufficientDriver = 35,
     cudaErrorNoDevice = 100,
     cudaErrorInvalidDevice = 101,
+    cudaErrorDevicesUnavailable = 46,
+    cudaErrorECCUncorrectable = 214,
+    cudaErrorLaunchFailure = 719,
+    cudaErrorUnknown = 999,
+    cudaErrorNotReady = 600,
     cudaErrorStreamCaptureUnsupported = 900
 };
-typedef double *cudaEvent_t;
+struct emu_event {
+    double time;
+    int64_t recorded, completed; // how often
+    emu_stream *stream;          // of the latest record
+};
+typedef emu_event *cudaEvent_t;
 enum { cudaMemcpyHostToDevice = 1, cudaMemcpyDeviceToHost = 2, cudaMemcpyDeviceToDevice = 3 };
-enum { cudaStreamCaptureModeGlobal = 0, cudaStreamNonBlocking = 1 };
+enum { cudaStreamCaptureModeThreadLocal = 1, cudaStreamNonBlocking = 1, cudaEventDisableTiming = 2, cudaHostAllocDefault = 0 };
 enum { cudaFuncAttributeMaxDynamicSharedMemorySize = 8 };
 typedef std::vector<std::function<void()>> *cudaGraph_t, *cudaGraphExec_t;
 struct cudaUUID_t {
@@ -35,32 +48,70 @@ struct cudaDeviceProp {
 namespace emu {
 enum { PROCESSORS = 3 };
 inline int cards = getenv("EMULATION_CARDS") ? atoi(getenv("EMULATION_CARDS")) : 2;
-inline std::vector<std::function<void()>> deferred, *capture;
+inline std::vector<std::function<void()>> *capture;
 inline std::map<const void *, size_t> smem_limit, allocated;
 inline size_t memory = getenv("EMULATION_MEMORY") ? strtoull(getenv("EMULATION_MEMORY"), 0, 10) : (size_t)4 << 30, memory_used;
-inline bool lazy = getenv("EMULATION_LAZY") != nullptr;
+inline bool lazy = getenv("EMULATION_LAZY") && *getenv("EMULATION_LAZY");
 inline cudaError_t last_error;
 inline cudaError_t fail(cudaError_t e) { return last_error = e; }
-inline cudaError_t drain() {
+// EMULATION_FAULT: no_driver; old_driver; no_card; busy (another process has the card); ecc@N or lost@N (at the Nth piece of work: from
+// then on every call fails, and nothing is computed or copied).
+inline std::string fault = getenv("EMULATION_FAULT") ? getenv("EMULATION_FAULT") : "";
+inline int64_t works_until_fault =
+    fault.find('@') == std::string::npos ? -1 : strtoll(fault.c_str() + fault.find('@') + 1, nullptr, 10);
+inline cudaError_t broken = cudaSuccess;
+inline cudaError_t state() { return broken == cudaSuccess ? cudaSuccess : fail(broken); }
+inline void count_work() {
+    if (works_until_fault > 0 && --works_until_fault == 0)
+        broken = fault[0] == 'e' ? cudaErrorECCUncorrectable : cudaErrorUnknown;
+}
+inline void submit(emu_stream *stream, emu_work work);
+inline emu_stream default_stream = {submit, {}};
+inline std::vector<emu_stream *> streams = {&default_stream};
+inline emu_stream *stream_of(cudaStream_t s) { return s ? s : &default_stream; }
+inline void step(emu_stream *s) {
+    emu_work work = std::move(s->queue.front());
+    s->queue.pop_front();
+    count_work();
+    if (broken == cudaSuccess) work.run();
+}
+inline bool progress(emu_stream *s) {
+    bool moved = false;
+    for (; !s->queue.empty() && (!s->queue.front().ready || s->queue.front().ready()); moved = true) step(s);
+    return moved;
+}
+inline void progress_all() {
+    for (bool moved = true; moved;) {
+        moved = false;
+        for (size_t i = 0; i < streams.size(); i++) moved = progress(streams[i]) || moved;
+    }
+}
+inline cudaError_t drain(emu_stream *s) {
     std::lock_guard<std::recursive_mutex> lock(one_at_a_time);
     if (capture) return fail(cudaErrorStreamCaptureUnsupported);
-    auto t = std::move(deferred);
-    deferred.clear();
-    for (auto &f : t) f();
-    return cudaSuccess;
+    while (!s->queue.empty()) step(s);
+    return state();
 }
-inline cudaError_t submit(std::function<void()> f) {
+inline cudaError_t drain_all() {
+    cudaError_t e = cudaSuccess;
+    for (size_t i = 0; i < streams.size() && e == cudaSuccess; i++) e = drain(streams[i]);
+    return e;
+}
+inline void submit(emu_stream *stream, emu_work work) {
     std::lock_guard<std::recursive_mutex> lock(one_at_a_time);
-    if (capture)
-        capture->push_back(f);
-    else if (lazy)
-        deferred.push_back(f);
-    else
-        f();
-    return cudaSuccess;
+    if (capture) {
+        capture->push_back(work.run);
+        return;
+    }
+    stream->queue.push_back(std::move(work));
+    if (!lazy) progress(stream);
+}
+inline cudaError_t submit(cudaStream_t s, std::function<void()> f) {
+    submit(stream_of(s), emu_work{std::move(f), nullptr});
+    return state();
 }
 template <class... P, class... A>
-void launch(const char *name, void (*k)(P...), dim3 g, dim3 b, size_t smem, cudaStream_t, A... a) {
+void launch(const char *name, void (*k)(P...), dim3 g, dim3 b, size_t smem, cudaStream_t stream, A... a) {
     size_t limit = smem_limit.count((void *)k) ? smem_limit[(void *)k] : 48 << 10, threads = (size_t)b.x * b.y * b.z;
     if (smem > limit || (size_t)g.x * g.y * g.z == 0 || g.x > 0x7fffffff || g.y > 65535 || g.z > 65535 || threads == 0 ||
         threads > MAXT) {
@@ -71,7 +122,7 @@ void launch(const char *name, void (*k)(P...), dim3 g, dim3 b, size_t smem, cuda
         void (*k)(P...);
         std::tuple<P...> args;
     } c{k, std::tuple<P...>(a...)};
-    submit([=]() mutable {
+    submit(stream, [=]() mutable {
         run_grid(
             name, g, b, smem,
             [](void *p) {
@@ -88,6 +139,7 @@ inline cudaError_t cudaMallocBytes(void **p, size_t n) {
     if (emu::capture) return emu::fail(cudaErrorStreamCaptureUnsupported);
     size_t rounded = (n + 255) & ~(size_t)255;
     *p = nullptr;
+    if (emu::broken != cudaSuccess) return emu::state();
     if (rounded < n || rounded > emu::memory - emu::memory_used || !(*p = aligned_alloc(256, rounded)))
         return emu::fail(cudaErrorMemoryAllocation);
     emu::memory_used += rounded;
@@ -99,7 +151,7 @@ inline cudaError_t cudaMallocBytes(void **p, size_t n) {
 template <class T> cudaError_t cudaMalloc(T **p, size_t n) { return cudaMallocBytes((void **)p, n); }
 inline cudaError_t cudaFree(void *p) {
     std::lock_guard<std::recursive_mutex> lock(emu::one_at_a_time);
-    cudaError_t e = emu::drain();
+    cudaError_t e = emu::drain_all();
     if (!p) return e;
     auto at = emu::allocated.find(p);
     if (at == emu::allocated.end()) return emu::fail(cudaErrorInvalidValue);
@@ -110,20 +162,28 @@ inline cudaError_t cudaFree(void *p) {
     free(p);
     return e;
 }
+inline cudaError_t cudaHostAlloc(void **p, size_t n, unsigned) {
+    return (*p = malloc(n)) ? cudaSuccess : emu::fail(cudaErrorMemoryAllocation);
+}
+inline cudaError_t cudaFreeHost(void *p) {
+    free(p);
+    return cudaSuccess;
+}
 inline cudaError_t cudaMemGetInfo(size_t *available, size_t *total) {
     *total = emu::memory;
     *available = emu::memory - emu::memory_used;
     return cudaSuccess;
 }
-inline cudaError_t cudaMemcpyAsync(void *d, const void *s, size_t n, int, cudaStream_t) {
-    return emu::submit([=] { memcpy(d, s, n); });
+inline cudaError_t cudaMemcpyAsync(void *d, const void *s, size_t n, int, cudaStream_t stream) {
+    return emu::submit(stream, [=] { memcpy(d, s, n); });
 }
-inline cudaError_t cudaMemsetAsync(void *d, int v, size_t n, cudaStream_t) {
-    return emu::submit([=] { memset(d, v, n); });
+inline cudaError_t cudaMemsetAsync(void *d, int v, size_t n, cudaStream_t stream) {
+    return emu::submit(stream, [=] { memset(d, v, n); });
 }
 inline cudaError_t cudaGetDeviceCount(int *count) {
     *count = emu::cards;
-    return cudaSuccess;
+    if (emu::fault == "no_driver" || emu::fault == "old_driver") return emu::fail(cudaErrorInsufficientDriver);
+    return emu::fault == "no_card" ? emu::fail(cudaErrorNoDevice) : cudaSuccess;
 }
 inline cudaError_t cudaSetDevice(int device) {
     return device >= 0 && device < emu::cards ? cudaSuccess : emu::fail(cudaErrorInvalidDevice);
@@ -139,7 +199,7 @@ inline cudaError_t cudaGetDeviceProperties(cudaDeviceProp *p, int device) {
     return cudaSuccess;
 }
 inline cudaError_t cudaDriverGetVersion(int *version) {
-    *version = 13000;
+    *version = emu::fault == "no_driver" ? 0 : emu::fault == "old_driver" ? 12020 : 13000;
     return cudaSuccess;
 }
 inline cudaError_t cudaRuntimeGetVersion(int *version) {
@@ -147,28 +207,61 @@ inline cudaError_t cudaRuntimeGetVersion(int *version) {
     return cudaSuccess;
 }
 inline cudaError_t cudaStreamCreateWithFlags(cudaStream_t *s, unsigned) {
-    static emu_stream stream = {[](std::function<void()> f) { emu::submit(std::move(f)); }};
-    *s = &stream;
+    std::lock_guard<std::recursive_mutex> lock(emu::one_at_a_time);
+    if (emu::fault == "busy") return emu::fail(cudaErrorDevicesUnavailable);
+    emu::streams.push_back(*s = new emu_stream{emu::submit, {}});
     return cudaSuccess;
 }
-inline cudaError_t cudaStreamDestroy(cudaStream_t) { return emu::drain(); }
-inline cudaError_t cudaStreamSynchronize(cudaStream_t) { return emu::drain(); }
-inline cudaError_t cudaEventCreate(cudaEvent_t *e) {
-    *e = new double(0);
+inline cudaError_t cudaStreamDestroy(cudaStream_t s) {
+    std::lock_guard<std::recursive_mutex> lock(emu::one_at_a_time);
+    cudaError_t e = emu::drain(s);
+    emu::streams.erase(std::find(emu::streams.begin(), emu::streams.end(), s));
+    delete s;
+    return e;
+}
+inline cudaError_t cudaStreamSynchronize(cudaStream_t s) { return emu::drain(emu::stream_of(s)); }
+inline cudaError_t cudaEventCreateWithFlags(cudaEvent_t *e, unsigned) {
+    *e = new emu_event{};
+    return cudaSuccess;
+}
+inline cudaError_t cudaEventCreate(cudaEvent_t *e) { return cudaEventCreateWithFlags(e, 0); }
+inline cudaError_t cudaEventSynchronize(cudaEvent_t e) {
+    std::lock_guard<std::recursive_mutex> lock(emu::one_at_a_time);
+    while (e->completed < e->recorded && !e->stream->queue.empty()) emu::step(e->stream);
     return cudaSuccess;
 }
 inline cudaError_t cudaEventDestroy(cudaEvent_t e) {
-    emu::drain();
+    cudaEventSynchronize(e);
     delete e;
     return cudaSuccess;
 }
-inline cudaError_t cudaEventRecord(cudaEvent_t e, cudaStream_t) {
-    return emu::submit(
-        [=] { *e = std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count(); });
+inline cudaError_t cudaEventRecord(cudaEvent_t e, cudaStream_t s) {
+    std::lock_guard<std::recursive_mutex> lock(emu::one_at_a_time);
+    int64_t number = ++e->recorded;
+    e->stream = emu::stream_of(s);
+    return emu::submit(s, [=] {
+        e->time = std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
+        e->completed = number;
+    });
 }
-inline cudaError_t cudaEventSynchronize(cudaEvent_t) { return emu::drain(); }
+inline cudaError_t cudaEventQuery(cudaEvent_t e) {
+    std::lock_guard<std::recursive_mutex> lock(emu::one_at_a_time);
+    emu::progress_all();
+    return e->completed == e->recorded ? cudaSuccess : emu::fail(cudaErrorNotReady);
+}
+inline cudaError_t cudaStreamWaitEvent(cudaStream_t s, cudaEvent_t e, unsigned) {
+    std::lock_guard<std::recursive_mutex> lock(emu::one_at_a_time);
+    int64_t number = e->recorded;
+    emu_stream *other = e->stream;
+    if (e->completed < number)
+        emu::submit(emu::stream_of(s), emu_work{[=] {
+                                                    while (e->completed < number) emu::step(other);
+                                                },
+                                                [=] { return e->completed >= number; }});
+    return cudaSuccess;
+}
 inline cudaError_t cudaEventElapsedTime(float *ms, cudaEvent_t a, cudaEvent_t b) {
-    *ms = (float)((*b - *a) * 1e3);
+    *ms = (float)((b->time - a->time) * 1e3);
     return cudaSuccess;
 }
 inline cudaError_t cudaGetLastError() { return std::exchange(emu::last_error, cudaSuccess); }
@@ -178,6 +271,10 @@ inline const char *cudaGetErrorString(cudaError_t e) {
     case cudaErrorMemoryAllocation: return "out of memory";
     case cudaErrorInvalidConfiguration: return "invalid configuration argument";
     case cudaErrorInvalidDevice: return "invalid device ordinal";
+    case cudaErrorNotReady: return "device not ready";
+    case cudaErrorDevicesUnavailable: return "CUDA-capable device(s) is/are busy or unavailable";
+    case cudaErrorECCUncorrectable: return "uncorrectable ECC error encountered";
+    case cudaErrorUnknown: return "unknown error";
     case cudaErrorStreamCaptureUnsupported: return "operation not permitted when stream is capturing";
     default: return "invalid argument";
     }
@@ -199,8 +296,12 @@ inline cudaError_t cudaGraphInstantiate(cudaGraphExec_t *x, cudaGraph_t g, unsig
     *x = new std::vector<std::function<void()>>(*g);
     return cudaSuccess;
 }
-inline cudaError_t cudaGraphLaunch(cudaGraphExec_t x, cudaStream_t) {
-    for (auto &f : *x) emu::submit(f);
+extern "C" {
+inline int64_t emulated_graph_launches; // for tests
+}
+inline cudaError_t cudaGraphLaunch(cudaGraphExec_t x, cudaStream_t s) {
+    emulated_graph_launches++;
+    for (auto &f : *x) emu::submit(s, f);
     return cudaSuccess;
 }
 inline cudaError_t cudaGraphDestroy(cudaGraph_t g) {

@@ -3,10 +3,17 @@
 #ifndef BB_TESTS_CUDA_EMULATION_STREAM_H
 #define BB_TESTS_CUDA_EMULATION_STREAM_H
 
+#include <deque>
 #include <functional>
 
+struct emu_work {
+    std::function<void()> run;   // may wait for what happens elsewhere,
+    std::function<bool()> ready; // unless this, where it is given, says that it need not
+};
+
 struct emu_stream {
-    void (*submit)(std::function<void()> work);
+    void (*submit)(emu_stream *stream, emu_work work);
+    std::deque<emu_work> queue;
 };
 typedef emu_stream *cudaStream_t;
 
