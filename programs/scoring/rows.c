@@ -203,7 +203,8 @@ static bool sort_rows(bb_score_rows *rows) {
 
 static void *copy(const void *from, size_t bytes) {
     void *to = malloc(bytes + 1);
-    return to ? memcpy(to, from, bytes) : NULL;
+    if (to && bytes > 0) memcpy(to, from, bytes);
+    return to;
 }
 
 /* The file's name outlives the rows. */

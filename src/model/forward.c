@@ -10,6 +10,7 @@
 
 #include <math.h>
 #include <string.h>
+#include <xxhash.h>
 
 #include "model/block.h"
 #include "ops/optional.h"
@@ -126,13 +127,13 @@ static void find_ngrams(bb_model *m, int64_t row, const uint8_t *text, int64_t b
 
 typedef enum pass_kind { FORWARD = 1, BACKWARD, CACHED } pass_kind;
 
+static uint64_t hash(uint64_t seed, const uint64_t *values, size_t bytes) { return XXH3_64bits_withSeed(values, bytes, seed); }
+
 /* What operations of a pass are given, but for positions. */
 static uint64_t pass_key(const bb_model *m, pass_kind kind, const bb_block_shape *s) {
-    const struct {
-        const void *model, *workspace, *grads;
-        int64_t kind, B, T, training, add_gradients;
-    } of = {m, m->ws.memory, m->grads, kind, s->B, s->T, s->training, s->add_gradients};
-    return bb_pass_key(0, &of, sizeof of);
+    const uint64_t of[] = {(uintptr_t)m,   (uintptr_t)m->ws.memory, (uintptr_t)m->grads, (uint64_t)kind,
+                           (uint64_t)s->B, (uint64_t)s->T,          s->training,         s->add_gradients};
+    return hash(0, of, sizeof of);
 }
 
 /* Computes the logits of batch x in ws.logits; with y, *loss is the mean negative log likelihood. */
@@ -145,7 +146,8 @@ static bb_status forward(bb_model *m, const bb_block_shape *s, const uint8_t *x,
     for (int64_t b = 0; b < s->B; b++) find_ngrams(m, b * s->T, x + b * s->T, 0, s->T);
     if (y) ops->copy_in(m->device, w->y, y, (size_t)M);
     bb_model_prepare(m);
-    if (!bb_pass_begin(m->device, bb_pass_key(pass_key(m, FORWARD, s), y ? "y" : "", 1), NULL, 0)) {
+    const uint64_t with_loss = y != NULL;
+    if (!bb_pass_begin(m->device, hash(pass_key(m, FORWARD, s), &with_loss, sizeof with_loss), NULL, 0)) {
         blocks_forward(m, s, NULL, 0);
         head(m, M);
         if (y) ops->loss_forward(m->device, w->nll, w->logits, w->y, M, m->config.vocab_size);
@@ -193,9 +195,10 @@ bb_status bb_model_loss_backward(bb_model *m, const bb_train_batch *batch, doubl
     if (!isfinite(*loss)) return BB_OK;
     int64_t M = s.B * s.T;
     float factor = (float)(scale / (double)M);
+    const uint64_t factor_bits = bb_bits_of_f32(factor);
     /* What is called in between may wait, so that such a pass is none. */
     bool whole = !m->on_gradients;
-    if (!whole || !bb_pass_begin(m->device, bb_pass_key(pass_key(m, BACKWARD, &s), &factor, sizeof factor), NULL, 0)) {
+    if (!whole || !bb_pass_begin(m->device, hash(pass_key(m, BACKWARD, &s), &factor_bits, sizeof factor_bits), NULL, 0)) {
         m->device->ops->loss_backward(m->device, m->ws.logits, m->ws.logits, m->ws.y, factor, M, m->config.vocab_size);
         backward(m, &s);
         if (whole) bb_pass_end(m->device);
@@ -223,11 +226,9 @@ static uint64_t cached_key(const bb_model *m, const bb_block_shape *s, const bb_
     uint64_t key = pass_key(m, CACHED, s);
     for (int64_t i = 0; i < count; i++) {
         const bb_kv *kv = &parts[i].cache->kv;
-        const struct {
-            const void *data;
-            int64_t type, capacity, rows, wanted, logits;
-        } of = {kv->data, (int64_t)kv->type, kv->capacity, parts[i].rows, parts[i].wanted, logits};
-        key = bb_pass_key(key, &of, sizeof of);
+        const uint64_t of[] = {(uintptr_t)kv->data,     (uint64_t)kv->type,        (uint64_t)kv->capacity,
+                               (uint64_t)parts[i].rows, (uint64_t)parts[i].wanted, logits};
+        key = hash(key, of, sizeof of);
     }
     return key;
 }

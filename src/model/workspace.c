@@ -95,7 +95,7 @@ bb_status bb_workspace_open(bb_workspace *w, bb_device *device, const bb_config 
     w->saved = calloc(layers, sizeof *w->saved);
     w->host_nll = malloc(rows * sizeof *w->host_nll);
     size_t index_bytes = rows * (size_t)bb_ngram_count(config) * sizeof *w->host_ngram_index;
-    if (index_bytes) w->host_ngram_index = malloc(index_bytes);
+    w->host_ngram_index = index_bytes ? malloc(index_bytes) : NULL;
     if (!w->memory || !w->block_x || !w->saved || !w->host_nll || (index_bytes && !w->host_ngram_index)) {
         status = bb_fail(err, BB_ERR_MEMORY, "no memory for a workspace of %.1f MB (batch_size %lld, seq_len %lld%s)",
                          (double)w->bytes * 1e-6, (long long)shape->B, (long long)shape->T,

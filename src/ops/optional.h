@@ -17,7 +17,7 @@ typedef struct bb_peer_message {
 
 typedef struct bb_optional_ops {
     /* -- passes: operations that are started again and again with the same arguments, and may be recorded ------------------------ */
-    /* Begins a pass. The same key (bb_pass_key) means the same operations with the same arguments, but for `positions` (count): those of
+    /* Begins a pass. The same key, a hash, means the same operations with the same arguments, but for `positions` (count): those of
      * its sequences, which bb_kv_batch has in this order, and for each of which rope_forward is called once a layer, likewise. Within a
      * pass nothing is copied from or to the host, and nothing waits. true: it was started from a recording; the caller skips to the end. */
     bool (*pass_begin)(bb_device *dev, uint64_t key, const int64_t *positions, int count);
@@ -46,13 +46,6 @@ typedef struct bb_optional_ops {
 /* ---- for callers: without these entries, a pass is its operations ------------------------------------------------------------ */
 
 enum { BB_PASS_POSITIONS = 32 };
-
-/* Of the bytes of what its arguments are made of; begin with 0. FNV-1a. */
-static inline uint64_t bb_pass_key(uint64_t key, const void *data, size_t bytes) {
-    key = key ? key : 0xcbf29ce484222325u;
-    for (size_t i = 0; i < bytes; i++) key = (key ^ ((const unsigned char *)data)[i]) * 0x100000001b3u;
-    return key;
-}
 
 static inline bool bb_pass_begin(bb_device *dev, uint64_t key, const int64_t *positions, int count) {
     const bb_optional_ops *o = dev->ops->optional;

@@ -4,7 +4,6 @@
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stdlib.h>
-#include <string.h>
 
 #include "core/clock.h"
 
@@ -71,7 +70,7 @@ static bb_status check_sums(bb_peer_group *g, bool *right, bb_error *err) {
     for (int64_t i = 0; i < n && *right; i++) {
         float sum = 0;
         for (int r = 0; r < size; r++) sum += checked_value(r, i);
-        *right = memcmp(&sum, &host[i], sizeof sum) == 0;
+        *right = bb_bits_of_f32(sum) == bb_bits_of_f32(host[i]);
     }
     if (x) dev->ops->free(dev, x, bytes);
     free(host);
@@ -105,7 +104,7 @@ bb_status bb_peer_group_open(bb_device *device, bb_dist *dist, bb_peer_group *g,
     joining *j = malloc(sizeof *j); /* not on the stack: its thread may outlive this call */
     bb_status status = g->messages && g->parts && j ? BB_OK : bb_fail(err, BB_ERR_MEMORY, "out of memory for %zu ranks", size);
     status = bb_dist_agree(g->dist, status, err);
-    if (status == BB_OK) {
+    if (status == BB_OK && j) {
         g->ops = optional;
         if (optional->peers_joined(g->device) != g->dist->size) {
             bb_error why;
@@ -114,8 +113,12 @@ bb_status bb_peer_group_open(bb_device *device, bb_dist *dist, bb_peer_group *g,
                 g->ops = NULL;
                 optional->peers_leave(g->device, why.message);
             }
-            /* A process that is lost ends the job. For anything else, there is the way through host memory. */
-            if (status == BB_ERR_PEER) return bb_fail(err, status, "%s", why.message);
+            /* A process that is lost ends the job, j being left to the thread that still waits. For anything else, there is the way
+             * through host memory. */
+            if (status == BB_ERR_PEER) {
+                g->left_to_thread = j;
+                return bb_fail(err, status, "%s", why.message);
+            }
         }
         status = BB_OK;
     }

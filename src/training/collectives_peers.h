@@ -14,6 +14,7 @@ typedef struct bb_peer_group {
     bb_peer_message *messages;  /* (2 size) */
     float **parts, *received;   /* (size); device: this rank's part of a range as the others have it */
     size_t received_bytes;
+    void *left_to_thread; /* never freed: of a thread that waits for a lost process while the job ends */
 } bb_peer_group;
 
 /* A collective call. Joins the devices, if they are not, and compares a sum. */

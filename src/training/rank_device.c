@@ -14,7 +14,7 @@ static bb_status check_exclusive(bb_dist *dist, const bb_device *device, bb_erro
     bb_status status = all ? BB_OK : bb_fail(err, BB_ERR_MEMORY, "out of memory for %d ranks", dist->size);
     if ((status = bb_dist_agree(dist, status, err)) == BB_OK)
         status = dist->engine->all_gather(dist, device->exclusive, all, sizeof *all, err);
-    for (int r = 0; r < dist->size && status == BB_OK; r++)
+    for (int r = 0; all && r < dist->size && status == BB_OK; r++)
         for (int other = 0; other < r && status == BB_OK; other++)
             if (all[r][0] && strcmp(all[r], all[other]) == 0 && strcmp(dist->hosts[r], dist->hosts[other]) == 0)
                 status =
