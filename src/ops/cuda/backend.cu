@@ -268,7 +268,7 @@ extern "C" bb_status bb_device_open_cuda(int index, int threads, bb_device **out
     if (error != cudaSuccess) {
         free(cuda->staging);
         free(cuda);
-        char card_name[16];
+        char card_name[24];
         snprintf(card_name, sizeof card_name, "card %d", index);
         bb_error why;
         bb_cuda_describe_error(error, card_name, &why);
