@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: MIT
 /* Loading models: for training, every parameter in f32; for inference tensor by tensor through one buffer, so that memory holds
  * the packed model and little else. */
-#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -155,10 +154,7 @@ static bb_status copy_row_codes(void *user, const bb_file_tensor *t, uint64_t at
                                 bb_error *err) {
     const destination *d = user;
     bb_device *dev = d->l->model->device;
-    const uint8_t *bad = memchr(piece, 0x80, size);
-    if (bad)
-        return bb_fail(err, BB_ERR_FORMAT, "%s: tensor '%s': byte %llu is -128, expected codes from -127 to 127",
-                       bb_tensor_source_path(d->l->weights.source), t->name, (unsigned long long)(at + (size_t)(bad - piece)));
+    BB_TRY(bb_packed_check_row_codes(d->l->weights.source, t, at, piece, size, err));
     dev->ops->copy_in(dev, d->to + at, piece, size);
     return BB_OK;
 }
@@ -171,12 +167,7 @@ static bb_status read_row_scales(const bb_model_source *w, const bb_weight *weig
     if (!scales)
         return bb_fail(err, BB_ERR_MEMORY, "%s: tensor '%s': no memory to read it", bb_tensor_source_path(w->source), t->name);
     bb_status status = bb_tensor_source_read(w->source, t, scales, err);
-    for (int64_t i = 0; i < t->shape[0] && status == BB_OK; i++) {
-        float scale = bb_f32_from_bf16(scales[i]);
-        if (!isfinite(scale) || signbit(scale))
-            status = bb_fail(err, BB_ERR_FORMAT, "%s: tensor '%s': element %lld is %g, expected a finite scale of at least 0",
-                             bb_tensor_source_path(w->source), t->name, (long long)i, (double)scale);
-    }
+    if (status == BB_OK) status = bb_packed_check_row_scales(w->source, t, 0, (const uint8_t *)scales, (size_t)t->bytes, err);
     if (status == BB_OK)
         *out = scales;
     else

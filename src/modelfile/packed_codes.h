@@ -9,4 +9,10 @@
 bb_status bb_packed_check_codes(const bb_tensor_source *s, const bb_file_tensor *t, uint64_t at, const uint8_t *piece,
                                 size_t size, bb_error *err);
 
+/* The same of n-gram embeddings: codes from -127 to 127, and scales in bf16, finite and at least 0. */
+bb_status bb_packed_check_row_codes(const bb_tensor_source *s, const bb_file_tensor *t, uint64_t at, const uint8_t *piece,
+                                    size_t size, bb_error *err);
+bb_status bb_packed_check_row_scales(const bb_tensor_source *s, const bb_file_tensor *t, uint64_t at, const uint8_t *piece,
+                                     size_t size, bb_error *err);
+
 #endif

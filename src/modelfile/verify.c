@@ -13,7 +13,7 @@
 
 typedef struct check {
     bb_tensor_source *source;
-    bool packed; /* tensors of U8 are codes */
+    bool packed; /* tensors of U8 and I8 are codes, of BF16 scales */
     json_t *failures;
     const bb_verify_request *request;
     int64_t done, total;
@@ -49,6 +49,8 @@ static bb_status visit(void *user, const bb_file_tensor *t, uint64_t at, const u
     c->done += (int64_t)size;
     if (c->request->on_progress) c->request->on_progress(c->request->user, c->done, c->total);
     if (c->packed && t->dtype == BB_FILE_U8) return bb_packed_check_codes(c->source, t, at, piece, size, err);
+    if (c->packed && t->dtype == BB_FILE_I8) return bb_packed_check_row_codes(c->source, t, at, piece, size, err);
+    if (c->packed && t->dtype == BB_FILE_BF16) return bb_packed_check_row_scales(c->source, t, at, piece, size, err);
     return t->dtype == BB_FILE_F32 ? bb_tensor_check_finite(c->source, t, at, piece, size, err)
                                    : check_values(c, t, at, piece, size, err);
 }
