@@ -33,7 +33,8 @@ static const bb_cli_option shared_options[] = {
      .offset = offsetof(convert_args, type),
      .value = "TYPE",
      .help = "weight type, for formats with several; hf: f32 (default), bf16, bitnet (two bits); gguf: tq2_0 (two bits, the "
-             "default where d_model and d_ff are multiples of 256), tq1_0, q8_0, f16, f32"},
+             "default where d_model and d_ff are multiples of 256), tq1_0, q2_0 (two bits, multiples of 64, new versions of "
+             "llama.cpp), q8_0, f16, f32"},
     {.name = "name",
      .type = BB_CLI_STRING,
      .offset = offsetof(convert_args, name),

@@ -231,6 +231,7 @@ static void hostile_tensors_are_refused(void **state) {
                  {4, 0, 1024, BB_ERR_FORMAT, "truncated?"},
                  {4, 0, UINT64_MAX - 31, BB_ERR_FORMAT, "truncated?"},
                  {128, 35, 0, BB_ERR_FORMAT, "a multiple of 256 elements for TQ2_0"},
+                 {96, 42, 0, BB_ERR_FORMAT, "a multiple of 64 elements for Q2_0"},
                  {4, 12, 0, BB_ERR_UNSUPPORTED, "type 12 of GGUF"},
                  {4, UINT32_MAX, 0, BB_ERR_UNSUPPORTED, "type 4294967295 of GGUF"}};
     file f;
@@ -333,7 +334,13 @@ static void blocks_of_each_type_decode(void **state) {
     tq2[0] = 3;
     bb_dequantize(BB_FILE_TQ2_0, tq2, 256, out);
     for (int i = 1; i < 256; i++) assert_true(fabsf(out[i] - (i == 128 + 64 + 5 ? 1.0f : i == 32 + 7 ? 0.0f : -1.0f)) < 1e-6f);
-    assert_true(isnan(out[0])); /* no code */
+    assert_true(isnan(out[0]));    /* no code */
+    uint8_t q2[18] = {0x00, 0x38}; /* 0.5 */
+    q2[2 + 9] = 2 << 4;            /* element 36 + 2 is 1 */
+    q2[2 + 15] = 3 << 6 | 1 << 2;  /* the last is 2, element 61 is 0 */
+    bb_dequantize(BB_FILE_Q2_0, q2, 64, out);
+    for (int i = 0; i < 64; i++)
+        assert_true(fabsf(out[i] - (i == 38 ? 0.5f : i == 61 ? 0.0f : i == 63 ? 1.0f : -0.5f)) < 1e-6f);
     /* every element of TQ1_0 alone */
     for (int e = 0; e < 256; e++) {
         static const int power[5] = {81, 27, 9, 3, 1};

@@ -25,8 +25,8 @@ static const bb_config wide = {.vocab_size = V,
 static const struct {
     const char *name;
     bb_file_dtype type;
-} types[] = {
-    {"f32", BB_FILE_F32}, {"f16", BB_FILE_F16}, {"q8_0", BB_FILE_Q8_0}, {"tq1_0", BB_FILE_TQ1_0}, {"tq2_0", BB_FILE_TQ2_0}};
+} types[] = {{"f32", BB_FILE_F32},     {"f16", BB_FILE_F16},     {"q8_0", BB_FILE_Q8_0},
+             {"tq1_0", BB_FILE_TQ1_0}, {"tq2_0", BB_FILE_TQ2_0}, {"q2_0", BB_FILE_Q2_0}};
 enum { TYPES = sizeof types / sizeof *types };
 
 static bb_device *device;
@@ -185,6 +185,7 @@ static void default_type_fits(void **state) {
         bb_file_dtype type;
         const char *notice;
     } cases[] = {{256, 512, BB_FILE_TQ2_0, ""},
+                 {256, 320, BB_FILE_Q8_0, "rows of blocks.0.mlp.down.weight have 320 weights"},
                  {256, 96, BB_FILE_Q8_0, "rows of blocks.0.mlp.down.weight have 96 weights"},
                  {40, 256, BB_FILE_F16, "written as f16"}};
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
@@ -213,11 +214,12 @@ static void models_that_gguf_cannot_hold_are_refused(void **state) {
     bb_config config = wide;
     config.d_ff = 320;
     exact_model_save(device, &config, 0, from);
-    assert_fails(export_as(from, no, "tq2_0"), BB_ERR_ARGUMENT, "blocks.0.mlp.down.weight have 320: use type q8_0 or f16");
+    assert_fails(export_as(from, no, "tq2_0"), BB_ERR_ARGUMENT,
+                 "blocks.0.mlp.down.weight have 320: use type q2_0, q8_0 or f16");
     config.d_ff = 300;
     exact_model_save(device, &config, 0, from);
     assert_fails(export_as(from, no, "q8_0"), BB_ERR_ARGUMENT, "blocks.0.mlp.down.weight have 300: use type f16");
-    assert_fails(export_as(from, no, "q4_k"), BB_ERR_ARGUMENT, "it has tq2_0, tq1_0, q8_0, f16, f32");
+    assert_fails(export_as(from, no, "q4_k"), BB_ERR_ARGUMENT, "it has tq2_0, tq1_0, q2_0, q8_0, f16, f32");
     exact_model_save(device, &wide, 1e-8f, from); /* half of what f16 can hold */
     for (int i = 1; i < TYPES; i++)
         assert_fails(export_as(from, no, types[i].name), BB_ERR_UNSUPPORTED, "its scale 1e-08 does not fit");

@@ -49,6 +49,12 @@ static void dequantize_tq1_0(const uint8_t *block, float *out) {
     for (int i = 0; i < 16; i++) out[240 + i] = tq1_0_digit(block[48 + i % 4], i / 4, value);
 }
 
+/* Blocks of 64: the scale d (f16), then 16 bytes of codes q + 1 in two bits, the first element lowest; values are d q, up to 2 d. */
+static void dequantize_q2_0(const uint8_t *block, float *out) {
+    float d = bb_f32_from_f16(u16_at(block, 0));
+    for (int i = 0; i < 64; i++) out[i] = d * (float)((block[2 + i / 4] >> 2 * (i % 4) & 3) - 1);
+}
+
 static void dequantize_blocks(bb_file_dtype type, void (*block)(const uint8_t *, float *), const uint8_t *bytes, int64_t n,
                               float *out) {
     int64_t size = (int64_t)bb_file_dtype_bytes(type), elements = bb_file_dtype_elements(type);
@@ -95,5 +101,6 @@ void bb_dequantize(bb_file_dtype type, const uint8_t *bytes, int64_t n, float *o
     case BB_FILE_Q8_0: dequantize_blocks(type, dequantize_q8_0, bytes, n, out); break;
     case BB_FILE_TQ1_0: dequantize_blocks(type, dequantize_tq1_0, bytes, n, out); break;
     case BB_FILE_TQ2_0: dequantize_blocks(type, dequantize_tq2_0, bytes, n, out); break;
+    case BB_FILE_Q2_0: dequantize_blocks(type, dequantize_q2_0, bytes, n, out); break;
     }
 }

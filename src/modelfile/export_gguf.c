@@ -17,12 +17,14 @@
 #include "modelfile/model_card.h"
 #include "modelfile/quantize.h"
 
-/* tq2_0 is the default: the codes as they are at two bits, which llama.cpp has its fastest kernels for. */
-static const char *const type_names[] = {"tq2_0", "tq1_0", "q8_0", "f16", "f32", NULL};
+/* tq2_0 is the default: the codes as they are at two bits, which llama.cpp has its fastest kernels for. q2_0 has two bits, too,
+ * but only new versions of llama.cpp read it, so it is written where it is asked for, never by default. */
+static const char *const type_names[] = {"tq2_0", "tq1_0", "q2_0", "q8_0", "f16", "f32", NULL};
 static const struct {
     bb_file_dtype type;
     uint32_t file_type; /* general.file_type */
-} types[] = {{BB_FILE_TQ2_0, 37}, {BB_FILE_TQ1_0, 36}, {BB_FILE_Q8_0, 7}, {BB_FILE_F16, 1}, {BB_FILE_F32, 0}};
+} types[] = {{BB_FILE_TQ2_0, 37}, {BB_FILE_TQ1_0, 36}, {BB_FILE_Q2_0, 41},
+             {BB_FILE_Q8_0, 7},   {BB_FILE_F16, 1},    {BB_FILE_F32, 0}};
 
 #define BB_GGUF_CARD_SUFFIX ".README.md"
 
@@ -246,6 +248,15 @@ static const bb_param *misfit(const bb_param_table *table, bb_file_dtype type) {
     return NULL;
 }
 
+/* The types that fit, for an error message: "q2_0, q8_0 or f16". f16 always does. */
+static void list_fitting(const bb_param_table *table, char *text, size_t size) {
+    size_t used = 0;
+    for (int i = 0; types[i].type != BB_FILE_F16; i++)
+        if (!misfit(table, types[i].type))
+            used += (size_t)snprintf(text + used, size - used, "%s%s", used ? ", " : "", type_names[i]);
+    (void)snprintf(text + used, size - used, "%sf16", used ? " or " : "");
+}
+
 /* Sets the type: the one asked for, which must fit, or the first that does. */
 static bb_status choose_type(writer *w, bb_error *err) {
     bb_exporter *e = w->e;
@@ -253,12 +264,14 @@ static bb_status choose_type(writer *w, bb_error *err) {
     int i = 0, asked = 0;
     while (strcmp(type_names[asked], e->type) != 0) asked++;
     const bb_param *wrong = misfit(&e->table, types[asked].type);
-    for (i = asked; misfit(&e->table, types[i].type);) i++; /* f16 and f32, the last, fit always */
-    if (wrong && o->type)
+    for (i = asked; misfit(&e->table, types[i].type) || (types[i].type == BB_FILE_Q2_0 && !o->type);) i++;
+    if (wrong && o->type) {
+        char fitting[64];
+        list_fitting(&e->table, fitting, sizeof fitting);
         return bb_fail(err, BB_ERR_ARGUMENT,
                        "%s: type %s needs rows of a multiple of %d weights, and those of %s have %" PRId64 ": use type %s",
-                       e->path, e->type, (int)bb_file_dtype_elements(types[asked].type), wrong->name, wrong->shape[1],
-                       strcmp(type_names[i], "q8_0") == 0 ? "q8_0 or f16" : "f16");
+                       e->path, e->type, (int)bb_file_dtype_elements(types[asked].type), wrong->name, wrong->shape[1], fitting);
+    }
     if (wrong && o->on_notice) {
         char text[256];
         (void)snprintf(text, sizeof text,

@@ -5,8 +5,9 @@
 static const struct {
     bb_file_dtype type;
     int number;
-} types[] = {{BB_FILE_F32, 0},  {BB_FILE_F16, 1},  {BB_FILE_Q8_0, 8},  {BB_FILE_I8, 24},    {BB_FILE_I32, 26},
-             {BB_FILE_I64, 27}, {BB_FILE_F64, 28}, {BB_FILE_BF16, 30}, {BB_FILE_TQ1_0, 34}, {BB_FILE_TQ2_0, 35}};
+} types[] = {{BB_FILE_F32, 0},    {BB_FILE_F16, 1},    {BB_FILE_Q8_0, 8}, {BB_FILE_I8, 24},
+             {BB_FILE_I32, 26},   {BB_FILE_I64, 27},   {BB_FILE_F64, 28}, {BB_FILE_BF16, 30},
+             {BB_FILE_TQ1_0, 34}, {BB_FILE_TQ2_0, 35}, {BB_FILE_Q2_0, 42}};
 
 int bb_gguf_type_number(bb_file_dtype type) {
     for (size_t i = 0; i < sizeof types / sizeof *types; i++)

@@ -8,7 +8,7 @@
 
 static bool is_numeric(bb_file_dtype t) {
     return t == BB_FILE_F32 || t == BB_FILE_F16 || t == BB_FILE_BF16 || t == BB_FILE_F64 || t == BB_FILE_Q8_0 ||
-           t == BB_FILE_TQ1_0 || t == BB_FILE_TQ2_0;
+           t == BB_FILE_TQ1_0 || t == BB_FILE_TQ2_0 || t == BB_FILE_Q2_0;
 }
 
 bb_tensor_names bb_naming_of(const bb_naming *naming, const bb_config *config, const bb_param *p) {

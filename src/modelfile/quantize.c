@@ -46,6 +46,12 @@ static void quantize_tq2_0(const int8_t *q, float scale, uint8_t *out) {
     put_scale(out + 64, q, 256, scale);
 }
 
+static void quantize_q2_0(const int8_t *q, float scale, uint8_t *out) {
+    put_scale(out, q, 64, scale);
+    memset(out + 2, 0, 16);
+    for (int i = 0; i < 64; i++) out[2 + i / 4] |= (uint8_t)((q[i] + 1) << 2 * (i % 4));
+}
+
 /* `count` codes at a stride, the first of them the highest digit of five. */
 static uint8_t base3(const int8_t *q, int stride, int count) {
     int v = 0;
@@ -70,6 +76,7 @@ void bb_quantize_ternary(bb_file_dtype type, const int8_t *q, int64_t n, float s
         case BB_FILE_Q8_0: quantize_q8_0(q, scale, out); break;
         case BB_FILE_TQ1_0: quantize_tq1_0(q, scale, out); break;
         case BB_FILE_TQ2_0: quantize_tq2_0(q, scale, out); break;
+        case BB_FILE_Q2_0: quantize_q2_0(q, scale, out); break;
         case BB_FILE_BF16:
         case BB_FILE_F64:
         case BB_FILE_I8:

@@ -20,7 +20,8 @@ static const struct {
 } dtypes[] = {[BB_FILE_F32] = {"F32", 4, 1},     [BB_FILE_F16] = {"F16", 2, 1},        [BB_FILE_BF16] = {"BF16", 2, 1},
               [BB_FILE_F64] = {"F64", 8, 1},     [BB_FILE_I8] = {"I8", 1, 1},          [BB_FILE_U8] = {"U8", 1, 1},
               [BB_FILE_I32] = {"I32", 4, 1},     [BB_FILE_I64] = {"I64", 8, 1},        [BB_FILE_BOOL] = {"BOOL", 1, 1},
-              [BB_FILE_Q8_0] = {"Q8_0", 34, 32}, [BB_FILE_TQ1_0] = {"TQ1_0", 54, 256}, [BB_FILE_TQ2_0] = {"TQ2_0", 66, 256}};
+              [BB_FILE_Q8_0] = {"Q8_0", 34, 32}, [BB_FILE_TQ1_0] = {"TQ1_0", 54, 256}, [BB_FILE_TQ2_0] = {"TQ2_0", 66, 256},
+              [BB_FILE_Q2_0] = {"Q2_0", 18, 64}};
 
 size_t bb_file_dtype_bytes(bb_file_dtype t) { return dtypes[t].bytes; }
 int bb_file_dtype_elements(bb_file_dtype t) { return dtypes[t].elements; }

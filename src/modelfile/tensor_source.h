@@ -19,7 +19,8 @@ typedef enum bb_file_dtype {
     BB_FILE_BOOL,
     BB_FILE_Q8_0, /* blocks of llama.cpp: see dequantize.c */
     BB_FILE_TQ1_0,
-    BB_FILE_TQ2_0
+    BB_FILE_TQ2_0,
+    BB_FILE_Q2_0
 } bb_file_dtype;
 
 enum { BB_FILE_MAX_RANK = 4, BB_SOURCE_PIECE_BYTES = 1 << 20 };

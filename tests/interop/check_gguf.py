@@ -32,7 +32,10 @@ def interleave(name, w):
 
 
 expected = {name_of(name): interleave(name_of(name), w) for name, w in weights.items()}
-for kind in "f32", "f16", "q8_0", "tq1_0", "tq2_0":
+for kind in "f32", "f16", "q8_0", "tq1_0", "tq2_0", "q2_0":
+    if kind.upper() not in gguf.GGMLQuantizationType.__members__ and kind == "q2_0":
+        print(f"skipped: PyPI's gguf has no {kind}", flush=True)
+        continue
     path = convert(source, work / f"{kind}.gguf", "--type", kind, "--name", "Test", "--license", "mit", "--description", "A test")
     reader = gguf.GGUFReader(path)
     found = {t.name: gguf.quants.dequantize(t.data, t.tensor_type).reshape(expected[t.name].shape) for t in reader.tensors}

@@ -53,7 +53,7 @@ def check_tokens(path):
 ref = Library("ref")
 ours = {prompt: greedy(plain, prompt, 64, "ref") for prompt in PROMPTS}  # cpu would round inputs to bf16
 expected = {run: ref.logits(run, TEXT) for run in (quantized, plain)}
-for kind in "f32", "f16", "q8_0", "tq1_0", "tq2_0":
+for kind in "f32", "f16", "q8_0", "tq1_0", "tq2_0", "q2_0":
     path = {run: convert(run, work / f"llama-{i}-{kind}.gguf", "--type", kind) for i, run in enumerate((quantized, plain))}
     if kind == "f32":
         check_tokens(path[quantized])
