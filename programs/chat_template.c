@@ -7,28 +7,37 @@
 
 #include "generate_options.h"
 
-const char *bb_chat_template_check(const char *chat_template) {
-    const char *role = strstr(chat_template, "{role}"), *content = strstr(chat_template, "{content}");
-    if (!role || !content) return "expected a text with {role} and {content}";
-    if (role > content) return "expected {role} before {content}";
-    if (!content[strlen("{content}")]) return "expected a text after {content}, such as a line break";
-    return NULL;
-}
-
-bb_status bb_chat_template_read(const char *given, char **out, bb_error *err) {
-    size_t length = 0;
-    char *text = malloc(strlen(given) + 1);
-    *out = NULL;
-    if (!text) {
+/* A text, which names what it is made of, or the name of a file. */
+static bb_status read_given(const char *given, char **out, size_t *size, bb_error *err) {
+    if (!strstr(given, "{role}") && !strstr(given, "{content}")) {
+        bb_status status = bb_read_text(given, NULL, out, size, err);
+        if (status == BB_OK) return BB_OK;
+        bb_error wrong = *err;
+        snprintf(err->message, sizeof err->message,
+                 "--chat_template: expected a text with {role} and {content}, or a file that holds it: %.700s", wrong.message);
+        return status;
+    }
+    *out = malloc(strlen(given) + 1);
+    if (!*out) {
         snprintf(err->message, sizeof err->message, "out of memory");
         return err->code = BB_ERR_MEMORY;
     }
-    bb_status status = bb_unescape("chat_template", given, (uint8_t *)text, &length, err);
-    text[length] = '\0';
-    const char *wrong = strlen(text) != length ? "expected no \\x00" : bb_chat_template_check(text);
-    if (status == BB_OK && wrong) {
-        snprintf(err->message, sizeof err->message, "--chat_template: %s", wrong);
+    bb_status status = bb_unescape("chat_template", given, (uint8_t *)*out, size, err);
+    if (status == BB_OK) (*out)[*size] = '\0';
+    return status;
+}
+
+bb_status bb_chat_template_read(const char *given, char **out, bb_error *err) {
+    size_t size = 0;
+    char *text = NULL;
+    *out = NULL;
+    bb_status status = read_given(given, &text, &size, err);
+    if (status == BB_OK && strlen(text) != size) {
+        snprintf(err->message, sizeof err->message, "--chat_template: expected a text without a byte 0");
         status = err->code = BB_ERR_ARGUMENT;
+    } else if (status == BB_OK && (status = bb_chat_template_check(text, err)) != BB_OK) {
+        bb_error wrong = *err;
+        snprintf(err->message, sizeof err->message, "--chat_template %.300s: %.600s", given, wrong.message);
     }
     if (status == BB_OK)
         *out = text;

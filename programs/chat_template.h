@@ -1,17 +1,16 @@
 // SPDX-License-Identifier: MIT
-/* How the messages of a chat become text. A template is the text of one message with {role} and {content}: "{role}: {content}\n".
- * The prompt is all messages in it, then the text before {content} for the role "assistant". An answer ends where the text after
- * {content} begins the next message of a role of the request. */
+/* The option --chat_template of serve, export and convert: see bb_chat_template_check. */
 #ifndef BB_PROGRAMS_CHAT_TEMPLATE_H
 #define BB_PROGRAMS_CHAT_TEMPLATE_H
 
 #include "bitbyte.h"
 
 #define BB_DEFAULT_CHAT_TEMPLATE "{role}: {content}\n"
+#define BB_CHAT_TEMPLATE_HELP                                                                                                  \
+    "how a message of a chat becomes text, with {role} and {content}, and escapes as in --stop; or a file that holds it, "     \
+    "without escapes; the answer ends where the next message would begin"
 
-/* NULL: good; else what is wrong. */
-const char *bb_chat_template_check(const char *chat_template);
-/* The text of --chat_template with its escapes replaced, checked; free(*out). */
+/* The text that the option stands for, checked; free(*out). */
 bb_status bb_chat_template_read(const char *given, char **out, bb_error *err);
 
 #endif

@@ -2,9 +2,11 @@
 /* bitbyte convert and bitbyte export: one command under two names, which differ in the option that names the format and in what
  * is written where neither it nor the file's name says. */
 #include <dirent.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 
+#include "chat_template.h"
 #include "commands.h"
 #include "common.h"
 #include "json_out.h"
@@ -13,7 +15,7 @@
 typedef struct convert_args {
     bb_device_args device;
     bb_import_args import;
-    const char *model, *out, *format, *type, *name, *description, *license;
+    const char *model, *out, *format, *type, *name, *description, *license, *chat_template;
     bool json, allow_overwrite;
 } convert_args;
 
@@ -50,6 +52,12 @@ static const bb_cli_option shared_options[] = {
      .offset = offsetof(convert_args, license),
      .value = "TEXT",
      .help = "the model's license, for gguf and hf, e.g. mit"},
+    {.name = "chat_template",
+     .type = BB_CLI_STRING,
+     .offset = offsetof(convert_args, chat_template),
+     .value = "FILE|TEXT",
+     .help = BB_CHAT_TEMPLATE_HELP "; '' leaves it out",
+     .default_text = "the model's, if it has one"},
     {.group = &bb_import_group, .offset = offsetof(convert_args, import)},
     {.name = "allow_overwrite",
      .type = BB_CLI_FLAG,
@@ -207,11 +215,16 @@ static int convert(const variant *v, const bb_cli *cli, const convert_args *args
     bb_export_options_default(&job.options);
     const char *named = bb_export_format_for(args->out);
     job.options.format = args->format ? args->format : named ? named : v->fallback;
+    char *chat_template = NULL;
+    if (args->chat_template && *args->chat_template &&
+        bb_chat_template_read(args->chat_template, &chat_template, &err) != BB_OK)
+        return bb_cli_fail(v->command, &err);
     note_unused(cli, job.options.format, &args->device);
     job.options.type = args->type;
     job.options.name = args->name;
     job.options.description = args->description;
     job.options.license = args->license;
+    job.options.chat_template = chat_template ? chat_template : args->chat_template; /* NULL, or empty */
     job.options.n_head = import.n_head;
     job.options.on_notice = show_notice;
     job.options.on_progress = show_progress;
@@ -234,6 +247,7 @@ static int convert(const variant *v, const bb_cli *cli, const convert_args *args
     }
     int exit_status = status == BB_OK ? BB_EXIT_OK : bb_cli_fail(v->command, &err);
     bb_device_close(job.device);
+    free(chat_template);
     return exit_status;
 }
 

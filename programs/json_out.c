@@ -78,9 +78,17 @@ void bb_json_add_bytes(json_t *object, const uint8_t *bytes, size_t length) {
 
 enum { CELL = 160 };
 
+/* As JSON has it where it would not stay on its line. */
+static void string_text(const json_t *value, char *out) {
+    const char *text = json_string_value(value);
+    char *quoted = strpbrk(text, "\n\r\t\033") ? json_dumps(value, JSON_ENCODE_ANY) : NULL;
+    snprintf(out, CELL, "%s", quoted ? quoted : text);
+    free(quoted);
+}
+
 static void scalar_text(const json_t *value, char *out) {
     switch (json_typeof(value)) {
-    case JSON_STRING: snprintf(out, CELL, "%s", json_string_value(value)); break;
+    case JSON_STRING: string_text(value, out); break;
     case JSON_INTEGER: snprintf(out, CELL, "%lld", (long long)json_integer_value(value)); break;
     case JSON_REAL: {
         double real = json_real_value(value);

@@ -135,11 +135,9 @@ static const bb_cli_option options[] = {
     {.name = "chat_template",
      .type = BB_CLI_STRING,
      .offset = offsetof(serve_args, chat_template),
-     .value = "TEXT",
-     .help =
-         "how a message of a chat becomes text, with {role} and {content}, and escapes as in --stop; the answer ends where the "
-         "next message would begin",
-     .default_text = "{role}: {content}\\n"},
+     .value = "FILE|TEXT",
+     .help = BB_CHAT_TEMPLATE_HELP,
+     .default_text = "the model's, else {role}: {content}\\n"},
     {.name = "quiet",
      .type = BB_CLI_FLAG,
      .offset = offsetof(serve_args, quiet),
@@ -172,18 +170,31 @@ typedef struct server {
     bb_device *device;
     pthread_mutex_t lock; /* of description and path */
     char *description;    /* JSON of bb_describe_file */
-    char *chat_template;  /* its escapes replaced; NULL: the default */
+    char *chat_template;  /* of the option; NULL: the model's */
     char path[4096];
     const char *keys[MAX_KEYS];
     int key_count;
     char *key_text;
 } server;
 
+/* The model's, where it is used. */
+static bb_status check_chat_template(const server *s, const bb_found_model *found, bb_error *err) {
+    const char *text = bb_model_chat_template(found->model);
+    bb_error wrong;
+    if (s->chat_template || !text || bb_chat_template_check(text, &wrong) == BB_OK) return BB_OK;
+    snprintf(err->message, sizeof err->message, "%.500s: %.400s; --chat_template gives another", found->path, wrong.message);
+    return err->code = BB_ERR_FORMAT;
+}
+
 static bb_status load_model(void *user, bb_model **model, bb_error *err) {
     server *s = user;
     bb_found_model found;
     bb_status status = bb_model_open(s->device, s->args->model, &s->args->import, &found, err);
     if (status != BB_OK) return status;
+    if ((status = check_chat_template(s, &found, err)) != BB_OK) {
+        bb_model_free(found.model);
+        return status;
+    }
     char *description = NULL;
     const bb_import_options import = {.struct_size = sizeof(bb_import_options), .n_head = s->args->import.n_head};
     bb_error unsaid;
@@ -285,9 +296,7 @@ static int run_server(server *s, const sigset_t *signals) {
         .hosts = args->allowed_hosts.items,
         .host_count = args->allowed_hosts.count,
         .cors_origin = args->cors_origin,
-        .limits = {.max_new_bytes = args->max_new_bytes,
-                   .max_choices = MAX_CHOICES,
-                   .chat_template = s->chat_template ? s->chat_template : BB_DEFAULT_CHAT_TEMPLATE},
+        .limits = {.max_new_bytes = args->max_new_bytes, .max_choices = MAX_CHOICES, .chat_template = s->chat_template},
         .sequences = args->sequences,
         .max_body = (size_t)args->max_body_kb * 1024,
         .quiet = args->quiet};
@@ -324,7 +333,7 @@ static int serve(const bb_cli *cli, const serve_args *args) {
     if (args->runs && (stat(args->runs, &st) != 0 || !S_ISDIR(st.st_mode)))
         return bb_cli_failure(&command, "--runs %s: expected a folder of run directories", args->runs);
     if (args->chat_template && bb_chat_template_read(args->chat_template, &s.chat_template, &err) != BB_OK)
-        return bb_cli_usage_error(&command, "%s", err.message);
+        return bb_cli_fail(&command, &err);
     sigemptyset(&signals);
     sigaddset(&signals, SIGTERM);
     sigaddset(&signals, SIGINT);

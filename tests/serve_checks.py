@@ -254,9 +254,59 @@ def check_runs():
         s.end()  # ends the stream of events, too
 
 
+def with_template(path, chat_template, out):
+    """The model file with another chat template, of any kind, and so without checksums."""
+    data = open(path, "rb").read()
+    end = 8 + int.from_bytes(data[:8], "little")
+    header = json.loads(data[8:end])
+    header["__metadata__"]["chat_template"] = chat_template
+    del header["__metadata__"]["tensor_xxh3"]
+    text = json.dumps(header).encode()
+    with open(out, "wb") as f:
+        f.write(len(text).to_bytes(8, "little") + text + data[end:])
+
+
+def check_chat_templates():
+    """a chat template in the model's metadata, --chat_template before it, and one that is none"""
+    chat = {"messages": [{"role": "user", "content": "The 1"}], "max_tokens": 60, "seed": 3}
+
+    def expect_template(s, chat_template, prompt, stop):
+        assert json.loads(s.get("/props"))["chat_template"] == chat_template
+        answer, plain = s.post("/v1/chat/completions", **chat), s.post("/v1/completions", prompt=prompt, max_tokens=60, seed=3, stop=stop)
+        assert answer["choices"][0]["message"]["content"] == plain["choices"][0]["text"], (answer, plain)
+        assert answer["usage"] == plain["usage"]
+
+    shutil.copy("templated.safetensors", "chat.safetensors")
+    s = Server(model="chat.safetensors")
+    of_model = "<{role}> {content}</{role}>\n", "<user> The 1</user>\n<assistant> ", ["</assistant>\n<user>", "</assistant>\n<system>", "</assistant>\n<assistant>"]
+    expect_template(s, *of_model)
+    assert json.loads(s.get("/describe"))["chat_template"] == of_model[0]
+    with_template("templated.safetensors", "{content}", "bad.safetensors")
+    shutil.copy("bad.safetensors", "chat.safetensors")
+    s.process.send_signal(signal.SIGHUP)
+    for _ in range(500):
+        if "reload_failed" in open("server.log").read():
+            break
+        time.sleep(0.01)
+    assert "chat.safetensors: chat template: expected" in open("server.log").read()
+    expect_template(s, *of_model)
+    with_template("templated.safetensors", "{role}={content};", "chat.safetensors")
+    s.process.send_signal(signal.SIGHUP)
+    s.wait_for("bitbyte:reloads_total", 1)
+    expect_template(s, "{role}={content};", "user=The 1;assistant=", [";user=", ";system=", ";assistant="])
+    s.end()
+    for model in "templated.safetensors", "bad.safetensors":
+        s = Server("--chat_template", "{role}: {content}|\\n", model=model)
+        expect_template(s, "{role}: {content}|\n", "user: The 1|\nassistant: ", ["|\nuser:", "|\nsystem:", "|\nassistant:"])
+        s.end()
+    refused = subprocess.run([program, "serve", "bad.safetensors", "--port", "0"], capture_output=True, text=True)
+    assert refused.returncode == 1 and "bad.safetensors: chat template: expected a text with {role} and {content}; --chat_template gives another" in refused.stderr, refused
+
+
 def main():
-    check_runs()
-    print("ok:", check_runs.__doc__)
+    for check in check_runs, check_chat_templates:
+        check()
+        print("ok:", check.__doc__, flush=True)
     s = Server("--max_body_kb", 64)
     for check in check_answers, check_characters, check_together, check_refusals, check_page, check_malformed, check_leaving, check_half_closed, check_hosts, check_slow_reader:
         check(s)

@@ -234,6 +234,9 @@ static void model_calls_refuse_bad_arguments(void **state) {
     assert_null(bb_model_config(NULL));
     assert_int_equal(bb_model_parameters(NULL), 0);
     assert_int_equal(bb_model_trained_length(NULL), 0);
+    REFUSED("chat_template is NULL", bb_chat_template_check(NULL, E));
+    assert_null(bb_model_chat_template(NULL));
+    REFUSED("model is NULL", bb_model_set_chat_template(NULL, "{role}: {content};", E));
     assert_int_equal(bb_model_tensor_count(NULL), 0);
     REFUSED("model is NULL", bb_model_tensor_info(NULL, 0, &info, E));
     REFUSED("out is NULL", bb_model_tensor_info(f.model, 0, NULL, E));

@@ -33,6 +33,32 @@ complains "there are packed, bitbyte, safetensors, gguf, hf"
 expect 2 "$bitbyte" convert run x --license mit
 complains "format bitbyte holds no license"
 
+# A chat template: a text or a file; the file has it, all conversions keep it, and training from it, too.
+template() { "$bitbyte" info "$1" --json | json_value /dev/stdin chat_template; }
+printf '{role}> {content}\n' >template
+expect 0 "$bitbyte" export run --out chat.safetensors --chat_template '{role}> {content}\n'
+expect 0 "$bitbyte" convert run same.safetensors --to packed --chat_template template
+cmp -s chat.safetensors same.safetensors || fail "a text and a file with it give two models"
+expect 0 "$bitbyte" convert chat.safetensors chat.gguf
+expect 0 "$bitbyte" convert chat.gguf chat_hf/
+expect 0 "$bitbyte" convert chat_hf init.safetensors
+expect 0 "$bitbyte" info init.safetensors
+says 'chat_template   "{role}> {content}\n"'
+expect 0 "$bitbyte" train --init init.safetensors --data text --out chat_run --seq_len 16 --batch_size 2 --steps 1
+expect 0 "$bitbyte" train --resume chat_run --steps 2
+for model in chat.safetensors chat.gguf chat_hf init.safetensors chat_run; do
+  [ "$(template "$model")" = '{role}> {content}' ] || fail "$model: its chat template is $(template "$model")"
+done
+expect 0 "$bitbyte" convert chat.gguf without.safetensors --chat_template ''
+"$bitbyte" info without.safetensors | grep chat_template && fail "it is not taken out"
+expect 2 "$bitbyte" export run --out x --chat_template '{role}: {content}'
+complains "--chat_template {role}: {content}: chat template: expected a text after {content}"
+expect 2 "$bitbyte" export run --out x --chat_template '{role}: {content}\x00'
+complains "expected a text without a byte 0"
+expect 1 "$bitbyte" export run --out x --chat_template missing
+complains "expected a text with {role} and {content}, or a file that holds it: missing"
+[ ! -e x ] || fail "a refused template leaves a file"
+
 # The model card says what it was trained on, and how.
 "$bitbyte" train --data text --val_data text --val_every 1 --val_batches 1 --out carded --n_layer 1 --d_model 256 --n_head 2 --d_ff 256 --seq_len 16 \
   --batch_size 2 --steps 2 >/dev/null 2>&1 || fail "no run with validation"

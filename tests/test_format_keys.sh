@@ -16,7 +16,7 @@ expect 0 "${train[@]}" --out runs/adamw8bit --d_model 64 --optim adamw8bit
 expect 0 "${train[@]}" --out runs/muon --sample_every 1
 expect 0 "${train[@]}" --out runs/plus --arch plus --ngram_bits 6
 expect 0 "${train[@]}" --out runs/adamw --optim adamw --spike_skip 6 --patience 2
-expect 0 "$bitbyte" export runs/adamw8bit --out packed.safetensors
+expect 0 "$bitbyte" export runs/adamw8bit --out packed.safetensors --chat_template '{role}: {content};'
 ranks=missing
 if ("$bitbyte" train --ddp --data missing 2>&1 || true) | grep -qF "without MPI" || ! command -v mpirun >/dev/null; then
     echo "without MPI: the keys of several ranks are not checked"

@@ -18,6 +18,7 @@ expect 0 "$bitbyte" train --data text.txt --out run "${tiny[@]}" --seq_len 256 -
 expect 0 "$bitbyte" train --data text.txt --out other "${tiny[@]}" --seq_len 256 --steps 100 --log_every 10 --lr 1e-2 --seed 2
 expect 0 "$bitbyte" export run --out model.safetensors
 expect 0 "$bitbyte" export other --out other.safetensors
+expect 0 "$bitbyte" export run --out templated.safetensors --chat_template '<{role}> {content}</{role}>\n'
 mkdir runs
 cp -r run runs/a && cp -r other runs/b && cp -r run 'runs/<b>'
 expect 2 "$bitbyte" serve

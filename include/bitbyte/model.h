@@ -36,6 +36,15 @@ BB_API uint64_t bb_model_parameters(const bb_model *model);
 /* Longest sequence that the model was trained on, in bytes; 2048 if the file does not say. */
 BB_API int bb_model_trained_length(const bb_model *model);
 
+/* A chat template is the text of one message of a chat: UTF-8 of at most BB_MAX_CHAT_TEMPLATE bytes, with {role}, once {content} behind it,
+ * and a text after that: "{role}: {content}\n". The prompt is all messages in it, then the text before {content} for the role
+ * "assistant"; an answer ends where the text after {content} begins the next message. Model files hold one or none. */
+enum { BB_MAX_CHAT_TEMPLATE = 2048 };
+BB_API bb_status bb_chat_template_check(const char *chat_template, bb_error *err);
+/* NULL: there is none. As the model's file has it: check it before use. Lives until it is set, or the model is freed. */
+BB_API const char *bb_model_chat_template(const bb_model *model);
+BB_API bb_status bb_model_set_chat_template(bb_model *model, const char *chat_template, bb_error *err); /* NULL: none */
+
 /* ---- Model files --------------------------------------------------------------------------------------------------------- */
 
 /* How a model file is read. */
@@ -73,7 +82,8 @@ typedef struct bb_export_options {
     void (*on_notice)(void *user, const char *text);                          /* see bb_import_options; may be NULL */
     void (*on_progress)(void *user, int64_t bytes_done, int64_t bytes_total); /* may be NULL */
     void *user;
-    const volatile int *stop; /* may be NULL; non-zero: stop and leave no file */
+    const volatile int *stop;  /* may be NULL; non-zero: stop and leave no file */
+    const char *chat_template; /* see bb_chat_template_check; NULL: the model's, which must be good; "": none */
 } bb_export_options;
 BB_OPTIONS(bb_export_options);
 /* The name of export format `index`; NULL past the last. */

@@ -268,14 +268,14 @@ static bool put_messages(const reader *r, FILE *out, const json_t *messages, con
     return true;
 }
 
-/* The end of a message and the beginning of one by `role`, without the white space that the latter ends with. */
+/* The end of an answer and the beginning of a message by `role`, without the white space that the latter ends with. */
 static bool add_role_stop(const reader *r, bb_request *out, const char *chat_template, const char *role) {
     char *text = NULL;
     size_t size = 0;
     const char *content = strstr(chat_template, "{content}"), *after = content + strlen("{content}");
     FILE *memory = open_memstream(&text, &size);
     if (!memory) return no_memory(r->error);
-    fputs(after, memory);
+    put_piece(memory, after, after + strlen(after), "assistant");
     put_piece(memory, chat_template, content, role);
     bool good = fclose(memory) == 0 || no_memory(r->error);
     while (good && size > 1 && strchr(" \n\t", text[size - 1])) size--;

@@ -19,7 +19,7 @@ typedef struct bb_api_limits {
     int64_t max_new_bytes;     /* of each text */
     int max_choices;           /* of a request */
     int context_length;        /* of the model */
-    const char *chat_template; /* see chat_template.h */
+    const char *chat_template; /* a good one: see bb_chat_template_check */
 } bb_api_limits;
 
 /* Always false; fills `error`. */

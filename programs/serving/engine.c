@@ -71,6 +71,8 @@ static void describe(bb_engine *e, const generation *g) {
                                .parameters = bb_model_parameters(g->model),
                                .trained_length = bb_model_trained_length(g->model),
                                .loaded = (int64_t)time(NULL)};
+    const char *chat_template = bb_model_chat_template(g->model);
+    snprintf(e->info.chat_template, sizeof e->info.chat_template, "%s", chat_template ? chat_template : "");
 }
 
 static void *load_in_thread(void *user) {

@@ -41,12 +41,13 @@ void bb_engine_reload(bb_engine *engine);
 /* Takes no more requests, and waits up to `seconds` for those that run; then cuts them off. False: some were cut off. */
 bool bb_engine_drain(bb_engine *engine, double seconds);
 
-/* The current model, for its shape; NULL-terminated texts live as long as the engine. */
+/* The current model. */
 typedef struct bb_engine_info {
     bb_config config;
     uint64_t parameters;
     int trained_length;
-    int64_t loaded; /* time, seconds since 1970 */
+    char chat_template[BB_MAX_CHAT_TEMPLATE + 1]; /* "": none */
+    int64_t loaded;                               /* time, seconds since 1970 */
 } bb_engine_info;
 bb_engine_info bb_engine_get_info(bb_engine *engine);
 

@@ -61,6 +61,9 @@ enum MHD_Result bb_answer_json(bb_exchange *x, int status, json_t *json);
 /* A response with `reader` as its content, as MHD_create_response_from_callback says; the exchange is its argument. */
 enum MHD_Result bb_answer_reader(bb_exchange *x, const char *type, MHD_ContentReaderCallback reader);
 
+/* The option's, else the model's, else the default. */
+const char *bb_chat_template_in_use(const bb_http_options *options, const bb_engine_info *model);
+
 /* ---- status.c */
 enum MHD_Result bb_status_health(bb_exchange *x);
 enum MHD_Result bb_status_metrics(bb_exchange *x);

@@ -143,6 +143,7 @@ static enum MHD_Result submit(bb_exchange *x, bb_request_kind kind) {
     bb_api_limits limits = x->http->options.limits;
     bb_engine_info model = bb_engine_get_info(x->http->options.engine);
     limits.context_length = model.trained_length;
+    limits.chat_template = bb_chat_template_in_use(&x->http->options, &model);
     x->d_model = model.config.d_model;
     if (!bb_api_parse(kind, x->size ? x->body : "", x->size, &limits, &r, &error)) return bb_answer_error(x, &error);
     r->holders = 1;

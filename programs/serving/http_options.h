@@ -22,7 +22,7 @@ typedef struct bb_http_options {
     int host_count;
     const char *cors_origin; /* "*", or one origin; NULL: no other site's pages may */
     bb_runs *runs;           /* the dashboard; NULL: none */
-    bb_api_limits limits;    /* without the chat template */
+    bb_api_limits limits;    /* chat_template NULL: the model's; context_length is the model's, too */
     int sequences;           /* for /props */
     size_t max_body;         /* bytes of a request */
     bool quiet;              /* no line for each request */

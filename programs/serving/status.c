@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "../chat_template.h"
 #include "../json_out.h"
 
 enum MHD_Result bb_status_health(bb_exchange *x) {
@@ -55,6 +56,11 @@ enum MHD_Result bb_status_metrics(bb_exchange *x) {
     return bb_answer_text(x, 200, "text/plain; version=0.0.4; charset=utf-8", text);
 }
 
+const char *bb_chat_template_in_use(const bb_http_options *options, const bb_engine_info *model) {
+    const char *given = options->limits.chat_template;
+    return given ? given : model->chat_template[0] ? model->chat_template : BB_DEFAULT_CHAT_TEMPLATE;
+}
+
 enum MHD_Result bb_status_props(bb_exchange *x) {
     const bb_http_options *o = &x->http->options;
     bb_engine_info info = bb_engine_get_info(o->engine);
@@ -63,7 +69,7 @@ enum MHD_Result bb_status_props(bb_exchange *x) {
                                     bb_json_path_string(o->model_path), "model_alias", o->model_name, "build_info",
                                     bb_version(), "total_slots", o->sequences, "default_generation_settings", "n_ctx",
                                     info.trained_length, "temperature", 1.0, "max_tokens", (json_int_t)o->limits.max_new_bytes,
-                                    "chat_template", o->limits.chat_template, "model", "parameters",
+                                    "chat_template", bb_chat_template_in_use(o, &info), "model", "parameters",
                                     (json_int_t)info.parameters, "n_layer", info.config.n_layer, "d_model", info.config.d_model,
                                     "n_head", info.config.n_head, "n_kv_head", info.config.n_kv_head, "d_ff", info.config.d_ff,
                                     "act_quant", (int)info.config.act_quant, "loaded", (json_int_t)info.loaded));

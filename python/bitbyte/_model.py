@@ -173,6 +173,16 @@ class Model:
         """The longest sequence that the model was trained on, in bytes."""
         return int(lib.bb_model_trained_length(self._pointer))
 
+    @property
+    def chat_template(self) -> str | None:
+        """The text of one message of a chat, with {role} and {content}; None: the model has none. Can be set; `save` keeps it."""
+        text = lib.bb_model_chat_template(self._pointer)
+        return ffi.string(text).decode() if text else None
+
+    @chat_template.setter
+    def chat_template(self, text: str | None) -> None:
+        call(lib.bb_model_set_chat_template, self._pointer, ffi.NULL if text is None else text.encode())
+
     def __repr__(self) -> str:
         return f"<bitbyte.Model of {self.parameters:,} parameters>"
 

@@ -23,6 +23,18 @@ def test_loads_what_it_saves(model: bitbyte.Model, run: pathlib.Path, tmp_path: 
     assert bitbyte.describe(tmp_path / "p.safetensors")["config"]["d_model"] == 32
 
 
+def test_a_chat_template_stays_with_the_model(model: bitbyte.Model, tmp_path: pathlib.Path) -> None:
+    assert model.chat_template is None
+    model.chat_template = "{role}: {content} é\n"
+    model.export_packed(tmp_path / "p.safetensors")
+    assert bitbyte.load(tmp_path / "p.safetensors").chat_template == "{role}: {content} é\n"
+    with pytest.raises(bitbyte.ArgumentError, match="expected a text after {content}"):
+        model.chat_template = "{role}: {content}"
+    assert model.chat_template == "{role}: {content} é\n"
+    model.chat_template = None
+    assert model.chat_template is None
+
+
 def test_a_run_directory_is_its_latest_whole_checkpoint(run: pathlib.Path, model: bitbyte.Model, tmp_path: pathlib.Path) -> None:
     copy = tmp_path / "run"
     copy.mkdir()

@@ -29,6 +29,12 @@ char *bb_json_text(const json_t *value, size_t flags) {
     return text;
 }
 
+bool bb_json_is_utf8(const char *text) {
+    json_t *json = json_string(text);
+    json_decref(json);
+    return json != NULL;
+}
+
 const char *bb_json_type_name(const json_t *value) {
     static const char *const names[] = {
         [JSON_OBJECT] = "an object",   [JSON_ARRAY] = "an array", [JSON_STRING] = "a string", [JSON_INTEGER] = "an integer",

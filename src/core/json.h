@@ -14,6 +14,9 @@ bb_status bb_json_parse(const char *text, size_t length, const char *where, size
 /* A path, or a message that contains paths, as a JSON string: see bb_path_text. NULL: out of memory. */
 json_t *bb_json_path(const char *path);
 
+/* Whether JSON can hold a text. */
+bool bb_json_is_utf8(const char *text);
+
 /* "an integer", "true", …; "nothing" for NULL. */
 const char *bb_json_type_name(const json_t *value);
 

@@ -105,6 +105,7 @@ void bb_model_free(bb_model *m) {
     if (m->grads) ops->free(m->device, m->grads, range);
     if (m->quantized) ops->free(m->device, m->quantized, m->quantized_bytes);
     if (m->ngram_memory) ops->free(m->device, m->ngram_memory, bb_ngram_bytes(&m->config));
+    free(m->chat_template);
     free(m->blocks);
     bb_param_table_free(&m->table);
     free(m);

@@ -25,7 +25,8 @@ struct bb_model {
     bb_ngram_table ngram; /* of a model for inference: codes and scales in ngram_memory; else the current parameters */
     void *ngram_memory;
     int trained_length;
-    bool has_source; /* loaded from this file */
+    char *chat_template; /* as its file has it, unchecked; NULL: none */
+    bool has_source;     /* loaded from this file */
     dev_t source_device;
     ino_t source_inode;
     bb_workspace ws;

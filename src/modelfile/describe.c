@@ -8,6 +8,7 @@
 #include "core/json.h"
 #include "core/options.h"
 #include "model/config.h"
+#include "modelfile/chat_template.h"
 #include "modelfile/layouts.h"
 #include "ops/ops.h"
 
@@ -126,15 +127,15 @@ bb_status bb_describe_file(const char *path, const bb_import_options *given, cha
     BB_TRY_GOTO(status, done, bb_param_table_create(&w.config, false, &table, err));
     BB_TRY_GOTO(status, done, describe_tensors(&w, &table, &latent, layers, err));
     bb_latent_weights_tell(&latent, &w, options->on_notice, options->user);
-    root =
-        json_pack("{s:o, s:s, s:o, s:I, s:I, s:I, s:O, s:o*, s:o*}", "file", bb_json_path(path), "kind",
-                  state                           ? "checkpoint"
-                  : w.layout == &bb_layout_packed ? "packed model"
-                                                  : "model",
-                  "config", bb_config_to_json(&w.config), "parameters", (json_int_t)table.total, "file_bytes",
-                  (json_int_t)bb_tensor_source_file_bytes(w.source), "packed_bytes", (json_int_t)packed_bytes(&table),
-                  "ternary", layers, "trained_length", trained_length ? json_integer(strtol(trained_length, NULL, 10)) : NULL,
-                  "training_state", state ? json_loadb(state, strlen(state), 0, NULL) : NULL);
+    root = json_pack("{s:o, s:s, s:o, s:I, s:I, s:I, s:O, s:o*, s:s*, s:o*}", "file", bb_json_path(path), "kind",
+                     state                           ? "checkpoint"
+                     : w.layout == &bb_layout_packed ? "packed model"
+                                                     : "model",
+                     "config", bb_config_to_json(&w.config), "parameters", (json_int_t)table.total, "file_bytes",
+                     (json_int_t)bb_tensor_source_file_bytes(w.source), "packed_bytes", (json_int_t)packed_bytes(&table),
+                     "ternary", layers, "trained_length",
+                     trained_length ? json_integer(strtol(trained_length, NULL, 10)) : NULL, BB_CHAT_TEMPLATE, w.chat_template,
+                     "training_state", state ? json_loadb(state, strlen(state), 0, NULL) : NULL);
     *json = root ? bb_json_text(root, JSON_INDENT(2) | JSON_REAL_PRECISION(9)) : NULL;
     if (!*json) status = bb_fail(err, BB_ERR_MEMORY, "out of memory while describing %s", path);
 done:

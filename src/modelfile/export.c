@@ -1,13 +1,15 @@
 // SPDX-License-Identifier: MIT
 /* Exporting a model: finds the format, opens the source, and lets the format write. */
-#include <jansson.h>
 #include <stdio.h>
 #include <string.h>
 #include <strings.h>
 #include <sys/stat.h>
 
+#include "core/json.h"
 #include "core/options.h"
+#include "modelfile/chat_template.h"
 #include "modelfile/export_formats.h"
+#include "modelfile/gguf_names.h"
 #include "modelfile/output.h"
 
 static const bb_export_format *const formats[] = {&bb_export_packed, &bb_export_bitbyte, &bb_export_safetensors,
@@ -69,15 +71,21 @@ static bb_status check_texts(const bb_export_format *format, const bb_export_opt
         if (!format->describes)
             return bb_fail(err, BB_ERR_ARGUMENT, "format %s holds no %s; leave it out, or choose another format", format->name,
                            texts[i].option);
-        json_t *json = json_string(texts[i].text); /* NULL where it is not UTF-8 */
-        bool good = json != NULL;
-        json_decref(json);
-        if (!good) return bb_fail(err, BB_ERR_ARGUMENT, "%s: expected UTF-8 text", texts[i].option);
+        if (!bb_json_is_utf8(texts[i].text)) return bb_fail(err, BB_ERR_ARGUMENT, "%s: expected UTF-8 text", texts[i].option);
     }
     return BB_OK;
 }
 
 BB_OPTIONS_DEFAULTS(bb_export_options);
+
+static bb_status choose_chat_template(bb_exporter *e, const char *model, bb_error *err) {
+    const char *given = e->options->chat_template;
+    e->chat_template = !given ? e->source.chat_template : *given ? given : NULL;
+    if (!given && !e->chat_template && bb_tensor_source_metadata(e->source.source, BB_GGUF_JINJA_KEY) && e->options->on_notice)
+        e->options->on_notice(e->options->user, "the model's chat template is written in Jinja, and left out");
+    bb_status status = e->chat_template ? bb_chat_template_check(e->chat_template, err) : BB_OK;
+    return status == BB_OK || given ? status : bb_fail_prefix(err, BB_ERR_FORMAT, "%s", model);
+}
 
 static bb_status export_source(bb_device *device, const char *model, const bb_export_format *format, bb_exporter *e,
                                bb_error *err) {
@@ -89,6 +97,7 @@ static bb_status export_source(bb_device *device, const char *model, const bb_ex
     import.on_notice = o->on_notice;
     import.user = o->user;
     BB_TRY(bb_model_source_open(model, &import, &e->source, err));
+    BB_TRY(choose_chat_template(e, model, err));
     if (e->source.config.ngram_max && !format->ngrams)
         return bb_fail(
             err, BB_ERR_UNSUPPORTED,
@@ -100,6 +109,7 @@ static bb_status export_source(bb_device *device, const char *model, const bb_ex
         BB_TRY(bb_tensor_source_check_metadata(e->source.source, err));
     } else {
         BB_TRY(bb_model_load_source(device, &e->source, &import, &e->model, err));
+        BB_TRY(bb_model_copy_chat_template(e->model, e->chat_template, err));
         BB_TRY(bb_param_table_create(&e->source.config, true, &e->table, err));
     }
     e->bytes_total = e->table.total * (int64_t)sizeof(float);

@@ -11,6 +11,7 @@
 #include "core/json.h"
 #include "core/math.h"
 #include "model/config.h"
+#include "modelfile/chat_template.h"
 #include "modelfile/export_formats.h"
 #include "modelfile/gguf_names.h"
 #include "modelfile/layouts.h"
@@ -120,8 +121,13 @@ static bb_status put_pairs(writer *w, bb_error *err) {
     const bb_export_options *o = w->e->options;
     json_t *config = bb_config_to_json(&w->e->source.config);
     char *config_text = config ? bb_json_text(config, JSON_COMPACT) : NULL;
+    char *jinja = w->e->chat_template ? bb_chat_template_jinja(w->e->chat_template) : NULL;
     json_decref(config);
-    if (!config_text) return bb_fail(err, BB_ERR_MEMORY, "%s: no memory to write it", w->e->path);
+    if (!config_text || (w->e->chat_template && !jinja)) {
+        free(config_text);
+        free(jinja);
+        return bb_fail(err, BB_ERR_MEMORY, "%s: no memory to write it", w->e->path);
+    }
     put_text_pair(w, "general.architecture", "llama");
     put_text_pair(w, "general.type", "model");
     put_text_pair(w, "general.name", o->name ? o->name : "BitByte");
@@ -132,8 +138,11 @@ static bb_status put_pairs(writer *w, bb_error *err) {
     put_u32_pair(w, "general.alignment", BB_GGUF_ALIGNMENT);
     put_model(w);
     put_tokenizer(w);
+    put_text_pair(w, BB_GGUF_JINJA_KEY, jinja);
     put_text_pair(w, BB_GGUF_CONFIG_KEY, config_text);
+    put_text_pair(w, BB_GGUF_CHAT_TEMPLATE_KEY, w->e->chat_template);
     free(config_text);
+    free(jinja);
     return BB_OK;
 }
 

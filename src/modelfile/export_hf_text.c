@@ -8,6 +8,7 @@
 
 #include "core/json.h"
 #include "model/config.h"
+#include "modelfile/chat_template.h"
 #include "modelfile/layouts.h"
 
 static char *text_of(json_t *json) {
@@ -23,16 +24,18 @@ static const char *dtype_of(const bb_exporter *e) { return strcmp(e->type, "bf16
 /* Llama's defaults for begin and end of text are bytes here: null says that there are none. */
 char *bb_hf_config(const bb_exporter *e) {
     const bb_config *c = &e->source.config;
-    json_t *config = json_pack(
-        "{s:[s],s:s,s:i,s:i,s:i,s:i,s:i,s:i,s:i,s:s,s:i,s:f,s:f,s:{s:s,s:f},s:b,s:b,s:b,s:f,s:n,s:n,s:n,s:s,s:s,s:b,s:{s:b,s:s}"
-        "}",
-        "architectures", "LlamaForCausalLM", "model_type", "llama", "vocab_size", c->vocab_size, "hidden_size", c->d_model,
-        "intermediate_size", c->d_ff, "num_hidden_layers", c->n_layer, "num_attention_heads", c->n_head, "num_key_value_heads",
-        c->n_kv_head, "head_dim", c->d_model / c->n_head, "hidden_act", "silu", "max_position_embeddings",
-        e->source.trained_length, "rms_norm_eps", c->norm_eps, "rope_theta", c->rope_base, "rope_parameters", "rope_type",
-        "default", "rope_theta", c->rope_base, "tie_word_embeddings", 1, "attention_bias", 0, "mlp_bias", 0,
-        "attention_dropout", 0.0, "bos_token_id", "eos_token_id", "pad_token_id", "dtype", dtype_of(e), "torch_dtype",
-        dtype_of(e), "use_cache", 1, BB_HF_OWN_KEY, "act_quant", (int)c->act_quant, "ste", bb_ste_name(c->ste));
+    json_t *config =
+        json_pack("{s:[s],s:s,s:i,s:i,s:i,s:i,s:i,s:i,s:i,s:s,s:i,s:f,s:f,s:{s:s,s:f},s:b,s:b,s:b,s:f,s:n,s:n,s:n,s:s,s:s,s:b,"
+                  "s:{s:b,s:s,s:s*}"
+                  "}",
+                  "architectures", "LlamaForCausalLM", "model_type", "llama", "vocab_size", c->vocab_size, "hidden_size",
+                  c->d_model, "intermediate_size", c->d_ff, "num_hidden_layers", c->n_layer, "num_attention_heads", c->n_head,
+                  "num_key_value_heads", c->n_kv_head, "head_dim", c->d_model / c->n_head, "hidden_act", "silu",
+                  "max_position_embeddings", e->source.trained_length, "rms_norm_eps", c->norm_eps, "rope_theta", c->rope_base,
+                  "rope_parameters", "rope_type", "default", "rope_theta", c->rope_base, "tie_word_embeddings", 1,
+                  "attention_bias", 0, "mlp_bias", 0, "attention_dropout", 0.0, "bos_token_id", "eos_token_id", "pad_token_id",
+                  "dtype", dtype_of(e), "torch_dtype", dtype_of(e), "use_cache", 1, BB_HF_OWN_KEY, "act_quant",
+                  (int)c->act_quant, "ste", bb_ste_name(c->ste), BB_CHAT_TEMPLATE, e->chat_template);
     /* BitLinear reads codes at two bits and quantizes its inputs; the head stays as it is. */
     if (bb_hf_is_bitnet(e) &&
         json_object_set_new(config, "quantization_config",
@@ -90,7 +93,11 @@ char *bb_hf_tokenizer(const bb_exporter *e) {
 }
 
 char *bb_hf_tokenizer_config(const bb_exporter *e) {
-    return text_of(json_pack("{s:s,s:i,s:b,s:n,s:n,s:n,s:n}", "tokenizer_class", "PreTrainedTokenizerFast", "model_max_length",
-                             e->source.trained_length, "clean_up_tokenization_spaces", 0, "bos_token", "eos_token", "unk_token",
-                             "pad_token"));
+    char *jinja = e->chat_template ? bb_chat_template_jinja(e->chat_template) : NULL;
+    if (e->chat_template && !jinja) return NULL;
+    char *text = text_of(json_pack("{s:s,s:i,s:b,s:n,s:n,s:n,s:n,s:s*}", "tokenizer_class", "PreTrainedTokenizerFast",
+                                   "model_max_length", e->source.trained_length, "clean_up_tokenization_spaces", 0, "bos_token",
+                                   "eos_token", "unk_token", "pad_token", BB_CHAT_TEMPLATE, jinja));
+    free(jinja);
+    return text;
 }

@@ -6,6 +6,7 @@
 
 #include "core/json.h"
 #include "model/config.h"
+#include "modelfile/chat_template.h"
 #include "modelfile/export_formats.h"
 #include "modelfile/layouts.h"
 #include "modelfile/safetensors.h"
@@ -56,8 +57,11 @@ static bb_status describe(const bb_exporter *e, description *out, bb_error *err)
 static bb_status write_bitbyte(bb_exporter *e, bb_error *err) {
     description d;
     BB_TRY(describe(e, &d, err));
-    bb_file_metadata metadata[] = {{"format", BB_MODEL_FILE_FORMAT}, {"config", d.config}, {"trained_length", d.length}};
-    bb_status status = write_masters(e, metadata, 3, false, err);
+    bb_file_metadata metadata[] = {{"format", BB_MODEL_FILE_FORMAT},
+                                   {"config", d.config},
+                                   {"trained_length", d.length},
+                                   {BB_CHAT_TEMPLATE, e->chat_template}};
+    bb_status status = write_masters(e, metadata, 4, false, err);
     free(d.config);
     return status;
 }
@@ -65,8 +69,9 @@ static bb_status write_bitbyte(bb_exporter *e, bb_error *err) {
 static bb_status write_original(bb_exporter *e, bb_error *err) {
     description d;
     BB_TRY(describe(e, &d, err));
-    bb_file_metadata metadata[] = {{"format", "pt"}, {"config", d.config}, {"trained_length", d.length}};
-    bb_status status = write_masters(e, metadata, 3, true, err);
+    bb_file_metadata metadata[] = {
+        {"format", "pt"}, {"config", d.config}, {"trained_length", d.length}, {BB_CHAT_TEMPLATE, e->chat_template}};
+    bb_status status = write_masters(e, metadata, 4, true, err);
     free(d.config);
     return status;
 }

@@ -13,7 +13,8 @@ typedef struct bb_exporter {
     bb_model *model;      /* loaded for inference; NULL where the format takes masters */
     const char *path;     /* to be written */
     const bb_export_options *options;
-    const char *type; /* one of the types; a writer may replace the default, which stands here if options name none */
+    const char *chat_template; /* good; NULL: none */
+    const char *type;          /* one of the types; a writer may replace the default, which stands here if options name none */
     int64_t bytes_done, bytes_total; /* of f32 values, for progress */
     bb_latent_weights latent;        /* masters that were no g q in a file that should have those */
 } bb_exporter;

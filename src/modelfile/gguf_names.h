@@ -5,7 +5,9 @@
 
 #include "modelfile/tensor_source.h"
 
-#define BB_GGUF_CONFIG_KEY "bitbyte.config" /* our configuration as JSON */
+#define BB_GGUF_CONFIG_KEY "bitbyte.config"               /* our configuration as JSON */
+#define BB_GGUF_CHAT_TEMPLATE_KEY "bitbyte.chat_template" /* ours */
+#define BB_GGUF_JINJA_KEY "tokenizer.chat_template"       /* everybody's */
 
 enum { BB_GGUF_VERSION = 3, BB_GGUF_ALIGNMENT = 32 };
 

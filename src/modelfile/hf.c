@@ -9,6 +9,8 @@
 #include <string.h>
 
 #include "core/json.h"
+#include "modelfile/chat_template.h"
+#include "modelfile/layouts.h"
 #include "modelfile/safetensors.h"
 
 enum { MAX_CONFIG_BYTES = 1 << 20, MAX_INDEX_BYTES = 1 << 26, MAX_SHARDS = 1024, MAX_NAME_BYTES = 255 };
@@ -20,7 +22,8 @@ typedef struct place {
 
 typedef struct hf {
     bb_tensor_source base;
-    char *config; /* text of config.json */
+    char *config;        /* text of config.json */
+    char *chat_template; /* of it; NULL: none */
     char length[16];
     const char *names[MAX_SHARDS]; /* of shards, the index's */
     bb_tensor_source *shards[MAX_SHARDS];
@@ -89,6 +92,8 @@ static bb_status read_config(hf *f, const bb_hf_files *files, bb_error *err) {
     const json_t *length = json_object_get(json, BB_HF_LENGTH);
     if (json_is_integer(length) && json_integer_value(length) > 0 && json_integer_value(length) <= INT32_MAX)
         (void)snprintf(f->length, sizeof f->length, "%d", (int)json_integer_value(length));
+    const char *own = json_string_value(json_object_get(json_object_get(json, BB_HF_OWN_KEY), BB_CHAT_TEMPLATE));
+    if (own && !(f->chat_template = strdup(own))) status = bb_fail(err, BB_ERR_MEMORY, "%s: no memory to open it", path_of(f));
     json_decref(json);
     return status;
 }
@@ -222,11 +227,13 @@ static void close_source(bb_tensor_source *s) {
     free(s->tensors);
     free(f->places);
     free(f->config);
+    free(f->chat_template);
     free(f);
 }
 
 static const char *metadata_text(const bb_tensor_source *s, const char *key) {
     const hf *f = (const hf *)s;
+    if (strcmp(key, BB_HF_CHAT_TEMPLATE) == 0) return f->chat_template;
     if (strcmp(key, BB_HF_LENGTH) == 0) return f->length[0] ? f->length : NULL;
     return strcmp(key, BB_HF_CONFIG) == 0 ? f->config : NULL;
 }

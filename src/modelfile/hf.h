@@ -8,7 +8,8 @@
 #define BB_HF_CONFIG "config.json" /* also the metadata's key of its text */
 #define BB_HF_WEIGHTS "model.safetensors"
 #define BB_HF_INDEX "model.safetensors.index.json"
-#define BB_HF_LENGTH "max_position_embeddings" /* the metadata's key of this number of config.json */
+#define BB_HF_LENGTH "max_position_embeddings"      /* the metadata's key of this number of config.json */
+#define BB_HF_CHAT_TEMPLATE "bitbyte.chat_template" /* the metadata's key of this text of config.json */
 
 /* Where the files of a folder come from. */
 typedef struct bb_hf_files {

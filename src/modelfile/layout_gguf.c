@@ -108,6 +108,7 @@ static bb_status find(const bb_model_source *w, const bb_param *p, bb_weight *ou
 const bb_model_layout bb_layout_gguf = {.name = "gguf",
                                         .quantized = true,
                                         .trained_length_key = "llama.context_length",
+                                        .chat_template_key = BB_GGUF_CHAT_TEMPLATE_KEY,
                                         .matches = matches,
                                         .read_config = read_config,
                                         .find = find};

@@ -161,6 +161,7 @@ static bb_status find(const bb_model_source *w, const bb_param *p, bb_weight *ou
 const bb_model_layout bb_layout_hf = {.name = "hf",
                                       .quantized = true,
                                       .trained_length_key = BB_HF_LENGTH,
+                                      .chat_template_key = BB_HF_CHAT_TEMPLATE,
                                       .matches = matches,
                                       .read_config = read_config,
                                       .find = find};

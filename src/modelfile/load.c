@@ -7,6 +7,7 @@
 #include "core/math.h"
 #include "core/options.h"
 #include "model/model.h"
+#include "modelfile/chat_template.h"
 #include "modelfile/layouts.h"
 #include "modelfile/output.h"
 #include "modelfile/packed_codes.h"
@@ -256,6 +257,7 @@ bb_status bb_model_load_source(bb_device *device, const bb_model_source *source,
         status = for_inference ? bb_model_create_for_inference(device, &source->config, &l.model, err)
                                : bb_model_create_empty(device, &source->config, &l.model, err);
     if (status == BB_OK) status = for_inference ? load_for_inference(&l, err) : load_for_training(&l, err);
+    if (status == BB_OK) status = bb_model_copy_chat_template(l.model, source->chat_template, err);
     if (status == BB_OK) {
         l.model->trained_length = source->trained_length;
         *out = l.model;

@@ -4,7 +4,9 @@
 #include <string.h>
 #include <sys/stat.h>
 
+#include "core/json.h"
 #include "core/options.h"
+#include "modelfile/chat_template.h"
 #include "modelfile/gguf.h"
 #include "modelfile/hf.h"
 #include "modelfile/layouts.h"
@@ -61,6 +63,10 @@ bb_status bb_model_source_of(bb_tensor_source *source, const bb_import_options *
             break;
         }
     out->trained_length = bb_layout_trained_length(source, out->layout->trained_length_key);
+    out->chat_template =
+        bb_tensor_source_metadata(source, out->layout->chat_template_key ? out->layout->chat_template_key : BB_CHAT_TEMPLATE);
+    if (out->chat_template && !bb_json_is_utf8(out->chat_template)) /* no file of ours could hold it */
+        return bb_fail(err, BB_ERR_FORMAT, "%s: its chat template: expected UTF-8 text", bb_tensor_source_path(source));
     BB_TRY(out->layout->read_config(source, options ? options : &none, &out->config, err));
     if (!options || !options->n_head || options->n_head == out->config.n_head) return BB_OK;
     return bb_fail(err, BB_ERR_ARGUMENT, "%s: --n_head %d contradicts the file, which has %d", bb_tensor_source_path(source),

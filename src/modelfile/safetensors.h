@@ -14,7 +14,7 @@ bb_status bb_safetensors_open(const char *path, bb_tensor_source **out, bb_error
 bb_status bb_safetensors_open_input(bb_input *input, bb_tensor_source **out, bb_error *err);
 
 typedef struct bb_file_metadata {
-    const char *key, *value;
+    const char *key, *value; /* value NULL: left out */
 } bb_file_metadata;
 
 /* Writes the header; offset and bytes of the tensors are computed. */

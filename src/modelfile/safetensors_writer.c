@@ -52,7 +52,8 @@ static bb_status put_text(json_t *object, const char *path, const char *key, con
 static bb_status put_metadata(json_t *header, const char *path, const bb_file_metadata *metadata, int count, bb_error *err) {
     json_t *object = json_object();
     if (!object || json_object_set_new(header, BB_ST_METADATA, object) != 0) return no_memory(path, err);
-    for (int i = 0; i < count; i++) BB_TRY(put_text(object, path, metadata[i].key, metadata[i].value, err));
+    for (int i = 0; i < count; i++)
+        if (metadata[i].value) BB_TRY(put_text(object, path, metadata[i].key, metadata[i].value, err));
     return BB_OK;
 }
 

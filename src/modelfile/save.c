@@ -8,6 +8,7 @@
 #include "core/json.h"
 #include "model/config.h"
 #include "model/model.h"
+#include "modelfile/chat_template.h"
 #include "modelfile/layouts.h"
 #include "modelfile/output.h"
 #include "modelfile/safetensors.h"
@@ -121,9 +122,10 @@ static bb_status write_file(const bb_model *m, const char *path, const char *for
     json_decref(config);
     if (!config_text) return bb_fail(err, BB_ERR_MEMORY, "%s: no memory to write it", path);
     (void)snprintf(length_text, sizeof length_text, "%d", m->trained_length);
-    bb_file_metadata metadata[] = {{"format", format}, {"config", config_text}, {"trained_length", length_text}};
+    bb_file_metadata metadata[] = {
+        {"format", format}, {"config", config_text}, {"trained_length", length_text}, {BB_CHAT_TEMPLATE, m->chat_template}};
     bb_tensor_sink *sink = NULL;
-    bb_status status = bb_safetensors_create(path, tensors, count, metadata, 3, &sink, err);
+    bb_status status = bb_safetensors_create(path, tensors, count, metadata, 4, &sink, err);
     free(config_text);
     if (status != BB_OK) return status;
     status = write_entries(m, list, count, sink, err);

@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "core/options.h"
+#include "modelfile/chat_template.h"
 #include "modelfile/layouts.h"
 #include "modelfile/verify.h"
 #include "training/checkpoint_tensors.h"
@@ -109,6 +110,7 @@ static bb_status load_tensors(const bb_model_source *w, bb_model *model, bb_opti
     if (status == BB_OK) status = check_contents(source, list, count, err);
     if (status == BB_OK) status = copy_tensors(source, model, optimizer, list, count, state, err);
     free(list);
+    if (status == BB_OK) status = bb_model_copy_chat_template(model, w->chat_template, err);
     if (status == BB_OK) {
         model->trained_length = w->trained_length;
         bb_model_parameters_changed(model);

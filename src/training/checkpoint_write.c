@@ -3,6 +3,7 @@
 
 #include <stdlib.h>
 
+#include "modelfile/chat_template.h"
 #include "modelfile/layouts.h"
 #include "modelfile/safetensors.h"
 
@@ -36,17 +37,17 @@ static bb_status write_tensor(const bb_snapshot *s, bb_tensor_sink *sink, const 
 
 /* Opens the file and writes all of it; *sink stays open. */
 static bb_status write_all(const bb_snapshot *s, const char *path, bb_tensor_sink **sink, bb_error *err) {
-    const bb_file_metadata all[] = {{"format", BB_MODEL_FILE_FORMAT},   {"config", s->config_text},
-                                    {"trained_length", s->length_text}, {BB_CHECKPOINT_STATE, s->state_text},
-                                    {BB_CHECKPOINT_DATA, s->data_text}, {BB_CHECKPOINT_RUN_CONFIG, s->run_config_text}};
-    enum { KEYS = sizeof all / sizeof *all };
-    bb_file_metadata metadata[KEYS];
-    int keys = 0;
-    for (int i = 0; i < KEYS; i++)
-        if (all[i].value) metadata[keys++] = all[i];
+    const bb_file_metadata metadata[] = {{"format", BB_MODEL_FILE_FORMAT},
+                                         {"config", s->config_text},
+                                         {"trained_length", s->length_text},
+                                         {BB_CHAT_TEMPLATE, s->model->chat_template},
+                                         {BB_CHECKPOINT_STATE, s->state_text},
+                                         {BB_CHECKPOINT_DATA, s->data_text},
+                                         {BB_CHECKPOINT_RUN_CONFIG, s->run_config_text}};
+    enum { KEYS = sizeof metadata / sizeof *metadata };
     uint8_t *buffer = s->copy ? NULL : malloc(BUFFER_BYTES);
     if (!s->copy && !buffer) return bb_fail(err, BB_ERR_MEMORY, "out of memory while saving %s", path);
-    bb_status status = bb_safetensors_create(path, s->tensors, s->count, metadata, keys, sink, err);
+    bb_status status = bb_safetensors_create(path, s->tensors, s->count, metadata, KEYS, sink, err);
     for (int i = 0; i < s->count && status == BB_OK; i++) status = write_tensor(s, *sink, &s->list[i], buffer, err);
     free(buffer);
     return status;

@@ -11,6 +11,7 @@
 #include <string.h>
 
 #include "core/json.h"
+#include "modelfile/chat_template.h"
 #include "training/checkpoint_tensors.h"
 
 #define NO_OPT_STATE "resume with --no_opt_state, which starts the moments afresh"
@@ -182,6 +183,7 @@ bb_status bb_original_checkpoint_load(const bb_model_source *w, bb_model *model,
     if (optimizer) BB_TRY_GOTO(status, done, check_optimizer(&l, err));
     BB_TRY_GOTO(status, done, pass(&l, false, err));
     BB_TRY_GOTO(status, done, pass(&l, true, err));
+    BB_TRY_GOTO(status, done, bb_model_copy_chat_template(model, w->chat_template, err));
     model->trained_length = w->trained_length;
     bb_model_parameters_changed(model);
     *state = l.state;
