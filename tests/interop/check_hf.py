@@ -45,6 +45,21 @@ def check_tokenizer(folder):
     tell(len(tokenizer) == 256 and not wrong, "transformers: tokens are the bytes, and back", f"{len(texts)} texts, {len(wrong)} wrong")
 
 
+def check_chat_template():
+    """What serve makes of messages, from the template in Jinja."""
+    wrong = []
+    for number, template in enumerate(["{role}: {content}\n", '<{role}>\n"{content}" é\t\\</{role}>\n\n', "{{% {role} %}} {content}{# #}"]):
+        folder = convert(run, work / f"chat-{number}", "--to", "hf", "--chat_template", template.replace("\\", "\\\\"))
+        messages = [{"role": role, "content": content} for role, content in [("system", " be {{ brief }}\n"), ("user", "é {role}"), ("assistant", "")]]
+        text = "".join(template.replace("{role}", m["role"], template.index("{content}")).replace("{content}", "\0").replace("{role}", m["role"])
+                       .replace("\0", m["content"]) for m in messages) + template[: template.index("{content}")].replace("{role}", "assistant")
+        found = AutoTokenizer.from_pretrained(folder).apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+        if found != text:
+            wrong.append((template, found, text))
+    tell(not wrong, "transformers: a chat in our templates, in Jinja", f"{wrong}" if wrong else "the same text")
+
+
+check_chat_template()
 expected = library.logits(run, TEXT)
 for kind in "f32", "bf16":
     folder = convert(run, work / f"hf-{kind}", "--to", "hf", "--type", kind)
