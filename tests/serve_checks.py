@@ -281,6 +281,8 @@ def check_chat_templates():
     of_model = "<{role}> {content}</{role}>\n", "<user> The 1</user>\n<assistant> ", ["</assistant>\n<user>", "</assistant>\n<system>", "</assistant>\n<assistant>"]
     expect_template(s, *of_model)
     assert json.loads(s.get("/describe"))["chat_template"] == of_model[0]
+    answer = s.post("/v1/chat/completions", messages=[{"role": "user", "content": "3"}], max_tokens=60, temperature=0)["choices"][0]
+    assert answer["finish_reason"] == "stop" and answer["message"]["content"] == "yes!", answer  # the model would go on with the next message
     with_template("templated.safetensors", "{content}", "bad.safetensors")
     shutil.copy("bad.safetensors", "chat.safetensors")
     s.process.send_signal(signal.SIGHUP)

@@ -18,7 +18,9 @@ expect 0 "$bitbyte" train --data text.txt --out run "${tiny[@]}" --seq_len 256 -
 expect 0 "$bitbyte" train --data text.txt --out other "${tiny[@]}" --seq_len 256 --steps 100 --log_every 10 --lr 1e-2 --seed 2
 expect 0 "$bitbyte" export run --out model.safetensors
 expect 0 "$bitbyte" export other --out other.safetensors
-expect 0 "$bitbyte" export run --out templated.safetensors --chat_template '<{role}> {content}</{role}>\n'
+for i in $(seq 1 400); do printf '<user> %d</user>\n<assistant> yes!</assistant>\n' "$((i % 7))"; done >chats
+expect 0 "$bitbyte" train --data chats --out chat "${tiny[@]}" --seq_len 128 --batch_size 8 --steps 400 --log_every 10 --lr 1e-2 --seed 1
+expect 0 "$bitbyte" export chat --out templated.safetensors --chat_template '<{role}> {content}</{role}>\n'
 mkdir runs
 cp -r run runs/a && cp -r other runs/b && cp -r run 'runs/<b>'
 expect 2 "$bitbyte" serve
