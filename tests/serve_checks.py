@@ -315,6 +315,7 @@ def main():
         print("ok:", check.__doc__ or check.__name__, flush=True)
     # a reload while a stream goes on: it keeps its model, later requests get the new one
     old = s.complete(prompt="The 1", max_tokens=20000, seed=9)["text"]
+    s.wait_for("llamacpp:requests_processing", 0)
     with concurrent.futures.ThreadPoolExecutor(1) as pool:
         stream = pool.submit(s.events, "/v1/completions", prompt="The 1", max_tokens=20000, seed=9)
         s.wait_for("llamacpp:requests_processing", 1)
@@ -337,6 +338,7 @@ def main():
     os.replace("good.safetensors", "model.safetensors")
     print("ok: SIGHUP loads the model again, and a damaged one changes nothing")
     # SIGTERM: what is written is written to its end
+    s.wait_for("llamacpp:requests_processing", 0)
     with concurrent.futures.ThreadPoolExecutor(1) as pool:
         stream = pool.submit(s.events, "/v1/completions", prompt="The 1", max_tokens=20000, seed=9)
         s.wait_for("llamacpp:requests_processing", 1)
