@@ -13,10 +13,11 @@ import argparse
 import pathlib
 import random
 import resource
-import shutil
 import subprocess
 import sys
 import tempfile
+
+PAQ = """/usr/bin/python3 -c 'import paq, sys; open(sys.argv[2], "wb").write(paq.%s(open(sys.argv[1], "rb").read()))' """  # Debian's python3-paq
 
 # name: the command that compresses IN to OUT, and the one that decompresses OUT to BACK
 PROGRAMS = {
@@ -27,10 +28,20 @@ PROGRAMS = {
     "bzip3": ("bzip3 -e -c IN >OUT", "bzip3 -d -c OUT >BACK"),
     "zpaq -m5": ("rm -f OUT.zpaq; zpaq add OUT.zpaq IN -m5 -t1 >/dev/null 2>&1; mv OUT.zpaq OUT",
                  "cp OUT OUT.zpaq; zpaq extract OUT.zpaq -to BACK -force -t1 >/dev/null 2>&1; rm OUT.zpaq"),
+    "7z PPMd": ("rm -f OUT.7z; 7za a -mx=9 -m0=PPMd -mmt=1 OUT.7z IN >/dev/null; mv OUT.7z OUT", "7za x -so OUT >BACK"),
+    "paq9a": (PAQ % "compress" + "IN OUT", PAQ % "decompress" + "OUT BACK"),
     "lpaq1 9": ("lpaq1 9 IN OUT >/dev/null", "lpaq1 d OUT BACK >/dev/null"),
     "cmix": ("cmix -c IN OUT >/dev/null", "cmix -d OUT BACK >/dev/null"),
     "paq8l": ("paq8l -5 OUT IN >/dev/null; mv OUT.paq8l OUT", "cp OUT OUT.paq8l; paq8l -d OUT.paq8l . >/dev/null; mv IN BACK"),
 }
+
+
+# what finds out whether a program is there, where its name is not that of a command
+CHECKS = {"7z PPMd": "command -v 7za", "paq9a": "/usr/bin/python3 -c 'import paq'"}
+
+
+def is_installed(name):
+    return subprocess.run(CHECKS.get(name, f"command -v {name.split()[0]}"), shell=True, capture_output=True, check=False).returncode == 0
 
 
 def processor_seconds():
@@ -98,9 +109,9 @@ def main():
     program = f"'{pathlib.Path(arguments.program).resolve()}'"
     with tempfile.TemporaryDirectory() as name:
         folder = pathlib.Path(name)
-        programs = {n: c for n, c in PROGRAMS.items() if shutil.which(n.split()[0])}
+        programs = {n: c for n, c in PROGRAMS.items() if is_installed(n)}
         for missing in PROGRAMS.keys() - programs.keys():
-            print(f"compare_compress.py: {missing.split()[0]} is not installed, and left out", file=sys.stderr)
+            print(f"compare_compress.py: {missing} is not installed, and left out", file=sys.stderr)
         files = inputs(arguments, folder)
         if arguments.dictionary:
             dictionary = zstd_dictionary(arguments.dictionary, folder)
