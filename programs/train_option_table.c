@@ -428,15 +428,15 @@ const bb_cli_command bb_train_command = {
     .options = options,
     .option_count = BB_CLI_COUNT(options),
     .examples =
-        "  A small model, minutes on two cores:\n"
-        "    bitbyte train --data data --out runs/small --steps 1200 --n_layer 4 --d_model 256 --n_head 4 \\\n"
-        "        --d_ff 704 --seq_len 256 --batch_size 8 --grad_accum 1 --lr 3e-3 --no_ckpt \\\n"
-        "        --val_data 'data/val_*.bin' --val_every 200\n"
+        "  The best model that twenty minutes on this machine give:\n"
+        "    bitbyte train --data data --out runs/first --minutes 20\n"
+        "  A shape and steps of your own choice:\n"
+        "    bitbyte train --data data --out runs/small --size 3m --steps 5000 --seq_len 256 --batch_size 16 --grad_accum 1 \\\n"
+        "        --no_ckpt --val_data data --val_every 500\n"
         "  Ctrl-C finishes the step and saves. Resume exactly there:\n"
         "    bitbyte train --resume runs/small\n"
         "  Continue from a checkpoint with other data and learning rate, in a new directory:\n"
-        "    bitbyte train --resume runs/small/step-00001200.safetensors --data other --steps 2000 --seq_len 512 "
-        "\\\n        --lr 5e-4 --out runs/other\n"
+        "    bitbyte train --resume runs/small/step-00005000.safetensors --data other --steps 7000 --lr 0.01 --out runs/other\n"
         "  Four processes, here or on several hosts (see docs/QUICK_START.md). --oversubscribe allows more of them than\n"
         "  cores; root, e.g. in a container, sets the two variables that Open MPI asks for:\n"
         "    export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1\n"
