@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-/* Compression: whatever is written comes back byte for byte; what is damaged, cut short or of another model is refused. */
+/* Compression: whatever is written comes back byte for byte; streams that are damaged, truncated or made with another model are refused. */
 #include "support.h"
 
 #include <xxhash.h>
@@ -110,7 +110,7 @@ static void the_coder_gives_back_what_it_took(void **state) {
         for (int i = 0; i < n; i++) {
             uint32_t target = bb_range_decode_target(&d);
             assert_true(target >= lows[i] && target - lows[i] < counts[i]);
-            bb_range_decode_take(&d, lows[i], counts[i]);
+            bb_range_decode_consume(&d, lows[i], counts[i]);
         }
         assert_true(d.at == d.end);
     }
@@ -415,12 +415,12 @@ static void damage_is_found(void **state) {
         assert_true(back.size <= size);
         if (back.size) assert_memory_equal(back.bytes, x, back.size);
         assert_int_equal(decompress(model, coded.bytes, coded.size - 1, &back), BB_ERR_FORMAT);
-        assert_message(test_error, "cut short");
+        assert_message(test_error, "truncated");
         assert_int_equal(back.size, size); /* blocks that are whole are given */
         if (coded.size > 40) {
             size_t cut = (size_t)below((int64_t)coded.size);
             assert_int_equal(decompress(model, coded.bytes, cut, &back), BB_ERR_FORMAT);
-            assert_message(test_error, "cut short");
+            assert_message(test_error, "truncated");
         }
         coded.bytes[coded.size] = 0; /* take() leaves room */
         assert_int_equal(decompress(model, coded.bytes, coded.size + 1, &back), BB_ERR_FORMAT);

@@ -106,11 +106,11 @@ printf '\x55\x55\x55\x55' | dd of=long.bby bs=1 seek=100 conv=notrunc 2>/dev/nul
 expect 1 "${decompress[@]}" -q --range 0:1 long.bby
 complains "long.bby: byte "
 expect 1 "${decompress[@]}" --range 0:1 bad.bby
-complains "there is no end"
+complains "no end record"
 cat data.bby | "${decompress[@]}" --range 0:1 >out 2>err && fail "--range of a pipe"
-complains "not of a pipe"
+complains "not from a pipe"
 expect 2 "${decompress[@]}" --range 100000000:1 data.bby
-complains "beyond its"
+complains "beyond the"
 expect 2 "${decompress[@]}" --range 5 data.bby
 complains "OFFSET:LENGTH"
 expect 2 "${compress[@]}" --range 5:5 data
@@ -140,9 +140,9 @@ complains "bad.bby: byte "
 [ -z "$(find . -name bad -o -name '*.partial')" ] || fail "something was left of bad.bby"
 head -c $((size - 3)) data.bby >bad.bby
 expect 1 "${decompress[@]}" -t bad.bby
-complains "cut short"
+complains "truncated"
 expect 1 "$bitbyte" info bad.bby
-complains "cut short"
+complains "truncated"
 { cat data.bby; echo; } >bad.bby
 expect 1 "${decompress[@]}" -t bad.bby
 complains "more bytes follow"

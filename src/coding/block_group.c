@@ -10,15 +10,15 @@
 #include "core/math.h"
 #include "model/model.h"
 
-/* Of blocks side by side, and of the contexts of those that are mixed, unless the caller says how many. */
+/* Limits of the decoded bytes and of the memory for contexts in one group, if the caller does not set the number of blocks. */
 enum { GROUP_BYTES = 1 << 26, CONTEXT_BYTES = 1 << 28 };
 
 typedef struct member {
     bb_stream_block head;
     uint64_t at;
-    uint8_t *coded, *bytes; /* (coded_room), (bytes_room) */
-    size_t coded_room, bytes_room;
-    bb_status status; /* of its lanes */
+    uint8_t *coded, *bytes; /* (coded_capacity), (bytes_capacity) */
+    size_t coded_capacity, bytes_capacity;
+    bb_status status; /* result of decoding its lanes */
     bb_error error;
 } member;
 
@@ -27,8 +27,8 @@ struct bb_block_group {
     bb_stream_header header;
     bb_block_group_options options;
     bb_lanes *lanes;                  /* NULL until a block needs the model */
-    member members[BB_MAX_LANES + 1]; /* (room + 1) */
-    int room, count;
+    member members[BB_MAX_LANES + 1]; /* (capacity + 1) */
+    int capacity, count;
 };
 
 static void hex(const uint8_t *bytes, char out[2 * BB_MODEL_HASH_BYTES + 1]) {
@@ -44,11 +44,12 @@ static bb_status check_model(bb_model *model, const bb_stream_header *h, bb_erro
     hex(h->model, theirs);
     hex(hash, ours);
     if (strcmp(theirs, ours) != 0)
-        return bb_fail(err, BB_ERR_FORMAT,
-                       "byte 19: made with another model: %s (%llu parameters), and the one given is %s (%llu parameters)",
-                       theirs, (unsigned long long)h->parameters, ours, (unsigned long long)model->table.total);
+        return bb_fail(
+            err, BB_ERR_FORMAT,
+            "byte 19: the stream was made with another model: %s (%llu parameters); this one is %s (%llu parameters)", theirs,
+            (unsigned long long)h->parameters, ours, (unsigned long long)model->table.total);
     if (h->arithmetic != arithmetic)
-        return bb_fail(err, BB_ERR_FORMAT, "byte 5: made on device %s; it can be read there only, and this is %s",
+        return bb_fail(err, BB_ERR_FORMAT, "byte 5: the stream was made on device %s and can be decoded only there; this is %s",
                        bb_arithmetic_name(h->arithmetic), bb_arithmetic_name(arithmetic));
     return BB_OK;
 }
@@ -62,7 +63,7 @@ bb_status bb_block_group_open(bb_model *model, const bb_stream_header *header, c
     g->model = model;
     g->header = *header;
     g->options = *o;
-    g->room = (int)bb_clamp(o->blocks ? o->blocks : GROUP_BYTES >> header->block_bits, 1, BB_MAX_LANES);
+    g->capacity = (int)bb_clamp(o->blocks ? o->blocks : GROUP_BYTES >> header->block_bits, 1, BB_MAX_LANES);
     *out = g;
     return BB_OK;
 }
@@ -70,18 +71,18 @@ bb_status bb_block_group_open(bb_model *model, const bb_stream_header *header, c
 void bb_block_group_close(bb_block_group *g) {
     if (!g) return;
     bb_lanes_close(g->lanes);
-    for (int i = 0; i <= g->room; i++) {
+    for (int i = 0; i <= g->capacity; i++) {
         free(g->members[i].coded);
         free(g->members[i].bytes);
     }
     free(g);
 }
 
-static bb_status reserve(uint8_t **bytes, size_t *room, size_t size, bb_error *err) {
-    if (size <= *room) return BB_OK;
+static bb_status reserve(uint8_t **bytes, size_t *capacity, size_t size, bb_error *err) {
+    if (size <= *capacity) return BB_OK;
     free(*bytes);
     *bytes = malloc(size);
-    *room = *bytes ? size : 0;
+    *capacity = *bytes ? size : 0;
     return *bytes ? BB_OK : bb_fail(err, BB_ERR_MEMORY, "out of memory for a block of %zu bytes", size);
 }
 
@@ -90,8 +91,8 @@ bb_status bb_block_group_prepare(bb_block_group *g, const bb_stream_block *head,
     m->head = *head;
     m->at = at;
     m->status = BB_OK;
-    BB_TRY(reserve(&m->coded, &m->coded_room, head->coded, err));
-    if (head->kind != BB_BLOCK_STORED) BB_TRY(reserve(&m->bytes, &m->bytes_room, head->size, err));
+    BB_TRY(reserve(&m->coded, &m->coded_capacity, head->coded, err));
+    if (head->kind != BB_BLOCK_STORED) BB_TRY(reserve(&m->bytes, &m->bytes_capacity, head->size, err));
     *coded = m->coded;
     return BB_OK;
 }
@@ -112,7 +113,7 @@ bool bb_block_group_full(const bb_block_group *g) {
         lanes += lanes_of(m);
         if (m->head.kind == BB_BLOCK_MIXED) contexts += bb_lanes_context_bytes(m->head.size);
     }
-    return g->count == g->room || lanes >= BB_MAX_LANES || (!g->options.blocks && contexts >= CONTEXT_BYTES);
+    return g->count == g->capacity || lanes >= BB_MAX_LANES || (!g->options.blocks && contexts >= CONTEXT_BYTES);
 }
 
 static bb_status decode_zstd(member *m, bb_error *err) {
@@ -122,7 +123,7 @@ static bb_status decode_zstd(member *m, bb_error *err) {
                    ZSTD_isError(size) ? ZSTD_getErrorName(size) : "it is too short");
 }
 
-/* Decodes the blocks of the model from *first on that share passes, and moves *first behind them. */
+/* Decodes the next blocks of the model, from *first on, that fit into shared passes, and advances *first past them. */
 static bb_status decode_some(bb_block_group *g, int *first, bb_error *err) {
     bb_lanes_block *blocks = calloc(BB_MAX_LANES, sizeof *blocks);
     member *members[BB_MAX_LANES];
@@ -157,8 +158,8 @@ static bb_status decode_some(bb_block_group *g, int *first, bb_error *err) {
     return status;
 }
 
-/* Checks a block and gives it away. */
-static bb_status give(const bb_block_group *g, member *m, bb_error *err) {
+/* Verifies a block and passes it to on_block. */
+static bb_status emit_block(const bb_block_group *g, member *m, bb_error *err) {
     const bb_stream_block *b = &m->head;
     const uint8_t *bytes = b->kind == BB_BLOCK_STORED ? m->coded : m->bytes;
     bb_status status = m->status;
@@ -167,10 +168,9 @@ static bb_status give(const bb_block_group *g, member *m, bb_error *err) {
     if (status != BB_OK) return bb_fail_prefix(err, status, "byte %llu", (unsigned long long)m->at);
     uint32_t check = bb_stream_check(b, m->coded, bytes);
     if (check != b->check)
-        return bb_fail(
-            err, BB_ERR_FORMAT,
-            "byte %llu: a block of %u bytes is damaged: its checksum is %08x, expected %08x. Nothing of it was written",
-            (unsigned long long)m->at, b->size, check, b->check);
+        return bb_fail(err, BB_ERR_FORMAT,
+                       "byte %llu: a block of %u bytes is damaged: its checksum is %08x, expected %08x; none of it was written",
+                       (unsigned long long)m->at, b->size, check, b->check);
     if (g->options.on_block(g->options.user, bytes, b->size)) return BB_OK;
     return bb_fail(err, BB_ERR_IO, "the output was refused");
 }
@@ -178,7 +178,7 @@ static bb_status give(const bb_block_group *g, member *m, bb_error *err) {
 bb_status bb_block_group_decode(bb_block_group *g, bb_error *err) {
     bb_status status = BB_OK;
     for (int first = 0; first < g->count && status == BB_OK;) status = decode_some(g, &first, err);
-    for (int i = 0; i < g->count && status == BB_OK; i++) status = give(g, &g->members[i], err);
+    for (int i = 0; i < g->count && status == BB_OK; i++) status = emit_block(g, &g->members[i], err);
     member prepared = g->members[g->count];
     g->members[g->count] = g->members[0];
     g->members[0] = prepared;

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT
-/* bb_compressor_*: collects blocks, codes each with the model, and takes the smallest of that, zstd and the bytes themselves. */
+/* bb_compressor_*: collects blocks, compresses each with the model and with zstd, and writes the smallest of these results and
+ * the bytes themselves. */
 #include <stdlib.h>
 #include <string.h>
 #include <xxhash.h>
@@ -120,7 +121,7 @@ void bb_compressor_close(bb_compressor *c) {
     free(c);
 }
 
-static bb_status give(bb_compressor *c, const void *bytes, size_t size, bb_error *err) {
+static bb_status emit(bb_compressor *c, const void *bytes, size_t size, bb_error *err) {
     c->written += size;
     if (size == 0 || c->options.on_output(c->options.user, bytes, size)) return BB_OK;
     return bb_fail(err, BB_ERR_IO, "the output was refused");
@@ -131,12 +132,12 @@ static bb_status begin(bb_compressor *c, bb_error *err) {
     if (c->begun) return BB_OK;
     c->begun = true;
     bb_stream_write_header(&c->header, header);
-    return give(c, header, sizeof header, err);
+    return emit(c, header, sizeof header, err);
 }
 
 static bb_status write_table(bb_compressor *c, bb_error *err) {
     uint8_t bytes[BB_STREAM_TABLE_BYTES];
-    return give(c, bytes, bb_stream_write_table(&c->table, c->written, bytes), err);
+    return emit(c, bytes, bb_stream_write_table(&c->table, c->written, bytes), err);
 }
 
 static bb_status write_block(bb_compressor *c, bb_error *err) {
@@ -145,21 +146,21 @@ static bb_status write_block(bb_compressor *c, bb_error *err) {
     uint8_t head[BB_STREAM_END_BYTES];
     BB_TRY(begin(c, err));
     if (bb_stream_table_due(&c->table, false)) BB_TRY(write_table(c, err));
-    /* a coded block has 4 bytes more in its head, and must be smaller in all */
-    size_t most = c->held > 4 ? c->held - 5 : 0, zstd = ZSTD_compress(c->zstd, most, c->block, c->held, ZSTD_LEVEL);
-    if (most && !ZSTD_isError(zstd)) {
+    /* a coded head is 4 bytes longer than a stored one; head and data must be smaller in all */
+    size_t limit = c->held > 4 ? c->held - 5 : 0, zstd = ZSTD_compress(c->zstd, limit, c->block, c->held, ZSTD_LEVEL);
+    if (limit && !ZSTD_isError(zstd)) {
         b.kind = BB_BLOCK_ZSTD;
         best = (bb_bytes){c->zstd, zstd};
     }
-    BB_TRY(bb_lanes_encode(c->lanes, c->block, c->held, b.kind == BB_BLOCK_ZSTD ? zstd : most, &coded, err));
+    BB_TRY(bb_lanes_encode(c->lanes, c->block, c->held, b.kind == BB_BLOCK_ZSTD ? zstd : limit, &coded, err));
     if (coded.data) {
         b.kind = c->options.mix ? BB_BLOCK_MIXED : BB_BLOCK_MODEL;
         best = coded;
     }
     b.coded = (uint32_t)best.size;
     b.check = bb_stream_check(&b, best.data, c->block);
-    BB_TRY(give(c, head, bb_stream_write_block(&b, head), err));
-    BB_TRY(give(c, best.data, best.size, err));
+    BB_TRY(emit(c, head, bb_stream_write_block(&b, head), err));
+    BB_TRY(emit(c, best.data, best.size, err));
     (void)XXH3_64bits_update(c->hash, c->block, c->held);
     bb_stream_table_add(&c->table, &b, c->header.block_bits);
     c->total += c->held;
@@ -192,5 +193,5 @@ bb_status bb_compressor_finish(bb_compressor *c, bb_error *err) {
     c->finished = true;
     uint8_t end[BB_STREAM_END_BYTES];
     const bb_stream_block b = {.kind = BB_BLOCK_END, .total = c->total, .hash = XXH3_64bits_digest(c->hash)};
-    return give(c, end, bb_stream_write_block(&b, end), err);
+    return emit(c, end, bb_stream_write_block(&b, end), err);
 }

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 #include "coding/counts.h"
 
-/* Weights have 30 fractional bits; what is less likely than 2^-30 times the likeliest byte has none. */
+/* Weights have 30 fractional bits; a byte less likely than 2^-30 times the likeliest one has weight 0. */
 enum { WEIGHT_BITS = 30 };
 
 static const double log2_e = 1.4426950408889634;
@@ -15,7 +15,7 @@ static inline double exp2_minus(double f) {
 
 static inline uint32_t weight_of(float max, float logit) {
     double t = ((double)max - (double)logit) * log2_e;
-    int whole = t < WEIGHT_BITS ? (int)t : WEIGHT_BITS; /* also where t is not a number */
+    int whole = t < WEIGHT_BITS ? (int)t : WEIGHT_BITS; /* t may be NaN, too */
     double p = t < WEIGHT_BITS ? exp2_minus(t - whole) : 0;
     return (uint32_t)(p * (1 << WEIGHT_BITS)) >> whole;
 }
@@ -29,7 +29,7 @@ void bb_counts_from_logits(const float *logits, uint32_t *counts) {
         counts[i] = weight_of(logits[best], logits[i]);
         sum += counts[i];
     }
-    /* sum >= 2^30 unless the logits are broken, so that the factor is below 2^26 and products fit */
+    /* sum >= 2^30 unless the logits are NaN, so the factor is below 2^26 and the products fit */
     uint64_t spread = BB_COUNTS_TOTAL - BB_COUNTS_SYMBOLS, factor = sum >> WEIGHT_BITS ? (spread << 32) / sum : 0;
     uint32_t total = 0;
     for (int i = 0; i < BB_COUNTS_SYMBOLS; i++) {

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
-/* Integer counts for entropy coding, from logits, by arithmetic of our own in a fixed order: the same on every processor. The C
- * library's exp differs between versions, by a last bit that would turn everything behind it into noise. */
+/* Integer counts for entropy coding, computed from logits with our own arithmetic in a fixed order, so that they are the same
+ * on every processor. The C library's exp differs between versions in the last bit, which would garble everything after it. */
 #ifndef BB_CODING_COUNTS_H
 #define BB_CODING_COUNTS_H
 
@@ -8,8 +8,8 @@
 
 enum { BB_COUNTS_SYMBOLS = 256, BB_COUNTS_BITS = 24, BB_COUNTS_TOTAL = 1 << BB_COUNTS_BITS };
 
-/* counts: about BB_COUNTS_TOTAL * softmax(logits), at least 1 each, with that sum. logits: (256); values that are not numbers count
- * as unlikely. */
+/* counts: about BB_COUNTS_TOTAL * softmax(logits), each at least 1, with the sum BB_COUNTS_TOTAL. logits: (256); NaN counts as
+ * unlikely. */
 void bb_counts_from_logits(const float *logits, uint32_t *counts);
 
 #endif

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT
-/* bb_decompressor_*: takes a stream in pieces of any size, and gives its blocks once they are whole and their checksums are right. */
+/* bb_decompressor_*: takes a stream in pieces of any size and emits each block after it is complete and its checksum
+ * matched. */
 #include <stdlib.h>
 #include <string.h>
 #include <xxhash.h>
@@ -11,16 +12,16 @@
 struct bb_decompressor {
     bb_model *model;
     bb_compress_options options;
-    bb_block_group *group; /* NULL until the header is there */
+    bb_block_group *group; /* NULL until the header has been read */
     bb_stream_header header;
     bool has_block, ended, failed;
-    bb_stream_block block;                /* or table, whose head has been read */
-    bb_stream_table table;                /* of the blocks read */
-    uint64_t at;                          /* byte of the stream at which the part that is being read begins */
-    uint64_t head_at;                     /* and at which its head does */
-    size_t size;                          /* bytes held of it */
+    bb_stream_block block;                /* the block or table whose head was read last */
+    bb_stream_table table;                /* of the blocks read so far */
+    uint64_t at;                          /* offset in the stream of the part being read */
+    uint64_t head_at;                     /* offset of the head of that part */
+    size_t size;                          /* bytes of the part read so far */
     uint8_t small[BB_STREAM_TABLE_BYTES]; /* header, head of a block, or table */
-    uint8_t *held;                        /* the part: in `small`, or coded bytes in the group's memory */
+    uint8_t *buffer;                      /* where the part is stored: `small`, or coded bytes in the group's memory */
     XXH3_state_t *hash;
     uint64_t total;
 };
@@ -41,7 +42,7 @@ bb_status bb_decompressor_open(bb_model *model, const bb_compress_options *given
     }
     d->model = model;
     d->options = *o;
-    d->held = d->small;
+    d->buffer = d->small;
     (void)XXH3_64bits_reset(d->hash);
     *out = d;
     return BB_OK;
@@ -70,11 +71,11 @@ static void on_bytes(void *user, int64_t done) {
 static bb_status take_header(bb_decompressor *d, bb_error *err) {
     const bb_block_group_options group = {
         .blocks = d->options.blocks, .on_block = on_block, .on_bytes = on_bytes, .user = d, .stop = d->options.stop};
-    BB_TRY(bb_stream_read_header(d->held, &d->header, err));
+    BB_TRY(bb_stream_read_header(d->buffer, &d->header, err));
     return bb_block_group_open(d->model, &d->header, &group, &d->group, err);
 }
 
-/* Says where the part is that a failure is about. */
+/* Prefixes a message with the offset of the part it is about. */
 static bb_status here(const bb_decompressor *d, bb_status status, bb_error *err) {
     return status == BB_OK ? status : bb_fail_prefix(err, status, "byte %llu", (unsigned long long)d->at);
 }
@@ -90,27 +91,27 @@ static bb_status take_end(bb_decompressor *d, bb_error *err) {
 }
 
 static bb_status take_head(bb_decompressor *d, bb_error *err) {
-    BB_TRY(here(d, bb_stream_read_block(d->held, d->header.block_bits, &d->block, err), err));
+    BB_TRY(here(d, bb_stream_read_block(d->buffer, d->header.block_bits, &d->block, err), err));
     BB_TRY(here(d, bb_stream_check_order(&d->table, &d->block, err), err));
     if (d->block.kind == BB_BLOCK_END) return take_end(d, err);
     d->head_at = d->at;
     d->has_block = true;
     if (d->block.kind == BB_BLOCK_TABLE) return BB_OK;
-    return bb_block_group_prepare(d->group, &d->block, d->at + d->size, &d->held, err);
+    return bb_block_group_prepare(d->group, &d->block, d->at + d->size, &d->buffer, err);
 }
 
-/* What follows a head. */
+/* Takes what follows a head. */
 static bb_status take_body(bb_decompressor *d, bb_error *err) {
     d->has_block = false;
     if (d->block.kind == BB_BLOCK_TABLE)
-        return here(d, bb_stream_match_table(&d->table, &d->block, d->held, d->head_at, err), err);
-    d->held = d->small;
+        return here(d, bb_stream_match_table(&d->table, &d->block, d->buffer, d->head_at, err), err);
+    d->buffer = d->small;
     bb_stream_table_add(&d->table, &d->block, d->header.block_bits);
     bb_block_group_add(d->group);
     return bb_block_group_full(d->group) ? bb_block_group_decode(d->group, err) : BB_OK;
 }
 
-/* A failure: the whole blocks before it are decoded, and given, unless one of them has failed first. */
+/* Handles a failure: decodes and emits the complete blocks before it. If one of them fails, too, that error is returned. */
 static bb_status fail(bb_decompressor *d, bb_status status, bb_error *err) {
     bb_error before;
     d->failed = true;
@@ -121,11 +122,11 @@ static bb_status fail(bb_decompressor *d, bb_status status, bb_error *err) {
     return earlier;
 }
 
-/* Bytes of the part that comes next; 0: none begins with the byte held. */
+/* Returns the size of the part being read, or 0 if no part begins with the byte read. */
 static size_t wanted(const bb_decompressor *d) {
     if (!d->group) return BB_STREAM_HEADER_BYTES;
     if (d->has_block) return d->block.coded;
-    return d->size ? bb_stream_block_bytes(d->held[0]) : 1;
+    return d->size ? bb_stream_block_bytes(d->buffer[0]) : 1;
 }
 
 bb_status bb_decompressor_write(bb_decompressor *d, const uint8_t *bytes, size_t size, bb_error *err) {
@@ -136,15 +137,15 @@ bb_status bb_decompressor_write(bb_decompressor *d, const uint8_t *bytes, size_t
         if (d->ended)
             return fail(d, here(d, bb_fail(err, BB_ERR_FORMAT, "the stream ends here, but more bytes follow"), err), err);
         size_t n = (size_t)bb_min((int64_t)size, (int64_t)(wanted(d) - d->size));
-        memcpy(d->held + d->size, bytes, n);
+        memcpy(d->buffer + d->size, bytes, n);
         d->size += n;
         bytes += n;
         size -= n;
         size_t want = wanted(d);
         bb_status status = BB_OK;
         if (want == 0)
-            status = here(d, bb_fail(err, BB_ERR_FORMAT, "expected a block, a table or the end (0 to 5), found %d", d->held[0]),
-                          err);
+            status = here(
+                d, bb_fail(err, BB_ERR_FORMAT, "expected a block, a table or the end (0 to 5), found %d", d->buffer[0]), err);
         else if (d->size == want)
             status = !d->group ? take_header(d, err) : d->has_block ? take_body(d, err) : take_head(d, err);
         if (status != BB_OK) return fail(d, status, err);
@@ -167,6 +168,6 @@ bb_status bb_decompressor_finish(bb_decompressor *d, bb_error *err) {
     BB_REQUIRE("decompressor", d);
     if (d->ended) return BB_OK;
     BB_TRY(bb_decompressor_flush(d, err));
-    return bb_fail(err, BB_ERR_FORMAT, "byte %llu: the stream is cut short; %llu bytes were whole",
+    return bb_fail(err, BB_ERR_FORMAT, "byte %llu: the stream is truncated; %llu bytes were decoded",
                    (unsigned long long)(d->at + d->size), (unsigned long long)d->total);
 }

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-/* What a compressed file says of itself, from its header and the heads of its blocks. */
+/* Describes a compressed file from its header and the heads of its blocks. */
 #include <errno.h>
 #include <jansson.h>
 #include <stdio.h>
@@ -12,7 +12,7 @@ typedef struct survey {
     uint64_t at;
     bb_stream_header header;
     bb_stream_table table;
-    uint64_t blocks[BB_BLOCK_KINDS], total; /* blocks: by kind */
+    uint64_t blocks[BB_BLOCK_KINDS], total; /* blocks: indexed by kind */
 } survey;
 
 bool bb_is_compressed(const uint8_t *bytes, size_t size) {
@@ -25,7 +25,7 @@ bool bb_is_compressed(const uint8_t *bytes, size_t size) {
 static bb_status read_bytes(survey *s, uint8_t *to, size_t n, bb_error *err) {
     size_t got = fread(to, 1, n, s->file);
     if (got < n && ferror(s->file)) return bb_fail(err, BB_ERR_IO, "%s", strerror(errno));
-    if (got < n) return bb_fail(err, BB_ERR_FORMAT, "byte %llu: the stream is cut short", (unsigned long long)(s->at + got));
+    if (got < n) return bb_fail(err, BB_ERR_FORMAT, "byte %llu: the stream is truncated", (unsigned long long)(s->at + got));
     s->at += n;
     return BB_OK;
 }

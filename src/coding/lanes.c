@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
-/* Encoding knows what comes, and reads many bytes of a lane in a pass; decoding reads one. Both slide their windows
- * at the same bytes, and a row's logits do not depend on the rows beside it, so both see the same counts. */
+/* Encoding knows the bytes that come and reads many bytes of a lane in a pass; decoding reads one. Both slide their windows at
+ * the same bytes, and the logits of a row do not depend on the other rows, so both get the same counts. */
 #include "coding/lanes.h"
 
 #include <stdlib.h>
@@ -16,9 +16,9 @@ typedef struct lane {
     bb_context context;
     bb_range_encoder encoder;
     bb_range_decoder decoder;
-    const uint8_t *bytes; /* what is encoded; or what has been decoded */
-    uint8_t *out;         /* decoding */
-    int64_t size, coded;  /* bytes in all; those that have been coded */
+    const uint8_t *bytes; /* the text to encode, or the text decoded so far */
+    uint8_t *out;         /* where decoded bytes go; NULL when encoding */
+    int64_t size, coded;  /* bytes in all; bytes coded so far */
     bool reading, mixed;
     bb_mixer *mixer; /* NULL until one is needed */
 } lane;
@@ -26,33 +26,33 @@ typedef struct lane {
 struct bb_lanes {
     bb_model *model;
     bb_lanes_options options;
-    lane *lanes;    /* (room) */
-    int room, open; /* lanes, and those with an open context */
-    int count;      /* in use */
+    lane *lanes;             /* (lane_capacity) */
+    int lane_capacity, open; /* allocated lanes, and those with an open context */
+    int count;               /* lanes in use */
     bb_cached_rows pieces[BB_MAX_LANES];
     lane *members[BB_MAX_LANES];
-    int rows;      /* bytes of a lane that encoding reads in a pass */
-    float *logits; /* (count, rows, 256) of encoding */
+    int rows;      /* encoding: bytes of a lane read in a pass */
+    float *logits; /* encoding: (count, rows, 256) */
     uint8_t *coded;
-    size_t capacity;
+    size_t coded_capacity;
 };
 
 enum {
     LANE_BYTES = 2048, /* shorter lanes cost more than they are worth: each begins without a context */
-    CONTEXT_BITS = 27  /* of the bytes of contexts of a block's lanes */
+    CONTEXT_BITS = 27  /* log2 of the bytes of contexts for all lanes of a block */
 };
 
-/* Rows of a pass at most: a piece of a window that is read again, and what is coded. */
+/* Returns the maximum number of rows of a pass: a piece of a window that is read again, and the rows to code. */
 static int64_t pass_rows(int lanes) { return BB_CONTEXT_PIECE + bb_max(BB_CONTEXT_PIECE, (int64_t)BB_CONTEXT_ROWS * lanes); }
 
-/* Room for so many lanes. */
+/* Allocates memory for `lanes` lanes. */
 static bb_status make_room(bb_lanes *l, int lanes, bb_error *err) {
-    if (lanes <= l->room) return BB_OK;
-    lane *larger = realloc(l->lanes, (size_t)lanes * sizeof *larger);
-    if (!larger) return bb_fail(err, BB_ERR_MEMORY, "out of memory for %d lanes", lanes);
-    memset(larger + l->room, 0, (size_t)(lanes - l->room) * sizeof *larger);
-    l->lanes = larger;
-    l->room = lanes;
+    if (lanes <= l->lane_capacity) return BB_OK;
+    lane *grown = realloc(l->lanes, (size_t)lanes * sizeof *grown);
+    if (!grown) return bb_fail(err, BB_ERR_MEMORY, "out of memory for %d lanes", lanes);
+    memset(grown + l->lane_capacity, 0, (size_t)(lanes - l->lane_capacity) * sizeof *grown);
+    l->lanes = grown;
+    l->lane_capacity = lanes;
     BB_DEVICE_SCOPE(l->model->device);
     return bb_model_reserve_rows(l->model, pass_rows(lanes), l->options.window, err);
 }
@@ -84,7 +84,7 @@ void bb_lanes_close(bb_lanes *l) {
     free(l);
 }
 
-/* Starts the contexts of one of `count` lanes. */
+/* Clears the contexts of one of `count` lanes. */
 static bb_status begin_mixing(lane *a, int count, bb_error *err) {
     int bits = CONTEXT_BITS;
     while (count > 1 << (CONTEXT_BITS - bits)) bits--;
@@ -96,7 +96,7 @@ size_t bb_lanes_context_bytes(size_t size) {
     return (size_t)bb_min((int64_t)size * BB_MIXER_BYTES_A_BYTE, (int64_t)1 << CONTEXT_BITS);
 }
 
-/* Takes the next `count` lanes for a block of `size` bytes: opens what is not open yet, and starts each after a newline. */
+/* Sets up the next `count` lanes for a block of `size` bytes: opens contexts as needed and starts each with a newline. */
 static bb_status add_lanes(bb_lanes *l, int count, size_t size, bool mixed, bb_error *err) {
     if (l->count + count > BB_MAX_LANES) return bb_fail(err, BB_ERR_INTERNAL, "%d lanes at once", l->count + count);
     BB_TRY(make_room(l, l->count + count, err));
@@ -117,14 +117,14 @@ static bb_status add_lanes(bb_lanes *l, int count, size_t size, bool mixed, bb_e
     return BB_OK;
 }
 
-/* Codes the next byte, of which the model gives counts. */
+/* Codes the next byte with the counts of the model. */
 static void code_byte(lane *a, const uint32_t *counts) {
     uint32_t low = 0;
     int symbol = 0;
     if (a->out) {
         uint32_t target = bb_range_decode_target(&a->decoder);
         while (target - low >= counts[symbol]) low += counts[symbol++];
-        bb_range_decode_take(&a->decoder, low, counts[symbol]);
+        bb_range_decode_consume(&a->decoder, low, counts[symbol]);
         a->out[a->coded] = (uint8_t)symbol;
     } else {
         symbol = a->bytes[a->coded];
@@ -133,7 +133,7 @@ static void code_byte(lane *a, const uint32_t *counts) {
     }
 }
 
-/* The same, bit by bit, with the contexts. */
+/* The same, bit by bit, mixed with the contexts. */
 static void code_byte_mixed(lane *a, const uint32_t *counts) {
     int byte = a->out ? 0 : a->bytes[a->coded];
     bb_mixer_begin_byte(a->mixer, a->out ? a->out : a->bytes, (size_t)a->coded, counts);
@@ -142,7 +142,7 @@ static void code_byte_mixed(lane *a, const uint32_t *counts) {
         int bit = a->out ? bb_range_decode_target(&a->decoder) < ones : byte >> i & 1;
         uint32_t low = bit ? 0 : ones, count = bit ? ones : BB_COUNTS_TOTAL - ones;
         if (a->out)
-            bb_range_decode_take(&a->decoder, low, count);
+            bb_range_decode_consume(&a->decoder, low, count);
         else
             bb_range_encode(&a->encoder, low, count);
         bb_mixer_update(a->mixer, bit);
@@ -164,11 +164,11 @@ static void code_rows(lane *a, const float *logits, int rows) {
     }
 }
 
-/* Bytes that are read next, after those coded so far. Before the first the context has its newline; a window that is full slides for
- * one byte. */
+/* Chooses the bytes to read next, after those coded so far. A lane starts with a newline in its context; a full window slides
+ * before it reads one byte. */
 static void begin_read(lane *a, int most) {
     bb_context *c = &a->context;
-    int64_t read = c->end - 1, rows = 1; /* bytes of the lane in the context's text */
+    int64_t read = c->end - 1, rows = 1; /* bytes of the lane that the context has read */
     if (a->coded > 0) {
         int64_t known = a->out ? a->coded - read : a->size - 1 - read;
         rows = bb_clamp(bb_min(known, bb_context_free(c)), 1, most);
@@ -184,7 +184,7 @@ static int64_t done_of(const bb_lanes *l) {
     return done;
 }
 
-/* One pass over all lanes that are not done. Long pieces, of windows that are read again, take turns. */
+/* Runs one pass over all unfinished lanes. Lanes that read a long piece of their window again take turns. */
 static bb_status step(bb_lanes *l, bool *more, bb_error *err) {
     int n = 0;
     int64_t read = 0;
@@ -234,7 +234,7 @@ static size_t coded_size(const bb_lanes *l) {
     return size;
 }
 
-/* The coded lanes, one behind the other, if they are not too long. */
+/* Writes the coded lanes one after the other, unless they exceed the limit. */
 static bb_status collect(bb_lanes *l, size_t most, bb_bytes *coded, bb_error *err) {
     for (int i = 0; i < l->count; i++) {
         bb_range_encoder_end(&l->lanes[i].encoder);
@@ -242,12 +242,12 @@ static bb_status collect(bb_lanes *l, size_t most, bb_bytes *coded, bb_error *er
     }
     size_t size = coded_size(l), at = head_bytes(l->count);
     if (size > most) return BB_OK;
-    if (size > l->capacity) {
+    if (size > l->coded_capacity) {
         free(l->coded);
-        l->capacity = 0;
+        l->coded_capacity = 0;
         l->coded = malloc(size);
         if (!l->coded) return bb_fail(err, BB_ERR_MEMORY, "out of memory for a coded block of %zu bytes", size);
-        l->capacity = size;
+        l->coded_capacity = size;
     }
     put_number(l->coded, (uint64_t)l->count, 2);
     for (int i = 0; i < l->count; i++) {
@@ -260,7 +260,7 @@ static bb_status collect(bb_lanes *l, size_t most, bb_bytes *coded, bb_error *er
     return BB_OK;
 }
 
-/* What shows after some thousand bytes that a block will not become smaller. */
+/* Returns whether the block will clearly not get smaller, judged after a few thousand bytes. */
 static bool hopeless(const bb_lanes *l) {
     size_t done = (size_t)done_of(l);
     return coded_size(l) > done + done / 32 + 4096;
@@ -293,11 +293,12 @@ int bb_lanes_of(bb_bytes coded, size_t size) {
     return count <= BB_MAX_LANES && (size_t)count <= size && head_bytes(count) <= coded.size ? count : 0;
 }
 
-/* Finds the lanes of a block. */
+/* Parses the lanes of a coded block. */
 static bb_status find_lanes(bb_lanes *l, bb_lanes_block *b, bb_error *err) {
     b->lanes = bb_lanes_of(b->coded, b->size);
     b->first = l->count;
-    if (b->lanes < 1) return bb_fail(err, BB_ERR_FORMAT, "a block of %zu bytes does not begin with its lanes", b->coded.size);
+    if (b->lanes < 1)
+        return bb_fail(err, BB_ERR_FORMAT, "a block of %zu bytes does not begin with a valid number of lanes", b->coded.size);
     BB_TRY(add_lanes(l, b->lanes, b->size, b->mixed, err));
     size_t at = head_bytes(b->lanes);
     for (int i = 0; i < b->lanes; i++) {
@@ -315,12 +316,12 @@ static bb_status find_lanes(bb_lanes *l, bb_lanes_block *b, bb_error *err) {
     return BB_OK;
 }
 
-/* Whether all bytes of a decoded block were used. */
+/* Checks that all bytes of a decoded block were used. */
 static void check_lanes(const bb_lanes *l, bb_lanes_block *b) {
     for (int i = 0; i < b->lanes && b->status == BB_OK; i++) {
         const bb_range_decoder *d = &l->lanes[b->first + i].decoder;
         if (d->at < d->end)
-            b->status = bb_fail(&b->error, BB_ERR_FORMAT, "lane %d has %zu bytes too many", i + 1, (size_t)(d->end - d->at));
+            b->status = bb_fail(&b->error, BB_ERR_FORMAT, "lane %d has %zu extra bytes", i + 1, (size_t)(d->end - d->at));
     }
 }
 

@@ -11,65 +11,65 @@
 enum {
     ONE = 1 << BB_MIXER_BITS,
     LIMIT = 11 * 256,       /* of logits: p = 1 / 60,000 */
-    WEIGHT_LIMIT = 4 << 16, /* so that sums of products fit 32 bits */
-    FINE = 4096,            /* probabilities near 0 and near 1 that have their own entry in the table of logits */
+    WEIGHT_LIMIT = 4 << 16, /* keeps sums of products within 32 bits */
+    FINE = 4096,            /* probabilities near 0 and near 1 that have their own entries in the table of logits */
     NODES = 15,
     CONTEXTS = 7, /* the last 1 to 6 bytes; the word and the byte before it */
     FROM_MATCH = 2 * CONTEXTS,
     FROM_MODEL = FROM_MATCH + 2,
     BIAS = FROM_MODEL + 2,
-    INPUTS = BIAS + 2, /* the last is 0: an even number for vectors */
+    INPUTS = BIAS + 2, /* the last input is 0: vectors need an even number */
     SETS = 3,
     MIN_MATCH = 6,
     MATCH_LIMIT = 63,
     BINS = 33, /* of logits, in the refinement */
     PAIRS = 1 << 14,
-    FEWEST_BYTES = 1 << 18, /* of contexts */
-    PLACES = 128,           /* bytes of contexts for each place of a match */
-    /* found by trying, on texts of 100 KB */
+    MIN_BYTES = 1 << 18, /* smallest table of contexts */
+    PLACES = 128,        /* bytes of contexts for each entry of the match table */
+    /* tuned by experiment on texts of 100 KB */
     LEARNING_RATE = 16,
     FINAL_RATE = 2,
     COUNT_LIMIT = 127,
     ADAPTATION = 6,
     FIRST_WEIGHT = 9000
 };
-/* What is known of a bit in a context. */
+/* Statistics of a bit in a context. */
 typedef struct node {
-    uint16_t p;      /* of a 1 */
-    uint8_t n;       /* bits seen, at most COUNT_LIMIT */
-    uint8_t history; /* a 1, then the latest bits, up to seven */
+    uint16_t p;      /* probability of a 1 */
+    uint8_t n;       /* bits seen, saturated at COUNT_LIMIT */
+    uint8_t history; /* a leading 1, then the latest bits, up to seven */
 } node;
 
-/* The nodes of four bits behind a context: a line of the cache. */
+/* The nodes of four bits after a context: one cache line. */
 typedef struct bucket {
-    uint32_t check;    /* of the context; 0: empty */
-    node nodes[NODES]; /* a binary tree: the first bit, the second behind 0 and behind 1, … */
+    uint32_t check;    /* hash check of the context; 0: empty */
+    node nodes[NODES]; /* a binary tree: the first bit, the second after 0, the second after 1, … */
 } bucket;
 
 struct bb_mixer {
     int16_t fine[FINE], coarse[ONE / 16]; /* logits of p, and of 16 p + 8 */
     uint16_t probabilities[2 * LIMIT + 1];
-    uint16_t steps[COUNT_LIMIT + 1]; /* of nodes, by n: 1 / (n + 1.5) */
-    size_t bytes;                    /* of contexts, a power of two */
+    uint16_t steps[COUNT_LIMIT + 1]; /* learning rate of nodes, by n: 1 / (n + 1.5) */
+    size_t bytes;                    /* size of the context tables, a power of two */
     bucket *buckets;                 /* (bytes / sizeof(bucket)) */
-    uint32_t *places;                /* (bytes / PLACES): what followed the latest MIN_MATCH bytes with this hash */
+    uint32_t *places;                /* (bytes / PLACES): position after the latest MIN_MATCH bytes with this hash */
     size_t bucket_mask, place_mask;
-    /* of the byte that comes */
+    /* of the next byte */
     const uint8_t *text;
-    size_t position, match; /* match: of the byte that is expected to come again */
-    int match_length;       /* bytes before it that are the same, at most MATCH_LIMIT; 0: none is expected */
-    uint8_t last;           /* the byte before */
+    size_t position, match; /* match: position of the byte expected to repeat */
+    int match_length;       /* equal bytes before it, at most MATCH_LIMIT; 0: no match */
+    uint8_t last;           /* the previous byte */
     uint32_t word, hashes[CONTEXTS];
     bucket *current[CONTEXTS];
-    uint32_t sums[512]; /* of the model's counts: a binary tree */
-    int prefix;         /* a 1, then the bits of the byte so far */
-    /* of the bit that comes */
+    uint32_t sums[512]; /* the model's counts, summed in a binary tree */
+    int prefix;         /* a leading 1, then the bits of the byte so far */
+    /* of the next bit */
     int32_t inputs[INPUTS], outputs[SETS];
     int32_t *weights[SETS], *final_weights;
     uint32_t predicted[SETS], mixed;
-    int expected; /* bit of the match; -1: none */
+    int expected; /* bit that the match predicts; -1: none */
     uint16_t *refined[2];
-    /* what is learned */
+    /* learned values */
     int32_t by_prefix[256][INPUTS], by_match[256][INPUTS], by_byte[256][INPUTS], finals[256][SETS];
     uint16_t by_history[CONTEXTS][256], by_length[MATCH_LIMIT + 1]; /* probabilities */
     uint16_t refined_by_prefix[256][BINS], refined_by_pair[PAIRS][BINS];
@@ -101,12 +101,12 @@ static int32_t logit(const bb_mixer *m, uint32_t p) {
 
 static int32_t clamp_logit(int32_t x) { return (int32_t)bb_clamp(x, -LIMIT, LIMIT); }
 
-/* Moves a probability towards a bit, by a part of 2^ADAPTATION. */
-static void approach(uint16_t *p, int bit) {
+/* Moves a probability towards a bit, by 2^-ADAPTATION of the distance. */
+static void update_probability(uint16_t *p, int bit) {
     *p = (uint16_t)(bit ? *p + ((ONE - 1 - *p) >> ADAPTATION) : *p - (*p >> ADAPTATION));
 }
 
-/* ---- opening ------------------------------------------------------------------------------------------------------------- */
+/* ---- open and clear ------------------------------------------------------------------------------------------------------- */
 
 bb_status bb_mixer_open(bb_mixer **out, bb_error *err) {
     *out = calloc(1, sizeof **out);
@@ -122,9 +122,9 @@ void bb_mixer_close(bb_mixer *m) {
     free(m);
 }
 
-/* Empty tables of contexts, for a text of `size` bytes. */
+/* Clears the context tables for a text of `size` bytes, resizing them if necessary. */
 static bb_status clear_contexts(bb_mixer *m, size_t size, int bits, bb_error *err) {
-    size_t bytes = FEWEST_BYTES;
+    size_t bytes = MIN_BYTES;
     while (bytes >> bits == 0 && bytes / BB_MIXER_BYTES_A_BYTE < size) bytes *= 2;
     if (bytes != m->bytes) {
         free(m->buckets);
@@ -142,7 +142,7 @@ static bb_status clear_contexts(bb_mixer *m, size_t size, int bits, bb_error *er
     return BB_OK;
 }
 
-/* The model's prediction is trusted at first, contexts a little. sets: (256). */
+/* Initially the model's prediction has a large weight, contexts a small one. sets: (256). */
 static void clear_weights(int32_t (*sets)[INPUTS]) {
     memset(sets, 0, 256 * sizeof *sets);
     for (int i = 0; i < 256; i++) {
@@ -151,7 +151,7 @@ static void clear_weights(int32_t (*sets)[INPUTS]) {
     }
 }
 
-/* Half a bit more than were seen of either. */
+/* The estimate adds half a bit of each value to the bits seen. */
 static uint16_t guess_of_history(int history) {
     int bits = 0, ones = 0;
     for (; history > 1; history >>= 1) {
@@ -189,7 +189,7 @@ static uint32_t hash_of(uint32_t a, uint32_t b) {
     return h ^ h >> 13;
 }
 
-/* The bucket of a context: its own, or the one of two places that has seen less. */
+/* Returns the bucket of a context. If it has none, it replaces the less used one of two candidates. */
 static bucket *find(const bb_mixer *m, uint32_t hash) {
     size_t at = hash & m->bucket_mask;
     bucket *a = &m->buckets[at], *b = &m->buckets[at ^ 1];
@@ -210,18 +210,18 @@ static int length_of_match(const uint8_t *x, size_t a, size_t b) {
     return length;
 }
 
-/* Goes on with the match, or looks for one. */
+/* Extends the match, or looks for a new one. */
 static void find_match(bb_mixer *m) {
     const uint8_t *x = m->text;
     size_t n = m->position;
-    bool goes_on = m->match_length > 0 && x[m->match] == m->last;
-    m->match_length = goes_on ? (int)bb_min(m->match_length + 1, MATCH_LIMIT) : 0;
-    m->match += goes_on;
+    bool extends = m->match_length > 0 && x[m->match] == m->last;
+    m->match_length = extends ? (int)bb_min(m->match_length + 1, MATCH_LIMIT) : 0;
+    m->match += extends;
     if (n < MIN_MATCH) return;
     uint32_t hash = 0;
     for (size_t i = 1; i <= MIN_MATCH; i++) hash = hash_of(hash, x[n - i]);
     uint32_t *place = &m->places[hash & m->place_mask];
-    if (!goes_on) {
+    if (!extends) {
         m->match = *place;
         m->match_length = length_of_match(x, m->match, n);
         if (m->match_length < MIN_MATCH) m->match_length = 0;
@@ -252,7 +252,7 @@ void bb_mixer_begin_byte(bb_mixer *m, const uint8_t *text, size_t position, cons
 
 static int bits_of(int prefix) { return 31 - __builtin_clz((unsigned)prefix); }
 
-/* The place of the bit that comes among the nodes of its half of the byte. */
+/* Returns the index of the next bit's node within its half of the byte. */
 static int node_of(int prefix) {
     int bits = bits_of(prefix);
     return (bits < 4 ? prefix : 1 << (bits - 4) | (prefix & ((1 << (bits - 4)) - 1))) - 1;
@@ -279,7 +279,7 @@ static void predict_match(bb_mixer *m) {
     m->inputs[FROM_MATCH + 1] = m->expected ? length : -length;
 }
 
-/* What became of such predictions before: between the two nearest bins. */
+/* Corrects a prediction by the outcomes of similar ones, interpolated between the two nearest bins. */
 static uint32_t refine(bb_mixer *m, uint16_t *bins, int32_t x, int which) {
     const int32_t width = 2 * LIMIT / (BINS - 1);
     int low = (int)bb_min((x + LIMIT) / width, BINS - 2);
@@ -321,7 +321,7 @@ uint32_t bb_mixer_predict(bb_mixer *m) {
 
 /* ---- learning ------------------------------------------------------------------------------------------------------------- */
 
-static void train(int32_t *weights, const int32_t *inputs, int count, int32_t error, int rate) {
+static void update_weights(int32_t *weights, const int32_t *inputs, int count, int32_t error, int rate) {
     for (int i = 0; i < count; i++) {
         int32_t w = weights[i] + (((inputs[i] * error >> 10) * rate + 512) >> 10);
         w = w < WEIGHT_LIMIT ? w : WEIGHT_LIMIT;
@@ -329,7 +329,7 @@ static void train(int32_t *weights, const int32_t *inputs, int count, int32_t er
     }
 }
 
-static void learn(node *n, const uint16_t *steps, int bit) {
+static void update_node(node *n, const uint16_t *steps, int bit) {
     int32_t error = (bit ? ONE - 1 : 0) - n->p;
     n->p = (uint16_t)(n->p + error * (steps[n->n] >> 1) / (ONE / 2));
     if (n->n < COUNT_LIMIT) n->n++;
@@ -340,16 +340,17 @@ static void learn(node *n, const uint16_t *steps, int bit) {
 void bb_mixer_update(bb_mixer *m, int bit) {
     int at = node_of(m->prefix);
     int32_t target = bit << BB_MIXER_BITS;
-    for (int k = 0; k < SETS; k++) train(m->weights[k], m->inputs, INPUTS, target - (int32_t)m->predicted[k], LEARNING_RATE);
-    train(m->final_weights, m->outputs, SETS, target - (int32_t)m->mixed, FINAL_RATE);
+    for (int k = 0; k < SETS; k++)
+        update_weights(m->weights[k], m->inputs, INPUTS, target - (int32_t)m->predicted[k], LEARNING_RATE);
+    update_weights(m->final_weights, m->outputs, SETS, target - (int32_t)m->mixed, FINAL_RATE);
     for (int i = 0; i < CONTEXTS; i++) {
         node *n = &m->current[i]->nodes[at];
-        approach(&m->by_history[i][n->history], bit);
-        learn(n, m->steps, bit);
+        update_probability(&m->by_history[i][n->history], bit);
+        update_node(n, m->steps, bit);
     }
-    if (m->expected >= 0) approach(&m->by_length[m->match_length], m->expected == bit);
-    approach(m->refined[0], bit);
-    approach(m->refined[1], bit);
+    if (m->expected >= 0) update_probability(&m->by_length[m->match_length], m->expected == bit);
+    update_probability(m->refined[0], bit);
+    update_probability(m->refined[1], bit);
     m->prefix = m->prefix << 1 | bit;
     if (m->prefix >= 16 && m->prefix < 32) find_buckets(m);
 }

@@ -15,10 +15,11 @@ static void add_config(XXH3_state_t *hash, const bb_config *c) {
     (void)XXH3_128bits_update(hash, whole, sizeof whole);
     (void)XXH3_128bits_update(hash, real, sizeof real);
     const int64_t ngrams[] = {c->ngram_max, c->ngram_bits};
-    if (c->ngram_max) (void)XXH3_128bits_update(hash, ngrams, sizeof ngrams); /* else streams would need another version */
+    if (c->ngram_max)
+        (void)XXH3_128bits_update(hash, ngrams, sizeof ngrams); /* hashed only if used, so that earlier streams stay valid */
 }
 
-/* device, host: room for the parameter, at a byte or four an element. */
+/* device, host: buffers for one parameter: a byte an element if it is ternary, else four */
 static bb_status add_parameter(XXH3_state_t *hash, bb_model *m, int index, void *device, void *host, bb_error *err) {
     const bb_param *p = &m->table.entries[index];
     bb_device *dev = m->device;

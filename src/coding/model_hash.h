@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-/* Which model a compressed stream was made with. */
+/* Identifies the model of a compressed stream. */
 #ifndef BB_CODING_MODEL_HASH_H
 #define BB_CODING_MODEL_HASH_H
 
@@ -7,8 +7,8 @@
 
 enum { BB_MODEL_HASH_BYTES = 16 };
 
-/* Hash of what inference uses: configuration, scales and codes of ternary weights, other weights. A checkpoint and the packed file
- * made of it have the same. */
+/* Hashes what inference uses: the configuration, the scales and codes of ternary weights, the other weights. A checkpoint and a
+ * packed file made from it have the same hash. */
 bb_status bb_model_hash(bb_model *model, uint8_t out[BB_MODEL_HASH_BYTES], bb_error *err);
 
 #endif

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT
-/* bb_decompress_range: finds the blocks that hold a range by the tables of the stream, from the last one back, and decodes them alone. */
+/* bb_decompress_range: finds the blocks of a range through the tables of the stream, from the last table back, and decodes only
+ * them. */
 #include <errno.h>
 #include <stdio.h>
 #include <string.h>
@@ -11,16 +12,16 @@
 typedef struct reader {
     FILE *file;
     const bb_compress_options *options;
-    uint64_t size; /* of the file */
+    uint64_t size; /* of the file, in bytes */
     bb_stream_header header;
-    uint64_t total;     /* bytes of the text */
-    uint64_t at;        /* byte of the text at which the next decoded block begins */
+    uint64_t total;     /* decompressed size */
+    uint64_t at;        /* offset in the text of the next decoded block */
     uint64_t from, end; /* the range */
 } reader;
 
 static bb_status read_at(const reader *r, uint64_t at, uint8_t *to, size_t n, bb_error *err) {
     if (at > r->size || n > r->size - at)
-        return bb_fail(err, BB_ERR_FORMAT, "byte %llu: the stream is cut short", (unsigned long long)r->size);
+        return bb_fail(err, BB_ERR_FORMAT, "byte %llu: the stream is truncated", (unsigned long long)r->size);
     if (fseeko(r->file, (off_t)at, SEEK_SET) != 0 || fread(to, 1, n, r->file) != n)
         return bb_fail(err, BB_ERR_IO, "cannot read it: %s", strerror(errno));
     return BB_OK;
@@ -36,24 +37,24 @@ static bb_status read_head(const reader *r, uint64_t at, bb_stream_block *out, b
     return status == BB_OK ? status : bb_fail_prefix(err, status, "byte %llu", (unsigned long long)at);
 }
 
-/* The header, and the end, where the file ends. */
+/* Reads the header and the end record. */
 static bb_status read_ends(reader *r, bb_error *err) {
     uint8_t header[BB_STREAM_HEADER_BYTES];
     bb_stream_block b;
     if (fseeko(r->file, 0, SEEK_END) != 0)
-        return bb_fail(err, BB_ERR_ARGUMENT, "a part can be read of a file only, not of a pipe: %s", strerror(errno));
+        return bb_fail(err, BB_ERR_ARGUMENT, "a range can be read only from a file, not from a pipe: %s", strerror(errno));
     r->size = (uint64_t)ftello(r->file);
     BB_TRY(read_at(r, 0, header, sizeof header, err));
     BB_TRY(bb_stream_read_header(header, &r->header, err));
     uint64_t at = r->size - BB_STREAM_END_BYTES;
     if (r->size < BB_STREAM_HEADER_BYTES + BB_STREAM_END_BYTES || read_head(r, at, &b, err) != BB_OK || b.kind != BB_BLOCK_END)
-        return bb_fail(err, BB_ERR_FORMAT, "byte %llu: there is no end: the stream is cut short, or more bytes follow it",
+        return bb_fail(err, BB_ERR_FORMAT, "byte %llu: no end record: the stream is truncated, or more bytes follow it",
                        (unsigned long long)(r->size < BB_STREAM_END_BYTES ? 0 : at));
     r->total = b.total;
     return BB_OK;
 }
 
-/* The table that begins at byte `at`, of so many blocks. */
+/* Reads the table at offset `at`, which must have `entries` blocks. */
 static bb_status read_table(const reader *r, uint64_t at, int entries, uint32_t *sizes, bb_stream_block *head, bb_error *err) {
     uint8_t bytes[4 * BB_STREAM_TABLE_BLOCKS + 4];
     BB_TRY(read_head(r, at, head, err));
@@ -69,7 +70,7 @@ static bb_status read_table(const reader *r, uint64_t at, int entries, uint32_t 
                    (unsigned long long)begin);
 }
 
-/* Where in the stream a block begins. */
+/* Finds the offset of a block in the stream. */
 static bb_status find_block(const reader *r, uint64_t block, uint64_t *out, bb_error *err) {
     uint32_t sizes[BB_STREAM_TABLE_BLOCKS];
     bb_stream_block head;
@@ -106,7 +107,7 @@ static void on_bytes(void *user, int64_t done) {
     if (r->options->on_progress) r->options->on_progress(r->options->user, (int64_t)r->at + done);
 }
 
-/* Decodes the blocks from byte `at` of the stream on, up to the end of the range. */
+/* Decodes the blocks from offset `at` of the stream to the end of the range. */
 static bb_status decode(reader *r, bb_block_group *group, uint64_t at, bb_error *err) {
     uint64_t next = r->at;
     while (next < r->end) {
@@ -127,7 +128,7 @@ static bb_status decode(reader *r, bb_block_group *group, uint64_t at, bb_error 
         at = body + b.coded;
         if (bb_block_group_full(group)) BB_TRY(bb_block_group_decode(group, err));
     }
-    /* without a table nothing else says where the only block ends */
+    /* a stream of one block has no table, so nothing else says where the block ends */
     if (r->total <= (uint64_t)1 << r->header.block_bits && at != r->size - BB_STREAM_END_BYTES)
         return bb_fail(err, BB_ERR_FORMAT, "byte %llu: expected the end of the stream", (unsigned long long)at);
     return bb_block_group_decode(group, err);
@@ -140,7 +141,7 @@ static bb_status read_range(reader *r, bb_model *model, uint64_t length, bb_erro
     uint64_t at;
     BB_TRY(read_ends(r, err));
     if (r->from > r->total)
-        return bb_fail(err, BB_ERR_ARGUMENT, "the range begins at byte %llu, beyond its %llu bytes",
+        return bb_fail(err, BB_ERR_ARGUMENT, "the range begins at byte %llu, beyond the %llu bytes of the text",
                        (unsigned long long)r->from, (unsigned long long)r->total);
     r->end = length > r->total - r->from ? r->total : r->from + length;
     BB_TRY(bb_block_group_open(model, &r->header, &options, &group, err));

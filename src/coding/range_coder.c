@@ -5,11 +5,11 @@
 
 #include "coding/counts.h"
 
-/* The range is at least BOTTOM before a symbol, so a count is worth at least 2^24 of it. */
+/* The range is at least BOTTOM before each symbol, so one count is at least 2^24. */
 #define TOP ((uint64_t)1 << 56)
 #define BOTTOM ((uint64_t)1 << 48)
 
-/* Whether the highest byte of low cannot change any more; else a range that is too short is cut, so that it cannot. */
+/* Returns whether the highest byte of low is final. Truncates a range that has become too small, which makes the byte final. */
 static bool settled(uint64_t low, uint64_t *range) {
     if ((low ^ (low + *range)) < TOP) return true;
     if (*range >= BOTTOM) return false;
@@ -20,12 +20,12 @@ static bool settled(uint64_t low, uint64_t *range) {
 static void put(bb_range_encoder *e, uint8_t byte) {
     if (e->size == e->capacity) {
         size_t capacity = e->capacity ? 2 * e->capacity : 4096;
-        uint8_t *larger = realloc(e->bytes, capacity);
-        if (!larger) {
+        uint8_t *grown = realloc(e->bytes, capacity);
+        if (!grown) {
             e->no_memory = true;
             return;
         }
-        e->bytes = larger;
+        e->bytes = grown;
         e->capacity = capacity;
     }
     e->bytes[e->size++] = byte;
@@ -51,9 +51,9 @@ void bb_range_encode(bb_range_encoder *e, uint32_t low, uint32_t count) {
 
 void bb_range_encoder_end(bb_range_encoder *e) {
     for (int bytes = 0; bytes <= 8; bytes++) {
-        uint64_t rest = bytes < 8 ? UINT64_MAX >> 8 * bytes : 0; /* the bits that will be zeros */
+        uint64_t rest = bytes < 8 ? UINT64_MAX >> 8 * bytes : 0; /* low bits that will be zero */
         uint64_t value = (e->low + rest) & ~rest;
-        if (value < e->low || value - e->low >= e->range) continue; /* not in the range, or beyond 2^64 */
+        if (value < e->low || value - e->low >= e->range) continue; /* outside the range, or overflow */
         for (int i = 0; i < bytes; i++) put(e, (uint8_t)(value >> (56 - 8 * i)));
         break;
     }
@@ -75,10 +75,10 @@ void bb_range_decoder_begin(bb_range_decoder *d, const uint8_t *bytes, size_t si
 uint32_t bb_range_decode_target(bb_range_decoder *d) {
     d->range >>= BB_COUNTS_BITS;
     uint64_t target = (d->code - d->low) / d->range;
-    return target < BB_COUNTS_TOTAL ? (uint32_t)target : BB_COUNTS_TOTAL - 1; /* beyond it in damaged streams only */
+    return target < BB_COUNTS_TOTAL ? (uint32_t)target : BB_COUNTS_TOTAL - 1; /* larger only in damaged streams */
 }
 
-void bb_range_decode_take(bb_range_decoder *d, uint32_t low, uint32_t count) {
+void bb_range_decode_consume(bb_range_decoder *d, uint32_t low, uint32_t count) {
     d->low += low * d->range;
     d->range *= count;
     while (settled(d->low, &d->range)) {

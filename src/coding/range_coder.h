@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
-/* A range coder with 64-bit state, after Subbotin (1999): carries are avoided by cutting the range short. Symbols are intervals
- * [low, low + count) of BB_COUNTS_TOTAL. The encoder's memory is the caller's. */
+/* A range coder with 64-bit state, after Subbotin (1999): it truncates the range to avoid carries. Symbols are intervals [low,
+ * low + count) of BB_COUNTS_TOTAL. The caller frees the encoder's memory. */
 #ifndef BB_CODING_RANGE_CODER_H
 #define BB_CODING_RANGE_CODER_H
 
@@ -10,12 +10,12 @@ typedef struct bb_range_encoder {
     uint64_t low, range;
     uint8_t *bytes; /* malloc'd */
     size_t size, capacity;
-    bool no_memory; /* bytes were lost */
+    bool no_memory; /* an allocation failed; the output is incomplete */
 } bb_range_encoder;
 
 void bb_range_encoder_begin(bb_range_encoder *e); /* keeps the memory */
 void bb_range_encode(bb_range_encoder *e, uint32_t low, uint32_t count);
-/* Writes as few bytes as tell the last symbol; behind them the decoder reads zeros. */
+/* Writes the fewest bytes that identify the last symbol; the decoder reads zeros after them. */
 void bb_range_encoder_end(bb_range_encoder *e);
 void bb_range_encoder_free(bb_range_encoder *e);
 
@@ -25,9 +25,9 @@ typedef struct bb_range_decoder {
 } bb_range_decoder;
 
 void bb_range_decoder_begin(bb_range_decoder *d, const uint8_t *bytes, size_t size);
-/* Where the next symbol's interval is: below BB_COUNTS_TOTAL, whatever the bytes are. */
+/* Returns the position within the next symbol's interval, always below BB_COUNTS_TOTAL, even if the bytes are damaged. */
 uint32_t bb_range_decode_target(bb_range_decoder *d);
-/* Takes the symbol whose interval that was in. */
-void bb_range_decode_take(bb_range_decoder *d, uint32_t low, uint32_t count);
+/* Consumes the symbol with that interval. */
+void bb_range_decode_consume(bb_range_decoder *d, uint32_t low, uint32_t count);
 
 #endif

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-/* bb_score: texts are cut into windows, windows of like length are put into batches, and the loss of each byte is added to its text. */
+/* bb_score: cuts texts into windows, batches windows of similar length, and adds the loss of each byte to its text. */
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -10,7 +10,7 @@
 
 enum { MAX_WINDOW = 2048, BATCH_BYTES = 4096 };
 
-/* Input bytes start .. start+length-1 of a text with its context; predictions after the first `skip` of them count. */
+/* Input bytes start .. start+length-1 of a context and its text; the predictions after the first `skip` bytes count. */
 typedef struct window {
     int64_t text, start;
     int length, skip;
@@ -23,8 +23,8 @@ typedef struct scorer {
     window *windows;
     int64_t count, capacity;
     int seq_len;
-    uint8_t *x, *y; /* a batch */
-    float *logits;  /* (batch, V), where ranks are wanted; else NULL */
+    uint8_t *x, *y; /* inputs and targets of a batch */
+    float *logits;  /* (batch, V) if ranks are wanted, else NULL */
     int64_t done, total;
 } scorer;
 
@@ -40,9 +40,9 @@ static bb_status add_windows(scorer *s, int64_t index, bb_error *err) {
     for (int64_t from = before; from < end;) {
         if (s->count == s->capacity) {
             int64_t capacity = bb_max(2 * s->capacity, 256);
-            window *larger = realloc(s->windows, (size_t)capacity * sizeof *larger);
-            if (!larger) return bb_fail(err, BB_ERR_MEMORY, "out of memory for %lld windows", (long long)capacity);
-            s->windows = larger;
+            window *grown = realloc(s->windows, (size_t)capacity * sizeof *grown);
+            if (!grown) return bb_fail(err, BB_ERR_MEMORY, "out of memory for %lld windows", (long long)capacity);
+            s->windows = grown;
             s->capacity = capacity;
         }
         int64_t start = bb_max(from - bb_max(s->seq_len / 2, 1), 0), length = bb_min(s->seq_len, end - 1 - start);
@@ -61,7 +61,7 @@ static int by_length(const void *a, const void *b) {
     return (v->start > w->start) - (v->start < w->start);
 }
 
-/* Bytes first .. first+n-1 of the context and the text behind it. */
+/* Copies bytes first .. first+n-1 of the concatenation of context and text. */
 static void copy_bytes(uint8_t *to, const bb_score_text *t, int64_t first, int64_t n) {
     bb_bytes context = context_of(t);
     int64_t size = (int64_t)context.size, of_context = bb_clamp(size - first, 0, n);
@@ -98,7 +98,8 @@ static void take_row(const scorer *s, const window *w, int64_t row, int64_t row_
     }
 }
 
-/* Windows first .. first+rows-1, whose lengths are at most that of the first; what is behind a shorter one is not used. */
+/* Scores windows first .. first+rows-1. The first is the longest; shorter ones are padded with zeros, whose results are
+ * ignored. */
 static bb_status score_batch(scorer *s, int64_t first, int64_t rows, bb_error *err) {
     const window *w = s->windows + first;
     int64_t T = w->length;
@@ -157,7 +158,7 @@ bb_status bb_score(bb_model *model, bb_score_text *texts, int64_t count, const b
         texts[i].bits = 0;
         s.total += (int64_t)texts[i].text.size;
         if ((texts[i].text.size && !texts[i].text.data) || (texts[i].context.size && !texts[i].context.data))
-            status = bb_fail(err, BB_ERR_ARGUMENT, "text %lld is NULL, or its context is", (long long)i);
+            status = bb_fail(err, BB_ERR_ARGUMENT, "text %lld or its context is NULL", (long long)i);
         else
             status = add_windows(&s, i, err);
     }

@@ -6,7 +6,7 @@
 
 #include "model/model.h"
 
-/* Not text, and damaged by what converts line ends. */
+/* Not text, and damaged by programs that convert line ends. */
 static const uint8_t magic[4] = {0xBB, 'B', 'Y', '\n'};
 
 static void put(uint8_t **at, uint64_t value, int bytes) {
@@ -28,7 +28,7 @@ bb_status bb_stream_arithmetic(const bb_model *model, bb_arithmetic *out, bb_err
     if (!model->config.act_quant)
         return bb_fail(
             err, BB_ERR_UNSUPPORTED,
-            "the model was trained with --no_act_quant: its predictions differ between processors, so that a stream could "
+            "the model was trained with --no_act_quant: its predictions differ between processors, so a stream could "
             "not be read on another");
     for (int i = 0; i < BB_ARITHMETIC_COUNT; i++)
         if (strcmp(name, arithmetic_names[i]) == 0) {

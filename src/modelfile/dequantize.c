@@ -22,26 +22,27 @@ static void dequantize_q8_0(const uint8_t *block, float *out) {
     for (int i = 0; i < 32; i++) out[i] = d * (float)(int8_t)block[2 + i];
 }
 
-/* Blocks of 256: 64 bytes of codes q + 1 in two bits, then d (f16). Element 128h + 32n + m is in byte 32h + m, bits 2n and 2n + 1.
- * The code 3 is none: NaN, which no reader of weights lets pass. */
+/* Blocks of 256: 64 bytes of 2-bit codes q + 1, then d (f16). Element 128h + 32n + m is in byte 32h + m, bits 2n and 2n + 1.
+ * Code 3 is invalid and becomes NaN, which every reader of weights rejects. */
 static void dequantize_tq2_0(const uint8_t *block, float *out) {
     float d = bb_f32_from_f16(u16_at(block + 64, 0));
     for (int h = 0; h < 2; h++)
         for (int n = 0; n < 4; n++)
-            for (int m = 0; m < 32; m++) { /* vectorized: no table */
+            for (int m = 0; m < 32; m++) { /* no table, so that the loop vectorizes */
                 int code = block[32 * h + m] >> 2 * n & 3;
                 float value = code == 0 ? -d : code == 2 ? d : 0;
                 out[128 * h + 32 * n + m] = code == 3 ? NAN : value;
             }
 }
 
-/* Digit n, the first being the highest, of a byte that holds five to base 3 as ceil(256/243 of their number). */
+/* Returns digit n (0: the highest) of a byte that stores a base-3 number of five digits, x, as ceil(256 x / 243). */
 static float tq1_0_digit(uint8_t byte, int n, const float *value) {
     static const uint8_t power[5] = {1, 3, 9, 27, 81};
     return value[(uint8_t)(byte * power[n]) * 3 >> 8];
 }
 
-/* Blocks of 256: 32 bytes with five codes q + 1 each, 32 elements apart; 16 with five, 16 apart; 4 with four, 4 apart; then d. */
+/* Blocks of 256: 32 bytes with five codes q + 1 each, 32 elements apart; 16 bytes with five, 16 apart; 4 bytes with four, 4
+ * apart; then d. */
 static void dequantize_tq1_0(const uint8_t *block, float *out) {
     float d = bb_f32_from_f16(u16_at(block + 52, 0)), value[3] = {-d, 0, d};
     for (int i = 0; i < 160; i++) out[i] = tq1_0_digit(block[i % 32], i / 32, value);

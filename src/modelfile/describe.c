@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-/* What a model or checkpoint file is, as JSON. */
+/* Describes a model or checkpoint file as JSON. */
 #include <jansson.h>
 #include <math.h>
 #include <stdlib.h>
@@ -14,7 +14,7 @@
 
 void bb_string_free(char *text) { free(text); }
 
-/* count: of -1, 0 and +1 among the elements of p. */
+/* count: number of -1, 0 and +1 among the elements of p. */
 static json_t *describe_shares(const bb_param *p, float g, const int64_t count[3]) {
     double n = (double)p->count;
     return json_pack("{s:s, s:[I,I], s:f, s:f, s:f, s:f}", "name", p->name, "shape", (json_int_t)p->shape[0],
@@ -22,7 +22,7 @@ static json_t *describe_shares(const bb_param *p, float g, const int64_t count[3
                      "plus", (double)count[2] / n);
 }
 
-/* What a pass over a weight's bytes adds to. */
+/* Accumulates over the pieces of a weight. */
 typedef struct tally {
     int64_t columns, row_bytes; /* packed */
     float scale;                /* f32 */
@@ -41,7 +41,7 @@ static bb_status count_codes(void *user, const bb_file_tensor *t, uint64_t at, c
     return BB_OK;
 }
 
-/* Of a packed weight; an error where a code is none. */
+/* Describes a packed weight; an invalid code is an error. */
 static bb_status describe_packed(const bb_model_source *w, const bb_param *p, const bb_weight *weight, json_t **out,
                                  bb_error *err) {
     tally y = {.columns = p->shape[1], .row_bytes = (p->shape[1] + 3) / 4, .scale = weight->scale};
@@ -67,7 +67,7 @@ static bb_status count_signs(void *user, int64_t first, const float *values, int
     return BB_OK;
 }
 
-/* Scale and shares of a ternary weight, by SPEC's rule, or as they stand in the file. */
+/* Scale and shares of a ternary weight: computed by SPEC's rule, or as stored in the file. */
 static bb_status describe_ternary(const bb_model_source *w, const bb_param *p, const bb_weight *weight,
                                   bb_latent_weights *latent, json_t **out, bb_error *err) {
     tally y = {.sum = 0};
@@ -101,7 +101,8 @@ static bb_status describe_tensors(const bb_model_source *w, const bb_param_table
     return BB_OK;
 }
 
-/* Bytes at two bits a ternary weight, a scale a tensor, n-gram embeddings at 8 bits, a scale a row, the rest in f32. */
+/* Returns the size of the packed model: two bits a ternary weight, a scale a tensor; n-gram embeddings at 8 bits, a scale a
+ * row; the rest in f32. */
 static int64_t packed_bytes(const bb_param_table *table) {
     int64_t bytes = 0;
     for (int i = 0; i < table->count; i++) {

@@ -41,15 +41,14 @@ static bb_status find_format(const char *name, const bb_export_format **out, bb_
         size_t used = strlen(known);
         (void)snprintf(known + used, sizeof known - used, "%s%s", i ? ", " : "", formats[i]->name);
     }
-    return bb_fail(err, BB_ERR_ARGUMENT, "format '%s' is not known; there are %s", name, known);
+    return bb_fail(err, BB_ERR_ARGUMENT, "unknown format '%s'; the formats are %s", name, known);
 }
 
 static bb_status find_type(const bb_export_format *format, const char *type, const char **out, bb_error *err) {
     char known[256] = "";
     *out = format->types ? format->types[0] : NULL;
     if (!type) return BB_OK;
-    if (!format->types)
-        return bb_fail(err, BB_ERR_ARGUMENT, "format %s has one type only; leave out type '%s'", format->name, type);
+    if (!format->types) return bb_fail(err, BB_ERR_ARGUMENT, "format %s has only one type; omit type '%s'", format->name, type);
     for (const char *const *t = format->types; *t; t++) {
         if (strcmp(*t, type) == 0) {
             *out = *t;
@@ -61,7 +60,7 @@ static bb_status find_type(const bb_export_format *format, const char *type, con
     return bb_fail(err, BB_ERR_ARGUMENT, "format %s has no type '%s'; it has %s", format->name, type, known);
 }
 
-/* A text that the format would leave out is refused, and so is one that is not UTF-8, which these formats are. */
+/* Refuses texts that the format cannot hold, and texts that are not UTF-8, which these formats require. */
 static bb_status check_texts(const bb_export_format *format, const bb_export_options *o, bb_error *err) {
     const struct {
         const char *option, *text;
@@ -69,7 +68,7 @@ static bb_status check_texts(const bb_export_format *format, const bb_export_opt
     for (size_t i = 0; i < sizeof texts / sizeof *texts; i++) {
         if (!texts[i].text) continue;
         if (!format->describes)
-            return bb_fail(err, BB_ERR_ARGUMENT, "format %s holds no %s; leave it out, or choose another format", format->name,
+            return bb_fail(err, BB_ERR_ARGUMENT, "format %s cannot hold a %s; omit it, or choose another format", format->name,
                            texts[i].option);
         if (!bb_json_is_utf8(texts[i].text)) return bb_fail(err, BB_ERR_ARGUMENT, "%s: expected UTF-8 text", texts[i].option);
     }

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-/* Exports to GGUF, of the llama architecture: what llama.cpp runs. Embedding and norms are F32. */
+/* Exports to GGUF with the llama architecture, which llama.cpp runs. Embedding and norms are F32. */
 #include <inttypes.h>
 #include <math.h>
 #include <stdio.h>
@@ -34,12 +34,12 @@ enum { PIECE_ELEMENTS = 1 << 18, QUANTIZATION_VERSION = 2, BYTE_TOKENS = 256 };
 typedef struct writer {
     bb_exporter *e;
     bb_file_writer file;
-    bb_file_dtype type; /* of the ternary weights */
+    bb_file_dtype type; /* element type of the ternary weights */
     uint32_t file_type;
-    uint64_t data_bytes; /* while the header is made: where the next tensor goes */
+    uint64_t data_bytes; /* offset of the next tensor while the header is built */
     char *header;
     size_t header_size;
-    FILE *out; /* into header */
+    FILE *out; /* writes to header */
     uint64_t pairs;
 } writer;
 
@@ -102,7 +102,8 @@ static void put_model(writer *w) {
     put_u32_pair(w, "llama.vocab_size", c->vocab_size);
 }
 
-/* Token b is byte b. llama.cpp takes 11 for a first and a last token that are not given: text would end at a vertical tab. */
+/* Token b is byte b. llama.cpp assumes 11 for a first and a last token that are not given, so text would end at a vertical
+ * tab. */
 static void put_tokenizer(writer *w) {
     put_text_pair(w, "tokenizer.ggml.model", "gpt2");
     put_text_pair(w, "tokenizer.ggml.pre", "qwen2"); /* gpt-2 would drop spaces before punctuation */
@@ -146,7 +147,7 @@ static bb_status put_pairs(writer *w, bb_error *err) {
     return BB_OK;
 }
 
-/* The header's entries for p; their data will follow in this order. */
+/* Writes the header entries of p; their data must follow in this order. */
 static uint64_t put_tensors(writer *w, const bb_param *p) {
     bb_tensor_names tensors = bb_naming_of(&bb_gguf_naming, &w->e->source.config, p);
     bb_file_dtype type = p->ternary ? w->type : BB_FILE_F32;
@@ -170,7 +171,7 @@ static bb_status make_header(writer *w, bb_error *err) {
     if (!w->out) return bb_fail(err, BB_ERR_MEMORY, "%s: no memory to write it", w->e->path);
     put(w, "GGUF", 4);
     put_u32(w, BB_GGUF_VERSION);
-    put_u64(w, 0); /* both counts, once they are known */
+    put_u64(w, 0); /* both counts are filled in later */
     put_u64(w, 0);
     bb_status status = put_pairs(w, err);
     for (int i = 0; i < w->e->table.count; i++) tensors += put_tensors(w, &w->e->table.entries[i]);
@@ -200,14 +201,14 @@ static bb_status write_values(writer *w, const bb_param *p, bb_error *err) {
     return status == BB_OK ? pad(w, err) : status;
 }
 
-/* Which of SPEC's rows is row n of the file: there, rows i and i + D/2 of a head stand at 2i and 2i + 1. */
+/* Returns the row in SPEC's order of row n in the file: rows i and i + D/2 of a head are stored at 2i and 2i + 1. */
 static int64_t source_row(int64_t n, int64_t rows, int heads) {
     if (!heads) return n;
     int64_t D = rows / heads, d = n % D;
     return n - d + d / 2 + (d % 2 ? D / 2 : 0);
 }
 
-/* A code matrix (rows,K) as one tensor. */
+/* Writes a code matrix (rows,K) as one tensor. */
 static bb_status write_codes(writer *w, const int8_t *q, const int64_t shape[2], int heads, float scale, bb_error *err) {
     int64_t rows = shape[0], K = shape[1], piece_rows = bb_clamp(PIECE_ELEMENTS / K, 1, rows);
     size_t row_bytes = (size_t)(K / bb_file_dtype_elements(w->type)) * bb_file_dtype_bytes(w->type);
@@ -228,7 +229,7 @@ static bb_status check_scale(const writer *w, const bb_param *p, const int8_t *q
     float rounded = bb_quantized_scale(w->type, scale);
     bool nonzero = memchr(q, 1, (size_t)p->count) || memchr(q, 0xff, (size_t)p->count);
     if (!nonzero || (rounded > 0 && isfinite(rounded))) return BB_OK;
-    return bb_fail(err, BB_ERR_UNSUPPORTED, "%s: %s: its scale %g does not fit into the f16 of type %s: use type f32",
+    return bb_fail(err, BB_ERR_UNSUPPORTED, "%s: %s: scale %g is out of range for the f16 scales of type %s: use type f32",
                    w->e->path, p->name, (double)scale, w->e->type);
 }
 
@@ -248,7 +249,7 @@ static bb_status write_ternary(writer *w, const bb_param *p, bb_error *err) {
 
 /* ---- the file ---------------------------------------------------------------------------------------------------------- */
 
-/* The first matrix whose rows are not whole blocks of the type; NULL: all are. */
+/* Returns the first matrix whose rows are not whole blocks of the type, or NULL. */
 static const bb_param *misfit(const bb_param_table *table, bb_file_dtype type) {
     for (int i = 0; i < table->count; i++) {
         const bb_param *p = &table->entries[i];
@@ -284,7 +285,7 @@ static bb_status choose_type(writer *w, bb_error *err) {
     if (wrong && o->on_notice) {
         char text[256];
         (void)snprintf(text, sizeof text,
-                       "rows of %s have %" PRId64 " weights, which type %s cannot hold (it has blocks of %d): written as %s",
+                       "rows of %s have %" PRId64 " weights, not a multiple of type %s's block size %d: written as %s",
                        wrong->name, wrong->shape[1], e->type, (int)bb_file_dtype_elements(types[asked].type), type_names[i]);
         o->on_notice(o->user, text);
     }
@@ -306,7 +307,7 @@ static bb_status write_contents(writer *w, bb_error *err) {
     return BB_OK;
 }
 
-/* Beside the file, under a name that is no other file's. *path: the caller's to free, NULL where nothing was written. */
+/* Writes the card beside the file, under an unused name. *path: freed by the caller; NULL if nothing was written. */
 static bb_status write_card(const bb_exporter *e, char **path, bb_error *err) {
     size_t size = strlen(e->path) + sizeof BB_GGUF_CARD_SUFFIX;
     char *text = bb_model_card_gguf(e), *name = malloc(size);

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: MIT
-/* Export to a folder that Hugging Face's transformers opens without remote code: LlamaForCausalLM and a tokenizer of raw bytes. Types
- * f32 and bf16 hold the weights that a layer uses (g q); the int8 inputs of the linear layers have no place in them: README.md says how
- * to add them. Type bitnet holds the codes at two bits, for transformers' own BitLinear, which quantizes its inputs as we do. */
+/* Exports to a folder that Hugging Face transformers opens without remote code: LlamaForCausalLM and a tokenizer of raw bytes.
+ * Types f32 and bf16 hold the weights that a layer uses (g q) and cannot express the int8 inputs of the linear layers; the
+ * model card (README.md) tells how to add them. Type bitnet holds 2-bit codes for transformers' own BitLinear, which quantizes
+ * its inputs as we do. */
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -51,8 +52,8 @@ static bb_status write_ternary(bb_exporter *e, const bb_param *p, float *piece, 
     return status;
 }
 
-/* One part, (rows,K) from q on: byte k of packed row r holds column k of rows r, r + R, r + 2R and r + 3R as q + 1, the first in the
- * lowest bits; R = rows/4. Then the scale, by which BitLinear divides. */
+/* Writes one part, (rows,K) from q on: byte k of packed row r holds column k of rows r, r + R, r + 2R and r + 3R as q + 1, the
+ * first in the lowest bits; R = rows/4. Then writes the scale, by which BitLinear divides. */
 static bb_status write_packed_part(const int8_t *q, int64_t rows, int64_t K, float scale, bb_tensor_sink *sink, bb_error *err) {
     int64_t packed_rows = rows / CODES_PER_BYTE;
     const float inverse = 1 / scale;
@@ -132,7 +133,7 @@ static bb_status write_weights(bb_exporter *e, const char *path, bb_error *err) 
             if (rows % CODES_PER_BYTE != 0)
                 BB_TRY_GOTO(status, done,
                             bb_fail(err, BB_ERR_UNSUPPORTED,
-                                    "%s: type bitnet packs rows by four, and %s has %lld: use --type f32", e->path,
+                                    "%s: type bitnet packs four rows into one, but %s has %lld rows: use --type f32", e->path,
                                     names[i].text[part], (long long)rows));
             t->dtype = BB_FILE_U8;
             t->shape[0] = rows / CODES_PER_BYTE;
@@ -166,14 +167,14 @@ static const struct {
                   {"README.md", bb_model_card_hf}};
 enum { TEXT_FILES = sizeof text_files / sizeof *text_files };
 
-/* BB_ERR_ARGUMENT where something is at path that is not an empty folder. */
+/* Fails with BB_ERR_ARGUMENT if path exists and is not an empty folder. */
 static bb_status check_free(const char *path, bb_error *err) {
     DIR *dir = opendir(path);
     int entries = 0;
     if (!dir && errno == ENOENT) return BB_OK;
     if (!dir && errno == ENOTDIR)
-        return bb_fail(err, BB_ERR_ARGUMENT, "%s: format hf writes a folder, and this is a file: choose another name", path);
-    if (!dir) return bb_fail(err, BB_ERR_IO, "%s: cannot look into it: %s", path, strerror(errno));
+        return bb_fail(err, BB_ERR_ARGUMENT, "%s: format hf writes a folder, but this is a file: choose another name", path);
+    if (!dir) return bb_fail(err, BB_ERR_IO, "%s: cannot read the folder: %s", path, strerror(errno));
     while (readdir(dir)) entries++;
     closedir(dir);
     return entries <= 2 ? BB_OK
@@ -205,7 +206,7 @@ static bb_status fill_folder(bb_exporter *e, const char *folder, bb_error *err) 
     return status;
 }
 
-/* So that the folder's new name outlives a loss of power, as its files do. */
+/* Syncs the parent, so that the folder's new name survives a power failure, as its files do. */
 static void flush_parent(const char *path) {
     const char *slash = strrchr(path, '/');
     char *parent = slash ? strndup(path, slash == path ? 1 : (size_t)(slash - path)) : strdup(".");
@@ -217,11 +218,11 @@ static void flush_parent(const char *path) {
     free(parent);
 }
 
-/* Fills a folder beside the final name and renames it. */
+/* Fills a folder beside the final path and renames it. */
 static bb_status write_folder(bb_exporter *e, const char *path, const char *temporary, bb_error *err) {
     BB_TRY(check_free(path, err));
     if (mkdir(temporary, 0777) != 0)
-        return bb_fail(err, BB_ERR_IO, "%s: cannot make the folder: %s", temporary, strerror(errno));
+        return bb_fail(err, BB_ERR_IO, "%s: cannot create the folder: %s", temporary, strerror(errno));
     bb_status status = fill_folder(e, temporary, err);
     if (status == BB_OK && rename(temporary, path) != 0)
         status = bb_fail(err, BB_ERR_IO, "%s: cannot rename %s to it: %s", path, temporary, strerror(errno));

@@ -21,7 +21,7 @@ bool bb_hf_is_bitnet(const bb_exporter *e) { return strcmp(e->type, "bitnet") ==
 
 static const char *dtype_of(const bb_exporter *e) { return strcmp(e->type, "bf16") == 0 ? "bfloat16" : "float32"; }
 
-/* Llama's defaults for begin and end of text are bytes here: null says that there are none. */
+/* Llama's default begin and end tokens are ordinary bytes here: null says that there are none. */
 char *bb_hf_config(const bb_exporter *e) {
     const bb_config *c = &e->source.config;
     json_t *config =
@@ -53,8 +53,8 @@ char *bb_hf_generation_config(const bb_exporter *e) {
                              "max_new_tokens", 256));
 }
 
-/* The character that ByteLevel gives a byte, in UTF-8: printable ones of Latin-1 are themselves, the others follow from U+0100 on
- * (bytes_to_unicode of GPT-2). */
+/* The UTF-8 character that ByteLevel assigns to a byte: printable Latin-1 characters map to themselves, the others to U+0100
+ * and up (GPT-2's bytes_to_unicode). */
 static void byte_character(int byte, int *next, char out[3]) {
     bool itself = (byte >= 33 && byte <= 126) || (byte >= 161 && byte <= 172) || byte >= 174;
     int code = itself ? byte : 256 + (*next)++;
@@ -71,7 +71,7 @@ static json_t *byte_level(bool trim) {
     return json_pack("{s:s,s:b,s:b,s:b}", "type", "ByteLevel", "add_prefix_space", 0, "trim_offsets", trim, "use_regex", 0);
 }
 
-/* Byte-pair encoding without merges: what remains is one token a byte. */
+/* Byte-pair encoding without merges leaves one token a byte. */
 char *bb_hf_tokenizer(const bb_exporter *e) {
     (void)e;
     json_t *vocab = json_object();

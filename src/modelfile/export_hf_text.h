@@ -1,11 +1,12 @@
 // SPDX-License-Identifier: MIT
-/* The text files of a folder for Hugging Face's transformers. Each is malloc'd; NULL: no memory. */
+/* Generates the text files of a Hugging Face transformers folder. Each function returns malloc'd text, or NULL if out of
+ * memory. */
 #ifndef BB_MODELFILE_EXPORT_HF_TEXT_H
 #define BB_MODELFILE_EXPORT_HF_TEXT_H
 
 #include "modelfile/exporter.h"
 
-bool bb_hf_is_bitnet(const bb_exporter *e); /* type bitnet: codes at two bits, quantized inputs */
+bool bb_hf_is_bitnet(const bb_exporter *e); /* type bitnet: 2-bit codes, quantized inputs */
 
 char *bb_hf_config(const bb_exporter *e);            /* config.json */
 char *bb_hf_generation_config(const bb_exporter *e); /* generation_config.json */

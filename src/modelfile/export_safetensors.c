@@ -11,14 +11,14 @@
 #include "modelfile/layouts.h"
 #include "modelfile/safetensors.h"
 
-#define HEAD_NAME "lm_head.weight" /* of the original, which ties it to tok_emb.weight and saves both */
+#define HEAD_NAME "lm_head.weight" /* the original ties it to tok_emb.weight and saves both */
 
 static bb_status write_piece(void *sink, int64_t first, const float *values, int64_t n, bb_error *err) {
     (void)first;
     return bb_tensor_sink_write(sink, values, (size_t)n * sizeof *values, err);
 }
 
-/* Every parameter in f32, masters; with_head: and the head, last. */
+/* Writes every parameter in f32, as masters, and the head last if with_head. */
 static bb_status write_masters(bb_exporter *e, const bb_file_metadata *metadata, int metadata_count, bool with_head,
                                bb_error *err) {
     int count = e->table.count + (with_head ? 1 : 0);
@@ -41,7 +41,7 @@ static bb_status write_masters(bb_exporter *e, const bb_file_metadata *metadata,
     return status;
 }
 
-/* The configuration as JSON text and the trained length, as our files have them. */
+/* The configuration as JSON text and the trained length, as our files store them. */
 typedef struct description {
     char *config, length[16];
 } description;

@@ -8,7 +8,7 @@ static bb_status report(bb_exporter *e, const bb_param *p, bb_error *err) {
     return o->stop && *o->stop ? bb_fail(err, BB_ERR_INTERRUPTED, "%s: stopped; nothing was written", e->path) : BB_OK;
 }
 
-/* Values multiplied on their way. */
+/* Values multiplied by a factor on their way to a visitor. */
 typedef struct scaling {
     float factor;
     bb_values_visit visit;

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT
-/* The reader of GGUF. Every count, length and offset of the header is held against the file's size before memory is taken for it. */
+/* Reads GGUF. Every count, length and offset in the header is checked against the file's size before memory is allocated for
+ * it. */
 #include "modelfile/gguf.h"
 
 #include <inttypes.h>
@@ -16,12 +17,12 @@ enum {
     MAX_NAME_BYTES = 255,
     MAX_ALIGNMENT = 65536,
     MAX_ARRAY_DEPTH = 4,
-    MIN_TENSOR_BYTES = 8 + 1 + 4 + 8 + 4 + 8, /* of a header's entry: name, rank, one size, type, offset */
+    MIN_TENSOR_BYTES = 8 + 1 + 4 + 8 + 4 + 8, /* of a tensor's header entry: name, rank, one size, type, offset */
     MIN_PAIR_BYTES = 8 + 1 + 4 + 1,           /* key, type, value */
     WINDOW_BYTES = 1 << 16
 };
 
-/* A key of the metadata with its value: text, or an array, of which its place is kept. */
+/* A metadata key with its value: text, or the location of an array. */
 typedef struct pair {
     char *key, *text;
     uint32_t type, element_type;
@@ -31,7 +32,7 @@ typedef struct pair {
 typedef struct gguf {
     bb_tensor_source base;
     int pair_count;
-    pair *pairs; /* by key */
+    pair *pairs; /* sorted by key */
     uint64_t alignment;
 } gguf;
 
@@ -39,7 +40,7 @@ typedef struct gguf {
 typedef struct cursor {
     const bb_input *in;
     uint64_t at, end;
-    uint8_t *window; /* (WINDOW_BYTES) of the file, from window_at */
+    uint8_t *window; /* (WINDOW_BYTES): bytes of the file from window_at on */
     uint64_t window_at;
     size_t window_size;
 } cursor;
@@ -48,7 +49,7 @@ bool bb_gguf_matches(const uint8_t *head, size_t size) { return size >= 4 && mem
 
 /* ---- values ------------------------------------------------------------------------------------------------------------ */
 
-/* That so many bytes are left; `what` is for the message. */
+/* Checks that n bytes are left. what: for the message. */
 static bb_status require_bytes(const cursor *c, uint64_t n, const char *what, bb_error *err) {
     if (n <= c->end - c->at) return BB_OK;
     if (c->end < c->in->size)
@@ -84,7 +85,7 @@ static bb_status take_u64(cursor *c, uint64_t *out, const char *what, bb_error *
     return take(c, out, sizeof *out, what, err);
 }
 
-/* Text of at least min_length and at most max_length bytes, none of them zero; *out is the caller's to free. */
+/* Reads a string of min_length to max_length bytes without zero bytes; the caller frees *out. */
 static bb_status take_string(cursor *c, uint64_t min_length, uint64_t max_length, const char *what, char **out, bb_error *err) {
     uint64_t start = c->at, length;
     *out = NULL;
@@ -100,7 +101,7 @@ static bb_status take_string(cursor *c, uint64_t min_length, uint64_t max_length
     text[length] = 0;
     if (status == BB_OK && strlen(text) != length)
         status =
-            bb_fail(err, BB_ERR_FORMAT, "%s: byte %" PRIu64 ": %s: a string with a zero byte in it", c->in->path, start, what);
+            bb_fail(err, BB_ERR_FORMAT, "%s: byte %" PRIu64 ": %s: a string contains a zero byte", c->in->path, start, what);
     if (status == BB_OK)
         *out = text;
     else
@@ -108,7 +109,7 @@ static bb_status take_string(cursor *c, uint64_t min_length, uint64_t max_length
     return status;
 }
 
-/* Of a value of a fixed size; 0: it has none. */
+/* Returns the size of a value of fixed-size type, or 0 for other types. */
 static uint64_t value_bytes(uint32_t type) {
     static const uint8_t bytes[] = {
         [BB_GGUF_U8] = 1,  [BB_GGUF_I8] = 1,   [BB_GGUF_U16] = 2, [BB_GGUF_I16] = 2, [BB_GGUF_U32] = 4, [BB_GGUF_I32] = 4,
@@ -117,21 +118,21 @@ static uint64_t value_bytes(uint32_t type) {
 }
 
 static bb_status unknown_type(const cursor *c, uint32_t type, const char *key, bb_error *err) {
-    return bb_fail(err, BB_ERR_FORMAT, "%s: byte %" PRIu64 ": key '%s': expected a type of value from 0 to %d, found %" PRIu32,
+    return bb_fail(err, BB_ERR_FORMAT, "%s: byte %" PRIu64 ": key '%s': expected a value type from 0 to %d, found %" PRIu32,
                    c->in->path, c->at, key, BB_GGUF_F64, type);
 }
 
-/* Passes over an array's elements. */
+/* Skips the elements of an array. */
 static bb_status skip_elements(cursor *c, uint32_t type, uint64_t count, const char *key, int depth, bb_error *err) {
     uint64_t size = value_bytes(type), least = size ? size : type == BB_GGUF_STRING ? 8 : 12;
     if (!size && type != BB_GGUF_STRING && type != BB_GGUF_ARRAY) return unknown_type(c, type, key, err);
     if (depth > MAX_ARRAY_DEPTH)
-        return bb_fail(err, BB_ERR_FORMAT, "%s: byte %" PRIu64 ": key '%s': arrays within arrays, more than %d deep",
-                       c->in->path, c->at, key, MAX_ARRAY_DEPTH);
+        return bb_fail(err, BB_ERR_FORMAT, "%s: byte %" PRIu64 ": key '%s': arrays are nested more than %d deep", c->in->path,
+                       c->at, key, MAX_ARRAY_DEPTH);
     if (count > (c->end - c->at) / least)
         return bb_fail(err, BB_ERR_FORMAT,
                        "%s: byte %" PRIu64 ": key '%s': an array of %" PRIu64
-                       " elements does not fit into the file's other %" PRIu64 " bytes",
+                       " elements does not fit into the remaining %" PRIu64 " bytes",
                        c->in->path, c->at, key, count, c->end - c->at);
     if (size) {
         c->at += count * size;
@@ -153,7 +154,7 @@ static bb_status skip_elements(cursor *c, uint32_t type, uint64_t count, const c
     return BB_OK;
 }
 
-/* A number or boolean as text. */
+/* Reads a number or boolean as text. */
 static bb_status take_number(cursor *c, pair *p, bb_error *err) {
     union {
         uint8_t u8;
@@ -194,7 +195,7 @@ static bb_status take_number(cursor *c, pair *p, bb_error *err) {
 }
 
 static bb_status take_pair(cursor *c, pair *p, bb_error *err) {
-    BB_TRY(take_string(c, 1, MAX_KEY_BYTES, "a key", &p->key, err));
+    BB_TRY(take_string(c, 1, MAX_KEY_BYTES, "key", &p->key, err));
     BB_TRY(take_u32(c, &p->type, p->key, err));
     if (p->type == BB_GGUF_STRING) return take_string(c, 0, MAX_HEADER_BYTES, p->key, &p->text, err);
     if (p->type == BB_GGUF_ARRAY) {
@@ -218,7 +219,7 @@ static const pair *find_pair(const gguf *g, const char *key) {
 static bb_status check_count(const cursor *c, uint64_t count, uint64_t least, const char *what, bb_error *err) {
     if (count <= (c->end - c->at) / least) return BB_OK;
     return bb_fail(err, BB_ERR_FORMAT,
-                   "%s: %" PRIu64 " %s do not fit into the file's other %" PRIu64 " bytes: truncated or damaged?", c->in->path,
+                   "%s: %" PRIu64 " %s do not fit into the remaining %" PRIu64 " bytes: truncated or damaged?", c->in->path,
                    count, what, c->end - c->at);
 }
 
@@ -245,8 +246,7 @@ static bb_status read_pairs(gguf *g, cursor *c, uint64_t count, bb_error *err) {
     qsort(g->pairs, (size_t)count, sizeof *g->pairs, compare_keys);
     for (uint64_t i = 1; i < count; i++)
         if (strcmp(g->pairs[i - 1].key, g->pairs[i].key) == 0)
-            return bb_fail(err, BB_ERR_FORMAT, "%s: key '%s': expected one of this name, found two", c->in->path,
-                           g->pairs[i].key);
+            return bb_fail(err, BB_ERR_FORMAT, "%s: key '%s': duplicate name", c->in->path, g->pairs[i].key);
     return read_alignment(g, err);
 }
 
@@ -264,7 +264,7 @@ static bb_status read_shape(cursor *c, bb_file_tensor *t, bb_error *err) {
         return bb_fail(err, BB_ERR_FORMAT, "%s: tensor '%s': expected 1 to %d dimensions, found %" PRIu32, c->in->path, t->name,
                        BB_FILE_MAX_RANK, rank);
     t->rank = (int)rank;
-    for (int i = t->rank - 1; i >= 0; i--) { /* the fastest comes first in the file */
+    for (int i = t->rank - 1; i >= 0; i--) { /* the file has the fastest dimension first */
         uint64_t n;
         BB_TRY(take_u64(c, &n, t->name, err));
         if (n < 1 || n > INT64_MAX)
@@ -278,7 +278,7 @@ static bb_status read_shape(cursor *c, bb_file_tensor *t, bb_error *err) {
 static bb_status read_tensor(gguf *g, cursor *c, bb_file_tensor *t, bb_error *err) {
     char *name;
     uint32_t type;
-    BB_TRY(take_string(c, 1, MAX_NAME_BYTES, "a tensor's name", &name, err));
+    BB_TRY(take_string(c, 1, MAX_NAME_BYTES, "tensor name", &name, err));
     t->name = name;
     BB_TRY(read_shape(c, t, err));
     BB_TRY(take_u32(c, &type, name, err));
@@ -308,8 +308,8 @@ static int compare_places(const void *left, const void *right) {
     return strcmp(a->name, b->name);
 }
 
-/* Tensors lie in the file, and none over another. */
-static bb_status check_places(const gguf *g, bb_error *err) {
+/* Checks that the tensors lie inside the file and do not overlap. */
+static bb_status check_extents(const gguf *g, bb_error *err) {
     const bb_tensor_source *s = &g->base;
     uint64_t end = 0;
     for (int i = 0; i < s->count; i++) {
@@ -342,7 +342,7 @@ static bb_status read_tensors(gguf *g, cursor *c, uint64_t count, bb_error *err)
     s->data_start = (uint64_t)bb_round_up((int64_t)c->at, (int64_t)g->alignment);
     qsort(s->tensors, (size_t)count, sizeof *s->tensors, compare_places);
     BB_TRY(bb_tensor_source_index(s, err));
-    return check_places(g, err);
+    return check_extents(g, err);
 }
 
 static bb_status read_header(gguf *g, cursor *c, bb_error *err) {
@@ -351,10 +351,11 @@ static bb_status read_header(gguf *g, cursor *c, bb_error *err) {
     BB_TRY(take_u32(c, &magic, "the header", err));
     BB_TRY(take_u32(c, &version, "the header", err));
     if (version == 2u << 24 || version == 3u << 24)
-        return bb_fail(err, BB_ERR_UNSUPPORTED, "%s: a big-endian GGUF file; only little-endian ones can be read", c->in->path);
+        return bb_fail(err, BB_ERR_UNSUPPORTED, "%s: a big-endian GGUF file; only little-endian files are supported",
+                       c->in->path);
     if (version != 2 && version != BB_GGUF_VERSION)
-        return bb_fail(err, BB_ERR_UNSUPPORTED, "%s: version %" PRIu32 " of GGUF; versions 2 and 3 can be read", c->in->path,
-                       version);
+        return bb_fail(err, BB_ERR_UNSUPPORTED, "%s: version %" PRIu32 " of GGUF is not supported; versions 2 and 3 are",
+                       c->in->path, version);
     BB_TRY(take_u64(c, &tensors, "the header", err));
     BB_TRY(take_u64(c, &pairs, "the header", err));
     BB_TRY(read_pairs(g, c, pairs, err));

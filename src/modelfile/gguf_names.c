@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-/* Numbers of types and the vocabulary of GGUF files. */
+/* Type numbers and the vocabulary of GGUF files. */
 #include "modelfile/gguf_names.h"
 
 static const struct {
@@ -28,7 +28,7 @@ static bool is_printable(int byte) { return (byte >= 0x21 && byte <= 0x7e) || (b
 
 bb_gguf_token bb_gguf_byte_token(int byte) {
     int code = byte;
-    if (!is_printable(byte)) { /* those that are not become U+0100 and so on, in order */
+    if (!is_printable(byte)) { /* bytes that are not printable become U+0100 and so on, in order */
         code = 0x100;
         for (int b = 0; b < byte; b++) code += !is_printable(b);
     }

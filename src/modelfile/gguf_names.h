@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-/* GGUF: what its reader and its writer share: numbers of types, and tokens. docs/FORMAT.md. */
+/* Type numbers and tokens that the GGUF reader and writer share. docs/FORMAT.md. */
 #ifndef BB_MODELFILE_GGUF_NAMES_H
 #define BB_MODELFILE_GGUF_NAMES_H
 
@@ -11,7 +11,7 @@
 
 enum { BB_GGUF_VERSION = 3, BB_GGUF_ALIGNMENT = 32 };
 
-/* Types of values in the metadata. */
+/* Types of metadata values. */
 typedef enum bb_gguf_value {
     BB_GGUF_U8 = 0,
     BB_GGUF_I8,
@@ -28,11 +28,11 @@ typedef enum bb_gguf_value {
     BB_GGUF_F64
 } bb_gguf_value;
 
-/* Elements of files as GGUF numbers them: -1 when it has no such type, and the reverse. */
+/* Convert between our element types and GGUF's type numbers; -1 if GGUF has no such type. */
 int bb_gguf_type_number(bb_file_dtype type);
 bool bb_gguf_type_of(uint32_t number, bb_file_dtype *out);
 
-/* The character that stands for a byte in the vocabulary: GPT-2's byte-to-unicode table, as UTF-8. */
+/* The character that represents a byte in the vocabulary: GPT-2's byte-to-unicode table, as UTF-8. */
 typedef struct bb_gguf_token {
     char text[8];
 } bb_gguf_token;

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-/* The reader of Hugging Face folders. The index is not trusted: what it says of each tensor is held against the shards. */
+/* Reads Hugging Face folders. The index is not trusted: its entries are checked against the shards. */
 #include "modelfile/hf.h"
 
 #include <inttypes.h>
@@ -17,7 +17,7 @@ enum { MAX_CONFIG_BYTES = 1 << 20, MAX_INDEX_BYTES = 1 << 26, MAX_SHARDS = 1024,
 
 typedef struct place {
     const bb_tensor_source *shard;
-    const bb_file_tensor *tensor; /* of it */
+    const bb_file_tensor *tensor; /* the tensor in that shard */
 } place;
 
 typedef struct hf {
@@ -25,11 +25,11 @@ typedef struct hf {
     char *config;        /* text of config.json */
     char *chat_template; /* of it; NULL: none */
     char length[16];
-    const char *names[MAX_SHARDS]; /* of shards, the index's */
+    const char *names[MAX_SHARDS]; /* names of the shards, owned by the index */
     bb_tensor_source *shards[MAX_SHARDS];
     int shard_count;
     json_t *index;
-    place *places; /* (count), by tensor */
+    place *places; /* (count), in the order of the tensors */
 } hf;
 
 bool bb_hf_matches(const uint8_t *head, size_t size) {
@@ -42,7 +42,7 @@ static const char *path_of(const hf *f) { return f->base.input.path; }
 
 /* ---- files ------------------------------------------------------------------------------------------------------------- */
 
-/* All of a text file; NULL where there is none. */
+/* Reads a whole text file; *out is NULL if it does not exist. */
 static bb_status read_text(const bb_hf_files *files, const char *name, uint64_t max, char **out, size_t *size, bb_error *err) {
     bb_input input = {.fd = -1};
     bool found = false;
@@ -81,7 +81,7 @@ static bb_status read_config(hf *f, const bb_hf_files *files, bb_error *err) {
     if (!f->config)
         return bb_fail(err, BB_ERR_FORMAT,
                        "%s: a folder without " BB_HF_CONFIG
-                       ": expected the folder of a run, or one for Hugging Face transformers",
+                       ": expected the folder of a run or of a Hugging Face transformers model",
                        path_of(f));
     bb_status status = read_json(files, BB_HF_CONFIG, f->config, size, &json, err);
     if (status == BB_OK && json_string_value(json_object_get(json, "format")) &&
@@ -117,7 +117,7 @@ static bb_status open_shard(hf *f, const bb_hf_files *files, const char *name, b
     return BB_OK;
 }
 
-/* A name of the index is that of a file in the folder itself. */
+/* Returns whether a name in the index is that of a file in the folder itself. */
 static bool is_shard_name(const char *name) {
     static const char end[] = ".safetensors";
     size_t n = strlen(name);
@@ -189,7 +189,7 @@ static bb_status collect_tensors(hf *f, bb_error *err) {
     return bb_tensor_source_index(&f->base, err);
 }
 
-/* Every tensor is in the shard that the index says, and there are no others. */
+/* Checks that every tensor is in the shard that the index names, and that the shards have no others. */
 static bb_status check_index(const hf *f, bb_error *err) {
     const json_t *map = json_object_get(f->index, "weight_map"), *total;
     const char *tensor;

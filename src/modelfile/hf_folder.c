@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-/* Hugging Face folders on disk: which paths are one, and their files. */
+/* Finds Hugging Face folders on disk and opens their files. */
 #include <dirent.h>
 #include <errno.h>
 #include <stdlib.h>
@@ -12,7 +12,7 @@
 
 enum { MAX_CONFIG_BYTES = 1 << 20 };
 
-/* The folder's own path with its links resolved. */
+/* The folder's own path with links resolved. */
 typedef struct folder {
     const char *given;
     char *real;
@@ -69,7 +69,7 @@ static bool has_run_config(const char *path) {
     return is;
 }
 
-/* A caller of the library may have given a run another config.json. */
+/* A library user may have put a different config.json into a run. */
 static bool holds_checkpoints(const char *path) {
     bool found = false;
     DIR *dir = opendir(path);

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT
-/* Our own files: SPEC's names, with the configuration as JSON in the metadata; f32, or ternary weights at two bits. */
+/* Our own files: SPEC's parameter names, with the configuration as JSON in the metadata; f32, or ternary weights at two
+ * bits. */
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -13,7 +14,7 @@ static bb_status read_config(const bb_tensor_source *s, const bb_import_options 
     const char *text = bb_tensor_source_metadata(s, "config");
     (void)options;
     if (!text)
-        return bb_fail(err, BB_ERR_FORMAT, "%s: not a model: __metadata__ has no 'config' (expected its configuration as JSON)",
+        return bb_fail(err, BB_ERR_FORMAT, "%s: not a model: __metadata__ has no 'config' (expected the configuration as JSON)",
                        bb_tensor_source_path(s));
     return bb_config_from_json(text, bb_tensor_source_path(s), out, err);
 }
@@ -38,7 +39,7 @@ static bb_status find(const bb_model_source *w, const bb_param *p, bb_weight *ou
     return bb_tensor_source_require(w->source, p->name, BB_FILE_F32, p->rank, p->shape, &out->parts[0], err);
 }
 
-/* Codes of 8 bits, with a scale for each row. */
+/* Finds 8-bit codes with a scale for each row. */
 static bb_status find_rows(const bb_model_source *w, const bb_param *p, bb_weight *out, bb_error *err) {
     char name[sizeof p->name + sizeof BB_SCALE_SUFFIX];
     *out = (bb_weight){.part_count = 1};

@@ -14,7 +14,7 @@ static bool matches(const bb_tensor_source *s) { return strcmp(s->ops->format, "
 
 /* ---- configuration ----------------------------------------------------------------------------------------------------- */
 
-/* A number of the metadata; leaves *out where the key is not there. */
+/* Reads a number from the metadata; leaves *out unchanged if the key is missing. */
 static bb_status read_number(const bb_tensor_source *s, const char *key, bool required, double *out, bb_error *err) {
     const char *text = bb_tensor_source_metadata(s, key);
     char *end;
@@ -37,7 +37,7 @@ static bb_status read_int(const bb_tensor_source *s, const char *key, bool requi
     return BB_OK;
 }
 
-/* That a size which the file may give apart is the one that this architecture has. */
+/* Checks a size that the file may state explicitly, but that this architecture derives from others. */
 static bb_status require_size(const bb_tensor_source *s, const char *key, int expected, bb_error *err) {
     int found = expected;
     BB_TRY(read_int(s, key, false, &found, err));

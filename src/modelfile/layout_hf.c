@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
-/* LlamaForCausalLM of Hugging Face transformers over bytes: our export's, and any other whose vocabulary is the 256 bytes. Its
- * rotary pairs are D/2 apart, as ours are. */
+/* LlamaForCausalLM of Hugging Face transformers over bytes: our own exports, and any other model whose vocabulary is the 256
+ * bytes. Its rotary pairs are D/2 apart, as ours are. */
 #include <jansson.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -15,8 +15,8 @@ static bool matches(const bb_tensor_source *s) { return strcmp(s->ops->format, "
 
 /* ---- names ------------------------------------------------------------------------------------------------------------- */
 
-/* Older versions of transformers saved the frequencies of RoPE, which follow from its base. */
-static bool passes_over(const char *name) {
+/* Older versions of transformers saved the RoPE frequencies, which can be computed from the base. */
+static bool ignores(const char *name) {
     static const char end[] = ".rotary_emb.inv_freq";
     size_t n = strlen(name);
     return n >= sizeof end && strcmp(name + n - (sizeof end - 1), end) == 0;
@@ -26,7 +26,7 @@ const bb_naming bb_hf_naming = {.embedding = "model.embed_tokens",
                                 .norm = "model.norm",
                                 .head = "lm_head",
                                 .blocks = "model.layers.",
-                                .passes_over = passes_over,
+                                .ignores = ignores,
                                 .parts = {[BB_P_N1] = {"input_layernorm"},
                                           [BB_P_Q] = {"self_attn.q_proj"},
                                           [BB_P_K] = {"self_attn.k_proj"},
@@ -68,13 +68,13 @@ static bb_status read_number(const reader *r, const json_t *object, const char *
     return BB_OK;
 }
 
-/* That a value which another model of this architecture might have is absent, null or as it is here. */
+/* Requires that a setting which other models of this architecture may change is absent, null or at the supported value. */
 static bb_status require(const reader *r, const char *key, const char *expected, bool good, bb_error *err) {
     const json_t *v = json_object_get(r->root, key);
     return good || !v || json_is_null(v) ? BB_OK : wrong(r, key, expected, v, err);
 }
 
-/* RoPE's base: rope_theta of older versions, rope_parameters of newer ones; and that it has no scaling. */
+/* Reads RoPE's base, from rope_theta (older versions) or rope_parameters (newer ones), and checks that there is no scaling. */
 static bb_status read_rope(const reader *r, bb_config *c, bb_error *err) {
     static const char *const keys[] = {"rope_scaling", "rope_parameters"};
     BB_TRY(read_number(r, r->root, "rope_theta", &c->rope_base, err));
@@ -89,7 +89,7 @@ static bb_status read_rope(const reader *r, bb_config *c, bb_error *err) {
     return BB_OK;
 }
 
-/* What our export adds, and transformers passes over: {"act_quant": …, "ste": …}. */
+/* Reads the keys that our export adds and transformers ignores: {"act_quant": …, "ste": …}. */
 static bb_status read_own(const reader *r, bb_config *c, bb_error *err) {
     const json_t *own = json_object_get(r->root, BB_HF_OWN_KEY), *act_quant, *ste;
     if (!own) return BB_OK;
@@ -133,7 +133,7 @@ static bb_status read_values(const reader *r, bb_config *c, bb_error *err) {
     return require(r, "quantization_config", "no quantization", false, err);
 }
 
-/* An untied head may hold the embedding's numbers all the same: see bb_naming_check_others. */
+/* An untied head may still hold the embedding's values: see bb_naming_check_others. */
 static bb_status check_head(const reader *r, bb_error *err) {
     const json_t *tied = json_object_get(r->root, "tie_word_embeddings");
     if (json_is_true(tied) || bb_tensor_source_find(r->source, "lm_head.weight")) return BB_OK;

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
-/* The PyTorch original's files: its trainer's ckpt.pt, a state_dict() alone, and the safetensors that its save_model writes. The
- * names are ours after a prefix; the head may stand beside the embedding that it is tied to, or instead of it. */
+/* The PyTorch original's files: its trainer's ckpt.pt, a bare state_dict(), and the safetensors that its save_model writes. The
+ * names are ours with a prefix; the head may be stored beside the embedding that it is tied to, or instead of it. */
 #include <inttypes.h>
 #include <jansson.h>
 #include <stdio.h>
@@ -13,7 +13,7 @@
 
 enum { NAME_BYTES = 128, MAX_LAYERS = 4096 };
 
-/* A checkpoint's dict, wrapped in DistributedDataParallel, compiled, or both; or the state_dict itself. */
+/* The state_dict itself, or a checkpoint's dict, wrapped in DistributedDataParallel, compiled, or both. */
 static const char *const prefixes[] = {
     "model.", "model.module.", "model._orig_mod.", "model.module._orig_mod.", "model._orig_mod.module.",
     "",       "module.",       "_orig_mod.",       "module._orig_mod.",       "_orig_mod.module."};
@@ -28,7 +28,7 @@ static name_text join(const char *prefix, const char *name) {
     return t;
 }
 
-/* NULL: this is no such file. */
+/* Returns NULL if this is not such a file. */
 static const char *prefix_of(const bb_tensor_source *s) {
     for (size_t i = 0; i < sizeof prefixes / sizeof *prefixes; i++)
         if (bb_tensor_source_find(s, join(prefixes[i], "blocks.0.attn.q_proj.weight").text) &&
@@ -45,7 +45,7 @@ static const bb_file_tensor *find_tensor(const bb_tensor_source *s, const char *
 
 /* ---- configuration --------------------------------------------------------------------------------------------------------- */
 
-/* From an integer of the trainer's arguments; leaves *out where there is none. */
+/* Reads an integer from the trainer's arguments; leaves *out unchanged if it is missing. */
 static void take_arg(const json_t *args, const char *key, int *out) {
     const json_t *v = json_object_get(args, key);
     json_int_t n = json_integer_value(v);
@@ -57,7 +57,7 @@ static int64_t rows_of(const bb_tensor_source *s, const char *name, int rank) {
     return t && t->rank == rank && t->shape[0] < INT32_MAX ? t->shape[0] : 0;
 }
 
-/* What shapes alone tell: everything but the number of heads. */
+/* Infers the configuration from the shapes: everything but the number of heads. */
 static void read_shapes(const bb_tensor_source *s, bb_config *c) {
     name_text name;
     for (c->n_layer = 0; c->n_layer < MAX_LAYERS; c->n_layer++) {
@@ -85,7 +85,7 @@ static bb_status read_config(const bb_tensor_source *s, const bb_import_options 
     int n_kv_head = 0;
     BB_TRY(check_variant(s, err));
     bb_config_default(out);
-    out->ste = BB_STE_CLIPPED; /* as the original trains */
+    out->ste = BB_STE_CLIPPED; /* the original's training default */
     out->n_head = 0;
     read_shapes(s, out);
     if (text) BB_TRY(bb_json_parse(text, strlen(text), bb_tensor_source_path(s), 0, &args, err));
@@ -96,14 +96,14 @@ static bb_status read_config(const bb_tensor_source *s, const bb_import_options 
     json_decref(args);
     if (!out->n_head)
         return bb_fail(err, BB_ERR_FORMAT,
-                       "%s: it has no 'config' or 'args' that says how many attention heads the model has: add --n_head N",
+                       "%s: the file has no 'config' or 'args' with the number of attention heads: add --n_head N",
                        bb_tensor_source_path(s));
     if (!n_kv_head && out->d_model >= out->n_head)
         n_kv_head = (int)(rows_of(s, "blocks.0.attn.k_proj.weight", 2) / (out->d_model / out->n_head));
     out->n_kv_head = n_kv_head;
     bb_status status = bb_config_check(out, err);
     if (status != BB_OK)
-        return bb_fail_prefix(err, BB_ERR_FORMAT, "%s: configuration from its shapes", bb_tensor_source_path(s));
+        return bb_fail_prefix(err, BB_ERR_FORMAT, "%s: configuration inferred from the shapes", bb_tensor_source_path(s));
     return bb_layout_check_tied(s, find_tensor(s, "tok_emb.weight"), find_tensor(s, "lm_head.weight"), err);
 }
 

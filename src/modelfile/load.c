@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
-/* Loading models: for training, every parameter in f32; for inference tensor by tensor through one buffer, so that memory holds
- * the packed model and little else. */
+/* Loads models: for training, every parameter in f32; for inference, tensor by tensor through one buffer, so that memory holds
+ * little besides the packed model. */
 #include <stdlib.h>
 #include <string.h>
 
@@ -16,15 +16,15 @@ typedef struct loader {
     bb_model_source weights;
     const bb_import_options *options;
     bb_model *model;
-    uint8_t *staging; /* device: the largest tensor that becomes codes, f32 or codes */
+    uint8_t *staging; /* device buffer for the largest tensor to be quantized, as f32 or codes */
     size_t staging_bytes;
 } loader;
 
-/* Where values go on the device. */
+/* Destination of values on the device. */
 typedef struct destination {
     const loader *l;
     uint8_t *to;
-    const float *factor; /* of every value; NULL: 1 */
+    const float *factor; /* factor for every value; NULL: 1 */
     uint8_t *codes;      /* host (N, ceil(K/4)) */
     int64_t columns;
     bb_magnitudes *magnitudes;
@@ -42,32 +42,32 @@ static bb_status copy_values(void *user, int64_t first, const float *values, int
         int64_t count = bb_min(n - at, (int64_t)(sizeof scaled / sizeof *scaled));
         for (int64_t i = 0; i < count; i++) scaled[i] = values[at + i] * *d->factor;
         dev->ops->copy_in(dev, d->to + (size_t)(first + at) * sizeof *values, scaled, (size_t)count * sizeof *values);
-        BB_TRY(dev->ops->sync(dev, err)); /* scaled is used again */
+        BB_TRY(dev->ops->sync(dev, err)); /* scaled is about to be reused */
     }
     return BB_OK;
 }
 
 static unsigned code_of(float v) { return (unsigned)(1 + (v > 0) - (v < 0)); }
 
-/* n columns of a row from column k on. */
+/* Packs n columns of a row from column k on. */
 static void pack_run(uint8_t *codes, int64_t k, const float *v, int64_t n) {
     int64_t i = 0;
     for (; i < n && (k + i) % 4; i++) codes[(k + i) / 4] |= (uint8_t)(code_of(v[i]) << (k + i) % 4 * 2);
-    for (; i + 4 <= n;) { /* in two loops, which the compiler vectorizes */
+    for (; i + 4 <= n;) { /* two loops, which the compiler vectorizes */
         uint8_t wide[256];
         int64_t count = bb_min((n - i) / 4 * 4, (int64_t)sizeof wide), to = (k + i) / 4;
         for (int64_t j = 0; j < count; j++) wide[j] = (uint8_t)code_of(v[i + j]);
         for (int64_t j = 0; j < count / 4; j++) {
             uint32_t four;
             memcpy(&four, wide + 4 * j, sizeof four);
-            codes[to + j] = (uint8_t)(four * 0x01041040u >> 24); /* byte b of the four ends at bits 2b and 2b + 1 */
+            codes[to + j] = (uint8_t)(four * 0x01041040u >> 24); /* byte b of the four moves to bits 2b and 2b + 1 */
         }
         i += count;
     }
     for (; i < n; i++) codes[(k + i) / 4] |= (uint8_t)(code_of(v[i]) << (k + i) % 4 * 2);
 }
 
-/* Codes of values -g, 0, g, and what they have in common, in one pass. */
+/* Packs values -g, 0, g into codes and checks their magnitudes in the same pass. */
 static bb_status pack_values(void *user, int64_t first, const float *values, int64_t n, bb_error *err) {
     const destination *d = user;
     int64_t row_bytes = (d->columns + 3) / 4;
@@ -97,7 +97,7 @@ static bb_status load_values(const loader *l, const bb_param *p, void *to, bb_er
     return bb_model_source_scan(&l->weights, p, &weight, copy_values, &d, err);
 }
 
-/* Masters for values g q. */
+/* Loads masters from values g q. */
 static bb_status load_masters(const loader *l, const bb_param *p, void *to, bb_latent_weights *latent, bb_error *err) {
     float factor;
     destination d = {.l = l, .to = to, .factor = &factor};
@@ -110,7 +110,7 @@ static bb_status load_masters(const loader *l, const bb_param *p, void *to, bb_l
     return bb_model_source_scan(&l->weights, p, &weight, copy_values, &d, err);
 }
 
-/* Values g q become exactly the codes q and the scale g; other values are refused. */
+/* Loads values g q as exactly the codes q and the scale g; other values are refused. */
 static bb_status load_quantized(const loader *l, const bb_param *p, const bb_weight *weight, const bb_ternary *t,
                                 bb_error *err) {
     bb_device *dev = l->model->device;
@@ -160,7 +160,7 @@ static bb_status copy_row_codes(void *user, const bb_file_tensor *t, uint64_t at
     return BB_OK;
 }
 
-/* Finite and at least 0; free(*out). */
+/* Reads row scales, which must be finite and at least 0. The caller frees *out. */
 static bb_status read_row_scales(const bb_model_source *w, const bb_weight *weight, bb_bf16 **out, bb_error *err) {
     const bb_file_tensor *t = weight->row_scales;
     bb_bf16 *scales = malloc((size_t)t->bytes);
@@ -176,7 +176,7 @@ static bb_status read_row_scales(const bb_model_source *w, const bb_weight *weig
     return status;
 }
 
-/* n-gram embeddings as codes and scales. */
+/* Loads n-gram embeddings as codes and scales. */
 static bb_status load_ngrams(const loader *l, const bb_param *p, bb_error *err) {
     bb_device *dev = l->model->device;
     const bb_ngram_table *table = &l->model->ngram;
@@ -198,7 +198,7 @@ static bb_status load_ngrams(const loader *l, const bb_param *p, bb_error *err) 
     return status;
 }
 
-/* The file has every parameter: checked before memory is taken for the model that its configuration speaks of. */
+/* Checks that the file has every parameter, before memory is allocated for the model that its configuration describes. */
 static bb_status check_shapes(loader *l, bb_error *err) {
     bb_param_table table;
     BB_TRY(bb_param_table_create(&l->weights.config, false, &table, err));
@@ -241,7 +241,7 @@ static bb_status load_for_training(loader *l, bb_error *err) {
         void *to = l->model->params + p->offset;
         BB_TRY(p->ternary && l->weights.layout->quantized ? load_masters(l, p, to, &latent, err) : load_values(l, p, to, err));
     }
-    bb_latent_weights_tell(&latent, &l->weights, l->options->on_notice, l->options->user);
+    bb_latent_weights_notify(&latent, &l->weights, l->options->on_notice, l->options->user);
     bb_model_parameters_changed(l->model);
     return l->model->device->ops->sync(l->model->device, err);
 }

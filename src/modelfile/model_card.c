@@ -17,7 +17,7 @@ static json_t *metadata(const bb_exporter *e, const char *key) {
     return text ? json_loads(text, 0, NULL) : NULL;
 }
 
-/* A text of the caller's as YAML, which quotes as JSON does. */
+/* Writes a caller's text as YAML, which accepts JSON strings. */
 static void put_yaml(FILE *f, const char *key, const char *text) {
     json_t *json = text ? json_string(text) : NULL;
     char *quoted = json ? json_dumps(json, JSON_ENCODE_ANY) : NULL;
@@ -49,7 +49,7 @@ static void put_architecture(FILE *f, const bb_exporter *e) {
 
 /* ---- training ---------------------------------------------------------------------------------------------------------- */
 
-/* Bits per byte of the last validation up to that step, from the metrics beside the checkpoint. */
+/* Finds the bits per byte of the last validation up to a step, in the metrics beside the checkpoint. */
 static bool find_validation(const bb_exporter *e, json_int_t step, double *bpb) {
     const char *path = bb_tensor_source_path(e->source.source), *slash = strrchr(path, '/');
     char *folder = slash ? strndup(path, (size_t)(slash + 1 - path)) : strdup("."), *name = NULL;
@@ -96,7 +96,7 @@ static void put_data(FILE *f, const json_t *data) {
     }
 }
 
-/* The options that decide what a run computes; those that take no value are booleans. */
+/* Writes the command with the options that affect the result; options without a value are booleans. */
 static void put_command(FILE *f, const json_t *options) {
     const char *key;
     json_t *value;
@@ -106,7 +106,7 @@ static void put_command(FILE *f, const json_t *options) {
         char *text = json_is_boolean(value) ? NULL : json_dumps(value, JSON_ENCODE_ANY | JSON_REAL_PRECISION(9));
         if (json_is_string(value))
             fprintf(f, " --%s %s", key, json_string_value(value));
-        else if (text && !(json_is_integer(value) && json_integer_value(value) < 0)) /* -1: not given */
+        else if (text && !(json_is_integer(value) && json_integer_value(value) < 0)) /* -1: not set */
             fprintf(f, " --%s %s", key, text);
         else if (json_is_true(value))
             fprintf(f, " --%s", key);

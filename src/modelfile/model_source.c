@@ -24,10 +24,10 @@ typedef struct scan {
     const bb_model_source *w;
     bb_values_visit visit;
     void *user;
-    int64_t first;   /* element of the parameter that the current part begins with */
-    float *values;   /* of one piece */
-    float *permute;  /* a whole part, where its rows have another order; NULL: they haven't */
-    int64_t columns; /* of packed codes, with their scale */
+    int64_t first;   /* parameter index of the current part's first element */
+    float *values;   /* one piece of values */
+    float *permute;  /* a whole part whose rows need reordering; else NULL */
+    int64_t columns; /* of packed codes: columns and scale */
     float scale;
 } scan;
 
@@ -40,14 +40,14 @@ static bb_status check_finite(const bb_model_source *w, const bb_file_tensor *t,
     return BB_OK;
 }
 
-/* A piece at a time would leave the cache. */
+/* Chunks that stay in the cache. */
 enum { CHUNK = 1 << 14 };
 
 static bb_status take_piece(void *user, const bb_file_tensor *t, uint64_t at, const uint8_t *piece, size_t size,
                             bb_error *err) {
     const scan *s = user;
     int64_t n = bb_file_elements(t->dtype, size), first = bb_file_elements(t->dtype, at);
-    for (int64_t i = 0; i < n; i += CHUNK) { /* whole blocks of every type */
+    for (int64_t i = 0; i < n; i += CHUNK) { /* a multiple of every block size */
         int64_t count = n - i < CHUNK ? n - i : CHUNK;
         float *values = s->permute ? s->permute + first + i : s->values;
         bb_dequantize(t->dtype, piece + i / bb_file_dtype_elements(t->dtype) * (int64_t)bb_file_dtype_bytes(t->dtype), count,
@@ -58,7 +58,7 @@ static bb_status take_piece(void *user, const bb_file_tensor *t, uint64_t at, co
     return BB_OK;
 }
 
-/* Four codes a byte; a row's last byte may hold fewer. */
+/* Unpacks four codes a byte; the last byte of a row may hold fewer. */
 static bb_status unpack_piece(void *user, const bb_file_tensor *t, uint64_t at, const uint8_t *piece, size_t size,
                               bb_error *err) {
     const scan *s = user;
@@ -77,7 +77,7 @@ static bb_status unpack_piece(void *user, const bb_file_tensor *t, uint64_t at, 
     return BB_OK;
 }
 
-/* From rows 2i, 2i+1 of a head to rows i, i + D/2. */
+/* Reorders rows 2i, 2i+1 of a head to rows i, i + D/2. */
 static bb_status visit_permuted(const scan *s, const bb_file_tensor *t, int heads, bb_error *err) {
     int64_t rows = t->shape[0], K = t->shape[1], D = heads > 0 ? rows / heads : 0;
     if (D < 2)
@@ -120,7 +120,7 @@ void bb_magnitudes_add(bb_magnitudes *m, int64_t first, const float *values, int
     }
     const float g = m->g;
     for (int64_t k = i; k < n; k += CHUNK) {
-        int nonzero_here = 0, others_here = 0; /* as wide as the values: vectorized */
+        int nonzero_here = 0, others_here = 0; /* as wide as the values, so that the loop vectorizes */
         for (int64_t end = n - k < CHUNK ? n : k + CHUNK, j = k; j < end; j++) {
             float a = fabsf(values[j]);
             nonzero_here += a > 0;
@@ -162,8 +162,8 @@ void bb_latent_weights_add(bb_latent_weights *l, const bb_param *p, const bb_mag
     }
 }
 
-void bb_latent_weights_tell(const bb_latent_weights *l, const bb_model_source *w,
-                            void (*on_notice)(void *user, const char *text), void *user) {
+void bb_latent_weights_notify(const bb_latent_weights *l, const bb_model_source *w,
+                              void (*on_notice)(void *user, const char *text), void *user) {
     char text[512];
     if (!on_notice || l->count == 0) return;
     (void)snprintf(

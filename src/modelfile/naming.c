@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-/* What layouts of other programs' files share: their names for our parameters, and the head that is tied to the embedding. */
+/* Shared by the layouts of other programs' files: their names for our parameters, and the head tied to the embedding. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -39,7 +39,7 @@ bb_tensor_names bb_naming_of(const bb_naming *naming, const bb_config *config, c
     return t;
 }
 
-/* The tensor of that name and ".weight"; NULL: there is none. */
+/* Finds tensor "NAME.weight"; NULL if missing. */
 static const bb_file_tensor *find_weight(const bb_tensor_source *s, const char *name) {
     char text[64];
     (void)snprintf(text, sizeof text, "%s.weight", name);
@@ -70,14 +70,14 @@ static bool is_named(const bb_naming *naming, const bb_param_table *table, const
         for (int k = 0; k < names.count; k++)
             if (strcmp(names.text[k], name) == 0) return true;
     }
-    return naming->passes_over && naming->passes_over(name);
+    return naming->ignores && naming->ignores(name);
 }
 
 bb_status bb_naming_check_others(const bb_naming *naming, const bb_tensor_source *s, const bb_config *c, bb_error *err) {
     bb_config one = *c;
     bb_param_table table;
     size_t prefix = strlen(naming->blocks);
-    one.n_layer = 1; /* names are compared as those of block 0 */
+    one.n_layer = 1; /* all blocks use the names of block 0 */
     BB_TRY(bb_param_table_create(&one, false, &table, err));
     bb_status status = BB_OK;
     for (int i = 0; i < bb_tensor_source_count(s) && status == BB_OK; i++) {
@@ -88,7 +88,7 @@ bb_status bb_naming_check_others(const bb_naming *naming, const bb_tensor_source
         (void)snprintf(name, sizeof name, "%s", t->name);
         if (in_block && layer >= 0 && layer < c->n_layer) (void)snprintf(name, sizeof name, "%s0%s", naming->blocks, rest);
         if (t != find_weight(s, naming->head) && !is_named(naming, &table, c, name))
-            status = bb_fail(err, BB_ERR_UNSUPPORTED, "%s: tensor '%s': this architecture has none of that name",
+            status = bb_fail(err, BB_ERR_UNSUPPORTED, "%s: tensor '%s': this architecture has no tensor of that name",
                              bb_tensor_source_path(s), t->name);
     }
     bb_param_table_free(&table);
@@ -106,7 +106,7 @@ bb_status bb_layout_check_tied(const bb_tensor_source *s, const bb_file_tensor *
     const bb_file_tensor *e = embedding, *h = head;
     if (!e || !h) return BB_OK;
     if (e->dtype != h->dtype || e->bytes != h->bytes) return untied(s, e->name, h->name, err);
-    if (e->bytes > bb_tensor_source_file_bytes(s)) return BB_OK; /* strides of 0; found out when it is read */
+    if (e->bytes > bb_tensor_source_file_bytes(s)) return BB_OK; /* strides of 0; reported when the tensor is read */
     uint8_t *a = malloc((size_t)e->bytes), *b = malloc((size_t)e->bytes);
     bb_status status = a && b ? BB_OK : bb_fail(err, BB_ERR_MEMORY, "%s: no memory to read it", bb_tensor_source_path(s));
     if (status == BB_OK) status = bb_tensor_source_read(s, e, a, err);

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-/* Opening model files of any format: what the first bytes say, and then what the tensors are called. */
+/* Opens model files of any format, recognized first by their first bytes, then by their tensors' names. */
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -27,7 +27,7 @@ bb_status bb_tensor_source_open_input(bb_input *input, bb_tensor_source **out, b
                                            : bb_safetensors_open_input(input, out, err);
 }
 
-/* The folder that a file of JSON stands in. */
+/* Opens the folder that contains a JSON file. */
 static bb_status open_beside(const char *path, bb_tensor_source **out, bb_error *err) {
     const char *slash = strrchr(path, '/');
     char *folder = slash ? strndup(path, slash == path ? 1 : (size_t)(slash - path)) : strdup(".");

@@ -11,7 +11,7 @@
 #include "modelfile/run_config.h"
 #include "modelfile/tensor_source.h"
 
-enum { MAX_SMALL_FILE = 1 << 20 }; /* a run's config.json, latest and best have less */
+enum { MAX_SMALL_FILE = 1 << 20 }; /* config.json, latest and best of a run are smaller */
 
 void bb_model_set_source(bb_model *model, const char *path) {
     struct stat st;
@@ -23,7 +23,7 @@ void bb_model_set_source(bb_model *model, const char *path) {
 
 static bb_status same_file(const char *path, bb_error *err) {
     return bb_fail(err, BB_ERR_ARGUMENT,
-                   "%s: is the file that the model was loaded from, which would be lost: choose another name", path);
+                   "%s: this is the file that the model was loaded from and would be overwritten: choose another name", path);
 }
 
 bb_status bb_output_check_source(const bb_model *model, const char *path, bb_error *err) {
@@ -32,7 +32,7 @@ bb_status bb_output_check_source(const bb_model *model, const char *path, bb_err
     return st.st_dev == model->source_device && st.st_ino == model->source_inode ? same_file(path, err) : BB_OK;
 }
 
-/* Whether a folder has the file *wanted in it. */
+/* Returns whether a folder contains the file *wanted. */
 static bool holds(const char *folder, const struct stat *wanted) {
     struct stat st;
     bool found = false;
@@ -43,7 +43,7 @@ static bool holds(const char *folder, const struct stat *wanted) {
     return found;
 }
 
-/* The folder of a Hugging Face model, which may be given as its config.json; NULL: the source is one file. */
+/* Returns the folder of a Hugging Face model, which may have been given as its config.json; NULL if the source is one file. */
 static char *source_folder(const char *source, const struct stat *st) {
     const char *slash = strrchr(source, '/'), *base = slash ? slash + 1 : source;
     size_t n = strlen(base);
@@ -65,7 +65,7 @@ bb_status bb_output_check_same(const char *source, const char *path, bb_error *e
 static bool is_checkpoint(const char *path, const char *base) {
     bb_tensor_source *st;
     bb_error ignored;
-    if (bb_tensor_source_open(path, &st, &ignored) != BB_OK) /* damaged, perhaps; by its name then */
+    if (bb_tensor_source_open(path, &st, &ignored) != BB_OK) /* possibly damaged; judge by the name */
         return strncmp(base, "step-", 5) == 0 && strstr(base, ".safetensors");
     bool is = bb_tensor_source_metadata(st, "training_state") != NULL;
     bb_tensor_source_close(st);
@@ -88,8 +88,8 @@ bb_status bb_output_check(const char *path, bb_error *err) {
             bool run = false;
             if (config && (bb_is_run_config((const char *)text, size, &run, &ignored) != BB_OK || run))
                 what = "the configuration of a run";
-            if (latest && strncmp((const char *)text, "step-", 5) == 0) what = "a run's note of its newest checkpoint";
-            if (best && strncmp((const char *)text, "step-", 5) == 0) what = "a run's note of its best checkpoint";
+            if (latest && strncmp((const char *)text, "step-", 5) == 0) what = "the pointer to a run's newest checkpoint";
+            if (best && strncmp((const char *)text, "step-", 5) == 0) what = "the pointer to a run's best checkpoint";
         }
     } else if (is_checkpoint(real, base)) {
         what = "a checkpoint with training state";
@@ -97,5 +97,5 @@ bb_status bb_output_check(const char *path, bb_error *err) {
     free(text);
     free(real);
     if (!what) return BB_OK;
-    return bb_fail(err, BB_ERR_ARGUMENT, "%s: is %s, which would be lost: choose another name", path, what);
+    return bb_fail(err, BB_ERR_ARGUMENT, "%s: this is %s and would be overwritten: choose another name", path, what);
 }

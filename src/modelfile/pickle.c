@@ -8,12 +8,12 @@
 
 enum { MAX_PROTOCOL = 5, NOTHING = -1 };
 
-/* Everything that a pickle may name. */
+/* Everything that a pickle may refer to by name. */
 typedef enum class { ORDERED_DICT = 0, SIZE, REBUILD_TENSOR, REBUILD_PARAMETER, FIRST_STORAGE } class;
 
 static const struct {
     const char *module, *name;
-    bb_file_dtype dtype; /* of a storage */
+    bb_file_dtype dtype; /* element type of a storage */
 } classes[] = {{"collections", "OrderedDict", BB_FILE_F32},
                {"torch", "Size", BB_FILE_F32},
                {"torch._utils", "_rebuild_tensor_v2", BB_FILE_F32},
@@ -35,11 +35,11 @@ typedef struct indices {
 
 typedef struct reader {
     const uint8_t *data;
-    size_t size, at, op_at; /* op_at: where the current operation begins, for messages */
+    size_t size, at, op_at; /* op_at: offset of the current operation, for messages */
     const char *where;
     bb_pickle *pickle;
-    indices stack, marks; /* values; heights of the stack */
-    indices memo;         /* value + 1; 0: not set */
+    indices stack, marks; /* stack: value indices; marks: stack heights */
+    indices memo;         /* value index + 1; 0: not set */
     bb_error *err;
 } reader;
 
@@ -79,14 +79,14 @@ static bb_status push(reader *r, bb_pickle_value value) {
 static size_t stack_floor(const reader *r) { return r->marks.count ? r->marks.at[r->marks.count - 1] : 0; }
 
 static bb_status pop(reader *r, uint32_t *out) {
-    if (r->stack.count <= stack_floor(r)) return bad(r, "takes a value from an empty stack");
+    if (r->stack.count <= stack_floor(r)) return bad(r, "pops a value from an empty stack");
     *out = r->stack.at[--r->stack.count];
     return BB_OK;
 }
 
-/* Where the values after the last mark begin; the mark is gone. */
+/* Pops the last mark and returns the stack height at it. */
 static bb_status pop_mark(reader *r, size_t *first) {
-    if (r->marks.count == 0) return bad(r, "there is no mark");
+    if (r->marks.count == 0) return bad(r, "the stack has no mark");
     *first = r->marks.at[--r->marks.count];
     return BB_OK;
 }
@@ -112,7 +112,7 @@ static bb_status append(reader *r, uint32_t list, const uint32_t *values, size_t
     return BB_OK;
 }
 
-/* Makes a list or dict of the newest `count` values of the stack, and puts it in their place. */
+/* Replaces the top `count` values of the stack by a list or dict of them. */
 static bb_status collect(reader *r, bb_pickle_kind kind, size_t first) {
     size_t count = r->stack.count - first;
     if (kind == BB_PICKLE_DICT && count % 2) return bad(r, "a dict of an odd number of keys and values");
@@ -123,14 +123,16 @@ static bb_status collect(reader *r, bb_pickle_kind kind, size_t first) {
     return push_index(r, &r->stack, made);
 }
 
-/* Adds what stands after the mark to the list or dict before it. */
+/* Adds the values after the mark to the list or dict before it. */
 static bb_status add_marked(reader *r, bb_pickle_kind kind) {
     size_t first = 0;
     BB_TRY(pop_mark(r, &first));
-    if (first <= stack_floor(r)) return bad(r, "there is nothing to add to");
+    if (first <= stack_floor(r)) return bad(r, "has nothing to add to");
     uint32_t to = r->stack.at[first - 1];
     size_t count = r->stack.count - first;
-    BB_TRY(expect(r, to, kind, kind == BB_PICKLE_LIST ? "adds items to what is no list" : "sets items of what is no dict"));
+    BB_TRY(expect(r, to, kind,
+                  kind == BB_PICKLE_LIST ? "adds items to a value that is not a list"
+                                         : "sets items of a value that is not a dict"));
     if (kind == BB_PICKLE_DICT && count % 2) return bad(r, "sets an odd number of keys and values");
     BB_TRY(append(r, to, r->stack.at + first, count));
     r->stack.count = first;
@@ -138,15 +140,15 @@ static bb_status add_marked(reader *r, bb_pickle_kind kind) {
 }
 
 static bb_status memo_put(reader *r, uint64_t key) {
-    if (r->stack.count <= stack_floor(r)) return bad(r, "remembers a value of an empty stack");
-    if (key > r->size) return bad(r, "a memo key past the number of operations");
+    if (r->stack.count <= stack_floor(r)) return bad(r, "stores a value from an empty stack in the memo");
+    if (key > r->size) return bad(r, "a memo key larger than the number of operations");
     while (r->memo.count <= key) BB_TRY(push_index(r, &r->memo, 0));
     r->memo.at[key] = r->stack.at[r->stack.count - 1] + 1;
     return BB_OK;
 }
 
 static bb_status memo_get(reader *r, uint64_t key) {
-    if (key >= r->memo.count || !r->memo.at[key]) return bad(r, "recalls what was not remembered");
+    if (key >= r->memo.count || !r->memo.at[key]) return bad(r, "reads a memo entry that was not set");
     return push_index(r, &r->stack, r->memo.at[key] - 1);
 }
 
@@ -197,12 +199,12 @@ static bb_status push_double(reader *r) {
     uint64_t bits = 0;
     double value;
     BB_TRY(take(r, sizeof bits, &p));
-    for (int i = 0; i < 8; i++) bits = bits << 8 | p[i]; /* big-endian */
+    for (int i = 0; i < 8; i++) bits = bits << 8 | p[i]; /* pickled big-endian */
     memcpy(&value, &bits, sizeof value);
     return push(r, (bb_pickle_value){.kind = BB_PICKLE_FLOAT, .as.real = value});
 }
 
-/* Names come from the file: what is printed of them is printable and short. */
+/* Names come from the file: only a printable, short form goes into messages. */
 static bb_status refuse_class(const reader *r, const char *module, const char *name) {
     char shown[128];
     size_t n = 0;
@@ -225,11 +227,11 @@ static bb_status push_class(reader *r, const char *module, const char *name) {
     return refuse_class(r, module, name);
 }
 
-/* A line of text, into `out`. */
+/* Copies a line of text to `out`. */
 static bb_status take_line(reader *r, char *out, size_t size) {
     const uint8_t *end = r->at < r->size ? memchr(r->data + r->at, '\n', r->size - r->at) : NULL;
     size_t length = end ? (size_t)(end - (r->data + r->at)) : 0;
-    if (!end) return bad(r, "a name without an end");
+    if (!end) return bad(r, "a name without a line end");
     if (length >= size) return bad(r, "a name that is too long");
     memcpy(out, r->data + r->at, length);
     out[length] = 0;
@@ -248,8 +250,8 @@ static bb_status read_stack_global(reader *r) {
     uint32_t name = 0, module = 0;
     BB_TRY(pop(r, &name));
     BB_TRY(pop(r, &module));
-    BB_TRY(expect(r, name, BB_PICKLE_STRING, "a class name that is no string"));
-    BB_TRY(expect(r, module, BB_PICKLE_STRING, "a module name that is no string"));
+    BB_TRY(expect(r, name, BB_PICKLE_STRING, "a class name that is not a string"));
+    BB_TRY(expect(r, module, BB_PICKLE_STRING, "a module name that is not a string"));
     return push_class(r, value_at(r, module)->as.text, value_at(r, name)->as.text);
 }
 
@@ -258,12 +260,12 @@ static bb_status read_persistent_id(reader *r) {
     uint32_t id = 0;
     BB_TRY(pop(r, &id));
     const bb_pickle_value *v = value_at(r, id);
-    if (v->kind != BB_PICKLE_LIST || v->as.items.count != 5) return bad(r, "a persistent id that is no storage");
+    if (v->kind != BB_PICKLE_LIST || v->as.items.count != 5) return bad(r, "a persistent id that is not a storage");
     const uint32_t *item = v->as.items.values;
     const bb_pickle_value *class_value = value_at(r, item[1]), *count = value_at(r, item[4]);
     if (class_value->kind != BB_PICKLE_CLASS || class_value->as.integer < FIRST_STORAGE ||
         value_at(r, item[2])->kind != BB_PICKLE_STRING || count->kind != BB_PICKLE_INT || count->as.integer < 0)
-        return bad(r, "a persistent id that is no storage");
+        return bad(r, "a persistent id that is not a storage");
     bb_pickle_value storage = {.kind = BB_PICKLE_STORAGE};
     storage.as.storage.key = item[2];
     storage.as.storage.dtype = classes[class_value->as.integer].dtype;
@@ -274,17 +276,18 @@ static bb_status read_persistent_id(reader *r) {
 static bb_status read_dims(const reader *r, uint32_t from, int64_t *out, int *rank) {
     const bb_pickle_value *v = value_at(r, from);
     if (v->kind != BB_PICKLE_LIST || v->as.items.count > BB_PICKLE_MAX_RANK)
-        return bad(r, "a tensor whose shape is no tuple of at most four sizes");
+        return bad(r, "a tensor whose shape is not a tuple of at most four sizes");
     for (uint32_t i = 0; i < v->as.items.count; i++) {
         const bb_pickle_value *n = value_at(r, v->as.items.values[i]);
-        if (n->kind != BB_PICKLE_INT || n->as.integer < 0) return bad(r, "a tensor with a size or stride that is no size");
+        if (n->kind != BB_PICKLE_INT || n->as.integer < 0) return bad(r, "a tensor with an invalid size or stride");
         out[i] = n->as.integer;
     }
     *rank = (int)v->as.items.count;
     return BB_OK;
 }
 
-/* (storage, offset, shape, strides, …): every element lies inside the storage, and none twice as far as counts tell. */
+/* Arguments: storage, offset, shape, strides, … Every element must lie inside the storage, and there may not be more elements
+ * than it has. */
 static bb_status rebuild_tensor(reader *r, const bb_pickle_value *args) {
     const uint32_t *item = args->as.items.values;
     bb_pickle_tensor t = {.rank = 0};
@@ -296,7 +299,7 @@ static bb_status rebuild_tensor(reader *r, const bb_pickle_value *args) {
     t.offset = value_at(r, item[1])->as.integer;
     BB_TRY(read_dims(r, item[2], t.shape, &t.rank));
     BB_TRY(read_dims(r, item[3], t.stride, &strides));
-    if (strides != t.rank) return bad(r, "a tensor with another number of strides than sizes");
+    if (strides != t.rank) return bad(r, "a tensor whose numbers of strides and sizes differ");
     int64_t available = value_at(r, t.storage)->as.storage.count, elements = 1, last = t.offset;
     for (int i = 0; i < t.rank; i++) {
         int64_t reach;
@@ -305,8 +308,8 @@ static bb_status rebuild_tensor(reader *r, const bb_pickle_value *args) {
             (__builtin_mul_overflow(t.shape[i] - 1, t.stride[i], &reach) || __builtin_add_overflow(last, reach, &last)))
             return bad(r, "a tensor whose strides overflow");
     }
-    if (elements > 0 && last >= available) return bad(r, "a tensor that reaches past its storage");
-    if (elements > available) return bad(r, "a tensor of more elements than its storage has");
+    if (elements > 0 && last >= available) return bad(r, "a tensor that extends beyond its storage");
+    if (elements > available) return bad(r, "a tensor with more elements than its storage");
     bb_pickle_tensor *tensor = malloc(sizeof *tensor);
     if (!tensor) return no_memory(r);
     *tensor = t;
@@ -315,37 +318,37 @@ static bb_status rebuild_tensor(reader *r, const bb_pickle_value *args) {
     return status; /* NOLINT(clang-analyzer-unix.Malloc): the pickle owns it */
 }
 
-/* Calls nothing: knows what the four functions that are called would give. */
+/* Evaluates a call without making it: the results of the four permitted functions are known. */
 static bb_status reduce(reader *r) {
     uint32_t args = 0, function = 0;
     BB_TRY(pop(r, &args));
     BB_TRY(pop(r, &function));
-    BB_TRY(expect(r, function, BB_PICKLE_CLASS, "calls what is no function"));
+    BB_TRY(expect(r, function, BB_PICKLE_CLASS, "calls a value that is not a function"));
     BB_TRY(expect(r, args, BB_PICKLE_LIST, "calls a function without a tuple of arguments"));
     bb_pickle_value a = *value_at(r, args);
     switch (value_at(r, function)->as.integer) {
     case ORDERED_DICT:
-        if (a.as.items.count != 0) return bad(r, "an OrderedDict that is made with arguments");
+        if (a.as.items.count != 0) return bad(r, "an OrderedDict constructed with arguments");
         return push(r, (bb_pickle_value){.kind = BB_PICKLE_DICT});
     case SIZE:
-        if (a.as.items.count != 1) return bad(r, "a Size that is not made of one tuple");
-        BB_TRY(expect(r, a.as.items.values[0], BB_PICKLE_LIST, "a Size that is not made of a tuple"));
+        if (a.as.items.count != 1) return bad(r, "a Size constructed from other than one tuple");
+        BB_TRY(expect(r, a.as.items.values[0], BB_PICKLE_LIST, "a Size constructed from a value that is not a tuple"));
         return push_index(r, &r->stack, a.as.items.values[0]);
     case REBUILD_TENSOR: return rebuild_tensor(r, &a);
     case REBUILD_PARAMETER:
         if (a.as.items.count < 1) return bad(r, "a parameter without a tensor");
-        BB_TRY(expect(r, a.as.items.values[0], BB_PICKLE_TENSOR, "a parameter that is no tensor"));
+        BB_TRY(expect(r, a.as.items.values[0], BB_PICKLE_TENSOR, "a parameter that is not a tensor"));
         return push_index(r, &r->stack, a.as.items.values[0]);
     default: return bad(r, "calls a storage type");
     }
 }
 
-/* State of an OrderedDict (a state_dict's _metadata): not used. */
+/* Ignores the state of an OrderedDict (a state_dict's _metadata). */
 static bb_status build(reader *r) {
     uint32_t state = 0, object = 0;
     BB_TRY(pop(r, &state));
     BB_TRY(pop(r, &object));
-    BB_TRY(expect(r, object, BB_PICKLE_DICT, "sets the state of what is no dict"));
+    BB_TRY(expect(r, object, BB_PICKLE_DICT, "sets the state of a value that is not a dict"));
     return push_index(r, &r->stack, object);
 }
 
@@ -362,7 +365,7 @@ static bb_status read_memo(reader *r, int key_bytes, bb_status (*use)(reader *r,
 }
 
 static bb_status tuple_of(reader *r, size_t count) {
-    if (r->stack.count - stack_floor(r) < count) return bad(r, "a tuple of more values than there are");
+    if (r->stack.count - stack_floor(r) < count) return bad(r, "a tuple of more values than the stack has");
     return collect(r, BB_PICKLE_LIST, r->stack.count - count);
 }
 
@@ -378,7 +381,7 @@ static bb_status add_one(reader *r, bb_pickle_kind kind) {
     BB_TRY(pop(r, &value[n - 1]));
     if (n == 2) BB_TRY(pop(r, &value[0]));
     BB_TRY(pop(r, &to));
-    BB_TRY(expect(r, to, kind, "adds an item to what holds none"));
+    BB_TRY(expect(r, to, kind, "adds an item to a value that is not a list or dict"));
     BB_TRY(append(r, to, value, n));
     return push_index(r, &r->stack, to);
 }
@@ -392,13 +395,13 @@ static bb_status read_int_of(reader *r, int bytes, bool is_signed) {
 static bb_status read_frame(reader *r) {
     uint64_t length = 0;
     BB_TRY(take_uint(r, 8, &length));
-    return length <= r->size - r->at ? BB_OK : bad(r, "a frame that is longer than the file");
+    return length <= r->size - r->at ? BB_OK : bad(r, "a frame longer than the file");
 }
 
 static bb_status read_protocol(reader *r) {
     uint64_t version = 0;
     BB_TRY(take_uint(r, 1, &version));
-    return version <= MAX_PROTOCOL ? BB_OK : bad(r, "a protocol that is not known");
+    return version <= MAX_PROTOCOL ? BB_OK : bad(r, "an unknown protocol");
 }
 
 static bb_status step(reader *r, uint8_t op) {
@@ -441,7 +444,7 @@ static bb_status step(reader *r, uint8_t op) {
     case 'R': return reduce(r);
     case 'b': return build(r);
     case 'Q': return read_persistent_id(r);
-    default: (void)snprintf(message, sizeof message, "operation 0x%02x, which is not read", op); return bad(r, message);
+    default: (void)snprintf(message, sizeof message, "unsupported operation 0x%02x", op); return bad(r, message);
     }
 }
 

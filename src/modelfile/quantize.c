@@ -13,7 +13,7 @@ uint16_t bb_f16_from_f32(float value) {
     sign = bits >> 16 & 0x8000u;
     bits &= 0x7fffffffu;
     if (bits > 0x7f800000u) return (uint16_t)(sign | 0x7e00u);  /* NaN */
-    if (bits >= 0x477ff000u) return (uint16_t)(sign | 0x7c00u); /* from 65520 on */
+    if (bits >= 0x477ff000u) return (uint16_t)(sign | 0x7c00u); /* 65520 and above */
     if (bits < 0x38800000u)                                     /* subnormal: a multiple of 2^-24 */
         return (uint16_t)(sign | (uint32_t)rintf(bb_f32_from_bits(bits) * 0x1p24f));
     return (uint16_t)(sign | ((bits - 0x38000000u + 0xfffu + (bits >> 13 & 1u)) >> 13));
@@ -83,7 +83,7 @@ void bb_quantize_ternary(bb_file_dtype type, const int8_t *q, int64_t n, float s
         case BB_FILE_U8:
         case BB_FILE_I32:
         case BB_FILE_I64:
-        case BB_FILE_BOOL: break; /* no writer takes them */
+        case BB_FILE_BOOL: break; /* not written by any exporter */
         }
     }
 }

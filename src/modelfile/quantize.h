@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: MIT
-/* Ternary weights as elements of files; dequantize.h is the way back. */
+/* Converts ternary weights to elements of files, the inverse of dequantize.h. */
 #ifndef BB_MODELFILE_QUANTIZE_H
 #define BB_MODELFILE_QUANTIZE_H
 
 #include "modelfile/tensor_source.h"
 
-/* Half to even; what is too large becomes infinite. */
+/* Rounds to f16, half to even; overflow becomes infinite. */
 uint16_t bb_f16_from_f32(float value);
 
 /* What dequantizing gives in place of scale where it is not 0: F16 and the types of blocks round it to f16. 0 or infinite where it

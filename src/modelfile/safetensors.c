@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-/* The reader of safetensors, and its checksums. */
+/* Reads safetensors and verifies its checksums. */
 #include "modelfile/safetensors.h"
 
 #include <inttypes.h>
@@ -10,16 +10,16 @@
 #include "core/json.h"
 #include "modelfile/safetensors_shared.h"
 
-/* The types that a tensor may have here; anything else in the standard is refused. */
+/* The supported element types; the standard's other types are refused. */
 enum { DTYPE_COUNT = BB_FILE_BOOL + 1 };
 
 typedef struct safetensors {
     bb_tensor_source base;
     json_t *header;    /* owns the names and the metadata */
-    json_t *checksums; /* name -> 16 hexadecimal digits, NULL: the file has none */
+    json_t *checksums; /* name -> 16 hexadecimal digits; NULL: the file has none */
 } safetensors;
 
-/* The standard's other types: a file that holds them is good, though not for us. */
+/* The standard's other types: a file with them is valid, but not supported here. */
 static const char *const foreign_dtypes[] = {"I16",     "U16",     "U32",     "U64",         "C64",
                                              "F8_E4M3", "F8_E5M2", "F8_E8M0", "F8_E4M3FNUZ", "F8_E5M2FNUZ",
                                              "F6_E2M3", "F6_E3M2", "F4"};
@@ -161,17 +161,18 @@ static bb_status read_checksums(safetensors *st, bb_error *err) {
     return BB_OK;
 }
 
-static int compare_places(const void *left, const void *right) {
+static int compare_extents(const void *left, const void *right) {
     const bb_file_tensor *a = left, *b = right;
     if (a->offset != b->offset) return a->offset < b->offset ? -1 : 1;
-    if (a->bytes != b->bytes) return a->bytes < b->bytes ? -1 : 1; /* empty tensors stand before the one that begins there */
+    if (a->bytes != b->bytes)
+        return a->bytes < b->bytes ? -1 : 1; /* empty tensors come before the tensor that begins at the same offset */
     return strcmp(a->name, b->name);
 }
 
-/* The tensors, by offset, must cover the data section: no gap, no overlap, nothing after the last. */
-static bb_status check_places(const safetensors *st, bb_error *err) {
+/* Checks that the tensors, by offset, cover the data section without gaps, overlaps or trailing bytes. */
+static bb_status check_extents(const safetensors *st, bb_error *err) {
     uint64_t end = 0;
-    const char *before = "the data section's beginning";
+    const char *before = "the start of the data section";
     for (int i = 0; i < st->base.count; i++) {
         const bb_file_tensor *t = &st->base.tensors[i];
         if (t->offset != end)
@@ -238,9 +239,9 @@ static bb_status read_tensors(safetensors *st, bb_error *err) {
         BB_TRY(read_offsets(st, name, json_object_get(entry, "data_offsets"), t, err));
         st->base.count++;
     }
-    qsort(st->base.tensors, (size_t)st->base.count, sizeof *st->base.tensors, compare_places);
+    qsort(st->base.tensors, (size_t)st->base.count, sizeof *st->base.tensors, compare_extents);
     BB_TRY(bb_tensor_source_index(&st->base, err));
-    return check_places(st, err);
+    return check_extents(st, err);
 }
 
 static void close_source(bb_tensor_source *s) {

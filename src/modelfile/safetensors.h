@@ -7,17 +7,17 @@
 #include "modelfile/tensor_sink.h"
 #include "modelfile/tensor_source.h"
 
-/* Trusts nothing and checks everything before returning: header length against the file, JSON form, types, shapes against byte
- * counts, offsets inside the file, no overlap, no gap. Messages name path, tensor, offset, what was expected and what was found. */
+/* Validates everything before returning: header length against the file size, JSON syntax, types, shapes against byte counts,
+ * offsets, overlaps and gaps. Messages give path, tensor, offset, what was expected and what was found. */
 bb_status bb_safetensors_open(const char *path, bb_tensor_source **out, bb_error *err);
-/* Takes over `input`, also on failure. */
+/* Takes ownership of `input`, even on failure. */
 bb_status bb_safetensors_open_input(bb_input *input, bb_tensor_source **out, bb_error *err);
 
 typedef struct bb_file_metadata {
     const char *key, *value; /* value NULL: left out */
 } bb_file_metadata;
 
-/* Writes the header; offset and bytes of the tensors are computed. */
+/* Writes the header; computes offset and bytes of each tensor. */
 bb_status bb_safetensors_create(const char *path, const bb_file_tensor *tensors, int count, const bb_file_metadata *metadata,
                                 int metadata_count, bb_tensor_sink **out, bb_error *err);
 

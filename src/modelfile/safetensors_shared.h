@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-/* What the reader and the writer of safetensors share. */
+/* Shared by the safetensors reader and writer. */
 #ifndef BB_MODELFILE_SAFETENSORS_SHARED_H
 #define BB_MODELFILE_SAFETENSORS_SHARED_H
 
@@ -10,9 +10,9 @@
 enum { BB_ST_LENGTH_BYTES = 8, BB_ST_MAX_HEADER_BYTES = 100000000 };
 
 #define BB_ST_METADATA "__metadata__"
-#define BB_ST_CHECKSUMS "tensor_xxh3" /* the metadata's key of the checksums */
+#define BB_ST_CHECKSUMS "tensor_xxh3" /* metadata key of the checksums */
 
-/* A checksum as it stands in the file. */
+/* A checksum as text in the file. */
 typedef struct bb_st_sum_text {
     char text[17];
 } bb_st_sum_text;

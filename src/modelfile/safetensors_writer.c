@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-/* The writer of safetensors. */
+/* Writes safetensors. */
 #include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
@@ -17,18 +17,18 @@ typedef struct writer {
     bb_file_writer file;
     json_t *header;
     json_t *checksums;  /* tensor -> digits; zeros until the tensor is complete */
-    uint64_t *ends;     /* (count): of each tensor, in the data section */
-    const char **names; /* (count), the header's */
-    int count, current; /* current: the tensor that is being written */
-    uint64_t written;   /* of the data section */
-    XXH3_state_t *hash; /* of the current tensor so far */
+    uint64_t *ends;     /* (count): end of each tensor in the data section */
+    const char **names; /* (count), owned by the header */
+    int count, current; /* current: index of the tensor being written */
+    uint64_t written;   /* bytes written to the data section */
+    XXH3_state_t *hash; /* hash of the current tensor so far */
 } writer;
 
 static bb_status no_memory(const char *path, bb_error *err) {
     return bb_fail(err, BB_ERR_MEMORY, "%s: no memory to write it", path);
 }
 
-/* jansson refuses such text, but does not tell it from a lack of memory. */
+/* jansson refuses such text, but reports it like a lack of memory. */
 static bool is_utf8(const char *text) {
     for (const unsigned char *p = (const unsigned char *)text; *p;) {
         int more = *p < 0x80 ? 0 : *p >= 0xc2 && *p < 0xe0 ? 1 : (*p & 0xf0) == 0xe0 ? 2 : *p >= 0xf0 && *p < 0xf5 ? 3 : -1;
@@ -62,9 +62,9 @@ static bb_status put_tensor(json_t *header, const char *path, const bb_file_tens
     bool fits = t->rank >= 0 && t->rank <= BB_FILE_MAX_RANK;
     for (int i = 0; fits && i < t->rank; i++) fits = t->shape[i] >= 0;
     fits = fits && bb_file_tensor_bytes(t, &bytes) && !__builtin_add_overflow(begin, bytes, end) && *end <= INT64_MAX;
-    if (!fits) return bb_fail(err, BB_ERR_ARGUMENT, "%s: tensor '%s': impossible shape", path, t->name);
+    if (!fits) return bb_fail(err, BB_ERR_ARGUMENT, "%s: tensor '%s': invalid shape", path, t->name);
     if (strcmp(t->name, BB_ST_METADATA) == 0 || json_object_get(header, t->name))
-        return bb_fail(err, BB_ERR_ARGUMENT, "%s: tensor '%s': the name is taken", path, t->name);
+        return bb_fail(err, BB_ERR_ARGUMENT, "%s: tensor '%s': duplicate name", path, t->name);
     if (!is_utf8(t->name)) return bb_fail(err, BB_ERR_ARGUMENT, "%s: tensor '%s': expected a name in UTF-8", path, t->name);
     json_t *shape = json_array();
     for (int i = 0; i < t->rank; i++)
@@ -76,7 +76,7 @@ static bb_status put_tensor(json_t *header, const char *path, const bb_file_tens
     return whole && json_object_set_new(header, t->name, entry) == 0 ? BB_OK : no_memory(path, err);
 }
 
-/* Length and JSON, padded with spaces so that the data begins at a multiple of DATA_ALIGN. */
+/* Writes the length and the JSON, padded with spaces so that the data begins at a multiple of DATA_ALIGN. */
 static bb_status write_header(bb_file_writer *file, const json_t *header, bool again, bb_error *err) {
     bb_status status;
     unsigned char *block = NULL;
@@ -99,7 +99,7 @@ static bb_status write_header(bb_file_writer *file, const json_t *header, bool a
     return status;
 }
 
-/* The checksums so far become text in the metadata, always of the same length. */
+/* Stores the checksums so far as text in the metadata; the length of this text never changes. */
 static bb_status put_checksums(const writer *w, const char *path, bb_error *err) {
     char *text = bb_json_text(w->checksums, JSON_COMPACT);
     bb_status status =
@@ -112,7 +112,7 @@ static bb_status set_sum(json_t *checksums, const char *path, const char *name, 
     return json_object_set_new(checksums, name, json_string(bb_st_sum_format(sum).text)) == 0 ? BB_OK : no_memory(path, err);
 }
 
-/* Tensors whose last byte is written get their checksum. */
+/* Computes the checksums of the tensors whose last byte has been written. */
 static bb_status finish_tensors(writer *w, bb_error *err) {
     for (; w->current < w->count && w->written == w->ends[w->current]; w->current++) {
         BB_TRY(set_sum(w->checksums, w->file.path, w->names[w->current], XXH3_64bits_digest(w->hash), err));
@@ -202,7 +202,7 @@ bb_status bb_safetensors_create(const char *path, const bb_file_tensor *tensors,
     BB_TRY_GOTO(status, failed, fill_header(w, path, tensors, count, metadata, metadata_count, err));
     BB_TRY_GOTO(status, failed, bb_file_writer_open(path, &w->file, err));
     BB_TRY_GOTO(status, failed, write_header(&w->file, w->header, false, err));
-    BB_TRY_GOTO(status, failed, finish_tensors(w, err)); /* those without bytes at the beginning */
+    BB_TRY_GOTO(status, failed, finish_tensors(w, err)); /* empty tensors at the beginning are complete already */
     *out = &w->base;
     return BB_OK;
 failed:

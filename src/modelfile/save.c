@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
-/* Writing models: as it was loaded for inference, two bits a ternary weight, a byte an element of n-gram
- * embeddings, and the rest in f32; or every parameter in f32. */
+/* Saves models: packed, as loaded for inference (two bits a ternary weight, a byte an element of n-gram embeddings, f32 for the
+ * rest), or every parameter in f32. */
 #include <jansson.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -46,7 +46,7 @@ static int list_entries(const bb_param_table *table, bool packed, entry *list, b
     return n;
 }
 
-/* codes (N, ceil(K/4)) from q (N,K), in place: a row's codes are shorter than its q. */
+/* Packs q (N,K) into codes (N, ceil(K/4)) in place; the codes of a row are shorter than its q. */
 static void codes_of(int8_t *q, int64_t N, int64_t K) {
     uint8_t *codes = (uint8_t *)q;
     int64_t row_bytes = (K + 3) / 4;
@@ -80,7 +80,7 @@ done:
     return status;
 }
 
-/* Bytes of device memory, as they are. */
+/* Writes device memory unchanged. */
 static bb_status write_bytes(const bb_model *m, const void *data, size_t bytes, bb_tensor_sink *w, bb_error *err) {
     enum { PIECE = 1 << 20 };
     size_t piece = bytes < PIECE ? bytes : (size_t)PIECE;
@@ -114,7 +114,7 @@ static bb_status write_entries(const bb_model *m, const entry *list, int count, 
     return BB_OK;
 }
 
-/* The tensors of `list`, under the model's configuration. */
+/* Writes the tensors of `list` with the model's configuration. */
 static bb_status write_file(const bb_model *m, const char *path, const char *format, const entry *list,
                             const bb_file_tensor *tensors, int count, bb_error *err) {
     json_t *config = bb_config_to_json(&m->config);
@@ -152,8 +152,7 @@ static bb_status save(const bb_model *m, const char *path, bool packed, bb_error
 bb_status bb_model_export_packed(const bb_model *m, const char *path, bb_error *err) {
     BB_REQUIRE("model, path", m, path);
     BB_DEVICE_SCOPE(m->device);
-    if (!m->for_inference)
-        return bb_fail(err, BB_ERR_ARGUMENT, "%s: only a model that was loaded for inference is packed", path);
+    if (!m->for_inference) return bb_fail(err, BB_ERR_ARGUMENT, "%s: only a model loaded for inference can be packed", path);
     BB_TRY(bb_output_check_source(m, path, err));
     return save(m, path, true, err);
 }
@@ -162,7 +161,7 @@ bb_status bb_model_save(const bb_model *m, const char *path, bb_error *err) {
     BB_REQUIRE("model, path", m, path);
     BB_DEVICE_SCOPE(m->device);
     if (m->for_inference)
-        return bb_fail(err, BB_ERR_ARGUMENT, "%s: a model that was loaded for inference is saved by bb_model_export_packed",
+        return bb_fail(err, BB_ERR_ARGUMENT, "%s: a model loaded for inference must be saved with bb_model_export_packed",
                        path);
     return save(m, path, false, err);
 }

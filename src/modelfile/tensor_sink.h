@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
-/* A file of named tensors that is being written, whatever its format. The list of tensors is given when a format's create
- * function makes the sink; their data follow in the order of the list. A file is there whole or not at all. */
+/* A file of named tensors being written, in any format. The format's create function takes the list of tensors; their data
+ * follow in the order of the list. The file appears complete or not at all. */
 #ifndef BB_MODELFILE_TENSOR_SINK_H
 #define BB_MODELFILE_TENSOR_SINK_H
 
@@ -10,24 +10,24 @@ typedef struct bb_tensor_sink bb_tensor_sink;
 
 typedef struct bb_tensor_sink_ops {
     bb_status (*write)(bb_tensor_sink *s, const void *data, size_t bytes, bb_error *err);
-    bb_status (*commit)(bb_tensor_sink *s, bb_error *err); /* does not free */
-    void (*close)(bb_tensor_sink *s);                      /* frees; removes what was not committed */
+    bb_status (*commit)(bb_tensor_sink *s, bb_error *err); /* does not free the sink */
+    void (*close)(bb_tensor_sink *s);                      /* frees the sink and removes an uncommitted file */
 } bb_tensor_sink_ops;
 
-/* A format's own struct begins with this. */
+/* Each format's struct begins with this. */
 struct bb_tensor_sink {
     const bb_tensor_sink_ops *ops;
 };
 
-/* The next bytes of the tensors, in pieces of any size. */
+/* Writes the next bytes of the tensors, in pieces of any size. */
 static inline bb_status bb_tensor_sink_write(bb_tensor_sink *s, const void *data, size_t bytes, bb_error *err) {
     return s->ops->write(s, data, bytes, err);
 }
-/* Drops what was written. NULL: nothing to do. */
+/* Discards the file. NULL is ignored. */
 static inline void bb_tensor_sink_abort(bb_tensor_sink *s) {
     if (s) s->ops->close(s);
 }
-/* Frees the sink, whatever the result; on failure nothing new is at its path. */
+/* Frees the sink in any case; on failure there is no new file at its path. */
 static inline bb_status bb_tensor_sink_commit(bb_tensor_sink *s, bb_error *err) {
     bb_status status = s->ops->commit(s, err);
     bb_tensor_sink_abort(s);

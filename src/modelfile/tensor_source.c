@@ -110,8 +110,10 @@ bb_status bb_tensor_source_check_metadata(const bb_tensor_source *s, bb_error *e
 bb_status bb_tensor_source_read_range(const bb_tensor_source *s, const bb_file_tensor *t, uint64_t at, void *out, size_t size,
                                       bb_error *err) {
     if (at > t->bytes || size > t->bytes - at)
-        return bb_fail(err, BB_ERR_INTERNAL, "%s: tensor '%s': bytes %" PRIu64 " to %" PRIu64 " of %" PRIu64 " asked for",
-                       s->input.path, t->name, at, at + size, t->bytes);
+        return bb_fail(err, BB_ERR_INTERNAL,
+                       "%s: tensor '%s': bytes %" PRIu64 " to %" PRIu64 " requested, but it has %" PRIu64 ",
+                       s->input.path,
+                       t->name, at, at + size, t->bytes);
     return s->ops->read(s, t, at, out, size, err);
 }
 

@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: MIT
-/* A file of named tensors, opened for reading, whatever its format. A format is one file that fills in a bb_tensor_source;
- * what the tensors mean to the model is weight_map.h's business. */
+/* A file of named tensors, opened for reading, in any format. Each format is one file that fills a bb_tensor_source;
+ * model_source.h defines what the tensors mean to the model. */
 #ifndef BB_MODELFILE_TENSOR_SOURCE_H
 #define BB_MODELFILE_TENSOR_SOURCE_H
 
 #include "core/input.h"
 
-/* Types of elements in files. */
+/* Element types of files. */
 typedef enum bb_file_dtype {
     BB_FILE_F32 = 0,
     BB_FILE_F16,
@@ -17,7 +17,7 @@ typedef enum bb_file_dtype {
     BB_FILE_I32,
     BB_FILE_I64,
     BB_FILE_BOOL,
-    BB_FILE_Q8_0, /* blocks of llama.cpp: see dequantize.c */
+    BB_FILE_Q8_0, /* llama.cpp's block formats: see dequantize.c */
     BB_FILE_TQ1_0,
     BB_FILE_TQ2_0,
     BB_FILE_Q2_0
@@ -30,16 +30,16 @@ typedef struct bb_file_tensor {
     bb_file_dtype dtype;
     int rank;
     int64_t shape[BB_FILE_MAX_RANK];
-    uint64_t offset, bytes; /* offset: as the format counts it */
+    uint64_t offset, bytes; /* offset: relative to data_start */
 } bb_file_tensor;
 
-/* Bytes of a block of elements, and how many those are: 1 but for quantized types. */
+/* Return the bytes and the elements of a block; one element for unquantized types. */
 size_t bb_file_dtype_bytes(bb_file_dtype t);
 int bb_file_dtype_elements(bb_file_dtype t);
-/* Elements in so many bytes, whole blocks. */
+/* Returns the number of elements in `bytes` bytes, which must be whole blocks. */
 int64_t bb_file_elements(bb_file_dtype t, uint64_t bytes);
 const char *bb_file_dtype_name(bb_file_dtype t); /* "F32" */
-/* The bytes that type and shape need; false when the product does not fit. */
+/* Computes the bytes for type and shape; returns false on overflow. */
 bool bb_file_tensor_bytes(const bb_file_tensor *t, uint64_t *bytes);
 
 typedef struct bb_shape_text {
@@ -47,7 +47,7 @@ typedef struct bb_shape_text {
 } bb_shape_text;
 bb_shape_text bb_shape_format(int rank, const int64_t *shape);
 
-/* Receives `size` bytes of t from byte `at` of it. A failure ends the scan. */
+/* Receives `size` bytes of t, starting at byte `at`. A failure ends the scan. */
 typedef bb_status (*bb_tensor_visit)(void *user, const bb_file_tensor *t, uint64_t at, const uint8_t *piece, size_t size,
                                      bb_error *err);
 
@@ -56,55 +56,56 @@ typedef struct bb_tensor_source bb_tensor_source;
 typedef struct bb_tensor_source_ops {
     const char *format; /* "safetensors" */
     void (*close)(bb_tensor_source *s);
-    /* The text under a key, NULL when absent. */
+    /* Returns the text under a key, or NULL. */
     const char *(*metadata)(const bb_tensor_source *s, const char *key);
-    /* `size` bytes from byte `at` of t, which lie inside it. */
+    /* Reads `size` bytes of t, starting at byte `at`; the range lies inside t. */
     bb_status (*read)(const bb_tensor_source *s, const bb_file_tensor *t, uint64_t at, void *out, size_t size, bb_error *err);
-    /* NULL where the format has no checksums: the expected checksum of t (XXH3-64 as 16 hexadecimal digits), or NULL. */
+    /* Returns the expected checksum of t (XXH3-64 as 16 hexadecimal digits), or NULL. The pointer is NULL if the format has no
+     * checksums. */
     const char *(*checksum)(const bb_tensor_source *s, const bb_file_tensor *t);
-    /* Compares the metadata with their checksum; NULL: there is none. */
+    /* Verifies the metadata's checksum. The pointer is NULL if there is none. */
     bb_status (*check_metadata)(const bb_tensor_source *s, bb_error *err);
 } bb_tensor_source_ops;
 
-/* A format's own struct begins with this. close frees all of it. */
+/* Each format's struct begins with this. close frees all of it. */
 struct bb_tensor_source {
     const bb_tensor_source_ops *ops;
     bb_input input;
-    uint64_t data_start; /* what the tensors' offsets are added to, in messages */
+    uint64_t data_start; /* added to the tensors' offsets in messages */
     int count;
     bb_file_tensor *tensors;        /* (count), in file order */
     const bb_file_tensor **by_name; /* (count) */
 };
 
-/* For formats: sorts `tensors` into by_name; BB_ERR_FORMAT where two have one name. */
+/* For formats: sorts `tensors` into by_name; duplicate names are BB_ERR_FORMAT. */
 bb_status bb_tensor_source_index(bb_tensor_source *s, bb_error *err);
 
-/* Opens a model file of any format that is known, told by its first bytes. */
+/* Opens a model file of any known format, recognized by its first bytes. */
 bb_status bb_tensor_source_open(const char *path, bb_tensor_source **out, bb_error *err);
-/* The same of an input, which it takes over, also on failure. */
+/* The same for an input, whose ownership it takes, even on failure. */
 bb_status bb_tensor_source_open_input(bb_input *input, bb_tensor_source **out, bb_error *err);
 void bb_tensor_source_close(bb_tensor_source *s);
 int bb_tensor_source_count(const bb_tensor_source *s);
 const bb_file_tensor *bb_tensor_source_at(const bb_tensor_source *s, int index);
-const bb_file_tensor *bb_tensor_source_find(const bb_tensor_source *s, const char *name); /* NULL: there is none */
-const char *bb_tensor_source_metadata(const bb_tensor_source *s, const char *key);        /* NULL: there is none */
+const bb_file_tensor *bb_tensor_source_find(const bb_tensor_source *s, const char *name); /* NULL: not found */
+const char *bb_tensor_source_metadata(const bb_tensor_source *s, const char *key);        /* NULL: not found */
 const char *bb_tensor_source_path(const bb_tensor_source *s);
 uint64_t bb_tensor_source_file_bytes(const bb_tensor_source *s);
 
-/* Finds `name` and checks type and shape; the message gives both. */
+/* Finds `name` and checks its type and shape. */
 bb_status bb_tensor_source_require(const bb_tensor_source *s, const char *name, bb_file_dtype dtype, int rank,
                                    const int64_t *shape, const bb_file_tensor **out, bb_error *err);
 
-/* Gives all bytes of a tensor to `visit` (NULL: nobody), in pieces of whole blocks, at most BB_SOURCE_PIECE_BYTES long. Where the
- * file has a checksum of the tensor, one that differs is BB_ERR_FORMAT. */
+/* Passes all bytes of a tensor to `visit` (may be NULL), in pieces of whole blocks, at most BB_SOURCE_PIECE_BYTES long. If the
+ * file has a checksum for the tensor, a mismatch is BB_ERR_FORMAT. */
 bb_status bb_tensor_source_scan(const bb_tensor_source *s, const bb_file_tensor *t, bb_tensor_visit visit, void *user,
                                 bb_error *err);
-/* The same, into `out`: t->bytes. */
+/* The same, into `out` (t->bytes). */
 bb_status bb_tensor_source_read(const bb_tensor_source *s, const bb_file_tensor *t, void *out, bb_error *err);
-/* `size` bytes from byte `at` of t, without a look at checksums. */
+/* Reads `size` bytes of t, starting at byte `at`, without verifying checksums. */
 bb_status bb_tensor_source_read_range(const bb_tensor_source *s, const bb_file_tensor *t, uint64_t at, void *out, size_t size,
                                       bb_error *err);
-/* A bb_tensor_visit, with the source as its user: values of F32 are finite. */
+/* A bb_tensor_visit, whose user is the source: checks that F32 values are finite. */
 bb_status bb_tensor_check_finite(void *source, const bb_file_tensor *t, uint64_t at, const uint8_t *piece, size_t size,
                                  bb_error *err);
 bool bb_tensor_source_has_checksums(const bb_tensor_source *s);

@@ -15,7 +15,7 @@
 enum {
     MAX_DEPTH = 8,
     MAX_NAME = 256,
-    MAX_LEAVES = 1 << 20, /* a pickle can hold the same dict many times */
+    MAX_LEAVES = 1 << 20, /* a pickle can contain the same dict many times */
     MAX_PICKLE_BYTES = 256 << 20
 };
 
@@ -26,7 +26,7 @@ typedef struct torch_pt {
     char *prefix;                    /* "archive/" */
     const bb_pickle_tensor **places; /* (count), by tensor */
     bb_pickle pickle;
-    /* The entry that was read last, and how far. */
+    /* The entry read last, and the position in it. */
     zip_file_t *entry;
     const bb_file_tensor *entry_tensor;
     uint64_t entry_at, entry_bytes;
@@ -34,7 +34,8 @@ typedef struct torch_pt {
 } torch_pt;
 
 bool bb_torch_pt_matches(const uint8_t *head, size_t size) {
-    static const uint8_t legacy[] = {0x80, 0x02, 0x8a, 0x0a, 0x6c, 0xfc, 0x9c, 0x46, 0xf9}; /* a pickle of its magic number */
+    static const uint8_t legacy[] = {0x80, 0x02, 0x8a, 0x0a, 0x6c,
+                                     0xfc, 0x9c, 0x46, 0xf9}; /* a pickle of torch.save's old magic number */
     return (size >= 4 && memcmp(head, "PK\3\4", 4) == 0) || (size >= sizeof legacy && memcmp(head, legacy, sizeof legacy) == 0);
 }
 
@@ -55,7 +56,7 @@ static bb_status open_archive(torch_pt *f, bb_error *err) {
         FILE *file = NULL;
         int fd = dup(in->fd);
         if (fd >= 0) file = fdopen(fd, "rb");
-        if (file) source = zip_source_filep_create(file, 0, -1, &error); /* closes it */
+        if (file) source = zip_source_filep_create(file, 0, -1, &error); /* closes the file */
         if (!source && file) (void)fclose(file);
         if (!file && fd >= 0) close(fd);
     } else {
@@ -65,14 +66,13 @@ static bb_status open_archive(torch_pt *f, bb_error *err) {
     bb_status status = BB_OK;
     if (!f->zip) {
         if (source) zip_source_free(source);
-        status =
-            bb_fail(err, BB_ERR_FORMAT, "%s: not a zip archive that can be read: %s", path_of(f), zip_error_strerror(&error));
+        status = bb_fail(err, BB_ERR_FORMAT, "%s: not a readable zip archive: %s", path_of(f), zip_error_strerror(&error));
     }
     zip_error_fini(&error);
     return status;
 }
 
-/* Size of an entry, which must be stored as it is and appear once. */
+/* Finds an entry, which must be stored uncompressed and appear once, and its size. */
 static bb_status find_entry(const torch_pt *f, const char *name, zip_uint64_t *index, uint64_t *size, bb_error *err) {
     zip_stat_t st;
     zip_int64_t found = zip_name_locate(f->zip, name, 0);
@@ -92,7 +92,7 @@ static bb_status find_entry(const torch_pt *f, const char *name, zip_uint64_t *i
     return BB_OK;
 }
 
-/* Reads `size` bytes, and at the entry's end once more: only then does libzip compare the checksum. */
+/* Reads `size` bytes. At the entry's end it reads once more, because only then does libzip verify the checksum. */
 static bool read_up_to_end(zip_file_t *entry, void *out, size_t size, bool to_end) {
     uint8_t past_end;
     zip_int64_t got = zip_fread(entry, out, size);
@@ -101,10 +101,10 @@ static bool read_up_to_end(zip_file_t *entry, void *out, size_t size, bool to_en
 
 static const char *entry_failure(zip_file_t *entry) {
     zip_error_t *error = zip_file_get_error(entry);
-    return zip_error_code_zip(error) == ZIP_ER_OK ? "it ends early" : zip_error_strerror(error);
+    return zip_error_code_zip(error) == ZIP_ER_OK ? "unexpected end" : zip_error_strerror(error);
 }
 
-/* All of a small entry, NUL-terminated past its end. */
+/* Reads a small entry whole and appends a NUL. */
 static bb_status read_entry(const torch_pt *f, const char *name, uint64_t max, uint8_t **out, size_t *size, bb_error *err) {
     zip_uint64_t index = 0;
     uint64_t bytes = 0;
@@ -130,7 +130,7 @@ static bb_status read_entry(const torch_pt *f, const char *name, uint64_t max, u
     return BB_OK;
 }
 
-/* The one entry that ends with "data.pkl" gives the folder that all others are in. */
+/* Finds the one entry that ends with "data.pkl"; its folder is the prefix of all others. */
 static bb_status find_prefix(torch_pt *f, bb_error *err) {
     static const char pickle[] = "/data.pkl";
     zip_int64_t count = zip_get_num_entries(f->zip, 0);
@@ -160,7 +160,7 @@ static bb_status add_tensor(torch_pt *f, const char *name, const bb_pickle_tenso
     const bb_pickle_value *storage = value(f, place->storage);
     bb_file_tensor t = {.dtype = storage->as.storage.dtype, .rank = place->rank, .offset = (uint64_t)place->offset};
     bb_tensor_source *s = &f->base;
-    if ((s->count & (s->count - 1)) == 0) { /* room for twice as many at every power of two */
+    if ((s->count & (s->count - 1)) == 0) { /* the capacity doubles at every power of two */
         size_t capacity = s->count ? 2 * (size_t)s->count : 1;
         bb_file_tensor *tensors = realloc(s->tensors, capacity * sizeof *tensors);
         if (tensors) s->tensors = tensors;
@@ -224,7 +224,7 @@ static json_t *items_to_json(torch_pt *f, const bb_pickle_value *v, int depth) {
     return out;
 }
 
-/* NULL where a value has no place in JSON, or is too much. */
+/* Returns NULL if a value cannot be represented in JSON, or is too large. */
 static json_t *to_json(torch_pt *f, uint32_t index, int depth) {
     const bb_pickle_value *v = value(f, index);
     if (depth > MAX_DEPTH || count_leaf(f, NULL) != BB_OK) return NULL;
@@ -242,11 +242,11 @@ static json_t *to_json(torch_pt *f, uint32_t index, int depth) {
     }
     case BB_PICKLE_LIST:
     case BB_PICKLE_DICT: return items_to_json(f, v, depth);
-    default: return json_null(); /* tensors are under their names */
+    default: return json_null(); /* tensors are listed by name instead */
     }
 }
 
-/* The tensors under a value, each under the keys that lead to it. */
+/* Collects the tensors under a value; their names are the keys that lead to them. */
 static bb_status walk(torch_pt *f, uint32_t index, char *name, int depth, bb_error *err) {
     const bb_pickle_value *v = value(f, index);
     size_t used = strlen(name);
@@ -277,7 +277,7 @@ static bb_status add_metadata(torch_pt *f, bb_error *err) {
         if (!text) continue;
         int failed = json_object_set_new(f->metadata, key->as.text, json_string(text));
         free(text);
-        if (failed) return bb_fail(err, BB_ERR_FORMAT, "%s: pickle: a key that is no text", path_of(f));
+        if (failed) return bb_fail(err, BB_ERR_FORMAT, "%s: pickle: a key that is not a string", path_of(f));
     }
     return f->metadata ? BB_OK : bb_fail(err, BB_ERR_MEMORY, "%s: no memory to open it", path_of(f));
 }
@@ -291,7 +291,7 @@ static bb_status check_byte_order(const torch_pt *f, bb_error *err) {
     BB_TRY(read_entry(f, name, 64, &text, &size, err));
     bool little = size == 6 && memcmp(text, "little", 6) == 0;
     free(text);
-    return little ? BB_OK : bb_fail(err, BB_ERR_UNSUPPORTED, "%s: it was written on a big-endian machine", path_of(f));
+    return little ? BB_OK : bb_fail(err, BB_ERR_UNSUPPORTED, "%s: the file was written on a big-endian machine", path_of(f));
 }
 
 static bb_status read_contents(torch_pt *f, bb_error *err) {
@@ -321,8 +321,8 @@ static void close_entry(torch_pt *f) {
     f->entry = NULL;
 }
 
-/* Bytes of a storage from `at` on. Reading on from where the last call ended keeps the entry open, so that the checksum of one that
- * is read from its beginning to its end is compared. */
+/* Reads bytes of a storage from `at` on. A read that continues the last one keeps the entry open, so that a sequential read of
+ * the whole entry verifies its checksum. */
 static bb_status read_storage(torch_pt *f, const bb_file_tensor *t, uint64_t at, void *out, size_t size, bb_error *err) {
     const bb_pickle_value *storage = value(f, f->places[t - f->base.tensors]->storage);
     char name[2 * MAX_NAME];
@@ -355,7 +355,7 @@ static bool is_contiguous(const bb_pickle_tensor *p) {
     return true;
 }
 
-/* Elements first .. first+n-1 of a view whose elements do not lie in order, one by one. */
+/* Reads elements first .. first+n-1 of a view that is not contiguous, one by one. */
 static bb_status gather(torch_pt *f, const bb_file_tensor *t, uint64_t first, uint64_t n, uint8_t *out, bb_error *err) {
     const bb_pickle_tensor *p = f->places[t - f->base.tensors];
     size_t bytes = bb_file_dtype_bytes(t->dtype);

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-/* Reads all of a model file or checkpoint and says, tensor by tensor, what is wrong with it. */
+/* Reads all of a model file or checkpoint and reports, for each tensor, what is wrong with it. */
 #include <jansson.h>
 #include <stdlib.h>
 
@@ -13,25 +13,25 @@
 
 typedef struct check {
     bb_tensor_source *source;
-    bool packed; /* tensors of U8 and I8 are codes, of BF16 scales */
+    bool packed; /* U8 and I8 tensors are codes, BF16 tensors are scales */
     json_t *failures;
     const bb_verify_request *request;
     int64_t done, total;
 } check;
 
-/* Notes a failure of the file's content and goes on; what says nothing about it, such as a lack of memory, ends the check. */
+/* Records an error in the file's content, so that the check continues; other errors, such as a lack of memory, end it. */
 static bb_status note(const check *c, bb_status status, const char *tensor, bb_error *err) {
     if (!bb_status_is_damage(status)) return status;
     json_t *failure = json_pack("{s:s?, s:o}", "tensor", tensor, "reason", bb_json_path(err->message));
     return json_array_append_new(c->failures, failure) == 0 ? BB_OK : bb_fail(err, BB_ERR_MEMORY, "out of memory");
 }
 
-/* Values of types that are not f32 are finite. */
+/* Checks that values of types other than f32 are finite. */
 static bb_status check_values(const check *c, const bb_file_tensor *t, uint64_t at, const uint8_t *piece, size_t size,
                               bb_error *err) {
     float values[1024];
     int64_t n = bb_file_elements(t->dtype, size), first = bb_file_elements(t->dtype, at);
-    for (int64_t i = 0; i < n; i += 1024) { /* whole blocks of every type */
+    for (int64_t i = 0; i < n; i += 1024) { /* a multiple of every block size */
         int64_t count = bb_min(1024, n - i);
         const uint8_t *bytes = piece + i / bb_file_dtype_elements(t->dtype) * (int64_t)bb_file_dtype_bytes(t->dtype);
         bb_dequantize(t->dtype, bytes, count, values);
