@@ -310,7 +310,8 @@ static bb_status check_output_path(const char *path, const char *const read[], i
         if (!read[i] || stat(read[i], &source) != 0) continue;
         if (source.st_dev != target.st_dev || source.st_ino != target.st_ino || !S_ISREG(source.st_mode)) continue;
         err->code = BB_ERR_ARGUMENT;
-        snprintf(err->message, sizeof err->message, "%s: is an input of this command (%s), which would be lost", path, read[i]);
+        snprintf(err->message, sizeof err->message, "%s: this is an input of this command (%s) and would be overwritten", path,
+                 read[i]);
         return err->code;
     }
     return bb_output_check(path, err);

@@ -44,7 +44,7 @@ expect 0 "$bitbyte" info packed.safetensors
 says "ngram_max"
 for format in gguf hf safetensors; do
     expect 1 "$bitbyte" export $model --out other --format $format
-    complains "only BitByte computes"
+    complains "n-gram embeddings (--arch plus)"
     [ ! -e other ] || fail "a refused export left something"
 done
 

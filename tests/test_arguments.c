@@ -609,7 +609,7 @@ static void score_calls_refuse_bad_arguments(void **state) {
     REFUSED("model is NULL", bb_score(NULL, &text, 1, &o, E));
     REFUSED("texts is NULL", bb_score(f.model, NULL, 1, &o, E));
     REFUSED("options is NULL", bb_score(f.model, &text, 1, NULL, E));
-    REFUSED("text 0 is NULL", bb_score(f.model, &text, 1, &o, E));
+    REFUSED("text 0 or its context is NULL", bb_score(f.model, &text, 1, &o, E));
     REFUSED("count -1", bb_score(f.model, &text, -1, &o, E));
     o.seq_len = 1;
     REFUSED("seq_len 1", bb_score(f.model, &text, 0, &o, E));

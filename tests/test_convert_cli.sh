@@ -29,9 +29,9 @@ cmp -s model.gguf too.gguf || fail "export and convert to gguf differ"
 expect 2 "$bitbyte" convert run
 complains "OUT is missing"
 expect 2 "$bitbyte" convert run x.gguf --to gguv
-complains "there are packed, bitbyte, safetensors, gguf, hf"
+complains "the formats are packed, bitbyte, safetensors, gguf, hf"
 expect 2 "$bitbyte" convert run x --license mit
-complains "format bitbyte holds no license"
+complains "format bitbyte cannot hold a license"
 
 # A chat template: a text or a file; the file has it, all conversions keep it, and training from it, too.
 template() { "$bitbyte" info "$1" --json | json_value /dev/stdin chat_template; }
@@ -132,7 +132,7 @@ resume "$formats/bitsandbytes.pt" --no_opt_state --steps 5 --out fresh || fail "
 for model in model.gguf packed.safetensors model.safetensors empty "$formats/state.pt --n_head 2"; do
   # shellcheck disable=SC2086
   resume $model --optim adamw --steps 5 --out none && fail "--resume $model succeeded"
-  grep -qE -- "--init|was exported from" err || fail "--resume $model does not point to --init"
+  grep -qE -- "--init|the original checkpoint" err || fail "--resume $model does not point to --init"
 done
 
 # The same bytes whatever processor writes them.

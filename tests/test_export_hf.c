@@ -163,7 +163,8 @@ static void models_that_bitnet_cannot_hold_are_refused(void **state) {
         bool act_quant;
         int d_ff;
         const char *part;
-    } cases[] = {{false, F, "type bitnet quantizes the inputs"}, {true, F + 2, "mlp.gate_proj.weight has 26: use --type f32"}};
+    } cases[] = {{false, F, "type bitnet quantizes the inputs"},
+                 {true, F + 2, "mlp.gate_proj.weight has 26 rows: use --type f32"}};
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         bb_model *odd;
         bb_export_options options;

@@ -163,11 +163,11 @@ static void hostile_metadata_is_refused(void **state) {
     put_key(&f, "text", BB_GGUF_STRING);
     put_u64(&f, 3);
     put(&f, "a\0b", 3);
-    refused(&f, BB_ERR_FORMAT, "a string with a zero byte");
+    refused(&f, BB_ERR_FORMAT, "a string contains a zero byte");
     put_header(&f, 0, 1);
     put_key(&f, "what", 13);
     put_data(&f, 64);
-    refused(&f, BB_ERR_FORMAT, "'what': expected a type of value from 0 to 12, found 13");
+    refused(&f, BB_ERR_FORMAT, "'what': expected a value type from 0 to 12, found 13");
     put_header(&f, 0, 1);
     put_key(&f, "yes", BB_GGUF_BOOL);
     put(&f, "\2", 1);
@@ -185,7 +185,7 @@ static void hostile_metadata_is_refused(void **state) {
     put_header(&f, 0, 1);
     put_key(&f, "array", BB_GGUF_ARRAY);
     put_array(&f, 99, 0);
-    refused(&f, BB_ERR_FORMAT, "'array': expected a type of value");
+    refused(&f, BB_ERR_FORMAT, "'array': expected a value type");
     put_header(&f, 0, 1);
     put_key(&f, "array", BB_GGUF_ARRAY);
     put_array(&f, BB_GGUF_STRING, 1);
@@ -194,13 +194,13 @@ static void hostile_metadata_is_refused(void **state) {
     put_header(&f, 0, 1);
     put_key(&f, "deep", BB_GGUF_ARRAY);
     for (int i = 0; i < 500; i++) put_array(&f, BB_GGUF_ARRAY, 1);
-    refused(&f, BB_ERR_FORMAT, "'deep': arrays within arrays");
+    refused(&f, BB_ERR_FORMAT, "'deep': arrays are nested");
     put_header(&f, 0, 2);
     for (int i = 0; i < 2; i++) {
         put_key(&f, "twice", BB_GGUF_U32);
         put_u32(&f, 1);
     }
-    refused(&f, BB_ERR_FORMAT, "key 'twice': expected one of this name");
+    refused(&f, BB_ERR_FORMAT, "key 'twice': duplicate name");
     static const uint32_t alignments[] = {0, 1, 4, 24, 1u << 17, 1u << 31, UINT32_MAX};
     for (size_t i = 0; i < sizeof alignments / sizeof *alignments; i++) {
         put_header(&f, 0, 1);
@@ -261,7 +261,7 @@ static void hostile_tensors_are_refused(void **state) {
     put_tensor(&f, "w", 4, 0, 0);
     put_tensor(&f, "w", 4, 0, 32);
     put_data(&f, 64);
-    refused(&f, BB_ERR_FORMAT, "expected one of this name, found two");
+    refused(&f, BB_ERR_FORMAT, "duplicate name");
     put_header(&f, 2, 0);
     put_tensor(&f, "b", 9, 0, 0);
     put_tensor(&f, "a", 4, 0, 32);
@@ -315,7 +315,7 @@ static void known_attacks_are_refused(void **state) {
         put_header(&f, counts[i], 0);
         put_tensor(&f, "w", 4, 0, 0);
         put_data(&f, 64);
-        refused(&f, BB_ERR_FORMAT, "tensors do not fit into the file's other");
+        refused(&f, BB_ERR_FORMAT, "tensors do not fit into the remaining");
     }
 }
 

@@ -188,7 +188,7 @@ static void latent_weights_load_for_training_only(void **state) {
     options.user = told;
     assert_ok(bb_model_import(device, latent, &options, &m, &test_error));
     assert_non_null(strstr(told, "1 of its matrices, blocks.1.mlp.gate_up.weight first, are not -g, 0 and g with one g; their "
-                                 "values are taken as f32 masters"));
+                                 "values are used as f32 masters"));
     assert_ok(bb_model_get_tensor(m, "blocks.1.mlp.gate_up.weight", values, sizeof values / sizeof *values, &test_error));
     assert_true(values[F * C + C + 3] == 0.375f);
     bb_model_free(m);
@@ -235,7 +235,7 @@ static void configurations_are_read_or_refused(void **state) {
                  {"hidden_size", "18", BB_ERR_FORMAT, "n_head"},
                  {"hidden_size", "32", BB_ERR_UNSUPPORTED, "'head_dim'"},
                  {"num_hidden_layers", "3", BB_ERR_FORMAT, "'model.layers.2.input_layernorm.weight' is missing"},
-                 {"num_hidden_layers", "1", BB_ERR_UNSUPPORTED, "has none of that name"},
+                 {"num_hidden_layers", "1", BB_ERR_UNSUPPORTED, "has no tensor of that name"},
                  {"num_hidden_layers", "2147483647", BB_ERR_FORMAT, "n_layer"},
                  {"intermediate_size", "48", BB_ERR_FORMAT, "'model.layers.0.mlp.gate_proj.weight': expected numbers of shape"},
                  {"hidden_act", "\"gelu\"", BB_ERR_UNSUPPORTED, "'hidden_act': expected \"silu\""},
@@ -356,7 +356,7 @@ static void sharded_folders_are_read_or_refused(void **state) {
     uint64_t bytes = 0;
     write_json(index_path, json_incref(good));
     write_shard(inside(scratch_path("f32"), "model.safetensors"), inside(folder, "b.safetensors"), -1, NULL, &bytes);
-    expect_refused(folder, BB_ERR_FORMAT, "expected one of this name, found two");
+    expect_refused(folder, BB_ERR_FORMAT, "duplicate name");
     write_shard(inside(scratch_path("f32"), "model.safetensors"), inside(folder, "b.safetensors"), 1, NULL, &bytes);
     /* a shard that ends early */
     struct stat st;

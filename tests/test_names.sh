@@ -59,7 +59,7 @@ expect 1 "$bitbyte" generate hugging_face --prompt Once
 complains "hugging_face/model.safetensors: expected a safetensors file of at least 8 bytes"
 printf 'PK\003\004 and so on, and so on' >ckpt.pt
 expect 1 "$bitbyte" generate ckpt.pt --prompt Once
-complains "ckpt.pt: not a zip archive that can be read"
+complains "ckpt.pt: not a readable zip archive"
 printf 'GGUF\003\000\000\000and so on' >model.gguf
 expect 1 "$bitbyte" eval model.gguf text.txt
 complains "model.gguf: byte 16: the header: expected 8 more bytes, found 1"

@@ -257,7 +257,7 @@ static void only_our_formats_hold_them(void **state) {
     for (int i = 0; i < 3; i++) {
         options.format = refused[i];
         assert_fails(bb_export(device, scratch_path("e.safetensors"), scratch_path("out"), &options, &test_error),
-                     BB_ERR_UNSUPPORTED, "only BitByte computes");
+                     BB_ERR_UNSUPPORTED, "n-gram embeddings (--arch plus)");
     }
     options.format = "bitbyte";
     assert_ok(bb_export(device, scratch_path("e.safetensors"), scratch_path("out.safetensors"), &options, &test_error));

@@ -30,9 +30,9 @@ done
 refused "checkpoint with training state" export run --out other.safetensors
 refused "checkpoint with training state" export run --out run/step-00000002.safetensors
 refused "the configuration of a run" export run --out run/config.json
-refused "note of its newest checkpoint" export run --out run/latest
+refused "pointer to a run's newest checkpoint" export run --out run/latest
 for target in "$checkpoint" soft run/config.json run/latest; do
-  refused "would be lost" generate run --prompt a --max_new_bytes 2 --device ref --metrics_json "$target"
+  refused "would be overwritten" generate run --prompt a --max_new_bytes 2 --device ref --metrics_json "$target"
 done
 
 "$bitbyte" export run --out packed --json >/dev/null || fail "export to a new file"

@@ -210,7 +210,7 @@ static void bad_packed_files_are_refused(void **state) {
     /* a packed model can't be trained, and says what could be */
     assert_fails(bb_model_load(device, scratch_path("packed.safetensors"), &model, &test_error), BB_ERR_ARGUMENT,
                  "packed at two bits");
-    assert_message(test_error, "the checkpoint that it was exported from");
+    assert_message(test_error, "the original checkpoint");
     bb_device_close(device);
 }
 
@@ -309,11 +309,11 @@ static void formats_of_masters_keep_weights_and_logits(void **state) {
     }
     options.format = "gguv";
     assert_fails(bb_export(device, scratch_path("f32.safetensors"), scratch_path("no"), &options, &test_error), BB_ERR_ARGUMENT,
-                 "there are packed, bitbyte");
+                 "the formats are packed, bitbyte");
     options.format = "bitbyte";
     options.type = "f16";
     assert_fails(bb_export(device, scratch_path("f32.safetensors"), scratch_path("no"), &options, &test_error), BB_ERR_ARGUMENT,
-                 "one type only");
+                 "only one type");
     bb_device_close(device);
 }
 

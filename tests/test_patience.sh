@@ -67,7 +67,7 @@ expect 0 "$bitbyte" train --init before/best --data few.txt --steps 1 --seq_len 
 expect 0 "$bitbyte" train --resume before/best --steps $((best + 1)) --out on --threads 1
 says "resumes  before/$(checkpoint "$best")"
 expect 2 "$bitbyte" export before/best --out before/best
-complains "a run's note of its best checkpoint"
+complains "the pointer to a run's best checkpoint"
 cp -r before gone
 rm "gone/$(checkpoint "$best")"
 expect 1 "$bitbyte" eval gone/best other.txt

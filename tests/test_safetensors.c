@@ -130,7 +130,7 @@ static void malformed_headers_are_refused(void **state) {
         {ONE(F32, "[]", 9223372036854775803, 9223372036854775807), 4, BB_ERR_FORMAT, "found the end of the file", "'t'"},
         /* the data section */
         {ONE(F32, "[]", 4, 8), 8, BB_ERR_FORMAT,
-         "'t': expected it at byte 61, after the data section's beginning, found it at byte 65", "a gap"},
+         "'t': expected it at byte 61, after the start of the data section, found it at byte 65", "a gap"},
         {ONE(F32, "[]", 0, 4), 5, BB_ERR_FORMAT, "the end of the file at byte 65, after t, found 1 trailing bytes", ""},
         {"{}", 1, BB_ERR_FORMAT, "found 1 trailing bytes", ""},
         {"{\"b\":" ENTRY(F32, "[2]", 4, 12) ",\"a\":" ENTRY(F32, "[2]", 0, 8) "}", 12, BB_ERR_FORMAT,
@@ -410,13 +410,13 @@ static void the_writer_refuses_wrong_tensors(void **state) {
         bb_file_tensor pair[2];
         const char *part;
     } cases[] = {
-        {{{.name = "a"}, {.name = "a"}}, "'a': the name is taken"},
-        {{{.name = "__metadata__"}, {.name = "a"}}, "'__metadata__': the name is taken"},
+        {{{.name = "a"}, {.name = "a"}}, "'a': the name is reserved or already in use"},
+        {{{.name = "__metadata__"}, {.name = "a"}}, "'__metadata__': the name is reserved or already in use"},
         {{{.name = "a", .rank = 5}, {.name = "b"}}, "'a': impossible shape"},
         {{{.name = "a", .rank = 1, .shape = {-1}}, {.name = "b"}}, "'a': impossible shape"},
         {{{.name = "a", .rank = 2, .shape = {INT64_MAX, 8}}, {.name = "b"}}, "'a': impossible shape"},
         {{{.name = "a", .rank = 1, .shape = {INT64_MAX / 8}}, {.name = "b", .rank = 1, .shape = {INT64_MAX / 4}}},
-         "'b': impossible shape"},
+         "'b': invalid shape"},
         {{{.name = "a\xff"}, {.name = "b"}}, "expected a name in UTF-8"},
     };
     bb_tensor_sink *w;

@@ -127,7 +127,7 @@ bb_status bb_describe_file(const char *path, const bb_import_options *given, cha
     const char *trained_length = bb_tensor_source_metadata(w.source, "trained_length");
     BB_TRY_GOTO(status, done, bb_param_table_create(&w.config, false, &table, err));
     BB_TRY_GOTO(status, done, describe_tensors(&w, &table, &latent, layers, err));
-    bb_latent_weights_tell(&latent, &w, options->on_notice, options->user);
+    bb_latent_weights_notify(&latent, &w, options->on_notice, options->user);
     root = json_pack("{s:o, s:s, s:o, s:I, s:I, s:I, s:O, s:o*, s:s*, s:o*}", "file", bb_json_path(path), "kind",
                      state                           ? "checkpoint"
                      : w.layout == &bb_layout_packed ? "packed model"

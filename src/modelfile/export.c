@@ -98,11 +98,9 @@ static bb_status export_source(bb_device *device, const char *model, const bb_ex
     BB_TRY(bb_model_source_open(model, &import, &e->source, err));
     BB_TRY(choose_chat_template(e, model, err));
     if (e->source.config.ngram_max && !format->ngrams)
-        return bb_fail(
-            err, BB_ERR_UNSUPPORTED,
-            "%s: it has n-gram embeddings (--arch plus), which only BitByte computes: format %s can't hold them; packed and "
-            "bitbyte can",
-            model, format->name);
+        return bb_fail(err, BB_ERR_UNSUPPORTED,
+                       "%s: the model has n-gram embeddings (--arch plus), which format %s cannot hold; packed and bitbyte can",
+                       model, format->name);
     if (format->masters) {
         BB_TRY(bb_param_table_create(&e->source.config, false, &e->table, err));
         BB_TRY(bb_tensor_source_check_metadata(e->source.source, err));
@@ -113,7 +111,7 @@ static bb_status export_source(bb_device *device, const char *model, const bb_ex
     }
     e->bytes_total = e->table.total * (int64_t)sizeof(float);
     BB_TRY(format->write(e, err));
-    bb_latent_weights_tell(&e->latent, &e->source, o->on_notice, o->user);
+    bb_latent_weights_notify(&e->latent, &e->source, o->on_notice, o->user);
     return BB_OK;
 }
 

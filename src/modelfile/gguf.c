@@ -421,12 +421,12 @@ static bb_status check_tokens(const bb_tensor_source *s, cursor *c, bb_error *er
         BB_TRY(take_string(c, 0, MAX_HEADER_BYTES, "tokenizer.ggml.tokens", &text, err));
         (void)snprintf(hex, sizeof hex, "<0x%02X>", b);
         bool is_byte = strcmp(text, bb_gguf_byte_token(b).text) == 0 || strcmp(text, hex) == 0;
-        bb_status status = is_byte
-                               ? BB_OK
-                               : bb_fail(err, BB_ERR_UNSUPPORTED,
-                                         "%s: tokenizer.ggml.tokens: token %d is '%.40s'; only models whose token b is byte b "
-                                         "can be read",
-                                         s->input.path, b, text);
+        bb_status status =
+            is_byte
+                ? BB_OK
+                : bb_fail(err, BB_ERR_UNSUPPORTED,
+                          "%s: tokenizer.ggml.tokens: token %d is '%.40s'; only models whose token b is byte b are supported",
+                          s->input.path, b, text);
         free(text);
         BB_TRY(status);
     }

@@ -35,10 +35,10 @@ static bb_status open_file(void *user, const char *name, bool *found, bb_input *
     } else if (!(real = realpath(path, NULL))) {
         status = bb_fail(err, BB_ERR_IO, "%s: %s", path, strerror(errno));
     } else if (!is_inside(real, f->real)) {
-        status = bb_fail(err, BB_ERR_FORMAT,
-                         "%s: expected a file in this folder, found a link to %s; copy the folder with what its links lead to "
-                         "(cp -rL)",
-                         path, real);
+        status =
+            bb_fail(err, BB_ERR_FORMAT,
+                    "%s: expected a file in this folder, found a link to %s; copy the folder with its link targets (cp -rL)",
+                    path, real);
     } else {
         *found = true;
         status = bb_input_open_file(path, out, err);

@@ -12,10 +12,10 @@
 
 bb_status bb_model_source_refuse_packed(const bb_model_source *w, bb_error *err) {
     if (!w->layout->packed) return BB_OK;
-    return bb_fail(err, BB_ERR_ARGUMENT,
-                   "%s: its weights are packed at two bits, for eval and generate; training needs the checkpoint that it was "
-                   "exported from",
-                   bb_tensor_source_path(w->source));
+    return bb_fail(
+        err, BB_ERR_ARGUMENT,
+        "%s: the weights are packed at two bits, which eval and generate can use; training needs the original checkpoint",
+        bb_tensor_source_path(w->source));
 }
 
 /* ---- values ------------------------------------------------------------------------------------------------------------ */
@@ -166,19 +166,17 @@ void bb_latent_weights_notify(const bb_latent_weights *l, const bb_model_source 
                               void (*on_notice)(void *user, const char *text), void *user) {
     char text[512];
     if (!on_notice || l->count == 0) return;
-    (void)snprintf(
-        text, sizeof text,
-        "%.200s: %d of its matrices, %s first, are not -g, 0 and g with one g; their values are taken as f32 masters, "
-        "from which training derives ternary weights",
-        bb_tensor_source_path(w->source), l->count, l->first->name);
+    (void)snprintf(text, sizeof text,
+                   "%.200s: %d of its matrices, %s first, are not -g, 0 and g with one g; their values are used as f32 "
+                   "masters, from which training derives ternary weights",
+                   bb_tensor_source_path(w->source), l->count, l->first->name);
     on_notice(user, text);
 }
 
 bb_status bb_latent_weights_refuse(const bb_model_source *w, const bb_param *p, const bb_magnitudes *m, bb_error *err) {
-    return bb_fail(
-        err, BB_ERR_UNSUPPORTED,
-        "%s: %s: expected ternary weights, -g, 0 and g with one g, found %g and, at (%lld, %lld), %g; such values can only "
-        "be masters to train from (train --init)",
-        bb_tensor_source_path(w->source), p->name, (double)m->g, (long long)(m->other / p->shape[1]),
-        (long long)(m->other % p->shape[1]), (double)m->other_value);
+    return bb_fail(err, BB_ERR_UNSUPPORTED,
+                   "%s: %s: expected ternary weights, -g, 0 and g with one g, found %g and, at (%lld, %lld), %g; such values "
+                   "can only be used as masters for training (train --init)",
+                   bb_tensor_source_path(w->source), p->name, (double)m->g, (long long)(m->other / p->shape[1]),
+                   (long long)(m->other % p->shape[1]), (double)m->other_value);
 }

@@ -11,7 +11,7 @@
 typedef struct bb_weight {
     const bb_file_tensor *parts[2];
     int part_count;
-    int interleaved_heads; /* this many heads have their rotary pairs in adjacent rows (2i, 2i+1), not D/2 apart; 0: as in SPEC */
+    int interleaved_heads; /* heads whose rotary pairs are adjacent rows (2i, 2i+1), not D/2 apart; 0: as in SPEC */
     bool packed;           /* the part holds codes, U8 (N, ceil(K/4)), with this scale: */
     float scale;
     const bb_file_tensor *row_scales; /* BF16 (N): the part is I8 (N,K) with one scale a row; NULL: it is not */

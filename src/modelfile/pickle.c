@@ -213,11 +213,10 @@ static bb_status refuse_class(const reader *r, const char *module, const char *n
         for (const char *c = part; *c && n + 1 < sizeof shown; c++) shown[n++] = *c >= ' ' && *c < 127 ? *c : '?';
     }
     shown[n] = 0;
-    return bb_fail(
-        r->err, BB_ERR_UNSUPPORTED,
-        "%s: pickle, byte %zu: refused %s: only tensors, dicts, lists, strings and numbers are read, and nothing in the "
-        "file is run; save the model's state_dict() alone, with plain values beside it",
-        r->where, r->op_at, shown);
+    return bb_fail(r->err, BB_ERR_UNSUPPORTED,
+                   "%s: pickle, byte %zu: refused %s: only tensors, dicts, lists, strings and numbers are read, and nothing in "
+                   "the file is executed; save the model's state_dict() alone, with plain values beside it",
+                   r->where, r->op_at, shown);
 }
 
 static bb_status push_class(reader *r, const char *module, const char *name) {

@@ -64,7 +64,7 @@ static bb_status put_tensor(json_t *header, const char *path, const bb_file_tens
     fits = fits && bb_file_tensor_bytes(t, &bytes) && !__builtin_add_overflow(begin, bytes, end) && *end <= INT64_MAX;
     if (!fits) return bb_fail(err, BB_ERR_ARGUMENT, "%s: tensor '%s': invalid shape", path, t->name);
     if (strcmp(t->name, BB_ST_METADATA) == 0 || json_object_get(header, t->name))
-        return bb_fail(err, BB_ERR_ARGUMENT, "%s: tensor '%s': duplicate name", path, t->name);
+        return bb_fail(err, BB_ERR_ARGUMENT, "%s: tensor '%s': the name is reserved or already in use", path, t->name);
     if (!is_utf8(t->name)) return bb_fail(err, BB_ERR_ARGUMENT, "%s: tensor '%s': expected a name in UTF-8", path, t->name);
     json_t *shape = json_array();
     for (int i = 0; i < t->rank; i++)

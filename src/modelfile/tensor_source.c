@@ -65,8 +65,7 @@ bb_status bb_tensor_source_index(bb_tensor_source *s, bb_error *err) {
     qsort(s->by_name, (size_t)s->count, sizeof *s->by_name, compare_names);
     for (int i = 1; i < s->count; i++)
         if (strcmp(s->by_name[i - 1]->name, s->by_name[i]->name) == 0)
-            return bb_fail(err, BB_ERR_FORMAT, "%s: tensor '%s': expected one of this name, found two", s->input.path,
-                           s->by_name[i]->name);
+            return bb_fail(err, BB_ERR_FORMAT, "%s: tensor '%s': duplicate name", s->input.path, s->by_name[i]->name);
     return BB_OK;
 }
 
@@ -110,10 +109,8 @@ bb_status bb_tensor_source_check_metadata(const bb_tensor_source *s, bb_error *e
 bb_status bb_tensor_source_read_range(const bb_tensor_source *s, const bb_file_tensor *t, uint64_t at, void *out, size_t size,
                                       bb_error *err) {
     if (at > t->bytes || size > t->bytes - at)
-        return bb_fail(err, BB_ERR_INTERNAL,
-                       "%s: tensor '%s': bytes %" PRIu64 " to %" PRIu64 " requested, but it has %" PRIu64 ",
-                       s->input.path,
-                       t->name, at, at + size, t->bytes);
+        return bb_fail(err, BB_ERR_INTERNAL, "%s: tensor '%s': bytes %" PRIu64 " to %" PRIu64 " requested, but it has %" PRIu64,
+                       s->input.path, t->name, at, at + size, t->bytes);
     return s->ops->read(s, t, at, out, size, err);
 }
 
