@@ -94,7 +94,7 @@ static void messages_say_what_is_wrong(void **state) {
     expect_error(at("none_*.bin"), 16, 0, 1, BB_ERR_DATA, "none_*.bin: no file matches");
     expect_error(at("absent"), 16, 0, 1, BB_ERR_DATA, "absent: no such file");
     expect_error(at("empty_dir"), 16, 0, 1, BB_ERR_DATA, "holds no shard_*.bin");
-    expect_error(at("empty_*"), 16, 0, 1, BB_ERR_DATA, "matches directories");
+    expect_error(at("empty_*"), 16, 0, 1, BB_ERR_DATA, "matches only directories");
     expect_error("", 16, 0, 1, BB_ERR_ARGUMENT, "found nothing");
     expect_error("-", 16, 0, 1, BB_ERR_ARGUMENT, "standard input");
     expect_error(at("other.bin"), 0, 0, 1, BB_ERR_ARGUMENT, "seq_len");
@@ -402,12 +402,12 @@ static void damage_while_open_is_an_error(void **state) {
     dataset = open_shards(at("worn.bin"), 16, 1, 0, 1);
     write_file("worn2.bin", 8192, 9);
     assert_int_equal(rename(at("worn2.bin"), at("worn.bin")), 0);
-    expect_read_error(dataset, BB_ERR_DATA, "worn.bin: it was removed or replaced");
+    expect_read_error(dataset, BB_ERR_DATA, "worn.bin: the file was removed or replaced");
     bb_dataset_close(dataset);
 
     dataset = open_shards(at("worn.bin"), 16, 1, 0, 1);
     assert_int_equal(unlink(at("worn.bin")), 0);
-    expect_read_error(dataset, BB_ERR_DATA, "worn.bin: it was removed or replaced");
+    expect_read_error(dataset, BB_ERR_DATA, "worn.bin: the file was removed or replaced");
     bb_dataset_close(dataset);
 }
 
@@ -441,7 +441,7 @@ static void more_files_than_are_held_open_give_the_same(void **state) {
     assert_non_null(strstr(err.message, name));
     assert_int_equal(rename(at("many/new"), at(name)), 0);
     assert_int_equal(bb_byte_source_read(&dataset->source, closed, 0, x, T, &err), BB_ERR_DATA);
-    assert_non_null(strstr(err.message, "another file has taken its place"));
+    assert_non_null(strstr(err.message, "the file was replaced"));
     bb_dataset_close(dataset);
 }
 

@@ -71,7 +71,7 @@ static void extensions_choose_files(void **state) {
     RUN(nothing, "nothing", at("tree"));
     nothing.options.exts = none;
     nothing.options.ext_count = 1;
-    pack_fails(&nothing, BB_ERR_DATA, "no file with one of the 1 extensions looked for (exts); found: ");
+    pack_fails(&nothing, BB_ERR_DATA, "no file with one of the 1 given extensions (exts); found: ");
     assert_int_equal(access(at("nothing"), F_OK), -1);
 }
 
@@ -87,7 +87,7 @@ static void files_left_out_are_counted(void **state) {
     assert_int_equal(run.result.left_out, 5);
     assert_int_equal(run.result.skipped, 0);
     assert_string_equal(run.note_text,
-                        "5 files of the folders are left out because of their extension (exts): 3 .bin, 1 without an "
+                        "5 files of the folders are skipped because of their extension (exts): 3 .bin, 1 without an "
                         "extension, 1 other\n");
     uint8_t *manifest;
     size_t size;
@@ -248,36 +248,36 @@ static void damaged_files_leave_nothing(void **state) {
     uint8_t *bytes = noise(SIZE, 2), *packed = malloc(SIZE * 2);
     assert_non_null(packed);
     size_t used = gzip_member(packed, 0, SIZE * 2, bytes, SIZE);
-    expect_damage("m.txt.gz", packed, used - 3, "gzip data ends too early");
+    expect_damage("m.txt.gz", packed, used - 3, "gzip data is truncated");
     packed[used - 6] ^= 1; /* its checksum */
     expect_damage("m.txt.gz", packed, used, "gzip data is damaged");
     packed[used - 6] ^= 1;
     memset(packed + used, '!', 8); /* something else after the end */
     expect_damage("m.txt.gz", packed, used + 8, "gzip data is damaged");
     used = zstd_frame(packed, 0, SIZE * 2, bytes, SIZE);
-    expect_damage("m.txt.zst", packed, used - 1, "zstd data ends too early");
+    expect_damage("m.txt.zst", packed, used - 1, "zstd data is truncated");
     memset(packed + used, '!', 8); /* something else after the end */
     expect_damage("m.txt.zst", packed, used + 8, "zstd data is damaged");
     used = xz_stream(packed, 0, SIZE * 2, bytes, SIZE);
-    expect_damage("m.txt.xz", packed, used - 1, "xz data ends too early");
+    expect_damage("m.txt.xz", packed, used - 1, "xz data is truncated");
     packed[used / 2] ^= 1;
     expect_damage("m.txt.xz", packed, used, "xz data is damaged");
     packed[used / 2] ^= 1;
     memset(packed + used, '!', 16);
     expect_damage("m.txt.xz", packed, used + 16, "xz data is damaged");
     used = bzip2_stream(packed, 0, SIZE * 2, bytes, SIZE);
-    expect_damage("m.txt.bz2", packed, used - 1, "bzip2 data ends too early");
+    expect_damage("m.txt.bz2", packed, used - 1, "bzip2 data is truncated");
     packed[used / 2] ^= 1;
     expect_damage("m.txt.bz2", packed, used, "bzip2 data is damaged");
     packed[used / 2] ^= 1;
     memset(packed + used, '!', 8);
     expect_damage("m.txt.bz2", packed, used + 8, "bzip2 data is damaged");
-    expect_damage("m.txt.gz", "\x1f\x8b\x08", 3, "gzip data ends too early");
+    expect_damage("m.txt.gz", "\x1f\x8b\x08", 3, "gzip data is truncated");
     expect_damage("m.json", "[{\"text\": \"one\"},\n {\"text\": two}]", 34, "line 2: malformed JSON");
     expect_damage("m.json", "{\"text\": \"\xff\"}", 13, "line 1: malformed JSON");
     /* Its first line is good, and goes with the rest of the damaged file. */
     size_t line = gzip_member(packed, 0, SIZE * 2, "{\"text\": \"good\"}\n{\"text\": \"cut\"}\n", 33);
-    expect_damage("m.jsonl.gz", packed, line - 9, "gzip data ends too early");
+    expect_damage("m.jsonl.gz", packed, line - 9, "gzip data is truncated");
     free(bytes);
     free(packed);
 }

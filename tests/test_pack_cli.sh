@@ -55,7 +55,7 @@ grep -q $'\033' err && fail "an escape sequence in a file's name reached the ter
 
 # Nothing to pack, nowhere to pack, impossible values.
 expect 1 "$bitbyte" pack absent --out_dir nothing
-complains "the inputs give no bytes"
+complains "the inputs contain no bytes"
 expect 2 "$bitbyte" pack --out_dir nothing
 expect 2 "$bitbyte" pack texts
 for wrong in "--sep_byte 256" "--sep_byte -2" "--val_frac 1" "--val_frac -1" "--shard_size_gb 0" "--shard_size_gb nan"; do
@@ -67,7 +67,7 @@ expect 1 "$bitbyte" pack texts --out_dir random.txt
 
 # An earlier pack is not overwritten unless asked.
 expect 2 "$bitbyte" pack random.txt --out_dir first
-complains "holds an earlier pack already"
+complains "already holds a pack"
 printf 'one|three|four|two' | cmp - first/shard_00000.bin || fail "the earlier pack changed"
 expect 0 "$bitbyte" pack texts/a.txt --out_dir split --overwrite
 [ "$(ls split)" = $'manifest.json\nshard_00000.bin' ] || fail "stale shards are left: $(ls split)"

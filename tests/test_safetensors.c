@@ -384,7 +384,7 @@ static void checksums_cover_every_byte(void **state) {
     assert_ok(bb_safetensors_open(path, &st, &test_error));
     assert_int_equal(truncate(path, 40), 0);
     assert_fails(bb_tensor_source_scan(st, bb_tensor_source_find(st, "w"), NULL, NULL, &test_error), BB_ERR_DATA,
-                 "it shrank while in use");
+                 "the file shrank while in use");
     bb_tensor_source_close(st);
     assert_int_equal(unlink(bad), 0);
 }
@@ -412,9 +412,9 @@ static void the_writer_refuses_wrong_tensors(void **state) {
     } cases[] = {
         {{{.name = "a"}, {.name = "a"}}, "'a': the name is reserved or already in use"},
         {{{.name = "__metadata__"}, {.name = "a"}}, "'__metadata__': the name is reserved or already in use"},
-        {{{.name = "a", .rank = 5}, {.name = "b"}}, "'a': impossible shape"},
-        {{{.name = "a", .rank = 1, .shape = {-1}}, {.name = "b"}}, "'a': impossible shape"},
-        {{{.name = "a", .rank = 2, .shape = {INT64_MAX, 8}}, {.name = "b"}}, "'a': impossible shape"},
+        {{{.name = "a", .rank = 5}, {.name = "b"}}, "'a': invalid shape"},
+        {{{.name = "a", .rank = 1, .shape = {-1}}, {.name = "b"}}, "'a': invalid shape"},
+        {{{.name = "a", .rank = 2, .shape = {INT64_MAX, 8}}, {.name = "b"}}, "'a': invalid shape"},
         {{{.name = "a", .rank = 1, .shape = {INT64_MAX / 8}}, {.name = "b", .rank = 1, .shape = {INT64_MAX / 4}}},
          "'b': invalid shape"},
         {{{.name = "a\xff"}, {.name = "b"}}, "expected a name in UTF-8"},

@@ -40,7 +40,7 @@ expect 1 "${eval[@]}" /dev/null
 complains "/dev/null: nothing to score"
 head -c 700 text.txt.gz >cut.gz
 expect 1 "${eval[@]}" cut.gz
-complains "cut.gz: gzip data ends too early"
+complains "cut.gz: gzip data is truncated"
 
 # ---- prompts
 expect 0 "${generate[@]}" --prompt_file text.txt
@@ -71,7 +71,7 @@ cp text.txt folder/a.txt
 printf x >folder/b.bin
 printf y >folder/c
 expect 0 "$bitbyte" pack folder --out_dir some
-complains "2 files of the folders are left out because of their extension (exts): 1 without an extension, 1 .bin"
+complains "2 files of the folders are skipped because of their extension (exts): 1 without an extension, 1 .bin"
 [ "$(json_value some/manifest.json left_out_count)" = 2 ] || fail "the manifest's left_out_count"
 expect 0 "$bitbyte" pack folder --exts all --out_dir every --json
 [ "$(json_value out files) $(json_value out left_out)" = "3 0" ] || fail "--exts all"
@@ -82,13 +82,13 @@ model=run/step-00000002.safetensors
 printf 'GGUF\3\0\0\0rest' >model.gguf
 for data in "$model" model.gguf; do
     expect 1 "$bitbyte" train --data "$data" --out none --steps 1 "${tiny[@]}"
-    complains "that is a model, and no text"
+    complains "this is a model, not text"
     expect 1 "${eval[@]}" "$data"
-    complains "that is a model, and no text"
+    complains "this is a model, not text"
     expect 1 "${generate[@]}" --prompt_file "$data"
-    complains "that is a model, and no text"
+    complains "this is a model, not text"
     expect 1 "$bitbyte" pack "$data" --out_dir none
-    complains "that is a model, and no text"
+    complains "this is a model, not text"
 done
 for data in text.txt.gz text.txt.xz text.txt.bz2 text.utf16; do
     expect 1 "$bitbyte" train --data "$data" --out none --steps 1 "${tiny[@]}"

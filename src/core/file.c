@@ -47,8 +47,9 @@ bb_status bb_file_read_at(int fd, const char *path, uint64_t offset, void *data,
             return bb_fail(err, BB_ERR_IO, "%s: cannot read %zu bytes at byte %llu: %s", path, size, (unsigned long long)offset,
                            strerror(errno));
         if (n == 0)
-            return bb_fail(err, BB_ERR_DATA, "%s: expected %zu more bytes at byte %llu, found its end: it shrank while in use",
-                           path, size, (unsigned long long)offset);
+            return bb_fail(err, BB_ERR_DATA,
+                           "%s: expected %zu more bytes at byte %llu, found its end: the file shrank while in use", path, size,
+                           (unsigned long long)offset);
         next += n;
         offset += (uint64_t)n;
         size -= (size_t)n;

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-/* From a directory, a glob or a file name to bytes. */
+/* Resolves a directory, a glob or a file name, and reads the bytes of the files. */
 #include "data/byte_source.h"
 
 #include <errno.h>
@@ -54,14 +54,14 @@ static bb_status open_file(bb_byte_source *source, bb_byte_file *file, struct st
     return BB_OK;
 }
 
-/* Checks that the file is the one that was opened first, and has not shrunk. */
+/* Checks that the file is the one opened first, and has not shrunk. */
 static bb_status check_unchanged(const bb_byte_file *file, const struct stat *st, bb_error *err) {
     if (st->st_dev != file->device || st->st_ino != file->inode)
-        return bb_fail(err, BB_ERR_DATA, "%s: another file has taken its place while it was in use", file->path);
+        return bb_fail(err, BB_ERR_DATA, "%s: the file was replaced while it was in use", file->path);
     if (file->named && st->st_nlink == 0)
-        return bb_fail(err, BB_ERR_DATA, "%s: it was removed or replaced while it was in use", file->path);
+        return bb_fail(err, BB_ERR_DATA, "%s: the file was removed or replaced while it was in use", file->path);
     if (st->st_size < file->size)
-        return bb_fail(err, BB_ERR_DATA, "%s: expected %lld bytes, found %lld: it shrank while it was in use", file->path,
+        return bb_fail(err, BB_ERR_DATA, "%s: expected %lld bytes, found %lld: the file shrank while it was in use", file->path,
                        (long long)file->size, (long long)st->st_size);
     return BB_OK;
 }
@@ -177,7 +177,7 @@ static bb_status add_regular_file(bb_byte_source *out, bb_byte_file *file, bb_er
     return status;
 }
 
-/* Neither a regular file nor a kind that opening refuses. */
+/* Returns whether it is neither a regular file nor a kind that is refused on opening. */
 static bool is_pipe(const char *path) {
     struct stat st;
     return strcmp(path, "-") == 0 || (stat(path, &st) == 0 && !S_ISREG(st.st_mode) && !S_ISDIR(st.st_mode));
@@ -230,7 +230,7 @@ static bb_status open_matches(const char *data, const char *pattern, bb_byte_sou
         if (stat(matches.gl_pathv[i], &st) == 0 && S_ISDIR(st.st_mode)) continue;
         BB_TRY_GOTO(status, done, add_file(matches.gl_pathv[i], out, err));
     }
-    if (out->count == 0) status = bb_fail(err, BB_ERR_DATA, "%s: matches directories, no file", data);
+    if (out->count == 0) status = bb_fail(err, BB_ERR_DATA, "%s: matches only directories", data);
 done:
     globfree(&matches);
     return status;
@@ -259,7 +259,7 @@ static bb_status open_any(const char *data, bb_byte_source *out, bb_error *err) 
         bool there = stat(data, &st) == 0;
         if (there && S_ISDIR(st.st_mode)) return open_directory(data, out, err);
         if (!there && errno != ENOENT && errno != ENOTDIR)
-            return bb_fail(err, BB_ERR_IO, "%s: cannot be looked up: %s", data, strerror(errno));
+            return bb_fail(err, BB_ERR_IO, "%s: cannot look it up: %s", data, strerror(errno));
         if (!there && !strpbrk(data, "*?[")) return bb_fail(err, BB_ERR_DATA, "%s: no such file or directory", data);
         if (!there) {
             BB_TRY(open_matches(data, data, out, err));

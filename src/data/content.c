@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
-/* Recognizes what a file holds. Text must never be taken for anything else, so short or printable signatures are checked
- * further. */
+/* Recognizes the content of a file. Text must never be mistaken for another format, so short or printable signatures are
+ * verified further. */
 #include "data/content.h"
 
 #include <string.h>
@@ -38,7 +38,7 @@ static bool is_bzip2(const uint8_t *head, size_t size) {
            (memcmp(head + 4, "1AY&SY", 6) == 0 || memcmp(head + 4, "\x17\x72\x45\x38\x50\x90", 6) == 0);
 }
 
-/* The header's length in 8 bytes, at most 100 MB, and a JSON object. */
+/* An 8-byte header length of at most 100 MB, followed by a JSON object. */
 static bool is_safetensors(const uint8_t *head, size_t size) {
     return size >= 10 && memcmp(head + 4, "\0\0\0\0", 4) == 0 && head[3] < 8 && head[8] == '{' &&
            (head[9] == '"' || head[9] == '}' || head[9] == ' ');
@@ -52,10 +52,10 @@ static bool is_gguf(const uint8_t *head, size_t size) {
 
 static bool is_tar(const uint8_t *head, size_t size) { return size >= 265 && memcmp(head + 257, "ustar", 5) == 0; }
 
-/* Two bytes say little, but other data that begins with them is soon invalid UTF-16. */
+/* Two bytes prove little, but other data that begins with them soon turns out to be invalid UTF-16. */
 static bool is_utf16(const uint8_t *head, size_t size, bool little) {
     if (size < 2 || head[0] != (little ? 0xff : 0xfe) || head[1] != (little ? 0xfe : 0xff)) return false;
-    bool high = false; /* the previous unit is the first half of a surrogate pair */
+    bool high = false; /* the previous unit was a high surrogate */
     for (size_t i = 2; i + 1 < size; i += 2) {
         unsigned unit = little ? head[i] | (unsigned)head[i + 1] << 8 : head[i + 1] | (unsigned)head[i] << 8;
         bool low = unit >= 0xdc00 && unit < 0xe000;
@@ -70,9 +70,8 @@ bb_content bb_content_recognize(const uint8_t *head, size_t size) {
         if (size >= marks[i].size && memcmp(head, marks[i].bytes, marks[i].size) == 0) return marks[i].content;
     if (is_skippable_zstd_frame(head, size)) return (bb_content){BB_CONTENT_ZSTD, "zstd data", NULL};
     if (is_bzip2(head, size)) return (bb_content){BB_CONTENT_BZIP2, "bzip2 data", NULL};
-    if (is_safetensors(head, size))
-        return (bb_content){BB_CONTENT_REFUSED, "a safetensors file", "that is a model, and no text"};
-    if (is_gguf(head, size)) return (bb_content){BB_CONTENT_REFUSED, "a GGUF file", "that is a model, and no text"};
+    if (is_safetensors(head, size)) return (bb_content){BB_CONTENT_REFUSED, "a safetensors file", "this is a model, not text"};
+    if (is_gguf(head, size)) return (bb_content){BB_CONTENT_REFUSED, "a GGUF file", "this is a model, not text"};
     if (is_tar(head, size)) return (bb_content){BB_CONTENT_REFUSED, "a tar archive", "unpack it first"};
     if (is_utf16(head, size, true)) return (bb_content){BB_CONTENT_UTF16_LE, "UTF-16 text", NULL};
     if (is_utf16(head, size, false)) return (bb_content){BB_CONTENT_UTF16_BE, "UTF-16 text", NULL};

@@ -14,7 +14,7 @@
 
 #include "core/rng.h"
 
-/* Places at which a window fits. */
+/* Returns the number of offsets at which a window fits. */
 static uint64_t windows_of(const bb_byte_file *file, int seq_len) {
     return file->size > seq_len ? (uint64_t)(file->size - seq_len) : 0;
 }
@@ -30,11 +30,11 @@ static bb_status no_usable_file(const bb_dataset *dataset, int seq_len, bb_error
     for (int i = 1; i < dataset->source.count; i++)
         if (dataset->source.files[i].size > longest->size) longest = &dataset->source.files[i];
     if (dataset->source.count == 1)
-        return bb_fail(err, BB_ERR_DATA, "%s: %" PRId64 " bytes, expected at least %" PRId64 " (seq_len %d and one more)",
+        return bb_fail(err, BB_ERR_DATA, "%s: %" PRId64 " bytes, expected at least %" PRId64 " (seq_len %d plus one)",
                        longest->path, longest->size, (int64_t)seq_len + 1, seq_len);
     return bb_fail(err, BB_ERR_DATA,
                    "%s: none of its %d files has the %" PRId64
-                   " bytes of a window (seq_len %d and one more); the longest, %s, has %" PRId64,
+                   " bytes of a window (seq_len %d plus one); the longest, %s, has %" PRId64,
                    dataset->name, dataset->source.count, (int64_t)seq_len + 1, seq_len, longest->path, longest->size);
 }
 
@@ -54,21 +54,21 @@ bb_status bb_dataset_set_seq_len(bb_dataset *dataset, int seq_len, bb_error *err
             if (!first_skipped) first_skipped = file;
         }
     }
-    if (info.shards == 0) return no_usable_file(dataset, seq_len, err); /* nothing has changed yet */
+    if (info.shards == 0) return no_usable_file(dataset, seq_len, err); /* the dataset has not been changed yet */
     uint8_t *window = realloc(dataset->window, (size_t)seq_len + 1);
     if (!window) return bb_fail(err, BB_ERR_MEMORY, "%s: no memory for a window of %d bytes", dataset->name, seq_len);
     dataset->window = window;
     if (first_skipped) {
         snprintf(dataset->warning, sizeof dataset->warning,
                  "%" PRId64 " of %d shards hold fewer than the %" PRId64
-                 " bytes of a window and are passed over; the first is %s (%" PRId64 " bytes)",
+                 " bytes of a window and are skipped; the first is %s (%" PRId64 " bytes)",
                  info.skipped_shards, source->count, (int64_t)seq_len + 1, first_skipped->path, first_skipped->size);
         info.warning = dataset->warning;
     }
     dataset->info = info;
     dataset->seq_len = seq_len;
     dataset->offsets = count_offsets(source, seq_len);
-    bb_dataset_set_sampling(dataset, dataset->sampling); /* discards the epoch, which is for the old length */
+    bb_dataset_set_sampling(dataset, dataset->sampling); /* discards the cached epoch of the old length */
     return BB_OK;
 }
 
@@ -155,7 +155,7 @@ static void enter_epoch(bb_dataset *dataset, uint64_t epoch, uint64_t first_samp
     dataset->epoch_key = bb_rng_u64(dataset->seed, BB_STREAM_EPOCH_WINDOWS, epoch);
 }
 
-/* The index of sample n within its epoch. If all files are short, an epoch may be empty. */
+/* Returns the index of sample n within its epoch. An epoch may be empty if all files are short. */
 static uint64_t find_epoch(bb_dataset *dataset, uint64_t n) {
     uint64_t cycle_first = n / dataset->offsets * dataset->offsets;
     if (dataset->epoch_samples == 0 || n < dataset->epoch_first || dataset->epoch_first < cycle_first)

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-/* Windows over files, found by number. Datasets of shards and of a stream differ only in how they find files. */
+/* Numbered windows over files. Datasets of shards and of a stream differ only in how they find files. */
 #ifndef BB_DATA_DATASET_H
 #define BB_DATA_DATASET_H
 
@@ -7,18 +7,19 @@
 
 struct bb_dataset {
     bb_byte_source source;
-    char *name;              /* as the caller gave it, for messages */
-    uint64_t *first_windows; /* (source.count + 1): windows before file i, in this epoch; the last is their total. With
-                                replacement: every offset at which a window fits */
-    uint8_t *window;         /* (seq_len + 1) bytes of the window being read */
+    char *name; /* as the caller gave it, for messages */
+    /* (source.count + 1): number of windows before file i in this epoch; the last entry is the total. Sampling with replacement
+     * counts every offset at which a window fits. */
+    uint64_t *first_windows;
+    uint8_t *window; /* (seq_len + 1) bytes of the window being read */
     int seq_len, rank, world_size;
-    uint64_t seed, position; /* position: samples that all ranks have seen */
+    uint64_t seed, position; /* position: samples consumed by all ranks together */
     bb_sampling sampling;
-    uint64_t offsets; /* places at which a window fits, over all files: the samples of seq_len epochs */
+    uint64_t offsets; /* offsets at which a window fits, over all files: the number of samples of seq_len epochs */
     /* The epoch of first_windows and epoch_key. A cache, not state. epoch_samples 0: no epoch. */
     uint64_t epoch, epoch_first, epoch_samples, epoch_offset, epoch_key; /* epoch_first: number of its first sample */
     bb_dataset_info info;
-    char warning[512]; /* info.warning points here if there is one */
+    char warning[512]; /* text of info.warning */
 };
 
 typedef struct bb_dataset_options {
@@ -26,12 +27,12 @@ typedef struct bb_dataset_options {
     uint64_t seed;
 } bb_dataset_options;
 
-/* Takes ownership of the source, also on failure. */
+/* Takes ownership of the source, even on failure. */
 bb_status bb_dataset_create(bb_byte_source *source, const char *name, const bb_dataset_options *options, bb_dataset **out,
                             bb_error *err);
 /* The default is BB_SAMPLING_EPOCHS. */
 void bb_dataset_set_sampling(bb_dataset *dataset, bb_sampling sampling);
-/* Where sample n begins; seq_len + 1 bytes are there. */
+/* Returns where sample n begins; seq_len + 1 bytes follow. */
 typedef struct bb_window {
     int file;
     int64_t offset;

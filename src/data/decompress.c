@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-/* Decompression by zlib, libzstd, liblzma and libbz2 behind one function. */
+/* Decompresses with zlib, libzstd, liblzma and libbz2 behind one function. */
 #include "data/decompress.h"
 
 #include <limits.h>
@@ -14,7 +14,7 @@ static bb_status damaged(const bb_decompressor *d, const char *reason, bb_error 
 
 static unsigned int_size(size_t size) { return size < UINT_MAX ? (unsigned)size : UINT_MAX; }
 
-/* Whether no further member begins here. Some tools and tapes pad with zeros, which gzip allows. */
+/* Returns whether no further member begins here. Some tools and tapes pad with zeros, which gzip allows. */
 static bool skip_padding(bb_decompressor *d, bb_decompress_step *s) {
     while (d->started && s->in_size > 0 && *s->in == 0) {
         s->in++;
@@ -61,7 +61,7 @@ static bb_status unzstd(bb_decompressor *d, bb_decompress_step *s, bb_error *err
     return BB_OK;
 }
 
-/* liblzma continues from stream to stream. Told of the end, it reports whether the last one is complete. */
+/* liblzma continues from stream to stream. At the end of the input it reports whether the last stream is complete. */
 static bb_status run_xz(bb_decompressor *d, bb_decompress_step *s, lzma_action action, bb_error *err) {
     d->xz.next_in = s->in;
     d->xz.avail_in = s->in_size;
@@ -82,8 +82,8 @@ static bb_status run_xz(bb_decompressor *d, bb_decompress_step *s, lzma_action a
     case LZMA_BUF_ERROR: return BB_OK; /* no progress without more input or output space */
     case LZMA_MEM_ERROR: return no_memory(d, err);
     case LZMA_UNSUPPORTED_CHECK:
-    case LZMA_OPTIONS_ERROR: return damaged(d, "it needs what this liblzma does not have", err);
-    default: return damaged(d, "it is not what was written", err);
+    case LZMA_OPTIONS_ERROR: return damaged(d, "it needs a feature that this liblzma lacks", err);
+    default: return damaged(d, "the checksum does not match", err);
     }
 }
 
@@ -111,7 +111,7 @@ static bb_status bunzip2(bb_decompressor *d, bb_decompress_step *s, bb_error *er
     }
     if (rc == BZ_OK || rc == BZ_STREAM_END) return BB_OK;
     if (rc == BZ_MEM_ERROR) return no_memory(d, err);
-    return damaged(d, rc == BZ_DATA_ERROR_MAGIC ? "something else follows" : "it is not what was written", err);
+    return damaged(d, rc == BZ_DATA_ERROR_MAGIC ? "unexpected data follows" : "the checksum does not match", err);
 }
 
 bb_status bb_decompress_open(bb_content content, bb_decompressor *out, bb_error *err) {
@@ -124,7 +124,7 @@ bb_status bb_decompress_open(bb_content content, bb_decompressor *out, bb_error 
         opened = out->zstd && !ZSTD_isError(ZSTD_initDStream(out->zstd));
         break;
     case BB_CONTENT_XZ: opened = lzma_stream_decoder(&out->xz, UINT64_MAX, LZMA_CONCATENATED) == LZMA_OK; break;
-    case BB_CONTENT_BZIP2: break; /* opened again for each stream */
+    case BB_CONTENT_BZIP2: break; /* reopened for each stream */
     default: return bb_fail(err, BB_ERR_INTERNAL, "%s is not compressed", content.name);
     }
     if (opened) return BB_OK;
@@ -149,7 +149,7 @@ bb_status bb_decompress_end(bb_decompressor *d, bb_error *err) {
     uint8_t nothing;
     bb_decompress_step step = {.in = &nothing, .out = &nothing}; /* sizes 0 */
     if (d->content.kind == BB_CONTENT_XZ) BB_TRY(run_xz(d, &step, LZMA_FINISH, err));
-    return d->inside ? bb_fail(err, BB_ERR_FORMAT, "%s ends too early", d->content.name) : BB_OK;
+    return d->inside ? bb_fail(err, BB_ERR_FORMAT, "%s is truncated", d->content.name) : BB_OK;
 }
 
 void bb_decompress_close(bb_decompressor *d) {

@@ -18,10 +18,10 @@ typedef struct bb_decompressor {
     ZSTD_DStream *zstd;
     bool inside;  /* in the middle of a member or a frame */
     bool started; /* at least one has begun */
-    bool full;    /* the last step filled its output; there may be more without further input */
+    bool full;    /* the last step filled its output; more may be available without further input */
 } bb_decompressor;
 
-/* Input and output of a step, which advances them. */
+/* Input and output of a step, which advances the pointers. */
 typedef struct bb_decompress_step {
     const uint8_t *in;
     size_t in_size;
@@ -30,9 +30,9 @@ typedef struct bb_decompress_step {
 } bb_decompress_step;
 
 bb_status bb_decompress_open(bb_content content, bb_decompressor *out, bb_error *err);
-/* May produce no output before the end. Messages do not name the place. */
+/* May produce no output before the end of the input. Messages do not name the file or the offset. */
 bb_status bb_decompress(bb_decompressor *d, bb_decompress_step *step, bb_error *err);
-/* Call when the input ends: fails if it is incomplete. */
+/* Must be called at the end of the input; fails if it is incomplete. */
 bb_status bb_decompress_end(bb_decompressor *d, bb_error *err);
 void bb_decompress_close(bb_decompressor *d);
 

@@ -11,8 +11,8 @@
 
 enum {
     BLOCK_BYTES = 1 << 16,
-    BLOCKS_IN_ALL = 1024,      /* read in a time that nobody notices at the start */
-    MANIFEST_LIMIT = 16 << 20, /* parsing a longer one takes too long */
+    BLOCKS_IN_ALL = 1024,      /* read in an unnoticeable time at startup */
+    MANIFEST_LIMIT = 16 << 20, /* parsing a longer one would take too long */
     DIFFERENCES_SHOWN = 3
 };
 
@@ -39,7 +39,7 @@ static bb_status hash_sample(bb_byte_source *source, int number, int64_t blocks,
     return BB_OK;
 }
 
-/* The entries of all shards in the manifest beside `path`, by name. Empty if there is no manifest that can be read. */
+/* Reads the entries of all shards in the manifest beside `path`, by name; empty if there is no readable manifest. */
 static bb_status read_manifest(const char *path, json_t **by_name, bb_error *err) {
     const char *const lists[] = {"shards", "val_shards"};
     char *directory = strndup(path, (size_t)(base_name(path) - path)), *manifest_path = NULL;
@@ -72,7 +72,7 @@ static json_t *describe_file(const bb_byte_file *file, XXH64_hash_t sample, cons
     snprintf(hash, sizeof hash, "%016llx", (unsigned long long)sample);
     const json_t *packed = json_object_get(manifest, name);
     json_t *whole = json_object_get(packed, "xxh3");
-    /* If the size differs, the file has changed since: the manifest describes the earlier one. */
+    /* A different size means that the file has changed since the manifest was written. */
     if (!json_is_string(whole) || json_integer_value(json_object_get(packed, "bytes")) != file->size) whole = NULL;
     return json_pack("{s:o,s:I,s:s,s:O*}", "name", bb_json_path(name), "bytes", (json_int_t)file->size, "sample_xxh3", hash,
                      "xxh3", whole);
@@ -159,7 +159,7 @@ static void describe_differences(const json_t *before, const json_t *now, differ
         const char *name = text_of(entry, "name");
         const json_t *other = json_object_get(index_now, name);
         if (!other)
-            add(d, "%s is gone", name);
+            add(d, "%s is missing", name);
         else if (bytes_of(other) != bytes_of(entry))
             add(d, "%s has %lld bytes, had %lld", name, (long long)bytes_of(other), (long long)bytes_of(entry));
         else if (!same_content(entry, other))
@@ -169,7 +169,7 @@ static void describe_differences(const json_t *before, const json_t *now, differ
         const char *name = text_of(entry, "name");
         if (!json_object_get(index_before, name)) add(d, "%s is new (%lld bytes)", name, (long long)bytes_of(entry));
     }
-    if (d->count == 0) add(d, "the files come in another order");
+    if (d->count == 0) add(d, "the files are in a different order");
     if (d->count > DIFFERENCES_SHOWN && d->used < d->size)
         snprintf(d->text + d->used, d->size - d->used, ", and %lld more", (long long)(d->count - DIFFERENCES_SHOWN));
     json_decref(index_before);

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-/* Three layers: the descriptor, decompression, and the text's encoding. */
+/* Three layers: the descriptor, the decompression, and the text encoding. */
 #include "data/input_stream.h"
 
 #include <errno.h>
@@ -19,19 +19,20 @@ static bb_status stopped(bb_error *err) { return bb_fail(err, BB_ERR_INTERRUPTED
 
 /* ---- The descriptor --------------------------------------------------------------------------------------------------- */
 
-/* A pipe may stay silent for long, and a signal may not interrupt read(). So poll with a timeout, and check for a stop. */
+/* A pipe may stay silent for a long time, and a signal may not interrupt read(). So it polls with a timeout and checks for a
+ * stop request. */
 static bb_status wait_for_input(const bb_input_stream *s, bb_error *err) {
     struct pollfd wait = {.fd = s->fd, .events = POLLIN};
     for (;;) {
         if (must_stop(s)) return stopped(err);
         int rc = poll(&wait, 1, 100);
-        if (rc > 0) return BB_OK; /* an error shows when reading it */
+        if (rc > 0) return BB_OK; /* read() reports errors */
         if (rc < 0 && errno != EINTR && errno != EAGAIN)
             return bb_fail(err, BB_ERR_IO, "cannot wait for it: %s", strerror(errno));
     }
 }
 
-/* Reads until `wanted` bytes are buffered, or the file ends. The buffer has room for them. */
+/* Reads until `wanted` bytes are buffered or the file ends. The buffer must be large enough. */
 static bb_status fill(bb_input_stream *s, size_t wanted, bb_error *err) {
     if (s->input_used == s->input_size) {
         s->offset += (int64_t)s->input_size;
@@ -46,13 +47,13 @@ static bb_status fill(bb_input_stream *s, size_t wanted, bb_error *err) {
         s->input_size += (size_t)n;
         int64_t found = s->offset + (int64_t)s->input_size;
         if (s->ended && found < s->file_bytes)
-            return bb_fail(err, BB_ERR_IO, "expected %" PRId64 " bytes, found %" PRId64 ": it shrank while it was read",
+            return bb_fail(err, BB_ERR_IO, "expected %" PRId64 " bytes, found %" PRId64 ": the file shrank while it was read",
                            s->file_bytes, found);
     }
     return BB_OK;
 }
 
-/* The N of /dev/fd/N or an equivalent name, or -1. */
+/* Returns the N of /dev/fd/N or an equivalent name, or -1. */
 static int named_descriptor(const char *path) {
     static const char *const folders[] = {"/dev/fd/", "/proc/self/fd/"};
     if (strcmp(path, "/dev/stdin") == 0) return STDIN_FILENO;
@@ -65,7 +66,7 @@ static int named_descriptor(const char *path) {
 
 static int open_path(const bb_input_stream *s, const char *path) {
     int fd;
-    do fd = open(path, O_RDONLY | O_CLOEXEC); /* waits for the writer of a pipe */
+    do fd = open(path, O_RDONLY | O_CLOEXEC); /* blocks until a pipe has a writer */
     while (fd < 0 && errno == EINTR && !must_stop(s));
     /* A socket cannot be opened by its name. Some programs pass one as standard input. */
     if (fd < 0 && errno == ENXIO && named_descriptor(path) >= 0) fd = fcntl(named_descriptor(path), F_DUPFD_CLOEXEC, 3);
@@ -98,12 +99,12 @@ static bb_status decompress(bb_input_stream *s, uint8_t *buffer, size_t capacity
     return status;
 }
 
-/* The next decompressed bytes: at least one, or 0 at the end. */
+/* Reads the next decompressed bytes: at least one, or 0 at the end. */
 static bb_status read_bytes(bb_input_stream *s, uint8_t *buffer, size_t capacity, size_t *size, bb_error *err) {
     for (*size = 0; *size == 0;) {
         if (s->input_used == s->input_size && !s->decompressor.full) {
             BB_TRY(fill(s, 1, err));
-            if (s->input_used == s->input_size) /* the end */
+            if (s->input_used == s->input_size) /* end of the file */
                 return is_compressed(s) ? bb_decompress_end(&s->decompressor, err) : BB_OK;
         }
         if (is_compressed(s)) {
@@ -113,7 +114,7 @@ static bb_status read_bytes(bb_input_stream *s, uint8_t *buffer, size_t capacity
             memcpy(buffer, s->input + s->input_used, *size);
             s->input_used += *size;
         }
-        if (must_stop(s)) return stopped(err); /* also if there is no output for long */
+        if (must_stop(s)) return stopped(err); /* check here, too: there may be no output for a long time */
     }
     return BB_OK;
 }
@@ -162,7 +163,7 @@ static unsigned utf16_unit(const bb_input_stream *s, size_t at) {
     return s->text.kind == BB_CONTENT_UTF16_LE ? p[0] | (unsigned)p[1] << 8 : p[1] | (unsigned)p[0] << 8;
 }
 
-/* Converts the bytes there are, as far as buffer has room. Half a surrogate pair becomes U+FFFD, once it is certain that the
+/* Converts the available bytes, as far as the buffer has room. A lone surrogate becomes U+FFFD once it is certain that its
  * other half does not follow. */
 static size_t convert(bb_input_stream *s, bool at_end, uint8_t *buffer, size_t capacity) {
     size_t size = 0;
@@ -185,7 +186,7 @@ static size_t convert(bb_input_stream *s, bool at_end, uint8_t *buffer, size_t c
     return size;
 }
 
-/* capacity: at least 4. */
+/* capacity must be at least 4. */
 static bb_status convert_more(bb_input_stream *s, uint8_t *buffer, size_t capacity, size_t *size, bb_error *err) {
     bool at_end = false;
     for (;;) {
@@ -233,7 +234,7 @@ void bb_input_stream_close(bb_input_stream *s) {
 static bb_status read_all(bb_input_stream *s, char **text, size_t *size, bb_error *err) {
     size_t capacity = 0, n = 1;
     for (*size = 0; n > 0; *size += n) {
-        if (capacity - *size < 2) { /* one is kept for the NUL */
+        if (capacity - *size < 2) { /* one byte is reserved for the NUL */
             size_t larger = capacity ? capacity * 2 : 1 << 16;
             char *moved = larger > capacity ? realloc(*text, larger) : NULL;
             if (!moved) return bb_fail(err, BB_ERR_MEMORY, "no memory for %zu bytes", larger);

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
-/* Packing: files in, one stream of documents, shards out. Memory holds a piece of one file, a line or a JSON file, and the list
- * of files, but not the data. A file gets its final name when it is complete on disk, and manifest.json comes last. */
+/* Packing: files in, one stream of documents, shards out. Memory holds only a piece of one file, a line or a JSON file, and the
+ * list of files. A file gets its final name when it is complete on disk, and manifest.json is written last. */
 #include <inttypes.h>
 #include <math.h>
 #include <stdlib.h>
@@ -21,11 +21,11 @@ enum {
     PIECE_BYTES = 1 << 18,
     MALFORMED_LINES_REPORTED = 20 /* per file; more are only counted */
 };
-#define RECORD_LIMIT_BYTES ((size_t)1 << 30) /* of a .json file or a line, which is in memory as text and as parsed */
+#define RECORD_LIMIT_BYTES ((size_t)1 << 30) /* limit of a .json file or a line, which is in memory both as text and parsed */
 
 typedef struct packer {
     bb_pack_job *job;
-    bb_pack_input *input; /* being packed */
+    bb_pack_input *input; /* the input being packed */
     bb_pack_writer shards, val_shards;
     bb_pack_mark mark; /* the start of `input` in the output */
     uint8_t *record;   /* (record_capacity) */
@@ -70,8 +70,8 @@ static bb_status emit_document(void *user, const void *text, size_t size, bb_err
     return bb_pack_tick(p->job, err);
 }
 
-/* Undoes all that was packed of the current input. */
-static bb_status forget_input(packer *p, bb_error *err) {
+/* Discards everything packed of the current input. */
+static bb_status discard_input(packer *p, bb_error *err) {
     p->job->result->documents -= p->input->documents;
     p->input->documents = p->input->bytes = 0;
     p->input->skipped = true;
@@ -82,7 +82,7 @@ static bb_status forget_input(packer *p, bb_error *err) {
 
 /* ---- One input -------------------------------------------------------------------------------------------------------- */
 
-/* A failure to read concerns one input, a failure to write the whole pack. */
+/* A read error affects one input, a write error the whole pack. */
 typedef struct outcome {
     bb_status status;
     bool fatal;
@@ -124,7 +124,7 @@ static outcome pack_raw(packer *p, bb_input_stream *stream, bb_error *err) {
     }
 }
 
-/* Malformed JSON is the input's fault; any other failure is one of writing, or out of memory. */
+/* Malformed JSON is the input's fault; any other failure is a write error or a lack of memory. */
 static outcome extract(bb_pack_extractor *x, uint8_t *text, size_t size, bool one_value, int64_t line, bb_error *err) {
     bb_status status = bb_pack_extract(x, (char *)text, size, one_value, line, err);
     return status == BB_ERR_FORMAT ? from_reading(status) : from_writing(status);
@@ -135,7 +135,7 @@ static bb_pack_extractor new_extractor(packer *p) {
     return (bb_pack_extractor){.keys = o->json_keys, .key_count = o->json_key_count, .emit = emit_document, .user = p};
 }
 
-/* One report for all records of a file without text: either the keys are wrong, or a few records are odd. */
+/* Reports all records of a file without text at once: either the keys are wrong, or a few records are unusual. */
 static bb_status report_empty_records(packer *p, const bb_pack_extractor *x, int64_t line, bb_error *err) {
     const bb_pack_options *o = p->job->options;
     if (x->empty_records == 0) return BB_OK;
@@ -185,7 +185,7 @@ static bb_status take_line(packer *p, line_state *s, uint8_t *text, size_t size,
     return BB_OK;
 }
 
-/* Packs the complete lines of record[0..used). *taken: their bytes. record[0..searched) contains no line feed. */
+/* Packs the complete lines of record[0..used). *taken: their size in bytes. record[0..searched) contains no line feed. */
 static bb_status take_lines(packer *p, line_state *s, size_t used, size_t searched, size_t *taken, bb_error *err) {
     *taken = 0;
     for (const uint8_t *end; (end = memchr(p->record + searched, '\n', used - searched)); searched = *taken) {
@@ -231,7 +231,7 @@ static bb_status pack_input(packer *p, bb_error *err) {
     if (done.fatal) return done.status;
     if (done.status != BB_OK) {
         BB_TRY(bb_pack_skip_input(p->job, p->input->path, 1, done.status, err));
-        return forget_input(p, err);
+        return discard_input(p, err);
     }
     p->job->result->files++;
     return BB_OK;
@@ -256,7 +256,7 @@ static bb_status check_options(const bb_pack_options *o, bb_error *err) {
     if (o->sep_byte < -1 || o->sep_byte > 255)
         return bb_fail(err, BB_ERR_ARGUMENT, "sep_byte: expected 0 to 255, or -1 for none, found %d", o->sep_byte);
     if (o->input_format >= BB_INPUT_JSON_LINES && o->json_key_count == 0)
-        return bb_fail(err, BB_ERR_ARGUMENT, "json_keys: expected where records have their text, found no key");
+        return bb_fail(err, BB_ERR_ARGUMENT, "json_keys: expected the keys of the records' text, found none");
     if (!(o->val_frac >= 0 && o->val_frac < 1))
         return bb_fail(err, BB_ERR_ARGUMENT, "val_frac: expected 0 <= val_frac < 1, found %g", o->val_frac);
     return BB_OK;
@@ -265,14 +265,15 @@ static bb_status check_options(const bb_pack_options *o, bb_error *err) {
 static bb_status no_bytes(const bb_pack_job *job, bb_error *err) {
     const char *input = job->options->inputs[0];
     if (job->skips_kept > 0)
-        return bb_fail(err, BB_ERR_DATA, "the inputs give no bytes: %" PRId64 " skipped, the first %s: %s",
+        return bb_fail(err, BB_ERR_DATA, "the inputs contain no bytes: %" PRId64 " skipped, the first %s: %s",
                        job->result->skipped, job->skips[0].path, job->skips[0].reason);
     char left_out[512];
     bb_pack_left_out_text(job, left_out, sizeof left_out);
     if (job->files_total == 0)
-        return bb_fail(err, BB_ERR_DATA, "%s: no file with one of the %d extensions looked for (exts); found: %s", input,
-                       job->options->ext_count, left_out[0] ? left_out : "no file at all");
-    return bb_fail(err, BB_ERR_DATA, "the inputs give no bytes: %" PRId64 " files, all of them empty (the first input is %s)",
+        return bb_fail(err, BB_ERR_DATA, "%s: no file with one of the %d given extensions (exts); found: %s", input,
+                       job->options->ext_count, left_out[0] ? left_out : "no files");
+    return bb_fail(err, BB_ERR_DATA,
+                   "the inputs contain no bytes: %" PRId64 " files, all of them empty (the first input is %s)",
                    job->files_total, input);
 }
 
@@ -314,7 +315,7 @@ static bb_status publish(packer *p, const bb_pack_inputs *inputs, const bb_pack_
     bb_pack_report_progress(p->job);
 done:
     bb_file_writer_abort(&manifest);
-    if (status != BB_OK && changing) (void)bb_pack_dir_clear(dir, NULL); /* half a pack is worse than none */
+    if (status != BB_OK && changing) (void)bb_pack_dir_clear(dir, NULL); /* a partial pack is worse than none */
     return status;
 }
 
@@ -326,7 +327,7 @@ static void free_job(bb_pack_job *job) {
     free(job);
 }
 
-/* The files of the earlier pack are removed before the inputs are read, so they must not be inputs. */
+/* The files of a previous pack are removed before the inputs are read, so they must not be inputs. */
 static bb_status check_inputs_survive(const bb_pack_options *o, bb_error *err) {
     struct stat out, parent;
     if (!o->overwrite || stat(o->out_dir, &out) != 0) return BB_OK;
@@ -348,7 +349,7 @@ bb_status bb_pack(const bb_pack_options *given, bb_pack_result *result, bb_error
     BB_REQUIRE("options", given);
     BB_OPTIONS_READ(bb_pack_options, options, given);
     bb_status status = BB_OK;
-    bb_error own_err; /* needed for reasons of skipping even if the caller passes no err */
+    bb_error own_err; /* reasons for skipping need it, even if the caller passes no err */
     bb_pack_result own_result;
     packer p = {0};
     bb_pack_inputs inputs = {0};

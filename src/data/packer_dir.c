@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-/* The output directory: its lock, and the files of an earlier pack. */
+/* The output directory: its lock, and the files of a previous pack. */
 #include "data/packer_dir.h"
 
 #include <ctype.h>
@@ -14,7 +14,7 @@
 
 #include "core/file.h"
 
-/* The rest of a shard's name after its number, or NULL. */
+/* Returns the rest of a shard's name after its number, or NULL. */
 static const char *after_shard_number(const char *name, const char *prefix) {
     size_t length = strlen(prefix);
     if (strncmp(name, prefix, length) != 0) return NULL;
@@ -50,7 +50,8 @@ static bb_status remove_file(const char *dir, const char *name, bb_error *err) {
     return status;
 }
 
-/* Calls visit for every name of this kind, until one fails. Lists names first: removing while reading may miss some. */
+/* Calls visit for every name of this kind until one fails. Lists the names first, because removing files while reading a
+ * directory may skip some. */
 static bb_status each_name(const char *dir, bb_pack_name kind,
                            bb_status (*visit)(const char *dir, const char *name, bb_error *err), bb_error *err) {
     struct dirent **entries = NULL;
@@ -66,18 +67,18 @@ static bb_status each_name(const char *dir, bb_pack_name kind,
 }
 
 static bb_status refuse_whole(const char *dir, const char *name, bb_error *err) {
-    return bb_fail(err, BB_ERR_ARGUMENT, "%s: holds an earlier pack already (%s); choose another directory, or overwrite it",
-                   dir, name);
+    return bb_fail(err, BB_ERR_ARGUMENT, "%s: already holds a pack (%s); choose another directory, or overwrite it", dir, name);
 }
 
 static bb_status open_locked(bb_pack_dir *dir, bool overwrite, bb_error *err) {
     dir->lock = open(dir->path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     if (dir->lock < 0) return fail_dir(dir->path, "open", err);
-    /* Some network file systems cannot lock directories. Continue: the lock only guards against a second pack meanwhile. */
+    /* Some network file systems cannot lock directories. Then it continues: the lock only guards against a second pack at the
+     * same time. */
     if (flock(dir->lock, LOCK_EX | LOCK_NB) != 0 && errno == EWOULDBLOCK)
         return bb_fail(err, BB_ERR_IO, "%s: another pack is writing there", dir->path);
     if (!overwrite) BB_TRY(each_name(dir->path, BB_PACK_NAME_WHOLE, refuse_whole, err));
-    return each_name(dir->path, BB_PACK_NAME_PARTIAL, remove_file, err); /* no other pack runs, so these are left over */
+    return each_name(dir->path, BB_PACK_NAME_PARTIAL, remove_file, err); /* no other pack is running, so these are left over */
 }
 
 bb_status bb_pack_dir_open(const char *path, bool overwrite, bb_pack_dir *out, bb_error *err) {

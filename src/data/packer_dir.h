@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-/* The output directory of a pack: its lock, and the files of an earlier pack. */
+/* The output directory of a pack: its lock, and the files of a previous pack. */
 #ifndef BB_DATA_PACKER_DIR_H
 #define BB_DATA_PACKER_DIR_H
 
@@ -21,10 +21,10 @@ typedef struct bb_pack_dir {
     bool created; /* by this pack, which removes it on failure */
 } bb_pack_dir;
 
-/* Creates the directory if necessary and locks it. An earlier pack in it is an error unless overwrite. Removes incomplete
- * files of a pack that was killed. */
+/* Creates the directory if necessary and locks it. Fails if it holds a previous pack, unless overwrite. Removes incomplete
+ * files left by a pack that was killed. */
 bb_status bb_pack_dir_open(const char *path, bool overwrite, bb_pack_dir *out, bb_error *err);
-/* Removes all files of an earlier pack, the manifest first. */
+/* Removes all files of a previous pack, the manifest first. */
 bb_status bb_pack_dir_clear(const bb_pack_dir *dir, bb_error *err);
 void bb_pack_dir_close(bb_pack_dir *dir, bool keep);
 

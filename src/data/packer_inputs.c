@@ -38,7 +38,7 @@ static file_id id_of(const struct stat *st) { return (file_id){st->st_dev, st->s
 
 static bb_status no_memory(bb_error *err) { return bb_fail(err, BB_ERR_MEMORY, "no memory for the list of input files"); }
 
-/* *is_new: whether the file has not been found before, by this or another path. */
+/* *is_new: the file has not been found before, by this or another path. */
 static bb_status remember(walk *w, const struct stat *st, bool *is_new, bb_error *err) {
     file_id *id = malloc(sizeof *id);
     if (!id) return no_memory(err);
@@ -56,7 +56,7 @@ static const char *base_name(const char *path) {
     return slash ? slash + 1 : path;
 }
 
-/* The last extension of name[0..length), or NULL; *ext_length without the dot. */
+/* Returns the last extension of name[0..length), or NULL; *ext_length excludes the dot. */
 static const char *extension(const char *name, size_t length, size_t *ext_length) {
     size_t dot = length;
     while (dot > 0 && name[dot - 1] != '.') dot--;
@@ -76,7 +76,7 @@ static bool is_compression_ext(const char *ext, size_t length) {
     return false;
 }
 
-/* The extension that says what a file holds: of a.txt.gz, txt. */
+/* Returns the extension that tells the content: for a.txt.gz, txt. */
 static const char *content_extension(const char *path, size_t *ext_length) {
     const char *name = base_name(path);
     const char *ext = extension(name, strlen(name), ext_length);
@@ -116,7 +116,8 @@ static bool is_wanted(const bb_pack_options *options, const char *path) {
 
 /* ---- What is left out ------------------------------------------------------------------------------------------------- */
 
-/* Counts by extension in lower case. Long ones, which are rather parts of names, and those past the limit are "other". */
+/* Counts by lower-case extension. Long ones, which are more likely parts of names, and those beyond the limit count as
+ * "other". */
 static void leave_out(bb_pack_job *job, const char *path) {
     char name[sizeof job->left_out[0].ext] = "other";
     size_t length = 0;
@@ -161,7 +162,7 @@ static void report_left_out(bb_pack_job *job) {
     if (job->result->left_out == 0 || !o->on_note) return;
     char files[512], note[768];
     bb_pack_left_out_text(job, files, sizeof files);
-    snprintf(note, sizeof note, "%" PRId64 " files of the folders are left out because of their extension (exts): %s",
+    snprintf(note, sizeof note, "%" PRId64 " files of the folders are skipped because of their extension (exts): %s",
              job->result->left_out, files);
     o->on_note(o->user, note);
 }
@@ -190,7 +191,7 @@ static bb_status skip_errno(walk *w, const char *path, const char *what, bb_erro
     return bb_pack_skip_input(w->job, path, 1, BB_ERR_IO, err);
 }
 
-/* Sorted, so that the same one of two paths to a folder is used on every machine. */
+/* Sorted, so that every machine uses the same one of two paths to a folder. */
 static int compare_entries(const struct dirent **a, const struct dirent **b) { return strcmp((*a)->d_name, (*b)->d_name); }
 
 static int not_hidden(const struct dirent *entry) { return entry->d_name[0] != '.'; }
@@ -211,7 +212,7 @@ static bb_status visit(walk *w, const char *path, bool inside_out_dir, bb_error 
     return copy ? add(w, copy, err) : no_memory(err);
 }
 
-/* The output folder is skipped below an input. If it is an input itself, only the files of packs are. */
+/* The output folder is skipped if it lies below an input. If it is an input itself, only the files of packs are skipped. */
 static bb_status walk_folder(walk *w, const char *path, const struct stat *folder, bool is_input, bb_error *err) {
     file_id id = id_of(folder);
     bool is_out_dir = compare_ids(&id, &w->out_dir) == 0, is_new = false;
@@ -240,7 +241,7 @@ static int compare_inputs(const void *a, const void *b) {
     return strcmp(x->path, y->path);
 }
 
-/* Sorts the entries from `first` on, and removes files that are in the list already. */
+/* Sorts the entries from `first` on, and removes files that are already in the list. */
 static bb_status close_folder(walk *w, int64_t first, bb_error *err) {
     bb_pack_inputs *list = w->out;
     if (list->count > first) qsort(list->items + first, (size_t)(list->count - first), sizeof *list->items, compare_inputs);
@@ -248,7 +249,7 @@ static bb_status close_folder(walk *w, int64_t first, bb_error *err) {
     bb_status status = BB_OK;
     for (; i < list->count; i++) {
         struct stat st;
-        bool is_new = true; /* a file that has disappeared is reported when it is opened */
+        bool is_new = true; /* a file that has disappeared is reported on opening */
         if (stat(list->items[i].path, &st) == 0) BB_TRY_GOTO(status, done, remember(w, &st, &is_new, err));
         if (is_new) {
             list->items[kept++] = list->items[i];

@@ -65,14 +65,14 @@ static size_t digits(const char *text, size_t size) {
     return n;
 }
 
-/* Length of the JSON number, NaN or Infinity that begins here; 0: none. */
+/* Returns the length of the JSON number, NaN or Infinity that begins here, or 0. */
 static size_t number_length(const char *text, size_t size) {
     static const char *const words[] = {"NaN", "Infinity", "-Infinity"};
     for (size_t i = 0; i < sizeof words / sizeof *words; i++)
         if (size >= strlen(words[i]) && memcmp(text, words[i], strlen(words[i])) == 0) return strlen(words[i]);
     size_t at = size > 0 && text[0] == '-', whole = digits(text + at, size - at);
     if (whole == 0) return 0;
-    at += text[at] == '0' ? 1 : whole; /* 01 is not a number */
+    at += text[at] == '0' ? 1 : whole; /* 01 is not a valid number */
     if (at + 1 < size && text[at] == '.' && digits(text + at + 1, size - at - 1) > 0)
         at += 1 + digits(text + at + 1, size - at - 1);
     if (at < size && (text[at] == 'e' || text[at] == 'E')) {
@@ -83,7 +83,7 @@ static size_t number_length(const char *text, size_t size) {
     return at;
 }
 
-/* The UTF-16 unit of \uXXXX, or -1. */
+/* Returns the UTF-16 unit of \uXXXX, or -1. */
 static long escaped_unit(const char *text, size_t size) {
     char hex[5] = {0}, *end;
     if (size < 6 || text[0] != '\\' || text[1] != 'u') return -1;
@@ -92,7 +92,7 @@ static long escaped_unit(const char *text, size_t size) {
     return strtol(hex, &end, 16);
 }
 
-/* Length of the escape at text. A lone half of a surrogate pair is overwritten by U+FFFD. */
+/* Returns the length of the escape at text, and overwrites a lone surrogate with U+FFFD. */
 static size_t repair_escape(char *text, size_t size) {
     long unit = escaped_unit(text, size);
     if (unit < 0) return size < 2 ? size : 2;
@@ -104,7 +104,8 @@ static size_t repair_escape(char *text, size_t size) {
     return 6;
 }
 
-/* Numbers are never text, so each is replaced by 0, padded to its length. Other errors remain errors, at the same place. */
+/* Makes text strict JSON. Numbers are never text, so each is replaced by 0, padded to its length. Other errors remain, at the
+ * same position. */
 static void make_strict(char *text, size_t size) {
     bool in_string = false;
     for (size_t at = 0; at < size;) {
@@ -123,10 +124,10 @@ static void make_strict(char *text, size_t size) {
 }
 
 bb_status bb_pack_extract(bb_pack_extractor *x, char *text, size_t size, bool one_value, int64_t line, bb_error *err) {
-    /* Only the text of a record matters. Integers of any length are accepted: as reals they do not overflow. */
+    /* Only the text of a record matters. Integers of any length are accepted: read as reals, they do not overflow. */
     size_t flags = JSON_DECODE_ANY | JSON_ALLOW_NUL | JSON_DECODE_INT_AS_REAL | (one_value ? 0 : JSON_DISABLE_EOF_CHECK);
     size_t at = size >= 3 && memcmp(text, "\xef\xbb\xbf", 3) == 0 ? 3 : 0; /* a byte order mark */
-    bool strict = false;                                                   /* the rest of text has been made strict JSON */
+    bool strict = false;                                                   /* the rest of the text has been made strict JSON */
     for (at = skip_space(text, size, at); at < size; at = skip_space(text, size, at)) {
         json_error_t where;
         json_t *value = json_loadb(text + at, size - at, flags, &where);

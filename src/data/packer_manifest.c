@@ -71,7 +71,7 @@ static bb_status write_member(bb_file_writer *file, const char *key, json_t *val
     return status;
 }
 
-/* One line for each, written at once: there may be millions. */
+/* Writes one input a line, without building a JSON tree: there may be millions. */
 static bb_status write_inputs(bb_file_writer *file, const bb_pack_inputs *inputs, bb_error *err) {
     const char *before = "\"inputs\": [\n  ";
     for (int64_t i = 0; i < inputs->count; i++) {

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-/* The stream of packed bytes, cut into shards. Until they are published, they have names that no reader looks for. */
+/* The stream of packed bytes, cut into shards. Until they are published, shards have names that no reader looks for. */
 #include "data/packer_shards.h"
 
 #include <errno.h>
@@ -12,7 +12,7 @@
 
 #include "core/file.h"
 
-enum { BUFFER_BYTES = 1 << 20, MAX_SHARDS = 100000 }; /* five digits, so that names sort as numbers */
+enum { BUFFER_BYTES = 1 << 20, MAX_SHARDS = 100000 }; /* five digits, so that names sort numerically */
 
 void bb_pack_shard_name(char *name, size_t size, const char *prefix, int index) {
     snprintf(name, size, "%s_%05d.bin", prefix, index);
@@ -142,7 +142,7 @@ void bb_pack_mark_close(bb_pack_mark *mark) {
     *mark = (bb_pack_mark){0};
 }
 
-/* Removes shards `count` and later. Nothing may be open or buffered. */
+/* Removes shards from `count` on. Nothing may be open or buffered. */
 static void drop_shards(bb_pack_writer *w, int count) {
     if (w->fd >= 0) close(w->fd);
     w->fd = -1;
@@ -176,7 +176,7 @@ bb_status bb_pack_writer_rewind(bb_pack_writer *w, const bb_pack_mark *mark, bb_
 
 /* ---- Splitting -------------------------------------------------------------------------------------------------------- */
 
-/* Copies fd, from its current offset to its end, to `to`; if that is NULL, only updates the hash. */
+/* Copies fd, from its current offset to its end, to `to`; if `to` is NULL, only updates the hash. */
 static bb_status read_on(bb_pack_writer *from, int index, int fd, bb_pack_writer *to, bb_pack_job *job, bb_error *err) {
     for (;;) {
         ssize_t n = read(fd, from->buffer, BUFFER_BYTES);
@@ -191,7 +191,7 @@ static bb_status read_on(bb_pack_writer *from, int index, int fd, bb_pack_writer
     }
 }
 
-/* Moves the bytes of shard `index` after the first `keep`. A shard that is moved as a whole is left to drop_shards. */
+/* Moves the bytes of shard `index` after the first `keep`. A shard that is moved completely is removed later by drop_shards. */
 static bb_status move_end_of_shard(bb_pack_writer *from, int index, int64_t keep, bb_pack_writer *to, bb_pack_job *job,
                                    bb_error *err) {
     bb_status status = BB_OK;
@@ -216,8 +216,8 @@ done:
     return status;
 }
 
-/* The length of the stream is known only when everything has been read, so the bytes of `to` are first written to `from`. The
- * alternative, to decompress and parse everything twice, costs more unless nearly all of it goes to `to`. Each shard is emptied
+/* The length of the stream is known only after everything has been read, so the bytes of `to` are first written to `from`. The
+ * alternative, decompressing and parsing everything twice, costs more unless nearly all bytes go to `to`. Each shard is emptied
  * as it is moved, so the disk never holds more than one shard twice. */
 bb_status bb_pack_writer_move_tail(bb_pack_writer *from, int64_t bytes, bb_pack_writer *to, bb_pack_job *job, bb_error *err) {
     int64_t kept = from->total - bytes;

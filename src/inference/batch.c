@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
-/* bb_batch_*: a queue of requests in front of the decode loop. A request waits, then is active until it ends; its context, with text
- * and cache, is kept for a while after that, for prompts that begin with the same text. */
+/* bb_batch_*: a queue of requests before the decode loop. A request waits, then is active until it ends; its context (text and
+ * cache) is kept for some time, for prompts that begin with the same text. */
 #include <stdlib.h>
 #include <string.h>
 
@@ -14,7 +14,7 @@ typedef struct text {
     bb_batch_request request;
     bb_generate_options options;
     uint8_t *prompt;
-    bb_bytes *stops; /* with their bytes behind them, in the memory of the prompt */
+    bb_bytes *stops; /* pointers and bytes, in the allocation of the prompt */
     int64_t capacity;
     bb_context context;
     bb_draft draft;
@@ -31,16 +31,16 @@ struct bb_batch {
     bb_pass pass;
     text *first, **last; /* the queue */
     int waiting;
-    text **active; /* (max_sequences), in the order in which they came */
+    text **active; /* (max_sequences), in order of arrival */
     int active_count;
     bb_decode **decodes; /* (max_sequences) */
-    bb_context *kept;    /* (keep), the longest unused first */
+    bb_context *kept;    /* (keep), least recently used first */
     int kept_count;
     size_t cache_bytes; /* of active and kept contexts */
     int64_t next_id;
 };
 
-enum { CAPACITY_UNIT = 64 }; /* caches of few sizes can be used again */
+enum { CAPACITY_UNIT = 64 }; /* rounded, so that caches can be reused */
 
 BB_OPTIONS_DEFAULTS(bb_batch_options, .max_sequences = 16, .keep = 8);
 BB_OPTIONS_DEFAULTS(bb_batch_request);
@@ -125,7 +125,7 @@ static bb_status copy_request(text *t, const bb_batch_request *r, bb_error *err)
     return BB_OK;
 }
 
-/* What the decoder will check as well, but the caller should hear at once. */
+/* Checks in advance what the decoder checks, too, so that the caller gets the error immediately. */
 static bb_status check_request(const bb_batch_request *r, int64_t window, bb_error *err) {
     const bb_generate_options *o = r->options;
     bb_sampler sampler = bb_sampler_from(o);
@@ -148,8 +148,8 @@ static bb_status check_request(const bb_batch_request *r, int64_t window, bb_err
     return BB_OK;
 }
 
-/* Positions that a text can need, no more than its window: memory for long windows is seldom all used. */
-static int64_t capacity_of(const bb_batch_request *r, int64_t window) {
+/* Returns the positions that a text may need, at most its window: a long window is seldom fully used. */
+static int64_t window_capacity(const bb_batch_request *r, int64_t window) {
     int64_t size = bb_max((int64_t)r->prompt.size, 1), new_bytes = r->options->max_new_bytes;
     return new_bytes >= window || size >= window - new_bytes ? window
                                                              : bb_min(bb_round_up(size + new_bytes, CAPACITY_UNIT), window);
@@ -163,7 +163,7 @@ bb_status bb_batch_add(bb_batch *b, const bb_batch_request *given, int64_t *id, 
     r_read.options = o;
     int64_t window = o->context_length ? o->context_length : b->model->trained_length;
     BB_TRY(check_request(r, window, err));
-    int64_t capacity = capacity_of(r, window);
+    int64_t capacity = window_capacity(r, window);
     size_t bytes = bb_kv_cache_bytes(b->model->device, &b->model->config, capacity, o->kv_cache);
     if (b->options.cache_bytes && bytes > b->options.cache_bytes)
         return bb_fail(err, BB_ERR_MEMORY, "a context of %lld bytes needs a KV cache of %.1f MB; the limit is %.1f MB",
@@ -214,7 +214,7 @@ static void drop_kept(bb_batch *b, int i) {
     memmove(b->kept + i, b->kept + i + 1, (size_t)(--b->kept_count - i) * sizeof *b->kept);
 }
 
-/* The context of a text that has ended: kept, unless its window has slid, so that it begins with no prompt. */
+/* Keeps the context of a finished text, unless its window has slid, because then no prompt begins with it. */
 static void keep(bb_batch *b, text *t) {
     bb_context *c = &t->context;
     if (!c->model) return;
@@ -238,7 +238,7 @@ static void end_text(bb_batch *b, text *t) {
         text_free(t);
         return;
     }
-    good &= !d->refused; /* what was held back is shown last */
+    good &= !d->refused; /* the bytes held back are shown last */
     for (size_t i = 0; t->embedding && i < (size_t)b->model->config.d_model; i++)
         t->embedding[i] = (float)(t->hidden_sum[i] / (double)bb_max((int64_t)t->request.prompt.size, 1));
     tell_end(t, !good ? BB_FINISH_CALLER : d->m.stop >= 0 ? BB_FINISH_STOP : BB_FINISH_LENGTH, NULL);
@@ -246,7 +246,7 @@ static void end_text(bb_batch *b, text *t) {
     text_free(t);
 }
 
-/* Ends the active texts that are over or cancelled. A callback may add and cancel, but not change what is active. */
+/* Ends the active texts that are over or cancelled. A callback may add and cancel requests, but not change which are active. */
 static void end_texts(bb_batch *b) {
     int left = 0;
     for (int i = 0; i < b->active_count; i++) {
@@ -283,7 +283,7 @@ static void drop_cancelled(bb_batch *b) {
 
 /* ---- joining -------------------------------------------------------------------------------------------------------------- */
 
-/* A kept context of this size that would have to go anyway; -1: none. */
+/* Returns a kept context of this size that would have to be freed anyway, or -1. */
 static int reusable(const bb_batch *b, const text *t) {
     for (int i = 0; i < b->kept_count && b->kept_count == b->options.keep; i++)
         if (b->kept[i].cache.kv.capacity == t->capacity && b->kept[i].cache.kv.type == t->options.kv_cache) return i;
@@ -356,32 +356,32 @@ static void admit(bb_batch *b) {
 
 /* ---- shared beginnings ---------------------------------------------------------------------------------------------------- */
 
-enum { MIN_SHARED = 16 }; /* fewer bytes are not worth a copy */
+enum { MIN_SHARED = 16 }; /* copying fewer bytes is not worthwhile */
 
-/* Where a copy may end. A row's bits do not depend on the rows that are read with it (ops.h) if the inputs of linear layers are
- * quantized; else only at the ends of pieces is all as if the text had been read alone. */
+/* Returns the unit of positions at which a copy may end. If the inputs of linear layers are quantized, the bits of a row do not
+ * depend on the rows read with it (ops.h); otherwise the results match a separate read only at the ends of pieces. */
 static int64_t share_unit(const bb_batch *b) { return b->model->config.act_quant ? 1 : BB_CONTEXT_PIECE; }
 
-/* Bytes that two texts have in common from their beginning, of which the reader has at least one left to read. */
-static int64_t common(const bb_context *reader, const bb_context *source, int64_t unit) {
+/* Returns the length of the common prefix of two texts; the reader keeps at least one byte to read. */
+static int64_t common_prefix(const bb_context *reader, const bb_context *source, int64_t unit) {
     int64_t n = bb_min(reader->end - 1, source->end), i = 0;
     if (source->first > 0 || source->base > 0 || source->cache.kv.type != reader->cache.kv.type) return 0;
     while (i < n && reader->text[i] == source->text[i]) i++;
     return i - i % unit;
 }
 
-/* Copies what another text has read of a prompt, or waits for one that is reading it. */
+/* Copies the part of a prompt that another text has read, or waits for one that is reading it. */
 static void share(bb_batch *b, int index) {
     text *t = b->active[index];
     bb_context *c = &t->context;
     t->decode.waits = false;
     if (!t->decode.reads_prompt || t->request.embed || t->request.prompt_logprobs) return;
-    if (c->first > 0 || c->base > 0 || bb_context_free(c) < 0) return; /* its window does not begin with the text */
+    if (c->first > 0 || c->base > 0 || bb_context_free(c) < 0) return; /* its window no longer begins with the text */
     const bb_context *best = NULL;
     int64_t unit = share_unit(b), most = c->cache.length + MIN_SHARED - 1;
     for (int i = 0; i < b->kept_count + index; i++) {
         const bb_context *source = i < b->kept_count ? &b->kept[i] : &b->active[i - b->kept_count]->context;
-        int64_t shared = common(c, source, unit), read = bb_min(shared, source->cache.length / unit * unit);
+        int64_t shared = common_prefix(c, source, unit), read = bb_min(shared, source->cache.length / unit * unit);
         if (read > most) {
             best = source;
             most = read;

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-/* Timings of decoding and of reading a prompt with random weights, against the peaks of the same minute. */
+/* Times decoding and reading a prompt with random weights, compared with the machine's peaks measured at the same time. */
 #include <fcntl.h>
 #include <jansson.h>
 #include <stdio.h>
@@ -33,7 +33,7 @@ static uint8_t text_at(int64_t i) { return (uint8_t)(' ' + bb_rng_below(1, BB_ST
 
 /* ---- a model of random weights ------------------------------------------------------------------------------------------ */
 
-/* n bytes of codes: of each two random bits 3 becomes 1. */
+/* Draws n bytes of codes; of each two random bits, 3 becomes 1. */
 static void draw_codes(uint8_t *codes, size_t n, uint64_t stream) {
     for (size_t i = 0; i < n; i += 16) {
         uint32_t words[4];
@@ -70,7 +70,7 @@ static bb_status fill(bb_model *m, bb_error *err) {
     return status;
 }
 
-/* The same model once more, from a file that is not in memory. */
+/* Loads the same model again, from a file that is not in the page cache. */
 static bb_status load_cold(bb_device *dev, const bb_config *config, bb_model **model, double *seconds, bb_error *err) {
     const char *folder = getenv("TMPDIR");
     char path[512];
@@ -95,7 +95,7 @@ static bb_status load_cold(bb_device *dev, const bb_config *config, bb_model **m
     return status;
 }
 
-/* Fills positions of the cache, up to `length`, with random rows. */
+/* Fills the cache with random rows up to position `length`. */
 static bb_status fill_cache(bb_model *m, bb_kv_cache *cache, int64_t length, bb_error *err) {
     bb_device *dev = m->device;
     int64_t D = m->config.d_model / m->config.n_head, width = m->config.n_kv_head * D;
@@ -127,7 +127,7 @@ typedef struct bench {
     bb_model *model;
     bb_kv_cache cache;
     bb_peaks peaks;
-    double weight_bytes; /* read for each byte: packed weights and the head */
+    double weight_bytes; /* bytes read for each byte decoded: packed weights and the head */
     double *times;       /* (repeats) */
     float *logits;       /* (V) */
 } bench;
@@ -153,7 +153,7 @@ static bb_status measure_decode(bench *b, json_t *root, bb_error *err) {
     BB_TRY(fill_cache(b->model, &b->cache, positions[POSITIONS - 1], err));
     for (int i = 0; i < POSITIONS; i++) {
         char line[96];
-        for (int r = -1; r < b->options->repeats; r++) { /* the first is not counted */
+        for (int r = -1; r < b->options->repeats; r++) { /* the first one is not counted */
             double start = bb_clock_seconds();
             BB_TRY(decode(b, positions[i], err));
             if (r >= 0) b->times[r] = (bb_clock_seconds() - start) / TOKENS;
@@ -186,7 +186,7 @@ static bb_status measure_prefill(bench *b, json_t *root, bb_error *err) {
     return BB_OK;
 }
 
-/* One byte of each of n sequences, TOKENS times from empty caches. */
+/* Decodes one byte of each of n sequences, TOKENS times, from empty caches. */
 static bb_status decode_together(bench *b, bb_kv_cache *caches, float *logits, int64_t n, bb_error *err) {
     uint8_t bytes[SEQUENCES];
     bb_cached_rows parts[SEQUENCES];
@@ -205,7 +205,7 @@ static bb_status decode_together(bench *b, bb_kv_cache *caches, float *logits, i
     return BB_OK;
 }
 
-/* Many sequences beside one and beside a prompt, by turns; ratios are medians of the turns'. */
+/* Times many sequences, one sequence and a prompt in alternation; ratios are medians over the repetitions. */
 static bb_status measure_batch(bench *b, json_t *root, bb_error *err) {
     enum { TURNS = 3 };
     const int repeats = b->options->repeats * TURNS;
@@ -222,7 +222,7 @@ static bb_status measure_batch(bench *b, json_t *root, bb_error *err) {
     for (int i = 0; i < PROMPT; i++) prompt[i] = text_at(i);
     for (int i = 0; i < SEQUENCES; i++)
         BB_TRY_GOTO(status, done, bb_kv_cache_open(b->model, TOKENS, b->options->kv_cache, &caches[i], err));
-    for (int r = -1; r < repeats; r++) { /* the first is not counted */
+    for (int r = -1; r < repeats; r++) { /* the first one is not counted */
         double times[4] = {bb_clock_seconds()};
         BB_TRY_GOTO(status, done, decode_together(b, caches, logits, 1, err));
         times[1] = bb_clock_seconds();
@@ -266,7 +266,7 @@ bb_status bb_bench_decode(bb_device *device, const bb_decode_bench_options *give
     if (o->repeats < 1 || o->repeats > MAX_REPEATS)
         return bb_fail(err, BB_ERR_ARGUMENT, "repeats %d: expected 1 to %d", o->repeats, MAX_REPEATS);
     if (o->kv_cache != BB_KV_INT6 && o->kv_cache != BB_KV_INT8 && o->kv_cache != BB_KV_F32)
-        return bb_fail(err, BB_ERR_ARGUMENT, "kv_cache %d is not known", (int)o->kv_cache);
+        return bb_fail(err, BB_ERR_ARGUMENT, "kv_cache %d is unknown", (int)o->kv_cache);
     bb_status status;
     b.times = malloc((size_t)o->repeats * sizeof *b.times);
     b.logits = malloc((size_t)config.vocab_size * sizeof *b.logits);
@@ -275,7 +275,7 @@ bb_status bb_bench_decode(bb_device *device, const bb_decode_bench_options *give
         goto done;
     }
     tell(&b, "measuring the peaks");
-    device->ops->measure_peaks(device, &b.peaks); /* before the model is there: it takes memory of its own */
+    device->ops->measure_peaks(device, &b.peaks); /* before the model is loaded: it allocates memory of its own */
     tell(&b, "drawing, writing and loading the model");
     BB_TRY_GOTO(status, done, load_cold(device, &config, &b.model, &load_seconds, err));
     BB_TRY_GOTO(status, done, bb_kv_cache_open(b.model, CAPACITY, o->kv_cache, &b.cache, err));
@@ -294,7 +294,7 @@ bb_status bb_bench_decode(bb_device *device, const bb_decode_bench_options *give
                         json_pack("{s:f, s:f, s:f, s:f}", "weights_mb", (needed - (double)b.cache.bytes) * 1e-6, "kv_cache_mb",
                                   (double)b.cache.bytes * 1e-6, "resident_mb", resident * 1e-6, "resident_over_both",
                                   resident / needed));
-    BB_TRY_GOTO(status, done, measure_batch(&b, root, err)); /* last: its caches would count as resident */
+    BB_TRY_GOTO(status, done, measure_batch(&b, root, err)); /* last, because its caches would count as resident memory */
     *json = json_dumps(root, JSON_INDENT(2) | JSON_REAL_PRECISION(6));
     if (!*json) status = bb_fail(err, BB_ERR_MEMORY, "out of memory");
 done:

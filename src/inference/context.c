@@ -45,7 +45,7 @@ void bb_context_append(bb_context *c, const uint8_t *bytes, int64_t n) {
         int64_t skipped = n > c->memory ? n - c->memory : 0, keep = c->memory - (n - skipped);
         if (keep > held) keep = held;
         memmove(c->text, c->text + held - keep, (size_t)keep);
-        if (skipped) { /* bytes that would be dropped at once are never copied */
+        if (skipped) { /* bytes that would be dropped immediately are never copied */
             c->end += skipped;
             bytes += skipped;
             n -= skipped;
@@ -60,7 +60,7 @@ void bb_context_append(bb_context *c, const uint8_t *bytes, int64_t n) {
 void bb_context_cut(bb_context *c, int64_t end) {
     c->end = end;
     if (c->mark.text && c->mark.end > end) drop_mark(c);
-    if (c->first >= end) { /* the whole window is gone: read the text before it again */
+    if (c->first >= end) { /* nothing of the window is left: read the text before it again */
         c->first = end - bb_min(end - c->base, c->cache.kv.capacity - c->cache.kv.capacity / 4);
         c->cache.length = 0;
     }
@@ -85,7 +85,7 @@ int64_t bb_context_follow(bb_context *c, const bb_context *other, int64_t same, 
     return other->end;
 }
 
-/* Unread bytes do not fit the window: starts a new one with the newest bytes, read from position 0. */
+/* The unread bytes do not fit the window: starts a new window with the newest bytes, read from position 0. */
 static void slide(bb_context *c) {
     int64_t capacity = c->cache.kv.capacity, unread = c->end - (c->first + c->cache.length);
     int64_t max = capacity > 1 ? capacity - capacity / 4 : 1, keep = bb_min(capacity / 2 + unread, max);
@@ -99,7 +99,7 @@ static int64_t unread_of(const bb_context *c) { return c->end - (c->first + c->c
 void bb_context_begin(bb_context *c, int rows) {
     if (bb_context_free(c) < 0) slide(c);
     if (unread_of(c) == 0 && c->logits_at != c->end && c->end > c->first)
-        c->cache.length--; /* after a cut: the last byte again */
+        c->cache.length--; /* after a cut: read the last byte again */
     c->to_read = unread_of(c);
     c->rows = rows;
 }
@@ -170,7 +170,7 @@ void bb_context_return(bb_context *c) {
     c->cache.length = same ? m->cached : 0;
     if (same || m->end == m->first) return;
     c->logits_at = -1;
-    m->restarts = c->restarts; /* the window is read again and is then this one */
+    m->restarts = c->restarts; /* the window is read again and then matches the mark */
 }
 
 void bb_context_clear(bb_context *c) {

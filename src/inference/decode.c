@@ -25,7 +25,7 @@ bb_status bb_decode_check(const bb_generate_options *o, const bb_sampler *sample
     return BB_OK;
 }
 
-/* The last byte enters the repetition window, the oldest leaves it. */
+/* Adds the last byte to the repetition window and removes the oldest. */
 static void count_seen(bb_decode *d) {
     const bb_context *c = d->context;
     int64_t left = c->end - 1 - d->options->repetition_window;
@@ -39,7 +39,7 @@ static void count_all_seen(bb_decode *d) {
     for (int64_t p = from > c->base ? from : c->base; p < c->end; p++) d->seen[*bb_context_at(c, p)]++;
 }
 
-/* Bytes that begin a stop text are held back, so that many records are needed at most. */
+/* Bytes that may begin a stop text are held back, which bounds the number of records. */
 static bb_status open_records(bb_decode *d, bb_error *err) {
     size_t longest = 0;
     for (int i = 0; i < d->stop.count; i++)
@@ -69,7 +69,7 @@ bb_status bb_decode_open(bb_context *c, bb_draft *draft, const bb_generate_optio
     }
     d->reported = c->base;
     d->prompt_end = c->end;
-    /* without a prompt there is nothing to predict from: start after a newline */
+    /* an empty text has nothing to predict from: start after a newline */
     if (c->end == 0) bb_context_append(c, (const uint8_t *)"\n", 1);
     count_all_seen(d);
     if (d->draft) bb_draft_reset(d->draft, c);
@@ -80,7 +80,7 @@ bb_status bb_decode_open(bb_context *c, bb_draft *draft, const bb_generate_optio
 
 /* ---- reporting ----------------------------------------------------------------------------------------------------------- */
 
-/* The likeliest bytes, likeliest first; ties go to the lowest byte. */
+/* Finds the likeliest bytes, in descending order; ties go to the lowest byte. */
 static void find_top(bb_candidate *out, int count, const float *logits, int vocab, bb_normalizer n) {
     int found = 0;
     for (int id = 0; id < vocab; id++) {
@@ -114,7 +114,7 @@ static void show(bb_decode *d, int64_t end) {
     d->over |= d->refused;
 }
 
-/* Bytes of the prompt that the rows of a piece predict. first: position of the first row. */
+/* Reports the bytes of the prompt that the rows of a piece predict. first: position of the first row. */
 static void report_prompt(bb_decode *d, const float *logits, int64_t first, int64_t rows) {
     int vocab = d->context->model->config.vocab_size, top = top_of(d, vocab);
     bb_candidate *tops = d->tops ? d->tops + d->record_count * d->hooks.top : NULL;
@@ -136,8 +136,8 @@ static void report_prompt(bb_decode *d, const float *logits, int64_t first, int6
 
 /* ---- drawing -------------------------------------------------------------------------------------------------------------- */
 
-/* A drawn byte was appended to the text. */
-static void take(bb_decode *d) {
+/* Handles a drawn byte that was appended to the text. */
+static void on_drawn_byte(bb_decode *d) {
     bb_context *c = d->context;
     int64_t end = c->end;
     d->drawn++;
@@ -175,8 +175,8 @@ static uint8_t draw(bb_decode *d, float *logits) {
     return byte;
 }
 
-/* Draws what follows byte `at` - 1, from the logits of the last rows read. The text and the cache already hold the guesses from
- * `at` on: those that are drawn stay, and the text ends with the first one that differs or lies beyond them. */
+/* Draws the bytes from position `at` on, from the logits of the last rows read. The text and the cache already hold the drafts
+ * from `at` on: drafts that match a draw stay, and the text ends with the first draw that differs or goes beyond them. */
 static void draw_rows(bb_decode *d) {
     bb_context *c = d->context;
     int vocab = c->model->config.vocab_size;
@@ -190,13 +190,13 @@ static void draw_rows(bb_decode *d) {
         right = row < d->guesses && byte == guessed[row];
         accepted += right;
         bb_context_append(c, &byte, 1);
-        take(d);
+        on_drawn_byte(d);
     }
     c->cache.length = d->at + accepted - c->first;
     d->m.accepted += accepted;
 }
 
-/* The context has been read. seconds: this text's share of the pass; negative: unknown. */
+/* Draws after the context has been read. seconds: this text's share of the pass; negative: unknown. */
 static void draw_next(bb_decode *d, double seconds) {
     d->reading = false;
     if (d->reads_prompt) {
@@ -230,7 +230,7 @@ void bb_decode_close(bb_decode *d, bool good) {
 
 /* ---- passes --------------------------------------------------------------------------------------------------------------- */
 
-/* Drafts what may follow, and begins to read it. rows: at most so many in the pass. */
+/* Drafts bytes and begins to read them. rows: maximum number of rows in the pass. */
 static bb_status begin_pass(bb_decode *d, int rows, bb_error *err) {
     bb_context *c = d->context;
     uint8_t guess[BB_DRAFT_MAX];
@@ -265,7 +265,7 @@ bb_status bb_pass_open(bb_model *model, int count, bb_pass *p, bb_error *err) {
     bb_status status = BB_OK;
     if (!p->pieces || !p->members)
         status = bb_fail(err, BB_ERR_MEMORY, "out of memory for passes over %d texts", count);
-    else if (count > 1) /* an open context has reserved what one text needs */
+    else if (count > 1) /* opening a context has already reserved enough for one text */
         status = reserve(model, BB_CONTEXT_PIECE + bb_min(BB_PASS_MAX, (int64_t)BB_CONTEXT_ROWS * count), err);
     if (status != BB_OK) bb_pass_close(p);
     return status;
@@ -283,7 +283,7 @@ static bool wants_prompt(const bb_decode *d) {
     return d->hooks.hidden_sum || (d->hooks.prompt_logprobs && d->reported < d->prompt_end);
 }
 
-/* All rows of a piece of such a prompt go to the pass's own memory, from row `first` on. */
+/* Sends all rows of a piece of such a prompt to the pass's own memory, from row `first` on. */
 static bb_status widen(bb_pass *p, const bb_decode *d, bb_cached_rows *piece, int64_t first, bb_error *err) {
     size_t V = (size_t)p->model->config.vocab_size, C = (size_t)p->model->config.d_model;
     if (!p->logits) p->logits = malloc(BB_CONTEXT_PIECE * V * sizeof *p->logits);
@@ -296,7 +296,7 @@ static bb_status widen(bb_pass *p, const bb_decode *d, bb_cached_rows *piece, in
     return BB_OK;
 }
 
-/* What a piece gave: the prompt's rows are reported, and what has been read whole is drawn from. */
+/* Processes the results of a piece: reports the rows of a prompt, and draws if everything has been read. */
 static void finish_piece(bb_decode *d, bb_cached_rows *piece, double seconds) {
     bb_context *c = d->context;
     size_t V = (size_t)c->model->config.vocab_size, C = (size_t)c->model->config.d_model;
@@ -313,8 +313,8 @@ static void finish_piece(bb_decode *d, bb_cached_rows *piece, double seconds) {
     if (last) draw_next(d, seconds);
 }
 
-/* False: the text has failed, and ends. */
-static bool goes_on(bb_decode *d, bb_status status, const bb_error *error) {
+/* Returns false if the text has failed, and ends it. */
+static bool continues(bb_decode *d, bb_status status, const bb_error *error) {
     if (status == BB_OK) return true;
     d->status = status;
     d->error = *error;
@@ -322,7 +322,7 @@ static bool goes_on(bb_decode *d, bb_status status, const bb_error *error) {
     return false;
 }
 
-/* Runs a pass over n pieces. Returns for how many it succeeded: they and their texts are then the first ones. */
+/* Runs a pass over n pieces. Returns the number that succeeded; they and their texts are moved to the front. */
 static int run_pass(bb_pass *p, int n) {
     int64_t lengths[BB_PASS_MAX];
     bb_error error;
@@ -333,7 +333,7 @@ static int run_pass(bb_pass *p, int n) {
     for (int i = 0; i < n; i++) p->pieces[i].cache->length = lengths[i];
     for (int i = 0; i < n; i++) {
         if (n > 1) status = bb_model_forward_parts(p->model, &p->pieces[i], 1, &error);
-        if (!goes_on(p->members[i], status, &error)) {
+        if (!continues(p->members[i], status, &error)) {
             p->pieces[i].cache->length = lengths[i];
             continue;
         }
@@ -351,14 +351,14 @@ void bb_decode_step(bb_pass *p, bb_decode *const *decodes, int count) {
         bb_decode *d = decodes[i];
         bb_cached_rows *piece = &p->pieces[n];
         if (d->over || d->waits) continue;
-        if (!d->reading && !goes_on(d, begin_pass(d, max_rows, &error), &error)) continue;
-        if (!bb_context_next(d->context, piece)) { /* the logits are there already */
+        if (!d->reading && !continues(d, begin_pass(d, max_rows, &error), &error)) continue;
+        if (!bb_context_next(d->context, piece)) { /* its logits are available already */
             draw_next(d, -1);
             continue;
         }
-        if (!d->later || d->slides) { /* reading, for which there is room for one piece */
+        if (!d->later || d->slides) { /* a text that reads: the pass has room for one piece */
             if (read > 0 && read + piece->rows > BB_CONTEXT_PIECE) continue;
-            if (wants_prompt(d) && !goes_on(d, widen(p, d, piece, read, &error), &error)) continue;
+            if (wants_prompt(d) && !continues(d, widen(p, d, piece, read, &error), &error)) continue;
             read += piece->rows;
         }
         rows += piece->rows;
@@ -370,7 +370,7 @@ void bb_decode_step(bb_pass *p, bb_decode *const *decodes, int count) {
     double seconds = bb_clock_seconds() - begin;
     for (int i = 0; i < n; i++) {
         bb_decode *d = p->members[i];
-        /* each text sees the pass that it would have if the others had not drafted */
+        /* each text is charged the pass that it would have had if the others had not drafted */
         double share = read ? -1 : seconds * (double)(n + d->guesses) / (double)rows;
         finish_piece(d, &p->pieces[i], share);
     }

@@ -8,15 +8,16 @@
 
 /* Exponential decay, per sample, of acceptance rates, of the time of one-row passes, and of the cost of longer ones. */
 static const double acceptance_decay = 1 - 1.0 / 128, seconds_decay = 1 - 1.0 / 16, cost_decay = 1 - 1.0 / 2;
-/* Per byte: an old measurement that a longer pass is expensive loses weight, half of it after 2,800 bytes, so it is tried again. */
+/* Per byte: old measurements of expensive long passes lose weight, half of it after 2,800 bytes, so that long passes are tried
+ * again. */
 static const double pass_cost_decay = 1 - 1.0 / 4096;
-/* A longer pass must promise at least this speedup. */
+/* Minimum speedup that a longer pass must promise. */
 static const double min_speedup = 1.08;
-/* Share of the time spent on the draft model where it has not paid off, to see whether it does by now. */
+/* Share of the time spent on trying a draft model that has not paid off so far. */
 static const double explore_rate = 1.0 / 128;
 
-/* A check on all estimates: where drafting passes produced fewer bytes than this for their time (in one-row passes), drafting
- * rests for some bytes, twice as many each time. So a wrong estimate never costs much. */
+/* A safeguard against wrong estimates: if drafting passes produced fewer bytes than this for their time (in one-row passes),
+ * drafting pauses for some bytes, twice as many each time, so that a wrong estimate never costs much. */
 static const double min_gain = 1.03, check_after = 12 /* one-row passes */;
 enum { SINGLES = 4, MIN_REST = 64, MAX_REST = 4096 };
 
@@ -35,12 +36,12 @@ static void count(bb_draft_rates *r, int level, bool hit) {
 }
 
 bb_status bb_draft_open(bb_model *model, int64_t capacity, bb_draft *d, bb_error *err) {
-    *d = (bb_draft){.acceptance_estimate = 0.7, .rest = MIN_REST};
+    *d = (bb_draft){.acceptance_estimate = 0.7, .pause = MIN_REST};
     for (int level = 0; level < BB_DRAFT_LEVELS; level++) { /* prior: one try, as good as its confidence */
         d->by_ngrams.tries[level] = d->by_model.tries[level] = 1;
         d->by_ngrams.hits[level] = d->by_model.hits[level] = (level + 0.5) / BB_DRAFT_LEVELS;
     }
-    d->pass_cost[1] = 0.05; /* until one was timed */
+    d->pass_cost[1] = 0.05; /* assumed until one was timed */
     BB_TRY(bb_ngrams_open(&d->ngrams, err));
     bb_status status = BB_OK;
     if (model)
@@ -63,14 +64,14 @@ static void learn(bb_draft *d, const bb_context *c) {
 }
 
 void bb_draft_reset(bb_draft *d, const bb_context *c) {
-    if (d->learned > c->end) d->learned = c->end; /* n-grams of another text are kept: they may be of use */
+    if (d->learned > c->end) d->learned = c->end; /* n-grams of another text are kept, because they may still help */
     if (d->learned < c->base) d->learned = c->base;
     learn(d, c);
     d->same = 0;
     d->guesses = 0;
 }
 
-/* The byte for draft n is known: updates the statistics; a miss ends the drafts after it. */
+/* Updates the statistics when the byte for draft n is known; a miss invalidates the drafts after it. */
 static void count_guess(bb_draft *d, int n, uint8_t byte) {
     if (d->model_byte[n] >= 0) {
         bool hit = d->model_byte[n] == byte;
@@ -80,15 +81,15 @@ static void count_guess(bb_draft *d, int n, uint8_t byte) {
     if (d->guessed[n] != byte) d->guesses = 0;
 }
 
-/* Compares what drafting produced with its time, and rests where it does not pay. */
-static void update_rest(bb_draft *d) {
+/* Compares the gain of drafting with its time, and pauses if it does not pay. */
+static void update_pause(bb_draft *d) {
     if (d->spent < check_after) return;
     if (d->gained < min_gain * d->spent) {
-        d->resting = d->rest;
-        d->rest = d->rest < MAX_REST ? 2 * d->rest : MAX_REST;
+        d->pause_left = d->pause;
+        d->pause = d->pause < MAX_REST ? 2 * d->pause : MAX_REST;
         d->gained = d->spent = 0;
     } else {
-        d->rest = MIN_REST;
+        d->pause = MIN_REST;
         d->gained /= 2;
         d->spent /= 2;
     }
@@ -105,22 +106,22 @@ void bb_draft_push(bb_draft *d, const bb_context *c) {
     learn(d, c);
 }
 
-/* Cost of a pass of a size. An untried size is extrapolated from the largest smaller one that was timed, per row: a text that
- * drafts poorly never pays for long passes. */
+/* Returns the cost of a pass of a size. An untried size is extrapolated per row from the largest smaller one that was timed, so
+ * a text that drafts poorly never pays for long passes. */
 static double pass_cost_of(const bb_draft *d, int size) {
     int known = size;
     while (known > 1 && !d->timed[known]) known--;
     return d->pass_cost[known] * (sizes[size] - 1) / (sizes[known] - 1);
 }
 
-/* The largest size to consider: one above the largest that was timed. */
+/* Returns the largest size to consider: one above the largest that was timed. */
 static int longest_size(const bb_draft *d) {
     int size = 1;
     while (size < BB_DRAFT_SIZES - 1 && d->timed[size]) size++;
     return size;
 }
 
-/* Cost of one more row after `rows`. */
+/* Returns the cost of one more row after `rows`. */
 static double next_row_cost(const bb_draft *d, int rows) {
     int size = 1;
     while (size < BB_DRAFT_SIZES - 1 && sizes[size] <= rows) size++;
@@ -128,7 +129,7 @@ static double next_row_cost(const bb_draft *d, int rows) {
     return fmax(pass_cost_of(d, size) - below, 0) / (sizes[size] - sizes[size - 1]);
 }
 
-/* Draft n of the draft model. Its context holds the text and the drafts before n. */
+/* Draws draft n with the draft model, whose context holds the text and the drafts before n. */
 static bb_status draft_with_model(bb_draft *d, const bb_draft_request *request, int n, bb_error *err) {
     bb_context *r = &d->reader;
     double begin = bb_clock_seconds();
@@ -148,12 +149,13 @@ static bb_status draft_with_model(bb_draft *d, const bb_draft_request *request, 
     return BB_OK;
 }
 
-/* Whether draft n of the draft model is worth its time beside an n-gram's with acceptance `rate`. all: the probability that
- * drafts 0 .. n-1 are all accepted; best: bytes per one-row pass of the best choice so far. */
+/* Returns whether draft n of the draft model is worth its time compared with an n-gram's with acceptance `rate`. all: the
+ * probability that drafts 0 .. n-1 are all accepted; best: bytes per one-row pass of the best choice so far. */
 static bool model_pays(const bb_draft *d, int n, double all, double rate, double best) {
     if (!d->reader.model) return false;
     if (n == 0 && d->seconds_since_draft * explore_rate > d->last_draft_seconds) return true;
-    double share = d->draft_seconds / d->seconds, better = 0.5 + 0.5 * d->acceptance_estimate; /* where it is confident */
+    double share = d->draft_seconds / d->seconds,
+           better = 0.5 + 0.5 * d->acceptance_estimate; /* acceptance rate where the model is confident */
     return all * (better - rate) > share * best &&
            all * fmax(d->acceptance_estimate, rate) > (share + next_row_cost(d, n + 1)) * best;
 }
@@ -162,14 +164,14 @@ bb_status bb_draft_guess(bb_draft *d, const bb_context *c, const bb_draft_reques
                          bb_error *err) {
     bool always = request->always;
     int64_t max = request->max;
-    uint8_t text[BB_NGRAM_LONGEST + BB_DRAFT_MAX];
-    int64_t held = c->end - c->base < BB_NGRAM_LONGEST ? c->end - c->base : BB_NGRAM_LONGEST;
+    uint8_t text[BB_NGRAM_MAX_LENGTH + BB_DRAFT_MAX];
+    int64_t held = c->end - c->base < BB_NGRAM_MAX_LENGTH ? c->end - c->base : BB_NGRAM_MAX_LENGTH;
     double expected = 1, all = 1, best = always ? 0 : min_speedup, asked = 0; /* bytes per pass; times in one-row passes */
     int rows = 1, n = 0;
     *count_out = d->guesses = 0;
     d->used_model = false;
     d->guessed_at = c->end;
-    if (!always && (d->singles < SINGLES || d->resting > 0)) return BB_OK;
+    if (!always && (d->singles < SINGLES || d->pause_left > 0)) return BB_OK;
     memcpy(text, bb_context_at(c, c->end - held), (size_t)held);
     if (!always && max > sizes[longest_size(d)] - 1) max = sizes[longest_size(d)] - 1;
     for (int size = 1; n < max && n < BB_DRAFT_MAX; n++) {
@@ -203,7 +205,7 @@ bb_status bb_draft_guess(bb_draft *d, const bb_context *c, const bb_draft_reques
                 rows = n + 2;
             }
         }
-        if (!always && all < best * next_row_cost(d, n + 2)) break; /* not even a certain draft would pay */
+        if (!always && all < best * next_row_cost(d, n + 2)) break; /* not even a certain draft would pay off */
     }
     *count_out = rows - 1;
     return BB_OK;
@@ -211,8 +213,8 @@ bb_status bb_draft_guess(bb_draft *d, const bb_context *c, const bb_draft_reques
 
 void bb_draft_timed(bb_draft *d, int rows, int64_t bytes, double seconds) {
     d->seconds_since_draft += seconds;
-    if (d->resting > 0) d->resting -= bytes < d->resting ? (int)bytes : d->resting;
-    if (rows == 1) { /* at first the minimum: the very first pass finds cold caches */
+    if (d->pause_left > 0) d->pause_left -= bytes < d->pause_left ? (int)bytes : d->pause_left;
+    if (rows == 1) { /* use the minimum at first: the very first pass has cold caches */
         d->seconds = d->singles >= SINGLES ? seconds_decay * d->seconds + (1 - seconds_decay) * fmin(seconds, 2 * d->seconds)
                      : d->singles > 0      ? fmin(seconds, d->seconds)
                                            : seconds;
@@ -221,7 +223,7 @@ void bb_draft_timed(bb_draft *d, int rows, int64_t bytes, double seconds) {
     if (rows > 1 || d->used_model) {
         d->gained += (double)bytes;
         d->spent += d->seconds > 0 ? fmin(seconds / d->seconds, 2 * rows) : rows;
-        update_rest(d);
+        update_pause(d);
     }
     for (int i = 1; i < BB_DRAFT_SIZES; i++) {
         if (sizes[i] != rows || d->seconds <= 0) continue;

@@ -22,46 +22,46 @@ typedef struct bb_draft_rates {
 
 typedef struct bb_draft {
     bb_ngrams ngrams;
-    int64_t learned; /* the n-grams have seen the text up to here */
+    int64_t learned; /* the n-grams have learned the text up to this position */
     bb_draft_rates by_ngrams, by_model;
 
-    bb_context reader;          /* the draft model's context; reader.model NULL: there is no draft model */
-    int64_t same;               /* the reader's text equals the main context's at least up to here */
-    double acceptance_estimate; /* of the draft model, exponentially decayed */
-    double draft_seconds;       /* per token of the draft model; 0: unknown */
-    bool used_model;            /* for the latest drafts */
-    double last_draft_seconds;  /* of its latest token, with the text that it had to read first */
-    double seconds_since_draft; /* in passes of the main model since then */
+    bb_context reader;          /* the draft model's context; reader.model is NULL without a draft model */
+    int64_t same;               /* the reader's text equals the main context's at least up to this position */
+    double acceptance_estimate; /* acceptance rate of the draft model, exponentially decayed */
+    double draft_seconds;       /* per draft token; 0: unknown */
+    bool used_model;            /* the latest drafts used the draft model */
+    double last_draft_seconds;  /* time of its latest token, including the text that it had to read first */
+    double seconds_since_draft; /* time of the main model's passes since then */
 
     int64_t guessed_at; /* position of the first of the latest drafts */
     int guesses;
     uint8_t guessed[BB_DRAFT_MAX];
     int model_byte[BB_DRAFT_MAX], model_level[BB_DRAFT_MAX]; /* the draft model's byte, -1: not used; its bucket */
 
-    double seconds;                   /* of a pass over one row; 0: unknown */
+    double seconds;                   /* time of a pass over one row; 0: unknown */
     double pass_cost[BB_DRAFT_SIZES]; /* time of a pass of each size beyond that of one row, relative to it */
     bool timed[BB_DRAFT_SIZES];       /* measured; else extrapolated from a smaller size */
-    int singles;                      /* passes over one row that `seconds` is estimated from */
+    int singles;                      /* number of one-row passes behind the estimate `seconds` */
 
-    double gained, spent; /* bytes that drafting passes produced, and their time in units of one-row passes, decayed */
-    int resting, rest;    /* bytes left without drafts, and the length of the next such rest */
+    double gained, spent;  /* bytes that drafting passes produced, and their time in units of one-row passes, decayed */
+    int pause_left, pause; /* bytes left without drafts, and the length of the next pause */
 } bb_draft;
 
-/* What drafts are for: the draws from number `index` on. */
+/* Describes the draws that drafts are for: those from index `index` on. */
 typedef struct bb_draft_request {
     const bb_sampler *sampler;
     const int32_t *seen; /* (V), as in bb_sampler_draw */
     uint64_t index;
-    int64_t max; /* bytes; BB_DRAFT_MAX is another limit */
-    bool always; /* as many as are likely enough, whatever a pass costs; else as many as are worth verifying in one pass */
+    int64_t max; /* maximum number of drafts, besides BB_DRAFT_MAX */
+    bool always; /* draft all likely bytes, whatever a pass costs; else as many as are worth verifying in one pass */
 } bb_draft_request;
 
 /* model: the draft model, or NULL. capacity: bytes of its window. */
 bb_status bb_draft_open(bb_model *model, int64_t capacity, bb_draft *out, bb_error *err);
 void bb_draft_close(bb_draft *d);
-/* Call after any change of the text other than push. */
+/* Must be called after any change of the text other than push. */
 void bb_draft_reset(bb_draft *d, const bb_context *c);
-/* The byte before c->end is new: updates the statistics. */
+/* Updates the statistics with the new byte before c->end. */
 void bb_draft_push(bb_draft *d, const bb_context *c);
 /* Drafts bytes into `out` (BB_DRAFT_MAX). */
 bb_status bb_draft_guess(bb_draft *d, const bb_context *c, const bb_draft_request *request, uint8_t *out, int *count,

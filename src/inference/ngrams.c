@@ -3,9 +3,9 @@
 
 #include <stdlib.h>
 
-static const int orders[BB_NGRAM_ORDERS] = {2, 3, 4, 5, 6, 8, 11, 16, BB_NGRAM_LONGEST};
+static const int orders[BB_NGRAM_ORDERS] = {2, 3, 4, 5, 6, 8, 11, 16, BB_NGRAM_MAX_LENGTH};
 
-/* Exponential decay of the statistics, per prediction: texts change. */
+/* Exponential decay of the statistics, per prediction, because texts change. */
 static const double decay = 1 - 1.0 / 256;
 
 bb_status bb_ngrams_open(bb_ngrams *g, bb_error *err) {
@@ -23,7 +23,7 @@ void bb_ngrams_close(bb_ngrams *g) {
     g->table = NULL;
 }
 
-/* The slots of the contexts that end before `end`, and their check values; returns their number. */
+/* Finds the slots of the contexts that end before `end`, and their check values. Returns their number. */
 static int find(const bb_ngrams *g, const uint8_t *end, int64_t length, bb_ngram *slots[BB_NGRAM_ORDERS],
                 uint16_t checks[BB_NGRAM_ORDERS]) {
     uint64_t h = 0;

@@ -6,10 +6,10 @@
 #include "core/status.h"
 
 enum {
-    BB_NGRAM_ORDERS = 9,   /* lengths of context */
-    BB_NGRAM_LONGEST = 24, /* the longest of them, bytes */
-    BB_NGRAM_BITS = 16,    /* of a table's size */
-    BB_NGRAM_COUNTS = 6    /* buckets of repetitions: 1, 2-3, 4-7, 8-15, 16-31, more */
+    BB_NGRAM_ORDERS = 9,      /* lengths of context */
+    BB_NGRAM_MAX_LENGTH = 24, /* the longest context, in bytes */
+    BB_NGRAM_BITS = 16,       /* log2 of a table's size */
+    BB_NGRAM_COUNTS = 6       /* buckets of repetitions: 1, 2-3, 4-7, 8-15, 16-31, more */
 };
 
 typedef struct bb_ngram {
@@ -24,7 +24,8 @@ typedef struct bb_ngrams {
 
 bb_status bb_ngrams_open(bb_ngrams *out, bb_error *err);
 void bb_ngrams_close(bb_ngrams *g);
-/* The likeliest byte at `end`, given the `length` bytes before it; -1: unknown context. rate: how often such predictions were right. */
+/* Returns the likeliest byte at `end`, given the `length` bytes before it; -1: unknown context. rate: how often such
+ * predictions were right. */
 int bb_ngrams_guess(const bb_ngrams *g, const uint8_t *end, int64_t length, double *rate);
 /* Records that *end followed the `length` bytes before it. */
 void bb_ngrams_learn(bb_ngrams *g, const uint8_t *end, int64_t length);

@@ -33,7 +33,7 @@ bb_status bb_sampler_check(const bb_sampler *s, bb_error *err) {
         return bb_fail(err, BB_ERR_ARGUMENT, "temperature %g must be 0 (greedy) or more", s->temperature);
     if (s->top_k < 0) return bb_fail(err, BB_ERR_ARGUMENT, "top_k %d must be 0 (off) or more", s->top_k);
     if (!(s->top_p > 0 && s->top_p <= 1))
-        return bb_fail(err, BB_ERR_ARGUMENT, "top_p %g must be above 0 and at max 1", s->top_p);
+        return bb_fail(err, BB_ERR_ARGUMENT, "top_p %g must be above 0 and at most 1", s->top_p);
     if (!(s->min_p >= 0 && s->min_p <= 1)) return bb_fail(err, BB_ERR_ARGUMENT, "min_p %g must be from 0 (off) to 1", s->min_p);
     return BB_OK;
 }
@@ -66,8 +66,8 @@ static void sift_down(candidates *c, int at, int count) {
     }
 }
 
-/* Keeps the likeliest: at max `max`, and no more than needed to reach `share` of their total weight, in descending order. A heap:
- * few are kept as a rule, and the rest is never sorted. */
+/* Keeps the likeliest candidates in descending order: no more than `max`, and no more than needed to reach `share` of their
+ * total weight. It uses a heap: usually few are kept, and the rest is never sorted. */
 static void keep_likeliest(candidates *c, int max, double share) {
     candidates kept;
     double total = 0, sum = 0;
@@ -100,8 +100,8 @@ static void keep_likeliest(candidates *c, int max, double share) {
 }
 
 /* Exponential race: byte i arrives after an exponentially distributed time with rate weight_i, so it wins with probability
- * weight_i / total. The underlying unit-rate times depend on the byte alone, so two similar distributions (a model and its
- * draft) mostly have the same winner: in at least (1 - t) / (1 + t) of the draws, t their total variation distance.
+ * weight_i / total. The underlying unit-rate times depend only on the byte, so two similar distributions (a model and its
+ * draft) usually have the same winner: in at least (1 - t) / (1 + t) of the draws, where t is their total variation distance.
  * Daliri, Musco, Suresh, "Coupling without communication and drafter-invariant speculative decoding", arXiv:2408.07978. */
 static int race(const bb_sampler *s, const candidates *c, uint64_t index, int fallback) {
     uint32_t words[4] = {0};

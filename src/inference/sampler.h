@@ -20,15 +20,15 @@ typedef struct bb_sampler {
 
 bb_sampler bb_sampler_from(const bb_generate_options *options);
 bb_status bb_sampler_check(const bb_sampler *sampler, bb_error *err);
-/* logits: (vocab), vocab <= 256. seen: (vocab), counts of recent bytes; may be NULL without a
- * penalty. index: number of the draw, from 0. */
+/* logits: (vocab), vocab <= 256. seen: (vocab), counts of recent bytes; may be NULL without a penalty. index: number of the
+ * draw, from 0. */
 int bb_sampler_draw(const bb_sampler *sampler, const float *logits, int vocab, const int32_t *seen, uint64_t index);
-/* What turns logits into logarithms of probabilities. */
+/* Converts logits to log probabilities. */
 typedef struct bb_normalizer {
     double max, log_sum;
 } bb_normalizer;
 bb_normalizer bb_sampler_normalizer(const float *logits, int vocab);
-/* ln p(id) under softmax(logits). */
+/* Returns ln p(id) under softmax(logits). */
 static inline double bb_normalizer_logprob(bb_normalizer n, const float *logits, int id) {
     return (double)logits[id] - n.max - n.log_sum;
 }

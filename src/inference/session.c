@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-/* bb_session_*: text that is fed and generated in turn; and bb_generate on top of it. */
+/* bb_session_*: a text that is fed and generated in turn; and bb_generate on top of it. */
 #include <stdlib.h>
 
 #include "core/clock.h"
@@ -10,9 +10,9 @@ struct bb_session {
     bb_context context;
     bb_draft draft;
     bb_pass pass;
-    uint64_t drawn;        /* number of the next draw */
-    uint64_t marked_drawn; /* at the mark */
-    int64_t fed;           /* bytes fed since the last generate, and the time to read them */
+    uint64_t drawn;        /* index of the next draw */
+    uint64_t marked_drawn; /* index at the mark */
+    int64_t fed;           /* bytes fed since the last generate call, and the time to read them */
     double fed_seconds;
 };
 
@@ -71,7 +71,7 @@ bb_status bb_session_mark(bb_session *s, bb_error *err) {
 
 bb_status bb_session_rewind(bb_session *s, bb_error *err) {
     BB_REQUIRE("session", s);
-    if (!s->context.mark.text) return bb_fail(err, BB_ERR_ARGUMENT, "there is no mark to go back to");
+    if (!s->context.mark.text) return bb_fail(err, BB_ERR_ARGUMENT, "there is no mark to return to");
     bb_context_return(&s->context);
     s->drawn = s->marked_drawn;
     return bb_context_read(&s->context, 1, err);

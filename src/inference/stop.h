@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-/* Stop texts: whether the output ends with one, and how many of its last bytes may still become one. */
+/* Stop texts: detects whether the output ends with one, and how many of its last bytes may still become one. */
 #ifndef BB_INFERENCE_STOP_H
 #define BB_INFERENCE_STOP_H
 
@@ -18,9 +18,9 @@ enum { BB_STOP_MAX_BYTES = 1 << 12 };
 /* Each text has 1 to BB_STOP_MAX_BYTES bytes. */
 bb_status bb_stop_open(const bb_bytes *texts, int count, bb_stop *out, bb_error *err);
 void bb_stop_close(bb_stop *stop);
-/* Takes the next byte. Returns the index of the text that the output now ends with (the longest one), or -1. */
+/* Processes the next byte. Returns the index of the text that the output now ends with (the longest one), or -1. */
 int bb_stop_push(bb_stop *stop, uint8_t byte);
-/* Number of last bytes that may begin a stop text and so cannot be shown yet. */
+/* Returns the number of last bytes that may begin a stop text and so cannot be shown yet. */
 size_t bb_stop_held(const bb_stop *stop);
 
 #endif

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-/* Exporting a model: finds the format, opens the source, and lets the format write. */
+/* Exports a model: finds the format, opens the source, and lets the format write. */
 #include <stdio.h>
 #include <string.h>
 #include <strings.h>
@@ -81,7 +81,7 @@ static bb_status choose_chat_template(bb_exporter *e, const char *model, bb_erro
     const char *given = e->options->chat_template;
     e->chat_template = !given ? e->source.chat_template : *given ? given : NULL;
     if (!given && !e->chat_template && bb_tensor_source_metadata(e->source.source, BB_GGUF_JINJA_KEY) && e->options->on_notice)
-        e->options->on_notice(e->options->user, "the model's chat template is written in Jinja, and left out");
+        e->options->on_notice(e->options->user, "the model's chat template is written in Jinja and is omitted");
     bb_status status = e->chat_template ? bb_chat_template_check(e->chat_template, err) : BB_OK;
     return status == BB_OK || given ? status : bb_fail_prefix(err, BB_ERR_FORMAT, "%s", model);
 }

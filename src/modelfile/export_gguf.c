@@ -18,12 +18,12 @@
 #include "modelfile/model_card.h"
 #include "modelfile/quantize.h"
 
-/* tq2_0 is the default: the codes as they are at two bits, which llama.cpp has its fastest kernels for. q2_0 has two bits, too,
- * but only new versions of llama.cpp read it, so it is written where it is asked for, never by default. */
+/* tq2_0 is the default: the codes themselves at two bits, with the fastest kernels in llama.cpp. q2_0 has two bits, too, but
+ * only new versions of llama.cpp read it, so it is written only on request. */
 static const char *const type_names[] = {"tq2_0", "tq1_0", "q2_0", "q8_0", "f16", "f32", NULL};
 static const struct {
     bb_file_dtype type;
-    uint32_t file_type; /* general.file_type */
+    uint32_t file_type; /* value of general.file_type */
 } types[] = {{BB_FILE_TQ2_0, 37}, {BB_FILE_TQ1_0, 36}, {BB_FILE_Q2_0, 41},
              {BB_FILE_Q8_0, 7},   {BB_FILE_F16, 1},    {BB_FILE_F32, 0}};
 
@@ -258,7 +258,7 @@ static const bb_param *misfit(const bb_param_table *table, bb_file_dtype type) {
     return NULL;
 }
 
-/* The types that fit, for an error message: "q2_0, q8_0 or f16". f16 always does. */
+/* Lists the types that fit, for an error message: "q2_0, q8_0 or f16". f16 always fits. */
 static void list_fitting(const bb_param_table *table, char *text, size_t size) {
     size_t used = 0;
     for (int i = 0; types[i].type != BB_FILE_F16; i++)
@@ -267,7 +267,7 @@ static void list_fitting(const bb_param_table *table, char *text, size_t size) {
     (void)snprintf(text + used, size - used, "%sf16", used ? " or " : "");
 }
 
-/* Sets the type: the one asked for, which must fit, or the first that does. */
+/* Sets the type: the requested one, which must fit, or the first that fits. */
 static bb_status choose_type(writer *w, bb_error *err) {
     bb_exporter *e = w->e;
     const bb_export_options *o = e->options;
@@ -279,7 +279,7 @@ static bb_status choose_type(writer *w, bb_error *err) {
         char fitting[64];
         list_fitting(&e->table, fitting, sizeof fitting);
         return bb_fail(err, BB_ERR_ARGUMENT,
-                       "%s: type %s needs rows of a multiple of %d weights, and those of %s have %" PRId64 ": use type %s",
+                       "%s: type %s needs rows with a multiple of %d weights, but the rows of %s have %" PRId64 ": use type %s",
                        e->path, e->type, (int)bb_file_dtype_elements(types[asked].type), wrong->name, wrong->shape[1], fitting);
     }
     if (wrong && o->on_notice) {

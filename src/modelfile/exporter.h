@@ -14,8 +14,8 @@ typedef struct bb_exporter {
     bb_model *model;      /* loaded for inference; NULL if the format takes masters */
     const char *path;     /* output path */
     const bb_export_options *options;
-    const char *chat_template; /* good; NULL: none */
-    const char *type;          /* one of the types; a writer may replace the default, which stands here if options name none */
+    const char *chat_template; /* validated; NULL: none */
+    const char *type; /* one of the format's types; a writer may replace the default, which is used if the options name none */
     int64_t bytes_done, bytes_total; /* of f32 values, for progress */
     bb_latent_weights latent;        /* masters found in a file that should have held values g q */
 } bb_exporter;

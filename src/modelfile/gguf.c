@@ -285,7 +285,7 @@ static bb_status read_tensor(gguf *g, cursor *c, bb_file_tensor *t, bb_error *er
     if (!bb_gguf_type_of(type, &t->dtype))
         return bb_fail(err, BB_ERR_UNSUPPORTED,
                        "%s: tensor '%s': type %" PRIu32
-                       " of GGUF cannot be read; F32, F16, BF16, Q8_0, TQ1_0, TQ2_0 and Q2_0 can",
+                       " of GGUF is not supported; F32, F16, BF16, Q8_0, TQ1_0, TQ2_0 and Q2_0 are",
                        c->in->path, name, type);
     BB_TRY(take_u64(c, &t->offset, name, err));
     if (t->shape[t->rank - 1] % bb_file_dtype_elements(t->dtype))

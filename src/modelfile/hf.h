@@ -8,8 +8,8 @@
 #define BB_HF_CONFIG "config.json" /* also the metadata key of its text */
 #define BB_HF_WEIGHTS "model.safetensors"
 #define BB_HF_INDEX "model.safetensors.index.json"
-#define BB_HF_LENGTH "max_position_embeddings"      /* the metadata's key of this number of config.json */
-#define BB_HF_CHAT_TEMPLATE "bitbyte.chat_template" /* the metadata's key of this text of config.json */
+#define BB_HF_LENGTH "max_position_embeddings"      /* metadata key of this number in config.json */
+#define BB_HF_CHAT_TEMPLATE "bitbyte.chat_template" /* metadata key of this text in config.json */
 
 /* Access to the files of a folder. */
 typedef struct bb_hf_files {

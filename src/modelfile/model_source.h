@@ -23,9 +23,9 @@ typedef struct bb_model_layout {
     const char *name; /* "bitbyte" */
     /* The file holds ternary weights as the values g q that a layer uses, not as masters. */
     bool quantized;
-    bool packed;                    /* at two bits: not for training */
-    const char *trained_length_key; /* of the metadata; NULL: "trained_length" */
-    const char *chat_template_key;  /* of the metadata; NULL: "chat_template" */
+    bool packed;                    /* 2-bit weights, not trainable */
+    const char *trained_length_key; /* metadata key; NULL: "trained_length" */
+    const char *chat_template_key;  /* metadata key; NULL: "chat_template" */
     bool (*matches)(const bb_tensor_source *s);
     bb_status (*read_config)(const bb_tensor_source *s, const bb_import_options *options, bb_config *out, bb_error *err);
     /* Checks type and shape. */
@@ -36,8 +36,8 @@ struct bb_model_source {
     bb_tensor_source *source;
     const bb_model_layout *layout;
     bb_config config;
-    int trained_length;        /* the longest sequence trained on, or the default where the file does not say */
-    const char *chat_template; /* as the file has it, unchecked; NULL: it has none. The source's */
+    int trained_length;        /* longest sequence trained on, or the default if the file does not say */
+    const char *chat_template; /* as stored in the file, not validated; NULL: none. Owned by the source */
 };
 
 /* Opens the file and reads the configuration. options may be NULL. */

@@ -52,7 +52,7 @@ static void quantize_q2_0(const int8_t *q, float scale, uint8_t *out) {
     for (int i = 0; i < 64; i++) out[2 + i / 4] |= (uint8_t)((q[i] + 1) << 2 * (i % 4));
 }
 
-/* `count` codes at a stride, the first of them the highest digit of five. */
+/* Packs up to five codes, `stride` apart, as base-3 digits; the first is the highest. */
 static uint8_t base3(const int8_t *q, int stride, int count) {
     int v = 0;
     for (int i = 0; i < 5; i++) v = 3 * v + (i < count ? q[i * stride] + 1 : 0);

@@ -8,12 +8,12 @@
 /* Rounds to f16, half to even; overflow becomes infinite. */
 uint16_t bb_f16_from_f32(float value);
 
-/* What dequantizing gives in place of scale where it is not 0: F16 and the types of blocks round it to f16. 0 or infinite where it
- * does not fit. */
+/* Returns the value that dequantizing gives for `scale`: F16 and the block types round it to f16. It is 0 or infinite if scale
+ * is out of f16's range. */
 float bb_quantized_scale(bb_file_dtype type, float scale);
 
-/* The values scale * q of n elements, whole blocks, as F32, F16, Q8_0, TQ1_0, TQ2_0 or Q2_0. A block of zeros gets the scale 0, as in
- * llama.cpp. */
+/* Writes the values scale * q of n elements, a multiple of the block size, as F32, F16, Q8_0, TQ1_0, TQ2_0 or Q2_0. A block of
+ * zeros gets scale 0, as in llama.cpp. */
 void bb_quantize_ternary(bb_file_dtype type, const int8_t *q, int64_t n, float scale, uint8_t *out);
 
 #endif
