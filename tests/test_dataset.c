@@ -395,7 +395,7 @@ static void damage_while_open_is_an_error(void **state) {
     assert_int_equal(truncate(at("worn.bin"), 8191), 0);
     expect_read_error(dataset, BB_ERR_DATA, "worn.bin: expected 8192 bytes, found 8191");
     assert_int_equal(truncate(at("worn.bin"), 0), 0);
-    expect_read_error(dataset, BB_ERR_DATA, "found 0: it shrank");
+    expect_read_error(dataset, BB_ERR_DATA, "found 0: the file shrank");
     bb_dataset_close(dataset);
 
     write_file("worn.bin", 8192, 9);
