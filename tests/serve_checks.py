@@ -195,6 +195,20 @@ def check_half_closed(s):
         c.close()
         s.wait_for("llamacpp:requests_processing", 0)
         assert s.metric("bitbyte:requests_cancelled_total") - before <= 1
+    # at any moment, while others do the same: before the answer, while it is written, behind it
+    def end_half(i):
+        body = json.dumps({"prompt": "The 1", "max_tokens": i % 60, "seed": i, "stream": i % 3 == 0}).encode()
+        with socket.create_connection(("127.0.0.1", s.port), timeout=60) as c:
+            c.sendall(b"POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
+            time.sleep(i % 5 * 0.005)
+            c.shutdown(socket.SHUT_WR)
+            answer = b""
+            while part := c.recv(65536):
+                answer += part
+        return b"HTTP/1.1 200" in answer
+    with concurrent.futures.ThreadPoolExecutor(24) as pool:
+        answered = list(pool.map(end_half, range(300)))
+    assert all(answered), f"{answered.count(False)} of 300 clients got no answer"
     # HTTP/1.0 knows no interim responses
     body = b'{"prompt": "The 1", "max_tokens": 3000}'
     answer = s.raw(b"POST /v1/completions HTTP/1.0\r\nContent-Length: %d\r\n\r\n" % len(body) + body)

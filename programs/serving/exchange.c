@@ -1,10 +1,8 @@
 // SPDX-License-Identifier: MIT
 #include "exchange.h"
 
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/socket.h>
 
 /* Headers that every answer has. */
 static void add_headers(const bb_exchange *x, int status, const char *type, struct MHD_Response *response) {
@@ -36,35 +34,6 @@ enum MHD_Result bb_answer_text(bb_exchange *x, int status, const char *type, cha
     struct MHD_Response *response = MHD_create_response_from_buffer(strlen(text), text, MHD_RESPMEM_MUST_FREE);
     if (!response) free(text);
     return queue(x, status, type, response);
-}
-
-static enum MHD_Result put_header(void *user, enum MHD_ValueKind kind, const char *name, const char *value) {
-    (void)kind;
-    fprintf(user, "%s: %s\r\n", name, value);
-    return MHD_YES;
-}
-
-void bb_answer_directly(bb_exchange *x, int socket, int status, const char *text) {
-    struct MHD_Response *response = MHD_create_response_from_buffer(0, NULL, MHD_RESPMEM_PERSISTENT);
-    char *whole = NULL;
-    size_t size = 0;
-    FILE *out = response ? open_memstream(&whole, &size) : NULL;
-    if (out) {
-        add_headers(x, status, "application/json", response);
-        fprintf(out, "HTTP/1.1 %d %s\r\nConnection: close\r\nContent-Length: %zu\r\n", status, status == 200 ? "OK" : "Error",
-                strlen(text));
-        (void)MHD_get_response_headers(response, put_header, out);
-        fprintf(out, "\r\n%s", text);
-        if (fclose(out) == 0) {
-            int room = size < 1 << 28 ? (int)size : 1 << 28;
-            (void)setsockopt(socket, SOL_SOCKET, SO_SNDBUF, &room, sizeof room);
-            (void)send(socket, whole, size, MSG_NOSIGNAL | MSG_DONTWAIT);
-            x->status = status;
-            x->direct = true;
-        }
-    }
-    free(whole);
-    if (response) MHD_destroy_response(response);
 }
 
 static void add_page_headers(struct MHD_Response *response, const char *csp) {

@@ -34,7 +34,7 @@ struct bb_exchange {
     int d_model;         /* of that model */
     double begin;        /* bb_monotonic_seconds */
     int status;          /* that was answered; 0: not yet */
-    bool direct;         /* past the library */
+    bool received;       /* the request is, and the library knows: see submit in http.c */
     /* a stream: what was written and not sent yet */
     char *pending;
     size_t pending_size, pending_sent;
@@ -46,9 +46,6 @@ struct bb_exchange {
 
 /* Answers with text that the server owns from here on (malloc'd; NULL is an error of memory). */
 enum MHD_Result bb_answer_text(bb_exchange *x, int status, const char *type, char *text);
-/* Past the library, to a client that has ended its sending half, while the connection is suspended: in one piece, as far as the system
- * takes it (some hundred KB). */
-void bb_answer_directly(bb_exchange *x, int socket, int status, const char *text);
 /* The same with a text that stays. */
 enum MHD_Result bb_answer_static(bb_exchange *x, const char *type, const char *csp, const char *text, size_t size);
 /* A page with its content security policy; the server owns `text` (malloc'd) from here on. */

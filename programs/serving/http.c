@@ -59,21 +59,7 @@ static void log_exchange(const bb_exchange *x) {
 
 /* ---- requests to the model ------------------------------------------------------------------------------------------------ */
 
-/* The library closes a suspended connection that goes on, if its client has ended its sending half and no response is queued. (One
- * that does so in the instant between the poll here and the library's read is still closed.) */
-void bb_http_wake(void *connection) {
-    bb_exchange *x = connection;
-    const bb_request *r = x->request;
-    struct pollfd p = {.fd = r->socket, .events = POLLRDHUP};
-    if (!r->stream && r->running == 0 && poll(&p, 1, 0) > 0) {
-        bb_api_error error = {.status = 200};
-        char *text = bb_answer_whole(r, x->http->options.model_name, x->d_model, &error);
-        if (!text) text = bb_api_error_text(&error);
-        if (text) bb_answer_directly(x, r->socket, error.status, text);
-        free(text);
-    }
-    MHD_resume_connection(x->connection);
-}
+void bb_http_wake(void *connection) { MHD_resume_connection(((bb_exchange *)connection)->connection); }
 
 /* The library does not poll a suspended connection. Its client may have ended its sending half alone, and then still waits for the
  * answer; one that is gone looks the same, until something is sent to it and its system says that nobody is there. A stream sends its
@@ -136,11 +122,18 @@ static enum MHD_Result answer_request(bb_exchange *x) {
     return text ? bb_answer_text(x, 200, "application/json", text) : bb_answer_error(x, &error);
 }
 
+/* The library calls with a whole request until it is answered or suspended, and from the second call on it waits for nothing from the
+ * client. A connection that is suspended in the first call is still read from when it goes on, and closed without an answer if its client
+ * has ended its sending half (0.9.75). So the first call does nothing. */
 static enum MHD_Result submit(bb_exchange *x, bb_request_kind kind) {
     bb_api_error error;
     const union MHD_ConnectionInfo *info = MHD_get_connection_info(x->connection, MHD_CONNECTION_INFO_CONNECTION_FD);
     bb_request *r;
     bb_api_limits limits = x->http->options.limits;
+    if (!x->received) {
+        x->received = true;
+        return MHD_YES;
+    }
     bb_engine_info model = bb_engine_get_info(x->http->options.engine);
     limits.context_length = model.trained_length;
     limits.chat_template = bb_chat_template_in_use(&x->http->options, &model);
@@ -354,7 +347,6 @@ static enum MHD_Result on_request(void *user, struct MHD_Connection *connection,
         const route *r = find_route(http, method, path, &other_method);
         return check(x, r, other_method, &error) ? MHD_YES : bb_answer_error(x, &error);
     }
-    if (x->direct) return MHD_NO;  /* and nothing else may follow */
     if (x->status) return MHD_YES; /* answered before the body came */
     if (*size) {
         bool kept = keep_body(x, data, *size);
