@@ -140,7 +140,28 @@ def pipelined(pick, s):
     assert texts == [expected[i] for i in order]
 
 
-KINDS = {read_stream: 8, read_whole: 4, half_closed: 2, leave: 6, read_slowly: 2, half_open: 2, too_much: 1, nonsense: 3, pipelined: 2}
+def smuggled(pick, s):
+    """A body whose end is said twice, or as only some read it, with a request hidden in it: that is refused, and nothing else is taken. Where the
+    library itself refuses, 0.9.75 writes the answer's head twice."""
+    hidden = b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n"
+    size = 5 + len(hidden)
+    framing = pick.choice([f"Content-Length: {size}\r\nTransfer-Encoding: chunked", f"Transfer-Encoding: chunked\r\nContent-Length: {size}", f"Content-Length: {size}\r\nContent-Length: 5",
+                           f"Content-Length: 5\r\nContent-Length: {size}", "Transfer-Encoding: xchunked", "Transfer-Encoding: gzip, chunked", "Transfer-Encoding: chunked\r\nTransfer-Encoding: identity",
+                           f"Content-Length: +{size}", f"Content-Length: 0x{size:x}", "Transfer-Encoding : chunked", f"Content-Length: {size}, {size}"])
+    whole = f"POST /v1/completions HTTP/1.1\r\nHost: localhost\r\n{framing}\r\n\r\n".encode() + b"0\r\n\r\n" + hidden
+    cut = pick.randrange(len(whole))
+    try:
+        s.sendall(whole[:cut])
+        time.sleep(pick.choice([0, 0.01]))
+        s.sendall(whole[cut:])
+        s.shutdown(socket.SHUT_WR)
+        answer = read_all(s)
+    except (ConnectionResetError, BrokenPipeError, OSError):
+        return
+    assert answer == b"" or (answer.startswith(b"HTTP/1") and set(re.findall(rb"HTTP/1\.[01] (\d\d\d) ", answer)) == {b"400"} and b'"ok"' not in answer), (framing, answer[:400])
+
+
+KINDS = {read_stream: 8, read_whole: 4, half_closed: 2, leave: 6, read_slowly: 2, half_open: 2, too_much: 1, nonsense: 3, pipelined: 2, smuggled: 2}
 
 
 def client(number):
