@@ -78,8 +78,8 @@ def kernels(path):
         name = re.sub(r"^void ", "", name.split("(")[0]).replace("bb_cuda_", "").replace("signed char", "int8")
         names[name] = (line.split()[0], registers, shared, int(line.split()[-1]))
     threads_of = {"product": 128, "key_gradients": 128, "query_gradients": 128, "multiply_few": 128, "attend": 128,
-                  "attention_forward_bf16": 128}
-    dynamic = {"key_gradients": 80 << 10, "query_gradients": 80 << 10, "attention_forward_bf16": 62464}
+                  "attention_forward_act": 128}
+    dynamic = {"key_gradients": 64 << 10, "query_gradients": 64 << 10, "attention_forward_act": 62464}
     print("| kernel | registers | shared, bytes | spilled, bytes | blocks, warps a processor |\n|---|---|---|---|---|")
     for name, (_, registers, shared, spilled) in sorted(names.items()):
         base = name.split("<")[0]
@@ -89,8 +89,8 @@ def kernels(path):
         threads, shared = threads_of.get(base, 256), shared + dynamic.get(base, 0)
         warps = threads // 32
         blocks = min(65536 // (-(-registers // 8) * 8 * threads), (227 << 10) // (shared + 1024), 64 // warps, 32)
-        shown = re.sub(r", (int8_rows|ternary_rows|value_rows|gradient_rows|matrix|transposed|ternary_transposed|ternary_rows_bf16)\b", "", name)
-        print(f"| {shown.replace('__nv_bfloat16', 'bf16')} | {registers} | {shared:,} | {spilled} | {blocks}, {blocks * warps} |")
+        shown = re.sub(r", (int8_rows|ternary_rows|value_rows|gradient_rows|matrix|transposed|ternary_transposed|ternary_rows_act)\b", "", name)
+        print(f"| {shown.replace('__nv_bfloat16', 'bf16').replace('__half', 'fp16').replace(' >', '>')} | {registers} | {shared:,} | {spilled} | {blocks}, {blocks * warps} |")
 
 
 operations()

@@ -1,6 +1,6 @@
 # The cuda backend. BB_CUDA: on needs nvcc 12 or later, auto takes it where there is one, off builds without.
 set(BB_CUDA off CACHE STRING "Build the cuda device: on, auto (where there is an nvcc) or off")
-set(BB_CUDA_ARCHITECTURES 80-real;89-real;90a-real;100 CACHE STRING "What the cuda device is compiled for; later cards compile the last")
+set(BB_CUDA_ARCHITECTURES 75-real;80-real;89-real;90a-real;100 CACHE STRING "What the cuda device is compiled for; later cards compile the last")
 
 set(BB_CUDA_FOUND FALSE)
 string(TOLOWER "${BB_CUDA}" BB_CUDA_WANTED)

@@ -12,12 +12,15 @@
 #include "train_options.h"
 #include "train_outputs.h"
 
+enum { LOSS_SCALE_STEPS = 2000 }; /* good steps after which it is doubled, as PyTorch's GradScaler does */
+
 typedef struct run {
     bb_dist *dist;
     bb_device *device;   /* used by the model */
     bb_device *hardware; /* with --profile, the device that `device` wraps; else NULL */
     bb_model *model;
     bb_optimizer *optimizer;
+    bb_loss_scaler *scaler;
     bb_dataset *dataset;
     bb_trainer *trainer;
     bb_train_report *report;
@@ -120,7 +123,9 @@ static bb_status open_parts(const bb_train_args *args, bb_train_report *report, 
     options.on_event = on_event;
     options.user = r;
     if (no_copy) options.save_copy = BB_SAVE_COPY_NO;
-    if ((status = bb_trainer_create(r->model, r->optimizer, NULL, &options, &r->trainer, err)) != BB_OK) return status;
+    bool scaled = strcmp(bb_device_activations(r->device), "fp16") == 0;
+    if ((status = bb_loss_scaler_create(args->loss_scale, LOSS_SCALE_STEPS, scaled, &r->scaler, err)) != BB_OK) return status;
+    if ((status = bb_trainer_create(r->model, r->optimizer, r->scaler, &options, &r->trainer, err)) != BB_OK) return status;
     report->trainer = r->trainer;
     r->report = report;
     r->outputs = bb_train_outputs_for(args, report, r->model, r->trainer);
@@ -174,6 +179,8 @@ static bb_status open_run(const bb_train_args *args, bb_train_report *report, ru
     bb_device_args device_args = args->device;
     if (device_args.threads == 0 && bb_dist_size(r->dist) > 1) device_args.threads = bb_dist_threads(r->dist);
     status = bb_device_args_open(&device_args, r->dist, &r->device, err); /* a collective call */
+    if (status == BB_OK && args->dtype != BB_DTYPE_AUTO)
+        status = bb_device_set_activations(r->device, args->dtype == BB_DTYPE_FP16 ? "fp16" : "bf16", err);
     if (status == BB_OK && args->profile) {
         r->hardware = r->device;
         status = bb_profile_open(r->hardware, &r->device, err);
@@ -196,6 +203,7 @@ static bb_status open_run(const bb_train_args *args, bb_train_report *report, ru
 
 static void close_run(run *r) {
     bb_trainer_free(r->trainer);
+    bb_loss_scaler_free(r->scaler);
     bb_optimizer_free(r->optimizer);
     bb_model_free(r->model);
     bb_dataset_close(r->dataset);

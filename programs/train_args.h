@@ -8,6 +8,8 @@
 #include "bitbyte.h"
 #include "common.h"
 
+typedef enum bb_train_dtype { BB_DTYPE_AUTO, BB_DTYPE_BF16, BB_DTYPE_FP16 } bb_train_dtype;
+
 typedef struct bb_train_args {
     bb_train_options options; /* library options; pointers and callbacks are set later */
     bb_model_args model;
@@ -16,9 +18,10 @@ typedef struct bb_train_args {
     double minutes;
     const char *size;
     const char *data, *out, *val_data, *resume, *init; /* paths, absolute after bb_train_args_read */
-    double lr, lr_adam, lr_ngram, wd;
+    double lr, lr_adam, lr_ngram, wd, loss_scale;
     int recipe, optim, lr_schedule, reduce,
         save_copy; /* bb_recipe, bb_optimizer_kind, bb_lr_schedule, bb_reduce, bb_save_copy */
+    int dtype;     /* bb_train_dtype */
     int dist_timeout, zero;
     int64_t seed;
     bool no_ckpt, no_opt_state, allow_overwrite, wd_all, ddp, use_sdpa, json, profile;

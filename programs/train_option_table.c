@@ -6,6 +6,7 @@ static const char *const save_copy_choices[] = {
     [BB_SAVE_COPY_AUTO] = "auto", [BB_SAVE_COPY_YES] = "yes", [BB_SAVE_COPY_NO] = "no", NULL};
 static const char *const reduce_choices[] = {[BB_REDUCE_FAST] = "fast", [BB_REDUCE_EXACT] = "exact", NULL};
 static const char *const recipe_choices[] = {[BB_RECIPE_BITBYTE] = "bitbyte", [BB_RECIPE_ORIGINAL] = "original", NULL};
+static const char *const dtype_choices[] = {[BB_DTYPE_AUTO] = "auto", [BB_DTYPE_BF16] = "bf16", [BB_DTYPE_FP16] = "fp16", NULL};
 static const char *const schedule_choices[] = {
     [BB_LR_COSINE] = "cosine", [BB_LR_CONSTANT] = "constant", [BB_LR_LINEAR] = "linear", NULL};
 
@@ -379,6 +380,22 @@ static const bb_cli_option options[] = {
 
     {.help = "Machine"},
     {.group = &bb_device_group, .offset = offsetof(bb_train_args, device)},
+    {.name = "dtype",
+     .type = BB_CLI_CHOICE,
+     .offset = offsetof(bb_train_args, dtype),
+     .choices = dtype_choices,
+     .help = "what --device cuda keeps activations and their gradients in. auto: bf16, or fp16 on cards that have no bf16. "
+             "fp16: finer, but "
+             "with a smaller range, so the loss is scaled, by a factor that adapts itself",
+     .saved = BB_CLI_SAVED_FUTURE},
+
+    {.name = "loss_scale",
+     .type = BB_CLI_DOUBLE,
+     .offset = offsetof(bb_train_args, loss_scale),
+     .value = "X",
+     .range = BB_CLI_ABOVE(0),
+     .help = "in fp16, the factor to begin with: doubled after 2000 good steps, halved when a step's gradients are not finite",
+     .saved = BB_CLI_SAVED_FUTURE},
 
     {.help = "Distributed training"},
     {.name = "ddp",

@@ -54,6 +54,7 @@ static void set_defaults(bb_train_args *args) {
     args->reduce = (int)args->options.reduce;
     args->save_copy = (int)args->options.save_copy;
     args->zero = 1;
+    args->loss_scale = 65536; /* as PyTorch's GradScaler begins */
     args->dist_timeout = 15;
 }
 
@@ -206,6 +207,9 @@ static void note_unused(const bb_cli *cli, const bb_train_args *args) {
         fprintf(stderr, "bitbyte train: note: --val_seq_len %d exceeds the longest training sequence, %d bytes\n",
                 o->val_seq_len, bb_train_longest(o));
     bb_cli_unused(cli, "use_sdpa", "attention is always tiled");
+    bool on_card = strncmp(bb_device_choices[args->device.device], "cuda", 4) == 0;
+    if (!on_card && args->dtype == BB_DTYPE_BF16) bb_cli_unused(cli, "dtype", "--device cuda alone has a choice of types");
+    if (!on_card || args->dtype == BB_DTYPE_BF16) bb_cli_unused(cli, "loss_scale", "it requires --dtype fp16");
     bb_device_args_notes(cli, &args->device);
 }
 

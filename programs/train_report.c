@@ -217,13 +217,13 @@ static json_t *number(double value) { return isfinite(value) ? json_real(value) 
 json_t *bb_train_event_json(const bb_train_event *e) {
     switch (e->kind) {
     case BB_TRAIN_STEP:
-        return json_pack("{s:s,s:I,s:I,s:i,s:o,s:o,s:f,s:o,s:I,s:f,s:f,s:f,s:I,s:I,s:f,s:f,s:b}", "event", "step", "step",
+        return json_pack("{s:s,s:I,s:I,s:i,s:o,s:o,s:f,s:o,s:I,s:f,s:f,s:f,s:I,s:I,s:f,s:f,s:b,s:o*}", "event", "step", "step",
                          (json_int_t)e->step, "total_steps", (json_int_t)e->total_steps, "seq_len", e->seq_len, "loss",
                          number(e->loss), "bpb", number(e->bpb), "lr", e->lr, "grad_norm", number(e->grad_norm), "bytes",
                          (json_int_t)e->bytes_seen, "bytes_per_s", e->bytes_per_second, "elapsed_s", e->elapsed_seconds,
                          "eta_s", e->eta_seconds, "skipped", (json_int_t)e->skipped_steps, "skipped_micro",
                          (json_int_t)e->skipped_micro_batches, "wait_share", e->wait_share, "exposed_share", e->exposed_share,
-                         "logged", (int)e->logged);
+                         "logged", (int)e->logged, "loss_scale", e->loss_scale > 0 ? json_real(e->loss_scale) : NULL);
     case BB_TRAIN_VALIDATION:
         return json_pack("{s:s,s:I,s:o,s:o*,s:o*}", "event", "validation", "step", (json_int_t)e->step, "val_bpb",
                          number(e->val_bpb), "best_step", e->best_step < 0 ? NULL : json_integer(e->best_step), "patience_left",

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
 /* What the tests of the operations share: a device's memory for the length of one case, and data that is the same for every
- * device: drawn from Philox and representable in bf16, so that every backend's activations hold it exactly. */
+ * device: drawn from Philox and representable in bf16 and in fp16, so that every backend's activations hold it exactly. */
 #ifndef BB_TESTS_OPS_CASES_H
 #define BB_TESTS_OPS_CASES_H
 
@@ -92,10 +92,25 @@ static inline float *ops_get_act(ops_session *s, const void *device, int64_t n) 
 
 static inline float ops_to_bf16(double x) { return bb_f32_from_bf16(bb_bf16_from_f32((float)x)); }
 
-/* n of N(0, scale^2), each a bf16. */
+/* The nearest of fp16: 11 bits, multiples of 2^-24, infinite from where the one after 65504 would be nearest. */
+static inline float ops_to_f16(double x) {
+    int exponent;
+    (void)frexp((double)(float)x, &exponent);
+    double unit = ldexp(1, (exponent < -13 ? -13 : exponent) - 11), rounded = nearbyint((double)(float)x / unit) * unit;
+    return (float)(fabs(rounded) > 65504 ? copysign((double)INFINITY, x) : rounded);
+}
+
+/* The value that an activation of this device has where it is given x. */
+static inline float ops_to_act(const ops_session *s, double x) {
+    bb_dtype act = s->dev->ops->act_dtype;
+    return act == BB_F16 ? ops_to_f16(x) : act == BB_BF16 ? ops_to_bf16(x) : (float)x;
+}
+
+/* n of N(0, scale^2), each a bf16 and an fp16. */
 static inline float *ops_normal(ops_session *s, int64_t n, double scale) {
     float *x = ops_host_f32(s, n);
-    for (int64_t i = 0; i < n; i++) x[i] = ops_to_bf16(scale * bb_rng_normal(s->seed, BB_STREAM_TEST, s->drawn++));
+    for (int64_t i = 0; i < n; i++)
+        x[i] = ops_to_f16((double)ops_to_bf16(scale * bb_rng_normal(s->seed, BB_STREAM_TEST, s->drawn++)));
     return x;
 }
 

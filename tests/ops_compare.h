@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 /* One case run on ref, and on the device under test with one thread and with two: it must agree with ref within what its
  * arithmetic allows, and with itself bit for bit. A test program fills a table of ops_case and hands it to ops_compare_all;
- * its first argument names the device under test, "cpu" without one. */
+ * its first argument names the device under test, "cpu" without one, its second the type of its activations, where that is a choice. */
 #ifndef BB_TESTS_OPS_COMPARE_H
 #define BB_TESTS_OPS_COMPARE_H
 
@@ -14,6 +14,10 @@
 /* The unit roundoffs that every tolerance is made of: half the distance of 1 to the next number. */
 #define U_F32 0x1p-24
 #define U_BF16 0x1p-8
+#define U_F16 0x1p-11
+
+/* Of activations of the device under test: the unit roundoff, and what rounding may be off by below the smallest normal number. */
+static double U_ACT = U_BF16, TINY_ACT = 0;
 
 enum { OPS_MAX_OUTPUTS = 8, OPS_MAX_DIMS = 8 };
 
@@ -23,6 +27,7 @@ typedef struct ops_output {
     const double *bound; /* (n): the error allowed, from the ref run alone; NULL: none beyond `relative` */
     int64_t n;
     double relative; /* the error allowed besides, in parts of what ref gave */
+    double tiny;     /* and in itself, where ref's error is not 0 */
     double by_norm;  /* 0, or what the norm of all errors may be in parts of the norm of what ref gave */
 } ops_output;
 
@@ -37,8 +42,8 @@ typedef struct ops_case {
     int64_t d[OPS_MAX_DIMS];
 } ops_case;
 
-static bb_device *ops_ref, *ops_tested[2]; /* the device under test, with 1 and with 2 threads */
-static const char *ops_tested_name = "cpu";
+static bb_device *ops_ref, *ops_tested[2];                    /* the device under test, with 1 and with 2 threads */
+static const char *ops_tested_name = "cpu", *ops_activations; /* NULL: the device's own choice */
 
 static inline bool ops_is_ref(const ops_session *s) { return s->dev == ops_ref; }
 
@@ -50,9 +55,16 @@ static inline void ops_out(ops_outputs *out, const char *name, const float *valu
     out->of[out->count++] = (ops_output){.name = name, .value = value, .bound = bound, .n = n, .relative = relative};
 }
 
-/* The value that an activation has where ref gives x: exact but for its own rounding. */
+/* The same for activations, on the device. */
+static inline void ops_out_act(ops_session *s, ops_outputs *out, const char *name, const void *value, int64_t n,
+                               double relative, const double *bound) {
+    ops_out(out, name, ops_get_act(s, value, n), n, relative, bound);
+    out->of[out->count - 1].tiny = TINY_ACT;
+}
+
+/* The value that an activation of the device under test has where ref gives x: exact but for its own rounding. */
 static inline float *ops_rounded(float *x, int64_t n) {
-    for (int64_t i = 0; i < n; i++) x[i] = ops_to_bf16((double)x[i]);
+    for (int64_t i = 0; i < n; i++) x[i] = U_ACT < U_BF16 ? ops_to_f16((double)x[i]) : ops_to_bf16((double)x[i]);
     return x;
 }
 
@@ -62,6 +74,7 @@ static inline void ops_compare_output(const ops_output *tested, const ops_output
     for (int64_t i = 0; i < ref->n; i++) {
         double expected = (double)ref->value[i], error = fabs((double)tested->value[i] - expected);
         double allowed = ref->relative * fabs(expected) + (ref->bound ? ref->bound[i] : 0);
+        if (allowed > 0) allowed += ref->tiny;
         if (allowed > 0) { /* not what must be as it was */
             error_norm += error * error;
             norm += expected * expected;
@@ -119,10 +132,16 @@ static int ops_open_devices(void **state) {
     bb_error err;
     bb_device **const devices[] = {&ops_ref, &ops_tested[0], &ops_tested[1]};
     for (int i = 0; i < 3; i++) {
-        if (bb_device_open(i == 0 ? "ref" : ops_tested_name, i == 0 ? 1 : i, devices[i], &err) != BB_OK) {
+        bb_status status = bb_device_open(i == 0 ? "ref" : ops_tested_name, i == 0 ? 1 : i, devices[i], &err);
+        if (status == BB_OK && i > 0 && ops_activations) status = bb_device_set_activations(*devices[i], ops_activations, &err);
+        if (status != BB_OK) {
             print_error("%s\n", err.message);
             return -1;
         }
+    }
+    if (ops_tested[0]->ops->act_dtype == BB_F16) {
+        U_ACT = U_F16;
+        TINY_ACT = 0x1p-25;
     }
     print_message("%s\n", bb_device_description(ops_tested[0]));
     return 0;
@@ -140,6 +159,7 @@ static inline int ops_compare_all(int argc, char **argv, same_kernels *same, con
                                   const struct CMUnitTest *extra, size_t extra_count) {
     guarded_register();
     if (argc > 1) ops_tested_name = argv[1];
+    if (argc > 2) ops_activations = argv[2];
     begin_level(same);
     enum { MAX_TESTS = 256, NAME_BYTES = 96 };
     static struct CMUnitTest tests[MAX_TESTS];

@@ -184,11 +184,14 @@ static double check_training(const golden *g, bb_model *model, const char *name,
     return e;
 }
 
+static const char *given_device, *given_activations; /* NULL: none */
+
 static void check_device(const char *device_name, const bounds *b) {
     static const char *const cases[] = {"mha", "gqa_clipped", "no_act_quant", "no_act_quant_clipped", "odd"};
     bb_device *device;
     assert_ok(bb_device_open(device_name, 0, &device, &test_error));
-    if (strcmp(bb_device_name(device), "cuda") == 0) b = &int16_bounds; /* in bf16, which is about as coarse */
+    if (given_activations) assert_ok(bb_device_set_activations(device, given_activations, &test_error));
+    if (strcmp(bb_device_name(device), "cuda") == 0) b = &int16_bounds; /* in bf16, which is about as coarse, or fp16 */
     if (attention_steps(device) > 0) b = attention_steps(device) == 127 ? &int8_bounds : &int16_bounds;
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         golden g = golden_open(cases[i]);
@@ -272,8 +275,6 @@ static void check_muon(const char *device_name, double newton_schulz, double los
     bb_device_close(device);
 }
 
-static const char *given_device; /* the program's argument */
-
 /* Its products for Muon are in f32. */
 static void muon_on_given(void **state) {
     (void)state;
@@ -310,14 +311,17 @@ static void cpu_matches_golden(void **state) {
     check_device("cpu", &cpu_bounds);
 }
 
-/* DEVICE: that one alone, with cpu's bounds. */
+/* DEVICE: that one alone, with cpu's bounds. DEVICE TYPE: with activations of this type, and without Muon, which has none. */
 int main(int argc, char **argv) {
     const struct CMUnitTest given_tests[] = {cmocka_unit_test(test_given), cmocka_unit_test(muon_on_given)};
+    const struct CMUnitTest given_activation_tests[] = {cmocka_unit_test(test_given)};
     const struct CMUnitTest level_tests[] = {cmocka_unit_test(cpu_matches_golden), cmocka_unit_test(muon_on_cpu)};
     const struct CMUnitTest tests[] = {cmocka_unit_test(ref_matches_golden), cmocka_unit_test(cpu_matches_golden),
                                        cmocka_unit_test(muon_on_ref), cmocka_unit_test(muon_on_cpu)};
     if (argc > 1) {
         given_device = argv[1];
+        given_activations = argc > 2 ? argv[2] : NULL;
+        if (given_activations) return cmocka_run_group_tests_name("activations", given_activation_tests, NULL, NULL);
         return cmocka_run_group_tests(given_tests, NULL, NULL);
     }
     if (begin_level(NULL)) return cmocka_run_group_tests(level_tests, NULL, NULL);

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
 /* Operations on rows and elements, cpu against ref. Tolerances are counted in roundings: U_F32 for each f32 operation of cpu
- * (ref works in double), n * U_F32 times the sum of magnitudes for a sum of n, EXP for its exponential, U_BF16 for storing. */
+ * (ref works in double), n * U_F32 times the sum of magnitudes for a sum of n, EXP for its exponential, U_ACT for storing an activation. */
 #include "core/adam8_map.h"
 #include "ops_compare.h"
 
@@ -33,7 +33,7 @@ static void out_rows(ops_session *s, ops_outputs *out, bb_rows y, int64_t kind, 
     } else if (kind == ROWS_F32) {
         ops_out(out, "y", ops_get_f32(s, y.data, M * K), M * K, relative, NULL);
     } else {
-        ops_out(out, "y", ops_get_act(s, y.data, M * K), M * K, relative + U_BF16, NULL);
+        ops_out_act(s, out, "y", y.data, M * K, relative + U_ACT, NULL);
     }
 }
 
@@ -144,7 +144,7 @@ static void swiglu_backward(ops_session *s, const int64_t *d, ops_outputs *out) 
             bound[m * 2 * F + f] = each * fabs(dhi * up) * sigmoid * (1 + fabs(g)) + 1e-30;
             bound[m * 2 * F + F + f] = each * fabs(dhi * g) * sigmoid + 1e-30;
         }
-    ops_out(out, "d_gate_up", ops_get_act(s, d_gate_up, 2 * M * F), 2 * M * F, U_BF16 * (1 + U_BF16), bound);
+    ops_out_act(s, out, "d_gate_up", d_gate_up, 2 * M * F, U_ACT * (1 + U_ACT), bound);
 }
 
 /* B, T, heads, D, elements of a row past the heads, position0, backward */
@@ -173,7 +173,7 @@ static void rope(ops_session *s, const int64_t *d, ops_outputs *out) {
         s->dev->ops->rope_forward(s->dev, turned, kept, cos_table, sin_table, position0, B, T, heads, D, stride);
         ops_out(out, "x", ops_get_f32(s, turned, n), n, 0, bound);
     }
-    ops_out(out, "kept or dx", ops_get_act(s, kept, n), n, U_BF16, bound);
+    ops_out_act(s, out, "kept or dx", kept, n, U_ACT, bound);
 }
 
 /* M, C, bytes used */
@@ -437,7 +437,7 @@ static void activations_round_half_to_even(void **state) {
     memcpy(x, special, sizeof special);
     const float *back = ops_get_act(&s, ops_put_act(&s, x, N), N);
     for (int i = 0; i < N; i++) {
-        float expected = s.dev->ops->act_dtype == BB_F32 ? x[i] : ops_to_bf16((double)x[i]);
+        float expected = ops_to_act(&s, (double)x[i]);
         assert_memory_equal(&back[i], &expected, sizeof expected);
     }
     x[0] = NAN;

@@ -3,7 +3,7 @@
  * the output; in the backward pass probabilities and their gradients are rounded to bf16 before they meet v, do, q and k, and
  * results are stored in bf16. Levels with VNNI, but not AMX, round both passes' sides to int8 as ops.h says, those with AVX2 to more
  * steps: each bound counts half a step of what is rounded, and nothing of what is a whole number of steps,as all that is ternary is.
- * cuda rounds the forward pass's sides to bf16. */
+ * cuda rounds the forward pass's sides to activations, which are bf16 or fp16. */
 #include "core/math.h"
 #include "ops_compare.h"
 
@@ -44,16 +44,16 @@ static float *ternary(ops_session *s, int64_t n, double scale) {
 }
 
 static double code_steps(void) { return attention_steps(ops_tested[0]); }
-/* Where a backward pass follows, cuda rounds q, k, v and probabilities to bf16. */
-static bool in_bf16(void) { return strcmp(bb_device_name(ops_tested[0]), "cuda") == 0; }
-static bool rounds(void) { return code_steps() > 0 || in_bf16(); }
+/* Where a backward pass follows, cuda rounds q, k, v and probabilities to activations. */
+static bool in_act(void) { return strcmp(bb_device_name(ops_tested[0]), "cuda") == 0; }
+static bool rounds(void) { return code_steps() > 0 || in_act(); }
 static double weight_steps(void) { return code_steps() == 127 ? 255 : code_steps(); }
 
 /* What rounding to so many steps up to `most` may be off by; 0 steps: it does not round so. */
 static double half_step(double most, double steps) { return steps > 0 ? most / (2 * steps) : 0; }
 
 /* What rounding is off by at random, as a part of most elements: the largest is three times as large as most at the most. */
-static double random_step(void) { return in_bf16() ? U_BF16 : rounds() ? 3 / code_steps() / sqrt(12) : 0; }
+static double random_step(void) { return in_act() ? U_ACT : rounds() ? 3 / code_steps() / sqrt(12) : 0; }
 
 enum { VALUE_RUN = 256, KEY_RUN = 128, QUERY_RUN = 256 }; /* rows that share a column's step */
 
@@ -61,11 +61,11 @@ enum { VALUE_RUN = 256, KEY_RUN = 128, QUERY_RUN = 256 }; /* rows that share a c
  * to first. */
 static double off_by(const float *of, int64_t n, int64_t apart, double x) {
     double largest = 0;
-    if (in_bf16()) return U_BF16 * fabs(x);
+    if (in_act()) return U_ACT * fabs(x) + TINY_ACT;
     if (!rounds()) return 0;
     for (int64_t i = 0; i < n; i++) largest = fmax(largest, fabs((double)of[i * apart]));
     double code = x / largest * code_steps();
-    return largest == 0 || fabs(code - nearbyint(code)) < 1e-4 ? 0 : largest / (2 * code_steps()) + U_BF16 * fabs(x);
+    return largest == 0 || fabs(code - nearbyint(code)) < 1e-4 ? 0 : largest / (2 * code_steps()) + U_ACT * fabs(x);
 }
 
 /* The same for each element of `rows` rows of x: by rows and by the columns of runs of `run` rows. */
@@ -144,8 +144,9 @@ static row row_for(ops_session *s, const bb_attention *a) {
 static double rounded_output(const inputs *in, const row *r, const roundings *v, int64_t e) {
     const bb_attention *a = &in->a;
     double sum = 0;
-    for (int64_t j = 0; j < r->seen && in_bf16(); j++)
-        sum += r->p[j] * (U_BF16 * fabs((double)in->v[r->kv + j * a->kv_stride + e]) + v->column[j * a->D + e]);
+    for (int64_t j = 0; j < r->seen && in_act(); j++)
+        sum += (U_ACT * r->p[j] + TINY_ACT) * fabs((double)in->v[r->kv + j * a->kv_stride + e]) +
+               r->p[j] * v->column[j * a->D + e];
     for (int64_t first = 0; first < r->seen && code_steps() > 0; first += VALUE_RUN) {
         double most = 0, size = 0;
         for (int64_t j = first; j < r->seen && j < first + VALUE_RUN; j++) {
@@ -195,9 +196,9 @@ static void forward_of(ops_session *s, const int64_t *d, float *(*drawn)(ops_ses
     ops_out(out, "o", ops_get_f32(s, o, in.o_count), in.o_count, 0, o_bound);
     if (!coarse) return;
     /* Roundings are random: together they come to far less than the worst case, with q's and k's, to bf16 first, growing as q does. */
-    double in_steps = (3 * random_step() + U_BF16) * sqrt(fmax(1, (double)d[7] / 10));
+    double in_steps = (3 * random_step() + U_ACT) * sqrt(fmax(1, (double)d[7] / 10));
     if (rounds()) out->of[out->count - 1].by_norm = drawn == ternary ? 5e-3 : in_steps;
-    ops_out(out, "kept", ops_get_act(s, kept, in.o_count), in.o_count, U_BF16 * (1 + U_BF16), o_bound);
+    ops_out_act(s, out, "kept", kept, in.o_count, U_ACT * (1 + U_ACT), o_bound);
     ops_out(out, "lse", ops_get_f32(s, lse, in.rows), in.rows, U_F32, lse_bound);
 }
 
@@ -224,7 +225,7 @@ static void fill_errors(head_errors *x, row *r, const inputs *in, int64_t b, int
     const bb_attention *a = &in->a;
     for (int64_t t = 0; t < a->Tq; t++) {
         fill_row(r, in, b, h, t, q, k);
-        double part = 4 * U_BF16 + 6 * (r->score + r->coarse), delta = 0, off_delta = 0;
+        double part = 4 * U_ACT + 6 * (r->score + r->coarse), delta = 0, off_delta = 0;
         for (int64_t j = 0; j < r->seen; j++)
             for (int64_t e = 0; e < a->D; e++)
                 delta += r->p[j] * (double)in->d_o[r->o + e] * (double)in->v[r->kv + j * a->kv_stride + e];
@@ -239,9 +240,10 @@ static void fill_errors(head_errors *x, row *r, const inputs *in, int64_t b, int
                 off_dp += fabs(g) * off_v + d_o->row[t * a->D + e] * (fabs(y) + off_v);
             }
             x->p[to] = r->p[j];
-            x->off_p[to] = part * r->p[j];
+            x->off_p[to] = part * r->p[j] + TINY_ACT;
             x->ds[to] = fabs(r->p[j] * (dp - delta));
-            x->off_ds[to] = r->p[j] * (part * size + (1 + part) * (off_dp + off_delta));
+            x->off_ds[to] =
+                r->p[j] * (part * size + (1 + part) * (off_dp + off_delta)) + sqrt((double)a->D) * TINY_ACT; /* ds is scaled */
         }
     }
     for (int64_t t = 0; t < a->Tq && rounds(); t++)
@@ -320,13 +322,13 @@ static void backward_of(ops_session *s, const int64_t *d, float *(*drawn)(ops_se
     for (int i = 0; i < 3; i++) {
         int64_t n = i ? in.kv_count : in.q_count;
         for (int64_t j = 0; j < n; j++)
-            if (bound[i][j] > 0) bound[i][j] += U_BF16 * fabs((double)result[i][j]);
+            if (bound[i][j] > 0) bound[i][j] += U_ACT * fabs((double)result[i][j]) + TINY_ACT;
         ops_out(out, names[i], result[i], n, 0, bound[i]);
         /* Those bounds are the worst case. Roundings are random, so together they come to less than one, or to a few where
          * the softmax is saturated and dS small beside do.o. With one key dq and dk are 0. In steps there are five, of p or ds
          * and of two sides' elements, and those of scores grow with q. */
         double in_steps = (drawn == ternary ? 4 : 5) * random_step() * sqrt(fmax(1, (double)d[7] / 10));
-        if (a->Tk > 1) out->of[out->count - 1].by_norm = fmax(in_steps, 4 * U_BF16);
+        if (a->Tk > 1) out->of[out->count - 1].by_norm = fmax(in_steps, 4 * U_ACT);
     }
 }
 

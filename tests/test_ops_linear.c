@@ -233,7 +233,7 @@ static void out_by_norm(ops_outputs *out, const char *name, const float *x, int6
     double squares = 0;
     for (int64_t i = 0; i < n; i++) squares += (double)x[i] * (double)x[i];
     ops_out(out, name, x, n, relative, bound);
-    out->of[out->count - 1].by_norm = 2 * U_BF16 + (quantized > 0 ? 1.5 * quantized / sqrt(squares) : 0);
+    out->of[out->count - 1].by_norm = 2 * U_ACT + (quantized > 0 ? 1.5 * quantized / sqrt(squares) : 0);
 }
 
 enum { X_ACT, X_I8, X_F32 };
@@ -280,7 +280,7 @@ static double quantized_columns_bounds(ops_session *s, double *bound, const doub
     return sqrt(squares);
 }
 
-/* M, N, K, segments, x, dy in f32, without dx, dw overwritten. dy takes a scale (g for dx, s for dw) and becomes bf16: one
+/* M, N, K, segments, x, dy in f32, without dx, dw overwritten. dy takes a scale (g for dx, s for dw) and becomes an activation: one
  * rounding a term, two where it was f32, one more where x was; products are exact, sums in f32. With x in int8, dy may become
  * int8 instead, for dx by rows and for dw by columns.
  */
@@ -301,19 +301,22 @@ static void linear_backward(ops_session *s, const int64_t *d, ops_outputs *out) 
         dw_bound = product_sizes(s, dy_sizes, sizes(s, x0, M * K), N, K, M, FIRST_TRANSPOSED);
         dx_bound = product_sizes(s, dy_sizes, weight_sizes(s, &t), M, K, N, PLAIN);
         for (int64_t i = 0; i < N * K; i++)
-            dw_bound[i] = (1.02 * ((d[4] == X_F32 ? 3 : 2) * U_BF16 + (double)M * U_F32)) * dw_bound[i] +
-                          4 * U_F32 * fabs((double)dw0[i]);
-        for (int64_t i = 0; i < M * K; i++) dx_bound[i] *= 2 * U_BF16 + (double)N * U_F32;
+            dw_bound[i] =
+                (1.02 * ((d[4] == X_F32 ? 3 : 2) * U_ACT + (double)M * U_F32)) * dw_bound[i] + 4 * U_F32 * fabs((double)dw0[i]);
+        /* below the smallest normal activation: dy times a scale, beside an x of up to 127 */
+        for (int64_t i = 0; i < N * K; i++) dw_bound[i] += 127 * (double)M * TINY_ACT;
+        for (int64_t i = 0; i < M * K; i++)
+            dx_bound[i] = dx_bound[i] * (2 * U_ACT + (double)N * U_F32) + (double)(N + 1) * TINY_ACT;
         if (d[4] == X_I8) {
             dx_norm = quantized_dy_bounds(dx_bound, dy_sizes, weight_sizes(s, &t), &t, ops_get_f32(s, t.scale, t.segments), M);
             dw_norm = quantized_columns_bounds(s, dw_bound, dy_sizes, x, M, N, K);
         }
     }
     out_by_norm(out, "dw", ops_get_f32(s, dw, N * K), N * K, 2 * U_F32, dw_bound, dw_norm);
-    if (!d[6]) out_by_norm(out, "dx", ops_get_act(s, dx, M * K), M * K, U_BF16 * (1 + U_BF16), dx_bound, dx_norm);
+    if (!d[6]) out_by_norm(out, "dx", ops_get_act(s, dx, M * K), M * K, U_ACT * (1 + U_ACT), dx_bound, dx_norm);
 }
 
-/* M, V, C: forward in f32 throughout; dh is stored in bf16. */
+/* M, V, C: forward in f32 throughout; dh is stored as an activation. */
 static void head(ops_session *s, const int64_t *d, ops_outputs *out) {
     int64_t M = d[0], V = d[1], C = d[2];
     float *h0 = ops_normal_f32(s, M * C, 1.0), *e0 = ops_normal_f32(s, V * C, 0.2), *dlogits0 = ops_normal_f32(s, M * V, 1.0);
@@ -333,7 +336,7 @@ static void head(ops_session *s, const int64_t *d, ops_outputs *out) {
         for (int64_t i = 0; i < V * C; i++) de_bound[i] = (double)(M + 2) * U_F32 * (de_bound[i] + fabs((double)de0[i]));
     }
     ops_out(out, "logits", ops_get_f32(s, logits, M * V), M * V, U_F32, bound);
-    ops_out(out, "dh", ops_get_act(s, dh, M * C), M * C, U_BF16 * (1 + U_BF16), dh_bound);
+    ops_out_act(s, out, "dh", dh, M * C, U_ACT * (1 + U_ACT), dh_bound);
     ops_out(out, "de", ops_get_f32(s, de, V * C), V * C, 2 * U_F32, de_bound);
 }
 

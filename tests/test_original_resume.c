@@ -65,6 +65,8 @@ static void optimizer_state_is_resumed(void **state) {
     assert_int_equal(r.optimizer->steps, 3);
     assert_int_equal(training.samples, 0);
     assert_int_equal(training.sampling, BB_SAMPLING_EPOCHS);
+    assert_true(training.scaler_scale > 65535 && training.scaler_scale < 65537);
+    assert_int_equal(training.scaler_good_steps, 0);
     assert_ok(bb_tensor_source_open(CHECKPOINT, &s, &test_error));
     for (int i = 0; i < r.model->table.count; i++) {
         const bb_param *p = &r.model->table.entries[i];
@@ -127,6 +129,22 @@ static const char *changed(const char *name, const char *from, const char *to, s
     (void)zip_close(in);
     if (!found) fail_msg("the pickle has no '%s'", from);
     return path;
+}
+
+/* GradScaler's scale and the steps since it changed. Another number in the pickle in place of 65536 is taken; a scale that is none is
+ * as if there was no scaler. */
+static void scaler_is_resumed(void **state) {
+    (void)state;
+    static const char scale[] = "G@\xf0\0\0\0\0\0\0", other[] = "G@\xc0\0\0\0\0\0\0", none[] = "G\xc0\xc0\0\0\0\0\0\0";
+    run r = open_run(BB_OPTIM_ADAMW);
+    bb_training_state training;
+    assert_ok(
+        bb_checkpoint_load(changed("scale.pt", scale, other, sizeof scale - 1), r.model, r.optimizer, &training, &test_error));
+    assert_true(training.scaler_scale > 8191 && training.scaler_scale < 8193);
+    assert_ok(
+        bb_checkpoint_load(changed("none.pt", scale, none, sizeof scale - 1), r.model, r.optimizer, &training, &test_error));
+    assert_true(training.scaler_scale <= 0);
+    close_run(&r);
 }
 
 #define PAIR(from, to) from, to, sizeof(from) - 1
@@ -193,8 +211,9 @@ static int close_all(void **state) {
 }
 
 int main(void) {
-    const struct CMUnitTest tests[] = {
-        cmocka_unit_test(optimizer_state_is_resumed), cmocka_unit_test(resumes_without_optimizer_state),
-        cmocka_unit_test(damaged_state_is_refused), cmocka_unit_test(other_optimizers_are_refused)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(optimizer_state_is_resumed), cmocka_unit_test(scaler_is_resumed),
+                                       cmocka_unit_test(resumes_without_optimizer_state),
+                                       cmocka_unit_test(damaged_state_is_refused),
+                                       cmocka_unit_test(other_optimizers_are_refused)};
     return cmocka_run_group_tests(tests, open_all, close_all);
 }

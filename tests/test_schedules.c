@@ -89,6 +89,12 @@ static void loss_scale_grows_and_backs_off(void **state) {
     bb_loss_scaler_update(s, false);
     near(bb_loss_scaler_scale(s), 1024);
     bb_loss_scaler_free(s);
+    assert_ok(bb_loss_scaler_create(3, 1, true, &s, &test_error)); /* down to 1; and not to where f32 ends */
+    for (int i = 0; i < 3; i++) bb_loss_scaler_update(s, true);
+    near(bb_loss_scaler_scale(s), 1);
+    for (int i = 0; i < 300; i++) bb_loss_scaler_update(s, false);
+    near(bb_loss_scaler_scale(s), 0x1p127);
+    bb_loss_scaler_free(s);
     assert_ok(bb_loss_scaler_create(1024, 3, false, &s, &test_error));
     bb_loss_scaler_update(s, true);
     near(bb_loss_scaler_scale(s), 1);

@@ -53,7 +53,8 @@ BB_API uint64_t bb_optimizer_state_bytes(const bb_optimizer *optimizer); /* of t
 BB_API bb_status bb_optimizer_step(bb_optimizer *optimizer, double lr, double max_norm, double loss_scale, double *grad_norm,
                                    bool *applied, bb_error *err);
 
-/* Dynamic loss scaling for fp16 gradients: the scale doubles after `growth_interval` good steps and halves on overflow. */
+/* Dynamic loss scaling for gradients in fp16 (bb_device_set_activations): the scale doubles after `growth_interval` good steps and halves
+ * on overflow, down to 1. PyTorch's GradScaler begins with 65536 and 2000. */
 typedef struct bb_loss_scaler bb_loss_scaler;
 BB_API bb_status bb_loss_scaler_create(double initial_scale, int growth_interval, bool enabled, bb_loss_scaler **out,
                                        bb_error *err);
@@ -95,6 +96,7 @@ typedef struct bb_train_event {
      * minimum over ranks, summed over steps: communication not hidden by computation. */
     double wait_share, exposed_share;
     const char *path, *message;
+    double loss_scale; /* of the loss scaler, after this step; 0: none */
 } bb_train_event;
 
 typedef struct bb_train_options {

@@ -16,9 +16,9 @@
 #define BB_HOST_DEVICE
 #endif
 
-typedef enum bb_dtype { BB_F32 = 0, BB_BF16, BB_I8, BB_U8 } bb_dtype;
+typedef enum bb_dtype { BB_F32 = 0, BB_BF16, BB_I8, BB_U8, BB_F16 } bb_dtype;
 
-static inline size_t bb_dtype_bytes(bb_dtype t) { return t == BB_F32 ? 4 : t == BB_BF16 ? 2 : 1; }
+static inline size_t bb_dtype_bytes(bb_dtype t) { return t == BB_F32 ? 4 : t == BB_BF16 || t == BB_F16 ? 2 : 1; }
 
 BB_HOST_DEVICE static inline float bb_f32_from_bits(uint32_t u) {
     float f;

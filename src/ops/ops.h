@@ -6,7 +6,7 @@
  * - Pointers are to backend memory (alloc). Arrays are dense and row-major unless strides are given. Inputs and outputs do not
  *   overlap unless the entry says so.
  * - "act" is the type of activations kept for the backward pass and of gradients between operations: ops->act_dtype, f32 in
- *   ref, bf16 in cpu. Apart from the order of its sums, a backend may differ from ref only by rounding to this type. The
+ *   ref, bf16 in cpu, bf16 or fp16 in cuda. In fp16 what is over 65,504 is infinite. Apart from the order of its sums, a backend may differ from ref only by rounding to this type. The
  *   forward pass does not round: values between two operations are f32 or exact integers. An error d before a quantizer of
  *   scale s flips a code with probability d/s and so costs sqrt(d s), not d.
  * - A forward entry's `kept` receives a copy for the backward pass; NULL when no backward pass follows.

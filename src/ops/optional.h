@@ -16,6 +16,10 @@ typedef struct bb_peer_message {
 } bb_peer_message;
 
 typedef struct bb_optional_ops {
+    /* -- activations ------------------------------------------------------------------------------------------------------------- */
+    /* Changes ops->act_dtype, of a device that nothing was allocated on. BB_ERR_UNSUPPORTED, saying why: it cannot be that. */
+    bb_status (*set_act_dtype)(bb_device *dev, bb_dtype act, bb_error *err);
+
     /* -- passes: operations that are started again and again with the same arguments, and may be recorded ------------------------ */
     /* Begins a pass. The same key, a hash, means the same operations with the same arguments, but for `positions` (count): those of
      * its sequences, which bb_kv_batch has in this order, and for each of which rope_forward is called once a layer, likewise. Within a

@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "core/host.h"
+#include "ops/optional.h"
 
 static const bb_backend cpu = {.name = "cpu", .open = bb_device_open_cpu};
 static const bb_backend cuda = {
@@ -112,6 +113,33 @@ void bb_device_close(bb_device *device) {
 const char *bb_device_name(const bb_device *device) { return device ? device->ops->name : NULL; }
 
 int bb_device_threads(const bb_device *device) { return device ? device->threads : 0; }
+
+/* ---- activations ------------------------------------------------------------------------------------------------------------ */
+
+static const struct {
+    const char *name;
+    bb_dtype dtype;
+} activations[] = {{"f32", BB_F32}, {"bf16", BB_BF16}, {"fp16", BB_F16}};
+enum { ACTIVATIONS = sizeof activations / sizeof *activations };
+
+const char *bb_device_activations(const bb_device *device) {
+    for (int i = 0; i < ACTIVATIONS && device; i++)
+        if (activations[i].dtype == device->ops->act_dtype) return activations[i].name;
+    return NULL;
+}
+
+bb_status bb_device_set_activations(bb_device *device, const char *type, bb_error *err) {
+    BB_REQUIRE("device, type", device, type);
+    BB_DEVICE_SCOPE(device);
+    int i = 0;
+    while (i < ACTIVATIONS && strcmp(activations[i].name, type) != 0) i++;
+    if (i == ACTIVATIONS) return bb_fail(err, BB_ERR_ARGUMENT, "activations \"%s\": expected f32, bf16 or fp16", type);
+    if (activations[i].dtype == device->ops->act_dtype) return BB_OK;
+    const bb_optional_ops *optional = device->ops->optional;
+    if (optional && optional->set_act_dtype) return optional->set_act_dtype(device, activations[i].dtype, err);
+    return bb_fail(err, BB_ERR_UNSUPPORTED, "device \"%s\" keeps activations in %s, not %s: device \"cuda\" alone has a choice",
+                   device->ops->name, bb_device_activations(device), type);
+}
 
 const char *bb_device_description(const bb_device *device) { return device ? device->ops->description(device) : NULL; }
 

@@ -61,7 +61,7 @@ static void end(timed *t, const char *name, double start, work w) {
 /* ---- work, computed from the arguments ------------------------------------------------------------------------------- */
 
 static bb_limit limit_of(bb_dtype dtype) {
-    return dtype == BB_I8 ? BB_LIMIT_INT8 : dtype == BB_BF16 ? BB_LIMIT_BF16 : BB_LIMIT_F32;
+    return dtype == BB_I8 ? BB_LIMIT_INT8 : dtype == BB_BF16 || dtype == BB_F16 ? BB_LIMIT_BF16 : BB_LIMIT_F32;
 }
 
 /* `products` matrix products of M rows by an (N,K) matrix. */

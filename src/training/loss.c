@@ -27,10 +27,10 @@ double bb_loss_scaler_scale(const bb_loss_scaler *s) { return s && s->enabled ? 
 void bb_loss_scaler_update(bb_loss_scaler *s, bool found_overflow) {
     if (!s || !s->enabled) return;
     if (found_overflow) {
-        s->scale /= 2;
+        if (s->scale > 1) s->scale = fmax(s->scale / 2, 1); /* at 1 there was no overflow that a scale caused */
         s->good_steps = 0;
-    } else if (++s->good_steps == s->growth_interval) {
-        s->scale *= 2;
+    } else if (++s->good_steps >= s->growth_interval) {
+        if (isfinite((float)(2 * s->scale))) s->scale *= 2;
         s->good_steps = 0;
     }
 }

@@ -44,6 +44,19 @@ static bb_status read_step(loader *l, bb_error *err) {
     return BB_OK;
 }
 
+/* GradScaler's state, which is {} where it was not enabled. */
+static void read_scaler(loader *l) {
+    const char *text = bb_tensor_source_metadata(l->w->source, "scaler");
+    json_t *json = text ? json_loads(text, 0, NULL) : NULL;
+    double scale = json_number_value(json_object_get(json, "scale"));
+    json_int_t good_steps = json_integer_value(json_object_get(json, "_growth_tracker"));
+    if (scale > 0 && isfinite(scale)) {
+        l->state.scaler_scale = scale;
+        l->state.scaler_good_steps = good_steps >= 0 && good_steps <= INT32_MAX ? (int)good_steps : 0;
+    }
+    json_decref(json);
+}
+
 /* ---- the optimizer's state ------------------------------------------------------------------------------------------------ */
 
 static bb_status refuse(const loader *l, const char *what, bb_error *err) {
@@ -180,6 +193,7 @@ bb_status bb_original_checkpoint_load(const bb_model_source *w, bb_model *model,
     loader l = {.w = w, .model = model, .optimizer = optimizer};
     bb_status status;
     BB_TRY(read_step(&l, err));
+    read_scaler(&l);
     if (optimizer) BB_TRY_GOTO(status, done, check_optimizer(&l, err));
     BB_TRY_GOTO(status, done, pass(&l, false, err));
     BB_TRY_GOTO(status, done, pass(&l, true, err));

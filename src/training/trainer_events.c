@@ -25,7 +25,8 @@ bb_train_event bb_trainer_event(const bb_trainer *t, bb_train_event_kind kind) {
                             .val_bpb = NAN,
                             .grad_norm = NAN,
                             .best_step = -1,
-                            .patience_left = -1};
+                            .patience_left = -1,
+                            .loss_scale = t->scaler && t->scaler->enabled ? t->scaler->scale : 0};
 }
 
 void bb_trainer_notice(const bb_trainer *t, const char *fmt, ...) {
@@ -74,13 +75,14 @@ bb_status bb_trainer_log_metrics(const bb_trainer *t, const bb_train_event *e, b
             ? json_pack("{s:I, s:o, s:o*, s:o*}", "step", (json_int_t)e->step, "val_bpb", number(e->val_bpb), "best_step",
                         e->best_step < 0 ? NULL : json_integer(e->best_step), "patience_left",
                         e->patience_left < 0 ? NULL : json_integer(e->patience_left))
-            : json_pack("{s:I, s:o, s:o, s:f, s:i, s:o, s:I, s:f, s:f, s:I, s:I, s:o*, s:o*}", "step", (json_int_t)e->step,
-                        "loss", number(e->loss), "bpb", number(e->bpb), "lr", e->lr, "seq_len", e->seq_len, "grad_norm",
-                        number(e->grad_norm), "bytes", (json_int_t)e->bytes_seen, "bytes_per_s", e->bytes_per_second,
-                        "memory_mb", 1e-6 * (double)bb_host_resident(), "skipped", (json_int_t)e->skipped_steps,
-                        "skipped_micro", (json_int_t)e->skipped_micro_batches, "wait_share",
+            : json_pack("{s:I, s:o, s:o, s:f, s:i, s:o, s:I, s:f, s:f, s:I, s:I, s:o*, s:o*, s:o*}", "step",
+                        (json_int_t)e->step, "loss", number(e->loss), "bpb", number(e->bpb), "lr", e->lr, "seq_len", e->seq_len,
+                        "grad_norm", number(e->grad_norm), "bytes", (json_int_t)e->bytes_seen, "bytes_per_s",
+                        e->bytes_per_second, "memory_mb", 1e-6 * (double)bb_host_resident(), "skipped",
+                        (json_int_t)e->skipped_steps, "skipped_micro", (json_int_t)e->skipped_micro_batches, "wait_share",
                         t->dist->size > 1 ? json_real(e->wait_share) : NULL, "exposed_share",
-                        t->dist->size > 1 ? json_real(e->exposed_share) : NULL);
+                        t->dist->size > 1 ? json_real(e->exposed_share) : NULL, "loss_scale",
+                        e->loss_scale > 0 ? json_real(e->loss_scale) : NULL);
     return bb_run_metrics_append(&t->run_dir, line, err);
 }
 

@@ -20,16 +20,25 @@ static bb_status accumulate(bb_trainer *t, bb_dataset *dataset, int seq_len, dou
     return bb_trainer_exchange_reports(t, loss, err);
 }
 
+static bool loss_is_good(const bb_step_result *r) { return isfinite(r->loss) && r->loss <= r->loss_limit; }
+
+/* Whether the step's gradients are not finite, or would not be: then a smaller loss scale may help. */
+static bool overflowed(const bb_step_result *r) { return !isfinite(r->loss) || (loss_is_good(r) && !isfinite(r->grad_norm)); }
+
 static void skip_step(bb_trainer *t, const bb_step_result *r) {
     bb_training_state *s = &t->state;
-    bool loss_ok = isfinite(r->loss) && r->loss <= r->loss_limit;
+    bool loss_ok = loss_is_good(r), scaled = t->scaler && t->scaler->enabled;
     const char *what = loss_ok ? "the gradient norm" : "the loss";
     double value = loss_ok ? r->grad_norm : r->loss, limit = loss_ok ? r->norm_limit : r->loss_limit;
     s->skipped_steps++;
-    if (!(t->scaler && t->scaler->enabled)) s->skipped_in_a_row++; /* a scaler skips many while it looks for its scale */
+    /* A scaler may skip many while it looks for its scale. */
+    if (!(scaled && overflowed(r) && t->scaler->scale > 1)) s->skipped_in_a_row++;
     if (isfinite(value))
         bb_trainer_notice(t, "step %lld was skipped: %s %.4g is a spike, over %.4g (%lld skipped so far)", (long long)s->step,
                           what, value, limit, (long long)s->skipped_steps);
+    else if (scaled)
+        bb_trainer_notice(t, "step %lld was skipped: %s is not finite; the loss scale is now %g (%lld skipped so far)",
+                          (long long)s->step, what, t->scaler->scale, (long long)s->skipped_steps);
     else
         bb_trainer_notice(t, "step %lld was skipped: %s is not finite (%lld skipped so far)", (long long)s->step, what,
                           (long long)s->skipped_steps);
@@ -54,10 +63,12 @@ bb_status bb_trainer_check_skipped(const bb_trainer *t, bb_error *err) {
         err, BB_ERR_NUMERIC,
         "%d steps in a row were skipped, up to step %lld: training does not recover from this by itself. Nothing was "
         "saved since; take a checkpoint from before (--resume FILE --out DIR) with a lower --lr, a longer warm-up, a "
-        "smaller --grad_clip%s",
+        "smaller --grad_clip%s%s",
         BB_SKIPPED_IN_A_ROW, (long long)t->state.step,
-        t->options.spike_skip > 0 ? ", or a larger --spike_skip" : ", or --spike_skip 6");
+        t->options.spike_skip > 0 ? ", or a larger --spike_skip" : ", or --spike_skip 6",
+        t->scaler && t->scaler->enabled ? ", or with --dtype bf16, where numbers may be larger" : "");
 }
+
 /* Moves the data and the training state on to the next step. */
 static void advance(bb_trainer *t, bb_dataset *dataset, int seq_len) {
     bb_training_state *s = &t->state;
@@ -86,10 +97,11 @@ bb_status bb_trainer_do_step(bb_trainer *t, bb_dataset *dataset, bb_step_result 
     bb_optimizer_set_norm_limit(t->optimizer, r->norm_limit);
     bb_saver_wait_snapshot(t->saver);
     t->updating = true;
-    if (isfinite(r->loss) && r->loss <= r->loss_limit)
+    if (loss_is_good(r))
         BB_TRY(bb_optimizer_step(t->optimizer, r->lr, o->grad_clip, loss_scale, &r->grad_norm, &r->applied, err));
     t->wait_seconds = bb_dist_wait_seconds(t->dist) - waited_before;
-    if (t->scaler) bb_loss_scaler_update(t->scaler, !r->applied);
+    /* Of a loss that is a spike, the gradients were not looked at. */
+    if (r->applied || overflowed(r) || isfinite(r->grad_norm)) bb_loss_scaler_update(t->scaler, overflowed(r));
     advance(t, dataset, r->seq_len);
     t->updating = false;
     record_step_outcome(t, r);

@@ -8,7 +8,7 @@ project=$1 source=$2 nvcc=${3:-$(command -v nvcc)} report=$4
 if [ -z "$nvcc" ]; then echo "skipped: there is no nvcc"; exit 77; fi
 launcher=$(command -v ccache)
 architectures=()
-for name in 80 89 90a 100; do architectures+=(-gencode "arch=compute_$name,code=sm_$name"); done
+for name in 75 80 89 90a 100; do architectures+=(-gencode "arch=compute_$name,code=sm_$name"); done
 directory=$(mktemp -d)
 trap 'rm -rf "$directory"' EXIT
 if ! ${launcher:+"$launcher"} "$nvcc" -std=c++17 -O3 -fmad=false -Xcompiler=-Wall,-Wextra,-fPIC -Werror=all-warnings -Xptxas -v \

@@ -42,6 +42,19 @@ expect 0 ranks "$ordinary" 2 --resume moved --steps 5 --device cpu --threads 1
 expect 0 ranks "$bitbyte" 4 --resume moved --steps 6 --device cuda
 expect 0 "$ordinary" eval moved text.txt --seq_len 20 --threads 1
 
+# ---- fp16: a scale that overflows is skipped and halved by all ranks alike, whether or not each holds all of the moments
+run=("${model[@]}" --dtype fp16 --loss_scale 1e8 --reduce exact --global_batch 4 --steps 12 --save_every 12 --log_every 1 --optim adamw8bit)
+for job in "alone 1" "shared 2" "each 2 --zero 0"; do
+    read -r name count zero <<<"$job"
+    # shellcheck disable=SC2086 # no word, or some
+    expect 0 ranks "$bitbyte" "$count" "${run[@]}" $zero --out "$name"
+    says "the gradient norm is not finite; the loss scale is now 5e+07"
+    same alone "$name" 12
+done
+tail -n 1 alone/metrics.jsonl >line
+perl -MJSON::PP -e 'my $line = decode_json(<STDIN>); exit !($line->{skipped} > 1 && $line->{skipped} < 10 && $line->{loss_scale} < 5e7 && $line->{grad_norm} > 0)' <line ||
+    fail "fp16 did not recover: $(cat line)"
+
 # ---- each rank has a card of its own
 EMULATION_CARDS=2 expect 2 ranks "$bitbyte" 3 "${model[@]}" --out shared
 complains "ranks 0 and 2, both on "

@@ -32,6 +32,9 @@ rm log
 expect 0 with "$comparison" cuda
 [ "$(products int8)" -gt 2 ] && [ "$(products bf16)" -gt 1 ] || fail "the comparison used it for nothing but the check: $(cat log)"
 rm log
+EMULATION_COMPUTE=7.5 expect 0 with "$comparison" cuda fp16
+[ "$(products fp16)" -gt 1 ] && [ "$(products bf16)" = 0 ] || fail "the comparison in fp16 did not use it: $(cat log)"
+rm log
 EMULATION_SEED=4 EMULATION_LAZY=1 expect 0 with "$operations" every_operation_runs
 run=(--data text.txt --n_layer 1 --d_model 64 --n_head 2 --d_ff 96 --seq_len 64 --batch_size 1 --grad_accum 2 --steps 3 --save_every 3 --device cuda)
 expect 0 with "$bitbyte" train --out whole "${run[@]}"

@@ -26,6 +26,31 @@ expect 0 "$ordinary" train --resume second --steps 5 --device cpu
 expect 0 "$bitbyte" train --resume second --steps 6 --device cuda
 [ -f second/step-00000006.safetensors ] || fail "the run did not go on"
 
+# ---- in fp16, with its scaler: resumed bit for bit; a card that has no bf16 takes it by itself, and there a checkpoint goes on
+run=(--data text.txt "${shape[@]}" --optim adamw --steps 4 --save_every 2 --log_every 1 --device cuda)
+expect 0 "$bitbyte" train --out half "${run[@]}" --dtype fp16
+says ", fp16"
+grep -qF '"loss_scale":65536' half/metrics.jsonl || fail "metrics.jsonl does not have the loss scale"
+grep -qF loss_scale whole-adamw/metrics.jsonl && fail "a loss scale without fp16"
+cmp -s whole-adamw/step-00000004.safetensors half/step-00000004.safetensors && fail "fp16 changes nothing"
+EMULATION_SEED=2 EMULATION_COMPUTE=7.5 expect 0 "$bitbyte" train --out half-parts "${run[@]}" --stop_at 2
+says "compute 7.5"
+expect 0 "$bitbyte" train --resume half-parts --dtype fp16
+cmp half/step-00000004.safetensors half-parts/step-00000004.safetensors || fail "fp16: a resumed run differs"
+expect 0 "$ordinary" train --resume half --steps 5 --device cpu --dtype auto
+EMULATION_COMPUTE=7.5 expect 1 "$bitbyte" train --out none "${run[@]}" --dtype bf16
+complains "compute capability 7.5 and no products in bf16"
+EMULATION_COMPUTE=7.0 expect 1 "$bitbyte" train --out none "${run[@]}"
+complains "compute capability 7.0; 7.5 (Turing) is the least"
+expect 1 "$ordinary" train --out none "${run[@]}" --device cpu --dtype fp16
+complains 'device "cpu" keeps activations in bf16, not fp16'
+expect 1 "$ordinary" train --out none "${run[@]}" --device ref --dtype fp16
+complains 'device "ref" keeps activations in f32, not fp16'
+expect 0 "$ordinary" train --out on-cpu "${run[@]}" --device cpu --dtype bf16 --loss_scale 2
+complains "--dtype"
+complains "--loss_scale"
+[ ! -e none ] || fail "a run that could not start left its directory"
+
 # ---- the ordinary program reads what was trained here, and measures the same
 head -c 700 text.txt >held_out.txt
 expect 0 "$ordinary" eval whole-muon held_out.txt --seq_len 24 --json

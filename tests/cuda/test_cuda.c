@@ -139,9 +139,11 @@ static void every_operation_runs(void **state) {
     (void)state;
     enum { SEQ = 19 };
     static const uint8_t x[2 * SEQ + 1] = "some bytes to learn, and the next ones";
-    bb_device *device = open_cuda("cuda");
-    for (int quantized = 0; quantized < 2; quantized++) {
-        for (int kind = BB_OPTIM_ADAMW; kind <= BB_OPTIM_MUON; kind++) {
+    for (int turn = 0; turn < 3; turn++) {
+        int quantized = turn > 0, last = turn == 2 ? BB_OPTIM_ADAMW : BB_OPTIM_MUON;
+        bb_device *device = open_cuda("cuda");
+        assert_ok(bb_device_set_activations(device, turn == 2 ? "fp16" : "bf16", &test_error));
+        for (int kind = BB_OPTIM_ADAMW; kind <= last; kind++) {
             bb_config config = tiny;
             config.n_layer = 1;
             config.d_model = 20;
@@ -174,8 +176,8 @@ static void every_operation_runs(void **state) {
             bb_optimizer_free(optimizer);
             bb_model_free(model);
         }
+        bb_device_close(device);
     }
-    bb_device_close(device);
 }
 
 extern int64_t emulated_graph_launches;

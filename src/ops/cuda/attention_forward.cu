@@ -104,7 +104,7 @@ void bb_cuda_attention_forward(bb_device *dev, float *o, void *kept, float *lse,
                                const bb_attention *a) {
     bb_cuda_enter(dev);
     if (lse) {
-        bb_cuda_attention_forward_bf16(dev, o, kept, lse, bb_cuda_qkv{q, k, v}, a);
+        bb_cuda_attention_forward_act(dev, o, kept, lse, bb_cuda_qkv{q, k, v}, a);
         return;
     }
     bool wide = a->D > TILE;

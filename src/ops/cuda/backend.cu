@@ -14,8 +14,8 @@ extern "C" {
 #include "ops/registry.h"
 }
 
-/* Cards before this lack __reduce_max_sync, cp.async and bf16. */
-enum { LEAST_MAJOR = 8 };
+/* The least compute capability, major * 10 + minor: Turing, the first whose tensor cores multiply int8. Those of Ampere multiply bf16. */
+enum { LEAST_COMPUTE = 75, BF16_COMPUTE = 80 };
 
 static void close_device(bb_device *dev) {
     bb_cuda *cuda = bb_cuda_enter(dev);
@@ -25,7 +25,7 @@ static void close_device(bb_device *dev) {
     bb_cuda_peers_close(cuda);
     bb_cuda_blas_close(cuda->blas);
     if (cuda->scratch) (void)cudaFree(cuda->scratch);
-    if (cuda->base.ops) (void)cudaStreamDestroy(cuda->stream);
+    (void)cudaStreamDestroy(cuda->stream);
     free(cuda->staging);
     free(cuda);
 }
@@ -47,6 +47,7 @@ static void *alloc(bb_device *dev, size_t bytes) {
         return NULL;
     }
     bb_cuda_check(dev, cudaMemsetAsync(p, 0, bytes ? bytes : 1, cuda->stream), "cudaMemsetAsync");
+    cuda->allocations++;
     return p;
 }
 
@@ -57,6 +58,7 @@ static void release(bb_device *dev, void *p, size_t bytes) {
     bb_cuda_check(dev, cudaStreamSynchronize(cuda->stream), "cudaStreamSynchronize");
     cuda->forget_passes(cuda);
     bb_cuda_check(dev, cudaFree(p), "cudaFree");
+    cuda->allocations--;
 }
 
 /* What is short goes through pinned memory, and is not waited for. */
@@ -89,23 +91,29 @@ static void zero(bb_device *dev, void *p, size_t bytes) {
 
 /* Converted on the host, a part at a time. */
 static void act_in(bb_device *dev, void *x, const float *host, int64_t n) {
-    bb_bf16 *part = (bb_bf16 *)bb_cuda_of(dev)->staging;
-    const int64_t most = (int64_t)(BB_CUDA_STAGING / sizeof *part);
-    for (int64_t at = 0; at < n; at += most) {
-        int64_t count = bb_min(n - at, most);
-        for (int64_t i = 0; i < count; i++) part[i] = bb_bf16_from_f32(host[at + i]);
-        copy_in(dev, (bb_bf16 *)x + at, part, (size_t)count * sizeof *part);
-    }
+    bb_cuda_by_act(dev, [&](auto act) {
+        typedef decltype(act) A;
+        A *part = (A *)bb_cuda_of(dev)->staging;
+        const int64_t most = (int64_t)(BB_CUDA_STAGING / sizeof *part);
+        for (int64_t at = 0; at < n; at += most) {
+            int64_t count = bb_min(n - at, most);
+            for (int64_t i = 0; i < count; i++) part[i] = bb_cuda_act<A>(host[at + i]);
+            copy_in(dev, (A *)x + at, part, (size_t)count * sizeof *part);
+        }
+    });
 }
 
 static void act_out(bb_device *dev, float *host, const void *x, int64_t n) {
-    bb_bf16 *part = (bb_bf16 *)bb_cuda_of(dev)->staging;
-    const int64_t most = (int64_t)(BB_CUDA_STAGING / sizeof *part);
-    for (int64_t at = 0; at < n; at += most) {
-        int64_t count = bb_min(n - at, most);
-        copy_out(dev, part, (const bb_bf16 *)x + at, (size_t)count * sizeof *part);
-        for (int64_t i = 0; i < count; i++) host[at + i] = bb_f32_from_bf16(part[i]);
-    }
+    bb_cuda_by_act(dev, [&](auto act) {
+        typedef decltype(act) A;
+        A *part = (A *)bb_cuda_of(dev)->staging;
+        const int64_t most = (int64_t)(BB_CUDA_STAGING / sizeof *part);
+        for (int64_t at = 0; at < n; at += most) {
+            int64_t count = bb_min(n - at, most);
+            copy_out(dev, part, (const A *)x + at, (size_t)count * sizeof *part);
+            for (int64_t i = 0; i < count; i++) host[at + i] = bb_cuda_f32(part[i]);
+        }
+    });
 }
 
 static void memory(const bb_device *dev, uint64_t *total_bytes, uint64_t *free_bytes) {
@@ -130,18 +138,21 @@ static size_t scratch_bytes(bb_device *dev, const bb_attention *a, int64_t C, in
     return gradient > most ? gradient : most;
 }
 
+static bb_status set_act_dtype(bb_device *dev, bb_dtype act, bb_error *err);
+
 static bb_optional_ops make_optional(void) {
     bb_optional_ops o = {};
+    o.set_act_dtype = set_act_dtype;
     o.pass_begin = bb_cuda_pass_begin;
     o.pass_end = bb_cuda_pass_end;
     bb_cuda_peers_entries(&o);
     return o;
 }
 
-static bb_ops make_ops(const bb_optional_ops *optional) {
+static bb_ops make_ops(bb_dtype act, const bb_optional_ops *optional) {
     bb_ops o = {};
     o.name = "cuda";
-    o.act_dtype = BB_BF16;
+    o.act_dtype = act;
     o.host_memory = false;
     o.close = close_device;
     o.sync = sync_device;
@@ -228,19 +239,47 @@ extern "C" int bb_device_cuda_count(void) {
     return cudaGetDeviceCount(&count) == cudaSuccess ? count : 0;
 }
 
-static void describe(bb_cuda *cuda, const cudaDeviceProp *card) {
+static void describe(bb_cuda *cuda) {
     int driver = 0, runtime = 0;
+    cudaDeviceProp properties = {}, *card = &properties;
+    (void)cudaGetDeviceProperties(card, cuda->index);
     (void)cudaDriverGetVersion(&driver);
     (void)cudaRuntimeGetVersion(&runtime);
     snprintf(cuda->description, sizeof cuda->description,
-             "%.99s, card %d, %d processors, %.0f GB, compute %d.%d, CUDA %d.%d, driver %d.%d", card->name, cuda->index,
+             "%.99s, card %d, %d processors, %.0f GB, compute %d.%d, CUDA %d.%d, driver %d.%d%s", card->name, cuda->index,
              card->multiProcessorCount, (double)card->totalGlobalMem * 1e-9, card->major, card->minor, runtime / 1000,
-             runtime % 1000 / 10, driver / 1000, driver % 1000 / 10);
+             runtime % 1000 / 10, driver / 1000, driver % 1000 / 10, cuda->base.ops->act_dtype == BB_F16 ? ", fp16" : "");
+}
+
+/* Once opened, and when that has changed. The library is compared with the kernels in this type. */
+static void use_act_dtype(bb_cuda *cuda, bb_dtype act) {
+    static const bb_optional_ops optional = make_optional();
+    static const bb_ops in_bf16 = make_ops(BB_BF16, &optional), in_f16 = make_ops(BB_F16, &optional);
+    cuda->base.ops = act == BB_F16 ? &in_f16 : &in_bf16;
+    bb_cuda_blas_close(cuda->blas);
+    cuda->blas = NULL;
+    describe(cuda);
+    size_t length = strlen(cuda->description);
+    bb_cuda_gemm_choose(&cuda->base, cuda->description + length, sizeof cuda->description - length);
+}
+
+static bb_status set_act_dtype(bb_device *dev, bb_dtype act, bb_error *err) {
+    bb_cuda *cuda = bb_cuda_enter(dev);
+    if (act != BB_BF16 && act != BB_F16)
+        return bb_fail(err, BB_ERR_UNSUPPORTED, "device \"cuda\" keeps activations in bf16 or fp16, not f32");
+    if (act == BB_BF16 && cuda->major * 10 + cuda->minor < BF16_COMPUTE)
+        return bb_fail(
+            err, BB_ERR_UNSUPPORTED,
+            "cuda:%d: the card has compute capability %d.%d and no products in bf16, which 8.0 is the first to have: "
+            "fp16 is what it can do",
+            cuda->index, cuda->major, cuda->minor);
+    if (cuda->allocations > 0)
+        return bb_fail(err, BB_ERR_ARGUMENT, "the type of activations is set before a model is created on the device");
+    use_act_dtype(cuda, act);
+    return BB_OK;
 }
 
 extern "C" bb_status bb_device_open_cuda(int index, int threads, bb_device **out, bb_error *err) {
-    static const bb_optional_ops optional = make_optional();
-    static const bb_ops ops = make_ops(&optional);
     (void)threads; /* the calling thread only starts kernels */
     *out = NULL;
     int count = 0;
@@ -249,8 +288,9 @@ extern "C" bb_status bb_device_open_cuda(int index, int threads, bb_device **out
         return bb_fail(err, BB_ERR_ARGUMENT, "device \"cuda:%d\": there are %d cards, numbered from 0", index, count);
     cudaError_t error = cudaGetDeviceProperties(&card, index);
     if (error != cudaSuccess) return bb_fail(err, BB_ERR_INTERNAL, "cuda:%d: %s", index, cudaGetErrorString(error));
-    if (card.major < LEAST_MAJOR)
-        return bb_fail(err, BB_ERR_UNSUPPORTED, "cuda:%d: %s has compute capability %d.%d; 8.0 (Ampere) is the least", index,
+    int compute = card.major * 10 + card.minor;
+    if (compute < LEAST_COMPUTE)
+        return bb_fail(err, BB_ERR_UNSUPPORTED, "cuda:%d: %s has compute capability %d.%d; 7.5 (Turing) is the least", index,
                        card.name, card.major, card.minor);
     bb_cuda *cuda = (bb_cuda *)calloc(1, sizeof *cuda);
     if (cuda) cuda->staging = malloc(BB_CUDA_STAGING);
@@ -261,6 +301,8 @@ extern "C" bb_status bb_device_open_cuda(int index, int threads, bb_device **out
     cuda->index = index;
     cuda->forget_passes = bb_cuda_forget_passes;
     cuda->processors = card.multiProcessorCount;
+    cuda->major = card.major;
+    cuda->minor = card.minor;
     cuda->base.threads = 1;
     cuda->base.forward_rows = 8192; /* enough to fill a card; wide rows of more would only take memory */
     error = cudaSetDevice(index);
@@ -276,16 +318,12 @@ extern "C" bb_status bb_device_open_cuda(int index, int threads, bb_device **out
     }
     if (cudaHostAlloc(&cuda->pinned, BB_CUDA_PINNED, cudaHostAllocDefault) != cudaSuccess ||
         cudaMalloc(&cuda->positions, BB_PASS_POSITIONS * sizeof *cuda->positions) != cudaSuccess) {
-        cuda->base.ops = &ops;
         close_device(&cuda->base);
         return bb_fail(err, BB_ERR_MEMORY, "cuda:%d: no memory for copies to the card", index);
     }
-    describe(cuda, &card);
     for (size_t i = 0; i < sizeof card.uuid.bytes; i++)
         snprintf(cuda->base.exclusive + 2 * i, 3, "%02x", (unsigned char)card.uuid.bytes[i]);
-    cuda->base.ops = &ops;
-    size_t length = strlen(cuda->description);
-    bb_cuda_gemm_choose(&cuda->base, cuda->description + length, sizeof cuda->description - length);
+    use_act_dtype(cuda, compute < BF16_COMPUTE ? BB_F16 : BB_BF16);
     *out = &cuda->base;
     return BB_OK;
 }

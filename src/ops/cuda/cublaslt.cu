@@ -20,6 +20,7 @@ enum {
     SUMS_F32 = 68,
     SUMS_INT32 = 72,
     TYPE_F32 = 0,
+    TYPE_F16 = 2,
     TYPE_INT8 = 3,
     TYPE_INT32 = 10,
     TYPE_BF16 = 14,
@@ -49,6 +50,7 @@ SAME(TRANSPOSED, CUBLAS_OP_T);
 SAME(SUMS_F32, CUBLAS_COMPUTE_32F);
 SAME(SUMS_INT32, CUBLAS_COMPUTE_32I);
 SAME(TYPE_F32, CUDA_R_32F);
+SAME(TYPE_F16, CUDA_R_16F);
 SAME(TYPE_INT8, CUDA_R_8I);
 SAME(TYPE_INT32, CUDA_R_32I);
 SAME(TYPE_BF16, CUDA_R_16BF);
@@ -66,6 +68,7 @@ static_assert(sizeof(algorithm) == sizeof(cublasLtMatmulAlgo_t) &&
 /* A product of one shape. */
 typedef struct plan {
     bool in_int8;
+    bb_dtype act; /* otherwise */
     bb_cuda_product_shape shape;
     void *description, *a, *b, *c;
     algorithm algo;
@@ -151,7 +154,7 @@ size_t bb_cuda_blas_version(const bb_cuda_blas *blas) { return blas->version(); 
 static bool make_plan(bb_cuda_blas *blas, plan *p) {
     const bb_cuda_product_shape &s = p->shape;
     uint64_t N = (uint64_t)s.N, M = (uint64_t)s.M, K = (uint64_t)s.K;
-    int type = p->in_int8 ? TYPE_INT8 : TYPE_BF16, transposed = TRANSPOSED, count = 0;
+    int type = p->in_int8 ? TYPE_INT8 : p->act == BB_F16 ? TYPE_F16 : TYPE_BF16, transposed = TRANSPOSED, count = 0;
     bool good = blas->create_description(&p->description, p->in_int8 ? SUMS_INT32 : SUMS_F32,
                                          p->in_int8 ? TYPE_INT32 : TYPE_F32) == SUCCESS &&
                 blas->set_description(p->description, p->in_int8 ? DESCRIPTION_TRANSPOSE_A : DESCRIPTION_TRANSPOSE_B,
@@ -176,39 +179,42 @@ static bool make_plan(bb_cuda_blas *blas, plan *p) {
 }
 
 /* NULL: the library has none, or too many are in use. */
-static const plan *plan_of(bb_cuda_blas *blas, bool in_int8, bb_cuda_product_shape shape) {
+static const plan *plan_of(const bb_device *dev, bool in_int8, bb_cuda_product_shape shape) {
+    bb_cuda_blas *blas = bb_cuda_of(dev)->blas;
+    bb_dtype act = dev->ops->act_dtype;
     if (shape.N % BB_CUDA_BLAS_ALIGNMENT || shape.K % BB_CUDA_BLAS_ALIGNMENT || shape.M % BB_CUDA_BLAS_ALIGNMENT) return NULL;
     for (int i = 0; i < blas->count; i++) {
         plan *p = &blas->plans[i];
-        if (p->in_int8 == in_int8 && p->shape.M == shape.M && p->shape.N == shape.N && p->shape.K == shape.K)
+        if (p->in_int8 == in_int8 && p->act == act && p->shape.M == shape.M && p->shape.N == shape.N && p->shape.K == shape.K)
             return p->found ? p : NULL;
     }
     if (blas->count == MAX_PLANS) return NULL;
     plan *p = &blas->plans[blas->count++];
     *p = {};
     p->in_int8 = in_int8;
+    p->act = act;
     p->shape = shape;
     p->found = make_plan(blas, p);
     return p->found ? p : NULL;
 }
 
 bool bb_cuda_blas_has(bb_device *dev, bool in_int8, bb_cuda_product_shape shape) {
-    return plan_of(bb_cuda_of(dev)->blas, in_int8, shape) != NULL;
+    return plan_of(dev, in_int8, shape) != NULL;
 }
 
 bool bb_cuda_blas_int8(bb_device *dev, int32_t *c, const int8_t *a, const int8_t *b, bb_cuda_product_shape shape,
                        void *workspace) {
     bb_cuda *cuda = bb_cuda_of(dev);
-    const plan *p = plan_of(cuda->blas, true, shape);
+    const plan *p = plan_of(dev, true, shape);
     int32_t one = 1, zero = 0;
     return p && cuda->blas->multiply(cuda->blas->handle, p->description, &one, b, p->a, a, p->b, &zero, c, p->c, c, p->c,
                                      &p->algo, workspace, BB_CUDA_BLAS_WORKSPACE, cuda->stream) == SUCCESS;
 }
 
-bool bb_cuda_blas_bf16(bb_device *dev, float *c, bool add, const bb_bf16 *a, const bb_bf16 *b, bb_cuda_product_shape shape,
-                       void *workspace) {
+bool bb_cuda_blas_act(bb_device *dev, float *c, bool add, const void *a, const void *b, bb_cuda_product_shape shape,
+                      void *workspace) {
     bb_cuda *cuda = bb_cuda_of(dev);
-    const plan *p = plan_of(cuda->blas, false, shape);
+    const plan *p = plan_of(dev, false, shape);
     float one = 1, before = add ? 1.0f : 0.0f;
     return p && cuda->blas->multiply(cuda->blas->handle, p->description, &one, b, p->a, a, p->b, &before, c, p->c, c, p->c,
                                      &p->algo, workspace, BB_CUDA_BLAS_WORKSPACE, cuda->stream) == SUCCESS;

@@ -27,8 +27,8 @@ bool bb_cuda_blas_has(bb_device *dev, bool in_int8, bb_cuda_product_shape shape)
  * c (M,N) int32 = a (M,K) b (N,K)^T of int8, exact. */
 bool bb_cuda_blas_int8(bb_device *dev, int32_t *c, const int8_t *a, const int8_t *b, bb_cuda_product_shape shape,
                        void *workspace);
-/* c (M,N) f32 (+)= a (K,M)^T b (K,N) of bf16, with sums in f32. */
-bool bb_cuda_blas_bf16(bb_device *dev, float *c, bool add, const bb_bf16 *a, const bb_bf16 *b, bb_cuda_product_shape shape,
-                       void *workspace);
+/* c (M,N) f32 (+)= a (K,M)^T b (K,N) of act, with sums in f32. */
+bool bb_cuda_blas_act(bb_device *dev, float *c, bool add, const void *a, const void *b, bb_cuda_product_shape shape,
+                      void *workspace);
 
 #endif

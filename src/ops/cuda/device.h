@@ -8,12 +8,14 @@
 
 typedef struct bb_cuda {
     bb_device base;
-    int index;      /* of the card, as CUDA counts them */
-    int processors; /* SMs */
+    int index;        /* of the card, as CUDA counts them */
+    int processors;   /* SMs */
+    int major, minor; /* compute capability */
     cudaStream_t stream;
     char description[320];
-    bb_error failure; /* the first since the last sync; code BB_OK if none */
-    void *scratch;    /* on the card; grown on first use and kept */
+    int64_t allocations; /* in use */
+    bb_error failure;    /* the first since the last sync; code BB_OK if none */
+    void *scratch;       /* on the card; grown on first use and kept */
     size_t scratch_bytes;
     void *staging;                 /* on the host, BB_CUDA_STAGING bytes */
     void *pinned;                  /* on the host, BB_CUDA_PINNED bytes: what short copies to the card are read from */

@@ -26,17 +26,18 @@ void bb_cuda_rmsnorm_forward(bb_device *dev, bb_rows y, float *r, const float *x
     BB_CUDA_LAUNCH(dev, rmsnorm_forward, (unsigned)M, THREADS, 0, y, r, x, w, eps, C);
 }
 
+template <class A>
 static __global__ void __launch_bounds__(THREADS)
-    rmsnorm_backward_rows(float *__restrict__ dx, const bb_bf16 *__restrict__ dy, const float *__restrict__ x,
+    rmsnorm_backward_rows(float *__restrict__ dx, const A *__restrict__ dy, const float *__restrict__ x,
                           const float *__restrict__ w, const float *__restrict__ r, int64_t C) {
     SHARED(double, sums, [WARPS]);
     int64_t first = blockIdx.x * C;
     float dot = 0, rm = r[blockIdx.x];
-    for (int64_t c = threadIdx.x; c < C; c += THREADS) dot += w[c] * bb_f32_from_bf16(dy[first + c]) * x[first + c];
+    for (int64_t c = threadIdx.x; c < C; c += THREADS) dot += w[c] * bb_cuda_f32(dy[first + c]) * x[first + c];
     float norm = (float)(bb_cuda_block_sum((double)dot, sums) / (double)C) * rm * rm * rm;
     for (int64_t c = threadIdx.x; c < C; c += THREADS) {
         int64_t i = first + c;
-        dx[i] += w[c] * (rm * bb_f32_from_bf16(dy[i])) - norm * x[i];
+        dx[i] += w[c] * (rm * bb_cuda_f32(dy[i])) - norm * x[i];
     }
 }
 
@@ -44,14 +45,15 @@ static __global__ void __launch_bounds__(THREADS)
 enum { SUM_ROWS = 64 };
 
 /* partial[blockIdx.y, c] = the sum over its rows of dy * x * r. */
+template <class A>
 static __global__ void __launch_bounds__(THREADS)
-    rmsnorm_backward_columns(float *__restrict__ partial, const bb_bf16 *__restrict__ dy, const float *__restrict__ x,
+    rmsnorm_backward_columns(float *__restrict__ partial, const A *__restrict__ dy, const float *__restrict__ x,
                              const float *__restrict__ r, int64_t M, int64_t C) {
     int64_t c = blockIdx.x * (int64_t)THREADS + threadIdx.x, first = blockIdx.y * (int64_t)SUM_ROWS,
             end = min(first + SUM_ROWS, M);
     if (c >= C) return;
     float sum = 0;
-    for (int64_t m = first; m < end; m++) sum += bb_f32_from_bf16(dy[m * C + c]) * r[m] * x[m * C + c];
+    for (int64_t m = first; m < end; m++) sum += bb_cuda_f32(dy[m * C + c]) * r[m] * x[m * C + c];
     partial[blockIdx.y * C + c] = sum;
 }
 
@@ -70,17 +72,21 @@ enum { MAX_GRID_Y = 65535 };
 void bb_cuda_rmsnorm_backward(bb_device *dev, float *dx, float *dw, const void *dy, const float *x, const float *w,
                               const float *r, int64_t M, int64_t C) {
     bb_cuda_enter(dev);
-    const bb_bf16 *gradient = (const bb_bf16 *)dy;
-    BB_CUDA_LAUNCH(dev, rmsnorm_backward_rows, (unsigned)M, THREADS, 0, dx, gradient, x, w, r, C);
-    const int64_t most = (int64_t)MAX_GRID_Y * SUM_ROWS; /* rows of one launch */
-    for (int64_t m = 0; m < M; m += most) {
-        int64_t rows = bb_min(M - m, most), parts = bb_ceil_div(rows, SUM_ROWS);
-        float *partial = (float *)bb_cuda_scratch(dev, (size_t)(parts * C) * sizeof *partial);
-        if (!partial) return;
-        dim3 grid((unsigned)bb_ceil_div(C, THREADS), (unsigned)parts);
-        BB_CUDA_LAUNCH(dev, rmsnorm_backward_columns, grid, THREADS, 0, partial, gradient + m * C, x + m * C, r + m, rows, C);
-        BB_CUDA_LAUNCH(dev, add_columns, bb_cuda_blocks(dev, C, THREADS), THREADS, 0, dw, partial, parts, C);
-    }
+    bb_cuda_by_act(dev, [&](auto act) {
+        typedef decltype(act) A;
+        const A *gradient = (const A *)dy;
+        BB_CUDA_LAUNCH(dev, rmsnorm_backward_rows<A>, (unsigned)M, THREADS, 0, dx, gradient, x, w, r, C);
+        const int64_t most = (int64_t)MAX_GRID_Y * SUM_ROWS; /* rows of one launch */
+        for (int64_t m = 0; m < M; m += most) {
+            int64_t rows = bb_min(M - m, most), parts = bb_ceil_div(rows, SUM_ROWS);
+            float *partial = (float *)bb_cuda_scratch(dev, (size_t)(parts * C) * sizeof *partial);
+            if (!partial) return;
+            dim3 grid((unsigned)bb_ceil_div(C, THREADS), (unsigned)parts);
+            BB_CUDA_LAUNCH(dev, rmsnorm_backward_columns<A>, grid, THREADS, 0, partial, gradient + m * C, x + m * C, r + m,
+                           rows, C);
+            BB_CUDA_LAUNCH(dev, add_columns, bb_cuda_blocks(dev, C, THREADS), THREADS, 0, dw, partial, parts, C);
+        }
+    });
 }
 
 static __global__ void __launch_bounds__(THREADS) act_quant(bb_rows y, const float *__restrict__ x, int64_t K) {
@@ -99,36 +105,43 @@ void bb_cuda_act_quant(bb_device *dev, bb_rows y, const float *x, int64_t M, int
 
 __device__ static inline float sigmoid(float x) { return 1.0f / (1.0f + expf(-x)); }
 
+template <class A>
 static __global__ void __launch_bounds__(THREADS)
-    swiglu_forward(bb_rows y, bb_bf16 *__restrict__ kept, const float *__restrict__ gate_up, int64_t F) {
+    swiglu_forward(bb_rows y, A *__restrict__ kept, const float *__restrict__ gate_up, int64_t F) {
     SHARED(uint32_t, largest, [WARPS]);
     const float *gate = gate_up + blockIdx.x * 2 * F, *up = gate + F;
     auto value = [=](int64_t f) { return gate[f] * sigmoid(gate[f]) * up[f]; };
     bb_cuda_store_row(y, blockIdx.x, F, value, largest);
-    for (int64_t f = threadIdx.x; kept && f < 2 * F; f += THREADS) kept[blockIdx.x * 2 * F + f] = bb_bf16_from_f32(gate[f]);
+    for (int64_t f = threadIdx.x; kept && f < 2 * F; f += THREADS) kept[blockIdx.x * 2 * F + f] = bb_cuda_act<A>(gate[f]);
 }
 
 void bb_cuda_swiglu_forward(bb_device *dev, bb_rows y, void *kept, const float *gate_up, int64_t M, int64_t F) {
     bb_cuda_enter(dev);
-    BB_CUDA_LAUNCH(dev, swiglu_forward, (unsigned)M, THREADS, 0, y, (bb_bf16 *)kept, gate_up, F);
+    bb_cuda_by_act(dev, [&](auto act) {
+        typedef decltype(act) A;
+        BB_CUDA_LAUNCH(dev, swiglu_forward<A>, (unsigned)M, THREADS, 0, y, (A *)kept, gate_up, F);
+    });
 }
 
+template <class A>
 static __global__ void __launch_bounds__(THREADS)
-    swiglu_backward(bb_bf16 *__restrict__ d_gate_up, const bb_bf16 *__restrict__ gate_up, const bb_bf16 *__restrict__ dh,
-                    int64_t n, int64_t F) {
+    swiglu_backward(A *__restrict__ d_gate_up, const A *__restrict__ gate_up, const A *__restrict__ dh, int64_t n, int64_t F) {
     for (BB_CUDA_GRID_STRIDE(i, n)) {
         int64_t at = i / F * 2 * F + i % F;
-        float z = bb_f32_from_bf16(gate_up[at]), up = bb_f32_from_bf16(gate_up[at + F]), grad = bb_f32_from_bf16(dh[i]);
+        float z = bb_cuda_f32(gate_up[at]), up = bb_cuda_f32(gate_up[at + F]), grad = bb_cuda_f32(dh[i]);
         float s = sigmoid(z);
-        d_gate_up[at] = bb_bf16_from_f32(grad * up * s * (1.0f + z * (1.0f - s)));
-        d_gate_up[at + F] = bb_bf16_from_f32(grad * z * s);
+        d_gate_up[at] = bb_cuda_act<A>(grad * up * s * (1.0f + z * (1.0f - s)));
+        d_gate_up[at + F] = bb_cuda_act<A>(grad * z * s);
     }
 }
 
 void bb_cuda_swiglu_backward(bb_device *dev, void *d_gate_up, const void *gate_up, const void *dh, int64_t M, int64_t F) {
     bb_cuda_enter(dev);
-    BB_CUDA_LAUNCH(dev, swiglu_backward, bb_cuda_blocks(dev, M * F, THREADS), THREADS, 0, (bb_bf16 *)d_gate_up,
-                   (const bb_bf16 *)gate_up, (const bb_bf16 *)dh, M * F, F);
+    bb_cuda_by_act(dev, [&](auto act) {
+        typedef decltype(act) A;
+        BB_CUDA_LAUNCH(dev, swiglu_backward<A>, bb_cuda_blocks(dev, M * F, THREADS), THREADS, 0, (A *)d_gate_up,
+                       (const A *)gate_up, (const A *)dh, M * F, F);
+    });
 }
 
 /* ---- RoPE -------------------------------------------------------------------------------------------------------------- */
@@ -139,16 +152,17 @@ typedef struct rope_shape {
 } rope_shape;
 
 /* A thread a pair of a head's elements, or an element that is only kept. */
+template <class A>
 static __global__ void __launch_bounds__(THREADS)
-    rope_forward(float *__restrict__ x, bb_bf16 *__restrict__ kept, const float *__restrict__ cosine,
-                 const float *__restrict__ sine, rope_shape s) {
+    rope_forward(float *__restrict__ x, A *__restrict__ kept, const float *__restrict__ cosine, const float *__restrict__ sine,
+                 rope_shape s) {
     int64_t half = s.D / 2, pairs = s.heads * half, items = pairs + (kept ? s.width - 2 * pairs : 0);
     int64_t position0 = s.position ? *s.position : s.position0;
     for (BB_CUDA_GRID_STRIDE(i, s.rows * items)) {
         int64_t row = i / items, item = i % items, first = row * s.width;
         if (item >= pairs) {
             int64_t at = first + pairs + item;
-            kept[at] = bb_bf16_from_f32(x[at]);
+            kept[at] = bb_cuda_act<A>(x[at]);
             continue;
         }
         int64_t at = first + item / half * s.D + item % half, angle = (position0 + row % s.T) * half + item % half;
@@ -156,8 +170,8 @@ static __global__ void __launch_bounds__(THREADS)
         x[at] = a * c - b * sn;
         x[at + half] = b * c + a * sn;
         if (!kept) continue;
-        kept[at] = bb_bf16_from_f32(x[at]);
-        kept[at + half] = bb_bf16_from_f32(x[at + half]);
+        kept[at] = bb_cuda_act<A>(x[at]);
+        kept[at + half] = bb_cuda_act<A>(x[at + half]);
     }
 }
 
@@ -166,18 +180,23 @@ void bb_cuda_rope_forward(bb_device *dev, float *x, void *kept, const float *cos
     bb_cuda *cuda = bb_cuda_enter(dev);
     rope_shape s = {position0, B * T, T, heads, D, width, NULL};
     if (cuda->recorded_positions) s.position = cuda->positions + cuda->rotations++ % cuda->recorded_positions;
-    BB_CUDA_LAUNCH(dev, rope_forward, bb_cuda_blocks(dev, B * T * width, THREADS), THREADS, 0, x, (bb_bf16 *)kept, cos, sin, s);
+    bb_cuda_by_act(dev, [&](auto act) {
+        typedef decltype(act) A;
+        BB_CUDA_LAUNCH(dev, rope_forward<A>, bb_cuda_blocks(dev, B * T * width, THREADS), THREADS, 0, x, (A *)kept, cos, sin,
+                       s);
+    });
 }
 
+template <class A>
 static __global__ void __launch_bounds__(THREADS)
-    rope_backward(bb_bf16 *__restrict__ dx, const float *__restrict__ cosine, const float *__restrict__ sine, rope_shape s) {
+    rope_backward(A *__restrict__ dx, const float *__restrict__ cosine, const float *__restrict__ sine, rope_shape s) {
     int64_t half = s.D / 2, pairs = s.heads * half;
     for (BB_CUDA_GRID_STRIDE(i, s.rows * pairs)) {
         int64_t row = i / pairs, pair = i % pairs;
         int64_t at = row * s.width + pair / half * s.D + pair % half, angle = row % s.T * half + pair % half;
-        float c = cosine[angle], sn = sine[angle], a = bb_f32_from_bf16(dx[at]), b = bb_f32_from_bf16(dx[at + half]);
-        dx[at] = bb_bf16_from_f32(a * c + b * sn);
-        dx[at + half] = bb_bf16_from_f32(b * c - a * sn);
+        float c = cosine[angle], sn = sine[angle], a = bb_cuda_f32(dx[at]), b = bb_cuda_f32(dx[at + half]);
+        dx[at] = bb_cuda_act<A>(a * c + b * sn);
+        dx[at + half] = bb_cuda_act<A>(b * c - a * sn);
     }
 }
 
@@ -185,6 +204,9 @@ void bb_cuda_rope_backward(bb_device *dev, void *dx, const float *cos, const flo
                            int64_t D, int64_t width) {
     bb_cuda_enter(dev);
     rope_shape s = {0, B * T, T, heads, D, width, NULL};
-    BB_CUDA_LAUNCH(dev, rope_backward, bb_cuda_blocks(dev, B * T * heads * D / 2, THREADS), THREADS, 0, (bb_bf16 *)dx, cos, sin,
-                   s);
+    bb_cuda_by_act(dev, [&](auto act) {
+        typedef decltype(act) A;
+        BB_CUDA_LAUNCH(dev, rope_backward<A>, bb_cuda_blocks(dev, B * T * heads * D / 2, THREADS), THREADS, 0, (A *)dx, cos,
+                       sin, s);
+    });
 }

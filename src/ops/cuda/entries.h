@@ -61,11 +61,11 @@ void bb_cuda_linear_backward(bb_device *dev, void *dx, float *dw, bool add, cons
 /* Bytes of scratch that the latter takes for M rows of N outputs. */
 size_t bb_cuda_linear_scratch(int64_t M, int64_t N);
 
-/* attention_forward.cu, in f32; attention_forward_bf16.cu, where a backward pass follows; attention_backward.cu */
+/* attention_forward.cu, in f32; attention_forward_act.cu, where a backward pass follows; attention_backward.cu */
 typedef struct bb_cuda_qkv {
     const float *q, *k, *v;
 } bb_cuda_qkv;
-void bb_cuda_attention_forward_bf16(bb_device *dev, float *o, void *kept, float *lse, bb_cuda_qkv in, const bb_attention *a);
+void bb_cuda_attention_forward_act(bb_device *dev, float *o, void *kept, float *lse, bb_cuda_qkv in, const bb_attention *a);
 void bb_cuda_attention_forward(bb_device *dev, float *o, void *kept, float *lse, const float *q, const float *k, const float *v,
                                const bb_attention *a);
 void bb_cuda_attention_backward(bb_device *dev, void *dq, void *dk, void *dv, const void *d_o, const void *q, const void *k,

@@ -21,8 +21,8 @@ typedef struct bb_cuda_gemm {
     const char *name;
     /* y[m,n] = residual[m,n] + s[m] g[n] sum over k of x[m,k] w[n,k] */
     bool (*forward)(bb_device *dev, float *y, const float *residual, bb_rows x, const bb_ternary *t, int64_t M);
-    /* dx[m,k] = scale[m] sum over n of q[m,n] w[n,k] */
-    bool (*input_gradient)(bb_device *dev, bb_bf16 *dx, bb_rows q, const bb_ternary *t, int64_t M);
+    /* dx[m,k] = scale[m] sum over n of q[m,n] w[n,k].  dx: act */
+    bool (*input_gradient)(bb_device *dev, void *dx, bb_rows q, const bb_ternary *t, int64_t M);
     /* dw[n,k] (+)= sum over m of dy[m,n] x[m,k] */
     bool (*weight_gradient)(bb_device *dev, float *dw, bool add, bb_cuda_gradient dy, bb_rows x, const bb_ternary *t,
                             int64_t M);

@@ -51,7 +51,7 @@ static size_t layout(matrices *m, char *base) {
     m->w = (float *)piece(OUTPUTS * INPUTS * F32);
     m->dy = (float *)piece(ROWS * OUTPUTS * F32);
     m->result[Y] = (float *)piece(ROWS * OUTPUTS * F32);
-    m->result[DX] = (float *)piece(ROWS * INPUTS * F32); /* bf16 */
+    m->result[DX] = (float *)piece(ROWS * INPUTS * F32); /* act */
     m->result[DW] = (float *)piece(OUTPUTS * INPUTS * F32);
     return used;
 }
@@ -77,7 +77,7 @@ static bool compute(bb_device *dev, const bb_cuda_gemm *gemm, const matrices *m,
         BB_CUDA_LAUNCH(dev, fill_f32, 16, THREADS, 0, m->result[i], counts[i], 5, -5);
     bb_cuda_gradient dy = {m->dy, BB_F32, m->x.scale};
     bool done = gemm->forward(dev, m->result[Y], m->result[Y], m->x, &m->t, ROWS) &&
-                gemm->input_gradient(dev, (bb_bf16 *)m->result[DX], m->q, &m->t, ROWS) &&
+                gemm->input_gradient(dev, m->result[DX], m->q, &m->t, ROWS) &&
                 gemm->weight_gradient(dev, m->result[DW], true, dy, m->x, &m->t, ROWS);
     for (int i = 0; i < RESULTS; host += counts[i++])
         dev->ops->copy_out(dev, host, m->result[i], (size_t)counts[i] * sizeof *host);

@@ -6,7 +6,7 @@
 #include "ops/cuda/gemm.h"
 #include "ops/cuda/linear.h"
 
-enum { THREADS = 256, PIECE = 256 };
+enum { THREADS = 256, PIECE = 256, ACT_BYTES = 2 };
 
 /* Below so many rows a product is little more than reading the matrix, which unpacking makes four times as large. */
 enum { LEAST_ROWS = 64 };
@@ -21,7 +21,7 @@ static size_t piece(int64_t bytes) { return (size_t)bb_round_up(bytes, PIECE); }
 
 static size_t scratch(int64_t M, int64_t N, int64_t K) {
     size_t products = piece(N * K) + piece(M * bb_max(N, K) * (int64_t)sizeof(int32_t));
-    size_t gradients = piece(M * N * (int64_t)sizeof(bb_bf16)) + piece(M * K * (int64_t)sizeof(bb_bf16));
+    size_t gradients = piece(M * N * ACT_BYTES) + piece(M * K * ACT_BYTES);
     return BB_CUDA_BLAS_WORKSPACE + (products > gradients ? products : gradients);
 }
 
@@ -66,7 +66,7 @@ static bool forward(bb_device *dev, float *y, const float *residual, bb_rows x, 
     return true;
 }
 
-static bool input_gradient(bb_device *dev, bb_bf16 *dx, bb_rows q, const bb_ternary *t, int64_t M) {
+static bool input_gradient(bb_device *dev, void *dx, bb_rows q, const bb_ternary *t, int64_t M) {
     int64_t N = t->n, K = t->k;
     pieces p;
     if (M < LEAST_ROWS || !bb_cuda_blas_has(dev, true, {M, K, N})) return false;
@@ -76,22 +76,26 @@ static bool input_gradient(bb_device *dev, bb_bf16 *dx, bb_rows q, const bb_tern
     BB_CUDA_LAUNCH(dev, unpack_transposed, bb_cuda_blocks(dev, N * bb_cuda_row_words(K), THREADS), THREADS, 0, w,
                    (const uint32_t *)t->data, N, K);
     if (!bb_cuda_blas_int8(dev, sums, (const int8_t *)q.data, w, {M, K, N}, p.workspace)) return false;
-    bb_cuda_store_dx store = {dx, q.scale, K};
-    BB_CUDA_LAUNCH(dev, finish<bb_cuda_store_dx>, bb_cuda_blocks(dev, M * K, THREADS), THREADS, 0, sums, store, M, K);
+    bb_cuda_by_act(dev, [&](auto act) {
+        typedef decltype(act) A;
+        bb_cuda_store_dx<A> store = {(A *)dx, q.scale, K};
+        BB_CUDA_LAUNCH(dev, finish<bb_cuda_store_dx<A>>, bb_cuda_blocks(dev, M * K, THREADS), THREADS, 0, sums, store, M, K);
+    });
     return true;
 }
 
+template <class A>
 static __global__ void __launch_bounds__(THREADS)
-    gradient_to_bf16(bb_bf16 *__restrict__ to, bb_cuda_gradient dy, int64_t n, int64_t N) {
+    gradient_to_act(A *__restrict__ to, bb_cuda_gradient dy, int64_t n, int64_t N) {
     for (BB_CUDA_GRID_STRIDE(i, n)) {
         float x = bb_cuda_load(dy.data, dy.dtype, i);
-        to[i] = bb_bf16_from_f32(dy.row_scale ? x * dy.row_scale[i / N] : x);
+        to[i] = bb_cuda_act<A>(dy.row_scale ? x * dy.row_scale[i / N] : x);
     }
 }
 
-static __global__ void __launch_bounds__(THREADS)
-    codes_to_bf16(bb_bf16 *__restrict__ to, const int8_t *__restrict__ x, int64_t n) {
-    for (BB_CUDA_GRID_STRIDE(i, n)) to[i] = bb_bf16_from_f32((float)x[i]);
+template <class A>
+static __global__ void __launch_bounds__(THREADS) codes_to_act(A *__restrict__ to, const int8_t *__restrict__ x, int64_t n) {
+    for (BB_CUDA_GRID_STRIDE(i, n)) to[i] = bb_cuda_act<A>((float)x[i]);
 }
 
 static bool weight_gradient(bb_device *dev, float *dw, bool add, bb_cuda_gradient dy, bb_rows x, const bb_ternary *t,
@@ -99,11 +103,14 @@ static bool weight_gradient(bb_device *dev, float *dw, bool add, bb_cuda_gradien
     int64_t N = t->n, K = t->k;
     pieces p;
     if (M < LEAST_ROWS || !bb_cuda_blas_has(dev, false, {N, K, M})) return false;
-    if (!take(dev, 0, M * N * (int64_t)sizeof(bb_bf16), M * K * (int64_t)sizeof(bb_bf16), &p)) return false;
-    bb_bf16 *gradient = (bb_bf16 *)p.first, *inputs = (bb_bf16 *)p.second;
-    BB_CUDA_LAUNCH(dev, gradient_to_bf16, bb_cuda_blocks(dev, M * N, THREADS), THREADS, 0, gradient, dy, M * N, N);
-    BB_CUDA_LAUNCH(dev, codes_to_bf16, bb_cuda_blocks(dev, M * K, THREADS), THREADS, 0, inputs, (const int8_t *)x.data, M * K);
-    return bb_cuda_blas_bf16(dev, dw, add, gradient, inputs, {N, K, M}, p.workspace);
+    if (!take(dev, 0, M * N * ACT_BYTES, M * K * ACT_BYTES, &p)) return false;
+    bb_cuda_by_act(dev, [&](auto act) {
+        typedef decltype(act) A;
+        BB_CUDA_LAUNCH(dev, gradient_to_act<A>, bb_cuda_blocks(dev, M * N, THREADS), THREADS, 0, (A *)p.first, dy, M * N, N);
+        BB_CUDA_LAUNCH(dev, codes_to_act<A>, bb_cuda_blocks(dev, M * K, THREADS), THREADS, 0, (A *)p.second,
+                       (const int8_t *)x.data, M * K);
+    });
+    return bb_cuda_blas_act(dev, dw, add, p.first, p.second, {N, K, M}, p.workspace);
 }
 
 const bb_cuda_gemm bb_cuda_gemm_library = {"cuBLASLt", forward, input_gradient, weight_gradient, scratch};

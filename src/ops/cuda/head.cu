@@ -65,13 +65,13 @@ typedef struct add_f32 {
     __device__ void operator()(int64_t row, int64_t column, float sum) const { data[row * stride + column] += sum; }
 } add_f32;
 
-typedef struct store_bf16 {
-    bb_bf16 *data;
+template <class A> struct store_act {
+    A *data;
     int64_t stride;
     __device__ void operator()(int64_t row, int64_t column, float sum) const {
-        data[row * stride + column] = bb_bf16_from_f32(sum);
+        data[row * stride + column] = bb_cuda_act<A>(sum);
     }
-} store_bf16;
+};
 
 void bb_cuda_head_forward(bb_device *dev, float *logits, const float *h, const float *e, int64_t M, int64_t V, int64_t C) {
     bb_cuda_enter(dev);
@@ -81,8 +81,11 @@ void bb_cuda_head_forward(bb_device *dev, float *logits, const float *h, const f
 void bb_cuda_head_backward(bb_device *dev, void *dh, float *de, const float *dlogits, const float *h, const float *e, int64_t M,
                            int64_t V, int64_t C) {
     bb_cuda_enter(dev);
-    bb_cuda_multiply_f32<true, false>(dev, bb_cuda_matrix{dlogits, V}, bb_cuda_matrix{e, C}, store_bf16{(bb_bf16 *)dh, C}, M, C,
-                                      V);
+    bb_cuda_by_act(dev, [&](auto act) {
+        typedef decltype(act) A;
+        bb_cuda_multiply_f32<true, false>(dev, bb_cuda_matrix{dlogits, V}, bb_cuda_matrix{e, C}, store_act<A>{(A *)dh, C}, M, C,
+                                          V);
+    });
     bb_cuda_multiply_f32<false, false>(dev, bb_cuda_transposed{dlogits, V}, bb_cuda_matrix{h, C}, add_f32{de, C}, V, C, M);
 }
 

@@ -16,15 +16,20 @@
 #include <stdint.h>
 #include <string.h>
 
-/* Ahead of a loop whose body indexes an array that must stay in registers. */
+#include <type_traits>
+
+/* Ahead of a loop whose body indexes an array that must stay in registers; of one whose turns at once would not fit into them. */
 #ifdef BB_CUDA_EMULATED
 #define BB_CUDA_UNROLL
+#define BB_CUDA_ROLL
 #else
 #define BB_CUDA_UNROLL _Pragma("unroll")
+#define BB_CUDA_ROLL _Pragma("unroll 1")
 #endif
 
 #ifndef BB_CUDA_EMULATED
 #include <cuda_bf16.h>
+#include <cuda_fp16.h>
 #include <cuda_pipeline.h>
 #include <cuda_runtime.h>
 #include <mma.h>
@@ -50,6 +55,23 @@ enum { BB_CUDA_WARP = 32 };
     i < (n);                                                                                                                   \
     i += (int64_t)gridDim.x * blockDim.x
 
+/* ---- over the lanes of a warp, every one of which calls these and gets the result. There are instructions for it from compute capability
+ * 8.0 on. */
+
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ < 800
+__device__ static inline uint32_t bb_cuda_warp_max(uint32_t x) {
+    for (int distance = BB_CUDA_WARP / 2; distance; distance /= 2) x = max(x, __shfl_xor_sync(BB_CUDA_ALL_LANES, x, distance));
+    return x;
+}
+__device__ static inline int bb_cuda_warp_sum(int x) {
+    for (int distance = BB_CUDA_WARP / 2; distance; distance /= 2) x += __shfl_xor_sync(BB_CUDA_ALL_LANES, x, distance);
+    return x;
+}
+#else
+__device__ static inline uint32_t bb_cuda_warp_max(uint32_t x) { return __reduce_max_sync(BB_CUDA_ALL_LANES, x); }
+__device__ static inline int bb_cuda_warp_sum(int x) { return __reduce_add_sync(BB_CUDA_ALL_LANES, x); }
+#endif
+
 /* ---- over the threads of a block. partial: shared, one element a warp. Every thread calls these, and gets the result; the
  * sum of warps is in their order. */
 
@@ -65,7 +87,7 @@ __device__ static inline double bb_cuda_block_sum(double v, double *partial) {
 
 /* The largest magnitude; NaN if one is. Bits of magnitudes are ordered as their values are, with NaN last. */
 __device__ static inline float bb_cuda_warp_absmax(float x) {
-    return __uint_as_float(__reduce_max_sync(BB_CUDA_ALL_LANES, __float_as_uint(x) & 0x7fffffffu));
+    return __uint_as_float(bb_cuda_warp_max(__float_as_uint(x) & 0x7fffffffu));
 }
 __device__ static inline float bb_cuda_block_absmax(float x, uint32_t *partial) {
     uint32_t v = __float_as_uint(bb_cuda_warp_absmax(x));
@@ -93,9 +115,36 @@ __device__ static inline int8_t bb_cuda_code(float x, float s, float limit) {
     return (int8_t)fminf(fmaxf(rintf(x / s), -limit), limit);
 }
 
+/* ---- activations, of a type A that the device was given: bf16 or fp16, in memory and as operands of tensor cores */
+
+typedef __nv_bfloat16 bb_cuda_bf16;
+typedef __half bb_cuda_f16;
+
+template <class A> __host__ __device__ static inline A bb_cuda_act(float x) {
+    if constexpr (std::is_same<A, bb_cuda_f16>::value)
+        return __float2half(x);
+    else
+        return __float2bfloat16(x);
+}
+__host__ __device__ static inline float bb_cuda_f32(bb_cuda_bf16 x) { return __bfloat162float(x); }
+__host__ __device__ static inline float bb_cuda_f32(bb_cuda_f16 x) { return __half2float(x); }
+
+/* Whether tensor cores multiply T: all but bf16 before compute capability 8.0. Bodies of kernels that would are left out by it. */
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ < 800
+template <class T> constexpr bool bb_cuda_multiplies = !std::is_same<T, bb_cuda_bf16>::value;
+#else
+template <class T> constexpr bool bb_cuda_multiplies = true;
+#endif
+
+/* Calls f with a value of the device's type of activations. */
+template <class F> static inline auto bb_cuda_by_act(const bb_device *dev, F f) {
+    return dev->ops->act_dtype == BB_F16 ? f(bb_cuda_f16()) : f(bb_cuda_bf16());
+}
+
 /* A value of a dtype that is not I8. */
 __device__ static inline float bb_cuda_load(const void *x, bb_dtype dtype, int64_t i) {
-    return dtype == BB_BF16 ? bb_f32_from_bf16(((const bb_bf16 *)x)[i]) : ((const float *)x)[i];
+    if (dtype == BB_F32) return ((const float *)x)[i];
+    return dtype == BB_F16 ? bb_cuda_f32(((const bb_cuda_f16 *)x)[i]) : bb_cuda_f32(((const bb_cuda_bf16 *)x)[i]);
 }
 
 #endif

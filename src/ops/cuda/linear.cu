@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
 /* Ternary linear layers. Forward, and dx where x is int8: exact products of int8 on tensor cores. dW, and dx otherwise: in
- * bf16 with sums in f32. x in f32: in f32. A few rows of int8: a warp a row of the matrix. */
+ * the type of activations (bf16 or fp16) with sums in f32. x in f32: in f32. A few rows of int8: a warp a row of the matrix. */
 #include "ops/cuda/entries.h"
 #include "ops/cuda/gemm.h"
 #include "ops/cuda/linear.h"
@@ -42,15 +42,16 @@ typedef struct ternary_rows {
     }
 } ternary_rows;
 
-typedef struct ternary_rows_bf16 {
+/* The same as activations. */
+typedef struct ternary_rows_act {
     const uint32_t *data;
     int64_t rows, words;
 
-    __device__ void load(__nv_bfloat16 *to, int64_t row, int64_t column) const {
+    template <class A> __device__ void load(A *to, int64_t row, int64_t column) const {
         uint32_t word = row < rows ? data[row * words + column / BB_CUDA_WORD_CODES] : 0x55555555u;
-        for (int i = 0; i < BB_CUDA_WORD_CODES; i++) to[i] = __float2bfloat16((float)bb_cuda_value(word, i));
+        for (int i = 0; i < BB_CUDA_WORD_CODES; i++) to[i] = bb_cuda_act<A>((float)bb_cuda_value(word, i));
     }
-} ternary_rows_bf16;
+} ternary_rows_act;
 
 /* Elements of the ternary matrix's transpose, (K,N), for products in f32. */
 typedef struct ternary_transposed {
@@ -62,18 +63,18 @@ typedef struct ternary_transposed {
     }
 } ternary_transposed;
 
-/* x as it is, rounded to bf16 where it is f32. */
+/* x as it is, rounded to an activation where it is f32. */
 typedef struct value_rows {
     const void *data;
     bb_dtype dtype;
     int64_t rows, columns;
 
-    __device__ void load(__nv_bfloat16 *to, int64_t row, int64_t column) const {
+    template <class A> __device__ void load(A *to, int64_t row, int64_t column) const {
         int64_t first = row * columns + column, count = row < rows ? columns - column : 0;
         for (int i = 0; i < BB_CUDA_PANEL; i++) {
             float x = 0.0f;
             if (i < count) x = dtype == BB_I8 ? (float)((const int8_t *)data)[first + i] : bb_cuda_load(data, dtype, first + i);
-            to[i] = __float2bfloat16(x);
+            to[i] = bb_cuda_act<A>(x);
         }
     }
 } value_rows;
@@ -87,12 +88,12 @@ typedef struct gradient_rows {
     bb_cuda_scales column_scale;
     bool scaled; /* false: neither */
 
-    __device__ void load(__nv_bfloat16 *to, int64_t row, int64_t column) const {
+    template <class A> __device__ void load(A *to, int64_t row, int64_t column) const {
         int64_t first = row * columns + column, count = row < rows ? columns - column : 0;
         for (int i = 0; i < BB_CUDA_PANEL; i++) {
             float x = i < count ? bb_cuda_load(data, dtype, first + i) : 0.0f;
             if (i < count && scaled) x *= row_scale ? row_scale[row] : column_scale.at(column + i);
-            to[i] = __float2bfloat16(x);
+            to[i] = bb_cuda_act<A>(x);
         }
     }
 } gradient_rows;
@@ -125,7 +126,7 @@ static __global__ void __launch_bounds__(FEW_THREADS) multiply_few(const int8_t 
             }
         }
         for (int r = 0; r < FEW_ROWS; r++) {
-            int total = __reduce_add_sync(BB_CUDA_ALL_LANES, sum[r]);
+            int total = bb_cuda_warp_sum(sum[r]);
             if (lane == 0 && r < rows) store(m0 + r, n, total);
         }
     }
@@ -160,8 +161,10 @@ void bb_cuda_linear_forward(bb_device *dev, float *y, const float *residual, bb_
         bb_cuda_multiply_f32<true, true>(dev, bb_cuda_matrix{(const float *)x.data, K}, ternary_transposed{w, words}, store, M,
                                          N, K);
     else
-        bb_cuda_multiply<__nv_bfloat16, true, true>(dev, value_rows{x.data, BB_BF16, M, K}, ternary_rows_bf16{w, N, words},
-                                                    store, M, N, K);
+        bb_cuda_by_act(dev, [&](auto act) {
+            bb_cuda_multiply<decltype(act), true, true>(dev, value_rows{x.data, x.dtype, M, K}, ternary_rows_act{w, N, words},
+                                                        store, M, N, K);
+        });
 }
 
 /* ---- backward ---------------------------------------------------------------------------------------------------------- */
@@ -194,19 +197,24 @@ static __global__ void __launch_bounds__(BB_CUDA_ROW_THREADS)
     if (threadIdx.x == 0) scale[blockIdx.x] = none ? 0.0f : s;
 }
 
-static bool input_gradient_int8(bb_device *dev, bb_bf16 *dx, bb_rows q, const bb_ternary *t, int64_t M) {
+static bool input_gradient_int8(bb_device *dev, void *dx, bb_rows q, const bb_ternary *t, int64_t M) {
     int64_t N = t->n, K = t->k;
-    bb_cuda_multiply<int8_t, true, false>(dev, int8_rows_of((const int8_t *)q.data, M, N),
-                                          ternary_rows{(const uint32_t *)t->data, N, bb_cuda_row_words(K)},
-                                          bb_cuda_store_dx{dx, q.scale, K}, M, K, N);
+    bb_cuda_by_act(dev, [&](auto act) {
+        typedef decltype(act) A;
+        bb_cuda_multiply<int8_t, true, false>(dev, int8_rows_of((const int8_t *)q.data, M, N),
+                                              ternary_rows{(const uint32_t *)t->data, N, bb_cuda_row_words(K)},
+                                              bb_cuda_store_dx<A>{(A *)dx, q.scale, K}, M, K, N);
+    });
     return true;
 }
 
 static bool weight_gradient(bb_device *dev, float *dw, bool add, bb_cuda_gradient dy, bb_rows x, const bb_ternary *t,
                             int64_t M) {
     gradient_rows rows = {dy.data, dy.dtype, M, t->n, dy.row_scale, {}, dy.row_scale != NULL};
-    bb_cuda_multiply<__nv_bfloat16, false, false>(dev, rows, value_rows{x.data, x.dtype, M, t->k}, store_dw{dw, add, t->k},
-                                                  t->n, t->k, M);
+    bb_cuda_by_act(dev, [&](auto act) {
+        bb_cuda_multiply<decltype(act), false, false>(dev, rows, value_rows{x.data, x.dtype, M, t->k}, store_dw{dw, add, t->k},
+                                                      t->n, t->k, M);
+    });
     return true;
 }
 
@@ -214,7 +222,7 @@ static size_t no_scratch(int64_t, int64_t, int64_t) { return 0; }
 
 const bb_cuda_gemm bb_cuda_gemm_kernels = {"kernels", forward_int8, input_gradient_int8, weight_gradient, no_scratch};
 
-static void input_gradient(bb_device *dev, bb_bf16 *dx, const void *dy, bb_dtype dy_dtype, bool in_int8, const bb_ternary *t,
+static void input_gradient(bb_device *dev, void *dx, const void *dy, bb_dtype dy_dtype, bool in_int8, const bb_ternary *t,
                            int64_t M) {
     const uint32_t *w = (const uint32_t *)t->data;
     const bb_cuda_gemm *gemm = bb_cuda_of(dev)->gemm;
@@ -222,8 +230,11 @@ static void input_gradient(bb_device *dev, bb_bf16 *dx, const void *dy, bb_dtype
     bb_cuda_scales g = bb_cuda_scales_of(t);
     if (!in_int8) {
         gradient_rows rows = {dy, dy_dtype, M, N, NULL, g, true};
-        bb_cuda_multiply<__nv_bfloat16, true, false>(dev, rows, ternary_rows_bf16{w, N, words}, bb_cuda_store_dx{dx, NULL, K},
-                                                     M, K, N);
+        bb_cuda_by_act(dev, [&](auto act) {
+            typedef decltype(act) A;
+            bb_cuda_multiply<A, true, false>(dev, rows, ternary_rows_act{w, N, words}, bb_cuda_store_dx<A>{(A *)dx, NULL, K}, M,
+                                             K, N);
+        });
         return;
     }
     float *scale = (float *)bb_cuda_scratch(dev, bb_cuda_linear_scratch(M, N) + gemm->scratch(M, N, K));
@@ -240,7 +251,7 @@ void bb_cuda_linear_backward(bb_device *dev, void *dx, float *dw, bool add, cons
     bb_cuda *cuda = bb_cuda_enter(dev);
     bool in_int8 = x.dtype == BB_I8;
     bb_cuda_gradient gradient = {dy, dy_dtype, in_int8 ? x.scale : NULL};
-    if (dx) input_gradient(dev, (bb_bf16 *)dx, dy, dy_dtype, in_int8, t, M);
+    if (dx) input_gradient(dev, dx, dy, dy_dtype, in_int8, t, M);
     if (!in_int8 || !cuda->gemm->weight_gradient(dev, dw, add, gradient, x, t, M))
         (void)weight_gradient(dev, dw, add, gradient, x, t, M);
 }

@@ -21,15 +21,13 @@ typedef struct bb_cuda_store_y {
 } bb_cuda_store_y;
 
 /* dx[m,k] = s[m] sum; s NULL: 1. */
-typedef struct bb_cuda_store_dx {
-    bb_bf16 *dx;
+template <class A> struct bb_cuda_store_dx {
+    A *dx;
     const float *s;
     int64_t K;
 
-    __device__ void operator()(int64_t m, int64_t k, float sum) const {
-        dx[m * K + k] = bb_bf16_from_f32(s ? s[m] * sum : sum);
-    }
+    __device__ void operator()(int64_t m, int64_t k, float sum) const { dx[m * K + k] = bb_cuda_act<A>(s ? s[m] * sum : sum); }
     __device__ void operator()(int64_t m, int64_t k, int sum) const { (*this)(m, k, (float)sum); }
-} bb_cuda_store_dx;
+};
 
 #endif

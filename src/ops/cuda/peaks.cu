@@ -19,7 +19,7 @@ static __global__ void __launch_bounds__(THREADS) products_f32(float *out, int i
     if (x == 1.0f) *out = x; /* never; but the sums are needed */
 }
 
-template <class T, class X> static __global__ void __launch_bounds__(THREADS) products(X *out, int iterations) {
+template <class T, class X> __device__ static inline void multiply(X *out, int iterations) {
     wmma::fragment<wmma::matrix_a, 16, 16, 16, T, wmma::row_major> a;
     wmma::fragment<wmma::matrix_b, 16, 16, 16, T, wmma::col_major> b;
     wmma::fragment<wmma::accumulator, 16, 16, 16, X> sum[SUMS];
@@ -31,6 +31,10 @@ template <class T, class X> static __global__ void __launch_bounds__(THREADS) pr
     X total = 0;
     for (auto &s : sum) total += s.x[0];
     if (total == (X)1) *out = total;
+}
+
+template <class T, class X> static __global__ void __launch_bounds__(THREADS) products(X *out, int iterations) {
+    if constexpr (bb_cuda_multiplies<T>) multiply<T>(out, iterations);
 }
 
 static __global__ void __launch_bounds__(THREADS) reads(float *out, const float4 *__restrict__ x, int64_t n) {
@@ -81,8 +85,10 @@ void bb_cuda_measure_peaks(bb_device *dev, bb_peaks *out) {
     double threads = (double)blocks * THREADS, warps = threads / BB_CUDA_WARP, each = 2.0 * 16 * 16 * 16 * SUMS;
     out->f32 = rate_of(dev, 2 * threads * SUMS * 4,
                        [&](int n) { BB_CUDA_LAUNCH(dev, products_f32, blocks, THREADS, 0, (float *)sink, n); });
-    out->bf16 = rate_of(dev, warps * each, [&](int n) {
-        BB_CUDA_LAUNCH(dev, (products<__nv_bfloat16, float>), blocks, THREADS, 0, (float *)sink, n);
+    out->bf16 = bb_cuda_by_act(dev, [&](auto act) {
+        typedef decltype(act) A;
+        return rate_of(dev, warps * each,
+                       [&](int n) { BB_CUDA_LAUNCH(dev, (products<A, float>), blocks, THREADS, 0, (float *)sink, n); });
     });
     out->int8 = rate_of(dev, warps * each,
                         [&](int n) { BB_CUDA_LAUNCH(dev, (products<int8_t, int>), blocks, THREADS, 0, (int *)sink, n); });

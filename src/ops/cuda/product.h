@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT
-/* Matrix products on tensor cores: store(m, n, sum over k of a(m, k) b(k, n)), int8 with sums in int32 or bf16 with sums in
- * f32.
+/* Matrix products on tensor cores: store(m, n, sum over k of a(m, k) b(k, n)), int8 with sums in int32, or bf16 or
+ * fp16 with sums in f32.
  *
- * A block of four warps computes 64 x 64 elements, a warp 32 x 32, in steps of 64 (int8) or 32 (bf16) of k, whose tiles are
+ * A block of four warps computes 64 x 64 elements, a warp 32 x 32, in steps of 64 (int8) or 32 (others) of k, whose tiles are
  * loaded while those before are multiplied. A tile lies in shared memory as panels of 16 columns, (columns / 16, rows, 16),
  * so that the 16 x 16 elements of a fragment are contiguous, and as aligned as wmma asks, whether its rows are rows of the
  * product or of the sum.
@@ -20,7 +20,8 @@ enum { BB_CUDA_TILE = 64, BB_CUDA_PANEL = 16, BB_CUDA_PRODUCT_THREADS = 128 };
 
 template <class T> struct bb_cuda_sum_of;
 template <> struct bb_cuda_sum_of<int8_t> { typedef int type; };
-template <> struct bb_cuda_sum_of<__nv_bfloat16> { typedef float type; };
+template <> struct bb_cuda_sum_of<bb_cuda_bf16> { typedef float type; };
+template <> struct bb_cuda_sum_of<bb_cuda_f16> { typedef float type; };
 
 template <bool BY_ROWS> struct bb_cuda_order;
 template <> struct bb_cuda_order<true> {
@@ -42,8 +43,9 @@ __device__ static inline void bb_cuda_fill_tile(T *tile, const L &operand, int64
     }
 }
 
+/* What a block computes. */
 template <class T, bool A_BY_ROWS, bool B_BY_ROWS, class A, class B, class S>
-__global__ void __launch_bounds__(BB_CUDA_PRODUCT_THREADS) bb_cuda_product(A a, B b, S store, int64_t M, int64_t N, int64_t K) {
+__device__ static inline void bb_cuda_product_tile(const A &a, const B &b, const S &store, int64_t M, int64_t N, int64_t K) {
     using namespace nvcuda;
     typedef typename bb_cuda_sum_of<T>::type X;
     enum { TILE = BB_CUDA_TILE, DEPTH = 64 / sizeof(T), ELEMENTS = TILE * DEPTH, EACH = 2 };
@@ -106,6 +108,11 @@ __global__ void __launch_bounds__(BB_CUDA_PRODUCT_THREADS) bb_cuda_product(A a, 
         int64_t m = m0 + i / TILE, n = n0 + i % TILE;
         if (m < M && n < N) store(m, n, sums[i]);
     }
+}
+
+template <class T, bool A_BY_ROWS, bool B_BY_ROWS, class A, class B, class S>
+__global__ void __launch_bounds__(BB_CUDA_PRODUCT_THREADS) bb_cuda_product(A a, B b, S store, int64_t M, int64_t N, int64_t K) {
+    if constexpr (bb_cuda_multiplies<T>) bb_cuda_product_tile<T, A_BY_ROWS, B_BY_ROWS>(a, b, store, M, N, K);
 }
 
 /* Starts it. M is at most 65535 tiles: four million rows. */

@@ -12,7 +12,9 @@ template <class F> __device__ static void bb_cuda_store_row(bb_rows y, int64_t m
     if (y.dtype != BB_I8) {
         for (int64_t k = threadIdx.x; k < K; k += BB_CUDA_ROW_THREADS) {
             if (y.dtype == BB_BF16)
-                ((bb_bf16 *)y.data)[m * K + k] = bb_bf16_from_f32(value(k));
+                ((bb_cuda_bf16 *)y.data)[m * K + k] = bb_cuda_act<bb_cuda_bf16>(value(k));
+            else if (y.dtype == BB_F16)
+                ((bb_cuda_f16 *)y.data)[m * K + k] = bb_cuda_act<bb_cuda_f16>(value(k));
             else
                 ((float *)y.data)[m * K + k] = value(k);
         }

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-/* The runtime API: EMULATION_CARDS cards (2), whose memory is the host's, EMULATION_MEMORY bytes of it, full of 0xff when it is given
+/* The runtime API: EMULATION_CARDS cards (2) of compute capability EMULATION_COMPUTE (9.0), whose memory is the host's, EMULATION_MEMORY bytes of it, full of 0xff when it is given
  * out. Each stream has its own queue, and work on it is done at once, unless what it needs is not there yet: an event of another
  * stream, or another process. With EMULATION_LAZY=1 it waits until somebody waits for it, as late as a card may run it. */
 #ifndef BB_TESTS_CUDA_EMULATION_RUNTIME_H
@@ -194,7 +194,8 @@ inline cudaError_t cudaGetDeviceProperties(cudaDeviceProp *p, int device) {
     snprintf(p->name, sizeof p->name, "emulated card");
     p->uuid.bytes[15] = (char)(device + 1);
     p->totalGlobalMem = emu::memory;
-    p->major = 9;
+    p->major = (int)emu::compute;
+    p->minor = (int)lround(emu::compute * 10) % 10;
     p->multiProcessorCount = emu::PROCESSORS;
     return cudaSuccess;
 }
@@ -280,7 +281,8 @@ inline const char *cudaGetErrorString(cudaError_t e) {
     }
 }
 template <class F> cudaError_t cudaFuncSetAttribute(F *f, int, int n) {
-    if (n > 227 << 10) return emu::fail(cudaErrorInvalidValue);
+    double c = emu::compute; // what a block may have
+    if (n > (c < 8 ? 64 : c < 8.5 ? 163 : c < 9 ? 99 : 227) << 10) return emu::fail(cudaErrorInvalidValue);
     emu::smem_limit[(const void *)f] = (size_t)n;
     return cudaSuccess;
 }

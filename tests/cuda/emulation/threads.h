@@ -28,6 +28,7 @@
 #include <utility>
 #include <vector>
 
+#include <immintrin.h>
 #include <sys/mman.h>
 
 #ifdef __SANITIZE_ADDRESS__
@@ -87,7 +88,14 @@ inline __nv_bfloat16 __float2bfloat16(float f) { // to nearest even; NaN becomes
     return {(uint16_t)((u & 0x7fffffff) > 0x7f800000 ? 0x7fff : (u + 0x7fff + ((u >> 16) & 1)) >> 16)};
 }
 
+struct __half {
+    uint16_t v;
+};
+inline float __half2float(__half h) { return _cvtsh_ss(h.v); }
+inline __half __float2half(float f) { return {(uint16_t)_cvtss_sh(f, _MM_FROUND_TO_NEAREST_INT)}; } // to nearest even
+
 namespace emu {
+inline double compute = getenv("EMULATION_COMPUTE") ? atof(getenv("EMULATION_COMPUTE")) : 9.0; // capability
 enum { STACK = 128 << 10, ARENA = 256 << 10, MAXT = 1024 };
 struct Quiet {
     Quiet() { EMULATE_TSAN(AnnotateIgnoreReadsBegin("", 0); AnnotateIgnoreWritesBegin("", 0);) } // TSan: do not look at

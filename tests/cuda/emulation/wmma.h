@@ -15,6 +15,9 @@ struct row_major {};
 struct col_major {};
 enum layout_t { mem_row_major, mem_col_major };
 inline float wide(__nv_bfloat16 b) { return __bfloat162float(b); }
+template <class T> constexpr double least_compute = 7.5;
+template <> inline constexpr double least_compute<__nv_bfloat16> = 8.0;
+inline float wide(__half b) { return __half2float(b); }
 inline int wide(int8_t b) { return b; }
 template <class U, int M, int N, int K, class T, class L = void> struct fragment {
     static constexpr bool A = std::is_same<U, matrix_a>::value, B = std::is_same<U, matrix_b>::value,
@@ -54,6 +57,7 @@ void mma_sync(fragment<accumulator, M, N, K, X> &d, const fragment<matrix_a, M, 
     emu::meet(~0u, "mma_sync", 0, &me, [](void **q, unsigned m) {
         static X A[M * K], B[K * N], C[M * N];
         Arg **p = (Arg **)q;
+        if (emu::compute < least_compute<T>) emu::die("bf16 fragments%s, which this card does not have", "");
         if (m != ~0u) emu::die("mma_sync%s by a warp of fewer than 32 lanes", "");
         for (int l = 0; l < 32; l++) {
             for (int i = 0; i < M * K / 32; i++) A[i * 32 + l] = wide(p[l]->pa->x[i]);

@@ -2,6 +2,7 @@
 /* Stands for libcublasLt under emulation: the functions that src/ops/cuda/cublaslt.cu looks for, as loops on the host. In place of
  * the right products, STAND_IN_CUBLASLT asks for: "forward", "input", "weights" (one element of that product is off by one), "none"
  * (no algorithm for any shape), "fails" (no product is computed). STAND_IN_LOG: a file that gets a line for each product. */
+#include <cmath>
 #include <cstdint>
 #include <cstdio>
 #include <cstdlib>
@@ -31,6 +32,15 @@ float wide(const uint16_t *p) {
     float f;
     memcpy(&f, &bits, sizeof f);
     return f;
+}
+struct half {
+    uint16_t bits;
+};
+float wide(const half *p) {
+    int exponent = p->bits >> 10 & 31, fraction = p->bits & 1023;
+    float x = exponent == 31 ? (fraction ? NAN : INFINITY)
+                             : ldexpf((float)(exponent ? 1024 + fraction : fraction), (exponent ? exponent : 1) - 25);
+    return p->bits >> 15 ? -x : x;
 }
 int wide(const int8_t *p) { return *p; }
 
@@ -92,9 +102,9 @@ EXPORT int cublasLtMatmul(void *, void *description_, const void *alpha, const v
                           cudaStream_t stream) {
     const description how = *(description *)description_;
     const layout la = *(layout *)la_, lb = *(layout *)lb_, lc = *(layout *)lc_;
-    bool in_int8 = how.compute == 72;
+    bool in_int8 = how.compute == 72, in_half = la.type == 2;
     if (c != d || (in_int8 ? *(const int *)alpha != 1 || la.type != 3 || lc.type != 10 || !how.transposed_a
-                           : *(const float *)alpha != 1.0f || la.type != 14 || lc.type != 0 || !how.transposed_b))
+                           : *(const float *)alpha != 1.0f || (la.type != 14 && !in_half) || lc.type != 0 || !how.transposed_b))
         return 7;
     if (asked("fails")) return 13;
     float before = in_int8 ? (float)*(const int *)beta : *(const float *)beta;
@@ -103,6 +113,8 @@ EXPORT int cublasLtMatmul(void *, void *description_, const void *alpha, const v
     auto run = [=] {
         if (in_int8)
             multiply((int *)d, lc, (const int8_t *)a, la, (const int8_t *)b, lb, how, (int)before);
+        else if (in_half)
+            multiply((float *)d, lc, (const half *)a, la, (const half *)b, lb, how, before);
         else
             multiply((float *)d, lc, (const uint16_t *)a, la, (const uint16_t *)b, lb, how, before);
         uint64_t at = (lc.columns - 1) * lc.stride + lc.rows - 1;
@@ -112,7 +124,7 @@ EXPORT int cublasLtMatmul(void *, void *description_, const void *alpha, const v
     stream->submit(stream, emu_work{run, nullptr});
     if (const char *path = getenv("STAND_IN_LOG"))
         if (FILE *log = fopen(path, "a")) {
-            fprintf(log, "%s %d %d %d\n", in_int8 ? "int8" : "bf16", (int)lc.columns, (int)lc.rows,
+            fprintf(log, "%s %d %d %d\n", in_int8 ? "int8" : in_half ? "fp16" : "bf16", (int)lc.columns, (int)lc.rows,
                     (int)(how.transposed_a ? la.rows : la.columns));
             fclose(log);
         }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
 /* Attention's forward pass where a backward pass follows, on tensor cores (arXiv:2205.14135): q, k, v and the probabilities are
- * rounded to bf16, as the gradient has them, and sums are in f32. A block has 64 queries of a head and up to 128 elements of the
+ * rounded to activations (bf16 or fp16), as the gradient has them, and sums are in f32. A block has 64 queries of a head and up to 128 elements of the
  * output, a warp 16 of the queries. Tiles of 64 keys; the softmax goes along, and tiles that no query of the block sees are skipped.
  *
  * What a fragment's elements are is not known, so sums are corrected by a fragment of the same kind, loaded from a tile that holds each
@@ -16,43 +16,41 @@ enum { TILE = BB_CUDA_ATTENTION_TILE, PANEL = 16, WARPS = 4, THREADS = WARPS * B
 enum { SCORE_PITCH = TILE + 4, LANES = BB_CUDA_WARP / ROWS /* of a row */, KEYS_EACH = TILE / LANES };
 enum { MAX_PARTS = 2 /* of 64 elements, of the output of a block */, FRAGMENTS = TILE / PANEL };
 
-typedef __nv_bfloat16 bf16;
 typedef wmma::fragment<wmma::accumulator, 16, 16, 16, float> sums;
 
 static_assert((int)ROWS == (int)PANEL && LANES == 2, "a warp has the rows of one fragment, two lanes a row");
 
 /* Of one warp. The output is stored through scores, 64 elements at a time. */
-typedef struct warp_tiles {
+template <class A> struct warp_tiles {
     float scores[ROWS * SCORE_PITCH];
     float factors[ROWS * PANEL];
-    bf16 p[FRAGMENTS * ROWS * PANEL]; /* [keys / 16][query][16] */
-} warp_tiles;
+    A p[FRAGMENTS * ROWS * PANEL]; /* [keys / 16][query][16] */
+};
 
 /* Tiles are panels of 16 columns (product.h): [columns / 16][64 rows][16]. */
-typedef struct tiles {
-    bf16 q[TILE * TILE], k[TILE * TILE]; /* of 64 elements of the head */
-    bf16 v[MAX_PARTS * TILE * TILE];
-    warp_tiles warp[WARPS];
-} tiles;
+template <class A> struct tiles {
+    A q[TILE * TILE], k[TILE * TILE]; /* of 64 elements of the head */
+    A v[MAX_PARTS * TILE * TILE];
+    warp_tiles<A> warp[WARPS];
+};
 
 /* 64 rows from x + first * stride on, columns d0 .. d0 + 63; zeros past `rows` and D. */
-__device__ static void load_tile(bf16 *tile, const float *x, int64_t stride, int64_t first, int64_t rows, int64_t d0,
-                                 int64_t D) {
+template <class A>
+__device__ static void load_tile(A *tile, const float *x, int64_t stride, int64_t first, int64_t rows, int64_t d0, int64_t D) {
     for (int i = threadIdx.x; i < TILE * TILE; i += THREADS) {
         int row = i / TILE, d = i % TILE;
         bool inside = first + row < rows && d0 + d < D;
-        tile[(d / PANEL * TILE + row) * PANEL + d % PANEL] =
-            __float2bfloat16(inside ? x[(first + row) * stride + d0 + d] : 0.0f);
+        tile[(d / PANEL * TILE + row) * PANEL + d % PANEL] = bb_cuda_act<A>(inside ? x[(first + row) * stride + d0 + d] : 0.0f);
     }
 }
 
 /* s += the products of this warp's queries with the tile's keys, over 64 elements. */
-__device__ static inline void add_scores(sums (&s)[FRAGMENTS], const bf16 *q, const bf16 *k) {
+template <class A> __device__ static inline void add_scores(sums (&s)[FRAGMENTS], const A *q, const A *k) {
     for (int d = 0; d < FRAGMENTS; d++) {
-        wmma::fragment<wmma::matrix_a, 16, 16, 16, bf16, wmma::row_major> a;
+        wmma::fragment<wmma::matrix_a, 16, 16, 16, A, wmma::row_major> a;
         wmma::load_matrix_sync(a, q + (d * TILE + threadIdx.x / BB_CUDA_WARP * ROWS) * PANEL, PANEL);
         for (int j = 0; j < FRAGMENTS; j++) {
-            wmma::fragment<wmma::matrix_b, 16, 16, 16, bf16, wmma::col_major> b;
+            wmma::fragment<wmma::matrix_b, 16, 16, 16, A, wmma::col_major> b;
             wmma::load_matrix_sync(b, k + (d * TILE + j * PANEL) * PANEL, PANEL);
             wmma::mma_sync(s[j], a, b, s[j]);
         }
@@ -66,7 +64,7 @@ typedef struct row_state {
 
 /* From scores, the probabilities relative to the largest score so far in p, and the factors that correct earlier sums. seen: keys of
  * this tile that the lane's row sees. */
-__device__ static void soften(warp_tiles *w, row_state *state, float scale, int64_t seen) {
+template <class A> __device__ static void soften(warp_tiles<A> *w, row_state *state, float scale, int64_t seen) {
     int lane = threadIdx.x % BB_CUDA_WARP, row = lane / LANES, first = lane % LANES * KEYS_EACH;
     const float *scores = w->scores + row * SCORE_PITCH + first;
     float most = -INFINITY, sum = 0;
@@ -77,7 +75,7 @@ __device__ static void soften(warp_tiles *w, row_state *state, float scale, int6
     for (int j = 0; j < KEYS_EACH; j++) {
         int key = first + j;
         float p = key < seen ? expf(scores[j] * scale - most) : 0.0f;
-        w->p[(key / PANEL * ROWS + row) * PANEL + key % PANEL] = __float2bfloat16(p);
+        w->p[(key / PANEL * ROWS + row) * PANEL + key % PANEL] = bb_cuda_act<A>(p);
         sum += p;
     }
     sum += __shfl_xor_sync(BB_CUDA_ALL_LANES, sum, 1);
@@ -87,19 +85,20 @@ __device__ static void soften(warp_tiles *w, row_state *state, float scale, int6
 }
 
 /* out = factors * out + p v. */
-template <int PARTS>
-__device__ static inline void add_values(sums (&out)[PARTS * FRAGMENTS], const warp_tiles *w, const bf16 *v) {
+template <int PARTS, class A>
+__device__ static inline void add_values(sums (&out)[PARTS * FRAGMENTS], const warp_tiles<A> *w, const A *v) {
     sums factor;
     wmma::load_matrix_sync(factor, w->factors, PANEL, wmma::mem_row_major);
     BB_CUDA_UNROLL
     for (int e = 0; e < PARTS * FRAGMENTS; e++)
         for (int i = 0; i < factor.num_elements; i++) out[e].x[i] *= factor.x[i];
+    BB_CUDA_ROLL
     for (int key = 0; key < FRAGMENTS; key++) {
-        wmma::fragment<wmma::matrix_a, 16, 16, 16, bf16, wmma::row_major> a;
+        wmma::fragment<wmma::matrix_a, 16, 16, 16, A, wmma::row_major> a;
         wmma::load_matrix_sync(a, w->p + key * ROWS * PANEL, PANEL);
         BB_CUDA_UNROLL
         for (int e = 0; e < PARTS * FRAGMENTS; e++) {
-            wmma::fragment<wmma::matrix_b, 16, 16, 16, bf16, wmma::row_major> b;
+            wmma::fragment<wmma::matrix_b, 16, 16, 16, A, wmma::row_major> b;
             wmma::load_matrix_sync(b, v + (e * TILE + key * PANEL) * PANEL, PANEL);
             wmma::mma_sync(out[e], a, b, out[e]);
         }
@@ -112,13 +111,12 @@ typedef struct operands {
     float scale;
 } operands;
 
-template <int PARTS>
-static __global__ void __launch_bounds__(THREADS)
-    attention_forward_bf16(float *__restrict__ o, bb_bf16 *__restrict__ kept, float *__restrict__ lse, operands x) {
-    DYN_SHARED(tiles, t);
+/* What a block computes. */
+template <int PARTS, class A>
+__device__ static inline void attend_tile(tiles<A> *t, float *o, A *kept, float *lse, const operands &x) {
     const bb_attention &a = x.a;
     bb_cuda_attention_block block = bb_cuda_query_block(a);
-    warp_tiles *w = &t->warp[threadIdx.x / BB_CUDA_WARP];
+    warp_tiles<A> *w = &t->warp[threadIdx.x / BB_CUDA_WARP];
     int lane = threadIdx.x % BB_CUDA_WARP, row = threadIdx.x / BB_CUDA_WARP * ROWS + lane / LANES;
     int64_t q0 = block.first, e0 = blockIdx.z * (int64_t)(PARTS * TILE), before = a.Tk - a.Tq, kv = bb_cuda_kv_at(a, block);
     int64_t keys = min(q0 + TILE, a.Tq) + before, query = q0 + row;
@@ -157,25 +155,35 @@ static __global__ void __launch_bounds__(THREADS)
         for (int j = 0; j < KEYS_EACH && query < a.Tq && first + j < a.D; j++) {
             float value = w->scores[lane / LANES * SCORE_PITCH + lane % LANES * KEYS_EACH + j] / state.sum;
             o[at + j] = value;
-            if (kept) kept[at + j] = bb_bf16_from_f32(value);
+            if (kept) kept[at + j] = bb_cuda_act<A>(value);
         }
         __syncwarp();
     }
 }
 
-template <int PARTS> static void start(bb_device *dev, float *o, void *kept, float *lse, const operands &x) {
-    const bb_attention &a = x.a;
-    dim3 grid((unsigned)(a.B * a.H * bb_ceil_div(a.Tq, TILE)), 1, (unsigned)bb_ceil_div(a.D, PARTS * TILE));
-    bb_cuda_check(
-        dev, cudaFuncSetAttribute(attention_forward_bf16<PARTS>, cudaFuncAttributeMaxDynamicSharedMemorySize, sizeof(tiles)),
-        "shared memory for attention");
-    BB_CUDA_LAUNCH(dev, attention_forward_bf16<PARTS>, grid, THREADS, sizeof(tiles), o, (bb_bf16 *)kept, lse, x);
+template <int PARTS, class A>
+static __global__ void __launch_bounds__(THREADS)
+    attention_forward_act(float *__restrict__ o, A *__restrict__ kept, float *__restrict__ lse, operands x) {
+    DYN_SHARED(tiles<A>, t);
+    if constexpr (bb_cuda_multiplies<A>) attend_tile<PARTS>(t, o, kept, lse, x);
 }
 
-void bb_cuda_attention_forward_bf16(bb_device *dev, float *o, void *kept, float *lse, bb_cuda_qkv in, const bb_attention *a) {
+template <int PARTS, class A> static void start(bb_device *dev, float *o, A *kept, float *lse, const operands &x) {
+    const bb_attention &a = x.a;
+    dim3 grid((unsigned)(a.B * a.H * bb_ceil_div(a.Tq, TILE)), 1, (unsigned)bb_ceil_div(a.D, PARTS * TILE));
+    auto kernel = attention_forward_act<PARTS, A>;
+    bb_cuda_check(dev, cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, sizeof(tiles<A>)),
+                  "shared memory for attention");
+    BB_CUDA_LAUNCH(dev, (attention_forward_act<PARTS, A>), grid, THREADS, sizeof(tiles<A>), o, kept, lse, x);
+}
+
+void bb_cuda_attention_forward_act(bb_device *dev, float *o, void *kept, float *lse, bb_cuda_qkv in, const bb_attention *a) {
     operands x = {in.q, in.k, in.v, *a, (float)(1.0 / sqrt((double)a->D))};
-    if (a->D > TILE)
-        start<2>(dev, o, kept, lse, x);
-    else
-        start<1>(dev, o, kept, lse, x);
+    bb_cuda_by_act(dev, [&](auto act) {
+        typedef decltype(act) A;
+        if (a->D > TILE)
+            start<2>(dev, o, (A *)kept, lse, x);
+        else
+            start<1>(dev, o, (A *)kept, lse, x);
+    });
 }
