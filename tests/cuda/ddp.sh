@@ -44,7 +44,7 @@ expect 0 "$ordinary" eval moved text.txt --seq_len 20 --threads 1
 
 # ---- fp16: a scale that overflows is skipped and halved by all ranks alike, whether or not each holds all of the moments
 run=("${model[@]}" --dtype fp16 --loss_scale 1e8 --reduce exact --global_batch 4 --steps 12 --save_every 12 --log_every 1 --optim adamw8bit)
-for job in "alone 1" "shared 2" "each 2 --zero 0"; do
+for job in "alone 1" "divided 2" "each 2 --zero 0"; do
     read -r name count zero <<<"$job"
     # shellcheck disable=SC2086 # no word, or some
     expect 0 ranks "$bitbyte" "$count" "${run[@]}" $zero --out "$name"
