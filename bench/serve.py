@@ -1,12 +1,15 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: MIT
 """What HTTP costs: serve.py PROGRAM MODEL [BYTES]. Sixteen streams of `bitbyte serve` beside the same sixteen texts of
-`bitbyte generate --prompts`, which has the same batch engine without a server; and how long a seventeenth text waits for its first byte.
+`bitbyte generate --prompts`, which has the same batch engine without a server; how long a seventeenth text waits for its first byte; and, where there
+is wrk (Debian's package), how many small requests a second are answered.
 Processor time is told too, since a machine that has other work to do makes wall times long."""
 import concurrent.futures
 import json
 import os
+import re
 import resource
+import shutil
 import socket
 import statistics
 import subprocess
@@ -17,6 +20,14 @@ import time
 
 program, model, count = sys.argv[1], sys.argv[2], int(sys.argv[3]) if len(sys.argv) > 3 else 400
 STREAMS, PROBES = 16, 20
+WRK_SECONDS = 5
+# Each request has another seed, so that none is answered from what another one left.
+WRK_SCRIPT = """local seed = 0
+function request()
+    seed = seed + 1
+    return wrk.format("POST", "/v1/completions", nil, '{"prompt": "The ", "max_tokens": 32, "seed": ' .. seed .. '}')
+end
+"""
 
 
 def generate(length):
@@ -58,6 +69,17 @@ class Server:
         return first
 
 
+def wrk(port, path, script=None):
+    """Requests a second over 32 connections, the time that 99% of them take at most, and how many failed."""
+    with tempfile.NamedTemporaryFile("w", suffix=".lua") as f:
+        f.write(script or "")
+        f.flush()
+        told = subprocess.run(["wrk", "-t1", "-c32", f"-d{WRK_SECONDS}s", "--timeout", "60s", "--latency", *(["-s", f.name] if script else []), f"http://127.0.0.1:{port}{path}"],
+                              check=True, capture_output=True, text=True).stdout
+    failed = sum(int(n) for n in re.findall(r"Non-2xx or 3xx responses: (\d+)|(?:connect|read|write|timeout) (\d+)", told) for n in n if n)
+    return {"requests_per_s": float(re.search(r"Requests/sec: *([\d.]+)", told)[1]), "p99": re.search(r"99% *(\S+)", told)[1], "failed": failed}
+
+
 server = Server()
 with concurrent.futures.ThreadPoolExecutor(STREAMS) as pool:
     before, begin = server.processor_time(), time.monotonic()
@@ -72,6 +94,7 @@ with concurrent.futures.ThreadPoolExecutor(STREAMS) as pool:
     for i in range(PROBES):
         waits.append(server.stream(1, 100 + i, True))
     barrier.wait()
+small = {"health": wrk(server.port, "/health"), "32_bytes": wrk(server.port, "/", WRK_SCRIPT)} if shutil.which("wrk") else None
 server.process.terminate()
 server.process.wait()
 short, long = generate(1), generate(count + 1)
@@ -79,4 +102,4 @@ alone = long[0] - short[0], long[1] - short[1]
 total = STREAMS * count
 print(json.dumps({"streams": STREAMS, "bytes": total, "served_bytes_per_s": round(total / served[1], 1), "engine_bytes_per_s": round(total / alone[1], 1),
                   "served_processor_s": round(served[0], 2), "engine_processor_s": round(alone[0], 2), "processor_ratio": round(alone[0] / served[0], 3),
-                  "first_byte_ms": {"median": round(1e3 * statistics.median(waits), 1), "max": round(1e3 * max(waits), 1)}}, indent=2))
+                  "first_byte_ms": {"median": round(1e3 * statistics.median(waits), 1), "max": round(1e3 * max(waits), 1)}, "wrk": small}, indent=2))
