@@ -1,12 +1,15 @@
 # SPDX-License-Identifier: MIT
-"""OpenAI's own client works with `bitbyte serve` unchanged: check_openai.py MODEL WORK. Run by `make test-interop`."""
+"""OpenAI's own client works with `bitbyte serve` unchanged, and Prometheus' parser reads its metrics: check_openai.py MODEL WORK. Run by
+`make test-interop`."""
 import asyncio
 import json
 import math
 import subprocess
 import sys
+import urllib.request
 
 import openai
+from prometheus_client.parser import text_string_to_metric_families
 
 from bitbyte import finish, program, run, tell
 
@@ -49,6 +52,11 @@ for make in (lambda: client.completions.create(model="any", prompt="a", suffix="
     except openai.APIStatusError as error:
         errors.append(type(error).__name__)
 tell(errors == ["BadRequestError", "AuthenticationError", "NotFoundError"], "errors are the client's own", ", ".join(errors))
+metrics = urllib.request.Request(address.removesuffix("/v1") + "/metrics", headers={"Authorization": "Bearer secret"})
+families = {f.name: f for f in text_string_to_metric_families(urllib.request.urlopen(metrics).read().decode())}
+written = families["llamacpp:tokens_predicted"]
+tell(written.type == "counter" and written.samples[0].value > 64 * 32 and families["llamacpp:requests_processing"].type == "gauge" and all(f.documentation and len(f.samples) == 1 for f in families.values()),
+     "metrics, in Prometheus' own parser", f"{len(families)} of them")
 server.terminate()
 tell(server.wait(60) == 0, "SIGTERM ends it")
 finish()

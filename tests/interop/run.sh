@@ -31,8 +31,8 @@ print("with", ", ".join(f"{p} {m.version(p)}" for p in ("torch", "transformers",
                         p in {d.metadata["Name"].replace("_", "-") for d in m.distributions()}))
 TEXT
 
-"$python" -c 'import tensorboard, openai' 2>/dev/null ||
-    "$python" -m pip install --quiet --disable-pip-version-check tensorboard 'setuptools<81' openai
+"$python" -c 'import tensorboard, openai, prometheus_client' 2>/dev/null ||
+    "$python" -m pip install --quiet --disable-pip-version-check tensorboard 'setuptools<81' openai prometheus_client
 
 # Two models that know a little: with the int8 inputs of linear layers, and without.
 cat README.md docs/*.md src/*/*.[ch] | LC_ALL=C tr -cd '\n\t -~' >"$work/all"
