@@ -7,9 +7,11 @@
 #include "commands.h"
 #include "common.h"
 #include "reporting/page.h"
+#include "reporting/png.h"
 
-typedef enum report_format { REPORT_HTML, REPORT_SVG, REPORT_CSV } report_format;
-static const char *const formats[] = {[REPORT_HTML] = "html", [REPORT_SVG] = "svg", [REPORT_CSV] = "csv", NULL};
+typedef enum report_format { REPORT_HTML, REPORT_SVG, REPORT_PNG, REPORT_CSV } report_format;
+static const char *const formats[] = {
+    [REPORT_HTML] = "html", [REPORT_SVG] = "svg", [REPORT_PNG] = "png", [REPORT_CSV] = "csv", NULL};
 
 typedef struct report_args {
     bb_cli_list runs;
@@ -29,23 +31,24 @@ static const bb_cli_option options[] = {
      .position = 1,
      .required = true},
     {.name = "out",
+     .letter = 'o',
      .type = BB_CLI_STRING,
      .offset = offsetof(report_args, out),
      .value = "FILE",
      .help = "output file, replaced if it exists; -: standard output",
-     .default_text = "report.html; with --format svg or csv, standard output"},
+     .default_text = "report.html; with another --format, standard output"},
     {.name = "format",
      .type = BB_CLI_CHOICE,
      .offset = offsetof(report_args, format),
      .choices = formats,
      .help = "html: one page with all plots, the runs' options, samples, and shares of -1, 0 and +1 in the weights; it needs "
-             "no other file and no script. svg, csv: one plot; rsvg-convert turns SVG into PNG"},
+             "no other file and no script. svg, png, csv: one plot; png needs rsvg-convert, Debian's librsvg2-bin"},
     {.help = "Plots"},
     {.name = "plot",
      .type = BB_CLI_CHOICE,
      .offset = offsetof(report_args, plot),
      .choices = bb_metric_names,
-     .help = "the plot of svg and csv"},
+     .help = "the plot of svg, png and csv"},
     {.name = "x",
      .type = BB_CLI_CHOICE,
      .offset = offsetof(report_args, x),
@@ -76,7 +79,21 @@ static const bb_cli_command command = {
                 "  bitbyte report runs/a --format csv --plot loss --smooth 0.9\n",
 };
 
-static void write_report(FILE *out, const report_args *args, const bb_run_log *runs, int count) {
+static bb_status fail_file(bb_error *err, const char *path, const char *what) {
+    snprintf(err->message, sizeof err->message, "%.800s: %s: %s", path, what, strerror(errno));
+    return err->code = BB_ERR_IO;
+}
+
+static bb_status write_png(FILE *out, const bb_run_log *runs, int count, const bb_plot_options *plot, bb_error *err) {
+    FILE *svg = tmpfile();
+    if (!svg) return fail_file(err, "a temporary file", "cannot write");
+    bb_plot_svg(svg, runs, count, plot);
+    bb_status status = bb_png_write(svg, out, err);
+    (void)fclose(svg);
+    return status;
+}
+
+static bb_status write_report(FILE *out, const report_args *args, const bb_run_log *runs, int count, bb_error *err) {
     bb_plot_options plot = {.metric = (bb_metric)args->plot,
                             .x = (bb_axis)args->x,
                             .smoothing = args->smoothing,
@@ -88,13 +105,11 @@ static void write_report(FILE *out, const report_args *args, const bb_run_log *r
         bb_page_html(out, runs, count, &page);
     else if (args->format == REPORT_SVG)
         bb_plot_svg(out, runs, count, &plot);
-    else
+    else if (args->format == REPORT_CSV)
         bb_plot_csv(out, runs, count, &plot);
-}
-
-static bb_status fail_file(bb_error *err, const char *path, const char *what) {
-    snprintf(err->message, sizeof err->message, "%.800s: %s: %s", path, what, strerror(errno));
-    return err->code = BB_ERR_IO;
+    else
+        return write_png(out, runs, count, &plot, err);
+    return BB_OK;
 }
 
 /* Whole or not there: written beside its name, then renamed. */
@@ -108,11 +123,11 @@ static bb_status write_file(const char *path, const report_args *args, const bb_
     }
     FILE *file = fopen(aside, "wb");
     if (!file) return fail_file(err, aside, "cannot write");
-    write_report(file, args, runs, count);
+    status = write_report(file, args, runs, count, err);
     bool written = !ferror(file);
     written = fclose(file) == 0 && written;
-    if (written && rename(aside, path) == 0) return BB_OK;
-    status = fail_file(err, path, "cannot write");
+    if (status == BB_OK && written && rename(aside, path) == 0) return BB_OK;
+    if (status == BB_OK) status = fail_file(err, path, "cannot write");
     unlink(aside);
     return status;
 }
@@ -129,7 +144,7 @@ static int report(const report_args *args) {
         status = bb_run_log_read(args->runs.items[count], &runs[count], &err);
     const char *out = args->out ? args->out : args->format == REPORT_HTML ? "report.html" : "-";
     if (status == BB_OK && strcmp(out, "-") == 0) {
-        write_report(stdout, args, runs, count);
+        status = write_report(stdout, args, runs, count, &err);
     } else if (status == BB_OK) {
         status = write_file(out, args, runs, count, &err);
         if (status == BB_OK) printf("%s: %d run%s\n", out, count, count == 1 ? "" : "s");
@@ -143,7 +158,7 @@ int bb_cmd_report(int argc, char **argv) {
     bb_cli cli;
     int exit_status = bb_cli_parse(&cli, &command, &args, argc, argv);
     if (exit_status == BB_CLI_CONTINUE) {
-        if (args.format == REPORT_HTML) bb_cli_unused(&cli, "plot", "the page has all plots; --format svg or csv takes one");
+        if (args.format == REPORT_HTML) bb_cli_unused(&cli, "plot", "the page has all plots; another --format takes one");
         if (args.format == REPORT_CSV) {
             static const char *const drawn[] = {"x", "log_x", "log_y"};
             for (size_t i = 0; i < sizeof drawn / sizeof *drawn; i++)

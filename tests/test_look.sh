@@ -78,9 +78,18 @@ cp out plot.svg
 perl -0ne 'my @open; while (m{<(/?)([a-z]+)[^<>]*?(/?)>}g) { next if $3; if ($1) { pop(@open) eq $2 or die "tags\n" } else { push @open, $2 } } die "tags\n" if @open' plot.svg ||
     fail "the SVG's tags do not match"
 [ "$(grep -o 'class="curve"' plot.svg | wc -l)" = 2 ] || fail "two curves"
+grep -q 'var(' plot.svg && fail "the SVG has variables, which only browsers know"
 if command -v rsvg-convert >/dev/null; then
-    rsvg-convert plot.svg -o plot.png 2>rsvg.err && [ "$(head -c 4 plot.png | tail -c 3)" = PNG ] || fail "rsvg-convert: $(cat rsvg.err)"
+    expect 0 "$bitbyte" report run plain --format png --plot val_bpb -o plot.png
+    [ "$(head -c 4 plot.png | tail -c 3)" = PNG ] || fail "no PNG"
+    "$bitbyte" report run plain --format png --plot val_bpb | cmp - plot.png || fail "standard output has another PNG"
+    # in colours: programs other than browsers know less of CSS
+    perl -MCompress::Zlib -0777 -ne 'my ($w, $h) = unpack "x16NN"; my ($at, $data) = (8, ""); while ($at < length) { my ($n, $kind) = unpack "x$at Na4"; $data .= substr $_, $at + 8, $n if $kind eq "IDAT"; $at += 12 + $n }
+        my $rows = uncompress $data; my %seen; $seen{$_}++ for unpack "(a1)*", $rows; die "bytes of pixels: @{[scalar keys %seen]}\n" if keys %seen < 150' plot.png || fail "a PNG of few colours"
 fi
+PATH=/nonexistent "$bitbyte" report run --format png -o absent.png >out 2>err && fail "a PNG without rsvg-convert"
+complains "librsvg2-bin"
+compgen -G 'absent.png*' && fail "a PNG that could not be made leaves a file"
 expect 0 "$bitbyte" report run --format csv --plot memory_mb --smooth 0
 [ "$(awk -F, 'NR > 1 && $5 > 1' out | wc -l)" = 6 ] || fail "memory, in report --format csv: $(cat out)"
 expect 0 "$bitbyte" report run --format csv --plot val_bpb --smooth 0
@@ -89,8 +98,8 @@ expect 0 "$bitbyte" report run --format csv --plot val_bpb --smooth 0
 expect 1 "$bitbyte" report nothing
 complains "nothing/metrics.jsonl: No such file"
 expect 2 "$bitbyte" report run --out run/config.json
-expect 2 "$bitbyte" report run --format png
-complains "expected html, svg or csv"
+expect 2 "$bitbyte" report run --format pdf
+complains "expected html, svg, png or csv"
 expect 0 "$bitbyte" report run --format csv --log_y
 complains "--log_y has no effect"
 

@@ -8,14 +8,19 @@
 enum { WIDTH = 720, HEIGHT = 300, LEFT = 64, RIGHT = 16, TOP = 34, BOTTOM = 34, COLORS = 8, MAX_TICKS = 24 };
 enum { INNER = WIDTH - LEFT - RIGHT, LEGEND_ROW = 16 };
 
+/* No variables: programs other than browsers don't know them. Dark colours override light ones. */
 const char bb_plot_style[] =
-    ".bb{font:12px system-ui,sans-serif;max-width:100%;height:auto;--ink:#1f2328;--soft:#656d76;--line:#d8dee4;--card:#fff;"
-    "--c0:#0969da;--c1:#bc4c00;--c2:#1a7f37;--c3:#8250df;--c4:#bf3989;--c5:#9a6700;--c6:#0e7490;--c7:#57606a}"
-    "@media (prefers-color-scheme:dark){.bb{--ink:#e6edf3;--soft:#9198a1;--line:#30363d;--card:#0d1117;"
-    "--c0:#58a6ff;--c1:#f0883e;--c2:#3fb950;--c3:#bc8cff;--c4:#f778ba;--c5:#d29922;--c6:#39c5cf;--c7:#8b949e}}"
-    ".bb text{fill:var(--soft)}.bb .title{fill:var(--ink);font-weight:600;font-size:13px}.bb .card{fill:var(--card)}"
-    ".bb .grid{stroke:var(--line)}.bb path{fill:none;stroke-linejoin:round}.bb .raw{stroke-width:1;opacity:.3}"
-    ".bb .curve{stroke-width:1.6}.bb .end{text-anchor:end}.bb .mid{text-anchor:middle}";
+    ".bb{font:12px system-ui,sans-serif;max-width:100%;height:auto}.bb "
+    "path{fill:none;stroke-linejoin:round;stroke-linecap:round}"
+    ".bb .raw{stroke-width:1;opacity:.3}.bb .curve{stroke-width:1.6}.bb .key{stroke-width:3}.bb .point{stroke-width:5}"
+    ".bb .end{text-anchor:end}.bb .mid{text-anchor:middle}.bb .title{font-weight:600;font-size:13px}"
+    ".bb text{fill:#656d76}.bb .title{fill:#1f2328}.bb .card{fill:#fff}.bb .grid{stroke:#d8dee4}"
+    ".bb .c0{stroke:#0969da}.bb .c1{stroke:#bc4c00}.bb .c2{stroke:#1a7f37}.bb .c3{stroke:#8250df}"
+    ".bb .c4{stroke:#bf3989}.bb .c5{stroke:#9a6700}.bb .c6{stroke:#0e7490}.bb .c7{stroke:#57606a}"
+    "@media (prefers-color-scheme:dark){"
+    ".bb text{fill:#9198a1}.bb .title{fill:#e6edf3}.bb .card{fill:#0d1117}.bb .grid{stroke:#30363d}"
+    ".bb .c0{stroke:#58a6ff}.bb .c1{stroke:#f0883e}.bb .c2{stroke:#3fb950}.bb .c3{stroke:#bc8cff}"
+    ".bb .c4{stroke:#f778ba}.bb .c5{stroke:#d29922}.bb .c6{stroke:#39c5cf}.bb .c7{stroke:#8b949e}}";
 
 void bb_html_text(FILE *out, const char *text) {
     for (const char *c = text; *c; c++) {
@@ -125,8 +130,8 @@ static double smooth_push(smooth *s, double factor, double value) {
     return s->sum / s->weight;
 }
 
-static void put_path(FILE *out, const char *class, int color, const xy *points, int count) {
-    fprintf(out, "<path class=\"%s\" stroke=\"var(--c%d)\" d=\"", class, color);
+static void put_path(FILE *out, const char *class, const xy *points, int count) {
+    fprintf(out, "<path class=\"%s\" d=\"", class);
     for (int i = 0; i < count; i++) fprintf(out, "%c%.1f %.1f", i ? 'L' : 'M', points[i].x, points[i].y);
     fputs("\"/>", out);
 }
@@ -164,11 +169,13 @@ static void put_curve(FILE *out, const bb_series *series, const frame *f, const 
         raw[count] = (xy){x, f->top + f->height * (1 - place(&f->y, p->value))};
         mean[count++] = (xy){x, f->top + f->height * (1 - place(&f->y, smooth_push(&s, o->smoothing, p->value)))};
     }
-    if (count == 1) fprintf(out, "<circle cx=\"%.1f\" cy=\"%.1f\" r=\"2.5\" fill=\"var(--c%d)\"/>", raw[0].x, raw[0].y, color);
+    fprintf(out, "<g class=\"c%d\">", color);
+    if (count == 1) fprintf(out, "<path class=\"point\" d=\"M%.1f %.1fh.01\"/>", raw[0].x, raw[0].y);
     if (count > 1) {
-        if (o->smoothing > 0) put_path(out, "raw", color, raw, thin(raw, count));
-        put_path(out, "curve", color, mean, thin(mean, count));
+        if (o->smoothing > 0) put_path(out, "raw", raw, thin(raw, count));
+        put_path(out, "curve", mean, thin(mean, count));
     }
+    fputs("</g>", out);
     free(raw);
     free(mean);
 }
@@ -203,8 +210,8 @@ static void put_legend(FILE *out, const bb_run_log *runs, int count, const bb_pl
     for (int r = 0; r < count; r++) {
         const bb_series *series = &runs[r].series[o->metric];
         int y = top + LEGEND_ROW * r;
-        fprintf(out, "<rect x=\"%d\" y=\"%d\" width=\"12\" height=\"3\" fill=\"var(--c%d)\"/><text x=\"%d\" y=\"%d\">", LEFT,
-                y - 5, r % COLORS, LEFT + 18, y);
+        fprintf(out, "<path class=\"key c%d\" d=\"M%d %dh10\"/><text x=\"%d\" y=\"%d\">", r % COLORS, LEFT + 1, y - 4,
+                LEFT + 18, y);
         bb_html_text(out, runs[r].name);
         if (series->count) {
             const bb_point *last = &series->points[series->count - 1];
