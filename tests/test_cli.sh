@@ -32,8 +32,8 @@ declare -A contract=(
     [generate]="model n_head prompt prompt_file max_new_bytes context_length kv_cache stop n repetition_penalty repetition_window temperature top_k top_p min_p
         seed interactive line_prefix line_suffix echo no_echo metrics metrics_json json speculate draft threads device"
     [pack]="inputs out_dir shard_size_gb sep_byte exts input_format val_frac json_key strict"
-    [export]="model out format type name description license n_head allow_overwrite json threads device"
-    [convert]="in out to type name description license n_head allow_overwrite json threads device"
+    [export]="model out format type name description license chat_template n_head allow_overwrite json threads device"
+    [convert]="in out to type name description license chat_template n_head allow_overwrite json threads device"
     [info]="file json verify memory n_layer d_model n_head n_kv_head d_ff batch_size seq_len optim no_ckpt"
     [bench]="shape decode kv_cache threads batch_size seq_len repeats optim recompute step_only json device"
 )
@@ -41,7 +41,7 @@ for name in "${!contract[@]}"; do
     expect 0 "$bitbyte" help "$name"
     cp out help.txt
     for option in ${contract[$name]}; do
-        grep -qE -- "^  --$option( |\$)" help.txt || fail "'help $name' lacks --$option"
+        grep -qE -- "^  (-., )?--$option( |\$)" help.txt || fail "'help $name' lacks --$option"
     done
     [ "$(awk 'length > 128' help.txt)" = "" ] || fail "'help $name' has lines over 128 columns"
     expect 0 "$bitbyte" "$name" --help

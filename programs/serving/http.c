@@ -270,11 +270,24 @@ static bool check(const bb_exchange *x, const route *r, bool other_method, bb_ap
 
 /* ---- exchanges ------------------------------------------------------------------------------------------------------------- */
 
+static bool has_ended_sending(struct MHD_Connection *connection) {
+    const union MHD_ConnectionInfo *info = MHD_get_connection_info(connection, MHD_CONNECTION_INFO_CONNECTION_FD);
+    struct pollfd p = {.fd = info ? info->connect_fd : -1, .events = POLLRDHUP};
+    return poll(&p, 1, 0) > 0;
+}
+
+/* The library sometimes misses the end of a client that ended its sending half during an exchange (0.9.75), and would wait for it to ask
+ * for more until it has been idle for long. */
+static void limit_idle_time(struct MHD_Connection *connection, unsigned seconds) {
+    (void)MHD_set_connection_option(connection, MHD_CONNECTION_OPTION_TIMEOUT, seconds);
+}
+
 static bb_exchange *begin_exchange(bb_http *http, struct MHD_Connection *connection, const char *method, const char *path,
                                    const char *version) {
     bb_exchange *x = calloc(1, sizeof *x);
     if (!x) return NULL;
     atomic_fetch_add(&http->exchanges, 1);
+    limit_idle_time(connection, IDLE_SECONDS);
     *x = (bb_exchange){.http = http,
                        .connection = connection,
                        .method = strdup(method),
@@ -287,9 +300,8 @@ static bb_exchange *begin_exchange(bb_http *http, struct MHD_Connection *connect
 static void end_exchange(void *user, struct MHD_Connection *connection, void **state, enum MHD_RequestTerminationCode code) {
     bb_exchange *x = *state;
     (void)user;
-    (void)connection;
-    (void)code;
     if (!x) return;
+    if (code == MHD_REQUEST_TERMINATED_COMPLETED_OK && has_ended_sending(connection)) limit_idle_time(connection, 1);
     if (x->request) bb_engine_lock(x->http->options.engine);
     log_exchange(x);
     if (x->request) {
