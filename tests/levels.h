@@ -66,10 +66,11 @@ static inline double attention_steps(const bb_device *device) {
     return strncmp(level, "avx2", 4) == 0 || strncmp(level, "avx_vnni", 8) == 0 || strncmp(level, "avx512,", 7) == 0 ? 1023 : 0;
 }
 
-/* Whether Muon's products are in bf16. */
-static inline bool muon_in_bf16(const bb_device *device) {
+/* The bits of the elements in which Muon's products are computed: 8 (bf16), 12 (int16) or 24 (f32). */
+static inline int muon_bits(const bb_device *device) {
     const char *level = bb_device_description(device);
-    return strncmp(level, "avx512_bf16", 11) == 0 || strncmp(level, "avx512_amx", 10) == 0;
+    if (strncmp(level, "avx512_bf16", 11) == 0 || strncmp(level, "avx512_amx", 10) == 0) return 8;
+    return strcmp(bb_device_name(device), "cpu") == 0 ? 12 : 24;
 }
 
 #endif

@@ -19,8 +19,7 @@
 #include "ops/cpu/linear/dot_bf16.h"
 #include "ops/cpu/linear/linear_kernels.h"
 #include "ops/cpu/linear/ternary_dot.h"
-#include "ops/cpu/optimizer/muon.h"
-#include "ops/cpu/optimizer/muon_blocks.h"
+#include "ops/cpu/optimizer/muon_set.h"
 
 static void assert_row(unsigned features, const bb_cpu_kernels *expected) {
     bb_cpu_kernels k = bb_cpu_kernels_for(features);
@@ -40,7 +39,6 @@ static void assert_row(unsigned features, const bb_cpu_kernels *expected) {
     assert_ptr_equal(k.weight_gradient_i8, expected->weight_gradient_i8);
     assert_ptr_equal(k.muon, expected->muon);
     assert_ptr_equal(k.muon_blocks, expected->muon_blocks);
-    assert_ptr_equal(k.muon_forms, expected->muon_forms);
     assert_ptr_equal(k.peak_f32, expected->peak_f32);
     assert_ptr_equal(k.peak_bf16, expected->peak_bf16);
     assert_ptr_equal(k.peak_int8, expected->peak_int8);
@@ -58,7 +56,8 @@ static void the_portable_row_has_all_that_every_processor_needs(void **state) {
                                     .dot = &bb_dot_generic,
                                     .dot_operands = &bb_dot_operands_generic,
                                     .weight_gradient_i8 = bb_linear_gemm_weight_gradient,
-                                    .muon = &bb_muon_gemm,
+                                    .muon = &bb_muon_generic_training,
+                                    .muon_blocks = &bb_muon_blocks_generic_training,
                                     .peak_f32 = &bb_peak_f32_generic,
                                     .forward_rows = 512};
     assert_row(0, &generic);
@@ -89,7 +88,8 @@ static void each_level_overrides_what_it_does_better(void **state) {
                         .dot_operands = &bb_dot_operands_avx2,
                         .dot_weight = &bb_dot_weight_avx2,
                         .weight_gradient_i8 = bb_linear_int8_weight_gradient,
-                        .muon = &bb_muon_gemm,
+                        .muon = &bb_muon_avx2,
+                        .muon_blocks = &bb_muon_blocks_avx2,
                         .peak_f32 = &bb_peak_f32_avx2,
                         .peak_int8 = &bb_peak_int8_avx2,
                         .forward_rows = 512};
@@ -97,12 +97,15 @@ static void each_level_overrides_what_it_does_better(void **state) {
     bb_cpu_kernels vnni = k;
     vnni.dot = &bb_dot_avx_vnni;
     vnni.dot_weight = &bb_dot_weight_avx_vnni;
+    vnni.muon_blocks = &bb_muon_blocks_avx_vnni;
     vnni.peak_int8 = &bb_peak_int8_avx_vnni;
     assert_row(BB_CPU_AVX2 | BB_CPU_AVX_VNNI, &vnni);
     k.simd = BB_SIMD_AVX512;
     k.attention_f32 = &bb_f32_avx512;
     k.attention_codes = &bb_codes_avx512;
     k.elementwise = &bb_elementwise_avx512;
+    k.muon = &bb_muon_avx512;
+    k.muon_blocks = &bb_muon_blocks_avx512;
     k.peak_f32 = &bb_peak_f32_avx512;
     assert_row(AVX512, &k);
     k.attention_codes = &bb_codes_avx512_vnni;
@@ -112,14 +115,14 @@ static void each_level_overrides_what_it_does_better(void **state) {
     k.dot = &bb_dot_vnni;
     k.dot_operands = &bb_dot_operands_vnni;
     k.dot_weight = &bb_dot_weight_vnni;
+    k.muon_blocks = &bb_muon_blocks_avx512_vnni;
     k.peak_int8 = &bb_peak_int8_vnni;
     assert_row(AVX512_VNNI, &k);
     k.elementwise = &bb_elementwise_avx512_bf16;
     k.bf16 = &bb_bf16_avx512;
     k.bf16_operands = &bb_bf16_operands_avx512;
-    k.muon = &bb_muon_bf16;
+    k.muon = &bb_muon_avx512_bf16;
     k.muon_blocks = &bb_muon_blocks_avx512_bf16;
-    k.muon_forms = &bb_muon_forms_avx512_bf16;
     k.peak_bf16 = &bb_peak_bf16_avx512;
     assert_row(AVX512_BF16, &k);
     k.attention_codes = &bb_codes_avx512_amx;

@@ -13,8 +13,7 @@
 #include "ops/cpu/linear/dot_bf16.h"
 #include "ops/cpu/linear/linear_kernels.h"
 #include "ops/cpu/linear/ternary_dot.h"
-#include "ops/cpu/optimizer/muon.h"
-#include "ops/cpu/optimizer/muon_blocks.h"
+#include "ops/cpu/optimizer/muon_set.h"
 
 enum {
     AVX512_VNNI = BB_CPU_AVX512 | BB_CPU_AVX512_VNNI,
@@ -43,9 +42,8 @@ static const bb_cpu_kernels rows[] = {
      .elementwise = &bb_elementwise_avx512_bf16,
      .bf16 = &bb_bf16_avx512,
      .bf16_operands = &bb_bf16_operands_avx512,
-     .muon = &bb_muon_bf16,
+     .muon = &bb_muon_avx512_bf16,
      .muon_blocks = &bb_muon_blocks_avx512_bf16,
-     .muon_forms = &bb_muon_forms_avx512_bf16,
      .peak_bf16 = &bb_peak_bf16_avx512,
      .onednn_isa = dnnl_cpu_isa_avx512_core_bf16},
     {.features = AVX512_VNNI,
@@ -56,6 +54,7 @@ static const bb_cpu_kernels rows[] = {
      .dot = &bb_dot_vnni,
      .dot_operands = &bb_dot_operands_vnni,
      .dot_weight = &bb_dot_weight_vnni,
+     .muon_blocks = &bb_muon_blocks_avx512_vnni,
      .peak_int8 = &bb_peak_int8_vnni,
      .onednn_isa = dnnl_cpu_isa_avx512_core_vnni},
     {.features = BB_CPU_AVX512,
@@ -63,11 +62,14 @@ static const bb_cpu_kernels rows[] = {
      .attention_f32 = &bb_f32_avx512,
      .attention_codes = &bb_codes_avx512,
      .elementwise = &bb_elementwise_avx512,
+     .muon = &bb_muon_avx512,
+     .muon_blocks = &bb_muon_blocks_avx512,
      .peak_f32 = &bb_peak_f32_avx512,
      .onednn_isa = dnnl_cpu_isa_avx512_core},
     {.features = BB_CPU_AVX2 | BB_CPU_AVX_VNNI,
      .dot = &bb_dot_avx_vnni,
      .dot_weight = &bb_dot_weight_avx_vnni,
+     .muon_blocks = &bb_muon_blocks_avx_vnni,
      .peak_int8 = &bb_peak_int8_avx_vnni},
     {.features = BB_CPU_AVX2,
      .simd = BB_SIMD_AVX2,
@@ -81,6 +83,8 @@ static const bb_cpu_kernels rows[] = {
      .dot_operands = &bb_dot_operands_avx2,
      .dot_weight = &bb_dot_weight_avx2,
      .weight_gradient_i8 = bb_linear_int8_weight_gradient,
+     .muon = &bb_muon_avx2,
+     .muon_blocks = &bb_muon_blocks_avx2,
      .peak_f32 = &bb_peak_f32_avx2,
      .peak_int8 = &bb_peak_int8_avx2,
      .onednn_isa = dnnl_cpu_isa_avx2},
@@ -95,7 +99,8 @@ static const bb_cpu_kernels rows[] = {
      .dot = &bb_dot_generic,
      .dot_operands = &bb_dot_operands_generic,
      .weight_gradient_i8 = bb_linear_gemm_weight_gradient,
-     .muon = &bb_muon_gemm,
+     .muon = &bb_muon_generic_training,
+     .muon_blocks = &bb_muon_blocks_generic_training,
      .peak_f32 = &bb_peak_f32_generic,
      .forward_rows = 512, /* wide f32 rows are read while they are still in the caches */
      .onednn_isa = dnnl_cpu_isa_sse41},
@@ -125,7 +130,6 @@ bb_cpu_kernels bb_cpu_kernels_for(unsigned features) {
         INHERIT(weight_gradient_i8);
         INHERIT(muon);
         INHERIT(muon_blocks);
-        INHERIT(muon_forms);
         INHERIT(peak_f32);
         INHERIT(peak_bf16);
         INHERIT(peak_int8);

@@ -44,9 +44,8 @@ struct bb_dot_operands;
 struct bb_dot_weight;
 struct bb_bf16_set; /* linear/dot_bf16.h */
 struct bb_bf16_operands;
-struct bb_muon_set;    /* optimizer/muon.h */
-struct bb_muon_blocks; /* optimizer/muon_blocks.h */
-struct bb_muon_forms;
+struct bb_muon_set; /* optimizer/muon_set.h */
+struct bb_muon_blocks;
 
 typedef struct bb_cpu_kernels {
     unsigned features; /* in the table: what the row's kernels require; of a device: what it may use. Do not select by it */
@@ -65,9 +64,8 @@ typedef struct bb_cpu_kernels {
     const struct bb_bf16_set *bf16;                /* products in bf16; NULL: no such instruction */
     const struct bb_bf16_operands *bf16_operands;  /* with bf16 */
     bb_weight_gradient_kernel *weight_gradient_i8; /* dW, if x is int8 */
-    const struct bb_muon_set *muon;                /* products of Newton-Schulz */
-    const struct bb_muon_blocks *muon_blocks;      /* in bf16 */
-    const struct bb_muon_forms *muon_forms;
+    const struct bb_muon_set *muon;
+    const struct bb_muon_blocks *muon_blocks;               /* in the elements of muon */
     const bb_peak_kernel *peak_f32, *peak_bf16, *peak_int8; /* NULL: no such instruction */
     int64_t forward_rows;                                   /* of bb_device */
     int onednn_isa; /* the highest instruction set oneDNN may use (dnnl_cpu_isa_t); BB_ONEDNN_ANY: no limit */

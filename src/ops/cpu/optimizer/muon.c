@@ -1,54 +1,21 @@
 // SPDX-License-Identifier: MIT
-#include "ops/cpu/optimizer/muon.h"
-
+#include <math.h>
 #include <omp.h>
 
 #include "core/arena.h"
 #include "core/math.h"
 #include "ops/cpu/device/entries.h"
-#include "ops/cpu/vector/simd.h"
+#include "ops/cpu/optimizer/muon_products.h"
+#include "ops/cpu/optimizer/muon_set.h"
 
 enum { TILE = 4096 };
 
 /* Of scratch for matrices that are computed side by side. */
 static const size_t side_by_side_bytes = (size_t)512 << 20;
 
-typedef struct momentum_constants {
-    float mu, rest, scale; /* rest: 1 - mu; scale: of gradients */
-} momentum_constants;
-
-BB_SIMD_INLINE void momentum_tile_body(float *u, double *squares, const float *g, bb_bf16 *m, int64_t n,
-                                       const momentum_constants *k) {
-    float sum = 0;
-#pragma omp simd reduction(+ : sum)
-    for (int64_t i = 0; i < n; i++) {
-        float gradient = g[i] * k->scale * k->rest, b = k->mu * bb_f32_from_bf16(m[i]) + gradient;
-        m[i] = bb_bf16_from_f32(b);
-        u[i] = gradient + k->mu * b;
-        sum += u[i] * u[i];
-    }
-    *squares = (double)sum;
-}
-BB_SIMD_VARIANTS(momentum_tile, (float *u, double *squares, const float *g, bb_bf16 *m, int64_t n, const momentum_constants *k),
-                 (u, squares, g, m, n, k))
-
-BB_SIMD_INLINE void scale_tile_body(float *x, float factor, int64_t n) {
-#pragma omp simd
-    for (int64_t i = 0; i < n; i++) x[i] *= factor;
-}
-BB_SIMD_VARIANTS(scale_tile, (float *x, float factor, int64_t n), (x, factor, n))
-
-BB_SIMD_INLINE void update_tile_body(float *p, const float *x, float kept, float lr, int64_t n) {
-#pragma omp simd
-    for (int64_t i = 0; i < n; i++) p[i] = p[i] * kept - lr * x[i];
-}
-BB_SIMD_VARIANTS(update_tile, (float *p, const float *x, float kept, float lr, int64_t n), (p, x, kept, lr, n))
-
-void bb_muon_wait(const bb_muon_work *w) {
-    if (w->threads > 1) {
-#pragma omp barrier
-    }
-}
+/* Iterations of each run: with more, errors of A would grow too large. */
+static const int runs[] = {2, 3};
+_Static_assert(2 + 3 == BB_MUON_ITERATIONS, "all iterations are run");
 
 static void swap(bb_muon_work *w, bb_muon_square a, bb_muon_square b) {
     int other = w->of[a];
@@ -56,24 +23,24 @@ static void swap(bb_muon_work *w, bb_muon_square a, bb_muon_square b) {
     w->of[b] = other;
 }
 
-static void iterate(bb_muon_work *w, const bb_muon_set *set, int iterations) {
-    set->gram(w);
+static void iterate(bb_muon_work *w, int iterations) {
+    bb_muon_gram(w);
     for (int i = 0; i < iterations; i++) {
         bool last = i == iterations - 1;
         int q_is = last && !w->tall ? BB_MUON_LEFT : BB_MUON_RIGHT;
-        set->polynomial(w, i == 0 ? BB_MUON_LEFT | q_is : BB_MUON_LEFT);
+        bb_muon_polynomial(w, i == 0 ? BB_MUON_LEFT | q_is : BB_MUON_LEFT);
         if (!last) { /* A = P (P A), with P as it is before Q takes its place */
-            set->multiply(w, BB_MUON_T, BB_MUON_P, BB_MUON_GRAM, BB_MUON_RIGHT);
-            set->multiply(w, BB_MUON_GRAM, BB_MUON_P, BB_MUON_T, BB_MUON_LEFT | BB_MUON_RIGHT);
+            bb_muon_multiply(w, BB_MUON_T, BB_MUON_P, BB_MUON_GRAM, BB_MUON_RIGHT);
+            bb_muon_multiply(w, BB_MUON_GRAM, BB_MUON_P, BB_MUON_T, BB_MUON_LEFT | BB_MUON_RIGHT);
         }
         if (i == 0) {
             swap(w, BB_MUON_Q, BB_MUON_P);
         } else {
-            set->multiply(w, BB_MUON_T, BB_MUON_P, BB_MUON_Q, q_is);
+            bb_muon_multiply(w, BB_MUON_T, BB_MUON_P, BB_MUON_Q, q_is);
             swap(w, BB_MUON_Q, BB_MUON_T);
         }
     }
-    set->apply(w);
+    bb_muon_apply(w);
 }
 
 static bb_muon_work work_for(bb_device *dev, int64_t N, int64_t K) {
@@ -84,7 +51,7 @@ static size_t layout(bb_muon_work *w, double **squares, void *memory) {
     bb_arena arena = {.base = memory};
     w->x = bb_arena_alloc(&arena, (size_t)(w->m * w->n) * sizeof *w->x);
     *squares = bb_arena_alloc(&arena, (size_t)bb_ceil_div(w->m * w->n, TILE) * sizeof **squares);
-    w->room = bb_arena_alloc(&arena, bb_cpu_of(w->dev)->kernels.muon->room(w->m, w->n));
+    w->room = bb_arena_alloc(&arena, bb_muon_room(w));
     return bb_align_up(arena.used);
 }
 
@@ -104,40 +71,34 @@ size_t bb_cpu_muon_scratch(bb_device *dev, int64_t N, int64_t K) {
 
 /* Called by all threads of a group. */
 static void update(bb_muon_work *w, const bb_muon_matrix *matrix, const bb_muon *h, double *squares) {
-    const bb_cpu *cpu = bb_cpu_of(w->dev);
-    const bb_muon_set *set = cpu->kernels.muon;
+    const bb_muon_set *set = bb_cpu_of(w->dev)->kernels.muon;
     int64_t count = w->m * w->n, tiles = bb_ceil_div(count, TILE);
-    momentum_constants k = {(float)h->momentum, (float)(1 - h->momentum), (float)h->grad_scale};
-    momentum_tile_kernel *momentum_tile = momentum_tile_for(cpu->kernels.simd);
+    const bb_muon_momentum k = {(float)h->momentum, (float)(1 - h->momentum), (float)h->grad_scale};
     for (int64_t i = w->thread; i < tiles; i += w->threads) {
         int64_t at = i * TILE;
-        momentum_tile(w->x + at, &squares[i], matrix->g + at, matrix->m + at, bb_min(count - at, TILE), &k);
+        set->momentum(w->x + at, &squares[i], matrix->g + at, matrix->m + at, bb_min(count - at, TILE), &k);
     }
     bb_muon_wait(w);
     double sum = 0;
     for (int64_t i = 0; i < tiles; i++) sum += squares[i];
     float factor = (float)(1 / (sqrt(sum) + BB_MUON_EPS));
-    scale_tile_kernel *scale_tile = scale_tile_for(cpu->kernels.simd);
-    for (int64_t i = w->thread; i < tiles; i += w->threads) scale_tile(w->x + i * TILE, factor, bb_min(count - i * TILE, TILE));
+    for (int64_t i = w->thread; i < tiles; i += w->threads) set->scale(w->x + i * TILE, factor, bb_min(count - i * TILE, TILE));
     bb_muon_wait(w);
     for (int i = 0; i < BB_MUON_SQUARES; i++) w->of[i] = i;
-    for (int i = 0; i < BB_MUON_RUNS && set->runs[i]; i++) iterate(w, set, set->runs[i]);
+    for (size_t i = 0; i < sizeof runs / sizeof *runs; i++) iterate(w, runs[i]);
     float kept = (float)(1 - h->lr * h->weight_decay), lr = (float)(h->lr * bb_muon_scale(matrix->N, matrix->K));
-    update_tile_kernel *update_tile = update_tile_for(cpu->kernels.simd);
     for (int64_t i = w->thread; i < tiles; i += w->threads)
-        update_tile(matrix->p + i * TILE, w->x + i * TILE, kept, lr, bb_min(count - i * TILE, TILE));
+        set->update(matrix->p + i * TILE, w->x + i * TILE, kept, lr, bb_min(count - i * TILE, TILE));
     bb_muon_wait(w);
 }
 
 void bb_cpu_muon_step(bb_device *dev, const bb_muon_matrix *matrices, int64_t count, const bb_muon *h) {
-    const bb_muon_set *set = bb_cpu_of(dev)->kernels.muon;
     size_t bytes = 0;
     for (int64_t i = 0; i < count; i++) {
         double *squares;
         bb_muon_work w = work_for(dev, matrices[i].N, matrices[i].K);
         size_t needed = layout(&w, &squares, NULL);
         if (needed > bytes) bytes = needed;
-        if (set->prepare) set->prepare(&w);
     }
     int64_t at_once = side_by_side(dev, count, bytes);
     uint8_t *memory = bb_cpu_shared(dev, bytes * (size_t)at_once);

@@ -88,12 +88,21 @@ LANES_INLINE vi vizero(void) { return _mm256_setzero_si256(); }
 LANES_INLINE vi viset1(int32_t x) { return _mm256_set1_epi32(x); }
 LANES_INLINE vi viadd(vi a, vi b) { return _mm256_add_epi32(a, b); }
 LANES_INLINE vf vi_to_f32(vi x) { return _mm256_cvtepi32_ps(x); }
+LANES_INLINE vi vround(vf x) { return _mm256_cvtps_epi32(x); }
+LANES_INLINE vi vipair(vi even, vi odd) { return _mm256_blend_epi16(even, _mm256_slli_epi32(odd, 16), 0xaa); }
 LANES_INLINE vi viset_8_bytes(const void *p) {
     int64_t x;
     memcpy(&x, p, sizeof x);
     return _mm256_set1_epi64x(x);
 }
-LANES_INLINE vi vidot_pairs(vi sum, vi a, vi b) { return _mm256_add_epi32(sum, _mm256_madd_epi16(a, b)); }
+LANES_INLINE vi vidot_pairs(vi sum, vi a, vi b) {
+#if defined(__AVXVNNI__)
+    __asm__("%{vex%} vpdpwssd %2, %1, %0" : "+x"(sum) : "x"(b), "x"(a));
+#else
+    __asm__("vpaddd %1, %0, %0" : "+x"(sum) : "x"(_mm256_madd_epi16(a, b)));
+#endif
+    return sum;
+}
 LANES_INLINE vi viload_codes(const int8_t *p) { return _mm256_cvtepi8_epi16(_mm_loadu_si128((const __m128i_u *)p)); }
 LANES_INLINE void vstore_i16(int16_t *p, vf x) {
     __m256i words = _mm256_cvtps_epi32(x);

@@ -72,6 +72,10 @@ LANES_INLINE vi vizero(void) { return _mm512_setzero_si512(); }
 LANES_INLINE vi viset1(int32_t x) { return _mm512_set1_epi32(x); }
 LANES_INLINE vi viadd(vi a, vi b) { return _mm512_add_epi32(a, b); }
 LANES_INLINE vf vi_to_f32(vi x) { return _mm512_cvtepi32_ps(x); }
+/* Rounded half to even; |x| < 2^22. */
+LANES_INLINE vi vround(vf x) { return _mm512_cvtps_epi32(x); }
+/* Words of the low halves of two. */
+LANES_INLINE vi vipair(vi even, vi odd) { return _mm512_mask_mov_epi16(even, 0xaaaaaaaa, _mm512_slli_epi32(odd, 16)); }
 /* The 8 bytes at p, again and again. */
 LANES_INLINE vi viset_8_bytes(const void *p) {
     int64_t x;

@@ -115,6 +115,8 @@ LANES_INLINE vi vizero(void) { return (vi){0, 0, 0, 0}; }
 LANES_INLINE vi viset1(int32_t x) { return (vi){x, x, x, x}; }
 LANES_INLINE vi viadd(vi a, vi b) { return a + b; }
 LANES_INLINE vf vi_to_f32(vi x) { return __builtin_convertvector(x, vf); }
+LANES_INLINE vi vround(vf x) { return (vi)(x + vset1(0x1.8p23f)) - (vi)vset1(0x1.8p23f); }
+LANES_INLINE vi vipair(vi even, vi odd) { return (even & 0xffff) | (odd << 16); }
 LANES_INLINE vi viset_8_bytes(const void *p) {
     int32_t x[2];
     memcpy(x, p, sizeof x);
