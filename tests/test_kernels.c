@@ -17,14 +17,19 @@
 #include "ops/cpu/kernels.h"
 #include "ops/cpu/linear/dot.h"
 #include "ops/cpu/linear/dot_bf16.h"
+#include "ops/cpu/linear/head_set.h"
 #include "ops/cpu/linear/linear_kernels.h"
 #include "ops/cpu/linear/ternary_dot.h"
+#include "ops/cpu/linear/ternary_set.h"
 #include "ops/cpu/optimizer/muon_set.h"
+#include "ops/cpu/optimizer/optimizer_set.h"
 
 static void assert_row(unsigned features, const bb_cpu_kernels *expected) {
     bb_cpu_kernels k = bb_cpu_kernels_for(features);
     assert_int_equal(k.features, features);
-    assert_int_equal(k.simd, expected->simd);
+    assert_ptr_equal(k.ternary, expected->ternary);
+    assert_ptr_equal(k.head, expected->head);
+    assert_ptr_equal(k.optimizer, expected->optimizer);
     assert_ptr_equal(k.attention_f32, expected->attention_f32);
     assert_ptr_equal(k.attention_codes, expected->attention_codes);
     assert_ptr_equal(k.attention_training, expected->attention_training);
@@ -47,7 +52,9 @@ static void assert_row(unsigned features, const bb_cpu_kernels *expected) {
 
 static void the_portable_row_has_all_that_every_processor_needs(void **state) {
     (void)state;
-    const bb_cpu_kernels generic = {.simd = BB_SIMD_GENERIC,
+    const bb_cpu_kernels generic = {.ternary = &bb_ternary_generic,
+                                    .head = &bb_head_generic,
+                                    .optimizer = &bb_optimizer_generic,
                                     .attention_f32 = &bb_f32_generic,
                                     .attention_codes = &bb_codes_generic,
                                     .attention_backward = &bb_backward_generic_training,
@@ -77,7 +84,9 @@ enum {
 
 static void each_level_overrides_what_it_does_better(void **state) {
     (void)state;
-    bb_cpu_kernels k = {.simd = BB_SIMD_AVX2,
+    bb_cpu_kernels k = {.ternary = &bb_ternary_avx2,
+                        .head = &bb_head_avx2,
+                        .optimizer = &bb_optimizer_avx2,
                         .attention_f32 = &bb_f32_avx2,
                         .attention_codes = &bb_codes_avx2,
                         .attention_training = &bb_training_avx2,
@@ -100,7 +109,9 @@ static void each_level_overrides_what_it_does_better(void **state) {
     vnni.muon_blocks = &bb_muon_blocks_avx_vnni;
     vnni.peak_int8 = &bb_peak_int8_avx_vnni;
     assert_row(BB_CPU_AVX2 | BB_CPU_AVX_VNNI, &vnni);
-    k.simd = BB_SIMD_AVX512;
+    k.ternary = &bb_ternary_avx512;
+    k.head = &bb_head_avx512;
+    k.optimizer = &bb_optimizer_avx512;
     k.attention_f32 = &bb_f32_avx512;
     k.attention_codes = &bb_codes_avx512;
     k.elementwise = &bb_elementwise_avx512;
@@ -148,6 +159,7 @@ static void byte_permutations_are_used_where_the_processor_has_them(void **state
                        fast = bb_cpu_kernels_for(sets[i] | FAST_PERMUTE);
         assert_null(without.attention_int6);
         assert_null(without.ternary_dot_dense);
+        assert_non_null(fast.ternary_expand_dense);
         assert_ptr_equal(vbmi.attention_int6, &bb_int6_avx512_vbmi);
         assert_null(vbmi.ternary_dot_dense);
         assert_ptr_equal(fast.attention_int6, &bb_int6_avx512_vbmi);
@@ -163,18 +175,18 @@ static int level_called(const char *name) {
     return -1;
 }
 
-static bool same_simd(const bb_cpu_kernels *a, const bb_cpu_kernels *b) { return a->simd == b->simd; }
+static bool same_ternary(const bb_cpu_kernels *a, const bb_cpu_kernels *b) { return a->ternary == b->ternary; }
 
 /* tests/levels.h: every set of kernels that a processor can run is tested once, at the highest level that has it. */
 static void a_test_runs_each_set_of_kernels_once(void **state) {
     (void)state;
     const int generic = level_called("generic"), avx2 = level_called("avx2"), avx512 = level_called("avx512");
-    assert_int_equal(highest_level_like(avx512, AVX512_AMX, same_simd), level_called("avx512_amx"));
-    assert_int_equal(highest_level_like(avx512, AVX512_VNNI, same_simd), level_called("avx512_vnni"));
+    assert_int_equal(highest_level_like(avx512, AVX512_AMX, same_ternary), level_called("avx512_amx"));
+    assert_int_equal(highest_level_like(avx512, AVX512_VNNI, same_ternary), level_called("avx512_vnni"));
     assert_int_equal(highest_level_like(avx512, AVX512_AMX, NULL), avx512);
-    assert_int_equal(highest_level_like(avx2, AVX512_AMX, same_simd), avx2);
-    assert_int_equal(highest_level_like(avx2, AVX512_AMX | BB_CPU_AVX_VNNI, same_simd), level_called("avx_vnni"));
-    assert_int_equal(highest_level_like(generic, 0, same_simd), generic);
+    assert_int_equal(highest_level_like(avx2, AVX512_AMX, same_ternary), avx2);
+    assert_int_equal(highest_level_like(avx2, AVX512_AMX | BB_CPU_AVX_VNNI, same_ternary), level_called("avx_vnni"));
+    assert_int_equal(highest_level_like(generic, 0, same_ternary), generic);
 }
 #endif
 

@@ -560,7 +560,7 @@ static const ops_case cases[] = {
 };
 
 static bool same_elementwise(const bb_cpu_kernels *a, const bb_cpu_kernels *b) {
-    return a->simd == b->simd && a->elementwise == b->elementwise;
+    return a->elementwise == b->elementwise && a->optimizer == b->optimizer && a->ternary == b->ternary;
 }
 
 int main(int argc, char **argv) {

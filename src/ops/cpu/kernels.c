@@ -11,9 +11,13 @@
 #include "ops/cpu/elementwise/elementwise_set.h"
 #include "ops/cpu/linear/dot.h"
 #include "ops/cpu/linear/dot_bf16.h"
+#include "ops/cpu/linear/head_set.h"
 #include "ops/cpu/linear/linear_kernels.h"
+#include "ops/cpu/linear/ternary_dense.h"
 #include "ops/cpu/linear/ternary_dot.h"
+#include "ops/cpu/linear/ternary_set.h"
 #include "ops/cpu/optimizer/muon_set.h"
+#include "ops/cpu/optimizer/optimizer_set.h"
 
 enum {
     AVX512_VNNI = BB_CPU_AVX512 | BB_CPU_AVX512_VNNI,
@@ -36,7 +40,9 @@ static const bb_cpu_kernels rows[] = {
      .peak_int8 = &bb_peak_int8_amx,
      .forward_rows = 2048, /* synchronization costs more than re-reading what has left the caches */
      .onednn_isa = BB_ONEDNN_ANY},
-    {.features = PERMUTE_BYTES | BB_CPU_FAST_PERMUTE_BYTES, .ternary_dot_dense = bb_ternary_dot_dense},
+    {.features = PERMUTE_BYTES | BB_CPU_FAST_PERMUTE_BYTES,
+     .ternary_dot_dense = bb_ternary_dot_dense,
+     .ternary_expand_dense = bb_ternary_dense_expand},
     {.features = PERMUTE_BYTES, .attention_int6 = &bb_int6_avx512_vbmi},
     {.features = AVX512_BF16,
      .elementwise = &bb_elementwise_avx512_bf16,
@@ -58,7 +64,9 @@ static const bb_cpu_kernels rows[] = {
      .peak_int8 = &bb_peak_int8_vnni,
      .onednn_isa = dnnl_cpu_isa_avx512_core_vnni},
     {.features = BB_CPU_AVX512,
-     .simd = BB_SIMD_AVX512,
+     .ternary = &bb_ternary_avx512,
+     .head = &bb_head_avx512,
+     .optimizer = &bb_optimizer_avx512,
      .attention_f32 = &bb_f32_avx512,
      .attention_codes = &bb_codes_avx512,
      .elementwise = &bb_elementwise_avx512,
@@ -72,7 +80,9 @@ static const bb_cpu_kernels rows[] = {
      .muon_blocks = &bb_muon_blocks_avx_vnni,
      .peak_int8 = &bb_peak_int8_avx_vnni},
     {.features = BB_CPU_AVX2,
-     .simd = BB_SIMD_AVX2,
+     .ternary = &bb_ternary_avx2,
+     .head = &bb_head_avx2,
+     .optimizer = &bb_optimizer_avx2,
      .attention_f32 = &bb_f32_avx2,
      .attention_codes = &bb_codes_avx2,
      .attention_training = &bb_training_avx2,
@@ -90,7 +100,9 @@ static const bb_cpu_kernels rows[] = {
      .onednn_isa = dnnl_cpu_isa_avx2},
 #endif
     {.features = 0,
-     .simd = BB_SIMD_GENERIC,
+     .ternary = &bb_ternary_generic,
+     .head = &bb_head_generic,
+     .optimizer = &bb_optimizer_generic,
      .attention_f32 = &bb_f32_generic,
      .attention_codes = &bb_codes_generic,
      .attention_backward = &bb_backward_generic_training,
@@ -113,21 +125,24 @@ bb_cpu_kernels bb_cpu_kernels_for(unsigned features) {
     bb_cpu_kernels k = {.features = features};
     for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
         if (rows[i].features & ~features) continue;
-        INHERIT(simd);
         INHERIT(attention_f32);
         INHERIT(attention_codes);
         INHERIT(attention_int6);
         INHERIT(attention_training);
         INHERIT(attention_backward);
         INHERIT(elementwise);
+        INHERIT(ternary);
+        INHERIT(head);
         INHERIT(ternary_dot);
         INHERIT(ternary_dot_dense);
+        INHERIT(ternary_expand_dense);
         INHERIT(dot);
         INHERIT(dot_operands);
         INHERIT(dot_weight);
         INHERIT(bf16);
         INHERIT(bf16_operands);
         INHERIT(weight_gradient_i8);
+        INHERIT(optimizer);
         INHERIT(muon);
         INHERIT(muon_blocks);
         INHERIT(peak_f32);

@@ -61,7 +61,7 @@ void bb_cpu_loss_forward(bb_device *dev, float *nll, const float *logits, const 
 void bb_cpu_loss_backward(bb_device *dev, float *dlogits, const float *logits, const uint8_t *y, float scale, int64_t M,
                           int64_t V);
 
-/* adamw.c, adamw8bit.c */
+/* optimizer.c */
 void bb_cpu_sum_squares(bb_device *dev, double *sums, const float *x, int64_t n);
 void bb_cpu_add(bb_device *dev, float *y, const float *x, int64_t n);
 void bb_cpu_adamw_step(bb_device *dev, float *p, const float *g, float *m, float *v, int64_t n, const bb_adamw *h);

@@ -7,9 +7,6 @@
 #include "core/cpu_features.h"
 #include "ops/ops.h"
 
-/* The variant of each compiler-vectorized kernel (vector/simd.h). */
-typedef enum bb_simd { BB_SIMD_GENERIC = 1, BB_SIMD_AVX2, BB_SIMD_AVX512 } bb_simd;
-
 /* sums[r,n] = sum_k a[r,k] * b[n,k] for the 64 rows n of a panel of a ternary matrix (ternary.h), b = q + 1, over `blocks`
  * blocks of columns k. sums: (rows, 64); a: int8, rows a_stride bytes apart, zeros past K. */
 typedef void bb_ternary_dot(int32_t *sums, const int8_t *a, int64_t a_stride, int64_t rows, int64_t blocks,
@@ -35,6 +32,8 @@ typedef struct bb_peak_kernel {
 } bb_peak_kernel;
 
 struct bb_elementwise_set; /* elementwise/elementwise_set.h */
+struct bb_ternary_set;     /* linear/ternary_set.h */
+struct bb_head_set;        /* linear/head_set.h */
 struct bb_f32_set;         /* attention/forward_set.h */
 struct bb_codes_set;
 struct bb_training_set; /* attention/training_set.h */
@@ -44,26 +43,30 @@ struct bb_dot_operands;
 struct bb_dot_weight;
 struct bb_bf16_set; /* linear/dot_bf16.h */
 struct bb_bf16_operands;
-struct bb_muon_set; /* optimizer/muon_set.h */
+struct bb_optimizer_set; /* optimizer/optimizer_set.h */
+struct bb_muon_set;      /* optimizer/muon_set.h */
 struct bb_muon_blocks;
 
 typedef struct bb_cpu_kernels {
     unsigned features; /* in the table: what the row's kernels require; of a device: what it may use. Do not select by it */
-    bb_simd simd;
     const struct bb_f32_set *attention_f32;           /* attention over f32 */
     const struct bb_codes_set *attention_codes;       /* over caches of codes */
     const struct bb_codes_set *attention_int6;        /* for its unit of six-bit codes; NULL: attention_codes */
     const struct bb_training_set *attention_training; /* where a backward pass follows; NULL: attention_f32 */
     const struct bb_backward_set *attention_backward;
     const struct bb_elementwise_set *elementwise;
+    const struct bb_ternary_set *ternary;
+    const struct bb_head_set *head;
     bb_ternary_dot *ternary_dot;
     bb_ternary_dot *ternary_dot_dense; /* for panels in the dense layout (ternary_dense.h); NULL if that does not pay */
-    const struct bb_dot_set *dot;      /* int8 products of more than BB_SMALL_BATCH_ROWS rows: forward and dx */
+    void (*ternary_expand_dense)(uint8_t *k_steps, const uint8_t *dense, int64_t blocks); /* with it */
+    const struct bb_dot_set *dot;                  /* int8 products of more than BB_SMALL_BATCH_ROWS rows: forward and dx */
     const struct bb_dot_operands *dot_operands;    /* what prepares them */
     const struct bb_dot_weight *dot_weight;        /* for dW in int8; NULL: no instruction that gains by it */
     const struct bb_bf16_set *bf16;                /* products in bf16; NULL: no such instruction */
     const struct bb_bf16_operands *bf16_operands;  /* with bf16 */
     bb_weight_gradient_kernel *weight_gradient_i8; /* dW, if x is int8 */
+    const struct bb_optimizer_set *optimizer;
     const struct bb_muon_set *muon;
     const struct bb_muon_blocks *muon_blocks;               /* in the elements of muon */
     const bb_peak_kernel *peak_f32, *peak_bf16, *peak_int8; /* NULL: no such instruction */

@@ -22,6 +22,11 @@ static void round_to_bf16(bb_bf16 *y, const float *x, int64_t n) {
 #endif
 }
 
+static void add(float *y, const float *a, const float *b, int64_t n) {
+#pragma omp simd
+    for (int64_t i = 0; i < n; i++) y[i] = a[i] + b[i];
+}
+
 static void quantize_rows(bb_rows y, const float *x, int64_t m0, int64_t m1, int64_t K) {
     for (int64_t m = m0; m < m1; m++) bb_simd_store_row(y, m, x + m * K, K);
 }
@@ -172,6 +177,41 @@ static void loss_backward(const bb_cross_entropy *p, float *dlogits, float scale
     }
 }
 
+/* ---- n-gram embeddings ------------------------------------------------------------------------------------------------ */
+
+BB_SIMD_INLINE float row_scale(const float *values, int64_t C) {
+    return bb_f32_from_bf16(bb_bf16_from_f32(bb_simd_absmax(values, C) / 127));
+}
+
+/* s q is exact, so that fused and separate sums are the same. */
+static void ngram_add_values(float *x, const float *values, int64_t C) {
+    float scale = row_scale(values, C);
+    if (!(scale > 0)) return;
+#pragma omp simd
+    for (int64_t c = 0; c < C; c++) {
+        int32_t q = bb_simd_round(values[c] / scale);
+        q = q > 127 ? 127 : q;
+        x[c] += scale * (float)(q < -127 ? -127 : q);
+    }
+}
+
+static void ngram_add_codes(float *x, const int8_t *codes, float scale, int64_t C) {
+#pragma omp simd
+    for (int64_t c = 0; c < C; c++) x[c] += scale * (float)codes[c];
+}
+
+static void ngram_quantize(const bb_ngram_table *t, const float *values, int64_t first, int64_t begin, int64_t end) {
+    for (int64_t r = begin; r < end; r++) {
+        const float *row = values + r * t->C;
+        float scale = row_scale(row, t->C);
+        t->scales[first + r] = bb_bf16_from_f32(scale);
+        if (scale > 0)
+            bb_simd_quantize_with_scale(t->codes + (first + r) * t->C, row, scale, t->C);
+        else
+            memset(t->codes + (first + r) * t->C, 0, (size_t)t->C);
+    }
+}
+
 const bb_elementwise_set SET_NAME(bb_elementwise) = {.round = round_to_bf16,
                                                      .quantize_rows = quantize_rows,
                                                      .quantize_to_limit = quantize_to_limit,
@@ -182,4 +222,8 @@ const bb_elementwise_set SET_NAME(bb_elementwise) = {.round = round_to_bf16,
                                                      .swiglu_forward = swiglu_forward,
                                                      .swiglu_backward = swiglu_backward,
                                                      .loss_forward = loss_forward,
-                                                     .loss_backward = loss_backward};
+                                                     .loss_backward = loss_backward,
+                                                     .add = add,
+                                                     .ngram_add_values = ngram_add_values,
+                                                     .ngram_add_codes = ngram_add_codes,
+                                                     .ngram_quantize = ngram_quantize};

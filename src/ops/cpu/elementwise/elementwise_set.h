@@ -41,6 +41,12 @@ typedef struct bb_elementwise_set {
     void (*swiglu_backward)(float *d_gate_up, const bb_bf16 *gate_up, const bb_bf16 *dh, int64_t F); /* (2 F), (2 F), (F) */
     void (*loss_forward)(const bb_cross_entropy *p, float *nll, int64_t m0, int64_t m1);
     void (*loss_backward)(const bb_cross_entropy *p, float *dlogits, float scale, int64_t m0, int64_t m1);
+    void (*add)(float *y, const float *a, const float *b, int64_t n); /* y = a + b; y may be either */
+    /* x (C) += a row of a table: of f32 values, which are rounded to codes on the way, or of codes */
+    void (*ngram_add_values)(float *x, const float *values, int64_t C);
+    void (*ngram_add_codes)(float *x, const int8_t *codes, float scale, int64_t C);
+    /* Rows begin .. end-1 of values become rows first + begin .. of the table's codes. */
+    void (*ngram_quantize)(const bb_ngram_table *t, const float *values, int64_t first, int64_t begin, int64_t end);
 } bb_elementwise_set;
 
 extern const bb_elementwise_set bb_elementwise_generic;

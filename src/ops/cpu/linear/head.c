@@ -11,12 +11,6 @@
 /* dE is summed in at most PARTS parts, each over consecutive runs of at most RUN tokens. */
 enum { PARTS = 8, RUN = 512 };
 
-BB_SIMD_INLINE void add_body(float *y, const float *x, int64_t n) {
-#pragma omp simd
-    for (int64_t i = 0; i < n; i++) y[i] += x[i];
-}
-BB_SIMD_VARIANTS(add, (float *y, const float *x, int64_t n), (y, x, n))
-
 /* Rows of a (M,k) to rows of y (M,n). */
 typedef struct rows_product {
     const bb_elementwise_set *elementwise;
@@ -37,13 +31,6 @@ static void output_rows(const void *context, int64_t m0, int64_t rows, const voi
     p->elementwise->round(p->y + m0 * p->n, c, rows * p->n);
 }
 
-#ifdef __x86_64__
-static const bb_head_set *const sets[] = {
-    [BB_SIMD_GENERIC] = &bb_head_generic, [BB_SIMD_AVX2] = &bb_head_avx2, [BB_SIMD_AVX512] = &bb_head_avx512};
-#else
-static const bb_head_set *const sets[] = {[BB_SIMD_GENERIC] = &bb_head_generic};
-#endif
-
 enum { UNIT_SYMBOLS = 8, TASK_ROWS = 48 };
 
 typedef struct small_batch_logits {
@@ -59,7 +46,7 @@ static void small_batch_symbols(void *user, bb_team *team, int thread) {
 
 void bb_cpu_head_forward(bb_device *dev, float *logits, const float *h, const float *e, int64_t M, int64_t V, int64_t C) {
     const bb_head_product p = {logits, h, e, M, V, C};
-    const bb_head_set *set = sets[bb_cpu_of(dev)->kernels.simd];
+    const bb_head_set *set = bb_cpu_of(dev)->kernels.head;
     if (M <= BB_SMALL_BATCH_ROWS) {
         small_batch_logits w = {set, &p};
         bb_team *team = bb_cpu_team(dev);
@@ -105,10 +92,10 @@ static void embedding_gradient(bb_device *dev, float *de, const float *dlogits, 
             bb_gemm_run(dev, op, sum, dlogits + m * V, h + m * C);
         }
     }
-    add_kernel *add = add_for(bb_cpu_of(dev)->kernels.simd);
+    const bb_elementwise_set *set = bb_cpu_of(dev)->kernels.elementwise;
 #pragma omp parallel for num_threads(dev->threads) schedule(static) if (V * C > BB_SIMD_SERIAL)
     for (int64_t v = 0; v < V; v++)
-        for (int64_t i = 0; i < parts; i++) add(de + v * C, sums + (size_t)i * stride + v * C, C);
+        for (int64_t i = 0; i < parts; i++) set->add(de + v * C, de + v * C, sums + (size_t)i * stride + v * C, C);
 }
 
 void bb_cpu_head_backward(bb_device *dev, void *dh, float *de, const float *dlogits, const float *h, const float *e, int64_t M,

@@ -8,6 +8,7 @@
 #include "ops/cpu/linear/dot_product.h"
 #include "ops/cpu/linear/linear_kernels.h"
 #include "ops/cpu/linear/slabs.h"
+#include "ops/cpu/linear/ternary_set.h"
 
 #if defined(__x86_64__)
 
@@ -33,7 +34,7 @@ static void expand_panel(const bb_slabs *s, uint8_t *panel, int64_t index, int64
     const bb_ternary *t = ((const forward *)s)->t;
     uint8_t *codes = bb_cpu_scratch(s->dev, (size_t)(bb_ternary_k_steps(t) * BB_K_STEP_BYTES));
     if (!codes) return;
-    bb_ternary_expand_panel(kernels_of(s)->simd, codes, t, bb_ternary_panel_at(t, index).data);
+    bb_ternary_expand_panel(kernels_of(s), codes, t, bb_ternary_panel_at(t, index).data);
     kernels_of(s)->bf16_operands->expand_panel((bb_bf16 *)(void *)panel, codes, bb_ternary_k_steps(t));
 }
 
@@ -97,8 +98,8 @@ static void expand_square(const bb_slabs *s, uint8_t *panel, int64_t index, int6
     const bb_ternary *t = ((const input_gradient *)s)->t;
     _Alignas(64) uint8_t square[BB_PANEL * BB_PANEL];
     int64_t block = index * BLOCKS;
-    bb_ternary_expand(kernels_of(s)->simd, square, bb_ternary_panel_at(t, piece).data + block * BB_BLOCK_BYTES,
-                      bb_min(bb_ternary_blocks(t) - block, BLOCKS));
+    kernels_of(s)->ternary->expand(square, bb_ternary_panel_at(t, piece).data + block * BB_BLOCK_BYTES,
+                                   bb_min(bb_ternary_blocks(t) - block, BLOCKS));
     kernels_of(s)->bf16_operands->expand_rows((bb_bf16 *)(void *)(panel + piece * SQUARE_BYTES), square,
                                               t->k - index * BB_PANEL);
 }

@@ -6,6 +6,7 @@
 #include "ops/cpu/elementwise/elementwise_set.h"
 #include "ops/cpu/linear/gemm.h"
 #include "ops/cpu/linear/linear_kernels.h"
+#include "ops/cpu/linear/ternary_set.h"
 #include "ops/cpu/vector/simd.h"
 
 enum {
@@ -16,27 +17,6 @@ enum {
 
 /* ---- rows of numbers ------------------------------------------------------------------------------------------------- */
 
-/* y = x * s, for x of any dtype */
-BB_SIMD_INLINE void to_f32_body(float *y, const void *x, bb_dtype dtype, float s, int64_t n) {
-    if (dtype == BB_I8) { /* NOLINT(bugprone-branch-clone): the analyzer does not see through the pragma */
-#pragma omp simd
-        for (int64_t i = 0; i < n; i++) y[i] = (float)((const int8_t *)x)[i] * s;
-    } else if (dtype == BB_BF16) {
-#pragma omp simd
-        for (int64_t i = 0; i < n; i++) y[i] = bb_f32_from_bf16(((const bb_bf16 *)x)[i]) * s;
-    } else {
-#pragma omp simd
-        for (int64_t i = 0; i < n; i++) y[i] = ((const float *)x)[i] * s;
-    }
-}
-BB_SIMD_VARIANTS(to_f32, (float *y, const void *x, bb_dtype dtype, float s, int64_t n), (y, x, dtype, s, n))
-
-BB_SIMD_INLINE void add_body(float *y, const float *a, const float *b, int64_t n) {
-#pragma omp simd
-    for (int64_t i = 0; i < n; i++) y[i] = a[i] + b[i];
-}
-BB_SIMD_VARIANTS(add, (float *y, const float *a, const float *b, int64_t n), (y, a, b, n))
-
 static const void *row_of(const void *rows, bb_dtype dtype, int64_t row, int64_t length, int64_t column) {
     return (const uint8_t *)rows + (size_t)(row * length + column) * bb_dtype_bytes(dtype);
 }
@@ -44,7 +24,7 @@ static const void *row_of(const void *rows, bb_dtype dtype, int64_t row, int64_t
 /* Expands a panel's k-steps (ternary.h) into the thread's scratch. */
 static const uint8_t *expand_panel(bb_device *dev, const bb_ternary *t, const bb_ternary_panel *p) {
     uint8_t *k_steps = bb_cpu_scratch(dev, (size_t)(bb_ternary_k_steps(t) * BB_K_STEP_BYTES));
-    if (k_steps) bb_ternary_expand_panel(bb_cpu_of(dev)->kernels.simd, k_steps, t, p->data);
+    if (k_steps) bb_ternary_expand_panel(&bb_cpu_of(dev)->kernels, k_steps, t, p->data);
     return k_steps;
 }
 
@@ -52,7 +32,7 @@ static const uint8_t *expand_panel(bb_device *dev, const bb_ternary *t, const bb
 
 /* Columns n0 .. n0+width-1 of y, from the panels of W with these rows. */
 typedef struct forward {
-    bb_simd simd;
+    const bb_cpu_kernels *kernels;
     bb_rows x;
     int64_t N, K, n0, width;
     float *y;
@@ -63,7 +43,7 @@ static const void *forward_input(const void *context, int64_t m0, int64_t rows, 
     const forward *f = context;
     const void *x = row_of(f->x.data, f->x.dtype, m0, f->K, 0);
     if (f->x.dtype == BB_F32) return x;
-    to_f32_for(f->simd)(buffer, x, f->x.dtype, 1.0f, rows * f->K);
+    f->kernels->ternary->to_f32(buffer, x, f->x.dtype, 1.0f, rows * f->K);
     return buffer;
 }
 
@@ -73,7 +53,7 @@ static void forward_output(const void *context, int64_t m0, int64_t rows, const 
     for (int64_t r = 0; r < rows; r++, row += f->width) {
         int64_t at = (m0 + r) * f->N + f->n0;
         if (f->residual)
-            add_for(f->simd)(f->y + at, f->residual + at, row, f->width);
+            f->kernels->elementwise->add(f->y + at, f->residual + at, row, f->width);
         else
             memcpy(f->y + at, row, (size_t)f->width * sizeof *row);
     }
@@ -94,7 +74,7 @@ void bb_linear_gemm_forward(bb_device *dev, float *y, const float *residual, bb_
     int64_t slab = bb_max(SLAB_BYTES / (K * BB_PANEL * (int64_t)sizeof(float)), 1);
     float *b = bb_cpu_shared(dev, (size_t)(slab * BB_PANEL * K) * sizeof *b);
     if (!b) return;
-    forward f = {.simd = bb_cpu_of(dev)->kernels.simd, .x = x, .N = t->n, .K = K, .y = y, .residual = residual};
+    forward f = {.kernels = &bb_cpu_of(dev)->kernels, .x = x, .N = t->n, .K = K, .y = y, .residual = residual};
     for (int64_t first = 0; first < panels; first += slab) {
         int64_t end = bb_min(first + slab, panels);
         bb_ternary_panel last = bb_ternary_panel_at(t, end - 1);
@@ -114,8 +94,7 @@ void bb_linear_gemm_forward(bb_device *dev, float *y, const float *residual, bb_
 
 /* Columns k0 .. k0+width-1 of dx. */
 typedef struct input_gradient {
-    bb_simd simd;
-    const bb_elementwise_set *elementwise;
+    const bb_cpu_kernels *kernels;
     bb_bf16 *dx;
     const void *dy;
     bb_dtype dy_dtype;
@@ -126,14 +105,14 @@ static const void *dy_input(const void *context, int64_t m0, int64_t rows, void 
     const input_gradient *g = context;
     const void *dy = row_of(g->dy, g->dy_dtype, m0, g->N, 0);
     if (g->dy_dtype == BB_F32) return dy;
-    to_f32_for(g->simd)(buffer, dy, g->dy_dtype, 1.0f, rows * g->N);
+    g->kernels->ternary->to_f32(buffer, dy, g->dy_dtype, 1.0f, rows * g->N);
     return buffer;
 }
 
 static void dx_output(const void *context, int64_t m0, int64_t rows, const void *c) {
     const input_gradient *g = context;
     for (int64_t r = 0; r < rows; r++)
-        g->elementwise->round(g->dx + (m0 + r) * g->K + g->k0, (const float *)c + r * g->width, g->width);
+        g->kernels->elementwise->round(g->dx + (m0 + r) * g->K + g->k0, (const float *)c + r * g->width, g->width);
 }
 
 static void input_gradient_all(bb_device *dev, input_gradient *g, const bb_ternary *t, int64_t M) {
@@ -171,7 +150,7 @@ typedef struct weight_run {
 static void transpose_scaled(const weight_run *w, float *a, int64_t n0, int64_t columns) {
     for (int64_t r = 0; r < w->tokens; r++) {
         float row[WEIGHT_TILE], scale = w->s ? w->s[r] : 1.0f;
-        to_f32_generic(row, row_of(w->dy, w->dy_dtype, r, w->N, n0), w->dy_dtype, scale, columns);
+        bb_cpu_of(w->dev)->kernels.ternary->to_f32(row, row_of(w->dy, w->dy_dtype, r, w->N, n0), w->dy_dtype, scale, columns);
         for (int64_t c = 0; c < columns; c++) a[c * w->tokens + r] = row[c];
     }
 }
@@ -194,19 +173,13 @@ static void weight_gradient_run(const weight_run *w) {
 
 void bb_linear_gemm_input_gradient(bb_device *dev, bb_bf16 *dx, const void *dy, bb_dtype dy_dtype, const bb_ternary *t,
                                    int64_t M) {
-    input_gradient g = {.simd = bb_cpu_of(dev)->kernels.simd,
-                        .elementwise = bb_cpu_of(dev)->kernels.elementwise,
-                        .dx = dx,
-                        .dy = dy,
-                        .dy_dtype = dy_dtype,
-                        .N = t->n,
-                        .K = t->k};
+    input_gradient g = {.kernels = &bb_cpu_of(dev)->kernels, .dx = dx, .dy = dy, .dy_dtype = dy_dtype, .N = t->n, .K = t->k};
     input_gradient_all(dev, &g, t, M);
 }
 
 void bb_linear_gemm_weight_gradient(bb_device *dev, const bb_weight_gradient *w) {
     int64_t N = w->t->n, K = w->t->k, max_tokens = bb_min(w->M, WEIGHT_TOKENS);
-    bb_simd simd = bb_cpu_of(dev)->kernels.simd;
+    const bb_ternary_set *set = bb_cpu_of(dev)->kernels.ternary;
     if (!w->add) dev->ops->zero(dev, w->dw, (size_t)(N * K) * sizeof *w->dw);
     float *wide = bb_cpu_shared(dev, (size_t)(max_tokens * K) * sizeof *wide);
     if (!wide) return;
@@ -217,7 +190,7 @@ void bb_linear_gemm_weight_gradient(bb_device *dev, const bb_weight_gradient *w)
         run.s = w->x.scale ? w->x.scale + m : NULL;
 #pragma omp parallel for num_threads(dev->threads) schedule(static) if (run.tokens * K > BB_SIMD_SERIAL)
         for (int64_t r = 0; r < run.tokens; r++)
-            to_f32_for(simd)(wide + r * K, row_of(w->x.data, w->x.dtype, m + r, K, 0), w->x.dtype, 1.0f, K);
+            set->to_f32(wide + r * K, row_of(w->x.data, w->x.dtype, m + r, K, 0), w->x.dtype, 1.0f, K);
         weight_gradient_run(&run);
     }
 }

@@ -8,6 +8,7 @@
 #include "ops/cpu/linear/dot.h"
 #include "ops/cpu/linear/linear_kernels.h"
 #include "ops/cpu/linear/slabs.h"
+#include "ops/cpu/linear/ternary_set.h"
 
 enum { CACHED_BYTES = 12000000 /* of an output; a larger one is not read from the second-level caches */ };
 
@@ -29,7 +30,7 @@ static void expand_panel(const bb_slabs *s, uint8_t *panel, int64_t index, int64
     (void)piece;
     const forward *f = (const forward *)s;
     int64_t available = bb_ternary_k_steps(f->t);
-    bb_ternary_expand_panel(kernels_of(s)->simd, panel, f->t, bb_ternary_panel_at(f->t, index).data);
+    bb_ternary_expand_panel(kernels_of(s), panel, f->t, bb_ternary_panel_at(f->t, index).data);
     memset(panel + available * BB_K_STEP_BYTES, 0, (size_t)((f->k_steps - available) * BB_K_STEP_BYTES));
 }
 
@@ -99,8 +100,8 @@ static void expand_square(const bb_slabs *s, uint8_t *panel, int64_t index, int6
     const bb_ternary *t = ((const input_gradient *)s)->t;
     _Alignas(64) uint8_t square[BB_PANEL * BB_PANEL];
     int64_t block = index * BLOCKS;
-    bb_ternary_expand(kernels_of(s)->simd, square, bb_ternary_panel_at(t, piece).data + block * BB_BLOCK_BYTES,
-                      bb_min(bb_ternary_blocks(t) - block, BLOCKS));
+    kernels_of(s)->ternary->expand(square, bb_ternary_panel_at(t, piece).data + block * BB_BLOCK_BYTES,
+                                   bb_min(bb_ternary_blocks(t) - block, BLOCKS));
     kernels_of(s)->dot_operands->transpose(panel + piece * BB_PANEL * BB_PANEL, square,
                                            bb_min(t->k - index * BB_PANEL, BB_PANEL));
 }

@@ -2,9 +2,10 @@
 /* The forward pass of up to BB_SMALL_BATCH_ROWS rows: the matrix is read from memory once, packed, by a team of threads. Each
  * output is a sum over k in the same order for every M, so that row results are independent of batch size. */
 #include "core/arena.h"
+#include "ops/cpu/linear/dot.h"
 #include "ops/cpu/linear/linear_kernels.h"
 #include "ops/cpu/linear/ternary_dot.h"
-#include "ops/cpu/vector/simd.h"
+#include "ops/cpu/linear/ternary_set.h"
 
 enum {
     ROWS = BB_SMALL_BATCH_ROWS,
@@ -12,32 +13,10 @@ enum {
     PARALLEL_TEAM = 100000 /* the same for a team */
 };
 
-BB_SIMD_INLINE void row_sum_body(int32_t *sum, const int8_t *x, int64_t n) {
-    int32_t total = 0;
-#pragma omp simd reduction(+ : total)
-    for (int64_t k = 0; k < n; k++) total += x[k];
-    *sum = total;
-}
-BB_SIMD_VARIANTS(row_sum, (int32_t * sum, const int8_t *x, int64_t n), (sum, x, n))
-
-/* y = residual + scale * (sums - offset); y may be residual; residual NULL means zeros. */
-BB_SIMD_INLINE void finish_row_body(float *y, const float *residual, const int32_t *sums, int32_t offset, float scale,
-                                    int64_t n) {
-    if (residual) { /* NOLINT(bugprone-branch-clone): the analyzer does not see through the pragma */
-#pragma omp simd
-        for (int64_t i = 0; i < n; i++) y[i] = scale * (float)(sums[i] - offset) + residual[i];
-    } else {
-#pragma omp simd
-        for (int64_t i = 0; i < n; i++) y[i] = scale * (float)(sums[i] - offset);
-    }
-}
-BB_SIMD_VARIANTS(finish_row, (float *y, const float *residual, const int32_t *sums, int32_t offset, float scale, int64_t n),
-                 (y, residual, sums, offset, scale, n))
-
 /* A product, its kernels, and the rows of x as these read them. */
 typedef struct int8_forward {
     bb_ternary_dot *dot;
-    finish_row_kernel *finish_row;
+    const bb_ternary_set *set;
     float *y;
     const float *residual;
     bb_rows x;
@@ -66,8 +45,8 @@ static void multiply_panels(void *user, bb_team *team, int thread) {
         f->dot(sums, f->rows, f->stride, f->M, f->blocks, p.data);
         for (int64_t m = 0; m < f->M; m++) {
             int64_t at = m * f->t->n + p.first;
-            f->finish_row(f->y + at, f->residual ? f->residual + at : NULL, sums + m * BB_PANEL, f->offsets[m],
-                          f->x.scale[m] * g, p.rows);
+            f->set->finish_row(f->y + at, f->residual ? f->residual + at : NULL, sums + m * BB_PANEL, f->offsets[m],
+                               f->x.scale[m] * g, p.rows);
         }
     }
 }
@@ -75,7 +54,7 @@ static void multiply_panels(void *user, bb_team *team, int thread) {
 static void int8_small_batch(bb_device *dev, float *y, const float *residual, bb_rows x, const bb_ternary *t, int64_t M) {
     const bb_cpu_kernels *kernels = &bb_cpu_of(dev)->kernels;
     int8_forward f = {.dot = t->dense ? kernels->ternary_dot_dense : kernels->ternary_dot,
-                      .finish_row = finish_row_for(kernels->simd),
+                      .set = kernels->ternary,
                       .y = y,
                       .residual = residual,
                       .x = x,
@@ -88,9 +67,8 @@ static void int8_small_batch(bb_device *dev, float *y, const float *residual, bb
     void *memory = bb_cpu_shared(dev, int8_layout(&f, NULL, dev->threads));
     if (!memory || !team) return;
     int8_layout(&f, memory, dev->threads);
-    for (int64_t m = 0; m < M; m++) {
-        row_sum_for(kernels->simd)(&f.offsets[m], f.rows + m * t->k, t->k);
-        if (!f.padded) continue;
+    kernels->dot_operands->row_sums(f.offsets, f.rows, M, t->k);
+    for (int64_t m = 0; m < M && f.padded; m++) {
         memcpy(f.padded + m * f.stride, f.rows + m * t->k, (size_t)t->k);
         memset(f.padded + m * f.stride + t->k, 0, (size_t)(f.stride - t->k));
     }
@@ -103,27 +81,8 @@ static void int8_small_batch(bb_device *dev, float *y, const float *residual, bb
 
 /* ---- small batches that are not quantized ---------------------------------------------------------------------------- */
 
-/* q of a panel, (K, BB_PANEL) f32, from its k-steps */
-BB_SIMD_INLINE void columns_body(float *q, const uint8_t *k_steps, int64_t K) {
-    for (int64_t k = 0; k < K; k++) {
-        const uint8_t *codes = k_steps + k / 4 * BB_K_STEP_BYTES + k % 4;
-        for (int n = 0; n < BB_PANEL; n++) q[k * BB_PANEL + n] = (float)(codes[4 * n] - 1);
-    }
-}
-BB_SIMD_VARIANTS(columns, (float *q, const uint8_t *k_steps, int64_t K), (q, k_steps, K))
-
-BB_SIMD_INLINE void float_row_body(float *y, const float *residual, const float *x, const float *q, float g, int64_t K,
-                                   int64_t n) {
-    float sums[BB_PANEL] = {0};
-    for (int64_t k = 0; k < K; k++, q += BB_PANEL)
-        for (int i = 0; i < BB_PANEL; i++) sums[i] += x[k] * q[i];
-    for (int64_t i = 0; i < n; i++) y[i] = (residual ? residual[i] : 0.0f) + g * sums[i];
-}
-BB_SIMD_VARIANTS(float_row, (float *y, const float *residual, const float *x, const float *q, float g, int64_t K, int64_t n),
-                 (y, residual, x, q, g, K, n))
-
 static void float_small_batch(bb_device *dev, float *y, const float *residual, bb_rows x, const bb_ternary *t, int64_t M) {
-    bb_simd simd = bb_cpu_of(dev)->kernels.simd;
+    const bb_cpu_kernels *kernels = &bb_cpu_of(dev)->kernels;
     int64_t K = t->k, N = t->n, panels = bb_ternary_panels(t);
     const float *rows = x.data;
     if (x.dtype == BB_BF16) {
@@ -139,11 +98,11 @@ static void float_small_batch(bb_device *dev, float *y, const float *residual, b
         float *q = bb_cpu_scratch(dev, q_bytes + (size_t)(bb_ternary_k_steps(t) * BB_K_STEP_BYTES));
         if (!q) continue;
         uint8_t *k_steps = (uint8_t *)q + q_bytes;
-        bb_ternary_expand_panel(simd, k_steps, t, p.data);
-        columns_for(simd)(q, k_steps, K);
+        bb_ternary_expand_panel(kernels, k_steps, t, p.data);
+        kernels->ternary->columns(q, k_steps, K);
         for (int64_t m = 0; m < M; m++)
-            float_row_for(simd)(y + m * N + p.first, residual ? residual + m * N + p.first : NULL, rows + m * K, q,
-                                t->scale[p.segment], K, p.rows);
+            kernels->ternary->float_row(y + m * N + p.first, residual ? residual + m * N + p.first : NULL, rows + m * K, q,
+                                        t->scale[p.segment], K, p.rows);
     }
 }
 

@@ -9,7 +9,7 @@
 #include "ops/cpu/device/cpu.h"
 
 /* The dense layout (ternary_dense.h) stores the codes of every five blocks in the bytes of four. */
-enum { BB_DENSE_BLOCKS = 5, BB_DENSE_STORED_BLOCKS = 4 };
+enum { BB_DENSE_BLOCKS = 5, BB_DENSE_STORED_BLOCKS = 4, BB_DENSE_LINE = 64, BB_DENSE_GROUPS = 4, BB_DENSE_FIFTH = 85 };
 
 enum { BB_PANEL = 64, BB_BLOCK_COLUMNS = 16, BB_BLOCK_BYTES = 4 * BB_PANEL, BB_K_STEP_BYTES = 4 * BB_PANEL };
 
@@ -55,10 +55,8 @@ static inline bb_ternary_panel bb_ternary_panel_at(const bb_ternary *t, int64_t 
                               .data = (uint8_t *)t->data + (size_t)index * bb_ternary_panel_bytes(t)};
 }
 
-/* Expands `blocks` blocks to k-steps: four of BB_K_STEP_BYTES each. */
-void bb_ternary_expand(bb_simd simd, uint8_t *k_steps, const uint8_t *panel, int64_t blocks);
-/* The same for all of t's blocks, from a panel in t's layout. */
-void bb_ternary_expand_panel(bb_simd simd, uint8_t *k_steps, const bb_ternary *t, const uint8_t *panel);
+/* Expands all of t's blocks to k-steps, from a panel in t's layout. */
+void bb_ternary_expand_panel(const bb_cpu_kernels *kernels, uint8_t *k_steps, const bb_ternary *t, const uint8_t *panel);
 /* q of a row and column of expanded k-steps. */
 static inline int8_t bb_ternary_value(const uint8_t *k_steps, int64_t row, int64_t k) {
     return (int8_t)(k_steps[(k / 4 * BB_PANEL + row) * 4 + k % 4] - 1);

@@ -2,34 +2,19 @@
 #include "ops/cpu/linear/ternary_dense.h"
 
 #include "ops/cpu/linear/ternary_dot.h"
-#include "ops/cpu/vector/simd.h"
 
-enum { K_STEPS = 4, LINE = 64, GROUPS = 4, FIFTH = 85 };
+enum { K_STEPS = 4, LINE = BB_DENSE_LINE, GROUPS = BB_DENSE_GROUPS, FIFTH = BB_DENSE_FIFTH };
 _Static_assert(K_STEPS *LINE == BB_BLOCK_BYTES && GROUPS * LINE == BB_BLOCK_BYTES,
                "a line is a step of all groups, or a group");
 
-/* Packs one k-step's line from a block of ternary.h: its codes as digits in base 3 or 4, plus 85 times the codes of the fifth
- * block's line at `place`, if there is one. */
-BB_SIMD_INLINE void pack_k_step_body(uint8_t *line, const uint8_t *block, int k_step, int base, const uint8_t *fifth,
-                                     int place) {
-#pragma omp simd
-    for (int j = 0; j < LINE; j++) {
-        int number = 0;
-        for (int g = GROUPS - 1; g >= 0; g--) number = base * number + (block[g * LINE + j] >> 2 * k_step & 3);
-        line[j] = (uint8_t)(number + (fifth ? FIFTH * (fifth[j] >> 2 * place & 3) : 0));
-    }
-}
-BB_SIMD_VARIANTS(pack_k_step, (uint8_t * line, const uint8_t *block, int k_step, int base, const uint8_t *fifth, int place),
-                 (line, block, k_step, base, fifth, place))
-
-void bb_ternary_dense_pack(bb_simd simd, uint8_t *dense, const uint8_t *panel, int64_t blocks) {
-    pack_k_step_kernel *pack = pack_k_step_for(simd);
+void bb_ternary_dense_pack(const bb_ternary_set *set, uint8_t *dense, const uint8_t *panel, int64_t blocks) {
     for (; blocks >= BB_DENSE_BLOCKS; blocks -= BB_DENSE_BLOCKS, panel += BB_DENSE_BLOCKS * BB_BLOCK_BYTES)
         for (int i = 0; i < BB_DENSE_STORED_BLOCKS; i++)
             for (int s = 0; s < K_STEPS; s++, dense += LINE)
-                pack(dense, panel + i * BB_BLOCK_BYTES, s, 3, panel + BB_DENSE_STORED_BLOCKS * BB_BLOCK_BYTES + s * LINE, i);
+                set->pack_k_step(dense, panel + i * BB_BLOCK_BYTES, s, 3,
+                                 panel + BB_DENSE_STORED_BLOCKS * BB_BLOCK_BYTES + s * LINE, i);
     for (; blocks > 0; blocks--, panel += BB_BLOCK_BYTES)
-        for (int s = 0; s < K_STEPS; s++, dense += LINE) pack(dense, panel, s, 4, NULL, 0);
+        for (int s = 0; s < K_STEPS; s++, dense += LINE) set->pack_k_step(dense, panel, s, 4, NULL, 0);
 }
 
 #if defined(__x86_64__)
@@ -189,28 +174,17 @@ INLINE const uint8_t *unpack(uint8_t *lines, const uint8_t *dense, int64_t block
     return dense + blocks * BB_BLOCK_BYTES;
 }
 
-BB_SIMD_INLINE void part_groups_body(uint8_t *k_steps, const uint8_t *lines, int64_t count) {
-    for (int64_t i = 0; i < count; i++, lines += LINE)
-        for (int g = 0; g < GROUPS; g++, k_steps += LINE)
-#pragma omp simd
-            for (int j = 0; j < LINE; j++) k_steps[j] = (uint8_t)(lines[j] >> 2 * g & 3);
-}
-BB_SIMD_VARIANTS(part_groups, (uint8_t * k_steps, const uint8_t *lines, int64_t count), (k_steps, lines, count))
-
-TARGET void bb_ternary_dense_expand(bb_simd simd, uint8_t *k_steps, const uint8_t *dense, int64_t blocks) {
+TARGET void bb_ternary_dense_expand(uint8_t *k_steps, const uint8_t *dense, int64_t blocks) {
     _Alignas(LINE) uint8_t lines[RUN * BB_BLOCK_BYTES];
     for (int64_t n; blocks > 0; blocks -= n, k_steps += n * K_STEPS * BB_K_STEP_BYTES) {
         n = blocks < RUN ? blocks : RUN;
         dense = unpack(lines, dense, n);
-        part_groups_for(simd)(k_steps, lines, n * K_STEPS);
+        for (int64_t i = 0; i < n * K_STEPS; i++)
+            for (int g = 0; g < GROUPS; g++)
+#pragma omp simd
+                for (int j = 0; j < LINE; j++)
+                    k_steps[(i * GROUPS + g) * LINE + j] = (uint8_t)(lines[i * LINE + j] >> 2 * g & 3);
     }
-}
-
-#else
-
-/* Never called: no matrix is dense here. */
-void bb_ternary_dense_expand(bb_simd simd, uint8_t *k_steps, const uint8_t *dense, int64_t blocks) {
-    (void)simd, (void)k_steps, (void)dense, (void)blocks;
 }
 
 #endif

@@ -12,10 +12,11 @@
 #define BB_OPS_CPU_TERNARY_DENSE_H
 
 #include "ops/cpu/linear/ternary.h"
+#include "ops/cpu/linear/ternary_set.h"
 
 /* Packs a panel of `blocks` blocks from the layout of ternary.h. */
-void bb_ternary_dense_pack(bb_simd simd, uint8_t *dense, const uint8_t *panel, int64_t blocks);
-/* bb_ternary_expand for a dense panel. */
-void bb_ternary_dense_expand(bb_simd simd, uint8_t *k_steps, const uint8_t *dense, int64_t blocks);
+void bb_ternary_dense_pack(const bb_ternary_set *set, uint8_t *dense, const uint8_t *panel, int64_t blocks);
+/* bb_ternary_set's expand for a dense panel, where kernels.ternary_dot_dense is. */
+void bb_ternary_dense_expand(uint8_t *k_steps, const uint8_t *dense, int64_t blocks);
 
 #endif

@@ -2,6 +2,7 @@
 /* AMX: sixteen rows cost a third more than eight. A run of four blocks, expanded, is a right operand of 16 k-steps for each of
  * the panel's four groups of 16 rows. */
 #include "ops/cpu/linear/ternary_dot.h"
+#include "ops/cpu/linear/ternary_set.h"
 #include "ops/cpu/vector/amx.h"
 
 #if defined(__x86_64__)
@@ -38,14 +39,14 @@ BB_AMX_TARGET void bb_ternary_dot_amx(int32_t *sums, const int8_t *a, int64_t a_
     int64_t whole = blocks / RUN, rest = blocks % RUN;
     for (int64_t i = 0; i < whole; i++, a += BB_AMX_BYTES, panel += RUN * BB_BLOCK_BYTES) {
         for (int line = 0; line < RUN * BB_BLOCK_BYTES; line += 64) __builtin_prefetch(panel + PREFETCH_BYTES + line, 0, 2);
-        bb_ternary_expand(BB_SIMD_AVX512, k_steps[i % BUFFERS], panel, RUN);
+        bb_ternary_avx512.expand(k_steps[i % BUFFERS], panel, RUN);
         add_run(a, a_stride, k_steps[i % BUFFERS]);
     }
     if (rest) { /* reads nothing past the last column */
         _Alignas(64) int8_t last[BB_AMX_ROWS][BB_AMX_BYTES] = {{0}};
         for (int64_t r = 0; r < rows; r++) memcpy(last[r], a + r * a_stride, (size_t)(rest * BB_BLOCK_COLUMNS));
         memset(k_steps[0], 0, sizeof k_steps[0]);
-        bb_ternary_expand(BB_SIMD_AVX512, k_steps[0], panel, rest);
+        bb_ternary_avx512.expand(k_steps[0], panel, rest);
         add_run(last[0], BB_AMX_BYTES, k_steps[0]);
     }
     BB_AMX_STORE(0, sums, BB_PANEL * sizeof *sums);

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 /* AVX2: products of codes 0..2 and int8 in pairs (vpmaddubsw), summed in 16 bits as long as they cannot overflow. */
 #include "ops/cpu/linear/ternary_dot.h"
+#include "ops/cpu/linear/ternary_set.h"
 
 #if defined(__x86_64__)
 
@@ -132,7 +133,7 @@ TARGET void bb_ternary_dot_avx2(int32_t *sums, const int8_t *a, int64_t a_stride
             run(false, sums, a, a_stride, rows, n, panel);
         } else {
             _Alignas(64) uint8_t k_steps[BB_TERNARY_DOT_RUN * 4 * BB_K_STEP_BYTES];
-            bb_ternary_expand(BB_SIMD_AVX2, k_steps, panel, n);
+            bb_ternary_avx2.expand(k_steps, panel, n);
             run(true, sums, a, a_stride, rows, n, k_steps);
         }
         a += n * BB_BLOCK_COLUMNS;

@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: MIT
-/* What the row-wise and element-wise kernels share. A kernel is written once, as plain loops in an always-inlined body that the
- * compiler vectorizes, and compiled once for each instruction set (BB_SIMD_VARIANTS). Loops that may be reordered to vectorize
- * say so (omp simd); nothing else may be reordered. */
+/* What the row-wise and element-wise kernels share: plain loops that the compiler vectorizes, in files that are compiled once for each
+ * instruction set. Loops that may be reordered to vectorize say so (omp simd); nothing else may be reordered. */
 #ifndef BB_OPS_CPU_SIMD_H
 #define BB_OPS_CPU_SIMD_H
 
@@ -14,29 +13,6 @@
 #endif
 
 #define BB_SIMD_INLINE static inline __attribute__((always_inline))
-
-/* Defines name_for(simd), which returns name_body compiled for that instruction set; a device's set is kernels.simd. Pass
- * `params` and `args` in parentheses. */
-#ifdef __x86_64__
-#define BB_SIMD_VARIANTS(name, params, args)                                                                                   \
-    __attribute__((target("avx512f,avx512bw,avx512dq,avx512vl"))) static void name##_avx512 params { name##_body args; }       \
-    __attribute__((target("avx2"))) static void name##_avx2 params { name##_body args; }                                       \
-    static void name##_generic params { name##_body args; }                                                                    \
-    typedef void name##_kernel params;                                                                                         \
-    static name##_kernel *name##_for(bb_simd simd) {                                                                           \
-        static name##_kernel *const variants[] = {                                                                             \
-            [BB_SIMD_GENERIC] = name##_generic, [BB_SIMD_AVX2] = name##_avx2, [BB_SIMD_AVX512] = name##_avx512};               \
-        return variants[simd];                                                                                                 \
-    }
-#else
-#define BB_SIMD_VARIANTS(name, params, args)                                                                                   \
-    static void name##_generic params { name##_body args; }                                                                    \
-    typedef void name##_kernel params;                                                                                         \
-    static name##_kernel *name##_for(bb_simd simd) {                                                                           \
-        (void)simd;                                                                                                            \
-        return name##_generic;                                                                                                 \
-    }
-#endif
 
 /* Below this many elements a second thread costs more than it saves. */
 enum { BB_SIMD_SERIAL = 16384 };
