@@ -91,6 +91,7 @@ static void *host_at(bb_device *dev, const char *entry, const char *argument, co
 #define AT(p, bytes) real_at(dev, __func__, #p, p, (int64_t)(bytes))
 #define F32_AT(p, n) AT(p, (n)*4)
 #define ACT_AT(p, n) AT(p, (n) * (int64_t)bb_dtype_bytes(dev->ops->act_dtype))
+#define SUMS_AT(p, n) AT(p, ((n) + BB_NORM_TILE - 1) / BB_NORM_TILE * 8)
 #define HOST_AT(p) host_at(dev, __func__, #p, p)
 #define INNER of(dev)->inner
 
@@ -274,7 +275,7 @@ GUARDED(swiglu_backward, (bb_device * dev, void *d_gate_up, const void *gate_up,
 GUARDED(ternary_quant, (bb_device * dev, const bb_ternary *t, const float *w), (INNER, TERNARY_AT(t), F32_AT(w, t->n * t->k)))
 GUARDED(ternary_quant_rows, (bb_device * dev, const bb_ternary *t, const float *w, int64_t first, int64_t rows),
         (INNER, TERNARY_AT(t), F32_AT(w, t->n * t->k), first, rows))
-GUARDED(sum_abs, (bb_device * dev, double *sums, const float *w, int64_t n), (INNER, HOST_AT(sums), F32_AT(w, n), n))
+GUARDED(sum_abs, (bb_device * dev, double *sums, const float *w, int64_t n), (INNER, SUMS_AT(sums, n), F32_AT(w, n), n))
 GUARDED(ternary_load, (bb_device * dev, const bb_ternary *t, const uint8_t *codes),
         (INNER, TERNARY_AT(t), AT(codes, t->n *bb_ceil_div(t->k, 4))))
 GUARDED(ternary_unpack, (bb_device * dev, int8_t *q, const bb_ternary *t), (INNER, AT(q, t->n * t->k), TERNARY_AT(t)))
@@ -325,7 +326,7 @@ GUARDED(attention_backward,
         (INNER, ACT_AT(dq, q_size(a)), ACT_AT(dk, kv_size(a)), ACT_AT(dv, kv_size(a)), ACT_AT(d_o, o_size(a)),
          ACT_AT(q, q_size(a)), ACT_AT(k, kv_size(a)), ACT_AT(v, kv_size(a)), ACT_AT(o, o_size(a)),
          F32_AT(lse, a->B * a->H * a->Tq), a))
-GUARDED(sum_squares, (bb_device * dev, double *sums, const float *x, int64_t n), (INNER, HOST_AT(sums), F32_AT(x, n), n))
+GUARDED(sum_squares, (bb_device * dev, double *sums, const float *x, int64_t n), (INNER, SUMS_AT(sums, n), F32_AT(x, n), n))
 GUARDED(add, (bb_device * dev, float *y, const float *x, int64_t n), (INNER, F32_AT(y, n), F32_AT(x, n), n))
 GUARDED(adamw_step, (bb_device * dev, float *p, const float *g, float *m, float *v, int64_t n, const bb_adamw *h),
         (INNER, F32_AT(p, n), F32_AT(g, n), F32_AT(m, n), F32_AT(v, n), n, h))

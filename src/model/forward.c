@@ -136,29 +136,47 @@ static uint64_t pass_key(const bb_model *m, pass_kind kind, const bb_block_shape
     return hash(0, of, sizeof of);
 }
 
-/* Computes the logits of batch x in ws.logits; with y, *loss is the mean negative log likelihood. */
-static bb_status forward(bb_model *m, const bb_block_shape *s, const uint8_t *x, const uint8_t *y, double *loss,
-                         bb_error *err) {
+/* What a pass over whole sequences reads, which may be copied while those before still compute. */
+static void take_batch(bb_model *m, const bb_block_shape *s, const uint8_t *x, const uint8_t *y) {
     bb_workspace *w = &m->ws;
-    const bb_ops *ops = m->device->ops;
+    int64_t M = s->B * s->T, ngrams = bb_ngram_count(&m->config);
+    bb_copy_ahead(m->device, w->x, x, (size_t)M);
+    for (int64_t b = 0; b < s->B && ngrams > 0; b++)
+        bb_ngram_index(&m->config, x + b * s->T, 0, s->T, w->host_ngram_index + b * s->T * ngrams);
+    if (ngrams > 0)
+        bb_copy_ahead(m->device, w->ngram_index, w->host_ngram_index, (size_t)(M * ngrams) * sizeof *w->ngram_index);
+    if (y) bb_copy_ahead(m->device, w->y, y, (size_t)M);
+}
+
+/* Starts to compute the logits of batch x in ws.logits; with y, nll. */
+static void start_forward(bb_model *m, const bb_block_shape *s, const uint8_t *x, const uint8_t *y) {
+    bb_workspace *w = &m->ws;
     int64_t M = s->B * s->T;
-    ops->copy_in(m->device, w->x, x, (size_t)M);
-    for (int64_t b = 0; b < s->B; b++) find_ngrams(m, b * s->T, x + b * s->T, 0, s->T);
-    if (y) ops->copy_in(m->device, w->y, y, (size_t)M);
+    take_batch(m, s, x, y);
     bb_model_prepare(m);
     const uint64_t with_loss = y != NULL;
     if (!bb_pass_begin(m->device, hash(pass_key(m, FORWARD, s), &with_loss, sizeof with_loss), NULL, 0)) {
         blocks_forward(m, s, NULL, 0);
         head(m, M);
-        if (y) ops->loss_forward(m->device, w->nll, w->logits, w->y, M, m->config.vocab_size);
+        if (y) m->device->ops->loss_forward(m->device, w->nll, w->logits, w->y, M, m->config.vocab_size);
         bb_pass_end(m->device);
     }
-    if (!y) return BB_OK;
-    ops->copy_out(m->device, w->host_nll, w->nll, (size_t)M * sizeof(float));
-    BB_TRY(ops->sync(m->device, err));
+}
+
+double bb_mean_nll(const float *nll, int64_t rows) {
     double sum = 0;
-    for (int64_t i = 0; i < M; i++) sum += (double)w->host_nll[i];
-    *loss = sum / (double)M;
+    for (int64_t i = 0; i < rows; i++) sum += (double)nll[i];
+    return sum / (double)rows;
+}
+
+/* *loss: the mean negative log likelihood. */
+static bb_status forward(bb_model *m, const bb_block_shape *s, const bb_train_batch *batch, double *loss, bb_error *err) {
+    bb_workspace *w = &m->ws;
+    int64_t M = s->B * s->T;
+    start_forward(m, s, batch->x, batch->y);
+    m->device->ops->copy_out(m->device, w->host_nll, w->nll, (size_t)M * sizeof(float));
+    BB_TRY(m->device->ops->sync(m->device, err));
+    *loss = bb_mean_nll(w->host_nll, M);
     return BB_OK;
 }
 
@@ -167,7 +185,7 @@ bb_status bb_model_forward(bb_model *m, const uint8_t *x, int batch_size, int se
     BB_DEVICE_SCOPE(m->device);
     BB_TRY(bb_model_reserve(m, batch_size, seq_len, false, false, err));
     bb_block_shape s = shape_of(m, batch_size, seq_len);
-    BB_TRY(forward(m, &s, x, NULL, NULL, err));
+    start_forward(m, &s, x, NULL);
     m->device->ops->copy_out(m->device, logits, m->ws.logits, (size_t)(s.B * s.T * m->config.vocab_size) * sizeof(float));
     return m->device->ops->sync(m->device, err);
 }
@@ -178,7 +196,32 @@ bb_status bb_model_loss(bb_model *m, const bb_train_batch *batch, double *loss, 
     BB_DEVICE_SCOPE(m->device);
     BB_TRY(bb_model_reserve(m, batch->batch_size, batch->seq_len, false, false, err));
     bb_block_shape s = shape_of(m, batch->batch_size, batch->seq_len);
-    return forward(m, &s, batch->x, batch->y, loss, err);
+    return forward(m, &s, batch, loss, err);
+}
+
+/* The shape of a batch to train on, for which memory is reserved. */
+static bb_status training_shape(bb_model *m, const bb_train_batch *batch, bb_block_shape *s, bb_error *err) {
+    /* keeps the mode of an earlier reserve for training; without one, saves all activations */
+    BB_TRY(bb_model_reserve(m, batch->batch_size, batch->seq_len, true, m->ws.training && m->ws.recompute, err));
+    *s = shape_of(m, batch->batch_size, batch->seq_len);
+    s->training = true;
+    s->add_gradients = !m->gradients_empty;
+    return BB_OK;
+}
+
+/* Of the batch that forward was given last. */
+static void start_backward(bb_model *m, const bb_block_shape *s, double scale) {
+    int64_t M = s->B * s->T;
+    float factor = (float)(scale / (double)M);
+    const uint64_t factor_bits = bb_bits_of_f32(factor);
+    /* What is called in between may wait, so that such a pass is none. */
+    bool whole = !m->on_gradients;
+    if (!whole || !bb_pass_begin(m->device, hash(pass_key(m, BACKWARD, s), &factor_bits, sizeof factor_bits), NULL, 0)) {
+        m->device->ops->loss_backward(m->device, m->ws.logits, m->ws.logits, m->ws.y, factor, M, m->config.vocab_size);
+        backward(m, s);
+        if (whole) bb_pass_end(m->device);
+    }
+    m->gradients_empty = false;
 }
 
 bb_status bb_model_loss_backward(bb_model *m, const bb_train_batch *batch, double scale, double *loss, bb_error *err) {
@@ -186,25 +229,21 @@ bb_status bb_model_loss_backward(bb_model *m, const bb_train_batch *batch, doubl
     BB_REQUIRE("x, y", batch->x, batch->y);
     if (!isfinite(scale)) return bb_fail(err, BB_ERR_ARGUMENT, "scale %g must be finite", scale);
     BB_DEVICE_SCOPE(m->device);
-    /* keeps the mode of an earlier reserve for training; without one, saves all activations */
-    BB_TRY(bb_model_reserve(m, batch->batch_size, batch->seq_len, true, m->ws.training && m->ws.recompute, err));
-    bb_block_shape s = shape_of(m, batch->batch_size, batch->seq_len);
-    s.training = true;
-    s.add_gradients = !m->gradients_empty;
-    BB_TRY(forward(m, &s, batch->x, batch->y, loss, err));
+    bb_block_shape s;
+    BB_TRY(training_shape(m, batch, &s, err));
+    BB_TRY(forward(m, &s, batch, loss, err));
     if (!isfinite(*loss)) return BB_OK;
-    int64_t M = s.B * s.T;
-    float factor = (float)(scale / (double)M);
-    const uint64_t factor_bits = bb_bits_of_f32(factor);
-    /* What is called in between may wait, so that such a pass is none. */
-    bool whole = !m->on_gradients;
-    if (!whole || !bb_pass_begin(m->device, hash(pass_key(m, BACKWARD, &s), &factor_bits, sizeof factor_bits), NULL, 0)) {
-        m->device->ops->loss_backward(m->device, m->ws.logits, m->ws.logits, m->ws.y, factor, M, m->config.vocab_size);
-        backward(m, &s);
-        if (whole) bb_pass_end(m->device);
-    }
-    m->gradients_empty = false;
+    start_backward(m, &s, scale);
     return m->device->ops->sync(m->device, err);
+}
+
+bb_status bb_model_start_loss_backward(bb_model *m, const bb_train_batch *batch, double scale, float *nll, bb_error *err) {
+    bb_block_shape s;
+    BB_TRY(training_shape(m, batch, &s, err));
+    start_forward(m, &s, batch->x, batch->y);
+    m->device->ops->copy(m->device, nll, m->ws.nll, (size_t)(s.B * s.T) * sizeof *nll);
+    start_backward(m, &s, scale);
+    return BB_OK;
 }
 
 /* ---- cached passes ------------------------------------------------------------------------------------------------------- */

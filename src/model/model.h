@@ -49,6 +49,11 @@ bb_ternary bb_model_ternary(const bb_model *model, int index);
  * reserved. */
 bb_status bb_model_reserve_rows(bb_model *model, int64_t rows, int64_t positions, bb_error *err);
 
+/* bb_model_loss_backward that waits for nothing: nll, (rows) f32 of the device's memory, gets the negative log likelihood of each byte, and
+ * where one is not finite, gradients are not either. batch may be overwritten when it returns. Without an error, sync gives the first one. */
+bb_status bb_model_start_loss_backward(bb_model *model, const bb_train_batch *batch, double scale, float *nll, bb_error *err);
+/* The mean of nll (rows), of the host's memory: the loss. */
+double bb_mean_nll(const float *nll, int64_t rows);
 /* Writes zeros if gradients are empty, for users of grads other than a backward pass. */
 bb_status bb_model_settle_gradients(bb_model *model, bb_error *err);
 /* Replaces the gradient buffer (table.total f32) and returns the old one, which the caller then owns. */

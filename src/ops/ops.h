@@ -273,7 +273,7 @@ typedef struct bb_ops {
      * (N,K). */
     void (*ternary_quant_rows)(bb_device *dev, const bb_ternary *t, const float *w, int64_t first, int64_t rows);
     /* sums[t] = sum of |w[i]| in double over tile t of BB_NORM_TILE elements, tiled like sum_squares. A scale is
-     * bb_absmean_scale of the sum of a segment's tiles, in order. */
+     * bb_absmean_scale of the sum of a segment's tiles, in order. sums: as there. */
     void (*sum_abs)(bb_device *dev, double *sums, const float *w, int64_t n);
     /* Fills t->data from codes: uint8 (N, ceil(K/4)), where bits 2(k%4) and 2(k%4)+1 of byte k/4 of a row are q + 1 <= 2. Bits
      * past K may be anything. The caller sets t->scale. */
@@ -322,7 +322,7 @@ typedef struct bb_ops {
 
     /* -- optimizer: one sweep over a tensor --------------------------------------------------------------------------- */
     /* sums[t] = sum of x[i]^2 in double over tile t: BB_NORM_TILE elements from t*BB_NORM_TILE on, fewer in the last. x: n f32;
-     * sums: host memory (ceil(n / BB_NORM_TILE)). Waits for the result. */
+     * sums: (ceil(n / BB_NORM_TILE)). */
     void (*sum_squares)(bb_device *dev, double *sums, const float *x, int64_t n);
     /* y += x, n f32 */
     void (*add)(bb_device *dev, float *y, const float *x, int64_t n);

@@ -20,6 +20,11 @@ typedef struct bb_optional_ops {
     /* Changes ops->act_dtype, of a device that nothing was allocated on. BB_ERR_UNSUPPORTED, saying why: it cannot be that. */
     bb_status (*set_act_dtype)(bb_device *dev, bb_dtype act, bb_error *err);
 
+    /* -- copies ahead ------------------------------------------------------------------------------------------------------------ */
+    /* copy_in, which waits for neither the copy nor what was started before, and copies while that still computes: dst is then written
+     * where copy_in would have written it. */
+    void (*copy_ahead)(bb_device *dev, void *dst, const void *host, size_t bytes);
+
     /* -- passes: operations that are started again and again with the same arguments, and may be recorded ------------------------ */
     /* Begins a pass. The same key, a hash, means the same operations with the same arguments, but for `positions` (count): those of
      * its sequences, which bb_kv_batch has in this order, and for each of which rope_forward is called once a layer, likewise. Within a
@@ -54,6 +59,11 @@ enum { BB_PASS_POSITIONS = 32 };
 static inline bool bb_pass_begin(bb_device *dev, uint64_t key, const int64_t *positions, int count) {
     const bb_optional_ops *o = dev->ops->optional;
     return o && o->pass_begin && o->pass_begin(dev, key, positions, count);
+}
+
+static inline void bb_copy_ahead(bb_device *dev, void *dst, const void *host, size_t bytes) {
+    const bb_optional_ops *o = dev->ops->optional;
+    (o && o->copy_ahead ? o->copy_ahead : dev->ops->copy_in)(dev, dst, host, bytes);
 }
 
 static inline void bb_pass_end(bb_device *dev) {

@@ -38,11 +38,28 @@ static int halvings(int micros, bb_reduce reduce) {
 
 static size_t range_bytes(const bb_gradients *g) { return (size_t)g->model->table.total * sizeof(float); }
 
+static size_t losses_bytes(const bb_gradients *g) {
+    return (size_t)bb_gradients_predict_losses(g->micros, g->rows, !g->model->device->ops->host_memory);
+}
+
+static bb_status open_losses(bb_gradients *g, bb_error *err) {
+    bb_device *dev = g->model->device;
+    size_t bytes = losses_bytes(g);
+    g->losses = calloc((size_t)g->micros, sizeof *g->losses);
+    if (bytes > 0) {
+        g->nll = dev->ops->alloc(dev, bytes);
+        g->host_nll = malloc((size_t)g->rows * sizeof *g->host_nll);
+    }
+    if (g->losses && (bytes == 0 || (g->nll && g->host_nll))) return BB_OK;
+    return bb_fail(err, BB_ERR_MEMORY, "no memory for the losses of %d batches: %.1f MB", g->micros, (double)bytes * 1e-6);
+}
+
 bb_status bb_gradients_open(bb_model *model, bb_dist *dist, int micros, bb_reduce reduce, const bb_shards *parts,
                             bb_gradients *g, bb_error *err) {
     *g = (bb_gradients){.model = model, .dist = dist, .micros = micros, .levels = halvings(micros, reduce), .parts = parts};
     g->kind = parts ? BB_DIST_REDUCE_SCATTER : BB_DIST_ALL_REDUCE;
     g->per_leaf = micros >> g->levels;
+    g->rows = model->ws.max_rows;
     bb_status status = BB_OK;
     for (int i = 0; i < g->levels && status == BB_OK; i++) {
         g->partial[i] = model->device->ops->alloc(model->device, range_bytes(g));
@@ -50,6 +67,7 @@ bb_status bb_gradients_open(bb_model *model, bb_dist *dist, int micros, bb_reduc
             status = bb_fail(err, BB_ERR_MEMORY, "no memory for %d partial sums of gradients, %.1f MB each", g->levels,
                              (double)range_bytes(g) * 1e-6);
     }
+    if (status == BB_OK) status = open_losses(g, err);
     if (status == BB_OK && !parts) {
         g->parts = &g->all_parts;
         status = bb_shards_create(&model->table, dist->size, false, &g->all_parts, err);
@@ -66,6 +84,9 @@ void bb_gradients_close(bb_gradients *g) {
     if (!g->model) return;
     for (int i = 0; i < g->levels; i++)
         if (g->partial[i]) g->model->device->ops->free(g->model->device, g->partial[i], range_bytes(g));
+    if (g->nll) g->model->device->ops->free(g->model->device, g->nll, losses_bytes(g));
+    free(g->host_nll);
+    free(g->losses);
     bb_collectives_close(&g->collectives);
     bb_shards_free(&g->all_parts);
     *g = (bb_gradients){0};
@@ -73,6 +94,10 @@ void bb_gradients_close(bb_gradients *g) {
 
 uint64_t bb_gradients_predict(const bb_param_table *table, int micros, bb_reduce reduce) {
     return (uint64_t)halvings(micros, reduce) * (uint64_t)table->total * sizeof(float);
+}
+
+uint64_t bb_gradients_predict_losses(int micros, int64_t rows, bool own_memory) {
+    return own_memory ? (uint64_t)micros * (uint64_t)rows * sizeof(float) : 0;
 }
 
 uint64_t bb_gradients_buffers(const bb_param_table *table, bool whole_matrices, const bb_dist *dist, bool own_memory) {
@@ -85,7 +110,8 @@ uint64_t bb_gradients_buffers(const bb_param_table *table, bool whole_matrices, 
 
 /* ---- a step ------------------------------------------------------------------------------------------------------------ */
 
-bb_status bb_gradients_begin(bb_gradients *g, bb_error *err) {
+bb_status bb_gradients_begin(bb_gradients *g, bool *checked, bb_error *err) {
+    g->checked = *checked = *checked || !g->nll;
     g->micro = g->next_bucket = 0;
     g->final_from = g->model->table.total;
     g->failure.code = BB_OK;
@@ -105,7 +131,8 @@ static void gradients_final(void *user, int64_t first) {
     for (; g->next_bucket < s->bucket_count && s->buckets[g->next_bucket].begin >= first; g->next_bucket++) {
         const bb_bucket *b = &s->buckets[g->next_bucket];
         if (g->failure.code != BB_OK) return;
-        g->failure.code = dev->ops->sync(dev, &g->failure);
+        /* what copies or sends ranges of a device's own memory does so after the work that was started before */
+        if (dev->ops->host_memory) g->failure.code = dev->ops->sync(dev, &g->failure);
         if (g->failure.code == BB_OK)
             g->failure.code = bb_collectives_start(
                 &g->collectives, g->kind, (bb_dist_range){.x = grads + b->begin, .cut = b->cut, .width = sizeof *grads},
@@ -124,14 +151,16 @@ static bb_status leaf_done(bb_gradients *g, int leaf, bb_error *err) {
     return bb_model_zero_gradients(model, err);
 }
 
-bb_status bb_gradients_micro(bb_gradients *g, const bb_train_batch *batch, double scale, double *loss, bb_error *err) {
+bb_status bb_gradients_micro(bb_gradients *g, const bb_train_batch *batch, double scale, bb_error *err) {
     bb_model *model = g->model;
-    int done = ++g->micro;
+    int index = g->micro, done = ++g->micro;
+    g->micro_rows = (int64_t)batch->batch_size * batch->seq_len;
     bool last = done == g->micros;
     /* one process that has nothing to add does without, so that the backward pass is one that a backend may record */
     model->on_gradients = last && (g->dist->size > 1 || g->levels > 0) ? gradients_final : NULL;
     model->on_gradients_user = g;
-    bb_status status = bb_model_loss_backward(model, batch, scale, loss, err);
+    bb_status status = g->checked ? bb_model_loss_backward(model, batch, scale, &g->losses[index], err)
+                                  : bb_model_start_loss_backward(model, batch, scale, g->nll + index * g->rows, err);
     model->on_gradients = NULL;
     BB_TRY(status);
     BB_TRY(bb_model_settle_gradients(model, err)); /* if the loss was not finite */
@@ -142,6 +171,18 @@ bb_status bb_gradients_micro(bb_gradients *g, const bb_train_batch *batch, doubl
     }
     if (!last && done % g->per_leaf == 0) return leaf_done(g, done / g->per_leaf - 1, err);
     return BB_OK;
+}
+
+bb_status bb_gradients_losses(bb_gradients *g, double *losses, bb_error *err) {
+    bb_device *dev = g->model->device;
+    for (int i = 0; i < g->micros; i++) {
+        if (!g->checked) {
+            dev->ops->copy_out(dev, g->host_nll, g->nll + i * g->rows, (size_t)g->micro_rows * sizeof *g->host_nll);
+            g->losses[i] = bb_mean_nll(g->host_nll, g->micro_rows);
+        }
+        losses[i] = g->losses[i];
+    }
+    return dev->ops->sync(dev, err);
 }
 
 bb_status bb_gradients_finish(bb_gradients *g, bb_error *err) { return bb_collectives_wait(&g->collectives, err); }

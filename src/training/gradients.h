@@ -35,10 +35,15 @@ typedef struct bb_gradients {
     float *partial[BB_GRADIENT_LEVELS]; /* (levels) device, like model->grads */
     bb_dist_kind kind;                  /* of the sum over ranks */
     const bb_shards *parts;             /* of the ranks, or all_parts */
+    int64_t rows;                       /* of a micro-batch, at most */
+    double *losses;                     /* (micros) */
+    float *nll, *host_nll;              /* (micros, rows) device, (rows) host; where the device has its own memory, else NULL */
     bb_shards all_parts;
     bb_collectives collectives;
     /* of the current step */
+    bool checked;
     int micro, next_bucket;
+    int64_t micro_rows;
     int64_t final_from; /* from this element on, gradients are complete in this process */
     bb_error failure;   /* in the callback; code BB_OK: none */
 } bb_gradients;
@@ -48,15 +53,22 @@ typedef struct bb_gradients {
 bb_status bb_gradients_open(bb_model *model, bb_dist *dist, int micros, bb_reduce reduce, const bb_shards *parts,
                             bb_gradients *out, bb_error *err);
 void bb_gradients_close(bb_gradients *g);
-/* Bytes of partial sums, in the device's memory. */
+/* Bytes of partial sums, and of what losses of `rows` rows a micro-batch are made of, in the device's memory, which is its own or not. */
 uint64_t bb_gradients_predict(const bb_param_table *table, int micros, bb_reduce reduce);
+uint64_t bb_gradients_predict_losses(int micros, int64_t rows, bool own_memory);
 /* Bytes of buffers for the exchange, in the host's memory. own_memory: the device has its own. */
 uint64_t bb_gradients_buffers(const bb_param_table *table, bool whole_matrices, const bb_dist *dist, bool own_memory);
 
-/* A step: begin, then each micro-batch in turn (batch, scale, loss as in bb_model_loss_backward), then finish. After that
- * model->grads is the sum over all ranks; with `parts`, only in those of this rank, and undefined elsewhere. */
-bb_status bb_gradients_begin(bb_gradients *g, bb_error *err);
-bb_status bb_gradients_micro(bb_gradients *g, const bb_train_batch *batch, double scale, double *loss, bb_error *err);
+/* A step: begin, then each micro-batch in turn (batch, scale as in bb_model_loss_backward), losses, then finish. After that
+ * model->grads is the sum over all ranks; with `parts`, only in those of this rank, and undefined elsewhere.
+ *
+ * checked: each loss is waited for, and a micro-batch whose loss is not finite adds nothing. Otherwise a device that has its own memory is
+ * waited for when all is started, by `losses`, and such a micro-batch makes gradients that are not finite: begin again, checked. *checked
+ * receives which it is. */
+bb_status bb_gradients_begin(bb_gradients *g, bool *checked, bb_error *err);
+bb_status bb_gradients_micro(bb_gradients *g, const bb_train_batch *batch, double scale, bb_error *err);
+/* losses (micros) */
+bb_status bb_gradients_losses(bb_gradients *g, double *losses, bb_error *err);
 bb_status bb_gradients_finish(bb_gradients *g, bb_error *err);
 
 #endif

@@ -49,10 +49,11 @@ bb_status bb_memory_predict(bb_device *device, const bb_config *config, const bb
     }
     out->checkpoint_copy = out->parameters + out->optimizer;
     if (!bb_snapshot_copy_is_small(out->checkpoint_copy)) out->checkpoint_copy = 0;
-    out->total = out->parameters + out->gradients + out->optimizer + out->quantized_weights + out->activations + out->scratch;
     out->own_memory = !device->ops->host_memory;
-    *in_host_memory(out) += out->checkpoint_copy;
     BB_TRY(bb_param_table_create(config, true, &table, err));
+    if (out->own_memory) out->scratch += bb_tile_sums_bytes(table.total, table.count);
+    out->total = out->parameters + out->gradients + out->optimizer + out->quantized_weights + out->activations + out->scratch;
+    *in_host_memory(out) += out->checkpoint_copy;
     out->inference_weights = (uint64_t)table.held * sizeof(float) + out->quantized_weights;
     bb_param_table_free(&table);
     out->kv_cache = bb_kv_cache_bytes(device, config, seq_len, BB_KV_INT6);
@@ -75,6 +76,8 @@ bb_status bb_memory_predict_rank(const bb_config *config, const bb_train_options
     BB_TRY(bb_param_table_create(config, false, &table, err));
     bool whole_matrices = optimizer->kind == BB_OPTIM_MUON && optimizer->share_over;
     uint64_t partial = bb_gradients_predict(&table, run.count, options->reduce), *host = in_host_memory(estimate);
+    int64_t rows = (int64_t)options->batch_size * bb_train_seq_len(options, options->steps - 1);
+    partial += bb_gradients_predict_losses(run.count, rows, estimate->own_memory);
     uint64_t buffers = bb_gradients_buffers(&table, whole_matrices, dist, estimate->own_memory);
     bb_param_table_free(&table);
     estimate->reduction = partial + buffers;

@@ -140,7 +140,7 @@ bb_status bb_optimizer_create(bb_model *model, const bb_optimizer_options *given
     bb_optimizer_layout(&model->table, &o->shards, rank, options->kind, NULL, &measure);
     o->bytes = measure.used;
     if (o->bytes > 0) o->memory = dev->ops->alloc(dev, o->bytes); /* of many ranks some may have nothing */
-    BB_TRY_GOTO(status, fail, bb_tile_sums_open(&model->table, &o->shards, o->dist, &o->tiles, err));
+    BB_TRY_GOTO(status, fail, bb_tile_sums_open(dev, &model->table, &o->shards, o->dist, &o->tiles, err));
     if (!o->slots || (o->bytes > 0 && !o->memory)) {
         status = bb_fail(err, BB_ERR_MEMORY, "no memory for the optimizer's state: %.1f MB", (double)o->bytes * 1e-6);
         goto fail;
@@ -198,7 +198,7 @@ uint64_t bb_optimizer_weights_checksum(const bb_optimizer *o, int part, int part
 bb_status bb_optimizer_grad_norm(bb_optimizer *o, double *norm, bb_error *err) {
     bb_device *dev = o->model->device;
     double sum = 0;
-    BB_TRY(bb_tile_sums_make(&o->tiles, dev, dev->ops->sum_squares, o->model->grads, err));
+    BB_TRY(bb_tile_sums_make(&o->tiles, dev->ops->sum_squares, o->model->grads, err));
     for (int i = 0; i < o->model->table.count; i++) bb_tile_sums_add(&o->tiles, i, &sum);
     *norm = sqrt(sum);
     return BB_OK;

@@ -55,7 +55,7 @@ bb_status bb_trainer_create(bb_model *model, bb_optimizer *optimizer, bb_loss_sc
     t->created = bb_clock_seconds();
     t->lr_plan = bb_train_lr_plan(options, bb_optimizer_lr(optimizer));
 
-    int longest = bb_trainer_seq_len(options, options->steps - 1); /* the curriculum only grows */
+    int longest = bb_train_seq_len(options, options->steps - 1); /* the curriculum only grows */
     size_t rows = (size_t)options->batch_size * (size_t)longest;
     int widest = longest;
     if (options->val_data) {

@@ -108,6 +108,7 @@ bb_status bb_trainer_exchange_reports(bb_trainer *t, double *loss, bb_error *err
     int stop_rank = -1;
     bool failed = false;
     t->bad_micro_batches = 0;
+    t->spoilt = false;
     for (int r = 0; r < size; r++) {
         const bb_rank_report *report = bb_trainer_report_of(t, r);
         bb_micro_run run;
@@ -127,6 +128,7 @@ bb_status bb_trainer_exchange_reports(bb_trainer *t, double *loss, bb_error *err
                 finite++;
             } else {
                 t->bad_micro_batches++;
+                t->spoilt = t->spoilt || report->unchecked;
             }
         }
     }

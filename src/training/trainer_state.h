@@ -23,15 +23,16 @@
 #include "training/run_data.h"
 #include "training/run_metrics.h"
 #include "training/saver.h"
+#include "training/train_options.h"
 
 /* Sent once a step by every rank to all. */
 typedef struct bb_rank_report {
     int64_t stop, save, save_due, time_is_up; /* save_due and time_is_up count from rank 0 alone */
     int64_t steps;                            /* of rank 0: the corrected number; 0: no correction now */
-    int64_t failed;
-    uint64_t weights;    /* checksum of a part of them */
-    double wait_seconds; /* in the step before */
-    double losses[];     /* of its micro-batches; as many as the rank with the most has */
+    int64_t failed, unchecked;                /* unchecked: a micro-batch whose loss is not finite has spoilt the gradients */
+    uint64_t weights;                         /* checksum of a part of them */
+    double wait_seconds;                      /* in the step before */
+    double losses[];                          /* of its micro-batches; as many as the rank with the most has */
 } bb_rank_report;
 
 /* Sent between batches of a validation by every rank to all. */
@@ -79,6 +80,7 @@ struct bb_trainer {
     int64_t steps_asked;                             /* likewise; 0: none */
     int64_t save_started_step, saved_step;           /* begun, and on disk; -1: none by this process yet */
     int bad_micro_batches;                           /* of this step: their loss is not finite */
+    bool spoilt;                                     /* of a rank that had one the gradients are not those of the others */
     /* When an error ends the run */
     bb_error failure;     /* of this rank; the others learn of it in the next report */
     bool failed_together; /* all ranks know of the error, and can save together */
@@ -192,15 +194,11 @@ bb_status bb_trainer_open_run_dir(bb_trainer *t, bb_error *err);
 
 static inline bool bb_trainer_is_due(int64_t step, int interval) { return interval > 0 && step % interval == 0; }
 
-static inline int bb_trainer_seq_len(const bb_train_options *o, int64_t step) {
-    return o->seq_len ? o->seq_len : bb_seq_len_for_step(step, o->steps, o->seq_len_cap);
-}
-
 enum { BB_DEFAULT_VAL_SEQ_LEN = 2048 };
 
 /* The same at every step, since the curriculum begins at 2048 or at its cap. */
 static inline int bb_trainer_val_seq_len(const bb_train_options *o) {
-    return o->val_seq_len ? o->val_seq_len : (int)bb_min(bb_trainer_seq_len(o, 0), BB_DEFAULT_VAL_SEQ_LEN);
+    return o->val_seq_len ? o->val_seq_len : (int)bb_min(bb_train_seq_len(o, 0), BB_DEFAULT_VAL_SEQ_LEN);
 }
 
 /* The step after which this process ends. */

@@ -3,21 +3,35 @@
 
 #include <math.h>
 
-/* The gradients of one step, summed over all ranks. A rank that failed takes part with whatever bytes it has, so that the others
- * do not wait for it; the result is not used. *loss: as in bb_trainer_exchange_reports. */
-static bb_status accumulate(bb_trainer *t, bb_dataset *dataset, int seq_len, double *loss, bb_error *err) {
+/* Starts the sum of one step's gradients over all ranks. A rank that failed takes part with whatever bytes it has, so that the others
+ * do not wait for it; the result is not used. checked: as in bb_gradients_begin. */
+static bb_status micro_batches(bb_trainer *t, bb_dataset *dataset, int seq_len, bool *checked, bb_error *err) {
     int batch_size = t->options.batch_size;
     double scale = (t->scaler ? bb_loss_scaler_scale(t->scaler) : 1) / t->micro_run.total;
     bb_train_batch batch = {.x = t->x, .y = t->y, .batch_size = batch_size, .seq_len = seq_len};
     bb_rank_report *own = bb_trainer_report_of(t, t->dist->size);
-    BB_TRY(bb_gradients_begin(&t->gradients, err));
+    BB_TRY(bb_gradients_begin(&t->gradients, checked, err));
     for (int i = 0; i < t->micro_run.count; i++) {
         if (t->failure.code == BB_OK)
             bb_dataset_batch(dataset, batch_size, t->micro_run.total, t->micro_run.first + i, t->x, t->y, &t->failure);
         if (t->failure.code != BB_OK && t->dist->size == 1) return bb_fail(err, t->failure.code, "%s", t->failure.message);
-        BB_TRY(bb_gradients_micro(&t->gradients, &batch, scale, &own->losses[i], err));
+        BB_TRY(bb_gradients_micro(&t->gradients, &batch, scale, err));
     }
-    return bb_trainer_exchange_reports(t, loss, err);
+    return bb_gradients_losses(&t->gradients, own->losses, err);
+}
+
+/* The gradients of one step, summed over all ranks. *loss: as in bb_trainer_exchange_reports. A device is first given all micro-batches of the
+ * step without a look at their losses, so that it never waits for the host. If one of them, which is rare, is not finite, all is done
+ * again without it. */
+static bb_status accumulate(bb_trainer *t, bb_dataset *dataset, int seq_len, double *loss, bb_error *err) {
+    bool checked = false;
+    BB_TRY(micro_batches(t, dataset, seq_len, &checked, err));
+    bb_trainer_report_of(t, t->dist->size)->unchecked = !checked;
+    BB_TRY(bb_trainer_exchange_reports(t, loss, err));
+    if (!t->spoilt || !isfinite(*loss)) return BB_OK;
+    checked = true;
+    BB_TRY(micro_batches(t, dataset, seq_len, &checked, err));
+    return bb_gradients_finish(&t->gradients, err);
 }
 
 static bool loss_is_good(const bb_step_result *r) { return isfinite(r->loss) && r->loss <= r->loss_limit; }
@@ -86,7 +100,7 @@ bb_status bb_trainer_do_step(bb_trainer *t, bb_dataset *dataset, bb_step_result 
     const bb_training_state *s = &t->state;
     double waited_before = bb_dist_wait_seconds(t->dist);
     *r = (bb_step_result){
-        .seq_len = bb_trainer_seq_len(o, s->step), .lr = bb_lr_for_step(&t->lr_plan, s->step), .loss = NAN, .grad_norm = NAN};
+        .seq_len = bb_train_seq_len(o, s->step), .lr = bb_lr_for_step(&t->lr_plan, s->step), .loss = NAN, .grad_norm = NAN};
     if (t->failure.code == BB_OK && bb_dataset_seq_len(dataset) != r->seq_len)
         bb_dataset_set_seq_len(dataset, r->seq_len, &t->failure);
     BB_TRY(accumulate(t, dataset, r->seq_len, &r->loss, err));

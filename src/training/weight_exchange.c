@@ -96,7 +96,7 @@ void bb_weight_exchange_close(bb_weight_exchange *x) {
 static bb_status make_scales(bb_weight_exchange *x, bb_error *err) {
     bb_model *m = x->model;
     const bb_ops *ops = m->device->ops;
-    BB_TRY(bb_tile_sums_make(x->tiles, m->device, ops->sum_abs, m->params, err));
+    BB_TRY(bb_tile_sums_make(x->tiles, ops->sum_abs, m->params, err));
     for (int i = 0; i < m->table.count; i++) {
         double sum = 0;
         bb_tile_sums_add(x->tiles, i, &sum);
@@ -124,7 +124,7 @@ static bb_status exchange_codes(bb_weight_exchange *x, bb_error *err) {
         const bb_bucket *bucket = &s->buckets[b];
         for (; i < s->piece_count && values_of(x, &s->pieces[i]) < x->model->params + bucket->begin + bucket->count; i++)
             if (is_own(x, &s->pieces[i]) && param_of(x, &s->pieces[i])->ternary) quantize_piece(x, &s->pieces[i]);
-        BB_TRY(dev->ops->sync(dev, err));
+        if (dev->ops->host_memory) BB_TRY(dev->ops->sync(dev, err));
         unsigned char *codes = (unsigned char *)x->model->quantized + code_place(x, bucket->begin);
         BB_TRY(bb_collectives_start(&x->collectives, BB_DIST_ALL_GATHER,
                                     (bb_dist_range){.x = codes, .cut = code_cut(x, b), .width = 1}, err));

@@ -22,6 +22,8 @@ enum fault {
     OUT_OF_BOUNDS,        /* rows past the last are written */
     WARP_BARRIER,         /* lanes read what others store, without __syncwarp */
     BLOCKS_RACE,          /* blocks add to one sum without atomics */
+    ARRIVAL_NOT_AWAITED,  /* a stream reads what another one copies without waiting for its event */
+    PLACE_NOT_TAKEN,      /* and is copied over while it still has to read */
     FAULTS
 };
 
@@ -249,6 +251,49 @@ static bool sums_are_right(int rows, int C) {
     return true;
 }
 
+/* ---- copies on a stream of their own, to two places in turn ---------------------------------------------------------------- */
+
+static __global__ void add_place(float *sums, const float *place) { sums[threadIdx.x] += place[threadIdx.x]; }
+
+static bool copies_are_right(int rounds) {
+    enum { COUNT = 64, PLACES = 2 };
+    const size_t bytes = COUNT * sizeof(float);
+    cudaStream_t copies, work;
+    cudaEvent_t arrived[PLACES], taken[PLACES];
+    float *places[PLACES], *sums = on_card(std::vector<float>(COUNT));
+    std::vector<float> pinned[PLACES];
+    cudaStreamCreateWithFlags(&copies, cudaStreamNonBlocking);
+    cudaStreamCreateWithFlags(&work, cudaStreamNonBlocking);
+    for (int i = 0; i < PLACES; i++) {
+        cudaEventCreateWithFlags(&arrived[i], cudaEventDisableTiming);
+        cudaEventCreateWithFlags(&taken[i], cudaEventDisableTiming);
+        places[i] = on_card(pinned[i] = std::vector<float>(COUNT));
+    }
+    for (int round = 1; round <= rounds; round++) {
+        int i = round % PLACES;
+        cudaEventSynchronize(arrived[i]);
+        for (int j = 0; j < COUNT; j++) pinned[i][j] = (float)(round * (j + 1));
+        if (fault != PLACE_NOT_TAKEN) cudaStreamWaitEvent(copies, taken[i], 0);
+        cudaMemcpyAsync(places[i], pinned[i].data(), bytes, cudaMemcpyHostToDevice, copies);
+        cudaEventRecord(arrived[i], copies);
+        if (fault != ARRIVAL_NOT_AWAITED) cudaStreamWaitEvent(work, arrived[i], 0);
+        LAUNCH(add_place, 1, COUNT, 0, work, sums, places[i]);
+        cudaEventRecord(taken[i], work);
+    }
+    cudaStreamSynchronize(work);
+    std::vector<float> sum = back(sums, COUNT);
+    for (int i = 0; i < PLACES; i++) {
+        cudaFree(places[i]);
+        cudaEventDestroy(arrived[i]);
+        cudaEventDestroy(taken[i]);
+    }
+    cudaStreamDestroy(work);
+    cudaStreamDestroy(copies);
+    for (int j = 0; j < COUNT; j++)
+        if (sum[j] != (float)(rounds * (rounds + 1) / 2 * (j + 1))) return false;
+    return true;
+}
+
 int main(int argc, char **argv) {
     fault = argc > 1 ? atoi(argv[1]) : -1;
     if (fault < 0 || fault >= FAULTS) {
@@ -256,6 +301,6 @@ int main(int argc, char **argv) {
         return 2;
     }
     bool right = rows_are_right(5, 1000) && rows_are_right(3, 64) && product_is_right(70, 128, 256) &&
-                 product_is_right(3, 64, 64) && order_is_right(3) && sums_are_right(130, 100);
+                 product_is_right(3, 64, 64) && order_is_right(3) && sums_are_right(130, 100) && copies_are_right(20);
     return right ? 0 : 1;
 }

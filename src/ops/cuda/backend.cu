@@ -17,11 +17,14 @@ extern "C" {
 /* The least compute capability, major * 10 + minor: Turing, the first whose tensor cores multiply int8. Those of Ampere multiply bf16. */
 enum { LEAST_COMPUTE = 75, BF16_COMPUTE = 80 };
 
+enum { MOST_NGRAMS = 6 }; /* that a byte looks up */
+
 static void close_device(bb_device *dev) {
     bb_cuda *cuda = bb_cuda_enter(dev);
     cuda->forget_passes(cuda);
     if (cuda->positions) (void)cudaFree(cuda->positions);
     if (cuda->pinned) (void)cudaFreeHost(cuda->pinned);
+    bb_cuda_ahead_close(cuda);
     bb_cuda_peers_close(cuda);
     bb_cuda_blas_close(cuda->blas);
     if (cuda->scratch) (void)cudaFree(cuda->scratch);
@@ -135,7 +138,9 @@ static size_t scratch_bytes(bb_device *dev, const bb_attention *a, int64_t C, in
     /* gate and up together are rarely wider */
     size_t gradient = bb_cuda_linear_scratch(a->B * a->Tq, 8 * C) + bb_cuda_of(dev)->gemm->scratch(a->B * a->Tq, 8 * C, C);
     size_t most = norm > attention ? norm : attention;
-    return gradient > most ? gradient : most;
+    /* and copies of a batch's bytes, and of the numbers of n-grams, up to one for each of the numbers of bytes */
+    size_t copies = bb_cuda_ahead_bytes((size_t)(a->B * a->Tq) * sizeof(int32_t) * MOST_NGRAMS);
+    return (gradient > most ? gradient : most) + copies;
 }
 
 static bb_status set_act_dtype(bb_device *dev, bb_dtype act, bb_error *err);
@@ -143,6 +148,7 @@ static bb_status set_act_dtype(bb_device *dev, bb_dtype act, bb_error *err);
 static bb_optional_ops make_optional(void) {
     bb_optional_ops o = {};
     o.set_act_dtype = set_act_dtype;
+    o.copy_ahead = bb_cuda_copy_ahead;
     o.pass_begin = bb_cuda_pass_begin;
     o.pass_end = bb_cuda_pass_end;
     bb_cuda_peers_entries(&o);

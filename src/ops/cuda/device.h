@@ -20,6 +20,7 @@ typedef struct bb_cuda {
     void *staging;                 /* on the host, BB_CUDA_STAGING bytes */
     void *pinned;                  /* on the host, BB_CUDA_PINNED bytes: what short copies to the card are read from */
     size_t pinned_used;            /* since the stream was last waited for */
+    struct bb_cuda_ahead *ahead;   /* copies.cu; NULL: not used yet */
     struct bb_cuda_passes *passes; /* passes.cu: recordings, which hold addresses */
     void (*forget_passes)(struct bb_cuda *cuda); /* called when memory is freed, after a wait */
     int64_t *positions;                          /* on the card: of a recorded pass, (BB_PASS_POSITIONS) */

@@ -88,6 +88,12 @@ void bb_cuda_adamw8bit_step(bb_device *dev, float *p, const float *g, bb_adam8_s
 /* sums[t] = the sum over tile t of BB_NORM_TILE elements of x^2, or of |x|. sums: (tiles) of the card's memory. */
 void bb_cuda_tile_sums(bb_device *dev, double *sums, const float *x, int64_t n, bool squares);
 
+/* copies.cu */
+void bb_cuda_copy_ahead(bb_device *dev, void *dst, const void *host, size_t bytes);
+/* Bytes on the card, and as many of pinned memory, that it takes for copies of up to `bytes`. */
+size_t bb_cuda_ahead_bytes(size_t bytes);
+void bb_cuda_ahead_close(struct bb_cuda *cuda);
+
 /* passes.cu */
 bool bb_cuda_pass_begin(bb_device *dev, uint64_t key, const int64_t *positions, int count);
 void bb_cuda_pass_end(bb_device *dev);

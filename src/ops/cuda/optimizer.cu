@@ -26,11 +26,7 @@ void bb_cuda_tile_sums(bb_device *dev, double *sums, const float *x, int64_t n, 
 
 void bb_cuda_sum_squares(bb_device *dev, double *sums, const float *x, int64_t n) {
     bb_cuda_enter(dev);
-    int64_t tiles = bb_ceil_div(n, BB_NORM_TILE);
-    double *on_card = (double *)bb_cuda_scratch(dev, (size_t)tiles * sizeof *on_card);
-    if (!on_card) return;
-    bb_cuda_tile_sums(dev, on_card, x, n, true);
-    dev->ops->copy_out(dev, sums, on_card, (size_t)tiles * sizeof *sums);
+    bb_cuda_tile_sums(dev, sums, x, n, true);
 }
 
 static __global__ void __launch_bounds__(THREADS) add(float *__restrict__ y, const float *__restrict__ x, int64_t n) {

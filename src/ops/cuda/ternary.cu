@@ -115,9 +115,5 @@ void bb_cuda_ste_clip(bb_device *dev, float *dw, const float *w, const bb_ternar
 
 void bb_cuda_sum_abs(bb_device *dev, double *sums, const float *w, int64_t n) {
     bb_cuda_enter(dev);
-    int64_t tiles = bb_ceil_div(n, BB_NORM_TILE);
-    double *on_card = (double *)bb_cuda_scratch(dev, (size_t)tiles * sizeof *on_card);
-    if (!on_card) return;
-    bb_cuda_tile_sums(dev, on_card, w, n, false);
-    dev->ops->copy_out(dev, sums, on_card, (size_t)tiles * sizeof *sums);
+    bb_cuda_tile_sums(dev, sums, w, n, false);
 }

@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: MIT
 /* The runtime API: EMULATION_CARDS cards (2) of compute capability EMULATION_COMPUTE (9.0), whose memory is the host's, EMULATION_MEMORY bytes of it, full of 0xff when it is given
  * out. Each stream has its own queue, and work on it is done at once, unless what it needs is not there yet: an event of another
- * stream, or another process. With EMULATION_LAZY=1 it waits until somebody waits for it, as late as a card may run it. */
+ * stream, or another process. With EMULATION_LAZY=1 it waits until somebody waits for it, as late as a card may run it; with
+ * EMULATION_LAZY=N, each stream goes on a random way whenever something is put on any, by N as the seed, so that streams run ahead
+ * of one another as far as their events let them. */
 #ifndef BB_TESTS_CUDA_EMULATION_RUNTIME_H
 #define BB_TESTS_CUDA_EMULATION_RUNTIME_H
 
@@ -51,7 +53,7 @@ inline int cards = getenv("EMULATION_CARDS") ? atoi(getenv("EMULATION_CARDS")) :
 inline std::vector<std::function<void()>> *capture;
 inline std::map<const void *, size_t> smem_limit, allocated;
 inline size_t memory = getenv("EMULATION_MEMORY") ? strtoull(getenv("EMULATION_MEMORY"), 0, 10) : (size_t)4 << 30, memory_used;
-inline bool lazy = getenv("EMULATION_LAZY") && *getenv("EMULATION_LAZY");
+inline uint64_t lazy = getenv("EMULATION_LAZY") ? strtoull(getenv("EMULATION_LAZY"), 0, 10) : 0, chance = lazy;
 inline cudaError_t last_error;
 inline cudaError_t fail(cudaError_t e) { return last_error = e; }
 // EMULATION_FAULT: no_driver; old_driver; no_card; busy (another process has the card); ecc@N or lost@N (at the Nth piece of work: from
@@ -66,7 +68,7 @@ inline void count_work() {
         broken = fault[0] == 'e' ? cudaErrorECCUncorrectable : cudaErrorUnknown;
 }
 inline void submit(emu_stream *stream, emu_work work);
-inline emu_stream default_stream = {submit, {}};
+inline emu_stream default_stream = {submit, {}, 0};
 inline std::vector<emu_stream *> streams = {&default_stream};
 inline emu_stream *stream_of(cudaStream_t s) { return s ? s : &default_stream; }
 inline void step(emu_stream *s) {
@@ -84,6 +86,14 @@ inline void progress_all() {
     for (bool moved = true; moved;) {
         moved = false;
         for (size_t i = 0; i < streams.size(); i++) moved = progress(streams[i]) || moved;
+    }
+}
+inline void progress_by_chance() { // a stream stays behind for some micro-batches, or goes on as far as it may
+    for (size_t i = 0; i < streams.size(); i++) {
+        if (streams[i]->stalled-- > 0) continue;
+        progress(streams[i]);
+        chance = chance * 6364136223846793005u + 1442695040888963407u;
+        streams[i]->stalled = (int64_t)(chance >> 63 ? chance >> 51 & 4095 : chance >> 51 & 15);
     }
 }
 inline cudaError_t drain(emu_stream *s) {
@@ -105,6 +115,7 @@ inline void submit(emu_stream *stream, emu_work work) {
     }
     stream->queue.push_back(std::move(work));
     if (!lazy) progress(stream);
+    if (lazy > 1) progress_by_chance();
 }
 inline cudaError_t submit(cudaStream_t s, std::function<void()> f) {
     submit(stream_of(s), emu_work{std::move(f), nullptr});
@@ -210,7 +221,7 @@ inline cudaError_t cudaRuntimeGetVersion(int *version) {
 inline cudaError_t cudaStreamCreateWithFlags(cudaStream_t *s, unsigned) {
     std::lock_guard<std::recursive_mutex> lock(emu::one_at_a_time);
     if (emu::fault == "busy") return emu::fail(cudaErrorDevicesUnavailable);
-    emu::streams.push_back(*s = new emu_stream{emu::submit, {}});
+    emu::streams.push_back(*s = new emu_stream{emu::submit, {}, 0});
     return cudaSuccess;
 }
 inline cudaError_t cudaStreamDestroy(cudaStream_t s) {
@@ -220,7 +231,13 @@ inline cudaError_t cudaStreamDestroy(cudaStream_t s) {
     delete s;
     return e;
 }
-inline cudaError_t cudaStreamSynchronize(cudaStream_t s) { return emu::drain(emu::stream_of(s)); }
+extern "C" {
+inline int64_t emulated_waits; // for a stream by the host; for tests
+}
+inline cudaError_t cudaStreamSynchronize(cudaStream_t s) {
+    emulated_waits++;
+    return emu::drain(emu::stream_of(s));
+}
 inline cudaError_t cudaEventCreateWithFlags(cudaEvent_t *e, unsigned) {
     *e = new emu_event{};
     return cudaSuccess;

@@ -14,6 +14,7 @@ struct emu_work {
 struct emu_stream {
     void (*submit)(emu_stream *stream, emu_work work);
     std::deque<emu_work> queue;
+    int64_t stalled; // EMULATION_LAZY: for so many further pieces of work
 };
 typedef emu_stream *cudaStream_t;
 
