@@ -10,9 +10,9 @@ import re
 import subprocess
 import sys
 
-# H200 SXM, dense, from NVIDIA's data sheet: operations and bytes a second
+# SXM, dense, from NVIDIA's data sheets: operations a second of both, and bytes
 PEAK = {"int8": 1979e12, "bf16": 989e12, "f32": 67e12}
-BANDWIDTH = 4.8e12
+BANDWIDTH = {"H200": 4.8e12, "H100": 3.35e12}
 # the default model, one sequence
 L, C, H, F, T, V = 24, 1536, 12, 4096, 2048, 256
 D = C // H
@@ -55,15 +55,26 @@ OPERATIONS = [
 
 
 def operations():
-    print("| operation, a step of one sequence of 2,048 | GFLOP | MB | limit | ms at best |\n|---|---|---|---|---|")
-    total = 0
+    print("| operation, a step of one sequence of 2,048 | GFLOP | MB | limit | ms at best, H200 | H100 |\n|---|---|---|---|---|---|")
+    total = dict.fromkeys(BANDWIDTH, 0)
     for name, times, (kind, ops, moved) in OPERATIONS:
-        compute, memory = ops / PEAK[kind], moved / BANDWIDTH
-        ms = times * max(compute, memory) * 1e3
-        total += ms
-        limit = f"{kind} products" if compute > memory else "memory"
-        print(f"| {name} | {times * ops * 1e-9:,.0f} | {times * moved * 1e-6:,.0f} | {limit} | {ms:.2f} |")
-    print(f"| together | | | | {total:.1f} |")
+        compute, memory = ops / PEAK[kind], {card: moved / rate for card, rate in BANDWIDTH.items()}
+        ms = {card: times * max(compute, seconds) * 1e3 for card, seconds in memory.items()}
+        for card in total:
+            total[card] += ms[card]
+        limit = f"{kind} products" if compute > memory["H200"] else "memory"
+        print(f"| {name} | {times * ops * 1e-9:,.0f} | {times * moved * 1e-6:,.0f} | {limit} | {ms['H200']:.2f} | {ms['H100']:.2f} |")
+    print(f"| together | | | | {total['H200']:.1f} | {total['H100']:.1f} |")
+    weights = L * sum(n * k for n, k in MATRICES.values())
+    flop = 6 * (weights + V * C) * T + 6 * L * T * T * C
+    share = " and ".join(f"{flop / (ms * 1e-3) / PEAK['bf16']:.0%}" for ms in total.values())
+    print(f"\nA step is {flop * 1e-12:.1f} TFLOP by 6N + 6 L T C: {share} of the bf16 peak at best.")
+    print("\n| decoding, a pass | MB | µs at best, H200 | H100 |\n|---|---|---|---|")
+    for texts in 1, 64:
+        for position in 0, T:
+            moved = weights / 4 + 4 * V * C + texts * 2 * L * C * position  # an int8 cache
+            at = " | ".join(f"{moved / rate * 1e6:,.0f}" for rate in BANDWIDTH.values())
+            print(f"| {texts} text{'s' * (texts > 1)} at position {position:,} | {moved * 1e-6:,.0f} | {at} |")
 
 
 def kernels(path):
