@@ -7,7 +7,7 @@ WORKDIR /src
 COPY scripts/install-deps scripts/
 RUN scripts/install-deps && apt-get install -y --no-install-recommends make
 COPY . .
-RUN make SKIP_DEPS=1 DEBFULLNAME=BitByte DEBEMAIL=bitbyte@localhost deb
+RUN make SKIP_DEPS=1 DEBFULLNAME=BitByte DEBEMAIL=bitbyte@example.org deb
 
 FROM debian:12-slim
 COPY --from=build /src/build-deb/packages /tmp/packages

@@ -140,12 +140,19 @@ deb: deps ## Debian packages of the program, the library and its header, in buil
 	@scripts/make-deb build-deb build-deb/packages
 	@if command -v lintian >/dev/null; then lintian --fail-on error,warning --allow-root build-deb/packages/*.deb; fi
 
+# An installation elsewhere shows what there will be, and so which folders are new: uninstall takes those with it, and no others. (CMake's
+# own list is of whatever was installed last from the build folder, packages too.)
 install: all ## install under PREFIX (/usr/local)
-	@cmake --install $(BUILD) --prefix $(PREFIX)
+	@elsewhere=$$(mktemp -d); trap 'rm -rf "$$elsewhere"' EXIT; DESTDIR=$$elsewhere cmake --install $(BUILD) --prefix "$(PREFIX)" >/dev/null; \
+	  find "$$elsewhere" -mindepth 1 ! -type d -printf '$(DESTDIR)/%P\n' >>$(BUILD)/installed_files.txt; \
+	  find "$$elsewhere" -mindepth 1 -type d -printf '$(DESTDIR)/%P\n' | while IFS= read -r folder; do [ -d "$$folder" ] || echo "$$folder"; done >>$(BUILD)/installed_folders.txt
+	@cmake --install $(BUILD) --prefix "$(PREFIX)"
 
 uninstall: ## remove what install installed
-	@[ -f $(BUILD)/install_manifest.txt ] || { echo "uninstall: $(BUILD) installed nothing"; exit 1; }
-	@xargs -d '\n' rm -fv <$(BUILD)/install_manifest.txt
+	@[ -f $(BUILD)/installed_files.txt ] || { echo "uninstall: $(BUILD) installed nothing"; exit 1; }
+	@sort -u $(BUILD)/installed_files.txt | xargs -d '\n' rm -fv
+	@sort -ru $(BUILD)/installed_folders.txt | xargs -r -d '\n' rmdir --ignore-fail-on-non-empty
+	@rm $(BUILD)/installed_files.txt $(BUILD)/installed_folders.txt
 
 clean: ## remove the build folders
 	@rm -rf build build-asan build-ubsan build-tsan build-valgrind build-aarch64 build-fuzz build-deb

@@ -46,4 +46,16 @@ for kind in bitbyte static; do
     "$tmp/user/build/with_$kind" "$tmp/run_$kind" >"$tmp/log" 2>&1 || { cat "$tmp/log"; fail "the example built with bitbyte::$kind failed"; }
 done
 ldd "$tmp/user/build/with_static" | grep -q libbitbyte && fail "bitbyte::static links the shared library"
-echo "installed, moved, and used through pkg-config and find_package"
+
+# make install and uninstall: what was there stays, and nothing else does. Targets are not built again here.
+mkdir -p "$tmp/with spaces/share/man"
+make() { command make -s -C "$source_dir" -o all SKIP_DEPS=1 BUILD="$build" PREFIX="$tmp/with spaces" "$@" >"$tmp/log" 2>&1 || { cat "$tmp/log"; fail "make $*"; }; }
+make install
+[ -x "$tmp/with spaces/bin/bitbyte" ] && [ -s "$tmp/with spaces/share/man/man1/bitbyte.1" ] || fail "make install"
+make install # again, which makes no folder
+echo mine >"$tmp/with spaces/include/mine.h"
+make uninstall
+[ "$(cd "$tmp/with spaces" && find . | sort | tr '\n' ' ')" = ". ./include ./include/mine.h ./share ./share/man " ] ||
+    fail "make uninstall left: $(cd "$tmp/with spaces" && find .)"
+command make -s -C "$source_dir" BUILD="$build" uninstall >/dev/null 2>&1 && fail "uninstall twice"
+echo "installed, moved, and used through pkg-config and find_package; uninstalled"
