@@ -95,6 +95,10 @@ static void device_calls_refuse_bad_arguments(void **state) {
     assert_null(bb_device_name(NULL));
     assert_int_equal(bb_device_threads(NULL), 0);
     assert_null(bb_device_description(NULL));
+    assert_null(bb_device_activations(NULL));
+    REFUSED("device is NULL", bb_device_set_activations(NULL, "f32", E));
+    REFUSED("type is NULL", bb_device_set_activations(f.device, NULL, E));
+    REFUSED("expected f32, bf16 or fp16", bb_device_set_activations(f.device, "f64", E));
     bb_device_memory(NULL, &total, &available);
     assert_true(total == 0 && available == 0);
     bb_device_memory(f.device, NULL, NULL);
