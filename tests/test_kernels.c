@@ -188,6 +188,19 @@ static void a_test_runs_each_set_of_kernels_once(void **state) {
     assert_int_equal(highest_level_like(avx2, AVX512_AMX | BB_CPU_AVX_VNNI, same_ternary), level_called("avx_vnni"));
     assert_int_equal(highest_level_like(generic, 0, same_ternary), generic);
 }
+#elif defined(__aarch64__)
+static void each_level_overrides_what_it_does_better(void **state) {
+    (void)state;
+    bb_cpu_kernels k = bb_cpu_kernels_for(0);
+    k.ternary_dot = bb_ternary_dot_neon_dotprod;
+    k.dot = &bb_dot_neon_dotprod;
+    k.dot_weight = &bb_dot_weight_neon_dotprod;
+    k.weight_gradient_i8 = bb_linear_int8_weight_gradient;
+    assert_row(BB_CPU_NEON_DOTPROD, &k);
+    k.dot = &bb_dot_neon_i8mm;
+    k.dot_weight = &bb_dot_weight_neon_i8mm;
+    assert_row(BB_CPU_NEON_DOTPROD | BB_CPU_NEON_I8MM, &k);
+}
 #endif
 
 static void a_device_takes_the_row_of_its_level(void **state) {
@@ -204,8 +217,10 @@ static void a_device_takes_the_row_of_its_level(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(the_portable_row_has_all_that_every_processor_needs),
-#ifdef __x86_64__
+#if defined(__x86_64__) || defined(__aarch64__)
         cmocka_unit_test(each_level_overrides_what_it_does_better),
+#endif
+#ifdef __x86_64__
         cmocka_unit_test(byte_permutations_are_used_where_the_processor_has_them),
         cmocka_unit_test(a_test_runs_each_set_of_kernels_once),
 #endif

@@ -33,6 +33,10 @@ const bb_cpu_set bb_cpu_sets[BB_CPU_SETS] = {{"generic", 0, 0}, /* plain C */
                                              {"avx512_bf16", AVX512_BF16, PERMUTE_BYTES},
                                              /* Sapphire Rapids and later */
                                              {"avx512_amx", AVX512_BF16 | BB_CPU_AMX, PERMUTE_BYTES}
+#elif defined(__aarch64__)
+                                             {"neon_dotprod", BB_CPU_NEON_DOTPROD, 0},
+                                             /* Neoverse V1, Apple M2 and later */
+                                             {"neon_i8mm", BB_CPU_NEON_DOTPROD | BB_CPU_NEON_I8MM, 0}
 #endif
 };
 
@@ -71,6 +75,9 @@ unsigned bb_cpu_processor_features(void) {
     if (may_use_amx()) bits |= BB_CPU_AMX;
     if (__builtin_cpu_is("amd")) bits |= BB_CPU_FAST_PERMUTE_BYTES;
     return bits;
+#elif defined(__aarch64__)
+    unsigned bits = getauxval(AT_HWCAP) & HWCAP_ASIMDDP ? BB_CPU_NEON_DOTPROD : 0;
+    return bits && getauxval(AT_HWCAP2) & HWCAP2_I8MM ? bits | BB_CPU_NEON_I8MM : bits;
 #else
     return 0;
 #endif

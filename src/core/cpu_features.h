@@ -16,8 +16,10 @@ enum {
     BB_CPU_AVX512_VNNI = 1 << 3,
     BB_CPU_AVX512_VBMI = 1 << 4,
     BB_CPU_AVX512_BF16 = 1 << 5,
-    BB_CPU_AMX = 1 << 6,               /* tiles of int8 and bf16 */
-    BB_CPU_FAST_PERMUTE_BYTES = 1 << 7 /* permuting the bytes of two registers is one operation, as on AMD's processors */
+    BB_CPU_AMX = 1 << 6,                /* tiles of int8 and bf16 */
+    BB_CPU_FAST_PERMUTE_BYTES = 1 << 7, /* permuting the bytes of two registers is one operation, as on AMD's processors */
+    BB_CPU_NEON_DOTPROD = 1 << 8,
+    BB_CPU_NEON_I8MM = 1 << 9
 };
 
 /* What BITBYTE_CPU may name. */
@@ -30,6 +32,8 @@ typedef struct bb_cpu_set {
 /* From the portable set, which has no features, to the best: a processor's own set is the last one that it has. */
 #if defined(__x86_64__)
 enum { BB_CPU_SETS = 7 };
+#elif defined(__aarch64__)
+enum { BB_CPU_SETS = 3 };
 #else
 enum { BB_CPU_SETS = 1 };
 #endif

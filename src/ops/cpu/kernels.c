@@ -98,6 +98,13 @@ static const bb_cpu_kernels rows[] = {
      .peak_f32 = &bb_peak_f32_avx2,
      .peak_int8 = &bb_peak_int8_avx2,
      .onednn_isa = dnnl_cpu_isa_avx2},
+#elif defined(__aarch64__)
+    {.features = BB_CPU_NEON_DOTPROD | BB_CPU_NEON_I8MM, .dot = &bb_dot_neon_i8mm, .dot_weight = &bb_dot_weight_neon_i8mm},
+    {.features = BB_CPU_NEON_DOTPROD,
+     .ternary_dot = bb_ternary_dot_neon_dotprod,
+     .dot = &bb_dot_neon_dotprod,
+     .dot_weight = &bb_dot_weight_neon_dotprod,
+     .weight_gradient_i8 = bb_linear_int8_weight_gradient},
 #endif
     {.features = 0,
      .ternary = &bb_ternary_generic,

@@ -9,6 +9,8 @@
 
 enum { BB_DOT_COLUMNS = 64, BB_DOT_K_STEP_BYTES = 256, BB_DOT_LEFT_ROWS = 96, BB_DOT_PACK_TOKENS = 64 };
 
+enum { BB_DOT_RUN_TOKENS = 256 /* of dW that share a scale */ };
+
 /* Where a tile's results go. */
 typedef struct bb_dot_output {
     void *y;
@@ -46,7 +48,7 @@ typedef struct bb_dot_tokens {
 
 /* For dW: rows of A (columns of dy) over a run of tokens, each quantized with a scale of its own, in the set's layout. */
 typedef struct bb_dot_left {
-    uint32_t *left; /* (k_steps, BB_DOT_LEFT_ROWS) words of int8 or int16, zeros for missing tokens and rows */
+    uint32_t *left; /* k_steps x BB_DOT_LEFT_ROWS words of int8 or int16, zeros for missing tokens and rows */
     int32_t *sums;  /* (BB_DOT_LEFT_ROWS): sum of each row's codes, where the set uses it */
     float *scales;  /* (BB_DOT_LEFT_ROWS) */
     int64_t rows;
@@ -99,6 +101,9 @@ extern const bb_dot_operands bb_dot_operands_generic;
 extern const bb_dot_set bb_dot_avx2, bb_dot_avx_vnni, bb_dot_vnni, bb_dot_amx;
 extern const bb_dot_operands bb_dot_operands_avx2, bb_dot_operands_vnni;
 extern const bb_dot_weight bb_dot_weight_avx2, bb_dot_weight_avx_vnni, bb_dot_weight_vnni;
+#elif defined(__aarch64__)
+extern const bb_dot_set bb_dot_neon_dotprod, bb_dot_neon_i8mm;
+extern const bb_dot_weight bb_dot_weight_neon_dotprod, bb_dot_weight_neon_i8mm;
 #endif
 
 #endif

@@ -12,7 +12,6 @@
 
 enum {
     SLAB_BYTES = 8000000,  /* of x packed at a time: fits in the last-level cache */
-    RUN_TOKENS = 256,      /* tokens of dy that share a scale */
     SLAB_RUNS = 8,         /* runs packed at a time: they and a panel of x stay in the second-level cache */
     MIN_PARALLEL = 1 << 18 /* multiplications that justify waking the threads */
 };
@@ -43,12 +42,14 @@ static uint8_t *packed_at(const int8_gradient *g, int64_t j, int64_t m) {
 }
 
 /* The number of tokens in run r. */
-static int64_t run_tokens(const int8_gradient *g, int64_t r) { return bb_min(g->tokens - r * RUN_TOKENS, RUN_TOKENS); }
+static int64_t run_tokens(const int8_gradient *g, int64_t r) {
+    return bb_min(g->tokens - r * BB_DOT_RUN_TOKENS, BB_DOT_RUN_TOKENS);
+}
 
 static size_t left_layout(const int8_gradient *g, bb_dot_left a[SLAB_RUNS], void *memory) {
     bb_arena arena = {.base = memory};
     for (int r = 0; r < SLAB_RUNS; r++) {
-        a[r].left = bb_arena_alloc(&arena, (size_t)k_steps_of(g, RUN_TOKENS) * BB_DOT_LEFT_ROWS * sizeof *a[r].left);
+        a[r].left = bb_arena_alloc(&arena, (size_t)k_steps_of(g, BB_DOT_RUN_TOKENS) * BB_DOT_LEFT_ROWS * sizeof *a[r].left);
         a[r].sums = bb_arena_alloc(&arena, BB_DOT_LEFT_ROWS * sizeof *a[r].sums);
         a[r].scales = bb_arena_alloc(&arena, BB_DOT_LEFT_ROWS * sizeof *a[r].scales);
     }
@@ -57,16 +58,16 @@ static size_t left_layout(const int8_gradient *g, bb_dot_left a[SLAB_RUNS], void
 
 /* Rows n0 on of dW: packs their columns of dy, run by run, then multiplies with panels first .. end-1 of x. */
 static void int8_tile(const int8_gradient *g, int64_t n0, int64_t first, int64_t end) {
-    int64_t runs = bb_ceil_div(g->tokens, RUN_TOKENS);
+    int64_t runs = bb_ceil_div(g->tokens, BB_DOT_RUN_TOKENS);
     bb_dot_left a[SLAB_RUNS];
     void *memory = bb_cpu_scratch(g->dev, left_layout(g, a, NULL));
     if (!memory) return;
     left_layout(g, a, memory);
     for (int64_t r = 0; r < runs; r++) {
-        bb_dot_tokens run = {.x = row_of(g->dy, g->dy_dtype, r * RUN_TOKENS, g->N, n0),
+        bb_dot_tokens run = {.x = row_of(g->dy, g->dy_dtype, r * BB_DOT_RUN_TOKENS, g->N, n0),
                              .dtype = g->dy_dtype,
                              .stride = g->N,
-                             .s = g->s + r * RUN_TOKENS,
+                             .s = g->s + r * BB_DOT_RUN_TOKENS,
                              .tokens = run_tokens(g, r),
                              .columns = bb_min(g->N - n0, BB_DOT_LEFT_ROWS)};
         g->set->pack_left(&a[r], &run);
@@ -75,7 +76,7 @@ static void int8_tile(const int8_gradient *g, int64_t n0, int64_t first, int64_t
         int64_t k = j * BB_PANEL;
         for (int64_t r = 0; r < runs; r++) {
             bb_dot_sums out = {g->dw + n0 * g->K + k, g->add || r > 0, g->K, bb_min(g->K - k, BB_PANEL)};
-            g->set->add(out, &a[r], k_steps_of(g, run_tokens(g, r)), packed_at(g, j, r * RUN_TOKENS));
+            g->set->add(out, &a[r], k_steps_of(g, run_tokens(g, r)), packed_at(g, j, r * BB_DOT_RUN_TOKENS));
         }
     }
 }
@@ -106,7 +107,7 @@ void bb_linear_int8_weight_gradient(bb_device *dev, const bb_weight_gradient *w)
     int8_gradient g = {
         .dev = dev, .set = bb_cpu_of(dev)->kernels.dot_weight, .dw = w->dw, .dy_dtype = w->dy_dtype, .N = N, .K = K};
     int64_t step_bytes = bb_panels_of(K) * BB_DOT_K_STEP_BYTES;
-    int64_t slab = bb_clamp(SLAB_BYTES / (step_bytes * k_steps_of(&g, RUN_TOKENS)), 1, SLAB_RUNS) * RUN_TOKENS;
+    int64_t slab = bb_clamp(SLAB_BYTES / (step_bytes * k_steps_of(&g, BB_DOT_RUN_TOKENS)), 1, SLAB_RUNS) * BB_DOT_RUN_TOKENS;
     g.packed_x = bb_cpu_shared(dev, (size_t)(k_steps_of(&g, bb_min(w->M, slab)) * step_bytes));
     if (!g.packed_x) return;
     for (int64_t m = 0; m < w->M; m += slab) {

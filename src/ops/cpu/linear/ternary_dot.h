@@ -14,6 +14,8 @@ bb_ternary_dot bb_ternary_dot_avx2;
 bb_ternary_dot bb_ternary_dot_vnni;  /* AVX-512 with VNNI */
 bb_ternary_dot bb_ternary_dot_dense; /* ternary_dense.c; VBMI too */
 bb_ternary_dot bb_ternary_dot_amx;
+#elif defined(__aarch64__)
+bb_ternary_dot bb_ternary_dot_neon_dotprod, bb_ternary_dot_neon_i8mm;
 #endif
 
 #endif
