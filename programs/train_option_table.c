@@ -40,9 +40,16 @@ static const bb_cli_option options[] = {
      .value = "X",
      .range = BB_CLI_AT_LEAST(0),
      .help =
-         "train for about X minutes: measures this machine's speed and chooses --size, --steps, --seq_len, --batch_size and "
-         "--grad_accum where they are not given",
+         "train for X minutes, the last validation and checkpoint included: measures this machine's speed and chooses --size, "
+         "--steps, --seq_len, --batch_size and --grad_accum where they are not given; corrects the steps as the speed changes",
      .saved = BB_CLI_SAVED_CALL},
+    {.name = "steps_before",
+     .type = BB_CLI_STRING,
+     .offset = offsetof(bb_train_args, options.steps_before),
+     .value = "LIST",
+     .help = "to repeat a run of --minutes: the numbers of steps that it had before --steps and until which step, as its "
+             "config.json has them, e.g. 1800@97,1810@480",
+     .saved = BB_CLI_SAVED_FUTURE},
     {.name = "stop_at",
      .type = BB_CLI_INT64,
      .offset = offsetof(bb_train_args, options.stop_at),

@@ -92,6 +92,7 @@ int bb_train_plan(const bb_cli *cli, bb_dist *dist, bool has_shape, bb_train_arg
     o->grad_accum = p->grad_accum;
     if (!bb_cli_given(cli, "no_ckpt")) args->no_ckpt = !p->recompute;
     o->budget_minutes = p->budget_minutes;
+    o->budget_max_steps = p->max_steps;
     double used = (bb_monotonic_seconds() - start) / 60;
     if (used < o->budget_minutes / 2) o->budget_minutes -= used;
     return BB_CLI_CONTINUE;

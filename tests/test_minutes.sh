@@ -6,7 +6,7 @@ set -u
 . "$(dirname "$0")/program_helpers.sh"
 
 perl -e 'local $/; my $text = <STDIN>; print $text x (1 + 4000000 / length $text)' <text.txt >long.txt
-train=("$bitbyte" train --data long.txt --threads 1 --device "$device" --log_every 1000 --lr_schedule constant)
+train=("$bitbyte" train --data long.txt --threads 1 --device "$device" --log_every 1000)
 
 # ---- what contradicts, or has no effect, is said
 expect 2 "${train[@]}" --minutes 1 --steps 5
@@ -22,12 +22,12 @@ complains "--size auto requires --minutes"
 expect 0 "${train[@]}" --size 1m --steps 1 --seq_len 16 --grad_accum 1 --out sized
 [ "$(json_value sized/config.json d_model)" = 128 ] && [ "$(json_value sized/config.json n_layer)" = 4 ] || fail "--size 1m: its shape"
 
-# ---- a plan: what is given stays, the rest is chosen, said and recorded; steps are corrected once
+# ---- a plan: what is given stays, the rest is chosen, said and recorded; steps are corrected
 tiny_shape=(--n_layer 1 --d_model 16 --n_head 1 --d_ff 16 --seq_len 16 --batch_size 2)
 expect 0 "${train[@]}" "${tiny_shape[@]}" --minutes 0.05 --out planned
 says "plan     shape as given"
 says "a step   2 x "
-grep -q "note: the run has [0-9]* steps instead of [0-9]*, at the speed of its first" out err || fail "the correction is not said"
+grep -q "note: the run has [0-9]* steps instead of [0-9]*, at the speed measured up to step" out err || fail "the correction is not said"
 steps=$(json_value planned/config.json steps)
 grep -q "done: $steps steps" out || fail "the run did not end after the $steps steps that config.json records"
 for key in d_model:16 seq_len:16 batch_size:2; do
@@ -38,13 +38,36 @@ last=planned/step-$(printf %08d "$steps").safetensors
 "$bitbyte" info "$last" --json >info.json
 grep -q "\"step\": *$steps" info.json || fail "the checkpoint has another step than $steps"
 
-# ---- the recorded options say it all: a run with them computes the same (with another schedule, but for the rates before the correction)
-warmup=$(json_value planned/config.json warmup_steps)
-expect 0 "${train[@]}" "${tiny_shape[@]}" --steps "$steps" --warmup_steps "$warmup" --grad_accum "$(json_value planned/config.json grad_accum)" \
-    $([ "$(json_value planned/config.json no_ckpt)" = true ] && echo --no_ckpt) --out again
+# ---- the recorded options say it all: a run with them computes the same. The rates of its steps depend on each correction.
+# recorded RUN: the options that a run of --minutes recorded, as words.
+recorded() {
+    local name
+    for name in steps steps_before warmup_steps global_batch; do printf -- '--%s %s ' $name "$(json_value "$1/config.json" $name)"; done
+    [ "$(json_value "$1/config.json" no_ckpt)" = true ] && echo --no_ckpt
+}
 # The files name their options, so they differ; what the last step computed does not.
 outcome() { perl -MJSON::PP -ne '$l = decode_json($_); END { print join(" ", @$l{qw(step loss grad_norm lr)}), "\n" }' "$1/metrics.jsonl"; }
+[[ "$(json_value planned/config.json steps_before)" =~ ^[0-9]+@[0-9]+(,[0-9]+@[0-9]+)*$ ]] || fail "steps_before: $(cat planned/config.json)"
+# shellcheck disable=SC2046
+expect 0 "${train[@]}" "${tiny_shape[@]}" $(recorded planned) --out again
 [ "$(outcome planned)" = "$(outcome again)" ] || fail "with the recorded steps: $(outcome again); planned: $(outcome planned)"
+
+# ---- so does a run that was killed, whenever that was: here it has no checkpoint but its last one, and one from before a correction
+# shellcheck disable=SC2046
+expect 0 "${train[@]}" "${tiny_shape[@]}" $(recorded planned) --out killed --stop_at 8
+cp planned/config.json killed/
+expect 0 "$bitbyte" train --resume killed --log_every 1000
+[ "$(outcome planned)" = "$(outcome killed)" ] || fail "resumed at step 8: $(outcome killed); planned: $(outcome planned)"
+
+# ---- and a run of several ranks
+if ! ("$bitbyte" train --ddp --data missing 2>&1 || true) | grep -qF "without MPI" && command -v mpirun >/dev/null; then
+    export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1
+    expect 0 env ASAN_OPTIONS=detect_leaks=0 mpirun --oversubscribe --bind-to none -np 2 "${train[@]}" "${tiny_shape[@]}" --batch_size 1 \
+        --minutes 0.05 --ddp --reduce exact --out ranks
+    # shellcheck disable=SC2046
+    expect 0 "${train[@]}" "${tiny_shape[@]}" --batch_size 1 $(recorded ranks) --ddp --reduce exact --out one
+    [ "$(outcome ranks)" = "$(outcome one)" ] || fail "one process with the steps of two ranks: $(outcome one); they had $(outcome ranks)"
+fi
 
 # ---- resuming keeps the steps
 expect 0 "$bitbyte" train --resume planned --minutes 3

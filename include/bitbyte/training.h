@@ -11,11 +11,19 @@
 
 /* After a linear warm-up: a cosine down to the last step; constant; constant, then linear over the last steps (cooldown). */
 typedef enum bb_lr_schedule { BB_LR_COSINE = 0, BB_LR_CONSTANT = 1, BB_LR_LINEAR = 2 } bb_lr_schedule;
+enum { BB_STEPS_CHANGES = 16 };
+typedef struct bb_steps_before {
+    int64_t steps, until;
+} bb_steps_before;
 typedef struct bb_lr_plan {
     bb_lr_schedule schedule;
     double base_lr, min_factor; /* COSINE, LINEAR: ends at base_lr * min_factor */
     int64_t warmup_steps, total_steps;
     double cooldown_frac; /* LINEAR: part of total_steps */
+    /* Where the number of steps was changed during the run: it was before[i].steps until step before[i].until was done. Each change
+     * stretches what was left of the schedule over the steps that are left; warm-up and cooldown are parts of the first number. */
+    int changes;
+    bb_steps_before before[BB_STEPS_CHANGES];
 } bb_lr_plan;
 
 BB_API double bb_lr_for_step(const bb_lr_plan *plan, int64_t step);
@@ -120,10 +128,12 @@ typedef struct bb_train_options {
     int keep_every;                  /* also keep checkpoints of steps divisible by this; 0: off */
     bool save_sync;                  /* wait until each checkpoint is written */
     bb_save_copy save_copy;
-    double save_minutes;   /* also save when the last checkpoint is this old; 0: off */
-    double max_minutes;    /* save and return before the trainer is this old; 0: off */
-    double budget_minutes; /* after 5% of this, `steps` is set once to what fits in the rest at the speed so far; 0: off */
-    const char *out_dir;   /* NULL: write nothing */
+    double save_minutes; /* also save when the last checkpoint is this old; 0: off */
+    double max_minutes;  /* save and return before the trainer is this old; 0: off */
+    double
+        budget_minutes;  /* now and then `steps` is set to what fits in this time, from the trainer's creation to the end of the
+                              run, at the speed so far; requires seq_len; 0: off */
+    const char *out_dir; /* NULL: write nothing */
     bool allow_overwrite;
     const char *run_config_json;          /* text of config.json in out_dir; NULL: none */
     const char *checkpoint_config_json;   /* JSON text stored in each checkpoint, for bb_checkpoint_config; NULL: none */
@@ -134,6 +144,10 @@ typedef struct bb_train_options {
     bool strict_val;                      /* a failed validation ends the run; otherwise it is a counted notice */
     void (*on_event)(void *user, const bb_train_event *event);
     void *user;
+    int64_t budget_max_steps; /* with budget_minutes: never more steps than this; 0: no limit */
+    const char
+        *steps_before; /* "1800@97,1810@480": the run had 1800 steps until step 97, then 1810 until step 480, and `steps` from
+                                 there on, as budget_minutes recorded it; the schedule is then the same. NULL or "": no change */
 } bb_train_options;
 BB_OPTIONS(bb_train_options);
 /* A way to train: optimizer, rates, schedule, weight decay. BITBYTE: what was measured to learn most from a byte
@@ -240,7 +254,8 @@ typedef struct bb_plan {
     int seq_len, batch_size, grad_accum; /* as in bb_train_options */
     bool recompute;
     int64_t steps;
-    double budget_minutes;          /* for bb_train_options: the time, unless the data bounds the run */
+    double budget_minutes;          /* for bb_train_options */
+    int64_t max_steps;              /* likewise: more would read the data too often */
     double bytes_per_second;        /* of the whole job, measured or, for large models, estimated */
     char lines[BB_PLAN_LINES][160]; /* what was chosen, and why */
 } bb_plan;

@@ -229,7 +229,8 @@ bb_status bb_plan_run(bb_device *device, const bb_plan_request *given, bb_plan *
     double bytes = bytes_for(r, speed);
     char bound[64];
     p->bytes_per_second = speed;
-    if (time_bounds(r, speed)) p->budget_minutes = r->minutes;
+    p->budget_minutes = r->minutes;
+    p->max_steps = bb_max((int64_t)((double)r->data_bytes * MAX_EPOCHS / (double)step_bytes), 1);
     p->steps = bb_max((int64_t)(bytes / (double)step_bytes), 1);
     snprintf(p->lines[1], sizeof p->lines[1], "%lld steps of %lld x %d bytes: %s at %.1f KB/s%s", (long long)p->steps,
              (long long)sequences, p->seq_len, bound_text(r, speed, bound, sizeof bound), speed * 1e-3,

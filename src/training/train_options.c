@@ -2,6 +2,7 @@
 #include "training/train_options.h"
 
 #include "core/options.h"
+#include "training/lr_scheduler.h"
 
 BB_OPTIONS_DEFAULTS(bb_train_options, .steps = 200000, .warmup_steps = -1, .warmup_frac = 0.03, .lr_min_factor = 0.1,
                     .cooldown_frac = 0.4, .grad_clip = 1.0, .batch_size = 1, .grad_accum = 8, .recompute = true,
@@ -26,6 +27,7 @@ bb_status bb_train_options_check(const bb_train_options *o, bb_error *err) {
                   {"val_batches", o->val_batches, 0},
                   {"val_seq_len", o->val_seq_len, 0},
                   {"patience", o->patience, 0},
+                  {"budget_max_steps", o->budget_max_steps, 0},
                   {"warmup_steps", o->warmup_steps, -1}};
     for (size_t i = 0; i < sizeof counts / sizeof *counts; i++)
         if (counts[i].value < counts[i].min)
@@ -47,6 +49,12 @@ bb_status bb_train_options_check(const bb_train_options *o, bb_error *err) {
         return bb_fail(err, BB_ERR_ARGUMENT, "reduce %d is not known", (int)o->reduce);
     if (o->save_copy != BB_SAVE_COPY_AUTO && o->save_copy != BB_SAVE_COPY_YES && o->save_copy != BB_SAVE_COPY_NO)
         return bb_fail(err, BB_ERR_ARGUMENT, "save_copy %d is not known", (int)o->save_copy);
+    if ((o->budget_minutes > 0 || (o->steps_before && o->steps_before[0])) && o->seq_len == 0)
+        return bb_fail(
+            err, BB_ERR_ARGUMENT,
+            "seq_len is missing: budget_minutes and steps_before change the number of steps, which the curriculum depends on");
+    bb_lr_plan ignored;
+    BB_TRY(bb_lr_read_changes(&ignored, o->steps_before, err));
     if (!(o->grad_clip >= 0)) return bb_fail(err, BB_ERR_ARGUMENT, "grad_clip %g must not be negative", o->grad_clip);
     return BB_OK;
 }

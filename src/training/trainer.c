@@ -5,6 +5,7 @@
 #include <math.h>
 
 #include "core/clock.h"
+#include "training/lr_scheduler.h"
 
 void bb_trainer_request_stop(bb_trainer *t) {
     if (t) t->stop = 1;
@@ -49,11 +50,13 @@ static bb_status loop(bb_trainer *t, bb_dataset *dataset, bb_error *err) {
         BB_TRY(bb_trainer_check_skipped(t, err));
         if (t->dist->size == 1 && t->stop) t->stopping = true; /* several ranks agree on it in their next reports */
         bool save_now = bb_trainer_is_due(s->step, o->save_every) || t->save_asked || t->save_due;
+        double steps_end = t->clock();
         if (s->step == bb_trainer_last_step(o) || (save_now && s->skipped_in_a_row == 0)) BB_TRY(bb_trainer_save(t, err));
         if (bb_trainer_validation_due(t)) {
             t->validation_missed = t->stopping || t->time_is_up;
             if (!t->validation_missed) BB_TRY(bb_trainer_validate(t, err));
         }
+        t->other_seconds += t->clock() - steps_end;
         BB_TRY(bb_trainer_poll_saver(t, err));
     }
     return BB_OK;
@@ -65,11 +68,11 @@ static bb_status run(bb_trainer *t, bb_dataset *dataset, bb_error *err) {
     bb_dataset_set_sampling(dataset, s->sampling);
     bb_dataset_set_position(dataset, s->samples);
     t->started = t->last_log_time = bb_clock_seconds();
-    t->budget.first_timed_step = -1;
+    bb_budget_begin(&t->budget, s->step);
     t->last_log_bytes = s->bytes_seen;
     t->first_step = s->step;
     t->last_save = t->started;
-    t->wait_seconds = t->ended = 0;
+    t->wait_seconds = t->ended = t->other_seconds = 0;
     t->logged_waits = t->all_waits = (bb_rank_waits){0};
     t->stopping = t->dist->size == 1 && t->stop;
     t->save_started_step = s->step; /* nothing to save before the first step */
@@ -115,7 +118,7 @@ bb_status bb_trainer_train(bb_trainer *t, bb_dataset *dataset, bb_error *err) {
                           (long long)t->history.best_step);
         return BB_OK;
     }
-    if (t->lr_plan.warmup_steps >= t->options.steps)
+    if (t->lr_plan.warmup_steps >= bb_lr_first_steps(&t->lr_plan))
         bb_trainer_notice(t, "the warm-up takes all %lld steps: the learning rate rises to the end and never falls%s",
                           (long long)t->options.steps,
                           t->options.warmup_steps > t->options.steps ? " (warmup_steps is cut to steps)" : "");

@@ -52,7 +52,10 @@ bb_status bb_trainer_create(bb_model *model, bb_optimizer *optimizer, bb_loss_sc
     t->run_dir.lock_fd = -1;
     t->damaged_step = t->save_started_step = t->saved_step = -1;
     bb_val_history_clear(&t->history);
+    t->clock = bb_clock_seconds;
     t->created = bb_clock_seconds();
+    t->budget =
+        (bb_budget){.seconds = 60 * options->budget_minutes, .begin = t->created, .max_steps = options->budget_max_steps};
     t->lr_plan = bb_train_lr_plan(options, bb_optimizer_lr(optimizer));
 
     int longest = bb_train_seq_len(options, options->steps - 1); /* the curriculum only grows */
@@ -88,8 +91,9 @@ void bb_trainer_free(bb_trainer *t) {
     free(t->polls);
     bb_run_data_free(&t->run_data);
     free(t->resumed_from);
-    free(t->budget.run_config);
-    free(t->budget.checkpoint_config);
+    free(t->corrected.run_config);
+    free(t->corrected.checkpoint_config);
+    free(t->corrected.steps_before);
     free(t->x);
     free(t->y);
     free(t);
@@ -238,6 +242,7 @@ bb_status bb_trainer_check_validation(bb_trainer *t, bb_error *err) {
     if (t->state.step >= o->steps && validated) return BB_OK;
     bb_byte_source source;
     BB_TRY(bb_byte_source_open(o->val_data, BB_BYTES_HELD_OUT, &source, err));
+    t->val_bytes = source.total_bytes;
     bb_byte_source_close(&source);
     return BB_OK;
 }

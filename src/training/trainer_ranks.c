@@ -135,7 +135,8 @@ bb_status bb_trainer_exchange_reports(bb_trainer *t, double *loss, bb_error *err
     if (stop_rank >= 0) stop_all(t, stop_rank);
     t->save_due = bb_trainer_report_of(t, 0)->save_due != 0;
     t->time_is_up = bb_trainer_report_of(t, 0)->time_is_up != 0;
-    t->steps_asked = bb_trainer_report_of(t, 0)->steps;
+    int64_t steps = bb_trainer_report_of(t, 0)->steps;
+    if (steps) t->steps_asked = steps; /* asked once, though a step may be done again */
     t->logged_waits.mean += wait_sum / size;
     t->logged_waits.min += wait_min;
     BB_TRY(bb_gradients_finish(&t->gradients, err));

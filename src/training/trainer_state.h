@@ -16,6 +16,7 @@
 #include "core/math.h"
 #include "data/dataset.h"
 #include "dist/dist.h"
+#include "training/budget.h"
 #include "training/checkpoint_state.h"
 #include "training/gradients.h"
 #include "training/loss.h"
@@ -46,13 +47,10 @@ typedef struct bb_rank_waits { /* seconds over ranks, summed over steps */
     double mean, min;
 } bb_rank_waits;
 
-/* For options.budget_minutes. */
-typedef struct bb_budget {
-    bool corrected;
-    int64_t first_timed_step; /* the first steps of a process are slower; -1: not there yet */
-    double first_time;
-    char *run_config, *checkpoint_config; /* the options' texts with the corrected steps; NULL: not corrected */
-} bb_budget;
+/* The options' texts with the corrected steps; NULL: not corrected. */
+typedef struct bb_corrected_texts {
+    char *run_config, *checkpoint_config, *steps_before;
+} bb_corrected_texts;
 
 struct bb_trainer {
     bb_model *model;
@@ -60,7 +58,8 @@ struct bb_trainer {
     bb_loss_scaler *scaler; /* may be NULL */
     bb_train_options options;
     bb_lr_plan lr_plan;
-    bb_budget budget;
+    bb_budget budget; /* of rank 0 */
+    bb_corrected_texts corrected;
     bb_training_state state;
     char *resumed_from;   /* path of the checkpoint; NULL: a fresh start */
     int64_t damaged_step; /* checkpoints after resumed_from up to this step are damaged; -1: there are none */
@@ -98,9 +97,12 @@ struct bb_trainer {
     bool is_best;           /* of rank 0: the validation that has ended just now is the best so far */
     bool out_of_patience;   /* decided by rank 0, known to all */
     bool best_is_late;      /* likewise: the run that is resumed was killed before it wrote `best` */
+    double (*clock)(void);  /* of the budget: bb_clock_seconds but in tests */
     /* Times, in seconds of bb_clock_seconds */
     double created, started, ended, last_log_time, last_save;
     double max_step_seconds, max_save_seconds;
+    double val_seconds, other_seconds;     /* of the latest validation; of all validations and saves in this call of train */
+    int64_t val_bytes;                     /* of the validation data; 0: not known */
     double gather_seconds;                 /* until rank 0 had all weights for the latest save */
     double wait_seconds;                   /* this rank's in the step before */
     bb_rank_waits logged_waits, all_waits; /* since the last logged step, and before that in this call of train */
@@ -167,11 +169,12 @@ bb_status bb_trainer_validate(bb_trainer *t, bb_error *err);
 
 /* ---- trainer_budget.c ---- */
 
-/* On rank 0, once a step: the number of steps that fits in the budget, when it is time to correct it; else 0. */
+/* On rank 0, once a step: the number of steps that fits in the budget, when it is time to correct it and it is another one; else 0. */
 int64_t bb_trainer_corrected_steps(bb_trainer *t);
 /* On rank 0: config.json in the run's directory, if the options have its text. */
 bb_status bb_trainer_write_config(const bb_trainer *t, bb_error *err);
-/* On all ranks: the run has so many steps from now on; rank 0 writes it to config.json. */
+/* On all ranks, after a step: the run has so many steps from now on; what is left of its schedule is stretched over them. Rank 0
+ * writes it to config.json. */
 bb_status bb_trainer_set_steps(bb_trainer *t, int64_t steps, bb_error *err);
 
 /* ---- trainer_step.c ---- */

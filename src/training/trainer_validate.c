@@ -76,7 +76,7 @@ static bb_status validate_on_rank_0(bb_trainer *t, bb_error *err) {
 }
 
 bb_status bb_trainer_validate(bb_trainer *t, bb_error *err) {
-    double waited_before = bb_dist_wait_seconds(t->dist);
+    double waited_before = bb_dist_wait_seconds(t->dist), begin = t->clock();
     t->abandon = 0;
     t->is_best = t->out_of_patience = false;
     if (t->dist->rank == 0)
@@ -86,6 +86,7 @@ bb_status bb_trainer_validate(bb_trainer *t, bb_error *err) {
         while (t->polls[0].stage == BB_VALIDATING);
     t->validation_missed = t->polls[0].stage == BB_VALIDATION_ABANDONED;
     t->out_of_patience = t->polls[0].out_of_patience;
+    t->val_seconds = t->clock() - begin;
     if (t->polls[0].is_best) BB_TRY(bb_trainer_save_best(t, err));
     t->wait_seconds += bb_dist_wait_seconds(t->dist) - waited_before;
     return BB_OK;
