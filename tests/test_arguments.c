@@ -412,6 +412,10 @@ static void optimizer_calls_refuse_bad_arguments(void **state) {
     REFUSED("betas", bb_optimizer_create(f.model, &o, &out, E));
     o = good, o.kind = BB_OPTIM_MUON, o.momentum = 1;
     REFUSED("momentum 1", bb_optimizer_create(f.model, &o, &out, E));
+    o = good, o.kind = BB_OPTIM_MUON, o.muon_iterations = 0;
+    REFUSED("muon_iterations 0", bb_optimizer_create(f.model, &o, &out, E));
+    o = good, o.kind = BB_OPTIM_MUON, o.muon_iterations = 6;
+    REFUSED("muon_iterations 6", bb_optimizer_create(f.model, &o, &out, E));
     o = good, o.kind = BB_OPTIM_MUON, o.lr_adam = (double)NAN;
     REFUSED("lr_adam nan", bb_optimizer_create(f.model, &o, &out, E));
     o = good, o.eps = 0;

@@ -217,7 +217,8 @@ static double check_newton_schulz(const golden *g, bb_device *device, const char
     float *p = device->ops->alloc(device, t->bytes), *gradient = device->ops->alloc(device, t->bytes);
     bb_bf16 *m = device->ops->alloc(device, t->bytes / 2);
     device->ops->copy_in(device, gradient, x, t->bytes);
-    device->ops->muon_step(device, &(bb_muon_matrix){p, gradient, m, N, K}, 1, &(bb_muon){.lr = 1, .grad_scale = 1});
+    device->ops->muon_step(device, &(bb_muon_matrix){p, gradient, m, N, K}, 1,
+                           &(bb_muon){.lr = 1, .grad_scale = 1, .iterations = 5});
     device->ops->copy_out(device, x, p, t->bytes);
     for (int64_t i = 0; i < N * K; i++) x[i] /= -(float)bb_muon_scale(N, K);
     double e = relative_error(x, want, t->bytes / sizeof(float));
@@ -241,6 +242,7 @@ static double check_muon_training(const golden *g, bb_device *device, bool apart
     options.kind = BB_OPTIM_MUON;
     options.lr = 0.02;
     options.lr_adam = 3e-3;
+    options.muon_iterations = 5;
     assert_ok(bb_optimizer_create(model, &options, &optimizer, &test_error));
     for (int step = 0; step < 10; step++) {
         double loss, norm, lr = golden_lr(options.lr, step);

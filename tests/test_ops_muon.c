@@ -11,11 +11,12 @@ static double update_error(void) {
     return bits == 8 ? 16 * U_BF16 : bits == 12 ? 2 * U_BF16 : 2000 * U_F32;
 }
 
-/* N, K, whether there is momentum from before. Singular values that are small beside others would be lost in the rounding of these:
- * a multiple of the identity keeps them apart from 0. */
+/* N, K, whether there is momentum from before, iterations (0: 5). Singular values that are small beside others would be lost in the
+ * rounding of these: a multiple of the identity keeps them apart from 0. */
 static void muon(ops_session *s, const int64_t *d, ops_outputs *out) {
     int64_t N = d[0], K = d[1], n = N * K, shorter = N < K ? N : K;
-    const bb_muon h = {.lr = 0.02, .weight_decay = 0.1, .momentum = d[2] ? 0.95 : 0, .grad_scale = 0.37};
+    const bb_muon h = {
+        .lr = 0.02, .weight_decay = 0.1, .momentum = d[2] ? 0.95 : 0, .grad_scale = 0.37, .iterations = d[3] ? (int)d[3] : 5};
     float *p0 = ops_normal_f32(s, n, 1.0), *g0 = ops_normal_f32(s, n, 1.0), *m0 = ops_normal_f32(s, n, 0.3);
     for (int64_t i = 0; i < shorter; i++) {
         g0[i * K + i] += 4 * sqrtf((float)(N + K));
@@ -48,7 +49,7 @@ static void muon(ops_session *s, const int64_t *d, ops_outputs *out) {
 /* No gradient yet: nothing but decay. */
 static void zero_gradient(ops_session *s, const int64_t *d, ops_outputs *out) {
     int64_t N = d[0], K = d[1], n = N * K;
-    const bb_muon h = {.lr = 0.02, .weight_decay = 0.1, .momentum = 0.95, .grad_scale = 1};
+    const bb_muon h = {.lr = 0.02, .weight_decay = 0.1, .momentum = 0.95, .grad_scale = 1, .iterations = 5};
     float *p = ops_put_f32(s, ops_normal_f32(s, n, 1.0), n), *g = ops_room(s, (size_t)n * sizeof *g);
     bb_bf16 *m = ops_room(s, (size_t)n * sizeof *m);
     s->dev->ops->muon_step(s->dev, &(bb_muon_matrix){p, g, m, N, K}, 1, &h);
@@ -58,7 +59,7 @@ static void zero_gradient(ops_session *s, const int64_t *d, ops_outputs *out) {
 /* All elements as large as the largest: the largest sums of products that there are. */
 static void constant_gradient(ops_session *s, const int64_t *d, ops_outputs *out) {
     int64_t N = d[0], K = d[1], n = N * K;
-    const bb_muon h = {.lr = 1, .grad_scale = 1};
+    const bb_muon h = {.lr = 1, .grad_scale = 1, .iterations = 5};
     float *g = ops_host_f32(s, n), *p = ops_room(s, (size_t)n * sizeof *p);
     for (int64_t i = 0; i < n; i++) g[i] = 1;
     bb_bf16 *m = ops_room(s, (size_t)n * sizeof *m);
@@ -81,6 +82,12 @@ static const ops_case cases[] = {
     {"muon", muon, {100, 700}},
     {"muon", muon, {257, 300, 1}},
     {"muon", muon, {200, 64, 1}},
+    {"muon", muon, {257, 300, 1, 1}},
+    {"muon", muon, {200, 64, 1, 2}},
+    {"muon", muon, {64, 200, 1, 3}},
+    {"muon", muon, {257, 300, 1, 3}},
+    {"muon", muon, {7, 1, 1, 3}},
+    {"muon", muon, {97, 193, 1, 4}},
     {"constant_gradient", constant_gradient, {40, 700}},
     {"constant_gradient", constant_gradient, {700, 40}},
     {"zero_gradient", zero_gradient, {5, 9}},
@@ -92,7 +99,7 @@ static void matrices_together_are_as_each_alone(void **state) {
     (void)state;
     enum { COUNT = 5 };
     static const int64_t shapes[COUNT][2] = {{70, 130}, {1, 9}, {200, 64}, {64, 64}, {33, 20}};
-    const bb_muon h = {.lr = 0.02, .weight_decay = 0.1, .momentum = 0.95, .grad_scale = 0.5};
+    const bb_muon h = {.lr = 0.02, .weight_decay = 0.1, .momentum = 0.95, .grad_scale = 0.5, .iterations = 5};
     ops_session s = ops_begin(ops_tested[1], 1);
     bb_muon_matrix together[COUNT], alone[COUNT];
     for (int i = 0; i < COUNT; i++) {

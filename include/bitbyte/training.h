@@ -49,6 +49,7 @@ typedef struct bb_optimizer_options {
     bb_dist *share_over; /* shards the moments over these ranks (ZeRO stage 1); results are the same. NULL: not sharded.
                             Must outlive the optimizer. Only a trainer with the same dist may then call bb_optimizer_step.
                             Until train returns, a rank's f32 copies of weights that other ranks update are stale */
+    int muon_iterations; /* MUON: of Newton-Schulz, 1 to 5 */
 } bb_optimizer_options;
 BB_OPTIONS(bb_optimizer_options);
 /* Optimizes the parameters of `model`, which must outlive it. */

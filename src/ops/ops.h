@@ -159,11 +159,12 @@ typedef struct bb_muon_matrix {
 typedef struct bb_muon {
     double lr, weight_decay, momentum;
     double grad_scale; /* as in bb_adamw */
+    int iterations;    /* 1 .. BB_MUON_MAX_ITERATIONS */
 } bb_muon;
 
-/* Newton-Schulz: about the nearest matrix whose rows (or columns, if N > K) are orthonormal. Singular values end near 1, not at
- * it: the coefficients are chosen for speed. */
-enum { BB_MUON_ITERATIONS = 5 };
+/* Newton-Schulz: towards the nearest matrix whose rows (or columns, if N > K) are orthonormal. After five iterations singular values
+ * are near 1, not at it: the coefficients are chosen for speed. After fewer, the small ones are smaller. */
+enum { BB_MUON_MAX_ITERATIONS = 5 };
 #define BB_MUON_A 3.4445
 #define BB_MUON_B (-4.7750)
 #define BB_MUON_C 2.0315
@@ -338,7 +339,7 @@ typedef struct bb_ops {
     void (*adamw8bit_step)(bb_device *dev, float *p, const float *g, bb_adam8_state s, int64_t n, const bb_adamw *h);
     /* For each matrix (N,K) with momentum m in bf16, mu = h->momentum, g scaled first:
      *   b = mu m + (1-mu) g;  m = b rounded;  u = (1-mu) g + mu b
-     *   X = u / (|u|_F + eps); BB_MUON_ITERATIONS times X = a X + (b A + c A^2) X with A = X XT (A = XT X from the right if N > K)
+     *   X = u / (|u|_F + eps); h->iterations times X = a X + (b A + c A^2) X with A = X XT (A = XT X from the right if N > K)
      *   p = p (1 - lr wd) - lr bb_muon_scale(N, K) X
      * A backend may compute X in bf16 products with f32 sums, and may multiply polynomials of A before it applies them to X. It
      * receives all matrices at once, since small ones are faster side by side than divided. */

@@ -13,7 +13,7 @@ _Static_assert(BB_SHARD_UNIT % BB_NORM_TILE == 0 && BB_SHARD_UNIT % BB_ADAM8_BLO
 static const char *const names[] = {[BB_OPTIM_ADAMW] = "adamw", [BB_OPTIM_ADAMW8BIT] = "adamw8bit", [BB_OPTIM_MUON] = "muon"};
 
 BB_OPTIONS_DEFAULTS(bb_optimizer_options, .kind = BB_OPTIM_ADAMW8BIT, .lr = 2e-4, .weight_decay = 0.1, .beta1 = 0.9,
-                    .beta2 = 0.95, .eps = 1e-8, .lr_adam = 3e-3, .lr_ngram = 0.4, .momentum = 0.95);
+                    .beta2 = 0.95, .eps = 1e-8, .lr_adam = 3e-3, .lr_ngram = 0.4, .momentum = 0.95, .muon_iterations = 3);
 
 int64_t bb_optimizer_blocks(int64_t count) { return (count + BB_ADAM8_BLOCK - 1) / BB_ADAM8_BLOCK; }
 
@@ -84,6 +84,9 @@ static bb_status check_options(const bb_optimizer_options *o, bb_error *err) {
         return bb_fail(err, BB_ERR_ARGUMENT, "lr_adam %g must be finite and not negative", o->lr_adam);
     if (!(o->momentum >= 0 && o->momentum < 1))
         return bb_fail(err, BB_ERR_ARGUMENT, "momentum %g must be in [0, 1)", o->momentum);
+    if (o->muon_iterations < 1 || o->muon_iterations > BB_MUON_MAX_ITERATIONS)
+        return bb_fail(err, BB_ERR_ARGUMENT, "muon_iterations %d must be from 1 to %d", o->muon_iterations,
+                       BB_MUON_MAX_ITERATIONS);
     return BB_OK;
 }
 
@@ -249,7 +252,11 @@ bb_status bb_optimizer_step(bb_optimizer *o, double lr, double max_norm, double 
                   .grad_scale = ((scale < 1 ? scale : 1) / loss_scale),
                   .bias_correction1 = (1 - pow(opt->beta1, t)),
                   .bias_correction2 = (1 - pow(opt->beta2, t))};
-    bb_muon of_matrices = {.lr = lr, .weight_decay = opt->weight_decay, .momentum = opt->momentum, .grad_scale = h.grad_scale};
+    bb_muon of_matrices = {.lr = lr,
+                           .weight_decay = opt->weight_decay,
+                           .momentum = opt->momentum,
+                           .grad_scale = h.grad_scale,
+                           .iterations = opt->muon_iterations};
     for (int i = 0; i < o->shards.piece_count; i++)
         if (is_own(o, &o->shards.pieces[i]) && o->slots[i].form != BB_MOMENTUM_BF16)
             update_piece(o, i, &h, share * opt->lr_ngram);

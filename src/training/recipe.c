@@ -24,6 +24,7 @@ static void set_optimizer(bb_recipe recipe, bb_optimizer_options *given) {
     o.lr_adam = defaults.lr_adam;
     o.lr_ngram = defaults.lr_ngram;
     o.weight_decay = defaults.weight_decay;
+    o.muon_iterations = defaults.muon_iterations;
     bb_options_write(given, &o, sizeof o);
 }
 

@@ -55,7 +55,7 @@ static void memory_runs_out(void **state) {
     rest = (size_t)available - bytes;
     void *filling = device->ops->alloc(device, rest);
     assert_true(p && m && filling);
-    device->ops->muon_step(device, &(bb_muon_matrix){p, p, m, N, N}, 1, &(bb_muon){.lr = 1, .grad_scale = 1});
+    device->ops->muon_step(device, &(bb_muon_matrix){p, p, m, N, N}, 1, &(bb_muon){.lr = 1, .grad_scale = 1, .iterations = 5});
     assert_fails(device->ops->sync(device, &test_error), BB_ERR_MEMORY, "scratch on the card");
     assert_ok(device->ops->sync(device, &test_error));
     device->ops->free(device, filling, rest);

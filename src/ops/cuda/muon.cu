@@ -95,7 +95,7 @@ static void update_matrix(bb_device *dev, const bb_muon_matrix *matrix, const bb
     bb_cuda_tile_sums(dev, s.tiles, s.x, N * K, true);
     BB_CUDA_LAUNCH(dev, normalizing, 1, 1, 0, s.factor, s.tiles, bb_ceil_div(N * K, BB_NORM_TILE));
     BB_CUDA_LAUNCH(dev, multiply, blocks, THREADS, 0, s.x, s.factor, N * K);
-    for (int i = 0; i < BB_MUON_ITERATIONS; i++) {
+    for (int i = 0; i < h->iterations; i++) {
         bb_cuda_matrix x = {s.x, columns}, gram = {s.gram, rows}, polynomial = {s.polynomial, rows};
         bb_cuda_multiply_f32<true, true>(dev, x, bb_cuda_transposed{s.x, columns}, store_product{s.gram, rows}, rows, rows,
                                          columns);

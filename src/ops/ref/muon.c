@@ -14,13 +14,13 @@ static void multiply(double *c, const double *a, const double *b, int64_t m, int
 }
 
 /* x (m,n), m <= n; scratch: see bb_ref_muon_scratch. */
-static void orthogonalize(double *x, int64_t m, int64_t n, double *scratch) {
+static void orthogonalize(double *x, int64_t m, int64_t n, int iterations, double *scratch) {
     double *transposed = scratch, *gram = transposed + m * n, *squared = gram + m * m;
     double norm = 0;
     for (int64_t i = 0; i < m * n; i++) norm += x[i] * x[i];
     norm = sqrt(norm) + BB_MUON_EPS;
     for (int64_t i = 0; i < m * n; i++) x[i] /= norm;
-    for (int iteration = 0; iteration < BB_MUON_ITERATIONS; iteration++) {
+    for (int iteration = 0; iteration < iterations; iteration++) {
         for (int64_t i = 0; i < m; i++)
             for (int64_t j = 0; j < n; j++) transposed[j * m + i] = x[i * n + j];
         multiply(gram, x, transposed, m, m, n);
@@ -54,7 +54,7 @@ static void update(bb_device *dev, const bb_muon_matrix *matrix, const bb_muon *
             m[n * K + k] = bb_bf16_from_f32((float)b);
             x[tall ? k * N + n : n * K + k] = (1 - mu) * gradient + mu * b;
         }
-    orthogonalize(x, tall ? K : N, tall ? N : K, x + N * K);
+    orthogonalize(x, tall ? K : N, tall ? N : K, h->iterations, x + N * K);
     for (int64_t n = 0; n < N; n++)
         for (int64_t k = 0; k < K; k++) {
             double weight = (double)p[n * K + k] * (1 - h->lr * h->weight_decay);

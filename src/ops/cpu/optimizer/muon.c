@@ -14,8 +14,7 @@ enum { TILE = 4096 };
 static const size_t side_by_side_bytes = (size_t)512 << 20;
 
 /* Iterations of each run: with more, errors of A would grow too large. */
-static const int runs[] = {2, 3};
-_Static_assert(2 + 3 == BB_MUON_ITERATIONS, "all iterations are run");
+enum { LONGEST_RUN = 3 };
 
 static void swap(bb_muon_work *w, bb_muon_square a, bb_muon_square b) {
     int other = w->of[a];
@@ -85,7 +84,8 @@ static void update(bb_muon_work *w, const bb_muon_matrix *matrix, const bb_muon 
     for (int64_t i = w->thread; i < tiles; i += w->threads) set->scale(w->x + i * TILE, factor, bb_min(count - i * TILE, TILE));
     bb_muon_wait(w);
     for (int i = 0; i < BB_MUON_SQUARES; i++) w->of[i] = i;
-    for (size_t i = 0; i < sizeof runs / sizeof *runs; i++) iterate(w, runs[i]);
+    int runs = (h->iterations + LONGEST_RUN - 1) / LONGEST_RUN, left = h->iterations;
+    for (; runs > 0; left -= left / runs--) iterate(w, left / runs);
     float kept = (float)(1 - h->lr * h->weight_decay), lr = (float)(h->lr * bb_muon_scale(matrix->N, matrix->K));
     for (int64_t i = w->thread; i < tiles; i += w->threads)
         set->update(matrix->p + i * TILE, w->x + i * TILE, kept, lr, bb_min(count - i * TILE, TILE));
