@@ -5,7 +5,8 @@
  *     bitbyte/inference.h    evaluation, generation, many texts at once, scores
  *     bitbyte/compression.h  lossless compression with a model's predictions
  *     bitbyte/data.h         datasets, text of any format, packing it into shards
- *     bitbyte/training.h     optimizers, the trainer, run directories, memory, training for a given time
+ *     bitbyte/training.h     schedules, optimizers, the trainer, run directories
+ *     bitbyte/plan.h         memory, training for a given time
  *     bitbyte/dist.h         training in many processes
  *     bitbyte/bench.h        profiles and benchmarks
  *
@@ -28,6 +29,7 @@
 #include "bitbyte/dist.h"
 #include "bitbyte/inference.h"
 #include "bitbyte/model.h"
+#include "bitbyte/plan.h"
 #include "bitbyte/training.h"
 
 #endif

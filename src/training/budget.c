@@ -44,7 +44,7 @@ int64_t bb_budget_steps(bb_budget *b, int64_t step, int64_t steps, const bb_budg
     while (b->points_passed < POINTS && progress >= points[b->points_passed]) b->points_passed++;
     measure_from(b, step, t);
     if (costs->val_every > 0) step_seconds += costs->validation / costs->val_every;
-    if (costs->save_every > 0) step_seconds += costs->save / costs->save_every;
+    if (costs->save_every > 0) step_seconds += costs->pause / costs->save_every;
     double left = used * b->seconds - elapsed - costs->validation - costs->save;
     steps = step + (left > 0 ? (int64_t)(left / step_seconds) : 0);
     if (b->max_steps > 0) steps = bb_min(steps, b->max_steps);

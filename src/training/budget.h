@@ -10,6 +10,7 @@
 /* What a run does besides steps. The end of a run takes one of each. */
 typedef struct bb_budget_costs {
     double validation, save;   /* seconds of one; 0: there are none */
+    double pause;              /* seconds that training waits for a save before the end, which goes on beside it */
     int val_every, save_every; /* steps; 0: only at the end */
 } bb_budget_costs;
 

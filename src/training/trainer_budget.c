@@ -21,7 +21,7 @@ static double validation_seconds(const bb_trainer *t, double step_seconds) {
 }
 
 static double save_seconds(const bb_trainer *t) {
-    if (!t->options.out_dir || t->max_save_seconds > 0) return t->max_save_seconds;
+    if (!t->options.out_dir || t->budget_save.seconds > 0) return t->budget_save.seconds;
     return (double)bb_saver_checkpoint_bytes(t->saver) / saved_bytes_per_second;
 }
 
@@ -33,6 +33,7 @@ int64_t bb_trainer_corrected_steps(bb_trainer *t) {
     double step_seconds = bb_budget_step_seconds(&t->budget, step, &times);
     const bb_budget_costs costs = {.validation = validation_seconds(t, step_seconds),
                                    .save = save_seconds(t),
+                                   .pause = t->budget_save.pause,
                                    .val_every = o->val_data ? o->val_every : 0,
                                    .save_every = o->out_dir ? o->save_every : 0};
     int64_t steps = bb_budget_steps(&t->budget, step, o->steps, &times, &costs);

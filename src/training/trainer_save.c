@@ -12,6 +12,7 @@ void bb_trainer_on_saved(void *user, int64_t step, const char *path, double paus
     bb_trainer *t = user;
     bb_train_event e = bb_trainer_event(t, BB_TRAIN_SAVED);
     t->saved_step = step;
+    t->budget_save.seconds = t->clock() - t->budget_save.began;
     e.step = step;
     e.path = path;
     e.pause_seconds = t->gather_seconds + paused_seconds;
@@ -66,7 +67,9 @@ bb_status bb_trainer_save(bb_trainer *t, bb_error *err) {
     t->save_asked = t->save_due = false;
     if (!t->options.out_dir || t->save_started_step == t->state.step) return BB_OK;
     t->save_started_step = t->state.step;
+    t->budget_save.began = t->clock();
     bb_status status = begin_save(t, err);
+    t->budget_save.pause = t->clock() - t->budget_save.began;
     t->save_failed = status != BB_OK;
     return status;
 }

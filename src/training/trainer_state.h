@@ -47,6 +47,11 @@ typedef struct bb_rank_waits { /* seconds over ranks, summed over steps */
     double mean, min;
 } bb_rank_waits;
 
+/* By the budget's clock: when the latest save began, how long training waited for it, and how long a save took in all. */
+typedef struct bb_latest_save {
+    double began, pause, seconds;
+} bb_latest_save;
+
 /* The options' texts with the corrected steps; NULL: not corrected. */
 typedef struct bb_corrected_texts {
     char *run_config, *checkpoint_config, *steps_before;
@@ -97,7 +102,9 @@ struct bb_trainer {
     bool is_best;           /* of rank 0: the validation that has ended just now is the best so far */
     bool out_of_patience;   /* decided by rank 0, known to all */
     bool best_is_late;      /* likewise: the run that is resumed was killed before it wrote `best` */
-    double (*clock)(void);  /* of the budget: bb_clock_seconds but in tests */
+    /* Of the budget; its clock is bb_clock_seconds but in tests */
+    double (*clock)(void);
+    bb_latest_save budget_save;
     /* Times, in seconds of bb_clock_seconds */
     double created, started, ended, last_log_time, last_save;
     double max_step_seconds, max_save_seconds;
