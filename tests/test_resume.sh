@@ -24,7 +24,7 @@ cmp whole/step-00000012.safetensors moved/step-00000012.safetensors || fail "the
 mkdir other
 cp data/shard_00000.bin other
 expect 2 "$bitbyte" train --resume fewer --data other
-complains "shard_00001.bin is gone"
+complains "shard_00001.bin is missing"
 complains "--resume FILE"
 [ ! -e fewer/step-00000012.safetensors ] || fail "a refused resume trained"
 grep -qF "\"$tmp/data\"" fewer/config.json || fail "a refused resume changed config.json"
