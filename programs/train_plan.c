@@ -65,6 +65,8 @@ int bb_train_plan(const bb_cli *cli, bb_dist *dist, bool has_shape, bb_train_arg
         return BB_CLI_CONTINUE;
     }
     if (bb_cli_given(cli, "steps")) return bb_cli_usage_error(&bb_train_command, "give --minutes or --steps, not both");
+    if (bb_cli_given(cli, "steps_before"))
+        return bb_cli_usage_error(&bb_train_command, "give --minutes or --steps_before, not both");
     bb_config config;
     bb_model_args_config(&args->model, &config);
     const bb_optimizer_options optimizer = bb_train_optimizer_options(args, dist);

@@ -24,9 +24,13 @@ static double steady(double part) {
 }
 static double slower_at_once(double part) { return part < 0.3 ? 0.05 : 0.2; }
 static double faster_at_once(double part) { return part < 0.45 ? 0.3 : 0.06; }
+static double much_faster_soon(double part) { return part < 0.06 ? 1 : 0.02; }
 static double ever_slower(double part) { return 0.05 * (1 + 3 * part); }
 static double up_and_down(double part) { return (int)(part * 7) % 2 ? 0.2 : 0.1; }
 static double slower_near_the_end(double part) { return part < 0.9 ? 0.1 : 0.2; }
+static double erratic(double part) { /* five times as fast for a twentieth of the time, now and then */
+    return (int)(part * 20) % 6 == 3 ? 0.05 : 0.25;
+}
 static double long_steps(double part) { return part < 0.5 ? 2.1 : 3.5; }
 
 typedef struct simulated {
@@ -64,8 +68,9 @@ static simulated simulate(step_time *speed, double seconds, int64_t planned, int
 
 static void runs_end_in_time(void **state) {
     (void)state;
-    step_time *const machines[] = {steady,      slower_at_once,      faster_at_once, ever_slower,
-                                   up_and_down, slower_near_the_end, long_steps};
+    step_time *const machines[] = {steady,           slower_at_once, faster_at_once,
+                                   ever_slower,      up_and_down,    slower_near_the_end,
+                                   much_faster_soon, erratic,        long_steps};
     static const bb_budget_costs costs[] = {
         {0}, {.validation = 6, .save = 1}, {.validation = 2, .save = 3, .pause = 1, .val_every = 37, .save_every = 100}};
     for (size_t m = 0; m < sizeof machines / sizeof *machines; m++)
@@ -285,10 +290,10 @@ static void a_run_keeps_to_its_time_and_can_be_repeated(void **state) {
     again.steps = run.config_steps;
     again.warmup_steps = run.warmup_steps;
     again.steps_before = run.steps_before;
-    snprintf(path, sizeof path, "%s/step-00000120.safetensors", scratch_path("run"));
+    snprintf(path, sizeof path, "%s/step-00000240.safetensors", scratch_path("run"));
     train(&again, path);
     assert_int_equal(resumed.steps, run.steps);
-    same_steps(&resumed, &run, 120, run.steps);
+    same_steps(&resumed, &run, 240, run.steps);
 
     /* that checkpoint's own configuration knows the corrections before it, and leads to their end */
     char *of_checkpoint;
@@ -301,7 +306,7 @@ static void a_run_keeps_to_its_time_and_can_be_repeated(void **state) {
     again.steps_before = continued.steps_before;
     train(&again, path);
     assert_int_equal(continued.steps, continued.config_steps);
-    same_steps(&continued, &run, 120, 180); /* the run's next correction was at 18 s, step 200 */
+    same_steps(&continued, &run, 240, 300); /* the next correction of the run was later */
     assert_true(continued.lr[continued.steps - 1] < 1e-5);
 }
 
@@ -325,6 +330,9 @@ static void the_curriculum_is_refused(void **state) {
     o.steps_before = "900@5";
     assert_fails(bb_trainer_create(model, optimizer, NULL, &o, &trainer, &test_error), BB_ERR_ARGUMENT, "seq_len is missing");
     o.seq_len = 8;
+    o.budget_minutes = 1;
+    assert_fails(bb_trainer_create(model, optimizer, NULL, &o, &trainer, &test_error), BB_ERR_ARGUMENT, "give one of them");
+    o.budget_minutes = 0;
     o.steps_before = "900";
     assert_fails(bb_trainer_create(model, optimizer, NULL, &o, &trainer, &test_error), BB_ERR_ARGUMENT, "steps_before '900'");
     bb_optimizer_free(optimizer);

@@ -11,6 +11,8 @@ train=("$bitbyte" train --data long.txt --threads 1 --device "$device" --log_eve
 # ---- what contradicts, or has no effect, is said
 expect 2 "${train[@]}" --minutes 1 --steps 5
 complains "give --minutes or --steps, not both"
+expect 2 "${train[@]}" --minutes 1 --steps_before 10@5
+complains "give --minutes or --steps_before, not both"
 expect 2 "${train[@]}" --size 4m --steps 1
 complains "size '4m': expected 1m, 3m, 10m"
 expect 2 "${train[@]}" --size 1m --d_model 64 --steps 1

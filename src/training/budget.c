@@ -1,14 +1,15 @@
 // SPDX-License-Identifier: MIT
 #include "training/budget.h"
 
-#include <math.h>
-
+#include "bitbyte.h"
 #include "core/math.h"
 
-/* Corrections, when this part of the time or of the steps is over: of the steps, because a machine that becomes much faster would
- * else be at its end before the time for the next correction. After the last one, a machine that becomes twice as slow takes 5% too long. */
-static const double points[] = {0.05, 0.15, 0.3, 0.5, 0.7, 0.85, 0.95};
-enum { POINTS = sizeof points / sizeof *points, UNTIMED_STEPS = 2, MIN_TIMED_STEPS = 5 };
+/* The first correction, as a part of the time or of the steps; then one whenever such a part of what was left is over. Of the steps,
+ * too, because a machine that becomes much faster would else be at its end before the next correction. */
+static const double first_part = 0.05, next_part = 0.3;
+/* With less than this part of the time left there is no other: a machine that becomes twice as slow then takes so much longer. */
+static const double last_part = 0.05;
+enum { MAX_CORRECTIONS = BB_STEPS_CHANGES - 1, UNTIMED_STEPS = 2, MIN_TIMED_STEPS = 5 };
 /* Fewer steps than that are enough where they take this part of the time. */
 static const double long_enough = 0.03;
 /* What is left for the program's own end. */
@@ -30,18 +31,27 @@ double bb_budget_step_seconds(const bb_budget *b, int64_t step, const bb_budget_
                                                    : 0;
 }
 
+/* Whether a part of what was left is over, of the time or of the steps. */
+static bool is_due(const bb_budget *b, int64_t step, int64_t steps, double elapsed) {
+    double part = b->corrections == 0 ? first_part : next_part;
+    return elapsed - b->corrected_at >= part * (b->seconds - b->corrected_at) ||
+           (double)(step - b->corrected_step) >= part * (double)(steps - b->corrected_step);
+}
+
 int64_t bb_budget_steps(bb_budget *b, int64_t step, int64_t steps, const bb_budget_times *t, const bb_budget_costs *costs) {
-    if (!(b->seconds > 0) || b->points_passed == POINTS || step < b->first_step) return 0;
-    double elapsed = t->now - b->begin, step_seconds = bb_budget_step_seconds(b, step, t);
-    double progress = fmax(elapsed / b->seconds, (double)step / (double)steps);
+    if (!(b->seconds > 0) || b->corrections == MAX_CORRECTIONS || step < b->first_step) return 0;
     if (!b->measuring) {
         measure_from(b, step, t);
         return 0;
     }
+    double elapsed = t->now - b->begin, step_seconds = bb_budget_step_seconds(b, step, t);
     int64_t timed = step - b->measured_step;
     bool enough = timed >= MIN_TIMED_STEPS || (double)timed * step_seconds >= long_enough * b->seconds;
-    if (progress < points[b->points_passed] || !enough || !(step_seconds > 0)) return 0;
-    while (b->points_passed < POINTS && progress >= points[b->points_passed]) b->points_passed++;
+    bool ends = b->corrections > 0 && b->seconds - b->corrected_at < last_part * b->seconds;
+    if (ends || !is_due(b, step, steps, elapsed) || !enough || !(step_seconds > 0)) return 0;
+    b->corrections++;
+    b->corrected_at = elapsed;
+    b->corrected_step = step;
     measure_from(b, step, t);
     if (costs->val_every > 0) step_seconds += costs->validation / costs->val_every;
     if (costs->save_every > 0) step_seconds += costs->pause / costs->save_every;

@@ -24,7 +24,9 @@ typedef struct bb_budget {
     double begin;       /* when the run began */
     int64_t max_steps;  /* 0: no limit */
     int64_t first_step; /* from here on steps are timed: the first ones of a process are slower */
-    int points_passed;
+    int corrections;
+    double corrected_at; /* seconds since `begin`, of the latest correction */
+    int64_t corrected_step;
     bool measuring;
     double measured_from; /* seconds spent on steps when the present measurement began, at measured_step */
     int64_t measured_step;

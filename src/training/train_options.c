@@ -53,6 +53,8 @@ bb_status bb_train_options_check(const bb_train_options *o, bb_error *err) {
         return bb_fail(
             err, BB_ERR_ARGUMENT,
             "seq_len is missing: budget_minutes and steps_before change the number of steps, which the curriculum depends on");
+    if (o->budget_minutes > 0 && o->steps_before && o->steps_before[0])
+        return bb_fail(err, BB_ERR_ARGUMENT, "steps_before is what budget_minutes recorded in another run: give one of them");
     bb_lr_plan ignored;
     BB_TRY(bb_lr_read_changes(&ignored, o->steps_before, err));
     if (!(o->grad_clip >= 0)) return bb_fail(err, BB_ERR_ARGUMENT, "grad_clip %g must not be negative", o->grad_clip);
