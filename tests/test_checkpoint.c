@@ -81,7 +81,7 @@ static void a_checkpoint_brings_back_all_of_its_state(void **state) {
     assert_int_equal(ts.samples, 56);
     assert_int_equal(f.optimizer->steps, 6);
     assert_fails(bb_checkpoint_load(scratch_path("model"), f.model, f.optimizer, &ts, &test_error), BB_ERR_ARGUMENT,
-                 "start from its weights with --init, or resume with --no_opt_state");
+                 "use --init to start from its weights, or resume with --no_opt_state");
     assert_ok(bb_checkpoint_load(scratch_path("model"), f.model, NULL, &ts, &test_error));
     assert_int_equal(ts.step, 0);
 }
@@ -207,7 +207,7 @@ static void a_checkpoint_of_another_configuration_is_refused(void **state) {
     wider.d_ff = 24;
     assert_ok(bb_model_create(f.device, &wider, 1, &other, &test_error));
     assert_fails(bb_checkpoint_load(scratch_path("good"), other, NULL, NULL, &test_error), BB_ERR_ARGUMENT,
-                 "its model has d_ff 20, this one has 24");
+                 "the file's model has d_ff 20, this one has 24");
     bb_model_free(other);
 }
 

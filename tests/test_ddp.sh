@@ -61,7 +61,7 @@ expect 2 ranks 2 "${model[@]}" --nonsense
 complains "unknown option '--nonsense'"
 [ "$(grep -c nonsense err)" = 1 ] || fail "a mistake of the command line is said more than once"
 expect 2 ranks 3 "${model[@]}" --global_batch 2
-complains "too little for 3 ranks"
+complains "too small for 3 ranks"
 expect 2 timeout 60 mpirun -q --oversubscribe -np 2 "$bitbyte" train "${model[@]}"
 complains "add --ddp to train one model with all of them"
 # one rank in a place where the data is not
@@ -82,7 +82,7 @@ exec "$@"
 SCRIPT
 expect 2 timeout 60 mpirun -q --oversubscribe -np 2 bash other.sh "$bitbyte" train --ddp "${model[@]}" --steps 9 --out apart
 complains "at step 0 rank 1 on "
-complains "has not the weights of rank 0"
+complains "differ from those of rank 0"
 
 # ---- a stop, a death, a disk that is full, a rank that hangs
 # begin NAME ARGUMENTS…: a long job of 3 ranks in the background; rank_of K: the process of its rank K
@@ -217,7 +217,7 @@ says "stopped after step"
 # A plan and its correction are the same for all ranks.
 perl -e 'local $/; my $text = <STDIN>; print $text x (1 + 4000000 / length $text)' <text.txt >long.txt
 expect 0 ranks 2 --data long.txt "${model[@]:2}" --minutes 0.05 --out planned
-says "plan     shape as given"
+says "plan     shape as specified"
 steps=$(json_value planned/config.json steps)
 says "done: $steps steps"
 [ -f "$(last planned "$steps")" ] || fail "2 ranks with --minutes: no checkpoint of step $steps, the last"

@@ -39,7 +39,7 @@ static void lack_of_room_is_a_warning_or_an_error(void **state) {
     assert_string_equal(warning, "");
     assert_ok(bb_disk_room_check(dir, 1000, INT64_MAX, warning, sizeof warning, &test_error));
     assert_non_null(strstr(warning, "a checkpoint takes 1.0 KB and up to 9223372036854775807 are kept at once"));
-    assert_fails(bb_disk_room_check(dir, UINT64_MAX, 1, warning, sizeof warning, &test_error), BB_ERR_IO, "are free there");
+    assert_fails(bb_disk_room_check(dir, UINT64_MAX, 1, warning, sizeof warning, &test_error), BB_ERR_IO, "are free");
     assert_ok(bb_disk_room_check(scratch_path("nowhere"), 1, 1, warning, sizeof warning, &test_error)); /* not known */
 }
 
@@ -57,7 +57,7 @@ static void a_limit_on_file_sizes_is_an_error(void **state) {
     assert_int_equal(setrlimit(RLIMIT_FSIZE, &before), 0); /* before anything is written to a log */
     assert_int_equal(fits, BB_OK);
     assert_int_equal(too_large, BB_ERR_IO);
-    assert_message(test_error, "this process may write files of 4.0 KB: raise the limit (ulimit -f)");
+    assert_message(test_error, "the file size limit is 4.0 KB: raise it (ulimit -f)");
 }
 
 int main(void) {

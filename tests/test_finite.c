@@ -137,17 +137,17 @@ static void training_finds_weights_that_are_not_finite(void **state) {
         float value;
         int save_every;
         const char *what, *good;
-    } cases[] = {
-        /* found by the next step's losses */
-        {"a", "cpu", "blocks.0.attn.q_proj.weight", NAN, 4, "after step 6 the weights are not finite: blocks.0.attn.q_proj",
-         "4"},
-        {"b", "ref", "blocks.1.mlp.down.weight", INFINITY, 4, "blocks.1.mlp.down.weight: element 7 is infinite", "4"},
-        {"c", "cpu", "norm_f.weight", -INFINITY, 4, "norm_f.weight: element 7 is infinite", "4"},
-        {"d", "cpu", "tok_emb.weight", NAN, 4, "tok_emb.weight: element 7 is NaN", "4"},
-        /* found by the save that follows at once */
-        {"e", "cpu", "blocks.0.mlp.gate_up.weight", NAN, 1, "after step 5 the weights are not finite: blocks.0.mlp.gate_up",
-         "4"},
-        {"f", "cpu", "blocks.1.n2.weight", NAN, 5, "blocks.1.n2.weight: element 7 is NaN. There is no checkpoint", NULL}};
+    } cases[] = {/* found by the next step's losses */
+                 {"a", "cpu", "blocks.0.attn.q_proj.weight", NAN, 4,
+                  "after step 6 the weights are not finite: blocks.0.attn.q_proj", "4"},
+                 {"b", "ref", "blocks.1.mlp.down.weight", INFINITY, 4, "blocks.1.mlp.down.weight: element 7 is infinite", "4"},
+                 {"c", "cpu", "norm_f.weight", -INFINITY, 4, "norm_f.weight: element 7 is infinite", "4"},
+                 {"d", "cpu", "tok_emb.weight", NAN, 4, "tok_emb.weight: element 7 is NaN", "4"},
+                 /* found by the save that follows at once */
+                 {"e", "cpu", "blocks.0.mlp.gate_up.weight", NAN, 1,
+                  "after step 5 the weights are not finite: blocks.0.mlp.gate_up", "4"},
+                 {"f", "cpu", "blocks.1.n2.weight", NAN, 5,
+                  "blocks.1.n2.weight: element 7 is NaN. There is no earlier checkpoint", NULL}};
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         poison p = {.tensor = cases[i].tensor, .value = cases[i].value, .at = 5};
         assert_fails(train(cases[i].name, cases[i].device, &p, cases[i].save_every, &test_error), BB_ERR_NUMERIC,

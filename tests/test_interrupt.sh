@@ -70,7 +70,7 @@ expect 1 bash -c 'ulimit -f 1 && exec "$@"' - "$bitbyte" pack --inputs many.txt 
 complains "File too large"
 
 expect 1 bash -c 'ulimit -f 1 && exec "$@"' - "$bitbyte" train "${long[@]}" --out limited_run
-complains "raise the limit (ulimit -f)"
+complains "raise it (ulimit -f)"
 
 # Runs that begin within the same second have directories of their own; one that fails leaves none.
 mkdir runs
@@ -154,13 +154,13 @@ SCRIPT
     expect 1 unshare -m bash full.sh "$bitbyte" $((bytes * 7 / 2 + 65536)) "${long[@]}"
     complains "No space left on device"
     says "note: full/run: a checkpoint takes "
-    says "room for 3: make room, or keep fewer"
+    says "enough for 3: free some space, or keep fewer"
     json_value good.json training_state | grep -qE '"step":[1-9]' || fail "no good checkpoint after the disk was full"
     # not even one
     sed -i "/^status/,\$d" full.sh
     expect 1 unshare -m bash full.sh "$bitbyte" $((bytes / 2)) "${long[@]}"
     complains "full/run: a checkpoint takes "
-    complains "are free there"
+    complains "are free"
     grep -q "^step 1/" out && fail "trained without room for a checkpoint"
 else
     echo "skipped: a full disk (no right to mount)"

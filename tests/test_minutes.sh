@@ -27,7 +27,7 @@ expect 0 "${train[@]}" --size 1m --steps 1 --seq_len 16 --grad_accum 1 --out siz
 # ---- a plan: what is given stays, the rest is chosen, said and recorded; steps are corrected
 tiny_shape=(--n_layer 1 --d_model 16 --n_head 1 --d_ff 16 --seq_len 16 --batch_size 2)
 expect 0 "${train[@]}" "${tiny_shape[@]}" --minutes 0.05 --out planned
-says "plan     shape as given"
+says "plan     shape as specified"
 says "a step   2 x "
 grep -q "note: the run has [0-9]* steps instead of [0-9]*, at the speed measured up to step" out err || fail "the correction is not said"
 steps=$(json_value planned/config.json steps)

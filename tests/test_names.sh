@@ -64,7 +64,7 @@ printf 'GGUF\003\000\000\000and so on' >model.gguf
 expect 1 "$bitbyte" eval model.gguf text.txt
 complains "model.gguf: byte 16: the header: expected 8 more bytes, found 1"
 expect 1 "$bitbyte" generate "$odd/data$odd" --prompt Once
-complains "a pack, which is data"
+complains "a pack of data"
 expect 2 "$bitbyte" export "$run" --out -
 complains "--out -: cannot write a model to standard output"
 [ ! -e ./- ] || fail "export --out - wrote a file named -"

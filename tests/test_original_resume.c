@@ -160,9 +160,9 @@ static void damaged_state_is_refused(void **state) {
     } cases[] = {
         {PAIR("exp_avg_sq", "exp_avg_sk"), BB_ERR_FORMAT, "'opt.state.0.exp_avg_sq' is missing", false},
         {PAIR("X\7\0\0\0exp_avg", "X\7\0\0\0state1_"), BB_ERR_FORMAT, "'opt.state.0.exp_avg' is missing", false},
-        {PAIR("betas", "rhos_"), BB_ERR_UNSUPPORTED, "its optimizer is not Adam: only torch.optim.AdamW's moments", false},
-        {PAIR("opt", "xpt"), BB_ERR_FORMAT, "it has no 'opt'; resume with --no_opt_state", false},
-        {PAIR("step", "stop"), BB_ERR_ARGUMENT, "a model without training state: start from its weights with --init", true}};
+        {PAIR("betas", "rhos_"), BB_ERR_UNSUPPORTED, "its optimizer is not Adam: only the moments of torch.optim.AdamW", false},
+        {PAIR("opt", "xpt"), BB_ERR_FORMAT, "the file has no 'opt'; use --no_opt_state", false},
+        {PAIR("step", "stop"), BB_ERR_ARGUMENT, "a model without training state: use --init to start from its weights", true}};
     static float before[256 * 8], after[256 * 8];
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         run r = open_run(BB_OPTIM_ADAMW);
@@ -186,10 +186,11 @@ static void other_optimizers_are_refused(void **state) {
     static const struct {
         const char *path, *part;
     } cases[] = {{BB_FORMATS_DIR "/bitsandbytes.pt",
-                  "its optimizer is bitsandbytes': only torch.optim.AdamW's moments can be taken; "
-                  "resume with --no_opt_state"},
-                 {BB_FORMATS_DIR "/galore.pt", "its optimizer is GaLore: only torch.optim.AdamW's moments can be taken; resume "
-                                               "with --no_opt_state"}};
+                  "its optimizer is bitsandbytes': only the moments of torch.optim.AdamW are supported; "
+                  "use --no_opt_state to start with fresh moments"},
+                 {BB_FORMATS_DIR "/galore.pt",
+                  "its optimizer is GaLore: only the moments of torch.optim.AdamW are supported; use "
+                  "--no_opt_state to start with fresh moments"}};
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         run r = open_run(BB_OPTIM_ADAMW);
         bb_training_state training;

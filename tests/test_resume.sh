@@ -30,7 +30,7 @@ complains "--resume FILE"
 grep -qF "\"$tmp/data\"" fewer/config.json || fail "a refused resume changed config.json"
 printf x | dd of=data/shard_00001.bin bs=1 seek=2500 conv=notrunc status=none
 train --resume edited
-says "warning: the data is not what it was"
+says "warning: the data has changed since this run was saved"
 says "the content of shard_00001.bin changed"
 train --resume edited --steps 13 # it is known now
 silent "warning"

@@ -599,7 +599,7 @@ static void a_failed_validation_does_not_end_the_run(void **state) {
     assert_ok(train(&a, &test_error));
     assert_int_equal(a.validations, 1);
     assert_int_equal(a.failed_validations, 2); /* steps 8 and 12 */
-    assert_non_null(strstr(a.notice, "the validation at step 12 failed (2 so far), training goes on: "));
+    assert_non_null(strstr(a.notice, "the validation at step 12 failed (2 so far), training continues: "));
     assert_non_null(strstr(a.notice, "copy.txt"));
     assert_true(has_checkpoint(12));
 

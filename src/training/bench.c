@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-/* Times training steps and the operations within them, and compares with peaks measured just before. */
+/* Times training steps and the operations within them, and compares them with peaks measured just before. */
 #include <jansson.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -57,7 +57,7 @@ static bb_status timed_step(bench *b, const uint8_t *x, double *seconds, bb_erro
     return BB_OK;
 }
 
-/* *limit: the minimum seconds of a step's operations at the peaks. *step: the measured seconds. */
+/* *limit: minimum seconds of a step's operations at the peaks. *step: measured seconds. */
 static bb_status measure_steps(bench *b, const uint8_t *x, double *times, double *limit, double *step, bb_error *err) {
     bb_timed_start(b->device);
     BB_TRY(one_step(b, x, err)); /* warms up, and counts the work */

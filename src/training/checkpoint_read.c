@@ -13,7 +13,7 @@
 #include "training/old_moments.h"
 #include "training/original_checkpoint.h"
 
-/* A file without training state gives a zero one, of the optimizer "none". */
+/* A file without training state yields a zero state and the optimizer "none". */
 static bb_status read_state(const bb_tensor_source *source, bb_training_state *out, char *optimizer, size_t optimizer_size,
                             bb_error *err) {
     const char *text = bb_tensor_source_metadata(source, BB_CHECKPOINT_STATE);
@@ -22,7 +22,7 @@ static bb_status read_state(const bb_tensor_source *source, bb_training_state *o
     return text ? bb_training_state_from_json(text, bb_tensor_source_path(source), out, optimizer, optimizer_size, err) : BB_OK;
 }
 
-/* Every tensor of the list is in the file with its type and shape. */
+/* Checks that the file has every tensor of the list with its type and shape. */
 static bb_status check_tensors(const bb_tensor_source *source, const bb_checkpoint_tensor *list, int count, bb_error *err) {
     for (int i = 0; i < count; i++) {
         const bb_file_tensor *want = &list[i].tensor, *found = NULL;
@@ -41,7 +41,7 @@ static bb_status check_tensors(const bb_tensor_source *source, const bb_checkpoi
     return BB_OK;
 }
 
-/* The metadata and every tensor of the list match their checksums, and every f32 value is finite. */
+/* Verifies the checksums of the metadata and of every tensor in the list, and checks that every f32 value is finite. */
 static bb_status check_contents(const bb_tensor_source *source, const bb_checkpoint_tensor *list, int count, bb_error *err) {
     BB_TRY(bb_tensor_source_check_metadata(source, err));
     for (int i = 0; i < count; i++)
@@ -89,7 +89,8 @@ static bb_status copy_tensors(const bb_tensor_source *source, bb_model *model, b
         destination d = {.device = model->device, .to = &to, .tensor = &list[i]};
         if (optimizer && list[i].field != BB_FIELD_VALUES &&
             bb_old_moments_found(source, optimizer, &model->table.entries[list[i].param])) {
-            if (list[i].field != BB_FIELD_M8) continue; /* copy_old_moments reads all four */
+            if (list[i].field != BB_FIELD_M8)
+                continue; /* handled once per parameter: copy_old_moments reads all four tensors */
             BB_TRY(copy_old_moments(source, optimizer, list[i].param, state->optimizer_steps, err));
             state->moments_widened = true;
             continue;
@@ -135,12 +136,12 @@ static bb_status same_config(const char *path, const bb_config *file, const bb_c
                   {"ste (0 identity, 1 clipped)", file->ste, model->ste}};
     for (size_t i = 0; i < sizeof values / sizeof *values; i++)
         if (values[i].file < values[i].model || values[i].file > values[i].model)
-            return bb_fail(err, BB_ERR_ARGUMENT, "%s: its model has %s %g, this one has %g", path, values[i].name,
+            return bb_fail(err, BB_ERR_ARGUMENT, "%s: the file's model has %s %g, this one has %g", path, values[i].name,
                            values[i].file, values[i].model);
     return BB_OK;
 }
 
-/* The original's checkpoints may leave the number of heads to the caller, whose model has it. */
+/* The original's checkpoints may not state the number of heads; then it comes from the caller's model. */
 static bb_status open_source(const char *path, const bb_model *model, bb_model_source *out, bb_error *err) {
     bb_tensor_source *source;
     *out = (bb_model_source){0};
@@ -153,12 +154,12 @@ static bb_status open_source(const char *path, const bb_model *model, bb_model_s
     return status;
 }
 
-/* Formats of other programs hold a model alone. One of ours may be taken without an optimizer's state. */
+/* Other programs' formats hold only a model. One of our model files is accepted if no optimizer state is wanted. */
 static bb_status require_training_state(const bb_model_source *w, const bb_optimizer *optimizer, bb_error *err) {
     bool ours = w->layout == &bb_layout_bitbyte || w->layout == &bb_layout_packed;
     if ((ours && !optimizer) || bb_tensor_source_metadata(w->source, BB_CHECKPOINT_STATE)) return BB_OK;
     if (w->layout == &bb_layout_packed) return bb_model_source_refuse_packed(w, err);
-    return bb_fail(err, BB_ERR_ARGUMENT, "%s: a model without training state: start from its weights with --init%s",
+    return bb_fail(err, BB_ERR_ARGUMENT, "%s: a model without training state: use --init to start from its weights%s",
                    bb_tensor_source_path(w->source), ours ? ", or resume with --no_opt_state" : "");
 }
 
@@ -180,10 +181,10 @@ bb_status bb_checkpoint_load(const char *path, bb_model *model, bb_optimizer *op
     if (optimizer) {
         const char *want = bb_optimizer_name(optimizer);
         if (strcmp(kind, want) != 0) {
-            status = bb_fail(err, BB_ERR_ARGUMENT,
-                             "%s: its optimizer state is '%s', this run's is '%s'; start the moments afresh without its state "
-                             "(--no_opt_state)%s",
-                             path, kind, want, strcmp(kind, "none") ? ", or use the same optimizer" : "");
+            status =
+                bb_fail(err, BB_ERR_ARGUMENT,
+                        "%s: its optimizer state is '%s', this run's is '%s'; use --no_opt_state to start with fresh moments%s",
+                        path, kind, want, strcmp(kind, "none") ? ", or use the same optimizer" : "");
             goto done;
         }
     }
@@ -196,7 +197,7 @@ done:
     return status;
 }
 
-/* For bb_verify_file: whether the training state can be read. */
+/* For bb_verify_file: checks that the training state can be read. */
 static bb_status check_state(const bb_tensor_source *source, bb_error *err) {
     bb_training_state state;
     char optimizer[16];

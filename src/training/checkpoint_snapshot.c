@@ -10,9 +10,9 @@
 #include "core/json.h"
 #include "model/config.h"
 
-enum { SMALL_COPY_DIVISOR = 8 }; /* a small copy takes at most this part of the host's memory */
+enum { SMALL_COPY_DIVISOR = 8 }; /* a small copy takes at most this fraction of the host's memory */
 
-/* Without a base for the arena (the first call) this measures; with one it sets the addresses. */
+/* Lays out the copy. Without a base for the arena (the first call) this measures; with one it sets the addresses. */
 static void layout_copy(bb_snapshot *s) {
     bb_arena arena = {.base = s->copy};
     s->memory.params = bb_arena_alloc(&arena, (size_t)s->model->table.total * sizeof(float));
@@ -35,7 +35,7 @@ static bb_status alloc_copy(bb_snapshot *s, bb_error *err) {
     s->copy = aligned_alloc(BB_ALIGN, s->copy_bytes);
     if (!s->copy)
         return bb_fail(err, BB_ERR_MEMORY, "no memory for a checkpoint and its copy: %.1f MB", (double)s->copy_bytes * 1e-6);
-    memset(s->copy, 0xff, s->copy_bytes); /* page faults happen now, not at the first save */
+    memset(s->copy, 0xff, s->copy_bytes); /* touch the pages now rather than at the first save */
     layout_copy(s);
     return BB_OK;
 }
@@ -89,7 +89,7 @@ void bb_snapshot_free(bb_snapshot *s) {
     free(s);
 }
 
-/* This rank's parameters and optimizer state. */
+/* Copies this rank's parameters and optimizer state. */
 static void copy_own(const bb_snapshot *s) {
     bb_device *dev = s->device;
     dev->ops->copy_out(dev, s->copy, s->model->params, (size_t)s->model->table.total * sizeof(float));
@@ -97,7 +97,7 @@ static void copy_own(const bb_snapshot *s) {
         dev->ops->copy_out(dev, s->copy + s->rank_offsets[0], s->optimizer->memory, s->optimizer->bytes);
 }
 
-/* What another thread could not copy: from a device's own memory, and from other ranks (bb_checkpoint_contribute sends it). */
+/* Copies what another thread could not: from a device's own memory, and from other ranks (sent by bb_checkpoint_contribute). */
 static bb_status begin_copy(const bb_snapshot *s, bb_error *err) {
     bb_device *dev = s->device;
     if (!dev->ops->host_memory) copy_own(s);
@@ -161,6 +161,6 @@ bool bb_snapshot_is_local(const bb_model *model, const bb_optimizer *optimizer) 
 bool bb_snapshot_copy_is_small(uint64_t bytes) {
     uint64_t total, free;
     bb_host_memory("", &total, &free);
-    /* Where the host's memory is unknown (0) there is no copy: that costs time, while running out of memory costs the run. */
+    /* If the host's memory is unknown (0) there is no copy: that only costs time, while running out of memory costs the run. */
     return bytes <= total / SMALL_COPY_DIVISOR;
 }

@@ -33,7 +33,7 @@ json_t *bb_training_state_to_json(const bb_training_state *s, const char *optimi
     return NULL;
 }
 
-/* An integer that is not negative, or an error that names it. */
+/* Reads a nonnegative integer; the error names the key. */
 static bb_status read_int(const json_t *object, const char *key, const char *path, json_int_t *out, bb_error *err) {
     const json_t *v = json_object_get(object, key);
     if (!json_is_integer(v) || json_integer_value(v) < 0)
@@ -43,7 +43,7 @@ static bb_status read_int(const json_t *object, const char *key, const char *pat
     return BB_OK;
 }
 
-/* A file without a window gives an empty one. */
+/* A file without a window yields an empty one. */
 static bb_status read_window(const json_t *window, const char *path, bb_spike_window *out, bb_error *err) {
     const json_t *loss = json_object_get(window, "loss"), *grad_norm = json_object_get(window, "grad_norm");
     size_t count = json_array_size(loss);
@@ -62,7 +62,7 @@ static bb_status read_window(const json_t *window, const char *path, bb_spike_wi
     return BB_OK;
 }
 
-/* Files without it were written before sampling by epochs existed. */
+/* Files without this key were written before sampling by epochs existed. */
 static bb_status read_sampling(const json_t *name, const char *path, bb_sampling *out, bb_error *err) {
     *out = BB_SAMPLING_WITH_REPLACEMENT;
     for (int i = BB_SAMPLING_EPOCHS; name && i <= BB_SAMPLING_WITH_REPLACEMENT; i++)

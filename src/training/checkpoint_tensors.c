@@ -7,7 +7,7 @@
 
 #include "training/old_moments.h"
 
-enum { MAX_MOMENT_TENSORS = 4 /* per parameter */ };
+enum { MAX_MOMENT_TENSORS = 4 /* maximum number of moment tensors per parameter */ };
 
 static void add_tensor(bb_checkpoint_tensor *list, int *count, const char *prefix, const bb_param *p, int param,
                        bb_checkpoint_field field) {

@@ -9,7 +9,7 @@
 
 enum { BUFFER_BYTES = 1 << 20 };
 
-/* Moves a part that is not in a copy through a buffer: into the file on the rank that writes it, else (sink NULL) to that rank. */
+/* Moves a part that is not in a copy through a buffer: into the file on the rank that writes, else (sink NULL) to that rank. */
 static bb_status move_part(bb_tensor_sink *sink, bb_device *dev, bb_dist *dist, const bb_checkpoint_part *part, uint8_t *buffer,
                            bb_error *err) {
     for (size_t at = 0; at < part->bytes; at += BUFFER_BYTES) {
@@ -35,7 +35,7 @@ static bb_status write_tensor(const bb_snapshot *s, bb_tensor_sink *sink, const 
     return BB_OK;
 }
 
-/* Opens the file and writes all of it; *sink stays open. */
+/* Creates the file and writes all of it; *sink stays open. */
 static bb_status write_all(const bb_snapshot *s, const char *path, bb_tensor_sink **sink, bb_error *err) {
     const bb_file_metadata metadata[] = {{"format", BB_MODEL_FILE_FORMAT},
                                          {"config", s->config_text},
@@ -57,13 +57,13 @@ bb_status bb_checkpoint_write(bb_snapshot *s, const char *path, bb_error *err) {
     bb_tensor_sink *sink = NULL;
     bb_snapshot_finish_copy(s);
     bb_status status = write_all(s, path, &sink, err);
-    bb_snapshot_release(s); /* also after a failure: training goes on */
+    bb_snapshot_release(s); /* also after a failure, because training continues */
     if (status == BB_OK) return bb_tensor_sink_commit(sink, err);
     if (sink) bb_tensor_sink_abort(sink);
     return status;
 }
 
-/* Sends all of this rank's state to the copy of rank 0. */
+/* Sends all of this rank's state to rank 0's copy. */
 static bb_status send_state(const bb_optimizer *o, bb_error *err) {
     bb_device *dev = o->model->device;
     bool host = dev->ops->host_memory;

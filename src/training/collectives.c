@@ -36,7 +36,7 @@ static void copy(bb_collectives *c, int index, int64_t begin, int64_t end, direc
         c->device->ops->copy_in(c->device, device, host, bytes);
 }
 
-/* What an exchange of this kind changes. */
+/* Copies back what an exchange of this kind changes. */
 static void copy_back(bb_collectives *c, int index) {
     const int64_t *cut = c->staged[index].range.cut;
     int rank = c->dist->rank, size = c->dist->size;
@@ -44,7 +44,7 @@ static void copy_back(bb_collectives *c, int index) {
     case BB_DIST_REDUCE_SCATTER: copy(c, index, cut[rank], cut[rank + 1], IN); break;
     case BB_DIST_ALL_REDUCE: copy(c, index, 0, cut[size], IN); break;
     case BB_DIST_GATHER:
-        if (rank > 0) break; /* rank 0's own part, which comes first, is as it was */
+        if (rank > 0) break; /* rank 0's own part comes first and is unchanged */
         copy(c, index, cut[1], cut[size], IN);
         break;
     case BB_DIST_ALL_GATHER:
@@ -59,13 +59,13 @@ static bb_status finish_staged(bb_collectives *c, bb_error *err) {
     c->count = 0;
     BB_TRY(c->dist->engine->wait(c->dist, err));
     for (int i = 0; i < count; i++) copy_back(c, i);
-    return c->device->ops->sync(c->device, err); /* the staging is used again */
+    return c->device->ops->sync(c->device, err); /* the staging buffer is about to be reused */
 }
 
 static bb_status start_staged(bb_collectives *c, bb_dist_kind kind, bb_dist_range range, bb_error *err) {
     int rank = c->dist->rank, size = c->dist->size;
     if ((size_t)(range.cut[size] * range.width) > c->range_bytes)
-        return bb_fail(err, BB_ERR_INTERNAL, "an exchange of %lld bytes: at most %zu are reserved",
+        return bb_fail(err, BB_ERR_INTERNAL, "an exchange of %lld bytes exceeds the reserved %zu",
                        (long long)(range.cut[size] * range.width), c->range_bytes);
     if (c->count == BB_COLLECTIVES_STAGED) BB_TRY(finish_staged(c, err));
     int index = c->count++;

@@ -9,7 +9,7 @@
 
 /* ---- joining ------------------------------------------------------------------------------------------------------------- */
 
-/* Joining waits for all ranks in a library, so another thread does it, while this one notices a lost rank. */
+/* Joining waits for all ranks inside a library, so it runs on another thread while this thread watches for a lost rank. */
 typedef struct joining {
     bb_device *device;
     unsigned char id[BB_PEERS_ID_BYTES];
@@ -28,7 +28,7 @@ static void *join(void *user) {
 
 static bool has_ended(void *user) { return atomic_load(&((joining *)user)->ended); }
 
-/* On failure of another rank the thread, which waits for it, goes on: the job ends. */
+/* If another rank fails, the thread keeps waiting for it and is abandoned, because the job ends. */
 static bb_status join_beside(bb_peer_group *g, joining *j, bb_error *err) {
     pthread_t thread;
     if (pthread_create(&thread, NULL, join, j) != 0) return bb_fail(err, BB_ERR_MEMORY, "no thread to join other devices");
@@ -41,11 +41,11 @@ static bb_status join_beside(bb_peer_group *g, joining *j, bb_error *err) {
     return j->status == BB_OK ? BB_OK : bb_fail(err, j->status, "%s", j->error.message);
 }
 
-enum { CHECKED = 96 }; /* elements a rank and part */
+enum { CHECKED = 96 }; /* elements per rank and part */
 
 static float checked_value(int rank, int64_t i) { return (float)(rank * 1000 + (int)(i % 977)); }
 
-/* A range whose sums are exact: each rank's part becomes the sum, then goes to all. */
+/* Exchanges a range whose sums are exact: each rank's part becomes the sum, then goes to all. */
 static bb_status check_sums(bb_peer_group *g, bool *right, bb_error *err) {
     bb_device *dev = g->device;
     int size = g->dist->size;
@@ -54,7 +54,7 @@ static bb_status check_sums(bb_peer_group *g, bool *right, bb_error *err) {
     float *host = malloc(bytes), *x = dev->ops->alloc(dev, bytes);
     bb_status status = cut && host && x ? BB_OK : bb_fail(err, BB_ERR_MEMORY, "no memory to compare exchanges between devices");
     if (status == BB_OK) {
-        for (int r = 1; r <= size; r++) cut[r] = (int64_t)r * CHECKED - (r < size ? r % 7 : 0); /* unequal parts */
+        for (int r = 1; r <= size; r++) cut[r] = (int64_t)r * CHECKED - (r < size ? r % 7 : 0); /* parts of unequal size */
         for (int64_t i = 0; i < n; i++) host[i] = checked_value(g->dist->rank, i);
         dev->ops->copy_in(dev, x, host, bytes);
         status = dev->ops->sync(dev, err);
@@ -101,7 +101,7 @@ bb_status bb_peer_group_open(bb_device *device, bb_dist *dist, bb_peer_group *g,
     if (!optional || !optional->peers_join || size > BB_PEERS_MAX) return BB_OK;
     g->messages = calloc(2 * size, sizeof *g->messages);
     g->parts = calloc(size, sizeof *g->parts);
-    joining *j = malloc(sizeof *j); /* not on the stack: its thread may outlive this call */
+    joining *j = malloc(sizeof *j); /* on the heap, because the thread may outlive this call */
     bb_status status = g->messages && g->parts && j ? BB_OK : bb_fail(err, BB_ERR_MEMORY, "out of memory for %zu ranks", size);
     status = bb_dist_agree(g->dist, status, err);
     if (status == BB_OK && j) {
@@ -113,7 +113,7 @@ bb_status bb_peer_group_open(bb_device *device, bb_dist *dist, bb_peer_group *g,
                 g->ops = NULL;
                 optional->peers_leave(g->device, why.message);
             }
-            /* A process that is lost ends the job, j being left to the thread that still waits. For anything else, there is the way
+            /* A lost process ends the job, and j is left to the waiting thread. For any other failure, the exchange goes
              * through host memory. */
             if (status == BB_ERR_PEER) {
                 g->left_to_thread = j;
@@ -153,12 +153,12 @@ static bool is_past(void *seconds) { return bb_clock_seconds() > *(double *)seco
 bb_status bb_peer_group_wait(bb_peer_group *g, bb_error *err) {
     polling p = {.g = g};
     bb_status status = g->dist->engine->wait_until(g->dist, is_done, &p, err);
-    if (status == BB_OK && p.status != BB_OK) { /* perhaps of a lost rank, whose name the engine finds */
+    if (status == BB_OK && p.status != BB_OK) { /* possibly caused by a lost rank, which the engine can name */
         double end = bb_clock_seconds() + g->dist->timeout_seconds + 2;
         status = g->dist->engine->wait_until(g->dist, is_past, &end, err);
         if (status == BB_OK) status = bb_fail(err, p.status, "%s", p.error.message);
     }
-    if (status != BB_OK) g->ops->peers_leave(g->device, NULL); /* what waits for a lost rank would never end */
+    if (status != BB_OK) g->ops->peers_leave(g->device, NULL); /* operations that wait for a lost rank would never end */
     return status;
 }
 
@@ -166,11 +166,11 @@ static void add_message(bb_peer_group *g, int *count, void *data, int64_t bytes,
     if (bytes > 0) g->messages[(*count)++] = (bb_peer_message){data, (size_t)bytes, rank, receive};
 }
 
-/* Room for this rank's part from each of the others. */
+/* Allocates memory for this rank's part from each of the others. */
 static bb_status reserve_received(bb_peer_group *g, int64_t own, bb_error *err) {
     size_t bytes = (size_t)own * (size_t)(g->dist->size - 1) * sizeof(float);
     if (bytes <= g->received_bytes) return BB_OK;
-    BB_TRY(bb_peer_group_wait(g, err)); /* earlier exchanges use what there is */
+    BB_TRY(bb_peer_group_wait(g, err)); /* earlier exchanges still use the present buffer */
     if (g->received) g->device->ops->free(g->device, g->received, g->received_bytes);
     g->received = g->device->ops->alloc(g->device, bytes);
     g->received_bytes = g->received ? bytes : 0;
@@ -184,7 +184,7 @@ static bb_status reduce(bb_peer_group *g, bb_dist_range range, bb_error *err) {
     float *x = range.x;
     BB_TRY(reserve_received(g, own, err));
     g->parts[rank] = x + range.cut[rank];
-    for (int i = 1; i < size; i++) { /* each begins with its successor, so that not all send to the same one */
+    for (int i = 1; i < size; i++) { /* each rank begins with its successor, so that not all send to the same one */
         int to = (rank + i) % size, from = (rank + size - i) % size;
         g->parts[from] = g->received + (i - 1) * own;
         add_message(g, &count, x + range.cut[to], (range.cut[to + 1] - range.cut[to]) * range.width, to, false);

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
-/* Exchanges between devices that reach one another (ops/optional.h): as the MPI engine's (dist/mpi_ranges.c), in messages of device
- * memory, beside the device's other work. */
+/* Exchanges between devices that can reach one another (ops/optional.h): like the MPI engine's (dist/mpi_ranges.c), in messages
+ * of device memory, in parallel with the device's other work. */
 #ifndef BB_TRAINING_COLLECTIVES_PEERS_H
 #define BB_TRAINING_COLLECTIVES_PEERS_H
 
@@ -10,17 +10,17 @@
 typedef struct bb_peer_group {
     bb_device *device;
     bb_dist *dist;
-    const bb_optional_ops *ops; /* NULL: there is no way, or one that gives wrong values */
+    const bb_optional_ops *ops; /* NULL: no direct exchange is possible, or it gives wrong values */
     bb_peer_message *messages;  /* (2 size) */
-    float **parts, *received;   /* (size); device: this rank's part of a range as the others have it */
+    float **parts, *received;   /* (size), device memory: this rank's part of a range, as received from the others */
     size_t received_bytes;
-    void *left_to_thread; /* never freed: of a thread that waits for a lost process while the job ends */
+    void *left_to_thread; /* never freed: used by a thread that waits for a lost process while the job ends */
 } bb_peer_group;
 
-/* A collective call. Joins the devices, if they are not, and compares a sum. */
+/* A collective call. Joins the devices if necessary, and checks a sum. */
 bb_status bb_peer_group_open(bb_device *device, bb_dist *dist, bb_peer_group *out, bb_error *err);
 void bb_peer_group_close(bb_peer_group *group);
-/* As the engine's entries. */
+/* Like the engine's functions. */
 bb_status bb_peer_group_start(bb_peer_group *group, bb_dist_kind kind, bb_dist_range range, bb_error *err);
 bb_status bb_peer_group_wait(bb_peer_group *group, bb_error *err);
 

@@ -7,7 +7,7 @@
 
 #include "core/math.h"
 
-/* Multiples of n in (first, last]. */
+/* Returns the number of multiples of n in (first, last]. */
 static int64_t multiples(int64_t first, int64_t last, int64_t n) { return last / n - first / n; }
 
 static int64_t gcd(int64_t a, int64_t b) {
@@ -20,10 +20,10 @@ static int64_t gcd(int64_t a, int64_t b) {
 }
 
 int64_t bb_save_plan_peak(const bb_save_plan *p) {
-    int64_t saves = 1, for_ever = 0; /* the end is saved, and not counted twice */
+    int64_t saves = 1, for_ever = 0; /* the last step is saved anyway and must not be counted twice */
     if (p->save_every > 0) saves += multiples(p->first_step, p->end - 1, p->save_every);
     if (p->best_every > 0) saves += multiples(p->first_step, p->end - 1, p->best_every);
-    if (p->save_every > 0 && p->best_every > 0) /* both at once */
+    if (p->save_every > 0 && p->best_every > 0) /* steps at which both are due */
         saves -=
             multiples(p->first_step, p->end - 1, p->save_every / gcd(p->save_every, p->best_every) * (int64_t)p->best_every);
     if (p->keep.newest <= 0) return saves;
@@ -55,21 +55,19 @@ bb_status bb_disk_room_check(const char *dir, uint64_t bytes, int64_t count, cha
     double size = (double)bytes;
     warning[0] = '\0';
     if (getrlimit(RLIMIT_FSIZE, &limit) == 0 && limit.rlim_cur != RLIM_INFINITY && limit.rlim_cur < bytes)
-        return bb_fail(err, BB_ERR_IO,
-                       "%s: a checkpoint takes %s, this process may write files of %s: raise the limit (ulimit -f)", dir,
+        return bb_fail(err, BB_ERR_IO, "%s: a checkpoint takes %s, but the file size limit is %s: raise it (ulimit -f)", dir,
                        text_of(size).s, text_of((double)limit.rlim_cur).s);
     if (statvfs(dir, &disk) != 0 || disk.f_blocks == 0) return BB_OK;
     double free_bytes = (double)disk.f_bavail * (double)disk.f_frsize;
     if (free_bytes < size)
         return bb_fail(err, BB_ERR_IO,
-                       "%s: a checkpoint takes %s, %s are free there: make room, or choose another directory (--out)", dir,
-                       text_of(size).s, text_of(free_bytes).s);
+                       "%s: a checkpoint takes %s, but only %s are free: free some space, or choose another directory (--out)",
+                       dir, text_of(size).s, text_of(free_bytes).s);
     if (free_bytes < size * (double)count)
-        snprintf(
-            warning, warning_size,
-            "%s: a checkpoint takes %s and up to %lld are kept at once, %s, but %s are free there, room for %.0f: make room, "
-            "or keep fewer (--keep)",
-            dir, text_of(size).s, (long long)count, text_of(size * (double)count).s, text_of(free_bytes).s,
-            size > 0 ? (double)(int64_t)(free_bytes / size) : 0);
+        snprintf(warning, warning_size,
+                 "%s: a checkpoint takes %s and up to %lld are kept at once (%s), but only %s are free, enough for %.0f: free "
+                 "some space, or keep fewer (--keep)",
+                 dir, text_of(size).s, (long long)count, text_of(size * (double)count).s, text_of(free_bytes).s,
+                 size > 0 ? (double)(int64_t)(free_bytes / size) : 0);
     return BB_OK;
 }

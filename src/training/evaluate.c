@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-/* Evaluation: scores every byte of each file but the first once, in windows that do not overlap, or overlap by half. */
+/* Evaluation: scores every byte of each file except the first once, in windows that do not overlap or overlap by half. */
 #include <stdlib.h>
 #include <string.h>
 
@@ -11,12 +11,12 @@
 typedef struct walk {
     bb_model *model;
     const bb_eval_options *options;
-    int rows, row_length; /* windows collected so far, all of row_length */
-    int skip;             /* bytes at the start of each that the previous window scored */
+    int rows, row_length; /* windows collected so far, each of row_length bytes */
+    int skip;             /* bytes at the start of each window that the previous window scored */
     uint8_t *x, *y;       /* (batch_size, seq_len) */
     uint8_t *window;      /* (seq_len + 1) */
-    size_t have;          /* bytes in window */
-    bb_kv_cache cache;    /* if options->cached; then nll has the nats of each byte */
+    size_t have;          /* number of bytes in window */
+    bb_kv_cache cache;    /* only with options->cached; then nll has the nats of each byte */
     float *nll;           /* (seq_len) */
     double nats;          /* sum over scored bytes */
     int64_t scored, batches;
@@ -27,7 +27,7 @@ BB_OPTIONS_DEFAULTS(bb_eval_options, .seq_len = 2048, .batch_size = 1);
 
 static bool enough(const walk *w) { return w->options->max_batches > 0 && w->batches >= w->options->max_batches; }
 
-/* Adds the nats of the windows collected so far to w->nats. */
+/* Adds the nats of the collected windows to w->nats. */
 static bb_status score(walk *w, bb_error *err) {
     int64_t length = w->row_length;
     if (w->options->cached) {
@@ -49,7 +49,7 @@ static bb_status score(walk *w, bb_error *err) {
     return BB_OK;
 }
 
-/* Scores the windows collected so far. */
+/* Scores the collected windows. */
 static bb_status flush(walk *w, bb_error *err) {
     if (w->rows == 0) return BB_OK;
     const bb_eval_options *o = w->options;
@@ -105,7 +105,7 @@ bb_status bb_evaluate(bb_model *model, const char *data, const bb_eval_options *
     if (options->max_batches < 0)
         return bb_fail(err, BB_ERR_ARGUMENT, "max_batches %lld must not be negative (0: all)", (long long)options->max_batches);
     if (options->sliding && options->seq_len < 2)
-        return bb_fail(err, BB_ERR_ARGUMENT, "seq_len %d: a window that slides by half of it needs at least 2 bytes",
+        return bb_fail(err, BB_ERR_ARGUMENT, "seq_len %d: a window that slides by half its length needs at least 2 bytes",
                        options->seq_len);
     bb_byte_source source;
     bb_status status;

@@ -9,14 +9,13 @@ bb_status bb_micro_run_of(const bb_train_options *o, int rank, int size, bb_micr
     int64_t total = (int64_t)o->grad_accum * size;
     if (o->global_batch > 0) {
         if (o->global_batch % o->batch_size != 0)
-            return bb_fail(err, BB_ERR_ARGUMENT,
-                           "a step of %lld sequences (global_batch) is not a whole number of batches of %d (batch_size)",
+            return bb_fail(err, BB_ERR_ARGUMENT, "a step of %lld sequences (global_batch) is not a multiple of %d (batch_size)",
                            (long long)o->global_batch, o->batch_size);
         total = o->global_batch / o->batch_size;
     }
     if (total < size)
         return bb_fail(err, BB_ERR_ARGUMENT,
-                       "a step of %lld batches of %d is too little for %d ranks: a smaller batch_size, or fewer ranks",
+                       "a step of %lld batches of %d is too small for %d ranks: use a smaller batch_size or fewer ranks",
                        (long long)total, o->batch_size, size);
     if (total > MAX_MICROS)
         return bb_fail(err, BB_ERR_ARGUMENT, "a step of %lld batches: expected at most %d", (long long)total, MAX_MICROS);
@@ -103,7 +102,7 @@ uint64_t bb_gradients_predict_losses(int micros, int64_t rows, bool own_memory) 
 uint64_t bb_gradients_buffers(const bb_param_table *table, bool whole_matrices, const bb_dist *dist, bool own_memory) {
     if (dist->size == 1) return 0;
     int64_t longest = bb_shards_longest(table, whole_matrices);
-    /* of the gradients, and of the weights */
+    /* once for the gradients, and once for the weights */
     uint64_t staging = own_memory ? 2 * BB_COLLECTIVES_STAGED * (uint64_t)longest * sizeof(float) : 0;
     return dist->engine->buffer_bytes(dist->size, longest) + staging;
 }
@@ -118,8 +117,8 @@ bb_status bb_gradients_begin(bb_gradients *g, bool *checked, bb_error *err) {
     return bb_model_zero_gradients(g->model, err);
 }
 
-/* Called when this process adds nothing more to the gradients from element `first` on. Adds the partial sums there, and starts
- * the exchange of complete buckets. */
+/* Called when this process has completed the gradients from element `first` on. Adds the partial sums there, and starts the
+ * exchange of complete buckets. */
 static void gradients_final(void *user, int64_t first) {
     bb_gradients *g = user;
     bb_device *dev = g->model->device;
@@ -156,14 +155,14 @@ bb_status bb_gradients_micro(bb_gradients *g, const bb_train_batch *batch, doubl
     int index = g->micro, done = ++g->micro;
     g->micro_rows = (int64_t)batch->batch_size * batch->seq_len;
     bool last = done == g->micros;
-    /* one process that has nothing to add does without, so that the backward pass is one that a backend may record */
+    /* a single process without partial sums needs no callback, so that the backend may record the backward pass */
     model->on_gradients = last && (g->dist->size > 1 || g->levels > 0) ? gradients_final : NULL;
     model->on_gradients_user = g;
     bb_status status = g->checked ? bb_model_loss_backward(model, batch, scale, &g->losses[index], err)
                                   : bb_model_start_loss_backward(model, batch, scale, g->nll + index * g->rows, err);
     model->on_gradients = NULL;
     BB_TRY(status);
-    BB_TRY(bb_model_settle_gradients(model, err)); /* if the loss was not finite */
+    BB_TRY(bb_model_settle_gradients(model, err)); /* needed if the loss was not finite */
     if (last) gradients_final(g, 0);               /* if the loss was not finite, there was no callback */
     if (g->failure.code != BB_OK) {
         if (err) *err = g->failure;

@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: MIT
 /* The gradients of a step: the sum over micro-batches, in a fixed order, within a rank and over all ranks.
  *
- * BB_REDUCE_EXACT: the order is that of one tree over all micro-batches of the step. A node with an even number of
- * micro-batches is the sum of its two halves; an odd number is a leaf, whose micro-batches are accumulated one after the other.
- * Ranks hold contiguous runs of micro-batches: if their number is a power of two, each run is a subtree, so any such number
- * gives the same bits. A rank needs a buffer of all gradients for each time that its run can be halved, and an addition and a
- * clearing of all gradients for each leaf.
- * BB_REDUCE_FAST: a rank accumulates all its micro-batches one after the other; then the tree is over ranks.
+ * BB_REDUCE_EXACT: sums form one tree over all micro-batches of the step. A node with an even number of micro-batches is the
+ * sum of its two halves; an odd number makes a leaf, whose micro-batches are accumulated one after the other. Ranks hold
+ * contiguous runs of micro-batches: if their number is a power of two, each run is a subtree, so any such number gives the same
+ * bits. A rank needs one buffer of all gradients for each time that its run can be halved, and adds and clears all gradients
+ * once for each leaf.
+ * BB_REDUCE_FAST: a rank accumulates all its micro-batches one after the other; the tree is only over ranks.
  * Either way, the same number of ranks always gives the same bits.
  *
  * The sum over ranks begins block by block, during the backward pass of the last micro-batch. */
@@ -20,7 +20,7 @@
 
 enum { BB_GRADIENT_LEVELS = 30 };
 
-/* A step has `total` micro-batches; those of a rank are the `count` from `first` on. */
+/* A step has `total` micro-batches; a rank computes `count` of them from `first` on. */
 typedef struct bb_micro_run {
     int total, first, count;
 } bb_micro_run;
@@ -48,8 +48,8 @@ typedef struct bb_gradients {
     bb_error failure;   /* in the callback; code BB_OK: none */
 } bb_gradients;
 
-/* The model must have reserved gradients. parts: each rank gets the sum of its own parts only; NULL: every rank gets all. They
- * must outlive g. */
+/* The model must have reserved gradients. parts: each rank gets the sum of its own parts only; NULL: every rank gets all. The
+ * arguments must outlive g. */
 bb_status bb_gradients_open(bb_model *model, bb_dist *dist, int micros, bb_reduce reduce, const bb_shards *parts,
                             bb_gradients *out, bb_error *err);
 void bb_gradients_close(bb_gradients *g);

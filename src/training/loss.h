@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-/* The loss scaler's state, which checkpoints keep. */
+/* The state of the loss scaler, which is saved in checkpoints. */
 #ifndef BB_TRAINING_LOSS_H
 #define BB_TRAINING_LOSS_H
 

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-/* How much memory a run takes, measured by the functions that lay it out. */
+/* Estimates how much memory a run takes, using the functions that lay it out. */
 #include "core/host.h"
 #include "core/options.h"
 #include "model/kv_cache.h"
@@ -18,7 +18,7 @@ void bb_host_memory_bytes(uint64_t *total_bytes, uint64_t *free_bytes) {
     if (free_bytes) *free_bytes = free;
 }
 
-/* The sum that what is in the host's memory belongs to. */
+/* Returns the total that counts buffers in host memory. */
 static uint64_t *in_host_memory(bb_memory_estimate *e) { return e->own_memory ? &e->host_total : &e->total; }
 
 bb_status bb_memory_predict(bb_device *device, const bb_config *config, const bb_memory_request *given, bb_memory_estimate *out,
@@ -43,7 +43,7 @@ bb_status bb_memory_predict(bb_device *device, const bb_config *config, const bb
     bb_attention attention = {
         .B = batch_size, .Tq = seq_len, .Tk = seq_len, .H = heads, .Hk = config->n_kv_head, .D = config->d_model / heads};
     out->scratch = device->ops->scratch_bytes(device, &attention, config->d_model, config->vocab_size);
-    if (request->optim == BB_OPTIM_MUON) { /* which uses the same memory, after the backward pass */
+    if (request->optim == BB_OPTIM_MUON) { /* it uses the same memory, after the backward pass */
         size_t muon = device->ops->muon_scratch(device, config->d_ff, config->d_model);
         if (muon > out->scratch) out->scratch = muon;
     }
@@ -68,7 +68,7 @@ bb_status bb_memory_predict_rank(const bb_config *config, const bb_train_options
     BB_OPTIONS_READ(bb_optimizer_options, optimizer, given_optimizer);
     BB_TRY(bb_config_check(config, err));
     BB_TRY(bb_train_options_check(options, err));
-    bb_dist alone = {.size = 1}; /* one process exchanges nothing */
+    bb_dist alone = {.size = 1}; /* a single process exchanges nothing */
     const bb_dist *dist = options->dist ? options->dist : &alone;
     bb_micro_run run;
     BB_TRY(bb_micro_run_of(options, dist->rank, dist->size, &run, err));
@@ -84,7 +84,7 @@ bb_status bb_memory_predict_rank(const bb_config *config, const bb_train_options
     estimate->total += partial;
     *host += buffers;
     *host -= estimate->checkpoint_copy;
-    estimate->checkpoint_copy = estimate->parameters + estimate->optimizer; /* of all ranks, on rank 0 */
+    estimate->checkpoint_copy = estimate->parameters + estimate->optimizer; /* rank 0 copies the state of all ranks */
     bool shared_out = optimizer->share_over != NULL;
     if (dist->rank > 0 || bb_saver_mode_for(options, estimate->checkpoint_copy, shared_out) != BB_SAVER_SNAPSHOT)
         estimate->checkpoint_copy = 0;

@@ -22,7 +22,7 @@ bool bb_old_moments_found(const bb_tensor_source *st, const bb_optimizer *optimi
            !bb_tensor_source_find(st, name_of("opt.m.", p).text) && bb_tensor_source_find(st, name_of("opt.m8.", p).text);
 }
 
-/* x (p->count) from the codes and the blocks' absmax, which the caller has checked to be there. */
+/* Computes x (p->count) from the codes and the blocks' absmax. The caller has checked that both exist. */
 static bb_status decode(const bb_tensor_source *st, const bb_param *p, bool is_signed, float *x, bb_error *err) {
     int64_t n = p->count, blocks = bb_optimizer_blocks(n);
     uint8_t *codes = malloc((size_t)n);

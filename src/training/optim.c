@@ -66,7 +66,7 @@ bb_status bb_optimizer_predict(const bb_config *config, bb_optimizer_kind kind, 
 
 bb_status bb_optimizer_check_kind(bb_optimizer_kind kind, bb_error *err) {
     if (kind >= 0 && (size_t)kind < sizeof names / sizeof *names) return BB_OK;
-    return bb_fail(err, BB_ERR_ARGUMENT, "optimizer kind %d is not known", (int)kind);
+    return bb_fail(err, BB_ERR_ARGUMENT, "unknown optimizer kind %d", (int)kind);
 }
 
 static bb_status check_options(const bb_optimizer_options *o, bb_error *err) {
@@ -96,7 +96,7 @@ static int64_t offset_of(const bb_optimizer *o, const bb_piece *p) {
 
 static bool is_own(const bb_optimizer *o, const bb_piece *p) { return !o->dist || p->rank == o->dist->rank; }
 
-/* Lists the matrices of this rank that Muon updates; their number. A piece is one or more whole matrices. */
+/* Lists the matrices of this rank that Muon updates, and returns their number. A piece is one or more whole matrices. */
 static int64_t list_matrices(const bb_optimizer *o, bb_muon_matrix *out) {
     int64_t count = 0;
     for (int i = 0; i < o->shards.piece_count; i++) {
@@ -126,7 +126,7 @@ bb_status bb_optimizer_create(bb_model *model, const bb_optimizer_options *given
     BB_OPTIONS_READ(bb_optimizer_options, options, given);
     BB_DEVICE_SCOPE(model->device);
     BB_TRY(check_options(options, err));
-    if (model->for_inference) return bb_fail(err, BB_ERR_ARGUMENT, "a model that was loaded for inference can't be trained");
+    if (model->for_inference) return bb_fail(err, BB_ERR_ARGUMENT, "a model loaded for inference cannot be trained");
     bb_device *dev = model->device;
     bb_optimizer *o = calloc(1, sizeof *o);
     if (!o) return bb_fail(err, BB_ERR_MEMORY, "out of memory for an optimizer");
@@ -207,7 +207,7 @@ bb_status bb_optimizer_grad_norm(bb_optimizer *o, double *norm, bb_error *err) {
     return BB_OK;
 }
 
-/* lr: of n-gram embeddings */
+/* lr: the rate of n-gram embeddings */
 static void update_piece(bb_optimizer *o, int index, bb_adamw *h, double lr) {
     bb_model *model = o->model;
     bb_device *dev = model->device;
@@ -244,7 +244,7 @@ bb_status bb_optimizer_step(bb_optimizer *o, double lr, double max_norm, double 
 
     const bb_optimizer_options *opt = &o->options;
     double t = (double)(o->steps + 1), scale = max_norm > 0 ? max_norm / (*grad_norm + 1e-6) : 1;
-    double share = opt->lr > 0 ? lr / opt->lr : 0; /* of the peak rates, at this step */
+    double share = opt->lr > 0 ? lr / opt->lr : 0; /* relative to the peak rates, at this step */
     bb_adamw h = {.lr = opt->kind == BB_OPTIM_MUON ? share * opt->lr_adam : lr,
                   .beta1 = opt->beta1,
                   .beta2 = opt->beta2,

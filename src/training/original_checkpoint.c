@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
-/* The original's Trainer.save writes {step, model, opt, scaler, args, …}. Its `step` is the number of the last step that was done, counted
- * from 0, and its optimizer numbers the parameters in the order of the model, which is that of our table. */
+/* The original's Trainer.save writes {step, model, opt, scaler, args, …}. Its `step` is the zero-based number of the last
+ * completed step, and its optimizer numbers the parameters in the order of the model, which is that of our table. */
 #include "training/original_checkpoint.h"
 
 #include <inttypes.h>
@@ -14,12 +14,12 @@
 #include "modelfile/chat_template.h"
 #include "training/checkpoint_tensors.h"
 
-#define NO_OPT_STATE "resume with --no_opt_state, which starts the moments afresh"
+#define NO_OPT_STATE "use --no_opt_state to start with fresh moments"
 
 typedef struct loader {
     const bb_model_source *w;
     bb_model *model;
-    bb_optimizer *optimizer; /* NULL: only values */
+    bb_optimizer *optimizer; /* NULL: only check the values */
     json_t *opt;
     bb_training_state state;
 } loader;
@@ -35,7 +35,7 @@ static bb_status read_step(loader *l, bb_error *err) {
     bool good = json_is_integer(json) && step >= 0 && step < INT64_MAX / 2;
     json_decref(json);
     if (!text)
-        return bb_fail(err, BB_ERR_ARGUMENT, "%s: a model without training state: start from its weights with --init",
+        return bb_fail(err, BB_ERR_ARGUMENT, "%s: a model without training state: use --init to start from its weights",
                        path_of(l));
     if (!good) return bb_fail(err, BB_ERR_FORMAT, "%s: 'step': expected a number of 0 or more, found %.40s", path_of(l), text);
     l->state.step = step + 1;
@@ -60,11 +60,11 @@ static void read_scaler(loader *l) {
 /* ---- the optimizer's state ------------------------------------------------------------------------------------------------ */
 
 static bb_status refuse(const loader *l, const char *what, bb_error *err) {
-    return bb_fail(err, BB_ERR_UNSUPPORTED, "%s: %s: only torch.optim.AdamW's moments can be taken; " NO_OPT_STATE, path_of(l),
-                   what);
+    return bb_fail(err, BB_ERR_UNSUPPORTED, "%s: %s: only the moments of torch.optim.AdamW are supported; " NO_OPT_STATE,
+                   path_of(l), what);
 }
 
-/* One group, of all parameters in the model's order. */
+/* Requires one group of all parameters in the model's order. */
 static bb_status check_groups(const loader *l, bb_error *err) {
     const json_t *groups = json_object_get(l->opt, "param_groups"), *group, *params;
     size_t i, count = (size_t)l->model->table.count;
@@ -81,8 +81,8 @@ static bb_status check_groups(const loader *l, bb_error *err) {
     }
     if (i == count && json_array_size(params) == count) return BB_OK;
     return bb_fail(err, BB_ERR_UNSUPPORTED,
-                   "%s: its optimizer holds %zu parameters, where the model has %zu in a fixed order; " NO_OPT_STATE,
-                   path_of(l), json_array_size(params), count);
+                   "%s: its optimizer has %zu parameters, but the model has %zu in a fixed order; " NO_OPT_STATE, path_of(l),
+                   json_array_size(params), count);
 }
 
 static const bb_file_tensor *find_moment(const loader *l, int param, const char *name) {
@@ -91,7 +91,7 @@ static const bb_file_tensor *find_moment(const loader *l, int param, const char 
     return bb_tensor_source_find(l->w->source, text);
 }
 
-/* Updates of a parameter: a number, or a tensor of one in newer versions of PyTorch. */
+/* Reads the number of updates of a parameter: a number, or in newer versions of PyTorch a tensor. */
 static bb_status read_updates(const loader *l, int param, const json_t *entry, int64_t *updates, bb_error *err) {
     const json_t *json = json_object_get(entry, "step");
     const bb_file_tensor *t = find_moment(l, param, "step");
@@ -125,7 +125,7 @@ static bb_status check_optimizer(loader *l, bb_error *err) {
         return bb_fail(err, BB_ERR_ARGUMENT,
                        "%s: its optimizer state is 'adamw', this run's is '%s'; use --optim adamw, or " NO_OPT_STATE,
                        path_of(l), bb_optimizer_name(l->optimizer));
-    if (!text) return bb_fail(err, BB_ERR_FORMAT, "%s: it has no 'opt'; " NO_OPT_STATE, path_of(l));
+    if (!text) return bb_fail(err, BB_ERR_FORMAT, "%s: the file has no 'opt'; " NO_OPT_STATE, path_of(l));
     BB_TRY(bb_json_parse(text, strlen(text), path_of(l), 0, &l->opt, err));
     const json_t *entries = json_object_get(l->opt, "state"), *entry;
     const char *key;
@@ -137,7 +137,7 @@ static bb_status check_optimizer(loader *l, bb_error *err) {
     for (int i = 0; i < l->model->table.count; i++) {
         char number[16];
         (void)snprintf(number, sizeof number, "%d", i);
-        if (!(entry = json_object_get(entries, number))) continue; /* never updated: its moments are 0 */
+        if (!(entry = json_object_get(entries, number))) continue; /* a parameter that was never updated has moments of 0 */
         BB_TRY(read_updates(l, i, entry, &l->state.optimizer_steps, err));
         BB_TRY(check_moment(l, i, "exp_avg", err));
         BB_TRY(check_moment(l, i, "exp_avg_sq", err));
@@ -151,16 +151,15 @@ typedef struct transfer {
     const loader *l;
     bb_checkpoint_memory memory;
     bb_checkpoint_tensor tensor;
-    bool copy; /* else they are only looked at */
+    bool copy; /* false: only check the values */
 } transfer;
 
 static bb_status take_values(void *user, int64_t first, const float *values, int64_t n, bb_error *err) {
     const transfer *t = user;
     for (int64_t i = 0; t->tensor.field == BB_FIELD_V && i < n; i++)
         if (values[i] < 0)
-            return bb_fail(err, BB_ERR_FORMAT,
-                           "%s: 'opt.state.%d.exp_avg_sq': element %" PRId64 " is %g, expected none below 0", path_of(t->l),
-                           t->tensor.param, first + i, (double)values[i]);
+            return bb_fail(err, BB_ERR_FORMAT, "%s: 'opt.state.%d.exp_avg_sq': element %" PRId64 " is %g, expected at least 0",
+                           path_of(t->l), t->tensor.param, first + i, (double)values[i]);
     if (!t->copy) return BB_OK;
     const bb_checkpoint_bytes bytes = {(uint64_t)first * sizeof *values, (const uint8_t *)values, (size_t)n * sizeof *values};
     return bb_checkpoint_copy_in(t->l->model->device, &t->memory, &t->tensor, &bytes, err);

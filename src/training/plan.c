@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-/* What to train in a given time: shape, batch, sequence length, steps. The constants come from docs/LEARNING.md. */
+/* Chooses what to train in a given time: shape, batch, sequence length, steps. The constants come from docs/LEARNING.md. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -13,8 +13,8 @@
 #include "training/optim.h"
 
 enum {
-    BYTES_PER_PARAMETER = 2, /* a larger model learns less in the same time when it sees fewer bytes than this */
-    MAX_EPOCHS = 20,         /* more of the same text teaches little, and then harms */
+    BYTES_PER_PARAMETER = 2, /* below this, a smaller model learns more in the same time */
+    MAX_EPOCHS = 20,         /* more repetitions of a text teach little, and then harm */
     TARGET_STEPS = 1500,
     MIN_STEP_BYTES = 2048,
     MAX_STEP_BYTES = 65536,
@@ -23,7 +23,7 @@ enum {
 };
 static const char trial_size[] = "3m";
 
-/* A training step: what its work is multiplied with, per byte. */
+/* Returns the relative work of a training step per byte. */
 static double work_per_byte(const bb_config *c, int seq_len) {
     double C = c->d_model, kv = C * c->n_kv_head / c->n_head,
            matrices = c->n_layer * (2 * C * C + 2 * C * kv + 3 * C * c->d_ff);
@@ -51,14 +51,14 @@ static bb_optimizer_options default_optimizer(void) {
     return options;
 }
 
-/* Bytes per second of this process in steps of plan's shape; at least two of them, for about a second. */
+/* Measures the bytes per second of this process in steps of plan's shape; runs at least two steps, for about a second. */
 static bb_status measure(bb_device *device, const bb_plan *plan, const bb_optimizer_options *optimizer,
                          double *bytes_per_second, bb_error *err) {
     enum { MAX_STEPS = 200 };
     trial_run t = {0};
     bb_status status;
     bb_optimizer_options options = *optimizer;
-    options.share_over = NULL; /* each rank measures alone */
+    options.share_over = NULL; /* each rank measures by itself */
     int64_t n = (int64_t)plan->batch_size * plan->seq_len;
     t.text = malloc((size_t)n + 1);
     if (!t.text) return bb_fail(err, BB_ERR_MEMORY, "out of memory for a trial");
@@ -67,7 +67,8 @@ static bb_status measure(bb_device *device, const bb_plan *plan, const bb_optimi
     BB_TRY_GOTO(status, done, bb_model_create(device, &plan->config, 1, &t.model, err));
     BB_TRY_GOTO(status, done, bb_model_reserve(t.model, batch.batch_size, batch.seq_len, true, plan->recompute, err));
     BB_TRY_GOTO(status, done, bb_optimizer_create(t.model, &options, &t.optimizer, err));
-    BB_TRY_GOTO(status, done, trial_step(&t, &batch, plan->grad_accum, err)); /* the first also makes what the others use */
+    BB_TRY_GOTO(status, done,
+                trial_step(&t, &batch, plan->grad_accum, err)); /* the first step also allocates what later steps use */
     double start = bb_clock_seconds(), seconds = 0;
     int steps = 0;
     for (; steps < 2 || (seconds < 1 && steps < MAX_STEPS); steps++) {
@@ -82,7 +83,7 @@ done:
     return status;
 }
 
-/* Of the model that speeds are extrapolated from. */
+/* Chooses the model whose speed is extrapolated. */
 static bb_status plan_trial(bb_plan *trial, bb_error *err) {
     *trial = (bb_plan){.seq_len = TRIAL_SEQUENCE, .batch_size = MICRO_BATCH, .grad_accum = 1};
     return bb_config_of_size(trial_size, &trial->config, err);
@@ -105,7 +106,7 @@ bb_status bb_training_speed(bb_device *device, const bb_config *config, int seq_
     return BB_OK;
 }
 
-/* The speed of all ranks, which go as fast as the slowest. */
+/* Measures the speed of all ranks, which is that of the slowest. */
 static bb_status measure_all(bb_device *device, const bb_plan_request *r, const bb_plan *plan, double *bytes_per_second,
                              bb_error *err) {
     bb_dist *dist = r->dist;
@@ -124,7 +125,7 @@ static bb_status measure_all(bb_device *device, const bb_plan_request *r, const 
     return status;
 }
 
-/* Keeping all activations is faster, where there is room. */
+/* Returns whether there is memory to keep all activations, which is faster. */
 static bool has_room(bb_device *device, const bb_plan_request *r, const bb_plan *plan, int ranks_here) {
     bb_memory_request request;
     bb_memory_request_default(&request);
@@ -139,17 +140,17 @@ static bool has_room(bb_device *device, const bb_plan_request *r, const bb_plan 
            memory.total * (uint64_t)(memory.own_memory ? 1 : ranks_here) <= free / 2;
 }
 
-/* Whether less of the data is read in the time than is worth reading. */
+/* Returns whether time is the limit, rather than the useful number of epochs. */
 static bool time_bounds(const bb_plan_request *r, double bytes_per_second) {
     return bytes_per_second * r->minutes * 60 <= (double)r->data_bytes * MAX_EPOCHS;
 }
 
-/* Bytes that all steps together read. */
+/* Returns the bytes that all steps together read. */
 static double bytes_for(const bb_plan_request *r, double bytes_per_second) {
     return time_bounds(r, bytes_per_second) ? bytes_per_second * r->minutes * 60 : (double)r->data_bytes * MAX_EPOCHS;
 }
 
-/* Writes what ends the run to text[size]. */
+/* Writes what limits the run to text[size]. */
 static const char *bound_text(const bb_plan_request *r, double bytes_per_second, char *text, size_t size) {
     if (time_bounds(r, bytes_per_second)) return "the time";
     snprintf(text, size, "%d epochs of the data", MAX_EPOCHS);
@@ -164,11 +165,11 @@ static void set_ngrams(const bb_plan_request *r, bb_config *c) {
 static bb_status choose_shape(const bb_plan_request *r, double trial_speed, const bb_plan *trial, bb_plan *p, bb_error *err) {
     if (r->config) {
         p->config = *r->config;
-        snprintf(p->lines[0], sizeof p->lines[0], "shape as given");
+        snprintf(p->lines[0], sizeof p->lines[0], "shape as specified");
         return BB_OK;
     }
     if (r->size) {
-        snprintf(p->lines[0], sizeof p->lines[0], "size %s, as given", r->size);
+        snprintf(p->lines[0], sizeof p->lines[0], "size %s, as specified", r->size);
         BB_TRY(bb_config_of_size(r->size, &p->config, err));
         set_ngrams(r, &p->config);
         return bb_config_check(&p->config, err);
@@ -177,7 +178,8 @@ static bb_status choose_shape(const bb_plan_request *r, double trial_speed, cons
     for (int i = BB_SIZES - 1; i >= 0; i--) {
         BB_TRY(bb_config_of_size(bb_size_name(i), &p->config, err));
         double speed = extrapolate(trial_speed, trial, &p->config, p->seq_len);
-        double parameters = (double)bb_config_parameters(&p->config), /* without n-gram embeddings: a byte needs few of them */
+        double parameters = (double)bb_config_parameters(
+                   &p->config), /* n-gram embeddings do not count, because a byte uses few of them */
             bytes = bytes_for(r, speed);
         if (bytes < BYTES_PER_PARAMETER * parameters && i > 0) continue;
         set_ngrams(r, &p->config);
@@ -188,7 +190,7 @@ static bb_status choose_shape(const bb_plan_request *r, double trial_speed, cons
     return BB_OK;
 }
 
-/* Short runs read short sequences: more of them fit in a step, and what is far away is learned last. */
+/* Short runs use short sequences: more of them fit in a step, and long-range structure is learned last. */
 static int choose_seq_len(const bb_plan_request *r) {
     int length = r->minutes < 10 ? 256 : r->minutes < 120 ? 512 : 1024;
     return (int)bb_clamp(r->data_bytes / 8, 16, length);
@@ -224,7 +226,8 @@ bb_status bb_plan_run(bb_device *device, const bb_plan_request *given, bb_plan *
     p->recompute = !has_room(device, r, p, here);
     int64_t sequences = (int64_t)p->batch_size * p->grad_accum * ranks, step_bytes = sequences * p->seq_len;
     double step_seconds = (double)step_bytes / speed;
-    bool measured = 4 * step_seconds < 0.02 * 60 * r->minutes; /* otherwise the run's own first steps tell soon enough */
+    bool measured = 4 * step_seconds <
+                    0.02 * 60 * r->minutes; /* otherwise the first steps of the run itself measure the speed soon enough */
     if (measured) BB_TRY(measure_all(device, r, p, &speed, err));
     double bytes = bytes_for(r, speed);
     char bound[64];
@@ -235,9 +238,9 @@ bb_status bb_plan_run(bb_device *device, const bb_plan_request *given, bb_plan *
     snprintf(p->lines[1], sizeof p->lines[1], "%lld steps of %lld x %d bytes: %s at %.1f KB/s%s", (long long)p->steps,
              (long long)sequences, p->seq_len, bound_text(r, speed, bound, sizeof bound), speed * 1e-3,
              measured ? ", measured" : ", estimated");
-    snprintf(p->lines[2], sizeof p->lines[2], "%.3g MB in all, %.3g epochs of the data", bytes * 1e-6,
+    snprintf(p->lines[2], sizeof p->lines[2], "%.3g MB in total, %.3g epochs of the data", bytes * 1e-6,
              bytes / (double)r->data_bytes);
     snprintf(p->lines[3], sizeof p->lines[3], "%s",
-             p->recompute ? "activations recomputed: not much memory is free" : "activations kept: there is memory for them");
+             p->recompute ? "activations recomputed: little memory is free" : "activations kept: there is enough memory");
     return BB_OK;
 }

@@ -33,7 +33,7 @@ double bb_profile_limit_seconds(const bb_timings *timings) {
     return seconds;
 }
 
-/* "linear_forward qkv"; if two layers have the same shape, both: "linear_forward o, down". */
+/* Names such as "linear_forward qkv"; layers of equal shape share an entry: "linear_forward o, down". */
 static void name_entry(const bb_timed_entry *e, const bb_config *c, char *out, size_t size) {
     size_t used = (size_t)snprintf(out, size, "%s", e->name);
     if (!e->n) return;
@@ -86,7 +86,7 @@ bb_status bb_profile_open(bb_device *device, bb_device **out, bb_error *err) {
     bb_peaks peaks;
     BB_REQUIRE("device, out", device, out);
     BB_TRY(bb_timed_open(device, out, err));
-    (*out)->ops->measure_peaks(*out, &peaks); /* the timed device keeps them */
+    (*out)->ops->measure_peaks(*out, &peaks); /* the timed device stores them */
     bb_timed_start(*out);
     return BB_OK;
 }

@@ -8,18 +8,19 @@
 #include "bitbyte.h"
 #include "ops/timed.h"
 
-/* The peak that an operation is compared with, in 10^9/s: that of its type, or of the next wider type if the device has no such
- * instructions. *name: of the peak. 0 and NULL if there is none. */
+/* Returns the peak that an operation is compared with, in 10^9/s: the peak of its type, or of the next wider type if the device
+ * has no such instructions. *name: of the peak. 0 and NULL if there is none. */
 double bb_profile_peak(const bb_peaks *peaks, bb_limit limit, const char **name);
 
-/* The minimum seconds of the timed work at the peaks. */
+/* Returns the minimum time of the measured work at the peaks, in seconds. */
 double bb_profile_limit_seconds(const bb_timings *timings);
 
-/* One object per operation: name, calls, ms per call, percent of `seconds` under the key `share`; and if its work is known,
- * gops (10^9 per second), peak and percent_of_peak. Linear layers are named by their shapes in a model of this config. */
+/* Returns one object per operation: name, calls, ms per call, percent of `seconds` under the key `share`; and if its work is
+ * known, gops (10^9 per second), peak and percent_of_peak. Linear layers are named by their shapes in a model of this
+ * config. */
 json_t *bb_profile_operations(const bb_timings *timings, const bb_config *config, double seconds, const char *share);
 
-/* Percent of `seconds` in products with weights (gemm), in attention, and in the rest. */
+/* Returns the percent of `seconds` in products with weights (gemm), in attention, and in the rest. */
 json_t *bb_profile_shares(const bb_timings *timings, double seconds);
 
 #endif

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-/* Devices of a job's ranks: those of one host take its cards in turn, and no two the same. */
+/* Opens the devices of a job's ranks: the ranks of a host take its cards in turn, each a different one. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -7,7 +7,7 @@
 #include "dist/dist.h"
 #include "ops/registry.h"
 
-/* An error on all ranks if two of a host have opened the same hardware. */
+/* Fails on all ranks if two ranks of a host have opened the same hardware. */
 static bb_status check_exclusive(bb_dist *dist, const bb_device *device, bb_error *err) {
     enum { SIZE = sizeof device->exclusive };
     char(*all)[SIZE] = calloc((size_t)dist->size, sizeof *all);
@@ -19,8 +19,8 @@ static bb_status check_exclusive(bb_dist *dist, const bb_device *device, bb_erro
             if (all[r][0] && strcmp(all[r], all[other]) == 0 && strcmp(dist->hosts[r], dist->hosts[other]) == 0)
                 status =
                     bb_fail(err, BB_ERR_ARGUMENT,
-                            "ranks %d and %d, both on %s, would compute on the same card: start as many processes there as it "
-                            "has cards (mpirun -np, --map-by ppr:N:node), and leave their choice to --device cuda",
+                            "ranks %d and %d, both on %s, would compute on the same card: start as many processes on each host "
+                            "as it has cards (mpirun -np, --map-by ppr:N:node), and use --device cuda, which chooses the card",
                             other, r, dist->hosts[r]);
     free(all);
     return status;

@@ -28,7 +28,7 @@ bb_status bb_run_data_check(bb_run_data *data, bb_dataset *dataset, char *change
     BB_TRY(bb_data_identity(&dataset->source, data->before ? bb_data_identity_blocks(data->before) : 0, &now, err));
     bool known = data->before && bb_data_identity_same(data->before, now, changes, size);
     free(data->text);
-    /* The same bytes keep their names: a run that moves leaves the same checkpoints. */
+    /* Unchanged data keep their recorded names, so that a run that moves writes the same checkpoints. */
     data->text = bb_json_text(known ? data->before : now, JSON_COMPACT);
     json_decref(now);
     return data->text ? BB_OK : bb_fail(err, BB_ERR_MEMORY, "out of memory for the hashes of the data");

@@ -19,14 +19,14 @@
 #define BEST "best"
 #define DAMAGED ".damaged"
 
-enum { MAX_NOTE = 64 }; /* bytes of LATEST and BEST */
+enum { MAX_NOTE = 64 }; /* maximum size of LATEST and BEST in bytes */
 
 static int ascending(const void *a, const void *b) {
     int64_t x = *(const int64_t *)a, y = *(const int64_t *)b;
     return (x > y) - (x < y);
 }
 
-/* The step in "step-00002000.safetensors"; -1 for any other name. */
+/* Returns the step in "step-00002000.safetensors", or -1 for any other name. */
 static int64_t step_of(const char *name) {
     long long step;
     int end = 0;
@@ -41,7 +41,7 @@ int64_t bb_run_dir_step_of(const char *path) {
     return step_of(slash ? slash + 1 : path);
 }
 
-/* The steps of all checkpoints, ascending, malloc'd. */
+/* Lists the steps of all checkpoints, ascending, malloc'd. */
 static bb_status list_steps(const char *path, int64_t **steps, int *count, bb_error *err) {
     *steps = NULL;
     *count = 0;
@@ -86,7 +86,7 @@ static bb_status remove_checkpoint(const bb_run_dir *dir, int64_t step, bb_error
     return status;
 }
 
-/* NAME.tmp.PID, left by a process that was killed while writing. */
+/* Removes NAME.tmp.PID files, left by a process that was killed while writing. */
 static void remove_temporaries(const bb_run_dir *dir) {
     DIR *d = opendir(dir->path);
     if (!d) return;
@@ -107,17 +107,17 @@ static bb_status take_lock(const char *path, int *fd, bb_error *err) {
     if (*fd < 0) return bb_fail(err, BB_ERR_IO, "%s: cannot open the run directory: %s", path, strerror(errno));
     if (flock(*fd, LOCK_EX | LOCK_NB) != 0 && errno == EWOULDBLOCK)
         return bb_fail(err, BB_ERR_ARGUMENT, "%s: another process is training in this run directory", path);
-    /* some file systems have no locks: continue without */
+    /* some file systems have no locks: continue without one */
     return BB_OK;
 }
 
 typedef struct run_file {
     const char *name;
     bb_status (*is_own)(const char *text, size_t size, bool *own, bb_error *err); /* whether a run wrote this text */
-    bool replaced;                                                                /* whether this run replaces it */
+    bool replaced;                                                                /* this run will replace the file */
 } run_file;
 
-/* The step of the checkpoint that the text of LATEST or BEST names, -1 where it names none. */
+/* Returns the step of the checkpoint that the text of LATEST or BEST names, or -1. */
 static int64_t step_in_note(const char *text, size_t size) {
     char name[MAX_NOTE];
     size_t length = strcspn(text, "\n");
@@ -150,7 +150,8 @@ static bb_status refuse_foreign_file(const char *path, const run_file *file, con
         return bb_fail(err, BB_ERR_IO, "%s: cannot stat: %s", path, strerror(errno));
     if (!found || !S_ISREG(st.st_mode))
         return bb_fail(err, BB_ERR_ARGUMENT,
-                       "%s: expected a file of a training run, found no regular file: choose another --out, or move it away",
+                       "%s: expected a file of a training run, found something other than a regular file: choose another "
+                       "--out, or move it away",
                        path);
     if (use->allow_overwrite) return BB_OK;
     uint8_t *text;
@@ -160,13 +161,14 @@ static bb_status refuse_foreign_file(const char *path, const run_file *file, con
     bb_status status = own ? BB_OK : file->is_own((const char *)text, size, &own, err);
     free(text);
     if (own || status != BB_OK) return status;
-    return bb_fail(err, BB_ERR_ARGUMENT,
-                   "%s: expected a file of a training run, found one of another program, which would be lost: choose another "
-                   "--out, or replace it with --allow_overwrite",
-                   path);
+    return bb_fail(
+        err, BB_ERR_ARGUMENT,
+        "%s: expected a file of a training run, found one of another program, which would be overwritten: choose another "
+        "--out, or replace it with --allow_overwrite",
+        path);
 }
 
-/* Other programs have a config.json and a link `latest` in their folders, too. */
+/* Other programs' folders may have a config.json and a link `latest`, too. */
 static bb_status refuse_foreign_files(const char *dir, const bb_run_dir_use *use, bb_error *err) {
     bool begins = use->resume_step < 0;
     const run_file files[] = {{CONFIG, bb_is_run_config, begins && use->config_json},
@@ -184,15 +186,15 @@ static bb_status refuse_foreign_files(const char *dir, const bb_run_dir_use *use
     return BB_OK;
 }
 
-/* Renames a damaged checkpoint: it can still be examined, and the run can write this step again. */
-static bb_status put_aside(const bb_run_dir *dir, int64_t step, bb_error *err) {
+/* Renames a damaged checkpoint, so that it can still be examined and the run can write this step again. */
+static bb_status set_aside(const bb_run_dir *dir, int64_t step, bb_error *err) {
     char *path = bb_run_dir_checkpoint_path(dir, step), *aside = NULL;
     if (path && asprintf(&aside, "%s" DAMAGED, path) < 0) aside = NULL;
     bb_status status = BB_OK;
     if (!aside)
         status = bb_fail(err, BB_ERR_MEMORY, "out of memory");
     else if (rename(path, aside) != 0)
-        status = bb_fail(err, BB_ERR_IO, "%s: cannot put the damaged checkpoint aside: %s", path, strerror(errno));
+        status = bb_fail(err, BB_ERR_IO, "%s: cannot rename the damaged checkpoint: %s", path, strerror(errno));
     free(path);
     free(aside);
     return status;
@@ -206,7 +208,7 @@ static bb_status clear_old_checkpoints(const bb_run_dir *dir, const bb_run_dir_u
     int64_t newest = count ? steps[count - 1] : -1;
     if (newest <= use->damaged_step) {
         for (; count && steps[count - 1] > resume_step && status == BB_OK; count--)
-            status = put_aside(dir, steps[count - 1], err);
+            status = set_aside(dir, steps[count - 1], err);
         newest = count ? steps[count - 1] : -1;
     }
     if (status != BB_OK) goto done;
@@ -218,7 +220,7 @@ static bb_status clear_old_checkpoints(const bb_run_dir *dir, const bb_run_dir_u
                              dir->path, (long long)newest, dir->path);
         else
             status = bb_fail(err, BB_ERR_ARGUMENT,
-                             "%s: holds checkpoints up to step %lld, later than step %lld that this run goes on from: choose "
+                             "%s: holds checkpoints up to step %lld, later than step %lld that this run continues from: choose "
                              "another --out, or replace them with --allow_overwrite",
                              dir->path, (long long)newest, (long long)resume_step);
     }
@@ -240,7 +242,7 @@ static bb_status write_note(const bb_run_dir *dir, const char *note, int64_t ste
     return status;
 }
 
-/* The step that a note names, -1 where `path` is no note. */
+/* Reads the step that a note names; -1 if `path` is not a note. */
 static bb_status read_note(const char *path, int64_t *step, bb_error *err) {
     uint8_t *text;
     size_t size;
@@ -251,7 +253,7 @@ static bb_status read_note(const char *path, int64_t *step, bb_error *err) {
                                                    : bb_fail(err, BB_ERR_IO, "%s: cannot stat: %s", path, strerror(errno));
     if (!S_ISREG(st.st_mode)) return BB_OK;
     bb_status status = bb_file_read_all(path, MAX_NOTE, &text, &size, err);
-    if (status == BB_ERR_FORMAT) return BB_OK; /* longer */
+    if (status == BB_ERR_FORMAT) return BB_OK; /* too long for a note */
     if (status != BB_OK) return status;
     *step = step_in_note((const char *)text, size);
     free(text);
@@ -274,7 +276,7 @@ bool bb_run_dir_best_is_late(const char *path, int64_t step) {
     return named != step && bb_run_dir_has_checkpoint(path, step);
 }
 
-/* What `best` names, and drops it where that is gone: replaced by another run, or damaged. */
+/* Reads which checkpoint `best` names, and removes `best` if that checkpoint is gone: replaced by another run, or damaged. */
 static bb_status read_best(bb_run_dir *dir, bb_error *err) {
     char *path = bb_file_join(dir->path, BEST);
     if (!path) return bb_fail(err, BB_ERR_MEMORY, "out of memory");
@@ -282,7 +284,8 @@ static bb_status read_best(bb_run_dir *dir, bb_error *err) {
     if (dir->best >= 0 && !bb_run_dir_has_checkpoint(dir->path, dir->best)) {
         dir->best = -1;
         if (unlink(path) != 0)
-            status = bb_fail(err, BB_ERR_IO, "%s: cannot remove; its checkpoint is gone: %s", path, strerror(errno));
+            status =
+                bb_fail(err, BB_ERR_IO, "%s: cannot remove it, although its checkpoint is gone: %s", path, strerror(errno));
     }
     free(path);
     return status;
@@ -305,7 +308,7 @@ bb_status bb_run_dir_open(const char *path, const bb_run_dir_use *use, bb_run_di
     BB_TRY_GOTO(status, fail, refuse_foreign_files(path, use, err));
     BB_TRY_GOTO(status, fail, clear_old_checkpoints(out, use, err));
     remove_temporaries(out);
-    /* `latest` is out of date if the run was killed before writing it, or if its checkpoint was put aside. */
+    /* `latest` is out of date if the run was killed before writing it, or if its checkpoint was renamed as damaged. */
     if (use->resume_step >= 0) BB_TRY_GOTO(status, fail, write_note(out, LATEST, use->resume_step, err));
     BB_TRY_GOTO(status, fail, read_best(out, err));
     return BB_OK;
@@ -359,8 +362,8 @@ static bb_status no_checkpoint(const char *dir, bb_error *err) {
             err, BB_ERR_IO,
             "%s: a model in the layout of Hugging Face's transformers; expected a run of bitbyte train, or a model file", dir);
     if (holds(dir, "manifest.json"))
-        return bb_fail(err, BB_ERR_IO,
-                       "%s: a pack, which is data; expected a run directory (bitbyte train --data %s makes one)", dir, dir);
+        return bb_fail(err, BB_ERR_IO, "%s: a pack of data; expected a run directory (bitbyte train --data %s creates one)",
+                       dir, dir);
     return bb_fail(err, BB_ERR_IO, "%s: no checkpoint (step-*.safetensors) in this run directory", dir);
 }
 
@@ -380,7 +383,7 @@ bb_status bb_run_checkpoint_before(const char *run_dir, int64_t before, char *pa
     int64_t newest = count ? steps[count - 1] : -1;
     free(steps);
     if (newest < 0) return no_checkpoint(run_dir, err);
-    /* A checkpoint gets its name when it is complete, so the newest name is right, even if a run was killed before writing
+    /* A checkpoint gets its name when it is complete, so the newest name is valid even if a run was killed before writing
      * `latest`. */
     int n = snprintf(path, path_size, "%s/step-%08lld.safetensors", run_dir, (long long)newest);
     if (n < 0 || (size_t)n >= path_size) return bb_fail(err, BB_ERR_ARGUMENT, "%s: the path is too long", run_dir);

@@ -12,7 +12,7 @@
 #include "core/file.h"
 #include "core/json.h"
 
-/* Reads metrics.jsonl; an empty text if there is none. free(*text) and free(*path). */
+/* Reads metrics.jsonl; the text is empty if it does not exist. The caller frees *text and *path. */
 static bb_status read_metrics(const char *dir, char **path, uint8_t **text, size_t *size, bb_error *err) {
     *text = NULL;
     *size = 0;
@@ -22,7 +22,7 @@ static bb_status read_metrics(const char *dir, char **path, uint8_t **text, size
     return errno == ENOENT ? BB_OK : bb_fail(err, BB_ERR_IO, "%s: cannot look it up: %s", *path, strerror(errno));
 }
 
-/* The next line; NULL if it is not JSON. *length: 0 after the last complete line. */
+/* Returns the next line, or NULL if it is not JSON. *length: 0 after the last complete line. */
 static json_t *next_line(const uint8_t *text, size_t size, size_t *length) {
     const uint8_t *end = size ? memchr(text, '\n', size) : NULL;
     *length = end ? (size_t)(end - text) + 1 : 0;
@@ -69,7 +69,7 @@ bb_status bb_run_metrics_history(const char *dir, int64_t step, bb_val_history *
     return status;
 }
 
-/* Appends all of the text or nothing, so that no line is incomplete, and a retry does not write it twice. */
+/* Appends all of the text or nothing, so that there are no incomplete lines, and a retry does not write it twice. */
 static bb_status append_text(const char *path, const char *text, size_t size, bb_error *err) {
     int fd = open(path, O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC, 0666);
     if (fd < 0) return bb_fail(err, BB_ERR_IO, "%s: cannot append: %s", path, strerror(errno));
@@ -84,7 +84,7 @@ static bb_status append_text(const char *path, const char *text, size_t size, bb
     }
     if (close(fd) != 0 && failure == 0) failure = errno;
     if (failure == 0) return BB_OK;
-    if (before >= 0 && truncate(path, before) != 0) { /* a resumed run drops the rest */
+    if (before >= 0 && truncate(path, before) != 0) { /* a resumed run removes the rest */
     }
     return bb_fail(err, BB_ERR_IO, "%s: cannot write: %s", path, strerror(failure));
 }

@@ -10,9 +10,9 @@
 
 /* Removes the lines of steps after `step`, which an earlier process logged but did not save. */
 bb_status bb_run_metrics_rewind(const bb_run_dir *dir, int64_t step, bb_error *err);
-/* The validations up to `step`. */
+/* Reads the validations up to `step`. */
 bb_status bb_run_metrics_history(const char *dir, int64_t step, bb_val_history *out, bb_error *err);
-/* Appends one line, all of it or nothing; steals the reference. */
+/* Appends one line completely or not at all; takes ownership of the reference. */
 bb_status bb_run_metrics_append(const bb_run_dir *dir, json_t *line, bb_error *err);
 
 #endif

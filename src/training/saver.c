@@ -15,7 +15,7 @@ struct bb_saver {
     bb_saver_mode mode;
     bb_saver_saved on_saved;
     void *user;
-    /* of the present save */
+    /* of the current save */
     bool in_progress;
     int64_t step;
     bb_keep keep;
@@ -73,7 +73,7 @@ static void *write_in_background(void *saver) {
     return NULL;
 }
 
-/* With all signals blocked: they are for the thread that trains. */
+/* Starts the thread with all signals blocked: signals are handled by the training thread. */
 static bool start_thread(bb_saver *s) {
     sigset_t all, before;
     sigfillset(&all);

@@ -7,12 +7,12 @@
 #include "core/math.h"
 #include "ops/ops.h"
 
-/* Elements: what is exchanged at a time. Below the first, messages are all latency; above the second, buffers grow and what is
- * left to exchange after the last block shows. */
+/* Elements exchanged at once. Below the minimum, latency dominates; above the maximum, buffers grow, and so does the exchange
+ * left after the last block. */
 enum { MIN_BUCKET = 1 << 20, MAX_BUCKET = 1 << 22, MAX_UNIT = MAX_BUCKET / 4 };
 
 int64_t bb_shards_longest(const bb_param_table *t, bool whole_matrices) {
-    int64_t unit = MAX_UNIT; /* where a bucket begins is rounded to a unit */
+    int64_t unit = MAX_UNIT; /* the beginning of a bucket is rounded to a unit */
     for (int i = 0; i < t->count && whole_matrices; i++)
         if (t->entries[i].ternary) unit = bb_max(unit, t->entries[i].count);
     return bb_min(MAX_BUCKET + unit, t->total);
@@ -20,7 +20,7 @@ int64_t bb_shards_longest(const bb_param_table *t, bool whole_matrices) {
 
 static int layers_of(const bb_param_table *t) { return (t->count - t->first_block) / BB_PARAMS_PER_BLOCK; }
 
-/* The tensor that element `at` is of. */
+/* Returns the tensor that contains element `at`. */
 static int param_at(const bb_param_table *t, int64_t at) {
     int low = 0, high = t->count; /* entries[low].offset <= at < entries[high].offset */
     while (high - low > 1) {
@@ -33,11 +33,11 @@ static int param_at(const bb_param_table *t, int64_t at) {
     return low;
 }
 
-/* The least multiple of BB_SHARD_UNIT that is whole rows of codes too; or a whole matrix, where its end is such a place, else all
- * of the tensor. */
+/* Returns the smallest multiple of BB_SHARD_UNIT that is also whole rows of codes. For whole matrices: one matrix if its size
+ * is such a multiple, else the whole tensor. */
 static int64_t unit_of(const bb_param *p, bool whole_rows, bool whole_matrices) {
     int64_t rows = BB_TERNARY_ROWS * p->shape[1], unit = BB_SHARD_UNIT, matrix = p->count / p->matrices;
-    if (p->ngram) { /* whole rows, and tiles of the norm */
+    if (p->ngram) { /* whole rows and whole tiles of the norm */
         while (unit % p->shape[1] != 0) unit += BB_SHARD_UNIT;
         return unit;
     }
@@ -55,8 +55,8 @@ static bool can_be_whole_rows(const bb_param_table *t, int size) {
     return size <= BB_SHARD_WHOLE_ROWS;
 }
 
-/* The last place at or before `at` where ranks may divide a range: a tensor's beginning, or a
- * multiple of its unit from there. */
+/* Returns the last position at or before `at` where ranks may divide a range: a tensor's beginning, or a multiple of its unit
+ * from there. */
 static int64_t divisible(const bb_shards *s, const bb_param_table *t, int64_t at) {
     if (at >= t->total) return t->total;
     const bb_param *p = &t->entries[param_at(t, at)];
@@ -74,7 +74,7 @@ static void add_bucket(bb_shards *s, const bb_param_table *t, int size, int64_t 
     }
 }
 
-/* The places where ranks may divide a bucket: its begin, every unit's end; *count of them. */
+/* Lists the positions where ranks may divide a bucket: its beginning and every unit's end; *count of them. */
 static void find_places(const bb_shards *s, const bb_param_table *t, const bb_bucket *b, int64_t *places, int *count) {
     int64_t at = b->begin, end = b->begin + b->count;
     *count = 0;
@@ -89,10 +89,10 @@ static void find_places(const bb_shards *s, const bb_param_table *t, const bb_bu
     (*count)++;
 }
 
-/* Where units are whole matrices, a bucket is a few of them, and dividing each bucket by itself would leave the same ranks with
- * little in all. loads: what each rank has of earlier buckets. Chooses the cuts with the least load of the rank that then has most
- * of those that get something: most[i] is that, when ranks so far take the units before places[i]; taken[r][i] is how many units
- * the ranks before r then take. */
+/* If units are whole matrices, a bucket has only a few, and dividing each bucket separately would leave the same ranks with
+ * little. loads: elements that each rank has from earlier buckets. Chooses the cuts that minimize the maximum load among the
+ * ranks that get a part: max_load[i] is the minimum if the ranks so far take the units before places[i]; taken[r][i] is the
+ * number of units that the ranks before r take then. */
 static bb_status balance_bucket(const bb_shards *s, const bb_param_table *t, int size, const bb_bucket *b, int64_t *loads,
                                 bb_error *err) {
     int count;
@@ -105,20 +105,20 @@ static bb_status balance_bucket(const bb_shards *s, const bb_param_table *t, int
         free(taken);
         return bb_fail(err, BB_ERR_MEMORY, "out of memory for a list of %d parts", count);
     }
-    int64_t *most = places + n, *next = most + n;
+    int64_t *max_load = places + n, *next = max_load + n;
     find_places(s, t, b, places, &count);
-    for (int i = 1; i < count; i++) most[i] = INT64_MAX;
+    for (int i = 1; i < count; i++) max_load[i] = INT64_MAX;
     for (int r = 0; r < size; r++) {
         for (int i = 0; i < count; i++) {
             next[i] = INT64_MAX;
             for (int j = i; j >= 0; j--) {
-                int64_t load = j < i ? loads[r] + places[i] - places[j] : 0, value = bb_max(most[j], load);
+                int64_t load = j < i ? loads[r] + places[i] - places[j] : 0, value = bb_max(max_load[j], load);
                 if (value >= next[i]) continue;
                 next[i] = value;
                 taken[(size_t)r * n + (size_t)i] = j;
             }
         }
-        memcpy(most, next, n * sizeof *most);
+        memcpy(max_load, next, n * sizeof *max_load);
     }
     for (int r = size - 1, i = count - 1; r >= 0; r--) {
         b->cut[r + 1] = places[i];
@@ -140,15 +140,15 @@ static bb_status balance(const bb_shards *s, const bb_param_table *t, int size, 
     return status;
 }
 
-/* From the end of the parameters down, divided where a block begins, and within what is large. */
+/* Makes buckets from the end of the parameters down, divided where a block begins, and within large blocks. */
 static bb_status make_buckets(bb_shards *s, const bb_param_table *t, int size, bb_error *err) {
     int layers = layers_of(t);
-    size_t most = (size_t)layers + 2 + (size_t)(t->total / (MAX_BUCKET / 2));
-    s->buckets = calloc(most, sizeof *s->buckets);
-    s->cuts = calloc(most * (size_t)(size + 1), sizeof *s->cuts);
-    if (!s->buckets || !s->cuts) return bb_fail(err, BB_ERR_MEMORY, "out of memory for a list of %zu ranges", most);
+    size_t max_load = (size_t)layers + 2 + (size_t)(t->total / (MAX_BUCKET / 2));
+    s->buckets = calloc(max_load, sizeof *s->buckets);
+    s->cuts = calloc(max_load * (size_t)(size + 1), sizeof *s->cuts);
+    if (!s->buckets || !s->cuts) return bb_fail(err, BB_ERR_MEMORY, "out of memory for a list of %zu ranges", max_load);
     int64_t end = t->total;
-    for (int l = layers; l >= 0; l--) { /* the norm with the last block, the embedding with the first */
+    for (int l = layers; l >= 0; l--) { /* the final norm goes with the last block, the embedding with the first */
         int64_t begin = l ? t->entries[t->first_block + (l - 1) * BB_PARAMS_PER_BLOCK].offset : 0;
         if (end - begin < MIN_BUCKET && l > 0) continue;
         int64_t parts = (end - begin + MAX_BUCKET - 1) / MAX_BUCKET, count = end - begin;
@@ -161,7 +161,7 @@ static bb_status make_buckets(bb_shards *s, const bb_param_table *t, int size, b
     return s->whole_matrices ? balance(s, t, size, err) : BB_OK;
 }
 
-/* Elements begin .. end-1, tensor by tensor. */
+/* Adds pieces for elements begin .. end-1, tensor by tensor. */
 static void add_pieces(bb_shards *s, const bb_param_table *t, int rank, int64_t begin, int64_t end) {
     if (begin == end) return;
     for (int i = param_at(t, begin); begin < end; i++) {
@@ -173,10 +173,10 @@ static void add_pieces(bb_shards *s, const bb_param_table *t, int rank, int64_t 
 }
 
 static bb_status make_pieces(bb_shards *s, const bb_param_table *t, int size, bb_error *err) {
-    size_t most = (size_t)t->count + (size_t)s->bucket_count * (size_t)size;
-    s->pieces = calloc(most, sizeof *s->pieces);
+    size_t max_load = (size_t)t->count + (size_t)s->bucket_count * (size_t)size;
+    s->pieces = calloc(max_load, sizeof *s->pieces);
     s->first_piece = calloc((size_t)t->count + 1, sizeof *s->first_piece);
-    if (!s->pieces || !s->first_piece) return bb_fail(err, BB_ERR_MEMORY, "out of memory for a list of %zu pieces", most);
+    if (!s->pieces || !s->first_piece) return bb_fail(err, BB_ERR_MEMORY, "out of memory for a list of %zu pieces", max_load);
     if (size == 1) add_pieces(s, t, 0, 0, t->total);
     for (int b = s->bucket_count - 1; b >= 0; b--) {
         int64_t begin = s->buckets[b].begin;

@@ -44,9 +44,9 @@ bb_status bb_train_options_check(const bb_train_options *o, bb_error *err) {
         return bb_fail(err, BB_ERR_ARGUMENT, "save_minutes %g, max_minutes %g and budget_minutes %g must not be negative",
                        o->save_minutes, o->max_minutes, o->budget_minutes);
     if (o->lr_schedule != BB_LR_COSINE && o->lr_schedule != BB_LR_CONSTANT && o->lr_schedule != BB_LR_LINEAR)
-        return bb_fail(err, BB_ERR_ARGUMENT, "lr_schedule %d is not known", (int)o->lr_schedule);
+        return bb_fail(err, BB_ERR_ARGUMENT, "unknown lr_schedule %d", (int)o->lr_schedule);
     if (o->reduce != BB_REDUCE_FAST && o->reduce != BB_REDUCE_EXACT)
-        return bb_fail(err, BB_ERR_ARGUMENT, "reduce %d is not known", (int)o->reduce);
+        return bb_fail(err, BB_ERR_ARGUMENT, "unknown reduce %d", (int)o->reduce);
     if (o->save_copy != BB_SAVE_COPY_AUTO && o->save_copy != BB_SAVE_COPY_YES && o->save_copy != BB_SAVE_COPY_NO)
         return bb_fail(err, BB_ERR_ARGUMENT, "save_copy %d is not known", (int)o->save_copy);
     if ((o->budget_minutes > 0 || (o->steps_before && o->steps_before[0])) && o->seq_len == 0)

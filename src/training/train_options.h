@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: MIT
-/* What a trainer may be told. */
+/* Validates the options of a trainer. */
 #ifndef BB_TRAINING_TRAIN_OPTIONS_H
 #define BB_TRAINING_TRAIN_OPTIONS_H
 
 #include "bitbyte.h"
 #include "core/status.h"
 
-/* BB_ERR_ARGUMENT, with the name of the first value that can't be. */
+/* Returns BB_ERR_ARGUMENT with the name of the first invalid value. */
 bb_status bb_train_options_check(const bb_train_options *options, bb_error *err);
 
 /* The length of sequences at a step. It only grows. */

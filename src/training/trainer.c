@@ -24,7 +24,7 @@ int64_t bb_trainer_best_step(const bb_trainer *t, double *val_bpb) {
 }
 bool bb_trainer_out_of_time(const bb_trainer *t) { return t && t->time_is_up; }
 
-/* Of an error on one rank: with several ranks, the others learn of it in the next step, which then changes nothing. */
+/* Records an error on one rank: with several ranks, the others learn of it in the next step, which then changes nothing. */
 static bb_status fail_later(bb_trainer *t, bb_status status, bb_error *err) {
     if (t->dist->size == 1 || status == BB_OK) return status;
     if (t->failure.code == BB_OK) t->failure = *err;
@@ -44,7 +44,7 @@ static bb_status loop(bb_trainer *t, bb_dataset *dataset, bb_error *err) {
         t->max_step_seconds = fmax(t->max_step_seconds, bb_clock_seconds() - begin);
         e.logged = bb_trainer_is_due(s->step, o->log_every) || s->step == o->steps;
         bb_trainer_emit(t, &e);
-        /* If a weight is not finite, no loss is. */
+        /* If a weight is not finite, the loss is not finite, either. */
         if (!isfinite(e.loss)) BB_TRY(bb_trainer_check_weights(t, err));
         if (e.logged) BB_TRY(fail_later(t, bb_trainer_log_step(t, &e, err), err));
         BB_TRY(bb_trainer_check_skipped(t, err));
@@ -75,14 +75,14 @@ static bb_status run(bb_trainer *t, bb_dataset *dataset, bb_error *err) {
     t->wait_seconds = t->ended = t->other_seconds = 0;
     t->logged_waits = t->all_waits = (bb_rank_waits){0};
     t->stopping = t->dist->size == 1 && t->stop;
-    t->save_started_step = s->step; /* nothing to save before the first step */
+    t->save_started_step = s->step; /* there is nothing to save before the first step */
 
     t->validation_missed = t->validate_first;
     if (t->validate_first && !t->stopping) BB_TRY(bb_trainer_validate(t, err));
     BB_TRY(loop(t, dataset, err));
     BB_TRY(bb_trainer_fail_together(t, err));
     BB_TRY(bb_trainer_save(t, err));
-    BB_TRY(bb_optimizer_gather_weights(t->optimizer, err)); /* so that the model is complete after training */
+    BB_TRY(bb_optimizer_gather_weights(t->optimizer, err)); /* makes the model complete after training */
     bool done = (s->step >= bb_trainer_last_step(o) || t->out_of_patience) && !t->validation_missed;
     if (done) t->time_is_up = false;
     if (t->stopping && !done)
@@ -96,8 +96,8 @@ bb_status bb_trainer_train(bb_trainer *t, bb_dataset *dataset, bb_error *err) {
     if (warning) bb_trainer_notice(t, "%s", warning);
     if (t->dist->size > 1 && dataset->world_size != 1)
         return bb_fail(err, BB_ERR_ARGUMENT,
-                       "the data set was opened as rank %d of %d: a trainer with ranks takes their parts itself, of a data set "
-                       "opened as rank 0 of 1",
+                       "the dataset was opened as rank %d of %d: a trainer with ranks divides the data itself and needs a "
+                       "dataset opened as rank 0 of 1",
                        dataset->rank, dataset->world_size);
     bb_error save_error;
     bb_status status = bb_dist_agree(t->dist, bb_trainer_check_validation(t, err), err);
@@ -107,7 +107,7 @@ bb_status bb_trainer_train(bb_trainer *t, bb_dataset *dataset, bb_error *err) {
     if (status != BB_OK) return status;
     bool unfinished = t->validate_first || t->best_is_late;
     if (t->state.step >= t->options.steps && !unfinished) {
-        bb_trainer_notice(t, "nothing to do: %lld steps are done already", (long long)t->state.step);
+        bb_trainer_notice(t, "nothing to do: all %lld steps are done", (long long)t->state.step);
         return BB_OK;
     }
     if (t->out_of_patience && !unfinished) {
@@ -121,7 +121,7 @@ bb_status bb_trainer_train(bb_trainer *t, bb_dataset *dataset, bb_error *err) {
     if (t->lr_plan.warmup_steps >= bb_lr_first_steps(&t->lr_plan))
         bb_trainer_notice(t, "the warm-up takes all %lld steps: the learning rate rises to the end and never falls%s",
                           (long long)t->options.steps,
-                          t->options.warmup_steps > t->options.steps ? " (warmup_steps is cut to steps)" : "");
+                          t->options.warmup_steps > t->options.steps ? " (warmup_steps is limited to steps)" : "");
     status = bb_trainer_check_data(t, dataset, err);
     if (status == BB_OK) status = bb_trainer_open_run_dir(t, err);
     status = bb_dist_agree(t->dist, status, err);
@@ -131,7 +131,7 @@ bb_status bb_trainer_train(bb_trainer *t, bb_dataset *dataset, bb_error *err) {
         status = run(t, dataset, err);
         if (status != BB_OK && status != BB_ERR_INTERRUPTED && t->options.out_dir) bb_trainer_save_after_error(t, status, err);
     }
-    /* Before this returns, the last checkpoint is on disk or known not to be. The error that ended the run takes precedence. */
+    /* Before this returns, the last checkpoint is on disk or has failed. The error that ended the run takes precedence. */
     bb_status last = bb_saver_wait(t->saver, &save_error);
     if (last != BB_OK && (status == BB_OK || status == BB_ERR_INTERRUPTED))
         status = bb_fail(err, last, "%s", save_error.message);

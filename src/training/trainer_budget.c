@@ -40,8 +40,8 @@ int64_t bb_trainer_corrected_steps(bb_trainer *t) {
     return steps == o->steps ? 0 : steps;
 }
 
-/* A copy of a configuration's text with the steps of these options, as a line; NULL: out of memory, or the text is no object. free()
- * it. */
+/* Returns a copy of a configuration's text with the steps of these options, as a line; NULL if out of memory, or if the text is
+ * not an object. The caller frees it. */
 static char *with_steps(const char *text, const bb_train_options *o, size_t flags) {
     json_t *object = json_loads(text, 0, NULL);
     char *changed = NULL, *line = NULL;

@@ -57,7 +57,7 @@ bb_train_event bb_trainer_step_event(const bb_trainer *t, const bb_step_result *
     e.bpb = bb_bits_per_byte(r->loss);
     e.lr = r->lr;
     e.grad_norm = r->grad_norm;
-    /* up to the step before: this step's waiting is reported in the next one */
+    /* up to the previous step: this step's waiting is reported in the next one */
     e.wait_share = fraction(t->logged_waits.mean, span);
     e.exposed_share = fraction(t->logged_waits.min, span);
     e.bytes_per_second = span > 0 ? (double)(s->bytes_seen - t->last_log_bytes) / span : 0;
@@ -65,7 +65,7 @@ bb_train_event bb_trainer_step_event(const bb_trainer *t, const bb_step_result *
     return e;
 }
 
-/* null when v is not finite: JSON has no NaN. */
+/* Returns null if v is not finite, because JSON has no NaN. */
 static json_t *number(double v) { return isfinite(v) ? json_real(v) : json_null(); }
 
 bb_status bb_trainer_log_metrics(const bb_trainer *t, const bb_train_event *e, bb_error *err) {

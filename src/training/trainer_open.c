@@ -14,7 +14,7 @@
 #include "training/disk_room.h"
 #include "training/train_options.h"
 
-/* The processes, this rank's part of a step, and the sum of its gradients. */
+/* Opens the processes, this rank's part of a step, and the sum of its gradients. */
 static bb_status open_ranks(bb_trainer *t, bb_error *err) {
     if (!t->options.dist) BB_TRY(bb_dist_open_single(&t->own_dist, err));
     t->dist = t->options.dist ? t->options.dist : t->own_dist;
@@ -27,7 +27,7 @@ static bb_status open_ranks(bb_trainer *t, bb_error *err) {
     if (!t->reports || !t->polls)
         return bb_fail(err, BB_ERR_MEMORY, "out of memory for the losses of %d micro-batches", t->micro_run.total);
     if (bb_optimizer_dist(t->optimizer) && bb_optimizer_dist(t->optimizer) != t->dist)
-        return bb_fail(err, BB_ERR_ARGUMENT, "the optimizer's state is shared out over ranks that are not the trainer's");
+        return bb_fail(err, BB_ERR_ARGUMENT, "the optimizer's state is shared over ranks other than the trainer's");
     return bb_gradients_open(t->model, t->dist, t->micro_run.count, t->options.reduce, bb_optimizer_parts(t->optimizer),
                              &t->gradients, err);
 }
@@ -41,7 +41,7 @@ bb_status bb_trainer_create(bb_model *model, bb_optimizer *optimizer, bb_loss_sc
     BB_DEVICE_SCOPE(model->device);
     BB_TRY(bb_train_options_check(options, err));
     if (bb_optimizer_model(optimizer) != model)
-        return bb_fail(err, BB_ERR_ARGUMENT, "the optimizer was made for another model than the trainer's");
+        return bb_fail(err, BB_ERR_ARGUMENT, "the optimizer belongs to another model than the trainer");
     bb_status status;
     bb_trainer *t = calloc(1, sizeof *t);
     if (!t) return bb_fail(err, BB_ERR_MEMORY, "out of memory for a trainer");
@@ -69,7 +69,8 @@ bb_status bb_trainer_create(bb_model *model, bb_optimizer *optimizer, bb_loss_sc
     int batch = (int)((rows + (size_t)widest - 1) / (size_t)widest);
     BB_TRY_GOTO(status, fail, bb_model_reserve(model, batch, widest, true, options->recompute, err));
     BB_TRY_GOTO(status, fail, open_ranks(t, err));
-    t->x = calloc(rows, 1); /* a rank that cannot read its data computes with what is there, for the others' sake */
+    t->x = calloc(rows,
+                  1); /* a rank that cannot read its data computes with stale or zero bytes, so that the others do not wait */
     t->y = calloc(rows, 1);
     if (!t->x || !t->y) {
         status = bb_fail(err, BB_ERR_MEMORY, "out of memory for a batch of %zu bytes", rows);
@@ -118,8 +119,7 @@ static bb_status resume_from(void *user, const char *path, bb_error *err) {
     t->resumed_from = copy;
     t->state = state;
     if (state.moments_widened)
-        bb_trainer_notice(t, "%s is of version 0.1.0: the embedding's moments were in 8 bits, and are in f32 from here on",
-                          path);
+        bb_trainer_notice(t, "%s is of version 0.1.0: the embedding's moments were in 8 bits and are converted to f32", path);
     if (t->scaler && state.scaler_scale > 0) {
         t->scaler->scale = state.scaler_scale;
         t->scaler->good_steps = state.scaler_good_steps;
@@ -130,7 +130,7 @@ static bb_status resume_from(void *user, const char *path, bb_error *err) {
 static void on_damaged(void *user, const char *path, const char *reason) {
     bb_trainer *t = ((const resume_request *)user)->trainer;
     if (t->damaged_step < 0) t->damaged_step = bb_run_dir_step_of(path);
-    bb_trainer_notice(t, "damaged checkpoint, trying the one before it: %s", reason);
+    bb_trainer_notice(t, "damaged checkpoint, trying the previous one: %s", reason);
 }
 
 bb_status bb_trainer_resume(bb_trainer *t, const char *path, bool load_opt_state, bb_error *err) {
@@ -165,7 +165,7 @@ static bb_status check_disk(bb_trainer *t, bb_error *err) {
     return BB_OK;
 }
 
-/* Where a run was killed before it wrote `best`, or had no patience before. */
+/* Needed if a run was killed before it wrote `best`, or had no patience before. */
 static bb_status catch_up_with_best(bb_trainer *t, bb_error *err) {
     int64_t best = t->history.best_step;
     bb_keep keep = bb_trainer_keep(t);
@@ -212,13 +212,11 @@ bb_status bb_trainer_check_data(bb_trainer *t, bb_dataset *dataset, bb_error *er
     if (!changes[0]) return BB_OK;
     if (o->require_same_data)
         return bb_fail(err, BB_ERR_ARGUMENT,
-                       "%.200s is not the data that this run was trained on: %s. To train on other data, resume from a "
+                       "%.200s differs from the data that this run was trained on: %s. To train on other data, resume from a "
                        "checkpoint file (--resume FILE --out DIR)",
                        dataset->name, changes);
     bb_trainer_notice(
-        t,
-        "warning: the data is not what it was when this run was saved: %s. From here on the run differs from one that was "
-        "not interrupted",
+        t, "warning: the data has changed since this run was saved: %s. From here on the run differs from an uninterrupted one",
         changes);
     return BB_OK;
 }

@@ -12,19 +12,18 @@ bb_rank_report *bb_trainer_report_of(const bb_trainer *t, int rank) {
     return (bb_rank_report *)(void *)((unsigned char *)t->reports + (size_t)rank * t->report_bytes);
 }
 
-/* Ranks whose weights differ would train on without an error: each step compares a part of the weights, and WEIGHT_PARTS steps
- * all of them. */
+/* Ranks whose weights differ would continue without an error. So each step compares a part of the weights, and WEIGHT_PARTS
+ * steps compare all of them. */
 static uint64_t weights_checksum(const bb_trainer *t, int part) {
     uint64_t sum = bb_optimizer_weights_checksum(t->optimizer, part, WEIGHT_PARTS);
     return sum ^ (uint64_t)t->state.step << 32 ^ t->state.samples;
 }
 
 static bb_status weights_differ_error(const bb_trainer *t, int rank, bb_error *err) {
-    return bb_fail(
-        err, BB_ERR_ARGUMENT,
-        "at step %lld rank %d on %s has not the weights of rank 0 on %s: the same program, --seed, and checkpoint on "
-        "every host?",
-        (long long)t->state.step, rank, bb_dist_host(t->dist, rank), bb_dist_host(t->dist, 0));
+    return bb_fail(err, BB_ERR_ARGUMENT,
+                   "at step %lld the weights of rank %d on %s differ from those of rank 0 on %s: check that every host uses "
+                   "the same program, --seed and checkpoint",
+                   (long long)t->state.step, rank, bb_dist_host(t->dist, rank), bb_dist_host(t->dist, 0));
 }
 
 bb_status bb_trainer_compare_weights(bb_trainer *t, bb_error *err) {
@@ -47,14 +46,14 @@ bb_status bb_trainer_follow_rank_0(bb_trainer *t, bool *decision, bb_error *err)
     return BB_OK;
 }
 
-/* A request that arrives before the save it asks for has begun is served by that save. */
+/* A request that arrives before the requested save has begun is served by that save. */
 static bool take_save_request(bb_trainer *t) {
     bool asked = t->save;
     if (asked) t->save = 0;
     return asked;
 }
 
-/* Whether there is no time left for one more step and a save. */
+/* Returns whether there is no time left for another step and a save. */
 static bool out_of_time(const bb_trainer *t) {
     double needed =
         t->max_step_seconds + (t->max_step_seconds > t->max_save_seconds ? t->max_step_seconds : t->max_save_seconds);

@@ -27,28 +27,27 @@ bb_status bb_trainer_check_weights(const bb_trainer *t, bb_error *err) {
     if (status == BB_OK) return BB_OK;
     if (status != BB_ERR_NUMERIC) return bb_fail(err, status, "%s", why.message);
     const char *good = t->resumed_from;
-    (void)bb_saver_wait(t->saver, &ignored); /* the latest checkpoint may still be in the writing */
+    (void)bb_saver_wait(t->saver, &ignored); /* the latest checkpoint may still be being written */
     if (t->options.out_dir && bb_run_latest_checkpoint(t->options.out_dir, path, sizeof path, &ignored) == BB_OK) good = path;
     if (!good)
-        return bb_fail(err, BB_ERR_NUMERIC,
-                       "after step %lld the weights are not finite: %s. There is no checkpoint from before",
+        return bb_fail(err, BB_ERR_NUMERIC, "after step %lld the weights are not finite: %s. There is no earlier checkpoint",
                        (long long)t->state.step, why.message);
     return bb_fail(err, BB_ERR_NUMERIC,
-                   "after step %lld the weights are not finite: %s. The last good checkpoint is %s: go on from it with a lower "
-                   "--lr (--resume FILE --out DIR)",
+                   "after step %lld the weights are not finite: %s. The last good checkpoint is %s: resume from it with a "
+                   "lower --lr (--resume FILE --out DIR)",
                    (long long)t->state.step, why.message, good);
 }
 
 bb_keep bb_trainer_keep(const bb_trainer *t) {
     bb_keep keep = {.newest = t->options.keep, .every = t->options.keep_every};
-    if (t->state.skipped_in_a_row > 0) keep.newest = 0; /* earlier ones may be all that is good */
+    if (t->state.skipped_in_a_row > 0) keep.newest = 0; /* only earlier checkpoints may be good */
     return keep;
 }
 
 static bb_status begin_save(bb_trainer *t, bb_error *err) {
     BB_DEVICE_SCOPE(t->model->device);
     BB_TRY(bb_trainer_check_weights(t, err));
-    BB_TRY(bb_saver_wait(t->saver, err)); /* reports the save before, while the times are still its own */
+    BB_TRY(bb_saver_wait(t->saver, err)); /* reports the previous save while the times are still its own */
     double begin = bb_clock_seconds();
     BB_TRY(bb_optimizer_gather_weights_to_rank_0(t->optimizer, err));
     t->gather_seconds = bb_clock_seconds() - begin;
@@ -77,7 +76,7 @@ bb_status bb_trainer_save(bb_trainer *t, bb_error *err) {
 bb_status bb_trainer_save_best(bb_trainer *t, bb_error *err) {
     BB_TRY(bb_trainer_save(t, err));
     if (!t->run_dir.path) return BB_OK;
-    /* `best` must not name what is not there yet. */
+    /* `best` must not name a checkpoint that does not exist yet */
     bb_keep keep = bb_trainer_keep(t);
     bb_status status = bb_saver_wait(t->saver, err);
     if (status == BB_OK) status = bb_run_dir_set_best(&t->run_dir, t->state.step, &keep, err);
@@ -91,8 +90,8 @@ bb_status bb_trainer_poll_saver(bb_trainer *t, bb_error *err) {
     return status;
 }
 
-/* Whether this process can save after an error: all ranks know of it, or rank 0 holds all of the state; and neither the weights nor
- * the disk are bad. */
+/* Returns whether this process can save after an error: all ranks know of it, or rank 0 holds all of the state; and neither the
+ * weights nor the disk are bad. */
 static bool can_save_after(const bb_trainer *t, bb_status status) {
     bool has_all = t->dist->rank == 0 && !bb_optimizer_dist(t->optimizer);
     return (t->failed_together || has_all) && status != BB_ERR_NUMERIC && !t->updating && !t->save_failed && !t->drifted;
@@ -114,7 +113,7 @@ void bb_trainer_save_after_error(bb_trainer *t, bb_status status, bb_error *err)
     bool can_save = can_save_after(t, status) && t->save_started_step != t->state.step;
     if (can_save) save_error.code = bb_trainer_save(t, &save_error);
     if (save_error.code == BB_OK) save_error.code = bb_saver_wait(t->saver, &save_error);
-    if (t->dist->rank == 0 && status != BB_ERR_NUMERIC) { /* those messages name the checkpoint to resume from */
+    if (t->dist->rank == 0 && status != BB_ERR_NUMERIC) { /* messages of this kind already name the checkpoint to resume from */
         if (can_save && save_error.code == BB_OK)
             append(err, "; step %lld is saved", step);
         else if (can_save)

@@ -18,7 +18,7 @@ static void on_validation_batch(void *user, int64_t bytes_done, int64_t bytes_to
     if (t->failure.code != BB_OK) t->abandon = 1;
 }
 
-/* Where validations have become no better for too long, the run ends after this one. */
+/* If validations have not improved for too long, the run ends after this one. */
 static void count_patience(bb_trainer *t, bb_train_event *e) {
     bb_val_history *h = &t->history;
     int patience = t->options.patience;
@@ -40,14 +40,15 @@ static bb_status report_validation(bb_trainer *t, bb_status status, const bb_eva
     if (status != BB_OK) {
         t->failed_validations++;
         if (t->options.strict_val) return bb_fail(err, status, "validation at step %lld: %.800s", step, failure->message);
-        bb_trainer_notice(t, "the validation at step %lld failed (%lld so far), training goes on: %.800s", step,
+        bb_trainer_notice(t, "the validation at step %lld failed (%lld so far), training continues: %.800s", step,
                           (long long)t->failed_validations, failure->message);
         return BB_OK;
     }
     if (!t->val_shards_noted && r->pattern && strcmp(r->pattern, "shard_*.bin") == 0) {
         t->val_shards_noted = true;
         bb_trainer_notice(
-            t, "the directory of val_data holds no val_*.bin: its shard_*.bin are scored, which is what models are trained on");
+            t,
+            "the directory of val_data holds no val_*.bin: its shard_*.bin are scored instead, which may be the training data");
     }
     bb_train_event e = bb_trainer_event(t, BB_TRAIN_VALIDATION);
     e.seq_len = bb_trainer_val_seq_len(&t->options);
@@ -70,7 +71,7 @@ static bb_status validate_on_rank_0(bb_trainer *t, bb_error *err) {
     bb_error failure;
     bb_status status = bb_evaluate(t->model, t->options.val_data, &o, &r, &failure);
     if (t->failure.code != BB_OK)
-        return bb_fail(err, t->failure.code, "%s", t->failure.message); /* of saving, or of the ranks */
+        return bb_fail(err, t->failure.code, "%s", t->failure.message); /* error of saving, or of the ranks */
     t->failure.code = report_validation(t, status, &r, &failure, &t->failure);
     return bb_trainer_poll_ranks(t, status == BB_ERR_INTERRUPTED ? BB_VALIDATION_ABANDONED : BB_VALIDATED, err);
 }

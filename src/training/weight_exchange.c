@@ -6,7 +6,7 @@
 
 #include "ops/ops.h"
 
-enum { COPIED_BYTES = 1 << 16 }; /* of a device's own memory, for a checksum */
+enum { COPIED_BYTES = 1 << 16 }; /* buffer for a checksum of weights in a device's own memory */
 
 static const bb_param *param_of(const bb_weight_exchange *x, const bb_piece *p) { return &x->model->table.entries[p->param]; }
 static float *values_of(const bb_weight_exchange *x, const bb_piece *p) {
@@ -16,8 +16,8 @@ static bool is_own(const bb_weight_exchange *x, const bb_piece *p) { return p->r
 
 /* ---- places of codes and values -------------------------------------------------------------------------------------- */
 
-/* The byte offset, from the model's first code, of the codes of element `at`, or of the next element that has codes. `at` is
- * the start of a tensor or a place where ranks may divide one. */
+/* Returns the byte offset, from the model's first code, of the codes of element `at`, or of the next element that has codes.
+ * `at` is the start of a tensor or a position where ranks may divide one. */
 static int64_t code_place(const bb_weight_exchange *x, int64_t at) {
     const bb_model *m = x->model;
     const bb_param_table *t = &m->table;
@@ -93,7 +93,7 @@ void bb_weight_exchange_close(bb_weight_exchange *x) {
 /* ---- scales ---------------------------------------------------------------------------------------------------------- */
 
 /* Computes the scale of every ternary tensor, with the same result as on a single rank. */
-static bb_status make_scales(bb_weight_exchange *x, bb_error *err) {
+static bb_status compute_scales(bb_weight_exchange *x, bb_error *err) {
     bb_model *m = x->model;
     const bb_ops *ops = m->device->ops;
     BB_TRY(bb_tile_sums_make(x->tiles, ops->sum_abs, m->params, err));
@@ -115,7 +115,7 @@ static void quantize_piece(bb_weight_exchange *x, const bb_piece *p) {
     dev->ops->ternary_quant_rows(dev, &t, x->model->params + param_of(x, p)->offset, p->first / t.k, p->count / t.k);
 }
 
-/* Bucket by bucket: the codes of one are sent while the next is quantized. */
+/* Exchanges bucket by bucket: the codes of one are sent while the next is quantized. */
 static bb_status exchange_codes(bb_weight_exchange *x, bb_error *err) {
     bb_device *dev = x->model->device;
     const bb_shards *s = x->shards;
@@ -134,7 +134,7 @@ static bb_status exchange_codes(bb_weight_exchange *x, bb_error *err) {
 
 /* ---- values that are not ternary ------------------------------------------------------------------------------------- */
 
-/* own: copies this rank's pieces from params to plain; else the pieces of other ranks from plain to params. */
+/* own: copies this rank's pieces from params to plain; otherwise the pieces of other ranks from plain to params. */
 static void move_plain(bb_weight_exchange *x, bool own) {
     bb_device *dev = x->model->device;
     for (int r = 0; r < x->dist->size; r++) {
@@ -161,7 +161,7 @@ bb_status bb_weight_exchange_after_update(bb_weight_exchange *x, bb_error *err) 
         bb_model_parameters_changed(x->model);
         return BB_OK;
     }
-    BB_TRY(make_scales(x, err));
+    BB_TRY(compute_scales(x, err));
     move_plain(x, true);
     BB_TRY(dev->ops->sync(dev, err));
     BB_TRY(x->dist->engine->start(x->dist, BB_DIST_ALL_GATHER,
