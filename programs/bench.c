@@ -157,7 +157,7 @@ static int bench(const bench_args *args) {
 static void note_unused(const bb_cli *cli, const bench_args *args) {
     static const char *const training[] = {"batch_size", "seq_len", "optim", "recompute", "step_only"};
     for (int i = 0; i < 5 && args->decode; i++)
-        bb_cli_unused(cli, training[i], "it applies to training; --decode benchmarks inference");
+        bb_cli_unused(cli, training[i], "it applies only to training; --decode benchmarks inference");
     if (!args->decode) bb_cli_unused(cli, "kv_cache", "only --decode uses a KV cache");
     bb_device_args_notes(cli, &args->device);
 }

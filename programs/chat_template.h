@@ -7,10 +7,10 @@
 
 #define BB_DEFAULT_CHAT_TEMPLATE "{role}: {content}\n"
 #define BB_CHAT_TEMPLATE_HELP                                                                                                  \
-    "how a message of a chat becomes text, with {role} and {content}, and escapes as in --stop; or a file that holds it, "     \
-    "without escapes; the answer ends where the next message would begin"
+    "text of one chat message, with {role} and {content} and escapes as in --stop; or a file with that text, "                 \
+    "without escapes; an answer ends where the next message would begin"
 
-/* The text that the option stands for, checked; free(*out). */
+/* Returns the text that the option specifies, validated; the caller frees *out. */
 bb_status bb_chat_template_read(const char *given, char **out, bb_error *err);
 
 #endif

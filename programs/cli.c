@@ -58,7 +58,7 @@ static int unknown_option(bb_cli *cli, const char *argument, const char *name) {
     names[count++] = "help";
     names[count] = NULL;
     const char *nearest = bb_cli_nearest(name, names);
-    /* -p for --prompt: for one letter, the first letter is a better hint than edit distance */
+    /* -p for --prompt: for a single letter, the first letter is a better hint than the edit distance */
     for (int i = 0; i < count && name[0] && !name[1]; i++) {
         if (names[i][0] != name[0]) continue;
         return bb_cli_usage_error(cli->command, "unknown option '%s': there are no short options; did you mean '--%s'?",
@@ -68,7 +68,7 @@ static int unknown_option(bb_cli *cli, const char *argument, const char *name) {
     return bb_cli_usage_error(cli->command, "unknown option '%s'", argument);
 }
 
-/* "--name" as an argument that names an option of this command. */
+/* Returns whether an argument is "--name" of an option of this command. */
 static bool names_an_option(bb_cli *cli, const char *argument) {
     if (strncmp(argument, "--", 2) != 0) return false;
     char name[MAX_NAME] = "";
@@ -98,7 +98,7 @@ static int take_item(bb_cli *cli, bb_cli_row *row, const char *text, int capacit
     return BB_CLI_CONTINUE;
 }
 
-/* The shell expands a glob that is not quoted. */
+/* The shell expands globs that are not quoted. */
 static int unexpected_argument(const bb_cli *cli, const char *text) {
     if (access(text, F_OK) == 0)
         return bb_cli_usage_error(cli->command, "unexpected argument '%s': put globs in quotes, e.g. 'data/*.bin'", text);
@@ -120,7 +120,7 @@ static int take_positional(bb_cli *cli, const char *text, int *position, int cap
     return unexpected_argument(cli, text);
 }
 
-/* "--exts txt folder": a list takes all arguments after it, inputs too. */
+/* "--exts txt folder": a list takes all arguments after it, including inputs. */
 static int missing_argument(const bb_cli *cli, const bb_cli_option *missing) {
     const bb_cli_command *command = cli->command;
     for (int i = 0; i < cli->row_count; i++) {
@@ -144,7 +144,7 @@ static bb_cli_row *find_letter(bb_cli *cli, char letter) {
     return NULL;
 }
 
-/* "-kd", "-T4", "-o FILE", "-5": options of one letter, where the first is one. Leaves *at on the last argument used. */
+/* "-kd", "-T4", "-o FILE", "-5": one-letter options, if the first letter is one. Leaves *at on the last argument used. */
 static int take_letters(bb_cli *cli, int argc, char **argv, int *at) {
     for (const char *letter = argv[*at] + 1; *letter; letter++) {
         bb_cli_row *row = find_letter(cli, *letter);

@@ -10,10 +10,10 @@
  * Returns BB_CLI_CONTINUE or an exit status: 0 after --help (on stdout), 2 after a usage error (on stderr). Call bb_cli_free in
  * every case. */
 int bb_cli_parse(bb_cli *cli, const bb_cli_command *command, void *args, int argc, char **argv);
-/* Frees the items of the lists that were given. */
+/* Frees the items of list options. */
 void bb_cli_free(bb_cli *cli);
 bool bb_cli_given(const bb_cli *cli, const char *name);
-/* If the option was given, reports on standard error that it has no effect and why. */
+/* If the option was given, prints a note on standard error that it has no effect, and why. */
 void bb_cli_unused(const bb_cli *cli, const char *name, const char *why);
 
 #endif

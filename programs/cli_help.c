@@ -28,7 +28,7 @@ static int wrap(FILE *out, const char *text, int column, int indent) {
     return column;
 }
 
-/* What an option does, and its default. */
+/* Writes what an option does, and its default. */
 static void option_text(const bb_cli_row *row, char *text, size_t size) {
     const bb_cli_option *option = row->option;
     char value[256];
@@ -130,7 +130,7 @@ static void man_page(const bb_cli *cli, FILE *out) {
     snprintf(name, sizeof name, "bitbyte-%s", command->name);
     snprintf(title, sizeof title, "%s", name);
     for (char *c = title; *c; c++) *c = (char)toupper((unsigned char)*c);
-    /* the first sentence, without its end */
+    /* the first sentence, without its period */
     char summary[512];
     const char *stop = strstr(command->summary, ". ");
     snprintf(summary, sizeof summary, "%.*s", stop ? (int)(stop - command->summary) : (int)strcspn(command->summary, "."),

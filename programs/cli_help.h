@@ -7,14 +7,15 @@
 
 #include "cli_option.h"
 
-/* Shows the current values of the options as defaults. */
+/* Prints the help with the options' current values as defaults. */
 void bb_cli_help(const bb_cli *cli, FILE *out);
-/* --help=FORMAT. "man": a manual page, in roff. "complete": for the completions of shells, a line for each option: --name, what it
- * takes (flag, file, value, or the choices with | between), help, with tabs between. False: no such format. */
+/* --help=FORMAT. "man": a manual page in roff. "complete": for shell completions, a line for each option with tab-separated
+ * fields: --name, what it takes (flag, file, value, or the choices separated by |), help. Returns false for an unknown
+ * format. */
 bool bb_cli_help_as(const bb_cli *cli, const char *format, FILE *out);
-/* Text in a manual page. */
+/* Prints text escaped for a manual page. */
 void bb_cli_roff(const char *text, FILE *out);
-/* The beginning of a manual page, up to SYNOPSIS. title: in capitals. */
+/* Prints the beginning of a manual page, up to SYNOPSIS. title: in capitals. */
 void bb_cli_man_head(const char *title, const char *name, const char *summary, FILE *out);
 
 #endif

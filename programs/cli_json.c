@@ -51,7 +51,7 @@ static bool restore_path(json_t *value) {
     return good;
 }
 
-/* A saved value as text, to check it like a typed one. */
+/* Writes a saved value as text, so that it can be checked like a typed one. */
 static bool saved_text(const bb_cli_option *option, const json_t *value, char *out, size_t size) {
     switch (option->type) {
     case BB_CLI_FLAG:
@@ -119,7 +119,7 @@ int bb_cli_from_json(const bb_cli *cli, json_t *saved, const char *where, bool s
         if (option->type == BB_CLI_FLAG) {
             *(bool *)row->target = json_is_true(value);
         } else if (option->type == BB_CLI_STRING) {
-            /* Borrowed: the object outlives the options. */
+            /* Points into the object, which outlives the options. */
             *(const char **)row->target = json_is_null(value) ? NULL : json_string_value(value);
         } else {
             bb_error err;

@@ -3,7 +3,7 @@
 #ifndef BB_PROGRAMS_CLI_NEAREST_H
 #define BB_PROGRAMS_CLI_NEAREST_H
 
-/* The name in `names` (NULL-terminated) that `word` probably means, or NULL. */
+/* Returns the name in `names` (NULL-terminated) that `word` probably means, or NULL. */
 const char *bb_cli_nearest(const char *word, const char *const *names);
 
 #endif

@@ -40,7 +40,7 @@ typedef struct bb_cli_range {
 #define BB_CLI_FROM_TO(a, b)                                                                                                   \
     { .set = true, .min = (a), .max = (b) }
 
-/* How resuming a run treats an option of the saved configuration. */
+/* How resuming a run treats a saved option. */
 typedef enum bb_cli_saved {
     BB_CLI_SAVED_FIXED = 0, /* always the saved value; any other is an error */
     BB_CLI_SAVED_FUTURE,    /* the saved value unless given; affects the remaining steps */
@@ -61,8 +61,8 @@ typedef struct bb_cli_option {
     bb_cli_range range;
     const char *const *choices; /* BB_CLI_CHOICE: names, NULL-terminated */
     const char *default_text;   /* default shown in help; "": none */
-    char letter;                /* also accepted as -x, flags in one word, a value behind it; '#': as -N, a number; 0: none */
-    signed char position;       /* 1, 2, …: also accepted as this positional argument; a list takes all the rest */
+    char letter; /* also accepted as -x (flags combine, a value may follow directly); '#': accepted as -N, a number; 0: none */
+    signed char position; /* 1, 2, …: also accepted as this positional argument; a list takes all remaining ones */
     bool required;
     bool one_each; /* BB_CLI_LIST: takes one argument per use */
     bb_cli_saved saved;
@@ -74,7 +74,7 @@ typedef struct bb_cli_group {
 } bb_cli_group;
 
 typedef struct bb_cli_command {
-    const char *name, *summary, *usage; /* usage: what follows "bitbyte NAME " */
+    const char *name, *summary, *usage; /* usage: the text after "bitbyte NAME " */
     const bb_cli_option *options;       /* (option_count) */
     int option_count;
     const char *examples; /* printed verbatim after the options; may be NULL */
@@ -86,11 +86,11 @@ enum { BB_CLI_MAX_ROWS = 128 };
 
 typedef struct bb_cli_row {
     const bb_cli_option *option; /* never a group */
-    void *target;                /* its field */
+    void *target;                /* the field it sets */
     bool given;
 } bb_cli_row;
 
-/* One command line: the rows of a command with groups expanded, and which were given. */
+/* A parsed command line: the rows of a command with groups expanded, and which were given. */
 typedef struct bb_cli {
     const bb_cli_command *command;
     bb_cli_row rows[BB_CLI_MAX_ROWS];

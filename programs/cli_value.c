@@ -32,7 +32,7 @@ bool bb_cli_lists_choice(const bb_cli_option *option, int i) {
     return option->choices[i] && (option->listed_choices == 0 || i < option->listed_choices);
 }
 
-/* "a whole number from 1 to 8", "a number above 0", "adamw or adamw8bit". */
+/* Writes what is expected: "a whole number from 1 to 8", "a number above 0", "adamw or adamw8bit". */
 static void expected_text(const bb_cli_option *option, char *out, size_t size) {
     if (option->type == BB_CLI_CHOICE) {
         size_t used = 0;

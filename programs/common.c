@@ -10,7 +10,7 @@
 #include "json_out.h"
 #include "progress.h"
 
-/* Device names, then those of the second card and further ones. */
+/* Named devices, then further cards by index. */
 enum { NAMED_DEVICES = 3, FURTHER_CARDS = 7 };
 const char *bb_device_choices[NAMED_DEVICES + FURTHER_CARDS + 1];
 enum { ARCH_LLAMA, ARCH_PLUS };
@@ -85,9 +85,8 @@ static const bb_cli_option model_options[] = {
      .type = BB_CLI_CHOICE,
      .offset = offsetof(bb_model_args, arch),
      .choices = bb_arch_choices,
-     .help = "llama: exports to Hugging Face and llama.cpp. plus: also learns an embedding for each two, three and four bytes: "
-             "learns "
-             "much more in minutes, but the file is larger and only BitByte runs it"},
+     .help = "llama: exports to Hugging Face and llama.cpp. plus: also learns embeddings of two, three and four bytes: learns "
+             "much more in minutes, but the file is larger and only BitByte can run it"},
     {.name = "ngram_max",
      .type = BB_CLI_INT,
      .offset = offsetof(bb_model_args, ngram_max),
@@ -98,7 +97,7 @@ static const bb_cli_option model_options[] = {
      .type = BB_CLI_INT,
      .offset = offsetof(bb_model_args, ngram_bits),
      .value = "N",
-     .help = "with --arch plus, 2^N embeddings for each number of bytes; chosen by a hash",
+     .help = "with --arch plus, 2^N embeddings for each number of bytes, selected by a hash",
      .range = BB_CLI_FROM_TO(4, 24)},
     {.name = "no_act_quant",
      .type = BB_CLI_FLAG,
@@ -215,7 +214,7 @@ static bb_status load_path(void *user, const char *path, bb_error *err) {
 static void report_damaged(void *user, const char *path, const char *reason) {
     (void)user;
     (void)path;
-    fprintf(stderr, "note: damaged checkpoint, trying the one before it: %s\n", reason);
+    fprintf(stderr, "note: damaged checkpoint, trying the previous one: %s\n", reason);
 }
 
 bb_status bb_model_find(const char *given, bb_status (*load)(void *user, const char *path, bb_error *err), void *user,
@@ -280,7 +279,7 @@ void bb_memory_line(const bb_memory_estimate *memory, char *out, size_t size) {
                  {"scratch", memory->scratch},
                  {"gradient sums", memory->reduction},
                  {"checkpoint copy", memory->checkpoint_copy},
-                 {"of these in the host's memory", memory->host_total}};
+                 {"of which in host memory", memory->host_total}};
     size_t used = 0;
     out[0] = '\0';
     for (size_t i = 0; i < sizeof parts / sizeof *parts && used < size; i++)

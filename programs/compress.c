@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-/* bitbyte compress and decompress: files and pipes, with the habits of zstd's command line. */
+/* bitbyte compress and decompress: files and pipes, with zstd's command-line conventions. */
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
@@ -23,7 +23,7 @@ typedef struct job {
     bb_model *model;
     bb_compress_options options;
     bb_progress progress;
-    /* the file at hand */
+    /* the current file */
     const char *in_path;
     int in, out; /* out -1: none */
     int write_errno;
@@ -73,15 +73,15 @@ static void on_progress(void *user, int64_t bytes_done) {
 
 /* ---- from one descriptor to the other ------------------------------------------------------------------------------------ */
 
-/* Of the compressor or the decompressor. */
+/* The functions of the compressor or the decompressor. */
 typedef struct coder_calls {
     bb_status (*write)(void *coder, const uint8_t *bytes, size_t size, bb_error *err);
-    bb_status (*flush)(void *coder, bb_error *err); /* NULL: none */
+    bb_status (*flush)(void *coder, bb_error *err); /* may be NULL */
 } coder_calls;
 
 enum { IDLE_MS = 100 };
 
-/* Feeds the input to a coder. What it could give already does not wait for a pipe that is idle. */
+/* Feeds the input to a coder. Output that is ready does not wait for an idle pipe. */
 static bb_status feed(job *j, void *coder, const coder_calls *calls, bb_error *err) {
     uint8_t *buffer = malloc(CHUNK);
     bb_status status = BB_OK;
@@ -190,7 +190,7 @@ static void summarize(const job *j, const char *out_path) {
     fputs(j->args->test ? ": good\n" : "\n", stderr);
 }
 
-/* The name of the output file: of -o, or with the suffix put on or taken off. */
+/* Determines the output file: from -o, or by adding or removing the suffix. */
 static bb_status name_output(const job *j, char out[PATH_BYTES], bb_error *err) {
     size_t length = strlen(j->in_path), end = sizeof suffix - 1;
     if (j->args->output) {
@@ -220,7 +220,7 @@ static bb_status open_input(job *j, struct stat *info, bb_error *err) {
     return BB_OK;
 }
 
-/* To a file beside its final name, which replaces that when it is whole. */
+/* Writes to a temporary file beside the final name, and renames it when it is complete. */
 static bb_status code_to_file(job *j, const struct stat *info, const char *path, bb_error *err) {
     char partial[PATH_BYTES + 32];
     struct stat there;
@@ -228,7 +228,7 @@ static bb_status code_to_file(job *j, const struct stat *info, const char *path,
     if (status != BB_OK) return status;
     if (stat(path, &there) == 0) {
         if (there.st_dev == info->st_dev && there.st_ino == info->st_ino) return refuse(err, path, "is the input");
-        if (!j->args->force) return refuse(err, path, "exists already; use -f to overwrite it");
+        if (!j->args->force) return refuse(err, path, "already exists; use -f to overwrite it");
     }
     (void)snprintf(partial, sizeof partial, "%s.%ld.partial", path, (long)getpid());
     j->out = open(partial, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
@@ -240,7 +240,7 @@ static bb_status code_to_file(job *j, const struct stat *info, const char *path,
     const struct timespec times[2] = {info->st_atim, info->st_mtim};
     if (status == BB_OK && fchmod(j->out, regular ? info->st_mode & 0777 : 0666 & ~mask) != 0)
         status = fail_path(err, path, "set its mode");
-    if (status == BB_OK && regular) (void)futimens(j->out, times); /* not every file system has times */
+    if (status == BB_OK && regular) (void)futimens(j->out, times); /* some file systems do not store times */
     if (close(j->out) != 0 && status == BB_OK) status = fail_path(err, path, "write it");
     j->out = -1;
     if (status == BB_OK && rename(partial, path) != 0) status = fail_path(err, path, "write it");
@@ -260,7 +260,8 @@ static bb_status code_file(job *j, const char *given, bb_error *err) {
         status = run_coder(j, err);
     } else if (status == BB_OK && to_stdout) {
         if (!args->decompress && isatty(STDOUT_FILENO) == 1 && !args->force)
-            status = refuse(err, j->in_path, "will not write compressed bytes to a terminal; redirect them, or use -f");
+            status =
+                refuse(err, j->in_path, "refusing to write compressed bytes to a terminal; redirect the output, or use -f");
         j->out = STDOUT_FILENO;
         if (status == BB_OK) status = run_coder(j, err);
     } else if (status == BB_OK) {
@@ -295,8 +296,8 @@ static bb_status resolve(const bb_cli *cli, const bb_compress_args *args, bb_com
 static void note_unused(const bb_cli *cli, const bb_compress_args *args) {
     static const char *const compression[] = {"level", "lanes", "block", "context_length", "kv_cache", "mix"};
     for (size_t i = 0; args->decompress && i < sizeof compression / sizeof *compression; i++)
-        if (cli->command == &bb_compress_command) bb_cli_unused(cli, compression[i], "a stream knows how it was made");
-    if (!args->decompress) bb_cli_unused(cli, "blocks", "it is of decompression; add -d");
+        if (cli->command == &bb_compress_command) bb_cli_unused(cli, compression[i], "a stream records how it was made");
+    if (!args->decompress) bb_cli_unused(cli, "blocks", "it applies to decompression; add -d");
     bb_device_args_notes(cli, &args->device);
 }
 

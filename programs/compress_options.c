@@ -10,14 +10,14 @@ static const bb_cli_option decompression_options[] = {
      .type = BB_CLI_STRING,
      .offset = offsetof(bb_compress_args, range),
      .value = "OFFSET:LENGTH",
-     .help = "write these bytes alone, to standard output or -o; only the blocks that hold them are read. OFFSET: means up to "
+     .help = "write only these bytes, to standard output or -o; reads only the blocks that contain them. OFFSET: means up to "
              "the end"},
     {.name = "blocks",
      .type = BB_CLI_INT,
      .offset = offsetof(bb_compress_args, blocks),
      .value = "N",
      .range = BB_CLI_FROM_TO(0, 64),
-     .help = "blocks decoded side by side: faster where blocks have few lanes; each takes memory",
+     .help = "blocks decoded together: faster if blocks have few lanes; each takes memory",
      .default_text = "0: up to 64 MB and 64 lanes"},
 };
 static const bb_cli_group decompression_group = {.options = decompression_options,
@@ -39,7 +39,7 @@ static const char *const mix_choices[] = {[BB_MIX_OF_LEVEL] = "auto", [BB_MIX_OF
          .type = BB_CLI_STRING,                                                                                                \
          .offset = offsetof(bb_compress_args, model),                                                                          \
          .value = "MODEL",                                                                                                     \
-         .help = "model file or run directory. A stream can only be read with the model that it was made with",                \
+         .help = "model file or run directory. A stream can be read only with the model that it was made with",                \
          .default_text = "the environment variable BITBYTE_MODEL"},                                                            \
         {.name = "stdout",                                                                                                     \
          .letter = 'c',                                                                                                        \
@@ -57,7 +57,7 @@ static const char *const mix_choices[] = {[BB_MIX_OF_LEVEL] = "auto", [BB_MIX_OF
          .letter = 't',                                                                                                        \
          .type = BB_CLI_FLAG,                                                                                                  \
          .offset = offsetof(bb_compress_args, test),                                                                           \
-         .help = "decompress, check, and write nothing"},                                                                      \
+         .help = "decompress and verify, but write nothing"},                                                                  \
         {.name = "keep",                                                                                                       \
          .letter = 'k',                                                                                                        \
          .type = BB_CLI_FLAG,                                                                                                  \
@@ -205,12 +205,12 @@ const char *bb_compress_contradiction(bb_compress_args *args) {
     if (args->output && args->inputs.count > 1) return "-o names one file, but there are several inputs";
     if (args->quiet && args->verbose) return "give -q or -v, not both";
     if (args->json && (args->to_stdout || ((args->inputs.count == 0 || args->range) && !args->output && !args->test)))
-        return "--json prints on standard output, where the result goes; use -o";
+        return "--json prints on standard output, which would mix with the result; use -o";
     if (args->test && (args->output || args->remove || args->to_stdout)) return "-t writes nothing; omit -o, -c and --rm";
-    if (args->range && !args->decompress) return "--range is of decompression; add -d";
+    if (args->range && !args->decompress) return "--range applies to decompression; add -d";
     if (args->range && args->inputs.count > 1) return "--range reads a part of one file";
     if (args->range && !read_range(args)) return "--range needs OFFSET:LENGTH, two numbers of bytes, or OFFSET:";
-    if (args->range && (args->remove || args->test)) return "--range goes with neither --rm nor -t";
+    if (args->range && (args->remove || args->test)) return "--range cannot be combined with --rm or -t";
     if (!args->model) return "--model MODEL is missing, and BITBYTE_MODEL is not set";
     return NULL;
 }

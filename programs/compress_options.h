@@ -16,12 +16,12 @@ typedef struct bb_compress_args {
     const char *model, *output, *range;
     bool decompress, test, to_stdout, keep, force, quiet, verbose, remove, json;
     int level, lanes, block_kb, context_length, kv_cache, blocks, mix;
-    uint64_t range_offset, range_length; /* of `range` */
+    uint64_t range_offset, range_length; /* parsed from `range` */
 } bb_compress_args;
 
 extern const bb_cli_command bb_compress_command, bb_decompress_command;
 
-/* What is wrong with a combination of options, or NULL. Reads --range. */
+/* Returns what is wrong with a combination of options, or NULL. Parses --range. */
 const char *bb_compress_contradiction(bb_compress_args *args);
 
 #endif

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
-/* bitbyte convert and bitbyte export: one command under two names, which differ in the option that names the format and in what
- * is written where neither it nor the file's name says. */
+/* bitbyte convert and bitbyte export: one command under two names. They differ in the name of the format option, and in the
+ * default format if the file name implies none. */
 #include <dirent.h>
 #include <stdlib.h>
 #include <string.h>
@@ -22,7 +22,7 @@ typedef struct convert_args {
 #define MODEL_HELP                                                                                                             \
     "model file of any format, checkpoint, Hugging Face folder, run directory (its latest valid checkpoint), or RUN/best"
 #define OUT_HELP                                                                                                               \
-    "output file, or for hf a new or empty folder; a file is replaced if it exists, once the new one is complete; must not "   \
+    "output file, or for hf a new or empty folder; an existing file is replaced once the new one is complete; must not "       \
     "be "                                                                                                                      \
     "the source"
 #define FORMAT_HELP                                                                                                            \
@@ -56,7 +56,7 @@ static const bb_cli_option shared_options[] = {
      .type = BB_CLI_STRING,
      .offset = offsetof(convert_args, chat_template),
      .value = "FILE|TEXT",
-     .help = BB_CHAT_TEMPLATE_HELP "; '' leaves it out",
+     .help = BB_CHAT_TEMPLATE_HELP "; '' omits it",
      .default_text = "the model's, if it has one"},
     {.group = &bb_import_group, .offset = offsetof(convert_args, import)},
     {.name = "allow_overwrite",
@@ -121,7 +121,7 @@ static const bb_cli_option convert_options[] = {
     {.group = &shared_group},
 };
 
-/* A command's name for the format's option, and the format where nothing else says. */
+/* A command's name for the format option, and its default format. */
 typedef struct variant {
     const bb_cli_command *command;
     const char *fallback;
@@ -180,7 +180,7 @@ static void show_notice(void *user, const char *text) {
     fprintf(stderr, "note: %s\n", text);
 }
 
-/* Of a file, or of all files of a folder; 0 where it is not there. */
+/* Returns the size of a file, or of all files in a folder; 0 if it does not exist. */
 static uint64_t bytes_at(const char *path) {
     struct stat st;
     if (stat(path, &st) != 0) return 0;
@@ -195,13 +195,13 @@ static uint64_t bytes_at(const char *path) {
 
 /* An option without effect is probably a mistake, so report it. */
 static void note_unused(const bb_cli *cli, const char *format, const bb_device_args *device) {
-    if (strcmp(format, "hf") == 0) bb_cli_unused(cli, "allow_overwrite", "format hf writes a new folder, and replaces nothing");
+    if (strcmp(format, "hf") == 0) bb_cli_unused(cli, "allow_overwrite", "format hf writes a new folder and replaces nothing");
     if (strcmp(format, "bitbyte") != 0 && strcmp(format, "safetensors") != 0) {
         bb_device_args_notes(cli, device);
         return;
     }
-    bb_cli_unused(cli, "device", "this format takes the weights as they are, without computing");
-    bb_cli_unused(cli, "threads", "this format takes the weights as they are, without computing");
+    bb_cli_unused(cli, "device", "this format copies the weights without computation");
+    bb_cli_unused(cli, "threads", "this format copies the weights without computation");
 }
 
 static int convert(const variant *v, const bb_cli *cli, const convert_args *args) {

@@ -104,7 +104,7 @@ static void on_progress(void *user, int64_t bytes_done, int64_t bytes_total, dou
     bb_progress_show(user, &bar);
 }
 
-/* The shards of a pack are training data. */
+/* If a pack has no val shards, its shards are training data. */
 static void warn_of_training_data(const char *data, const bb_eval_result *result) {
     if (result->pattern && strcmp(result->pattern, "shard_*.bin") == 0)
         fprintf(stderr, "note: %s has no val_*.bin; scored its shard_*.bin, which are training data\n", data);

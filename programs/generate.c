@@ -69,7 +69,7 @@ static const bb_cli_option options[] = {
      .type = BB_CLI_STRING,
      .offset = offsetof(generate_args, out),
      .value = "FILE",
-     .help = "with --prompts: write results to a file. If it exists, goes on after its last whole line"},
+     .help = "with --prompts: write results to a file. If it exists, continue after its last complete line"},
     {.name = "parallel",
      .type = BB_CLI_INT,
      .offset = offsetof(generate_args, parallel),
@@ -241,7 +241,7 @@ static int write_texts(const generate_args *args, const generation_input *in, bb
 }
 
 static const char *prompts_contradiction(const generate_args *args) {
-    if (args->prompt || args->prompt_file) return "--prompts takes the place of --prompt and --prompt_file";
+    if (args->prompt || args->prompt_file) return "--prompts replaces --prompt and --prompt_file";
     if (args->samples > 1) return "--prompts generates one text for each line; repeat the line with other seeds";
     if (args->interactive) return "--prompts and --interactive exclude each other";
     if (args->metrics_json || args->metrics || args->echo)

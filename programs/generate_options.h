@@ -20,11 +20,11 @@ extern const bb_cli_group bb_generation_group;
 void bb_generation_default(bb_generation *generation);
 /* Completes `options` after parsing. Call it once, and bb_generation_free in every case. */
 bb_status bb_generation_resolve(bb_generation *generation, bb_error *err);
-/* The matching session options. */
+/* Returns the matching session options. */
 void bb_generation_session(const bb_generation *generation, bb_session_options *out);
 void bb_generation_free(bb_generation *generation);
 
-/* Replaces \n, \r, \t, \\ and \xHH by their bytes. option: name for messages. out: strlen(text) bytes. */
+/* Replaces \n, \r, \t, \\ and \xHH with their bytes. option: its name for messages. out: strlen(text) bytes. */
 bb_status bb_unescape(const char *option, const char *text, uint8_t *out, size_t *length, bb_error *err);
 
 #endif

@@ -19,17 +19,17 @@ typedef struct prompt_run {
     FILE *in, *out;
     char *line;
     size_t line_capacity;
-    int64_t lines, skip;     /* lines read; those whose results the output holds */
-    int64_t total, finished; /* lines of the file, 0: unknown; results */
+    int64_t lines, skip;     /* lines read; lines whose results the output already has */
+    int64_t total, finished; /* total lines of the file, 0: unknown; results written */
     double bytes;
-    json_t *json; /* of the line that was read last; the item's request points into it */
+    json_t *json; /* the parsed line read last; the item's request points into it */
     uint8_t *prompt;
     bb_bytes *stops;
     int64_t failures;
     bb_progress progress;
 } prompt_run;
 
-/* What an item keeps of its line. */
+/* What is kept of an item's line. */
 typedef struct prompt_data {
     json_t *id;
     int64_t line;
@@ -52,7 +52,7 @@ static const struct {
 
 #define FAIL(item, ...) ((void)snprintf((item)->error, sizeof(item)->error, __VA_ARGS__))
 
-/* False: no field has this name. */
+/* Returns false if no field has this name. */
 static bool set_field(bb_ordered_item *item, const char *name, const json_t *value) {
     for (size_t i = 0; i < sizeof fields / sizeof *fields; i++) {
         char *to = (char *)&item->options + fields[i].offset;
@@ -123,7 +123,7 @@ static void parse(prompt_run *r, bb_ordered_item *item, size_t length) {
     json_decref(r->json);
     r->json = json_loadb(r->line, length, JSON_REJECT_DUPLICATES | JSON_ALLOW_NUL, &error);
     if (!json_is_object(r->json)) {
-        FAIL(item, "expected a JSON object: %s", r->json ? "it is another value" : error.text);
+        FAIL(item, "expected a JSON object: %s", r->json ? "found another value" : error.text);
         return;
     }
     data->id = json_incref(json_object_get(r->json, "id"));
@@ -131,7 +131,7 @@ static void parse(prompt_run *r, bb_ordered_item *item, size_t length) {
         bool hex = strcmp(key, "prompt_hex") == 0;
         if (strcmp(key, "id") == 0) continue;
         if (hex || strcmp(key, "prompt") == 0) {
-            if (has_prompt) FAIL(item, "prompt and prompt_hex: expected one of them");
+            if (has_prompt) FAIL(item, "expected either prompt or prompt_hex");
             has_prompt = true;
             set_prompt(r, item, value, hex);
         } else if (strcmp(key, "stop") == 0) {
@@ -144,7 +144,7 @@ static void parse(prompt_run *r, bb_ordered_item *item, size_t length) {
     if (!has_prompt) FAIL(item, "no prompt");
 }
 
-/* The next line that is not blank; -1: the end. */
+/* Reads the next line that is not blank; returns -1 at the end. */
 static ssize_t read_line(prompt_run *r) {
     for (;;) {
         ssize_t length = getline(&r->line, &r->line_capacity, r->in);
@@ -182,7 +182,7 @@ static void write_result(void *user, bb_ordered_item *item) {
     static const char *const finishes[] = {[BB_FINISH_LENGTH] = "length", [BB_FINISH_STOP] = "stop"};
     prompt_run *r = user;
     const prompt_data *data = item->data;
-    if (item->finish == BB_FINISH_CALLER) { /* a signal: the next run makes it */
+    if (item->finish == BB_FINISH_CALLER) { /* interrupted by a signal: the next run generates it */
         drop(r, item);
         return;
     }
@@ -224,7 +224,7 @@ static bb_status io_error(const char *path, const char *what, bb_error *err) {
     return err->code;
 }
 
-/* Opens the output, and counts the whole lines that it holds. A last one without an end is cut off. */
+/* Opens the output and counts its complete lines. An incomplete last line is removed. */
 static bb_status open_output(prompt_run *r, bb_error *err) {
     const char *path = r->args->out;
     int64_t lines = 0;
@@ -239,8 +239,8 @@ static bb_status open_output(prompt_run *r, bb_error *err) {
         lines++;
         end = at;
     }
-    if (ferror(r->out)) return io_error(path, "read the results that it holds", err);
-    if (end < at && ftruncate(fileno(r->out), end) != 0) return io_error(path, "cut off its last, incomplete line", err);
+    if (ferror(r->out)) return io_error(path, "read its results", err);
+    if (end < at && ftruncate(fileno(r->out), end) != 0) return io_error(path, "remove its incomplete last line", err);
     r->skip = lines;
     return BB_OK;
 }
@@ -251,21 +251,21 @@ static bb_status open_input(prompt_run *r, bb_error *err) {
     struct stat info;
     r->in = standard ? stdin : fopen(path, "r");
     if (!r->in) return io_error(path, "open it", err);
-    if (fstat(fileno(r->in), &info) == 0 && S_ISREG(info.st_mode)) { /* how much there is to do */
+    if (fstat(fileno(r->in), &info) == 0 && S_ISREG(info.st_mode)) { /* estimates the total */
         off_t from = ftello(r->in);
         while (read_line(r) >= 0) r->total++;
-        if (from < 0 || fseeko(r->in, from, SEEK_SET) != 0) return io_error(path, "go back to its beginning", err);
+        if (from < 0 || fseeko(r->in, from, SEEK_SET) != 0) return io_error(path, "rewind it", err);
         r->lines = 0;
     }
     for (int64_t i = 0; i < r->skip; i++) {
         if (read_line(r) >= 0) continue;
         err->code = BB_ERR_DATA;
-        snprintf(err->message, sizeof err->message, "%s: it holds %lld results, but %s has %lld prompts; name another file",
+        snprintf(err->message, sizeof err->message, "%s: it has %lld results, but %s has only %lld prompts; name another file",
                  r->args->out, (long long)r->skip, path, (long long)i);
         return err->code;
     }
     r->finished = r->skip;
-    if (r->skip > 0) fprintf(stderr, "note: %s holds %lld results; going on after them\n", r->args->out, (long long)r->skip);
+    if (r->skip > 0) fprintf(stderr, "note: %s has %lld results; continuing after them\n", r->args->out, (long long)r->skip);
     return BB_OK;
 }
 

@@ -12,12 +12,12 @@
 typedef struct bb_sample {
     uint64_t seed;
     bb_generate_metrics metrics;
-    int64_t invalid_utf8; /* places that are not UTF-8 */
+    int64_t invalid_utf8; /* number of sequences that are not UTF-8 */
     uint8_t *text;        /* output, malloc'd */
     size_t length, capacity;
 } bb_sample;
 
-/* The samples and their common data. */
+/* The samples and what they have in common. */
 typedef struct bb_generate_report {
     const char *model;
     const bb_generate_options *options;

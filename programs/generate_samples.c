@@ -19,8 +19,8 @@ typedef struct writer {
     const bb_samples *args;
     bb_text_out text;
     bb_sample *samples; /* (count) */
-    int made;           /* samples that have ended, with the one that a signal ended */
-    bb_status failed;   /* of the sample that ended the run */
+    int made;           /* samples that have ended, including one that a signal stopped */
+    bb_status failed;   /* status of the sample that ended the run */
     bb_error error;
     bb_progress progress;
     bool terminal;
@@ -81,7 +81,7 @@ static void end_sample(void *user, bb_ordered_item *item) {
     s->seed = item->options.seed;
     s->metrics = item->metrics;
     s->invalid_utf8 = w->text.utf8.invalid;
-    s->text = item->text; /* now the sample's */
+    s->text = item->text; /* now owned by the sample */
     s->length = item->length;
     item->text = NULL;
     if (item->finish == BB_FINISH_ERROR && w->failed == BB_OK) {

@@ -12,11 +12,11 @@ typedef struct bb_samples {
     const bb_batch_options *batch;
     bb_bytes prompt;
     int count;
-    const char *metrics_json; /* file for the metrics, or NULL */
+    const char *metrics_json; /* file for the metrics; may be NULL */
     bool metrics, json, echo, no_echo;
 } bb_samples;
 
-/* A signal ends it without an error. */
+/* A signal stops it without an error. */
 bb_status bb_generate_samples(const bb_samples *samples, bb_error *err);
 
 #endif

@@ -184,7 +184,7 @@ static int verify(const info_args *args, const bb_import_options *import) {
         printf("%s: %s, %lld tensors of %s%s\n", json_string_value(json_object_get(file, "file")), good ? "good" : "DAMAGED",
                (long long)json_integer_value(json_object_get(file, "tensors")),
                bb_text_bytes((uint64_t)json_integer_value(json_object_get(file, "bytes"))).s,
-               good && !sums ? "; it has no checksums to compare them with" : "");
+               good && !sums ? "; the file has no checksums to verify" : "");
         json_array_foreach(json_object_get(file, "failures"), j, failure)
             printf("  %s\n", json_string_value(json_object_get(failure, "reason")));
     }

@@ -20,7 +20,7 @@
 static const char help[] =
     "Each line is appended to the text, and the model continues from there; an empty line just continues.\n"
     "Ctrl-C stops an answer, Ctrl-D quits.\n"
-    "  /again   replace the last answer by another\n"
+    "  /again   generate another answer instead of the last\n"
     "  /reset   clear the text\n"
     "  /quit    quit\n"
     "  //text   a line that starts with a slash\n";
@@ -43,7 +43,7 @@ static const char *prompt_text(EditLine *editor) {
     return "> ";
 }
 
-/* Ctrl-C while typing: drops the line. */
+/* Ctrl-C while typing discards the line. */
 static unsigned char drop_line(EditLine *editor, int key) {
     (void)key;
     const LineInfoW *line = el_wline(editor);
@@ -74,10 +74,10 @@ static bool editor_open(reader *r) {
     el_set(r->editor, EL_EDITOR, "emacs");
     el_set(r->editor, EL_HIST, history, r->history);
     el_set(r->editor, EL_SIGNAL, 1);
-    /* read Ctrl-C and Ctrl-Z as keys, not as signals */
+    /* receive Ctrl-C and Ctrl-Z as keys, not as signals */
     el_set(r->editor, EL_SETTY, "-d", "-isig", NULL);
-    el_set(r->editor, EL_ADDFN, "drop-line", "forget what was typed", drop_line);
-    el_set(r->editor, EL_ADDFN, "suspend", "stop the program for now", suspend);
+    el_set(r->editor, EL_ADDFN, "drop-line", "discard the line", drop_line);
+    el_set(r->editor, EL_ADDFN, "suspend", "suspend the program", suspend);
     el_set(r->editor, EL_BIND, "^C", "drop-line", NULL);
     el_set(r->editor, EL_BIND, "^Z", "suspend", NULL);
     el_set(r->editor, EL_BIND, "^R", "em-inc-search-prev", NULL);
@@ -112,7 +112,7 @@ static void reader_close(reader *r) {
     free(r->line);
 }
 
-/* The next line without LF or CRLF; NULL at the end. */
+/* Returns the next line without LF or CRLF, or NULL at the end. */
 static const char *reader_line(reader *r, size_t *length) {
     const char *line = NULL;
     ssize_t n = -1;
@@ -179,7 +179,7 @@ static bb_status answer_now(bb_interactive *i, const reader *r, uint64_t seed, b
     return status;
 }
 
-/* Appends a line to the text and marks the end. If reading it is interrupted, the text is restored. */
+/* Appends a line to the text and marks the end. If reading is interrupted, the text is restored. */
 static bb_status feed_line(bb_interactive *i, const char *line, size_t length, bb_error *err) {
     bb_status status = bb_session_mark(i->session, err);
     if (status != BB_OK) return status;

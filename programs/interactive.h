@@ -12,7 +12,7 @@ typedef struct bb_interactive {
     bool metrics;
 } bb_interactive;
 
-/* Lets signals cancel reading. Call it before bb_session_open. */
+/* Allows signals to cancel reading. Must be called before bb_session_open. */
 void bb_interactive_prepare(bb_session_options *options);
 /* Answers each line of standard input until its end. Returns the exit status, or -1 with err. */
 int bb_interactive_run(bb_interactive *i, bb_error *err);

@@ -9,7 +9,7 @@
 #include "bitbyte.h"
 #include "utf8.h"
 
-/* The fewest significant digits, at least `digits`, that represent every real in `json` exactly. */
+/* Returns the smallest number of significant digits, at least `digits`, that represents every real in `json` exactly. */
 static int exact_digits(json_t *json, int digits) {
     if (json_is_object(json)) {
         const char *key;
@@ -51,7 +51,7 @@ bool bb_json_write(json_t *json, FILE *out) {
 }
 
 void bb_json_add_bytes(json_t *object, const uint8_t *bytes, size_t length) {
-    json_t *text = json_stringn((const char *)bytes, length); /* NULL where it is not UTF-8 */
+    json_t *text = json_stringn((const char *)bytes, length); /* NULL if it is not UTF-8 */
     if (text) {
         json_object_set_new(object, "text", text);
         return;
@@ -78,7 +78,7 @@ void bb_json_add_bytes(json_t *object, const uint8_t *bytes, size_t length) {
 
 enum { CELL = 160 };
 
-/* As JSON has it where it would not stay on its line. */
+/* Escapes as in JSON a text that would not fit on its line. */
 static void string_text(const json_t *value, char *out) {
     const char *text = json_string_value(value);
     char *quoted = strpbrk(text, "\n\r\t\033") ? json_dumps(value, JSON_ENCODE_ANY) : NULL;

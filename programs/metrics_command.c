@@ -38,7 +38,7 @@ bool bb_metrics_command_open(bb_metrics_command *command, const char *text) {
     posix_spawnattr_setsigdefault(&attributes, &defaults);
     posix_spawn_file_actions_init(&actions);
     posix_spawn_file_actions_adddup2(&actions, ends[0], STDIN_FILENO);
-    posix_spawn_file_actions_adddup2(&actions, STDERR_FILENO, STDOUT_FILENO); /* --json owns standard output */
+    posix_spawn_file_actions_adddup2(&actions, STDERR_FILENO, STDOUT_FILENO); /* standard output is reserved for --json */
     failure = posix_spawn(&command->pid, "/bin/sh", &actions, &attributes, arguments, environ);
     posix_spawn_file_actions_destroy(&actions);
     posix_spawnattr_destroy(&attributes);
@@ -53,7 +53,7 @@ bool bb_metrics_command_open(bb_metrics_command *command, const char *text) {
     return false;
 }
 
-/* Writes what the pipe takes now. */
+/* Writes as much as the pipe accepts now. */
 static void push(bb_metrics_command *c) {
     size_t done = 0;
     while (done < c->size && !c->closed) {

@@ -8,7 +8,7 @@
 typedef struct bb_ordered_run {
     const bb_ordered *ordered;
     bb_batch *batch;
-    bb_ordered_item *first, **last; /* those that are not done, in order */
+    bb_ordered_item *first, **last; /* unfinished items, in order */
     int in_flight;
     int64_t made;
     bool exhausted, stopping, no_memory;
@@ -61,7 +61,7 @@ static void begin_first(run *r) {
     if (!r->ordered->keep) item->length = 0;
 }
 
-/* Ends the items at the front that have ended, and begins the one after them. */
+/* Delivers the finished items at the front, and starts streaming the next one. */
 static void advance(run *r) {
     while (r->first && r->first->ended && !r->stopping) {
         bb_ordered_item *item = r->first;
@@ -76,9 +76,9 @@ static void advance(run *r) {
     }
 }
 
-/* Makes requests until `most` are in flight. */
-static bb_status fill(run *r, int most, bb_error *err) {
-    while (!r->exhausted && r->in_flight < most) {
+/* Adds requests until `limit` are in flight. */
+static bb_status fill(run *r, int limit, bb_error *err) {
+    while (!r->exhausted && r->in_flight < limit) {
         bb_ordered_item *item = calloc(1, sizeof *item);
         bb_batch_request request;
         if (!item) {
@@ -106,7 +106,7 @@ static bb_status fill(run *r, int most, bb_error *err) {
         r->last = &item->next;
         if (!item->ended) {
             bb_status status = bb_batch_add(r->batch, &request, &item->id, err);
-            if (status == BB_ERR_ARGUMENT || status == BB_ERR_MEMORY) { /* of this request */
+            if (status == BB_ERR_ARGUMENT || status == BB_ERR_MEMORY) { /* the error is that of this request */
                 item->ended = true;
                 memcpy(item->error, err->message, sizeof item->error);
             } else if (status != BB_OK) {
@@ -125,7 +125,7 @@ bb_status bb_ordered_batch_run(const bb_ordered *o, bb_model *model, const bb_ba
     bool more = true;
     r.last = &r.first;
     bb_status status = bb_batch_open(model, options, &r.batch, err);
-    /* as many again wait, so that one long text does not leave the others without work */
+    /* twice as many, so that one long text does not leave the others without work */
     while (status == BB_OK && more && !r.no_memory && !o->stopped(o->user)) {
         status = fill(&r, 2 * options->max_sequences, err);
         if (status == BB_OK) status = bb_batch_step(r.batch, &more, err);

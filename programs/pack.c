@@ -83,7 +83,7 @@ static const bb_cli_option options[] = {
     {.name = "overwrite",
      .type = BB_CLI_FLAG,
      .offset = offsetof(pack_args, overwrite),
-     .help = "replace an earlier pack in out_dir once the new one is complete"},
+     .help = "replace an existing pack in out_dir once the new one is complete"},
     {.name = "json",
      .type = BB_CLI_FLAG,
      .offset = offsetof(pack_args, json),
@@ -125,7 +125,7 @@ static void on_progress(void *user, int64_t files_done, int64_t files_total, int
     char detail[96];
     snprintf(detail, sizeof detail, "%lld of %lld files, %s packed", (long long)files_done, (long long)files_total,
              bb_text_bytes((uint64_t)bytes_done).s);
-    /* of a single file, nobody knows how long it is when it is a pipe or compressed */
+    /* the size of a single file is unknown if it is a pipe or compressed */
     const bb_progress_bar bar = {.what = "packing",
                                  .done = (double)files_done,
                                  .total = files_total > 1 ? (double)files_total : 0,

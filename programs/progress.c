@@ -18,7 +18,7 @@ double bb_monotonic_seconds(void) {
     return (double)now.tv_sec + 1e-9 * (double)now.tv_nsec;
 }
 
-/* An MPI launcher gives its processes a pseudo-terminal, whose output may go to a file. */
+/* An MPI launcher gives its processes a pseudo-terminal whose output may go to a file. */
 static bool launched(void) {
     static const char *const names[] = {"OMPI_COMM_WORLD_RANK", "PMI_RANK", "PMIX_RANK"};
     for (size_t i = 0; i < sizeof names / sizeof *names; i++)
@@ -26,7 +26,7 @@ static bool launched(void) {
     return false;
 }
 
-/* The first of these that is set names the encoding; POSIX, "Environment variables". */
+/* The first of these variables that is set determines the encoding; POSIX, "Environment variables". */
 static bool takes_utf8(void) {
     static const char *const names[] = {"LC_ALL", "LC_CTYPE", "LANG"};
     for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
@@ -53,7 +53,7 @@ static int terminal_width(FILE *stream) {
     return 80;
 }
 
-/* Bytes and columns of the part of a line that fits. A character is a column wide here. */
+/* Computes the bytes and columns of the part of a line that fits. A character counts as one column. */
 static int fitting(const char *line, int width, int *columns) {
     int bytes = 0;
     *columns = 0;
@@ -67,7 +67,7 @@ static int fitting(const char *line, int width, int *columns) {
     return bytes;
 }
 
-/* A terminal that became narrower than the line has wrapped it: the cursor goes back up to where it began. */
+/* If the terminal became narrower than the line, the line was wrapped: the cursor returns to its beginning. */
 static void erase(bb_progress *progress) {
     int width = terminal_width(progress->stream), up = progress->shown > 0 ? (progress->shown - 1) / width : 0;
     fputc('\r', progress->stream);

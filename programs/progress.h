@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
-/* Progress output: one live line on a terminal, plain lines elsewhere. Also formats quantities. All commands that take long show
- * the same line: what, bar, percent, rate, time left. */
+/* Progress output: one live line on a terminal, plain lines elsewhere. Also formats quantities. All long commands show the same
+ * line: what, bar, percent, rate, time left. */
 #ifndef BB_PROGRAMS_PROGRESS_H
 #define BB_PROGRAMS_PROGRESS_H
 
@@ -14,16 +14,16 @@ typedef struct bb_progress {
     int shown;             /* columns of the live line on the terminal; 0: none */
     double plain_interval; /* seconds between lines without a terminal; 0: none */
     double last;           /* time of the last update */
-    double start;          /* time of the first bar: rates and the time left count from here */
+    double start;          /* time of the first bar, from which rates and the time left are computed */
 } bb_progress;
 
-/* What a bar shows. */
+/* The content of a bar. */
 typedef struct bb_progress_bar {
     const char *what;   /* "packing" */
-    double done, total; /* in any unit; total 0: unknown, and there is no bar */
+    double done, total; /* in any unit; total 0: unknown, so no bar is shown */
     double bytes;       /* done so far, for the rate; 0: no rate */
-    double rate, eta;   /* bytes per second, seconds; 0: from `bytes`, `done` and the time since the first bar */
-    const char *detail; /* ends the line; a narrow terminal cuts it first */
+    double rate, eta;   /* bytes per second, and seconds; 0: computed from `bytes`, `done` and the time since the first bar */
+    const char *detail; /* text at the end of the line, truncated first on a narrow terminal */
 } bb_progress_bar;
 
 void bb_progress_open(bb_progress *progress, FILE *stream, double plain_interval);
@@ -45,15 +45,15 @@ bb_text bb_text_count(uint64_t count);    /* "1.8 M" */
 bb_text bb_text_duration(double seconds); /* "3m 12s" */
 double bb_monotonic_seconds(void);
 
-/* A value of each part of a long run, as a line of small bars. */
+/* Draws a value over the course of a run as a line of small bars. */
 enum { BB_SPARK_PARTS = 16 };
 typedef struct bb_spark {
     double sum[BB_SPARK_PARTS];
     int count[BB_SPARK_PARTS];
 } bb_spark;
-/* part: 0 to 1, where in the run. Values that are not finite are passed over. */
+/* part: 0 to 1, progress of the run. Non-finite values are ignored. */
 void bb_spark_add(bb_spark *spark, double part, double value);
-/* UTF-8 of at most BB_SPARK_PARTS characters; "" while there are fewer than two values. */
+/* UTF-8 of at most BB_SPARK_PARTS characters; "" if there are fewer than two values. */
 typedef struct bb_spark_text {
     char s[4 * BB_SPARK_PARTS + 1];
 } bb_spark_text;

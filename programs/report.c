@@ -27,7 +27,7 @@ static const bb_cli_option options[] = {
      .type = BB_CLI_LIST,
      .offset = offsetof(report_args, runs),
      .value = "RUN",
-     .help = "run directories; pictures show them over one another",
+     .help = "run directories; plots show them together",
      .position = 1,
      .required = true},
     {.name = "out",
@@ -58,7 +58,7 @@ static const bb_cli_option options[] = {
      .type = BB_CLI_DOUBLE,
      .offset = offsetof(report_args, smoothing),
      .value = "X",
-     .help = "weight of earlier values in the exponential mean that the curves show, over the raw values; 0: no smoothing",
+     .help = "weight of earlier values in the exponential moving average, drawn over the raw values; 0: no smoothing",
      .range = BB_CLI_FROM_TO(0, 0.9999)},
     {.name = "log_x", .type = BB_CLI_FLAG, .offset = offsetof(report_args, log_x), .help = "logarithmic horizontal axis"},
     {.name = "log_y",
@@ -69,7 +69,7 @@ static const bb_cli_option options[] = {
 
 static const bb_cli_command command = {
     .name = "report",
-    .summary = "draws training runs from their metrics.jsonl: as a page to look at and pass on, or as one plot.",
+    .summary = "draws training runs from their metrics.jsonl, as a page to view and share, or as a single plot.",
     .usage = "RUN… [--out FILE] [options]",
     .options = options,
     .option_count = BB_CLI_COUNT(options),
@@ -112,7 +112,7 @@ static bb_status write_report(FILE *out, const report_args *args, const bb_run_l
     return BB_OK;
 }
 
-/* Whole or not there: written beside its name, then renamed. */
+/* Written beside the final name and renamed, so that the file appears complete or not at all. */
 static bb_status write_file(const char *path, const report_args *args, const bb_run_log *runs, int count, bb_error *err) {
     char aside[4096];
     bb_status status = bb_output_check(path, err);
@@ -162,7 +162,7 @@ int bb_cmd_report(int argc, char **argv) {
         if (args.format == REPORT_CSV) {
             static const char *const drawn[] = {"x", "log_x", "log_y"};
             for (size_t i = 0; i < sizeof drawn / sizeof *drawn; i++)
-                bb_cli_unused(&cli, drawn[i], "--format csv has all three as columns, and draws nothing");
+                bb_cli_unused(&cli, drawn[i], "--format csv has all three as columns and no axis");
         }
         exit_status = report(&args);
     }

@@ -49,7 +49,7 @@ static const bb_cli_option options[] = {
     {.name = "lines",
      .type = BB_CLI_FLAG,
      .offset = offsetof(score_args, lines),
-     .help = "score each line that is not empty, without its newline, as if it came first after a newline"},
+     .help = "score each nonempty line, without its newline, as if it followed a newline"},
     {.name = "jsonl",
      .type = BB_CLI_STRING,
      .offset = offsetof(score_args, jsonl),
@@ -65,7 +65,7 @@ static const bb_cli_option options[] = {
      .offset = offsetof(score_args, seq_len),
      .value = "N",
      .range = BB_CLI_AT_LEAST(0),
-     .help = "bytes that the model sees at once; in longer texts each byte has at least N / 2 before it",
+     .help = "context length in bytes; in longer texts each byte has at least N / 2 bytes of context",
      .default_text = "0: trained length, at most 2048"},
     {.group = &bb_import_group, .offset = offsetof(score_args, import)},
     {.help = "Output"},
@@ -99,7 +99,7 @@ static const bb_cli_option options[] = {
     {.name = "per_byte",
      .type = BB_CLI_FLAG,
      .offset = offsetof(score_args, per_byte),
-     .help = "also print each byte's bits, and how many bytes the model thought likelier"},
+     .help = "also print each byte's bits, and how many bytes the model considered likelier"},
     {.name = "html",
      .type = BB_CLI_STRING,
      .offset = offsetof(score_args, html),
@@ -112,9 +112,8 @@ static const bb_cli_option options[] = {
 
 static const bb_cli_command command = {
     .name = "score",
-    .summary =
-        "measures how well a model predicts each file, line or record, in bits per byte: what is odd scores high, what is "
-        "like the training data low.",
+    .summary = "measures how well a model predicts each file, line or record, in bits per byte: unusual text scores high, text "
+               "like the training data low.",
     .usage = "MODEL FILE... | --model A --model B FILE... [options]",
     .options = options,
     .option_count = BB_CLI_COUNT(options),
@@ -129,7 +128,7 @@ enum { CHUNK_TEXTS = 1 << 16, CONTEXT_BYTES = 1 << 12 }; /* the latter: at least
 /* A line or a record. */
 typedef struct record {
     int64_t line;
-    char *owned; /* to be freed, or NULL */
+    char *owned; /* to be freed after use, or NULL */
 } record;
 
 typedef struct score_run {
@@ -140,17 +139,17 @@ typedef struct score_run {
     bb_score_rows rows;
     FILE *page;
     bb_progress progress;
-    /* the records of one chunk */
+    /* records of the current chunk */
     const char *file;
-    int64_t line;         /* number of the latest */
+    int64_t line;         /* number of the latest line */
     bb_score_text *texts; /* (CHUNK_TEXTS) */
     record *records;      /* (CHUNK_TEXTS) */
     double *bits;         /* (CHUNK_TEXTS, BB_SCORE_MODELS) */
     int64_t count;
     size_t chunk_bytes;
-    float *byte_bits; /* of the chunk's texts, one behind the other; where bytes are shown */
+    float *byte_bits; /* memory for the bits of each byte of the chunk's texts, if bytes are shown */
     uint8_t *byte_ranks;
-    double scored; /* bytes */
+    double scored; /* bytes scored so far */
     int64_t bad_records;
 } score_run;
 
@@ -184,13 +183,13 @@ static bb_status emit(score_run *r, const bb_score_row *row, bb_error *err) {
     return bb_score_rows_add(&r->rows, &shown) ? BB_OK : out_of_memory(err);
 }
 
-/* A piece with the bytes before it. */
+/* Returns a piece with the bytes before it. */
 static bb_score_text text_of(const bb_score_pieces *p) {
     return (bb_score_text){.context = {(const uint8_t *)p->bytes, p->before},
                            .text = {(const uint8_t *)p->bytes + p->before, p->size}};
 }
 
-/* Gives the texts of a chunk room for what is known of each byte. */
+/* Allocates memory for the per-byte results of a chunk. */
 static bb_status add_byte_room(score_run *r, bb_error *err) {
     free(r->byte_bits);
     free(r->byte_ranks);
@@ -250,7 +249,7 @@ static bb_status add_record(score_run *r, int64_t number, const char *line, size
     bb_status status = BB_OK;
     if (!text) {
         if (r->bad_records++ == 0)
-            fprintf(stderr, "note: %s:%lld: no text under \"%s\"; such lines are left out\n", r->file, (long long)number,
+            fprintf(stderr, "note: %s:%lld: no text under \"%s\"; such lines are skipped\n", r->file, (long long)number,
                     r->args->jsonl);
     } else if (!owned) {
         status = out_of_memory(err);
@@ -262,7 +261,7 @@ static bb_status add_record(score_run *r, int64_t number, const char *line, size
     return status;
 }
 
-/* The lines of a piece in their sequence: it is scored as one text, whose bits are dealt out. */
+/* Scores the lines of a piece in sequence, as one text, and distributes the bits over the lines. */
 static bb_status score_sequence(score_run *r, const bb_score_pieces *p, bb_error *err) {
     bb_score_options o = library_options(r);
     bb_status status = BB_OK;
@@ -337,7 +336,7 @@ static bb_status score_pieces(score_run *r, bb_score_pieces *p, bb_error *err) {
     return status == BB_OK && !lines ? emit(r, &row, err) : status;
 }
 
-/* A file of which each byte is shown: it is held whole. */
+/* Scores a file whose bytes are shown, which is read whole. */
 static bb_status score_whole(score_run *r, const char *path, bb_error *err) {
     char *text;
     size_t size;
@@ -452,7 +451,7 @@ static int score(const bb_cli *cli, const score_args *args) {
     if (status == BB_OK) status = score_inputs(&r, first, &err);
     int exit_status = status == BB_OK || status == BB_ERR_INTERRUPTED ? bb_signals_exit_status() : bb_cli_fail(&command, &err);
     if (r.bad_records > 1)
-        fprintf(stderr, "note: %lld lines without a text under \"%s\" were left out\n", (long long)r.bad_records, args->jsonl);
+        fprintf(stderr, "note: %lld lines without a text under \"%s\" were skipped\n", (long long)r.bad_records, args->jsonl);
     for (int m = 0; m < r.model_count; m++) bb_model_free(r.found[m].model);
     bb_device_close(device);
     free(r.texts);

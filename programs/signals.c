@@ -9,11 +9,11 @@
 #include <string.h>
 #include <unistd.h>
 
-static volatile int received; /* the first signal's number */
+static volatile int received; /* number of the first signal */
 static void (*volatile first_action)(void *user);
 static void *volatile first_user;
 static const char *volatile first_message;
-static volatile sig_atomic_t urged; /* SIGINT or SIGTERM came */
+static volatile sig_atomic_t urged; /* set after SIGINT or SIGTERM */
 static void (*volatile save_action)(void *user);
 static void *volatile save_user;
 
@@ -28,7 +28,7 @@ static void say(const char *text) {
 }
 
 /* SIGHUP and SIGXCPU may repeat by themselves, and the end of a session sends SIGHUP and SIGTERM. So only a second SIGINT or
- * SIGTERM ends the program at once. */
+ * SIGTERM ends the program immediately. */
 static void on_signal(int number) {
     bool urges = number == SIGINT || number == SIGTERM;
     if (urges && urged) _exit(128 + number);

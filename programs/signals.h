@@ -13,11 +13,11 @@ void bb_signals_on_save(void (*action)(void *user), void *user);
 void bb_signals_catch_interrupts(void);
 /* Restores the default actions and clears received signals. */
 void bb_signals_uninstall(void);
-/* Signals no longer call the actions. Call it before `user` is freed. */
+/* After this call signals no longer call the actions. Must be called before `user` is freed. */
 void bb_signals_release(void);
-/* Non-zero after the first signal; for the `stop` fields of the library. */
+/* Nonzero after the first signal; for the `stop` fields of the library. */
 const volatile int *bb_signals_stop(void);
-/* 128 + the received signal; 0: none. */
+/* Returns 128 + the received signal, or 0. */
 int bb_signals_exit_status(void);
 
 #endif

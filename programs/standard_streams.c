@@ -14,8 +14,8 @@ static void fill_closed_descriptors(void) {
         if (fcntl(fd, F_GETFD) < 0 && errno == EBADF && open("/dev/null", O_RDWR) != fd) _exit(1);
 }
 
-/* O_NONBLOCK belongs to the open file, which other processes share and may change at any time: clearing it would change it
- * for them, and not for good. So each call is ready for EAGAIN. */
+/* O_NONBLOCK belongs to the open file, which other processes share and may change at any time: clearing it would affect them,
+ * and might not last. So each call handles EAGAIN. */
 static void wait_for(int fd, short events) {
     struct pollfd wait = {.fd = fd, .events = events};
     (void)poll(&wait, 1, -1); /* an error shows at the next read or write */
@@ -30,7 +30,7 @@ static ssize_t stream_read(void *cookie, char *buffer, size_t size) {
     }
 }
 
-/* stdio takes a short count as an error. */
+/* stdio treats a short count as an error. */
 static ssize_t stream_write(void *cookie, const char *data, size_t size) {
     int fd = (int)(intptr_t)cookie;
     size_t done = 0;
@@ -48,7 +48,7 @@ static ssize_t stream_write(void *cookie, const char *data, size_t size) {
 
 static void replace(FILE **stream, int fd, const char *mode, int buffering) {
     const cookie_io_functions_t functions = {.read = stream_read, .write = stream_write};
-    FILE *file = fopencookie((void *)(intptr_t)fd, mode, functions); /* NULL: out of memory, and the old one stays */
+    FILE *file = fopencookie((void *)(intptr_t)fd, mode, functions); /* NULL: out of memory; the old stream stays in use */
     if (!file) return;
     setvbuf(file, NULL, buffering, 0);
     *stream = file;

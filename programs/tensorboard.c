@@ -83,7 +83,7 @@ static void add_bytes(message *m, int field, const void *data, size_t size) {
 
 static void add_text(message *m, int field, const char *text) { add_bytes(m, field, text, strlen(text)); }
 
-/* A message within a message; frees `part`. */
+/* Adds a nested message; frees `part`. */
 static void add_message(message *m, int field, message *part) {
     add_bytes(m, field, part->data, part->size);
     m->failed |= part->failed;

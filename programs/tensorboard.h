@@ -14,16 +14,16 @@
 
 typedef struct bb_tensorboard bb_tensorboard;
 
-/* Creates a new file in `dir`, events.out.tfevents.TIME.HOST.PID. first_step > 0: TensorBoard forgets what earlier files of the
- * directory say of steps after it. NULL: see errno. */
+/* Creates a new file in `dir`, events.out.tfevents.TIME.HOST.PID. first_step > 0: TensorBoard discards later steps found in
+ * earlier files of the directory. Returns NULL with errno on failure. */
 bb_tensorboard *bb_tensorboard_open(const char *dir, int64_t first_step);
 void bb_tensorboard_scalar(bb_tensorboard *board, int64_t step, const char *tag, double value);
 void bb_tensorboard_text(bb_tensorboard *board, int64_t step, const char *tag, const char *text);
-/* Of n >= 1 finite values. */
+/* Writes a histogram of n >= 1 finite values. */
 void bb_tensorboard_histogram(bb_tensorboard *board, int64_t step, const char *tag, const float *values, int64_t n);
-/* options: an object; numbers, strings and booleans of it become hyperparameters. */
+/* options: an object whose numbers, strings and booleans become hyperparameters. */
 void bb_tensorboard_hparams(bb_tensorboard *board, const json_t *options);
-/* Makes what was written visible. False, with errno: a write failed. */
+/* Flushes what was written. Returns false with errno if a write failed. */
 bool bb_tensorboard_flush(bb_tensorboard *board);
 bool bb_tensorboard_close(bb_tensorboard *board);
 

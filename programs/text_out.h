@@ -10,11 +10,11 @@
 
 typedef struct bb_text_out {
     FILE *stream; /* NULL: only count invalid UTF-8 */
-    bool raw;     /* write every byte unchanged, at once */
+    bool raw;     /* write every byte unchanged and immediately */
     bb_utf8 utf8; /* counts invalid UTF-8 in either mode */
 } bb_text_out;
 
-/* Not raw: holds back an incomplete character; prints invalid bytes and control characters, except newline and tab, as
+/* If not raw: holds back an incomplete character; prints invalid bytes and control characters, except newline and tab, as
  * U+FFFD. */
 void bb_text_out_open(bb_text_out *t, FILE *stream, bool raw);
 void bb_text_out_byte(bb_text_out *t, uint8_t byte);

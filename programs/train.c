@@ -33,7 +33,7 @@ static void on_event(void *user, const bb_train_event *event) {
     bb_train_outputs_event(&r->outputs, event);
 }
 
-/* Whether this rank's estimate fits, as that of each rank that draws on the same memory. */
+/* Returns whether this rank's estimate fits, given that all ranks on the same memory need as much. */
 static bool fits(uint64_t bytes, uint64_t copy, int ranks, uint64_t free_bytes) {
     return (bytes - copy) * (uint64_t)ranks + copy <= free_bytes; /* the copy is on rank 0 only */
 }
@@ -49,7 +49,7 @@ static void fit_copy(bb_train_memory *m, int here) {
     e->checkpoint_copy = 0;
 }
 
-/* Predicts the memory of the run at its longest sequences and checks that it is free, if need be without a checkpoint copy.
+/* Predicts the memory of the run at its longest sequences and checks that it is free, if necessary without a checkpoint copy.
  * Validation with longer windows may need more. */
 static bb_status check_memory(const bb_train_args *args, bb_device *device, const bb_config *config,
                               const bb_optimizer_options *optimizer, bb_train_memory *out, bb_error *err) {
@@ -106,7 +106,7 @@ static bb_status load_init(const bb_train_args *args, bb_train_report *report, r
 static bb_status open_parts(const bb_train_args *args, bb_train_report *report, const bb_config *config,
                             const bb_optimizer_options *optimizer, bool no_copy, run *r, bb_error *err) {
     bb_status status;
-    /* Opened at the longest sequence length, to find data that is too short now and not halfway. */
+    /* Opened with the longest sequence length, so that data that is too short is found now and not halfway. */
     status =
         bb_byte_shard_dataset_open(args->data, bb_train_longest(&args->options), (uint64_t)args->seed, 0, 1, &r->dataset, err);
     if (status != BB_OK) return status;
@@ -258,7 +258,7 @@ static int open_ranks(int argc, char **argv, bb_dist **out) {
     return BB_CLI_CONTINUE;
 }
 
-/* A failure known to all ranks: only rank 0 reports it. */
+/* Handles a failure known to all ranks: only rank 0 reports it. */
 static int fail_together(const bb_dist *dist, const bb_error *err) {
     bb_error unsaid;
     if (bb_dist_rank(dist) > 0) bb_cli_hold(&unsaid);
@@ -278,7 +278,7 @@ static int read_args(int argc, char **argv, bb_dist *dist, bb_train_args *args) 
     return fail_together(dist, &err);
 }
 
-/* Also logs to the run's errors.log: what forwards standard error may itself have failed. */
+/* Also logs to the run's errors.log, because the program that forwards standard error may itself have failed. */
 static void log_failure(const char *dir, const char *message) {
     char path[4096], when[32];
     time_t now = time(NULL);
@@ -291,7 +291,7 @@ static void log_failure(const char *dir, const char *message) {
     fclose(log);
 }
 
-/* Other ranks may wait for this one: reports the error and ends the job. */
+/* Other ranks may be waiting for this one: reports the error and ends the job. */
 static void end_job(const bb_train_args *args, bb_dist *dist, bb_error *err) {
     char message[sizeof err->message];
     bb_dist_wait_to_report(dist);
@@ -326,11 +326,12 @@ int bb_cmd_train(int argc, char **argv) {
     if (training) {
         double start = bb_monotonic_seconds();
         signal(SIGPIPE, SIG_IGN); /* a closed standard output becomes a write error */
-        /* With ranks, the trainer reports which rank got the signal: a launcher also sends signals when it ends a job. */
+        /* With several ranks, the trainer reports which rank got the signal: a launcher also sends signals when it ends a
+         * job. */
         bb_signals_install(request_stop, r.trainer,
                            !alone                     ? NULL
-                           : report.progress.terminal ? "\r\033[Kfinishing the step, then saving (once more: stop at once)\n"
-                                                      : "finishing the step, then saving (once more: stop at once)\n");
+                           : report.progress.terminal ? "\r\033[Kfinishing the step, then saving (again: stop immediately)\n"
+                                                      : "finishing the step, then saving (again: stop immediately)\n");
         if (r.hardware) (void)bb_profile_start(r.device, &err); /* excludes setup */
         bb_signals_on_save(request_save, r.trainer);
         status = bb_trainer_train(r.trainer, r.dataset, &err);

@@ -13,7 +13,7 @@ typedef enum bb_train_dtype { BB_DTYPE_AUTO, BB_DTYPE_BF16, BB_DTYPE_FP16 } bb_t
 typedef struct bb_train_args {
     bb_train_options options; /* library options; pointers and callbacks are set later */
     bb_model_args model;
-    bb_import_args import; /* n_head, where it is given for the file of --init or --resume */
+    bb_import_args import; /* n_head, if given for the file of --init or --resume */
     bb_device_args device;
     double minutes;
     const char *size;
@@ -33,19 +33,19 @@ typedef struct bb_train_args {
     char checkpoint[4096];        /* file or run directory to resume from; "": none */
     char *config_json;            /* text of the run's config.json */
     char *checkpoint_config_json; /* configuration stored in its checkpoints */
-    bb_plan plan;                 /* of --minutes; steps 0: none */
+    bb_plan plan;                 /* set by --minutes; steps 0: no plan */
     char *changes;                /* given options that differ from the resumed run; NULL: none */
     int64_t saved_steps;          /* --steps of the resumed run if it changed; else 0 */
-    json_t *file_config;          /* configuration of a checkpoint file; options borrow text from it */
+    json_t *file_config;          /* configuration of a checkpoint file; options point to its strings */
     char default_out[64];
-    json_t *saved;     /* configuration of the resumed run, or NULL; options borrow text from it */
+    json_t *saved;     /* configuration of the resumed run, or NULL; options point to its strings */
     char *absolute[3]; /* memory of absolute paths */
 } bb_train_args;
 
-/* Of the run; its moments are shared over dist with --zero. */
+/* Returns the optimizer options of the run; with --zero its moments are shared over dist. */
 bb_optimizer_options bb_train_optimizer_options(const bb_train_args *args, bb_dist *dist);
 
-/* The option table, train_option_table.c. */
+/* The option table, defined in train_option_table.c. */
 extern const bb_cli_command bb_train_command;
 
 #endif

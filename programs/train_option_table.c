@@ -115,8 +115,8 @@ static const bb_cli_option options[] = {
      .type = BB_CLI_FLAG,
      .offset = offsetof(bb_train_args, allow_overwrite),
      .saved = BB_CLI_SAVED_CALL,
-     .help = "start a new run in a directory that holds checkpoints, and delete them, or another program's config.json, latest "
-             "or metrics.jsonl, and replace it"},
+     .help = "start a new run in a directory with existing checkpoints, which are deleted, or with another program's "
+             "config.json, latest or metrics.jsonl, which are replaced"},
     {.name = "seed",
      .type = BB_CLI_INT64,
      .offset = offsetof(bb_train_args, seed),
@@ -134,41 +134,40 @@ static const bb_cli_option options[] = {
      .saved = BB_CLI_SAVED_CALL,
      .help = "print a table of operations at the end: calls, time, share, percent of peaks measured at the start"},
 
-    {.help = "What to look at while it trains"},
+    {.help = "Watching the training"},
     {.name = "sample_every",
      .type = BB_CLI_INT64,
      .offset = offsetof(bb_train_args, sample_every),
      .value = "N",
      .range = BB_CLI_AT_LEAST(0),
      .saved = BB_CLI_SAVED_FREE,
-     .help = "every N steps and at the end, write 256 bytes with the model as it is: to the screen, to metrics.jsonl and to "
-             "samples/ in the run directory; 0: never. Training is the same with and without"},
+     .help = "every N steps and at the end, generate 256 bytes with the current model, and write them to the screen, to "
+             "metrics.jsonl and to samples/ in the run directory; 0: never. Does not change the training"},
     {.name = "sample_prompt",
      .type = BB_CLI_STRING,
      .offset = offsetof(bb_train_args, sample_prompt),
      .value = "TEXT",
      .saved = BB_CLI_SAVED_FREE,
-     .help = "what the samples continue",
+     .help = "prompt of the samples",
      .default_text = "a newline"},
     {.name = "metrics_csv",
      .type = BB_CLI_FLAG,
      .offset = offsetof(bb_train_args, metrics_csv),
      .saved = BB_CLI_SAVED_FREE,
-     .help = "also write metrics.csv in the run directory, a line for each line of metrics.jsonl"},
+     .help = "also write metrics.csv in the run directory, one line for each line of metrics.jsonl"},
     {.name = "tensorboard",
      .type = BB_CLI_FLAG,
      .offset = offsetof(bb_train_args, tensorboard),
      .saved = BB_CLI_SAVED_FREE,
      .help = "also write event files for TensorBoard in the run directory: metrics, options, samples, and at each --save_every "
-             "histograms of the weights; look at them with tensorboard --logdir runs"},
+             "histograms of the weights; view them with tensorboard --logdir runs"},
     {.name = "on_metrics",
      .type = BB_CLI_STRING,
      .offset = offsetof(bb_train_args, on_metrics),
      .value = "COMMAND",
      .saved = BB_CLI_SAVED_CALL,
-     .help =
-         "start this shell command and give it each logged step, validation, sample, checkpoint and note as a line of JSON, "
-         "as --json prints them, on its standard input, e.g. for another tracker; training never waits for it"},
+     .help = "start this shell command and send each logged step, validation, sample, checkpoint and note to its standard "
+             "input as a line of JSON, as --json prints them, e.g. for another tracker; training never waits for it"},
 
     {.help = "Model"},
     {.name = "size",
@@ -231,7 +230,8 @@ static const bb_cli_option options[] = {
      .type = BB_CLI_CHOICE,
      .offset = offsetof(bb_train_args, recipe),
      .choices = recipe_choices,
-     .help = "defaults of the options below. bitbyte: what learns most from a byte. original: those of the PyTorch program: "
+     .help = "defaults of the options below. bitbyte: those that learn the most from each byte. original: those of the PyTorch "
+             "program: "
              "adamw8bit, --lr 0.0002, cosine down to a tenth",
      .saved = BB_CLI_SAVED_FREE},
     {.name = "optim",
@@ -254,7 +254,7 @@ static const bb_cli_option options[] = {
      .offset = offsetof(bb_train_args, lr_adam),
      .value = "X",
      .range = BB_CLI_ABOVE(0),
-     .help = "with --optim muon, the peak rate of the embedding and the norms, which AdamW updates",
+     .help = "with --optim muon, peak rate of the embedding and the norms, which AdamW updates",
      .saved = BB_CLI_SAVED_FUTURE},
     {.name = "muon_iterations",
      .type = BB_CLI_INT,
@@ -268,7 +268,7 @@ static const bb_cli_option options[] = {
      .offset = offsetof(bb_train_args, lr_ngram),
      .value = "X",
      .range = BB_CLI_ABOVE(0),
-     .help = "with --arch plus, the peak rate of the embeddings of several bytes, which Adagrad updates",
+     .help = "with --arch plus, peak rate of the n-gram embeddings, which Adagrad updates",
      .saved = BB_CLI_SAVED_FUTURE},
     {.name = "lr_schedule",
      .type = BB_CLI_CHOICE,
@@ -368,8 +368,8 @@ static const bb_cli_option options[] = {
      .offset = offsetof(bb_train_args, options.patience),
      .value = "N",
      .range = BB_CLI_AT_LEAST(0),
-     .help = "end the run after N validations in a row that are not better than the best one, which is saved, kept whatever "
-             "--keep says, and named by the file best beside latest; 0: off",
+     .help = "end the run after N validations in a row without improvement. The best checkpoint is saved, kept regardless of "
+             "--keep, and named by the file best beside latest; 0: off",
      .saved = BB_CLI_SAVED_FREE},
     {.name = "strict_val",
      .type = BB_CLI_FLAG,

@@ -16,7 +16,7 @@
 
 enum { DEFAULT_OUT_TRIES = 999 };
 
-/* What the recipe decides and the command line does not say. cli NULL: nothing is said. */
+/* Applies the recipe to options that are not on the command line. cli NULL: none are. */
 static void apply_recipe(const bb_cli *cli, bb_train_args *args) {
     bb_train_options train;
     bb_optimizer_options optimizer, adam;
@@ -59,7 +59,7 @@ static void set_defaults(bb_train_args *args) {
     args->dist_timeout = 15;
 }
 
-/* The absolute path; free() it. NULL if `path` is already absolute, or if the working directory is unknown. */
+/* Returns the absolute path, to be freed; NULL if `path` is already absolute, or if the working directory is unknown. */
 static char *absolute(const char *path) {
     if (!path || path[0] == '/' || path[0] == '\0') return NULL;
     char *directory = getcwd(NULL, 0), *joined = NULL;
@@ -68,7 +68,7 @@ static char *absolute(const char *path) {
     return joined;
 }
 
-/* Standard input or a pipe, which cannot be read again. */
+/* Returns whether it is standard input or a pipe, which cannot be read again. */
 static bool reads_once(const char *path) {
     struct stat info;
     return strcmp(path, "-") == 0 || (stat(path, &info) == 0 && !S_ISREG(info.st_mode) && !S_ISDIR(info.st_mode));
@@ -112,7 +112,8 @@ bb_status bb_train_args_sync_out(bb_train_args *args, bb_dist *dist, bb_error *e
     return status;
 }
 
-/* Of a run's `latest` or `best`, the checkpoint that it names: a run's origin stays what it was when the note names another one. */
+/* For a run's `latest` or `best`, uses the checkpoint that it names, so that a run's origin does not change when the note
+ * does. */
 static int follow_note(const char **path, char **memory) {
     char named[4096];
     bb_error err;
@@ -125,8 +126,8 @@ static int follow_note(const char **path, char **memory) {
     return BB_CLI_CONTINUE;
 }
 
-/* Makes the text of config.json: all option values, and the run's origin, which resuming a directory keeps. The file has
- * absolute paths of `out` and `resume`; messages show them as typed. */
+/* Makes the text of config.json: all option values, and the run's origin, which is kept when a directory is resumed. The file
+ * has absolute paths of `out` and `resume`; messages show them as typed. */
 static int make_config_json(const bb_cli *cli, bb_train_args *args) {
     static const char *const origins[] = {"init", "resume"};
     const char *typed_out = args->out, *typed_resume = args->resume;
@@ -215,17 +216,15 @@ static void note_unused(const bb_cli *cli, const bb_train_args *args) {
     bb_device_args_notes(cli, &args->device);
 }
 
-/* What --patience compares with was measured otherwise. */
+/* Warns if the validations that --patience compares with were measured differently. */
 static void note_other_validation(const bb_cli *cli, const bb_train_args *args) {
     static const char *const names[] = {"val_data", "val_batches", "val_seq_len"};
     json_t *now = bb_cli_to_json(cli, false);
     for (size_t i = 0; i < sizeof names / sizeof *names && args->saved && args->val_data && args->options.patience > 0; i++)
         if (!json_equal(json_object_get(now, names[i]), json_object_get(args->saved, names[i])))
-            fprintf(
-                stderr,
-                "bitbyte train: note: --%s is not what the run had before: --patience compares with the earlier validations "
-                "all the same\n",
-                names[i]);
+            fprintf(stderr,
+                    "bitbyte train: note: --%s has changed since the earlier validations, which --patience compares with\n",
+                    names[i]);
     json_decref(now);
 }
 
@@ -267,7 +266,7 @@ static int complete(const bb_cli *cli, bb_dist *dist, bb_train_args *args) {
 
     args->options.dist = dist;
     if (bb_cli_given(cli, "grad_accum")) args->options.global_batch = 0; /* overrides the resumed run */
-    /* An old configuration without global_batch was for one rank. */
+    /* Old configurations without global_batch were for a single rank. */
     if (args->options.global_batch == 0)
         args->options.global_batch = (int64_t)args->options.batch_size * args->options.grad_accum *
                                      (args->saved && !bb_cli_given(cli, "grad_accum") ? 1 : bb_dist_size(dist));
@@ -305,7 +304,7 @@ void bb_train_args_free(bb_train_args *args) {
     free(args->changes);
     json_decref(args->saved);
     json_decref(args->file_config);
-    if (args->default_out[0]) (void)rmdir(args->default_out); /* removes it only if empty: nothing was written */
+    if (args->default_out[0]) (void)rmdir(args->default_out); /* removes it only if it is empty */
 }
 
 int bb_train_longest(const bb_train_options *o) {

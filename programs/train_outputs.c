@@ -32,7 +32,7 @@ __attribute__((format(printf, 2, 3))) static void note(bb_train_outputs *o, cons
 
 static const char csv_head[] = "step,loss,bpb,lr,seq_len,grad_norm,bytes,bytes_per_s,skipped,skipped_micro,val_bpb\n";
 
-/* Keeps the lines up to the step that the run goes on from, as metrics.jsonl does. */
+/* Keeps the lines up to the step that the run continues from, as metrics.jsonl does. */
 static void open_csv(bb_train_outputs *o) {
     char path[4096], aside[4200], line[512];
     snprintf(path, sizeof path, "%s/metrics.csv", o->args->out);
@@ -48,10 +48,10 @@ static void open_csv(bb_train_outputs *o) {
     bool written = file && !ferror(file);
     if (file) written = fclose(file) == 0 && written;
     o->csv = written && rename(aside, path) == 0 ? fopen(path, "a") : NULL;
-    if (!o->csv) note(o, "warning: %s: cannot write: %s; the run goes on without it", path, strerror(errno));
+    if (!o->csv) note(o, "warning: %s: cannot write: %s; the run continues without it", path, strerror(errno));
 }
 
-/* A number that is not finite is left empty. */
+/* Non-finite numbers become empty fields. */
 static void put_number(FILE *file, double value) {
     if (isfinite(value)) fprintf(file, "%.9g", value);
 }
@@ -74,7 +74,7 @@ static void write_csv(bb_train_outputs *o, const bb_train_event *e) {
     }
     fputc('\n', f);
     if (fflush(f) == 0) return;
-    note(o, "warning: metrics.csv: cannot write: %s; the run goes on without it", strerror(errno));
+    note(o, "warning: metrics.csv: cannot write: %s; the run continues without it", strerror(errno));
     fclose(f);
     o->csv = NULL;
 }
@@ -84,14 +84,15 @@ static void write_csv(bb_train_outputs *o, const bb_train_event *e) {
 static void open_board(bb_train_outputs *o) {
     o->board = bb_tensorboard_open(o->args->out, o->first_step);
     if (!o->board) {
-        note(o, "warning: %s: cannot write an event file: %s; the run goes on without it", o->args->out, strerror(errno));
+        note(o, "warning: %s: cannot write an event file: %s; the run continues without it", o->args->out, strerror(errno));
         return;
     }
     json_t *options = json_loads(o->args->checkpoint_config_json, 0, NULL);
     bb_tensorboard_hparams(o->board, options);
     json_decref(options);
     if (bb_dist_size(o->args->options.dist) > 1 && o->args->zero)
-        note(o, "--tensorboard: no histograms, because each rank updates only its part of the weights; --zero 0 gives them");
+        note(o, "--tensorboard: no histograms, because each rank updates only its part of the weights; use --zero 0 for "
+                "histograms");
 }
 
 static void write_histograms(bb_train_outputs *o, int64_t step) {
@@ -137,7 +138,7 @@ static void write_board(bb_train_outputs *o, const bb_train_event *e) {
             bb_tensorboard_scalar(o->board, e->step, scalars[i].tag, scalars[i].value);
     }
     if (bb_tensorboard_flush(o->board)) return;
-    note(o, "warning: cannot write TensorBoard's event file: %s; the run goes on without it", strerror(errno));
+    note(o, "warning: cannot write TensorBoard's event file: %s; the run continues without it", strerror(errno));
     (void)bb_tensorboard_close(o->board);
     o->board = NULL;
 }
@@ -149,7 +150,7 @@ static void send_event(bb_train_outputs *o, json_t *event) {
     char *line = o->command.pid && event ? bb_json_dump(event, JSON_COMPACT) : NULL;
     json_decref(event);
     if (line && !bb_metrics_command_send(&o->command, line))
-        note(o, "warning: the command of --on_metrics does not read any more; the run goes on without it");
+        note(o, "warning: the command of --on_metrics no longer reads its input; the run continues without it");
     free(line);
 }
 
@@ -166,7 +167,7 @@ static bool keep_byte(void *user, uint8_t byte) {
     return !*bb_signals_stop();
 }
 
-/* samples/step-%08d.txt: the prompt and the sample, byte for byte. */
+/* Writes samples/step-%08d.txt: the prompt and the sample, byte for byte. */
 static void write_sample_file(bb_train_outputs *o, int64_t step, const char *prompt, const sample *s) {
     char path[4096];
     snprintf(path, sizeof path, "%s/samples", o->args->out);
@@ -190,7 +191,7 @@ static void take_sample(bb_train_outputs *o, int64_t step) {
     options.on_byte = keep_byte;
     options.user = &s;
     bb_status status = bb_generate(o->model, (const uint8_t *)prompt, strlen(prompt), &options, NULL, &err);
-    if (*bb_signals_stop()) return; /* half a sample */
+    if (*bb_signals_stop()) return; /* interrupted within the sample */
     json_t *event = json_pack("{s:s,s:I}", "event", "sample", "step", (json_int_t)step), *text = json_object();
     if (status == BB_OK && event && text) {
         json_object_set_new(event, "prompt", bb_json_path_string(prompt));
@@ -215,7 +216,7 @@ static void open_all(bb_train_outputs *o) {
     if (o->args->metrics_csv) open_csv(o);
     if (o->args->tensorboard) open_board(o);
     if (o->args->on_metrics && !bb_metrics_command_open(&o->command, o->args->on_metrics))
-        note(o, "warning: --on_metrics: cannot start sh: %s; the run goes on without it", strerror(errno));
+        note(o, "warning: --on_metrics: cannot start sh: %s; the run continues without it", strerror(errno));
 }
 
 void bb_train_outputs_event(bb_train_outputs *o, const bb_train_event *e) {
@@ -238,10 +239,9 @@ void bb_train_outputs_close(bb_train_outputs *o) {
     bool ran = o->command.pid != 0;
     int status = bb_metrics_command_close(&o->command);
     if (o->command.dropped)
-        note(o, "warning: the command of --on_metrics was too slow for %lld lines, which it did not get",
-             (long long)o->command.dropped);
+        note(o, "warning: the command of --on_metrics was too slow: %lld lines were dropped", (long long)o->command.dropped);
     if (ran && status < 0)
-        note(o, "the command of --on_metrics goes on; its standard input is closed");
+        note(o, "the command of --on_metrics is still running; its standard input is closed");
     else if (status > 0)
         note(o, "warning: the command of --on_metrics ended with status %d", status);
 }

@@ -31,7 +31,7 @@ int bb_train_size(const bb_cli *cli, bb_train_args *args) {
     const char *shape_option = given_shape(cli);
     if (!args->size) return BB_CLI_CONTINUE;
     if (args->resume || args->init) {
-        bb_cli_unused(cli, "size", "the model's file gives the shape");
+        bb_cli_unused(cli, "size", "the model file determines the shape");
         return BB_CLI_CONTINUE;
     }
     if (shape_option) return bb_cli_usage_error(&bb_train_command, "give --size or --%s, not both", shape_option);
@@ -61,7 +61,7 @@ int bb_train_plan(const bb_cli *cli, bb_dist *dist, bool has_shape, bb_train_arg
     double start = bb_monotonic_seconds();
     if (!(args->minutes > 0)) return BB_CLI_CONTINUE;
     if (args->resume) {
-        bb_cli_unused(cli, "minutes", "a resumed run keeps its steps; --max_minutes ends this part of it");
+        bb_cli_unused(cli, "minutes", "a resumed run keeps its number of steps; use --max_minutes to limit the time");
         return BB_CLI_CONTINUE;
     }
     if (bb_cli_given(cli, "steps")) return bb_cli_usage_error(&bb_train_command, "give --minutes or --steps, not both");

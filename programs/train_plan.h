@@ -7,7 +7,8 @@
 
 /* Sets the model's shape from --size. Returns BB_CLI_CONTINUE, or an exit status after an error. */
 int bb_train_size(const bb_cli *cli, bb_train_args *args);
-/* With --minutes: sets args->plan and what it decides. has_shape: the model's shape is given, in args->model. All ranks call it. */
+/* With --minutes: sets args->plan and the options that it decides. has_shape: args->model has the model's shape. Collective
+ * call. */
 int bb_train_plan(const bb_cli *cli, bb_dist *dist, bool has_shape, bb_train_args *args);
 
 #endif

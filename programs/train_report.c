@@ -103,17 +103,16 @@ static void note_repeated_data(bb_train_report *report, const bb_config *config,
     enum { FEW_EPOCHS = 3 };
     char message[256];
     if (config->ngram_max == 0 || plan->epochs <= FEW_EPOCHS || bb_dist_rank(report->args->options.dist) > 0) return;
-    snprintf(
-        message, sizeof message,
-        "the run reads the data %.3g times; beyond about %d, n-gram embeddings learn passages by heart, and --arch llama may "
-        "predict other text better",
-        plan->epochs, FEW_EPOCHS);
+    snprintf(message, sizeof message,
+             "the run reads the data %.3g times; beyond about %d times, n-gram embeddings memorize passages, and --arch llama "
+             "may predict other text better",
+             plan->epochs, FEW_EPOCHS);
     bb_train_report_note(report, message);
 }
 
-/* A run of days is rarely meant. The speed is measured only where even the fastest processor would take hours. */
+/* A run of days is rarely intended. The speed is measured only if even the fastest processor would take hours. */
 static void note_long_run(bb_train_report *report, bb_device *device, const bb_config *config, const planned *plan) {
-    static const double fast = 1e12, hours = 4; /* operations per second of a thread, with room to spare */
+    static const double fast = 1e12, hours = 4; /* operations per second of a thread, with a margin */
     const bb_train_options *o = &report->args->options;
     double operations = 6 * (double)bb_config_parameters(config) * plan->bytes, speed, days;
     int ranks = bb_dist_size(o->dist);
@@ -132,7 +131,7 @@ static void note_long_run(bb_train_report *report, bb_device *device, const bb_c
     if (days > 1) bb_train_report_note(report, message);
 }
 
-/* NULL: there is none. */
+/* Returns NULL if there is no plan. */
 static json_t *plan_json(const bb_plan *plan) {
     json_t *lines = plan->steps > 0 ? json_array() : NULL;
     for (int i = 0; lines && i < BB_PLAN_LINES; i++) json_array_append_new(lines, json_string(plan->lines[i]));
@@ -309,11 +308,11 @@ void bb_train_report_event(void *user, const bb_train_event *e) {
         bb_json_line(bb_train_event_json(e));
     else
         event_text(report, e);
-    /* Standard output is closed, e.g. `| head`: stop and save, to keep the steps since the last checkpoint. */
+    /* If standard output is closed, e.g. by `| head`: stop and save, to keep the steps since the last checkpoint. */
     if (ferror(stdout)) bb_trainer_request_stop(report->trainer);
 }
 
-/* On one line: a control character ends no line and moves no cursor. */
+/* Makes a sample fit on one line: control characters are replaced. */
 static void sample_text(const char *sample, char *out, size_t size) {
     size_t n = 0;
     const unsigned char *c = (const unsigned char *)sample;

@@ -15,7 +15,7 @@ typedef struct bb_train_report {
     const bb_train_args *args;
     bb_rank_memory *ranks; /* (size of the job) */
     bb_progress progress;
-    bb_trainer *trainer; /* stopped when output fails; NULL before it exists */
+    bb_trainer *trainer; /* stopped if output fails; NULL before it exists */
     bb_spark losses;
     char saved[4096]; /* the latest checkpoint, "" before the first */
 } bb_train_report;
@@ -36,7 +36,7 @@ void bb_train_report_summary(bb_train_report *report, bb_device *device, const b
                              const bb_dataset *dataset, int64_t first_step);
 /* Prints a note before the first step. */
 void bb_train_report_note(bb_train_report *report, const char *message);
-/* An event as --json prints it and --on_metrics gets it. NULL: out of memory. */
+/* Returns an event as --json prints it and --on_metrics receives it; NULL if out of memory. */
 json_t *bb_train_event_json(const bb_train_event *event);
 /* Shows a sample: an object with step, prompt and sample. */
 void bb_train_report_sample(bb_train_report *report, json_t *event);

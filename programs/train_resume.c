@@ -16,7 +16,7 @@ static bool is_directory(const char *path) {
     return stat(path, &info) == 0 && S_ISDIR(info.st_mode);
 }
 
-/* A run killed before its first checkpoint restarts from step 0. */
+/* A run that was killed before its first checkpoint restarts from step 0. */
 static bool holds_checkpoints(const char *directory) {
     DIR *dir = opendir(directory);
     if (!dir) return false;
@@ -53,7 +53,7 @@ static int load_config(const bb_cli *cli, const char *path, json_t **out) {
     return BB_CLI_CONTINUE;
 }
 
-/* An extended schedule keeps the length of its warmup, which may be over. */
+/* An extended schedule keeps the length of its warmup, which may already be over. */
 static void extend(const bb_cli *cli, bb_train_args *args, const json_t *saved) {
     int64_t steps = json_integer_value(json_object_get(saved, "steps"));
     if (steps == 0 || steps == args->options.steps) return;
@@ -75,7 +75,7 @@ static int read_run_config(const bb_cli *cli, bb_train_args *args) {
     return BB_CLI_CONTINUE;
 }
 
-/* The config.json next to a checkpoint, or NULL. */
+/* Loads the config.json next to a checkpoint; NULL if there is none. */
 static json_t *load_config_beside(const char *checkpoint) {
     const char *slash = strrchr(checkpoint, '/');
     char path[4200];
@@ -86,8 +86,8 @@ static json_t *load_config_beside(const char *checkpoint) {
     return NULL;
 }
 
-/* Options not given come from the configuration stored in the checkpoint. What that lacks (paths, options without influence on
- * results) comes from the config.json next to the file. */
+/* Options not given come from the configuration stored in the checkpoint. Those that it lacks (paths, options without influence
+ * on results) come from the config.json next to the file. */
 static int read_file_config(const bb_cli *cli, bb_train_args *args) {
     char *text = NULL;
     bb_error err;
@@ -112,7 +112,7 @@ int bb_train_resume(const bb_cli *cli, bb_train_args *args) {
                               args->resume, strerror(errno));
     if (bb_is_hf_folder(args->resume))
         return bb_cli_usage_error(
-            cli->command, "--resume %s: a Hugging Face folder has no training state: start from its weights with --init %s",
+            cli->command, "--resume %s: a Hugging Face folder has no training state: use --init %s to start from its weights",
             args->resume, args->resume);
     if (!is_directory(args->resume)) return read_file_config(cli, args);
     int status = read_run_config(cli, args);

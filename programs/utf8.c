@@ -5,7 +5,7 @@
 #include <stdbool.h>
 #include <string.h>
 
-/* Length of a character that starts with `byte`; 0: invalid. */
+/* Returns the length of a character that starts with `byte`, or 0 if it is invalid. */
 static int length_of(uint8_t byte) {
     if (byte < 0x80) return 1;
     if (byte >= 0xC2 && byte <= 0xDF) return 2;
@@ -14,7 +14,7 @@ static int length_of(uint8_t byte) {
     return 0;
 }
 
-/* Unicode 15, table 3-7: the second byte also rules out overlong forms, surrogates and what lies above U+10FFFF. */
+/* Unicode 15, table 3-7: the range of the second byte also excludes overlong forms, surrogates and values above U+10FFFF. */
 static bool continues(const bb_utf8 *u, uint8_t byte) {
     if ((byte & 0xC0) != 0x80) return false;
     if (u->have != 1) return true;

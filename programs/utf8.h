@@ -13,7 +13,7 @@ enum { BB_UTF8_MAX_BYTES = 4 };
 typedef struct bb_utf8 {
     uint8_t pending[BB_UTF8_MAX_BYTES]; /* bytes of an incomplete character */
     int have, need;                     /* bytes in pending; length of the character */
-    int64_t invalid;                    /* places that are not UTF-8, so far */
+    int64_t invalid;                    /* number of invalid sequences so far */
 } bb_utf8;
 
 /* A zeroed bb_utf8 is ready for a new text. */

@@ -24,7 +24,7 @@ expect 0 "$bitbyte" info data.bby --json
 [ "$(json_value out bytes) $(json_value out compressed_bytes)" = "$(wc -c <data) $(wc -c <data.bby)" ] || fail "info data.bby"
 json_value out blocks | grep -q '"model":1' || fail "info data.bby: blocks"
 expect 1 "${decompress[@]}" data.bby
-complains "data: exists already; use -f"
+complains "data: already exists; use -f"
 cmp data original || fail "data was touched"
 rm data
 expect 0 "${decompress[@]}" data.bby

@@ -54,9 +54,9 @@ expect 0 "$bitbyte" convert chat.gguf without.safetensors --chat_template ''
 expect 2 "$bitbyte" export run --out x --chat_template '{role}: {content}'
 complains "--chat_template {role}: {content}: chat template: expected a text after {content}"
 expect 2 "$bitbyte" export run --out x --chat_template '{role}: {content}\x00'
-complains "expected a text without a byte 0"
+complains "expected a text without zero bytes"
 expect 1 "$bitbyte" export run --out x --chat_template missing
-complains "expected a text with {role} and {content}, or a file that holds it: missing"
+complains "expected a text with {role} and {content}, or a file with such a text: missing"
 [ ! -e x ] || fail "a refused template leaves a file"
 
 # The model card says what it was trained on, and how.

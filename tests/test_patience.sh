@@ -94,7 +94,7 @@ complains "note: --patience has no effect: --val_every 0 validates only after th
 expect 2 "${train[@]}" --patience -1 --out negative
 complains "--patience"
 expect 0 "$bitbyte" train --resume halves --patience 4 --val_batches 1 --threads 1
-complains "note: --val_batches is not what the run had before: --patience compares with the earlier validations all the same"
+complains "note: --val_batches has changed since the earlier validations, which --patience compares with"
 
 # ---- as JSON, and on two ranks: one decides, both end
 expect 0 "${train[@]}" --patience 2 --out json --json

@@ -9,7 +9,7 @@
 
 enum { MAX_SAMPLES = 40 };
 
-/* The axes are chosen by radio buttons and the rules below: every picture is there six times, and one of them shows. */
+/* Radio buttons and the rules below choose the axes: every plot is present six times, and one of them is shown. */
 static const char style[] =
     "*{box-sizing:border-box}body{font:15px/1.5 system-ui,sans-serif;margin:0 auto;max-width:1520px;padding:16px;"
     "background:#f6f8fa;color:#1f2328}h1{font-size:20px;margin:4px 0 12px}h2{font-size:17px;margin:24px 0 8px}"
@@ -55,7 +55,7 @@ static void put_value(FILE *out, const json_t *value) {
 
 static int config_int(const json_t *config, const char *key) { return (int)json_integer_value(json_object_get(config, key)); }
 
-/* The number of parameters by config.json; 0: it does not say. */
+/* Returns the number of parameters according to config.json, or 0 if it does not say. */
 static uint64_t parameters_of(const json_t *run) {
     bb_config c;
     bb_config_default(&c);
@@ -193,7 +193,7 @@ void bb_page_shares(FILE *out, const json_t *ternary) {
     fputs("</svg>", out);
 }
 
-/* From the latest checkpoint; a run that goes on may just have replaced it. */
+/* From the latest checkpoint; a running run may have replaced it just now. */
 static void put_weights(FILE *out, const bb_run_log *run) {
     char path[4096], *text = NULL;
     bb_error err;
@@ -211,7 +211,7 @@ static void put_weights(FILE *out, const bb_run_log *run) {
                 bb_text_bytes((uint64_t)json_integer_value(json_object_get(description, "packed_bytes"))).s);
         bb_page_shares(out, json_object_get(description, "ternary"));
     } else {
-        fputs("<p>No checkpoint to look into: ", out);
+        fputs("<p>No checkpoint to read: ", out);
         bb_html_text(out, err.message);
         fputs("</p>", out);
     }
@@ -220,7 +220,7 @@ static void put_weights(FILE *out, const bb_run_log *run) {
 
 /* ---- samples ----------------------------------------------------------------------------------------------------------- */
 
-/* The newest first. */
+/* Newest first. */
 static void put_samples(FILE *out, const bb_run_log *run) {
     size_t count = json_array_size(run->samples);
     if (count == 0) return;
@@ -248,7 +248,7 @@ static bool any_values(const bb_run_log *runs, int count, int metric) {
     return false;
 }
 
-/* SVG in HTML with the classes that the controls choose by. */
+/* Writes SVG in HTML with the classes that the controls select. */
 static void put_plot(FILE *out, const bb_run_log *runs, int count, const bb_plot_options *plot) {
     char *svg = NULL;
     size_t size = 0;

@@ -33,7 +33,7 @@ void bb_html_text(FILE *out, const char *text) {
         else if (*c == '"')
             fputs("&quot;", out);
         else if ((unsigned char)*c < 0x20 && *c != '\n' && *c != '\t')
-            fputs("\xEF\xBF\xBD", out); /* no control character is allowed in XML */
+            fputs("\xEF\xBF\xBD", out); /* XML allows no control characters */
         else
             fputc(*c, out);
     }
@@ -46,7 +46,7 @@ typedef struct axis {
     bool log;
 } axis;
 
-/* 0 to 1 within the axis. */
+/* Maps a value to 0 .. 1 within the axis. */
 static double place(const axis *a, double v) {
     return a->log ? log(v / a->min) / log(a->max / a->min) : (v - a->min) / (a->max - a->min);
 }
@@ -56,7 +56,7 @@ static void extend(axis *a, double v) {
     a->max = fmax(a->max, v);
 }
 
-/* An axis of one value, or of none, needs a width all the same. */
+/* An axis with one value or none needs a width, too. */
 static void settle(axis *a, bool values) {
     if (a->min > a->max) *a = (axis){.min = a->log ? 1 : 0, .max = a->log ? 10 : 1, .log = a->log};
     if (values && !a->log) { /* curves do not touch the frame */
@@ -92,7 +92,7 @@ static int log_ticks(const axis *a, double unit, double *ticks) {
     return count >= 2 ? count : linear_ticks(a, unit, ticks);
 }
 
-/* What a number on an axis is divided by, and the unit that follows it. */
+/* Divisor and unit suffix of the numbers on an axis. */
 typedef struct scale {
     double unit;
     const char *suffix;
@@ -119,7 +119,7 @@ static bool usable(const bb_point *p, const bb_plot_options *o) {
     return (!o->log_x || p->at[o->x] > 0) && (!o->log_y || p->value > 0);
 }
 
-/* The exponential mean of the values so far, corrected for its beginning (Kingma and Ba, arXiv:1412.6980, section 3). */
+/* The exponential moving average of the values so far, with bias correction (Kingma and Ba, arXiv:1412.6980, section 3). */
 typedef struct smooth {
     double sum, weight;
 } smooth;
@@ -136,7 +136,7 @@ static void put_path(FILE *out, const char *class, const xy *points, int count) 
     fputs("\"/>", out);
 }
 
-/* Within a pixel's column only the lowest and the highest point can be seen. */
+/* Within a column of pixels only the lowest and the highest point are visible. */
 static int thin(xy *points, int count) {
     int kept = 0;
     for (int i = 0; i < count;) {
@@ -196,7 +196,7 @@ static void put_ticks(FILE *out, const frame *f, const bb_plot_options *o) {
     for (int i = 0; i < count; i++) {
         double x = LEFT + INNER * place(&f->x, ticks[i]);
         fprintf(out, "<line class=\"grid\" x1=\"%.1f\" x2=\"%.1f\" y1=\"%d\" y2=\"%d\"/>", x, x, f->top, f->top + f->height);
-        bool edge = x > WIDTH - RIGHT - 16; /* a centred label would be cut */
+        bool edge = x > WIDTH - RIGHT - 16; /* a centered label would be clipped */
         fprintf(out, "<text class=\"%s\" x=\"%.1f\" y=\"%d\">%.4g%s</text>", edge ? "end" : "mid", x, f->top + f->height + 16,
                 ticks[i] / s.unit, s.suffix);
     }
@@ -218,7 +218,7 @@ static void put_legend(FILE *out, const bb_run_log *runs, int count, const bb_pl
             scale s = scale_of(last->value, false);
             fprintf(out, ": %.4g%s at step %.0f", last->value / s.unit, s.suffix, last->at[BB_AXIS_STEP]);
         } else {
-            fputs(": nothing recorded", out);
+            fputs(": no data", out);
         }
         fputs("</text>", out);
     }
@@ -251,7 +251,7 @@ void bb_plot_svg(FILE *out, const bb_run_log *runs, int count, const bb_plot_opt
     fputs("</svg>\n", out);
 }
 
-/* RFC 4180: quotes around, and doubled within. */
+/* RFC 4180: in quotes, with quotes doubled. */
 static void put_csv_text(FILE *out, const char *text) {
     fputc('"', out);
     for (const char *c = text; *c; c++) {

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-/* One metric of several runs over one another: as SVG, or as CSV. */
+/* Plots one metric of several runs together, as SVG or as CSV. */
 #ifndef BB_PROGRAMS_PLOT_H
 #define BB_PROGRAMS_PLOT_H
 
@@ -10,19 +10,19 @@
 typedef struct bb_plot_options {
     bb_metric metric;
     bb_axis x;
-    double smoothing; /* 0 to below 1: weight of the values before in the exponential mean; 0: none */
+    double smoothing; /* 0 to below 1: weight of earlier values in the exponential moving average; 0: none */
     bool log_x, log_y;
-    bool standalone; /* with the style and the XML namespace that a file of its own needs */
+    bool standalone; /* with the style and the XML namespace that a separate file needs */
 } bb_plot_options;
 
-/* The style of pictures within a page, for light and dark; in a <style> element. */
+/* The style of plots within a page, for light and dark mode; goes into a <style> element. */
 extern const char bb_plot_style[];
 
-/* Curves have at most two points a pixel. A logarithmic axis leaves out what is not above 0. */
+/* Curves have at most two points per pixel. A logarithmic axis omits values that are not above 0. */
 void bb_plot_svg(FILE *out, const bb_run_log *runs, int count, const bb_plot_options *options);
 /* Columns: run, step, bytes, seconds, value; with smoothing also smoothed. */
 void bb_plot_csv(FILE *out, const bb_run_log *runs, int count, const bb_plot_options *options);
-/* Text in HTML or SVG, where it can have no meaning but itself. */
+/* Writes text escaped for HTML or SVG. */
 void bb_html_text(FILE *out, const char *text);
 
 #endif

@@ -43,7 +43,8 @@ static bool add_point(bb_series *series, const bb_point *point) {
     return true;
 }
 
-/* A logged step moves `last` on. The file has no clock: the bytes since the line before and their rate give the time. */
+/* Advances `last` to a logged step. The file has no timestamps: the time is computed from the bytes since the previous line and
+ * their rate. */
 static void move_on(bb_run_log *log, const json_t *line, double step) {
     double bytes = json_number_value(json_object_get(line, "bytes"));
     double rate = json_number_value(json_object_get(line, "bytes_per_s"));
@@ -69,7 +70,7 @@ static bool add_line(bb_run_log *log, json_t *line) {
     return good;
 }
 
-/* Validations between two logged steps have the bytes and the time of the first; the true ones lie between. */
+/* Validations between two logged steps get the bytes and the time of the first; the true values lie between. */
 static void place_between(bb_series *series, const bb_series *steps) {
     for (int i = 0, next = 0; i < series->count; i++) {
         bb_point *p = &series->points[i];
@@ -88,7 +89,7 @@ static bb_status read_metrics(const char *path, bb_run_log *log, bb_error *err) 
     size_t capacity = 0;
     bool good = true;
     for (ssize_t length; good && (length = getline(&line, &capacity, file)) > 0;) {
-        if (line[length - 1] != '\n') break; /* being written */
+        if (line[length - 1] != '\n') break; /* the line is still being written */
         json_t *json = json_loadb(line, (size_t)length, 0, NULL);
         good = add_line(log, json);
         json_decref(json);

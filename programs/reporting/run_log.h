@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-/* What a run directory says of its training: the series of metrics.jsonl, its samples, config.json. */
+/* The training history of a run directory: the series of metrics.jsonl, its samples, config.json. */
 #ifndef BB_PROGRAMS_RUN_LOG_H
 #define BB_PROGRAMS_RUN_LOG_H
 
@@ -20,13 +20,13 @@ typedef enum bb_metric {
 
 /* Names of the metrics: keys of metrics.jsonl and of --plot; NULL-terminated. */
 extern const char *const bb_metric_names[BB_METRICS + 1];
-/* What a plot's title says, with the unit. */
+/* Titles of the plots, with the unit. */
 extern const char *const bb_metric_titles[BB_METRICS];
 
 typedef enum bb_axis { BB_AXIS_STEP, BB_AXIS_BYTES, BB_AXIS_TIME, BB_AXES } bb_axis;
 extern const char *const bb_axis_names[BB_AXES + 1]; /* "step", "bytes", "time" */
 
-/* A value and where it was measured: steps, bytes trained on, seconds of training. */
+/* A value and when it was measured: steps, bytes trained on, seconds of training. */
 typedef struct bb_point {
     double at[BB_AXES], value;
 } bb_point;
@@ -39,14 +39,13 @@ typedef struct bb_series {
 typedef struct bb_run_log {
     char *path;
     const char *name; /* the last part of the path */
-    json_t *config;   /* config.json; NULL: there is none */
+    json_t *config;   /* config.json; NULL: missing */
     json_t *samples;  /* array of the lines with "sample" */
     bb_series series[BB_METRICS];
-    bb_point last; /* where the last logged step was; value: its step */
+    bb_point last; /* position of the last logged step; value: its step */
 } bb_run_log;
 
-/* Reads a run directory. A last line that is not complete, and lines that are no JSON, are passed over. BB_ERR_IO: there is no
- * metrics.jsonl. */
+/* Reads a run directory. An incomplete last line, and lines that are not JSON, are skipped. BB_ERR_IO: no metrics.jsonl. */
 bb_status bb_run_log_read(const char *path, bb_run_log *out, bb_error *err);
 void bb_run_log_free(bb_run_log *log);
 

@@ -5,7 +5,7 @@
 
 #include "../utf8.h"
 
-enum { SHADES = 9 }; /* the last is 8 bits and more */
+enum { SHADES = 9 }; /* the last shade is for 8 bits and more */
 
 static const char style[] =
     "body{font:15px/1.5 system-ui,sans-serif;margin:2em auto;max-width:60em;padding:0 1em;color:#222;background:#fff}"
@@ -37,7 +37,7 @@ void bb_score_page_begin(FILE *page, const char *model) {
     fputs(". Point at a character for its number.</p>\n", page);
 }
 
-/* A character, or a byte that is none: size 0. */
+/* Adds a character, or an invalid byte (size 0). */
 static void add_character(FILE *page, const bb_score_row *row, size_t first, size_t count, bool valid) {
     double bits = 0;
     for (size_t i = first; i < first + count; i++) bits += (double)row->byte_bits[i];
@@ -58,7 +58,7 @@ void bb_score_page_add(FILE *page, const bb_score_row *row) {
     fprintf(page, " <small>%.4f bits per byte, %zu bytes</small></h2>\n<pre>", row->size ? row->bits[0] / (double)row->size : 0,
             row->size);
     bb_utf8 utf8 = {.have = 0};
-    size_t begin = 0; /* of the character that is not complete */
+    size_t begin = 0; /* first byte of the incomplete character */
     for (size_t i = 0; i < row->size; i++) {
         bb_utf8_result r = bb_utf8_byte(&utf8, (uint8_t)row->text[i]);
         size_t character = (size_t)r.size, pending = (size_t)utf8.have, end = i + 1 - pending - character;

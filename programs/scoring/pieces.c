@@ -17,7 +17,7 @@ void bb_score_pieces_close(bb_score_pieces *p) {
     *p = (bb_score_pieces){.reader = NULL};
 }
 
-/* Reads until `size` bytes stand behind those before the piece, or the text ends. */
+/* Reads until `size` bytes follow those before the piece, or the text ends. */
 static bb_status fill(bb_score_pieces *p, size_t size, bb_error *err) {
     if (p->before + size > p->capacity) {
         char *larger = realloc(p->bytes, p->before + size);
@@ -39,7 +39,7 @@ static bb_status fill(bb_score_pieces *p, size_t size, bb_error *err) {
     return status;
 }
 
-/* Bytes up to the last end of a line, or all of the last piece; 0: there is no such end. */
+/* Returns the bytes up to the last line end, or all of the last piece; 0: no line end. */
 static size_t whole_lines(const bb_score_pieces *p) {
     size_t size = p->held - p->before;
     if (p->ended || !p->lines) return size;

@@ -9,7 +9,7 @@
 #include "../json_out.h"
 #include "../text_out.h"
 
-enum { SHOWN = 100 }; /* bytes of a line in a table */
+enum { SHOWN = 100 }; /* maximum bytes of a line shown in a table */
 
 static double per_byte(double bits, size_t bytes) { return bytes ? bits / (double)bytes : 0; }
 static double bpb(const bb_score_row *row, int model) { return per_byte(row->bits[model], row->size); }
@@ -179,7 +179,7 @@ static void free_row(bb_score_row *row) {
     free((void *)(uintptr_t)row->byte_ranks);
 }
 
-/* Sorts the rows held, and drops those beyond the top. False: out of memory. */
+/* Sorts the stored rows, and drops those beyond the top. Returns false if out of memory. */
 static bool sort_rows(bb_score_rows *rows) {
     keyed *keys = malloc((size_t)(rows->count + 1) * sizeof *keys);
     bb_score_row *sorted = malloc((size_t)(rows->count + 1) * sizeof *sorted);
@@ -207,7 +207,7 @@ static void *copy(const void *from, size_t bytes) {
     return to;
 }
 
-/* The file's name outlives the rows. */
+/* Stores a copy; the file's name must outlive the rows. */
 static bool hold(bb_score_rows *rows, const bb_score_row *row) {
     if (rows->count == rows->capacity) {
         if (rows->top && rows->count >= 2 * rows->top + 4096) {

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-/* What bitbyte score found, as a table, JSON lines or CSV: as it comes, or sorted. */
+/* Prints the results of bitbyte score as a table, JSON lines or CSV, in the order of the input or sorted. */
 #ifndef BB_PROGRAMS_SCORING_ROWS_H
 #define BB_PROGRAMS_SCORING_ROWS_H
 
@@ -11,11 +11,11 @@ enum { BB_SCORE_MODELS = 8 };
 
 typedef struct bb_score_row {
     const char *file;
-    int64_t line;     /* of a line or a record; 0: a whole file */
-    const char *text; /* (size); NULL of a whole file, unless each byte is shown */
+    int64_t line;     /* number of the line or record; 0: a whole file */
+    const char *text; /* (size); NULL for a whole file, unless each byte is shown */
     size_t size;
     double bits[BB_SCORE_MODELS];
-    const float *byte_bits; /* (size), NULL unless each byte is shown */
+    const float *byte_bits; /* (size); NULL unless each byte is shown */
     const uint8_t *byte_ranks;
 } bb_score_row;
 
@@ -24,19 +24,19 @@ typedef enum bb_score_sort { BB_SCORE_INPUT = 0, BB_SCORE_BPB, BB_SCORE_BITS, BB
 
 typedef struct bb_score_rows {
     bb_score_form form;
-    bb_score_sort sort; /* BB_SCORE_INPUT: rows are printed as they come, unless there is a `top` */
+    bb_score_sort sort; /* BB_SCORE_INPUT: rows are printed immediately, unless `top` is set */
     bool ascending, diff, lines;
     int64_t top; /* 0: all */
     const char *const *models;
     int model_count;
-    bb_score_row *held; /* copies, to be sorted */
+    bb_score_row *held; /* copies of the rows to sort */
     int64_t count, capacity, added;
-    double bytes, bits[BB_SCORE_MODELS]; /* of all */
+    double bytes, bits[BB_SCORE_MODELS]; /* totals of all rows */
 } bb_score_rows;
 
-/* Prints the row, or holds a copy. False: out of memory. */
+/* Prints the row, or stores a copy. Returns false if out of memory. */
 bool bb_score_rows_add(bb_score_rows *rows, const bb_score_row *row);
-/* Prints what is held and, in a table of more than one row, the sum. Frees the rows. */
+/* Prints the stored rows and, in a table of more than one row, the total. Frees the rows. */
 void bb_score_rows_end(bb_score_rows *rows);
 
 #endif
