@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-/* What all topics use: status and errors, option structs, devices. */
+/* Shared by all topics: status codes and errors, option structs, devices. */
 #ifndef BITBYTE_BASE_H
 #define BITBYTE_BASE_H
 
@@ -22,7 +22,7 @@
 
 typedef enum bb_status {
     BB_OK = 0,
-    BB_ERR_ARGUMENT,    /* invalid argument; the message names it and what is allowed */
+    BB_ERR_ARGUMENT,    /* invalid argument; the message names it and the permitted values */
     BB_ERR_IO,          /* system error: missing file, no permission, full disk */
     BB_ERR_FORMAT,      /* malformed file; the message says where */
     BB_ERR_DATA,        /* no usable training or evaluation data */
@@ -44,12 +44,12 @@ BB_API const char *bb_version(void); /* "0.1.0" */
 
 /* ---- Option structs ------------------------------------------------------------------------------------------------------ */
 
-/* Options begin with struct_size, which is their size where the caller was compiled. bb_X_default sets it and every member's default;
- * then change what you like. (An initializer {.struct_size = sizeof(bb_X), …} does as well, where the rest may be 0.) So callers and
- * libraries of different versions work together: members that an older caller does not have are at their defaults, and a member
- * that only the caller knows is BB_ERR_ARGUMENT if any byte of it is not 0, as is a size that no version has. New members come
- * last. Other structs keep their layout within a major version.
- * Bindings call bb_X_init with the size of their own struct, as bb_X_default does. */
+/* Options begin with struct_size, their size as the caller was compiled. bb_X_default sets it and every member's default; then
+ * change what you like. (An initializer {.struct_size = sizeof(bb_X), …} works, too, if the rest may be 0.) This lets callers
+ * and libraries of different versions work together: members that an older caller does not have get their defaults, and a
+ * member that only the caller knows is BB_ERR_ARGUMENT if any byte of it is not 0, as is a size that no version has. New
+ * members come last. Other structs keep their layout within a major version. Bindings call bb_X_init with the size of their own
+ * struct, as bb_X_default does. */
 #define BB_OPTIONS(type)                                                                                                       \
     BB_API void type##_init(struct type *options, size_t struct_size);                                                         \
     static inline void type##_default(struct type *options) { type##_init(options, sizeof(struct type)); }                     \
@@ -61,7 +61,7 @@ typedef struct bb_bytes {
     const uint8_t *data;
     size_t size;
 } bb_bytes;
-BB_API void bb_string_free(char *text); /* of texts that the library returns */
+BB_API void bb_string_free(char *text); /* frees texts that the library returns */
 /* Convert a path to UTF-8 and back. If it is not UTF-8 or contains "\x", bytes above 0x7f and backslashes become \xHH. Free the
  * result with bb_string_free; NULL: out of memory. */
 BB_API char *bb_path_text(const char *path);
@@ -79,7 +79,8 @@ typedef struct bb_device bb_device;
  * device per thread, each with some of the processors. */
 BB_API bb_status bb_device_open(const char *name, int threads, bb_device **out, bb_error *err);
 BB_API void bb_device_close(bb_device *device);
-/* Name of known device `index`; NULL past the last. *why_not (may be NULL): why it cannot be opened here, or NULL. */
+/* Returns the name of known device `index`, or NULL past the last. *why_not (may be NULL): why it cannot be opened here, or
+ * NULL. */
 BB_API const char *bb_device_known(int index, const char **why_not);
 BB_API const char *bb_device_name(const bb_device *device);
 BB_API int bb_device_threads(const bb_device *device);
@@ -90,9 +91,9 @@ BB_API const char *bb_device_activations(const bb_device *device);
 BB_API bb_status bb_device_set_activations(bb_device *device, const char *type, bb_error *err);
 /* Instruction set and library in use, on one line, e.g. "avx512_amx, oneDNN 2.6.3". */
 BB_API const char *bb_device_description(const bb_device *device);
-/* Total and free device memory in bytes; both 0 if unknown (no /proc). */
+/* Returns total and free device memory in bytes; both 0 if unknown (no /proc). */
 BB_API void bb_device_memory(const bb_device *device, uint64_t *total_bytes, uint64_t *free_bytes);
-/* The same of the host's memory, as far as this process may use it. */
+/* The same for host memory, as far as this process may use it. */
 BB_API void bb_host_memory_bytes(uint64_t *total_bytes, uint64_t *free_bytes);
 
 #endif

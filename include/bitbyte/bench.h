@@ -6,12 +6,13 @@
 #include "inference.h"
 #include "training.h"
 
-/* Wraps `device` and times each operation of models created on the wrapper; results are the same. The caller still closes
- * `device`, later, and must not use it directly meanwhile. First measures the peaks: about one second and 0.5 GB. */
+/* Wraps `device` and times each operation of models created on the wrapper, without changing results. The caller still closes
+ * `device`, later, and must not use it directly meanwhile. First measures the peaks, which takes about one second and 0.5
+ * GB. */
 BB_API bb_status bb_profile_open(bb_device *device, bb_device **out, bb_error *err);
 BB_API bb_status bb_profile_start(bb_device *profiled, bb_error *err); /* resets all timings */
-/* JSON (free it with bb_string_free): `operations`, longest first, with calls, ms, percent of the time since start and, if
- * known, percent of peak; and `shares`. */
+/* Returns JSON (free it with bb_string_free): `operations`, longest first, with calls, ms, percent of the time since start and,
+ * if known, percent of peak; and `shares`. */
 BB_API bb_status bb_profile_report(const bb_device *profiled, const bb_config *config, char **json, bb_error *err);
 
 typedef struct bb_bench_options {

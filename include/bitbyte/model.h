@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-/* Models: configuration, files, weights, passes; the quantizers and the layer that they are made of. */
+/* Models: configuration, files, weights, passes; the quantizers and the BitLinear layer. */
 #ifndef BITBYTE_MODEL_H
 #define BITBYTE_MODEL_H
 
@@ -15,8 +15,8 @@ typedef struct bb_config {
     double rope_base, norm_eps;
     bool act_quant; /* int8 inputs with one scale per token in every BitLinear */
     bb_ste ste;
-    /* n-gram embeddings: for each n from 2 to ngram_max, a table of 2^ngram_bits rows that the last n bytes choose by their hash;
-     * the rows are added to the byte's embedding. 0: none. Models with them open nowhere else. */
+    /* n-gram embeddings: for each n from 2 to ngram_max, a table of 2^ngram_bits rows, selected by a hash of the last n bytes;
+     * the rows are added to the byte's embedding. 0: none. Other programs cannot read models with them. */
     int ngram_max, ngram_bits;
 } bb_config;
 
@@ -28,49 +28,52 @@ BB_API uint64_t bb_config_parameters(const bb_config *config);
 
 typedef struct bb_model bb_model;
 
-/* A model with randomly initialized weights. */
+/* Creates a model with randomly initialized weights. */
 BB_API bb_status bb_model_create(bb_device *device, const bb_config *config, uint64_t seed, bb_model **out, bb_error *err);
 BB_API void bb_model_free(bb_model *model);
 BB_API const bb_config *bb_model_config(const bb_model *model);
 BB_API uint64_t bb_model_parameters(const bb_model *model);
-/* Longest sequence that the model was trained on, in bytes; 2048 if the file does not say. */
+/* Returns the longest sequence that the model was trained on, in bytes; 2048 if the file does not say. */
 BB_API int bb_model_trained_length(const bb_model *model);
 
-/* A chat template is the text of one message of a chat: UTF-8 of at most BB_MAX_CHAT_TEMPLATE bytes, with {role}, once {content} behind it,
- * and a text after that: "{role}: {content}\n". The prompt is all messages in it, then the text before {content} for the role
- * "assistant"; an answer ends where the text after {content} begins the next message. Model files hold one or none. */
+/* A chat template is the text of one message of a chat: UTF-8 of at most BB_MAX_CHAT_TEMPLATE bytes, with {role}, then
+ * {content} exactly once, and some text after that: "{role}: {content}\n". The prompt consists of all messages in this form,
+ * then the text before {content} for the role "assistant"; an answer ends where the text after {content} begins the next
+ * message. Model files hold at most one. */
 enum { BB_MAX_CHAT_TEMPLATE = 2048 };
 BB_API bb_status bb_chat_template_check(const char *chat_template, bb_error *err);
-/* NULL: there is none. As the model's file has it: check it before use. Lives until it is set, or the model is freed. */
+/* NULL: none. Returned as stored in the model's file: check it before use. Valid until it is set, or the model is freed. */
 BB_API const char *bb_model_chat_template(const bb_model *model);
-BB_API bb_status bb_model_set_chat_template(bb_model *model, const char *chat_template, bb_error *err); /* NULL: none */
+/* NULL: removes it. */
+BB_API bb_status bb_model_set_chat_template(bb_model *model, const char *chat_template, bb_error *err);
 
 /* ---- Model files --------------------------------------------------------------------------------------------------------- */
 
-/* How a model file is read. */
+/* Options for reading a model file. */
 typedef struct bb_import_options {
     size_t struct_size;
-    int n_head;                                      /* attention heads, for files that do not store them; 0: the file does */
-    bool for_inference;                              /* bb_model_import: load as bb_model_load_for_inference does */
-    void (*on_notice)(void *user, const char *text); /* may be NULL; says what was assumed or changed while reading */
+    int n_head;         /* attention heads, for files that do not store them; 0: stored in the file */
+    bool for_inference; /* bb_model_import: load like bb_model_load_for_inference */
+    void (*on_notice)(void *user, const char *text); /* may be NULL; reports what was assumed or changed while reading */
     void *user;
 } bb_import_options;
 BB_OPTIONS(bb_import_options);
-/* Whether `path` is a Hugging Face folder, which functions that read model files accept: it has a config.json not of a run. */
+/* Returns whether `path` is a Hugging Face folder, which functions that read model files accept: it has a config.json that is
+ * not a run's. */
 BB_API bool bb_is_hf_folder(const char *path);
 /* Reads only the configuration of a model file. options and trained_length (see bb_model_trained_length) may be NULL. */
 BB_API bb_status bb_config_load(const char *path, const bb_import_options *options, bb_config *out, int *trained_length,
                                 bb_error *err);
 
-/* path: a model file, a checkpoint, or another format that can be read. Values must be finite. */
+/* path: a model file, a checkpoint, or another readable format. Values must be finite. */
 BB_API bb_status bb_model_load(bb_device *device, const char *path, bb_model **out, bb_error *err);
-/* For inference only, also from packed files. Ternary weights take at most two bits each; logits are the same. */
+/* Loads a model for inference only, also from packed files. Ternary weights take at most two bits each; logits are the same. */
 BB_API bb_status bb_model_load_for_inference(bb_device *device, const char *path, bb_model **out, bb_error *err);
-/* Either of these, with options. */
+/* Like one of these two, with options. */
 BB_API bb_status bb_model_import(bb_device *device, const char *path, const bb_import_options *options, bb_model **out,
                                  bb_error *err);
 BB_API bb_status bb_model_save(const bb_model *model, const char *path, bb_error *err);
-/* Saves a model loaded for inference as a packed file, about 1/16 the size. path must not be the file it was loaded from. */
+/* Saves a model loaded for inference as a packed file, about 1/16 of the size. path must not be the file it was loaded from. */
 BB_API bb_status bb_model_export_packed(const bb_model *model, const char *path, bb_error *err);
 
 typedef struct bb_export_options {
@@ -78,28 +81,29 @@ typedef struct bb_export_options {
     const char *format;                       /* see bb_export_format_name; NULL: bb_export_format_for(out), else "packed" */
     const char *type;                         /* weight type, for formats with several; NULL: the format's default */
     const char *name, *description, *license; /* UTF-8, for formats that store them (gguf, hf); NULL: omitted */
-    int n_head;                               /* only for model files that do not store it; 0: stored */
+    int n_head;                               /* only for model files that do not store it; 0: stored in the file */
     void (*on_notice)(void *user, const char *text);                          /* see bb_import_options; may be NULL */
     void (*on_progress)(void *user, int64_t bytes_done, int64_t bytes_total); /* may be NULL */
     void *user;
-    const volatile int *stop;  /* may be NULL; non-zero: stop and leave no file */
-    const char *chat_template; /* see bb_chat_template_check; NULL: the model's, which must be good; "": none */
+    const volatile int *stop;  /* may be NULL; nonzero: stop and leave no file */
+    const char *chat_template; /* see bb_chat_template_check; NULL: the model's, which must be valid; "": none */
 } bb_export_options;
 BB_OPTIONS(bb_export_options);
-/* The name of export format `index`; NULL past the last. */
+/* Returns the name of export format `index`, or NULL past the last. */
 BB_API const char *bb_export_format_name(int index);
-/* The format that a name implies: "gguf" for *.gguf, "hf" for a folder or a name that ends in "/"; NULL: none. */
+/* Returns the format that a name implies: "gguf" for *.gguf, "hf" for a folder or a name that ends in "/"; NULL: none. */
 BB_API const char *bb_export_format_for(const char *out);
-/* Converts model file `model` to `out`. On failure nothing is left. `out` must not be `model` or a file of it; "hf" writes a
- * folder, which must be new or empty. The device quantizes the weights. */
+/* Converts model file `model` to `out`. On failure nothing is left behind. `out` must not be `model` or a file of it; "hf"
+ * writes a folder, which must be new or empty. The device quantizes the weights. */
 BB_API bb_status bb_export(bb_device *device, const char *model, const char *out, const bb_export_options *options,
                            bb_error *err);
-/* BB_ERR_ARGUMENT if writing `path` would replace a training checkpoint, or the config.json, latest or best of a run. */
+/* Fails with BB_ERR_ARGUMENT if writing `path` would replace a training checkpoint, or the config.json, latest or best of a
+ * run. */
 BB_API bb_status bb_output_check(const char *path, bb_error *err);
-/* Describes a model file as JSON: configuration, parameters, training state, and of each ternary tensor its scale and shares of
- * -1, 0 and +1. Free it with bb_string_free. options may be NULL. */
+/* Describes a model file as JSON: configuration, parameters, training state, and for each ternary tensor its scale and shares
+ * of -1, 0 and +1. Free it with bb_string_free. options may be NULL. */
 BB_API bb_status bb_describe_file(const char *path, const bb_import_options *options, char **json, bb_error *err);
-/* Checks the checksums (docs/FORMAT.md) and values of a model file. JSON: `good`, and `failures` with `tensor` and `reason`;
+/* Verifies the checksums (docs/FORMAT.md) and values of a model file. JSON: `good`, and `failures` with `tensor` and `reason`;
  * free it with bb_string_free. Returns BB_OK even if the content is damaged. options may be NULL. */
 BB_API bb_status bb_verify_file(const char *path, const bb_import_options *options,
                                 void (*on_progress)(void *user, int64_t bytes_done, int64_t bytes_total), void *user,
@@ -108,7 +112,7 @@ BB_API bb_status bb_verify_file(const char *path, const bb_import_options *optio
 /* ---- Weights ------------------------------------------------------------------------------------------------------------- */
 
 typedef struct bb_tensor_info {
-    const char *name; /* e.g. "blocks.0.attn.q_proj.weight"; lives as long as the model */
+    const char *name; /* e.g. "blocks.0.attn.q_proj.weight"; valid as long as the model */
     int rank;         /* 1 or 2 */
     int64_t shape[2];
     bool decays;  /* weight decay applies */

@@ -17,7 +17,7 @@ typedef struct bb_steps_before {
 } bb_steps_before;
 typedef struct bb_lr_plan {
     bb_lr_schedule schedule;
-    double base_lr, min_factor; /* COSINE, LINEAR: ends at base_lr * min_factor */
+    double base_lr, min_factor; /* COSINE, LINEAR: the final rate is base_lr * min_factor */
     int64_t warmup_steps, total_steps;
     double cooldown_frac; /* LINEAR: part of total_steps */
     /* Where the number of steps was changed during the run: it was before[i].steps until step before[i].until was done. Each change
@@ -33,8 +33,8 @@ BB_API double bb_bits_per_byte(double loss_nats);
 
 /* ---- Optimizer ----------------------------------------------------------------------------------------------------------- */
 
-/* ADAMW: f32 moments. ADAMW8BIT: those of the blocks' matrices in 8 bits. MUON: orthogonalized momentum in bf16 for the blocks'
- * matrices, ADAMW for the embedding and the norms. */
+/* ADAMW: f32 moments. ADAMW8BIT: 8-bit moments for the matrices of the blocks. MUON: orthogonalized momentum in bf16 for the
+ * matrices of the blocks, ADAMW for the embedding and the norms. */
 typedef enum bb_optimizer_kind { BB_OPTIM_ADAMW = 0, BB_OPTIM_ADAMW8BIT = 1, BB_OPTIM_MUON = 2 } bb_optimizer_kind;
 
 typedef struct bb_optimizer bb_optimizer;
@@ -75,8 +75,8 @@ BB_API void bb_loss_scaler_update(bb_loss_scaler *scaler, bool found_overflow);
 
 typedef struct bb_trainer bb_trainer;
 
-/* The order of gradient summation, which is fixed for a number of ranks. FAST: each rank accumulates its micro-batches, then
- * ranks are summed. EXACT: sums by micro-batch, so that 1, 2, 4, … ranks give bit-identical checkpoints if they divide the
+/* The order of gradient summation, which is fixed for a given number of ranks. FAST: each rank accumulates its micro-batches,
+ * then ranks are summed. EXACT: sums by micro-batch, so that 1, 2, 4, … ranks give bit-identical checkpoints if they divide the
  * number of micro-batches. Takes more time and memory if a rank has several micro-batches per step. */
 typedef enum bb_reduce { BB_REDUCE_FAST = 0, BB_REDUCE_EXACT = 1 } bb_reduce;
 
@@ -87,19 +87,19 @@ typedef enum bb_save_copy { BB_SAVE_COPY_AUTO = 0, BB_SAVE_COPY_YES, BB_SAVE_COP
 typedef enum bb_train_event_kind {
     BB_TRAIN_STEP = 0,   /* after every step */
     BB_TRAIN_VALIDATION, /* val_bpb was measured */
-    BB_TRAIN_SAVED,      /* `path` holds the complete checkpoint of `step`, maybe some steps ago */
+    BB_TRAIN_SAVED,      /* `path` holds the complete checkpoint of `step`, possibly some steps ago */
     BB_TRAIN_NOTICE      /* `message` is for the user: skipped step, short shard, … */
 } bb_train_event_kind;
 
 typedef struct bb_train_event {
     bb_train_event_kind kind;
-    int64_t step, total_steps; /* steps done, after this one */
+    int64_t step, total_steps; /* steps done, including this one */
     int seq_len;
     double loss, bpb, lr, grad_norm, val_bpb;
     double bytes_per_second, elapsed_seconds, eta_seconds;                  /* in this call of train */
-    int64_t bytes_seen;                                                     /* trained on by the whole job since step 0 */
+    int64_t bytes_seen;                                                     /* bytes trained on by the whole job since step 0 */
     int64_t skipped_steps, skipped_micro_batches, best_step, patience_left; /* best, left: validation with patience, else -1 */
-    bool logged;                                                            /* this step goes to metrics.jsonl */
+    bool logged;                                                            /* this step is written to metrics.jsonl */
     double pause_seconds; /* BB_TRAIN_SAVED: how long training paused for it */
     /* Shares of the time since the last logged step. wait_share: waiting for other ranks, mean over ranks. exposed_share: the
      * minimum over ranks, summed over steps: communication not hidden by computation. */
@@ -120,7 +120,7 @@ typedef struct bb_train_options {
                           standard deviations; 0: off. Ten in a row end the run with BB_ERR_NUMERIC */
     int batch_size, grad_accum; /* per rank */
     int64_t global_batch;       /* sequences per step in the whole job, replaces grad_accum; 0: off */
-    bb_dist *dist;              /* NULL: this process only. Must outlive the trainer */
+    bb_dist *dist;              /* NULL: only this process. Must outlive the trainer */
     bb_reduce reduce;
     int seq_len;                     /* 0: the curriculum */
     int seq_len_cap;                 /* 0: none */
@@ -136,13 +136,14 @@ typedef struct bb_train_options {
                               run, at the speed so far; requires seq_len; 0: off */
     const char *out_dir; /* NULL: write nothing */
     bool allow_overwrite;
-    const char *run_config_json;          /* text of config.json in out_dir; NULL: none */
-    const char *checkpoint_config_json;   /* JSON text stored in each checkpoint, for bb_checkpoint_config; NULL: none */
-    bool require_same_data;               /* resuming on different data is an error, not a BB_TRAIN_NOTICE */
-    const char *val_data;                 /* NULL: no validation */
-    int val_every, val_batches, patience; /* patience: end after so many validations without a better one; 0: off */
-    int val_seq_len;                      /* bytes per window; 0: the training sequence length, at most 2048 */
-    bool strict_val;                      /* a failed validation ends the run; otherwise it is a counted notice */
+    const char *run_config_json;        /* text of config.json in out_dir; NULL: none */
+    const char *checkpoint_config_json; /* JSON text stored in each checkpoint, for bb_checkpoint_config; NULL: none */
+    bool require_same_data;             /* resuming on different data is an error, not a BB_TRAIN_NOTICE */
+    const char *val_data;               /* NULL: no validation */
+    /* Patience: end after this many validations in a row without improvement; 0: off. */
+    int val_every, val_batches, patience;
+    int val_seq_len; /* bytes per window; 0: the training sequence length, at most 2048 */
+    bool strict_val; /* a failed validation ends the run; otherwise it is a counted notice */
     void (*on_event)(void *user, const bb_train_event *event);
     void *user;
     int64_t budget_max_steps; /* with budget_minutes: never more steps than this; 0: no limit */
@@ -151,12 +152,12 @@ typedef struct bb_train_options {
                                  there on, as budget_minutes recorded it; the schedule is then the same. NULL or "": no change */
 } bb_train_options;
 BB_OPTIONS(bb_train_options);
-/* A way to train: optimizer, rates, schedule, weight decay. BITBYTE: what was measured to learn most from a byte
+/* Defaults for optimizer, rates, schedule and weight decay. BITBYTE: those measured to learn the most from each byte
  * (docs/LEARNING.md). ORIGINAL: the defaults of the PyTorch program that this one follows, and of the two functions above. */
 typedef enum bb_recipe { BB_RECIPE_BITBYTE = 0, BB_RECIPE_ORIGINAL = 1 } bb_recipe;
-/* Sets what a recipe decides in options that hold defaults. Either may be NULL. */
+/* Sets a recipe's values in options that hold defaults. Either may be NULL. */
 BB_API void bb_recipe_options(bb_recipe recipe, bb_train_options *options, bb_optimizer_options *optimizer);
-/* The learning rates of a run with these options whose optimizer has this peak rate. */
+/* Returns the learning rates of a run with these options and this peak rate of the optimizer. */
 BB_API bb_lr_plan bb_train_lr_plan(const bb_train_options *options, double base_lr);
 /* The caller owns model, optimizer and scaler (may be NULL), which must outlive the trainer. Allocates the memory for the whole
  * run. With several ranks, each rank has its own of these and its own dataset over the same data, opened as rank 0 of 1; the
@@ -167,7 +168,7 @@ BB_API void bb_trainer_free(bb_trainer *trainer);
 /* path: a checkpoint, or a run directory (its latest valid checkpoint; a BB_TRAIN_NOTICE names each damaged one). Without
  * load_opt_state, training continues at the same step with fresh moments. Call before train. */
 BB_API bb_status bb_trainer_resume(bb_trainer *trainer, const char *path, bool load_opt_state, bb_error *err);
-/* Trains until `steps`, `stop_at`, `max_minutes`, the end of `patience`, or a stop request (which saves and gives
+/* Trains until `steps`, `stop_at`, `max_minutes`, the end of `patience`, or a stop request (which saves and returns
  * BB_ERR_INTERRUPTED). A request to one rank stops all. On an error, saves the last good step unless the disk or the numbers
  * caused it; the message names the latest checkpoint. If train fails on one rank, others may wait for it: call bb_dist_abort.
  * Resuming at a step whose validation was interrupted or failed validates first. */
@@ -176,24 +177,26 @@ BB_API bb_status bb_trainer_train(bb_trainer *trainer, bb_dataset *dataset, bb_e
  * continue. */
 BB_API void bb_trainer_request_stop(bb_trainer *trainer);
 BB_API void bb_trainer_request_save(bb_trainer *trainer);
-/* For on_event: adds a line with a text that the model wrote at the present step to metrics.jsonl. prompt, sample: UTF-8. */
+/* For use in on_event: appends a line to metrics.jsonl with a text that the model wrote at the current step. prompt, sample:
+ * UTF-8. */
 BB_API bb_status bb_trainer_log_sample(bb_trainer *trainer, const char *prompt, const char *sample, bb_error *err);
 BB_API int64_t bb_trainer_failed_validations(const bb_trainer *trainer); /* since creation, on rank 0 */
 BB_API int64_t bb_trainer_step(const bb_trainer *trainer);
-BB_API int64_t bb_trainer_total_steps(const bb_trainer *trainer); /* with a budget, as corrected */
-/* How samples are drawn: the default for a new run, else as in the resumed run. */
+BB_API int64_t bb_trainer_total_steps(const bb_trainer *trainer); /* with a budget, the corrected number */
+/* Returns how samples are drawn: the default for a new run, else as in the resumed run. */
 BB_API bb_sampling bb_trainer_sampling(const bb_trainer *trainer);
 BB_API const char *bb_trainer_resumed_from(const bb_trainer *trainer); /* the checkpoint that was resumed, or NULL */
-/* wait_share and exposed_share (see bb_train_event) over the whole call of train; 0 for one process. */
+/* Returns wait_share and exposed_share (see bb_train_event) over the whole call of train; 0 for a single process. */
 BB_API void bb_trainer_wait_shares(const bb_trainer *trainer, double *wait_share, double *exposed_share);
-BB_API bool bb_trainer_out_of_time(const bb_trainer *trainer);                   /* train returned because of max_minutes */
-BB_API bool bb_trainer_out_of_patience(const bb_trainer *trainer);               /* the run has ended because of patience */
+BB_API bool bb_trainer_out_of_time(const bb_trainer *trainer);     /* returns whether train ended because of max_minutes */
+BB_API bool bb_trainer_out_of_patience(const bb_trainer *trainer); /* returns whether the run ended because of patience */
 BB_API int64_t bb_trainer_best_step(const bb_trainer *trainer, double *val_bpb); /* with patience, on rank 0; -1: none */
 /* ---- Run directories ----------------------------------------------------------------------------------------------------- */
 
-/* The checkpoint_config_json stored in a checkpoint; NULL if none. Free it with bb_string_free. */
+/* Returns the checkpoint_config_json stored in a checkpoint, or NULL. Free it with bb_string_free. */
 BB_API bb_status bb_checkpoint_config(const char *path, char **text, bb_error *err);
-/* A run directory's newest checkpoint; the newest before a step; what a `latest` or `best` names (else `given` itself). */
+/* Find a run directory's newest checkpoint; the newest before a step; the one that a `latest` or `best` names (else `given`
+ * itself). */
 BB_API bb_status bb_run_latest_checkpoint(const char *run_dir, char *path, size_t path_size, bb_error *err);
 BB_API bb_status bb_run_checkpoint_before(const char *run_dir, int64_t before, char *path, size_t path_size, bb_error *err);
 BB_API bb_status bb_run_named_checkpoint(const char *given, char *path, size_t path_size, bb_error *err);
