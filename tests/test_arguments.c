@@ -257,7 +257,7 @@ static void model_calls_refuse_bad_arguments(void **state) {
     REFUSED("out is NULL", bb_model_get_gradient(f.model, name, NULL, 16, E));
     REFUSED("model is NULL", bb_model_reserve(NULL, 1, 1, false, false, E));
     REFUSED("batch_size -1", bb_model_reserve(f.model, -1, 1, false, false, E));
-    REFUSED("is more than one micro-batch", bb_model_reserve(f.model, INT32_MAX, INT32_MAX, false, false, E));
+    REFUSED("exceeds the maximum size of a micro-batch", bb_model_reserve(f.model, INT32_MAX, INT32_MAX, false, false, E));
     REFUSED("model is NULL", bb_model_forward(NULL, x, B, T, values, E));
     REFUSED("x is NULL", bb_model_forward(f.model, NULL, B, T, values, E));
     REFUSED("logits is NULL", bb_model_forward(f.model, x, B, T, NULL, E));

@@ -170,7 +170,7 @@ static void check_files(const char *name) {
     assert_same(logits, want, (size_t)T * V);
     assert_ok(bb_model_hash(packed, other, &test_error));
     assert_memory_equal(hash, other, sizeof hash);
-    assert_fails(bb_model_set_tensor(packed, TABLE, rows, COUNT, &test_error), BB_ERR_ARGUMENT, "can't be set");
+    assert_fails(bb_model_set_tensor(packed, TABLE, rows, COUNT, &test_error), BB_ERR_ARGUMENT, "cannot be set");
 
     for (int i = 0; i < 2; i++)
         assert_ok(bb_model_get_tensor(i ? packed : loaded, TABLE, i ? again : rows, COUNT, &test_error));

@@ -306,7 +306,7 @@ static void what_is_not_known_is_refused(void **state) {
         newer[r->size + 23] = 1;
         test_error.message[0] = 0;
         if (r->take(newer, &test_error) != BB_ERR_ARGUMENT) fail_msg("%s takes an unknown option", r->function);
-        (void)snprintf(expected, sizeof expected, "%s has %zu bytes where it was compiled", r->type, r->size + 24);
+        (void)snprintf(expected, sizeof expected, "the caller's %s has %zu bytes", r->type, r->size + 24);
         assert_message(test_error, expected);
         const size_t wrong[] = {0, 4, 70000, SIZE_MAX};
         for (size_t i = 0; i < sizeof wrong / sizeof *wrong; i++) {

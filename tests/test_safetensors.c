@@ -384,7 +384,7 @@ static void checksums_cover_every_byte(void **state) {
     assert_ok(bb_safetensors_open(path, &st, &test_error));
     assert_int_equal(truncate(path, 40), 0);
     assert_fails(bb_tensor_source_scan(st, bb_tensor_source_find(st, "w"), NULL, NULL, &test_error), BB_ERR_DATA,
-                 "the file shrank while in use");
+                 "it shrank while in use");
     bb_tensor_source_close(st);
     assert_int_equal(unlink(bad), 0);
 }

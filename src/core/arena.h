@@ -16,7 +16,7 @@ typedef struct bb_arena {
 
 static inline size_t bb_align_up(size_t n) { return (n + BB_ALIGN - 1) & ~(BB_ALIGN - 1); }
 
-/* The next `bytes` bytes, BB_ALIGN-aligned; NULL while measuring. */
+/* Returns the next `bytes` bytes, BB_ALIGN-aligned; NULL while measuring. */
 static inline void *bb_arena_alloc(bb_arena *a, size_t bytes) {
     size_t at = a->used;
     a->used += bb_align_up(bytes);

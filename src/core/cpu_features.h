@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
 /* The processor's instruction sets: features as bits, and the named sets of them that kernels are written for. The environment
- * variable BITBYTE_CPU names a lesser set than the processor's best, so that every path can be tested on one machine. */
+ * variable BITBYTE_CPU selects a lesser set than the processor's best, so that every path can be tested on one machine. */
 #ifndef BB_CORE_CPU_FEATURES_H
 #define BB_CORE_CPU_FEATURES_H
 
@@ -22,14 +22,14 @@ enum {
     BB_CPU_NEON_I8MM = 1 << 9
 };
 
-/* What BITBYTE_CPU may name. */
+/* A set that BITBYTE_CPU may name. */
 typedef struct bb_cpu_set {
     const char *name;
     unsigned features; /* all of them are required */
     unsigned optional; /* used as well if the processor has them */
 } bb_cpu_set;
 
-/* From the portable set, which has no features, to the best: a processor's own set is the last one that it has. */
+/* From the portable set, which has no features, to the best: a processor's own set is the last one whose features it has. */
 #if defined(__x86_64__)
 enum { BB_CPU_SETS = 7 };
 #elif defined(__aarch64__)
@@ -42,21 +42,21 @@ extern const bb_cpu_set bb_cpu_sets[BB_CPU_SETS];
 /* The set in use. */
 typedef struct bb_cpu_choice {
     const bb_cpu_set *set;
-    unsigned features; /* the set's, with the optional ones that the processor has */
-    bool limited;      /* BITBYTE_CPU chose a lesser set than the processor's own */
+    unsigned features; /* the set's features, and the optional ones that the processor has */
+    bool limited;      /* BITBYTE_CPU selected a lesser set than the processor's own */
 } bb_cpu_choice;
 
 /* The features of this processor, regardless of BITBYTE_CPU. */
 unsigned bb_cpu_processor_features(void);
 /* The set that BITBYTE_CPU names, or else the processor's own. */
 bb_status bb_cpu_detect(bb_cpu_choice *out, bb_error *err);
-/* The set called `wanted`, for a processor with these features; its own if wanted is NULL or "". An unknown name is
- * BB_ERR_ARGUMENT, a set that the processor lacks BB_ERR_UNSUPPORTED. */
+/* Returns the set called `wanted`, for a processor with these features; the processor's own if wanted is NULL or "". An unknown
+ * name is BB_ERR_ARGUMENT, a set that the processor lacks BB_ERR_UNSUPPORTED. */
 bb_status bb_cpu_choose(unsigned features, const char *wanted, bb_cpu_choice *out, bb_error *err);
 
 enum { BB_CPU_FEATURES_BYTES = 160 };
-/* The processor's features that kernels use, here or in oneDNN, regardless of BITBYTE_CPU: e.g. "sse2 sse4_1 avx avx2 fma f16c"
- * (the names of /proc/cpuinfo) or "neon fp16 dotprod". At most size - 1 characters. */
+/* Writes the processor's features that kernels use, here or in oneDNN, regardless of BITBYTE_CPU: e.g. "sse2 sse4_1 avx avx2
+ * fma f16c" (the names of /proc/cpuinfo) or "neon fp16 dotprod". At most size - 1 characters. */
 void bb_cpu_features(char *out, size_t size);
 
 #endif

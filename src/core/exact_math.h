@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
-/* Functions of double that give the same bits on every machine, which those of a C library do not: sums, products and divisions
- * alone, in a fixed order. Errors are a few units in the last place. */
+/* Functions of double that give the same bits on every machine, unlike those of a C library: only sums, products and divisions,
+ * in a fixed order. Errors are a few units in the last place. */
 #ifndef BB_CORE_EXACT_MATH_H
 #define BB_CORE_EXACT_MATH_H
 

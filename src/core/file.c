@@ -48,8 +48,8 @@ bb_status bb_file_read_at(int fd, const char *path, uint64_t offset, void *data,
                            strerror(errno));
         if (n == 0)
             return bb_fail(err, BB_ERR_DATA,
-                           "%s: expected %zu more bytes at byte %llu, found its end: the file shrank while in use", path, size,
-                           (unsigned long long)offset);
+                           "%s: expected %zu more bytes at byte %llu, found the end of the file: it shrank while in use", path,
+                           size, (unsigned long long)offset);
         next += n;
         offset += (uint64_t)n;
         size -= (size_t)n;
@@ -99,8 +99,8 @@ done:
 
 /* ---- Writing ---------------------------------------------------------------------------------------------------------- */
 
-/* The name to rename to: the target of a link, so that the link survives. A rename would replace a device or a pipe by a file,
- * so those are refused. */
+/* Returns the name to rename to: the target of a link, so that the link survives. A rename would replace a device or a pipe by
+ * a file, so those are refused. */
 static bb_status resolve_target(const char *path, char **target, bb_error *err) {
     struct stat st;
     *target = NULL;
@@ -143,7 +143,7 @@ done:
 
 /* offset -1: at the end. */
 static bb_status write_all(bb_file_writer *w, int64_t offset, const void *data, size_t size, bb_error *err) {
-    if (w->fd < 0) return bb_fail(err, BB_ERR_INTERNAL, "write to a file that is closed, or whose writing failed before");
+    if (w->fd < 0) return bb_fail(err, BB_ERR_INTERNAL, "write to a file that is closed or failed earlier");
     const uint8_t *next = data;
     size_t left = size;
     while (left > 0) {
@@ -170,7 +170,7 @@ bb_status bb_file_writer_write(bb_file_writer *w, const void *data, size_t size,
 
 bb_status bb_file_writer_patch(bb_file_writer *w, uint64_t offset, const void *data, size_t size, bb_error *err) {
     if (offset > w->written || size > w->written - offset)
-        return bb_fail(err, BB_ERR_INTERNAL, "a patch past what was written");
+        return bb_fail(err, BB_ERR_INTERNAL, "a patch beyond the bytes written");
     return write_all(w, (int64_t)offset, data, size, err);
 }
 
@@ -198,7 +198,7 @@ static bb_status flush_directory_of(const char *path, bb_error *err) {
 }
 
 bb_status bb_file_writer_commit(bb_file_writer *w, bb_error *err) {
-    if (w->fd < 0) return bb_fail(err, BB_ERR_INTERNAL, "commit of a file that is closed, or whose writing failed before");
+    if (w->fd < 0) return bb_fail(err, BB_ERR_INTERNAL, "commit of a file that is closed or failed earlier");
     bb_status status = BB_OK;
     if (flush_to_disk(w->fd) != 0) {
         status = fail_errno(err, w->path, "flush to disk", errno);

@@ -7,7 +7,7 @@
 #include <stdint.h>
 #include <string.h>
 
-/* The index of the first of n f32 values that is NaN or infinite; n where all are finite. x need not be aligned. */
+/* Returns the index of the first of n f32 values that is NaN or infinite, or n if all are finite. x need not be aligned. */
 static inline int64_t bb_find_not_finite(const void *x, int64_t n) {
     const unsigned char *bytes = x;
     uint32_t bits, largest = 0;

@@ -119,13 +119,13 @@ static void apply_groups(limits *l, const char *root) {
 bb_affinity bb_host_affinity(bb_get_affinity *get) {
     bb_affinity a = {.cpus = 1};
     /* The kernel refuses a mask shorter than its own, which may be longer than the 1,024 processors of cpu_set_t. */
-    for (int most = CPU_SETSIZE; most <= 1 << 20; most *= 2) {
-        cpu_set_t *set = CPU_ALLOC((size_t)most);
-        size_t size = CPU_ALLOC_SIZE((size_t)most);
+    for (int max_cpus = CPU_SETSIZE; max_cpus <= 1 << 20; max_cpus *= 2) {
+        cpu_set_t *set = CPU_ALLOC((size_t)max_cpus);
+        size_t size = CPU_ALLOC_SIZE((size_t)max_cpus);
         if (!set) return a;
         CPU_ZERO_S(size, set);
         int failure = get(0, size, set) == 0 ? 0 : errno;
-        for (int i = 0; failure == 0 && i < most; i++)
+        for (int i = 0; failure == 0 && i < max_cpus; i++)
             if (CPU_ISSET_S((size_t)i, size, set)) a.id = (a.id ^ (uint64_t)(i + 1)) * 0x100000001b3u; /* FNV-1a */
         if (failure == 0) a.cpus = CPU_COUNT_S(size, set);
         CPU_FREE(set);
@@ -140,8 +140,8 @@ int bb_host_cpus(const char *root) {
     return (int)l.cpus;
 }
 
-/* 0 if OMP_NUM_THREADS is not set. It may be a list, whose first number is for the outermost parallel regions. */
-static int threads_asked_for(void) {
+/* Returns 0 if OMP_NUM_THREADS is not set. It may be a list, whose first number is for the outermost parallel regions. */
+static int threads_requested(void) {
     const char *text = getenv("OMP_NUM_THREADS");
     char *end;
     long n = text ? strtol(text, &end, 10) : 0;
@@ -149,7 +149,7 @@ static int threads_asked_for(void) {
 }
 
 int bb_host_threads(const char *root, int sharers) {
-    int asked = threads_asked_for(), cpus = bb_host_cpus(root) / (sharers > 0 ? sharers : 1);
+    int asked = threads_requested(), cpus = bb_host_cpus(root) / (sharers > 0 ? sharers : 1);
     if (asked > 0) return asked;
     return cpus < 1 ? 1 : cpus < BB_MAX_THREADS ? cpus : BB_MAX_THREADS;
 }

@@ -3,7 +3,7 @@
 
 #include <string.h>
 
-enum { MAX_SIZE = 65536 }; /* of any struct; a larger size is an uninitialized one */
+enum { MAX_SIZE = 65536 }; /* size limit of any struct; a larger size is uninitialized memory */
 
 void bb_options_fill(void *options, size_t struct_size, const void *defaults, size_t size) {
     if (!options || struct_size < sizeof struct_size) return;
@@ -22,10 +22,10 @@ bb_status bb_options_read(void *full, size_t size, const void *given, const char
                        type);
     for (size_t i = size; i < given_size; i++)
         if (bytes[i])
-            return bb_fail(err, BB_ERR_ARGUMENT,
-                           "%s has %zu bytes where it was compiled, and an option is set behind the %zu that version %s of the "
-                           "library knows",
-                           type, given_size, size, bb_version());
+            return bb_fail(
+                err, BB_ERR_ARGUMENT,
+                "the caller's %s has %zu bytes, and an option is set beyond the %zu that version %s of the library knows", type,
+                given_size, size, bb_version());
     memcpy(full, given, given_size < size ? given_size : size);
     memcpy(full, &size, sizeof size);
     return BB_OK;

@@ -26,8 +26,8 @@ uint64_t bb_rng_u64(uint64_t seed, uint64_t stream, uint64_t index);
 double bb_rng_uniform(uint64_t seed, uint64_t stream, uint64_t index);
 /* [0, n), unbiased to within 2^-64 (multiply-high). n >= 1. */
 uint64_t bb_rng_below(uint64_t seed, uint64_t stream, uint64_t index, uint64_t n);
-/* The image of i < n under a permutation of 0 … n-1 that `key` selects. No table: a Feistel network over the next power of
- * four, repeated until the result is below n (Black and Rogaway, "Ciphers with arbitrary finite domains", CT-RSA 2002). */
+/* Returns the image of i < n under a permutation of 0 … n-1 selected by `key`. No table: a Feistel network over the next power
+ * of four, repeated until the result is below n (Black and Rogaway, "Ciphers with arbitrary finite domains", CT-RSA 2002). */
 uint64_t bb_rng_permute(uint64_t key, uint64_t i, uint64_t n);
 /* N(0, 1), Box-Muller. */
 double bb_rng_normal(uint64_t seed, uint64_t stream, uint64_t index);

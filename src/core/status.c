@@ -28,8 +28,8 @@ const char *bb_status_name(bb_status status) {
     return "unknown";
 }
 
-/* Names out of files stand in messages: without this a crafted file could send line breaks and escape
- * sequences to a terminal. */
+/* Names from files appear in messages: without this a crafted file could send line breaks and escape sequences to a
+ * terminal. */
 static void replace_control_characters(char *text) {
     for (; *text; text++) {
         unsigned char c = (unsigned char)*text;
@@ -37,7 +37,7 @@ static void replace_control_characters(char *text) {
     }
 }
 
-/* Puts what was formatted, and then `tail`, into err. Cuts what does not fit. */
+/* Writes the formatted message, then `tail`, to err. Truncates what does not fit. */
 static void set_message(bb_error *err, bb_status code, const char *tail, const char *fmt, va_list args) {
     char text[sizeof err->message]; /* the arguments may point into err->message */
     int wanted = vsnprintf(text, sizeof text, fmt, args);

@@ -12,14 +12,14 @@ bb_status bb_fail(bb_error *err, bb_status code, const char *fmt, ...) __attribu
 #define bb_fail(err, code, ...) ((void)bb_fail((err), (code), __VA_ARGS__), (code))
 #endif
 
-/* Whether a failure to read a file means that the file is bad, and another may be good: not out of memory, nor a wrong
+/* Returns whether a failure to read a file means that the file is bad, and another may be good: not out of memory, nor a wrong
  * argument. */
 bool bb_status_is_damage(bb_status status);
 
 /* Prepends "prefix: " to the message of an error that is being passed on. Returns code. */
 bb_status bb_fail_prefix(bb_error *err, bb_status code, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
 
-/* Used by BB_REQUIRE. `names`: of the pointers, separated by ", ". */
+/* Used by BB_REQUIRE. `names`: names of the pointers, separated by ", ". */
 bb_status bb_require_pointers(bb_error *err, const char *function, const char *names, const void *const *pointers,
                               size_t count);
 
@@ -35,7 +35,7 @@ bb_status bb_require_pointers(bb_error *err, const char *function, const char *n
     BB_TRY(bb_require_pointers(err, __func__, names, (const void *const[]){__VA_ARGS__},                                       \
                                sizeof(const void *const[]){__VA_ARGS__} / sizeof(const void *)))
 
-/* BB_TRY where resources are held: sets `status` and jumps to the function's cleanup label. */
+/* BB_TRY while resources are held: sets `status` and jumps to the function's cleanup label. */
 #define BB_TRY_GOTO(status, label, expr)                                                                                       \
     do {                                                                                                                       \
         (status) = (expr);                                                                                                     \

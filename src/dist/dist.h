@@ -20,7 +20,7 @@ typedef enum bb_dist_kind {
     BB_DIST_GATHER          /* each rank's part goes to rank 0 */
 } bb_dist_kind;
 
-/* A range partitioned over the ranks: rank r's part is elements cut[r] .. cut[r+1]-1 of x, cut[0] = 0. Parts may be empty. */
+/* A range divided among the ranks: rank r's part is elements cut[r] .. cut[r+1]-1 of x, cut[0] = 0. Parts may be empty. */
 typedef struct bb_dist_range {
     void *x;
     const int64_t *cut; /* (size + 1), valid until the wait; at most BB_DIST_MAX_PART elements per part */
@@ -36,15 +36,15 @@ typedef struct bb_dist_engine {
     /* all: (size, bytes), in order of rank */
     bb_status (*all_gather)(bb_dist *d, const void *mine, void *all, size_t bytes, bb_error *err);
     bb_status (*broadcast)(bb_dist *d, void *data, size_t bytes, int root, bb_error *err);
-    /* Point to point; called by both ranks and no other. */
+    /* Sends point to point; called by these two ranks only. */
     bb_status (*transfer)(bb_dist *d, void *data, size_t bytes, int from, int to, bb_error *err);
-    /* Starts asynchronously; the engine owns the range until the wait. Operations queue in the order of the starts. */
+    /* Starts asynchronously; the engine owns the range until the wait. Operations run in the order of the starts. */
     bb_status (*start)(bb_dist *d, bb_dist_kind kind, bb_dist_range range, bb_error *err);
-    /* Waits for everything that was started. */
+    /* Waits for everything started so far. */
     bb_status (*wait)(bb_dist *d, bb_error *err);
-    /* Waits for what the engine has no part in: polls done() until it is true, or a process is lost. */
+    /* Waits for something outside the engine: polls done() until it returns true or a process is lost. */
     bb_status (*wait_until)(bb_dist *d, bool (*done)(void *user), void *user, bb_error *err);
-    /* Bytes of buffers that ranges of up to `elements` need. */
+    /* Returns the size of the buffers that ranges of up to `elements` need. */
     size_t (*buffer_bytes)(int size, int64_t elements);
 } bb_dist_engine;
 
@@ -53,20 +53,20 @@ struct bb_dist {
     const bb_dist_engine *engine;
     int rank, size;
     int local_size;      /* ranks on this host */
-    int local_rank;      /* of these, how many come before this one */
-    int threads;         /* this rank's share of the processors that it may use */
+    int local_rank;      /* number of ranks on this host before this one */
+    int threads;         /* this rank's share of the processors available to it */
     char (*hosts)[64];   /* (size) */
-    int timeout_seconds; /* without a heartbeat from a rank */
-    double wait_seconds; /* total, in calls that wait */
-    int64_t sent_bytes;  /* by this rank, for ranges */
+    int timeout_seconds; /* time without a heartbeat after which a rank is lost */
+    double wait_seconds; /* total time in calls that wait */
+    int64_t sent_bytes;  /* bytes sent by this rank for ranges */
 };
 
 bb_status bb_dist_open_single(bb_dist **out, bb_error *err);
 /* BB_ERR_UNSUPPORTED in a build without MPI. */
 bb_status bb_dist_open_mpi(bb_dist **out, bb_error *err);
 
-/* Sums count vectors of n f32 as a tree: an even count is the sum of its first half plus that of its second; an odd count is
- * summed in order. So halves summed elsewhere give the same bits. out may be one of in. */
+/* Sums count vectors of n f32 as a tree: an even count is the sum of its first half plus the sum of its second; an odd count is
+ * summed in order. So halves that were summed elsewhere give the same bits. out may be one of in. */
 void bb_dist_tree_sum(float *out, const float *const *in, int count, int64_t n);
 
 /* Reductions of a few numbers, built on all_gather; every rank combines them in order of rank. */

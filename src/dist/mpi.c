@@ -7,8 +7,8 @@ bb_status bb_dist_open_mpi(bb_dist **out, bb_error *err) {
     *out = NULL;
     return bb_fail(
         err, BB_ERR_UNSUPPORTED,
-        "this build is without MPI, so it trains in one process: install an MPI (Debian: libopenmpi-dev openmpi-bin) and "
-        "build again");
+        "this build is without MPI and trains only in one process: install an MPI (Debian: libopenmpi-dev openmpi-bin) "
+        "and rebuild");
 }
 #else
 #include <signal.h>
@@ -63,7 +63,7 @@ static bb_status mpi_all_gather(bb_dist *d, const void *mine, void *all, size_t 
     return wait_request(m, &request, err);
 }
 
-/* A long message, piece by piece. */
+/* Transfers a long message piece by piece. */
 static bb_status in_pieces(bb_mpi *m, void *data, size_t bytes, int (*begin)(void *, int, int, MPI_Comm, MPI_Request *),
                            int peer, bb_error *err) {
     for (size_t at = 0; at < bytes; at += PIECE_BYTES) {
@@ -121,7 +121,7 @@ static void release(bb_mpi *m) {
 static void mpi_close(bb_dist *d) {
     bb_mpi *m = mpi_of(d);
     bb_error ignored;
-    (void)bb_dist_barrier(d, &ignored); /* heartbeats go on until every rank is here */
+    (void)bb_dist_barrier(d, &ignored); /* heartbeats continue until every rank is here */
     bb_mpi_watch_close(m);
     if (m->failure.code == BB_OK) { /* otherwise MPI would wait for lost ranks */
         bb_mpi_guard guard;
@@ -163,7 +163,7 @@ static const bb_dist_engine engine = {.name = "mpi",
                                       .wait_until = mpi_wait_until,
                                       .buffer_bytes = mpi_buffer_bytes};
 
-/* Ranks of one host with the same affinity mask divide its processors. Also sets what the ranks of this host are. */
+/* Ranks of one host with the same affinity mask divide its processors. Also counts the ranks of this host. */
 static int share_processors(bb_mpi *m) {
     uint64_t mine = bb_host_affinity(sched_getaffinity).id, *all;
     MPI_Comm host;
@@ -190,7 +190,7 @@ static bb_status start_mpi(bool *owns, bb_error *err) {
     if (begun)
         MPI_Query_thread(&level);
     else if (MPI_Init_thread(NULL, NULL, MPI_THREAD_SERIALIZED, &level) != MPI_SUCCESS)
-        return bb_fail(err, BB_ERR_PEER, "MPI does not start");
+        return bb_fail(err, BB_ERR_PEER, "MPI cannot start");
     if (level < MPI_THREAD_SERIALIZED)
         return bb_fail(err, BB_ERR_UNSUPPORTED,
                        "this MPI supports calls from one thread only; MPI_THREAD_SERIALIZED is needed");

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-/* Failures of the MPI engine: the first is kept. */
+/* Records failures of the MPI engine; the first one is kept. */
 #ifdef BB_HAVE_MPI
 #include "dist/mpi_engine.h"
 

@@ -9,7 +9,7 @@
 
 #include "dist/dist.h"
 
-enum { BB_MPI_QUEUE = 64, BB_MPI_ACTIVE = 4 }; /* ranges started and unfinished; of these, in flight */
+enum { BB_MPI_QUEUE = 64, BB_MPI_ACTIVE = 4 }; /* maximum number of unfinished ranges, and of those in flight */
 
 typedef enum bb_mpi_phase { BB_MPI_QUEUED = 0, BB_MPI_REDUCING, BB_MPI_GATHERING, BB_MPI_DONE } bb_mpi_phase;
 
@@ -45,7 +45,7 @@ typedef struct bb_mpi {
     pthread_cond_t wake;
     pthread_t thread;
     bool thread_runs, closing;
-    bb_error failure; /* the first; code BB_OK: none */
+    bb_error failure; /* the first failure; code BB_OK: none */
 
     bb_mpi_op ops[BB_MPI_QUEUE]; /* operation n is at n % BB_MPI_QUEUE */
     int64_t oldest, next;        /* numbers of the first unfinished operation and of the next one */
@@ -57,7 +57,7 @@ typedef struct bb_mpi {
     int peer_count;
     bool ending;  /* this rank announced its end */
     bool failing; /* it has a failure to report */
-    int answers;  /* of the launcher so far, and the seconds since that changed; rank 0 only */
+    int answers;  /* the launcher's answers so far, and the seconds since that number changed; rank 0 only */
     int missed_answers;
     bool launcher_lost;
     int first_failed; /* the rank that reports its failure, -1: none; known to rank 0 and to that rank */
@@ -79,7 +79,7 @@ bb_status bb_mpi_watch_open(bb_mpi *m, bb_error *err);
 /* Announces the end of this rank to its monitors. No heartbeat is in flight afterwards. */
 void bb_mpi_watch_close(bb_mpi *m);
 void bb_mpi_wait_to_report(bb_dist *d);
-/* Rank 0, where the launcher is lost: tells the other ranks to end. */
+/* On rank 0, after the launcher is lost: tells the other ranks to exit. */
 void bb_mpi_order_end(bb_mpi *m);
 
 /* mpi_guard.c: ends this process with a message if `doing` ("start", "end") takes too long between the two calls. */
@@ -93,11 +93,11 @@ typedef struct bb_mpi_guard {
 void bb_mpi_guard_begin(bb_mpi_guard *g, const char *doing);
 void bb_mpi_guard_end(bb_mpi_guard *g);
 
-/* mpi_launcher.c: kills the program that started this rank if it still runs some seconds from now. */
+/* mpi_launcher.c: kills the program that started this rank if it is still running after some seconds. */
 void bb_mpi_end_launcher(int after_seconds);
-/* Pings an mpirun on another host once a second, until stopped; stopping waits for the last answer. */
+/* Pings an mpirun on another host once a second until stopped; stopping waits for the last answer. */
 void bb_mpi_ping_launcher(void);
 void bb_mpi_stop_pinging(void);
-int bb_mpi_launcher_answers(void); /* so far; -1: it is not pinged */
+int bb_mpi_launcher_answers(void); /* answers so far; -1: the launcher is not pinged */
 
 #endif

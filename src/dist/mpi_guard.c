@@ -28,7 +28,7 @@ static int size_of_job(void) {
     return first_number(names, 1);
 }
 
-/* Counts seconds in which this thread ran, as the heartbeats do: a job may be suspended as a whole, and go on. */
+/* Counts seconds in which this thread ran, like the heartbeats: a job may be suspended as a whole and continued. */
 static void *count(void *user) {
     bb_mpi_guard *g = user;
     int rank = rank_of_this(), seconds = GUARD_SECONDS + size_of_job() / RANKS_PER_SECOND;

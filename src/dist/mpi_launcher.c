@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
-/* Watching and killing the launcher. Open MPI's mpirun ends a job only after hearing from every host; for one that is cut off it
- * waits for a TCP timeout. A second SIGTERM makes it, and its daemon on another host, exit at once. And where mpirun itself is
- * cut off, on a host without ranks, the job would go on and its daemons would wait as long. */
+/* Watches and kills the launcher. Open MPI's mpirun ends a job only after hearing from every host; if one is cut off, it waits
+ * for a TCP timeout. A second SIGTERM makes it, and its daemon on another host, exit immediately. And if mpirun itself is cut
+ * off, on a host without ranks, the job would continue, and its daemons would wait as long. */
 #ifdef BB_HAVE_MPI
 #include <fcntl.h>
 #include <signal.h>
@@ -55,7 +55,8 @@ static atomic_bool pinging_done;
 static void *ping(void *user) {
     char port[MPI_MAX_PORT_NAME];
     while (!pinging_done) {
-        /* Nobody publishes this name, and only mpirun can tell. This moves none of the engine's messages, so it needs no lock. */
+        /* Nobody publishes this name, and only mpirun can answer. This moves none of the engine's messages, so it needs no
+         * lock. */
         MPI_Lookup_name("bitbyte", MPI_INFO_NULL, port);
         answers++;
         for (int i = 0; i < 10 && !pinging_done; i++) {

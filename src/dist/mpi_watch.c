@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT
-/* The engine's thread: makes progress on ranges while the caller computes, and exchanges heartbeats. Every second each rank sends
- * one to rank 0, and rank 0 to all others: a loss is detected by one rank, which the launcher can hear, and reported once. Rank 0
- * also monitors a launcher on another host. Timeouts count seconds in which this thread ran, so that a job that was suspended as
- * a whole, and goes on, is not taken for one that lost its ranks. */
+/* The engine's thread: makes progress on ranges while the caller computes, and exchanges heartbeats. Every second each rank
+ * sends one to rank 0, and rank 0 to all others: a loss is detected by one rank, which the launcher can hear, and reported
+ * once. Rank 0 also monitors a launcher on another host. Timeouts count seconds in which this thread ran, so that a job that
+ * was suspended as a whole and continued is not mistaken for one that lost its ranks. */
 #ifdef BB_HAVE_MPI
 #include <errno.h>
 #include <stdio.h>
@@ -12,8 +12,8 @@
 
 #include "dist/mpi_engine.h"
 
-/* Messages. FAILING asks rank 0 for permission to report a failure, which it grants, with REPORT, to the first that asks. END is
- * rank 0's order to exit where the launcher is lost. */
+/* Messages. FAILING asks rank 0 for permission to report a failure, which it grants, with REPORT, to the first that asks. END
+ * is rank 0's order to exit after the launcher is lost. */
 enum { ALIVE = 1, GOODBYE, FAILING, REPORT, END };
 enum { REPORT_SECONDS = 8 }; /* for the reporting rank to end the job */
 enum { HEARTBEAT_TAG = 1, REPORTS_TAG, MOVING_NS = 300000, IDLE_NS = 100000000 };
@@ -28,7 +28,7 @@ _Noreturn static void end_now(void) {
     _exit(1);
 }
 
-/* Takes messages that arrived; true if there were any. */
+/* Receives messages that have arrived; returns whether there were any. */
 static bool receive_messages(bb_mpi *m, bb_mpi_peer *p) {
     bool received = false;
     while (!p->ended && m->failure.code == BB_OK) {
@@ -56,7 +56,8 @@ static bool is_sent(bb_mpi *m, bb_mpi_peer *p) {
     return flag != 0;
 }
 
-/* missed: seconds without a heartbeat from some rank. A loss that took both a rank and the launcher is reported as the rank's. */
+/* missed: seconds without a heartbeat from some rank. A loss that affects both a rank and the launcher is reported as the
+ * rank's. */
 static void watch_launcher(bb_mpi *m, int missed) {
     int answers = bb_mpi_launcher_answers();
     m->missed_answers = answers < 0 || answers != m->answers ? 0 : m->missed_answers + 1;

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-/* Opens an engine by its name. Above the engines, which know dist.h and not each other. */
+/* Opens an engine by name. It is above the engines, which know dist.h and not each other. */
 #include <string.h>
 
 #include "dist/dist.h"

@@ -17,7 +17,7 @@ typedef struct bb_block_shape {
     const float *rope_cos, *rope_sin;
 } bb_block_shape;
 
-/* What backward needs from the forward pass, besides the block's input. M = B*T. */
+/* The values that backward needs from the forward pass, besides the block's input. M = B*T. */
 typedef struct bb_block_saved {
     bb_rows qkv_in, o_in, gate_up_in, down_in; /* inputs of the linear layers: (M,C) (M,C) (M,C) (M,F) */
     float *r1, *r2;                            /* (M), of the two norms */
@@ -30,10 +30,10 @@ typedef struct bb_block_saved {
 } bb_block_saved;
 
 typedef struct bb_block_scratch {
-    /* of the forward pass, for the rows processed at a time */
+    /* scratch of the forward pass, for the rows processed at a time */
     float *wide; /* (rows, C+2HkD): q, k and v; then (rows, 2F): gate and up */
     float *att;  /* (rows, C) */
-    /* of the backward pass, in the same memory; NULL without training */
+    /* scratch of the backward pass, in the same memory; NULL without training */
     void *d_wide;   /* act (M, max(2F, C+2HkD)): d_gate_up, then dqkv */
     void *d_narrow; /* act (M, max(F, C)): dh, da, do */
 } bb_block_scratch;
@@ -52,7 +52,7 @@ typedef struct bb_block_pass {
     int layer;
 } bb_block_pass;
 
-/* Rows that the MLP processes at a time, and sequences that attention does, at least one. */
+/* Rows that the MLP processes at a time, and sequences that attention processes at a time (at least one). */
 static inline int64_t bb_block_rows(const bb_block_shape *s) { return bb_min(s->B * s->T, s->rows); }
 static inline int64_t bb_block_sequences(const bb_block_shape *s) { return bb_min(bb_max(s->rows / s->T, 1), s->B); }
 

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-/* A single BitLinear layer and the two quantizers on host arrays: the model's building blocks, individually. */
+/* A single BitLinear layer and the two quantizers on host arrays: the model's building blocks, for separate use. */
 #include <math.h>
 #include <stdlib.h>
 
@@ -18,7 +18,7 @@ struct bb_bitlinear {
     bb_ternary ternary;
     void *memory; /* one allocation for all of the above */
     size_t bytes;
-    /* from the last forward */
+    /* rows of the last forward pass; allocated rows */
     int64_t rows, capacity;
     float *x, *y; /* (capacity, in), (capacity, out); dy reuses y's buffer */
     void *dx;     /* act (capacity, in) */
@@ -110,7 +110,7 @@ bb_status bb_bitlinear_get_weight(const bb_bitlinear *l, float *weight, bb_error
     return l->device->ops->sync(l->device, err);
 }
 
-/* Codes cannot represent NaN: quantizing would lose it. */
+/* Codes cannot represent NaN, so quantizing would hide it. */
 static bb_status check_finite(const char *what, const float *x, int64_t rows, int64_t cols, bb_error *err) {
     int64_t i = bb_find_not_finite(x, rows * cols);
     if (i == rows * cols) return BB_OK;

@@ -8,7 +8,7 @@
 
 #include "core/json.h"
 
-/* Far above any model that could be trained, and low enough that no count of elements or bytes overflows 63 bits. */
+/* Far above any trainable model, and low enough that no count of elements or bytes overflows 63 bits. */
 enum { MAX_LAYERS = 4096, MAX_D_MODEL = 65536, MAX_D_FF = 1 << 20, MIN_NGRAM_BITS = 4, MAX_NGRAM_BITS = 24 };
 
 void bb_config_default(bb_config *config) {
@@ -82,7 +82,7 @@ json_t *bb_config_to_json(const bb_config *c) {
         json_pack("{s:i, s:i, s:i, s:i, s:i, s:i, s:f, s:f, s:b, s:s}", "vocab_size", c->vocab_size, "n_layer", c->n_layer,
                   "d_model", c->d_model, "n_head", c->n_head, "n_kv_head", c->n_kv_head, "d_ff", c->d_ff, "rope_base",
                   c->rope_base, "norm_eps", c->norm_eps, "act_quant", (int)c->act_quant, "ste", bb_ste_name(c->ste));
-    if (!c->ngram_max) return json; /* files of models without them stay as they were before there were any */
+    if (!c->ngram_max) return json; /* omitted if unused, so that files of models without them do not change */
     if (json_object_set_new(json, "ngram_max", json_integer(c->ngram_max)) == 0 &&
         json_object_set_new(json, "ngram_bits", json_integer(c->ngram_bits)) == 0)
         return json;

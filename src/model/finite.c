@@ -22,7 +22,7 @@ static bb_status check_values(const bb_model *m, const bb_param *p, float *buffe
     return BB_OK;
 }
 
-/* The scale, a mean of absolute values, is finite exactly if all of them are: f32 values sum to a finite double. */
+/* The scale, a mean of absolute values, is finite if and only if all of them are: f32 values sum to a finite double. */
 static bb_status check_ternary(const bb_model *m, int index, float *buffer, bb_error *err) {
     const bb_param *p = &m->table.entries[index];
     float scale;
@@ -30,7 +30,8 @@ static bb_status check_ternary(const bb_model *m, int index, float *buffer, bb_e
     BB_TRY(m->device->ops->sync(m->device, err));
     if (isfinite(scale)) return BB_OK;
     if (p->offset >= 0) BB_TRY(check_values(m, p, buffer, err));
-    return bb_fail(err, BB_ERR_NUMERIC, "%s: an element is not finite", p->name); /* an element that another rank updates */
+    /* An element that another rank updates. */
+    return bb_fail(err, BB_ERR_NUMERIC, "%s: an element is not finite", p->name);
 }
 
 bb_status bb_model_check_finite(bb_model *m, bb_error *err) {
@@ -41,7 +42,7 @@ bb_status bb_model_check_finite(bb_model *m, bb_error *err) {
     bb_model_prepare(m);
     for (int i = 0; i < m->table.count && status == BB_OK; i++) {
         const bb_param *p = &m->table.entries[i];
-        if (p->offset < 0 && p->ngram) continue; /* codes are finite, and so were the values of a file */
+        if (p->offset < 0 && p->ngram) continue; /* codes are finite, and so were the values in the file */
         status = p->ternary ? check_ternary(m, i, buffer, err) : check_values(m, p, buffer, err);
     }
     free(buffer);

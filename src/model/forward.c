@@ -35,7 +35,7 @@ static const float *embedding(const bb_model *m) { return m->params + m->table.e
 
 static const bb_param *norm_f(const bb_model *m) { return &m->table.entries[m->table.count - 1]; }
 
-/* norm_f and the tied head over all rows of the residual. */
+/* Computes norm_f and the tied head over all rows of the residual. */
 static void head(bb_model *m, int64_t rows) {
     const bb_ops *ops = m->device->ops;
     bb_workspace *w = &m->ws;
@@ -55,7 +55,8 @@ static bb_block_pass pass_of(bb_model *m, int layer, const bb_block_shape *s) {
                            .layer = layer};
 }
 
-/* From ws.x to the residual after the last block, in ws.block_x[L]. sequences (n): of a cached pass, otherwise NULL. */
+/* Runs the blocks from ws.x to the residual after the last block, in ws.block_x[L]. sequences (n): of a cached pass, otherwise
+ * NULL. */
 static void blocks_forward(bb_model *m, const bb_block_shape *s, const bb_kv_sequence *sequences, int64_t n) {
     bb_workspace *w = &m->ws;
     const bb_ops *ops = m->device->ops;
@@ -83,7 +84,7 @@ static void zero_small_gradients(bb_model *m) {
     }
 }
 
-/* Gradients from ws.logits (which holds dlogits) down to the embedding. */
+/* Propagates gradients from ws.logits (which holds dlogits) down to the embedding. */
 static void backward(bb_model *m, const bb_block_shape *s) {
     bb_workspace *w = &m->ws;
     const bb_ops *ops = m->device->ops;
@@ -100,7 +101,7 @@ static void backward(bb_model *m, const bb_block_shape *s) {
     gradients_done(m, norm_f(m)->offset);
     for (int l = L - 1; l >= 0; l--) {
         bb_block_pass pass = pass_of(m, l, s);
-        /* the last block's activations are still there from the forward pass */
+        /* the last block's activations are still available from the forward pass */
         if (w->recompute && l != L - 1) bb_block_forward(&pass, NULL, w->block_x[l]);
         bb_block_backward(&pass, w->dx, w->block_x[l]);
         /* a mask: applying it again to gradients of earlier micro-batches does not change them */
@@ -114,7 +115,7 @@ static void backward(bb_model *m, const bb_block_shape *s) {
     gradients_done(m, 0);
 }
 
-/* Finds the n-grams of rows row ... row+n-1 of the pass: of text[0..n-1], which follows `before` bytes of the same sequence. */
+/* Finds the n-grams of rows row … row+n-1 of the pass: of text[0..n-1], which follows `before` bytes of the same sequence. */
 static void find_ngrams(bb_model *m, int64_t row, const uint8_t *text, int64_t before, int64_t n) {
     bb_workspace *w = &m->ws;
     int64_t at = row * bb_ngram_count(&m->config), count = n * bb_ngram_count(&m->config);
@@ -129,7 +130,7 @@ typedef enum pass_kind { FORWARD = 1, BACKWARD, CACHED } pass_kind;
 
 static uint64_t hash(uint64_t seed, const uint64_t *values, size_t bytes) { return XXH3_64bits_withSeed(values, bytes, seed); }
 
-/* What operations of a pass are given, but for positions. */
+/* Hashes what determines the operations of a pass, except for positions. */
 static uint64_t pass_key(const bb_model *m, pass_kind kind, const bb_block_shape *s) {
     const uint64_t of[] = {(uintptr_t)m,   (uintptr_t)m->ws.memory, (uintptr_t)m->grads, (uint64_t)kind,
                            (uint64_t)s->B, (uint64_t)s->T,          s->training,         s->add_gradients};
@@ -248,7 +249,7 @@ bb_status bb_model_start_loss_backward(bb_model *m, const bb_train_batch *batch,
 
 /* ---- cached passes ------------------------------------------------------------------------------------------------------- */
 
-/* Moves the rows that are wanted to the front of the residual; returns their number. A row never moves onto a later one. */
+/* Moves the wanted rows to the front of the residual, and returns their number. A row never moves onto a later one. */
 static int64_t gather_wanted(bb_model *m, const bb_cached_rows *parts, int64_t count) {
     int64_t C = m->config.d_model, row = 0, found = 0;
     float *x = m->ws.block_x[m->config.n_layer];
@@ -272,7 +273,7 @@ static uint64_t cached_key(const bb_model *m, const bb_block_shape *s, const bb_
     return key;
 }
 
-/* Of what is in ws.x: see cached_pass. */
+/* Runs the operations of a cached pass on ws.x: see cached_pass. */
 static void cached_operations(bb_model *m, const bb_block_shape *s, const bb_cached_rows *parts,
                               const bb_kv_sequence *sequences, int64_t count, bool logits) {
     const bb_ops *ops = m->device->ops;
@@ -289,14 +290,14 @@ static void cached_operations(bb_model *m, const bb_block_shape *s, const bb_cac
                           V, C);
 }
 
-/* Runs the rows of all parts through the blocks. ws.logits and ws.h then hold the rows that are wanted, in order: ws.h through a
- * norm, ws.logits only with `logits`. The head takes few rows at a time, so that no row depends on how many there are. */
+/* Runs the rows of all parts through the blocks. ws.logits and ws.h then hold the wanted rows, in order: ws.h after the norm,
+ * ws.logits only with `logits`. The head processes few rows at a time, so that no row depends on their number. */
 static void cached_pass(bb_model *m, const bb_cached_rows *parts, int64_t count, int64_t rows, bool logits) {
     bb_workspace *w = &m->ws;
     bb_block_shape s = shape_of(m, 1, rows);
     bb_kv_sequence sequences[BB_CACHED_PARTS];
     int64_t positions[BB_PASS_POSITIONS], row = 0;
-    sequences[0].rows = 0; /* gcc does not see that count >= 1 */
+    sequences[0].rows = 0; /* gcc does not know that count >= 1 */
     for (int64_t i = 0; i < count; i++) {
         m->device->ops->copy_in(m->device, w->x + row, parts[i].bytes, (size_t)parts[i].rows);
         bb_kv_cache *cache = parts[i].cache;
@@ -309,7 +310,7 @@ static void cached_pass(bb_model *m, const bb_cached_rows *parts, int64_t count,
         row += parts[i].rows;
     }
     bb_model_prepare(m);
-    /* Long ones are no two the same, and not bound by what it takes to start them. */
+    /* Long passes never repeat, and launching their operations is not the bottleneck. */
     bool repeats = count <= BB_PASS_POSITIONS && rows <= count * BB_SMALL_BATCH_ROWS;
     if (!repeats || !bb_pass_begin(m->device, cached_key(m, &s, parts, count, logits), positions, (int)count)) {
         cached_operations(m, &s, parts, sequences, count, logits);

@@ -8,7 +8,7 @@
 #include "core/finite.h"
 #include "model/config.h"
 
-enum { STAGING = 1 << 16 }; /* elements of an initial parameter that are copied to the device at a time */
+enum { STAGING = 1 << 16 }; /* elements of an initial parameter copied to the device at once */
 
 /* ---- creation -------------------------------------------------------------------------------------------------------- */
 
@@ -159,10 +159,10 @@ bb_status bb_model_reserve(bb_model *m, int batch_size, int seq_len, bool traini
         return BB_OK;
     if (training && m->for_inference)
         return bb_fail(err, BB_ERR_ARGUMENT,
-                       "a model that was loaded for inference can't be trained: it has no weights but the ternary ones");
+                       "a model loaded for inference cannot be trained: its ternary weights have no f32 masters");
     training = training || w->training;
     if (rows > INT32_MAX / 2)
-        return bb_fail(err, BB_ERR_ARGUMENT, "batch_size %d x seq_len %d is more than one micro-batch can hold", batch_size,
+        return bb_fail(err, BB_ERR_ARGUMENT, "batch_size %d x seq_len %d exceeds the maximum size of a micro-batch", batch_size,
                        seq_len);
     bb_workspace_shape shape = {.B = batch_size,
                                 .T = seq_len,
@@ -170,7 +170,7 @@ bb_status bb_model_reserve(bb_model *m, int batch_size, int seq_len, bool traini
                                 .training = training,
                                 .recompute = training && recompute};
     if (training && !m->grads) {
-        bb_workspace_close(w, m->device); /* close first: all three may not fit */
+        bb_workspace_close(w, m->device); /* close first: both workspaces may not fit at once */
         m->grads = m->device->ops->alloc(m->device, (size_t)m->table.total * sizeof(float));
         if (!m->grads)
             return bb_fail(err, BB_ERR_MEMORY, "no memory for the gradients: %.1f MB", (double)m->table.total * 4e-6);
@@ -215,7 +215,7 @@ static bb_status find_tensor(const bb_model *m, const char *name, size_t count, 
     return BB_OK;
 }
 
-/* The dequantized values of a ternary tensor. */
+/* Returns the dequantized values of a ternary tensor. */
 static bb_status get_ternary(const bb_model *m, const bb_param *p, float *out, bb_error *err) {
     bb_device *dev = m->device;
     bb_ternary t = bb_model_ternary(m, (int)(p - m->table.entries));
@@ -238,7 +238,7 @@ done:
     return status;
 }
 
-/* Of n-gram embeddings that are held as codes. */
+/* Returns the dequantized values of n-gram embeddings that are held as codes. */
 static bb_status get_ngram(const bb_model *m, float *out, bb_error *err) {
     bb_device *dev = m->device;
     int64_t rows = bb_config_ngram_rows(&m->config), C = m->ngram.C;
@@ -272,7 +272,8 @@ bb_status bb_model_set_tensor(bb_model *m, const char *name, const float *values
     const bb_param *p;
     BB_TRY(find_tensor(m, name, count, &p, err));
     if (p->offset < 0)
-        return bb_fail(err, BB_ERR_ARGUMENT, "%s is quantized in a model that was loaded for inference: it can't be set", name);
+        return bb_fail(err, BB_ERR_ARGUMENT, "%s is quantized, because the model was loaded for inference, and cannot be set",
+                       name);
     int64_t bad = bb_find_not_finite(values, p->count);
     if (bad < p->count)
         return bb_fail(err, BB_ERR_ARGUMENT, "%s: element %lld is %s, expected a finite number", name, (long long)bad,

@@ -15,38 +15,37 @@ struct bb_model {
     bb_config config;
     bb_param_table table;
     bool for_inference;   /* has no f32 copy of its ternary weights */
-    float *params;        /* device, table.held f32 */
+    float *params;        /* device memory, table.held f32 */
     float *grads;         /* same layout; NULL until training is reserved */
-    bool gradients_empty; /* treat grads as zeros, whatever it holds: the next backward pass overwrites it */
+    bool gradients_empty; /* grads counts as zeros, whatever it holds: the next backward pass overwrites it */
     bb_block *blocks;     /* host array (L) */
     void *quantized;      /* device memory of the prepared weights */
     size_t quantized_bytes;
     bool prepared;        /* the prepared weights match the current parameters */
-    bb_ngram_table ngram; /* of a model for inference: codes and scales in ngram_memory; else the current parameters */
+    bb_ngram_table ngram; /* inference: codes and scales in ngram_memory; otherwise the current parameters */
     void *ngram_memory;
     int trained_length;
-    char *chat_template; /* as its file has it, unchecked; NULL: none */
-    bool has_source;     /* loaded from this file */
+    char *chat_template; /* as stored in its file, not validated; NULL: none */
+    bool has_source;     /* the model was loaded from this file */
     dev_t source_device;
     ino_t source_inode;
     bb_workspace ws;
-    /* Called during a backward pass when gradients from element `first` on are final, unless NULL. `first` decreases from block
-     * to block down to 0. */
+    /* Called during a backward pass when the gradients from element `first` on are final; may be NULL. `first` decreases from
+     * block to block down to 0. */
     void (*on_gradients)(void *user, int64_t first);
     void *on_gradients_user;
 };
 
-enum { BB_DEFAULT_TRAINED_LENGTH = 2048 }; /* for files that do not specify it */
+enum { BB_DEFAULT_TRAINED_LENGTH = 2048 }; /* for files that do not store it */
 
 /* Creates a model whose parameters are all zero, for a loader to fill. For inference the loader also fills the ternary
  * matrices. */
 bb_status bb_model_create_empty(bb_device *device, const bb_config *config, bb_model **out, bb_error *err);
 bb_status bb_model_create_for_inference(bb_device *device, const bb_config *config, bb_model **out, bb_error *err);
-/* The prepared matrix of ternary tensor `index` of the table: one segment, in the model's memory. */
+/* Returns the prepared matrix of ternary tensor `index` of the table: one segment, in the model's memory. */
 bb_ternary bb_model_ternary(const bb_model *model, int index);
 
-/* Reserves the workspace for passes without backward over `rows` rows of up to `positions` positions; keeps what is already
- * reserved. */
+/* Reserves the workspace for passes without backward over `rows` rows of up to `positions` positions; never shrinks it. */
 bb_status bb_model_reserve_rows(bb_model *model, int64_t rows, int64_t positions, bb_error *err);
 
 /* bb_model_loss_backward that waits for nothing: nll, (rows) f32 of the device's memory, gets the negative log likelihood of each byte, and
@@ -58,11 +57,12 @@ double bb_mean_nll(const float *nll, int64_t rows);
 bb_status bb_model_settle_gradients(bb_model *model, bb_error *err);
 /* Replaces the gradient buffer (table.total f32) and returns the old one, which the caller then owns. */
 float *bb_model_swap_gradients(bb_model *model, float *grads);
-/* Call after a change of params (optimizer step, load): the prepared weights are quantized again before their next use. */
+/* Must be called after params change (optimizer step, load), so that the prepared weights are quantized again before their next
+ * use. */
 void bb_model_parameters_changed(bb_model *model);
 /* Quantizes the prepared weights if they are out of date. */
 void bb_model_prepare(bb_model *model);
-/* BB_ERR_NUMERIC with the tensor and element if a weight is not finite. Prepares the weights; reads little else. */
+/* Returns BB_ERR_NUMERIC with the tensor and element if a weight is not finite. Prepares the weights, and reads little else. */
 bb_status bb_model_check_finite(bb_model *model, bb_error *err);
 
 #endif

@@ -51,7 +51,7 @@ bb_status bb_param_table_create(const bb_config *c, bool for_inference, bb_param
         [BB_P_DOWN] = {"mlp.down.weight", C, F, BB_INIT_UNIFORM},
     };
     add(out, for_inference, "tok_emb.weight", c->vocab_size, C, BB_INIT_NORMAL);
-    /* low in the range: with the embedding's, its gradients are complete last */
+    /* low in the range, because its gradients, like the embedding's, are complete last */
     if (ngram_rows) add(out, for_inference, "ngram_emb.weight", ngram_rows, C, BB_INIT_ZEROS);
     for (int l = 0; l < c->n_layer; l++)
         for (int i = 0; i < BB_PARAMS_PER_BLOCK; i++) {

@@ -3,10 +3,10 @@
 
 enum {
     MATRICES = 4,           /* per block */
-    CACHED_BYTES = 64000000 /* of matrices at two bits a weight, that may stay in the last-level cache */
+    CACHED_BYTES = 64000000 /* bytes of 2-bit matrices that may stay in the last-level cache */
 };
 
-/* The dense layout pays where small batches wait for memory; out of the caches it is unpacked more slowly than it is read. */
+/* The dense layout pays off if small batches are limited by memory. From the caches, reading is faster than unpacking it. */
 static bool dense_for(bb_device *device, const bb_config *c) {
     int64_t C = c->d_model, kv = c->n_kv_head * (C / c->n_head), weights = c->n_layer * C * (2 * (C + kv) + 3 * c->d_ff);
     return weights / 4 > CACHED_BYTES && device->ops->ternary_dense(device);

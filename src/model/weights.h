@@ -17,7 +17,7 @@ typedef struct bb_block {
 
 /* Lays out the prepared matrices of blocks (n_layer) in the arena: all data in the order of the parameters, then all scales. */
 void bb_weights_layout(bb_block *blocks, bb_arena *arena, bb_device *device, const bb_config *config, bool for_inference);
-/* Bytes of the prepared matrices. */
+/* Returns the size of the prepared matrices. */
 size_t bb_weights_bytes(bb_device *device, const bb_config *config, bool for_inference);
 /* Points blocks (n_layer) at their parameters and gradients; either may be NULL. */
 void bb_weights_bind(bb_block *blocks, const bb_param_table *table, int n_layer, float *params, float *grads);
@@ -25,8 +25,8 @@ void bb_weights_bind(bb_block *blocks, const bb_param_table *table, int n_layer,
 void bb_weights_quantize(bb_device *device, const bb_block *blocks, int n_layer);
 /* Zeroes the gradients of weights with |w| > scale (the clipped straight-through estimator). */
 void bb_weights_clip_gradients(bb_device *device, const bb_block *block);
-/* The prepared matrix of ternary tensor `index` of the blocks, layer * BB_PARAMS_PER_BLOCK + BB_P_*: one segment, in the blocks'
- * memory. */
+/* Returns the prepared matrix of ternary tensor `index` of the blocks, layer * BB_PARAMS_PER_BLOCK + BB_P_*: one segment, in
+ * the blocks' memory. */
 bb_ternary bb_weights_ternary(bb_device *device, const bb_block *blocks, int index);
 
 #endif

@@ -85,7 +85,7 @@ bb_status bb_workspace_open(bb_workspace *w, bb_device *device, const bb_config 
                             bb_error *err) {
     bb_status status = BB_OK;
     size_t layers = (size_t)config->n_layer, rows = (size_t)(shape->B * shape->T);
-    bb_workspace_close(w, device); /* close first: both may not fit */
+    bb_workspace_close(w, device); /* close first: both workspaces may not fit at once */
     w->training = shape->training;
     w->recompute = shape->recompute;
     w->positions = shape->positions;
@@ -99,7 +99,7 @@ bb_status bb_workspace_open(bb_workspace *w, bb_device *device, const bb_config 
     if (!w->memory || !w->block_x || !w->saved || !w->host_nll || (index_bytes && !w->host_ngram_index)) {
         status = bb_fail(err, BB_ERR_MEMORY, "no memory for a workspace of %.1f MB (batch_size %lld, seq_len %lld%s)",
                          (double)w->bytes * 1e-6, (long long)shape->B, (long long)shape->T,
-                         shape->training && !shape->recompute ? "; recomputing activations takes less" : "");
+                         shape->training && !shape->recompute ? "; recomputing activations needs less" : "");
         goto fail;
     }
     bb_arena arena = {.base = w->memory};

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-/* The memory of a pass over the whole model, one allocation: activations, scratch, logits and the RoPE table. */
+/* The memory of a pass over the whole model, in one allocation: activations, scratch, logits and the RoPE table. */
 #ifndef BB_MODEL_WORKSPACE_H
 #define BB_MODEL_WORKSPACE_H
 
@@ -13,7 +13,7 @@ typedef struct bb_workspace_shape {
 } bb_workspace_shape;
 
 typedef struct bb_workspace {
-    int64_t max_rows; /* B*T of its shape; 0: not open */
+    int64_t max_rows; /* B*T of the largest shape; 0: not open */
     int64_t positions;
     bool training, recompute;
     void *memory;
@@ -34,9 +34,9 @@ typedef struct bb_workspace {
     int32_t *host_ngram_index; /* host; NULL without n-gram embeddings */
 } bb_workspace;
 
-/* Bytes of device memory that a workspace takes. */
+/* Returns the device memory that a workspace takes. */
 size_t bb_workspace_bytes(bb_device *device, const bb_config *config, const bb_workspace_shape *shape);
-/* Replaces what *w held, which is freed first; a zeroed *w is a closed workspace. On an error *w is closed. */
+/* Replaces *w, whose memory is freed first; a zeroed *w is a closed workspace. On an error *w is closed. */
 bb_status bb_workspace_open(bb_workspace *w, bb_device *device, const bb_config *config, const bb_workspace_shape *shape,
                             bb_error *err);
 void bb_workspace_close(bb_workspace *w, bb_device *device);
