@@ -12,7 +12,7 @@ TOPICS = ["base", "model", "data", "dist", "training", "inference", "compression
 def declarations(include):
     headers = {path.stem for path in (include / "bitbyte").glob("*.h")}
     if headers != set(TOPICS):
-        sys.exit(f"{__file__}: TOPICS lacks, or has too much: {sorted(headers ^ set(TOPICS))}")
+        sys.exit(f"{__file__}: TOPICS differs from the headers in: {sorted(headers ^ set(TOPICS))}")
     text = "\n".join((include / "bitbyte" / f"{topic}.h").read_text() for topic in TOPICS)
     text = re.sub(r"^#(?:.*\\\n)*.*$", "", text, flags=re.M)
     text = re.sub(r"BB_OPTIONS\((\w+)\);", r"void \1_init(\1 *options, size_t struct_size);", text)

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: MIT
-"""Generation: one text as an iterator, or many at once. Both run a batch of the library step by step, so that Python is between the
-steps, where Ctrl-C and a loop that is left end it."""
+"""Generation: one text as an iterator, or many at once. Both run a batch of the library step by step, so that Python runs between the
+steps, where Ctrl-C or leaving the loop can end it."""
 from __future__ import annotations
 
 import collections
@@ -26,7 +26,7 @@ class Metrics:
     decode_seconds: float
     first_byte_seconds: float
     mean_logprob: float
-    """of the new bytes, in nats, before temperature and the rest"""
+    """mean of the new bytes, in nats, before temperature and the other options"""
 
 
 class _Texts:
@@ -64,7 +64,7 @@ class _Texts:
         call(lib.bb_batch_add, self._handle.pointer, r, ffi.new("int64_t *"))
 
     def step(self) -> bool:
-        """One pass of the model. Whether any text is left."""
+        """Runs one pass of the model. Returns whether any text is unfinished."""
         more = ffi.new("bool *")
         call(lib.bb_batch_step, self._handle.pointer, more)
         self._callbacks.check()
@@ -75,15 +75,15 @@ class _Texts:
 
 
 class Generation(Iterator[bytes]):
-    """A text that is being written: an iterator of its bytes. It ends with the loop that reads it, with `close`, or as a context."""
+    """A text being generated: an iterator of its bytes. It ends with the loop that reads it, with `close`, or as a context manager."""
 
     def __init__(self, model: Model, prompt: bytes, options: Mapping[str, Any]):
         self._bytes: collections.deque[bytes] = collections.deque()
         self._more = True
         self.finish: str | None = None
-        """"length", "stop" or "cancelled"; None while it goes on"""
+        """"length", "stop" or "cancelled"; None while it is running"""
         self.metrics: Metrics | None = None
-        """at its end"""
+        """available at the end"""
         given = dict(options)
         seed = given.pop("seed", 0)
         self._texts = _Texts(model, 1)
@@ -114,7 +114,7 @@ class Generation(Iterator[bytes]):
         raise StopIteration
 
     def close(self) -> None:
-        """Ends it; what was not read yet is dropped."""
+        """Ends the text; unread bytes are dropped."""
         self._more = False
         self._bytes.clear()
         self._texts.close()

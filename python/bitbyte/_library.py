@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The C library: where it is, its errors and options, and how Ctrl-C reaches a call that runs."""
+"""The C library: finding it, its errors and options, and delivering Ctrl-C to a running call."""
 from __future__ import annotations
 
 import contextlib
@@ -17,7 +17,7 @@ from bitbyte._declarations import ffi as ffi
 
 
 class Error(Exception):
-    """What the library refuses or fails at, in its own words. `status` is the name of its status code, such as "format"."""
+    """A failure of the library, with its message. `status` is the name of its status code, such as "format"."""
 
     status = "internal"
 
@@ -71,7 +71,7 @@ def _open_library() -> Any:
             return ffi.dlopen(candidate)
         except OSError as error:
             reasons.append(str(error))
-    raise ImportError(f"the library of BitByte cannot be loaded; BITBYTE_LIBRARY can say where it is: {'; '.join(reasons)}")
+    raise ImportError(f"cannot load BitByte's library; set BITBYTE_LIBRARY to its path: {'; '.join(reasons)}")
 
 
 lib = _open_library()
@@ -86,7 +86,7 @@ def path_bytes(path: str | os.PathLike[str]) -> bytes:
 
 
 def call(function: Callable[..., int], *arguments: Any) -> None:
-    """Calls a function that returns a status; its last argument, the error, is added. C runs without the GIL."""
+    """Calls a function that returns a status, adding its last argument, the error. C runs without the GIL."""
     error = ffi.new("bb_error *")
     status = function(*arguments, error)
     if status != lib.BB_OK:
@@ -94,8 +94,8 @@ def call(function: Callable[..., int], *arguments: Any) -> None:
 
 
 class Handle:
-    """A pointer that is freed when its owner goes, or is closed, and no other handle needs it: objects of one garbage cycle go in any
-    order."""
+    """A pointer that is freed when its owner is collected or closed and no other handle needs it: objects of a garbage cycle are
+    collected in any order."""
 
     _lock = threading.RLock()
 
@@ -118,7 +118,7 @@ class Handle:
 
 
 class Options:
-    """A struct of options with the library's defaults, and what is given; None leaves the default. Keeps its texts alive."""
+    """A struct of options with the library's defaults and the given values; None keeps the default. Keeps its texts alive."""
 
     def __init__(self, type_name: str, values: Mapping[str, Any] = {}, **more: Any):
         self.type_name = type_name
@@ -147,14 +147,14 @@ class Options:
 
 
 class Callbacks:
-    """Python functions for C to call. The first exception of any of them ends the work, and `check` raises it again."""
+    """Python functions that C calls. The first exception in any of them ends the work, and `check` raises it again."""
 
     def __init__(self) -> None:
         self.error: BaseException | None = None
         self._kept: list[Any] = []
 
     def make(self, c_type: str, function: Callable[..., Any], on_error: Any = None, then: Callable[[], None] | None = None) -> Any:
-        """on_error: what C gets where `function` raises; then: is called as well."""
+        """on_error: returned to C if `function` raises; then: called in that case, too."""
 
         def caught(kind: Any, error: BaseException, trace: Any) -> None:
             self.error = self.error or error
@@ -174,7 +174,8 @@ class Callbacks:
 @contextlib.contextmanager
 def interruptible(stop: Callable[[], None]) -> Iterator[None]:
     """While C runs, Python cannot see Ctrl-C, but the wake-up descriptor of its signal handler can: a thread that waits for it calls
-    `stop`, the work ends as the library ends it, and KeyboardInterrupt follows. A handler of the program's own is left to it."""
+    `stop`, the library ends its work in an orderly way, and KeyboardInterrupt follows. If the program has its
+    own handler, that one is used."""
     if threading.current_thread() is not threading.main_thread() or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
         yield
         return

@@ -47,7 +47,7 @@ _default_device: Device | None = None
 
 
 def default_device() -> Device:
-    """The device that models use where none is given."""
+    """The device that models use by default."""
     global _default_device
     _default_device = _default_device or Device()
     return _default_device
@@ -66,13 +66,13 @@ class Config:
     rope_base: float = 1e4
     norm_eps: float = 1e-6
     act_quant: bool = True
-    ngram_max: int = 0  # n-gram embeddings of 2 to so many bytes; 0: none
-    ngram_bits: int = 0  # 2^ngram_bits of each
-    clipped_gradients: bool = False  # the straight-through estimator: clipped rather than identity
+    ngram_max: int = 0  # n-gram embeddings of 2 to ngram_max bytes; 0: none
+    ngram_bits: int = 0  # 2^ngram_bits rows for each length
+    clipped_gradients: bool = False  # straight-through estimator: clipped instead of identity
 
     @classmethod
     def of_size(cls, size: str) -> Config:
-        """About so many parameters: "1m", "3m", "10m", "25m", "85m", "200m" or "680m"."""
+        """The shape with about this many parameters: "1m", "3m", "10m", "25m", "85m", "200m" or "680m"."""
         config = ffi.new("bb_config *")
         call(lib.bb_config_of_size, size.encode(), config)
         return cls._of(config)
@@ -90,14 +90,14 @@ class Config:
 
 @dataclasses.dataclass(frozen=True)
 class Score:
-    """How well a model predicts a text: few bits are good."""
+    """How well a model predicts a text: fewer bits are better."""
 
     bits: float
     size: int
     byte_bits: npt.NDArray[np.float32] | None = None
-    """(size): the bits of each byte, where asked for"""
+    """(size): the bits of each byte, if requested"""
     byte_ranks: npt.NDArray[np.uint8] | None = None
-    """(size): how many bytes the model thought likelier, where asked for"""
+    """(size): how many bytes the model considered likelier, if requested"""
 
     @property
     def bits_per_byte(self) -> float:
@@ -115,7 +115,7 @@ class Evaluation:
 
 
 class Model:
-    """A language model over bytes. Use one from one thread at a time."""
+    """A language model over bytes. Use a model from one thread at a time."""
 
     def __init__(self, pointer: Any, device: Device):
         self._handle = Handle(self, pointer, lib.bb_model_free, device._handle)
@@ -135,8 +135,8 @@ class Model:
 
     @classmethod
     def load(cls, path: Path, *, trainable: bool = False, n_head: int = 0, device: Device | None = None) -> Model:
-        """Opens a model file of any format, a Hugging Face folder, a run directory (its latest checkpoint that is whole), or RUN/best.
-        trainable: with f32 weights, for training. n_head: for files that do not say it."""
+        """Opens a model file of any format, a Hugging Face folder, a run directory (its latest valid checkpoint), or RUN/best.
+        trainable: with f32 weights, for training. n_head: for files that do not store it."""
         device = device or default_device()
         options = Options("bb_import_options", n_head=n_head, for_inference=not trainable)
         out, found = ffi.new("bb_model **"), ffi.new("char[4096]")
@@ -157,7 +157,7 @@ class Model:
         call(lib.bb_model_save, self._pointer, path_bytes(path))
 
     def export_packed(self, path: Path) -> None:
-        """Saves a model that was not loaded as trainable with two bits a weight."""
+        """Saves a model that was not loaded as trainable, with two bits per weight."""
         call(lib.bb_model_export_packed, self._pointer, path_bytes(path))
 
     @property
@@ -189,7 +189,7 @@ class Model:
     # ---- passes
 
     def logits(self, x: Text | npt.ArrayLike) -> npt.NDArray[np.float32]:
-        """Logits of the byte after each: a text, or uint8 (T,), gives (T, 256); uint8 (B, T) gives (B, T, 256)."""
+        """Logits of the byte after each byte: a text, or uint8 (T,), gives (T, 256); uint8 (B, T) gives (B, T, 256)."""
         if isinstance(x, (str, bytes, bytearray, memoryview)):
             array = np.frombuffer(as_bytes(x), np.uint8)
         else:
@@ -231,10 +231,10 @@ class Model:
         try:
             return self.tensors[name]
         except KeyError:
-            raise KeyError(f"no weight '{name}'; Model.tensors has their names") from None
+            raise KeyError(f"no weight '{name}'; Model.tensors lists the names") from None
 
     def tensor(self, name: str) -> npt.NDArray[np.float32]:
-        """A copy of a weight. A ternary one of a model that is not trainable is its scale times -1, 0 or 1."""
+        """A copy of a weight. A ternary weight of a model that is not trainable is the scale times -1, 0 or 1."""
         out = np.empty(self._shape(name), np.float32)
         call(lib.bb_model_get_tensor, self._pointer, name.encode(), ffi.from_buffer("float[]", out), out.size)
         return out
@@ -245,33 +245,33 @@ class Model:
             raise ValueError(f"{name}: expected shape {shape}; found {array.shape}")
         call(lib.bb_model_set_tensor, self._pointer, name.encode(), ffi.from_buffer("float[]", array), array.size)
 
-    # ---- what it is used for
+    # ---- uses
 
     def generate(self, prompt: Text = b"", **options: Any) -> Generation:
         """Continues a text. The result is an iterator of bytes, each of length 1: b"".join(model.generate("Once", seed=1)).
 
         Options: max_new_bytes (300), temperature (0.9; 0: the likeliest byte), top_k, top_p, min_p, repetition_penalty,
-        repetition_window, seed, stops (texts that end it, and are not part of it), context_length, kv_cache ("int6", "int8", "f32"),
-        and on_logits: a function that is given the 256 logits before each draw, and may change them."""
+        repetition_window, seed, stops (texts that end generation and are not part of the output), context_length, kv_cache
+        ("int6", "int8", "f32"), and on_logits: a function that receives the 256 logits before each draw, and may change them."""
         from bitbyte._generate import Generation
 
         return Generation(self, as_bytes(prompt), options)
 
     def generate_many(self, prompts: Iterable[Text], *, parallel: int = 16, **options: Any) -> list[bytes]:
-        """Continues many texts at once; each gets what it would get alone. Seeds are seed, seed + 1, …"""
+        """Continues many texts at once; each gets the same result as alone. The seeds are seed, seed + 1, …"""
         from bitbyte._generate import generate_many
 
         return generate_many(self, [as_bytes(p) for p in prompts], parallel, options)
 
     def score(self, text: Text, *, context: Text = b"", per_byte: bool = False, ranks: bool = False, seq_len: int = 0) -> Score:
-        """How well the model predicts a text. context: read before it, and not scored; empty: a newline. per_byte, ranks: also for each
-        byte. seq_len: bytes that the model sees at once; 0: its trained length, at most 2048."""
+        """How well the model predicts a text. context: text before it, not scored; empty: a newline. per_byte, ranks: also for each
+        byte. seq_len: context length in bytes; 0: the trained length, at most 2048."""
         return self.score_many([text], context=context, per_byte=per_byte, ranks=ranks, seq_len=seq_len)[0]
 
     def score_many(
         self, texts: Iterable[Text], *, context: Text = b"", per_byte: bool = False, ranks: bool = False, seq_len: int = 0
     ) -> list[Score]:
-        """The same of many texts at once; short ones share passes of the model."""
+        """The same for many texts at once; short ones share passes of the model."""
         data, stop = [as_bytes(t) for t in texts], StopFlag()
         bits = [np.zeros(len(d), np.float32) if per_byte else None for d in data]
         places = [np.zeros(len(d), np.uint8) if ranks else None for d in data]
@@ -291,7 +291,7 @@ class Model:
         return [Score(one.bits, len(d), b, p) for one, d, b, p in zip(given, data, bits, places)]
 
     def evaluate(self, data: Path, *, on_progress: Callable[[int, int, float], Any] | None = None, **options: Any) -> Evaluation:
-        """Scores every byte of a text file, or of a pack's val_*.bin, once. on_progress(bytes done, bytes in all or 0, bits per byte so
+        """Scores every byte of a text file, or of a pack's val_*.bin, once. on_progress(bytes done, total bytes or 0, bits per byte so
         far). Options are members of bb_eval_options: seq_len, batch_size, sliding, cached, max_batches."""
         callbacks, stop, result = Callbacks(), StopFlag(), ffi.new("bb_eval_result *")
         o = Options("bb_eval_options", options, stop=stop.pointer)
@@ -307,7 +307,7 @@ class Model:
 
 
 def describe(path: Path) -> dict[str, Any]:
-    """What a model file holds: configuration, parameters, training state, and the scale and shares of -1, 0 and 1 of each weight."""
+    """Describes a model file: configuration, parameters, training state, and the scale and shares of -1, 0 and 1 of each weight."""
     out = ffi.new("char **")
     call(lib.bb_describe_file, path_bytes(path), ffi.NULL, out)
     try:

@@ -42,7 +42,7 @@ class Trained:
     step: int
     total_steps: int
     stopped: bool
-    """on_event asked for it"""
+    """on_event ended the run"""
     best_step: int | None
     """with patience: the step of the best validation"""
     best_bpb: float | None
@@ -79,13 +79,13 @@ def train(
     on_event: Callable[[TrainEvent], object] | None = None,
     **options: Any,
 ) -> Trained:
-    """Trains a model that was created, or loaded as trainable.
+    """Trains a model that was created or loaded as trainable.
 
-    data: one file of plain bytes, a folder of shards, or a glob. out: a run directory for checkpoints and metrics; None: nothing is
-    written. resume: a checkpoint or run directory of the same model to go on from; the result is bit for bit that of a run that never
-    stopped. optimizer: "muon", "adamw" or "adamw8bit"; None, as lr and weight_decay: the recipe's. on_event is given each TrainEvent
-    before training goes on, may use the model, and ends training by returning False. Ctrl-C, or an exception in on_event, ends the run
-    after the step, saves it where there is `out`, and is raised. Options are members of bb_train_options: val_every, patience, save_every,
+    data: one file of plain bytes, a folder of shards, or a glob. out: a run directory for checkpoints and metrics; None: writes
+    nothing. resume: a checkpoint or run directory of the same model to continue from; the result is bit-identical to that of a run that
+    never stopped. optimizer: "muon", "adamw" or "adamw8bit"; None, as for lr and weight_decay: the recipe's. on_event receives each
+    TrainEvent before training continues, may use the model, and ends training by returning False. Ctrl-C, or an exception in on_event,
+    ends the run after the step, saves it if `out` is given, and is raised. Options are members of bb_train_options: val_every, patience, save_every,
     grad_clip, …"""
     callbacks = Callbacks()
     moments = Options("bb_optimizer_options")
@@ -93,7 +93,7 @@ def train(
     lib.bb_recipe_options(_choose("recipe", RECIPES, recipe), o.pointer, moments.pointer)
     if optimizer is not None:
         moments.pointer.kind = _choose("optimizer", OPTIMIZERS, optimizer)
-        if lr is None and optimizer != "muon":  # whose rate is that of matrices alone
+        if lr is None and optimizer != "muon":  # its rate is only for matrices
             moments.pointer.lr = Options("bb_optimizer_options").pointer.lr
     for name, value in (("lr", lr), ("weight_decay", weight_decay)):
         if value is not None:
