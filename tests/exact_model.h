@@ -8,8 +8,8 @@
 #include "core/rng.h"
 #include "model/model.h"
 
-/* Saves a model whose ternary weights are one half 0, the other +-2 scale: their mean |w| is `scale` exactly, and if f16 holds
- * that, every conversion is exact. scale 0: random weights. */
+/* Saves a model whose ternary weights are half 0 and half +-2 scale: their mean |w| is exactly `scale`, and if f16 can
+ * represent that, every conversion is exact. scale 0: random weights. */
 static inline void exact_model_save(bb_device *device, const bb_config *config, float scale, const char *path) {
     bb_model *m;
     assert_ok(bb_model_create(device, config, 3, &m, &test_error));

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
-/* Faults on demand: the n-th allocation, or the n-th call of a kind that asks something of the system, fails. The linker puts
- * these functions in the place of the library's calls (--wrap), so the library itself is the one that is shipped. */
+/* Injects faults: the n-th allocation, or the n-th system call of a kind, fails. The linker replaces the library's calls by
+ * these functions (--wrap), so the tested library itself is unmodified. */
 #ifndef BB_TESTS_FAULTS_H
 #define BB_TESTS_FAULTS_H
 

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT
-/* A device for tests: ref, with memory that is not the host's. Its pointers lie in pages that nobody may touch, so a host access ends
- * the test with SIGSEGV; only entries of the operation table reach what is behind them. Each entry checks that every pointer it is
- * given, with all that it will read or write there, lies within one live allocation, and aborts with the entry and the argument
- * otherwise. What passes on it passes on a device across a bus, but for timing. */
+/* A test device: ref, with memory that is not the host's. Its pointers are in pages without access rights, so a host access
+ * ends the test with SIGSEGV; only entries of the operation table reach the real memory. Each entry checks that every pointer
+ * that it is given, with all that it will read or write there, lies within one live allocation, and otherwise aborts with the
+ * entry and the argument. Code that passes on it also works on a device across a bus, except for timing. */
 #ifndef BB_TESTS_GUARDED_H
 #define BB_TESTS_GUARDED_H
 

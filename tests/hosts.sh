@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
-# Sourced by what needs several hosts on one machine. A host is a set of Linux namespaces: network, host name, processes, mounts,
-# shared memory. Hosts hang on one switch, a bridge in a network namespace of its own. Nothing of it has a name outside, and all of it
-# goes with the shell that made it, however that ends.
+# Sourced by tests that need several hosts on one machine. A host is a set of Linux namespaces: network, host name, processes, mounts,
+# shared memory. Hosts are connected to one switch, a bridge in its own network namespace. Nothing is visible outside, and everything
+# disappears with the shell that created it, however that ends.
 # shellcheck shell=bash disable=SC2016 # the shell on the host expands what is in single quotes
 declare -A host_holder=() host_pid=()
 hosts_dir=

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-/* Tests at lesser levels of processor. Test NAME runs at this processor's own level; test NAME_LEVEL is the same program with
+/* Tests at lesser processor levels. Test NAME runs at this processor's own level; test NAME_LEVEL is the same program with
  * BB_TEST_LEVEL=LEVEL. It skips a level that the processor lacks, its own level, and a level with the same kernels as a higher
  * one that is tested. */
 #ifndef BB_TESTS_LEVELS_H

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-/* An allocator that fails from some call on, for json_set_alloc_funcs. */
+/* An allocator that fails from a given call on, for json_set_alloc_funcs. */
 #ifndef BB_TESTS_LIMITED_MEMORY_H
 #define BB_TESTS_LIMITED_MEMORY_H
 

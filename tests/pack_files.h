@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-/* What the tests of the packer share: a scratch folder, input files in three compressions, and packs read back. */
+/* Shared by the tests of the packer: a scratch folder, input files in three compressions, and reading packs back. */
 #ifndef BB_TESTS_PACK_FILES_H
 #define BB_TESTS_PACK_FILES_H
 

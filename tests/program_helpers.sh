@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-# Sourced by the tests that drive the program: $bitbyte, an empty working directory that goes away, and checks.
+# Sourced by the tests that run the program: $bitbyte, a temporary working directory, and checks.
 # shellcheck shell=bash
 bitbyte=$(realpath "$1")
 device=${BB_TEST_DEVICE:-cpu}

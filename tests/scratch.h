@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-/* Folders that tests may fill, fault-free helpers to read and write small files, and a disk that is soon full. */
+/* Scratch folders for tests, helpers without fault injection to read and write small files, and a small disk that fills up. */
 #ifndef BB_TESTS_SCRATCH_H
 #define BB_TESTS_SCRATCH_H
 

@@ -2,14 +2,14 @@
 # SPDX-License-Identifier: MIT
 # usage: tests/soak.sh PROGRAM [SECONDS [SEED]]
 # Trains a small model for SECONDS (3600) on 1 to 4 ranks, with --zero 1 and without, under kills, stops, hanging ranks and full disks
-# at random moments, each followed by a resume on another number of ranks; and beside it a twin, which nothing disturbs: every
-# two thousand steps both have the same checkpoint, bit for bit. The moments differ from run to run; SEED decides what is done in which
-# order.
+# at random times, each followed by a resume on another number of ranks; and in parallel an undisturbed twin: every
+# two thousand steps both have the same checkpoint, bit for bit. The times differ from run to run; SEED determines the sequence of
+# events.
 #
-# 1, 2 and 4 ranks give the same bits, 3 ranks other ones. So every third stretch of two thousand steps is trained on 3 ranks, the twin's
-# too.
+# 1, 2 and 4 ranks give the same bits, 3 ranks different ones. So every third stretch of two thousand steps is trained on 3 ranks, also by
+# the twin.
 #
-# SOAK_EVENTS="hang nothing" draws among these alone.
+# SOAK_EVENTS="hang nothing" restricts the events to these.
 set -u
 seconds=${2:-3600}
 seed=${3:-$RANDOM}

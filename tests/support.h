@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-/* What the test programs share: assertions on status, norms, temporary folders, golden files. */
+/* Shared by the test programs: assertions on status, norms, temporary folders, golden files. */
 #ifndef BB_TESTS_SUPPORT_H
 #define BB_TESTS_SUPPORT_H
 

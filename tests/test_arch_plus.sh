@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: MIT
-# Models with n-gram embeddings on the command line: training, resuming, ranks, files, and what can be done with them.
+# Models with n-gram embeddings on the command line: training, resuming, ranks, files, and their uses.
 set -uo pipefail
 # shellcheck source=tests/program_helpers.sh
 . "$(dirname "$0")/program_helpers.sh"

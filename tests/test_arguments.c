@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
-/* Every function of bitbyte.h with NULL for each pointer that it needs, and with numbers out of range: BB_ERR_ARGUMENT that names
- * the argument, and no crash. tests/test_public_header.sh checks that each function stands here. */
+/* Calls every function of bitbyte.h with NULL for each pointer that it needs, and with numbers out of range: BB_ERR_ARGUMENT
+ * that names the argument, and no crash. tests/test_public_header.sh checks that each function is tested here. */
 #include <math.h>
 #include <string.h>
 

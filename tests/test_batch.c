@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-/* Many texts at once: each is what it is alone, whatever joins, leaves or is cancelled beside it. */
+/* Many texts at once: each gets the same result as alone, whatever joins, leaves or is cancelled meanwhile. */
 #include "support.h"
 
 #include "core/rng.h"

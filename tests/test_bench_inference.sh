@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: MIT
-# bench/random_model.py's GGUF files, read back by the format's description, and its packed one by bitbyte; what bench/compare_inference.sh says without peers.
+# bench/random_model.py's GGUF files, read back according to the format's description, and its packed file, read by bitbyte; the output of
+# bench/compare_inference.sh without other programs.
 set -u
 source_dir=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 # shellcheck source=tests/program_helpers.sh

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT
-/* Chat templates in model files: what a good one is, that every format keeps it, what becomes of a bad one, and the same for Jinja. */
+/* Chat templates in model files: which are valid, that every format keeps them, how invalid ones are handled, and the same for
+ * Jinja. */
 #include "support.h"
 
 #include "core/file.h"

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: MIT
-# scripts/check-layers finds includes against the arrows, and circles among the files of a room, in a source tree made for it.
+# scripts/check-layers finds includes against the arrows, and cycles among the files of a room, in a source tree made for this test.
 set -euo pipefail
 source_dir=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 tmp=$(mktemp -d)
@@ -13,7 +13,7 @@ check() { # STATUS
     [ "$got" = "$1" ] || fail "exit status $got instead of $1"
 }
 mkdir -p "$tmp/scripts" "$tmp/include" "$tmp/programs" "$tmp/examples" "$tmp/src/core" "$tmp/src/inference"
-cp "$source_dir/scripts/check-layers" "$source_dir/scripts/circles.awk" "$tmp/scripts/"
+cp "$source_dir/scripts/check-layers" "$source_dir/scripts/cycles.awk" "$tmp/scripts/"
 : >"$tmp/include/bitbyte.h"
 cd "$tmp/src/inference"
 
@@ -28,7 +28,7 @@ check 0
 # Two headers' files.
 printf '#include "inference/middle.h"\n' >>bottom.c
 check 1
-says "inference: a circle of files: bottom middle"
+says "inference: a cycle of files: bottom middle"
 says "bottom uses middle: inference/middle.h"
 sed -i '$d' bottom.c
 check 0
@@ -40,7 +40,7 @@ printf '#include "inference/all.h"\nvoid bb_right(void) {}\n' >right.c
 check 0
 printf '#include "inference/all.h"\nvoid bb_right(void) { bb_left(0); }\n' >right.c
 check 1
-says "inference: a circle of files: left right"
+says "inference: a cycle of files: left right"
 says "right uses left: bb_left"
 printf '#include "inference/all.h"\nconst int bb_table[] = {1};\nvoid bb_right(void) {}\n' >right.c
 printf '#include "inference/all.h"\nvoid bb_left(int a) { (void)bb_table[0]; bb_third(); }\n' >left.c
@@ -48,7 +48,7 @@ printf 'void bb_third(void) { bb_right(); }\n' >third.c
 check 0
 printf 'void bb_right(void) { bb_left(0); }\n' >>right.c
 check 1
-says "inference: a circle of files: left right third"
+says "inference: a cycle of files: left right third"
 rm left.c right.c third.c
 
 # The arrows.

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-/* Model and checkpoint files: a round trip, and every kind of bad file refused with nothing changed. */
+/* Model and checkpoint files: a round trip, and every kind of bad file is refused without changing anything. */
 #include "support.h"
 
 #include <unistd.h>

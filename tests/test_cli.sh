@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: MIT
-# The command line itself: help, options, wrong ones, exit statuses. No training.
+# The command line itself: help, options, invalid options, exit statuses. No training.
 set -u
 # shellcheck source=tests/program_helpers.sh
 . "$(dirname "$0")/program_helpers.sh"

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: MIT
-# The batch script for Slurm and the launcher's script for Kubernetes in docs/QUICK_START.md, as they stand there: on a small run, with
-# stand-ins for srun and scontrol, and an mpirun that starts two ranks here.
+# The batch script for Slurm and the launcher's script for Kubernetes in docs/QUICK_START.md, unmodified: on a small run, with
+# replacements for srun and scontrol, and an mpirun that starts two local ranks.
 set -u
 guide=$(cd "$(dirname "$0")/.." && pwd)/docs/QUICK_START.md
 # shellcheck source=tests/program_helpers.sh

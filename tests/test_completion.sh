@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: MIT
-# Completions of shells and manual pages, which the option tables give.
+# Shell completions and manual pages, which are generated from the option tables.
 set -u
 completions=$(cd "$(dirname "$0")/../completions" && pwd)
 # shellcheck source=tests/program_helpers.sh

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: MIT
-# bitbyte compress and decompress: files, pipes, the habits of zstd's command line, and what is refused.
+# bitbyte compress and decompress: files, pipes, zstd's command-line conventions, and what is refused.
 set -u
 # shellcheck source=tests/program_helpers.sh
 . "$(dirname "$0")/program_helpers.sh"

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
-/* Every format to every other: the same integers and scales. What is on disk is the same whatever device wrote it; nothing is
- * written over a source. */
+/* Converts every format to every other: the integers and scales stay the same. The file does not depend on the device that
+ * wrote it; a source is never overwritten. */
 #include "support.h"
 
 #include "core/file.h"

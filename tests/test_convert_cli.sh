@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: MIT
-# convert and export: formats by name, sources of every kind, heads that a file does not say, messages. $1: the program.
+# convert and export: formats by name, sources of every kind, files without the number of heads, messages. $1: the program.
 set -uo pipefail
 formats=$(realpath "$(dirname "$0")/formats")
 # shellcheck source=tests/program_helpers.sh

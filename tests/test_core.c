@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-/* Status messages and the random numbers. */
+/* Status messages and random numbers. */
 #include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>

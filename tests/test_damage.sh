@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: MIT
-# Checkpoints that were damaged on disk: what says so, and what every command does about it.
+# Checkpoints damaged on disk: how that is reported, and how every command handles it.
 set -u
 # shellcheck source=tests/program_helpers.sh
 . "$(dirname "$0")/program_helpers.sh"

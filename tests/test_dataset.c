@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-/* Datasets: how files are found, which bytes a sample number draws, and how ranks and resumed runs share the numbers. */
+/* Datasets: how files are found, which bytes a sample number selects, and how ranks and resumed runs share the numbers. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: MIT
-# Training in several processes: the same checkpoint from 1, 2 and 4 ranks, on any of which it resumes; and what happens when a rank
-# is asked to stop, is killed, hangs, or cannot see the data. Needs an MPI, in the build and with its mpirun.
+# Training in several processes: the same checkpoint from 1, 2 and 4 ranks, with which it can resume; and what happens when a rank
+# is asked to stop, is killed, hangs, or cannot see the data. Needs a build with MPI, and mpirun.
 set -u
 # shellcheck source=tests/program_helpers.sh
 . "$(dirname "$0")/program_helpers.sh"

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: MIT
-# The Debian packages: what is in them, and that the program in them runs.
+# The Debian packages: their content, and that the packaged program runs.
 set -euo pipefail
 build=$2
 source_dir=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)

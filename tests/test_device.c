@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT
-/* Opening devices by name, and what the host says it has: laid out in a folder, as control groups of both versions show it. */
+/* Opening devices by name, and the host's processors and memory, read from folders that mimic control groups of both
+ * versions. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: MIT
-# A disk that cannot read what it holds: data under a run, and checkpoints. An error that names the file, no signal, and the run goes on
-# once the disk is well. The disk is a file behind a loop device; what was cut off its end can't be read. Needs root.
+# A disk with read errors, in the data of a run and in checkpoints: an error that names the file, no signal, and the run continues once
+# the disk is repaired. The disk is a file behind a loop device, truncated so that its end cannot be read. Needs root.
 set -u
 # With mounts of its own, which go with it.
 unshare --mount true 2>/dev/null || { echo "skipped: no right to mount"; exit 77; }

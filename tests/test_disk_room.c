@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-/* How many checkpoints a run holds at once, and what is said where they do not fit. */
+/* How many checkpoints a run holds at once, and the messages if they do not fit. */
 #include "training/disk_room.h"
 
 #include <sys/resource.h>

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT
-/* The exchange between processes against its definition. Alone it is one rank; test_dist_mpi.sh runs it as 2, 3 and 4. */
+/* Compares the exchange between processes with its definition. By itself it runs as one rank; test_dist_mpi.sh runs it as 2, 3
+ * and 4. */
 #include "support.h"
 
 #include <stdlib.h>
@@ -9,7 +10,7 @@
 
 static bb_dist *dist;
 
-/* Values whose sum depends on its order. */
+/* Values whose sum depends on the order. */
 static float value(int rank, int64_t i) {
     return (float)((i * 7919 + rank * 104729) % 1000003) * (rank % 2 ? 1e-3f : 3.1f) - 500.0f;
 }

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: MIT
-# Runs every command block of docs/QUICK_START.md that stands under a <!-- run --> line, in order, in one shell, in an empty
-# folder; and checks that every line of its C blocks stands in examples/quick_start.c.
+# Runs every command block of docs/QUICK_START.md after a <!-- run --> line, in order, in one shell, in an empty
+# folder; and checks that every line of its C blocks is in examples/quick_start.c.
 set -euo pipefail
 program=$(realpath "$1")
 source_dir=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)

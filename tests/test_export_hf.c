@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
-/* `export --format hf`: the weights of the folder are those that the model uses, the configuration says the same, token i is byte i,
- * and nothing is written over. That transformers gives the same logits: tests/interop/check_hf.py, by hand. */
+/* `export --format hf`: the folder has the weights that the model uses and the same configuration, token i is byte i, and
+ * nothing is overwritten. tests/interop/check_hf.py compares logits with transformers. */
 #include <jansson.h>
 
 #include "core/tensor.h"

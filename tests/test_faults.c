@@ -1,14 +1,14 @@
 // SPDX-License-Identifier: MIT
-/* Every call of the library to the system, and every allocation, fails once, and from then on: whatever the n, a run ends with
- * success or an error that says what was wrong, never with a crash, and its directory resumes to the very checkpoint of a run
- * without faults; memory that is refused is BB_ERR_MEMORY. */
+/* Every system call of the library, and every allocation, fails once, or from some call on: for any n, a run ends with success
+ * or an error that says what was wrong, never with a crash, and its directory resumes to exactly the checkpoint of a run
+ * without faults; a failed allocation is BB_ERR_MEMORY. */
 #include <fcntl.h>
 
 #include "faults.h"
 #include "scratch.h"
 #include "support.h"
 
-/* Two kinds of runs: one that saves after each of its steps, and a short one, for allocations, of which there are thousands. */
+/* Two kinds of runs: one that saves after each step, and a short one for allocations, of which there are thousands. */
 static int steps = 4, val_every = 2;
 static bb_save_copy save_copy = BB_SAVE_COPY_YES;
 

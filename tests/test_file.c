@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT
-/* Maps, whole reads, and writes that leave a whole file or the old one, whatever the system does in between. */
+/* Reads at offsets, whole reads, and writes that leave either the complete new file or the old one, whatever fails in
+ * between. */
 #include <errno.h>
 #include <fcntl.h>
 #include <signal.h>

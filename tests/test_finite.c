@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-/* Weights that are not finite are refused by every way in, and found in training before they can be saved. */
+/* Non-finite weights are refused by every way in, and detected in training before they can be saved. */
 #include "support.h"
 
 #include "model/model.h"

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-/* Generation: the KV cache against the full forward pass, the context window. */
+/* Generation: the KV cache compared with the full forward pass, and the context window. */
 #include "support.h"
 
 #include "core/rng.h"

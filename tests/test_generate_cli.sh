@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: MIT
-# bitbyte generate: stop texts, samples, prompts, JSON, and conversations by a pipe and on a terminal.
+# bitbyte generate: stop texts, samples, prompts, JSON, and conversations through a pipe and on a terminal.
 set -u
 # shellcheck source=tests/program_helpers.sh
 . "$(dirname "$0")/program_helpers.sh"

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-/* GGUF: damaged and hostile headers are refused with a message, and types are read as llama.cpp reads them. */
+/* GGUF: damaged and hostile headers are refused with a message, and types are read like llama.cpp reads them. */
 #include "support.h"
 
 #include "modelfile/dequantize.h"

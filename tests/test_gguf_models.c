@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-/* Models as GGUF: what is exported comes back as the same integers, what cannot be exported or read is refused. */
+/* Models as GGUF: an exported model comes back with the same integers; models that cannot be exported or read are refused. */
 #include "support.h"
 
 #include "core/file.h"

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
-/* Everything that works on a device with memory of its own, on one whose memory the host cannot touch (guarded.h): training,
- * checkpoints, resuming, evaluation, loading, generation. It computes as ref does, so results are the same bits. */
+/* Training, checkpoints, resuming, evaluation, loading and generation on a device whose memory the host cannot touch
+ * (guarded.h). It computes like ref, so results have the same bits. */
 #include <signal.h>
 #include <sys/wait.h>
 #include <unistd.h>

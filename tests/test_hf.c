@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
-/* Reading Hugging Face folders: whole and in shards, by folder and by config.json; weights that are not ternary; and what is wrong
- * with a folder is said. That transformers reads and writes such folders: tests/interop. */
+/* Reading Hugging Face folders: as one file and in shards, by folder and by config.json; weights that are not ternary; and
+ * messages about invalid folders. tests/interop checks that transformers reads and writes such folders. */
 #include <jansson.h>
 
 #include "core/file.h"

@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: MIT
-# Training on several hosts, which are namespaces of this machine: the same checkpoint as from one process; and one host's trouble
-# (a rank killed, its cable pulled, or the launcher's, its disk full, its data hidden or cut short, a stop asked of one rank): the job ends within 30
-# seconds with one message that names rank and host, and goes on to the same bits. Needs root and an MPI.
+# Training on several hosts, which are namespaces of this machine: the same checkpoint as from one process; and failures of one
+# host (a rank killed, its network cut, or the launcher's, its disk full, its data missing or truncated, a stop request to one rank): the job
+# ends within 30 seconds with one message that names rank and host, and resumes to the same bits. Needs root and an MPI.
 set -u
 guide=$(cd "$(dirname "$0")/.." && pwd)/docs/QUICK_START.md
 # shellcheck source=tests/hosts.sh

@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: MIT
-/* Texts as they come: in which encodings and compressions, and what is no text. */
+/* Reading texts: encodings, compressions, and input that is not text. */
 #include "data/input_stream.h"
 #include "pack_files.h"
 
 static bb_error err;
 
-/* The file's text through reads of `capacity` bytes. */
+/* Reads the file's text with reads of `capacity` bytes. */
 static void expect_read(const char *name, size_t capacity, const void *wanted, size_t size) {
     static uint8_t bytes[1 << 20];
     bb_input_stream stream;

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
-/* What the cpu backend's selection table gives each set of features: written out here once more, since a wrong row is a slower
- * program with the right results. */
+/* What the cpu backend's selection table gives each set of features. The expected rows are written out here again, because a
+ * wrong row is a slower program with correct results. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: MIT
-# kill -9 at random moments, 20 times, during a run that saves every step: the run directory always resumes, and the run that was
-# killed ends with the same checkpoint, bit for bit, as one that was not.
+# kill -9 at random moments, 20 times, during a run that saves every step: the run directory can always be resumed, and the killed
+# run ends with the same checkpoint, bit for bit, as an undisturbed one.
 set -euo pipefail
 bitbyte=$1
 dir=$(mktemp -d)

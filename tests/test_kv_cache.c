@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: MIT
-/* Reading with a cache of keys and values: the same bits in batches as byte by byte, near what the full pass gives, and going
- * back. */
+/* Reading with a KV cache: the same bits in batches as byte by byte, close to the full pass, and rewinding. */
 #include "support.h"
 
 #include "core/rng.h"

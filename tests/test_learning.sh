@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: MIT
-# bench/learning: the table's figures against sums done by hand, for which a stand-in of the program gives the numbers; with the real
-# one, runs that are stopped or killed and go on, and a variant that fails; and the texts.
+# bench/learning: the table's figures compared with sums done by hand, with numbers from a fake program; with the real one, runs
+# that are stopped or killed and continue, and a variant that fails; and the texts.
 set -u
 source_dir=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 # shellcheck source=tests/program_helpers.sh

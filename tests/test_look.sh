@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: MIT
-# What a run lets people look at: samples, metrics.csv, TensorBoard event files, --on_metrics; and bitbyte report.
+# Ways to watch a run: samples, metrics.csv, TensorBoard event files, --on_metrics; and bitbyte report.
 set -u
 here=$(cd "$(dirname "$0")" && pwd)
 # shellcheck source=tests/program_helpers.sh

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: MIT
-# --minutes and --size: what is chosen is said, recorded and reproduced; how long a run takes is not tested.
+# --minutes and --size: the choices are printed, recorded and reproduced; the duration of a run is not tested.
 set -u
 # shellcheck source=tests/program_helpers.sh
 . "$(dirname "$0")/program_helpers.sh"

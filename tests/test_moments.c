@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-/* The 8-bit optimizer's updates never exceed what f32 moments can give; checkpoints with the old layout of moments resume. */
+/* The 8-bit optimizer's updates never exceed what f32 moments can give; checkpoints with the old format of moments resume. */
 #include "support.h"
 
 #include "core/adam8_map.h"

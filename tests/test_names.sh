@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: MIT
-# Paths that are not UTF-8 work everywhere; JSON has them as \xHH, and a run that is resumed finds them again. And what people type by
-# mistake gets a message that says what to type.
+# Paths that are not UTF-8 work everywhere; JSON has them as \xHH, and a resumed run finds them again. Common mistakes on the
+# command line get a message with the right command.
 set -u
 # shellcheck source=tests/program_helpers.sh
 . "$(dirname "$0")/program_helpers.sh"

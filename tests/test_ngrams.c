@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-/* Models with n-gram embeddings: which rows a text looks up, and that every way through such a model gives the same. */
+/* Models with n-gram embeddings: which rows a text looks up, and that all passes through such a model give the same results. */
 #include "support.h"
 
 #include "coding/model_hash.h"

@@ -4,7 +4,7 @@
 #include "core/adam8_map.h"
 #include "ops_compare.h"
 
-#define EXP 4e-7 /* relative, of e^x in f32 with its argument's rounding, |x| < 4 */
+#define EXP 4e-7 /* relative error of e^x in f32 including the rounding of its argument, |x| < 4 */
 
 static double *bounds(ops_session *s, int64_t n) { return ops_host(s, (size_t)n * sizeof(double)); }
 

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
-/* Ternary linear layers and the head, cpu against ref. Integer results exactly; for the rest a bound for each element:
- * roundings times the sum of the magnitudes of its terms. */
+/* Ternary linear layers and the head, cpu compared with ref. Integer results must be exact; other elements have a bound:
+ * roundings times the sum of the magnitudes of the terms. */
 #include <pthread.h>
 #include <signal.h>
 #include <sys/time.h>
@@ -9,7 +9,7 @@
 
 static double *bounds(ops_session *s, int64_t n) { return ops_host(s, (size_t)n * sizeof(double)); }
 
-/* |w| of the ternary matrix with its scale: (N,K) */
+/* Returns |w| of the ternary matrix, scale included: (N,K) */
 static double *weight_sizes(ops_session *s, const bb_ternary *t) {
     int8_t *q = ops_room(s, (size_t)(t->n * t->k));
     s->dev->ops->ternary_unpack(s->dev, q, t);

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-/* Muon's update of one matrix against ref. */
+/* Muon's update of one matrix, compared with ref. */
 #include "ops_compare.h"
 
 /* The error of an update of a matrix whose singular values are within a factor of ten, in parts of its norm. In f32, dozens of

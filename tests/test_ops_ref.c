@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: MIT
-/* The reference operations against what defines them: formulas written out a second time, finite differences where an operation
- * is smooth, the stated rule where its gradient is straight-through. */
+/* Compares the reference operations with their definitions: formulas written out a second time, finite differences if an
+ * operation is smooth, the stated rule if its gradient is straight-through. */
 #include "ops_cases.h"
 
-static bb_device *dev; /* memory of ref is the process's own, so host arrays serve as its */
+static bb_device *dev; /* ref's memory is ordinary process memory, so host arrays can be used as device memory */
 
 static int open_device(void **state) {
     (void)state;

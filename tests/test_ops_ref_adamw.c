@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: MIT
-/* The reference optimizer against a computation by hand, and the coding of 8-bit moments. */
+/* Compares the reference optimizer with a computation by hand, and tests the coding of 8-bit moments. */
 #include "core/adam8_map.h"
 #include "ops_cases.h"
 
-static bb_device *dev; /* memory of ref is the process's own, so host arrays serve as its */
+static bb_device *dev; /* ref's memory is ordinary process memory, so host arrays can be used as device memory */
 
 static int open_device(void **state) {
     (void)state;

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
-/* Option structs of callers that were compiled with another version of the library: every function that takes options takes older
- * and newer ones, and refuses what it cannot know. Structs are in memory of just their size, so that AddressSanitizer sees a read or
- * a write behind them. */
+/* Option structs of callers compiled with another version of the library: every function that takes options accepts older and
+ * newer ones, and refuses options that it does not know. The structs are allocated with their exact size, so that
+ * AddressSanitizer detects accesses beyond it. */
 #include "scratch.h"
 #include "support.h"
 #include "tiny_model.h"

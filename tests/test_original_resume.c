@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-/* Going on from the PyTorch original's ckpt.pt: weights, step and AdamW's moments; and what is refused, with advice. */
+/* Resuming from the PyTorch original's ckpt.pt: weights, step and AdamW's moments; and which files are refused, with advice. */
 #include "support.h"
 
 #include <unistd.h>

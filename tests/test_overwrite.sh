@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: MIT
-# No command writes over its own source, or over what a run needs to go on: by links neither. $1: the program.
+# No command overwrites its own source, or files that a run needs to continue, even through links. $1: the program.
 set -uo pipefail
 # shellcheck source=tests/program_helpers.sh
 . "$(dirname "$0")/program_helpers.sh"

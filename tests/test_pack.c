@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-/* The packer: which inputs it takes, what their bytes become, and what it says of those that it cannot read. */
+/* The packer: which inputs it accepts, how it transforms their bytes, and what it reports about unreadable ones. */
 #include "data/packer_job.h"
 #include "pack_files.h"
 

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-/* What a pack leaves: shards, the validation split, the manifest; and what a stopped or failed one does not leave. */
+/* The output of a pack: shards, the validation split, the manifest; and that a stopped or failed pack leaves nothing. */
 #include <fcntl.h>
 #include <jansson.h>
 #include <math.h>

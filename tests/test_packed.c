@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
-/* Models for inference: from f32 files and from packed ones the same numbers to the last bit, in little memory; what can't be
- * done with them, and what packed files are refused. */
+/* Models for inference: f32 files and packed files give the same numbers to the last bit, in little memory; what such models
+ * cannot do, and which packed files are refused. */
 #include "support.h"
 
 #include "core/file.h"

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: MIT
-# The page of `bitbyte serve` in a real browser: page_checks.py, where Debian's chromium, chromium-driver and python3-selenium are. The
-# screenshots stay in page_screenshots of the build folder.
+# The page of `bitbyte serve` in a real browser: page_checks.py, if Debian's chromium, chromium-driver and python3-selenium are installed.
+# The screenshots stay in page_screenshots of the build folder.
 set -u
 here=$(cd "$(dirname "$0")" && pwd)
 screenshots=$2/page_screenshots

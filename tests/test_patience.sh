@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: MIT
-# --patience: a run that learns its text by heart, and other text worse and worse, ends; its best checkpoint stays, and has a name.
+# --patience: a run that overfits ends; its best checkpoint is kept, and `best` names it.
 set -u
 # shellcheck source=tests/program_helpers.sh
 . "$(dirname "$0")/program_helpers.sh"

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: MIT
-# The picture in the README is what scripts/picture makes of the recorded output.
+# The picture in the README is the output of scripts/picture for the recorded output.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 scripts/picture docs/demo.txt | cmp - docs/demo.svg || {

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: MIT
-# One model through the whole program: train, stop, resume, eval, generate, info; and what each refuses.
+# One model through the whole program: train, stop, resume, eval, generate, info; and which arguments each refuses.
 set -u
 # shellcheck source=tests/program_helpers.sh
 . "$(dirname "$0")/program_helpers.sh"

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: MIT
-# bitbyte.h and the headers that it includes stand alone in C and C++, and the shared library shows just what they declare.
+# bitbyte.h and the headers that it includes compile alone in C and C++, and the shared library exports exactly what they declare.
 set -euo pipefail
 build=$2
 source_dir=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: MIT
-# The Python package over the library of this build. Needs no network: `make test-python` makes the environment.
+# The Python package with the library of this build. Needs no network: `make test-python` creates the environment.
 set -euo pipefail
 build=$(realpath "$2")
 source_dir=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)

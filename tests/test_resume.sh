@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: MIT
-# What a resumed run notices, takes over and lets change: its data, its options, its length; and options without effect.
+# What a resumed run checks, keeps and allows to change: its data, its options, its length; and options without effect.
 set -uo pipefail
 # shellcheck source=tests/program_helpers.sh
 . "$(dirname "$0")/program_helpers.sh"

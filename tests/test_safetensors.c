@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-/* safetensors: what is read, what is refused and how it is said, and what is written, byte by byte. */
+/* safetensors: which files are read or refused, with which messages, and the bytes that are written. */
 #include <inttypes.h>
 #include <jansson.h>
 #include <xxhash.h>

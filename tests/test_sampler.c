@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: MIT
-/* The sampler: each filter's distribution by its definition, over many draws; the order of the filters; the choice of stop
- * texts. */
+/* The sampler: the distribution of each filter, over many draws; the order of the filters; the detection of stop texts. */
 #include "support.h"
 
 #include "core/rng.h"

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
-/* Saving by a thread: the file holds what the model was when the save began, whatever happens to the model meanwhile; failures
- * arrive; nothing is written twice or out of order. */
+/* Saving on a thread: the file has the model as it was when the save began, however the model changes meanwhile; failures are
+ * reported; nothing is written twice or out of order. */
 #include "support.h"
 
 #include <unistd.h>

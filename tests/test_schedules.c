@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-/* Learning rate, curriculum, bits per byte, loss scaler: at every boundary. */
+/* Learning rate, curriculum, bits per byte, loss scaler, at every boundary. */
 #include "support.h"
 
 static void near(double a, double b) {

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-/* Scores: each byte's bits are those of the full pass over the bytes before it; texts do not depend on each other. */
+/* Scores: each byte's bits are those of the full pass over the bytes before it; texts do not affect each other. */
 #include "support.h"
 
 #include "core/rng.h"

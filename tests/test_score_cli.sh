@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: MIT
-# bitbyte score: files, lines, records, several models; and that it finds what it is for: odd lines, good texts, languages.
+# bitbyte score: files, lines, records, several models; and its applications: unusual lines, good texts, languages.
 set -u
 # shellcheck source=tests/program_helpers.sh
 . "$(dirname "$0")/program_helpers.sh"

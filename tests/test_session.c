@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-/* Sessions: speculation changes no byte, stop texts, marks, the window, feeding in pieces. */
+/* Sessions: speculation does not change the output; stop texts, marks, the window, feeding in pieces. */
 #include "support.h"
 
 #include "core/rng.h"

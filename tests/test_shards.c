@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-/* How ranks share out parameters: everything once, cut where nothing that is summed or quantized together is divided, evenly. */
+/* How ranks share the parameters: each once, evenly, and never divided where values are summed or quantized together. */
 #include "support.h"
 
 #include "model/config.h"

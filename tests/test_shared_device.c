@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-/* One device, several threads with models of their own: each gets what it would get alone. */
+/* One device, several threads with their own models: each gets the same results as alone. */
 #include "support.h"
 
 #include <pthread.h>

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: MIT
-# Standard input, output and error as other programs leave them: closed, not blocking, with CRLF lines, a terminal without colour.
+# Unusual standard input, output and error: closed, nonblocking, with CRLF lines, a terminal without color.
 set -u
 # shellcheck source=tests/program_helpers.sh
 . "$(dirname "$0")/program_helpers.sh"

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
-/* The cpu backend's team: every unit is taken once, by whichever thread, and all is done when a run returns. Nothing here depends on
- * when a thread gets a processor: threads wait for what they need to have happened. */
+/* The cpu backend's team: every unit is taken once, by any thread, and all are done when a run returns. Nothing here depends on
+ * thread scheduling: threads wait for the events that they need. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdatomic.h>
@@ -9,7 +9,7 @@
 #include <string.h>
 #include <unistd.h>
 
-#include <cmocka.h> /* after those that it needs */
+#include <cmocka.h> /* after the headers that it needs */
 
 #include "ops/cpu/device/team.h"
 

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: MIT
-# Data as users have it: compressed, through pipes, in folders, of another kind; each is read, or a message says what to type.
+# Typical user data: compressed, through pipes, in folders, of other kinds; each is read, or a message says what to do.
 set -u
 # shellcheck source=tests/program_helpers.sh
 . "$(dirname "$0")/program_helpers.sh"

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-/* The device that times another one: it computes the same, counts every call, and counts work from the arguments. */
+/* The device that times another device: it computes the same, counts every call, and derives the work from the arguments. */
 #include <jansson.h>
 
 #include "ops/timed.h"

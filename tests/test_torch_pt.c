@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-/* Files of torch.save: what PyTorch wrote gives PyTorch's loss; what is damaged, hostile or of another kind is refused by name.
+/* Files of torch.save: PyTorch's files give PyTorch's loss; damaged, hostile and other files are refused by name.
  * tests/formats/make_torch.py wrote the files. */
 #include "core/input.h"
 #include "modelfile/model_source.h"

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT
-/* Training runs: the same bits twice, on any number of threads, and over a stop and a resume; bad steps; the 8-bit optimizer. */
+/* Training runs: the same bits when repeated, with any number of threads, and across a stop and a resume; bad steps; the 8-bit
+ * optimizer. */
 #include "support.h"
 
 #include "core/rng.h"

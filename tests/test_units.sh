@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: MIT
-# What is compiled for one instruction set is reached through its table alone: a function that two units define would run wherever
-# the linker put it, on processors that lack its instructions too. So units with flags of their own export data and no functions,
+# Code compiled for one instruction set may be reached only through its table: if two units define a function, the linker keeps either
+# one, which then also runs on processors that lack its instructions. So units with their own flags export data and no functions,
 # and no unit of the backend has a weak symbol.
 set -euo pipefail
 build=$2

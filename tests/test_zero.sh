@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: MIT
-# --zero 1: the optimizer's state shared out over ranks gives the very files that it gives in one place, on 1, 2, 3 and 4 ranks, and a
-# run goes on with it or without. Needs an MPI, in the build and with its mpirun.
+# --zero 1: the optimizer's state shared over ranks gives exactly the same files as without sharing, on 1, 2, 3 and 4 ranks, and
+# a run can continue with either. Needs a build with MPI, and mpirun.
 set -u
 # shellcheck source=tests/program_helpers.sh
 . "$(dirname "$0")/program_helpers.sh"

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-/* Files like those of torch.save, made in memory from any pickle. */
+/* Builds files like those of torch.save in memory, from any pickle. */
 #ifndef BB_TESTS_TORCH_ARCHIVE_H
 #define BB_TESTS_TORCH_ARCHIVE_H
 

@@ -85,8 +85,8 @@ def train(
     nothing. resume: a checkpoint or run directory of the same model to continue from; the result is bit-identical to that of a run that
     never stopped. optimizer: "muon", "adamw" or "adamw8bit"; None, as for lr and weight_decay: the recipe's. on_event receives each
     TrainEvent before training continues, may use the model, and ends training by returning False. Ctrl-C, or an exception in on_event,
-    ends the run after the step, saves it if `out` is given, and is raised. Options are members of bb_train_options: val_every, patience, save_every,
-    grad_clip, …"""
+    ends the run after the step, saves it if `out` is given, and is raised. Options are members of bb_train_options: val_every, patience,
+    save_every, grad_clip, …"""
     callbacks = Callbacks()
     moments = Options("bb_optimizer_options")
     o = Options("bb_train_options")

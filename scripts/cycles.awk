@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: MIT
-# Prints the circles among files of a room: awk -f circles.awk FILES. For scripts/check-layers.
+# Prints the cycles among files of a room: awk -f cycles.awk FILES. For scripts/check-layers.
 #
 # A unit is foo.c with foo.h. It uses another one when it includes its header, or names a function or table that the other's .c file
-# defines, whichever header declares it: six files around one header are as much a circle as two headers that include each other.
-# For each circle: a line "circle ROOM UNIT UNIT …", then lines "  UNIT uses UNIT: WHAT", one round of it.
+# defines, whichever header declares it: six files around one header are as much a cycle as two headers that include each other.
+# For each cycle: a line "cycle ROOM UNIT UNIT …", then lines "  UNIT uses UNIT: WHAT", one round of it.
 function unit_of(path) { sub(/\.[^.\/]*$/, "", path); return path }
 function room_of(unit, part, n) { n = split(unit, part, "/"); return part[1] != "src" ? part[1] : part[2] == "ops" && n > 3 ? "ops/" part[3] : part[2] }
 function base(unit) { sub(/.*\//, "", unit); return unit }
@@ -85,7 +85,7 @@ END {
         text = base(units[i])
         for (j = i + 1; j <= unit_count; j++)
             if ((units[i], units[j]) in reaches && (units[j], units[i]) in reaches) { text = text " " base(units[j]); printed[units[j]] = 1 }
-        print "circle " room_of(units[i]) " " text
+        print "cycle " room_of(units[i]) " " text
         print_round(units[i])
     }
 }
