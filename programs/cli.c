@@ -77,7 +77,7 @@ static bool names_an_option(bb_cli *cli, const char *argument) {
     return find(cli, name) != NULL;
 }
 
-static int take_value(bb_cli *cli, bb_cli_row *row, const char *text) {
+static int parse_value(bb_cli *cli, bb_cli_row *row, const char *text) {
     bb_error err;
     if (bb_cli_value_set(row, text, &err) != BB_OK) return bb_cli_usage_error(cli->command, "%s", err.message);
     row->given = true;
@@ -85,7 +85,7 @@ static int take_value(bb_cli *cli, bb_cli_row *row, const char *text) {
 }
 
 /* The first use replaces the default. capacity: maximum number of items. */
-static int take_item(bb_cli *cli, bb_cli_row *row, const char *text, int capacity) {
+static int add_item(bb_cli *cli, bb_cli_row *row, const char *text, int capacity) {
     bb_cli_list *list = row->target;
     if (!row->given) {
         const char **items = calloc((size_t)capacity, sizeof *items);
@@ -105,17 +105,17 @@ static int unexpected_argument(const bb_cli *cli, const char *text) {
     return bb_cli_usage_error(cli->command, "unexpected argument '%s'", text);
 }
 
-static int take_positional(bb_cli *cli, const char *text, int *position, int capacity) {
+static int parse_positional(bb_cli *cli, const char *text, int *position, int capacity) {
     for (int i = 0; i < cli->row_count; i++) {
         bb_cli_row *row = &cli->rows[i];
         if (row->option->position == 0 || row->option->position != *position) continue;
-        if (row->option->type == BB_CLI_LIST) return take_item(cli, row, text, capacity);
+        if (row->option->type == BB_CLI_LIST) return add_item(cli, row, text, capacity);
         ++*position;
         if (row->given) {
             i = -1; /* already given by name: try the next position */
             continue;
         }
-        return take_value(cli, row, text);
+        return parse_value(cli, row, text);
     }
     return unexpected_argument(cli, text);
 }
@@ -145,7 +145,7 @@ static bb_cli_row *find_letter(bb_cli *cli, char letter) {
 }
 
 /* "-kd", "-T4", "-o FILE", "-5": one-letter options, if the first letter is one. Leaves *at on the last argument used. */
-static int take_letters(bb_cli *cli, int argc, char **argv, int *at) {
+static int parse_letters(bb_cli *cli, int argc, char **argv, int *at) {
     for (const char *letter = argv[*at] + 1; *letter; letter++) {
         bb_cli_row *row = find_letter(cli, *letter);
         if (!row) return bb_cli_usage_error(cli->command, "unknown option '-%c' in '%s'", *letter, argv[*at]);
@@ -157,13 +157,13 @@ static int take_letters(bb_cli *cli, int argc, char **argv, int *at) {
         const char *value = row->option->letter == '#' ? letter : letter + 1;
         if (!*value && ++*at >= argc)
             return bb_cli_usage_error(cli->command, "-%c needs a value: %s", *letter, row->option->value);
-        return take_value(cli, row, *value ? value : argv[*at]);
+        return parse_value(cli, row, *value ? value : argv[*at]);
     }
     return BB_CLI_CONTINUE;
 }
 
 /* Parses the option at argv[*at] and its values. Leaves *at on the last argument used. */
-static int take_option(bb_cli *cli, int argc, char **argv, int *at) {
+static int parse_option(bb_cli *cli, int argc, char **argv, int *at) {
     const bb_cli_command *command = cli->command;
     const char *argument = argv[*at];
     const char *equals = strchr(argument, '=');
@@ -181,23 +181,23 @@ static int take_option(bb_cli *cli, int argc, char **argv, int *at) {
         return BB_CLI_CONTINUE;
     }
     if (option->type == BB_CLI_LIST && !option->one_each) {
-        if (equals) return take_item(cli, row, equals + 1, argc);
+        if (equals) return add_item(cli, row, equals + 1, argc);
         int first = *at;
         while (*at + 1 < argc && strncmp(argv[*at + 1], "--", 2) != 0) {
-            int status = take_item(cli, row, argv[++*at], argc);
+            int status = add_item(cli, row, argv[++*at], argc);
             if (status != BB_CLI_CONTINUE) return status;
         }
         if (*at == first) return bb_cli_usage_error(command, "--%s needs at least one %s after it", name, option->value);
         return BB_CLI_CONTINUE;
     }
     bool list = option->type == BB_CLI_LIST;
-    if (equals) return list ? take_item(cli, row, equals + 1, argc) : take_value(cli, row, equals + 1);
+    if (equals) return list ? add_item(cli, row, equals + 1, argc) : parse_value(cli, row, equals + 1);
     if (*at + 1 >= argc) return bb_cli_usage_error(command, "--%s needs a value: %s", name, option->value);
     const char *value = argv[++*at];
     if (names_an_option(cli, value))
         return bb_cli_usage_error(command, "--%s needs a value, found the option '%s' (write --%s=%s if that is the value)",
                                   name, value, name, value);
-    return list ? take_item(cli, row, value, argc) : take_value(cli, row, value);
+    return list ? add_item(cli, row, value, argc) : parse_value(cli, row, value);
 }
 
 int bb_cli_parse(bb_cli *cli, const bb_cli_command *command, void *args, int argc, char **argv) {
@@ -222,11 +222,11 @@ int bb_cli_parse(bb_cli *cli, const bb_cli_command *command, void *args, int arg
             return bb_cli_usage_error(command, "--help=%s: expected man or complete", argument + 7);
         }
         if (options_end || argument[0] != '-' || argument[1] == '\0')
-            status = take_positional(cli, argument, &position, argc);
+            status = parse_positional(cli, argument, &position, argc);
         else if (argument[1] != '-' && find_letter(cli, argument[1]))
-            status = take_letters(cli, argc, argv, &i);
+            status = parse_letters(cli, argc, argv, &i);
         else
-            status = take_option(cli, argc, argv, &i);
+            status = parse_option(cli, argc, argv, &i);
         if (status != BB_CLI_CONTINUE) return status;
     }
     for (int i = 0; i < cli->row_count; i++) {

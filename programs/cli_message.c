@@ -7,7 +7,7 @@
 
 static bb_error *held; /* receives messages; NULL: standard error */
 
-void bb_cli_hold(bb_error *to) { held = to; }
+void bb_cli_redirect(bb_error *to) { held = to; }
 
 static int say(const bb_cli_command *command, int exit_status, const char *fmt, va_list args) {
     if (held) {

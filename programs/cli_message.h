@@ -13,6 +13,6 @@ int bb_cli_fail(const bb_cli_command *command, const bb_error *err);
 /* Prints a formatted message in the same way. Returns BB_EXIT_FAILURE. */
 int bb_cli_failure(const bb_cli_command *command, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 /* Redirects messages to `held`; NULL: back to standard error. */
-void bb_cli_hold(bb_error *held);
+void bb_cli_redirect(bb_error *held);
 
 #endif

@@ -62,7 +62,7 @@ static void begin_sample(void *user, bb_ordered_item *item) {
     w->text.utf8.invalid = 0;
 }
 
-static void take_byte(void *user, bb_ordered_item *item, uint8_t byte) {
+static void on_byte(void *user, bb_ordered_item *item, uint8_t byte) {
     writer *w = user;
     bb_text_out_byte(&w->text, byte);
     if (w->args->json)
@@ -137,7 +137,7 @@ bb_status bb_generate_samples(const bb_samples *args, bb_error *err) {
     writer w = {.args = args, .terminal = isatty(STDOUT_FILENO) == 1};
     const bb_ordered ordered = {.next = next_sample,
                                 .on_begin = begin_sample,
-                                .on_byte = take_byte,
+                                .on_byte = on_byte,
                                 .on_end = end_sample,
                                 .on_read = on_read,
                                 .stopped = stopped,

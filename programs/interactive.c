@@ -200,7 +200,8 @@ static bb_status feed_line(bb_interactive *i, const char *line, size_t length, b
 typedef enum outcome { CONTINUE, END, FAILED } outcome;
 
 /* Handles one line: a command or text. *again counts the answers to the same text. */
-static outcome take_line(bb_interactive *i, const reader *r, const char *line, size_t length, uint64_t *again, bb_error *err) {
+static outcome handle_line(bb_interactive *i, const reader *r, const char *line, size_t length, uint64_t *again,
+                           bb_error *err) {
     bb_status status = BB_OK;
     bool command = length > 0 && line[0] == '/' && !(length > 1 && line[1] == '/');
     if (command && length == 5 && memcmp(line, "/quit", 5) == 0) return END;
@@ -251,7 +252,7 @@ int bb_interactive_run(bb_interactive *i, bb_error *err) {
     while (now == CONTINUE && !ferror(stdout) && (line = reader_line(&r, &length))) {
         /* without a terminal, signals end the program */
         if (r.terminal) bb_signals_catch_interrupts();
-        now = take_line(i, &r, line, length, &again, err);
+        now = handle_line(i, &r, line, length, &again, err);
         if (r.terminal)
             bb_signals_uninstall();
         else if (*bb_signals_stop())

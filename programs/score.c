@@ -190,7 +190,7 @@ static bb_score_text text_of(const bb_score_pieces *p) {
 }
 
 /* Allocates memory for the per-byte results of a chunk. */
-static bb_status add_byte_room(score_run *r, bb_error *err) {
+static bb_status alloc_byte_results(score_run *r, bb_error *err) {
     free(r->byte_bits);
     free(r->byte_ranks);
     r->byte_bits = malloc((r->chunk_bytes + 1) * sizeof *r->byte_bits);
@@ -208,7 +208,7 @@ static bb_status add_byte_room(score_run *r, bb_error *err) {
 /* Scores the chunk with every model, and emits its rows. */
 static bb_status flush(score_run *r, bb_error *err) {
     bb_score_options o = library_options(r);
-    bb_status status = r->args->per_byte || r->page ? add_byte_room(r, err) : BB_OK;
+    bb_status status = r->args->per_byte || r->page ? alloc_byte_results(r, err) : BB_OK;
     for (int m = 0; m < r->model_count && status == BB_OK; m++) {
         status = bb_score(r->found[m].model, r->texts, r->count, &o, err);
         for (int64_t i = 0; i < r->count && status == BB_OK; i++) r->bits[i * BB_SCORE_MODELS + m] = r->texts[i].bits;

@@ -56,7 +56,7 @@ static bb_status check_memory(const bb_train_args *args, bb_device *device, cons
     bb_memory_estimate *memory = &out->estimate;
     const bb_train_options *o = &args->options;
     uint64_t total_bytes;
-    int longest = bb_train_longest(o);
+    int longest = bb_train_max_seq_len(o);
     bb_memory_request request = {.struct_size = sizeof(bb_memory_request),
                                  .optim = optimizer->kind,
                                  .batch_size = o->batch_size,
@@ -107,8 +107,8 @@ static bb_status open_parts(const bb_train_args *args, bb_train_report *report, 
                             const bb_optimizer_options *optimizer, bool no_copy, run *r, bb_error *err) {
     bb_status status;
     /* Opened with the longest sequence length, so that data that is too short is found now and not halfway. */
-    status =
-        bb_byte_shard_dataset_open(args->data, bb_train_longest(&args->options), (uint64_t)args->seed, 0, 1, &r->dataset, err);
+    status = bb_byte_shard_dataset_open(args->data, bb_train_max_seq_len(&args->options), (uint64_t)args->seed, 0, 1,
+                                        &r->dataset, err);
     if (status != BB_OK) return status;
 
     if (args->init)
@@ -244,7 +244,7 @@ static int fail_alone(const char *message, int exit_status) {
 /* Opens the job: this process, or all processes with --ddp. Only rank 0 writes to standard output. */
 static int open_ranks(int argc, char **argv, bb_dist **out) {
     bb_error err;
-    bool ranks = bb_train_wants_ranks(argc, argv);
+    bool ranks = bb_train_has_ddp(argc, argv);
     if (!ranks && launched() > 1)
         return fail_alone("mpirun started several processes; add --ddp to train one model with all of them", BB_EXIT_USAGE);
     if (bb_dist_open(ranks ? "mpi" : "single", out, &err) != BB_OK) {
@@ -261,9 +261,9 @@ static int open_ranks(int argc, char **argv, bb_dist **out) {
 /* Handles a failure known to all ranks: only rank 0 reports it. */
 static int fail_together(const bb_dist *dist, const bb_error *err) {
     bb_error unsaid;
-    if (bb_dist_rank(dist) > 0) bb_cli_hold(&unsaid);
+    if (bb_dist_rank(dist) > 0) bb_cli_redirect(&unsaid);
     int exit_status = bb_cli_fail(&bb_train_command, err);
-    bb_cli_hold(NULL);
+    bb_cli_redirect(NULL);
     return exit_status;
 }
 
@@ -271,9 +271,9 @@ static int fail_together(const bb_dist *dist, const bb_error *err) {
 static int read_args(int argc, char **argv, bb_dist *dist, bb_train_args *args) {
     if (bb_dist_size(dist) == 1) return bb_train_args_read(argc, argv, dist, args);
     bb_error err = {.code = BB_OK};
-    bb_cli_hold(&err);
+    bb_cli_redirect(&err);
     int exit_status = bb_train_args_read(argc, argv, dist, args);
-    bb_cli_hold(NULL);
+    bb_cli_redirect(NULL);
     if (bb_dist_agree(dist, err.code, &err) == BB_OK) return exit_status;
     return fail_together(dist, &err);
 }

@@ -178,7 +178,7 @@ static int check(const bb_cli *cli, const bb_train_args *args) {
     return BB_CLI_CONTINUE;
 }
 
-bool bb_train_wants_ranks(int argc, char **argv) {
+bool bb_train_has_ddp(int argc, char **argv) {
     for (int i = 1; i < argc && strcmp(argv[i], "--") != 0; i++)
         if (strcmp(argv[i], "--ddp") == 0) return true;
     return false;
@@ -206,9 +206,9 @@ static void note_unused(const bb_cli *cli, const bb_train_args *args) {
     if (args->sample_every == 0) bb_cli_unused(cli, "sample_prompt", "it requires --sample_every");
     for (int i = 0; i < 5 && !o->val_data; i++) bb_cli_unused(cli, validation[i], "it requires --val_data");
     for (int i = 0; i < 3 && !args->ddp; i++) bb_cli_unused(cli, ranks[i], "it requires --ddp");
-    if (o->val_data && bb_cli_given(cli, "val_seq_len") && o->val_seq_len > bb_train_longest(o))
+    if (o->val_data && bb_cli_given(cli, "val_seq_len") && o->val_seq_len > bb_train_max_seq_len(o))
         fprintf(stderr, "bitbyte train: note: --val_seq_len %d exceeds the longest training sequence, %d bytes\n",
-                o->val_seq_len, bb_train_longest(o));
+                o->val_seq_len, bb_train_max_seq_len(o));
     bb_cli_unused(cli, "use_sdpa", "attention is always tiled");
     bool on_card = strncmp(bb_device_choices[args->device.device], "cuda", 4) == 0;
     if (!on_card && args->dtype == BB_DTYPE_BF16) bb_cli_unused(cli, "dtype", "--device cuda alone has a choice of types");
@@ -307,6 +307,6 @@ void bb_train_args_free(bb_train_args *args) {
     if (args->default_out[0]) (void)rmdir(args->default_out); /* removes it only if it is empty */
 }
 
-int bb_train_longest(const bb_train_options *o) {
+int bb_train_max_seq_len(const bb_train_options *o) {
     return o->seq_len ? o->seq_len : bb_seq_len_for_step(o->steps - 1, o->steps, o->seq_len_cap);
 }

@@ -180,7 +180,7 @@ static void write_sample_file(bb_train_outputs *o, int64_t step, const char *pro
     if (!good) note(o, "warning: %s: cannot write: %s", path, strerror(errno));
 }
 
-static void take_sample(bb_train_outputs *o, int64_t step) {
+static void on_sample(bb_train_outputs *o, int64_t step) {
     const char *prompt = o->args->sample_prompt ? o->args->sample_prompt : "";
     bb_generate_options options;
     sample s = {.size = 0};
@@ -230,7 +230,7 @@ void bb_train_outputs_event(bb_train_outputs *o, const bb_train_event *e) {
     if (!step) return;
     bool ranks = bb_dist_size(o->args->options.dist) > 1 && o->args->zero;
     if (o->board && !ranks && due(e->step, o->args->options.save_every, e->total_steps)) write_histograms(o, e->step);
-    if (o->args->sample_every > 0 && due(e->step, o->args->sample_every, e->total_steps)) take_sample(o, e->step);
+    if (o->args->sample_every > 0 && due(e->step, o->args->sample_every, e->total_steps)) on_sample(o, e->step);
 }
 
 void bb_train_outputs_close(bb_train_outputs *o) {

@@ -188,7 +188,7 @@ void bb_train_report_summary(bb_train_report *report, bb_device *device, const b
     fprintf(out, "data     %s: %lld shard%s, %s\n", args->data, (long long)data.shards, data.shards == 1 ? "" : "s",
             bb_text_bytes((uint64_t)data.bytes).s);
     int first = o->seq_len ? o->seq_len : bb_seq_len_for_step(first_step, o->steps, o->seq_len_cap);
-    int last = bb_train_longest(o);
+    int last = bb_train_max_seq_len(o);
     if (first == last)
         snprintf(lengths, sizeof lengths, "%d bytes", first);
     else

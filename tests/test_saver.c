@@ -71,7 +71,7 @@ static void open_saver(bb_saver_mode mode) {
     assert_int_equal(bb_saver_mode_used(f.saver), mode);
 }
 
-static const bb_keep keep_all = {0};
+static const bb_retention keep_all = {0};
 
 /* Fills the model with one value, as an optimizer's step would change it. */
 static void fill(float value) {

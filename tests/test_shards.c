@@ -56,7 +56,7 @@ static void buckets_agree_with_pieces(const bb_param_table *t, const bb_shards *
     for (int b = 0; b < s->bucket_count; b++) {
         const bb_bucket *bucket = &s->buckets[b];
         assert_true(bucket->begin + bucket->count == end && bucket->count > 0 &&
-                    bucket->count <= bb_shards_longest(t, s->whole_matrices));
+                    bucket->count <= bb_shards_max_bucket(t, s->whole_matrices));
         assert_true(bucket->cut[0] == 0 && bucket->cut[size] == bucket->count);
         for (int r = size - 1; r >= 0; r--) {
             assert_true(bucket->cut[r] <= bucket->cut[r + 1]);

@@ -102,7 +102,7 @@ void bb_block_group_add(bb_block_group *g) { g->count++; }
 static bool has_lanes(const member *m) { return m->head.kind == BB_BLOCK_MODEL || m->head.kind == BB_BLOCK_MIXED; }
 
 static int lanes_of(const member *m) {
-    return has_lanes(m) ? bb_lanes_of((bb_bytes){m->coded, m->head.coded}, m->head.size) : 0;
+    return has_lanes(m) ? bb_lanes_count((bb_bytes){m->coded, m->head.coded}, m->head.size) : 0;
 }
 
 bool bb_block_group_full(const bb_block_group *g) {

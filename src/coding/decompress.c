@@ -68,7 +68,7 @@ static void on_bytes(void *user, int64_t done) {
     if (d->options.on_progress) d->options.on_progress(d->options.user, (int64_t)d->total + done);
 }
 
-static bb_status take_header(bb_decompressor *d, bb_error *err) {
+static bb_status handle_header(bb_decompressor *d, bb_error *err) {
     const bb_block_group_options group = {
         .blocks = d->options.blocks, .on_block = on_block, .on_bytes = on_bytes, .user = d, .stop = d->options.stop};
     BB_TRY(bb_stream_read_header(d->buffer, &d->header, err));
@@ -80,7 +80,7 @@ static bb_status here(const bb_decompressor *d, bb_status status, bb_error *err)
     return status == BB_OK ? status : bb_fail_prefix(err, status, "byte %llu", (unsigned long long)d->at);
 }
 
-static bb_status take_end(bb_decompressor *d, bb_error *err) {
+static bb_status handle_end(bb_decompressor *d, bb_error *err) {
     BB_TRY(bb_block_group_decode(d->group, err));
     uint64_t hash = XXH3_64bits_digest(d->hash);
     d->ended = true;
@@ -90,10 +90,10 @@ static bb_status take_end(bb_decompressor *d, bb_error *err) {
                    (unsigned long long)d->total, (unsigned long long)hash);
 }
 
-static bb_status take_head(bb_decompressor *d, bb_error *err) {
+static bb_status handle_head(bb_decompressor *d, bb_error *err) {
     BB_TRY(here(d, bb_stream_read_block(d->buffer, d->header.block_bits, &d->block, err), err));
     BB_TRY(here(d, bb_stream_check_order(&d->table, &d->block, err), err));
-    if (d->block.kind == BB_BLOCK_END) return take_end(d, err);
+    if (d->block.kind == BB_BLOCK_END) return handle_end(d, err);
     d->head_at = d->at;
     d->has_block = true;
     if (d->block.kind == BB_BLOCK_TABLE) return BB_OK;
@@ -101,7 +101,7 @@ static bb_status take_head(bb_decompressor *d, bb_error *err) {
 }
 
 /* Takes what follows a head. */
-static bb_status take_body(bb_decompressor *d, bb_error *err) {
+static bb_status handle_body(bb_decompressor *d, bb_error *err) {
     d->has_block = false;
     if (d->block.kind == BB_BLOCK_TABLE)
         return here(d, bb_stream_match_table(&d->table, &d->block, d->buffer, d->head_at, err), err);
@@ -123,7 +123,7 @@ static bb_status fail(bb_decompressor *d, bb_status status, bb_error *err) {
 }
 
 /* Returns the size of the part being read, or 0 if no part begins with the byte read. */
-static size_t wanted(const bb_decompressor *d) {
+static size_t part_size(const bb_decompressor *d) {
     if (!d->group) return BB_STREAM_HEADER_BYTES;
     if (d->has_block) return d->block.coded;
     return d->size ? bb_stream_block_bytes(d->buffer[0]) : 1;
@@ -136,18 +136,18 @@ bb_status bb_decompressor_write(bb_decompressor *d, const uint8_t *bytes, size_t
     while (size > 0) {
         if (d->ended)
             return fail(d, here(d, bb_fail(err, BB_ERR_FORMAT, "the stream ends here, but more bytes follow"), err), err);
-        size_t n = (size_t)bb_min((int64_t)size, (int64_t)(wanted(d) - d->size));
+        size_t n = (size_t)bb_min((int64_t)size, (int64_t)(part_size(d) - d->size));
         memcpy(d->buffer + d->size, bytes, n);
         d->size += n;
         bytes += n;
         size -= n;
-        size_t want = wanted(d);
+        size_t want = part_size(d);
         bb_status status = BB_OK;
         if (want == 0)
             status = here(
                 d, bb_fail(err, BB_ERR_FORMAT, "expected a block, a table or the end (0 to 5), found %d", d->buffer[0]), err);
         else if (d->size == want)
-            status = !d->group ? take_header(d, err) : d->has_block ? take_body(d, err) : take_head(d, err);
+            status = !d->group ? handle_header(d, err) : d->has_block ? handle_body(d, err) : handle_head(d, err);
         if (status != BB_OK) return fail(d, status, err);
         if (d->size < want) continue;
         d->at += want;

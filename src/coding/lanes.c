@@ -46,7 +46,7 @@ enum {
 static int64_t pass_rows(int lanes) { return BB_CONTEXT_PIECE + bb_max(BB_CONTEXT_PIECE, (int64_t)BB_CONTEXT_ROWS * lanes); }
 
 /* Allocates memory for `lanes` lanes. */
-static bb_status make_room(bb_lanes *l, int lanes, bb_error *err) {
+static bb_status reserve_lanes(bb_lanes *l, int lanes, bb_error *err) {
     if (lanes <= l->lane_capacity) return BB_OK;
     lane *grown = realloc(l->lanes, (size_t)lanes * sizeof *grown);
     if (!grown) return bb_fail(err, BB_ERR_MEMORY, "out of memory for %d lanes", lanes);
@@ -63,7 +63,7 @@ bb_status bb_lanes_open(bb_model *model, const bb_lanes_options *o, bb_lanes **o
     if (!l) return bb_fail(err, BB_ERR_MEMORY, "out of memory for lanes");
     l->model = model;
     l->options = *o;
-    bb_status status = make_room(l, o->lanes, err);
+    bb_status status = reserve_lanes(l, o->lanes, err);
     if (status == BB_OK)
         *out = l;
     else
@@ -99,7 +99,7 @@ size_t bb_lanes_context_bytes(size_t size) {
 /* Sets up the next `count` lanes for a block of `size` bytes: opens contexts as needed and starts each with a newline. */
 static bb_status add_lanes(bb_lanes *l, int count, size_t size, bool mixed, bb_error *err) {
     if (l->count + count > BB_MAX_LANES) return bb_fail(err, BB_ERR_INTERNAL, "%d lanes at once", l->count + count);
-    BB_TRY(make_room(l, l->count + count, err));
+    BB_TRY(reserve_lanes(l, l->count + count, err));
     for (; l->open < l->count + count; l->open++)
         BB_TRY(bb_context_open(l->model, l->options.window, l->options.kv_cache, &l->lanes[l->open].context, err));
     for (int i = 0; i < count; i++) {
@@ -166,19 +166,19 @@ static void code_rows(lane *a, const float *logits, int rows) {
 
 /* Chooses the bytes to read next, after those coded so far. A lane starts with a newline in its context; a full window slides
  * before it reads one byte. */
-static void begin_read(lane *a, int most) {
+static void begin_read(lane *a, int limit) {
     bb_context *c = &a->context;
     int64_t read = c->end - 1, rows = 1; /* bytes of the lane that the context has read */
     if (a->coded > 0) {
         int64_t known = a->out ? a->coded - read : a->size - 1 - read;
-        rows = bb_clamp(bb_min(known, bb_context_free(c)), 1, most);
+        rows = bb_clamp(bb_min(known, bb_context_free(c)), 1, limit);
         bb_context_append(c, (a->out ? a->out : a->bytes) + read, rows);
     }
     bb_context_begin(c, (int)rows);
     a->reading = true;
 }
 
-static int64_t done_of(const bb_lanes *l) {
+static int64_t bytes_done(const bb_lanes *l) {
     int64_t done = 0;
     for (int i = 0; i < l->count; i++) done += l->lanes[i].coded;
     return done;
@@ -207,12 +207,12 @@ static bb_status step(bb_lanes *l, bool *more, bb_error *err) {
     for (int i = 0; i < n; i++) {
         lane *a = l->members[i];
         bool last = a->context.first + a->context.cache.length == a->context.end;
-        BB_TRY(bb_context_took(&a->context, &l->pieces[i], err));
+        BB_TRY(bb_context_advance(&a->context, &l->pieces[i], err));
         if (!last) continue;
         a->reading = false;
         code_rows(a, l->pieces[i].logits, a->context.rows);
     }
-    if (l->options.on_bytes) l->options.on_bytes(l->options.user, done_of(l));
+    if (l->options.on_bytes) l->options.on_bytes(l->options.user, bytes_done(l));
     return BB_OK;
 }
 
@@ -235,13 +235,13 @@ static size_t coded_size(const bb_lanes *l) {
 }
 
 /* Writes the coded lanes one after the other, unless they exceed the limit. */
-static bb_status collect(bb_lanes *l, size_t most, bb_bytes *coded, bb_error *err) {
+static bb_status collect(bb_lanes *l, size_t limit, bb_bytes *coded, bb_error *err) {
     for (int i = 0; i < l->count; i++) {
         bb_range_encoder_end(&l->lanes[i].encoder);
         if (l->lanes[i].encoder.no_memory) return bb_fail(err, BB_ERR_MEMORY, "out of memory for a coded lane");
     }
     size_t size = coded_size(l), at = head_bytes(l->count);
-    if (size > most) return BB_OK;
+    if (size > limit) return BB_OK;
     if (size > l->coded_capacity) {
         free(l->coded);
         l->coded_capacity = 0;
@@ -262,11 +262,11 @@ static bb_status collect(bb_lanes *l, size_t most, bb_bytes *coded, bb_error *er
 
 /* Returns whether the block will clearly not get smaller, judged after a few thousand bytes. */
 static bool hopeless(const bb_lanes *l) {
-    size_t done = (size_t)done_of(l);
+    size_t done = (size_t)bytes_done(l);
     return coded_size(l) > done + done / 32 + 4096;
 }
 
-bb_status bb_lanes_encode(bb_lanes *l, const uint8_t *bytes, size_t size, size_t most, bb_bytes *coded, bb_error *err) {
+bb_status bb_lanes_encode(bb_lanes *l, const uint8_t *bytes, size_t size, size_t limit, bb_bytes *coded, bb_error *err) {
     int count = (int)bb_clamp((int64_t)(size / LANE_BYTES), 1, l->options.lanes);
     bool more = true;
     *coded = (bb_bytes){NULL, 0};
@@ -285,17 +285,17 @@ bb_status bb_lanes_encode(bb_lanes *l, const uint8_t *bytes, size_t size, size_t
         BB_TRY(step(l, &more, err));
         if (hopeless(l)) return BB_OK;
     }
-    return collect(l, most, coded, err);
+    return collect(l, limit, coded, err);
 }
 
-int bb_lanes_of(bb_bytes coded, size_t size) {
+int bb_lanes_count(bb_bytes coded, size_t size) {
     int count = coded.size < 2 ? 0 : (int)get_number(coded.data, 2);
     return count <= BB_MAX_LANES && (size_t)count <= size && head_bytes(count) <= coded.size ? count : 0;
 }
 
 /* Parses the lanes of a coded block. */
 static bb_status find_lanes(bb_lanes *l, bb_lanes_block *b, bb_error *err) {
-    b->lanes = bb_lanes_of(b->coded, b->size);
+    b->lanes = bb_lanes_count(b->coded, b->size);
     b->first = l->count;
     if (b->lanes < 1)
         return bb_fail(err, BB_ERR_FORMAT, "a block of %zu bytes does not begin with a valid number of lanes", b->coded.size);

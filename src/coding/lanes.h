@@ -37,7 +37,7 @@ typedef struct bb_lanes_block {
 } bb_lanes_block;
 
 /* Returns the number of lanes of a coded block of `size` decoded bytes, 1 to BB_MAX_LANES, or 0 if it is damaged. */
-int bb_lanes_of(bb_bytes coded, size_t size);
+int bb_lanes_count(bb_bytes coded, size_t size);
 /* Returns the memory that the contexts of a mixed block of `size` bytes take. */
 size_t bb_lanes_context_bytes(size_t size);
 /* Decodes blocks together, sharing the passes of the model. They may have at most BB_MAX_LANES lanes in all. */

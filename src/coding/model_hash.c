@@ -65,16 +65,16 @@ static bb_status add_ngrams(XXH3_state_t *hash, bb_model *m, void *host, bb_erro
 
 bb_status bb_model_hash(bb_model *m, uint8_t out[BB_MODEL_HASH_BYTES], bb_error *err) {
     BB_DEVICE_SCOPE(m->device);
-    size_t most = 1;
+    size_t max_bytes = 1;
     for (int i = 0; i < m->table.count; i++) {
         const bb_param *p = &m->table.entries[i];
-        most = (size_t)bb_max((int64_t)most, p->count * (p->ternary ? 1 : (int64_t)sizeof(float)));
+        max_bytes = (size_t)bb_max((int64_t)max_bytes, p->count * (p->ternary ? 1 : (int64_t)sizeof(float)));
     }
     XXH3_state_t *hash = XXH3_createState();
-    void *device = m->device->ops->alloc(m->device, most), *host = malloc(most);
+    void *device = m->device->ops->alloc(m->device, max_bytes), *host = malloc(max_bytes);
     bb_status status = BB_OK;
     if (!hash || !device || !host) {
-        status = bb_fail(err, BB_ERR_MEMORY, "no memory to hash the model: %.1f MB", 2e-6 * (double)most);
+        status = bb_fail(err, BB_ERR_MEMORY, "no memory to hash the model: %.1f MB", 2e-6 * (double)max_bytes);
         goto done;
     }
     (void)XXH3_128bits_reset(hash);
@@ -88,7 +88,7 @@ bb_status bb_model_hash(bb_model *m, uint8_t out[BB_MODEL_HASH_BYTES], bb_error 
     memcpy(out, canonical.digest, BB_MODEL_HASH_BYTES);
 done:
     (void)XXH3_freeState(hash);
-    if (device) m->device->ops->free(m->device, device, most);
+    if (device) m->device->ops->free(m->device, device, max_bytes);
     free(host);
     return status;
 }

@@ -83,7 +83,7 @@ static double nll_of(const float *logits, int vocab, int id) {
 }
 
 /* Adds the predictions of row `row` of the batch to its text. */
-static void take_row(const scorer *s, const window *w, int64_t row, int64_t row_length) {
+static void add_row(const scorer *s, const window *w, int64_t row, int64_t row_length) {
     bb_score_text *t = &s->texts[w->text];
     int64_t before = (int64_t)context_of(t).size;
     int vocab = s->model->config.vocab_size;
@@ -117,7 +117,7 @@ static bb_status score_batch(scorer *s, int64_t first, int64_t rows, bb_error *e
         BB_TRY(bb_model_loss(s->model, &batch, &loss, err));
     }
     for (int64_t r = 0; r < rows; r++) {
-        take_row(s, &w[r], r, T);
+        add_row(s, &w[r], r, T);
         s->done += w[r].length - w[r].skip;
     }
     if (s->options->on_progress) s->options->on_progress(s->options->user, s->done, s->total);

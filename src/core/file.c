@@ -147,8 +147,8 @@ static bb_status write_all(bb_file_writer *w, int64_t offset, const void *data, 
     const uint8_t *next = data;
     size_t left = size;
     while (left > 0) {
-        size_t most = left < SSIZE_MAX ? left : SSIZE_MAX;
-        ssize_t n = offset < 0 ? write(w->fd, next, most) : pwrite(w->fd, next, most, (off_t)offset);
+        size_t chunk = left < SSIZE_MAX ? left : SSIZE_MAX;
+        ssize_t n = offset < 0 ? write(w->fd, next, chunk) : pwrite(w->fd, next, chunk, (off_t)offset);
         if (n < 0 && errno == EINTR) continue;
         if (n <= 0) {
             bb_status status = fail_errno(err, w->path, "write", n < 0 ? errno : ENOSPC);

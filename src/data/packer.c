@@ -170,7 +170,7 @@ typedef struct line_state {
     int64_t line, malformed, first_empty_line;
 } line_state;
 
-static bb_status take_line(packer *p, line_state *s, uint8_t *text, size_t size, bb_error *err) {
+static bb_status pack_line(packer *p, line_state *s, uint8_t *text, size_t size, bb_error *err) {
     s->line++;
     int64_t empty_before = s->extractor.empty_records;
     outcome done = extract(&s->extractor, text, size, true, s->line, err);
@@ -186,11 +186,11 @@ static bb_status take_line(packer *p, line_state *s, uint8_t *text, size_t size,
 }
 
 /* Packs the complete lines of record[0..used). *taken: their size in bytes. record[0..searched) contains no line feed. */
-static bb_status take_lines(packer *p, line_state *s, size_t used, size_t searched, size_t *taken, bb_error *err) {
+static bb_status pack_lines(packer *p, line_state *s, size_t used, size_t searched, size_t *taken, bb_error *err) {
     *taken = 0;
     for (const uint8_t *end; (end = memchr(p->record + searched, '\n', used - searched)); searched = *taken) {
         size_t next = (size_t)(end - p->record) + 1;
-        BB_TRY(take_line(p, s, p->record + *taken, next - *taken, err));
+        BB_TRY(pack_line(p, s, p->record + *taken, next - *taken, err));
         *taken = next;
     }
     return BB_OK;
@@ -204,12 +204,12 @@ static outcome pack_json_lines(packer *p, bb_input_stream *stream, bb_error *err
         TRY_READING(bb_input_stream_read(stream, p->record + used, p->record_capacity - used, &size, err));
         TRY_WRITING(bb_pack_tick(p->job, err));
         if (size == 0) break;
-        TRY_WRITING(take_lines(p, &s, used + size, used, &taken, err));
+        TRY_WRITING(pack_lines(p, &s, used + size, used, &taken, err));
         used += size;
         if (taken > 0) memmove(p->record, p->record + taken, used - taken);
         used -= taken;
     }
-    if (used > 0) TRY_WRITING(take_line(p, &s, p->record, used, err));
+    if (used > 0) TRY_WRITING(pack_line(p, &s, p->record, used, err));
     if (s.malformed > MALFORMED_LINES_REPORTED) {
         int64_t more = s.malformed - MALFORMED_LINES_REPORTED;
         bb_fail(err, BB_ERR_FORMAT, "and %" PRId64 " more malformed lines", more);

@@ -36,7 +36,7 @@ static bb_status search(bb_pack_extractor *x, const json_t *value, bool under_ke
     return BB_OK;
 }
 
-static bb_status take_record(bb_pack_extractor *x, const json_t *record, bb_error *err) {
+static bb_status extract_record(bb_pack_extractor *x, const json_t *record, bb_error *err) {
     int64_t found = 0;
     x->records++;
     BB_TRY(search(x, record, false, &found, err));
@@ -44,11 +44,11 @@ static bb_status take_record(bb_pack_extractor *x, const json_t *record, bb_erro
     return BB_OK;
 }
 
-static bb_status take_value(bb_pack_extractor *x, const json_t *value, bb_error *err) {
-    if (!json_is_array(value)) return take_record(x, value, err);
+static bb_status extract_value(bb_pack_extractor *x, const json_t *value, bb_error *err) {
+    if (!json_is_array(value)) return extract_record(x, value, err);
     size_t i;
     json_t *record;
-    json_array_foreach(value, i, record) BB_TRY(take_record(x, record, err));
+    json_array_foreach(value, i, record) BB_TRY(extract_record(x, record, err));
     return BB_OK;
 }
 
@@ -142,7 +142,7 @@ bb_status bb_pack_extract(bb_pack_extractor *x, char *text, size_t size, bool on
             return bb_fail(err, no_memory ? BB_ERR_MEMORY : BB_ERR_FORMAT, "line %" PRId64 ": malformed JSON: %s",
                            line + where.line - 1, where.text);
         }
-        bb_status status = take_value(x, value, err);
+        bb_status status = extract_value(x, value, err);
         json_decref(value);
         BB_TRY(status);
         at += (size_t)where.position;

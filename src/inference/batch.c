@@ -202,7 +202,7 @@ bb_batch_state bb_batch_get_state(const bb_batch *b) {
 
 /* ---- ending --------------------------------------------------------------------------------------------------------------- */
 
-static void tell_end(text *t, bb_finish finish, const bb_error *error) {
+static void notify_end(text *t, bb_finish finish, const bb_error *error) {
     bb_batch_end end = {.finish = finish, .metrics = t->decode.m, .shared_bytes = t->shared, .error = error};
     if (finish != BB_FINISH_CALLER && finish != BB_FINISH_ERROR) end.embedding = t->embedding;
     if (t->request.on_end) t->request.on_end(t->request.user, &end);
@@ -234,14 +234,14 @@ static void end_text(bb_batch *b, text *t) {
     bb_decode_close(d, good);
     if (d->status != BB_OK) {
         b->cache_bytes -= t->context.cache.bytes;
-        tell_end(t, BB_FINISH_ERROR, &d->error);
+        notify_end(t, BB_FINISH_ERROR, &d->error);
         text_free(t);
         return;
     }
     good &= !d->refused; /* the bytes held back are shown last */
     for (size_t i = 0; t->embedding && i < (size_t)b->model->config.d_model; i++)
         t->embedding[i] = (float)(t->hidden_sum[i] / (double)bb_max((int64_t)t->request.prompt.size, 1));
-    tell_end(t, !good ? BB_FINISH_CALLER : d->m.stop >= 0 ? BB_FINISH_STOP : BB_FINISH_LENGTH, NULL);
+    notify_end(t, !good ? BB_FINISH_CALLER : d->m.stop >= 0 ? BB_FINISH_STOP : BB_FINISH_LENGTH, NULL);
     keep(b, t);
     text_free(t);
 }
@@ -276,7 +276,7 @@ static void drop_cancelled(bb_batch *b) {
         }
         text *t = unqueue(b, at);
         t->decode.m.stop = -1;
-        tell_end(t, BB_FINISH_CALLER, NULL);
+        notify_end(t, BB_FINISH_CALLER, NULL);
         text_free(t);
     }
 }
@@ -349,7 +349,7 @@ static void admit(bb_batch *b) {
         }
         if (opened) b->cache_bytes -= t->context.cache.bytes;
         t->decode.m.stop = -1;
-        tell_end(t, BB_FINISH_ERROR, &error);
+        notify_end(t, BB_FINISH_ERROR, &error);
         text_free(t);
     }
 }
@@ -378,21 +378,21 @@ static void share(bb_batch *b, int index) {
     if (!t->decode.reads_prompt || t->request.embed || t->request.prompt_logprobs) return;
     if (c->first > 0 || c->base > 0 || bb_context_free(c) < 0) return; /* its window no longer begins with the text */
     const bb_context *best = NULL;
-    int64_t unit = share_unit(b), most = c->cache.length + MIN_SHARED - 1;
+    int64_t unit = share_unit(b), best_length = c->cache.length + MIN_SHARED - 1;
     for (int i = 0; i < b->kept_count + index; i++) {
         const bb_context *source = i < b->kept_count ? &b->kept[i] : &b->active[i - b->kept_count]->context;
         int64_t shared = common_prefix(c, source, unit), read = bb_min(shared, source->cache.length / unit * unit);
-        if (read > most) {
+        if (read > best_length) {
             best = source;
-            most = read;
+            best_length = read;
         }
         if (i >= b->kept_count && b->active[i - b->kept_count]->decode.reads_prompt && shared > read &&
             shared >= c->cache.length + MIN_SHARED)
             t->decode.waits = true;
     }
     if (!best) return;
-    t->shared += most - c->cache.length;
-    bb_kv_cache_copy(&c->cache, &best->cache, most);
+    t->shared += best_length - c->cache.length;
+    bb_kv_cache_copy(&c->cache, &best->cache, best_length);
 }
 
 bb_status bb_batch_step(bb_batch *b, bool *more, bb_error *err) {

@@ -132,7 +132,7 @@ typedef struct bench {
     float *logits;       /* (V) */
 } bench;
 
-static void tell(const bench *b, const char *line) {
+static void report_progress(const bench *b, const char *line) {
     if (b->options->on_progress) b->options->on_progress(b->options->user, line);
 }
 
@@ -164,7 +164,7 @@ static bb_status measure_decode(bench *b, json_t *root, bb_error *err) {
                                               1 / t, "read_mb", bytes * 1e-6, "percent_of_bandwidth",
                                               100 * bytes / (b->peaks.read_gb * 1e9) / t));
         (void)snprintf(line, sizeof line, "position %lld: %.1f bytes/s", (long long)positions[i], 1 / t);
-        tell(b, line);
+        report_progress(b, line);
     }
     return BB_OK;
 }
@@ -274,9 +274,9 @@ bb_status bb_bench_decode(bb_device *device, const bb_decode_bench_options *give
         status = bb_fail(err, BB_ERR_MEMORY, "out of memory");
         goto done;
     }
-    tell(&b, "measuring the peaks");
+    report_progress(&b, "measuring the peaks");
     device->ops->measure_peaks(device, &b.peaks); /* before the model is loaded: it allocates memory of its own */
-    tell(&b, "drawing, writing and loading the model");
+    report_progress(&b, "drawing, writing and loading the model");
     BB_TRY_GOTO(status, done, load_cold(device, &config, &b.model, &load_seconds, err));
     BB_TRY_GOTO(status, done, bb_kv_cache_open(b.model, CAPACITY, o->kv_cache, &b.cache, err));
     b.weight_bytes = (double)b.model->quantized_bytes + 4.0 * config.vocab_size * config.d_model;

@@ -116,7 +116,7 @@ bool bb_context_next(bb_context *c, bb_cached_rows *piece) {
     return true;
 }
 
-bb_status bb_context_took(bb_context *c, const bb_cached_rows *piece, bb_error *err) {
+bb_status bb_context_advance(bb_context *c, const bb_cached_rows *piece, bb_error *err) {
     int64_t at = c->first + c->cache.length, done = c->to_read - unread_of(c), total = c->to_read;
     c->logits_at = piece->wanted == 1 ? at : -1;
     if (at == c->end) c->to_read = 0;
@@ -131,7 +131,7 @@ bb_status bb_context_read(bb_context *c, int rows, bb_error *err) {
     bb_context_begin(c, rows);
     while (bb_context_next(c, &piece)) {
         BB_TRY(bb_model_forward_parts(c->model, &piece, 1, err));
-        BB_TRY(bb_context_took(c, &piece, err));
+        BB_TRY(bb_context_advance(c, &piece, err));
     }
     return BB_OK;
 }

@@ -62,7 +62,7 @@ void bb_context_begin(bb_context *c, int rows);
 /* Returns false when everything has been read. */
 bool bb_context_next(bb_context *c, bb_cached_rows *piece);
 /* BB_ERR_INTERRUPTED: on_read stopped the read; unread bytes are removed from the text. */
-bb_status bb_context_took(bb_context *c, const bb_cached_rows *piece, bb_error *err);
+bb_status bb_context_advance(bb_context *c, const bb_cached_rows *piece, bb_error *err);
 /* Performs a whole read: begin, all pieces, took. */
 bb_status bb_context_read(bb_context *c, int rows, bb_error *err);
 /* Saves the current state. bb_context_return restores it, and reads again only if the window has slid since. */

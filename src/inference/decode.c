@@ -234,15 +234,15 @@ void bb_decode_close(bb_decode *d, bool good) {
 static bb_status begin_pass(bb_decode *d, int rows, bb_error *err) {
     bb_context *c = d->context;
     uint8_t guess[BB_DRAFT_MAX];
-    int64_t room = bb_context_free(c), left = d->options->max_new_bytes - d->m.new_bytes - 1;
+    int64_t free_bytes = bb_context_free(c), left = d->options->max_new_bytes - d->m.new_bytes - 1;
     const bb_draft_request request = {.sampler = &d->sampler,
                                       .seen = d->seen,
                                       .index = d->drawn,
-                                      .max = bb_min(bb_min(room, left), rows - 1),
+                                      .max = bb_min(bb_min(free_bytes, left), rows - 1),
                                       .always = d->options->speculate == BB_SPECULATE_ALWAYS};
     d->at = c->end;
     d->guesses = 0;
-    d->slides = room < 0;
+    d->slides = free_bytes < 0;
     d->later = d->m.new_bytes > 0;
     if (d->draft && d->later) BB_TRY(bb_draft_guess(d->draft, c, &request, guess, &d->guesses, err));
     if (d->guesses > 0) bb_context_append(c, guess, d->guesses);
@@ -309,7 +309,7 @@ static void finish_piece(bb_decode *d, bb_cached_rows *piece, double seconds) {
         if (piece->logits && last) memcpy(c->logits, piece->logits + (size_t)(piece->rows - 1) * V, V * sizeof *c->logits);
         piece->wanted = last;
     }
-    if (bb_context_took(c, piece, &d->error) != BB_OK) d->over = d->refused = d->interrupted = true;
+    if (bb_context_advance(c, piece, &d->error) != BB_OK) d->over = d->refused = d->interrupted = true;
     if (last) draw_next(d, seconds);
 }
 

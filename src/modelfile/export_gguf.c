@@ -149,7 +149,7 @@ static bb_status put_pairs(writer *w, bb_error *err) {
 
 /* Writes the header entries of p; their data must follow in this order. */
 static uint64_t put_tensors(writer *w, const bb_param *p) {
-    bb_tensor_names tensors = bb_naming_of(&bb_gguf_naming, &w->e->source.config, p);
+    bb_tensor_names tensors = bb_naming_tensors(&bb_gguf_naming, &w->e->source.config, p);
     bb_file_dtype type = p->ternary ? w->type : BB_FILE_F32;
     for (int i = 0; i < tensors.count; i++) {
         int64_t rows = p->shape[0] / tensors.count, elements = rows * p->shape[1];
@@ -234,7 +234,7 @@ static bb_status check_scale(const writer *w, const bb_param *p, const int8_t *q
 }
 
 static bb_status write_ternary(writer *w, const bb_param *p, bb_error *err) {
-    bb_tensor_names tensors = bb_naming_of(&bb_gguf_naming, &w->e->source.config, p);
+    bb_tensor_names tensors = bb_naming_tensors(&bb_gguf_naming, &w->e->source.config, p);
     int8_t *q = malloc((size_t)p->count);
     float scale;
     if (!q) return bb_fail(err, BB_ERR_MEMORY, "%s: no memory to write it", w->e->path);
@@ -250,7 +250,7 @@ static bb_status write_ternary(writer *w, const bb_param *p, bb_error *err) {
 /* ---- the file ---------------------------------------------------------------------------------------------------------- */
 
 /* Returns the first matrix whose rows are not whole blocks of the type, or NULL. */
-static const bb_param *misfit(const bb_param_table *table, bb_file_dtype type) {
+static const bb_param *find_misfit(const bb_param_table *table, bb_file_dtype type) {
     for (int i = 0; i < table->count; i++) {
         const bb_param *p = &table->entries[i];
         if (p->ternary && p->shape[1] % bb_file_dtype_elements(type)) return p;
@@ -262,7 +262,7 @@ static const bb_param *misfit(const bb_param_table *table, bb_file_dtype type) {
 static void list_fitting(const bb_param_table *table, char *text, size_t size) {
     size_t used = 0;
     for (int i = 0; types[i].type != BB_FILE_F16; i++)
-        if (!misfit(table, types[i].type))
+        if (!find_misfit(table, types[i].type))
             used += (size_t)snprintf(text + used, size - used, "%s%s", used ? ", " : "", type_names[i]);
     (void)snprintf(text + used, size - used, "%sf16", used ? " or " : "");
 }
@@ -273,8 +273,8 @@ static bb_status choose_type(writer *w, bb_error *err) {
     const bb_export_options *o = e->options;
     int i = 0, asked = 0;
     while (strcmp(type_names[asked], e->type) != 0) asked++;
-    const bb_param *wrong = misfit(&e->table, types[asked].type);
-    for (i = asked; misfit(&e->table, types[i].type) || (types[i].type == BB_FILE_Q2_0 && !o->type);) i++;
+    const bb_param *wrong = find_misfit(&e->table, types[asked].type);
+    for (i = asked; find_misfit(&e->table, types[i].type) || (types[i].type == BB_FILE_Q2_0 && !o->type);) i++;
     if (wrong && o->type) {
         char fitting[64];
         list_fitting(&e->table, fitting, sizeof fitting);

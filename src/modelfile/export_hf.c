@@ -97,7 +97,7 @@ static bb_status write_all(bb_exporter *e, bb_tensor_sink *sink, bb_error *err) 
     for (int i = 0; i < table->count && status == BB_OK; i++) {
         const bb_param *p = &table->entries[i];
         if (is_packed(e, p))
-            status = write_packed(e, p, bb_naming_of(&bb_hf_naming, &e->source.config, p).count, sink, err);
+            status = write_packed(e, p, bb_naming_tensors(&bb_hf_naming, &e->source.config, p).count, sink, err);
         else
             status = p->ternary ? write_ternary(e, p, piece, sink, err) : write_values(e, p, sink, err);
     }
@@ -121,7 +121,7 @@ static bb_status write_weights(bb_exporter *e, const char *path, bb_error *err) 
         BB_TRY_GOTO(status, done, bb_fail(err, BB_ERR_MEMORY, "%s: no memory to write it", e->path));
     for (int i = 0; i < table->count; i++) {
         const bb_param *p = &table->entries[i];
-        names[i] = bb_naming_of(&bb_hf_naming, &e->source.config, p);
+        names[i] = bb_naming_tensors(&bb_hf_naming, &e->source.config, p);
         for (int part = 0, parts = names[i].count; part < parts; part++) {
             int64_t rows = p->shape[0] / parts;
             bb_file_tensor *t = &tensors[count++];
@@ -234,17 +234,17 @@ static bb_status write_folder(bb_exporter *e, const char *path, const char *temp
 }
 
 static bb_status write_hf(bb_exporter *e, bb_error *err) {
-    size_t length = strlen(e->path), room;
+    size_t length = strlen(e->path), capacity;
     if (bb_hf_is_bitnet(e) && !e->source.config.act_quant)
         return bb_fail(err, BB_ERR_UNSUPPORTED,
                        "%s: type bitnet quantizes the inputs of linear layers, which this model (--no_act_quant) does not: use "
                        "--type f32",
                        e->path);
     while (length > 1 && e->path[length - 1] == '/') length--;
-    char *path = strndup(e->path, length), *temporary = malloc(room = length + 32);
+    char *path = strndup(e->path, length), *temporary = malloc(capacity = length + 32);
     bb_status status = BB_OK;
     if (path && temporary) {
-        (void)snprintf(temporary, room, "%s.tmp.%ld", path, (long)getpid());
+        (void)snprintf(temporary, capacity, "%s.tmp.%ld", path, (long)getpid());
         status = write_folder(e, path, temporary, err);
     } else {
         status = bb_fail(err, BB_ERR_MEMORY, "%s: no memory to write it", e->path);

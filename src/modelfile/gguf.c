@@ -61,7 +61,7 @@ static bb_status require_bytes(const cursor *c, uint64_t n, const char *what, bb
                    c->in->path, c->at, what, n, c->end - c->at);
 }
 
-static bb_status take(cursor *c, void *out, size_t n, const char *what, bb_error *err) {
+static bb_status read_raw(cursor *c, void *out, size_t n, const char *what, bb_error *err) {
     BB_TRY(require_bytes(c, n, what, err));
     if (n > WINDOW_BYTES) {
         BB_TRY(bb_input_read(c->in, c->at, out, n, err));
@@ -77,19 +77,19 @@ static bb_status take(cursor *c, void *out, size_t n, const char *what, bb_error
     return BB_OK;
 }
 
-static bb_status take_u32(cursor *c, uint32_t *out, const char *what, bb_error *err) {
-    return take(c, out, sizeof *out, what, err);
+static bb_status read_u32(cursor *c, uint32_t *out, const char *what, bb_error *err) {
+    return read_raw(c, out, sizeof *out, what, err);
 }
 
-static bb_status take_u64(cursor *c, uint64_t *out, const char *what, bb_error *err) {
-    return take(c, out, sizeof *out, what, err);
+static bb_status read_u64(cursor *c, uint64_t *out, const char *what, bb_error *err) {
+    return read_raw(c, out, sizeof *out, what, err);
 }
 
 /* Reads a string of min_length to max_length bytes without zero bytes; the caller frees *out. */
-static bb_status take_string(cursor *c, uint64_t min_length, uint64_t max_length, const char *what, char **out, bb_error *err) {
+static bb_status read_string(cursor *c, uint64_t min_length, uint64_t max_length, const char *what, char **out, bb_error *err) {
     uint64_t start = c->at, length;
     *out = NULL;
-    BB_TRY(take_u64(c, &length, what, err));
+    BB_TRY(read_u64(c, &length, what, err));
     if (length < min_length || length > max_length)
         return bb_fail(err, BB_ERR_FORMAT,
                        "%s: byte %" PRIu64 ": %s: expected a string of %" PRIu64 " to %" PRIu64 " bytes, found %" PRIu64,
@@ -97,7 +97,7 @@ static bb_status take_string(cursor *c, uint64_t min_length, uint64_t max_length
     BB_TRY(require_bytes(c, length, what, err));
     char *text = malloc((size_t)length + 1);
     if (!text) return bb_fail(err, BB_ERR_MEMORY, "%s: no memory to open it", c->in->path);
-    bb_status status = take(c, text, (size_t)length, what, err);
+    bb_status status = read_raw(c, text, (size_t)length, what, err);
     text[length] = 0;
     if (status == BB_OK && strlen(text) != length)
         status =
@@ -124,12 +124,12 @@ static bb_status unknown_type(const cursor *c, uint32_t type, const char *key, b
 
 /* Skips the elements of an array. */
 static bb_status skip_elements(cursor *c, uint32_t type, uint64_t count, const char *key, int depth, bb_error *err) {
-    uint64_t size = value_bytes(type), least = size ? size : type == BB_GGUF_STRING ? 8 : 12;
+    uint64_t size = value_bytes(type), min_bytes = size ? size : type == BB_GGUF_STRING ? 8 : 12;
     if (!size && type != BB_GGUF_STRING && type != BB_GGUF_ARRAY) return unknown_type(c, type, key, err);
     if (depth > MAX_ARRAY_DEPTH)
         return bb_fail(err, BB_ERR_FORMAT, "%s: byte %" PRIu64 ": key '%s': arrays are nested more than %d deep", c->in->path,
                        c->at, key, MAX_ARRAY_DEPTH);
-    if (count > (c->end - c->at) / least)
+    if (count > (c->end - c->at) / min_bytes)
         return bb_fail(err, BB_ERR_FORMAT,
                        "%s: byte %" PRIu64 ": key '%s': an array of %" PRIu64
                        " elements does not fit into the remaining %" PRIu64 " bytes",
@@ -142,12 +142,12 @@ static bb_status skip_elements(cursor *c, uint32_t type, uint64_t count, const c
         uint64_t n;
         uint32_t inner;
         if (type == BB_GGUF_STRING) {
-            BB_TRY(take_u64(c, &n, key, err));
+            BB_TRY(read_u64(c, &n, key, err));
             BB_TRY(require_bytes(c, n, key, err));
             c->at += n;
         } else {
-            BB_TRY(take_u32(c, &inner, key, err));
-            BB_TRY(take_u64(c, &n, key, err));
+            BB_TRY(read_u32(c, &inner, key, err));
+            BB_TRY(read_u64(c, &n, key, err));
             BB_TRY(skip_elements(c, inner, n, key, depth + 1, err));
         }
     }
@@ -155,7 +155,7 @@ static bb_status skip_elements(cursor *c, uint32_t type, uint64_t count, const c
 }
 
 /* Reads a number or boolean as text. */
-static bb_status take_number(cursor *c, pair *p, bb_error *err) {
+static bb_status read_number(cursor *c, pair *p, bb_error *err) {
     union {
         uint8_t u8;
         int8_t i8;
@@ -169,7 +169,7 @@ static bb_status take_number(cursor *c, pair *p, bb_error *err) {
         double f64;
     } v;
     char text[40];
-    BB_TRY(take(c, &v, (size_t)value_bytes(p->type), p->key, err));
+    BB_TRY(read_raw(c, &v, (size_t)value_bytes(p->type), p->key, err));
     switch ((bb_gguf_value)p->type) {
     case BB_GGUF_U8: (void)snprintf(text, sizeof text, "%d", v.u8); break;
     case BB_GGUF_I8: (void)snprintf(text, sizeof text, "%d", v.i8); break;
@@ -194,17 +194,17 @@ static bb_status take_number(cursor *c, pair *p, bb_error *err) {
     return p->text ? BB_OK : bb_fail(err, BB_ERR_MEMORY, "%s: no memory to open it", c->in->path);
 }
 
-static bb_status take_pair(cursor *c, pair *p, bb_error *err) {
-    BB_TRY(take_string(c, 1, MAX_KEY_BYTES, "key", &p->key, err));
-    BB_TRY(take_u32(c, &p->type, p->key, err));
-    if (p->type == BB_GGUF_STRING) return take_string(c, 0, MAX_HEADER_BYTES, p->key, &p->text, err);
+static bb_status read_pair(cursor *c, pair *p, bb_error *err) {
+    BB_TRY(read_string(c, 1, MAX_KEY_BYTES, "key", &p->key, err));
+    BB_TRY(read_u32(c, &p->type, p->key, err));
+    if (p->type == BB_GGUF_STRING) return read_string(c, 0, MAX_HEADER_BYTES, p->key, &p->text, err);
     if (p->type == BB_GGUF_ARRAY) {
-        BB_TRY(take_u32(c, &p->element_type, p->key, err));
-        BB_TRY(take_u64(c, &p->count, p->key, err));
+        BB_TRY(read_u32(c, &p->element_type, p->key, err));
+        BB_TRY(read_u64(c, &p->count, p->key, err));
         p->at = c->at;
         return skip_elements(c, p->element_type, p->count, p->key, 1, err);
     }
-    return value_bytes(p->type) ? take_number(c, p, err) : unknown_type(c, p->type, p->key, err);
+    return value_bytes(p->type) ? read_number(c, p, err) : unknown_type(c, p->type, p->key, err);
 }
 
 /* ---- metadata ---------------------------------------------------------------------------------------------------------- */
@@ -216,8 +216,8 @@ static const pair *find_pair(const gguf *g, const char *key) {
     return g->pairs ? bsearch(&wanted, g->pairs, (size_t)g->pair_count, sizeof wanted, compare_keys) : NULL;
 }
 
-static bb_status check_count(const cursor *c, uint64_t count, uint64_t least, const char *what, bb_error *err) {
-    if (count <= (c->end - c->at) / least) return BB_OK;
+static bb_status check_count(const cursor *c, uint64_t count, uint64_t min_bytes, const char *what, bb_error *err) {
+    if (count <= (c->end - c->at) / min_bytes) return BB_OK;
     return bb_fail(err, BB_ERR_FORMAT,
                    "%s: %" PRIu64 " %s do not fit into the remaining %" PRIu64 " bytes: truncated or damaged?", c->in->path,
                    count, what, c->end - c->at);
@@ -241,7 +241,7 @@ static bb_status read_pairs(gguf *g, cursor *c, uint64_t count, bb_error *err) {
     if (!g->pairs) return bb_fail(err, BB_ERR_MEMORY, "%s: no memory for %" PRIu64 " keys", c->in->path, count);
     for (uint64_t i = 0; i < count; i++) {
         g->pair_count = (int)i + 1;
-        BB_TRY(take_pair(c, &g->pairs[i], err));
+        BB_TRY(read_pair(c, &g->pairs[i], err));
     }
     qsort(g->pairs, (size_t)count, sizeof *g->pairs, compare_keys);
     for (uint64_t i = 1; i < count; i++)
@@ -259,14 +259,14 @@ static const char *metadata_text(const bb_tensor_source *s, const char *key) {
 
 static bb_status read_shape(cursor *c, bb_file_tensor *t, bb_error *err) {
     uint32_t rank;
-    BB_TRY(take_u32(c, &rank, t->name, err));
+    BB_TRY(read_u32(c, &rank, t->name, err));
     if (rank < 1 || rank > BB_FILE_MAX_RANK)
         return bb_fail(err, BB_ERR_FORMAT, "%s: tensor '%s': expected 1 to %d dimensions, found %" PRIu32, c->in->path, t->name,
                        BB_FILE_MAX_RANK, rank);
     t->rank = (int)rank;
     for (int i = t->rank - 1; i >= 0; i--) { /* the file has the fastest dimension first */
         uint64_t n;
-        BB_TRY(take_u64(c, &n, t->name, err));
+        BB_TRY(read_u64(c, &n, t->name, err));
         if (n < 1 || n > INT64_MAX)
             return bb_fail(err, BB_ERR_FORMAT, "%s: tensor '%s': dimension %d: expected a size of at least 1, found %" PRIu64,
                            c->in->path, t->name, t->rank - 1 - i, n);
@@ -278,16 +278,16 @@ static bb_status read_shape(cursor *c, bb_file_tensor *t, bb_error *err) {
 static bb_status read_tensor(gguf *g, cursor *c, bb_file_tensor *t, bb_error *err) {
     char *name;
     uint32_t type;
-    BB_TRY(take_string(c, 1, MAX_NAME_BYTES, "tensor name", &name, err));
+    BB_TRY(read_string(c, 1, MAX_NAME_BYTES, "tensor name", &name, err));
     t->name = name;
     BB_TRY(read_shape(c, t, err));
-    BB_TRY(take_u32(c, &type, name, err));
+    BB_TRY(read_u32(c, &type, name, err));
     if (!bb_gguf_type_of(type, &t->dtype))
         return bb_fail(err, BB_ERR_UNSUPPORTED,
                        "%s: tensor '%s': type %" PRIu32
                        " of GGUF is not supported; F32, F16, BF16, Q8_0, TQ1_0, TQ2_0 and Q2_0 are",
                        c->in->path, name, type);
-    BB_TRY(take_u64(c, &t->offset, name, err));
+    BB_TRY(read_u64(c, &t->offset, name, err));
     if (t->shape[t->rank - 1] % bb_file_dtype_elements(t->dtype))
         return bb_fail(err, BB_ERR_FORMAT, "%s: tensor '%s': expected rows of a multiple of %d elements for %s, found %s",
                        c->in->path, name, bb_file_dtype_elements(t->dtype), bb_file_dtype_name(t->dtype),
@@ -348,16 +348,16 @@ static bb_status read_tensors(gguf *g, cursor *c, uint64_t count, bb_error *err)
 static bb_status read_header(gguf *g, cursor *c, bb_error *err) {
     uint32_t magic, version;
     uint64_t tensors, pairs;
-    BB_TRY(take_u32(c, &magic, "the header", err));
-    BB_TRY(take_u32(c, &version, "the header", err));
+    BB_TRY(read_u32(c, &magic, "the header", err));
+    BB_TRY(read_u32(c, &version, "the header", err));
     if (version == 2u << 24 || version == 3u << 24)
         return bb_fail(err, BB_ERR_UNSUPPORTED, "%s: a big-endian GGUF file; only little-endian files are supported",
                        c->in->path);
     if (version != 2 && version != BB_GGUF_VERSION)
         return bb_fail(err, BB_ERR_UNSUPPORTED, "%s: version %" PRIu32 " of GGUF is not supported; versions 2 and 3 are",
                        c->in->path, version);
-    BB_TRY(take_u64(c, &tensors, "the header", err));
-    BB_TRY(take_u64(c, &pairs, "the header", err));
+    BB_TRY(read_u64(c, &tensors, "the header", err));
+    BB_TRY(read_u64(c, &pairs, "the header", err));
     BB_TRY(read_pairs(g, c, pairs, err));
     return read_tensors(g, c, tensors, err);
 }
@@ -418,7 +418,7 @@ bb_status bb_gguf_open_input(bb_input *input, bb_tensor_source **out, bb_error *
 static bb_status check_tokens(const bb_tensor_source *s, cursor *c, bb_error *err) {
     for (int b = 0; b < 256; b++) {
         char *text, hex[8];
-        BB_TRY(take_string(c, 0, MAX_HEADER_BYTES, "tokenizer.ggml.tokens", &text, err));
+        BB_TRY(read_string(c, 0, MAX_HEADER_BYTES, "tokenizer.ggml.tokens", &text, err));
         (void)snprintf(hex, sizeof hex, "<0x%02X>", b);
         bool is_byte = strcmp(text, bb_gguf_byte_token(b).text) == 0 || strcmp(text, hex) == 0;
         bb_status status =

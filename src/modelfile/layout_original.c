@@ -46,7 +46,7 @@ static const bb_file_tensor *find_tensor(const bb_tensor_source *s, const char *
 /* ---- configuration --------------------------------------------------------------------------------------------------------- */
 
 /* Reads an integer from the trainer's arguments; leaves *out unchanged if it is missing. */
-static void take_arg(const json_t *args, const char *key, int *out) {
+static void read_arg(const json_t *args, const char *key, int *out) {
     const json_t *v = json_object_get(args, key);
     json_int_t n = json_integer_value(v);
     if (json_is_integer(v) && n > 0 && n < INT32_MAX) *out = (int)n;
@@ -89,9 +89,9 @@ static bb_status read_config(const bb_tensor_source *s, const bb_import_options 
     out->n_head = 0;
     read_shapes(s, out);
     if (text) BB_TRY(bb_json_parse(text, strlen(text), bb_tensor_source_path(s), 0, &args, err));
-    take_arg(args, "n_head", &out->n_head);
+    read_arg(args, "n_head", &out->n_head);
     if (!out->n_head) out->n_head = options->n_head;
-    take_arg(args, "n_kv_head", &n_kv_head);
+    read_arg(args, "n_kv_head", &n_kv_head);
     out->act_quant = !json_is_true(json_object_get(args, "no_act_quant"));
     json_decref(args);
     if (!out->n_head)

@@ -36,7 +36,7 @@ typedef struct bb_tensor_names {
     int count;
     int interleaved_heads; /* see bb_weight */
 } bb_tensor_names;
-bb_tensor_names bb_naming_of(const bb_naming *naming, const bb_config *config, const bb_param *p);
+bb_tensor_names bb_naming_tensors(const bb_naming *naming, const bb_config *config, const bb_param *p);
 /* Finds the parts of a parameter; they may have any numeric type. */
 bb_status bb_naming_find(const bb_naming *naming, const bb_model_source *w, const bb_param *p, bb_weight *out, bb_error *err);
 /* Fails with BB_ERR_UNSUPPORTED if the file has a tensor that the model does not use (a bias, an expert): it would change what

@@ -43,8 +43,8 @@ static bb_status check_finite(const bb_model_source *w, const bb_file_tensor *t,
 /* Chunks that stay in the cache. */
 enum { CHUNK = 1 << 14 };
 
-static bb_status take_piece(void *user, const bb_file_tensor *t, uint64_t at, const uint8_t *piece, size_t size,
-                            bb_error *err) {
+static bb_status visit_piece(void *user, const bb_file_tensor *t, uint64_t at, const uint8_t *piece, size_t size,
+                             bb_error *err) {
     const scan *s = user;
     int64_t n = bb_file_elements(t->dtype, size), first = bb_file_elements(t->dtype, at);
     for (int64_t i = 0; i < n; i += CHUNK) { /* a multiple of every block size */
@@ -101,7 +101,7 @@ bb_status bb_model_source_scan(const bb_model_source *w, const bb_param *p, cons
     *(weight->interleaved_heads ? &s.permute : &s.values) = memory;
     for (int i = 0; i < weight->part_count && status == BB_OK; i++) {
         const bb_file_tensor *t = weight->parts[i];
-        status = bb_tensor_source_scan(w->source, t, weight->packed ? unpack_piece : take_piece, &s, err);
+        status = bb_tensor_source_scan(w->source, t, weight->packed ? unpack_piece : visit_piece, &s, err);
         if (status == BB_OK && s.permute) status = visit_permuted(&s, t, weight->interleaved_heads, err);
         s.first += bb_file_elements(t->dtype, t->bytes);
     }

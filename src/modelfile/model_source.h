@@ -43,7 +43,7 @@ struct bb_model_source {
 /* Opens the file and reads the configuration. options may be NULL. */
 bb_status bb_model_source_open(const char *path, const bb_import_options *options, bb_model_source *out, bb_error *err);
 /* The same for an open source, which the caller still closes. */
-bb_status bb_model_source_of(bb_tensor_source *source, const bb_import_options *options, bb_model_source *out, bb_error *err);
+bb_status bb_model_source_from(bb_tensor_source *source, const bb_import_options *options, bb_model_source *out, bb_error *err);
 void bb_model_source_close(bb_model_source *w);
 
 /* Receives elements first .. first+n-1 of a parameter, row-major. */

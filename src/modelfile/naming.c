@@ -11,7 +11,7 @@ static bool is_numeric(bb_file_dtype t) {
            t == BB_FILE_TQ1_0 || t == BB_FILE_TQ2_0 || t == BB_FILE_Q2_0;
 }
 
-bb_tensor_names bb_naming_of(const bb_naming *naming, const bb_config *config, const bb_param *p) {
+bb_tensor_names bb_naming_tensors(const bb_naming *naming, const bb_config *config, const bb_param *p) {
     static const char *const ours[BB_PARAMS_PER_BLOCK] = {[BB_P_N1] = "n1.weight",
                                                           [BB_P_Q] = "attn.q_proj.weight",
                                                           [BB_P_K] = "attn.k_proj.weight",
@@ -47,7 +47,7 @@ static const bb_file_tensor *find_weight(const bb_tensor_source *s, const char *
 }
 
 bb_status bb_naming_find(const bb_naming *naming, const bb_model_source *w, const bb_param *p, bb_weight *out, bb_error *err) {
-    bb_tensor_names names = bb_naming_of(naming, &w->config, p);
+    bb_tensor_names names = bb_naming_tensors(naming, &w->config, p);
     const char *path = bb_tensor_source_path(w->source);
     int64_t shape[2] = {p->shape[0] / names.count, p->shape[1]};
     *out = (bb_weight){.part_count = names.count, .interleaved_heads = names.interleaved_heads};
@@ -66,7 +66,7 @@ bb_status bb_naming_find(const bb_naming *naming, const bb_model_source *w, cons
 
 static bool is_named(const bb_naming *naming, const bb_param_table *table, const bb_config *c, const char *name) {
     for (int i = 0; i < table->count; i++) {
-        bb_tensor_names names = bb_naming_of(naming, c, &table->entries[i]);
+        bb_tensor_names names = bb_naming_tensors(naming, c, &table->entries[i]);
         for (int k = 0; k < names.count; k++)
             if (strcmp(names.text[k], name) == 0) return true;
     }

@@ -28,7 +28,7 @@ bb_status bb_tensor_source_open_input(bb_input *input, bb_tensor_source **out, b
 }
 
 /* Opens the folder that contains a JSON file. */
-static bb_status open_beside(const char *path, bb_tensor_source **out, bb_error *err) {
+static bb_status open_folder_of(const char *path, bb_tensor_source **out, bb_error *err) {
     const char *slash = strrchr(path, '/');
     char *folder = slash ? strndup(path, slash == path ? 1 : (size_t)(slash - path)) : strdup(".");
     if (!folder) return bb_fail(err, BB_ERR_MEMORY, "%s: no memory to open it", path);
@@ -48,13 +48,14 @@ bb_status bb_tensor_source_open(const char *path, bb_tensor_source **out, bb_err
     if (status == BB_OK) status = bb_input_read(&input, 0, head, size, err);
     if (status == BB_OK && !bb_hf_matches(head, size)) return bb_tensor_source_open_input(&input, out, err);
     bb_input_close(&input);
-    return status == BB_OK ? open_beside(path, out, err) : status;
+    return status == BB_OK ? open_folder_of(path, out, err) : status;
 }
 
 static const bb_model_layout *const layouts[] = {&bb_layout_gguf, &bb_layout_hf, &bb_layout_bitbyte, &bb_layout_packed,
                                                  &bb_layout_original};
 
-bb_status bb_model_source_of(bb_tensor_source *source, const bb_import_options *options, bb_model_source *out, bb_error *err) {
+bb_status bb_model_source_from(bb_tensor_source *source, const bb_import_options *options, bb_model_source *out,
+                               bb_error *err) {
     static const bb_import_options none = {0};
     *out = (bb_model_source){.source = source, .layout = &bb_layout_bitbyte};
     for (size_t i = 0; i < sizeof layouts / sizeof *layouts; i++)
@@ -77,7 +78,7 @@ bb_status bb_model_source_open(const char *path, const bb_import_options *option
     bb_tensor_source *source;
     *out = (bb_model_source){0};
     BB_TRY(bb_tensor_source_open(path, &source, err));
-    bb_status status = bb_model_source_of(source, options, out, err);
+    bb_status status = bb_model_source_from(source, options, out, err);
     if (status != BB_OK) bb_model_source_close(out);
     return status;
 }

@@ -161,7 +161,7 @@ static bb_status take(reader *r, uint64_t n, const uint8_t **out) {
     return BB_OK;
 }
 
-static bb_status take_uint(reader *r, int bytes, uint64_t *out) {
+static bb_status read_uint(reader *r, int bytes, uint64_t *out) {
     const uint8_t *p = NULL;
     BB_TRY(take(r, (uint64_t)bytes, &p));
     *out = 0;
@@ -227,7 +227,7 @@ static bb_status push_class(reader *r, const char *module, const char *name) {
 }
 
 /* Copies a line of text to `out`. */
-static bb_status take_line(reader *r, char *out, size_t size) {
+static bb_status read_line(reader *r, char *out, size_t size) {
     const uint8_t *end = r->at < r->size ? memchr(r->data + r->at, '\n', r->size - r->at) : NULL;
     size_t length = end ? (size_t)(end - (r->data + r->at)) : 0;
     if (!end) return bad(r, "a name without a line end");
@@ -240,8 +240,8 @@ static bb_status take_line(reader *r, char *out, size_t size) {
 
 static bb_status read_global(reader *r) {
     char module[128], name[128];
-    BB_TRY(take_line(r, module, sizeof module));
-    BB_TRY(take_line(r, name, sizeof name));
+    BB_TRY(read_line(r, module, sizeof module));
+    BB_TRY(read_line(r, name, sizeof name));
     return push_class(r, module, name);
 }
 
@@ -353,13 +353,13 @@ static bb_status build(reader *r) {
 
 static bb_status read_counted(reader *r, int length_bytes, bb_status (*push_value)(reader *r, uint64_t n)) {
     uint64_t n = 0;
-    BB_TRY(take_uint(r, length_bytes, &n));
+    BB_TRY(read_uint(r, length_bytes, &n));
     return push_value(r, n);
 }
 
 static bb_status read_memo(reader *r, int key_bytes, bb_status (*use)(reader *r, uint64_t key)) {
     uint64_t key = 0;
-    BB_TRY(take_uint(r, key_bytes, &key));
+    BB_TRY(read_uint(r, key_bytes, &key));
     return use(r, key);
 }
 
@@ -387,19 +387,19 @@ static bb_status add_one(reader *r, bb_pickle_kind kind) {
 
 static bb_status read_int_of(reader *r, int bytes, bool is_signed) {
     uint64_t n = 0;
-    BB_TRY(take_uint(r, bytes, &n));
+    BB_TRY(read_uint(r, bytes, &n));
     return push_int(r, is_signed ? (int64_t)(int32_t)(uint32_t)n : (int64_t)n);
 }
 
 static bb_status read_frame(reader *r) {
     uint64_t length = 0;
-    BB_TRY(take_uint(r, 8, &length));
+    BB_TRY(read_uint(r, 8, &length));
     return length <= r->size - r->at ? BB_OK : bad(r, "a frame longer than the file");
 }
 
 static bb_status read_protocol(reader *r) {
     uint64_t version = 0;
-    BB_TRY(take_uint(r, 1, &version));
+    BB_TRY(read_uint(r, 1, &version));
     return version <= MAX_PROTOCOL ? BB_OK : bad(r, "an unknown protocol");
 }
 

@@ -219,9 +219,9 @@ static bb_status read_header(safetensors *st, bb_error *err) {
 }
 
 static bb_status read_tensors(safetensors *st, bb_error *err) {
-    size_t most = json_object_size(st->header);
-    st->base.tensors = calloc(most + 1, sizeof *st->base.tensors);
-    if (!st->base.tensors) return bb_fail(err, BB_ERR_MEMORY, "%s: no memory for %zu tensors", st->base.input.path, most);
+    size_t count = json_object_size(st->header);
+    st->base.tensors = calloc(count + 1, sizeof *st->base.tensors);
+    if (!st->base.tensors) return bb_fail(err, BB_ERR_MEMORY, "%s: no memory for %zu tensors", st->base.input.path, count);
     const char *name;
     const json_t *entry;
     json_object_foreach(st->header, name, entry) {

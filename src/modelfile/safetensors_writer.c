@@ -33,9 +33,9 @@ static bool is_utf8(const char *text) {
     for (const unsigned char *p = (const unsigned char *)text; *p;) {
         int more = *p < 0x80 ? 0 : *p >= 0xc2 && *p < 0xe0 ? 1 : (*p & 0xf0) == 0xe0 ? 2 : *p >= 0xf0 && *p < 0xf5 ? 3 : -1;
         if (more < 0) return false;
-        unsigned least = more == 2 && *p == 0xe0 ? 0xa0 : more == 3 && *p == 0xf0 ? 0x90 : 0x80;
-        unsigned most = more == 2 && *p == 0xed ? 0x9f : more == 3 && *p == 0xf4 ? 0x8f : 0xbf;
-        if (more > 0 && (p[1] < least || p[1] > most)) return false;
+        unsigned min = more == 2 && *p == 0xe0 ? 0xa0 : more == 3 && *p == 0xf0 ? 0x90 : 0x80;
+        unsigned max = more == 2 && *p == 0xed ? 0x9f : more == 3 && *p == 0xf4 ? 0x8f : 0xbf;
+        if (more > 0 && (p[1] < min || p[1] > max)) return false;
         for (int i = 2; i <= more; i++)
             if ((p[i] & 0xc0) != 0x80) return false;
         p += more + 1;

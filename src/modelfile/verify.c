@@ -60,7 +60,7 @@ static bb_status check_metadata(check *c, bb_tensor_source *st, bb_error *err) {
     bb_param_table table = {0};
     BB_TRY(note(c, bb_tensor_source_check_metadata(st, err), "__metadata__", err));
     BB_TRY(note(c, c->request->check_state(st, err), "__metadata__", err));
-    bb_status status = bb_model_source_of(st, c->request->options, &w, err);
+    bb_status status = bb_model_source_from(st, c->request->options, &w, err);
     c->packed = w.layout == &bb_layout_packed;
     if (status != BB_OK) return note(c, status, "__metadata__", err);
     BB_TRY(bb_param_table_create(&w.config, false, &table, err));

@@ -46,7 +46,7 @@ static bb_status one_step(bench *b, const uint8_t *x, bb_error *err) {
     return bb_optimizer_step(b->optimizer, 1e-5, 1, 1, &norm, &applied, err);
 }
 
-static void tell(const bb_bench_options *o, const char *line) {
+static void report_progress(const bb_bench_options *o, const char *line) {
     if (o->on_progress) o->on_progress(o->user, line);
 }
 
@@ -97,19 +97,19 @@ static bb_status measure(bench *b, const uint8_t *x, const bb_bench_options *o, 
     if (!times) return bb_fail(err, BB_ERR_MEMORY, "out of memory");
     bb_status status;
     char line[160];
-    tell(o, "whole steps");
+    report_progress(o, "whole steps");
     BB_TRY_GOTO(status, done, measure_steps(b, x, times, &limit, &step, err));
     double bytes = (double)b->M;
     json_object_set_new(root, "step",
                         json_pack("{s:f, s:f, s:f, s:f}", "ms", step * 1e3, "bytes_per_s", bytes / step, "limit_bytes_per_s",
                                   bytes / limit, "percent_of_limit", 100 * limit / step));
     if (!o->step_only) {
-        tell(o, "their operations");
+        report_progress(o, "their operations");
         BB_TRY_GOTO(status, done, measure_operations(b, x, times, root, err));
     }
     snprintf(line, sizeof line, "step %.1f ms, %.0f bytes/s, %.0f%% of the limit", step * 1e3, bytes / step,
              100 * limit / step);
-    tell(o, line);
+    report_progress(o, line);
 done:
     free(times);
     return status;
@@ -148,7 +148,7 @@ bb_status bb_bench(bb_device *device, const bb_bench_options *given, char **json
         goto done;
     }
     fill_text(x, b.M + 1);
-    tell(o, "measuring the peaks");
+    report_progress(o, "measuring the peaks");
     BB_TRY_GOTO(status, done, bb_timed_open(device, &b.device, err));
     bb_peaks peaks;
     b.device->ops->measure_peaks(b.device, &peaks); /* before the model is created: it needs memory of its own */

@@ -149,7 +149,7 @@ static bb_status open_source(const char *path, const bb_model *model, bb_model_s
     bb_import_options options;
     bb_import_options_default(&options);
     if (strcmp(source->ops->format, "torch") == 0) options.n_head = model->config.n_head;
-    bb_status status = bb_model_source_of(source, &options, out, err);
+    bb_status status = bb_model_source_from(source, &options, out, err);
     if (status != BB_OK) bb_tensor_source_close(source);
     return status;
 }

@@ -5,7 +5,7 @@
 
 enum { MAX_MICROS = 1 << 24 };
 
-bb_status bb_micro_run_of(const bb_train_options *o, int rank, int size, bb_micro_run *out, bb_error *err) {
+bb_status bb_micro_run_for_rank(const bb_train_options *o, int rank, int size, bb_micro_run *out, bb_error *err) {
     int64_t total = (int64_t)o->grad_accum * size;
     if (o->global_batch > 0) {
         if (o->global_batch % o->batch_size != 0)
@@ -72,7 +72,7 @@ bb_status bb_gradients_open(bb_model *model, bb_dist *dist, int micros, bb_reduc
         status = bb_shards_create(&model->table, dist->size, false, &g->all_parts, err);
     }
     if (status == BB_OK) {
-        size_t longest = (size_t)bb_shards_longest(&model->table, parts && parts->whole_matrices) * sizeof(float);
+        size_t longest = (size_t)bb_shards_max_bucket(&model->table, parts && parts->whole_matrices) * sizeof(float);
         status = bb_collectives_open(model->device, dist, longest, &g->collectives, err);
     }
     if (status != BB_OK) bb_gradients_close(g);
@@ -101,7 +101,7 @@ uint64_t bb_gradients_predict_losses(int micros, int64_t rows, bool own_memory) 
 
 uint64_t bb_gradients_buffers(const bb_param_table *table, bool whole_matrices, const bb_dist *dist, bool own_memory) {
     if (dist->size == 1) return 0;
-    int64_t longest = bb_shards_longest(table, whole_matrices);
+    int64_t longest = bb_shards_max_bucket(table, whole_matrices);
     /* once for the gradients, and once for the weights */
     uint64_t staging = own_memory ? 2 * BB_COLLECTIVES_STAGED * (uint64_t)longest * sizeof(float) : 0;
     return dist->engine->buffer_bytes(dist->size, longest) + staging;

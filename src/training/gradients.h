@@ -25,7 +25,7 @@ typedef struct bb_micro_run {
     int total, first, count;
 } bb_micro_run;
 
-bb_status bb_micro_run_of(const bb_train_options *options, int rank, int size, bb_micro_run *out, bb_error *err);
+bb_status bb_micro_run_for_rank(const bb_train_options *options, int rank, int size, bb_micro_run *out, bb_error *err);
 
 typedef struct bb_gradients {
     bb_model *model;

@@ -71,7 +71,7 @@ bb_status bb_memory_predict_rank(const bb_config *config, const bb_train_options
     bb_dist alone = {.size = 1}; /* a single process exchanges nothing */
     const bb_dist *dist = options->dist ? options->dist : &alone;
     bb_micro_run run;
-    BB_TRY(bb_micro_run_of(options, dist->rank, dist->size, &run, err));
+    BB_TRY(bb_micro_run_for_rank(options, dist->rank, dist->size, &run, err));
     bb_param_table table;
     BB_TRY(bb_param_table_create(config, false, &table, err));
     bool whole_matrices = optimizer->kind == BB_OPTIM_MUON && optimizer->share_over;

@@ -11,7 +11,7 @@ typedef struct name {
     char text[96];
 } name;
 
-static name name_of(const char *prefix, const bb_param *p) {
+static name moment_name(const char *prefix, const bb_param *p) {
     name n;
     (void)snprintf(n.text, sizeof n.text, "%s%s", prefix, p->name);
     return n;
@@ -19,7 +19,8 @@ static name name_of(const char *prefix, const bb_param *p) {
 
 bool bb_old_moments_found(const bb_tensor_source *st, const bb_optimizer *optimizer, const bb_param *p) {
     return bb_optimizer_is_8bit(optimizer) && bb_optimizer_moments(optimizer->options.kind, p) == BB_MOMENTS_F32 &&
-           !bb_tensor_source_find(st, name_of("opt.m.", p).text) && bb_tensor_source_find(st, name_of("opt.m8.", p).text);
+           !bb_tensor_source_find(st, moment_name("opt.m.", p).text) &&
+           bb_tensor_source_find(st, moment_name("opt.m8.", p).text);
 }
 
 /* Computes x (p->count) from the codes and the blocks' absmax. The caller has checked that both exist. */
@@ -34,9 +35,10 @@ static bb_status decode(const bb_tensor_source *st, const bb_param *p, bool is_s
     }
     const char *code_prefix = is_signed ? "opt.m8." : "opt.v8.",
                *absmax_prefix = is_signed ? "opt.m8_absmax." : "opt.v8_absmax.";
-    BB_TRY_GOTO(status, done, bb_tensor_source_read(st, bb_tensor_source_find(st, name_of(code_prefix, p).text), codes, err));
     BB_TRY_GOTO(status, done,
-                bb_tensor_source_read(st, bb_tensor_source_find(st, name_of(absmax_prefix, p).text), absmax, err));
+                bb_tensor_source_read(st, bb_tensor_source_find(st, moment_name(code_prefix, p).text), codes, err));
+    BB_TRY_GOTO(status, done,
+                bb_tensor_source_read(st, bb_tensor_source_find(st, moment_name(absmax_prefix, p).text), absmax, err));
     for (int64_t i = 0; i < n; i++) x[i] = bb_adam8_value(codes[i], is_signed) * absmax[i / BB_ADAM8_BLOCK];
 done:
     free(codes);

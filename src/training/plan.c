@@ -126,7 +126,7 @@ static bb_status measure_all(bb_device *device, const bb_plan_request *r, const 
 }
 
 /* Returns whether there is memory to keep all activations, which is faster. */
-static bool has_room(bb_device *device, const bb_plan_request *r, const bb_plan *plan, int ranks_here) {
+static bool activations_fit(bb_device *device, const bb_plan_request *r, const bb_plan *plan, int ranks_here) {
     bb_memory_request request;
     bb_memory_request_default(&request);
     request.optim = r->optimizer->kind;
@@ -223,7 +223,7 @@ bb_status bb_plan_run(bb_device *device, const bb_plan_request *given, bb_plan *
     BB_TRY(choose_shape(r, trial_speed, &trial, p, err));
     double speed = extrapolate(trial_speed, &trial, &p->config, p->seq_len);
     choose_batch(r, bytes_for(r, speed), ranks, p);
-    p->recompute = !has_room(device, r, p, here);
+    p->recompute = !activations_fit(device, r, p, here);
     int64_t sequences = (int64_t)p->batch_size * p->grad_accum * ranks, step_bytes = sequences * p->seq_len;
     double step_seconds = (double)step_bytes / speed;
     bool measured = 4 * step_seconds <

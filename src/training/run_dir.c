@@ -102,7 +102,7 @@ static void remove_temporaries(const bb_run_dir *dir) {
     closedir(d);
 }
 
-static bb_status take_lock(const char *path, int *fd, bb_error *err) {
+static bb_status lock_dir(const char *path, int *fd, bb_error *err) {
     *fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     if (*fd < 0) return bb_fail(err, BB_ERR_IO, "%s: cannot open the run directory: %s", path, strerror(errno));
     if (flock(*fd, LOCK_EX | LOCK_NB) != 0 && errno == EWOULDBLOCK)
@@ -300,7 +300,7 @@ bb_status bb_run_dir_open(const char *path, const bb_run_dir_use *use, bb_run_di
         status = bb_fail(err, BB_ERR_MEMORY, "out of memory");
         goto fail;
     }
-    BB_TRY_GOTO(status, fail, take_lock(path, &out->lock_fd, err));
+    BB_TRY_GOTO(status, fail, lock_dir(path, &out->lock_fd, err));
     if (access(path, W_OK | X_OK) != 0) {
         status = bb_fail(err, BB_ERR_IO, "%s: cannot write to the run directory: %s", path, strerror(errno));
         goto fail;
@@ -323,7 +323,7 @@ void bb_run_dir_close(bb_run_dir *dir) {
     *dir = (bb_run_dir){.lock_fd = -1, .best = -1};
 }
 
-static bb_status remove_old(const bb_run_dir *dir, const bb_keep *keep, bb_error *err) {
+static bb_status remove_old(const bb_run_dir *dir, const bb_retention *keep, bb_error *err) {
     if (keep->newest <= 0) return BB_OK;
     int64_t *steps;
     int count;
@@ -336,12 +336,12 @@ static bb_status remove_old(const bb_run_dir *dir, const bb_keep *keep, bb_error
     return status;
 }
 
-bb_status bb_run_dir_checkpoint_saved(const bb_run_dir *dir, int64_t step, const bb_keep *keep, bb_error *err) {
+bb_status bb_run_dir_checkpoint_saved(const bb_run_dir *dir, int64_t step, const bb_retention *keep, bb_error *err) {
     BB_TRY(write_note(dir, LATEST, step, err));
     return remove_old(dir, keep, err);
 }
 
-bb_status bb_run_dir_set_best(bb_run_dir *dir, int64_t step, const bb_keep *keep, bb_error *err) {
+bb_status bb_run_dir_set_best(bb_run_dir *dir, int64_t step, const bb_retention *keep, bb_error *err) {
     if (dir->best == step) return BB_OK;
     BB_TRY(write_note(dir, BEST, step, err));
     dir->best = step;

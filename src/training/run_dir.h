@@ -15,9 +15,9 @@ typedef struct bb_run_dir {
 
 /* Which checkpoints are kept when a new one is saved: the `newest` (0: all), and those of steps divisible by `every` (0: no
  * others). */
-typedef struct bb_keep {
+typedef struct bb_retention {
     int newest, every;
-} bb_keep;
+} bb_retention;
 
 typedef struct bb_run_dir_use {
     int64_t resume_step;  /* the step to resume from; -1 if the state did not come from this directory */
@@ -40,9 +40,9 @@ char *bb_run_dir_checkpoint_path(const bb_run_dir *dir, int64_t step);
 /* Returns the step in the name of a checkpoint, or -1 for any other name. */
 int64_t bb_run_dir_step_of(const char *path);
 /* Writes `latest`, then removes the checkpoints that `keep` does not name, except the best. */
-bb_status bb_run_dir_checkpoint_saved(const bb_run_dir *dir, int64_t step, const bb_keep *keep, bb_error *err);
+bb_status bb_run_dir_checkpoint_saved(const bb_run_dir *dir, int64_t step, const bb_retention *keep, bb_error *err);
 /* The same for `best`. Must not be called during a save, whose thread reads which one is the best. */
-bb_status bb_run_dir_set_best(bb_run_dir *dir, int64_t step, const bb_keep *keep, bb_error *err);
+bb_status bb_run_dir_set_best(bb_run_dir *dir, int64_t step, const bb_retention *keep, bb_error *err);
 /* Returns whether the directory `path` has a checkpoint of this step, but no `best` that names it. */
 bool bb_run_dir_best_is_late(const char *path, int64_t step);
 /* Returns whether it has a checkpoint of this step. */

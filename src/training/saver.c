@@ -18,7 +18,7 @@ struct bb_saver {
     /* of the current save */
     bool in_progress;
     int64_t step;
-    bb_keep keep;
+    bb_retention keep;
     char *path;
     double paused_seconds, began;
     pthread_t thread;
@@ -113,7 +113,7 @@ bb_status bb_saver_poll(bb_saver *s, bb_error *err) {
 
 uint64_t bb_saver_checkpoint_bytes(const bb_saver *s) { return bb_snapshot_bytes(s->snapshot); }
 
-bb_status bb_saver_save(bb_saver *s, const bb_training_state *state, const bb_keep *keep, bb_error *err) {
+bb_status bb_saver_save(bb_saver *s, const bb_training_state *state, const bb_retention *keep, bb_error *err) {
     double begin = bb_clock_seconds();
     BB_TRY(bb_saver_wait(s, err));
     s->began = begin;

@@ -47,7 +47,7 @@ void bb_saver_free(bb_saver *saver);
 uint64_t bb_saver_checkpoint_bytes(const bb_saver *saver);
 /* Saves the current model and optimizer, which may change after bb_saver_wait_snapshot. First waits for a save in progress, and
  * returns its failure: which checkpoints a run leaves must not depend on the speed of its disk. */
-bb_status bb_saver_save(bb_saver *saver, const bb_training_state *state, const bb_keep *keep, bb_error *err);
+bb_status bb_saver_save(bb_saver *saver, const bb_training_state *state, const bb_retention *keep, bb_error *err);
 /* Waits until the model and the optimizer may change. */
 void bb_saver_wait_snapshot(bb_saver *saver);
 /* Returns the result of a save that has ended since the last call, or BB_OK. */

@@ -11,7 +11,7 @@
  * left after the last block. */
 enum { MIN_BUCKET = 1 << 20, MAX_BUCKET = 1 << 22, MAX_UNIT = MAX_BUCKET / 4 };
 
-int64_t bb_shards_longest(const bb_param_table *t, bool whole_matrices) {
+int64_t bb_shards_max_bucket(const bb_param_table *t, bool whole_matrices) {
     int64_t unit = MAX_UNIT; /* the beginning of a bucket is rounded to a unit */
     for (int i = 0; i < t->count && whole_matrices; i++)
         if (t->entries[i].ternary) unit = bb_max(unit, t->entries[i].count);

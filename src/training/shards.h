@@ -43,6 +43,6 @@ typedef struct bb_shards {
 bb_status bb_shards_create(const bb_param_table *table, int size, bool whole_matrices, bb_shards *out, bb_error *err);
 void bb_shards_free(bb_shards *shards);
 /* Returns an upper bound of the elements of a bucket. */
-int64_t bb_shards_longest(const bb_param_table *table, bool whole_matrices);
+int64_t bb_shards_max_bucket(const bb_param_table *table, bool whole_matrices);
 
 #endif

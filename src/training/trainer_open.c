@@ -11,7 +11,7 @@
 #include "core/options.h"
 #include "data/byte_source.h"
 #include "training/checkpoint_read.h"
-#include "training/disk_room.h"
+#include "training/disk_space.h"
 #include "training/train_options.h"
 
 /* Opens the processes, this rank's part of a step, and the sum of its gradients. */
@@ -19,7 +19,7 @@ static bb_status open_ranks(bb_trainer *t, bb_error *err) {
     if (!t->options.dist) BB_TRY(bb_dist_open_single(&t->own_dist, err));
     t->dist = t->options.dist ? t->options.dist : t->own_dist;
     int size = t->dist->size;
-    BB_TRY(bb_micro_run_of(&t->options, t->dist->rank, size, &t->micro_run, err));
+    BB_TRY(bb_micro_run_for_rank(&t->options, t->dist->rank, size, &t->micro_run, err));
     size_t longest = (size_t)(t->micro_run.total + size - 1) / (size_t)size;
     t->report_bytes = sizeof *t->reports + longest * sizeof t->reports->losses[0];
     t->reports = calloc((size_t)size + 1, t->report_bytes);
@@ -154,13 +154,13 @@ static bb_status check_disk(bb_trainer *t, bb_error *err) {
     bb_save_plan plan = {.first_step = t->state.step,
                          .end = bb_trainer_last_step(o),
                          .save_every = o->save_every,
-                         .also_by_time = o->save_minutes > 0,
+                         .saves_by_time = o->save_minutes > 0,
                          .best_every = o->val_data && o->patience > 0 ? o->val_every : 0,
                          .keep = {.newest = o->keep, .every = o->keep_every}};
     if (plan.first_step >= plan.end) return BB_OK;
     BB_TRY(bb_run_dir_count(&t->run_dir, &plan.existing, err));
-    BB_TRY(bb_disk_room_check(o->out_dir, bb_saver_checkpoint_bytes(t->saver), bb_save_plan_peak(&plan), warning,
-                              sizeof warning, err));
+    BB_TRY(bb_disk_space_check(o->out_dir, bb_saver_checkpoint_bytes(t->saver), bb_save_plan_peak(&plan), warning,
+                               sizeof warning, err));
     if (warning[0]) bb_trainer_notice(t, "%s", warning);
     return BB_OK;
 }
@@ -168,7 +168,7 @@ static bb_status check_disk(bb_trainer *t, bb_error *err) {
 /* Needed if a run was killed before it wrote `best`, or had no patience before. */
 static bb_status catch_up_with_best(bb_trainer *t, bb_error *err) {
     int64_t best = t->history.best_step;
-    bb_keep keep = bb_trainer_keep(t);
+    bb_retention keep = bb_trainer_retention(t);
     if (t->options.patience == 0 || best < 0) return BB_OK;
     if (bb_run_dir_has_checkpoint(t->run_dir.path, best)) return bb_run_dir_set_best(&t->run_dir, best, &keep, err);
     bb_trainer_notice(t, "the best validation so far, bpb %.4f at step %lld, has no checkpoint", t->history.best_bpb,

@@ -111,7 +111,7 @@ bb_status bb_trainer_exchange_reports(bb_trainer *t, double *loss, bb_error *err
     for (int r = 0; r < size; r++) {
         const bb_rank_report *report = bb_trainer_report_of(t, r);
         bb_micro_run run;
-        BB_TRY(bb_micro_run_of(o, r, size, &run, err));
+        BB_TRY(bb_micro_run_for_rank(o, r, size, &run, err));
         if (report->stop && stop_rank < 0) stop_rank = r;
         if (report->save) t->save_asked = true;
         failed = failed || report->failed;

@@ -38,8 +38,8 @@ bb_status bb_trainer_check_weights(const bb_trainer *t, bb_error *err) {
                    (long long)t->state.step, why.message, good);
 }
 
-bb_keep bb_trainer_keep(const bb_trainer *t) {
-    bb_keep keep = {.newest = t->options.keep, .every = t->options.keep_every};
+bb_retention bb_trainer_retention(const bb_trainer *t) {
+    bb_retention keep = {.newest = t->options.keep, .every = t->options.keep_every};
     if (t->state.skipped_in_a_row > 0) keep.newest = 0; /* only earlier checkpoints may be good */
     return keep;
 }
@@ -53,7 +53,7 @@ static bb_status begin_save(bb_trainer *t, bb_error *err) {
     t->gather_seconds = bb_clock_seconds() - begin;
     if (t->dist->rank > 0)
         return bb_optimizer_dist(t->optimizer) ? bb_checkpoint_contribute(t->optimizer, t->saves_copy, err) : BB_OK;
-    bb_keep keep = bb_trainer_keep(t);
+    bb_retention keep = bb_trainer_retention(t);
     t->state.optimizer_steps = bb_optimizer_steps(t->optimizer);
     t->state.run_config = t->options.checkpoint_config_json;
     t->state.scaler_scale = t->scaler && t->scaler->enabled ? t->scaler->scale : 0;
@@ -77,7 +77,7 @@ bb_status bb_trainer_save_best(bb_trainer *t, bb_error *err) {
     BB_TRY(bb_trainer_save(t, err));
     if (!t->run_dir.path) return BB_OK;
     /* `best` must not name a checkpoint that does not exist yet */
-    bb_keep keep = bb_trainer_keep(t);
+    bb_retention keep = bb_trainer_retention(t);
     bb_status status = bb_saver_wait(t->saver, err);
     if (status == BB_OK) status = bb_run_dir_set_best(&t->run_dir, t->state.step, &keep, err);
     if (status != BB_OK) t->save_failed = true;

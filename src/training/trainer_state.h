@@ -148,7 +148,7 @@ bb_status bb_trainer_save(bb_trainer *t, bb_error *err);
 /* Saves the current step as the best. Collective call. */
 bb_status bb_trainer_save_best(bb_trainer *t, bb_error *err);
 /* Returns which checkpoints are kept. */
-bb_keep bb_trainer_keep(const bb_trainer *t);
+bb_retention bb_trainer_retention(const bb_trainer *t);
 bb_status bb_trainer_poll_saver(bb_trainer *t, bb_error *err);
 /* Called after an error ended the run: saves the last complete step if possible, and appends to err which step is saved. */
 void bb_trainer_save_after_error(bb_trainer *t, bb_status status, bb_error *err);

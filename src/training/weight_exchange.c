@@ -66,7 +66,7 @@ bb_status bb_weight_exchange_open(bb_model *model, bb_dist *dist, const bb_shard
     size_t size = (size_t)dist->size;
     bb_weight_exchange *x = out;
     *x = (bb_weight_exchange){.model = model, .dist = dist, .shards = shards, .tiles = tiles};
-    size_t longest = (size_t)bb_shards_longest(&model->table, shards->whole_matrices) * sizeof(float);
+    size_t longest = (size_t)bb_shards_max_bucket(&model->table, shards->whole_matrices) * sizeof(float);
     BB_TRY(bb_collectives_open(model->device, dist, longest, &x->collectives, err));
     x->codes = shards->whole_rows && model->config.ste != BB_STE_CLIPPED;
     if (!x->codes) return BB_OK;

@@ -47,7 +47,7 @@ static inline void fuzz_source(bb_tensor_source *s) {
         if (bb_tensor_source_find(s, t->name) != t) abort();
     }
     (void)bb_tensor_source_check_metadata(s, &err);
-    if (bb_model_source_of(s, NULL, &model, &err) == BB_OK) fuzz_model(&model);
+    if (bb_model_source_from(s, NULL, &model, &err) == BB_OK) fuzz_model(&model);
     bb_tensor_source_close(s);
 }
 

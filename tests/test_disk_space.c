@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
 /* How many checkpoints a run holds at once, and the messages if they do not fit. */
-#include "training/disk_room.h"
+#include "training/disk_space.h"
 
 #include <sys/resource.h>
 
@@ -23,7 +23,7 @@ static void the_peak_counts_checkpoints_kept_at_once(void **state) {
         {{.end = 100, .save_every = 5, .keep = {.newest = 3}, .existing = 2}, 2},
         {{.end = 100, .save_every = 5, .keep = {.newest = 3}, .existing = 9}, 1},
         {{.end = 100, .save_every = 4, .keep = {.newest = 1, .every = 10}}, 6}, /* 20, 40, 60, 80, two more */
-        {{.end = 100, .keep = {.newest = 3}, .also_by_time = true}, 4},
+        {{.end = 100, .keep = {.newest = 3}, .saves_by_time = true}, 4},
         {{.end = 100, .save_every = 10, .best_every = 15}, 13},                     /* 10, 20, …, 100; 15, 45, 75 */
         {{.end = 100, .save_every = 5, .best_every = 5, .keep = {.newest = 1}}, 3}, /* one that is replaced, and the best */
     };
@@ -35,12 +35,12 @@ static void lack_of_room_is_a_warning_or_an_error(void **state) {
     (void)state;
     char warning[1000], dir[512];
     snprintf(dir, sizeof dir, "%s", scratch_path("."));
-    assert_ok(bb_disk_room_check(dir, 1, 1, warning, sizeof warning, &test_error));
+    assert_ok(bb_disk_space_check(dir, 1, 1, warning, sizeof warning, &test_error));
     assert_string_equal(warning, "");
-    assert_ok(bb_disk_room_check(dir, 1000, INT64_MAX, warning, sizeof warning, &test_error));
+    assert_ok(bb_disk_space_check(dir, 1000, INT64_MAX, warning, sizeof warning, &test_error));
     assert_non_null(strstr(warning, "a checkpoint takes 1.0 KB and up to 9223372036854775807 are kept at once"));
-    assert_fails(bb_disk_room_check(dir, UINT64_MAX, 1, warning, sizeof warning, &test_error), BB_ERR_IO, "are free");
-    assert_ok(bb_disk_room_check(scratch_path("nowhere"), 1, 1, warning, sizeof warning, &test_error)); /* not known */
+    assert_fails(bb_disk_space_check(dir, UINT64_MAX, 1, warning, sizeof warning, &test_error), BB_ERR_IO, "are free");
+    assert_ok(bb_disk_space_check(scratch_path("nowhere"), 1, 1, warning, sizeof warning, &test_error)); /* not known */
 }
 
 static void a_limit_on_file_sizes_is_an_error(void **state) {
@@ -52,8 +52,8 @@ static void a_limit_on_file_sizes_is_an_error(void **state) {
     small = before;
     small.rlim_cur = 4000;
     assert_int_equal(setrlimit(RLIMIT_FSIZE, &small), 0);
-    bb_status fits = bb_disk_room_check(dir, 4000, 1, warning, sizeof warning, &test_error);
-    bb_status too_large = bb_disk_room_check(dir, 4001, 1, warning, sizeof warning, &test_error);
+    bb_status fits = bb_disk_space_check(dir, 4000, 1, warning, sizeof warning, &test_error);
+    bb_status too_large = bb_disk_space_check(dir, 4001, 1, warning, sizeof warning, &test_error);
     assert_int_equal(setrlimit(RLIMIT_FSIZE, &before), 0); /* before anything is written to a log */
     assert_int_equal(fits, BB_OK);
     assert_int_equal(too_large, BB_ERR_IO);

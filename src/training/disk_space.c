@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-#include "training/disk_room.h"
+#include "training/disk_space.h"
 
 #include <stdio.h>
 #include <sys/resource.h>
@@ -32,7 +32,7 @@ int64_t bb_save_plan_peak(const bb_save_plan *p) {
         for_ever = multiples(p->first_step, p->end - 1, step);
     }
     int64_t peak = for_ever + p->keep.newest + 1 + (p->best_every > 0) - bb_min(p->existing, p->keep.newest);
-    return p->also_by_time ? peak : bb_min(peak, saves);
+    return p->saves_by_time ? peak : bb_min(peak, saves);
 }
 
 typedef struct size_text {
@@ -48,8 +48,8 @@ static size_text text_of(double bytes) {
     return text;
 }
 
-bb_status bb_disk_room_check(const char *dir, uint64_t bytes, int64_t count, char *warning, size_t warning_size,
-                             bb_error *err) {
+bb_status bb_disk_space_check(const char *dir, uint64_t bytes, int64_t count, char *warning, size_t warning_size,
+                              bb_error *err) {
     struct rlimit limit;
     struct statvfs disk;
     double size = (double)bytes;
