@@ -31,13 +31,13 @@ ctest = OMP_WAIT_POLICY=passive ctest --test-dir $(1) -j $(TEST_JOBS) --output-o
 
 .PHONY: all help deps configure test soak load demo bench check-layers check-format format lint asan ubsan tsan valgrind test-aarch64 test-interop test-python fuzz deb install uninstall clean
 
-all: configure ## install what is missing and build build/bitbyte
+all: configure ## install missing packages and build build/bitbyte
 	@cmake --build $(BUILD) -j $(JOBS)
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## */\1\t/' | expand -t 16
 
-deps: ## install the Debian packages that are missing
+deps: ## install missing Debian packages
 	@$(DEPS)
 
 configure: deps
@@ -46,22 +46,22 @@ configure: deps
 test: all ## build, and run every test
 	@$(call ctest,$(BUILD))
 
-soak: all ## train under kills, stops, full disks and changing ranks for SOAK_SECONDS, against a twin that nothing disturbs
+soak: all ## train under kills, stops, full disks and changing ranks for SOAK_SECONDS, compared with an undisturbed twin
 	@bash tests/soak.sh $(BUILD)/bitbyte $(SOAK_SECONDS)
 
 load: all ## 64 clients of serve for LOAD_SECONDS: streams, leavers, slow readers, half requests, nonsense; every answer is checked
 	@bash tests/serve_load.sh $(BUILD)/bitbyte $(BUILD) $(LOAD_SECONDS)
 
-demo: ## train on the King James Bible for three minutes, evaluate, write
+demo: ## train on the King James Bible for three minutes, evaluate, generate text
 	@scripts/demo
 
 bench: all ## time the operations and a training step
 	@$(BUILD)/bitbyte bench $(BENCH_ARGS)
 
-check-layers: ## includes against the architecture's arrows
+check-layers: ## check includes against the architecture's arrows
 	@scripts/check-layers
 
-check-format: ## clang-format changes nothing
+check-format: ## check that clang-format changes nothing
 	@$(if $(SKIP_DEPS),true,scripts/install-deps --lint)
 	@$(CLANG_FORMAT) --dry-run -Werror $(SOURCES)
 	@echo "check-format: $(words $(SOURCES)) files are formatted"
@@ -74,29 +74,29 @@ lint: configure ## clang-tidy
 	@$(if $(SKIP_DEPS),true,scripts/install-deps --lint)
 	@printf '%s\n' $(filter-out tests/%,$(filter %.c,$(SOURCES))) | \
 	  xargs -P $(JOBS) -n 4 clang-tidy --quiet -p $(BUILD) 2> >(grep -vE 'warnings? generated|^Suppressed|^Use -header' >&2)
-	@echo "lint: clang-tidy has nothing to say"
+	@echo "lint: clang-tidy found no problems"
 
-asan: ## the tests under AddressSanitizer (with leak detection)
+asan: ## run the tests under AddressSanitizer (with leak detection)
 	@$(if $(SKIP_DEPS),true,scripts/install-deps --sanitizers)
 	@$(call configure,build-asan,-DBB_SANITIZE=address)
 	@cmake --build build-asan -j $(JOBS)
 	@ASAN_OPTIONS=detect_leaks=1 LSAN_OPTIONS=suppressions=$(CURDIR)/tests/suppressions/lsan.supp:print_suppressions=0 $(call ctest,build-asan)
 
-ubsan: ## the tests under UndefinedBehaviorSanitizer
+ubsan: ## run the tests under UndefinedBehaviorSanitizer
 	@$(if $(SKIP_DEPS),true,scripts/install-deps --sanitizers)
 	@$(call configure,build-ubsan,-DBB_SANITIZE=undefined)
 	@cmake --build build-ubsan -j $(JOBS)
 	@UBSAN_OPTIONS=print_stacktrace=1 $(call ctest,build-ubsan)
 
 # gcc's OpenMP library is opaque to TSan and gives false reports; clang's tells it about barriers through archer.
-tsan: ## the threaded operations under ThreadSanitizer
+tsan: ## run the threaded tests under ThreadSanitizer
 	@$(if $(SKIP_DEPS),true,scripts/install-deps --sanitizers)
 	@$(call configure,build-tsan,-DBB_SANITIZE=thread -DCMAKE_C_COMPILER=clang)
 	@cmake --build build-tsan -j $(JOBS)
 	@TSAN_OPTIONS=ignore_noninstrumented_modules=1 OMP_TOOL_LIBRARIES=$$(llvm-config --libdir)/libarcher.so $(call ctest,build-tsan) -L threads
 
 # valgrind knows no AVX-512, so the kernels, oneDNN's among them, are held to AVX2.
-valgrind: ## the tests' programs under valgrind
+valgrind: ## run the test programs under valgrind
 	@$(if $(SKIP_DEPS),true,scripts/install-deps --sanitizers)
 	@$(call configure,build-valgrind,"-DBB_TEST_WRAPPER=valgrind;--quiet;--leak-check=full;--errors-for-leak-kinds=definite;--error-exitcode=99;--suppressions=$(CURDIR)/tests/suppressions/valgrind.supp")
 	@cmake --build build-valgrind -j $(JOBS)
@@ -112,7 +112,7 @@ test-aarch64: ## cross-build for aarch64, and run the tests under qemu
 	@cmake --build build-aarch64 -j $(JOBS)
 	@$(call ctest,build-aarch64) -j1 -LE slow
 
-fuzz: ## every fuzz target for FUZZ_SECONDS, or FUZZ_RUNS inputs, the same each time
+fuzz: ## run every fuzz target for FUZZ_SECONDS, or for FUZZ_RUNS inputs, the same each time
 	@$(if $(SKIP_DEPS),true,scripts/install-deps --fuzz)
 	@$(call configure,build-fuzz,-DBB_FUZZ=ON -DBB_TESTS=OFF -DBB_SANITIZE=address$(comma)undefined -DCMAKE_C_COMPILER=clang)
 	@cmake --build build-fuzz -j $(JOBS)
@@ -125,16 +125,16 @@ fuzz: ## every fuzz target for FUZZ_SECONDS, or FUZZ_RUNS inputs, the same each 
 	    { tail -n 40 build-fuzz/$$name.log; exit 1; }; \
 	  grep -E 'number_of_executed_units|average_exec_per_sec' build-fuzz/$$name.log; done
 
-test-interop: all ## PyTorch, transformers, gguf and llama.cpp, from PyPI into INTEROP_DIR (6 GB), prove that models open there and here
+test-interop: all ## PyTorch, transformers, gguf and llama.cpp, from PyPI into INTEROP_DIR (6 GB): test that models open there and here
 	@$(if $(SKIP_DEPS),true,scripts/install-deps --interop)
 	@bash tests/interop/run.sh $(BUILD)
 
-test-python: all ## the Python package with numpy, cffi and pytest from PyPI, in PYTHON_DIR
+test-python: all ## test the Python package with numpy, cffi and pytest from PyPI, in PYTHON_DIR
 	@$(if $(SKIP_DEPS),true,scripts/install-deps --python)
 	@[ -x $(PYTHON_DIR)/bin/pytest ] || { python3 -m venv $(PYTHON_DIR) && $(PYTHON_DIR)/bin/pip -q --disable-pip-version-check install numpy cffi pytest; }
 	@PYTHON_DIR=$(PYTHON_DIR) bash tests/test_python.sh $(BUILD)/bitbyte $(BUILD)
 
-deb: deps ## Debian packages of the program, the library and its header, in build-deb/packages; lintian checks them if it is there
+deb: deps ## Debian packages of the program, the library and its header, in build-deb/packages; lintian checks them if it is installed
 	@$(call configure,build-deb,-DCMAKE_INSTALL_PREFIX=/usr -DBB_TESTS=OFF -DBB_WERROR=$(WERROR))
 	@cmake --build build-deb -j $(JOBS)
 	@scripts/make-deb build-deb build-deb/packages

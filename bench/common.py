@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What the comparisons share: a command measured as a process of its own, lists as arguments, and tables.
+"""Shared by the comparisons: measuring a command as a separate process, list arguments, and tables.
 """
 
 import argparse

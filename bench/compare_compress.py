@@ -1,13 +1,13 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: MIT
-"""Compares bitbyte compress with other programs, on files that its model was not trained on.
+"""Compares bitbyte compress with other programs, on files that are not in its model's training data.
 
     python3 bench/compare_compress.py --program build/bitbyte --model runs/texts FILE... [--levels 5 9] [--dictionary TRAINING_TEXT]
 
-Prints a Markdown table: bits per byte, the same with the model that whoever decompresses needs, and MB of the file for each second of processor
-time, both ways: one thread, the best of --repeats runs, programs by turns. Programs that are not installed are named and left out. Every result
+Prints a Markdown table: bits per byte, the same including the model that decompression needs, and MB of the file per second of processor
+time, for both directions: one thread, the best of --repeats runs, programs in alternation. Programs that are not installed are named and skipped. Every result
 is decompressed and compared. --dictionary trains a zstd dictionary on pieces of that text. --bytes N takes the first N bytes of each file, and
---random adds so many random ones.
+--random adds this number of random bytes.
 """
 import argparse
 import pathlib
@@ -111,7 +111,7 @@ def main():
         folder = pathlib.Path(name)
         programs = {n: c for n, c in PROGRAMS.items() if is_installed(n)}
         for missing in PROGRAMS.keys() - programs.keys():
-            print(f"compare_compress.py: {missing} is not installed, and left out", file=sys.stderr)
+            print(f"compare_compress.py: {missing} is not installed and is skipped", file=sys.stderr)
         files = inputs(arguments, folder)
         if arguments.dictionary:
             dictionary = zstd_dictionary(arguments.dictionary, folder)

@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: MIT
-"""How much faster `bitbyte generate` is when it guesses ahead: --speculate auto beside off, turn by turn, after prompts out of a
-held-out text and after texts that repeat themselves. What is generated must be the same.
+"""How much faster `bitbyte generate` is with speculative decoding: --speculate auto compared with off, in alternation, after prompts from a
+held-out text and after repetitive texts. The output must be the same.
 
-A model too large to train can be had from a small one by bench/widen_model.py. Nothing but Python's own library is needed.
+bench/widen_model.py makes a model that is too large to train from a small one. Needs only Python's standard library.
 """
 
 import argparse

@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: MIT
-"""Runs one model with bitbyte and with llama.cpp and its relatives, turn by turn, and prints a table for each number of threads.
+"""Runs one model with bitbyte and with llama.cpp and its relatives, in alternation, and prints a table for each number of threads.
 
-bench/compare_inference.sh builds the programs for it. Every turn is a process of its own.
+bench/compare_inference.sh builds the programs. Every run is a separate process.
 """
 
 import argparse

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: MIT
-# Builds bitbyte, and llama.cpp and its relatives outside the tree; runs one model with all of them and prints a table.
+# Builds bitbyte, and outside the tree llama.cpp and its relatives; runs one model with all of them and prints a table.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 

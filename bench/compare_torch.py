@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: MIT
-"""Trains one model with bitbyte and with PyTorch, turn by turn, and prints one table; bench/run.sh installs torch for it.
+"""Trains one model with bitbyte and with PyTorch, in alternation, and prints one table; bench/run.sh installs torch for it.
 
-Every variant of torch is a process of its own, so that its peak memory is its own. It stays between its turns, so that it
+Every variant of torch is a separate process, so that its peak memory is measured separately. It stays alive between its turns, so that it
 compiles once.
 """
 

@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: MIT
 """usage: link_delay.py MICROSECONDS PID...
-A switch whose cables are long: gives the network namespace of each process PID an interface eth0 (a tap device, MTU 64000), and hands
-every frame to the others MICROSECONDS after it came. For kernels without netem. Prints a line when it is ready."""
+A switch with a delay: gives the network namespace of each process PID an interface eth0 (a tap device, MTU 64000), and forwards
+every frame to the others after MICROSECONDS. For kernels without netem. Prints a line when it is ready."""
 import collections
 import ctypes
 import fcntl

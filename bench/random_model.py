@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: MIT
-"""Writes a byte model of random ternary weights: a GGUF file for llama.cpp or a relative of its, or a packed file for bitbyte.
+"""Writes a byte model of random ternary weights: a GGUF file for llama.cpp or one of its relatives, or a packed file for bitbyte.
 
-One seed gives the same weights in every format. Nothing but Python's own library is needed.
+A seed gives the same weights in every format. Needs only Python's standard library.
 """
 
 import argparse

@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: MIT
 # usage: bench/scaling.sh [LINK...] >>bench/scaling.jsonl
-# Times training steps on 1 to 4 ranks, each a host of its own (a set of namespaces, tests/hosts.sh), over links of a chosen rate and
-# delay; a line of JSON for each. Without arguments: all links. Needs root, an MPI, python3. The model is fitted by
-# bench/scaling_model.py, docs/SCALING.md tells the rest.
+# Times training steps on 1 to 4 ranks, each on a separate host (a set of namespaces, tests/hosts.sh), over links of a given rate and
+# delay; prints a line of JSON for each. Without arguments: all links. Needs root, an MPI, python3. The model is fitted by
+# bench/scaling_model.py; see docs/SCALING.md.
 #
 # LINK is alone (no network: one process, or several on one host), or RATE:MICROSECONDS, such as 10gbit:100: tc's tbf at each host's end,
-# and a switch that hands frames on after the delay (link_delay.py: not every kernel has netem). 0:0 is the bare virtual cable.
+# and a switch that forwards frames after the delay (link_delay.py: not every kernel has netem). 0:0 is the unlimited virtual link.
 set -u
 top=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 bitbyte=${BITBYTE:-$top/build/bitbyte}

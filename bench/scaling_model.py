@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: MIT
 """usage: scaling_model.py [scaling.jsonl]
-Fits the cost model of docs/SCALING.md to measured training steps (bench/scaling.sh), holds it against the points it was not fitted to,
-and reads it out for machines that were not measured. Standard library alone."""
+Fits the cost model of docs/SCALING.md to measured training steps (bench/scaling.sh), validates it on the points it was not fitted to,
+and extrapolates to machines that were not measured. Needs only the standard library."""
 import json
 import math
 import os

@@ -1,9 +1,10 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: MIT
-"""Writes a packed model file of a larger shape that computes what a given one does: its weights beside zeros, its blocks before blocks
-that add nothing. To time what depends on a model's text, as guessing ahead does, at the cost of a model too large to train here.
+"""Writes a packed model file of a larger shape that computes the same as a given model: its weights padded with zeros, its blocks followed by
+blocks that add nothing. For timing features that depend on a model's text, such as speculative decoding, at the cost of a model too large to
+train here.
 
-Nothing but Python's own library is needed.
+Needs only Python's standard library.
 """
 
 import argparse

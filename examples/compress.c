@@ -40,7 +40,7 @@ static buffer compress(bb_model *model, const char *text, size_t size) {
 
     bb_compressor *compressor;
     CHECK(bb_compressor_open(model, &options, &compressor, &error));
-    CHECK(bb_compressor_write(compressor, (const uint8_t *)text, size, &error)); /* as often as there is more */
+    CHECK(bb_compressor_write(compressor, (const uint8_t *)text, size, &error)); /* call it again for more input */
     CHECK(bb_compressor_finish(compressor, &error));
     bb_compressor_close(compressor);
     return out;

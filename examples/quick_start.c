@@ -16,7 +16,7 @@
 
 static bb_error error;
 
-/* What a program does with an error is its own affair; this one stops at the first. */
+/* Programs handle errors in their own way; this one stops at the first. */
 static void check(bb_status status, const char *what) {
     if (status == BB_OK) return;
     fprintf(stderr, "quick_start: %s: %s: %s\n", what, bb_status_name(status), error.message);
@@ -26,13 +26,13 @@ static void check(bb_status status, const char *what) {
 
 static void expect(bool holds, const char *what) {
     if (holds) return;
-    fprintf(stderr, "quick_start: not so: %s\n", what);
+    fprintf(stderr, "quick_start: failed: %s\n", what);
     exit(1);
 }
 
 static const char *in_folder(const char *folder, const char *name) {
     static char path[4096];
-    expect((size_t)snprintf(path, sizeof path, "%s/%s", folder, name) < sizeof path, "the path is short enough");
+    expect((size_t)snprintf(path, sizeof path, "%s/%s", folder, name) < sizeof path, "the path fits");
     return path;
 }
 
@@ -77,7 +77,7 @@ static void read_batches(const char *shard_folder, const char *text_path) {
     CHECK(bb_dataset_set_seq_len(shards, SHORT, &error));
     bb_dataset_next_step(shards, BATCH, 1);
     CHECK(bb_dataset_batch(shards, BATCH, 1, 0, x, y, &error));
-    expect(bb_dataset_position(shards) == BATCH, "one step of two samples is behind us");
+    expect(bb_dataset_position(shards) == BATCH, "one step of two samples is done");
     printf("the shard dataset holds %lld bytes; a window of %d reads \"%.20s...\"\n",
            (long long)bb_dataset_get_info(shards).bytes, bb_dataset_seq_len(shards), (const char *)x);
     bb_dataset_close(shards);
@@ -85,7 +85,7 @@ static void read_batches(const char *shard_folder, const char *text_path) {
     bb_dataset *stream; /* one file, whatever its name */
     CHECK(bb_byte_stream_dataset_open(text_path, SHORT, 1, 0, 1, &stream, &error));
     CHECK(bb_dataset_batch(stream, BATCH, 1, 0, x, y, &error));
-    expect(memcmp(x + 1, y, SHORT - 1) == 0, "a stream gives pairs like a shard does");
+    expect(memcmp(x + 1, y, SHORT - 1) == 0, "a stream gives pairs like a shard");
     bb_dataset_close(stream);
 }
 
@@ -144,7 +144,7 @@ static bb_model *create_model(bb_device *device) {
 
     bb_model *model;
     CHECK(bb_model_create(device, &config, /*seed*/ 1, &model, &error));
-    expect(bb_model_parameters(model) == bb_config_parameters(&config), "a configuration tells its parameters");
+    expect(bb_model_parameters(model) == bb_config_parameters(&config), "a configuration knows its number of parameters");
     printf("created a model of %llu parameters on %s\n", (unsigned long long)bb_model_parameters(model),
            bb_device_name(device));
     return model;
@@ -207,7 +207,7 @@ static bb_trainer *create_trainer(bb_model *model, bb_optimizer *optimizer, bb_l
     return trainer;
 }
 
-/* Trains to STOP_AT, as a run that was interrupted would have. */
+/* Trains to STOP_AT, like an interrupted run. */
 static void train(bb_device *device, const char *shard_folder, const char *run_folder) {
     progress seen = {0};
     bb_model *model = create_model(device);
@@ -218,7 +218,7 @@ static void train(bb_device *device, const char *shard_folder, const char *run_f
     CHECK(bb_byte_shard_dataset_open(shard_folder, SEQ_LEN, 1, 0, 1, &dataset, &error));
 
     CHECK(bb_trainer_train(trainer, dataset, &error));
-    expect(bb_trainer_step(trainer) == STOP_AT, "it stopped where it was told to");
+    expect(bb_trainer_step(trainer) == STOP_AT, "it stopped at STOP_AT");
     expect(seen.last_loss < seen.first_loss, "the loss falls");
 
     bb_dataset_close(dataset);
@@ -228,8 +228,8 @@ static void train(bb_device *device, const char *shard_folder, const char *run_f
     bb_model_free(model);
 }
 
-/* Goes on in new objects. With the optimizer's state the run is bit for bit the one that never stopped; without it (a change
- * of optimizer, say) the step and the data go on and the moments start afresh. */
+/* Continues in new objects. With the optimizer's state the run is bit-identical to one that never stopped; without it (after a
+ * change of optimizer, for example) the step and the data continue and the moments start fresh. */
 static void resume(bb_device *device, const char *shard_folder, const char *run_folder, bool load_opt_state,
                    const char *out_folder) {
     progress seen = {0};
@@ -240,10 +240,10 @@ static void resume(bb_device *device, const char *shard_folder, const char *run_
     CHECK(bb_byte_shard_dataset_open(shard_folder, SEQ_LEN, 1, 0, 1, &dataset, &error));
 
     CHECK(bb_trainer_resume(trainer, run_folder, load_opt_state, &error));
-    expect(bb_trainer_step(trainer) == STOP_AT, "it goes on where the other stopped");
+    expect(bb_trainer_step(trainer) == STOP_AT, "it continues where the other stopped");
     CHECK(bb_trainer_train(trainer, dataset, &error));
-    expect(bb_trainer_step(trainer) == STEPS, "it came to the end");
-    expect(seen.last_loss < 4.0, "it kept what was learnt (5.5 nats are a fresh model's)");
+    expect(bb_trainer_step(trainer) == STEPS, "it reached the last step");
+    expect(seen.last_loss < 4.0, "it kept what it had learned (an untrained model has 5.5 nats)");
 
     bb_dataset_close(dataset);
     bb_trainer_free(trainer);
@@ -325,8 +325,8 @@ static void evaluate_and_generate(bb_device *device, const char *run_folder, con
     eval.seq_len = SEQ_LEN;
     bb_eval_result result;
     CHECK(bb_evaluate(model, val_file, &eval, &result, &error));
-    printf("%.3f bits per byte over %lld bytes that it never saw\n", result.bpb, (long long)result.bytes);
-    expect(result.bpb < 4.0, "it learnt something");
+    printf("%.3f bits per byte over %lld unseen bytes\n", result.bpb, (long long)result.bytes);
+    expect(result.bpb < 4.0, "it learned something");
 
     const char *prompt = "The old mill ";
     bb_generate_options generate;
@@ -338,7 +338,7 @@ static void evaluate_and_generate(bb_device *device, const char *run_folder, con
     printf("it writes: %s", prompt);
     CHECK(bb_generate(model, (const uint8_t *)prompt, strlen(prompt), &generate, &metrics, &error));
     putchar('\n');
-    expect(metrics.new_bytes == generate.max_new_bytes, "it wrote all that was asked for");
+    expect(metrics.new_bytes == generate.max_new_bytes, "it generated all requested bytes");
     score_and_generate_many(model);
     bb_model_free(model);
 }
@@ -372,7 +372,7 @@ int main(int argc, char **argv) {
     evaluate_and_generate(device, run, in_folder(shards, "val_00000.bin"));
 
     bb_device_close(device);
-    printf("all is left in %s\n", folder);
+    printf("all files are in %s\n", folder);
     free(text);
     free(shards);
     free(run);

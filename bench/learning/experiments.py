@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: MIT
 """Compares ways to train: runs every variant of a configuration file with every seed on every text, scores each model on the text's
-held-out part, and prints a table with standard errors. Python's own library is enough.
+held-out part, and prints a table with standard errors. Needs only Python's standard library.
 
   bench/learning/texts.py texts                                         # makes the texts, once
   bench/learning/experiments.py bench/learning/optimizer.json --texts texts --out results --threads 2

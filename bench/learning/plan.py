@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What a configuration file asks for: runs, each with the options of `bitbyte train` that decide its result, and a key made of them."""
+"""The runs that a configuration file defines, each with the options of `bitbyte train` that determine its result, and a key made from them."""
 
 import hashlib
 import json

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
-"""A log of plausible syslog lines, the same bytes for the same seed and size: log files are private to a machine, so a public one is made.
+"""Generates a log of plausible syslog lines, the same bytes for the same seed and size, because real log files are private.
 
-Events of a dozen hosts in the order of time. They have what makes logs worth predicting: sessions that open and close under one
-process number, jobs that come again each few minutes, counters that grow; and what no model can predict, addresses and times.
+Events of a dozen hosts in chronological order. They have the predictable structure of logs (sessions that open and close with the same
+process number, jobs that repeat every few minutes, growing counters) and unpredictable parts (addresses and times).
 """
 
 import heapq

@@ -3,7 +3,7 @@
 
     python3 tests/formats/make_torch.py PATH_TO_THE_ORIGINAL
 
-The original (BitByte in PyTorch) gives the model. Run by hand; the files are in the repository.
+The original (BitByte in PyTorch) provides the model. Run by hand; the files are in the repository.
 """
 import argparse
 import os

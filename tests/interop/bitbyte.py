@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""BitByte for the interop tests: the program and the library that INTEROP_BUILD holds, and how results are told."""
+"""BitByte for the interop tests: the program and the library in INTEROP_BUILD, and how results are printed."""
 import ctypes
 import os
 import pathlib

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""PyTorch takes our state dictionary, and we open its files: check_torch.py RUN TEXT WORK. Run by `make test-interop`."""
+"""PyTorch loads our state dictionary, and we open its files: check_torch.py RUN TEXT WORK. Run by `make test-interop`."""
 import json
 import math
 import pathlib
