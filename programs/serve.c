@@ -41,32 +41,32 @@ static const bb_cli_option options[] = {
      .type = BB_CLI_STRING,
      .offset = offsetof(serve_args, runs),
      .value = "DIR",
-     .help = "folder of run directories: /runs shows them over one another, and goes on as they do; with or without a MODEL"},
+     .help = "folder of run directories: /runs plots them together and updates during the runs; with or without a MODEL"},
     {.name = "name",
      .type = BB_CLI_STRING,
      .offset = offsetof(serve_args, name),
      .value = "TEXT",
-     .help = "what the API calls the model",
+     .help = "name of the model in the API",
      .default_text = "the last part of its path"},
     {.group = &bb_import_group, .offset = offsetof(serve_args, import)},
     {.name = "host",
      .type = BB_CLI_STRING,
      .offset = offsetof(serve_args, host),
      .value = "ADDRESS",
-     .help = "address to listen at; 0.0.0.0 or :: lets other machines in: use keys, and TLS by a proxy"},
+     .help = "address to listen on; 0.0.0.0 or :: allows other machines: use keys, and TLS with a proxy"},
     {.name = "port",
      .type = BB_CLI_INT,
      .offset = offsetof(serve_args, port),
      .value = "N",
      .range = BB_CLI_FROM_TO(0, 65535),
-     .help = "port to listen at; 0: one that is free, which is printed"},
-    {.help = "Who may ask"},
+     .help = "port to listen on; 0: any free port, which is printed"},
+    {.help = "Access"},
     {.name = "api_key_file",
      .type = BB_CLI_STRING,
      .offset = offsetof(serve_args, api_key_file),
      .value = "FILE",
-     .help = "file with keys, one a line; clients send one as a bearer token",
-     .default_text = "the key in the environment variable BITBYTE_API_KEY; none: everybody may"},
+     .help = "file with keys, one per line; clients send one as a bearer token",
+     .default_text = "the key in the environment variable BITBYTE_API_KEY; without keys everybody has access"},
     {.name = "api_key",
      .type = BB_CLI_STRING,
      .offset = offsetof(serve_args, api_key),
@@ -78,10 +78,9 @@ static const bb_cli_option options[] = {
      .one_each = true,
      .offset = offsetof(serve_args, allowed_hosts),
      .value = "NAME",
-     .help =
-         "a name by which clients call this server, besides addresses, localhost and --host, as a proxy passes it on; may be "
-         "repeated; *: any. Requests for other names are refused: a page of any site can have its name resolve to this "
-         "machine"},
+     .help = "a name that clients use for this server, besides addresses, localhost and --host, as passed on by a proxy; may "
+             "be repeated; *: any. Requests for other names are refused, because a page of any site can have its name resolve "
+             "to this machine"},
     {.name = "cors_origin",
      .type = BB_CLI_STRING,
      .offset = offsetof(serve_args, cors_origin),
@@ -94,13 +93,13 @@ static const bb_cli_option options[] = {
      .offset = offsetof(serve_args, sequences),
      .value = "N",
      .range = BB_CLI_FROM_TO(1, 256),
-     .help = "texts that are written at once"},
+     .help = "maximum number of texts generated at once"},
     {.name = "queue",
      .type = BB_CLI_INT,
      .offset = offsetof(serve_args, queue),
      .value = "N",
      .range = BB_CLI_FROM_TO(0, 100000),
-     .help = "texts that may wait for that; more are refused with status 429"},
+     .help = "maximum number of waiting texts; more are refused with status 429"},
     {.name = "cache_mb",
      .type = BB_CLI_INT,
      .offset = offsetof(serve_args, cache_mb),
@@ -112,7 +111,7 @@ static const bb_cli_option options[] = {
      .offset = offsetof(serve_args, timeout),
      .value = "SECONDS",
      .range = BB_CLI_AT_LEAST(0),
-     .help = "longest time for a request, from its arrival to its last byte; 0: no limit"},
+     .help = "maximum time for a request, from its arrival to its last byte; 0: no limit"},
     {.name = "max_new_bytes",
      .type = BB_CLI_INT64,
      .offset = offsetof(serve_args, max_new_bytes),
@@ -130,7 +129,7 @@ static const bb_cli_option options[] = {
      .offset = offsetof(serve_args, drain_seconds),
      .value = "SECONDS",
      .range = BB_CLI_FROM_TO(0, 1e6),
-     .help = "after SIGTERM or Ctrl-C, how long what is being written may take; new requests are refused meanwhile"},
+     .help = "after SIGTERM or Ctrl-C, how long running requests may take to finish; new requests are refused meanwhile"},
     {.help = "Output and machine"},
     {.name = "chat_template",
      .type = BB_CLI_STRING,
@@ -141,16 +140,15 @@ static const bb_cli_option options[] = {
     {.name = "quiet",
      .type = BB_CLI_FLAG,
      .offset = offsetof(serve_args, quiet),
-     .help = "no line of JSON on standard error for each request"},
+     .help = "do not log requests as JSON lines on standard error"},
     {.group = &bb_device_group, .offset = offsetof(serve_args, device)},
 };
 
 static const bb_cli_command command = {
     .name = "serve",
-    .summary =
-        "serves a model over HTTP: a page to write with, and OpenAI's API (/v1/completions, /v1/chat/completions, "
-        "/v1/embeddings, /v1/models), /v1/score, /metrics for Prometheus, /health. The same request with the same seed gets "
-        "the same bytes, whatever else is asked meanwhile.",
+    .summary = "serves a model over HTTP: a page for generating text, and OpenAI's API (/v1/completions, /v1/chat/completions, "
+               "/v1/embeddings, /v1/models), /v1/score, /metrics for Prometheus, /health. The same request with the same seed "
+               "gets the same bytes, regardless of other requests.",
     .usage = "[MODEL] [--runs DIR] [--host ADDRESS] [--port N] [options]",
     .options = options,
     .option_count = BB_CLI_COUNT(options),
@@ -158,7 +156,7 @@ static const bb_cli_command command = {
                 "  bitbyte serve --runs runs\n"
                 "  curl http://127.0.0.1:8080/v1/completions -d '{\"prompt\": \"Once\", \"max_tokens\": 80, \"seed\": 1}'\n"
                 "  OPENAI_BASE_URL=http://127.0.0.1:8080/v1 OPENAI_API_KEY=none python3 my_program.py\n"
-                "  kill -HUP PID    # loads the model file again; streams go on\n",
+                "  kill -HUP PID    # loads the model file again; streams continue\n",
 };
 
 #ifdef BB_HAVE_MICROHTTPD
@@ -168,21 +166,22 @@ enum { MAX_KEYS = 256, MAX_CHOICES = 64 };
 typedef struct server {
     const serve_args *args;
     bb_device *device;
-    pthread_mutex_t lock; /* of description and path */
+    pthread_mutex_t lock; /* protects description and path */
     char *description;    /* JSON of bb_describe_file */
-    char *chat_template;  /* of the option; NULL: the model's */
+    char *chat_template;  /* from the option; NULL: the model's */
     char path[4096];
     const char *keys[MAX_KEYS];
     int key_count;
     char *key_text;
 } server;
 
-/* The model's, where it is used. */
+/* Checks the model's template, if it is used. */
 static bb_status check_chat_template(const server *s, const bb_found_model *found, bb_error *err) {
     const char *text = bb_model_chat_template(found->model);
     bb_error wrong;
     if (s->chat_template || !text || bb_chat_template_check(text, &wrong) == BB_OK) return BB_OK;
-    snprintf(err->message, sizeof err->message, "%.500s: %.400s; --chat_template gives another", found->path, wrong.message);
+    snprintf(err->message, sizeof err->message, "%.500s: %.400s; use --chat_template to override it", found->path,
+             wrong.message);
     return err->code = BB_ERR_FORMAT;
 }
 
@@ -235,12 +234,12 @@ static int read_keys(server *s) {
     char *rest = NULL;
     for (char *key = strtok_r(s->key_text, " \r\n\t", &rest); key; key = strtok_r(NULL, " \r\n\t", &rest))
         if (!add_key(s, key)) return bb_cli_failure(&command, "%s: more than %d keys", args->api_key_file, MAX_KEYS);
-    /* a file that was emptied by mistake must not open the server */
-    if (s->key_count == before) return bb_cli_failure(&command, "%s: holds no key", args->api_key_file);
+    /* a key file emptied by mistake must not open the server */
+    if (s->key_count == before) return bb_cli_failure(&command, "%s: contains no key", args->api_key_file);
     return BB_CLI_CONTINUE;
 }
 
-/* The last part of a path. */
+/* Returns the last part of a path. */
 static const char *base_name(const char *path) {
     const char *slash = strrchr(path, '/');
     return slash && slash[1] ? slash + 1 : path;
@@ -250,7 +249,7 @@ static bool is_loopback(const char *host) {
     return strcmp(host, "localhost") == 0 || strncmp(host, "127.", 4) == 0 || strcmp(host, "::1") == 0;
 }
 
-/* Until SIGTERM or SIGINT. All threads have these signals blocked. */
+/* Waits for SIGTERM or SIGINT, which are blocked in all threads. */
 static void wait_for_signals(const sigset_t *signals, bb_engine *engine) {
     for (int number; sigwait(signals, &number) == 0;) {
         if (number != SIGHUP) return;
@@ -307,7 +306,7 @@ static int run_server(server *s, const sigset_t *signals) {
                bb_http_port(http));
         fflush(stdout);
         if (!is_loopback(args->host) && s->key_count == 0)
-            fprintf(stderr, "bitbyte serve: note: everybody who can reach %s may use this server: see --api_key_file\n",
+            fprintf(stderr, "bitbyte serve: note: everybody who can reach %s can use this server: see --api_key_file\n",
                     args->host);
         wait_for_signals(signals, engine);
         bb_http_quiesce(http);
@@ -355,7 +354,7 @@ static int serve(const bb_cli *cli, const serve_args *args) {
 static int serve(const bb_cli *cli, const serve_args *args) {
     (void)cli;
     (void)args;
-    return bb_cli_failure(&command, "this build has no HTTP server: install libmicrohttpd-dev (Debian) and build again");
+    return bb_cli_failure(&command, "this build has no HTTP server: install libmicrohttpd-dev (Debian) and rebuild");
 }
 
 #endif

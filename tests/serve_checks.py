@@ -316,7 +316,7 @@ def check_chat_templates():
         expect_template(s, "{role}: {content}|\n", "user: The 1|\nassistant: ", ["|\nuser:", "|\nsystem:", "|\nassistant:"])
         s.end()
     refused = subprocess.run([program, "serve", "bad.safetensors", "--port", "0"], capture_output=True, text=True)
-    assert refused.returncode == 1 and "bad.safetensors: chat template: expected a text with {role} and {content}; --chat_template gives another" in refused.stderr, refused
+    assert refused.returncode == 1 and "bad.safetensors: chat template: expected a text with {role} and {content}; use --chat_template to override it" in refused.stderr, refused
 
 
 def main():

@@ -29,6 +29,6 @@ expect 1 "$bitbyte" serve --runs text.txt
 complains "expected a folder of run directories"
 : >empty
 expect 1 "$bitbyte" serve model.safetensors --api_key_file empty --port 0
-complains "empty: holds no key"
+complains "empty: contains no key"
 PYTHONDONTWRITEBYTECODE=1 python3 "$here/serve_checks.py" "$bitbyte" >out 2>err || fail "serve_checks.py"
 cat out

@@ -24,7 +24,7 @@ char *bb_base64(const uint8_t *data, size_t size) {
 
 /* ---- bytes -------------------------------------------------------------------------------------------------------------- */
 
-/* A byte as the text of a token: itself, or OpenAI's form for what is no whole character. */
+/* Writes a byte as the text of a token: itself, or OpenAI's notation for a byte that is not a whole character. */
 static void token_text(uint8_t byte, char out[16]) {
     if (byte < 0x80)
         snprintf(out, 16, "%c", byte);
@@ -40,7 +40,7 @@ static json_t *token_json(uint8_t byte) {
 
 static json_t *logprob_json(double logprob) { return isfinite(logprob) ? json_real(logprob) : json_null(); }
 
-/* A part of a choice's tokens. */
+/* A range of a choice's tokens. */
 typedef struct span {
     const bb_choice *choice;
     size_t from, to;
@@ -50,7 +50,7 @@ static bool shown(const bb_choice *c, const bb_token *token) { return !token->pr
 
 static const bb_candidate *top_of(const bb_choice *c, size_t i) { return c->top + i * (size_t)c->request->top; }
 
-/* Of /v1/completions: arrays beside each other. */
+/* For /v1/completions: parallel arrays. */
 static json_t *completion_logprobs(const span *s, size_t offset) {
     json_t *tokens = json_array(), *logprobs = json_array(), *tops = json_array(), *offsets = json_array();
     for (size_t i = s->from; i < s->to; i++) {
@@ -117,7 +117,7 @@ static void put_byte(FILE *out, bb_utf8 *utf8, uint8_t byte) {
     fwrite(result.character, 1, (size_t)result.size, out);
 }
 
-/* A memory stream's text as JSON; frees it. */
+/* Returns a memory stream's text as JSON, and frees it. */
 static json_t *text_json(FILE *memory, char **text, const size_t *size) {
     json_t *json = fclose(memory) == 0 ? json_stringn(*text, *size) : NULL;
     free(*text);
@@ -128,7 +128,7 @@ static json_t *text_json(FILE *memory, char **text, const size_t *size) {
 
 static const char *finish_text(bb_finish finish) { return finish == BB_FINISH_STOP ? "stop" : "length"; }
 
-/* The text of a choice; with echo, and no prompt among the tokens, the prompt before it. */
+/* Returns the text of a choice; with echo, and if the prompt is not among the tokens, preceded by the prompt. */
 static json_t *choice_text(const bb_choice *c) {
     char *text = NULL;
     size_t size = 0;
@@ -187,7 +187,7 @@ static json_t *generation_json(const bb_request *r, const char *model_name) {
                      "model", model_name, "choices", choices, "usage", usage_json(r));
 }
 
-/* Of length 1. base64 is of little-endian f32. */
+/* Normalized to length 1. base64: little-endian f32. */
 static json_t *embedding_vector(const float *values, int n, bool base64) {
     double sum = 0;
     for (int i = 0; i < n; i++) sum += (double)values[i] * (double)values[i];
@@ -221,7 +221,7 @@ static json_t *embedding_json(const bb_request *r, const char *model_name, int d
                      (json_int_t)r->prompt_bytes, "total_tokens", (json_int_t)r->prompt_bytes);
 }
 
-/* Bits of each byte; the first one is predicted by nothing. */
+/* Bits of each byte; the first one has no prediction. */
 static json_t *score_json(const bb_request *r, const char *model_name) {
     json_t *data = json_array();
     for (int i = 0; i < r->choice_count; i++) {
@@ -245,7 +245,7 @@ static json_t *score_json(const bb_request *r, const char *model_name) {
     return json_pack("{s:s,s:o,s:s}", "object", "list", "data", data, "model", model_name);
 }
 
-/* The first choice that failed; NULL: none. */
+/* Returns the error of the first choice that failed, or NULL. */
 static const char *failure_of(const bb_request *r) {
     for (int i = 0; i < r->choice_count; i++)
         if (r->choices[i].error[0]) return r->choices[i].error;
@@ -290,7 +290,7 @@ static json_t *chunk_json(const bb_request *r, const char *model_name, json_t *c
                      (json_int_t)r->created, "model", model_name, "choices", choices, "usage", usage);
 }
 
-/* text: JSON; s: the tokens that it came with. finish: NULL while it goes on. */
+/* text: JSON; s: its tokens. finish: NULL while the choice is running. */
 static void put_piece(FILE *out, const char *model_name, json_t *text, const span *s, const char *finish) {
     const bb_choice *c = s->choice;
     const bb_request *r = c->request;

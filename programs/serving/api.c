@@ -28,7 +28,7 @@ bool bb_api_fail(bb_api_error *error, int status, const char *param, const char 
 char *bb_api_error_text(const bb_api_error *error) {
     json_t *json = json_pack("{s:{s:s,s:s,s:s?,s:i}}", "error", "message", error->message, "type", error->type, "param",
                              error->param[0] ? error->param : NULL, "code", error->status);
-    if (!json) /* the message quotes bytes that are no UTF-8 */
+    if (!json) /* the message quotes bytes that are not UTF-8 */
         json = json_pack("{s:{s:s,s:s,s:n,s:i}}", "error", "message", "the request cannot be read", "type", error->type,
                          "param", "code", error->status);
     char *text = json ? json_dumps(json, JSON_COMPACT) : NULL;
@@ -66,7 +66,7 @@ static const json_t *field(const reader *r, const char *name) {
     return json_is_null(value) ? NULL : value;
 }
 
-/* Leaves *out as it is where the field is absent. above: min itself is not allowed. */
+/* Leaves *out unchanged if the field is absent. above: min itself is not allowed. */
 static bool take_number(const reader *r, const char *name, double min, bool above, double max, double *out) {
     const json_t *value = field(r, name);
     if (!value) return true;
@@ -96,7 +96,7 @@ static bool take_flag(const reader *r, const char *name, bool *out) {
     return true;
 }
 
-/* Fields that would change the answer if they were known here. A value without effect passes. */
+/* Refuses fields that would change the answer if they were supported, unless their value has no effect. */
 static bool refuse(const reader *r, const char *const *names) {
     for (int i = 0; names[i]; i++) {
         const json_t *value = field(r, names[i]);
@@ -126,7 +126,7 @@ bool bb_api_bytes(const json_t *value, const char *param, bb_bytes *out, bb_api_
     return true;
 }
 
-/* A string, an array of strings, an array of byte values, or an array of such arrays. */
+/* Reads a string, an array of strings, an array of byte values, or an array of such arrays. */
 static bool take_prompts(const reader *r, const char *name, bb_request *out) {
     const json_t *value = field(r, name);
     if (!value) return bb_api_fail(r->error, 400, name, "%s is missing", name);
@@ -199,13 +199,13 @@ static bool take_sampling(const reader *r, const bb_api_limits *limits, bb_reque
 
 /* ---- one function a kind ------------------------------------------------------------------------------------------------ */
 
-/* Texts whose bytes are told of or averaged must fit the model's context. */
+/* Texts with logprobs or embeddings must fit the model's context. */
 static bool check_fits(const reader *r, const char *name, const bb_api_limits *limits, const bb_request *out) {
     for (int i = 0; i < out->prompt_count; i++) {
         if (out->prompts[i].size == 0 && out->kind != BB_REQUEST_COMPLETION)
             return bb_api_fail(r->error, 400, name, "%s: text %d is empty", name, i);
         if (out->prompts[i].size > (size_t)limits->context_length)
-            return bb_api_fail(r->error, 400, name, "%s: text %d has %zu bytes, and the model's context is %d", name, i,
+            return bb_api_fail(r->error, 400, name, "%s: text %d has %zu bytes, but the model's context has %d", name, i,
                                out->prompts[i].size, limits->context_length);
     }
     return true;
@@ -223,7 +223,7 @@ static bool take_completion(const reader *r, const bb_api_limits *limits, bb_req
     return !out->echo || !out->logprobs || check_fits(r, "prompt", limits, out);
 }
 
-/* A piece of the template: `from` to `to`, with {role} replaced. */
+/* Writes the part of the template from `from` to `to`, with {role} replaced. */
 static void put_piece(FILE *out, const char *from, const char *to, const char *role) {
     while (from < to) {
         if (strncmp(from, "{role}", 6) == 0 && from + 6 <= to) {
@@ -235,7 +235,7 @@ static void put_piece(FILE *out, const char *from, const char *to, const char *r
     }
 }
 
-/* Content is a string, or parts of which each is a text. */
+/* Content is a string, or an array of text parts. */
 static bool put_content(const reader *r, FILE *out, const json_t *content) {
     if (json_is_string(content)) {
         fwrite(json_string_value(content), 1, json_string_length(content), out);
@@ -268,7 +268,8 @@ static bool put_messages(const reader *r, FILE *out, const json_t *messages, con
     return true;
 }
 
-/* The end of an answer and the beginning of a message by `role`, without the white space that the latter ends with. */
+/* Adds as a stop text the end of an answer and the beginning of a message by `role`, without the latter's trailing white
+ * space. */
 static bool add_role_stop(const reader *r, bb_request *out, const char *chat_template, const char *role) {
     char *text = NULL;
     size_t size = 0;
@@ -339,10 +340,10 @@ static bool take_score(const reader *r, const bb_api_limits *limits, bb_request 
     return true;
 }
 
-/* What follows the reading: choices, each with its seed. */
+/* Completes a parsed request: creates the choices, each with its seed. */
 static bool make_choices(bb_request *r, const bb_api_limits *limits, bb_api_error *error) {
     if (r->prompt_count * (int64_t)r->n > limits->max_choices)
-        return bb_api_fail(error, 400, "n", "%lld texts asked for, and this server takes %d a request",
+        return bb_api_fail(error, 400, "n", "%lld texts requested; this server allows %d per request",
                            (long long)r->prompt_count * r->n, limits->max_choices);
     r->choice_count = r->running = r->prompt_count * r->n;
     r->choices = calloc((size_t)r->choice_count, sizeof *r->choices);

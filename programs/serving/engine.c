@@ -10,25 +10,25 @@
 
 #include "../progress.h"
 
-/* A loaded model. The first of the list is the current one; others go when their last text ends. */
+/* A loaded model. The first in the list is the current one; others are freed when their last text ends. */
 typedef struct generation {
     bb_model *model;
     bb_batch *batch;
-    int running; /* texts in the batch */
+    int running; /* number of its texts in the batch */
     struct generation *next;
 } generation;
 
 struct bb_engine {
     bb_engine_options options;
     pthread_t thread, loader;
-    bool loading;         /* `loader` is to be joined */
-    pthread_mutex_t lock; /* of all below, and of the outputs of requests */
+    bool loading;         /* `loader` must be joined */
+    pthread_mutex_t lock; /* protects everything below, and the outputs of requests */
     pthread_cond_t news, idle;
-    bb_request *incoming, *last_incoming; /* not in the batch yet */
-    bb_request *requests;                 /* in the batch: a ring's head */
-    int texts;                            /* of both, that have not ended */
+    bb_request *incoming, *last_incoming; /* requests that are not in the batch yet */
+    bb_request *requests;                 /* requests in the batch: head of a ring */
+    int texts;                            /* unfinished texts of both lists */
     bool quit, draining, cut;
-    generation *generations, *loaded; /* loaded: by the loader, to become the first */
+    generation *generations, *loaded; /* loaded: the loader's result, about to become the first */
     bb_engine_counts counts;
     bb_engine_info info;
 };
@@ -89,7 +89,7 @@ static void *load_in_thread(void *user) {
     return NULL;
 }
 
-/* The engine's thread, locked: a new model takes over, and those without texts go. */
+/* On the engine's thread, locked: installs a new model, and frees old ones without texts. */
 static void change_generations(bb_engine *e) {
     if (e->loaded) {
         e->loaded->next = e->generations;
@@ -130,7 +130,7 @@ static void leave_list(bb_engine *e, bb_request *r) {
     r->next = r->previous = NULL;
 }
 
-/* A choice that was begun, or never was, has ended. The last one of a request ends it. */
+/* Ends a choice that was started or not. The last choice of a request ends the request. */
 static void end_choice(bb_engine *e, bb_choice *c) {
     bb_request *r = c->request;
     c->ended = true;
@@ -216,7 +216,7 @@ static void on_end(void *user, const bb_batch_end *end) {
 
 /* ---- the thread ------------------------------------------------------------------------------------------------------------ */
 
-/* Without the lock. False: it could not be added, and why stands in the choice. */
+/* Without the lock. Returns false if it could not be added; the reason is in the choice. */
 static bool add_choice(bb_engine *e, generation *g, bb_choice *c) {
     const bb_request *r = c->request;
     bb_generate_options options = r->options;
@@ -242,7 +242,7 @@ static bool add_choice(bb_engine *e, generation *g, bb_choice *c) {
     return false;
 }
 
-/* Locked; unlocks while it adds. Ranges are checked before a request gets here, so a refusal is an error of the request. */
+/* Locked; unlocks while it adds. Limits were checked earlier, so a refusal is an error of the request. */
 static void take_incoming(bb_engine *e) {
     while (e->incoming) {
         bb_request *r = e->incoming;
@@ -295,7 +295,7 @@ static void check_requests(bb_engine *e) {
     }
 }
 
-/* The batch of a model failed: its texts end with the error, and a new batch takes its place. */
+/* After the batch of a model failed: ends its texts with the error, and opens a new batch. */
 static void replace_batch(bb_engine *e, generation *g, const bb_error *err) {
     bb_error again;
     bb_batch_close(g->batch);

@@ -4,7 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* Headers that every answer has. */
+/* Adds the headers of every answer. */
 static void add_headers(const bb_exchange *x, int status, const char *type, struct MHD_Response *response) {
     const bb_http_options *o = &x->http->options;
     MHD_add_response_header(response, MHD_HTTP_HEADER_CONTENT_TYPE, type);
@@ -19,7 +19,7 @@ static void add_headers(const bb_exchange *x, int status, const char *type, stru
     if (status == 401) MHD_add_response_header(response, MHD_HTTP_HEADER_WWW_AUTHENTICATE, "Bearer");
 }
 
-/* Releases the response. */
+/* Queues the response and releases it. */
 static enum MHD_Result queue(bb_exchange *x, int status, const char *type, struct MHD_Response *response) {
     if (!response) return MHD_NO;
     add_headers(x, status, type, response);
@@ -77,6 +77,6 @@ enum MHD_Result bb_answer_error(bb_exchange *x, const bb_api_error *error) {
 enum MHD_Result bb_answer_reader(bb_exchange *x, const char *type, MHD_ContentReaderCallback reader) {
     struct MHD_Response *response = MHD_create_response_from_callback(MHD_SIZE_UNKNOWN, 16384, reader, x, NULL);
     if (response) MHD_add_response_header(response, MHD_HTTP_HEADER_CACHE_CONTROL, "no-cache, no-transform");
-    if (response) MHD_add_response_header(response, "X-Accel-Buffering", "no"); /* nginx passes events on at once */
+    if (response) MHD_add_response_header(response, "X-Accel-Buffering", "no"); /* nginx forwards events immediately */
     return queue(x, 200, type, response);
 }

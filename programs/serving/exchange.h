@@ -19,7 +19,7 @@ typedef struct bb_http {
     bb_http_options options;
     struct MHD_Daemon *daemon;
     int port;
-    atomic_int exchanges; /* not answered yet, or being sent */
+    atomic_int exchanges; /* open exchanges: not answered yet, or being sent */
 } bb_http;
 
 typedef struct bb_exchange bb_exchange;
@@ -27,38 +27,38 @@ struct bb_exchange {
     bb_http *http;
     struct MHD_Connection *connection;
     char *method, *path;
-    bool interim; /* the client takes interim responses: it speaks HTTP/1.1 */
+    bool interim; /* the client accepts interim responses: it speaks HTTP/1.1 */
     char *body;
     size_t size, capacity;
-    bb_request *request; /* of a request to the model */
-    int d_model;         /* of that model */
-    double begin;        /* bb_monotonic_seconds */
-    int status;          /* that was answered; 0: not yet */
-    bool received;       /* the request is, and the library knows: see submit in http.c */
-    /* a stream: what was written and not sent yet */
+    bb_request *request; /* the request to the model */
+    int d_model;         /* of that request's model */
+    double begin;        /* start time, as bb_monotonic_seconds */
+    int status;          /* status that was sent; 0: none yet */
+    bool received;       /* the request has been received completely, and the library knows: see submit in http.c */
+    /* for a stream: written, but not sent yet */
     char *pending;
     size_t pending_size, pending_sent;
-    /* a stream of the changes of runs */
+    /* for a stream of changes of runs */
     bb_exchange *next_waiting;
     bool told, told_waited;
     uint64_t told_version;
 };
 
-/* Answers with text that the server owns from here on (malloc'd; NULL is an error of memory). */
+/* Answers with malloc'd text, whose ownership it takes (NULL: out of memory). */
 enum MHD_Result bb_answer_text(bb_exchange *x, int status, const char *type, char *text);
-/* The same with a text that stays. */
+/* The same with a static text. */
 enum MHD_Result bb_answer_static(bb_exchange *x, const char *type, const char *csp, const char *text, size_t size);
-/* A page with its content security policy; the server owns `text` (malloc'd) from here on. */
+/* Answers with a page and its content security policy; takes ownership of `text` (malloc'd). */
 enum MHD_Result bb_answer_page(bb_exchange *x, const char *csp, char *text);
-/* To another place of this server. */
+/* Redirects to another path of this server. */
 enum MHD_Result bb_answer_elsewhere(bb_exchange *x, const char *path);
 enum MHD_Result bb_answer_error(bb_exchange *x, const bb_api_error *error);
-/* Releases `json`. */
+/* Takes ownership of `json`. */
 enum MHD_Result bb_answer_json(bb_exchange *x, int status, json_t *json);
-/* A response with `reader` as its content, as MHD_create_response_from_callback says; the exchange is its argument. */
+/* Answers with content from `reader`, see MHD_create_response_from_callback; its argument is the exchange. */
 enum MHD_Result bb_answer_reader(bb_exchange *x, const char *type, MHD_ContentReaderCallback reader);
 
-/* The option's, else the model's, else the default. */
+/* Returns the template of the option, else of the model, else the default. */
 const char *bb_chat_template_in_use(const bb_http_options *options, const bb_engine_info *model);
 
 /* ---- status.c */

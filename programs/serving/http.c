@@ -61,9 +61,10 @@ static void log_exchange(const bb_exchange *x) {
 
 void bb_http_wake(void *connection) { MHD_resume_connection(((bb_exchange *)connection)->connection); }
 
-/* The library does not poll a suspended connection. Its client may have ended its sending half alone, and then still waits for the
- * answer; one that is gone looks the same, until something is sent to it and its system says that nobody is there. A stream sends its
- * bytes; where nothing is due before the end, an interim response is sent, which clients of HTTP/1.1 pass over (RFC 9110, 15.2). */
+/* The library does not poll a suspended connection. Its client may have closed only its sending half, and then still waits for
+ * the answer; a disconnected client looks the same until something is sent to it and its system answers that the connection is
+ * gone. A stream sends its bytes; if nothing else is due before the end, an interim response is sent, which HTTP/1.1 clients
+ * ignore (RFC 9110, 15.2). */
 bool bb_http_has_left(bb_request *r) {
     static const char interim[] = "HTTP/1.1 100 Continue\r\n\r\n";
     struct pollfd p = {.fd = r->socket, .events = POLLRDHUP};
@@ -74,7 +75,7 @@ bool bb_http_has_left(bb_request *r) {
     return false;
 }
 
-/* Called by the library for more of a stream; 0 and a suspended connection: it waits. */
+/* Called by the library for more bytes of a stream; returning 0 for a suspended connection makes it wait. */
 static ssize_t read_events(void *user, uint64_t position, char *buffer, size_t max) {
     bb_exchange *x = user;
     bb_request *r = x->request;
@@ -104,7 +105,7 @@ static ssize_t read_events(void *user, uint64_t position, char *buffer, size_t m
     return (ssize_t)n;
 }
 
-/* Of a request that was submitted: its answer, or the wait for it. */
+/* Answers a submitted request, or suspends it until there is an answer. */
 static enum MHD_Result answer_request(bb_exchange *x) {
     bb_request *r = x->request;
     bb_engine *engine = x->http->options.engine;
@@ -146,7 +147,7 @@ static enum MHD_Result submit(bb_exchange *x, bb_request_kind kind) {
     bb_submitted submitted = bb_engine_submit(x->http->options.engine, r);
     if (submitted == BB_SUBMITTED) {
         x->request = r;
-        return answer_request(x); /* only now can it be suspended, and woken */
+        return answer_request(x); /* only now can it be suspended and woken */
     }
     bb_request_free(r);
     if (submitted == BB_QUEUE_FULL)
@@ -154,7 +155,7 @@ static enum MHD_Result submit(bb_exchange *x, bb_request_kind kind) {
     else if (submitted == BB_DRAINING)
         (void)bb_api_fail(&error, 503, NULL, "the server is shutting down");
     else
-        (void)bb_api_fail(&error, 503, NULL, "the model failed and could not be started again");
+        (void)bb_api_fail(&error, 503, NULL, "the model failed and could not be restarted");
     return bb_answer_error(x, &error);
 }
 
@@ -165,7 +166,7 @@ static enum MHD_Result on_score(bb_exchange *x) { return submit(x, BB_REQUEST_SC
 
 /* ---- routes ---------------------------------------------------------------------------------------------------------------- */
 
-/* connect-src 'self': the page talks to this server alone. Its one script and style stand in it. */
+/* connect-src 'self': the page talks only to this server. Its only script and style are inline. */
 static const char page_policy[] =
     "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; connect-src 'self'; "
     "img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
@@ -181,9 +182,9 @@ static enum MHD_Result on_root(bb_exchange *x) {
 typedef enum need { NOTHING, MODEL, RUNS } need;
 
 typedef struct route {
-    const char *method, *path; /* a path that ends in * is a beginning */
+    const char *method, *path; /* a path that ends in * is a prefix */
     enum MHD_Result (*answer)(bb_exchange *x);
-    bool open; /* without a key */
+    bool open; /* no key required */
     need need;
 } route;
 
@@ -218,7 +219,7 @@ static bool has_what(const bb_http *http, need what) {
     return what == NOTHING || (what == MODEL ? http->options.engine != NULL : http->options.runs != NULL);
 }
 
-/* NULL: none; *other_method: the path is there. */
+/* Returns NULL if there is none; *other_method: the path exists with another method. */
 static const route *find_route(const bb_http *http, const char *method, const char *path, bool *other_method) {
     *other_method = false;
     if (strcmp(method, "HEAD") == 0) method = "GET";
@@ -232,7 +233,7 @@ static const route *find_route(const bb_http *http, const char *method, const ch
 
 typedef struct framing {
     int lengths, encodings;
-    bool unknown; /* an encoding that is not chunked */
+    bool unknown; /* a transfer encoding other than chunked */
 } framing;
 
 static enum MHD_Result count_framing(void *user, enum MHD_ValueKind kind, const char *key, const char *value) {
@@ -247,8 +248,8 @@ static enum MHD_Result count_framing(void *user, enum MHD_ValueKind kind, const 
     return MHD_YES;
 }
 
-/* Where a body ends must be said once, and as everybody reads it: else a proxy may see two requests where this server sees one, or
- * the other way round (RFC 9112, section 11.2). */
+/* The end of a body must be given exactly once, in a form that everybody reads the same way: otherwise a proxy may see two
+ * requests where this server sees one, or vice versa (RFC 9112, section 11.2). */
 static bool has_plain_framing(const bb_exchange *x) {
     framing f = {0};
     (void)MHD_get_connection_values(x->connection, MHD_HEADER_KIND, count_framing, &f);
@@ -258,13 +259,13 @@ static bool has_plain_framing(const bb_exchange *x) {
 static bool check(const bb_exchange *x, const route *r, bool other_method, bb_api_error *error) {
     const bb_http *http = x->http;
     const char *length = MHD_lookup_connection_value(x->connection, MHD_HEADER_KIND, MHD_HTTP_HEADER_CONTENT_LENGTH);
-    if (!has_plain_framing(x)) return bb_api_fail(error, 400, NULL, "the end of the body is not said, or said twice");
+    if (!has_plain_framing(x)) return bb_api_fail(error, 400, NULL, "the length of the body is missing or given twice");
     if (!r)
-        return other_method ? bb_api_fail(error, 405, NULL, "%.16s is not how %.200s is asked for", x->method, x->path)
-                            : bb_api_fail(error, 404, NULL, "there is nothing at %.200s", x->path);
+        return other_method ? bb_api_fail(error, 405, NULL, "%.16s is not allowed for %.200s", x->method, x->path)
+                            : bb_api_fail(error, 404, NULL, "nothing found at %.200s", x->path);
     if (!bb_access_check(x, r->open, error)) return false;
     if (length && strtoull(length, NULL, 10) > http->options.max_body)
-        return bb_api_fail(error, 413, NULL, "the body has more than %zu bytes", http->options.max_body);
+        return bb_api_fail(error, 413, NULL, "the body exceeds %zu bytes", http->options.max_body);
     return true;
 }
 
@@ -345,7 +346,7 @@ static enum MHD_Result answer_preflight(bb_exchange *x) {
     return result;
 }
 
-/* Called with the headers, with each part of the body, at its end, and again when a suspended connection goes on. */
+/* Called with the headers, with each part of the body, at its end, and again when a suspended connection is resumed. */
 static enum MHD_Result on_request(void *user, struct MHD_Connection *connection, const char *path, const char *method,
                                   const char *version, const char *data, size_t *size, void **state) {
     bb_http *http = user;
@@ -359,18 +360,18 @@ static enum MHD_Result on_request(void *user, struct MHD_Connection *connection,
         const route *r = find_route(http, method, path, &other_method);
         return check(x, r, other_method, &error) ? MHD_YES : bb_answer_error(x, &error);
     }
-    if (x->status) return MHD_YES; /* answered before the body came */
+    if (x->status) return MHD_YES; /* answered before the body arrived */
     if (*size) {
         bool kept = keep_body(x, data, *size);
         *size = 0;
         if (kept) return MHD_YES;
-        x->size = http->options.max_body + 1; /* the answer follows when the body has ended, as the library wants it */
+        x->size = http->options.max_body + 1; /* the library requires that the answer follows the end of the body */
         return MHD_YES;
     }
     if (x->request) return answer_request(x);
     if (strcmp(method, "OPTIONS") == 0) return answer_preflight(x);
     if (x->size > http->options.max_body) {
-        (void)bb_api_fail(&error, 413, NULL, "the body has more than %zu bytes", http->options.max_body);
+        (void)bb_api_fail(&error, 413, NULL, "the body exceeds %zu bytes", http->options.max_body);
         return bb_answer_error(x, &error);
     }
     const route *r = find_route(http, method, path, &other_method);
@@ -379,7 +380,7 @@ static enum MHD_Result on_request(void *user, struct MHD_Connection *connection,
 
 /* ---- the server ------------------------------------------------------------------------------------------------------------ */
 
-/* A socket that listens at the first address of host and port where it can. */
+/* Opens a socket that listens on the first usable address of host and port. */
 static int listen_at(const char *host, int port, bb_error *err) {
     char service[16];
     struct addrinfo hints = {.ai_socktype = SOCK_STREAM, .ai_flags = AI_PASSIVE}, *found = NULL;
@@ -403,7 +404,7 @@ static int listen_at(const char *host, int port, bb_error *err) {
     }
     freeaddrinfo(found);
     if (fd >= 0) return fd;
-    snprintf(err->message, sizeof err->message, "cannot listen at %.200s port %d: %s", host, port, strerror(failure));
+    snprintf(err->message, sizeof err->message, "cannot listen on %.200s port %d: %s", host, port, strerror(failure));
     err->code = BB_ERR_IO;
     return -1;
 }
@@ -440,7 +441,7 @@ bb_status bb_http_open(const bb_http_options *options, bb_http **out, bb_error *
         return err->code;
     }
     http->port = port_of(fd);
-    /* the parser's own words for malformed requests are of no use to an administrator */
+    /* the parser's own messages for malformed requests do not help an administrator */
     http->daemon = MHD_start_daemon(MHD_USE_EPOLL_INTERNAL_THREAD | MHD_ALLOW_SUSPEND_RESUME | MHD_USE_ERROR_LOG, 0, NULL, NULL,
                                     on_request, http, MHD_OPTION_EXTERNAL_LOGGER, no_log, NULL, MHD_OPTION_LISTEN_SOCKET, fd,
                                     MHD_OPTION_NOTIFY_COMPLETED, end_exchange, NULL, MHD_OPTION_CONNECTION_TIMEOUT,

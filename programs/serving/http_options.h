@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-/* What the HTTP server is told: of the model, of who may ask, of limits. */
+/* Configuration of the HTTP server: model, access, limits. */
 #ifndef BB_PROGRAMS_HTTP_OPTIONS_H
 #define BB_PROGRAMS_HTTP_OPTIONS_H
 
@@ -10,22 +10,22 @@ typedef struct bb_runs bb_runs; /* runs.h */
 
 typedef struct bb_http_options {
     const char *host;
-    int port;                      /* 0: any that is free */
-    bb_engine *engine;             /* NULL: no model, only what needs none */
-    const char *model_name;        /* what /v1/models calls it */
+    int port;                      /* 0: any free port */
+    bb_engine *engine;             /* NULL: no model; only paths that need none work */
+    const char *model_name;        /* its name in /v1/models */
     const char *model_path;        /* NULL without a model */
-    char *(*describe)(void *user); /* the model as JSON, malloc'd */
-    void *user;                    /* of describe */
-    const char *const *keys;       /* (key_count); 0: everybody may */
+    char *(*describe)(void *user); /* returns the model's description as malloc'd JSON */
+    void *user;                    /* argument of describe */
+    const char *const *keys;       /* (key_count); no keys: everybody has access */
     int key_count;
     const char *const *hosts; /* (host_count): names of this server besides addresses and localhost; "*": any */
     int host_count;
-    const char *cors_origin; /* "*", or one origin; NULL: no other site's pages may */
+    const char *cors_origin; /* "*", or one origin; NULL: pages of other sites are refused */
     bb_runs *runs;           /* the dashboard; NULL: none */
-    bb_api_limits limits;    /* chat_template NULL: the model's; context_length is the model's, too */
+    bb_api_limits limits;    /* chat_template NULL: the model's; context_length is set from the model, too */
     int sequences;           /* for /props */
-    size_t max_body;         /* bytes of a request */
-    bool quiet;              /* no line for each request */
+    size_t max_body;         /* maximum size of a request in bytes */
+    bool quiet;              /* do not log requests */
 } bb_http_options;
 
 #endif

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-/* page.html and runs.js, which the build puts into the program. */
+/* page.html and runs.js, which the build embeds into the program. */
 #ifndef BB_PROGRAMS_SERVE_PAGE_H
 #define BB_PROGRAMS_SERVE_PAGE_H
 

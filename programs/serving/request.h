@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
-/* One request to the model, from its JSON to its last byte. The HTTP thread makes it, the engine's thread fills in what the model
- * writes, and both let go of it: it is freed when the connection is gone and no text of it runs any more. */
+/* A request to the model, from its JSON to its last byte. The HTTP thread creates it, the engine's thread fills in the model's
+ * output, and both hold a reference: it is freed when the connection is closed and none of its texts is running. */
 #ifndef BB_PROGRAMS_REQUEST_H
 #define BB_PROGRAMS_REQUEST_H
 
@@ -13,21 +13,21 @@ typedef enum bb_request_kind { BB_REQUEST_COMPLETION, BB_REQUEST_CHAT, BB_REQUES
 typedef struct bb_token {
     uint8_t byte;
     bool prompt;
-    int top_count;  /* of its row in bb_choice.top */
-    double logprob; /* NAN: nothing predicted it */
+    int top_count;  /* length of its row in bb_choice.top */
+    double logprob; /* NAN: no prediction */
 } bb_token;
 
 typedef struct bb_request bb_request;
 
-/* One of the texts that a request asks for. */
+/* One of the texts of a request. */
 typedef struct bb_choice {
     bb_request *request;
-    bb_bytes prompt; /* in request->prompts */
+    bb_bytes prompt; /* points into request->prompts */
     uint64_t seed;
-    /* of the engine's thread */
-    void *engine, *generation; /* the engine, and the loaded model that it runs on; NULL: not begun */
-    int64_t id;                /* in the batch */
-    /* under the engine's lock */
+    /* used by the engine's thread */
+    void *engine, *generation; /* the engine, and the loaded model that it runs on; NULL: not started */
+    int64_t id;                /* id in the batch */
+    /* protected by the engine's lock */
     bb_token *tokens;
     bb_candidate *top; /* (count, request->top) */
     size_t count, capacity;
@@ -48,27 +48,27 @@ struct bb_request {
     int64_t created;
     bb_bytes *prompts; /* (prompt_count), each malloc'd */
     int prompt_count, n;
-    bb_choice *choices; /* (choice_count = prompt_count * n), those of a prompt beside each other */
+    bb_choice *choices; /* (choice_count = prompt_count * n), grouped by prompt */
     int choice_count;
     bb_generate_options options;
-    bb_bytes *stops; /* of the options; each malloc'd */
+    bb_bytes *stops; /* stop texts of the options, each malloc'd */
     bool stream, include_usage, echo, logprobs, return_bytes, base64;
-    int top; /* likeliest bytes that are told of each byte */
-    /* under the engine's lock */
-    int holders; /* the connection, and the engine */
-    int running; /* choices that have not ended */
+    int top; /* number of likeliest bytes reported for each byte */
+    /* protected by the engine's lock */
+    int holders; /* references: the connection's and the engine's */
+    int running; /* unfinished choices */
     bool cancelled, timed_out, draining_cut;
-    double deadline;             /* bb_monotonic_seconds */
-    void *connection;            /* the exchange; NULL: gone */
-    int socket;                  /* of the connection */
-    bool suspended;              /* the connection waits for news */
+    double deadline;             /* as bb_monotonic_seconds */
+    void *connection;            /* the exchange; NULL: closed */
+    int socket;                  /* the connection's socket */
+    bool suspended;              /* the connection is waiting */
     bool probed;                 /* see bb_http_has_left */
-    bb_request *next, *previous; /* in the engine's list */
-    bool done_sent;              /* of a stream: its last event */
-    int64_t prompt_bytes;        /* of all prompts */
+    bb_request *next, *previous; /* links of the engine's list */
+    bool done_sent;              /* stream: the last event has been sent */
+    int64_t prompt_bytes;        /* total size of all prompts */
 };
 
-/* Frees it whatever its state. */
+/* Frees the request, whatever its state. */
 void bb_request_free(bb_request *request);
 
 #endif

@@ -20,7 +20,7 @@ struct bb_runs {
     pthread_mutex_t lock;
     pthread_cond_t stopped;
     bool stop;
-    uint64_t version; /* of what stands in the directories */
+    uint64_t version; /* version of the directories' content */
     bb_exchange *waiting;
 };
 
@@ -32,7 +32,7 @@ static bool metrics_of(const char *dir, const char *name, struct stat *st) {
            stat(path, st) == 0 && S_ISREG(st->st_mode);
 }
 
-/* Changes when a run is new, goes on, or is gone. */
+/* Returns a number that changes when a run appears, continues or disappears. */
 static uint64_t version_of(const char *dir) {
     uint64_t sum = 0;
     struct stat st;
@@ -45,13 +45,13 @@ static uint64_t version_of(const char *dir) {
     return sum;
 }
 
-/* With the lock held. */
+/* Call with the lock held. */
 static void wake_all(bb_runs *runs) {
     for (bb_exchange *x = runs->waiting; x; x = x->next_waiting) MHD_resume_connection(x->connection);
     runs->waiting = NULL;
 }
 
-/* Looks once a second. Now and then all wake, so that those whose clients have gone are noticed. */
+/* Checks once a second. Occasionally wakes all connections, so that disconnected clients are detected. */
 static void *watch(void *user) {
     bb_runs *runs = user;
     pthread_mutex_lock(&runs->lock);
@@ -123,7 +123,7 @@ enum MHD_Result bb_runs_script(bb_exchange *x) {
     return bb_answer_static(x, "text/javascript; charset=utf-8", NULL, (const char *)bb_serve_runs, bb_serve_runs_size);
 }
 
-/* Only the file of bb_runs_script may run: pictures and samples could not even if a text in them were not escaped. */
+/* Only the script of bb_runs_script may run: plots and samples could not run one even if a text in them were not escaped. */
 static const char policy[] =
     "default-src 'none'; script-src 'self'; style-src 'unsafe-inline'; connect-src 'self'; img-src data:; "
     "base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
@@ -141,9 +141,9 @@ enum MHD_Result bb_runs_page(bb_exchange *x) {
         out);
     bb_page_style(out);
     fputs("[hidden]{display:none}#runs{display:flex;flex-wrap:wrap;gap:2px 16px;margin:8px 0}"
-          "</style></head><body><h1>Runs</h1>\n<div id=\"locked\" hidden><label for=\"key\">This server asks for a key</label> "
+          "</style></head><body><h1>Runs</h1>\n<div id=\"locked\" hidden><label for=\"key\">This server requires a key</label> "
           "<input id=\"key\" type=\"password\" autocomplete=\"off\"> <button id=\"unlock\">Use it</button></div>\n"
-          "<fieldset><legend>Shown over one another</legend><div id=\"runs\"></div></fieldset>\n",
+          "<fieldset><legend>Shown together</legend><div id=\"runs\"></div></fieldset>\n",
           out);
     bb_page_controls(out, &options);
     fputs("<label for=\"smooth\">smoothing</label><input id=\"smooth\" type=\"range\" min=\"0\" max=\"0.99\" step=\"0.01\" "
@@ -166,8 +166,8 @@ enum MHD_Result bb_runs_list(bb_exchange *x) {
     for (const struct dirent *entry; d && (entry = readdir(d));) {
         if (!metrics_of(runs->dir, entry->d_name, &st)) continue;
         json_t *run = json_pack("{s:s,s:I}", "name", entry->d_name, "seconds_since", (json_int_t)(now - st.st_mtime));
-        if (!run) continue; /* a name that is no UTF-8 */
-        size_t at = 0;      /* the latest first */
+        if (!run) continue; /* a name that is not UTF-8 */
+        size_t at = 0;      /* latest first */
         while (at < json_array_size(list) &&
                json_integer_value(json_object_get(json_array_get(list, at), "seconds_since")) < (json_int_t)(now - st.st_mtime))
             at++;
@@ -183,7 +183,7 @@ typedef struct shown {
     int count;
 } shown;
 
-/* A name has no slash and does not begin with a dot, so that it is in the directory. */
+/* A name has no slash and does not begin with a dot, so the run is inside the directory. */
 static enum MHD_Result read_run(void *user, enum MHD_ValueKind kind, const char *key, const char *value) {
     shown *s = user;
     char path[4096];
@@ -219,7 +219,7 @@ enum MHD_Result bb_runs_main(bb_exchange *x) {
     return bb_answer_text(x, 200, "text/html; charset=utf-8", text);
 }
 
-/* An event for each change, and one at the start; a comment now and then. */
+/* Sends an event for each change, and one at the start; occasionally a comment. */
 static ssize_t read_changes(void *user, uint64_t position, char *buffer, size_t max) {
     bb_exchange *x = user;
     bb_runs *runs = x->http->options.runs;

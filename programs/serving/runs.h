@@ -1,22 +1,22 @@
 // SPDX-License-Identifier: MIT
-/* The dashboard of training runs: a page with the pictures of `bitbyte report`, which go on as the runs do. */
+/* The dashboard of training runs: a page with the plots of `bitbyte report`, updated during the runs. */
 #ifndef BB_PROGRAMS_RUNS_H
 #define BB_PROGRAMS_RUNS_H
 
 #include "exchange.h"
 
-/* Follows the run directories in `dir`, in a thread. NULL: out of memory. */
+/* Watches the run directories in `dir` on a thread. Returns NULL if out of memory. */
 bb_runs *bb_runs_open(const char *dir);
-/* Ends the streams of events, before the HTTP server is stopped. */
+/* Ends the event streams; call before stopping the HTTP server. */
 void bb_runs_stop(bb_runs *runs);
 void bb_runs_close(bb_runs *runs);
-/* An exchange has ended that may be among those that wait for events. */
+/* Called after an exchange has ended, which may have been waiting for events. */
 void bb_runs_leave(bb_exchange *x);
 
 enum MHD_Result bb_runs_page(bb_exchange *x);
 enum MHD_Result bb_runs_script(bb_exchange *x);
 enum MHD_Result bb_runs_list(bb_exchange *x);
-/* What stands in the page's <main>, for each `run` of the query. */
+/* Returns the content of the page's <main>, for each `run` in the query. */
 enum MHD_Result bb_runs_main(bb_exchange *x);
 enum MHD_Result bb_runs_events(bb_exchange *x);
 
