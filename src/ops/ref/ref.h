@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
 /* The ref backend's state, and the entries that its files contribute to the operation table. Scalar loops, sums in double,
- * activations in f32: written to be read beside the formulas of ops.h, not to be fast. */
+ * activations in f32: written to be compared with the formulas of ops.h, not to be fast. */
 #ifndef BB_OPS_REF_REF_H
 #define BB_OPS_REF_REF_H
 

@@ -124,7 +124,7 @@ LANES_INLINE code_softmax softmax_codes(int16_t *weights, float *s, float *sums,
 
 /* ---- many queries ---------------------------------------------------------------------------------------------------- */
 
-/* Some rows of a tile, in one block of keys. Weights stand where the scores stood. */
+/* Some rows of a tile, in one block of keys. Their weights replace the scores. */
 typedef struct code_rows {
     float *s;               /* (rows, CODES_BLOCK) */
     int64_t row0;           /* in the tile */

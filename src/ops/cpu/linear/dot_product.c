@@ -108,13 +108,13 @@ static int64_t run_length(int64_t columns, int64_t k) {
     return bb_round_up(bb_ceil_div(k, bb_ceil_div(k, most)), PACK_K);
 }
 
-size_t bb_dot_product_room(bb_device *dev, int64_t columns, int64_t k) {
+size_t bb_dot_product_scratch_bytes(bb_device *dev, int64_t columns, int64_t k) {
     int64_t longest = bb_min(run_length(columns, k), bb_round_up(k, 2 * bb_cpu_of(dev)->kernels.bf16->k_steps));
     return (size_t)(longest * bb_round_up(columns, BB_DOT_COLUMNS)) * sizeof(bb_bf16);
 }
 
 void bb_dot_product(bb_device *dev, const bb_dot_factors *f) {
-    run r = {.dev = dev, .set = bb_cpu_of(dev)->kernels.bf16, .f = f, .panels = f->room};
+    run r = {.dev = dev, .set = bb_cpu_of(dev)->kernels.bf16, .f = f, .panels = f->scratch};
     int64_t length = run_length(f->columns, f->k);
     partition(&r);
     for (r.first = 0; r.first < f->k; r.first += length) {

@@ -17,10 +17,10 @@ typedef struct bb_dot_factors {
     const void *b;
     bb_dtype b_dtype; /* (k, columns), also BB_I8 */
     int64_t rows, columns, k;
-    void *room; /* bb_dot_product_room bytes of scratch */
+    void *scratch; /* bb_dot_product_scratch_bytes bytes of scratch */
 } bb_dot_factors;
 
-size_t bb_dot_product_room(bb_device *dev, int64_t columns, int64_t k);
+size_t bb_dot_product_scratch_bytes(bb_device *dev, int64_t columns, int64_t k);
 /* However the work is partitioned, a sum runs over k in the same order. c may overlap neither factor. */
 void bb_dot_product(bb_device *dev, const bb_dot_factors *f);
 

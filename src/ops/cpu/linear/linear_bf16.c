@@ -194,8 +194,8 @@ void bb_linear_bf16_input_gradient(bb_device *dev, bb_bf16 *dx, const void *dy, 
 
 void bb_linear_bf16_weight_gradient(bb_device *dev, const bb_weight_gradient *w) {
     const bb_ternary *t = w->t;
-    void *room = bb_cpu_shared(dev, bb_dot_product_room(dev, t->k, w->M));
-    if (!room) return;
+    void *scratch = bb_cpu_shared(dev, bb_dot_product_scratch_bytes(dev, t->k, w->M));
+    if (!scratch) return;
     bb_dot_product(dev, &(bb_dot_factors){.c = w->dw,
                                           .add = w->add,
                                           .a = w->dy,
@@ -206,7 +206,7 @@ void bb_linear_bf16_weight_gradient(bb_device *dev, const bb_weight_gradient *w)
                                           .rows = t->n,
                                           .columns = t->k,
                                           .k = w->M,
-                                          .room = room});
+                                          .scratch = scratch});
 }
 
 #endif
