@@ -101,7 +101,7 @@ def check_refusals(s):
            ("/v1/completions", {"prompt": ["a"] * 65}, "65 texts"), ("/v1/completions", {"prompt": "a", "stream": 1}, "true or false"),
            ("/v1/chat/completions", {"messages": []}, "messages"), ("/v1/chat/completions", {"messages": [{"content": "a"}]}, "no role"),
            ("/v1/chat/completions", {"messages": [{"role": "user", "content": "a"}], "tools": [1]}, "tools is not supported"),
-           ("/v1/embeddings", {"input": ""}, "empty"), ("/v1/score", {"input": "x" * 257}, "context is 256"), ("/detokenize", {"tokens": [-1]}, "0 to 255")]
+           ("/v1/embeddings", {"input": ""}, "empty"), ("/v1/score", {"input": "x" * 257}, "context length is 256"), ("/detokenize", {"tokens": [-1]}, "0 to 255")]
     for path, body, message in bad:
         error = s.post(path, 400, **body)["error"]
         assert message in error["message"] and error["type"] == "invalid_request_error", (path, body, error)

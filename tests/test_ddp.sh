@@ -81,7 +81,7 @@ if [ "${OMPI_COMM_WORLD_RANK:-0}" = 1 ]; then set -- "${@/%3/4}"; fi # --seed 3 
 exec "$@"
 SCRIPT
 expect 2 timeout 60 mpirun -q --oversubscribe -np 2 bash other.sh "$bitbyte" train --ddp "${model[@]}" --steps 9 --out apart
-complains "at step 0 rank 1 on "
+complains "at step 0 the weights of rank 1 on "
 complains "differ from those of rank 0"
 
 # ---- a stop, a death, a disk that is full, a rank that hangs

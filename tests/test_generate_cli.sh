@@ -126,7 +126,7 @@ done
 "${generate[@]}" --prompts - --out all.jsonl --cache_mb 1 <prompts.jsonl 2>err || fail "generate --prompts -"
 head -c $(($(head -n 3 all.jsonl | wc -c) + 5)) all.jsonl >part.jsonl
 expect 0 "${generate[@]}" --prompts prompts.jsonl --out part.jsonl
-complains "holds 3 results"
+complains "has 3 results"
 cmp part.jsonl all.jsonl || fail "generate --prompts --out goes on wrongly"
 printf '%s\n' '{"prompt_hex": "546865", "stop": ["e", "t"]}' '{"prompt": 3}' '{"prompt": "x", "temprature": 1}' '{"prompt": "x", "top_p": 0}' '[' >bad.jsonl
 expect 1 "${generate[@]}" --prompts bad.jsonl

@@ -95,7 +95,7 @@ static void resumes_without_optimizer_state(void **state) {
     bb_training_state training;
     /* an 8-bit run takes no f32 moments, but the weights and the step */
     assert_fails(bb_checkpoint_load(CHECKPOINT, r.model, r.optimizer, &training, &test_error), BB_ERR_ARGUMENT,
-                 "use --optim adamw, or resume with --no_opt_state");
+                 "use --optim adamw, or use --no_opt_state");
     assert_ok(bb_checkpoint_load(CHECKPOINT, r.model, NULL, &training, &test_error));
     assert_int_equal(training.step, 3);
     assert_int_equal(training.optimizer_steps, 0);

@@ -205,7 +205,7 @@ static bool check_fits(const reader *r, const char *name, const bb_api_limits *l
         if (out->prompts[i].size == 0 && out->kind != BB_REQUEST_COMPLETION)
             return bb_api_fail(r->error, 400, name, "%s: text %d is empty", name, i);
         if (out->prompts[i].size > (size_t)limits->context_length)
-            return bb_api_fail(r->error, 400, name, "%s: text %d has %zu bytes, but the model's context has %d", name, i,
+            return bb_api_fail(r->error, 400, name, "%s: text %d has %zu bytes, but the model's context length is %d", name, i,
                                out->prompts[i].size, limits->context_length);
     }
     return true;
