@@ -398,7 +398,7 @@ static const bb_cli_option options[] = {
      .type = BB_CLI_CHOICE,
      .offset = offsetof(bb_train_args, dtype),
      .choices = dtype_choices,
-     .help = "what --device cuda keeps activations and their gradients in. auto: bf16, or fp16 on cards that have no bf16. "
+     .help = "type of activations and their gradients on --device cuda. auto: bf16, or fp16 on cards that have no bf16. "
              "fp16: finer, but "
              "with a smaller range, so the loss is scaled, by a factor that adapts itself",
      .saved = BB_CLI_SAVED_FUTURE},
@@ -408,7 +408,7 @@ static const bb_cli_option options[] = {
      .offset = offsetof(bb_train_args, loss_scale),
      .value = "X",
      .range = BB_CLI_ABOVE(0),
-     .help = "in fp16, the factor to begin with: doubled after 2000 good steps, halved when a step's gradients are not finite",
+     .help = "with fp16, the initial factor: doubled after 2000 good steps, halved when a step's gradients are not finite",
      .saved = BB_CLI_SAVED_FUTURE},
 
     {.help = "Distributed training"},

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
-/* What the tests of the operations share: a device's memory for the length of one case, and data that is the same for every
- * device: drawn from Philox and representable in bf16 and in fp16, so that every backend's activations hold it exactly. */
+/* Shared by the tests of operations: device memory for the duration of one case, and data that is the same for every device:
+ * drawn from Philox and representable in bf16 and in fp16, so that every backend's activations hold it exactly. */
 #ifndef BB_TESTS_OPS_CASES_H
 #define BB_TESTS_OPS_CASES_H
 

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
-/* One case run on ref, and on the device under test with one thread and with two: it must agree with ref within what its
- * arithmetic allows, and with itself bit for bit. A test program fills a table of ops_case and hands it to ops_compare_all;
- * its first argument names the device under test, "cpu" without one, its second the type of its activations, where that is a choice. */
+/* Runs a case on ref, and on the device under test with one thread and with two: the device must agree with ref within what its
+ * arithmetic allows, and with itself bit for bit. A test program fills a table of ops_case and passes it to ops_compare_all; its
+ * first argument names the device under test, by default "cpu", its second the type of its activations, if there is a choice. */
 #ifndef BB_TESTS_OPS_COMPARE_H
 #define BB_TESTS_OPS_COMPARE_H
 

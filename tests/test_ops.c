@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
-/* Operations on rows and elements, cpu against ref. Tolerances are counted in roundings: U_F32 for each f32 operation of cpu
- * (ref works in double), n * U_F32 times the sum of magnitudes for a sum of n, EXP for its exponential, U_ACT for storing an activation. */
+/* Operations on rows and elements, cpu compared with ref. Tolerances are counted in roundings: U_F32 for each f32 operation of cpu
+ * (ref works in double), n * U_F32 times the sum of magnitudes for a sum of n, EXP for its exponential,
+ * U_ACT for storing an activation. */
 #include "core/adam8_map.h"
 #include "ops_compare.h"
 

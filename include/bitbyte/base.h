@@ -84,12 +84,12 @@ BB_API void bb_device_close(bb_device *device);
 BB_API const char *bb_device_known(int index, const char **why_not);
 BB_API const char *bb_device_name(const bb_device *device);
 BB_API int bb_device_threads(const bb_device *device);
-/* The type of activations that are kept for the backward pass, and of gradients between operations: "f32", "bf16" or "fp16". */
+/* Returns the type of activations that are kept for the backward pass, and of gradients between operations: "f32", "bf16" or "fp16". */
 BB_API const char *bb_device_activations(const bb_device *device);
-/* Changes it, before anything is created on the device. Only cuda has a choice: bf16, or fp16, which is what cards before compute
- * capability 8.0 have, and needs a bb_loss_scaler. BB_ERR_UNSUPPORTED: the device does not have this type. */
+/* Changes this type; call it before anything is created on the device. Only cuda has a choice: bf16, or fp16, which cards before
+ * compute capability 8.0 require and which needs a bb_loss_scaler. BB_ERR_UNSUPPORTED: the device does not support this type. */
 BB_API bb_status bb_device_set_activations(bb_device *device, const char *type, bb_error *err);
-/* Instruction set and library in use, on one line, e.g. "avx512_amx, oneDNN 2.6.3". */
+/* Returns the instruction set and library in use, on one line, e.g. "avx512_amx, oneDNN 2.6.3". */
 BB_API const char *bb_device_description(const bb_device *device);
 /* Returns total and free device memory in bytes; both 0 if unknown (no /proc). */
 BB_API void bb_device_memory(const bb_device *device, uint64_t *total_bytes, uint64_t *free_bytes);

@@ -45,7 +45,7 @@ static void skip_step(bb_trainer *t, const bb_step_result *r) {
     const char *what = loss_ok ? "the gradient norm" : "the loss";
     double value = loss_ok ? r->grad_norm : r->loss, limit = loss_ok ? r->norm_limit : r->loss_limit;
     s->skipped_steps++;
-    /* A scaler may skip many while it looks for its scale. */
+    /* A loss scaler skips many steps while it searches its scale. */
     if (!(scaled && overflowed(r) && t->scaler->scale > 1)) s->skipped_in_a_row++;
     if (isfinite(value))
         bb_trainer_notice(t, "step %lld was skipped: %s %.4g is a spike, over %.4g (%lld skipped so far)", (long long)s->step,
@@ -75,15 +75,15 @@ bb_status bb_trainer_check_skipped(const bb_trainer *t, bb_error *err) {
     if (t->state.skipped_in_a_row < BB_SKIPPED_IN_A_ROW) return BB_OK;
     return bb_fail(
         err, BB_ERR_NUMERIC,
-        "%d steps in a row were skipped, up to step %lld: training does not recover from this by itself. Nothing was "
-        "saved since; take a checkpoint from before (--resume FILE --out DIR) with a lower --lr, a longer warm-up, a "
+        "%d steps in a row were skipped, up to step %lld: training will not recover by itself. Nothing was saved "
+        "meanwhile; resume from an earlier checkpoint (--resume FILE --out DIR) with a lower --lr, a longer warm-up, a "
         "smaller --grad_clip%s%s",
         BB_SKIPPED_IN_A_ROW, (long long)t->state.step,
         t->options.spike_skip > 0 ? ", or a larger --spike_skip" : ", or --spike_skip 6",
         t->scaler && t->scaler->enabled ? ", or with --dtype bf16, where numbers may be larger" : "");
 }
 
-/* Moves the data and the training state on to the next step. */
+/* Advances the data and the training state to the next step. */
 static void advance(bb_trainer *t, bb_dataset *dataset, int seq_len) {
     bb_training_state *s = &t->state;
     bb_dataset_next_step(dataset, t->options.batch_size, t->micro_run.total);
@@ -114,7 +114,7 @@ bb_status bb_trainer_do_step(bb_trainer *t, bb_dataset *dataset, bb_step_result 
     if (loss_is_good(r))
         BB_TRY(bb_optimizer_step(t->optimizer, r->lr, o->grad_clip, loss_scale, &r->grad_norm, &r->applied, err));
     t->wait_seconds = bb_dist_wait_seconds(t->dist) - waited_before;
-    /* Of a loss that is a spike, the gradients were not looked at. */
+    /* If the loss is a spike, the gradients were not checked. */
     if (r->applied || overflowed(r) || isfinite(r->grad_norm)) bb_loss_scaler_update(t->scaler, overflowed(r));
     advance(t, dataset, r->seq_len);
     t->updating = false;
