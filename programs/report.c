@@ -41,8 +41,8 @@ static const bb_cli_option options[] = {
      .type = BB_CLI_CHOICE,
      .offset = offsetof(report_args, format),
      .choices = formats,
-     .help = "html: one page with all plots, the runs' options, samples, and shares of -1, 0 and +1 in the weights; it needs "
-             "no other file and no script. svg, png, csv: one plot; png needs rsvg-convert, Debian's librsvg2-bin"},
+     .help = "html: one page with all plots, the runs' options, samples, and shares of -1, 0 and +1 in the weights; it is "
+             "self-contained and has no scripts. svg, png, csv: one plot; png needs rsvg-convert, Debian's librsvg2-bin"},
     {.help = "Plots"},
     {.name = "plot",
      .type = BB_CLI_CHOICE,
