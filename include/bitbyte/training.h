@@ -136,14 +136,13 @@ typedef struct bb_train_options {
                               run, at the speed so far; requires seq_len; 0: off */
     const char *out_dir; /* NULL: write nothing */
     bool allow_overwrite;
-    const char *run_config_json;        /* text of config.json in out_dir; NULL: none */
-    const char *checkpoint_config_json; /* JSON text stored in each checkpoint, for bb_checkpoint_config; NULL: none */
-    bool require_same_data;             /* resuming on different data is an error, not a BB_TRAIN_NOTICE */
-    const char *val_data;               /* NULL: no validation */
-    /* Patience: end after this many validations in a row without improvement; 0: off. */
-    int val_every, val_batches, patience;
-    int val_seq_len; /* bytes per window; 0: the training sequence length, at most 2048 */
-    bool strict_val; /* a failed validation ends the run; otherwise it is a counted notice */
+    const char *run_config_json;          /* text of config.json in out_dir; NULL: none */
+    const char *checkpoint_config_json;   /* JSON text stored in each checkpoint, for bb_checkpoint_config; NULL: none */
+    bool require_same_data;               /* resuming on different data is an error, not a BB_TRAIN_NOTICE */
+    const char *val_data;                 /* NULL: no validation */
+    int val_every, val_batches, patience; /* patience: end after N validations without improvement; 0: off */
+    int val_seq_len;                      /* bytes per window; 0: the training sequence length, at most 2048 */
+    bool strict_val;                      /* a failed validation ends the run; otherwise it is a counted notice */
     void (*on_event)(void *user, const bb_train_event *event);
     void *user;
     int64_t budget_max_steps; /* with budget_minutes: never more steps than this; 0: no limit */
