@@ -201,7 +201,7 @@ uint64_t bb_optimizer_weights_checksum(const bb_optimizer *o, int part, int part
 bb_status bb_optimizer_grad_norm(bb_optimizer *o, double *norm, bb_error *err) {
     bb_device *dev = o->model->device;
     double sum = 0;
-    BB_TRY(bb_tile_sums_make(&o->tiles, dev->ops->sum_squares, o->model->grads, err));
+    BB_TRY(bb_tile_sums_compute(&o->tiles, dev->ops->sum_squares, o->model->grads, err));
     for (int i = 0; i < o->model->table.count; i++) bb_tile_sums_add(&o->tiles, i, &sum);
     *norm = sqrt(sum);
     return BB_OK;

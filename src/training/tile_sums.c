@@ -47,7 +47,7 @@ void bb_tile_sums_close(bb_tile_sums *s) {
     *s = (bb_tile_sums){.max = s->max};
 }
 
-bb_status bb_tile_sums_make(bb_tile_sums *s, bb_tile_kernel *kernel, const float *x, bb_error *err) {
+bb_status bb_tile_sums_compute(bb_tile_sums *s, bb_tile_kernel *kernel, const float *x, bb_error *err) {
     bb_device *dev = s->device;
     double *sums = s->on_device ? s->on_device : s->own;
     int rank = s->dist ? s->dist->rank : 0;

@@ -27,7 +27,7 @@ bb_status bb_tile_sums_open(bb_device *device, const bb_param_table *table, cons
                             bb_tile_sums *out, bb_error *err);
 void bb_tile_sums_close(bb_tile_sums *s);
 /* Collective call. x (table->total): each rank reads its pieces. */
-bb_status bb_tile_sums_make(bb_tile_sums *s, bb_tile_kernel *kernel, const float *x, bb_error *err);
+bb_status bb_tile_sums_compute(bb_tile_sums *s, bb_tile_kernel *kernel, const float *x, bb_error *err);
 /* Bytes of the device's memory that it takes, if that is not the host's, for `count` tensors of so many elements in all: at most. */
 uint64_t bb_tile_sums_bytes(int64_t elements, int count);
 /* Adds the tiles of a parameter to *sum, one by one. Call it for each parameter in order. */

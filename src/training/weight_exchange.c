@@ -96,7 +96,7 @@ void bb_weight_exchange_close(bb_weight_exchange *x) {
 static bb_status compute_scales(bb_weight_exchange *x, bb_error *err) {
     bb_model *m = x->model;
     const bb_ops *ops = m->device->ops;
-    BB_TRY(bb_tile_sums_make(x->tiles, ops->sum_abs, m->params, err));
+    BB_TRY(bb_tile_sums_compute(x->tiles, ops->sum_abs, m->params, err));
     for (int i = 0; i < m->table.count; i++) {
         double sum = 0;
         bb_tile_sums_add(x->tiles, i, &sum);
