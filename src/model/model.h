@@ -14,20 +14,20 @@ struct bb_model {
     bb_device *device;
     bb_config config;
     bb_param_table table;
+    int trained_length;
     bool for_inference;   /* has no f32 copy of its ternary weights */
-    float *params;        /* device memory, table.held f32 */
-    float *grads;         /* same layout; NULL until training is reserved */
     bool gradients_empty; /* grads counts as zeros, whatever it holds: the next backward pass overwrites it */
-    bb_block *blocks;     /* host array (L) */
-    void *quantized;      /* device memory of the prepared weights */
-    size_t quantized_bytes;
     bool prepared;        /* the prepared weights match the current parameters */
+    bool has_source;
+    float *params;    /* device memory, table.held f32 */
+    float *grads;     /* same layout; NULL until training is reserved */
+    bb_block *blocks; /* host array (L) */
+    void *quantized;  /* device memory of the prepared weights */
+    size_t quantized_bytes;
     bb_ngram_table ngram; /* inference: codes and scales in ngram_memory; otherwise the current parameters */
     void *ngram_memory;
-    int trained_length;
     char *chat_template; /* as stored in its file, not validated; NULL: none */
-    bool has_source;     /* the model was loaded from this file */
-    dev_t source_device;
+    dev_t source_device; /* the file that the model was loaded from, if has_source */
     ino_t source_inode;
     bb_workspace ws;
     /* Called during a backward pass when the gradients from element `first` on are final; may be NULL. `first` decreases from
