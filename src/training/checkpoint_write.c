@@ -18,7 +18,8 @@ static bb_status move_part(bb_tensor_sink *sink, bb_device *dev, bb_dist *dist, 
             dev->ops->copy_out(dev, buffer, (const uint8_t *)part->data + at, n);
             BB_TRY(dev->ops->sync(dev, err));
         }
-        if (!part->data || !sink) BB_TRY(dist->engine->transfer(dist, buffer, n, part->rank, 0, err));
+        if (dist && (!part->data || !sink)) /* without ranks, all of it is here and goes into the file */
+            BB_TRY(dist->engine->transfer(dist, buffer, n, part->rank, 0, err));
         if (sink) BB_TRY(bb_tensor_sink_write(sink, buffer, n, err));
     }
     return BB_OK;
