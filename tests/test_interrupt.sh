@@ -108,6 +108,7 @@ wait $pid || status=$?
 grep -q "stopped after" out && fail "a second SIGINT waited for the end"
 [ -z "$(find twice -name '*.tmp.*')" ] || fail "a second SIGINT left a temporary file"
 
+begin_output
 "$bitbyte" generate INT --max_new_bytes 1000000000 --device "$device" >out 2>err &
 pid=$!
 wait_until "generate writes" [ -s out ]
