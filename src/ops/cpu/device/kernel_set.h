@@ -49,6 +49,7 @@ struct bb_muon_blocks;
 
 typedef struct bb_cpu_kernels {
     unsigned features; /* in the table: what the row's kernels require; of a device: what it may use. Do not select by it */
+    int onednn_isa;    /* the highest instruction set oneDNN may use (dnnl_cpu_isa_t); BB_ONEDNN_ANY: no limit */
     const struct bb_f32_set *attention_f32;           /* attention over f32 */
     const struct bb_codes_set *attention_codes;       /* over caches of codes */
     const struct bb_codes_set *attention_int6;        /* for its unit of six-bit codes; NULL: attention_codes */
@@ -71,7 +72,6 @@ typedef struct bb_cpu_kernels {
     const struct bb_muon_blocks *muon_blocks;               /* in the elements of muon */
     const bb_peak_kernel *peak_f32, *peak_bf16, *peak_int8; /* NULL: no such instruction */
     int64_t forward_rows;                                   /* of bb_device */
-    int onednn_isa; /* the highest instruction set oneDNN may use (dnnl_cpu_isa_t); BB_ONEDNN_ANY: no limit */
 } bb_cpu_kernels;
 
 enum { BB_ONEDNN_ANY = -1 };
