@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: MIT
-/* Attention's gradient on tensor cores: products of activations (bf16 or fp16), sums in f32; p and dS are rounded to that type before they
- * meet do, q and k. Blocks of 64 keys sum dk and dv over the queries that see them, blocks of 64 queries sum dq over the keys that they
- * see, each for 64 elements of a head. Both compute the scores again, so no two blocks add to one sum. */
+/* The gradient of attention on tensor cores: products of activations (bf16 or fp16) with f32 accumulators. p and dS are rounded
+ * to the activation type before they are multiplied with do, q and k. Blocks of 64 keys sum dk and dv over the queries that see
+ * them. Blocks of 64 queries sum dq over the keys that they see. Each block computes 64 elements of a head. Both kinds of
+ * blocks recompute the scores, so no two blocks add to the same sum. */
 #include "ops/cuda/attention.h"
 
 #include "ops/cuda/device.h"
@@ -9,12 +10,13 @@
 
 using namespace nvcuda;
 
-/* Tiles are 64 x 64, as panels of 16 columns (product.h). A warp computes 32 x 32. */
+/* Tiles are 64 x 64, stored as panels of 16 columns (product.h). A warp computes 32 x 32 elements. */
 enum { TILE = BB_CUDA_ATTENTION_TILE, PANEL = 16, THREADS = 128, EACH = 2, AREA = TILE * TILE };
 
 typedef wmma::fragment<wmma::accumulator, 16, 16, 16, float> sums;
 
-/* Shared memory: 64 KB, which is all that compute capability 7.5 has. From s and dp become p, in place of v, and ds, in place of k or q. */
+/* Shared memory: 64 KB, the maximum on compute capability 7.5. p and ds are computed from s and dp. p overwrites v, and ds
+ * overwrites k or q. */
 template <class A> struct tiles {
     A q[AREA], k[AREA], v[AREA], d_o[AREA];
     float s[AREA], dp[AREA];
@@ -23,12 +25,12 @@ template <class A> struct tiles {
 template <class A> struct operands {
     const A *q, *k, *v, *d_o;
     const float *lse;
-    float *delta; /* both (B,H,Tq) */
+    float *delta; /* lse and delta: (B,H,Tq) */
     bb_attention a;
     float scale;
 };
 
-/* 64 rows from x + first * stride on, columns d0 .. d0 + 63; zeros past `rows` and D. */
+/* Loads 64 rows, starting at x + first * stride, and columns d0 .. d0 + 63. Elements past `rows` and D are zero. */
 template <class A>
 __device__ static void load_tile(A *tile, const A *x, int64_t stride, int64_t first, int64_t rows, int64_t d0, int64_t D) {
     enum { PANELS = TILE / PANEL };
@@ -51,8 +53,8 @@ __device__ static inline void clear(sums (&x)[EACH][EACH]) {
         for (int j = 0; j < EACH; j++) wmma::fill_fragment(x[i][j], 0.0f);
 }
 
-/* out += a b, this warp's part. a's tile has the rows of out, or those of the sum if A_BY_SUM; b's has the columns of out as
- * rows, or the rows of the sum if B_BY_SUM. */
+/* out += a b, this warp's part. Rows of a's tile are rows of out or, if A_BY_SUM, run over the summed dimension. Rows of b's
+ * tile are columns of out or, if B_BY_SUM, run over the summed dimension. */
 template <bool A_BY_SUM, bool B_BY_SUM, class A>
 __device__ static inline void multiply(sums (&out)[EACH][EACH], const A *a, const A *b) {
     typedef typename std::conditional<A_BY_SUM, wmma::col_major, wmma::row_major>::type a_order;
@@ -78,8 +80,9 @@ __device__ static inline void store(float *tile, const sums (&x)[EACH][EACH]) {
             wmma::store_matrix_sync(tile + (wm + i * 16) * TILE + wn + j * 16, x[i][j], TILE, wmma::mem_row_major);
 }
 
-/* p and dS of queries q0 .. and keys k0 .. of a head of queries, in t->v and in ds_tile, which is t->k or t->q. The tiles of this block's
- * elements are left in do and in the other of those two. Ends with a barrier. */
+/* Computes p and dS for the queries from q0 on and the keys from k0 on, for one head of the queries. p goes to t->v, dS to
+ * ds_tile, which is t->k or t->q. On return, t->d_o and the other of these two hold the 64 elements of the head that this block
+ * computes. Ends with a barrier. */
 template <class A>
 __device__ static void score(tiles<A> *t, A *ds_tile, const operands<A> &x, const bb_cuda_attention_block &head, int64_t q0,
                              int64_t k0) {
@@ -89,7 +92,7 @@ __device__ static void score(tiles<A> *t, A *ds_tile, const operands<A> &x, cons
     sums s[EACH][EACH], dp[EACH][EACH];
     clear(s);
     clear(dp);
-    for (unsigned i = 1; i <= gridDim.z; i++) { /* this block's part of the head last */
+    for (unsigned i = 1; i <= gridDim.z; i++) { /* this block's part of the head comes last */
         int64_t d0 = (int64_t)((blockIdx.z + i) % gridDim.z) * TILE;
         load_tile(t->q, x.q + q_at, a.q_stride, q0, a.Tq, d0, a.D);
         load_tile(t->k, x.k + kv_at, a.kv_stride, k0, a.Tk, d0, a.D);
@@ -117,7 +120,7 @@ __device__ static void score(tiles<A> *t, A *ds_tile, const operands<A> &x, cons
     __syncthreads();
 }
 
-/* Rows first .. of out, which has `rows` rows `stride` apart, from x, through `tile`. */
+/* Stores x, through `tile`, to the rows of out from `first` on. out has `rows` rows, `stride` apart. */
 template <class A>
 __device__ static void store_rows(A *out, int64_t stride, int64_t first, int64_t rows, int64_t D, float *tile,
                                   const sums (&x)[EACH][EACH]) {
@@ -174,7 +177,7 @@ template <class A> static __global__ void __launch_bounds__(THREADS) query_gradi
     if constexpr (bb_cuda_multiplies<A>) query_gradients_tile(t, dq, x);
 }
 
-/* delta = do . o of each row of each head: a warp a row. */
+/* delta = do . o for each row of each head. One warp per row. */
 template <class A>
 static __global__ void __launch_bounds__(THREADS)
     deltas(float *__restrict__ delta, const A *__restrict__ d_o, const A *__restrict__ o, bb_attention a) {

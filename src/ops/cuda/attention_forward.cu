@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
-/* Attention's forward pass in f32 where no backward pass follows (arXiv:2205.14135): a block for 64 queries of a head and PARTS times 64 elements of the
- * output, tiles of 64 keys with the softmax as it goes. Tiles that no query of the block sees are skipped. A head of more than
- * 128 elements has its scores computed once for each 128. */
+/* The forward pass of attention in f32, used if no backward pass follows (arXiv:2205.14135). A block computes 64 queries of a
+ * head and PARTS * 64 elements of the output. It iterates over tiles of 64 keys with an online softmax, and skips tiles that
+ * none of its queries sees. If a head has more than 128 elements, the scores are computed once for every 128. */
 #include "ops/cuda/attention.h"
 
 #include "ops/cuda/device.h"
@@ -9,7 +9,7 @@
 
 enum { TILE = BB_CUDA_ATTENTION_TILE, DEPTH = 32, EACH = 4, ACROSS = TILE / EACH, THREADS = ACROSS * ACROSS, PITCH = TILE + 4 };
 
-/* tile[d][i] = x[(first + i) * stride + d0 + d], zeros past `rows` rows and past D. */
+/* tile[d][i] = x[(first + i) * stride + d0 + d]; zero past `rows` rows and past D. */
 __device__ static inline void load_across(float (*tile)[PITCH], const float *x, int64_t stride, int64_t first, int64_t rows,
                                           int64_t d0, int64_t D) {
     for (int i = threadIdx.x; i < TILE * DEPTH; i += THREADS) {
@@ -18,7 +18,7 @@ __device__ static inline void load_across(float (*tile)[PITCH], const float *x, 
     }
 }
 
-/* Sums or maxima over the threads of a row of the tile: 16 neighbours. */
+/* Maximum or sum over the 16 adjacent threads that share a row of the tile. */
 __device__ static inline float row_max(float x) {
     for (int distance = ACROSS / 2; distance; distance /= 2) x = fmaxf(x, __shfl_xor_sync(BB_CUDA_ALL_LANES, x, distance));
     return x;
@@ -41,7 +41,7 @@ static __global__ void __launch_bounds__(THREADS, PARTS == 1 ? 2 : 1)
     const float *qh = q + bb_cuda_q_at(a, block);
     float out[PARTS][EACH][EACH] = {}, max[EACH], sum[EACH] = {};
     for (int i = 0; i < EACH; i++) max[i] = -INFINITY;
-    int64_t keys = min(q0 + TILE, a.Tq) + before; /* that the last query sees */
+    int64_t keys = min(q0 + TILE, a.Tq) + before; /* keys that the last query sees */
     for (int64_t k0 = 0; k0 < keys; k0 += TILE) {
         float s[EACH][EACH] = {};
         for (int64_t d0 = 0; d0 < a.D; d0 += DEPTH) {
@@ -55,7 +55,7 @@ static __global__ void __launch_bounds__(THREADS, PARTS == 1 ? 2 : 1)
         }
         for (int i = 0; i < EACH; i++) {
             float most = -INFINITY;
-            int64_t seen = q0 + row + i + before + 1 - k0 - column; /* of this thread's keys */
+            int64_t seen = q0 + row + i + before + 1 - k0 - column; /* how many of this thread's keys the query sees */
             for (int j = 0; j < EACH; j++)
                 if (j < seen) most = fmaxf(most, s[i][j] *= scale);
             most = fmaxf(max[i], row_max(most));

@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: MIT
-/* Attention's forward pass where a backward pass follows, on tensor cores (arXiv:2205.14135): q, k, v and the probabilities are
- * rounded to activations (bf16 or fp16), as the gradient has them, and sums are in f32. A block has 64 queries of a head and up to 128 elements of the
- * output, a warp 16 of the queries. Tiles of 64 keys; the softmax goes along, and tiles that no query of the block sees are skipped.
+/* The forward pass of attention on tensor cores, used if a backward pass follows (arXiv:2205.14135). q, k, v and the
+ * probabilities are rounded to activations (bf16 or fp16), as in the gradient; accumulators are f32. A block computes 64
+ * queries of a head and up to 128 elements of the output; each warp computes 16 of the queries. The block iterates over tiles
+ * of 64 keys with an online softmax, and skips tiles that none of its queries sees.
  *
- * What a fragment's elements are is not known, so sums are corrected by a fragment of the same kind, loaded from a tile that holds each
- * row's factor in all of its columns. */
+ * wmma does not specify which elements of a fragment a thread holds. So accumulators are rescaled by a fragment of the same
+ * kind, loaded from a tile that holds each row's factor in all of its columns. */
 #include "ops/cuda/attention.h"
 
 #include "ops/cuda/device.h"
@@ -13,28 +14,28 @@
 using namespace nvcuda;
 
 enum { TILE = BB_CUDA_ATTENTION_TILE, PANEL = 16, WARPS = 4, THREADS = WARPS * BB_CUDA_WARP, ROWS = TILE / WARPS };
-enum { SCORE_PITCH = TILE + 4, LANES = BB_CUDA_WARP / ROWS /* of a row */, KEYS_EACH = TILE / LANES };
-enum { MAX_PARTS = 2 /* of 64 elements, of the output of a block */, FRAGMENTS = TILE / PANEL };
+enum { SCORE_PITCH = TILE + 4, LANES = BB_CUDA_WARP / ROWS /* per row */, KEYS_EACH = TILE / LANES };
+enum { MAX_PARTS = 2 /* 64-element parts of a block's output */, FRAGMENTS = TILE / PANEL };
 
 typedef wmma::fragment<wmma::accumulator, 16, 16, 16, float> sums;
 
 static_assert((int)ROWS == (int)PANEL && LANES == 2, "a warp has the rows of one fragment, two lanes a row");
 
-/* Of one warp. The output is stored through scores, 64 elements at a time. */
+/* Shared memory of one warp. The output is stored through `scores`, 64 elements at a time. */
 template <class A> struct warp_tiles {
     float scores[ROWS * SCORE_PITCH];
     float factors[ROWS * PANEL];
     A p[FRAGMENTS * ROWS * PANEL]; /* [keys / 16][query][16] */
 };
 
-/* Tiles are panels of 16 columns (product.h): [columns / 16][64 rows][16]. */
+/* Tiles are stored as panels of 16 columns (product.h): [columns / 16][64 rows][16]. */
 template <class A> struct tiles {
-    A q[TILE * TILE], k[TILE * TILE]; /* of 64 elements of the head */
+    A q[TILE * TILE], k[TILE * TILE]; /* 64 elements of the head */
     A v[MAX_PARTS * TILE * TILE];
     warp_tiles<A> warp[WARPS];
 };
 
-/* 64 rows from x + first * stride on, columns d0 .. d0 + 63; zeros past `rows` and D. */
+/* Loads 64 rows, starting at x + first * stride, and columns d0 .. d0 + 63. Elements past `rows` and D are zero. */
 template <class A>
 __device__ static void load_tile(A *tile, const float *x, int64_t stride, int64_t first, int64_t rows, int64_t d0, int64_t D) {
     for (int i = threadIdx.x; i < TILE * TILE; i += THREADS) {
@@ -44,7 +45,7 @@ __device__ static void load_tile(A *tile, const float *x, int64_t stride, int64_
     }
 }
 
-/* s += the products of this warp's queries with the tile's keys, over 64 elements. */
+/* s += the products of this warp's queries with the keys of the tile, over 64 elements. */
 template <class A> __device__ static inline void add_scores(sums (&s)[FRAGMENTS], const A *q, const A *k) {
     for (int d = 0; d < FRAGMENTS; d++) {
         wmma::fragment<wmma::matrix_a, 16, 16, 16, A, wmma::row_major> a;
@@ -57,13 +58,13 @@ template <class A> __device__ static inline void add_scores(sums (&s)[FRAGMENTS]
     }
 }
 
-/* The softmax of a row so far; its two lanes hold the same. */
+/* Running softmax state of a row. Both of its lanes hold the same values. */
 typedef struct row_state {
     float max, sum;
 } row_state;
 
-/* From scores, the probabilities relative to the largest score so far in p, and the factors that correct earlier sums. seen: keys of
- * this tile that the lane's row sees. */
+/* Computes p, the probabilities relative to the largest score so far, and the factors that rescale earlier sums. seen: number
+ * of keys in this tile that the lane's row sees. */
 template <class A> __device__ static void soften(warp_tiles<A> *w, row_state *state, float scale, int64_t seen) {
     int lane = threadIdx.x % BB_CUDA_WARP, row = lane / LANES, first = lane % LANES * KEYS_EACH;
     const float *scores = w->scores + row * SCORE_PITCH + first;
@@ -111,7 +112,7 @@ typedef struct operands {
     float scale;
 } operands;
 
-/* What a block computes. */
+/* The work of one block. */
 template <int PARTS, class A>
 __device__ static inline void attend_tile(tiles<A> *t, float *o, A *kept, float *lse, const operands &x) {
     const bb_attention &a = x.a;
@@ -140,7 +141,7 @@ __device__ static inline void attend_tile(tiles<A> *t, float *o, A *kept, float 
             wmma::store_matrix_sync(w->scores + j * PANEL, s[j], SCORE_PITCH, wmma::mem_row_major);
         __syncwarp();
         soften(w, &state, x.scale, query + before + 1 - k0);
-        __syncthreads(); /* and v is there */
+        __syncthreads(); /* v is loaded as well */
         add_values<PARTS>(out, w, t->v);
         __syncthreads();
     }

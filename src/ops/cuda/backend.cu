@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-/* The cuda backend: its operation table, opening and closing, memory and copies. */
+/* The cuda backend: its operation table, opening and closing a device, memory and copies. */
 #include "ops/cuda/device.h"
 
 #include <stdio.h>
@@ -14,10 +14,11 @@ extern "C" {
 #include "ops/registry.h"
 }
 
-/* The least compute capability, major * 10 + minor: Turing, the first whose tensor cores multiply int8. Those of Ampere multiply bf16. */
+/* Minimum compute capabilities, major * 10 + minor. Turing is the first with tensor cores that multiply int8. Ampere is the
+ * first with tensor cores that multiply bf16. */
 enum { LEAST_COMPUTE = 75, BF16_COMPUTE = 80 };
 
-enum { MOST_NGRAMS = 6 }; /* that a byte looks up */
+enum { MOST_NGRAMS = 6 }; /* maximum n-gram lookups per byte */
 
 static void close_device(bb_device *dev) {
     bb_cuda *cuda = bb_cuda_enter(dev);
@@ -46,7 +47,7 @@ static void *alloc(bb_device *dev, size_t bytes) {
     bb_cuda *cuda = bb_cuda_enter(dev);
     void *p = NULL;
     if (cudaMalloc(&p, bytes ? bytes : 1) != cudaSuccess) {
-        (void)cudaGetLastError(); /* the caller says what there is no memory for */
+        (void)cudaGetLastError(); /* the caller reports what the memory was for */
         return NULL;
     }
     bb_cuda_check(dev, cudaMemsetAsync(p, 0, bytes ? bytes : 1, cuda->stream), "cudaMemsetAsync");
@@ -64,7 +65,7 @@ static void release(bb_device *dev, void *p, size_t bytes) {
     cuda->allocations--;
 }
 
-/* What is short goes through pinned memory, and is not waited for. */
+/* Short copies go through pinned memory and are not waited for. */
 static void copy_in(bb_device *dev, void *dst, const void *host, size_t bytes) {
     bb_cuda *cuda = bb_cuda_enter(dev);
     const void *pinned = bb_cuda_pin(dev, host, bytes);
@@ -92,7 +93,7 @@ static void zero(bb_device *dev, void *p, size_t bytes) {
     bb_cuda_check(dev, cudaMemsetAsync(p, 0, bytes, cuda->stream), "cudaMemsetAsync");
 }
 
-/* Converted on the host, a part at a time. */
+/* Converts on the host, one part at a time. */
 static void act_in(bb_device *dev, void *x, const float *host, int64_t n) {
     bb_cuda_by_act(dev, [&](auto act) {
         typedef decltype(act) A;
@@ -131,14 +132,15 @@ static void memory(const bb_device *dev, uint64_t *total_bytes, uint64_t *free_b
 
 static const char *description(const bb_device *dev) { return bb_cuda_of(dev)->description; }
 
-/* The largest of what one operation takes: attention's gradient, partial sums of a norm's gradient, a quantized gradient. */
+/* The largest scratch of any one operation: attention's gradient, the partial sums of a norm's gradient, or a quantized
+ * gradient. */
 static size_t scratch_bytes(bb_device *dev, const bb_attention *a, int64_t C, int64_t V) {
     (void)V;
     size_t attention = bb_cuda_attention_scratch(a), norm = (size_t)(bb_ceil_div(a->B * a->Tq, 64) * C) * sizeof(float);
-    /* gate and up together are rarely wider */
+    /* gate and up together are rarely wider than 8 * C */
     size_t gradient = bb_cuda_linear_scratch(a->B * a->Tq, 8 * C) + bb_cuda_of(dev)->gemm->scratch(a->B * a->Tq, 8 * C, C);
     size_t most = norm > attention ? norm : attention;
-    /* and copies of a batch's bytes, and of the numbers of n-grams, up to one for each of the numbers of bytes */
+    /* plus the buffers of copy_ahead, for a batch's bytes or its n-gram indices: per byte, one index for each n-gram length */
     size_t copies = bb_cuda_ahead_bytes((size_t)(a->B * a->Tq) * sizeof(int32_t) * MOST_NGRAMS);
     return (gradient > most ? gradient : most) + copies;
 }
@@ -218,7 +220,7 @@ static bb_ops make_ops(bb_dtype act, const bb_optional_ops *optional) {
     return o;
 }
 
-/* CUDA's versions are 1000 times the major one and 10 times the minor one. */
+/* CUDA encodes a version as 1000 * major + 10 * minor. */
 static const char *driver_too_old(void) {
     static char text[160];
     int driver = 0, runtime = 0;
@@ -257,7 +259,7 @@ static void describe(bb_cuda *cuda) {
              runtime % 1000 / 10, driver / 1000, driver % 1000 / 10, cuda->base.ops->act_dtype == BB_F16 ? ", fp16" : "");
 }
 
-/* Once opened, and when that has changed. The library is compared with the kernels in this type. */
+/* Called when the device is opened and when the activation type changes. cuBLASLt is compared with the kernels in this type. */
 static void use_act_dtype(bb_cuda *cuda, bb_dtype act) {
     static const bb_optional_ops optional = make_optional();
     static const bb_ops in_bf16 = make_ops(BB_BF16, &optional), in_f16 = make_ops(BB_F16, &optional);
@@ -286,7 +288,7 @@ static bb_status set_act_dtype(bb_device *dev, bb_dtype act, bb_error *err) {
 }
 
 extern "C" bb_status bb_device_open_cuda(int index, int threads, bb_device **out, bb_error *err) {
-    (void)threads; /* the calling thread only starts kernels */
+    (void)threads; /* the calling thread only launches kernels */
     *out = NULL;
     int count = 0;
     cudaDeviceProp card;
@@ -310,7 +312,7 @@ extern "C" bb_status bb_device_open_cuda(int index, int threads, bb_device **out
     cuda->major = card.major;
     cuda->minor = card.minor;
     cuda->base.threads = 1;
-    cuda->base.forward_rows = 8192; /* enough to fill a card; wide rows of more would only take memory */
+    cuda->base.forward_rows = 8192; /* enough to fill a card; with wide rows, more would only take memory */
     error = cudaSetDevice(index);
     if (error == cudaSuccess) error = cudaStreamCreateWithFlags(&cuda->stream, cudaStreamNonBlocking);
     if (error != cudaSuccess) {

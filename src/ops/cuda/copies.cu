@@ -1,19 +1,20 @@
 // SPDX-License-Identifier: MIT
-/* Copies to the card that do not wait for what it computes: through pinned memory and a stream of their own to places on the card, from
- * where the device's stream takes them when it is their turn. So while a micro-batch is computed, the next ones arrive. */
+/* Copies to the card that do not wait for its computation. A separate stream copies through pinned memory to buffers on the
+ * card. The device's stream copies from these buffers when it reaches the copy. So the next micro-batches arrive while one is
+ * computed. */
 #include <stdlib.h>
 
 #include "ops/cuda/device.h"
 #include "ops/cuda/entries.h"
 
-/* Copies under way: of a batch there are two (bytes, and what follows them), or three with n-grams. */
+/* Maximum number of copies in flight. A batch needs two (its bytes, and the bytes that follow them), or three with n-grams. */
 enum { PLACES = 6 };
 
 typedef struct place {
     size_t bytes;
     void *pinned, *on_card;
-    cudaEvent_t arrived; /* on the stream of copies */
-    cudaEvent_t taken;   /* on the device's */
+    cudaEvent_t arrived; /* recorded on the copy stream */
+    cudaEvent_t taken;   /* recorded on the device's stream */
 } place;
 
 struct bb_cuda_ahead {
@@ -53,7 +54,7 @@ void bb_cuda_ahead_close(bb_cuda *cuda) {
     cuda->ahead = NULL;
 }
 
-/* Both are done with what the place holds. */
+/* Replaces the buffers by larger ones, once both streams are done with their contents. Returns false if there is no memory. */
 static bool grow(bb_device *dev, place *p, size_t bytes) {
     bb_cuda_check(dev, cudaEventSynchronize(p->taken), "a copy to the card");
     if (p->pinned) (void)cudaFreeHost(p->pinned);
@@ -72,12 +73,12 @@ static bool grow(bb_device *dev, place *p, size_t bytes) {
 void bb_cuda_copy_ahead(bb_device *dev, void *dst, const void *host, size_t bytes) {
     bb_cuda *cuda = bb_cuda_enter(dev);
     place *p = open_ahead(dev) ? &cuda->ahead->places[cuda->ahead->next++ % PLACES] : NULL;
-    if (!p || (bytes > p->bytes && !grow(dev, p, bytes))) { /* little memory: without */
+    if (!p || (bytes > p->bytes && !grow(dev, p, bytes))) { /* no buffer: use copy_in */
         dev->ops->copy_in(dev, dst, host, bytes);
         return;
     }
-    /* An event that was not recorded yet is waited for by nobody. */
-    bb_cuda_check(dev, cudaEventSynchronize(p->arrived), "a copy to the card"); /* the copy before has left the pinned memory */
+    /* Waiting for an event that was never recorded returns at once. */
+    bb_cuda_check(dev, cudaEventSynchronize(p->arrived), "a copy to the card"); /* the previous copy has left pinned memory */
     memcpy(p->pinned, host, bytes);
     bb_cuda_check(dev, cudaStreamWaitEvent(cuda->ahead->stream, p->taken, 0), "a copy to the card");
     bb_cuda_check(dev, cudaMemcpyAsync(p->on_card, p->pinned, bytes, cudaMemcpyHostToDevice, cuda->ahead->stream),

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
-/* The few functions of cuBLASLt that are needed, declared as its public header declares them and found by name at run time.
- * Where the compiler has that header, it compares the two. */
+/* The few functions of cuBLASLt that are needed, declared as in its public header and loaded by name at run time. If the
+ * compiler finds that header, it compares the constants and structs below with it. */
 #include "ops/cuda/cublaslt.h"
 
 #include <dlfcn.h>
@@ -13,7 +13,7 @@
 #endif
 #endif
 
-/* Values of the library's enumerations. */
+/* Constants from the library's enumerations. */
 enum {
     SUCCESS = 0,
     TRANSPOSED = 1,
@@ -65,10 +65,10 @@ static_assert(sizeof(algorithm) == sizeof(cublasLtMatmulAlgo_t) &&
               "as in the library's header");
 #endif
 
-/* A product of one shape. */
+/* Descriptors and algorithm for products of one shape. */
 typedef struct plan {
     bool in_int8;
-    bb_dtype act; /* otherwise */
+    bb_dtype act; /* if not in_int8 */
     bb_cuda_product_shape shape;
     void *description, *a, *b, *c;
     algorithm algo;
@@ -149,8 +149,8 @@ void bb_cuda_blas_close(bb_cuda_blas *blas) {
 
 size_t bb_cuda_blas_version(const bb_cuda_blas *blas) { return blas->version(); }
 
-/* The library's matrices go by columns: its C (N,M) is our c (M,N), and its A is our b. Sums are not divided among blocks
- * (no reduction), so that they have one order. */
+/* The library's matrices are column-major: its C (N,M) is our c (M,N), and its A is our b. Sums are not split among blocks (no
+ * reduction), so their order is fixed. */
 static bool make_plan(bb_cuda_blas *blas, plan *p) {
     const bb_cuda_product_shape &s = p->shape;
     uint64_t N = (uint64_t)s.N, M = (uint64_t)s.M, K = (uint64_t)s.K;
@@ -159,9 +159,9 @@ static bool make_plan(bb_cuda_blas *blas, plan *p) {
                                          p->in_int8 ? TYPE_INT32 : TYPE_F32) == SUCCESS &&
                 blas->set_description(p->description, p->in_int8 ? DESCRIPTION_TRANSPOSE_A : DESCRIPTION_TRANSPOSE_B,
                                       &transposed, sizeof transposed) == SUCCESS;
-    if (good && p->in_int8) /* b (N,K) and a (M,K), by rows of K */
+    if (good && p->in_int8) /* b is (N,K) and a is (M,K), in rows of K elements */
         good = blas->create_layout(&p->a, type, K, N, s.K) == SUCCESS && blas->create_layout(&p->b, type, K, M, s.K) == SUCCESS;
-    else if (good) /* b (K,N) and a (K,M) */
+    else if (good) /* b is (K,N) and a is (K,M) */
         good = blas->create_layout(&p->a, type, N, K, s.N) == SUCCESS && blas->create_layout(&p->b, type, M, K, s.M) == SUCCESS;
     good = good && blas->create_layout(&p->c, p->in_int8 ? TYPE_INT32 : TYPE_F32, N, M, s.N) == SUCCESS;
     void *preference = NULL;
@@ -178,7 +178,7 @@ static bool make_plan(bb_cuda_blas *blas, plan *p) {
     return good;
 }
 
-/* NULL: the library has none, or too many are in use. */
+/* Finds or makes the plan for a shape. NULL: the library has none, or MAX_PLANS are in use. */
 static const plan *plan_of(const bb_device *dev, bool in_int8, bb_cuda_product_shape shape) {
     bb_cuda_blas *blas = bb_cuda_of(dev)->blas;
     bb_dtype act = dev->ops->act_dtype;

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT
 #include "ops/cuda/device.h"
 
-/* What to make of an error that no program causes; NULL: nothing is known. After the first three, the card computes nothing more for
- * this process. */
+/* Advice on errors that are not caused by the program; NULL: there is none. After the first three errors, the card computes
+ * nothing more for this process. */
 static const char *advice(cudaError_t error) {
     switch (error) {
     case cudaErrorECCUncorrectable:

@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: MIT
-/* Norm, quantizer, SwiGLU and RoPE: a block a row, or a thread an element. */
+/* Norm, quantizer, SwiGLU and RoPE: one block per row, or one thread per element. */
 #include "ops/cuda/device.h"
 #include "ops/cuda/entries.h"
 #include "ops/cuda/rows.h"
 
 enum { THREADS = BB_CUDA_ROW_THREADS, WARPS = BB_CUDA_ROW_WARPS };
 
-/* In double, as ref, so that the codes agree. */
+/* Computes in double, like ref, so that the codes agree. */
 static __global__ void __launch_bounds__(THREADS)
     rmsnorm_forward(bb_rows y, float *r, const float *__restrict__ x, const float *__restrict__ w, float eps, int64_t C) {
     SHARED(double, sums, [WARPS]);
@@ -41,10 +41,10 @@ static __global__ void __launch_bounds__(THREADS)
     }
 }
 
-/* Rows of dw's partial sums: each is the sum of this many rows of the batch, in their order. */
+/* Each row of dw's partial sums adds this many rows of the batch, in order. */
 enum { SUM_ROWS = 64 };
 
-/* partial[blockIdx.y, c] = the sum over its rows of dy * x * r. */
+/* partial[blockIdx.y, c] = the sum of dy * x * r over this block's rows. */
 template <class A>
 static __global__ void __launch_bounds__(THREADS)
     rmsnorm_backward_columns(float *__restrict__ partial, const A *__restrict__ dy, const float *__restrict__ x,
@@ -66,7 +66,7 @@ static __global__ void __launch_bounds__(THREADS)
     }
 }
 
-/* Blocks in the second dimension of a grid. */
+/* Maximum number of blocks in a grid's second dimension. */
 enum { MAX_GRID_Y = 65535 };
 
 void bb_cuda_rmsnorm_backward(bb_device *dev, float *dx, float *dw, const void *dy, const float *x, const float *w,
@@ -76,7 +76,7 @@ void bb_cuda_rmsnorm_backward(bb_device *dev, float *dx, float *dw, const void *
         typedef decltype(act) A;
         const A *gradient = (const A *)dy;
         BB_CUDA_LAUNCH(dev, rmsnorm_backward_rows<A>, (unsigned)M, THREADS, 0, dx, gradient, x, w, r, C);
-        const int64_t most = (int64_t)MAX_GRID_Y * SUM_ROWS; /* rows of one launch */
+        const int64_t most = (int64_t)MAX_GRID_Y * SUM_ROWS; /* maximum rows per launch */
         for (int64_t m = 0; m < M; m += most) {
             int64_t rows = bb_min(M - m, most), parts = bb_ceil_div(rows, SUM_ROWS);
             float *partial = (float *)bb_cuda_scratch(dev, (size_t)(parts * C) * sizeof *partial);
@@ -148,10 +148,10 @@ void bb_cuda_swiglu_backward(bb_device *dev, void *d_gate_up, const void *gate_u
 
 typedef struct rope_shape {
     int64_t position0, rows, T, heads, D, width;
-    const int64_t *position; /* of a recorded pass, in place of position0; else NULL */
+    const int64_t *position; /* in a captured pass, used instead of position0; else NULL */
 } rope_shape;
 
-/* A thread a pair of a head's elements, or an element that is only kept. */
+/* One thread per pair of a head's elements, or per element that is only copied to `kept`. */
 template <class A>
 static __global__ void __launch_bounds__(THREADS)
     rope_forward(float *__restrict__ x, A *__restrict__ kept, const float *__restrict__ cosine, const float *__restrict__ sine,

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-/* The entries that the files of this backend contribute to its operation table (backend.cu); ops.h specifies them. */
+/* Entries of the operation table (backend.cu) that the other files of this backend implement. ops.h specifies them. */
 #ifndef BB_OPS_CUDA_ENTRIES_H
 #define BB_OPS_CUDA_ENTRIES_H
 
@@ -12,7 +12,7 @@ extern "C" {
 /* peaks.cu */
 void bb_cuda_measure_peaks(bb_device *dev, bb_peaks *out);
 
-/* elementwise.cu: rows that are normalized, activated, quantized, rotated */
+/* elementwise.cu: norm, quantizer, SwiGLU and RoPE */
 void bb_cuda_rmsnorm_forward(bb_device *dev, bb_rows y, float *r, const float *x, const float *w, float eps, int64_t M,
                              int64_t C);
 void bb_cuda_rmsnorm_backward(bb_device *dev, float *dx, float *dw, const void *dy, const float *x, const float *w,
@@ -58,10 +58,10 @@ void bb_cuda_ste_clip(bb_device *dev, float *dw, const float *w, const bb_ternar
 void bb_cuda_linear_forward(bb_device *dev, float *y, const float *residual, bb_rows x, const bb_ternary *t, int64_t M);
 void bb_cuda_linear_backward(bb_device *dev, void *dx, float *dw, bool add, const void *dy, bb_dtype dy_dtype, bb_rows x,
                              const bb_ternary *t, int64_t M);
-/* Bytes of scratch that the latter takes for M rows of N outputs. */
+/* Bytes of scratch that linear_backward needs for M rows of N outputs. */
 size_t bb_cuda_linear_scratch(int64_t M, int64_t N);
 
-/* attention_forward.cu, in f32; attention_forward_act.cu, where a backward pass follows; attention_backward.cu */
+/* attention_forward.cu, in f32; attention_forward_act.cu, used if a backward pass follows; attention_backward.cu */
 typedef struct bb_cuda_qkv {
     const float *q, *k, *v;
 } bb_cuda_qkv;
@@ -70,7 +70,7 @@ void bb_cuda_attention_forward(bb_device *dev, float *o, void *kept, float *lse,
                                const bb_attention *a);
 void bb_cuda_attention_backward(bb_device *dev, void *dq, void *dk, void *dv, const void *d_o, const void *q, const void *k,
                                 const void *v, const void *o, const float *lse, const bb_attention *a);
-/* Bytes of scratch that the latter takes. */
+/* Bytes of scratch that attention_backward needs. */
 size_t bb_cuda_attention_scratch(const bb_attention *a);
 
 /* kv_cache.cu */
@@ -85,12 +85,13 @@ void bb_cuda_add(bb_device *dev, float *y, const float *x, int64_t n);
 void bb_cuda_adamw_step(bb_device *dev, float *p, const float *g, float *m, float *v, int64_t n, const bb_adamw *h);
 void bb_cuda_adamw8bit_init(bb_device *dev, bb_adam8_state s, int64_t n);
 void bb_cuda_adamw8bit_step(bb_device *dev, float *p, const float *g, bb_adam8_state s, int64_t n, const bb_adamw *h);
-/* sums[t] = the sum over tile t of BB_NORM_TILE elements of x^2, or of |x|. sums: (tiles) of the card's memory. */
+/* sums[t] = the sum of x^2, or of |x| unless `squares`, over tile t of BB_NORM_TILE elements. sums: (tiles), in the card's
+ * memory. */
 void bb_cuda_tile_sums(bb_device *dev, double *sums, const float *x, int64_t n, bool squares);
 
 /* copies.cu */
 void bb_cuda_copy_ahead(bb_device *dev, void *dst, const void *host, size_t bytes);
-/* Bytes on the card, and as many of pinned memory, that it takes for copies of up to `bytes`. */
+/* Bytes of device memory, and of pinned memory, that copy_ahead needs for copies of up to `bytes`. */
 size_t bb_cuda_ahead_bytes(size_t bytes);
 void bb_cuda_ahead_close(struct bb_cuda *cuda);
 

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
-/* Whether a library's products are those of the kernels, on this card and with this driver, before it is used. The matrices hold
- * numbers whose sums are exact in any order, so that all three products must be equal bit for bit. */
+/* Checks a library before it is used: its products must equal those of the kernels on this card, with this driver. The test
+ * matrices hold numbers whose sums are exact in any order, so all three products must be equal bit for bit. */
 #include <stdio.h>
 #include <stdlib.h>
 
@@ -11,7 +11,7 @@
 enum { THREADS = 256, ROWS = 128, OUTPUTS = 96, INPUTS = 160 };
 enum { Y, DX, DW, RESULTS };
 
-/* Small integers that look random. */
+/* Returns a small pseudorandom integer in -limit .. limit. */
 static __host__ __device__ inline int draw(int64_t i, int limit) {
     uint32_t h = (uint32_t)i * 2654435761u;
     return (int)((h ^ h >> 15) * 2246822519u >> 16) % (2 * limit + 1) - limit;
@@ -25,7 +25,7 @@ static __global__ void __launch_bounds__(THREADS) fill_f32(float *to, int64_t n,
     for (BB_CUDA_GRID_STRIDE(i, n)) to[i] = (float)max(draw(i + 3, limit), at_least);
 }
 
-/* All of it on the card, one allocation: inputs, then results. */
+/* All matrices are in one allocation on the card: inputs, then results. */
 typedef struct matrices {
     bb_ternary t;
     bb_rows x, q;
@@ -51,7 +51,7 @@ static size_t layout(matrices *m, char *base) {
     m->w = (float *)piece(OUTPUTS * INPUTS * F32);
     m->dy = (float *)piece(ROWS * OUTPUTS * F32);
     m->result[Y] = (float *)piece(ROWS * OUTPUTS * F32);
-    m->result[DX] = (float *)piece(ROWS * INPUTS * F32); /* act */
+    m->result[DX] = (float *)piece(ROWS * INPUTS * F32); /* activation type */
     m->result[DW] = (float *)piece(OUTPUTS * INPUTS * F32);
     return used;
 }
@@ -71,9 +71,10 @@ static void fill(bb_device *dev, const matrices *m) {
     bb_cuda_ternary_quant(dev, &m->t, m->w);
 }
 
-/* The three products, copied to the host one after the other; false where `gemm` has no way for one. */
+/* Computes the three products and copies them to the host, one after the other. Returns false if `gemm` cannot compute one of
+ * them. */
 static bool compute(bb_device *dev, const bb_cuda_gemm *gemm, const matrices *m, float *host) {
-    for (int i = 0; i < RESULTS; i++) /* what is there before shows in a sum that is added to, and where nothing is stored */
+    for (int i = 0; i < RESULTS; i++) /* old contents expose wrong additions and missing stores */
         BB_CUDA_LAUNCH(dev, fill_f32, 16, THREADS, 0, m->result[i], counts[i], 5, -5);
     bb_cuda_gradient dy = {m->dy, BB_F32, m->x.scale};
     bool done = gemm->forward(dev, m->result[Y], m->result[Y], m->x, &m->t, ROWS) &&
@@ -84,12 +85,12 @@ static bool compute(bb_device *dev, const bb_cuda_gemm *gemm, const matrices *m,
     return done;
 }
 
-/* What is not as the kernels have it; NULL: nothing. */
+/* Returns the first product that differs from the kernels', or the reason why nothing was compared; NULL: no difference. */
 static const char *difference(bb_device *dev) {
     static const char *const names[RESULTS] = {"forward", "input gradient", "weight gradient"};
     const int64_t total = counts[Y] + counts[DX] + counts[DW];
     matrices m;
-    size_t bytes = layout(&m, (char *)256); /* not NULL, from which no offset may be counted */
+    size_t bytes = layout(&m, (char *)256); /* not NULL: an offset from NULL is undefined */
     void *memory = dev->ops->alloc(dev, bytes);
     float *mine = (float *)calloc(2 * (size_t)total, sizeof *mine), *theirs = mine ? mine + total : NULL;
     const char *wrong = memory && mine ? NULL : "too little memory";

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
-/* The products of ternary layers by a library: the codes are unpacked to int8, the library multiplies plain matrices, and a
- * kernel finishes the sums. */
+/* Products of ternary layers by a library: the codes are unpacked to int8, the library multiplies plain matrices, and a kernel
+ * finishes the sums. */
 #include "ops/cuda/cublaslt.h"
 #include "ops/cuda/entries.h"
 #include "ops/cuda/gemm.h"
@@ -8,10 +8,10 @@
 
 enum { THREADS = 256, PIECE = 256, ACT_BYTES = 2 };
 
-/* Below so many rows a product is little more than reading the matrix, which unpacking makes four times as large. */
+/* With fewer rows, a product costs little more than reading the matrix, and unpacking makes the matrix four times as large. */
 enum { LEAST_ROWS = 64 };
 
-/* Scratch: the workspace, then what a product needs. The buffer may be in use for a gradient in int8, which comes first. */
+/* Scratch: the workspace, then the buffers of a product. If the scratch already holds an int8 gradient, that comes first. */
 typedef struct pieces {
     void *workspace;
     char *first, *second;
@@ -25,7 +25,7 @@ static size_t scratch(int64_t M, int64_t N, int64_t K) {
     return BB_CUDA_BLAS_WORKSPACE + (products > gradients ? products : gradients);
 }
 
-/* after: bytes in use at the beginning of the scratch. */
+/* after: bytes at the beginning of the scratch that are in use. */
 static bool take(bb_device *dev, size_t after, int64_t first_bytes, int64_t second_bytes, pieces *out) {
     after = piece((int64_t)after);
     char *at = (char *)bb_cuda_scratch(dev, after + BB_CUDA_BLAS_WORKSPACE + piece(first_bytes) + piece(second_bytes));
@@ -41,7 +41,7 @@ static __global__ void __launch_bounds__(THREADS) finish(const int32_t *__restri
     for (BB_CUDA_GRID_STRIDE(i, M * N)) store(i / N, i % N, sums[i]);
 }
 
-/* The transpose, (K,N), of a matrix of codes: a thread a word, neighbours in memory those of a column. */
+/* Writes the transpose, (K,N), of a matrix of codes. One thread per word; adjacent threads write adjacent elements. */
 static __global__ void __launch_bounds__(THREADS)
     unpack_transposed(int8_t *__restrict__ q, const uint32_t *__restrict__ data, int64_t N, int64_t K) {
     int64_t words = bb_cuda_row_words(K);

@@ -16,8 +16,8 @@ void bb_cuda_embedding_forward(bb_device *dev, float *x, const uint8_t *idx, con
     BB_CUDA_LAUNCH(dev, embedding_forward, bb_cuda_blocks(dev, M * C, THREADS), THREADS, 0, x, idx, e, M * C, C);
 }
 
-/* A block a byte value and THREADS columns. It looks through the batch for the rows of its value, THREADS rows at a time, and
- * each thread adds its column of those that there are, in their order. */
+/* One block per byte value and THREADS columns. The block scans the batch for rows with its byte value, THREADS rows at a time.
+ * Each thread adds its column of the rows that were found, in order. */
 static __global__ void __launch_bounds__(THREADS) embedding_backward(float *__restrict__ de, const uint8_t *__restrict__ idx,
                                                                      const float *__restrict__ dx, int64_t M, int64_t C) {
     SHARED(int, found, [THREADS]);
@@ -89,9 +89,9 @@ void bb_cuda_head_backward(bb_device *dev, void *dh, float *de, const float *dlo
     bb_cuda_multiply_f32<false, false>(dev, bb_cuda_transposed{dlogits, V}, bb_cuda_matrix{h, C}, add_f32{de, C}, V, C, M);
 }
 
-/* ---- loss: a block a row ------------------------------------------------------------------------------------------------ */
+/* ---- loss: one block per row -------------------------------------------------------------------------------------------- */
 
-/* The largest of all threads' x; maximum: shared, one a warp. */
+/* Maximum of x over the block's threads. maximum: in shared memory, one element per warp. */
 __device__ static inline float block_max(float x, float *maximum) {
     for (int distance = BB_CUDA_WARP / 2; distance; distance /= 2)
         x = fmaxf(x, __shfl_xor_sync(BB_CUDA_ALL_LANES, x, distance));
@@ -101,8 +101,8 @@ __device__ static inline float block_max(float x, float *maximum) {
     return x;
 }
 
-/* logsumexp of a row, for every thread: the largest, and the logarithm of the sum relative to it. A NaN, which fmaxf drops,
- * is in the sum. */
+/* logsumexp of a row, the same in every thread: the maximum, and the logarithm of the sum relative to it. fmaxf drops a NaN,
+ * but the sum does not. */
 typedef struct log_sum {
     float max, log;
 } log_sum;
@@ -130,7 +130,7 @@ void bb_cuda_loss_forward(bb_device *dev, float *nll, const float *logits, const
     BB_CUDA_LAUNCH(dev, loss_forward, (unsigned)M, LOSS_THREADS, 0, nll, logits, y, V);
 }
 
-/* dlogits may be logits: all have read the row when log_sum_of returns. */
+/* dlogits may be the same array as logits: all threads have read the row when log_sum_of returns. */
 static __global__ void __launch_bounds__(LOSS_THREADS)
     loss_backward(float *dlogits, const float *logits, const uint8_t *__restrict__ y, float scale, int64_t V) {
     SHARED(float, maximum, [LOSS_WARPS]);

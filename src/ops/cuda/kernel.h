@@ -1,12 +1,13 @@
 // SPDX-License-Identifier: MIT
-/* What each file of this backend includes first: CUDA, and what its kernels are written with.
+/* Every file of this backend includes this header first: CUDA, and the helpers that kernels use.
  *
- * Kernels are CUDA C++ that compiles as C++ as well, ahead of which tests include an emulation of what is named here
+ * Kernels are CUDA C++ that also compiles as plain C++. For that, tests first include an emulation of the names used here
  * (tests/cuda/emulation). So a kernel declares shared memory with SHARED(type, name, [dimensions]) or DYN_SHARED(type, name),
- * is started with BB_CUDA_LAUNCH (device.h), and uses no extension that the emulation lacks.
+ * is launched with BB_CUDA_LAUNCH (device.h), and uses no extension that the emulation lacks.
  *
- * Rules for kernels: no float atomics, so that sums have one order and results are the same each time; a product and a sum
- * are rounded each (-fmad=false) unless fmaf says otherwise, so that formulas give the bits of ref where ref is in f32. */
+ * Rules for kernels: no float atomics, so that sums have a fixed order and results are the same each time. Products and sums
+ * are rounded separately (-fmad=false) unless fmaf says otherwise, so that formulas give the same bits as ref if ref computes
+ * in f32. */
 #ifndef BB_OPS_CUDA_KERNEL_H
 #define BB_OPS_CUDA_KERNEL_H
 
@@ -18,7 +19,8 @@
 
 #include <type_traits>
 
-/* Ahead of a loop whose body indexes an array that must stay in registers; of one whose turns at once would not fit into them. */
+/* BB_CUDA_UNROLL: before a loop whose body indexes an array that must stay in registers. BB_CUDA_ROLL: before a loop that would
+ * need too many registers if it were unrolled. */
 #ifdef BB_CUDA_EMULATED
 #define BB_CUDA_UNROLL
 #define BB_CUDA_ROLL
@@ -49,14 +51,14 @@ extern "C" {
 enum { BB_CUDA_WARP = 32 };
 #define BB_CUDA_ALL_LANES 0xffffffffu
 
-/* An index into an array of a kernel's. */
+/* for (BB_CUDA_GRID_STRIDE(i, n)) is a grid-stride loop over n elements. */
 #define BB_CUDA_GRID_STRIDE(i, n)                                                                                              \
     int64_t i = (int64_t)blockIdx.x * blockDim.x + threadIdx.x;                                                                \
     i < (n);                                                                                                                   \
     i += (int64_t)gridDim.x * blockDim.x
 
-/* ---- over the lanes of a warp, every one of which calls these and gets the result. There are instructions for it from compute capability
- * 8.0 on. */
+/* ---- over the lanes of a warp: every lane calls these and gets the result. Compute capability 8.0 and later has instructions
+ * for them. */
 
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ < 800
 __device__ static inline uint32_t bb_cuda_warp_max(uint32_t x) {
@@ -72,8 +74,8 @@ __device__ static inline uint32_t bb_cuda_warp_max(uint32_t x) { return __reduce
 __device__ static inline int bb_cuda_warp_sum(int x) { return __reduce_add_sync(BB_CUDA_ALL_LANES, x); }
 #endif
 
-/* ---- over the threads of a block. partial: shared, one element a warp. Every thread calls these, and gets the result; the
- * sum of warps is in their order. */
+/* ---- over the threads of a block: every thread calls these and gets the result. partial: in shared memory, one element per
+ * warp. The sum adds the warps in order. */
 
 __device__ static inline double bb_cuda_block_sum(double v, double *partial) {
     for (int distance = BB_CUDA_WARP / 2; distance; distance /= 2) v += __shfl_xor_sync(BB_CUDA_ALL_LANES, v, distance);
@@ -85,7 +87,7 @@ __device__ static inline double bb_cuda_block_sum(double v, double *partial) {
     return v;
 }
 
-/* The largest magnitude; NaN if one is. Bits of magnitudes are ordered as their values are, with NaN last. */
+/* Largest magnitude; NaN if any value is NaN. The bits of magnitudes are ordered like their values, with NaN last. */
 __device__ static inline float bb_cuda_warp_absmax(float x) {
     return __uint_as_float(bb_cuda_warp_max(__float_as_uint(x) & 0x7fffffffu));
 }
@@ -98,7 +100,7 @@ __device__ static inline float bb_cuda_block_absmax(float x, uint32_t *partial) 
     return __uint_as_float(v);
 }
 
-/* a, or |x| where that is greater or NaN. a >= 0, or NaN. */
+/* Returns |x| if it is greater than a or NaN, otherwise a. a >= 0, or NaN. */
 __device__ static inline float bb_cuda_greater(float a, float x) {
     uint32_t u = __float_as_uint(x) & 0x7fffffffu;
     return u > __float_as_uint(a) ? __uint_as_float(u) : a;
@@ -115,7 +117,7 @@ __device__ static inline int8_t bb_cuda_code(float x, float s, float limit) {
     return (int8_t)fminf(fmaxf(rintf(x / s), -limit), limit);
 }
 
-/* ---- activations, of a type A that the device was given: bf16 or fp16, in memory and as operands of tensor cores */
+/* ---- activations: the device sets their type A, bf16 or fp16, for memory and for operands of tensor cores */
 
 typedef __nv_bfloat16 bb_cuda_bf16;
 typedef __half bb_cuda_f16;
@@ -129,19 +131,20 @@ template <class A> __host__ __device__ static inline A bb_cuda_act(float x) {
 __host__ __device__ static inline float bb_cuda_f32(bb_cuda_bf16 x) { return __bfloat162float(x); }
 __host__ __device__ static inline float bb_cuda_f32(bb_cuda_f16 x) { return __half2float(x); }
 
-/* Whether tensor cores multiply T: all but bf16 before compute capability 8.0. Bodies of kernels that would are left out by it. */
+/* Whether tensor cores multiply T: all types, except bf16 before compute capability 8.0. Kernels that would multiply other
+ * types are compiled without a body. */
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ < 800
 template <class T> constexpr bool bb_cuda_multiplies = !std::is_same<T, bb_cuda_bf16>::value;
 #else
 template <class T> constexpr bool bb_cuda_multiplies = true;
 #endif
 
-/* Calls f with a value of the device's type of activations. */
+/* Calls f with a value of the device's activation type. */
 template <class F> static inline auto bb_cuda_by_act(const bb_device *dev, F f) {
     return dev->ops->act_dtype == BB_F16 ? f(bb_cuda_f16()) : f(bb_cuda_bf16());
 }
 
-/* A value of a dtype that is not I8. */
+/* Loads element i as f32. dtype is not I8. */
 __device__ static inline float bb_cuda_load(const void *x, bb_dtype dtype, int64_t i) {
     if (dtype == BB_F32) return ((const float *)x)[i];
     return dtype == BB_F16 ? bb_cuda_f32(((const bb_cuda_f16 *)x)[i]) : bb_cuda_f32(((const bb_cuda_bf16 *)x)[i]);

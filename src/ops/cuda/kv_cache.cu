@@ -1,16 +1,16 @@
 // SPDX-License-Identifier: MIT
-/* The KV cache and attention over it. A layer holds k and v, each (capacity, Hk, D): f32, or codes of 8 bits (of 6 bits, too,
- * in a byte each) followed by their scales, f32 (capacity, Hk).
+/* The KV cache and attention over it. A layer holds k and v, each (capacity, Hk, D): f32, or 8-bit codes followed by their
+ * scales, f32 (capacity, Hk). 6-bit codes also take one byte each.
  *
- * A query's keys are cut into runs of 128. A block computes one run's part of one head, for one query or for some that follow one
- * another in a sequence, which then read the cache together; another kernel adds the parts in the order of the keys. What a query
- * gets, bit for bit, depends on nothing but its keys. */
+ * The keys of a query are split into runs of 128. A block computes the partial result of one run and one head, for one query or
+ * for several consecutive queries of a sequence, which then share the reads of the cache. Another kernel adds the partial
+ * results in the order of the keys. The result of a query, bit for bit, depends on nothing but its keys. */
 #include "ops/cuda/device.h"
 #include "ops/cuda/entries.h"
 
-enum { RUN = 128, WARPS = RUN / BB_CUDA_WARP, PIECE = 256, MAX_SEQUENCES = 32, TOGETHER = 8 /* queries */ };
+enum { RUN = 128, WARPS = RUN / BB_CUDA_WARP, PIECE = 256, MAX_SEQUENCES = 32, TOGETHER = 8 /* queries per block */ };
 
-/* Scratch of one launch. */
+/* Maximum scratch of one launch, in bytes. */
 #define MAX_PARTS_BYTES ((int64_t)64 << 20)
 
 /* The keys or the values of one layer. */
@@ -42,17 +42,17 @@ static cached_matrix matrix_of(const bb_kv *kv, int layer, bool values) {
 
 static float limit_of(bb_kv_type type) { return type == BB_KV_INT8 ? 127.0f : 31.0f; }
 
-/* Some of a batch's sequences, as kernels take them. */
+/* Some of a batch's sequences, as an argument for kernels. */
 typedef struct sequences {
     int count;
-    int64_t rows;  /* of all */
-    int64_t tiles; /* of all: up to `together` rows of one sequence */
+    int64_t rows;  /* of all sequences */
+    int64_t tiles; /* of all sequences; a tile has up to `together` rows of one sequence */
     int together;
-    const int64_t *positions; /* of a recorded pass, in place of `length`; else NULL */
+    const int64_t *positions; /* in a captured pass, used instead of `length`; else NULL */
     struct {
         cached_matrix keys, values;
-        int64_t length, first, first_tile; /* of its rows and tiles among all */
-        float limit;                       /* of codes */
+        int64_t length, first, first_tile; /* its first row and first tile among those of all sequences */
+        float limit;                       /* largest code */
     } of[MAX_SEQUENCES];
 
     __device__ int64_t length(int i) const { return positions ? positions[i] : of[i].length; }
@@ -61,7 +61,7 @@ typedef struct sequences {
         while (i + 1 < count && tile >= of[i + 1].first_tile) i++;
         return i;
     }
-    /* The first row of a tile; of the one after the last, all rows. */
+    /* First row of a tile. For the tile after the last, the number of rows. */
     __host__ __device__ int64_t row_of(int64_t tile) const {
         int i = holding_tile(tile);
         return tile == tiles ? rows : of[i].first + (tile - of[i].first_tile) * together;
@@ -74,7 +74,7 @@ typedef struct sequences {
     }
 } sequences;
 
-/* As many sequences from `first` on as fit. */
+/* Takes as many sequences as fit, starting at `first`. */
 static sequences sequences_of(const bb_cuda *cuda, const bb_kv_batch *batch, int64_t first) {
     sequences s = {};
     if (cuda->recorded_positions) s.positions = cuda->positions + first;
@@ -95,7 +95,7 @@ static sequences sequences_of(const bb_cuda *cuda, const bb_kv_batch *batch, int
     return s;
 }
 
-/* A warp one head's key or value of one row. */
+/* One warp per row and head, for its key or its value. */
 static __global__ void __launch_bounds__(RUN)
     append(sequences s, const float *__restrict__ k, const float *__restrict__ v, int64_t stride, int64_t Hk, int64_t D) {
     int64_t item = blockIdx.x * (int64_t)WARPS + threadIdx.x / BB_CUDA_WARP, h = item / 2 % Hk, row = item / 2 / Hk;
@@ -142,19 +142,19 @@ void bb_cuda_kv_unpack(bb_device *dev, float *k, float *v, const bb_kv *kv, int 
     BB_CUDA_LAUNCH(dev, unpack, blocks, RUN, 0, v, matrix_of(kv, layer, true), first * width, count, kv->D);
 }
 
-/* ---- attention over it ------------------------------------------------------------------------------------------------- */
+/* ---- attention over the cache ------------------------------------------------------------------------------------------- */
 
 typedef struct cached_shape {
-    int64_t tile;  /* first of the launch among those of s */
-    int64_t first; /* row, likewise */
-    int64_t runs;  /* that a row has room for in parts */
+    int64_t tile;  /* first tile of the launch, among the tiles of s */
+    int64_t first; /* first row of the launch */
+    int64_t runs;  /* runs per row that parts has room for */
     int64_t H, Hk, D;
     int64_t q_stride, o_stride;
     float scale;
 } cached_shape;
 
-/* parts: (rows, H, runs, D + 2): the largest score, the sum of e^(score - largest), and that of values weighted so. Thread i
- * has key i of the run, then element i, i + RUN, … of the output. */
+/* parts: (rows, H, runs, D + 2): the largest score, the sum of e^(score - largest), and the sum of the values with these
+ * weights. Thread i handles key i of the run, then elements i, i + RUN, … of the output. */
 template <int ROWS>
 static __global__ void __launch_bounds__(RUN)
     attend(float *__restrict__ parts, const float *__restrict__ q, sequences s, cached_shape c) {
@@ -242,8 +242,8 @@ void bb_cuda_attention_cached(bb_device *dev, float *o, const float *q, const bb
             capacity = bb_max(capacity, of->kv->capacity);
             seen = bb_max(seen, of->length + of->rows);
         }
-        if (s.positions) seen = capacity; /* blocks past what is seen end at once */
-        /* room for all that a cache can hold: scratch does not grow as it fills */
+        if (s.positions) seen = capacity; /* blocks past the keys seen exit at once */
+        /* room for a full cache, so that scratch does not grow as the cache fills */
         cached_shape c = {0,
                           0,
                           bb_ceil_div(capacity, RUN),
@@ -254,7 +254,7 @@ void bb_cuda_attention_cached(bb_device *dev, float *o, const float *q, const bb
                           batch->o_stride,
                           (float)(1.0 / sqrt((double)kv->D))};
         int64_t row_bytes = c.H * c.runs * (c.D + 2) * (int64_t)sizeof(float), tile_bytes = s.together * row_bytes;
-        int64_t most = bb_clamp(MAX_PARTS_BYTES / tile_bytes, 1, s.tiles); /* tiles */
+        int64_t most = bb_clamp(MAX_PARTS_BYTES / tile_bytes, 1, s.tiles); /* tiles per launch */
         float *parts = (float *)bb_cuda_scratch(dev, (size_t)(most * tile_bytes));
         if (!parts) return;
         for (; c.tile < s.tiles; c.tile += most) {

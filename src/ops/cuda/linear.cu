@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
-/* Ternary linear layers. Forward, and dx where x is int8: exact products of int8 on tensor cores. dW, and dx otherwise: in
- * the type of activations (bf16 or fp16) with sums in f32. x in f32: in f32. A few rows of int8: a warp a row of the matrix. */
+/* Ternary linear layers. If x is int8, forward and dx are exact int8 products on tensor cores. If x is f32, forward is computed
+ * in f32. Everything else, including every dW, is computed in the activation type (bf16 or fp16) with f32 accumulators. For a
+ * few rows of int8, forward uses one warp per row of the matrix. */
 #include "ops/cuda/entries.h"
 #include "ops/cuda/gemm.h"
 #include "ops/cuda/linear.h"
@@ -30,7 +31,7 @@ static int8_rows int8_rows_of(const int8_t *data, int64_t rows, int64_t columns)
     return {data, rows, columns, (uintptr_t)data % BB_CUDA_PANEL == 0 && columns % BB_CUDA_PANEL == 0};
 }
 
-/* Ternary values as int8. Rows are padded to whole tiles with zeros. */
+/* Ternary values as int8. Rows are padded with zeros to whole tiles. */
 typedef struct ternary_rows {
     const uint32_t *data;
     int64_t rows, words;
@@ -42,7 +43,7 @@ typedef struct ternary_rows {
     }
 } ternary_rows;
 
-/* The same as activations. */
+/* The same values in the activation type. */
 typedef struct ternary_rows_act {
     const uint32_t *data;
     int64_t rows, words;
@@ -53,7 +54,7 @@ typedef struct ternary_rows_act {
     }
 } ternary_rows_act;
 
-/* Elements of the ternary matrix's transpose, (K,N), for products in f32. */
+/* Elements of the transpose, (K,N), of a ternary matrix, for products in f32. */
 typedef struct ternary_transposed {
     const uint32_t *data;
     int64_t words;
@@ -63,7 +64,7 @@ typedef struct ternary_transposed {
     }
 } ternary_transposed;
 
-/* x as it is, rounded to an activation where it is f32. */
+/* Values of x in the activation type: codes are not scaled, f32 is rounded. */
 typedef struct value_rows {
     const void *data;
     bb_dtype dtype;
@@ -79,14 +80,14 @@ typedef struct value_rows {
     }
 } value_rows;
 
-/* dy (M,N), times the scale of its row or of its column. */
+/* dy (M,N), multiplied by a scale per row or per column. */
 typedef struct gradient_rows {
     const void *data;
     bb_dtype dtype;
     int64_t rows, columns;
-    const float *row_scale; /* (M); NULL: by column */
+    const float *row_scale; /* (M); NULL: column_scale */
     bb_cuda_scales column_scale;
-    bool scaled; /* false: neither */
+    bool scaled; /* false: by neither */
 
     template <class A> __device__ void load(A *to, int64_t row, int64_t column) const {
         int64_t first = row * columns + column, count = row < rows ? columns - column : 0;
@@ -100,8 +101,8 @@ typedef struct gradient_rows {
 
 /* ---- forward ----------------------------------------------------------------------------------------------------------- */
 
-/* For few rows: a block keeps ROWS of them in shared memory, padded with zeros to whole words; its warps take rows of the
- * matrix. */
+/* For few rows: a block keeps FEW_ROWS of them in shared memory, padded with zeros to whole words. Its warps iterate over the
+ * rows of the matrix. */
 enum { FEW_ROWS = 4, FEW_THREADS = 128, FEW_WARPS = FEW_THREADS / BB_CUDA_WARP, FEW_BYTES = 48 << 10 };
 
 static __global__ void __launch_bounds__(FEW_THREADS) multiply_few(const int8_t *__restrict__ x, const uint32_t *__restrict__ w,
@@ -180,8 +181,8 @@ typedef struct store_dw {
     }
 } store_dw;
 
-/* Row m of dy * g in int8, with its scale. Gradients may be of any size, so this scale has no least one; where there is no
- * normal one, the row is too small to matter. */
+/* Quantizes row m of dy * g to int8 and stores its scale. Gradients can have any magnitude, so this scale has no minimum. If it
+ * would be subnormal, the row is too small to matter. */
 static __global__ void __launch_bounds__(BB_CUDA_ROW_THREADS)
     quantize_gradient(int8_t *__restrict__ q, float *__restrict__ scale, const void *__restrict__ dy, bb_dtype dtype,
                       bb_cuda_scales g, int64_t N) {

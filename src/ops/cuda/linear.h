@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: MIT
-/* What linear layers make of the sums of their products. */
+/* How linear layers store the sums of their products. */
 #ifndef BB_OPS_CUDA_LINEAR_H
 #define BB_OPS_CUDA_LINEAR_H
 
 #include "ops/cuda/ternary.h"
 
-/* y[m,n] = residual[m,n] + s[m] g[n] sum; s NULL: 1. */
+/* y[m,n] = residual[m,n] + s[m] g[n] sum. s NULL: 1; residual NULL: 0. */
 typedef struct bb_cuda_store_y {
     float *y;
     const float *residual, *s;
@@ -20,7 +20,7 @@ typedef struct bb_cuda_store_y {
     __device__ void operator()(int64_t m, int64_t n, int sum) const { (*this)(m, n, (float)sum); }
 } bb_cuda_store_y;
 
-/* dx[m,k] = s[m] sum; s NULL: 1. */
+/* dx[m,k] = s[m] sum. s NULL: 1. */
 template <class A> struct bb_cuda_store_dx {
     A *dx;
     const float *s;

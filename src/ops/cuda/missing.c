@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-/* In place of the cuda backend, in a build without CUDA. */
+/* Replaces the cuda backend in a build without CUDA. */
 #include "ops/registry.h"
 
 const char *bb_device_cuda_unavailable(void) {

@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: MIT
-/* Muon's update of one matrix (arXiv:2502.16982), products in f32. The matrix of the iteration is X (m,n), m <= n: the
- * transpose where the weights have more rows than columns. */
+/* Muon's update of one matrix (arXiv:2502.16982), with products in f32. The iteration works on a matrix X (m,n), m <= n. X is
+ * transposed if the weights have more rows than columns. */
 #include "ops/cuda/entries.h"
 #include "ops/cuda/product_f32.h"
 
 enum { THREADS = 256 };
 
-/* Pieces of the scratch. */
+/* Parts of the scratch. */
 typedef struct muon {
     double *tiles;            /* sums of squares */
     float *factor;            /* 1 / (|u| + eps) */
@@ -34,10 +34,10 @@ static muon layout(void *base, int64_t N, int64_t K) {
 
 size_t bb_cuda_muon_scratch(bb_device *dev, int64_t N, int64_t K) {
     (void)dev;
-    return layout((void *)256, N, K).bytes; /* not NULL, from which no offset may be counted */
+    return layout((void *)256, N, K).bytes; /* not NULL: an offset from NULL is undefined */
 }
 
-/* Where element (n,k) of the weights is in X. */
+/* Index in X of element i = n K + k of the weights. */
 __device__ static inline int64_t place(int64_t i, int64_t N, int64_t K) { return N > K ? i % K * N + i / K : i; }
 
 static __global__ void __launch_bounds__(THREADS)
@@ -50,7 +50,7 @@ static __global__ void __launch_bounds__(THREADS)
     }
 }
 
-/* In order, by one thread. */
+/* Adds in order, in one thread. */
 static __global__ void normalizing(float *factor, const double *__restrict__ tiles, int64_t count) {
     double sum = 0;
     for (int64_t i = 0; i < count; i++) sum += tiles[i];
@@ -72,7 +72,7 @@ typedef struct store_product {
     __device__ void operator()(int64_t i, int64_t j, float sum) const { data[i * stride + j] = sum; }
 } store_product;
 
-/* a I + b A + c A^2 from an element of A^2. */
+/* Stores an element of a I + b A + c A^2, given that element of A^2. */
 typedef struct store_polynomial {
     float *data;
     const float *gram;

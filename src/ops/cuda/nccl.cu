@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
-/* Peers (ops/optional.h) through NVIDIA's NCCL, which is found by name at run time: messages between cards, and nothing else of it. So
- * sums have our order, whatever the links between cards. Where the compiler has NCCL's header, it compares what is declared here. */
+/* Peers (ops/optional.h) through NVIDIA's NCCL, which is loaded by name at run time. NCCL only carries messages between cards,
+ * so sums have our order, whatever the links between cards. If the compiler finds NCCL's header, it compares the constants and
+ * structs declared here with it. */
 #include <dlfcn.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -15,7 +16,7 @@
 #endif
 #endif
 
-enum { SUCCESS = 0, IN_PROGRESS = 7, BYTES = 0 /* the type int8 */, THREADS = 256 };
+enum { SUCCESS = 0, IN_PROGRESS = 7, BYTES = 0 /* NCCL's type int8 */, THREADS = 256 };
 
 typedef struct group_id {
     char bytes[BB_PEERS_ID_BYTES];
@@ -43,9 +44,9 @@ struct bb_cuda_peers {
 
     void *group; /* NULL: none */
     int size;
-    bool refused; /* there will be none */
+    bool refused; /* given up: there will be no group */
     cudaStream_t stream;
-    cudaEvent_t before, done; /* on the device's stream, and on this one */
+    cudaEvent_t before, done; /* recorded on the device's stream, and on `stream` */
 };
 
 /* ---- opening ------------------------------------------------------------------------------------------------------------- */
@@ -179,7 +180,8 @@ typedef struct parts {
 enum { MAX_LEVELS = 8 };
 static_assert(1 << MAX_LEVELS == BB_PEERS_MAX, "levels of a tree of so many ranks");
 
-/* A leaf is `leaf` parts, summed in order. partial[l] waits for its right sibling at level l, as in counting by twos. */
+/* A leaf is the sum of `leaf` parts, in order. partial[level] holds a sum until its right sibling is ready, like a bit of a
+ * binary counter. */
 static __global__ void __launch_bounds__(THREADS) tree_sum(float *out, parts in, int leaves, int leaf, int64_t n) {
     for (BB_CUDA_GRID_STRIDE(i, n)) {
         float partial[MAX_LEVELS] = {}, sum = 0;

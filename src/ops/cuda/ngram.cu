@@ -1,18 +1,18 @@
 // SPDX-License-Identifier: MIT
-/* n-gram embeddings: rows that are looked up, their gradient, and their update. */
+/* n-gram embeddings: lookup of table rows, their gradient, and their update. */
 #include "ops/cuda/device.h"
 #include "ops/cuda/entries.h"
 
 enum { THREADS = 256, WARPS = THREADS / BB_CUDA_WARP, PARTS = 64 /* of a table's rows, for gradients */ };
 
-/* Of a row of C values; called by a whole block. */
+/* Returns the scale of a row of C values. The whole block calls it. */
 __device__ static float row_scale(const float *values, int64_t C, uint32_t *partial) {
     float absmax = 0;
     for (int64_t c = threadIdx.x; c < C; c += THREADS) absmax = bb_cuda_greater(absmax, values[c]);
     return bb_f32_from_bf16(bb_bf16_from_f32(bb_cuda_block_absmax(absmax, partial) / 127));
 }
 
-/* A block a row of x. */
+/* One block per row of x. */
 static __global__ void __launch_bounds__(THREADS)
     ngram_forward(float *__restrict__ x, bb_ngram_table t, const int32_t *__restrict__ index, int64_t K) {
     SHARED(uint32_t, partial, [WARPS]);
@@ -32,8 +32,8 @@ void bb_cuda_ngram_forward(bb_device *dev, float *x, const bb_ngram_table *t, co
     BB_CUDA_LAUNCH(dev, ngram_forward, (unsigned)M, THREADS, 0, x, *t, index, K);
 }
 
-/* A block a part of the table's rows and THREADS columns. It looks through the batch for rows of its part, THREADS at a time, and
- * each thread adds its column of those that there are, in their order. */
+/* One block per part of the table's rows and THREADS columns. The block scans the batch for rows of its part, THREADS at a
+ * time. Each thread adds its column of the rows that were found, in order. */
 static __global__ void __launch_bounds__(THREADS)
     ngram_backward(float *__restrict__ d_table, const int32_t *__restrict__ index, const float *__restrict__ dx, int64_t count,
                    int64_t K, int64_t C) {
@@ -66,7 +66,7 @@ void bb_cuda_ngram_backward(bb_device *dev, float *d_table, const int32_t *index
     BB_CUDA_LAUNCH(dev, ngram_backward, grid, THREADS, 0, d_table, index, dx, M * K, K, C);
 }
 
-/* A block a row of the table. */
+/* One block per row of the table. */
 static __global__ void __launch_bounds__(THREADS)
     ngram_quant(bb_ngram_table t, const float *__restrict__ values, int64_t first) {
     SHARED(uint32_t, partial, [WARPS]);
@@ -82,7 +82,7 @@ void bb_cuda_ngram_quant(bb_device *dev, const bb_ngram_table *t, const float *v
     BB_CUDA_LAUNCH(dev, ngram_quant, (unsigned)rows, THREADS, 0, *t, values, first);
 }
 
-/* A block a row. */
+/* One block per row. */
 static __global__ void __launch_bounds__(THREADS)
     row_adagrad_step(float *__restrict__ p, const float *__restrict__ g, float *__restrict__ v, int64_t C, bb_row_adagrad h) {
     SHARED(double, partial, [WARPS]);
@@ -90,11 +90,11 @@ static __global__ void __launch_bounds__(THREADS)
     double sum = 0;
     for (int64_t c = threadIdx.x; c < C; c += THREADS) sum += (double)g[r * C + c] * (double)g[r * C + c];
     sum = bb_cuda_block_sum(sum, partial);
-    if (!(sum > 0)) return; /* of all threads */
+    if (!(sum > 0)) return; /* all threads return */
     double v_r = (double)v[r] + sum * h.grad_scale * h.grad_scale / (double)C;
     float factor = (float)(h.lr * h.grad_scale / (sqrt(v_r) + h.eps));
     for (int64_t c = threadIdx.x; c < C; c += THREADS) p[r * C + c] -= factor * g[r * C + c];
-    __syncthreads(); /* all have read v */
+    __syncthreads(); /* all threads have read v */
     if (threadIdx.x == 0) v[r] = (float)v_r;
 }
 

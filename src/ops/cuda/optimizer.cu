@@ -40,7 +40,7 @@ void bb_cuda_add(bb_device *dev, float *y, const float *x, int64_t n) {
 
 /* ---- AdamW (arXiv:1711.05101) ------------------------------------------------------------------------------------------ */
 
-/* bb_adamw with all that is the same for every element. */
+/* bb_adamw, with the factors that are the same for every element precomputed. */
 typedef struct adamw {
     float beta1, beta2, one_minus_beta1, one_minus_beta2, eps, grad_scale;
     float decay, step_size; /* lr * weight_decay, lr / bias_correction1 */
@@ -69,7 +69,7 @@ __device__ static inline void moments(float g, float *m, float *v, const adamw &
     *v = a.beta2 * *v + a.one_minus_beta2 * (g * g);
 }
 
-/* The new p. The decay is a product of its own: 1 - lr * wd would round it to three digits. */
+/* Returns the new p. The decay is a separate product: 1 - lr * wd would round it to three digits. */
 __device__ static inline float apply(float p, float m, float v, const adamw &a) {
     return p - (a.decay * p + a.step_size * m / (sqrtf(v) * a.inv_sqrt2 + a.eps));
 }
@@ -90,8 +90,7 @@ void bb_cuda_adamw_step(bb_device *dev, float *p, const float *g, float *m, floa
     BB_CUDA_LAUNCH(dev, adamw_step, bb_cuda_blocks(dev, n, THREADS), THREADS, 0, p, g, m, v, n, prepare(h));
 }
 
-/* ---- moments in 8 bits (arXiv:2110.02861): a CUDA block is a block of moments, a thread an element
- * -------------------------- */
+/* ---- 8-bit moments (arXiv:2110.02861): one CUDA block per block of moments, one thread per element ---------------------- */
 
 static_assert((int)THREADS == (int)BB_ADAM8_BLOCK, "a thread an element");
 

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
-/* Passes (ops/optional.h) as CUDA graphs: the second time that one is begun, what it starts is recorded; from then on it is started from
- * the recording with one call. The first time is as ever: then scratch memory grows. BITBYTE_CUDA_GRAPHS=off records nothing. */
+/* Passes (ops/optional.h) as CUDA graphs. The first time that a pass is begun, it runs as usual, because scratch memory may
+ * grow. The second time, its launches are captured. From then on, one call launches the graph. BITBYTE_CUDA_GRAPHS=off turns
+ * captures off. */
 #include <stdlib.h>
 
 #include "ops/cuda/device.h"
@@ -9,8 +10,8 @@
 enum { MAX_PASSES = 32 };
 
 typedef struct recorded_pass {
-    uint64_t key, used;    /* used: a count that grows with every pass; 0: the place is free */
-    cudaGraphExec_t graph; /* NULL: seen once */
+    uint64_t key, used;    /* used: `clock` when the pass was last begun; 0: the entry is free */
+    cudaGraphExec_t graph; /* NULL: begun only once */
 } recorded_pass;
 
 struct bb_cuda_passes {
@@ -41,7 +42,7 @@ static bb_cuda_passes *passes_of(bb_cuda *cuda) {
     return cuda->passes;
 }
 
-/* The pass of this key, or the place of the one that was not begun for the longest time. */
+/* Returns the pass with this key, or else the entry that was begun least recently. */
 static recorded_pass *find(bb_cuda_passes *all, uint64_t key) {
     recorded_pass *oldest = &all->passes[0];
     for (recorded_pass &p : all->passes) {

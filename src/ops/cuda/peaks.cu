@@ -1,14 +1,15 @@
 // SPDX-License-Identifier: MIT
-/* The card's limits: registers full of independent products, and a stream of reads. Benchmarks report against them. */
+/* Measures the card's peak rates: independent products in registers, and a stream of reads. Benchmarks report results relative
+ * to these rates. */
 #include "ops/cuda/device.h"
 #include "ops/cuda/entries.h"
 
 using namespace nvcuda;
 
-enum { THREADS = 256, BLOCKS_EACH = 4 /* for a processor */, SUMS = 4, ATTEMPTS = 3 };
+enum { THREADS = 256, BLOCKS_EACH = 4 /* blocks per SM */, SUMS = 4, ATTEMPTS = 3 };
 
 #define READ_BYTES ((size_t)1 << 30)
-#define LEAST_MS 20.0f /* that a measurement takes */
+#define LEAST_MS 20.0f /* minimum duration of a measurement */
 
 static __global__ void __launch_bounds__(THREADS) products_f32(float *out, int iterations) {
     float sum[SUMS * 4], x = (float)threadIdx.x * 1e-9f;
@@ -16,7 +17,7 @@ static __global__ void __launch_bounds__(THREADS) products_f32(float *out, int i
     for (int i = 0; i < iterations; i++)
         for (float &s : sum) s = fmaf(s, x, x);
     for (float s : sum) x += s;
-    if (x == 1.0f) *out = x; /* never; but the sums are needed */
+    if (x == 1.0f) *out = x; /* never true, but the compiler must keep the sums */
 }
 
 template <class T, class X> __device__ static inline void multiply(X *out, int iterations) {
@@ -46,7 +47,7 @@ static __global__ void __launch_bounds__(THREADS) reads(float *out, const float4
     if (sum == 1.0f) *out = sum;
 }
 
-/* Milliseconds of what `start` puts on the stream; the least of some attempts. */
+/* Returns the milliseconds that the work started by `start` takes on the stream; the minimum of ATTEMPTS attempts. */
 template <class F> static float time_of(bb_device *dev, F start) {
     cudaStream_t stream = bb_cuda_of(dev)->stream;
     cudaEvent_t begin, end;
@@ -68,7 +69,8 @@ template <class F> static float time_of(bb_device *dev, F start) {
     return best;
 }
 
-/* 10^9 operations a second of `start`(iterations), each of which does `operations` of them; as many as take long enough. */
+/* Returns 10^9 operations per second. start(iterations) does `operations` operations in each iteration. The number of
+ * iterations doubles until a measurement takes LEAST_MS. */
 template <class F> static double rate_of(bb_device *dev, double operations, F start) {
     for (int iterations = 16;; iterations *= 2) {
         float ms = time_of(dev, [&] { start(iterations); });

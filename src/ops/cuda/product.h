@@ -1,16 +1,16 @@
 // SPDX-License-Identifier: MIT
-/* Matrix products on tensor cores: store(m, n, sum over k of a(m, k) b(k, n)), int8 with sums in int32, or bf16 or
- * fp16 with sums in f32.
+/* Matrix products on tensor cores: store(m, n, sum over k of a(m, k) b(k, n)). Operands are int8 with int32 accumulators, or
+ * bf16 or fp16 with f32 accumulators.
  *
- * A block of four warps computes 64 x 64 elements, a warp 32 x 32, in steps of 64 (int8) or 32 (others) of k, whose tiles are
- * loaded while those before are multiplied. A tile lies in shared memory as panels of 16 columns, (columns / 16, rows, 16),
- * so that the 16 x 16 elements of a fragment are contiguous, and as aligned as wmma asks, whether its rows are rows of the
- * product or of the sum.
+ * A block of four warps computes 64 x 64 elements, a warp 32 x 32, in steps of 64 (int8) or 32 (other types) of k. The tiles of
+ * the next step are loaded while those of the current step are multiplied. A tile is stored in shared memory as panels of 16
+ * columns, (columns / 16, rows, 16). So the 16 x 16 elements of a fragment are contiguous and aligned as wmma requires, no
+ * matter whether the tile's rows are rows of the product or run over the summed dimension.
  *
- * An operand is a struct with load(to, row, column), which writes 16 elements from there on to shared memory, zeros where
- * the matrix ends. It may leave the copying to cp.async. A_BY_ROWS: a's rows are those of the product, and its columns are
- * summed over; otherwise it is the transpose. B_BY_ROWS: b's rows are the columns of the product; otherwise its rows are
- * summed over. */
+ * An operand is a struct with load(to, row, column), which writes 16 elements, starting at (row, column), to shared memory,
+ * with zeros past the end of the matrix. It may leave the copying to cp.async. A_BY_ROWS: a's rows are rows of the product, and
+ * its columns are summed over; otherwise a is the transpose. B_BY_ROWS: b's rows are columns of the product; otherwise its rows
+ * are summed over. */
 #ifndef BB_OPS_CUDA_PRODUCT_H
 #define BB_OPS_CUDA_PRODUCT_H
 
@@ -33,7 +33,7 @@ template <> struct bb_cuda_order<false> {
     typedef nvcuda::wmma::row_major b;
 };
 
-/* One stage of an operand: ROWS x COLUMNS from (row0, column0) on. */
+/* Loads one stage of an operand: ROWS x COLUMNS elements, starting at (row0, column0). */
 template <int ROWS, int COLUMNS, class T, class L>
 __device__ static inline void bb_cuda_fill_tile(T *tile, const L &operand, int64_t row0, int64_t column0) {
     enum { PANELS = COLUMNS / BB_CUDA_PANEL };
@@ -43,14 +43,14 @@ __device__ static inline void bb_cuda_fill_tile(T *tile, const L &operand, int64
     }
 }
 
-/* What a block computes. */
+/* The work of one block. */
 template <class T, bool A_BY_ROWS, bool B_BY_ROWS, class A, class B, class S>
 __device__ static inline void bb_cuda_product_tile(const A &a, const B &b, const S &store, int64_t M, int64_t N, int64_t K) {
     using namespace nvcuda;
     typedef typename bb_cuda_sum_of<T>::type X;
     enum { TILE = BB_CUDA_TILE, DEPTH = 64 / sizeof(T), ELEMENTS = TILE * DEPTH, EACH = 2 };
     enum { A_ROWS = A_BY_ROWS ? TILE : DEPTH, B_ROWS = B_BY_ROWS ? TILE : DEPTH };
-    /* two stages of both operands; then the sums */
+    /* two stages of both operands; the sums reuse the memory */
     SHARED(unsigned char, memory, [TILE * TILE * sizeof(X)]);
     static_assert(4 * ELEMENTS * sizeof(T) <= TILE * TILE * sizeof(X), "the stages fit");
     T *as = (T *)memory, *bs = as + 2 * ELEMENTS;
@@ -115,7 +115,7 @@ __global__ void __launch_bounds__(BB_CUDA_PRODUCT_THREADS) bb_cuda_product(A a, 
     if constexpr (bb_cuda_multiplies<T>) bb_cuda_product_tile<T, A_BY_ROWS, B_BY_ROWS>(a, b, store, M, N, K);
 }
 
-/* Starts it. M is at most 65535 tiles: four million rows. */
+/* Launches the kernel. M is at most 65535 tiles: four million rows. */
 template <class T, bool A_BY_ROWS, bool B_BY_ROWS, class A, class B, class S>
 static void bb_cuda_multiply(bb_device *dev, A a, B b, S store, int64_t M, int64_t N, int64_t K) {
     dim3 grid((unsigned)bb_ceil_div(N, BB_CUDA_TILE), (unsigned)bb_ceil_div(M, BB_CUDA_TILE));

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
-/* Matrix products in f32 on ordinary processors: store(m, n, sum over k of a(m, k) b(k, n)), each sum in the order of k. A
- * block computes 64 x 64 elements, a thread 4 x 4. a, b and store are structs with an operator() for kernels; a and b are
- * asked only within the matrices. BY_K says that neighbours in memory are neighbours in k. */
+/* Matrix products in f32 without tensor cores: store(m, n, sum over k of a(m, k) b(k, n)), each sum in the order of k. A block
+ * computes 64 x 64 elements, a thread 4 x 4. a, b and store are structs with an operator() for kernels. a and b are only called
+ * with indices inside the matrices. BY_K: elements that are adjacent in memory are adjacent in k. */
 #ifndef BB_OPS_CUDA_PRODUCT_F32_H
 #define BB_OPS_CUDA_PRODUCT_F32_H
 
@@ -9,14 +9,14 @@
 
 enum { BB_CUDA_F32_TILE = 64, BB_CUDA_F32_DEPTH = 16, BB_CUDA_F32_EACH = 4, BB_CUDA_F32_THREADS = 256 };
 
-/* A matrix of rows `stride` apart. */
+/* A matrix with rows `stride` apart. */
 typedef struct bb_cuda_matrix {
     const float *data;
     int64_t stride;
     __device__ float operator()(int64_t row, int64_t column) const { return data[row * stride + column]; }
 } bb_cuda_matrix;
 
-/* The transpose of one. */
+/* The transpose of such a matrix. */
 typedef struct bb_cuda_transposed {
     const float *data;
     int64_t stride;
@@ -55,7 +55,7 @@ __global__ void __launch_bounds__(BB_CUDA_F32_THREADS) bb_cuda_product_f32(A a, 
             if (m0 + row + i < M && n0 + column + j < N) store(m0 + row + i, n0 + column + j, sum[i][j]);
 }
 
-/* Starts it. M is at most 65535 tiles: four million rows. */
+/* Launches the kernel. M is at most 65535 tiles: four million rows. */
 template <bool A_BY_K, bool B_BY_K, class A, class B, class S>
 static void bb_cuda_multiply_f32(bb_device *dev, A a, B b, S store, int64_t M, int64_t N, int64_t K) {
     dim3 grid((unsigned)bb_ceil_div(N, BB_CUDA_F32_TILE), (unsigned)bb_ceil_div(M, BB_CUDA_F32_TILE));

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-/* A row that a block computes and stores as the input of a linear layer. */
+/* Stores a row that a block computes as the input of a linear layer. */
 #ifndef BB_OPS_CUDA_ROWS_H
 #define BB_OPS_CUDA_ROWS_H
 
@@ -7,7 +7,7 @@
 
 enum { BB_CUDA_ROW_THREADS = 256, BB_CUDA_ROW_WARPS = BB_CUDA_ROW_THREADS / BB_CUDA_WARP };
 
-/* Row m of y from value(k), k < K, which is asked twice where y is quantized. */
+/* Stores row m of y from value(k), k < K. If y is quantized, value is called twice for each k. */
 template <class F> __device__ static void bb_cuda_store_row(bb_rows y, int64_t m, int64_t K, F value, uint32_t *partial) {
     if (y.dtype != BB_I8) {
         for (int64_t k = threadIdx.x; k < K; k += BB_CUDA_ROW_THREADS) {

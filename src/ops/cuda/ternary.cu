@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-/* Ternary matrices: quantized from weights, filled from codes, read back. */
+/* Ternary matrices: quantizing weights, loading codes, reading values back. */
 #include "ops/cuda/ternary.h"
 
 #include "ops/cuda/device.h"
@@ -12,20 +12,21 @@ size_t bb_cuda_ternary_bytes(bb_device *dev, const bb_ternary *t) {
     return (size_t)(t->n * bb_cuda_row_words(t->k)) * sizeof(uint32_t);
 }
 
-/* The layout is as dense as it gets. */
+/* The layout is already as dense as possible. */
 bool bb_cuda_ternary_dense(bb_device *dev) {
     (void)dev;
     return false;
 }
 
-/* *scale from the sums of a segment's tiles. In order, by one thread: a scale has the same bits however many there are. */
+/* Computes *scale from the sums of a segment's tiles. One thread adds them in order, so the scale has the same bits for any
+ * number of threads. */
 static __global__ void absmean(float *scale, const double *__restrict__ sums, int64_t tiles, int64_t n) {
     double sum = 0;
     for (int64_t i = 0; i < tiles; i++) sum += sums[i];
     *scale = bb_absmean_scale(sum, n);
 }
 
-/* A thread a word of `rows` rows from w and data on. */
+/* One thread per word. Quantizes `rows` rows, starting at w and data. */
 static __global__ void __launch_bounds__(THREADS) quantize(uint32_t *__restrict__ data, const float *__restrict__ w,
                                                            const float *__restrict__ scale, int64_t rows, int64_t K) {
     int64_t words = bb_cuda_row_words(K);
