@@ -41,6 +41,15 @@ needs_mpi() {
     export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1
     export ASAN_OPTIONS=detect_leaks=0 # Open MPI keeps what it allocated
 }
+# ranks_of NAME: the processes of the job that was started with --out "$tmp/NAME": a whole path, as tests run side by side; rank_of NAME K: the one of its rank K
+ranks_of() { pgrep -f -- "--out $tmp/$1( |\$)"; }
+rank_of() {
+    local pid
+    for pid in $(ranks_of "$1"); do
+        grep -qzx "OMPI_COMM_WORLD_RANK=$2" "/proc/$pid/environ" 2>/dev/null && echo "$pid" && return
+    done
+    fail "$1: no process of rank $2"
+}
 # json_value FILE NAME: that value of one JSON object; fails when it is none. perl and JSON::PP come with build-essential.
 json_value() {
     perl -MJSON::PP -e 'local $/; my $j = decode_json(<STDIN>); exists $j->{$ARGV[0]} or die "no $ARGV[0]\n"; my $v = $j->{$ARGV[0]};

@@ -85,19 +85,12 @@ complains "at step 0 the weights of rank 1 on "
 complains "differ from those of rank 0"
 
 # ---- a stop, a death, a disk that is full, a rank that hangs
-# begin NAME ARGUMENTS…: a long job of 3 ranks in the background; rank_of K: the process of its rank K
+# begin NAME ARGUMENTS…: a long job of 3 ranks in the background
 begin() {
     begin_output
-    quiet='' ranks 3 "${model[@]}" --steps 1000000 --save_every 3 --log_every 1 --dist_timeout 3 --out "$1" "${@:2}" >out 2>err &
+    quiet='' ranks 3 "${model[@]}" --steps 1000000 --save_every 3 --log_every 1 --dist_timeout 3 --out "$tmp/$1" "${@:2}" >out 2>err &
     job=$!
     wait_for out "step 4/"
-}
-rank_of() {
-    local pid
-    for pid in $(pgrep -f -- "--out $name"); do
-        grep -qzx "OMPI_COMM_WORLD_RANK=$1" "/proc/$pid/environ" 2>/dev/null && echo "$pid" && return
-    done
-    fail "no process of rank $1"
 }
 ended() { # STATUS SECONDS: of the job
     local start=$SECONDS got=0
@@ -123,7 +116,7 @@ late=$!
 
 name=asked
 begin asked
-kill -TERM "$(rank_of 1)"
+kill -TERM "$(rank_of "$name" 1)"
 ended 143 15
 says "rank 1 on "
 says "was asked to stop"
@@ -167,7 +160,7 @@ for ((i = 0; i < 300; i++)); do cat text.txt; done >many.txt
 begin validates --save_every 0 --val_data many.txt --val_seq_len 8 --val_every 5 --val_batches 0
 wait_for out "step 5/"
 sleep 1
-kill -TERM "$(rank_of 1)"
+kill -TERM "$(rank_of "$name" 1)"
 ended 143 15
 says "the validation at step 5 was abandoned"
 says "stopped after step 5 "
@@ -175,14 +168,14 @@ says "stopped after step 5 "
 
 name=killed
 begin killed
-kill -KILL "$(rank_of 2)"
+kill -KILL "$(rank_of "$name" 2)"
 ended 137 15
 complains "rank 2 with PID" # Open MPI says so
 goes_on
 
 name=hung
 begin hung
-victim=$(rank_of 1)
+victim=$(rank_of "$name" 1)
 kill -STOP "$victim"
 ended 1 15
 complains "rank 1 on "
@@ -193,7 +186,7 @@ goes_on
 # rank 0, through which the others hear of each other: the lowest that is well speaks for all
 name=hung0
 begin hung0
-victim=$(rank_of 0)
+victim=$(rank_of "$name" 0)
 kill -STOP "$victim"
 ended 1 20
 complains "rank 0 on "

@@ -49,14 +49,6 @@ begin() {
     job=$!
     wait_for out "step 4/"
 }
-ranks() { pgrep -f -- "--out $tmp/$name( |\$)"; }
-rank_of() {
-    local pid
-    for pid in $(ranks); do
-        grep -qzx "OMPI_COMM_WORLD_RANK=$1" "/proc/$pid/environ" 2>/dev/null && echo "$pid" && return
-    done
-    fail "no process of rank $1"
-}
 # until_gone COMMAND…: waits until it fails; 30 seconds at most, in which the job is not stopped from outside.
 until_gone() {
     local tenths=0
@@ -73,11 +65,11 @@ ended() {
     wait "$job" || got=$?
     # Where a rank is killed, Open MPI in one that was sending to it may end that one first, and the job with words of its own.
     if [[ $name == killed* ]] && [ "$got" = 255 ] && grep -q 'pml_ob1_sendreq.* FATAL' err; then
-        until_gone ranks
+        until_gone ranks_of "$name"
         return 0
     fi
     [ "$got" = "$1" ] || fail "exit status $got instead of $1: $name"
-    until_gone ranks
+    until_gone ranks_of "$name"
     [ $# -gt 1 ] || return 0
     message=$(grep -E '^bitbyte train: |noticed that process rank' err)
     [ "$(wc -l <<<"$message")" = 1 ] || fail "$name: not one message"
@@ -97,7 +89,7 @@ goes_on() {
 for rank in 0 3; do
     name=killed$rank
     begin node1:2,node2:2
-    kill -KILL "$(rank_of $rank)"
+    kill -KILL "$(rank_of "$name" $rank)"
     ended 137 "process rank $rank with PID" "on node node$((1 + rank / 2)) exited on signal 9 (Killed)"
     goes_on
 done
@@ -120,7 +112,7 @@ hosts_agent=$tmp/agent
 PATH=$tmp/hosts/bin:$PATH begin node2:2,node3:2
 hosts_agent=$tmp/hosts/agent
 host_cut node1
-until_gone ranks
+until_gone ranks_of "$name"
 wait "$job" && fail "$name: exit status 0"
 complains "the connection is lost"
 grep -qF 'Z rank 0 on node2: the launcher, on another host, sent no heartbeat for 5 seconds: ' alone/errors.log ||
@@ -133,7 +125,7 @@ goes_on
 for rank in 0 3; do
     name=asked$rank
     begin node1:2,node2:2
-    kill -TERM "$(rank_of $rank)"
+    kill -TERM "$(rank_of "$name" $rank)"
     ended 143
     says "rank $rank on node$((1 + rank / 2)) was asked to stop"
     step=$(sed -nE 's/^stopped after step ([0-9]+) .*/\1/p' out)

@@ -97,6 +97,7 @@ class Children:
 
     def __init__(self):
         self.running, self.lock, self.stopping = set(), threading.Lock(), 0
+        self.ended = False  # a program was stopped: no other begins, even if no signal has reached us yet
 
     def on_signal(self, *_):
         self.stopping += 1
@@ -108,7 +109,7 @@ class Children:
     def run(self, command, events, errors):
         """Its exit status. A session of its own: a terminal's Ctrl-C comes to us alone."""
         with self.lock:
-            if self.stopping:
+            if self.stopping or self.ended:
                 raise Stopped
             try:
                 process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=events, stderr=errors, start_new_session=True)
@@ -120,6 +121,7 @@ class Children:
         status = process.wait()
         self.running.discard(process)
         if status in STOPPED_STATUSES or (self.stopping and status != 0):
+            self.ended = True
             raise Stopped
         return status
 

@@ -75,12 +75,10 @@ unset EMULATION_MEMORY
 # ---- a rank that is lost ends the job, and is named
 begin_output
 timeout 120 mpirun --oversubscribe --bind-to none -np 3 "$bitbyte" train --ddp "${model[@]}" --global_batch 3 --steps 1000000 --save_every 2 \
-    --log_every 1 --dist_timeout 3 --out lost >out 2>err &
+    --log_every 1 --dist_timeout 3 --out "$tmp/lost" >out 2>err &
 job=$!
 wait_for out "step 4/"
-for pid in $(pgrep -f -- "--out lost"); do
-    grep -qzx OMPI_COMM_WORLD_RANK=1 "/proc/$pid/environ" 2>/dev/null && victim=$pid
-done
+victim=$(rank_of lost 1)
 kill -STOP "$victim"
 begin=$SECONDS
 wait $job && fail "a job went on without a rank"

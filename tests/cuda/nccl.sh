@@ -52,12 +52,10 @@ done
 for signal in STOP KILL; do
     begin_output
     LD_LIBRARY_PATH=$libraries${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH} timeout 120 mpirun --oversubscribe --bind-to none -np 3 "$bitbyte" train --ddp \
-        "${model[@]}" --global_batch 3 --steps 1000000 --save_every 2 --log_every 1 --dist_timeout 3 --out lost-$signal >out 2>err &
+        "${model[@]}" --global_batch 3 --steps 1000000 --save_every 2 --log_every 1 --dist_timeout 3 --out "$tmp/lost-$signal" >out 2>err &
     job=$!
     wait_for out "step 4/"
-    for pid in $(pgrep -f -- "--out lost-$signal"); do
-        grep -qzx OMPI_COMM_WORLD_RANK=1 "/proc/$pid/environ" 2>/dev/null && victim=$pid
-    done
+    victim=$(rank_of lost-$signal 1)
     kill -$signal "$victim"
     begin=$SECONDS
     wait $job && fail "a job went on without a rank"
