@@ -121,6 +121,30 @@ static bb_adam8_state adam8_at(bb_device *dev, const char *entry, bb_adam8_state
                             .v_absmax = real_at(dev, entry, "v_absmax", s.v_absmax, blocks * 4)};
 }
 
+static bb_norm norm_at(bb_device *dev, const char *entry, const bb_norm *norm) {
+    bb_norm real = *norm;
+    real.w = real_at(dev, entry, "norm->w", norm->w, norm->C * 4);
+    return real;
+}
+#define NORM_AT(norm) &(bb_norm[]){norm_at(dev, __func__, norm)}[0]
+
+static bb_head head_at(bb_device *dev, const char *entry, const bb_head *head) {
+    bb_head real = *head;
+    real.e = real_at(dev, entry, "head->e", head->e, head->V * head->C * 4);
+    return real;
+}
+#define HEAD_AT(head) &(bb_head[]){head_at(dev, __func__, head)}[0]
+
+static bb_rope rope_at(bb_device *dev, const char *entry, int64_t position0, const bb_rope *rope) {
+    int64_t bytes = (position0 + rope->T) * (rope->D / 2) * 4;
+    bb_rope real = *rope;
+    real.cos = real_at(dev, entry, "rope->cos", rope->cos, bytes);
+    real.sin = real_at(dev, entry, "rope->sin", rope->sin, bytes);
+    return real;
+}
+#define ROPE_AT(position0, rope) &(bb_rope[]){rope_at(dev, __func__, position0, rope)}[0]
+static int64_t rope_size(const bb_rope *rope) { return rope->B * rope->T * rope->width; }
+
 /* Elements of a matrix of `rows` rows `stride` apart, of which `width` are used. */
 static int64_t strided(int64_t rows, int64_t stride, int64_t width) { return (rows - 1) * stride + width; }
 static int64_t q_size(const bb_attention *a) { return strided(a->B * a->Tq, a->q_stride, a->H * a->D); }
@@ -239,35 +263,27 @@ static void ngram_quant(bb_device *dev, const bb_ngram_table *t, const float *va
     bb_ngram_table real = ngrams_at(dev, __func__, t);
     INNER->ops->ngram_quant(INNER, &real, F32_AT(values, rows * t->C), first, rows);
 }
-GUARDED(head_forward, (bb_device * dev, float *logits, const float *h, const float *e, int64_t M, int64_t V, int64_t C),
-        (INNER, F32_AT(logits, M *V), F32_AT(h, M *C), F32_AT(e, V *C), M, V, C))
-GUARDED(head_backward,
-        (bb_device * dev, void *dh, float *de, const float *dlogits, const float *h, const float *e, int64_t M, int64_t V,
-         int64_t C),
-        (INNER, ACT_AT(dh, M *C), F32_AT(de, V *C), F32_AT(dlogits, M *V), F32_AT(h, M *C), F32_AT(e, V *C), M, V, C))
+GUARDED(head_forward, (bb_device * dev, float *logits, const float *h, const bb_head *head),
+        (INNER, F32_AT(logits, head->M * head->V), F32_AT(h, head->M * head->C), HEAD_AT(head)))
+GUARDED(head_backward, (bb_device * dev, void *dh, float *de, const float *dlogits, const float *h, const bb_head *head),
+        (INNER, ACT_AT(dh, head->M * head->C), F32_AT(de, head->V * head->C), F32_AT(dlogits, head->M * head->V),
+         F32_AT(h, head->M * head->C), HEAD_AT(head)))
 GUARDED(loss_forward, (bb_device * dev, float *nll, const float *logits, const uint8_t *y, int64_t M, int64_t V),
         (INNER, F32_AT(nll, M), F32_AT(logits, M *V), AT(y, M), M, V))
 GUARDED(loss_backward,
         (bb_device * dev, float *dlogits, const float *logits, const uint8_t *y, float scale, int64_t M, int64_t V),
         (INNER, F32_AT(dlogits, M *V), F32_AT(logits, M *V), AT(y, M), scale, M, V))
-GUARDED(rmsnorm_forward,
-        (bb_device * dev, bb_rows y, float *r, const float *x, const float *w, float eps, int64_t M, int64_t C),
-        (INNER, ROWS_AT(y, M, C), F32_AT(r, M), F32_AT(x, M *C), F32_AT(w, C), eps, M, C))
+GUARDED(rmsnorm_forward, (bb_device * dev, bb_rows y, float *r, const float *x, const bb_norm *norm),
+        (INNER, ROWS_AT(y, norm->M, norm->C), F32_AT(r, norm->M), F32_AT(x, norm->M * norm->C), NORM_AT(norm)))
 GUARDED(rmsnorm_backward,
-        (bb_device * dev, float *dx, float *dw, const void *dy, const float *x, const float *w, const float *r, int64_t M,
-         int64_t C),
-        (INNER, F32_AT(dx, M *C), F32_AT(dw, C), ACT_AT(dy, M *C), F32_AT(x, M *C), F32_AT(w, C), F32_AT(r, M), M, C))
+        (bb_device * dev, float *dx, float *dw, const void *dy, const float *x, const float *r, const bb_norm *norm),
+        (INNER, F32_AT(dx, norm->M * norm->C), F32_AT(dw, norm->C), ACT_AT(dy, norm->M * norm->C), F32_AT(x, norm->M * norm->C),
+         F32_AT(r, norm->M), NORM_AT(norm)))
 GUARDED(act_quant, (bb_device * dev, bb_rows y, const float *x, int64_t M, int64_t K),
         (INNER, ROWS_AT(y, M, K), F32_AT(x, M *K), M, K))
-GUARDED(rope_forward,
-        (bb_device * dev, float *x, void *kept, const float *cos, const float *sin, int64_t position0, int64_t B, int64_t T,
-         int64_t heads, int64_t D, int64_t width),
-        (INNER, F32_AT(x, B *T *width), ACT_AT(kept, B *T *width), F32_AT(cos, (position0 + T) * (D / 2)),
-         F32_AT(sin, (position0 + T) * (D / 2)), position0, B, T, heads, D, width))
-GUARDED(rope_backward,
-        (bb_device * dev, void *dx, const float *cos, const float *sin, int64_t B, int64_t T, int64_t heads, int64_t D,
-         int64_t width),
-        (INNER, ACT_AT(dx, B *T *width), F32_AT(cos, T *(D / 2)), F32_AT(sin, T *(D / 2)), B, T, heads, D, width))
+GUARDED(rope_forward, (bb_device * dev, float *x, void *kept, int64_t position0, const bb_rope *rope),
+        (INNER, F32_AT(x, rope_size(rope)), ACT_AT(kept, rope_size(rope)), position0, ROPE_AT(position0, rope)))
+GUARDED(rope_backward, (bb_device * dev, void *dx, const bb_rope *rope), (INNER, ACT_AT(dx, rope_size(rope)), ROPE_AT(0, rope)))
 GUARDED(swiglu_forward, (bb_device * dev, bb_rows y, void *kept, const float *gate_up, int64_t M, int64_t F),
         (INNER, ROWS_AT(y, M, F), ACT_AT(kept, M * 2 * F), F32_AT(gate_up, M * 2 * F), M, F))
 GUARDED(swiglu_backward, (bb_device * dev, void *d_gate_up, const void *gate_up, const void *dh, int64_t M, int64_t F),
@@ -281,18 +297,15 @@ GUARDED(ternary_load, (bb_device * dev, const bb_ternary *t, const uint8_t *code
 GUARDED(ternary_unpack, (bb_device * dev, int8_t *q, const bb_ternary *t), (INNER, AT(q, t->n * t->k), TERNARY_AT(t)))
 GUARDED(linear_forward, (bb_device * dev, float *y, const float *residual, bb_rows x, const bb_ternary *t, int64_t M),
         (INNER, F32_AT(y, M * t->n), F32_AT(residual, M * t->n), ROWS_AT(x, M, t->k), TERNARY_AT(t), M))
-GUARDED(linear_backward,
-        (bb_device * dev, void *dx, float *dw, bool add, const void *dy, bb_dtype dy_dtype, bb_rows x, const bb_ternary *t,
-         int64_t M),
-        (INNER, ACT_AT(dx, M * t->k), F32_AT(dw, t->n * t->k), add, AT(dy, M * t->n * (int64_t)bb_dtype_bytes(dy_dtype)),
-         dy_dtype, ROWS_AT(x, M, t->k), TERNARY_AT(t), M))
+GUARDED(linear_backward, (bb_device * dev, void *dx, bb_layer_gradient g, bb_rows x, const bb_ternary *t, int64_t M),
+        (INNER, ACT_AT(dx, M * t->k),
+         (bb_layer_gradient){AT(g.dy, M * t->n * (int64_t)bb_dtype_bytes(g.dtype)), g.dtype, F32_AT(g.dw, t->n * t->k), g.add},
+         ROWS_AT(x, M, t->k), TERNARY_AT(t), M))
 GUARDED(ste_clip, (bb_device * dev, float *dw, const float *w, const bb_ternary *t),
         (INNER, F32_AT(dw, t->n * t->k), F32_AT(w, t->n * t->k), SCALES_AT(t)))
-GUARDED(attention_forward,
-        (bb_device * dev, float *o, void *kept, float *lse, const float *q, const float *k, const float *v,
-         const bb_attention *a),
-        (INNER, F32_AT(o, o_size(a)), ACT_AT(kept, o_size(a)), F32_AT(lse, a->B * a->H * a->Tq), F32_AT(q, q_size(a)),
-         F32_AT(k, kv_size(a)), F32_AT(v, kv_size(a)), a))
+GUARDED(attention_forward, (bb_device * dev, float *o, void *kept, float *lse, bb_qkv x, const bb_attention *a),
+        (INNER, F32_AT(o, o_size(a)), ACT_AT(kept, o_size(a)), F32_AT(lse, a->B * a->H * a->Tq),
+         (bb_qkv){F32_AT(x.q, q_size(a)), F32_AT(x.k, kv_size(a)), F32_AT(x.v, kv_size(a))}, a))
 static void kv_append(bb_device *dev, const bb_kv_batch *batch, const float *k, const float *v) {
     real_batch real;
     const bb_kv_batch *b = batch_at(dev, __func__, &real, batch);
@@ -321,11 +334,11 @@ static void kv_unpack(bb_device *dev, float *k, float *v, const bb_kv *kv, int l
 }
 
 GUARDED(attention_backward,
-        (bb_device * dev, void *dq, void *dk, void *dv, const void *d_o, const void *q, const void *k, const void *v,
-         const void *o, const float *lse, const bb_attention *a),
-        (INNER, ACT_AT(dq, q_size(a)), ACT_AT(dk, kv_size(a)), ACT_AT(dv, kv_size(a)), ACT_AT(d_o, o_size(a)),
-         ACT_AT(q, q_size(a)), ACT_AT(k, kv_size(a)), ACT_AT(v, kv_size(a)), ACT_AT(o, o_size(a)),
-         F32_AT(lse, a->B * a->H * a->Tq), a))
+        (bb_device * dev, bb_qkv_gradient dx, const void *d_o, bb_qkv x, const void *o, const float *lse,
+         const bb_attention *a),
+        (INNER, (bb_qkv_gradient){ACT_AT(dx.q, q_size(a)), ACT_AT(dx.k, kv_size(a)), ACT_AT(dx.v, kv_size(a))},
+         ACT_AT(d_o, o_size(a)), (bb_qkv){ACT_AT(x.q, q_size(a)), ACT_AT(x.k, kv_size(a)), ACT_AT(x.v, kv_size(a))},
+         ACT_AT(o, o_size(a)), F32_AT(lse, a->B * a->H * a->Tq), a))
 GUARDED(sum_squares, (bb_device * dev, double *sums, const float *x, int64_t n), (INNER, SUMS_AT(sums, n), F32_AT(x, n), n))
 GUARDED(add, (bb_device * dev, float *y, const float *x, int64_t n), (INNER, F32_AT(y, n), F32_AT(x, n), n))
 GUARDED(adamw_step, (bb_device * dev, float *p, const float *g, float *m, float *v, int64_t n, const bb_adamw *h),

@@ -44,8 +44,9 @@ static void rmsnorm_forward(ops_session *s, const int64_t *d, ops_outputs *out) 
     float *x = ops_put_f32(s, ops_normal_f32(s, M * C, 3.0), M * C), *w = ops_put_f32(s, ops_normal_f32(s, C, 1.0), C);
     float *r = ops_room(s, (size_t)M * sizeof *r), *exact = ops_room(s, (size_t)(M * C) * sizeof *exact);
     bb_rows y = rows_of(s, M, C, d[2]);
-    s->dev->ops->rmsnorm_forward(s->dev, (bb_rows){.data = exact, .dtype = BB_F32}, r, x, w, 1e-6f, M, C);
-    s->dev->ops->rmsnorm_forward(s->dev, y, r, x, w, 1e-6f, M, C);
+    const bb_norm norm = {w, 1e-6f, M, C};
+    s->dev->ops->rmsnorm_forward(s->dev, (bb_rows){.data = exact, .dtype = BB_F32}, r, x, &norm);
+    s->dev->ops->rmsnorm_forward(s->dev, y, r, x, &norm);
     ops_out(out, "r", ops_get_f32(s, r, M), M, 2 * U_F32, NULL);
     out_rows(s, out, y, d[2], exact, M, C, 5 * U_F32); /* r, two products, what ref rounds */
 }
@@ -58,8 +59,9 @@ static void rmsnorm_backward(ops_session *s, const int64_t *d, ops_outputs *out)
     float *dx = ops_put_f32(s, dx0, M * C), *dw = ops_put_f32(s, dw0, C), *x = ops_put_f32(s, x0, M * C);
     float *w = ops_put_f32(s, w0, C), *r = ops_room(s, (size_t)M * sizeof *r);
     void *dy = ops_put_act(s, dy0, M * C);
-    s->dev->ops->rmsnorm_forward(s->dev, rows_of(s, M, C, ROWS_F32), r, x, w, 1e-6f, M, C);
-    s->dev->ops->rmsnorm_backward(s->dev, dx, dw, dy, x, w, r, M, C);
+    const bb_norm norm = {w, 1e-6f, M, C};
+    s->dev->ops->rmsnorm_forward(s->dev, rows_of(s, M, C, ROWS_F32), r, x, &norm);
+    s->dev->ops->rmsnorm_backward(s->dev, dx, dw, dy, x, r, &norm);
 
     const float *r0 = ops_get_f32(s, r, M);
     double *dx_bound = bounds(s, M * C), *dw_bound = bounds(s, C);
@@ -167,11 +169,12 @@ static void rope(ops_session *s, const int64_t *d, ops_outputs *out) {
     }
     const float *cos_table = ops_put_f32(s, cosine, table), *sin_table = ops_put_f32(s, sine, table);
     void *kept = ops_put_act(s, x, n);
+    const bb_rope turn = {cos_table, sin_table, B, T, heads, D, stride};
     if (d[6]) {
-        s->dev->ops->rope_backward(s->dev, kept, cos_table, sin_table, B, T, heads, D, stride);
+        s->dev->ops->rope_backward(s->dev, kept, &turn);
     } else {
         float *turned = ops_put_f32(s, x, n);
-        s->dev->ops->rope_forward(s->dev, turned, kept, cos_table, sin_table, position0, B, T, heads, D, stride);
+        s->dev->ops->rope_forward(s->dev, turned, kept, position0, &turn);
         ops_out(out, "x", ops_get_f32(s, turned, n), n, 0, bound);
     }
     ops_out_act(s, out, "kept or dx", kept, n, U_ACT, bound);
@@ -462,7 +465,7 @@ static void nan_is_not_lost(void **state) {
             float *r = ops_room(&s, M * sizeof *r), *nll = ops_room(&s, M * sizeof *nll);
             const uint8_t y[M] = {0, 0};
             bb_rows rows = ops_rows(&s, M, C, BB_I8);
-            dev->ops->rmsnorm_forward(dev, rows, r, x, w, 1e-6f, M, C);
+            dev->ops->rmsnorm_forward(dev, rows, r, x, &(bb_norm){w, 1e-6f, M, C});
             assert_true(isnan(ops_get_f32(&s, rows.scale, M)[1]) && isfinite(ops_get_f32(&s, rows.scale, M)[0]));
             dev->ops->act_quant(dev, rows, x, M, C);
             assert_true(isnan(ops_get_f32(&s, rows.scale, M)[1]) && isfinite(ops_get_f32(&s, rows.scale, M)[0]));

@@ -189,7 +189,7 @@ static void forward_of(ops_session *s, const int64_t *d, float *(*drawn)(ops_ses
     void *kept = coarse ? ops_put_act(s, in.d_o, in.o_count) : NULL;
     float *lse = coarse ? ops_room(s, (size_t)in.rows * sizeof *lse) : NULL;
     const float *q = ops_put_f32(s, in.q, in.q_count), *k = ops_put_f32(s, in.k, in.kv_count);
-    s->dev->ops->attention_forward(s->dev, o, kept, lse, q, k, ops_put_f32(s, in.v, in.kv_count), a);
+    s->dev->ops->attention_forward(s->dev, o, kept, lse, (bb_qkv){q, k, ops_put_f32(s, in.v, in.kv_count)}, a);
     double *o_bound = ops_host(s, (size_t)in.o_count * sizeof *o_bound),
            *lse_bound = ops_host(s, (size_t)in.rows * sizeof *lse_bound);
     if (ops_is_ref(s)) forward_bounds(s, &in, coarse, o_bound, lse_bound);
@@ -311,8 +311,8 @@ static void backward_of(ops_session *s, const int64_t *d, float *(*drawn)(ops_se
     void *dq = ops_put_act(s, in.q, in.q_count), *dk = ops_put_act(s, in.k, in.kv_count),
          *dv = ops_put_act(s, in.v, in.kv_count);
     float *lse = ops_room(s, (size_t)in.rows * sizeof *lse);
-    s->dev->ops->attention_forward(s->dev, o0, o, lse, q0, k0, v0, a);
-    s->dev->ops->attention_backward(s->dev, dq, dk, dv, d_o, q, k, v, o, lse, a);
+    s->dev->ops->attention_forward(s->dev, o0, o, lse, (bb_qkv){q0, k0, v0}, a);
+    s->dev->ops->attention_backward(s->dev, (bb_qkv_gradient){dq, dk, dv}, d_o, (bb_qkv){q, k, v}, o, lse, a);
     double *bound[3];
     for (int i = 0; i < 3; i++) bound[i] = ops_host(s, (size_t)(i ? in.kv_count : in.q_count) * sizeof **bound);
     if (ops_is_ref(s)) backward_bounds(s, &in, bound[0], bound[1], bound[2]);
@@ -567,11 +567,11 @@ static void decoding_equals_the_whole(void **state) {
         float *all = ops_room(&s, T * H * D * sizeof *all), *one = ops_room(&s, T * H * D * sizeof *one);
         const float *k = qkv + H * D, *v = k + HK * D;
         bb_attention a = {1, T, T, H, HK, D, width, width, T * width, H * D};
-        dev->ops->attention_forward(dev, all, NULL, NULL, qkv, k, v, &a);
+        dev->ops->attention_forward(dev, all, NULL, NULL, (bb_qkv){qkv, k, v}, &a);
         a.Tq = 1;
         for (a.Tk = 1; a.Tk <= T; a.Tk++) {
             int64_t at = a.Tk - 1;
-            dev->ops->attention_forward(dev, one + at * H * D, NULL, NULL, qkv + at * width, k, v, &a);
+            dev->ops->attention_forward(dev, one + at * H * D, NULL, NULL, (bb_qkv){qkv + at * width, k, v}, &a);
         }
         const float *x = ops_get_f32(&s, all, T * H * D), *y = ops_get_f32(&s, one, T * H * D);
         double allowed = which ? 3 * ((D + 8 + T) * U_F32 * (1 + 4 * sqrt(D)) + 4e-7) * 4 : 0; /* |q|, |k|, |v| < 4 */
@@ -594,7 +594,7 @@ static void what_is_not_finite_is_seen(void **state) {
             float *lse = ops_room(&s, sizeof *lse * T);
             void *kept = ops_put_act(&s, host, T * D);
             bb_attention a = {1, T, T, 1, 1, D, WIDTH, WIDTH, T * WIDTH, D};
-            ops_tested[1]->ops->attention_forward(ops_tested[1], o, kept, lse, qkv, qkv + D, qkv + 2 * D, &a);
+            ops_tested[1]->ops->attention_forward(ops_tested[1], o, kept, lse, (bb_qkv){qkv, qkv + D, qkv + 2 * D}, &a);
             const float *y = ops_get_f32(&s, o, T * D);
             for (int t = BAD; t < T; t++) {
                 bool sees = part > 0 || t == BAD; /* a query is its own row's */
@@ -620,12 +620,14 @@ static void a_gradient_that_is_no_number_is_seen(void **state) {
         float *host[4], *lse = ops_room(&s, sizeof *lse * T), *o32 = ops_room(&s, sizeof *o32 * N);
         void *in[4], *out[3], *o = ops_put_act(&s, ops_normal(&s, N, 1.0), N);
         for (int i = 0; i < 4; i++) host[i] = ops_normal(&s, N, 1.0);
-        ops_tested[1]->ops->attention_forward(ops_tested[1], o32, o, lse, ops_put_f32(&s, host[0], N),
-                                              ops_put_f32(&s, host[1], N), ops_put_f32(&s, host[2], N), &a);
+        ops_tested[1]->ops->attention_forward(
+            ops_tested[1], o32, o, lse,
+            (bb_qkv){ops_put_f32(&s, host[0], N), ops_put_f32(&s, host[1], N), ops_put_f32(&s, host[2], N)}, &a);
         host[part][BAD * D + COLUMN] = NAN;
         for (int i = 0; i < 4; i++) in[i] = ops_put_act(&s, host[i], N);
         for (int i = 0; i < 3; i++) out[i] = ops_put_act(&s, host[i], N);
-        ops_tested[1]->ops->attention_backward(ops_tested[1], out[0], out[1], out[2], in[3], in[0], in[1], in[2], o, lse, &a);
+        ops_tested[1]->ops->attention_backward(ops_tested[1], (bb_qkv_gradient){out[0], out[1], out[2]}, in[3],
+                                               (bb_qkv){in[0], in[1], in[2]}, o, lse, &a);
         const float *dq = ops_get_act(&s, out[0], N), *dk = ops_get_act(&s, out[1], N), *dv = ops_get_act(&s, out[2], N);
         bool of_query = part == 0 || part == 3;
         for (int t = BAD; t < (of_query ? BAD + 1 : T); t++) assert_true(isnan(dq[t * D]));

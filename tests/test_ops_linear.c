@@ -293,7 +293,8 @@ static void linear_backward(ops_session *s, const int64_t *d, ops_outputs *out) 
     bb_rows x = ops_rows(s, M, K, d[4] == X_I8 ? BB_I8 : d[4] == X_F32 ? BB_F32 : s->dev->ops->act_dtype);
     s->dev->ops->act_quant(s->dev, x, ops_put_f32(s, x0, M * K), M, K);
     void *dx = d[6] ? NULL : ops_put_act(s, x0, M * K), *dy = d[5] ? ops_put_f32(s, dy0, M * N) : ops_put_act(s, dy0, M * N);
-    s->dev->ops->linear_backward(s->dev, dx, dw, !d[7], dy, d[5] ? BB_F32 : s->dev->ops->act_dtype, x, &t, M);
+    s->dev->ops->linear_backward(s->dev, dx, (bb_layer_gradient){dy, d[5] ? BB_F32 : s->dev->ops->act_dtype, dw, !d[7]}, x, &t,
+                                 M);
 
     double *dx_bound = NULL, *dw_bound = NULL, *dy_sizes = sizes(s, dy0, M * N), dx_norm = 0, dw_norm = 0;
     if (ops_is_ref(s)) {
@@ -323,8 +324,8 @@ static void head(ops_session *s, const int64_t *d, ops_outputs *out) {
     float *de0 = ops_normal_f32(s, V * C, 1.0), *h = ops_put_f32(s, h0, M * C), *e = ops_put_f32(s, e0, V * C);
     float *logits = ops_room(s, (size_t)(M * V) * sizeof *logits), *de = ops_put_f32(s, de0, V * C);
     void *dh = ops_put_act(s, h0, M * C);
-    s->dev->ops->head_forward(s->dev, logits, h, e, M, V, C);
-    s->dev->ops->head_backward(s->dev, dh, de, ops_put_f32(s, dlogits0, M * V), h, e, M, V, C);
+    s->dev->ops->head_forward(s->dev, logits, h, &(bb_head){e, M, V, C});
+    s->dev->ops->head_backward(s->dev, dh, de, ops_put_f32(s, dlogits0, M * V), h, &(bb_head){e, M, V, C});
     double *bound = NULL, *dh_bound = NULL, *de_bound = NULL;
     if (ops_is_ref(s)) {
         double *h_sizes = sizes(s, h0, M * C), *e_sizes = sizes(s, e0, V * C), *d_sizes = sizes(s, dlogits0, M * V);
@@ -363,7 +364,8 @@ static void rows_without_scale(void **state) {
         s->dev->ops->act_quant(s->dev, x, ops_put_f32(s, ops_normal_f32(s, (int64_t)M * K, 1.0), (int64_t)M * K), M, K);
         void *dx = ops_put_act(s, ops_normal(s, (int64_t)M * K, 1.0), (int64_t)M * K);
         void *dy = f32 ? ops_put_f32(s, dy0, (int64_t)M * N) : ops_put_act(s, dy0, (int64_t)M * N);
-        s->dev->ops->linear_backward(s->dev, dx, dw, true, dy, f32 ? BB_F32 : s->dev->ops->act_dtype, x, &t, M);
+        s->dev->ops->linear_backward(s->dev, dx, (bb_layer_gradient){dy, f32 ? BB_F32 : s->dev->ops->act_dtype, dw, true}, x,
+                                     &t, M);
         const float *result = ops_get_act(s, dx, (int64_t)M * K);
         bool any = false;
         for (int k = 0; k < K; k++) {
@@ -419,7 +421,7 @@ static void signals_meet_the_stack(void **state) {
     struct itimerval each = {{0, 500}, {0, 500}}, off = {{0, 0}, {0, 0}};
     assert_int_equal(sigaction(SIGALRM, &action, NULL), 0);
     assert_int_equal(setitimer(ITIMER_REAL, &each, NULL), 0);
-    while (ticks < TICKS) s->dev->ops->head_forward(s->dev, logits, h, e, M, V, C);
+    while (ticks < TICKS) s->dev->ops->head_forward(s->dev, logits, h, &(bb_head){e, M, V, C});
     assert_int_equal(setitimer(ITIMER_REAL, &off, NULL), 0);
     action.sa_handler = SIG_IGN; /* a last tick may be under way */
     assert_int_equal(sigaction(SIGALRM, &action, NULL), 0);

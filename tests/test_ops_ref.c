@@ -173,7 +173,7 @@ static void check_linear(int64_t M, int64_t N, int64_t K, int segments, bb_dtype
 
     float *dw_before = ops_host_f32(&s, N * K);
     memcpy(dw_before, dw, (size_t)(N * K) * sizeof *dw);
-    dev->ops->linear_backward(dev, dx, dw, true, dy, BB_F32, rows, &t, M);
+    dev->ops->linear_backward(dev, dx, (bb_layer_gradient){dy, BB_F32, dw, true}, rows, &t, M);
     for (int64_t m = 0; m < M; m++)
         for (int64_t k = 0; k < K; k++) {
             double expected = 0;
@@ -188,7 +188,7 @@ static void check_linear(int64_t M, int64_t N, int64_t K, int segments, bb_dtype
         }
 
     memcpy(dw, dw_before, (size_t)(N * K) * sizeof *dw);
-    dev->ops->linear_backward(dev, NULL, dw, true, dy, BB_F32, rows, &t, M); /* without dx */
+    dev->ops->linear_backward(dev, NULL, (bb_layer_gradient){dy, BB_F32, dw, true}, rows, &t, M); /* without dx */
     assert_true(max_abs(dw, N * K) > 0 && memcmp(dw, dw_before, (size_t)(N * K) * sizeof *dw) != 0);
     ops_end(&s);
 }
@@ -210,7 +210,7 @@ typedef struct norm_case {
 
 static double norm_objective(void *context) {
     norm_case *n = context;
-    dev->ops->rmsnorm_forward(dev, (bb_rows){.data = n->y, .dtype = BB_F32}, n->r, n->x, n->w, 1e-6f, n->M, n->C);
+    dev->ops->rmsnorm_forward(dev, (bb_rows){.data = n->y, .dtype = BB_F32}, n->r, n->x, &(bb_norm){n->w, 1e-6f, n->M, n->C});
     return dot(n->y, n->c, n->M * n->C);
 }
 
@@ -231,7 +231,7 @@ static void check_rmsnorm(int64_t M, int64_t C) {
     float *dx_before = ops_host_f32(&s, M * C), *dw_before = ops_host_f32(&s, C);
     memcpy(dx_before, dx, (size_t)(M * C) * sizeof *dx);
     memcpy(dw_before, dw, (size_t)C * sizeof *dw);
-    dev->ops->rmsnorm_backward(dev, dx, dw, n.c, n.x, n.w, n.r, M, C);
+    dev->ops->rmsnorm_backward(dev, dx, dw, n.c, n.x, n.r, &(bb_norm){n.w, 1e-6f, M, C});
     for (int64_t i = 0; i < M * C; i++) dx[i] -= dx_before[i];
     for (int64_t i = 0; i < C; i++) dw[i] -= dw_before[i];
     assert_gradient(norm_objective, &n, n.x, dx, M * C, "rmsnorm dx");
@@ -255,8 +255,8 @@ static void fused_quantization_equals_two_steps(void **state) {
     bb_rows plain = ops_rows(&s, M, C, BB_F32), fused = ops_rows(&s, M, C, BB_I8), after = ops_rows(&s, M, C, BB_I8);
     for (int which = 0; which < 2; which++) {
         if (which == 0) {
-            dev->ops->rmsnorm_forward(dev, plain, r, x, w, 1e-6f, M, C);
-            dev->ops->rmsnorm_forward(dev, fused, r, x, w, 1e-6f, M, C);
+            dev->ops->rmsnorm_forward(dev, plain, r, x, &(bb_norm){w, 1e-6f, M, C});
+            dev->ops->rmsnorm_forward(dev, fused, r, x, &(bb_norm){w, 1e-6f, M, C});
         } else {
             dev->ops->swiglu_forward(dev, plain, NULL, gate_up, M, C);
             dev->ops->swiglu_forward(dev, fused, NULL, gate_up, M, C);
@@ -311,8 +311,9 @@ static void rope_turns_and_turns_back(void **state) {
         sine[i] = (float)sin(angle);
     }
     float *kept = ops_host_f32(&s, N);
+    const bb_rope rope = {cosine, sine, B, T, HEADS, D, STRIDE};
     memcpy(turned, x, N * sizeof *x);
-    dev->ops->rope_forward(dev, turned, kept, cosine, sine, AT, B, T, HEADS, D, STRIDE);
+    dev->ops->rope_forward(dev, turned, kept, AT, &rope);
     assert_memory_equal(kept, turned, N * sizeof *x);
     for (int row = 0; row < B * T; row++)
         for (int c = 0; c < STRIDE; c++) {
@@ -325,8 +326,8 @@ static void rope_turns_and_turns_back(void **state) {
             ops_assert_near((double)turned[i], expected, 1e-6, "rope", i);
         }
     memcpy(turned, x, N * sizeof *x);
-    dev->ops->rope_forward(dev, turned, NULL, cosine, sine, 0, B, T, HEADS, D, STRIDE);
-    dev->ops->rope_backward(dev, turned, cosine, sine, B, T, HEADS, D, STRIDE);
+    dev->ops->rope_forward(dev, turned, NULL, 0, &rope);
+    dev->ops->rope_backward(dev, turned, &rope);
     for (int i = 0; i < N; i++) ops_assert_near((double)turned[i], (double)x[i], 1e-6, "rope there and back", i);
     ops_end(&s);
 }
@@ -338,7 +339,7 @@ typedef struct attention_case {
 
 static double attention_objective(void *context) {
     attention_case *n = context;
-    dev->ops->attention_forward(dev, n->o, n->kept, n->lse, n->q, n->k, n->v, &n->a);
+    dev->ops->attention_forward(dev, n->o, n->kept, n->lse, (bb_qkv){n->q, n->k, n->v}, &n->a);
     return dot(n->o, n->c, n->a.B * n->a.Tq * n->a.o_stride);
 }
 
@@ -382,7 +383,8 @@ static void check_attention(int64_t B, int64_t Tq, int64_t Tk, int64_t H, int64_
     n.lse = ops_host_f32(&s, B * H * Tq);
     attention_objective(&n);
     check_attention_forward(&n);
-    dev->ops->attention_backward(dev, dq, d_kv, d_kv + Hk * D, n.c, n.q, n.k, n.v, n.kept, n.lse, &n.a);
+    dev->ops->attention_backward(dev, (bb_qkv_gradient){dq, d_kv, d_kv + Hk * D}, n.c, (bb_qkv){n.q, n.k, n.v}, n.kept, n.lse,
+                                 &n.a);
     assert_gradient(attention_objective, &n, n.q, dq, q_count, "dq"); /* 0 in the gaps, both */
     assert_gradient(attention_objective, &n, kv, d_kv, kv_count, "dk, dv");
     ops_end(&s);
@@ -401,8 +403,8 @@ static void attention_needs_no_lse(void **state) {
     ops_session s = ops_begin(dev, 6);
     bb_attention a = {1, 4, 4, 1, 1, 8, 8, 8, 32, 8};
     float *q = ops_normal(&s, 32, 30.0), *o = ops_host_f32(&s, 32), *again = ops_host_f32(&s, 32), lse[4];
-    dev->ops->attention_forward(dev, o, NULL, lse, q, q, q, &a);
-    dev->ops->attention_forward(dev, again, NULL, NULL, q, q, q, &a);
+    dev->ops->attention_forward(dev, o, NULL, lse, (bb_qkv){q, q, q}, &a);
+    dev->ops->attention_forward(dev, again, NULL, NULL, (bb_qkv){q, q, q}, &a);
     assert_memory_equal(o, again, 32 * sizeof *o);
     for (int i = 0; i < 32; i++) assert_true(isfinite(o[i])); /* scores in the thousands */
     ops_end(&s);
@@ -437,7 +439,7 @@ typedef struct head_case {
 
 static double head_objective(void *context) {
     head_case *n = context;
-    dev->ops->head_forward(dev, n->logits, n->h, n->e, n->M, n->V, n->C);
+    dev->ops->head_forward(dev, n->logits, n->h, &(bb_head){n->e, n->M, n->V, n->C});
     return dot(n->logits, n->c, n->M * n->V);
 }
 
@@ -454,7 +456,7 @@ static void head_and_its_gradient(void **state) {
             ops_assert_near((double)n.logits[m * V + v], dot(n.h + m * C, n.e + v * C, C), 1e-6, "logits", m * V + v);
     float *dh = ops_host_f32(&s, M * C), *de = ops_normal(&s, V * C, 1.0), *before = ops_host_f32(&s, V * C);
     memcpy(before, de, V * C * sizeof *de);
-    dev->ops->head_backward(dev, dh, de, n.c, n.h, n.e, M, V, C);
+    dev->ops->head_backward(dev, dh, de, n.c, n.h, &(bb_head){n.e, M, V, C});
     for (int i = 0; i < V * C; i++) de[i] -= before[i];
     assert_gradient(head_objective, &n, n.h, dh, M * C, "head dh");
     assert_gradient(head_objective, &n, n.e, de, V * C, "head dE");

@@ -86,12 +86,12 @@ static void work_is_counted_from_the_arguments(void **state) {
     float *y = ops_room(&s, M * N * sizeof(float)), *dw = ops_room(&s, N * K * sizeof(float));
     float *dx = ops_room(&s, M * K * sizeof(float));
     bb_timed_start(timed_device);
-    ops->head_forward(timed_device, logits, h, e, M, V, C);
-    ops->head_backward(timed_device, dh, de, logits, h, e, M, V, C);
+    ops->head_forward(timed_device, logits, h, &(bb_head){e, M, V, C});
+    ops->head_backward(timed_device, dh, de, logits, h, &(bb_head){e, M, V, C});
     ops->linear_forward(timed_device, y, NULL, x, &t, M);
     ops->linear_forward(timed_device, y, NULL, x, &t, M);
-    ops->linear_backward(timed_device, dx, dw, false, y, BB_F32, x, &t, M);
-    ops->linear_backward(timed_device, NULL, dw, false, y, BB_F32, x, &t, M);
+    ops->linear_backward(timed_device, dx, (bb_layer_gradient){y, BB_F32, dw, false}, x, &t, M);
+    ops->linear_backward(timed_device, NULL, (bb_layer_gradient){y, BB_F32, dw, false}, x, &t, M);
     assert_float_equal(entry("head_forward")->work, 2.0 * M * V * C, 0);
     assert_int_equal(entry("head_forward")->limit, BB_LIMIT_F32);
     assert_float_equal(entry("head_backward")->work, 4.0 * M * V * C, 0);
@@ -122,8 +122,8 @@ static void attention_is_counted_as_far_as_it_is_causal(void **state) {
     float *dq = ops_room(&s, (size_t)q_n * sizeof *dq), *dk = ops_room(&s, (size_t)kv_n * sizeof *dk);
     float *dv = ops_room(&s, (size_t)kv_n * sizeof *dv);
     bb_timed_start(timed_device);
-    timed_device->ops->attention_forward(timed_device, o, NULL, lse, q, k, k, &a);
-    timed_device->ops->attention_backward(timed_device, dq, dk, dv, q, q, k, k, o, lse, &a);
+    timed_device->ops->attention_forward(timed_device, o, NULL, lse, (bb_qkv){q, k, k}, &a);
+    timed_device->ops->attention_backward(timed_device, (bb_qkv_gradient){dq, dk, dv}, q, (bb_qkv){q, k, k}, o, lse, &a);
     assert_float_equal(entry("attention_forward")->work, attention_operations(&a, 2), 0);
     assert_float_equal(entry("attention_backward")->work, attention_operations(&a, 4), 0);
     bb_timed_stop(timed_device);

@@ -14,6 +14,17 @@ static void *act_at(const bb_device *dev, void *base, int64_t element) {
     return bb_rows_at(base, dev->ops->act_dtype, element, 1);
 }
 
+/* Of n sequences of `rows` rows: their query and key heads. */
+static bb_rope rope_of(const bb_block_shape *s, int64_t n, int64_t rows) {
+    return (bb_rope){.cos = s->rope_cos,
+                     .sin = s->rope_sin,
+                     .B = n,
+                     .T = rows,
+                     .heads = s->H + s->Hk,
+                     .D = s->D,
+                     .width = layout_of(s).width};
+}
+
 static bb_attention description_of(const bb_block_shape *s) {
     int64_t width = layout_of(s).width;
     return (bb_attention){.B = s->B,
@@ -44,8 +55,8 @@ static void attend_cached(const bb_block_pass *pass, float *att, float *qkv) {
     float *rows = qkv;
     for (int64_t b = 0; b < batch.B; b++) {
         const bb_kv_sequence *sequence = &batch.sequences[b];
-        ops->rope_forward(dev, rows, NULL, s->rope_cos, s->rope_sin, sequence->length, 1, sequence->rows, s->H + s->Hk, s->D,
-                          row.width);
+        const bb_rope rope = rope_of(s, 1, sequence->rows);
+        ops->rope_forward(dev, rows, NULL, sequence->length, &rope);
         rows += sequence->rows * row.width;
     }
     ops->kv_append(dev, &batch, qkv + row.k, qkv + row.v);
@@ -65,9 +76,9 @@ static void attend(const bb_block_pass *pass, float *att, float *qkv, int64_t b,
     void *kept = s->training ? bb_rows_at(saved->att, ops->act_dtype, m, s->C) : NULL;
     float *lse = s->training ? saved->lse + m * s->H : NULL;
     a.B = n;
-    ops->rope_forward(dev, qkv, bb_rows_at(saved->qkv, ops->act_dtype, m, row.width), s->rope_cos, s->rope_sin, 0, n, s->T,
-                      s->H + s->Hk, s->D, row.width);
-    ops->attention_forward(dev, att, kept, lse, qkv, qkv + row.k, qkv + row.v, &a);
+    const bb_rope rope = rope_of(s, n, s->T);
+    ops->rope_forward(dev, qkv, bb_rows_at(saved->qkv, ops->act_dtype, m, row.width), 0, &rope);
+    ops->attention_forward(dev, att, kept, lse, (bb_qkv){qkv, qkv + row.k, qkv + row.v}, &a);
 }
 
 /* Sequences b .. b+n-1 of the batch. */
@@ -81,7 +92,7 @@ static void forward_sequences(const bb_block_pass *pass, float *y, const float *
     float *qkv = pass->scratch->wide, *att = pass->scratch->att;
     bb_rows in = bb_rows_from(saved->qkv_in, m, C), out = bb_rows_from(saved->o_in, m, C);
 
-    ops->rmsnorm_forward(dev, in, saved->r1 + m, x + m * C, block->n1, s->norm_eps, M, C);
+    ops->rmsnorm_forward(dev, in, saved->r1 + m, x + m * C, &(bb_norm){block->n1, s->norm_eps, M, C});
     ops->linear_forward(dev, qkv, NULL, in, &block->qkv, M);
     if (pass->sequences)
         attend_cached(pass, att, qkv);
@@ -106,11 +117,14 @@ void bb_attention_block_backward(const bb_block_pass *pass, float *dx, const flo
     qkv_layout row = layout_of(s);
     bb_attention a = description_of(s);
     void *d_qkv = pass->scratch->d_wide, *d_att = pass->scratch->d_narrow, *d_norm = pass->scratch->d_narrow;
+    const bb_rope rope = rope_of(s, s->B, s->T);
+    const bb_qkv qkv = {saved->qkv, act_at(dev, saved->qkv, row.k), act_at(dev, saved->qkv, row.v)};
+    const bb_qkv_gradient d = {d_qkv, act_at(dev, d_qkv, row.k), act_at(dev, d_qkv, row.v)};
 
-    ops->linear_backward(dev, d_att, block->dw_o, s->add_gradients, dx, BB_F32, saved->o_in, &block->o, M);
-    ops->attention_backward(dev, d_qkv, act_at(dev, d_qkv, row.k), act_at(dev, d_qkv, row.v), d_att, saved->qkv,
-                            act_at(dev, saved->qkv, row.k), act_at(dev, saved->qkv, row.v), saved->att, saved->lse, &a);
-    ops->rope_backward(dev, d_qkv, s->rope_cos, s->rope_sin, s->B, s->T, s->H + s->Hk, s->D, row.width);
-    ops->linear_backward(dev, d_norm, block->dw_qkv, s->add_gradients, d_qkv, ops->act_dtype, saved->qkv_in, &block->qkv, M);
-    ops->rmsnorm_backward(dev, dx, block->dn1, d_norm, x, block->n1, saved->r1, M, s->C);
+    ops->linear_backward(dev, d_att, (bb_layer_gradient){dx, BB_F32, block->dw_o, s->add_gradients}, saved->o_in, &block->o, M);
+    ops->attention_backward(dev, d, d_att, qkv, saved->att, saved->lse, &a);
+    ops->rope_backward(dev, d_qkv, &rope);
+    ops->linear_backward(dev, d_norm, (bb_layer_gradient){d_qkv, ops->act_dtype, block->dw_qkv, s->add_gradients},
+                         saved->qkv_in, &block->qkv, M);
+    ops->rmsnorm_backward(dev, dx, block->dn1, d_norm, x, saved->r1, &(bb_norm){block->n1, s->norm_eps, M, s->C});
 }

@@ -168,7 +168,8 @@ bb_status bb_bitlinear_backward(bb_bitlinear *l, const float *dy, int64_t rows, 
     const bb_ops *ops = l->device->ops;
     size_t weight_bytes = (size_t)(l->in * l->out) * sizeof(float);
     ops->copy_in(l->device, l->y, dy, (size_t)(rows * l->out) * sizeof(float));
-    ops->linear_backward(l->device, dx ? l->dx : NULL, l->dweight, false, l->y, BB_F32, l->input, &l->ternary, rows);
+    ops->linear_backward(l->device, dx ? l->dx : NULL, (bb_layer_gradient){l->y, BB_F32, l->dweight, false}, l->input,
+                         &l->ternary, rows);
     if (l->ste == BB_STE_CLIPPED) ops->ste_clip(l->device, l->dweight, l->weight, &l->ternary);
     if (dx) ops->act_out(l->device, dx, l->dx, rows * l->in);
     if (dweight) ops->copy_out(l->device, dweight, l->dweight, weight_bytes);

@@ -35,15 +35,27 @@ static const float *embedding(const bb_model *m) { return m->params + m->table.e
 
 static const bb_param *norm_f(const bb_model *m) { return &m->table.entries[m->table.count - 1]; }
 
+static bb_norm last_norm(const bb_model *m, int64_t rows) {
+    return (bb_norm){.w = m->params + norm_f(m)->offset, .eps = (float)m->config.norm_eps, .M = rows, .C = m->config.d_model};
+}
+
+static bb_head head_of(const bb_model *m, int64_t rows) {
+    return (bb_head){.e = embedding(m), .M = rows, .V = m->config.vocab_size, .C = m->config.d_model};
+}
+
+/* norm_f of the first rows of the residual, the head's input. */
+static void normalize(bb_model *m, int64_t rows) {
+    bb_workspace *w = &m->ws;
+    const bb_norm norm = last_norm(m, rows);
+    bb_rows h = {.data = w->h, .scale = NULL, .dtype = BB_F32};
+    m->device->ops->rmsnorm_forward(m->device, h, w->final_r, w->block_x[m->config.n_layer], &norm);
+}
+
 /* Computes norm_f and the tied head over all rows of the residual. */
 static void head(bb_model *m, int64_t rows) {
-    const bb_ops *ops = m->device->ops;
-    bb_workspace *w = &m->ws;
-    int64_t C = m->config.d_model;
-    bb_rows h = {.data = w->h, .scale = NULL, .dtype = BB_F32};
-    ops->rmsnorm_forward(m->device, h, w->final_r, w->block_x[m->config.n_layer], m->params + norm_f(m)->offset,
-                         (float)m->config.norm_eps, rows, C);
-    ops->head_forward(m->device, w->logits, w->h, embedding(m), rows, m->config.vocab_size, C);
+    const bb_head of_all = head_of(m, rows);
+    normalize(m, rows);
+    m->device->ops->head_forward(m->device, m->ws.logits, m->ws.h, &of_all);
 }
 
 static bb_block_pass pass_of(bb_model *m, int layer, const bb_block_shape *s) {
@@ -89,15 +101,16 @@ static void backward(bb_model *m, const bb_block_shape *s) {
     bb_workspace *w = &m->ws;
     const bb_ops *ops = m->device->ops;
     int64_t M = s->B * s->T, C = s->C;
-    int V = m->config.vocab_size, L = m->config.n_layer;
+    int L = m->config.n_layer;
+    const bb_norm norm = last_norm(m, M);
+    const bb_head of_all = head_of(m, M);
     float *d_embedding = m->grads + m->table.entries[BB_PARAM_TOK_EMB].offset;
     void *dh = w->scratch.d_narrow;
 
     if (!s->add_gradients) zero_small_gradients(m);
-    ops->head_backward(m->device, dh, d_embedding, w->logits, w->h, embedding(m), M, V, C);
+    ops->head_backward(m->device, dh, d_embedding, w->logits, w->h, &of_all);
     ops->zero(m->device, w->dx, (size_t)(M * C) * sizeof(float));
-    ops->rmsnorm_backward(m->device, w->dx, m->grads + norm_f(m)->offset, dh, w->block_x[L], m->params + norm_f(m)->offset,
-                          w->final_r, M, C);
+    ops->rmsnorm_backward(m->device, w->dx, m->grads + norm_f(m)->offset, dh, w->block_x[L], w->final_r, &norm);
     gradients_done(m, norm_f(m)->offset);
     for (int l = L - 1; l >= 0; l--) {
         bb_block_pass pass = pass_of(m, l, s);
@@ -108,7 +121,7 @@ static void backward(bb_model *m, const bb_block_shape *s) {
         if (m->config.ste == BB_STE_CLIPPED) bb_weights_clip_gradients(m->device, &m->blocks[l]);
         gradients_done(m, m->table.entries[m->table.first_block + l * BB_PARAMS_PER_BLOCK].offset);
     }
-    ops->embedding_backward(m->device, d_embedding, w->x, w->dx, M, V, C);
+    ops->embedding_backward(m->device, d_embedding, w->x, w->dx, M, m->config.vocab_size, C);
     if (w->ngram_index)
         ops->ngram_backward(m->device, m->grads + m->table.entries[m->table.ngram].offset, w->ngram_index, w->dx, M,
                             bb_ngram_count(&m->config), C);
@@ -276,18 +289,16 @@ static uint64_t cached_key(const bb_model *m, const bb_block_shape *s, const bb_
 /* Runs the operations of a cached pass on ws.x: see cached_pass. */
 static void cached_operations(bb_model *m, const bb_block_shape *s, const bb_cached_rows *parts,
                               const bb_kv_sequence *sequences, int64_t count, bool logits) {
-    const bb_ops *ops = m->device->ops;
     bb_workspace *w = &m->ws;
     int64_t C = m->config.d_model, V = m->config.vocab_size;
     blocks_forward(m, s, sequences, count);
     int64_t wanted = gather_wanted(m, parts, count);
     if (wanted == 0) return;
-    bb_rows h = {.data = w->h, .scale = NULL, .dtype = BB_F32};
-    ops->rmsnorm_forward(m->device, h, w->final_r, w->block_x[m->config.n_layer], m->params + norm_f(m)->offset,
-                         (float)m->config.norm_eps, wanted, C);
-    for (int64_t at = 0; at < wanted && logits; at += BB_SMALL_BATCH_ROWS)
-        ops->head_forward(m->device, w->logits + at * V, w->h + at * C, embedding(m), bb_min(wanted - at, BB_SMALL_BATCH_ROWS),
-                          V, C);
+    normalize(m, wanted);
+    for (int64_t at = 0; at < wanted && logits; at += BB_SMALL_BATCH_ROWS) {
+        const bb_head some = head_of(m, bb_min(wanted - at, BB_SMALL_BATCH_ROWS));
+        m->device->ops->head_forward(m->device, w->logits + at * V, w->h + at * C, &some);
+    }
 }
 
 /* Runs the rows of all parts through the blocks. ws.logits and ws.h then hold the wanted rows, in order: ws.h after the norm,

@@ -58,6 +58,35 @@ struct bb_ternary {
     bool dense;             /* dense layout, for linear_forward and ternary_unpack only; requires ternary_dense() */
 };
 
+/* What a ternary layer's backward pass starts from, dy: (M,N), f32 or act as dtype says; and the gradient of its weights, dw: (N,K) f32,
+ * accumulated into if `add`, else overwritten. */
+typedef struct bb_layer_gradient {
+    const void *dy;
+    bb_dtype dtype;
+    float *dw;
+    bool add;
+} bb_layer_gradient;
+
+/* RMSNorm of M rows of C. w: (C) f32 */
+typedef struct bb_norm {
+    const float *w;
+    float eps;
+    int64_t M, C;
+} bb_norm;
+
+/* Rotary embedding of heads 0..heads-1 of each row of (B,T,width), head h at h*D. Pair (i, i + D/2), i < D/2, is rotated by the angle of
+ * the row's position: (a, b) -> (a cos - b sin, b cos + a sin). cos, sin: f32 (positions, D/2). arXiv:2104.09864 */
+typedef struct bb_rope {
+    const float *cos, *sin;
+    int64_t B, T, heads, D, width;
+} bb_rope;
+
+/* The head of M rows, with the embedding E: (V,C) f32. */
+typedef struct bb_head {
+    const float *e;
+    int64_t M, V, C;
+} bb_head;
+
 /* Attention over B sequences. Element d of head h of row t of sequence b is at
  * q + ((b*Tq + t)*q_stride + h*D + d), in o and do likewise with o_stride (row strides, in elements), and at
  * k + (b*kv_batch_stride + t*kv_stride + (h/(H/Hk))*D + d), in v likewise. A gradient is addressed like its variable.
@@ -66,6 +95,14 @@ typedef struct bb_attention {
     int64_t B, Tq, Tk, H, Hk, D;
     int64_t q_stride, kv_stride, kv_batch_stride, o_stride;
 } bb_attention;
+
+/* Its inputs, f32 in the forward pass and act in the backward pass, and their gradients. */
+typedef struct bb_qkv {
+    const void *q, *k, *v;
+} bb_qkv;
+typedef struct bb_qkv_gradient {
+    void *q, *k, *v;
+} bb_qkv_gradient;
 
 /* A cache of the keys and values of one sequence in all layers, for up to `capacity` positions. `data` has a layout private to
  * the backend: kv_bytes() of backend memory, zeroed before first use. F32 holds values; the other types hold codes with an f32
@@ -225,10 +262,9 @@ typedef struct bb_ops {
     /* Codes and scales of rows first .. first+rows-1 of the table, from values (rows,C). */
     void (*ngram_quant)(bb_device *dev, const bb_ngram_table *table, const float *values, int64_t first, int64_t rows);
     /* logits[m,v] = sum_c h[m,c] E[v,c].  h: (M,C) f32; logits: (M,V) f32. Never quantized; products in f32. */
-    void (*head_forward)(bb_device *dev, float *logits, const float *h, const float *e, int64_t M, int64_t V, int64_t C);
+    void (*head_forward)(bb_device *dev, float *logits, const float *h, const bb_head *head);
     /* dh[m,c] = sum_v dlogits[m,v] E[v,c];  dE[v,c] += sum_m dlogits[m,v] h[m,c].  dh: (M,C) act. */
-    void (*head_backward)(bb_device *dev, void *dh, float *de, const float *dlogits, const float *h, const float *e, int64_t M,
-                          int64_t V, int64_t C);
+    void (*head_backward)(bb_device *dev, void *dh, float *de, const float *dlogits, const float *h, const bb_head *head);
     /* nll[m] = logsumexp(logits[m,:]) - logits[m,y[m]], nats. y: (M) bytes; nll: (M) f32. */
     void (*loss_forward)(bb_device *dev, float *nll, const float *logits, const uint8_t *y, int64_t M, int64_t V);
     /* dlogits[m,v] = scale * (softmax(logits[m,:])[v] - [v == y[m]]); dlogits may be logits. */
@@ -236,24 +272,19 @@ typedef struct bb_ops {
                           int64_t V);
 
     /* -- norm, rope, activation functions: each writes the input of the linear layer that follows ---------------------- */
-    /* y = x * w * r,  r[m] = 1/sqrt(mean_C(x^2) + eps).  x: (M,C) f32; w: (C) f32; r: (M) f32, kept for backward.
+    /* y = x * w * r,  r[m] = 1/sqrt(mean_C(x^2) + eps).  x: (M,C) f32; r: (M) f32, kept for backward.
      * y.dtype I8: each row is quantized in the same pass: s = max(max|y|/127, 1e-8), q = clip(round_half_even(y/s), -127, 127).
      * A NaN in a row makes its s NaN; its q may be anything. arXiv:1910.07467 */
-    void (*rmsnorm_forward)(bb_device *dev, bb_rows y, float *r, const float *x, const float *w, float eps, int64_t M,
-                            int64_t C);
+    void (*rmsnorm_forward)(bb_device *dev, bb_rows y, float *r, const float *x, const bb_norm *norm);
     /* dx[m,:] += r*(w*dy) - x*r^3/C * sum_c(w*dy*x);  dw += sum_m dy*x*r.  dy: (M,C) act; dx: (M,C) f32. */
-    void (*rmsnorm_backward)(bb_device *dev, float *dx, float *dw, const void *dy, const float *x, const float *w,
-                             const float *r, int64_t M, int64_t C);
+    void (*rmsnorm_backward)(bb_device *dev, float *dx, float *dw, const void *dy, const float *x, const float *r,
+                             const bb_norm *norm);
     /* y = x, quantized as above.  x: (M,K) f32. y.dtype not I8: values rounded to that type. */
     void (*act_quant)(bb_device *dev, bb_rows y, const float *x, int64_t M, int64_t K);
-    /* Rotates heads 0..heads-1 of each row of x: (B,T,width) f32, head h at h*D, in place. Pair (i, i + D/2), i < D/2, by the
-     * angle of position (position0 + t):  (a, b) -> (a cos - b sin, b cos + a sin).  kept: act (B,T,width), whole rows.
-     * cos, sin: f32 (positions, D/2). arXiv:2104.09864 */
-    void (*rope_forward)(bb_device *dev, float *x, void *kept, const float *cos, const float *sin, int64_t position0, int64_t B,
-                         int64_t T, int64_t heads, int64_t D, int64_t width);
-    /* Rotates the same heads of dx back, by positions 0..T-1.  dx: act (B,T,width), in place. */
-    void (*rope_backward)(bb_device *dev, void *dx, const float *cos, const float *sin, int64_t B, int64_t T, int64_t heads,
-                          int64_t D, int64_t width);
+    /* Rotates row t of each sequence of x: f32, in place, by position (position0 + t).  kept: act (B,T,width), whole rows. */
+    void (*rope_forward)(bb_device *dev, float *x, void *kept, int64_t position0, const bb_rope *rope);
+    /* Rotates the same heads of dx back, by positions 0..T-1.  dx: act, in place. */
+    void (*rope_backward)(bb_device *dev, void *dx, const bb_rope *rope);
     /* h = silu(gate) * up.  gate_up: (M,2F) f32, gate first; y: (M,F). y.dtype I8: quantized in the same pass.
      * kept: act (M,2F), a copy of gate_up. arXiv:2002.05202 */
     void (*swiglu_forward)(bb_device *dev, bb_rows y, void *kept, const float *gate_up, int64_t M, int64_t F);
@@ -286,12 +317,10 @@ typedef struct bb_ops {
      * With x I8 cpu rounds in this order: s g; the sum to f32; their product; its sum with residual. Row results are independent of
      * batch size and row position when x is I8, and for up to BB_SMALL_BATCH_ROWS rows of any type. */
     void (*linear_forward)(bb_device *dev, float *y, const float *residual, bb_rows x, const bb_ternary *t, int64_t M);
-    /* dx[m,k] = sum_n dy[m,n] * g[n] * t.q[n,k];  dw[n,k] (+)= sum_m dy[m,n] * (s[m] * x.q[m,k]).
-     * dy: (M,N), f32 or act as dy_dtype says; dx: (M,K) act, may be NULL; dw: (N,K) f32, accumulated into if `add`, else
-     * overwritten. If x is I8, a backend may quantize like act_quant: for dx the rows dy[m,:] * g, for dw the columns s *
-     * dy[:,n] within a run of tokens. Sums are then exact within a run; runs are added in f32. */
-    void (*linear_backward)(bb_device *dev, void *dx, float *dw, bool add, const void *dy, bb_dtype dy_dtype, bb_rows x,
-                            const bb_ternary *t, int64_t M);
+    /* dx[m,k] = sum_n dy[m,n] * g[n] * t.q[n,k];  dw[n,k] (+)= sum_m dy[m,n] * (s[m] * x.q[m,k]).  dx: (M,K) act, may be NULL.
+     * If x is I8, a backend may quantize like act_quant: for dx the rows dy[m,:] * g, for dw the columns s * dy[:,n] within a
+     * run of tokens. Sums are then exact within a run; runs are added in f32. */
+    void (*linear_backward)(bb_device *dev, void *dx, bb_layer_gradient g, bb_rows x, const bb_ternary *t, int64_t M);
     /* The clipped straight-through estimator: dw[n,k] = 0 where |w[n,k] / g[n]| > 1. dw, w: (N,K) f32; t gives the scales. */
     void (*ste_clip)(bb_device *dev, float *dw, const float *w, const bb_ternary *t);
 
@@ -300,8 +329,7 @@ typedef struct bb_ops {
      * lse: (B,H,Tq) f32, the logsumexp of each row's scaled scores; NULL when no backward pass follows. If one does, a backend
      * may round to int8, or finer: rows of q and k (as kept) with scale max/127; v with scale max/127 of each column over a run of 128
      * keys; the probabilities over such a run with scale max/255. Memory is linear in T. arXiv:2205.14135 */
-    void (*attention_forward)(bb_device *dev, float *o, void *kept, float *lse, const float *q, const float *k, const float *v,
-                              const bb_attention *a);
+    void (*attention_forward)(bb_device *dev, float *o, void *kept, float *lse, bb_qkv x, const bb_attention *a);
     /* Bytes of kv->data. */
     size_t (*kv_bytes)(bb_device *dev, const bb_kv *kv);
     /* Stores the f32 rows of k and v at their sequences' positions. */
@@ -318,8 +346,8 @@ typedef struct bb_ops {
      * as well: rows of q, k, do and v as above, for the scores and for do vT; for sums over 256 queries p with scale max/255
      * and dS with max/127 of each key, q and do with max/127 of each column; for sums over 128 keys dS with max/127 of each
      * query, k with max/127 of each column. */
-    void (*attention_backward)(bb_device *dev, void *dq, void *dk, void *dv, const void *d_o, const void *q, const void *k,
-                               const void *v, const void *o, const float *lse, const bb_attention *a);
+    void (*attention_backward)(bb_device *dev, bb_qkv_gradient dx, const void *d_o, bb_qkv x, const void *o, const float *lse,
+                               const bb_attention *a);
 
     /* -- optimizer: one sweep over a tensor --------------------------------------------------------------------------- */
     /* sums[t] = sum of x[i]^2 in double over tile t: BB_NORM_TILE elements from t*BB_NORM_TILE on, fewer in the last. x: n f32;

@@ -145,32 +145,24 @@ TIMED(ngram_backward, (bb_device * dev, float *d_table, const int32_t *index, co
       (inner_of(dev), d_table, index, dx, M, K, C), no_work)
 TIMED(ngram_quant, (bb_device * dev, const bb_ngram_table *t, const float *values, int64_t first, int64_t rows),
       (inner_of(dev), t, values, first, rows), no_work)
-TIMED(head_forward, (bb_device * dev, float *logits, const float *h, const float *e, int64_t M, int64_t V, int64_t C),
-      (inner_of(dev), logits, h, e, M, V, C), matrix_work(BB_LIMIT_F32, 1, M, V, C))
-TIMED(head_backward,
-      (bb_device * dev, void *dh, float *de, const float *dlogits, const float *h, const float *e, int64_t M, int64_t V,
-       int64_t C),
-      (inner_of(dev), dh, de, dlogits, h, e, M, V, C), matrix_work(BB_LIMIT_F32, 2, M, V, C))
+TIMED(head_forward, (bb_device * dev, float *logits, const float *h, const bb_head *head), (inner_of(dev), logits, h, head),
+      matrix_work(BB_LIMIT_F32, 1, head->M, head->V, head->C))
+TIMED(head_backward, (bb_device * dev, void *dh, float *de, const float *dlogits, const float *h, const bb_head *head),
+      (inner_of(dev), dh, de, dlogits, h, head), matrix_work(BB_LIMIT_F32, 2, head->M, head->V, head->C))
 TIMED(loss_forward, (bb_device * dev, float *nll, const float *logits, const uint8_t *y, int64_t M, int64_t V),
       (inner_of(dev), nll, logits, y, M, V), no_work)
 TIMED(loss_backward,
       (bb_device * dev, float *dlogits, const float *logits, const uint8_t *y, float scale, int64_t M, int64_t V),
       (inner_of(dev), dlogits, logits, y, scale, M, V), no_work)
-TIMED(rmsnorm_forward, (bb_device * dev, bb_rows y, float *r, const float *x, const float *w, float eps, int64_t M, int64_t C),
-      (inner_of(dev), y, r, x, w, eps, M, C), no_work)
+TIMED(rmsnorm_forward, (bb_device * dev, bb_rows y, float *r, const float *x, const bb_norm *norm),
+      (inner_of(dev), y, r, x, norm), no_work)
 TIMED(rmsnorm_backward,
-      (bb_device * dev, float *dx, float *dw, const void *dy, const float *x, const float *w, const float *r, int64_t M,
-       int64_t C),
-      (inner_of(dev), dx, dw, dy, x, w, r, M, C), no_work)
+      (bb_device * dev, float *dx, float *dw, const void *dy, const float *x, const float *r, const bb_norm *norm),
+      (inner_of(dev), dx, dw, dy, x, r, norm), no_work)
 TIMED(act_quant, (bb_device * dev, bb_rows y, const float *x, int64_t M, int64_t K), (inner_of(dev), y, x, M, K), no_work)
-TIMED(rope_forward,
-      (bb_device * dev, float *x, void *kept, const float *cos, const float *sin, int64_t position0, int64_t B, int64_t T,
-       int64_t heads, int64_t D, int64_t width),
-      (inner_of(dev), x, kept, cos, sin, position0, B, T, heads, D, width), no_work)
-TIMED(rope_backward,
-      (bb_device * dev, void *dx, const float *cos, const float *sin, int64_t B, int64_t T, int64_t heads, int64_t D,
-       int64_t width),
-      (inner_of(dev), dx, cos, sin, B, T, heads, D, width), no_work)
+TIMED(rope_forward, (bb_device * dev, float *x, void *kept, int64_t position0, const bb_rope *rope),
+      (inner_of(dev), x, kept, position0, rope), no_work)
+TIMED(rope_backward, (bb_device * dev, void *dx, const bb_rope *rope), (inner_of(dev), dx, rope), no_work)
 TIMED(swiglu_forward, (bb_device * dev, bb_rows y, void *kept, const float *gate_up, int64_t M, int64_t F),
       (inner_of(dev), y, kept, gate_up, M, F), no_work)
 TIMED(swiglu_backward, (bb_device * dev, void *d_gate_up, const void *gate_up, const void *dh, int64_t M, int64_t F),
@@ -185,15 +177,11 @@ TIMED(ternary_load, (bb_device * dev, const bb_ternary *t, const uint8_t *codes)
 TIMED(ternary_unpack, (bb_device * dev, int8_t *q, const bb_ternary *t), (inner_of(dev), q, t), no_work)
 TIMED(linear_forward, (bb_device * dev, float *y, const float *residual, bb_rows x, const bb_ternary *t, int64_t M),
       (inner_of(dev), y, residual, x, t, M), linear_work(limit_of(x.dtype), 1, M, t))
-TIMED(linear_backward,
-      (bb_device * dev, void *dx, float *dw, bool add, const void *dy, bb_dtype dy_dtype, bb_rows x, const bb_ternary *t,
-       int64_t M),
-      (inner_of(dev), dx, dw, add, dy, dy_dtype, x, t, M), linear_work(BB_LIMIT_BF16, dx ? 2 : 1, M, t))
+TIMED(linear_backward, (bb_device * dev, void *dx, bb_layer_gradient g, bb_rows x, const bb_ternary *t, int64_t M),
+      (inner_of(dev), dx, g, x, t, M), linear_work(BB_LIMIT_BF16, dx ? 2 : 1, M, t))
 TIMED(ste_clip, (bb_device * dev, float *dw, const float *w, const bb_ternary *t), (inner_of(dev), dw, w, t), no_work)
-TIMED(attention_forward,
-      (bb_device * dev, float *o, void *kept, float *lse, const float *q, const float *k, const float *v,
-       const bb_attention *a),
-      (inner_of(dev), o, kept, lse, q, k, v, a), attention_work(2, a))
+TIMED(attention_forward, (bb_device * dev, float *o, void *kept, float *lse, bb_qkv x, const bb_attention *a),
+      (inner_of(dev), o, kept, lse, x, a), attention_work(2, a))
 TIMED(kv_append, (bb_device * dev, const bb_kv_batch *batch, const float *k, const float *v), (inner_of(dev), batch, k, v),
       no_work)
 TIMED(attention_cached, (bb_device * dev, float *o, const float *q, const bb_kv_batch *batch), (inner_of(dev), o, q, batch),
@@ -203,9 +191,8 @@ TIMED(kv_unpack, (bb_device * dev, float *k, float *v, const bb_kv *kv, int laye
       (inner_of(dev), k, v, kv, layer, first, n), no_work)
 static size_t kv_bytes(bb_device *dev, const bb_kv *kv) { return inner_of(dev)->ops->kv_bytes(inner_of(dev), kv); }
 TIMED(attention_backward,
-      (bb_device * dev, void *dq, void *dk, void *dv, const void *d_o, const void *q, const void *k, const void *v,
-       const void *o, const float *lse, const bb_attention *a),
-      (inner_of(dev), dq, dk, dv, d_o, q, k, v, o, lse, a), attention_work(4, a))
+      (bb_device * dev, bb_qkv_gradient dx, const void *d_o, bb_qkv x, const void *o, const float *lse, const bb_attention *a),
+      (inner_of(dev), dx, d_o, x, o, lse, a), attention_work(4, a))
 TIMED(sum_squares, (bb_device * dev, double *sums, const float *x, int64_t n), (inner_of(dev), sums, x, n), no_work)
 TIMED(add, (bb_device * dev, float *y, const float *x, int64_t n), (inner_of(dev), y, x, n), no_work)
 TIMED(adamw_step, (bb_device * dev, float *p, const float *g, float *m, float *v, int64_t n, const bb_adamw *h),

@@ -209,15 +209,15 @@ template <class A> static void start(bb_device *dev, A *dq, A *dk, A *dv, const 
     BB_CUDA_LAUNCH(dev, query_gradients<A>, query_grid, THREADS, sizeof(tiles<A>), dq, x);
 }
 
-void bb_cuda_attention_backward(bb_device *dev, void *dq, void *dk, void *dv, const void *d_o, const void *q, const void *k,
-                                const void *v, const void *o, const float *lse, const bb_attention *a) {
+void bb_cuda_attention_backward(bb_device *dev, bb_qkv_gradient dx, const void *d_o, bb_qkv x, const void *o, const float *lse,
+                                const bb_attention *a) {
     bb_cuda_enter(dev);
     float *delta = (float *)bb_cuda_scratch(dev, bb_cuda_attention_scratch(a));
     if (!delta) return;
     bb_cuda_by_act(dev, [&](auto act) {
         typedef decltype(act) A;
-        operands<A> x = {(const A *)q, (const A *)k, (const A *)v, (const A *)d_o,
-                         lse,          delta,        *a,           (float)(1.0 / sqrt((double)a->D))};
-        start(dev, (A *)dq, (A *)dk, (A *)dv, (const A *)o, x);
+        operands<A> in = {
+            (const A *)x.q, (const A *)x.k, (const A *)x.v, (const A *)d_o, lse, delta, *a, (float)(1.0 / sqrt((double)a->D))};
+        start(dev, (A *)dx.q, (A *)dx.k, (A *)dx.v, (const A *)o, in);
     });
 }

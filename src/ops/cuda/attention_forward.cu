@@ -100,13 +100,13 @@ static __global__ void __launch_bounds__(THREADS, PARTS == 1 ? 2 : 1)
     }
 }
 
-void bb_cuda_attention_forward(bb_device *dev, float *o, void *kept, float *lse, const float *q, const float *k, const float *v,
-                               const bb_attention *a) {
+void bb_cuda_attention_forward(bb_device *dev, float *o, void *kept, float *lse, bb_qkv x, const bb_attention *a) {
     bb_cuda_enter(dev);
     if (lse) {
-        bb_cuda_attention_forward_act(dev, o, kept, lse, bb_cuda_qkv{q, k, v}, a);
+        bb_cuda_attention_forward_act(dev, o, kept, lse, x, a);
         return;
     }
+    const float *q = (const float *)x.q, *k = (const float *)x.k, *v = (const float *)x.v;
     bool wide = a->D > TILE;
     dim3 grid((unsigned)(a->B * a->H * bb_ceil_div(a->Tq, TILE)), 1, (unsigned)bb_ceil_div(a->D, wide ? 2 * TILE : TILE));
     float scale = (float)(1.0 / sqrt((double)a->D));

@@ -178,8 +178,8 @@ template <int PARTS, class A> static void start(bb_device *dev, float *o, A *kep
     BB_CUDA_LAUNCH(dev, (attention_forward_act<PARTS, A>), grid, THREADS, sizeof(tiles<A>), o, kept, lse, x);
 }
 
-void bb_cuda_attention_forward_act(bb_device *dev, float *o, void *kept, float *lse, bb_cuda_qkv in, const bb_attention *a) {
-    operands x = {in.q, in.k, in.v, *a, (float)(1.0 / sqrt((double)a->D))};
+void bb_cuda_attention_forward_act(bb_device *dev, float *o, void *kept, float *lse, bb_qkv in, const bb_attention *a) {
+    operands x = {(const float *)in.q, (const float *)in.k, (const float *)in.v, *a, (float)(1.0 / sqrt((double)a->D))};
     bb_cuda_by_act(dev, [&](auto act) {
         typedef decltype(act) A;
         if (a->D > TILE)

@@ -20,10 +20,9 @@ static __global__ void __launch_bounds__(THREADS)
     if (threadIdx.x == 0) r[blockIdx.x] = (float)inverse;
 }
 
-void bb_cuda_rmsnorm_forward(bb_device *dev, bb_rows y, float *r, const float *x, const float *w, float eps, int64_t M,
-                             int64_t C) {
+void bb_cuda_rmsnorm_forward(bb_device *dev, bb_rows y, float *r, const float *x, const bb_norm *norm) {
     bb_cuda_enter(dev);
-    BB_CUDA_LAUNCH(dev, rmsnorm_forward, (unsigned)M, THREADS, 0, y, r, x, w, eps, C);
+    BB_CUDA_LAUNCH(dev, rmsnorm_forward, (unsigned)norm->M, THREADS, 0, y, r, x, norm->w, norm->eps, norm->C);
 }
 
 template <class A>
@@ -69,13 +68,14 @@ static __global__ void __launch_bounds__(THREADS)
 /* Maximum number of blocks in a grid's second dimension. */
 enum { MAX_GRID_Y = 65535 };
 
-void bb_cuda_rmsnorm_backward(bb_device *dev, float *dx, float *dw, const void *dy, const float *x, const float *w,
-                              const float *r, int64_t M, int64_t C) {
+void bb_cuda_rmsnorm_backward(bb_device *dev, float *dx, float *dw, const void *dy, const float *x, const float *r,
+                              const bb_norm *norm) {
     bb_cuda_enter(dev);
+    int64_t M = norm->M, C = norm->C;
     bb_cuda_by_act(dev, [&](auto act) {
         typedef decltype(act) A;
         const A *gradient = (const A *)dy;
-        BB_CUDA_LAUNCH(dev, rmsnorm_backward_rows<A>, (unsigned)M, THREADS, 0, dx, gradient, x, w, r, C);
+        BB_CUDA_LAUNCH(dev, rmsnorm_backward_rows<A>, (unsigned)M, THREADS, 0, dx, gradient, x, norm->w, r, C);
         const int64_t most = (int64_t)MAX_GRID_Y * SUM_ROWS; /* maximum rows per launch */
         for (int64_t m = 0; m < M; m += most) {
             int64_t rows = bb_min(M - m, most), parts = bb_ceil_div(rows, SUM_ROWS);
@@ -175,15 +175,15 @@ static __global__ void __launch_bounds__(THREADS)
     }
 }
 
-void bb_cuda_rope_forward(bb_device *dev, float *x, void *kept, const float *cos, const float *sin, int64_t position0,
-                          int64_t B, int64_t T, int64_t heads, int64_t D, int64_t width) {
+void bb_cuda_rope_forward(bb_device *dev, float *x, void *kept, int64_t position0, const bb_rope *rope) {
     bb_cuda *cuda = bb_cuda_enter(dev);
-    rope_shape s = {position0, B * T, T, heads, D, width, NULL};
+    int64_t rows = rope->B * rope->T;
+    rope_shape s = {position0, rows, rope->T, rope->heads, rope->D, rope->width, NULL};
     if (cuda->recorded_positions) s.position = cuda->positions + cuda->rotations++ % cuda->recorded_positions;
     bb_cuda_by_act(dev, [&](auto act) {
         typedef decltype(act) A;
-        BB_CUDA_LAUNCH(dev, rope_forward<A>, bb_cuda_blocks(dev, B * T * width, THREADS), THREADS, 0, x, (A *)kept, cos, sin,
-                       s);
+        BB_CUDA_LAUNCH(dev, rope_forward<A>, bb_cuda_blocks(dev, rows * rope->width, THREADS), THREADS, 0, x, (A *)kept,
+                       rope->cos, rope->sin, s);
     });
 }
 
@@ -200,13 +200,13 @@ static __global__ void __launch_bounds__(THREADS)
     }
 }
 
-void bb_cuda_rope_backward(bb_device *dev, void *dx, const float *cos, const float *sin, int64_t B, int64_t T, int64_t heads,
-                           int64_t D, int64_t width) {
+void bb_cuda_rope_backward(bb_device *dev, void *dx, const bb_rope *rope) {
     bb_cuda_enter(dev);
-    rope_shape s = {0, B * T, T, heads, D, width, NULL};
+    int64_t rows = rope->B * rope->T;
+    rope_shape s = {0, rows, rope->T, rope->heads, rope->D, rope->width, NULL};
     bb_cuda_by_act(dev, [&](auto act) {
         typedef decltype(act) A;
-        BB_CUDA_LAUNCH(dev, rope_backward<A>, bb_cuda_blocks(dev, B * T * heads * D / 2, THREADS), THREADS, 0, (A *)dx, cos,
-                       sin, s);
+        BB_CUDA_LAUNCH(dev, rope_backward<A>, bb_cuda_blocks(dev, rows * rope->heads * rope->D / 2, THREADS), THREADS, 0,
+                       (A *)dx, rope->cos, rope->sin, s);
     });
 }

@@ -13,25 +13,21 @@ extern "C" {
 void bb_cuda_measure_peaks(bb_device *dev, bb_peaks *out);
 
 /* elementwise.cu: norm, quantizer, SwiGLU and RoPE */
-void bb_cuda_rmsnorm_forward(bb_device *dev, bb_rows y, float *r, const float *x, const float *w, float eps, int64_t M,
-                             int64_t C);
-void bb_cuda_rmsnorm_backward(bb_device *dev, float *dx, float *dw, const void *dy, const float *x, const float *w,
-                              const float *r, int64_t M, int64_t C);
+void bb_cuda_rmsnorm_forward(bb_device *dev, bb_rows y, float *r, const float *x, const bb_norm *norm);
+void bb_cuda_rmsnorm_backward(bb_device *dev, float *dx, float *dw, const void *dy, const float *x, const float *r,
+                              const bb_norm *norm);
 void bb_cuda_act_quant(bb_device *dev, bb_rows y, const float *x, int64_t M, int64_t K);
 void bb_cuda_swiglu_forward(bb_device *dev, bb_rows y, void *kept, const float *gate_up, int64_t M, int64_t F);
 void bb_cuda_swiglu_backward(bb_device *dev, void *d_gate_up, const void *gate_up, const void *dh, int64_t M, int64_t F);
-void bb_cuda_rope_forward(bb_device *dev, float *x, void *kept, const float *cos, const float *sin, int64_t position0,
-                          int64_t B, int64_t T, int64_t heads, int64_t D, int64_t width);
-void bb_cuda_rope_backward(bb_device *dev, void *dx, const float *cos, const float *sin, int64_t B, int64_t T, int64_t heads,
-                           int64_t D, int64_t width);
+void bb_cuda_rope_forward(bb_device *dev, float *x, void *kept, int64_t position0, const bb_rope *rope);
+void bb_cuda_rope_backward(bb_device *dev, void *dx, const bb_rope *rope);
 
 /* head.cu: embedding, head, loss */
 void bb_cuda_embedding_forward(bb_device *dev, float *x, const uint8_t *idx, const float *e, int64_t M, int64_t V, int64_t C);
 void bb_cuda_embedding_backward(bb_device *dev, float *de, const uint8_t *idx, const float *dx, int64_t M, int64_t V,
                                 int64_t C);
-void bb_cuda_head_forward(bb_device *dev, float *logits, const float *h, const float *e, int64_t M, int64_t V, int64_t C);
-void bb_cuda_head_backward(bb_device *dev, void *dh, float *de, const float *dlogits, const float *h, const float *e, int64_t M,
-                           int64_t V, int64_t C);
+void bb_cuda_head_forward(bb_device *dev, float *logits, const float *h, const bb_head *head);
+void bb_cuda_head_backward(bb_device *dev, void *dh, float *de, const float *dlogits, const float *h, const bb_head *head);
 void bb_cuda_loss_forward(bb_device *dev, float *nll, const float *logits, const uint8_t *y, int64_t M, int64_t V);
 void bb_cuda_loss_backward(bb_device *dev, float *dlogits, const float *logits, const uint8_t *y, float scale, int64_t M,
                            int64_t V);
@@ -56,20 +52,15 @@ void bb_cuda_ste_clip(bb_device *dev, float *dw, const float *w, const bb_ternar
 
 /* linear.cu */
 void bb_cuda_linear_forward(bb_device *dev, float *y, const float *residual, bb_rows x, const bb_ternary *t, int64_t M);
-void bb_cuda_linear_backward(bb_device *dev, void *dx, float *dw, bool add, const void *dy, bb_dtype dy_dtype, bb_rows x,
-                             const bb_ternary *t, int64_t M);
+void bb_cuda_linear_backward(bb_device *dev, void *dx, bb_layer_gradient g, bb_rows x, const bb_ternary *t, int64_t M);
 /* Bytes of scratch that linear_backward needs for M rows of N outputs. */
 size_t bb_cuda_linear_scratch(int64_t M, int64_t N);
 
 /* attention_forward.cu, in f32; attention_forward_act.cu, used if a backward pass follows; attention_backward.cu */
-typedef struct bb_cuda_qkv {
-    const float *q, *k, *v;
-} bb_cuda_qkv;
-void bb_cuda_attention_forward_act(bb_device *dev, float *o, void *kept, float *lse, bb_cuda_qkv in, const bb_attention *a);
-void bb_cuda_attention_forward(bb_device *dev, float *o, void *kept, float *lse, const float *q, const float *k, const float *v,
-                               const bb_attention *a);
-void bb_cuda_attention_backward(bb_device *dev, void *dq, void *dk, void *dv, const void *d_o, const void *q, const void *k,
-                                const void *v, const void *o, const float *lse, const bb_attention *a);
+void bb_cuda_attention_forward_act(bb_device *dev, float *o, void *kept, float *lse, bb_qkv in, const bb_attention *a);
+void bb_cuda_attention_forward(bb_device *dev, float *o, void *kept, float *lse, bb_qkv x, const bb_attention *a);
+void bb_cuda_attention_backward(bb_device *dev, bb_qkv_gradient dx, const void *d_o, bb_qkv x, const void *o, const float *lse,
+                                const bb_attention *a);
 /* Bytes of scratch that attention_backward needs. */
 size_t bb_cuda_attention_scratch(const bb_attention *a);
 

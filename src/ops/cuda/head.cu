@@ -73,18 +73,19 @@ template <class A> struct store_act {
     }
 };
 
-void bb_cuda_head_forward(bb_device *dev, float *logits, const float *h, const float *e, int64_t M, int64_t V, int64_t C) {
+void bb_cuda_head_forward(bb_device *dev, float *logits, const float *h, const bb_head *head) {
     bb_cuda_enter(dev);
-    bb_cuda_multiply_f32<true, true>(dev, bb_cuda_matrix{h, C}, bb_cuda_transposed{e, C}, store_f32{logits, V}, M, V, C);
+    int64_t M = head->M, V = head->V, C = head->C;
+    bb_cuda_multiply_f32<true, true>(dev, bb_cuda_matrix{h, C}, bb_cuda_transposed{head->e, C}, store_f32{logits, V}, M, V, C);
 }
 
-void bb_cuda_head_backward(bb_device *dev, void *dh, float *de, const float *dlogits, const float *h, const float *e, int64_t M,
-                           int64_t V, int64_t C) {
+void bb_cuda_head_backward(bb_device *dev, void *dh, float *de, const float *dlogits, const float *h, const bb_head *head) {
     bb_cuda_enter(dev);
+    int64_t M = head->M, V = head->V, C = head->C;
     bb_cuda_by_act(dev, [&](auto act) {
         typedef decltype(act) A;
-        bb_cuda_multiply_f32<true, false>(dev, bb_cuda_matrix{dlogits, V}, bb_cuda_matrix{e, C}, store_act<A>{(A *)dh, C}, M, C,
-                                          V);
+        bb_cuda_multiply_f32<true, false>(dev, bb_cuda_matrix{dlogits, V}, bb_cuda_matrix{head->e, C}, store_act<A>{(A *)dh, C},
+                                          M, C, V);
     });
     bb_cuda_multiply_f32<false, false>(dev, bb_cuda_transposed{dlogits, V}, bb_cuda_matrix{h, C}, add_f32{de, C}, V, C, M);
 }

@@ -247,12 +247,11 @@ static void input_gradient(bb_device *dev, void *dx, const void *dy, bb_dtype dy
 
 size_t bb_cuda_linear_scratch(int64_t M, int64_t N) { return (size_t)(bb_round_up(M * (int64_t)sizeof(float), 256) + M * N); }
 
-void bb_cuda_linear_backward(bb_device *dev, void *dx, float *dw, bool add, const void *dy, bb_dtype dy_dtype, bb_rows x,
-                             const bb_ternary *t, int64_t M) {
+void bb_cuda_linear_backward(bb_device *dev, void *dx, bb_layer_gradient g, bb_rows x, const bb_ternary *t, int64_t M) {
     bb_cuda *cuda = bb_cuda_enter(dev);
     bool in_int8 = x.dtype == BB_I8;
-    bb_cuda_gradient gradient = {dy, dy_dtype, in_int8 ? x.scale : NULL};
-    if (dx) input_gradient(dev, dx, dy, dy_dtype, in_int8, t, M);
-    if (!in_int8 || !cuda->gemm->weight_gradient(dev, dw, add, gradient, x, t, M))
-        (void)weight_gradient(dev, dw, add, gradient, x, t, M);
+    bb_cuda_gradient gradient = {g.dy, g.dtype, in_int8 ? x.scale : NULL};
+    if (dx) input_gradient(dev, dx, g.dy, g.dtype, in_int8, t, M);
+    if (!in_int8 || !cuda->gemm->weight_gradient(dev, g.dw, g.add, gradient, x, t, M))
+        (void)weight_gradient(dev, g.dw, g.add, gradient, x, t, M);
 }

@@ -1,8 +1,10 @@
 // SPDX-License-Identifier: MIT
 #include "ops/ref/ref.h"
 
-void bb_ref_head_forward(bb_device *dev, float *logits, const float *h, const float *e, int64_t M, int64_t V, int64_t C) {
+void bb_ref_head_forward(bb_device *dev, float *logits, const float *h, const bb_head *head) {
     (void)dev;
+    const float *e = head->e;
+    int64_t M = head->M, V = head->V, C = head->C;
     for (int64_t m = 0; m < M; m++)
         for (int64_t v = 0; v < V; v++) {
             double sum = 0;
@@ -11,9 +13,10 @@ void bb_ref_head_forward(bb_device *dev, float *logits, const float *h, const fl
         }
 }
 
-void bb_ref_head_backward(bb_device *dev, void *dh, float *de, const float *dlogits, const float *h, const float *e, int64_t M,
-                          int64_t V, int64_t C) {
+void bb_ref_head_backward(bb_device *dev, void *dh, float *de, const float *dlogits, const float *h, const bb_head *head) {
     (void)dev;
+    const float *e = head->e;
+    int64_t M = head->M, V = head->V, C = head->C;
     float *out = dh;
     for (int64_t m = 0; m < M; m++)
         for (int64_t c = 0; c < C; c++) {

@@ -26,11 +26,10 @@ void bb_ref_linear_forward(bb_device *dev, float *y, const float *residual, bb_r
         }
 }
 
-void bb_ref_linear_backward(bb_device *dev, void *dx, float *dw, bool add, const void *dy, bb_dtype dy_dtype, bb_rows x,
-                            const bb_ternary *t, int64_t M) {
+void bb_ref_linear_backward(bb_device *dev, void *dx, bb_layer_gradient g, bb_rows x, const bb_ternary *t, int64_t M) {
     (void)dev;
-    (void)dy_dtype; /* act is f32 here: the two types are the same */
-    const float *grad = dy;
+    const float *grad = g.dy; /* act is f32 here: the two types are the same */
+    float *dw = g.dw;
     int64_t N = t->n, K = t->k;
     if (dx) {
         float *out = dx;
@@ -44,7 +43,7 @@ void bb_ref_linear_backward(bb_device *dev, void *dx, float *dw, bool add, const
     }
     for (int64_t n = 0; n < N; n++)
         for (int64_t k = 0; k < K; k++) {
-            double sum = add ? (double)dw[n * K + k] : 0;
+            double sum = g.add ? (double)dw[n * K + k] : 0;
             for (int64_t m = 0; m < M; m++) sum += (double)grad[m * N + n] * bb_ref_load(x, m, k, K);
             dw[n * K + k] = (float)sum;
         }

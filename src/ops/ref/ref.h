@@ -42,23 +42,18 @@ float bb_ref_ternary_scale(const bb_ternary *t, int64_t n);
 
 /* linear.c */
 void bb_ref_linear_forward(bb_device *dev, float *y, const float *residual, bb_rows x, const bb_ternary *t, int64_t M);
-void bb_ref_linear_backward(bb_device *dev, void *dx, float *dw, bool add, const void *dy, bb_dtype dy_dtype, bb_rows x,
-                            const bb_ternary *t, int64_t M);
+void bb_ref_linear_backward(bb_device *dev, void *dx, bb_layer_gradient g, bb_rows x, const bb_ternary *t, int64_t M);
 
 /* head.c */
-void bb_ref_head_forward(bb_device *dev, float *logits, const float *h, const float *e, int64_t M, int64_t V, int64_t C);
-void bb_ref_head_backward(bb_device *dev, void *dh, float *de, const float *dlogits, const float *h, const float *e, int64_t M,
-                          int64_t V, int64_t C);
+void bb_ref_head_forward(bb_device *dev, float *logits, const float *h, const bb_head *head);
+void bb_ref_head_backward(bb_device *dev, void *dh, float *de, const float *dlogits, const float *h, const bb_head *head);
 
 /* rmsnorm.c, rope.c, swiglu.c, embedding.c, loss.c */
-void bb_ref_rmsnorm_forward(bb_device *dev, bb_rows y, float *r, const float *x, const float *w, float eps, int64_t M,
-                            int64_t C);
-void bb_ref_rmsnorm_backward(bb_device *dev, float *dx, float *dw, const void *dy, const float *x, const float *w,
-                             const float *r, int64_t M, int64_t C);
-void bb_ref_rope_forward(bb_device *dev, float *x, void *kept, const float *cos, const float *sin, int64_t position0, int64_t B,
-                         int64_t T, int64_t heads, int64_t D, int64_t width);
-void bb_ref_rope_backward(bb_device *dev, void *dx, const float *cos, const float *sin, int64_t B, int64_t T, int64_t heads,
-                          int64_t D, int64_t width);
+void bb_ref_rmsnorm_forward(bb_device *dev, bb_rows y, float *r, const float *x, const bb_norm *norm);
+void bb_ref_rmsnorm_backward(bb_device *dev, float *dx, float *dw, const void *dy, const float *x, const float *r,
+                             const bb_norm *norm);
+void bb_ref_rope_forward(bb_device *dev, float *x, void *kept, int64_t position0, const bb_rope *rope);
+void bb_ref_rope_backward(bb_device *dev, void *dx, const bb_rope *rope);
 void bb_ref_swiglu_forward(bb_device *dev, bb_rows y, void *kept, const float *gate_up, int64_t M, int64_t F);
 void bb_ref_swiglu_backward(bb_device *dev, void *d_gate_up, const void *gate_up, const void *dh, int64_t M, int64_t F);
 void bb_ref_embedding_forward(bb_device *dev, float *x, const uint8_t *idx, const float *e, int64_t M, int64_t V, int64_t C);
@@ -72,15 +67,14 @@ void bb_ref_loss_backward(bb_device *dev, float *dlogits, const float *logits, c
                           int64_t V);
 
 /* attention.c */
-void bb_ref_attention_forward(bb_device *dev, float *o, void *kept, float *lse, const float *q, const float *k, const float *v,
-                              const bb_attention *a);
+void bb_ref_attention_forward(bb_device *dev, float *o, void *kept, float *lse, bb_qkv x, const bb_attention *a);
 size_t bb_ref_kv_bytes(bb_device *dev, const bb_kv *kv);
 void bb_ref_kv_append(bb_device *dev, const bb_kv_batch *batch, const float *k, const float *v);
 void bb_ref_kv_copy(bb_device *dev, const bb_kv *to, const bb_kv *from, int64_t n);
 void bb_ref_kv_unpack(bb_device *dev, float *k, float *v, const bb_kv *kv, int layer, int64_t first, int64_t n);
 void bb_ref_attention_cached(bb_device *dev, float *o, const float *q, const bb_kv_batch *batch);
-void bb_ref_attention_backward(bb_device *dev, void *dq, void *dk, void *dv, const void *d_o, const void *q, const void *k,
-                               const void *v, const void *o, const float *lse, const bb_attention *a);
+void bb_ref_attention_backward(bb_device *dev, bb_qkv_gradient dx, const void *d_o, bb_qkv x, const void *o, const float *lse,
+                               const bb_attention *a);
 
 /* adamw.c, adamw8bit.c */
 void bb_ref_sum_squares(bb_device *dev, double *sums, const float *x, int64_t n);

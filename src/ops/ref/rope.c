@@ -2,15 +2,15 @@
 #include "ops/ref/ref.h"
 
 /* sign -1 rotates back. */
-static void rotate(float *x, const float *cos, const float *sin, double sign, int64_t position0, int64_t B, int64_t T,
-                   int64_t heads, int64_t D, int64_t width) {
-    int64_t half = D / 2;
-    for (int64_t b = 0; b < B; b++)
-        for (int64_t t = 0; t < T; t++)
-            for (int64_t h = 0; h < heads; h++) {
-                float *head = x + (b * T + t) * width + h * D;
+static void rotate(float *x, double sign, int64_t position0, const bb_rope *r) {
+    int64_t half = r->D / 2;
+    for (int64_t b = 0; b < r->B; b++)
+        for (int64_t t = 0; t < r->T; t++)
+            for (int64_t h = 0; h < r->heads; h++) {
+                float *head = x + (b * r->T + t) * r->width + h * r->D;
                 for (int64_t i = 0; i < half; i++) {
-                    double c = (double)cos[(position0 + t) * half + i], s = sign * (double)sin[(position0 + t) * half + i];
+                    int64_t angle = (position0 + t) * half + i;
+                    double c = (double)r->cos[angle], s = sign * (double)r->sin[angle];
                     double first = (double)head[i], second = (double)head[i + half];
                     head[i] = (float)(first * c - second * s);
                     head[i + half] = (float)(second * c + first * s);
@@ -18,15 +18,13 @@ static void rotate(float *x, const float *cos, const float *sin, double sign, in
             }
 }
 
-void bb_ref_rope_forward(bb_device *dev, float *x, void *kept, const float *cos, const float *sin, int64_t position0, int64_t B,
-                         int64_t T, int64_t heads, int64_t D, int64_t width) {
+void bb_ref_rope_forward(bb_device *dev, float *x, void *kept, int64_t position0, const bb_rope *rope) {
     (void)dev;
-    rotate(x, cos, sin, 1, position0, B, T, heads, D, width);
-    if (kept) memcpy(kept, x, (size_t)(B * T * width) * sizeof *x);
+    rotate(x, 1, position0, rope);
+    if (kept) memcpy(kept, x, (size_t)(rope->B * rope->T * rope->width) * sizeof *x);
 }
 
-void bb_ref_rope_backward(bb_device *dev, void *dx, const float *cos, const float *sin, int64_t B, int64_t T, int64_t heads,
-                          int64_t D, int64_t width) {
+void bb_ref_rope_backward(bb_device *dev, void *dx, const bb_rope *rope) {
     (void)dev;
-    rotate(dx, cos, sin, -1, 0, B, T, heads, D, width);
+    rotate(dx, -1, 0, rope);
 }

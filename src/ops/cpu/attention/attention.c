@@ -88,9 +88,8 @@ static void forward_training(bb_device *dev, const attention_job *job) {
     }
 }
 
-void bb_cpu_attention_forward(bb_device *dev, float *o, void *kept, float *lse, const float *q, const float *k, const float *v,
-                              const bb_attention *a) {
-    attention_job job = {.a = *a, .q = q, .k = k, .v = v, .o = o, .kept = kept, .lse = lse};
+void bb_cpu_attention_forward(bb_device *dev, float *o, void *kept, float *lse, bb_qkv x, const bb_attention *a) {
+    attention_job job = {.a = *a, .q = x.q, .k = x.k, .v = x.v, .o = o, .kept = kept, .lse = lse};
     const int64_t first_task[] = {0, bb_cpu_forward_tasks(&job)};
     if (lse && kernels_of(dev)->attention_training)
         forward_training(dev, &job);

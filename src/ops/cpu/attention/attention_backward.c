@@ -53,10 +53,10 @@ size_t bb_cpu_attention_backward_scratch(bb_device *dev, const bb_attention *a) 
     return plan_bytes(dev, &p);
 }
 
-void bb_cpu_attention_backward(bb_device *dev, void *dq, void *dk, void *dv, const void *d_o, const void *q, const void *k,
-                               const void *v, const void *o, const float *lse, const bb_attention *a) {
+void bb_cpu_attention_backward(bb_device *dev, bb_qkv_gradient dx, const void *d_o, bb_qkv x, const void *o, const float *lse,
+                               const bb_attention *a) {
     const bb_backward_set *f = set_of(dev);
-    const backward_arrays x = {dq, dk, dv, d_o, q, k, v, o, lse, a};
+    const backward_arrays arrays = {dx.q, dx.k, dx.v, d_o, x.q, x.k, x.v, o, lse, a};
     const backward_plan p = plan_for(dev, a);
     int64_t G = a->H / a->Hk, heads = a->B * a->Hk, runs = p.runs, part = p.part, padded = p.padded, ld = p.ld;
     size_t thread_bytes = p.thread_bytes;
@@ -67,7 +67,7 @@ void bb_cpu_attention_backward(bb_device *dev, void *dq, void *dk, void *dv, con
 #pragma omp parallel for num_threads(dev->threads) schedule(dynamic)
     for (int64_t task = 0; task < heads * runs; task++) {
         int64_t head = task / runs, run = task % runs, thread = omp_get_thread_num();
-        const backward_keys_task keys = {.x = &x,
+        const backward_keys_task keys = {.x = &arrays,
                                          .b = head / a->Hk,
                                          .head = head % a->Hk,
                                          .first = run_begin(a, f->keys, run, runs),
@@ -75,14 +75,14 @@ void bb_cpu_attention_backward(bb_device *dev, void *dq, void *dk, void *dv, con
                                          .dq = dq_parts + (runs > 1 ? task : thread) * part};
         f->key_tiles(&keys, scratch + thread_bytes * (size_t)thread);
         for (int64_t g = 0; g < G && runs == 1; g++)
-            f->finish_dq(&(backward_rows_task){&x, keys.b, keys.head * G + g, 0, a->Tq, keys.dq + g * padded * ld, 1, 0});
+            f->finish_dq(&(backward_rows_task){&arrays, keys.b, keys.head * G + g, 0, a->Tq, keys.dq + g * padded * ld, 1, 0});
     }
     if (runs == 1) return;
     int64_t tiles = padded / f->queries;
 #pragma omp parallel for num_threads(dev->threads)
     for (int64_t tile = 0; tile < heads * G * tiles; tile++) {
         int64_t t = tile % tiles * f->queries, h = tile / tiles;
-        f->finish_dq(&(backward_rows_task){&x, h / a->H, h % a->H, t, bb_clamp(a->Tq - t, 0, f->queries),
+        f->finish_dq(&(backward_rows_task){&arrays, h / a->H, h % a->H, t, bb_clamp(a->Tq - t, 0, f->queries),
                                            dq_parts + h / G * runs * part + (h % G * padded + t) * ld, runs, part});
     }
 }

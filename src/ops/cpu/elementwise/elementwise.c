@@ -20,20 +20,21 @@ void bb_cpu_act_quant(bb_device *dev, bb_rows y, const float *x, int64_t M, int6
 
 /* ---- RMSNorm, arXiv:1910.07467; forward fused with the quantizer of the linear layer that follows -------------------- */
 
-void bb_cpu_rmsnorm_forward(bb_device *dev, bb_rows y, float *r, const float *x, const float *w, float eps, int64_t M,
-                            int64_t C) {
+void bb_cpu_rmsnorm_forward(bb_device *dev, bb_rows y, float *r, const float *x, const bb_norm *norm) {
     const bb_elementwise_set *set = set_of(dev);
-    const bb_rmsnorm p = {x, w, r, eps, C};
+    int64_t M = norm->M, C = norm->C;
+    const bb_rmsnorm p = {x, norm->w, r, norm->eps, C};
     BB_SIMD_FOR(dev, M * C, m, M, TILE_ROWS, {
         float *row = bb_cpu_scratch(dev, (size_t)C * sizeof *row);
         if (row) set->rmsnorm_forward(&p, y, row, m, bb_min(m + TILE_ROWS, M));
     })
 }
 
-void bb_cpu_rmsnorm_backward(bb_device *dev, float *dx, float *dw, const void *dy, const float *x, const float *w,
-                             const float *r, int64_t M, int64_t C) {
+void bb_cpu_rmsnorm_backward(bb_device *dev, float *dx, float *dw, const void *dy, const float *x, const float *r,
+                             const bb_norm *norm) {
     const bb_elementwise_set *set = set_of(dev);
-    const bb_rmsnorm p = {x, w, (float *)r, 0, C};
+    int64_t M = norm->M, C = norm->C;
+    const bb_rmsnorm p = {x, norm->w, (float *)r, 0, C};
     int64_t run = bb_max(bb_ceil_div(M, MAX_PARTIALS), TILE_ROWS), partials = bb_ceil_div(M, run);
     float *partial = bb_cpu_scratch(dev, (size_t)(partials * C) * sizeof *partial); /* (partials, C), for all threads */
     if (!partial) return;
@@ -48,25 +49,23 @@ void bb_cpu_rmsnorm_backward(bb_device *dev, float *dx, float *dw, const void *d
 
 /* ---- rotary position embedding, in place, arXiv:2104.09864 ----------------------------------------------------------- */
 
-void bb_cpu_rope_forward(bb_device *dev, float *x, void *kept, const float *cos, const float *sin, int64_t position0, int64_t B,
-                         int64_t T, int64_t heads, int64_t D, int64_t width) {
+void bb_cpu_rope_forward(bb_device *dev, float *x, void *kept, int64_t position0, const bb_rope *rope) {
     const bb_elementwise_set *set = set_of(dev);
-    int64_t half = D / 2;
-    BB_SIMD_FOR(dev, B * T * width, m, B * T, 1, {
-        int64_t at = (position0 + m % T) * half;
-        set->rope_forward(x + m * width, &(bb_rotation){cos + at, sin + at, heads, half});
+    int64_t half = rope->D / 2, rows = rope->B * rope->T, width = rope->width;
+    BB_SIMD_FOR(dev, rows * width, m, rows, 1, {
+        int64_t at = (position0 + m % rope->T) * half;
+        set->rope_forward(x + m * width, &(bb_rotation){rope->cos + at, rope->sin + at, rope->heads, half});
         if (kept) set->round((bb_bf16 *)kept + m * width, x + m * width, width);
     })
 }
 
-void bb_cpu_rope_backward(bb_device *dev, void *dx, const float *cos, const float *sin, int64_t B, int64_t T, int64_t heads,
-                          int64_t D, int64_t width) {
+void bb_cpu_rope_backward(bb_device *dev, void *dx, const bb_rope *rope) {
     const bb_elementwise_set *set = set_of(dev);
-    int64_t half = D / 2;
-#pragma omp parallel for num_threads(dev->threads) if (B * T * heads * D > BB_SIMD_SERIAL)
-    for (int64_t m = 0; m < B * T; m++) {
-        int64_t at = m % T * half;
-        set->rope_backward((bb_bf16 *)dx + m * width, &(bb_rotation){cos + at, sin + at, heads, half});
+    int64_t half = rope->D / 2, rows = rope->B * rope->T;
+#pragma omp parallel for num_threads(dev->threads) if (rows * rope->heads * rope->D > BB_SIMD_SERIAL)
+    for (int64_t m = 0; m < rows; m++) {
+        int64_t at = m % rope->T * half;
+        set->rope_backward((bb_bf16 *)dx + m * rope->width, &(bb_rotation){rope->cos + at, rope->sin + at, rope->heads, half});
     }
 }
 

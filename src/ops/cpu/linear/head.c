@@ -44,8 +44,9 @@ static void small_batch_symbols(void *user, bb_team *team, int thread) {
         w->set->product(w->p, 0, w->p->M, i * UNIT_SYMBOLS, bb_min((i + 1) * UNIT_SYMBOLS, w->p->V));
 }
 
-void bb_cpu_head_forward(bb_device *dev, float *logits, const float *h, const float *e, int64_t M, int64_t V, int64_t C) {
-    const bb_head_product p = {logits, h, e, M, V, C};
+void bb_cpu_head_forward(bb_device *dev, float *logits, const float *h, const bb_head *head) {
+    int64_t M = head->M, V = head->V, C = head->C;
+    const bb_head_product p = {logits, h, head->e, M, V, C};
     const bb_head_set *set = bb_cpu_of(dev)->kernels.head;
     if (M <= BB_SMALL_BATCH_ROWS) {
         small_batch_logits w = {set, &p};
@@ -98,10 +99,9 @@ static void embedding_gradient(bb_device *dev, float *de, const float *dlogits, 
         for (int64_t i = 0; i < parts; i++) set->add(de + v * C, de + v * C, sums + (size_t)i * stride + v * C, C);
 }
 
-void bb_cpu_head_backward(bb_device *dev, void *dh, float *de, const float *dlogits, const float *h, const float *e, int64_t M,
-                          int64_t V, int64_t C) {
-    rows_product p = {.elementwise = bb_cpu_of(dev)->kernels.elementwise, .a = dlogits, .y = dh, .n = C, .k = V};
-    bb_gemm_shape shape = {.n = C, .k = V};
-    bb_gemm_rows(dev, &shape, M, e, input_rows, output_rows, &p);
-    embedding_gradient(dev, de, dlogits, h, M, V, C);
+void bb_cpu_head_backward(bb_device *dev, void *dh, float *de, const float *dlogits, const float *h, const bb_head *head) {
+    rows_product p = {.elementwise = bb_cpu_of(dev)->kernels.elementwise, .a = dlogits, .y = dh, .n = head->C, .k = head->V};
+    bb_gemm_shape shape = {.n = head->C, .k = head->V};
+    bb_gemm_rows(dev, &shape, head->M, head->e, input_rows, output_rows, &p);
+    embedding_gradient(dev, de, dlogits, h, head->M, head->V, head->C);
 }

@@ -35,15 +35,14 @@ static bb_weight_gradient_kernel *weight_gradient_for(bb_device *dev, bb_dtype x
     return bb_linear_gemm_weight_gradient;
 }
 
-void bb_cpu_linear_backward(bb_device *dev, void *dx, float *dw, bool add, const void *dy, bb_dtype dy_dtype, bb_rows x,
-                            const bb_ternary *t, int64_t M) {
-    weight_gradient_for(dev, x.dtype)(dev, &(bb_weight_gradient){dw, add, dy, dy_dtype, x, t, M});
+void bb_cpu_linear_backward(bb_device *dev, void *dx, bb_layer_gradient g, bb_rows x, const bb_ternary *t, int64_t M) {
+    weight_gradient_for(dev, x.dtype)(dev, &(bb_weight_gradient){g.dw, g.add, g.dy, g.dtype, x, t, M});
     if (!dx) return;
-    if (x.dtype == BB_I8) bb_linear_int8_input_gradient(dev, dx, dy, dy_dtype, t, M);
+    if (x.dtype == BB_I8) bb_linear_int8_input_gradient(dev, dx, g.dy, g.dtype, t, M);
 #ifdef __x86_64__
     else if (in_bf16(dev))
-        bb_linear_bf16_input_gradient(dev, dx, dy, dy_dtype, t, M);
+        bb_linear_bf16_input_gradient(dev, dx, g.dy, g.dtype, t, M);
 #endif
     else
-        bb_linear_gemm_input_gradient(dev, dx, dy, dy_dtype, t, M);
+        bb_linear_gemm_input_gradient(dev, dx, g.dy, g.dtype, t, M);
 }
