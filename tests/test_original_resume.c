@@ -158,7 +158,7 @@ static void damaged_state_is_refused(void **state) {
         const char *part;
         bool without; /* refused without the optimizer's state, too */
     } cases[] = {
-        {PAIR("exp_avg_sq", "exp_avg_sk"), BB_ERR_FORMAT, "'opt.state.0.exp_avg_sq' is missing", false},
+        {PAIR("exp_avg_sq", "exp_avg_sk"), BB_ERR_FORMAT, "'opt.state.0.exp_avg_sq' is missing; use --no_opt_state", false},
         {PAIR("X\7\0\0\0exp_avg", "X\7\0\0\0state1_"), BB_ERR_FORMAT, "'opt.state.0.exp_avg' is missing", false},
         {PAIR("betas", "rhos_"), BB_ERR_UNSUPPORTED, "its optimizer is not Adam: only the moments of torch.optim.AdamW", false},
         {PAIR("opt", "xpt"), BB_ERR_FORMAT, "the file has no 'opt'; use --no_opt_state", false},
@@ -188,6 +188,7 @@ static void other_optimizers_are_refused(void **state) {
     } cases[] = {{BB_FORMATS_DIR "/bitsandbytes.pt",
                   "its optimizer is bitsandbytes': only the moments of torch.optim.AdamW are supported; "
                   "use --no_opt_state to start with fresh moments"},
+                 {BB_FORMATS_DIR "/bitsandbytes_nested.pt", "its optimizer is bitsandbytes': only the moments of"},
                  {BB_FORMATS_DIR "/galore.pt",
                   "its optimizer is GaLore: only the moments of torch.optim.AdamW are supported; use "
                   "--no_opt_state to start with fresh moments"}};

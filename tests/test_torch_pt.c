@@ -132,6 +132,7 @@ static void code_is_refused_by_name(void **state) {
 /* ---- pickles made by hand ----------------------------------------------------------------------------------------------------- */
 
 #define FLOATS "ctorch\nFloatStorage\n"
+#define PROJECTOR "cgalore_torch.galore_projector\nGaLoreProjector\n"
 #define STORAGE(class, key, elements) "(X\7\0\0\0storage" class "X\1\0\0\0" key "X\3\0\0\0cpuK" elements "tQ"
 #define TENSOR(storage, offset, shape, strides)                                                                                \
     "ctorch._utils\n_rebuild_tensor_v2\n(" storage offset shape strides "\x89"                                                 \
@@ -215,10 +216,15 @@ static void hostile_pickles_are_refused(void **state) {
         CASE(NAMED("ctorch\nload\n)R"), "refused torch.load"),
         CASE(NAMED("ca\33[2J\nb\n)R"), "refused a?[2J.b"),
         CASE(NAMED("(ios\nsystem\n"), "operation 0x69"),
-        CASE(NAMED("ccollections\nOrderedDict\n)\x81"), "operation 0x81"),
+        CASE(NAMED("ccollections\nOrderedDict\n)\x81"), "creates an object that"),
+        CASE(NAMED(PROJECTOR "N\x85\x81"), "creates an object that"),
+        CASE(NAMED(PROJECTOR "N\x81"), "creates an object without a tuple"),
+        CASE(NAMED("N)\x81"), "creates an object of a value"),
+        CASE(NAMED(PROJECTOR ")R"), "calls a type"),
+        CASE(NAMED(PROJECTOR "}b"), "sets the state of a value"),
         CASE(NAMED("\x82\1"), "operation 0x82"),
         CASE(NAMED("P1\n"), "operation 0x50"),
-        CASE(NAMED(FLOATS ")R"), "calls a storage type"),
+        CASE(NAMED(FLOATS ")R"), "calls a type"),
         CASE(NAMED("]]R"), "calls a value that is not a function"),
         CASE(NAMED("]}b"), "sets the state of a value that is not a dict"),
         /* stack, marks, memo */

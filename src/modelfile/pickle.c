@@ -9,7 +9,7 @@
 enum { MAX_PROTOCOL = 5, NOTHING = -1 };
 
 /* Everything that a pickle may refer to by name. */
-typedef enum class { ORDERED_DICT = 0, SIZE, REBUILD_TENSOR, REBUILD_PARAMETER, FIRST_STORAGE } class;
+typedef enum class { ORDERED_DICT = 0, SIZE, REBUILD_TENSOR, REBUILD_PARAMETER, GALORE_PROJECTOR, FIRST_STORAGE } class;
 
 static const struct {
     const char *module, *name;
@@ -18,6 +18,7 @@ static const struct {
                {"torch", "Size", BB_FILE_F32},
                {"torch._utils", "_rebuild_tensor_v2", BB_FILE_F32},
                {"torch._utils", "_rebuild_parameter", BB_FILE_F32},
+               {"galore_torch.galore_projector", "GaLoreProjector", BB_FILE_F32},
                {"torch", "FloatStorage", BB_FILE_F32},
                {"torch", "HalfStorage", BB_FILE_F16},
                {"torch", "BFloat16Storage", BB_FILE_BF16},
@@ -338,11 +339,23 @@ static bb_status reduce(reader *r) {
         if (a.as.items.count < 1) return bad(r, "a parameter without a tensor");
         BB_TRY(expect(r, a.as.items.values[0], BB_PICKLE_TENSOR, "a parameter that is not a tensor"));
         return push_index(r, &r->stack, a.as.items.values[0]);
-    default: return bad(r, "calls a storage type");
+    default: return bad(r, "calls a type that is not called in files of torch.save");
     }
 }
 
-/* Ignores the state of an OrderedDict (a state_dict's _metadata). */
+/* Evaluates the creation of an object: only GaLore's projectors, which the optimizer's state contains, become empty dicts. */
+static bb_status new_object(reader *r) {
+    uint32_t args = 0, type = 0;
+    BB_TRY(pop(r, &args));
+    BB_TRY(pop(r, &type));
+    BB_TRY(expect(r, type, BB_PICKLE_CLASS, "creates an object of a value that is not a type"));
+    BB_TRY(expect(r, args, BB_PICKLE_LIST, "creates an object without a tuple of arguments"));
+    if (value_at(r, type)->as.integer != GALORE_PROJECTOR || value_at(r, args)->as.items.count)
+        return bad(r, "creates an object that files of torch.save do not have");
+    return push(r, (bb_pickle_value){.kind = BB_PICKLE_DICT});
+}
+
+/* Ignores the state of an OrderedDict (a state_dict's _metadata) or of a projector. */
 static bb_status build(reader *r) {
     uint32_t state = 0, object = 0;
     BB_TRY(pop(r, &state));
@@ -441,6 +454,7 @@ static bb_status step(reader *r, uint8_t op) {
     case 'c': return read_global(r);
     case 0x93: return read_stack_global(r);
     case 'R': return reduce(r);
+    case 0x81: return new_object(r);
     case 'b': return build(r);
     case 'Q': return read_persistent_id(r);
     default: (void)snprintf(message, sizeof message, "unsupported operation 0x%02x", op); return bad(r, message);

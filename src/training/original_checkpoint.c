@@ -111,7 +111,8 @@ static bb_status read_updates(const loader *l, int param, const json_t *entry, i
 static bb_status check_moment(const loader *l, int param, const char *name, bb_error *err) {
     const bb_param *p = &l->model->table.entries[param];
     const bb_file_tensor *t = find_moment(l, param, name);
-    if (!t) return bb_fail(err, BB_ERR_FORMAT, "%s: tensor 'opt.state.%d.%s' is missing", path_of(l), param, name);
+    if (!t)
+        return bb_fail(err, BB_ERR_FORMAT, "%s: tensor 'opt.state.%d.%s' is missing; " NO_OPT_STATE, path_of(l), param, name);
     bool number = t->dtype == BB_FILE_F32 || t->dtype == BB_FILE_F16 || t->dtype == BB_FILE_BF16 || t->dtype == BB_FILE_F64;
     if (number && t->rank == p->rank && memcmp(t->shape, p->shape, (size_t)p->rank * sizeof *p->shape) == 0) return BB_OK;
     return bb_fail(err, BB_ERR_UNSUPPORTED, "%s: tensor '%s': expected floats of shape %s, as %s, found %s %s; " NO_OPT_STATE,
@@ -130,7 +131,9 @@ static bb_status check_optimizer(loader *l, bb_error *err) {
     const json_t *entries = json_object_get(l->opt, "state"), *entry;
     const char *key;
     json_object_foreach((json_t *)entries, key, entry) {
-        if (json_object_get(entry, "state1")) return refuse(l, "its optimizer is bitsandbytes'", err);
+        /* its versions since 2026 put its states into a dict of their own */
+        if (json_object_get(entry, "state1") || json_object_get(entry, "__bnb_optimizer_quant_state__"))
+            return refuse(l, "its optimizer is bitsandbytes'", err);
         if (json_object_get(entry, "projector")) return refuse(l, "its optimizer is GaLore", err);
     }
     BB_TRY(check_groups(l, err));

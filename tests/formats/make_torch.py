@@ -3,18 +3,21 @@
 
     python3 tests/formats/make_torch.py PATH_TO_THE_ORIGINAL
 
-The original (BitByte in PyTorch) provides the model. Run by hand; the files are in the repository.
+The original (BitByte in PyTorch) provides the model; bitsandbytes and galore-torch are from PyPI. Run by hand; the files are in the repository.
 """
 import argparse
 import os
 import pathlib
 import sys
 
+import bitsandbytes
+import galore_torch
 import torch
 import torch.nn.functional as F
 
 sys.path.insert(0, sys.argv[1])
 from models.bitbytelm import BitByteLM  # noqa: E402
+from utils.optim import _get_galore_param_groups  # noqa: E402
 
 here = pathlib.Path(__file__).parent
 torch.manual_seed(0)
@@ -104,13 +107,26 @@ for _ in range(3):
     opt.step()
 save("resume", {"step": 2, "variant": "ar", "model_family": "bitbyte", "model": model.state_dict(), "opt": opt.state_dict(),
                 "scaler": scaler, "args": dict(args, **shape)})
-# Optimizers whose state cannot be taken: bitsandbytes' AdamW8bit and GaLore, as far as their state tells.
+# Optimizers whose state cannot be taken. The first is bitsandbytes' AdamW8bit as its versions before 2026 wrote it.
 small = {k: v.half() for k, v in model.state_dict().items()}
-group = opt.state_dict()["param_groups"][0]
+
+
+def save_optimizer(name, state):
+    save(name, {"step": 2, "model": small, "opt": state, "args": dict(args, **shape)})
+
+
+def after_a_step(optimizer):
+    loss = F.cross_entropy(model(data[None, :-1])[0], data[1:])
+    optimizer.zero_grad()
+    loss.backward()
+    optimizer.step()
+    return optimizer.state_dict()
+
+
 eight = {"step": 3, "state1": torch.zeros(4, dtype=torch.uint8), "state2": torch.zeros(4, dtype=torch.uint8), "absmax1": torch.zeros(1)}
-save("bitsandbytes", {"step": 2, "model": small, "opt": {"state": {0: eight}, "param_groups": [group]}, "args": dict(args, **shape)})
-groups = [dict(group, params=[0, 1, 6, 9]), dict(group, params=[2, 3, 4, 5, 7, 8], rank=128, update_proj_gap=200, proj_type="std")]
-save("galore", {"step": 2, "model": small, "opt": {"state": {}, "param_groups": groups}, "args": dict(args, **shape)})
+save_optimizer("bitsandbytes", {"state": {0: eight}, "param_groups": [opt.state_dict()["param_groups"][0]]})
+save_optimizer("bitsandbytes_nested", after_a_step(bitsandbytes.optim.AdamW8bit(model.parameters(), lr=1e-2, min_8bit_size=0)))
+save_optimizer("galore", after_a_step(galore_torch.GaLoreAdamW(_get_galore_param_groups(model, rank=4), lr=1e-2)))
 
 with open(here / "losses.txt", "w") as f:
     for name, value in losses.items():

@@ -34,6 +34,9 @@ TEXT
 "$python" -c 'import tensorboard, openai, prometheus_client' 2>/dev/null ||
     "$python" -m pip install --quiet --disable-pip-version-check tensorboard 'setuptools<81' openai prometheus_client
 
+"$python" -c 'import bitsandbytes, galore_torch' 2>/dev/null ||
+    "$python" -m pip install --quiet --disable-pip-version-check bitsandbytes galore-torch || true # without them their check is skipped
+
 # Two models that know a little: with the int8 inputs of linear layers, and without.
 cat README.md docs/*.md src/*/*.[ch] | LC_ALL=C tr -cd '\n\t -~' >"$work/all"
 head -c 400000 "$work/all" >"$work/train" && tail -c 40000 "$work/all" >"$work/held_out"
@@ -56,6 +59,11 @@ check() {
 check check_torch.py "$model" "$work/held_out"
 check check_hf.py "$model"
 check check_gguf.py "$model"
+if "$python" -c 'import bitsandbytes, galore_torch' 2>/dev/null; then
+    check check_optimizers.py "$model" "$work/held_out"
+else
+    echo "SKIPPED: checkpoints with the optimizers of bitsandbytes and GaLore: the packages bitsandbytes and galore-torch cannot be imported"
+fi
 check check_tensorboard.py "$work/held_out"
 check check_openai.py "$model"
 page=0 # in chromium; 77: it is not there
