@@ -153,13 +153,14 @@ bb_status bb_generation_resolve(bb_generation *generation, bb_error *err) {
     o->stop_count = generation->stops.count;
     o->seed = (uint64_t)generation->seed;
     o->speculate = (bb_speculate)generation->speculate;
+    o->kv_cache = (bb_kv_type)generation->kv_cache;
     return BB_OK;
 }
 
 void bb_generation_session(const bb_generation *generation, bb_session_options *out) {
     bb_session_options_default(out);
     out->context_length = generation->options.context_length;
-    out->kv_cache = (bb_kv_type)generation->kv_cache;
+    out->kv_cache = generation->options.kv_cache;
 }
 
 void bb_generation_free(bb_generation *generation) {

@@ -31,6 +31,22 @@ complains "unknown escape"
 expect 2 "${generate[@]}" --stop
 complains "--stop needs a value: TEXT"
 
+# ---- caches: each gives the byte the probability that eval gives it through the same cache, and no two the same
+for cache in f32 int8 int6; do
+    expect 0 "${generate[@]}" --prompt "The " --max_new_bytes 1 --temperature 0 --kv_cache $cache
+    printf 'The ' | cat - out >scored
+    expect 0 "${generate[@]}" --prompt "The " --max_new_bytes 1 --temperature 0 --kv_cache $cache --json
+    generated=$(json_value out mean_logprob)
+    head -c 4 scored >prompt
+    expect 0 "$bitbyte" eval run scored --device "$device" --kv_cache $cache --json
+    whole=$(json_value out loss)
+    expect 0 "$bitbyte" eval run prompt --device "$device" --kv_cache $cache --json
+    awk -v generated="$generated" -v whole="$whole" -v prompt="$(json_value out loss)" \
+        'BEGIN { d = generated + 4 * whole - 3 * prompt; exit !(d < 1e-5 && d > -1e-5) }' || fail "generate --kv_cache $cache: $generated, not what eval finds"
+    echo "$generated" >>caches
+done
+[ "$(sort -u caches | wc -l)" = 3 ] || fail "generate --kv_cache: two types give the same"
+
 # ---- samples: each is the one that its seed gives alone
 for seed in 3 4 5; do
     expect 0 "${generate[@]}" --prompt "The " --max_new_bytes 40 --seed $seed

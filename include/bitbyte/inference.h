@@ -60,7 +60,7 @@ typedef struct bb_generate_options {
     const bb_bytes *stops;
     int stop_count;
     bb_speculate speculate;
-    int context_length; /* this and the next two members: only for bb_generate; see bb_session_options */
+    int context_length; /* this and the next two members: see bb_session_options; a session's own apply in it, a batch's draft */
     bb_kv_type kv_cache;
     bb_model *draft;
     /* Called for each new byte; return false to stop after it. */
