@@ -66,24 +66,27 @@ for kind in "f32", "bf16":
     model = AutoModelForCausalLM.from_pretrained(folder).float()
     plain = difference(logits(model), expected)
     add_int8(model)
-    found = logits(model)
-    hooked, median = difference(found, expected), by_position(found, expected)
-    tell((hooked < 1e-3 and median < 1e-4) if kind == "f32" else hooked < 5e-2, f"transformers: logits of hf {kind}, relative difference",
-         f"{hooked:.1e} with int8 inputs (median of positions {median:.1e}), {plain:.1e} without")
+    hooked = difference(logits(model), expected)
+    tell(hooked < (5e-3 if kind == "f32" else 5e-2), f"transformers: logits of hf {kind}, relative difference",
+         f"{hooked:.1e} with int8 inputs, {plain:.1e} without")
     if kind == "f32":
+        # In f64 only few inputs are rounded to another int8 step than here, see by_position.
+        found = logits(model.double())
+        tell(difference(found, expected) < 1e-3 and by_position(found, expected) < 1e-5, "transformers: logits of hf f32 in f64 with int8 inputs",
+             f"{difference(found, expected):.1e} (median of positions {by_position(found, expected):.1e})")
         check_tokenizer(folder)
         tokenizer, same = AutoTokenizer.from_pretrained(folder), 0
         for prompt in PROMPTS:
             ids = model.generate(**tokenizer(prompt, return_tensors="pt"), max_new_tokens=64, do_sample=False)[0].tolist()
-            same += bytes(ids[len(prompt.encode()):]) == greedy(run, prompt, 64)
-        tell(same == len(PROMPTS), "transformers: greedy generate with int8 inputs, 64 bytes", f"{same} of {len(PROMPTS)} prompts the same")
+            same += bytes(ids[len(prompt.encode()):]) == greedy(run, prompt, 64, "ref")
+        tell(same == len(PROMPTS), "transformers: greedy generate in f64 with int8 inputs, 64 bytes", f"{same} of {len(PROMPTS)} prompts the same")
 
 # Codes at two bits for transformers' BitLinear, which quantizes its inputs itself. It scales them by 127/max and clamps max at 1e-5, so
 # a tie may round the other way.
 folder = convert(run, work / "hf-bitnet", "--to", "hf", "--type", "bitnet")
-model = AutoModelForCausalLM.from_pretrained(folder)
+model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float64)
 found = logits(model)
-tell(difference(found, expected) < 1e-3 and by_position(found, expected) < 1e-4, "transformers: logits of hf bitnet, relative difference",
+tell(difference(found, expected) < 1e-3 and by_position(found, expected) < 1e-5, "transformers: logits of hf bitnet in f64, relative difference",
      f"{difference(found, expected):.1e} (median of positions {by_position(found, expected):.1e})")
 
 # What transformers writes: one file, and shards with an index.

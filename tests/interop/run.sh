@@ -19,23 +19,22 @@ mkdir -p "$cache"
 python=$cache/venv/bin/python
 "$python" -c 'import torch, transformers, accelerate, safetensors, gguf' 2>/dev/null ||
     "$python" -m pip install --quiet --disable-pip-version-check torch transformers accelerate safetensors gguf numpy
+"$python" -c 'import bitsandbytes, galore_torch' 2>/dev/null ||
+    "$python" -m pip install --quiet --disable-pip-version-check bitsandbytes galore-torch || true # without them their check is skipped
 if ! "$python" -c 'import llama_cpp' 2>/dev/null && [ ! -e "$cache/no_llama_cpp" ]; then
     echo "building llama.cpp from llama-cpp-python's sources, for at most $seconds s; log: $cache/llama_cpp.log"
-    CMAKE_BUILD_PARALLEL_LEVEL=${JOBS:-1} CMAKE_ARGS="-DGGML_NATIVE=OFF -DGGML_AVX2=ON -DGGML_FMA=ON -DGGML_F16C=ON -DGGML_OPENMP=OFF" \
+    CMAKE_BUILD_PARALLEL_LEVEL=${JOBS:-1} CMAKE_ARGS="-DGGML_NATIVE=OFF -DGGML_AVX2=ON -DGGML_FMA=ON -DGGML_F16C=ON -DGGML_OPENMP=OFF -DLLAVA_BUILD=OFF -DLLAMA_BUILD_COMMON=OFF" \
         timeout "$seconds" "$python" -m pip install --disable-pip-version-check --no-binary llama-cpp-python llama-cpp-python \
         >"$cache/llama_cpp.log" 2>&1 || touch "$cache/no_llama_cpp"
 fi
 "$python" - <<'TEXT'
 import importlib.metadata as m
-print("with", ", ".join(f"{p} {m.version(p)}" for p in ("torch", "transformers", "safetensors", "gguf", "llama-cpp-python") if
+print("with", ", ".join(f"{p} {m.version(p)}" for p in ("torch", "transformers", "safetensors", "gguf", "bitsandbytes", "galore-torch", "llama-cpp-python") if
                         p in {d.metadata["Name"].replace("_", "-") for d in m.distributions()}))
 TEXT
 
 "$python" -c 'import tensorboard, openai, prometheus_client' 2>/dev/null ||
     "$python" -m pip install --quiet --disable-pip-version-check tensorboard 'setuptools<81' openai prometheus_client
-
-"$python" -c 'import bitsandbytes, galore_torch' 2>/dev/null ||
-    "$python" -m pip install --quiet --disable-pip-version-check bitsandbytes galore-torch || true # without them their check is skipped
 
 # Two models that know a little: with the int8 inputs of linear layers, and without.
 cat README.md docs/*.md src/*/*.[ch] | LC_ALL=C tr -cd '\n\t -~' >"$work/all"
