@@ -23,7 +23,7 @@ python=$cache/venv/bin/python
     "$python" -m pip install --quiet --disable-pip-version-check bitsandbytes galore-torch || true # without them their check is skipped
 if ! "$python" -c 'import llama_cpp' 2>/dev/null && [ ! -e "$cache/no_llama_cpp" ]; then
     echo "building llama.cpp from llama-cpp-python's sources, for at most $seconds s; log: $cache/llama_cpp.log"
-    CMAKE_BUILD_PARALLEL_LEVEL=${JOBS:-1} CMAKE_ARGS="-DGGML_NATIVE=OFF -DGGML_AVX2=ON -DGGML_FMA=ON -DGGML_F16C=ON -DGGML_OPENMP=OFF -DLLAVA_BUILD=OFF -DLLAMA_BUILD_COMMON=OFF" \
+    CMAKE_BUILD_PARALLEL_LEVEL=${JOBS:-1} CMAKE_ARGS="-DGGML_NATIVE=OFF -DGGML_AVX2=ON -DGGML_FMA=ON -DGGML_F16C=ON -DGGML_OPENMP=OFF -DLLAVA_BUILD=OFF" \
         timeout "$seconds" "$python" -m pip install --disable-pip-version-check --no-binary llama-cpp-python llama-cpp-python \
         >"$cache/llama_cpp.log" 2>&1 || touch "$cache/no_llama_cpp"
 fi
