@@ -107,7 +107,12 @@ static const bb_cli_option model_options[] = {
      .type = BB_CLI_CHOICE,
      .offset = offsetof(bb_model_args, ste),
      .choices = bb_ste_choices,
-     .help = "straight-through gradient of ternary weights: identity, or zero where the weight was clipped"}};
+     .help = "straight-through gradient of ternary weights: identity, or zero where the weight was clipped"},
+    {.name = "dense",
+     .type = BB_CLI_FLAG,
+     .offset = offsetof(bb_model_args, dense),
+     .help = "the dense twin, to measure what ternary weights cost: the same model with f32 weights and inputs in its linear "
+             "layers; slow, and only eval and generate can use it"}};
 const bb_cli_group bb_device_group = {device_options, BB_CLI_COUNT(device_options)};
 const bb_cli_group bb_model_group = {model_options, BB_CLI_COUNT(model_options)};
 
@@ -138,6 +143,8 @@ void bb_model_args_default(bb_model_args *args) {
 }
 
 void bb_model_args_notes(const bb_cli *cli, const bb_model_args *args) {
+    if (args->dense) bb_cli_unused(cli, "no_act_quant", "with --dense, nothing is quantized");
+    if (args->dense && args->ste == BB_STE_IDENTITY) bb_cli_unused(cli, "ste", "with --dense, nothing is quantized");
     if (args->arch == ARCH_PLUS) return;
     bb_cli_unused(cli, "ngram_max", "it requires --arch plus");
     bb_cli_unused(cli, "ngram_bits", "it requires --arch plus");
@@ -175,7 +182,10 @@ int bb_model_args_from_file(const bb_cli *cli, bb_model_args *args, const char *
     if (bb_cli_given(cli, "ste") && args->ste != (int)file->ste)
         return bb_cli_usage_error(cli->command, "--ste %s contradicts %s, which has %s", bb_ste_choices[args->ste], path,
                                   bb_ste_choices[file->ste]);
+    if (args->dense && !file->dense)
+        return bb_cli_usage_error(cli->command, "--dense contradicts %s, which has ternary weights", path);
     args->rope_base = file->rope_base;
+    args->dense = file->dense;
     args->no_act_quant = !file->act_quant;
     args->ste = (int)file->ste;
     return BB_CLI_CONTINUE;
@@ -189,7 +199,8 @@ void bb_model_args_config(const bb_model_args *args, bb_config *out) {
     out->n_kv_head = args->n_kv_head ? args->n_kv_head : args->n_head;
     out->d_ff = args->d_ff;
     out->rope_base = args->rope_base;
-    out->act_quant = !args->no_act_quant;
+    out->act_quant = !args->no_act_quant && !args->dense;
+    out->dense = args->dense;
     out->ste = (bb_ste)args->ste;
     if (args->arch != ARCH_PLUS) return;
     out->ngram_max = args->ngram_max;

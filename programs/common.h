@@ -27,7 +27,7 @@ bb_status bb_device_args_open(const bb_device_args *args, bb_dist *dist, bb_devi
 typedef struct bb_model_args {
     int n_layer, d_model, n_head, n_kv_head, d_ff; /* n_kv_head 0: same as n_head */
     int arch, ngram_max, ngram_bits;               /* arch: index into bb_arch_choices */
-    bool no_act_quant;
+    bool no_act_quant, dense;
     int ste; /* bb_ste */
     double rope_base;
 } bb_model_args;

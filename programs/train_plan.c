@@ -64,6 +64,9 @@ int bb_train_plan(const bb_cli *cli, bb_dist *dist, bool has_shape, bb_train_arg
         bb_cli_unused(cli, "minutes", "a resumed run keeps its number of steps; use --max_minutes to limit the time");
         return BB_CLI_CONTINUE;
     }
+    if (args->model.dense)
+        return bb_cli_usage_error(&bb_train_command,
+                                  "--minutes plans for ternary models; with --dense, give --size and --steps");
     if (bb_cli_given(cli, "steps")) return bb_cli_usage_error(&bb_train_command, "give --minutes or --steps, not both");
     if (bb_cli_given(cli, "steps_before"))
         return bb_cli_usage_error(&bb_train_command, "give --minutes or --steps_before, not both");

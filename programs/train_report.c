@@ -173,7 +173,10 @@ void bb_train_report_summary(bb_train_report *report, bb_device *device, const b
     fprintf(out, "model    %s parameters: %d layer%s, d_model %d, %d head%s%s, d_ff %d%s%s%s\n",
             bb_text_count(bb_config_parameters(config)).s, config->n_layer, config->n_layer == 1 ? "" : "s", config->d_model,
             config->n_head, config->n_head == 1 ? "" : "s", kv_heads, config->d_ff, ngrams,
-            config->act_quant ? "" : ", inputs not quantized", config->ste == BB_STE_CLIPPED ? ", clipped gradients" : "");
+            config->dense       ? ", dense"
+            : config->act_quant ? ""
+                                : ", inputs not quantized",
+            config->ste == BB_STE_CLIPPED ? ", clipped gradients" : "");
     for (int i = 0; i < BB_PLAN_LINES && args->plan.steps > 0; i++) fprintf(out, "plan     %s\n", args->plan.lines[i]);
     if (args->init) fprintf(out, "weights  from %s\n", args->init);
     fprintf(out, "device   %s, %d thread%s: %s\n", bb_device_name(device), bb_device_threads(device),

@@ -281,6 +281,7 @@ GUARDED(rmsnorm_backward,
          F32_AT(r, norm->M), NORM_AT(norm)))
 GUARDED(act_quant, (bb_device * dev, bb_rows y, const float *x, int64_t M, int64_t K),
         (INNER, ROWS_AT(y, M, K), F32_AT(x, M *K), M, K))
+GUARDED(act_to_f32, (bb_device * dev, float *y, const void *x, int64_t n), (INNER, F32_AT(y, n), ACT_AT(x, n), n))
 GUARDED(rope_forward, (bb_device * dev, float *x, void *kept, int64_t position0, const bb_rope *rope),
         (INNER, F32_AT(x, rope_size(rope)), ACT_AT(kept, rope_size(rope)), position0, ROPE_AT(position0, rope)))
 GUARDED(rope_backward, (bb_device * dev, void *dx, const bb_rope *rope), (INNER, ACT_AT(dx, rope_size(rope)), ROPE_AT(0, rope)))
@@ -390,6 +391,7 @@ static const bb_ops guarded_ops = {.name = "guarded",
                                    .rmsnorm_forward = rmsnorm_forward,
                                    .rmsnorm_backward = rmsnorm_backward,
                                    .act_quant = act_quant,
+                                   .act_to_f32 = act_to_f32,
                                    .rope_forward = rope_forward,
                                    .rope_backward = rope_backward,
                                    .swiglu_forward = swiglu_forward,

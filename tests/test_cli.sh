@@ -21,7 +21,7 @@ complains "unknown command 'xyzzy'"
 # Every option of the contract is real: help has it.
 declare -A contract=(
     [train]="data out dtype loss_scale steps log_every save_every n_layer d_model n_head n_kv_head d_ff no_ckpt no_act_quant use_sdpa lr warmup_frac
-        warmup_steps recipe lr_adam muon_iterations lr_ngram arch ngram_max ngram_bits cooldown_frac lr_schedule lr_min_factor wd grad_clip batch_size grad_accum seq_len seq_len_cap val_data val_every val_batches
+        warmup_steps recipe lr_adam muon_iterations lr_ngram arch ngram_max ngram_bits dense cooldown_frac lr_schedule lr_min_factor wd grad_clip batch_size grad_accum seq_len seq_len_cap val_data val_every val_batches
         val_seq_len resume no_opt_state minutes steps_before size allow_overwrite ddp optim ste seed threads device keep wd_all rope_base init json stop_at
         keep_every save_sync save_copy spike_skip global_batch reduce dist_timeout save_minutes max_minutes profile
         sample_every sample_prompt tensorboard metrics_csv on_metrics"

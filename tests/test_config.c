@@ -26,6 +26,7 @@ static void assert_config_equal(const bb_config *a, const bb_config *b) {
     assert_int_equal(a->ste, b->ste);
     assert_int_equal(a->ngram_max, b->ngram_max);
     assert_int_equal(a->ngram_bits, b->ngram_bits);
+    assert_int_equal(a->dense, b->dense);
 }
 
 static void the_default_is_the_originals(void **state) {
@@ -87,7 +88,7 @@ static void impossible_values_are_refused(void **state) {
         const char *message;
         bb_config c;
     } cases[] = {
-#define CONFIG(V, C, H, HK, ROPE, EPS, STE) {V, 2, C, H, HK, 96, ROPE, EPS, true, (bb_ste)(STE), 0, 0}
+#define CONFIG(V, C, H, HK, ROPE, EPS, STE) {V, 2, C, H, HK, 96, ROPE, EPS, true, (bb_ste)(STE), 0, 0, false}
         {"vocab_size is 257; it must be 256", CONFIG(257, 64, 4, 2, 1e4, 1e-6, 0)},
         {"vocab_size is 0; it must be 256", CONFIG(0, 64, 4, 2, 1e4, 1e-6, 0)},
         {"n_head is 7; it must divide d_model, which is 64", CONFIG(256, 64, 7, 7, 1e4, 1e-6, 0)},
@@ -106,13 +107,13 @@ static void impossible_values_are_refused(void **state) {
         {"norm_eps is inf; ", CONFIG(256, 64, 4, 2, 1e4, INFINITY, 0)},
         {"nan; it must be above 0", CONFIG(256, 64, 4, 2, 1e4, NAN, 0)},
         {"ste is 2; it must be identity (0) or clipped (1)", CONFIG(256, 64, 4, 2, 1e4, 1e-6, 2)},
-        {"ngram_max is 1; it must be 0", {256, 2, 64, 4, 2, 96, 1e4, 1e-6, true, 0, 1, 10}},
+        {"ngram_max is 1; it must be 0", {256, 2, 64, 4, 2, 96, 1e4, 1e-6, true, 0, 1, 10, false}},
         {"ngram_max is 8; it must be 0 (no n-gram embeddings) or from 2 to 7",
-         {256, 2, 64, 4, 2, 96, 1e4, 1e-6, true, 0, 8, 10}},
-        {"ngram_bits is 0; it must be from 4 to 24", {256, 2, 64, 4, 2, 96, 1e4, 1e-6, true, 0, 3, 0}},
-        {"ngram_bits is 25; it must be from 4 to 24", {256, 2, 64, 4, 2, 96, 1e4, 1e-6, true, 0, 3, 25}},
+         {256, 2, 64, 4, 2, 96, 1e4, 1e-6, true, 0, 8, 10, false}},
+        {"ngram_bits is 0; it must be from 4 to 24", {256, 2, 64, 4, 2, 96, 1e4, 1e-6, true, 0, 3, 0, false}},
+        {"ngram_bits is 25; it must be from 4 to 24", {256, 2, 64, 4, 2, 96, 1e4, 1e-6, true, 0, 3, 25, false}},
         {"ngram_bits is 4; it must be from 4 to 24 with ngram_max, 0 without",
-         {256, 2, 64, 4, 2, 96, 1e4, 1e-6, true, 0, 0, 4}},
+         {256, 2, 64, 4, 2, 96, 1e4, 1e-6, true, 0, 0, 4, false}},
 #undef CONFIG
     };
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
@@ -122,7 +123,7 @@ static void impossible_values_are_refused(void **state) {
 
 static void json_brings_back_the_configuration(void **state) {
     (void)state;
-    bb_config c = {256, 3, 60, 5, 1, 52, 500000.5, 1.0 / 3e5, false, BB_STE_CLIPPED, 5, 12}, back;
+    bb_config c = {256, 3, 60, 5, 1, 52, 500000.5, 1.0 / 3e5, false, BB_STE_CLIPPED, 5, 12, false}, back;
     for (int i = 0; i < 2; i++) {
         json_t *json = bb_config_to_json(&c);
         char *text = json_dumps(json, JSON_COMPACT);
@@ -186,6 +187,9 @@ static void wrong_json_is_refused(void **state) {
         {"{" SIZES ",\"rope_base\":1e999}", "real number overflow"},
         {"{" SIZES ",\"norm_eps\":[]}", "norm_eps: expected a number, found an array"},
         {"{" SIZES ",\"act_quant\":1}", "act_quant: expected true or false, found an integer"},
+        {"{" SIZES ",\"dense\":1}", "dense: expected true or false, found an integer"},
+        {"{" SIZES ",\"dense\":true}", "a dense model quantizes nothing: act_quant must be false"},
+        {"{" SIZES ",\"dense\":true,\"act_quant\":false,\"ste\":\"clipped\"}", "and ste identity"},
         {"{" SIZES ",\"ngram_max\":true}", "ngram_max: expected an integer, found true"},
         {"{" SIZES ",\"ngram_max\":3}", "ngram_bits is 0; it must be from 4 to 24"},
         {"{" SIZES ",\"ste\":true}", "ste: expected a string, found true"},

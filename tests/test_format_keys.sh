@@ -15,6 +15,7 @@ train=("$bitbyte" train --data data --val_data data/val_00000.bin --val_every 2 
 expect 0 "${train[@]}" --out runs/adamw8bit --d_model 64 --optim adamw8bit
 expect 0 "${train[@]}" --out runs/muon --sample_every 1
 expect 0 "${train[@]}" --out runs/plus --arch plus --ngram_bits 6
+expect 0 "${train[@]}" --out runs/dense --dense
 expect 0 "${train[@]}" --out runs/adamw --optim adamw --spike_skip 6 --patience 2
 expect 0 "$bitbyte" export runs/adamw8bit --out packed.safetensors --chat_template '{role}: {content};'
 ranks=missing
@@ -96,7 +97,7 @@ sub header {
     return (delete $header->{__metadata__}, $header);
 }
 
-my @runs = grep { -d } 'runs/adamw8bit', 'runs/adamw', 'runs/muon', 'runs/plus', $ranks;
+my @runs = grep { -d } 'runs/adamw8bit', 'runs/adamw', 'runs/muon', 'runs/plus', 'runs/dense', $ranks;
 my (@metadata, @configuration, @state, @data, @results, @plain, @moments, @run_config, @metrics, @options);
 for my $path ((map { sort glob "$_/step-*.safetensors" } @runs), 'packed.safetensors') {
     my ($meta, $tensors) = header($path);

@@ -109,6 +109,14 @@ static void act_quant(ops_session *s, const int64_t *d, ops_outputs *out) {
     ops_out(out, "scale", ops_get_f32(s, y.scale, M), M, 0, NULL);
 }
 
+/* n: exactly */
+static void act_to_f32(ops_session *s, const int64_t *d, ops_outputs *out) {
+    int64_t n = d[0];
+    float *x = ops_normal_f32(s, n, 1.0), *y = ops_room(s, (size_t)n * sizeof *y);
+    s->dev->ops->act_to_f32(s->dev, y, ops_put_act(s, x, n), n);
+    ops_out(out, "y", ops_rounded(ops_get_f32(s, y, n), n), n, 0, NULL);
+}
+
 /* Gates of all sizes, up to where the sigmoid is 1 in f32, and down to where it is far below the other terms. */
 static float *gates(ops_session *s, int64_t M, int64_t F) {
     float *x = ops_normal_f32(s, 2 * M * F, 2.0);
@@ -526,6 +534,8 @@ static const ops_case cases[] = {
     {"act_quant", act_quant, {12, 1536, ROWS_I8}},
     {"act_quant", act_quant, {9, 21, ROWS_ACT}},
     {"act_quant", act_quant, {9, 21, ROWS_F32}},
+    {"act_to_f32", act_to_f32, {1}},
+    {"act_to_f32", act_to_f32, {4099}},
     {"swiglu_forward", swiglu_forward, {1, 1, ROWS_F32}},
     {"swiglu_forward", swiglu_forward, {5, 43, ROWS_F32}},
     {"swiglu_forward", swiglu_forward, {3, 100, ROWS_ACT}},

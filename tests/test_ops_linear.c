@@ -564,6 +564,8 @@ static const ops_case cases[] = {
     {"head", head, {3, 256, 33}},
     {"head", head, {65, 256, 64}},
     {"head", head, {130, 256, 70}},
+    {"head", head, {70, 333, 52}}, /* as the layers of dense models are */
+    {"head", head, {5, 20, 90}},
 };
 
 int main(int argc, char **argv) {

@@ -18,6 +18,8 @@ typedef struct bb_config {
     /* n-gram embeddings: for each n from 2 to ngram_max, a table of 2^ngram_bits rows, selected by a hash of the last n bytes;
      * the rows are added to the byte's embedding. 0: none. Other programs cannot read models with them. */
     int ngram_max, ngram_bits;
+    /* The dense twin, for comparison: linear layers multiply f32 weights by f32 inputs. Requires act_quant false and ste identity. */
+    bool dense;
 } bb_config;
 
 BB_API void bb_config_default(bb_config *config); /* n_layer 24, d_model 1536, n_head 12, d_ff 4096 */

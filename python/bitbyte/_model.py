@@ -68,6 +68,7 @@ class Config:
     act_quant: bool = True
     ngram_max: int = 0  # n-gram embeddings of 2 to ngram_max bytes; 0: none
     ngram_bits: int = 0  # 2^ngram_bits rows for each length
+    dense: bool = False  # nothing is quantized; requires act_quant=False
     clipped_gradients: bool = False  # straight-through estimator: clipped instead of identity
 
     @classmethod

@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: MIT
 #include "model/activations.h"
 
-/* Int8 with one scale per row, or `act` if activations are not quantized. */
-static bb_rows rows_layout(bb_arena *arena, bb_dtype act, int64_t M, int64_t K, bool act_quant) {
-    bb_dtype dtype = act_quant ? BB_I8 : act;
+/* Int8 with one scale per row, or `act` if activations are not quantized; f32 in a dense model. */
+static bb_rows rows_layout(bb_arena *arena, bb_dtype act, int64_t M, int64_t K, const bb_block_shape *s) {
+    bb_dtype dtype = s->act_quant ? BB_I8 : s->dense ? BB_F32 : act;
     return (bb_rows){.data = bb_arena_alloc(arena, (size_t)(M * K) * bb_dtype_bytes(dtype)),
-                     .scale = act_quant ? bb_arena_alloc(arena, (size_t)M * sizeof(float)) : NULL,
+                     .scale = s->act_quant ? bb_arena_alloc(arena, (size_t)M * sizeof(float)) : NULL,
                      .dtype = dtype};
 }
 
@@ -15,10 +15,10 @@ void bb_block_saved_layout(bb_block_saved *v, bb_arena *arena, bb_dtype act, con
     int64_t M = s->B * s->T;
     size_t act_bytes = bb_dtype_bytes(act), f32 = sizeof(float);
     *v = (bb_block_saved){0};
-    v->qkv_in = rows_layout(arena, act, M, s->C, s->act_quant);
-    v->o_in = rows_layout(arena, act, M, s->C, s->act_quant);
-    v->gate_up_in = rows_layout(arena, act, M, s->C, s->act_quant);
-    v->down_in = rows_layout(arena, act, M, s->F, s->act_quant);
+    v->qkv_in = rows_layout(arena, act, M, s->C, s);
+    v->o_in = rows_layout(arena, act, M, s->C, s);
+    v->gate_up_in = rows_layout(arena, act, M, s->C, s);
+    v->down_in = rows_layout(arena, act, M, s->F, s);
     v->r1 = bb_arena_alloc(arena, (size_t)M * f32);
     v->r2 = bb_arena_alloc(arena, (size_t)M * f32);
     v->x_mid = bb_arena_alloc(arena, (size_t)(M * s->C) * f32);
@@ -40,5 +40,6 @@ void bb_block_scratch_layout(bb_block_scratch *v, bb_arena *arena, bb_dtype act,
     /* the two passes of a block never run at the same time */
     v->d_wide = bb_arena_alloc(&backward, (size_t)(M * bb_max(2 * s->F, qkv)) * bb_dtype_bytes(act));
     v->d_narrow = bb_arena_alloc(&backward, (size_t)(M * bb_max(s->F, s->C)) * bb_dtype_bytes(act));
+    if (s->dense) v->d_dense = bb_arena_alloc(&backward, (size_t)(M * bb_max(2 * s->F, qkv)) * sizeof(float));
     if (backward.used > arena->used) arena->used = backward.used;
 }

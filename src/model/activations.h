@@ -12,6 +12,7 @@ typedef struct bb_block_shape {
     int64_t rows; /* the device's forward_rows: about how many rows each half of a block processes at a time */
     float norm_eps;
     bool act_quant;
+    bool dense;
     bool training;      /* a backward pass follows */
     bool add_gradients; /* accumulate the gradients of ternary weights; otherwise overwrite them */
     const float *rope_cos, *rope_sin;
@@ -36,6 +37,7 @@ typedef struct bb_block_scratch {
     /* scratch of the backward pass, in the same memory; NULL without training */
     void *d_wide;   /* act (M, max(2F, C+2HkD)): d_gate_up, then dqkv */
     void *d_narrow; /* act (M, max(F, C)): dh, da, do */
+    float *d_dense; /* (M, max(2F, C+2HkD)), d_wide in f32; in a dense model only */
 } bb_block_scratch;
 
 /* One pass of a block, or of one of its halves. */

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: MIT
 #include "model/attention.h"
 
+#include "model/linear.h"
+
 /* The rows of qkv hold H query heads, then Hk key heads, then Hk value heads, D elements each. */
 typedef struct qkv_layout {
     int64_t width, k, v; /* row length; where keys and values begin */
@@ -93,13 +95,13 @@ static void forward_sequences(const bb_block_pass *pass, float *y, const float *
     bb_rows in = bb_rows_from(saved->qkv_in, m, C), out = bb_rows_from(saved->o_in, m, C);
 
     ops->rmsnorm_forward(dev, in, saved->r1 + m, x + m * C, &(bb_norm){block->n1, s->norm_eps, M, C});
-    ops->linear_forward(dev, qkv, NULL, in, &block->qkv, M);
+    bb_linear_forward(pass, bb_linear_qkv(block), qkv, NULL, in, M);
     if (pass->sequences)
         attend_cached(pass, att, qkv);
     else
         attend(pass, att, qkv, b, n);
     ops->act_quant(dev, out, att, M, C);
-    ops->linear_forward(dev, y + m * C, x + m * C, out, &block->o, M);
+    bb_linear_forward(pass, bb_linear_o(block), y + m * C, x + m * C, out, M);
 }
 
 void bb_attention_block_forward(const bb_block_pass *pass, float *y, const float *x) {
@@ -121,10 +123,9 @@ void bb_attention_block_backward(const bb_block_pass *pass, float *dx, const flo
     const bb_qkv qkv = {saved->qkv, act_at(dev, saved->qkv, row.k), act_at(dev, saved->qkv, row.v)};
     const bb_qkv_gradient d = {d_qkv, act_at(dev, d_qkv, row.k), act_at(dev, d_qkv, row.v)};
 
-    ops->linear_backward(dev, d_att, (bb_layer_gradient){dx, BB_F32, block->dw_o, s->add_gradients}, saved->o_in, &block->o, M);
+    bb_linear_backward(pass, bb_linear_o(block), d_att, dx, BB_F32, saved->o_in, M);
     ops->attention_backward(dev, d, d_att, qkv, saved->att, saved->lse, &a);
     ops->rope_backward(dev, d_qkv, &rope);
-    ops->linear_backward(dev, d_norm, (bb_layer_gradient){d_qkv, ops->act_dtype, block->dw_qkv, s->add_gradients},
-                         saved->qkv_in, &block->qkv, M);
+    bb_linear_backward(pass, bb_linear_qkv(block), d_norm, d_qkv, ops->act_dtype, saved->qkv_in, M);
     ops->rmsnorm_backward(dev, dx, block->dn1, d_norm, x, saved->r1, &(bb_norm){block->n1, s->norm_eps, M, s->C});
 }

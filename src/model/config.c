@@ -61,6 +61,8 @@ bb_status bb_config_check(const bb_config *c, bb_error *err) {
     if (c->ngram_max ? c->ngram_bits < MIN_NGRAM_BITS || c->ngram_bits > MAX_NGRAM_BITS : c->ngram_bits != 0)
         return bb_fail(err, BB_ERR_ARGUMENT, "ngram_bits is %d; it must be from %d to %d with ngram_max, 0 without",
                        c->ngram_bits, MIN_NGRAM_BITS, MAX_NGRAM_BITS);
+    if (c->dense && (c->act_quant || c->ste != BB_STE_IDENTITY))
+        return bb_fail(err, BB_ERR_ARGUMENT, "a dense model quantizes nothing: act_quant must be false, and ste identity");
     return BB_OK;
 }
 
@@ -82,12 +84,14 @@ json_t *bb_config_to_json(const bb_config *c) {
         json_pack("{s:i, s:i, s:i, s:i, s:i, s:i, s:f, s:f, s:b, s:s}", "vocab_size", c->vocab_size, "n_layer", c->n_layer,
                   "d_model", c->d_model, "n_head", c->n_head, "n_kv_head", c->n_kv_head, "d_ff", c->d_ff, "rope_base",
                   c->rope_base, "norm_eps", c->norm_eps, "act_quant", (int)c->act_quant, "ste", bb_ste_name(c->ste));
-    if (!c->ngram_max) return json; /* omitted if unused, so that files of models without them do not change */
-    if (json_object_set_new(json, "ngram_max", json_integer(c->ngram_max)) == 0 &&
-        json_object_set_new(json, "ngram_bits", json_integer(c->ngram_bits)) == 0)
-        return json;
-    json_decref(json);
-    return NULL;
+    /* omitted if unused, so that files of models without them do not change */
+    if ((c->ngram_max && (json_object_set_new(json, "ngram_max", json_integer(c->ngram_max)) != 0 ||
+                          json_object_set_new(json, "ngram_bits", json_integer(c->ngram_bits)) != 0)) ||
+        (c->dense && json_object_set_new(json, "dense", json_true()) != 0)) {
+        json_decref(json);
+        return NULL;
+    }
+    return json;
 }
 
 /* Leaves *out unchanged if the key is absent and not required. */
@@ -114,6 +118,15 @@ static bb_status read_real(const json_t *root, const char *key, double *out, bb_
     return BB_OK;
 }
 
+static bb_status read_bool(const json_t *root, const char *key, bool *out, bb_error *err) {
+    const json_t *value = json_object_get(root, key);
+    if (!value) return BB_OK;
+    if (!json_is_boolean(value))
+        return bb_fail(err, BB_ERR_FORMAT, "%s: expected true or false, found %s", key, bb_json_type_name(value));
+    *out = json_is_true(value);
+    return BB_OK;
+}
+
 static bb_status read_all(const json_t *root, bb_config *c, bb_error *err) {
     if (!json_is_object(root)) return bb_fail(err, BB_ERR_FORMAT, "expected an object, found %s", bb_json_type_name(root));
     BB_TRY(read_int(root, "vocab_size", true, &c->vocab_size, err));
@@ -128,10 +141,8 @@ static bb_status read_all(const json_t *root, bb_config *c, bb_error *err) {
     BB_TRY(read_real(root, "rope_base", &c->rope_base, err));
     BB_TRY(read_real(root, "norm_eps", &c->norm_eps, err));
 
-    const json_t *act_quant = json_object_get(root, "act_quant");
-    if (act_quant && !json_is_boolean(act_quant))
-        return bb_fail(err, BB_ERR_FORMAT, "act_quant: expected true or false, found %s", bb_json_type_name(act_quant));
-    if (act_quant) c->act_quant = json_is_true(act_quant);
+    BB_TRY(read_bool(root, "act_quant", &c->act_quant, err));
+    BB_TRY(read_bool(root, "dense", &c->dense, err));
 
     const json_t *ste = json_object_get(root, "ste");
     if (ste && !json_is_string(ste))

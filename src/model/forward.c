@@ -27,6 +27,7 @@ static bb_block_shape shape_of(const bb_model *m, int64_t B, int64_t T) {
                             .rows = m->device->forward_rows,
                             .norm_eps = (float)c->norm_eps,
                             .act_quant = c->act_quant,
+                            .dense = c->dense,
                             .rope_cos = m->ws.rope_cos,
                             .rope_sin = m->ws.rope_sin};
 }

@@ -54,8 +54,8 @@ static bb_status create(bb_device *device, const bb_config *config, bool for_inf
     m->quantized_bytes = bb_weights_bytes(device, config, for_inference);
     m->blocks = calloc((size_t)config->n_layer, sizeof *m->blocks);
     m->params = device->ops->alloc(device, (size_t)m->table.held * sizeof(float));
-    m->quantized = device->ops->alloc(device, m->quantized_bytes);
-    if (!m->blocks || !m->params || !m->quantized) {
+    if (m->quantized_bytes) m->quantized = device->ops->alloc(device, m->quantized_bytes);
+    if (!m->blocks || !m->params || (m->quantized_bytes && !m->quantized)) {
         status = bb_fail(err, BB_ERR_MEMORY, "no memory for a model of %lld parameters: %.1f MB and %.1f MB quantized",
                          (long long)m->table.total, (double)m->table.held * 4e-6, (double)m->quantized_bytes * 1e-6);
         goto fail;
@@ -120,7 +120,7 @@ bb_ternary bb_model_ternary(const bb_model *m, int index) {
 void bb_model_parameters_changed(bb_model *model) { model->prepared = false; }
 
 void bb_model_prepare(bb_model *m) {
-    if (m->prepared || m->for_inference) return;
+    if (m->prepared || m->for_inference || m->config.dense) return;
     bb_weights_quantize(m->device, m->blocks, m->config.n_layer);
     m->prepared = true;
 }

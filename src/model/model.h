@@ -22,7 +22,7 @@ struct bb_model {
     float *params;    /* device memory, table.held f32 */
     float *grads;     /* same layout; NULL until training is reserved */
     bb_block *blocks; /* host array (L) */
-    void *quantized;  /* device memory of the prepared weights */
+    void *quantized;  /* device memory of the prepared weights; NULL in a dense model */
     size_t quantized_bytes;
     bb_ngram_table ngram; /* inference: codes and scales in ngram_memory; otherwise the current parameters */
     void *ngram_memory;

@@ -9,7 +9,13 @@
 #include "core/rng.h"
 #include "model/config.h"
 
-static bb_param *add(bb_param_table *t, bool for_inference, const char *name, int64_t rows, int64_t cols, bb_init init) {
+typedef struct builder {
+    bb_param_table *table;
+    bool for_inference, dense;
+} builder;
+
+static bb_param *add(const builder *b, const char *name, int64_t rows, int64_t cols, bb_init init) {
+    bb_param_table *t = b->table;
     bb_param *p = &t->entries[t->count++];
     snprintf(p->name, sizeof p->name, "%s", name);
     p->rank = cols ? 2 : 1;
@@ -17,10 +23,11 @@ static bb_param *add(bb_param_table *t, bool for_inference, const char *name, in
     p->shape[1] = cols ? cols : 1;
     p->count = p->shape[0] * p->shape[1];
     p->init = init;
-    p->ternary = init == BB_INIT_UNIFORM;
+    p->linear = init == BB_INIT_UNIFORM;
+    p->ternary = p->linear && !b->dense;
     p->ngram = init == BB_INIT_ZEROS;
     p->decays = p->rank == 2 && !p->ngram;
-    bool held = !((p->ternary || p->ngram) && for_inference);
+    bool held = !((p->ternary || p->ngram) && b->for_inference);
     p->offset = held ? t->held : -1;
     t->total += p->count;
     if (held) t->held += p->count;
@@ -50,17 +57,18 @@ bb_status bb_param_table_create(const bb_config *c, bool for_inference, bb_param
         [BB_P_GATE_UP] = {"mlp.gate_up.weight", 2 * F, C, BB_INIT_UNIFORM},
         [BB_P_DOWN] = {"mlp.down.weight", C, F, BB_INIT_UNIFORM},
     };
-    add(out, for_inference, "tok_emb.weight", c->vocab_size, C, BB_INIT_NORMAL);
+    const builder b = {.table = out, .for_inference = for_inference, .dense = c->dense};
+    add(&b, "tok_emb.weight", c->vocab_size, C, BB_INIT_NORMAL);
     /* low in the range, because its gradients, like the embedding's, are complete last */
-    if (ngram_rows) add(out, for_inference, "ngram_emb.weight", ngram_rows, C, BB_INIT_ZEROS);
+    if (ngram_rows) add(&b, "ngram_emb.weight", ngram_rows, C, BB_INIT_ZEROS);
     for (int l = 0; l < c->n_layer; l++)
         for (int i = 0; i < BB_PARAMS_PER_BLOCK; i++) {
             char name[sizeof out->entries->name];
             snprintf(name, sizeof name, "blocks.%d.%s", l, block[i].suffix);
-            bb_param *p = add(out, for_inference, name, block[i].rows, block[i].cols, block[i].init);
+            bb_param *p = add(&b, name, block[i].rows, block[i].cols, block[i].init);
             if (i == BB_P_GATE_UP) p->matrices = 2;
         }
-    add(out, for_inference, "norm_f.weight", C, 0, BB_INIT_ONES);
+    add(&b, "norm_f.weight", C, 0, BB_INIT_ONES);
     return BB_OK;
 }
 

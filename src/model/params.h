@@ -19,7 +19,9 @@ typedef struct bb_param {
     /* range of elements within the contiguous parameters (and gradients); offset -1: not present */
     int64_t offset, count;
     bb_init init;
-    bool decays, ternary;
+    bool decays;
+    bool linear;  /* the weights of a linear layer of a block */
+    bool ternary; /* linear, and the model is not dense */
     bool ngram;   /* the table of n-gram embeddings: 8-bit rows in a model for inference, updated row by row in training */
     int matrices; /* number of matrices of equal size stacked in it: gate and up are two */
 } bb_param;

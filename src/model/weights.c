@@ -12,7 +12,7 @@ static bool dense_for(bb_device *device, const bb_config *c) {
     return weights / 4 > CACHED_BYTES && device->ops->ternary_dense(device);
 }
 
-static void lay_out(bb_block *blocks, int layers, bb_arena *arena, bb_device *device, const bb_config *c, bool dense) {
+static void lay_out(bb_block *blocks, int layers, bb_arena *arena, bb_device *device, const bb_config *c, bool dense_layout) {
     int64_t C = c->d_model, kv = c->n_kv_head * (C / c->n_head), F = c->d_ff;
     for (int l = 0; l < layers; l++) {
         bb_block *b = &blocks[l];
@@ -22,11 +22,12 @@ static void lay_out(bb_block *blocks, int layers, bb_arena *arena, bb_device *de
         b->down = (bb_ternary){.n = C, .k = F, .segments = 1, .segment_end = {C}};
         bb_ternary *matrices[MATRICES] = {&b->qkv, &b->o, &b->gate_up, &b->down};
         for (int i = 0; i < MATRICES; i++) {
-            matrices[i]->dense = dense;
+            matrices[i]->dense = dense_layout;
+            if (c->dense) continue; /* only the shapes: the layers read their parameters */
             matrices[i]->data = bb_arena_alloc(arena, device->ops->ternary_bytes(device, matrices[i]));
         }
     }
-    for (int l = 0; l < layers; l++) {
+    for (int l = 0; l < layers && !c->dense; l++) {
         bb_block *b = &blocks[l];
         bb_ternary *matrices[MATRICES] = {&b->qkv, &b->o, &b->gate_up, &b->down};
         for (int i = 0; i < MATRICES; i++) {

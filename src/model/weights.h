@@ -12,12 +12,12 @@ typedef struct bb_block {
     float *n1, *n2, *dn1, *dn2;              /* (C) */
     float *w_qkv, *w_o, *w_gate_up, *w_down; /* (C+2HkD,C) (C,C) (2F,C) (C,F) */
     float *dw_qkv, *dw_o, *dw_gate_up, *dw_down;
-    bb_ternary qkv, o, gate_up, down; /* prepared: qkv has the segments q, k and v */
+    bb_ternary qkv, o, gate_up, down; /* prepared: qkv has the segments q, k and v. In a dense model only their shapes count. */
 } bb_block;
 
 /* Lays out the prepared matrices of blocks (n_layer) in the arena: all data in the order of the parameters, then all scales. */
 void bb_weights_layout(bb_block *blocks, bb_arena *arena, bb_device *device, const bb_config *config, bool for_inference);
-/* Returns the size of the prepared matrices. */
+/* Returns the size of the prepared matrices; 0 for a dense model. */
 size_t bb_weights_bytes(bb_device *device, const bb_config *config, bool for_inference);
 /* Points blocks (n_layer) at their parameters and gradients; either may be NULL. */
 void bb_weights_bind(bb_block *blocks, const bb_param_table *table, int n_layer, float *params, float *grads);

@@ -18,6 +18,7 @@ static void layout(bb_workspace *w, bb_arena *arena, bb_device *device, const bb
                             .F = c->d_ff,
                             .rows = device->forward_rows,
                             .act_quant = c->act_quant,
+                            .dense = c->dense,
                             .training = ws->training};
     size_t f32_rows = (size_t)M * sizeof(float), table_bytes = (size_t)(ws->positions * (D / 2)) * sizeof(float);
     w->x = bb_arena_alloc(arena, (size_t)M);

@@ -153,6 +153,9 @@ bb_status bb_model_export_packed(const bb_model *m, const char *path, bb_error *
     BB_REQUIRE("model, path", m, path);
     BB_DEVICE_SCOPE(m->device);
     if (!m->for_inference) return bb_fail(err, BB_ERR_ARGUMENT, "%s: only a model loaded for inference can be packed", path);
+    if (m->config.dense)
+        return bb_fail(err, BB_ERR_UNSUPPORTED,
+                       "%s: a dense model has no ternary weights to pack; use bb_model_save or format bitbyte", path);
     BB_TRY(bb_output_check_source(m, path, err));
     return save(m, path, true, err);
 }

@@ -81,7 +81,8 @@ typedef struct bb_rope {
     int64_t B, T, heads, D, width;
 } bb_rope;
 
-/* The head of M rows, with the embedding E: (V,C) f32. */
+/* The head of M rows, with the embedding E: (V,C) f32. A linear layer of a dense model is the same product with its weights (N,K)
+ * as E. */
 typedef struct bb_head {
     const float *e;
     int64_t M, V, C;
@@ -281,6 +282,8 @@ typedef struct bb_ops {
                              const bb_norm *norm);
     /* y = x, quantized as above.  x: (M,K) f32. y.dtype not I8: values rounded to that type. */
     void (*act_quant)(bb_device *dev, bb_rows y, const float *x, int64_t M, int64_t K);
+    /* y = x, n elements.  x: act; y: f32. */
+    void (*act_to_f32)(bb_device *dev, float *y, const void *x, int64_t n);
     /* Rotates row t of each sequence of x: f32, in place, by position (position0 + t).  kept: act (B,T,width), whole rows. */
     void (*rope_forward)(bb_device *dev, float *x, void *kept, int64_t position0, const bb_rope *rope);
     /* Rotates the same heads of dx back, by positions 0..T-1.  dx: act, in place. */

@@ -160,6 +160,7 @@ TIMED(rmsnorm_backward,
       (bb_device * dev, float *dx, float *dw, const void *dy, const float *x, const float *r, const bb_norm *norm),
       (inner_of(dev), dx, dw, dy, x, r, norm), no_work)
 TIMED(act_quant, (bb_device * dev, bb_rows y, const float *x, int64_t M, int64_t K), (inner_of(dev), y, x, M, K), no_work)
+TIMED(act_to_f32, (bb_device * dev, float *y, const void *x, int64_t n), (inner_of(dev), y, x, n), no_work)
 TIMED(rope_forward, (bb_device * dev, float *x, void *kept, int64_t position0, const bb_rope *rope),
       (inner_of(dev), x, kept, position0, rope), no_work)
 TIMED(rope_backward, (bb_device * dev, void *dx, const bb_rope *rope), (inner_of(dev), dx, rope), no_work)
@@ -234,6 +235,7 @@ static const bb_ops entries = {.close = close_device,
                                .rmsnorm_forward = rmsnorm_forward,
                                .rmsnorm_backward = rmsnorm_backward,
                                .act_quant = act_quant,
+                               .act_to_f32 = act_to_f32,
                                .rope_forward = rope_forward,
                                .rope_backward = rope_backward,
                                .swiglu_forward = swiglu_forward,

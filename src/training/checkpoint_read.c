@@ -131,6 +131,7 @@ static bb_status same_config(const char *path, const bb_config *file, const bb_c
                   {"rope_base", file->rope_base, model->rope_base},
                   {"norm_eps", file->norm_eps, model->norm_eps},
                   {"act_quant", file->act_quant, model->act_quant},
+                  {"dense", file->dense, model->dense},
                   {"ngram_max", file->ngram_max, model->ngram_max},
                   {"ngram_bits", file->ngram_bits, model->ngram_bits},
                   {"ste (0 identity, 1 clipped)", file->ste, model->ste}};

@@ -42,7 +42,9 @@ bb_status bb_memory_predict(bb_device *device, const bb_config *config, const bb
     int64_t heads = config->n_head;
     bb_attention attention = {
         .B = batch_size, .Tq = seq_len, .Tk = seq_len, .H = heads, .Hk = config->n_kv_head, .D = config->d_model / heads};
-    out->scratch = device->ops->scratch_bytes(device, &attention, config->d_model, config->vocab_size);
+    int64_t widest = config->vocab_size; /* in a dense model, layers are products like the head's */
+    if (config->dense) widest = bb_max(widest, bb_max(2 * config->d_ff, config->d_model + 2 * attention.Hk * attention.D));
+    out->scratch = device->ops->scratch_bytes(device, &attention, config->d_model, widest);
     if (request->optim == BB_OPTIM_MUON) { /* it uses the same memory, after the backward pass */
         size_t muon = device->ops->muon_scratch(device, config->d_ff, config->d_model);
         if (muon > out->scratch) out->scratch = muon;

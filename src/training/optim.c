@@ -19,8 +19,8 @@ int64_t bb_optimizer_blocks(int64_t count) { return (count + BB_ADAM8_BLOCK - 1)
 
 bb_moments bb_optimizer_moments(bb_optimizer_kind kind, const bb_param *param) {
     if (param->ngram) return BB_MOMENTS_ROWS;
-    if (kind == BB_OPTIM_MUON && param->ternary) return BB_MOMENTUM_BF16;
-    bool packs = kind == BB_OPTIM_ADAMW8BIT && param->ternary && param->count >= BB_OPTIM_SMALL_TENSOR;
+    if (kind == BB_OPTIM_MUON && param->linear) return BB_MOMENTUM_BF16;
+    bool packs = kind == BB_OPTIM_ADAMW8BIT && param->linear && param->count >= BB_OPTIM_SMALL_TENSOR;
     return packs ? BB_MOMENTS_8BIT : BB_MOMENTS_F32;
 }
 

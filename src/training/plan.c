@@ -84,9 +84,12 @@ done:
 }
 
 /* Chooses the model whose speed is extrapolated. */
-static bb_status plan_trial(bb_plan *trial, bb_error *err) {
+static bb_status plan_trial(bool dense, bb_plan *trial, bb_error *err) {
     *trial = (bb_plan){.seq_len = TRIAL_SEQUENCE, .batch_size = MICRO_BATCH, .grad_accum = 1};
-    return bb_config_of_size(trial_size, &trial->config, err);
+    BB_TRY(bb_config_of_size(trial_size, &trial->config, err));
+    trial->config.dense = dense;
+    trial->config.act_quant = !dense;
+    return BB_OK;
 }
 
 static double extrapolate(double trial_speed, const bb_plan *trial, const bb_config *config, int seq_len) {
@@ -99,7 +102,7 @@ bb_status bb_training_speed(bb_device *device, const bb_config *config, int seq_
     *speed = 0;
     BB_TRY(bb_config_check(config, err));
     if (seq_len < 1) return bb_fail(err, BB_ERR_ARGUMENT, "seq_len %d must be at least 1", seq_len);
-    BB_TRY(plan_trial(&trial, err));
+    BB_TRY(plan_trial(config->dense, &trial, err));
     const bb_optimizer_options optimizer = default_optimizer();
     BB_TRY(measure(device, &trial, &optimizer, speed, err));
     *speed = extrapolate(*speed, &trial, config, seq_len);
@@ -217,7 +220,7 @@ bb_status bb_plan_run(bb_device *device, const bb_plan_request *given, bb_plan *
     int ranks = bb_dist_size(r->dist), here = bb_dist_local_size(r->dist);
     double trial_speed;
     bb_plan trial;
-    BB_TRY(plan_trial(&trial, err));
+    BB_TRY(plan_trial(r->config && r->config->dense, &trial, err));
     BB_TRY(measure_all(device, r, &trial, &trial_speed, err));
     *p = (bb_plan){.seq_len = r->seq_len ? r->seq_len : choose_seq_len(r)};
     BB_TRY(choose_shape(r, trial_speed, &trial, p, err));

@@ -14,7 +14,7 @@ enum { MIN_BUCKET = 1 << 20, MAX_BUCKET = 1 << 22, MAX_UNIT = MAX_BUCKET / 4 };
 int64_t bb_shards_max_bucket(const bb_param_table *t, bool whole_matrices) {
     int64_t unit = MAX_UNIT; /* the beginning of a bucket is rounded to a unit */
     for (int i = 0; i < t->count && whole_matrices; i++)
-        if (t->entries[i].ternary) unit = bb_max(unit, t->entries[i].count);
+        if (t->entries[i].linear) unit = bb_max(unit, t->entries[i].count);
     return bb_min(MAX_BUCKET + unit, t->total);
 }
 
@@ -41,7 +41,7 @@ static int64_t unit_of(const bb_param *p, bool whole_rows, bool whole_matrices) 
         while (unit % p->shape[1] != 0) unit += BB_SHARD_UNIT;
         return unit;
     }
-    if (!p->ternary || !whole_rows) return unit;
+    if (!p->linear || !whole_rows) return unit;
     if (whole_matrices) return matrix % unit == 0 && matrix % rows == 0 ? matrix : p->count;
     while (unit % rows != 0) unit += BB_SHARD_UNIT;
     return unit;

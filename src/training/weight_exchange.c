@@ -68,7 +68,7 @@ bb_status bb_weight_exchange_open(bb_model *model, bb_dist *dist, const bb_shard
     *x = (bb_weight_exchange){.model = model, .dist = dist, .shards = shards, .tiles = tiles};
     size_t longest = (size_t)bb_shards_max_bucket(&model->table, shards->whole_matrices) * sizeof(float);
     BB_TRY(bb_collectives_open(model->device, dist, longest, &x->collectives, err));
-    x->codes = shards->whole_rows && model->config.ste != BB_STE_CLIPPED;
+    x->codes = shards->whole_rows && model->config.ste != BB_STE_CLIPPED && !model->config.dense;
     if (!x->codes) return BB_OK;
     x->code_cuts = calloc((size_t)shards->bucket_count * (size + 1), sizeof *x->code_cuts);
     x->plain_cut = calloc(size + 1, sizeof *x->plain_cut);

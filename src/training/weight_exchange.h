@@ -3,8 +3,8 @@
  * with all weights. For ternary tensors they exchange codes, a sixteenth of the bytes of f32: each rank quantizes the values
  * that it updated, with scales from sums that are added over all ranks in the order of the parameters. So the f32 values that
  * other ranks update are stale until bb_weight_exchange_f32 fetches them, for a checkpoint and at the end. Every update
- * exchanges f32 values instead if parts are not whole rows of codes, as with many ranks (shards.h), and for the clipped
- * estimator, which reads f32 weights. */
+ * exchanges f32 values instead if parts are not whole rows of codes, as with many ranks (shards.h), for the clipped estimator,
+ * which reads f32 weights, and for dense models, which have no codes. */
 #ifndef BB_TRAINING_WEIGHT_EXCHANGE_H
 #define BB_TRAINING_WEIGHT_EXCHANGE_H
 

@@ -139,8 +139,8 @@ static void every_operation_runs(void **state) {
     (void)state;
     enum { SEQ = 19 };
     static const uint8_t x[2 * SEQ + 1] = "some bytes to learn, and the next ones";
-    for (int turn = 0; turn < 3; turn++) {
-        int quantized = turn > 0, last = turn == 2 ? BB_OPTIM_ADAMW : BB_OPTIM_MUON;
+    for (int turn = 0; turn < 4; turn++) {
+        int quantized = turn == 1 || turn == 2, last = turn == 2 ? BB_OPTIM_ADAMW : BB_OPTIM_MUON;
         bb_device *device = open_cuda("cuda");
         assert_ok(bb_device_set_activations(device, turn == 2 ? "fp16" : "bf16", &test_error));
         for (int kind = BB_OPTIM_ADAMW; kind <= last; kind++) {
@@ -151,6 +151,7 @@ static void every_operation_runs(void **state) {
             config.n_kv_head = 1;
             config.d_ff = 34;
             config.act_quant = quantized;
+            config.dense = turn == 3;
             config.ste = quantized ? BB_STE_CLIPPED : BB_STE_IDENTITY;
             bb_model *model;
             bb_optimizer *optimizer;

@@ -10,7 +10,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 static bool same(const bb_config *a, const bb_config *b) {
     return a->vocab_size == b->vocab_size && a->n_layer == b->n_layer && a->d_model == b->d_model && a->n_head == b->n_head &&
            a->n_kv_head == b->n_kv_head && a->d_ff == b->d_ff && a->rope_base == b->rope_base && a->norm_eps == b->norm_eps &&
-           a->act_quant == b->act_quant && a->ste == b->ste;
+           a->act_quant == b->act_quant && a->ste == b->ste && a->dense == b->dense;
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {

@@ -59,13 +59,14 @@ static void cpu_zero(bb_device *dev, void *p, size_t bytes) {
     }
 }
 
-/* Shared by all threads: a slab of expanded weights (linear_*.c) or the head's sums. Per thread: a tile of dW. Attention's
- * buffers depend on the shape. */
+/* Shared by all threads: a slab of expanded weights (linear_*.c) or the head's sums. Per thread: a tile of dW, or rows of
+ * a product with the head's matrix. Attention's buffers depend on the shape. */
 static size_t cpu_scratch_bytes(bb_device *dev, const bb_attention *a, int64_t C, int64_t V) {
     enum { SLAB = 9000000, TILE = 1 << 20 };
-    size_t head = bb_cpu_head_scratch(a->B * a->Tq, V, C);
+    size_t head = bb_cpu_head_scratch(a->B * a->Tq, V, C), rows = bb_gemm_rows_scratch(C, V);
     size_t forward = bb_cpu_attention_forward_scratch(dev, a), backward = bb_cpu_attention_backward_scratch(dev, a);
-    return (head > SLAB ? head : SLAB) + (size_t)dev->threads * TILE + (forward > backward ? forward : backward);
+    return (head > SLAB ? head : SLAB) + (size_t)dev->threads * (rows > TILE ? rows : TILE) +
+           (forward > backward ? forward : backward);
 }
 
 static void cpu_memory(const bb_device *dev, uint64_t *total_bytes, uint64_t *free_bytes) {
@@ -117,6 +118,7 @@ static const bb_ops ops = {
     .rmsnorm_forward = bb_cpu_rmsnorm_forward,
     .rmsnorm_backward = bb_cpu_rmsnorm_backward,
     .act_quant = bb_cpu_act_quant,
+    .act_to_f32 = cpu_act_out,
     .rope_forward = bb_cpu_rope_forward,
     .rope_backward = bb_cpu_rope_backward,
     .swiglu_forward = bb_cpu_swiglu_forward,

@@ -188,6 +188,7 @@ static bb_ops make_ops(bb_dtype act, const bb_optional_ops *optional) {
     o.rmsnorm_forward = bb_cuda_rmsnorm_forward;
     o.rmsnorm_backward = bb_cuda_rmsnorm_backward;
     o.act_quant = bb_cuda_act_quant;
+    o.act_to_f32 = bb_cuda_act_to_f32;
     o.rope_forward = bb_cuda_rope_forward;
     o.rope_backward = bb_cuda_rope_backward;
     o.swiglu_forward = bb_cuda_swiglu_forward;

@@ -101,6 +101,19 @@ void bb_cuda_act_quant(bb_device *dev, bb_rows y, const float *x, int64_t M, int
     BB_CUDA_LAUNCH(dev, act_quant, (unsigned)M, THREADS, 0, y, x, K);
 }
 
+template <class A>
+static __global__ void __launch_bounds__(THREADS) act_to_f32(float *__restrict__ y, const A *__restrict__ x, int64_t n) {
+    for (BB_CUDA_GRID_STRIDE(i, n)) y[i] = bb_cuda_f32(x[i]);
+}
+
+void bb_cuda_act_to_f32(bb_device *dev, float *y, const void *x, int64_t n) {
+    bb_cuda_enter(dev);
+    bb_cuda_by_act(dev, [&](auto act) {
+        typedef decltype(act) A;
+        BB_CUDA_LAUNCH(dev, act_to_f32<A>, bb_cuda_blocks(dev, n, THREADS), THREADS, 0, y, (const A *)x, n);
+    });
+}
+
 /* ---- SwiGLU ------------------------------------------------------------------------------------------------------------ */
 
 __device__ static inline float sigmoid(float x) { return 1.0f / (1.0f + expf(-x)); }

@@ -16,6 +16,7 @@ void bb_cuda_measure_peaks(bb_device *dev, bb_peaks *out);
 void bb_cuda_rmsnorm_forward(bb_device *dev, bb_rows y, float *r, const float *x, const bb_norm *norm);
 void bb_cuda_rmsnorm_backward(bb_device *dev, float *dx, float *dw, const void *dy, const float *x, const float *r,
                               const bb_norm *norm);
+void bb_cuda_act_to_f32(bb_device *dev, float *y, const void *x, int64_t n);
 void bb_cuda_act_quant(bb_device *dev, bb_rows y, const float *x, int64_t M, int64_t K);
 void bb_cuda_swiglu_forward(bb_device *dev, bb_rows y, void *kept, const float *gate_up, int64_t M, int64_t F);
 void bb_cuda_swiglu_backward(bb_device *dev, void *d_gate_up, const void *gate_up, const void *dh, int64_t M, int64_t F);

@@ -194,6 +194,10 @@ void bb_gemm_run(bb_device *dev, const bb_gemm_op *op, void *c, const void *a, c
         bb_cpu_fail(dev, BB_ERR_INTERNAL, "%s failed in a matrix product (status %d)", bb_gemm_version(), (int)status);
 }
 
+static size_t input_bytes(int64_t k) { return bb_align_up((size_t)(ROW_TILE * k) * sizeof(float)); }
+
+size_t bb_gemm_rows_scratch(int64_t n, int64_t k) { return input_bytes(k) + (size_t)(ROW_TILE * n) * sizeof(float); }
+
 void bb_gemm_rows(bb_device *dev, const bb_gemm_shape *shape, int64_t M, const void *b, bb_gemm_input *input,
                   bb_gemm_output *output, const void *context) {
     bb_gemm_shape s = *shape;
@@ -202,13 +206,12 @@ void bb_gemm_rows(bb_device *dev, const bb_gemm_shape *shape, int64_t M, const v
     s.m = M % ROW_TILE;
     if (s.m) last = bb_gemm_get(dev, &s);
     int64_t tiles = (M + ROW_TILE - 1) / ROW_TILE;
-    size_t a_bytes = bb_align_up((size_t)(ROW_TILE * s.k) * sizeof(float));
-    size_t c_bytes = (size_t)(ROW_TILE * s.n) * sizeof(float);
+    size_t a_bytes = input_bytes(s.k), bytes = bb_gemm_rows_scratch(s.n, s.k);
 #pragma omp parallel for num_threads(dev->threads) schedule(dynamic) if (tiles > 1)
     for (int64_t i = 0; i < tiles; i++) {
         int64_t m0 = i * ROW_TILE, rows = M - m0 < ROW_TILE ? M - m0 : ROW_TILE;
         const bb_gemm_op *op = rows == ROW_TILE ? whole : last;
-        uint8_t *buffer = op ? bb_cpu_scratch(dev, a_bytes + c_bytes) : NULL;
+        uint8_t *buffer = op ? bb_cpu_scratch(dev, bytes) : NULL;
         if (!buffer) continue;
         bb_gemm_run(dev, op, buffer + a_bytes, input(context, m0, rows, buffer), b);
         output(context, m0, rows, buffer + a_bytes);

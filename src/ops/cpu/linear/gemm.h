@@ -31,5 +31,7 @@ typedef const void *bb_gemm_input(const void *context, int64_t m0, int64_t rows,
 typedef void bb_gemm_output(const void *context, int64_t m0, int64_t rows, const void *c);
 void bb_gemm_rows(bb_device *dev, const bb_gemm_shape *shape, int64_t M, const void *b, bb_gemm_input *input,
                   bb_gemm_output *output, const void *context);
+/* The scratch of each thread for that. */
+size_t bb_gemm_rows_scratch(int64_t n, int64_t k);
 
 #endif
