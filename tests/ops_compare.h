@@ -37,7 +37,7 @@ typedef struct ops_outputs {
 } ops_outputs;
 
 typedef struct ops_case {
-    const char *name; /* with ", large" at the end: too much for an emulated device, where a smaller case must do */
+    const char *name; /* with ", large" at the end: too much for what is emulated, where a smaller case must do */
     void (*run)(ops_session *s, const int64_t *d, ops_outputs *out); /* d: the dimensions, as the function names them */
     int64_t d[OPS_MAX_DIMS];
 } ops_case;
@@ -47,7 +47,10 @@ static const char *ops_tested_name = "cpu", *ops_activations; /* NULL: the devic
 
 static inline bool ops_is_ref(const ops_session *s) { return s->dev == ops_ref; }
 
-static inline bool ops_emulated(void) { return strncmp(bb_device_description(ops_tested[0]), "emulated", 8) == 0; }
+/* A device, or with BB_TEST_QUICK (tests/simde) a processor. */
+static inline bool ops_emulated(void) {
+    return getenv("BB_TEST_QUICK") || strncmp(bb_device_description(ops_tested[0]), "emulated", 8) == 0;
+}
 
 static inline void ops_out(ops_outputs *out, const char *name, const float *value, int64_t n, double relative,
                            const double *bound) {

@@ -26,9 +26,9 @@ enum { MR = 4 /* rows of a register block; it is NR vectors wide */ };
 typedef int8_t code;
 enum { WORD_CODES = 4, CODE_MAX = INT8_MAX, WEIGHT_MAX = UINT8_MAX, CODE_BIAS = 128, NR = 4 };
 
-/* u: unsigned. (In assembler: GCC 12 copies the sums around the intrinsic.) */
+/* u: unsigned */
 LANES_INLINE vi dot_words(vi sum, vi u, vi s) {
-    __asm__("vpdpbusd %2, %1, %0" : "+v"(sum) : "v"(u), "v"(s));
+    BB_DOT_BYTES_512(sum, u, s);
     return sum;
 }
 

@@ -4,6 +4,7 @@
 #define BB_OPS_CPU_DOT_512_TILE_H
 
 #include "ops/cpu/linear/dot_512.h"
+#include "ops/cpu/vector/dot_words.h"
 
 /* 6 x 64 sums take 24 registers; 4 hold a k-step of the panel, one holds a row's 4 bytes. */
 enum { ROWS = 6, VECTORS = 4, UNROLL = 4 };
@@ -15,7 +16,6 @@ typedef __m512i sums[ROWS][VECTORS];
 #define EACH_ROW(r) _Pragma("GCC unroll 6") for (int r = 0; r < ROWS; r++) if (r < rows)
 #define EACH_VECTOR(v) _Pragma("GCC unroll 4") for (int v = 0; v < VECTORS; v++)
 
-/* In assembler: GCC 12 copies the sums around the intrinsics. */
 INLINE void k_step(dot_kind kind, int rows, sums acc, const uint8_t *a, int64_t a_stride, const uint8_t *panel) {
     __m512i b[VECTORS];
     EACH_VECTOR(v) b[v] = _mm512_loadu_si512(panel + 64 * v);
@@ -25,9 +25,9 @@ INLINE void k_step(dot_kind kind, int rows, sums acc, const uint8_t *a, int64_t 
         __m512i row = _mm512_set1_epi32(four);
         EACH_VECTOR(v) {
             if (kind == DOT_INT8)
-                __asm__("vpdpbusd %2, %1, %0" : "+v"(acc[r][v]) : "v"(b[v]), "v"(row));
+                BB_DOT_BYTES_512(acc[r][v], b[v], row);
             else
-                __asm__("vdpbf16ps %2, %1, %0" : "+v"(acc[r][v]) : "v"(b[v]), "v"(row));
+                BB_DOT_BF16_512(acc[r][v], b[v], row);
         }
     }
 }

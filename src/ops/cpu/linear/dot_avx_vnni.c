@@ -3,6 +3,7 @@
 #if defined(__x86_64__)
 
 #include "ops/cpu/linear/dot_256.h"
+#include "ops/cpu/vector/dot_words.h"
 
 /* 6 x 16 sums take 12 of 16 registers; two hold a k-step of the columns, one a row's 4 bytes. */
 enum { ROWS = 6 };
@@ -11,9 +12,8 @@ typedef __m256i tile_sums[ROWS][VECTORS];
 
 #define EACH_ROW(r) _Pragma("GCC unroll 6") for (int r = 0; r < rows; r++)
 
-/* In assembler: GCC 12 copies the sums around the intrinsic. */
 INLINE __m256i dot4(__m256i sum, __m256i codes, __m256i a) {
-    __asm__("%{vex%} vpdpbusd %2, %1, %0" : "+x"(sum) : "x"(codes), "x"(a));
+    BB_DOT_BYTES_256(sum, codes, a);
     return sum;
 }
 

@@ -6,6 +6,7 @@
 #include <immintrin.h>
 
 #include "ops/cpu/linear/ternary_dot.h"
+#include "ops/cpu/vector/dot_words.h"
 
 /* Sanitized tiles take clang minutes to compile. */
 #if defined(__clang__)
@@ -18,9 +19,8 @@
 
 enum { PREFETCH_BYTES = 10240 }; /* how far ahead of use; panels are contiguous */
 
-/* In assembler: GCC 12 copies the sums around the intrinsic. */
 VNNI_INLINE __m512i add(__m512i sum, __m512i codes, __m512i a) {
-    __asm__("vpdpbusd %2, %1, %0" : "+v"(sum) : "v"(codes), "v"(a));
+    BB_DOT_BYTES_512(sum, codes, a);
     return sum;
 }
 

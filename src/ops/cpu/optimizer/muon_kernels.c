@@ -20,9 +20,8 @@ LANES_INLINE void acc_store(float *c, vf sum, bool add) {
     (void)add;
     vstore(c, sum);
 }
-/* In assembler: GCC 12 copies the sums around the intrinsic. */
 LANES_INLINE vf acc_dot(vf sum, vi left, vi right) {
-    __asm__("vdpbf16ps %2, %1, %0" : "+v"(sum) : "v"(left), "v"(right));
+    BB_DOT_BF16_512(sum, left, right);
     return sum;
 }
 LANES_INLINE void store_row_words(uint32_t *to, vf low, vf high, vf inverse) {

@@ -5,6 +5,8 @@
 
 #include <immintrin.h>
 
+#include "ops/cpu/vector/dot_words.h"
+
 enum { VL = 8 };
 typedef __m256 vf;
 typedef __m256i vi;
@@ -97,7 +99,7 @@ LANES_INLINE vi viset_8_bytes(const void *p) {
 }
 LANES_INLINE vi vidot_pairs(vi sum, vi a, vi b) {
 #if defined(__AVXVNNI__)
-    __asm__("%{vex%} vpdpwssd %2, %1, %0" : "+x"(sum) : "x"(b), "x"(a));
+    BB_DOT_PAIRS_256(sum, a, b);
 #else
     __asm__("vpaddd %1, %0, %0" : "+x"(sum) : "x"(_mm256_madd_epi16(a, b)));
 #endif

@@ -5,6 +5,7 @@
 
 #include <immintrin.h>
 
+#include "ops/cpu/vector/dot_words.h"
 #include "ops/cpu/vector/transpose.h"
 
 enum { VL = 16 };
@@ -82,10 +83,10 @@ LANES_INLINE vi viset_8_bytes(const void *p) {
     memcpy(&x, p, sizeof x);
     return _mm512_set1_epi64(x);
 }
-/* sum + the dot products of pairs of int16, lane by lane. (In assembler: GCC 12 copies the sums around the intrinsic.) */
+/* sum + the dot products of pairs of int16, lane by lane. */
 LANES_INLINE vi vidot_pairs(vi sum, vi a, vi b) {
 #if defined(__AVX512VNNI__)
-    __asm__("vpdpwssd %2, %1, %0" : "+v"(sum) : "v"(b), "v"(a));
+    BB_DOT_PAIRS_512(sum, a, b);
     return sum;
 #else
     return _mm512_add_epi32(sum, _mm512_madd_epi16(a, b));
