@@ -212,12 +212,12 @@ static json_t *items_to_json(torch_pt *f, const bb_pickle_value *v, int depth) {
     for (uint32_t i = 0; out && i + each <= v->as.items.count; i += (uint32_t)each) {
         char key[MAX_NAME] = "";
         json_t *item = to_json(f, v->as.items.values[i + each - 1], depth + 1);
-        bool good = item != NULL;
-        if (good && each == 2)
-            good = add_key(f, key, 0, v->as.items.values[i], NULL) == BB_OK && json_object_set_new(out, key, item) == 0;
-        else if (good)
-            good = json_array_append_new(out, item) == 0;
-        if (good) continue;
+        if (each == 2 && add_key(f, key, 0, v->as.items.values[i], NULL) != BB_OK) {
+            json_decref(item);
+            item = NULL;
+        }
+        /* both take the item, also on failure, and fail without one */
+        if ((each == 2 ? json_object_set_new(out, key, item) : json_array_append_new(out, item)) == 0) continue;
         json_decref(out);
         out = NULL;
     }
