@@ -28,8 +28,7 @@ bb_status bb_stream_arithmetic(const bb_model *model, bb_arithmetic *out, bb_err
     if (!model->config.act_quant)
         return bb_fail(err, BB_ERR_UNSUPPORTED,
                        "the model was trained with --no_act_quant or --dense: its predictions differ between processors, so a "
-                       "stream could "
-                       "not be read on another");
+                       "stream could not be read on another");
     for (int i = 0; i < BB_ARITHMETIC_COUNT; i++)
         if (strcmp(name, arithmetic_names[i]) == 0) {
             *out = (bb_arithmetic)i;

@@ -103,9 +103,8 @@ static bb_status export_source(bb_device *device, const char *model, const bb_ex
                        model, format->name);
     if (e->source.config.dense && format != &bb_export_bitbyte)
         return bb_fail(err, BB_ERR_UNSUPPORTED,
-                       "%s: the model was trained with --dense and has no ternary weights; only format %s can "
-                       "hold it",
-                       model, bb_export_bitbyte.name);
+                       "%s: the model was trained with --dense and has no ternary weights; only format %s can hold it", model,
+                       bb_export_bitbyte.name);
     if (format->masters) {
         BB_TRY(bb_param_table_create(&e->source.config, false, &e->table, err));
         BB_TRY(bb_tensor_source_check_metadata(e->source.source, err));
