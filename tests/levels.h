@@ -62,8 +62,9 @@ static inline bool begin_level(same_kernels *same) {
 /* Steps up to the largest number to which attention rounds where a backward pass follows; 0: it does not. */
 static inline double attention_steps(const bb_device *device) {
     const char *level = bb_device_description(device);
-    if (strncmp(level, "avx512_vnni", 11) == 0 || strncmp(level, "avx512_bf16", 11) == 0) return 127;
-    return strncmp(level, "avx2", 4) == 0 || strncmp(level, "avx_vnni", 8) == 0 || strncmp(level, "avx512,", 7) == 0 ? 1023 : 0;
+    if (strncmp(level, "avx512_vnni", 11) == 0 || strncmp(level, "avx512_bf16", 11) == 0 || strncmp(level, "avx_vnni", 8) == 0)
+        return 127;
+    return strncmp(level, "avx2", 4) == 0 || strncmp(level, "avx512,", 7) == 0 ? 1023 : 0;
 }
 
 /* The bits of the elements in which Muon's products are computed: 8 (bf16), 12 (int16) or 24 (f32). */

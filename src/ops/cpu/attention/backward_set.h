@@ -42,7 +42,7 @@ typedef struct bb_backward_set {
 
 extern const bb_backward_set bb_backward_generic_training;
 #ifdef __x86_64__
-extern const bb_backward_set bb_backward_avx2, bb_backward_avx512_vnni, bb_backward_avx512_amx;
+extern const bb_backward_set bb_backward_avx2, bb_backward_avx_vnni, bb_backward_avx512_vnni, bb_backward_avx512_amx;
 #endif
 
 #endif

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-/* Rows as integers and their products, for both passes of attention in training: int8 with VNNI, int16 with AVX2. A sum of products
+/* Rows as integers and their products, for both passes of attention in training: int8 with VNNI (AVX-512 or AVX), int16 with AVX2. A sum of products
  * fits in 32 bits, so it is exact. A word of 32 bits holds WORD_CODES codes: columns of a row, or rows of a column.
  *
  * Eight bits are enough because each scale covers few numbers. Scores and do vT have one per row; sums over queries or keys have one
@@ -21,20 +21,20 @@
 
 enum { MR = 4 /* rows of a register block; it is NR vectors wide */ };
 
-#if defined(__AVX512VNNI__)
+#if defined(__AVX512VNNI__) || defined(__AVXVNNI__)
 /* One operand of a product is signed; the other is biased by CODE_BIAS, which the initial sums compensate. */
 typedef int8_t code;
-enum { WORD_CODES = 4, CODE_MAX = INT8_MAX, WEIGHT_MAX = UINT8_MAX, CODE_BIAS = 128, NR = 4 };
+typedef uint32_t word_lanes
+    __attribute__((vector_size(sizeof(vi)))); /* wrap instead of overflowing if numbers are not finite */
+enum { WORD_CODES = 4, CODE_MAX = INT8_MAX, WEIGHT_MAX = UINT8_MAX, CODE_BIAS = 128, NR = VL / 4 };
 
-/* u: unsigned */
+/* dot_words: u is unsigned. bytes_of: x[0..3], interleaved: four of x[0], four of x[1] and so on. */
+#if defined(__AVX512VNNI__)
 LANES_INLINE vi dot_words(vi sum, vi u, vi s) {
     BB_DOT_BYTES_512(sum, u, s);
     return sum;
 }
 
-LANES_INLINE vi biased(vi words) { return _mm512_xor_si512(words, _mm512_set1_epi8(INT8_MIN)); }
-
-/* Bytes of x[0..3], interleaved: four of x[0], four of x[1] and so on. */
 LANES_INLINE vi bytes_of(const vi x[WORD_CODES], bool is_unsigned) {
     vi low = _mm512_packs_epi32(x[0], x[1]), high = _mm512_packs_epi32(x[2], x[3]);
     return is_unsigned ? _mm512_packus_epi16(low, high) : _mm512_packs_epi16(low, high);
@@ -57,21 +57,46 @@ LANES_INLINE void store_codes(code *to, vi x, int64_t n) {
         _mm512_mask_cvtsepi32_storeu_epi8(to, first_lanes(n), x);
 }
 
-LANES_INLINE void store_words(vi *to, const vi x[MR]) { to[0] = biased(bytes_of(x, false)); }
-
-LANES_INLINE vi add_biases(vi sums, vi codes) { return _mm512_sub_epi32(sums, _mm512_slli_epi32(codes, 7)); }
-/* Wraps instead of overflowing if numbers are not finite. */
 LANES_INLINE int32_t sum_of(vi x) { return _mm512_reduce_add_epi32(x); }
+#else
+LANES_INLINE vi dot_words(vi sum, vi u, vi s) {
+    BB_DOT_BYTES_256(sum, u, s);
+    return sum;
+}
 
-LANES_INLINE vi to_codes(vf x, vf inverse) { return _mm512_cvtps_epi32(x * inverse); }
-LANES_INLINE vf inverse_of(vf scale) {
-    return _mm512_maskz_div_ps(_mm512_cmp_ps_mask(scale, vset1(0x1p-120f), _CMP_GT_OQ), vset1(1.0f), scale);
+LANES_INLINE vi bytes_of(const vi x[WORD_CODES], bool is_unsigned) {
+    vi low = _mm256_packs_epi32(x[0], x[1]), high = _mm256_packs_epi32(x[2], x[3]);
+    return is_unsigned ? _mm256_packus_epi16(low, high) : _mm256_packs_epi16(low, high);
 }
-LANES_INLINE vf round_like_kept(vf x) {
-    vi bits = _mm512_castps_si512(x), odd = _mm512_and_si512(_mm512_srli_epi32(bits, 16), viset1(1));
-    bits = viadd(viadd(bits, odd), viset1(0x7fff));
-    return _mm512_castsi512_ps(_mm512_and_si512(bits, viset1((int)0xffff0000)));
+
+LANES_INLINE vi words_of_rows(const vi x[WORD_CODES], bool is_unsigned) {
+    const vi order = _mm256_broadcastsi128_si256(_mm_setr_epi8(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15));
+    return _mm256_shuffle_epi8(bytes_of(x, is_unsigned), order);
 }
+
+LANES_INLINE void store_weights(code *to, const vi x[WORD_CODES]) {
+    vistore(to, _mm256_permutevar8x32_epi32(bytes_of(x, true), _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7)));
+}
+
+LANES_INLINE void store_codes(code *to, vi x, int64_t n) {
+    __m128i pairs = _mm_packs_epi32(_mm256_castsi256_si128(x), _mm256_extracti128_si256(x, 1));
+    __m128i codes = _mm_packs_epi16(pairs, pairs);
+    if (n >= VL)
+        _mm_storel_epi64((__m128i_u *)(void *)to, codes);
+    else
+        memcpy(to, &codes, (size_t)n * sizeof *to);
+}
+
+LANES_INLINE int32_t sum_of(vi x) {
+    __m128i four = _mm_add_epi32(_mm256_castsi256_si128(x), _mm256_extracti128_si256(x, 1));
+    __m128i two = _mm_add_epi32(four, _mm_shuffle_epi32(four, 0x4e));
+    return _mm_cvtsi128_si32(_mm_add_epi32(two, _mm_shuffle_epi32(two, 0xb1)));
+}
+#endif
+
+LANES_INLINE vi biased(vi words) { return words ^ viset1((int32_t)0x80808080); }
+LANES_INLINE void store_words(vi *to, const vi x[MR]) { to[0] = biased(bytes_of(x, false)); }
+LANES_INLINE vi add_biases(vi sums, vi codes) { return (vi)((word_lanes)sums - ((word_lanes)codes << 7)); }
 #else
 typedef int16_t code;
 /* CODE_MAX: sums of 2,048 products fit. */
@@ -111,7 +136,22 @@ LANES_INLINE int32_t sum_of(vi x) {
     (void)x;
     return 0;
 }
-LANES_INLINE vi to_codes(vf x, vf inverse) { return _mm256_cvtps_epi32(x * inverse); }
+#endif
+
+/* ---- numbers to codes ------------------------------------------------------------------------------------------------ */
+
+LANES_INLINE vi to_codes(vf x, vf inverse) { return vround(x * inverse); }
+
+#if defined(__AVX512F__)
+LANES_INLINE vf inverse_of(vf scale) {
+    return _mm512_maskz_div_ps(_mm512_cmp_ps_mask(scale, vset1(0x1p-120f), _CMP_GT_OQ), vset1(1.0f), scale);
+}
+LANES_INLINE vf round_like_kept(vf x) {
+    vi bits = _mm512_castps_si512(x), odd = _mm512_and_si512(_mm512_srli_epi32(bits, 16), viset1(1));
+    bits = viadd(viadd(bits, odd), viset1(0x7fff));
+    return _mm512_castsi512_ps(_mm512_and_si512(bits, viset1((int)0xffff0000)));
+}
+#else
 LANES_INLINE vf inverse_of(vf scale) {
     return _mm256_and_ps(_mm256_cmp_ps(scale, vset1(0x1p-120f), _CMP_GT_OQ), vset1(1.0f) / scale);
 }

@@ -19,7 +19,7 @@ typedef struct bb_training_set {
 } bb_training_set;
 
 #ifdef __x86_64__
-extern const bb_training_set bb_training_avx2, bb_training_avx512_vnni, bb_training_avx512_amx;
+extern const bb_training_set bb_training_avx2, bb_training_avx_vnni, bb_training_avx512_vnni, bb_training_avx512_amx;
 #endif
 
 #endif

@@ -63,52 +63,92 @@ static inline void dot_scaled_row(float *out, const bb_dot_tokens *x, int64_t t)
     }
 }
 
-/* a's rows and scales, max/limit of each column of x, and the inverse of each, 0 where that would be out of range. */
-static inline void dot_column_scales(bb_dot_left *a, float inverse[BB_DOT_LEFT_ROWS], const bb_dot_tokens *x, float limit) {
-    enum { ROWS = BB_DOT_LEFT_ROWS, PREFETCH_TOKENS = 32 };
-    const int64_t element = (int64_t)bb_dtype_bytes(x->dtype);
-    float row[ROWS] = {0};
-    uint32_t max_bits[ROWS] = {0}; /* bit patterns: magnitudes compare as integers, with NaN largest */
-    for (int64_t t = 0; t < x->tokens; t++) {
-        if (t + PREFETCH_TOKENS < x->tokens) /* rows are too far apart for hardware prefetching */
-            BB_SIMD_PREFETCH((const uint8_t *)x->x + (t + PREFETCH_TOKENS) * x->stride * element, x->columns * element, 0);
-        dot_scaled_row(row, x, t);
+/* Four tokens from t on; those that are missing are zeros. */
+typedef struct dot_tokens4 {
+    const void *row[4];
+    float s[4];
+} dot_tokens4;
+
+static inline dot_tokens4 dot_tokens_at(const bb_dot_tokens *x, int64_t t) {
+    enum { PREFETCH_TOKENS = 32 };
+    static const float zeros[BB_DOT_LEFT_ROWS];
+    const int64_t element = (int64_t)bb_dtype_bytes(x->dtype), row_bytes = x->stride * element;
+    dot_tokens4 four;
+    for (int i = 0; i < 4; i++) {
+        const uint8_t *row = (const uint8_t *)x->x + (t + i) * row_bytes;
+        four.row[i] = t + i < x->tokens ? row : (const void *)zeros;
+        four.s[i] = t + i < x->tokens ? x->s[t + i] : 0;
+        if (t + i + PREFETCH_TOKENS < x->tokens) /* rows are too far apart for hardware prefetching */
+            BB_SIMD_PREFETCH(row + PREFETCH_TOKENS * row_bytes, x->columns * element, 0);
+    }
+    return four;
+}
+
+/* dtype: a constant, so that each type has its own loop */
+static inline __attribute__((always_inline)) float dot_scaled(const dot_tokens4 *x, bb_dtype dtype, int token, int64_t column) {
+    if (dtype == BB_F32) return ((const float *)x->row[token])[column] * x->s[token];
+    return bb_f32_from_bf16(((const bb_bf16 *)x->row[token])[column]) * x->s[token];
+}
+
+/* Bit patterns: magnitudes compare as integers, with NaN largest. */
+static inline __attribute__((always_inline)) void dot_max_columns(uint32_t *max_bits, const bb_dot_tokens *x, bb_dtype dtype) {
+    for (int64_t t = 0; t < x->tokens; t += 4) {
+        const dot_tokens4 four = dot_tokens_at(x, t);
 #pragma omp simd
-        for (int i = 0; i < ROWS; i++) {
-            uint32_t bits = bb_bits_of_f32(row[i]) & 0x7fffffffu;
-            max_bits[i] = bits > max_bits[i] ? bits : max_bits[i];
+        for (int64_t c = 0; c < x->columns; c++) {
+            uint32_t m = max_bits[c];
+            for (int i = 0; i < 4; i++) {
+                uint32_t bits = bb_bits_of_f32(dot_scaled(&four, dtype, i, c)) & 0x7fffffffu;
+                m = bits > m ? bits : m;
+            }
+            max_bits[c] = m;
         }
     }
+}
+
+/* a's rows and scales, max/limit of each column of x, and the inverse of each, 0 where that would be out of range. */
+static inline void dot_column_scales(bb_dot_left *a, float inverse[BB_DOT_LEFT_ROWS], const bb_dot_tokens *x, float limit) {
+    uint32_t max_bits[BB_DOT_LEFT_ROWS] = {0};
+    if (x->dtype == BB_F32)
+        dot_max_columns(max_bits, x, BB_F32);
+    else
+        dot_max_columns(max_bits, x, BB_BF16);
     a->rows = x->columns;
-    for (int i = 0; i < ROWS; i++) {
+    for (int i = 0; i < BB_DOT_LEFT_ROWS; i++) {
         a->scales[i] = bb_f32_from_bits(max_bits[i]) * (1.0f / limit);
         if (a->scales[i] < BB_MIN_GRADIENT_SCALE) a->scales[i] = 0;
         inverse[i] = a->scales[i] == 0 ? 0 : 1 / a->scales[i];
     }
 }
 
-static inline void dot_pack_left(bb_dot_left *a, const bb_dot_tokens *x) {
-    enum { ROWS = BB_DOT_LEFT_ROWS };
-    float row[4][ROWS] = {{0}}, inverse[ROWS];
-    dot_column_scales(a, inverse, x, INT8_MAX);
-    memset(a->sums, 0, ROWS * sizeof *a->sums);
-    uint32_t *left = a->left;
-    for (int64_t t = 0; t < x->tokens; t += 4, left += ROWS) {
-        for (int64_t i = 0; i < 4; i++)
-            if (t + i < x->tokens)
-                dot_scaled_row(row[i], x, t + i);
-            else
-                memset(row[i], 0, sizeof row[i]);
+static inline __attribute__((always_inline)) void dot_pack_columns(bb_dot_left *a, const float *inverse, const bb_dot_tokens *x,
+                                                                   bb_dtype dtype) {
+    uint32_t sums[BB_DOT_LEFT_ROWS] = {0}, *left = a->left;
+    for (int64_t t = 0; t < x->tokens; t += 4, left += BB_DOT_LEFT_ROWS) {
+        const dot_tokens4 four = dot_tokens_at(x, t);
+        memset(left + x->columns, 0, (size_t)(BB_DOT_LEFT_ROWS - x->columns) * sizeof *left);
 #pragma omp simd
-        for (int i = 0; i < ROWS; i++) {
-            /* of a NaN some code, whose sums do not overflow: the scale is NaN as well */
-            int8_t q0 = (int8_t)bb_simd_round(row[0][i] * inverse[i]), q1 = (int8_t)bb_simd_round(row[1][i] * inverse[i]),
-                   q2 = (int8_t)bb_simd_round(row[2][i] * inverse[i]), q3 = (int8_t)bb_simd_round(row[3][i] * inverse[i]);
-            a->sums[i] += q0 + q1 + q2 + q3;
-            left[i] =
-                (uint32_t)(uint8_t)q0 | (uint32_t)(uint8_t)q1 << 8 | (uint32_t)(uint8_t)q2 << 16 | (uint32_t)(uint8_t)q3 << 24;
+        for (int64_t c = 0; c < x->columns; c++) {
+            uint32_t word = 0, sum = 0; /* of a NaN anything: the scale is NaN as well */
+            for (int i = 0; i < 4; i++) {
+                uint32_t q = (uint32_t)bb_simd_round(dot_scaled(&four, dtype, i, c) * inverse[c]);
+                sum += q;
+                word |= (q & 255) << (8 * i);
+            }
+            sums[c] += sum;
+            left[c] = word;
         }
     }
+    memcpy(a->sums, sums, sizeof sums);
+}
+
+static inline void dot_pack_left(bb_dot_left *a, const bb_dot_tokens *x) {
+    float inverse[BB_DOT_LEFT_ROWS];
+    dot_column_scales(a, inverse, x, INT8_MAX);
+    if (x->dtype == BB_F32)
+        dot_pack_columns(a, inverse, x, BB_F32);
+    else
+        dot_pack_columns(a, inverse, x, BB_BF16);
 }
 
 static inline void dot_pack_codes(uint8_t *panel, const int8_t *x, int64_t x_stride, int64_t tokens, int64_t columns) {
