@@ -12,6 +12,7 @@
 #include "compress_options.h"
 #include "json_out.h"
 #include "progress.h"
+#include "replacement.h"
 #include "signals.h"
 
 static const char suffix[] = ".bby";
@@ -220,32 +221,29 @@ static bb_status open_input(job *j, struct stat *info, bb_error *err) {
     return BB_OK;
 }
 
-/* Writes to a temporary file beside the final name, and renames it when it is complete. */
+/* The file gets mode and times of the input. */
 static bb_status code_to_file(job *j, const struct stat *info, const char *path, bb_error *err) {
-    char partial[PATH_BYTES + 32];
+    bb_replacement file;
     struct stat there;
     bb_status status = bb_output_check(path, err);
     if (status != BB_OK) return status;
-    if (stat(path, &there) == 0) {
+    if (stat(path, &there) == 0 && !bb_written_in_place(&there)) {
         if (there.st_dev == info->st_dev && there.st_ino == info->st_ino) return refuse(err, path, "is the input");
         if (!j->args->force) return refuse(err, path, "already exists; use -f to overwrite it");
     }
-    (void)snprintf(partial, sizeof partial, "%s.%ld.partial", path, (long)getpid());
-    j->out = open(partial, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
-    if (j->out < 0) return fail_path(err, path, "write it");
+    status = bb_replacement_open(&file, path, 0600, err);
+    if (status != BB_OK) return status;
+    j->out = file.fd;
     status = run_coder(j, err);
+    j->out = -1;
     mode_t mask = umask(0);
     (void)umask(mask);
-    bool regular = S_ISREG(info->st_mode);
+    bool regular = S_ISREG(info->st_mode), created = file.partial[0] != '\0';
     const struct timespec times[2] = {info->st_atim, info->st_mtim};
-    if (status == BB_OK && fchmod(j->out, regular ? info->st_mode & 0777 : 0666 & ~mask) != 0)
+    if (status == BB_OK && created && fchmod(file.fd, regular ? info->st_mode & 0777 : 0666 & ~mask) != 0)
         status = fail_path(err, path, "set its mode");
-    if (status == BB_OK && regular) (void)futimens(j->out, times); /* some file systems do not store times */
-    if (close(j->out) != 0 && status == BB_OK) status = fail_path(err, path, "write it");
-    j->out = -1;
-    if (status == BB_OK && rename(partial, path) != 0) status = fail_path(err, path, "write it");
-    if (status != BB_OK) (void)unlink(partial);
-    return status;
+    if (status == BB_OK && created && regular) (void)futimens(file.fd, times); /* some file systems do not store times */
+    return bb_replacement_close(&file, status, err);
 }
 
 static bb_status code_file(job *j, const char *given, bb_error *err) {

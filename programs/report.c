@@ -6,6 +6,7 @@
 
 #include "commands.h"
 #include "common.h"
+#include "replacement.h"
 #include "reporting/page.h"
 #include "reporting/png.h"
 
@@ -112,24 +113,23 @@ static bb_status write_report(FILE *out, const report_args *args, const bb_run_l
     return BB_OK;
 }
 
-/* Written beside the final name and renamed, so that the file appears complete or not at all. */
 static bb_status write_file(const char *path, const report_args *args, const bb_run_log *runs, int count, bb_error *err) {
-    char aside[4096];
+    bb_replacement out;
     bb_status status = bb_output_check(path, err);
+    if (status == BB_OK) status = bb_replacement_open(&out, path, 0666, err);
     if (status != BB_OK) return status;
-    if (snprintf(aside, sizeof aside, "%s.tmp.%d", path, (int)getpid()) >= (int)sizeof aside) {
-        errno = ENAMETOOLONG;
-        return fail_file(err, path, "cannot write");
+    int copy = dup(out.fd); /* which the stream closes */
+    FILE *file = copy < 0 ? NULL : fdopen(copy, "wb");
+    if (file) {
+        status = write_report(file, args, runs, count, err);
+        bool written = !ferror(file);
+        written = fclose(file) == 0 && written;
+        if (status == BB_OK && !written) status = fail_file(err, path, "cannot write");
+    } else {
+        status = fail_file(err, path, "cannot write");
+        if (copy >= 0) (void)close(copy);
     }
-    FILE *file = fopen(aside, "wb");
-    if (!file) return fail_file(err, aside, "cannot write");
-    status = write_report(file, args, runs, count, err);
-    bool written = !ferror(file);
-    written = fclose(file) == 0 && written;
-    if (status == BB_OK && written && rename(aside, path) == 0) return BB_OK;
-    if (status == BB_OK) status = fail_file(err, path, "cannot write");
-    unlink(aside);
-    return status;
+    return bb_replacement_close(&out, status, err);
 }
 
 static int report(const report_args *args) {

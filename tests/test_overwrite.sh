@@ -89,4 +89,26 @@ rm begun/step-* && trains begun || fail "a run does not begin where an earlier o
 mkdir other && echo '{}' >other/config.json
 trains other --resume run/step-00000002.safetensors --steps 3 && fail "a resumed run begins over another program's config.json"
 [ "$(cat other/config.json)" = '{}' ] || fail "a resumed run replaced another program's config.json"
+
+# ---- a pipe or a device stays one, and a link keeps pointing to its file
+mkfifo pipe && ln -s target link || fail "cannot make a pipe and a link"
+head -c 300 text >small
+through() { # COMMAND...: its output through the pipe is in `piped`
+  timeout 100 cat pipe >piped 2>/dev/null &
+  "$bitbyte" "$@" >out 2>err || fail "$*: $(cat err)"
+  [ -p pipe ] || fail "$*: the pipe is lost"
+  wait
+  [ -s piped ] || fail "$*: nothing came through the pipe"
+}
+through compress --model run --device ref -o pipe small
+mv piped small.bby
+through decompress --model run --device ref -f -o pipe small.bby
+cmp -s piped small || fail "decompress into a pipe: another text"
+through report run --out pipe
+for command in "compress --model run --device ref -f -o link small" "report run --out link"; do
+  echo before >target
+  "$bitbyte" $command >out 2>err || fail "$command: $(cat err)"
+  [ -L link ] && [ "$(head -c 6 target)" != before ] || fail "$command: the link is lost"
+done
+[ -z "$(find . -name '*.partial')" ] || fail "temporary files are left"
 echo "nothing is written over by mistake"
