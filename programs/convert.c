@@ -161,11 +161,23 @@ typedef struct convert_job {
     const char *out;
     bb_export_options options;
     bb_progress progress;
+    bb_error failure; /* of a source that is good */
 } convert_job;
 
+/* A failure that is not due to the source, such as a full disk, must not pass for damage, after which bb_model_find tries the
+ * previous checkpoint. */
 static bb_status convert_one(void *user, const char *path, bb_error *err) {
-    const convert_job *job = user;
-    return bb_export(job->device, path, job->out, &job->options, err);
+    convert_job *job = user;
+    const bb_import_options import = {.struct_size = sizeof import, .n_head = job->options.n_head};
+    char *text = NULL;
+    bool good = false;
+    bb_error ignored;
+    bb_status status = bb_export(job->device, path, job->out, &job->options, err);
+    if (status != BB_ERR_IO || bb_verify_file(path, &import, NULL, NULL, &good, &text, &ignored) != BB_OK) return status;
+    bb_string_free(text);
+    if (!good) return status;
+    job->failure = *err;
+    return err->code = BB_ERR_INTERRUPTED;
 }
 
 static void show_progress(void *user, int64_t done, int64_t total) {
@@ -237,6 +249,7 @@ static int convert(const variant *v, const bb_cli *cli, const convert_args *args
             snprintf(err.message + strlen(err.message), sizeof err.message - strlen(err.message), ", or --allow_overwrite");
     }
     if (status == BB_OK) status = bb_model_find(args->model, convert_one, &job, path, sizeof path, &err);
+    if (job.failure.code != BB_OK) err = job.failure;
     bb_progress_clear(&job.progress);
     if (status == BB_OK && args->json) {
         bb_json_line(json_pack("{s:o,s:o,s:s,s:I}", "model", bb_json_path_string(path), "out", bb_json_path_string(args->out),
