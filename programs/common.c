@@ -10,9 +10,8 @@
 #include "json_out.h"
 #include "progress.h"
 
-/* Named devices, then further cards by index. */
-enum { NAMED_DEVICES = 3, FURTHER_CARDS = 7 };
-const char *bb_device_choices[NAMED_DEVICES + FURTHER_CARDS + 1];
+enum { FURTHER_CARDS = 7 };
+const char *bb_device_choices[BB_NAMED_DEVICES + FURTHER_CARDS + 1];
 enum { ARCH_LLAMA, ARCH_PLUS };
 const char *const bb_arch_choices[] = {[ARCH_LLAMA] = "llama", [ARCH_PLUS] = "plus", NULL};
 const char *const bb_ste_choices[] = {[BB_STE_IDENTITY] = "identity", [BB_STE_CLIPPED] = "clipped", NULL};
@@ -23,7 +22,7 @@ const char *const bb_kv_choices[] = {[BB_KV_INT6] = "int6", [BB_KV_INT8] = "int8
 void bb_device_choices_init(void) {
     static const char *const further[] = {"cuda:1", "cuda:2", "cuda:3", "cuda:4", "cuda:5", "cuda:6", "cuda:7"};
     int count = 0;
-    while (count < NAMED_DEVICES && (bb_device_choices[count] = bb_device_known(count, NULL))) count++;
+    while (count < BB_NAMED_DEVICES && (bb_device_choices[count] = bb_device_known(count, NULL))) count++;
     for (int i = 0; i < BB_CLI_COUNT(further); i++) bb_device_choices[count++] = further[i];
 }
 
@@ -40,7 +39,7 @@ static const bb_cli_option device_options[] = {
      .type = BB_CLI_CHOICE,
      .offset = offsetof(bb_device_args, device),
      .choices = bb_device_choices,
-     .listed_choices = NAMED_DEVICES,
+     .listed_choices = BB_NAMED_DEVICES,
      .help = "cpu: fast; cuda: an NVIDIA card, cuda:1 the second one; ref: slow scalar reference implementation",
      .saved = BB_CLI_SAVED_FREE}};
 static const bb_cli_option model_options[] = {

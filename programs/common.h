@@ -13,6 +13,7 @@ typedef struct bb_device_args {
     int threads;
 } bb_device_args;
 
+enum { BB_NAMED_DEVICES = 3 };          /* that help lists; further cards follow */
 extern const char *bb_device_choices[]; /* filled in by bb_device_choices_init, before any command runs */
 void bb_device_choices_init(void);
 

@@ -100,6 +100,7 @@ static const char *const mix_choices[] = {[BB_MIX_OF_LEVEL] = "auto", [BB_MIX_OF
          .type = BB_CLI_CHOICE,                                                                                                \
          .offset = offsetof(bb_compress_args, device.device),                                                                  \
          .choices = bb_device_choices,                                                                                         \
+         .listed_choices = BB_NAMED_DEVICES,                                                                                   \
          .help = "cpu: fast; ref: slow scalar reference implementation"},                                                      \
     {                                                                                                                          \
         .group = &bb_import_group, .offset = offsetof(bb_compress_args, import)                                                \
@@ -192,8 +193,9 @@ static bool read_range(bb_compress_args *args) {
     unsigned long long offset, length = UINT64_MAX;
     int used = 0;
     const char *text = args->range;
-    if (strspn(text, "0123456789:") != strlen(text) || sscanf(text, "%18llu:%n", &offset, &used) != 1 || !used) return false;
-    if (text[used] && (sscanf(text + used, "%18llu%n", &length, &used) != 1)) return false;
+    if (strspn(text, "0123456789:") != strlen(text) || sscanf(text, "%19llu:%n", &offset, &used) != 1 || !used) return false;
+    text += used;
+    if (*text && (sscanf(text, "%19llu%n", &length, &used) != 1 || text[used])) return false;
     args->range_offset = offset;
     args->range_length = length;
     return true;

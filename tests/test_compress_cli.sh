@@ -163,6 +163,10 @@ complains "BITBYTE_MODEL is not set"
 expect 1 "${decompress[@]}" original
 complains "does not end in .bby"
 expect 2 "${compress[@]}" -c -o x data
+for range in 1:2:3 :2 1 1:2x -1:2; do
+    expect 2 "${decompress[@]}" --range "$range" data.bby
+    complains "--range needs OFFSET:LENGTH"
+done
 expect 2 "${compress[@]}" -x data
 complains "unknown option '-x'"
 expect 2 "${compress[@]}" -T
