@@ -85,9 +85,10 @@ static bb_status check_memory(const bb_train_args *args, bb_device *device, cons
     err->code = BB_ERR_MEMORY;
     snprintf(err->message, sizeof err->message,
              "this run needs %s of %smemory%s, but only %s of %s is free: %s. To reduce it: a smaller --batch_size (and larger "
-             "--grad_accum), --seq_len_cap%s%s, or a smaller model",
+             "--grad_accum), %s%s%s, or a smaller model",
              bb_text_bytes(memory->total).s, memory->own_memory ? "the card's " : "", on_ranks,
-             bb_text_bytes(out->free_bytes).s, bb_text_bytes(total_bytes).s, line, o->recompute ? "" : ", no --no_ckpt",
+             bb_text_bytes(out->free_bytes).s, bb_text_bytes(total_bytes).s, line,
+             o->seq_len ? "a smaller --seq_len" : "--seq_len_cap", o->recompute ? "" : ", no --no_ckpt",
              args->optim == BB_OPTIM_ADAMW ? ", --optim muon or adamw8bit" : "");
     return err->code;
 }

@@ -150,6 +150,17 @@ expect 0 "$bitbyte" info --memory --n_layer 24 --json --device "$device"
 expect 0 "$bitbyte" info --memory --n_layer 2 --device "$device"
 says "activations"
 
+# Advice names the option that helps: --seq_len fixes the length, and --seq_len_cap then has no effect.
+huge=("$bitbyte" train --data text.txt --size 1m --batch_size 1000000000 --device "$device")
+expect 1 "${huge[@]}"
+complains "--seq_len_cap"
+expect 1 "${huge[@]}" --seq_len 1000
+complains "a smaller --seq_len,"
+
+for command in train compress; do
+    "$bitbyte" help $command | grep -q -- '--device cpu|cuda|ref  ' || fail "help $command: the devices"
+done
+
 # Output that does not arrive is a failure.
 if [ -w /dev/full ]; then
     status=0
