@@ -128,4 +128,8 @@ for data in - pipe; do
     expect 2 "$bitbyte" train --data data --out none --steps 2 --val_data "$data" "${tiny[@]}"
     complains "--val_data is read at each validation"
 done
+: >nothing
+expect 1 "$bitbyte" train --data data --out none --steps 2 --val_data nothing "${tiny[@]}"
+complains "nothing: nothing to score: 1 file, none of at least 2 bytes"
+[ ! -e none ] || fail "a run begins with nothing to validate on"
 echo "data is read as it comes, or refused with what to do"

@@ -288,6 +288,17 @@ bb_status bb_byte_source_open_file(const char *path, bb_byte_source *out, bb_err
     return status;
 }
 
+bb_status bb_byte_source_nothing_to_score(const bb_byte_source *source, const char *data, bb_error *err) {
+    return bb_fail(err, BB_ERR_DATA, "%s: nothing to score: %d file%s, none of at least 2 bytes", data, source->count,
+                   source->count == 1 ? "" : "s");
+}
+
+bb_status bb_byte_source_check_to_score(const bb_byte_source *source, const char *data, bb_error *err) {
+    for (int i = 0; i < source->count; i++)
+        if (source->files[i].is_stream || source->files[i].size >= 2) return BB_OK;
+    return bb_byte_source_nothing_to_score(source, data, err);
+}
+
 void bb_byte_source_close(bb_byte_source *source) {
     close_stream(source);
     for (int i = 0; i < source->count; i++) {

@@ -52,6 +52,9 @@ bb_status bb_byte_source_read(bb_byte_source *source, int file, int64_t offset, 
 /* Reads the next `size` bytes of file number `file`, starting at its beginning if another file was read before. *got is smaller
  * at the end of the file. */
 bb_status bb_byte_source_read_on(bb_byte_source *source, int file, uint8_t *bytes, size_t size, size_t *got, bb_error *err);
+/* BB_ERR_DATA unless a file has 2 bytes or more, or is a stream: the first byte of a file is not scored. */
+bb_status bb_byte_source_check_to_score(const bb_byte_source *source, const char *data, bb_error *err);
+bb_status bb_byte_source_nothing_to_score(const bb_byte_source *source, const char *data, bb_error *err); /* BB_ERR_DATA */
 void bb_byte_source_close(bb_byte_source *source);
 
 #endif

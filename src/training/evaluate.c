@@ -91,11 +91,6 @@ static bb_status walk_file(walk *w, bb_byte_source *source, int file, bb_error *
     return BB_OK;
 }
 
-static bb_status nothing_to_score(const char *data, int files, bb_error *err) {
-    return bb_fail(err, BB_ERR_DATA, "%s: nothing to score: %d file%s, none of at least 2 bytes", data, files,
-                   files == 1 ? "" : "s");
-}
-
 bb_status bb_evaluate(bb_model *model, const char *data, const bb_eval_options *given, bb_eval_result *result, bb_error *err) {
     BB_REQUIRE("model, data, options, result", model, data, given, result);
     BB_OPTIONS_READ(bb_eval_options, options, given);
@@ -114,6 +109,7 @@ bb_status bb_evaluate(bb_model *model, const char *data, const bb_eval_options *
     double start = bb_clock_seconds();
     BB_TRY(bb_byte_source_open(data, BB_BYTES_HELD_OUT, &source, err));
     source.stop = options->stop;
+    BB_TRY_GOTO(status, done, bb_byte_source_check_to_score(&source, data, err));
     int64_t longest = 0;
     for (int i = 0; i < source.count; i++) {
         int64_t scored = source.files[i].size ? source.files[i].size - 1 : 0;
@@ -123,9 +119,6 @@ bb_status bb_evaluate(bb_model *model, const char *data, const bb_eval_options *
     if (source.streams > 0) {
         w.total = 0;
         longest = options->seq_len;
-    } else if (w.total == 0) {
-        status = nothing_to_score(data, source.count, err);
-        goto done;
     }
     w.x = malloc(rows);
     w.y = malloc(rows);
@@ -143,7 +136,7 @@ bb_status bb_evaluate(bb_model *model, const char *data, const bb_eval_options *
     for (int i = 0; i < source.count && !enough(&w); i++) BB_TRY_GOTO(status, done, walk_file(&w, &source, i, err));
     if (!enough(&w)) BB_TRY_GOTO(status, done, flush(&w, err));
     if (w.scored == 0) {
-        status = nothing_to_score(data, source.count, err);
+        status = bb_byte_source_nothing_to_score(&source, data, err);
         goto done;
     }
     double loss = w.nats / (double)w.scored;

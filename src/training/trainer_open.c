@@ -241,6 +241,7 @@ bb_status bb_trainer_check_validation(bb_trainer *t, bb_error *err) {
     bb_byte_source source;
     BB_TRY(bb_byte_source_open(o->val_data, BB_BYTES_HELD_OUT, &source, err));
     t->val_bytes = source.total_bytes;
+    bb_status status = bb_byte_source_check_to_score(&source, o->val_data, err);
     bb_byte_source_close(&source);
-    return BB_OK;
+    return status;
 }
