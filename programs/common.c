@@ -145,8 +145,8 @@ void bb_model_args_notes(const bb_cli *cli, const bb_model_args *args) {
     if (args->dense) bb_cli_unused(cli, "no_act_quant", "with --dense, nothing is quantized");
     if (args->dense && args->ste == BB_STE_IDENTITY) bb_cli_unused(cli, "ste", "with --dense, nothing is quantized");
     if (args->arch == ARCH_PLUS) return;
-    bb_cli_unused(cli, "ngram_max", "it requires --arch plus");
-    bb_cli_unused(cli, "ngram_bits", "it requires --arch plus");
+    static const char *const of_plus[] = {"ngram_max", "ngram_bits", "lr_ngram"};
+    for (int i = 0; i < BB_CLI_COUNT(of_plus); i++) bb_cli_unused(cli, of_plus[i], "it requires --arch plus");
 }
 
 int bb_model_args_from_file(const bb_cli *cli, bb_model_args *args, const char *path, const bb_config *file) {

@@ -246,7 +246,8 @@ static void show_memory(const info_args *args, const json_t *memory) {
 }
 
 static void note_unused(const bb_cli *cli, const info_args *args) {
-    bb_cli_unused(cli, "ste", "memory does not depend on it");
+    bb_model_args_notes(cli, &args->model);
+    if (!args->model.dense) bb_cli_unused(cli, "ste", "memory does not depend on it");
     bb_cli_unused(cli, "rope_base", "memory does not depend on it");
     bb_device_args_notes(cli, &args->device);
 }

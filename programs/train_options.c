@@ -203,6 +203,8 @@ static void note_unused(const bb_cli *cli, const bb_train_args *args) {
     if (!(args->wd > 0)) bb_cli_unused(cli, "wd_all", "--wd is 0");
     if (o->stop_at >= o->steps) bb_cli_unused(cli, "stop_at", "--steps ends the run first");
     if (o->val_data && o->val_every == 0) bb_cli_unused(cli, "patience", "--val_every 0 validates only after the last step");
+    if (o->val_data && o->val_every >= o->steps)
+        bb_cli_unused(cli, "patience", "the run has no more steps than --val_every, and is validated only after the last");
     if (args->sample_every == 0) bb_cli_unused(cli, "sample_prompt", "it requires --sample_every");
     for (int i = 0; i < 5 && !o->val_data; i++) bb_cli_unused(cli, validation[i], "it requires --val_data");
     for (int i = 0; i < 3 && !args->ddp; i++) bb_cli_unused(cli, ranks[i], "it requires --ddp");

@@ -17,8 +17,8 @@ cmp $model run/step-00000008.safetensors || fail "a resumed run gives another mo
 expect 2 "$bitbyte" train --resume run --steps 9 --ngram_max 4
 complains "--ngram_max 4"
 train --data text.txt --out llama --n_layer 1 --d_model 32 --n_head 2 --d_ff 48 --seq_len 32 --batch_size 2 --steps 2 --threads 1 \
-    --device "$device" --ngram_bits 9
-complains "--ngram_bits has no effect: it requires --arch plus"
+    --device "$device" --ngram_bits 9 --lr_ngram 0.2
+for option in ngram_bits lr_ngram; do complains "--$option has no effect: it requires --arch plus"; done
 expect 2 "$bitbyte" train --data text.txt --out x --init $model --arch llama
 complains "--arch llama contradicts"
 expect 2 "$bitbyte" train --data text.txt --out x "${shape[@]}" --ngram_max 8

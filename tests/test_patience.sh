@@ -91,6 +91,8 @@ expect 0 "$bitbyte" train --data few.txt --steps 1 "${tiny[@]}" --patience 2 --o
 complains "note: --patience has no effect: it requires --val_data"
 expect 0 "$bitbyte" train --data few.txt --val_data other.txt --val_every 0 --steps 1 "${tiny[@]}" --patience 2 --out once
 complains "note: --patience has no effect: --val_every 0 validates only after the last step"
+expect 0 "$bitbyte" train --data few.txt --val_data other.txt --val_every 2 --steps 2 "${tiny[@]}" --patience 2 --out short
+complains "note: --patience has no effect: the run has no more steps than --val_every"
 expect 2 "${train[@]}" --patience -1 --out negative
 complains "--patience"
 expect 0 "$bitbyte" train --resume halves --patience 4 --val_batches 1 --threads 1

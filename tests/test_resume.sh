@@ -133,6 +133,8 @@ unused 1 threads -- export warm --out warm.packed --device ref --threads 1
 unused 1 allow_overwrite -- export warm --out warm.hf --format hf --device cpu --threads 1 --allow_overwrite
 unused 2 ste rope_base -- info --memory --ste clipped --rope_base 100 --device cpu --threads 1 --n_layer 1 --optim adamw --no_act_quant
 unused 1 threads -- info --memory --device ref --threads 2
+unused 1 ngram_bits -- info --memory --device cpu --ngram_bits 5
+unused 1 ste -- info --memory --device cpu --dense --ste identity
 mkdir texts
 cp text.txt texts
 unused 1 json_key -- pack texts --out_dir packs/0 --input_format text --json_key body --exts txt --strict --overwrite
