@@ -37,8 +37,7 @@ int bb_train_size(const bb_cli *cli, bb_train_args *args) {
     if (shape_option) return bb_cli_usage_error(&bb_train_command, "give --size or --%s, not both", shape_option);
     if (is_auto(args) && !(args->minutes > 0)) return bb_cli_usage_error(&bb_train_command, "--size auto requires --minutes");
     if (is_auto(args)) return BB_CLI_CONTINUE;
-    if (bb_config_of_size(args->size, &shape, &err) != BB_OK)
-        return bb_cli_usage_error(&bb_train_command, "--size: %s", err.message);
+    if (bb_config_of_size(args->size, &shape, &err) != BB_OK) return bb_cli_usage_error(&bb_train_command, "--%s", err.message);
     set_shape(args, &shape);
     return BB_CLI_CONTINUE;
 }

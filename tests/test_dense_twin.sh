@@ -48,6 +48,9 @@ for format in packed gguf hf safetensors; do
     complains "only format bitbyte can hold it"
     [ ! -e other ] || fail "a refused export left something"
 done
+train --data text.txt --out both "${small[@]}" --arch plus --ngram_bits 8 --steps 1
+expect 1 "$bitbyte" export both --out other.gguf
+complains "only format bitbyte can hold it"
 expect 0 "$bitbyte" convert $model own.safetensors
 expect 0 "$bitbyte" generate own.safetensors --prompt "the " --max_new_bytes 20 --seed 3 --device "$device"
 cmp out generated || fail "the converted model writes something else"

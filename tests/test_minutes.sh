@@ -14,7 +14,7 @@ complains "give --minutes or --steps, not both"
 expect 2 "${train[@]}" --minutes 1 --steps_before 10@5
 complains "give --minutes or --steps_before, not both"
 expect 2 "${train[@]}" --size 4m --steps 1
-complains "size '4m': expected 1m, 3m, 10m"
+complains "train: --size '4m': expected 1m, 3m, 10m"
 expect 2 "${train[@]}" --size 1m --d_model 64 --steps 1
 complains "give --size or --d_model, not both"
 expect 2 "${train[@]}" --size auto --steps 1

@@ -97,14 +97,14 @@ static bb_status export_source(bb_device *device, const char *model, const bb_ex
     import.user = o->user;
     BB_TRY(bb_model_source_open(model, &import, &e->source, err));
     BB_TRY(choose_chat_template(e, model, err));
-    if (e->source.config.ngram_max && !format->ngrams)
-        return bb_fail(err, BB_ERR_UNSUPPORTED,
-                       "%s: the model has n-gram embeddings (--arch plus), which format %s cannot hold; packed and bitbyte can",
-                       model, format->name);
     if (e->source.config.dense && format != &bb_export_bitbyte)
         return bb_fail(err, BB_ERR_UNSUPPORTED,
                        "%s: the model was trained with --dense and has no ternary weights; only format %s can hold it", model,
                        bb_export_bitbyte.name);
+    if (e->source.config.ngram_max && !format->ngrams)
+        return bb_fail(err, BB_ERR_UNSUPPORTED,
+                       "%s: the model has n-gram embeddings (--arch plus), which format %s cannot hold; packed and bitbyte can",
+                       model, format->name);
     if (format->masters) {
         BB_TRY(bb_param_table_create(&e->source.config, false, &e->table, err));
         BB_TRY(bb_tensor_source_check_metadata(e->source.source, err));
