@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT
 /* bitbyte serve: a model over HTTP, with OpenAI's API and a page. */
+#include "chat_template.h"
 #include "commands.h"
 #include "common.h"
 
@@ -11,7 +12,6 @@
 #include <string.h>
 #include <sys/stat.h>
 
-#include "chat_template.h"
 #include "progress.h"
 #include "serving/http.h"
 #include "serving/runs.h"
