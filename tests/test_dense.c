@@ -8,6 +8,7 @@
 #include "random_bytes.h"
 #include "scratch.h"
 #include "training/optim.h"
+#include "training/weight_exchange.h"
 
 enum { B = 2, T = 24, V = 256 };
 
@@ -208,6 +209,60 @@ static void it_is_not_ternary(void **state) {
     free(ternary);
 }
 
+/* ---- ranks ----------------------------------------------------------------------------------------------------------------- */
+
+static int64_t exchanged[sizeof(float) + 1]; /* elements, by their width in bytes */
+
+static bb_status count_exchanged(bb_dist *d, bb_dist_kind kind, bb_dist_range range, bb_error *err) {
+    (void)kind;
+    (void)err;
+    exchanged[range.width] += range.cut[d->size];
+    return BB_OK;
+}
+static bb_status wait_for_nothing(bb_dist *d, bb_error *err) {
+    (void)d;
+    (void)err;
+    return BB_OK;
+}
+static bb_status gather_own(bb_dist *d, const void *mine, void *all, size_t size, bb_error *err) {
+    (void)err;
+    memset(all, 0, size * (size_t)d->size);
+    memcpy(all, mine, size);
+    return BB_OK;
+}
+
+/* Rank 0 of two; the other is not needed to count what it exchanges. A dense model has no codes; its twin exchanges codes, and as
+ * f32 only what is not ternary. */
+static void ranks_exchange_f32_and_no_codes(void **state) {
+    (void)state;
+    static const bb_dist_engine engine = {
+        .name = "counting", .all_gather = gather_own, .start = count_exchanged, .wait = wait_for_nothing};
+    for (int dense = 0; dense < 2; dense++) {
+        bb_config c = config;
+        c.dense = dense;
+        bb_model *model = new_model("cpu", &c);
+        bb_dist dist = {.engine = &engine, .size = 2};
+        bb_shards shards;
+        bb_tile_sums tiles;
+        bb_weight_exchange exchange;
+        memset(exchanged, 0, sizeof exchanged);
+        assert_ok(bb_shards_create(&model->table, dist.size, false, &shards, &test_error));
+        assert_ok(bb_tile_sums_open(model->device, &model->table, &shards, &dist, &tiles, &test_error));
+        assert_ok(bb_weight_exchange_open(model, &dist, &shards, &tiles, &exchange, &test_error));
+        assert_true(dense ? !exchange.code_cuts : exchange.code_cuts != NULL);
+        assert_ok(bb_weight_exchange_after_update(&exchange, &test_error));
+        int64_t plain = 0;
+        for (int i = 0; i < model->table.count; i++)
+            if (!model->table.entries[i].ternary) plain += model->table.entries[i].count;
+        assert_int_equal(exchanged[sizeof(float)], plain);
+        assert_true(dense ? exchanged[1] == 0 : exchanged[1] > 0);
+        bb_weight_exchange_close(&exchange);
+        bb_tile_sums_close(&tiles);
+        bb_shards_free(&shards);
+        close_model(model);
+    }
+}
+
 /* ---- memory and files ------------------------------------------------------------------------------------------------------ */
 
 static void memory_is_what_was_predicted(void **state) {
@@ -264,6 +319,7 @@ int main(int argc, char **argv) {
     const struct CMUnitTest passes[] = {cmocka_unit_test(devices_agree), cmocka_unit_test(gradients_add_up),
                                         cmocka_unit_test(the_cache_equals_the_full_pass)};
     const struct CMUnitTest others[] = {cmocka_unit_test(gradients_are_those_of_the_loss), cmocka_unit_test(it_is_not_ternary),
+                                        cmocka_unit_test(ranks_exchange_f32_and_no_codes),
                                         cmocka_unit_test(memory_is_what_was_predicted),
                                         cmocka_unit_test(files_give_the_same_logits)};
     guarded_register();

@@ -67,13 +67,15 @@ static void ternary(ops_session *s, const int64_t *d, ops_outputs *out) {
     ops_out(out, "scale", ops_get_f32(s, t.scale, d[2]), d[2], 2 * U_F32, NULL);
 }
 
-/* N, K, segments: a matrix from codes, each segment on its own, as a model file gives them. */
+/* N, K, segments: a matrix from codes, each segment on its own, as a model file gives them. Bits past K are ones, which are no
+ * code: in the dense layout they would carry into the codes of other columns. */
 static void ternary_load(ops_session *s, const int64_t *d, ops_outputs *out) {
     int64_t N = d[0], K = d[1], row_bytes = (K + 3) / 4;
     bb_ternary t = ops_ternary(s, N, K, (int)d[2], ops_normal_f32(s, N * K, 0.05));
     uint8_t *codes = ops_host(s, (size_t)(N * row_bytes));
     const uint8_t *drawn = ops_bytes(s, N * row_bytes * 4, 3);
-    for (int64_t i = 0; i < N * row_bytes * 4; i++) codes[i / 4] |= (uint8_t)(drawn[i] << i % 4 * 2);
+    for (int64_t i = 0; i < N * row_bytes * 4; i++)
+        codes[i / 4] |= (uint8_t)((i % (row_bytes * 4) < K ? drawn[i] : 3) << i % 4 * 2);
     for (int i = 0; i < t.segments; i++) {
         bb_ternary segment = bb_ternary_segment(s->dev, &t, i);
         int64_t first = t.segment_end[i] - segment.n;
@@ -516,6 +518,8 @@ static const ops_case cases[] = {
     {"ternary, dense", ternary_dense, {333, 500, 3}},
     {"ternary_load, dense", ternary_load_dense, {5, 7, 3}},
     {"ternary_load, dense", ternary_load_dense, {64, 160, 1}},
+    {"ternary_load, dense", ternary_load_dense, {5, 78, 1}}, /* columns past K in the last of five blocks */
+    {"ternary_load, dense", ternary_load_dense, {130, 237, 3}},
     {"ternary_load, dense", ternary_load_dense, {333, 500, 3}},
     {"linear_exact, dense",
      linear_exact_dense,
