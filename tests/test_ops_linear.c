@@ -67,20 +67,31 @@ static void ternary(ops_session *s, const int64_t *d, ops_outputs *out) {
     ops_out(out, "scale", ops_get_f32(s, t.scale, d[2]), d[2], 2 * U_F32, NULL);
 }
 
-/* N, K, segments: a matrix from codes, each segment on its own, as a model file gives them. Bits past K are ones, which are no
- * code: in the dense layout they would carry into the codes of other columns. */
+/* Loads each segment on its own, as from a model file, and returns what the device keeps of them. */
+static const uint8_t *load_codes(ops_session *s, const bb_ternary *t, const uint8_t *codes) {
+    int64_t row_bytes = (t->k + 3) / 4;
+    for (int i = 0; i < t->segments; i++) {
+        bb_ternary segment = bb_ternary_segment(s->dev, t, i);
+        int64_t first = t->segment_end[i] - segment.n;
+        s->dev->ops->ternary_load(s->dev, &segment, ops_put(s, codes + first * row_bytes, (size_t)(segment.n * row_bytes)));
+    }
+    return ops_get(s, t->data, s->dev->ops->ternary_bytes(s->dev, t));
+}
+
+/* N, K, segments: a matrix from codes. Bits past K are ones, which are no code. A device whose layout is the file's, such as ref,
+ * may keep them. cpu must not: in the dense layout they would carry into the codes of other columns. */
 static void ternary_load(ops_session *s, const int64_t *d, ops_outputs *out) {
     int64_t N = d[0], K = d[1], row_bytes = (K + 3) / 4;
     bb_ternary t = ops_ternary(s, N, K, (int)d[2], ops_normal_f32(s, N * K, 0.05));
-    uint8_t *codes = ops_host(s, (size_t)(N * row_bytes));
+    uint8_t *codes = ops_host(s, (size_t)(N * row_bytes)), *clean = ops_host(s, (size_t)(N * row_bytes));
     const uint8_t *drawn = ops_bytes(s, N * row_bytes * 4, 3);
-    for (int64_t i = 0; i < N * row_bytes * 4; i++)
-        codes[i / 4] |= (uint8_t)((i % (row_bytes * 4) < K ? drawn[i] : 3) << i % 4 * 2);
-    for (int i = 0; i < t.segments; i++) {
-        bb_ternary segment = bb_ternary_segment(s->dev, &t, i);
-        int64_t first = t.segment_end[i] - segment.n;
-        s->dev->ops->ternary_load(s->dev, &segment, ops_put(s, codes + first * row_bytes, (size_t)(segment.n * row_bytes)));
+    for (int64_t i = 0; i < N * row_bytes * 4; i++) {
+        bool padding = i % (row_bytes * 4) >= K;
+        codes[i / 4] |= (uint8_t)((padding ? 3 : drawn[i]) << i % 4 * 2);
+        clean[i / 4] |= (uint8_t)((padding ? 0 : drawn[i]) << i % 4 * 2);
     }
+    const uint8_t *want = load_codes(s, &t, clean), *loaded = load_codes(s, &t, codes);
+    if (strcmp(bb_device_name(s->dev), "cpu") == 0) assert_memory_equal(loaded, want, s->dev->ops->ternary_bytes(s->dev, &t));
     int8_t *q = ops_room(s, (size_t)(N * K));
     s->dev->ops->ternary_unpack(s->dev, q, &t);
     const int8_t *host_q = ops_get(s, q, (size_t)(N * K));
