@@ -308,7 +308,9 @@ static bb_status score_lines(score_run *r, const bb_score_pieces *p, bb_error *e
         status =
             r->args->jsonl ? add_record(r, r->line, text + at, end - at, err) : add(r, r->line, text + at, end - at, NULL, err);
     }
-    return status == BB_OK && r->count ? flush(r, err) : status;
+    if (status == BB_OK && r->count) status = flush(r, err);
+    fflush(stdout); /* a reader of `tail -f log | bitbyte score -` waits for these rows; failures are noticed at the end */
+    return status;
 }
 
 /* Adds a piece of a file to the file's row. */

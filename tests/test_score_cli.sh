@@ -41,6 +41,23 @@ printf 'a "b",c\r\n\nd' | score run - --lines --csv >out 2>err || fail "score --
 grep -q '^"(standard input)",1,7,[0-9.]*,[0-9.]*,"a ""b"",c"$' out || fail "score --csv: quotes"
 grep -q '^"(standard input)",3,1,' out || fail "score --csv: the last line"
 
+# ---- a pipe that waits: the rows of the lines that came, once its first bytes tell that it is text
+head -n 50 text.txt >lines
+mkfifo wait
+{
+    head -n 40 lines
+    printf 'The'
+    wait_until "the rows of 40 lines come" grep -qs '^"(standard input)",40,' early
+    grep -q '^"(standard input)",41,' early && touch too_early
+    tail -n +41 lines | tail -c +4
+} >wait &
+score run - --lines --csv <wait >early 2>err || fail "score of a pipe that waits: $(cat err)"
+wait
+[ ! -e too_early ] || fail "score of a pipe that waits: half a line was scored"
+[ "$(wc -l <early)" = 51 ] || fail "score of a pipe that waits: $(wc -l <early) rows"
+score run - --lines --csv <lines >out 2>err
+cmp out early || fail "score of a pipe that waits gives other rows"
+
 # ---- more than a piece of 4 MB, through a pipe: the lines of all pieces; a line longer than a piece; lines give the same sum as their file
 expect 0 "$bitbyte" train --data text.txt --out smallest "${tiny[@]}" --n_layer 1 --d_model 8 --n_head 1 --d_ff 8 --steps 1
 awk 'BEGIN { for (i = 1; i <= 30000; i++) printf "%d %s\n", i, "the same line of one hundred and fifty bytes, more or less, that says nothing at all, but says it again, and again, and again, and ends here." }' >many

@@ -17,7 +17,13 @@ void bb_score_pieces_close(bb_score_pieces *p) {
     *p = (bb_score_pieces){.reader = NULL};
 }
 
-/* Reads until `size` bytes follow those before the piece, or the text ends. */
+/* Whether it is time to score what there is: a pipe has no more for now, and lines that do not depend on those before them can be scored in
+ * any portions. */
+static bool is_portion(const bb_score_pieces *p, size_t read, size_t asked) {
+    return read < asked && p->lines && p->context == 0 && memchr(p->bytes + p->held - read, '\n', read);
+}
+
+/* Reads until `size` bytes follow those before the piece, a pipe's whole lines are there, or the text ends. */
 static bb_status fill(bb_score_pieces *p, size_t size, bb_error *err) {
     if (p->before + size > p->capacity) {
         char *larger = realloc(p->bytes, p->before + size);
@@ -31,10 +37,11 @@ static bb_status fill(bb_score_pieces *p, size_t size, bb_error *err) {
     }
     bb_status status = BB_OK;
     while (status == BB_OK && !p->ended && p->held < p->before + size) {
-        size_t n = 0;
-        status = bb_text_reader_read(p->reader, p->bytes + p->held, p->before + size - p->held, &n, err);
+        size_t n = 0, asked = p->before + size - p->held;
+        status = bb_text_reader_read(p->reader, p->bytes + p->held, asked, &n, err);
         p->held += n;
         p->ended = n == 0;
+        if (status == BB_OK && is_portion(p, n, asked)) break;
     }
     return status;
 }
