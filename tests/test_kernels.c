@@ -104,6 +104,8 @@ static void each_level_overrides_what_it_does_better(void **state) {
                         .forward_rows = 512};
     assert_row(BB_CPU_AVX2, &k);
     bb_cpu_kernels vnni = k;
+    vnni.attention_training = &bb_training_avx_vnni;
+    vnni.attention_backward = &bb_backward_avx_vnni;
     vnni.dot = &bb_dot_avx_vnni;
     vnni.dot_weight = &bb_dot_weight_avx_vnni;
     vnni.muon_blocks = &bb_muon_blocks_avx_vnni;
