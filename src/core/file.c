@@ -130,7 +130,8 @@ bb_status bb_file_writer_open(const char *path, bb_file_writer *out, bb_error *e
     /* Left by a killed process that had the same process id. */
     if (fd < 0 && errno == EEXIST && unlink(tmp) == 0) fd = open(tmp, flags, 0666);
     if (fd < 0) {
-        status = fail_errno(err, tmp, "create", errno);
+        int error = errno;
+        status = fail_errno(err, path, access(target, F_OK) == 0 ? "create a temporary file beside it" : "create", error);
         goto done;
     }
     *out = (bb_file_writer){.fd = fd, .path = target, .tmp_path = tmp};
