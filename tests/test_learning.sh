@@ -96,7 +96,7 @@ complains "missing/plays.train: no such text"
 "$bitbyte" help train >help
 for name in kjv shakespeare python; do : >"texts/$name.train"; : >"texts/$name.held_out"; done
 for config in "$source_dir"/bench/learning/*.json; do
-    expect 0 "${experiments[@]}" "$config" --texts texts --out table --dry-run
+    expect 0 "${experiments[@]}" "$config" --texts texts --out table --bitbyte "$bitbyte" --dry-run
     says " to do"
     for option in $(grep -oE -- '--[a-z_]+' "$config" | sort -u); do
         grep -qE "^  $option( |\$)" help || fail "$config: bitbyte train has no $option"
