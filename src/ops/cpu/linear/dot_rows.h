@@ -123,23 +123,25 @@ static inline void dot_column_scales(bb_dot_left *a, float inverse[BB_DOT_LEFT_R
 
 static inline __attribute__((always_inline)) void dot_pack_columns(bb_dot_left *a, const float *inverse, const bb_dot_tokens *x,
                                                                    bb_dtype dtype) {
-    uint32_t sums[BB_DOT_LEFT_ROWS] = {0}, *left = a->left;
+    uint32_t *left = a->left;
+    memset(a->sums, 0, BB_DOT_LEFT_ROWS * sizeof *a->sums);
     for (int64_t t = 0; t < x->tokens; t += 4, left += BB_DOT_LEFT_ROWS) {
         const dot_tokens4 four = dot_tokens_at(x, t);
         memset(left + x->columns, 0, (size_t)(BB_DOT_LEFT_ROWS - x->columns) * sizeof *left);
 #pragma omp simd
         for (int64_t c = 0; c < x->columns; c++) {
-            uint32_t word = 0, sum = 0; /* of a NaN anything: the scale is NaN as well */
+            uint32_t word = 0;
+            int32_t sum = 0;
             for (int i = 0; i < 4; i++) {
-                uint32_t q = (uint32_t)bb_simd_round(dot_scaled(&four, dtype, i, c) * inverse[c]);
+                /* of a NaN some code, whose sums do not overflow: the scale is NaN as well */
+                int8_t q = (int8_t)bb_simd_round(dot_scaled(&four, dtype, i, c) * inverse[c]);
                 sum += q;
-                word |= (q & 255) << (8 * i);
+                word |= (uint32_t)(uint8_t)q << (8 * i);
             }
-            sums[c] += sum;
+            a->sums[c] += sum;
             left[c] = word;
         }
     }
-    memcpy(a->sums, sums, sizeof sums);
 }
 
 static inline void dot_pack_left(bb_dot_left *a, const bb_dot_tokens *x) {
