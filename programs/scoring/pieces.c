@@ -17,8 +17,8 @@ void bb_score_pieces_close(bb_score_pieces *p) {
     *p = (bb_score_pieces){.reader = NULL};
 }
 
-/* Whether it is time to score what there is: a pipe has no more for now, and lines that do not depend on those before them can be scored in
- * any portions. */
+/* Whether to score what there is: the last read brought less than was asked, as a pipe's does when it is empty afterwards, and a line ended
+ * in it. Lines that do not depend on those before them can be scored in any portions. */
 static bool is_portion(const bb_score_pieces *p, size_t read, size_t asked) {
     return read < asked && p->lines && p->context == 0 && memchr(p->bytes + p->held - read, '\n', read);
 }
