@@ -114,7 +114,6 @@ struct Ctx {
 }; // a stack; thread i of block b uses number (i + b) % n
 struct Fiber {
     Ctx *c;
-    bool ready, done, bar;
     unsigned lin;
     uint3 tid;
     const char *what;
@@ -136,6 +135,8 @@ struct State {
     const char *kernel;
     Fiber f[MAXT];
     Ctx ctx[MAXT];
+    // of each warp, a bit a lane: may run; has not ended; waits in __syncthreads. And a bit for each of pend where some wait.
+    unsigned ready[32], live[32], bar[32], waited[32];
     Pend pend[32][32];
     void *slot[32][32], (*fn)(void *), *arg;
     void *sp, *tsan, *fake;
@@ -168,7 +169,8 @@ inline Fiber *cur;
 }
 __attribute__((naked, noinline)) inline void swap(void **, void *) {
     asm("push %rbp; push %rbx; push %r12; push %r13; push %r14; push %r15; mov %rsp,(%rdi); mov %rsi,%rsp;"
-        "pop %r15; pop %r14; pop %r13; pop %r12; pop %rbx; pop %rbp; ret");
+        "pop %r15; pop %r14; pop %r13; pop %r12; pop %rbx; pop %rbp;"
+        "pop %rcx; jmp *%rcx"); // a processor foretells where ret goes, and would be wrong each time
 }
 inline void jump(void **from, void *to) {
     swap(from, to);
@@ -192,7 +194,7 @@ inline void resume(Fiber &f) { // from the scheduler
 }
 inline void wait(const char *what, int line) {
     Fiber *f = cur;
-    f->ready = false;
+    S.ready[f->lin / 32] &= ~(1u << f->lin % 32);
     f->what = what;
     f->line = line;
     yield();
@@ -200,18 +202,12 @@ inline void wait(const char *what, int line) {
 inline void release_block() {
     S.arrived = 0;
     S.gen++;
-    for (unsigned i = 0; i < S.threads; i++)
-        if (S.f[i].bar) S.f[i].bar = false, S.f[i].ready = true;
-}
-inline unsigned live(unsigned w) {
-    unsigned m = 0;
-    for (unsigned l = 0; l < 32; l++) m |= (unsigned)!S.f[w * 32 + l].done << l;
-    return m;
+    for (unsigned w = 0; w * 32 < S.threads; w++) S.ready[w] |= std::exchange(S.bar[w], 0);
 }
 inline void complete(unsigned w, Pend &p) { // all live lanes of the mask are here
     if (p.fn) p.fn(S.slot[w], p.arrived);
-    for (unsigned l = 0; l < 32; l++)
-        if (p.arrived >> l & 1) S.f[w * 32 + l].ready = true;
+    S.ready[w] |= p.arrived;
+    S.waited[w] &= ~(1u << (&p - S.pend[w]));
     p.arrived = 0;
     p.gen++;
 }
@@ -223,10 +219,12 @@ inline void fiber_main() {
         Quiet q;
         Fiber *f = cur;
         if (f->cp.size()) die("ends with cp.async copies that nobody waited for%s", "");
-        f->done = true;
+        unsigned w = f->lin / 32, lane = 1u << f->lin % 32;
+        S.live[w] &= ~lane;
+        S.ready[w] &= ~lane;
         S.alive--;
-        for (auto &p : S.pend[f->lin / 32])
-            if (p.arrived && p.arrived == (p.mask & live(f->lin / 32))) complete(f->lin / 32, p);
+        for (unsigned waited = S.waited[w]; waited; waited &= waited - 1)
+            if (Pend &p = S.pend[w][__builtin_ctz(waited)]; p.arrived == (p.mask & S.live[w])) complete(w, p);
         if (S.arrived && S.arrived == S.alive) release_block();
         yield();
     }
@@ -260,8 +258,6 @@ inline void run_block() {
     for (unsigned i = 0; i < S.threads; i++) {
         Fiber &f = S.f[i];
         Ctx &c = *(f.c = &S.ctx[(i + S.blocks) % S.threads]);
-        f.ready = true;
-        f.done = f.bar = false;
         f.lin = i;
         f.cpgroup = 0;
         f.tid = {i % S.block.x, i / S.block.x % S.block.y, i / S.block.x / S.block.y};
@@ -273,7 +269,10 @@ inline void run_block() {
         c.sp = sp - 8; // swap pops six registers and returns
         EMULATE_TSAN(c.tsan = __tsan_create_fiber(0);)
     }
-    for (unsigned i = S.threads; i < (S.threads + 31) / 32 * 32; i++) S.f[i].done = true;
+    for (unsigned w = 0; w * 32 < S.threads; w++) {
+        S.live[w] = S.ready[w] = S.threads - w * 32 < 32 ? (1u << S.threads % 32) - 1 : ~0u;
+        S.bar[w] = S.waited[w] = 0;
+    }
     int nw = (S.threads + 31) / 32, warps[32], lanes[32], idle = 0;
     S.blocks++;
     for (int i = 0; i < 32; i++) lanes[i] = S.seed == 1 ? 31 - i : i, warps[i] = S.seed == 1 ? nw - 1 - i : i;
@@ -283,16 +282,14 @@ inline void run_block() {
         for (int j = 0; j < nw; j++) {
             unsigned steps = S.seed < 2 || S.rnd(3) == 0 ? ~0u : S.rnd(3); // some warps run far ahead, some stay behind
             if (S.seed > 1) S.mix(lanes, 32);
-            for (bool go = true; go && steps--;) {
-                go = false;
+            for (int w = warps[j]; S.ready[w] && steps--; ran = true)
                 for (int l : lanes)
-                    if (Fiber &f = S.f[warps[j] * 32 + l]; f.ready && !f.done) resume(f), ran = go = true;
-            }
+                    if (S.ready[w] >> l & 1) resume(S.f[w * 32 + l]);
         }
         idle = ran ? 0 : idle + 1;
         if (idle > 64)
             for (unsigned i = 0; i < S.threads; i++)
-                if (Fiber &f = S.f[i]; !f.done) {
+                if (Fiber &f = S.f[i]; S.live[i / 32] >> i % 32 & 1) {
                     cur = &f;
                     die("deadlock: waits for ever in %s, line %ld", f.what, f.line / 64);
                 }
@@ -333,12 +330,11 @@ inline void syncthreads(int line) {
     if (S.arrived && S.barline != line)
         die("__syncthreads in line %s%ld while others wait in line %ld", "", line / 64, S.barline / 64);
     S.barline = line;
-    f->bar = true;
+    S.bar[f->lin / 32] |= 1u << f->lin % 32;
     EMULATE_TSAN(__tsan_release(hb);)
     if (++S.arrived < S.alive)
         wait("__syncthreads", line);
     else {
-        f->ready = false;
         release_block();
         if (S.seed > 1) yield();
     }
@@ -357,8 +353,9 @@ inline void meet(unsigned mask, const char *op, int line, void *mine, void (*fn)
     p.fn = fn;
     S.slot[w][l] = mine;
     p.arrived |= 1u << l;
+    S.waited[w] |= 1u << (&p - S.pend[w]);
     EMULATE_TSAN(if (fence) __tsan_release(hb);)
-    if (p.arrived == (mask & live(w)))
+    if (p.arrived == (mask & S.live[w]))
         complete(w, p);
     else
         wait(op, line);
