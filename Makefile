@@ -115,7 +115,7 @@ test-aarch64: ## cross-build for aarch64, and run the tests under qemu
 fuzz: ## run every fuzz target for FUZZ_SECONDS, or for FUZZ_RUNS inputs, the same each time
 	@$(if $(SKIP_DEPS),true,scripts/install-deps --fuzz)
 	@$(call configure,build-fuzz,-DBB_FUZZ=ON -DBB_TESTS=OFF -DBB_SANITIZE=address$(comma)undefined -DCMAKE_C_COMPILER=clang)
-	@cmake --build build-fuzz -j $(JOBS)
+	@cmake --build build-fuzz -j $(JOBS) --target fuzz_targets
 	@for target in build-fuzz/fuzz/fuzz_*; do \
 	  name=$$(basename $$target); seeds=tests/fuzz/seeds/$${name#fuzz_}; words=tests/fuzz/dictionaries/$${name#fuzz_}.dict; \
 	  mkdir -p build-fuzz/corpus/$$name; \

@@ -14,7 +14,7 @@
 #include "coding/stream.h"
 #include "core/math.h"
 
-enum { LONGEST = 80, SEEDS = 8, SEED_BYTES = 1 << 12, PARTS = 12, BLOCK = 1 << BB_STREAM_MIN_BLOCK_BITS };
+enum { LONGEST = 48, SEEDS = 8, SEED_BYTES = 1 << 12, PARTS = 12, BLOCK = 1 << BB_STREAM_MIN_BLOCK_BITS };
 
 size_t LLVMFuzzerMutate(uint8_t *data, size_t size, size_t max_size);
 size_t LLVMFuzzerCustomMutator(uint8_t *data, size_t size, size_t max_size, unsigned int seed);
