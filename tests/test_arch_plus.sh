@@ -25,8 +25,8 @@ expect 2 "$bitbyte" train --data text.txt --out x "${shape[@]}" --ngram_max 8
 complains "ngram_max"
 
 # What is read again and again is learned by heart.
-head -c 300 text.txt >short.txt
-train --data short.txt --out often "${small[@]}" --steps 20
+head -c 150 text.txt >short.txt
+train --data short.txt --out often "${small[@]}" --steps 8
 says "note: the run reads the data 4."
 
 # A packed file gives what the checkpoint gives.
