@@ -8,6 +8,7 @@ bb_optimizer_options bb_train_optimizer_options(const bb_train_args *args, bb_di
     optimizer.lr = args->lr;
     optimizer.lr_adam = args->lr_adam;
     optimizer.lr_ngram = args->lr_ngram;
+    optimizer.momentum = args->muon_momentum;
     optimizer.muon_iterations = args->muon_iterations;
     optimizer.weight_decay = args->wd;
     optimizer.decay_all = args->wd_all;

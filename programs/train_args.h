@@ -18,7 +18,7 @@ typedef struct bb_train_args {
     double minutes;
     const char *size;
     const char *data, *out, *val_data, *resume, *init; /* paths, absolute after bb_train_args_read */
-    double lr, lr_adam, lr_ngram, wd, loss_scale;
+    double lr, lr_adam, lr_ngram, muon_momentum, wd, loss_scale;
     int muon_iterations;
     int recipe, optim, lr_schedule, reduce,
         save_copy; /* bb_recipe, bb_optimizer_kind, bb_lr_schedule, bb_reduce, bb_save_copy */

@@ -36,6 +36,7 @@ static void apply_recipe(const bb_cli *cli, bb_train_args *args) {
     }
     DEFAULT("lr_adam", args->lr_adam, optimizer.lr_adam);
     DEFAULT("lr_ngram", args->lr_ngram, optimizer.lr_ngram);
+    DEFAULT("muon_momentum", args->muon_momentum, optimizer.momentum);
     DEFAULT("muon_iterations", args->muon_iterations, optimizer.muon_iterations);
     DEFAULT("wd", args->wd, optimizer.weight_decay);
     DEFAULT("lr_schedule", args->lr_schedule, (int)train.lr_schedule);
@@ -197,6 +198,7 @@ static void note_unused(const bb_cli *cli, const bb_train_args *args) {
     if (o->lr_schedule != BB_LR_LINEAR) bb_cli_unused(cli, "cooldown_frac", "it requires --lr_schedule linear");
     if (args->saved || args->file_config) bb_cli_unused(cli, "recipe", "a resumed run keeps its options");
     if (args->optim != BB_OPTIM_MUON) bb_cli_unused(cli, "lr_adam", "it requires --optim muon");
+    if (args->optim != BB_OPTIM_MUON) bb_cli_unused(cli, "muon_momentum", "it requires --optim muon");
     if (args->optim != BB_OPTIM_MUON) bb_cli_unused(cli, "muon_iterations", "it requires --optim muon");
     bb_model_args_notes(cli, &args->model);
     if (bb_cli_given(cli, "warmup_steps")) bb_cli_unused(cli, "warmup_frac", "--warmup_steps overrides it");

@@ -19,6 +19,23 @@ complains "--ngram_max 4"
 train --data text.txt --out llama --n_layer 1 --d_model 32 --n_head 2 --d_ff 48 --seq_len 32 --batch_size 2 --steps 2 --threads 1 \
     --device "$device" --ngram_bits 9 --lr_ngram 0.2
 for option in ngram_bits lr_ngram; do complains "--$option has no effect: it requires --arch plus"; done
+
+# Muon's momentum depends on the architecture.
+bpb_of() {
+    expect 0 "$bitbyte" eval "$1" --data text.txt --seq_len 32 --json --device "$device"
+    bpb=$(json_value out bpb)
+}
+train --data text.txt --out plus95 "${small[@]}" --steps 8 --lr_ngram 0.2 --muon_momentum 0.95
+bpb_of plus95 && other=$bpb
+bpb_of whole && [ "$bpb" = "$other" ] || fail "--arch plus: the default momentum is not 0.95"
+for momentum in 0.9 0.95; do
+    train --data text.txt --out llama$momentum --n_layer 1 --d_model 32 --n_head 2 --d_ff 48 --seq_len 32 --batch_size 2 --steps 2 --threads 1 \
+        --device "$device" --muon_momentum $momentum
+done
+bpb_of llama && other=$bpb
+bpb_of llama0.9 && [ "$bpb" = "$other" ] || fail "--arch llama: the default momentum is not 0.9"
+bpb_of llama0.95 && [ "$bpb" != "$other" ] || fail "--muon_momentum has no effect"
+
 expect 2 "$bitbyte" train --data text.txt --out x --init $model --arch llama
 complains "--arch llama contradicts"
 expect 2 "$bitbyte" train --data text.txt --out x "${shape[@]}" --ngram_max 8

@@ -21,7 +21,7 @@ complains "unknown command 'xyzzy'"
 # Every option of the contract is real: help has it.
 declare -A contract=(
     [train]="data out dtype loss_scale steps log_every save_every n_layer d_model n_head n_kv_head d_ff no_ckpt no_act_quant use_sdpa lr warmup_frac
-        warmup_steps recipe lr_adam muon_iterations lr_ngram arch ngram_max ngram_bits dense cooldown_frac lr_schedule lr_min_factor wd grad_clip batch_size grad_accum seq_len seq_len_cap val_data val_every val_batches
+        warmup_steps recipe lr_adam muon_momentum muon_iterations lr_ngram arch ngram_max ngram_bits dense cooldown_frac lr_schedule lr_min_factor wd grad_clip batch_size grad_accum seq_len seq_len_cap val_data val_every val_batches
         val_seq_len resume no_opt_state minutes steps_before size allow_overwrite ddp optim ste seed threads device keep wd_all rope_base init json stop_at
         keep_every save_sync save_copy spike_skip global_batch reduce dist_timeout save_minutes max_minutes profile
         sample_every sample_prompt tensorboard metrics_csv on_metrics"
@@ -53,8 +53,8 @@ done
 # Defaults, as help says them.
 "$bitbyte" help train >help.txt
 for pair in "steps N:200000" "log_every N:50" "save_every N:2000" "n_layer N:24" "d_model N:1536" "n_head N:12" "n_kv_head N:n_head" \
-    "d_ff N:4096" "lr X:0.03; with adamw, adamw8bit: 0.0002" "warmup_frac X:0.03" "lr_schedule cosine|constant|linear:cosine" \
-    "lr_min_factor X:0; with --recipe original: 0.1" "lr_adam X:0.003" "muon_iterations N:3" "lr_ngram X:0.4" "arch llama|plus:llama" "ngram_max N:4" "ngram_bits N:14" "cooldown_frac X:0.4" "recipe bitbyte|original:bitbyte" "wd X:0.1" \
+    "d_ff N:4096" "lr X:0.04; with adamw, adamw8bit: 0.0002" "warmup_frac X:0.03" "lr_schedule cosine|constant|linear:cosine" \
+    "lr_min_factor X:0; with --recipe original: 0.1" "lr_adam X:0.003" "muon_momentum X:0: 0.9; with --arch plus 0.95" "muon_iterations N:3" "lr_ngram X:0.4" "arch llama|plus:llama" "ngram_max N:4" "ngram_bits N:14" "cooldown_frac X:0.4" "recipe bitbyte|original:bitbyte" "wd X:0.1" \
     "grad_clip X:1" "batch_size N:1" "grad_accum N:8" "optim adamw|adamw8bit|muon:muon" \
     "ste identity|clipped:identity"; do
     awk -v option="  --${pair%%:*}" 'index($0, option) == 1 { on = 1; print; next } /^  --/ || /^$/ { on = 0 } on' help.txt |

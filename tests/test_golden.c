@@ -242,6 +242,7 @@ static double check_muon_training(const golden *g, bb_device *device, bool apart
     options.kind = BB_OPTIM_MUON;
     options.lr = 0.02;
     options.lr_adam = 3e-3;
+    options.momentum = 0.95;
     options.muon_iterations = 5;
     assert_ok(bb_optimizer_create(model, &options, &optimizer, &test_error));
     for (int step = 0; step < 10; step++) {

@@ -94,7 +94,7 @@ complains "missing/plays.train: no such text"
 
 # ---- the configurations that are here: they can be read, and the program knows their options
 "$bitbyte" help train >help
-for name in kjv shakespeare python; do : >"texts/$name.train"; : >"texts/$name.held_out"; done
+for name in kjv shakespeare python tinystories russian; do : >"texts/$name.train"; : >"texts/$name.held_out"; done
 for config in "$source_dir"/bench/learning/*.json; do
     expect 0 "${experiments[@]}" "$config" --texts texts --out table --bitbyte "$bitbyte" --dry-run
     says " to do"

@@ -44,7 +44,7 @@ typedef struct bb_optimizer_options {
     double lr, weight_decay, beta1, beta2, eps;
     double lr_adam;      /* MUON: the rate of what AdamW updates, where lr is that of the matrices; follows the same schedule */
     double lr_ngram;     /* the rate of n-gram embeddings, under any optimizer; follows the same schedule */
-    double momentum;     /* MUON */
+    double momentum;     /* MUON: below 1; 0: 0.95 for a model with n-gram embeddings, else 0.9 */
     bool decay_all;      /* decay every parameter, not only 2-D weights */
     bb_dist *share_over; /* shards the moments over these ranks (ZeRO stage 1); results are the same. NULL: not sharded.
                             Must outlive the optimizer. Only a trainer with the same dist may then call bb_optimizer_step.

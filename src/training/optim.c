@@ -13,7 +13,7 @@ _Static_assert(BB_SHARD_UNIT % BB_NORM_TILE == 0 && BB_SHARD_UNIT % BB_ADAM8_BLO
 static const char *const names[] = {[BB_OPTIM_ADAMW] = "adamw", [BB_OPTIM_ADAMW8BIT] = "adamw8bit", [BB_OPTIM_MUON] = "muon"};
 
 BB_OPTIONS_DEFAULTS(bb_optimizer_options, .kind = BB_OPTIM_ADAMW8BIT, .lr = 2e-4, .weight_decay = 0.1, .beta1 = 0.9,
-                    .beta2 = 0.95, .eps = 1e-8, .lr_adam = 3e-3, .lr_ngram = 0.4, .momentum = 0.95, .muon_iterations = 3);
+                    .beta2 = 0.95, .eps = 1e-8, .lr_adam = 3e-3, .lr_ngram = 0.4, .muon_iterations = 3);
 
 int64_t bb_optimizer_blocks(int64_t count) { return (count + BB_ADAM8_BLOCK - 1) / BB_ADAM8_BLOCK; }
 
@@ -62,6 +62,11 @@ bb_status bb_optimizer_predict(const bb_config *config, bb_optimizer_kind kind, 
     }
     bb_param_table_free(&table);
     return status;
+}
+
+static double momentum_for(const bb_optimizer_options *o, const bb_config *config) {
+    if (o->momentum > 0) return o->momentum;
+    return config->ngram_max ? 0.95 : 0.9; /* docs/LEARNING.md */
 }
 
 bb_status bb_optimizer_check_kind(bb_optimizer_kind kind, bb_error *err) {
@@ -132,6 +137,7 @@ bb_status bb_optimizer_create(bb_model *model, const bb_optimizer_options *given
     if (!o) return bb_fail(err, BB_ERR_MEMORY, "out of memory for an optimizer");
     o->model = model;
     o->options = *options;
+    o->options.momentum = momentum_for(options, &model->config);
     o->dist = options->share_over && options->share_over->size > 1 ? options->share_over : NULL;
     o->norm_limit = INFINITY;
     o->exchange.model = model;

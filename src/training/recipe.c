@@ -20,10 +20,11 @@ static void set_optimizer(bb_recipe recipe, bb_optimizer_options *given) {
     o = defaults;
     if (!given || bb_options_read(&o, sizeof o, given, "bb_optimizer_options", NULL) != BB_OK) return;
     o.kind = recipe == BB_RECIPE_BITBYTE ? BB_OPTIM_MUON : defaults.kind;
-    o.lr = recipe == BB_RECIPE_BITBYTE ? 0.03 : defaults.lr;
+    o.lr = recipe == BB_RECIPE_BITBYTE ? 0.04 : defaults.lr;
     o.lr_adam = defaults.lr_adam;
     o.lr_ngram = defaults.lr_ngram;
     o.weight_decay = defaults.weight_decay;
+    o.momentum = defaults.momentum;
     o.muon_iterations = defaults.muon_iterations;
     bb_options_write(given, &o, sizeof o);
 }
