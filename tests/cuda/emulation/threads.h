@@ -28,7 +28,6 @@
 #include <utility>
 #include <vector>
 
-#include <immintrin.h>
 #include <sys/mman.h>
 
 #ifdef __SANITIZE_ADDRESS__
@@ -91,8 +90,11 @@ inline __nv_bfloat16 __float2bfloat16(float f) { // to nearest even; NaN becomes
 struct __half {
     uint16_t v;
 };
-inline float __half2float(__half h) { return _cvtsh_ss(h.v); }
-inline __half __float2half(float f) { return {(uint16_t)_cvtss_sh(f, _MM_FROUND_TO_NEAREST_INT)}; } // to nearest even
+// The instructions by gcc's names: the header with the usual ones is half of all that is parsed here, for each file of kernels anew.
+typedef float emu_floats __attribute__((vector_size(16)));
+typedef short emu_halves __attribute__((vector_size(16)));
+inline float __half2float(__half h) { return __builtin_ia32_vcvtph2ps(emu_halves{(short)h.v})[0]; }
+inline __half __float2half(float f) { return {(uint16_t)__builtin_ia32_vcvtps2ph(emu_floats{f}, 0)[0]}; } // to nearest even
 
 namespace emu {
 inline double compute = getenv("EMULATION_COMPUTE") ? atof(getenv("EMULATION_COMPUTE")) : 9.0; // capability
