@@ -86,3 +86,8 @@ wait
 head -c 300 text.txt >small.txt
 expect 0 "$bitbyte" train --data small.txt --threads 1 --device "$device" "${tiny_shape[@]}" --minutes 60 --out bounded
 says "20 epochs of the data"
+
+# ---- and a text that is read often does not call for a larger model
+yes "$(head -c 1000 text.txt)" | head -c 600000 >repeated.txt
+expect 0 "$bitbyte" train --data repeated.txt --threads 1 --device "$device" --minutes 60 --stop_at 1 --out repeated
+says "plan     size 1m: the largest that reads a byte per parameter in 4 epochs of the data"

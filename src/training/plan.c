@@ -13,8 +13,8 @@
 #include "training/optim.h"
 
 enum {
-    BYTES_PER_PARAMETER = 2, /* below this, a smaller model learns more in the same time */
-    MAX_EPOCHS = 20,         /* more repetitions of a text teach little, and then harm */
+    MAX_EPOCHS = 20,   /* more repetitions of a text teach little, and then harm */
+    USEFUL_EPOCHS = 4, /* a text that is read more often does not call for a larger model (arXiv:2305.16264) */
     TARGET_STEPS = 1500,
     MIN_STEP_BYTES = 2048,
     MAX_STEP_BYTES = 65536,
@@ -143,20 +143,20 @@ static bool activations_fit(bb_device *device, const bb_plan_request *r, const b
            memory.total * (uint64_t)(memory.own_memory ? 1 : ranks_here) <= free / 2;
 }
 
-/* Returns whether time is the limit, rather than the useful number of epochs. */
-static bool time_bounds(const bb_plan_request *r, double bytes_per_second) {
-    return bytes_per_second * r->minutes * 60 <= (double)r->data_bytes * MAX_EPOCHS;
+/* Returns whether time is the limit, rather than the number of epochs. */
+static bool time_bounds(const bb_plan_request *r, double bytes_per_second, int epochs) {
+    return bytes_per_second * r->minutes * 60 <= (double)r->data_bytes * epochs;
 }
 
-/* Returns the bytes that all steps together read. */
-static double bytes_for(const bb_plan_request *r, double bytes_per_second) {
-    return time_bounds(r, bytes_per_second) ? bytes_per_second * r->minutes * 60 : (double)r->data_bytes * MAX_EPOCHS;
+/* Returns the bytes that are read in the time, and in at most so many epochs. */
+static double bytes_for(const bb_plan_request *r, double bytes_per_second, int epochs) {
+    return time_bounds(r, bytes_per_second, epochs) ? bytes_per_second * r->minutes * 60 : (double)r->data_bytes * epochs;
 }
 
-/* Writes what limits the run to text[size]. */
-static const char *bound_text(const bb_plan_request *r, double bytes_per_second, char *text, size_t size) {
-    if (time_bounds(r, bytes_per_second)) return "the time";
-    snprintf(text, size, "%d epochs of the data", MAX_EPOCHS);
+/* Writes to text[size] which of the two is the limit. */
+static const char *bound_text(const bb_plan_request *r, double bytes_per_second, int epochs, char *text, size_t size) {
+    if (time_bounds(r, bytes_per_second, epochs)) return "the time";
+    snprintf(text, size, "%d epochs of the data", epochs);
     return text;
 }
 
@@ -181,13 +181,15 @@ static bb_status choose_shape(const bb_plan_request *r, double trial_speed, cons
     for (int i = BB_SIZES - 1; i >= 0; i--) {
         BB_TRY(bb_config_of_size(bb_size_name(i), &p->config, err));
         double speed = extrapolate(trial_speed, trial, &p->config, p->seq_len);
-        double parameters = (double)bb_config_parameters(
-                   &p->config), /* n-gram embeddings do not count, because a byte uses few of them */
-            bytes = bytes_for(r, speed);
-        if (bytes < BYTES_PER_PARAMETER * parameters && i > 0) continue;
+        double parameters =
+            (double)bb_config_parameters(&p->config); /* n-gram embeddings do not count, because a byte uses few of them */
+        /* A smaller model learns more in the same time than one that reads less than a byte per parameter. */
+        bool enough = bytes_for(r, speed, USEFUL_EPOCHS) >= parameters;
+        if (!enough && i > 0) continue;
         set_ngrams(r, &p->config);
-        snprintf(p->lines[0], sizeof p->lines[0], "size %s: the largest that reads %d bytes per parameter in %s",
-                 bb_size_name(i), BYTES_PER_PARAMETER, bound_text(r, speed, bound, sizeof bound));
+        snprintf(p->lines[0], sizeof p->lines[0], "size %s: the %s a byte per parameter in %s", bb_size_name(i),
+                 enough ? "largest that reads" : "smallest; it does not read",
+                 bound_text(r, speed, USEFUL_EPOCHS, bound, sizeof bound));
         return BB_OK;
     }
     return BB_OK;
@@ -225,21 +227,21 @@ bb_status bb_plan_run(bb_device *device, const bb_plan_request *given, bb_plan *
     *p = (bb_plan){.seq_len = r->seq_len ? r->seq_len : choose_seq_len(r)};
     BB_TRY(choose_shape(r, trial_speed, &trial, p, err));
     double speed = extrapolate(trial_speed, &trial, &p->config, p->seq_len);
-    choose_batch(r, bytes_for(r, speed), ranks, p);
+    choose_batch(r, bytes_for(r, speed, MAX_EPOCHS), ranks, p);
     p->recompute = !activations_fit(device, r, p, here);
     int64_t sequences = (int64_t)p->batch_size * p->grad_accum * ranks, step_bytes = sequences * p->seq_len;
     double step_seconds = (double)step_bytes / speed;
     bool measured = 4 * step_seconds <
                     0.02 * 60 * r->minutes; /* otherwise the first steps of the run itself measure the speed soon enough */
     if (measured) BB_TRY(measure_all(device, r, p, &speed, err));
-    double bytes = bytes_for(r, speed);
+    double bytes = bytes_for(r, speed, MAX_EPOCHS);
     char bound[64];
     p->bytes_per_second = speed;
     p->budget_minutes = r->minutes;
     p->max_steps = bb_max((int64_t)((double)r->data_bytes * MAX_EPOCHS / (double)step_bytes), 1);
     p->steps = bb_max((int64_t)(bytes / (double)step_bytes), 1);
     snprintf(p->lines[1], sizeof p->lines[1], "%lld steps of %lld x %d bytes: %s at %.1f KB/s%s", (long long)p->steps,
-             (long long)sequences, p->seq_len, bound_text(r, speed, bound, sizeof bound), speed * 1e-3,
+             (long long)sequences, p->seq_len, bound_text(r, speed, MAX_EPOCHS, bound, sizeof bound), speed * 1e-3,
              measured ? ", measured" : ", estimated");
     snprintf(p->lines[2], sizeof p->lines[2], "%.3g MB in total, %.3g epochs of the data", bytes * 1e-6,
              bytes / (double)r->data_bytes);
