@@ -85,7 +85,7 @@ static const bb_cli_option model_options[] = {
      .offset = offsetof(bb_model_args, arch),
      .choices = bb_arch_choices,
      .help = "llama: exports to Hugging Face and llama.cpp. plus: also learns embeddings of two, three and four bytes: learns "
-             "much more in minutes, but the file is larger and only BitByte can run it"},
+             "more from the first megabytes, but the file is larger and only BitByte can run it"},
     {.name = "ngram_max",
      .type = BB_CLI_INT,
      .offset = offsetof(bb_model_args, ngram_max),
