@@ -62,6 +62,13 @@ static void extend(const bb_cli *cli, bb_train_args *args, const json_t *saved) 
         args->options.warmup_steps = (int64_t)(args->options.warmup_frac * (double)steps);
 }
 
+/* Runs that were begun before momentum was an option had 0.95, whatever their architecture. */
+static void keep_momentum(const bb_cli *cli, bb_train_args *args, const json_t *saved) {
+    const char *optim = json_string_value(json_object_get(saved, "optim"));
+    bool without = optim && strcmp(optim, "muon") == 0 && !json_object_get(saved, "muon_momentum");
+    if (without && !bb_cli_given(cli, "muon_momentum")) args->muon_momentum = 0.95;
+}
+
 static int read_run_config(const bb_cli *cli, bb_train_args *args) {
     char path[4200];
     snprintf(path, sizeof path, "%s/config.json", args->resume);
@@ -72,6 +79,7 @@ static int read_run_config(const bb_cli *cli, bb_train_args *args) {
     const char *data = json_string_value(json_object_get(args->saved, "data"));
     args->options.require_same_data = data && strcmp(args->data, data) != 0;
     extend(cli, args, args->saved);
+    keep_momentum(cli, args, args->saved);
     return BB_CLI_CONTINUE;
 }
 
@@ -102,8 +110,10 @@ static int read_file_config(const bb_cli *cli, bb_train_args *args) {
                      ? bb_cli_from_json(cli, args->file_config, args->checkpoint, false, &args->changes)
                      : bb_cli_failure(cli->command, "%s: run_config is not a JSON object", args->resume);
     json_decref(own);
-    if (status == BB_CLI_CONTINUE) extend(cli, args, args->file_config);
-    return status;
+    if (status != BB_CLI_CONTINUE) return status;
+    extend(cli, args, args->file_config);
+    keep_momentum(cli, args, args->file_config);
+    return BB_CLI_CONTINUE;
 }
 
 int bb_train_resume(const bb_cli *cli, bb_train_args *args) {

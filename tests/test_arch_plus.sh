@@ -35,6 +35,15 @@ done
 bpb_of llama && other=$bpb
 bpb_of llama0.9 && [ "$bpb" = "$other" ] || fail "--arch llama: the default momentum is not 0.9"
 bpb_of llama0.95 && [ "$bpb" != "$other" ] || fail "--muon_momentum has no effect"
+other=$bpb
+
+# Runs whose config.json does not have it were begun with 0.95.
+train --data text.txt --out older --n_layer 1 --d_model 32 --n_head 2 --d_ff 48 --seq_len 32 --batch_size 2 --steps 2 --threads 1 \
+    --device "$device" --muon_momentum 0.95 --stop_at 1
+grep -q muon_momentum older/config.json || fail "config.json does not have muon_momentum"
+grep -v muon_momentum older/config.json >config.json && mv config.json older/config.json
+train --resume older
+bpb_of older && [ "$bpb" = "$other" ] || fail "a run without muon_momentum in its config.json does not go on with 0.95"
 
 expect 2 "$bitbyte" train --data text.txt --out x --init $model --arch llama
 complains "--arch llama contradicts"
