@@ -6,7 +6,7 @@ import sys
 
 import cffi
 
-TOPICS = ["base", "model", "data", "dist", "training", "inference", "compression", "bench"]
+TOPICS = ["base", "model", "data", "dist", "training", "plan", "inference", "compression", "bench"]
 
 
 def declarations(include):
