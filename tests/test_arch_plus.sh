@@ -6,6 +6,7 @@ set -uo pipefail
 . "$(dirname "$0")/program_helpers.sh"
 shape=(--n_layer 1 --d_model 32 --n_head 2 --d_ff 48 --arch plus --ngram_max 3 --ngram_bits 8)
 small=("${shape[@]}" --seq_len 32 --batch_size 2 --grad_accum 1 --threads 1 --device "$device")
+llama=(--n_layer 1 --d_model 32 --n_head 2 --d_ff 48 --seq_len 32 --batch_size 2 --steps 2 --threads 1 --device "$device")
 train() { expect 0 "$bitbyte" train "${@}"; }
 
 train --data text.txt --out whole "${small[@]}" --steps 8 --lr_ngram 0.2
@@ -16,8 +17,7 @@ model=whole/step-00000008.safetensors
 cmp $model run/step-00000008.safetensors || fail "a resumed run gives another model"
 expect 2 "$bitbyte" train --resume run --steps 9 --ngram_max 4
 complains "--ngram_max 4"
-train --data text.txt --out llama --n_layer 1 --d_model 32 --n_head 2 --d_ff 48 --seq_len 32 --batch_size 2 --steps 2 --threads 1 \
-    --device "$device" --ngram_bits 9 --lr_ngram 0.2
+train --data text.txt --out llama "${llama[@]}" --ngram_bits 9 --lr_ngram 0.2
 for option in ngram_bits lr_ngram; do complains "--$option has no effect: it requires --arch plus"; done
 
 # Muon's momentum depends on the architecture.
@@ -29,8 +29,7 @@ train --data text.txt --out plus95 "${small[@]}" --steps 8 --lr_ngram 0.2 --muon
 bpb_of plus95 && other=$bpb
 bpb_of whole && [ "$bpb" = "$other" ] || fail "--arch plus: the default momentum is not 0.95"
 for momentum in 0.9 0.95; do
-    train --data text.txt --out llama$momentum --n_layer 1 --d_model 32 --n_head 2 --d_ff 48 --seq_len 32 --batch_size 2 --steps 2 --threads 1 \
-        --device "$device" --muon_momentum $momentum
+    train --data text.txt --out llama$momentum "${llama[@]}" --muon_momentum $momentum
 done
 bpb_of llama && other=$bpb
 bpb_of llama0.9 && [ "$bpb" = "$other" ] || fail "--arch llama: the default momentum is not 0.9"
@@ -38,8 +37,7 @@ bpb_of llama0.95 && [ "$bpb" != "$other" ] || fail "--muon_momentum has no effec
 other=$bpb
 
 # Runs whose config.json does not have it were begun with 0.95.
-train --data text.txt --out older --n_layer 1 --d_model 32 --n_head 2 --d_ff 48 --seq_len 32 --batch_size 2 --steps 2 --threads 1 \
-    --device "$device" --muon_momentum 0.95 --stop_at 1
+train --data text.txt --out older "${llama[@]}" --muon_momentum 0.95 --stop_at 1
 grep -q muon_momentum older/config.json || fail "config.json does not have muon_momentum"
 grep -v muon_momentum older/config.json >config.json && mv config.json older/config.json
 train --resume older
