@@ -204,6 +204,8 @@ static bool read_range(bb_compress_args *args) {
 const char *bb_compress_contradiction(bb_compress_args *args) {
     if (args->keep && args->remove) return "give -k or --rm, not both";
     if (args->to_stdout && args->output) return "give -c or -o, not both";
+    if (args->to_stdout && !args->decompress && args->inputs.count > 1)
+        return "-c writes one stream, but there are several inputs; pack them with tar first, or compress each to its own file";
     if (args->output && args->inputs.count > 1) return "-o names one file, but there are several inputs";
     if (args->quiet && args->verbose) return "give -q or -v, not both";
     if (args->json && (args->to_stdout || ((args->inputs.count == 0 || args->range) && !args->output && !args->test)))

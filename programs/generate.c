@@ -1,10 +1,7 @@
 // SPDX-License-Identifier: MIT
 /* bitbyte generate: continues a prompt and prints each byte as it is generated. */
-#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
-#include <unistd.h>
 
 #include "commands.h"
 #include "common.h"
@@ -13,6 +10,7 @@
 #include "generate_samples.h"
 #include "interactive.h"
 #include "progress.h"
+#include "replacement.h"
 #include "signals.h"
 
 typedef struct generate_args {
@@ -302,21 +300,6 @@ static bb_status unescape_lines(const generate_args *args, uint8_t **memory, gen
     return bb_unescape("line_suffix", args->line_suffix, at + in->line_prefix.size, &in->line_suffix.size, err);
 }
 
-/* A file that is written must not replace an input (`read`, entries may be NULL) or a file of a run. */
-static bb_status check_output_path(const char *path, const char *const read[], int count, bb_error *err) {
-    struct stat target, source;
-    bool there = stat(path, &target) == 0;
-    for (int i = 0; there && i < count; i++) {
-        if (!read[i] || stat(read[i], &source) != 0) continue;
-        if (source.st_dev != target.st_dev || source.st_ino != target.st_ino || !S_ISREG(source.st_mode)) continue;
-        err->code = BB_ERR_ARGUMENT;
-        snprintf(err->message, sizeof err->message, "%s: this is an input of this command (%s) and would be overwritten", path,
-                 read[i]);
-        return err->code;
-    }
-    return bb_output_check(path, err);
-}
-
 static int generate(const bb_cli *cli, generate_args *args) {
     if (args->prompt && strcmp(args->prompt, "-") == 0 && !args->prompt_file) {
         args->prompt_file = "-";
@@ -342,11 +325,11 @@ static int generate(const bb_cli *cli, generate_args *args) {
     in.draft = draft.model;
     if (status == BB_OK && args->metrics_json) {
         const char *const inputs[] = {found.path, args->draft ? draft.path : NULL, args->prompt_file};
-        status = check_output_path(args->metrics_json, inputs, 3, &err);
+        status = bb_replacement_check(args->metrics_json, inputs, 3, &err);
     }
     if (status == BB_OK && args->out) {
         const char *const inputs[] = {found.path, args->draft ? draft.path : NULL, args->prompts};
-        status = check_output_path(args->out, inputs, 3, &err);
+        status = bb_replacement_check(args->out, inputs, 3, &err);
     }
     if (status == BB_OK && args->prompt_file) {
         status = bb_read_text(args->prompt_file, bb_signals_stop(), &read, &in.length, &err);

@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: MIT
 #include "generate_samples.h"
 
-#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -12,6 +11,7 @@
 #include "json_out.h"
 #include "ordered_batch.h"
 #include "progress.h"
+#include "replacement.h"
 #include "signals.h"
 #include "text_out.h"
 
@@ -109,14 +109,18 @@ static bb_status write_metrics(const char *path, const bb_generate_report *r, bb
     json_t *json = bb_generate_report_json(r);
     char *text = json ? bb_json_dump(json, JSON_INDENT(2)) : NULL;
     json_decref(json);
-    FILE *file = text ? fopen(path, "w") : NULL;
-    bool good = file && fprintf(file, "%s\n", text) > 0;
-    if (file && fclose(file) != 0) good = false;
+    if (!text) {
+        snprintf(err->message, sizeof err->message, "out of memory for the metrics");
+        return err->code = BB_ERR_MEMORY;
+    }
+    bb_replacement file;
+    bb_status status = bb_replacement_open_stream(&file, path, err);
+    if (status == BB_OK) {
+        fprintf(file.stream, "%s\n", text);
+        status = bb_replacement_close(&file, BB_OK, err);
+    }
     free(text);
-    if (good) return BB_OK;
-    err->code = BB_ERR_IO;
-    snprintf(err->message, sizeof err->message, "%s: cannot write the metrics: %s", path, strerror(errno));
-    return err->code;
+    return status;
 }
 
 static bb_status report(const writer *w, bb_error *err) {

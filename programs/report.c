@@ -2,7 +2,6 @@
 /* bitbyte report: a page on training runs, or one plot of them. */
 #include <errno.h>
 #include <string.h>
-#include <unistd.h>
 
 #include "commands.h"
 #include "common.h"
@@ -116,20 +115,9 @@ static bb_status write_report(FILE *out, const report_args *args, const bb_run_l
 static bb_status write_file(const char *path, const report_args *args, const bb_run_log *runs, int count, bb_error *err) {
     bb_replacement out;
     bb_status status = bb_output_check(path, err);
-    if (status == BB_OK) status = bb_replacement_open(&out, path, 0666, err);
+    if (status == BB_OK) status = bb_replacement_open_stream(&out, path, err);
     if (status != BB_OK) return status;
-    int copy = dup(out.fd); /* which the stream closes */
-    FILE *file = copy < 0 ? NULL : fdopen(copy, "wb");
-    if (file) {
-        status = write_report(file, args, runs, count, err);
-        bool written = !ferror(file);
-        written = fclose(file) == 0 && written;
-        if (status == BB_OK && !written) status = fail_file(err, path, "cannot write");
-    } else {
-        status = fail_file(err, path, "cannot write");
-        if (copy >= 0) (void)close(copy);
-    }
-    return bb_replacement_close(&out, status, err);
+    return bb_replacement_close(&out, write_report(out.stream, args, runs, count, err), err);
 }
 
 static int report(const report_args *args) {

@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: MIT
 /* bitbyte score: how well a model, or several, predict files, lines or records. */
-#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "commands.h"
 #include "common.h"
 #include "progress.h"
+#include "replacement.h"
 #include "scoring/page.h"
 #include "scoring/pieces.h"
 #include "scoring/rows.h"
@@ -137,7 +137,7 @@ typedef struct score_run {
     bb_found_model found[BB_SCORE_MODELS];
     int model_count;
     bb_score_rows rows;
-    FILE *page;
+    bb_replacement page; /* stream NULL: none */
     bb_progress progress;
     /* records of the current chunk */
     const char *file;
@@ -176,7 +176,7 @@ static bb_score_options library_options(score_run *r) {
 }
 
 static bb_status emit(score_run *r, const bb_score_row *row, bb_error *err) {
-    if (r->page) bb_score_page_add(r->page, row);
+    if (r->page.stream) bb_score_page_add(r->page.stream, row);
     bb_score_row shown = *row;
     if (!r->args->per_byte) shown.byte_bits = NULL;
     if (r->rows.form == BB_SCORE_TABLE || r->rows.sort == BB_SCORE_INPUT) bb_progress_clear(&r->progress);
@@ -208,8 +208,8 @@ static bb_status alloc_byte_results(score_run *r, bb_error *err) {
 /* Scores the chunk with every model, and emits its rows. */
 static bb_status flush(score_run *r, bb_error *err) {
     bb_score_options o = library_options(r);
-    bb_status status = r->args->per_byte || r->page ? alloc_byte_results(r, err) : BB_OK;
-    for (int m = 0; m < r->model_count && status == BB_OK; m++) {
+    bb_status status = r->args->per_byte || r->page.stream ? alloc_byte_results(r, err) : BB_OK;
+    for (int m = r->model_count - 1; m >= 0 && status == BB_OK; m--) { /* the bits of each byte are the first one's */
         status = bb_score(r->found[m].model, r->texts, r->count, &o, err);
         for (int64_t i = 0; i < r->count && status == BB_OK; i++) r->bits[i * BB_SCORE_MODELS + m] = r->texts[i].bits;
     }
@@ -268,7 +268,7 @@ static bb_status score_sequence(score_run *r, const bb_score_pieces *p, bb_error
     float *bits[BB_SCORE_MODELS] = {NULL};
     const int models = r->model_count;
     const char *text = p->bytes + p->before;
-    uint8_t *ranks = r->args->per_byte || r->page ? malloc(p->size + 1) : NULL;
+    uint8_t *ranks = r->args->per_byte || r->page.stream ? malloc(p->size + 1) : NULL;
     for (int m = 0; m < models && status == BB_OK; m++) {
         bits[m] = malloc((p->size + 1) * sizeof *bits[m]);
         bb_score_text whole = text_of(p);
@@ -356,7 +356,7 @@ static bb_status score_file(score_run *r, const char *path, bb_error *err) {
     bb_score_pieces pieces;
     r->file = strcmp(path, "-") == 0 ? "(standard input)" : path;
     r->line = 0;
-    if (!lines && (r->args->per_byte || r->page)) return score_whole(r, path, err);
+    if (!lines && (r->args->per_byte || r->page.stream)) return score_whole(r, path, err);
     if (context && r->args->seq_len > CONTEXT_BYTES) context = (size_t)r->args->seq_len;
     bb_status status = bb_score_pieces_open(path, context, lines, &pieces, err);
     if (status != BB_OK) return status;
@@ -387,27 +387,19 @@ static void note_unused(const bb_cli *cli, const score_args *args) {
 
 static bb_status open_page(score_run *r, bb_error *err) {
     if (!r->args->html) return BB_OK;
-    bb_status status = bb_output_check(r->args->html, err);
-    if (status != BB_OK) return status;
-    r->page = fopen(r->args->html, "w");
-    if (!r->page) {
-        err->code = BB_ERR_IO;
-        snprintf(err->message, sizeof err->message, "%s: cannot write it: %s", r->args->html, strerror(errno));
-        return err->code;
-    }
-    bb_score_page_begin(r->page, r->models[0]);
-    return BB_OK;
+    const char *read[BB_SCORE_MODELS];
+    for (int m = 0; m < r->model_count; m++) read[m] = r->found[m].path;
+    bb_status status = bb_replacement_check(r->args->html, read, r->model_count, err);
+    if (status == BB_OK) status = bb_replacement_check(r->args->html, r->args->inputs.items, r->args->inputs.count, err);
+    if (status == BB_OK) status = bb_replacement_open_stream(&r->page, r->args->html, err);
+    if (status == BB_OK) bb_score_page_begin(r->page.stream, r->models[0]);
+    return status;
 }
 
 static bb_status close_page(score_run *r, bb_status status, bb_error *err) {
-    if (!r->page) return status;
-    bb_score_page_end(r->page);
-    bool good = !ferror(r->page);
-    if (fclose(r->page) == 0 && good) return status;
-    if (status != BB_OK) return status;
-    err->code = BB_ERR_IO;
-    snprintf(err->message, sizeof err->message, "%s: cannot write it: %s", r->args->html, strerror(errno));
-    return err->code;
+    if (!r->page.stream) return status;
+    bb_score_page_end(r->page.stream);
+    return bb_replacement_close(&r->page, status, err);
 }
 
 static bb_status score_inputs(score_run *r, int first, bb_error *err) {

@@ -82,6 +82,14 @@ expect 0 "${compress[@]}" -t -v empty.bby one.bby random.bby zeros.bby
 expect 0 "${compress[@]}" --rm -o moved.bby random --json
 [ ! -e random ] || fail "--rm left the file"
 [ "$(json_value out output)" = moved.bby ] || fail "compress --json"
+# on disk before the input goes: the file, its name, then --rm
+if strace -o calls true 2>/dev/null; then
+    cp data removed
+    expect 0 strace -f -o calls -e trace=fsync,rename,unlink "${compress[@]}" -q --rm removed
+    [ "$(sed -nE 's/^[0-9]+ +([a-z]+)\(.*/\1/p' calls | paste -sd ' ')" = "fsync rename fsync unlink" ] || fail "--rm before the output is on disk: $(cat calls)"
+else
+    echo "skipped: flushes (no strace)"
+fi
 expect 1 "${compress[@]}" nowhere one
 complains "nowhere: cannot open it"
 [ -e one.bby ] || fail "the file after one that failed"
@@ -163,6 +171,8 @@ complains "BITBYTE_MODEL is not set"
 expect 1 "${decompress[@]}" original
 complains "does not end in .bby"
 expect 2 "${compress[@]}" -c -o x data
+expect 2 "${compress[@]}" -c data original
+complains "several inputs"
 for range in 1:2:3 :2 1 1:2x -1:2; do
     expect 2 "${decompress[@]}" --range "$range" data.bby
     complains "--range needs OFFSET:LENGTH"

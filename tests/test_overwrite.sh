@@ -40,6 +40,8 @@ done
 "$bitbyte" export run --out other.safetensors --allow_overwrite >/dev/null || fail "--allow_overwrite"
 refused "the file that the model was loaded from" export packed --out packed
 refused "an input of this command" generate packed --prompt a --max_new_bytes 2 --device ref --metrics_json packed
+refused "an input of this command" score packed text --device ref --html packed
+refused "would be overwritten" score run text --device ref --html "$checkpoint"
 cmp -s packed other.safetensors || fail "the packed files differ"
 "$bitbyte" pack text --out_dir shards >/dev/null || fail "pack"
 cp shards/shard_00000.bin shard.kept
@@ -105,10 +107,13 @@ mv piped small.bby
 through decompress --model run --device ref -f -o pipe small.bby
 cmp -s piped small || fail "decompress into a pipe: another text"
 through report run --out pipe
-for command in "compress --model run --device ref -f -o link small" "report run --out link"; do
+for command in "compress --model run --device ref -f -o link small" "report run --out link" "score run small --device ref --html link" \
+  "generate run --max_new_bytes 2 --device ref --metrics_json link"; do
   echo before >target
+  ln -f target old
   "$bitbyte" $command >out 2>err || fail "$command: $(cat err)"
   [ -L link ] && [ "$(head -c 6 target)" != before ] || fail "$command: the link is lost"
+  [ "$(cat old)" = before ] || fail "$command: written in place"
 done
 [ -z "$(find . -name '*.partial')" ] || fail "temporary files are left"
 echo "nothing is written over by mistake"

@@ -104,6 +104,30 @@ grep -qF '>\xff</span>' page.html || fail "score --html: bytes that are no UTF-8
 grep -qF '>é</span>' page.html || fail "score --html: characters"
 expect 0 score run bytes --per_byte --json
 [ "$(json_value out byte_ranks | tr -cd , | wc -c)" = 9 ] || fail "score --per_byte --json"
+# several models: the bytes shown are the first one's
+expect 0 score run bytes --per_byte --json
+json_value out byte_bits >alone
+expect 0 score --model run --model german bytes --per_byte --json
+json_value out byte_bits | cmp - alone || fail "score --per_byte of two models shows the second one's"
+# a page appears whole or not at all
+cp page.html page.before
+expect 1 score run bytes nowhere --html page.html
+cmp page.html page.before || fail "score --html: an error replaced the page"
+expect 2 score run bytes page.html --html page.html
+complains "an input of this command"
+cmp page.html page.before || fail "score --html overwrote its input"
+mkfifo silent
+exec 9<>silent
+"$bitbyte" score run bytes - --lines --html page.html --device "$device" <silent >early 2>err &
+pid=$!
+wait_until "the first file is scored" test -s early
+kill -TERM $pid
+status=0
+wait $pid || status=$?
+[ $status = 143 ] || fail "exit status $status after SIGTERM to score"
+exec 9>&-
+cmp page.html page.before || fail "score --html: a signal replaced the page"
+[ -z "$(find . -name '*.partial')" ] || fail "score --html: a temporary file is left"
 
 expect 2 score run
 complains "nothing to score"
