@@ -48,7 +48,7 @@ static bool on_output(void *user, const uint8_t *bytes, size_t size) {
     j->out_done += (double)size;
     while (j->out >= 0 && size > 0) {
         ssize_t n = write(j->out, bytes, size);
-        if (n < 0 && errno == EINTR) continue;
+        if (n < 0 && (errno == EINTR || (errno == EAGAIN && bb_signals_wait(j->out, POLLOUT)))) continue;
         if (n < 0) {
             j->write_errno = errno;
             return false;
@@ -82,7 +82,13 @@ typedef struct coder_calls {
 
 enum { IDLE_MS = 100 };
 
-/* Feeds the input to a coder. Output that is ready does not wait for an idle pipe. */
+static bb_status stopped(const job *j, bb_error *err) {
+    snprintf(err->message, sizeof err->message, "%.800s: stopped", j->in_path);
+    return err->code = BB_ERR_INTERRUPTED;
+}
+
+/* Feeds the input to a coder. Output that is ready does not wait for an idle pipe. A signal may have ended the program that writes into
+ * the pipe, too, so the end of the input counts only if there was none. */
 static bb_status feed(job *j, void *coder, const coder_calls *calls, bb_error *err) {
     uint8_t *buffer = malloc(CHUNK);
     bb_status status = BB_OK;
@@ -94,12 +100,14 @@ static bb_status feed(job *j, void *coder, const coder_calls *calls, bb_error *e
     }
     while (status == BB_OK) {
         if (calls->flush && poll(&input, 1, IDLE_MS) == 0) status = calls->flush(coder, err);
-        ssize_t n = status == BB_OK ? read(j->in, buffer, CHUNK) : 0;
-        if (n == 0) break;
+        if (status == BB_OK && !bb_signals_wait(j->in, POLLIN)) status = stopped(j, err);
+        if (status != BB_OK) break;
+        ssize_t n = read(j->in, buffer, CHUNK);
         if (*bb_signals_stop()) {
-            err->code = status = BB_ERR_INTERRUPTED;
-            snprintf(err->message, sizeof err->message, "%s: stopped", j->in_path);
-        } else if (n < 0 && errno != EINTR) {
+            status = stopped(j, err);
+        } else if (n == 0) {
+            break;
+        } else if (n < 0 && errno != EINTR && errno != EAGAIN) {
             status = fail_path(err, j->in_path, "read it");
         } else if (n > 0) {
             j->in_done += (double)n;
@@ -150,6 +158,7 @@ static bb_status run_coder(job *j, bb_error *err) {
     bb_status status = j->args->range        ? decompress_range(j, err)
                        : j->args->decompress ? decompress_all(j, err)
                                              : compress_all(j, err);
+    if (j->write_errno && *bb_signals_stop()) return stopped(j, err);
     if (j->write_errno) {
         errno = j->write_errno;
         return fail_path(err, j->args->output ? j->args->output : j->in_path, "write the output");

@@ -3,8 +3,8 @@
 #include "signals.h"
 
 #include <errno.h>
+#include <poll.h>
 #include <signal.h>
-#include <stdbool.h>
 #include <stddef.h>
 #include <string.h>
 #include <unistd.h>
@@ -107,5 +107,16 @@ void bb_signals_uninstall(void) {
 void bb_signals_release(void) { first_action = save_action = NULL; }
 
 const volatile int *bb_signals_stop(void) { return &received; }
+
+bool bb_signals_wait(int fd, short events) {
+    enum { CHECK_MS = 100 };
+    struct pollfd wait = {.fd = fd, .events = events};
+    while (!received) {
+        int ready = poll(&wait, 1, CHECK_MS);
+        if (ready > 0 || (ready < 0 && errno != EINTR && errno != EAGAIN))
+            return true; /* an error shows at the next read or write */
+    }
+    return false;
+}
 
 int bb_signals_exit_status(void) { return received ? 128 + received : 0; }

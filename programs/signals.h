@@ -4,6 +4,8 @@
 #ifndef BB_PROGRAMS_SIGNALS_H
 #define BB_PROGRAMS_SIGNALS_H
 
+#include <stdbool.h>
+
 /* on_first (may be NULL) is called in the handler with `user` and must be async-signal-safe.
  * message (may be NULL): printed on stderr at the first signal. */
 void bb_signals_install(void (*on_first)(void *user), void *user, const char *message);
@@ -17,6 +19,9 @@ void bb_signals_uninstall(void);
 void bb_signals_release(void);
 /* Nonzero after the first signal; for the `stop` fields of the library. */
 const volatile int *bb_signals_stop(void);
+/* Waits until the descriptor is ready for poll's `events`. Returns false if a signal requests a stop: a read that waits would not
+ * return, because system calls are restarted. */
+bool bb_signals_wait(int fd, short events);
 /* Returns 128 + the received signal, or 0. */
 int bb_signals_exit_status(void);
 

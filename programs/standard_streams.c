@@ -8,6 +8,8 @@
 #include <stdint.h>
 #include <unistd.h>
 
+#include "signals.h"
+
 /* open() uses the lowest free number, so ascending order gives each descriptor its own. */
 static void fill_closed_descriptors(void) {
     for (int fd = STDIN_FILENO; fd <= STDERR_FILENO; fd++)
@@ -16,18 +18,20 @@ static void fill_closed_descriptors(void) {
 
 /* O_NONBLOCK belongs to the open file, which other processes share and may change at any time: clearing it would affect them,
  * and might not last. So each call handles EAGAIN. */
-static void wait_for(int fd, short events) {
-    struct pollfd wait = {.fd = fd, .events = events};
+static void wait_for_room(int fd) {
+    struct pollfd wait = {.fd = fd, .events = POLLOUT};
     (void)poll(&wait, 1, -1); /* an error shows at the next read or write */
 }
 
+/* A stop request is a read error. */
 static ssize_t stream_read(void *cookie, char *buffer, size_t size) {
     int fd = (int)(intptr_t)cookie;
-    for (;;) {
+    while (bb_signals_wait(fd, POLLIN)) {
         ssize_t n = read(fd, buffer, size);
         if (n >= 0 || (errno != EAGAIN && errno != EINTR)) return n;
-        if (errno == EAGAIN) wait_for(fd, POLLIN);
     }
+    errno = EINTR;
+    return -1;
 }
 
 /* stdio treats a short count as an error. */
@@ -39,7 +43,7 @@ static ssize_t stream_write(void *cookie, const char *data, size_t size) {
         if (n >= 0)
             done += (size_t)n;
         else if (errno == EAGAIN)
-            wait_for(fd, POLLOUT);
+            wait_for_room(fd);
         else if (errno != EINTR)
             break;
     }

@@ -6,8 +6,8 @@
 #include <stdio.h>
 
 /* Must be called first in main. Opens /dev/null for closed standard descriptors, so that no other file gets their numbers and
- * receives messages. Makes stdin, stdout and stderr wait on nonblocking descriptors instead of losing data to EAGAIN. Their
- * fileno() is -1: use STDIN_FILENO etc. */
+ * receives messages. Makes stdin, stdout and stderr wait on nonblocking descriptors instead of losing data to EAGAIN; a signal that
+ * requests a stop (signals.h) ends the wait for input with an error. Their fileno() is -1: use STDIN_FILENO etc. */
 void bb_standard_streams_open(void);
 /* Returns the descriptor of stdout or stderr. */
 int bb_standard_descriptor(const FILE *stream);

@@ -117,6 +117,35 @@ status=0
 wait $pid || status=$?
 [ $status = 130 ] || fail "exit status $status after a SIGINT to generate"
 
+# The first signal ends a command that waits for input, and what it wrote does not pass for complete.
+mkfifo silent
+exec 9<>silent
+for command in "generate INT --interactive" "generate INT --prompts -" "compress -q -c --model INT" "decompress -q -c --model INT"; do
+    begin_output
+    # shellcheck disable=SC2086 # words of a command
+    "$bitbyte" $command --device "$device" <silent >out 2>err &
+    pid=$!
+    catches() { (((0x$(awk '/^SigCgt/ { print $2 }' /proc/$pid/status) >> 14) & 1)); }
+    wait_until "$command catches SIGTERM" catches
+    kill -TERM $pid
+    status=0
+    wait $pid || status=$?
+    [ $status = 143 ] || fail "exit status $status after a SIGTERM to $command"
+done
+exec 9>&-
+mkfifo cut
+"$bitbyte" compress -q --model INT --device "$device" -o cut.bby <cut >out 2>err &
+pid=$!
+exec 9>cut
+head -c 1000 text.txt >&9
+wait_until "compress catches SIGTERM" catches
+kill -TERM $pid
+exec 9>&-
+status=0
+wait $pid || status=$?
+[ $status = 143 ] || fail "exit status $status after a SIGTERM to compress"
+[ ! -e cut.bby ] || fail "an interrupted compress left a file that looks complete"
+
 # A reader that goes away stops the run, saved.
 "$bitbyte" train "${long[@]}" --out unheard --log_every 1 2>err | grep -m 1 -q "step 2/"
 status=("${PIPESTATUS[@]}")

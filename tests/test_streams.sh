@@ -33,6 +33,11 @@ cmp text.txt waited/shard_00000.bin || fail "standard input that does not block 
 cmp out wanted || fail "a prompt from standard input that does not block"
 { sleep 0.3; cat text.txt; } | nonblocking 0 "$bitbyte" eval run - --threads 1 --device "$device" >out 2>err ||
     fail "eval - that does not block"
+head -c 20000 /dev/urandom >random
+compress=(compress -q --model run --threads 1 --device "$device")
+{ sleep 0.3; cat random; } | nonblocking 0 "$bitbyte" "${compress[@]}" >random.bby 2>err || fail "compress from standard input that does not block"
+nonblocking 1 "$bitbyte" "${compress[@]}" -d -c random.bby 2>err | { sleep 0.3; cat; } >out
+cmp out random || fail "decompress to standard output that does not block"
 { sleep 0.3; printf 'The \n/quit\n'; } | nonblocking 0 "${generate[@]}" --interactive >out 2>err || fail "lines from an input that does not block"
 echo >>wanted
 cmp out wanted || fail "an answer to an input that does not block"
