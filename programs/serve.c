@@ -227,6 +227,9 @@ static int read_keys(server *s) {
     size_t size;
     bb_error err;
     if (environment && environment[0]) (void)add_key(s, environment);
+    /* a variable of a script that is not set must not open the server */
+    if (args->api_key && !args->api_key[0])
+        return bb_cli_usage_error(&command, "--api_key: the key is empty; without this option, everybody has access");
     if (args->api_key) (void)add_key(s, args->api_key);
     if (!args->api_key_file) return BB_CLI_CONTINUE;
     if (bb_read_text(args->api_key_file, NULL, &s->key_text, &size, &err) != BB_OK) return bb_cli_fail(&command, &err);

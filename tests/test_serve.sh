@@ -30,5 +30,7 @@ complains "expected a folder of run directories"
 : >empty
 expect 1 "$bitbyte" serve model.safetensors --api_key_file empty --port 0
 complains "empty: contains no key"
+expect 2 "$bitbyte" serve model.safetensors --api_key "" --port 0
+complains "the key is empty"
 PYTHONDONTWRITEBYTECODE=1 python3 "$here/serve_checks.py" "$bitbyte" >out 2>err || fail "serve_checks.py"
 cat out

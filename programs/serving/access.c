@@ -17,7 +17,7 @@ static bool has_key(const bb_exchange *x) {
     const char *header = MHD_lookup_connection_value(x->connection, MHD_HEADER_KIND, MHD_HTTP_HEADER_AUTHORIZATION);
     const char *given = header && strncasecmp(header, "Bearer ", 7) == 0 ? header + 7 : "";
     bool good = false;
-    for (int i = 0; i < o->key_count; i++) good |= same_key(given, o->keys[i]);
+    for (int i = 0; i < o->key_count; i++) good |= given[0] && same_key(given, o->keys[i]);
     return good || o->key_count == 0;
 }
 
