@@ -34,7 +34,7 @@ json_t *bb_cli_to_json(const bb_cli *cli, bool results) {
     for (int i = 0; object && i < cli->row_count; i++) {
         const bb_cli_row *row = &cli->rows[i];
         if (!row->option->name) continue;
-        if (results && (row->option->type == BB_CLI_STRING || row->option->saved > BB_CLI_SAVED_FUTURE)) continue;
+        if (results && (row->option->path || row->option->saved > BB_CLI_SAVED_FUTURE)) continue;
         if (json_object_set_new(object, row->option->name, value_json(row)) != 0) {
             json_decref(object);
             return NULL;

@@ -65,6 +65,7 @@ typedef struct bb_cli_option {
     signed char position; /* 1, 2, …: also accepted as this positional argument; a list takes all remaining ones */
     bool required;
     bool one_each; /* BB_CLI_LIST: takes one argument per use */
+    bool path;     /* BB_CLI_STRING: names files, which may lie elsewhere when the results are the same */
     bb_cli_saved saved;
 } bb_cli_option;
 

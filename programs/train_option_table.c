@@ -17,6 +17,7 @@ static const bb_cli_option options[] = {
      .type = BB_CLI_STRING,
      .offset = offsetof(bb_train_args, data),
      .value = "DIR|GLOB|FILE",
+     .path = true,
      .help = "training data: a directory (its shard_*.bin), a quoted glob, or one file (required, except with --resume DIR)",
      .saved = BB_CLI_SAVED_FUTURE},
     {.name = "out",

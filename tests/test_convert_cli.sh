@@ -72,6 +72,7 @@ for card in carded.gguf.README.md carded_hf/README.md; do
     "--n_layer 1 --d_model 256"; do
     grep -qF -- "$line" "$card" || fail "$card lacks '$line': $(cat "$card")"
   done
+  grep -q ' null' "$card" && fail "$card has an option that was not set: $(cat "$card")"
 done
 
 # Nothing is written over a source, and a failure leaves what was there.

@@ -61,6 +61,21 @@ cp planned/config.json killed/
 expect 0 "$bitbyte" train --resume killed --log_every 1000
 [ "$(outcome planned)" = "$(outcome killed)" ] || fail "resumed at step 8: $(outcome killed); planned: $(outcome planned)"
 
+# ---- a checkpoint records its own schedule, without changes too: config.json, which later corrections rewrite, cannot change it
+# schedules NAME OPTION…: a run to its end, and one that is resumed from a checkpoint beside another record of changes; both learn the same.
+schedules() {
+    local name=$1
+    shift
+    expect 0 "${train[@]}" "${tiny_shape[@]}" --steps 12 "${@:2}" --out "$name"
+    expect 0 "${train[@]}" "${tiny_shape[@]}" --steps 12 "${@:2}" --stop_at 6 --out "$name-half"
+    sed -i "s/\"steps_before\": [^,]*/\"steps_before\": $1/" "$name-half/config.json"
+    expect 0 "$bitbyte" train --resume "$name-half/step-00000006.safetensors" --log_every 1000 --out "$name-resumed"
+    [ "$(outcome "$name")" = "$(outcome "$name-resumed")" ] ||
+        fail "$name, resumed from a checkpoint: $(outcome "$name-resumed"); from the beginning: $(outcome "$name")"
+}
+schedules unchanged '"40@8"'
+schedules changed null --steps_before 40@8
+
 # ---- and a run of several ranks
 if ! ("$bitbyte" train --ddp --data missing 2>&1 || true) | grep -qF "without MPI" && command -v mpirun >/dev/null; then
     export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1

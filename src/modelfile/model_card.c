@@ -96,14 +96,15 @@ static void put_data(FILE *f, const json_t *data) {
     }
 }
 
-/* Writes the command with the options that affect the result; options without a value are booleans. */
+/* Writes the command with the options that affect the result; options without a value are booleans, or not set (null). */
 static void put_command(FILE *f, const json_t *options) {
     const char *key;
     json_t *value;
     if (!json_object_size(options)) return;
     fprintf(f, "\n```sh\nbitbyte train --data DATA");
     json_object_foreach((json_t *)options, key, value) {
-        char *text = json_is_boolean(value) ? NULL : json_dumps(value, JSON_ENCODE_ANY | JSON_REAL_PRECISION(9));
+        bool bare = json_is_boolean(value) || json_is_null(value);
+        char *text = bare ? NULL : json_dumps(value, JSON_ENCODE_ANY | JSON_REAL_PRECISION(9));
         if (json_is_string(value))
             fprintf(f, " --%s %s", key, json_string_value(value));
         else if (text && !(json_is_integer(value) && json_integer_value(value) < 0)) /* -1: not set */
