@@ -8,6 +8,7 @@
 #include "core/file.h"
 #include "scratch.h"
 #include "training/checkpoint_read.h"
+#include "training/checkpoint_write.h"
 #include "training/saver.h"
 
 /* Large enough that writing it takes longer than changing it. */
@@ -161,6 +162,26 @@ static void a_failed_live_save_is_reported(void **state) {
     check_failures(BB_SAVER_LIVE);
 }
 
+/* A correction of the run's steps replaces the configuration while a save is written. */
+static void a_file_has_the_texts_of_its_step(void **state) {
+    (void)state;
+    char config[] = "{\"steps\":10}", data[] = "{\"blocks\":1}", *text;
+    const bb_training_state ts = {.step = 1, .run_config = config, .data = data};
+    bb_snapshot *snapshot;
+    assert_ok(bb_snapshot_create(f.model, f.optimizer, true, &snapshot, &test_error));
+    assert_ok(bb_snapshot_capture(snapshot, &ts, &test_error));
+    memset(config, 'x', sizeof config - 1);
+    memset(data, 'x', sizeof data - 1);
+    assert_ok(bb_checkpoint_write(snapshot, scratch_path("file"), &test_error));
+    bb_snapshot_free(snapshot);
+    assert_ok(bb_checkpoint_text(scratch_path("file"), BB_CHECKPOINT_RUN_CONFIG, &text, &test_error));
+    assert_string_equal(text, "{\"steps\":10}");
+    free(text);
+    assert_ok(bb_checkpoint_text(scratch_path("file"), BB_CHECKPOINT_DATA, &text, &test_error));
+    assert_string_equal(text, "{\"blocks\":1}");
+    free(text);
+}
+
 /* Freed while it writes: it is waited for, and nothing is left half-written. */
 static void freeing_waits_for_the_write(void **state) {
     (void)state;
@@ -181,6 +202,7 @@ int main(void) {
                                        saver_test(sync_writes_at_once),
                                        saver_test(a_failed_snapshot_is_reported),
                                        saver_test(a_failed_live_save_is_reported),
+                                       saver_test(a_file_has_the_texts_of_its_step),
                                        saver_test(freeing_waits_for_the_write)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

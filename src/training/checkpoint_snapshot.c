@@ -75,6 +75,13 @@ fail:
     return status;
 }
 
+static void free_texts(bb_snapshot *s) {
+    free(s->state_text);
+    free(s->data_text);
+    free(s->run_config_text);
+    s->state_text = s->data_text = s->run_config_text = NULL;
+}
+
 void bb_snapshot_free(bb_snapshot *s) {
     if (!s) return;
     free(s->list);
@@ -83,7 +90,7 @@ void bb_snapshot_free(bb_snapshot *s) {
     free(s->rank_offsets);
     free(s->slots);
     free(s->config_text);
-    free(s->state_text);
+    free_texts(s);
     pthread_mutex_destroy(&s->lock);
     pthread_cond_destroy(&s->changed);
     free(s);
@@ -117,17 +124,21 @@ static void set_released(bb_snapshot *s, bool released) {
     pthread_mutex_unlock(&s->lock);
 }
 
+/* The state's texts may change as soon as the live arrays may. */
+static bb_status capture_texts(bb_snapshot *s, const bb_training_state *state, bb_error *err) {
+    free_texts(s);
+    if (!state) return BB_OK;
+    json_t *json = bb_training_state_to_json(state, bb_optimizer_name(s->optimizer));
+    s->state_text = json ? bb_json_text(json, JSON_COMPACT) : NULL;
+    json_decref(json);
+    s->data_text = state->data ? strdup(state->data) : NULL;
+    s->run_config_text = state->run_config ? strdup(state->run_config) : NULL;
+    bool complete = s->state_text && !s->data_text == !state->data && !s->run_config_text == !state->run_config;
+    return complete ? BB_OK : bb_fail(err, BB_ERR_MEMORY, "out of memory while saving");
+}
+
 bb_status bb_snapshot_capture(bb_snapshot *s, const bb_training_state *state, bb_error *err) {
-    free(s->state_text);
-    s->state_text = NULL;
-    s->data_text = state ? state->data : NULL;
-    s->run_config_text = state ? state->run_config : NULL;
-    if (state) {
-        json_t *json = bb_training_state_to_json(state, bb_optimizer_name(s->optimizer));
-        s->state_text = json ? bb_json_text(json, JSON_COMPACT) : NULL;
-        json_decref(json);
-        if (!s->state_text) return bb_fail(err, BB_ERR_MEMORY, "out of memory while saving");
-    }
+    BB_TRY(capture_texts(s, state, err));
     snprintf(s->length_text, sizeof s->length_text, "%d", s->model->trained_length);
     if (s->copy) BB_TRY(begin_copy(s, err));
     set_released(s, false);

@@ -30,8 +30,7 @@ typedef struct bb_snapshot {
     size_t copy_bytes;
     size_t *rank_offsets;     /* (ranks + 1): offsets in copy; rank r's state is from rank_offsets[r] to rank_offsets[r + 1] */
     bb_optimizer_slot *slots; /* state slots in the copy */
-    char *config_text, *state_text;
-    const char *data_text, *run_config_text; /* owned by the training state */
+    char *config_text, *state_text, *data_text, *run_config_text;
     char length_text[16];
     pthread_mutex_t lock; /* protects released */
     pthread_cond_t changed;
@@ -43,8 +42,8 @@ bb_status bb_snapshot_create(const bb_model *model, const bb_optimizer *optimize
 void bb_snapshot_free(bb_snapshot *snapshot);
 
 /* Captures the current step. model and optimizer must not change until bb_snapshot_release. state NULL: a model file without
- * training state; the state's texts must stay valid until the file is written. Copies the data on other ranks or in a device's
- * own memory; bb_snapshot_finish_copy copies the rest. */
+ * training state. Copies the state with its texts, and the data on other ranks or in a device's own memory;
+ * bb_snapshot_finish_copy copies the rest. */
 bb_status bb_snapshot_capture(bb_snapshot *snapshot, const bb_training_state *state, bb_error *err);
 /* Copies the data that capture did not copy, then releases the live arrays. Does nothing if the snapshot is not a copy. */
 void bb_snapshot_finish_copy(bb_snapshot *snapshot);
