@@ -219,31 +219,47 @@ static int read_config(const char *text, recorded *r) {
     return changes;
 }
 
-/* resume: a checkpoint, or NULL */
-static void train(const bb_train_options *o, const char *resume) {
+typedef struct job {
     bb_device *device;
     bb_model *model;
     bb_optimizer *optimizer;
-    bb_optimizer_options optimizer_options;
     bb_trainer *trainer;
     bb_dataset *dataset;
+} job;
+
+static job open_job(const bb_train_options *o) {
+    job j;
+    char text[3000];
+    bb_optimizer_options optimizer_options;
+    for (size_t i = 0; i < sizeof text; i++) text[i] = (char)('a' + i * i % 23 % 7);
+    assert_true(scratch_write(scratch_path("text"), text, sizeof text));
     bb_optimizer_options_default(&optimizer_options);
     optimizer_options.lr = 0.01;
-    assert_ok(bb_device_open("cpu", 1, &device, &test_error));
-    assert_ok(bb_model_create(device, &tiny, 3, &model, &test_error));
-    assert_ok(bb_optimizer_create(model, &optimizer_options, &optimizer, &test_error));
-    assert_ok(bb_trainer_create(model, optimizer, NULL, o, &trainer, &test_error));
-    if (resume) assert_ok(bb_trainer_resume(trainer, resume, true, &test_error));
-    assert_ok(bb_byte_shard_dataset_open(scratch_path("text"), 8, 1, 0, 1, &dataset, &test_error));
+    assert_ok(bb_device_open("cpu", 1, &j.device, &test_error));
+    assert_ok(bb_model_create(j.device, &tiny, 3, &j.model, &test_error));
+    assert_ok(bb_optimizer_create(j.model, &optimizer_options, &j.optimizer, &test_error));
+    assert_ok(bb_trainer_create(j.model, j.optimizer, NULL, o, &j.trainer, &test_error));
+    assert_ok(bb_byte_shard_dataset_open(scratch_path("text"), 8, 1, 0, 1, &j.dataset, &test_error));
     fake_now = 0;
-    trainer->clock = fake_clock;
-    trainer->budget.begin = 0;
-    assert_ok(bb_trainer_train(trainer, dataset, &test_error));
-    bb_dataset_close(dataset);
-    bb_trainer_free(trainer);
-    bb_optimizer_free(optimizer);
-    bb_model_free(model);
-    bb_device_close(device);
+    j.trainer->clock = fake_clock;
+    j.trainer->created = j.trainer->budget.begin = 0;
+    return j;
+}
+
+static void close_job(job *j) {
+    bb_dataset_close(j->dataset);
+    bb_trainer_free(j->trainer);
+    bb_optimizer_free(j->optimizer);
+    bb_model_free(j->model);
+    bb_device_close(j->device);
+}
+
+/* resume: a checkpoint, or NULL */
+static void train(const bb_train_options *o, const char *resume) {
+    job j = open_job(o);
+    if (resume) assert_ok(bb_trainer_resume(j.trainer, resume, true, &test_error));
+    assert_ok(bb_trainer_train(j.trainer, j.dataset, &test_error));
+    close_job(&j);
 }
 
 static void same_steps(const recorded *a, const recorded *b, int64_t from, int64_t to) {
@@ -257,12 +273,10 @@ static void same_steps(const recorded *a, const recorded *b, int64_t from, int64
 
 static void a_run_keeps_to_its_time_and_can_be_repeated(void **state) {
     (void)state;
-    char text[3000], path[600];
+    char path[600];
     static recorded run, repeated, resumed, continued;
     uint8_t *config;
     size_t size;
-    for (size_t i = 0; i < sizeof text; i++) text[i] = (char)('a' + i * i % 23 % 7);
-    assert_true(scratch_write(scratch_path("text"), text, sizeof text));
     bb_train_options o = options_for("run", &run);
     o.budget_minutes = 1;
     train(&o, NULL);
@@ -310,6 +324,61 @@ static void a_run_keeps_to_its_time_and_can_be_repeated(void **state) {
     assert_true(continued.lr[continued.steps - 1] < 1e-5);
 }
 
+/* ---- saves --------------------------------------------------------------------------------------------------------------- */
+
+/* Steps take no time, but after the fifth there is less of it left than for the first save, of more than 200 bytes. */
+static void nearly_late(void *user, const bb_train_event *e) {
+    if (e->kind != BB_TRAIN_STEP) return;
+    *(int64_t *)user = e->step;
+    if (e->step == 5) fake_now = 60 - 200 / 200e6;
+}
+
+static void there_is_time_for_the_first_save(void **state) {
+    (void)state;
+    int64_t steps = 0;
+    bb_train_options o = options_for("limited", NULL);
+    o.steps = 20;
+    o.max_minutes = 1;
+    o.on_event = nearly_late;
+    o.user = &steps;
+    train(&o, NULL);
+    assert_int_equal(steps, 6);
+}
+
+typedef struct timed_saves {
+    const bb_trainer *trainer;
+    double seconds[3]; /* by step */
+} timed_saves;
+
+static void note_seconds(void *user, const bb_train_event *e) {
+    timed_saves *s = user;
+    if (e->kind == BB_TRAIN_SAVED) s->seconds[e->step] = s->trainer->budget_save.seconds;
+}
+
+/* A save that the next one waits for took the time since its own beginning. */
+static void a_save_that_is_waited_for_is_timed(void **state) {
+    (void)state;
+    timed_saves saves = {0};
+    bb_train_options o = options_for("timed", NULL);
+    o.save_sync = false;
+    o.save_copy = BB_SAVE_COPY_YES;
+    o.on_event = note_seconds;
+    o.user = &saves;
+    job j = open_job(&o);
+    bb_trainer *t = j.trainer;
+    saves.trainer = t;
+    assert_ok(bb_trainer_open_run_dir(t, &test_error));
+    for (t->state.step = 1; t->state.step <= 2; t->state.step++) {
+        assert_ok(bb_trainer_save(t, &test_error));
+        fake_now += t->state.step == 1 ? 5 : 3;
+    }
+    assert_ok(bb_saver_wait(t->saver, &test_error));
+    assert_true(saves.seconds[1] == 5 && saves.seconds[2] == 3);
+    bb_saver_free(t->saver);
+    bb_run_dir_close(&t->run_dir);
+    close_job(&j);
+}
+
 static void the_curriculum_is_refused(void **state) {
     (void)state;
     bb_model *model;
@@ -346,6 +415,8 @@ int main(void) {
                                        cmocka_unit_test(schedules_stretch_and_shrink),
                                        cmocka_unit_test(what_is_no_list_of_steps_is_refused),
                                        cmocka_unit_test(a_run_keeps_to_its_time_and_can_be_repeated),
+                                       cmocka_unit_test(there_is_time_for_the_first_save),
+                                       cmocka_unit_test(a_save_that_is_waited_for_is_timed),
                                        cmocka_unit_test(the_curriculum_is_refused)};
     return cmocka_run_group_tests(tests, scratch_create, scratch_remove);
 }

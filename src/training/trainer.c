@@ -37,11 +37,11 @@ static bb_status loop(bb_trainer *t, bb_dataset *dataset, bb_error *err) {
     while (s->step < bb_trainer_last_step(o) && !t->stopping && !t->time_is_up && !t->out_of_patience) {
         if (t->failure.code != BB_OK && t->dist->size == 1) break; /* several ranks report it in the next step */
         bb_step_result result;
-        double begin = bb_clock_seconds();
+        double begin = t->clock();
         BB_TRY(bb_trainer_do_step(t, dataset, &result, err));
         if (t->steps_asked) BB_TRY(bb_trainer_set_steps(t, t->steps_asked, err));
         bb_train_event e = bb_trainer_step_event(t, &result);
-        t->max_step_seconds = fmax(t->max_step_seconds, bb_clock_seconds() - begin);
+        t->max_step_seconds = fmax(t->max_step_seconds, t->clock() - begin);
         e.logged = bb_trainer_is_due(s->step, o->log_every) || s->step == o->steps;
         bb_trainer_emit(t, &e);
         /* If a weight is not finite, the loss is not finite, either. */

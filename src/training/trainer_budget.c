@@ -8,8 +8,8 @@
 #include "core/json.h"
 #include "training/trainer_state.h"
 
-/* Until they are measured: what a validation takes of a training step's time for as many bytes, and how fast files are written. */
-static const double validation_share = 0.4, saved_bytes_per_second = 200e6;
+/* Until it is measured: what a validation takes of a training step's time for as many bytes. */
+static const double validation_share = 0.4;
 
 static double validation_seconds(const bb_trainer *t, double step_seconds) {
     const bb_train_options *o = &t->options;
@@ -21,8 +21,7 @@ static double validation_seconds(const bb_trainer *t, double step_seconds) {
 }
 
 static double save_seconds(const bb_trainer *t) {
-    if (!t->options.out_dir || t->budget_save.seconds > 0) return t->budget_save.seconds;
-    return (double)bb_saver_checkpoint_bytes(t->saver) / saved_bytes_per_second;
+    return t->budget_save.seconds > 0 ? t->budget_save.seconds : bb_trainer_estimated_save_seconds(t);
 }
 
 int64_t bb_trainer_corrected_steps(bb_trainer *t) {

@@ -55,9 +55,10 @@ static bool take_save_request(bb_trainer *t) {
 
 /* Returns whether there is no time left for another step and a save. */
 static bool out_of_time(const bb_trainer *t) {
-    double needed =
-        t->max_step_seconds + (t->max_step_seconds > t->max_save_seconds ? t->max_step_seconds : t->max_save_seconds);
-    return t->options.max_minutes > 0 && bb_clock_seconds() - t->created + needed >= 60 * t->options.max_minutes;
+    if (!(t->options.max_minutes > 0)) return false;
+    double save = t->max_save_seconds > 0 ? t->max_save_seconds : bb_trainer_estimated_save_seconds(t),
+           needed = t->max_step_seconds + fmax(t->max_step_seconds, save);
+    return t->clock() - t->created + needed >= 60 * t->options.max_minutes;
 }
 
 static void stop_all(bb_trainer *t, int rank) {

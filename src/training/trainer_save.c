@@ -48,6 +48,7 @@ static bb_status begin_save(bb_trainer *t, bb_error *err) {
     BB_DEVICE_SCOPE(t->model->device);
     BB_TRY(bb_trainer_check_weights(t, err));
     BB_TRY(bb_saver_wait(t->saver, err)); /* reports the previous save while the times are still its own */
+    t->budget_save.began = t->clock();
     double begin = bb_clock_seconds();
     BB_TRY(bb_optimizer_gather_weights_to_rank_0(t->optimizer, err));
     t->gather_seconds = bb_clock_seconds() - begin;
@@ -66,11 +67,16 @@ bb_status bb_trainer_save(bb_trainer *t, bb_error *err) {
     t->save_asked = t->save_due = false;
     if (!t->options.out_dir || t->save_started_step == t->state.step) return BB_OK;
     t->save_started_step = t->state.step;
-    t->budget_save.began = t->clock();
+    double begin = t->clock();
     bb_status status = begin_save(t, err);
-    t->budget_save.pause = t->clock() - t->budget_save.began;
+    t->budget_save.pause = t->clock() - begin;
     t->save_failed = status != BB_OK;
     return status;
+}
+
+double bb_trainer_estimated_save_seconds(const bb_trainer *t) {
+    static const double bytes_per_second = 200e6;
+    return t->saver ? (double)bb_saver_checkpoint_bytes(t->saver) / bytes_per_second : 0;
 }
 
 bb_status bb_trainer_save_best(bb_trainer *t, bb_error *err) {

@@ -102,12 +102,13 @@ struct bb_trainer {
     bool is_best;           /* rank 0 only: the validation that just ended is the best so far */
     bool out_of_patience;   /* decided by rank 0, known to all */
     bool best_is_late;      /* likewise: the run that is resumed was killed before it wrote `best` */
-    /* Of the budget; its clock is bb_clock_seconds but in tests */
+    /* Of the budget and of max_minutes; the clock is bb_clock_seconds but in tests */
     double (*clock)(void);
+    double created, max_step_seconds;
     bb_latest_save budget_save;
     /* Times, in seconds of bb_clock_seconds */
-    double created, started, ended, last_log_time, last_save;
-    double max_step_seconds, max_save_seconds;
+    double started, ended, last_log_time, last_save;
+    double max_save_seconds;
     double val_seconds, other_seconds;     /* of the latest validation; of all validations and saves in this call of train */
     int64_t val_bytes;                     /* of the validation data; 0: not known */
     double gather_seconds;                 /* until rank 0 had all weights for the latest save */
@@ -145,6 +146,8 @@ void bb_trainer_on_saved(void *user, int64_t step, const char *path, double paus
 bb_status bb_trainer_check_weights(const bb_trainer *t, bb_error *err);
 /* Begins to save the current step, unless that was done already. Collective call. */
 bb_status bb_trainer_save(bb_trainer *t, bb_error *err);
+/* Returns how long a save may take, for as long as none has been measured; 0 on a rank that saves nothing. */
+double bb_trainer_estimated_save_seconds(const bb_trainer *t);
 /* Saves the current step as the best. Collective call. */
 bb_status bb_trainer_save_best(bb_trainer *t, bb_error *err);
 /* Returns which checkpoints are kept. */
