@@ -76,7 +76,8 @@ bb_status bb_memory_predict_rank(const bb_config *config, const bb_train_options
     BB_TRY(bb_micro_run_for_rank(options, dist->rank, dist->size, &run, err));
     bb_param_table table;
     BB_TRY(bb_param_table_create(config, false, &table, err));
-    bool whole_matrices = optimizer->kind == BB_OPTIM_MUON && optimizer->share_over;
+    bool shared_out = optimizer->share_over && optimizer->share_over->size > 1; /* a single rank has all */
+    bool whole_matrices = optimizer->kind == BB_OPTIM_MUON && shared_out;
     uint64_t partial = bb_gradients_predict(&table, run.count, options->reduce), *host = in_host_memory(estimate);
     int64_t rows = (int64_t)options->batch_size * bb_train_seq_len(options, options->steps - 1);
     partial += bb_gradients_predict_losses(run.count, rows, estimate->own_memory);
@@ -87,11 +88,10 @@ bb_status bb_memory_predict_rank(const bb_config *config, const bb_train_options
     *host += buffers;
     *host -= estimate->checkpoint_copy;
     estimate->checkpoint_copy = estimate->parameters + estimate->optimizer; /* rank 0 copies the state of all ranks */
-    bool shared_out = optimizer->share_over != NULL;
     if (dist->rank > 0 || bb_saver_mode_for(options, estimate->checkpoint_copy, shared_out) != BB_SAVER_SNAPSHOT)
         estimate->checkpoint_copy = 0;
     *host += estimate->checkpoint_copy;
-    if (!optimizer->share_over) return BB_OK;
+    if (!shared_out) return BB_OK;
     estimate->total -= estimate->optimizer;
     BB_TRY(bb_optimizer_predict(config, optimizer->kind, dist->rank, dist->size, &estimate->optimizer, err));
     estimate->total += estimate->optimizer;

@@ -115,7 +115,7 @@ static bb_status measure_all(bb_device *device, const bb_plan_request *r, const 
     bb_dist *dist = r->dist;
     *bytes_per_second = 1;
     bb_status status = measure(device, plan, r->optimizer, bytes_per_second, err);
-    int size = bb_dist_size(dist);
+    int size = dist ? bb_dist_size(dist) : 1;
     if (size == 1) return status;
     BB_TRY(bb_dist_agree(dist, status, err));
     uint64_t *all = calloc((size_t)size, sizeof *all), least = UINT64_MAX;
@@ -201,12 +201,16 @@ static int choose_seq_len(const bb_plan_request *r) {
     return (int)bb_clamp(r->data_bytes / 8, 16, length);
 }
 
-static void choose_batch(const bb_plan_request *r, double bytes, int ranks, bb_plan *p) {
+/* Returns how many sequences a step has, on all ranks. */
+static int64_t choose_batch(const bb_plan_request *r, double bytes, int ranks, bb_plan *p) {
     int64_t step = MIN_STEP_BYTES;
     while (step < MAX_STEP_BYTES && bytes / (double)(2 * step) >= TARGET_STEPS) step *= 2;
     int64_t sequences = bb_max((r->global_batch ? r->global_batch : step / p->seq_len) / ranks, 1);
     p->batch_size = r->batch_size ? r->batch_size : (int)bb_min(sequences, MICRO_BATCH);
+    if (!r->batch_size && r->global_batch) /* a step is of whole batches */
+        while (r->global_batch % p->batch_size != 0) p->batch_size--;
     p->grad_accum = r->grad_accum ? r->grad_accum : (int)bb_max(sequences / p->batch_size, 1);
+    return r->global_batch ? r->global_batch : (int64_t)p->batch_size * p->grad_accum * ranks;
 }
 
 BB_OPTIONS_DEFAULTS(bb_plan_request);
@@ -219,7 +223,7 @@ bb_status bb_plan_run(bb_device *device, const bb_plan_request *given, bb_plan *
     r_read.optimizer = &optimizer;
     if (!(r->minutes > 0)) return bb_fail(err, BB_ERR_ARGUMENT, "minutes %g must be above 0", r->minutes);
     if (r->data_bytes < 2) return bb_fail(err, BB_ERR_ARGUMENT, "%lld bytes of data are too few", (long long)r->data_bytes);
-    int ranks = bb_dist_size(r->dist), here = bb_dist_local_size(r->dist);
+    int ranks = r->dist ? bb_dist_size(r->dist) : 1, here = r->dist ? bb_dist_local_size(r->dist) : 1;
     double trial_speed;
     bb_plan trial;
     BB_TRY(plan_trial(r->config && r->config->dense, &trial, err));
@@ -227,9 +231,8 @@ bb_status bb_plan_run(bb_device *device, const bb_plan_request *given, bb_plan *
     *p = (bb_plan){.seq_len = r->seq_len ? r->seq_len : choose_seq_len(r)};
     BB_TRY(choose_shape(r, trial_speed, &trial, p, err));
     double speed = extrapolate(trial_speed, &trial, &p->config, p->seq_len);
-    choose_batch(r, bytes_for(r, speed, MAX_EPOCHS), ranks, p);
+    int64_t sequences = choose_batch(r, bytes_for(r, speed, MAX_EPOCHS), ranks, p), step_bytes = sequences * p->seq_len;
     p->recompute = !activations_fit(device, r, p, here);
-    int64_t sequences = (int64_t)p->batch_size * p->grad_accum * ranks, step_bytes = sequences * p->seq_len;
     double step_seconds = (double)step_bytes / speed;
     bool measured = 4 * step_seconds <
                     0.02 * 60 * r->minutes; /* otherwise the first steps of the run itself measure the speed soon enough */
