@@ -11,6 +11,7 @@
 #include "signals.h"
 #include "train_options.h"
 #include "train_outputs.h"
+#include "train_ranks.h"
 
 enum { LOSS_SCALE_STEPS = 2000 }; /* good steps after which it is doubled, as PyTorch's GradScaler does */
 
@@ -177,9 +178,7 @@ static bb_status open_run(const bb_train_args *args, bb_train_report *report, ru
     bb_status status;
     bb_model_args_config(&args->model, &config);
     bb_optimizer_options optimizer = bb_train_optimizer_options(args, r->dist);
-    bb_device_args device_args = args->device;
-    if (device_args.threads == 0 && bb_dist_size(r->dist) > 1) device_args.threads = bb_dist_threads(r->dist);
-    status = bb_device_args_open(&device_args, r->dist, &r->device, err); /* a collective call */
+    status = bb_train_device_open(args, r->dist, &r->device, err);
     if (status == BB_OK && args->dtype != BB_DTYPE_AUTO)
         status = bb_device_set_activations(r->device, args->dtype == BB_DTYPE_FP16 ? "fp16" : "bf16", err);
     if (status == BB_OK && args->profile) {
@@ -259,26 +258,6 @@ static int open_ranks(int argc, char **argv, bb_dist **out) {
     return BB_CLI_CONTINUE;
 }
 
-/* Handles a failure known to all ranks: only rank 0 reports it. */
-static int fail_together(const bb_dist *dist, const bb_error *err) {
-    bb_error unsaid;
-    if (bb_dist_rank(dist) > 0) bb_cli_redirect(&unsaid);
-    int exit_status = bb_cli_fail(&bb_train_command, err);
-    bb_cli_redirect(NULL);
-    return exit_status;
-}
-
-/* All ranks parse the command line. If one fails, e.g. because it cannot see a file, all stop. */
-static int read_args(int argc, char **argv, bb_dist *dist, bb_train_args *args) {
-    if (bb_dist_size(dist) == 1) return bb_train_args_read(argc, argv, dist, args);
-    bb_error err = {.code = BB_OK};
-    bb_cli_redirect(&err);
-    int exit_status = bb_train_args_read(argc, argv, dist, args);
-    bb_cli_redirect(NULL);
-    if (bb_dist_agree(dist, err.code, &err) == BB_OK) return exit_status;
-    return fail_together(dist, &err);
-}
-
 /* Also logs to the run's errors.log, because the program that forwards standard error may itself have failed. */
 static void log_failure(const char *dir, const char *message) {
     char path[4096], when[32];
@@ -310,7 +289,7 @@ int bb_cmd_train(int argc, char **argv) {
     bb_signals_on_save(NULL, NULL); /* SIGUSR1 must not end a run that is still opening */
     int exit_status = open_ranks(argc, argv, &r.dist);
     if (exit_status != BB_CLI_CONTINUE) return exit_status;
-    exit_status = read_args(argc, argv, r.dist, &args);
+    exit_status = bb_train_args_read(argc, argv, r.dist, &args);
     if (exit_status != BB_CLI_CONTINUE) {
         bb_train_args_free(&args);
         bb_dist_close(r.dist);
@@ -358,7 +337,7 @@ int bb_cmd_train(int argc, char **argv) {
     else if (training && status != BB_OK && !alone)
         end_job(&args, r.dist, &err);
     else if (status != BB_OK)
-        exit_status = fail_together(r.dist, &err);
+        exit_status = bb_train_fail_together(r.dist, &err);
     close_run(&r);
     bb_train_report_close(&report);
     bb_train_args_free(&args);

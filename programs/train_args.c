@@ -15,3 +15,9 @@ bb_optimizer_options bb_train_optimizer_options(const bb_train_args *args, bb_di
     optimizer.share_over = args->zero ? dist : NULL;
     return optimizer;
 }
+
+bb_status bb_train_device_open(const bb_train_args *args, bb_dist *dist, bb_device **out, bb_error *err) {
+    bb_device_args device = args->device;
+    if (device.threads == 0 && bb_dist_size(dist) > 1) device.threads = bb_dist_threads(dist);
+    return bb_device_args_open(&device, dist, out, err);
+}

@@ -45,6 +45,9 @@ typedef struct bb_train_args {
 /* Returns the optimizer options of the run; with --zero its moments are shared over dist. */
 bb_optimizer_options bb_train_optimizer_options(const bb_train_args *args, bb_dist *dist);
 
+/* Collective. Opens the device that this rank trains on: without --threads, with its share of the processors. */
+bb_status bb_train_device_open(const bb_train_args *args, bb_dist *dist, bb_device **out, bb_error *err);
+
 /* The option table, defined in train_option_table.c. */
 extern const bb_cli_command bb_train_command;
 

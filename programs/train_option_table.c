@@ -39,7 +39,7 @@ static const bb_cli_option options[] = {
      .type = BB_CLI_DOUBLE,
      .offset = offsetof(bb_train_args, minutes),
      .value = "X",
-     .range = BB_CLI_AT_LEAST(0),
+     .range = BB_CLI_ABOVE(0),
      .help =
          "train for X minutes, the last validation and checkpoint included: measures this machine's speed and chooses --size, "
          "--steps, --seq_len, --batch_size and --grad_accum where they are not given; corrects the steps as the speed changes",

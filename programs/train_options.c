@@ -12,6 +12,7 @@
 #include "cli_json.h"
 #include "json_out.h"
 #include "train_plan.h"
+#include "train_ranks.h"
 #include "train_resume.h"
 
 enum { DEFAULT_OUT_TRIES = 999 };
@@ -203,9 +204,10 @@ static void note_unused(const bb_cli *cli, const bb_train_args *args) {
     bb_model_args_notes(cli, &args->model);
     if (bb_cli_given(cli, "warmup_steps")) bb_cli_unused(cli, "warmup_frac", "--warmup_steps overrides it");
     if (!(args->wd > 0)) bb_cli_unused(cli, "wd_all", "--wd is 0");
-    if (o->stop_at >= o->steps) bb_cli_unused(cli, "stop_at", "--steps ends the run first");
+    int64_t most_steps = args->plan.steps > 0 ? args->plan.max_steps : o->steps; /* --minutes corrects the planned steps */
+    if (o->stop_at >= most_steps) bb_cli_unused(cli, "stop_at", "--steps ends the run first");
     if (o->val_data && o->val_every == 0) bb_cli_unused(cli, "patience", "--val_every 0 validates only after the last step");
-    if (o->val_data && o->val_every >= o->steps)
+    if (o->val_data && o->val_every >= most_steps)
         bb_cli_unused(cli, "patience", "the run has no more steps than --val_every, and is validated only after the last");
     if (args->sample_every == 0) bb_cli_unused(cli, "sample_prompt", "it requires --sample_every");
     for (int i = 0; i < 5 && !o->val_data; i++) bb_cli_unused(cli, validation[i], "it requires --val_data");
@@ -232,9 +234,25 @@ static void note_other_validation(const bb_cli *cli, const bb_train_args *args) 
     json_decref(now);
 }
 
-/* Completes the arguments after parsing. */
-static int complete(const bb_cli *cli, bb_dist *dist, bb_train_args *args) {
-    int status = check(cli, args);
+/* A command line as it is read. */
+typedef struct reading {
+    int argc;
+    char **argv;
+    bb_dist *dist;
+    bb_train_args *args;
+    bb_cli cli;
+} reading;
+
+/* The file that the model's shape comes from, or "". */
+static const char *model_file_of(const bb_train_args *args) { return args->init ? args->init : args->checkpoint; }
+
+/* Parses the command line, and completes it with what a resumed run, a model file or a size determine. */
+static int parse(void *user) {
+    reading *r = user;
+    bb_cli *cli = &r->cli;
+    bb_train_args *args = r->args;
+    int status = bb_cli_parse(cli, &bb_train_command, args, r->argc, r->argv);
+    if (status == BB_CLI_CONTINUE) status = check(cli, args);
     if (status != BB_CLI_CONTINUE) return status;
     make_absolute(&args->data, &args->absolute[0]);
     make_absolute(&args->val_data, &args->absolute[1]);
@@ -250,9 +268,9 @@ static int complete(const bb_cli *cli, bb_dist *dist, bb_train_args *args) {
         return bb_cli_usage_error(&bb_train_command,
                                   "--val_data is read at each validation, but %s can be read only once; name a file",
                                   strcmp(args->val_data, "-") == 0 ? "standard input" : args->val_data);
-    if (!args->out) set_default_out(args, dist);
+    if (!args->out) set_default_out(args, r->dist);
 
-    const char *model_file = args->init ? args->init : args->checkpoint;
+    const char *model_file = model_file_of(args);
     bb_config config;
     bb_error err;
     if (model_file[0] && !args->saved) {
@@ -263,8 +281,17 @@ static int complete(const bb_cli *cli, bb_dist *dist, bb_train_args *args) {
         if (status != BB_CLI_CONTINUE) return status;
     }
     status = bb_train_size(cli, args);
-    if (status == BB_CLI_CONTINUE) status = bb_train_plan(cli, dist, model_file[0] != 0, args);
-    if (status != BB_CLI_CONTINUE) return status;
+    return status == BB_CLI_CONTINUE ? bb_train_plan_check(cli, args) : status;
+}
+
+/* Completes the options of the library once the plan has decided what was left open. */
+static int complete(void *user) {
+    reading *r = user;
+    const bb_cli *cli = &r->cli;
+    bb_train_args *args = r->args;
+    bb_dist *dist = r->dist;
+    bb_config config;
+    bb_error err;
     bb_model_args_config(&args->model, &config);
     if (bb_config_check(&config, &err) != BB_OK) return bb_cli_fail(&bb_train_command, &err);
 
@@ -274,7 +301,7 @@ static int complete(const bb_cli *cli, bb_dist *dist, bb_train_args *args) {
     if (args->options.global_batch == 0)
         args->options.global_batch = (int64_t)args->options.batch_size * args->options.grad_accum *
                                      (args->saved && !bb_cli_given(cli, "grad_accum") ? 1 : bb_dist_size(dist));
-    status = make_config_json(cli, args);
+    int status = make_config_json(cli, args);
     if (status != BB_CLI_CONTINUE) return status;
     args->options.recompute = !args->no_ckpt;
     args->options.reduce = (bb_reduce)args->reduce;
@@ -293,11 +320,14 @@ static int complete(const bb_cli *cli, bb_dist *dist, bb_train_args *args) {
 }
 
 int bb_train_args_read(int argc, char **argv, bb_dist *dist, bb_train_args *args) {
-    bb_cli cli;
+    reading r = {.argc = argc, .argv = argv, .dist = dist, .args = args};
+    bb_error err;
     set_defaults(args);
-    int status = bb_cli_parse(&cli, &bb_train_command, args, argc, argv);
-    if (status == BB_CLI_CONTINUE) status = complete(&cli, dist, args);
-    bb_cli_free(&cli);
+    int status = bb_train_agree(dist, parse, &r);
+    if (status == BB_CLI_CONTINUE && bb_train_plan(&r.cli, dist, model_file_of(args)[0] != 0, args, &err) != BB_OK)
+        status = bb_train_fail_together(dist, &err);
+    if (status == BB_CLI_CONTINUE) status = bb_train_agree(dist, complete, &r);
+    bb_cli_free(&r.cli);
     return status;
 }
 

@@ -7,7 +7,7 @@
 
 /* Returns whether the command line has --ddp. Needed before parsing, because ranks parse together. */
 bool bb_train_has_ddp(int argc, char **argv);
-/* Parses the command line, merges the configuration of a resumed run or a model file, and checks everything that needs neither
+/* Collective. Parses the command line, merges the configuration of a resumed run or a model file, and checks everything that needs neither
  * memory nor data. Returns BB_CLI_CONTINUE or an exit status; call bb_train_args_free in every case. */
 int bb_train_args_read(int argc, char **argv, bb_dist *dist, bb_train_args *args);
 /* Collective. Gives all ranks the default --out of rank 0; they may have started in different seconds. */

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 #include "train_plan.h"
 
+#include <limits.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -53,12 +54,8 @@ static bb_status data_bytes(const bb_train_args *args, int64_t *bytes, bb_error 
 
 static int given_int(const bb_cli *cli, const char *name, int value) { return bb_cli_given(cli, name) ? value : 0; }
 
-int bb_train_plan(const bb_cli *cli, bb_dist *dist, bool has_shape, bb_train_args *args) {
-    bb_train_options *o = &args->options;
-    bb_error err;
-    bb_device *device = NULL;
-    double start = bb_monotonic_seconds();
-    if (!(args->minutes > 0)) return BB_CLI_CONTINUE;
+int bb_train_plan_check(const bb_cli *cli, const bb_train_args *args) {
+    if (!bb_cli_given(cli, "minutes")) return BB_CLI_CONTINUE;
     if (args->resume) {
         bb_cli_unused(cli, "minutes", "a resumed run keeps its number of steps; use --max_minutes to limit the time");
         return BB_CLI_CONTINUE;
@@ -69,6 +66,17 @@ int bb_train_plan(const bb_cli *cli, bb_dist *dist, bool has_shape, bb_train_arg
     if (bb_cli_given(cli, "steps")) return bb_cli_usage_error(&bb_train_command, "give --minutes or --steps, not both");
     if (bb_cli_given(cli, "steps_before"))
         return bb_cli_usage_error(&bb_train_command, "give --minutes or --steps_before, not both");
+    if (args->options.global_batch > INT_MAX)
+        return bb_cli_usage_error(&bb_train_command, "--global_batch %lld: expected at most %d with --minutes",
+                                  (long long)args->options.global_batch, INT_MAX);
+    return BB_CLI_CONTINUE;
+}
+
+bb_status bb_train_plan(const bb_cli *cli, bb_dist *dist, bool has_shape, bb_train_args *args, bb_error *err) {
+    bb_train_options *o = &args->options;
+    bb_device *device = NULL;
+    double start = bb_monotonic_seconds();
+    if (!(args->minutes > 0) || args->resume) return BB_OK;
     bb_config config;
     bb_model_args_config(&args->model, &config);
     const bb_optimizer_options optimizer = bb_train_optimizer_options(args, dist);
@@ -83,11 +91,11 @@ int bb_train_plan(const bb_cli *cli, bb_dist *dist, bool has_shape, bb_train_arg
                                .ngram_bits = config.ngram_bits,
                                .optimizer = &optimizer,
                                .dist = dist};
-    bb_status status = bb_dist_agree(dist, data_bytes(args, &request.data_bytes, &err), &err);
-    if (status == BB_OK) status = bb_device_args_open(&args->device, dist, &device, &err);
-    if (status == BB_OK) status = bb_plan_run(device, &request, &args->plan, &err);
+    bb_status status = bb_dist_agree(dist, data_bytes(args, &request.data_bytes, err), err);
+    if (status == BB_OK) status = bb_train_device_open(args, dist, &device, err);
+    if (status == BB_OK) status = bb_plan_run(device, &request, &args->plan, err);
     bb_device_close(device);
-    if (status != BB_OK) return bb_cli_fail(&bb_train_command, &err);
+    if (status != BB_OK) return status;
     const bb_plan *p = &args->plan;
     if (!request.config) set_shape(args, &p->config);
     o->steps = p->steps;
@@ -99,5 +107,5 @@ int bb_train_plan(const bb_cli *cli, bb_dist *dist, bool has_shape, bb_train_arg
     o->budget_max_steps = p->max_steps;
     double used = (bb_monotonic_seconds() - start) / 60;
     if (used < o->budget_minutes / 2) o->budget_minutes -= used;
-    return BB_CLI_CONTINUE;
+    return BB_OK;
 }

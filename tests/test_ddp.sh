@@ -74,6 +74,11 @@ expect 1 timeout 60 mpirun -q --oversubscribe -np 3 bash elsewhere.sh "$bitbyte"
 complains "rank 1 on "
 complains "no such file"
 [ ! -e unseen ] || fail "a run that could not start left its directory"
+# or where the model is not, before the others measure for a plan
+expect 1 timeout 60 mpirun -q --oversubscribe -np 3 bash elsewhere.sh "$bitbyte" train --ddp "${model[@]}" --data "$tmp/text.txt" --minutes 1 \
+    --init one/step-00000008.safetensors --out unseen
+complains "rank 1 on "
+complains "one/step-00000008.safetensors"
 
 # one rank that begins with other weights
 cat >other.sh <<'SCRIPT'

@@ -20,13 +20,19 @@ complains "give --size or --d_model, not both"
 expect 2 "${train[@]}" --size auto --steps 1
 complains "--size auto requires --minutes"
 
+expect 2 "${train[@]}" --minutes 0
+complains "--minutes"
+expect 2 "${train[@]}" --minutes 1 --global_batch 3000000000
+complains "--global_batch 3000000000: expected at most 2147483647 with --minutes"
+
 # ---- a size alone is a shape
 expect 0 "${train[@]}" --size 1m --steps 1 --seq_len 16 --grad_accum 1 --out sized
 [ "$(json_value sized/config.json d_model)" = 128 ] && [ "$(json_value sized/config.json n_layer)" = 4 ] || fail "--size 1m: its shape"
 
 # ---- a plan: what is given stays, the rest is chosen, said and recorded; steps are corrected
 tiny_shape=(--n_layer 1 --d_model 16 --n_head 1 --d_ff 16 --seq_len 16 --batch_size 2)
-expect 0 "${train[@]}" "${tiny_shape[@]}" --minutes 0.05 --out planned
+expect 0 "${train[@]}" "${tiny_shape[@]}" --minutes 0.05 --stop_at 6000 --out planned # more steps than planned, but they may become as many
+grep -qF -- "--stop_at has no effect" err && fail "--stop_at is judged by steps that may change"
 says "plan     shape as specified"
 says "a step   2 x "
 grep -q "note: the run has [0-9]* steps instead of [0-9]*, at the speed measured up to step" out err || fail "the correction is not said"
@@ -99,7 +105,8 @@ wait
 
 # ---- data too small for the time: the data ends the run
 head -c 300 text.txt >small.txt
-expect 0 "$bitbyte" train --data small.txt --threads 1 --device "$device" "${tiny_shape[@]}" --minutes 60 --out bounded
+expect 0 "$bitbyte" train --data small.txt --threads 1 --device "$device" "${tiny_shape[@]}" --minutes 60 --stop_at 100000 --out bounded
+complains "--stop_at has no effect"
 says "20 epochs of the data"
 
 # ---- and a text that is read often does not call for a larger model
