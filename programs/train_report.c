@@ -364,7 +364,7 @@ bb_status bb_train_report_end(bb_train_report *report, bool interrupted, int64_t
     const bb_train_args *args = report->args;
     int64_t total = bb_trainer_total_steps(report->trainer);
     bool out_of_patience = bb_trainer_out_of_patience(report->trainer);
-    bool complete = step >= total || out_of_patience;
+    bool complete = (step >= total || out_of_patience) && !interrupted && !bb_trainer_out_of_time(report->trainer);
     struct rusage used;
     double wait_share, exposed_share;
     bb_trainer_wait_shares(report->trainer, &wait_share, &exposed_share);

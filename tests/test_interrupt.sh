@@ -64,6 +64,19 @@ says "the validation at step 3 was abandoned"
 says "stopped after step 3 "
 expect 0 "$bitbyte" train --resume validates --stop_at 4 --val_batches 1
 says "step 3  validation bpb"
+# Nor for that of the last step, without which the run is not done.
+begin_output
+"$bitbyte" train "${long[@]}" --out last --steps 2 --log_every 1 --val_data many.txt --val_batches 0 --val_seq_len 4 >out 2>err &
+pid=$!
+wait_for out "step 2  saved"
+kill -TERM $pid
+status=0
+wait $pid || status=$?
+[ $status = 143 ] || fail "exit status $status after SIGTERM during the last validation"
+says "stopped after step 2 of 2"
+grep -q "^done" out && fail "a run without its last validation is done"
+expect 3 "$bitbyte" train --resume last --val_batches 0 --max_minutes 0.0001
+says "stopped after step 2 of 2"
 
 # A file size limit is an error, not a signal.
 expect 1 bash -c 'ulimit -f 1 && exec "$@"' - "$bitbyte" pack --inputs many.txt --out_dir limited

@@ -586,6 +586,19 @@ static void errors_save_first(void **state) {
     assert_message(test_error, "; the newest checkpoint is of step 4");
     assert_true(has_checkpoint(4));
     assert_int_equal(rmdir(scratch_path("faulty/step-00000006.safetensors")), 0);
+
+    /* and so does the one that the run was resumed from */
+    run d = faulty();
+    char from[600], expected[700];
+    snprintf(from, sizeof from, "%s/step-00000004.safetensors", dir);
+    snprintf(expected, sizeof expected, "; the newest checkpoint is %s", from);
+    d.allow_overwrite = false;
+    d.resume = from;
+    d.save_every = 2;
+    d.after_step = block_checkpoint;
+    assert_fails(train(&d, &test_error), BB_ERR_IO, "step-00000006");
+    assert_message(test_error, expected);
+    assert_int_equal(rmdir(scratch_path("faulty/step-00000006.safetensors")), 0);
 }
 
 static void a_failed_validation_does_not_end_the_run(void **state) {

@@ -126,6 +126,8 @@ void bb_trainer_save_after_error(bb_trainer *t, bb_status status, bb_error *err)
             append(err, "; step %lld could not be saved (%.200s)", step, save_error.message);
         if (t->saved_step < step && t->saved_step >= 0)
             append(err, "; the newest checkpoint is of step %lld", (long long)t->saved_step);
+        else if (t->saved_step < 0 && t->resumed_from)
+            append(err, "; the newest checkpoint is %.400s", t->resumed_from);
         else if (t->saved_step < 0)
             append(err, "; there is no checkpoint");
         if (t->saved_step == step && t->unlogged_event.step == step)
