@@ -45,6 +45,13 @@ train --data packed --out manifest "${small[@]}" --steps 4 --stop_at 2
 perl -pi -e 's/("xxh3":\s*")(.)/$1 . ($2 eq "0" ? 1 : 0)/e' packed/manifest.json
 train --resume manifest
 says "the content of shard_00000.bin changed"
+# So does that of each directory, whose shards have the names of another's.
+expect 0 "$bitbyte" pack text.txt --out_dir two_packs/a
+expect 0 "$bitbyte" pack data/shard_00000.bin --out_dir two_packs/b
+train --data 'two_packs/[ab]/shard_*.bin' --out of_two_packs "${small[@]}" --steps 4 --stop_at 2
+perl -pi -e 's/("xxh3":\s*")(.)/$1 . ($2 eq "0" ? 1 : 0)/e' two_packs/b/manifest.json
+train --resume of_two_packs
+says "since this run was saved: the content of shard_00000.bin changed. From here on"
 
 # ---- length and options of the steps to come
 train --data text.txt --out longer "${small[@]}" --steps 10 --recipe original --lr 1e-3 --warmup_frac 0.2

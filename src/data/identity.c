@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 #include "data/identity.h"
 
+#include <limits.h>
 #include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
@@ -39,16 +40,30 @@ static bb_status hash_sample(bb_byte_source *source, int number, int64_t blocks,
     return BB_OK;
 }
 
-/* Reads the entries of all shards in the manifest beside `path`, by name; empty if there is no readable manifest. */
-static bb_status read_manifest(const char *path, json_t **by_name, bb_error *err) {
+/* The entries of all shards in a directory's manifest, by name; empty if there is no readable manifest. */
+typedef struct packed_files {
+    char *directory; /* NULL: none was read yet */
+    json_t *by_name;
+} packed_files;
+
+static void free_packed(packed_files *p) {
+    free(p->directory);
+    json_decref(p->by_name);
+    *p = (packed_files){0};
+}
+
+/* Reads the manifest beside `path`, unless it is that of the file before. */
+static bb_status read_manifest(const char *path, packed_files *p, bb_error *err) {
     const char *const lists[] = {"shards", "val_shards"};
-    char *directory = strndup(path, (size_t)(base_name(path) - path)), *manifest_path = NULL;
+    size_t length = (size_t)(base_name(path) - path);
+    if (p->directory && strlen(p->directory) == length && memcmp(p->directory, path, length) == 0) return BB_OK;
+    free_packed(p);
+    p->directory = strndup(path, length);
+    p->by_name = json_object();
+    char *manifest_path = p->directory ? bb_file_join(length ? p->directory : ".", "manifest.json") : NULL;
     uint8_t *text = NULL;
-    size_t length = 0;
     json_t *manifest = NULL;
-    *by_name = json_object();
-    if (directory) manifest_path = bb_file_join(*directory ? directory : ".", "manifest.json");
-    bb_status status = *by_name && manifest_path ? BB_OK : BB_ERR_MEMORY;
+    bb_status status = p->by_name && manifest_path ? BB_OK : BB_ERR_MEMORY;
     if (status == BB_OK) status = bb_file_read_all(manifest_path, MANIFEST_LIMIT, &text, &length, NULL);
     if (status == BB_OK) status = bb_json_parse((const char *)text, length, manifest_path, 0, &manifest, NULL);
     for (int i = 0; i < 2; i++) {
@@ -56,24 +71,23 @@ static bb_status read_manifest(const char *path, json_t **by_name, bb_error *err
         json_t *entry;
         json_array_foreach(json_object_get(manifest, lists[i]), k, entry) {
             const char *name = json_string_value(json_object_get(entry, "name"));
-            if (name && json_object_set(*by_name, name, entry) != 0) status = BB_ERR_MEMORY;
+            if (name && json_object_set(p->by_name, name, entry) != 0) status = BB_ERR_MEMORY;
         }
     }
     json_decref(manifest);
     free(text);
     free(manifest_path);
-    free(directory);
     return status == BB_ERR_MEMORY ? no_memory(err) : BB_OK;
 }
 
-static json_t *describe_file(const bb_byte_file *file, XXH64_hash_t sample, const json_t *manifest) {
+static json_t *describe_file(const bb_byte_file *file, XXH64_hash_t sample, const packed_files *packed) {
     char hash[17];
     const char *name = base_name(file->path);
     snprintf(hash, sizeof hash, "%016llx", (unsigned long long)sample);
-    const json_t *packed = json_object_get(manifest, name);
-    json_t *whole = json_object_get(packed, "xxh3");
+    const json_t *entry = json_object_get(packed->by_name, name);
+    json_t *whole = json_object_get(entry, "xxh3");
     /* A different size means that the file has changed since the manifest was written. */
-    if (!json_is_string(whole) || json_integer_value(json_object_get(packed, "bytes")) != file->size) whole = NULL;
+    if (!json_is_string(whole) || json_integer_value(json_object_get(entry, "bytes")) != file->size) whole = NULL;
     return json_pack("{s:o,s:I,s:s,s:O*}", "name", bb_json_path(name), "bytes", (json_int_t)file->size, "sample_xxh3", hash,
                      "xxh3", whole);
 }
@@ -84,16 +98,16 @@ bb_status bb_data_identity(bb_byte_source *source, int64_t blocks, json_t **out,
     bb_status status = BB_OK;
     XXH3_state_t *state = XXH3_createState();
     uint8_t *buffer = malloc(BLOCK_BYTES);
-    json_t *manifest = NULL, *files = json_array(),
-           *identity = json_pack("{s:I,s:O}", "blocks", (json_int_t)blocks, "files", files);
+    packed_files packed = {0};
+    json_t *files = json_array(), *identity = json_pack("{s:I,s:O}", "blocks", (json_int_t)blocks, "files", files);
     if (!state || !buffer || !identity) {
         status = no_memory(err);
         goto done;
     }
-    BB_TRY_GOTO(status, done, read_manifest(source->files[0].path, &manifest, err));
     for (int i = 0; i < source->count; i++) {
+        BB_TRY_GOTO(status, done, read_manifest(source->files[i].path, &packed, err));
         BB_TRY_GOTO(status, done, hash_sample(source, i, blocks, state, buffer, err));
-        if (json_array_append_new(files, describe_file(&source->files[i], XXH3_64bits_digest(state), manifest)) != 0) {
+        if (json_array_append_new(files, describe_file(&source->files[i], XXH3_64bits_digest(state), &packed)) != 0) {
             status = no_memory(err);
             goto done;
         }
@@ -102,7 +116,7 @@ bb_status bb_data_identity(bb_byte_source *source, int64_t blocks, json_t **out,
 done:
     json_decref(identity);
     json_decref(files);
-    json_decref(manifest);
+    free_packed(&packed);
     free(buffer);
     XXH3_freeState(state);
     return status;
@@ -145,19 +159,27 @@ static void add(differences *d, const char *fmt, ...) {
     va_end(args);
 }
 
+/* Files of several directories may have the same name: the second "a" has the key "a/2", which is the name of no file. */
 static json_t *index_by_name(const json_t *files) {
     json_t *index = json_object(), *entry;
     size_t i;
-    json_array_foreach(files, i, entry)(void) json_object_set(index, text_of(entry, "name"), entry);
+    json_array_foreach(files, i, entry) {
+        char key[4 * NAME_MAX + 16];
+        const char *name = text_of(entry, "name");
+        snprintf(key, sizeof key, "%s", name);
+        for (int number = 2; json_object_get(index, key); number++)
+            snprintf(key, sizeof key, "%.*s/%d", 4 * NAME_MAX, name, number);
+        (void)json_object_set(index, key, entry);
+    }
     return index;
 }
 
 static void describe_differences(const json_t *before, const json_t *now, differences *d) {
     json_t *index_before = index_by_name(before), *index_now = index_by_name(now), *entry;
-    size_t i;
-    json_array_foreach(before, i, entry) {
+    const char *key;
+    json_object_foreach(index_before, key, entry) { /* in the order of the files */
         const char *name = text_of(entry, "name");
-        const json_t *other = json_object_get(index_now, name);
+        const json_t *other = json_object_get(index_now, key);
         if (!other)
             add(d, "%s is missing", name);
         else if (bytes_of(other) != bytes_of(entry))
@@ -165,10 +187,8 @@ static void describe_differences(const json_t *before, const json_t *now, differ
         else if (!same_content(entry, other))
             add(d, "the content of %s changed", name);
     }
-    json_array_foreach(now, i, entry) {
-        const char *name = text_of(entry, "name");
-        if (!json_object_get(index_before, name)) add(d, "%s is new (%lld bytes)", name, (long long)bytes_of(entry));
-    }
+    json_object_foreach(index_now, key, entry) if (!json_object_get(index_before, key))
+        add(d, "%s is new (%lld bytes)", text_of(entry, "name"), (long long)bytes_of(entry));
     if (d->count == 0) add(d, "the files are in a different order");
     if (d->count > DIFFERENCES_SHOWN && d->used < d->size)
         snprintf(d->text + d->used, d->size - d->used, ", and %lld more", (long long)(d->count - DIFFERENCES_SHOWN));
