@@ -32,12 +32,22 @@ __attribute__((format(printf, 2, 3))) static void note(bb_train_outputs *o, cons
 
 static const char csv_head[] = "step,loss,bpb,lr,seq_len,grad_norm,bytes,bytes_per_s,skipped,skipped_micro,val_bpb\n";
 
+/* Returns whether the run continues one in its own directory, rather than from a checkpoint of another. */
+static bool continues_here(const bb_train_outputs *o) {
+    const char *from = bb_trainer_resumed_from(o->trainer), *slash = from ? strrchr(from, '/') : NULL;
+    char directory[4096] = ".";
+    struct stat theirs, ours;
+    if (slash) snprintf(directory, sizeof directory, "%.*s", (int)(slash + 1 - from), from);
+    return from && stat(directory, &theirs) == 0 && stat(o->args->out, &ours) == 0 && theirs.st_dev == ours.st_dev &&
+           theirs.st_ino == ours.st_ino;
+}
+
 /* Keeps the lines up to the step that the run continues from, as metrics.jsonl does. */
 static void open_csv(bb_train_outputs *o) {
     char path[4096], aside[4200], line[512];
     snprintf(path, sizeof path, "%s/metrics.csv", o->args->out);
     snprintf(aside, sizeof aside, "%s.tmp.%d", path, (int)getpid());
-    FILE *before = o->first_step > 0 ? fopen(path, "r") : NULL, *file = fopen(aside, "w");
+    FILE *before = continues_here(o) ? fopen(path, "r") : NULL, *file = fopen(aside, "w");
     if (file) fputs(csv_head, file);
     while (file && before && fgets(line, sizeof line, before)) {
         char *end = NULL;
@@ -47,7 +57,11 @@ static void open_csv(bb_train_outputs *o) {
     if (before) fclose(before);
     bool written = file && !ferror(file);
     if (file) written = fclose(file) == 0 && written;
-    o->csv = written && rename(aside, path) == 0 ? fopen(path, "a") : NULL;
+    written = written && rename(aside, path) == 0;
+    o->csv = written ? fopen(path, "a") : NULL;
+    int reason = errno;
+    if (file && !written) (void)unlink(aside);
+    errno = reason;
     if (!o->csv) note(o, "warning: %s: cannot write: %s; the run continues without it", path, strerror(errno));
 }
 

@@ -54,10 +54,20 @@ grep -qx '0 hparam n_layer 2' seen && grep -qx '0 hparam optim muon' seen || fai
 expect 0 "${train[@]}" --out halves --stop_at 15 --tensorboard --metrics_csv --sample_every 10
 cp halves/metrics.csv half.csv
 printf '20,9,9,9,9,9,9,9,9,9,\n' >>halves/metrics.csv
+touch halves/metrics.csv.tmp.1 # of a process that was killed
 sleep 1.1 # the name of an event file has the second
 expect 0 "$bitbyte" train --resume halves --threads 1
 cut -d , -f 1-7,9- halves/metrics.csv | grep -v ',9,9,' | cmp - <(cut -d , -f 1-7,9- run/metrics.csv) || fail "metrics.csv of a resumed run"
 grep -q '^20,9,9' halves/metrics.csv && fail "a line of a step that was not saved stayed"
+[ ! -e halves/metrics.csv.tmp.1 ] || fail "a temporary file stays"
+# from another run's checkpoint: the one that was here is over
+cp -r run replaced
+expect 0 "$bitbyte" train --resume plain/step-00000020.safetensors --out replaced --allow_overwrite --metrics_csv --threads 1
+[ "$(sed -n 2p replaced/metrics.csv | cut -d , -f 1)" = 25 ] || fail "metrics.csv goes on with that of another run: $(cat replaced/metrics.csv)"
+mkdir -p blocked/metrics.csv
+expect 0 "${train[@]}" --out blocked --steps 2 --metrics_csv
+says "warning: blocked/metrics.csv: cannot write"
+[ -z "$(find blocked -name '*.tmp.*')" ] || fail "a failed metrics.csv leaves its temporary file"
 events "$(find halves -name 'events.out.*' | sort | tail -n 1)" >seen
 grep -qx '16 start 1' seen || fail "TensorBoard is not told where the run goes on"
 expect 0 "${train[@]}" --out unused --sample_prompt x

@@ -88,13 +88,14 @@ static bb_status remove_checkpoint(const bb_run_dir *dir, int64_t step, bb_error
 
 /* Removes NAME.tmp.PID files, left by a process that was killed while writing. */
 static void remove_temporaries(const bb_run_dir *dir) {
+    static const char *const starts[] = {"step-", LATEST, BEST, BB_RUN_METRICS, CONFIG, "metrics.csv"}; /* of the program */
     DIR *d = opendir(dir->path);
     if (!d) return;
     for (struct dirent *e; (e = readdir(d));) {
-        if (!strstr(e->d_name, ".tmp.")) continue;
-        if (strncmp(e->d_name, "step-", 5) && strncmp(e->d_name, LATEST, 6) && strncmp(e->d_name, BEST, 4) &&
-            strncmp(e->d_name, BB_RUN_METRICS, 13) && strncmp(e->d_name, CONFIG, 11))
-            continue;
+        bool own = false;
+        for (size_t i = 0; i < sizeof starts / sizeof *starts; i++)
+            own = own || strncmp(e->d_name, starts[i], strlen(starts[i])) == 0;
+        if (!own || !strstr(e->d_name, ".tmp.")) continue;
         char *path = bb_file_join(dir->path, e->d_name);
         if (path) unlink(path);
         free(path);
