@@ -327,7 +327,7 @@ static void free_job(bb_pack_job *job) {
     free(job);
 }
 
-/* The files of a previous pack are removed before the inputs are read, so they must not be inputs. */
+/* The files of a previous pack are replaced by the new one, so they must not be inputs. */
 static bb_status check_inputs_survive(const bb_pack_options *o, bb_error *err) {
     struct stat out, parent;
     if (!o->overwrite || stat(o->out_dir, &out) != 0) return BB_OK;
