@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: MIT
 /* bb_score: cuts texts into windows, batches windows of similar length, and adds the loss of each byte to its text. */
-#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -75,13 +74,6 @@ static uint8_t rank_of(const float *logits, int vocab, int id) {
     return (uint8_t)rank;
 }
 
-static double nll_of(const float *logits, int vocab, int id) {
-    double max = (double)logits[0], sum = 0;
-    for (int i = 1; i < vocab; i++) max = fmax(max, (double)logits[i]);
-    for (int i = 0; i < vocab; i++) sum += exp((double)logits[i] - max);
-    return log(sum) + max - (double)logits[id];
-}
-
 /* Adds the predictions of row `row` of the batch to its text. */
 static void add_row(const scorer *s, const window *w, int64_t row, int64_t row_length) {
     bb_score_text *t = &s->texts[w->text];
@@ -89,12 +81,10 @@ static void add_row(const scorer *s, const window *w, int64_t row, int64_t row_l
     int vocab = s->model->config.vocab_size;
     for (int64_t i = w->skip; i < w->length; i++) {
         int64_t at = row * row_length + i, position = w->start + i + 1 - before;
-        const float *logits = s->logits ? s->logits + at * vocab : NULL;
-        double nats = logits ? nll_of(logits, vocab, s->y[at]) : (double)s->model->ws.host_nll[at];
-        double bits = bb_bits_per_byte(nats);
+        double bits = bb_bits_per_byte((double)s->model->ws.host_nll[at]);
         t->bits += bits;
         if (t->byte_bits) t->byte_bits[position] = (float)bits;
-        if (t->byte_ranks && logits) t->byte_ranks[position] = rank_of(logits, vocab, s->y[at]);
+        if (t->byte_ranks && s->logits) t->byte_ranks[position] = rank_of(s->logits + at * vocab, vocab, s->y[at]);
     }
 }
 
@@ -109,13 +99,10 @@ static bb_status score_batch(scorer *s, int64_t first, int64_t rows, bb_error *e
         copy_bytes(s->x + r * T, &s->texts[w[r].text], w[r].start, w[r].length);
         copy_bytes(s->y + r * T, &s->texts[w[r].text], w[r].start + 1, w[r].length);
     }
-    if (s->logits) {
-        BB_TRY(bb_model_forward(s->model, s->x, (int)rows, (int)T, s->logits, err));
-    } else {
-        double loss;
-        bb_train_batch batch = {.x = s->x, .y = s->y, .batch_size = (int)rows, .seq_len = (int)T};
-        BB_TRY(bb_model_loss(s->model, &batch, &loss, err));
-    }
+    double loss;
+    bb_train_batch batch = {.x = s->x, .y = s->y, .batch_size = (int)rows, .seq_len = (int)T};
+    BB_TRY(bb_model_loss(s->model, &batch, &loss, err));
+    if (s->logits) BB_TRY(bb_model_copy_logits(s->model, rows * T, s->logits, err));
     for (int64_t r = 0; r < rows; r++) {
         add_row(s, &w[r], r, T);
         s->done += w[r].length - w[r].skip;

@@ -195,14 +195,19 @@ static bb_status forward(bb_model *m, const bb_block_shape *s, const bb_train_ba
     return BB_OK;
 }
 
+bb_status bb_model_copy_logits(bb_model *m, int64_t rows, float *logits, bb_error *err) {
+    BB_DEVICE_SCOPE(m->device);
+    m->device->ops->copy_out(m->device, logits, m->ws.logits, (size_t)(rows * m->config.vocab_size) * sizeof(float));
+    return m->device->ops->sync(m->device, err);
+}
+
 bb_status bb_model_forward(bb_model *m, const uint8_t *x, int batch_size, int seq_len, float *logits, bb_error *err) {
     BB_REQUIRE("model, x, logits", m, x, logits);
     BB_DEVICE_SCOPE(m->device);
     BB_TRY(bb_model_reserve(m, batch_size, seq_len, false, false, err));
     bb_block_shape s = shape_of(m, batch_size, seq_len);
     start_forward(m, &s, x, NULL);
-    m->device->ops->copy_out(m->device, logits, m->ws.logits, (size_t)(s.B * s.T * m->config.vocab_size) * sizeof(float));
-    return m->device->ops->sync(m->device, err);
+    return bb_model_copy_logits(m, s.B * s.T, logits, err);
 }
 
 bb_status bb_model_loss(bb_model *m, const bb_train_batch *batch, double *loss, bb_error *err) {

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-/* Cached forward passes for generation. The other passes are in bitbyte.h. */
+/* Forward passes: cached ones for generation, and the logits of the others, which are in bitbyte.h. */
 #ifndef BB_MODEL_FORWARD_H
 #define BB_MODEL_FORWARD_H
 
@@ -27,5 +27,8 @@ bb_status bb_model_forward_cached(bb_model *model, bb_kv_cache *cache, const uin
 /* Reads x[0..n) like decoding, from an empty cache of capacity n or more. nll[i]: nats of y[i] after x[0] .. x[i]. */
 bb_status bb_model_nll_cached(bb_model *model, bb_kv_cache *cache, const uint8_t *x, const uint8_t *y, int64_t n, float *nll,
                               bb_error *err);
+
+/* Copies the logits of the last pass of bb_model_forward or bb_model_loss over `rows` bytes to host memory (rows,V). */
+bb_status bb_model_copy_logits(bb_model *model, int64_t rows, float *logits, bb_error *err);
 
 #endif
