@@ -24,7 +24,7 @@ typedef enum bb_score_sort { BB_SCORE_INPUT = 0, BB_SCORE_BPB, BB_SCORE_BITS, BB
 
 typedef struct bb_score_rows {
     bb_score_form form;
-    bb_score_sort sort; /* BB_SCORE_INPUT: rows are printed immediately, unless `top` is set */
+    bb_score_sort sort; /* BB_SCORE_INPUT: rows are printed immediately, the first `top` of them */
     bool ascending, diff, lines;
     int64_t top; /* 0: all */
     const char *const *models;

@@ -54,7 +54,7 @@ void bb_context_cut(bb_context *c, int64_t end);
  * must agree before position `same`. Returns the position up to which they agree now. */
 int64_t bb_context_follow(bb_context *c, const bb_context *other, int64_t same, const uint8_t *bytes, int64_t count);
 /* Read all unread bytes, in pieces of one pass each: call begin; then, while next returns a piece, run a pass over it and call
- * took. Afterwards the logits of the last `rows` bytes are in c->logits, in order. rows > 1 requires that all unread bytes get
+ * advance. Afterwards the logits of the last `rows` bytes are in c->logits, in order. rows > 1 requires that all unread bytes get
  * logits, that they fit the window, and that there are at most BB_CONTEXT_ROWS, unless the piece gets other memory for its
  * logits. A full window slides: its older part is dropped and the rest is read again from position 0. Half a window stays after
  * one more byte, up to three quarters after many, so that positions stay within the range seen in training. */
@@ -63,7 +63,7 @@ void bb_context_begin(bb_context *c, int rows);
 bool bb_context_next(bb_context *c, bb_cached_rows *piece);
 /* BB_ERR_INTERRUPTED: on_read stopped the read; unread bytes are removed from the text. */
 bb_status bb_context_advance(bb_context *c, const bb_cached_rows *piece, bb_error *err);
-/* Performs a whole read: begin, all pieces, took. */
+/* Performs a whole read: begin, all pieces, advance. */
 bb_status bb_context_read(bb_context *c, int rows, bb_error *err);
 /* Saves the current state. bb_context_return restores it, and reads again only if the window has slid since. */
 bb_status bb_context_set_mark(bb_context *c, bb_error *err);
