@@ -111,7 +111,7 @@ static const bb_cli_option options[] = {
      .offset = offsetof(serve_args, timeout),
      .value = "SECONDS",
      .range = BB_CLI_AT_LEAST(0),
-     .help = "maximum time for a request, from its arrival to its last byte; 0: no limit"},
+     .help = "maximum time from when all of a request has arrived to the last byte of its answer; 0: no limit"},
     {.name = "max_new_bytes",
      .type = BB_CLI_INT64,
      .offset = offsetof(serve_args, max_new_bytes),
@@ -166,10 +166,7 @@ enum { MAX_KEYS = 256, MAX_CHOICES = 64 };
 typedef struct server {
     const serve_args *args;
     bb_device *device;
-    pthread_mutex_t lock; /* protects description and path */
-    char *description;    /* JSON of bb_describe_file */
-    char *chat_template;  /* from the option; NULL: the model's */
-    char path[4096];
+    char *chat_template; /* from the option; NULL: the model's */
     const char *keys[MAX_KEYS];
     int key_count;
     char *key_text;
@@ -185,8 +182,8 @@ static bb_status check_chat_template(const server *s, const bb_found_model *foun
     return err->code = BB_ERR_FORMAT;
 }
 
-static bb_status load_model(void *user, bb_model **model, bb_error *err) {
-    server *s = user;
+static bb_status load_model(void *user, bb_engine_model *out, bb_error *err) {
+    const server *s = user;
     bb_found_model found;
     bb_status status = bb_model_open(s->device, s->args->model, &s->args->import, &found, err);
     if (status != BB_OK) return status;
@@ -194,25 +191,12 @@ static bb_status load_model(void *user, bb_model **model, bb_error *err) {
         bb_model_free(found.model);
         return status;
     }
-    char *description = NULL;
     const bb_import_options import = {.struct_size = sizeof(bb_import_options), .n_head = s->args->import.n_head};
     bb_error unsaid;
-    if (bb_describe_file(found.path, &import, &description, &unsaid) != BB_OK) description = NULL;
-    pthread_mutex_lock(&s->lock);
-    bb_string_free(s->description);
-    s->description = description;
-    snprintf(s->path, sizeof s->path, "%s", found.path);
-    pthread_mutex_unlock(&s->lock);
-    *model = found.model;
+    if (bb_describe_file(found.path, &import, &out->description, &unsaid) != BB_OK) out->description = NULL;
+    snprintf(out->path, sizeof out->path, "%s", found.path);
+    out->model = found.model;
     return BB_OK;
-}
-
-static char *describe(void *user) {
-    server *s = user;
-    pthread_mutex_lock(&s->lock);
-    char *copy = strdup(s->description ? s->description : "{}");
-    pthread_mutex_unlock(&s->lock);
-    return copy;
 }
 
 static bool add_key(server *s, const char *key) {
@@ -242,10 +226,20 @@ static int read_keys(server *s) {
     return BB_CLI_CONTINUE;
 }
 
-/* Returns the last part of a path. */
-static const char *base_name(const char *path) {
-    const char *slash = strrchr(path, '/');
-    return slash && slash[1] ? slash + 1 : path;
+/* Copies the last part of a path, without slashes after it. */
+static void copy_base_name(const char *path, char *out, size_t size) {
+    size_t end = strlen(path);
+    while (end > 1 && path[end - 1] == '/') end--;
+    size_t begin = end;
+    while (begin > 0 && path[begin - 1] != '/') begin--;
+    if (begin == end) begin = 0; /* the root */
+    snprintf(out, size, "%.*s", (int)(end - begin), path + begin);
+}
+
+/* More than there is room for would be told to try again forever. */
+static int most_texts(const serve_args *args) {
+    int room = args->sequences + args->queue;
+    return room < MAX_CHOICES ? room : MAX_CHOICES;
 }
 
 static bool is_loopback(const char *host) {
@@ -275,6 +269,8 @@ static int run_server(server *s, const sigset_t *signals) {
                                               .cache_bytes = (uint64_t)args->cache_mb * 1000000,
                                               .timeout = args->timeout};
     bb_status status = BB_OK;
+    char base_name[256] = "";
+    if (args->model) copy_base_name(args->model, base_name, sizeof base_name);
     if (args->model) status = bb_device_args_open(&args->device, NULL, &s->device, &err);
     if (status == BB_OK && args->model) status = bb_engine_open(&engine_options, &engine, &err);
     bb_runs *runs = status == BB_OK && args->runs ? bb_runs_open(args->runs) : NULL;
@@ -287,18 +283,15 @@ static int run_server(server *s, const sigset_t *signals) {
         .port = args->port,
         .engine = engine,
         .model_name = args->name    ? args->name
-                      : args->model ? base_name(args->model)
+                      : args->model ? base_name
                                     : "runs",
         .runs = runs,
-        .model_path = s->path,
-        .describe = describe,
-        .user = s,
         .keys = s->keys,
         .key_count = s->key_count,
         .hosts = args->allowed_hosts.items,
         .host_count = args->allowed_hosts.count,
         .cors_origin = args->cors_origin,
-        .limits = {.max_new_bytes = args->max_new_bytes, .max_choices = MAX_CHOICES, .chat_template = s->chat_template},
+        .limits = {.max_new_bytes = args->max_new_bytes, .max_choices = most_texts(args), .chat_template = s->chat_template},
         .sequences = args->sequences,
         .max_body = (size_t)args->max_body_kb * 1024,
         .quiet = args->quiet};
@@ -325,15 +318,23 @@ static int run_server(server *s, const sigset_t *signals) {
     return status == BB_OK ? BB_EXIT_OK : bb_cli_fail(&command, &err);
 }
 
+static void note_unused(const bb_cli *cli, const serve_args *args) {
+    static const char *const of_model[] = {"n_head",        "sequences",     "queue",         "cache_mb", "timeout",
+                                           "max_new_bytes", "drain_seconds", "chat_template", "threads",  "device"};
+    if (args->model) bb_device_args_notes(cli, &args->device);
+    for (size_t i = 0; !args->model && i < sizeof of_model / sizeof *of_model; i++)
+        bb_cli_unused(cli, of_model[i], "no MODEL is served");
+}
+
 static int serve(const bb_cli *cli, const serve_args *args) {
     server s = {.args = args};
     sigset_t signals;
     struct stat st;
     bb_error err;
-    (void)cli;
     if (!args->model && !args->runs) return bb_cli_usage_error(&command, "MODEL is missing: bitbyte serve %s", command.usage);
     if (args->runs && (stat(args->runs, &st) != 0 || !S_ISDIR(st.st_mode)))
         return bb_cli_failure(&command, "--runs %s: expected a folder of run directories", args->runs);
+    note_unused(cli, args);
     if (args->chat_template && bb_chat_template_read(args->chat_template, &s.chat_template, &err) != BB_OK)
         return bb_cli_fail(&command, &err);
     sigemptyset(&signals);
@@ -342,13 +343,10 @@ static int serve(const bb_cli *cli, const serve_args *args) {
     sigaddset(&signals, SIGHUP);
     pthread_sigmask(SIG_BLOCK, &signals, NULL);
     signal(SIGPIPE, SIG_IGN);
-    pthread_mutex_init(&s.lock, NULL);
     int exit_status = read_keys(&s);
     if (exit_status == BB_CLI_CONTINUE) exit_status = run_server(&s, &signals);
     bb_string_free(s.key_text);
-    bb_string_free(s.description);
     free(s.chat_template);
-    pthread_mutex_destroy(&s.lock);
     return exit_status;
 }
 
@@ -373,10 +371,7 @@ int bb_cmd_serve(int argc, char **argv) {
                        .drain_seconds = 30};
     bb_cli cli;
     int exit_status = bb_cli_parse(&cli, &command, &args, argc, argv);
-    if (exit_status == BB_CLI_CONTINUE) {
-        bb_device_args_notes(&cli, &args.device);
-        exit_status = serve(&cli, &args);
-    }
+    if (exit_status == BB_CLI_CONTINUE) exit_status = serve(&cli, &args);
     bb_cli_free(&cli);
     return exit_status;
 }

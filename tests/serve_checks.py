@@ -76,6 +76,9 @@ def check_characters(s):
     assert "\ufffd" in whole["text"], "nothing but UTF-8: the test tests nothing"
     events = s.events("/v1/completions", **hot, return_bytes=True)
     assert whole_text(events) == whole["text"] and bytes(b[0] for e in events for c in e["choices"] for b in c.get("bytes", [])) == raw
+    half = {"prompt": [0xF0], "max_tokens": 40, "seed": 5, "echo": True}  # a stream begins before there is a whole character
+    for _ in range(5):
+        assert whole_text(s.events("/v1/completions", **half)) == s.complete(**half)["text"]
     character = s.complete(prompt=[0xF0, 0x9F], max_tokens=0, echo=True)  # half a character, as bytes
     assert character["text"] == "\ufffd"
     assert s.complete(prompt="\x00a", max_tokens=0, echo=True)["text"] == "\x00a"
@@ -98,7 +101,9 @@ def check_refusals(s):
            ("/v1/completions", {"prompt": "a", "temperature": -1}, "temperature"), ("/v1/completions", {"prompt": "a", "top_p": 0}, "top_p"),
            ("/v1/completions", {"prompt": "a", "suffix": "b"}, "suffix is not supported"), ("/v1/completions", {"prompt": "a", "n": 1000}, "n:"),
            ("/v1/completions", {"prompt": "a", "max_tokens": 1 << 40}, "max_tokens"), ("/v1/completions", {"prompt": "a", "stop": [""]}, "stop"),
-           ("/v1/completions", {"prompt": ["a"] * 65}, "65 texts"), ("/v1/completions", {"prompt": "a", "stream": 1}, "true or false"),
+           ("/v1/completions", {"prompt": ["a"] * 65}, "65 texts"),
+           ("/v1/completions", {"prompt": "a", "n": 64, "max_tokens": 60000, "logprobs": 256}, "986880000 results; this server gives at most 4194304"),
+           ("/v1/score", {"input": ["x" * 256] * 64, "top": 256}, "4210688 results"), ("/v1/completions", {"prompt": "a", "stream": 1}, "true or false"),
            ("/v1/chat/completions", {"messages": []}, "messages"), ("/v1/chat/completions", {"messages": [{"content": "a"}]}, "no role"),
            ("/v1/chat/completions", {"messages": [{"role": "user", "content": "a"}], "tools": [1]}, "tools is not supported"),
            ("/v1/embeddings", {"input": ""}, "empty"), ("/v1/score", {"input": "x" * 257}, "context length is 256"), ("/detokenize", {"tokens": [-1]}, "0 to 255")]
@@ -243,7 +248,9 @@ def check_slow_reader(s):
 
 def check_runs():
     """The dashboard: what is in a folder of runs, and an event when one goes on."""
-    s = Server("--runs", "runs", model=None)
+    s = Server("--runs", "runs", "--queue", 5, "--chat_template", "{role} {content}\\n", model=None)
+    for option in "--queue", "--chat_template":
+        assert f"note: {option} has no effect" in open("server.log").read(), open("server.log").read()
     answer, _ = s.ask("GET", "/")
     assert answer.status == 302 and answer.headers["Location"] == "/runs"
     answer, page = s.ask("GET", "/runs")
@@ -278,6 +285,48 @@ def with_template(path, chat_template, out):
     text = json.dumps(header).encode()
     with open(out, "wb") as f:
         f.write(len(text).to_bytes(8, "little") + text + data[end:])
+
+
+def check_reloads():
+    """a run directory goes on: its name, and what is said of the new model; vectors have the width of the model that made them"""
+    shutil.copytree("other", "grows")
+    s = Server(model="grows//")
+    assert json.loads(s.get("/v1/models"))["data"][0]["id"] == "grows"
+    assert json.loads(s.get("/props"))["model_path"].endswith("/step-00000100.safetensors")
+    subprocess.run([program, "train", "--resume", "grows", "--steps", "101"], capture_output=True, check=True)
+    s.process.send_signal(signal.SIGHUP)
+    s.wait_for("bitbyte:reloads_total", 1)
+    assert json.loads(s.get("/props"))["model_path"].endswith("/step-00000101.safetensors")
+    assert json.loads(s.get("/describe"))["training_state"]["step"] == 101
+    s.end()
+    # Between the request and its turn another model may come. Streams keep the model busy meanwhile.
+    models, expected = ("model.safetensors", "narrow.safetensors"), {}
+
+    def load(name):
+        shutil.copy(name, "new.safetensors")
+        os.replace("new.safetensors", "width.safetensors")
+        s.process.send_signal(signal.SIGHUP)
+
+    def vector():
+        return s.post("/v1/embeddings", input="The 1")["data"][0]["embedding"]
+
+    shutil.copy(models[0], "width.safetensors")
+    s = Server(model="width.safetensors")
+    for count, name in enumerate(models, 1):
+        load(name)
+        s.wait_for("bitbyte:reloads_total", count)
+        one = vector()
+        expected[len(one)] = one
+    assert list(expected) == [32, 16]
+    streams = [begin_stream(s, stream=True) for _ in range(8)]
+    for turn in range(20):
+        load(models[turn % 2])
+        while len(one := vector()) != (32, 16)[turn % 2]:
+            assert one == expected[len(one)]
+        assert one == expected[len(one)], "a vector of another model's width"
+    for c in streams:
+        c.close()
+    s.end()
 
 
 def check_chat_templates():
@@ -320,7 +369,7 @@ def check_chat_templates():
 
 
 def main():
-    for check in check_runs, check_chat_templates:
+    for check in check_runs, check_reloads, check_chat_templates:
         check()
         print("ok:", check.__doc__, flush=True)
     s = Server("--max_body_kb", 64)
@@ -367,6 +416,8 @@ def main():
     s.wait_for("llamacpp:requests_processing", 1)
     answer, data = s.ask("POST", "/v1/completions", {"prompt": "a"})
     assert answer.status == 429 and answer.headers["Retry-After"] == "1" and json.loads(data)["error"]["type"] == "rate_limit_error", (answer.status, data)
+    # more texts than there is ever room for
+    assert "3 texts requested; this server allows 2" in s.post("/v1/completions", 400, prompt=["a"] * 3)["error"]["message"]
     answers = [c.recv(4096) for c in clients]
     assert all(b" 504 " in a for a in answers), answers
     s.wait_for("llamacpp:requests_processing", 0)
@@ -377,6 +428,12 @@ def main():
     while part := late.recv(65536):
         answer += part
     assert b"the server is shutting down" in answer or b"longer than this server" in answer
+    s = Server("--sequences", 1, "--drain_seconds", 0.9)
+    late = [begin_stream(s, max_tokens=65536) for _ in range(4)]
+    s.wait_for("llamacpp:requests_processing", 1)
+    begin = time.monotonic()
+    s.end()
+    assert time.monotonic() - begin > 0.8, "a fraction of a second is no time at all"
     print("ok: a full queue, a timeout, and the end of patience when it stops")
 
     with open("keys", "w") as keys:

@@ -16,6 +16,8 @@ expect 2 "$bitbyte" serve run --chat_template '{role}\q{content} '
 complains "unknown escape"
 expect 0 "$bitbyte" train --data text.txt --out run "${tiny[@]}" --seq_len 256 --steps 100 --log_every 10 --lr 1e-2 --seed 1
 expect 0 "$bitbyte" train --data text.txt --out other "${tiny[@]}" --seq_len 256 --steps 100 --log_every 10 --lr 1e-2 --seed 2
+expect 0 "$bitbyte" train --data text.txt --out narrow "${tiny[@]}" --d_model 16 --seq_len 256 --steps 2
+expect 0 "$bitbyte" export narrow --out narrow.safetensors
 expect 0 "$bitbyte" export run --out model.safetensors
 expect 0 "$bitbyte" export other --out other.safetensors
 for i in $(seq 1 400); do printf '<user> %d</user>\n<assistant> yes!</assistant>\n' "$((i % 7))"; done >chats

@@ -188,35 +188,37 @@ static json_t *generation_json(const bb_request *r, const char *model_name) {
 }
 
 /* Normalized to length 1. base64: little-endian f32. */
-static json_t *embedding_vector(const float *values, int n, bool base64) {
+static json_t *embedding_vector(const bb_choice *c, bool base64) {
+    const float *values = c->embedding;
+    const size_t n = c->embedding_size;
     double sum = 0;
-    for (int i = 0; i < n; i++) sum += (double)values[i] * (double)values[i];
+    for (size_t i = 0; i < n; i++) sum += (double)values[i] * (double)values[i];
     double scale = sum > 0 ? 1 / sqrt(sum) : 0;
     if (!base64) {
         json_t *array = json_array();
-        for (int i = 0; i < n; i++) json_array_append_new(array, json_real((double)values[i] * scale));
+        for (size_t i = 0; i < n; i++) json_array_append_new(array, json_real((double)values[i] * scale));
         return array;
     }
-    uint8_t *bytes = calloc((size_t)n, 4);
-    for (int i = 0; bytes && i < n; i++) {
+    uint8_t *bytes = calloc(n, 4);
+    for (size_t i = 0; bytes && i < n; i++) {
         float value = (float)((double)values[i] * scale);
         uint32_t bits;
         memcpy(&bits, &value, sizeof bits);
-        for (int k = 0; k < 4; k++) bytes[4 * i + k] = (uint8_t)(bits >> 8 * k);
+        for (size_t k = 0; k < 4; k++) bytes[4 * i + k] = (uint8_t)(bits >> 8 * k);
     }
-    char *text = bytes ? bb_base64(bytes, (size_t)n * 4) : NULL;
+    char *text = bytes ? bb_base64(bytes, n * 4) : NULL;
     json_t *json = json_string(text);
     free(text);
     free(bytes);
     return json;
 }
 
-static json_t *embedding_json(const bb_request *r, const char *model_name, int d_model) {
+static json_t *embedding_json(const bb_request *r, const char *model_name) {
     json_t *data = json_array();
     for (int i = 0; i < r->choice_count; i++)
         if (r->choices[i].embedding)
             json_array_append_new(data, json_pack("{s:s,s:i,s:o}", "object", "embedding", "index", i, "embedding",
-                                                  embedding_vector(r->choices[i].embedding, d_model, r->base64)));
+                                                  embedding_vector(&r->choices[i], r->base64)));
     return json_pack("{s:s,s:o,s:s,s:{s:I,s:I}}", "object", "list", "data", data, "model", model_name, "usage", "prompt_tokens",
                      (json_int_t)r->prompt_bytes, "total_tokens", (json_int_t)r->prompt_bytes);
 }
@@ -259,13 +261,13 @@ static bool find_failure(const bb_request *r, bb_api_error *error) {
     return failure && !bb_api_fail(error, 500, NULL, "%s", failure);
 }
 
-char *bb_answer_whole(const bb_request *r, const char *model_name, int d_model, bb_api_error *error) {
+char *bb_answer_whole(const bb_request *r, const char *model_name, bb_api_error *error) {
     json_t *json = NULL;
     if (find_failure(r, error)) return NULL;
     switch (r->kind) {
     case BB_REQUEST_COMPLETION:
     case BB_REQUEST_CHAT: json = generation_json(r, model_name); break;
-    case BB_REQUEST_EMBEDDING: json = embedding_json(r, model_name, d_model); break;
+    case BB_REQUEST_EMBEDDING: json = embedding_json(r, model_name); break;
     case BB_REQUEST_SCORE: json = score_json(r, model_name); break;
     }
     char *text = json ? json_dumps(json, JSON_COMPACT | JSON_REAL_PRECISION(9)) : NULL;
@@ -320,8 +322,9 @@ static void put_choice(bb_choice *c, const char *model_name, FILE *out) {
     FILE *memory = open_memstream(&text, &size);
     if (!memory) return;
     bool prompt_is_there = c->count > 0 && c->tokens[0].prompt;
-    for (size_t i = 0; !c->begun && r->echo && !r->logprobs && !prompt_is_there && i < c->prompt.size; i++)
+    for (size_t i = 0; !c->echoed && r->echo && !r->logprobs && !prompt_is_there && i < c->prompt.size; i++)
         put_byte(memory, &c->utf8, c->prompt.data[i]);
+    c->echoed = true;
     const span s = {c, c->sent, c->count};
     for (size_t i = s.from; i < s.to; i++)
         if (shown(c, &c->tokens[i])) put_byte(memory, &c->utf8, c->tokens[i].byte);

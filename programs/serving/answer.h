@@ -7,8 +7,8 @@
 
 #include "api.h"
 
-/* Returns the answer to a finished request as malloc'd JSON; NULL: it failed, see `error`. d_model: of the model. */
-char *bb_answer_whole(const bb_request *request, const char *model_name, int d_model, bb_api_error *error);
+/* Returns the answer to a finished request as malloc'd JSON; NULL: it failed, see `error`. */
+char *bb_answer_whole(const bb_request *request, const char *model_name, bb_api_error *error);
 
 /* Writes the new tokens as events of text/event-stream; "data: [DONE]" ends the stream and sets request->done_sent. A character
  * is never split; invalid UTF-8 becomes U+FFFD. */

@@ -9,7 +9,15 @@
 #include <sys/random.h>
 #include <time.h>
 
-enum { MAX_STOPS = 16, MAX_MESSAGES = 4096, DEFAULT_NEW_BYTES = 256, DEFAULT_CHAT_BYTES = 1024, MAX_TOP = 256 };
+/* MAX_RESULTS: bytes with their candidates in one answer, whose JSON takes some 200 bytes for each. */
+enum {
+    MAX_RESULTS = 1 << 22,
+    MAX_STOPS = 16,
+    MAX_MESSAGES = 4096,
+    DEFAULT_NEW_BYTES = 256,
+    DEFAULT_CHAT_BYTES = 1024,
+    MAX_TOP = 256
+};
 
 bool bb_api_fail(bb_api_error *error, int status, const char *param, const char *fmt, ...) {
     va_list args;
@@ -340,11 +348,26 @@ static bool take_score(const reader *r, const bb_api_limits *limits, bb_request 
     return true;
 }
 
+/* The answer must fit into memory. A single text without candidates is limited by max_new_bytes alone. */
+static bool check_results(const bb_request *r, const bb_api_limits *limits, bb_api_error *error) {
+    bool of_prompts = r->kind == BB_REQUEST_SCORE || (r->echo && r->logprobs);
+    int64_t texts = r->prompt_count * (int64_t)r->n;
+    int64_t bytes = texts * r->options.max_new_bytes + (of_prompts ? r->prompt_bytes * r->n : 0);
+    int64_t most = limits->max_new_bytes > MAX_RESULTS ? limits->max_new_bytes : MAX_RESULTS;
+    if (bytes * (1 + r->top) <= most) return true;
+    return bb_api_fail(
+        error, 400, r->options.max_new_bytes > 0 ? "max_tokens" : "input",
+        "%lld texts have up to %lld bytes, each with %d candidates: %lld results; this server gives at most %lld "
+        "in an answer",
+        (long long)texts, (long long)bytes, r->top, (long long)(bytes * (1 + r->top)), (long long)most);
+}
+
 /* Completes a parsed request: creates the choices, each with its seed. */
 static bool make_choices(bb_request *r, const bb_api_limits *limits, bb_api_error *error) {
     if (r->prompt_count * (int64_t)r->n > limits->max_choices)
         return bb_api_fail(error, 400, "n", "%lld texts requested; this server allows %d per request",
                            (long long)r->prompt_count * r->n, limits->max_choices);
+    if (!check_results(r, limits, error)) return false;
     r->choice_count = r->running = r->prompt_count * r->n;
     r->choices = calloc((size_t)r->choice_count, sizeof *r->choices);
     if (!r->choices) {

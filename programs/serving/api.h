@@ -28,7 +28,7 @@ bool bb_api_fail(bb_api_error *error, int status, const char *param, const char 
 /* Returns {"error": …}, malloc'd, or NULL if out of memory. */
 char *bb_api_error_text(const bb_api_error *error);
 
-/* Parses the body of a request. The caller owns the request, and sets its id and holders. */
+/* Parses the body of a request. The caller owns the request, and sets its holders and connection. */
 bool bb_api_parse(bb_request_kind kind, const char *body, size_t size, const bb_api_limits *limits, bb_request **out,
                   bb_api_error *error);
 /* Returns the bytes of a JSON string or array of byte values; the caller frees data. */

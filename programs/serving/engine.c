@@ -12,7 +12,7 @@
 
 /* A loaded model. The first in the list is the current one; others are freed when their last text ends. */
 typedef struct generation {
-    bb_model *model;
+    bb_engine_model loaded;
     bb_batch *batch;
     int running; /* number of its texts in the batch */
     struct generation *next;
@@ -49,15 +49,16 @@ static bb_status open_batch(const bb_engine *e, bb_model *model, bb_batch **out,
 static void close_generation(generation *g) {
     if (!g) return;
     bb_batch_close(g->batch);
-    bb_model_free(g->model);
+    bb_model_free(g->loaded.model);
+    bb_string_free(g->loaded.description);
     free(g);
 }
 
 static bb_status load_generation(bb_engine *e, generation **out, bb_error *err) {
     generation *g = calloc(1, sizeof *g);
-    bb_status status = g ? e->options.load(e->options.user, &g->model, err) : BB_ERR_MEMORY;
+    bb_status status = g ? e->options.load(e->options.user, &g->loaded, err) : BB_ERR_MEMORY;
     if (!g) snprintf(err->message, sizeof err->message, "out of memory");
-    if (status == BB_OK) status = open_batch(e, g->model, &g->batch, err);
+    if (status == BB_OK) status = open_batch(e, g->loaded.model, &g->batch, err);
     if (status != BB_OK) {
         close_generation(g);
         return err->code = status;
@@ -67,12 +68,14 @@ static bb_status load_generation(bb_engine *e, generation **out, bb_error *err) 
 }
 
 static void describe(bb_engine *e, const generation *g) {
-    e->info = (bb_engine_info){.config = *bb_model_config(g->model),
-                               .parameters = bb_model_parameters(g->model),
-                               .trained_length = bb_model_trained_length(g->model),
+    const bb_model *model = g->loaded.model;
+    e->info = (bb_engine_info){.config = *bb_model_config(model),
+                               .parameters = bb_model_parameters(model),
+                               .trained_length = bb_model_trained_length(model),
                                .loaded = (int64_t)time(NULL)};
-    const char *chat_template = bb_model_chat_template(g->model);
+    const char *chat_template = bb_model_chat_template(model);
     snprintf(e->info.chat_template, sizeof e->info.chat_template, "%s", chat_template ? chat_template : "");
+    snprintf(e->info.path, sizeof e->info.path, "%s", g->loaded.path);
 }
 
 static void *load_in_thread(void *user) {
@@ -201,7 +204,8 @@ static void on_end(void *user, const bb_batch_end *end) {
     c->metrics = end->metrics;
     if (end->error) snprintf(c->error, sizeof c->error, "%.255s", end->error->message);
     if (end->embedding) {
-        size_t bytes = (size_t)bb_model_config(((generation *)c->generation)->model)->d_model * sizeof(float);
+        c->embedding_size = (size_t)bb_model_config(((generation *)c->generation)->loaded.model)->d_model;
+        size_t bytes = c->embedding_size * sizeof(float);
         c->embedding = malloc(bytes);
         if (c->embedding)
             memcpy(c->embedding, end->embedding, bytes);
@@ -314,7 +318,7 @@ static void replace_batch(bb_engine *e, generation *g, const bb_error *err) {
         }
         let_go(r);
     }
-    if (open_batch(e, g->model, &g->batch, &again) == BB_OK) return;
+    if (open_batch(e, g->loaded.model, &g->batch, &again) == BB_OK) return;
     g->batch = NULL;
     e->counts.failed_now = true;
     e->options.log(e->options.user, "failed", again.message);
@@ -453,7 +457,13 @@ void bb_engine_reload(bb_engine *e) {
 bool bb_engine_drain(bb_engine *e, double seconds) {
     struct timespec until;
     clock_gettime(CLOCK_REALTIME, &until);
-    until.tv_sec += (time_t)seconds;
+    double whole_seconds = floor(seconds);
+    until.tv_sec += (time_t)whole_seconds;
+    until.tv_nsec += (long)(1e9 * (seconds - whole_seconds));
+    if (until.tv_nsec >= 1000000000) {
+        until.tv_sec++;
+        until.tv_nsec -= 1000000000;
+    }
     bb_engine_lock(e);
     e->draining = e->counts.draining = true;
     int status = 0;
@@ -471,6 +481,14 @@ bb_engine_info bb_engine_get_info(bb_engine *e) {
     bb_engine_info info = e->info;
     bb_engine_unlock(e);
     return info;
+}
+
+char *bb_engine_describe(bb_engine *e) {
+    bb_engine_lock(e);
+    const char *description = e->generations->loaded.description;
+    char *copy = strdup(description ? description : "{}");
+    bb_engine_unlock(e);
+    return copy;
 }
 
 bb_engine_counts bb_engine_get_counts(bb_engine *e) {

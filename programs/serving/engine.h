@@ -8,9 +8,16 @@
 
 typedef struct bb_engine bb_engine;
 
+/* A loaded model, and what the server says of it. */
+typedef struct bb_engine_model {
+    bb_model *model;
+    char path[4096];   /* of its file */
+    char *description; /* JSON of bb_describe_file, to be freed with bb_string_free; NULL: none */
+} bb_engine_model;
+
 typedef struct bb_engine_options {
-    /* Loads the model, at the start and at each reload; runs on its own thread. */
-    bb_status (*load)(void *user, bb_model **model, bb_error *err);
+    /* Loads the model, at the start and at each reload; runs on its own thread. *out is zeroed. */
+    bb_status (*load)(void *user, bb_engine_model *out, bb_error *err);
     /* Called with the lock held: wakes a waiting connection; returns whether the client of a waiting one has disconnected. */
     void (*wake)(void *connection);
     bool (*has_left)(bb_request *request);
@@ -47,9 +54,12 @@ typedef struct bb_engine_info {
     uint64_t parameters;
     int trained_length;
     char chat_template[BB_MAX_CHAT_TEMPLATE + 1]; /* "": none */
-    int64_t loaded;                               /* load time, seconds since 1970 */
+    char path[4096];
+    int64_t loaded; /* load time, seconds since 1970 */
 } bb_engine_info;
 bb_engine_info bb_engine_get_info(bb_engine *engine);
+/* Returns a malloc'd copy of the current model's description, or NULL if out of memory. */
+char *bb_engine_describe(bb_engine *engine);
 
 typedef struct bb_engine_counts {
     int64_t prompt_bytes, new_bytes, shared_bytes, steps, requests, rejected, cancelled, timed_out, failed, reloads;

@@ -31,7 +31,6 @@ struct bb_exchange {
     char *body;
     size_t size, capacity;
     bb_request *request; /* the request to the model */
-    int d_model;         /* of that request's model */
     double begin;        /* start time, as bb_monotonic_seconds */
     int status;          /* status that was sent; 0: none yet */
     bool received;       /* the request has been received completely, and the library knows: see submit in http.c */

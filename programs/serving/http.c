@@ -113,7 +113,7 @@ static enum MHD_Result answer_request(bb_exchange *x) {
     if (r->stream) return bb_answer_reader(x, "text/event-stream", read_events);
     bb_engine_lock(engine);
     bool ended = r->running == 0;
-    char *text = ended ? bb_answer_whole(r, x->http->options.model_name, x->d_model, &error) : NULL;
+    char *text = ended ? bb_answer_whole(r, x->http->options.model_name, &error) : NULL;
     if (!ended) {
         r->suspended = true;
         MHD_suspend_connection(x->connection);
@@ -138,7 +138,6 @@ static enum MHD_Result submit(bb_exchange *x, bb_request_kind kind) {
     bb_engine_info model = bb_engine_get_info(x->http->options.engine);
     limits.context_length = model.trained_length;
     limits.chat_template = bb_chat_template_in_use(&x->http->options, &model);
-    x->d_model = model.config.d_model;
     if (!bb_api_parse(kind, x->size ? x->body : "", x->size, &limits, &r, &error)) return bb_answer_error(x, &error);
     r->holders = 1;
     r->probed = !x->interim;

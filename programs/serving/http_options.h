@@ -10,13 +10,10 @@ typedef struct bb_runs bb_runs; /* runs.h */
 
 typedef struct bb_http_options {
     const char *host;
-    int port;                      /* 0: any free port */
-    bb_engine *engine;             /* NULL: no model; only paths that need none work */
-    const char *model_name;        /* its name in /v1/models */
-    const char *model_path;        /* NULL without a model */
-    char *(*describe)(void *user); /* returns the model's description as malloc'd JSON */
-    void *user;                    /* argument of describe */
-    const char *const *keys;       /* (key_count); no keys: everybody has access */
+    int port;                /* 0: any free port */
+    bb_engine *engine;       /* NULL: no model; only paths that need none work */
+    const char *model_name;  /* its name in /v1/models */
+    const char *const *keys; /* (key_count); no keys: everybody has access */
     int key_count;
     const char *const *hosts; /* (host_count): names of this server besides addresses and localhost; "*": any */
     int host_count;

@@ -34,12 +34,13 @@ typedef struct bb_choice {
     bool ended;
     bb_finish finish;
     bb_generate_metrics metrics;
-    float *embedding; /* (d_model) */
-    char error[256];  /* "": none */
+    float *embedding;      /* (embedding_size) */
+    size_t embedding_size; /* d_model of the model that it ran on */
+    char error[256];       /* "": none */
     /* of the answer: what a stream has sent so far */
     size_t sent;
     bb_utf8 utf8;
-    bool begun, closed;
+    bool begun, echoed, closed; /* echoed: the prompt has been written */
 } bb_choice;
 
 struct bb_request {

@@ -50,8 +50,8 @@ async function listen() {
         if (done) break;
         if (new TextDecoder().decode(value).includes("data:")) { await showRuns(); await draw(); }
       }
+      $("live").textContent = "not connected";
     } catch (error) { $("live").textContent = error.message; }
-    $("live").textContent = "not connected";
     await new Promise(resolve => setTimeout(resolve, 2000));
   }
 }

@@ -66,17 +66,17 @@ enum MHD_Result bb_status_props(bb_exchange *x) {
     bb_engine_info info = bb_engine_get_info(o->engine);
     return bb_answer_json(x, 200,
                           json_pack("{s:o,s:s,s:s,s:i,s:{s:i,s:f,s:I},s:s,s:{s:I,s:i,s:i,s:i,s:i,s:i,s:b,s:I}}", "model_path",
-                                    bb_json_path_string(o->model_path), "model_alias", o->model_name, "build_info",
-                                    bb_version(), "total_slots", o->sequences, "default_generation_settings", "n_ctx",
-                                    info.trained_length, "temperature", 1.0, "max_tokens", (json_int_t)o->limits.max_new_bytes,
-                                    "chat_template", bb_chat_template_in_use(o, &info), "model", "parameters",
-                                    (json_int_t)info.parameters, "n_layer", info.config.n_layer, "d_model", info.config.d_model,
-                                    "n_head", info.config.n_head, "n_kv_head", info.config.n_kv_head, "d_ff", info.config.d_ff,
+                                    bb_json_path_string(info.path), "model_alias", o->model_name, "build_info", bb_version(),
+                                    "total_slots", o->sequences, "default_generation_settings", "n_ctx", info.trained_length,
+                                    "temperature", 1.0, "max_tokens", (json_int_t)o->limits.max_new_bytes, "chat_template",
+                                    bb_chat_template_in_use(o, &info), "model", "parameters", (json_int_t)info.parameters,
+                                    "n_layer", info.config.n_layer, "d_model", info.config.d_model, "n_head",
+                                    info.config.n_head, "n_kv_head", info.config.n_kv_head, "d_ff", info.config.d_ff,
                                     "act_quant", (int)info.config.act_quant, "loaded", (json_int_t)info.loaded));
 }
 
 enum MHD_Result bb_status_describe(bb_exchange *x) {
-    return bb_answer_text(x, 200, "application/json", x->http->options.describe(x->http->options.user));
+    return bb_answer_text(x, 200, "application/json", bb_engine_describe(x->http->options.engine));
 }
 
 static json_t *model_json(const bb_exchange *x) {
