@@ -11,6 +11,7 @@
 #include "common.h"
 #include "json_out.h"
 #include "progress.h"
+#include "signals.h"
 
 typedef struct convert_args {
     bb_device_args device;
@@ -240,8 +241,10 @@ static int convert(const variant *v, const bb_cli *cli, const convert_args *args
     job.options.n_head = import.n_head;
     job.options.on_notice = show_notice;
     job.options.on_progress = show_progress;
+    job.options.stop = bb_signals_stop();
     job.options.user = &job;
     bb_progress_open(&job.progress, stderr, 10);
+    bb_signals_install(NULL, NULL, NULL);
     bb_status status = bb_device_args_open(&args->device, NULL, &job.device, &err);
     if (status == BB_OK && !args->allow_overwrite) {
         status = bb_output_check(args->out, &err);
@@ -258,7 +261,8 @@ static int convert(const variant *v, const bb_cli *cli, const convert_args *args
         printf("%s: %s, %s, from %s of %s\n", args->out, job.options.format, bb_text_bytes(bytes_at(args->out)).s, path,
                bb_text_bytes(bytes_at(path)).s);
     }
-    int exit_status = status == BB_OK ? BB_EXIT_OK : bb_cli_fail(v->command, &err);
+    bool stopped = status == BB_ERR_INTERRUPTED && job.failure.code == BB_OK;
+    int exit_status = status == BB_OK ? BB_EXIT_OK : stopped ? bb_signals_exit_status() : bb_cli_fail(v->command, &err);
     bb_device_close(job.device);
     free(chat_template);
     return exit_status;

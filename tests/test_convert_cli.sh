@@ -36,6 +36,23 @@ complains "the formats are packed, bitbyte, safetensors, gguf, hf"
 expect 2 "$bitbyte" convert run x --license mit
 complains "format bitbyte cannot hold a license"
 
+# A signal leaves nothing. Writes are slow, so that it comes between two of them.
+if strace -o calls true 2>/dev/null; then
+  for out in stopped.safetensors stopped.gguf stopped_hf/; do
+    strace -D -o calls -e trace=write -e inject=write:delay_enter=300000 "$bitbyte" convert run $out >out 2>err &
+    pid=$!
+    begun() { [ -n "$(find . -path './stopped*' -type f)" ]; }
+    wait_until "$out is being written" begun
+    kill -TERM $pid
+    status=0
+    wait $pid || status=$?
+    [ $status = 143 ] || fail "exit status $status after SIGTERM to convert run $out"
+    [ -z "$(find . -path './stopped*')" ] || fail "SIGTERM left $(find . -path './stopped*')"
+  done
+else
+  echo "skipped: signals (no strace)"
+fi
+
 # A chat template: a text or a file; the file has it, all conversions keep it, and training from it, too.
 template() { "$bitbyte" info "$1" --json | json_value /dev/stdin chat_template; }
 printf '{role}> {content}\n' >template
