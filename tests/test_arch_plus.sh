@@ -20,6 +20,13 @@ complains "--ngram_max 4"
 train --data text.txt --out llama "${llama[@]}" --ngram_bits 9 --lr_ngram 0.2
 for option in ngram_bits lr_ngram; do complains "--$option has no effect: it requires --arch plus"; done
 
+# A report counts the same parameters as the model has.
+expect 0 "$bitbyte" info whole --json
+parameters=$(json_value out parameters)
+expect 0 "$bitbyte" report whole --out whole.html
+awk -v n="$parameters" 'BEGIN { printf "parameters</th><td>%.1f K<", n / 1000 }' >wanted
+grep -qFf wanted whole.html || fail "report: not $(cat wanted)"
+
 # Muon's momentum depends on the architecture.
 bpb_of() {
     expect 0 "$bitbyte" eval "$1" --data text.txt --seq_len 32 --json --device "$device"

@@ -64,6 +64,11 @@ static uint64_t parameters_of(const json_t *run) {
     c.n_head = config_int(run, "n_head");
     c.n_kv_head = config_int(run, "n_kv_head");
     c.d_ff = config_int(run, "d_ff");
+    const char *arch = json_string_value(json_object_get(run, "arch")); /* NULL: older than the option */
+    if (arch && strcmp(arch, "plus") == 0) {
+        c.ngram_max = config_int(run, "ngram_max");
+        c.ngram_bits = config_int(run, "ngram_bits");
+    }
     bb_error unsaid;
     return bb_config_check(&c, &unsaid) == BB_OK ? bb_config_parameters(&c) : 0;
 }
