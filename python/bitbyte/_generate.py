@@ -10,7 +10,7 @@ from typing import Any, Iterator, Mapping
 
 import numpy as np
 
-from bitbyte._library import Callbacks, Handle, Options, call, ffi, lib
+from bitbyte._library import Callbacks, Error, Handle, Options, as_exception, call, ffi, lib
 from bitbyte._model import Model, as_bytes
 
 KV_CACHES = {"int6": "BB_KV_INT6", "int8": "BB_KV_INT8", "f32": "BB_KV_F32"}
@@ -81,7 +81,8 @@ class Generation(Iterator[bytes]):
         self._bytes: collections.deque[bytes] = collections.deque()
         self._more = True
         self.finish: str | None = None
-        """"length", "stop" or "cancelled"; None while it is running"""
+        """"length", "stop", "cancelled" or "error"; None while it is running"""
+        self._error: Error | None = None
         self.metrics: Metrics | None = None
         """available at the end"""
         given = dict(options)
@@ -95,6 +96,8 @@ class Generation(Iterator[bytes]):
 
     def _end(self, end: Any) -> None:
         self.finish = FINISHES[ffi.string(ffi.cast("bb_finish", end.finish))]
+        if end.error:
+            self._error = as_exception(end.error.code, end.error)
         names = [f.name for f in dataclasses.fields(Metrics)]
         self.metrics = Metrics(**{name: getattr(end.metrics, name) for name in names})
 
@@ -111,7 +114,8 @@ class Generation(Iterator[bytes]):
         if self._bytes:
             return self._bytes.popleft()
         self.close()
-        raise StopIteration
+        error, self._error = self._error, None
+        raise error or StopIteration
 
     def close(self) -> None:
         """Ends the text; unread bytes are dropped."""
@@ -128,11 +132,12 @@ class Generation(Iterator[bytes]):
 
 def generate_many(model: Model, prompts: list[bytes], parallel: int, options: Mapping[str, Any]) -> list[bytes]:
     given, out = dict(options), [bytearray() for _ in prompts]
-    seed, failed = given.pop("seed", 0), []
+    seed = given.pop("seed", 0)
+    failed: list[Error] = []
 
     def end(ended: Any) -> None:
         if ended.error:
-            failed.append(ffi.string(ended.error.message).decode(errors="replace"))
+            failed.append(as_exception(ended.error.code, ended.error))
 
     texts = _Texts(model, parallel)
     try:
@@ -143,7 +148,5 @@ def generate_many(model: Model, prompts: list[bytes], parallel: int, options: Ma
     finally:
         texts.close()
     if failed:
-        from bitbyte._library import Error
-
-        raise Error(failed[0])
+        raise failed[0]
     return [bytes(text) for text in out]

@@ -85,12 +85,17 @@ def path_bytes(path: str | os.PathLike[str]) -> bytes:
     return os.fsencode(path)
 
 
+def as_exception(status: int, error: Any) -> Error:
+    """The exception for a status that is not BB_OK and its bb_error."""
+    return ERRORS.get(text(lib.bb_status_name(status)), Error)(text(error.message))
+
+
 def call(function: Callable[..., int], *arguments: Any) -> None:
     """Calls a function that returns a status, adding its last argument, the error. C runs without the GIL."""
     error = ffi.new("bb_error *")
     status = function(*arguments, error)
     if status != lib.BB_OK:
-        raise ERRORS.get(text(lib.bb_status_name(status)), Error)(text(error.message))
+        raise as_exception(status, error)
 
 
 class Handle:

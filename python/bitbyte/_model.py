@@ -23,6 +23,13 @@ def as_bytes(value: Text) -> bytes:
     return value.encode() if isinstance(value, str) else bytes(value)
 
 
+def as_byte_array(values: npt.ArrayLike) -> npt.NDArray[np.uint8]:
+    array = np.asarray(values)
+    if array.dtype.kind not in "ui" or array.size and (array.min() < 0 or array.max() > 255):
+        raise ValueError(f"expected bytes, integers from 0 to 255; found {array.dtype}")
+    return np.ascontiguousarray(array, np.uint8)
+
+
 class Device:
     """Where models compute: "cpu", "cuda", "cuda:1" or "ref". Results do not depend on the number of threads; 0: all processors."""
 
@@ -194,10 +201,7 @@ class Model:
         if isinstance(x, (str, bytes, bytearray, memoryview)):
             array = np.frombuffer(as_bytes(x), np.uint8)
         else:
-            array = np.asarray(x)
-            if array.dtype.kind not in "ui" or array.size and (array.min() < 0 or array.max() > 255):
-                raise ValueError(f"expected bytes, integers from 0 to 255; found {array.dtype}")
-            array = np.ascontiguousarray(array, np.uint8)
+            array = as_byte_array(x)
         if array.ndim not in (1, 2) or array.size == 0:
             raise ValueError(f"expected bytes of shape (T,) or (B, T); found {array.shape}")
         batch, length = array.shape if array.ndim == 2 else (1, len(array))
@@ -207,7 +211,7 @@ class Model:
 
     def loss(self, x: npt.ArrayLike, y: npt.ArrayLike) -> float:
         """Mean cross-entropy in nats of the targets y after each byte of x, both uint8 (B, T)."""
-        arrays = [np.ascontiguousarray(a, np.uint8) for a in (x, y)]
+        arrays = [as_byte_array(a) for a in (x, y)]
         if arrays[0].ndim != 2 or arrays[0].shape != arrays[1].shape:
             raise ValueError(f"expected x and y of one shape (B, T); found {arrays[0].shape} and {arrays[1].shape}")
         batch, length = arrays[0].shape

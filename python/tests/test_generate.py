@@ -1,4 +1,5 @@
 # SPDX-License-Identifier: MIT
+import resource
 import signal
 import threading
 
@@ -49,6 +50,21 @@ def test_logits_may_be_changed(model: bitbyte.Model) -> None:
 
     with pytest.raises(ZeroDivisionError, match="mine"):
         list(model.generate(PROMPT, on_logits=fail))
+
+
+def test_errors_are_raised(model: bitbyte.Model) -> None:
+    used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
+    before = resource.getrlimit(resource.RLIMIT_AS)
+    resource.setrlimit(resource.RLIMIT_AS, (used + (1 << 29), before[1]))
+    try:
+        generation = model.generate(PROMPT, max_new_bytes=1 << 24, context_length=1 << 24, kv_cache="f32")
+        with pytest.raises(bitbyte.OutOfMemoryError, match="no memory"):
+            list(generation)
+        assert generation.finish == "error" and list(generation) == []
+        with pytest.raises(bitbyte.OutOfMemoryError, match="no memory"):
+            model.generate_many([PROMPT], max_new_bytes=1 << 24, context_length=1 << 24, kv_cache="f32")
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, before)
 
 
 def test_many_texts(model: bitbyte.Model) -> None:

@@ -73,6 +73,9 @@ def test_loss_and_score_agree_with_the_logits(model: bitbyte.Model) -> None:
     assert score.bits_per_byte == pytest.approx(score.bits / len(TEXT))
     with pytest.raises(ValueError):
         model.loss(x[None], y[None, :3])
+    for wrong in (np.full((1, 3), 300), np.full((1, 3), -1), np.full((1, 3), 65.0)):
+        with pytest.raises(ValueError, match="integers from 0 to 255"):
+            model.loss(wrong, np.zeros((1, 3), np.uint8))
 
 
 def test_scores_many_texts(model: bitbyte.Model) -> None:
