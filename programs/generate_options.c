@@ -100,7 +100,7 @@ void bb_generation_default(bb_generation *generation) {
     bb_generate_options_default(&generation->options);
 }
 
-static int hex_digit(char c) {
+int bb_hex_digit(char c) {
     if (c >= '0' && c <= '9') return c - '0';
     if (c >= 'a' && c <= 'f') return c - 'a' + 10;
     if (c >= 'A' && c <= 'F') return c - 'A' + 10;
@@ -117,8 +117,8 @@ bb_status bb_unescape(const char *option, const char *text, uint8_t *out, size_t
         } else if (letter) {
             out[n++] = (uint8_t)values[letter - letters];
             at++;
-        } else if (at[1] == 'x' && hex_digit(at[2]) >= 0 && hex_digit(at[3]) >= 0) {
-            out[n++] = (uint8_t)(16 * hex_digit(at[2]) + hex_digit(at[3]));
+        } else if (at[1] == 'x' && bb_hex_digit(at[2]) >= 0 && bb_hex_digit(at[3]) >= 0) {
+            out[n++] = (uint8_t)(16 * bb_hex_digit(at[2]) + bb_hex_digit(at[3]));
             at += 3;
         } else {
             err->code = BB_ERR_ARGUMENT;

@@ -26,5 +26,7 @@ void bb_generation_free(bb_generation *generation);
 
 /* Replaces \n, \r, \t, \\ and \xHH with their bytes. option: its name for messages. out: strlen(text) bytes. */
 bb_status bb_unescape(const char *option, const char *text, uint8_t *out, size_t *length, bb_error *err);
+/* Returns the value of a hexadecimal digit, or -1. */
+int bb_hex_digit(char c);
 
 #endif

@@ -19,6 +19,7 @@ typedef struct prompt_run {
     FILE *in, *out;
     char *line;
     size_t line_capacity;
+    int read_errno;          /* why the input ended, unless it was its end */
     int64_t lines, skip;     /* lines read; lines whose results the output already has */
     int64_t total, finished; /* total lines of the file, 0: unknown; results written */
     double bytes;
@@ -88,17 +89,16 @@ static void set_prompt(prompt_run *r, bb_ordered_item *item, const json_t *value
     }
     free(r->prompt);
     r->prompt = malloc(size / 2 + 1);
-    for (size_t i = 0; r->prompt && i < size / 2; i++) {
-        unsigned byte;
-        int end = 0;
-        char pair[3] = {text[2 * i], text[2 * i + 1], '\0'};
-        if (sscanf(pair, "%2x%n", &byte, &end) != 1 || end != 2) size = 1;
-        r->prompt[i] = (uint8_t)byte;
+    bool good = r->prompt && size % 2 == 0;
+    for (size_t i = 0; good && i < size / 2; i++) {
+        int high = bb_hex_digit(text[2 * i]), low = bb_hex_digit(text[2 * i + 1]);
+        good = high >= 0 && low >= 0;
+        r->prompt[i] = (uint8_t)(16 * high + low);
     }
-    if (!r->prompt || size % 2)
-        FAIL(item, "prompt_hex: expected pairs of hexadecimal digits");
-    else
+    if (good)
         item->prompt = (bb_bytes){r->prompt, size / 2};
+    else
+        FAIL(item, "prompt_hex: expected pairs of hexadecimal digits");
 }
 
 static void set_stops(prompt_run *r, bb_ordered_item *item, json_t *value) {
@@ -148,7 +148,10 @@ static void parse(prompt_run *r, bb_ordered_item *item, size_t length) {
 static ssize_t read_line(prompt_run *r) {
     for (;;) {
         ssize_t length = getline(&r->line, &r->line_capacity, r->in);
-        if (length < 0) return -1;
+        if (length < 0) {
+            if (!feof(r->in)) r->read_errno = errno;
+            return -1;
+        }
         r->lines++;
         if (strspn(r->line, " \t\r\n") < (size_t)length) return length;
     }
@@ -224,6 +227,13 @@ static bb_status io_error(const char *path, const char *what, bb_error *err) {
     return err->code;
 }
 
+/* A signal ends the input, too. */
+static bb_status check_input(const prompt_run *r, bb_error *err) {
+    if (!r->read_errno || *bb_signals_stop()) return BB_OK;
+    errno = r->read_errno;
+    return io_error(r->args->prompts, "read it", err);
+}
+
 /* Opens the output and counts its complete lines. An incomplete last line is removed. */
 static bb_status open_output(prompt_run *r, bb_error *err) {
     const char *path = r->args->out;
@@ -259,6 +269,8 @@ static bb_status open_input(prompt_run *r, bb_error *err) {
     }
     for (int64_t i = 0; i < r->skip; i++) {
         if (read_line(r) >= 0) continue;
+        bb_status status = check_input(r, err);
+        if (status != BB_OK) return status;
         err->code = BB_ERR_DATA;
         snprintf(err->message, sizeof err->message, "%s: it has %lld results, but %s has only %lld prompts; name another file",
                  r->args->out, (long long)r->skip, path, (long long)i);
@@ -282,6 +294,7 @@ int bb_generate_prompts(const bb_prompt_file *args, bb_error *err) {
     bb_status status = open_output(&r, err);
     if (status == BB_OK) status = open_input(&r, err);
     if (status == BB_OK) status = bb_ordered_batch_run(&ordered, args->model, args->batch, err);
+    if (status == BB_OK) status = check_input(&r, err);
     bb_progress_clear(&r.progress);
     if (r.in && r.in != stdin) (void)fclose(r.in);
     if (r.out && r.out != stdout && fclose(r.out) != 0 && status == BB_OK) status = io_error(args->out, "write it", err);

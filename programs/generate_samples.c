@@ -85,7 +85,7 @@ static void end_sample(void *user, bb_ordered_item *item) {
     s->length = item->length;
     item->text = NULL;
     if (item->finish == BB_FINISH_ERROR && w->failed == BB_OK) {
-        w->failed = w->error.code = BB_ERR_ARGUMENT;
+        w->failed = w->error.code = item->failure;
         memcpy(w->error.message, item->error, sizeof w->error.message);
     }
     if (args->metrics && item->finish != BB_FINISH_ERROR) {

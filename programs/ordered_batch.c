@@ -45,12 +45,17 @@ static bool on_read(void *user, int64_t done, int64_t total) {
     return !r->ordered->stopped(r->ordered->user);
 }
 
+static void fail_item(bb_ordered_item *item, const bb_error *err) {
+    item->failure = err->code;
+    memcpy(item->error, err->message, sizeof item->error);
+}
+
 static void on_end(void *user, const bb_batch_end *end) {
     bb_ordered_item *item = user;
     item->ended = true;
     item->finish = end->finish;
     item->metrics = end->metrics;
-    if (end->error) memcpy(item->error, end->error->message, sizeof item->error);
+    if (end->error) fail_item(item, end->error);
     item->run->in_flight--;
 }
 
@@ -108,7 +113,7 @@ static bb_status fill(run *r, int limit, bb_error *err) {
             bb_status status = bb_batch_add(r->batch, &request, &item->id, err);
             if (status == BB_ERR_ARGUMENT || status == BB_ERR_MEMORY) { /* the error is that of this request */
                 item->ended = true;
-                memcpy(item->error, err->message, sizeof item->error);
+                fail_item(item, err);
             } else if (status != BB_OK) {
                 return status;
             }

@@ -20,6 +20,7 @@ typedef struct bb_ordered_item {
     bool ended;
     bb_finish finish;
     bb_generate_metrics metrics;
+    bb_status failure;                             /* status of an error after `next` */
     char error[sizeof((bb_error *)NULL)->message]; /* set by `next` if the request cannot be made, else with BB_FINISH_ERROR */
 } bb_ordered_item;
 

@@ -47,6 +47,10 @@ for cache in f32 int8 int6; do
 done
 [ "$(sort -u caches | wc -l)" = 3 ] || fail "generate --kv_cache: two types give the same"
 
+# ---- a text that does not fit: the status of a failure, not that of a wrong option
+expect 1 "${generate[@]}" --context_length 100000 --max_new_bytes 90000 --cache_mb 1
+complains "the limit is 1.0 MB"
+
 # ---- samples: each is the one that its seed gives alone
 for seed in 3 4 5; do
     expect 0 "${generate[@]}" --prompt "The " --max_new_bytes 40 --seed $seed
@@ -149,6 +153,11 @@ expect 1 "${generate[@]}" --prompts bad.jsonl
 complains "4 lines failed"
 for part in '"line":2,"error":"prompt: expected a string"' "unknown key 'temprature'" '"line":4,"error":"top_p 0' '"line":5,"error":"expected a JSON object'; do says "$part"; done
 head -n 1 prompts.jsonl >short.jsonl
+for hex in +1 ' 1' 0x 1g 123; do printf '{"prompt_hex": "%s"}\n' "$hex"; done >bad.jsonl
+expect 1 "${generate[@]}" --prompts bad.jsonl
+[ "$(grep -c 'expected pairs of hexadecimal digits' out)" = 5 ] || fail "generate --prompts takes what is not hexadecimal"
+expect 1 "${generate[@]}" --prompts .
+complains ".: cannot read it: "
 expect 1 "${generate[@]}" --prompts short.jsonl --out part.jsonl
 complains "name another file"
 expect 2 "${generate[@]}" --prompts prompts.jsonl --out prompts.jsonl
