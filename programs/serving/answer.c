@@ -199,7 +199,7 @@ static json_t *embedding_vector(const bb_choice *c, bool base64) {
         for (size_t i = 0; i < n; i++) json_array_append_new(array, json_real((double)values[i] * scale));
         return array;
     }
-    uint8_t *bytes = calloc(n, 4);
+    uint8_t *bytes = calloc(n + 1, 4);
     for (size_t i = 0; bytes && i < n; i++) {
         float value = (float)((double)values[i] * scale);
         uint32_t bits;
