@@ -131,6 +131,7 @@ wait $pid || status=$?
 [ $status = 130 ] || fail "exit status $status after a SIGINT to generate"
 
 # The first signal ends a command that waits for input, and what it wrote does not pass for complete.
+catches() { [ /proc/$pid/exe -ef "$bitbyte" ] && (((0x$(awk '/^SigCgt/ { print $2 }' /proc/$pid/status) >> 14) & 1)); }
 mkfifo silent
 exec 9<>silent
 for command in "generate INT --interactive" "generate INT --prompts -" "compress -q -c --model INT" "decompress -q -c --model INT"; do
@@ -138,7 +139,6 @@ for command in "generate INT --interactive" "generate INT --prompts -" "compress
     # shellcheck disable=SC2086 # words of a command
     "$bitbyte" $command --device "$device" <silent >out 2>err &
     pid=$!
-    catches() { (((0x$(awk '/^SigCgt/ { print $2 }' /proc/$pid/status) >> 14) & 1)); }
     wait_until "$command catches SIGTERM" catches
     kill -TERM $pid
     status=0

@@ -118,6 +118,7 @@ complains "an input of this command"
 cmp page.html page.before || fail "score --html overwrote its input"
 mkfifo silent
 exec 9<>silent
+rm early
 "$bitbyte" score run bytes - --lines --html page.html --device "$device" <silent >early 2>err &
 pid=$!
 wait_until "the first file is scored" test -s early
