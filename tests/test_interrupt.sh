@@ -146,10 +146,10 @@ for command in "generate INT --interactive" "generate INT --prompts -" "compress
     [ $status = 143 ] || fail "exit status $status after a SIGTERM to $command"
 done
 exec 9>&-
-mkfifo cut
-"$bitbyte" compress -q --model INT --device "$device" -o cut.bby <cut >out 2>err &
+mkfifo ended
+"$bitbyte" compress -q --model INT --device "$device" -o cut.bby <ended >out 2>err &
 pid=$!
-exec 9>cut
+exec 9>ended
 head -c 1000 text.txt >&9
 wait_until "compress catches SIGTERM" catches
 kill -TERM $pid
