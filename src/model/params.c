@@ -42,20 +42,21 @@ bb_status bb_param_table_create(const bb_config *c, bool for_inference, bb_param
     out->entries = calloc(n, sizeof *out->entries);
     if (!out->entries) return bb_fail(err, BB_ERR_MEMORY, "out of memory for a table of %zu tensors", n);
     int64_t C = c->d_model, kv = (int64_t)c->n_kv_head * (C / c->n_head), F = c->d_ff;
-    /* rows, columns (0: a vector), in the order of BB_P_* */
+    /* rows, columns (0: a vector), matrices, in the order of BB_P_* */
     const struct {
         const char *suffix;
         int64_t rows, cols;
         bb_init init;
+        int matrices;
     } block[BB_PARAMS_PER_BLOCK] = {
-        [BB_P_N1] = {"n1.weight", C, 0, BB_INIT_ONES},
-        [BB_P_Q] = {"attn.q_proj.weight", C, C, BB_INIT_UNIFORM},
-        [BB_P_K] = {"attn.k_proj.weight", kv, C, BB_INIT_UNIFORM},
-        [BB_P_V] = {"attn.v_proj.weight", kv, C, BB_INIT_UNIFORM},
-        [BB_P_O] = {"attn.o_proj.weight", C, C, BB_INIT_UNIFORM},
-        [BB_P_N2] = {"n2.weight", C, 0, BB_INIT_ONES},
-        [BB_P_GATE_UP] = {"mlp.gate_up.weight", 2 * F, C, BB_INIT_UNIFORM},
-        [BB_P_DOWN] = {"mlp.down.weight", C, F, BB_INIT_UNIFORM},
+        [BB_P_N1] = {"n1.weight", C, 0, BB_INIT_ONES, 1},
+        [BB_P_Q] = {"attn.q_proj.weight", C, C, BB_INIT_UNIFORM, c->n_head},
+        [BB_P_K] = {"attn.k_proj.weight", kv, C, BB_INIT_UNIFORM, c->n_kv_head},
+        [BB_P_V] = {"attn.v_proj.weight", kv, C, BB_INIT_UNIFORM, 1},
+        [BB_P_O] = {"attn.o_proj.weight", C, C, BB_INIT_UNIFORM, 1},
+        [BB_P_N2] = {"n2.weight", C, 0, BB_INIT_ONES, 1},
+        [BB_P_GATE_UP] = {"mlp.gate_up.weight", 2 * F, C, BB_INIT_UNIFORM, 2},
+        [BB_P_DOWN] = {"mlp.down.weight", C, F, BB_INIT_UNIFORM, 1},
     };
     const builder b = {.table = out, .for_inference = for_inference, .dense = c->dense};
     add(&b, "tok_emb.weight", c->vocab_size, C, BB_INIT_NORMAL);
@@ -65,8 +66,7 @@ bb_status bb_param_table_create(const bb_config *c, bool for_inference, bb_param
         for (int i = 0; i < BB_PARAMS_PER_BLOCK; i++) {
             char name[sizeof out->entries->name];
             snprintf(name, sizeof name, "blocks.%d.%s", l, block[i].suffix);
-            bb_param *p = add(&b, name, block[i].rows, block[i].cols, block[i].init);
-            if (i == BB_P_GATE_UP) p->matrices = 2;
+            add(&b, name, block[i].rows, block[i].cols, block[i].init)->matrices = block[i].matrices;
         }
     add(&b, "norm_f.weight", C, 0, BB_INIT_ONES);
     return BB_OK;

@@ -23,7 +23,7 @@ typedef struct bb_param {
     bool linear;  /* the weights of a linear layer of a block */
     bool ternary; /* linear, and the model is not dense */
     bool ngram;   /* the table of n-gram embeddings: 8-bit rows in a model for inference, updated row by row in training */
-    int matrices; /* number of matrices of equal size stacked in it: gate and up are two */
+    int matrices; /* matrices of equal size stacked in it, which Muon updates each for itself: gate and up are two, q and k one a head */
 } bb_param;
 
 /* Tensors are stored in table order without gaps, so that q, k, v of a block are one (C + 2 Hk D, C) matrix. A model for

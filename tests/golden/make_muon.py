@@ -2,7 +2,8 @@
 """Writes muon.safetensors: Newton-Schulz on three matrices (ns.in.N -> ns.out.N), and ten steps of Muon + AdamW on one batch.
 
 Weights and batch as make_golden.py writes them; `train.losses` and `after.NAME` with gate_up as one matrix, `split.losses` with gate and up apart;
-`bf16.losses`, `bf16_split.losses`: the same with momentum that is rounded to bf16 after each step.
+`bf16.losses`, `bf16_split.losses`: the same with momentum that is rounded to bf16 after each step; `bf16_heads.losses`: the latter, and
+each head of q and of k a matrix of its own.
 Rates: lr 0.02 (Muon), 3e-3 (AdamW), warm-up 3, cosine to a tenth, wd 0.1, clip 1.0, momentum 0.95.
 """
 import json
@@ -29,13 +30,14 @@ out["train.losses"] = torch.tensor(r.train_muon(q, cfg, x, y, 10, 0.02, 3e-3, 3)
 for n, v in q.items():
     out["after." + n] = v.detach()
 q = {n: v.clone() for n, v in p.items()}
-out["split.losses"] = torch.tensor(r.train_muon(q, cfg, x, y, 10, 0.02, 3e-3, 3, split_gate_up=True))
+GATE_UP = {"gate_up.weight": 2}
+HEADS = {**GATE_UP, "q_proj.weight": cfg["n_head"], "k_proj.weight": cfg["n_kv_head"]}
+out["split.losses"] = torch.tensor(r.train_muon(q, cfg, x, y, 10, 0.02, 3e-3, 3, apart=GATE_UP))
 # in double precision, which what rounds differently is nearest to
 torch.set_default_dtype(torch.float64)
-for split in (False, True):
+for name, apart in ("bf16", {}), ("bf16_split", GATE_UP), ("bf16_heads", HEADS):
     q = {n: v.double() for n, v in p.items()}
-    name = "bf16_split.losses" if split else "bf16.losses"
-    out[name] = torch.tensor(r.train_muon(q, cfg, x, y, 10, 0.02, 3e-3, 3, split_gate_up=split, bf16=True)).float()
+    out[name + ".losses"] = torch.tensor(r.train_muon(q, cfg, x, y, 10, 0.02, 3e-3, 3, apart=apart, bf16=True)).float()
 torch.set_default_dtype(torch.float32)
 r.save(os.path.join(here, "muon.safetensors"), out, {"format": "bitbyte-golden", "config": json.dumps(cfg)})
 print([round(v, 4) for v in out["train.losses"].tolist()], [round(v, 4) for v in out["split.losses"].tolist()])
