@@ -149,6 +149,31 @@ void bb_model_args_notes(const bb_cli *cli, const bb_model_args *args) {
     for (int i = 0; i < BB_CLI_COUNT(of_plus); i++) bb_cli_unused(cli, of_plus[i], "it requires --arch plus");
 }
 
+const char *bb_model_args_given_shape(const bb_cli *cli) {
+    static const char *const options[] = {"n_layer", "d_model", "n_head", "n_kv_head", "d_ff"};
+    for (int i = 0; i < BB_CLI_COUNT(options); i++)
+        if (bb_cli_given(cli, options[i])) return options[i];
+    return NULL;
+}
+
+void bb_model_args_set_shape(bb_model_args *args, const bb_config *shape) {
+    args->n_layer = shape->n_layer;
+    args->d_model = shape->d_model;
+    args->n_head = shape->n_head;
+    args->n_kv_head = shape->n_kv_head;
+    args->d_ff = shape->d_ff;
+}
+
+int bb_model_args_of_size(const bb_cli *cli, bb_model_args *args, const char *size) {
+    bb_config shape;
+    bb_error err;
+    const char *given = bb_model_args_given_shape(cli);
+    if (given) return bb_cli_usage_error(cli->command, "give --size or --%s, not both", given);
+    if (bb_config_of_size(size, &shape, &err) != BB_OK) return bb_cli_usage_error(cli->command, "--%s", err.message);
+    bb_model_args_set_shape(args, &shape);
+    return BB_CLI_CONTINUE;
+}
+
 int bb_model_args_from_file(const bb_cli *cli, bb_model_args *args, const char *path, const bb_config *file) {
     const struct {
         const char *name;

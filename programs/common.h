@@ -40,6 +40,11 @@ extern const bb_cli_group bb_model_group;
 void bb_model_args_default(bb_model_args *args);
 /* Reports options without effect. */
 void bb_model_args_notes(const bb_cli *cli, const bb_model_args *args);
+/* Returns the first option that was given and sets a part of the shape, or NULL. */
+const char *bb_model_args_given_shape(const bb_cli *cli);
+void bb_model_args_set_shape(bb_model_args *args, const bb_config *shape);
+/* Takes the shape from --size; one of its own options beside it is a usage error. Returns BB_CLI_CONTINUE or an exit status. */
+int bb_model_args_of_size(const bb_cli *cli, bb_model_args *args, const char *size);
 /* Takes the shape from a model file. An option that contradicts the file is a usage error that names both values. Returns
  * BB_CLI_CONTINUE or an exit status. */
 int bb_model_args_from_file(const bb_cli *cli, bb_model_args *args, const char *path, const bb_config *file);

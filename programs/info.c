@@ -12,7 +12,7 @@
 typedef struct info_args {
     bb_model_args model;
     bb_device_args device;
-    const char *file;
+    const char *file, *size;
     int batch_size, seq_len, optim;
     bool memory, verify, no_ckpt, json;
 } info_args;
@@ -37,6 +37,11 @@ static const bb_cli_option options[] = {
      .type = BB_CLI_FLAG,
      .offset = offsetof(info_args, memory),
      .help = "predict training and inference memory for FILE's model, or for the options below"},
+    {.name = "size",
+     .type = BB_CLI_STRING,
+     .offset = offsetof(info_args, size),
+     .value = "1m|3m|10m|25m|85m|200m|680m",
+     .help = "the model's shape by its number of parameters, as of train --size"},
     {.name = "batch_size",
      .type = BB_CLI_INT,
      .offset = offsetof(info_args, batch_size),
@@ -73,7 +78,7 @@ static const bb_cli_command command = {
     .option_count = BB_CLI_COUNT(options),
     .examples = "  bitbyte info runs/small\n"
                 "  bitbyte info --verify runs/small\n"
-                "  bitbyte info --memory --n_layer 12 --d_model 768 --d_ff 2048 --batch_size 4 --seq_len 2048\n"
+                "  bitbyte info --memory --size 85m --batch_size 4 --seq_len 2048\n"
                 "  bitbyte info --memory runs/small --json\n",
 };
 
@@ -263,6 +268,7 @@ static int check(const bb_cli *cli, const info_args *args) {
             row->target != &args->model.n_head)
             return bb_cli_usage_error(&command, "--%s requires --memory", row->option->name);
     }
+    if (args->file && args->size) return bb_cli_usage_error(&command, "give FILE or --size, not both");
     return BB_CLI_CONTINUE;
 }
 
@@ -278,6 +284,9 @@ static int info(const bb_cli *cli, info_args *args) {
     if (args->memory && args->file) {
         if (bb_model_find(args->file, load_config, &r, path, sizeof path, &err) != BB_OK) return bb_cli_fail(&command, &err);
         exit_status = bb_model_args_from_file(cli, &args->model, path, &r.config);
+        if (exit_status != BB_CLI_CONTINUE) return exit_status;
+    } else if (args->size) {
+        exit_status = bb_model_args_of_size(cli, &args->model, args->size);
         if (exit_status != BB_CLI_CONTINUE) return exit_status;
     }
     if (args->memory) note_unused(cli, args);

@@ -7,40 +7,18 @@
 
 #include "progress.h"
 
-static const char *const shape_options[] = {"n_layer", "d_model", "n_head", "n_kv_head", "d_ff"};
-enum { SHAPE_OPTIONS = sizeof shape_options / sizeof *shape_options };
-
-static const char *given_shape(const bb_cli *cli) {
-    for (int i = 0; i < SHAPE_OPTIONS; i++)
-        if (bb_cli_given(cli, shape_options[i])) return shape_options[i];
-    return NULL;
-}
-
 static bool is_auto(const bb_train_args *args) { return !args->size || strcmp(args->size, "auto") == 0; }
 
-static void set_shape(bb_train_args *args, const bb_config *shape) {
-    args->model.n_layer = shape->n_layer;
-    args->model.d_model = shape->d_model;
-    args->model.n_head = shape->n_head;
-    args->model.n_kv_head = shape->n_kv_head;
-    args->model.d_ff = shape->d_ff;
-}
-
 int bb_train_size(const bb_cli *cli, bb_train_args *args) {
-    bb_config shape;
-    bb_error err;
-    const char *shape_option = given_shape(cli);
     if (!args->size) return BB_CLI_CONTINUE;
     if (args->resume || args->init) {
         bb_cli_unused(cli, "size", "the model file determines the shape");
         return BB_CLI_CONTINUE;
     }
+    if (!is_auto(args)) return bb_model_args_of_size(cli, &args->model, args->size);
+    const char *shape_option = bb_model_args_given_shape(cli);
     if (shape_option) return bb_cli_usage_error(&bb_train_command, "give --size or --%s, not both", shape_option);
-    if (is_auto(args) && !(args->minutes > 0)) return bb_cli_usage_error(&bb_train_command, "--size auto requires --minutes");
-    if (is_auto(args)) return BB_CLI_CONTINUE;
-    if (bb_config_of_size(args->size, &shape, &err) != BB_OK) return bb_cli_usage_error(&bb_train_command, "--%s", err.message);
-    set_shape(args, &shape);
-    return BB_CLI_CONTINUE;
+    return args->minutes > 0 ? BB_CLI_CONTINUE : bb_cli_usage_error(&bb_train_command, "--size auto requires --minutes");
 }
 
 static bb_status data_bytes(const bb_train_args *args, int64_t *bytes, bb_error *err) {
@@ -82,7 +60,7 @@ bb_status bb_train_plan(const bb_cli *cli, bb_dist *dist, bool has_shape, bb_tra
     const bb_optimizer_options optimizer = bb_train_optimizer_options(args, dist);
     bb_plan_request request = {.struct_size = sizeof(bb_plan_request),
                                .minutes = args->minutes,
-                               .config = has_shape || !is_auto(args) || given_shape(cli) ? &config : NULL,
+                               .config = has_shape || !is_auto(args) || bb_model_args_given_shape(cli) ? &config : NULL,
                                .seq_len = given_int(cli, "seq_len", o->seq_len),
                                .batch_size = given_int(cli, "batch_size", o->batch_size),
                                .grad_accum = given_int(cli, "grad_accum", o->grad_accum),
@@ -97,7 +75,7 @@ bb_status bb_train_plan(const bb_cli *cli, bb_dist *dist, bool has_shape, bb_tra
     bb_device_close(device);
     if (status != BB_OK) return status;
     const bb_plan *p = &args->plan;
-    if (!request.config) set_shape(args, &p->config);
+    if (!request.config) bb_model_args_set_shape(&args->model, &p->config);
     o->steps = p->steps;
     o->seq_len = p->seq_len;
     o->batch_size = p->batch_size;

@@ -34,7 +34,7 @@ declare -A contract=(
     [pack]="inputs out_dir shard_size_gb sep_byte exts input_format val_frac json_key strict"
     [export]="model out format type name description license chat_template n_head allow_overwrite json threads device"
     [convert]="in out to type name description license chat_template n_head allow_overwrite json threads device"
-    [info]="file json verify memory n_layer d_model n_head n_kv_head d_ff batch_size seq_len optim no_ckpt"
+    [info]="file json verify memory size n_layer d_model n_head n_kv_head d_ff batch_size seq_len optim no_ckpt"
     [bench]="shape decode kv_cache threads batch_size seq_len repeats optim recompute step_only json device"
 )
 for name in "${!contract[@]}"; do
@@ -147,6 +147,12 @@ complains "parameters"
 complains "free"
 expect 0 "$bitbyte" info --memory --n_layer 24 --json --device "$device"
 [ "$(json_value out model_parameters)" = 679945728 ] || fail "the default model has 679,945,728 parameters"
+expect 0 "$bitbyte" info --memory --size 680m --json --device "$device"
+[ "$(json_value out model_parameters)" = 679945728 ] || fail "info --memory --size 680m: not the default model"
+expect 2 "$bitbyte" info --memory --size 2m --device "$device"
+complains "1m, 3m, 10m"
+expect 2 "$bitbyte" info --memory --size 1m --d_ff 64 --device "$device"
+complains "give --size or --d_ff, not both"
 expect 0 "$bitbyte" info --memory --n_layer 2 --device "$device"
 says "activations"
 
