@@ -22,7 +22,8 @@ static void write_texts(bb_request *r, const uint8_t *data, size_t size, FILE *o
         c->capacity = TOKENS;
         c->tokens = calloc(TOKENS, sizeof *c->tokens);
         c->top = calloc(TOKENS * (size_t)r->top + 1, sizeof *c->top);
-        c->embedding = calloc(4, sizeof *c->embedding);
+        c->embedding_size = 4;
+        c->embedding = calloc(c->embedding_size, sizeof *c->embedding);
         if (!c->tokens || !c->top || !c->embedding) abort();
         for (size_t k = 0; k < TOKENS && k < size; k++) {
             c->tokens[c->count++] = (bb_token){.byte = data[size - 1 - k], .top_count = r->top, .logprob = -1.5};
@@ -58,7 +59,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     write_texts(r, data, size, out);
     fclose(out);
     json_t *valid = json_stringn(events, event_bytes); /* NULL where it is no UTF-8: a character was split */
-    char *whole = bb_answer_whole(r, "model", 4, &error);
+    char *whole = bb_answer_whole(r, "model", &error);
     if (!valid || !whole) abort();
     json_decref(valid);
     free(whole);
