@@ -37,15 +37,19 @@ kill -USR1 $pid
 wait_for out "saved saves/"
 first=$(sed -nE 's/^step ([0-9]+)  saved .*/\1/p' out)
 kill -USR2 $pid
+# ended_by_term WHEN: waits for $pid, whose status says that a SIGTERM ended it
+ended_by_term() {
+    local status=0
+    wait $pid || status=$?
+    [ $status = 143 ] || fail "exit status $status $1"
+}
 saved_twice() { [ "$(grep -c " saved " out)" -ge 2 ]; }
 wait_until "SIGUSR2 saves, too" saved_twice
 second=$(sed -nE 's/^step ([0-9]+)  saved .*/\1/p' out | sed -n 2p)
 [ "${second:-0}" -gt "$first" ] || fail "SIGUSR1 saved step $first, SIGUSR2 ${second:-nothing}"
 wait_for out "step $((second + 2))/"
 kill -TERM $pid
-status=0
-wait $pid || status=$?
-[ $status = 143 ] || fail "exit status $status after SIGHUP under nohup, SIGUSR1, SIGUSR2 and SIGTERM"
+ended_by_term "after SIGHUP under nohup, SIGUSR1, SIGUSR2 and SIGTERM"
 
 # A stop during a long validation does not wait for its end, and resuming repeats it. SIGUSR1 meanwhile saves.
 for ((i = 0; i < 300; i++)); do cat text.txt; done >many.txt
@@ -57,9 +61,7 @@ wait_for out "step 3/"
 kill -USR1 $pid
 wait_for out "step 3  saved"
 kill -TERM $pid
-status=0
-wait $pid || status=$?
-[ $status = 143 ] || fail "exit status $status after SIGTERM during a validation"
+ended_by_term "after SIGTERM during a validation"
 says "the validation at step 3 was abandoned"
 says "stopped after step 3 "
 expect 0 "$bitbyte" train --resume validates --stop_at 4 --val_batches 1
@@ -70,9 +72,7 @@ begin_output
 pid=$!
 wait_for out "step 2  saved"
 kill -TERM $pid
-status=0
-wait $pid || status=$?
-[ $status = 143 ] || fail "exit status $status after SIGTERM during the last validation"
+ended_by_term "after SIGTERM during the last validation"
 says "stopped after step 2 of 2"
 grep -q "^done" out && fail "a run without its last validation is done"
 expect 3 "$bitbyte" train --resume last --val_batches 0 --max_minutes 0.0001
@@ -141,9 +141,7 @@ for command in "generate INT --interactive" "generate INT --prompts -" "compress
     pid=$!
     wait_until "$command catches SIGTERM" catches
     kill -TERM $pid
-    status=0
-    wait $pid || status=$?
-    [ $status = 143 ] || fail "exit status $status after a SIGTERM to $command"
+    ended_by_term "after a SIGTERM to $command"
 done
 exec 9>&-
 mkfifo ended
@@ -154,15 +152,13 @@ head -c 1000 text.txt >&9
 wait_until "compress catches SIGTERM" catches
 kill -TERM $pid
 exec 9>&-
-status=0
-wait $pid || status=$?
-[ $status = 143 ] || fail "exit status $status after a SIGTERM to compress"
+ended_by_term "after a SIGTERM to compress"
 [ ! -e cut.bby ] || fail "an interrupted compress left a file that looks complete"
 
 # A reader that goes away stops the run, saved.
 "$bitbyte" train "${long[@]}" --out unheard --log_every 1 2>err | grep -m 1 -q "step 2/"
-status=("${PIPESTATUS[@]}")
-[ "${status[0]}" = 1 ] || fail "exit status ${status[0]} when nobody reads"
+statuses=("${PIPESTATUS[@]}")
+[ "${statuses[0]}" = 1 ] || fail "exit status ${statuses[0]} when nobody reads"
 complains "standard output"
 [ -f unheard/latest ] || fail "nothing saved when nobody reads"
 
